@@ -1,0 +1,1 @@
+//! ggml block codecs as byte layouts, one file each.

@@ -1,0 +1,1 @@
+//! config.json of Hugging Face: to and from [`crate::Architecture`].

@@ -1,0 +1,21 @@
+//! Bytes to tensors and back, every byte taken as hostile: safetensors, GGUF, config.json, tokenizer, chat template.
+//!
+//! Inside, a model always has Hugging Face tensor names and row order, whatever file it came from.
+
+pub mod architecture;
+pub mod blocks;
+pub mod config;
+pub mod error;
+pub mod gguf;
+pub mod halfstep_file;
+pub mod load;
+pub mod model;
+pub mod safetensors;
+pub mod template;
+pub mod tokenizer;
+pub mod write;
+
+pub use architecture::Architecture;
+pub use error::{Error, Result};
+pub use model::{Model, Quantization, Tensor, TensorData};
+pub use tokenizer::Tokenizer;

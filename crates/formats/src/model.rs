@@ -1,0 +1,64 @@
+//! A model in memory: named tensors, architecture, tokenizer, and how it is quantized.
+
+use crate::architecture::Architecture;
+use crate::tokenizer::Tokenizer;
+use half::{bf16, f16};
+use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The values of a tensor as they are stored.
+#[derive(Clone, Debug)]
+pub enum TensorData {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    BF16(Vec<bf16>),
+    /// Integer codes with scales: Q4_0, Q8_0 and everything of a `halfstep` file.
+    Packed(PackedMatrix),
+    /// Another ggml block type, kept as bytes (whole rows) and decoded on demand.
+    Blocks {
+        kind: crate::gguf::GgmlType,
+        bytes: Vec<u8>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// `[out, in]` or `[width]`; row-major.
+    pub shape: Vec<usize>,
+    pub data: TensorData,
+}
+
+/// Everything but the weights' own grids that the forward of a quantized model needs. Weight grids stand in each [`PackedMatrix`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quantization {
+    /// `gguf:q4_0`, `gguf:q8_0`, `halfstep`.
+    pub target: String,
+    /// Before every packed block linear.
+    pub activation: ActivationQuantizer,
+    /// Before the head, if the head is packed.
+    pub head_activation: ActivationQuantizer,
+    pub cache: CacheQuantizer,
+    /// Steps of static sites by [`crate::architecture::ActivationSite::step_name`], as stored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub static_steps: BTreeMap<String, f32>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub name: String,
+    pub architecture: Architecture,
+    /// By Hugging Face name, Hugging Face row order.
+    pub tensors: BTreeMap<String, Tensor>,
+    pub tokenizer: Option<Tokenizer>,
+    /// Jinja source.
+    pub chat_template: Option<String>,
+    /// How the model is to be run if it is quantized; None for a float model.
+    pub quantization: Option<Quantization>,
+    /// Recipe, seeds, data hash, metrics of the run that made this model: string keys (`recipe`, `seed`, ...) to string values, kept in files under `halfstep.`.
+    pub provenance: BTreeMap<String, String>,
+    /// Size of the file(s) it was read from, 0 if made in memory.
+    pub file_bytes: u64,
+}

@@ -1,0 +1,1 @@
+//! Instruction-set levels and the one run-time choice between them.

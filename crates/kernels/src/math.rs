@@ -1,0 +1,1 @@
+//! exp, ln, sin and cos of our own (no libm).

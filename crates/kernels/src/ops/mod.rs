@@ -1,0 +1,10 @@
+//! Operations of the transformer, forward and backward, one file each.
+
+pub mod adamw;
+pub mod attention;
+pub mod gemm;
+pub mod linear;
+pub mod loss;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;

@@ -1,0 +1,7 @@
+//! Quantizers: codes and values from numbers and steps, their gradients, and the rules that find a first step.
+
+pub mod activation;
+pub mod cache;
+pub mod calibrate;
+pub mod lsq;
+pub mod scale;

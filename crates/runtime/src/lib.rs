@@ -1,0 +1,14 @@
+//! A model run for inference: prefill, decode, KV cache, sampling, scoring. Reads the architecture as data; knows no candle, training or method.
+
+pub mod cache;
+pub mod error;
+pub mod generate;
+pub mod network;
+pub mod sample;
+pub mod score;
+
+pub use cache::Cache;
+pub use error::{Error, Result};
+pub use generate::{GenerateConfig, generate};
+pub use network::{Arithmetic, Network};
+pub use score::{Evaluation, evaluate};
