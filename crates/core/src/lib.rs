@@ -1,1 +1,21 @@
+//! halfstep: recipes, targets, calibration, the trainer and export. What decides **gradients** lives here; what decides bytes lives in `halfstep-kernels`.
+//!
+//! The way of the data: [`recipes::RecipeConfig`] + [`targets::TargetId`] -> [`recipe::Recipe`] -> [`session::quantize`] -> a packed [`halfstep_formats::Model`] -> [`session::save`].
 
+pub mod data;
+pub mod error;
+pub mod event;
+pub mod export;
+#[cfg(feature = "train")]
+pub mod ops;
+pub mod recipe;
+pub mod recipes;
+pub mod rtn;
+pub mod session;
+pub mod targets;
+#[cfg(feature = "train")]
+pub mod train;
+
+pub use error::{Error, Result};
+pub use event::Event;
+pub use halfstep_formats::Model;

@@ -1,0 +1,117 @@
+//! Everything that can go wrong, cut by what the caller can do about it.
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Each variant has a stable [`Error::code`] and carries fields; [`Error::details`] gives them as data for the bindings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Format(#[from] halfstep_formats::Error),
+    #[error(transparent)]
+    Runtime(#[from] halfstep_runtime::Error),
+    /// An option that is unknown, out of range or in conflict with another; `field` as the user wrote it (`weights`, `learningRate`).
+    #[error("{field}: {reason}")]
+    Config { field: String, reason: String },
+    /// The target cannot hold the grid that the recipe asks for.
+    #[error("{target} cannot hold {grid}: {reason}. Targets that can: {targets}")]
+    Target { target: String, grid: String, reason: String, targets: String },
+    /// The data cannot be used (empty, shorter than a window).
+    #[error("{data}: {reason}")]
+    Data { data: String, reason: String },
+    /// A loss or gradient that is not a number, found before the update.
+    #[error("step {step}: {tensor} is not finite; nothing was updated")]
+    NonFinite { step: u64, tensor: String },
+    /// The exported file differs from the trained model; no file is kept.
+    #[error("{path}: the file differs from the trained model at {place}")]
+    Parity { path: String, place: String },
+    /// A checkpoint that is absent, damaged or of another run.
+    #[error("{path}: {reason}")]
+    Checkpoint { path: String, reason: String },
+    #[error("cancelled{}", .resume.as_ref().map(|r| format!("; to go on: resume from {r}")).unwrap_or_default())]
+    Cancelled { resume: Option<String> },
+    /// A fault of ours: please report it.
+    #[error("internal error: {reason}")]
+    Internal { reason: String },
+}
+
+impl Error {
+    pub fn config(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Config { field: field.into(), reason: reason.into() }
+    }
+
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Format(e) => e.code(),
+            Error::Runtime(e) => e.code(),
+            Error::Config { .. } => "ERR_CONFIG",
+            Error::Target { .. } => "ERR_TARGET",
+            Error::Data { .. } => "ERR_DATA",
+            Error::NonFinite { .. } => "ERR_NON_FINITE",
+            Error::Parity { .. } => "ERR_PARITY",
+            Error::Checkpoint { .. } => "ERR_CHECKPOINT",
+            Error::Cancelled { .. } => "ERR_CANCELLED",
+            Error::Internal { .. } => "ERR_INTERNAL",
+        }
+    }
+
+    /// The fields as a JSON object, for the bindings.
+    pub fn details(&self) -> serde_json::Value {
+        use halfstep_formats::Error as F;
+        use halfstep_runtime::Error as R;
+        use serde_json::json;
+        match self {
+            Error::Format(e) | Error::Runtime(R::Format(e)) => match e {
+                F::Format { file, offset, reason } => json!({ "file": file, "offset": offset, "reason": reason }),
+                F::Unsupported { file, name, reason } => json!({ "file": file, "name": name, "reason": reason }),
+                F::MissingTensor { file, tensor } => json!({ "file": file, "tensor": tensor }),
+                F::Shape { file, tensor, expected, got } => json!({ "file": file, "tensor": tensor, "expected": expected, "got": got }),
+                F::Unencodable { format, row, reason } => json!({ "format": format, "row": row, "reason": reason }),
+                F::Template { fuel, reason } => json!({ "fuel": fuel, "reason": reason }),
+                F::Tokenizer { reason } => json!({ "reason": reason }),
+                F::Io { path, source } => json!({ "path": path, "reason": source.to_string() }),
+                F::Memory { file, what, bytes, cap } => json!({ "file": file, "what": what, "bytes": bytes, "cap": cap }),
+            },
+            Error::Runtime(R::Argument { field, reason }) | Error::Config { field, reason } => json!({ "field": field, "reason": reason }),
+            Error::Runtime(R::Cancelled) => json!({}),
+            Error::Target { target, grid, reason, targets } => json!({ "target": target, "grid": grid, "reason": reason, "targets": targets }),
+            Error::Data { data, reason } => json!({ "data": data, "reason": reason }),
+            Error::NonFinite { step, tensor } => json!({ "step": step, "tensor": tensor }),
+            Error::Parity { path, place } => json!({ "path": path, "place": place }),
+            Error::Checkpoint { path, reason } => json!({ "path": path, "reason": reason }),
+            Error::Cancelled { resume } => json!({ "resume": resume }),
+            Error::Internal { reason } => json!({ "reason": reason }),
+        }
+    }
+}
+
+/// The known name nearest to `name` by edit distance, if any is near enough to be a slip of the pen.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |a: &str, b: &str| {
+        let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+        let mut row: Vec<usize> = (0..=b.len()).collect();
+        for i in 1..=a.len() {
+            let mut diagonal = row[0];
+            row[0] = i;
+            for j in 1..=b.len() {
+                let cost = diagonal + usize::from(a[i - 1] != b[j - 1]);
+                diagonal = row[j];
+                row[j] = cost.min(row[j] + 1).min(row[j - 1] + 1);
+            }
+        }
+        row[b.len()]
+    };
+    known.iter().map(|k| (distance(name, k), *k)).filter(|(d, k)| *d <= 1 + k.len() / 3).min().map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_slips_and_refuses_strangers() {
+        let known = ["weights", "activations", "cache", "learningRate"];
+        assert_eq!(nearest("wieghts", &known), Some("weights"));
+        assert_eq!(nearest("learning_rate", &known), Some("learningRate"));
+        assert_eq!(nearest("banana", &known), None);
+    }
+}

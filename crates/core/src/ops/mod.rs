@@ -1,0 +1,1 @@
+//! Trainable operations on candle.

@@ -1,0 +1,224 @@
+//! A recipe is data: which quantizer stands at which site, what learns, on which objective and schedule.
+
+use crate::targets::TargetId;
+use halfstep_kernels::quant::calibrate::ScaleRule;
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few options to one of these.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipe {
+    /// Name of the recipe it came from: `silq`, `rtn`.
+    pub id: String,
+    pub target: TargetId,
+    /// Block linears.
+    pub weights: WeightSite,
+    /// Token embedding (and the head, when tied). None leaves it in floating point.
+    pub embedding: Option<WeightQuantizer>,
+    /// Untied head. None leaves it in floating point.
+    pub head: Option<WeightQuantizer>,
+    /// Before every block linear.
+    pub activation: ActivationQuantizer,
+    /// Before the head, when the head is quantized.
+    pub head_activation: ActivationQuantizer,
+    pub cache: CacheQuantizer,
+    /// None: quantize without training.
+    pub training: Option<TrainConfig>,
+}
+
+/// The quantizer of the block linears and what of it learns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightSite {
+    pub quantizer: WeightQuantizer,
+    pub start: StartRule,
+    /// LSQ learns the steps; otherwise they stay where `start` put them.
+    pub learn_steps: bool,
+    pub edge: EdgeRule,
+    pub gradient_scale: GradientScale,
+}
+
+/// How the first step of a weight is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum StartRule {
+    /// Per matrix the better of ggml's signed rule and error search, by squared error with the scale as stored: what "RTN" means in every table.
+    #[default]
+    Best,
+    /// max|w| / p.
+    Absmax,
+    /// ggml's Q4_0 rule: (entry of largest magnitude, with its sign) / n.
+    SignedAbsmax,
+    /// Least squared error.
+    ErrorSearch,
+    /// The convex surrogate (methods.md section 2).
+    Convex,
+    /// LSQ's 2 mean|w| / sqrt(p).
+    Lsq,
+}
+
+impl StartRule {
+    /// The kernel's rule; None for [`StartRule::Best`], which chooses between two.
+    pub fn rule(self) -> Option<ScaleRule> {
+        match self {
+            StartRule::Best => None,
+            StartRule::Absmax => Some(ScaleRule::Absmax),
+            StartRule::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
+            StartRule::ErrorSearch => Some(ScaleRule::ErrorSearch),
+            StartRule::Convex => Some(ScaleRule::Convex),
+            StartRule::Lsq => Some(ScaleRule::Lsq),
+        }
+    }
+}
+
+/// N in LSQ's gradient scale 1 / sqrt(N p).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum GradientScale {
+    /// Elements of the whole matrix.
+    #[default]
+    Layer,
+    /// Elements that share the step.
+    Step,
+}
+
+/// When the forward of a block is run again in the backward instead of kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum Recompute {
+    /// Keep the graph while it fits half of the machine's free memory.
+    #[default]
+    Auto,
+    /// Least memory, about a quarter slower.
+    Always,
+    /// Fastest.
+    Never,
+}
+
+/// The training part of a recipe. Every field has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct TrainConfig {
+    /// Tokens to train on, rounded up to whole steps; the text is passed over again when it is shorter. More is better and slower. Default 50,000.
+    pub tokens: usize,
+    /// Tokens of one sequence. Longer gives the teacher more to say and costs memory. Default 512.
+    pub window: usize,
+    /// Sequences per optimizer step. Default 4.
+    pub batch: usize,
+    /// Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory, same result up to rounding. Default: `batch`.
+    pub micro_batch: Option<usize>,
+    /// Peak rate of the weights. Too small moves nothing within a small budget. Default 2e-4.
+    pub learning_rate: f64,
+    /// Rate of weight steps over that of the weights. Default 1.
+    pub weight_step_multiplier: f64,
+    /// Rate of activation and cache steps over that of the weights (static sites only). Default 10.
+    pub activation_step_multiplier: f64,
+    /// Rate of the norms over that of the weights. Default 1.
+    pub norm_multiplier: f64,
+    /// Steps of linear warm-up, as a share of all. Default 0.1.
+    pub warmup: f64,
+    /// The cosine ends at this share of the peak rate. Default 0.05.
+    pub min_ratio: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    /// On matrices only, never on steps or norms. Default 0.
+    pub weight_decay: f64,
+    /// Global gradient norm. Default 1.
+    pub max_norm: f64,
+    /// Weight of KL(teacher || student). Default 1.
+    pub kl_weight: f64,
+    /// Weight of the next-token cross-entropy. Default 0.
+    pub ce_weight: f64,
+    /// Temperature of the KL. Default 1.
+    pub temperature: f64,
+    pub recompute: Recompute,
+    /// Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64 MiB.
+    pub loss_bytes: usize,
+    /// Decides the order of the data. Same seed, same bytes. Default 0.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            tokens: 50_000,
+            window: 512,
+            batch: 4,
+            micro_batch: None,
+            learning_rate: 2e-4,
+            weight_step_multiplier: 1.0,
+            activation_step_multiplier: 10.0,
+            norm_multiplier: 1.0,
+            warmup: 0.1,
+            min_ratio: 0.05,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            max_norm: 1.0,
+            kl_weight: 1.0,
+            ce_weight: 0.0,
+            temperature: 1.0,
+            recompute: Recompute::Auto,
+            loss_bytes: 64 << 20,
+            seed: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Refuses what cannot work, naming the field.
+    pub fn validate(&self) -> crate::Result<()> {
+        use crate::Error;
+        let positive = |field: &str, value: f64| {
+            if value.is_finite() && value > 0.0 { Ok(()) } else { Err(Error::config(field, format!("{value} is not possible; a number above 0"))) }
+        };
+        let share =
+            |field: &str, value: f64| if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::config(field, format!("{value} is not possible; 0 to 1"))) };
+        let not_negative = |field: &str, value: f64| {
+            if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::config(field, format!("{value} is not possible; 0 or more"))) }
+        };
+        for (field, value) in [("tokens", self.tokens), ("batch", self.batch), ("lossBytes", self.loss_bytes)] {
+            positive(field, value as f64)?;
+        }
+        if self.window < 2 {
+            return Err(Error::config("window", format!("{} is not possible; at least 2 tokens", self.window)));
+        }
+        if let Some(micro) = self.micro_batch
+            && (micro == 0 || !self.batch.is_multiple_of(micro))
+        {
+            return Err(Error::config("microBatch", format!("{micro} does not divide batch {}", self.batch)));
+        }
+        positive("learningRate", self.learning_rate)?;
+        for (field, value) in [
+            ("weightStepMultiplier", self.weight_step_multiplier),
+            ("activationStepMultiplier", self.activation_step_multiplier),
+            ("normMultiplier", self.norm_multiplier),
+            ("weightDecay", self.weight_decay),
+            ("klWeight", self.kl_weight),
+            ("ceWeight", self.ce_weight),
+        ] {
+            not_negative(field, value)?;
+        }
+        if self.kl_weight + self.ce_weight <= 0.0 {
+            return Err(Error::config("klWeight", "klWeight and ceWeight are both 0: there is no loss"));
+        }
+        for (field, value) in [("eps", self.eps), ("maxNorm", self.max_norm), ("temperature", self.temperature)] {
+            positive(field, value)?;
+        }
+        for (field, value) in [("warmup", self.warmup), ("minRatio", self.min_ratio)] {
+            share(field, value)?;
+        }
+        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::config(field, format!("{value} is not possible; 0 up to, not including, 1")));
+            }
+        }
+        Ok(())
+    }
+}

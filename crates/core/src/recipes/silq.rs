@@ -1,0 +1,70 @@
+//! `silq`: SiLQ: Simple Large Language Model Quantization-Aware Training (2025, arXiv 2507.16933); a SiLQ-class recipe, since the paper has no public code
+//! (methods.md section 4 says what is published). All weights, norms and steps learn by AdamW from the KL to the unquantized model; steps by LSQ
+//! (arXiv 1902.08153). We start the steps from the convex surrogate per channel and from the better of ggml's rule and error search in groups.
+
+use crate::error::Result;
+use crate::recipe::GradientScale;
+use crate::recipe::{Recipe, StartRule, TrainConfig};
+use crate::targets::{Request, TargetId};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct SilqConfig {
+    /// Where the model will run: training simulates exactly its grids. Default `gguf:q4_0`.
+    pub target: TargetId,
+    /// Bits of the block linears. Default: what the target holds.
+    pub weights: Option<f64>,
+    /// Columns of a row that share a step; 0 is the whole row. Default: what the target holds.
+    pub group_size: Option<usize>,
+    /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default: what the target uses.
+    pub activations: Option<f64>,
+    /// Bits of the key/value cache: 4 or 8, 16, 32. Default: what the target uses.
+    pub cache: Option<f64>,
+    /// One learned step per activation and cache site instead of dynamic scales (target `halfstep` only). Default false.
+    pub static_activations: bool,
+    /// How the first weight steps are found. Default: `convex` per channel, `best` in groups.
+    pub start: Option<StartRule>,
+    /// Learn the weight steps; false freezes them at `start`. Default true.
+    pub learn_steps: Option<bool>,
+    /// Whether a weight exactly on the edge of the grid counts as inside. Default `inside`.
+    pub edge: Option<EdgeRuleConfig>,
+    /// N of LSQ's gradient scale. Default `layer`.
+    pub gradient_scale: GradientScale,
+    /// Everything about the training run.
+    pub train: TrainConfig,
+}
+
+/// LSQ's edge rule, as a config value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum EdgeRuleConfig {
+    Inside,
+    Outside,
+}
+
+impl SilqConfig {
+    pub fn recipe(&self) -> Result<Recipe> {
+        let request = Request {
+            weights: self.weights,
+            group_size: self.group_size,
+            activations: self.activations,
+            cache: self.cache,
+            static_activations: self.static_activations,
+            learned: true,
+        };
+        let sites = self.target.sites(&request)?;
+        self.train.validate()?;
+        let start = self.start.unwrap_or(if sites.per_channel() { StartRule::Convex } else { StartRule::Best });
+        let mut recipe = sites.recipe("silq", self.target, start, Some(self.train.clone()));
+        recipe.weights.learn_steps = self.learn_steps.unwrap_or(true);
+        recipe.weights.gradient_scale = self.gradient_scale;
+        if self.edge == Some(EdgeRuleConfig::Outside) {
+            recipe.weights.edge = EdgeRule::Outside;
+        }
+        Ok(recipe)
+    }
+}
