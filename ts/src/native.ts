@@ -1,0 +1,79 @@
+/**
+ * The interface that both builds implement: the Node addon (`native-node.ts`) and WebAssembly (`native-wasm.ts`).
+ *
+ * Configs, events and results cross as JSON strings, models as handles, files as bytes. Nothing here throws for a user's mistake: every failure arrives as an
+ * {@link Outcome} with an {@link ErrorData}, and `errors.ts` makes the JavaScript error of it. The types behind the JSON are in `generated/`.
+ */
+
+/** An error as data: what every failure in Rust becomes on its way to JavaScript. */
+export interface ErrorData {
+  /** A stable code, `ERR_...`. */
+  code: string
+  /** One sentence for a person. */
+  message: string
+  /** The fields of the error (file, offset, field, targets, ...). */
+  details: Record<string, unknown>
+}
+
+/** How a task ended, parsed from {@link NativeTask.result}. */
+export type Outcome<T> = { ok: T } | { error: ErrorData }
+
+/** A model in the memory of the build. */
+export interface NativeModel {
+  /** JSON of `Outcome<Inspection>`. */
+  inspect(): string
+  /** Frees the model as soon as no task uses it; a second call does nothing. Tasks started on it afterwards end with `ERR_DISPOSED`. */
+  dispose(): void
+}
+
+/**
+ * Work under way. It starts at once and goes on whether or not anyone asks for its messages.
+ *
+ * Messages are JSON objects with a `kind`: the events of a run (`phase`, `step`, `eval`, `checkpoint`, `warning`), `{"kind":"text","text":...}` of a generation,
+ * `{"kind":"progress","done":...,"total":...}` of an evaluation. At most 1024 wait: beyond that steps are thinned, progress is replaced and text is joined, while
+ * `eval`, `checkpoint`, `warning` and the last message always arrive.
+ */
+export interface NativeTask {
+  /** The next message as JSON, or null after the last. Several calls may be pending; they are answered in order. */
+  next(): Promise<string | null>
+  /** JSON of `Outcome<T>`, T being the value named at the function that made the task. Never rejects. May be called again. */
+  result(): Promise<string>
+  /** The model that a `load` or `quantize` made, once, after `result` said ok; else null. */
+  takeModel(): NativeModel | null
+  /** The bytes that `toBytes` made, once, after `result` said ok; else null. */
+  takeBytes(): Uint8Array | null
+  /** Asks the work to stop at its next micro-step; its outcome is then `ERR_CANCELLED` unless it had finished. */
+  cancel(): void
+}
+
+/** A build of the Rust core. */
+export interface Native {
+  /** Which one it is. */
+  readonly build: 'native' | 'wasm'
+  /** Reads a GGUF file, a `halfstep` safetensors file or a Hugging Face folder. Outcome: null; then `takeModel`. */
+  load(path: string): NativeTask
+  /** The same from the bytes of one file; `name` stands in errors. Outcome: null; then `takeModel`. */
+  loadBytes(name: string, bytes: Uint8Array): NativeTask
+  /** `recipe` is JSON of `RecipeConfig`, `run` of `RunConfig`. Messages: `Event`. Outcome: `Report`; then `takeModel`. */
+  quantize(model: NativeModel, recipe: string, run: string): NativeTask
+  /** `config` is JSON of `EvaluateConfig`. Messages: `progress`. Outcome: `EvaluationRecord`. */
+  evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask
+  /** `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome: `Generation`. */
+  generate(model: NativeModel, config: string): NativeTask
+  /** Writes the model to a file. Outcome: `SaveReport`. */
+  save(model: NativeModel, path: string): NativeTask
+  /** The file's bytes, in the format of the model's target (GGUF for a float model). Outcome: null; then `takeBytes`. */
+  toBytes(model: NativeModel): NativeTask
+  /** JSON of `Doctor`: what this build found on this machine. */
+  doctor(): string
+}
+
+/** What a build says about itself and the machine. */
+export interface Doctor {
+  build: 'native' | 'wasm'
+  version: string
+  /** Instruction sets the kernels use here, best first. */
+  cpuFeatures: string[]
+  /** Threads a run uses by default. */
+  threads: number
+}
