@@ -1,14 +1,85 @@
 //! One door for reading: the kind of file is found from its first bytes.
-use crate::error::Result;
+
+use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::source::Source;
+use crate::{gguf, halfstep_file, hugging_face, safetensors};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// A GGUF file, a `halfstep` file (one .safetensors with our metadata), or a Hugging Face folder (config.json, tokenizer.json, model.safetensors or a sharded index).
-pub fn load(_path: &Path) -> Result<Model> {
-    todo!()
+pub fn load(path: &Path) -> Result<Model> {
+    let name = path.display().to_string();
+    if std::fs::metadata(path).map_err(|source| Error::Io { path: name.clone(), source })?.is_dir() {
+        return hugging_face::load(path);
+    }
+    let mut source = open(path)?;
+    let mut start = [0; 9];
+    let known = start.len().min(source.length as usize);
+    source.read_at(0, &mut start[..known])?;
+    match kind(&name, &start[..known])? {
+        Kind::Gguf => {
+            let bytes = source.values(0, source.length as usize)?;
+            drop(source);
+            Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read::read(&name, &bytes)? })
+        }
+        Kind::Safetensors => load_safetensors(source),
+    }
 }
 
 /// The same from bytes in memory (GGUF or `halfstep` file), for WASM. `name` stands in errors.
-pub fn load_bytes(_name: &str, _bytes: &[u8]) -> Result<Model> {
-    todo!()
+pub fn load_bytes(name: &str, bytes: &[u8]) -> Result<Model> {
+    match kind(name, &bytes[..bytes.len().min(9)])? {
+        Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read::read(name, bytes)? }),
+        Kind::Safetensors => load_safetensors(Source::memory(name, bytes)),
+    }
+}
+
+enum Kind {
+    Gguf,
+    Safetensors,
+}
+
+fn kind(file: &str, start: &[u8]) -> Result<Kind> {
+    let unsupported = |name: &str, reason: &str| Err(Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() });
+    match start {
+        [b'G', b'G', b'U', b'F', ..] => Ok(Kind::Gguf),
+        // A pickle would be code, and is never read.
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => unsupported("a PyTorch checkpoint", "save it as safetensors"),
+        [b'g', b'g', b'm', b'l', ..] | [b't', b'j', b'g', b'g', ..] => unsupported("the ggml format before GGUF", "convert it to GGUF"),
+        [_, _, _, _, _, _, _, _, b'{'] => Ok(Kind::Safetensors),
+        _ => Err(Error::Format { file: file.into(), offset: 0, reason: "neither GGUF nor safetensors by its first bytes".into() }),
+    }
+}
+
+fn load_safetensors(mut source: Source) -> Result<Model> {
+    let header = safetensors::read_header(&mut source)?;
+    if !header.metadata.contains_key(halfstep_file::FORMAT_KEY) {
+        let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with config.json and tokenizer.json";
+        return Err(Error::Unsupported { file: source.file, name: "a safetensors file by itself".into(), reason: reason.into() });
+    }
+    halfstep_file::read(source, header)
+}
+
+/// Opens a regular file; a pipe or a device could have no end.
+pub(crate) fn open(path: &Path) -> Result<Source<'static>> {
+    let io = |source| Error::Io { path: path.display().to_string(), source };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+    }
+    Source::open(path)
+}
+
+/// A whole file of at most `cap` bytes.
+pub(crate) fn read_file(path: &Path, cap: u64) -> Result<Vec<u8>> {
+    let file = path.display().to_string();
+    let io = |source| Error::Io { path: file.clone(), source };
+    let length = open(path)?.length;
+    if length > cap {
+        return Err(Error::Memory { file, what: "the whole file".into(), bytes: length, cap });
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    File::open(path).and_then(|f| f.take(cap).read_to_end(&mut bytes)).map_err(io)?;
+    Ok(bytes)
 }

@@ -1,0 +1,255 @@
+//! A Hugging Face folder: config.json, tokenizer.json and model.safetensors or shards with an index.
+//!
+//! Nothing outside the folder is read, whatever an index or a symbolic link says; the one exception is the layout of the hub's own cache,
+//! where `models--x/snapshots/<revision>/<file>` links to `models--x/blobs/<hash>`.
+
+use crate::architecture::{Architecture, EMBEDDING, HEAD};
+use crate::error::{Error, Result};
+use crate::load::{open, read_file};
+use crate::model::{Model, Tensor, TensorData};
+use crate::safetensors::{self, Dtype, Info};
+use crate::source::Source;
+use crate::tokenizer::Tokenizer;
+use crate::{config, inventory, json};
+use half::vec::HalfBitsVecExt;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+pub const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+/// tokenizer_config.json (it may list every added token) and generation_config.json.
+pub const MAX_SIDE_BYTES: u64 = 16 << 20;
+pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
+pub const MAX_SHARDS: usize = 1024;
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Reads a folder. Errors: `Io` (no config.json, no weights), those of config.rs and safetensors.rs, `MissingTensor`, `Shape`,
+/// `Unsupported` (a tensor that the architecture has no place for, an element type that is no float).
+pub fn load(folder: &Path) -> Result<Model> {
+    let mut file_bytes = 0;
+    let mut read = |name: &str, cap: u64| -> Result<Option<(String, Vec<u8>)>> {
+        let Some(path) = contained(folder, name)? else { return Ok(None) };
+        let bytes = read_file(&path, cap)?;
+        file_bytes += bytes.len() as u64;
+        Ok(Some((folder.join(name).display().to_string(), bytes)))
+    };
+    let (config_file, config_bytes) = read("config.json", config::MAX_CONFIG_BYTES as u64)?.ok_or_else(|| absent(folder, "config.json"))?;
+    let architecture = config::parse(&config_file, &config_bytes)?;
+    let tokenizer = read("tokenizer.json", MAX_TOKENIZER_BYTES)?;
+    let tokenizer_config = read("tokenizer_config.json", MAX_SIDE_BYTES)?;
+    let generation = read("generation_config.json", MAX_SIDE_BYTES)?;
+    let template = read("chat_template.jinja", MAX_TEMPLATE_BYTES)?;
+    let tokenizer = match &tokenizer {
+        None => None,
+        Some((file, bytes)) => {
+            let tokenizer = Tokenizer::from_json(file, bytes, tokenizer_config.as_ref().map(|(_, b)| b.as_slice()))?;
+            Some(with_end_token(tokenizer, &architecture, file, generation.as_ref(), &(config_file, config_bytes))?)
+        }
+    };
+    let chat_template = match template {
+        Some((file, bytes)) => Some(String::from_utf8(bytes).map_err(|e| Error::Format {
+            file,
+            offset: e.utf8_error().valid_up_to() as u64,
+            reason: "not UTF-8".into(),
+        })?),
+        None => tokenizer_config.as_ref().map(|(file, bytes)| template_of(file, bytes)).transpose()?.flatten(),
+    };
+    let mut shards = open_shards(folder, &mut file_bytes)?;
+    let tensors = read_tensors(folder, &architecture, &mut shards)?;
+    let name = folder.canonicalize().ok().and_then(|f| f.file_name().map(|n| n.to_string_lossy().into_owned())).unwrap_or_default();
+    Ok(Model { name, architecture, tensors, tokenizer, chat_template, quantization: None, provenance: BTreeMap::new(), file_bytes })
+}
+
+fn absent(folder: &Path, name: &str) -> Error {
+    Error::Io { path: folder.join(name).display().to_string(), source: std::io::Error::new(std::io::ErrorKind::NotFound, "a Hugging Face folder must have it") }
+}
+
+/// The real path of `name` in `folder`, None if nothing is there; refused if it lies elsewhere.
+pub fn contained(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let escape = |reason: &str| Error::Format { file: folder.display().to_string(), offset: 0, reason: format!("file name {name:?} {reason}") };
+    // A backslash or a colon is a separator or a drive on Windows; a file means the same everywhere or is refused everywhere.
+    let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) && !name.contains(['\\', ':', '\0']);
+    if name.is_empty() || !plain {
+        return Err(escape("is not a plain relative path"));
+    }
+    let io = |path: &Path, source| Error::Io { path: path.display().to_string(), source };
+    let path = folder.join(name);
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        // A link to nowhere is an error, not an absent file.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => return Ok(None),
+        Err(e) => return Err(io(&path, e)),
+    };
+    let root = folder.canonicalize().map_err(|e| io(folder, e))?;
+    let blobs = root.parent().filter(|p| p.file_name().is_some_and(|n| n == "snapshots")).and_then(Path::parent).map(|repository| repository.join("blobs"));
+    if real.starts_with(&root) || blobs.is_some_and(|b| real.starts_with(b)) {
+        return Ok(Some(real));
+    }
+    Err(escape("leads out of the folder"))
+}
+
+struct Shard {
+    source: Source<'static>,
+    tensors: Vec<Info>,
+}
+
+/// The weight files with their checked headers. Under an index, each shard keeps only the tensors that the index places there.
+fn open_shards(folder: &Path, file_bytes: &mut u64) -> Result<Vec<Shard>> {
+    let mut shard = |path: &Path, name: &str| -> Result<Shard> {
+        let mut source = Source { file: folder.join(name).display().to_string(), ..open(path)? };
+        *file_bytes += source.length;
+        let tensors = safetensors::read_header(&mut source)?.tensors;
+        Ok(Shard { source, tensors })
+    };
+    if let Some(path) = contained(folder, WEIGHTS)? {
+        return Ok(vec![shard(&path, WEIGHTS)?]);
+    }
+    let Some(index) = contained(folder, INDEX)? else {
+        return Err(absent(folder, WEIGHTS));
+    };
+    let index_file = folder.join(INDEX).display().to_string();
+    let index_bytes = read_file(&index, safetensors::MAX_HEADER_BYTES)?;
+    let map = json::typed::<Index>(&index_file, &index_bytes, 0)?.weight_map.0;
+    let wrong = |key: &str, reason: String| Error::Format { file: index_file.clone(), offset: json::key_offset(&index_bytes, key), reason };
+    let names: BTreeSet<&String> = map.values().collect();
+    if names.len() > MAX_SHARDS {
+        return Err(wrong("weight_map", format!("{} shards, more than {MAX_SHARDS}", names.len())));
+    }
+    // Two spellings of one file would be read twice.
+    let mut paths = BTreeSet::new();
+    let mut shards = vec![];
+    for name in names {
+        let path = contained(folder, name)?.ok_or_else(|| absent(folder, name))?;
+        let mut shard = shard(&path, name)?;
+        if !paths.insert(path) {
+            return Err(wrong("weight_map", format!("shard {name:?} is a file that the index names twice")));
+        }
+        shard.tensors.retain(|t| map.get(&t.name) == Some(name));
+        let held: BTreeSet<&str> = shard.tensors.iter().map(|t| t.name.as_str()).collect();
+        if let Some((tensor, _)) = map.iter().find(|(t, s)| *s == name && !held.contains(t.as_str())) {
+            return Err(wrong(tensor, format!("tensor {tensor:?} is not in shard {name:?}")));
+        }
+        shards.push(shard);
+    }
+    Ok(shards)
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: safetensors::Strings,
+}
+
+fn read_tensors(folder: &Path, architecture: &Architecture, shards: &mut [Shard]) -> Result<BTreeMap<String, Tensor>> {
+    let file = folder.display().to_string();
+    let places: BTreeMap<String, (usize, Info)> =
+        shards.iter().enumerate().flat_map(|(i, s)| s.tensors.iter().map(move |t| (t.name.clone(), (i, t.clone())))).collect();
+    inventory::check_size(&file, architecture, 16, shards.iter().map(|s| s.source.length).sum())?;
+    inventory::check_shapes(&file, architecture, |name| places.get(name).map(|(_, t)| t.shape.clone()))?;
+    let present: BTreeMap<&str, ()> = places.keys().map(|k| (k.as_str(), ())).collect();
+    for name in inventory::extra(architecture, &present) {
+        if name.ends_with("rotary_emb.inv_freq") {
+            continue; // computed from theta by everyone who reads it
+        }
+        let (shard, tensor) = &places[name];
+        let source = &mut shards[*shard].source;
+        let unsupported = |reason: &str| Error::Unsupported { file: source.file.clone(), name: format!("tensor {name}"), reason: reason.into() };
+        if name != HEAD {
+            return Err(unsupported("a Llama with this config has no place for it"));
+        }
+        // The head is tied, as config.json says, and written out too.
+        let reason = "tie_word_embeddings is true, but it is not the embedding";
+        let differs = unsupported(reason);
+        let (embedding_shard, embedding) = &places[EMBEDDING];
+        if tensor.dtype != embedding.dtype || tensor.shape != embedding.shape {
+            return Err(differs);
+        }
+        let head: Vec<u8> = source.values(tensor.begin, (tensor.end - tensor.begin) as usize)?;
+        let table: Vec<u8> = shards[*embedding_shard].source.values(embedding.begin, (embedding.end - embedding.begin) as usize)?;
+        if head != table {
+            return Err(differs);
+        }
+    }
+    let mut tensors = BTreeMap::new();
+    for want in architecture.tensors() {
+        let (shard, info) = &places[&want.name];
+        tensors.insert(want.name, Tensor { shape: want.shape, data: float_data(&mut shards[*shard].source, info)? });
+    }
+    Ok(tensors)
+}
+
+/// The values of a float tensor, as they are stored.
+pub(crate) fn float_data(source: &mut Source, info: &Info) -> Result<TensorData> {
+    Ok(match info.dtype {
+        Dtype::F32 => TensorData::F32(source.values(info.begin, info.elements())?),
+        Dtype::F16 => TensorData::F16(source.values::<u16>(info.begin, info.elements())?.reinterpret_into()),
+        Dtype::BF16 => TensorData::BF16(source.values::<u16>(info.begin, info.elements())?.reinterpret_into()),
+        other => {
+            let reason = format!("element type of tensor {:?}; weights are F32, F16 or BF16", info.name);
+            return Err(Error::Unsupported { file: source.file.clone(), name: other.name().into(), reason });
+        }
+    })
+}
+
+/// The tokenizer with an end token: its own, else generation_config.json's, else config.json's (there a number or a list, of which the first counts).
+fn with_end_token(
+    tokenizer: Tokenizer,
+    architecture: &Architecture,
+    file: &str,
+    generation: Option<&(String, Vec<u8>)>,
+    config: &(String, Vec<u8>),
+) -> Result<Tokenizer> {
+    let tokens = tokenizer.vocabulary.tokens.len();
+    if tokens > architecture.vocab_size {
+        let reason = format!("{tokens} tokens, but config.json says vocab_size {}", architecture.vocab_size);
+        return Err(Error::Format { file: file.into(), offset: 0, reason });
+    }
+    if tokenizer.vocabulary.eos.is_some() {
+        return Ok(tokenizer);
+    }
+    for (file, bytes) in generation.into_iter().chain([config]) {
+        let value = json::typed::<EndToken>(file, bytes, 0)?.eos_token_id;
+        let first = if let Value::Array(list) = &value { list.first().unwrap_or(&Value::Null) } else { &value };
+        if first.is_null() {
+            continue;
+        }
+        let id = first.as_u64().filter(|&id| id < tokens as u64);
+        let wrong = || Error::Format { file: file.clone(), offset: json::key_offset(bytes, "eos_token_id"), reason: format!("eos_token_id {first} is no token") };
+        let vocabulary = crate::tokenizer::Vocabulary { eos: Some(id.ok_or_else(wrong)? as u32), ..(*tokenizer.vocabulary).clone() };
+        return Tokenizer::new(vocabulary);
+    }
+    Ok(tokenizer)
+}
+
+#[derive(Deserialize)]
+struct EndToken {
+    #[serde(default)]
+    eos_token_id: Value,
+}
+
+#[derive(Deserialize)]
+struct TemplateHolder {
+    #[serde(default)]
+    chat_template: Value,
+}
+
+/// `chat_template` of a tokenizer_config.json: a string, or a list of named ones of which `default` counts.
+fn template_of(file: &str, bytes: &[u8]) -> Result<Option<String>> {
+    let wrong = |reason: &str| Error::Format { file: file.into(), offset: json::key_offset(bytes, "chat_template"), reason: format!("chat_template: {reason}") };
+    let text = match json::typed::<TemplateHolder>(file, bytes, 0)?.chat_template {
+        Value::Null => return Ok(None),
+        Value::String(text) => text,
+        Value::Array(list) => match list.iter().find(|t| t["name"] == "default").map(|t| &t["template"]) {
+            None => return Ok(None),
+            Some(Value::String(text)) => text.clone(),
+            Some(_) => return Err(wrong("the default template is not a string")),
+        },
+        _ => return Err(wrong("neither a string nor a list")),
+    };
+    if text.len() as u64 > MAX_TEMPLATE_BYTES {
+        return Err(Error::Memory { file: file.into(), what: "chat_template".into(), bytes: text.len() as u64, cap: MAX_TEMPLATE_BYTES });
+    }
+    Ok(Some(text))
+}

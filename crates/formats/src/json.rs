@@ -1,0 +1,118 @@
+//! JSON from strangers: a duplicate key is refused at every level (a map would keep the last one silently), nesting ends at 128
+//! (serde_json's own limit), and an error names its byte offset.
+
+use crate::error::{Error, Result};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// Parses `bytes` whole. `base` is the offset of `bytes` in the file, for errors.
+pub fn typed<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::Format { file: file.into(), offset: base + byte_offset(bytes, &e), reason: reason(&e) })
+}
+
+/// Any JSON value without a duplicate key.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<Value> {
+    Ok(typed::<Strict>(file, bytes, 0)?.0)
+}
+
+/// Where `"key"` followed by a colon stands in `bytes`, 0 if nowhere: the offset an error about that entry names.
+pub fn key_offset(bytes: &[u8], key: &str) -> u64 {
+    let quoted = serde_json::to_string(key).unwrap_or_default().into_bytes();
+    let is_key = |rest: &[u8]| rest.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b':');
+    let found = bytes.windows(quoted.len().max(1)).enumerate().find(|(at, w)| *w == quoted && is_key(&bytes[at + quoted.len()..]));
+    found.map_or(0, |(at, _)| at as u64)
+}
+
+/// serde_json counts lines and columns from 1, the column in bytes.
+fn byte_offset(bytes: &[u8], error: &serde_json::Error) -> u64 {
+    let newlines = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1);
+    let line_start = if error.line() < 2 { 0 } else { newlines.into_iter().nth(error.line() - 2).unwrap_or(0) };
+    (line_start + error.column().saturating_sub(1)).min(bytes.len()) as u64
+}
+
+/// The message without serde_json's " at line 1 column 7".
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let end = text.rfind(" at line ").unwrap_or(text.len());
+    format!("JSON: {}", &text[..end])
+}
+
+struct Strict(Value);
+
+impl<'de> serde::Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, v: bool) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_i64<E>(self, v: i64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_u64<E>(self, v: u64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E>(self, v: f64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_str<E>(self, v: &str) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
+        let mut out = vec![];
+        while let Some(Strict(v)) = seq.next_element()? {
+            out.push(v);
+        }
+        Ok(out.into())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if out.contains_key(&key) {
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
+            }
+            let Strict(value) = map.next_value()?;
+            out.insert(key, value);
+        }
+        Ok(out.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_refused_at_every_level_with_their_offset() {
+        for (text, at) in [(r#"{"a":1,"a":1}"#, 10), (r#"{"x":[{"a":1,"a":2}]}"#, 16), ("{\n \"a\":1,\n \"a\":2}", 14)] {
+            let Err(Error::Format { offset, reason, .. }) = parse("f", text.as_bytes()) else { panic!("{text} was accepted") };
+            assert!(reason.contains("duplicate key \"a\""), "{reason}");
+            assert!(offset.abs_diff(at) <= 1, "{text}: offset {offset}");
+        }
+    }
+
+    #[test]
+    fn nesting_ends_before_the_stack_does() {
+        let deep = "[".repeat(100_000);
+        assert!(matches!(parse("f", deep.as_bytes()), Err(Error::Format { .. })));
+    }
+
+    #[test]
+    fn key_offset_finds_the_key_not_the_value() {
+        assert_eq!(key_offset(br#"{"a":"b", "b" : 1}"#, "b"), 10);
+        assert_eq!(key_offset(b"{}", "b"), 0);
+    }
+}
