@@ -1,5 +1,6 @@
 //! The number type of the reference operations: f32 for training and inference, f64 for golden replays.
 
+use crate::math;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
@@ -33,10 +34,64 @@ pub trait Real:
     fn exp(self) -> Self;
     fn ln(self) -> Self;
     fn is_finite(self) -> bool;
+    #[inline(always)]
     fn maximum(self, other: Self) -> Self {
         if self > other { self } else { other }
     }
+    #[inline(always)]
     fn minimum(self, other: Self) -> Self {
         if self < other { self } else { other }
     }
 }
+
+macro_rules! real {
+    ($type:ty, $exp:path, $ln:path) => {
+        impl Real for $type {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+            #[inline(always)]
+            fn from_f32(value: f32) -> Self {
+                value as $type
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn to_f32(self) -> f32 {
+                self as f32
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                <$type>::abs(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                <$type>::sqrt(self)
+            }
+            #[inline(always)]
+            fn round(self) -> Self {
+                <$type>::round_ties_even(self)
+            }
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $exp(self)
+            }
+            #[inline(always)]
+            fn ln(self) -> Self {
+                $ln(self)
+            }
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                <$type>::is_finite(self)
+            }
+        }
+    };
+}
+
+real!(f32, math::exp_f32, math::ln_f32);
+real!(f64, math::exp_f64, math::ln_f64);

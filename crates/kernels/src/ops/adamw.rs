@@ -1,4 +1,12 @@
-use crate::{Pool, Real};
+//! AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101).
+//!
+//!     p = p - lr * weight_decay * p
+//!     m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g^2
+//!     p = p - lr * (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)
+
+use super::lanes::{LANES, fold};
+use crate::math::power;
+use crate::{Pool, Real, dispatch};
 
 /// One parameter's AdamW step (arXiv 1711.05101): decoupled weight decay first, then the moments, then the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,13 +22,75 @@ pub struct AdamW {
     pub gradient_scale: f64,
 }
 
+/// The factors of one step, rounded once to the parameters' type.
+#[derive(Clone, Copy)]
+struct Factors<T> {
+    decay: T,
+    gradient_scale: T,
+    beta1: T,
+    rest1: T,
+    beta2: T,
+    rest2: T,
+    rate: T,
+    correction: T,
+    eps: T,
+}
+
+const PIECE: usize = 1 << 15;
+
+dispatch! {
+    fn step[T: Real](f: Factors<T>, x: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T]) {
+        for ((x, &g), (m, v)) in x.iter_mut().zip(gradient).zip(m.iter_mut().zip(v.iter_mut())) {
+            let g = g * f.gradient_scale;
+            *m = f.beta1 * *m + f.rest1 * g;
+            *v = f.beta2 * *v + f.rest2 * (g * g);
+            let decayed = *x - f.decay * *x;
+            *x = decayed - f.rate * *m / ((*v * f.correction).sqrt() + f.eps);
+        }
+    }
+
+    fn squares[T: Real](x: &[T]) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let blocks = x.chunks_exact(LANES);
+        let rest = blocks.remainder();
+        for block in blocks {
+            for i in 0..LANES {
+                let value = block[i].to_f64();
+                lanes[i] += value * value;
+            }
+        }
+        for (lane, value) in lanes.iter_mut().zip(rest) {
+            *lane += value.to_f64() * value.to_f64();
+        }
+        fold(lanes)
+    }
+}
+
 impl AdamW {
-    pub fn update<T: Real>(&self, _pool: &Pool, _x: &mut [T], _gradient: &[T], _m: &mut [T], _v: &mut [T]) {
-        todo!()
+    /// Moves `x` by one step; m and v are its moments, zero before the first step.
+    pub fn update<T: Real>(&self, pool: &Pool, x: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T]) {
+        let n = x.len();
+        assert_eq!([gradient.len(), m.len(), v.len()], [n; 3], "AdamW: shapes");
+        let factors = Factors {
+            decay: T::from_f64(self.learning_rate * self.weight_decay),
+            gradient_scale: T::from_f64(self.gradient_scale),
+            beta1: T::from_f64(self.beta1),
+            rest1: T::from_f64(1.0 - self.beta1),
+            beta2: T::from_f64(self.beta2),
+            rest2: T::from_f64(1.0 - self.beta2),
+            rate: T::from_f64(self.learning_rate / (1.0 - power(self.beta1, self.step))),
+            correction: T::from_f64(1.0 / (1.0 - power(self.beta2, self.step))),
+            eps: T::from_f64(self.eps),
+        };
+        let state = m.chunks_mut(PIECE).zip(v.chunks_mut(PIECE));
+        let parts = x.chunks_mut(PIECE).zip(gradient.chunks(PIECE)).zip(state).collect();
+        pool.parts(parts, |_, ((x, gradient), (m, v))| step(factors, x, gradient, m, v));
     }
 }
 
 /// Sum of squares in f64, in an order that depends on the length alone.
-pub fn sum_of_squares<T: Real>(_pool: &Pool, _x: &[T]) -> f64 {
-    todo!()
+pub fn sum_of_squares<T: Real>(pool: &Pool, x: &[T]) -> f64 {
+    let mut partial = vec![0.0; x.len().div_ceil(PIECE)];
+    pool.chunks_mut(&mut partial, 1, |i, sum| sum[0] = squares(&x[i * PIECE..x.len().min((i + 1) * PIECE)]));
+    partial.iter().sum()
 }

@@ -1,4 +1,15 @@
-use crate::{Pool, Real};
+//! Causal grouped-query attention: `y = softmax(q k^T / sqrt(D)) v`, each query seeing the keys up to its own position.
+//!
+//! Training works on blocks of query rows, so that memory never holds T x S scores (as FlashAttention, Dao et al., 2022, arXiv 2205.14135,
+//! but with whole key rows per block): with `P = softmax(S)` remade from the saved log-sum-exp and `delta = rowsum(dy y)`,
+//!
+//!     dV += P^T dY;   dP = dY V^T;   dS = P (dP - delta);   dQ = dS K / sqrt(D);   dK += dS^T Q / sqrt(D)
+//!
+//! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics and their order is fixed.
+
+use super::gemm::{View, product};
+use super::lanes::{LANES, dot, fold, maximum};
+use crate::{Pool, Real, dispatch};
 
 /// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >= T;
 /// query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
@@ -12,32 +23,252 @@ pub struct AttentionShape {
     pub head_dim: usize,
 }
 
+/// Query tokens per block.
+const BLOCK: usize = 64;
+
+impl AttentionShape {
+    /// Query heads that read one key/value head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+    fn check(&self, q: usize, k: usize, v: usize) {
+        assert!(self.keys >= self.queries && self.heads.is_multiple_of(self.kv_heads), "attention: {self:?}");
+        let keys = self.batch * self.keys * self.kv_heads * self.head_dim;
+        assert_eq!([q, k, v], [self.query_len(), keys, keys], "attention: shapes");
+    }
+    fn query_len(&self) -> usize {
+        self.batch * self.queries * self.heads * self.head_dim
+    }
+    /// Keys the query t sees.
+    fn seen(&self, t: usize) -> usize {
+        self.keys - self.queries + t + 1
+    }
+    fn scale<T: Real>(&self) -> T {
+        T::from_f64(1.0 / (self.head_dim as f64).sqrt())
+    }
+    /// Offset of (batch, token, head) in q, and of (batch, key, kv head) in k.
+    fn query_at(&self, b: usize, t: usize, head: usize) -> usize {
+        ((b * self.queries + t) * self.heads + head) * self.head_dim
+    }
+    fn key_at(&self, b: usize, s: usize, head: usize) -> usize {
+        ((b * self.keys + s) * self.kv_heads + head) * self.head_dim
+    }
+}
+
+/// A block of query tokens `first .. first + count` of one (batch, kv head): rows (token, head of the group), `[rows, D]` contiguous.
+struct QueryBlock {
+    b: usize,
+    kv: usize,
+    first: usize,
+    count: usize,
+}
+
+impl QueryBlock {
+    fn gather<T: Real>(&self, shape: &AttentionShape, x: &[T], scale: T, out: &mut [T]) {
+        let width = shape.group() * shape.head_dim;
+        for (i, out) in out.chunks_exact_mut(width).take(self.count).enumerate() {
+            let at = shape.query_at(self.b, self.first + i, self.kv * shape.group());
+            for (o, &x) in out.iter_mut().zip(&x[at..at + width]) {
+                *o = x * scale;
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// Scores become probabilities; keys past `seen` get 0. Returns the log of the sum of exp.
+    fn softmax[T: Real](scores: &mut [T], seen: usize) -> T {
+        let (scores, hidden) = scores.split_at_mut(seen);
+        hidden.fill(T::ZERO);
+        let max = maximum(scores);
+        let mut lanes = [T::ZERO; LANES];
+        for block in scores.chunks_mut(LANES) {
+            for (lane, s) in lanes.iter_mut().zip(block) {
+                *s = (*s - max).exp();
+                *lane += *s;
+            }
+        }
+        let sum = fold(lanes);
+        let inverse = T::ONE / sum;
+        for s in scores.iter_mut() {
+            *s = *s * inverse;
+        }
+        max + sum.ln()
+    }
+
+    /// Scores become the probabilities of the forward, from its log-sum-exp.
+    fn softmax_again[T: Real](scores: &mut [T], seen: usize, log_sum_exp: T) {
+        let (scores, hidden) = scores.split_at_mut(seen);
+        hidden.fill(T::ZERO);
+        for s in scores {
+            *s = (*s - log_sum_exp).exp();
+        }
+    }
+
+    /// dP becomes dS = P (dP - delta).
+    fn score_gradient[T: Real](p: &[T], dp: &mut [T], delta: T) {
+        for (dp, &p) in dp.iter_mut().zip(p) {
+            *dp = p * (*dp - delta);
+        }
+    }
+}
+
 /// Training forward. `log_sum_exp` `[B, T, H]` is what the backward needs of the softmax.
-pub fn attention<T: Real>(_pool: &Pool, _shape: AttentionShape, _q: &[T], _k: &[T], _v: &[T], _y: &mut [T], _log_sum_exp: &mut [T]) {
-    todo!()
+pub fn attention<T: Real>(pool: &Pool, shape: AttentionShape, q: &[T], k: &[T], v: &[T], y: &mut [T], log_sum_exp: &mut [T]) {
+    shape.check(q.len(), k.len(), v.len());
+    assert_eq!((y.len(), log_sum_exp.len()), (q.len(), q.len() / shape.head_dim), "attention: shapes of the results");
+    let (d, group, stride) = (shape.head_dim, shape.group(), shape.kv_heads * shape.head_dim);
+    let blocks = shape.queries.div_ceil(BLOCK);
+    // One result buffer per task, [rows, D] and [rows]; scattered afterwards, since a head's rows are not contiguous in y.
+    let mut results: Vec<(Vec<T>, Vec<T>)> = vec![Default::default(); shape.batch * shape.kv_heads * blocks];
+    pool.chunks_mut(&mut results, 1, |i, result| {
+        let first = i % blocks * BLOCK;
+        let block = QueryBlock { b: i / blocks / shape.kv_heads, kv: i / blocks % shape.kv_heads, first, count: BLOCK.min(shape.queries - first) };
+        let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
+        let mut q_block = vec![T::ZERO; rows * d];
+        block.gather(&shape, q, shape.scale(), &mut q_block);
+        let at = shape.key_at(block.b, 0, block.kv);
+        let mut p = vec![T::ZERO; rows * n];
+        product(&mut p, n, View::rows(&q_block, d), View::transposed(&k[at..], stride), rows, n, d, false);
+        let sums = p.chunks_exact_mut(n).enumerate().map(|(r, p)| softmax(p, shape.seen(first + r / group))).collect();
+        product(&mut q_block, d, View::rows(&p, n), View::rows(&v[at..], stride), rows, d, n, false);
+        result[0] = (q_block, sums);
+    });
+    let width = group * d;
+    let parts = y.chunks_mut(shape.heads * d).zip(log_sum_exp.chunks_mut(shape.heads)).collect();
+    pool.parts(parts, |row, (y, sums)| {
+        let (b, t) = (row / shape.queries, row % shape.queries);
+        for kv in 0..shape.kv_heads {
+            let (from, from_sums) = &results[(b * shape.kv_heads + kv) * blocks + t / BLOCK];
+            y[kv * width..][..width].copy_from_slice(&from[t % BLOCK * width..][..width]);
+            sums[kv * group..][..group].copy_from_slice(&from_sums[t % BLOCK * group..][..group]);
+        }
+    });
+}
+
+/// What one (batch, kv head) gives: dq `[T, group, D]`, dk and dv `[S, D]`.
+#[derive(Clone, Default)]
+struct HeadGradients<T> {
+    dq: Vec<T>,
+    dk: Vec<T>,
+    dv: Vec<T>,
+}
+
+/// The tensors [`attention_backward`] reads.
+struct Saved<'a, T> {
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    y: &'a [T],
+    log_sum_exp: &'a [T],
+    dy: &'a [T],
 }
 
 /// Gradients of [`attention`]; dq, dk, dv are overwritten. Memory beyond them is bounded by a block of query rows, never T x T.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward<T: Real>(
-    _pool: &Pool,
-    _shape: AttentionShape,
-    _q: &[T],
-    _k: &[T],
-    _v: &[T],
-    _y: &[T],
-    _log_sum_exp: &[T],
-    _dy: &[T],
-    _dq: &mut [T],
-    _dk: &mut [T],
-    _dv: &mut [T],
+    pool: &Pool,
+    shape: AttentionShape,
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    y: &[T],
+    log_sum_exp: &[T],
+    dy: &[T],
+    dq: &mut [T],
+    dk: &mut [T],
+    dv: &mut [T],
 ) {
-    todo!()
+    shape.check(q.len(), k.len(), v.len());
+    assert_eq!([y.len(), dy.len(), dq.len(), log_sum_exp.len() * shape.head_dim], [q.len(); 4], "attention_backward: shapes of the queries");
+    assert_eq!([dk.len(), dv.len()], [k.len(); 2], "attention_backward: shapes of the keys");
+    let saved = Saved { q, k, v, y, log_sum_exp, dy };
+    let mut results: Vec<HeadGradients<T>> = vec![HeadGradients::default(); shape.batch * shape.kv_heads];
+    pool.chunks_mut(&mut results, 1, |i, result| result[0] = head_backward(&shape, &saved, i / shape.kv_heads, i % shape.kv_heads));
+    let (d, width) = (shape.head_dim, shape.group() * shape.head_dim);
+    pool.chunks_mut(dq, shape.heads * d, |row, dq| {
+        for (kv, dq) in dq.chunks_exact_mut(width).enumerate() {
+            dq.copy_from_slice(&results[row / shape.queries * shape.kv_heads + kv].dq[row % shape.queries * width..][..width]);
+        }
+    });
+    let parts = dk.chunks_mut(shape.kv_heads * d).zip(dv.chunks_mut(shape.kv_heads * d)).collect();
+    pool.parts(parts, |row, (dk, dv)| {
+        for (kv, (dk, dv)) in dk.chunks_exact_mut(d).zip(dv.chunks_exact_mut(d)).enumerate() {
+            let from = &results[row / shape.keys * shape.kv_heads + kv];
+            dk.copy_from_slice(&from.dk[row % shape.keys * d..][..d]);
+            dv.copy_from_slice(&from.dv[row % shape.keys * d..][..d]);
+        }
+    });
+}
+
+fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv: usize) -> HeadGradients<T> {
+    let (d, group, stride) = (shape.head_dim, shape.group(), shape.kv_heads * shape.head_dim);
+    let at = shape.key_at(b, 0, kv);
+    let (k, v) = (&saved.k[at..], &saved.v[at..]);
+    let zeros = |n: usize| vec![T::ZERO; n];
+    let mut out = HeadGradients { dq: zeros(shape.queries * group * d), dk: zeros(shape.keys * d), dv: zeros(shape.keys * d) };
+    let most = BLOCK.min(shape.queries) * group;
+    let (mut q_block, mut y_block, mut dy_block) = (zeros(most * d), zeros(most * d), zeros(most * d));
+    let (mut p, mut dp) = (zeros(most * shape.keys), zeros(most * shape.keys));
+    for first in (0..shape.queries).step_by(BLOCK) {
+        let block = QueryBlock { b, kv, first, count: BLOCK.min(shape.queries - first) };
+        let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
+        block.gather(shape, saved.q, shape.scale(), &mut q_block);
+        block.gather(shape, saved.y, T::ONE, &mut y_block);
+        block.gather(shape, saved.dy, T::ONE, &mut dy_block);
+        product(&mut p, n, View::rows(&q_block, d), View::transposed(k, stride), rows, n, d, false);
+        product(&mut dp, n, View::rows(&dy_block, d), View::transposed(v, stride), rows, n, d, false);
+        for (r, (p, dp)) in p.chunks_exact_mut(n).zip(dp.chunks_exact_mut(n)).take(rows).enumerate() {
+            let t = first + r / group;
+            let row = (b * shape.queries + t) * shape.heads + kv * group + r % group;
+            softmax_again(p, shape.seen(t), saved.log_sum_exp[row]);
+            score_gradient(p, dp, dot(&y_block[r * d..][..d], &dy_block[r * d..][..d]));
+        }
+        product(&mut out.dv, d, View::transposed(&p, n), View::rows(&dy_block, d), n, d, rows, true);
+        product(&mut out.dk, d, View::transposed(&dp, n), View::rows(&q_block, d), n, d, rows, true);
+        let dq = &mut out.dq[first * group * d..][..rows * d];
+        product(dq, d, View::rows(&dp, n), View::rows(k, stride), rows, d, n, false);
+        dq.iter_mut().for_each(|x| *x = *x * shape.scale());
+    }
+    out
+}
+
+dispatch! {
+    /// One query head: `scores` is scratch `[keys]`, y `[D]`; key s starts at `s * stride` of k and v.
+    fn attend_head(q: &[f32], k: &[f32], v: &[f32], stride: usize, scale: f32, scores: &mut [f32], y: &mut [f32]) {
+        let d = q.len();
+        for (score, k) in scores.iter_mut().zip(k.chunks(stride)) {
+            *score = dot(q, &k[..d]) * scale;
+        }
+        let max = maximum(scores);
+        let mut lanes = [0.0; LANES];
+        for block in scores.chunks_mut(LANES) {
+            for (lane, s) in lanes.iter_mut().zip(block) {
+                *s = (*s - max).exp();
+                *lane += *s;
+            }
+        }
+        let inverse = 1.0 / fold(lanes);
+        y.fill(0.0);
+        for (&p, v) in scores.iter().zip(v.chunks(stride)) {
+            for (y, &v) in y.iter_mut().zip(&v[..d]) {
+                *y += p * v;
+            }
+        }
+        for y in y.iter_mut() {
+            *y *= inverse;
+        }
+    }
 }
 
 /// Inference: one query row `[H, D]` at absolute position `keys - 1` over `keys` cached rows, k and v `[keys, K, D]` (row stride K*D).
 /// Float order depends on `keys` and D alone, so prefill and decode give the same bytes. `scores` is scratch `[keys]`.
 #[allow(clippy::too_many_arguments)]
-pub fn attend(_q: &[f32], _k: &[f32], _v: &[f32], _keys: usize, _heads: usize, _kv_heads: usize, _head_dim: usize, _scores: &mut [f32], _y: &mut [f32]) {
-    todo!()
+pub fn attend(q: &[f32], k: &[f32], v: &[f32], keys: usize, heads: usize, kv_heads: usize, head_dim: usize, scores: &mut [f32], y: &mut [f32]) {
+    let (stride, group) = (kv_heads * head_dim, heads / kv_heads);
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    for (head, (q, y)) in q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).take(heads).enumerate() {
+        let at = head / group * head_dim;
+        attend_head(q, &k[at..keys * stride], &v[at..keys * stride], stride, scale, &mut scores[..keys], y);
+    }
 }
