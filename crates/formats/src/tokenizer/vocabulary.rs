@@ -1,0 +1,183 @@
+//! The vocabulary as data, and the checks it has to pass before anything is built from it.
+
+use super::pre;
+use crate::error::{Error, Result};
+use std::collections::{HashMap, HashSet};
+
+/// Most tokens (and merges) a vocabulary may have.
+pub const MAX_TOKENS: usize = 1 << 24;
+/// Longest text of one token.
+pub const MAX_TOKEN_BYTES: usize = 64 << 10;
+/// Tokens that are searched for in the text are compiled into an automaton, which takes many times their size.
+pub const MAX_MARKERS: usize = 1 << 16;
+pub const MAX_MARKER_BYTES: usize = 4 << 20;
+
+/// What a token is, with ggml's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    Normal = 1,
+    Unknown = 2,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
+    Byte = 6,
+}
+
+impl TokenKind {
+    /// The kind with this number in a GGUF file.
+    pub fn from_ggml(number: i64) -> Option<Self> {
+        [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte].into_iter().find(|&k| k as i64 == number)
+    }
+
+    /// Whether the token stands in a text as it is and is looked for there, instead of being built by merges.
+    pub fn is_marker(self) -> bool {
+        matches!(self, Self::Control | Self::Unknown | Self::UserDefined)
+    }
+
+    /// Whether the token is a sign to the model and no part of the text.
+    pub fn is_special(self) -> bool {
+        matches!(self, Self::Control | Self::Unknown | Self::Unused)
+    }
+
+    /// Whether merges may name the token.
+    pub fn is_mergeable(self) -> bool {
+        matches!(self, Self::Normal | Self::UserDefined)
+    }
+}
+
+/// A byte-level BPE vocabulary, independent of the file it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vocabulary {
+    /// Token text by id, in the byte-level alphabet (control tokens verbatim).
+    pub tokens: Vec<String>,
+    pub kinds: Vec<TokenKind>,
+    /// Pairs in order of rank: "left right".
+    pub merges: Vec<String>,
+    /// llama.cpp's name of the pre-tokenizer: `smollm`, `gpt-2`, `llama-bpe`, `qwen2`, ...
+    pub pre: String,
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub unknown: Option<u32>,
+    pub padding: Option<u32>,
+    pub add_bos: bool,
+    pub add_eos: bool,
+}
+
+fn wrong(reason: String) -> Error {
+    Error::Tokenizer { reason }
+}
+
+impl Vocabulary {
+    /// The two halves of merge `rank`.
+    pub(super) fn merge(&self, rank: usize) -> Result<(&str, &str)> {
+        let merge = &self.merges[rank];
+        // In the byte alphabet no token holds a space, so the one space is the separator.
+        match merge.split_once(' ') {
+            Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => Ok((left, right)),
+            _ => Err(wrong(format!("merge {rank} is not two tokens with a space between: {:?}", shown(merge)))),
+        }
+    }
+
+    /// Id by token text.
+    pub(super) fn ids(&self) -> HashMap<&str, u32> {
+        self.tokens.iter().zip(0..).map(|(t, id)| (t.as_str(), id)).collect()
+    }
+
+    /// Everything that must hold before a tokenizer is built. Errors are `Tokenizer`, naming token or merge; an unknown pre-tokenizer is `Unsupported`.
+    pub fn validate(&self) -> Result<()> {
+        if pre::find(&self.pre).is_none() {
+            let reason = format!("pre-tokenizers are {}", pre::names());
+            return Err(Error::Unsupported { file: "tokenizer".into(), name: format!("pre-tokenizer {:?}", shown(&self.pre)), reason });
+        }
+        self.check_tokens()?;
+        self.check_merges()?;
+        self.check_roles()
+    }
+
+    fn check_tokens(&self) -> Result<()> {
+        if self.tokens.is_empty() || self.tokens.len() > MAX_TOKENS {
+            return Err(wrong(format!("{} tokens, expected 1 to {MAX_TOKENS}", self.tokens.len())));
+        }
+        if self.kinds.len() != self.tokens.len() {
+            return Err(wrong(format!("{} tokens but {} token types", self.tokens.len(), self.kinds.len())));
+        }
+        let mut seen: HashMap<&str, usize> = HashMap::with_capacity(self.tokens.len());
+        let (mut markers, mut marker_bytes) = (0, 0);
+        for (id, (token, &kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
+            if token.is_empty() {
+                return Err(wrong(format!("token {id} is empty")));
+            }
+            if token.len() > MAX_TOKEN_BYTES {
+                return Err(wrong(format!("token {id} has {} bytes, more than {MAX_TOKEN_BYTES}", token.len())));
+            }
+            if let Some(first) = seen.insert(token, id) {
+                return Err(wrong(format!("tokens {first} and {id} are both {:?}", shown(token))));
+            }
+            if kind == TokenKind::Byte && byte_token(token).is_none() {
+                return Err(wrong(format!("token {id} is of the byte type but not of the form <0x00> to <0xFF>: {:?}", shown(token))));
+            }
+            if kind.is_marker() {
+                (markers, marker_bytes) = (markers + 1, marker_bytes + token.len());
+            }
+        }
+        if markers > MAX_MARKERS || marker_bytes > MAX_MARKER_BYTES {
+            return Err(wrong(format!("{markers} special tokens of {marker_bytes} bytes, more than {MAX_MARKERS} of {MAX_MARKER_BYTES}")));
+        }
+        Ok(())
+    }
+
+    fn check_merges(&self) -> Result<()> {
+        if self.merges.len() > MAX_TOKENS {
+            return Err(wrong(format!("{} merges, more than {MAX_TOKENS}", self.merges.len())));
+        }
+        let ids = self.ids();
+        let mergeable = |token: &str| ids.get(token).is_some_and(|&id| self.kinds[id as usize].is_mergeable());
+        let mut seen = HashSet::with_capacity(self.merges.len());
+        let mut whole = String::new();
+        for rank in 0..self.merges.len() {
+            let (left, right) = self.merge(rank)?;
+            whole.clear();
+            whole.push_str(left);
+            whole.push_str(right);
+            for token in [left, right, whole.as_str()] {
+                if !mergeable(token) {
+                    return Err(wrong(format!("merge {rank} needs the token {:?}, which is not in the vocabulary", shown(token))));
+                }
+            }
+            if !seen.insert(self.merges[rank].as_str()) {
+                return Err(wrong(format!("merge {rank} stands there twice: {:?}", shown(&self.merges[rank]))));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_roles(&self) -> Result<()> {
+        for (role, id) in [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown), ("padding", self.padding)] {
+            if let Some(id) = id.filter(|&id| id as usize >= self.tokens.len()) {
+                return Err(wrong(format!("{role} token is {id}, but there are {} tokens", self.tokens.len())));
+            }
+        }
+        for (role, add, id) in [("bos", self.add_bos, self.bos), ("eos", self.add_eos, self.eos)] {
+            if add && id.is_none() {
+                return Err(wrong(format!("a {role} token is to be added but none is named")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The byte that a token like `<0x0A>` stands for.
+pub(super) fn byte_token(token: &str) -> Option<u8> {
+    let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    // from_str_radix would take a sign.
+    (hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| u8::from_str_radix(hex, 16).ok())?
+}
+
+/// The start of a text, short enough for a message.
+pub(super) fn shown(text: &str) -> &str {
+    let mut end = text.len().min(80);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
