@@ -1,1 +1,96 @@
+//! The Node addon: JSON in, handles and events out (`ts/src/native.ts` is the other side of this surface). No maths and no defaults live here.
+//!
+//! Every long call makes a [`NativeTask`] on a thread of its own, never one of libuv's. Every export catches unwinding; every failure of the core crosses as data.
+// The attribute macros of napi-derive write unsafe binding glue into this crate; no unsafe code is written by hand.
+#![allow(unsafe_code)]
 
+mod message;
+mod model;
+mod outcome;
+mod task;
+
+use halfstep::session::{self, EvaluateConfig, GenerationConfig, RunConfig};
+use halfstep::targets::TargetId;
+use halfstep_formats::write::{FileFormat, to_bytes as file_bytes};
+use halfstep_kernels::dispatch;
+use message::{Message, Note};
+use model::NativeModel;
+use napi::bindgen_prelude::Uint8Array;
+use napi_derive::{module_init, napi};
+use std::sync::Arc;
+use task::{Done, NativeTask};
+
+/// A caught panic becomes an error value; its text on stderr would only disturb the host. With RUST_BACKTRACE set the default hook stays.
+#[module_init]
+fn quiet_panics() {
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+}
+
+#[napi(catch_unwind)]
+pub fn load(path: String) -> NativeTask {
+    NativeTask::spawn(move |_, _| Ok(Done::model(session::load(&path)?)))
+}
+
+#[napi(catch_unwind)]
+pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
+    // Copied: JavaScript may change or transfer its buffer while the thread reads.
+    let bytes = bytes.to_vec();
+    NativeTask::spawn(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?))))
+}
+
+#[napi(catch_unwind)]
+pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |post, cancel| {
+        let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
+        let (small, report) = session::quantize(&*model?, &recipe, &run, &mut |event| post(Message::Event(event)), cancel)?;
+        Done::value(&report).map(|done| Done { model: Some(Arc::new(small)), ..done })
+    })
+}
+
+#[napi(catch_unwind)]
+pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: String) -> NativeTask {
+    let (model, against) = (model.share(), against.map(NativeModel::share).transpose());
+    NativeTask::spawn(move |post, cancel| {
+        let config: EvaluateConfig = session::parse_config(&config)?;
+        let mut progress = |done, total| post(Message::Note(Note::Progress { done, total }));
+        Done::value(&session::evaluate(&*model?, against?.as_deref(), &config, &mut progress, cancel)?)
+    })
+}
+
+#[napi(catch_unwind)]
+pub fn generate(model: &NativeModel, config: String) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |post, cancel| {
+        let config: GenerationConfig = session::parse_config(&config)?;
+        Done::value(&session::generate(&*model?, &config, &mut |text| post(Message::Note(Note::Text { text: text.into() })), cancel)?)
+    })
+}
+
+#[napi(catch_unwind)]
+pub fn save(model: &NativeModel, path: String) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |_, _| Done::value(&session::save(&*model?, &path)?))
+}
+
+#[napi(catch_unwind)]
+pub fn to_bytes(model: &NativeModel) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |_, _| {
+        let model = model?;
+        let target = model.quantization.as_ref().and_then(|q| TargetId::ALL.into_iter().find(|t| t.name() == q.target));
+        let format = target.map_or(FileFormat::Gguf, TargetId::file_format);
+        Ok(Done { bytes: Some(file_bytes(&model, format)?), ..Done::default() })
+    })
+}
+
+/// JSON of what this build found on this machine.
+#[napi(catch_unwind)]
+pub fn doctor() -> String {
+    let mut features: Vec<&str> = dispatch::available().into_iter().map(dispatch::Level::name).collect();
+    features.reverse();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    serde_json::json!({ "build": "native", "version": env!("CARGO_PKG_VERSION"), "cpuFeatures": features, "threads": threads }).to_string()
+}

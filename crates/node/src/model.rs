@@ -1,0 +1,68 @@
+//! A handle on a model.
+
+use crate::outcome;
+use halfstep::{Error, Model, session};
+use halfstep_formats::model::TensorData;
+use napi::bindgen_prelude::ObjectFinalize;
+use napi::{Env, Result};
+use napi_derive::napi;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A model that JavaScript holds. V8 is told its size, so that forgotten models are collected in time.
+#[napi(custom_finalize)]
+pub struct NativeModel {
+    model: Mutex<Option<Arc<Model>>>,
+    bytes: i64,
+}
+
+impl NativeModel {
+    pub(crate) fn new(env: &Env, model: Arc<Model>) -> Result<Self> {
+        let bytes = bytes_in_memory(&model);
+        env.adjust_external_memory(bytes)?;
+        Ok(Self { model: Mutex::new(Some(model)), bytes })
+    }
+
+    /// The model for a task, which keeps it alive by itself.
+    pub(crate) fn share(&self) -> halfstep::Result<Arc<Model>> {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone().ok_or_else(|| Error::config("model", "the model was disposed"))
+    }
+
+    fn release(&self, env: &Env) -> Result<()> {
+        if self.model.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            env.adjust_external_memory(-self.bytes)?;
+        }
+        Ok(())
+    }
+}
+
+#[napi]
+impl NativeModel {
+    #[napi(catch_unwind)]
+    pub fn inspect(&self) -> String {
+        outcome::of(|| outcome::value(&session::inspect(&*self.share()?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn dispose(&self, env: Env) -> Result<()> {
+        self.release(&env)
+    }
+}
+
+impl ObjectFinalize for NativeModel {
+    fn finalize(self, env: Env) -> Result<()> {
+        self.release(&env)
+    }
+}
+
+fn bytes_in_memory(model: &Model) -> i64 {
+    let bytes = |data: &TensorData| match data {
+        TensorData::F32(values) => values.len() * 4,
+        TensorData::F16(values) => values.len() * 2,
+        TensorData::BF16(values) => values.len() * 2,
+        TensorData::Packed(packed) => packed.stored_bytes(),
+        TensorData::Blocks { bytes, .. } => bytes.len(),
+    };
+    let total: usize = model.tensors.values().map(|tensor| bytes(&tensor.data)).sum();
+    i64::try_from(total).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,152 @@
+//! Work on a thread of its own, with a queue of messages and one outcome.
+
+use crate::message::{Message, Queue};
+use crate::model::NativeModel;
+use crate::outcome;
+use halfstep::session::Cancel;
+use halfstep::{Error, Model, Result};
+use napi::bindgen_prelude::{Object, Uint8Array};
+use napi::{Env, JsDeferred};
+use napi_derive::napi;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Enough for recursive descents over hostile JSON and templates, which have depth caps of their own.
+const STACK_BYTES: usize = 16 << 20;
+
+/// What a task made.
+#[derive(Default)]
+pub struct Done {
+    pub value: Value,
+    pub model: Option<Arc<Model>>,
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl Done {
+    pub fn model(model: Arc<Model>) -> Self {
+        Self { model: Some(model), ..Self::default() }
+    }
+
+    pub fn value(value: &impl Serialize) -> Result<Self> {
+        Ok(Self { value: outcome::value(value)?, ..Self::default() })
+    }
+}
+
+type Reply<T> = JsDeferred<T, Box<dyn FnOnce(Env) -> napi::Result<T> + Send>>;
+
+#[derive(Default)]
+struct State {
+    queue: Queue,
+    /// `next()` calls that wait; then the queue is empty.
+    readers: VecDeque<Reply<Option<String>>>,
+    /// `result()` calls that wait.
+    waiters: Vec<Reply<String>>,
+    /// JSON of the outcome, once there is one.
+    outcome: Option<String>,
+    model: Option<Arc<Model>>,
+    bytes: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<State>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, message: Message) {
+        let mut state = self.lock();
+        match state.readers.pop_front() {
+            Some(reader) => answer(reader, Some(to_json(&message))),
+            None => state.queue.push(message),
+        }
+    }
+
+    fn finish(&self, result: Result<Done>) {
+        let mut state = self.lock();
+        let result = result.map(|done| {
+            (state.model, state.bytes) = (done.model, done.bytes);
+            done.value
+        });
+        let json = outcome::to_json(&result);
+        state.waiters.drain(..).for_each(|waiter| answer(waiter, json.clone()));
+        state.readers.drain(..).for_each(|reader| answer(reader, None));
+        state.outcome = Some(json);
+    }
+}
+
+fn to_json(message: &Message) -> String {
+    serde_json::to_string(message).unwrap_or_else(|e| format!(r#"{{"kind":"warning","message":"an event could not be written: {e}"}}"#))
+}
+
+fn answer<T: 'static + Send + napi::bindgen_prelude::ToNapiValue>(reply: Reply<T>, value: T) {
+    reply.resolve(Box::new(move |_| Ok(value)));
+}
+
+/// See `NativeTask` in `ts/src/native.ts`. Dropping the handle does not stop the work.
+#[napi]
+pub struct NativeTask {
+    shared: Shared,
+    cancel: Cancel,
+}
+
+impl NativeTask {
+    /// Starts `work(post, cancel)` on a new thread.
+    pub(crate) fn spawn(work: impl FnOnce(&dyn Fn(Message), &Cancel) -> Result<Done> + Send + 'static) -> Self {
+        let task = Self { shared: Shared::default(), cancel: Cancel::default() };
+        let (shared, cancel) = (task.shared.clone(), task.cancel.clone());
+        let body = move || {
+            let result = outcome::catch(|| work(&|message| shared.post(message), &cancel));
+            shared.finish(result);
+        };
+        let thread = std::thread::Builder::new().name("halfstep".into()).stack_size(STACK_BYTES);
+        if let Err(e) = thread.spawn(body) {
+            task.shared.finish(Err(Error::Internal { reason: format!("no thread could be started: {e}") }));
+        }
+        task
+    }
+}
+
+#[napi]
+impl NativeTask {
+    #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
+    pub fn next<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let (reply, promise): (Reply<Option<String>>, _) = env.create_deferred()?;
+        let mut state = self.shared.lock();
+        match state.queue.pop() {
+            Some(message) => answer(reply, Some(to_json(&message))),
+            None if state.outcome.is_some() => answer(reply, None),
+            None => state.readers.push_back(reply),
+        }
+        Ok(promise)
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<string>")]
+    pub fn result<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let (reply, promise): (Reply<String>, _) = env.create_deferred()?;
+        let mut state = self.shared.lock();
+        match &state.outcome {
+            Some(json) => answer(reply, json.clone()),
+            None => state.waiters.push(reply),
+        }
+        Ok(promise)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn take_model(&self, env: Env) -> napi::Result<Option<NativeModel>> {
+        self.shared.lock().model.take().map(|model| NativeModel::new(&env, model)).transpose()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn take_bytes(&self) -> Option<Uint8Array> {
+        self.shared.lock().bytes.take().map(Uint8Array::from)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+}
