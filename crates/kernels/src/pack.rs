@@ -21,31 +21,206 @@ pub fn row_bytes(cols: usize, bits: u8) -> usize {
     (cols * bits as usize).div_ceil(8)
 }
 
+/// Packs the codes of one row; bits of a code outside `bits` are dropped.
+pub fn pack_row(codes: &[i16], grid: IntGrid, out: &mut [u8]) {
+    let min = grid.min() as i16;
+    match grid.bits {
+        8 => out.iter_mut().zip(codes).for_each(|(o, &c)| *o = c.wrapping_sub(min) as u8),
+        4 => {
+            let (pairs, last) = codes.as_chunks::<2>();
+            for (o, [low, high]) in out.iter_mut().zip(pairs) {
+                *o = (low.wrapping_sub(min) as u8 & 15) | ((high.wrapping_sub(min) as u8) << 4);
+            }
+            if let [c] = last {
+                out[pairs.len()] = c.wrapping_sub(min) as u8 & 15;
+            }
+        }
+        bits => pack_bits(codes, min, bits as u32, out),
+    }
+}
+
+fn pack_bits(codes: &[i16], min: i16, bits: u32, out: &mut [u8]) {
+    let (mut buffer, mut filled, mut at) = (0u32, 0u32, 0);
+    for &c in codes {
+        buffer |= (c.wrapping_sub(min) as u32 & ((1 << bits) - 1)) << filled;
+        filled += bits;
+        if filled >= 8 {
+            out[at] = buffer as u8;
+            (buffer, filled, at) = (buffer >> 8, filled - 8, at + 1);
+        }
+    }
+    if filled > 0 {
+        out[at] = buffer as u8;
+    }
+}
+
+/// Unsigned codes (`code - grid.min()`) of one packed row.
+pub fn unpack_row(packed: &[u8], bits: u8, out: &mut [u8]) {
+    match bits {
+        8 => out.copy_from_slice(&packed[..out.len()]),
+        4 => {
+            let (pairs, last) = out.as_chunks_mut::<2>();
+            let whole = pairs.len();
+            for (pair, &byte) in pairs.iter_mut().zip(packed) {
+                *pair = [byte & 15, byte >> 4];
+            }
+            if let [o] = last {
+                *o = packed[whole] & 15;
+            }
+        }
+        _ => unpack_bits(packed, bits as u32, out),
+    }
+}
+
+fn unpack_bits(packed: &[u8], bits: u32, out: &mut [u8]) {
+    let (mut buffer, mut held, mut at) = (0u32, 0u32, 0);
+    for o in out {
+        if held < bits {
+            buffer |= (packed[at] as u32) << held;
+            (held, at) = (held + 8, at + 1);
+        }
+        *o = (buffer & ((1 << bits) - 1)) as u8;
+        (buffer, held) = (buffer >> bits, held - bits);
+    }
+}
+
 impl PackedMatrix {
     /// Packs codes `[rows, cols]` (each within the grid).
-    pub fn from_codes(_quantizer: WeightQuantizer, _rows: usize, _cols: usize, _codes: &[i16], _scales: Vec<f32>, _zero_points: Vec<u8>) -> Self {
-        todo!()
+    pub fn from_codes(quantizer: WeightQuantizer, rows: usize, cols: usize, codes: &[i16], scales: Vec<f32>, zero_points: Vec<u8>) -> Self {
+        assert_eq!(codes.len(), rows * cols, "one code per element");
+        assert_eq!(scales.len(), quantizer.partition.scales(rows, cols), "one scale per group");
+        assert!(zero_points.is_empty() || zero_points.len() == scales.len(), "one zero point per scale, or none");
+        debug_assert!(codes.iter().all(|&c| (quantizer.grid.min()..=quantizer.grid.max()).contains(&(c as i32))), "codes within the grid");
+        let bytes = row_bytes(cols, quantizer.grid.bits);
+        let mut packed = vec![0; rows * bytes];
+        if cols > 0 {
+            for (row, out) in codes.chunks_exact(cols).zip(packed.chunks_exact_mut(bytes)) {
+                pack_row(row, quantizer.grid, out);
+            }
+        }
+        Self { rows, cols, quantizer, codes: packed, scales, zero_points }
     }
+
+    /// The packed bytes of one row.
+    pub fn row_packed(&self, row: usize) -> &[u8] {
+        let bytes = row_bytes(self.cols, self.quantizer.grid.bits);
+        &self.codes[row * bytes..(row + 1) * bytes]
+    }
+
     /// Codes of one row, unpacked.
-    pub fn row_codes(&self, _row: usize, _out: &mut [i16]) {
-        todo!()
+    pub fn row_codes(&self, row: usize, out: &mut [i16]) {
+        let (min, bits) = (self.quantizer.grid.min() as i16, self.quantizer.grid.bits);
+        let packed = self.row_packed(row);
+        let mut piece = [0u8; 256];
+        // 256 codes of any width fill whole bytes, so each piece starts on one.
+        for (i, out) in out[..self.cols].chunks_mut(piece.len()).enumerate() {
+            let piece = &mut piece[..out.len()];
+            unpack_row(&packed[i * 32 * bits as usize..], bits, piece);
+            out.iter_mut().zip(piece.iter()).for_each(|(o, &u)| *o = u as i16 + min);
+        }
     }
+
+    /// Zero point of a scale: 0 on grids without one.
+    pub fn zero_point(&self, scale_index: usize) -> i32 {
+        self.zero_points.get(scale_index).map_or(0, |&z| z as i32)
+    }
+
     /// Values of one row in f32: (code - zero_point) as f32 * scale.
-    pub fn decode_row(&self, _row: usize, _out: &mut [f32]) {
-        todo!()
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        let (bits, min) = (self.quantizer.grid.bits, self.quantizer.grid.min());
+        let packed = self.row_packed(row);
+        let group = self.partition().group_size(self.cols);
+        let mut piece = [0u8; 256];
+        for (i, out) in out[..self.cols].chunks_mut(piece.len()).enumerate() {
+            let (first, piece) = (i * 256, &mut piece[..out.len()]);
+            unpack_row(&packed[i * 32 * bits as usize..], bits, piece);
+            let mut at = 0;
+            while at < out.len() {
+                let column = first + at;
+                let end = out.len().min((column / group + 1) * group - first);
+                let index = self.partition().scale_index(row, column, self.cols);
+                let (scale, offset) = (self.scales[index], min - self.zero_point(index));
+                out[at..end].iter_mut().zip(&piece[at..end]).for_each(|(o, &u)| *o = (u as i32 + offset) as f32 * scale);
+                at = end;
+            }
+        }
     }
+
     /// All values `[rows, cols]`.
-    pub fn decode(&self, _pool: &Pool, _out: &mut [f32]) {
-        todo!()
+    pub fn decode(&self, pool: &Pool, out: &mut [f32]) {
+        assert_eq!(out.len(), self.rows * self.cols, "one value per element");
+        if self.cols > 0 {
+            let rows = (16384 / self.cols).max(1);
+            pool.chunks_mut(out, rows * self.cols, |i, piece| {
+                for (j, row) in piece.chunks_exact_mut(self.cols).enumerate() {
+                    self.decode_row(i * rows + j, row);
+                }
+            });
+        }
     }
+
     /// Bytes as stored in a `halfstep` file: codes + scales + zero points.
     pub fn stored_bytes(&self) -> usize {
-        todo!()
+        self.codes.len() + self.scales.len() * self.quantizer.scale_codec.bytes() + self.zero_points.len()
     }
     pub fn grid(&self) -> IntGrid {
         self.quantizer.grid
     }
     pub fn partition(&self) -> Partition {
         self.quantizer.partition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CodeRange, ScaleCodec};
+    use proptest::prelude::*;
+
+    fn grids() -> impl Strategy<Value = IntGrid> {
+        (2u8..=8, prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)]).prop_map(|(bits, range)| IntGrid { bits, range })
+    }
+
+    fn matrices() -> impl Strategy<Value = (PackedMatrix, Vec<i16>)> {
+        (grids(), 1usize..5, 1usize..700, prop_oneof![Just(Partition::Tensor), Just(Partition::Channel), (1usize..300).prop_map(Partition::Group)])
+            .prop_flat_map(|(grid, rows, cols, partition)| {
+                let quantizer = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 };
+                let n = partition.scales(rows, cols);
+                let zeros = if grid.range == CodeRange::Affine { n } else { 0 };
+                (
+                    prop::collection::vec(grid.min() as i16..=grid.max() as i16, rows * cols),
+                    prop::collection::vec(-2f32..2.0, n),
+                    prop::collection::vec(0u8..=grid.max() as u8, zeros),
+                )
+                    .prop_map(move |(codes, scales, zeros)| (PackedMatrix::from_codes(quantizer, rows, cols, &codes, scales, zeros), codes))
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn codes_and_values_come_back((matrix, codes) in matrices()) {
+            let (rows, cols) = (matrix.rows, matrix.cols);
+            prop_assert_eq!(matrix.codes.len(), rows * (cols * matrix.grid().bits as usize).div_ceil(8));
+            let mut values = vec![0.0; rows * cols];
+            matrix.decode(&Pool::new(2), &mut values);
+            let mut row_codes = vec![0; cols];
+            for row in 0..rows {
+                matrix.row_codes(row, &mut row_codes);
+                prop_assert_eq!(&row_codes[..], &codes[row * cols..(row + 1) * cols]);
+                for (col, &code) in row_codes.iter().enumerate() {
+                    let index = matrix.partition().scale_index(row, col, cols);
+                    let want = (code as i32 - matrix.zero_point(index)) as f32 * matrix.scales[index];
+                    prop_assert_eq!(values[row * cols + col].to_bits(), want.to_bits());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bits_lie_little_endian() {
+        let q = WeightQuantizer { grid: IntGrid::affine(3), partition: Partition::Channel, scale_codec: ScaleCodec::F16 };
+        let m = PackedMatrix::from_codes(q, 1, 3, &[5, 3, 6], vec![1.0], vec![0]);
+        assert_eq!(m.codes, [0b10_011_101, 0b1]);
+        assert_eq!(m.stored_bytes(), 2 + 2 + 1);
     }
 }

@@ -1,6 +1,9 @@
-//! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate (methods.md 2) and LSQ's rule.
-use crate::pack::PackedMatrix;
-use crate::{Pool, WeightQuantizer};
+//! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate (methods.md 2) and LSQ's rule;
+//! and rounding to nearest on the grid they give.
+use super::error_search::{Best, ErrorSearch, Limits};
+use super::lsq;
+use crate::pack::{PackedMatrix, pack_row, row_bytes};
+use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer};
 use serde::{Deserialize, Serialize};
 
 /// How the first (or, for RTN, the only) scale of a group is found.
@@ -9,32 +12,231 @@ use serde::{Deserialize, Serialize};
 pub enum ScaleRule {
     /// Symmetric: max|w| / p. Affine: min-max widened to hold 0.
     Absmax,
-    /// ggml's Q4_0 rule: (first entry of largest magnitude, with its sign) / n; the scale may be negative.
+    /// ggml's Q4_0 rule: (first entry of largest magnitude, with its sign) / n; the scale may be negative. Affine grids: as Absmax.
     SignedAbsmax,
-    /// Least squared error: exact on symmetric grids, 80 shrunken ranges on affine ones.
+    /// Least squared error: exact on symmetric grids (of either sign), 80 shrunken ranges on affine ones.
     ErrorSearch,
-    /// The convex surrogate of methods.md section 2.
+    /// The convex surrogate of methods.md section 2. Affine grids: as Absmax.
     Convex,
-    /// LSQ's start 2 mean|w| / sqrt(p).
+    /// LSQ's start 2 mean|w| / sqrt(p). Affine grids: as Absmax.
     Lsq,
 }
 
-/// Scales (unrounded, f32) and, for affine grids, zero points of `w` `[rows, cols]`.
-pub fn find_scales(_pool: &Pool, _w: &[f32], _rows: usize, _cols: usize, _quantizer: WeightQuantizer, _rule: ScaleRule) -> (Vec<f32>, Vec<u8>) {
-    todo!()
+/// Elements a task holds at least.
+const PIECE: usize = 16384;
+
+/// Scales (unrounded, f32) and, for affine grids, zero points of `w` `[rows, cols]`. An all-zero group has scale 0; a group with an entry
+/// that is not finite has a scale that is not a number.
+pub fn find_scales(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, rule: ScaleRule) -> (Vec<f32>, Vec<u8>) {
+    assert_eq!(w.len(), rows * cols, "shape of find_scales");
+    let n = quantizer.partition.scales(rows, cols);
+    let mut found = vec![(0.0, 0); n];
+    let cols = cols.max(1);
+    // One row per tensor: the whole matrix.
+    let (row, group) = if quantizer.partition == Partition::Tensor { (w.len(), w.len()) } else { (cols, quantizer.partition.group_size(cols)) };
+    let (groups, rows_a_task) = (row.div_ceil(group.max(1)).max(1), (PIECE / row.max(1)).max(1));
+    pool.chunks_mut(&mut found, groups * rows_a_task, |i, found| {
+        let mut search = Search::default();
+        for (j, found) in found.chunks_mut(groups).enumerate() {
+            let w = &w[(i * rows_a_task + j) * row..][..row];
+            w.chunks(group.max(1)).zip(found).for_each(|(w, found)| *found = search.group(w, quantizer, rule));
+        }
+    });
+    let zero_points = if quantizer.grid.range == CodeRange::Affine { found.iter().map(|f| f.1).collect() } else { vec![] };
+    (found.into_iter().map(|f| f.0).collect(), zero_points)
+}
+
+/// Scratch space for one task.
+#[derive(Default)]
+struct Search {
+    sorted: Vec<f32>,
+    error: ErrorSearch,
+}
+
+impl Search {
+    /// Scale and zero point of one group.
+    fn group(&mut self, w: &[f32], quantizer: WeightQuantizer, rule: ScaleRule) -> (f32, u8) {
+        let grid = quantizer.grid;
+        if !w.iter().all(|w| w.is_finite()) {
+            return (f32::NAN, 0);
+        }
+        if grid.range == CodeRange::Affine {
+            let shrink = if rule == ScaleRule::ErrorSearch { 80 } else { 1 };
+            return affine_group(w, quantizer, shrink);
+        }
+        let most = w.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+        if most == 0.0 {
+            return (0.0, 0);
+        }
+        let scale = match rule {
+            ScaleRule::Absmax => most / grid.max() as f32,
+            ScaleRule::SignedAbsmax => w.iter().find(|w| w.abs() == most).copied().unwrap_or(most) / grid.min() as f32,
+            ScaleRule::Lsq => (2.0 * w.iter().map(|w| w.abs() as f64).sum::<f64>() / w.len() as f64 / (grid.max() as f64).sqrt()) as f32,
+            ScaleRule::Convex => convex(self.sort(w), grid.max() as f64) as f32,
+            ScaleRule::ErrorSearch => {
+                let best = self.error_minimum(w, grid).expect("a group with an entry that is not zero");
+                // A negative step sees the mirrored weights: the side with one code more changes.
+                match self.error_minimum_below(w, limits(grid).mirrored(), grid, Some(best)) {
+                    Some(mirrored) => -mirrored.step as f32,
+                    None => best.step as f32,
+                }
+            }
+        };
+        (scale, 0)
+    }
+
+    fn sort(&mut self, w: &[f32]) -> &[f32] {
+        self.sorted.clear();
+        self.sorted.extend(w.iter().map(|w| w.abs()));
+        self.sorted.sort_unstable_by(f32::total_cmp);
+        &self.sorted
+    }
+
+    fn error_minimum(&mut self, w: &[f32], grid: IntGrid) -> Option<Best> {
+        self.sort(w);
+        self.error_minimum_below(w, limits(grid), grid, None)
+    }
+
+    /// With |w| sorted already.
+    fn error_minimum_below(&mut self, w: &[f32], limits: Limits, grid: IntGrid, known: Option<Best>) -> Option<Best> {
+        let start = convex(&self.sorted, grid.max() as f64);
+        self.error.minimum(w, &self.sorted, limits, start, known)
+    }
+}
+
+fn limits(grid: IntGrid) -> Limits {
+    Limits { negative: -grid.min(), positive: grid.max() }
+}
+
+/// Min-max widened to hold 0, or the best of `candidates` ranges shrunk by 1.00, 0.99, ...: scale and zero point, the error taken as stored.
+fn affine_group(w: &[f32], quantizer: WeightQuantizer, candidates: usize) -> (f32, u8) {
+    let (low, high) = w.iter().fold((0.0f32, 0.0f32), |(low, high), &w| (low.min(w), high.max(w)));
+    let mut best = (f64::INFINITY, (0.0, 0));
+    if low == high {
+        return best.1;
+    }
+    for i in 0..candidates {
+        let shrink = 1.0 - i as f32 * 0.01;
+        // Divided before it is subtracted: the width of the range itself may overflow.
+        let p = quantizer.grid.max() as f32;
+        let scale = (high / p - low / p) * shrink;
+        let stored = quantizer.scale_codec.store(scale);
+        let zero = (-low * shrink / stored).round_ties_even().clamp(0.0, p);
+        let zero = if zero.is_finite() { zero } else { 0.0 };
+        if candidates == 1 {
+            return (scale, zero as u8);
+        }
+        let error = w.iter().map(|&w| (w - (affine_code(w, stored, zero, p) - zero) * stored) as f64).map(|e| e * e).sum::<f64>();
+        if error < best.0 || i == 0 {
+            best = (error, (scale, zero as u8));
+        }
+    }
+    best.1
+}
+
+/// The round-clip order: clip(rnd(w / s) + z, 0, p).
+#[inline(always)]
+fn affine_code(w: f32, scale: f32, zero: f32, p: f32) -> f32 {
+    ((w / scale).round_ties_even() + zero).clamp(0.0, p)
 }
 
 /// Stores the scales by the codec, then codes = clip(nearest-even(w / scale) + z): the clip-round order for symmetric grids, round-clip for affine ones.
-pub fn quantize(_pool: &Pool, _w: &[f32], _rows: usize, _cols: usize, _quantizer: WeightQuantizer, _scales: &[f32], _zero_points: &[u8]) -> PackedMatrix {
-    todo!()
+/// A scale of 0 gives codes of value 0.
+pub fn quantize(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, scales: &[f32], zero_points: &[u8]) -> PackedMatrix {
+    let (grid, partition) = (quantizer.grid, quantizer.partition);
+    let affine = grid.range == CodeRange::Affine;
+    assert_eq!((w.len(), scales.len()), (rows * cols, partition.scales(rows, cols)), "shapes of quantize");
+    assert_eq!(zero_points.len(), if affine { scales.len() } else { 0 }, "zero points of quantize");
+    let scales: Vec<f32> = scales.iter().map(|&s| quantizer.scale_codec.store(s)).collect();
+    let bytes = row_bytes(cols, grid.bits);
+    let mut codes = vec![0u8; rows * bytes];
+    let rows_a_task = (PIECE / cols.max(1)).max(1);
+    pool.chunks_mut(&mut codes, (rows_a_task * bytes).max(1), |i, packed| {
+        let mut row_codes = vec![0i16; cols];
+        for (j, packed) in packed.chunks_mut(bytes).enumerate() {
+            let row = i * rows_a_task + j;
+            let group = partition.group_size(cols);
+            for (g, (w, codes)) in w[row * cols..][..cols].chunks(group).zip(row_codes.chunks_mut(group)).enumerate() {
+                let index = partition.scale_index(row, g * group, cols);
+                group_codes(w, scales[index], zero_points.get(index).copied(), grid, codes);
+            }
+            pack_row(&row_codes, grid, packed);
+        }
+    });
+    PackedMatrix { rows, cols, quantizer, codes, scales, zero_points: zero_points.to_vec() }
+}
+
+#[inline(always)]
+fn group_codes(w: &[f32], scale: f32, zero: Option<u8>, grid: IntGrid, codes: &mut [i16]) {
+    let (n, p) = (grid.min() as f32, grid.max() as f32);
+    match zero {
+        _ if scale == 0.0 => codes.fill(zero.unwrap_or(0) as i16),
+        Some(zero) => codes.iter_mut().zip(w).for_each(|(c, &w)| *c = affine_code(w, scale, zero as f32, p) as i16),
+        None => codes.iter_mut().zip(w).for_each(|(c, &w)| *c = lsq::code(w / scale, n, p) as i16),
+    }
+}
+
+/// Scales by a rule, then [`quantize`].
+pub fn quantize_by(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, rule: ScaleRule) -> PackedMatrix {
+    let (scales, zero_points) = find_scales(pool, w, rows, cols, quantizer, rule);
+    quantize(pool, w, rows, cols, quantizer, &scales, &zero_points)
+}
+
+/// Round to nearest as a baseline: for the whole matrix the better, by squared error of the values as stored, of ggml's signed rule and the error
+/// search. Narrow grids take their codec's own rule, max|w| / p; affine ones the error search alone.
+///
+/// The error search being exact, ggml's rule wins here only through the rounding of the scales. A table that wants the better of the two
+/// *models* evaluates both rules ([`quantize_by`]): less squared error is not always less loss.
+pub fn quantize_rtn(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer) -> PackedMatrix {
+    match quantizer.grid.range {
+        CodeRange::Narrow => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::Absmax),
+        CodeRange::Affine => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::ErrorSearch),
+        CodeRange::Symmetric => {
+            let found = [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch].map(|rule| quantize_by(pool, w, rows, cols, quantizer, rule));
+            let [signed, searched] = found.each_ref().map(|packed| squared_error(w, packed));
+            let [by_sign, by_search] = found;
+            if signed <= searched { by_sign } else { by_search }
+        }
+    }
+}
+
+/// Sum of (w - value)^2, in f64, row by row.
+pub fn squared_error(w: &[f32], packed: &PackedMatrix) -> f64 {
+    let mut values = vec![0.0; packed.cols];
+    let mut total = 0.0;
+    for (row, w) in w.chunks_exact(packed.cols.max(1)).enumerate() {
+        packed.decode_row(row, &mut values);
+        total += w.iter().zip(&values).map(|(w, v)| (w - v) as f64 * (w - v) as f64).sum::<f64>();
+    }
+    total
 }
 
 /// One step of a row by the convex surrogate `sum max(s^2/12, max(0, |w| - s p)^2)`, in f64 (golden `calibration`: convex_s). 0 for a row of zeros.
-pub fn convex_step(_row: &[f32], _bits: u8) -> f64 {
-    todo!()
+pub fn convex_step(row: &[f32], bits: u8) -> f64 {
+    convex(Search::default().sort(row), IntGrid::symmetric(bits).max() as f64)
 }
 
-/// The step of least squared error over all s > 0 on the symmetric grid (golden: mse_s).
-pub fn error_step(_row: &[f32], _bits: u8) -> f64 {
-    todo!()
+/// The surrogate is quadratic between the points |w_i| / (p + 1/sqrt 12), where weight i goes from clipped to rounded: its minimum is that of a
+/// piece, or the point where the slope turns positive. `sorted`: |w| ascending.
+fn convex(sorted: &[f32], p: f64) -> f64 {
+    let (mut total, mut low) = (sorted.iter().map(|&a| a as f64).sum::<f64>(), 0.0);
+    for (i, &a) in sorted.iter().enumerate() {
+        let clipped = (sorted.len() - i) as f64;
+        let step = 2.0 * p * total / (i as f64 / 6.0 + 2.0 * p * p * clipped);
+        let high = a as f64 / (p + 12f64.sqrt().recip());
+        if step <= low || step < high {
+            return step.max(low);
+        }
+        low = high;
+        total -= a as f64;
+    }
+    low
+}
+
+/// The step of least squared error over all s > 0 on the symmetric grid (golden: mse_s). 0 for a row of zeros.
+pub fn error_step(row: &[f32], bits: u8) -> f64 {
+    if row.iter().all(|&w| w == 0.0) {
+        return 0.0;
+    }
+    Search::default().error_minimum(row, IntGrid::symmetric(bits)).map_or(0.0, |best| best.step)
 }

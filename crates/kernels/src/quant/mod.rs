@@ -3,5 +3,6 @@
 pub mod activation;
 pub mod cache;
 pub mod calibrate;
+mod error_search;
 pub mod lsq;
 pub mod scale;

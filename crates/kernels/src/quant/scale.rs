@@ -1,18 +1,68 @@
-//! Scales as stored.
-use crate::ScaleCodec;
+//! Scales as stored. Every computation uses the stored scale, so that training, export and the reader of the file agree.
+use crate::{Real, ScaleCodec};
+use half::f16;
 
 /// Smallest scale an f16 codec may hold without losing mantissa bits (methods.md section 0).
 pub const MIN_F16_SCALE: f32 = 6.103_515_6e-5; // 2^-14
 
 impl ScaleCodec {
     /// The scale as it will be read back: what every computation uses. Keeps the sign; guards |s| from below for F16.
-    pub fn store(self, _scale: f32) -> f32 {
-        todo!()
+    ///
+    /// Zero (the scale of an all-zero group) stays zero. A scale past f16's range becomes infinite, as IEEE rounding says, and makes
+    /// the values not finite instead of clipping them unseen: a caller that can refuse asks [`ScaleCodec::holds`] first.
+    pub fn store(self, scale: f32) -> f32 {
+        match self {
+            ScaleCodec::F32 => scale,
+            ScaleCodec::F16 if scale == 0.0 || scale.is_nan() => scale,
+            ScaleCodec::F16 => f16::from_f32(scale.abs().max(MIN_F16_SCALE).copysign(scale)).to_f32(),
+        }
     }
+
+    /// [`ScaleCodec::store`] for the reference operations; under F32 an f64 scale stays as it is.
+    pub fn store_real<T: Real>(self, scale: T) -> T {
+        match self {
+            ScaleCodec::F32 => scale,
+            ScaleCodec::F16 => T::from_f32(self.store(scale.to_f32())),
+        }
+    }
+
+    /// Whether the codec can hold a scale of this size.
+    pub fn holds(self, scale: f32) -> bool {
+        self.store(scale).is_finite()
+    }
+
     pub const fn bytes(self) -> usize {
         match self {
             ScaleCodec::F32 => 4,
             ScaleCodec::F16 => 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f32_is_the_identity() {
+        for s in [0.0f32, -1e-30, 3.3e38, 0.1] {
+            assert_eq!(ScaleCodec::F32.store(s).to_bits(), s.to_bits());
+        }
+        assert_eq!(ScaleCodec::F32.store_real(0.1f64), 0.1);
+    }
+
+    #[test]
+    fn f16_rounds_to_even_keeps_the_sign_and_guards() {
+        let f = ScaleCodec::F16;
+        // f16 has 11 significant bits: 2049 and 2051 lie exactly between two neighbours.
+        assert_eq!((f.store(2049.0), f.store(2051.0), f.store(-2051.0)), (2048.0, 2052.0, -2052.0));
+        assert_eq!((f.store(1e-7), f.store(-1e-7)), (2f32.powi(-14), -(2f32.powi(-14))));
+        assert_eq!(MIN_F16_SCALE, 2f32.powi(-14));
+        assert_eq!(f.store(0.0), 0.0);
+        assert!(f.holds(65504.0) && !f.holds(65520.0) && !f.holds(f32::NAN));
+        for i in 1..2000 {
+            let s = f.store(i as f32 * 1.7e-4 - 0.15);
+            assert_eq!(f.store(s), s, "storing twice changes nothing");
         }
     }
 }
