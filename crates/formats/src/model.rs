@@ -3,8 +3,9 @@
 use crate::architecture::Architecture;
 use crate::tokenizer::Tokenizer;
 use half::{bf16, f16};
+use crate::blocks;
 use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -28,6 +29,44 @@ pub struct Tensor {
     /// `[out, in]` or `[width]`; row-major.
     pub shape: Vec<usize>,
     pub data: TensorData,
+}
+
+/// Rows decoded per task: enough work to share, few enough to balance.
+const ROWS_PER_TASK: usize = 64;
+
+impl Tensor {
+    /// Rows of a matrix; 1 for a vector.
+    pub fn rows(&self) -> usize {
+        if self.shape.len() > 1 { self.shape[0] } else { 1 }
+    }
+
+    /// Length of a row.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(0)
+    }
+
+    /// The values as f32, row-major: what this tensor means, exactly.
+    pub fn to_f32(&self, pool: &Pool) -> Vec<f32> {
+        match &self.data {
+            TensorData::F32(v) => v.clone(),
+            TensorData::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
+            TensorData::BF16(v) => v.iter().map(|x| x.to_f32()).collect(),
+            TensorData::Packed(m) => {
+                let mut out = vec![0.0; m.rows * m.cols];
+                m.decode(pool, &mut out);
+                out
+            }
+            TensorData::Blocks { kind, bytes } => {
+                let row_bytes = bytes.len() / self.rows();
+                let mut out = vec![0.0; self.rows() * self.cols()];
+                pool.chunks_mut(&mut out, ROWS_PER_TASK * self.cols(), |task, part| {
+                    let rows = part.len() / self.cols();
+                    blocks::decode(*kind, &bytes[task * ROWS_PER_TASK * row_bytes..][..rows * row_bytes], part);
+                });
+                out
+            }
+        }
+    }
 }
 
 /// Everything but the weights' own grids that the forward of a quantized model needs. Weight grids stand in each [`PackedMatrix`].

@@ -1,22 +1,170 @@
-//! GGUF v2 and v3.
+//! GGUF v2 and v3: a validating reader and a v3 writer.
+//!
+//! `container` checks the file as such (metadata, tensor list, where the data lie), `architecture`, `vocabulary` and `names` know what a Llama
+//! in GGUF is, `read` and `write` put a [`crate::Model`] together and take it apart.
+//! Row order: a Llama in GGUF has the rows of q and k permuted for interleaved rotary pairs; a [`crate::Model`] never has.
 
-/// Tensor types that are read; others are refused by name.
+mod architecture;
+mod container;
+pub mod keys;
+mod metadata;
+mod names;
+mod permute;
+mod read;
+mod rope_factors;
+mod vocabulary;
+
+pub use container::{Container, TensorInfo};
+pub use metadata::{Array, Entry, Metadata, Value};
+pub use read::read;
+
+use crate::blocks;
+
+/// What a file may ask for at most (reliability.md section 3).
+pub mod caps {
+    pub const METADATA_ENTRIES: u64 = 65_536;
+    pub const TENSORS: u64 = 1 << 20;
+    pub const ARRAY_ELEMENTS: u64 = 16 << 20;
+    pub const STRING_BYTES: u64 = 8 << 20;
+    pub const KEY_BYTES: u64 = 64 << 10;
+    pub const TOKEN_BYTES: u64 = 64 << 10;
+    /// llama.cpp keeps 64 bytes for a name, the last a zero.
+    pub const TENSOR_NAME_BYTES: u64 = 63;
+    pub const DIMENSIONS: u32 = 4;
+    pub const DIMENSION: u64 = 1 << 32;
+    pub const ALIGNMENT: u64 = 64 << 10;
+    pub const CHAT_TEMPLATE_BYTES: u64 = 256 << 10;
+    pub const LAYERS: u64 = 1_024;
+    pub const HIDDEN: u64 = 1 << 18;
+    pub const INTERMEDIATE: u64 = 1 << 20;
+    pub const HEADS: u64 = 1 << 16;
+    pub const HEAD_DIM: u64 = 1 << 16;
+    pub const VOCABULARY: u64 = 1 << 24;
+    pub const POSITIONS: u64 = 1 << 32;
+}
+
+/// Tensor types that are read; others are refused by name. The numbers are those of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types)]
 pub enum GgmlType {
-    F32,
-    F16,
-    BF16,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q2_K,
-    Q3_K,
-    Q4_K,
-    Q5_K,
-    Q6_K,
-    TQ1_0,
-    TQ2_0,
+    F32 = 0,
+    F16 = 1,
+    BF16 = 30,
+    Q4_0 = 2,
+    Q4_1 = 3,
+    Q5_0 = 6,
+    Q5_1 = 7,
+    Q8_0 = 8,
+    Q2_K = 10,
+    Q3_K = 11,
+    Q4_K = 12,
+    Q5_K = 13,
+    Q6_K = 14,
+    TQ1_0 = 34,
+    TQ2_0 = 35,
+}
+
+/// Types that exist in files and are not read, by number: so that a refusal can say what it met.
+const OTHER_TYPES: &[(u32, &str)] = &[
+    (4, "Q4_2"),
+    (5, "Q4_3"),
+    (9, "Q8_1"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (31, "Q4_0_4_4"),
+    (32, "Q4_0_4_8"),
+    (33, "Q4_0_8_8"),
+    (36, "IQ4_NL_4_4"),
+    (37, "IQ4_NL_4_8"),
+    (38, "IQ4_NL_8_8"),
+    (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+    (42, "Q2_0"),
+];
+
+impl GgmlType {
+    pub const ALL: [GgmlType; 15] = [
+        GgmlType::F32,
+        GgmlType::F16,
+        GgmlType::BF16,
+        GgmlType::Q4_0,
+        GgmlType::Q4_1,
+        GgmlType::Q5_0,
+        GgmlType::Q5_1,
+        GgmlType::Q8_0,
+        GgmlType::Q2_K,
+        GgmlType::Q3_K,
+        GgmlType::Q4_K,
+        GgmlType::Q5_K,
+        GgmlType::Q6_K,
+        GgmlType::TQ1_0,
+        GgmlType::TQ2_0,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            GgmlType::F32 => "F32",
+            GgmlType::F16 => "F16",
+            GgmlType::BF16 => "BF16",
+            GgmlType::Q4_0 => "Q4_0",
+            GgmlType::Q4_1 => "Q4_1",
+            GgmlType::Q5_0 => "Q5_0",
+            GgmlType::Q5_1 => "Q5_1",
+            GgmlType::Q8_0 => "Q8_0",
+            GgmlType::Q2_K => "Q2_K",
+            GgmlType::Q3_K => "Q3_K",
+            GgmlType::Q4_K => "Q4_K",
+            GgmlType::Q5_K => "Q5_K",
+            GgmlType::Q6_K => "Q6_K",
+            GgmlType::TQ1_0 => "TQ1_0",
+            GgmlType::TQ2_0 => "TQ2_0",
+        }
+    }
+
+    /// The number in a file.
+    pub const fn id(self) -> u32 {
+        self as u32
+    }
+
+    /// The type with number `id`; otherwise the name of what it is.
+    pub fn from_id(id: u32) -> Result<Self, String> {
+        if let Some(kind) = Self::ALL.into_iter().find(|k| k.id() == id) {
+            return Ok(kind);
+        }
+        Err(OTHER_TYPES.iter().find(|(other, _)| *other == id).map_or_else(|| format!("tensor type {id}"), |(_, name)| name.to_string()))
+    }
+
+    /// The type called `name`, if it is one that is read.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == name)
+    }
+
+    /// Values per block.
+    pub const fn block_elements(self) -> usize {
+        blocks::block_elements(self)
+    }
+
+    /// Bytes per block.
+    pub const fn block_bytes(self) -> usize {
+        blocks::block_bytes(self)
+    }
+
+    /// F32, F16 or BF16.
+    pub const fn is_float(self) -> bool {
+        matches!(self, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
+    }
 }
