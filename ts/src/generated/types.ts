@@ -1,0 +1,386 @@
+// Written by crates/core/tests/generated.rs from the Rust types. Do not edit.
+
+export type ArithmeticConfig = "auto" | "float" | "integer";
+
+/**
+ * One turn of a conversation.
+ */
+export type ChatMessage = { role: string, content: string, };
+
+/**
+ * LSQ's edge rule, as a config value.
+ */
+export type EdgeRuleConfig = "inside" | "outside";
+
+/**
+ * What to measure.
+ */
+export type EvaluateConfig = { 
+/**
+ * Path of a UTF-8 text file.
+ */
+data?: string, 
+/**
+ * The text itself, instead of `data`.
+ */
+text?: string, 
+/**
+ * Token ids to use, from the beginning of the text; 0 is all. Default 0.
+ */
+tokens: number, 
+/**
+ * Tokens of a window; each is run alone from position 0. Default 512.
+ */
+window: number, 
+/**
+ * `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded, nothing else quantized; `integer`.
+ */
+arithmetic: ArithmeticConfig, 
+/**
+ * Worker threads; 0 is one per core.
+ */
+threads: number, };
+
+/**
+ * [`Evaluation`] as it crosses to TypeScript.
+ */
+export type EvaluationRecord = { 
+/**
+ * exp(meanNll).
+ */
+perplexity: number, 
+/**
+ * Mean negative log-likelihood in nats.
+ */
+meanNll: number, predictions: number, 
+/**
+ * Mean KL(against || model) in nats; null without `against`.
+ */
+kl: number | null, 
+/**
+ * Share of positions where both models put the same token first; null without `against`.
+ */
+top1Agreement: number | null, tokensPerSecond: number, };
+
+export type Event = { "kind": "phase", name: string, detail: string, } | { "kind": "step", step: number, steps: number, loss: number, learningRate: number, 
+/**
+ * Global norm before clipping.
+ */
+gradientNorm: number, tokens: number, tokensPerSecond: number, 
+/**
+ * Seconds to the end of training, from measured steps.
+ */
+etaSeconds: number, 
+/**
+ * Peak resident memory of the process in bytes; 0 where the system does not tell.
+ */
+memoryBytes: number, } | { "kind": "eval", subject: string, evaluation: EvaluationRecord, } | { "kind": "checkpoint", step: number, path: string, } | { "kind": "warning", message: string, };
+
+/**
+ * A generation, whole.
+ */
+export type Generation = { text: string, tokens: Array<number>, promptTokens: number, tokensPerSecond: number, };
+
+/**
+ * What to generate.
+ */
+export type GenerationConfig = { 
+/**
+ * Plain text to continue.
+ */
+prompt?: string, 
+/**
+ * A conversation, rendered by the model's chat template; instead of `prompt`.
+ */
+messages?: Array<ChatMessage>, 
+/**
+ * New tokens at most. Default 128.
+ */
+maxTokens: number, 
+/**
+ * 0 (default) is greedy.
+ */
+temperature: number, 
+/**
+ * Keep the k most likely tokens; 0 (default) keeps all.
+ */
+topK: number, 
+/**
+ * Keep the smallest set of tokens whose probabilities reach this; 1 (default) keeps all.
+ */
+topP: number, 
+/**
+ * Same seed, same text. Default 0.
+ */
+seed: number, 
+/**
+ * Worker threads; 0 is one per core.
+ */
+threads: number, };
+
+/**
+ * N in LSQ's gradient scale 1 / sqrt(N p).
+ */
+export type GradientScale = "layer" | "step";
+
+/**
+ * What stands in a model: for `halfstep inspect`.
+ */
+export type Inspection = { name: string, parameters: number, fileBytes: number, 
+/**
+ * All stored weight bits over all parameters.
+ */
+bitsPerWeight: number, vocabSize: number, hiddenSize: number, intermediateSize: number, layers: number, heads: number, kvHeads: number, headDim: number, maxPositions: number, tiedHead: boolean, tokenizer: string | null, hasChatTemplate: boolean, 
+/**
+ * Target of a quantized model, null for a float one.
+ */
+target: string | null, 
+/**
+ * Storage type -> number of tensors.
+ */
+tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
+
+/**
+ * What a user writes: a recipe's name and its options.
+ */
+export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig;
+
+/**
+ * When the forward of a block is run again in the backward instead of kept.
+ */
+export type Recompute = "auto" | "always" | "never";
+
+/**
+ * What a run did.
+ */
+export type Report = { recipe: string, target: string, 
+/**
+ * Stored bits of the block linears, scales included, per weight.
+ */
+bitsPerWeight: number, 
+/**
+ * Optimizer steps; 0 without training.
+ */
+steps: number, tokens: number, seconds: number, tokensPerSecond: number, 
+/**
+ * Loss of the last step; null without training.
+ */
+finalLoss: number | null, 
+/**
+ * Peak resident memory in bytes; 0 where the system does not tell.
+ */
+memoryBytes: number, 
+/**
+ * On the validation text, if there is one: full precision, round to nearest on the same grid, and the result.
+ */
+evaluations: { [key in string]: EvaluationRecord }, 
+/**
+ * Flags the client needs to run the file as it was trained, e.g. the cache type.
+ */
+clientFlags: Array<string>, };
+
+export type RtnConfig = { 
+/**
+ * Where the model will run. Default `gguf:q4_0`.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default: what the target holds.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale; 0 is the whole row. Default: what the target holds.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default: what the target uses.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default: what the target uses.
+ */
+cache?: number, 
+/**
+ * How scales are found. Default `best`.
+ */
+start: StartRule, };
+
+/**
+ * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data` or `text`.
+ */
+export type RunConfig = { 
+/**
+ * Path of a UTF-8 text file to train on.
+ */
+data?: string, 
+/**
+ * The text itself, instead of `data`.
+ */
+text?: string, 
+/**
+ * Characters of the text to leave out at its beginning (kept for reporting). Default 0.
+ */
+skipCharacters: number, 
+/**
+ * Path of a UTF-8 text file to measure on, before and after. Never trained on.
+ */
+validation?: string, 
+/**
+ * The validation text itself, instead of `validation`.
+ */
+validationText?: string, 
+/**
+ * Tokens of the validation text to measure on. Default 4096.
+ */
+validationTokens?: number, 
+/**
+ * Folder for checkpoints. Default: none are written.
+ */
+runFolder?: string, 
+/**
+ * Optimizer steps between checkpoints. Default: only when the run is stopped.
+ */
+checkpointEvery?: number, 
+/**
+ * Go on from the newest checkpoint in `runFolder`, if there is one.
+ */
+resume: boolean, 
+/**
+ * Worker threads; 0 is one per core. The number never changes a result. Default 0.
+ */
+threads: number, };
+
+/**
+ * A written file.
+ */
+export type SaveReport = { path: string, bytes: number, 
+/**
+ * Codes, scales and outputs of the re-opened file were compared with the model in memory and are equal.
+ */
+parity: boolean, };
+
+export type SilqConfig = { 
+/**
+ * Where the model will run: training simulates exactly its grids. Default `gguf:q4_0`.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default: what the target holds.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a step; 0 is the whole row. Default: what the target holds.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default: what the target uses.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default: what the target uses.
+ */
+cache?: number, 
+/**
+ * One learned step per activation and cache site instead of dynamic scales (target `halfstep` only). Default false.
+ */
+staticActivations: boolean, 
+/**
+ * How the first weight steps are found. Default: `convex` per channel, `best` in groups.
+ */
+start?: StartRule, 
+/**
+ * Learn the weight steps; false freezes them at `start`. Default true.
+ */
+learnSteps?: boolean, 
+/**
+ * Whether a weight exactly on the edge of the grid counts as inside. Default `inside`.
+ */
+edge?: EdgeRuleConfig, 
+/**
+ * N of LSQ's gradient scale. Default `layer`.
+ */
+gradientScale: GradientScale, 
+/**
+ * Everything about the training run.
+ */
+train: TrainConfig, };
+
+/**
+ * How the first step of a weight is found.
+ */
+export type StartRule = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
+
+export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "halfstep";
+
+/**
+ * The training part of a recipe. Every field has a default.
+ */
+export type TrainConfig = { 
+/**
+ * Tokens to train on, rounded up to whole steps; the text is passed over again when it is shorter. More is better and slower. Default 50,000.
+ */
+tokens: number, 
+/**
+ * Tokens of one sequence. Longer gives the teacher more to say and costs memory. Default 512.
+ */
+window: number, 
+/**
+ * Sequences per optimizer step. Default 4.
+ */
+batch: number, 
+/**
+ * Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory, same result up to rounding. Default: `batch`.
+ */
+microBatch?: number, 
+/**
+ * Peak rate of the weights. Too small moves nothing within a small budget. Default 2e-4.
+ */
+learningRate: number, 
+/**
+ * Rate of weight steps over that of the weights. Default 1.
+ */
+weightStepMultiplier: number, 
+/**
+ * Rate of activation and cache steps over that of the weights (static sites only). Default 10.
+ */
+activationStepMultiplier: number, 
+/**
+ * Rate of the norms over that of the weights. Default 1.
+ */
+normMultiplier: number, 
+/**
+ * Steps of linear warm-up, as a share of all. Default 0.1.
+ */
+warmup: number, 
+/**
+ * The cosine ends at this share of the peak rate. Default 0.05.
+ */
+minRatio: number, beta1: number, beta2: number, eps: number, 
+/**
+ * On matrices only, never on steps or norms. Default 0.
+ */
+weightDecay: number, 
+/**
+ * Global gradient norm. Default 1.
+ */
+maxNorm: number, 
+/**
+ * Weight of KL(teacher || student). Default 1.
+ */
+klWeight: number, 
+/**
+ * Weight of the next-token cross-entropy. Default 0.
+ */
+ceWeight: number, 
+/**
+ * Temperature of the KL. Default 1.
+ */
+temperature: number, recompute: Recompute, 
+/**
+ * Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64 MiB.
+ */
+lossBytes: number, 
+/**
+ * Decides the order of the data. Same seed, same bytes. Default 0.
+ */
+seed: number, };
