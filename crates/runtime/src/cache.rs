@@ -1,22 +1,284 @@
-//! Keys and values of one sequence.
-use crate::Network;
+//! Keys and values of one sequence, kept as compactly as the cache quantizer allows.
+//!
+//! Rows lie per layer and key/value head, so that attention reads one head's keys as one piece. What is read back equals
+//! `quant::cache::fake_quant` of what was put in, in every byte: that function is what training simulates.
 
-pub struct Cache {}
+use crate::Network;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use halfstep_kernels::quant::activation::quantize;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+
+pub struct Cache {
+    pub(crate) layers: Vec<LayerCache>,
+    len: usize,
+}
 
 impl Cache {
     /// Room grows as needed up to the model's `max_positions`.
-    pub fn new(_network: &Network) -> Self {
-        todo!()
+    pub fn new(network: &Network) -> Self {
+        Self { layers: network.empty_layers(), len: 0 }
     }
+
     /// Tokens held.
     pub fn len(&self) -> usize {
-        todo!()
+        self.len
     }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
     /// Forgets everything after the first `len` tokens.
-    pub fn truncate(&mut self, _len: usize) {
-        todo!()
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            self.len = len;
+            self.layers.iter_mut().for_each(|layer| layer.truncate(len));
+        }
+    }
+
+    /// Bytes of the keys and values held.
+    pub fn memory_bytes(&self) -> usize {
+        self.layers.iter().flat_map(|layer| layer.keys.iter().chain(&layer.values)).map(Rows::bytes).sum()
+    }
+
+    /// Counts `rows` more tokens, once every layer holds them.
+    pub(crate) fn advance(&mut self, rows: usize) {
+        self.len += rows;
+    }
+}
+
+/// One layer: a table of rows per key/value head, for keys and for values.
+pub(crate) struct LayerCache {
+    keys: Vec<Rows>,
+    values: Vec<Rows>,
+    head_dim: usize,
+}
+
+/// Keys and values of a layer in f32: `[K, S, D]` each.
+pub(crate) struct Decoded {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl LayerCache {
+    pub fn new(quantizer: CacheQuantizer, kv_heads: usize, head_dim: usize, key_step: Option<f32>, value_step: Option<f32>) -> Self {
+        let heads = |step| (0..kv_heads).map(|_| Rows::new(quantizer, head_dim, step)).collect();
+        Self { keys: heads(key_step), values: heads(value_step), head_dim }
+    }
+
+    /// Appends rows of keys (after RoPE) and values, `[M, K, D]`.
+    pub fn append(&mut self, keys: &[f32], values: &[f32]) {
+        let (kv_heads, width) = (self.keys.len(), self.head_dim);
+        let mut gathered = Vec::with_capacity(keys.len() / kv_heads);
+        for (tables, rows) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            for (head, table) in tables.iter_mut().enumerate() {
+                gathered.clear();
+                rows.chunks_exact(kv_heads * width).for_each(|row| gathered.extend_from_slice(&row[head * width..(head + 1) * width]));
+                table.append(&gathered);
+            }
+        }
+    }
+
+    /// Fills `scratch` with the values of all rows, unless they are kept in f32 anyway.
+    pub fn decode(&self, pool: &Pool, scratch: &mut Decoded) {
+        for (tables, out) in [(&self.keys, &mut scratch.keys), (&self.values, &mut scratch.values)] {
+            if tables[0].as_f32().is_none() {
+                let elements = tables[0].elements();
+                out.resize(elements * tables.len(), 0.0);
+                pool.chunks_mut(out, elements, |head, piece| tables[head].decode(piece));
+            }
+        }
+    }
+
+    /// Keys and values of one head, `[S, D]` each; `scratch` as [`Self::decode`] left it.
+    pub fn head<'a>(&'a self, head: usize, scratch: &'a Decoded) -> (&'a [f32], &'a [f32]) {
+        let piece = |tables: &'a [Rows], decoded: &'a [f32]| {
+            let elements = tables[head].elements();
+            tables[head].as_f32().unwrap_or_else(|| &decoded[head * elements..(head + 1) * elements])
+        };
+        (piece(&self.keys, &scratch.keys), piece(&self.values, &scratch.values))
+    }
+
+    fn truncate(&mut self, len: usize) {
+        let elements = len * self.head_dim;
+        self.keys.iter_mut().chain(&mut self.values).for_each(|table| table.truncate(elements));
+    }
+}
+
+impl Decoded {
+    pub fn new() -> Self {
+        Self { keys: vec![], values: vec![] }
+    }
+}
+
+/// Rows `[S, D]` of one head as they are stored.
+enum Rows {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    /// `scales`: one per `block` elements of a row, or one in all if `block` is 0 (a static step).
+    Codes {
+        quantizer: ActivationQuantizer,
+        width: usize,
+        block: usize,
+        codes: Vec<i8>,
+        scales: Vec<f32>,
+    },
+}
+
+impl Rows {
+    /// A row of one head is what a token is to an activation quantizer, so the cache kinds are activation kinds over rows of width D.
+    fn new(quantizer: CacheQuantizer, width: usize, step: Option<f32>) -> Self {
+        let codes = |quantizer, block| Rows::Codes { quantizer, width, block, codes: vec![], scales: step.into_iter().collect() };
+        match quantizer {
+            CacheQuantizer::F32 => Rows::F32(vec![]),
+            CacheQuantizer::F16 => Rows::F16(vec![]),
+            CacheQuantizer::DynamicHead { bits } => codes(ActivationQuantizer::DynamicToken { bits }, width),
+            CacheQuantizer::Q8_0 => codes(ActivationQuantizer::DynamicBlock32, 32),
+            CacheQuantizer::Static { bits } => codes(ActivationQuantizer::Static { bits }, 0),
+        }
+    }
+
+    fn append(&mut self, x: &[f32]) {
+        match self {
+            Rows::F32(rows) => rows.extend_from_slice(x),
+            Rows::F16(rows) => rows.extend(x.iter().map(|&v| f16::from_f32(v))),
+            Rows::Codes { quantizer, width, block, codes, scales } => {
+                let held = codes.len();
+                codes.resize(held + x.len(), 0);
+                let (step, mut new) = (if *block == 0 { scales.first().copied() } else { None }, vec![]);
+                quantize(*quantizer, x, *width, step, &mut codes[held..], &mut new);
+                if *block != 0 {
+                    scales.append(&mut new);
+                }
+            }
+        }
+    }
+
+    fn decode(&self, out: &mut [f32]) {
+        match self {
+            Rows::F32(rows) => out.copy_from_slice(rows),
+            Rows::F16(rows) => rows.convert_to_f32_slice(out),
+            Rows::Codes { block: 0, codes, scales, .. } => scale_codes(codes, scales[0], out),
+            Rows::Codes { width, block, codes, scales, .. } => {
+                let mut scales = scales.iter();
+                for (row, out) in codes.chunks_exact(*width).zip(out.chunks_exact_mut(*width)) {
+                    for (codes, out) in row.chunks(*block).zip(out.chunks_mut(*block)) {
+                        scale_codes(codes, *scales.next().expect("one scale per block"), out);
+                    }
+                }
+            }
+        }
+    }
+
+    fn as_f32(&self) -> Option<&[f32]> {
+        if let Rows::F32(rows) = self { Some(rows) } else { None }
+    }
+
+    fn elements(&self) -> usize {
+        match self {
+            Rows::F32(rows) => rows.len(),
+            Rows::F16(rows) => rows.len(),
+            Rows::Codes { codes, .. } => codes.len(),
+        }
+    }
+
+    fn truncate(&mut self, elements: usize) {
+        match self {
+            Rows::F32(rows) => rows.truncate(elements),
+            Rows::F16(rows) => rows.truncate(elements),
+            Rows::Codes { width, block, codes, scales, .. } => {
+                codes.truncate(elements);
+                if *block != 0 {
+                    scales.truncate(elements / *width * width.div_ceil(*block));
+                }
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Rows::F32(rows) => size_of_val(rows.as_slice()),
+            Rows::F16(rows) => size_of_val(rows.as_slice()),
+            Rows::Codes { codes, scales, .. } => codes.len() + size_of_val(scales.as_slice()),
+        }
+    }
+}
+
+fn scale_codes(codes: &[i8], scale: f32, out: &mut [f32]) {
+    for (out, &code) in out.iter_mut().zip(codes) {
+        *out = code as f32 * scale;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halfstep_kernels::quant::cache::fake_quant;
+
+    const KINDS: [CacheQuantizer; 7] = [
+        CacheQuantizer::F32,
+        CacheQuantizer::F16,
+        CacheQuantizer::Q8_0,
+        CacheQuantizer::DynamicHead { bits: 8 },
+        CacheQuantizer::DynamicHead { bits: 4 },
+        CacheQuantizer::Static { bits: 8 },
+        CacheQuantizer::Static { bits: 3 },
+    ];
+
+    /// Rows `[M, K * D]` with zeros, large and small entries.
+    fn rows(m: usize, width: usize, seed: u64) -> Vec<f32> {
+        let mut rng = halfstep_kernels::rng::Rng::new(seed, 0);
+        (0..m * width).map(|i| if i / width == 1 { 0.0 } else { (rng.next_f64() as f32 - 0.5) * (1 + i % 7) as f32 }).collect()
+    }
+
+    #[test]
+    fn what_is_read_back_equals_the_fake_quantizer() {
+        let pool = Pool::new(2);
+        for (kv_heads, width) in [(3, 64), (2, 16), (1, 40)] {
+            for kind in KINDS {
+                let step = matches!(kind, CacheQuantizer::Static { .. }).then_some(0.031);
+                let (keys, values) = (rows(9, kv_heads * width, 1), rows(9, kv_heads * width, 2));
+                let mut layer = LayerCache::new(kind, kv_heads, width, step, step);
+                let split = 4 * kv_heads * width;
+                layer.append(&keys[..split], &values[..split]);
+                layer.append(&keys[split..], &values[split..]);
+                let mut decoded = Decoded::new();
+                layer.decode(&pool, &mut decoded);
+                for (which, x) in [(0, &keys), (1, &values)] {
+                    let mut want = vec![0.0; x.len()];
+                    fake_quant(&pool, kind, x, kv_heads, width, step, &mut want);
+                    for (i, row) in want.chunks(width).enumerate() {
+                        let (keys, values) = layer.head(i % kv_heads, &decoded);
+                        let got = [keys, values][which];
+                        let got = &got[i / kv_heads * width..][..width];
+                        assert!(got.iter().zip(row).all(|(g, w)| g.to_bits() == w.to_bits()), "{kind:?} {width} row {i}: {got:?} {row:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn truncate_forgets_rows_and_their_scales() {
+        let pool = Pool::new(1);
+        for kind in KINDS {
+            let step = matches!(kind, CacheQuantizer::Static { .. }).then_some(0.05);
+            let (first, second, third) = (rows(3, 80, 3), rows(4, 80, 4), rows(2, 80, 5));
+            let decoded = |layer: &LayerCache| {
+                let mut decoded = Decoded::new();
+                layer.decode(&pool, &mut decoded);
+                (0..2).map(|head| layer.head(head, &decoded).0.to_vec()).collect::<Vec<_>>()
+            };
+            let mut cut = LayerCache::new(kind, 2, 40, step, step);
+            cut.append(&first, &first);
+            cut.append(&second, &second);
+            cut.truncate(3);
+            cut.append(&third, &third);
+            let mut straight = LayerCache::new(kind, 2, 40, step, step);
+            straight.append(&first, &first);
+            straight.append(&third, &third);
+            assert_eq!(decoded(&cut), decoded(&straight), "{kind:?}");
+        }
     }
 }

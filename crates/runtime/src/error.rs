@@ -9,6 +9,9 @@ pub enum Error {
     /// An argument out of its range; `field` as the user wrote it.
     #[error("{field}: {reason}")]
     Argument { field: String, reason: String },
+    /// A result that is not a number, or infinite: the weights or scales of the model are not sound. `what` names the value, `position` the token it belongs to.
+    #[error("{what} at position {position} is not finite")]
+    NonFinite { what: String, position: usize },
     #[error("cancelled")]
     Cancelled,
 }
@@ -18,7 +21,12 @@ impl Error {
         match self {
             Error::Format(e) => e.code(),
             Error::Argument { .. } => "ERR_ARGUMENT",
+            Error::NonFinite { .. } => "ERR_NON_FINITE",
             Error::Cancelled => "ERR_CANCELLED",
         }
+    }
+
+    pub(crate) fn argument(field: &str, reason: impl Into<String>) -> Self {
+        Error::Argument { field: field.into(), reason: reason.into() }
     }
 }

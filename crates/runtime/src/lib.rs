@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod error;
 pub mod generate;
+mod matrix;
 pub mod network;
 pub mod sample;
 pub mod score;

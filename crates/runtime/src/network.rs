@@ -1,7 +1,23 @@
-//! The forward pass.
-use crate::{Cache, Result};
-use halfstep_formats::{Architecture, Model};
-use halfstep_kernels::Pool;
+//! The forward pass, read off the architecture.
+//!
+//! Per block: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, then `y = h + Wdown swiglu(Wgate m, Wup m)`
+//! with `m = norm(h)`; in the end the final norm and the head. Every row's numbers depend on the rows before it through the cache
+//! alone, and no operation's order depends on the number of rows: prefill and decode give the same bytes.
+
+use crate::cache::{Decoded, LayerCache};
+use crate::matrix::{Matrix, Projection, vector};
+use crate::{Cache, Error, Result};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
+use halfstep_formats::{Architecture, Error as FormatError, Model, Quantization};
+use halfstep_kernels::ops::attention::attend;
+use halfstep_kernels::ops::rms_norm::rms_norm;
+use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
+use halfstep_kernels::ops::swiglu::swiglu;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use std::sync::Arc;
+
+/// Rows that pass through the blocks together: bounds the memory of a long prefill.
+const PREFILL_ROWS: usize = 256;
 
 /// How packed weights are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,18 +39,324 @@ pub enum Logits {
     None,
 }
 
+/// Called after each block with its number and the rows it gave, `[rows, D]`; a long prefill comes in several pieces per layer.
+pub type Observer<'a> = dyn FnMut(usize, &[f32]) + 'a;
+
 /// A model ready to run. Immutable and shareable; all changing state is in [`Cache`].
-pub struct Network {}
+pub struct Network {
+    architecture: Architecture,
+    pool: Pool,
+    embedding: Arc<Projection>,
+    blocks: Vec<Block>,
+    final_norm: Vec<f32>,
+    /// The embedding itself when tied.
+    head: Arc<Projection>,
+    rope: RopeTable,
+    cache: CacheQuantizer,
+}
+
+struct Block {
+    attn_norm: Vec<f32>,
+    ffn_norm: Vec<f32>,
+    /// In the order of [`Linear::ALL`].
+    linears: Vec<Projection>,
+    key_step: Option<f32>,
+    value_step: Option<f32>,
+}
+
+/// Rows on their way through a block. Widths: D model, Q = H * head width, C = K * head width, F intermediate.
+struct Workspace {
+    rows: usize,
+    normed: Vec<f32>,    // [M, D]
+    branch: Vec<f32>,    // [M, D]
+    q: Vec<f32>,         // [M, Q]
+    q_turned: Vec<f32>,  // [M, Q]
+    attended: Vec<f32>,  // [M, Q]
+    k: Vec<f32>,         // [M, C]
+    k_turned: Vec<f32>,  // [M, C]
+    v: Vec<f32>,         // [M, C]
+    gate: Vec<f32>,      // [M, F]
+    up: Vec<f32>,        // [M, F]
+    activated: Vec<f32>, // [M, F]
+    decoded: Decoded,
+}
 
 impl Network {
-    pub fn new(_model: &Model, _arithmetic: Arithmetic, _pool: Pool) -> Result<Self> {
-        todo!()
+    /// Errors: a tensor or a static step that is missing or has the wrong shape; `Integer` asked of a model that is not quantized.
+    pub fn new(model: &Model, arithmetic: Arithmetic, pool: Pool) -> Result<Self> {
+        let architecture = model.architecture.clone();
+        let quantization = match (arithmetic, &model.quantization) {
+            (Arithmetic::Float, _) | (Arithmetic::Auto, None) => None,
+            (_, Some(quantization)) => Some(quantization),
+            (Arithmetic::Integer, None) => {
+                return Err(Error::argument("arithmetic", format!("{} is not quantized, so it has no integer arithmetic; use float", model.name)));
+            }
+        };
+        let builder = Builder { model, quantization, pool: &pool };
+        builder.check_quantizers()?;
+        let blocks = (0..architecture.layers).map(|layer| builder.block(layer)).collect::<Result<_>>()?;
+        let embedding = Arc::new(builder.table(EMBEDDING)?);
+        let head = if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
+        let final_norm = vector(model, FINAL_NORM, architecture.hidden_size, &pool)?;
+        let rope = RopeTable::new(architecture.head_dim, architecture.rope_theta, architecture.rope_scaling);
+        let cache = quantization.map_or(CacheQuantizer::F32, |q| q.cache);
+        Ok(Self { architecture, embedding, blocks, final_norm, head, rope, cache, pool })
     }
+
     pub fn architecture(&self) -> &Architecture {
-        todo!()
+        &self.architecture
     }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// How keys and values are kept.
+    pub fn cache_quantizer(&self) -> CacheQuantizer {
+        self.cache
+    }
+
+    /// Bytes of the weights held in memory (a tied head counts once).
+    pub fn memory_bytes(&self) -> usize {
+        let block = |b: &Block| size_of_val(b.attn_norm.as_slice()) * 2 + b.linears.iter().map(|l| l.weight.bytes()).sum::<usize>();
+        let head = if self.architecture.tied_head { 0 } else { self.head.weight.bytes() };
+        self.embedding.weight.bytes() + head + size_of_val(self.final_norm.as_slice()) + self.blocks.iter().map(block).sum::<usize>()
+    }
+
     /// Appends `tokens` to the sequence in `cache` and returns logits `[rows, V]`.
-    pub fn forward(&self, _tokens: &[u32], _cache: &mut Cache, _logits: Logits) -> Result<Vec<f32>> {
-        todo!()
+    /// Errors, before anything is computed: no token, an id outside the vocabulary, a sequence longer than `max_positions`.
+    pub fn forward(&self, tokens: &[u32], cache: &mut Cache, logits: Logits) -> Result<Vec<f32>> {
+        self.forward_with(tokens, cache, logits, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`], showing the hidden state after each block.
+    pub fn forward_with(&self, tokens: &[u32], cache: &mut Cache, logits: Logits, observe: &mut Observer) -> Result<Vec<f32>> {
+        self.check(tokens, cache)?;
+        let (d, mut out) = (self.architecture.hidden_size, vec![]);
+        let pieces = tokens.len().div_ceil(PREFILL_ROWS);
+        for (i, piece) in tokens.chunks(PREFILL_ROWS).enumerate() {
+            let x = self.blocks(piece, cache, observe);
+            let asked = match logits {
+                Logits::All => &x[..],
+                Logits::Last if i + 1 == pieces => &x[x.len() - d..],
+                _ => continue,
+            };
+            let held = out.len();
+            out.resize(held + asked.len() / d * self.architecture.vocab_size, 0.0);
+            self.head(&self.normalize(asked), &mut out[held..]);
+        }
+        Ok(out)
+    }
+
+    /// Appends `tokens` and returns what the head reads: the rows after the final norm, `[rows, D]`. With [`Self::head`], logits of any rows without holding all of them.
+    pub fn features(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        self.check(tokens, cache)?;
+        let mut out = Vec::with_capacity(tokens.len() * self.architecture.hidden_size);
+        for piece in tokens.chunks(PREFILL_ROWS) {
+            let x = self.blocks(piece, cache, &mut |_, _| {});
+            out.extend_from_slice(&self.normalize(&x));
+        }
+        Ok(out)
+    }
+
+    /// Logits `[rows, V]` of rows of [`Self::features`] `[rows, D]`.
+    pub fn head(&self, features: &[f32], logits: &mut [f32]) {
+        self.head.apply(&self.pool, features, logits, features.len() / self.architecture.hidden_size);
+    }
+
+    pub(crate) fn empty_layers(&self) -> Vec<LayerCache> {
+        let a = &self.architecture;
+        self.blocks.iter().map(|b| LayerCache::new(self.cache, a.kv_heads, a.head_dim, b.key_step, b.value_step)).collect()
+    }
+
+    /// Whether `tokens` may follow what is in the cache.
+    fn check(&self, tokens: &[u32], cache: &Cache) -> Result<()> {
+        let a = &self.architecture;
+        if tokens.is_empty() {
+            return Err(Error::argument("tokens", "is empty"));
+        }
+        self.check_ids("tokens", tokens)?;
+        if cache.len() + tokens.len() > a.max_positions {
+            let reason = format!("{} tokens after {} are more than the model's {} positions", tokens.len(), cache.len(), a.max_positions);
+            return Err(Error::argument("tokens", reason));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_ids(&self, field: &str, tokens: &[u32]) -> Result<()> {
+        let vocab_size = self.architecture.vocab_size;
+        match tokens.iter().position(|&id| id as usize >= vocab_size) {
+            Some(i) => Err(Error::argument(field, format!("id {} at {i} is outside the vocabulary of {vocab_size}", tokens[i]))),
+            None => Ok(()),
+        }
+    }
+
+    fn normalize(&self, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![0.0; x.len()];
+        rms_norm(&self.pool, x, &self.final_norm, self.architecture.norm_eps, &mut y);
+        y
+    }
+
+    /// Runs checked tokens through all blocks; their hidden states `[rows, D]`.
+    fn blocks(&self, tokens: &[u32], cache: &mut Cache, observe: &mut Observer) -> Vec<f32> {
+        let d = self.architecture.hidden_size;
+        let mut x = vec![0.0; tokens.len() * d];
+        for (row, &id) in x.chunks_exact_mut(d).zip(tokens) {
+            self.embedding.weight.row(id as usize, row);
+        }
+        let mut work = Workspace::new(&self.architecture, tokens.len());
+        let first = cache.len();
+        for (layer, (block, kept)) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
+            self.attention(block, &mut x, first, kept, &mut work);
+            self.feed_forward(block, &mut x, &mut work);
+            observe(layer, &x);
+        }
+        cache.advance(tokens.len());
+        x
+    }
+
+    /// `x += Wo attn(...)`, the new keys and values going into the cache first.
+    fn attention(&self, block: &Block, x: &mut [f32], first: usize, kept: &mut LayerCache, w: &mut Workspace) {
+        let (a, pool) = (&self.architecture, &self.pool);
+        let linear = |l: Linear, x: &[f32], y: &mut [f32]| block.linears[l as usize].apply(pool, x, y, w.rows);
+        let turn = |x: &[f32], heads, y: &mut [f32]| rope(pool, &self.rope, RopePairs::Half, x, heads, first, w.rows, false, y);
+        rms_norm(pool, x, &block.attn_norm, a.norm_eps, &mut w.normed);
+        linear(Linear::Q, &w.normed, &mut w.q);
+        linear(Linear::K, &w.normed, &mut w.k);
+        linear(Linear::V, &w.normed, &mut w.v);
+        turn(&w.q, a.heads, &mut w.q_turned);
+        turn(&w.k, a.kv_heads, &mut w.k_turned);
+        kept.append(&w.k_turned, &w.v);
+        kept.decode(pool, &mut w.decoded);
+
+        // One task per row and key/value head; the query heads that share it lie side by side.
+        let (group, decoded, q) = (a.heads / a.kv_heads, &w.decoded, &w.q_turned);
+        let width = group * a.head_dim;
+        pool.chunks_mut(&mut w.attended, width, |i, y| {
+            let (row, head) = (i / a.kv_heads, i % a.kv_heads);
+            let (keys, values) = kept.head(head, decoded);
+            let seen = first + row + 1;
+            let mut scores = vec![0.0; seen];
+            attend(&q[i * width..(i + 1) * width], keys, values, seen, group, 1, a.head_dim, &mut scores, y);
+        });
+        linear(Linear::O, &w.attended, &mut w.branch);
+        add(x, &w.branch);
+    }
+
+    /// `x += Wdown swiglu(Wgate m, Wup m)`.
+    fn feed_forward(&self, block: &Block, x: &mut [f32], w: &mut Workspace) {
+        let pool = &self.pool;
+        let linear = |l: Linear, x: &[f32], y: &mut [f32]| block.linears[l as usize].apply(pool, x, y, w.rows);
+        rms_norm(pool, x, &block.ffn_norm, self.architecture.norm_eps, &mut w.normed);
+        linear(Linear::Gate, &w.normed, &mut w.gate);
+        linear(Linear::Up, &w.normed, &mut w.up);
+        swiglu(pool, &w.gate, &w.up, &mut w.activated);
+        linear(Linear::Down, &w.activated, &mut w.branch);
+        add(x, &w.branch);
+    }
+}
+
+impl Workspace {
+    fn new(a: &Architecture, rows: usize) -> Self {
+        let (d, q, c, f) = (a.hidden_size, a.heads * a.head_dim, a.kv_heads * a.head_dim, a.intermediate_size);
+        let zeros = |width: usize| vec![0.0; rows * width];
+        Self {
+            rows,
+            normed: zeros(d),
+            branch: zeros(d),
+            q: zeros(q),
+            q_turned: zeros(q),
+            attended: zeros(q),
+            k: zeros(c),
+            k_turned: zeros(c),
+            v: zeros(c),
+            gate: zeros(f),
+            up: zeros(f),
+            activated: zeros(f),
+            decoded: Decoded::new(),
+        }
+    }
+}
+
+fn add(x: &mut [f32], branch: &[f32]) {
+    for (x, b) in x.iter_mut().zip(branch) {
+        *x += b;
+    }
+}
+
+/// Takes the parts of a network out of a model. `quantization` is None when everything runs in float.
+struct Builder<'a> {
+    model: &'a Model,
+    quantization: Option<&'a Quantization>,
+    pool: &'a Pool,
+}
+
+impl Builder<'_> {
+    /// Widths outside 2..=8 bits, and a static head, which has no site to hold its step, are refused by name.
+    fn check_quantizers(&self) -> Result<()> {
+        let Some(q) = self.quantization else { return Ok(()) };
+        let unsupported = |name: String, reason: &str| FormatError::Unsupported { file: self.model.name.clone(), name, reason: reason.into() };
+        for activation in [q.activation, q.head_activation] {
+            if let ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } = activation
+                && !(2..=8).contains(&bits)
+            {
+                return Err(unsupported(format!("{activation:?}"), "activations have 2 to 8 bits").into());
+            }
+        }
+        if let CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } = q.cache
+            && !(2..=8).contains(&bits)
+        {
+            return Err(unsupported(format!("{:?}", q.cache), "the cache has 2 to 8 bits, f16 or f32").into());
+        }
+        if matches!(q.head_activation, ActivationQuantizer::Static { .. }) {
+            return Err(unsupported("a static activation quantizer at the head".into(), "use a dynamic one").into());
+        }
+        Ok(())
+    }
+
+    fn block(&self, layer: usize) -> Result<Block> {
+        let d = self.model.architecture.hidden_size;
+        let static_cache = matches!(self.quantization, Some(Quantization { cache: CacheQuantizer::Static { .. }, .. }));
+        let cache_step = |site| if static_cache { self.step(site, layer).map(Some) } else { Ok(None) };
+        Ok(Block {
+            attn_norm: vector(self.model, &attn_norm(layer), d, self.pool)?,
+            ffn_norm: vector(self.model, &ffn_norm(layer), d, self.pool)?,
+            linears: Linear::ALL.iter().map(|&linear| self.linear(linear, layer)).collect::<Result<_>>()?,
+            key_step: cache_step(ActivationSite::KCache)?,
+            value_step: cache_step(ActivationSite::VCache)?,
+        })
+    }
+
+    fn linear(&self, linear: Linear, layer: usize) -> Result<Projection> {
+        let [o, i] = self.model.architecture.linear_shape(linear);
+        let weight = Matrix::new(self.model, &linear.weight_name(layer), o, i, self.quantization.is_some(), self.pool)?;
+        let activation = match self.quantization {
+            Some(q) if weight.is_packed() => q.activation,
+            _ => ActivationQuantizer::None,
+        };
+        let is_static = matches!(activation, ActivationQuantizer::Static { .. });
+        let step = if is_static { Some(self.step(linear.input(), layer)?) } else { None };
+        Ok(Projection { weight, activation, step })
+    }
+
+    /// Embedding or head.
+    fn table(&self, name: &str) -> Result<Projection> {
+        let a = &self.model.architecture;
+        let weight = Matrix::new(self.model, name, a.vocab_size, a.hidden_size, self.quantization.is_some(), self.pool)?;
+        let activation = match self.quantization {
+            Some(q) if weight.is_packed() => q.head_activation,
+            _ => ActivationQuantizer::None,
+        };
+        Ok(Projection { weight, activation, step: None })
+    }
+
+    /// The stored step of a static site.
+    fn step(&self, site: ActivationSite, layer: usize) -> Result<f32> {
+        let (file, name) = (self.model.name.clone(), site.step_name(layer));
+        match self.quantization.and_then(|q| q.static_steps.get(&name)) {
+            Some(&step) if step.is_finite() && step > 0.0 => Ok(step),
+            Some(step) => Err(FormatError::Unsupported { file, name, reason: format!("a step is a positive number, not {step}") }.into()),
+            None => Err(FormatError::MissingTensor { file, tensor: name }.into()),
+        }
     }
 }

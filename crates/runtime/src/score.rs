@@ -1,5 +1,7 @@
-//! Perplexity, KL to a reference model, top-1 agreement.
-use crate::{Network, Result};
+//! Perplexity, KL to a reference model, top-1 agreement. Sums are f64, in the order of the tokens.
+use crate::sample::argmax;
+use crate::{Cache, Error, Network, Result};
+use halfstep_kernels::math::{exp_f64, ln_f64};
 use serde::{Deserialize, Serialize};
 
 /// One object, as `halfstep eval --json` prints it.
@@ -15,17 +17,225 @@ pub struct Evaluation {
     pub kl: Option<f64>,
     /// Share of the same positions where both put the same token first.
     pub top1_agreement: Option<f64>,
+    /// Predictions per second of the model's own forward, the reference and the scoring left out; 0 if there is no clock.
     pub tokens_per_second: f64,
 }
 
+/// Rows whose logits are in memory at a time: never a window times the vocabulary.
+const LOGIT_ROWS: usize = 64;
+
 /// Cuts `tokens` into windows of `window` (a last window of fewer than 2 tokens is dropped), runs each alone from position 0, and scores ids 1.. of every window.
-/// `progress(done_tokens, total_tokens)` returns false to cancel. Errors: fewer than 2 tokens; vocabularies of the two models differ.
+/// `progress(done_tokens, total_tokens)` returns false to cancel. Errors: a window of fewer than 2 tokens or of more than the models have positions;
+/// fewer tokens than one window; ids outside the vocabulary; vocabularies of the two models differ; logits that are not finite.
 pub fn evaluate(
-    _network: &Network,
-    _against: Option<&Network>,
-    _tokens: &[u32],
-    _window: usize,
-    _progress: &mut dyn FnMut(usize, usize) -> bool,
+    network: &Network,
+    against: Option<&Network>,
+    tokens: &[u32],
+    window: usize,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Evaluation> {
-    todo!()
+    evaluate_timed(network, against, tokens, window, &system_clock(), progress)
+}
+
+/// [`evaluate`] with a clock of the caller's, in seconds from any moment.
+pub fn evaluate_timed(
+    network: &Network,
+    against: Option<&Network>,
+    tokens: &[u32],
+    window: usize,
+    clock: &dyn Fn() -> f64,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Evaluation> {
+    check(network, against, tokens, window)?;
+    let windows = || tokens.chunks(window).filter(|w| w.len() >= 2);
+    let (total, mut done) = (windows().map(<[u32]>::len).sum(), 0);
+    let mut sums = Sums::default();
+    for window in windows() {
+        if !progress(done, total) {
+            return Err(Error::Cancelled);
+        }
+        score_window(network, against, window, done, clock, &mut sums)?;
+        done += window.len();
+    }
+    if !progress(done, total) {
+        return Err(Error::Cancelled);
+    }
+    Ok(sums.evaluation(against.is_some()))
+}
+
+/// Seconds since now; 0 for ever where the platform has no clock.
+fn system_clock() -> impl Fn() -> f64 {
+    #[cfg(not(target_family = "wasm"))]
+    let start = std::time::Instant::now();
+    move || {
+        #[cfg(not(target_family = "wasm"))]
+        return start.elapsed().as_secs_f64();
+        #[cfg(target_family = "wasm")]
+        0.0
+    }
+}
+
+fn check(network: &Network, against: Option<&Network>, tokens: &[u32], window: usize) -> Result<()> {
+    let positions = [Some(network), against].into_iter().flatten().map(|n| n.architecture().max_positions).min().unwrap_or(0);
+    if window < 2 || window > positions {
+        return Err(Error::argument("window", format!("{window} is not between 2 and the {positions} positions of the model")));
+    }
+    if tokens.len() < window {
+        let reason = match tokens.len() {
+            n @ 2.. => format!("{n} tokens are less than one window of {window}; give a longer text or a window of at most {n}"),
+            n => format!("{n} tokens; nothing can be predicted from fewer than 2, and one window of {window} is needed"),
+        };
+        return Err(Error::argument("data", reason));
+    }
+    network.check_ids("data", tokens)?;
+    if let Some(against) = against
+        && against.architecture().vocab_size != network.architecture().vocab_size
+    {
+        let (theirs, ours) = (against.architecture().vocab_size, network.architecture().vocab_size);
+        return Err(Error::argument("against", format!("its vocabulary has {theirs} tokens, the model's {ours}")));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Sums {
+    nll: f64,
+    kl: f64,
+    agree: usize,
+    predictions: usize,
+    seconds: f64,
+}
+
+impl Sums {
+    fn evaluation(&self, compared: bool) -> Evaluation {
+        let count = self.predictions as f64;
+        let mean_nll = self.nll / count;
+        Evaluation {
+            perplexity: exp_f64(mean_nll),
+            mean_nll,
+            predictions: self.predictions,
+            kl: compared.then_some(self.kl / count),
+            top1_agreement: compared.then_some(self.agree as f64 / count),
+            tokens_per_second: if self.seconds > 0.0 { count / self.seconds } else { 0.0 },
+        }
+    }
+}
+
+/// Scores one window; `first` is the place of its first token in the text.
+fn score_window(network: &Network, against: Option<&Network>, window: &[u32], first: usize, clock: &dyn Fn() -> f64, sums: &mut Sums) -> Result<()> {
+    // The last token predicts nothing.
+    let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
+    let (vocab, start) = (network.architecture().vocab_size, clock());
+    let features = network.features(inputs, &mut Cache::new(network))?;
+    sums.seconds += clock() - start;
+    let reference = against.map(|a| a.features(inputs, &mut Cache::new(a))).transpose()?;
+    let rows_of = |n: &Network, all: &[f32], row: usize, rows: usize, logits: &mut Vec<f32>| {
+        let d = n.architecture().hidden_size;
+        logits.resize(rows * vocab, 0.0);
+        n.head(&all[row * d..(row + rows) * d], logits);
+    };
+    let (mut logits, mut reference_logits) = (vec![], vec![]);
+    for (i, targets) in targets.chunks(LOGIT_ROWS).enumerate() {
+        let (row, rows) = (i * LOGIT_ROWS, targets.len());
+        let start = clock();
+        rows_of(network, &features, row, rows, &mut logits);
+        sums.seconds += clock() - start;
+        if let (Some(against), Some(features)) = (against, &reference) {
+            rows_of(against, features, row, rows, &mut reference_logits);
+        }
+        let mut scores = vec![RowScore::default(); rows];
+        network.pool().chunks_mut(&mut scores, 1, |m, score| {
+            let row = m * vocab..(m + 1) * vocab;
+            score[0] = RowScore::new(&logits[row.clone()], targets[m], reference_logits.get(row));
+        });
+        for (m, score) in scores.iter().enumerate() {
+            if !(score.nll.is_finite() && score.kl.is_finite()) {
+                return Err(Error::NonFinite { what: "the loss".into(), position: first + row + m + 1 });
+            }
+            sums.nll += score.nll;
+            sums.kl += score.kl;
+            sums.agree += score.agree as usize;
+        }
+        sums.predictions += rows;
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RowScore {
+    nll: f64,
+    kl: f64,
+    agree: bool,
+}
+
+impl RowScore {
+    /// NaN where the logits are not numbers.
+    fn new(logits: &[f32], target: u32, reference: Option<&[f32]>) -> Self {
+        let Some(first) = argmax(logits) else {
+            return Self { nll: f64::NAN, ..Self::default() };
+        };
+        let log_sum = log_sum_exp(logits, logits[first as usize]);
+        let nll = log_sum - logits[target as usize] as f64;
+        let Some(reference) = reference else {
+            return Self { nll, ..Self::default() };
+        };
+        match argmax(reference) {
+            Some(best) => Self { nll, kl: divergence(reference, reference[best as usize], logits, log_sum), agree: best == first },
+            None => Self { nll, kl: f64::NAN, agree: false },
+        }
+    }
+}
+
+/// ln sum exp(x), with the largest entry taken out.
+fn log_sum_exp(x: &[f32], largest: f32) -> f64 {
+    let sum: f64 = x.iter().map(|&v| exp_f64((v - largest) as f64)).sum();
+    largest as f64 + ln_f64(sum)
+}
+
+/// KL(softmax(p) || softmax(q)) = mean over p of (p - q), less the difference of the log-sums: one exp per entry.
+fn divergence(p: &[f32], largest: f32, q: &[f32], q_log_sum: f64) -> f64 {
+    let (mut sum, mut weighted) = (0.0, 0.0);
+    for (&p, &q) in p.iter().zip(q) {
+        let weight = exp_f64((p - largest) as f64);
+        // A token that the reference rules out (p = -inf) adds nothing, whatever q is.
+        if weight > 0.0 {
+            sum += weight;
+            weighted += weight * (p as f64 - q as f64);
+        }
+    }
+    weighted / sum - (largest as f64 + ln_f64(sum)) + q_log_sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, two softmaxes and a sum.
+    fn naive(p: &[f32], q: &[f32]) -> f64 {
+        let softmax = |x: &[f32]| {
+            let e: Vec<f64> = x.iter().map(|&v| (v as f64).exp()).collect();
+            let sum: f64 = e.iter().sum();
+            e.into_iter().map(|v| v / sum).collect::<Vec<_>>()
+        };
+        softmax(p).iter().zip(softmax(q)).filter(|(p, _)| **p > 0.0).map(|(p, q)| p * (p / q).ln()).sum()
+    }
+
+    #[test]
+    fn a_row_is_scored_by_the_definition() {
+        let (model, reference) = ([0.3f32, -2.0, 1.5, 4.0, 0.0], [0.1f32, -1.0, f32::NEG_INFINITY, 3.0, 3.5]);
+        let score = RowScore::new(&model, 2, Some(&reference));
+        let sum: f64 = model.iter().map(|&v| (v as f64).exp()).sum();
+        assert!((score.nll - (sum.ln() - 1.5)).abs() < 1e-12);
+        assert!((score.kl - naive(&reference, &model)).abs() < 1e-12, "{} {}", score.kl, naive(&reference, &model));
+        assert!(!score.agree);
+        let same = RowScore::new(&model, 2, Some(&model));
+        assert!(same.kl.abs() < 1e-14 && same.agree);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_give_no_score() {
+        assert!(RowScore::new(&[0.0, f32::NAN], 0, None).nll.is_nan());
+        assert!(RowScore::new(&[0.0, 1.0], 0, Some(&[f32::NAN, 0.0])).kl.is_nan());
+        assert_eq!(RowScore::new(&[0.0, f32::NEG_INFINITY], 1, None).nll, f64::INFINITY);
+    }
 }

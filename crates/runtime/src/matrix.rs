@@ -1,0 +1,101 @@
+//! A weight ready to be multiplied: floats, or integer codes with scales.
+
+use crate::Result;
+use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
+use halfstep_kernels::ops::linear::{linear_ordered, linear_packed};
+use halfstep_kernels::pack::{PackedMatrix, row_bytes};
+use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool};
+
+/// A matrix `[O, I]`.
+pub(crate) enum Matrix {
+    Float { values: Vec<f32>, cols: usize },
+    Packed(PackedMatrix),
+}
+
+/// A linear layer: its weight, and what happens to the input before it is multiplied.
+pub(crate) struct Projection {
+    pub weight: Matrix,
+    /// `None` for a float weight: activations are quantized before packed linears only.
+    pub activation: ActivationQuantizer,
+    /// Of a static site, as stored.
+    pub step: Option<f32>,
+}
+
+impl Projection {
+    /// `y = Qa(x) W^T`: x `[M, I]`, y `[M, O]`.
+    pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
+        match &self.weight {
+            Matrix::Float { values, cols } => linear_ordered(pool, x, values, y, m, values.len() / cols, *cols),
+            Matrix::Packed(packed) => linear_packed(pool, x, packed, self.activation, self.step, y, m),
+        }
+    }
+}
+
+impl Matrix {
+    /// The tensor `name` of shape `[rows, cols]`. Packed codes stay packed if `keep_packed`; everything else becomes f32.
+    pub fn new(model: &Model, name: &str, rows: usize, cols: usize, keep_packed: bool, pool: &Pool) -> Result<Self> {
+        let tensor = find(model, name, &[rows, cols])?;
+        if let (TensorData::Packed(packed), true) = (&tensor.data, keep_packed) {
+            return Ok(Matrix::Packed(packed.clone()));
+        }
+        Ok(Matrix::Float { values: tensor.to_f32(pool), cols })
+    }
+
+    /// Values of one row.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Matrix::Float { values, cols } => out.copy_from_slice(&values[row * cols..(row + 1) * cols]),
+            Matrix::Packed(packed) => packed.decode_row(row, out),
+        }
+    }
+
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Matrix::Packed(_))
+    }
+
+    /// Bytes held in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Matrix::Float { values, .. } => size_of_val(values.as_slice()),
+            Matrix::Packed(p) => p.codes.len() + size_of_val(p.scales.as_slice()) + p.zero_points.len(),
+        }
+    }
+}
+
+/// A one-dimensional tensor as f32.
+pub(crate) fn vector(model: &Model, name: &str, width: usize, pool: &Pool) -> Result<Vec<f32>> {
+    Ok(find(model, name, &[width])?.to_f32(pool))
+}
+
+/// The tensor, if it is there and its shape, and the length of what it holds, are as expected.
+fn find<'a>(model: &'a Model, name: &str, expected: &[usize]) -> Result<&'a Tensor> {
+    let (file, tensor) = (model.name.clone(), name.to_string());
+    let Some(found) = model.tensors.get(name) else {
+        return Err(FormatError::MissingTensor { file, tensor }.into());
+    };
+    let elements: usize = expected.iter().product();
+    let held = match &found.data {
+        TensorData::F32(v) => v.len() == elements,
+        TensorData::F16(v) => v.len() == elements,
+        TensorData::BF16(v) => v.len() == elements,
+        TensorData::Packed(p) => expected == [p.rows, p.cols] && is_whole(p),
+        TensorData::Blocks { kind, bytes } => {
+            let row = expected.last().and_then(|&cols| blocks::row_bytes(*kind, cols));
+            row.and_then(|row| row.checked_mul(expected[..expected.len() - 1].iter().product())) == Some(bytes.len())
+        }
+    };
+    if found.shape != expected || !held {
+        return Err(FormatError::Shape { file, tensor, expected: expected.to_vec(), got: found.shape.clone() }.into());
+    }
+    Ok(found)
+}
+
+/// Whether codes, scales and zero points have the lengths that shape and quantizer call for.
+fn is_whole(p: &PackedMatrix) -> bool {
+    let scales = p.partition().scales(p.rows, p.cols);
+    let zero_points = if p.grid().range == CodeRange::Affine { scales } else { 0 };
+    (2..=8).contains(&p.grid().bits)
+        && p.codes.len() == p.rows * row_bytes(p.cols, p.grid().bits)
+        && p.scales.len() == scales
+        && p.zero_points.len() == zero_points
+}

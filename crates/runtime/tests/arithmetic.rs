@@ -1,0 +1,89 @@
+//! What the packed forward has to do with the float forward of the same file.
+mod models;
+
+use halfstep_formats::{Model, TensorData};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer};
+use halfstep_runtime::network::Logits;
+use halfstep_runtime::{Arithmetic, Cache, Network, evaluate};
+use models::{architecture, float_model, grid, quantization, quantized, tokens, zoo};
+
+fn run(model: &Model, arithmetic: Arithmetic) -> Vec<f32> {
+    let network = Network::new(model, arithmetic, Pool::new(2)).unwrap();
+    network.forward(&tokens(25, model.architecture.vocab_size), &mut Cache::new(&network), Logits::All).unwrap()
+}
+
+/// With float activations and cache nothing is left to round: decoding the weights first, or on the way, is the same.
+#[test]
+fn without_activation_quantizers_packed_equals_float() {
+    for weights in [WeightQuantizer::Q4_0, grid(IntGrid::affine(3), Partition::Group(16)), grid(IntGrid::symmetric(6), Partition::Channel)] {
+        let model = quantized(architecture(), weights, Some(WeightQuantizer::Q8_0), quantization(ActivationQuantizer::None, CacheQuantizer::F32));
+        assert!(run(&model, Arithmetic::Integer) == run(&model, Arithmetic::Float), "{weights:?}");
+    }
+}
+
+#[test]
+fn auto_is_integer_for_a_quantized_model_and_float_for_a_float_one() {
+    for (name, model) in zoo() {
+        let arithmetic = if model.quantization.is_some() { Arithmetic::Integer } else { Arithmetic::Float };
+        assert!(run(&model, Arithmetic::Auto) == run(&model, arithmetic), "{name}");
+    }
+}
+
+/// 8-bit weights and activations stay near the float model, fewer bits go further away: no site is skipped, none is applied twice.
+#[test]
+fn every_quantizer_moves_the_output_a_little() {
+    let (float, ids) = (float_model(architecture()), tokens(200, 173));
+    let reference = Network::new(&float, Arithmetic::Auto, Pool::new(2)).unwrap();
+    let kl = |weight_bits, activation, cache| {
+        let weights = grid(IntGrid::symmetric(weight_bits), Partition::Channel);
+        let model = quantized(architecture(), weights, None, quantization(activation, cache));
+        let network = Network::new(&model, Arithmetic::Auto, Pool::new(2)).unwrap();
+        evaluate(&network, Some(&reference), &ids, 50, &mut |_, _| true).unwrap().kl.unwrap()
+    };
+    let (none, a8, a4) = (ActivationQuantizer::None, ActivationQuantizer::DynamicToken { bits: 8 }, ActivationQuantizer::DynamicToken { bits: 4 });
+    let weights_only = kl(8, none, CacheQuantizer::F32);
+    let activations = kl(8, a8, CacheQuantizer::F32);
+    let cache = kl(8, none, CacheQuantizer::DynamicHead { bits: 4 });
+    println!(
+        "KL: w8 {weights_only:e}, w8a8 {activations:e}, w8 cache 4 {cache:e}, w8a4 {:e}, w3 {:e}",
+        kl(8, a4, CacheQuantizer::F32),
+        kl(3, none, CacheQuantizer::F32)
+    );
+    assert!(weights_only > 1e-7 && weights_only < 1e-2, "{weights_only}");
+    assert!(activations > weights_only && activations < 2e-2, "{activations}");
+    assert!(kl(8, a4, CacheQuantizer::F32) > 5.0 * activations);
+    assert!(cache > 2.0 * weights_only, "{cache}");
+    assert!(kl(3, none, CacheQuantizer::F32) > 20.0 * weights_only);
+}
+
+/// A float tensor in a quantized model (an embedding that stays float) is used as it is.
+#[test]
+fn half_floats_are_widened() {
+    let mut model = float_model(architecture());
+    let mut widened = model.clone();
+    for (i, (name, tensor)) in model.tensors.iter_mut().enumerate() {
+        let TensorData::F32(values) = &tensor.data else { unreachable!() };
+        let (data, values): (_, Vec<f32>) = if i % 2 == 0 {
+            let half: Vec<_> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
+            let values = half.iter().map(|v| v.to_f32()).collect();
+            (TensorData::F16(half), values)
+        } else {
+            let half: Vec<_> = values.iter().map(|&v| half::bf16::from_f32(v)).collect();
+            let values = half.iter().map(|v| v.to_f32()).collect();
+            (TensorData::BF16(half), values)
+        };
+        tensor.data = data;
+        widened.tensors.get_mut(name).unwrap().data = TensorData::F32(values);
+    }
+    assert!(run(&model, Arithmetic::Auto) == run(&widened, Arithmetic::Auto));
+}
+
+#[test]
+fn memory_follows_the_bits() {
+    let bytes = |model: &Model| Network::new(model, Arithmetic::Auto, Pool::new(1)).unwrap().memory_bytes();
+    let float = float_model(architecture());
+    assert_eq!(bytes(&float), 4 * architecture().parameters());
+    let four =
+        quantized(architecture(), WeightQuantizer::Q4_0, Some(WeightQuantizer::Q8_0), quantization(ActivationQuantizer::DynamicBlock32, CacheQuantizer::F16));
+    assert!(bytes(&four) < bytes(&float) / 3, "{} of {}", bytes(&four), bytes(&float));
+}

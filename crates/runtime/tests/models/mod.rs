@@ -1,0 +1,125 @@
+//! Small models with random weights: shapes in which no two widths are equal by chance, and every kind of quantizer.
+#![allow(dead_code)] // each test file uses its part
+
+use halfstep_formats::architecture::{ActivationSite, Role};
+use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::ops::rope::Llama3Scaling;
+use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
+use halfstep_kernels::rng::Rng;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_runtime::{Arithmetic, Network};
+use std::collections::BTreeMap;
+
+pub fn architecture() -> Architecture {
+    Architecture {
+        vocab_size: 173,
+        hidden_size: 64,
+        intermediate_size: 160,
+        layers: 3,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 32,
+        norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: None,
+        tied_head: true,
+        max_positions: 400,
+    }
+}
+
+/// Llama 3's kind: scaled rope, a head of its own, a head width that is no multiple of 32.
+pub fn untied() -> Architecture {
+    let rope_scaling = Some(Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64 });
+    Architecture { rope_scaling, tied_head: false, heads: 4, kv_heads: 4, head_dim: 24, ..architecture() }
+}
+
+/// Weights large enough that the output is far from flat.
+pub fn float_model(architecture: Architecture) -> Model {
+    let mut rng = Rng::new(11, 0);
+    let mut tensors = BTreeMap::new();
+    for spec in architecture.tensors() {
+        let (width, norm) = (*spec.shape.last().unwrap() as f64, spec.role == Role::Norm);
+        let values = (0..spec.shape.iter().product()).map(|_| if norm { 1.0 + 0.1 * rng.normal() } else { 1.5 * rng.normal() / width.sqrt() } as f32);
+        let data = TensorData::F32(values.collect());
+        tensors.insert(spec.name, Tensor { shape: spec.shape, data });
+    }
+    Model { name: "random".into(), architecture, tensors, tokenizer: None, chat_template: None, quantization: None, provenance: BTreeMap::new(), file_bytes: 0 }
+}
+
+/// The model with block linears on `weights`, and embedding and head on `tables` if given.
+pub fn quantized(architecture: Architecture, weights: WeightQuantizer, tables: Option<WeightQuantizer>, quantization: Quantization) -> Model {
+    let (mut model, pool) = (float_model(architecture), Pool::new(1));
+    for spec in model.architecture.tensors() {
+        let quantizer = match spec.role {
+            Role::Linear(_) => Some(weights),
+            Role::Embedding | Role::Head => tables,
+            Role::Norm => None,
+        };
+        if let Some(quantizer) = quantizer {
+            let tensor = model.tensors.get_mut(&spec.name).unwrap();
+            let TensorData::F32(values) = &tensor.data else { unreachable!() };
+            let (rows, cols) = (spec.shape[0], spec.shape[1]);
+            let (scales, zero_points) = find_scales(&pool, values, rows, cols, quantizer, ScaleRule::Absmax);
+            tensor.data = TensorData::Packed(quantize(&pool, values, rows, cols, quantizer, &scales, &zero_points));
+        }
+    }
+    model.quantization = Some(quantization);
+    model
+}
+
+pub fn quantization(activation: ActivationQuantizer, cache: CacheQuantizer) -> Quantization {
+    let head_activation = if matches!(activation, ActivationQuantizer::Static { .. }) { ActivationQuantizer::None } else { activation };
+    Quantization { target: "halfstep".into(), activation, head_activation, cache, static_steps: BTreeMap::new() }
+}
+
+pub fn with_static_steps(mut quantization: Quantization, layers: usize) -> Quantization {
+    for layer in 0..layers {
+        for (i, site) in ActivationSite::ALL.into_iter().enumerate() {
+            quantization.static_steps.insert(site.step_name(layer), 0.02 + 0.003 * i as f32);
+        }
+    }
+    quantization
+}
+
+pub fn grid(grid: IntGrid, partition: Partition) -> WeightQuantizer {
+    WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 }
+}
+
+/// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and float tables, tied and not.
+pub fn zoo() -> Vec<(&'static str, Model)> {
+    use ActivationQuantizer as A;
+    use CacheQuantizer as C;
+    let (q4_0, q8_0) = (WeightQuantizer::Q4_0, WeightQuantizer::Q8_0);
+    let channel = |bits| grid(IntGrid::symmetric(bits), Partition::Channel);
+    let layers = architecture().layers;
+    vec![
+        ("float", float_model(architecture())),
+        ("float, untied", float_model(untied())),
+        ("q4_0", quantized(architecture(), q4_0, Some(q8_0), quantization(A::DynamicBlock32, C::F16))),
+        ("q8_0, cache q8_0", quantized(untied(), q8_0, Some(q8_0), quantization(A::DynamicBlock32, C::Q8_0))),
+        ("w4 channel, a8 token, cache 8", quantized(architecture(), channel(4), None, quantization(A::DynamicToken { bits: 8 }, C::DynamicHead { bits: 8 }))),
+        (
+            "w3 channel, a6 token, cache 4",
+            quantized(untied(), channel(3), Some(channel(8)), quantization(A::DynamicToken { bits: 6 }, C::DynamicHead { bits: 4 })),
+        ),
+        ("w8 static", quantized(architecture(), channel(8), None, with_static_steps(quantization(A::Static { bits: 8 }, C::Static { bits: 8 }), layers))),
+        (
+            "affine 2 bit, group 16, float activations",
+            quantized(architecture(), grid(IntGrid::affine(2), Partition::Group(16)), Some(channel(8)), quantization(A::None, C::F32)),
+        ),
+        (
+            "affine 4 bit, group 32, a8 token",
+            quantized(untied(), grid(IntGrid::affine(4), Partition::Group(32)), None, quantization(A::DynamicToken { bits: 8 }, C::F16)),
+        ),
+        ("w5 tensor", quantized(architecture(), grid(IntGrid::narrow(5), Partition::Tensor), None, quantization(A::DynamicBlock32, C::F16))),
+    ]
+}
+
+pub fn network(model: &Model, threads: usize) -> Network {
+    Network::new(model, Arithmetic::Auto, Pool::new(threads)).unwrap()
+}
+
+pub fn tokens(count: usize, vocab_size: usize) -> Vec<u32> {
+    let mut rng = Rng::new(5, 1);
+    (0..count).map(|_| rng.below(vocab_size as u64) as u32).collect()
+}

@@ -1,0 +1,103 @@
+//! The same bytes however a sequence is fed and however many threads work: the promise that perplexity does not move with the batch.
+mod models;
+
+use halfstep_runtime::network::Logits;
+use halfstep_runtime::{Cache, Network};
+use models::{network, tokens, zoo};
+
+/// Logits of all `tokens`, fed in pieces of the given lengths.
+fn fed(network: &Network, tokens: &[u32], lengths: impl IntoIterator<Item = usize>) -> Vec<u32> {
+    let (mut cache, mut logits, mut from) = (Cache::new(network), vec![], 0);
+    for length in lengths {
+        logits.extend(network.forward(&tokens[from..from + length], &mut cache, Logits::All).unwrap());
+        from += length;
+    }
+    assert_eq!((from, cache.len()), (tokens.len(), tokens.len()));
+    logits.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn prefill_equals_decode_in_every_byte() {
+    for (name, model) in zoo() {
+        let network = network(&model, 2);
+        let tokens = tokens(43, model.architecture.vocab_size);
+        let whole = fed(&network, &tokens, [43]);
+        assert!(whole == fed(&network, &tokens, [1; 43]), "{name}: one by one");
+        assert!(whole == fed(&network, &tokens, [7, 1, 33, 2]), "{name}: in pieces");
+    }
+}
+
+#[test]
+fn long_prefills_are_cut_without_a_trace() {
+    for (name, model) in zoo().into_iter().skip(1).step_by(3) {
+        let network = network(&model, 2);
+        let tokens = tokens(300, model.architecture.vocab_size);
+        assert!(fed(&network, &tokens, [300]) == fed(&network, &tokens, [1; 300]), "{name}");
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    for (name, model) in zoo() {
+        let tokens = tokens(37, model.architecture.vocab_size);
+        let one = fed(&network(&model, 1), &tokens, [36, 1]);
+        for threads in [2, 3] {
+            assert!(one == fed(&network(&model, threads), &tokens, [36, 1]), "{name}: {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_truncated_cache_goes_on_as_if_the_rest_had_never_been() {
+    for (name, model) in zoo() {
+        let network = network(&model, 1);
+        let tokens = tokens(20, model.architecture.vocab_size);
+        let mut cache = Cache::new(&network);
+        network.forward(&tokens[..15], &mut cache, Logits::None).unwrap();
+        cache.truncate(8);
+        assert_eq!(cache.len(), 8);
+        let again = network.forward(&tokens[15..], &mut cache, Logits::All).unwrap();
+        let mut fresh = Cache::new(&network);
+        network.forward(&tokens[..8], &mut fresh, Logits::None).unwrap();
+        assert!(again == network.forward(&tokens[15..], &mut fresh, Logits::All).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn the_rows_asked_for_are_the_rows_given() {
+    for (name, model) in zoo() {
+        let network = network(&model, 1);
+        let (vocab, tokens) = (model.architecture.vocab_size, tokens(9, model.architecture.vocab_size));
+        let all = network.forward(&tokens, &mut Cache::new(&network), Logits::All).unwrap();
+        let last = network.forward(&tokens, &mut Cache::new(&network), Logits::Last).unwrap();
+        assert_eq!(all.len(), 9 * vocab);
+        assert!(last == all[8 * vocab..], "{name}");
+        assert!(network.forward(&tokens, &mut Cache::new(&network), Logits::None).unwrap().is_empty());
+        let features = network.features(&tokens, &mut Cache::new(&network)).unwrap();
+        let mut logits = vec![0.0; 3 * vocab];
+        network.head(&features[4 * model.architecture.hidden_size..7 * model.architecture.hidden_size], &mut logits);
+        assert!(logits == all[4 * vocab..7 * vocab], "{name}");
+    }
+}
+
+#[test]
+fn the_observer_sees_every_layer_and_row() {
+    let (_, model) = zoo().remove(0);
+    let network = network(&model, 2);
+    let tokens = tokens(300, model.architecture.vocab_size);
+    let (mut seen, d) = (vec![vec![]; model.architecture.layers], model.architecture.hidden_size);
+    network.forward_with(&tokens, &mut Cache::new(&network), Logits::None, &mut |layer, rows| seen[layer].extend_from_slice(rows)).unwrap();
+    assert!(seen.iter().all(|rows| rows.len() == 300 * d));
+    let mut one_by_one = vec![];
+    let mut cache = Cache::new(&network);
+    for token in tokens {
+        network
+            .forward_with(&[token], &mut cache, Logits::None, &mut |layer, rows| {
+                if layer == 1 {
+                    one_by_one.extend_from_slice(rows);
+                }
+            })
+            .unwrap();
+    }
+    assert!(one_by_one == seen[1]);
+}
