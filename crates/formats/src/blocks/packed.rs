@@ -50,18 +50,28 @@ fn nibble(stored: &[u8], j: usize) -> u8 {
     if j < BLOCK / 2 { stored[j] & 15 } else { stored[j - BLOCK / 2] >> 4 }
 }
 
-/// The block type and the bytes of one row of a packed matrix.
+/// The block type that holds this matrix exactly (but for its scales, which [`pack_row`] checks).
 ///
-/// Errors: `Unencodable` for another quantizer than Q4_0 or Q8_0, or a scale that is not an f16 number.
-pub fn pack_row(matrix: &PackedMatrix, row: usize) -> Result<Vec<u8>> {
-    let refuse = |format: &str, reason: String| Error::Unencodable { format: format.into(), row, reason };
+/// Errors: `Unencodable` for another quantizer than Q4_0 or Q8_0, or rows that are not whole blocks.
+pub fn check(matrix: &PackedMatrix) -> Result<GgmlType> {
+    let refuse = |format: &str, reason: String| Error::Unencodable { format: format.into(), row: 0, reason };
     let Some(kind) = block_type(matrix.quantizer) else {
-        let reason = format!("{:?} is not a block type of GGUF; Q4_0 (symmetric 4 bit) and Q8_0 (narrow 8 bit) with groups of 32 and f16 scales are, and the halfstep format holds any grid", matrix.quantizer);
-        return Err(refuse("gguf", reason));
+        let quantizer = matrix.quantizer;
+        let would = "Q4_0 (symmetric 4 bit) and Q8_0 (narrow 8 bit) with groups of 32 and f16 scales are, and the halfstep format holds any grid";
+        return Err(refuse("gguf", format!("{quantizer:?} is not a block type of GGUF; {would}")));
     };
     if !matrix.cols.is_multiple_of(BLOCK) {
-        return Err(refuse(kind.name(), format!("rows of {} columns are not a whole number of blocks of {BLOCK}; the halfstep format holds them", matrix.cols)));
+        return Err(refuse(kind.name(), format!("rows of {} columns are not whole blocks of {BLOCK}; the halfstep format holds them", matrix.cols)));
     }
+    Ok(kind)
+}
+
+/// The bytes of one row of a packed matrix.
+///
+/// Errors: `Unencodable` as [`check`] gives it, or for a scale that is not an f16 number.
+pub fn pack_row(matrix: &PackedMatrix, row: usize) -> Result<Vec<u8>> {
+    let refuse = |format: &str, reason: String| Error::Unencodable { format: format.into(), row, reason };
+    let kind = check(matrix)?;
     let (blocks, code_bytes) = (matrix.cols / BLOCK, super::block_bytes(kind) - 2);
     let codes = &matrix.codes[row * blocks * code_bytes..][..blocks * code_bytes];
     let mut out = Vec::with_capacity(blocks * (code_bytes + 2));

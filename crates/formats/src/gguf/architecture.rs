@@ -14,9 +14,9 @@ pub fn read(container: &Container) -> Result<Architecture> {
     check_family(metadata)?;
     let size = |key, cap| metadata.integer(key, 1..=cap);
     let required = |key, cap| size(key, cap).and_then(|v| metadata.required(key, v)).map(|v| v as usize);
-    let hidden_size = required(keys::EMBEDDING_LENGTH, caps::HIDDEN)?;
-    let heads = required(keys::HEAD_COUNT, caps::HEADS)?;
-    let kv_heads = size(keys::HEAD_COUNT_KV, caps::HEADS)?.map_or(heads, |n| n as usize);
+    let hidden_size = required(keys::EMBEDDING_LENGTH, caps::WIDTH)?;
+    let heads = required(keys::HEAD_COUNT, caps::WIDTH)?;
+    let kv_heads = size(keys::HEAD_COUNT_KV, caps::WIDTH)?.map_or(heads, |n| n as usize);
     if !heads.is_multiple_of(kv_heads) {
         return Err(metadata.error(keys::HEAD_COUNT_KV, format!("is {kv_heads}, which does not divide the {heads} heads")));
     }
@@ -73,16 +73,19 @@ fn check_family(metadata: &Metadata) -> Result<()> {
 
 /// Head width: key and value length, else hidden size over heads; rotary over the whole head.
 fn read_head_dim(metadata: &Metadata, hidden_size: usize, heads: usize) -> Result<usize> {
-    let head_dim = match metadata.integer(keys::KEY_LENGTH, 1..=caps::HEAD_DIM)? {
+    let head_dim = match metadata.integer(keys::KEY_LENGTH, 1..=caps::WIDTH)? {
         Some(length) => length as usize,
         None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => return Err(metadata.error(keys::HEAD_COUNT, format!("is {heads}, which does not divide the hidden size {hidden_size}"))),
     };
+    if heads as u64 * head_dim as u64 > caps::WIDTH {
+        return Err(metadata.error(keys::HEAD_COUNT, format!("is {heads}: heads of {head_dim} elements would be wider than {}", caps::WIDTH)));
+    }
     if !head_dim.is_multiple_of(2) {
         return Err(metadata.error(keys::HEAD_COUNT, format!("gives heads of {head_dim} elements; rotary pairs need an even number")));
     }
     for key in [keys::VALUE_LENGTH, keys::ROPE_DIMENSIONS] {
-        match metadata.integer(key, 0..=caps::HEAD_DIM)? {
+        match metadata.integer(key, 0..=caps::WIDTH)? {
             Some(length) if length as usize != head_dim => {
                 let reason = format!("its value {length} differs from the head width {head_dim}");
                 return Err(Error::Unsupported { file: metadata.file.into(), name: key.into(), reason });

@@ -13,10 +13,12 @@ mod permute;
 mod read;
 mod rope_factors;
 mod vocabulary;
+mod write;
 
 pub use container::{Container, TensorInfo};
 pub use metadata::{Array, Entry, Metadata, Value};
 pub use read::read;
+pub use write::write;
 
 use crate::blocks;
 
@@ -34,13 +36,13 @@ pub mod caps {
     pub const DIMENSION: u64 = 1 << 32;
     pub const ALIGNMENT: u64 = 64 << 10;
     pub const CHAT_TEMPLATE_BYTES: u64 = 256 << 10;
-    pub const LAYERS: u64 = 1_024;
-    pub const HIDDEN: u64 = 1 << 18;
-    pub const INTERMEDIATE: u64 = 1 << 20;
-    pub const HEADS: u64 = 1 << 16;
-    pub const HEAD_DIM: u64 = 1 << 16;
-    pub const VOCABULARY: u64 = 1 << 24;
-    pub const POSITIONS: u64 = 1 << 32;
+    // The model's own sizes have the caps of a config.json.
+    pub const LAYERS: u64 = crate::config::MAX_LAYERS as u64;
+    /// Hidden size, and heads times head width.
+    pub const WIDTH: u64 = crate::config::MAX_HIDDEN as u64;
+    pub const INTERMEDIATE: u64 = crate::config::MAX_INTERMEDIATE as u64;
+    pub const VOCABULARY: u64 = crate::config::MAX_VOCABULARY as u64;
+    pub const POSITIONS: u64 = crate::config::MAX_POSITIONS as u64;
 }
 
 /// Tensor types that are read; others are refused by name. The numbers are those of the file.

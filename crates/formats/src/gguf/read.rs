@@ -8,7 +8,6 @@ use crate::architecture::{Architecture, EMBEDDING, HEAD, Role};
 use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, Quantization, Tensor, TensorData};
-use crate::tokenizer::Tokenizer;
 use half::{bf16, f16};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
@@ -26,8 +25,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
     check_tensors(&container, &specs)?;
     let chat_template = read_chat_template(metadata)?;
     let provenance = read_provenance(metadata)?;
-    let vocabulary = vocabulary::read(metadata, architecture.vocab_size)?;
-    let tokenizer = vocabulary.map(Tokenizer::new).transpose()?;
+    let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
     let mut tensors = BTreeMap::new();
     for named in specs {
         let tensor = read_tensor(file, &named, &container.tensors[named.gguf.as_str()])?;

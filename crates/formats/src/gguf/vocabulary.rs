@@ -3,7 +3,7 @@
 use super::metadata::{Metadata, Value};
 use super::{caps, keys};
 use crate::error::{Error, Result};
-use crate::tokenizer::{TokenKind, Vocabulary};
+use crate::tokenizer::{TokenKind, Tokenizer, Vocabulary};
 
 /// The one tokenizer model that is read: byte-level BPE.
 pub const BYTE_LEVEL_BPE: &str = "gpt2";
@@ -13,8 +13,18 @@ const NO_VOCABULARY: &str = "none";
 const BEGINS_BY_DEFAULT: [&str; 8] = ["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"];
 const DEFAULT_PRE: &str = "default";
 
+/// The tokenizer, or None if the file has none. What is wrong with its vocabulary is reported as a fault of the file, at its tokens.
+pub fn read_tokenizer(metadata: &Metadata, vocab_size: usize) -> Result<Option<Tokenizer>> {
+    let Some(vocabulary) = read(metadata, vocab_size)? else { return Ok(None) };
+    Tokenizer::new(vocabulary).map(Some).map_err(|e| match e {
+        Error::Tokenizer { reason } => metadata.error(keys::TOKENS, format!("and its companions are no tokenizer: {reason}")),
+        Error::Unsupported { name, reason, .. } => Error::Unsupported { file: metadata.file.into(), name, reason },
+        other => other,
+    })
+}
+
 /// The vocabulary, or None if the file has none. It must have as many tokens as the embedding has rows.
-pub fn read(metadata: &Metadata, vocab_size: usize) -> Result<Option<Vocabulary>> {
+fn read(metadata: &Metadata, vocab_size: usize) -> Result<Option<Vocabulary>> {
     let Some(model) = metadata.string(keys::TOKENIZER_MODEL)? else { return Ok(None) };
     match model {
         BYTE_LEVEL_BPE => {}
@@ -63,13 +73,9 @@ fn token_kinds(metadata: &Metadata, tokens: usize) -> Result<Vec<TokenKind>> {
         return Err(metadata.error(keys::TOKEN_TYPES, format!("has {} elements for {tokens} tokens", array.count)));
     }
     let one = |(offset, value)| match value {
-        Value::Integer(1) => Ok(TokenKind::Normal),
-        Value::Integer(2) => Ok(TokenKind::Unknown),
-        Value::Integer(3) => Ok(TokenKind::Control),
-        Value::Integer(4) => Ok(TokenKind::UserDefined),
-        Value::Integer(5) => Ok(TokenKind::Unused),
-        Value::Integer(6) => Ok(TokenKind::Byte),
-        Value::Integer(other) => Err(super::metadata::error_at(metadata.file, offset, format!("token type {other} in {}, not 1..=6", keys::TOKEN_TYPES))),
+        Value::Integer(number) => i64::try_from(number).ok().and_then(TokenKind::from_ggml).ok_or_else(|| {
+            super::metadata::error_at(metadata.file, offset, format!("token type {number} in {}, not 1..=6", keys::TOKEN_TYPES))
+        }),
         _ => Err(metadata.error(keys::TOKEN_TYPES, "must be an array of integers")),
     };
     array.iter().map(one).collect()

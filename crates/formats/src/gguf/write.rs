@@ -1,0 +1,344 @@
+//! A [`Model`] to GGUF v3: what llama.cpp and its kin need to run it, and what this project needs to read the same model back.
+//!
+//! Written in one pass and the same way every time: metadata in a fixed order, tensors in the order of the forward, each padded to the alignment.
+//! A packed tensor's codes and scales go through unchanged; nothing is quantized here.
+
+use super::container::DEFAULT_ALIGNMENT;
+use super::metadata::ValueType;
+use super::names::{ROPE_FACTORS, named_specs};
+use super::permute::{gguf_row, inverse};
+use super::vocabulary::BYTE_LEVEL_BPE;
+use super::{GgmlType, caps, keys};
+use crate::architecture::{Architecture, Role};
+use crate::blocks::{self, packed};
+use crate::error::{Error, Result};
+use crate::model::{Model, Tensor, TensorData};
+use crate::tokenizer::Vocabulary;
+use halfstep_kernels::ops::rope::RopeTable;
+use std::io::Write;
+
+const VERSION: u32 = 3;
+/// Of the block layouts; 2 since 2023.
+const QUANTIZATION_VERSION: u32 = 2;
+/// Stands in errors, which here are about the model and not about a file.
+const FORMAT: &str = "gguf";
+
+/// Writes `model` as GGUF v3.
+///
+/// Errors: `Unencodable` for a packed tensor that no block type holds exactly, `MissingTensor` or `Shape` for a model that does not fit its
+/// architecture, `Unsupported` for a value the format has no room for, `Io`.
+pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
+    let tensors = plan(model)?;
+    let metadata = write_metadata(model, &tensors)?;
+    let mut header = vec![];
+    header.extend(b"GGUF");
+    header.extend(VERSION.to_le_bytes());
+    header.extend((tensors.len() as u64).to_le_bytes());
+    header.extend(metadata.count.to_le_bytes());
+    header.extend(metadata.bytes);
+    let mut offset = 0u64;
+    for tensor in &tensors {
+        describe(tensor, offset, &mut header);
+        offset = (offset + tensor.bytes()).next_multiple_of(DEFAULT_ALIGNMENT);
+    }
+    pad(&mut header);
+    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(|source| Error::Io { path: FORMAT.into(), source });
+    write(&header)?;
+    for tensor in &tensors {
+        for row in 0..tensor.rows {
+            write(&tensor.row_bytes(row)?)?;
+        }
+        let end = tensor.bytes();
+        write(&vec![0; (end.next_multiple_of(DEFAULT_ALIGNMENT) - end) as usize])?;
+    }
+    Ok(())
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
+}
+
+/// A tensor as it will stand in the file.
+struct Planned<'a> {
+    name: String,
+    shape: Vec<usize>,
+    kind: GgmlType,
+    rows: usize,
+    cols: usize,
+    data: Data<'a>,
+    /// For q and k: the model's row that each row of the file comes from.
+    source_rows: Option<Vec<usize>>,
+}
+
+enum Data<'a> {
+    Of(&'a Tensor),
+    RopeFactors(Vec<f32>),
+}
+
+impl Planned<'_> {
+    fn bytes(&self) -> u64 {
+        self.rows as u64 * (self.cols / self.kind.block_elements() * self.kind.block_bytes()) as u64
+    }
+
+    /// Bytes of row `row` of the file.
+    fn row_bytes(&self, row: usize) -> Result<Vec<u8>> {
+        let row = self.source_rows.as_ref().map_or(row, |rows| rows[row]);
+        let range = row * self.cols..(row + 1) * self.cols;
+        let tensor = match &self.data {
+            Data::RopeFactors(factors) => return Ok(factors.iter().flat_map(|f| f.to_le_bytes()).collect()),
+            Data::Of(tensor) => tensor,
+        };
+        Ok(match (&tensor.data, self.kind) {
+            (TensorData::F32(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
+            // One-dimensional tensors are F32 in GGUF whatever they were.
+            (TensorData::F16(v), GgmlType::F32) => v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect(),
+            (TensorData::BF16(v), GgmlType::F32) => v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect(),
+            (TensorData::F16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (TensorData::BF16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (TensorData::Packed(matrix), _) => packed::pack_row(matrix, row).map_err(|e| with_tensor(e, &self.name))?,
+            (TensorData::Blocks { bytes, .. }, _) => {
+                let length = bytes.len() / self.rows;
+                bytes[row * length..][..length].to_vec()
+            }
+        })
+    }
+}
+
+/// The same refusal, naming the tensor.
+fn with_tensor(error: Error, name: &str) -> Error {
+    match error {
+        Error::Unencodable { format, row, reason } => Error::Unencodable { format, row, reason: format!("tensor {name}: {reason}") },
+        other => other,
+    }
+}
+
+/// Every tensor of the architecture, checked against it, and the rope factors if there are any.
+fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
+    let mut planned = vec![];
+    for named in named_specs(&model.architecture) {
+        let spec = &named.spec;
+        let Some(tensor) = model.tensors.get(&spec.name) else {
+            return Err(Error::MissingTensor { file: FORMAT.into(), tensor: spec.name.clone() });
+        };
+        if tensor.shape != spec.shape || !holds_its_shape(tensor) {
+            return Err(Error::Shape { file: FORMAT.into(), tensor: spec.name.clone(), expected: spec.shape.clone(), got: tensor.shape.clone() });
+        }
+        let kind = stored_kind(tensor, spec.role, &spec.name)?;
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let source_rows = named.permuted_heads.map(|heads| inverse(rows, gguf_row(rows, heads)));
+        planned.push(Planned { name: named.gguf, shape: spec.shape.clone(), kind, rows, cols, data: Data::Of(tensor), source_rows });
+    }
+    let a = &model.architecture;
+    if a.rope_scaling.is_some() {
+        let factors = RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling).factors(a.rope_theta);
+        let (shape, cols) = (vec![factors.len()], factors.len());
+        let data = Data::RopeFactors(factors);
+        planned.push(Planned { name: ROPE_FACTORS.into(), shape, kind: GgmlType::F32, rows: 1, cols, data, source_rows: None });
+    }
+    Ok(planned)
+}
+
+/// Are there as many values as the shape says?
+fn holds_its_shape(tensor: &Tensor) -> bool {
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    match &tensor.data {
+        TensorData::F32(v) => v.len() == rows * cols,
+        TensorData::F16(v) => v.len() == rows * cols,
+        TensorData::BF16(v) => v.len() == rows * cols,
+        TensorData::Packed(m) => {
+            let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.quantizer.grid.bits);
+            (m.rows, m.cols, m.codes.len(), m.scales.len()) == (rows, cols, code_bytes, m.quantizer.partition.scales(rows, cols))
+        }
+        TensorData::Blocks { kind, bytes } => blocks::row_bytes(*kind, cols).is_some_and(|row| row * rows == bytes.len()),
+    }
+}
+
+/// The type a tensor is stored as: what it is, but one-dimensional tensors are F32.
+fn stored_kind(tensor: &Tensor, role: Role, name: &str) -> Result<GgmlType> {
+    let kind = match &tensor.data {
+        TensorData::F32(_) => GgmlType::F32,
+        TensorData::F16(_) => GgmlType::F16,
+        TensorData::BF16(_) => GgmlType::BF16,
+        TensorData::Blocks { kind, .. } => *kind,
+        TensorData::Packed(matrix) => packed::check(matrix).map_err(|e| with_tensor(e, name))?,
+    };
+    match role {
+        Role::Norm if kind.is_float() => Ok(GgmlType::F32),
+        Role::Norm => Err(Error::Unencodable { format: FORMAT.into(), row: 0, reason: format!("norm {name} is {}; norms are F32", kind.name()) }),
+        _ => Ok(kind),
+    }
+}
+
+fn describe(tensor: &Planned, offset: u64, header: &mut Vec<u8>) {
+    put_string(&tensor.name, header);
+    header.extend((tensor.shape.len() as u32).to_le_bytes());
+    for &dimension in tensor.shape.iter().rev() {
+        header.extend((dimension as u64).to_le_bytes());
+    }
+    header.extend(tensor.kind.id().to_le_bytes());
+    header.extend(offset.to_le_bytes());
+}
+
+fn put_string(text: &str, bytes: &mut Vec<u8>) {
+    bytes.extend((text.len() as u64).to_le_bytes());
+    bytes.extend(text.as_bytes());
+}
+
+/// Metadata entries as bytes.
+#[derive(Default)]
+struct Entries {
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+impl Entries {
+    fn key(&mut self, key: &str, kind: ValueType) -> &mut Vec<u8> {
+        put_string(key, &mut self.bytes);
+        self.bytes.extend((kind as u32).to_le_bytes());
+        self.count += 1;
+        &mut self.bytes
+    }
+
+    /// A string that the reader will take: at most `cap` bytes.
+    fn string(&mut self, key: &str, value: &str, cap: u64) -> Result<()> {
+        if value.len() as u64 > cap || key.len() as u64 > caps::KEY_BYTES {
+            let reason = format!("key of {} bytes with a value of {}, more than {} and {cap}", key.len(), value.len(), caps::KEY_BYTES);
+            let name = key.chars().take(80).collect();
+            return Err(Error::Unsupported { file: FORMAT.into(), name, reason });
+        }
+        put_string(value, self.key(key, ValueType::String));
+        Ok(())
+    }
+
+    fn u32(&mut self, key: &str, value: usize) -> Result<()> {
+        let value = u32::try_from(value).map_err(|_| Error::Unsupported { file: FORMAT.into(), name: key.into(), reason: format!("{value} is beyond 32 bits") })?;
+        self.key(key, ValueType::U32).extend(value.to_le_bytes());
+        Ok(())
+    }
+
+    fn f64(&mut self, key: &str, value: f64) {
+        self.key(key, ValueType::F64).extend(value.to_le_bytes());
+    }
+
+    /// As f32 under the standard key; the exact value under ours if that loses something.
+    fn f32(&mut self, key: &str, own: &str, value: f64) {
+        self.key(key, ValueType::F32).extend((value as f32).to_le_bytes());
+        if f64::from(value as f32) != value {
+            self.f64(own, value);
+        }
+    }
+
+    fn boolean(&mut self, key: &str, value: bool) {
+        self.key(key, ValueType::Bool).push(value.into());
+    }
+
+    fn array(&mut self, key: &str, element: ValueType, count: usize) -> &mut Vec<u8> {
+        let bytes = self.key(key, ValueType::Array);
+        bytes.extend((element as u32).to_le_bytes());
+        bytes.extend((count as u64).to_le_bytes());
+        bytes
+    }
+
+    fn strings(&mut self, key: &str, values: &[String]) {
+        let bytes = self.array(key, ValueType::String, values.len());
+        values.iter().for_each(|value| put_string(value, bytes));
+    }
+}
+
+fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
+    let mut entries = Entries::default();
+    entries.string(keys::ARCHITECTURE, keys::LLAMA, caps::STRING_BYTES)?;
+    entries.string("general.type", "model", caps::STRING_BYTES)?;
+    entries.string(keys::NAME, &model.name, caps::STRING_BYTES)?;
+    entries.u32(keys::FILE_TYPE, file_type(tensors) as usize)?;
+    entries.u32(keys::QUANTIZATION_VERSION, QUANTIZATION_VERSION as usize)?;
+    write_architecture(&model.architecture, &mut entries)?;
+    if let Some(tokenizer) = &model.tokenizer {
+        write_vocabulary(&tokenizer.vocabulary, &model.architecture, &mut entries)?;
+    }
+    if let Some(template) = &model.chat_template {
+        entries.string(keys::CHAT_TEMPLATE, template, caps::CHAT_TEMPLATE_BYTES)?;
+    }
+    if let Some(quantization) = &model.quantization {
+        let json = serde_json::to_string(quantization).map_err(|e| Error::Unsupported {
+            file: FORMAT.into(),
+            name: keys::OWN_QUANTIZATION.into(),
+            reason: e.to_string(),
+        })?;
+        entries.string(keys::OWN_QUANTIZATION, &json, caps::STRING_BYTES)?;
+    }
+    for (key, value) in &model.provenance {
+        let key = format!("{}{key}", keys::OWN_PREFIX);
+        if keys::OWN_RESERVED.contains(&key.as_str()) {
+            let reason = "this key is taken; give the provenance another name".into();
+            return Err(Error::Unsupported { file: FORMAT.into(), name: key, reason });
+        }
+        entries.string(&key, value, caps::STRING_BYTES)?;
+    }
+    Ok(entries)
+}
+
+fn write_architecture(a: &Architecture, entries: &mut Entries) -> Result<()> {
+    entries.u32(keys::BLOCK_COUNT, a.layers)?;
+    entries.u32(keys::CONTEXT_LENGTH, a.max_positions)?;
+    entries.u32(keys::EMBEDDING_LENGTH, a.hidden_size)?;
+    entries.u32(keys::FEED_FORWARD_LENGTH, a.intermediate_size)?;
+    entries.u32(keys::HEAD_COUNT, a.heads)?;
+    entries.u32(keys::HEAD_COUNT_KV, a.kv_heads)?;
+    entries.u32(keys::KEY_LENGTH, a.head_dim)?;
+    entries.u32(keys::VALUE_LENGTH, a.head_dim)?;
+    entries.f32(keys::NORM_EPSILON, keys::OWN_NORM_EPSILON, a.norm_eps);
+    entries.u32(keys::VOCAB_SIZE, a.vocab_size)?;
+    entries.u32(keys::ROPE_DIMENSIONS, a.head_dim)?;
+    entries.f32(keys::ROPE_BASE, keys::OWN_ROPE_BASE, a.rope_theta);
+    if let Some(scaling) = a.rope_scaling {
+        entries.f64(keys::OWN_ROPE_FACTOR, scaling.factor);
+        entries.f64(keys::OWN_ROPE_LOW, scaling.low_freq_factor);
+        entries.f64(keys::OWN_ROPE_HIGH, scaling.high_freq_factor);
+        entries.u32(keys::OWN_ROPE_ORIGINAL, scaling.original_max_position)?;
+    }
+    Ok(())
+}
+
+fn write_vocabulary(v: &Vocabulary, architecture: &Architecture, entries: &mut Entries) -> Result<()> {
+    if v.tokens.len() != architecture.vocab_size {
+        let reason = format!("{} tokens for an embedding of {} rows", v.tokens.len(), architecture.vocab_size);
+        return Err(Error::Tokenizer { reason });
+    }
+    entries.string(keys::TOKENIZER_MODEL, BYTE_LEVEL_BPE, caps::STRING_BYTES)?;
+    entries.string(keys::TOKENIZER_PRE, &v.pre, caps::STRING_BYTES)?;
+    entries.strings(keys::TOKENS, &v.tokens);
+    let kinds = entries.array(keys::TOKEN_TYPES, ValueType::I32, v.kinds.len());
+    v.kinds.iter().for_each(|&kind| kinds.extend((kind as i32).to_le_bytes()));
+    entries.strings(keys::MERGES, &v.merges);
+    for (key, id) in [(keys::BOS, v.bos), (keys::EOS, v.eos), (keys::UNKNOWN, v.unknown), (keys::PADDING, v.padding)] {
+        if let Some(id) = id {
+            entries.u32(key, id as usize)?;
+        }
+    }
+    entries.boolean(keys::ADD_BOS, v.add_bos);
+    entries.boolean(keys::ADD_EOS, v.add_eos);
+    Ok(())
+}
+
+/// llama.cpp's number for "mostly this type": the type that holds most values of two-dimensional tensors other than the embedding and head.
+fn file_type(tensors: &[Planned]) -> u32 {
+    let values = |kind: GgmlType| tensors.iter().filter(|t| t.kind == kind && t.name.starts_with("blk.")).map(|t| t.rows as u64 * t.cols as u64).sum::<u64>();
+    match GgmlType::ALL.into_iter().max_by_key(|&kind| values(kind)) {
+        Some(GgmlType::F16) => 1,
+        Some(GgmlType::Q4_0) => 2,
+        Some(GgmlType::Q4_1) => 3,
+        Some(GgmlType::Q8_0) => 7,
+        Some(GgmlType::Q5_0) => 8,
+        Some(GgmlType::Q5_1) => 9,
+        Some(GgmlType::Q2_K) => 10,
+        Some(GgmlType::Q3_K) => 11,
+        Some(GgmlType::Q4_K) => 14,
+        Some(GgmlType::Q5_K) => 16,
+        Some(GgmlType::Q6_K) => 18,
+        Some(GgmlType::BF16) => 32,
+        Some(GgmlType::TQ1_0) => 36,
+        Some(GgmlType::TQ2_0) => 37,
+        Some(GgmlType::F32) | None => 0,
+    }
+}
