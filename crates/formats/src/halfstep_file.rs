@@ -1,14 +1,157 @@
-//! The `halfstep` file: safetensors with packed codes and scales, documented in docs/format.md.
+//! The `halfstep` file: safetensors with packed codes and scales, everything a model needs in one file; docs/format.md is its description.
+//!
+//! This module is the layout (names, shapes, what a value may be), which reader and writer share: what the reader refuses, the writer
+//! cannot make.
 
-use crate::error::Result;
-use crate::model::Model;
-use crate::safetensors::Header;
-use crate::source::Source;
+mod read;
+mod write;
+
+pub use read::read;
+pub use write::write;
+pub(crate) use write::float_entry;
+
+use crate::architecture::{ActivationSite, Architecture, Linear};
+use crate::config::MAX_INTERMEDIATE;
+use crate::model::Quantization;
+use crate::safetensors::Dtype;
+use halfstep_kernels::pack::{row_bytes, unpack_row};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use std::collections::BTreeSet;
 
 /// Metadata key that makes a safetensors file ours.
 pub const FORMAT_KEY: &str = "halfstep.format";
+pub const FORMAT_VERSION: &str = "1";
 
-/// Reads a file whose header was read by [`crate::safetensors::read_header`].
-pub fn read(_source: Source, _header: Header) -> Result<Model> {
-    todo!()
+mod key {
+    pub const NAME: &str = "halfstep.name";
+    pub const CONFIG: &str = "halfstep.config";
+    /// JSON: weight name to `WeightQuantizer`.
+    pub const WEIGHTS: &str = "halfstep.weights";
+    /// JSON: weight name to ggml block type.
+    pub const BLOCKS: &str = "halfstep.blocks";
+    pub const QUANTIZATION: &str = "halfstep.quantization";
+    pub const CHAT_TEMPLATE: &str = "halfstep.chat_template";
+    pub const PROVENANCE_PREFIX: &str = "halfstep.provenance.";
+}
+
+/// A U8 tensor: the bytes of a tokenizer.json.
+const TOKENIZER: &str = "halfstep.tokenizer";
+
+/// Stored parts of a weight are called `<weight>.codes` and so on.
+mod part {
+    pub const CODES: &str = "codes";
+    pub const SCALE: &str = "scale";
+    pub const ZERO_POINT: &str = "zero_point";
+    pub const BLOCKS: &str = "blocks";
+}
+
+fn scale_dtype(codec: ScaleCodec) -> Dtype {
+    match codec {
+        ScaleCodec::F32 => Dtype::F32,
+        ScaleCodec::F16 => Dtype::F16,
+    }
+}
+
+/// `[1]`, `[rows]` or `[rows, groups]`.
+fn scale_shape(partition: Partition, rows: usize, cols: usize) -> Vec<usize> {
+    match partition {
+        Partition::Tensor => vec![1],
+        Partition::Channel => vec![rows],
+        Partition::Group(_) => vec![rows, partition.groups(cols)],
+    }
+}
+
+fn check_quantizer(q: WeightQuantizer) -> std::result::Result<(), String> {
+    check_bits("weights", q.grid.bits)?;
+    match q.partition {
+        Partition::Group(n) if !(1..=MAX_INTERMEDIATE).contains(&n) => Err(format!("groups of {n}, not 1 to {MAX_INTERMEDIATE}")),
+        _ => Ok(()),
+    }
+}
+
+fn check_bits(what: &str, bits: u8) -> std::result::Result<(), String> {
+    if (2..=8).contains(&bits) { Ok(()) } else { Err(format!("{what} of {bits} bits, not 2 to 8")) }
+}
+
+fn check_quantization(q: &Quantization) -> std::result::Result<(), String> {
+    for (what, activation) in [("activations", q.activation), ("head activations", q.head_activation)] {
+        match activation {
+            ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } => check_bits(what, bits)?,
+            ActivationQuantizer::None | ActivationQuantizer::DynamicBlock32 => {}
+        }
+    }
+    match q.cache {
+        CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } => check_bits("cache", bits)?,
+        CacheQuantizer::F32 | CacheQuantizer::F16 | CacheQuantizer::Q8_0 => {}
+    }
+    if matches!(q.head_activation, ActivationQuantizer::Static { .. }) {
+        return Err("a static quantizer at the head, which is no site".into());
+    }
+    Ok(())
+}
+
+/// The steps a static quantizer may store, and of those the ones that the forward reads: of the cache, and of the inputs of packed linears.
+struct StaticSteps {
+    allowed: BTreeSet<String>,
+    required: BTreeSet<String>,
+}
+
+fn static_steps(architecture: &Architecture, quantization: Option<&Quantization>, is_packed: impl Fn(&str) -> bool) -> StaticSteps {
+    let mut steps = StaticSteps { allowed: BTreeSet::new(), required: BTreeSet::new() };
+    let Some(q) = quantization else { return steps };
+    let activation = matches!(q.activation, ActivationQuantizer::Static { .. });
+    let cache = matches!(q.cache, CacheQuantizer::Static { .. });
+    for layer in 0..architecture.layers {
+        for site in ActivationSite::ALL {
+            let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
+            if if of_cache { cache } else { activation } {
+                let read = of_cache || Linear::ALL.iter().any(|l| l.input() == site && is_packed(&l.weight_name(layer)));
+                steps.allowed.insert(site.step_name(layer));
+                steps.required.extend(read.then(|| site.step_name(layer)));
+            }
+        }
+    }
+    steps
+}
+
+/// A value that may not stand in a file: which element, and why.
+type Fault = (usize, String);
+
+fn check_scales(scales: &[f32]) -> std::result::Result<(), Fault> {
+    match scales.iter().position(|s| !s.is_finite()) {
+        Some(i) => Err((i, format!("scale {i} is {}", scales[i]))),
+        None => Ok(()),
+    }
+}
+
+fn check_step(step: f32) -> std::result::Result<(), String> {
+    if step.is_finite() && step > 0.0 { Ok(()) } else { Err(format!("a step is a positive number, not {step}")) }
+}
+
+fn check_zero_points(grid: IntGrid, zero_points: &[u8]) -> std::result::Result<(), Fault> {
+    match zero_points.iter().position(|&z| z as i32 > grid.max()) {
+        Some(i) => Err((i, format!("zero point {i} is {}, outside of 0 to {}", zero_points[i], grid.max()))),
+        None => Ok(()),
+    }
+}
+
+/// Every code is one of the grid, and the bits that fill up the last byte of a row are 0.
+fn check_codes(grid: IntGrid, cols: usize, codes: &[u8]) -> std::result::Result<(), Fault> {
+    let bytes = row_bytes(cols, grid.bits);
+    let padding = bytes * 8 - cols * grid.bits as usize;
+    let largest = (grid.max() - grid.min()) as u8;
+    // Only a narrow grid has bit patterns that are no code.
+    let mut unpacked = vec![0; if grid.range == CodeRange::Narrow { cols } else { 0 }];
+    for (row, packed) in codes.chunks_exact(bytes.max(1)).enumerate() {
+        if padding > 0 && packed[bytes - 1] >> (8 - padding) != 0 {
+            return Err((row * bytes + bytes - 1, format!("row {row} is not filled up with zero bits")));
+        }
+        if !unpacked.is_empty() {
+            unpack_row(packed, grid.bits, &mut unpacked);
+            if let Some(col) = unpacked.iter().position(|&c| c > largest) {
+                return Err((row * bytes + col * grid.bits as usize / 8, format!("code of row {row}, column {col} is outside of the grid")));
+            }
+        }
+    }
+    Ok(())
 }

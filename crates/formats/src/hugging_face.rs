@@ -10,7 +10,8 @@ use crate::model::{Model, Tensor, TensorData};
 use crate::safetensors::{self, Dtype, Info};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
-use crate::{config, inventory, json};
+use crate::write::{self, Temporary};
+use crate::{config, halfstep_file, inventory, json};
 use half::vec::HalfBitsVecExt;
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,7 +100,8 @@ struct Shard {
 /// The weight files with their checked headers. Under an index, each shard keeps only the tensors that the index places there.
 fn open_shards(folder: &Path, file_bytes: &mut u64) -> Result<Vec<Shard>> {
     let mut shard = |path: &Path, name: &str| -> Result<Shard> {
-        let mut source = Source { file: folder.join(name).display().to_string(), ..open(path)? };
+        let mut source = open(path)?;
+        source.file = folder.join(name).display().to_string();
         *file_bytes += source.length;
         let tensors = safetensors::read_header(&mut source)?.tensors;
         Ok(Shard { source, tensors })
@@ -193,6 +195,16 @@ pub(crate) fn float_data(source: &mut Source, info: &Info) -> Result<TensorData>
     })
 }
 
+/// Every id has a row in the embedding.
+pub(crate) fn check_vocabulary(tokenizer: &Tokenizer, architecture: &Architecture, file: &str) -> Result<()> {
+    let tokens = tokenizer.vocabulary.tokens.len();
+    if tokens > architecture.vocab_size {
+        let reason = format!("{tokens} tokens, but the config says vocab_size {}", architecture.vocab_size);
+        return Err(Error::Format { file: file.into(), offset: 0, reason });
+    }
+    Ok(())
+}
+
 /// The tokenizer with an end token: its own, else generation_config.json's, else config.json's (there a number or a list, of which the first counts).
 fn with_end_token(
     tokenizer: Tokenizer,
@@ -201,11 +213,8 @@ fn with_end_token(
     generation: Option<&(String, Vec<u8>)>,
     config: &(String, Vec<u8>),
 ) -> Result<Tokenizer> {
+    check_vocabulary(&tokenizer, architecture, file)?;
     let tokens = tokenizer.vocabulary.tokens.len();
-    if tokens > architecture.vocab_size {
-        let reason = format!("{tokens} tokens, but config.json says vocab_size {}", architecture.vocab_size);
-        return Err(Error::Format { file: file.into(), offset: 0, reason });
-    }
     if tokenizer.vocabulary.eos.is_some() {
         return Ok(tokenizer);
     }
@@ -252,4 +261,76 @@ fn template_of(file: &str, bytes: &[u8]) -> Result<Option<String>> {
         return Err(Error::Memory { file: file.into(), what: "chat_template".into(), bytes: text.len() as u64, cap: MAX_TEMPLATE_BYTES });
     }
     Ok(Some(text))
+}
+
+/// Writes `model` as a folder: config.json, tokenizer.json with tokenizer_config.json, generation_config.json, chat_template.jinja,
+/// model.safetensors with every tensor as it is stored. A new folder appears whole or not at all; in one that exists each file is replaced
+/// whole, config.json last. Errors: `Unsupported` for quantized tensors, `MissingTensor`, `Shape`, `Io`.
+pub fn save(model: &Model, folder: &Path) -> Result<()> {
+    let io = |source| Error::Io { path: folder.display().to_string(), source };
+    let files = folder_files(model)?;
+    let temporary = Temporary::folder(folder).map_err(io)?;
+    for (name, bytes) in &files {
+        write::atomic(&temporary.path.join(name), |out| out.write_all(bytes))?;
+    }
+    write::atomic(&temporary.path.join(WEIGHTS), |out| write_weights(model, out).map_err(std::io::Error::other))?;
+    if !folder.exists() {
+        return temporary.rename_to(folder).map_err(io);
+    }
+    for name in std::iter::once(WEIGHTS).chain(files.iter().map(|(name, _)| *name)) {
+        std::fs::rename(temporary.path.join(name), folder.join(name)).map_err(io)?;
+    }
+    write::sync_folder(&folder.join(WEIGHTS)).map_err(io)
+}
+
+fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
+    let file = model.name.clone();
+    inventory::check_shapes(&file, &model.architecture, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
+    let mut entries = vec![];
+    for want in model.architecture.tensors() {
+        let entry = halfstep_file::float_entry(&want.name, &want.shape, &model.tensors[&want.name].data);
+        entries.push(entry.ok_or_else(|| Error::Unsupported {
+            file: file.clone(),
+            name: format!("tensor {}", want.name),
+            reason: "a Hugging Face folder is written from float tensors; quantized ones go to a GGUF or halfstep file".into(),
+        })?);
+    }
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::write(entries, &metadata, out).map_err(|source| Error::Io { path: file, source })
+}
+
+/// The small files, config.json last: a folder without it is not yet a model.
+fn folder_files(model: &Model) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let pretty = |pairs: BTreeMap<&str, Value>| {
+        let map: serde_json::Map<String, Value> = pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+        format!("{:#}\n", Value::Object(map)).into_bytes()
+    };
+    let mut files = vec![];
+    let Value::Object(config) = config::to_json(&model.architecture) else { unreachable!("a config is an object") };
+    let mut config: BTreeMap<&str, Value> = config.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    if let Some(tokenizer) = &model.tokenizer {
+        let v = &tokenizer.vocabulary;
+        let token = |id: Option<u32>| id.map_or(Value::Null, |id| v.tokens[id as usize].as_str().into());
+        let ids = [("bos_token_id", v.bos), ("eos_token_id", v.eos), ("pad_token_id", v.padding)];
+        let ids: BTreeMap<&str, Value> = ids.into_iter().filter_map(|(name, id)| Some((name, id?.into()))).collect();
+        config.extend(ids.clone());
+        let mut settings = BTreeMap::from([
+            ("add_bos_token", v.add_bos.into()),
+            ("add_eos_token", v.add_eos.into()),
+            ("clean_up_tokenization_spaces", false.into()),
+            ("model_max_length", model.architecture.max_positions.into()),
+            ("tokenizer_class", "PreTrainedTokenizerFast".into()),
+        ]);
+        for (name, id) in [("bos_token", v.bos), ("eos_token", v.eos), ("pad_token", v.padding), ("unk_token", v.unknown)] {
+            settings.insert(name, token(id));
+        }
+        files.push(("tokenizer.json", tokenizer.to_json().into_bytes()));
+        files.push(("tokenizer_config.json", pretty(settings)));
+        files.push(("generation_config.json", pretty(ids)));
+    }
+    if let Some(template) = &model.chat_template {
+        files.push(("chat_template.jinja", template.clone().into_bytes()));
+    }
+    files.push(("config.json", pretty(config)));
+    Ok(files)
 }

@@ -22,7 +22,7 @@ pub fn load(path: &Path) -> Result<Model> {
         Kind::Gguf => {
             let bytes = source.values(0, source.length as usize)?;
             drop(source);
-            Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read::read(&name, &bytes)? })
+            Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(&name, &bytes)? })
         }
         Kind::Safetensors => load_safetensors(source),
     }
@@ -31,7 +31,7 @@ pub fn load(path: &Path) -> Result<Model> {
 /// The same from bytes in memory (GGUF or `halfstep` file), for WASM. `name` stands in errors.
 pub fn load_bytes(name: &str, bytes: &[u8]) -> Result<Model> {
     match kind(name, &bytes[..bytes.len().min(9)])? {
-        Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read::read(name, bytes)? }),
+        Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(name, bytes)? }),
         Kind::Safetensors => load_safetensors(Source::memory(name, bytes)),
     }
 }

@@ -1,7 +1,14 @@
 //! Writing: a temporary file beside the target, synced, then renamed.
-use crate::error::Result;
+
+use crate::error::{Error, Result};
 use crate::model::Model;
-use std::path::Path;
+use crate::halfstep_file;
+use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+pub use crate::hugging_face::save as save_hugging_face;
 
 /// File formats a model can be written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,16 +20,124 @@ pub enum FileFormat {
 }
 
 /// Writes to `path` atomically: nothing is left there on an error. Returns the bytes written.
-pub fn save(_model: &Model, _path: &Path, _format: FileFormat) -> Result<u64> {
-    todo!()
+pub fn save(model: &Model, path: &Path, format: FileFormat) -> Result<u64> {
+    let mut bytes = 0;
+    atomic(path, |out| {
+        let mut out = Counted { out, bytes: 0 };
+        write_model(model, format, &mut out).map_err(std::io::Error::other)?;
+        bytes = out.bytes;
+        Ok(())
+    })?;
+    Ok(bytes)
 }
 
 /// The file's bytes in memory (for WASM and tests).
-pub fn to_bytes(_model: &Model, _format: FileFormat) -> Result<Vec<u8>> {
-    todo!()
+pub fn to_bytes(model: &Model, format: FileFormat) -> Result<Vec<u8>> {
+    let mut out = vec![];
+    write_model(model, format, &mut out)?;
+    Ok(out)
+}
+
+fn write_model(model: &Model, format: FileFormat, out: &mut dyn Write) -> Result<()> {
+    match format {
+        FileFormat::Gguf => todo!("gguf::write"),
+        FileFormat::Halfstep => halfstep_file::write(model, out),
+    }
 }
 
 /// Runs `write` on a temporary file beside `path`, syncs it, renames it to `path`, syncs the folder. The temporary file is removed on an error.
-pub fn atomic(_path: &Path, _write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Result<()> {
-    todo!()
+pub fn atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let written = (|| {
+        let (temporary, file) = Temporary::file(path)?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        write(&mut out)?;
+        let file = out.into_inner().map_err(|e| e.into_error())?;
+        file.sync_all()?;
+        drop(file); // Windows does not rename an open file
+        temporary.rename_to(path)
+    })();
+    written.map_err(|source| at(path, source))
+}
+
+/// The error as the caller should see it: one of ours that passed through a writer comes out again, with the path if it had none better.
+fn at(path: &Path, source: std::io::Error) -> Error {
+    let path = path.display().to_string();
+    match source.downcast::<Error>() {
+        Ok(Error::Io { source, .. }) => Error::Io { path, source },
+        Ok(other) => other,
+        Err(source) => Error::Io { path, source },
+    }
+}
+
+/// A file or folder of our own beside its target, removed when dropped before it was renamed.
+pub(crate) struct Temporary {
+    pub path: PathBuf,
+    renamed: bool,
+}
+
+impl Temporary {
+    fn file(target: &Path) -> std::io::Result<(Self, File)> {
+        Self::create(target, |path| OpenOptions::new().write(true).create_new(true).open(path))
+    }
+
+    pub fn folder(target: &Path) -> std::io::Result<Self> {
+        Self::create(target, |path| std::fs::create_dir(path)).map(|(temporary, ())| temporary)
+    }
+
+    /// A name that nobody has: created exclusively, tried again with another when it exists.
+    fn create<T>(target: &Path, make: impl Fn(&Path) -> std::io::Result<T>) -> std::io::Result<(Self, T)> {
+        let name = target.file_name().ok_or_else(|| std::io::Error::new(ErrorKind::InvalidInput, "the path does not end in a name"))?;
+        loop {
+            let unique = RandomState::new().build_hasher().finish();
+            let path = target.with_file_name(format!(".{}.{unique:016x}.tmp", name.to_string_lossy()));
+            match make(&path) {
+                Ok(made) => return Ok((Self { path, renamed: false }, made)),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    pub fn rename_to(mut self, target: &Path) -> std::io::Result<()> {
+        std::fs::rename(&self.path, target)?;
+        self.renamed = true;
+        sync_folder(target)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // Best effort: the error that brought us here is the one to report.
+            let _ = if self.path.is_dir() { std::fs::remove_dir_all(&self.path) } else { std::fs::remove_file(&self.path) };
+        }
+    }
+}
+
+/// Syncs the folder that holds `path`, where the system can (Windows cannot open one, some network systems refuse).
+pub(crate) fn sync_folder(path: &Path) -> std::io::Result<()> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(parent).and_then(|f| f.sync_all()) {
+        Err(e) if !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }

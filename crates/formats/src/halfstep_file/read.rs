@@ -1,0 +1,229 @@
+//! Reading: names, types, shapes and sizes of every tensor first, then the values, each checked.
+
+use super::*;
+use crate::error::{Error, Result};
+use crate::gguf::GgmlType;
+use crate::hugging_face::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES, check_vocabulary, float_data};
+use crate::model::{Model, Tensor, TensorData};
+use crate::safetensors::{Header, Info};
+use crate::source::Source;
+use crate::tokenizer::Tokenizer;
+use crate::{config, inventory, json};
+use half::slice::HalfFloatSliceExt;
+use half::vec::HalfBitsVecExt;
+use half::f16;
+use halfstep_kernels::pack::PackedMatrix;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// Of `halfstep.weights` and `halfstep.blocks`: room for every tensor of the largest architecture.
+const MAX_LIST_BYTES: usize = 4 << 20;
+const MAX_QUANTIZATION_BYTES: usize = 64 << 10;
+
+/// How a weight is stored.
+enum Storage {
+    Float(Info),
+    Packed { quantizer: WeightQuantizer, codes: Info, scale: Info, zero_point: Option<Info> },
+    Blocks { kind: GgmlType, bytes: Info },
+}
+
+/// Reads a file whose header was read by [`crate::safetensors::read_header`].
+///
+/// Errors: `Unsupported` (another format version, an unknown metadata key), `MissingTensor`, `Shape`, `Format` (a value that the layout
+/// does not allow, a tensor that has no place), `Memory`.
+pub fn read(mut source: Source, header: Header) -> Result<Model> {
+    let metadata = Metadata { file: source.file.clone(), values: &header.metadata };
+    metadata.check_keys()?;
+    let config_text = metadata.text(key::CONFIG, config::MAX_CONFIG_BYTES)?.unwrap_or_default();
+    let architecture = config::parse(&format!("{}[{}]", source.file, key::CONFIG), config_text.as_bytes())?;
+    // 2 bits is the least a parameter takes; 1.6 in TQ1_0 blocks.
+    inventory::check_size(&source.file, &architecture, 1, source.length)?;
+    let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION, MAX_QUANTIZATION_BYTES)?;
+    if let Some(q) = &quantization {
+        check_quantization(q).map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
+        if !q.static_steps.is_empty() {
+            return Err(metadata.wrong(key::QUANTIZATION, "steps are stored as tensors".into()));
+        }
+    }
+    let mut stored = Stored { file: source.file.clone(), tensors: header.by_name() };
+    let storage = plan(&metadata, &architecture, &mut stored)?;
+    let steps = static_steps(&architecture, quantization.as_ref(), |name| matches!(storage.get(name), Some(Storage::Packed { .. })));
+    let mut step_tensors = vec![];
+    for name in &steps.allowed {
+        if steps.required.contains(name) || stored.tensors.contains_key(name.as_str()) {
+            step_tensors.push(stored.take(name, &[1], &[Dtype::F32])?);
+        }
+    }
+    let tokenizer = stored.tensors.remove(TOKENIZER).cloned();
+    if let Some(name) = stored.tensors.keys().next() {
+        return Err(Error::Unsupported { file: source.file, name: format!("tensor {name}"), reason: "the layout has no place for it".into() });
+    }
+    // From here on memory is taken, never more than the file has bytes.
+    let tokenizer = tokenizer.map(|info| read_tokenizer(&mut source, &info, &architecture)).transpose()?;
+    let mut tensors = BTreeMap::new();
+    for want in architecture.tensors() {
+        let data = read_weight(&mut source, &want.shape, &storage[&want.name])?;
+        tensors.insert(want.name, Tensor { shape: want.shape, data });
+    }
+    for info in step_tensors {
+        let step = source.values::<f32>(info.begin, 1)?[0];
+        check_step(step).map_err(|reason| Error::Format { file: source.file.clone(), offset: info.begin, reason: format!("tensor {}: {reason}", info.name) })?;
+        quantization.as_mut().map(|q| q.static_steps.insert(info.name, step));
+    }
+    let chat_template = metadata.text(key::CHAT_TEMPLATE, MAX_TEMPLATE_BYTES as usize)?.map(str::to_string);
+    let name = metadata.text(key::NAME, config::MAX_CONFIG_BYTES)?.unwrap_or_default().to_string();
+    let provenance = header.metadata.iter().filter_map(|(k, v)| Some((k.strip_prefix(key::PROVENANCE_PREFIX)?.to_string(), v.clone()))).collect();
+    Ok(Model { name, architecture, tensors, tokenizer, chat_template, quantization, provenance, file_bytes: source.length })
+}
+
+struct Metadata<'a> {
+    file: String,
+    values: &'a BTreeMap<String, String>,
+}
+
+impl Metadata<'_> {
+    /// An error in a value of the header; the offset is the header's.
+    fn wrong(&self, key: &str, reason: String) -> Error {
+        Error::Format { file: self.file.clone(), offset: 8, reason: format!("{key}: {reason}") }
+    }
+
+    /// Version 1 and nothing it does not know: an unknown key could change what the numbers mean.
+    fn check_keys(&self) -> Result<()> {
+        const KNOWN: [&str; 7] = [FORMAT_KEY, key::NAME, key::CONFIG, key::WEIGHTS, key::BLOCKS, key::QUANTIZATION, key::CHAT_TEMPLATE];
+        let unsupported = |name: String, reason: &str| Error::Unsupported { file: self.file.clone(), name, reason: reason.into() };
+        match self.values.get(FORMAT_KEY).map(String::as_str) {
+            Some(FORMAT_VERSION) => {}
+            other => return Err(unsupported(format!("halfstep format version {:?}", other.unwrap_or("")), "this library reads version 1")),
+        }
+        for name in self.values.keys().filter(|k| k.starts_with("halfstep.")) {
+            if !KNOWN.contains(&name.as_str()) && !name.starts_with(key::PROVENANCE_PREFIX) {
+                return Err(unsupported(format!("metadata key {name}"), "version 1 does not have it"));
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self, key: &str, cap: usize) -> Result<Option<&str>> {
+        match self.values.get(key) {
+            Some(v) if v.len() > cap => Err(Error::Memory { file: self.file.clone(), what: key.into(), bytes: v.len() as u64, cap: cap as u64 }),
+            v => Ok(v.map(String::as_str)),
+        }
+    }
+
+    fn json<T: DeserializeOwned>(&self, key: &str, cap: usize) -> Result<Option<T>> {
+        let Some(text) = self.text(key, cap)? else { return Ok(None) };
+        let value = json::parse(&format!("{}[{key}]", self.file), text.as_bytes())?;
+        serde_json::from_value(value).map(Some).map_err(|e| self.wrong(key, e.to_string()))
+    }
+}
+
+/// Tensors of the header that nothing has claimed yet.
+struct Stored<'a> {
+    file: String,
+    tensors: BTreeMap<&'a str, &'a Info>,
+}
+
+impl Stored<'_> {
+    fn take(&mut self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<Info> {
+        let file = self.file.clone();
+        let Some(info) = self.tensors.remove(name).cloned() else {
+            return Err(Error::MissingTensor { file, tensor: name.into() });
+        };
+        if !dtypes.contains(&info.dtype) {
+            let wanted = dtypes.iter().map(|d| d.name()).collect::<Vec<_>>().join(" or ");
+            return Err(Error::Format { file, offset: info.begin, reason: format!("tensor {name} is {}, not {wanted}", info.dtype.name()) });
+        }
+        if info.shape != shape {
+            return Err(Error::Shape { file, tensor: name.into(), expected: shape.to_vec(), got: info.shape });
+        }
+        Ok(info)
+    }
+}
+
+/// How each weight of the architecture is stored, every part present in its type and shape.
+fn plan(metadata: &Metadata, architecture: &Architecture, stored: &mut Stored) -> Result<BTreeMap<String, Storage>> {
+    let mut packed: BTreeMap<String, WeightQuantizer> = metadata.json(key::WEIGHTS, MAX_LIST_BYTES)?.unwrap_or_default();
+    let mut blocks: BTreeMap<String, String> = metadata.json(key::BLOCKS, MAX_LIST_BYTES)?.unwrap_or_default();
+    let mut storage = BTreeMap::new();
+    for want in architecture.tensors() {
+        let name = &want.name;
+        let part = |part: &str| format!("{name}.{part}");
+        let matrix: std::result::Result<[usize; 2], _> = want.shape[..].try_into();
+        let how = match (packed.remove(name), blocks.remove(name), matrix) {
+            (None, None, _) => Storage::Float(stored.take(name, &want.shape, &[Dtype::F32, Dtype::F16, Dtype::BF16])?),
+            (Some(quantizer), None, Ok([rows, cols])) => {
+                check_quantizer(quantizer).map_err(|reason| metadata.wrong(key::WEIGHTS, format!("{name}: {reason}")))?;
+                let scales = scale_shape(quantizer.partition, rows, cols);
+                Storage::Packed {
+                    quantizer,
+                    codes: stored.take(&part(part::CODES), &[rows, row_bytes(cols, quantizer.grid.bits)], &[Dtype::U8])?,
+                    scale: stored.take(&part(part::SCALE), &scales, &[scale_dtype(quantizer.scale_codec)])?,
+                    zero_point: match quantizer.grid.range {
+                        CodeRange::Affine => Some(stored.take(&part(part::ZERO_POINT), &scales, &[Dtype::U8])?),
+                        CodeRange::Symmetric | CodeRange::Narrow => None,
+                    },
+                }
+            }
+            (None, Some(kind), Ok([rows, cols])) => {
+                let wrong = |reason: &str| metadata.wrong(key::BLOCKS, format!("{name}: {kind:?} {reason}"));
+                let kind = GgmlType::from_name(&kind).filter(|k| !k.is_float()).ok_or_else(|| wrong("is no block type"))?;
+                let row_bytes = crate::blocks::row_bytes(kind, cols).ok_or_else(|| wrong("does not divide a row"))?;
+                Storage::Blocks { kind, bytes: stored.take(&part(part::BLOCKS), &[rows, row_bytes], &[Dtype::U8])? }
+            }
+            (Some(_), Some(_), _) => return Err(metadata.wrong(key::WEIGHTS, format!("{name} is in {} too", key::BLOCKS))),
+            (_, _, Err(_)) => return Err(metadata.wrong(key::WEIGHTS, format!("{name} is no matrix"))),
+        };
+        storage.insert(want.name, how);
+    }
+    if let Some(name) = packed.keys().chain(blocks.keys()).next() {
+        return Err(metadata.wrong(key::WEIGHTS, format!("{name:?} is no weight of this architecture")));
+    }
+    Ok(storage)
+}
+
+fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Result<TensorData> {
+    let file = source.file.clone();
+    let wrong = |info: &Info, (at, reason): Fault| Error::Format {
+        file: file.clone(),
+        offset: info.begin + (at * info.dtype.bytes()) as u64,
+        reason: format!("tensor {}: {reason}", info.name),
+    };
+    match storage {
+        Storage::Float(info) => float_data(source, info),
+        Storage::Blocks { kind, bytes } => Ok(TensorData::Blocks { kind: *kind, bytes: source.values(bytes.begin, bytes.elements())? }),
+        Storage::Packed { quantizer, codes: code_info, scale, zero_point } => {
+            let (rows, cols) = (shape[0], shape[1]);
+            let codes: Vec<u8> = source.values(code_info.begin, code_info.elements())?;
+            check_codes(quantizer.grid, cols, &codes).map_err(|fault| wrong(code_info, fault))?;
+            let scales = match quantizer.scale_codec {
+                ScaleCodec::F32 => source.values(scale.begin, scale.elements())?,
+                ScaleCodec::F16 => {
+                    let halves: Vec<f16> = source.values::<u16>(scale.begin, scale.elements())?.reinterpret_into();
+                    halves.to_f32_vec()
+                }
+            };
+            check_scales(&scales).map_err(|fault| wrong(scale, fault))?;
+            let mut zero_points: Vec<u8> = vec![];
+            if let Some(info) = zero_point {
+                zero_points = source.values(info.begin, info.elements())?;
+                check_zero_points(quantizer.grid, &zero_points).map_err(|fault| wrong(info, fault))?;
+            }
+            Ok(TensorData::Packed(PackedMatrix { rows, cols, quantizer: *quantizer, codes, scales, zero_points }))
+        }
+    }
+}
+
+fn read_tokenizer(source: &mut Source, info: &Info, architecture: &Architecture) -> Result<Tokenizer> {
+    let bytes = info.end - info.begin;
+    if bytes > MAX_TOKENIZER_BYTES {
+        return Err(Error::Memory { file: source.file.clone(), what: TOKENIZER.into(), bytes, cap: MAX_TOKENIZER_BYTES });
+    }
+    if info.dtype != Dtype::U8 || info.shape.len() != 1 {
+        return Err(Error::Format { file: source.file.clone(), offset: info.begin, reason: format!("tensor {TOKENIZER} is not a row of U8") });
+    }
+    let text: Vec<u8> = source.values(info.begin, bytes as usize)?;
+    let file = format!("{}[{TOKENIZER}]", source.file);
+    let tokenizer = Tokenizer::from_json(&file, &text, None)?;
+    check_vocabulary(&tokenizer, architecture, &file)?;
+    Ok(tokenizer)
+}

@@ -1,0 +1,149 @@
+//! Writing: the same model gives the same bytes, and nothing is written that the reader would refuse.
+
+use super::*;
+use crate::error::{Error, Result};
+use crate::model::{Model, Tensor, TensorData};
+use crate::safetensors::{self, Entry};
+use crate::{config, inventory};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use halfstep_kernels::pack::PackedMatrix;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor or key without a place), `Unencodable` (a value outside of its grid,
+/// a scale that its codec does not hold), `Io`.
+pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
+    let unencodable = |what: &str, reason: String| Error::Unencodable { format: "halfstep".into(), row: 0, reason: format!("{what}: {reason}") };
+    let a = &model.architecture;
+    inventory::check_shapes(&model.name, a, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
+    let present: BTreeMap<&str, ()> = model.tensors.keys().map(|k| (k.as_str(), ())).collect();
+    if let Some(name) = inventory::extra(a, &present).first() {
+        let name = format!("tensor {name}");
+        return Err(Error::Unsupported { file: model.name.clone(), name, reason: "the architecture has no place for it".into() });
+    }
+    let config = config::to_json(a).to_string();
+    if config::parse("halfstep.config", config.as_bytes())? != *a {
+        return Err(unencodable(key::CONFIG, "does not read back as it was".into()));
+    }
+    let (mut entries, mut packed, mut blocks) = (vec![], BTreeMap::new(), BTreeMap::new());
+    for (name, tensor) in &model.tensors {
+        match &tensor.data {
+            TensorData::Packed(matrix) => {
+                packed.insert(name, matrix.quantizer);
+                packed_entries(name, tensor, matrix, &mut entries).map_err(|(row, reason)| Error::Unencodable {
+                    format: "halfstep".into(),
+                    row,
+                    reason: format!("{name}: {reason}"),
+                })?;
+            }
+            TensorData::Blocks { kind, bytes } => {
+                let row_bytes = crate::blocks::row_bytes(*kind, tensor.shape.last().copied().unwrap_or(0));
+                let rows = if tensor.shape.len() == 2 { tensor.shape[0] } else { 0 };
+                let Some(row_bytes) = row_bytes.filter(|b| rows > 0 && b * rows == bytes.len() && !kind.is_float()) else {
+                    return Err(unencodable(name, format!("{} bytes of {} blocks for shape {:?}", bytes.len(), kind.name(), tensor.shape)));
+                };
+                blocks.insert(name, kind.name());
+                entries.push(entry(name, part::BLOCKS, Dtype::U8, vec![rows, row_bytes], bytes));
+            }
+            float => {
+                let entry = float_entry(name, &tensor.shape, float);
+                entries.push(entry.ok_or_else(|| unencodable(name, "as many values as its shape says are needed".into()))?);
+            }
+        }
+    }
+    let mut metadata = BTreeMap::from([
+        (FORMAT_KEY.to_string(), FORMAT_VERSION.to_string()),
+        (key::NAME.into(), model.name.clone()),
+        (key::CONFIG.into(), config),
+    ]);
+    let json = |value: serde_json::Result<String>| value.map_err(|e| unencodable("metadata", e.to_string()));
+    if !packed.is_empty() {
+        metadata.insert(key::WEIGHTS.into(), json(serde_json::to_string(&packed))?);
+    }
+    if !blocks.is_empty() {
+        metadata.insert(key::BLOCKS.into(), json(serde_json::to_string(&blocks))?);
+    }
+    if let Some(q) = &model.quantization {
+        check_quantization(q).map_err(|reason| unencodable(key::QUANTIZATION, reason))?;
+        step_entries(a, q, |name| packed.keys().any(|k| *k == name), &mut entries)?;
+        let without_steps = Quantization { static_steps: BTreeMap::new(), ..q.clone() };
+        metadata.insert(key::QUANTIZATION.into(), json(serde_json::to_string(&without_steps))?);
+    }
+    if let Some(template) = &model.chat_template {
+        metadata.insert(key::CHAT_TEMPLATE.into(), template.clone());
+    }
+    metadata.extend(model.provenance.iter().map(|(k, v)| (format!("{}{k}", key::PROVENANCE_PREFIX), v.clone())));
+    if let Some(tokenizer) = &model.tokenizer {
+        let text = tokenizer.to_json().into_bytes();
+        entries.push(Entry { name: TOKENIZER.into(), dtype: Dtype::U8, shape: vec![text.len()], data: text.into() });
+    }
+    safetensors::write(entries, &metadata, out).map_err(|source| Error::Io { path: model.name.clone(), source })
+}
+
+fn entry<'a>(name: &str, part: &str, dtype: Dtype, shape: Vec<usize>, data: impl Into<Cow<'a, [u8]>>) -> Entry<'a> {
+    Entry { name: format!("{name}.{part}"), dtype, shape, data: data.into() }
+}
+
+/// A float tensor as it is stored; None for packed data or another number of values than the shape says.
+pub(crate) fn float_entry<'a>(name: &str, shape: &[usize], data: &'a TensorData) -> Option<Entry<'a>> {
+    let (dtype, bytes): (Dtype, &[u8]) = match data {
+        TensorData::F32(v) => (Dtype::F32, bytemuck::cast_slice(v)),
+        TensorData::F16(v) => (Dtype::F16, bytemuck::cast_slice(v.reinterpret_cast())),
+        TensorData::BF16(v) => (Dtype::BF16, bytemuck::cast_slice(v.reinterpret_cast())),
+        TensorData::Packed(_) | TensorData::Blocks { .. } => return None,
+    };
+    let fits = shape.iter().product::<usize>() * dtype.bytes() == bytes.len();
+    fits.then(|| Entry { name: name.into(), dtype, shape: shape.to_vec(), data: bytes.into() })
+}
+
+/// The row of a fault, and the fault.
+fn packed_entries<'a>(name: &str, tensor: &Tensor, matrix: &'a PackedMatrix, entries: &mut Vec<Entry<'a>>) -> std::result::Result<(), Fault> {
+    let PackedMatrix { rows, cols, quantizer: q, codes, scales, zero_points } = matrix;
+    let (rows, cols) = (*rows, *cols);
+    check_quantizer(*q).map_err(|reason| (0, reason))?;
+    let code_bytes = row_bytes(cols, q.grid.bits);
+    let scale_count = q.partition.scales(rows, cols);
+    let zero_count = if q.grid.range == CodeRange::Affine { scale_count } else { 0 };
+    if tensor.shape != [rows, cols] || (codes.len(), scales.len(), zero_points.len()) != (rows * code_bytes, scale_count, zero_count) {
+        let sizes = format!("{rows} x {cols}, {} bytes of codes, {} scales, {} zero points", codes.len(), scales.len(), zero_points.len());
+        return Err((0, format!("parts do not fit together: {sizes}")));
+    }
+    check_codes(q.grid, cols, codes).map_err(|(at, reason)| (at / code_bytes, reason))?;
+    let row_of_scale = |(at, reason): Fault| (at * rows / scale_count, reason);
+    check_scales(scales).map_err(row_of_scale)?;
+    check_zero_points(q.grid, zero_points).map_err(row_of_scale)?;
+    let shape = scale_shape(q.partition, rows, cols);
+    let scale_bytes: Cow<[u8]> = match q.scale_codec {
+        ScaleCodec::F32 => bytemuck::cast_slice(scales).into(),
+        ScaleCodec::F16 => {
+            if let Some(i) = scales.iter().position(|&s| f16::from_f32(s).to_f32().to_bits() != s.to_bits()) {
+                return Err(row_of_scale((i, format!("scale {:e} is no f16 number", scales[i]))));
+            }
+            scales.iter().flat_map(|&s| f16::from_f32(s).to_le_bytes()).collect::<Vec<u8>>().into()
+        }
+    };
+    entries.push(entry(name, part::CODES, Dtype::U8, vec![rows, code_bytes], codes));
+    entries.push(entry(name, part::SCALE, scale_dtype(q.scale_codec), shape.clone(), scale_bytes));
+    if q.grid.range == CodeRange::Affine {
+        entries.push(entry(name, part::ZERO_POINT, Dtype::U8, shape, zero_points));
+    }
+    Ok(())
+}
+
+fn step_entries<'a>(a: &Architecture, q: &'a Quantization, is_packed: impl Fn(&str) -> bool, entries: &mut Vec<Entry<'a>>) -> Result<()> {
+    let unencodable = |name: &str, reason: String| Error::Unencodable { format: "halfstep".into(), row: 0, reason: format!("step {name}: {reason}") };
+    let steps = static_steps(a, Some(q), is_packed);
+    if let Some(name) = steps.required.iter().find(|name| !q.static_steps.contains_key(*name)) {
+        return Err(unencodable(name, "a static quantizer needs it".into()));
+    }
+    for (name, step) in &q.static_steps {
+        if !steps.allowed.contains(name) {
+            return Err(unencodable(name, "no static quantizer reads it".into()));
+        }
+        check_step(*step).map_err(|reason| unencodable(name, reason))?;
+        entries.push(Entry { name: name.clone(), dtype: Dtype::F32, shape: vec![1], data: step.to_le_bytes().to_vec().into() });
+    }
+    Ok(())
+}
