@@ -73,6 +73,7 @@ impl Error {
             },
             Error::Runtime(R::Argument { field, reason }) | Error::Config { field, reason } => json!({ "field": field, "reason": reason }),
             Error::Runtime(R::Cancelled) => json!({}),
+            Error::Runtime(R::NonFinite { what, position }) => json!({ "what": what, "position": position }),
             Error::Target { target, grid, reason, targets } => json!({ "target": target, "grid": grid, "reason": reason, "targets": targets }),
             Error::Data { data, reason } => json!({ "data": data, "reason": reason }),
             Error::NonFinite { step, tensor } => json!({ "step": step, "tensor": tensor }),

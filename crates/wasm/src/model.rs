@@ -1,0 +1,33 @@
+//! A handle on a model.
+
+use crate::task::{Done, outcome};
+use halfstep::{Error, Model, Result, session};
+use std::cell::RefCell;
+use std::sync::Arc;
+use wasm_bindgen::prelude::wasm_bindgen;
+
+#[wasm_bindgen]
+pub struct WasmModel(RefCell<Option<Arc<Model>>>);
+
+impl WasmModel {
+    pub(crate) fn new(model: Arc<Model>) -> Self {
+        Self(RefCell::new(Some(model)))
+    }
+
+    /// The model for a task, which keeps it alive by itself.
+    pub(crate) fn share(&self) -> Result<Arc<Model>> {
+        self.0.borrow().clone().ok_or_else(|| Error::config("model", "the model was disposed"))
+    }
+}
+
+#[wasm_bindgen]
+impl WasmModel {
+    /// JSON of the outcome.
+    pub fn inspect(&self) -> String {
+        outcome(&self.share().and_then(|model| Done::value(&session::inspect(&model))))
+    }
+
+    pub fn dispose(&self) {
+        self.0.take();
+    }
+}
