@@ -1,0 +1,7 @@
+export { ERROR_CODES, type ErrorCode, HalfstepError } from './errors.js'
+export type * from './generated/types.js'
+export type { GenerationStream } from './generation.js'
+export type { EvaluateOptions, EvaluateRunOptions, GenerateOptions, LoadOptions } from './model.js'
+export { Model } from './model-node.js'
+export { quantize, type Run, type RunOptions, type RunResult } from './quantize.js'
+export { type Recipe, type RtnOptions, recipes, type SilqOptions, type TrainOptions } from './recipes/index.js'

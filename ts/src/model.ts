@@ -1,0 +1,146 @@
+import { HalfstepError } from './errors.js'
+import type { EvaluateConfig, EvaluationRecord, Generation, GenerationConfig, Inspection, SaveReport } from './generated/types.js'
+import { GenerationStream } from './generation.js'
+import type { Native, NativeModel, NativeTask, Outcome } from './native.js'
+import { configJson, settle, Task } from './task.js'
+
+/** How {@link Model.load} is carried out. */
+export interface LoadOptions {
+  /** Ends the wait; what was read is dropped. */
+  signal?: AbortSignal
+  /** What errors call a model that is loaded from bytes. Default `bytes`. */
+  name?: string
+}
+
+/** What to measure; every field has a default but one of `data` and `text` must be there. */
+export type EvaluateOptions = Partial<EvaluateConfig>
+
+/** How {@link Model.evaluate} is carried out. */
+export interface EvaluateRunOptions {
+  /** Also measure KL and top-1 agreement against this model, over the same positions. */
+  against?: Model
+  /** Called with the tokens done and the tokens there are. */
+  onProgress?: (done: number, total: number) => void
+  /** Cancels. */
+  signal?: AbortSignal
+}
+
+/** What to generate; every field has a default but one of `prompt` and `messages` must be there. */
+export type GenerateOptions = Partial<GenerationConfig>
+
+/** The build and handle of a model, for the functions of this package; throws `ERR_DISPOSED`. */
+export let parts: (model: Model) => { native: Native; handle: NativeModel }
+/** The model that `task` made, of the same class and build as `like`. */
+export let adopt: (like: Model, task: NativeTask) => Model
+
+/** A model in memory, full precision or quantized. */
+export class Model {
+  readonly #native: Native
+  #handle: NativeModel | undefined
+
+  /** Use {@link Model.load}. */
+  protected constructor(native: Native, handle: NativeModel) {
+    this.#native = native
+    this.#handle = handle
+  }
+
+  /** The build of the Rust core behind this class; each entry point of the package names its own. */
+  protected static native(): Promise<Native> {
+    return Promise.reject(new HalfstepError('ERR_NO_BUILD', 'import Model from halfstep or halfstep/wasm'))
+  }
+
+  /**
+   * Reads a model: a GGUF file, a `halfstep` safetensors file or a Hugging Face folder by its path, or one file's bytes.
+   *
+   * Throws a {@link HalfstepError}: `ERR_IO` (not there), `ERR_FORMAT` (damaged; file, offset, reason), `ERR_UNSUPPORTED` (named), `ERR_MISSING_TENSOR`, `ERR_SHAPE`, `ERR_MEMORY`.
+   */
+  static async load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
+    const { signal, name = 'bytes' } = options
+    const native = await this.native()
+    const path = source instanceof URL ? decodeURIComponent(source.pathname) : source
+    const task = typeof path === 'string' ? native.load(path) : native.loadBytes(name, path)
+    const loaded = new Task(task, (_, done) => new this(native, made(done.takeModel())), signal).result
+    if (signal === undefined) return loaded
+    // Reading has no micro-steps to stop at: the wait ends now, the model when it comes.
+    const aborted = new Promise<never>((_, reject) => {
+      const stop = () => reject(new HalfstepError('ERR_CANCELLED', 'cancelled', {}, { cause: signal.reason }))
+      if (signal.aborted) stop()
+      else signal.addEventListener('abort', stop, { once: true })
+      loaded.finally(() => signal.removeEventListener('abort', stop)).catch(() => {})
+    })
+    return Promise.race([aborted, loaded]).catch((error: unknown) => {
+      loaded.then((model) => model.dispose()).catch(() => {})
+      throw error
+    })
+  }
+
+  /** What stands in the model: sizes, storage types, target, provenance. */
+  inspect(): Inspection {
+    const { handle } = parts(this)
+    return settle(JSON.parse(handle.inspect()) as Outcome<Inspection>)
+  }
+
+  /**
+   * Perplexity over a text and, `against` another model with the same vocabulary, mean KL and top-1 agreement.
+   *
+   * Throws `ERR_DATA` for an empty or too short text, `ERR_CONFIG` for an option that cannot be, `ERR_CANCELLED`.
+   */
+  async evaluate(options: EvaluateOptions, run: EvaluateRunOptions = {}): Promise<EvaluationRecord> {
+    const { native, handle } = parts(this)
+    const against = run.against === undefined ? null : parts(run.against).handle
+    const task = new Task<{ done: number; total: number }, EvaluationRecord>(
+      native.evaluate(handle, against, configJson(options)),
+      (value) => value as EvaluationRecord,
+      run.signal,
+    )
+    if (run.onProgress) for await (const { done, total } of task.messages()) run.onProgress(done, total)
+    return task.result
+  }
+
+  /**
+   * Generates text from a prompt or a conversation: iterate the stream for the text as it comes, await its `result` for the whole.
+   * Greedy unless `temperature` is given; the same seed gives the same text.
+   */
+  generate(options: GenerateOptions, run: { signal?: AbortSignal } = {}): GenerationStream {
+    const { native, handle } = parts(this)
+    return new GenerationStream(new Task(native.generate(handle, configJson(options)), (value) => value as Generation, run.signal))
+  }
+
+  /**
+   * Writes the model to a file, whole or not at all: GGUF or the `halfstep` layout as its target says; a full-precision model by the path's ending (.gguf or .safetensors).
+   * The file of a quantized model is read again and compared with the model first: `ERR_PARITY` if one code, scale or output differs.
+   */
+  async save(path: string): Promise<SaveReport> {
+    const { native, handle } = parts(this)
+    return new Task(native.save(handle, path), (value) => value as SaveReport).result
+  }
+
+  /** The bytes {@link Model.save} would write, for where there is no file system. */
+  async toBytes(): Promise<Uint8Array> {
+    const { native, handle } = parts(this)
+    return new Task(native.toBytes(handle), (_, done) => made(done.takeBytes())).result
+  }
+
+  /** Frees the memory as soon as no run uses the model; without it the garbage collector does, later. */
+  dispose(): void {
+    this.#handle?.dispose()
+    this.#handle = undefined
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  static {
+    parts = (model) => {
+      if (model.#handle === undefined) throw new HalfstepError('ERR_DISPOSED', 'the model was disposed')
+      return { native: model.#native, handle: model.#handle }
+    }
+    adopt = (like, task) => new (like.constructor as typeof Model)(like.#native, made(task.takeModel()))
+  }
+}
+
+function made<T>(thing: T | null): T {
+  if (thing === null) throw new HalfstepError('ERR_INTERNAL', 'a task said ok and made nothing')
+  return thing
+}
