@@ -46,6 +46,18 @@ impl ByteAlphabet {
         text.extend(bytes.iter().map(|&b| self.char(b)));
     }
 
+    /// Whether every byte has a token of its own.
+    pub fn is_whole_in(&self, tokens: &[String]) -> bool {
+        let mut missing: std::collections::HashSet<char> = self.chars.into_iter().collect();
+        for token in tokens {
+            let mut chars = token.chars();
+            if let (Some(char), None) = (chars.next(), chars.next()) {
+                missing.remove(&char);
+            }
+        }
+        missing.is_empty()
+    }
+
     /// The bytes that `text` spells, None if a character is outside the alphabet.
     pub fn read(&self, text: &str) -> Option<Vec<u8>> {
         text.chars().map(|c| self.byte(c)).collect()
