@@ -188,7 +188,7 @@ impl RowScore {
 
 /// ln sum exp(x), with the largest entry taken out.
 fn log_sum_exp(x: &[f32], largest: f32) -> f64 {
-    let sum: f64 = x.iter().map(|&v| exp_f64((v - largest) as f64)).sum();
+    let sum: f64 = x.iter().map(|&v| exp_f64(v as f64 - largest as f64)).sum();
     largest as f64 + ln_f64(sum)
 }
 
@@ -196,7 +196,7 @@ fn log_sum_exp(x: &[f32], largest: f32) -> f64 {
 fn divergence(p: &[f32], largest: f32, q: &[f32], q_log_sum: f64) -> f64 {
     let (mut sum, mut weighted) = (0.0, 0.0);
     for (&p, &q) in p.iter().zip(q) {
-        let weight = exp_f64((p - largest) as f64);
+        let weight = exp_f64(p as f64 - largest as f64);
         // A token that the reference rules out (p = -inf) adds nothing, whatever q is.
         if weight > 0.0 {
             sum += weight;
