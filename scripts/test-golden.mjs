@@ -1,0 +1,9 @@
+// npm run test:golden: every test against reference numbers (folder: HALFSTEP_GOLDEN, default test/golden).
+import { cargoTest, totals } from './cargo-test.mjs'
+
+const { code, results, skips } = await cargoTest(['--test', 'golden_*'])
+console.log('\n-- golden --')
+for (const line of skips) console.log(line)
+console.log(`cargo: ${totals(results)}`)
+console.log(`skipped topics: ${skips.length}`)
+process.exitCode = code

@@ -1,0 +1,38 @@
+// npm test: lints, Rust tests (the generated TypeScript types among them), TypeScript tests; then each runner's closing lines and the skips.
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
+import { cargoTest, totals } from './cargo-test.mjs'
+import { lint } from './lint.mjs'
+import { addon, dist, packages, wasm } from './prepare.mjs'
+import { bin, root, run } from './shell.mjs'
+
+const started = Date.now()
+await packages()
+await addon()
+await wasm()
+await dist()
+const clean = await lint()
+const cargo = await cargoTest([])
+
+const report = join(root, '.cache', 'vitest.json')
+rmSync(report, { force: true })
+const vitest = await run(bin('vitest'), ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`], { keep: true })
+const tests = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : { numPendingTests: 0, numTodoTests: 0, testResults: [] }
+const skippedTests = tests.testResults.flatMap((file) =>
+  file.assertionResults.filter(({ status }) => status === 'pending' || status === 'skipped' || status === 'todo'),
+)
+const plain = stripVTControlCharacters(vitest.output).split('\n')
+const closing = plain.filter((line) => /^\s*(Test Files|Tests)\s/.test(line)).map((line) => line.trim())
+
+console.log('\n-- results --')
+console.log(clean ? 'lint: clean' : 'lint: NOT CLEAN')
+for (const line of cargo.results) console.log(`cargo: ${line}`)
+console.log(`cargo: ${totals(cargo.results)}`)
+for (const line of closing) console.log(`vitest: ${line}`)
+for (const line of cargo.skips) console.log(line)
+for (const { fullName } of skippedTests) console.log(`skipped: ${fullName}`)
+console.log(`skipped tests: ${cargo.skips.length + skippedTests.length}`)
+const good = clean && cargo.code === 0 && vitest.code === 0
+console.log(`${good ? 'all passed' : 'FAILED'} in ${Math.round((Date.now() - started) / 1000)} s`)
+process.exitCode = good ? 0 : 1

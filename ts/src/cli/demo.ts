@@ -1,0 +1,47 @@
+import { Command } from 'commander'
+import { type DemoRow, runDemo } from '../demo.js'
+import { attempt } from './exit.js'
+import { formatNumber, formatSeconds, formatTable } from './format.js'
+import { Progress } from './progress.js'
+
+const EXAMPLE = `
+Example:
+  halfstep demo`
+
+export function demoCommand(): Command {
+  const command = new Command('demo').description('Quantizes a small model of Shakespeare in several ways and shows what is lost and won back.')
+  command.option('--folder <folder>', 'where the files go', 'halfstep-demo').option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+  return command.action((options: { folder: string; json?: boolean }) =>
+    attempt(async (signal) => {
+      const progress = new Progress(options.json === true)
+      const result = await runDemo({
+        folder: options.folder,
+        signal,
+        onStep: (name, step) => progress.update(name, step.step, step.steps, step.etaSeconds, `loss ${step.loss.toFixed(4)}`),
+        onRow: (row) => progress.line(`${row.name}: perplexity ${formatNumber(row.evaluation.perplexity, 2)}`),
+      })
+      progress.end()
+      if (options.json) {
+        console.log(JSON.stringify(result))
+        return
+      }
+      console.log(demoTable(result.rows).join('\n'))
+      console.log(`\n${result.file} was written, read again and compared. It continues ${JSON.stringify(result.prompt)}:\n`)
+      console.log(`${result.prompt}${result.text}\n\ndone in ${formatSeconds(result.seconds)}`)
+    }, options),
+  )
+}
+
+/** The rows as lines of at most 80 columns. */
+export function demoTable(rows: readonly DemoRow[]): string[] {
+  const header = ['', 'bytes', 'bits/weight', 'perplexity', 'KL', 'top-1 %']
+  const cells = rows.map(({ name, bytes, bitsPerWeight, evaluation }) => [
+    name,
+    String(bytes),
+    formatNumber(bitsPerWeight, 2),
+    formatNumber(evaluation.perplexity, 2),
+    formatNumber(evaluation.kl, 4),
+    formatNumber(evaluation.top1Agreement === null ? null : evaluation.top1Agreement * 100, 1),
+  ])
+  return formatTable([header, ...cells])
+}

@@ -1,0 +1,44 @@
+import { Command } from 'commander'
+import { Model } from '../model-node.js'
+import { attempt } from './exit.js'
+import { addFlags, EVALUATE_FLAGS, given } from './flags.js'
+import { formatNumber, formatTable } from './format.js'
+import { Progress } from './progress.js'
+
+const EXAMPLE = `
+Example:
+  halfstep eval small.gguf --data text.txt --against original.gguf --json`
+
+export function evalCommand(): Command {
+  const command = new Command('eval').description('Perplexity of a model over a text; with --against also KL and top-1 agreement.')
+  command.argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
+  addFlags(command, EVALUATE_FLAGS)
+  command.option('--against <model>', 'the model to compare with').option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+  return command.action((path: string, options: { against?: string; json?: boolean }) =>
+    attempt(async (signal) => {
+      const model = await Model.load(path, { signal })
+      const against = options.against === undefined ? undefined : await Model.load(options.against, { signal })
+      const progress = new Progress(options.json === true)
+      const started = performance.now()
+      const onProgress = (done: number, total: number) => {
+        const left = done > 0 ? ((performance.now() - started) / 1000) * (total / done - 1) : undefined
+        progress.update('eval', done, total, left, `${done} of ${total} tokens`)
+      }
+      const record = await model.evaluate(given(command, EVALUATE_FLAGS), { against, onProgress, signal })
+      progress.end()
+      if (options.json) {
+        console.log(JSON.stringify(record))
+        return
+      }
+      const rows = [
+        ['perplexity', formatNumber(record.perplexity, 4)],
+        ['mean negative log-likelihood', formatNumber(record.meanNll, 5)],
+        ['predictions', String(record.predictions)],
+        ['KL, nats', formatNumber(record.kl, 5)],
+        ['top-1 agreement, %', formatNumber(record.top1Agreement === null ? null : record.top1Agreement * 100, 2)],
+        ['tokens/s', formatNumber(record.tokensPerSecond, 1)],
+      ]
+      console.log(formatTable(rows).join('\n'))
+    }, options),
+  )
+}

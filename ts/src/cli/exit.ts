@@ -1,0 +1,44 @@
+import { HalfstepError } from '../errors.js'
+
+/** Exit codes of every command. */
+export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
+
+export const EXIT_HELP = `
+Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed (the last line on stderr: error ERR_CODE: message), ${EXIT.usage} wrong usage, ${EXIT.interrupted} interrupted.
+Run halfstep <command> --help for its options and an example.`
+
+/**
+ * Runs a command's work with a signal that the first Ctrl-C (or SIGTERM) aborts; the second ends the process at once.
+ * A failure becomes one line on stderr, with `json` also an object on stdout, and the exit code.
+ */
+export async function attempt(work: (signal: AbortSignal) => Promise<void>, options: { json?: boolean; resume?: string } = {}): Promise<void> {
+  const controller = new AbortController()
+  const interrupt = () => {
+    if (controller.signal.aborted) process.exit(EXIT.interrupted)
+    process.stderr.write('\nstopping at the next step; once more to end at once\n')
+    controller.abort()
+  }
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt)
+  try {
+    await work(controller.signal)
+  } catch (error) {
+    report(error, options)
+  } finally {
+    process.off('SIGINT', interrupt).off('SIGTERM', interrupt)
+  }
+}
+
+function report(error: unknown, options: { json?: boolean; resume?: string }): void {
+  if (!(error instanceof HalfstepError)) throw error
+  const { code, message, details } = error
+  if (options.json) console.log(JSON.stringify({ kind: 'error', code, message, details }))
+  if (code !== 'ERR_CANCELLED') {
+    console.error(`error ${code}: ${message}`)
+    process.exitCode = EXIT.failed
+    return
+  }
+  const saved = typeof details.resume === 'string'
+  console.error(saved ? `interrupted; state saved in ${details.resume}` : 'interrupted; nothing was saved')
+  if (saved && options.resume) console.error(`to go on: ${options.resume}`)
+  process.exitCode = EXIT.interrupted
+}

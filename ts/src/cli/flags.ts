@@ -1,0 +1,99 @@
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import type { EvaluateConfig, GenerationConfig, RunConfig, SilqConfig, TrainConfig } from '../generated/types.js'
+
+/**
+ * One flag per config field: the type refuses a field without a flag and a flag without a field. Defaults, ranges and names of choices live in Rust; a flag that is
+ * not given is not sent.
+ */
+type Flags<T> = { readonly [K in keyof T]-?: Option }
+
+const number = (flags: string, help: string) => new Option(flags, help).argParser(parseNumber)
+const text = (flags: string, help: string) => new Option(flags, help)
+
+function parseNumber(value: string): number {
+  const parsed = Number(value)
+  if (value.trim() === '' || !Number.isFinite(parsed)) throw new InvalidArgumentError('a number is needed.')
+  return parsed
+}
+
+export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
+  target: text('--target <name>', 'where the model will run: gguf:q4_0 (default), gguf:q8_0, halfstep'),
+  weights: number('--weights <bits>', 'bits of the block linears; default: what the target holds'),
+  groupSize: number('--group-size <n>', 'columns that share a scale, 0 for the whole row'),
+  activations: number('--activations <bits>', "bits of the linears' inputs: 8, or 16 for none"),
+  cache: number('--cache <bits>', 'bits of the key/value cache: 4, 8, 16 or 32'),
+  start: text('--start <rule>', 'first steps: best, absmax, signedAbsmax, errorSearch, convex, lsq'),
+  staticActivations: text('--static-activations', 'one learned step per activation and cache site'),
+  learnSteps: text('--no-learn-steps', 'keep the weight steps where they start'),
+  edge: text('--edge <rule>', 'weights on the edge of the grid: inside or outside'),
+  gradientScale: text('--gradient-scale <n>', "N of LSQ's gradient scale: layer or step"),
+}
+
+export const TRAIN_FLAGS: Flags<TrainConfig> = {
+  tokens: number('--tokens <n>', 'tokens to train on (default 50000)'),
+  window: number('--window <n>', 'tokens of a sequence (default 512)'),
+  batch: number('--batch <n>', 'sequences per step (default 4)'),
+  microBatch: number('--micro-batch <n>', 'sequences per forward; less memory'),
+  learningRate: number('--learning-rate <x>', 'peak rate of the weights (default 2e-4)'),
+  weightStepMultiplier: number('--weight-step-multiplier <x>', "the weight steps' share of it (default 1)"),
+  activationStepMultiplier: number('--activation-step-multiplier <x>', 'that of static steps (default 10)'),
+  normMultiplier: number('--norm-multiplier <x>', 'that of the norms (default 1)'),
+  warmup: number('--warmup <share>', 'share of the steps to warm up in (default 0.1)'),
+  minRatio: number('--min-ratio <share>', 'of the peak rate at the end (default 0.05)'),
+  beta1: number('--beta1 <x>', "AdamW's (default 0.9)"),
+  beta2: number('--beta2 <x>', "AdamW's (default 0.95)"),
+  eps: number('--eps <x>', "AdamW's (default 1e-8)"),
+  weightDecay: number('--weight-decay <x>', 'on matrices (default 0)'),
+  maxNorm: number('--max-norm <x>', 'clip the gradient to this norm (default 1)'),
+  klWeight: number('--kl-weight <x>', 'of the KL to the unquantized model (default 1)'),
+  ceWeight: number('--ce-weight <x>', 'of the next-token loss (default 0)'),
+  temperature: number('--temperature <x>', 'of the KL (default 1)'),
+  recompute: text('--recompute <when>', 'forward again instead of kept: auto, always, never'),
+  lossBytes: number('--loss-bytes <n>', "memory of the loss's logits (default 64 MiB)"),
+  seed: number('--seed <n>', 'same seed, same bytes (default 0)'),
+}
+
+export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText'>> = {
+  data: text('--data <file>', 'text to train on'),
+  skipCharacters: number('--skip-characters <n>', 'of the text, left out at its beginning'),
+  validation: text('--validation <file>', 'text to measure on, before and after'),
+  validationTokens: number('--validation-tokens <n>', 'of it (default 4096)'),
+  runFolder: text('--run-folder <folder>', 'for checkpoints; default: the output with .run'),
+  checkpointEvery: number('--checkpoint-every <steps>', 'default: only when interrupted'),
+  resume: text('--resume', 'go on from the newest checkpoint'),
+  threads: number('--threads <n>', 'default: one per core; never changes a result'),
+}
+
+export const EVALUATE_FLAGS: Flags<Omit<EvaluateConfig, 'text'>> = {
+  data: text('--data <file>', 'text to measure on').makeOptionMandatory(),
+  tokens: number('--tokens <n>', 'from its beginning; default: all'),
+  window: number('--window <n>', 'tokens of a window, each run alone (default 512)'),
+  arithmetic: text('--arithmetic <kind>', 'auto (default), float or integer'),
+  threads: number('--threads <n>', 'default: one per core'),
+}
+
+export const GENERATE_FLAGS: Flags<Omit<GenerationConfig, 'messages'>> = {
+  prompt: text('--prompt <text>', 'text to continue').makeOptionMandatory(),
+  maxTokens: number('--max-tokens <n>', 'new tokens at most (default 128)'),
+  temperature: number('--temperature <x>', '0 (default) is greedy'),
+  topK: number('--top-k <n>', 'keep the k most likely tokens'),
+  topP: number('--top-p <x>', 'keep the likeliest tokens up to this probability'),
+  seed: number('--seed <n>', 'same seed, same text (default 0)'),
+  threads: number('--threads <n>', 'default: one per core'),
+}
+
+/** Adds a group of flags under a heading of the help. */
+export function addFlags<T>(command: Command, flags: Flags<T>, heading?: string): Command {
+  for (const option of Object.values<Option>(flags)) {
+    if (heading) option.helpGroup(heading)
+    command.addOption(option)
+  }
+  return command
+}
+
+/** The config fields whose flags were given. */
+export function given<T>(command: Command, flags: Flags<T>): Partial<T> {
+  const values = command.opts()
+  const keys = Object.keys(flags).filter((key) => command.getOptionValueSource(key) === 'cli')
+  return Object.fromEntries(keys.map((key) => [key, values[key]])) as Partial<T>
+}

@@ -1,0 +1,36 @@
+/** Numbers and tables for a terminal of 80 columns. */
+
+/** 1.23 kB, 45.6 MB, 789 GB: three digits. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`
+  const units = ['kB', 'MB', 'GB', 'TB']
+  const power = Math.min(Math.floor(Math.log10(bytes) / 3), units.length)
+  return `${(bytes / 1000 ** power).toPrecision(3)} ${units[power - 1]}`
+}
+
+/** 0:07, 12:34, 1:02:03. */
+export function formatSeconds(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds))
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60]
+  const two = (n: number) => String(n).padStart(2, '0')
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`
+}
+
+/** A number with so many decimals, or a dash for none. */
+export function formatNumber(value: number | null | undefined, decimals: number): string {
+  return value === null || value === undefined ? '-' : value.toFixed(decimals)
+}
+
+/** Lines of a table: the first column to the left, the others to the right, two spaces between. */
+export function formatTable(rows: readonly (readonly string[])[]): string[] {
+  const columns = Math.max(...rows.map((row) => row.length))
+  const widths = Array.from({ length: columns }, (_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)))
+  const cell = (text: string, i: number) => (i === 0 ? text.padEnd(widths[i] ?? 0) : text.padStart(widths[i] ?? 0))
+  return rows.map((row) => row.map(cell).join('  ').trimEnd())
+}
+
+/** Lines of names and values, both to the left. */
+export function formatPairs(pairs: readonly (readonly [string, string])[]): string[] {
+  const width = Math.max(...pairs.map(([name]) => name.length))
+  return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd())
+}

@@ -1,0 +1,34 @@
+import { Command } from 'commander'
+import { Model } from '../model-node.js'
+import { attempt } from './exit.js'
+import { addFlags, GENERATE_FLAGS, given } from './flags.js'
+
+const EXAMPLE = `
+Example:
+  halfstep generate small.gguf --chat --prompt "What is a half step?" --seed 7 --temperature 0.8`
+
+export function generateCommand(): Command {
+  const command = new Command('generate')
+    .description('Continues a text, or answers with --chat.')
+    .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
+  addFlags(command, GENERATE_FLAGS)
+  command.option('--chat', 'the prompt is a message; needs a model with a chat template').option('--json', 'pieces of text as lines, the whole last')
+  command.addHelpText('after', EXAMPLE)
+  return command.action((path: string, options: { chat?: boolean; json?: boolean }) =>
+    attempt(async (signal) => {
+      const { prompt, ...rest } = given(command, GENERATE_FLAGS)
+      const start = options.chat ? { messages: [{ role: 'user', content: prompt ?? '' }] } : { prompt }
+      const model = await Model.load(path, { signal })
+      const stream = model.generate({ ...start, ...rest }, { signal })
+      if (!options.json && !options.chat) process.stdout.write(prompt ?? '')
+      for await (const text of stream) {
+        if (options.json) console.log(JSON.stringify({ kind: 'text', text }))
+        else process.stdout.write(text)
+      }
+      const result = await stream.result
+      if (options.json) console.log(JSON.stringify({ kind: 'result', ...result }))
+      else process.stdout.write('\n')
+      if (process.stderr.isTTY && !options.json) console.error(`${result.tokens.length} tokens, ${result.tokensPerSecond.toFixed(1)} tokens/s`)
+    }, options),
+  )
+}

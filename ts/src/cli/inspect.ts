@@ -1,0 +1,39 @@
+import { Command } from 'commander'
+import { Model } from '../model-node.js'
+import { attempt } from './exit.js'
+import { formatBytes, formatPairs } from './format.js'
+
+const EXAMPLE = `
+Example:
+  halfstep inspect small.gguf`
+
+export function inspectCommand(): Command {
+  const command = new Command('inspect').description('What stands in a model file.').argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
+  command.option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+  return command.action((path: string, options: { json?: boolean }) =>
+    attempt(async (signal) => {
+      const model = await Model.load(path, { signal })
+      const found = model.inspect()
+      if (options.json) {
+        console.log(JSON.stringify(found))
+        return
+      }
+      const rows: [string, string][] = [
+        ['name', found.name],
+        ['parameters', found.parameters.toLocaleString('en')],
+        ['file', formatBytes(found.fileBytes)],
+        ['bits per weight', found.bitsPerWeight.toFixed(3)],
+        ['target', found.target ?? 'none (full precision)'],
+        ['vocabulary', `${found.vocabSize} (${found.tokenizer ?? 'no tokenizer'}${found.hasChatTemplate ? ', chat template' : ''})`],
+        ['width, inner width', `${found.hiddenSize}, ${found.intermediateSize}`],
+        ['layers', String(found.layers)],
+        ['heads', `${found.heads} of ${found.headDim}, ${found.kvHeads} for keys and values`],
+        ['positions', String(found.maxPositions)],
+        ['head', found.tiedHead ? 'tied to the embedding' : 'its own'],
+        ...Object.entries(found.tensorTypes).map(([type, count]): [string, string] => [`${type} tensors`, String(count)]),
+        ...Object.entries(found.provenance),
+      ]
+      console.log(formatPairs(rows).join('\n'))
+    }, options),
+  )
+}

@@ -1,0 +1,32 @@
+import { createRequire } from 'node:module'
+import { Command, CommanderError } from 'commander'
+import { demoCommand } from './demo.js'
+import { doctorCommand } from './doctor.js'
+import { evalCommand } from './eval.js'
+import { EXIT, EXIT_HELP } from './exit.js'
+import { generateCommand } from './generate.js'
+import { inspectCommand } from './inspect.js'
+import { quantizeCommand } from './quantize.js'
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
+
+const program = new Command('halfstep')
+  .description('Low-bit language models that still answer like the original.')
+  .version(version)
+  .addHelpText('after', EXIT_HELP)
+for (const make of [quantizeCommand, evalCommand, generateCommand, inspectCommand, demoCommand, doctorCommand]) program.addCommand(make())
+for (const command of [program, ...program.commands]) command.exitOverride().configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
+
+// A reader that closes the pipe (head) has seen enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(EXIT.ok)
+  throw error
+})
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  // Commander has printed its message; help and version are no errors.
+  if (!(error instanceof CommanderError)) throw error
+  process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage
+}

@@ -1,0 +1,49 @@
+import { formatSeconds } from './format.js'
+
+const BAR_WIDTH = 20
+/** Without a terminal a line is printed each time this share of the work is done. */
+const SHARE_PER_LINE = 0.1
+
+/** One line on stderr that is written over on a terminal; elsewhere a line for every tenth of the work. */
+export class Progress {
+  readonly #stream: NodeJS.WriteStream
+  readonly #quiet: boolean
+  #nextShare = 0
+  #open = false
+
+  constructor(quiet: boolean, stream: NodeJS.WriteStream = process.stderr) {
+    this.#quiet = quiet
+    this.#stream = stream
+  }
+
+  /** `done` of `total`, with the seconds left and a few words. */
+  update(label: string, done: number, total: number, etaSeconds: number | undefined, detail: string): void {
+    if (this.#quiet || total <= 0) return
+    const share = Math.min(1, done / total)
+    const percent = `${Math.floor(share * 100)}%`.padStart(4)
+    const eta = etaSeconds === undefined ? '' : ` ETA ${formatSeconds(etaSeconds)}`
+    if (this.#stream.isTTY) {
+      const filled = Math.round(share * BAR_WIDTH)
+      const line = `${label} [${'#'.repeat(filled)}${'-'.repeat(BAR_WIDTH - filled)}]${percent}${eta} ${detail}`
+      this.#stream.write(`\r${line.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`)
+      this.#open = true
+    } else if (share >= this.#nextShare) {
+      this.#nextShare = (Math.floor(share / SHARE_PER_LINE) + 1) * SHARE_PER_LINE
+      this.#stream.write(`${label}${percent}${eta} ${detail}\n`)
+    }
+  }
+
+  /** A line of its own. */
+  line(text: string): void {
+    if (this.#quiet) return
+    this.end()
+    this.#stream.write(`${text}\n`)
+  }
+
+  /** Leaves the line that is written over; the next update begins a new one. */
+  end(): void {
+    if (this.#open) this.#stream.write('\r\x1b[K')
+    this.#open = false
+    this.#nextShare = 0
+  }
+}

@@ -1,0 +1,110 @@
+import { Command } from 'commander'
+import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/types.js'
+import { Model } from '../model-node.js'
+import { quantize } from '../quantize.js'
+import type { Recipe } from '../recipes/index.js'
+import { attempt } from './exit.js'
+import { addFlags, given, RUN_FLAGS, SITE_FLAGS, TRAIN_FLAGS } from './flags.js'
+import { formatBytes, formatNumber, formatPairs, formatSeconds, formatTable } from './format.js'
+import { Progress } from './progress.js'
+
+const EXAMPLE = `
+Examples:
+  halfstep quantize original.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
+  halfstep quantize original.gguf --recipe rtn --target gguf:q8_0 -o small.gguf
+
+Ctrl-C saves the state into the run folder; the same command with --resume goes on.`
+
+interface Options {
+  recipe: string
+  output: string
+  json?: boolean
+}
+
+export function quantizeCommand(): Command {
+  const command = new Command('quantize').description('Quantizes a model, and trains it for the grid it will run on (recipe silq).')
+  command.argument('<model>', 'GGUF file or Hugging Face folder').requiredOption('-o, --output <file>', 'where to write the result')
+  command.option('--recipe <name>', 'silq (trains) or rtn (rounds only)', 'silq').option('--json', 'events as lines, the result last')
+  addFlags(command, SITE_FLAGS, 'Grid:')
+  addFlags(command, RUN_FLAGS, 'Run:')
+  addFlags(command, TRAIN_FLAGS, 'Training:')
+  command.addHelpText('after', EXAMPLE)
+  return command.action((path: string, options: Options) =>
+    attempt(
+      async (signal) => {
+        const model = await Model.load(path, { signal })
+        const runFolder = options.recipe === 'rtn' ? {} : { runFolder: `${options.output}.run` }
+        const run = quantize(model, recipeOf(command, options), { ...runFolder, ...given(command, RUN_FLAGS), signal })
+        const progress = new Progress(options.json === true)
+        for await (const event of run) {
+          if (options.json) console.log(JSON.stringify(event))
+          else show(event, progress)
+        }
+        progress.end()
+        const { model: small, report } = await run.result
+        const file = await small.save(options.output)
+        if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))
+        else console.log(summary(report, file).join('\n'))
+      },
+      { json: options.json, resume: resumeCommand() },
+    ),
+  )
+}
+
+/** The recipe as data. Which names and options there are, Rust knows and says. */
+function recipeOf(command: Command, options: Options): Recipe {
+  const train = given(command, TRAIN_FLAGS)
+  const nested = Object.keys(train).length > 0 ? { train } : {}
+  return { kind: options.recipe, ...given(command, SITE_FLAGS), ...nested } as Recipe
+}
+
+function show(event: Event, progress: Progress): void {
+  if (event.kind === 'step') {
+    const detail = `loss ${event.loss.toFixed(4)} ${event.tokensPerSecond.toFixed(0)} tokens/s`
+    progress.update('train', event.step, event.steps, event.etaSeconds, detail)
+  } else {
+    progress.line(eventLine(event))
+  }
+}
+
+function eventLine(event: Exclude<Event, { kind: 'step' }>): string {
+  switch (event.kind) {
+    case 'phase':
+      return event.detail ? `${event.name}: ${event.detail}` : event.name
+    case 'eval':
+      return `${event.subject}: perplexity ${formatNumber(event.evaluation.perplexity, 3)}, KL ${formatNumber(event.evaluation.kl, 4)}`
+    case 'checkpoint':
+      return `checkpoint at step ${event.step}: ${event.path}`
+    case 'warning':
+      return `warning: ${event.message}`
+  }
+}
+
+function summary(report: Report, file: SaveReport): string[] {
+  const pairs: [string, string][] = [
+    ['file', `${file.path}, ${formatBytes(file.bytes)}`],
+    ['recipe', `${report.recipe} for ${report.target}`],
+    ['bits per weight', `${report.bitsPerWeight.toFixed(3)} in the block linears`],
+    ['parity', file.parity ? 'the file, read again, equals the trained model' : 'not a quantized file'],
+    ['time', formatSeconds(report.seconds)],
+  ]
+  if (report.steps > 0) pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens, ${report.tokensPerSecond.toFixed(1)} tokens/s`])
+  if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
+  if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
+  const lines = formatPairs(pairs)
+  const evaluations = Object.entries(report.evaluations)
+  if (evaluations.length === 0) return lines
+  return [...lines, '', ...formatTable([['', 'perplexity', 'KL', 'top-1 %'], ...evaluations.map(evaluationRow)])]
+}
+
+function evaluationRow([name, record]: [string, EvaluationRecord]): string[] {
+  const top1 = record.top1Agreement === null ? null : record.top1Agreement * 100
+  return [name, formatNumber(record.perplexity, 3), formatNumber(record.kl, 4), formatNumber(top1, 2)]
+}
+
+/** What was typed, with --resume. */
+function resumeCommand(): string {
+  const words = process.argv.slice(2).filter((word) => word !== '--resume')
+  const quoted = words.map((word) => (/^[\w./:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
+  return ['halfstep', ...quoted, '--resume'].join(' ')
+}
