@@ -3,7 +3,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod gemm;
-mod lanes;
+pub(crate) mod lanes;
 pub mod linear;
 pub mod loss;
 pub mod rms_norm;
