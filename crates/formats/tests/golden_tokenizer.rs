@@ -61,3 +61,15 @@ fn texts_prompt_and_chat_have_the_golden_ids() {
         assert_eq!(tokenizer.encode(&rendered, true).expect("encodes"), ids(&chat["ids"]));
     }
 }
+
+#[test]
+fn a_long_text_goes_there_and_back_in_seconds() {
+    let (Some((tokenizer, _)), Some(path)) = (from_folder(), shared("text/shakespeare.txt")) else { return };
+    let text = std::fs::read_to_string(path).expect("UTF-8");
+    let start = std::time::Instant::now();
+    let ids = tokenizer.encode(&text, false).expect("encodes");
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(seconds < 5.0, "{} bytes in {seconds} s", text.len());
+    assert!(tokenizer.decode(&ids, false).expect("decodes") == text);
+    println!("{} bytes, {} ids, {seconds:.2} s", text.len(), ids.len());
+}

@@ -59,7 +59,7 @@ pub fn read(file: &str, bytes: &[u8], config: Option<&[u8]>) -> Result<Vocabular
         add_bos: false,
         add_eos: false,
     };
-    match parsed.halfstep {
+    match parsed.decoder.and_then(|step| step.halfstep) {
         Some(roles) => take_roles(file, &mut vocabulary, roles)?,
         None => find_roles(file, &mut vocabulary, &config, &frame)?,
     }

@@ -24,8 +24,6 @@ pub struct File {
     #[serde(default)]
     pub decoder: Option<Step>,
     pub model: Bpe,
-    #[serde(default)]
-    pub halfstep: Option<Roles>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -61,6 +59,7 @@ pub struct Step {
     #[serde(default)]
     pub single: Capped<Piece, MAX_STEPS>,
     pub special_tokens: Option<HashMap<String, SpecialToken>>,
+    pub halfstep: Option<Roles>,
 }
 
 #[derive(Deserialize)]

@@ -17,7 +17,6 @@ struct File<'v> {
     post_processor: Value,
     decoder: Value,
     model: Model<'v>,
-    halfstep: Roles,
 }
 
 #[derive(Serialize)]
@@ -44,7 +43,7 @@ pub fn write(vocabulary: &Vocabulary) -> String {
         normalizer: if pre.nfc_in_json { json!({"type": "NFC"}) } else { Value::Null },
         pre_tokenizer: pre_tokenizer(pre),
         post_processor: post_processor(vocabulary),
-        decoder: byte_level(true),
+        decoder: decoder(vocabulary),
         model: Model {
             r#type: "BPE",
             dropout: (),
@@ -57,7 +56,6 @@ pub fn write(vocabulary: &Vocabulary) -> String {
             vocab: Entries(vocabulary.tokens.iter().cloned().zip(0..).collect()),
             merges: &vocabulary.merges,
         },
-        halfstep: roles(vocabulary),
     };
     serde_json::to_string(&file).expect("text and numbers only")
 }
@@ -130,6 +128,13 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
     let pair: Vec<Value> = single.iter().cloned().chain(second).collect();
     let tokens = [before, after].into_iter().flatten().map(|(token, id)| (token.to_string(), json!({"id": token, "ids": [id], "tokens": [token]})));
     json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens.collect::<serde_json::Map<_, _>>()})
+}
+
+/// The tokenizers crate fails on a key it does not know, except in sections like this one, where it passes over it.
+fn decoder(vocabulary: &Vocabulary) -> Value {
+    let mut section = byte_level(true);
+    section["halfstep"] = json!(roles(vocabulary));
+    section
 }
 
 fn roles(vocabulary: &Vocabulary) -> Roles {
