@@ -14,8 +14,8 @@ pub struct Recipe {
     /// Name of the recipe it came from: `silq`, `rtn`.
     pub id: String,
     pub target: TargetId,
-    /// Block linears.
-    pub weights: WeightSite,
+    /// Block linears. None leaves them in floating point.
+    pub weights: Option<WeightSite>,
     /// Token embedding (and the head, when tied). None leaves it in floating point.
     pub embedding: Option<WeightQuantizer>,
     /// Untied head. None leaves it in floating point.

@@ -1,1 +1,124 @@
-//! rtn
+//! Quantization without training: every site's quantizer with the scales its start rule finds (methods.md section 1).
+
+use crate::recipe::{Recipe, StartRule};
+use crate::{Error, Result};
+use halfstep_formats::architecture::{Architecture, Role};
+use halfstep_formats::{Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Partition, Pool, WeightQuantizer};
+use std::collections::BTreeMap;
+
+/// Quantizes a matrix `[rows, cols]` by a start rule.
+pub fn quantize_matrix(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, start: StartRule) -> PackedMatrix {
+    match start.rule() {
+        Some(rule) => quantize_by(pool, w, rows, cols, quantizer, rule),
+        None => quantize_rtn(pool, w, rows, cols, quantizer),
+    }
+}
+
+/// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and untrained files have equal bytes.
+pub fn quantize_model(model: &Model, recipe: &Recipe, pool: &Pool) -> Result<Model> {
+    let mut tensors = BTreeMap::new();
+    for spec in model.architecture.tensors() {
+        let tensor = model.tensors.get(&spec.name);
+        let tensor = tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: spec.name.clone() }))?;
+        let values = tensor.to_f32(pool);
+        let quantizer = match spec.role {
+            Role::Linear(_) => recipe.weights.map(|w| (w.quantizer, w.start)),
+            Role::Embedding => recipe.embedding.map(|q| (q, StartRule::Absmax)),
+            Role::Head => recipe.head.map(|q| (q, StartRule::Absmax)),
+            Role::Norm => None,
+        };
+        let data = match quantizer {
+            Some((quantizer, start)) => TensorData::Packed(quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start)),
+            None => TensorData::F32(values),
+        };
+        tensors.insert(spec.name, Tensor { shape: spec.shape, data });
+    }
+    Ok(Model { tensors, quantization: Some(quantization(recipe, BTreeMap::new())), provenance: BTreeMap::new(), file_bytes: 0, ..model.clone() })
+}
+
+/// How a model made by `recipe` is to be run.
+pub fn quantization(recipe: &Recipe, static_steps: BTreeMap<String, f32>) -> Quantization {
+    Quantization {
+        target: recipe.target.name().into(),
+        activation: recipe.activation,
+        head_activation: recipe.head_activation,
+        cache: recipe.cache,
+        static_steps,
+    }
+}
+
+/// Refuses what the recipe's groups cannot do to this architecture, naming the tensor.
+pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> {
+    for spec in architecture.tensors() {
+        let quantizer = match spec.role {
+            Role::Linear(_) => recipe.weights.map(|w| w.quantizer),
+            Role::Embedding => recipe.embedding,
+            Role::Head => recipe.head,
+            Role::Norm => None,
+        };
+        if let Some(Partition::Group(n)) = quantizer.map(|q| q.partition)
+            && (n == 0 || !spec.shape[1].is_multiple_of(n))
+        {
+            let divisors: Vec<String> = [32, 64, 128, 256].iter().filter(|g| spec.shape[1].is_multiple_of(**g)).map(usize::to_string).collect();
+            let hint = if divisors.is_empty() { "0 (one scale per row)".into() } else { format!("{} or 0 (one scale per row)", divisors.join(", ")) };
+            return Err(Error::config("groupSize", format!("{n} does not divide the {} columns of {}; try {hint}", spec.shape[1], spec.name)));
+        }
+    }
+    let blocks = matches!(recipe.activation, ActivationQuantizer::DynamicBlock32);
+    if blocks && !architecture.hidden_size.is_multiple_of(32) {
+        return Err(Error::config("target", format!("activations in blocks of 32 do not divide the hidden size {}", architecture.hidden_size)));
+    }
+    if recipe.cache == CacheQuantizer::Q8_0 && !architecture.head_dim.is_multiple_of(32) {
+        return Err(Error::config("cache", format!("blocks of 32 do not divide the head width {}", architecture.head_dim)));
+    }
+    Ok(())
+}
+
+/// Stored bits of the block linears, scales included, per weight.
+pub fn bits_per_weight(model: &Model) -> f64 {
+    let (mut bits, mut weights) = (0.0, 0usize);
+    for spec in model.architecture.tensors() {
+        if !matches!(spec.role, Role::Linear(_)) {
+            continue;
+        }
+        if let Some(tensor) = model.tensors.get(&spec.name) {
+            bits += 8.0 * stored_bytes(tensor) as f64;
+            weights += spec.shape.iter().product::<usize>();
+        }
+    }
+    bits / weights.max(1) as f64
+}
+
+/// Bytes of a tensor's values in a file.
+pub fn stored_bytes(tensor: &Tensor) -> usize {
+    match &tensor.data {
+        TensorData::F32(v) => 4 * v.len(),
+        TensorData::F16(v) => 2 * v.len(),
+        TensorData::BF16(v) => 2 * v.len(),
+        TensorData::Packed(p) => p.stored_bytes(),
+        TensorData::Blocks { bytes, .. } => bytes.len(),
+    }
+}
+
+/// What a tensor is stored as: `F32`, `Q4_0`, `int3 per channel`, ...
+pub fn type_name(tensor: &Tensor) -> String {
+    match &tensor.data {
+        TensorData::F32(_) => "F32".into(),
+        TensorData::F16(_) => "F16".into(),
+        TensorData::BF16(_) => "BF16".into(),
+        TensorData::Blocks { kind, .. } => format!("{kind:?}"),
+        TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q4_0 => "Q4_0".into(),
+        TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q8_0 => "Q8_0".into(),
+        TensorData::Packed(p) => {
+            let shared = match p.quantizer.partition {
+                Partition::Tensor => "per tensor".into(),
+                Partition::Channel => "per channel".into(),
+                Partition::Group(n) => format!("groups of {n}"),
+            };
+            format!("int{} {shared}", p.quantizer.grid.bits)
+        }
+    }
+}

@@ -1,10 +1,17 @@
 //! The surface that the bindings forward to: configs in, models, reports and events out. Nothing here knows napi or wasm-bindgen.
 
+use crate::data::Text;
 use crate::error::{Error, Result, nearest};
 use crate::event::{EvaluationRecord, Event};
+use crate::recipe::{Recipe, StartRule, TrainConfig, WeightSite};
 use crate::recipes::RecipeConfig;
+use crate::rtn;
+use crate::targets::TargetId;
 use halfstep_formats::Model;
 use halfstep_formats::template::Message;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_runtime::sample::SampleConfig;
+use halfstep_runtime::{Arithmetic, GenerateConfig, Network, score};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -220,32 +227,293 @@ pub fn load(path: &str) -> Result<Arc<Model>> {
 }
 
 /// Quantizes (and, if the recipe says so, trains). Cancelling during training writes a checkpoint when there is a run folder.
-pub fn quantize(_model: &Model, _recipe: &RecipeConfig, _run: &RunConfig, _events: &mut dyn FnMut(Event), _cancel: &Cancel) -> Result<(Model, Report)> {
-    todo!()
+pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
+    let recipe = recipe.resolve()?;
+    rtn::check_shapes(&model.architecture, &recipe)?;
+    let pool = Pool::new(run.threads);
+    let validation = Validation::read(model, &recipe, run, &pool)?;
+    let start = Clock::start();
+    let trained = match &recipe.training {
+        Some(config) => train(model, &recipe, config, run, events, cancel, &pool)?,
+        None => Trained { model: rtn::quantize_model(model, &recipe, &pool)?, steps: 0, tokens: 0, seconds: start.seconds(), final_loss: None, data: None },
+    };
+    let mut small = trained.model;
+    let evaluations = match validation {
+        Some(validation) => validation.measure(model, &small, &recipe, events, cancel, &pool)?,
+        None => BTreeMap::new(),
+    };
+    small.provenance = provenance(model, &recipe, trained.data.as_deref(), &evaluations);
+    let report = Report {
+        recipe: recipe.id.clone(),
+        target: recipe.target.name().into(),
+        bits_per_weight: rtn::bits_per_weight(&small),
+        steps: trained.steps,
+        tokens: trained.tokens,
+        seconds: trained.seconds,
+        tokens_per_second: trained.tokens as f64 / trained.seconds.max(1e-9),
+        final_loss: trained.final_loss,
+        memory_bytes: peak_memory_bytes(),
+        evaluations,
+        client_flags: client_flags(&recipe),
+    };
+    Ok((small, report))
+}
+
+struct Trained {
+    model: Model,
+    steps: u64,
+    tokens: u64,
+    seconds: f64,
+    final_loss: Option<f64>,
+    /// Hash of the training text.
+    data: Option<String>,
+}
+
+#[cfg(feature = "train")]
+fn train(
+    model: &Model,
+    recipe: &Recipe,
+    config: &TrainConfig,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Trained> {
+    let text = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)?;
+    let text = text.ok_or_else(|| Error::config("data", format!("{} trains: give a text file to train on", recipe.id)))?;
+    let t = crate::train::run::train(model, recipe, config, run, &text, events, cancel, pool)?;
+    let final_loss = t.final_loss.is_finite().then_some(t.final_loss);
+    Ok(Trained { model: t.model, steps: t.steps, tokens: t.tokens, seconds: t.seconds, final_loss, data: Some(text.hash()) })
+}
+
+#[cfg(not(feature = "train"))]
+fn train(_: &Model, recipe: &Recipe, _: &TrainConfig, _: &RunConfig, _: &mut dyn FnMut(Event), _: &Cancel, _: &Pool) -> Result<Trained> {
+    let reason = "this build does not train; use the native addon, or a recipe without training: rtn".to_owned();
+    Err(Error::Format(halfstep_formats::Error::Unsupported { file: "halfstep".into(), name: recipe.id.clone(), reason }))
+}
+
+#[cfg(feature = "train")]
+fn peak_memory_bytes() -> u64 {
+    crate::train::memory::peak_bytes()
+}
+
+#[cfg(not(feature = "train"))]
+fn peak_memory_bytes() -> u64 {
+    0
+}
+
+/// Text on which a run is measured before and after.
+struct Validation {
+    tokens: Vec<u32>,
+    window: usize,
+    /// The same grid, rounded to nearest.
+    rtn: Option<Model>,
+}
+
+impl Validation {
+    fn read(model: &Model, recipe: &Recipe, run: &RunConfig, pool: &Pool) -> Result<Option<Self>> {
+        let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)? else { return Ok(None) };
+        let window = recipe.training.as_ref().map_or(512, |t| t.window).min(model.architecture.max_positions);
+        let mut tokens = text.tokens(model, window)?;
+        tokens.truncate(run.validation_tokens.unwrap_or(4096).max(window));
+        // Static steps are calibrated by the trainer, so a grid with them has no untrained twin.
+        let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. }) || matches!(recipe.cache, CacheQuantizer::Static { .. });
+        let rtn = (recipe.training.is_some() && !has_static).then(|| {
+            let mut recipe = recipe.clone();
+            recipe.weights = recipe.weights.map(|w| WeightSite { start: StartRule::Best, ..w });
+            rtn::quantize_model(model, &recipe, pool)
+        });
+        Ok(Some(Self { tokens, window, rtn: rtn.transpose()? }))
+    }
+
+    fn measure(
+        &self,
+        model: &Model,
+        result: &Model,
+        _: &Recipe,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+        pool: &Pool,
+    ) -> Result<BTreeMap<String, EvaluationRecord>> {
+        let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
+        let mut records = BTreeMap::new();
+        let subjects = [("fp", None), ("rtn", self.rtn.as_ref()), ("result", Some(result))];
+        for (subject, quantized) in subjects.into_iter().filter(|(s, q)| *s == "fp" || q.is_some()) {
+            events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
+            let network = quantized.map(|m| Network::new(m, Arithmetic::Integer, pool.clone())).transpose()?;
+            let (network, against) = network.as_ref().map_or((&fp, None), |n| (n, Some(&fp)));
+            let evaluation = score::evaluate(network, against, &self.tokens, self.window, &mut |_, _| !cancel.is_cancelled())?;
+            let record = EvaluationRecord::from(evaluation);
+            events(Event::Eval { subject: subject.into(), evaluation: record.clone() });
+            records.insert(subject.to_owned(), record);
+        }
+        Ok(records)
+    }
+}
+
+/// What made the model, as strings for the file's metadata.
+fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &BTreeMap<String, EvaluationRecord>) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::from([
+        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("source".to_owned(), model.name.clone()),
+        ("recipe".to_owned(), serde_json::to_string(recipe).unwrap_or_default()),
+    ]);
+    if let Some(config) = &recipe.training {
+        out.insert("seed".to_owned(), config.seed.to_string());
+    }
+    if let Some(data) = data {
+        out.insert("data".to_owned(), format!("blake3:{data}"));
+    }
+    if !evaluations.is_empty() {
+        out.insert("metrics".to_owned(), serde_json::to_string(evaluations).unwrap_or_default());
+    }
+    out
+}
+
+/// What llama.cpp must be told: the cache type is a flag of the client, not in the file.
+fn client_flags(recipe: &Recipe) -> Vec<String> {
+    match (recipe.target, recipe.cache) {
+        (TargetId::Halfstep, _) => vec![],
+        (_, CacheQuantizer::Q8_0) => vec!["--cache-type-k q8_0".into(), "--cache-type-v q8_0".into()],
+        (_, CacheQuantizer::F32) => vec!["--cache-type-k f32".into(), "--cache-type-v f32".into()],
+        _ => vec![],
+    }
 }
 
 /// Perplexity, and KL and top-1 agreement against another model. `progress(done, total)` in tokens.
 pub fn evaluate(
-    _model: &Model,
-    _against: Option<&Model>,
-    _config: &EvaluateConfig,
-    _progress: &mut dyn FnMut(usize, usize),
-    _cancel: &Cancel,
+    model: &Model,
+    against: Option<&Model>,
+    config: &EvaluateConfig,
+    progress: &mut dyn FnMut(usize, usize),
+    cancel: &Cancel,
 ) -> Result<EvaluationRecord> {
-    todo!()
+    let pool = Pool::new(config.threads);
+    let text = Text::read(config.data.as_deref(), config.text.as_deref(), 0)?;
+    let text = text.ok_or_else(|| Error::config("data", "give a text file to measure on"))?;
+    let mut tokens = text.tokens(model, 2)?;
+    if config.tokens > 0 {
+        tokens.truncate(config.tokens);
+    }
+    if let Some(other) = against.filter(|other| other.architecture.vocab_size != model.architecture.vocab_size) {
+        let reason = format!("its vocabulary of {} tokens is not the model's of {}", other.architecture.vocab_size, model.architecture.vocab_size);
+        return Err(Error::config("against", reason));
+    }
+    let arithmetic = match config.arithmetic {
+        ArithmeticConfig::Auto => Arithmetic::Auto,
+        ArithmeticConfig::Float => Arithmetic::Float,
+        ArithmeticConfig::Integer => Arithmetic::Integer,
+    };
+    let network = Network::new(model, arithmetic, pool.clone())?;
+    let against = against.map(|m| Network::new(m, Arithmetic::Auto, pool.clone())).transpose()?;
+    let mut report = |done, total| {
+        progress(done, total);
+        !cancel.is_cancelled()
+    };
+    Ok(score::evaluate(&network, against.as_ref(), &tokens, config.window, &mut report)?.into())
 }
 
 /// Generates; `on_text` gets each new piece of text as soon as whole characters are there.
-pub fn generate(_model: &Model, _config: &GenerationConfig, _on_text: &mut dyn FnMut(&str), _cancel: &Cancel) -> Result<Generation> {
-    todo!()
+pub fn generate(model: &Model, config: &GenerationConfig, on_text: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Generation> {
+    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+    let prompt = prompt_tokens(model, config)?;
+    let network = Network::new(model, Arithmetic::Auto, Pool::new(config.threads))?;
+    let sample = SampleConfig { temperature: config.temperature, top_k: config.top_k, top_p: config.top_p, seed: config.seed };
+    let runtime = GenerateConfig { max_tokens: config.max_tokens, sample, stop: tokenizer.vocabulary.eos.into_iter().collect() };
+    let (mut stream, mut text) = (tokenizer.stream(), String::new());
+    let start = Clock::start();
+    let tokens = halfstep_runtime::generate(&network, &prompt, &runtime, &mut |token| {
+        let piece = stream.push(token);
+        if !piece.is_empty() {
+            text.push_str(&piece);
+            on_text(&piece);
+        }
+        !cancel.is_cancelled()
+    })?;
+    let rest = stream.finish();
+    if !rest.is_empty() {
+        text.push_str(&rest);
+        on_text(&rest);
+    }
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled { resume: None });
+    }
+    let tokens_per_second = tokens.len() as f64 / start.seconds().max(1e-9);
+    Ok(Generation { text, tokens, prompt_tokens: prompt.len(), tokens_per_second })
+}
+
+fn prompt_tokens(model: &Model, config: &GenerationConfig) -> Result<Vec<u32>> {
+    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+    let tokens = match (&config.prompt, &config.messages) {
+        (Some(prompt), None) => tokenizer.encode(prompt, true)?,
+        (None, Some(messages)) => {
+            let template = model.chat_template.as_ref().ok_or_else(|| Error::config("messages", "the model has no chat template; use prompt"))?;
+            let token = |id: Option<u32>| id.and_then(|id| tokenizer.vocabulary.tokens.get(id as usize).cloned()).unwrap_or_default();
+            let (bos, eos) = (token(tokenizer.vocabulary.bos), token(tokenizer.vocabulary.eos));
+            tokenizer.encode(&halfstep_formats::template::render(template, messages, true, &bos, &eos)?, true)?
+        }
+        _ => return Err(Error::config("prompt", "give either prompt or messages")),
+    };
+    if tokens.is_empty() {
+        return Err(Error::config("prompt", "there is nothing to continue: the prompt has no tokens"));
+    }
+    Ok(tokens)
 }
 
 /// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for a float model). A quantized model passes the parity gate on the
 /// re-opened file, or no file is kept.
-pub fn save(_model: &Model, _path: &str) -> Result<SaveReport> {
-    todo!()
+pub fn save(model: &Model, path: &str) -> Result<SaveReport> {
+    crate::export::save(model, Path::new(path), &Pool::new(0))
 }
 
-pub fn inspect(_model: &Model) -> Inspection {
-    todo!()
+pub fn inspect(model: &Model) -> Inspection {
+    let a = &model.architecture;
+    let mut tensor_types = BTreeMap::new();
+    let mut bytes = 0;
+    for tensor in model.tensors.values() {
+        *tensor_types.entry(rtn::type_name(tensor)).or_insert(0) += 1;
+        bytes += rtn::stored_bytes(tensor);
+    }
+    Inspection {
+        name: model.name.clone(),
+        parameters: a.parameters(),
+        file_bytes: model.file_bytes,
+        bits_per_weight: 8.0 * bytes as f64 / a.parameters().max(1) as f64,
+        vocab_size: a.vocab_size,
+        hidden_size: a.hidden_size,
+        intermediate_size: a.intermediate_size,
+        layers: a.layers,
+        heads: a.heads,
+        kv_heads: a.kv_heads,
+        head_dim: a.head_dim,
+        max_positions: a.max_positions,
+        tied_head: a.tied_head,
+        tokenizer: model.tokenizer.as_ref().map(|t| t.vocabulary.pre.clone()),
+        has_chat_template: model.chat_template.is_some(),
+        target: model.quantization.as_ref().map(|q| q.target.clone()),
+        tensor_types,
+        provenance: model.provenance.clone(),
+    }
+}
+
+/// Seconds since a moment; 0 where the platform has no clock.
+struct Clock {
+    #[cfg(not(target_family = "wasm"))]
+    start: std::time::Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            #[cfg(not(target_family = "wasm"))]
+            start: std::time::Instant::now(),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        #[cfg(not(target_family = "wasm"))]
+        return self.start.elapsed().as_secs_f64();
+        #[cfg(target_family = "wasm")]
+        0.0
+    }
 }

@@ -61,6 +61,16 @@ pub fn load(topic: &str) -> Option<Golden> {
     Some(Golden { json, bytes: std::fs::read(tensors).expect("readable tensors") })
 }
 
+/// A tensor file that has no JSON beside it (`tiny_llama`'s weights).
+pub fn load_tensors(topic: &str) -> Option<Golden> {
+    let tensors = folder().join(format!("{topic}.safetensors"));
+    if !tensors.exists() {
+        println!("skipped: {topic}: not in {}", folder().display());
+        return None;
+    }
+    Some(Golden { json: Value::Null, bytes: std::fs::read(tensors).expect("readable tensors") })
+}
+
 impl Golden {
     pub fn names(&self) -> Vec<String> {
         let file = SafeTensors::deserialize(&self.bytes).expect("valid safetensors");

@@ -3,8 +3,7 @@
 //! (arXiv 1902.08153). We start the steps from the convex surrogate per channel and from the better of ggml's rule and error search in groups.
 
 use crate::error::Result;
-use crate::recipe::GradientScale;
-use crate::recipe::{Recipe, StartRule, TrainConfig};
+use crate::recipe::{GradientScale, Recipe, StartRule, TrainConfig, WeightSite};
 use crate::targets::{Request, TargetId};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use serde::{Deserialize, Serialize};
@@ -60,11 +59,12 @@ impl SilqConfig {
         self.train.validate()?;
         let start = self.start.unwrap_or(if sites.per_channel() { StartRule::Convex } else { StartRule::Best });
         let mut recipe = sites.recipe("silq", self.target, start, Some(self.train.clone()));
-        recipe.weights.learn_steps = self.learn_steps.unwrap_or(true);
-        recipe.weights.gradient_scale = self.gradient_scale;
-        if self.edge == Some(EdgeRuleConfig::Outside) {
-            recipe.weights.edge = EdgeRule::Outside;
-        }
+        recipe.weights = recipe.weights.map(|weights| WeightSite {
+            learn_steps: self.learn_steps.unwrap_or(true),
+            gradient_scale: self.gradient_scale,
+            edge: if self.edge == Some(EdgeRuleConfig::Outside) { EdgeRule::Outside } else { EdgeRule::Inside },
+            ..weights
+        });
         Ok(recipe)
     }
 }

@@ -54,7 +54,7 @@ impl Sites {
         Recipe {
             id: id.into(),
             target,
-            weights: WeightSite { quantizer: self.weights, start, learn_steps: false, edge: EdgeRule::Inside, gradient_scale: GradientScale::Layer },
+            weights: Some(WeightSite { quantizer: self.weights, start, learn_steps: false, edge: EdgeRule::Inside, gradient_scale: GradientScale::Layer }),
             embedding: self.embedding,
             head: self.head,
             activation: self.activation,

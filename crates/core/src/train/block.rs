@@ -1,0 +1,137 @@
+//! One transformer block as ops on a tape: the architecture's data read by the trainer.
+
+use super::tape::Tape;
+use super::weights::BlockWeights;
+use crate::ops::attention::Attention;
+use crate::ops::fake_quant::{Dynamic, DynamicQuant, StaticQuant};
+use crate::ops::linear::{Linear, ResidualLinear};
+use crate::ops::rms_norm::RmsNorm;
+use crate::ops::rope::Rope;
+use crate::ops::swiglu::SwiGlu;
+use crate::ops::{Number, Sink, with_values};
+use candle_core::{Result, Tensor};
+use halfstep_formats::Architecture;
+use halfstep_formats::architecture::{ActivationSite, Linear as Name};
+use halfstep_kernels::ops::attention::AttentionShape;
+use halfstep_kernels::ops::rope::RopeTable;
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Pool};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// What all blocks of a forward share.
+#[derive(Clone)]
+pub struct Context {
+    pub architecture: Arc<Architecture>,
+    pub pool: Pool,
+    pub rope: Arc<RopeTable>,
+    pub batch: usize,
+    pub tokens: usize,
+    pub activation: ActivationQuantizer,
+    pub cache: CacheQuantizer,
+    pub edge: EdgeRule,
+}
+
+/// The learned step of a static site and where its gradient goes.
+#[derive(Clone)]
+pub struct StaticStep<T> {
+    pub step: T,
+    pub sink: Option<Sink<T>>,
+}
+
+/// Sinks and static steps of one block; empty for the teacher.
+pub struct BlockSinks<T> {
+    pub attn_norm: Option<Sink<T>>,
+    pub ffn_norm: Option<Sink<T>>,
+    pub linears: [Option<Sink<T>>; 7],
+    /// In the order of [`ActivationSite::ALL`].
+    pub steps: [Option<StaticStep<T>>; 6],
+}
+
+impl<T> BlockSinks<T> {
+    pub fn none() -> Self {
+        Self { attn_norm: None, ffn_norm: None, linears: [const { None }; 7], steps: [const { None }; 6] }
+    }
+}
+
+/// Sees the values at every activation and cache site before they are quantized; for calibration.
+pub type Observer<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
+
+/// One block being run.
+pub struct Block<'a, T> {
+    pub context: &'a Context,
+    pub weights: &'a BlockWeights<T>,
+    pub sinks: &'a BlockSinks<T>,
+    pub observer: Option<Observer<'a, T>>,
+}
+
+impl<T: Number> Block<'_, T> {
+    /// x `[M, D]` -> `[M, D]`, M = batch x tokens.
+    pub fn forward(&mut self, tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
+        let a = &self.context.architecture.clone();
+        let normed = tape.apply1(x, self.norm(&self.weights.attn_norm, &self.sinks.attn_norm))?; // [M, D]
+        let normed = self.quantized(tape, ActivationSite::AttnIn, normed)?;
+        let q = tape.apply1(&normed, self.linear(Name::Q))?; // [M, H D']
+        let k = tape.apply1(&normed, self.linear(Name::K))?; // [M, K D']
+        let v = tape.apply1(&normed, self.linear(Name::V))?;
+        let q = tape.apply1(&q, self.rope(a.heads))?;
+        let k = tape.apply1(&k, self.rope(a.kv_heads))?;
+        let k = self.quantized(tape, ActivationSite::KCache, k)?;
+        let v = self.quantized(tape, ActivationSite::VCache, v)?;
+        let attended = tape.apply3(&q, &k, &v, Attention::<T>::new(self.context.pool.clone(), self.attention_shape()))?;
+        let attended = self.quantized(tape, ActivationSite::OIn, attended)?;
+        let x = tape.apply2(&attended, x, ResidualLinear(self.linear(Name::O)))?;
+        let normed = tape.apply1(&x, self.norm(&self.weights.ffn_norm, &self.sinks.ffn_norm))?;
+        let normed = self.quantized(tape, ActivationSite::FfnIn, normed)?;
+        let gate = tape.apply1(&normed, self.linear(Name::Gate))?; // [M, F]
+        let up = tape.apply1(&normed, self.linear(Name::Up))?;
+        let hidden = tape.apply2(&gate, &up, SwiGlu::<T> { pool: self.context.pool.clone(), number: PhantomData })?;
+        let hidden = self.quantized(tape, ActivationSite::DownIn, hidden)?;
+        tape.apply2(&hidden, &x, ResidualLinear(self.linear(Name::Down)))
+    }
+
+    /// The value as the target's runtime would see it at `site`.
+    fn quantized(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor) -> Result<Tensor> {
+        if let Some(observer) = &mut self.observer {
+            with_values(&x, |values: &[T]| observer(site, values))?;
+        }
+        let pool = self.context.pool.clone();
+        let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
+        let (dynamic, bits) = match (is_cache, self.context.activation, self.context.cache) {
+            (false, ActivationQuantizer::None, _) | (true, _, CacheQuantizer::F32) => return Ok(x),
+            (false, ActivationQuantizer::Static { bits }, _) | (true, _, CacheQuantizer::Static { bits }) => (None, bits),
+            (false, quantizer, _) => (Some(Dynamic::Activation(quantizer)), 0),
+            (true, _, quantizer) => {
+                let a = &self.context.architecture;
+                (Some(Dynamic::Cache { quantizer, kv_heads: a.kv_heads, head_dim: a.head_dim }), 0)
+            }
+        };
+        if let Some(quantizer) = dynamic {
+            return tape.apply1(&x, DynamicQuant::<T> { pool, quantizer, number: PhantomData });
+        }
+        let place = ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default();
+        let Some(StaticStep { step, sink }) = self.sinks.steps[place].clone() else {
+            return Err(candle_core::Error::Msg(format!("static site {} has no step", site.name())));
+        };
+        tape.apply1(&x, StaticQuant { pool, grid: IntGrid::symmetric(bits), step, edge: self.context.edge, sink })
+    }
+
+    fn linear(&self, name: Name) -> Linear<T> {
+        let place = Name::ALL.iter().position(|l| *l == name).unwrap_or_default();
+        let out = self.context.architecture.linear_shape(name)[0];
+        Linear { pool: self.context.pool.clone(), weight: self.weights.linears[place].clone(), out, sink: self.sinks.linears[place].clone() }
+    }
+
+    fn norm(&self, weight: &Arc<Vec<T>>, sink: &Option<Sink<T>>) -> RmsNorm<T> {
+        RmsNorm { pool: self.context.pool.clone(), weight: weight.clone(), eps: self.context.architecture.norm_eps, sink: sink.clone() }
+    }
+
+    fn rope(&self, heads: usize) -> Rope<T> {
+        Rope { pool: self.context.pool.clone(), table: self.context.rope.clone(), heads, period: self.context.tokens, number: PhantomData }
+    }
+
+    fn attention_shape(&self) -> AttentionShape {
+        let (a, t) = (&self.context.architecture, self.context.tokens);
+        AttentionShape { batch: self.context.batch, queries: t, keys: t, heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim }
+    }
+}

@@ -1,0 +1,193 @@
+//! State on disk: everything that decides the next step, hashed, written so that a kill at any moment leaves the last good checkpoint.
+//!
+//! A checkpoint is a folder `step-<n>` with `state.safetensors` (value, m and v of every parameter, f32) and `manifest.json` (size and BLAKE3 of the
+//! state, step, identity of the run). The folder is written under another name, synced and renamed; the verified manifest is the truth.
+
+use super::trainer::Trainer;
+use crate::{Error, Result};
+use halfstep_formats::safetensors::{self, Dtype, Entry};
+use halfstep_formats::write::atomic;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const FORMAT: u32 = 1;
+const STATE: &str = "state.safetensors";
+const MANIFEST: &str = "manifest.json";
+/// Good checkpoints that are kept.
+const KEEP: usize = 2;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    version: String,
+    step: u64,
+    /// Hash of recipe, data and model: a run resumes only itself.
+    run: String,
+    bytes: u64,
+    blake3: String,
+}
+
+fn fault(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Checkpoint { path: path.display().to_string(), reason: reason.into() }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    move |source| Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source })
+}
+
+/// Saves the trainer's state under `folder` and returns the checkpoint's path.
+pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).map_err(io(folder))?;
+    let target = folder.join(format!("step-{:08}", trainer.step));
+    if target.join(MANIFEST).exists() && verify(&target, run).is_ok() {
+        return Ok(target);
+    }
+    let partial = folder.join(format!(".step-{:08}.partial", trainer.step));
+    for old in [&partial, &target] {
+        if old.exists() {
+            std::fs::remove_dir_all(old).map_err(io(old))?;
+        }
+    }
+    std::fs::create_dir(&partial).map_err(io(&partial))?;
+    let mut entries = vec![];
+    for p in &trainer.parameters.list {
+        for (kind, values) in [("value", &p.value), ("m", &p.m), ("v", &p.v)] {
+            let data = Cow::Borrowed(bytemuck::cast_slice(values.as_slice()));
+            entries.push(Entry { name: format!("{kind}/{}", p.name), dtype: Dtype::F32, shape: vec![values.len()], data });
+        }
+    }
+    let mut hash = Hashing { hasher: blake3::Hasher::new(), bytes: 0 };
+    atomic(&partial.join(STATE), |out| {
+        let mut out = Tee { out, hash: &mut hash };
+        safetensors::write(entries, &BTreeMap::new(), &mut out)
+    })?;
+    let manifest = Manifest {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").into(),
+        step: trainer.step,
+        run: run.into(),
+        bytes: hash.bytes,
+        blake3: hash.hasher.finalize().to_hex().to_string(),
+    };
+    let text = serde_json::to_string_pretty(&manifest).map_err(|e| fault(&target, e.to_string()))?;
+    atomic(&partial.join(MANIFEST), |out| out.write_all(text.as_bytes()))?;
+    std::fs::rename(&partial, &target).map_err(io(&target))?;
+    if let Ok(parent) = std::fs::File::open(folder) {
+        parent.sync_all().map_err(io(folder))?;
+    }
+    prune(folder)?;
+    Ok(target)
+}
+
+/// Loads the newest good checkpoint of this run into the trainer. None if the folder holds none; damaged ones are passed over with a reason each.
+pub fn resume(trainer: &mut Trainer<f32>, folder: &Path, run: &str) -> Result<(Option<PathBuf>, Vec<String>)> {
+    let mut reasons = vec![];
+    for path in checkpoints(folder)?.into_iter().rev() {
+        match verify(&path, run).and_then(|manifest| read(trainer, &path, &manifest)) {
+            Ok(()) => return Ok((Some(path), reasons)),
+            Err(e @ Error::Checkpoint { .. }) if e.to_string().contains(OTHER_RUN) => return Err(e),
+            Err(e) => reasons.push(e.to_string()),
+        }
+    }
+    Ok((None, reasons))
+}
+
+const OTHER_RUN: &str = "belongs to another run";
+
+/// Folders `step-<n>` in order of n.
+fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(vec![]);
+    }
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        let step = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse::<u64>().ok());
+        if let Some(step) = step {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+fn verify(path: &Path, run: &str) -> Result<Manifest> {
+    let file = path.join(MANIFEST);
+    let text = std::fs::read(&file).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
+    if manifest.format != FORMAT {
+        return Err(fault(path, format!("format {} is not {FORMAT}", manifest.format)));
+    }
+    if manifest.run != run {
+        return Err(fault(path, format!("it {OTHER_RUN}: recipe, data or model differ; use another run folder")));
+    }
+    Ok(manifest)
+}
+
+fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<()> {
+    let file = path.join(STATE);
+    let size = std::fs::metadata(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?.len();
+    if size != manifest.bytes {
+        return Err(fault(path, format!("{STATE} has {size} bytes, not {}", manifest.bytes)));
+    }
+    let bytes = std::fs::read(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
+    if blake3::hash(&bytes).to_hex().to_string() != manifest.blake3 {
+        return Err(fault(path, format!("{STATE} is damaged: its hash differs")));
+    }
+    let header = safetensors::read(&file.display().to_string(), &bytes)?;
+    let tensors = header.by_name();
+    let find = |kind: &str, name: &str, len: usize| -> Result<&[u8]> {
+        let info = tensors.get(format!("{kind}/{name}").as_str()).filter(|i| i.dtype == Dtype::F32 && i.elements() == len);
+        let info = info.ok_or_else(|| fault(path, format!("{kind} of {name} is missing")))?;
+        Ok(&bytes[info.begin as usize..info.end as usize])
+    };
+    // All are found before any is copied, so that a bad checkpoint changes nothing.
+    for p in &trainer.parameters.list {
+        for kind in ["value", "m", "v"] {
+            find(kind, &p.name, p.value.len())?;
+        }
+    }
+    for p in &mut trainer.parameters.list {
+        let name = p.name.clone();
+        for (kind, values) in [("value", &mut p.value), ("m", &mut p.m), ("v", &mut p.v)] {
+            let data = find(kind, &name, values.len())?;
+            values.iter_mut().zip(data.as_chunks::<4>().0).for_each(|(v, b)| *v = f32::from_le_bytes(*b));
+        }
+    }
+    trainer.step = manifest.step;
+    Ok(())
+}
+
+/// Removes all but the newest checkpoints.
+fn prune(folder: &Path) -> Result<()> {
+    let all = checkpoints(folder)?;
+    for old in &all[..all.len().saturating_sub(KEEP)] {
+        std::fs::remove_dir_all(old).map_err(io(old))?;
+    }
+    Ok(())
+}
+
+struct Hashing {
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+struct Tee<'a> {
+    out: &'a mut dyn std::io::Write,
+    hash: &'a mut Hashing,
+}
+
+impl std::io::Write for Tee<'_> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(data)?;
+        self.hash.hasher.update(&data[..written]);
+        self.hash.bytes += written as u64;
+        Ok(written)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,220 @@
+//! One optimizer step, in the order one would explain it.
+
+use super::block::{Block, BlockSinks, Context, StaticStep};
+use super::loss::{LossHead, Normalizers, next_tokens};
+use super::tape::Tape;
+use super::trainer::Trainer;
+use super::weights::{Weights, guard_steps};
+use crate::ops::{Number, tensor, with_values};
+use crate::recipe::Recompute;
+use crate::session::Cancel;
+use crate::{Error, Result};
+use candle_core::Tensor;
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
+use halfstep_kernels::Real;
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Before the update.
+    pub loss: f64,
+    /// Before clipping.
+    pub gradient_norm: f64,
+    pub learning_rate: f64,
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(e: candle_core::Error) -> Self {
+        Error::Internal { reason: e.to_string() }
+    }
+}
+
+impl<T: Number> Trainer<T> {
+    /// Trains on `batch` `[B, tokens]`. On any error nothing was updated.
+    pub fn step(&mut self, batch: &[u32], tokens: usize, cancel: &Cancel) -> Result<StepReport> {
+        let loss = self.gradients(batch, tokens, cancel)?;
+        let gradient_norm = self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
+        let learning_rate = self.optimizer.schedule.rate(self.step);
+        let signs = self.step_signs();
+        self.optimizer.update(&self.pool, &mut self.parameters, self.step, gradient_norm);
+        guard_steps(&mut self.parameters, &self.matrices, &signs);
+        self.step += 1;
+        Ok(StepReport { loss, gradient_norm, learning_rate })
+    }
+
+    /// Loss of a batch, with dL/d(parameter) left in every sink.
+    pub fn gradients(&mut self, batch: &[u32], tokens: usize, cancel: &Cancel) -> Result<f64> {
+        self.parameters.list.iter().for_each(|p| p.sink.clear());
+        let weights = self.student_weights()?;
+        let sinks = self.block_sinks()?;
+        let sequences = batch.len() / tokens;
+        let normalizers = Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
+        let mut loss = 0.0;
+        for micro in batch.chunks(self.micro_batch.unwrap_or(sequences) * tokens) {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled { resume: None });
+            }
+            loss += self.accumulate(&weights, &sinks, micro, tokens, normalizers)?;
+        }
+        if !loss.is_finite() {
+            return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
+        }
+        self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
+        Ok(loss)
+    }
+
+    /// Forward and backward of one micro-batch: gradients of the weights as used are added to the sinks. Returns its share of the loss.
+    fn accumulate(&self, weights: &Weights<T>, sinks: &[BlockSinks<T>], micro: &[u32], tokens: usize, normalizers: Normalizers) -> Result<f64> {
+        let teacher_hidden = if self.objective.kl_weight > 0.0 { Some(self.teacher_forward(micro, tokens)?) } else { None };
+        let context = self.context(micro.len() / tokens, tokens);
+        let keep = self.keeps_graph(micro.len());
+        let mut x = self.embed(&weights.embedding, micro)?;
+        let mut passed = Vec::with_capacity(weights.blocks.len());
+        for (block, sinks) in weights.blocks.iter().zip(sinks) {
+            let mut tape = if keep { Tape::on() } else { Tape::off() };
+            let y = Block { context: &context, weights: block, sinks, observer: None }.forward(&mut tape, &x)?;
+            passed.push((x, tape));
+            x = y;
+        }
+        let (loss, dx) = self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
+        let (mut y, mut dy) = (x, tensor(dx, &[micro.len(), self.architecture.hidden_size])?);
+        for ((x, mut tape), (block, sinks)) in passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev() {
+            if !keep {
+                tape = Tape::on();
+                y = Block { context: &context, weights: block, sinks, observer: None }.forward(&mut tape, &x)?;
+            }
+            dy = tape.backward::<T>(&self.pool, &x, &y, dy)?;
+            y = x;
+        }
+        self.embed_backward(&dy, micro)?;
+        Ok(loss)
+    }
+
+    fn loss(
+        &self,
+        weights: &Weights<T>,
+        x: &Tensor,
+        teacher_hidden: Option<&Tensor>,
+        micro: &[u32],
+        tokens: usize,
+        normalizers: Normalizers,
+    ) -> Result<(f64, Vec<T>)> {
+        let a = &self.architecture;
+        let head = LossHead {
+            pool: &self.pool,
+            norm_eps: a.norm_eps,
+            vocab: a.vocab_size,
+            hidden: a.hidden_size,
+            activation: self.head_activation,
+            objective: self.objective,
+            bytes: self.loss_bytes,
+            weights,
+            teacher: Some(&self.teacher),
+            norm_sink: Some(&self.parameters.get(FINAL_NORM)?.sink),
+            head_sink: Some(&self.parameters.get(if a.tied_head { EMBEDDING } else { HEAD })?.sink),
+        };
+        let targets = next_tokens(micro, tokens);
+        let run = |x: &[T], hidden: Option<&[T]>| head.backward(x, hidden, &targets, normalizers);
+        Ok(match teacher_hidden {
+            Some(hidden) => with_values(x, |x: &[T]| with_values(hidden, |hidden: &[T]| run(x, Some(hidden))))??,
+            None => with_values(x, |x: &[T]| run(x, None))?,
+        })
+    }
+
+    /// The teacher's last block output `[M, D]`, without quantizers or a graph.
+    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor> {
+        let context = Context { activation: Default::default(), cache: halfstep_kernels::CacheQuantizer::F32, ..self.context(micro.len() / tokens, tokens) };
+        let mut x = self.embed(&self.teacher.embedding, micro)?;
+        let sinks = BlockSinks::none();
+        for block in &self.teacher.blocks {
+            x = Block { context: &context, weights: block, sinks: &sinks, observer: None }.forward(&mut Tape::off(), &x)?;
+        }
+        Ok(x)
+    }
+
+    pub(super) fn context(&self, batch: usize, tokens: usize) -> Context {
+        Context {
+            architecture: self.architecture.clone(),
+            pool: self.pool.clone(),
+            rope: self.rope.clone(),
+            batch,
+            tokens,
+            activation: self.activation,
+            cache: self.cache,
+            edge: self.edge,
+        }
+    }
+
+    /// Rows of the embedding, `[M, D]`.
+    pub(super) fn embed(&self, embedding: &[T], tokens: &[u32]) -> Result<Tensor> {
+        let d = self.architecture.hidden_size;
+        let mut x = Vec::with_capacity(tokens.len() * d);
+        for &token in tokens {
+            let row = embedding.get(token as usize * d..(token as usize + 1) * d);
+            x.extend_from_slice(row.ok_or_else(|| Error::Data { data: "tokens".into(), reason: format!("id {token} is outside the vocabulary") })?);
+        }
+        Ok(tensor(x, &[tokens.len(), d])?)
+    }
+
+    /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one sink.
+    fn embed_backward(&self, dx: &Tensor, tokens: &[u32]) -> Result<()> {
+        let d = self.architecture.hidden_size;
+        let sink = &self.parameters.get(EMBEDDING)?.sink;
+        with_values(dx, |dx: &[T]| {
+            sink.add(|gradient, accumulate| {
+                if !accumulate {
+                    gradient.fill(<T as Real>::ZERO);
+                }
+                for (row, &token) in dx.chunks(d).zip(tokens) {
+                    let at = token as usize * d;
+                    gradient[at..at + d].iter_mut().zip(row).for_each(|(g, &r)| *g += r);
+                }
+            });
+        })?;
+        Ok(())
+    }
+
+    /// The weights of this step: every matrix quantized once.
+    pub fn student_weights(&self) -> Result<Weights<T>> {
+        Weights::collect(&self.architecture, |name| {
+            let place = self.parameters.place(name)?;
+            Ok(match self.matrices.iter().find(|m| m.place == place) {
+                Some(matrix) => matrix.forward(&self.parameters, &self.pool),
+                None => self.parameters.list[place].value.clone(),
+            })
+        })
+    }
+
+    fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
+        let sink = |name: &str| self.parameters.get(name).map(|p| p.sink.clone());
+        let mut all = Vec::with_capacity(self.architecture.layers);
+        for layer in 0..self.architecture.layers {
+            let mut sinks = BlockSinks { attn_norm: Some(sink(&attn_norm(layer))?), ffn_norm: Some(sink(&ffn_norm(layer))?), ..BlockSinks::none() };
+            for (place, linear) in Linear::ALL.iter().enumerate() {
+                sinks.linears[place] = Some(sink(&linear.weight_name(layer))?);
+            }
+            for (place, site) in ActivationSite::ALL.iter().enumerate() {
+                if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
+                    sinks.steps[place] = Some(StaticStep { step: p.value[0], sink: Some(p.sink.clone()) });
+                }
+            }
+            all.push(sinks);
+        }
+        Ok(all)
+    }
+
+    /// Whether the forward's tensors of all blocks are kept for the backward.
+    fn keeps_graph(&self, rows: usize) -> bool {
+        match self.recompute {
+            Recompute::Never => true,
+            Recompute::Always => false,
+            Recompute::Auto => {
+                let a = &self.architecture;
+                let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+                let per_token = 6 * a.hidden_size + 4 * q + 5 * kv + 4 * a.intermediate_size;
+                let bytes = rows * per_token * a.layers * size_of::<T>();
+                (bytes as u64) < super::memory::available_bytes() / 2
+            }
+        }
+    }
+}

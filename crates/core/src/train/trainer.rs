@@ -1,0 +1,129 @@
+//! The trainer as built from a model and a recipe: everything that decides the next step.
+
+use super::calibrate::static_steps;
+use super::loss::Objective;
+use super::optimizer::Optimizer;
+use super::parameter::{Group, Parameters};
+use super::weights::{Matrix, Steps, WeightPart, Weights};
+use crate::ops::Number;
+use crate::recipe::{Recipe, Recompute, TrainConfig};
+use crate::rtn::quantization;
+use crate::{Error, Result};
+use halfstep_formats::architecture::{ActivationSite, Role};
+use halfstep_formats::{Architecture, Model, Tensor, TensorData};
+use halfstep_kernels::ops::rope::RopeTable;
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub struct Trainer<T> {
+    pub architecture: Arc<Architecture>,
+    pub pool: Pool,
+    pub rope: Arc<RopeTable>,
+    pub parameters: Parameters<T>,
+    pub matrices: Vec<Matrix>,
+    /// The unquantized model, frozen.
+    pub teacher: Weights<T>,
+    pub activation: ActivationQuantizer,
+    pub head_activation: ActivationQuantizer,
+    pub cache: CacheQuantizer,
+    pub edge: EdgeRule,
+    pub optimizer: Optimizer,
+    pub objective: Objective,
+    pub recompute: Recompute,
+    pub loss_bytes: usize,
+    /// Sequences per forward; None is all.
+    pub micro_batch: Option<usize>,
+    /// Steps done.
+    pub step: u64,
+}
+
+impl<T: Number> Trainer<T> {
+    /// Student = teacher with the recipe's quantizers at their first steps. `calibration` `[B, window]` tokens serve static sites.
+    pub fn new(model: &Model, recipe: &Recipe, config: &TrainConfig, steps: u64, calibration: &[u32], pool: Pool) -> Result<Self> {
+        let architecture = Arc::new(model.architecture.clone());
+        let mut parameters = Parameters::new();
+        let mut matrices = vec![];
+        for spec in architecture.tensors() {
+            let values = tensor_values(model, &spec.name, &pool)?;
+            match spec.role {
+                Role::Norm => {
+                    parameters.add(&spec.name, Group::Norms, values.into_iter().map(<T as Real>::from_f32).collect());
+                }
+                _ => matrices.push(Matrix::new(&mut parameters, &pool, &spec, values, recipe)),
+            }
+        }
+        let teacher = Weights::collect(&architecture, |name| Ok(tensor_values(model, name, &pool)?.into_iter().map(<T as Real>::from_f32).collect()))?;
+        let mut trainer = Self {
+            rope: Arc::new(crate::rope_table(&architecture)),
+            architecture,
+            pool,
+            parameters,
+            matrices,
+            teacher,
+            activation: recipe.activation,
+            head_activation: recipe.head_activation,
+            cache: recipe.cache,
+            edge: recipe.weights.map_or(EdgeRule::Inside, |w| w.edge),
+            optimizer: Optimizer::new(config, steps),
+            objective: Objective { kl_weight: config.kl_weight, ce_weight: config.ce_weight, temperature: config.temperature },
+            recompute: config.recompute,
+            loss_bytes: config.loss_bytes,
+            micro_batch: config.micro_batch,
+            step: 0,
+        };
+        for (name, step) in static_steps(&trainer, calibration, config.window)? {
+            trainer.parameters.add(&name, Group::ActivationSteps, vec![<T as Real>::from_f32(step)]);
+        }
+        Ok(trainer)
+    }
+
+    /// For every matrix, which of its learned steps are negative (a step's sign is fixed at the start).
+    pub(super) fn step_signs(&self) -> Vec<Vec<bool>> {
+        let negative = |place: usize| self.parameters.list[place].value.iter().map(|s| *s < <T as Real>::ZERO).collect();
+        self.matrices
+            .iter()
+            .map(|m| match &m.part {
+                WeightPart::Stepped { steps: Steps::Learned { place }, .. } => negative(*place),
+                _ => vec![],
+            })
+            .collect()
+    }
+
+    /// The trained model: codes and scales exactly as the last forward would use them, nothing searched again.
+    pub fn packed(&self, source: &Model, recipe: &Recipe) -> Result<Model> {
+        let mut tensors = BTreeMap::new();
+        for spec in self.architecture.tensors() {
+            let place = self.parameters.place(&spec.name)?;
+            let packed = self.matrices.iter().find(|m| m.place == place).and_then(|m| m.pack(&self.parameters, &self.pool));
+            let data = match packed {
+                Some(packed) => TensorData::Packed(packed),
+                None => TensorData::F32(self.parameters.list[place].value.iter().map(|&v| Real::to_f32(v)).collect()),
+            };
+            tensors.insert(spec.name, Tensor { shape: spec.shape, data });
+        }
+        let mut static_steps = BTreeMap::new();
+        for layer in 0..self.architecture.layers {
+            for site in ActivationSite::ALL {
+                if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
+                    static_steps.insert(p.name.clone(), Real::to_f32(p.value[0]));
+                }
+            }
+        }
+        Ok(Model {
+            tensors,
+            quantization: recipe.weights.map(|_| quantization(recipe, static_steps)),
+            provenance: BTreeMap::new(),
+            file_bytes: 0,
+            ..source.clone()
+        })
+    }
+}
+
+/// A tensor's values in f32.
+pub fn tensor_values(model: &Model, name: &str, pool: &Pool) -> Result<Vec<f32>> {
+    let tensor = model.tensors.get(name);
+    let tensor = tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: name.into() }))?;
+    Ok(tensor.to_f32(pool))
+}

@@ -1,0 +1,280 @@
+//! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers, distillation and AdamW, in f64 and in f32.
+
+use halfstep::ops::Number;
+use halfstep::recipe::{GradientScale, Recipe, Recompute, StartRule, TrainConfig, WeightSite};
+use halfstep::session::Cancel;
+use halfstep::targets::TargetId;
+use halfstep::train::Trainer;
+use halfstep::train::optimizer::{GroupConfig, Optimizer, Schedule};
+use halfstep::train::parameter::Group;
+use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_golden::{Golden, assert_close, folder, load};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, ScaleCodec, WeightQuantizer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+struct Trace<'a> {
+    golden: &'a Golden,
+    name: &'a str,
+    spec: &'a Value,
+    tokens: usize,
+    sequences: usize,
+    batches: Vec<u32>,
+}
+
+fn number(v: &Value) -> f64 {
+    v.as_f64().expect("a number")
+}
+
+fn numbers(v: &Value) -> Vec<f64> {
+    v.as_array().expect("a list").iter().map(number).collect()
+}
+
+fn model() -> Model {
+    let config = std::fs::read(folder().join("tiny_llama.config.json")).expect("config");
+    let architecture = halfstep_formats::config::parse("tiny_llama.config.json", &config).expect("a Llama");
+    let weights = halfstep_golden::load_tensors("tiny_llama").expect("weights");
+    let tensors = architecture.tensors().into_iter().map(|t| {
+        let data = TensorData::F32(weights.tensor(&t.name).f32());
+        (t.name, Tensor { shape: t.shape, data })
+    });
+    Model {
+        name: "tiny_llama".into(),
+        tensors: tensors.collect(),
+        architecture,
+        tokenizer: None,
+        chat_template: None,
+        quantization: None,
+        provenance: BTreeMap::new(),
+        file_bytes: 0,
+    }
+}
+
+impl Trace<'_> {
+    fn recipe(&self) -> Recipe {
+        let bits = |name: &str| number(&self.spec[name]) as u8;
+        let kind = |name: &str| self.spec[name].as_str().expect("a kind");
+        let quantizer = WeightQuantizer { grid: IntGrid::symmetric(bits("weight_bits").max(2)), partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
+        let site = WeightSite { quantizer, start: StartRule::Convex, learn_steps: true, edge: EdgeRule::Outside, gradient_scale: GradientScale::Layer };
+        let activation = match (kind("activations"), bits("activation_bits")) {
+            ("none", _) | (_, 0) => ActivationQuantizer::None,
+            ("dynamic", bits) => ActivationQuantizer::DynamicToken { bits },
+            (_, bits) => ActivationQuantizer::Static { bits },
+        };
+        let cache = match (kind("cache"), bits("cache_bits")) {
+            ("none", _) | (_, 0) => CacheQuantizer::F32,
+            ("dynamic", bits) => CacheQuantizer::DynamicHead { bits },
+            (_, bits) => CacheQuantizer::Static { bits },
+        };
+        Recipe {
+            id: "golden".into(),
+            target: TargetId::Halfstep,
+            weights: (bits("weight_bits") > 0).then_some(site),
+            embedding: None,
+            head: None,
+            activation,
+            head_activation: ActivationQuantizer::None,
+            cache,
+            training: None,
+        }
+    }
+
+    fn optimizer(&self) -> Optimizer {
+        let t = &self.golden.json["train"];
+        let group =
+            |name: &str| GroupConfig { rate_multiplier: number(&t["groups"][name]["lr_mult"]), weight_decay: number(&t["groups"][name]["weight_decay"]) };
+        let schedule = Schedule {
+            steps: number(&t["steps"]) as u64,
+            warmup: number(&t["warmup"]) as u64,
+            learning_rate: number(&t["learning_rate"]),
+            min_ratio: number(&t["min_ratio"]),
+        };
+        Optimizer {
+            schedule,
+            beta1: number(&t["betas"][0]),
+            beta2: number(&t["betas"][1]),
+            eps: number(&t["eps"]),
+            max_norm: number(&t["max_norm"]),
+            weights: group("weights"),
+            weight_steps: group("weight_steps"),
+            activation_steps: group("activation_steps"),
+            norms: group("norms"),
+        }
+    }
+
+    fn trainer<T: Number>(&self, recompute: Recompute, threads: usize) -> Trainer<T> {
+        let cross_entropy = self.spec["objective"] == "cross_entropy";
+        let config = TrainConfig {
+            kl_weight: if cross_entropy { 0.0 } else { 1.0 },
+            ce_weight: if cross_entropy { 1.0 } else { 0.0 },
+            window: self.tokens,
+            recompute,
+            loss_bytes: 1 << 16, // several chunks
+            ..TrainConfig::default()
+        };
+        let first = &self.batches[..self.sequences * self.tokens];
+        let mut trainer = Trainer::new(&model(), &self.recipe(), &config, 1, first, Pool::new(threads)).expect("a trainer");
+        trainer.optimizer = self.optimizer();
+        for p in &mut trainer.parameters.list {
+            // Static sites start from the golden's own rule (a quantile); the convex rule of the weights must agree with ours.
+            let stored = format!("{}/first_step/{}", self.name, p.name);
+            if p.group == Group::ActivationSteps {
+                p.value = self.golden.tensor(&stored).f64.iter().map(|&v| <T as Real>::from_f64(v)).collect();
+            } else if p.group == Group::WeightSteps {
+                let ours: Vec<f64> = p.value.iter().map(|v| Real::to_f64(*v)).collect();
+                assert_close(&stored, &ours, &self.golden.tensor(&stored).f64, 1e-6);
+                p.value = self.golden.tensor(&stored).f64.iter().map(|&v| <T as Real>::from_f64(v)).collect();
+            }
+        }
+        trainer
+    }
+
+    fn batch(&self, step: usize) -> &[u32] {
+        let n = self.sequences * self.tokens;
+        &self.batches[step * n..(step + 1) * n]
+    }
+
+    fn restart(&self) -> usize {
+        number(&self.golden.json["train"]["restart"]) as usize
+    }
+
+    fn round_state<T: Number>(trainer: &mut Trainer<T>) {
+        for p in &mut trainer.parameters.list {
+            for values in [&mut p.value, &mut p.m, &mut p.v] {
+                values.iter_mut().for_each(|v| *v = <T as Real>::from_f32(Real::to_f32(*v)));
+            }
+        }
+    }
+
+    fn run<T: Number>(&self, trainer: &mut Trainer<T>, each: impl Fn(usize, f64, f64)) -> Vec<f64> {
+        let steps = numbers(&self.spec["loss"]).len();
+        let mut losses = vec![];
+        for step in trainer.step as usize..steps {
+            if step == self.restart() {
+                Self::round_state(trainer);
+            }
+            let report = trainer.step(self.batch(step), self.tokens, &Cancel::default()).expect("a step");
+            each(step, report.loss, report.gradient_norm);
+            losses.push(report.loss);
+        }
+        losses
+    }
+}
+
+fn for_each_trace(test: impl Fn(&Trace)) {
+    let Some(golden) = load("tiny_llama_trace") else { return };
+    let batches = golden.tensor("batches");
+    for (name, spec) in golden.json["traces"].as_object().expect("traces") {
+        println!("trace {name}");
+        let batches_u32 = batches.i64.iter().map(|&t| t as u32).collect();
+        test(&Trace { golden: &golden, name, spec, sequences: batches.shape[1], tokens: batches.shape[2], batches: batches_u32 });
+    }
+}
+
+#[test]
+fn every_trace_replays_in_f64_to_1e_minus_7() {
+    for_each_trace(|trace| {
+        let (loss, norm) = (numbers(&trace.spec["loss"]), numbers(&trace.spec["gradient_norm"]));
+        let mut trainer = trace.trainer::<f64>(Recompute::Never, 2);
+        let close = |what: &str, step: usize, got: f64, want: f64| {
+            assert!((got - want).abs() <= 1e-7 * want.abs(), "{} {what} of step {step}: {got} against {want}", trace.name);
+        };
+        trace.run(&mut trainer, |step, l, n| {
+            close("loss", step, l, loss[step]);
+            close("gradient norm", step, n, norm[step]);
+        });
+        for p in &trainer.parameters.list {
+            let want = &trace.spec["final"][&p.name];
+            let values: Vec<f64> = p.value.iter().map(|&v| Real::to_f64(v)).collect();
+            let squares: f64 = values.iter().map(|v| v * v).sum();
+            assert_close(&format!("{}/{} norm", trace.name, p.name), &[squares.sqrt()], &[number(&want["norm"])], 1e-7);
+            let sum: f64 = values.iter().map(|v| v.abs()).sum();
+            assert_close(&format!("{}/{} sum_abs", trace.name, p.name), &[sum], &[number(&want["sum_abs"])], 1e-7);
+        }
+    });
+}
+
+#[test]
+fn gradients_of_the_first_step_in_f32() {
+    for_each_trace(|trace| {
+        for recompute in [Recompute::Never, Recompute::Always] {
+            let mut trainer = trace.trainer::<f32>(recompute, 2);
+            trainer.gradients(trace.batch(0), trace.tokens, &Cancel::default()).expect("gradients");
+            for p in &trainer.parameters.list {
+                let want = trace.golden.tensor(&format!("{}/gradient/{}", trace.name, p.name)).f64;
+                let got: Vec<f64> = p.sink.with(|g| g.iter().map(|&v| f64::from(v)).collect());
+                match trace.name {
+                    "plain" => assert_close(&p.name, &got, &want, 1e-5),
+                    "weights" => assert_close(&p.name, &got, &want, 1e-4),
+                    _ => {
+                        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+                        let cosine = dot(&got, &want) / (dot(&got, &got) * dot(&want, &want)).sqrt();
+                        let low_bits = ["activation_bits", "cache_bits"].iter().any(|k| (1.0..8.0).contains(&number(&trace.spec[*k])));
+                        assert!(cosine >= if low_bits { 0.995 } else { 0.999 }, "{} {}: cosine {cosine}", trace.name, p.name);
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn losses_in_f32_stay_within_the_stated_spread() {
+    for_each_trace(|trace| {
+        let want = numbers(&trace.spec["loss"]);
+        let got = trace.run(&mut trace.trainer::<f32>(Recompute::Auto, 2), |_, _, _| {});
+        for window in trace.spec["spread"]["windows"].as_array().expect("windows") {
+            let allowed = (4.0 * number(&window["relative"])).max(1e-5);
+            for step in number(&window["first"]) as usize..=number(&window["last"]) as usize {
+                let relative = (got[step] - want[step]).abs() / want[step].abs();
+                assert!(relative <= allowed, "{} step {step}: {} against {} (allowed {allowed:e})", trace.name, got[step], want[step]);
+            }
+        }
+        let mean = |losses: &[f64]| losses[losses.len().saturating_sub(20)..].iter().sum::<f64>() / losses.len().min(20) as f64;
+        let allowed = (4.0 * number(&trace.spec["spread"]["mean_of_last_20"])).max(1e-5);
+        assert!((mean(&got) - mean(&want)).abs() <= allowed * mean(&want), "{} mean of the last losses: {} against {}", trace.name, mean(&got), mean(&want));
+    });
+}
+
+#[test]
+fn the_restart_state_gives_the_next_loss_in_f32() {
+    for_each_trace(|trace| {
+        let first = format!("{}/restart/parameter/", trace.name);
+        if !trace.golden.names().iter().any(|n| n.starts_with(&first)) {
+            return;
+        }
+        let mut trainer = trace.trainer::<f32>(Recompute::Never, 2);
+        for p in &mut trainer.parameters.list {
+            for (kind, values) in [("parameter", &mut p.value), ("m", &mut p.m), ("v", &mut p.v)] {
+                *values = trace.golden.tensor(&format!("{}/restart/{kind}/{}", trace.name, p.name)).f32();
+            }
+        }
+        trainer.step = trace.restart() as u64;
+        let want = numbers(&trace.spec["loss"])[trace.restart()];
+        let got = trainer.step(trace.batch(trace.restart()), trace.tokens, &Cancel::default()).expect("a step").loss;
+        let low_bits = ["activation_bits", "cache_bits"].iter().any(|k| (1.0..8.0).contains(&number(&trace.spec[*k])));
+        let allowed = if low_bits { 3e-2 } else { 1e-2 };
+        assert!((got - want).abs() <= allowed * want, "{}: {got} against {want}", trace.name);
+    });
+}
+
+#[test]
+fn threads_recompute_and_micro_batches_do_not_change_a_byte_or_hardly() {
+    for_each_trace(|trace| {
+        let run = |recompute, threads, micro_batch| {
+            let mut trainer = trace.trainer::<f32>(recompute, threads);
+            trainer.micro_batch = micro_batch;
+            let losses: Vec<f64> = (0..3).map(|s| trainer.step(trace.batch(s), trace.tokens, &Cancel::default()).expect("a step").loss).collect();
+            (losses, trainer.parameters.list.into_iter().map(|p| p.value).collect::<Vec<_>>())
+        };
+        let (losses, parameters) = run(Recompute::Never, 1, None);
+        for (recompute, threads) in [(Recompute::Never, 2), (Recompute::Always, 3)] {
+            let (other_losses, other) = run(recompute, threads, None);
+            assert_eq!(losses, other_losses, "{} with {threads} threads", trace.name);
+            assert!(parameters == other, "{} with {threads} threads: parameters differ", trace.name);
+        }
+        let (accumulated, _) = run(Recompute::Never, 2, Some(1));
+        assert_close(&format!("{} accumulated", trace.name), &accumulated, &losses, 1e-3);
+    });
+}
