@@ -7,35 +7,45 @@
 //!
 //! An input that is not a number makes its whole row or block so: a broken model must not answer with zeros.
 use super::lsq::lsq_forward;
-use crate::{ActivationQuantizer, IntGrid, Partition, Pool, Real};
+use super::rounding::{clip, nearest_even, nearest_even_bits};
+use crate::ops::lanes::LANES;
+use crate::{ActivationQuantizer, IntGrid, Partition, Pool, Real, dispatch};
 use half::f16;
 
 /// Block length of ggml's activation and cache formats.
 pub const BLOCK: usize = 32;
 /// Rows a task takes hold about this many elements.
 const PIECE: usize = 16384;
-const LANES: usize = 16;
 
-/// max|x|, or not a number if any x is.
+/// max|x|, or not a number if any x is: the order of magnitudes is that of their bits, with the numbers that are none on top.
 #[inline(always)]
 fn largest<T: Real>(x: &[T]) -> T {
-    let (mut most, mut broken) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-    let mut take = |l: usize, x: T| {
-        let a = x.abs();
-        most[l] = if a > most[l] { a } else { most[l] };
-        broken[l] = if a == a { broken[l] } else { a };
-    };
+    if size_of::<T>() == 4 {
+        T::from_f32(f32::from_bits(most(x, |x| (x.to_f32().to_bits() & 0x7fff_ffff) as i32) as u32))
+    } else {
+        T::from_f64(f64::from_bits(most(x, |x| (x.to_f64().to_bits() & (u64::MAX >> 1)) as i64) as u64))
+    }
+}
+
+/// Largest `key(x)`, 0 at least.
+#[inline(always)]
+fn most<T: Copy, K: Ord + Copy + Default>(x: &[T], key: impl Fn(T) -> K) -> K {
+    let mut lanes = [K::default(); LANES];
     let (whole, rest) = x.as_chunks::<LANES>();
     for x in whole {
-        for (l, &x) in x.iter().enumerate() {
-            take(l, x);
+        for l in 0..LANES {
+            lanes[l] = lanes[l].max(key(x[l]));
         }
     }
-    for (l, &x) in rest.iter().enumerate() {
-        take(l, x);
+    let last = rest.iter().fold(K::default(), |m, &x| m.max(key(x)));
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            lanes[l] = lanes[l].max(lanes[l + half]);
+        }
+        half /= 2;
     }
-    let max = most.into_iter().fold(T::ZERO, T::maximum);
-    broken.into_iter().fold(max, |m, b| m + b)
+    lanes[0].max(last)
 }
 
 /// Scale of one token (or head) of `bits` bits.
@@ -56,27 +66,15 @@ fn block_scale<T: Real>(x: &[T]) -> (T, T) {
     (id, if scale == scale { T::from_f64(f16::from_f64(scale.to_f64()).to_f64()) } else { scale })
 }
 
-/// A rounded number as a whole one, never -0.
-#[inline(always)]
-fn whole<T: Real>(u: T) -> T {
-    u.round() + T::ZERO
-}
-
 /// Fake-quant of x `[M, D]`: y = the values the integer path would use. `step` for static sites (already as stored). Straight-through gradient
 /// for the dynamic kinds (nothing is clipped); static sites use [`super::lsq`] for gradients.
 pub fn fake_quant<T: Real>(pool: &Pool, quantizer: ActivationQuantizer, x: &[T], cols: usize, step: Option<T>, y: &mut [T]) {
     assert_eq!(x.len(), y.len(), "shapes of fake_quant");
     let rows = (PIECE / cols.max(1)).max(1);
-    let row_by_row = |y: &mut [T], row: fn(&[T], u8, &mut [T]), bits: u8| {
-        pool.chunks_mut(y, (rows * cols).max(1), |i, y| {
-            let x = &x[i * rows * cols..][..y.len()];
-            x.chunks(cols).zip(y.chunks_mut(cols)).for_each(|(x, y)| row(x, bits, y));
-        })
-    };
     match quantizer {
         ActivationQuantizer::None => y.copy_from_slice(x),
-        ActivationQuantizer::DynamicToken { bits } => row_by_row(y, fake_token, bits),
-        ActivationQuantizer::DynamicBlock32 => row_by_row(y, fake_blocks, 8),
+        ActivationQuantizer::DynamicToken { bits } => pool.chunks_mut(y, rows * cols, |i, y| fake_tokens(&x[i * rows * cols..][..y.len()], cols, bits, y)),
+        ActivationQuantizer::DynamicBlock32 => pool.chunks_mut(y, rows * cols, |i, y| fake_blocks(&x[i * rows * cols..][..y.len()], cols, y)),
         ActivationQuantizer::Static { bits } => {
             let step = step.expect("a static site has a step");
             lsq_forward(pool, x, 1, x.len(), &[step], Partition::Tensor, IntGrid::symmetric(bits), y, None);
@@ -84,16 +82,51 @@ pub fn fake_quant<T: Real>(pool: &Pool, quantizer: ActivationQuantizer, x: &[T],
     }
 }
 
-fn fake_token<T: Real>(x: &[T], bits: u8, y: &mut [T]) {
-    let scale = token_scale(x, bits);
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y = whole(x / scale) * scale);
+dispatch! {
+    fn fake_tokens[T: Real](x: &[T], cols: usize, bits: u8, y: &mut [T]) {
+        for (x, y) in x.chunks(cols).zip(y.chunks_mut(cols)) {
+            let scale = token_scale(x, bits);
+            map(x, y, |x| nearest_even(x / scale) * scale);
+        }
+    }
+
+    fn fake_blocks[T: Real](x: &[T], cols: usize, y: &mut [T]) {
+        for (x, y) in x.chunks(cols).zip(y.chunks_mut(cols)) {
+            for (x, y) in x.chunks(BLOCK).zip(y.chunks_mut(BLOCK)) {
+                let (id, scale) = block_scale(x);
+                map(x, y, |x| nearest_even(x * id) * scale);
+            }
+        }
+    }
+
+    fn token_codes(x: &[f32], bits: u8, codes: &mut [i8]) -> f32 {
+        let scale = token_scale(x, bits);
+        map(x, codes, |x| nearest_even_bits(x / scale) as i8);
+        scale
+    }
+
+    fn block_codes(x: &[f32], codes: &mut [i8], scales: &mut [f32]) {
+        for ((x, codes), scale) in x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
+            let (id, stored) = block_scale(x);
+            *scale = stored;
+            map(x, codes, |x| nearest_even_bits(x * id) as i8);
+        }
+    }
+
+    fn static_codes(x: &[f32], bits: u8, step: f32, codes: &mut [i8]) {
+        let (n, p) = (IntGrid::symmetric(bits).min() as f32, IntGrid::symmetric(bits).max() as f32);
+        if step == 0.0 {
+            codes.fill(0);
+        } else {
+            map(x, codes, |x| nearest_even_bits(clip(x / step, n, p)) as i8);
+        }
+    }
 }
 
-fn fake_blocks<T: Real>(x: &[T], _bits: u8, y: &mut [T]) {
-    for (x, y) in x.chunks(BLOCK).zip(y.chunks_mut(BLOCK)) {
-        let (id, scale) = block_scale(x);
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = whole(x * id) * scale);
-    }
+/// y = f(x).
+#[inline(always)]
+fn map<X: Copy, Y>(x: &[X], y: &mut [Y], f: impl Fn(X) -> Y) {
+    x.iter().zip(y).for_each(|(&x, y)| *y = f(x));
 }
 
 /// Scales one row of `cols` columns has in [`quantize`]'s result; a static site has one for all rows.
@@ -104,40 +137,24 @@ pub fn scales_per_row(quantizer: ActivationQuantizer, cols: usize) -> usize {
 /// Codes `[M, D]` and scales: one per row (token), per 32 columns (block), or one (static). All 8 bits or fewer.
 pub fn quantize(quantizer: ActivationQuantizer, x: &[f32], cols: usize, step: Option<f32>, codes: &mut [i8], scales: &mut Vec<f32>) {
     assert_eq!(x.len(), codes.len(), "shapes of quantize");
-    let per_row = scales_per_row(quantizer, cols);
+    let (cols, per_row) = (cols.max(1), scales_per_row(quantizer, cols));
     scales.clear();
-    if let ActivationQuantizer::Static { .. } = quantizer {
-        scales.push(step.expect("a static site has a step"));
-        quantize_row(quantizer, x, step, codes, &mut []);
-        return;
-    }
-    scales.resize(x.len().checked_div(cols).unwrap_or(0) * per_row, 0.0);
-    for ((x, codes), scales) in x.chunks_exact(cols.max(1)).zip(codes.chunks_exact_mut(cols.max(1))).zip(scales.chunks_exact_mut(per_row)) {
-        quantize_row(quantizer, x, step, codes, scales);
+    scales.resize(if matches!(quantizer, ActivationQuantizer::Static { .. }) { 1 } else { x.len() / cols * per_row }, 0.0);
+    for (i, (x, codes)) in x.chunks(cols).zip(codes.chunks_mut(cols)).enumerate() {
+        let at = if scales.len() == 1 { 0 } else { i * per_row };
+        quantize_row(quantizer, x, step, codes, &mut scales[at..at + per_row]);
     }
 }
 
-/// One row of [`quantize`]; `scales` is not written by a static site.
+/// One row of [`quantize`]: its codes and its scales.
 pub fn quantize_row(quantizer: ActivationQuantizer, x: &[f32], step: Option<f32>, codes: &mut [i8], scales: &mut [f32]) {
     match quantizer {
-        ActivationQuantizer::None => unreachable!("an unquantized site has no codes"),
-        ActivationQuantizer::DynamicToken { bits } => {
-            scales[0] = token_scale(x, bits);
-            codes.iter_mut().zip(x).for_each(|(c, &x)| *c = whole(x / scales[0]) as i8);
-        }
-        ActivationQuantizer::DynamicBlock32 => {
-            for ((x, codes), scale) in x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
-                let (id, stored) = block_scale(x);
-                *scale = stored;
-                codes.iter_mut().zip(x).for_each(|(c, &x)| *c = whole(x * id) as i8);
-            }
-        }
+        ActivationQuantizer::None => panic!("an unquantized site has no codes"),
+        ActivationQuantizer::DynamicToken { bits } => scales[0] = token_codes(x, bits, codes),
+        ActivationQuantizer::DynamicBlock32 => block_codes(x, codes, scales),
         ActivationQuantizer::Static { bits } => {
-            let (n, p) = (IntGrid::symmetric(bits).min() as f32, IntGrid::symmetric(bits).max() as f32);
-            match step.expect("a static site has a step") {
-                0.0 => codes.fill(0),
-                s => codes.iter_mut().zip(x).for_each(|(c, &x)| *c = super::lsq::code(x / s, n, p) as i8),
-            }
+            scales[0] = step.expect("a static site has a step");
+            static_codes(x, bits, scales[0], codes);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate (methods.md 2) and LSQ's rule;
 //! and rounding to nearest on the grid they give.
 use super::error_search::{Best, ErrorSearch, Limits};
-use super::lsq;
+use super::lsq::codes_of;
+use super::rounding::{clip_round, nearest_even_bits};
 use crate::pack::{PackedMatrix, pack_row, row_bytes};
-use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer};
+use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer, dispatch};
 use serde::{Deserialize, Serialize};
 
 /// How the first (or, for RTN, the only) scale of a group is found.
@@ -126,7 +127,7 @@ fn affine_group(w: &[f32], quantizer: WeightQuantizer, candidates: usize) -> (f3
         if candidates == 1 {
             return (scale, zero as u8);
         }
-        let error = w.iter().map(|&w| (w - (affine_code(w, stored, zero, p) - zero) * stored) as f64).map(|e| e * e).sum::<f64>();
+        let error = w.iter().map(|&w| (w - affine_code(w, stored, zero, p) * stored) as f64).map(|e| e * e).sum::<f64>();
         if error < best.0 || i == 0 {
             best = (error, (scale, zero as u8));
         }
@@ -134,10 +135,10 @@ fn affine_group(w: &[f32], quantizer: WeightQuantizer, candidates: usize) -> (f3
     best.1
 }
 
-/// The round-clip order: clip(rnd(w / s) + z, 0, p).
+/// The round-clip order, clip(rnd(w / s) + z, 0, p), less z. With whole bounds it does not matter which comes first.
 #[inline(always)]
 fn affine_code(w: f32, scale: f32, zero: f32, p: f32) -> f32 {
-    ((w / scale).round_ties_even() + zero).clamp(0.0, p)
+    clip_round(w / scale, -zero, p - zero)
 }
 
 /// Stores the scales by the codec, then codes = clip(nearest-even(w / scale) + z): the clip-round order for symmetric grids, round-clip for affine ones.
@@ -151,28 +152,35 @@ pub fn quantize(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: Wei
     let bytes = row_bytes(cols, grid.bits);
     let mut codes = vec![0u8; rows * bytes];
     let rows_a_task = (PIECE / cols.max(1)).max(1);
-    pool.chunks_mut(&mut codes, (rows_a_task * bytes).max(1), |i, packed| {
-        let mut row_codes = vec![0i16; cols];
+    let (group, groups) = (partition.group_size(cols), partition.groups(cols));
+    pool.chunks_mut(&mut codes, rows_a_task * bytes, |i, packed| {
+        let mut codes = vec![0i16; cols];
         for (j, packed) in packed.chunks_mut(bytes).enumerate() {
             let row = i * rows_a_task + j;
-            let group = partition.group_size(cols);
-            for (g, (w, codes)) in w[row * cols..][..cols].chunks(group).zip(row_codes.chunks_mut(group)).enumerate() {
-                let index = partition.scale_index(row, g * group, cols);
-                group_codes(w, scales[index], zero_points.get(index).copied(), grid, codes);
-            }
-            pack_row(&row_codes, grid, packed);
+            let first = partition.scale_index(row, 0, cols);
+            let zero_points = if affine { &zero_points[first..first + groups] } else { &[] };
+            row_codes(&w[row * cols..][..cols], &scales[first..first + groups], zero_points, group, grid, &mut codes);
+            pack_row(&codes, grid, packed);
         }
     });
     PackedMatrix { rows, cols, quantizer, codes, scales, zero_points: zero_points.to_vec() }
 }
 
-#[inline(always)]
-fn group_codes(w: &[f32], scale: f32, zero: Option<u8>, grid: IntGrid, codes: &mut [i16]) {
-    let (n, p) = (grid.min() as f32, grid.max() as f32);
-    match zero {
-        _ if scale == 0.0 => codes.fill(zero.unwrap_or(0) as i16),
-        Some(zero) => codes.iter_mut().zip(w).for_each(|(c, &w)| *c = affine_code(w, scale, zero as f32, p) as i16),
-        None => codes.iter_mut().zip(w).for_each(|(c, &w)| *c = lsq::code(w / scale, n, p) as i16),
+dispatch! {
+    fn row_codes(w: &[f32], scales: &[f32], zero_points: &[u8], group: usize, grid: IntGrid, codes: &mut [i16]) {
+        let (n, p) = (grid.min() as f32, grid.max() as f32);
+        for (g, (w, codes)) in w.chunks(group).zip(codes.chunks_mut(group)).enumerate() {
+            let scale = scales[g];
+            match zero_points.get(g) {
+                None => codes_of(w, scale, (n, p), codes),
+                Some(&zero) if scale == 0.0 => codes.fill(zero as i16),
+                Some(&zero) => {
+                    for (c, &w) in codes.iter_mut().zip(w) {
+                        *c = nearest_even_bits(affine_code(w, scale, zero as f32, p)) as i16 + zero as i16;
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -6,7 +6,9 @@
 //! `rnd` is nearest, ties to even. Equality with a bound is inside or outside as [`EdgeRule`] says (the paper: outside).
 //! A step may be negative (ggml's signed start): the formulas hold as they stand. A step of zero belongs to an all-zero group: codes and
 //! values 0, `dv = dy`, `ds = 0`. A value that is not a number stays one, so that a broken run is seen.
-use crate::{IntGrid, Partition, Pool, Real};
+use super::rounding::{clip, clip_round, nearest_even_bits};
+use crate::ops::lanes::{LANES, fold};
+use crate::{IntGrid, Partition, Pool, Real, dispatch};
 use serde::{Deserialize, Serialize};
 
 /// Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside (LSQ's paper).
@@ -20,16 +22,14 @@ pub enum EdgeRule {
 
 /// Elements a task takes at least. Sums of a per-tensor step are made per piece of this size, then in order of the pieces.
 const PIECE: usize = 16384;
-/// Virtual lanes of a sum: lane = position in its group modulo LANES.
-const LANES: usize = 16;
 
-/// How a matrix falls into tasks and each task into runs of one step.
+/// How a matrix falls into tasks, rows and groups. A per-tensor step sees one long row, cut into pieces.
 struct Split {
-    /// Elements of one task.
+    /// Elements of one task: whole rows, or a piece of the one row of a tensor.
     piece: usize,
-    /// Steps of one task (1 per tensor: the same one for every task).
+    /// Steps of one task.
     steps: usize,
-    cols: usize,
+    row: usize,
     group: usize,
     tensor: bool,
 }
@@ -38,37 +38,19 @@ impl Split {
     fn new(rows: usize, cols: usize, partition: Partition) -> Self {
         let cols = cols.max(1);
         if partition == Partition::Tensor {
-            return Self { piece: PIECE, steps: 1, cols, group: PIECE, tensor: true };
+            return Self { piece: PIECE, steps: 1, row: PIECE, group: PIECE, tensor: true };
         }
         let rows = (PIECE / cols).clamp(1, rows.max(1));
-        Self { piece: rows * cols, steps: rows * partition.groups(cols), cols, group: partition.group_size(cols), tensor: false }
+        Self { piece: rows * cols, steps: rows * partition.groups(cols), row: cols, group: partition.group_size(cols), tensor: false }
     }
     /// The steps of task `index`.
     fn steps_of<'a, T>(&self, index: usize, steps: &'a [T]) -> &'a [T] {
         if self.tensor { steps } else { &steps[index * self.steps..steps.len().min((index + 1) * self.steps)] }
     }
-    /// Runs of one step of a task: (start, end, step index within the task).
-    fn runs(&self, len: usize) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
-        let row = if self.tensor { len } else { self.cols };
-        let groups = row.div_ceil(self.group);
-        (0..len / row.max(1)).flat_map(move |r| {
-            (0..groups).map(move |g| {
-                let start = r * row + g * self.group;
-                (start, (start + self.group).min((r + 1) * row), if self.tensor { 0 } else { r * groups + g })
-            })
-        })
-    }
 }
 
 fn bounds<T: Real>(grid: IntGrid) -> (T, T) {
     (T::from_f64(grid.min() as f64), T::from_f64(grid.max() as f64))
-}
-
-/// `rnd(clip(u, n, p))` as a whole number, never -0; not a number stays so.
-#[inline(always)]
-pub(super) fn code<T: Real>(u: T, n: T, p: T) -> T {
-    let low = if n > u { n } else { u };
-    (if p < low { p } else { low }).round() + T::ZERO
 }
 
 /// `code = rnd(clip(v / s, n, p))`, `y = code * s`. v, y `[rows, cols]`; steps laid out as `partition` says.
@@ -86,33 +68,68 @@ pub fn lsq_forward<T: Real>(
 ) {
     assert_eq!((v.len(), y.len(), steps.len()), (rows * cols, rows * cols, partition.scales(rows, cols)), "shapes of lsq_forward");
     let split = Split::new(rows, cols, partition);
-    let (n, p) = bounds::<T>(grid);
+    let limits = bounds::<T>(grid);
     let mut no_codes = vec![];
     let codes = codes.unwrap_or(&mut no_codes);
     let mut code_pieces = codes.chunks_mut(split.piece);
-    let mut tasks: Vec<_> = y.chunks_mut(split.piece).map(|y| (y, code_pieces.next().unwrap_or_default())).collect();
-    pool.chunks_mut(&mut tasks, 1, |index, task| {
-        let (y, codes) = &mut task[0];
+    let tasks = y.chunks_mut(split.piece).map(|y| (y, code_pieces.next().unwrap_or_default())).collect();
+    pool.parts(tasks, |index, (y, codes): (&mut [T], &mut [i16])| {
         let v = &v[index * split.piece..][..y.len()];
-        let steps = split.steps_of(index, steps);
-        for (start, end, step) in split.runs(y.len()) {
-            forward_run(&v[start..end], steps[step], n, p, &mut y[start..end], if codes.is_empty() { &mut [] } else { &mut codes[start..end] });
+        forward_piece(v, split.steps_of(index, steps), split.row, split.group, limits, y);
+        if !codes.is_empty() {
+            piece_codes(v, split.steps_of(index, steps), split.row, split.group, limits, codes);
         }
     });
 }
 
+dispatch! {
+    fn forward_piece[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), y: &mut [T]) {
+        let (n, p) = limits;
+        let mut steps = steps.iter();
+        for (v, y) in v.chunks(row).zip(y.chunks_mut(row)) {
+            for ((v, y), &s) in v.chunks(group).zip(y.chunks_mut(group)).zip(&mut steps) {
+                if s == T::ZERO {
+                    y.fill(T::ZERO);
+                    continue;
+                }
+                for (&v, y) in v.iter().zip(y) {
+                    *y = clip_round(v / s, n, p) * s;
+                }
+            }
+        }
+    }
+
+    fn piece_codes[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), codes: &mut [i16]) {
+        let mut steps = steps.iter();
+        for (v, codes) in v.chunks(row).zip(codes.chunks_mut(row)) {
+            for ((v, codes), &s) in v.chunks(group).zip(codes.chunks_mut(group)).zip(&mut steps) {
+                codes_of(v, s, limits, codes);
+            }
+        }
+    }
+
+    /// Writes dv and the sum of each step, in f64.
+    fn backward_piece[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), edge: EdgeRule, dy: &[T], dv: &mut [T], ds: &mut [f64]) {
+        let mut steps = steps.iter().zip(ds);
+        for ((v, dy), dv) in v.chunks(row).zip(dy.chunks(row)).zip(dv.chunks_mut(row)) {
+            for (((v, dy), dv), (&s, ds)) in v.chunks(group).zip(dy.chunks(group)).zip(dv.chunks_mut(group)).zip(&mut steps) {
+                *ds = match edge {
+                    EdgeRule::Inside => backward_run::<T, true>(v, s, limits, dy, dv),
+                    EdgeRule::Outside => backward_run::<T, false>(v, s, limits, dy, dv),
+                };
+            }
+        }
+    }
+}
+
+/// Codes of a run under one step.
 #[inline(always)]
-fn forward_run<T: Real>(v: &[T], s: T, n: T, p: T, y: &mut [T], codes: &mut [i16]) {
+pub(super) fn codes_of<T: Real>(v: &[T], s: T, (n, p): (T, T), codes: &mut [i16]) {
     if s == T::ZERO {
-        y.fill(T::ZERO);
-        codes.fill(0);
-        return;
+        return codes.fill(0);
     }
-    for (y, &v) in y.iter_mut().zip(v) {
-        *y = code(v / s, n, p) * s;
-    }
-    for (c, &v) in codes.iter_mut().zip(v) {
-        *c = code(v / s, n, p).to_f32() as i16;
+    for (&v, code) in v.iter().zip(codes) {
+        *code = nearest_even_bits(clip(v / s, n, p).to_f32()) as i16;
     }
 }
 
@@ -135,30 +152,18 @@ pub fn lsq_backward<T: Real>(
     assert_eq!((steps.len(), ds.len()), (partition.scales(rows, cols), partition.scales(rows, cols)), "steps of lsq_backward");
     let split = Split::new(rows, cols, partition);
     let limits = bounds::<T>(grid);
-    let mut partial = vec![T::ZERO; if split.tensor { v.len().div_ceil(PIECE) } else { 0 }];
-    let mut partial64 = vec![0.0; partial.len()];
-    let ds_pieces = if split.tensor { partial.chunks_mut(1) } else { ds.chunks_mut(split.steps) };
-    let mut wide = partial64.chunks_mut(1);
-    let mut tasks: Vec<_> = dv.chunks_mut(split.piece).zip(ds_pieces).map(|(dv, ds)| (dv, ds, wide.next().unwrap_or_default())).collect();
-    pool.chunks_mut(&mut tasks, 1, |index, task| {
-        let (dv, ds, wide) = &mut task[0];
+    // A tensor's step has one sum per piece.
+    let mut sums = vec![0.0; if split.tensor { v.len().div_ceil(PIECE) } else { ds.len() }];
+    let tasks = dv.chunks_mut(split.piece).zip(sums.chunks_mut(split.steps)).collect();
+    pool.parts(tasks, |index, (dv, sums): (&mut [T], &mut [f64])| {
         let at = index * split.piece;
         let (v, dy) = (&v[at..][..dv.len()], &dy[at..][..dv.len()]);
-        let steps = split.steps_of(index, steps);
-        for (start, end, step) in split.runs(dv.len()) {
-            let (v, dy, dv) = (&v[start..end], &dy[start..end], &mut dv[start..end]);
-            let sum = match edge {
-                EdgeRule::Inside => backward_run::<T, true>(v, steps[step], limits, dy, dv),
-                EdgeRule::Outside => backward_run::<T, false>(v, steps[step], limits, dy, dv),
-            };
-            ds[step] = T::from_f64(sum);
-            if let Some(w) = wide.first_mut() {
-                *w = sum;
-            }
-        }
+        backward_piece(v, split.steps_of(index, steps), split.row, split.group, limits, edge, dy, dv, sums);
     });
     if split.tensor {
-        ds[0] = T::from_f64(partial64.iter().sum());
+        ds[0] = T::from_f64(sums.iter().sum());
+    } else {
+        ds.iter_mut().zip(sums).for_each(|(ds, sum)| *ds = T::from_f64(sum));
     }
 }
 
@@ -169,32 +174,28 @@ fn backward_run<T: Real, const INSIDE: bool>(v: &[T], s: T, (n, p): (T, T), dy: 
         dv.copy_from_slice(dy);
         return 0.0;
     }
-    let mut lanes = [0.0f64; LANES];
     let slope = |v: T, dy: T| {
         let u = v / s;
-        let code = code(u, n, p);
+        let code = clip_round(u, n, p);
         let inside = if INSIDE { u >= n && u <= p } else { u > n && u < p };
         (if inside { dy } else { T::ZERO }, dy * if inside { code - u } else { code })
     };
-    let (v16, v_rest) = v.as_chunks::<LANES>();
-    let (dy16, dy_rest) = dy.as_chunks::<LANES>();
-    let (dv16, dv_rest) = dv.as_chunks_mut::<LANES>();
-    for ((v, dy), dv) in v16.iter().zip(dy16).zip(dv16) {
+    let mut lanes = [0.0f64; LANES];
+    let (v, v_rest) = v.as_chunks::<LANES>();
+    let (dy, dy_rest) = dy.as_chunks::<LANES>();
+    let (dv, dv_rest) = dv.as_chunks_mut::<LANES>();
+    for ((v, dy), dv) in v.iter().zip(dy).zip(dv) {
         for l in 0..LANES {
             let (to_v, to_s) = slope(v[l], dy[l]);
             dv[l] = to_v;
             lanes[l] += to_s.to_f64();
         }
     }
-    for (l, ((&v, &dy), dv)) in v_rest.iter().zip(dy_rest).zip(dv_rest).enumerate() {
+    let mut rest = lanes;
+    for (((&v, &dy), dv), lane) in v_rest.iter().zip(dy_rest).zip(dv_rest).zip(&mut rest) {
         let (to_v, to_s) = slope(v, dy);
         *dv = to_v;
-        lanes[l] += to_s.to_f64();
+        *lane += to_s.to_f64();
     }
-    for half in [8, 4, 2, 1] {
-        for l in 0..half {
-            lanes[l] += lanes[l + half];
-        }
-    }
-    lanes[0]
+    fold(rest)
 }

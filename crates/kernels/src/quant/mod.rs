@@ -5,4 +5,5 @@ pub mod cache;
 pub mod calibrate;
 mod error_search;
 pub mod lsq;
+mod rounding;
 pub mod scale;
