@@ -310,22 +310,11 @@ fn folder_files(model: &Model) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let mut config: BTreeMap<&str, Value> = config.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
     if let Some(tokenizer) = &model.tokenizer {
         let v = &tokenizer.vocabulary;
-        let token = |id: Option<u32>| id.map_or(Value::Null, |id| v.tokens[id as usize].as_str().into());
         let ids = [("bos_token_id", v.bos), ("eos_token_id", v.eos), ("pad_token_id", v.padding)];
         let ids: BTreeMap<&str, Value> = ids.into_iter().filter_map(|(name, id)| Some((name, id?.into()))).collect();
         config.extend(ids.clone());
-        let mut settings = BTreeMap::from([
-            ("add_bos_token", v.add_bos.into()),
-            ("add_eos_token", v.add_eos.into()),
-            ("clean_up_tokenization_spaces", false.into()),
-            ("model_max_length", model.architecture.max_positions.into()),
-            ("tokenizer_class", "PreTrainedTokenizerFast".into()),
-        ]);
-        for (name, id) in [("bos_token", v.bos), ("eos_token", v.eos), ("pad_token", v.padding), ("unk_token", v.unknown)] {
-            settings.insert(name, token(id));
-        }
         files.push(("tokenizer.json", tokenizer.to_json().into_bytes()));
-        files.push(("tokenizer_config.json", pretty(settings)));
+        files.push(("tokenizer_config.json", tokenizer.to_config_json(None).into_bytes()));
         files.push(("generation_config.json", pretty(ids)));
     }
     if let Some(template) = &model.chat_template {

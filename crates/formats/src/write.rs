@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::halfstep_file;
+use crate::{gguf, halfstep_file};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufWriter, ErrorKind, Write};
@@ -40,7 +40,7 @@ pub fn to_bytes(model: &Model, format: FileFormat) -> Result<Vec<u8>> {
 
 fn write_model(model: &Model, format: FileFormat, out: &mut dyn Write) -> Result<()> {
     match format {
-        FileFormat::Gguf => todo!("gguf::write"),
+        FileFormat::Gguf => gguf::write(model, out),
         FileFormat::Halfstep => halfstep_file::write(model, out),
     }
 }
