@@ -24,30 +24,53 @@ impl Default for GenerateConfig {
 /// Prefills `prompt`, then calls `on_token` for each new token (stop tokens are not reported); it returns false to end. Returns the new tokens.
 /// Errors: an empty prompt, one with ids outside the vocabulary or with more tokens than the model has positions, sampling settings out of their range.
 pub fn generate(network: &Network, prompt: &[u32], config: &GenerateConfig, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
-    let mut sampler = Sampler::new(&config.sample)?;
-    let positions = network.architecture().max_positions;
-    network.check_ids("prompt", prompt)?;
-    if prompt.is_empty() || prompt.len() > positions {
-        return Err(Error::argument("prompt", format!("{} tokens; 1 to {positions} are possible", prompt.len())));
-    }
-    let mut tokens = vec![];
-    if config.max_tokens == 0 {
-        return Ok(tokens);
-    }
-    let mut cache = Cache::new(network);
-    let mut logits = network.forward(prompt, &mut cache, Logits::Last)?;
-    loop {
-        let token = sampler.next(&logits)?;
-        if config.stop.contains(&token) {
+    let mut generation = Generator::new(network, prompt, config)?;
+    while let Some(token) = generation.step(network)? {
+        if !on_token(token) {
             break;
         }
-        tokens.push(token);
-        if !on_token(token) || tokens.len() == config.max_tokens || cache.len() == positions {
-            break;
-        }
-        logits = network.forward(&[token], &mut cache, Logits::Last)?;
     }
-    Ok(tokens)
+    Ok(generation.tokens)
+}
+
+/// A [`generate`] under way: the state between two tokens. For callers that have other things to do in between; every call is to give the same network.
+pub struct Generator {
+    sampler: Sampler,
+    stop: Vec<u32>,
+    max_tokens: usize,
+    cache: Cache,
+    /// Tokens that the network has not read: the prompt, then the newest. None when the generation is over.
+    unread: Option<Vec<u32>>,
+    /// The new tokens.
+    pub tokens: Vec<u32>,
+}
+
+impl Generator {
+    pub fn new(network: &Network, prompt: &[u32], config: &GenerateConfig) -> Result<Self> {
+        let sampler = Sampler::new(&config.sample)?;
+        let positions = network.architecture().max_positions;
+        network.check_ids("prompt", prompt)?;
+        if prompt.is_empty() || prompt.len() > positions {
+            return Err(Error::argument("prompt", format!("{} tokens; 1 to {positions} are possible", prompt.len())));
+        }
+        let unread = (config.max_tokens > 0).then(|| prompt.to_vec());
+        Ok(Self { sampler, stop: config.stop.clone(), max_tokens: config.max_tokens, cache: Cache::new(network), unread, tokens: vec![] })
+    }
+
+    /// The next token; None when the generation is over. The first call reads the prompt.
+    pub fn step(&mut self, network: &Network) -> Result<Option<u32>> {
+        let Some(unread) = self.unread.take() else { return Ok(None) };
+        let logits = network.forward(&unread, &mut self.cache, Logits::Last)?;
+        let token = self.sampler.next(&logits)?;
+        if self.stop.contains(&token) {
+            return Ok(None);
+        }
+        self.tokens.push(token);
+        if self.tokens.len() < self.max_tokens && self.cache.len() < network.architecture().max_positions {
+            self.unread = Some(vec![token]);
+        }
+        Ok(Some(token))
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A model run for inference: prefill, decode, KV cache, sampling, scoring. Reads the architecture as data; knows no candle, training or method.
 
 pub mod cache;
+pub mod clock;
 pub mod error;
 pub mod generate;
 mod matrix;

@@ -1,4 +1,5 @@
 //! Perplexity, KL to a reference model, top-1 agreement. Sums are f64, in the order of the tokens.
+use crate::clock::Clock;
 use crate::sample::argmax;
 use crate::{Cache, Error, Network, Result};
 use halfstep_kernels::math::{exp_f64, ln_f64};
@@ -34,44 +35,49 @@ pub fn evaluate(
     window: usize,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Evaluation> {
-    evaluate_timed(network, against, tokens, window, &system_clock(), progress)
-}
-
-/// [`evaluate`] with a clock of the caller's, in seconds from any moment.
-pub fn evaluate_timed(
-    network: &Network,
-    against: Option<&Network>,
-    tokens: &[u32],
-    window: usize,
-    clock: &dyn Fn() -> f64,
-    progress: &mut dyn FnMut(usize, usize) -> bool,
-) -> Result<Evaluation> {
-    check(network, against, tokens, window)?;
-    let windows = || tokens.chunks(window).filter(|w| w.len() >= 2);
-    let (total, mut done) = (windows().map(<[u32]>::len).sum(), 0);
-    let mut sums = Sums::default();
-    for window in windows() {
-        if !progress(done, total) {
+    let mut scoring = Scoring::new(network, against, tokens.to_vec(), window)?;
+    loop {
+        if !progress(scoring.done, scoring.total) {
             return Err(Error::Cancelled);
         }
-        score_window(network, against, window, done, clock, &mut sums)?;
-        done += window.len();
+        if !scoring.step(network, against)? {
+            return Ok(scoring.evaluation());
+        }
     }
-    if !progress(done, total) {
-        return Err(Error::Cancelled);
-    }
-    Ok(sums.evaluation(against.is_some()))
 }
 
-/// Seconds since now; 0 for ever where the platform has no clock.
-fn system_clock() -> impl Fn() -> f64 {
-    #[cfg(not(target_family = "wasm"))]
-    let start = std::time::Instant::now();
-    move || {
-        #[cfg(not(target_family = "wasm"))]
-        return start.elapsed().as_secs_f64();
-        #[cfg(target_family = "wasm")]
-        0.0
+/// An [`evaluate`] under way: the state between two windows. For callers that have other things to do in between; every call is to give the same networks.
+pub struct Scoring {
+    tokens: Vec<u32>,
+    window: usize,
+    /// Tokens of the windows scored, and of all windows.
+    pub done: usize,
+    pub total: usize,
+    compared: bool,
+    sums: Sums,
+}
+
+impl Scoring {
+    pub fn new(network: &Network, against: Option<&Network>, tokens: Vec<u32>, window: usize) -> Result<Self> {
+        check(network, against, &tokens, window)?;
+        let total = tokens.chunks(window).map(<[u32]>::len).filter(|&n| n >= 2).sum();
+        Ok(Self { tokens, window, done: 0, total, compared: against.is_some(), sums: Sums::default() })
+    }
+
+    /// Scores the next window; false when there is none.
+    pub fn step(&mut self, network: &Network, against: Option<&Network>) -> Result<bool> {
+        if self.done == self.total {
+            return Ok(false);
+        }
+        let window = &self.tokens[self.done..self.total.min(self.done + self.window)];
+        score_window(network, against, window, self.done, &mut self.sums)?;
+        self.done += window.len();
+        Ok(true)
+    }
+
+    /// The means over the windows scored so far.
+    pub fn evaluation(&self) -> Evaluation {
+        self.sums.evaluation(self.compared)
     }
 }
 
@@ -122,12 +128,12 @@ impl Sums {
 }
 
 /// Scores one window; `first` is the place of its first token in the text.
-fn score_window(network: &Network, against: Option<&Network>, window: &[u32], first: usize, clock: &dyn Fn() -> f64, sums: &mut Sums) -> Result<()> {
+fn score_window(network: &Network, against: Option<&Network>, window: &[u32], first: usize, sums: &mut Sums) -> Result<()> {
     // The last token predicts nothing.
     let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
-    let (vocab, start) = (network.architecture().vocab_size, clock());
+    let (vocab, start) = (network.architecture().vocab_size, Clock::start());
     let features = network.features(inputs, &mut Cache::new(network))?;
-    sums.seconds += clock() - start;
+    sums.seconds += start.seconds();
     let reference = against.map(|a| a.features(inputs, &mut Cache::new(a))).transpose()?;
     let rows_of = |n: &Network, all: &[f32], row: usize, rows: usize, logits: &mut Vec<f32>| {
         let d = n.architecture().hidden_size;
@@ -137,9 +143,9 @@ fn score_window(network: &Network, against: Option<&Network>, window: &[u32], fi
     let (mut logits, mut reference_logits) = (vec![], vec![]);
     for (i, targets) in targets.chunks(LOGIT_ROWS).enumerate() {
         let (row, rows) = (i * LOGIT_ROWS, targets.len());
-        let start = clock();
+        let start = Clock::start();
         rows_of(network, &features, row, rows, &mut logits);
-        sums.seconds += clock() - start;
+        sums.seconds += start.seconds();
         if let (Some(against), Some(features)) = (against, &reference) {
             rows_of(against, features, row, rows, &mut reference_logits);
         }
