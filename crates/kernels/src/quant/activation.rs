@@ -113,13 +113,15 @@ dispatch! {
         }
     }
 
-    fn static_codes(x: &[f32], bits: u8, step: f32, codes: &mut [i8]) {
+    /// False if an x is not a number.
+    fn static_codes(x: &[f32], bits: u8, step: f32, codes: &mut [i8]) -> bool {
         let (n, p) = (IntGrid::symmetric(bits).min() as f32, IntGrid::symmetric(bits).max() as f32);
         if step == 0.0 {
             codes.fill(0);
         } else {
             map(x, codes, |x| nearest_even_bits(clip(x / step, n, p)) as i8);
         }
+        !largest(x).is_nan()
     }
 }
 
@@ -138,23 +140,32 @@ pub fn scales_per_row(quantizer: ActivationQuantizer, cols: usize) -> usize {
 pub fn quantize(quantizer: ActivationQuantizer, x: &[f32], cols: usize, step: Option<f32>, codes: &mut [i8], scales: &mut Vec<f32>) {
     assert_eq!(x.len(), codes.len(), "shapes of quantize");
     let (cols, per_row) = (cols.max(1), scales_per_row(quantizer, cols));
+    let rows = x.chunks(cols).zip(codes.chunks_mut(cols));
     scales.clear();
-    scales.resize(if matches!(quantizer, ActivationQuantizer::Static { .. }) { 1 } else { x.len() / cols * per_row }, 0.0);
-    for (i, (x, codes)) in x.chunks(cols).zip(codes.chunks_mut(cols)).enumerate() {
-        let at = if scales.len() == 1 { 0 } else { i * per_row };
-        quantize_row(quantizer, x, step, codes, &mut scales[at..at + per_row]);
+    if let ActivationQuantizer::Static { .. } = quantizer {
+        scales.push(step.expect("a static site has a step"));
+        for (x, codes) in rows {
+            let mut scale = [0.0];
+            quantize_row(quantizer, x, step, codes, &mut scale);
+            scales[0] = if scale[0].is_nan() { f32::NAN } else { scales[0] };
+        }
+        return;
+    }
+    scales.resize(x.len() / cols * per_row, 0.0);
+    for ((x, codes), scales) in rows.zip(scales.chunks_mut(per_row)) {
+        quantize_row(quantizer, x, step, codes, scales);
     }
 }
 
-/// One row of [`quantize`]: its codes and its scales.
+/// One row of [`quantize`]: its codes and its scales (a static site's step; not a number if an x is not one).
 pub fn quantize_row(quantizer: ActivationQuantizer, x: &[f32], step: Option<f32>, codes: &mut [i8], scales: &mut [f32]) {
     match quantizer {
         ActivationQuantizer::None => panic!("an unquantized site has no codes"),
         ActivationQuantizer::DynamicToken { bits } => scales[0] = token_codes(x, bits, codes),
         ActivationQuantizer::DynamicBlock32 => block_codes(x, codes, scales),
         ActivationQuantizer::Static { bits } => {
-            scales[0] = step.expect("a static site has a step");
-            static_codes(x, bits, scales[0], codes);
+            let step = step.expect("a static site has a step");
+            scales[0] = if static_codes(x, bits, step, codes) { step } else { f32::NAN };
         }
     }
 }
