@@ -1,25 +1,24 @@
-import { existsSync } from 'node:fs'
 import { defineConfig } from 'tsup'
-
-const wasm: Record<string, string> = existsSync('ts/src/wasm.ts') ? { wasm: 'ts/src/wasm.ts' } : {}
 
 export default defineConfig([
   {
-    entry: { index: 'ts/src/index.ts', ...wasm },
+    entry: { index: 'ts/src/index.ts', wasm: 'ts/src/wasm.ts' },
     format: ['esm', 'cjs'],
     dts: true,
     outDir: 'ts/dist',
     target: 'node20',
     // import.meta.url in the CommonJS build
     shims: true,
+    // Built by scripts/build-wasm.mjs; ts/dist and ts/src lie beside it, so that the path is right for both.
+    external: [/wasm\/halfstep\.js$/],
     sourcemap: true,
-    clean: true,
   },
   {
     entry: { cli: 'ts/src/cli/main.ts' },
     format: ['esm'],
     outDir: 'ts/dist',
     target: 'node20',
+    external: [/wasm\/halfstep\.js$/],
     banner: { js: '#!/usr/bin/env node' },
   },
 ])

@@ -32,7 +32,9 @@ describe('quantize', () => {
     const sites = { target: 'halfstep', weights: 3, activations: 8, cache: 8 } as const
     const measure = async (small: Model) => (await small.evaluate({ data: validation, tokens: 1024, window: 32 }, { against: model })).kl ?? Number.NaN
     const rounded = await measure((await quantize(model, recipes.rtn(sites)).result).model)
-    const trained = await measure((await quantize(model, recipes.silq({ ...sites, train: { ...train, tokens: 16_384, learningRate: 3e-3 } }), { data }).result).model)
+    const trained = await measure(
+      (await quantize(model, recipes.silq({ ...sites, train: { ...train, tokens: 16_384, learningRate: 3e-3 } }), { data }).result).model,
+    )
     expect(trained).toBeLessThan(rounded)
   })
 
@@ -82,7 +84,13 @@ describe('quantize', () => {
 describe('a run', () => {
   it('goes on when nobody listens, and keeps the events worth keeping', async () => {
     const model = await Model.load(path)
-    const run = quantize(model, recipes.silq({ train: { ...train, tokens: 200_000 } }), { data, validation, validationTokens: 64, runFolder: join(folder, 'alone'), checkpointEvery: 400 })
+    const run = quantize(model, recipes.silq({ train: { ...train, tokens: 200_000 } }), {
+      data,
+      validation,
+      validationTokens: 64,
+      runFolder: join(folder, 'alone'),
+      checkpointEvery: 400,
+    })
     const { report } = await run.result
     const kinds: string[] = []
     for await (const event of run) kinds.push(event.kind)

@@ -1,13 +1,18 @@
-//! Writes the TypeScript types of everything that crosses to JavaScript into `ts/src/generated/types.ts`, and fails when the file that stood there was another one:
-//! a changed Rust type is committed together with its TypeScript twin.
+//! Writes the TypeScript types of everything that crosses to JavaScript into `ts/src/generated/types.ts`, and the defaults of the configs into `defaults.ts` for the
+//! command line's help. Fails when other files stood there: a changed Rust type is committed together with its TypeScript twin.
 
 use halfstep::event::Event;
+use halfstep::recipe::TrainConfig;
 use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::silq::SilqConfig;
 use halfstep::session::{EvaluateConfig, Generation, GenerationConfig, Inspection, Report, RunConfig, SaveReport};
+use serde_json::{Value, json};
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::path::Path;
 use ts_rs::{Config, TS, TypeVisitor};
+
+const HEADER: &str = "// Written by crates/core/tests/generated.rs from the Rust types. Do not edit.\n\n";
 
 /// Declarations by name, so that the file does not depend on the order of visits.
 struct Declarations<'a> {
@@ -51,16 +56,41 @@ fn types() -> String {
     declarations.add::<SaveReport>();
     declarations.add::<Event>();
     let body: Vec<String> = declarations.by_name.into_values().collect();
-    format!("// Written by crates/core/tests/generated.rs from the Rust types. Do not edit.\n\n{}", body.join("\n"))
+    format!("{HEADER}{}", body.join("\n"))
+}
+
+/// Defaults that are values; an absent one is decided by the target or the rest of the config.
+fn defaults() -> String {
+    let groups = json!({
+        "sites": SilqConfig::default(),
+        "train": TrainConfig::default(),
+        "run": RunConfig::default(),
+        "evaluate": EvaluateConfig::default(),
+        "generate": GenerationConfig::default(),
+    });
+    let mut text = format!("{HEADER}type Defaults = {{ readonly [name: string]: string | number | boolean }}\n\nexport const DEFAULTS = {{\n");
+    for (group, values) in groups.as_object().expect("an object of groups") {
+        let simple = |(_, value): &(&String, &Value)| !value.is_null() && !value.is_object();
+        let fields = values.as_object().into_iter().flatten().filter(simple).map(|(name, value)| format!("    {name}: {value},\n"));
+        text += &format!("  {group}: {{\n{}  }} as Defaults,\n", fields.collect::<String>());
+    }
+    text + "}\n"
+}
+
+/// True when `ts/src/generated/<name>` held `text`; writes it otherwise.
+fn stands(name: &str, text: &str) -> bool {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ts/src/generated");
+    let path = folder.join(name);
+    if std::fs::read_to_string(&path).is_ok_and(|before| before == text) {
+        return true;
+    }
+    std::fs::create_dir_all(&folder).expect("ts/src/generated can be made");
+    std::fs::write(&path, text).expect("ts/src/generated can be written");
+    false
 }
 
 #[test]
-fn generated_types_are_those_of_the_rust_structs() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ts/src/generated/types.ts");
-    let (now, before) = (types(), std::fs::read_to_string(&path).unwrap_or_default());
-    if now != before {
-        std::fs::create_dir_all(path.parent().expect("a file in a folder")).expect("ts/src/generated can be made");
-        std::fs::write(&path, &now).expect("ts/src/generated can be written");
-    }
-    assert!(now == before, "ts/src/generated/types.ts was out of date and is now rewritten: commit it with the Rust types");
+fn generated_files_are_those_of_the_rust_types() {
+    let same = [stands("types.ts", &types()), stands("defaults.ts", &defaults())];
+    assert_eq!(same, [true, true], "ts/src/generated was out of date and is now rewritten: commit it with the Rust types");
 }

@@ -40,6 +40,7 @@ async function loadWasm(): Promise<Native | string> {
   try {
     return await (await import('../native-wasm.js')).loadWasm()
   } catch (error) {
+    if ((error as { code?: string }).code === 'ERR_MODULE_NOT_FOUND') return 'not built (npm run build:wasm)'
     return error instanceof Error ? error.message : String(error)
   }
 }

@@ -12,7 +12,7 @@ Example:
 export function evalCommand(): Command {
   const command = new Command('eval').description('Perplexity of a model over a text; with --against also KL and top-1 agreement.')
   command.argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
-  addFlags(command, EVALUATE_FLAGS)
+  addFlags(command, EVALUATE_FLAGS, 'evaluate')
   command.option('--against <model>', 'the model to compare with').option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { against?: string; json?: boolean }) =>
     attempt(async (signal) => {

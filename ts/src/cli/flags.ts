@@ -1,9 +1,10 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { DEFAULTS } from '../generated/defaults.js'
 import type { EvaluateConfig, GenerationConfig, RunConfig, SilqConfig, TrainConfig } from '../generated/types.js'
 
 /**
- * One flag per config field: the type refuses a field without a flag and a flag without a field. Defaults, ranges and names of choices live in Rust; a flag that is
- * not given is not sent.
+ * One flag per config field: the type refuses a field without a flag and a flag without a field. Defaults, ranges and the names of choices live in Rust; a flag that
+ * is not given is not sent.
  */
 type Flags<T> = { readonly [K in keyof T]-?: Option }
 
@@ -17,8 +18,8 @@ function parseNumber(value: string): number {
 }
 
 export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
-  target: text('--target <name>', 'where the model will run: gguf:q4_0 (default), gguf:q8_0, halfstep'),
-  weights: number('--weights <bits>', 'bits of the block linears; default: what the target holds'),
+  target: text('--target <name>', 'where the model will run: gguf:q4_0, gguf:q8_0, halfstep'),
+  weights: number('--weights <bits>', 'bits of the block linears; what the target holds, if not given'),
   groupSize: number('--group-size <n>', 'columns that share a scale, 0 for the whole row'),
   activations: number('--activations <bits>', "bits of the linears' inputs: 8, or 16 for none"),
   cache: number('--cache <bits>', 'bits of the key/value cache: 4, 8, 16 or 32'),
@@ -30,61 +31,63 @@ export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
 }
 
 export const TRAIN_FLAGS: Flags<TrainConfig> = {
-  tokens: number('--tokens <n>', 'tokens to train on (default 50000)'),
-  window: number('--window <n>', 'tokens of a sequence (default 512)'),
-  batch: number('--batch <n>', 'sequences per step (default 4)'),
+  tokens: number('--tokens <n>', 'tokens to train on'),
+  window: number('--window <n>', 'tokens of a sequence'),
+  batch: number('--batch <n>', 'sequences per step'),
   microBatch: number('--micro-batch <n>', 'sequences per forward; less memory'),
-  learningRate: number('--learning-rate <x>', 'peak rate of the weights (default 2e-4)'),
-  weightStepMultiplier: number('--weight-step-multiplier <x>', "the weight steps' share of it (default 1)"),
-  activationStepMultiplier: number('--activation-step-multiplier <x>', 'that of static steps (default 10)'),
-  normMultiplier: number('--norm-multiplier <x>', 'that of the norms (default 1)'),
-  warmup: number('--warmup <share>', 'share of the steps to warm up in (default 0.1)'),
-  minRatio: number('--min-ratio <share>', 'of the peak rate at the end (default 0.05)'),
-  beta1: number('--beta1 <x>', "AdamW's (default 0.9)"),
-  beta2: number('--beta2 <x>', "AdamW's (default 0.95)"),
-  eps: number('--eps <x>', "AdamW's (default 1e-8)"),
-  weightDecay: number('--weight-decay <x>', 'on matrices (default 0)'),
-  maxNorm: number('--max-norm <x>', 'clip the gradient to this norm (default 1)'),
-  klWeight: number('--kl-weight <x>', 'of the KL to the unquantized model (default 1)'),
-  ceWeight: number('--ce-weight <x>', 'of the next-token loss (default 0)'),
-  temperature: number('--temperature <x>', 'of the KL (default 1)'),
+  learningRate: number('--learning-rate <x>', 'peak rate of the weights'),
+  weightStepMultiplier: number('--weight-step-multiplier <x>', "the weight steps' share of it"),
+  activationStepMultiplier: number('--activation-step-multiplier <x>', 'that of static steps'),
+  normMultiplier: number('--norm-multiplier <x>', 'that of the norms'),
+  warmup: number('--warmup <share>', 'share of the steps to warm up in'),
+  minRatio: number('--min-ratio <share>', 'of the peak rate at the end'),
+  beta1: number('--beta1 <x>', "AdamW's"),
+  beta2: number('--beta2 <x>', "AdamW's"),
+  eps: number('--eps <x>', "AdamW's"),
+  weightDecay: number('--weight-decay <x>', 'on matrices'),
+  maxNorm: number('--max-norm <x>', 'clip the gradient to this norm'),
+  klWeight: number('--kl-weight <x>', 'of the KL to the unquantized model'),
+  ceWeight: number('--ce-weight <x>', 'of the next-token loss'),
+  temperature: number('--temperature <x>', 'of the KL'),
   recompute: text('--recompute <when>', 'forward again instead of kept: auto, always, never'),
-  lossBytes: number('--loss-bytes <n>', "memory of the loss's logits (default 64 MiB)"),
-  seed: number('--seed <n>', 'same seed, same bytes (default 0)'),
+  lossBytes: number('--loss-bytes <n>', "memory of the loss's logits, bytes"),
+  seed: number('--seed <n>', 'same seed, same bytes'),
 }
 
 export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText'>> = {
   data: text('--data <file>', 'text to train on'),
   skipCharacters: number('--skip-characters <n>', 'of the text, left out at its beginning'),
   validation: text('--validation <file>', 'text to measure on, before and after'),
-  validationTokens: number('--validation-tokens <n>', 'of it (default 4096)'),
+  validationTokens: number('--validation-tokens <n>', 'of it, if not 4096'),
   runFolder: text('--run-folder <folder>', 'for checkpoints; default: the output with .run'),
   checkpointEvery: number('--checkpoint-every <steps>', 'default: only when interrupted'),
   resume: text('--resume', 'go on from the newest checkpoint'),
-  threads: number('--threads <n>', 'default: one per core; never changes a result'),
+  threads: number('--threads <n>', '0: one per core; never changes a result'),
 }
 
 export const EVALUATE_FLAGS: Flags<Omit<EvaluateConfig, 'text'>> = {
   data: text('--data <file>', 'text to measure on').makeOptionMandatory(),
-  tokens: number('--tokens <n>', 'from its beginning; default: all'),
-  window: number('--window <n>', 'tokens of a window, each run alone (default 512)'),
-  arithmetic: text('--arithmetic <kind>', 'auto (default), float or integer'),
-  threads: number('--threads <n>', 'default: one per core'),
+  tokens: number('--tokens <n>', 'from its beginning; 0: all'),
+  window: number('--window <n>', 'tokens of a window, each run alone'),
+  arithmetic: text('--arithmetic <kind>', 'auto, float or integer'),
+  threads: number('--threads <n>', '0: one per core'),
 }
 
 export const GENERATE_FLAGS: Flags<Omit<GenerationConfig, 'messages'>> = {
   prompt: text('--prompt <text>', 'text to continue').makeOptionMandatory(),
-  maxTokens: number('--max-tokens <n>', 'new tokens at most (default 128)'),
-  temperature: number('--temperature <x>', '0 (default) is greedy'),
+  maxTokens: number('--max-tokens <n>', 'new tokens at most'),
+  temperature: number('--temperature <x>', '0 is greedy'),
   topK: number('--top-k <n>', 'keep the k most likely tokens'),
   topP: number('--top-p <x>', 'keep the likeliest tokens up to this probability'),
-  seed: number('--seed <n>', 'same seed, same text (default 0)'),
-  threads: number('--threads <n>', 'default: one per core'),
+  seed: number('--seed <n>', 'same seed, same text'),
+  threads: number('--threads <n>', '0: one per core'),
 }
 
-/** Adds a group of flags under a heading of the help. */
-export function addFlags<T>(command: Command, flags: Flags<T>, heading?: string): Command {
-  for (const option of Object.values<Option>(flags)) {
+/** Adds a group of flags, with Rust's defaults in their help, under a heading if there is one. */
+export function addFlags<T>(command: Command, flags: Flags<T>, group: keyof typeof DEFAULTS, heading?: string): Command {
+  for (const [name, option] of Object.entries<Option>(flags)) {
+    const value = DEFAULTS[group][name]
+    if (value !== undefined && typeof value !== 'boolean') option.description += ` (default ${value})`
     if (heading) option.helpGroup(heading)
     command.addOption(option)
   }

@@ -5,13 +5,13 @@ import { addFlags, GENERATE_FLAGS, given } from './flags.js'
 
 const EXAMPLE = `
 Example:
-  halfstep generate small.gguf --chat --prompt "What is a half step?" --seed 7 --temperature 0.8`
+  halfstep generate small.gguf --chat --prompt "What is a half step?" --seed 7`
 
 export function generateCommand(): Command {
   const command = new Command('generate')
     .description('Continues a text, or answers with --chat.')
     .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
-  addFlags(command, GENERATE_FLAGS)
+  addFlags(command, GENERATE_FLAGS, 'generate')
   command.option('--chat', 'the prompt is a message; needs a model with a chat template').option('--json', 'pieces of text as lines, the whole last')
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { chat?: boolean; json?: boolean }) =>

@@ -10,10 +10,10 @@ import { Progress } from './progress.js'
 
 const EXAMPLE = `
 Examples:
-  halfstep quantize original.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
-  halfstep quantize original.gguf --recipe rtn --target gguf:q8_0 -o small.gguf
+  halfstep quantize big.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
+  halfstep quantize big.gguf --recipe rtn --target gguf:q8_0 -o small.gguf
 
-Ctrl-C saves the state into the run folder; the same command with --resume goes on.`
+Ctrl-C saves the state into the run folder; the same with --resume goes on.`
 
 interface Options {
   recipe: string
@@ -25,9 +25,9 @@ export function quantizeCommand(): Command {
   const command = new Command('quantize').description('Quantizes a model, and trains it for the grid it will run on (recipe silq).')
   command.argument('<model>', 'GGUF file or Hugging Face folder').requiredOption('-o, --output <file>', 'where to write the result')
   command.option('--recipe <name>', 'silq (trains) or rtn (rounds only)', 'silq').option('--json', 'events as lines, the result last')
-  addFlags(command, SITE_FLAGS, 'Grid:')
-  addFlags(command, RUN_FLAGS, 'Run:')
-  addFlags(command, TRAIN_FLAGS, 'Training:')
+  addFlags(command, SITE_FLAGS, 'sites', 'Grid:')
+  addFlags(command, RUN_FLAGS, 'run', 'Run:')
+  addFlags(command, TRAIN_FLAGS, 'train', 'Training:')
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: Options) =>
     attempt(

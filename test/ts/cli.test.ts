@@ -1,0 +1,173 @@
+/** The command line as a user sees it: real runs on the tiny model, at 80 columns. */
+import { spawn } from 'node:child_process'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
+
+const cli = fileURLToPath(new URL('../../ts/dist/cli.js', import.meta.url))
+const COMMANDS = ['quantize', 'eval', 'generate', 'inspect', 'demo', 'doctor']
+const folder = temporaryFolder()
+const [path, data] = [tinyModel(folder), tinyText(folder)]
+const TRAIN = ['--tokens', '1024', '--window', '32', '--learning-rate', '1e-3']
+
+interface Ended {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+/** Runs the command line; `during` gets the process with all it has written so far. */
+function halfstep(args: string[], during?: (stdout: string, kill: (signal: NodeJS.Signals) => void) => void): Promise<Ended> {
+  return new Promise((done) => {
+    const child = spawn(process.execPath, [cli, ...args], { cwd: folder, env: { ...process.env, COLUMNS: '80' } })
+    let [stdout, stderr] = ['', '']
+    child.stdout.on('data', (piece) => {
+      stdout += piece
+      during?.(stdout, (signal) => child.kill(signal))
+    })
+    child.stderr.on('data', (piece) => (stderr += piece))
+    child.on('close', (code) => done({ code, stdout, stderr }))
+  })
+}
+
+const lines = (text: string) => text.trimEnd().split('\n')
+const objects = (text: string) => lines(text).map((line) => JSON.parse(line) as Record<string, unknown>)
+
+describe('halfstep --help', () => {
+  it('names every command and the exit codes', async () => {
+    const { code, stdout } = await halfstep(['--help'])
+    expect(code).toBe(0)
+    for (const word of [...COMMANDS, 'Exit codes', '130']) expect(stdout).toContain(word)
+  })
+
+  it.each(COMMANDS)('%s has an example and fits 80 columns', async (command) => {
+    const { code, stdout } = await halfstep([command, '--help'])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(new RegExp(`Examples?:\\n  halfstep ${command}`))
+    for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
+  })
+})
+
+describe('halfstep quantize', () => {
+  it('trains, writes the file and says what it did', async () => {
+    const { code, stdout, stderr } = await halfstep(['quantize', path, '--data', data, '--validation', data, '-o', 'small.gguf', ...TRAIN])
+    expect(code).toBe(0)
+    expect(stdout).toContain('small.gguf')
+    expect(stdout).toMatch(/^result +\d/m)
+    expect(stderr).toMatch(/train +\d+%.* ETA .*loss/)
+    for (const line of lines(stdout + stderr)) expect(line.length).toBeLessThanOrEqual(80)
+    expect(existsSync(join(folder, 'small.gguf.run'))).toBe(false)
+  })
+
+  it('gives JSON lines, the result last', async () => {
+    const { code, stdout, stderr } = await halfstep(['quantize', path, '--data', data, '-o', 'json.gguf', '--json', ...TRAIN])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    const [first, last] = [objects(stdout)[0], objects(stdout).at(-1)]
+    expect(first).toHaveProperty('kind')
+    expect(objects(stdout).filter(({ kind }) => kind === 'step')).toHaveLength(8)
+    expect(last).toMatchObject({
+      kind: 'result',
+      report: { recipe: 'silq', steps: 8 },
+      file: { bytes: statSync(join(folder, 'json.gguf')).size, parity: true },
+    })
+  })
+
+  it('saves on Ctrl-C, says how to go on, and goes on to the same bytes', async () => {
+    const args = ['quantize', path, '--data', data, '--json', ...TRAIN, '--tokens', '32768']
+    await halfstep([...args, '-o', 'whole.gguf'])
+    let killed = false
+    const stopped = await halfstep([...args, '-o', 'stopped.gguf'], (stdout, kill) => {
+      if (!killed && stdout.includes('"step":3')) {
+        killed = true
+        kill('SIGINT')
+      }
+    })
+    expect(stopped.code).toBe(130)
+    expect(objects(stopped.stdout).at(-1)).toMatchObject({ kind: 'error', code: 'ERR_CANCELLED' })
+    const hint = lines(stopped.stderr).at(-1) ?? ''
+    expect(hint).toMatch(/^to go on: halfstep quantize .*stopped\.gguf --resume$/)
+    expect(existsSync(join(folder, 'stopped.gguf'))).toBe(false)
+    const resumed = await halfstep(hint.replace('to go on: halfstep ', '').split(' '))
+    expect(resumed.code).toBe(0)
+    expect(readFileSync(join(folder, 'stopped.gguf')).equals(readFileSync(join(folder, 'whole.gguf')))).toBe(true)
+  })
+
+  it.each([
+    [['--target', 'gguf:q4_0', '--weights', '3'], 'ERR_TARGET', 'halfstep'],
+    [['--weights', '4.5'], 'ERR_CONFIG', 'weights'],
+    [['--target', 'gguf:q4_1'], 'ERR_CONFIG', 'did you mean gguf:q4_0?'],
+    [['--recipe', 'silk'], 'ERR_CONFIG', 'did you mean silq?'],
+  ])('fails with %j by a typed error and exit code 1', async (args, code, words) => {
+    const ended = await halfstep(['quantize', path, '--data', data, '-o', 'never.gguf', ...args])
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toContain(`error ${code}: `)
+    expect(ended.stderr).toContain(words)
+    expect(existsSync(join(folder, 'never.gguf'))).toBe(false)
+  })
+
+  it.each([
+    [['--wieghts', '4'], '--weights'],
+    [['--weights', 'four'], 'a number is needed'],
+  ])('refuses %j as wrong usage with exit code 2', async (args, words) => {
+    const ended = await halfstep(['quantize', path, '-o', 'never.gguf', ...args])
+    expect(ended.code).toBe(2)
+    expect(ended.stderr).toContain(words)
+  })
+})
+
+describe('halfstep eval', () => {
+  it('ends with one line, one object', async () => {
+    const { code, stdout, stderr } = await halfstep(['eval', path, '--data', data, '--tokens', '256', '--window', '64', '--json'])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(lines(stdout)).toHaveLength(1)
+    const keys = ['perplexity', 'meanNll', 'predictions', 'kl', 'top1Agreement', 'tokensPerSecond']
+    expect(Object.keys(JSON.parse(stdout) as object).sort()).toEqual([...keys].sort())
+    expect(JSON.parse(stdout)).toMatchObject({ predictions: 252, kl: null, top1Agreement: null })
+  })
+
+  it('compares with another model', async () => {
+    const args = ['--data', data, '--tokens', '256', '--window', '64', '--against', path]
+    const { stdout } = await halfstep(['eval', path, ...args, '--json'])
+    expect(JSON.parse(stdout)).toMatchObject({ kl: 0, top1Agreement: 1 })
+    const plain = await halfstep(['eval', path, ...args])
+    expect(plain.stdout).toMatch(/top-1 agreement, % +100\.00/)
+  })
+
+  it('names a text that is not there', async () => {
+    const ended = await halfstep(['eval', path, '--data', 'absent.txt'])
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toMatch(/^error ERR_IO: .*absent\.txt/m)
+  })
+})
+
+describe('the other commands', () => {
+  it('generate writes the prompt and its continuation, or JSON lines', async () => {
+    const plain = await halfstep(['generate', path, '--prompt', 'the half', '--max-tokens', '8'])
+    expect(plain.code).toBe(0)
+    expect(plain.stdout.startsWith('the half')).toBe(true)
+    const json = await halfstep(['generate', path, '--prompt', 'the half', '--max-tokens', '8', '--json'])
+    expect(objects(json.stdout).at(-1)).toMatchObject({ kind: 'result', promptTokens: 8 })
+  })
+
+  it('generate --chat needs a chat template', async () => {
+    const ended = await halfstep(['generate', path, '--prompt', 'hello', '--chat'])
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toMatch(/error ERR_\w+: .*chat template/)
+  })
+
+  it('inspect shows sizes and storage', async () => {
+    const { stdout } = await halfstep(['inspect', path])
+    expect(stdout).toMatch(/^F32 tensors +20$/m)
+    expect(JSON.parse((await halfstep(['inspect', path, '--json'])).stdout)).toMatchObject({ layers: 2 })
+  })
+
+  it('doctor finds the addon', async () => {
+    const { code, stdout } = await halfstep(['doctor'])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^native addon +found$/m)
+    for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
+    expect(JSON.parse((await halfstep(['doctor', '--json'])).stdout)).toMatchObject({ build: 'native', threads: expect.any(Number) })
+  })
+})
