@@ -4,7 +4,7 @@
 //!     m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g^2
 //!     p = p - lr * (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)
 
-use super::lanes::{LANES, fold};
+use super::lanes::{LANES, add_product_wide, fold};
 use crate::math::power;
 use crate::{Pool, Real, dispatch};
 
@@ -40,29 +40,19 @@ const PIECE: usize = 1 << 15;
 
 dispatch! {
     fn step[T: Real](f: Factors<T>, x: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T]) {
-        for ((x, &g), (m, v)) in x.iter_mut().zip(gradient).zip(m.iter_mut().zip(v.iter_mut())) {
-            let g = g * f.gradient_scale;
-            *m = f.beta1 * *m + f.rest1 * g;
-            *v = f.beta2 * *v + f.rest2 * (g * g);
-            let decayed = *x - f.decay * *x;
-            *x = decayed - f.rate * *m / ((*v * f.correction).sqrt() + f.eps);
+        let n = x.len();
+        let (gradient, m, v) = (&gradient[..n], &mut m[..n], &mut v[..n]);
+        for i in 0..n {
+            let g = gradient[i] * f.gradient_scale;
+            m[i] = f.beta1 * m[i] + f.rest1 * g;
+            v[i] = f.beta2 * v[i] + f.rest2 * (g * g);
+            let decayed = x[i] - f.decay * x[i];
+            x[i] = decayed - f.rate * m[i] / ((v[i] * f.correction).sqrt() + f.eps);
         }
     }
 
     fn squares[T: Real](x: &[T]) -> f64 {
-        let mut lanes = [0.0; LANES];
-        let blocks = x.chunks_exact(LANES);
-        let rest = blocks.remainder();
-        for block in blocks {
-            for i in 0..LANES {
-                let value = block[i].to_f64();
-                lanes[i] += value * value;
-            }
-        }
-        for (lane, value) in lanes.iter_mut().zip(rest) {
-            *lane += value.to_f64() * value.to_f64();
-        }
-        fold(lanes)
+        fold(add_product_wide([0.0; LANES], x, x))
     }
 }
 

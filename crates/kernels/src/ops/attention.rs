@@ -8,7 +8,8 @@
 //! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics and their order is fixed.
 
 use super::gemm::{View, product};
-use super::lanes::{LANES, dot, fold, maximum};
+use super::lanes::{LANES, dot, maximum, sum};
+use crate::math::exp_f32;
 use crate::{Pool, Real, dispatch};
 
 /// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >= T;
@@ -68,47 +69,56 @@ impl QueryBlock {
         let width = shape.group() * shape.head_dim;
         for (i, out) in out.chunks_exact_mut(width).take(self.count).enumerate() {
             let at = shape.query_at(self.b, self.first + i, self.kv * shape.group());
-            for (o, &x) in out.iter_mut().zip(&x[at..at + width]) {
-                *o = x * scale;
-            }
+            scaled(scale, &x[at..at + width], out);
         }
     }
 }
 
 dispatch! {
+    /// `y = a x`.
+    fn scaled[T: Real](a: T, x: &[T], y: &mut [T]) {
+        let x = &x[..y.len()];
+        for i in 0..y.len() {
+            y[i] = x[i] * a;
+        }
+    }
+
+    fn scale_in_place[T: Real](a: T, x: &mut [T]) {
+        for i in 0..x.len() {
+            x[i] = x[i] * a;
+        }
+    }
+
     /// Scores become probabilities; keys past `seen` get 0. Returns the log of the sum of exp.
     fn softmax[T: Real](scores: &mut [T], seen: usize) -> T {
         let (scores, hidden) = scores.split_at_mut(seen);
         hidden.fill(T::ZERO);
         let max = maximum(scores);
-        let mut lanes = [T::ZERO; LANES];
-        for block in scores.chunks_mut(LANES) {
-            for (lane, s) in lanes.iter_mut().zip(block) {
-                *s = (*s - max).exp();
-                *lane += *s;
-            }
+        for i in 0..seen {
+            scores[i] = (scores[i] - max).exp();
         }
-        let sum = fold(lanes);
-        let inverse = T::ONE / sum;
-        for s in scores.iter_mut() {
-            *s = *s * inverse;
+        let total = sum(scores);
+        let inverse = T::ONE / total;
+        for i in 0..seen {
+            scores[i] = scores[i] * inverse;
         }
-        max + sum.ln()
+        max + total.ln()
     }
 
     /// Scores become the probabilities of the forward, from its log-sum-exp.
     fn softmax_again[T: Real](scores: &mut [T], seen: usize, log_sum_exp: T) {
         let (scores, hidden) = scores.split_at_mut(seen);
         hidden.fill(T::ZERO);
-        for s in scores {
-            *s = (*s - log_sum_exp).exp();
+        for i in 0..seen {
+            scores[i] = (scores[i] - log_sum_exp).exp();
         }
     }
 
     /// dP becomes dS = P (dP - delta).
     fn score_gradient[T: Real](p: &[T], dp: &mut [T], delta: T) {
-        for (dp, &p) in dp.iter_mut().zip(p) {
-            *dp = p * (*dp - delta);
+        let p = &p[..dp.len()];
+        for i in 0..dp.len() {
+            dp[i] = p[i] * (dp[i] - delta);
         }
     }
 }
@@ -228,7 +238,7 @@ fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv
         product(&mut out.dk, d, View::transposed(&dp, n), View::rows(&q_block, d), n, d, rows, true);
         let dq = &mut out.dq[first * group * d..][..rows * d];
         product(dq, d, View::rows(&dp, n), View::rows(k, stride), rows, d, n, false);
-        dq.iter_mut().for_each(|x| *x = *x * shape.scale());
+        scale_in_place(shape.scale(), dq);
     }
     out
 }
@@ -236,29 +246,43 @@ fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv
 dispatch! {
     /// One query head: `scores` is scratch `[keys]`, y `[D]`; key s starts at `s * stride` of k and v.
     fn attend_head(q: &[f32], k: &[f32], v: &[f32], stride: usize, scale: f32, scores: &mut [f32], y: &mut [f32]) {
-        let d = q.len();
-        for (score, k) in scores.iter_mut().zip(k.chunks(stride)) {
-            *score = dot(q, &k[..d]) * scale;
+        let width = q.len();
+        for s in 0..scores.len() {
+            scores[s] = dot(q, &k[s * stride..][..width]) * scale;
         }
         let max = maximum(scores);
-        let mut lanes = [0.0; LANES];
-        for block in scores.chunks_mut(LANES) {
-            for (lane, s) in lanes.iter_mut().zip(block) {
-                *s = (*s - max).exp();
-                *lane += *s;
-            }
+        for s in 0..scores.len() {
+            scores[s] = exp_f32(scores[s] - max);
         }
-        let inverse = 1.0 / fold(lanes);
-        y.fill(0.0);
-        for (&p, v) in scores.iter().zip(v.chunks(stride)) {
-            for (y, &v) in y.iter_mut().zip(&v[..d]) {
-                *y += p * v;
-            }
+        let inverse = 1.0 / sum(scores);
+        // Each y is a sum over the keys in order, so the blocks below only choose registers.
+        let (wide, rest) = y.as_chunks_mut::<{ 4 * LANES }>();
+        let mut at = 0;
+        for block in 0..wide.len() {
+            wide[block] = weighted_values(scores, v, stride, at, inverse);
+            at += 4 * LANES;
         }
-        for y in y.iter_mut() {
-            *y *= inverse;
+        for i in 0..rest.len() {
+            [rest[i]] = weighted_values(scores, v, stride, at, inverse);
+            at += 1;
         }
     }
+}
+
+/// `inverse * sum over keys of p v[at..at + N]`.
+#[inline(always)]
+fn weighted_values<const N: usize>(p: &[f32], v: &[f32], stride: usize, at: usize, inverse: f32) -> [f32; N] {
+    let mut sums = [0.0; N];
+    for s in 0..p.len() {
+        let v: &[f32; N] = v[s * stride + at..].first_chunk().expect("a row holds D values");
+        for i in 0..N {
+            sums[i] += p[s] * v[i];
+        }
+    }
+    for i in 0..N {
+        sums[i] *= inverse;
+    }
+    sums
 }
 
 /// Inference: one query row `[H, D]` at absolute position `keys - 1` over `keys` cached rows, k and v `[keys, K, D]` (row stride K*D).

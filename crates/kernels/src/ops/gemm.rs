@@ -37,8 +37,22 @@ unsafe impl<T: Send> Send for Output<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Output<T> {}
 
-/// Output elements per piece, about: small enough to spread over 16 threads, large enough that packing does not count.
-const PIECE_ROWS: usize = 96;
+/// Pieces an output is cut into, if it is large enough: enough to spread over 16 threads.
+const PIECES: usize = 16;
+/// Shortest side of a piece. Each piece packs its inputs again, at a cost of about 10 / side of the multiplication.
+const SHORTEST: usize = 192;
+
+/// Rows and columns of a piece of an output `[m, n]`: the longer side is halved again and again.
+fn piece(m: usize, n: usize) -> (usize, usize) {
+    let (mut rows, mut cols, mut pieces) = (m, n, 1);
+    while pieces < PIECES && rows.max(cols) >= 2 * SHORTEST {
+        let longer = if rows >= cols { &mut rows } else { &mut cols };
+        *longer = longer.div_ceil(2);
+        pieces *= 2;
+    }
+    // Whole cache lines of the output, so that no two threads write to one.
+    (rows, cols.next_multiple_of(16))
+}
 
 /// `out = a b` (`out += a b` if `accumulate`) on the calling thread: a `[m, k]`, b `[k, n]`, out row-major with rows `stride` apart.
 #[allow(clippy::too_many_arguments)]
@@ -99,7 +113,7 @@ unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize,
     }
 }
 
-/// [`product`] on the pool: cut along the longer side of the output.
+/// [`product`] on the pool.
 #[allow(clippy::too_many_arguments)]
 fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: View<T>, b: View<T>, m: usize, n: usize, k: usize, accumulate: bool) {
     assert_eq!(out.len(), m * n, "product: shape of the output");
@@ -108,21 +122,18 @@ fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: View<T>, b: View<T>,
         return;
     }
     let whole = Output { data: out.as_mut_ptr(), stride: n };
-    let along_rows = m >= n;
-    let side = if along_rows { m } else { n };
-    let piece = side.div_ceil(16).next_multiple_of(PIECE_ROWS);
-    pool.for_each(side.div_ceil(piece), |i| {
-        let (start, count) = (i * piece, piece.min(side - i * piece));
+    let (rows, cols) = piece(m, n);
+    let across = n.div_ceil(cols);
+    pool.for_each(m.div_ceil(rows) * across, |i| {
+        let (row, col) = (i / across * rows, i % across * cols);
+        // The whole struct, not its pointer, goes to the other thread.
         let whole = &whole;
-        // SAFETY: pieces are disjoint blocks of rows (or columns) inside `out`, whose length was checked; so were a and b.
+        let a = View { data: a.data.get(row * a.row_stride..).unwrap_or_default(), ..a };
+        let b = View { data: b.data.get(col * b.col_stride..).unwrap_or_default(), ..b };
+        // SAFETY: the pieces are disjoint blocks inside `out`, whose length was checked; so were a and b.
         unsafe {
-            if along_rows {
-                let a = View { data: &a.data[start * a.row_stride..], ..a };
-                product_raw(Output { data: whole.data.add(start * n), stride: n }, a, b, count, n, k, accumulate)
-            } else {
-                let b = View { data: &b.data[start * b.col_stride..], ..b };
-                product_raw(Output { data: whole.data.add(start), stride: n }, a, b, m, count, k, accumulate)
-            }
+            let part = Output { data: whole.data.add(row * n + col), stride: n };
+            product_raw(part, a, b, rows.min(m - row), cols.min(n - col), k, accumulate)
         }
     });
 }

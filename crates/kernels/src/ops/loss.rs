@@ -3,51 +3,83 @@
 //! With `p = softmax(teacher / T)`, `q = softmax(student / T)`: `KL = sum p ln(p / q)`, `dKL/dstudent = (q - p) / T`.
 //! A row's maximum is removed before exp; exp is taken in the logits' type, its sums in f64 in a fixed lane order.
 
-use super::lanes::{LANES, fold, maximum};
+use super::lanes::{LANES, add_product_wide, add_wide, fold, maximum};
 use crate::math::ln_f64;
 use crate::{Pool, Real, dispatch};
 
+/// Logits of a row at a time: a multiple of the lanes, small enough that what one loop writes is still in the first cache for the next.
+const TILE: usize = 1024;
+
+/// A row of logits and what is taken off before exp.
+#[derive(Clone, Copy)]
+struct Row<'a, T> {
+    logits: &'a [T],
+    max: T,
+    inverse_temperature: T,
+}
+
+impl<T: Real> Row<'_, T> {
+    #[inline(always)]
+    fn exponent(&self, i: usize) -> T {
+        (self.logits[i] - self.max) * self.inverse_temperature
+    }
+}
+
 dispatch! {
-    /// KL of one row; the gradient times `gain`. `p` is scratch of the row's length.
-    fn kl_row[T: Real](teacher: &[T], student: &[T], inverse_temperature: T, gain: f64, p: &mut [T], dstudent: &mut [T]) -> f64 {
-        let (teacher_max, student_max) = (maximum(teacher), maximum(student));
+    /// KL of one row; the gradient, if wanted, times `gain`. exp is taken again for it: cheaper than to keep a row of probabilities.
+    fn kl_row[T: Real](teacher: &[T], student: &[T], inverse_temperature: T, gain: f64, gradient: Option<&mut [T]>) -> f64 {
+        let teacher = Row { logits: teacher, max: maximum(teacher), inverse_temperature };
+        let student = Row { logits: student, max: maximum(student), inverse_temperature };
         let (mut p_sum, mut q_sum, mut cross) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        let blocks = teacher.chunks(LANES).zip(student.chunks(LANES)).zip(p.chunks_mut(LANES).zip(dstudent.chunks_mut(LANES)));
-        for ((teacher, student), (p, q)) in blocks {
-            for (i, (((&t, &s), p), q)) in teacher.iter().zip(student).zip(p.iter_mut()).zip(q.iter_mut()).enumerate() {
-                let (a, b) = ((t - teacher_max) * inverse_temperature, (s - student_max) * inverse_temperature);
-                (*p, *q) = (a.exp(), b.exp());
-                p_sum[i] += p.to_f64();
-                q_sum[i] += q.to_f64();
+        let (mut p, mut q, mut difference) = ([T::ZERO; TILE], [T::ZERO; TILE], [T::ZERO; TILE]);
+        let width = student.logits.len();
+        for at in (0..width).step_by(TILE) {
+            let n = TILE.min(width - at);
+            let (t, s) = (Row { logits: &teacher.logits[at..at + n], ..teacher }, Row { logits: &student.logits[at..at + n], ..student });
+            for i in 0..n {
+                let (a, b) = (t.exponent(i), s.exponent(i));
+                (p[i], q[i]) = (a.exp(), b.exp());
                 // 0 ln 0 = 0: a teacher of -inf adds nothing, whatever the student says.
-                cross[i] += if *p > T::ZERO { p.to_f64() * (a - b).to_f64() } else { 0.0 };
+                difference[i] = if p[i] > T::ZERO { a - b } else { T::ZERO };
             }
+            p_sum = add_wide(p_sum, &p[..n]);
+            q_sum = add_wide(q_sum, &q[..n]);
+            cross = add_product_wide(cross, &p[..n], &difference[..n]);
         }
         let (p_sum, q_sum) = (fold(p_sum), fold(q_sum));
-        let (p_gain, q_gain) = (T::from_f64(gain / p_sum), T::from_f64(gain / q_sum));
-        for (q, &p) in dstudent.iter_mut().zip(p.iter()) {
-            *q = *q * q_gain - p * p_gain;
+        if let Some(gradient) = gradient {
+            let (p_gain, q_gain) = (T::from_f64(gain / p_sum), T::from_f64(gain / q_sum));
+            let gradient = &mut gradient[..width];
+            for i in 0..width {
+                gradient[i] = student.exponent(i).exp() * q_gain - teacher.exponent(i).exp() * p_gain;
+            }
         }
         fold(cross) / p_sum + ln_f64(q_sum / p_sum)
     }
 
-    /// -ln softmax(student)[target] of one row; the gradient times `gain`.
-    fn nll_row[T: Real](student: &[T], target: usize, gain: f64, dstudent: &mut [T]) -> f64 {
-        let max = maximum(student);
-        let mut sum = [0.0; LANES];
-        for (student, q) in student.chunks(LANES).zip(dstudent.chunks_mut(LANES)) {
-            for (i, (&s, q)) in student.iter().zip(q.iter_mut()).enumerate() {
-                *q = (s - max).exp();
-                sum[i] += q.to_f64();
+    /// -ln softmax(student)[target] of one row; the gradient, if wanted, times `gain`.
+    fn nll_row[T: Real](student: &[T], target: usize, gain: f64, gradient: Option<&mut [T]>) -> f64 {
+        let student = Row { logits: student, max: maximum(student), inverse_temperature: T::ONE };
+        let (mut sum, mut q) = ([0.0; LANES], [T::ZERO; TILE]);
+        let width = student.logits.len();
+        for at in (0..width).step_by(TILE) {
+            let n = TILE.min(width - at);
+            let s = Row { logits: &student.logits[at..at + n], ..student };
+            for i in 0..n {
+                q[i] = s.exponent(i).exp();
             }
+            sum = add_wide(sum, &q[..n]);
         }
         let sum = fold(sum);
-        let q_gain = T::from_f64(gain / sum);
-        for q in dstudent.iter_mut() {
-            *q = *q * q_gain;
+        if let Some(gradient) = gradient {
+            let q_gain = T::from_f64(gain / sum);
+            let gradient = &mut gradient[..width];
+            for i in 0..width {
+                gradient[i] = student.exponent(i).exp() * q_gain;
+            }
+            gradient[target] -= T::from_f64(gain);
         }
-        dstudent[target] -= T::from_f64(gain);
-        ln_f64(sum) - (student[target] - max).to_f64()
+        ln_f64(sum) - student.exponent(target).to_f64()
     }
 }
 
@@ -68,11 +100,10 @@ pub fn kl_divergence<T: Real>(
 ) -> f64 {
     assert_eq!((teacher.len(), student.len()), (row_kl.len() * vocab, row_kl.len() * vocab), "kl_divergence: shapes");
     let (inverse_temperature, gain) = (T::from_f64(1.0 / temperature), 1.0 / (temperature * normalizer));
-    rows(pool, vocab, row_kl, dstudent, |m, gradient| {
-        kept.is_none_or(|k| k[m] != 0).then(|| {
-            let (teacher, student) = (&teacher[m * vocab..][..vocab], &student[m * vocab..][..vocab]);
-            kl_row(teacher, student, inverse_temperature, gain, &mut vec![T::ZERO; vocab], gradient)
-        })
+    let counted = |m: usize| kept.is_none_or(|k| k[m] != 0);
+    rows(pool, vocab, row_kl, dstudent, counted, |m, gradient| {
+        let (teacher, student) = (&teacher[m * vocab..][..vocab], &student[m * vocab..][..vocab]);
+        kl_row(teacher, student, inverse_temperature, gain, gradient)
     });
     mean(row_kl, normalizer)
 }
@@ -81,6 +112,7 @@ pub fn kl_divergence<T: Real>(
 pub const IGNORE_INDEX: i64 = -100;
 
 /// Mean over counted rows of -ln softmax(student)[target]; as [`kl_divergence`] otherwise. `row_nll` `[M]`.
+/// A target is [`IGNORE_INDEX`] or below V.
 pub fn cross_entropy<T: Real>(
     pool: &Pool,
     student: &[T],
@@ -91,26 +123,36 @@ pub fn cross_entropy<T: Real>(
     dstudent: Option<&mut [T]>,
 ) -> f64 {
     assert_eq!((student.len(), targets.len()), (row_nll.len() * vocab, row_nll.len()), "cross_entropy: shapes");
-    rows(pool, vocab, row_nll, dstudent, |m, gradient| {
-        (targets[m] != IGNORE_INDEX).then(|| nll_row(&student[m * vocab..][..vocab], targets[m] as usize, 1.0 / normalizer, gradient))
+    let counted = |m: usize| targets[m] != IGNORE_INDEX;
+    rows(pool, vocab, row_nll, dstudent, counted, |m, gradient| {
+        nll_row(&student[m * vocab..][..vocab], targets[m] as usize, 1.0 / normalizer, gradient)
     });
     mean(row_nll, normalizer)
 }
 
-/// Runs `row(m, gradient of row m)` for all rows in parallel; a row that gives None counts 0 and has no gradient.
-fn rows<T: Real>(pool: &Pool, vocab: usize, values: &mut [f64], dstudent: Option<&mut [T]>, row: impl Fn(usize, &mut [T]) -> Option<f64> + Send + Sync) {
+/// Runs `row(m, gradient of row m)` for the counted rows in parallel; the others have value and gradient 0.
+fn rows<T: Real>(
+    pool: &Pool,
+    vocab: usize,
+    values: &mut [f64],
+    dstudent: Option<&mut [T]>,
+    counted: impl Fn(usize) -> bool + Send + Sync,
+    row: impl Fn(usize, Option<&mut [T]>) -> f64 + Send + Sync,
+) {
     match dstudent {
         Some(dstudent) => {
             assert_eq!(dstudent.len(), values.len() * vocab, "loss: shape of the gradient");
             let parts = values.iter_mut().zip(dstudent.chunks_mut(vocab)).collect();
             pool.parts(parts, |m, (value, gradient)| {
-                *value = row(m, gradient).unwrap_or_else(|| {
+                if counted(m) {
+                    *value = row(m, Some(gradient));
+                } else {
+                    *value = 0.0;
                     gradient.fill(T::ZERO);
-                    0.0
-                })
+                }
             });
         }
-        None => pool.chunks_mut(values, 1, |m, value| value[0] = row(m, &mut vec![T::ZERO; vocab]).unwrap_or(0.0)),
+        None => pool.chunks_mut(values, 1, |m, value| value[0] = if counted(m) { row(m, None) } else { 0.0 }),
     }
 }
 

@@ -11,10 +11,11 @@ const ROWS: usize = 32;
 dispatch! {
     fn forward[T: Real](x: &[T], weight: &[T], eps: T, y: &mut [T]) {
         let width = weight.len();
-        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+        for row in 0..y.len() / width {
+            let (x, y) = (&x[row * width..][..width], &mut y[row * width..][..width]);
             let r = inverse_rms(x, eps);
-            for ((y, &x), &w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * r * w;
+            for i in 0..width {
+                y[i] = x[i] * r * weight[i];
             }
         }
     }
@@ -22,15 +23,18 @@ dispatch! {
     fn backward[T: Real](x: &[T], weight: &[T], eps: T, dy: &[T], dx: &mut [T], dweight: &mut [T]) {
         let width = weight.len();
         dweight.fill(T::ZERO);
-        for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+        let dweight = &mut dweight[..width];
+        for row in 0..dx.len() / width {
+            let at = row * width..(row + 1) * width;
+            let (x, dy, dx) = (&x[at.clone()], &dy[at.clone()], &mut dx[at]);
             let r = inverse_rms(x, eps);
-            for (((dx, &dy), &w), (&x, dw)) in dx.iter_mut().zip(dy).zip(weight).zip(x.iter().zip(dweight.iter_mut())) {
-                *dx = dy * w;
-                *dw += dy * (x * r);
+            for i in 0..width {
+                dx[i] = dy[i] * weight[i];
+                dweight[i] += dy[i] * (x[i] * r);
             }
             let along = dot(dx, x) / T::from_f64(width as f64) * r * r;
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx = r * (*dx - x * along);
+            for i in 0..width {
+                dx[i] = r * (dx[i] - x[i] * along);
             }
         }
     }
@@ -58,8 +62,8 @@ pub fn rms_norm_backward<T: Real>(pool: &Pool, x: &[T], weight: &[T], eps: f64, 
     pool.parts(parts, |_, ((x, dy), (dx, dw))| backward(x, weight, T::from_f64(eps), dy, dx, dw));
     dweight.fill(T::ZERO);
     for part in partial.chunks_exact(width) {
-        for (sum, &p) in dweight.iter_mut().zip(part) {
-            *sum += p;
+        for i in 0..width {
+            dweight[i] += part[i];
         }
     }
 }

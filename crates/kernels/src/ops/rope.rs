@@ -62,16 +62,20 @@ fn unscaled(head_dim: usize, theta: f64) -> impl Iterator<Item = f64> {
 dispatch! {
     /// cos and sin of one position, `[D/2]` each; the sine negated to rotate back.
     fn angles[T: Real](frequencies: &[f64], position: f64, inverse: bool, cos: &mut [T], sin: &mut [T]) {
-        for ((&f, c), s) in frequencies.iter().zip(cos).zip(sin) {
-            let (sine, cosine) = sin_cos_f64(position * f);
-            *c = T::from_f64(cosine);
-            *s = T::from_f64(if inverse { -sine } else { sine });
+        let n = frequencies.len();
+        let (cos, sin) = (&mut cos[..n], &mut sin[..n]);
+        for i in 0..n {
+            let (sine, cosine) = sin_cos_f64(position * frequencies[i]);
+            cos[i] = T::from_f64(cosine);
+            sin[i] = T::from_f64(if inverse { -sine } else { sine });
         }
     }
 
     fn rotate_half[T: Real](cos: &[T], sin: &[T], x: &[T], y: &mut [T]) {
         let half = cos.len();
-        for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
+        let sin = &sin[..half];
+        for head in 0..y.len() / (2 * half) {
+            let (x, y) = (&x[head * 2 * half..][..2 * half], &mut y[head * 2 * half..][..2 * half]);
             let ((a, b), (ya, yb)) = (x.split_at(half), y.split_at_mut(half));
             for i in 0..half {
                 ya[i] = a[i] * cos[i] - b[i] * sin[i];
@@ -82,10 +86,12 @@ dispatch! {
 
     fn rotate_interleaved[T: Real](cos: &[T], sin: &[T], x: &[T], y: &mut [T]) {
         let half = cos.len();
-        for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
-            for ((x, y), (&c, &s)) in x.chunks_exact(2).zip(y.chunks_exact_mut(2)).zip(cos.iter().zip(sin)) {
-                y[0] = x[0] * c - x[1] * s;
-                y[1] = x[1] * c + x[0] * s;
+        let sin = &sin[..half];
+        for head in 0..y.len() / (2 * half) {
+            let (x, y) = (&x[head * 2 * half..][..2 * half], &mut y[head * 2 * half..][..2 * half]);
+            for i in 0..half {
+                y[2 * i] = x[2 * i] * cos[i] - x[2 * i + 1] * sin[i];
+                y[2 * i + 1] = x[2 * i + 1] * cos[i] + x[2 * i] * sin[i];
             }
         }
     }

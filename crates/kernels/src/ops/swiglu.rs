@@ -8,16 +8,20 @@ const PIECE: usize = 1 << 14;
 
 dispatch! {
     fn forward[T: Real](gate: &[T], up: &[T], y: &mut [T]) {
-        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g * sigmoid(g) * u;
+        let n = y.len();
+        let (gate, up) = (&gate[..n], &up[..n]);
+        for i in 0..n {
+            y[i] = gate[i] * sigmoid(gate[i]) * up[i];
         }
     }
 
     fn backward[T: Real](gate: &[T], up: &[T], dy: &[T], dgate: &mut [T], dup: &mut [T]) {
-        for (((dg, du), (&g, &u)), &dy) in dgate.iter_mut().zip(dup.iter_mut()).zip(gate.iter().zip(up)).zip(dy) {
-            let s = sigmoid(g);
-            *du = dy * (g * s);
-            *dg = dy * u * (s * (T::ONE + g * (T::ONE - s)));
+        let n = dy.len();
+        let (gate, up, dgate, dup) = (&gate[..n], &up[..n], &mut dgate[..n], &mut dup[..n]);
+        for i in 0..n {
+            let (g, s) = (gate[i], sigmoid(gate[i]));
+            dup[i] = dy[i] * (g * s);
+            dgate[i] = dy[i] * up[i] * (s * (T::ONE + g * (T::ONE - s)));
         }
     }
 }
