@@ -71,7 +71,7 @@ impl Tensor {
 
 /// Everything but the weights' own grids that the forward of a quantized model needs. Weight grids stand in each [`PackedMatrix`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quantization {
     /// `gguf:q4_0`, `gguf:q8_0`, `halfstep`.
     pub target: String,

@@ -10,6 +10,7 @@ pub mod keys;
 mod metadata;
 mod names;
 mod permute;
+mod quantization;
 mod read;
 mod rope_factors;
 mod vocabulary;
@@ -21,6 +22,9 @@ pub use read::read;
 pub use write::write;
 
 use crate::blocks;
+
+/// Stands for the file in errors that are about a model and not yet about a file.
+const FORMAT: &str = "gguf";
 
 /// What a file may ask for at most (reliability.md section 3).
 pub mod caps {

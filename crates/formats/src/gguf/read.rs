@@ -3,14 +3,13 @@
 use super::metadata::{Metadata, Value, error_at};
 use super::names::{NamedSpec, ROPE_FACTORS, named_specs};
 use super::permute::{gather_rows, gguf_row};
-use super::{Container, GgmlType, TensorInfo, architecture, caps, keys, vocabulary};
-use crate::architecture::{Architecture, EMBEDDING, HEAD, Role};
+use super::{Container, GgmlType, TensorInfo, architecture, caps, keys, quantization, vocabulary};
+use crate::architecture::Role;
 use crate::blocks::packed;
 use crate::error::{Error, Result};
-use crate::model::{Model, Quantization, Tensor, TensorData};
+use crate::model::{Model, Tensor, TensorData};
 use half::{bf16, f16};
 use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a Llama from the bytes of a GGUF file, v2 or v3. `file` stands in errors.
@@ -31,7 +30,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
         let tensor = read_tensor(file, &named, &container.tensors[named.gguf.as_str()])?;
         tensors.insert(named.spec.name, tensor);
     }
-    let quantization = read_quantization(metadata, &architecture, &tensors)?;
+    let quantization = quantization::read(metadata, &architecture, &tensors)?;
     let name = metadata.string(keys::NAME)?.map_or_else(|| stem(file), str::to_owned);
     Ok(Model { name, architecture, tensors, tokenizer, chat_template, quantization, provenance, file_bytes: bytes.len() as u64 })
 }
@@ -133,36 +132,4 @@ pub(super) fn permute(data: TensorData, rows: usize, source: impl Fn(usize) -> u
             TensorData::Packed(PackedMatrix { codes, scales, ..m })
         }
     }
-}
-
-/// What a file of ours says, or what the client would do with the block types of another one: blocks of 32 before every packed matrix and an
-/// f16 cache, if all block linears are Q4_0 or all are Q8_0.
-fn read_quantization(metadata: &Metadata, architecture: &Architecture, tensors: &BTreeMap<String, Tensor>) -> Result<Option<Quantization>> {
-    if let Some(json) = metadata.string(keys::OWN_QUANTIZATION)? {
-        let parsed = serde_json::from_str(json).map_err(|e| metadata.error(keys::OWN_QUANTIZATION, format!("is no quantization: {e}")))?;
-        return Ok(Some(parsed));
-    }
-    let linears = architecture.tensors().into_iter().filter(|t| matches!(t.role, Role::Linear(_)));
-    let mut types = linears.map(|spec| match &tensors[&spec.name].data {
-        TensorData::Packed(m) => Some(m.quantizer),
-        _ => None,
-    });
-    let first = types.next().flatten();
-    let target = match first {
-        Some(WeightQuantizer::Q4_0) => "gguf:q4_0",
-        Some(WeightQuantizer::Q8_0) => "gguf:q8_0",
-        _ => return Ok(None),
-    };
-    if types.any(|t| t != first) {
-        return Ok(None);
-    }
-    let head = tensors.get(HEAD).or_else(|| tensors.get(EMBEDDING));
-    let head_packed = head.is_some_and(|t| matches!(t.data, TensorData::Packed(_)));
-    Ok(Some(Quantization {
-        target: target.into(),
-        activation: ActivationQuantizer::DynamicBlock32,
-        head_activation: if head_packed { ActivationQuantizer::DynamicBlock32 } else { ActivationQuantizer::None },
-        cache: CacheQuantizer::F16,
-        static_steps: BTreeMap::new(),
-    }))
 }

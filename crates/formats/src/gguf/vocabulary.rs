@@ -39,15 +39,16 @@ fn read(metadata: &Metadata, vocab_size: usize) -> Result<Option<Vocabulary>> {
     let merges = strings(metadata, keys::MERGES, 2 * caps::TOKEN_BYTES + 1, None)?;
     let pre = metadata.string(keys::TOKENIZER_PRE)?.unwrap_or(DEFAULT_PRE).to_owned();
     let id = |key| metadata.integer(key, 0..=vocab_size as u64 - 1).map(|id| id.map(|id| id as u32));
+    let bos = id(keys::BOS)?;
     Ok(Some(Vocabulary {
         kinds: token_kinds(metadata, tokens.len())?,
         tokens,
         merges: metadata.required(keys::MERGES, merges)?,
-        bos: id(keys::BOS)?,
+        bos,
         eos: id(keys::EOS)?,
         unknown: id(keys::UNKNOWN)?,
         padding: id(keys::PADDING)?,
-        add_bos: metadata.boolean(keys::ADD_BOS)?.unwrap_or(BEGINS_BY_DEFAULT.contains(&pre.as_str())),
+        add_bos: metadata.boolean(keys::ADD_BOS)?.unwrap_or(bos.is_some() && BEGINS_BY_DEFAULT.contains(&pre.as_str())),
         add_eos: metadata.boolean(keys::ADD_EOS)?.unwrap_or(false),
         pre,
     }))

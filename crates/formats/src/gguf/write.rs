@@ -8,7 +8,7 @@ use super::metadata::ValueType;
 use super::names::{ROPE_FACTORS, named_specs};
 use super::permute::{gguf_row, inverse};
 use super::vocabulary::BYTE_LEVEL_BPE;
-use super::{GgmlType, caps, keys};
+use super::{FORMAT, GgmlType, caps, keys, quantization};
 use crate::architecture::{Architecture, Role};
 use crate::blocks::{self, packed};
 use crate::error::{Error, Result};
@@ -20,8 +20,6 @@ use std::io::Write;
 const VERSION: u32 = 3;
 /// Of the block layouts; 2 since 2023.
 const QUANTIZATION_VERSION: u32 = 2;
-/// Stands in errors, which here are about the model and not about a file.
-const FORMAT: &str = "gguf";
 
 /// Writes `model` as GGUF v3.
 ///
@@ -41,7 +39,7 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
         describe(tensor, offset, &mut header);
         offset = (offset + tensor.bytes()).next_multiple_of(DEFAULT_ALIGNMENT);
     }
-    pad(&mut header);
+    header.resize(header.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
     let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(|source| Error::Io { path: FORMAT.into(), source });
     write(&header)?;
     for tensor in &tensors {
@@ -52,10 +50,6 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
         write(&vec![0; (end.next_multiple_of(DEFAULT_ALIGNMENT) - end) as usize])?;
     }
     Ok(())
-}
-
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
 }
 
 /// A tensor as it will stand in the file.
@@ -260,11 +254,7 @@ fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
         entries.string(keys::CHAT_TEMPLATE, template, caps::CHAT_TEMPLATE_BYTES)?;
     }
     if let Some(quantization) = &model.quantization {
-        let json = serde_json::to_string(quantization).map_err(|e| Error::Unsupported {
-            file: FORMAT.into(),
-            name: keys::OWN_QUANTIZATION.into(),
-            reason: e.to_string(),
-        })?;
+        let json = quantization::write(quantization, &model.architecture)?;
         entries.string(keys::OWN_QUANTIZATION, &json, caps::STRING_BYTES)?;
     }
     for (key, value) in &model.provenance {
