@@ -1,0 +1,65 @@
+//! What a template may use. Work, memory and output are counted from the start of a rendering and never given back.
+
+use super::{Outcome, too_much};
+
+/// Units of work: one for each step, element visited and [`BYTES_PER_UNIT`] bytes.
+pub const MAX_FUEL: u64 = 5_000_000;
+/// Copying and searching run at some bytes per nanosecond, a step takes tens of nanoseconds.
+const BYTES_PER_UNIT: u64 = 32;
+/// Bytes of all values ever made. A message may pass through several strings on its way.
+const MAX_VALUE_BYTES: u64 = 96 << 20;
+pub const MAX_OUTPUT_BYTES: usize = 16 << 20;
+/// Nested calls, blocks and brackets; nesting of lists and dicts.
+pub const MAX_DEPTH: u32 = 64;
+
+pub struct Budget {
+    fuel: u64,
+    value_bytes: u64,
+    depth: u32,
+}
+
+impl Budget {
+    pub fn new() -> Self {
+        Self { fuel: MAX_FUEL, value_bytes: MAX_VALUE_BYTES, depth: 0 }
+    }
+
+    /// Pays for `units` of work.
+    pub fn work(&mut self, units: usize) -> Outcome<()> {
+        self.fuel = self.fuel.checked_sub(units as u64).ok_or_else(|| too_much(format!("more than {MAX_FUEL} steps")))?;
+        Ok(())
+    }
+
+    /// Pays for reading `bytes`.
+    pub fn read(&mut self, bytes: usize) -> Outcome<()> {
+        self.work(1 + bytes / BYTES_PER_UNIT as usize)
+    }
+
+    /// Pays for a value of `bytes`, before it is made.
+    pub fn make(&mut self, bytes: usize) -> Outcome<()> {
+        self.value_bytes = self.value_bytes.checked_sub(bytes as u64).ok_or_else(|| too_much(format!("more than {MAX_VALUE_BYTES} bytes of values")))?;
+        self.read(bytes)
+    }
+
+    /// Pays for a list of `len`, before it is made.
+    pub fn make_list(&mut self, len: usize) -> Outcome<()> {
+        self.make(len.saturating_mul(size_of::<super::value::Value>()))
+    }
+
+    /// Runs `inner` one level deeper.
+    pub fn enter(&mut self) -> Outcome<()> {
+        if self.depth == 4 * MAX_DEPTH {
+            return Err(too_much(format!("nested deeper than {}", 4 * MAX_DEPTH)));
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    pub fn leave(&mut self) {
+        self.depth -= 1;
+    }
+}
+
+/// The depth of a container over contents of depth `inner`.
+pub fn deeper(inner: u32) -> Outcome<u32> {
+    if inner == MAX_DEPTH { Err(too_much(format!("lists nested deeper than {MAX_DEPTH}"))) } else { Ok(inner + 1) }
+}

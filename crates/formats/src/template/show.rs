@@ -1,0 +1,174 @@
+//! Values as text: as Python prints them, and as JSON.
+
+use super::budget::Budget;
+use super::value::Value;
+use super::{Outcome, wrong};
+use std::fmt::Write as _;
+
+/// Appends `value` as `{{ value }}` prints it.
+pub fn display(value: &Value, out: &mut String, budget: &mut Budget) -> Outcome<()> {
+    match value {
+        Value::Undefined => Ok(()),
+        Value::Str(text) => push(text, out, budget),
+        other => repr(other, out, budget),
+    }
+}
+
+fn push(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()> {
+    budget.make(text.len())?;
+    out.push_str(text);
+    Ok(())
+}
+
+/// As Python's `repr`: what stands inside of a printed list. Ends because containers are of limited depth and each visit is paid for.
+fn repr(value: &Value, out: &mut String, budget: &mut Budget) -> Outcome<()> {
+    match value {
+        Value::Undefined => push("Undefined", out, budget),
+        Value::None => push("None", out, budget),
+        Value::Bool(true) => push("True", out, budget),
+        Value::Bool(false) => push("False", out, budget),
+        Value::Int(number) => push(&number.to_string(), out, budget),
+        Value::Float(number) => push(&float(*number), out, budget),
+        Value::Str(text) => quote(text, out, budget),
+        Value::List(list) => separated(&list.items, "[", "]", ", ", out, budget, repr),
+        Value::Dict(dict) => separated(&dict.entries, "{", "}", ", ", out, budget, |(key, value), out, budget| {
+            repr(key, out, budget)?;
+            push(": ", out, budget)?;
+            repr(value, out, budget)
+        }),
+        other => Err(wrong(format!("a {} has no text", other.kind()))),
+    }
+}
+
+fn separated<T>(
+    items: &[T],
+    open: &str,
+    close: &str,
+    separator: &str,
+    out: &mut String,
+    budget: &mut Budget,
+    mut show: impl FnMut(&T, &mut String, &mut Budget) -> Outcome<()>,
+) -> Outcome<()> {
+    push(open, out, budget)?;
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            push(separator, out, budget)?;
+        }
+        show(item, out, budget)?;
+    }
+    push(close, out, budget)
+}
+
+/// Python's shortest form: a point always, an exponent where it is long.
+pub fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".into();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf".into() } else { "-inf".into() };
+    }
+    if number != 0.0 && !(1e-4..1e16).contains(&number.abs()) {
+        let text = format!("{number:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, size) = exponent.strip_prefix('-').map_or(('+', exponent), |size| ('-', size));
+        return format!("{digits}e{sign}{size:0>2}");
+    }
+    if number.fract() == 0.0 { format!("{number:.1}") } else { number.to_string() }
+}
+
+fn quote(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()> {
+    budget.make(4 * text.len())?;
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            c if c == quote => out.extend(['\\', c]),
+            c if c.is_control() => write!(out, "\\x{:02x}", c as u32).expect("a String takes any text"),
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+    Ok(())
+}
+
+/// How JSON is laid out: on one line, or with `indent` spaces per level.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    pub indent: Option<usize>,
+}
+
+/// Appends `value` as Python's `json.dumps(value, ensure_ascii=False, indent=...)` writes it.
+pub fn json(value: &Value, layout: Layout, level: usize, out: &mut String, budget: &mut Budget) -> Outcome<()> {
+    match value {
+        Value::None => push("null", out, budget),
+        Value::Bool(true) => push("true", out, budget),
+        Value::Bool(false) => push("false", out, budget),
+        Value::Int(number) => push(&number.to_string(), out, budget),
+        Value::Float(number) if number.is_finite() => push(&float(*number), out, budget),
+        Value::Str(text) => json_string(text, out, budget),
+        Value::List(list) if list.items.is_empty() => push("[]", out, budget),
+        Value::Dict(dict) if dict.entries.is_empty() => push("{}", out, budget),
+        Value::List(list) => {
+            let [open, between, close] = breaks(layout, level, "[", "]", budget)?;
+            separated(&list.items, &open, &close, &between, out, budget, |item, out, budget| json(item, layout, level + 1, out, budget))
+        }
+        Value::Dict(dict) => {
+            let [open, between, close] = breaks(layout, level, "{", "}", budget)?;
+            separated(&dict.entries, &open, &close, &between, out, budget, |(key, value), out, budget| {
+                let mut text = String::new();
+                match key {
+                    Value::Str(key) => text.push_str(key),
+                    key => json(key, layout, 0, &mut text, budget)?,
+                }
+                json_string(&text, out, budget)?;
+                push(": ", out, budget)?;
+                json(value, layout, level + 1, out, budget)
+            })
+        }
+        other => Err(wrong(format!("a {} cannot be written as JSON", other.kind()))),
+    }
+}
+
+fn breaks(layout: Layout, level: usize, open: &str, close: &str, budget: &mut Budget) -> Outcome<[String; 3]> {
+    let Some(indent) = layout.indent else {
+        return Ok([open.to_string(), ", ".to_string(), close.to_string()]);
+    };
+    budget.make(indent.saturating_mul(3 * level + 4))?;
+    let line = |level: usize| format!("\n{}", " ".repeat(indent * level));
+    Ok([format!("{open}{}", line(level + 1)), format!(",{}", line(level + 1)), format!("{}{close}", line(level))])
+}
+
+fn json_string(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()> {
+    budget.make(text.len() + text.len() / 4)?;
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            c if (c as u32) < 0x20 => write!(out, "\\u{:04x}", c as u32).expect("a String takes any text"),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn floats_as_python_prints_them() {
+        let cases = [(1.0, "1.0"), (0.1, "0.1"), (1e16, "1e+16"), (1.5e-7, "1.5e-07"), (123456789.25, "123456789.25"), (-0.0, "-0.0"), (1e300, "1e+300")];
+        for (number, text) in cases {
+            assert_eq!(super::float(number), text);
+        }
+    }
+}
