@@ -1,0 +1,229 @@
+//! Every backward against central differences of its own forward, in f64, for random shapes; and the forwards that have a naive twin.
+
+use halfstep_kernels::Pool;
+use halfstep_kernels::ops::attention::{AttentionShape, attend, attention, attention_backward};
+use halfstep_kernels::ops::gemm::{linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
+use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
+use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs, RopeTable, rope};
+use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
+use halfstep_kernels::rng::Rng;
+
+/// Fourth-order differences of smooth functions of order 1: error about h^4 + 1e-16 / h.
+const STEP: f64 = 1e-3;
+const LIMIT: f64 = 1e-8;
+
+fn numbers(rng: &mut Rng, n: usize) -> Vec<f64> {
+    (0..n).map(|_| rng.normal()).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The slope of `f` at x along a random direction must be gradient . direction.
+fn check(what: &str, rng: &mut Rng, x: &[f64], gradient: &[f64], f: impl Fn(&[f64]) -> f64) {
+    for _ in 0..3 {
+        let direction = numbers(rng, x.len());
+        let at = |h: f64| f(&x.iter().zip(&direction).map(|(x, d)| x + h * d).collect::<Vec<_>>());
+        let slope = (8.0 * (at(STEP) - at(-STEP)) - (at(2.0 * STEP) - at(-2.0 * STEP))) / (12.0 * STEP);
+        let size = direction.iter().zip(gradient).map(|(d, g)| (d * g).abs()).sum::<f64>();
+        assert!((slope - dot(gradient, &direction)).abs() <= LIMIT * (1.0 + size), "{what}: slope {slope}, gradient {}", dot(gradient, &direction));
+    }
+}
+
+#[test]
+fn rms_norm_gradients() {
+    let (mut rng, pool) = (Rng::new(1, 0), Pool::new(2));
+    for (rows, width) in [(1, 1), (3, 7), (70, 33)] {
+        let (x, w, dy) = (numbers(&mut rng, rows * width), numbers(&mut rng, width), numbers(&mut rng, rows * width));
+        let loss = |x: &[f64], w: &[f64]| {
+            let mut y = vec![0.0; x.len()];
+            rms_norm(&pool, x, w, 0.1, &mut y);
+            dot(&y, &dy)
+        };
+        let (mut dx, mut dw) = (x.clone(), w.clone());
+        rms_norm_backward(&pool, &x, &w, 0.1, &dy, &mut dx, &mut dw);
+        check("rms_norm dx", &mut rng, &x, &dx, |x| loss(x, &w));
+        check("rms_norm dweight", &mut rng, &w, &dw, |w| loss(&x, w));
+    }
+}
+
+#[test]
+fn swiglu_gradients() {
+    let (mut rng, pool) = (Rng::new(2, 0), Pool::new(2));
+    let [gate, up, dy] = [0; 3].map(|_| numbers(&mut rng, 101));
+    let loss = |gate: &[f64], up: &[f64]| {
+        let mut y = vec![0.0; gate.len()];
+        swiglu(&pool, gate, up, &mut y);
+        dot(&y, &dy)
+    };
+    let (mut dgate, mut dup) = (gate.clone(), up.clone());
+    swiglu_backward(&pool, &gate, &up, &dy, &mut dgate, &mut dup);
+    check("swiglu dgate", &mut rng, &gate, &dgate, |g| loss(g, &up));
+    check("swiglu dup", &mut rng, &up, &dup, |u| loss(&gate, u));
+}
+
+const SHAPES: [AttentionShape; 4] = [
+    AttentionShape { batch: 2, queries: 5, keys: 5, heads: 4, kv_heads: 2, head_dim: 6 },
+    AttentionShape { batch: 1, queries: 1, keys: 9, heads: 3, kv_heads: 1, head_dim: 4 },
+    // More than one block of query rows, and older keys before them.
+    AttentionShape { batch: 2, queries: 141, keys: 150, heads: 3, kv_heads: 3, head_dim: 16 },
+    AttentionShape { batch: 1, queries: 130, keys: 130, heads: 6, kv_heads: 2, head_dim: 20 },
+];
+
+fn naive_attention(s: AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let (mut y, mut sums) = (vec![0.0; q.len()], vec![0.0; q.len() / s.head_dim]);
+    for row in 0..s.batch * s.queries * s.heads {
+        let (b, t, h) = (row / s.heads / s.queries, row / s.heads % s.queries, row % s.heads);
+        let seen = s.keys - s.queries + t + 1;
+        let key = |n: usize| ((b * s.keys + n) * s.kv_heads + h / (s.heads / s.kv_heads)) * s.head_dim;
+        let q = &q[row * s.head_dim..][..s.head_dim];
+        let weights: Vec<f64> = (0..seen).map(|n| (dot(q, &k[key(n)..][..s.head_dim]) / (s.head_dim as f64).sqrt()).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for d in 0..s.head_dim {
+            y[row * s.head_dim + d] = (0..seen).map(|n| weights[n] * v[key(n) + d]).sum::<f64>() / total;
+        }
+        sums[row] = total.ln();
+    }
+    (y, sums)
+}
+
+fn close(what: &str, got: &[f64], want: &[f64], limit: f64) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= limit * (1.0 + w.abs()), "{what}[{i}]: {g}, want {w}");
+    }
+}
+
+#[test]
+fn attention_equals_its_naive_twin() {
+    let (mut rng, pool) = (Rng::new(3, 0), Pool::new(2));
+    for s in SHAPES {
+        let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
+        let (q, k, v) = (numbers(&mut rng, s.batch * s.queries * s.heads * s.head_dim), numbers(&mut rng, keys), numbers(&mut rng, keys));
+        let (mut y, mut sums) = (vec![9.0; q.len()], vec![9.0; q.len() / s.head_dim]);
+        attention(&pool, s, &q, &k, &v, &mut y, &mut sums);
+        let (want_y, want_sums) = naive_attention(s, &q, &k, &v);
+        close("attention", &y, &want_y, 1e-12);
+        close("log_sum_exp", &sums, &want_sums, 1e-12);
+        // The inference row, in f32, sees the same.
+        let narrow = |x: &[f64]| -> Vec<f32> { x.iter().map(|&x| x as f32).collect() };
+        let (q32, k32, v32) = (narrow(&q), narrow(&k), narrow(&v));
+        let width = s.heads * s.head_dim;
+        for t in [0, s.queries / 2, s.queries - 1] {
+            let seen = s.keys - s.queries + t + 1;
+            let (mut scores, mut row) = (vec![0.0; seen], vec![9.0; width]);
+            attend(&q32[t * width..][..width], &k32, &v32, seen, s.heads, s.kv_heads, s.head_dim, &mut scores, &mut row);
+            let row: Vec<f64> = row.iter().map(|&x| x as f64).collect();
+            close("attend", &row, &want_y[t * width..][..width], 5e-6);
+        }
+    }
+}
+
+#[test]
+fn attention_gradients() {
+    let (mut rng, pool) = (Rng::new(4, 0), Pool::new(2));
+    for s in SHAPES {
+        let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
+        let (q, k, v) = (numbers(&mut rng, s.batch * s.queries * s.heads * s.head_dim), numbers(&mut rng, keys), numbers(&mut rng, keys));
+        let dy = numbers(&mut rng, q.len());
+        let forward = |q: &[f64], k: &[f64], v: &[f64]| {
+            let (mut y, mut sums) = (vec![0.0; q.len()], vec![0.0; q.len() / s.head_dim]);
+            attention(&pool, s, q, k, v, &mut y, &mut sums);
+            (y, sums)
+        };
+        let (y, sums) = forward(&q, &k, &v);
+        let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
+        attention_backward(&pool, s, &q, &k, &v, &y, &sums, &dy, &mut dq, &mut dk, &mut dv);
+        check("attention dq", &mut rng, &q, &dq, |q| dot(&forward(q, &k, &v).0, &dy));
+        check("attention dk", &mut rng, &k, &dk, |k| dot(&forward(&q, k, &v).0, &dy));
+        check("attention dv", &mut rng, &v, &dv, |v| dot(&forward(&q, &k, v).0, &dy));
+    }
+}
+
+#[test]
+fn loss_gradients() {
+    let (mut rng, pool) = (Rng::new(5, 0), Pool::new(2));
+    // 1029 logits: more than a tile, and a short last block.
+    for (rows, vocab) in [(3, 5), (2, 1029)] {
+        let (teacher, student) = (numbers(&mut rng, rows * vocab), numbers(&mut rng, rows * vocab));
+        for temperature in [1.0, 2.5] {
+            let kl = |s: &[f64], gradient: Option<&mut [f64]>| {
+                kl_divergence(&pool, &teacher, s, vocab, temperature, None, rows as f64, &mut vec![0.0; rows], gradient)
+            };
+            let mut gradient = student.clone();
+            kl(&student, Some(&mut gradient));
+            check("kl", &mut rng, &student, &gradient, |s| kl(s, None));
+        }
+        let mut targets: Vec<i64> = (0..rows).map(|_| rng.below(vocab as u64) as i64).collect();
+        targets[0] = IGNORE_INDEX;
+        let ce = |s: &[f64], gradient: Option<&mut [f64]>| cross_entropy(&pool, s, &targets, vocab, rows as f64 - 1.0, &mut vec![0.0; rows], gradient);
+        let mut gradient = student.clone();
+        ce(&student, Some(&mut gradient));
+        check("cross_entropy", &mut rng, &student, &gradient, |s| ce(s, None));
+        assert!(gradient[..vocab].iter().all(|&g| g == 0.0));
+    }
+}
+
+#[test]
+fn losses_without_a_counted_row_are_zero_and_broken_logits_show() {
+    let (pool, mut row) = (Pool::new(1), [9.0]);
+    let (teacher, mut gradient) = ([0.5f32, 1.0, f32::NEG_INFINITY], [9.0f32; 3]);
+    assert_eq!(kl_divergence(&pool, &teacher, &[0.0, 1.0, 2.0], 3, 1.0, Some(&[0]), 0.0, &mut row, Some(&mut gradient)), 0.0);
+    assert_eq!((row[0], gradient), (0.0, [0.0; 3]));
+    assert_eq!(cross_entropy(&pool, &[1.0f32, 2.0], &[IGNORE_INDEX], 2, 0.0, &mut row, None), 0.0);
+    // Hidden from both: no part of the sum. Hidden from the student alone: infinitely wrong. A broken student: not hidden by the maximum.
+    let kl = |s: [f32; 3]| kl_divergence(&Pool::new(1), &teacher, &s, 3, 1.0, None, 1.0, &mut [0.0], None);
+    assert!(kl([0.5, 1.0, f32::NEG_INFINITY]).abs() < 1e-7);
+    assert_eq!(kl([f32::NEG_INFINITY, 1.0, 0.0]), f64::INFINITY);
+    assert!(kl([0.0, f32::NAN, 1.0]).is_nan() && kl([f32::NAN, 0.0, 1.0]).is_nan() && kl([0.0, 1.0, f32::NAN]).is_nan() && kl([0.0, f32::INFINITY, 1.0]).is_nan());
+}
+
+#[test]
+fn products_equal_the_triple_loop() {
+    let (mut rng, pool) = (Rng::new(6, 0), Pool::new(2));
+    for (m, o, i) in [(1, 1, 1), (1, 40, 70), (33, 1, 5), (7, 400, 65), (401, 9, 130), (390, 410, 3), (3, 5, 700)] {
+        let (x, w, dy) = (numbers(&mut rng, m * i), numbers(&mut rng, o * i), numbers(&mut rng, m * o));
+        let sum = |n: usize, f: &dyn Fn(usize) -> f64| -> f64 { (0..n).map(f).sum() };
+        let (mut y, mut dx, mut dw) = (vec![9.0; m * o], vec![9.0; m * i], vec![9.0; o * i]);
+        linear(&pool, &x, &w, &mut y, m, o, i);
+        linear_backward_input(&pool, &dy, &w, &mut dx, m, o, i, false);
+        linear_backward_weight(&pool, &dy, &x, &mut dw, m, o, i, false);
+        let want_y: Vec<f64> = (0..m * o).map(|n| sum(i, &|c| x[n / o * i + c] * w[n % o * i + c])).collect();
+        let want_dx: Vec<f64> = (0..m * i).map(|n| sum(o, &|r| dy[n / i * o + r] * w[r * i + n % i])).collect();
+        let want_dw: Vec<f64> = (0..o * i).map(|n| sum(m, &|t| dy[t * o + n / i] * x[t * i + n % i])).collect();
+        close("y", &y, &want_y, 1e-12);
+        close("dx", &dx, &want_dx, 1e-12);
+        close("dw", &dw, &want_dw, 1e-12);
+        linear_backward_input(&pool, &dy, &w, &mut dx, m, o, i, true);
+        linear_backward_weight(&pool, &dy, &x, &mut dw, m, o, i, true);
+        close("2 dx", &dx, &want_dx.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
+        close("2 dw", &dw, &want_dw.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
+    }
+}
+
+#[test]
+fn rope_turns_back_and_llama3_scales_the_long_waves() {
+    let (mut rng, pool) = (Rng::new(7, 0), Pool::new(2));
+    let scaling = Llama3Scaling { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 };
+    let (plain, scaled) = (RopeTable::new(64, 500000.0, None), RopeTable::new(64, 500000.0, Some(scaling)));
+    let factors = scaled.factors(500000.0);
+    assert_eq!((factors[0], factors[31]), (1.0, 32.0));
+    assert!(factors.windows(2).all(|f| f[0] <= f[1]) && plain.factors(500000.0).iter().all(|&f| f == 1.0));
+    for (i, (&p, &s)) in plain.inverse_frequencies.iter().zip(&scaled.inverse_frequencies).enumerate() {
+        assert!((p / 500000f64.powf(-(i as f64) / 32.0) - 1.0).abs() < 1e-14);
+        let wave = 2.0 * std::f64::consts::PI / p;
+        let smooth = (8192.0 / wave - 1.0) / 3.0;
+        let want = if wave < 2048.0 { p } else if wave > 8192.0 { p / 32.0 } else { (1.0 - smooth) * p / 32.0 + smooth * p };
+        assert!((s / want - 1.0).abs() < 1e-12, "pair {i}");
+    }
+    let x = numbers(&mut rng, 10 * 3 * 64);
+    for pairs in [RopePairs::Half, RopePairs::Interleaved] {
+        let (mut y, mut back) = (x.clone(), x.clone());
+        rope(&pool, &scaled, pairs, &x, 3, 1000, 5, false, &mut y);
+        assert!((dot(&x, &x) - dot(&y, &y)).abs() < 1e-9 && y != x);
+        rope(&pool, &scaled, pairs, &y, 3, 1000, 5, true, &mut back);
+        close("rope", &back, &x, 1e-13);
+    }
+}
