@@ -1,0 +1,182 @@
+//! Whole runs on the demo model of assets/: resume, export with its parity gate, what bad input gets.
+
+use halfstep::recipe::TrainConfig;
+use halfstep::recipes::{RecipeConfig, rtn::RtnConfig, silq::SilqConfig};
+use halfstep::session::{Cancel, RunConfig, load, parse_config, quantize, save};
+use halfstep::targets::TargetId;
+use halfstep::{Error, Event, Model};
+use halfstep_formats::TensorData;
+use halfstep_formats::write::{FileFormat, to_bytes};
+use halfstep_kernels::Pool;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn assets(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
+}
+
+fn demo() -> Arc<Model> {
+    load(&assets("demo")).expect("the demo model loads")
+}
+
+/// A folder of this test's own, empty.
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}
+
+const STEPS: u64 = 6;
+
+fn silq(target: TargetId) -> RecipeConfig {
+    let train = TrainConfig { tokens: STEPS as usize * 4 * 32, window: 32, batch: 4, micro_batch: Some(2), seed: 3, ..TrainConfig::default() };
+    RecipeConfig::Silq(SilqConfig { target, train, ..SilqConfig::default() })
+}
+
+fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
+    RunConfig { data: Some(assets("demo-train.txt")), run_folder: folder.map(|f| f.display().to_string()), checkpoint_every: folder.map(|_| 1), resume, ..RunConfig::default() }
+}
+
+#[test]
+fn a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one_in_every_byte() {
+    let model = demo();
+    let recipe = silq(TargetId::GgufQ4_0);
+    let mut losses = vec![];
+    let (whole, _) = quantize(&model, &recipe, &run(None, false), &mut |e| keep_loss(&mut losses, e), &Cancel::default()).expect("the unbroken run");
+    let whole = to_bytes(&whole, FileFormat::Gguf).expect("bytes");
+    assert_eq!(losses.len() as u64, STEPS);
+    for stop in [1, 3, STEPS - 1] {
+        let folder = scratch(&format!("resume-{stop}"));
+        let cancel = Cancel::default();
+        let mut parts = vec![];
+        let mut stopping = |event: Event| {
+            if matches!(event, Event::Step { step, .. } if step == stop) {
+                cancel.cancel();
+            }
+            keep_loss(&mut parts, event);
+        };
+        match quantize(&model, &recipe, &run(Some(&folder), false), &mut stopping, &cancel) {
+            Err(Error::Cancelled { resume: Some(_) }) => {}
+            other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
+        }
+        let (resumed, _) = quantize(&model, &recipe, &run(Some(&folder), true), &mut |e| keep_loss(&mut parts, e), &Cancel::default()).expect("the resumed run");
+        assert_eq!(parts, losses, "losses, stopped at step {stop}");
+        assert!(to_bytes(&resumed, FileFormat::Gguf).expect("bytes") == whole, "the file differs, stopped at step {stop}");
+    }
+}
+
+fn keep_loss(losses: &mut Vec<u64>, event: Event) {
+    if let Event::Step { loss, .. } = event {
+        losses.push(loss.to_bits());
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_another_runs_is_refused() {
+    let model = demo();
+    let folder = scratch("damaged");
+    let cancel = Cancel::default();
+    let mut stopping = |event: Event| {
+        if matches!(event, Event::Step { step: 3, .. }) {
+            cancel.cancel();
+        }
+    };
+    let stopped = quantize(&model, &silq(TargetId::GgufQ4_0), &run(Some(&folder), false), &mut stopping, &cancel);
+    assert!(matches!(stopped, Err(Error::Cancelled { .. })));
+    let state = folder.join("step-00000003/state.safetensors");
+    let mut bytes = std::fs::read(&state).expect("the state");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&state, bytes).expect("a damaged state");
+    let (mut warnings, mut first_step) = (vec![], None);
+    let mut watch = |event: Event| match event {
+        Event::Warning { message } => warnings.push(message),
+        Event::Step { step, .. } => first_step = first_step.or(Some(step)),
+        _ => {}
+    };
+    quantize(&model, &silq(TargetId::GgufQ4_0), &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("it goes on from the one before");
+    assert!(warnings.iter().any(|w| w.contains("hash differs")), "{warnings:?}");
+    assert_eq!(first_step, Some(3));
+    match quantize(&model, &silq(TargetId::GgufQ8_0), &run(Some(&folder), true), &mut |_| {}, &Cancel::default()) {
+        Err(Error::Checkpoint { reason, .. }) => assert!(reason.contains("another run"), "{reason}"),
+        other => panic!("another run's checkpoint gave {:?}", other.map(|(_, report)| report)),
+    }
+}
+
+#[test]
+fn every_target_writes_what_was_trained_and_reads_it_back() {
+    let model = demo();
+    let folder = scratch("targets");
+    for target in TargetId::ALL {
+        let trained = quantize(&model, &silq(target), &run(None, false), &mut |_| {}, &Cancel::default()).expect("a trained model").0;
+        let rtn = quantize(&model, &RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }), &run(None, false), &mut |_| {}, &Cancel::default());
+        for (name, model) in [("silq", trained), ("rtn", rtn.expect("rounded to nearest").0)] {
+            let ending = if target == TargetId::Halfstep { "safetensors" } else { "gguf" };
+            let path = folder.join(format!("{name}-{}.{ending}", target.name().replace(':', "-")));
+            let report = save(&model, &path.display().to_string()).expect("it passes its own gate");
+            assert!(report.parity && report.bytes > 0);
+            let reopened = load(&path.display().to_string()).expect("it loads");
+            halfstep::export::compare(&model, &reopened, &Pool::new(2)).expect("equal");
+        }
+    }
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 6, "nothing but the six files is left");
+}
+
+#[test]
+fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
+    let model = demo();
+    let small = quantize(&model, &RecipeConfig::Rtn(RtnConfig::default()), &run(None, false), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let tamper = |change: &dyn Fn(&mut halfstep_kernels::pack::PackedMatrix)| {
+        let mut other = small.clone();
+        if let Some(TensorData::Packed(packed)) = other.tensors.get_mut(name).map(|t| &mut t.data) {
+            change(packed);
+        }
+        halfstep::export::compare(&small, &other, &Pool::new(2)).expect_err("a difference")
+    };
+    assert!(tamper(&|p| p.codes[77] ^= 1).contains(name));
+    assert!(tamper(&|p| p.scales[5] *= 1.001).contains("scale"));
+}
+
+#[test]
+fn bad_input_is_refused_before_long_work_naming_the_thing() {
+    let model = demo();
+    let refuse = |recipe: &RecipeConfig, run: &RunConfig| match quantize(&model, recipe, run, &mut |e| assert!(!matches!(e, Event::Step { .. })), &Cancel::default()) {
+        Err(e) => (e.code(), e.to_string()),
+        Ok(_) => panic!("it went through"),
+    };
+    let silq_with = |edit: &dyn Fn(&mut SilqConfig)| {
+        let mut config = SilqConfig::default();
+        edit(&mut config);
+        RecipeConfig::Silq(config)
+    };
+    let (code, text) = refuse(&silq_with(&|c| c.weights = Some(4.5)), &run(None, false));
+    assert!(code == "ERR_CONFIG" && text.contains("weights"), "{text}");
+    let (code, text) = refuse(&silq_with(&|c| c.weights = Some(3.0)), &run(None, false));
+    assert!(code == "ERR_TARGET" && text.contains("halfstep"), "{text}");
+    let grouped = |c: &mut SilqConfig| (c.target, c.group_size) = (TargetId::Halfstep, Some(100));
+    let (code, text) = refuse(&silq_with(&grouped), &run(None, false));
+    assert!(code == "ERR_CONFIG" && text.contains("groupSize") && text.contains("128"), "{text}");
+    let (code, text) = refuse(&silq_with(&|_| {}), &RunConfig::default());
+    assert!(code == "ERR_CONFIG" && text.contains("data"), "{text}");
+    let with_text = |text: &str| RunConfig { text: Some(text.into()), ..RunConfig::default() };
+    assert_eq!(refuse(&silq_with(&|_| {}), &with_text("  \n")).0, "ERR_DATA");
+    let (code, text) = refuse(&silq_with(&|_| {}), &with_text("to be or not to be"));
+    assert!(code == "ERR_DATA" && text.contains("window"), "{text}");
+    match parse_config::<SilqConfig>(r#"{"wieghts": 4}"#) {
+        Err(Error::Config { field, reason }) => assert!(field == "wieghts" && reason.contains("weights"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_leaves_nothing() {
+    let small = quantize(&demo(), &RecipeConfig::Rtn(RtnConfig::default()), &run(None, false), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let folder = scratch("unwritable");
+    let error = save(&small, &folder.join("no/such/folder/x.gguf").display().to_string()).expect_err("no folder");
+    assert_eq!(error.code(), "ERR_IO");
+    let error = save(&small, &folder.join("x.safetensors").display().to_string()).expect_err("the wrong ending");
+    assert_eq!(error.code(), "ERR_CONFIG");
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
+}
