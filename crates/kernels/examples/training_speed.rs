@@ -10,15 +10,22 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| rng.next_f64() as f32 * 2.0 - 1.0).collect()
 }
 
-unsafe extern "C" {
-    fn clock_gettime(clock: i32, out: *mut [i64; 2]) -> i32;
+/// Processor time of this process, so that other load on the machine counts little.
+#[cfg(target_os = "linux")]
+fn processor_seconds() -> f64 {
+    unsafe extern "C" {
+        fn clock_gettime(clock: i32, out: *mut [i64; 2]) -> i32;
+    }
+    const PROCESS_CPU_TIME: i32 = 2;
+    let mut out = [0i64; 2];
+    // SAFETY: `out` has the layout of a 64-bit timespec.
+    unsafe { clock_gettime(PROCESS_CPU_TIME, &mut out) };
+    out[0] as f64 + out[1] as f64 * 1e-9
 }
 
-/// Processor time of this process (Linux), so that other load on the machine counts little.
+#[cfg(not(target_os = "linux"))]
 fn processor_seconds() -> f64 {
-    let mut out = [0i64; 2];
-    unsafe { clock_gettime(2, &mut out) };
-    out[0] as f64 + out[1] as f64 * 1e-9
+    std::time::UNIX_EPOCH.elapsed().map_or(0.0, |t| t.as_secs_f64())
 }
 
 /// Processor time over threads, the best of some runs.
@@ -57,6 +64,7 @@ fn main() {
         let weight = flops / time(&mut || gemm::linear_backward_weight(&pool, &y, &x, &mut out_w, m, o, i, true));
         println!("gemm {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s");
         // The same through gemm's own threads.
+        // SAFETY: the sizes below are those of the slices.
         let own = |rows, cols, k, a: (&[f32], isize, isize), b: (&[f32], isize, isize), out: &mut [f32]| unsafe {
             gemm_call(rows, cols, k, a, b, out, pool.threads())
         };
@@ -73,7 +81,13 @@ fn main() {
         let forward = time(&mut || attention::attention(&pool, shape, &q, &k, &v, &mut y, &mut sums));
         let backward = time(&mut || attention::attention_backward(&pool, shape, &q, &k, &v, &y, &sums, &dy, &mut dq, &mut dk, &mut dv));
         let flops = 4.0 * 9.0 * 512.0 * 512.0 * 64.0 * 2.0 / 1e9; // two products over half of the square
-        println!("attention 4x512: forward {:.2} ms {:.0} GFLOP/s, backward {:.2} ms {:.0} GFLOP/s", forward * 1e3, flops / forward, backward * 1e3, 2.5 * flops / backward);
+        println!(
+            "attention 4x512: forward {:.2} ms {:.0} GFLOP/s, backward {:.2} ms {:.0} GFLOP/s",
+            forward * 1e3,
+            flops / forward,
+            backward * 1e3,
+            2.5 * flops / backward
+        );
     }
     if wanted("attend") {
         let (q, k, v) = (numbers(576, 1), numbers(512 * 192, 2), numbers(512 * 192, 3));
@@ -127,5 +141,6 @@ fn main() {
 unsafe fn gemm_call(m: usize, n: usize, k: usize, a: (&[f32], isize, isize), b: (&[f32], isize, isize), out: &mut [f32], threads: usize) {
     let (out, n_stride) = (out.as_mut_ptr(), n as isize);
     let mode = if threads == 1 { ::gemm::Parallelism::None } else { ::gemm::Parallelism::Rayon(threads) };
+    // SAFETY: the caller's promise.
     unsafe { ::gemm::gemm(m, n, k, out, 1, n_stride, false, a.0.as_ptr(), a.2, a.1, b.0.as_ptr(), b.2, b.1, 0.0, 1.0, false, false, false, mode) }
 }

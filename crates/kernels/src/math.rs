@@ -16,7 +16,7 @@ const MAGIC_F64: f64 = 6_755_399_441_055_744.0;
 #[inline(always)]
 pub fn exp_f32(x: f32) -> f32 {
     // ln 2 in two parts: the first has 9 significant bits, so its product with |n| <= 151 is exact.
-    const LN2_HI: f32 = 0.693_359_375;
+    const LN2_HI: f32 = 355.0 / 512.0;
     const LN2_LO: f32 = -2.121_944_4e-4;
     // At these ends the result is 0 and inf; beyond them n would leave the range of the two scale factors. NaN passes both tests.
     let x = if x < -104.0 { -104.0 } else { x };
@@ -77,7 +77,7 @@ const INVERSE_FACTORIALS: [f64; 20] = {
 /// Natural logarithm: -inf at 0, NaN below.
 #[inline(always)]
 pub fn ln_f32(x: f32) -> f32 {
-    const LN2_HI: f32 = 0.693_359_375;
+    const LN2_HI: f32 = 355.0 / 512.0;
     const LN2_LO: f32 = -2.121_944_4e-4;
     const SQRT_HALF_BITS: i32 = 0x3f35_04f3;
     let subnormal = x < f32::MIN_POSITIVE;

@@ -177,7 +177,9 @@ fn losses_without_a_counted_row_are_zero_and_broken_logits_show() {
     let kl = |s: [f32; 3]| kl_divergence(&Pool::new(1), &teacher, &s, 3, 1.0, None, 1.0, &mut [0.0], None);
     assert!(kl([0.5, 1.0, f32::NEG_INFINITY]).abs() < 1e-7);
     assert_eq!(kl([f32::NEG_INFINITY, 1.0, 0.0]), f64::INFINITY);
-    assert!(kl([0.0, f32::NAN, 1.0]).is_nan() && kl([f32::NAN, 0.0, 1.0]).is_nan() && kl([0.0, 1.0, f32::NAN]).is_nan() && kl([0.0, f32::INFINITY, 1.0]).is_nan());
+    assert!(
+        kl([0.0, f32::NAN, 1.0]).is_nan() && kl([f32::NAN, 0.0, 1.0]).is_nan() && kl([0.0, 1.0, f32::NAN]).is_nan() && kl([0.0, f32::INFINITY, 1.0]).is_nan()
+    );
 }
 
 #[test]
@@ -215,7 +217,13 @@ fn rope_turns_back_and_llama3_scales_the_long_waves() {
         assert!((p / 500000f64.powf(-(i as f64) / 32.0) - 1.0).abs() < 1e-14);
         let wave = 2.0 * std::f64::consts::PI / p;
         let smooth = (8192.0 / wave - 1.0) / 3.0;
-        let want = if wave < 2048.0 { p } else if wave > 8192.0 { p / 32.0 } else { (1.0 - smooth) * p / 32.0 + smooth * p };
+        let want = if wave < 2048.0 {
+            p
+        } else if wave > 8192.0 {
+            p / 32.0
+        } else {
+            (1.0 - smooth) * p / 32.0 + smooth * p
+        };
         assert!((s / want - 1.0).abs() < 1e-12, "pair {i}");
     }
     let x = numbers(&mut rng, 10 * 3 * 64);

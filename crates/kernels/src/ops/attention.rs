@@ -85,7 +85,7 @@ dispatch! {
 
     fn scale_in_place[T: Real](a: T, x: &mut [T]) {
         for i in 0..x.len() {
-            x[i] = x[i] * a;
+            x[i] *= a;
         }
     }
 
@@ -100,7 +100,7 @@ dispatch! {
         let total = sum(scores);
         let inverse = T::ONE / total;
         for i in 0..seen {
-            scores[i] = scores[i] * inverse;
+            scores[i] *= inverse;
         }
         max + total.ln()
     }

@@ -124,9 +124,7 @@ pub fn cross_entropy<T: Real>(
 ) -> f64 {
     assert_eq!((student.len(), targets.len()), (row_nll.len() * vocab, row_nll.len()), "cross_entropy: shapes");
     let counted = |m: usize| targets[m] != IGNORE_INDEX;
-    rows(pool, vocab, row_nll, dstudent, counted, |m, gradient| {
-        nll_row(&student[m * vocab..][..vocab], targets[m] as usize, 1.0 / normalizer, gradient)
-    });
+    rows(pool, vocab, row_nll, dstudent, counted, |m, gradient| nll_row(&student[m * vocab..][..vocab], targets[m] as usize, 1.0 / normalizer, gradient));
     mean(row_nll, normalizer)
 }
 

@@ -1,4 +1,6 @@
 //! Operations of the transformer, forward and backward, one file each.
+// Loops over indices on purpose: see `lanes`.
+#![allow(clippy::needless_range_loop)]
 
 pub mod adamw;
 pub mod attention;
