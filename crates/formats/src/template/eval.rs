@@ -127,7 +127,7 @@ impl Interpreter<'_> {
         }
     }
 
-    fn operate(&mut self, operator: Operator, left: &Value, right: &Value) -> Outcome<Value> {
+    pub fn operate(&mut self, operator: Operator, left: &Value, right: &Value) -> Outcome<Value> {
         match (operator, left, right) {
             (Operator::Add, Value::List(a), Value::List(b)) => {
                 self.budget.make_list(a.items.len() + b.items.len())?;
@@ -334,8 +334,9 @@ fn loop_attribute(state: &Loop, name: &str) -> Outcome<Value> {
         "first" => Ok(Value::Bool(index == 0)),
         "last" => Ok(Value::Bool(index + 1 == count)),
         "length" => number(count),
-        "depth" => number(state.depth),
-        "depth0" => number(state.depth - 1),
+        // Counts recursive loops, which there are none of.
+        "depth" => number(1),
+        "depth0" => number(0),
         "previtem" => item(index.checked_sub(1)),
         "nextitem" => item(index.checked_add(1)),
         _ => Err(wrong(format!("a loop has no {name}"))),

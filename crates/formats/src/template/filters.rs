@@ -4,7 +4,7 @@ use super::builtins::Given;
 use super::compare::{self, SortKey};
 use super::interpreter::Interpreter;
 use super::methods::{items, join};
-use super::number::{Number, arithmetic};
+use super::number::Number;
 use super::show::{self, Layout};
 use super::value::Value;
 use super::{Outcome, ast::Operator, text, wrong};
@@ -275,7 +275,7 @@ impl Interpreter<'_> {
                 Some(path) => self.attribute_path(item, path)?,
                 None => item.clone(),
             };
-            sum = arithmetic(Operator::Add, &sum, &item)?;
+            sum = self.operate(Operator::Add, &sum, &item)?;
         }
         Ok(sum)
     }

@@ -251,11 +251,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn repeat(&mut self, target: &Target, items: Rc<List>, body: &[Node]) -> Outcome<Flow> {
-        let mut depth = 1;
-        if let Some(Value::Loop(outer)) = self.loop_name.map(|name| self.get(name)).transpose()? {
-            depth = outer.depth + 1;
-        }
-        let state = Rc::new(Loop { items: items.clone(), index: Cell::new(0), depth, last_changed: RefCell::new(None) });
+        let state = Rc::new(Loop { items: items.clone(), index: Cell::new(0), last_changed: RefCell::new(None) });
         let parent = self.top();
         for (index, item) in items.items.iter().enumerate() {
             self.budget.work(1)?;

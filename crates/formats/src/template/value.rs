@@ -47,7 +47,6 @@ pub struct Closure {
 pub struct Loop {
     pub items: Rc<List>,
     pub index: Cell<usize>,
-    pub depth: usize,
     pub last_changed: RefCell<Option<Value>>,
 }
 
