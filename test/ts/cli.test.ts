@@ -52,7 +52,19 @@ describe('halfstep --help', () => {
 
 describe('halfstep quantize', () => {
   it('trains, writes the file and says what it did', async () => {
-    const { code, stdout, stderr } = await halfstep(['quantize', path, '--data', data, '--validation', data, '-o', 'small.gguf', ...TRAIN])
+    const { code, stdout, stderr } = await halfstep([
+      'quantize',
+      path,
+      '--data',
+      data,
+      '--validation',
+      data,
+      '--validation-tokens',
+      '256',
+      '-o',
+      'small.gguf',
+      ...TRAIN,
+    ])
     expect(code).toBe(0)
     expect(stdout).toContain('small.gguf')
     expect(stdout).toMatch(/^result +\d/m)

@@ -10,8 +10,6 @@ mod outcome;
 mod task;
 
 use halfstep::session::{self, EvaluateConfig, GenerationConfig, RunConfig};
-use halfstep::targets::TargetId;
-use halfstep_formats::write::{FileFormat, to_bytes as file_bytes};
 use halfstep_kernels::dispatch;
 use message::{Message, Note};
 use model::NativeModel;
@@ -79,10 +77,8 @@ pub fn save(model: &NativeModel, path: String) -> NativeTask {
 pub fn to_bytes(model: &NativeModel) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |_, _| {
-        let model = model?;
-        let target = model.quantization.as_ref().and_then(|q| TargetId::ALL.into_iter().find(|t| t.name() == q.target));
-        let format = target.map_or(FileFormat::Gguf, TargetId::file_format);
-        Ok(Done { bytes: Some(file_bytes(&model, format)?), ..Done::default() })
+        let (bytes, report) = session::to_bytes(&*model?, None)?;
+        Done::value(&report).map(|done| Done { bytes: Some(bytes), ..done })
     })
 }
 

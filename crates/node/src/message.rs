@@ -59,3 +59,64 @@ impl Queue {
         self.0 = kept;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64) -> Message {
+        let (steps, loss, learning_rate, gradient_norm, tokens, tokens_per_second, eta_seconds, memory_bytes) = (0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0);
+        Message::Event(Event::Step { step, steps, loss, learning_rate, gradient_norm, tokens, tokens_per_second, eta_seconds, memory_bytes })
+    }
+
+    fn drain(mut queue: Queue) -> Vec<Message> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn a_full_queue_thins_steps_and_keeps_the_rest_in_order() {
+        let checkpoint = |step| Message::Event(Event::Checkpoint { step, path: String::new() });
+        let number = |message: &Message| match message {
+            Message::Event(Event::Step { step, .. } | Event::Checkpoint { step, .. }) => *step,
+            other => panic!("{other:?}"),
+        };
+        let mut queue = Queue::default();
+        for i in 0..100_000 {
+            queue.push(step(i));
+            if i % 1000 == 999 {
+                queue.push(checkpoint(i));
+            }
+            assert!(queue.0.len() <= CAPACITY);
+        }
+        let kept = drain(queue);
+        assert_eq!(kept.iter().filter(|m| matches!(m, Message::Event(Event::Checkpoint { .. }))).count(), 100);
+        assert_eq!(kept[kept.len() - 2..], [step(99_999), checkpoint(99_999)]);
+        assert!(kept.iter().map(number).is_sorted());
+    }
+
+    #[test]
+    fn text_is_joined_and_progress_replaced() {
+        let mut queue = Queue::default();
+        let mut whole = String::new();
+        for i in 0..5000 {
+            let text = format!("{i} ");
+            whole += &text;
+            queue.push(Message::Note(Note::Text { text }));
+        }
+        let text = |message| if let Message::Note(Note::Text { text }) = message { text } else { String::new() };
+        assert_eq!(drain(queue).into_iter().map(text).collect::<String>(), whole);
+        let mut queue = Queue::default();
+        (0..5000).for_each(|done| queue.push(Message::Note(Note::Progress { done, total: 5000 })));
+        let left = drain(queue);
+        assert!(left.len() <= CAPACITY);
+        assert_eq!(left.last(), Some(&Message::Note(Note::Progress { done: 4999, total: 5000 })));
+    }
+
+    #[test]
+    fn messages_are_tagged_by_kind() {
+        let json = |message: &Message| serde_json::to_value(message).unwrap();
+        assert_eq!(json(&Message::Note(Note::Text { text: "a".into() })), serde_json::json!({ "kind": "text", "text": "a" }));
+        assert_eq!(json(&Message::Note(Note::Progress { done: 1, total: 2 })), serde_json::json!({ "kind": "progress", "done": 1, "total": 2 }));
+        assert_eq!(json(&step(3))["kind"], "step");
+    }
+}
