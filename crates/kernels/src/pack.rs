@@ -35,23 +35,24 @@ pub fn pack_row(codes: &[i16], grid: IntGrid, out: &mut [u8]) {
                 out[pairs.len()] = c.wrapping_sub(min) as u8 & 15;
             }
         }
-        bits => pack_bits(codes, min, bits as u32, out),
+        2 => pack_bits::<2>(codes, min, out),
+        3 => pack_bits::<3>(codes, min, out),
+        5 => pack_bits::<5>(codes, min, out),
+        6 => pack_bits::<6>(codes, min, out),
+        7 => pack_bits::<7>(codes, min, out),
+        bits => unreachable!("a grid of {bits} bits"),
     }
 }
 
-fn pack_bits(codes: &[i16], min: i16, bits: u32, out: &mut [u8]) {
-    let (mut buffer, mut filled, mut at) = (0u32, 0u32, 0);
-    for &c in codes {
-        buffer |= (c.wrapping_sub(min) as u32 & ((1 << bits) - 1)) << filled;
-        filled += bits;
-        if filled >= 8 {
-            out[at] = buffer as u8;
-            (buffer, filled, at) = (buffer >> 8, filled - 8, at + 1);
-        }
+/// 8 codes of `B` bits fill `B` whole bytes.
+fn pack_bits<const B: usize>(codes: &[i16], min: i16, out: &mut [u8]) {
+    let word = |codes: &[i16]| codes.iter().enumerate().fold(0u64, |word, (j, &c)| word | (c.wrapping_sub(min) as u64 & ((1 << B) - 1)) << (j * B));
+    let (codes, codes_rest) = codes.as_chunks::<8>();
+    let (out, out_rest) = out.split_at_mut(codes.len() * B);
+    for (codes, out) in codes.iter().zip(out.as_chunks_mut::<B>().0) {
+        out.copy_from_slice(&word(codes).to_le_bytes()[..B]);
     }
-    if filled > 0 {
-        out[at] = buffer as u8;
-    }
+    out_rest.copy_from_slice(&word(codes_rest).to_le_bytes()[..out_rest.len()]);
 }
 
 /// Unsigned codes (`code - grid.min()`) of one packed row.
@@ -68,20 +69,29 @@ pub fn unpack_row(packed: &[u8], bits: u8, out: &mut [u8]) {
                 *o = packed[whole] & 15;
             }
         }
-        _ => unpack_bits(packed, bits as u32, out),
+        2 => unpack_bits::<2>(packed, out),
+        3 => unpack_bits::<3>(packed, out),
+        5 => unpack_bits::<5>(packed, out),
+        6 => unpack_bits::<6>(packed, out),
+        7 => unpack_bits::<7>(packed, out),
+        bits => unreachable!("a grid of {bits} bits"),
     }
 }
 
-fn unpack_bits(packed: &[u8], bits: u32, out: &mut [u8]) {
-    let (mut buffer, mut held, mut at) = (0u32, 0u32, 0);
-    for o in out {
-        if held < bits {
-            buffer |= (packed[at] as u32) << held;
-            (held, at) = (held + 8, at + 1);
-        }
-        *o = (buffer & ((1 << bits) - 1)) as u8;
-        (buffer, held) = (buffer >> bits, held - bits);
+fn unpack_bits<const B: usize>(packed: &[u8], out: &mut [u8]) {
+    let take = |bytes: &[u8; 8], out: &mut [u8]| {
+        let word = u64::from_le_bytes(*bytes);
+        out.iter_mut().enumerate().for_each(|(j, o)| *o = (word >> (j * B)) as u8 & ((1 << B) - 1));
+    };
+    let (out, out_rest) = out.as_chunks_mut::<8>();
+    let (packed, packed_rest) = packed.split_at(out.len() * B);
+    let mut bytes = [0; 8];
+    for (packed, out) in packed.as_chunks::<B>().0.iter().zip(out) {
+        bytes[..B].copy_from_slice(packed);
+        take(&bytes, out);
     }
+    bytes.iter_mut().zip(packed_rest).for_each(|(byte, &p)| *byte = p);
+    take(&bytes, out_rest);
 }
 
 impl PackedMatrix {

@@ -1,64 +1,51 @@
-//! The float product in a fixed order: each output is [`lanes::dot`] of its row and its token, whatever is computed beside it.
+//! The float product in a fixed order: each output is [`lanes::dot`](crate::ops::lanes::dot) of its row and its token, whatever is computed beside it.
 use crate::dispatch;
 use crate::ops::lanes::{LANES, fold};
 
-/// Tokens and rows computed together: their running sums fill half the registers of AVX-512.
-const TOKENS: usize = 2;
+/// Rows computed together: enough independent sums to hide the latency of an addition, few enough to stay near while all tokens pass.
 const ROWS: usize = 4;
 
 dispatch! {
     /// Some columns of the output: `y[token][row]` for the rows `w` `[rows, K]` and all tokens `x` `[M, K]`.
     pub(super) fn columns(x: &[f32], w: &[f32], k: usize, y: &mut [&mut [f32]]) {
-        // Few rows stay near while all tokens pass.
+        // Plain loops: a closure around a product would be compiled for the baseline.
         for (r, w) in w.chunks(ROWS * k).enumerate() {
             let at = r * ROWS;
-            if w.len() < ROWS * k {
-                for (j, w) in w.chunks_exact(k).enumerate() {
-                    x.chunks_exact(k).zip(y.iter_mut()).for_each(|(x, y)| y[at + j] = tile([x], [w])[0][0]);
-                }
-                continue;
-            }
-            let w: [&[f32]; ROWS] = std::array::from_fn(|j| &w[j * k..][..k]);
-            let pairs = x.chunks_exact(TOKENS * k);
-            let single = pairs.remainder();
-            for (x, y) in pairs.zip(y.chunks_exact_mut(TOKENS)) {
-                let values = tile([&x[..k], &x[k..]], w);
-                for (y, values) in y.iter_mut().zip(values) {
+            for (x, y) in x.chunks_exact(k).zip(y.iter_mut()) {
+                if w.len() == ROWS * k {
+                    let values = products(x, [&w[..k], &w[k..2 * k], &w[2 * k..3 * k], &w[3 * k..]]);
                     y[at..at + ROWS].copy_from_slice(&values);
+                } else {
+                    for (j, w) in w.chunks_exact(k).enumerate() {
+                        y[at + j] = products(x, [w])[0];
+                    }
                 }
-            }
-            if !single.is_empty() {
-                let last = y.len() - 1;
-                y[last][at..at + ROWS].copy_from_slice(&tile([single], w)[0]);
             }
         }
     }
 }
 
-/// `T` tokens times `R` rows.
+/// One token times `R` rows.
 #[inline(always)]
-fn tile<const T: usize, const R: usize>(x: [&[f32]; T], w: [&[f32]; R]) -> [[f32; R]; T] {
-    let (x, x_rest) = (x.map(|x| x.as_chunks::<LANES>().0), x.map(|x| x.as_chunks::<LANES>().1));
-    let (w, w_rest) = (w.map(|w| w.as_chunks::<LANES>().0), w.map(|w| w.as_chunks::<LANES>().1));
-    let chunks = x[0].len();
-    let (x, w) = (x.map(|x| &x[..chunks]), w.map(|w| &w[..chunks]));
-    let mut sums = [[[0.0f32; LANES]; R]; T];
-    for c in 0..chunks {
-        for t in 0..T {
-            for r in 0..R {
-                for l in 0..LANES {
-                    sums[t][r][l] += x[t][c][l] * w[r][c][l];
-                }
+fn products<const R: usize>(x: &[f32], w: [&[f32]; R]) -> [f32; R] {
+    let whole = x.len() / LANES * LANES;
+    let mut sums = [[0.0f32; LANES]; R];
+    for at in (0..whole).step_by(LANES) {
+        let x = &x[at..at + LANES];
+        for r in 0..R {
+            let w = &w[r][at..at + LANES];
+            for l in 0..LANES {
+                sums[r][l] += x[l] * w[l];
             }
         }
     }
-    std::array::from_fn(|t| {
-        std::array::from_fn(|r| {
-            let mut lanes = sums[t][r];
-            for ((lane, x), w) in lanes.iter_mut().zip(x_rest[t]).zip(w_rest[r]) {
-                *lane += x * w;
-            }
-            fold(lanes)
-        })
-    })
+    let mut out = [0.0; R];
+    for r in 0..R {
+        let mut lanes = sums[r];
+        for ((lane, x), w) in lanes.iter_mut().zip(&x[whole..]).zip(&w[r][whole..]) {
+            *lane += x * w;
+        }
+        out[r] = fold(lanes);
+    }
+    out
 }

@@ -7,7 +7,7 @@
 use super::Segment;
 use crate::pack::{self, PackedMatrix};
 use crate::quant::activation;
-use crate::{ActivationQuantizer, CodeRange, Pool};
+use crate::{ActivationQuantizer, CodeRange, Pool, dispatch};
 
 /// Rows of a panel: the i32 lanes of an AVX-512 register.
 pub(super) const ROWS: usize = 16;
@@ -17,6 +17,8 @@ pub(super) const ROWS: usize = 16;
 enum Order {
     /// Four neighbours; a segment is filled up with zeros to a multiple of 4.
     Neighbours,
+    /// Four neighbours that are four bytes of the packed row: 8 bits, segments of multiples of 4.
+    Bytes,
     /// Of 8 neighbours (4-bit codes in 4 bytes) the even ones, then the odd ones: low and high halves of the bytes.
     EvenOdd,
 }
@@ -35,13 +37,17 @@ pub(super) struct Layout {
 impl Layout {
     pub fn new(w: &PackedMatrix, segments: Vec<Segment>) -> Self {
         let grid = w.grid();
-        let nibbles = grid.bits == 4 && segments.iter().all(|s| s.start.is_multiple_of(8) && s.end.is_multiple_of(8));
+        let fit = |n: usize| segments.iter().all(|s| s.start.is_multiple_of(n) && s.end.is_multiple_of(n));
         let mut starts = vec![0];
         starts.extend(segments.iter().scan(0, |quads, s| {
             *quads += (s.end - s.start).div_ceil(4);
             Some(*quads)
         }));
-        let order = if nibbles { Order::EvenOdd } else { Order::Neighbours };
+        let order = match grid.bits {
+            4 if fit(8) => Order::EvenOdd,
+            8 if fit(4) => Order::Bytes,
+            _ => Order::Neighbours,
+        };
         Self { segments, starts, order, min: grid.min(), affine: grid.range == CodeRange::Affine }
     }
     pub fn quads(&self) -> usize {
@@ -64,8 +70,13 @@ impl Panel {
     pub fn fill(&mut self, w: &PackedMatrix, first: usize, layout: &Layout) {
         let rows: [usize; ROWS] = std::array::from_fn(|r| (first + r).min(w.rows - 1));
         self.quads.resize(layout.quads(), [0; ROWS]);
+        let mut packed: [&[[u8; 4]]; ROWS] = [&[]; ROWS];
+        for (packed, &row) in packed.iter_mut().zip(&rows) {
+            *packed = w.row_packed(row).as_chunks().0;
+        }
         match layout.order {
-            Order::EvenOdd => fill_nibbles(rows.map(|row| w.row_packed(row)), &mut self.quads),
+            Order::EvenOdd => fill_nibbles(packed, &mut self.quads),
+            Order::Bytes => fill_bytes(packed, &mut self.quads),
             Order::Neighbours => {
                 self.row.resize(w.cols, 0);
                 for (r, row) in rows.into_iter().enumerate() {
@@ -79,11 +90,11 @@ impl Panel {
         }
         self.scales.clear();
         self.offsets.clear();
+        let bases = rows.map(|row| w.partition().scale_index(row, 0, w.cols));
         for s in &layout.segments {
-            let index = rows.map(|row| w.partition().scale_index(row, s.start, w.cols));
-            self.scales.push(index.map(|i| w.scales[i]));
+            self.scales.push(bases.map(|base| w.scales[base + s.group]));
             if layout.affine {
-                self.offsets.push(index.map(|i| layout.min - w.zero_point(i)));
+                self.offsets.push(bases.map(|base| layout.min - w.zero_point(base + s.group)));
             }
         }
     }
@@ -97,15 +108,25 @@ fn quad_of(codes: &[u8]) -> u32 {
     }
 }
 
-/// Rows of 4-bit codes, 8 columns in 4 bytes.
-fn fill_nibbles(rows: [&[u8]; ROWS], quads: &mut [[u32; ROWS]]) {
-    const LOW: u32 = 0x0f0f_0f0f;
-    let (pairs, _) = quads.as_chunks_mut::<2>();
-    let rows = rows.map(|row| &row.as_chunks::<4>().0[..pairs.len()]);
-    for (d, [even, odd]) in pairs.iter_mut().enumerate() {
-        let codes = rows.map(|row| u32::from_le_bytes(row[d]));
-        *even = codes.map(|c| c & LOW);
-        *odd = codes.map(|c| c >> 4 & LOW);
+dispatch! {
+    /// Rows of 4-bit codes, 8 columns in 4 bytes.
+    fn fill_nibbles(rows: [&[[u8; 4]]; ROWS], quads: &mut [[u32; ROWS]]) {
+        for (d, [even, odd]) in quads.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            for r in 0..ROWS {
+                let codes = u32::from_le_bytes(rows[r][d]);
+                even[r] = codes & 0x0f0f_0f0f;
+                odd[r] = codes >> 4 & 0x0f0f_0f0f;
+            }
+        }
+    }
+
+    /// Rows of 8-bit codes.
+    fn fill_bytes(rows: [&[[u8; 4]]; ROWS], quads: &mut [[u32; ROWS]]) {
+        for (d, quad) in quads.iter_mut().enumerate() {
+            for r in 0..ROWS {
+                quad[r] = u32::from_le_bytes(rows[r][d]);
+            }
+        }
     }
 }
 
@@ -159,7 +180,7 @@ fn place(codes: &[i8], layout: &Layout, quads: &mut [u32], sums: &mut [i32]) {
         let (codes, quads) = (&codes[s.start..s.end], &mut quads[range[0]..range[1]]);
         *sum = codes.iter().map(|&c| c as i32).sum();
         match layout.order {
-            Order::Neighbours => {
+            Order::Neighbours | Order::Bytes => {
                 for (codes, quad) in codes.chunks(4).zip(quads) {
                     *quad = codes.iter().rev().fold(0, |quad, &c| quad << 8 | c as u8 as u32);
                 }

@@ -35,36 +35,41 @@ impl Kernel {
     /// Outputs of the panel's rows for the tokens from `first` on.
     pub fn run(self, panel: &Panel, layout: &Layout, tokens: &Tokens, first: usize, out: &mut [[f32; ROWS]]) {
         match self {
-            Self::Plain => each_token(tokens, first, out, |token| [plain(panel, layout, token)]),
+            Self::Plain => each_token(tokens, first, out, |token, out| *out = plain(panel, layout, token)),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 let (pairs, single) = out.as_chunks_mut::<2>();
                 for (i, out) in pairs.iter_mut().enumerate() {
+                    let at = first + 2 * i;
                     // SAFETY: `choose` gives this kernel only where AVX2 was detected.
-                    *out = unsafe { x86::avx2(panel, layout, std::array::from_fn(|t| tokens.token(first + 2 * i + t))) };
+                    unsafe { x86::avx2(panel, layout, [tokens.token(at), tokens.token(at + 1)], out) };
                 }
-                let done = first + 2 * pairs.len();
-                // SAFETY: as above.
-                each_token(tokens, done, single, |token| unsafe { x86::avx2(panel, layout, [token]) });
+                each_token(tokens, first + 2 * pairs.len(), single, |token, out| {
+                    // SAFETY: as above.
+                    unsafe { x86::avx2(panel, layout, [token], std::array::from_mut(out)) }
+                });
             }
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => {
                 let (fours, single) = out.as_chunks_mut::<4>();
                 for (i, out) in fours.iter_mut().enumerate() {
+                    let at = first + 4 * i;
+                    let four = [tokens.token(at), tokens.token(at + 1), tokens.token(at + 2), tokens.token(at + 3)];
                     // SAFETY: `choose` gives this kernel only where AVX-512 with VNNI was detected.
-                    *out = unsafe { x86::vnni::<4, 1>(panel, layout, std::array::from_fn(|t| tokens.token(first + 4 * i + t))) };
+                    unsafe { x86::vnni::<4, 1>(panel, layout, four, out) };
                 }
-                let done = first + 4 * fours.len();
-                // SAFETY: as above. One token alone has four sums in flight: the instruction takes five cycles.
-                each_token(tokens, done, single, |token| unsafe { x86::vnni::<1, 4>(panel, layout, [token]) });
+                each_token(tokens, first + 4 * fours.len(), single, |token, out| {
+                    // SAFETY: as above. One token alone has four sums in flight: the instruction takes five cycles.
+                    unsafe { x86::vnni::<1, 4>(panel, layout, [token], std::array::from_mut(out)) }
+                });
             }
         }
     }
 }
 
-fn each_token(tokens: &Tokens, first: usize, out: &mut [[f32; ROWS]], run: impl Fn(Token) -> [[f32; ROWS]; 1]) {
+fn each_token(tokens: &Tokens, first: usize, out: &mut [[f32; ROWS]], run: impl Fn(Token, &mut [f32; ROWS])) {
     for (i, out) in out.iter_mut().enumerate() {
-        [*out] = run(tokens.token(first + i));
+        run(tokens.token(first + i), out);
     }
 }
 
@@ -98,13 +103,19 @@ mod x86 {
     use super::*;
     use std::arch::x86_64::*;
 
+    // Loops, not closures: a closure does not inherit the features, and would be compiled for the baseline.
+
     /// `T` tokens, `A` running sums each.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    pub fn vnni<const T: usize, const A: usize>(panel: &Panel, layout: &Layout, tokens: [Token; T]) -> [[f32; ROWS]; T] {
+    pub fn vnni<const T: usize, const A: usize>(panel: &Panel, layout: &Layout, tokens: [Token; T], out: &mut [[f32; ROWS]; T]) {
         let mut y = [_mm512_setzero_ps(); T];
-        for (s, range) in layout.starts.windows(2).enumerate() {
-            let w = &panel.quads[range[0]..range[1]];
-            let a = tokens.map(|token| &token.quads[range[0]..][..w.len()]);
+        for s in 0..layout.segments.len() {
+            let (from, to) = (layout.starts[s], layout.starts[s + 1]);
+            let w = &panel.quads[from..to];
+            let mut a: [&[u32]; T] = [&[]; T];
+            for t in 0..T {
+                a[t] = &tokens[t].quads[from..to];
+            }
             let mut sums = [[_mm512_setzero_si512(); A]; T];
             let (whole, rest) = w.as_chunks::<A>();
             for (i, w) in whole.iter().enumerate() {
@@ -121,33 +132,34 @@ mod x86 {
                 }
             }
             let scales = load_ps512(&panel.scales[s]);
+            let offsets = if layout.affine { load_si512(&panel.offsets[s]) } else { _mm512_set1_epi32(layout.min) };
             for t in 0..T {
-                let offset = if layout.affine {
-                    _mm512_mullo_epi32(load_si512(&panel.offsets[s]), _mm512_set1_epi32(tokens[t].sums[s]))
-                } else {
-                    _mm512_set1_epi32(layout.min.wrapping_mul(tokens[t].sums[s]))
-                };
-                let sum = sums[t].into_iter().fold(offset, |x, y| _mm512_add_epi32(x, y));
+                let mut sum = _mm512_mullo_epi32(offsets, _mm512_set1_epi32(tokens[t].sums[s]));
+                for part in sums[t] {
+                    sum = _mm512_add_epi32(sum, part);
+                }
                 let scale = _mm512_mul_ps(scales, _mm512_set1_ps(tokens[t].scales[s]));
                 y[t] = _mm512_add_ps(y[t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
             }
         }
-        y.map(|y| {
-            let mut out = [0.0; ROWS];
+        for t in 0..T {
             // SAFETY: 16 floats of room.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), y) };
-            out
-        })
+            unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), y[t]) };
+        }
     }
 
     /// `T` tokens; 16 rows are two registers. A quad's bytes 0 and 2, then 1 and 3, become the i16 pairs of one multiply-add.
     #[target_feature(enable = "avx2")]
-    pub fn avx2<const T: usize>(panel: &Panel, layout: &Layout, tokens: [Token; T]) -> [[f32; ROWS]; T] {
+    pub fn avx2<const T: usize>(panel: &Panel, layout: &Layout, tokens: [Token; T], out: &mut [[f32; ROWS]; T]) {
         let low = _mm256_set1_epi16(255);
         let mut y = [[_mm256_setzero_ps(); 2]; T];
-        for (s, range) in layout.starts.windows(2).enumerate() {
-            let w = &panel.quads[range[0]..range[1]];
-            let a = tokens.map(|token| &token.quads[range[0]..][..w.len()]);
+        for s in 0..layout.segments.len() {
+            let (from, to) = (layout.starts[s], layout.starts[s + 1]);
+            let w = &panel.quads[from..to];
+            let mut a: [&[u32]; T] = [&[]; T];
+            for t in 0..T {
+                a[t] = &tokens[t].quads[from..to];
+            }
             let mut sums = [[_mm256_setzero_si256(); 2]; T];
             for (i, w) in w.iter().enumerate() {
                 let w = load256(w);
@@ -162,25 +174,23 @@ mod x86 {
                 }
             }
             let scales = load_ps256(&panel.scales[s]);
+            let offsets = if layout.affine { load_si256(&panel.offsets[s]) } else { [_mm256_set1_epi32(layout.min); 2] };
             for t in 0..T {
-                let offsets = offset(panel, layout, s).map(|offset| offset.wrapping_mul(tokens[t].sums[s]));
-                let offsets = load_si256(&offsets);
-                let a_scale = _mm256_set1_ps(tokens[t].scales[s]);
+                let (a_sum, a_scale) = (_mm256_set1_epi32(tokens[t].sums[s]), _mm256_set1_ps(tokens[t].scales[s]));
                 for h in 0..2 {
-                    let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sums[t][h], offsets[h]));
-                    y[t][h] = _mm256_add_ps(y[t][h], _mm256_mul_ps(sum, _mm256_mul_ps(scales[h], a_scale)));
+                    let sum = _mm256_add_epi32(sums[t][h], _mm256_mullo_epi32(offsets[h], a_sum));
+                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scales[h], a_scale));
+                    y[t][h] = _mm256_add_ps(y[t][h], scaled);
                 }
             }
         }
-        y.map(|y| {
-            let mut out = [0.0; ROWS];
+        for t in 0..T {
             // SAFETY: twice 8 floats, 16 of room.
             unsafe {
-                _mm256_storeu_ps(out.as_mut_ptr(), y[0]);
-                _mm256_storeu_ps(out.as_mut_ptr().add(8), y[1]);
+                _mm256_storeu_ps(out[t].as_mut_ptr(), y[t][0]);
+                _mm256_storeu_ps(out[t].as_mut_ptr().add(8), y[t][1]);
             }
-            out
-        })
+        }
     }
 
     #[inline]
