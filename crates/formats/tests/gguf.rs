@@ -70,7 +70,8 @@ fn random_models_round_trip() {
         // The rows of o_proj are heads * head_dim long: only element types fit any of them.
         let mut model = model(architecture, &mut numbers, |spec, n| kinds[n.below(if spec.shape[1] % 32 == 0 { kinds.len() } else { 3 })]);
         model.quantization = Some(client_quantization("gguf:q4_0", numbers.below(2) == 0));
-        if numbers.below(2) == 0 {
+        // Making a tokenizer takes most of the time of reading a small file.
+        if numbers.below(16) > 0 {
             model.tokenizer = None;
             model.chat_template = None;
             model.provenance.clear();

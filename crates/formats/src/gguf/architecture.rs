@@ -58,7 +58,8 @@ fn check_family(metadata: &Metadata) -> Result<()> {
             return Err(unsupported(key.into(), &format!("its value {value} changes the computation")));
         }
     }
-    let scaling = metadata.string(keys::ROPE_SCALING_TYPE)?.unwrap_or("none");
+    // llama.cpp takes a factor without a type for a linear one.
+    let scaling = metadata.string(keys::ROPE_SCALING_TYPE)?.unwrap_or("linear");
     for key in [keys::ROPE_SCALING_FACTOR, keys::ROPE_SCALE_LINEAR] {
         let factor = metadata.float(key)?.unwrap_or(0.0);
         if factor != 0.0 && factor != 1.0 && scaling != "none" || factor.is_nan() {

@@ -9,6 +9,7 @@ use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData, To
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// Numbers made by a fixed rule (splitmix64).
 pub struct Numbers(pub u64);
@@ -45,6 +46,8 @@ pub fn vocabulary() -> Vocabulary {
         add_eos: false,
     }
 }
+
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::new(vocabulary()).expect("a sound vocabulary"));
 
 /// A Llama of two layers; sizes are multiples of `block`, the vocabulary is that of [`vocabulary`].
 pub fn architecture(block: usize) -> Architecture {
@@ -98,7 +101,7 @@ pub fn model(architecture: Architecture, numbers: &mut Numbers, mut kind_of: imp
         name: "small".into(),
         architecture,
         tensors,
-        tokenizer: Some(Tokenizer::new(vocabulary()).expect("a sound vocabulary")),
+        tokenizer: Some(TOKENIZER.clone()),
         chat_template: Some("{{ messages }}".into()),
         quantization: None,
         provenance: BTreeMap::from([("recipe".into(), "{\"id\":\"rtn\"}".into()), ("seed".into(), "7".into())]),
