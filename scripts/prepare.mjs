@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { bin, must, root } from './shell.mjs'
+import { wasmModule } from './wasm-module.mjs'
 
 const CARGO = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml']
 const CRATES = ['crates/kernels', 'crates/formats', 'crates/runtime', 'crates/core']
@@ -68,9 +69,10 @@ export async function addon() {
   })
 }
 
-/** The WebAssembly module (scripts/build-wasm.mjs). */
+/** The WebAssembly module. */
 export async function wasm() {
-  await upToDate('wasm', [...CARGO, ...CRATES, 'crates/wasm', 'scripts/build-wasm.mjs'], ['ts/wasm'], () => must(process.execPath, ['scripts/build-wasm.mjs']))
+  const inputs = [...CARGO, ...CRATES, 'crates/wasm', 'tools/wasm-bindgen', 'scripts/wasm-module.mjs', 'package-lock.json']
+  await upToDate('wasm', inputs, ['ts/wasm/halfstep.js', 'ts/wasm/halfstep_bg.wasm'], wasmModule)
 }
 
 /** The JavaScript of the package. */

@@ -62,7 +62,7 @@ export interface Native {
   generate(model: NativeModel, config: string): NativeTask
   /** Writes the model to a file. Outcome: `SaveReport`. */
   save(model: NativeModel, path: string): NativeTask
-  /** The file's bytes, in the format of the model's target (GGUF for a float model). Outcome: null; then `takeBytes`. */
+  /** The file's bytes, in the format of the model's target (GGUF for a float model). Outcome: `SaveReport`; then `takeBytes`. */
   toBytes(model: NativeModel): NativeTask
   /** JSON of `Doctor`: what this build found on this machine. */
   doctor(): string

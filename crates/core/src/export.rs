@@ -25,20 +25,17 @@ const OUTPUT_TOLERANCE: f64 = 1e-6;
 /// Writes `model` to `path`. A quantized model is written under another name first, re-opened and compared; it is renamed only if nothing differs.
 pub fn save(model: &Model, path: &Path, pool: &Pool) -> Result<SaveReport> {
     let format = file_format(model, path)?;
-    let Some(quantization) = &model.quantization else {
+    if model.quantization.is_none() {
         let bytes = halfstep_formats::write::save(model, path, format)?;
         return Ok(SaveReport { path: path.display().to_string(), bytes, parity: false });
-    };
+    }
     let io = |source| Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source });
     let name = path.file_name().ok_or_else(|| io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path does not end in a name")))?;
     let unverified = path.with_file_name(format!(".{}.unverified", name.to_string_lossy()));
     let checked = (|| {
         let bytes = halfstep_formats::write::save(model, &unverified, format)?;
         let reopened = halfstep_formats::load::load(&unverified)?;
-        if reopened.quantization.as_ref() != Some(quantization) {
-            return Err(Error::Parity { path: path.display().to_string(), place: "the description of its quantizers".into() });
-        }
-        compare(model, &reopened, pool).map_err(|place| Error::Parity { path: path.display().to_string(), place })?;
+        gate(model, &reopened, &path.display().to_string(), pool)?;
         std::fs::rename(&unverified, path).map_err(io)?;
         Ok(SaveReport { path: path.display().to_string(), bytes, parity: true })
     })();
@@ -49,6 +46,31 @@ pub fn save(model: &Model, path: &Path, pool: &Pool) -> Result<SaveReport> {
     checked
 }
 
+/// The bytes of the file that [`save`] would write to `path`, having passed the same gate; without a path, in the format of the model's target (GGUF for a float model).
+pub fn to_bytes(model: &Model, path: Option<&Path>, pool: &Pool) -> Result<(Vec<u8>, SaveReport)> {
+    let format = match path {
+        Some(path) => file_format(model, path)?,
+        None => target(model).map_or(FileFormat::Gguf, TargetId::file_format),
+    };
+    let path = path.map_or_else(|| "bytes".to_owned(), |path| path.display().to_string());
+    let bytes = halfstep_formats::write::to_bytes(model, format)?;
+    let parity = model.quantization.is_some();
+    if parity {
+        gate(model, &halfstep_formats::load::load_bytes(&path, &bytes)?, &path, pool)?;
+    }
+    let report = SaveReport { path, bytes: bytes.len() as u64, parity };
+    Ok((bytes, report))
+}
+
+/// The parity gate: an error unless what was read from `path` is `model`.
+fn gate(model: &Model, reopened: &Model, path: &str, pool: &Pool) -> Result<()> {
+    let parity = |place| Error::Parity { path: path.to_owned(), place };
+    if reopened.quantization != model.quantization {
+        return Err(parity("the description of its quantizers".into()));
+    }
+    compare(model, reopened, pool).map_err(parity)
+}
+
 /// The format of a model's target, or of the path's ending for a float model. An ending that contradicts the target is refused.
 fn file_format(model: &Model, path: &Path) -> Result<FileFormat> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
@@ -57,14 +79,19 @@ fn file_format(model: &Model, path: &Path) -> Result<FileFormat> {
         "safetensors" => FileFormat::Halfstep,
         _ => return Err(Error::config("path", format!("{} ends in neither .gguf nor .safetensors", path.display()))),
     };
-    let target = model.quantization.as_ref().and_then(|q| TargetId::ALL.into_iter().find(|t| t.name() == q.target));
-    match target {
+    match target(model) {
         Some(target) if target.file_format() != by_ending => {
             let want = if target.file_format() == FileFormat::Gguf { ".gguf" } else { ".safetensors" };
             Err(Error::config("path", format!("a model for {} is written as {want}, not .{ending}", target.name())))
         }
         _ => Ok(by_ending),
     }
+}
+
+/// The target of a quantized model.
+fn target(model: &Model) -> Option<TargetId> {
+    let quantization = model.quantization.as_ref()?;
+    TargetId::ALL.into_iter().find(|target| target.name() == quantization.target)
 }
 
 /// Ok if `file` is `trained`: (a) codes and scales byte for byte, (b) every linear on the same input: integer sums equal, outputs within

@@ -4,8 +4,10 @@
 
 pub mod data;
 pub mod error;
+pub mod evaluation;
 pub mod event;
 pub mod export;
+pub mod generation;
 #[cfg(feature = "train")]
 pub mod ops;
 pub mod recipe;
@@ -21,6 +23,7 @@ pub use event::Event;
 pub use halfstep_formats::Model;
 
 /// The rotary table of an architecture.
+#[cfg(feature = "train")]
 pub(crate) fn rope_table(a: &halfstep_formats::Architecture) -> halfstep_kernels::ops::rope::RopeTable {
     halfstep_kernels::ops::rope::RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling)
 }

@@ -2,7 +2,9 @@
 
 use crate::data::Text;
 use crate::error::{Error, Result, nearest};
+use crate::evaluation::EvaluationRun;
 use crate::event::{EvaluationRecord, Event};
+use crate::generation::GenerationRun;
 use crate::recipe::{Recipe, StartRule, TrainConfig, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::rtn;
@@ -10,8 +12,8 @@ use crate::targets::TargetId;
 use halfstep_formats::Model;
 use halfstep_formats::template::Message;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
-use halfstep_runtime::sample::SampleConfig;
-use halfstep_runtime::{Arithmetic, GenerateConfig, Network, score};
+use halfstep_runtime::clock::Clock;
+use halfstep_runtime::{Arithmetic, Network, score};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -388,82 +390,42 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize, usize),
     cancel: &Cancel,
 ) -> Result<EvaluationRecord> {
-    let pool = Pool::new(config.threads);
-    let text = Text::read(config.data.as_deref(), config.text.as_deref(), 0)?;
-    let text = text.ok_or_else(|| Error::config("data", "give a text file to measure on"))?;
-    let mut tokens = text.tokens(model, 2)?;
-    if config.tokens > 0 {
-        tokens.truncate(config.tokens);
-    }
-    if let Some(other) = against.filter(|other| other.architecture.vocab_size != model.architecture.vocab_size) {
-        let reason = format!("its vocabulary of {} tokens is not the model's of {}", other.architecture.vocab_size, model.architecture.vocab_size);
-        return Err(Error::config("against", reason));
-    }
-    let arithmetic = match config.arithmetic {
-        ArithmeticConfig::Auto => Arithmetic::Auto,
-        ArithmeticConfig::Float => Arithmetic::Float,
-        ArithmeticConfig::Integer => Arithmetic::Integer,
-    };
-    let network = Network::new(model, arithmetic, pool.clone())?;
-    let against = against.map(|m| Network::new(m, Arithmetic::Auto, pool.clone())).transpose()?;
-    let mut report = |done, total| {
+    let mut run = EvaluationRun::new(model, against, config)?;
+    loop {
+        let (done, total) = run.progress();
         progress(done, total);
-        !cancel.is_cancelled()
-    };
-    Ok(score::evaluate(&network, against.as_ref(), &tokens, config.window, &mut report)?.into())
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
+        if !run.step()? {
+            return Ok(run.finish());
+        }
+    }
 }
 
 /// Generates; `on_text` gets each new piece of text as soon as whole characters are there.
 pub fn generate(model: &Model, config: &GenerationConfig, on_text: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Generation> {
-    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
-    let prompt = prompt_tokens(model, config)?;
-    let network = Network::new(model, Arithmetic::Auto, Pool::new(config.threads))?;
-    let sample = SampleConfig { temperature: config.temperature, top_k: config.top_k, top_p: config.top_p, seed: config.seed };
-    let runtime = GenerateConfig { max_tokens: config.max_tokens, sample, stop: tokenizer.vocabulary.eos.into_iter().collect() };
-    let (mut stream, mut text) = (tokenizer.stream(), String::new());
-    let start = Clock::start();
-    let tokens = halfstep_runtime::generate(&network, &prompt, &runtime, &mut |token| {
-        let piece = stream.push(token);
-        if !piece.is_empty() {
-            text.push_str(&piece);
-            on_text(&piece);
+    let mut run = GenerationRun::new(model, config)?;
+    while let Some(text) = run.step()? {
+        if !text.is_empty() {
+            on_text(&text);
         }
-        !cancel.is_cancelled()
-    })?;
-    let rest = stream.finish();
-    if !rest.is_empty() {
-        text.push_str(&rest);
-        on_text(&rest);
-    }
-    if cancel.is_cancelled() {
-        return Err(Error::Cancelled { resume: None });
-    }
-    let tokens_per_second = tokens.len() as f64 / start.seconds().max(1e-9);
-    Ok(Generation { text, tokens, prompt_tokens: prompt.len(), tokens_per_second })
-}
-
-fn prompt_tokens(model: &Model, config: &GenerationConfig) -> Result<Vec<u32>> {
-    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
-    let tokens = match (&config.prompt, &config.messages) {
-        (Some(prompt), None) => tokenizer.encode(prompt, true)?,
-        (None, Some(messages)) => {
-            let template = model.chat_template.as_ref().ok_or_else(|| Error::config("messages", "the model has no chat template; use prompt"))?;
-            let token = |id: Option<u32>| id.and_then(|id| tokenizer.vocabulary.tokens.get(id as usize).cloned()).unwrap_or_default();
-            let (bos, eos) = (token(tokenizer.vocabulary.bos), token(tokenizer.vocabulary.eos));
-            tokenizer.encode(&halfstep_formats::template::render(template, messages, true, &bos, &eos)?, true)?
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
         }
-        _ => return Err(Error::config("prompt", "give either prompt or messages")),
-    };
-    if tokens.is_empty() {
-        return Err(Error::config("prompt", "there is nothing to continue: the prompt has no tokens"));
     }
-    Ok(tokens)
+    Ok(run.finish())
 }
 
 /// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for a float model). A quantized model passes the parity gate on the
 /// re-opened file, or no file is kept.
 pub fn save(model: &Model, path: &str) -> Result<SaveReport> {
     crate::export::save(model, Path::new(path), &Pool::new(0))
+}
+
+/// The bytes of the file that [`save`] would write to `path`; without a path, in the format of the model's target (GGUF for a float model).
+pub fn to_bytes(model: &Model, path: Option<&str>) -> Result<(Vec<u8>, SaveReport)> {
+    crate::export::to_bytes(model, path.map(Path::new), &Pool::new(0))
 }
 
 pub fn inspect(model: &Model) -> Inspection {
@@ -493,27 +455,5 @@ pub fn inspect(model: &Model) -> Inspection {
         target: model.quantization.as_ref().map(|q| q.target.clone()),
         tensor_types,
         provenance: model.provenance.clone(),
-    }
-}
-
-/// Seconds since a moment; 0 where the platform has no clock.
-struct Clock {
-    #[cfg(not(target_family = "wasm"))]
-    start: std::time::Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            #[cfg(not(target_family = "wasm"))]
-            start: std::time::Instant::now(),
-        }
-    }
-
-    fn seconds(&self) -> f64 {
-        #[cfg(not(target_family = "wasm"))]
-        return self.start.elapsed().as_secs_f64();
-        #[cfg(target_family = "wasm")]
-        0.0
     }
 }

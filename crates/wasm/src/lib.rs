@@ -8,22 +8,31 @@
 mod model;
 mod task;
 
-use halfstep::session::{self, EvaluateConfig, GenerationConfig, RunConfig};
-use halfstep::targets::TargetId;
-use halfstep_formats::write::{FileFormat, to_bytes as file_bytes};
+use halfstep::evaluation::EvaluationRun;
+use halfstep::generation::GenerationRun;
+use halfstep::session::{self, RunConfig};
 use model::WasmModel;
 use serde_json::json;
 use std::cell::RefCell;
 use std::sync::Arc;
-use task::{Done, WasmTask};
+use task::{Done, Messages, WasmTask};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
+#[wasm_bindgen]
+extern "C" {
+    /// Milliseconds, in browsers, workers and Node alike.
+    #[wasm_bindgen(js_namespace = performance)]
+    fn now() -> f64;
+}
+
 #[wasm_bindgen(start)]
 fn start() {
+    #[cfg(target_family = "wasm")]
+    halfstep_runtime::clock::set_host_clock(|| now() / 1e3);
     std::panic::set_hook(Box::new(|info| {
         let text = info.to_string();
         PANIC.with(|panic| panic.replace(Some(text)));
@@ -39,15 +48,15 @@ pub fn take_panic() -> Option<String> {
 /// `name` stands in errors.
 #[wasm_bindgen(js_name = loadBytes)]
 pub fn load_bytes(name: String, bytes: Vec<u8>) -> WasmTask {
-    WasmTask::new(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?))))
+    WasmTask::once(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?))))
 }
 
 #[wasm_bindgen]
 pub fn quantize(model: &WasmModel, recipe: String, run: String) -> WasmTask {
-    let model = model.share();
-    WasmTask::new(move |messages, cancel| {
+    let model = model.arc();
+    WasmTask::once(move |messages, cancel| {
         let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
-        let (small, report) = session::quantize(&*model?, &recipe, &run, &mut |event| messages.post(&event), cancel)?;
+        let (small, report) = session::quantize(&*model?, &recipe, &run, &mut |event| messages.post(json!(event)), cancel)?;
         Done::value(&report).map(|done| Done { model: Some(Arc::new(small)), ..done })
     })
 }
@@ -63,32 +72,37 @@ pub fn evaluate_against(model: &WasmModel, against: &WasmModel, config: String) 
 }
 
 fn evaluation(model: &WasmModel, against: Option<&WasmModel>, config: String) -> WasmTask {
-    let (model, against) = (model.share(), against.map(WasmModel::share).transpose());
-    WasmTask::new(move |messages, cancel| {
-        let config: EvaluateConfig = session::parse_config(&config)?;
-        let mut progress = |done: usize, total: usize| messages.post(&json!({ "kind": "progress", "done": done, "total": total }));
-        Done::value(&session::evaluate(&*model?, against?.as_deref(), &config, &mut progress, cancel)?)
-    })
+    let (model, against) = (model.arc(), against.map(WasmModel::arc).transpose());
+    let start = move || EvaluationRun::new(&*model?, against?.as_deref(), &session::parse_config(&config)?);
+    let step = |run: &mut EvaluationRun, messages: &mut Messages| {
+        let (done, total) = run.progress();
+        messages.post(json!({ "kind": "progress", "done": done, "total": total }));
+        run.step()
+    };
+    WasmTask::steps(start, step, |run| Done::value(&run.finish()))
 }
 
 #[wasm_bindgen]
 pub fn generate(model: &WasmModel, config: String) -> WasmTask {
-    let model = model.share();
-    WasmTask::new(move |messages, cancel| {
-        let config: GenerationConfig = session::parse_config(&config)?;
-        let mut on_text = |text: &str| messages.post(&json!({ "kind": "text", "text": text }));
-        Done::value(&session::generate(&*model?, &config, &mut on_text, cancel)?)
-    })
+    let model = model.arc();
+    let start = move || GenerationRun::new(&*model?, &session::parse_config(&config)?);
+    let step = |run: &mut GenerationRun, messages: &mut Messages| {
+        let text = run.step()?;
+        if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
+            messages.post(json!({ "kind": "text", "text": text }));
+        }
+        Ok(text.is_some())
+    };
+    WasmTask::steps(start, step, |run| Done::value(&run.finish()))
 }
 
+/// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`; then `takeBytes`.
 #[wasm_bindgen(js_name = toBytes)]
-pub fn to_bytes(model: &WasmModel) -> WasmTask {
-    let model = model.share();
-    WasmTask::new(move |_, _| {
-        let model = model?;
-        let target = model.quantization.as_ref().and_then(|q| TargetId::ALL.into_iter().find(|t| t.name() == q.target));
-        let format = target.map_or(FileFormat::Gguf, TargetId::file_format);
-        Ok(Done { bytes: Some(file_bytes(&model, format)?), ..Done::default() })
+pub fn to_bytes(model: &WasmModel, path: Option<String>) -> WasmTask {
+    let model = model.arc();
+    WasmTask::once(move |_, _| {
+        let (bytes, report) = session::to_bytes(&*model?, path.as_deref())?;
+        Done::value(&report).map(|done| Done { bytes: Some(bytes), ..done })
     })
 }
 

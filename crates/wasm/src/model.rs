@@ -15,7 +15,7 @@ impl WasmModel {
     }
 
     /// The model for a task, which keeps it alive by itself.
-    pub(crate) fn share(&self) -> Result<Arc<Model>> {
+    pub(crate) fn arc(&self) -> Result<Arc<Model>> {
         self.0.borrow().clone().ok_or_else(|| Error::config("model", "the model was disposed"))
     }
 }
@@ -24,7 +24,12 @@ impl WasmModel {
 impl WasmModel {
     /// JSON of the outcome.
     pub fn inspect(&self) -> String {
-        outcome(&self.share().and_then(|model| Done::value(&session::inspect(&model))))
+        outcome(&self.arc().and_then(|model| Done::value(&session::inspect(&model))))
+    }
+
+    /// Another handle on the same model; without one on a disposed model.
+    pub fn share(&self) -> WasmModel {
+        Self(self.0.clone())
     }
 
     pub fn dispose(&self) {

@@ -39,19 +39,34 @@ pub fn outcome(result: &Result<Done>) -> String {
 
 /// What a task has told and nobody has read yet.
 #[derive(Default)]
-pub struct Messages(VecDeque<String>);
+pub struct Messages(VecDeque<Value>);
+
+/// Messages that wait at most, as long as there are some that can be thinned; the Node addon has the same bound.
+const CAPACITY: usize = 1024;
 
 impl Messages {
-    pub fn post(&mut self, message: &impl Serialize) {
-        self.0.extend(serde_json::to_string(message));
+    /// When nobody reads, text is joined and progress replaced; events of a run are few here and always kept.
+    pub fn post(&mut self, message: Value) {
+        if self.0.len() >= CAPACITY
+            && let Some(last) = self.0.back_mut()
+            && last["kind"] == message["kind"]
+        {
+            match (message["kind"].as_str(), last["text"].as_str(), message["text"].as_str()) {
+                (Some("text"), Some(earlier), Some(later)) => return *last = json!({ "kind": "text", "text": format!("{earlier}{later}") }),
+                (Some("progress"), ..) => return *last = message,
+                _ => {}
+            }
+        }
+        self.0.push_back(message);
     }
 }
 
-type Work = Box<dyn FnOnce(&mut Messages, &Cancel) -> Result<Done>>;
+type Work = Box<dyn FnMut(&mut Messages, &Cancel) -> Result<Option<Done>>>;
 
-/// See `NativeTask` in `ts/src/native.ts`; `native-wasm.ts` makes one of it.
+/// See `NativeTask` in `ts/src/native.ts`; `wasm-run.ts` makes one of it.
 #[wasm_bindgen]
 pub struct WasmTask {
+    /// One step; `Done` at the last. None when it is over.
     work: Option<Work>,
     messages: Messages,
     cancel: Cancel,
@@ -61,11 +76,37 @@ pub struct WasmTask {
 }
 
 impl WasmTask {
-    pub(crate) fn new(work: impl FnOnce(&mut Messages, &Cancel) -> Result<Done> + 'static) -> Self {
+    fn new(work: impl FnMut(&mut Messages, &Cancel) -> Result<Option<Done>> + 'static) -> Self {
         Self { work: Some(Box::new(work)), messages: Messages::default(), cancel: Cancel::default(), outcome: None, model: None, bytes: None }
     }
 
+    /// All work in one step.
+    pub(crate) fn once(work: impl FnOnce(&mut Messages, &Cancel) -> Result<Done> + 'static) -> Self {
+        let mut work = Some(work);
+        Self::new(move |messages, cancel| work.take().map(|work| work(messages, cancel)).transpose())
+    }
+
+    /// Work that `start` prepares, each `step` carries on until it says false, and `finish` sums up.
+    pub(crate) fn steps<Run: 'static>(
+        start: impl FnOnce() -> Result<Run> + 'static,
+        step: impl Fn(&mut Run, &mut Messages) -> Result<bool> + 'static,
+        finish: impl Fn(Run) -> Result<Done> + 'static,
+    ) -> Self {
+        let (mut start, mut run) = (Some(start), None);
+        Self::new(move |messages, _| {
+            if let Some(start) = start.take() {
+                run = Some(start()?);
+            }
+            let more = match &mut run {
+                Some(run) => step(run, messages)?,
+                None => false,
+            };
+            if more { Ok(None) } else { run.take().map(&finish).transpose() }
+        })
+    }
+
     fn finish(&mut self, result: Result<Done>) {
+        self.work = None;
         self.outcome = Some(outcome(&result));
         if let Ok(done) = result {
             (self.model, self.bytes) = (done.model, done.bytes);
@@ -77,16 +118,19 @@ impl WasmTask {
 impl WasmTask {
     /// One step; true when there are no more.
     pub fn step(&mut self) -> bool {
-        if let Some(work) = self.work.take() {
-            let result = work(&mut self.messages, &self.cancel);
-            self.finish(result);
+        if let Some(work) = &mut self.work {
+            let cancelled = self.cancel.is_cancelled().then(|| Err(Error::Cancelled { resume: None }));
+            match cancelled.unwrap_or_else(|| work(&mut self.messages, &self.cancel)).transpose() {
+                Some(result) => self.finish(result),
+                None => return false,
+            }
         }
-        self.outcome.is_some()
+        true
     }
 
     /// The next message as JSON, if there is one now.
     pub fn message(&mut self) -> Option<String> {
-        self.messages.0.pop_front()
+        self.messages.0.pop_front().map(|message| message.to_string())
     }
 
     /// JSON of the outcome, when the last step is done.
@@ -104,7 +148,58 @@ impl WasmTask {
         self.bytes.take()
     }
 
+    /// The next step ends the task.
     pub fn cancel(&self) {
         self.cancel.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome_of(task: &WasmTask) -> Value {
+        serde_json::from_str(&task.outcome().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_task_goes_step_by_step_to_its_outcome() {
+        let step = |left: &mut u32, messages: &mut Messages| {
+            messages.post(json!({ "kind": "progress", "done": 2 - *left }));
+            *left = left.saturating_sub(1);
+            Ok(*left > 0)
+        };
+        let mut task = WasmTask::steps(|| Ok(2u32), step, |left| Done::value(&left));
+        assert!(!task.step());
+        assert_eq!(task.outcome(), None);
+        assert!(task.step());
+        assert!(task.step(), "a step after the end changes nothing");
+        assert_eq!(outcome_of(&task), json!({ "ok": 0 }));
+        assert_eq!(task.message().as_deref(), Some(r#"{"done":0,"kind":"progress"}"#));
+        assert!(task.message().is_some() && task.message().is_none());
+    }
+
+    #[test]
+    fn errors_and_cancelling_are_outcomes() {
+        let mut task = WasmTask::once(|_, _| Err(Error::config("weights", "no")));
+        assert!(task.step());
+        assert_eq!(outcome_of(&task)["error"]["code"], "ERR_CONFIG");
+        assert_eq!(outcome_of(&task)["error"]["details"]["field"], "weights");
+        let mut task = WasmTask::steps(|| Ok(()), |_, _| Ok(true), |_| Ok(Done::default()));
+        assert!(!task.step());
+        task.cancel();
+        assert!(task.step());
+        assert_eq!(outcome_of(&task)["error"]["code"], "ERR_CANCELLED");
+    }
+
+    #[test]
+    fn messages_that_nobody_reads_are_joined_and_none_of_the_text_is_lost() {
+        let mut messages = Messages::default();
+        for _ in 0..2 * CAPACITY {
+            messages.post(json!({ "kind": "text", "text": "x" }));
+        }
+        assert_eq!(messages.0.len(), CAPACITY);
+        let length: usize = messages.0.iter().map(|m| m["text"].as_str().unwrap().len()).sum();
+        assert_eq!(length, 2 * CAPACITY);
     }
 }

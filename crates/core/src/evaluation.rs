@@ -1,0 +1,57 @@
+//! An evaluation: from a text to perplexity, and KL and top-1 agreement against another model.
+
+use crate::data::Text;
+use crate::error::{Error, Result};
+use crate::event::EvaluationRecord;
+use crate::session::{ArithmeticConfig, EvaluateConfig};
+use halfstep_formats::Model;
+use halfstep_kernels::Pool;
+use halfstep_runtime::score::Scoring;
+use halfstep_runtime::{Arithmetic, Network};
+
+/// An evaluation under way, window by window, for callers that have other things to do in between.
+pub struct EvaluationRun {
+    network: Network,
+    against: Option<Network>,
+    scoring: Scoring,
+}
+
+impl EvaluationRun {
+    pub fn new(model: &Model, against: Option<&Model>, config: &EvaluateConfig) -> Result<Self> {
+        let pool = Pool::new(config.threads);
+        let text = Text::read(config.data.as_deref(), config.text.as_deref(), 0)?;
+        let text = text.ok_or_else(|| Error::config("data", "give a text file to measure on"))?;
+        let mut tokens = text.tokens(model, 2)?;
+        if config.tokens > 0 {
+            tokens.truncate(config.tokens);
+        }
+        if let Some(other) = against.filter(|other| other.architecture.vocab_size != model.architecture.vocab_size) {
+            let reason = format!("its vocabulary of {} tokens is not the model's of {}", other.architecture.vocab_size, model.architecture.vocab_size);
+            return Err(Error::config("against", reason));
+        }
+        let arithmetic = match config.arithmetic {
+            ArithmeticConfig::Auto => Arithmetic::Auto,
+            ArithmeticConfig::Float => Arithmetic::Float,
+            ArithmeticConfig::Integer => Arithmetic::Integer,
+        };
+        let network = Network::new(model, arithmetic, pool.clone())?;
+        let against = against.map(|m| Network::new(m, Arithmetic::Auto, pool)).transpose()?;
+        let scoring = Scoring::new(&network, against.as_ref(), tokens, config.window)?;
+        Ok(Self { network, against, scoring })
+    }
+
+    /// Measures the next window; false when there is none.
+    pub fn step(&mut self) -> Result<bool> {
+        Ok(self.scoring.step(&self.network, self.against.as_ref())?)
+    }
+
+    /// Tokens done, and all.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.scoring.done, self.scoring.total)
+    }
+
+    /// The means over what has been measured so far.
+    pub fn finish(&self) -> EvaluationRecord {
+        self.scoring.evaluation().into()
+    }
+}

@@ -1,0 +1,92 @@
+import type { Native, NativeModel, NativeTask } from './native.js'
+import { modelBytes, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
+import { WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
+
+/** The generated glue around the WebAssembly module (crates/wasm). */
+export type Glue = typeof import('../wasm/halfstep.js')
+
+/** Where the module comes from when not from beside this file: its bytes, a URL or response to fetch, or a compiled module. */
+export type WasmSource = BufferSource | URL | Response | Promise<Response> | WebAssembly.Module
+
+let loading: Promise<Native> | undefined
+
+/** The WebAssembly build, made once; a `source` counts until one has been loaded. */
+export function loadWasm(source?: WasmSource): Promise<Native> {
+  if (loading === undefined) {
+    loading = load(source)
+    // A failed fetch may be tried again.
+    loading.catch(() => {
+      loading = undefined
+    })
+  }
+  return loading
+}
+
+async function load(source: WasmSource | undefined): Promise<Native> {
+  const [glue, files] = await Promise.all([import('../wasm/halfstep.js'), nodeFiles()])
+  // Browsers fetch the module from beside the glue; Node's fetch knows no files.
+  const module = source ?? (files ? await files.readFile(new URL('../wasm/halfstep_bg.wasm', import.meta.url)) : undefined)
+  await glue.default({ module_or_path: module })
+  return new WasmNative(glue)
+}
+
+/** The surface of the Node addon over the module. What needs a file system is done here, where there is one. */
+class WasmNative implements Native {
+  readonly build = 'wasm'
+  readonly #glue: Glue
+
+  constructor(glue: Glue) {
+    this.#glue = glue
+  }
+
+  load(path: string): NativeTask {
+    return new WasmRun(this.#glue, async () => this.#glue.loadBytes(path, await modelBytes(path)))
+  }
+
+  loadBytes(name: string, bytes: Uint8Array): NativeTask {
+    // Copied now: the caller may change or transfer its buffer before the work begins.
+    const copy = bytes.slice()
+    return new WasmRun(this.#glue, () => this.#glue.loadBytes(name, copy))
+  }
+
+  quantize(model: NativeModel, recipe: string, run: string): NativeTask {
+    const ours = share(model)
+    return new WasmRun(this.#glue, async () => this.#glue.quantize(ours, recipe, await textsInline(run, { data: 'text', validation: 'validationText' })))
+  }
+
+  evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask {
+    const [ours, reference] = [share(model), against && share(against)]
+    return new WasmRun(this.#glue, async () => {
+      const inlined = await textsInline(config, { data: 'text' })
+      return reference ? this.#glue.evaluateAgainst(ours, reference, inlined) : this.#glue.evaluate(ours, inlined)
+    })
+  }
+
+  generate(model: NativeModel, config: string): NativeTask {
+    const ours = share(model)
+    return new WasmRun(this.#glue, () => this.#glue.generate(ours, config))
+  }
+
+  save(model: NativeModel, path: string): NativeTask {
+    const ours = share(model)
+    const start = () => this.#glue.toBytes(ours, path)
+    return new WasmRun(this.#glue, start, async (outcome, task) => {
+      const bytes = task.takeBytes()
+      if (bytes !== undefined) await writeWhole(path, bytes)
+      return outcome
+    })
+  }
+
+  toBytes(model: NativeModel): NativeTask {
+    const ours = share(model)
+    return new WasmRun(this.#glue, () => this.#glue.toBytes(ours))
+  }
+
+  doctor(): string {
+    return this.#glue.doctor()
+  }
+}
+
+function share(model: NativeModel): WasmModel {
+  return (model as WasmHandle).share()
+}

@@ -1,0 +1,14 @@
+/**
+ * halfstep in WebAssembly, for browsers, workers and edge runtimes: the surface of `halfstep` without training.
+ *
+ * The module is fetched from beside this file at the first {@link Model.load}; {@link loadWasm} takes it from elsewhere. Work runs on the calling thread in short
+ * steps, so a page stays alive; for long evaluations use a worker.
+ */
+export { ERROR_CODES, type ErrorCode, HalfstepError } from './errors.js'
+export type * from './generated/types.js'
+export type { GenerationStream } from './generation.js'
+export type { EvaluateOptions, EvaluateRunOptions, GenerateOptions, LoadOptions } from './model.js'
+export { Model } from './model-wasm.js'
+export { loadWasm, type WasmSource } from './native-wasm.js'
+export { quantize, type Run, type RunOptions, type RunResult } from './quantize.js'
+export { type Recipe, type RtnOptions, recipes, type SilqOptions, type TrainOptions } from './recipes/index.js'
