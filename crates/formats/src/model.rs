@@ -1,9 +1,9 @@
 //! A model in memory: named tensors, architecture, tokenizer, and how it is quantized.
 
 use crate::architecture::Architecture;
+use crate::blocks;
 use crate::tokenizer::Tokenizer;
 use half::{bf16, f16};
-use crate::blocks;
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use serde::{Deserialize, Serialize};

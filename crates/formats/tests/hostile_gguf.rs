@@ -188,7 +188,27 @@ fn random_mutants_give_an_error_or_a_model() {
     let _turn = alone();
     let files = [valid(), without_tokenizer()];
     // Numbers at which checks and arithmetic turn over.
-    let edges = [0, 1, 2, 31, 32, 33, 64, 255, 256, 1 << 16, 1 << 20, (1 << 31) - 1, 1 << 31, u32::MAX as u64, 1 << 32, 1 << 61, i64::MAX as u64, u64::MAX - 31, u64::MAX];
+    let edges = [
+        0,
+        1,
+        2,
+        31,
+        32,
+        33,
+        64,
+        255,
+        256,
+        1 << 16,
+        1 << 20,
+        (1 << 31) - 1,
+        1 << 31,
+        u32::MAX as u64,
+        1 << 32,
+        1 << 61,
+        i64::MAX as u64,
+        u64::MAX - 31,
+        u64::MAX,
+    ];
     for seed in 0..RANDOM_MUTANTS {
         let mut numbers = Numbers(seed);
         let mut bytes = files[usize::from(numbers.below(8) > 0)].clone();

@@ -50,8 +50,7 @@ pub const OWN_ROPE_LOW: &str = "halfstep.rope.low_freq_factor";
 pub const OWN_ROPE_HIGH: &str = "halfstep.rope.high_freq_factor";
 pub const OWN_ROPE_ORIGINAL: &str = "halfstep.rope.original_max_position";
 /// Not provenance.
-pub const OWN_RESERVED: [&str; 7] =
-    [OWN_QUANTIZATION, OWN_NORM_EPSILON, OWN_ROPE_BASE, OWN_ROPE_FACTOR, OWN_ROPE_LOW, OWN_ROPE_HIGH, OWN_ROPE_ORIGINAL];
+pub const OWN_RESERVED: [&str; 7] = [OWN_QUANTIZATION, OWN_NORM_EPSILON, OWN_ROPE_BASE, OWN_ROPE_FACTOR, OWN_ROPE_LOW, OWN_ROPE_HIGH, OWN_ROPE_ORIGINAL];
 
 /// Keys that would change the maths of a Llama, with the value that leaves it as it is (0 also stands for "off").
 pub const MUST_BE_NEUTRAL: &[(&str, f64)] = &[

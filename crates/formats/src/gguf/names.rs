@@ -1,7 +1,7 @@
 //! Tensor names of a Llama in GGUF and their Hugging Face names.
 
-use crate::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
 use crate::architecture::{Architecture, Role, TensorSpec};
+use crate::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
 
 pub const EMBEDDING_GGUF: &str = "token_embd.weight";
 pub const FINAL_NORM_GGUF: &str = "output_norm.weight";

@@ -115,7 +115,7 @@ fn read_tensor(file: &str, named: &NamedSpec, info: &TensorInfo) -> Result<Tenso
 
 /// Asks for memory and gives it back: an allocation that fails after this is a race, not a file's doing.
 fn reserve(file: &str, tensor: &str, bytes: usize) -> Result<()> {
-    let failed = |_| Error::Memory { file: file.into(), what: format!("tensor {tensor}"), bytes: bytes as u64, cap: 0 };
+    let failed = |_| Error::Memory { file: file.into(), what: format!("tensor {tensor}"), bytes: bytes as u64, cap: isize::MAX as u64 };
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(failed)
 }
 

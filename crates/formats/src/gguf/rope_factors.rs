@@ -38,7 +38,11 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
     blocks::decode(GgmlType::F32, info.bytes(), &mut factors);
     if let Some(scaling) = own {
         let same = RopeTable::new(head_dim, theta, Some(scaling)).factors(theta).iter().zip(&factors).all(|(a, b)| a.to_bits() == b.to_bits());
-        return if same { Ok(own) } else { Err(metadata.error(keys::OWN_ROPE_FACTOR, format!("and its companions do not give the factors of {ROPE_FACTORS}"))) };
+        return if same {
+            Ok(own)
+        } else {
+            Err(metadata.error(keys::OWN_ROPE_FACTOR, format!("and its companions do not give the factors of {ROPE_FACTORS}")))
+        };
     }
     if factors.iter().all(|&f| f == 1.0) {
         return Ok(None);

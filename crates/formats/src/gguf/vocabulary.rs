@@ -74,9 +74,10 @@ fn token_kinds(metadata: &Metadata, tokens: usize) -> Result<Vec<TokenKind>> {
         return Err(metadata.error(keys::TOKEN_TYPES, format!("has {} elements for {tokens} tokens", array.count)));
     }
     let one = |(offset, value)| match value {
-        Value::Integer(number) => i64::try_from(number).ok().and_then(TokenKind::from_ggml).ok_or_else(|| {
-            super::metadata::error_at(metadata.file, offset, format!("token type {number} in {}, not 1..=6", keys::TOKEN_TYPES))
-        }),
+        Value::Integer(number) => i64::try_from(number)
+            .ok()
+            .and_then(TokenKind::from_ggml)
+            .ok_or_else(|| super::metadata::error_at(metadata.file, offset, format!("token type {number} in {}, not 1..=6", keys::TOKEN_TYPES))),
         _ => Err(metadata.error(keys::TOKEN_TYPES, "must be an array of integers")),
     };
     array.iter().map(one).collect()

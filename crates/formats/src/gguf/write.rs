@@ -205,7 +205,8 @@ impl Entries {
     }
 
     fn u32(&mut self, key: &str, value: usize) -> Result<()> {
-        let value = u32::try_from(value).map_err(|_| Error::Unsupported { file: FORMAT.into(), name: key.into(), reason: format!("{value} is beyond 32 bits") })?;
+        let value =
+            u32::try_from(value).map_err(|_| Error::Unsupported { file: FORMAT.into(), name: key.into(), reason: format!("{value} is beyond 32 bits") })?;
         self.key(key, ValueType::U32).extend(value.to_le_bytes());
         Ok(())
     }
