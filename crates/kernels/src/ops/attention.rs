@@ -83,6 +83,14 @@ dispatch! {
         }
     }
 
+    /// `y += x`.
+    fn add[T: Real](x: &[T], y: &mut [T]) {
+        let x = &x[..y.len()];
+        for i in 0..y.len() {
+            y[i] += x[i];
+        }
+    }
+
     fn scale_in_place[T: Real](a: T, x: &mut [T]) {
         for i in 0..x.len() {
             x[i] *= a;
@@ -156,7 +164,11 @@ pub fn attention<T: Real>(pool: &Pool, shape: AttentionShape, q: &[T], k: &[T], 
     });
 }
 
-/// What one (batch, kv head) gives: dq `[T, group, D]`, dk and dv `[S, D]`.
+/// Tasks of the backward, about. Where there are fewer (batch, kv head) pairs, the query blocks of each are dealt out to several tasks,
+/// whose dK and dV are added in order.
+const TASKS: usize = 16;
+
+/// What one task gives: dq of its query blocks `[its T, group, D]`, dk and dv `[S, D]`.
 #[derive(Clone, Default)]
 struct HeadGradients<T> {
     dq: Vec<T>,
@@ -193,34 +205,48 @@ pub fn attention_backward<T: Real>(
     assert_eq!([y.len(), dy.len(), dq.len(), log_sum_exp.len() * shape.head_dim], [q.len(); 4], "attention_backward: shapes of the queries");
     assert_eq!([dk.len(), dv.len()], [k.len(); 2], "attention_backward: shapes of the keys");
     let saved = Saved { q, k, v, y, log_sum_exp, dy };
-    let mut results: Vec<HeadGradients<T>> = vec![HeadGradients::default(); shape.batch * shape.kv_heads];
-    pool.chunks_mut(&mut results, 1, |i, result| result[0] = head_backward(&shape, &saved, i / shape.kv_heads, i % shape.kv_heads));
+    let pairs = shape.batch * shape.kv_heads;
+    // Dealt like cards, so that each hand has early blocks, which see few keys, and late ones.
+    let hands = TASKS.div_ceil(pairs).min(shape.queries.div_ceil(BLOCK));
+    let mut results: Vec<HeadGradients<T>> = vec![HeadGradients::default(); pairs * hands];
+    pool.chunks_mut(&mut results, 1, |i, result| {
+        let pair = i / hands;
+        result[0] = head_backward(&shape, &saved, pair / shape.kv_heads, pair % shape.kv_heads, i % hands, hands);
+    });
     let (d, width) = (shape.head_dim, shape.group() * shape.head_dim);
     pool.chunks_mut(dq, shape.heads * d, |row, dq| {
+        let (b, block, t) = (row / shape.queries, row % shape.queries / BLOCK, row % shape.queries % BLOCK);
         for (kv, dq) in dq.chunks_exact_mut(width).enumerate() {
-            dq.copy_from_slice(&results[row / shape.queries * shape.kv_heads + kv].dq[row % shape.queries * width..][..width]);
+            let from = &results[(b * shape.kv_heads + kv) * hands + block % hands];
+            dq.copy_from_slice(&from.dq[(block / hands * BLOCK + t) * width..][..width]);
         }
     });
     let parts = dk.chunks_mut(shape.kv_heads * d).zip(dv.chunks_mut(shape.kv_heads * d)).collect();
     pool.parts(parts, |row, (dk, dv)| {
         for (kv, (dk, dv)) in dk.chunks_exact_mut(d).zip(dv.chunks_exact_mut(d)).enumerate() {
-            let from = &results[row / shape.keys * shape.kv_heads + kv];
-            dk.copy_from_slice(&from.dk[row % shape.keys * d..][..d]);
-            dv.copy_from_slice(&from.dv[row % shape.keys * d..][..d]);
+            let pair = row / shape.keys * shape.kv_heads + kv;
+            dk.fill(T::ZERO);
+            dv.fill(T::ZERO);
+            for from in &results[pair * hands..][..hands] {
+                add(&from.dk[row % shape.keys * d..][..d], dk);
+                add(&from.dv[row % shape.keys * d..][..d], dv);
+            }
         }
     });
 }
 
-fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv: usize) -> HeadGradients<T> {
+/// The query blocks `hand`, `hand + hands`, ... of one (batch, kv head).
+fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv: usize, hand: usize, hands: usize) -> HeadGradients<T> {
     let (d, group, stride) = (shape.head_dim, shape.group(), shape.kv_heads * shape.head_dim);
     let at = shape.key_at(b, 0, kv);
     let (k, v) = (&saved.k[at..], &saved.v[at..]);
     let zeros = |n: usize| vec![T::ZERO; n];
-    let mut out = HeadGradients { dq: zeros(shape.queries * group * d), dk: zeros(shape.keys * d), dv: zeros(shape.keys * d) };
+    let mine = (hand * BLOCK..shape.queries).step_by(hands * BLOCK);
+    let mut out = HeadGradients { dq: zeros(mine.len() * BLOCK * group * d), dk: zeros(shape.keys * d), dv: zeros(shape.keys * d) };
     let most = BLOCK.min(shape.queries) * group;
     let (mut q_block, mut y_block, mut dy_block) = (zeros(most * d), zeros(most * d), zeros(most * d));
     let (mut p, mut dp) = (zeros(most * shape.keys), zeros(most * shape.keys));
-    for first in (0..shape.queries).step_by(BLOCK) {
+    for (turn, first) in mine.enumerate() {
         let block = QueryBlock { b, kv, first, count: BLOCK.min(shape.queries - first) };
         let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
         block.gather(shape, saved.q, shape.scale(), &mut q_block);
@@ -236,7 +262,7 @@ fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv
         }
         product(&mut out.dv, d, View::transposed(&p, n), View::rows(&dy_block, d), n, d, rows, true);
         product(&mut out.dk, d, View::transposed(&dp, n), View::rows(&q_block, d), n, d, rows, true);
-        let dq = &mut out.dq[first * group * d..][..rows * d];
+        let dq = &mut out.dq[turn * BLOCK * group * d..][..rows * d];
         product(dq, d, View::rows(&dp, n), View::rows(k, stride), rows, d, n, false);
         scale_in_place(shape.scale(), dq);
     }
