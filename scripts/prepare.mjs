@@ -71,7 +71,7 @@ export async function addon() {
 
 /** The WebAssembly module. */
 export async function wasm() {
-  const inputs = [...CARGO, ...CRATES, 'crates/wasm', 'tools/wasm-bindgen', 'scripts/wasm-module.mjs', 'package-lock.json']
+  const inputs = [...CARGO, ...CRATES, 'crates/wasm', 'tools/wasm-bindgen', 'scripts/wasm-module.mjs']
   await upToDate('wasm', inputs, ['ts/wasm/halfstep.js', 'ts/wasm/halfstep_bg.wasm'], wasmModule)
 }
 

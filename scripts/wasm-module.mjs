@@ -15,7 +15,7 @@ const cache = join(process.env.HALFSTEP_CACHE ?? join(root, '.cache'), 'wasm')
 /** Builds ts/wasm. */
 export async function wasmModule() {
   const compiler = await rust()
-  const path = [await bindgen(), await wasmPack(), join(root, 'node_modules/.bin'), compiler, process.env.PATH].filter(Boolean).join(delimiter)
+  const path = [await bindgen(), await wasmPack(), compiler, process.env.PATH].filter(Boolean).join(delimiter)
   const home = process.env.CARGO_HOME ?? join(homedir(), '.cargo')
   // Without `--no-pack` a package.json and a .gitignore of its own would appear in ts/wasm.
   const args = ['--target', 'web', '--mode', 'no-install', '--profile', 'wasm', '--no-pack', '--out-dir', `../../${OUT}`, '--out-name', 'halfstep']

@@ -63,6 +63,9 @@ fn generate(arguments: &Arguments) -> Result<(), String> {
                 .typescript(!arguments.no_typescript)
                 .debug(arguments.debug)
                 .keep_debug(arguments.keep_debug)
+                // Names of functions and tools: for developers, and a third of the module.
+                .remove_name_section(!arguments.debug && !arguments.keep_debug)
+                .remove_producers_section(true)
                 .demangle(!arguments.no_demangle)
                 // The library leaves it out unless told otherwise, and `init()` without arguments then fails in browsers.
                 .omit_default_module_path(arguments.omit_default_module_path)
