@@ -1,4 +1,4 @@
-import { type LoadOptions, Model as AnyModel } from './model.js'
+import { Model as AnyModel, type LoadOptions } from './model.js'
 import { loadWasm } from './native-wasm.js'
 
 /** A model in the memory of WebAssembly, full precision or quantized: everything but training, on one thread. */

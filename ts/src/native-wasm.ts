@@ -1,9 +1,6 @@
 import type { Native, NativeModel, NativeTask } from './native.js'
 import { modelBytes, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
-import { WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
-
-/** The generated glue around the WebAssembly module (crates/wasm). */
-export type Glue = typeof import('../wasm/halfstep.js')
+import { type Glue, type WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
 
 /** Where the module comes from when not from beside this file: its bytes, a URL or response to fetch, or a compiled module. */
 export type WasmSource = BufferSource | URL | Response | Promise<Response> | WebAssembly.Module

@@ -1,11 +1,12 @@
 import { HalfstepError } from './errors.js'
 import type { ErrorData, NativeModel, NativeTask } from './native.js'
-import type { Glue } from './native-wasm.js'
 
+/** The generated glue around the WebAssembly module (crates/wasm). */
+export type Glue = typeof import('../wasm/halfstep.js')
 /** A model in the memory of the module. */
-export type WasmModel = InstanceType<Glue['WasmModel']>
+export type WasmModel = import('../wasm/halfstep.js').WasmModel
 /** Work in the memory of the module: it moves when its `step` is called. */
-export type WasmTask = InstanceType<Glue['WasmTask']>
+export type WasmTask = import('../wasm/halfstep.js').WasmTask
 
 /** What happens to the outcome of a task in JavaScript, before it counts. */
 export type Finish = (outcome: string, task: WasmTask) => Promise<string>
