@@ -185,7 +185,9 @@ impl Config<'_> {
         let model_type = self.get("model_type").map(|v| v.as_str().ok_or_else(|| self.wrong("model_type", "not a string"))).transpose()?;
         let architectures = match self.get("architectures") {
             None => None,
-            Some(Value::Array(list)) => Some(list.iter().map(|v| v.as_str()).collect::<Option<Vec<_>>>().ok_or_else(|| self.wrong("architectures", "not strings"))?),
+            Some(Value::Array(list)) => {
+                Some(list.iter().map(|v| v.as_str()).collect::<Option<Vec<_>>>().ok_or_else(|| self.wrong("architectures", "not strings"))?)
+            }
             Some(_) => return Err(self.wrong("architectures", "not a list")),
         };
         let reason = "the architecture read here is LlamaForCausalLM (model_type llama)";

@@ -7,8 +7,8 @@ mod read;
 mod write;
 
 pub use read::read;
-pub use write::write;
 pub(crate) use write::float_entry;
+pub use write::write;
 
 use crate::architecture::{ActivationSite, Architecture, Linear};
 use crate::config::MAX_INTERMEDIATE;

@@ -51,11 +51,9 @@ pub fn load(folder: &Path) -> Result<Model> {
         }
     };
     let chat_template = match template {
-        Some((file, bytes)) => Some(String::from_utf8(bytes).map_err(|e| Error::Format {
-            file,
-            offset: e.utf8_error().valid_up_to() as u64,
-            reason: "not UTF-8".into(),
-        })?),
+        Some((file, bytes)) => {
+            Some(String::from_utf8(bytes).map_err(|e| Error::Format { file, offset: e.utf8_error().valid_up_to() as u64, reason: "not UTF-8".into() })?)
+        }
         None => tokenizer_config.as_ref().map(|(file, bytes)| template_of(file, bytes)).transpose()?.flatten(),
     };
     let mut shards = open_shards(folder, &mut file_bytes)?;
@@ -225,7 +223,8 @@ fn with_end_token(
             continue;
         }
         let id = first.as_u64().filter(|&id| id < tokens as u64);
-        let wrong = || Error::Format { file: file.clone(), offset: json::key_offset(bytes, "eos_token_id"), reason: format!("eos_token_id {first} is no token") };
+        let wrong =
+            || Error::Format { file: file.clone(), offset: json::key_offset(bytes, "eos_token_id"), reason: format!("eos_token_id {first} is no token") };
         let vocabulary = crate::tokenizer::Vocabulary { eos: Some(id.ok_or_else(wrong)? as u32), ..(*tokenizer.vocabulary).clone() };
         return Tokenizer::new(vocabulary);
     }
@@ -246,7 +245,8 @@ struct TemplateHolder {
 
 /// `chat_template` of a tokenizer_config.json: a string, or a list of named ones of which `default` counts.
 fn template_of(file: &str, bytes: &[u8]) -> Result<Option<String>> {
-    let wrong = |reason: &str| Error::Format { file: file.into(), offset: json::key_offset(bytes, "chat_template"), reason: format!("chat_template: {reason}") };
+    let wrong =
+        |reason: &str| Error::Format { file: file.into(), offset: json::key_offset(bytes, "chat_template"), reason: format!("chat_template: {reason}") };
     let text = match json::typed::<TemplateHolder>(file, bytes, 0)?.chat_template {
         Value::Null => return Ok(None),
         Value::String(text) => text,

@@ -2,17 +2,24 @@
 //! (serde_json's own limit), and an error names its byte offset.
 
 use crate::error::{Error, Result};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::marker::PhantomData;
 
-/// Parses `bytes` whole. `base` is the offset of `bytes` in the file, for errors.
+/// Parses `bytes` whole as an object with the fields of `T`. `base` is the offset of `bytes` in the file, for errors.
 pub fn typed<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> {
+    Ok(whole::<Object<T>>(file, bytes, base)?.0)
+}
+
+fn whole<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| Error::Format { file: file.into(), offset: base + byte_offset(bytes, &e), reason: reason(&e) })
 }
 
 /// Any JSON value without a duplicate key.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Value> {
-    Ok(typed::<Strict>(file, bytes, 0)?.0)
+    Ok(whole::<Strict>(file, bytes, 0)?.0)
 }
 
 /// Where `"key"` followed by a colon stands in `bytes`, 0 if nowhere: the offset an error about that entry names.
@@ -37,9 +44,31 @@ fn reason(error: &serde_json::Error) -> String {
     format!("JSON: {}", &text[..end])
 }
 
+/// A JSON object with the fields of `T`. A struct derived with serde would also be read from a list of its fields' values.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Object)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 struct Strict(Value);
 
-impl<'de> serde::Deserialize<'de> for Strict {
+impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         deserializer.deserialize_any(StrictVisitor).map(Strict)
     }

@@ -4,7 +4,7 @@
 //! tensors' bytes. Every size is checked before anything is allocated; values are not judged here.
 
 use crate::error::{Error, Result};
-use crate::json;
+use crate::json::{self, Object};
 use crate::source::Source;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -217,7 +217,7 @@ impl<'de> Deserialize<'de> for RawHeader {
                     if key == METADATA {
                         metadata = map.next_value::<Strings>()?.0;
                     } else {
-                        tensors.push((key.clone(), map.next_value::<RawTensor>()?));
+                        tensors.push((key.clone(), map.next_value::<Object<RawTensor>>()?.0));
                     }
                     if let Some(key) = seen.replace(key) {
                         return Err(A::Error::custom(format!("duplicate key {key:?}")));

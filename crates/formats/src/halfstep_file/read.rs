@@ -9,10 +9,11 @@ use crate::safetensors::{Header, Info};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 use crate::{config, inventory, json};
+use half::f16;
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfBitsVecExt;
-use half::f16;
 use halfstep_kernels::pack::PackedMatrix;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -67,7 +68,11 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     }
     for info in step_tensors {
         let step = source.values::<f32>(info.begin, 1)?[0];
-        check_step(step).map_err(|reason| Error::Format { file: source.file.clone(), offset: info.begin, reason: format!("tensor {}: {reason}", info.name) })?;
+        check_step(step).map_err(|reason| Error::Format {
+            file: source.file.clone(),
+            offset: info.begin,
+            reason: format!("tensor {}: {reason}", info.name),
+        })?;
         quantization.as_mut().map(|q| q.static_steps.insert(info.name, step));
     }
     let chat_template = metadata.text(key::CHAT_TEMPLATE, MAX_TEMPLATE_BYTES as usize)?.map(str::to_string);
@@ -110,10 +115,15 @@ impl Metadata<'_> {
         }
     }
 
-    fn json<T: DeserializeOwned>(&self, key: &str, cap: usize) -> Result<Option<T>> {
+    /// A value as the writer spells it: serde alone would skip a field it does not know, which could change what the numbers mean.
+    fn json<T: DeserializeOwned + Serialize>(&self, key: &str, cap: usize) -> Result<Option<T>> {
         let Some(text) = self.text(key, cap)? else { return Ok(None) };
         let value = json::parse(&format!("{}[{key}]", self.file), text.as_bytes())?;
-        serde_json::from_value(value).map(Some).map_err(|e| self.wrong(key, e.to_string()))
+        let read = T::deserialize(&value).map_err(|e| self.wrong(key, e.to_string()))?;
+        match serde_json::to_value(&read) {
+            Ok(written) if written == value => Ok(Some(read)),
+            _ => Err(self.wrong(key, "has a field that version 1 does not have".into())),
+        }
     }
 }
 

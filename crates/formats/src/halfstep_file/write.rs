@@ -53,11 +53,8 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
             }
         }
     }
-    let mut metadata = BTreeMap::from([
-        (FORMAT_KEY.to_string(), FORMAT_VERSION.to_string()),
-        (key::NAME.into(), model.name.clone()),
-        (key::CONFIG.into(), config),
-    ]);
+    let mut metadata =
+        BTreeMap::from([(FORMAT_KEY.to_string(), FORMAT_VERSION.to_string()), (key::NAME.into(), model.name.clone()), (key::CONFIG.into(), config)]);
     let json = |value: serde_json::Result<String>| value.map_err(|e| unencodable("metadata", e.to_string()));
     if !packed.is_empty() {
         metadata.insert(key::WEIGHTS.into(), json(serde_json::to_string(&packed))?);

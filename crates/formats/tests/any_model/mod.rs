@@ -1,0 +1,208 @@
+//! Small models whose weights are stored in any way the halfstep layout has, and a folder that goes away.
+#![allow(dead_code)] // each test file uses its part
+
+use half::{bf16, f16};
+use halfstep_formats::architecture::{Architecture, Role};
+use halfstep_formats::tokenizer::{Tokenizer, train::train};
+use halfstep_formats::{Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, ScaleCodec, WeightQuantizer};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// splitmix64: the tests need numbers, not statistics.
+pub struct Draw(pub u64);
+
+impl Draw {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    /// Within -1..1.
+    pub fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// Sizes that most groups and bytes do not divide evenly.
+pub fn architecture(tied_head: bool) -> Architecture {
+    Architecture {
+        vocab_size: 272,
+        hidden_size: 20,
+        intermediate_size: 33,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 6,
+        norm_eps: 9.999999747378752e-06,
+        rope_theta: 100_000.0,
+        rope_scaling: Some(halfstep_kernels::ops::rope::Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64 }),
+        tied_head,
+        max_positions: 512,
+    }
+}
+
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let text = "the half step that rounds the whole step; a half is a half and the rest is rounded ".repeat(40);
+    Tokenizer::new(train(&text, 268, "smollm", &["<|endoftext|>", "<|im_start|>"]).expect("trains")).expect("sound")
+});
+
+pub fn tokenizer() -> Tokenizer {
+    TOKENIZER.clone()
+}
+
+/// How the weights of one role are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored {
+    F32,
+    F16,
+    BF16,
+    Packed(WeightQuantizer),
+}
+
+pub fn tensor(shape: &[usize], stored: Stored, draw: &mut Draw) -> Tensor {
+    let n: usize = shape.iter().product();
+    let data = match stored {
+        Stored::F32 => TensorData::F32((0..n).map(|_| draw.float()).collect()),
+        Stored::F16 => TensorData::F16((0..n).map(|_| f16::from_f32(draw.float())).collect()),
+        Stored::BF16 => TensorData::BF16((0..n).map(|_| bf16::from_f32(draw.float())).collect()),
+        Stored::Packed(q) => TensorData::Packed(packed(shape[0], shape[1], q, draw)),
+    };
+    Tensor { shape: shape.to_vec(), data }
+}
+
+pub fn packed(rows: usize, cols: usize, q: WeightQuantizer, draw: &mut Draw) -> PackedMatrix {
+    let span = (q.grid.max() - q.grid.min() + 1) as usize;
+    let codes: Vec<i16> = (0..rows * cols).map(|_| (q.grid.min() + draw.below(span) as i32) as i16).collect();
+    let count = q.partition.scales(rows, cols);
+    // Zero, negative and tiny scales are legal.
+    let scale = |draw: &mut Draw| match draw.below(8) {
+        0 => 0.0,
+        1 => -draw.float().abs(),
+        2 => draw.float().abs() * 1e-6,
+        _ => draw.float().abs(),
+    };
+    let stored = |s: f32| if q.scale_codec == ScaleCodec::F16 { f16::from_f32(s).to_f32() } else { s };
+    let scales = (0..count).map(|_| stored(scale(draw))).collect();
+    let zero_points = if q.grid.range == CodeRange::Affine { (0..count).map(|_| draw.below(span) as u8).collect() } else { vec![] };
+    PackedMatrix::from_codes(q, rows, cols, &codes, scales, zero_points)
+}
+
+/// A model whose block linears, embedding and head, and norms are stored as given.
+pub fn model(tied_head: bool, linears: Stored, tables: Stored, norms: Stored, quantization: Option<Quantization>, seed: u64) -> Model {
+    let (architecture, mut draw) = (architecture(tied_head), Draw(seed));
+    let mut tensors = BTreeMap::new();
+    for want in architecture.tensors() {
+        let stored = match want.role {
+            Role::Linear(_) => linears,
+            Role::Embedding | Role::Head => tables,
+            Role::Norm => norms,
+        };
+        tensors.insert(want.name, tensor(&want.shape, stored, &mut draw));
+    }
+    let provenance = [("recipe", "{\"kind\":\"silq\"}"), ("seed", "7"), ("note \"ü\"\n", "\u{1}\\ tab\t, 半歩 😀")];
+    Model {
+        name: "small \"model\" ½".into(),
+        architecture,
+        tensors,
+        tokenizer: Some(tokenizer()),
+        chat_template: Some("{% for m in messages %}{{ m.content }}\n{% endfor %}".into()),
+        quantization,
+        provenance: provenance.map(|(k, v)| (k.to_string(), v.to_string())).into(),
+        file_bytes: 0,
+    }
+}
+
+/// A quantized model with dynamic activations and cache.
+pub fn packed_model(q: WeightQuantizer) -> Model {
+    model(true, Stored::Packed(q), Stored::F32, Stored::F32, Some(dynamic()), 1)
+}
+
+pub fn float_model() -> Model {
+    model(true, Stored::F32, Stored::BF16, Stored::F16, None, 2)
+}
+
+pub fn dynamic() -> Quantization {
+    Quantization {
+        target: "halfstep".into(),
+        activation: ActivationQuantizer::DynamicToken { bits: 8 },
+        head_activation: ActivationQuantizer::None,
+        cache: CacheQuantizer::DynamicHead { bits: 8 },
+        static_steps: BTreeMap::new(),
+    }
+}
+
+/// Equal in everything that is stored; floats by their bits.
+pub fn assert_same(got: &Model, want: &Model) {
+    assert_eq!(got.name, want.name);
+    assert_same_content(got, want);
+    assert_eq!(got.quantization, want.quantization);
+    assert_eq!(got.provenance, want.provenance);
+}
+
+/// Equal in architecture, tensors, tokenizer and template: what a Hugging Face folder keeps.
+pub fn assert_same_content(got: &Model, want: &Model) {
+    assert_eq!(got.architecture, want.architecture);
+    assert_eq!(got.chat_template, want.chat_template);
+    assert_eq!(got.tokenizer.as_ref().map(|t| &*t.vocabulary), want.tokenizer.as_ref().map(|t| &*t.vocabulary));
+    assert_eq!(got.tensors.keys().collect::<Vec<_>>(), want.tensors.keys().collect::<Vec<_>>());
+    for (name, tensor) in &want.tensors {
+        assert_eq!(got.tensors[name].shape, tensor.shape, "{name}");
+        assert!(same_data(&got.tensors[name].data, &tensor.data), "{name} differs");
+    }
+}
+
+fn same_data(a: &TensorData, b: &TensorData) -> bool {
+    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    match (a, b) {
+        (TensorData::F32(a), TensorData::F32(b)) => bits(a) == bits(b),
+        (TensorData::F16(a), TensorData::F16(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
+        (TensorData::BF16(a), TensorData::BF16(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
+        (TensorData::Packed(a), TensorData::Packed(b)) => a == b && bits(&a.scales) == bits(&b.scales),
+        (TensorData::Blocks { kind: a, bytes: x }, TensorData::Blocks { kind: b, bytes: y }) => a == b && x == y,
+        _ => false,
+    }
+}
+
+/// A folder of its own for one test, removed at the end.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+    pub fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder for the test");
+        std::fs::write(&path, bytes).expect("a file for the test");
+        path
+    }
+    pub fn names(&self) -> Vec<String> {
+        names_in(&self.0)
+    }
+}
+
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).expect("the folder").map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

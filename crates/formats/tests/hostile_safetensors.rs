@@ -1,0 +1,629 @@
+//! Hostile safetensors, halfstep files and shard indexes: each named mutation of a sound file gives a typed error that says what and where,
+//! within time and memory; nothing is accepted that the published reader refuses.
+
+mod any_model;
+
+use any_model::*;
+use halfstep_formats::load::{load, load_bytes};
+use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
+use halfstep_formats::{Error, safetensors};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use peak_alloc::PeakAlloc;
+use std::time::{Duration, Instant};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Above the file's own size. The other tests of this file run beside and count too; they are small.
+const MEMORY_CAP: usize = 32 << 20;
+/// The goal is 100 ms on a quiet machine; tests share theirs.
+const TIME_CAP: Duration = Duration::from_secs(1);
+
+/// Runs a reader on hostile bytes: its error, after the checks that hold for every input.
+fn refused<T>(case: &str, size: usize, read: impl FnOnce() -> halfstep_formats::Result<T>) -> Error {
+    let (before, start) = (ALLOCATOR.current_usage(), Instant::now());
+    ALLOCATOR.reset_peak_usage();
+    let result = read();
+    let (peak, time) = (ALLOCATOR.peak_usage().saturating_sub(before), start.elapsed());
+    assert!(peak <= size + MEMORY_CAP, "{case}: {peak} bytes for a file of {size}");
+    assert!(time <= TIME_CAP, "{case}: {time:?}");
+    match result {
+        Ok(_) => panic!("{case} was accepted"),
+        Err(e) => e,
+    }
+}
+
+/// A file of a header as text and so many bytes of data.
+fn file(header: &str, data: usize) -> Vec<u8> {
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header.as_bytes());
+    out.extend(vec![0; data]);
+    out
+}
+
+fn entry(dtype: &str, shape: &str, begin: &str, end: &str) -> String {
+    format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#)
+}
+
+/// A header of one tensor `a`.
+fn one(dtype: &str, shape: &str, begin: &str, end: &str) -> String {
+    format!(r#"{{"a":{}}}"#, entry(dtype, shape, begin, end))
+}
+
+fn two(a: (&str, &str, &str), b: (&str, &str, &str)) -> String {
+    format!(r#"{{"a":{},"b":{}}}"#, entry("U8", a.0, a.1, a.2), entry("U8", b.0, b.1, b.2))
+}
+
+/// Name, file, code, a part of the message.
+type Case = (&'static str, Vec<u8>, &'static str, &'static str);
+
+fn container_cases() -> Vec<Case> {
+    let sound = one("U8", "[4]", "0", "4");
+    let prefixed = |length: u64| [&length.to_le_bytes()[..], sound.as_bytes(), &[0; 4]].concat();
+    let long_name = format!(r#"{{"{}":{}}}"#, "n".repeat(1 << 20), entry("U8", "[5]", "0", "4"));
+    let many: String = (0..20_000).map(|i| format!(r#""t{i}":{},"#, entry("U8", "[0]", "0", "0"))).collect();
+    vec![
+        ("empty", vec![], "ERR_FORMAT", "too short"),
+        ("seven bytes", vec![1; 7], "ERR_FORMAT", "too short"),
+        ("header length beyond the file", prefixed(1000), "ERR_FORMAT", "in a file of"),
+        ("header length one beyond the file", prefixed(sound.len() as u64 + 5), "ERR_FORMAT", "in a file of"),
+        ("header length 2^63", prefixed(1 << 63), "ERR_MEMORY", "header"),
+        ("header length 2^64 - 1", prefixed(u64::MAX), "ERR_MEMORY", "header"),
+        ("header length over the cap", prefixed(safetensors::MAX_HEADER_BYTES + 1), "ERR_MEMORY", "header"),
+        ("header length 0", prefixed(0), "ERR_FORMAT", "begin with '{'"),
+        ("header length 1", prefixed(1), "ERR_FORMAT", "JSON"),
+        ("header length one short", prefixed(sound.len() as u64 - 1), "ERR_FORMAT", "JSON"),
+        ("header length one long", prefixed(sound.len() as u64 + 1), "ERR_FORMAT", "JSON"),
+        ("header begins with a space", file(&format!(" {sound}"), 4), "ERR_FORMAT", "begin with '{'"),
+        ("header is a list", file("[]", 0), "ERR_FORMAT", "begin with '{'"),
+        ("header is null", file("null", 0), "ERR_FORMAT", "begin with '{'"),
+        ("header ends early", file(r#"{"a":"#, 0), "ERR_FORMAT", "JSON"),
+        ("text after the header object", file(&format!("{sound}x"), 4), "ERR_FORMAT", "JSON"),
+        ("two header objects", file(&format!("{sound}{{}}"), 4), "ERR_FORMAT", "JSON"),
+        ("not UTF-8 in a name", [&11u64.to_le_bytes()[..], b"{\"\xff\xfe\":null}"].concat(), "ERR_FORMAT", "JSON"),
+        ("lone surrogate in a name", file(r#"{"\ud800":null}"#, 0), "ERR_FORMAT", "JSON"),
+        ("trailing comma", file(&sound.replacen("}}", "},}", 1), 4), "ERR_FORMAT", "JSON"),
+        ("a comment", file(&sound.replacen('{', "{/**/", 1), 4), "ERR_FORMAT", "JSON"),
+        ("nested 100,000 deep", file(&format!(r#"{{"a":{}"#, "[".repeat(100_000)), 0), "ERR_FORMAT", "JSON"),
+        ("nested objects 100,000 deep", file(&r#"{"a":"#.repeat(100_000), 0), "ERR_FORMAT", "JSON"),
+        ("duplicate name, same tensor", file(&format!(r#"{{"a":{0},"a":{0}}}"#, entry("U8", "[4]", "0", "4")), 4), "ERR_FORMAT", "duplicate key \"a\""),
+        ("duplicate name, one empty", file(&two(("[0]", "0", "0"), ("[4]", "0", "4")).replace("\"b\"", "\"a\""), 4), "ERR_FORMAT", "duplicate key"),
+        ("duplicate name, one escaped", file(&two(("[2]", "0", "2"), ("[2]", "2", "4")).replace("\"b\"", r#""\u0061""#), 4), "ERR_FORMAT", "duplicate key"),
+        ("duplicate dtype", file(&sound.replacen(r#""dtype":"U8""#, r#""dtype":"U8","dtype":"I8""#, 1), 4), "ERR_FORMAT", "duplicate field"),
+        ("duplicate shape", file(&sound.replacen(r#""shape":[4]"#, r#""shape":[4],"shape":[4]"#, 1), 4), "ERR_FORMAT", "duplicate field"),
+        ("duplicate metadata", file(&sound.replacen('{', r#"{"__metadata__":{},"__metadata__":{},"#, 1), 4), "ERR_FORMAT", "duplicate key"),
+        ("duplicate key in metadata", file(&sound.replacen('{', r#"{"__metadata__":{"k":"1","k":"2"},"#, 1), 4), "ERR_FORMAT", "duplicate key \"k\""),
+        ("metadata is a list", file(&sound.replacen('{', r#"{"__metadata__":[],"#, 1), 4), "ERR_FORMAT", "object of strings"),
+        ("metadata holds a number", file(&sound.replacen('{', r#"{"__metadata__":{"k":1},"#, 1), 4), "ERR_FORMAT", "string"),
+        ("metadata holds an object", file(&sound.replacen('{', r#"{"__metadata__":{"k":{}},"#, 1), 4), "ERR_FORMAT", "string"),
+        ("unknown field", file(&sound.replacen(r#""dtype""#, r#""strides":[1],"dtype""#, 1), 4), "ERR_FORMAT", "strides"),
+        ("tensor is null", file(r#"{"a":null}"#, 0), "ERR_FORMAT", "JSON"),
+        ("tensor is a list of its fields", file(r#"{"a":["U8",[4],[0,4]]}"#, 4), "ERR_FORMAT", "JSON"),
+        ("dtype missing", file(r#"{"a":{"shape":[4],"data_offsets":[0,4]}}"#, 4), "ERR_FORMAT", "dtype"),
+        ("shape missing", file(r#"{"a":{"dtype":"U8","data_offsets":[0,4]}}"#, 4), "ERR_FORMAT", "shape"),
+        ("offsets missing", file(r#"{"a":{"dtype":"U8","shape":[4]}}"#, 4), "ERR_FORMAT", "data_offsets"),
+        ("dtype unknown", file(&one("Q4_0", "[4]", "0", "4"), 4), "ERR_UNSUPPORTED", "Q4_0"),
+        ("dtype of 4 bits", file(&one("F4", "[8]", "0", "4"), 4), "ERR_UNSUPPORTED", "F4"),
+        ("dtype in lower case", file(&one("u8", "[4]", "0", "4"), 4), "ERR_UNSUPPORTED", "u8"),
+        ("dtype a number", file(&sound.replacen(r#""U8""#, "8", 1), 4), "ERR_FORMAT", "string"),
+        ("shape a number", file(&one("U8", "4", "0", "4"), 4), "ERR_FORMAT", "dimensions"),
+        ("dimension negative", file(&one("U8", "[-4]", "0", "4"), 4), "ERR_FORMAT", "JSON"),
+        ("dimension a fraction", file(&one("U8", "[4.0]", "0", "4"), 4), "ERR_FORMAT", "JSON"),
+        ("dimension with an exponent", file(&one("U8", "[4e0]", "0", "4"), 4), "ERR_FORMAT", "JSON"),
+        ("dimension 2^64", file(&one("U8", "[18446744073709551616]", "0", "4"), 4), "ERR_FORMAT", "JSON"),
+        ("dimension a string", file(&one("U8", "[\"4\"]", "0", "4"), 4), "ERR_FORMAT", "JSON"),
+        ("dimension of 400 digits", file(&one("U8", &format!("[{}]", "9".repeat(400)), "0", "4"), 4), "ERR_FORMAT", "JSON"),
+        ("nine dimensions", file(&one("U8", "[4,1,1,1,1,1,1,1,1]", "0", "4"), 4), "ERR_FORMAT", "more than 8"),
+        ("a million dimensions", file(&one("U8", &format!("[4{}]", ",1".repeat(1 << 20)), "0", "4"), 4), "ERR_FORMAT", "more than 8"),
+        ("product of dimensions wraps to 4", file(&one("U8", "[4611686018427387905,4]", "0", "4"), 4), "ERR_FORMAT", "shape"),
+        ("product of dimensions wraps to 0", file(&one("U8", "[4294967296,4294967296]", "0", "0"), 0), "ERR_FORMAT", "shape"),
+        ("product with element size wraps", file(&one("F64", "[2305843009213693952]", "0", "0"), 0), "ERR_FORMAT", "shape"),
+        ("i64 maximum times 2 times 1", file(&one("U8", "[9223372036854775807,2,1,1]", "0", "4"), 4), "ERR_FORMAT", "shape"),
+        ("huge dimension beside a 0", file(&one("U8", "[0,18446744073709551615]", "0", "0"), 0), "ERR_FORMAT", "does not fit"),
+        ("exabytes declared", file(&one("F32", "[1000000000,1000000000]", "0", "4000000000000000000"), 4), "ERR_FORMAT", "outside"),
+        ("shape too large for its bytes", file(&one("U8", "[5]", "0", "4"), 4), "ERR_FORMAT", "4 bytes for U8"),
+        ("shape too small for its bytes", file(&one("U8", "[3]", "0", "4"), 4), "ERR_FORMAT", "4 bytes for U8"),
+        ("scalar with four bytes", file(&one("U8", "[]", "0", "4"), 4), "ERR_FORMAT", "4 bytes for U8"),
+        ("dtype wider than its bytes", file(&one("F32", "[4]", "0", "4"), 4), "ERR_FORMAT", "4 bytes for F32"),
+        ("offsets the wrong way round", file(&one("U8", "[4]", "4", "0"), 4), "ERR_FORMAT", "outside"),
+        ("offset negative", file(&one("U8", "[4]", "-1", "3"), 4), "ERR_FORMAT", "JSON"),
+        ("offset a fraction", file(&one("U8", "[4]", "0.0", "4"), 4), "ERR_FORMAT", "JSON"),
+        ("one offset", file(r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0]}}"#, 4), "ERR_FORMAT", "JSON"),
+        ("three offsets", file(r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4,4]}}"#, 4), "ERR_FORMAT", "JSON"),
+        ("end beyond the file", file(&one("U8", "[5]", "0", "5"), 4), "ERR_FORMAT", "outside"),
+        ("end at 2^64 - 1", file(&one("U8", "[5]", "0", "18446744073709551615"), 4), "ERR_FORMAT", "outside"),
+        ("first tensor not at 0", file(&one("U8", "[3]", "1", "4"), 4), "ERR_FORMAT", "leaves a hole"),
+        ("hole", file(&two(("[1]", "0", "1"), ("[2]", "2", "4")), 4), "ERR_FORMAT", "leaves a hole"),
+        ("overlap", file(&two(("[3]", "0", "3"), ("[2]", "2", "4")), 4), "ERR_FORMAT", "overlaps"),
+        ("two tensors on the same bytes", file(&two(("[4]", "0", "4"), ("[4]", "0", "4")), 4), "ERR_FORMAT", "overlaps"),
+        ("tensor inside another", file(&two(("[4]", "0", "4"), ("[2]", "1", "3")), 4), "ERR_FORMAT", "overlaps"),
+        ("empty tensor inside another", file(&two(("[4]", "0", "4"), ("[0]", "2", "2")), 4), "ERR_FORMAT", "overlaps"),
+        ("trailing byte", file(&sound, 5), "ERR_FORMAT", "1 bytes after the last tensor"),
+        ("bytes without a tensor", file("{}", 4), "ERR_FORMAT", "4 bytes after the last tensor"),
+        ("last byte missing", file(&sound, 3), "ERR_FORMAT", "outside"),
+        ("a name of a megabyte, wrong shape", file(&long_name, 4), "ERR_FORMAT", "bytes for U8"),
+        ("20,000 empty tensors, then a hole", file(&format!("{{{many}\"a\":{}}}", entry("U8", "[4]", "1", "5")), 5), "ERR_FORMAT", "leaves a hole"),
+    ]
+}
+
+#[test]
+fn containers() {
+    let cases = container_cases();
+    assert!(cases.len() >= 50, "{} cases", cases.len());
+    for (case, bytes, code, part) in cases {
+        let error = refused(case, bytes.len(), || safetensors::read("hostile.safetensors", &bytes));
+        assert_eq!(error.code(), code, "{case}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(part) && text.contains("hostile.safetensors"), "{case}: {text:.300}");
+        if let Error::Format { offset, .. } = error {
+            assert!(offset <= bytes.len() as u64, "{case}: offset {offset} of {}", bytes.len());
+        }
+        let through_the_door = refused(case, bytes.len(), || load_bytes("hostile.safetensors", &bytes));
+        assert!(["ERR_FORMAT", "ERR_MEMORY", "ERR_UNSUPPORTED"].contains(&through_the_door.code()), "{case}: {through_the_door}");
+    }
+}
+
+/// What is odd but sound: the strictness is not wider than the format.
+#[test]
+fn sound_containers_are_read() {
+    let quoted = r#"{"__metadata__":{"k":"v"},"a\u0062\"":{"data_offsets":[0,4],"shape":[2,2],"dtype":"U8"}}   "#;
+    let cases = [
+        ("no tensor", file("{}", 0), 0),
+        ("spaces after the header", file(&format!("{}    ", one("U8", "[4]", "0", "4")), 4), 1),
+        ("escaped name, fields in another order", file(quoted, 4), 1),
+        ("scalar", file(&one("F32", "[]", "0", "4"), 4), 1),
+        ("empty tensors share an offset", file(&two(("[0]", "0", "0"), ("[0,7]", "0", "0")), 0), 2),
+        ("empty tensor before a full one", file(&two(("[4]", "0", "4"), ("[0]", "0", "0")), 4), 2),
+        ("tensors out of order", file(&two(("[1]", "3", "4"), ("[3]", "0", "3")), 4), 2),
+        ("eight dimensions", file(&one("U8", "[1,1,1,1,1,1,1,4]", "0", "4"), 4), 1),
+    ];
+    for (case, bytes, tensors) in cases {
+        let header = safetensors::read("sound", &bytes).unwrap_or_else(|e| panic!("{case}: {e}"));
+        assert_eq!(header.tensors.len(), tensors, "{case}");
+    }
+}
+
+/// A small file that has every kind of part: codes, scales, zero points, steps, floats, tokenizer, metadata.
+fn small_file(layers: usize) -> Vec<u8> {
+    let q = WeightQuantizer { grid: IntGrid::affine(3), partition: Partition::Group(7), scale_codec: ScaleCodec::F16 };
+    let mut m = packed_model(q);
+    m.architecture.layers = layers;
+    let wanted: Vec<String> = m.architecture.tensors().into_iter().map(|t| t.name).collect();
+    m.tensors.retain(|name, _| wanted.contains(name));
+    let quantization = m.quantization.as_mut().expect("is quantized");
+    quantization.activation = ActivationQuantizer::Static { bits: 8 };
+    quantization.cache = CacheQuantizer::Static { bits: 8 };
+    for layer in 0..m.architecture.layers {
+        for site in halfstep_formats::architecture::ActivationSite::ALL {
+            quantization.static_steps.insert(site.step_name(layer), 0.125);
+        }
+    }
+    m.tokenizer = None; // thousands of bytes that only the tokenizer's own tests look into
+    to_bytes(&m, FileFormat::Halfstep).expect("writes")
+}
+
+fn header_bytes(bytes: &[u8]) -> usize {
+    8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize
+}
+
+/// The header as JSON, changed, in front of the same data.
+fn with_header(bytes: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let data = header_bytes(bytes);
+    let mut header = serde_json::from_slice(&bytes[8..data]).expect("our header");
+    change(&mut header);
+    let text = header.to_string();
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[data..]].concat()
+}
+
+fn with_metadata(bytes: &[u8], key: &str, value: &str) -> Vec<u8> {
+    with_header(bytes, |h| h["__metadata__"][key] = value.into())
+}
+
+fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    with_header(bytes, |h| {
+        let tensor = h.as_object_mut().expect("object").remove(from).expect("is there");
+        h[to] = tensor;
+    })
+}
+
+/// Bytes of a tensor, replaced from its beginning.
+fn with_data(bytes: &[u8], tensor: &str, new: &[u8]) -> Vec<u8> {
+    let header = safetensors::read("small", bytes).expect("sound");
+    let begin = header.by_name()[tensor].begin as usize;
+    let mut out = bytes.to_vec();
+    out[begin..begin + new.len()].copy_from_slice(new);
+    out
+}
+
+#[test]
+fn halfstep_files() {
+    let f = small_file(2);
+    let q = "model.layers.1.mlp.down_proj.weight";
+    let part = |p: &str| format!("{q}.{p}");
+    let metadata_of = |key: &str| {
+        let header: serde_json::Value = serde_json::from_slice(&f[8..header_bytes(&f)]).expect("our header");
+        header["__metadata__"][key].as_str().expect("is there").to_string()
+    };
+    let edited = |key: &str, from: &str, to: &str| {
+        let text = metadata_of(key);
+        assert!(text.contains(from), "{key} has {from}: {text}");
+        with_metadata(&f, key, &text.replacen(from, to, 1))
+    };
+    let dropped = |key: &str| with_header(&f, |h| drop(h["__metadata__"].as_object_mut().expect("object").remove(key)));
+    let quantizer = r#"{"grid":{"bits":3,"range":"affine"},"partition":"channel","scaleCodec":"f16"}"#;
+    let cases: Vec<Case> = vec![
+        ("no format key", dropped("halfstep.format"), "ERR_UNSUPPORTED", "by itself"),
+        ("format of the future", with_metadata(&f, "halfstep.format", "2"), "ERR_UNSUPPORTED", "version \"2\""),
+        ("unknown key", with_metadata(&f, "halfstep.rotation", "hadamard"), "ERR_UNSUPPORTED", "halfstep.rotation"),
+        ("no config", dropped("halfstep.config"), "ERR_FORMAT", "halfstep.config"),
+        ("config is a list", with_metadata(&f, "halfstep.config", "[]"), "ERR_FORMAT", "object"),
+        ("config of another architecture", edited("halfstep.config", "LlamaForCausalLM", "GemmaForCausalLM"), "ERR_UNSUPPORTED", "Gemma"),
+        ("config with a layer too many", edited("halfstep.config", "\"num_hidden_layers\":2", "\"num_hidden_layers\":3"), "ERR_MISSING_TENSOR", "layers.2"),
+        ("config with a layer too few", edited("halfstep.config", "\"num_hidden_layers\":2", "\"num_hidden_layers\":1"), "ERR_FORMAT", "no weight of this"),
+        (
+            "config with 1024 layers of 2^18",
+            edited("halfstep.config", "\"intermediate_size\":33", "\"intermediate_size\":1048576"),
+            "ERR_MEMORY",
+            "declared parameters",
+        ),
+        ("config with another vocabulary", edited("halfstep.config", "\"vocab_size\":272", "\"vocab_size\":271"), "ERR_SHAPE", "embed_tokens"),
+        ("weights not JSON", with_metadata(&f, "halfstep.weights", "{"), "ERR_FORMAT", "halfstep.weights"),
+        ("weights twice", edited("halfstep.weights", "{", &format!("{{\"{q}\":1,")), "ERR_FORMAT", "duplicate key"),
+        ("weight as a list of its fields", edited("halfstep.weights", "{\"bits\":3,\"range\":\"affine\"}", "[3,\"affine\"]"), "ERR_FORMAT", "halfstep.weights"),
+        ("weight with an unknown field", edited("halfstep.weights", "{\"bits\":3", "{\"signed\":true,\"bits\":3"), "ERR_FORMAT", "field"),
+        ("quantization with an unknown field", edited("halfstep.quantization", "{", "{\"rotation\":1,"), "ERR_FORMAT", "field"),
+        ("weight of 1 bit", edited("halfstep.weights", "\"bits\":3", "\"bits\":1"), "ERR_FORMAT", "1 bits"),
+        ("weight of 9 bits", edited("halfstep.weights", "\"bits\":3", "\"bits\":9"), "ERR_FORMAT", "9 bits"),
+        ("weight of 4.5 bits", edited("halfstep.weights", "\"bits\":3", "\"bits\":4.5"), "ERR_FORMAT", "halfstep.weights"),
+        ("weight of 256 bits", edited("halfstep.weights", "\"bits\":3", "\"bits\":256"), "ERR_FORMAT", "halfstep.weights"),
+        ("weight of another width", edited("halfstep.weights", "\"bits\":3", "\"bits\":4"), "ERR_SHAPE", ".codes"),
+        ("weight without its zero point", edited("halfstep.weights", "affine", "symmetric"), "ERR_UNSUPPORTED", ".zero_point"),
+        ("unknown range", edited("halfstep.weights", "affine", "ternary"), "ERR_FORMAT", "ternary"),
+        ("group of 0", edited("halfstep.weights", "\"group\":7", "\"group\":0"), "ERR_FORMAT", "groups of 0"),
+        ("group of 2^60", edited("halfstep.weights", "\"group\":7", "\"group\":1152921504606846976"), "ERR_FORMAT", "groups of"),
+        ("group of another size", edited("halfstep.weights", "\"group\":7", "\"group\":6"), "ERR_SHAPE", ".scale"),
+        ("another partition", edited("halfstep.weights", "{\"group\":7}", "\"channel\""), "ERR_SHAPE", ".scale"),
+        ("another scale type", edited("halfstep.weights", "\"f16\"", "\"f32\""), "ERR_FORMAT", "F16, not F32"),
+        ("packed norm", edited("halfstep.weights", "{", &format!("{{\"model.norm.weight\":{quantizer},")), "ERR_FORMAT", "no matrix"),
+        ("packed stranger", edited("halfstep.weights", q, "x.weight"), "ERR_MISSING_TENSOR", q),
+        ("weight packed and in blocks", with_metadata(&f, "halfstep.blocks", &format!("{{\"{q}\":\"Q4_1\"}}")), "ERR_FORMAT", "halfstep.blocks too"),
+        ("unknown block type", with_metadata(&f, "halfstep.blocks", "{\"model.embed_tokens.weight\":\"IQ1_S\"}"), "ERR_FORMAT", "no block type"),
+        ("float as a block type", with_metadata(&f, "halfstep.blocks", "{\"model.embed_tokens.weight\":\"F32\"}"), "ERR_FORMAT", "no block type"),
+        ("block that does not divide a row", with_metadata(&f, "halfstep.blocks", "{\"model.embed_tokens.weight\":\"Q4_1\"}"), "ERR_FORMAT", "divide a row"),
+        ("quantization is a string", with_metadata(&f, "halfstep.quantization", "\"x\""), "ERR_FORMAT", "halfstep.quantization"),
+        ("unknown activation", edited("halfstep.quantization", "static", "stochastic"), "ERR_FORMAT", "stochastic"),
+        ("activation of 1 bit", edited("halfstep.quantization", "\"bits\":8", "\"bits\":1"), "ERR_FORMAT", "1 bits"),
+        ("steps in the metadata", edited("halfstep.quantization", "{", "{\"staticSteps\":{\"a\":1.0},"), "ERR_FORMAT", "stored as tensors"),
+        ("no quantization, but steps", dropped("halfstep.quantization"), "ERR_UNSUPPORTED", ".step"),
+        ("step missing", renamed(&f, "model.layers.0.attn_in.step", "model.layers.9.attn_in.step"), "ERR_MISSING_TENSOR", "attn_in.step"),
+        ("step 0", with_data(&f, "model.layers.0.attn_in.step", &[0; 4]), "ERR_FORMAT", "positive"),
+        ("step negative", with_data(&f, "model.layers.0.v_cache.step", &(-1f32).to_le_bytes()), "ERR_FORMAT", "positive"),
+        ("step NaN", with_data(&f, "model.layers.1.o_in.step", &f32::NAN.to_le_bytes()), "ERR_FORMAT", "positive"),
+        ("codes missing", renamed(&f, &part("codes"), &part("code")), "ERR_MISSING_TENSOR", ".codes"),
+        ("scale missing", renamed(&f, &part("scale"), &part("scales")), "ERR_MISSING_TENSOR", ".scale"),
+        ("zero point missing", renamed(&f, &part("zero_point"), &part("zero")), "ERR_MISSING_TENSOR", ".zero_point"),
+        ("float tensor missing", renamed(&f, "model.norm.weight", "norm.weight"), "ERR_MISSING_TENSOR", "model.norm.weight"),
+        (
+            "stranger",
+            renamed(&with_header(&f, |h| h["x"] = serde_json::json!({"dtype":"U8","shape":[0],"data_offsets":[0,0]})), "x", "y"),
+            "ERR_UNSUPPORTED",
+            "tensor y",
+        ),
+        ("codes of another type", with_header(&f, |h| h[part("codes")]["dtype"] = "I8".into()), "ERR_FORMAT", "I8, not U8"),
+        ("codes transposed", with_header(&f, |h| h[part("codes")]["shape"].as_array_mut().expect("list").reverse()), "ERR_SHAPE", ".codes"),
+        ("scale flat", with_header(&f, |h| h[part("scale")]["shape"] = serde_json::json!([100])), "ERR_SHAPE", ".scale"),
+        ("norm as integers", with_header(&f, |h| h["model.norm.weight"]["dtype"] = "I32".into()), "ERR_FORMAT", "I32, not F32"),
+        ("scale NaN", with_data(&f, &part("scale"), &[0, 0, 0xff, 0x7f]), "ERR_FORMAT", "scale 1 is NaN"),
+        ("scale infinite", with_data(&f, &part("scale"), &[0, 0x7c]), "ERR_FORMAT", "scale 0 is inf"),
+        ("zero point outside of the grid", with_data(&f, &part("zero_point"), &[7, 8]), "ERR_FORMAT", "zero point 1 is 8"),
+        ("padding bits set", with_data(&f, &part("codes"), &[0xff; 13]), "ERR_FORMAT", "zero bits"),
+        ("template of a megabyte", with_metadata(&f, "halfstep.chat_template", &"x".repeat(1 << 20)), "ERR_MEMORY", "chat_template"),
+    ];
+    for (case, bytes, code, message) in cases {
+        let error = refused(case, bytes.len(), || load_bytes("hostile.safetensors", &bytes));
+        assert!(error.code() == code && error.to_string().contains(message), "{case}: {} {error}", error.code());
+        assert!(error.to_string().contains("hostile.safetensors"), "{case}: {error}");
+    }
+}
+
+/// The offset of a bad value is the byte it stands at.
+#[test]
+fn offsets_point_at_the_bad_value() {
+    let f = small_file(2);
+    let scale = "model.layers.1.mlp.down_proj.weight.scale";
+    let begin = safetensors::read("small", &f).expect("sound").by_name()[scale].begin;
+    match load_bytes("f", &with_data(&f, scale, &[0, 0, 0, 0, 0xff, 0x7f])) {
+        Err(Error::Format { offset, .. }) => assert_eq!(offset, begin + 4),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn narrow_codes_outside_of_the_grid() {
+    let q = WeightQuantizer { grid: IntGrid::narrow(2), partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
+    let f = to_bytes(&packed_model(q), FileFormat::Halfstep).expect("writes");
+    let bad = with_data(&f, "model.layers.0.self_attn.q_proj.weight.codes", &[0, 0b0011_0000]);
+    let error = load_bytes("f", &bad).expect_err("code 3 of a grid of three").to_string();
+    assert!(error.contains("row 0, column 6"), "{error}");
+}
+
+#[test]
+fn a_tokenizer_that_is_none() {
+    let f = to_bytes(&float_model(), FileFormat::Halfstep).expect("writes");
+    let error = load_bytes("f", &with_data(&f, "halfstep.tokenizer", b"xx")).expect_err("no JSON");
+    assert!(error.to_string().contains("tokenizer"), "{error}");
+}
+
+/// Every prefix of a sound file is refused: the last byte belongs to a tensor.
+#[test]
+fn truncation_at_every_byte() {
+    let f = small_file(2);
+    for length in 0..f.len() {
+        assert!(safetensors::read("cut", &f[..length]).is_err(), "{length} of {} bytes were accepted", f.len());
+        // The whole loader at every byte of the header and at some of the data.
+        if length < header_bytes(&f) + 64 || length % 97 == 0 || length + 64 > f.len() {
+            assert!(load_bytes("cut", &f[..length]).is_err(), "{length} bytes");
+        }
+    }
+}
+
+/// Every bit of the header flipped: an error, or a header that still holds together and that the published reader takes as well.
+#[test]
+fn every_bit_flip_of_the_header() {
+    let mut f = small_file(1);
+    let (mut accepted, mut loaded) = (0, 0);
+    for bit in 0..header_bytes(&f) * 8 {
+        f[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(header) = safetensors::read("flip", &f) {
+            accepted += 1;
+            let mut end = header_bytes(&f) as u64;
+            for t in &header.tensors {
+                assert_eq!(t.begin, end, "bit {bit}");
+                assert_eq!(t.end - t.begin, (t.elements() * t.dtype.bytes()) as u64, "bit {bit}");
+                end = t.end;
+            }
+            assert_eq!(end, f.len() as u64, "bit {bit}");
+            assert!(::safetensors::SafeTensors::deserialize(&f).is_ok(), "bit {bit}: accepted here, refused there");
+            loaded += load_bytes("flip", &f).is_ok() as usize;
+        }
+        f[bit / 8] ^= 1 << (bit % 8);
+    }
+    // Flips in names and in free text leave a sound header; most of them no longer make a model.
+    assert!(accepted > 0 && loaded < accepted, "{accepted} accepted, {loaded} loaded");
+}
+
+/// Mutants of a sound file against the published reader: what it refuses is refused here.
+#[test]
+fn never_more_than_the_published_reader_accepts() {
+    let (sound, mut draw) = (small_file(2), Draw(11));
+    let header = header_bytes(&sound);
+    let (mut ours, mut theirs) = (0, 0);
+    for _ in 0..20_000 {
+        let mut f = sound.clone();
+        for _ in 0..=draw.below(3) {
+            let at = draw.below(header.min(f.len()));
+            match draw.below(5) {
+                0 => f[at] = draw.next() as u8,
+                1 => f[at] = b"0123456789[]{},:\"\\"[draw.below(18)],
+                2 => drop(f.remove(at)),
+                3 => f.insert(at, b"0123456789[]{},:\" "[draw.below(18)]),
+                _ => f.truncate(f.len() - draw.below(9)),
+            }
+            if draw.below(2) == 0 && f.len() > 8 {
+                let length = (header as i64 - 8 + f.len() as i64 - sound.len() as i64).max(0) as u64;
+                f[..8].copy_from_slice(&length.to_le_bytes());
+            }
+        }
+        let accepted = safetensors::read("mutant", &f).is_ok();
+        let there = ::safetensors::SafeTensors::deserialize(&f).is_ok();
+        assert!(!accepted || there, "accepted here, refused there: {:?}", String::from_utf8_lossy(&f[..header.min(f.len())]));
+        (ours, theirs) = (ours + accepted as usize, theirs + there as usize);
+    }
+    assert!(ours > 0 && ours <= theirs, "{ours} accepted here, {theirs} there");
+}
+
+/// A folder with a sound model in two shards.
+fn sharded(name: &str) -> Folder {
+    let folder = Folder::new(name);
+    save_hugging_face(&float_model(), &folder.join("m")).expect("saves");
+    let whole = std::fs::read(folder.join("m/model.safetensors")).expect("was written");
+    std::fs::remove_file(folder.join("m/model.safetensors")).expect("removed");
+    let header = safetensors::read("whole", &whole).expect("sound");
+    for (shard, of_shard) in [("a.safetensors", true), ("b.safetensors", false)] {
+        let mine = header.tensors.iter().filter(|t| t.name.contains("layers.0") == of_shard);
+        let entries = mine.map(|t| safetensors::Entry {
+            name: t.name.clone(),
+            dtype: t.dtype,
+            shape: t.shape.clone(),
+            data: whole[t.begin as usize..t.end as usize].into(),
+        });
+        let mut out = vec![];
+        safetensors::write(entries.collect(), &Default::default(), &mut out).expect("writes");
+        folder.put(&format!("m/{shard}"), out);
+    }
+    let map: serde_json::Map<String, serde_json::Value> =
+        header.tensors.iter().map(|t| (t.name.clone(), if t.name.contains("layers.0") { "a.safetensors" } else { "b.safetensors" }.into())).collect();
+    folder.put("m/model.safetensors.index.json", serde_json::json!({"metadata": {}, "weight_map": map}).to_string());
+    load(&folder.join("m")).expect("the shards are sound");
+    folder
+}
+
+#[test]
+fn shard_indexes() {
+    let folder = sharded("shard-index");
+    let sound = std::fs::read_to_string(folder.join("m/model.safetensors.index.json")).expect("was written");
+    std::fs::copy(folder.join("m/a.safetensors"), folder.join("a.safetensors")).expect("a shard outside");
+    let absolute = folder.join("a.safetensors").canonicalize().expect("is there").display().to_string();
+    let named = |name: &str| sound.replace("\"a.safetensors\"", &serde_json::Value::from(name).to_string());
+    let cases: Vec<(&str, String, &str, &str)> = vec![
+        ("parent", named("../a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("parent, deeper", named("x/../../a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("parent that comes back", named("../m/a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("absolute", named(&absolute), "ERR_FORMAT", "plain relative path"),
+        ("root", named("/"), "ERR_FORMAT", "plain relative path"),
+        ("the folder itself", named("."), "ERR_FORMAT", "plain relative path"),
+        ("dot in front", named("./a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("backslashes", named("..\\a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("drive", named("C:a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("network share", named("\\\\server\\a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("device namespace", named("\\\\?\\C:\\a.safetensors"), "ERR_FORMAT", "plain relative path"),
+        ("data stream", named("a.safetensors:x"), "ERR_FORMAT", "plain relative path"),
+        ("zero byte", named("a.safetensors\0"), "ERR_FORMAT", "plain relative path"),
+        ("empty name", named(""), "ERR_FORMAT", "plain relative path"),
+        ("very long name", named(&"a".repeat(5000)), "ERR_IO", "aaaa"),
+        ("absent shard", named("c.safetensors"), "ERR_IO", "c.safetensors"),
+        ("a file that is no shard", named("config.json"), "ERR_", "config.json"),
+        ("a folder as shard", named("folder"), "ERR_IO", "regular file"),
+        ("the index as its own shard", named("model.safetensors.index.json"), "ERR_", "index.json"),
+        ("one file under two names", sound.replacen("\"a.safetensors\"", "\"sub//../a.safetensors\"", 1), "ERR_FORMAT", "plain relative path"),
+        ("one file under two spellings", sound.replacen("\"a.safetensors\"", "\"a.safetensors/\"", 1), "ERR_", ""),
+        ("tensor in the other shard", sound.replacen("a.safetensors", "b.safetensors", 1), "ERR_FORMAT", "is not in shard"),
+        ("tensor left out", sound.replacen("model.norm.weight", "model.layers.0.x", 1), "ERR_FORMAT", "is not in shard"),
+        (
+            "tensor listed twice",
+            sound.replacen("\"weight_map\":{", "\"weight_map\":{\"model.norm.weight\":\"a.safetensors\",", 1),
+            "ERR_FORMAT",
+            "duplicate key",
+        ),
+        ("shard name a number", sound.replacen("\"a.safetensors\"", "1", 1), "ERR_FORMAT", "string"),
+        ("no weight_map", "{}".into(), "ERR_FORMAT", "weight_map"),
+        ("weight_map a list", r#"{"weight_map":[]}"#.into(), "ERR_FORMAT", "object of strings"),
+        ("two weight_maps", r#"{"weight_map":{},"weight_map":{}}"#.into(), "ERR_FORMAT", "duplicate field"),
+        ("empty weight_map", r#"{"weight_map":{}}"#.into(), "ERR_MEMORY", "declared parameters"),
+        ("not JSON", "x".into(), "ERR_FORMAT", "JSON"),
+        ("empty", "".into(), "ERR_FORMAT", "JSON"),
+    ];
+    std::fs::create_dir(folder.join("m/folder")).expect("a folder");
+    for (case, index, code, message) in cases {
+        folder.put("m/model.safetensors.index.json", &index);
+        let error = refused(case, 1 << 20, || load(&folder.join("m")));
+        assert!(error.code().starts_with(code) && error.to_string().contains(message), "{case}: {} {error:.300}", error.code());
+    }
+    let many: Vec<String> = (0..2000).map(|i| format!("\"t{i}\":\"s{i}\"")).collect();
+    folder.put("m/model.safetensors.index.json", format!("{{\"weight_map\":{{{}}}}}", many.join(",")));
+    assert!(load(&folder.join("m")).expect_err("2,000 shards").to_string().contains("2000 shards"));
+}
+
+#[test]
+#[cfg(unix)]
+fn links_out_of_the_folder() {
+    use std::os::unix::fs::symlink;
+    let folder = sharded("links");
+    let outside = folder.join("outside.safetensors");
+    std::fs::rename(folder.join("m/a.safetensors"), &outside).expect("moved");
+    let refuse = |case: &str| {
+        let error = load(&folder.join("m")).expect_err(case);
+        assert!(error.to_string().contains("out of the folder"), "{case}: {error}");
+    };
+    symlink(&outside, folder.join("m/a.safetensors")).expect("links");
+    refuse("absolute link");
+    std::fs::remove_file(folder.join("m/a.safetensors")).expect("removed");
+    symlink("../outside.safetensors", folder.join("m/a.safetensors")).expect("links");
+    refuse("relative link");
+    std::fs::remove_file(folder.join("m/a.safetensors")).expect("removed");
+    symlink("a.safetensors", folder.join("m/a.safetensors")).expect("links");
+    assert_eq!(load(&folder.join("m")).expect_err("a link to itself").code(), "ERR_IO");
+    std::fs::remove_file(folder.join("m/a.safetensors")).expect("removed");
+    symlink("nowhere", folder.join("m/a.safetensors")).expect("links");
+    assert_eq!(load(&folder.join("m")).expect_err("a link to nowhere").code(), "ERR_IO");
+    std::fs::remove_file(folder.join("m/a.safetensors")).expect("removed");
+    std::fs::create_dir(folder.join("m/blobs")).expect("a folder");
+    std::fs::rename(&outside, folder.join("m/blobs/0123")).expect("moved");
+    symlink("blobs/0123", folder.join("m/a.safetensors")).expect("links");
+    load(&folder.join("m")).expect("a link within the folder is read");
+    std::fs::rename(folder.join("m/config.json"), folder.join("config.json")).expect("moved");
+    symlink("../config.json", folder.join("m/config.json")).expect("links");
+    refuse("config.json");
+}
+
+/// The hub's cache keeps files in `blobs` beside `snapshots` and links to them; only that layout may leave the folder.
+#[test]
+#[cfg(unix)]
+fn the_hub_cache_is_read_and_no_further() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new("hub-cache");
+    let (blobs, snapshot) = (folder.join("models--x/blobs"), folder.join("models--x/snapshots/abc"));
+    save_hugging_face(&float_model(), &folder.join("m")).expect("saves");
+    std::fs::create_dir_all(&blobs).and_then(|_| std::fs::create_dir_all(&snapshot)).expect("folders");
+    for name in names_in(&folder.join("m")) {
+        std::fs::rename(folder.join("m").join(&name), blobs.join(&name)).expect("moved");
+        symlink(format!("../../blobs/{name}"), snapshot.join(&name)).expect("links");
+    }
+    load(&snapshot).expect("the hub's own layout");
+    std::fs::rename(blobs.join("config.json"), folder.join("config.json")).expect("moved");
+    std::fs::remove_file(snapshot.join("config.json")).expect("removed");
+    symlink("../../../config.json", snapshot.join("config.json")).expect("links");
+    let error = load(&snapshot).expect_err("outside of the blobs").to_string();
+    assert!(error.contains("out of the folder"), "{error}");
+}
+
+/// Weights that do not fit the config, in a Hugging Face folder.
+#[test]
+fn folders() {
+    let folder = Folder::new("folders");
+    save_hugging_face(&float_model(), &folder.0).expect("saves");
+    let sound = std::fs::read(folder.join("model.safetensors")).expect("was written");
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("was written");
+    let q = "model.layers.0.self_attn.q_proj.weight";
+    // An extra tensor of two bytes behind the others.
+    let extra = |name: &str| {
+        let end = sound.len() - header_bytes(&sound);
+        let mut f = with_header(&sound, |h| h[name] = serde_json::json!({"dtype": "BF16", "shape": [1], "data_offsets": [end, end + 2]}));
+        f.extend([0, 0]);
+        f
+    };
+    let cases: Vec<Case> = vec![
+        ("missing tensor", renamed(&sound, q, "x.rotary_emb.inv_freq"), "ERR_MISSING_TENSOR", q),
+        ("transposed", with_header(&sound, |h| h[q]["shape"].as_array_mut().expect("list").reverse()), "ERR_SHAPE", q),
+        ("one dimension more", with_header(&sound, |h| h[q]["shape"].as_array_mut().expect("list").push(1.into())), "ERR_SHAPE", q),
+        ("integers as weights", with_header(&sound, |h| h[q]["dtype"] = "I32".into()), "ERR_UNSUPPORTED", "I32"),
+        ("a bias", extra("model.layers.0.self_attn.q_proj.bias"), "ERR_UNSUPPORTED", "q_proj.bias"),
+        ("a layer too many", extra("model.layers.2.input_layernorm.weight"), "ERR_UNSUPPORTED", "layers.2"),
+        ("a head that is not the embedding", extra("lm_head.weight"), "ERR_UNSUPPORTED", "lm_head.weight"),
+        ("truncated", sound[..sound.len() - 1].to_vec(), "ERR_FORMAT", "outside"),
+    ];
+    for (case, bytes, code, message) in cases {
+        folder.put("model.safetensors", &bytes);
+        let error = refused(case, bytes.len(), || load(&folder.0));
+        assert!(error.code() == code && error.to_string().contains(message), "{case}: {} {error}", error.code());
+    }
+    folder.put("model.safetensors", extra("model.layers.0.self_attn.rotary_emb.inv_freq"));
+    assert_same_content(&load(&folder.0).expect("frequencies are harmless"), &float_model());
+    folder.put("model.safetensors", &sound);
+    folder.put(
+        "config.json",
+        config.replacen("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1024", 1).replacen(
+            "\"intermediate_size\": 33",
+            "\"intermediate_size\": 1048576",
+            1,
+        ),
+    );
+    let error = refused("more parameters than bytes", sound.len(), || load(&folder.0));
+    assert!(error.code() == "ERR_MEMORY" && error.to_string().contains("declared parameters"), "{error}");
+    folder.put("config.json", config.replacen("\"vocab_size\": 272", "\"vocab_size\": 200", 1));
+    let error = refused("a vocabulary smaller than the tokenizer's", sound.len(), || load(&folder.0));
+    assert!(error.to_string().contains("vocab_size 200"), "{error}");
+    folder.put("config.json", &config);
+    std::fs::remove_file(folder.join("model.safetensors")).expect("removed");
+    assert!(load(&folder.0).expect_err("no weights").to_string().contains("model.safetensors"));
+    std::fs::remove_file(folder.join("config.json")).expect("removed");
+    assert!(load(&folder.0).expect_err("no config").to_string().contains("config.json"));
+}
+
+/// A tied model whose file holds the head too: read when it is the embedding, refused when it is another matrix.
+#[test]
+fn a_tied_head_may_be_written_out() {
+    let folder = Folder::new("tied-head");
+    let mut m = float_model();
+    let embedding = m.tensors["model.embed_tokens.weight"].clone();
+    m.architecture.tied_head = false;
+    m.tensors.insert("lm_head.weight".into(), embedding);
+    save_hugging_face(&m, &folder.0).expect("saves");
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("was written");
+    folder.put("config.json", config.replacen("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", 1));
+    assert_same_content(&load(&folder.0).expect("an equal head"), &float_model());
+    let sound = std::fs::read(folder.join("model.safetensors")).expect("was written");
+    folder.put("model.safetensors", with_data(&sound, "lm_head.weight", &[0x55, 0x55]));
+    let error = load(&folder.0).expect_err("another head").to_string();
+    assert!(error.contains("lm_head.weight") && error.contains("tie_word_embeddings"), "{error}");
+}

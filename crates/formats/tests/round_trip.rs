@@ -1,0 +1,446 @@
+//! What is written is read back equal, and written again gives the same bytes; a failed write leaves nothing.
+
+mod any_model;
+
+use any_model::*;
+use halfstep_formats::architecture::{ActivationSite, Linear};
+use halfstep_formats::gguf::GgmlType;
+use halfstep_formats::load::{load, load_bytes};
+use halfstep_formats::tokenizer::Vocabulary;
+use halfstep_formats::write::{FileFormat, atomic, save, save_hugging_face, to_bytes};
+use halfstep_formats::{Error, Model, Quantization, Tensor, TensorData, Tokenizer, blocks, safetensors};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use proptest::prelude::*;
+use std::io::Write;
+
+fn grids() -> impl Iterator<Item = IntGrid> {
+    (2..=8).flat_map(|bits| [IntGrid::symmetric(bits), IntGrid::narrow(bits), IntGrid::affine(bits)])
+}
+
+const PARTITIONS: [Partition; 5] = [Partition::Tensor, Partition::Channel, Partition::Group(1), Partition::Group(7), Partition::Group(64)];
+
+fn check_round_trip(model: &Model) {
+    let bytes = to_bytes(model, FileFormat::Halfstep).expect("writes");
+    let read = load_bytes("small.safetensors", &bytes).expect("reads");
+    assert_same(&read, model);
+    assert_eq!(read.file_bytes, bytes.len() as u64);
+    assert!(to_bytes(&read, FileFormat::Halfstep).expect("writes again") == bytes, "the second writing differs");
+}
+
+#[test]
+fn every_grid_partition_and_codec() {
+    for grid in grids() {
+        for partition in PARTITIONS {
+            for scale_codec in [ScaleCodec::F32, ScaleCodec::F16] {
+                check_round_trip(&packed_model(WeightQuantizer { grid, partition, scale_codec }));
+            }
+        }
+    }
+}
+
+fn quantizers() -> impl Strategy<Value = WeightQuantizer> {
+    let range = prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
+    let partition = prop_oneof![Just(Partition::Tensor), Just(Partition::Channel), (1usize..80).prop_map(Partition::Group)];
+    let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
+    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| WeightQuantizer {
+        grid: IntGrid { bits, range },
+        partition,
+        scale_codec,
+    })
+}
+
+fn stored() -> impl Strategy<Value = Stored> {
+    prop_oneof![Just(Stored::F32), Just(Stored::F16), Just(Stored::BF16), quantizers().prop_map(Stored::Packed)]
+}
+
+fn float_stored() -> impl Strategy<Value = Stored> {
+    prop_oneof![Just(Stored::F32), Just(Stored::F16), Just(Stored::BF16)]
+}
+
+fn activations(with_static: bool) -> impl Strategy<Value = ActivationQuantizer> {
+    (0..if with_static { 4 } else { 3 }, 2u8..=8).prop_map(|(kind, bits)| match kind {
+        0 => ActivationQuantizer::None,
+        1 => ActivationQuantizer::DynamicToken { bits },
+        2 => ActivationQuantizer::DynamicBlock32,
+        _ => ActivationQuantizer::Static { bits },
+    })
+}
+
+fn caches() -> impl Strategy<Value = CacheQuantizer> {
+    (0..5, 2u8..=8).prop_map(|(kind, bits)| match kind {
+        0 => CacheQuantizer::F32,
+        1 => CacheQuantizer::F16,
+        2 => CacheQuantizer::DynamicHead { bits },
+        3 => CacheQuantizer::Q8_0,
+        _ => CacheQuantizer::Static { bits },
+    })
+}
+
+/// With the steps that static quantizers need, at values whose decimal form is long.
+fn quantizations() -> impl Strategy<Value = Quantization> {
+    ("[ -~]{0,12}", activations(true), activations(false), caches(), any::<u64>()).prop_map(|(target, activation, head_activation, cache, seed)| {
+        let mut q = Quantization { target, activation, head_activation, cache, static_steps: Default::default() };
+        let mut draw = Draw(seed);
+        for layer in 0..architecture(true).layers {
+            for site in ActivationSite::ALL {
+                let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
+                if if of_cache { matches!(cache, CacheQuantizer::Static { .. }) } else { matches!(activation, ActivationQuantizer::Static { .. }) } {
+                    q.static_steps.insert(site.step_name(layer), draw.float().abs() + f32::MIN_POSITIVE);
+                }
+            }
+        }
+        q
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn any_model(
+        tied in any::<bool>(), linears in stored(), tables in stored(), norms in float_stored(), q in proptest::option::of(quantizations()), seed in any::<u64>(),
+        parts in (any::<bool>(), any::<bool>()),
+        (name, provenance) in ("\\PC{0,20}", proptest::collection::btree_map("\\PC{0,8}", any::<String>(), 0..4)),
+        (theta, eps) in (1.0f64..1e7, 1e-12f64..1.0),
+    ) {
+        let mut m = model(tied, linears, tables, norms, q, seed);
+        (m.name, m.provenance) = (name, provenance);
+        (m.architecture.rope_theta, m.architecture.norm_eps) = (theta, eps);
+        if parts.0 {
+            m.tokenizer = None;
+        }
+        if parts.1 {
+            (m.chat_template, m.architecture.rope_scaling) = (None, None);
+        }
+        check_round_trip(&m);
+    }
+}
+
+#[test]
+fn ggml_blocks_are_kept_as_they_are() {
+    let mut m = packed_model(WeightQuantizer::Q4_0);
+    let mut draw = Draw(5);
+    m.architecture.intermediate_size = 256;
+    for layer in 0..m.architecture.layers {
+        for linear in Linear::ALL {
+            let shape = m.architecture.linear_shape(linear).to_vec();
+            let tensor = match linear {
+                Linear::Down => {
+                    let kind = if layer == 0 { GgmlType::Q4_1 } else { GgmlType::Q6_K };
+                    let bytes = shape[0] * blocks::row_bytes(kind, shape[1]).expect("whole blocks");
+                    Tensor { data: TensorData::Blocks { kind, bytes: (0..bytes).map(|_| draw.next() as u8).collect() }, shape }
+                }
+                _ => tensor(&shape, Stored::Packed(WeightQuantizer::Q4_0), &mut draw),
+            };
+            m.tensors.insert(linear.weight_name(layer), tensor);
+        }
+    }
+    check_round_trip(&m);
+}
+
+/// docs/format.md says in words where a code's bits lie and what its value is; this is that text as code, against the library's own decoding.
+#[test]
+fn stored_bytes_mean_what_the_description_says() {
+    let pool = halfstep_kernels::Pool::new(1);
+    for grid in grids() {
+        for partition in PARTITIONS {
+            let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
+            let m = packed_model(q);
+            let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
+            let header = safetensors::read("small", &bytes).expect("reads");
+            let tensors = header.by_name();
+            let name = Linear::Down.weight_name(1);
+            let data = |part: &str| &bytes[tensors[&*format!("{name}.{part}")].begin as usize..tensors[&*format!("{name}.{part}")].end as usize];
+            let (rows, cols, b) = (m.tensors[&name].shape[0], m.tensors[&name].shape[1], grid.bits as usize);
+            let (codes, scales) = (data("codes"), data("scale"));
+            let zero_points = if grid.range == CodeRange::Affine { data("zero_point") } else { &[] };
+            let mut values = vec![];
+            for r in 0..rows {
+                let row = &codes[r * (cols * b).div_ceil(8)..];
+                for c in 0..cols {
+                    let bit = |k: usize| (row[k / 8] >> (k % 8) & 1) as i32;
+                    let u: i32 = (0..b).map(|i| bit(c * b + i) << i).sum();
+                    let smallest = match grid.range {
+                        CodeRange::Symmetric => -(1 << (b - 1)),
+                        CodeRange::Narrow => 1 - (1 << (b - 1)),
+                        CodeRange::Affine => 0,
+                    };
+                    let group = match partition {
+                        Partition::Tensor => 0,
+                        Partition::Channel => r,
+                        Partition::Group(n) => r * cols.div_ceil(n) + c / n,
+                    };
+                    let scale = half::f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]).to_f32();
+                    let zero_point = zero_points.get(group).map_or(0, |&z| z as i32);
+                    values.push((u + smallest - zero_point) as f32 * scale);
+                }
+            }
+            assert_eq!(m.tensors[&name].to_f32(&pool), values, "{q:?}");
+        }
+    }
+}
+
+/// The examples and the words of docs/format.md are those of the files.
+#[test]
+fn the_description_spells_like_the_writer() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md")).expect("the description");
+    let examples: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("    {")).collect();
+    let example = |start: &str| examples.iter().find(|e| e.starts_with(start)).map(|e| format!("{{{e}")).expect("an example");
+    let q: WeightQuantizer = serde_json::from_str(&example("\"grid\"")).expect("a quantizer");
+    assert_eq!(q, WeightQuantizer::Q4_0);
+    let quantization: Quantization = serde_json::from_str(&example("\"target\"")).expect("a quantization");
+    assert_eq!(quantization, dynamic());
+    let kind = |v: serde_json::Value| v["kind"].as_str().expect("tagged").to_string();
+    let activations = [
+        ActivationQuantizer::None,
+        ActivationQuantizer::DynamicToken { bits: 8 },
+        ActivationQuantizer::DynamicBlock32,
+        ActivationQuantizer::Static { bits: 8 },
+    ];
+    let caches = [CacheQuantizer::F32, CacheQuantizer::F16, CacheQuantizer::DynamicHead { bits: 8 }, CacheQuantizer::Q8_0, CacheQuantizer::Static { bits: 8 }];
+    let kinds =
+        activations.map(|a| kind(serde_json::to_value(a).expect("JSON"))).into_iter().chain(caches.map(|c| kind(serde_json::to_value(c).expect("JSON"))));
+    for kind in kinds {
+        assert!(text.contains(&format!("`{kind}`")), "{kind} is not described");
+    }
+    let bytes = to_bytes(&packed_model(WeightQuantizer::Q4_0), FileFormat::Halfstep).expect("writes");
+    for key in safetensors::read("small", &bytes).expect("reads").metadata.keys() {
+        let word = key.strip_prefix("halfstep.provenance.").map_or(key.as_str(), |_| "halfstep.provenance.<word>");
+        assert!(text.contains(&format!("`{word}`")), "{word} is not described");
+    }
+}
+
+#[test]
+fn other_readers_see_the_same_tensors() {
+    for m in [float_model(), packed_model(WeightQuantizer { grid: IntGrid::affine(3), partition: Partition::Group(7), scale_codec: ScaleCodec::F32 })] {
+        let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
+        let ours = safetensors::read("small", &bytes).expect("reads");
+        let theirs = ::safetensors::SafeTensors::deserialize(&bytes).expect("the published reader accepts it");
+        assert_eq!(theirs.names().len(), ours.tensors.len());
+        for t in &ours.tensors {
+            let view = theirs.tensor(&t.name).expect("is there");
+            assert_eq!((view.shape(), format!("{:?}", view.dtype())), (&t.shape[..], t.dtype.name().to_string()));
+            assert_eq!(view.data(), &bytes[t.begin as usize..t.end as usize]);
+        }
+    }
+}
+
+#[test]
+fn files_are_found_by_their_first_bytes() {
+    let folder = Folder::new("first-bytes");
+    let m = packed_model(WeightQuantizer::Q4_0);
+    let path = folder.join("small.bin");
+    let bytes = save(&m, &path, FileFormat::Halfstep).expect("saves");
+    assert_eq!(std::fs::metadata(&path).expect("is there").len(), bytes);
+    assert_same(&load(&path).expect("loads"), &m);
+    assert_eq!(folder.names(), ["small.bin"]);
+    for (name, start, code) in [
+        ("pickle", &b"PK\x03\x04123456"[..], "ERR_UNSUPPORTED"),
+        ("old pickle", b"\x80\x02}q\x00", "ERR_UNSUPPORTED"),
+        ("text", b"hello, world", "ERR_FORMAT"),
+        ("empty", b"", "ERR_FORMAT"),
+        ("short", b"GGU", "ERR_FORMAT"),
+    ] {
+        let error = load(&folder.put(name, start)).expect_err(name);
+        assert_eq!(error.code(), code, "{name}: {error}");
+    }
+    assert_eq!(load(&folder.join("absent")).expect_err("absent").code(), "ERR_IO");
+}
+
+#[test]
+fn a_safetensors_file_of_someone_else_is_explained() {
+    let mut out = vec![];
+    safetensors::write(vec![], &[("format".to_string(), "pt".to_string())].into(), &mut out).expect("writes");
+    let error = load_bytes("model.safetensors", &out).expect_err("no halfstep file").to_string();
+    assert!(error.contains("folder"), "{error}");
+}
+
+#[test]
+fn a_folder_reads_back_equal_and_is_written_the_same_twice() {
+    let folder = Folder::new("folder");
+    let m = Model { quantization: None, ..float_model() };
+    let (one, two) = (folder.join("one"), folder.join("two"));
+    save_hugging_face(&m, &one).expect("saves");
+    let read = load(&one).expect("loads");
+    assert_same_content(&read, &m);
+    assert_eq!(read.name, "one");
+    save_hugging_face(&read, &two).expect("saves");
+    save_hugging_face(&read, &two).expect("saves over it");
+    let names = ["chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    let mut file_bytes = 0;
+    for name in names {
+        let bytes = std::fs::read(one.join(name)).expect("was written");
+        file_bytes += bytes.len() as u64;
+        assert!(bytes == std::fs::read(two.join(name)).expect("was written"), "{name} differs");
+    }
+    assert_eq!(read.file_bytes, file_bytes);
+    assert_eq!(folder.names(), ["one", "two"]);
+    assert_eq!(names_in(&two), names);
+}
+
+#[test]
+fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
+    let folder = Folder::new("quantized-folder");
+    let error = save_hugging_face(&packed_model(WeightQuantizer::Q4_0), &folder.join("m")).expect_err("not float");
+    assert_eq!(error.code(), "ERR_UNSUPPORTED", "{error}");
+    assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn shards_read_like_one_file() {
+    let folder = Folder::new("shards");
+    let m = float_model();
+    save_hugging_face(&m, &folder.join("m")).expect("saves");
+    let whole = std::fs::read(folder.join("m/model.safetensors")).expect("was written");
+    let header = safetensors::read("whole", &whole).expect("reads");
+    let mut map = serde_json::Map::new();
+    for shard in 0..3 {
+        let name = format!("model-0000{}-of-00003.safetensors", shard + 1);
+        let mine = header.tensors.iter().enumerate().filter(|(i, _)| i % 3 == shard).map(|(_, t)| t);
+        let entries = mine.inspect(|t| drop(map.insert(t.name.clone(), name.clone().into()))).map(|t| safetensors::Entry {
+            name: t.name.clone(),
+            dtype: t.dtype,
+            shape: t.shape.clone(),
+            data: whole[t.begin as usize..t.end as usize].into(),
+        });
+        let mut out = vec![];
+        safetensors::write(entries.collect(), &Default::default(), &mut out).expect("writes");
+        folder.put(&format!("m/{name}"), out);
+    }
+    let index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+    folder.put("m/model.safetensors.index.json", index.to_string());
+    std::fs::remove_file(folder.join("m/model.safetensors")).expect("removed");
+    assert_same_content(&load(&folder.join("m")).expect("loads"), &m);
+}
+
+#[test]
+fn an_end_token_comes_from_the_generation_config_if_the_tokenizer_has_none() {
+    let folder = Folder::new("end-token");
+    let without_end = Vocabulary { eos: None, ..(*tokenizer().vocabulary).clone() };
+    let m = Model { tokenizer: Some(Tokenizer::new(without_end).expect("sound")), ..float_model() };
+    save_hugging_face(&m, &folder.0).expect("saves");
+    for (generation, eos) in [(r#"{"eos_token_id": 1}"#, Some(1)), (r#"{"eos_token_id": [5, 6]}"#, Some(5)), (r#"{"eos_token_id": null}"#, None), ("{}", None)]
+    {
+        folder.put("generation_config.json", generation);
+        assert_eq!(load(&folder.0).expect("loads").tokenizer.expect("has one").vocabulary.eos, eos, "{generation}");
+    }
+    folder.put("generation_config.json", "{}");
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("was written");
+    folder.put("config.json", config.replacen('{', r#"{"eos_token_id": 2,"#, 1));
+    assert_eq!(load(&folder.0).expect("loads").tokenizer.expect("has one").vocabulary.eos, Some(2));
+    folder.put("generation_config.json", r#"{"eos_token_id": 100000}"#);
+    assert_eq!(load(&folder.0).expect_err("no such token").code(), "ERR_FORMAT");
+}
+
+#[test]
+fn chat_templates_are_found_where_they_may_stand() {
+    let folder = Folder::new("templates");
+    save_hugging_face(&Model { chat_template: None, ..float_model() }, &folder.0).expect("saves");
+    let template = || load(&folder.0).map(|m| m.chat_template);
+    assert_eq!(template().expect("loads"), None);
+    folder.put("tokenizer_config.json", r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#);
+    assert_eq!(template().expect("loads").as_deref(), Some("d"));
+    folder.put("tokenizer_config.json", r#"{"chat_template": "c"}"#);
+    assert_eq!(template().expect("loads").as_deref(), Some("c"));
+    folder.put("chat_template.jinja", "j");
+    assert_eq!(template().expect("loads").as_deref(), Some("j"));
+    folder.put("chat_template.jinja", b"\xff");
+    assert_eq!(template().expect_err("not UTF-8").code(), "ERR_FORMAT");
+    folder.put("chat_template.jinja", " ".repeat((256 << 10) + 1));
+    assert_eq!(template().expect_err("too long").code(), "ERR_MEMORY");
+}
+
+/// What the reader would refuse is not written either.
+#[test]
+fn values_outside_of_the_layout_are_not_written() {
+    let name = Linear::Q.weight_name(0);
+    let narrow = WeightQuantizer { grid: IntGrid::narrow(3), partition: Partition::Channel, scale_codec: ScaleCodec::F16 };
+    let affine = WeightQuantizer { grid: IntGrid::affine(3), ..narrow };
+    type Spoil = fn(&mut Model, &str);
+    fn matrix<'a>(m: &'a mut Model, name: &str) -> &'a mut halfstep_kernels::pack::PackedMatrix {
+        let TensorData::Packed(matrix) = &mut m.tensors.get_mut(name).expect("is there").data else { panic!("is packed") };
+        matrix
+    }
+    let cases: &[(&str, WeightQuantizer, Spoil, &str)] = &[
+        ("code outside of a narrow grid", narrow, |m, n| matrix(m, n).codes[1] = 0xff, "outside of the grid"),
+        ("padding bits", affine, |m, n| *matrix(m, n).codes.last_mut().expect("codes") |= 0x80, "zero bits"),
+        ("NaN scale", affine, |m, n| matrix(m, n).scales[3] = f32::NAN, "scale 3 is NaN"),
+        ("infinite scale", affine, |m, n| matrix(m, n).scales[3] = f32::INFINITY, "scale 3 is inf"),
+        ("scale that f16 does not hold", affine, |m, n| matrix(m, n).scales[3] = 1.0 + f32::EPSILON, "no f16 number"),
+        ("zero point outside of the grid", affine, |m, n| matrix(m, n).zero_points[2] = 8, "zero point 2 is 8"),
+        ("scale missing", affine, |m, n| drop(matrix(m, n).scales.pop()), "do not fit together"),
+        ("zero point missing", affine, |m, n| drop(matrix(m, n).zero_points.pop()), "do not fit together"),
+        ("code byte missing", affine, |m, n| drop(matrix(m, n).codes.pop()), "do not fit together"),
+        ("9 bits", affine, |m, n| matrix(m, n).quantizer.grid.bits = 9, "9 bits"),
+        ("group of 0", affine, |m, n| matrix(m, n).quantizer.partition = Partition::Group(0), "groups of 0"),
+        ("tensor missing", affine, |m, n| drop(m.tensors.remove(n)), "missing"),
+        ("shape", affine, |m, n| m.tensors.get_mut(n).expect("is there").shape[0] += 1, "shape"),
+        ("tensor without a place", affine, |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())), "no place"),
+        ("too few values", affine, |m, _| m.tensors.get_mut("model.norm.weight").expect("is there").data = TensorData::F32(vec![1.0]), "as many values"),
+        ("NaN in the config", affine, |m, _| m.architecture.norm_eps = f64::NAN, "read back"),
+        ("no positions", affine, |m, _| m.architecture.max_positions = 0, "not a positive integer"),
+        ("cache of 1 bit", affine, |m, _| m.quantization.as_mut().expect("is there").cache = CacheQuantizer::DynamicHead { bits: 1 }, "1 bits"),
+        ("static step missing", affine, |m, _| m.quantization.as_mut().expect("is there").cache = CacheQuantizer::Static { bits: 8 }, "needs it"),
+        ("step nobody reads", affine, |m, _| drop(m.quantization.as_mut().expect("is there").static_steps.insert("s".into(), 1.0)), "no static quantizer"),
+    ];
+    let folder = Folder::new("not-written");
+    for (case, q, spoil, reason) in cases {
+        let mut m = packed_model(*q);
+        spoil(&mut m, &name);
+        let error = save(&m, &folder.join("m"), FileFormat::Halfstep).expect_err(case).to_string();
+        assert!(error.contains(reason), "{case}: {error}");
+        assert_eq!(folder.names(), [""; 0], "{case}");
+    }
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+    let folder = Folder::new("atomic");
+    let path = folder.put("target", "old");
+    let half_way = |e: std::io::ErrorKind| move |out: &mut dyn Write| out.write_all(&[1; 3 << 20]).and(Err(e.into()));
+    let error = atomic(&path, half_way(std::io::ErrorKind::StorageFull)).expect_err("a full disk");
+    assert!(matches!(&error, Error::Io { path: p, source } if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull), "{error}");
+    let panicked = std::panic::catch_unwind(|| atomic(&path, |out| out.write_all(b"x").and_then(|_| panic!("in the middle"))));
+    assert!(panicked.is_err());
+    assert_eq!((folder.names(), std::fs::read(&path).expect("is there")), (vec!["target".into()], b"old".to_vec()));
+    atomic(&path, |out| out.write_all(b"new")).expect("writes");
+    assert_eq!((folder.names(), std::fs::read(&path).expect("is there")), (vec!["target".into()], b"new".to_vec()));
+}
+
+/// A device that is always full gives the system's own error, through the same path as a full disk.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_device_is_an_io_error_that_names_the_target() {
+    let folder = Folder::new("full");
+    let path = folder.join("m.safetensors");
+    let error = atomic(&path, |_| std::fs::OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x")).expect_err("full");
+    assert!(matches!(&error, Error::Io { path: p, source } if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull), "{error}");
+    assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn targets_that_cannot_be_written_are_named() {
+    let folder = Folder::new("targets");
+    folder.put("file", "x");
+    folder.put("full/x", "x");
+    for target in ["no/such/folder/m", "file/m", "full", ".."] {
+        let error = save(&packed_model(WeightQuantizer::Q4_0), &folder.join(target), FileFormat::Halfstep).expect_err(target);
+        assert!(matches!(&error, Error::Io { path, .. } if path.ends_with(target)), "{target}: {error}");
+    }
+    assert_eq!(folder.names(), ["file", "full"]);
+}
+
+/// The superuser may write everywhere, so the test says when it could not be made.
+#[test]
+#[cfg(unix)]
+fn a_folder_without_permission_is_an_io_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("permission");
+    std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o500)).expect("mode");
+    if std::fs::write(folder.join("probe"), "x").is_ok() {
+        println!("skipped: permission: this user may write everywhere");
+        return;
+    }
+    let error = atomic(&folder.join("m"), |out| out.write_all(b"x")).expect_err("no permission");
+    assert!(matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied), "{error}");
+    std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o700)).expect("mode");
+}
