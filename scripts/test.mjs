@@ -3,12 +3,14 @@ import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
 import { cargoTest, totals } from './cargo-test.mjs'
+import { chromium } from './chromium.mjs'
 import { lint } from './lint.mjs'
 import { addon, dist, packages, wasm } from './prepare.mjs'
 import { bin, root, run } from './shell.mjs'
 
 const started = Date.now()
 await packages()
+chromium()
 await addon()
 await wasm()
 await dist()
