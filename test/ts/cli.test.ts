@@ -119,6 +119,14 @@ describe('halfstep quantize', () => {
     expect(existsSync(join(folder, 'never.gguf'))).toBe(false)
   })
 
+  it('looks for the output folder before it trains', async () => {
+    const started = performance.now()
+    const ended = await halfstep(['quantize', path, '--data', data, '--tokens', '100000000', '-o', join('no such folder', 'small.gguf')])
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toMatch(/^error ERR_IO: .*no such folder: the folder is not there$/m)
+    expect(performance.now() - started).toBeLessThan(10_000)
+  })
+
   it.each([
     [['--wieghts', '4'], '--weights'],
     [['--weights', 'four'], 'a number is needed'],
@@ -169,9 +177,14 @@ describe('the other commands', () => {
     expect(ended.stderr).toMatch(/error ERR_\w+: .*chat template/)
   })
 
-  it('inspect shows sizes and storage', async () => {
+  it('inspect shows sizes and storage, and where a quantized file comes from', async () => {
     const { stdout } = await halfstep(['inspect', path])
     expect(stdout).toMatch(/^F32 tensors +20$/m)
+    await halfstep(['quantize', path, '--recipe', 'rtn', '-o', 'inspected.gguf'])
+    const small = await halfstep(['inspect', 'inspected.gguf'])
+    expect(small.stdout).toMatch(/^target +gguf:q4_0$/m)
+    expect(small.stdout).toMatch(/^recipe +\{"id":"rtn"/m)
+    for (const line of lines(stdout + small.stdout)) expect(line.length).toBeLessThanOrEqual(80)
     expect(JSON.parse((await halfstep(['inspect', path, '--json'])).stdout)).toMatchObject({ layers: 2 })
   })
 

@@ -29,8 +29,9 @@ export function formatTable(rows: readonly (readonly string[])[]): string[] {
   return rows.map((row) => row.map(cell).join('  ').trimEnd())
 }
 
-/** Lines of names and values, both to the left. */
-export function formatPairs(pairs: readonly (readonly [string, string])[]): string[] {
+/** Lines of names and values, both to the left; with `columns`, values that are too long are cut. */
+export function formatPairs(pairs: readonly (readonly [string, string])[], columns = Number.POSITIVE_INFINITY): string[] {
   const width = Math.max(...pairs.map(([name]) => name.length))
-  return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd())
+  const lines = pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd())
+  return lines.map((line) => (line.length > columns ? `${line.slice(0, columns - 3)}...` : line))
 }

@@ -33,7 +33,8 @@ export function inspectCommand(): Command {
         ...Object.entries(found.tensorTypes).map(([type, count]): [string, string] => [`${type} tensors`, String(count)]),
         ...Object.entries(found.provenance),
       ]
-      console.log(formatPairs(rows).join('\n'))
+      // A recipe in full is longer than a line: --json has it.
+      console.log(formatPairs(rows, process.stdout.columns ?? 80).join('\n'))
     }, options),
   )
 }

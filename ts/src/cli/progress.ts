@@ -24,12 +24,12 @@ export class Progress {
     const eta = etaSeconds === undefined ? '' : ` ETA ${formatSeconds(etaSeconds)}`
     if (this.#stream.isTTY) {
       const filled = Math.round(share * BAR_WIDTH)
-      const line = `${label} [${'#'.repeat(filled)}${'-'.repeat(BAR_WIDTH - filled)}]${percent}${eta} ${detail}`
+      const line = `${label} [${'#'.repeat(filled)}${'-'.repeat(BAR_WIDTH - filled)}] ${percent}${eta} ${detail}`
       this.#stream.write(`\r${line.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`)
       this.#open = true
     } else if (share >= this.#nextShare) {
       this.#nextShare = (Math.floor(share / SHARE_PER_LINE) + 1) * SHARE_PER_LINE
-      this.#stream.write(`${label}${percent}${eta} ${detail}\n`)
+      this.#stream.write(`${label} ${percent}${eta} ${detail}\n`)
     }
   }
 

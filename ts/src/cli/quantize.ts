@@ -1,4 +1,7 @@
+import { access, constants } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import { Command } from 'commander'
+import { HalfstepError } from '../errors.js'
 import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/types.js'
 import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
@@ -14,6 +17,9 @@ Examples:
   halfstep quantize big.gguf --recipe rtn --target gguf:q8_0 -o small.gguf
 
 Ctrl-C saves the state into the run folder; the same with --resume goes on.`
+
+/** What a report has measured, in the order to read it. */
+const SUBJECTS = ['fp', 'rtn', 'result']
 
 interface Options {
   recipe: string
@@ -32,6 +38,7 @@ export function quantizeCommand(): Command {
   return command.action((path: string, options: Options) =>
     attempt(
       async (signal) => {
+        await mustBeWritable(options.output)
         const model = await Model.load(path, { signal })
         const runFolder = options.recipe === 'rtn' ? {} : { runFolder: `${options.output}.run` }
         const run = quantize(model, recipeOf(command, options), { ...runFolder, ...given(command, RUN_FLAGS), signal })
@@ -49,6 +56,17 @@ export function quantizeCommand(): Command {
       { json: options.json, resume: resumeCommand() },
     ),
   )
+}
+
+/** Hours of training are not to end at a folder that is not there. */
+async function mustBeWritable(output: string): Promise<void> {
+  const folder = dirname(resolve(output))
+  try {
+    await access(folder, constants.W_OK)
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'the folder is not there' : 'the folder cannot be written to'
+    throw new HalfstepError('ERR_IO', `${folder}: ${reason}`, { path: folder, reason })
+  }
 }
 
 /** The recipe as data. Which names and options there are, Rust knows and says. */
@@ -92,12 +110,12 @@ function summary(report: Report, file: SaveReport): string[] {
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
   const lines = formatPairs(pairs)
-  const evaluations = Object.entries(report.evaluations)
+  const evaluations = SUBJECTS.flatMap((name) => (report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : []))
   if (evaluations.length === 0) return lines
-  return [...lines, '', ...formatTable([['', 'perplexity', 'KL', 'top-1 %'], ...evaluations.map(evaluationRow)])]
+  return [...lines, '', ...formatTable([['', 'perplexity', 'KL', 'top-1 %'], ...evaluations])]
 }
 
-function evaluationRow([name, record]: [string, EvaluationRecord]): string[] {
+function evaluationRow(name: string, record: EvaluationRecord): string[] {
   const top1 = record.top1Agreement === null ? null : record.top1Agreement * 100
   return [name, formatNumber(record.perplexity, 3), formatNumber(record.kl, 4), formatNumber(top1, 2)]
 }
