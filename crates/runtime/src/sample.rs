@@ -101,14 +101,21 @@ impl Sampler {
 
 /// Index of the largest logit, the first of equals; None if one is NaN or +infinity, or none is above -infinity.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let (mut best, mut at, mut sound) = (f32::NEG_INFINITY, None, true);
-    for (i, &logit) in logits.iter().enumerate() {
-        sound &= logit < f32::INFINITY;
-        if logit > best {
-            (best, at) = (logit, Some(i as u32));
+    const LANES: usize = 8;
+    let (mut largest, mut sound) = ([f32::NEG_INFINITY; LANES], [true; LANES]);
+    let (blocks, rest) = logits.as_chunks::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            largest[i] = if block[i] > largest[i] { block[i] } else { largest[i] };
+            sound[i] &= block[i] < f32::INFINITY; // false for NaN
         }
     }
-    if sound { at } else { None }
+    let best = largest.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let sound = sound.iter().all(|&s| s) && rest.iter().all(|&v| v < f32::INFINITY);
+    if !sound || best == f32::NEG_INFINITY {
+        return None;
+    }
+    logits.iter().position(|&v| v == best).map(|i| i as u32)
 }
 
 #[cfg(test)]
@@ -123,6 +130,15 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_the_largest() {
         assert_eq!(draw(&SampleConfig::default(), &[0.5, 2.0, -1.0, 2.0], 2), [1, 1]);
+        for length in 1..40 {
+            for best in 0..length {
+                let logits: Vec<f32> = (0..length).map(|i| if i == best || i + 3 == length { 1.0 } else { -(i as f32) }).collect();
+                let first = if length >= 3 { best.min(length - 3) } else { best };
+                assert_eq!(argmax(&logits), Some(first as u32), "{logits:?}");
+                let broken: Vec<f32> = (0..length).map(|i| if i == best { f32::NAN } else { 0.0 }).collect();
+                assert_eq!(argmax(&broken), None);
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 use crate::clock::Clock;
 use crate::sample::argmax;
 use crate::{Cache, Error, Network, Result};
-use halfstep_kernels::math::{exp_f64, ln_f64};
+use halfstep_kernels::Pool;
+use halfstep_kernels::math::exp_f64;
+use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use serde::{Deserialize, Serialize};
 
 /// One object, as `halfstep eval --json` prints it.
@@ -24,6 +26,8 @@ pub struct Evaluation {
 
 /// Rows whose logits are in memory at a time: never a window times the vocabulary.
 const LOGIT_ROWS: usize = 64;
+/// Rows that one task scores.
+const TASK_ROWS: usize = 4;
 
 /// Cuts `tokens` into windows of `window` (a last window of fewer than 2 tokens is dropped), runs each alone from position 0, and scores ids 1.. of every window.
 /// `progress(done_tokens, total_tokens)` returns false to cancel. Errors: a window of fewer than 2 tokens or of more than the models have positions;
@@ -150,9 +154,13 @@ fn score_window(network: &Network, against: Option<&Network>, window: &[u32], fi
             rows_of(against, features, row, rows, &mut reference_logits);
         }
         let mut scores = vec![RowScore::default(); rows];
-        network.pool().chunks_mut(&mut scores, 1, |m, score| {
-            let row = m * vocab..(m + 1) * vocab;
-            score[0] = RowScore::new(&logits[row.clone()], targets[m], reference_logits.get(row));
+        network.pool().chunks_mut(&mut scores, TASK_ROWS, |task, scores| {
+            let mut wide = Wide::default();
+            for (i, score) in scores.iter_mut().enumerate() {
+                let m = task * TASK_ROWS + i;
+                let row = m * vocab..(m + 1) * vocab;
+                *score = wide.score(&logits[row.clone()], targets[m], reference_logits.get(row));
+            }
         });
         for (m, score) in scores.iter().enumerate() {
             if !(score.nll.is_finite() && score.kl.is_finite()) {
@@ -174,42 +182,37 @@ struct RowScore {
     agree: bool,
 }
 
-impl RowScore {
+/// A row of logits, and one of the reference, in f64: what the losses are computed in, so that a KL far below f32's rounding is still a number to trust.
+#[derive(Default)]
+struct Wide {
+    logits: Vec<f64>,
+    reference: Vec<f64>,
+}
+
+impl Wide {
     /// NaN where the logits are not numbers.
-    fn new(logits: &[f32], target: u32, reference: Option<&[f32]>) -> Self {
+    fn score(&mut self, logits: &[f32], target: u32, reference: Option<&[f32]>) -> RowScore {
+        let (pool, vocab, mut value) = (Pool::serial(), logits.len(), [0.0]);
         let Some(first) = argmax(logits) else {
-            return Self { nll: f64::NAN, ..Self::default() };
+            return RowScore { nll: f64::NAN, ..RowScore::default() };
         };
-        let log_sum = log_sum_exp(logits, logits[first as usize]);
-        let nll = log_sum - logits[target as usize] as f64;
+        widen(logits, &mut self.logits);
+        let nll = cross_entropy(&pool, &self.logits, &[target as i64], vocab, 1.0, &mut value, None);
         let Some(reference) = reference else {
-            return Self { nll, ..Self::default() };
+            return RowScore { nll, ..RowScore::default() };
         };
-        match argmax(reference) {
-            Some(best) => Self { nll, kl: divergence(reference, reference[best as usize], logits, log_sum), agree: best == first },
-            None => Self { nll, kl: f64::NAN, agree: false },
-        }
+        let Some(theirs) = argmax(reference) else {
+            return RowScore { nll, kl: f64::NAN, agree: false };
+        };
+        widen(reference, &mut self.reference);
+        let kl = kl_divergence(&pool, &self.reference, &self.logits, vocab, 1.0, None, 1.0, &mut value, None);
+        RowScore { nll, kl, agree: theirs == first }
     }
 }
 
-/// ln sum exp(x), with the largest entry taken out.
-fn log_sum_exp(x: &[f32], largest: f32) -> f64 {
-    let sum: f64 = x.iter().map(|&v| exp_f64(v as f64 - largest as f64)).sum();
-    largest as f64 + ln_f64(sum)
-}
-
-/// KL(softmax(p) || softmax(q)) = mean over p of (p - q), less the difference of the log-sums: one exp per entry.
-fn divergence(p: &[f32], largest: f32, q: &[f32], q_log_sum: f64) -> f64 {
-    let (mut sum, mut weighted) = (0.0, 0.0);
-    for (&p, &q) in p.iter().zip(q) {
-        let weight = exp_f64(p as f64 - largest as f64);
-        // A token that the reference rules out (p = -inf) adds nothing, whatever q is.
-        if weight > 0.0 {
-            sum += weight;
-            weighted += weight * (p as f64 - q as f64);
-        }
-    }
-    weighted / sum - (largest as f64 + ln_f64(sum)) + q_log_sum
+fn widen(row: &[f32], out: &mut Vec<f64>) {
+    out.clear();
+    out.extend(row.iter().map(|&v| v as f64));
 }
 
 #[cfg(test)]
@@ -229,19 +232,19 @@ mod tests {
     #[test]
     fn a_row_is_scored_by_the_definition() {
         let (model, reference) = ([0.3f32, -2.0, 1.5, 4.0, 0.0], [0.1f32, -1.0, f32::NEG_INFINITY, 3.0, 3.5]);
-        let score = RowScore::new(&model, 2, Some(&reference));
+        let score = Wide::default().score(&model, 2, Some(&reference));
         let sum: f64 = model.iter().map(|&v| (v as f64).exp()).sum();
         assert!((score.nll - (sum.ln() - 1.5)).abs() < 1e-12);
         assert!((score.kl - naive(&reference, &model)).abs() < 1e-12, "{} {}", score.kl, naive(&reference, &model));
         assert!(!score.agree);
-        let same = RowScore::new(&model, 2, Some(&model));
+        let same = Wide::default().score(&model, 2, Some(&model));
         assert!(same.kl.abs() < 1e-14 && same.agree);
     }
 
     #[test]
     fn logits_that_are_no_numbers_give_no_score() {
-        assert!(RowScore::new(&[0.0, f32::NAN], 0, None).nll.is_nan());
-        assert!(RowScore::new(&[0.0, 1.0], 0, Some(&[f32::NAN, 0.0])).kl.is_nan());
-        assert_eq!(RowScore::new(&[0.0, f32::NEG_INFINITY], 1, None).nll, f64::INFINITY);
+        assert!(Wide::default().score(&[0.0, f32::NAN], 0, None).nll.is_nan());
+        assert!(Wide::default().score(&[0.0, 1.0], 0, Some(&[f32::NAN, 0.0])).kl.is_nan());
+        assert_eq!(Wide::default().score(&[0.0, f32::NEG_INFINITY], 1, None).nll, f64::INFINITY);
     }
 }
