@@ -29,7 +29,7 @@ impl Codec for TQ1_0 {
             for k in 0..digits {
                 for j in 0..bytes {
                     let q = block[at + j].wrapping_mul(3u8.pow(k as u32));
-                    let code = (q as u16 * 3 >> 8) as i32 - 1;
+                    let code = ((q as u16 * 3) >> 8) as i32 - 1;
                     out[first + k * bytes + j] = code as f32 * d;
                 }
             }

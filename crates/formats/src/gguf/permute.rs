@@ -50,8 +50,8 @@ mod tests {
     fn gathering_there_and_back_changes_nothing() {
         let (rows, row_len, heads) = (24, 3, 2);
         let data: Vec<u32> = (0..rows * row_len).map(|i| i as u32).collect();
-        let there = gather_rows(&data, row_len, gguf_row(rows as usize, heads));
-        let back = inverse(rows as usize, gguf_row(rows as usize, heads));
+        let there = gather_rows(&data, row_len, gguf_row(rows, heads));
+        let back = inverse(rows, gguf_row(rows, heads));
         assert_ne!(there, data);
         assert_eq!(gather_rows(&there, row_len, |r| back[r]), data);
     }
