@@ -19,7 +19,7 @@ const PIECE: usize = 16384;
 
 /// max|x|, or not a number if any x is: the order of magnitudes is that of their bits, with the numbers that are none on top.
 #[inline(always)]
-fn largest<T: Real>(x: &[T]) -> T {
+pub(super) fn largest<T: Real>(x: &[T]) -> T {
     if size_of::<T>() == 4 {
         T::from_f32(f32::from_bits(most(x, |x| (x.to_f32().to_bits() & 0x7fff_ffff) as i32) as u32))
     } else {

@@ -1,5 +1,6 @@
 //! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate (methods.md 2) and LSQ's rule;
 //! and rounding to nearest on the grid they give.
+use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
 use super::lsq::codes_of;
 use super::rounding::{clip_round, nearest_even_bits};
@@ -58,14 +59,14 @@ impl Search {
     /// Scale and zero point of one group.
     fn group(&mut self, w: &[f32], quantizer: WeightQuantizer, rule: ScaleRule) -> (f32, u8) {
         let grid = quantizer.grid;
-        if !w.iter().all(|w| w.is_finite()) {
+        let most = largest(w);
+        if !most.is_finite() {
             return (f32::NAN, 0);
         }
         if grid.range == CodeRange::Affine {
             let shrink = if rule == ScaleRule::ErrorSearch { 80 } else { 1 };
             return affine_group(w, quantizer, shrink);
         }
-        let most = w.iter().fold(0.0f32, |m, w| m.max(w.abs()));
         if most == 0.0 {
             return (0.0, 0);
         }

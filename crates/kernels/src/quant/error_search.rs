@@ -4,39 +4,28 @@
 //!
 //! Between two steps where some code changes, at |w_i| / (k + 1/2), the codes are fixed and E is a parabola with its minimum at
 //! `sum w c / sum c c`; E is the lower envelope of these parabolas, so the best parabola is the global minimum. A sweep over all such
-//! points costs N 2^(b-1) log: too much at 8 bits. Intervals that cannot hold the minimum are left out first, by three bounds:
-//! too small a step clips more than the best known error, too large a one rounds more than that to zero, and `d = sqrt(E)`, being the
-//! distance from w to the points the grid can reach, changes on [a, b] by at most |c(a)| per unit of s.
+//! points costs N 2^(b-1) log, too much at 8 bits; so it is a branch and bound. Steps that clip, or round to zero, more than the best
+//! known error are left out at once. An interval [a, b] is left out when its floor is no better than that error: weights whose code stays the
+//! same add a parabola, which has a minimum on [a, b]; a weight that passes one border between codes is nearest to a level at a or at b.
+//! What remains is halved, and swept when few codes change.
+use super::rounding::clip_round;
+use crate::dispatch;
 
 /// Scratch space of the search, reused from group to group.
 #[derive(Default)]
 pub struct ErrorSearch {
+    magnitudes: Vec<f64>,
+    limits: Vec<f64>,
     breaks: Vec<Break>,
-    open: Vec<Interval>,
+    open: Vec<(f64, f64)>,
 }
 
 /// A step at which the code magnitude of one weight falls from k + 1 to k.
 #[derive(Clone, Copy)]
 struct Break {
     at: f64,
-    magnitude: f32,
-    k: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Interval {
-    low: Fit,
-    high: Fit,
-}
-
-/// E and its parabola at one step.
-#[derive(Clone, Copy)]
-struct Fit {
-    step: f64,
-    error: f64,
-    /// sum w c and sum c c.
-    wc: f64,
-    cc: f64,
+    magnitude: f64,
+    k: f64,
 }
 
 /// A step and its squared error.
@@ -60,147 +49,181 @@ impl Limits {
     }
 }
 
+/// What is known of E on an interval [a, b].
+struct Bounds {
+    /// The parabola of the codes at a: its minimum is somewhere, and E there is no larger.
+    at_low: Best,
+    /// E is nowhere smaller on the interval.
+    floor: f64,
+    /// Code changes inside.
+    breaks: f64,
+}
+
 impl ErrorSearch {
     /// The best step over all s > 0, if one has a smaller error than `known`. `sorted`: |w| ascending, its last entry above 0;
     /// `start`: a step to begin from (any positive one).
     pub fn minimum(&mut self, w: &[f32], sorted: &[f32], limits: Limits, start: f64, known: Option<Best>) -> Option<Best> {
-        let squares: f64 = sorted.iter().map(|&a| a as f64 * a as f64).sum();
-        let mut best = known.unwrap_or(Best { step: start, error: f64::INFINITY });
-        let before = best;
-        let mut step = start;
-        for _ in 0..4 {
-            let fit = measure(w, step, limits);
-            step = consider(&mut best, fit, squares);
+        let squares: f64 = sorted.iter().map(|&a| f64::from(a) * f64::from(a)).sum();
+        // Step 0 leaves everything: its error is that of a step too large for any code.
+        let nothing = Best { step: 3.0 * f64::from(sorted[sorted.len() - 1]), error: squares };
+        self.take(w, limits);
+        let before = known.unwrap_or(nothing);
+        let (mut best, mut step) = (before, start);
+        for _ in 0..3 {
+            let found = bounds(&self.magnitudes, &self.limits, step, step).at_low;
+            best = if found.error < best.error { found } else { best };
+            step = found.step;
         }
         let slack = best.error * (1.0 + 1e-9) + squares * 1e-13;
-        let low = smallest_step(sorted, limits.negative.max(limits.positive) as f64, slack);
-        let high = largest_step(sorted, slack);
-        let total: f64 = sorted.iter().map(|&a| a as f64).sum();
+        let limit = f64::from(limits.negative.max(limits.positive));
+        let (low, high) = (smallest_step(sorted, limit, slack), largest_step(sorted, slack));
         self.open.clear();
-        if low < high {
-            self.open.push(Interval { low: measure(w, low, limits), high: measure(w, high, limits) });
+        // Pieces on which a code of half the limit changes by a half.
+        let mut at = low;
+        while at < high {
+            let next = (at * (1.0 + 1.0 / limit)).min(high);
+            self.open.push((at, next));
+            at = next;
         }
-        while let Some(Interval { low, high }) = self.open.pop() {
-            let nearest = (low.error.sqrt() + high.error.sqrt() - (high.step - low.step) * low.cc.sqrt()) / 2.0;
-            if nearest > 0.0 && nearest * nearest > best.error * (1.0 + 1e-9) {
+        while let Some((low, high)) = self.open.pop() {
+            let interval = bounds(&self.magnitudes, &self.limits, low, high);
+            best = if interval.at_low.error < best.error { interval.at_low } else { best };
+            if interval.floor >= best.error * (1.0 - 1e-10) {
                 continue;
             }
-            let expected = total * (1.0 / low.step - 1.0 / high.step);
-            if expected <= (w.len() as f64 / 4.0).max(512.0) || high.step / low.step < 1.0 + 1e-9 {
-                self.sweep(w, low.step, high.step, limits, squares, &mut best);
+            if interval.breaks <= 8.0 + w.len() as f64 / 32.0 || high < low * (1.0 + 1e-12) {
+                self.sweep(low, high, squares, &mut best);
                 continue;
             }
-            let middle = measure(w, (low.step * high.step).sqrt(), limits);
-            consider(&mut best, middle, squares);
-            self.open.push(Interval { low: middle, high });
-            self.open.push(Interval { low, high: middle });
+            let middle = (low * high).sqrt();
+            self.open.push((low, middle));
+            self.open.push((middle, high));
         }
-        (best != before).then_some(best)
+        (best != before || known.is_none()).then_some(best)
+    }
+
+    fn take(&mut self, w: &[f32], limits: Limits) {
+        let whole = w.len().next_multiple_of(PIECE);
+        self.magnitudes.clear();
+        self.magnitudes.extend(w.iter().map(|w| f64::from(w.abs())));
+        self.magnitudes.resize(whole, 0.0);
+        self.limits.clear();
+        self.limits.extend(w.iter().map(|&w| f64::from(if w > 0.0 { limits.positive } else { limits.negative })));
+        self.limits.resize(whole, 1.0);
     }
 
     /// Every parabola between two steps.
-    fn sweep(&mut self, w: &[f32], low: f64, high: f64, limits: Limits, squares: f64, best: &mut Best) {
-        let (mut wc, mut cc) = (0.0, 0.0);
+    fn sweep(&mut self, low: f64, high: f64, squares: f64, best: &mut Best) {
+        let (mut wc, mut cc, per_low, per_high) = (0.0, 0.0, 1.0 / low, 1.0 / high);
         self.breaks.clear();
-        for &w in w {
-            let limit = if w > 0.0 { limits.positive } else { limits.negative };
-            let magnitude = w.abs() as f64;
-            // Breaks in (low, high) are those of k = first ..= last; just above `low` the code is last + 1 (or the limit).
-            let last = ((magnitude / low - 0.5).floor() as i64).min(limit as i64 - 1);
-            let first = ((magnitude / high - 0.5).ceil() as i64).max(0);
-            let code = (last + 1).max(0) as f64;
+        for (&magnitude, &limit) in self.magnitudes.iter().zip(&self.limits) {
+            let (mut code, last) = (clip_round(magnitude * per_low, 0.0, limit), clip_round(magnitude * per_high, 0.0, limit));
             wc += magnitude * code;
             cc += code * code;
-            for k in first..=last {
-                self.breaks.push(Break { at: magnitude / (k as f64 + 0.5), magnitude: w.abs(), k: k as u32 });
+            while code > last {
+                code -= 1.0;
+                self.breaks.push(Break { at: magnitude / (code + 0.5), magnitude, k: code });
             }
         }
         self.breaks.sort_unstable_by(|a, b| a.at.total_cmp(&b.at));
         let mut from = low;
         for i in 0..=self.breaks.len() {
-            if cc == 0.0 {
-                return;
-            }
             let to = self.breaks.get(i).map_or(high, |b| b.at);
-            let step = wc / cc;
-            if step >= from * (1.0 - 1e-12) && step <= to * (1.0 + 1e-12) && squares - wc * step < best.error {
-                *best = Best { step, error: (squares - wc * step).max(0.0) };
+            if cc > 0.0 {
+                let step = wc / cc;
+                if step >= from * (1.0 - 1e-12) && step <= to * (1.0 + 1e-12) && squares - wc * step < best.error {
+                    *best = Best { step, error: (squares - wc * step).max(0.0) };
+                }
             }
             if let Some(b) = self.breaks.get(i) {
-                wc -= b.magnitude as f64;
-                cc -= (2 * b.k + 1) as f64;
-                wc *= f64::from(cc > 0.0);
+                wc -= b.magnitude;
+                cc -= 2.0 * b.k + 1.0;
                 from = to;
             }
         }
     }
 }
 
-/// Notes the bottom of the parabola of a fit (whose codes are one choice, so E there is no larger) and returns its step.
-fn consider(best: &mut Best, fit: Fit, squares: f64) -> f64 {
-    if fit.error < best.error {
-        *best = Best { step: fit.step, error: fit.error };
-    }
-    if fit.cc == 0.0 || fit.wc <= 0.0 {
-        return fit.step;
-    }
-    let (step, error) = (fit.wc / fit.cc, (squares - fit.wc * fit.wc / fit.cc).max(0.0));
-    if error < best.error {
-        *best = Best { step, error };
-    }
-    step
+/// Weights of one piece of [`bounds`]; a sum has a lane for each.
+const PIECE: usize = 32;
+
+/// What [`bounds`] sums over the weights.
+#[derive(Clone, Copy)]
+enum Sum {
+    /// Under the codes of the lower end: w w, w c, c c.
+    Ww,
+    Wc,
+    Cc,
+    /// Of the weights whose code stays, with r = w - low c: r r, r c, c c.
+    StayRr,
+    StayRc,
+    StayCc,
+    /// Floors of the others.
+    Passing,
+    Breaks,
 }
 
-/// E(s) and its parabola, in f64 lanes.
-fn measure(w: &[f32], step: f64, limits: Limits) -> Fit {
-    const LANES: usize = 8;
-    let inverse = 1.0 / step;
-    let (low, high) = (-(limits.negative as f64), limits.positive as f64);
-    let (mut error, mut wc, mut cc) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-    let mut take = |l: usize, w: f32| {
-        let w = w as f64;
-        let code = (w * inverse).round_ties_even().max(low).min(high);
-        let rest = w - step * code;
-        error[l] += rest * rest;
-        wc[l] += w * code;
-        cc[l] += code * code;
-    };
-    let (whole, tail) = w.as_chunks::<LANES>();
-    for w in whole {
-        for (l, &w) in w.iter().enumerate() {
-            take(l, w);
+dispatch! {
+    /// The bounds of [low, high]: |w| and code limits in whole pieces (filled up with zeros, which add nothing).
+    fn bounds(magnitudes: &[f64], limits: &[f64], low: f64, high: f64) -> Bounds {
+        let (per_low, per_high) = (1.0 / low, 1.0 / high);
+        let mut sums = [[0.0; PIECE]; 8];
+        for (m, limit) in magnitudes.as_chunks::<PIECE>().0.iter().zip(limits.as_chunks::<PIECE>().0) {
+            for i in 0..PIECE {
+                let code = clip_round(m[i] * per_low, 0.0, limit[i]);
+                let later = clip_round(m[i] * per_high, 0.0, limit[i]);
+                let (r, r_later) = (m[i] - low * code, m[i] - high * later);
+                // Past one border, and no level met on the way to it or from it: nearest at an end.
+                let nearest = if r < 0.0 && r_later > 0.0 && code - later == 1.0 { (r * r).min(r_later * r_later) } else { 0.0 };
+                let stays = if code == later { 1.0 } else { 0.0 };
+                sums[Sum::Ww as usize][i] += m[i] * m[i];
+                sums[Sum::Wc as usize][i] += m[i] * code;
+                sums[Sum::Cc as usize][i] += code * code;
+                sums[Sum::StayRr as usize][i] += stays * (r * r);
+                sums[Sum::StayRc as usize][i] += stays * (r * code);
+                sums[Sum::StayCc as usize][i] += stays * (code * code);
+                sums[Sum::Passing as usize][i] += nearest;
+                sums[Sum::Breaks as usize][i] += code - later;
+            }
         }
+        let total = |sum: Sum| sums[sum as usize].iter().sum::<f64>();
+        let (ww, wc, cc) = (total(Sum::Ww), total(Sum::Wc), total(Sum::Cc));
+        let at_low = if cc > 0.0 { Best { step: wc / cc, error: (ww - wc * (wc / cc)).max(0.0) } } else { Best { step: low, error: ww } };
+        // The parabola of those that stay, h above `low`.
+        let (rc, cc) = (total(Sum::StayRc), total(Sum::StayCc));
+        let h = if cc > 0.0 { (rc / cc).clamp(0.0, high - low) } else { 0.0 };
+        let floor = total(Sum::StayRr) - 2.0 * h * rc + h * h * cc + total(Sum::Passing);
+        Bounds { at_low, floor, breaks: total(Sum::Breaks) }
     }
-    for (l, &w) in tail.iter().enumerate() {
-        take(l, w);
-    }
-    Fit { step, error: error.iter().sum(), wc: wc.iter().sum(), cc: cc.iter().sum() }
 }
 
-/// Below this step the clipped weights alone cost more than `error`: sum over |w| > s P of (|w| - s P)^2.
+/// Below this step the clipped weights alone cost more than `error`: sum over |w| > s P of (|w| - s P)^2. Never 0: a millionth of the step that
+/// just holds the largest weight clips nearly all there is.
 fn smallest_step(sorted: &[f32], limit: f64, error: f64) -> f64 {
+    let least = f64::from(sorted[sorted.len() - 1]) / limit * 1e-6;
     let (mut sum, mut squares) = (0.0, 0.0);
     for (i, &a) in sorted.iter().enumerate().rev() {
-        sum += a as f64;
-        squares += a as f64 * a as f64;
-        let next = if i > 0 { sorted[i - 1] as f64 / limit } else { 0.0 };
+        let a = f64::from(a);
+        sum += a;
+        squares += a * a;
+        let next = if i > 0 { f64::from(sorted[i - 1]) / limit } else { 0.0 };
         let clipped = (sorted.len() - i) as f64;
         if squares - 2.0 * next * limit * sum + clipped * (next * limit).powi(2) > error {
             let root = (sum * sum - clipped * (squares - error)).max(0.0).sqrt();
-            return ((sum - root) / (clipped * limit)).max(next) * (1.0 - 1e-9);
+            return ((sum - root) / (clipped * limit)).max(next).max(least) * (1.0 - 1e-9);
         }
     }
-    sorted[sorted.len() - 1] as f64 / limit * 1e-3
+    least
 }
 
 /// From this step on the weights that round to zero, |w| <= s/2, alone cost more than `error`.
 fn largest_step(sorted: &[f32], error: f64) -> f64 {
     let mut squares = 0.0;
     for &a in sorted {
-        squares += a as f64 * a as f64;
+        squares += f64::from(a) * f64::from(a);
         if squares > error {
-            return 2.0 * a as f64 * (1.0 + 1e-9);
+            return 2.0 * f64::from(a) * (1.0 + 1e-9);
         }
     }
-    2.1 * sorted[sorted.len() - 1] as f64
+    2.1 * f64::from(sorted[sorted.len() - 1])
 }
