@@ -8,9 +8,10 @@ export class Model extends AnyModel {
   }
 
   /**
-   * Reads a model from one file's bytes, a URL to fetch or, in Node, a path: GGUF or a `halfstep` safetensors file.
+   * Reads a model from one file's bytes, a URL to fetch or, in Node, a path: GGUF or a `halfstep` safetensors file; in Node also a Hugging
+   * Face folder.
    *
-   * Throws what `Model.load` of `halfstep` throws, with the same codes; `ERR_UNSUPPORTED` for a folder.
+   * Throws what `Model.load` of `halfstep` throws, with the same codes.
    */
   static override load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
     // The address of a file is a path to Node; that of anything else is fetched as it stands.

@@ -107,6 +107,27 @@ export class Model {
   }
 
   /**
+   * Token ids of a text. With `special`, special tokens in the text are recognised and begin and end tokens are added if the model asks for them; without, the text is plain.
+   */
+  async tokenize(text: string, options: { special?: boolean } = {}): Promise<number[]> {
+    const { native, handle } = parts(this)
+    return new Task(native.tokenize(handle, text, options.special ?? false), (value) => value as number[]).result
+  }
+
+  /** Logits of a sequence run from position 0: `tokens.length` rows of the vocabulary's size, in the model's own arithmetic. */
+  async logits(tokens: readonly number[]): Promise<Float32Array> {
+    const { native, handle } = parts(this)
+    const bytes = await new Task(native.logits(handle, Uint32Array.from(tokens)), (_, done) => made(done.takeBytes())).result
+    return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength))
+  }
+
+  /** The model's values as a full-precision f32 model: blocks and codes decoded, nothing quantized any more. Saved as .gguf it is an F32 file. */
+  async dequantize(): Promise<Model> {
+    const { native, handle } = parts(this)
+    return new Task(native.dequantize(handle), (_, done) => adopt(this, done)).result
+  }
+
+  /**
    * Writes the model to a file, whole or not at all: GGUF or the `halfstep` layout as its target says; a full-precision model by the path's ending (.gguf or .safetensors).
    * The file of a quantized model is read again and compared with the model first: `ERR_PARITY` if one code, scale or output differs.
    */

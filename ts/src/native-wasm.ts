@@ -1,5 +1,5 @@
 import type { Native, NativeModel, NativeTask } from './native.js'
-import { modelBytes, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
+import { modelFiles, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
 import { type Glue, type WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
 
 /** Where the module comes from when not from beside this file: its bytes, a URL or response to fetch, or a compiled module. */
@@ -37,7 +37,13 @@ class WasmNative implements Native {
   }
 
   load(path: string): NativeTask {
-    return new WasmRun(this.#glue, async () => this.#glue.loadBytes(path, await modelBytes(path)))
+    return new WasmRun(this.#glue, async () => {
+      const found = await modelFiles(path)
+      if (found instanceof Uint8Array) return this.#glue.loadBytes(path, found)
+      const files = new this.#glue.WasmFiles()
+      for (const name of found.names) files.add(name, await found.read(name))
+      return this.#glue.loadFiles(path, files)
+    })
   }
 
   loadBytes(name: string, bytes: Uint8Array): NativeTask {
@@ -62,6 +68,22 @@ class WasmNative implements Native {
   generate(model: NativeModel, config: string): NativeTask {
     const ours = share(model)
     return new WasmRun(this.#glue, () => this.#glue.generate(ours, config))
+  }
+
+  tokenize(model: NativeModel, text: string, special: boolean): NativeTask {
+    const ours = share(model)
+    return new WasmRun(this.#glue, () => this.#glue.tokenize(ours, text, special))
+  }
+
+  logits(model: NativeModel, tokens: Uint32Array): NativeTask {
+    const ours = share(model)
+    const copy = tokens.slice()
+    return new WasmRun(this.#glue, () => this.#glue.logits(ours, copy))
+  }
+
+  dequantize(model: NativeModel): NativeTask {
+    const ours = share(model)
+    return new WasmRun(this.#glue, () => this.#glue.dequantize(ours))
   }
 
   save(model: NativeModel, path: string): NativeTask {

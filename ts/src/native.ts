@@ -60,6 +60,12 @@ export interface Native {
   evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask
   /** `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome: `Generation`. */
   generate(model: NativeModel, config: string): NativeTask
+  /** Token ids of a text; `special`: special tokens in it are recognised and begin and end tokens added. Outcome: `number[]`. */
+  tokenize(model: NativeModel, text: string, special: boolean): NativeTask
+  /** Logits `[tokens, vocabulary]` as little-endian f32. Outcome: null; then `takeBytes`. */
+  logits(model: NativeModel, tokens: Uint32Array): NativeTask
+  /** The values of the model in f32, nothing quantized. Outcome: null; then `takeModel`. */
+  dequantize(model: NativeModel): NativeTask
   /** Writes the model to a file. Outcome: `SaveReport`. */
   save(model: NativeModel, path: string): NativeTask
   /** The file's bytes, in the format of the model's target (GGUF for a float model). Outcome: `SaveReport`; then `takeBytes`. */

@@ -9,13 +9,21 @@ export async function nodeFiles(): Promise<Files | null> {
   return (await import(/* @vite-ignore */ /* webpackIgnore: true */ name)) as Files
 }
 
-/** The bytes of a model file: from disk where there is one, else fetched. */
-export async function modelBytes(path: string): Promise<Uint8Array> {
+/** A Hugging Face folder: what of it a model can need, read one by one. */
+export interface ModelFolder {
+  names: string[]
+  read(name: string): Promise<Uint8Array>
+}
+
+/** A model's bytes, from disk where there is one, else fetched; or its folder on disk. */
+export async function modelFiles(path: string): Promise<Uint8Array | ModelFolder> {
   const files = await nodeFiles()
   if (!files || /^(https?|blob|data):/.test(path)) return fetched(path)
   const isFolder = await onDisk(path, async () => (await files.stat(path)).isDirectory())
-  if (isFolder) throw unsupported(path, 'a folder', 'this build reads one file: GGUF or a halfstep safetensors file')
-  return onDisk(path, () => files.readFile(path))
+  if (!isFolder) return onDisk(path, () => files.readFile(path))
+  const names = await onDisk(path, () => files.readdir(path))
+  const read = (name: string) => onDisk(`${path}/${name}`, () => files.readFile(`${path}/${name}`))
+  return { names: names.filter((name) => /\.(json|jinja|safetensors)$/.test(name)), read }
 }
 
 async function fetched(url: string): Promise<Uint8Array> {

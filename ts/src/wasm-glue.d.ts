@@ -17,12 +17,19 @@ declare module '*/wasm/halfstep.js' {
     takeBytes(): Uint8Array | undefined
     cancel(): void
   }
+  export class WasmFiles {
+    add(name: string, bytes: Uint8Array): void
+  }
+  export function loadFiles(name: string, files: WasmFiles): WasmTask
   export function takePanic(): string | undefined
   export function loadBytes(name: string, bytes: Uint8Array): WasmTask
   export function quantize(model: WasmModel, recipe: string, run: string): WasmTask
   export function evaluate(model: WasmModel, config: string): WasmTask
   export function evaluateAgainst(model: WasmModel, against: WasmModel, config: string): WasmTask
   export function generate(model: WasmModel, config: string): WasmTask
+  export function dequantize(model: WasmModel): WasmTask
+  export function tokenize(model: WasmModel, text: string, special: boolean): WasmTask
+  export function logits(model: WasmModel, tokens: Uint32Array): WasmTask
   export function toBytes(model: WasmModel, path?: string): WasmTask
   export function doctor(): string
   export default function init(options?: { module_or_path?: unknown }): Promise<unknown>

@@ -9,11 +9,12 @@ use crate::recipe::{Recipe, StartRule, TrainConfig, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::rtn;
 use crate::targets::TargetId;
-use halfstep_formats::Model;
+use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_formats::template::Message;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use halfstep_runtime::clock::Clock;
-use halfstep_runtime::{Arithmetic, Network, score};
+use halfstep_runtime::network::Logits;
+use halfstep_runtime::{Arithmetic, Cache, Network, score};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -415,6 +416,25 @@ pub fn generate(model: &Model, config: &GenerationConfig, on_text: &mut dyn FnMu
         }
     }
     Ok(run.finish())
+}
+
+/// Token ids of `text`. `special`: special tokens in it are recognised, and begin and end tokens added if the model asks for them.
+pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
+    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+    Ok(tokenizer.encode(text, special)?)
+}
+
+/// Logits `[tokens, V]` of a sequence run from position 0, in the model's own arithmetic.
+pub fn logits(model: &Model, tokens: &[u32]) -> Result<Vec<f32>> {
+    let network = Network::new(model, Arithmetic::Auto, Pool::new(0))?;
+    Ok(network.forward(tokens, &mut Cache::new(&network), Logits::All)?)
+}
+
+/// The model's values as a full-precision f32 model: blocks and codes decoded, nothing quantized any more.
+pub fn dequantize(model: &Model, threads: usize) -> Model {
+    let pool = Pool::new(threads);
+    let tensors = model.tensors.iter().map(|(name, t)| (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(t.to_f32(&pool)) }));
+    Model { tensors: tensors.collect(), quantization: None, file_bytes: 0, ..model.clone() }
 }
 
 /// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for a float model). A quantized model passes the parity gate on the

@@ -13,7 +13,7 @@ use halfstep::session::{self, EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep_kernels::dispatch;
 use message::{Message, Note};
 use model::NativeModel;
-use napi::bindgen_prelude::Uint8Array;
+use napi::bindgen_prelude::{Uint8Array, Uint32Array};
 use napi_derive::{module_init, napi};
 use std::sync::Arc;
 use task::{Done, NativeTask};
@@ -68,6 +68,28 @@ pub fn generate(model: &NativeModel, config: String) -> NativeTask {
 }
 
 #[napi(catch_unwind)]
+pub fn tokenize(model: &NativeModel, text: String, special: bool) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |_, _| Done::value(&session::tokenize(&*model?, &text, special)?))
+}
+
+#[napi(catch_unwind)]
+pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
+    let (model, tokens) = (model.share(), tokens.to_vec());
+    NativeTask::spawn(move |_, _| {
+        let logits = session::logits(&*model?, &tokens)?;
+        let bytes = logits.into_iter().flat_map(f32::to_le_bytes).collect();
+        Done::value(&()).map(|done| Done { bytes: Some(bytes), ..done })
+    })
+}
+
+#[napi(catch_unwind)]
+pub fn dequantize(model: &NativeModel) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |_, _| Ok(Done::model(Arc::new(session::dequantize(&*model?, 0)))))
+}
+
+#[napi(catch_unwind)]
 pub fn save(model: &NativeModel, path: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |_, _| Done::value(&session::save(&*model?, &path)?))
@@ -89,4 +111,21 @@ pub fn doctor() -> String {
     features.reverse();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     serde_json::json!({ "build": "native", "version": env!("CARGO_PKG_VERSION"), "cpuFeatures": features, "threads": threads }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    /// A panic that crosses into Node ends the process, so that no export may lack the attribute.
+    #[test]
+    fn every_export_catches_unwinding() {
+        let mut exports = 0;
+        for source in [include_str!("lib.rs"), include_str!("model.rs"), include_str!("task.rs")] {
+            let lines: Vec<&str> = source.lines().map(str::trim).collect();
+            for pair in lines.windows(2).filter(|pair| pair[0].starts_with("#[napi") && pair[1].starts_with("pub fn")) {
+                assert!(pair[0].contains("catch_unwind"), "{}", pair[1]);
+                exports += 1;
+            }
+        }
+        assert_eq!(exports, 18, "functions and methods of the addon");
+    }
 }

@@ -14,6 +14,7 @@ use halfstep::session::{self, RunConfig};
 use model::WasmModel;
 use serde_json::json;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use task::{Done, Messages, WasmTask};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -49,6 +50,29 @@ pub fn take_panic() -> Option<String> {
 #[wasm_bindgen(js_name = loadBytes)]
 pub fn load_bytes(name: String, bytes: Vec<u8>) -> WasmTask {
     WasmTask::once(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?))))
+}
+
+/// The files of a Hugging Face folder, on their way in.
+#[wasm_bindgen]
+#[derive(Default)]
+pub struct WasmFiles(BTreeMap<String, Vec<u8>>);
+
+#[wasm_bindgen]
+impl WasmFiles {
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn add(&mut self, name: String, bytes: Vec<u8>) {
+        self.0.insert(name, bytes);
+    }
+}
+
+/// `name` is that of the folder.
+#[wasm_bindgen(js_name = loadFiles)]
+pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
+    WasmTask::once(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?))))
 }
 
 #[wasm_bindgen]
@@ -94,6 +118,28 @@ pub fn generate(model: &WasmModel, config: String) -> WasmTask {
         Ok(text.is_some())
     };
     WasmTask::steps(start, step, |run| Done::value(&run.finish()))
+}
+
+#[wasm_bindgen]
+pub fn tokenize(model: &WasmModel, text: String, special: bool) -> WasmTask {
+    let model = model.arc();
+    WasmTask::once(move |_, _| Done::value(&session::tokenize(&*model?, &text, special)?))
+}
+
+#[wasm_bindgen]
+pub fn logits(model: &WasmModel, tokens: Vec<u32>) -> WasmTask {
+    let model = model.arc();
+    WasmTask::once(move |_, _| {
+        let logits = session::logits(&*model?, &tokens)?;
+        let bytes = logits.into_iter().flat_map(f32::to_le_bytes).collect();
+        Done::value(&()).map(|done| Done { bytes: Some(bytes), ..done })
+    })
+}
+
+#[wasm_bindgen]
+pub fn dequantize(model: &WasmModel) -> WasmTask {
+    let model = model.arc();
+    WasmTask::once(move |_, _| Ok(Done::model(Arc::new(session::dequantize(&*model?, 0)))))
 }
 
 /// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`; then `takeBytes`.

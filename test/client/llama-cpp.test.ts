@@ -1,0 +1,145 @@
+// A real client: llama.cpp, by node-llama-cpp's prebuilt binary, loads what we write and is compared with our own runtime.
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { getLlama, type Llama, LlamaLogLevel } from 'node-llama-cpp'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Model, quantize, recipes } from '../../ts/src/index.js'
+import { reorderFeedForward } from './reorder.js'
+
+const root = join(import.meta.dirname, '../..')
+const shared = process.env.HALFSTEP_SHARED ?? join(root, '../shared')
+const evalText = readFileSync(join(root, 'assets/demo-eval.txt'), 'utf8')
+const WINDOW = 512
+
+let llama: Llama
+let folder: string
+let demo: Model
+beforeAll(async () => {
+  llama = await getLlama({ gpu: false, build: 'never', logLevel: LlamaLogLevel.error })
+  folder = mkdtempSync(join(tmpdir(), 'halfstep-client-'))
+  demo = await Model.load(join(root, 'assets/demo'))
+})
+afterAll(async () => {
+  await llama?.dispose()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+/** The client's logits of every position, each window alone: rows of the vocabulary's size. */
+async function clientLogits(file: string, windows: number[][], vocabulary: number): Promise<Float32Array[]> {
+  const model = await llama.loadModel({ modelPath: file })
+  const context = await model.createContext({ contextSize: WINDOW, batchSize: WINDOW, flashAttention: false, threads: 2 })
+  const sequence = context.getSequence()
+  const all = []
+  for (const window of windows) {
+    await sequence.clearHistory()
+    const rows = await sequence.controlledEvaluate(window.map((token) => [token as never, { generateNext: { logits: true } }]))
+    const logits = new Float32Array(window.length * vocabulary)
+    rows.forEach((row, position) => {
+      for (const [token, logit] of row?.next.logits ?? []) logits[position * vocabulary + token] = logit
+    })
+    all.push(logits)
+  }
+  await model.dispose()
+  return all
+}
+
+interface Comparison {
+  kl: number
+  top1: number
+  /** Perplexity of the first and of the second model. */
+  perplexity: [number, number]
+}
+
+/** Mean KL(a || b) in nats and top-1 agreement over all positions, perplexity of both. */
+function compare(a: Float32Array[], b: Float32Array[], windows: number[][], vocabulary: number): Comparison {
+  let [kl, same, positions, nllA, nllB, predictions] = [0, 0, 0, 0, 0, 0]
+  windows.forEach((window, w) => {
+    for (let position = 0; position < window.length; position++) {
+      const [x, y] = [a[w], b[w]].map((logits) => logSoftmax(logits?.subarray(position * vocabulary, (position + 1) * vocabulary) ?? new Float32Array()))
+      if (!x || !y) throw new Error('no logits')
+      let row = 0
+      for (let v = 0; v < vocabulary; v++) row += Math.exp(x.logs[v] ?? 0) * ((x.logs[v] ?? 0) - (y.logs[v] ?? 0))
+      kl += row
+      same += x.top === y.top ? 1 : 0
+      positions++
+      const next = window[position + 1]
+      if (next === undefined) continue
+      nllA -= x.logs[next] ?? 0
+      nllB -= y.logs[next] ?? 0
+      predictions++
+    }
+  })
+  return { kl: kl / positions, top1: same / positions, perplexity: [Math.exp(nllA / predictions), Math.exp(nllB / predictions)] }
+}
+
+function logSoftmax(logits: Float32Array): { logs: Float64Array; top: number } {
+  let top = 0
+  for (let v = 1; v < logits.length; v++) if ((logits[v] ?? 0) > (logits[top] ?? 0)) top = v
+  const largest = logits[top] ?? 0
+  let sum = 0
+  for (const logit of logits) sum += Math.exp(logit - largest)
+  const logSum = largest + Math.log(sum)
+  return { logs: Float64Array.from(logits, (logit) => logit - logSum), top }
+}
+
+async function windowsOf(model: Model, count: number): Promise<number[][]> {
+  const tokens = await model.tokenize(evalText)
+  return Array.from({ length: count }, (_, i) => tokens.slice(i * WINDOW, (i + 1) * WINDOW))
+}
+
+const ourLogits = (model: Model, windows: number[][]) => Promise.all(windows.map((window) => model.logits(window)))
+
+test('a full-precision GGUF of ours answers the same in the client', { timeout: 300_000 }, async () => {
+  const vocabulary = demo.inspect().vocabSize
+  const file = join(folder, 'f32.gguf')
+  // The demo model is stored in bf16, which the client would also round activations to.
+  await (await demo.dequantize()).save(file)
+  const windows = await windowsOf(demo, 1)
+  const { kl, top1 } = compare(await clientLogits(file, windows, vocabulary), await ourLogits(demo, windows), windows, vocabulary)
+  console.log(`float: KL(client, ours) ${kl.toExponential(2)}, top-1 ${(100 * top1).toFixed(2)} %`)
+  expect(kl).toBeLessThanOrEqual(1e-5)
+  expect(top1).toBeGreaterThanOrEqual(0.995)
+})
+
+describe.each(['gguf:q4_0', 'gguf:q8_0'] as const)('%s', (target) => {
+  test('the client differs from us no more than twice what summation order makes', { timeout: 300_000 }, async () => {
+    const vocabulary = demo.inspect().vocabSize
+    const { model } = await quantize(demo, recipes.rtn({ target })).result
+    const file = join(folder, `${target.slice(5)}.gguf`)
+    await model.save(file)
+    const reordered = await Model.load(reorderFeedForward(readFileSync(file)))
+    const windows = await windowsOf(demo, 4)
+    const ours = await ourLogits(model, windows)
+    const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary)
+    const client = compare(await clientLogits(file, windows, vocabulary), ours, windows, vocabulary)
+    console.log(`${target}: KL(client, ours) ${client.kl.toExponential(2)}, noise floor ${floor.kl.toExponential(2)}, perplexity ${client.perplexity.map((p) => p.toFixed(3)).join(' against ')}`)
+    expect(floor.kl).toBeGreaterThan(0)
+    expect(client.kl).toBeLessThanOrEqual(2 * floor.kl)
+    expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
+  })
+})
+
+describe('token ids', () => {
+  const real = join(shared, 'models/SmolLM2-135M-Instruct.Q4_1.gguf')
+  const texts = ['shakespeare', 'kjv'].map((name) => join(shared, `text/${name}.txt`))
+
+  const same = async (model: Model, file: string, text: string) => {
+    const client = await llama.loadModel({ modelPath: file, vocabOnly: true })
+    expect(Array.from(client.tokenize(text, false, 'trimLeadingSpace'))).toEqual(await model.tokenize(text))
+    await client.dispose()
+  }
+
+  test('of the demo export', { timeout: 120_000 }, async () => {
+    const file = join(folder, 'tokens.gguf')
+    await demo.save(file)
+    await same(demo, file, evalText.slice(0, 20_000))
+  })
+
+  test.skipIf(!existsSync(real) || !texts.every(existsSync))('of the real model, written by us', { timeout: 300_000 }, async () => {
+    const model = await Model.load(real)
+    const file = join(folder, 'real.gguf')
+    await model.save(file)
+    for (const text of texts) await same(model, file, readFileSync(text, 'utf8').slice(0, 20_000))
+  })
+})
