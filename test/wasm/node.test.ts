@@ -3,11 +3,12 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { expect, it } from 'vitest'
+import * as native from '../../ts/src/index.js'
 import * as wasm from '../../ts/src/wasm.js'
 import { demo, root } from './demo.js'
 import { scenario } from './scenario.mjs'
 
-const { folder, path, bytes, text, expected } = await demo()
+const { source, folder, path, bytes, text, expected } = await demo()
 const { Model, quantize, recipes } = wasm
 
 it('does in Node what the native build does, to the byte', async () => {
@@ -32,9 +33,13 @@ it('reads and writes files where there are some, by path or URL', async () => {
   expect({ ...fromPath, tokensPerSecond: 0 }).toEqual({ ...fromText, tokensPerSecond: 0 })
 })
 
+it('reads a Hugging Face folder', async () => {
+  expect((await Model.load(source)).inspect()).toEqual((await native.Model.load(source)).inspect())
+})
+
 it.each<[string, () => Promise<unknown>, string]>([
   ['an absent file', () => Model.load(join(folder, 'absent.gguf')), 'ERR_IO'],
-  ['a folder', () => Model.load(folder), 'ERR_UNSUPPORTED'],
+  ['a folder without a model', () => Model.load(folder), 'ERR_IO'],
   ['an absent text', async () => (await Model.load(path)).evaluate({ data: join(folder, 'absent.txt') }), 'ERR_IO'],
   ['a text and its path', async () => (await Model.load(path)).evaluate({ data: path, text }), 'ERR_CONFIG'],
   ['a text that is no UTF-8', async () => (await Model.load(path)).evaluate({ data: path }), 'ERR_DATA'],

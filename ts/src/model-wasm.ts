@@ -8,8 +8,8 @@ export class Model extends AnyModel {
   }
 
   /**
-   * Reads a model from one file's bytes, a URL to fetch or, in Node, a path: GGUF or a `halfstep` safetensors file; in Node also a Hugging
-   * Face folder.
+   * Reads a model from one file's bytes, a URL to fetch or, in Node, a path: GGUF, a `halfstep` safetensors file or a Hugging
+   * Face folder (by its path).
    *
    * Throws what `Model.load` of `halfstep` throws, with the same codes.
    */

@@ -1,11 +1,8 @@
 //! A Hugging Face folder: config.json, tokenizer.json and model.safetensors or shards with an index.
-//!
-//! Nothing outside the folder is read, whatever an index or a symbolic link says; the one exception is the layout of the hub's own cache,
-//! where `models--x/snapshots/<revision>/<file>` links to `models--x/blobs/<hash>`.
 
 use crate::architecture::{Architecture, EMBEDDING, HEAD};
 use crate::error::{Error, Result};
-use crate::load::{open, read_file};
+use crate::folder::Folder;
 use crate::model::{Model, Tensor, TensorData};
 use crate::safetensors::{self, Dtype, Info};
 use crate::source::Source;
@@ -16,7 +13,7 @@ use half::vec::HalfBitsVecExt;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 pub const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 /// tokenizer_config.json (it may list every added token) and generation_config.json.
@@ -29,13 +26,12 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// Reads a folder. Errors: `Io` (no config.json, no weights), those of config.rs and safetensors.rs, `MissingTensor`, `Shape`,
 /// `Unsupported` (a tensor that the architecture has no place for, an element type that is no float).
-pub fn load(folder: &Path) -> Result<Model> {
+pub fn load(folder: Folder) -> Result<Model> {
     let mut file_bytes = 0;
     let mut read = |name: &str, cap: u64| -> Result<Option<(String, Vec<u8>)>> {
-        let Some(path) = contained(folder, name)? else { return Ok(None) };
-        let bytes = read_file(&path, cap)?;
-        file_bytes += bytes.len() as u64;
-        Ok(Some((folder.join(name).display().to_string(), bytes)))
+        let found = folder.read(name, cap)?;
+        file_bytes += found.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        Ok(found)
     };
     let (config_file, config_bytes) = read("config.json", config::MAX_CONFIG_BYTES as u64)?.ok_or_else(|| absent(folder, "config.json"))?;
     let architecture = config::parse(&config_file, &config_bytes)?;
@@ -58,60 +54,31 @@ pub fn load(folder: &Path) -> Result<Model> {
     };
     let mut shards = open_shards(folder, &mut file_bytes)?;
     let tensors = read_tensors(folder, &architecture, &mut shards)?;
-    let name = folder.canonicalize().ok().and_then(|f| f.file_name().map(|n| n.to_string_lossy().into_owned())).unwrap_or_default();
-    Ok(Model { name, architecture, tensors, tokenizer, chat_template, quantization: None, provenance: BTreeMap::new(), file_bytes })
+    Ok(Model { name: folder.name(), architecture, tensors, tokenizer, chat_template, quantization: None, provenance: BTreeMap::new(), file_bytes })
 }
 
-fn absent(folder: &Path, name: &str) -> Error {
-    Error::Io { path: folder.join(name).display().to_string(), source: std::io::Error::new(std::io::ErrorKind::NotFound, "a Hugging Face folder must have it") }
+fn absent(folder: Folder, name: &str) -> Error {
+    Error::Io { path: folder.file_label(name), source: std::io::Error::new(std::io::ErrorKind::NotFound, "a Hugging Face folder must have it") }
 }
 
-/// The real path of `name` in `folder`, None if nothing is there; refused if it lies elsewhere.
-pub fn contained(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
-    let escape = |reason: &str| Error::Format { file: folder.display().to_string(), offset: 0, reason: format!("file name {name:?} {reason}") };
-    // A backslash or a colon is a separator or a drive on Windows; a file means the same everywhere or is refused everywhere.
-    let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) && !name.contains(['\\', ':', '\0']);
-    if name.is_empty() || !plain {
-        return Err(escape("is not a plain relative path"));
-    }
-    let io = |path: &Path, source| Error::Io { path: path.display().to_string(), source };
-    let path = folder.join(name);
-    let real = match path.canonicalize() {
-        Ok(real) => real,
-        // A link to nowhere is an error, not an absent file.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => return Ok(None),
-        Err(e) => return Err(io(&path, e)),
-    };
-    let root = folder.canonicalize().map_err(|e| io(folder, e))?;
-    let blobs = root.parent().filter(|p| p.file_name().is_some_and(|n| n == "snapshots")).and_then(Path::parent).map(|repository| repository.join("blobs"));
-    if real.starts_with(&root) || blobs.is_some_and(|b| real.starts_with(b)) {
-        return Ok(Some(real));
-    }
-    Err(escape("leads out of the folder"))
-}
-
-struct Shard {
-    source: Source<'static>,
+struct Shard<'a> {
+    source: Source<'a>,
     tensors: Vec<Info>,
 }
 
 /// The weight files with their checked headers. Under an index, each shard keeps only the tensors that the index places there.
-fn open_shards(folder: &Path, file_bytes: &mut u64) -> Result<Vec<Shard>> {
-    let mut shard = |path: &Path, name: &str| -> Result<Shard> {
-        let mut source = open(path)?;
-        source.file = folder.join(name).display().to_string();
+fn open_shards<'a>(folder: Folder<'a>, file_bytes: &mut u64) -> Result<Vec<Shard<'a>>> {
+    let mut shard = |mut source: Source<'a>| -> Result<Shard<'a>> {
         *file_bytes += source.length;
         let tensors = safetensors::read_header(&mut source)?.tensors;
         Ok(Shard { source, tensors })
     };
-    if let Some(path) = contained(folder, WEIGHTS)? {
-        return Ok(vec![shard(&path, WEIGHTS)?]);
+    if let Some((_, source)) = folder.open(WEIGHTS)? {
+        return Ok(vec![shard(source)?]);
     }
-    let Some(index) = contained(folder, INDEX)? else {
+    let Some((index_file, index_bytes)) = folder.read(INDEX, safetensors::MAX_HEADER_BYTES)? else {
         return Err(absent(folder, WEIGHTS));
     };
-    let index_file = folder.join(INDEX).display().to_string();
-    let index_bytes = read_file(&index, safetensors::MAX_HEADER_BYTES)?;
     let map = json::typed::<Index>(&index_file, &index_bytes, 0)?.weight_map.0;
     let wrong = |key: &str, reason: String| Error::Format { file: index_file.clone(), offset: json::key_offset(&index_bytes, key), reason };
     let names: BTreeSet<&String> = map.values().collect();
@@ -122,8 +89,8 @@ fn open_shards(folder: &Path, file_bytes: &mut u64) -> Result<Vec<Shard>> {
     let mut paths = BTreeSet::new();
     let mut shards = vec![];
     for name in names {
-        let path = contained(folder, name)?.ok_or_else(|| absent(folder, name))?;
-        let mut shard = shard(&path, name)?;
+        let (path, source) = folder.open(name)?.ok_or_else(|| absent(folder, name))?;
+        let mut shard = shard(source)?;
         if !paths.insert(path) {
             return Err(wrong("weight_map", format!("shard {name:?} is a file that the index names twice")));
         }
@@ -142,8 +109,8 @@ struct Index {
     weight_map: safetensors::Strings,
 }
 
-fn read_tensors(folder: &Path, architecture: &Architecture, shards: &mut [Shard]) -> Result<BTreeMap<String, Tensor>> {
-    let file = folder.display().to_string();
+fn read_tensors(folder: Folder, architecture: &Architecture, shards: &mut [Shard]) -> Result<BTreeMap<String, Tensor>> {
+    let file = folder.label();
     let places: BTreeMap<String, (usize, Info)> =
         shards.iter().enumerate().flat_map(|(i, s)| s.tensors.iter().map(move |t| (t.name.clone(), (i, t.clone())))).collect();
     inventory::check_size(&file, architecture, 16, shards.iter().map(|s| s.source.length).sum())?;

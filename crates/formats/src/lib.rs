@@ -6,6 +6,7 @@ pub mod architecture;
 pub mod blocks;
 pub mod config;
 pub mod error;
+pub mod folder;
 pub mod gguf;
 pub mod halfstep_file;
 pub mod hugging_face;

@@ -1,18 +1,18 @@
 //! One door for reading: the kind of file is found from its first bytes.
 
 use crate::error::{Error, Result};
+use crate::folder::Folder;
 use crate::model::Model;
 use crate::source::Source;
 use crate::{gguf, halfstep_file, hugging_face, safetensors};
-use std::fs::File;
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A GGUF file, a `halfstep` file (one .safetensors with our metadata), or a Hugging Face folder (config.json, tokenizer.json, model.safetensors or a sharded index).
 pub fn load(path: &Path) -> Result<Model> {
     let name = path.display().to_string();
     if std::fs::metadata(path).map_err(|source| Error::Io { path: name.clone(), source })?.is_dir() {
-        return hugging_face::load(path);
+        return hugging_face::load(Folder::Disk(path));
     }
     let mut source = open(path)?;
     let mut start = [0; 9];
@@ -34,6 +34,11 @@ pub fn load_bytes(name: &str, bytes: &[u8]) -> Result<Model> {
         Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(name, bytes)? }),
         Kind::Safetensors => load_safetensors(Source::memory(name, bytes)),
     }
+}
+
+/// The files of a Hugging Face folder in memory, by their names.
+pub fn load_files(name: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<Model> {
+    hugging_face::load(Folder::Memory { name, files })
 }
 
 enum Kind {
@@ -69,17 +74,4 @@ pub(crate) fn open(path: &Path) -> Result<Source<'static>> {
         return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
     }
     Source::open(path)
-}
-
-/// A whole file of at most `cap` bytes.
-pub(crate) fn read_file(path: &Path, cap: u64) -> Result<Vec<u8>> {
-    let file = path.display().to_string();
-    let io = |source| Error::Io { path: file.clone(), source };
-    let length = open(path)?.length;
-    if length > cap {
-        return Err(Error::Memory { file, what: "the whole file".into(), bytes: length, cap });
-    }
-    let mut bytes = Vec::with_capacity(length as usize);
-    File::open(path).and_then(|f| f.take(cap).read_to_end(&mut bytes)).map_err(io)?;
-    Ok(bytes)
 }
