@@ -60,3 +60,30 @@ impl<'a> Source<'a> {
         Ok(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_shrinks_while_it_is_read_is_an_error() {
+        let path = std::env::temp_dir().join(format!("halfstep-source-{}", std::process::id()));
+        std::fs::write(&path, [7u8; 64]).expect("a file");
+        let mut source = Source::open(&path).expect("opens");
+        assert_eq!(source.values::<u16>(60, 2).expect("is there"), [0x0707; 2]);
+        std::fs::write(&path, [7u8; 32]).expect("a shorter file");
+        assert_eq!(source.values::<u8>(0, 32).expect("is still there").len(), 32);
+        assert!(matches!(source.values::<u8>(0, 64), Err(Error::Io { .. })));
+        std::fs::remove_file(&path).expect("removed");
+    }
+
+    #[test]
+    fn sizes_are_checked_before_allocation() {
+        let mut source = Source::memory("m", &[0; 16]);
+        for (offset, count) in [(0, 3), (9, 1), (u64::MAX, 1), (0, usize::MAX), (16, 1)] {
+            assert!(matches!(source.values::<u64>(offset, count), Err(Error::Memory { .. })), "{count} values at {offset}");
+        }
+        assert!(source.values::<u64>(16, 0).expect("nothing is there").is_empty());
+        assert!(source.read_at(u64::MAX, &mut [0]).is_err());
+    }
+}

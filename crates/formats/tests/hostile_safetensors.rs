@@ -557,6 +557,21 @@ fn the_hub_cache_is_read_and_no_further() {
     assert!(error.contains("out of the folder"), "{error}");
 }
 
+/// A device has no end and a socket no beginning: neither is opened.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_no_regular_file_is_not_read() {
+    let folder = sharded("devices");
+    let socket = folder.join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    for path in [std::path::Path::new("/dev/zero"), &socket] {
+        assert!(load(path).expect_err("no file").to_string().contains("regular file"));
+    }
+    std::fs::remove_file(folder.join("m/a.safetensors")).expect("removed");
+    let _listener = std::os::unix::net::UnixListener::bind(folder.join("m/a.safetensors")).expect("a socket");
+    assert!(load(&folder.join("m")).expect_err("no file").to_string().contains("regular file"));
+}
+
 /// Weights that do not fit the config, in a Hugging Face folder.
 #[test]
 fn folders() {

@@ -444,3 +444,16 @@ fn a_folder_without_permission_is_an_io_error() {
     assert!(matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied), "{error}");
     std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o700)).expect("mode");
 }
+
+/// The real checkpoint: blocks of several ggml types, a tokenizer of 49,152 tokens, 98 MB.
+#[test]
+fn the_real_model_as_a_halfstep_file() {
+    let Some(path) = halfstep_golden::shared("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let m = load(&path).expect("loads");
+    let folder = Folder::new("real");
+    let file = folder.join("m.safetensors");
+    save(&m, &file, FileFormat::Halfstep).expect("saves");
+    let read = load(&file).expect("loads");
+    assert_same(&read, &m);
+    assert!(to_bytes(&read, FileFormat::Halfstep).expect("writes again") == std::fs::read(&file).expect("was written"), "the second writing differs");
+}

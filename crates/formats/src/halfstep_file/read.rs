@@ -37,7 +37,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     metadata.check_keys()?;
     let config_text = metadata.text(key::CONFIG, config::MAX_CONFIG_BYTES)?.unwrap_or_default();
     let architecture = config::parse(&format!("{}[{}]", source.file, key::CONFIG), config_text.as_bytes())?;
-    // 2 bits is the least a parameter takes; 1.6 in TQ1_0 blocks.
+    // Every way to store a parameter takes more than a bit (TQ1_0, the smallest, 1.69).
     inventory::check_size(&source.file, &architecture, 1, source.length)?;
     let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION, MAX_QUANTIZATION_BYTES)?;
     if let Some(q) = &quantization {
