@@ -33,12 +33,15 @@ async function upToDate(name, inputs, outputs, build) {
   writeFileSync(stamp, now)
 }
 
-/** npm ci, when package-lock.json is not the one of the last time. */
+/**
+ * The packages of package-lock.json, when it is not the one of the last time. Not `npm ci`: it refuses a lock file that lacks an optional package of another platform,
+ * as one does that was written where the registry does not carry them all.
+ */
 export async function packages() {
   const stamp = join(root, 'node_modules', '.halfstep-lock')
   const now = hash(['package-lock.json'])
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === now) return
-  await must('npm', ['ci', '--no-fund', '--no-audit'])
+  await must('npm', ['install', '--no-save', '--no-fund', '--no-audit'])
   writeFileSync(stamp, now)
 }
 
