@@ -159,14 +159,13 @@ impl PackedMatrix {
     /// All values `[rows, cols]`.
     pub fn decode(&self, pool: &Pool, out: &mut [f32]) {
         assert_eq!(out.len(), self.rows * self.cols, "one value per element");
-        if self.cols > 0 {
-            let rows = (16384 / self.cols).max(1);
-            pool.chunks_mut(out, rows * self.cols, |i, piece| {
-                for (j, row) in piece.chunks_exact_mut(self.cols).enumerate() {
-                    self.decode_row(i * rows + j, row);
-                }
-            });
-        }
+        let cols = self.cols.max(1);
+        let rows = (16384 / cols).max(1);
+        pool.chunks_mut(out, rows * cols, |i, piece| {
+            for (j, row) in piece.chunks_exact_mut(cols).enumerate() {
+                self.decode_row(i * rows + j, row);
+            }
+        });
     }
 
     /// Bytes as stored in a `halfstep` file: codes + scales + zero points.

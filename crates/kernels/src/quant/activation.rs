@@ -8,9 +8,9 @@
 //! An input that is not a number makes its whole row or block so: a broken model must not answer with zeros.
 use super::lsq::lsq_forward;
 use super::rounding::{clip, nearest_even, nearest_even_bits};
+use super::scale::round_f16;
 use crate::ops::lanes::LANES;
 use crate::{ActivationQuantizer, IntGrid, Partition, Pool, Real, dispatch};
-use half::f16;
 
 /// Block length of ggml's activation and cache formats.
 pub const BLOCK: usize = 32;
@@ -62,8 +62,7 @@ fn block_scale<T: Real>(x: &[T]) -> (T, T) {
     let id = p / max;
     // An all-zero block has id 0. So has one so small that 127 / max overflows: its f16 scale is 0 as well.
     let id = if id > T::from_f64(f32::MAX as f64) { T::ZERO } else { id };
-    let scale = max / p;
-    (id, if scale == scale { T::from_f64(f16::from_f64(scale.to_f64()).to_f64()) } else { scale })
+    (id, round_f16(max / p))
 }
 
 /// Fake-quant of x `[M, D]`: y = the values the integer path would use. `step` for static sites (already as stored). Straight-through gradient

@@ -5,6 +5,11 @@ use half::f16;
 /// Smallest scale an f16 codec may hold without losing mantissa bits (methods.md section 0).
 pub const MIN_F16_SCALE: f32 = 6.103_515_6e-5; // 2^-14
 
+/// x rounded to f16 (nearest, ties to even), from f32 and never from f64: the `half` crate drops the low half of an f64 before it rounds.
+pub fn round_f16<T: Real>(x: T) -> T {
+    T::from_f32(f16::from_f32(x.to_f32()).to_f32())
+}
+
 impl ScaleCodec {
     /// The scale as it will be read back: what every computation uses. Keeps the sign; guards |s| from below for F16.
     ///
@@ -14,7 +19,7 @@ impl ScaleCodec {
         match self {
             ScaleCodec::F32 => scale,
             ScaleCodec::F16 if scale == 0.0 || scale.is_nan() => scale,
-            ScaleCodec::F16 => f16::from_f32(scale.abs().max(MIN_F16_SCALE).copysign(scale)).to_f32(),
+            ScaleCodec::F16 => round_f16(scale.abs().max(MIN_F16_SCALE).copysign(scale)),
         }
     }
 
@@ -42,6 +47,18 @@ impl ScaleCodec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_are_rounded_at_every_midpoint() {
+        for bits in 0..0x7bff_u16 {
+            let (low, high) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits + 1).to_f32());
+            let middle = (low + high) / 2.0;
+            let even = if bits % 2 == 0 { low } else { high };
+            for (x, want) in [(low, low), (middle, even), (middle.next_down(), low), (middle.next_up(), high)] {
+                assert_eq!((round_f16(x), round_f16(-x), round_f16(f64::from(x))), (want, -want, f64::from(want)), "{x:e}");
+            }
+        }
+    }
 
     #[test]
     fn f32_is_the_identity() {
