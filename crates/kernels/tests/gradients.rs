@@ -113,7 +113,7 @@ fn attention_equals_its_naive_twin() {
         let width = s.heads * s.head_dim;
         for t in [0, s.queries / 2, s.queries - 1] {
             let seen = s.keys - s.queries + t + 1;
-            let (mut scores, mut row) = (vec![0.0; seen], vec![9.0; width]);
+            let (mut scores, mut row) = (vec![0.0; seen * s.heads / s.kv_heads], vec![9.0; width]);
             attend(&q32[t * width..][..width], &k32, &v32, seen, s.heads, s.kv_heads, s.head_dim, &mut scores, &mut row);
             let row: Vec<f64> = row.iter().map(|&x| x as f64).collect();
             close("attend", &row, &want_y[t * width..][..width], 5e-6);

@@ -78,7 +78,7 @@ fn attentions<T: Real>(pool: &Pool) -> Vec<u64> {
 
 fn attends(_: &Pool) -> Vec<u64> {
     let (q, k, v) = (numbers::<f32>(1, 4 * 70), numbers::<f32>(2, 57 * 2 * 70), numbers::<f32>(3, 57 * 2 * 70));
-    let (mut y, mut scores) = (q.clone(), vec![0.0; 57]);
+    let (mut y, mut scores) = (q.clone(), vec![0.0; 2 * 57]);
     attend(&q, &k, &v, 57, 4, 2, 70, &mut scores, &mut y);
     bits(&[&y])
 }

@@ -236,7 +236,7 @@ impl Network {
             let (row, head) = (i / a.kv_heads, i % a.kv_heads);
             let (keys, values) = kept.head(head, decoded);
             let seen = first + row + 1;
-            let mut scores = vec![0.0; seen];
+            let mut scores = vec![0.0; group * seen];
             attend(&q[i * width..(i + 1) * width], keys, values, seen, group, 1, a.head_dim, &mut scores, y);
         });
         linear(Linear::O, &w.attended, &mut w.branch);

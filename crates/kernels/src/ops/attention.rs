@@ -269,56 +269,72 @@ fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv
     out
 }
 
+/// Keys that all query heads of a group work on in turn, so that a row of the cache is brought near once.
+const KEY_TILE: usize = 64;
+
 dispatch! {
-    /// One query head: `scores` is scratch `[keys]`, y `[D]`; key s starts at `s * stride` of k and v.
-    fn attend_head(q: &[f32], k: &[f32], v: &[f32], stride: usize, scale: f32, scores: &mut [f32], y: &mut [f32]) {
-        let width = q.len();
-        for s in 0..scores.len() {
-            scores[s] = dot(q, &k[s * stride..][..width]) * scale;
+    /// The query heads of one key/value head: q and y `[group, D]`, `scores` is scratch `[group, keys]`; key s starts at `s * stride` of k and v.
+    fn attend_group(q: &[f32], k: &[f32], v: &[f32], stride: usize, width: usize, keys: usize, scores: &mut [f32], y: &mut [f32]) {
+        let (group, scale) = (q.len() / width, 1.0 / (width as f32).sqrt());
+        for first in (0..keys).step_by(KEY_TILE) {
+            let last = keys.min(first + KEY_TILE);
+            for head in 0..group {
+                let (q, scores) = (&q[head * width..][..width], &mut scores[head * keys..][..keys]);
+                for s in first..last {
+                    scores[s] = dot(q, &k[s * stride..][..width]) * scale;
+                }
+            }
         }
-        let max = maximum(scores);
-        for s in 0..scores.len() {
-            scores[s] = exp_f32(scores[s] - max);
+        for head in 0..group {
+            let scores = &mut scores[head * keys..][..keys];
+            let max = maximum(scores);
+            for s in 0..keys {
+                scores[s] = exp_f32(scores[s] - max);
+            }
+            let inverse = 1.0 / sum(scores);
+            for s in 0..keys {
+                scores[s] *= inverse;
+            }
         }
-        let inverse = 1.0 / sum(scores);
-        // Each y is a sum over the keys in order, so the blocks below only choose registers.
-        let (wide, rest) = y.as_chunks_mut::<{ 4 * LANES }>();
-        let mut at = 0;
-        for block in 0..wide.len() {
-            wide[block] = weighted_values(scores, v, stride, at, inverse);
-            at += 4 * LANES;
-        }
-        for i in 0..rest.len() {
-            [rest[i]] = weighted_values(scores, v, stride, at, inverse);
-            at += 1;
+        y.fill(0.0);
+        for first in (0..keys).step_by(KEY_TILE) {
+            let last = keys.min(first + KEY_TILE);
+            for head in 0..group {
+                let (p, y) = (&scores[head * keys + first..head * keys + last], &mut y[head * width..][..width]);
+                // Each y is a sum over the keys in order, so the blocks only choose registers.
+                let (wide, rest) = y.as_chunks_mut::<{ 4 * LANES }>();
+                for block in 0..wide.len() {
+                    wide[block] = add_values(wide[block], p, &v[first * stride + block * 4 * LANES..], stride);
+                }
+                let done = 4 * LANES * wide.len();
+                for i in 0..rest.len() {
+                    [rest[i]] = add_values([rest[i]], p, &v[first * stride + done + i..], stride);
+                }
+            }
         }
     }
 }
 
-/// `inverse * sum over keys of p v[at..at + N]`.
+/// `y + sum over keys of p v[..N]`.
 #[inline(always)]
-fn weighted_values<const N: usize>(p: &[f32], v: &[f32], stride: usize, at: usize, inverse: f32) -> [f32; N] {
-    let mut sums = [0.0; N];
+fn add_values<const N: usize>(mut y: [f32; N], p: &[f32], v: &[f32], stride: usize) -> [f32; N] {
     for s in 0..p.len() {
-        let v: &[f32; N] = v[s * stride + at..].first_chunk().expect("a row holds D values");
+        let v: &[f32; N] = v[s * stride..].first_chunk().expect("a row holds D values");
         for i in 0..N {
-            sums[i] += p[s] * v[i];
+            y[i] += p[s] * v[i];
         }
     }
-    for i in 0..N {
-        sums[i] *= inverse;
-    }
-    sums
+    y
 }
 
 /// Inference: one query row `[H, D]` at absolute position `keys - 1` over `keys` cached rows, k and v `[keys, K, D]` (row stride K*D).
-/// Float order depends on `keys` and D alone, so prefill and decode give the same bytes. `scores` is scratch `[keys]`.
+/// Float order depends on `keys` and D alone, so prefill and decode give the same bytes. `scores` is scratch `[H / K, keys]`.
 #[allow(clippy::too_many_arguments)]
 pub fn attend(q: &[f32], k: &[f32], v: &[f32], keys: usize, heads: usize, kv_heads: usize, head_dim: usize, scores: &mut [f32], y: &mut [f32]) {
-    let (stride, group) = (kv_heads * head_dim, heads / kv_heads);
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    for (head, (q, y)) in q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).take(heads).enumerate() {
-        let at = head / group * head_dim;
-        attend_head(q, &k[at..keys * stride], &v[at..keys * stride], stride, scale, &mut scores[..keys], y);
+    let (stride, width) = (kv_heads * head_dim, heads / kv_heads * head_dim);
+    for head in 0..kv_heads {
+        let at = head * head_dim;
+        let (q, y) = (&q[head * width..][..width], &mut y[head * width..][..width]);
+        attend_group(q, &k[at..keys * stride], &v[at..keys * stride], stride, head_dim, keys, scores, y);
     }
 }
