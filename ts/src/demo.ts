@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import type { EvaluationRecord, Event } from './generated/types.js'
 import { Model } from './model-node.js'
 import { quantize } from './quantize.js'
-import { type Recipe, recipes } from './recipes/index.js'
+import { type Recipe, type RtnOptions, recipes, type SilqOptions } from './recipes/index.js'
 
 /** The demo's own model and texts. */
 const ASSETS = fileURLToPath(new URL('../../assets/', import.meta.url))
@@ -13,18 +13,21 @@ const EVALUATION_TOKENS = 4096
 const WINDOW = 256
 const PROMPT = 'KING:\n'
 
-/** A grid, and how long SiLQ trains for it. */
+/** A grid, how SiLQ trains for it, and the file it is written to. */
 interface Setting {
   name: string
-  sites: { target: 'gguf:q4_0' | 'halfstep'; weights: number; activations: number; cache: number; groupSize?: number }
-  train: { tokens: number; window: number; batch: number; learningRate: number }
+  sites: SilqOptions & RtnOptions
+  learningRate: number
+  file: string
 }
 
-const TRAIN = { tokens: 32_768, window: WINDOW, batch: 8, learningRate: 1e-3 }
+/** The export that is read again at the end. */
+const GGUF = 'demo-q4_0.gguf'
 const SETTINGS: readonly Setting[] = [
-  { name: 'W4A8 q4_0', sites: { target: 'gguf:q4_0', weights: 4, activations: 8, cache: 8 }, train: TRAIN },
-  { name: 'W3A8 per channel', sites: { target: 'halfstep', weights: 3, activations: 8, cache: 8 }, train: TRAIN },
+  { name: 'W4A8 q4_0', sites: { target: 'gguf:q4_0', weights: 4, activations: 8, cache: 8 }, learningRate: 5e-5, file: GGUF },
+  { name: 'W2A8 per channel', sites: { target: 'halfstep', weights: 2, activations: 8, cache: 8 }, learningRate: 4e-4, file: 'demo-w2.safetensors' },
 ]
+const TRAIN = { tokens: 65_536, window: WINDOW, batch: 4 }
 
 /** What one row of the table says. */
 export interface DemoRow {
@@ -62,34 +65,31 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const original = await Model.load(join(ASSETS, 'demo'), { signal })
   const [trainText, evalText] = [join(ASSETS, 'demo-train.txt'), join(ASSETS, 'demo-eval.txt')]
   const rows: DemoRow[] = []
-  const add = async (name: string, model: Model, bytes: number, bitsPerWeight: number) => {
-    const config = { data: evalText, tokens: EVALUATION_TOKENS, window: WINDOW, threads }
-    const row = { name, bytes, bitsPerWeight, evaluation: await model.evaluate(config, { against: original, signal }) }
+  const add = async (name: string, model: Model, bytes: number, bitsPerWeight: number, against?: Model) => {
+    const evaluation = await model.evaluate({ data: evalText, tokens: EVALUATION_TOKENS, window: WINDOW, threads }, { against, signal })
+    const row = { name, bytes, bitsPerWeight, evaluation }
     rows.push(row)
     options.onRow?.(row)
   }
   const inspection = original.inspect()
   await add('full precision', original, inspection.fileBytes, inspection.bitsPerWeight)
   await mkdir(folder, { recursive: true })
-  const file = join(folder, 'demo-q4_0.gguf')
-  for (const { name, sites, train } of SETTINGS) {
+  for (const { name, sites, learningRate, file } of SETTINGS) {
     const methods: [string, Recipe][] = [
-      ['RTN', recipes.rtn({ ...sites })],
-      ['steps only', recipes.rtn({ ...sites, start: sites.target === 'halfstep' ? 'convex' : 'errorSearch' })],
-      ['SiLQ', recipes.silq({ ...sites, train })],
+      ['RTN', recipes.rtn(sites)],
+      ['steps only', recipes.rtn({ ...sites, start: 'convex' })],
+      ['SiLQ', recipes.silq({ ...sites, train: { ...TRAIN, learningRate } })],
     ]
     for (const [method, recipe] of methods) {
       const run = quantize(original, recipe, { data: trainText, threads, signal })
-      for await (const event of run) {
-        if (event.kind === 'step') options.onStep?.(`${name}, ${method}`, event)
-      }
+      for await (const event of run) if (event.kind === 'step') options.onStep?.(`${name}, ${method}`, event)
       const { model, report } = await run.result
-      const bytes =
-        method === 'SiLQ' ? (await model.save(sites.target === 'halfstep' ? join(folder, 'demo-w3.safetensors') : file)).bytes : (await model.toBytes()).length
-      await add(`${name}, ${method}`, model, bytes, report.bitsPerWeight)
+      const bytes = recipe.kind === 'silq' ? (await model.save(join(folder, file))).bytes : (await model.toBytes()).length
+      await add(`${name}, ${method}`, model, bytes, report.bitsPerWeight, original)
       model.dispose()
     }
   }
+  const file = join(folder, GGUF)
   const reopened = await Model.load(file, { signal })
   const { text } = await reopened.generate({ prompt: PROMPT, maxTokens: 60, temperature: 0.8, topK: 40, seed: 1, threads }, { signal }).result
   return { rows, file, prompt: PROMPT, text, seconds: (performance.now() - started) / 1000 }

@@ -30,8 +30,9 @@ export async function attempt(work: (signal: AbortSignal) => Promise<void>, opti
 }
 
 function report(error: unknown, options: { json?: boolean; resume?: string }): void {
-  if (!(error instanceof HalfstepError)) throw error
-  const { code, message, details } = error
+  const known = error instanceof HalfstepError ? error : systemError(error)
+  if (known === undefined) throw error
+  const { code, message, details } = known
   if (options.json) console.log(JSON.stringify({ kind: 'error', code, message, details }))
   if (code !== 'ERR_CANCELLED') {
     console.error(`error ${code}: ${message}`)
@@ -42,4 +43,10 @@ function report(error: unknown, options: { json?: boolean; resume?: string }): v
   console.error(saved ? `interrupted; state saved in ${details.resume}` : 'interrupted; nothing was saved')
   if (saved && options.resume) console.error(`to go on: ${options.resume}`)
   process.exitCode = EXIT.interrupted
+}
+
+/** A failed system call of Node's (a folder that cannot be made) as one of our errors. */
+function systemError(error: unknown): HalfstepError | undefined {
+  const { syscall, path, message } = error as NodeJS.ErrnoException
+  return syscall === undefined ? undefined : new HalfstepError('ERR_IO', message, { path })
 }
