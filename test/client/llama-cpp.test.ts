@@ -11,6 +11,10 @@ const root = join(import.meta.dirname, '../..')
 const shared = process.env.HALFSTEP_SHARED ?? join(root, '../shared')
 const evalText = readFileSync(join(root, 'assets/demo-eval.txt'), 'utf8')
 const WINDOW = 512
+const POSITIONS = 32
+const real = join(shared, 'models/SmolLM2-135M-Instruct.Q4_1.gguf')
+const texts = ['shakespeare', 'kjv'].map((name) => join(shared, `text/${name}.txt`))
+const haveReal = existsSync(real) && texts.every(existsSync)
 
 let llama: Llama
 let folder: string
@@ -33,11 +37,15 @@ async function clientLogits(file: string, windows: number[][], vocabulary: numbe
   const all = []
   for (const window of windows) {
     await sequence.clearHistory()
-    const rows = await sequence.controlledEvaluate(window.map((token) => [token as never, { generateNext: { logits: true } }]))
     const logits = new Float32Array(window.length * vocabulary)
-    rows.forEach((row, position) => {
-      for (const [token, logit] of row?.next.logits ?? []) logits[position * vocabulary + token] = logit
-    })
+    // A few positions at a time: the client hands out a map of the whole vocabulary for each.
+    for (let first = 0; first < window.length; first += POSITIONS) {
+      const tokens = window.slice(first, first + POSITIONS)
+      const rows = await sequence.controlledEvaluate(tokens.map((token) => [token as never, { generateNext: { logits: true } }]))
+      rows.forEach((row, i) => {
+        for (const [token, logit] of row?.next.logits ?? []) logits[(first + i) * vocabulary + token] = logit
+      })
+    }
     all.push(logits)
   }
   await model.dispose()
@@ -83,47 +91,65 @@ function logSoftmax(logits: Float32Array): { logs: Float64Array; top: number } {
   return { logs: Float64Array.from(logits, (logit) => logit - logSum), top }
 }
 
-async function windowsOf(model: Model, count: number): Promise<number[][]> {
-  const tokens = await model.tokenize(evalText)
+async function windowsOf(model: Model, text: string, count: number): Promise<number[][]> {
+  const tokens = await model.tokenize(text)
   return Array.from({ length: count }, (_, i) => tokens.slice(i * WINDOW, (i + 1) * WINDOW))
 }
 
-const ourLogits = (model: Model, windows: number[][]) => Promise.all(windows.map((window) => model.logits(window)))
+async function ourLogits(model: Model, windows: number[][]): Promise<Float32Array[]> {
+  const all = []
+  for (const window of windows) all.push(await model.logits(window))
+  return all
+}
 
 test('a full-precision GGUF of ours answers the same in the client', { timeout: 300_000 }, async () => {
   const vocabulary = demo.inspect().vocabSize
   const file = join(folder, 'f32.gguf')
   // The demo model is stored in bf16, which the client would also round activations to.
   await (await demo.dequantize()).save(file)
-  const windows = await windowsOf(demo, 1)
+  const windows = await windowsOf(demo, evalText, 1)
   const { kl, top1 } = compare(await clientLogits(file, windows, vocabulary), await ourLogits(demo, windows), windows, vocabulary)
   console.log(`float: KL(client, ours) ${kl.toExponential(2)}, top-1 ${(100 * top1).toFixed(2)} %`)
   expect(kl).toBeLessThanOrEqual(1e-5)
   expect(top1).toBeGreaterThanOrEqual(0.995)
 })
 
+/** Our runtime and the client on the same file, and our runtime with its sums in another order. */
+async function measure(source: Model, target: 'gguf:q4_0' | 'gguf:q8_0', text: string, count: number): Promise<{ client: Comparison; floor: Comparison }> {
+  const vocabulary = source.inspect().vocabSize
+  const { model } = await quantize(source, recipes.rtn({ target })).result
+  const file = join(folder, `${vocabulary}-${target.slice(5)}.gguf`)
+  await model.save(file)
+  const windows = await windowsOf(model, text, count)
+  const ours = await ourLogits(model, windows)
+  model.dispose()
+  const reordered = await Model.load(reorderFeedForward(readFileSync(file)))
+  const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary)
+  reordered.dispose()
+  const client = compare(await clientLogits(file, windows, vocabulary), ours, windows, vocabulary)
+  const perplexity = client.perplexity.map((p) => p.toFixed(3)).join(' against ')
+  console.log(`${target}: KL(client, ours) ${client.kl.toExponential(2)}, noise floor ${floor.kl.toExponential(2)}, perplexity ${perplexity}`)
+  return { client, floor }
+}
+
 describe.each(['gguf:q4_0', 'gguf:q8_0'] as const)('%s', (target) => {
-  test('the client differs from us no more than twice what summation order makes', { timeout: 300_000 }, async () => {
-    const vocabulary = demo.inspect().vocabSize
-    const { model } = await quantize(demo, recipes.rtn({ target })).result
-    const file = join(folder, `${target.slice(5)}.gguf`)
-    await model.save(file)
-    const reordered = await Model.load(reorderFeedForward(readFileSync(file)))
-    const windows = await windowsOf(demo, 4)
-    const ours = await ourLogits(model, windows)
-    const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary)
-    const client = compare(await clientLogits(file, windows, vocabulary), ours, windows, vocabulary)
-    console.log(`${target}: KL(client, ours) ${client.kl.toExponential(2)}, noise floor ${floor.kl.toExponential(2)}, perplexity ${client.perplexity.map((p) => p.toFixed(3)).join(' against ')}`)
+  // Three layers are too few for a flipped code to spread: here the client's f16 attention shows, not the order of sums. So a plain limit.
+  test('the demo model answers the same in the client', { timeout: 300_000 }, async () => {
+    const { client, floor } = await measure(demo, target, evalText, 4)
     expect(floor.kl).toBeGreaterThan(0)
+    expect(client.kl).toBeLessThanOrEqual(1e-3)
+    expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
+  })
+
+  test.skipIf(!haveReal)('on the real model the client differs from us no more than twice what summation order makes', { timeout: 900_000 }, async () => {
+    const text = readFileSync(texts[0] ?? '', 'utf8').slice(0, 20_000)
+    const { client, floor } = await measure(await Model.load(real), target, text, 4)
     expect(client.kl).toBeLessThanOrEqual(2 * floor.kl)
     expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
   })
 })
 
 describe('token ids', () => {
-  const real = join(shared, 'models/SmolLM2-135M-Instruct.Q4_1.gguf')
-  const texts = ['shakespeare', 'kjv'].map((name) => join(shared, `text/${name}.txt`))
-
   const same = async (model: Model, file: string, text: string) => {
     const client = await llama.loadModel({ modelPath: file, vocabOnly: true })
     expect(Array.from(client.tokenize(text, false, 'trimLeadingSpace'))).toEqual(await model.tokenize(text))
@@ -136,7 +162,7 @@ describe('token ids', () => {
     await same(demo, file, evalText.slice(0, 20_000))
   })
 
-  test.skipIf(!existsSync(real) || !texts.every(existsSync))('of the real model, written by us', { timeout: 300_000 }, async () => {
+  test.skipIf(!haveReal)('of the real model, written by us', { timeout: 300_000 }, async () => {
     const model = await Model.load(real)
     const file = join(folder, 'real.gguf')
     await model.save(file)

@@ -3,13 +3,14 @@
  * another order. What two correct runtimes may differ by.
  */
 export function reorderFeedForward(file: Uint8Array): Uint8Array {
-  const out = file.slice()
+  const out = Uint8Array.from(file) // a Buffer's slice would share its bytes
   for (const { name, columns, rows, type, offset } of tensors(out)) {
     const block = { 2: 18, 8: 34 }[type]
     if (block === undefined) continue
     const rowBytes = (columns / 32) * block
     if (/ffn_(gate|up)/.test(name)) reverse(out.subarray(offset, offset + rows * rowBytes), 32 * rowBytes)
-    else if (name.includes('ffn_down')) for (let row = 0; row < rows; row++) reverse(out.subarray(offset + row * rowBytes, offset + (row + 1) * rowBytes), block)
+    else if (name.includes('ffn_down'))
+      for (let row = 0; row < rows; row++) reverse(out.subarray(offset + row * rowBytes, offset + (row + 1) * rowBytes), block)
   }
   return out
 }
@@ -26,11 +27,16 @@ const SIZES: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4
 function tensors(file: Uint8Array): { name: string; columns: number; rows: number; type: number; offset: number }[] {
   const view = new DataView(file.buffer, file.byteOffset)
   let at = 24
-  const u32 = () => view.getUint32((at += 4) - 4, true)
-  const u64 = () => Number(view.getBigUint64((at += 8) - 8, true))
+  const take = (bytes: number) => {
+    at += bytes
+    return at - bytes
+  }
+  const u32 = () => view.getUint32(take(4), true)
+  const u64 = () => Number(view.getBigUint64(take(8), true))
   const string = () => {
     const length = u64()
-    return new TextDecoder().decode(file.subarray(at, (at += length)))
+    const start = take(length)
+    return new TextDecoder().decode(file.subarray(start, start + length))
   }
   const skip = (type: number): void => {
     if (type === 8) string()
