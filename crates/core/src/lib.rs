@@ -2,6 +2,7 @@
 //!
 //! The way of the data: [`recipes::RecipeConfig`] + [`targets::TargetId`] -> [`recipe::Recipe`] -> [`session::quantize`] -> a packed [`halfstep_formats::Model`] -> [`session::save`].
 
+pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluation;

@@ -1,7 +1,8 @@
 //! The surface that the bindings forward to: configs in, models, reports and events out. Nothing here knows napi or wasm-bindgen.
 
+pub use crate::config::parse_config;
 use crate::data::Text;
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result};
 use crate::evaluation::EvaluationRun;
 use crate::event::{EvaluationRecord, Event};
 use crate::generation::GenerationRun;
@@ -9,13 +10,12 @@ use crate::recipe::{Recipe, StartRule, TrainConfig, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::rtn;
 use crate::targets::TargetId;
-use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_formats::template::Message;
+use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use halfstep_runtime::clock::Clock;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network, score};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -202,26 +202,6 @@ pub struct SaveReport {
     pub bytes: u64,
     /// Codes, scales and outputs of the re-opened file were compared with the model in memory and are equal.
     pub parity: bool,
-}
-
-/// Parses a config, naming an unknown or wrong field as the user wrote it and the nearest known one.
-pub fn parse_config<T: DeserializeOwned>(json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|e| config_error(&e.to_string()))
-}
-
-fn config_error(message: &str) -> Error {
-    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let message = message.split(" at line ").next().unwrap_or(message);
-    let names = quoted(message);
-    if let Some((field, known)) = names.split_first()
-        && (message.starts_with("unknown field") || message.starts_with("unknown variant"))
-    {
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        let hint = nearest(field, &known).map(|k| format!("; did you mean {k}?")).unwrap_or_default();
-        let what = if message.starts_with("unknown field") { "unknown option" } else { "unknown value" };
-        return Error::config(field.clone(), format!("{what}{hint} Known: {}", known.join(", ")));
-    }
-    Error::config("config", message)
 }
 
 /// Reads a model from a file or folder.
