@@ -12,6 +12,7 @@ use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Role};
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
+use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
 use std::collections::BTreeMap;
@@ -96,9 +97,12 @@ impl<T: Number> Trainer<T> {
         let mut tensors = BTreeMap::new();
         for spec in self.architecture.tensors() {
             let place = self.parameters.place(&spec.name)?;
-            let packed = self.matrices.iter().find(|m| m.place == place).and_then(|m| m.pack(&self.parameters, &self.pool));
-            let data = match packed {
-                Some(packed) => TensorData::Packed(packed),
+            let matrix = self.matrices.iter().find(|m| m.place == place);
+            let data = match matrix.and_then(|m| Some((m, m.pack(&self.parameters, &self.pool)?))) {
+                Some((matrix, packed)) => {
+                    self.check_packed(matrix, &packed, &spec.name)?;
+                    TensorData::Packed(packed)
+                }
                 None => TensorData::F32(self.parameters.list[place].value.iter().map(|&v| Real::to_f32(v)).collect()),
             };
             tensors.insert(spec.name, Tensor { shape: spec.shape, data });
@@ -118,6 +122,17 @@ impl<T: Number> Trainer<T> {
             file_bytes: 0,
             ..source.clone()
         })
+    }
+
+    /// The codes and scales decode to exactly what the forward multiplied with.
+    fn check_packed(&self, matrix: &Matrix, packed: &PackedMatrix, name: &str) -> Result<()> {
+        let mut decoded = vec![0.0; matrix.rows * matrix.cols];
+        packed.decode(&self.pool, &mut decoded);
+        let used = matrix.forward(&self.parameters, &self.pool);
+        match used.iter().zip(&decoded).position(|(&u, d)| Real::to_f32(u) != *d) {
+            Some(at) => Err(Error::Parity { path: "the packed model".into(), place: format!("{name}: row {}", at / matrix.cols) }),
+            None => Ok(()),
+        }
     }
 }
 
