@@ -66,6 +66,8 @@ describe('quantize', () => {
     [recipes.rtn({ target: 'gguf:q4_0', weights: 3 }), 'ERR_TARGET', 'halfstep'],
     [recipes.rtn({ wieghts: 4 } as object), 'ERR_CONFIG', 'did you mean weights?'],
     [recipes.silq({ train: { learningRate: -1 } }), 'ERR_CONFIG', 'learningRate'],
+    [recipes.silq({ train: { tokens: 1.5 } }), 'ERR_CONFIG', 'train.tokens: invalid type: floating point 1.5; a whole number'],
+    [recipes.silq({ start: 'bset' } as object), 'ERR_CONFIG', 'start: bset is not known; did you mean best?'],
     [recipes.rtn({ target: 'halfstep', groupSize: 48 }), 'ERR_CONFIG', '48'],
     [recipes.silq(), 'ERR_CONFIG', 'data'],
   ])('refuses %j with %s before any work', async (recipe, code, words) => {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::evaluation::EvaluationRun;
 use crate::event::{EvaluationRecord, Event};
 use crate::generation::GenerationRun;
-use crate::recipe::{Recipe, StartRule, TrainConfig, WeightSite};
+use crate::recipe::{Recipe, StartRule, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::rtn;
 use crate::targets::TargetId;
@@ -217,12 +217,12 @@ pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &
     let validation = Validation::read(model, &recipe, run, &pool)?;
     let start = Clock::start();
     let trained = match &recipe.training {
-        Some(config) => train(model, &recipe, config, run, events, cancel, &pool)?,
+        Some(_) => train(model, &recipe, run, events, cancel, &pool)?,
         None => Trained { model: rtn::quantize_model(model, &recipe, &pool)?, steps: 0, tokens: 0, seconds: start.seconds(), final_loss: None, data: None },
     };
     let mut small = trained.model;
     let evaluations = match validation {
-        Some(validation) => validation.measure(model, &small, &recipe, events, cancel, &pool)?,
+        Some(validation) => validation.measure(model, &small, events, cancel, &pool)?,
         None => BTreeMap::new(),
     };
     small.provenance = provenance(model, &recipe, trained.data.as_deref(), &evaluations);
@@ -253,24 +253,16 @@ struct Trained {
 }
 
 #[cfg(feature = "train")]
-fn train(
-    model: &Model,
-    recipe: &Recipe,
-    config: &TrainConfig,
-    run: &RunConfig,
-    events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
-    pool: &Pool,
-) -> Result<Trained> {
+fn train(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Trained> {
     let text = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)?;
     let text = text.ok_or_else(|| Error::config("data", format!("{} trains: give a text file to train on", recipe.id)))?;
-    let t = crate::train::run::train(model, recipe, config, run, &text, events, cancel, pool)?;
+    let t = crate::train::run::train(model, recipe, run, &text, events, cancel, pool)?;
     let final_loss = t.final_loss.is_finite().then_some(t.final_loss);
     Ok(Trained { model: t.model, steps: t.steps, tokens: t.tokens, seconds: t.seconds, final_loss, data: Some(text.hash()) })
 }
 
 #[cfg(not(feature = "train"))]
-fn train(_: &Model, recipe: &Recipe, _: &TrainConfig, _: &RunConfig, _: &mut dyn FnMut(Event), _: &Cancel, _: &Pool) -> Result<Trained> {
+fn train(_: &Model, recipe: &Recipe, _: &RunConfig, _: &mut dyn FnMut(Event), _: &Cancel, _: &Pool) -> Result<Trained> {
     let reason = "this build does not train; use the native addon, or a recipe without training: rtn".to_owned();
     Err(Error::Format(halfstep_formats::Error::Unsupported { file: "halfstep".into(), name: recipe.id.clone(), reason }))
 }
@@ -313,7 +305,6 @@ impl Validation {
         &self,
         model: &Model,
         result: &Model,
-        _: &Recipe,
         events: &mut dyn FnMut(Event),
         cancel: &Cancel,
         pool: &Pool,

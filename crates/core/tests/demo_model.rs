@@ -35,7 +35,13 @@ fn silq(target: TargetId) -> RecipeConfig {
 }
 
 fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
-    RunConfig { data: Some(assets("demo-train.txt")), run_folder: folder.map(|f| f.display().to_string()), checkpoint_every: folder.map(|_| 1), resume, ..RunConfig::default() }
+    RunConfig {
+        data: Some(assets("demo-train.txt")),
+        run_folder: folder.map(|f| f.display().to_string()),
+        checkpoint_every: folder.map(|_| 1),
+        resume,
+        ..RunConfig::default()
+    }
 }
 
 #[test]
@@ -60,7 +66,8 @@ fn a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one_in_every_byte()
             Err(Error::Cancelled { resume: Some(_) }) => {}
             other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
         }
-        let (resumed, _) = quantize(&model, &recipe, &run(Some(&folder), true), &mut |e| keep_loss(&mut parts, e), &Cancel::default()).expect("the resumed run");
+        let (resumed, _) =
+            quantize(&model, &recipe, &run(Some(&folder), true), &mut |e| keep_loss(&mut parts, e), &Cancel::default()).expect("the resumed run");
         assert_eq!(parts, losses, "losses, stopped at step {stop}");
         assert!(to_bytes(&resumed, FileFormat::Gguf).expect("bytes") == whole, "the file differs, stopped at step {stop}");
     }
@@ -142,10 +149,11 @@ fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
 #[test]
 fn bad_input_is_refused_before_long_work_naming_the_thing() {
     let model = demo();
-    let refuse = |recipe: &RecipeConfig, run: &RunConfig| match quantize(&model, recipe, run, &mut |e| assert!(!matches!(e, Event::Step { .. })), &Cancel::default()) {
-        Err(e) => (e.code(), e.to_string()),
-        Ok(_) => panic!("it went through"),
-    };
+    let refuse =
+        |recipe: &RecipeConfig, run: &RunConfig| match quantize(&model, recipe, run, &mut |e| assert!(!matches!(e, Event::Step { .. })), &Cancel::default()) {
+            Err(e) => (e.code(), e.to_string()),
+            Ok(_) => panic!("it went through"),
+        };
     let silq_with = |edit: &dyn Fn(&mut SilqConfig)| {
         let mut config = SilqConfig::default();
         edit(&mut config);

@@ -11,9 +11,10 @@ pub(crate) use write::float_entry;
 pub use write::write;
 
 use crate::architecture::{ActivationSite, Architecture, Linear};
-use crate::config::MAX_INTERMEDIATE;
+use crate::config::{MAX_CONFIG_BYTES, MAX_INTERMEDIATE};
+use crate::hugging_face::MAX_TEMPLATE_BYTES;
 use crate::model::Quantization;
-use crate::safetensors::Dtype;
+use crate::safetensors::{Dtype, MAX_HEADER_BYTES};
 use halfstep_kernels::pack::{row_bytes, unpack_row};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
 use std::collections::BTreeSet;
@@ -32,6 +33,17 @@ mod key {
     pub const QUANTIZATION: &str = "halfstep.quantization";
     pub const CHAT_TEMPLATE: &str = "halfstep.chat_template";
     pub const PROVENANCE_PREFIX: &str = "halfstep.provenance.";
+}
+
+/// Longest value of a metadata key, in bytes; a provenance value is bounded by the header alone.
+fn value_cap(key: &str) -> usize {
+    match key {
+        key::CHAT_TEMPLATE => MAX_TEMPLATE_BYTES as usize,
+        // Room for every tensor of the largest architecture.
+        key::WEIGHTS | key::BLOCKS => 4 << 20,
+        key if key.starts_with(key::PROVENANCE_PREFIX) => MAX_HEADER_BYTES as usize,
+        _ => MAX_CONFIG_BYTES,
+    }
 }
 
 /// A U8 tensor: the bytes of a tokenizer.json.

@@ -237,10 +237,17 @@ pub fn save(model: &Model, folder: &Path) -> Result<()> {
     let io = |source| Error::Io { path: folder.display().to_string(), source };
     let files = folder_files(model)?;
     let temporary = Temporary::folder(folder).map_err(io)?;
+    // The caller knows the folder, not the temporary one.
+    let named = |name: &'static str| {
+        move |error| match error {
+            Error::Io { source, .. } => Error::Io { path: folder.join(name).display().to_string(), source },
+            other => other,
+        }
+    };
     for (name, bytes) in &files {
-        write::atomic(&temporary.path.join(name), |out| out.write_all(bytes))?;
+        write::atomic(&temporary.path.join(name), |out| out.write_all(bytes)).map_err(named(name))?;
     }
-    write::atomic(&temporary.path.join(WEIGHTS), |out| write_weights(model, out).map_err(std::io::Error::other))?;
+    write::atomic(&temporary.path.join(WEIGHTS), |out| write_weights(model, out).map_err(std::io::Error::other)).map_err(named(WEIGHTS))?;
     if !folder.exists() {
         return temporary.rename_to(folder).map_err(io);
     }

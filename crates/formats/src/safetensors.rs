@@ -159,6 +159,10 @@ pub fn write(mut entries: Vec<Entry>, metadata: &BTreeMap<String, String>, out: 
     }
     let mut header = format!("{{{}}}", fields.join(","));
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    if header.len() as u64 > MAX_HEADER_BYTES {
+        let reason = format!("a header of {} bytes, more than {MAX_HEADER_BYTES}", header.len());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason));
+    }
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(header.as_bytes())?;
     entries.iter().try_for_each(|e| out.write_all(&e.data))

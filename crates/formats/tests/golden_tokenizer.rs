@@ -1,5 +1,6 @@
 //! Token ids, chat text and prompt of the real model, against the golden figures (topic `smollm2`).
 
+use halfstep_formats::load;
 use halfstep_formats::template::{self, Message};
 use halfstep_formats::tokenizer::{Tokenizer, Vocabulary};
 use halfstep_golden::{Golden, shared};
@@ -14,9 +15,13 @@ fn from_folder() -> Option<(Tokenizer, String)> {
     Some((tokenizer, String::from_utf8(read("chat_template.jinja")).expect("text")))
 }
 
-/// The same vocabulary under the name that the GGUF of the model gives its pre-tokenizer.
-fn as_in_gguf(tokenizer: &Tokenizer) -> Tokenizer {
-    Tokenizer::new(Vocabulary { pre: "smollm".into(), ..(*tokenizer.vocabulary).clone() }).expect("sound")
+/// The tokenizer of the GGUF file. Its vocabulary is that of the folder but for the pre-tokenizer: the folder's file has lost the step that cuts digits apart,
+/// which makes a difference where more than one space stands before a digit.
+fn from_gguf(of_folder: &Tokenizer) -> Option<Tokenizer> {
+    let path = shared("models/SmolLM2-135M-Instruct.Q4_1.gguf")?;
+    let tokenizer = load::load(&path).expect("a sound file").tokenizer.expect("a tokenizer");
+    assert_eq!(*tokenizer.vocabulary, Vocabulary { pre: "smollm".into(), ..(*of_folder.vocabulary).clone() });
+    Some(tokenizer)
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -45,7 +50,7 @@ fn check_texts(golden: &Golden, tokenizer: &Tokenizer) {
 fn texts_prompt_and_chat_have_the_golden_ids() {
     let Some(golden) = halfstep_golden::load("smollm2") else { return };
     let Some((tokenizer, chat_template)) = from_folder() else { return };
-    for tokenizer in [&as_in_gguf(&tokenizer), &tokenizer] {
+    for tokenizer in [from_gguf(&tokenizer).as_ref(), Some(&tokenizer)].into_iter().flatten() {
         check_texts(&golden, tokenizer);
         let greedy = &golden.json["greedy"];
         let prompt = greedy["prompt"].as_str().expect("a text");

@@ -3,7 +3,7 @@
 mod any_model;
 
 use any_model::*;
-use halfstep_formats::architecture::{ActivationSite, Linear};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::tokenizer::Vocabulary;
@@ -360,6 +360,10 @@ fn values_outside_of_the_layout_are_not_written() {
         let TensorData::Packed(matrix) = &mut m.tensors.get_mut(name).expect("is there").data else { panic!("is packed") };
         matrix
     }
+    fn fewer_rows(m: &mut Model, _: &str) {
+        m.architecture.vocab_size = 200;
+        m.tensors.insert(EMBEDDING.into(), tensor(&[200, m.architecture.hidden_size], Stored::F32, &mut Draw(1)));
+    }
     let cases: &[(&str, WeightQuantizer, Spoil, &str)] = &[
         ("code outside of a narrow grid", narrow, |m, n| matrix(m, n).codes[1] = 0xff, "outside of the grid"),
         ("padding bits", affine, |m, n| *matrix(m, n).codes.last_mut().expect("codes") |= 0x80, "zero bits"),
@@ -367,9 +371,9 @@ fn values_outside_of_the_layout_are_not_written() {
         ("infinite scale", affine, |m, n| matrix(m, n).scales[3] = f32::INFINITY, "scale 3 is inf"),
         ("scale that f16 does not hold", affine, |m, n| matrix(m, n).scales[3] = 1.0 + f32::EPSILON, "no f16 number"),
         ("zero point outside of the grid", affine, |m, n| matrix(m, n).zero_points[2] = 8, "zero point 2 is 8"),
-        ("scale missing", affine, |m, n| drop(matrix(m, n).scales.pop()), "do not fit together"),
-        ("zero point missing", affine, |m, n| drop(matrix(m, n).zero_points.pop()), "do not fit together"),
-        ("code byte missing", affine, |m, n| drop(matrix(m, n).codes.pop()), "do not fit together"),
+        ("scale missing", affine, |m, n| matrix(m, n).scales.truncate(1), "do not fit together"),
+        ("zero point missing", affine, |m, n| matrix(m, n).zero_points.truncate(1), "do not fit together"),
+        ("code byte missing", affine, |m, n| matrix(m, n).codes.truncate(1), "do not fit together"),
         ("9 bits", affine, |m, n| matrix(m, n).quantizer.grid.bits = 9, "9 bits"),
         ("group of 0", affine, |m, n| matrix(m, n).quantizer.partition = Partition::Group(0), "groups of 0"),
         ("tensor missing", affine, |m, n| drop(m.tensors.remove(n)), "missing"),
@@ -379,8 +383,11 @@ fn values_outside_of_the_layout_are_not_written() {
         ("NaN in the config", affine, |m, _| m.architecture.norm_eps = f64::NAN, "read back"),
         ("no positions", affine, |m, _| m.architecture.max_positions = 0, "not a positive integer"),
         ("cache of 1 bit", affine, |m, _| m.quantization.as_mut().expect("is there").cache = CacheQuantizer::DynamicHead { bits: 1 }, "1 bits"),
+        ("template too long", affine, |m, _| m.chat_template = Some(" ".repeat((256 << 10) + 1)), "more than 262144"),
+        ("header too long", affine, |m, _| drop(m.provenance.insert("log".into(), " ".repeat(100_000_000))), "header of"),
+        ("more tokens than rows", affine, fewer_rows, "vocab_size 200"),
         ("static step missing", affine, |m, _| m.quantization.as_mut().expect("is there").cache = CacheQuantizer::Static { bits: 8 }, "needs it"),
-        ("step nobody reads", affine, |m, _| drop(m.quantization.as_mut().expect("is there").static_steps.insert("s".into(), 1.0)), "no static quantizer"),
+        ("step nobody reads", affine, |m, _| m.quantization.as_mut().expect("is there").static_steps.extend([("s".to_string(), 1.0)]), "no static quantizer"),
     ];
     let folder = Folder::new("not-written");
     for (case, q, spoil, reason) in cases {
@@ -399,7 +406,7 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     let half_way = |e: std::io::ErrorKind| move |out: &mut dyn Write| out.write_all(&[1; 3 << 20]).and(Err(e.into()));
     let error = atomic(&path, half_way(std::io::ErrorKind::StorageFull)).expect_err("a full disk");
     assert!(matches!(&error, Error::Io { path: p, source } if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull), "{error}");
-    let panicked = std::panic::catch_unwind(|| atomic(&path, |out| out.write_all(b"x").and_then(|_| panic!("in the middle"))));
+    let panicked = std::panic::catch_unwind(|| atomic(&path, |out| panic!("in the middle of {:?}", out.write_all(b"x"))));
     assert!(panicked.is_err());
     assert_eq!((folder.names(), std::fs::read(&path).expect("is there")), (vec!["target".into()], b"old".to_vec()));
     atomic(&path, |out| out.write_all(b"new")).expect("writes");

@@ -190,10 +190,17 @@ fn long_runs_are_encoded_in_time() {
         let tokenizer = Tokenizer::new(Vocabulary { pre: pre.name.into(), ..letters.clone() }).expect("sound");
         for unit in ["a", " ", "\n", "1", ".", "é", "\0", "'", "半", "a ", " \n", "'s"] {
             let text = unit.repeat((1 << 20) / unit.len());
-            let start = Instant::now();
-            let ids = tokenizer.encode(&text, false).expect("encodes");
-            let seconds = start.elapsed().as_secs_f64();
-            assert!(tokenizer.decode(&ids, false).expect("decodes") == text, "{} of {unit:?}", pre.name);
+            // At one of three tries: others use the machine too.
+            let mut seconds = f64::INFINITY;
+            for _ in 0..3 {
+                let start = Instant::now();
+                let ids = tokenizer.encode(&text, false).expect("encodes");
+                seconds = seconds.min(start.elapsed().as_secs_f64());
+                assert!(tokenizer.decode(&ids, false).expect("decodes") == text, "{} of {unit:?}", pre.name);
+                if seconds < 2.0 {
+                    break;
+                }
+            }
             assert!(seconds < 2.0, "{} of {unit:?}: {seconds} s", pre.name);
         }
     }

@@ -5,7 +5,7 @@ use super::trainer::Trainer;
 use super::{StepReport, checkpoint};
 use crate::data::{Text, Windows};
 use crate::event::Event;
-use crate::recipe::{Recipe, TrainConfig};
+use crate::recipe::Recipe;
 use crate::session::{Cancel, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
@@ -23,16 +23,8 @@ pub struct Trained {
 }
 
 /// Trains `model` by `recipe` on `text`. Cancelled: writes a checkpoint if there is a run folder and says where.
-pub fn train(
-    model: &Model,
-    recipe: &Recipe,
-    config: &TrainConfig,
-    run: &RunConfig,
-    text: &Text,
-    events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
-    pool: &Pool,
-) -> Result<Trained> {
+pub fn train(model: &Model, recipe: &Recipe, run: &RunConfig, text: &Text, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Trained> {
+    let config = recipe.training.as_ref().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
     let tokens = text.tokens(model, config.window)?;
     let per_step = (config.batch * config.window) as u64;
     let steps = (config.tokens as u64).div_ceil(per_step);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::{Error, Result};
 use crate::gguf::GgmlType;
-use crate::hugging_face::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES, check_vocabulary, float_data};
+use crate::hugging_face::{MAX_TOKENIZER_BYTES, check_vocabulary, float_data};
 use crate::model::{Model, Tensor, TensorData};
 use crate::safetensors::{Header, Info};
 use crate::source::Source;
@@ -16,10 +16,6 @@ use halfstep_kernels::pack::PackedMatrix;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-
-/// Of `halfstep.weights` and `halfstep.blocks`: room for every tensor of the largest architecture.
-const MAX_LIST_BYTES: usize = 4 << 20;
-const MAX_QUANTIZATION_BYTES: usize = 64 << 10;
 
 /// How a weight is stored.
 enum Storage {
@@ -35,11 +31,11 @@ enum Storage {
 pub fn read(mut source: Source, header: Header) -> Result<Model> {
     let metadata = Metadata { file: source.file.clone(), values: &header.metadata };
     metadata.check_keys()?;
-    let config_text = metadata.text(key::CONFIG, config::MAX_CONFIG_BYTES)?.unwrap_or_default();
+    let config_text = metadata.text(key::CONFIG)?.unwrap_or_default();
     let architecture = config::parse(&format!("{}[{}]", source.file, key::CONFIG), config_text.as_bytes())?;
     // Every way to store a parameter takes more than a bit (TQ1_0, the smallest, 1.69).
     inventory::check_size(&source.file, &architecture, 1, source.length)?;
-    let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION, MAX_QUANTIZATION_BYTES)?;
+    let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
     if let Some(q) = &quantization {
         check_quantization(q).map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
         if !q.static_steps.is_empty() {
@@ -75,8 +71,8 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
         })?;
         quantization.as_mut().map(|q| q.static_steps.insert(info.name, step));
     }
-    let chat_template = metadata.text(key::CHAT_TEMPLATE, MAX_TEMPLATE_BYTES as usize)?.map(str::to_string);
-    let name = metadata.text(key::NAME, config::MAX_CONFIG_BYTES)?.unwrap_or_default().to_string();
+    let chat_template = metadata.text(key::CHAT_TEMPLATE)?.map(str::to_string);
+    let name = metadata.text(key::NAME)?.unwrap_or_default().to_string();
     let provenance = header.metadata.iter().filter_map(|(k, v)| Some((k.strip_prefix(key::PROVENANCE_PREFIX)?.to_string(), v.clone()))).collect();
     Ok(Model { name, architecture, tensors, tokenizer, chat_template, quantization, provenance, file_bytes: source.length })
 }
@@ -108,7 +104,8 @@ impl Metadata<'_> {
         Ok(())
     }
 
-    fn text(&self, key: &str, cap: usize) -> Result<Option<&str>> {
+    fn text(&self, key: &str) -> Result<Option<&str>> {
+        let cap = value_cap(key);
         match self.values.get(key) {
             Some(v) if v.len() > cap => Err(Error::Memory { file: self.file.clone(), what: key.into(), bytes: v.len() as u64, cap: cap as u64 }),
             v => Ok(v.map(String::as_str)),
@@ -116,8 +113,8 @@ impl Metadata<'_> {
     }
 
     /// A value as the writer spells it: serde alone would skip a field it does not know, which could change what the numbers mean.
-    fn json<T: DeserializeOwned + Serialize>(&self, key: &str, cap: usize) -> Result<Option<T>> {
-        let Some(text) = self.text(key, cap)? else { return Ok(None) };
+    fn json<T: DeserializeOwned + Serialize>(&self, key: &str) -> Result<Option<T>> {
+        let Some(text) = self.text(key)? else { return Ok(None) };
         let value = json::parse(&format!("{}[{key}]", self.file), text.as_bytes())?;
         let read = T::deserialize(&value).map_err(|e| self.wrong(key, e.to_string()))?;
         match serde_json::to_value(&read) {
@@ -152,8 +149,8 @@ impl Stored<'_> {
 
 /// How each weight of the architecture is stored, every part present in its type and shape.
 fn plan(metadata: &Metadata, architecture: &Architecture, stored: &mut Stored) -> Result<BTreeMap<String, Storage>> {
-    let mut packed: BTreeMap<String, WeightQuantizer> = metadata.json(key::WEIGHTS, MAX_LIST_BYTES)?.unwrap_or_default();
-    let mut blocks: BTreeMap<String, String> = metadata.json(key::BLOCKS, MAX_LIST_BYTES)?.unwrap_or_default();
+    let mut packed: BTreeMap<String, WeightQuantizer> = metadata.json(key::WEIGHTS)?.unwrap_or_default();
+    let mut blocks: BTreeMap<String, String> = metadata.json(key::BLOCKS)?.unwrap_or_default();
     let mut storage = BTreeMap::new();
     for want in architecture.tensors() {
         let name = &want.name;

@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::error::{Error, Result};
+use crate::hugging_face::check_vocabulary;
 use crate::model::{Model, Tensor, TensorData};
 use crate::safetensors::{self, Entry};
 use crate::{config, inventory};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use halfstep_kernels::pack::PackedMatrix;
+use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,68 +17,97 @@ use std::io::Write;
 /// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor or key without a place), `Unencodable` (a value outside of its grid,
 /// a scale that its codec does not hold), `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
-    let unencodable = |what: &str, reason: String| Error::Unencodable { format: "halfstep".into(), row: 0, reason: format!("{what}: {reason}") };
-    let a = &model.architecture;
-    inventory::check_shapes(&model.name, a, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
+    inventory::check_shapes(&model.name, &model.architecture, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
     let present: BTreeMap<&str, ()> = model.tensors.keys().map(|k| (k.as_str(), ())).collect();
-    if let Some(name) = inventory::extra(a, &present).first() {
+    if let Some(name) = inventory::extra(&model.architecture, &present).first() {
         let name = format!("tensor {name}");
         return Err(Error::Unsupported { file: model.name.clone(), name, reason: "the architecture has no place for it".into() });
     }
-    let config = config::to_json(a).to_string();
-    if config::parse("halfstep.config", config.as_bytes())? != *a {
-        return Err(unencodable(key::CONFIG, "does not read back as it was".into()));
-    }
-    let (mut entries, mut packed, mut blocks) = (vec![], BTreeMap::new(), BTreeMap::new());
+    let mut weights = Weights::default();
     for (name, tensor) in &model.tensors {
-        match &tensor.data {
-            TensorData::Packed(matrix) => {
-                packed.insert(name, matrix.quantizer);
-                packed_entries(name, tensor, matrix, &mut entries).map_err(|(row, reason)| Error::Unencodable {
-                    format: "halfstep".into(),
-                    row,
-                    reason: format!("{name}: {reason}"),
-                })?;
-            }
-            TensorData::Blocks { kind, bytes } => {
-                let row_bytes = crate::blocks::row_bytes(*kind, tensor.shape.last().copied().unwrap_or(0));
-                let rows = if tensor.shape.len() == 2 { tensor.shape[0] } else { 0 };
-                let Some(row_bytes) = row_bytes.filter(|b| rows > 0 && b * rows == bytes.len() && !kind.is_float()) else {
-                    return Err(unencodable(name, format!("{} bytes of {} blocks for shape {:?}", bytes.len(), kind.name(), tensor.shape)));
-                };
-                blocks.insert(name, kind.name());
-                entries.push(entry(name, part::BLOCKS, Dtype::U8, vec![rows, row_bytes], bytes));
-            }
-            float => {
-                let entry = float_entry(name, &tensor.shape, float);
-                entries.push(entry.ok_or_else(|| unencodable(name, "as many values as its shape says are needed".into()))?);
-            }
-        }
+        weights.add(name, tensor)?;
     }
-    let mut metadata =
-        BTreeMap::from([(FORMAT_KEY.to_string(), FORMAT_VERSION.to_string()), (key::NAME.into(), model.name.clone()), (key::CONFIG.into(), config)]);
-    let json = |value: serde_json::Result<String>| value.map_err(|e| unencodable("metadata", e.to_string()));
-    if !packed.is_empty() {
-        metadata.insert(key::WEIGHTS.into(), json(serde_json::to_string(&packed))?);
-    }
-    if !blocks.is_empty() {
-        metadata.insert(key::BLOCKS.into(), json(serde_json::to_string(&blocks))?);
-    }
+    let mut metadata = metadata(model, &weights)?;
     if let Some(q) = &model.quantization {
         check_quantization(q).map_err(|reason| unencodable(key::QUANTIZATION, reason))?;
-        step_entries(a, q, |name| packed.keys().any(|k| *k == name), &mut entries)?;
         let without_steps = Quantization { static_steps: BTreeMap::new(), ..q.clone() };
-        metadata.insert(key::QUANTIZATION.into(), json(serde_json::to_string(&without_steps))?);
+        metadata.insert(key::QUANTIZATION.into(), json(&without_steps)?);
+        step_entries(&model.architecture, q, &mut weights)?;
     }
-    if let Some(template) = &model.chat_template {
-        metadata.insert(key::CHAT_TEMPLATE.into(), template.clone());
+    if let Some((name, value)) = metadata.iter().find(|(name, value)| value.len() > value_cap(name)) {
+        return Err(unencodable(name, format!("{} bytes, more than {}", value.len(), value_cap(name))));
     }
-    metadata.extend(model.provenance.iter().map(|(k, v)| (format!("{}{k}", key::PROVENANCE_PREFIX), v.clone())));
+    let mut entries = weights.entries;
     if let Some(tokenizer) = &model.tokenizer {
+        check_vocabulary(tokenizer, &model.architecture, &model.name)?;
         let text = tokenizer.to_json().into_bytes();
         entries.push(Entry { name: TOKENIZER.into(), dtype: Dtype::U8, shape: vec![text.len()], data: text.into() });
     }
     safetensors::write(entries, &metadata, out).map_err(|source| Error::Io { path: model.name.clone(), source })
+}
+
+fn unencodable(what: &str, reason: String) -> Error {
+    Error::Unencodable { format: "halfstep".into(), row: 0, reason: format!("{what}: {reason}") }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| unencodable("metadata", e.to_string()))
+}
+
+fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>> {
+    let config = config::to_json(&model.architecture).to_string();
+    if config::parse(key::CONFIG, config.as_bytes())? != model.architecture {
+        return Err(unencodable(key::CONFIG, "does not read back as it was".into()));
+    }
+    let mut metadata: BTreeMap<String, String> = model.provenance.iter().map(|(k, v)| (format!("{}{k}", key::PROVENANCE_PREFIX), v.clone())).collect();
+    metadata.insert(FORMAT_KEY.into(), FORMAT_VERSION.into());
+    metadata.insert(key::NAME.into(), model.name.clone());
+    metadata.insert(key::CONFIG.into(), config);
+    if !weights.packed.is_empty() {
+        metadata.insert(key::WEIGHTS.into(), json(&weights.packed)?);
+    }
+    if !weights.blocks.is_empty() {
+        metadata.insert(key::BLOCKS.into(), json(&weights.blocks)?);
+    }
+    if let Some(template) = &model.chat_template {
+        metadata.insert(key::CHAT_TEMPLATE.into(), template.clone());
+    }
+    Ok(metadata)
+}
+
+/// The tensors to write, and how each weight that is not float is stored.
+#[derive(Default)]
+struct Weights<'a> {
+    entries: Vec<Entry<'a>>,
+    packed: BTreeMap<&'a str, WeightQuantizer>,
+    blocks: BTreeMap<&'a str, &'static str>,
+}
+
+impl<'a> Weights<'a> {
+    fn add(&mut self, name: &'a str, tensor: &'a Tensor) -> Result<()> {
+        match &tensor.data {
+            TensorData::Packed(matrix) => {
+                self.packed.insert(name, matrix.quantizer);
+                let wrong = |(row, reason)| Error::Unencodable { format: "halfstep".into(), row, reason: format!("{name}: {reason}") };
+                packed_entries(name, tensor, matrix, &mut self.entries).map_err(wrong)
+            }
+            TensorData::Blocks { kind, bytes } => {
+                let row_bytes = crate::blocks::row_bytes(*kind, tensor.cols());
+                let is_matrix = tensor.shape.len() == 2 && !kind.is_float();
+                let Some(row_bytes) = row_bytes.filter(|b| is_matrix && b * tensor.rows() == bytes.len()) else {
+                    return Err(unencodable(name, format!("{} bytes of {} blocks for shape {:?}", bytes.len(), kind.name(), tensor.shape)));
+                };
+                self.blocks.insert(name, kind.name());
+                self.entries.push(entry(name, part::BLOCKS, Dtype::U8, vec![tensor.rows(), row_bytes], bytes));
+                Ok(())
+            }
+            float => {
+                let entry = float_entry(name, &tensor.shape, float);
+                self.entries.push(entry.ok_or_else(|| unencodable(name, "as many values as its shape says are needed".into()))?);
+                Ok(())
+            }
+        }
+    }
 }
 
 fn entry<'a>(name: &str, part: &str, dtype: Dtype, shape: Vec<usize>, data: impl Into<Cow<'a, [u8]>>) -> Entry<'a> {
@@ -129,18 +160,18 @@ fn packed_entries<'a>(name: &str, tensor: &Tensor, matrix: &'a PackedMatrix, ent
     Ok(())
 }
 
-fn step_entries<'a>(a: &Architecture, q: &'a Quantization, is_packed: impl Fn(&str) -> bool, entries: &mut Vec<Entry<'a>>) -> Result<()> {
-    let unencodable = |name: &str, reason: String| Error::Unencodable { format: "halfstep".into(), row: 0, reason: format!("step {name}: {reason}") };
-    let steps = static_steps(a, Some(q), is_packed);
+fn step_entries<'a>(a: &Architecture, q: &'a Quantization, weights: &mut Weights<'a>) -> Result<()> {
+    let wrong = |name: &str, reason: String| unencodable(&format!("step {name}"), reason);
+    let steps = static_steps(a, Some(q), |name| weights.packed.contains_key(name));
     if let Some(name) = steps.required.iter().find(|name| !q.static_steps.contains_key(*name)) {
-        return Err(unencodable(name, "a static quantizer needs it".into()));
+        return Err(wrong(name, "a static quantizer needs it".into()));
     }
     for (name, step) in &q.static_steps {
         if !steps.allowed.contains(name) {
-            return Err(unencodable(name, "no static quantizer reads it".into()));
+            return Err(wrong(name, "no static quantizer reads it".into()));
         }
-        check_step(*step).map_err(|reason| unencodable(name, reason))?;
-        entries.push(Entry { name: name.clone(), dtype: Dtype::F32, shape: vec![1], data: step.to_le_bytes().to_vec().into() });
+        check_step(*step).map_err(|reason| wrong(name, reason))?;
+        weights.entries.push(Entry { name: name.clone(), dtype: Dtype::F32, shape: vec![1], data: step.to_le_bytes().to_vec().into() });
     }
     Ok(())
 }

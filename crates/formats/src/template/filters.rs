@@ -77,7 +77,7 @@ impl Interpreter<'_> {
                 found.cloned().unwrap_or(Value::Undefined)
             }
             "int" | "float" | "abs" | "round" => numeric(name, &value, &mut given)?,
-            "tojson" => self.to_json(&value, &mut given)?,
+            "tojson" => self.as_json(&value, &mut given)?,
             "map" => self.map(&value, &mut given)?,
             "select" | "reject" | "selectattr" | "rejectattr" => self.select(name, &value, &mut given)?,
             "sort" | "unique" | "min" | "max" | "dictsort" => self.ordered(name, &value, &mut given)?,
@@ -137,7 +137,7 @@ impl Interpreter<'_> {
         })
     }
 
-    fn to_json(&mut self, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn as_json(&mut self, value: &Value, given: &mut Given) -> Outcome<Value> {
         let indent = given.int(0, "indent")?;
         let indent = indent.map(|n| usize::try_from(n).unwrap_or(0));
         if given.flag(usize::MAX, "ensure_ascii") || given.flag(usize::MAX, "sort_keys") {
