@@ -9,8 +9,8 @@ import { Model, quantize, recipes } from '../ts/dist/index.js'
 const assets = (name) => fileURLToPath(new URL(`../assets/${name}`, import.meta.url))
 const [tokens = 32_768, seeds = 3] = process.argv.slice(2).map(Number)
 
-const TRAIN = { tokens, window: 256, batch: 8, learningRate: 1e-3 }
-const SITES = { target: 'halfstep', weights: 4, activations: 8, cache: 8 }
+const TRAIN = { tokens, window: 256, batch: 4, learningRate: 3e-4 }
+const SITES = { target: 'halfstep', weights: 3, activations: 8, cache: 8 }
 const silq = (sites = {}, train = {}) => (seed) => recipes.silq({ ...SITES, ...sites, train: { ...TRAIN, ...train, seed } })
 
 const VARIANTS = [
@@ -46,7 +46,7 @@ const row = (name, records) => {
 }
 
 const full = await model.evaluate({ data: assets('demo-eval.txt'), tokens: 8192, window: 256 })
-console.log(`W4A8 per channel, ${tokens} tokens, mean of ${seeds} seeds (largest minus smallest). Full precision: perplexity ${full.perplexity.toFixed(2)}.\n`)
+console.log(`W3A8 per channel, ${tokens} tokens, mean of ${seeds} seeds (largest minus smallest). Full precision: perplexity ${full.perplexity.toFixed(2)}.\n`)
 console.log('| variant | KL | perplexity | top-1 |\n|---|---|---|---|')
 for (const [name, recipe] of UNTRAINED) row(name, [await measure(recipe)])
 for (const [name, recipe] of VARIANTS) {
