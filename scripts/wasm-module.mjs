@@ -17,9 +17,22 @@ export async function wasmModule() {
   const compiler = await rust()
   const path = [await bindgen(), await wasmPack(), compiler, process.env.PATH].filter(Boolean).join(delimiter)
   const home = process.env.CARGO_HOME ?? join(homedir(), '.cargo')
-  // Without `--no-pack` a package.json and a .gitignore of its own would appear in ts/wasm.
-  const args = ['--target', 'web', '--mode', 'no-install', '--profile', 'wasm', '--no-pack', '--out-dir', `../../${OUT}`, '--out-name', 'halfstep']
-  await must('wasm-pack', ['--log-level', 'warn', 'build', 'crates/wasm', ...args], {
+  // A .gitignore of its own would keep the module out of the npm package.
+  const args = [
+    '--target',
+    'web',
+    '--mode',
+    'no-install',
+    '--profile',
+    'wasm',
+    '--no-pack',
+    '--no-gitignore',
+    '--out-dir',
+    `../../${OUT}`,
+    '--out-name',
+    'halfstep',
+  ]
+  await must('wasm-pack', ['--log-level', 'error', 'build', 'crates/wasm', ...args], {
     env: {
       PATH: path,
       // Possibly another compiler than the addon's: a target folder of its own.
@@ -69,7 +82,8 @@ async function wasmPack() {
     console.log(`installing wasm-pack ${WASM_PACK_VERSION} below ${cache}`)
     const target = join(root, 'target/tools/wasm-pack')
     const where = ['--version', WASM_PACK_VERSION, '--root', cache, '--target-dir', target]
-    await must('cargo', ['install', 'wasm-pack', '--quiet', '--locked', '--force', ...where])
+    // It only calls other programs: built without optimisation, which takes half the time.
+    await must('cargo', ['install', 'wasm-pack', '--quiet', '--locked', '--force', '--debug', ...where], { env: { CARGO_PROFILE_DEV_DEBUG: '0' } })
   }
   return folder
 }
