@@ -28,14 +28,14 @@ fn quiet_panics() {
 
 #[napi(catch_unwind)]
 pub fn load(path: String) -> NativeTask {
-    NativeTask::spawn(move |_, _| Ok(Done::model(session::load(&path)?)))
+    NativeTask::spawn(move |_, _| Done::model(session::load(&path)?))
 }
 
 #[napi(catch_unwind)]
 pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
     // Copied: JavaScript may change or transfer its buffer while the thread reads.
     let bytes = bytes.to_vec();
-    NativeTask::spawn(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?))))
+    NativeTask::spawn(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?)))
 }
 
 #[napi(catch_unwind)]
@@ -86,7 +86,7 @@ pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
 #[napi(catch_unwind)]
 pub fn dequantize(model: &NativeModel) -> NativeTask {
     let model = model.share();
-    NativeTask::spawn(move |_, _| Ok(Done::model(Arc::new(session::dequantize(&*model?, 0)))))
+    NativeTask::spawn(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0))))
 }
 
 #[napi(catch_unwind)]

@@ -2,12 +2,13 @@
 
 use halfstep::{Error, Result};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub fn value(value: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(value).map_err(|e| Error::Internal { reason: e.to_string() })
+/// A value as JSON text, its fields in the order they are declared in.
+pub fn value(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::Internal { reason: e.to_string() })
 }
 
 /// Runs `work`; a panic is a fault of ours and becomes `ERR_INTERNAL`.
@@ -15,16 +16,16 @@ pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::Internal { reason: panic_text(&*panic) }))
 }
 
-pub fn of(work: impl FnOnce() -> Result<Value>) -> String {
+/// The outcome of a call that is over at once; `work` gives JSON.
+pub fn of(work: impl FnOnce() -> Result<String>) -> String {
     to_json(&catch(work))
 }
 
-pub fn to_json(result: &Result<Value>) -> String {
+pub fn to_json(result: &Result<String>) -> String {
     match result {
-        Ok(value) => json!({ "ok": value }),
-        Err(e) => json!({ "error": { "code": e.code(), "message": e.to_string(), "details": e.details() } }),
+        Ok(json) => format!(r#"{{"ok":{json}}}"#),
+        Err(e) => json!({ "error": { "code": e.code(), "message": e.to_string(), "details": e.details() } }).to_string(),
     }
-    .to_string()
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -35,6 +36,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn errors_and_panics_become_data() {
@@ -44,6 +46,6 @@ mod tests {
         let panic: Value = serde_json::from_str(&of(|| panic!("index {}", 7))).unwrap();
         assert_eq!(panic["error"]["code"], "ERR_INTERNAL");
         assert_eq!(panic["error"]["details"]["reason"], "index 7");
-        assert_eq!(of(|| Ok(json!(3))), r#"{"ok":3}"#);
+        assert_eq!(of(|| value(&3)), r#"{"ok":3}"#);
     }
 }

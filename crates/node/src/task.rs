@@ -9,28 +9,26 @@ use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, JsDeferred};
 use napi_derive::napi;
 use serde::Serialize;
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Enough for recursive descents over hostile JSON and templates, which have depth caps of their own.
 const STACK_BYTES: usize = 16 << 20;
 
-/// What a task made.
-#[derive(Default)]
+/// What a task made: a value as JSON, and what does not cross as JSON.
 pub struct Done {
-    pub value: Value,
+    pub value: String,
     pub model: Option<Arc<Model>>,
     pub bytes: Option<Vec<u8>>,
 }
 
 impl Done {
-    pub fn model(model: Arc<Model>) -> Self {
-        Self { model: Some(model), ..Self::default() }
+    pub fn value(value: &impl Serialize) -> Result<Self> {
+        Ok(Self { value: outcome::value(value)?, model: None, bytes: None })
     }
 
-    pub fn value(value: &impl Serialize) -> Result<Self> {
-        Ok(Self { value: outcome::value(value)?, ..Self::default() })
+    pub fn model(model: Arc<Model>) -> Result<Self> {
+        Self::value(&()).map(|done| Self { model: Some(model), ..done })
     }
 }
 
