@@ -44,15 +44,44 @@ pub fn pack_row(codes: &[i16], grid: IntGrid, out: &mut [u8]) {
     }
 }
 
+/// Mask of fields of `codes` codes, one at the start of every second lane of `lane` bits.
+const fn fields<const B: usize>(codes: usize, lane: usize) -> u64 {
+    let (field, mut mask, mut at) = ((1 << (codes * B)) - 1, 0, 0);
+    while at < 64 {
+        mask |= field << at;
+        at += 2 * lane;
+    }
+    mask
+}
+
+/// 8 codes of `B` bits, one after the other, to one per byte: halves are drawn apart, then quarters, then eighths.
+#[inline(always)]
+fn spread<const B: usize>(mut word: u64) -> u64 {
+    for (codes, lane) in [(4, 32), (2, 16), (1, 8)] {
+        let (even, shift) = (fields::<B>(codes, lane), lane - codes * B);
+        word = (word & even) | (word << shift & even << lane);
+    }
+    word
+}
+
+/// The inverse of [`spread`].
+#[inline(always)]
+fn gather<const B: usize>(mut bytes: u64) -> u64 {
+    for (codes, lane) in [(1, 8), (2, 16), (4, 32)] {
+        let (even, shift) = (fields::<B>(codes, lane), lane - codes * B);
+        bytes = (bytes & even) | (bytes & even << lane) >> shift;
+    }
+    bytes
+}
+
 /// 8 codes of `B` bits fill `B` whole bytes.
 fn pack_bits<const B: usize>(codes: &[i16], min: i16, out: &mut [u8]) {
-    let word = |codes: &[i16]| codes.iter().enumerate().fold(0u64, |word, (j, &c)| word | (c.wrapping_sub(min) as u64 & ((1 << B) - 1)) << (j * B));
-    let (codes, codes_rest) = codes.as_chunks::<8>();
-    let (out, out_rest) = out.split_at_mut(codes.len() * B);
-    for (codes, out) in codes.iter().zip(out.as_chunks_mut::<B>().0) {
-        out.copy_from_slice(&word(codes).to_le_bytes()[..B]);
+    for (codes, out) in codes.chunks(8).zip(out.chunks_mut(B)) {
+        let mut bytes = [0; 8];
+        bytes.iter_mut().zip(codes).for_each(|(byte, &c)| *byte = c.wrapping_sub(min) as u8);
+        let word = gather::<B>(u64::from_le_bytes(bytes)).to_le_bytes();
+        out.iter_mut().zip(word).for_each(|(o, byte)| *o = byte);
     }
-    out_rest.copy_from_slice(&word(codes_rest).to_le_bytes()[..out_rest.len()]);
 }
 
 /// Unsigned codes (`code - grid.min()`) of one packed row.
@@ -79,19 +108,12 @@ pub fn unpack_row(packed: &[u8], bits: u8, out: &mut [u8]) {
 }
 
 fn unpack_bits<const B: usize>(packed: &[u8], out: &mut [u8]) {
-    let take = |bytes: &[u8; 8], out: &mut [u8]| {
-        let word = u64::from_le_bytes(*bytes);
-        out.iter_mut().enumerate().for_each(|(j, o)| *o = (word >> (j * B)) as u8 & ((1 << B) - 1));
-    };
-    let (out, out_rest) = out.as_chunks_mut::<8>();
-    let (packed, packed_rest) = packed.split_at(out.len() * B);
-    let mut bytes = [0; 8];
-    for (packed, out) in packed.as_chunks::<B>().0.iter().zip(out) {
-        bytes[..B].copy_from_slice(packed);
-        take(&bytes, out);
+    for (out, packed) in out.chunks_mut(8).zip(packed.chunks(B)) {
+        let mut word = [0; 8];
+        word.iter_mut().zip(packed).for_each(|(byte, &p)| *byte = p);
+        let bytes = spread::<B>(u64::from_le_bytes(word)).to_le_bytes();
+        out.iter_mut().zip(bytes).for_each(|(o, byte)| *o = byte);
     }
-    bytes.iter_mut().zip(packed_rest).for_each(|(byte, &p)| *byte = p);
-    take(&bytes, out_rest);
 }
 
 impl PackedMatrix {

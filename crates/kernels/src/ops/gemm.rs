@@ -37,15 +37,17 @@ unsafe impl<T: Send> Send for Output<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Output<T> {}
 
-/// Pieces an output is cut into, if it is large enough: enough to spread over 16 threads.
-const PIECES: usize = 16;
+/// Pieces an output is cut into, if it is large enough to: twice as many for a product of 2^32 multiplications or more.
+const PIECES: usize = 8;
 /// Shortest side of a piece. Each piece packs its inputs again, at a cost of about 10 / side of the multiplication.
 const SHORTEST: usize = 192;
 
 /// Rows and columns of a piece of an output `[m, n]`: the longer side is halved again and again.
-fn piece(m: usize, n: usize) -> (usize, usize) {
+fn piece(m: usize, n: usize, k: usize) -> (usize, usize) {
+    let large = m as u64 * n as u64 >= (1 << 32) / k.max(1) as u64;
+    let most = if large { 2 * PIECES } else { PIECES };
     let (mut rows, mut cols, mut pieces) = (m, n, 1);
-    while pieces < PIECES && rows.max(cols) >= 2 * SHORTEST {
+    while pieces < most && rows.max(cols) >= 2 * SHORTEST {
         let longer = if rows >= cols { &mut rows } else { &mut cols };
         *longer = longer.div_ceil(2);
         pieces *= 2;
@@ -67,7 +69,6 @@ pub(crate) fn product<T: Real>(out: &mut [T], stride: usize, a: View<T>, b: View
 /// `out` must be valid for writes of `m` rows of `n` elements, and nobody else may touch them; a and b must hold `[m, k]` and `[k, n]`.
 #[cfg(not(target_family = "wasm"))]
 unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize, n: usize, k: usize, accumulate: bool) {
-    let beta = T::ONE;
     // SAFETY: the caller's promise covers every element read or written.
     unsafe {
         gemm::gemm(
@@ -85,7 +86,7 @@ unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize,
             b.col_stride as isize,
             b.row_stride as isize,
             T::ONE,
-            beta,
+            T::ONE,
             false,
             false,
             false,
@@ -122,7 +123,7 @@ fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: View<T>, b: View<T>,
         return;
     }
     let whole = Output { data: out.as_mut_ptr(), stride: n };
-    let (rows, cols) = piece(m, n);
+    let (rows, cols) = piece(m, n, k);
     let across = n.div_ceil(cols);
     pool.for_each(m.div_ceil(rows) * across, |i| {
         let (row, col) = (i / across * rows, i % across * cols);

@@ -2,6 +2,7 @@
 //!
 //! Work is cut into runs of output columns, so that a weight is unpacked once and used for all tokens. An output depends on its own row and
 //! token alone: neither the number of tokens, nor the tile it is computed in, nor the thread count can change a byte.
+mod fill;
 mod ordered;
 mod panel;
 mod tile;
@@ -23,10 +24,10 @@ pub fn linear_ordered(pool: &Pool, x: &[f32], w: &[f32], y: &mut [f32], m: usize
     if i == 0 {
         return y.fill(0.0);
     }
-    let rows = task_rows(i);
+    let (rows, tokens) = (task_rows(i), ordered::Tokens::new(pool, x, i));
     pool.parts(columns(y, o, rows), |task, mut y| {
         let count = y[0].len();
-        ordered::columns(x, &w[task * rows * i..][..count * i], i, &mut y);
+        ordered::columns(&tokens, &w[task * rows * i..][..count * i], &mut y);
     });
 }
 
@@ -83,10 +84,11 @@ pub fn linear_packed(pool: &Pool, x: &[f32], w: &PackedMatrix, activation: Activ
     }
     let rows = task_rows(i);
     if activation == ActivationQuantizer::None {
+        let tokens = ordered::Tokens::new(pool, x, i);
         return pool.parts(columns(y, o, rows), |task, mut y| {
             let mut decoded = vec![0.0; y[0].len() * i];
             decoded.chunks_exact_mut(i).enumerate().for_each(|(r, out)| w.decode_row(task * rows + r, out));
-            ordered::columns(x, &decoded, i, &mut y);
+            ordered::columns(&tokens, &decoded, &mut y);
         });
     }
     integer_linear(Kernel::choose(), pool, x, w, activation, step, y);

@@ -5,9 +5,10 @@
 //! lanes. Integer sums do not depend on the order of the columns inside a segment; so a quad takes the columns that unpack most easily, and
 //! the activation codes are put in the same order.
 use super::Segment;
+use super::fill::fill;
 use crate::pack::{self, PackedMatrix};
 use crate::quant::activation;
-use crate::{ActivationQuantizer, CodeRange, Pool, dispatch};
+use crate::{ActivationQuantizer, CodeRange, Pool};
 
 /// Rows of a panel: the i32 lanes of an AVX-512 register.
 pub(super) const ROWS: usize = 16;
@@ -75,8 +76,8 @@ impl Panel {
             *packed = w.row_packed(row).as_chunks().0;
         }
         match layout.order {
-            Order::EvenOdd => fill_nibbles(packed, &mut self.quads),
-            Order::Bytes => fill_bytes(packed, &mut self.quads),
+            Order::EvenOdd => fill::<true>(packed, &mut self.quads),
+            Order::Bytes => fill::<false>(packed, &mut self.quads),
             Order::Neighbours => {
                 self.row.resize(w.cols, 0);
                 for (r, row) in rows.into_iter().enumerate() {
@@ -105,28 +106,6 @@ fn quad_of(codes: &[u8]) -> u32 {
     match codes {
         &[a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
         _ => codes.iter().rev().fold(0, |quad, &c| quad << 8 | c as u32),
-    }
-}
-
-dispatch! {
-    /// Rows of 4-bit codes, 8 columns in 4 bytes.
-    fn fill_nibbles(rows: [&[[u8; 4]]; ROWS], quads: &mut [[u32; ROWS]]) {
-        for (d, [even, odd]) in quads.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            for r in 0..ROWS {
-                let codes = u32::from_le_bytes(rows[r][d]);
-                even[r] = codes & 0x0f0f_0f0f;
-                odd[r] = codes >> 4 & 0x0f0f_0f0f;
-            }
-        }
-    }
-
-    /// Rows of 8-bit codes.
-    fn fill_bytes(rows: [&[[u8; 4]]; ROWS], quads: &mut [[u32; ROWS]]) {
-        for (d, quad) in quads.iter_mut().enumerate() {
-            for r in 0..ROWS {
-                quad[r] = u32::from_le_bytes(rows[r][d]);
-            }
-        }
     }
 }
 
