@@ -24,7 +24,8 @@ const VARIANTS = [
   ['cache 4 bit', silq({ cache: 4 })],
 ]
 const UNTRAINED = [
-  ['RTN (the better of signed absmax and error search)', recipes.rtn({ ...SITES })],
+  ["RTN, ggml's signed rule", recipes.rtn({ ...SITES, start: 'signedAbsmax' })],
+  ['RTN, error search', recipes.rtn({ ...SITES, start: 'errorSearch' })],
   ['convex steps, no training', recipes.rtn({ ...SITES, start: 'convex' })],
 ]
 

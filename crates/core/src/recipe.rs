@@ -45,7 +45,8 @@ pub struct WeightSite {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum StartRule {
-    /// Per matrix the better of ggml's signed rule and error search, by squared error with the scale as stored: what "RTN" means in every table.
+    /// Per matrix the better of ggml's signed rule and error search, by squared error with the scale as stored. As whole models the other can be
+    /// the better one, so "RTN" in a table is the better of the two by KL.
     #[default]
     Best,
     /// max|w| / p.

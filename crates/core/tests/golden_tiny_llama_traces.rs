@@ -135,6 +135,15 @@ impl Trace<'_> {
         &self.batches[step * n..(step + 1) * n]
     }
 
+    fn quantizes_activations(&self) -> bool {
+        ["activation_bits", "cache_bits"].iter().any(|k| number(&self.spec[*k]) > 0.0)
+    }
+
+    /// Activations or cache below 8 bit, where one code that falls the other way shows more.
+    fn low_bits(&self) -> bool {
+        ["activation_bits", "cache_bits"].iter().any(|k| (1.0..8.0).contains(&number(&self.spec[*k])))
+    }
+
     fn restart(&self) -> usize {
         number(&self.golden.json["train"]["restart"]) as usize
     }
@@ -145,6 +154,10 @@ impl Trace<'_> {
                 values.iter_mut().for_each(|v| *v = <T as Real>::from_f32(Real::to_f32(*v)));
             }
         }
+    }
+
+    fn three_steps<T: Number>(&self, trainer: &mut Trainer<T>) -> Vec<f64> {
+        (0..3).map(|s| trainer.step(self.batch(s), self.tokens, &Cancel::default()).expect("a step").loss).collect()
     }
 
     fn run<T: Number>(&self, trainer: &mut Trainer<T>, each: impl Fn(usize, f64, f64)) -> Vec<f64> {
@@ -204,15 +217,13 @@ fn gradients_of_the_first_step_in_f32() {
             for p in &trainer.parameters.list {
                 let want = trace.golden.tensor(&format!("{}/gradient/{}", trace.name, p.name)).f64;
                 let got: Vec<f64> = p.sink.with(|g| g.iter().map(|&v| f64::from(v)).collect());
-                match trace.name {
-                    "plain" => assert_close(&p.name, &got, &want, 1e-5),
-                    "weights" => assert_close(&p.name, &got, &want, 1e-4),
-                    _ => {
-                        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-                        let cosine = dot(&got, &want) / (dot(&got, &got) * dot(&want, &want)).sqrt();
-                        let low_bits = ["activation_bits", "cache_bits"].iter().any(|k| (1.0..8.0).contains(&number(&trace.spec[*k])));
-                        assert!(cosine >= if low_bits { 0.995 } else { 0.999 }, "{} {}: cosine {cosine}", trace.name, p.name);
-                    }
+                if trace.quantizes_activations() {
+                    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+                    let cosine = dot(&got, &want) / (dot(&got, &got) * dot(&want, &want)).sqrt();
+                    assert!(cosine >= if trace.low_bits() { 0.995 } else { 0.999 }, "{} {}: cosine {cosine}", trace.name, p.name);
+                } else {
+                    let limit = if number(&trace.spec["weight_bits"]) > 0.0 { 1e-4 } else { 1e-5 };
+                    assert_close(&format!("{} {}", trace.name, p.name), &got, &want, limit);
                 }
             }
         }
@@ -222,9 +233,13 @@ fn gradients_of_the_first_step_in_f32() {
 #[test]
 fn losses_in_f32_stay_within_the_stated_spread() {
     for_each_trace(|trace| {
+        let Some(windows) = trace.spec["spread"]["windows"].as_array() else {
+            println!("skipped: tiny_llama_trace {}: the set states no spread", trace.name);
+            return;
+        };
         let want = numbers(&trace.spec["loss"]);
         let got = trace.run(&mut trace.trainer::<f32>(Recompute::Auto, 2), |_, _, _| {});
-        for window in trace.spec["spread"]["windows"].as_array().expect("windows") {
+        for window in windows {
             let allowed = (4.0 * number(&window["relative"])).max(1e-5);
             for step in number(&window["first"]) as usize..=number(&window["last"]) as usize {
                 let relative = (got[step] - want[step]).abs() / want[step].abs();
@@ -253,28 +268,37 @@ fn the_restart_state_gives_the_next_loss_in_f32() {
         trainer.step = trace.restart() as u64;
         let want = numbers(&trace.spec["loss"])[trace.restart()];
         let got = trainer.step(trace.batch(trace.restart()), trace.tokens, &Cancel::default()).expect("a step").loss;
-        let low_bits = ["activation_bits", "cache_bits"].iter().any(|k| (1.0..8.0).contains(&number(&trace.spec[*k])));
-        let allowed = if low_bits { 3e-2 } else { 1e-2 };
+        let allowed = if trace.low_bits() { 3e-2 } else { 1e-2 };
         assert!((got - want).abs() <= allowed * want, "{}: {got} against {want}", trace.name);
     });
 }
 
 #[test]
-fn threads_recompute_and_micro_batches_do_not_change_a_byte_or_hardly() {
+fn threads_and_recompute_do_not_change_a_byte() {
     for_each_trace(|trace| {
-        let run = |recompute, threads, micro_batch| {
+        let run = |recompute, threads| {
             let mut trainer = trace.trainer::<f32>(recompute, threads);
-            trainer.micro_batch = micro_batch;
-            let losses: Vec<f64> = (0..3).map(|s| trainer.step(trace.batch(s), trace.tokens, &Cancel::default()).expect("a step").loss).collect();
+            let losses = trace.three_steps(&mut trainer);
             (losses, trainer.parameters.list.into_iter().map(|p| p.value).collect::<Vec<_>>())
         };
-        let (losses, parameters) = run(Recompute::Never, 1, None);
+        let (losses, parameters) = run(Recompute::Never, 1);
         for (recompute, threads) in [(Recompute::Never, 2), (Recompute::Always, 3)] {
-            let (other_losses, other) = run(recompute, threads, None);
+            let (other_losses, other) = run(recompute, threads);
             assert_eq!(losses, other_losses, "{} with {threads} threads", trace.name);
             assert!(parameters == other, "{} with {threads} threads: parameters differ", trace.name);
         }
-        let (accumulated, _) = run(Recompute::Never, 2, Some(1));
-        assert_close(&format!("{} accumulated", trace.name), &accumulated, &losses, 1e-3);
+    });
+}
+
+/// Another order of sums: equal up to f64's rounding, where f32 could let a code fall the other way.
+#[test]
+fn micro_batches_add_up() {
+    for_each_trace(|trace| {
+        let run = |micro_batch| {
+            let mut trainer = trace.trainer::<f64>(Recompute::Never, 2);
+            trainer.micro_batch = micro_batch;
+            trace.three_steps(&mut trainer)
+        };
+        assert_close(&format!("{} accumulated", trace.name), &run(Some(1)), &run(None), 1e-10);
     });
 }

@@ -1,0 +1,62 @@
+//! Time of a training step and peak memory: with the quantizers of a target, and with none.
+//!
+//!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off> [steps] [threads]
+//!
+//! Steps of 2 x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and cache. The first step, which finds its memory, is left out.
+//! One setting per process, since the peak is the process's.
+
+use halfstep::data::{Text, Windows};
+use halfstep::recipe::{Recipe, TrainConfig};
+use halfstep::recipes::silq::SilqConfig;
+use halfstep::session::{Cancel, load};
+use halfstep::targets::TargetId;
+use halfstep::train::{Trainer, memory::peak_bytes};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use std::time::Instant;
+
+const BATCH: usize = 2;
+const WINDOW: usize = 512;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, model, text, setting, rest @ ..] = args.as_slice() else { return Err("usage: step_time <model> <text> <setting> [steps] [threads]".into()) };
+    let steps: u64 = rest.first().map_or(Ok(10), |s| s.parse())?;
+    let threads: usize = rest.get(1).map_or(Ok(0), |t| t.parse())?;
+    let recipe = recipe(setting)?;
+    let config = recipe.training.clone().unwrap_or_default();
+
+    let model = load(model)?;
+    let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
+    let mut windows = Windows::new(tokens, WINDOW, config.seed);
+    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, BATCH), Pool::new(threads))?;
+    let mut seconds = vec![];
+    for step in 0..=steps {
+        let batch = windows.batch(step * BATCH as u64, BATCH);
+        let start = Instant::now();
+        trainer.step(&batch, WINDOW, &Cancel::default())?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.remove(0);
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let tokens_per_second = (BATCH * WINDOW) as f64 / median;
+    println!(
+        "{setting}: {median:.2} s per step ({:.2} to {:.2}), {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
+        seconds[0],
+        seconds[seconds.len() - 1],
+        peak_bytes() as f64 / 1e9
+    );
+    Ok(())
+}
+
+fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
+    let train = TrainConfig { loss_bytes: 256 << 20, ..TrainConfig::default() };
+    let target = if setting == "gguf:q4_0" { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
+    let bits = |n| if target == TargetId::Halfstep { Some(n) } else { None };
+    let recipe = SilqConfig { target, weights: bits(4.0), activations: bits(8.0), cache: bits(8.0), train, ..SilqConfig::default() }.recipe()?;
+    match setting {
+        "gguf:q4_0" | "halfstep" => Ok(recipe),
+        "off" => Ok(Recipe { weights: None, activation: ActivationQuantizer::None, cache: CacheQuantizer::F32, ..recipe }),
+        other => Err(format!("{other}: gguf:q4_0, halfstep or off").into()),
+    }
+}
