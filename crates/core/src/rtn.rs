@@ -9,6 +9,9 @@ use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Partition, Pool, WeightQuantizer};
 use std::collections::BTreeMap;
 
+/// What "RTN" means in a table: the better of these, as whole models, by KL.
+pub const RTN_RULES: [StartRule; 2] = [StartRule::SignedAbsmax, StartRule::ErrorSearch];
+
 /// Quantizes a matrix `[rows, cols]` by a start rule.
 pub fn quantize_matrix(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, start: StartRule) -> PackedMatrix {
     match start.rule() {

@@ -1,27 +1,32 @@
 //! The surface that the bindings forward to: configs in, models, reports and events out. Nothing here knows napi or wasm-bindgen.
 
+mod configs;
+mod reports;
+mod validation;
+
 pub use crate::config::parse_config;
+#[cfg(feature = "train")]
 use crate::data::Text;
 use crate::error::{Error, Result};
 use crate::evaluation::EvaluationRun;
 use crate::event::{EvaluationRecord, Event};
 use crate::generation::GenerationRun;
-use crate::recipe::{Recipe, StartRule, WeightSite};
+use crate::recipe::Recipe;
 use crate::recipes::RecipeConfig;
 use crate::rtn;
 use crate::targets::TargetId;
-use halfstep_formats::template::Message;
+pub use configs::{ArithmeticConfig, ChatMessage, EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep_formats::{Model, Tensor, TensorData};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{CacheQuantizer, Pool};
 use halfstep_runtime::clock::Clock;
 use halfstep_runtime::network::Logits;
-use halfstep_runtime::{Arithmetic, Cache, Network, score};
-use serde::{Deserialize, Serialize};
+use halfstep_runtime::{Arithmetic, Cache, Network};
+pub use reports::{Generation, Inspection, Report, SaveReport};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use ts_rs::TS;
+use validation::Validation;
 
 /// A flag that ends a run within one micro-step. Cheap to clone; all clones are one flag.
 #[derive(Clone, Debug, Default)]
@@ -34,174 +39,6 @@ impl Cancel {
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
-}
-
-/// How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data` or `text`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct RunConfig {
-    /// Path of a UTF-8 text file to train on.
-    pub data: Option<String>,
-    /// The text itself, instead of `data`.
-    pub text: Option<String>,
-    /// Characters of the text to leave out at its beginning (kept for reporting). Default 0.
-    pub skip_characters: usize,
-    /// Path of a UTF-8 text file to measure on, before and after. Never trained on.
-    pub validation: Option<String>,
-    /// The validation text itself, instead of `validation`.
-    pub validation_text: Option<String>,
-    /// Tokens of the validation text to measure on. Default 4096.
-    pub validation_tokens: Option<usize>,
-    /// Folder for checkpoints. Default: none are written.
-    pub run_folder: Option<String>,
-    /// Optimizer steps between checkpoints. Default: only when the run is stopped.
-    pub checkpoint_every: Option<u64>,
-    /// Go on from the newest checkpoint in `runFolder`, if there is one.
-    pub resume: bool,
-    /// Worker threads; 0 is one per core. The number never changes a result. Default 0.
-    pub threads: usize,
-}
-
-/// What a run did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    pub recipe: String,
-    pub target: String,
-    /// Stored bits of the block linears, scales included, per weight.
-    pub bits_per_weight: f64,
-    /// Optimizer steps; 0 without training.
-    pub steps: u64,
-    pub tokens: u64,
-    pub seconds: f64,
-    pub tokens_per_second: f64,
-    /// Loss of the last step; null without training.
-    pub final_loss: Option<f64>,
-    /// Peak resident memory in bytes; 0 where the system does not tell.
-    pub memory_bytes: u64,
-    /// On the validation text, if there is one: full precision, round to nearest on the same grid, and the result.
-    pub evaluations: BTreeMap<String, EvaluationRecord>,
-    /// Flags the client needs to run the file as it was trained, e.g. the cache type.
-    pub client_flags: Vec<String>,
-}
-
-/// What to measure.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct EvaluateConfig {
-    /// Path of a UTF-8 text file.
-    pub data: Option<String>,
-    /// The text itself, instead of `data`.
-    pub text: Option<String>,
-    /// Token ids to use, from the beginning of the text; 0 is all. Default 0.
-    pub tokens: usize,
-    /// Tokens of a window; each is run alone from position 0. Default 512.
-    pub window: usize,
-    /// `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded, nothing else quantized; `integer`.
-    pub arithmetic: ArithmeticConfig,
-    /// Worker threads; 0 is one per core.
-    pub threads: usize,
-}
-
-impl Default for EvaluateConfig {
-    fn default() -> Self {
-        Self { data: None, text: None, tokens: 0, window: 512, arithmetic: ArithmeticConfig::Auto, threads: 0 }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum ArithmeticConfig {
-    #[default]
-    Auto,
-    Float,
-    Integer,
-}
-
-/// What to generate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct GenerationConfig {
-    /// Plain text to continue.
-    pub prompt: Option<String>,
-    /// A conversation, rendered by the model's chat template; instead of `prompt`.
-    #[ts(as = "Option<Vec<ChatMessage>>")]
-    pub messages: Option<Vec<Message>>,
-    /// New tokens at most. Default 128.
-    pub max_tokens: usize,
-    /// 0 (default) is greedy.
-    pub temperature: f32,
-    /// Keep the k most likely tokens; 0 (default) keeps all.
-    pub top_k: usize,
-    /// Keep the smallest set of tokens whose probabilities reach this; 1 (default) keeps all.
-    pub top_p: f32,
-    /// Same seed, same text. Default 0.
-    pub seed: u64,
-    /// Worker threads; 0 is one per core.
-    pub threads: usize,
-}
-
-impl Default for GenerationConfig {
-    fn default() -> Self {
-        Self { prompt: None, messages: None, max_tokens: 128, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, threads: 0 }
-    }
-}
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-pub struct ChatMessage {
-    pub role: String,
-    pub content: String,
-}
-
-/// A generation, whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub struct Generation {
-    pub text: String,
-    pub tokens: Vec<u32>,
-    pub prompt_tokens: usize,
-    pub tokens_per_second: f64,
-}
-
-/// What stands in a model: for `halfstep inspect`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub struct Inspection {
-    pub name: String,
-    pub parameters: usize,
-    pub file_bytes: u64,
-    /// All stored weight bits over all parameters.
-    pub bits_per_weight: f64,
-    pub vocab_size: usize,
-    pub hidden_size: usize,
-    pub intermediate_size: usize,
-    pub layers: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub max_positions: usize,
-    pub tied_head: bool,
-    pub tokenizer: Option<String>,
-    pub has_chat_template: bool,
-    /// Target of a quantized model, null for a float one.
-    pub target: Option<String>,
-    /// Storage type -> number of tensors.
-    pub tensor_types: BTreeMap<String, usize>,
-    pub provenance: BTreeMap<String, String>,
-}
-
-/// A written file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub struct SaveReport {
-    pub path: String,
-    pub bytes: u64,
-    /// Codes, scales and outputs of the re-opened file were compared with the model in memory and are equal.
-    pub parity: bool,
 }
 
 /// Reads a model from a file or folder.
@@ -275,54 +112,6 @@ fn peak_memory_bytes() -> u64 {
 #[cfg(not(feature = "train"))]
 fn peak_memory_bytes() -> u64 {
     0
-}
-
-/// Text on which a run is measured before and after.
-struct Validation {
-    tokens: Vec<u32>,
-    window: usize,
-    /// The same grid, rounded to nearest.
-    rtn: Option<Model>,
-}
-
-impl Validation {
-    fn read(model: &Model, recipe: &Recipe, run: &RunConfig, pool: &Pool) -> Result<Option<Self>> {
-        let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)? else { return Ok(None) };
-        let window = recipe.training.as_ref().map_or(512, |t| t.window).min(model.architecture.max_positions);
-        let mut tokens = text.tokens(model, window)?;
-        tokens.truncate(run.validation_tokens.unwrap_or(4096).max(window));
-        // Static steps are calibrated by the trainer, so a grid with them has no untrained twin.
-        let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. }) || matches!(recipe.cache, CacheQuantizer::Static { .. });
-        let rtn = (recipe.training.is_some() && !has_static).then(|| {
-            let mut recipe = recipe.clone();
-            recipe.weights = recipe.weights.map(|w| WeightSite { start: StartRule::Best, ..w });
-            rtn::quantize_model(model, &recipe, pool)
-        });
-        Ok(Some(Self { tokens, window, rtn: rtn.transpose()? }))
-    }
-
-    fn measure(
-        &self,
-        model: &Model,
-        result: &Model,
-        events: &mut dyn FnMut(Event),
-        cancel: &Cancel,
-        pool: &Pool,
-    ) -> Result<BTreeMap<String, EvaluationRecord>> {
-        let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
-        let mut records = BTreeMap::new();
-        let subjects = [("fp", None), ("rtn", self.rtn.as_ref()), ("result", Some(result))];
-        for (subject, quantized) in subjects.into_iter().filter(|(s, q)| *s == "fp" || q.is_some()) {
-            events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
-            let network = quantized.map(|m| Network::new(m, Arithmetic::Integer, pool.clone())).transpose()?;
-            let (network, against) = network.as_ref().map_or((&fp, None), |n| (n, Some(&fp)));
-            let evaluation = score::evaluate(network, against, &self.tokens, self.window, &mut |_, _| !cancel.is_cancelled())?;
-            let record = EvaluationRecord::from(evaluation);
-            events(Event::Eval { subject: subject.into(), evaluation: record.clone() });
-            records.insert(subject.to_owned(), record);
-        }
-        Ok(records)
-    }
 }
 
 /// What made the model, as strings for the file's metadata.

@@ -1,0 +1,103 @@
+//! What a caller may ask: every field has a default, and the TypeScript types are made from these.
+
+use halfstep_formats::template::Message;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data` or `text`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct RunConfig {
+    /// Path of a UTF-8 text file to train on.
+    pub data: Option<String>,
+    /// The text itself, instead of `data`.
+    pub text: Option<String>,
+    /// Characters of the text to leave out at its beginning (kept for reporting). Default 0.
+    pub skip_characters: usize,
+    /// Path of a UTF-8 text file to measure on, before and after. Never trained on.
+    pub validation: Option<String>,
+    /// The validation text itself, instead of `validation`.
+    pub validation_text: Option<String>,
+    /// Tokens of the validation text to measure on. Default 4096.
+    pub validation_tokens: Option<usize>,
+    /// Folder for checkpoints. Default: none are written.
+    pub run_folder: Option<String>,
+    /// Optimizer steps between checkpoints. Default: only when the run is stopped.
+    pub checkpoint_every: Option<u64>,
+    /// Go on from the newest checkpoint in `runFolder`, if there is one.
+    pub resume: bool,
+    /// Worker threads; 0 is one per core. The number never changes a result. Default 0.
+    pub threads: usize,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct EvaluateConfig {
+    /// Path of a UTF-8 text file.
+    pub data: Option<String>,
+    /// The text itself, instead of `data`.
+    pub text: Option<String>,
+    /// Token ids to use, from the beginning of the text; 0 is all. Default 0.
+    pub tokens: usize,
+    /// Tokens of a window; each is run alone from position 0. Default 512.
+    pub window: usize,
+    /// `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded, nothing else quantized; `integer`.
+    pub arithmetic: ArithmeticConfig,
+    /// Worker threads; 0 is one per core.
+    pub threads: usize,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { data: None, text: None, tokens: 0, window: 512, arithmetic: ArithmeticConfig::Auto, threads: 0 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum ArithmeticConfig {
+    #[default]
+    Auto,
+    Float,
+    Integer,
+}
+
+/// What to generate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct GenerationConfig {
+    /// Plain text to continue.
+    pub prompt: Option<String>,
+    /// A conversation, rendered by the model's chat template; instead of `prompt`.
+    #[ts(as = "Option<Vec<ChatMessage>>")]
+    pub messages: Option<Vec<Message>>,
+    /// New tokens at most. Default 128.
+    pub max_tokens: usize,
+    /// 0 (default) is greedy.
+    pub temperature: f32,
+    /// Keep the k most likely tokens; 0 (default) keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of tokens whose probabilities reach this; 1 (default) keeps all.
+    pub top_p: f32,
+    /// Same seed, same text. Default 0.
+    pub seed: u64,
+    /// Worker threads; 0 is one per core.
+    pub threads: usize,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self { prompt: None, messages: None, max_tokens: 128, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, threads: 0 }
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct ChatMessage {
+    pub role: String,
+    pub content: String,
+}

@@ -1,0 +1,76 @@
+//! What a caller is told.
+
+use crate::event::EvaluationRecord;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use ts_rs::TS;
+
+/// What a run did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub recipe: String,
+    pub target: String,
+    /// Stored bits of the block linears, scales included, per weight.
+    pub bits_per_weight: f64,
+    /// Optimizer steps; 0 without training.
+    pub steps: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub tokens_per_second: f64,
+    /// Loss of the last step; null without training.
+    pub final_loss: Option<f64>,
+    /// Peak resident memory in bytes; 0 where the system does not tell.
+    pub memory_bytes: u64,
+    /// On the validation text, if there is one: full precision, round to nearest on the same grid, and the result.
+    pub evaluations: BTreeMap<String, EvaluationRecord>,
+    /// Flags the client needs to run the file as it was trained, e.g. the cache type.
+    pub client_flags: Vec<String>,
+}
+
+/// A generation, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Generation {
+    pub text: String,
+    pub tokens: Vec<u32>,
+    pub prompt_tokens: usize,
+    pub tokens_per_second: f64,
+}
+
+/// What stands in a model: for `halfstep inspect`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    pub name: String,
+    pub parameters: usize,
+    pub file_bytes: u64,
+    /// All stored weight bits over all parameters.
+    pub bits_per_weight: f64,
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub max_positions: usize,
+    pub tied_head: bool,
+    pub tokenizer: Option<String>,
+    pub has_chat_template: bool,
+    /// Target of a quantized model, null for a float one.
+    pub target: Option<String>,
+    /// Storage type -> number of tensors.
+    pub tensor_types: BTreeMap<String, usize>,
+    pub provenance: BTreeMap<String, String>,
+}
+
+/// A written file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct SaveReport {
+    pub path: String,
+    pub bytes: u64,
+    /// Codes, scales and outputs of the re-opened file were compared with the model in memory and are equal.
+    pub parity: bool,
+}
