@@ -14,6 +14,9 @@ use halfstep::train::{Trainer, memory::peak_bytes};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: halfstep_kernels::recycle::Recycling = halfstep_kernels::recycle::Recycling;
+
 const BATCH: usize = 2;
 const WINDOW: usize = 512;
 
@@ -29,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Windows::new(tokens, WINDOW, config.seed);
     let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, BATCH), Pool::new(threads))?;
+    let _kept = halfstep_kernels::recycle::Kept::new();
     let mut seconds = vec![];
     for step in 0..=steps {
         let batch = windows.batch(step * BATCH as u64, BATCH);

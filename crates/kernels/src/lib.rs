@@ -15,6 +15,7 @@ pub mod ops;
 pub mod pack;
 pub mod quant;
 pub mod real;
+pub mod recycle;
 pub mod rng;
 pub mod spec;
 pub mod threads;

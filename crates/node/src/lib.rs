@@ -18,6 +18,10 @@ use napi_derive::{module_init, napi};
 use std::sync::Arc;
 use task::{Done, NativeTask};
 
+/// Large blocks stay with the process while a run trains.
+#[global_allocator]
+static ALLOCATOR: halfstep_kernels::recycle::Recycling = halfstep_kernels::recycle::Recycling;
+
 /// A caught panic becomes an error value; its text on stderr would only disturb the host. With RUST_BACKTRACE set the default hook stays.
 #[module_init]
 fn quiet_panics() {

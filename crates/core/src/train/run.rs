@@ -10,6 +10,7 @@ use crate::session::{Cancel, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
+use halfstep_kernels::recycle::Kept;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -38,6 +39,7 @@ pub fn train(model: &Model, recipe: &Recipe, run: &RunConfig, text: &Text, event
         resume(&mut trainer, folder, &identity, events)?;
     }
     events(Event::Phase { name: "train".into(), detail: format!("{steps} steps of {per_step} tokens") });
+    let _kept = Kept::new();
     let (start, first, mut last) = (Instant::now(), trainer.step, None);
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
