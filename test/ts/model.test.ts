@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { HalfstepError, Model, quantize, recipes } from '../../ts/src/index.js'
 import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
@@ -28,6 +29,15 @@ describe('Model.load', () => {
   it('refuses bytes that are no model, under the name given', async () => {
     const error = await Model.load(new Uint8Array([71, 71, 85, 70, 3, 0]), { name: 'short.gguf' }).catch((e: unknown) => e)
     expect(error).toMatchObject({ code: 'ERR_FORMAT', details: { file: 'short.gguf' } })
+  })
+
+  it.each([[undefined], [null], [7], [{}]])('refuses %s as a source', async (source) => {
+    await expect(Model.load(source as unknown as string)).rejects.toMatchObject({ code: 'ERR_CONFIG', details: { field: 'source' } })
+  })
+
+  it('takes a file: URL and fetches nothing', async () => {
+    expect((await Model.load(pathToFileURL(path))).inspect().layers).toBe(2)
+    await expect(Model.load(new URL('https://example.com/m.gguf'))).rejects.toMatchObject({ code: 'ERR_CONFIG', message: expect.stringContaining('download') })
   })
 
   it('ends the wait when its signal aborts', async () => {
@@ -84,6 +94,9 @@ describe('a model', () => {
     await expect(model.evaluate({ data: text, tokens: Number.NaN })).rejects.toMatchObject({ code: 'ERR_CONFIG', details: { field: 'tokens' } })
     await expect(model.evaluate({ text: '' })).rejects.toMatchObject({ code: 'ERR_DATA' })
     await expect(model.evaluate({})).rejects.toMatchObject({ code: 'ERR_CONFIG' })
+    await expect(model.evaluate()).rejects.toMatchObject({ code: 'ERR_CONFIG' })
+    await expect(model.evaluate({ text: 'to be' })).rejects.toMatchObject({ code: 'ERR_DATA' })
+    await expect(model.evaluate({ data: text, window: 1 })).rejects.toMatchObject({ code: 'ERR_CONFIG', details: { field: 'window' } })
   })
 
   it('cannot be used after dispose, which can be called twice', async () => {

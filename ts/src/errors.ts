@@ -2,8 +2,6 @@ import type { ErrorData } from './native.js'
 
 /** Every code a {@link HalfstepError} can carry. */
 export const ERROR_CODES = [
-  /** An argument of the runtime is out of range. */
-  'ERR_ARGUMENT',
   /** Stopped by an `AbortSignal`, `cancel()` or Ctrl-C; `details.resume` names the checkpoint to go on from, if there is one. */
   'ERR_CANCELLED',
   /** A checkpoint is absent, damaged or of another run. */

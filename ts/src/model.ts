@@ -33,6 +33,16 @@ export let parts: (model: Model) => { native: Native; handle: NativeModel }
 /** The model that `task` made, of the same class and build as `like`. */
 export let adopt: (like: Model, task: NativeTask) => Model
 
+/** The path that a file: URL names; nothing is fetched. */
+function filePath(url: URL): string {
+  if (url.protocol !== 'file:') {
+    const reason = `nothing is fetched; download ${url.href} and give its path or bytes`
+    throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
+  }
+  // A drive letter has no slash before it.
+  return decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, '$1')
+}
+
 /** A model in memory, full precision or quantized. */
 export class Model {
   readonly #native: Native
@@ -57,8 +67,12 @@ export class Model {
   static async load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
     const { signal, name = 'bytes' } = options
     const native = await this.native()
-    const path = source instanceof URL ? decodeURIComponent(source.pathname) : source
-    const task = typeof path === 'string' ? native.load(path) : native.loadBytes(name, path)
+    const from = source instanceof URL ? filePath(source) : source
+    if (typeof from !== 'string' && !(from instanceof Uint8Array)) {
+      const reason = `a path, a file: URL or the bytes of a file (Uint8Array) is needed, not ${from === null ? 'null' : typeof from}`
+      throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
+    }
+    const task = typeof from === 'string' ? native.load(from) : native.loadBytes(name, from)
     const loaded = new Task(task, (_, done) => new this(native, made(done.takeModel())), signal).result
     if (signal === undefined) return loaded
     // Reading has no micro-steps to stop at: the wait ends now, the model when it comes.
@@ -85,7 +99,7 @@ export class Model {
    *
    * Throws `ERR_DATA` for an empty or too short text, `ERR_CONFIG` for an option that cannot be, `ERR_CANCELLED`.
    */
-  async evaluate(options: EvaluateOptions, run: EvaluateRunOptions = {}): Promise<EvaluationRecord> {
+  async evaluate(options: EvaluateOptions = {}, run: EvaluateRunOptions = {}): Promise<EvaluationRecord> {
     const { native, handle } = parts(this)
     const against = run.against === undefined ? null : parts(run.against).handle
     const task = new Task<{ done: number; total: number }, EvaluationRecord>(
@@ -101,7 +115,7 @@ export class Model {
    * Generates text from a prompt or a conversation: iterate the stream for the text as it comes, await its `result` for the whole.
    * Greedy unless `temperature` is given; the same seed gives the same text.
    */
-  generate(options: GenerateOptions, run: { signal?: AbortSignal } = {}): GenerationStream {
+  generate(options: GenerateOptions = {}, run: { signal?: AbortSignal } = {}): GenerationStream {
     const { native, handle } = parts(this)
     return new GenerationStream(new Task(native.generate(handle, configJson(options)), (value) => value as Generation, run.signal))
   }

@@ -57,6 +57,10 @@ export function settle<T>(outcome: Outcome<T>, signal?: AbortSignal): T {
 
 /** JSON of a config. JSON has no NaN and no infinity and would write null, which means "the default": so they are refused by name. */
 export function configJson(config: object): string {
+  if (typeof config !== 'object' || config === null) {
+    const reason = 'an object is needed'
+    throw new HalfstepError('ERR_CONFIG', `config: ${reason}`, { field: 'config', reason })
+  }
   return JSON.stringify(config, (field, value: unknown) => {
     if (typeof value === 'number' && !Number.isFinite(value)) {
       const reason = `${value} is not possible; a finite number`

@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Windows::new(tokens, WINDOW, config.seed);
     let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, BATCH), Pool::new(threads))?;
-    let _kept = halfstep_kernels::recycle::Kept::new();
+    let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
     let mut seconds = vec![];
     for step in 0..=steps {
         let batch = windows.batch(step * BATCH as u64, BATCH);

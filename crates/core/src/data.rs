@@ -7,6 +7,9 @@ use halfstep_kernels::rng::Rng;
 /// The RNG stream that orders training windows; the epoch is added to it.
 const ORDER_STREAM: u64 = 1 << 32;
 
+/// The text is in memory as a whole, and its token ids beside it.
+const MAX_TEXT_BYTES: u64 = 4 << 30;
+
 /// A text, from a file or given as it is.
 pub struct Text {
     /// Path, or `text`.
@@ -22,6 +25,14 @@ impl Text {
             (Some(_), Some(_)) => return Err(Error::config("text", "give a path or the text itself, not both")),
             (Some(path), None) => {
                 let io = |source| Error::Format(halfstep_formats::Error::Io { path: path.into(), source });
+                let about = std::fs::metadata(path).map_err(io)?;
+                // A pipe or a device could have no end.
+                if !about.is_file() {
+                    return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+                }
+                if about.len() > MAX_TEXT_BYTES {
+                    return Err(Error::Data { data: path.into(), reason: format!("{} bytes; a text has at most {MAX_TEXT_BYTES}", about.len()) });
+                }
                 let bytes = std::fs::read(path).map_err(io)?;
                 let text = String::from_utf8(bytes).map_err(|e| Error::Data {
                     data: path.into(),

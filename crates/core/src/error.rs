@@ -39,6 +39,11 @@ impl Error {
         Error::Config { field: field.into(), reason: reason.into() }
     }
 
+    /// Whether the caller asked for it.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Error::Cancelled { .. } | Error::Runtime(halfstep_runtime::Error::Cancelled))
+    }
+
     pub fn code(&self) -> &'static str {
         match self {
             Error::Format(e) => e.code(),

@@ -73,13 +73,18 @@ fn gate(model: &Model, reopened: &Model, path: &str, pool: &Pool) -> Result<()> 
 
 /// The format of a model's target, or of the path's ending for a float model. An ending that contradicts the target is refused.
 fn file_format(model: &Model, path: &Path) -> Result<FileFormat> {
+    check_ending(target(model), path)
+}
+
+/// The format that `path` ends in; an error if it is none of ours, or another than `target` is written with.
+pub fn check_ending(target: Option<TargetId>, path: &Path) -> Result<FileFormat> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let by_ending = match ending {
         "gguf" => FileFormat::Gguf,
         "safetensors" => FileFormat::Halfstep,
         _ => return Err(Error::config("path", format!("{} ends in neither .gguf nor .safetensors", path.display()))),
     };
-    match target(model) {
+    match target {
         Some(target) if target.file_format() != by_ending => {
             let want = if target.file_format() == FileFormat::Gguf { ".gguf" } else { ".safetensors" };
             Err(Error::config("path", format!("a model for {} is written as {want}, not .{ending}", target.name())))
@@ -107,7 +112,6 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
         match (&ours.data, &theirs.data) {
             (TensorData::Packed(a), TensorData::Packed(b)) => {
                 same_packed(a, b).map_err(|what| format!("{}: {what}", spec.name))?;
-                // A static site's step is not part of a file target yet; its scale only multiplies, so step 1 compares the same sums.
                 let quantizer = activation(spec.role).unwrap_or_default();
                 same_outputs(a, b, quantizer, pool).map_err(|what| format!("{}: {what}", spec.name))?;
             }
@@ -165,7 +169,9 @@ fn same_outputs(a: &PackedMatrix, b: &PackedMatrix, activation: ActivationQuanti
         }
     });
     let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-    match y.iter().zip(&want).position(|(&y, &w)| (f64::from(y) - w).abs() > OUTPUT_TOLERANCE * largest) {
+    // Not `>`: what is no number is no match either.
+    let same = |y: f32, w: f64| (f64::from(y) - w).abs() <= OUTPUT_TOLERANCE * largest;
+    match y.iter().zip(&want).position(|(&y, &w)| !same(y, w)) {
         Some(at) => Err(format!("output {}: {} against {}", at % a.rows, y[at], want[at])),
         None => Ok(()),
     }
@@ -181,7 +187,7 @@ fn same_logits(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
         network.forward(&tokens, &mut Cache::new(&network), Logits::All)
     };
     let (a, b) = (run(trained).map_err(|e| format!("the forward: {e}"))?, run(file).map_err(|e| format!("the forward of the file: {e}"))?);
-    match a.iter().zip(&b).position(|(a, b)| a.to_bits() != b.to_bits()) {
+    match a.iter().zip(&b).position(|(a, b)| a.to_bits() != b.to_bits() || !a.is_finite()) {
         Some(at) => Err(format!("the logits of token {}", at / trained.architecture.vocab_size)),
         None => Ok(()),
     }

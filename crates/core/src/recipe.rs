@@ -172,6 +172,9 @@ impl Default for TrainConfig {
     }
 }
 
+/// Tokens of a step at most: far more than any method asks for.
+const MAX_STEP_TOKENS: usize = 1 << 20;
+
 impl TrainConfig {
     /// Refuses what cannot work, naming the field.
     pub fn validate(&self) -> crate::Result<()> {
@@ -186,6 +189,10 @@ impl TrainConfig {
         };
         for (field, value) in [("tokens", self.tokens), ("batch", self.batch), ("lossBytes", self.loss_bytes)] {
             positive(field, value as f64)?;
+        }
+        if self.batch.saturating_mul(self.window) > MAX_STEP_TOKENS {
+            let reason = format!("{} sequences of {} tokens are not possible; a step has at most {MAX_STEP_TOKENS} tokens", self.batch, self.window);
+            return Err(Error::config("batch", reason));
         }
         if self.window < 2 {
             return Err(Error::config("window", format!("{} is not possible; at least 2 tokens", self.window)));

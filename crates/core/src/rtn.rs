@@ -1,6 +1,7 @@
 //! Quantization without training: every site's quantizer with the scales its start rule finds (methods.md section 1).
 
 use crate::recipe::{Recipe, StartRule};
+use crate::session::Cancel;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Architecture, Role};
 use halfstep_formats::{Model, Quantization, Tensor, TensorData};
@@ -21,9 +22,14 @@ pub fn quantize_matrix(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantiz
 }
 
 /// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and untrained files have equal bytes.
-pub fn quantize_model(model: &Model, recipe: &Recipe, pool: &Pool) -> Result<Model> {
+///
+/// Errors: a missing tensor; weights whose scale is not finite as stored (the tensor is named); cancelled between two tensors.
+pub fn quantize_model(model: &Model, recipe: &Recipe, cancel: &Cancel, pool: &Pool) -> Result<Model> {
     let mut tensors = BTreeMap::new();
     for spec in model.architecture.tensors() {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
         let tensor = model.tensors.get(&spec.name);
         let tensor = tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: spec.name.clone() }))?;
         let values = tensor.to_f32(pool);
@@ -34,12 +40,28 @@ pub fn quantize_model(model: &Model, recipe: &Recipe, pool: &Pool) -> Result<Mod
             Role::Norm => None,
         };
         let data = match quantizer {
-            Some((quantizer, start)) => TensorData::Packed(quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start)),
+            Some((quantizer, start)) => {
+                let packed = quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start);
+                check_scales(&packed, &spec.name)?;
+                TensorData::Packed(packed)
+            }
             None => TensorData::F32(values),
         };
         tensors.insert(spec.name, Tensor { shape: spec.shape, data });
     }
-    Ok(Model { tensors, quantization: Some(quantization(recipe, BTreeMap::new())), provenance: BTreeMap::new(), file_bytes: 0, ..model.clone() })
+    Ok(model.with(tensors, Some(quantization(recipe, BTreeMap::new()))))
+}
+
+/// Refuses scales that are not numbers: weights that are none, or too large for the scale's type.
+pub fn check_scales(packed: &PackedMatrix, name: &str) -> Result<()> {
+    match packed.scales.iter().position(|s| !s.is_finite()) {
+        Some(at) => Err(Error::Format(halfstep_formats::Error::Unencodable {
+            format: name.into(),
+            row: at * packed.rows / packed.scales.len(),
+            reason: "its weights are not finite, or too large for the scale's type".into(),
+        })),
+        None => Ok(()),
+    }
 }
 
 /// How a model made by `recipe` is to be run.

@@ -46,60 +46,100 @@ pub fn load(path: &str) -> Result<Arc<Model>> {
     Ok(Arc::new(halfstep_formats::load::load(Path::new(path))?))
 }
 
-/// Quantizes (and, if the recipe says so, trains). Cancelling during training writes a checkpoint when there is a run folder.
+/// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement after it writes a checkpoint when there is a run folder.
 pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
     let recipe = recipe.resolve()?;
-    rtn::check_shapes(&model.architecture, &recipe)?;
+    check(model, &recipe, run)?;
     let pool = Pool::new(run.threads);
-    let validation = Validation::read(model, &recipe, run, &pool)?;
-    let start = Clock::start();
-    let trained = match &recipe.training {
-        Some(_) => train(model, &recipe, run, events, cancel, &pool)?,
-        None => Trained { model: rtn::quantize_model(model, &recipe, &pool)?, steps: 0, tokens: 0, seconds: start.seconds(), final_loss: None, data: None },
+    let validation = Validation::read(model, &recipe, run)?;
+    let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| match &validation {
+        Some(validation) => validation.measure(model, small, &recipe, events, cancel, &pool),
+        None => Ok(Evaluations::new()),
     };
-    let mut small = trained.model;
-    let evaluations = match validation {
-        Some(validation) => validation.measure(model, &small, events, cancel, &pool)?,
-        None => BTreeMap::new(),
+    let mut trained = match &recipe.training {
+        Some(_) => train(model, &recipe, run, &mut measure, events, cancel, &pool)?,
+        None => round(model, &recipe, &mut measure, events, cancel, &pool)?,
     };
-    small.provenance = provenance(model, &recipe, trained.data.as_deref(), &evaluations);
+    trained.model.provenance = provenance(model, &recipe, trained.data.as_deref(), &trained.evaluations);
     let report = Report {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
-        bits_per_weight: rtn::bits_per_weight(&small),
+        bits_per_weight: rtn::bits_per_weight(&trained.model),
         steps: trained.steps,
         tokens: trained.tokens,
         seconds: trained.seconds,
-        tokens_per_second: trained.tokens as f64 / trained.seconds.max(1e-9),
+        tokens_per_second: trained.tokens_per_second,
         final_loss: trained.final_loss,
         memory_bytes: peak_memory_bytes(),
-        evaluations,
+        evaluations: trained.evaluations,
         client_flags: client_flags(&recipe),
     };
-    Ok((small, report))
+    Ok((trained.model, report))
 }
 
-struct Trained {
+/// By subject: `fp`, `rtn`, `result`.
+pub type Evaluations = BTreeMap<String, EvaluationRecord>;
+
+/// What can be known to fail before anything is read or computed.
+fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
+    rtn::check_shapes(&model.architecture, recipe)?;
+    if let Some(output) = &run.output {
+        crate::export::check_ending(Some(recipe.target), Path::new(output))?;
+    }
+    let positions = model.architecture.max_positions;
+    if let Some(window) = recipe.training.as_ref().map(|t| t.window).filter(|&w| w > positions) {
+        return Err(Error::config("train.window", format!("{window} tokens are more than the model's {positions} positions")));
+    }
+    if run.run_folder.is_none() && (run.resume || run.checkpoint_every.is_some()) {
+        let field = if run.resume { "resume" } else { "checkpointEvery" };
+        return Err(Error::config(field, "there is no runFolder to find checkpoints in"));
+    }
+    Ok(())
+}
+
+/// What a recipe made.
+struct Made {
     model: Model,
+    evaluations: Evaluations,
     steps: u64,
     tokens: u64,
     seconds: f64,
+    tokens_per_second: f64,
     final_loss: Option<f64>,
     /// Hash of the training text.
     data: Option<String>,
 }
 
+type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
+
+/// Without training.
+fn round(model: &Model, recipe: &Recipe, measure: &mut Measure, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Made> {
+    let start = Clock::start();
+    let small = rtn::quantize_model(model, recipe, cancel, pool)?;
+    let seconds = start.seconds();
+    let evaluations = measure(&small, events)?;
+    Ok(Made { model: small, evaluations, steps: 0, tokens: 0, seconds, tokens_per_second: 0.0, final_loss: None, data: None })
+}
+
 #[cfg(feature = "train")]
-fn train(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Trained> {
+fn train(model: &Model, recipe: &Recipe, run: &RunConfig, measure: &mut Measure, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Made> {
     let text = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)?;
     let text = text.ok_or_else(|| Error::config("data", format!("{} trains: give a text file to train on", recipe.id)))?;
-    let t = crate::train::run::train(model, recipe, run, &text, events, cancel, pool)?;
-    let final_loss = t.final_loss.is_finite().then_some(t.final_loss);
-    Ok(Trained { model: t.model, steps: t.steps, tokens: t.tokens, seconds: t.seconds, final_loss, data: Some(text.hash()) })
+    let t = crate::train::run::train(model, recipe, run, &text, measure, events, cancel, pool)?;
+    Ok(Made {
+        model: t.model,
+        evaluations: t.evaluations,
+        steps: t.steps,
+        tokens: t.tokens,
+        seconds: t.seconds,
+        tokens_per_second: t.tokens_per_second,
+        final_loss: t.final_loss.is_finite().then_some(t.final_loss),
+        data: Some(text.hash()),
+    })
 }
 
 #[cfg(not(feature = "train"))]
-fn train(_: &Model, recipe: &Recipe, _: &RunConfig, _: &mut dyn FnMut(Event), _: &Cancel, _: &Pool) -> Result<Trained> {
+fn train(_: &Model, recipe: &Recipe, _: &RunConfig, _: &mut Measure, _: &mut dyn FnMut(Event), _: &Cancel, _: &Pool) -> Result<Made> {
     let reason = "this build does not train; use the native addon, or a recipe without training: rtn".to_owned();
     Err(Error::Format(halfstep_formats::Error::Unsupported { file: "halfstep".into(), name: recipe.id.clone(), reason }))
 }
@@ -115,7 +155,7 @@ fn peak_memory_bytes() -> u64 {
 }
 
 /// What made the model, as strings for the file's metadata.
-fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &BTreeMap<String, EvaluationRecord>) -> BTreeMap<String, String> {
+fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &Evaluations) -> BTreeMap<String, String> {
     let mut out = BTreeMap::from([
         ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("source".to_owned(), model.name.clone()),
@@ -128,7 +168,12 @@ fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &
         out.insert("data".to_owned(), format!("blake3:{data}"));
     }
     if !evaluations.is_empty() {
-        out.insert("metrics".to_owned(), serde_json::to_string(evaluations).unwrap_or_default());
+        // Without the speed: the same run gives the same bytes.
+        let mut metrics = serde_json::to_value(evaluations).unwrap_or_default();
+        for record in metrics.as_object_mut().into_iter().flat_map(|all| all.values_mut()).filter_map(|r| r.as_object_mut()) {
+            record.remove("tokensPerSecond");
+        }
+        out.insert("metrics".to_owned(), metrics.to_string());
     }
     out
 }
@@ -194,7 +239,7 @@ pub fn logits(model: &Model, tokens: &[u32]) -> Result<Vec<f32>> {
 pub fn dequantize(model: &Model, threads: usize) -> Model {
     let pool = Pool::new(threads);
     let tensors = model.tensors.iter().map(|(name, t)| (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(t.to_f32(&pool)) }));
-    Model { tensors: tensors.collect(), quantization: None, file_bytes: 0, ..model.clone() }
+    Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) }
 }
 
 /// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for a float model). A quantized model passes the parity gate on the

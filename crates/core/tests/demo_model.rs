@@ -73,6 +73,64 @@ fn a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one_in_every_byte()
     }
 }
 
+/// A run stopped while the result is measured has lost nothing: the state after the last step is saved, and the same command gives the same file.
+#[test]
+fn stopped_in_the_last_measurement_and_resumed_it_is_the_same_file() {
+    let model = demo();
+    let recipe = silq(TargetId::Halfstep);
+    let measured = |folder: Option<&Path>, resume| RunConfig {
+        validation: Some(assets("demo-eval.txt")),
+        validation_tokens: Some(64),
+        checkpoint_every: None,
+        ..run(folder, resume)
+    };
+    let bytes = |model: &Model| to_bytes(model, FileFormat::Halfstep).expect("bytes");
+    let (whole, report) = quantize(&model, &recipe, &measured(None, false), &mut |_| {}, &Cancel::default()).expect("the unbroken run");
+    for subject in ["rtn", "result"] {
+        assert!(report.evaluations[subject].kl.is_some_and(|kl| kl > 0.0), "{subject}");
+    }
+    let (folder, cancel) = (scratch("measured"), Cancel::default());
+    let mut stopping = |event: Event| {
+        if matches!(&event, Event::Eval { subject, .. } if subject == "fp") {
+            cancel.cancel();
+        }
+    };
+    match quantize(&model, &recipe, &measured(Some(&folder), false), &mut stopping, &cancel) {
+        Err(Error::Cancelled { resume: Some(_) }) => {}
+        other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
+    }
+    let (resumed, report) = quantize(&model, &recipe, &measured(Some(&folder), true), &mut |_| {}, &Cancel::default()).expect("the resumed run");
+    assert_eq!((report.steps, report.tokens), (STEPS, STEPS * 4 * 32));
+    assert!(bytes(&resumed) == bytes(&whole));
+}
+
+/// An old run's checkpoints in the folder: the new run's own are kept, and found again.
+#[test]
+fn checkpoints_of_an_earlier_run_are_not_in_the_way() {
+    let (model, folder) = (demo(), scratch("earlier"));
+    let stop_at = |target, at, resume| {
+        let (cancel, mut first, mut warnings) = (Cancel::default(), None, vec![]);
+        let mut stopping = |event: Event| match event {
+            Event::Step { step, .. } => {
+                first = first.or(Some(step));
+                if step == at {
+                    cancel.cancel();
+                }
+            }
+            Event::Warning { message } => warnings.push(message),
+            _ => {}
+        };
+        let stopped = quantize(&model, &silq(target), &run(Some(&folder), resume), &mut stopping, &cancel);
+        assert!(matches!(stopped, Err(Error::Cancelled { resume: Some(_) })));
+        (first, warnings)
+    };
+    stop_at(TargetId::GgufQ4_0, 5, false);
+    let (first, warnings) = stop_at(TargetId::GgufQ8_0, 2, false);
+    assert_eq!(first, Some(1));
+    assert!(warnings.iter().any(|w| w.contains("earlier run")), "{warnings:?}");
+    assert_eq!(stop_at(TargetId::GgufQ8_0, 3, true).0, Some(3), "it goes on from its own step 2");
+}
+
 fn keep_loss(losses: &mut Vec<u64>, event: Event) {
     if let Event::Step { loss, .. } = event {
         losses.push(loss.to_bits());
@@ -172,10 +230,71 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
     assert_eq!(refuse(&silq_with(&|_| {}), &with_text("  \n")).0, "ERR_DATA");
     let (code, text) = refuse(&silq_with(&|_| {}), &with_text("to be or not to be"));
     assert!(code == "ERR_DATA" && text.contains("window"), "{text}");
+    let trains = |edit: &dyn Fn(&mut TrainConfig)| silq_with(&|c| edit(&mut c.train));
+    for (recipe, field) in [
+        (trains(&|t| t.batch = 1 << 55), "batch"),
+        (trains(&|t| t.batch = 1_000_000), "batch"),
+        (trains(&|t| (t.window, t.batch) = (2048, 1)), "window"),
+        (silq_with(&|c| (c.target, c.static_activations, c.activations) = (TargetId::Halfstep, true, Some(16.0))), "activations"),
+    ] {
+        let (code, text) = refuse(&recipe, &run(None, false));
+        assert!(code == "ERR_CONFIG" && text.contains(field), "{text}");
+    }
+    let without_folder = RunConfig { resume: true, ..run(None, false) };
+    assert!(refuse(&silq_with(&|_| {}), &without_folder).1.contains("runFolder"));
+    let output = |name: &str| RunConfig { output: Some(name.into()), ..run(None, false) };
+    for name in ["small.safetensors", "small.bin", "small"] {
+        assert_eq!(refuse(&silq_with(&|_| {}), &output(name)).0, "ERR_CONFIG", "{name}");
+    }
+    let data = |path: &str| RunConfig { data: Some(path.into()), ..RunConfig::default() };
+    assert_eq!(refuse(&silq_with(&|_| {}), &data(&assets(""))).0, "ERR_IO");
+    if cfg!(unix) {
+        assert_eq!(refuse(&silq_with(&|_| {}), &data("/dev/zero")).0, "ERR_IO");
+    }
     match parse_config::<SilqConfig>(r#"{"wieghts": 4}"#) {
         Err(Error::Config { field, reason }) => assert!(field == "wieghts" && reason.contains("weights"), "{reason}"),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn rounding_alone_can_be_cancelled_and_refuses_weights_that_are_no_numbers() {
+    let mut model = (*demo()).clone();
+    let (rtn, cancel) = (RecipeConfig::Rtn(RtnConfig::default()), Cancel::default());
+    cancel.cancel();
+    assert!(matches!(quantize(&model, &rtn, &RunConfig::default(), &mut |_| {}, &cancel), Err(Error::Cancelled { .. })));
+    let name = "model.layers.1.mlp.up_proj.weight";
+    for broken in [f32::NAN, f32::INFINITY, 1e30] {
+        let tensor = model.tensors.get_mut(name).expect("the tensor");
+        let mut values = tensor.to_f32(&Pool::serial());
+        let cols = tensor.cols();
+        values[3 * cols + 5] = broken;
+        tensor.data = TensorData::F32(values);
+        let error = quantize(&model, &rtn, &RunConfig::default(), &mut |_| {}, &Cancel::default()).expect_err("it cannot be rounded");
+        assert!(error.code() == "ERR_UNENCODABLE" && error.to_string().contains(name) && error.to_string().contains('3'), "{broken}: {error}");
+    }
+}
+
+/// Embeddings are often padded to a round number of rows.
+#[test]
+fn an_embedding_with_more_rows_than_tokens_goes_through_gguf() {
+    let mut model = (*demo()).clone();
+    let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
+    let mut vocabulary = (*tokenizer.vocabulary).clone();
+    let rows = model.architecture.vocab_size;
+    // The last tokens are whole words: nothing is built from them.
+    for _ in 0..3 {
+        let dropped = vocabulary.tokens.pop().expect("a token");
+        vocabulary.kinds.pop();
+        vocabulary.merges.retain(|m| m.replace(' ', "") != dropped);
+    }
+    model.tokenizer = Some(halfstep_formats::Tokenizer::new(vocabulary).expect("a tokenizer"));
+    let small = quantize(&model, &RecipeConfig::Rtn(RtnConfig::default()), &RunConfig::default(), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let path = scratch("padded").join("padded.gguf");
+    save(&small, &path.display().to_string()).expect("it passes its own gate");
+    let read = load(&path.display().to_string()).expect("it loads");
+    let tokens = &read.tokenizer.as_ref().expect("a tokenizer").vocabulary.tokens;
+    assert_eq!((tokens.len(), tokens[rows - 1].as_str()), (rows, format!("[PAD{}]", rows - 1).as_str()));
 }
 
 #[test]

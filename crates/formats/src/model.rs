@@ -85,6 +85,7 @@ pub struct Quantization {
     pub static_steps: BTreeMap<String, f32>,
 }
 
+/// A model: the tensors are most of it, so that one made from another copies all but them ([`Model::with`]).
 #[derive(Clone, Debug)]
 pub struct Model {
     pub name: String,
@@ -100,4 +101,20 @@ pub struct Model {
     pub provenance: BTreeMap<String, String>,
     /// Size of the file(s) it was read from, 0 if made in memory.
     pub file_bytes: u64,
+}
+
+impl Model {
+    /// The same architecture, tokenizer and template around other tensors; made in memory, without provenance.
+    pub fn with(&self, tensors: BTreeMap<String, Tensor>, quantization: Option<Quantization>) -> Self {
+        Self {
+            name: self.name.clone(),
+            architecture: self.architecture.clone(),
+            tensors,
+            tokenizer: self.tokenizer.clone(),
+            chat_template: self.chat_template.clone(),
+            quantization,
+            provenance: BTreeMap::new(),
+            file_bytes: 0,
+        }
+    }
 }

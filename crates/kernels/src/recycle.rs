@@ -16,7 +16,7 @@ const LEAST: usize = 1 << 20;
 /// The system's allocator, but for the blocks held back.
 pub struct Recycling;
 
-/// While one is alive, freed blocks of at least 1 MiB stay with the process. The last one to go gives all of them back.
+/// While one is alive, freed blocks of at least 1 MiB stay with the process, up to a limit in all. The last one to go gives all of them back.
 pub struct Kept(());
 
 /// A free block, from [`System`], with the layout it stands under.
@@ -24,13 +24,21 @@ struct Block(*mut u8);
 // SAFETY: nobody else knows the address of a free block.
 unsafe impl Send for Block {}
 
-/// Free blocks by size and alignment.
-static FREE: Mutex<BTreeMap<(usize, usize), Vec<Block>>> = Mutex::new(BTreeMap::new());
+/// Free blocks by size and alignment, and their bytes in all.
+struct Free {
+    blocks: BTreeMap<(usize, usize), Vec<Block>>,
+    bytes: usize,
+}
+
+static FREE: Mutex<Free> = Mutex::new(Free { blocks: BTreeMap::new(), bytes: 0 });
+/// Bytes held at most.
+static LIMIT: AtomicUsize = AtomicUsize::new(0);
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 
 impl Kept {
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
+    /// `limit`: bytes held at most, by all together; the last word counts.
+    pub fn new(limit: usize) -> Self {
+        LIMIT.store(limit, Ordering::Relaxed);
         KEPT.fetch_add(1, Ordering::Relaxed);
         Self(())
     }
@@ -45,7 +53,7 @@ impl Drop for Kept {
 }
 
 /// The lock is only ever held to move an address; what that allocates is far below [`LEAST`] and passes by.
-fn free() -> MutexGuard<'static, BTreeMap<(usize, usize), Vec<Block>>> {
+fn free() -> MutexGuard<'static, Free> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -53,11 +61,31 @@ fn take(layout: Layout) -> Option<Block> {
     if layout.size() < LEAST || KEPT.load(Ordering::Relaxed) == 0 {
         return None;
     }
-    free().get_mut(&(layout.size(), layout.align()))?.pop()
+    let mut free = free();
+    let block = free.blocks.get_mut(&(layout.size(), layout.align()))?.pop()?;
+    free.bytes -= layout.size();
+    Some(block)
+}
+
+/// Holds a block back; not if it would pass the limit.
+fn hold(block: *mut u8, layout: Layout) -> bool {
+    if layout.size() < LEAST || KEPT.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
+    let mut free = free();
+    if free.bytes + layout.size() > LIMIT.load(Ordering::Relaxed) {
+        return false;
+    }
+    free.bytes += layout.size();
+    free.blocks.entry((layout.size(), layout.align())).or_default().push(Block(block));
+    true
 }
 
 fn give_back() {
-    let blocks = std::mem::take(&mut *free());
+    let mut free = free();
+    free.bytes = 0;
+    let blocks = std::mem::take(&mut free.blocks);
+    drop(free);
     for ((size, align), blocks) in blocks {
         for block in blocks {
             // SAFETY: size and alignment are those the block was allocated with.
@@ -96,9 +124,7 @@ unsafe impl GlobalAlloc for Recycling {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if layout.size() >= LEAST && KEPT.load(Ordering::Relaxed) > 0 {
-            free().entry((layout.size(), layout.align())).or_default().push(Block(block));
-        } else {
+        if !hold(block, layout) {
             // SAFETY: the caller's promise.
             unsafe { System.dealloc(block, layout) };
         }
@@ -120,7 +146,7 @@ mod tests {
         let layout = Layout::from_size_align(LEAST + 4096, 64).expect("a layout");
         // SAFETY: only called with blocks of this layout, written before they are read.
         let bytes = |block: *mut u8| unsafe { std::slice::from_raw_parts_mut(block, layout.size()) };
-        let kept = (Kept::new(), Kept::new());
+        let kept = (Kept::new(4 * LEAST), Kept::new(3 * LEAST));
         // SAFETY: layouts are not empty, every block is freed once under its own.
         unsafe {
             let first = Recycling.alloc(layout);
@@ -129,18 +155,19 @@ mod tests {
             let again = Recycling.alloc_zeroed(layout);
             assert_eq!(again, first, "the same block");
             assert!(bytes(again).iter().all(|&b| b == 0));
-            let other = Recycling.alloc(layout);
-            assert_ne!(other, again);
-            Recycling.dealloc(again, layout);
-            Recycling.dealloc(other, layout);
-            assert_eq!(free()[&(layout.size(), layout.align())].len(), 2);
+            let others = [Recycling.alloc(layout), Recycling.alloc(layout)];
+            assert!(!others.contains(&again));
+            for block in others.into_iter().chain([again]) {
+                Recycling.dealloc(block, layout);
+            }
+            assert_eq!(free().bytes, 2 * layout.size(), "a third would pass the limit");
             drop(kept.0);
-            assert!(!free().is_empty(), "one is still alive");
+            assert_eq!(free().bytes, 2 * layout.size(), "one is still alive");
             drop(kept.1);
-            assert!(free().is_empty());
+            assert!(free().blocks.is_empty());
             let small = Recycling.alloc(Layout::new::<u64>());
             Recycling.dealloc(small, Layout::new::<u64>());
-            assert!(free().is_empty());
+            assert!(free().blocks.is_empty());
         }
     }
 }

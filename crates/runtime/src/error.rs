@@ -20,7 +20,8 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::Format(e) => e.code(),
-            Error::Argument { .. } => "ERR_ARGUMENT",
+            Error::Argument { field, .. } if field == "data" => "ERR_DATA",
+            Error::Argument { .. } => "ERR_CONFIG",
             Error::NonFinite { .. } => "ERR_NON_FINITE",
             Error::Cancelled => "ERR_CANCELLED",
         }

@@ -24,8 +24,7 @@ export function evalCommand(): Command {
         const left = done > 0 ? ((performance.now() - started) / 1000) * (total / done - 1) : undefined
         progress.update('eval', done, total, left, `${done} of ${total} tokens`)
       }
-      const record = await model.evaluate(given(command, EVALUATE_FLAGS), { against, onProgress, signal })
-      progress.end()
+      const record = await model.evaluate(given(command, EVALUATE_FLAGS), { against, onProgress, signal }).finally(() => progress.end())
       if (options.json) {
         console.log(JSON.stringify(record))
         return

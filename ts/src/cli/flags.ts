@@ -54,7 +54,7 @@ export const TRAIN_FLAGS: Flags<TrainConfig> = {
   seed: number('--seed <n>', 'same seed, same bytes'),
 }
 
-export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText'>> = {
+export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'output'>> = {
   data: text('--data <file>', 'text to train on'),
   skipCharacters: number('--skip-characters <n>', 'of the text, left out at its beginning'),
   validation: text('--validation <file>', 'text to measure on, before and after'),

@@ -41,13 +41,16 @@ export function quantizeCommand(): Command {
         await mustBeWritable(options.output)
         const model = await Model.load(path, { signal })
         const runFolder = options.recipe === 'rtn' ? {} : { runFolder: `${options.output}.run` }
-        const run = quantize(model, recipeOf(command, options), { ...runFolder, ...given(command, RUN_FLAGS), signal })
+        const run = quantize(model, recipeOf(command, options), { ...runFolder, ...given(command, RUN_FLAGS), output: options.output, signal })
         const progress = new Progress(options.json === true)
-        for await (const event of run) {
-          if (options.json) console.log(JSON.stringify(event))
-          else show(event, progress)
+        try {
+          for await (const event of run) {
+            if (options.json) console.log(JSON.stringify(event))
+            else show(event, progress)
+          }
+        } finally {
+          progress.end()
         }
-        progress.end()
         const { model: small, report } = await run.result
         const file = await small.save(options.output)
         if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))

@@ -234,6 +234,10 @@ validationText?: string,
  */
 validationTokens?: number, 
 /**
+ * Where the result will be saved: an ending that the target is not written with is refused before anything is done. Nothing is written there by the run.
+ */
+output?: string, 
+/**
  * Folder for checkpoints. Default: none are written.
  */
 runFolder?: string, 

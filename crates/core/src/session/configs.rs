@@ -21,6 +21,8 @@ pub struct RunConfig {
     pub validation_text: Option<String>,
     /// Tokens of the validation text to measure on. Default 4096.
     pub validation_tokens: Option<usize>,
+    /// Where the result will be saved: an ending that the target is not written with is refused before anything is done. Nothing is written there by the run.
+    pub output: Option<String>,
     /// Folder for checkpoints. Default: none are written.
     pub run_folder: Option<String>,
     /// Optimizer steps between checkpoints. Default: only when the run is stopped.

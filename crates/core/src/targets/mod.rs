@@ -144,6 +144,7 @@ fn halfstep_sites(request: &Request) -> Result<Sites> {
         16 | 32 if !request.static_activations => ActivationQuantizer::None,
         bits @ 2..=8 if request.static_activations => ActivationQuantizer::Static { bits },
         bits @ 2..=8 => ActivationQuantizer::DynamicToken { bits },
+        bits if request.static_activations => return Err(Error::config("activations", format!("{bits} bit has no static step to learn; 2 to 8"))),
         bits => return Err(Error::config("activations", format!("{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"))),
     };
     let cache = match whole_bits("cache", request.cache, 2, 32)?.unwrap_or(16) {

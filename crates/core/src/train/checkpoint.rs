@@ -42,9 +42,6 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
 pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let target = folder.join(format!("step-{:08}", trainer.step));
-    if target.join(MANIFEST).exists() && verify(&target, run).is_ok() {
-        return Ok(target);
-    }
     let partial = folder.join(format!(".step-{:08}.partial", trainer.step));
     for old in [&partial, &target] {
         if old.exists() {
@@ -78,21 +75,28 @@ pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf>
     if let Ok(parent) = std::fs::File::open(folder) {
         parent.sync_all().map_err(io(folder))?;
     }
-    prune(folder)?;
+    prune(folder, run)?;
     Ok(target)
 }
 
 /// Loads the newest good checkpoint of this run into the trainer. None if the folder holds none; damaged ones are passed over with a reason each.
+/// An error if it holds checkpoints, but only another run's.
 pub fn resume(trainer: &mut Trainer<f32>, folder: &Path, run: &str) -> Result<(Option<PathBuf>, Vec<String>)> {
-    let mut reasons = vec![];
+    let (mut reasons, mut foreign) = (vec![], None);
     for path in checkpoints(folder)?.into_iter().rev() {
         match verify(&path, run).and_then(|manifest| read(trainer, &path, &manifest)) {
             Ok(()) => return Ok((Some(path), reasons)),
-            Err(e @ Error::Checkpoint { .. }) if e.to_string().contains(OTHER_RUN) => return Err(e),
+            Err(e) if e.to_string().contains(OTHER_RUN) => foreign = foreign.or(Some(e)),
             Err(e) => reasons.push(e.to_string()),
         }
     }
-    Ok((None, reasons))
+    // Only if none is this run's own: older ones may lie beside them.
+    foreign.map_or(Ok((None, reasons)), Err)
+}
+
+/// Whether `folder` holds a checkpoint, of whatever run.
+pub fn any(folder: &Path) -> Result<bool> {
+    Ok(!checkpoints(folder)?.is_empty())
 }
 
 const OTHER_RUN: &str = "belongs to another run";
@@ -161,10 +165,10 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
     Ok(())
 }
 
-/// Removes all but the newest checkpoints.
-fn prune(folder: &Path) -> Result<()> {
-    let all = checkpoints(folder)?;
-    for old in &all[..all.len().saturating_sub(KEEP)] {
+/// Removes all but the newest checkpoints of this run; those of another are not ours to remove.
+fn prune(folder: &Path, run: &str) -> Result<()> {
+    let own: Vec<PathBuf> = checkpoints(folder)?.into_iter().filter(|path| verify(path, run).is_ok()).collect();
+    for old in &own[..own.len().saturating_sub(KEEP)] {
         std::fs::remove_dir_all(old).map_err(io(old))?;
     }
     Ok(())

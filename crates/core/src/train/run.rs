@@ -1,12 +1,12 @@
 //! The training loop: batches, steps, events, checkpoints.
 
-use super::memory::peak_bytes;
+use super::memory::{available_bytes, peak_bytes};
 use super::trainer::Trainer;
 use super::{StepReport, checkpoint};
 use crate::data::{Text, Windows};
 use crate::event::Event;
 use crate::recipe::Recipe;
-use crate::session::{Cancel, RunConfig};
+use crate::session::{Cancel, Evaluations, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
@@ -17,47 +17,91 @@ use std::time::Instant;
 /// What training gave.
 pub struct Trained {
     pub model: Model,
+    pub evaluations: Evaluations,
+    /// Of the whole run, before a resume too.
     pub steps: u64,
     pub tokens: u64,
+    /// Of this part of the run.
     pub seconds: f64,
+    pub tokens_per_second: f64,
     pub final_loss: f64,
 }
 
-/// Trains `model` by `recipe` on `text`. Cancelled: writes a checkpoint if there is a run folder and says where.
-pub fn train(model: &Model, recipe: &Recipe, run: &RunConfig, text: &Text, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Trained> {
+/// Where checkpoints go, and whose they are.
+struct Checkpoints<'a> {
+    folder: &'a Path,
+    /// Hash of everything that a resumed run must share with the one it goes on from.
+    run: String,
+}
+
+/// What is measured on the packed model, while the trainer's state can still be saved.
+pub type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
+
+/// Trains `model` by `recipe` on `text`. Cancelled, in training or in `measure`: writes a checkpoint if there is a run folder and says where.
+#[allow(clippy::too_many_arguments)]
+pub fn train(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    text: &Text,
+    measure: &mut Measure,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Trained> {
     let config = recipe.training.as_ref().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
     let tokens = text.tokens(model, config.window)?;
     let per_step = (config.batch * config.window) as u64;
     let steps = (config.tokens as u64).div_ceil(per_step);
+    let checkpoints = run.run_folder.as_deref().map(|folder| Checkpoints { folder: Path::new(folder), run: identity(model, recipe, text, pool) });
     let mut windows = Windows::new(tokens, config.window, config.seed);
     events(Event::Phase { name: "calibrate".into(), detail: format!("first steps of {} matrices", 7 * model.architecture.layers) });
     let calibration = windows.batch(0, config.batch);
     let mut trainer = Trainer::<f32>::new(model, recipe, config, steps, &calibration, pool.clone())?;
-    let identity = identity(model, recipe, text);
-    let folder = run.run_folder.as_deref().map(Path::new);
-    if let Some(folder) = folder.filter(|_| run.resume) {
-        resume(&mut trainer, folder, &identity, events)?;
+    trainer.check_memory(config.micro_batch.unwrap_or(config.batch) * config.window)?;
+    if let Some(checkpoints) = &checkpoints {
+        checkpoints.begin(&mut trainer, run.resume, events)?;
     }
     events(Event::Phase { name: "train".into(), detail: format!("{steps} steps of {per_step} tokens") });
-    let _kept = Kept::new();
+    let _kept = Kept::new(kept_bytes());
     let (start, first, mut last) = (Instant::now(), trainer.step, None);
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = match trainer.step(&batch, config.window, cancel) {
-            Err(Error::Cancelled { .. }) => return Err(stop(&trainer, folder, &identity, events)),
+            Err(Error::Cancelled { .. }) => return Err(stop(&trainer, checkpoints.as_ref(), events)),
             other => other?,
         };
         events(step_event(&trainer, &report, steps, per_step, first, start));
         last = Some(report);
         let due = run.checkpoint_every.is_some_and(|every| every > 0 && trainer.step.is_multiple_of(every) && trainer.step < steps);
-        if let Some(folder) = folder.filter(|_| due) {
-            save(&trainer, folder, &identity, events)?;
+        if let Some(checkpoints) = checkpoints.as_ref().filter(|_| due) {
+            checkpoints.save(&trainer, events)?;
         }
     }
     let seconds = start.elapsed().as_secs_f64();
     events(Event::Phase { name: "pack".into(), detail: "codes and scales as the last forward used them".into() });
-    let final_loss = last.map_or(f64::NAN, |r| r.loss);
-    Ok(Trained { model: trainer.packed(model, recipe)?, steps: trainer.step, tokens: (trainer.step - first) * per_step, seconds, final_loss })
+    let packed = trainer.packed(model, recipe)?;
+    let evaluations = match measure(&packed, events) {
+        Err(e) if e.is_cancelled() => return Err(stop(&trainer, checkpoints.as_ref(), events)),
+        other => other?,
+    };
+    Ok(Trained {
+        model: packed,
+        evaluations,
+        steps: trainer.step,
+        tokens: trainer.step * per_step,
+        seconds,
+        tokens_per_second: ((trainer.step - first) * per_step) as f64 / seconds.max(1e-9),
+        final_loss: last.map_or(f64::NAN, |r| r.loss),
+    })
+}
+
+/// Memory that may stay with the process between two steps: a part of what was free.
+fn kept_bytes() -> usize {
+    match available_bytes() {
+        0 => 2 << 30,
+        available => (available / 4) as usize,
+    }
 }
 
 fn step_event(trainer: &Trainer<f32>, report: &StepReport, steps: u64, per_step: u64, first: u64, start: Instant) -> Event {
@@ -75,35 +119,52 @@ fn step_event(trainer: &Trainer<f32>, report: &StepReport, steps: u64, per_step:
     }
 }
 
-/// Hash of everything that a resumed run must share with the one it goes on from.
-fn identity(model: &Model, recipe: &Recipe, text: &Text) -> String {
+/// Recipe, text, weights and vocabulary, as one hash.
+fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
+    let mut hasher = blake3::Hasher::new();
     let recipe = serde_json::to_string(recipe).unwrap_or_default();
-    blake3::hash(format!("{recipe}\n{}\n{:?}", text.hash(), model.architecture).as_bytes()).to_hex().to_string()
+    hasher.update(format!("{recipe}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());
+    for (name, tensor) in &model.tensors {
+        hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
+    }
+    for token in model.tokenizer.iter().flat_map(|t| &t.vocabulary.tokens) {
+        hasher.update(token.as_bytes()).update(b"\n");
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
-fn save(trainer: &Trainer<f32>, folder: &Path, identity: &str, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
-    let path = checkpoint::save(trainer, folder, identity)?;
-    events(Event::Checkpoint { step: trainer.step, path: path.display().to_string() });
-    Ok(path)
-}
+impl Checkpoints<'_> {
+    /// The state to go on from, if asked for.
+    fn begin(&self, trainer: &mut Trainer<f32>, resume: bool, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let folder = self.folder.display();
+        if !resume {
+            if checkpoint::any(self.folder)? {
+                events(Event::Warning { message: format!("{folder} holds checkpoints of an earlier run; this one starts anew, resume would go on") });
+            }
+            return Ok(());
+        }
+        let (path, reasons) = checkpoint::resume(trainer, self.folder, &self.run)?;
+        for reason in reasons {
+            events(Event::Warning { message: format!("a checkpoint was passed over: {reason}") });
+        }
+        match path {
+            Some(path) => events(Event::Phase { name: "resume".into(), detail: path.display().to_string() }),
+            None => events(Event::Warning { message: format!("no checkpoint in {folder}; starting anew") }),
+        }
+        Ok(())
+    }
 
-fn resume(trainer: &mut Trainer<f32>, folder: &Path, identity: &str, events: &mut dyn FnMut(Event)) -> Result<()> {
-    let (path, reasons) = checkpoint::resume(trainer, folder, identity)?;
-    for reason in reasons {
-        events(Event::Warning { message: format!("a checkpoint was passed over: {reason}") });
+    fn save(&self, trainer: &Trainer<f32>, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
+        let path = checkpoint::save(trainer, self.folder, &self.run)?;
+        events(Event::Checkpoint { step: trainer.step, path: path.display().to_string() });
+        Ok(path)
     }
-    match path {
-        Some(path) => events(Event::Phase { name: "resume".into(), detail: path.display().to_string() }),
-        None => events(Event::Warning { message: format!("no checkpoint in {}; starting anew", folder.display()) }),
-    }
-    Ok(())
 }
 
 /// The error of a cancelled run, with the checkpoint it can go on from.
-fn stop(trainer: &Trainer<f32>, folder: Option<&Path>, identity: &str, events: &mut dyn FnMut(Event)) -> Error {
-    match folder.map(|folder| save(trainer, folder, identity, events)) {
+fn stop(trainer: &Trainer<f32>, checkpoints: Option<&Checkpoints>, events: &mut dyn FnMut(Event)) -> Error {
+    match checkpoints.map(|c| c.save(trainer, events).map(|_| c.folder.display().to_string())) {
         Some(Err(e)) => e,
-        Some(Ok(_)) => Error::Cancelled { resume: folder.map(|f| f.display().to_string()) },
-        None => Error::Cancelled { resume: None },
+        saved => Error::Cancelled { resume: saved.and_then(Result::ok) },
     }
 }

@@ -2,6 +2,7 @@
 
 use super::block::{Block, BlockSinks, Context, StaticStep};
 use super::loss::{LossHead, Normalizers, next_tokens};
+use super::memory::available_bytes;
 use super::tape::Tape;
 use super::trainer::Trainer;
 use super::weights::{Weights, guard_steps};
@@ -48,13 +49,17 @@ impl<T: Number> Trainer<T> {
         let weights = self.student_weights()?;
         let sinks = self.block_sinks()?;
         let sequences = batch.len() / tokens;
+        let micro = self.micro_batch.unwrap_or(sequences) * tokens;
+        // Once, since from the second step on the memory that the first one took counts as used.
+        let keep = self.keeps_graph.unwrap_or_else(|| self.graph_fits(micro));
+        self.keeps_graph = Some(keep);
         let normalizers = Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
         let mut loss = 0.0;
-        for micro in batch.chunks(self.micro_batch.unwrap_or(sequences) * tokens) {
+        for micro in batch.chunks(micro) {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled { resume: None });
             }
-            loss += self.accumulate(&weights, &sinks, micro, tokens, normalizers)?;
+            loss += self.accumulate(&weights, &sinks, micro, tokens, keep, normalizers)?;
         }
         if !loss.is_finite() {
             return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
@@ -64,10 +69,9 @@ impl<T: Number> Trainer<T> {
     }
 
     /// Forward and backward of one micro-batch: gradients of the weights as used are added to the sinks. Returns its share of the loss.
-    fn accumulate(&self, weights: &Weights<T>, sinks: &[BlockSinks<T>], micro: &[u32], tokens: usize, normalizers: Normalizers) -> Result<f64> {
+    fn accumulate(&self, weights: &Weights<T>, sinks: &[BlockSinks<T>], micro: &[u32], tokens: usize, keep: bool, normalizers: Normalizers) -> Result<f64> {
         let teacher_hidden = if self.objective.kl_weight > 0.0 { Some(self.teacher_forward(micro, tokens)?) } else { None };
         let context = self.context(micro.len() / tokens, tokens);
-        let keep = self.keeps_graph(micro.len());
         let mut x = self.embed(&weights.embedding, micro)?;
         let mut passed = Vec::with_capacity(weights.blocks.len());
         for (block, sinks) in weights.blocks.iter().zip(sinks) {
@@ -203,18 +207,36 @@ impl<T: Number> Trainer<T> {
         Ok(all)
     }
 
-    /// Whether the forward's tensors of all blocks are kept for the backward.
-    fn keeps_graph(&self, rows: usize) -> bool {
+    /// Whether the forward's tensors of all blocks are kept for the backward, for `rows` tokens at a time.
+    fn graph_fits(&self, rows: usize) -> bool {
         match self.recompute {
             Recompute::Never => true,
             Recompute::Always => false,
-            Recompute::Auto => {
-                let a = &self.architecture;
-                let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
-                let per_token = 6 * a.hidden_size + 4 * q + 5 * kv + 4 * a.intermediate_size;
-                let bytes = rows * per_token * a.layers * size_of::<T>();
-                (bytes as u64) < super::memory::available_bytes() / 2
-            }
+            Recompute::Auto => self.block_bytes(rows) * (self.architecture.layers as u64) < available_bytes() / 2,
         }
+    }
+
+    /// Bytes of what one block's forward leaves for its backward.
+    fn block_bytes(&self, rows: usize) -> u64 {
+        let a = &self.architecture;
+        let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+        let per_token = 6 * a.hidden_size + 4 * q + 5 * kv + 4 * a.intermediate_size;
+        (rows * per_token * size_of::<T>()) as u64
+    }
+
+    /// Refuses a forward of `rows` tokens that cannot fit in the free memory even with recomputation, where the system tells how much that is.
+    pub fn check_memory(&self, rows: usize) -> Result<()> {
+        let a = &self.architecture;
+        let (least, free) = (self.block_bytes(rows) + (rows * a.layers * a.hidden_size * size_of::<T>()) as u64, available_bytes());
+        if free > 0 && least > free {
+            let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+            let reason = format!(
+                "a forward of {rows} tokens needs at least {:.1} GB, and {:.1} GB are free; use a smaller microBatch or batch",
+                gigabytes(least),
+                gigabytes(free)
+            );
+            return Err(Error::config("batch", reason));
+        }
+        Ok(())
     }
 }

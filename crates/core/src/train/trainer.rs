@@ -7,7 +7,7 @@ use super::parameter::{Group, Parameters};
 use super::weights::{Matrix, Steps, WeightPart, Weights};
 use crate::ops::Number;
 use crate::recipe::{Recipe, Recompute, TrainConfig};
-use crate::rtn::quantization;
+use crate::rtn::{check_scales, quantization};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Role};
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
@@ -36,6 +36,8 @@ pub struct Trainer<T> {
     pub loss_bytes: usize,
     /// Sequences per forward; None is all.
     pub micro_batch: Option<usize>,
+    /// What `recompute: auto` found for this run, at its first step.
+    pub(super) keeps_graph: Option<bool>,
     /// Steps done.
     pub step: u64,
 }
@@ -72,6 +74,7 @@ impl<T: Number> Trainer<T> {
             recompute: config.recompute,
             loss_bytes: config.loss_bytes,
             micro_batch: config.micro_batch,
+            keeps_graph: None,
             step: 0,
         };
         for (name, step) in static_steps(&trainer, calibration, config.window)? {
@@ -100,6 +103,7 @@ impl<T: Number> Trainer<T> {
             let matrix = self.matrices.iter().find(|m| m.place == place);
             let data = match matrix.and_then(|m| Some((m, m.pack(&self.parameters, &self.pool)?))) {
                 Some((matrix, packed)) => {
+                    check_scales(&packed, &spec.name)?;
                     self.check_packed(matrix, &packed, &spec.name)?;
                     TensorData::Packed(packed)
                 }
@@ -115,13 +119,7 @@ impl<T: Number> Trainer<T> {
                 }
             }
         }
-        Ok(Model {
-            tensors,
-            quantization: recipe.weights.map(|_| quantization(recipe, static_steps)),
-            provenance: BTreeMap::new(),
-            file_bytes: 0,
-            ..source.clone()
-        })
+        Ok(source.with(tensors, recipe.weights.map(|_| quantization(recipe, static_steps))))
     }
 
     /// The codes and scales decode to exactly what the forward multiplied with.

@@ -13,7 +13,7 @@ use crate::architecture::{Architecture, Role};
 use crate::blocks::{self, packed};
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
-use crate::tokenizer::Vocabulary;
+use crate::tokenizer::{TokenKind, Vocabulary, unused_token};
 use halfstep_kernels::ops::rope::RopeTable;
 use std::io::Write;
 
@@ -292,15 +292,18 @@ fn write_architecture(a: &Architecture, entries: &mut Entries) -> Result<()> {
 }
 
 fn write_vocabulary(v: &Vocabulary, architecture: &Architecture, entries: &mut Entries) -> Result<()> {
-    if v.tokens.len() != architecture.vocab_size {
+    if v.tokens.len() > architecture.vocab_size {
         let reason = format!("{} tokens for an embedding of {} rows", v.tokens.len(), architecture.vocab_size);
         return Err(Error::Tokenizer { reason });
     }
     entries.string(keys::TOKENIZER_MODEL, BYTE_LEVEL_BPE, caps::STRING_BYTES)?;
     entries.string(keys::TOKENIZER_PRE, &v.pre, caps::STRING_BYTES)?;
-    entries.strings(keys::TOKENS, &v.tokens);
-    let kinds = entries.array(keys::TOKEN_TYPES, ValueType::I32, v.kinds.len());
-    v.kinds.iter().for_each(|&kind| kinds.extend((kind as i32).to_le_bytes()));
+    // An embedding may have more rows than there are tokens; a client wants a name for every row.
+    let padding = v.tokens.len()..architecture.vocab_size;
+    let tokens: Vec<String> = v.tokens.iter().cloned().chain(padding.clone().map(unused_token)).collect();
+    entries.strings(keys::TOKENS, &tokens);
+    let kinds = entries.array(keys::TOKEN_TYPES, ValueType::I32, architecture.vocab_size);
+    v.kinds.iter().copied().chain(padding.map(|_| TokenKind::Unused)).for_each(|kind| kinds.extend((kind as i32).to_le_bytes()));
     entries.strings(keys::MERGES, &v.merges);
     for (key, id) in [(keys::BOS, v.bos), (keys::EOS, v.eos), (keys::UNKNOWN, v.unknown), (keys::PADDING, v.padding)] {
         if let Some(id) = id {

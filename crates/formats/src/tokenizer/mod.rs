@@ -13,7 +13,7 @@ pub mod train;
 mod vocabulary;
 
 pub use stream::TokenStream;
-pub use vocabulary::{MAX_TOKEN_BYTES, MAX_TOKENS, TokenKind, Vocabulary};
+pub use vocabulary::{MAX_TOKEN_BYTES, MAX_TOKENS, TokenKind, Vocabulary, unused_token};
 
 use crate::error::{Error, Result};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};

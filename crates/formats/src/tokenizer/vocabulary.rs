@@ -23,6 +23,11 @@ pub enum TokenKind {
     Byte = 6,
 }
 
+/// What an id without a token is called, as llama.cpp's converter does.
+pub fn unused_token(id: usize) -> String {
+    format!("[PAD{id}]")
+}
+
 impl TokenKind {
     /// The kind with this number in a GGUF file.
     pub fn from_ggml(number: i64) -> Option<Self> {

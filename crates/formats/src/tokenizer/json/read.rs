@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::json::typed;
 use crate::tokenizer::alphabet::ByteAlphabet;
 use crate::tokenizer::pre::{self, DIGIT, GPT2, PreTokenizer};
-use crate::tokenizer::vocabulary::{MAX_TOKENS, TokenKind, Vocabulary, shown};
+use crate::tokenizer::vocabulary::{MAX_TOKENS, TokenKind, Vocabulary, shown, unused_token};
 
 const MAX_FILE_BYTES: usize = 256 << 20;
 const MAX_CONFIG_BYTES: usize = 16 << 20;
@@ -240,7 +240,7 @@ fn tokens_by_id(file: &str, entries: Vec<(String, u32)>, added: Vec<AddedToken>)
             slot => *slot = Some((token.content, kind)),
         }
     }
-    let filled = slots.into_iter().enumerate().map(|(id, slot)| slot.unwrap_or_else(|| (format!("[PAD{id}]"), TokenKind::Unused)));
+    let filled = slots.into_iter().enumerate().map(|(id, slot)| slot.unwrap_or_else(|| (unused_token(id), TokenKind::Unused)));
     Ok(filled.unzip())
 }
 
