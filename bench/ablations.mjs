@@ -14,11 +14,12 @@ const SITES = { target: 'halfstep', weights: 3, activations: 8, cache: 8 }
 const silq = (sites = {}, train = {}) => (seed) => recipes.silq({ ...SITES, ...sites, train: { ...TRAIN, ...train, seed } })
 
 const VARIANTS = [
-  ['SiLQ: convex start, learned steps, KL, dynamic A8, cache 8', silq()],
+  ['SiLQ: error search start, learned steps, KL, dynamic A8, cache 8', silq()],
   ['steps frozen', silq({ learnSteps: false })],
+  ["start: ggml's signed rule", silq({ start: 'signedAbsmax' })],
   ['start: absmax', silq({ start: 'absmax' })],
   ["start: LSQ's rule", silq({ start: 'lsq' })],
-  ['start: error search', silq({ start: 'errorSearch' })],
+  ['start: convex', silq({ start: 'convex' })],
   ['cross-entropy instead of KL', silq({}, { klWeight: 0, ceWeight: 1 })],
   ['static activations and cache', silq({ staticActivations: true })],
   ['cache 4 bit', silq({ cache: 4 })],

@@ -24,6 +24,7 @@ export const DEFAULTS = {
   } as Defaults,
   sites: {
     gradientScale: "layer",
+    start: "best",
     staticActivations: false,
     target: "gguf:q4_0",
   } as Defaults,

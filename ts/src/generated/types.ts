@@ -289,9 +289,9 @@ cache?: number,
  */
 staticActivations: boolean, 
 /**
- * How the first weight steps are found. Default: `convex` per channel, `best` in groups.
+ * How the first weight steps are found. Default `best`. At 4 bit per channel `signedAbsmax` can train better still.
  */
-start?: StartRule, 
+start: StartRule, 
 /**
  * Learn the weight steps; false freezes them at `start`. Default true.
  */

@@ -46,10 +46,6 @@ pub struct Sites {
 }
 
 impl Sites {
-    pub fn per_channel(&self) -> bool {
-        self.weights.partition == Partition::Channel
-    }
-
     pub fn recipe(&self, id: &str, target: TargetId, start: StartRule, training: Option<TrainConfig>) -> Recipe {
         Recipe {
             id: id.into(),
