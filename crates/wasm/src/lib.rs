@@ -49,7 +49,7 @@ pub fn take_panic() -> Option<String> {
 /// `name` stands in errors.
 #[wasm_bindgen(js_name = loadBytes)]
 pub fn load_bytes(name: String, bytes: Vec<u8>) -> WasmTask {
-    WasmTask::once(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?))))
+    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?)))
 }
 
 /// The files of a Hugging Face folder, on their way in.
@@ -72,7 +72,7 @@ impl WasmFiles {
 /// `name` is that of the folder.
 #[wasm_bindgen(js_name = loadFiles)]
 pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
-    WasmTask::once(move |_, _| Ok(Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?))))
+    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?)))
 }
 
 #[wasm_bindgen]
@@ -139,7 +139,7 @@ pub fn logits(model: &WasmModel, tokens: Vec<u32>) -> WasmTask {
 #[wasm_bindgen]
 pub fn dequantize(model: &WasmModel) -> WasmTask {
     let model = model.arc();
-    WasmTask::once(move |_, _| Ok(Done::model(Arc::new(session::dequantize(&*model?, 0)))))
+    WasmTask::once(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0))))
 }
 
 /// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`; then `takeBytes`.

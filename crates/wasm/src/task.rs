@@ -9,32 +9,30 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-/// What a task made.
-#[derive(Default)]
+/// What a task made: a value as JSON, its fields in the order they are declared in, and what does not cross as JSON.
 pub struct Done {
-    pub value: Value,
+    pub value: String,
     pub model: Option<Arc<Model>>,
     pub bytes: Option<Vec<u8>>,
 }
 
 impl Done {
-    pub fn model(model: Arc<Model>) -> Self {
-        Self { model: Some(model), ..Self::default() }
+    pub fn model(model: Arc<Model>) -> Result<Self> {
+        Self::value(&()).map(|done| Self { model: Some(model), ..done })
     }
 
     pub fn value(value: &impl Serialize) -> Result<Self> {
-        let value = serde_json::to_value(value).map_err(|e| Error::Internal { reason: e.to_string() })?;
-        Ok(Self { value, ..Self::default() })
+        let value = serde_json::to_string(value).map_err(|e| Error::Internal { reason: e.to_string() })?;
+        Ok(Self { value, model: None, bytes: None })
     }
 }
 
 /// JSON of `Outcome<T>` in `ts/src/native.ts`.
 pub fn outcome(result: &Result<Done>) -> String {
     match result {
-        Ok(done) => json!({ "ok": done.value }),
-        Err(e) => json!({ "error": { "code": e.code(), "message": e.to_string(), "details": e.details() } }),
+        Ok(done) => format!(r#"{{"ok":{}}}"#, done.value),
+        Err(e) => json!({ "error": { "code": e.code(), "message": e.to_string(), "details": e.details() } }).to_string(),
     }
-    .to_string()
 }
 
 /// What a task has told and nobody has read yet.
@@ -185,7 +183,7 @@ mod tests {
         assert!(task.step());
         assert_eq!(outcome_of(&task)["error"]["code"], "ERR_CONFIG");
         assert_eq!(outcome_of(&task)["error"]["details"]["field"], "weights");
-        let mut task = WasmTask::steps(|| Ok(()), |_, _| Ok(true), |_| Ok(Done::default()));
+        let mut task = WasmTask::steps(|| Ok(()), |_, _| Ok(true), |_| Done::value(&()));
         assert!(!task.step());
         task.cancel();
         assert!(task.step());
