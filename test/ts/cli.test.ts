@@ -99,9 +99,9 @@ describe('halfstep quantize', () => {
     expect(stopped.code).toBe(130)
     expect(objects(stopped.stdout).at(-1)).toMatchObject({ kind: 'error', code: 'ERR_CANCELLED' })
     const hint = lines(stopped.stderr).at(-1) ?? ''
-    expect(hint).toMatch(/^to go on: halfstep quantize .*stopped\.gguf --resume$/)
+    expect(hint).toMatch(/^to go on: (npx )?halfstep quantize .*stopped\.gguf --resume$/)
     expect(existsSync(join(folder, 'stopped.gguf'))).toBe(false)
-    const resumed = await halfstep(hint.replace('to go on: halfstep ', '').split(' '))
+    const resumed = await halfstep(hint.replace(/^to go on: (npx )?halfstep /, '').split(' '))
     expect(resumed.code).toBe(0)
     expect(readFileSync(join(folder, 'stopped.gguf')).equals(readFileSync(join(folder, 'whole.gguf')))).toBe(true)
   })

@@ -106,7 +106,7 @@ function summary(report: Report, file: SaveReport): string[] {
     ['file', `${file.path}, ${formatBytes(file.bytes)}`],
     ['recipe', `${report.recipe} for ${report.target}`],
     ['bits per weight', `${report.bitsPerWeight.toFixed(3)} in the block linears`],
-    ['parity', file.parity ? 'the file, read again, equals the trained model' : 'not a quantized file'],
+    ['parity', file.parity ? 'the file, read again, equals the model in memory' : 'not a quantized file'],
     ['time', formatSeconds(report.seconds)],
   ]
   if (report.steps > 0) pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens, ${report.tokensPerSecond.toFixed(1)} tokens/s`])
@@ -123,9 +123,10 @@ function evaluationRow(name: string, record: EvaluationRecord): string[] {
   return [name, formatNumber(record.perplexity, 3), formatNumber(record.kl, 4), formatNumber(top1, 2)]
 }
 
-/** What was typed, with --resume. */
+/** What was typed, with --resume; by npx, if it came by npx. */
 function resumeCommand(): string {
   const words = process.argv.slice(2).filter((word) => word !== '--resume')
   const quoted = words.map((word) => (/^[\w./:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
-  return ['halfstep', ...quoted, '--resume'].join(' ')
+  const name = process.env.npm_command === 'exec' ? 'npx halfstep' : 'halfstep'
+  return [name, ...quoted, '--resume'].join(' ')
 }
