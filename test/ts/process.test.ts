@@ -103,7 +103,7 @@ it('gives back the memory of models that are disposed', async () => {
 
 it('collects models that nobody disposes', async () => {
   // The collector looks after 64 MB of models that it was told of, and frees them in the background: memory swings, but must stay far below the sum.
-  const [cycles, bytesPerModel] = [800, 360_000]
+  const [cycles, bytesPerModel] = [2000, 360_000]
   expect(Number((await esm(growth(500, cycles, 'model.inspect()'))).stdout)).toBeLessThan((cycles * bytesPerModel) / 4)
 })
 
