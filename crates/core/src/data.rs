@@ -2,7 +2,9 @@
 
 use crate::{Error, Result};
 use halfstep_formats::Model;
+use halfstep_formats::load::regular_file_bytes;
 use halfstep_kernels::rng::Rng;
+use std::path::Path;
 
 /// The RNG stream that orders training windows; the epoch is added to it.
 const ORDER_STREAM: u64 = 1 << 32;
@@ -25,13 +27,9 @@ impl Text {
             (Some(_), Some(_)) => return Err(Error::config("text", "give a path or the text itself, not both")),
             (Some(path), None) => {
                 let io = |source| Error::Format(halfstep_formats::Error::Io { path: path.into(), source });
-                let about = std::fs::metadata(path).map_err(io)?;
-                // A pipe or a device could have no end.
-                if !about.is_file() {
-                    return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
-                }
-                if about.len() > MAX_TEXT_BYTES {
-                    return Err(Error::Data { data: path.into(), reason: format!("{} bytes; a text has at most {MAX_TEXT_BYTES}", about.len()) });
+                let size = regular_file_bytes(Path::new(path))?;
+                if size > MAX_TEXT_BYTES {
+                    return Err(Error::Data { data: path.into(), reason: format!("{size} bytes; a text has at most {MAX_TEXT_BYTES}") });
                 }
                 let bytes = std::fs::read(path).map_err(io)?;
                 let text = String::from_utf8(bytes).map_err(|e| Error::Data {

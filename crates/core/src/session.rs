@@ -110,7 +110,8 @@ struct Made {
     data: Option<String>,
 }
 
-type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
+/// What is measured on the packed model, while a trainer's state can still be saved.
+pub type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
 
 /// Without training.
 fn round(model: &Model, recipe: &Recipe, measure: &mut Measure, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Made> {

@@ -85,7 +85,13 @@ fn stopped_in_the_last_measurement_and_resumed_it_is_the_same_file() {
         ..run(folder, resume)
     };
     let bytes = |model: &Model| to_bytes(model, FileFormat::Halfstep).expect("bytes");
-    let (whole, report) = quantize(&model, &recipe, &measured(None, false), &mut |_| {}, &Cancel::default()).expect("the unbroken run");
+    let mut phases = vec![];
+    let mut watch = |event: Event| match event {
+        Event::Phase { name, detail } if name == "evaluate" => phases.push(detail),
+        _ => {}
+    };
+    let (whole, report) = quantize(&model, &recipe, &measured(None, false), &mut watch, &Cancel::default()).expect("the unbroken run");
+    assert_eq!(phases, ["fp", "rtn", "result"]);
     for subject in ["rtn", "result"] {
         assert!(report.evaluations[subject].kl.is_some_and(|kl| kl > 0.0), "{subject}");
     }

@@ -67,11 +67,17 @@ fn load_safetensors(mut source: Source) -> Result<Model> {
     halfstep_file::read(source, header)
 }
 
-/// Opens a regular file; a pipe or a device could have no end.
-pub(crate) fn open(path: &Path) -> Result<Source<'static>> {
+/// Size of a regular file; a pipe or a device could have no end.
+pub fn regular_file_bytes(path: &Path) -> Result<u64> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
+    let about = std::fs::metadata(path).map_err(io)?;
+    if !about.is_file() {
         return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
     }
+    Ok(about.len())
+}
+
+pub(crate) fn open(path: &Path) -> Result<Source<'static>> {
+    regular_file_bytes(path)?;
     Source::open(path)
 }

@@ -4,7 +4,7 @@ use super::{Cancel, Evaluations, RunConfig};
 use crate::Result;
 use crate::data::Text;
 use crate::event::{EvaluationRecord, Event};
-use crate::recipe::{Recipe, WeightSite};
+use crate::recipe::{Recipe, StartRule, WeightSite};
 use crate::rtn::{self, RTN_RULES};
 use halfstep_formats::Model;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
@@ -33,23 +33,28 @@ impl Validation {
             Ok(score::evaluate(network, against, &self.tokens, self.window, &mut |_, _| !cancel.is_cancelled())?.into())
         };
         let mut records = Evaluations::new();
-        let mut record = |subject: &str, measured: EvaluationRecord| {
+        let mut record = |subject: &str, measure: &dyn Fn() -> Result<EvaluationRecord>| -> Result<()> {
+            events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
+            let measured = measure()?;
             events(Event::Eval { subject: subject.into(), evaluation: measured.clone() });
             records.insert(subject.to_owned(), measured);
+            Ok(())
         };
-        record("fp", score(None)?);
+        record("fp", &|| score(None))?;
         // Static steps are calibrated by the trainer, so a grid with them has no untrained twin; without training the result is the rounded model.
         let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. }) || matches!(recipe.cache, CacheQuantizer::Static { .. });
         if recipe.training.is_some() && !has_static {
-            let rounded = RTN_RULES.map(|start| {
+            let rounded = |start: StartRule| {
                 let weights = recipe.weights.map(|w| WeightSite { start, ..w });
                 score(Some(&rtn::quantize_model(model, &Recipe { weights, ..recipe.clone() }, cancel, pool)?))
-            });
-            let [a, b] = rounded;
-            let (a, b) = (a?, b?);
-            record("rtn", if b.kl < a.kl { b } else { a });
+            };
+            record("rtn", &|| {
+                let [a, b] = RTN_RULES.map(rounded);
+                let (a, b) = (a?, b?);
+                Ok(if b.kl < a.kl { b } else { a })
+            })?;
         }
-        record("result", score(Some(result))?);
+        record("result", &|| score(Some(result)))?;
         Ok(records)
     }
 }

@@ -1,4 +1,7 @@
-//! What the system says about memory, in bytes; 0 where it says nothing.
+//! What the system says about memory, in bytes (0 where it says nothing), and what a forward needs of it.
+
+use crate::{Error, Result};
+use halfstep_formats::Architecture;
 
 /// Memory that can be had without swapping.
 pub fn available_bytes() -> u64 {
@@ -8,6 +11,26 @@ pub fn available_bytes() -> u64 {
 /// Peak resident memory of this process.
 pub fn peak_bytes() -> u64 {
     field("/proc/self/status", "VmHWM:")
+}
+
+/// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of `size` bytes.
+pub fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
+    let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+    let per_token = 6 * a.hidden_size + 4 * q + 5 * kv + 4 * a.intermediate_size;
+    (rows * per_token * size) as u64
+}
+
+/// Refuses an f32 forward of `rows` tokens that cannot fit in the free memory even with recomputation, where the system tells how much that is.
+pub fn check(a: &Architecture, rows: usize) -> Result<()> {
+    let inputs = (rows * a.layers * a.hidden_size * size_of::<f32>()) as u64;
+    let (least, free) = (block_bytes(a, rows, size_of::<f32>()) + inputs, available_bytes());
+    if free == 0 || least <= free {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let (least, free) = (gigabytes(least), gigabytes(free));
+    let reason = format!("a forward of {rows} tokens needs at least {least:.1} GB, and {free:.1} GB are free; use a smaller microBatch or batch");
+    Err(Error::config("batch", reason))
 }
 
 fn field(file: &str, name: &str) -> u64 {

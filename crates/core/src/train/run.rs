@@ -1,12 +1,12 @@
 //! The training loop: batches, steps, events, checkpoints.
 
-use super::memory::{available_bytes, peak_bytes};
+use super::memory::{self, available_bytes, peak_bytes};
 use super::trainer::Trainer;
 use super::{StepReport, checkpoint};
 use crate::data::{Text, Windows};
 use crate::event::Event;
 use crate::recipe::Recipe;
-use crate::session::{Cancel, Evaluations, RunConfig};
+use crate::session::{Cancel, Evaluations, Measure, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
@@ -34,9 +34,6 @@ struct Checkpoints<'a> {
     run: String,
 }
 
-/// What is measured on the packed model, while the trainer's state can still be saved.
-pub type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
-
 /// Trains `model` by `recipe` on `text`. Cancelled, in training or in `measure`: writes a checkpoint if there is a run folder and says where.
 #[allow(clippy::too_many_arguments)]
 pub fn train(
@@ -51,6 +48,7 @@ pub fn train(
 ) -> Result<Trained> {
     let config = recipe.training.as_ref().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
     let tokens = text.tokens(model, config.window)?;
+    memory::check(&model.architecture, config.micro_batch.unwrap_or(config.batch) * config.window)?;
     let per_step = (config.batch * config.window) as u64;
     let steps = (config.tokens as u64).div_ceil(per_step);
     let checkpoints = run.run_folder.as_deref().map(|folder| Checkpoints { folder: Path::new(folder), run: identity(model, recipe, text, pool) });
@@ -58,7 +56,6 @@ pub fn train(
     events(Event::Phase { name: "calibrate".into(), detail: format!("first steps of {} matrices", 7 * model.architecture.layers) });
     let calibration = windows.batch(0, config.batch);
     let mut trainer = Trainer::<f32>::new(model, recipe, config, steps, &calibration, pool.clone())?;
-    trainer.check_memory(config.micro_batch.unwrap_or(config.batch) * config.window)?;
     if let Some(checkpoints) = &checkpoints {
         checkpoints.begin(&mut trainer, run.resume, events)?;
     }

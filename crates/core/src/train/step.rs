@@ -2,7 +2,7 @@
 
 use super::block::{Block, BlockSinks, Context, StaticStep};
 use super::loss::{LossHead, Normalizers, next_tokens};
-use super::memory::available_bytes;
+use super::memory::{available_bytes, block_bytes};
 use super::tape::Tape;
 use super::trainer::Trainer;
 use super::weights::{Weights, guard_steps};
@@ -212,31 +212,7 @@ impl<T: Number> Trainer<T> {
         match self.recompute {
             Recompute::Never => true,
             Recompute::Always => false,
-            Recompute::Auto => self.block_bytes(rows) * (self.architecture.layers as u64) < available_bytes() / 2,
+            Recompute::Auto => block_bytes(&self.architecture, rows, size_of::<T>()) * (self.architecture.layers as u64) < available_bytes() / 2,
         }
-    }
-
-    /// Bytes of what one block's forward leaves for its backward.
-    fn block_bytes(&self, rows: usize) -> u64 {
-        let a = &self.architecture;
-        let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
-        let per_token = 6 * a.hidden_size + 4 * q + 5 * kv + 4 * a.intermediate_size;
-        (rows * per_token * size_of::<T>()) as u64
-    }
-
-    /// Refuses a forward of `rows` tokens that cannot fit in the free memory even with recomputation, where the system tells how much that is.
-    pub fn check_memory(&self, rows: usize) -> Result<()> {
-        let a = &self.architecture;
-        let (least, free) = (self.block_bytes(rows) + (rows * a.layers * a.hidden_size * size_of::<T>()) as u64, available_bytes());
-        if free > 0 && least > free {
-            let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-            let reason = format!(
-                "a forward of {rows} tokens needs at least {:.1} GB, and {:.1} GB are free; use a smaller microBatch or batch",
-                gigabytes(least),
-                gigabytes(free)
-            );
-            return Err(Error::config("batch", reason));
-        }
-        Ok(())
     }
 }
