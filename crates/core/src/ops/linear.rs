@@ -20,18 +20,22 @@ pub struct Linear<T> {
 impl<T: Number> Linear<T> {
     fn forward(&self, x: &[T], m: usize, i: usize) -> Vec<T> {
         let mut y = zeros(m * self.out);
-        gemm::linear(&self.pool, x, &self.weight, &mut y, m, self.out, i);
+        gemm::linear(&self.pool, &gemm::Dense::new(x, i), &gemm::Dense::new(&self.weight, i), &mut y);
         y
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (m, i) = matrix(x.layout());
         let mut dx = zeros(m * i);
-        with_values(dy, |dy: &[T]| gemm::linear_backward_input(&self.pool, dy, &self.weight, &mut dx, m, self.out, i, false))?;
+        with_values(dy, |dy: &[T]| {
+            gemm::linear_backward_input(&self.pool, &gemm::Dense::new(dy, self.out), &gemm::Dense::new(&self.weight, i), &mut dx, false)
+        })?;
         if let Some(sink) = &self.sink {
             with_values(x, |x: &[T]| {
                 with_values(dy, |dy: &[T]| {
-                    sink.add(|dw, accumulate| gemm::linear_backward_weight(&self.pool, dy, x, dw, m, self.out, i, accumulate));
+                    sink.add(|dw, accumulate| {
+                        gemm::linear_backward_weight(&self.pool, &gemm::Dense::new(dy, self.out), &gemm::Dense::new(x, i), dw, accumulate)
+                    });
                 })
             })??;
         }

@@ -66,17 +66,23 @@ impl<T: Number> LossHead<'_, T> {
         for first in (0..m).step_by(rows) {
             let n = rows.min(m - first);
             let (x, logits, dlogits) = (&input[first * d..(first + n) * d], &mut logits[..n * v], &mut dlogits[..n * v]);
-            gemm::linear(self.pool, x, &self.weights.head, logits, n, v, d);
+            gemm::linear(self.pool, &gemm::Dense::new(x, d), &gemm::Dense::new(&self.weights.head, d), logits);
             if let Some((weights, normed)) = &teacher {
                 let teacher_logits = &mut teacher_logits[..n * v];
-                gemm::linear(self.pool, &normed[first * d..(first + n) * d], &weights.head, teacher_logits, n, v, d);
+                gemm::linear(self.pool, &gemm::Dense::new(&normed[first * d..(first + n) * d], d), &gemm::Dense::new(&weights.head, d), teacher_logits);
                 loss += self.loss(Some(teacher_logits), logits, &targets[first..first + n], normalizers, dlogits);
             } else {
                 loss += self.loss(None, logits, &targets[first..first + n], normalizers, dlogits);
             }
-            gemm::linear_backward_input(self.pool, dlogits, &self.weights.head, &mut dinput[first * d..(first + n) * d], n, v, d, false);
+            gemm::linear_backward_input(
+                self.pool,
+                &gemm::Dense::new(dlogits, v),
+                &gemm::Dense::new(&self.weights.head, d),
+                &mut dinput[first * d..(first + n) * d],
+                false,
+            );
             if let Some(sink) = self.head_sink {
-                sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, dlogits, x, dw, n, v, d, accumulate));
+                sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, &gemm::Dense::new(dlogits, v), &gemm::Dense::new(x, d), dw, accumulate));
             }
         }
         let (mut dstudent, mut dnorm) = (zeros(m * d), zeros(d));
