@@ -25,6 +25,15 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (mode, filter) = (args.first().map_or("gemm", |s| s), args.get(1).cloned().unwrap_or_default());
     let pool = Pool::new(0);
+    if mode == "quant" {
+        let (m, i) = (512, 576);
+        let (x, mut codes, mut scales) = (numbers(m * i), vec![0i8; m * i], vec![]);
+        for kind in [ActivationQuantizer::DynamicToken { bits: 8 }, ActivationQuantizer::DynamicBlock32, ActivationQuantizer::Static { bits: 8 }] {
+            let t = time(0.2, || halfstep_kernels::quant::activation::quantize(kind, &x, i, Some(0.01), &mut codes, &mut scales));
+            println!("{kind:?}: {:.2} Gelem/s on one thread", (m * i) as f64 / t / 1e9);
+        }
+        return;
+    }
     let kinds = [
         ("w8 channel", 8, Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
         ("w4 channel", 4, Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
@@ -32,7 +41,7 @@ fn main() {
         ("w4 g32 b32", 4, Partition::Group(32), ActivationQuantizer::DynamicBlock32),
         ("w8 g32 b32", 8, Partition::Group(32), ActivationQuantizer::DynamicBlock32),
     ];
-    let shapes = [(576, 576), (576, 192), (576, 1536), (1536, 576), (576, 49152), (2048, 2048), (2048, 8192), (8192, 2048)];
+    let shapes = [(576, 16), (576, 576), (576, 192), (576, 1536), (1536, 576), (576, 49152), (2048, 2048), (2048, 8192), (8192, 2048)];
     for (name, bits, partition, activation) in kinds {
         for (i, o) in shapes {
             if !format!("{name} {i}->{o}").contains(&filter) || (partition == Partition::Group(128) && i % 128 != 0) {

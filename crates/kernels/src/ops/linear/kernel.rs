@@ -225,7 +225,13 @@ impl ScalesView<'_> {
     pub fn get(&self, g: usize) -> [f32; ROWS] {
         match self {
             ScalesView::F32(s) => s[g],
-            ScalesView::F16(s) => s[g].map(widened),
+            ScalesView::F16(s) => {
+                let mut out = [0.0; ROWS];
+                for r in 0..ROWS {
+                    out[r] = widened(s[g][r]);
+                }
+                out
+            }
         }
     }
 }
@@ -243,10 +249,13 @@ fn widened(x: f16) -> f32 {
 /// What the sums of a segment start at: the codes' offset times the sum of the activation codes.
 #[inline(always)]
 pub(super) fn start(panel: &PanelView, group: usize, correction: i32) -> [i32; ROWS] {
-    match panel.zero_points.get(group) {
-        Some(zero_points) => zero_points.map(|z| (z as i32).wrapping_mul(correction)),
-        None => [correction; ROWS],
+    let mut out = [correction; ROWS];
+    if let Some(zero_points) = panel.zero_points.get(group) {
+        for r in 0..ROWS {
+            out[r] = (zero_points[r] as i32).wrapping_mul(correction);
+        }
     }
+    out
 }
 
 dispatch! {

@@ -140,5 +140,6 @@ dispatch! {
 
 #[inline(always)]
 fn quad(codes: [i8; QUAD]) -> u32 {
-    u32::from_le_bytes(codes.map(|c| c as u8))
+    // No `map`, which is not inlined into a function with more instruction sets than its own.
+    u32::from_le_bytes([codes[0] as u8, codes[1] as u8, codes[2] as u8, codes[3] as u8])
 }
