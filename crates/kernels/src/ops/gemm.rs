@@ -7,6 +7,7 @@ mod blocked;
 mod micro;
 mod pack;
 
+use super::linear::WeightPanels;
 use crate::{Pool, Real};
 use pack::{Lie, Operand};
 
@@ -49,6 +50,24 @@ impl<T: Real> Rows<T> for Dense<'_, T> {
     }
     fn dense(&self) -> Option<&[T]> {
         Some(self.data)
+    }
+}
+
+/// A quantized weight as the values it stands for.
+impl<T: Real> Rows<T> for WeightPanels {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+    fn cols(&self) -> usize {
+        self.cols()
+    }
+    fn read(&self, row: usize, first: usize, out: &mut [T]) {
+        let mut values = [0.0; 256];
+        for (i, out) in out.chunks_mut(values.len()).enumerate() {
+            let values = &mut values[..out.len()];
+            self.decode_part(row, first + i * 256, values);
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = T::from_f32(*value));
+        }
     }
 }
 

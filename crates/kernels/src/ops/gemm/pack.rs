@@ -71,22 +71,19 @@ impl Operand<'_, f32> {
 
     fn pack_along<const W: usize>(&self, first: usize, count: usize, from: usize, k: usize, panels: &mut [MaybeUninit<f32>]) {
         let (dense, cols) = (self.source.dense(), self.source.cols());
-        let mut held = [[0.0; STEPS]; BLOCK];
+        let (mut held, zeros) = (vec![0.0; if dense.is_none() { BLOCK * k } else { 0 }], [0.0; STEPS]);
         for (p, panel) in panels.chunks_exact_mut(W * k).enumerate() {
             for at in (0..W.min(count - p * W)).step_by(BLOCK) {
                 let (row, have) = (first + p * W + at, BLOCK.min(W - at).min(count - p * W - at));
+                held.chunks_exact_mut(k).take(have).enumerate().for_each(|(r, held)| self.source.read(row + r, from, held));
                 for (i, panel) in panel.chunks_mut(W * STEPS).enumerate() {
-                    let (steps, from) = (panel.len() / W, from + i * STEPS);
-                    let mut rows: [&[f32]; BLOCK] = [&[0.0; STEPS][..steps]; BLOCK];
-                    if let Some(data) = dense {
-                        for (r, values) in rows[..have].iter_mut().enumerate() {
-                            *values = &data[(row + r) * cols + from..][..steps];
-                        }
-                    } else {
-                        for (r, (values, held)) in rows[..have].iter_mut().zip(&mut held).enumerate() {
-                            self.source.read(row + r, from, &mut held[..steps]);
-                            *values = &held[..steps];
-                        }
+                    let steps = panel.len() / W;
+                    let mut rows = [&zeros[..steps]; BLOCK];
+                    for (r, values) in rows[..have].iter_mut().enumerate() {
+                        *values = match dense {
+                            Some(data) => &data[(row + r) * cols + from + i * STEPS..][..steps],
+                            None => &held[r * k + i * STEPS..][..steps],
+                        };
                     }
                     transpose::<W>(rows, at, panel);
                 }

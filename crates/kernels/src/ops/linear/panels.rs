@@ -205,23 +205,33 @@ impl WeightPanels {
 
     /// Values of one row in f32: (code - zero_point) as f32 * scale, those of [`PackedMatrix::decode_row`].
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols(), "one value per column");
+        self.decode_part(row, 0, out);
+    }
+
+    /// [`Self::decode_row`] from column `first` on, as many as `out` has.
+    pub fn decode_part(&self, row: usize, first: usize, mut out: &mut [f32]) {
         let (geometry, r) = (self.geometry, row % ROWS);
         let lines = &self.lines[row / ROWS * geometry.lines()..][..geometry.lines()];
-        let mut units = [0; 256];
-        for g in 0..geometry.groups() {
+        let (mut at, mut units) = (first, [0; 256]);
+        while !out.is_empty() {
+            let g = at / geometry.group;
             let (columns, start) = geometry.columns(g);
-            let at = row / ROWS * geometry.groups() + g;
+            let place = row / ROWS * geometry.groups() + g;
             let scale = match &self.scales {
-                Scales::F16(s) => s[at][r].to_f32(),
-                Scales::F32(s) => s[at][r],
+                Scales::F16(s) => s[place][r].to_f32(),
+                Scales::F32(s) => s[place][r],
             };
-            let offset = self.grid().min() - self.zero_points.get(at).map_or(0, |z| z[r] as i32);
-            let lines = &lines[start / geometry.line..];
-            // 256 columns are whole lines.
-            for (out, lines) in out[columns].chunks_mut(256).zip(lines.chunks(256 / geometry.line)) {
-                units_of(lines, r, self.nibbles(), &mut units[..out.len().next_multiple_of(geometry.line)]);
-                values_of(&units, offset, scale, out);
-            }
+            let offset = self.grid().min() - self.zero_points.get(place).map_or(0, |z| z[r] as i32);
+            // Whole lines, of which the first columns may be skipped.
+            let inside = at - columns.start;
+            let skip = inside % geometry.line;
+            let count = (columns.end - at).min(out.len()).min(units.len() - skip);
+            let units = &mut units[..(skip + count).next_multiple_of(geometry.line)];
+            units_of(&lines[(start + inside) / geometry.line..], r, self.nibbles(), units);
+            let (now, later) = out.split_at_mut(count);
+            values_of(&units[skip..], offset, scale, now);
+            (out, at) = (later, at + count);
         }
     }
 
