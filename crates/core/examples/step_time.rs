@@ -1,9 +1,9 @@
 //! Time of a training step and peak memory: with the quantizers of a target, and with none.
 //!
-//!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off> [steps] [threads]
+//!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off | plain> [steps] [threads] [batch]
 //!
-//! Steps of 2 x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and cache. The first step, which finds its memory, is left out.
-//! One setting per process, since the peak is the process's.
+//! Steps of `batch` (4) x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and cache, `off` has the teacher and no quantizer, `plain` is
+//! next-token cross-entropy without either. The first step, which finds its memory, is left out. One setting per process, since the peak is the process's.
 
 use halfstep::data::{Text, Windows};
 use halfstep::recipe::{Recipe, TrainConfig};
@@ -17,7 +17,6 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: halfstep_kernels::recycle::Recycling = halfstep_kernels::recycle::Recycling;
 
-const BATCH: usize = 2;
 const WINDOW: usize = 512;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,27 +24,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, model, text, setting, rest @ ..] = args.as_slice() else { return Err("usage: step_time <model> <text> <setting> [steps] [threads]".into()) };
     let steps: u64 = rest.first().map_or(Ok(10), |s| s.parse())?;
     let threads: usize = rest.get(1).map_or(Ok(0), |t| t.parse())?;
+    let batch: usize = rest.get(2).map_or(Ok(4), |b| b.parse())?;
     let recipe = recipe(setting)?;
     let config = recipe.training.clone().unwrap_or_default();
 
     let model = load(model)?;
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Windows::new(tokens, WINDOW, config.seed);
-    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, BATCH), Pool::new(threads))?;
+    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, batch), Pool::new(threads))?;
     let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
     let mut seconds = vec![];
     for step in 0..=steps {
-        let batch = windows.batch(step * BATCH as u64, BATCH);
+        let ids = windows.batch(step * batch as u64, batch);
         let start = Instant::now();
-        trainer.step(&batch, WINDOW, &Cancel::default())?;
+        trainer.step(&ids, WINDOW, &Cancel::default())?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    let tokens_per_second = (BATCH * WINDOW) as f64 / median;
+    let tokens_per_second = (batch * WINDOW) as f64 / median;
     println!(
-        "{setting}: {median:.2} s per step ({:.2} to {:.2}), {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
+        "{setting}, {batch} x {WINDOW}: {median:.2} s per step ({:.2} to {:.2}), {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
         seconds[0],
         seconds[seconds.len() - 1],
         peak_bytes() as f64 / 1e9
@@ -54,13 +54,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
-    let train = TrainConfig { loss_bytes: 256 << 20, ..TrainConfig::default() };
+    let (kl_weight, ce_weight) = if setting == "plain" { (0.0, 1.0) } else { (1.0, 0.0) };
+    let train = TrainConfig { kl_weight, ce_weight, ..TrainConfig::default() };
     let target = if setting == "gguf:q4_0" { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
     let bits = |n| if target == TargetId::Halfstep { Some(n) } else { None };
     let recipe = SilqConfig { target, weights: bits(4.0), activations: bits(8.0), cache: bits(8.0), train, ..SilqConfig::default() }.recipe()?;
     match setting {
         "gguf:q4_0" | "halfstep" => Ok(recipe),
-        "off" => Ok(Recipe { weights: None, activation: ActivationQuantizer::None, cache: CacheQuantizer::F32, ..recipe }),
-        other => Err(format!("{other}: gguf:q4_0, halfstep or off").into()),
+        "off" | "plain" => Ok(Recipe { weights: None, activation: ActivationQuantizer::None, cache: CacheQuantizer::F32, ..recipe }),
+        other => Err(format!("{other}: gguf:q4_0, halfstep, off or plain").into()),
     }
 }
