@@ -3,7 +3,7 @@
 use halfstep_kernels::dispatch::{Level, available, force};
 use halfstep_kernels::ops::adamw::{AdamW, sum_of_squares};
 use halfstep_kernels::ops::attention::{AttentionShape, attend, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{Dense, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
@@ -89,9 +89,9 @@ fn products<T: Real>(pool: &Pool) -> Vec<u64> {
     for (m, o, i) in [(1600, 50, 40), (390, 800, 33), (10, 20, 1500)] {
         let (x, w, dy) = (numbers::<T>(1, m * i), numbers::<T>(2, o * i), numbers::<T>(3, m * o));
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
-        linear(pool, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-        linear_backward_input(pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-        linear_backward_weight(pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+        linear(pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+        linear_backward_input(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
+        linear_backward_weight(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
         out.extend(bits(&[&y, &dx, &dw]));
     }
     out
@@ -170,9 +170,9 @@ fn f32_products_are_near_f64_at_every_level() {
 fn near_f64(pool: &Pool, [m, o, i]: [usize; 3]) {
     let (x, w, dy) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i), numbers::<f32>(3, m * o));
     let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
-    linear(pool, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-    linear_backward_input(pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-    linear_backward_weight(pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+    linear(pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+    linear_backward_input(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
+    linear_backward_weight(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
     check_product(&y, [m, o, i], |r, c, k| (x[r * i + k], w[c * i + k]), |_| 0.0);
     check_product(&dx, [m, i, o], |r, c, k| (dy[r * o + k], w[k * i + c]), |at| x[at]);
     check_product(&dw, [o, i, m], |r, c, k| (dy[k * o + r], x[k * i + c]), |at| w[at]);

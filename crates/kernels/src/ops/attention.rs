@@ -10,7 +10,7 @@
 use super::gemm::{View, product};
 use super::lanes::{LANES, dot, maximum, sum};
 use crate::math::exp_f32;
-use crate::{Pool, Real, dispatch};
+use crate::{Pool, Real, dispatch, room};
 
 /// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >= T;
 /// query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
@@ -143,10 +143,10 @@ pub fn attention<T: Real>(pool: &Pool, shape: AttentionShape, q: &[T], k: &[T], 
         let first = i % blocks * BLOCK;
         let block = QueryBlock { b: i / blocks / shape.kv_heads, kv: i / blocks % shape.kv_heads, first, count: BLOCK.min(shape.queries - first) };
         let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
-        let mut q_block = vec![T::ZERO; rows * d];
+        let mut q_block = room(rows * d);
         block.gather(&shape, q, shape.scale(), &mut q_block);
         let at = shape.key_at(block.b, 0, block.kv);
-        let mut p = vec![T::ZERO; rows * n];
+        let mut p = room(rows * n);
         product(&mut p, n, View::rows(&q_block, d), View::transposed(&k[at..], stride), rows, n, d, false);
         let sums = p.chunks_exact_mut(n).enumerate().map(|(r, p)| softmax(p, shape.seen(first + r / group))).collect();
         product(&mut q_block, d, View::rows(&p, n), View::rows(&v[at..], stride), rows, d, n, false);
