@@ -45,16 +45,20 @@ fn main() {
         let (x, w, y) = (numbers(m * i, 1), numbers(o * i, 2), numbers(m * o, 3));
         let (mut out_y, mut out_x, mut out_w) = (y.clone(), x.clone(), w.clone());
         for precision in [gemm::Precision::Bf16, gemm::Precision::F16] {
-        let flops = 2.0 * m as f64 * i as f64 * o as f64 / 1e9;
-        let forward = flops / time(&mut || gemm::linear(&pool, precision, &gemm::Dense::new(&x, i), &gemm::Dense::new(&w, i), &mut out_y));
-        let input = flops / time(&mut || gemm::linear_backward_input(&pool, precision, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
-        let weight = flops / time(&mut || gemm::linear_backward_weight(&pool, precision, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
-        println!("gemm {precision:?} {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s");
+            let flops = 2.0 * m as f64 * i as f64 * o as f64 / 1e9;
+            let forward = flops / time(&mut || gemm::linear(&pool, precision, &gemm::Dense::new(&x, i), &gemm::Dense::new(&w, i), &mut out_y));
+            let input =
+                flops / time(&mut || gemm::linear_backward_input(&pool, precision, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
+            let weight =
+                flops / time(&mut || gemm::linear_backward_weight(&pool, precision, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
+            println!("gemm {precision:?} {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s");
         }
         let flops = 2.0 * m as f64 * i as f64 * o as f64 / 1e9;
         let forward = flops / time(&mut || gemm::linear(&pool, gemm::Precision::F32, &gemm::Dense::new(&x, i), &gemm::Dense::new(&w, i), &mut out_y));
-        let input = flops / time(&mut || gemm::linear_backward_input(&pool, gemm::Precision::F32, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
-        let weight = flops / time(&mut || gemm::linear_backward_weight(&pool, gemm::Precision::F32, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
+        let input = flops
+            / time(&mut || gemm::linear_backward_input(&pool, gemm::Precision::F32, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
+        let weight = flops
+            / time(&mut || gemm::linear_backward_weight(&pool, gemm::Precision::F32, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
         println!("gemm {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s");
         // The same through gemm's own threads.
         // SAFETY: the sizes below are those of the slices.

@@ -167,6 +167,44 @@ fn f32_products_are_near_f64_at_every_level() {
     }
 }
 
+/// bf16 costs 2^-9 of each factor; f16 2^-12 of each and of short sums, whatever the size of the numbers.
+#[test]
+fn short_products_are_as_exact_as_their_precision() {
+    for level in available() {
+        force(level);
+        for (precision, most) in [(Precision::Bf16, 1e-5), (Precision::F16, 2e-6)] {
+            println!("{precision:?} at {}: {}", level.name(), if precision.is_native() { "native" } else { "in f32" });
+            for ([m, o, i], scale) in [([1, 1, 1], 1.0), ([13, 65, 129], 1e-25), ([31, 257, 64], 1e12), ([127, 33, 1500], 1e-6), ([192, 192, 700], 3.0)] {
+                let scaled = |seed, n| numbers::<f32>(seed, n).into_iter().enumerate().map(|(i, x)| x * scale * (1 << (i % 7)) as f32).collect::<Vec<f32>>();
+                let (x, w) = (scaled(1, m * i), numbers::<f32>(2, o * i));
+                let (mut y, mut again) = (vec![9.0; m * o], vec![9.0; m * o]);
+                linear(&Pool::new(1), precision, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+                linear(&Pool::new(3), precision, &Dense::new(&x, i), &Dense::new(&w, i), &mut again);
+                assert!(y == again, "{precision:?} {m} x {o} x {i}: 1 and 3 threads");
+                let (mut error, mut power) = (0.0, 0.0);
+                for (at, &y) in y.iter().enumerate() {
+                    let exact: f64 = (0..i).map(|k| f64::from(x[at / o * i + k]) * f64::from(w[at % o * i + k])).sum();
+                    error += (f64::from(y) - exact).powi(2);
+                    power += exact * exact;
+                }
+                assert!(error <= most * power, "{precision:?} at {}, {m} x {o} x {i}: {:e}", level.name(), error / power);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_precision_hides_what_is_not_a_number() {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let (mut x, w, mut y) = (vec![1.0f32; 40 * 100], vec![0.5f32; 70 * 100], vec![0.0; 40 * 70]);
+            x[7 * 100 + 3] = bad;
+            linear(&Pool::new(2), precision, &Dense::new(&x, 100), &Dense::new(&w, 100), &mut y);
+            assert!(y.chunks(70).enumerate().all(|(row, y)| y.iter().all(|y| y.is_finite() == (row != 7))), "{precision:?}, {bad}");
+        }
+    }
+}
+
 fn near_f64(pool: &Pool, [m, o, i]: [usize; 3]) {
     let (x, w, dy) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i), numbers::<f32>(3, m * o));
     let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());

@@ -3,8 +3,8 @@
 use super::{Number, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
-use halfstep_kernels::{Pool, room};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::{Pool, room};
 use std::sync::OnceLock;
 
 pub struct Attention<T> {

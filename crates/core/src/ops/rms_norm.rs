@@ -3,8 +3,8 @@
 use super::{Number, Sink, matrix, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use halfstep_kernels::{Pool, room, Real};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
+use halfstep_kernels::{Pool, Real, room};
 use std::sync::Arc;
 
 #[derive(Clone)]

@@ -3,8 +3,8 @@
 use super::{Number, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use halfstep_kernels::{Pool, room};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
+use halfstep_kernels::{Pool, room};
 use std::marker::PhantomData;
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 use super::{Number, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
-use halfstep_kernels::{Pool, room};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
+use halfstep_kernels::{Pool, room};
 use std::marker::PhantomData;
 
 pub struct SwiGlu<T> {

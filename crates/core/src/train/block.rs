@@ -158,7 +158,12 @@ impl<T: Number> Block<'_, T> {
 
     fn linear(&self, name: Name) -> Linear<T> {
         let place = Name::ALL.iter().position(|l| *l == name).unwrap_or_default();
-        Linear { pool: self.context.pool.clone(), precision: self.context.precision, weight: self.weights.linears[place].clone(), sink: self.sinks.linears[place].clone() }
+        Linear {
+            pool: self.context.pool.clone(),
+            precision: self.context.precision,
+            weight: self.weights.linears[place].clone(),
+            sink: self.sinks.linears[place].clone(),
+        }
     }
 
     fn norm(&self, weight: &Arc<Vec<T>>, sink: &Option<Sink<T>>) -> RmsNorm<T> {
