@@ -67,10 +67,16 @@ impl Output {
     #[allow(unsafe_code)]
     #[inline(always)]
     unsafe fn put(&self, token: usize, panel: usize, values: &[f32; ROWS]) {
-        let first = panel * ROWS;
-        let count = ROWS.min(self.rows - first);
+        let (first, values) = (panel * ROWS, values.as_ptr());
         // SAFETY: columns first .. first + count of a row that the caller vouches for.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.data.add(token * self.rows + first), count) };
+        unsafe {
+            let at = self.data.add(token * self.rows + first);
+            // Of a known length it is two registers, else a call.
+            match self.rows - first {
+                ROWS.. => std::ptr::copy_nonoverlapping(values, at, ROWS),
+                count => std::ptr::copy_nonoverlapping(values, at, count),
+            }
+        }
     }
 }
 
