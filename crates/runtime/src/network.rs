@@ -298,7 +298,8 @@ impl Network {
             if let [y] = &mut y[..] {
                 return attend(queries(0), cached, seen, group, a.head_dim, y);
             }
-            let gathered: Vec<f32> = (0..y.len()).flat_map(|i| queries(i).iter().copied()).collect();
+            let mut gathered = Vec::with_capacity(y.len() * width);
+            (0..y.len()).for_each(|i| gathered.extend_from_slice(queries(i)));
             let mut out = vec![0.0; gathered.len()];
             attend(&gathered, cached, seen, group, a.head_dim, &mut out);
             y.iter_mut().zip(out.chunks_exact(width)).for_each(|(y, out)| y.copy_from_slice(out));

@@ -10,7 +10,7 @@ use super::tokens::View;
 use std::arch::x86_64::*;
 
 /// Bytes ahead of the weights in use that one token asks for.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
 /// See [`super::kernel::Kernel::run`]: `y` `[tokens, panels]`, 1 or 2 panels, 12, 8, 4 or 1 tokens.
 ///

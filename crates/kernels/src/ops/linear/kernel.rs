@@ -67,14 +67,14 @@ impl Output {
     #[allow(unsafe_code)]
     #[inline(always)]
     unsafe fn put(&self, token: usize, panel: usize, values: &[f32; ROWS]) {
-        let (first, values) = (panel * ROWS, values.as_ptr());
+        let first = panel * ROWS;
         // SAFETY: columns first .. first + count of a row that the caller vouches for.
         unsafe {
             let at = self.data.add(token * self.rows + first);
-            // Of a known length it is two registers, else a call.
-            match self.rows - first {
-                ROWS.. => std::ptr::copy_nonoverlapping(values, at, ROWS),
-                count => std::ptr::copy_nonoverlapping(values, at, count),
+            if self.rows - first >= ROWS {
+                at.cast::<[f32; ROWS]>().write_unaligned(*values);
+            } else {
+                std::ptr::copy_nonoverlapping(values.as_ptr(), at, self.rows - first);
             }
         }
     }
@@ -135,12 +135,16 @@ impl Kernel {
             let strip: [PanelView; STRIP] = std::array::from_fn(|i| w.panel(first + i.min(count - 1)));
             for group in &tokens.groups[groups.clone()] {
                 let tile = &mut tile[..group.size * count];
-                tile.fill(Outputs([0.0; ROWS]));
+                for out in &mut *tile {
+                    out.0 = [0.0; ROWS];
+                }
                 // SAFETY: the caller vouches for the instructions and that panels, segments and tokens belong together.
                 unsafe { self.tile(&strip[..count], w.nibbles(), &layout.segments, tokens.view(*group, layout), tile) };
-                for (i, values) in tile.iter().enumerate() {
-                    // SAFETY: the caller vouches for y.
-                    unsafe { y.put(group.first + i / count, first + i % count, &values.0) };
+                for (t, values) in tile.chunks_exact(count).enumerate() {
+                    for (p, values) in values.iter().enumerate() {
+                        // SAFETY: the caller vouches for y.
+                        unsafe { y.put(group.first + t, first + p, &values.0) };
+                    }
                 }
             }
         }
@@ -179,7 +183,7 @@ impl Kernel {
 
 impl WeightPanels {
     fn panel(&self, index: usize) -> PanelView<'_> {
-        let (lines, groups) = (self.geometry.lines(), self.geometry.groups());
+        let (lines, groups) = (self.geometry.lines, self.geometry.groups);
         let run = index * groups..(index + 1) * groups;
         PanelView {
             lines: &self.lines[index * lines..][..lines],
