@@ -110,40 +110,55 @@ unsafe fn add_products<const T: usize, const P: usize>(sums: &mut [[__m512i; P];
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn single<const NIBBLES: bool>(panel: &PanelView, segments: &[Segment], x: View, y: &mut Outputs) {
-    let low = _mm512_set1_epi8(15);
     let zero = _mm512_setzero_si512();
     let mut out = _mm512_setzero_ps();
     for (j, s) in segments.iter().enumerate() {
-        // SAFETY: segment j's correction, scale, quads and lines are there; a prefetch may ask for any address.
+        // SAFETY: segment j's correction, scale, quads and lines are there.
         unsafe {
             let mut sums = [start(panel, s.group, _mm512_set1_epi32(*x.corrections.get_unchecked(j))), zero, zero, zero];
-            let a = x.quads.as_ptr().add(s.token).cast::<i32>();
+            let mut a = x.quads.as_ptr().add(s.token).cast::<i32>();
             let lines = if NIBBLES { s.quads / 2 } else { s.quads };
-            let w = panel.lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
-            let mut line = 0;
-            while line < lines {
-                for i in 0..(lines - line).min(4) {
-                    let at = w.add(line + i);
-                    _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(AHEAD));
-                    let codes = _mm512_load_si512(at);
-                    if NIBBLES {
-                        let a = a.add(2 * (line + i));
-                        let (even, odd) = (_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
-                        sums[i % 2] = _mm512_dpbusd_epi32(sums[i % 2], even, _mm512_set1_epi32(*a));
-                        sums[2 + i % 2] = _mm512_dpbusd_epi32(sums[2 + i % 2], odd, _mm512_set1_epi32(*a.add(1)));
-                    } else {
-                        sums[i] = _mm512_dpbusd_epi32(sums[i], codes, _mm512_set1_epi32(*a.add(line + i)));
-                    }
+            let mut w = panel.lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
+            // Constant indices: the sums stay in registers.
+            for _ in 0..lines / 4 {
+                for i in 0..4 {
+                    line::<NIBBLES>(&mut sums, i, w, a);
+                    (w, a) = (w.add(1), a.add(if NIBBLES { 2 } else { 1 }));
                 }
-                line += 4;
+            }
+            for _ in 0..lines % 4 {
+                line::<NIBBLES>(&mut sums, 0, w, a);
+                (w, a) = (w.add(1), a.add(if NIBBLES { 2 } else { 1 }));
             }
             let sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
             let scale = _mm512_mul_ps(load_scales(panel.scales, s.group), _mm512_set1_ps(*x.scales.get_unchecked(j)));
             out = _mm512_add_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
         }
     }
-    // SAFETY: 16 floats of room.
+    // SAFETY: 16 floats of room on a cache line.
     unsafe { _mm512_store_ps(y.0.as_mut_ptr(), out) };
+}
+
+/// The products of line `i` of four.
+///
+/// # Safety
+/// `w` must point to a line, `a` to its quads.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn line<const NIBBLES: bool>(sums: &mut [__m512i; 4], i: usize, w: *const __m512i, a: *const i32) {
+    // SAFETY: the caller's promise; a prefetch may ask for any address.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD));
+        let codes = _mm512_load_si512(w);
+        if NIBBLES {
+            let low = _mm512_set1_epi8(15);
+            let (even, odd) = (_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
+            sums[i % 2] = _mm512_dpbusd_epi32(sums[i % 2], even, _mm512_set1_epi32(*a));
+            sums[2 + i % 2] = _mm512_dpbusd_epi32(sums[2 + i % 2], odd, _mm512_set1_epi32(*a.add(1)));
+        } else {
+            sums[i] = _mm512_dpbusd_epi32(sums[i], codes, _mm512_set1_epi32(*a));
+        }
+    }
 }
 
 /// What the sums of a segment start at.
