@@ -86,12 +86,6 @@ fn main() {
             2.5 * flops / backward
         );
     }
-    if wanted("attend") {
-        let (q, k, v) = (numbers(576, 1), numbers(512 * 192, 2), numbers(512 * 192, 3));
-        let (mut y, mut scores) = (q.clone(), vec![0.0; 3 * 512]);
-        let one = time(&mut || (0..100).for_each(|_| attention::attend(&q, &k, &v, 512, 9, 3, 64, &mut scores, &mut y)));
-        println!("attend 512 keys: {:.1} us a row", one * 1e4);
-    }
     if wanted("elementwise") {
         let (m, d, ffn) = (2048, 576, 1536);
         let (x, w, dy) = (numbers(m * d, 1), numbers(d, 2), numbers(m * d, 3));

@@ -1,7 +1,8 @@
 //! Every backward against central differences of its own forward, in f64, for random shapes; and the forwards that have a naive twin.
 
 use halfstep_kernels::Pool;
-use halfstep_kernels::ops::attention::{AttentionShape, attend, attention, attention_backward};
+use halfstep_kernels::ops::attend::{Keys, attend};
+use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
@@ -113,8 +114,12 @@ fn attention_equals_its_naive_twin() {
         let width = s.heads * s.head_dim;
         for t in [0, s.queries / 2, s.queries - 1] {
             let seen = s.keys - s.queries + t + 1;
-            let (mut scores, mut row) = (vec![0.0; seen * s.heads / s.kv_heads], vec![9.0; width]);
-            attend(&q32[t * width..][..width], &k32, &v32, seen, s.heads, s.kv_heads, s.head_dim, &mut scores, &mut row);
+            let (mut row, group) = (vec![9.0; width], s.heads / s.kv_heads * s.head_dim);
+            for (head, (q, y)) in q32[t * width..][..width].chunks(group).zip(row.chunks_mut(group)).enumerate() {
+                let from = head * s.head_dim;
+                let cached = Keys { keys: &k32[from..], values: &v32[from..], stride: s.kv_heads * s.head_dim };
+                attend(q, cached, seen, s.heads / s.kv_heads, s.head_dim, y);
+            }
             let row: Vec<f64> = row.iter().map(|&x| x as f64).collect();
             close("attend", &row, &want_y[t * width..][..width], 5e-6);
         }

@@ -2,7 +2,8 @@
 
 use halfstep_kernels::dispatch::{Level, available, force};
 use halfstep_kernels::ops::adamw::{AdamW, sum_of_squares};
-use halfstep_kernels::ops::attention::{AttentionShape, attend, attention, attention_backward};
+use halfstep_kernels::ops::attend::{Keys, attend};
+use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
@@ -77,10 +78,14 @@ fn attentions<T: Real>(pool: &Pool) -> Vec<u64> {
 }
 
 fn attends(_: &Pool) -> Vec<u64> {
-    let (q, k, v) = (numbers::<f32>(1, 4 * 70), numbers::<f32>(2, 57 * 2 * 70), numbers::<f32>(3, 57 * 2 * 70));
-    let (mut y, mut scores) = (q.clone(), vec![0.0; 2 * 57]);
-    attend(&q, &k, &v, 57, 4, 2, 70, &mut scores, &mut y);
-    bits(&[&y])
+    let mut out = vec![];
+    for width in [70, 64] {
+        let (q, k, v) = (numbers::<f32>(1, 4 * width), numbers::<f32>(2, 57 * 2 * width), numbers::<f32>(3, 57 * 2 * width));
+        let mut y = q.clone();
+        attend(&q, Keys { keys: &k, values: &v, stride: 2 * width }, 56, 2, width, &mut y);
+        out.extend(bits(&[&y]));
+    }
+    out
 }
 
 /// Three shapes that are cut in different ways, up to 16 pieces.
