@@ -61,10 +61,8 @@ struct Weights {
 impl Weights {
     fn new(rows: usize, partition: Partition, with_gradient: bool) -> Self {
         let n = rows * COLUMNS;
-        let some = normal(n.min(1 << 20), 0.02, 1);
-        let repeat = |x: &[f32]| x.iter().copied().cycle().take(n).collect::<Vec<f32>>();
-        let v = repeat(&some);
-        let dy = if with_gradient { repeat(&some[some.len() / 2..]) } else { vec![] };
+        let v = normal(n, 0.02, 1);
+        let dy = if with_gradient { normal(n, 0.02, 2) } else { vec![] };
         let scales = partition.scales(rows, COLUMNS);
         let steps = (0..scales).map(|i| STEP * (1.0 + (i % 7) as f32 / 8.0)).collect();
         Self { rows, partition, v, dy, steps, out: vec![0.0; n] }
@@ -210,8 +208,7 @@ fn adamw(bench: &mut Bench, state: &'static str, rows: usize) -> Result<(), Stri
         return Ok(());
     }
     let n = rows * COLUMNS / 2;
-    let some = normal(n.min(1 << 20), 0.02, 1);
-    let [mut x, g] = [0, 1].map(|shift| some.iter().copied().cycle().skip(shift).take(n).collect::<Vec<f32>>());
+    let [mut x, g] = [1, 2].map(|seed| normal(n, 0.02, seed));
     let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
     let step = AdamW { learning_rate: 1e-6, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: 1, gradient_scale: 1.0 };
     let before = x.clone();
@@ -263,7 +260,16 @@ fn activations(bench: &mut Bench, rows: usize) -> Result<(), String> {
 }
 
 #[allow(clippy::too_many_arguments)]
-fn time(bench: &mut Bench, name: &'static str, case: &str, state: &'static str, n: usize, bytes: usize, ours: impl FnMut() + 'static, plain: impl FnMut() + 'static) {
+fn time(
+    bench: &mut Bench,
+    name: &'static str,
+    case: &str,
+    state: &'static str,
+    n: usize,
+    bytes: usize,
+    ours: impl FnMut() + 'static,
+    plain: impl FnMut() + 'static,
+) {
     time_bytes(bench, name, case, state, n, bytes as f64, ours, plain);
 }
 

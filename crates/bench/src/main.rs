@@ -98,6 +98,9 @@ fn share(row: &Row) -> String {
 fn print_probe(probe: &Probe, when: &str, pool: &Pool, machine: &Machine) {
     for (name, figure) in probe.figures().into_iter().filter(|_| !probe.reads.is_empty()) {
         eprintln!("probe {when:<5} {name:<16} {figure:>8.1}");
-        println!("{}", json!({ "bench": "probe", "case": name, "state": when, "threads": pool.threads(), "figure": figure, "commit": machine.commit, "cpu": machine.cpu }));
+        println!(
+            "{}",
+            json!({ "bench": "probe", "case": name, "state": when, "threads": pool.threads(), "figure": figure, "commit": machine.commit, "cpu": machine.cpu })
+        );
     }
 }

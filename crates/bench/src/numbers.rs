@@ -2,11 +2,15 @@
 
 use halfstep_kernels::rng::Rng;
 
+/// Numbers drawn before they come again: a prime, so that no two rows of a matrix are alike.
+const PERIOD: usize = 1_048_583;
+
 /// Like a trained layer: about normal with standard deviation `scale` (sum of four uniform numbers).
 pub fn normal(n: usize, scale: f32, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed, 0);
     let unit = scale * 3f32.sqrt();
-    (0..n).map(|_| (0..4).map(|_| rng.next_f64() as f32 - 0.5).sum::<f32>() * unit).collect()
+    let drawn: Vec<f32> = (0..n.min(PERIOD)).map(|_| (0..4).map(|_| rng.next_f64() as f32 - 0.5).sum::<f32>() * unit).collect();
+    drawn.iter().copied().cycle().take(n).collect()
 }
 
 /// At most `count` indices below `n`, spread evenly, with both ends.

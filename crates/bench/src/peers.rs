@@ -86,8 +86,25 @@ fn gemm_crate(task: &ProductTask) -> impl FnMut(&mut [f32]) + 'static {
         #[allow(unsafe_code)]
         unsafe {
             gemm::gemm(
-                rows, columns, k, out, 1, stride(columns), false, a, stride(a_strides.1), stride(a_strides.0), b, stride(b_strides.1), stride(b_strides.0),
-                0.0, 1.0, false, false, false, mode,
+                rows,
+                columns,
+                k,
+                out,
+                1,
+                stride(columns),
+                false,
+                a,
+                stride(a_strides.1),
+                stride(a_strides.0),
+                b,
+                stride(b_strides.1),
+                stride(b_strides.0),
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                mode,
             )
         }
     }

@@ -7,7 +7,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 /// Read bandwidth is taken at these footprints, bytes.
-const FOOTPRINTS: [usize; 6] = [256 << 10, 1 << 20, 8 << 20, 32 << 20, 128 << 20, 512 << 20];
+const FOOTPRINTS: [usize; 5] = [256 << 10, 1 << 20, 8 << 20, 32 << 20, 512 << 20];
+/// A thread reads at least so many bytes before it meets the others: small footprints several times, so that the pool's own time does not count.
+const READ_AT_ONCE: usize = 16 << 20;
 const COPY_FOOTPRINT: usize = 512 << 20;
 /// Relative change between the first and the last probe that voids a run.
 pub const DRIFT: f64 = 0.1;
@@ -87,15 +89,16 @@ impl Probe {
 }
 
 fn read_bandwidth(pool: &Pool, words: &[u64]) -> f64 {
-    // As many pieces per thread as make the hand-out cheap, and every thread the same ones each time, as far as the pool allows.
-    let piece = words.len().div_ceil(pool.threads()).clamp(1, 1 << 18);
-    let pieces: Vec<&[u64]> = words.chunks(piece).collect();
+    let parts: Vec<&[u64]> = words.chunks(words.len().div_ceil(pool.threads())).collect();
+    let passes = (READ_AT_ONCE / size_of_val(parts[0])).max(1);
     let seconds = time(&mut || {
-        pool.for_each(pieces.len(), |i| {
-            black_box(fold_words(pieces[i]));
+        pool.for_each(parts.len(), |i| {
+            (0..passes).for_each(|_| {
+                black_box(fold_words(black_box(parts[i])));
+            });
         });
     });
-    size_of_val(words) as f64 / seconds / 1e9
+    (passes * size_of_val(words)) as f64 / seconds / 1e9
 }
 
 fn time(run: &mut dyn FnMut()) -> f64 {
