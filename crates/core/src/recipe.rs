@@ -99,6 +99,18 @@ pub enum Recompute {
     Never,
 }
 
+/// What the products of a training step are computed in. Parameters, gradients and the optimizer are f32 in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainArithmetic {
+    /// All in f32, the student with quantized and decoded values.
+    #[default]
+    F32,
+    /// The student's forward by the integer products of the packed runtime, on the codes that will be shipped; the teacher and the backward in f32.
+    /// For targets that quantize activations.
+    Int8Forward,
+}
+
 /// The training part of a recipe. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -137,6 +149,8 @@ pub struct TrainConfig {
     pub ce_weight: f64,
     /// Temperature of the KL. Default 1.
     pub temperature: f64,
+    /// Default: what a probe finds fastest on this machine; the `train` phase names it.
+    pub arithmetic: Option<TrainArithmetic>,
     pub recompute: Recompute,
     /// Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64 MiB.
     pub loss_bytes: usize,
@@ -165,6 +179,7 @@ impl Default for TrainConfig {
             kl_weight: 1.0,
             ce_weight: 0.0,
             temperature: 1.0,
+            arithmetic: None,
             recompute: Recompute::Auto,
             loss_bytes: 64 << 20,
             seed: 0,

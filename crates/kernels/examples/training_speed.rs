@@ -5,6 +5,9 @@ use halfstep_kernels::ops::{adamw, attention, gemm, loss, rms_norm, rope, swiglu
 use halfstep_kernels::{Pool, dispatch, rng::Rng};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: halfstep_kernels::recycle::Recycling = halfstep_kernels::recycle::Recycling;
+
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed, 0);
     (0..n).map(|_| rng.next_f64() as f32 * 2.0 - 1.0).collect()
@@ -44,6 +47,7 @@ fn time_on(threads: usize, mut task: impl FnMut()) -> f64 {
 }
 
 fn main() {
+    let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
     let args: Vec<String> = std::env::args().skip(1).collect();
     let threads = args.first().and_then(|a| a.parse().ok()).unwrap_or(0);
     let filter = args.get(1).cloned().unwrap_or_default();
@@ -59,9 +63,9 @@ fn main() {
         let (x, w, y) = (numbers(m * i, 1), numbers(o * i, 2), numbers(m * o, 3));
         let (mut out_y, mut out_x, mut out_w) = (y.clone(), x.clone(), w.clone());
         let flops = 2.0 * m as f64 * i as f64 * o as f64 / 1e9;
-        let forward = flops / time(&mut || gemm::linear(&pool, &x, &w, &mut out_y, m, o, i));
-        let input = flops / time(&mut || gemm::linear_backward_input(&pool, &y, &w, &mut out_x, m, o, i, false));
-        let weight = flops / time(&mut || gemm::linear_backward_weight(&pool, &y, &x, &mut out_w, m, o, i, true));
+        let forward = flops / time(&mut || gemm::linear(&pool, &gemm::Dense::new(&x, i), &gemm::Dense::new(&w, i), &mut out_y));
+        let input = flops / time(&mut || gemm::linear_backward_input(&pool, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
+        let weight = flops / time(&mut || gemm::linear_backward_weight(&pool, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
         println!("gemm {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s");
         // The same through gemm's own threads.
         // SAFETY: the sizes below are those of the slices.

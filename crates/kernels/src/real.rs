@@ -1,11 +1,13 @@
 //! The number type of the reference operations: f32 for training and inference, f64 for golden replays.
 
 use crate::math;
+use crate::ops::gemm::Product;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 pub trait Real:
-    Copy
+    Product
+    + Copy
     + Default
     + Debug
     + Send

@@ -1,18 +1,23 @@
 //! The thread pool. Work is split by shape, never by thread count, so the number of threads cannot change a byte.
 //!
-//! The workers belong to this pool alone (rayon's own global pool is never started) and sleep when idle. A task may use the pool again.
+//! A parallel region is cheap: the calling thread takes part, tasks are dealt out by one counter, and a worker that has just worked looks out
+//! for the next region for some microseconds before it sleeps, so that a token's few hundred regions cost no system call. A worker that
+//! wakes too late is not waited for. All pools of one size are one set of workers for the whole process, with one region at a time: several
+//! models share the machine instead of crowding it. A task may use a pool again; it then does that work itself.
 
 #[cfg(not(target_family = "wasm"))]
-use rayon::prelude::*;
-#[cfg(not(target_family = "wasm"))]
 use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+
+#[cfg(not(target_family = "wasm"))]
+mod workers;
 
 /// A fixed set of workers; cheap to clone (shared). On wasm it runs everything on the calling thread.
 #[derive(Clone, Default)]
 pub struct Pool {
     /// None: the calling thread does everything.
     #[cfg(not(target_family = "wasm"))]
-    workers: Option<Arc<rayon::ThreadPool>>,
+    workers: Option<Arc<workers::Workers>>,
 }
 
 impl Pool {
@@ -26,11 +31,7 @@ impl Pool {
         #[cfg(not(target_family = "wasm"))]
         {
             let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { threads };
-            if threads == 1 {
-                return Self::serial();
-            }
-            let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("halfstep-{i}")).build();
-            Self { workers: workers.ok().map(Arc::new) }
+            Self { workers: if threads == 1 { None } else { workers::of(threads) } }
         }
     }
 
@@ -39,10 +40,11 @@ impl Pool {
         Self::default()
     }
 
+    /// Threads that work together, the calling one among them.
     pub fn threads(&self) -> usize {
         #[cfg(not(target_family = "wasm"))]
         if let Some(workers) = &self.workers {
-            return workers.current_num_threads();
+            return workers.threads();
         }
         1
     }
@@ -51,29 +53,34 @@ impl Pool {
     pub fn for_each(&self, count: usize, task: impl Fn(usize) + Send + Sync) {
         #[cfg(not(target_family = "wasm"))]
         if let Some(workers) = self.workers.as_ref().filter(|_| count > 1) {
-            return workers.install(|| (0..count).into_par_iter().with_max_len(1).for_each(task));
+            return workers.region(count, &task);
         }
         (0..count).for_each(task);
     }
 
     /// Runs `task(i, part)` on each part, in any order: for work that owns several disjoint slices at once.
     pub fn parts<P: Send>(&self, parts: Vec<P>, task: impl Fn(usize, P) + Send + Sync) {
-        #[cfg(not(target_family = "wasm"))]
-        if let Some(workers) = self.workers.as_ref().filter(|_| parts.len() > 1) {
-            return workers.install(|| parts.into_par_iter().enumerate().with_max_len(1).for_each(|(i, part)| task(i, part)));
+        if self.threads() == 1 || parts.len() <= 1 {
+            return parts.into_iter().enumerate().for_each(|(i, part)| task(i, part));
         }
-        parts.into_iter().enumerate().for_each(|(i, part)| task(i, part));
+        let parts: Vec<Mutex<Option<P>>> = parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
+        self.for_each(parts.len(), |i| {
+            let part = parts[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+            task(i, part.expect("an index is dealt out once"));
+        });
     }
 
     /// Cuts `out` into pieces of `chunk` elements (the last may be short) and runs `task(index, piece)` on each.
     pub fn chunks_mut<T: Send>(&self, out: &mut [T], chunk: usize, task: impl Fn(usize, &mut [T]) + Send + Sync) {
-        self.parts(out.chunks_mut(chunk.max(1)).collect(), task);
+        let chunk = chunk.max(1);
+        self.parts(out.chunks_mut(chunk).collect(), task);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::AssertUnwindSafe;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -110,5 +117,51 @@ mod tests {
             })
         });
         assert_eq!(sum.load(Ordering::Relaxed), 8 * 8 * 3);
+    }
+
+    #[test]
+    fn several_callers_share_the_workers() {
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..5 {
+                scope.spawn(|| {
+                    let pool = Pool::new(3);
+                    for _ in 0..2000 {
+                        pool.for_each(7, |i| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 5 * 2000 * 21);
+    }
+
+    /// Workers that have gone to sleep come back.
+    #[test]
+    fn regions_after_a_pause() {
+        let (pool, sum) = (Pool::new(4), AtomicUsize::new(0));
+        for pause in [0, 1, 50, 100, 500, 3000] {
+            std::thread::sleep(std::time::Duration::from_micros(pause));
+            pool.for_each(100, |i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(sum.load(Ordering::Relaxed), 6 * 4950);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(3);
+        for bad in [0, 5, 63] {
+            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| pool.for_each(64, |i| assert!(i != bad, "task {bad}"))));
+            let text = caught.unwrap_err().downcast::<String>().unwrap();
+            assert_eq!(*text, format!("task {bad}"));
+        }
+        let sum = AtomicUsize::new(0);
+        pool.for_each(64, |i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 2016);
     }
 }

@@ -2,7 +2,7 @@
 
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::attention::{AttentionShape, attend, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::gemm::{Dense, linear, linear_backward_input, linear_backward_weight};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs, RopeTable, rope};
@@ -189,17 +189,17 @@ fn products_equal_the_triple_loop() {
         let (x, w, dy) = (numbers(&mut rng, m * i), numbers(&mut rng, o * i), numbers(&mut rng, m * o));
         let sum = |n: usize, f: &dyn Fn(usize) -> f64| -> f64 { (0..n).map(f).sum() };
         let (mut y, mut dx, mut dw) = (vec![9.0; m * o], vec![9.0; m * i], vec![9.0; o * i]);
-        linear(&pool, &x, &w, &mut y, m, o, i);
-        linear_backward_input(&pool, &dy, &w, &mut dx, m, o, i, false);
-        linear_backward_weight(&pool, &dy, &x, &mut dw, m, o, i, false);
+        linear(&pool, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+        linear_backward_input(&pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, false);
+        linear_backward_weight(&pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, false);
         let want_y: Vec<f64> = (0..m * o).map(|n| sum(i, &|c| x[n / o * i + c] * w[n % o * i + c])).collect();
         let want_dx: Vec<f64> = (0..m * i).map(|n| sum(o, &|r| dy[n / i * o + r] * w[r * i + n % i])).collect();
         let want_dw: Vec<f64> = (0..o * i).map(|n| sum(m, &|t| dy[t * o + n / i] * x[t * i + n % i])).collect();
         close("y", &y, &want_y, 1e-12);
         close("dx", &dx, &want_dx, 1e-12);
         close("dw", &dw, &want_dw, 1e-12);
-        linear_backward_input(&pool, &dy, &w, &mut dx, m, o, i, true);
-        linear_backward_weight(&pool, &dy, &x, &mut dw, m, o, i, true);
+        linear_backward_input(&pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
+        linear_backward_weight(&pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
         close("2 dx", &dx, &want_dx.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
         close("2 dw", &dw, &want_dw.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
     }

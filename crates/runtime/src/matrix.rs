@@ -2,14 +2,14 @@
 
 use crate::Result;
 use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
-use halfstep_kernels::ops::linear::{linear_ordered, linear_packed};
+use halfstep_kernels::ops::linear::{WeightPanels, linear_ordered, linear_panels};
 use halfstep_kernels::pack::{PackedMatrix, row_bytes};
 use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool};
 
 /// A matrix `[O, I]`.
 pub(crate) enum Matrix {
     Float { values: Vec<f32>, cols: usize },
-    Packed(PackedMatrix),
+    Packed(WeightPanels),
 }
 
 /// A linear layer: its weight, and what happens to the input before it is multiplied.
@@ -26,7 +26,7 @@ impl Projection {
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
         match &self.weight {
             Matrix::Float { values, cols } => linear_ordered(pool, x, values, y, m, values.len() / cols, *cols),
-            Matrix::Packed(packed) => linear_packed(pool, x, packed, self.activation, self.step, y, m),
+            Matrix::Packed(panels) => linear_panels(pool, x, m, self.activation, self.step, &mut [(panels, y)]),
         }
     }
 }
@@ -36,7 +36,7 @@ impl Matrix {
     pub fn new(model: &Model, name: &str, rows: usize, cols: usize, keep_packed: bool, pool: &Pool) -> Result<Self> {
         let tensor = find(model, name, &[rows, cols])?;
         if let (TensorData::Packed(packed), true) = (&tensor.data, keep_packed) {
-            return Ok(Matrix::Packed(packed.clone()));
+            return Ok(Matrix::Packed(WeightPanels::new(pool, packed)));
         }
         Ok(Matrix::Float { values: tensor.to_f32(pool), cols })
     }
@@ -57,7 +57,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match self {
             Matrix::Float { values, .. } => size_of_val(values.as_slice()),
-            Matrix::Packed(p) => p.codes.len() + size_of_val(p.scales.as_slice()) + p.zero_points.len(),
+            Matrix::Packed(panels) => panels.bytes(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Causal grouped-query attention of q `[M, H * D]` over k, v `[M, K * D]`, M = batch x tokens. Keeps its row statistics for the backward.
 
 use super::{Number, tensor, values, with_values, zeros};
+use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
@@ -16,6 +17,10 @@ impl<T: Number> Attention<T> {
     pub fn new(pool: Pool, shape: AttentionShape) -> Self {
         Self { pool, shape, log_sum_exp: OnceLock::new() }
     }
+}
+
+impl<T> Reads for Attention<T> {
+    const RESULT: bool = true;
 }
 
 impl<T: Number> CustomOp3 for Attention<T> {

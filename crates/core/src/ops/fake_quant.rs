@@ -4,6 +4,7 @@
 //! (arXiv 1902.08153): dx = dy inside the grid, 0 outside; ds (into the sink) = g * sum dy (code - x/s inside, code outside), g = 1/sqrt(features p).
 
 use super::{Number, Sink, matrix, tensor, values, with_values, zeros};
+use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::{activation, cache};
@@ -22,6 +23,10 @@ pub struct DynamicQuant<T> {
     pub pool: Pool,
     pub quantizer: Dynamic,
     pub number: PhantomData<T>,
+}
+
+impl<T> Reads for DynamicQuant<T> {
+    const ARGUMENTS: [bool; 3] = [false; 3];
 }
 
 impl<T: Number> CustomOp1 for DynamicQuant<T> {
@@ -50,6 +55,8 @@ pub struct StaticQuant<T> {
     pub edge: EdgeRule,
     pub sink: Option<Sink<T>>,
 }
+
+impl<T> Reads for StaticQuant<T> {}
 
 impl<T: Number> CustomOp1 for StaticQuant<T> {
     fn name(&self) -> &'static str {

@@ -9,15 +9,38 @@ pub mod linear;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
+pub mod weight;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType};
 use halfstep_kernels::Real;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 
 /// The number types the trainer runs in: f32 for training, f64 for replaying reference traces.
-pub trait Number: Real + WithDType {}
-impl Number for f32 {}
-impl Number for f64 {}
+pub trait Number: Real + WithDType {
+    /// In f32, without a copy if they are.
+    fn to_f32s(values: &[Self]) -> Cow<'_, [f32]>;
+    /// From f32, without a copy if they stay so.
+    fn from_f32s(values: Vec<f32>) -> Vec<Self>;
+}
+
+impl Number for f32 {
+    fn to_f32s(values: &[f32]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(values)
+    }
+    fn from_f32s(values: Vec<f32>) -> Vec<f32> {
+        values
+    }
+}
+
+impl Number for f64 {
+    fn to_f32s(values: &[f64]) -> Cow<'_, [f32]> {
+        values.iter().map(|&v| v as f32).collect()
+    }
+    fn from_f32s(values: Vec<f32>) -> Vec<f64> {
+        values.into_iter().map(f64::from).collect()
+    }
+}
 
 /// Where the gradient of one parameter is summed. `None` values of it (a frozen parameter) are simply absent.
 #[derive(Clone)]

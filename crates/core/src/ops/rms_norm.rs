@@ -1,6 +1,7 @@
 //! `y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension. The weight's gradient goes into the sink.
 
 use super::{Number, Sink, matrix, tensor, values, with_values, zeros};
+use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
@@ -13,6 +14,8 @@ pub struct RmsNorm<T> {
     pub eps: f64,
     pub sink: Option<Sink<T>>,
 }
+
+impl<T> Reads for RmsNorm<T> {}
 
 impl<T: Number> CustomOp1 for RmsNorm<T> {
     fn name(&self) -> &'static str {

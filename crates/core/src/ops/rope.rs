@@ -1,6 +1,7 @@
 //! Rotary position embedding of `[M, H * D]`, row m at position m % period. The gradient is the rotation back.
 
 use super::{Number, tensor, values, with_values, zeros};
+use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
@@ -22,6 +23,10 @@ impl<T: Number> Rope<T> {
         rope(&self.pool, &self.table, RopePairs::Half, x, self.heads, 0, self.period, inverse, &mut y);
         y
     }
+}
+
+impl<T> Reads for Rope<T> {
+    const ARGUMENTS: [bool; 3] = [false; 3];
 }
 
 impl<T: Number> CustomOp1 for Rope<T> {

@@ -1,6 +1,7 @@
 //! `y = silu(gate) * up`, elementwise.
 
 use super::{Number, tensor, values, with_values, zeros};
+use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
@@ -10,6 +11,8 @@ pub struct SwiGlu<T> {
     pub pool: Pool,
     pub number: PhantomData<T>,
 }
+
+impl<T> Reads for SwiGlu<T> {}
 
 impl<T: Number> CustomOp2 for SwiGlu<T> {
     fn name(&self) -> &'static str {

@@ -4,18 +4,20 @@ use super::tape::Tape;
 use super::weights::BlockWeights;
 use crate::ops::attention::Attention;
 use crate::ops::fake_quant::{Dynamic, DynamicQuant, StaticQuant};
-use crate::ops::linear::{Linear, ResidualLinear};
+use crate::ops::linear::{Linear, ResidualLinear, add, integer_products};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rope::Rope;
 use crate::ops::swiglu::SwiGlu;
-use crate::ops::{Number, Sink, with_values};
+use crate::ops::weight::Weight;
+use crate::ops::{Number, Sink, tensor, with_values};
 use candle_core::{Result, Tensor};
 use halfstep_formats::Architecture;
 use halfstep_formats::architecture::{ActivationSite, Linear as Name};
 use halfstep_kernels::ops::attention::AttentionShape;
+use halfstep_kernels::ops::gemm::Rows;
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Pool};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Pool, Real};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -54,6 +56,11 @@ impl<T> BlockSinks<T> {
     }
 }
 
+/// Place of a site's step.
+fn site_place(site: ActivationSite) -> usize {
+    ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default()
+}
+
 /// Sees the values at every activation and cache site before they are quantized; for calibration.
 pub type Observer<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
@@ -70,24 +77,57 @@ impl<T: Number> Block<'_, T> {
     pub fn forward(&mut self, tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
         let a = &self.context.architecture.clone();
         let normed = tape.apply1(x, self.norm(&self.weights.attn_norm, &self.sinks.attn_norm))?; // [M, D]
-        let normed = self.quantized(tape, ActivationSite::AttnIn, normed)?;
-        let q = tape.apply1(&normed, self.linear(Name::Q))?; // [M, H D']
-        let k = tape.apply1(&normed, self.linear(Name::K))?; // [M, K D']
-        let v = tape.apply1(&normed, self.linear(Name::V))?;
+        let [q, k, v] = self.linears(tape, ActivationSite::AttnIn, normed, [Name::Q, Name::K, Name::V])?; // [M, H D'], [M, K D'] twice
         let q = tape.apply1(&q, self.rope(a.heads))?;
         let k = tape.apply1(&k, self.rope(a.kv_heads))?;
         let k = self.quantized(tape, ActivationSite::KCache, k)?;
         let v = self.quantized(tape, ActivationSite::VCache, v)?;
         let attended = tape.apply3(&q, &k, &v, Attention::<T>::new(self.context.pool.clone(), self.attention_shape()))?;
-        let attended = self.quantized(tape, ActivationSite::OIn, attended)?;
-        let x = tape.apply2(&attended, x, ResidualLinear(self.linear(Name::O)))?;
-        let normed = tape.apply1(&x, self.norm(&self.weights.ffn_norm, &self.sinks.ffn_norm))?;
-        let normed = self.quantized(tape, ActivationSite::FfnIn, normed)?;
-        let gate = tape.apply1(&normed, self.linear(Name::Gate))?; // [M, F]
-        let up = tape.apply1(&normed, self.linear(Name::Up))?;
+        let x = &self.residual_linear(tape, ActivationSite::OIn, attended, x, Name::O)?;
+        let normed = tape.apply1(x, self.norm(&self.weights.ffn_norm, &self.sinks.ffn_norm))?;
+        let [gate, up] = self.linears(tape, ActivationSite::FfnIn, normed, [Name::Gate, Name::Up])?; // [M, F]
         let hidden = tape.apply2(&gate, &up, SwiGlu::<T> { pool: self.context.pool.clone(), number: PhantomData })?;
-        let hidden = self.quantized(tape, ActivationSite::DownIn, hidden)?;
-        tape.apply2(&hidden, &x, ResidualLinear(self.linear(Name::Down)))
+        self.residual_linear(tape, ActivationSite::DownIn, hidden, x, Name::Down)
+    }
+
+    /// Linears of one input x `[M, I]`, quantized at `site`.
+    fn linears<const N: usize>(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, names: [Name; N]) -> Result<[Tensor; N]> {
+        let linears = names.map(|name| self.linear(name));
+        let outputs = self.integer_outputs(site, &x, &linears)?;
+        let input = if outputs.is_none() || tape.is_on() { self.quantized(tape, site, x)? } else { x };
+        let mut out = Vec::with_capacity(N);
+        let mut outputs = outputs.map(Vec::into_iter);
+        for linear in linears {
+            out.push(match outputs.as_mut().and_then(Iterator::next) {
+                Some(y) => {
+                    let y = tensor(y, &[input.dims()[0], linear.weight.rows()])?;
+                    tape.keep1(&input, linear, &y);
+                    y
+                }
+                None => tape.apply1(&input, linear)?,
+            });
+        }
+        out.try_into().map_err(|_| candle_core::Error::Msg("one output per linear".into()))
+    }
+
+    /// `residual + linear(x)`, x quantized at `site`.
+    fn residual_linear(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, residual: &Tensor, name: Name) -> Result<Tensor> {
+        let linear = self.linear(name);
+        let output = self.integer_outputs(site, &x, std::slice::from_ref(&linear))?.and_then(|mut y| y.pop());
+        let input = if output.is_none() || tape.is_on() { self.quantized(tape, site, x)? } else { x };
+        let Some(mut y) = output else { return tape.apply2(&input, residual, ResidualLinear(linear)) };
+        with_values(residual, |r: &[T]| add(&self.context.pool, &mut y, r))?;
+        let y = tensor(y, residual.dims())?;
+        tape.keep2(&input, residual, ResidualLinear(linear), &y);
+        Ok(y)
+    }
+
+    /// What the packed runtime computes from x as it is, by the same function; None where the weights are no panels.
+    fn integer_outputs(&self, site: ActivationSite, x: &Tensor, linears: &[Linear<T>]) -> Result<Option<Vec<Vec<T>>>> {
+        let panels: Option<Vec<_>> = linears.iter().map(|l| if let Weight::Panels(panels) = &l.weight { Some(panels) } else { None }).collect();
+        let Some(panels) = panels else { return Ok(None) };
+        let step = self.sinks.steps[site_place(site)].as_ref().map(|s| Real::to_f32(s.step));
+        with_values(x, |x: &[T]| Some(integer_products(&self.context.pool, x, self.context.activation, step, &panels)))
     }
 
     /// The value as the target's runtime would see it at `site`.
@@ -109,8 +149,7 @@ impl<T: Number> Block<'_, T> {
         if let Some(quantizer) = dynamic {
             return tape.apply1(&x, DynamicQuant::<T> { pool, quantizer, number: PhantomData });
         }
-        let place = ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default();
-        let Some(StaticStep { step, sink }) = self.sinks.steps[place].clone() else {
+        let Some(StaticStep { step, sink }) = self.sinks.steps[site_place(site)].clone() else {
             return Err(candle_core::Error::Msg(format!("static site {} has no step", site.name())));
         };
         tape.apply1(&x, StaticQuant { pool, grid: IntGrid::symmetric(bits), step, edge: self.context.edge, sink })
@@ -118,8 +157,7 @@ impl<T: Number> Block<'_, T> {
 
     fn linear(&self, name: Name) -> Linear<T> {
         let place = Name::ALL.iter().position(|l| *l == name).unwrap_or_default();
-        let out = self.context.architecture.linear_shape(name)[0];
-        Linear { pool: self.context.pool.clone(), weight: self.weights.linears[place].clone(), out, sink: self.sinks.linears[place].clone() }
+        Linear { pool: self.context.pool.clone(), weight: self.weights.linears[place].clone(), sink: self.sinks.linears[place].clone() }
     }
 
     fn norm(&self, weight: &Arc<Vec<T>>, sink: &Option<Sink<T>>) -> RmsNorm<T> {

@@ -1,9 +1,11 @@
 //! The end of the model: final norm, head, loss and their backward in one pass over token chunks, so that T x V logits never exist at once.
 
 use super::weights::Weights;
+use crate::ops::linear::integer_products;
+use crate::ops::weight::Weight;
 use crate::ops::{Number, Sink};
-use halfstep_kernels::ops::gemm;
-use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
+use halfstep_kernels::ops::gemm::{self, Dense};
+use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::{ActivationQuantizer, Pool, Real};
@@ -24,7 +26,7 @@ pub struct LossHead<'a, T> {
     pub hidden: usize,
     pub activation: ActivationQuantizer,
     pub objective: Objective,
-    /// Bytes of logits held at once (teacher, student and gradient).
+    /// Bytes of logits held at once (the teacher's, and the student's, which become their gradient).
     pub bytes: usize,
     pub weights: &'a Weights<T>,
     pub teacher: Option<&'a Weights<T>>,
@@ -48,35 +50,37 @@ impl<T: Number> LossHead<'_, T> {
         let zeros = |n: usize| vec![<T as Real>::ZERO; n];
         let mut normed = zeros(m * d);
         rms_norm(self.pool, student, &self.weights.final_norm, self.norm_eps, &mut normed);
-        let mut input = normed;
+        let mut quantized = vec![];
         if self.activation != ActivationQuantizer::None {
-            let mut quantized = zeros(m * d);
-            fake_quant(self.pool, self.activation, &input, d, None, &mut quantized);
-            input = quantized;
+            quantized = zeros(m * d);
+            fake_quant(self.pool, self.activation, &normed, d, None, &mut quantized);
         }
+        let input = if quantized.is_empty() { &normed } else { &quantized };
         let teacher = self.teacher.zip(teacher_hidden).filter(|_| self.objective.kl_weight > 0.0).map(|(weights, hidden)| {
             let mut normed = zeros(m * d);
             rms_norm(self.pool, hidden, &weights.final_norm, self.norm_eps, &mut normed);
             (weights, normed)
         });
-        let rows = (self.bytes / (3 * v * size_of::<T>())).clamp(1, m);
-        let (mut logits, mut teacher_logits, mut dlogits) = (zeros(rows * v), zeros(if teacher.is_some() { rows * v } else { 0 }), zeros(rows * v));
+        let rows = (self.bytes / (2 * v * size_of::<T>())).clamp(1, m);
+        let mut teacher_logits = zeros(if teacher.is_some() { rows * v } else { 0 });
         let mut dinput = zeros(m * d);
         let mut loss = 0.0;
         for first in (0..m).step_by(rows) {
-            let n = rows.min(m - first);
-            let (x, logits, dlogits) = (&input[first * d..(first + n) * d], &mut logits[..n * v], &mut dlogits[..n * v]);
-            gemm::linear(self.pool, x, &self.weights.head, logits, n, v, d);
+            let part = first * d..(first + rows.min(m - first)) * d;
+            let n = part.len() / d;
+            let x = Dense::new(&input[part.clone()], d);
+            let mut dlogits = self.logits(&x, &normed[part.clone()], n);
             if let Some((weights, normed)) = &teacher {
                 let teacher_logits = &mut teacher_logits[..n * v];
-                gemm::linear(self.pool, &normed[first * d..(first + n) * d], &weights.head, teacher_logits, n, v, d);
-                loss += self.loss(Some(teacher_logits), logits, &targets[first..first + n], normalizers, dlogits);
+                gemm::linear(self.pool, &Dense::new(&normed[part.clone()], d), &weights.head, teacher_logits);
+                loss += self.loss(Some(teacher_logits), &mut dlogits, &targets[first..first + n], normalizers);
             } else {
-                loss += self.loss(None, logits, &targets[first..first + n], normalizers, dlogits);
+                loss += self.loss(None, &mut dlogits, &targets[first..first + n], normalizers);
             }
-            gemm::linear_backward_input(self.pool, dlogits, &self.weights.head, &mut dinput[first * d..(first + n) * d], n, v, d, false);
+            let dlogits = Dense::new(&dlogits, v);
+            gemm::linear_backward_input(self.pool, &dlogits, &self.weights.head, &mut dinput[part], false);
             if let Some(sink) = self.head_sink {
-                sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, dlogits, x, dw, n, v, d, accumulate));
+                sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, &dlogits, &x, dw, accumulate));
             }
         }
         let (mut dstudent, mut dnorm) = (zeros(m * d), zeros(d));
@@ -87,25 +91,33 @@ impl<T: Number> LossHead<'_, T> {
         (loss, dstudent)
     }
 
-    /// Loss of a chunk and dL/dlogits (overwritten).
-    fn loss(&self, teacher: Option<&mut [T]>, logits: &mut [T], targets: &[i64], normalizers: Normalizers, dlogits: &mut [T]) -> f64 {
+    /// The student's logits of a chunk: `x` as the head's weight sees it, `normed` before its quantizer.
+    fn logits(&self, x: &Dense<T>, normed: &[T], rows: usize) -> Vec<T> {
+        if let Weight::Panels(panels) = &self.weights.head {
+            return integer_products(self.pool, normed, self.activation, None, &[panels]).swap_remove(0);
+        }
+        let mut logits = vec![<T as Real>::ZERO; rows * self.vocab];
+        gemm::linear(self.pool, x, &self.weights.head, &mut logits);
+        logits
+    }
+
+    /// Loss of a chunk; the logits become its gradient.
+    fn loss(&self, teacher: Option<&[T]>, logits: &mut [T], targets: &[i64], normalizers: Normalizers) -> f64 {
         let Objective { kl_weight, ce_weight, temperature } = self.objective;
         let mut per_row = vec![0.0; targets.len()];
-        let mut loss = 0.0;
-        if let Some(teacher) = teacher {
-            loss += kl_weight * kl_divergence(self.pool, teacher, logits, self.vocab, temperature, None, normalizers.kl, &mut per_row, Some(dlogits));
-            if kl_weight != 1.0 {
-                let scale = <T as Real>::from_f64(kl_weight);
-                dlogits.iter_mut().for_each(|g| *g *= scale);
-            }
-        } else {
-            dlogits.fill(<T as Real>::ZERO);
-        }
+        let (mut loss, mut ce_gradient) = (0.0, vec![]);
         if ce_weight > 0.0 {
-            let mut gradient = vec![<T as Real>::ZERO; logits.len()];
-            loss += ce_weight * cross_entropy(self.pool, logits, targets, self.vocab, normalizers.ce, &mut per_row, Some(&mut gradient));
-            let scale = <T as Real>::from_f64(ce_weight);
-            dlogits.iter_mut().zip(&gradient).for_each(|(g, &c)| *g += scale * c);
+            ce_gradient = vec![<T as Real>::ZERO; logits.len()];
+            loss += ce_weight * cross_entropy(self.pool, logits, targets, self.vocab, normalizers.ce, &mut per_row, Some(&mut ce_gradient));
+        }
+        match teacher {
+            Some(teacher) => loss += kl_weight * kl_divergence_in_place(self.pool, teacher, logits, self.vocab, temperature, normalizers.kl, &mut per_row),
+            None => logits.fill(<T as Real>::ZERO),
+        }
+        if kl_weight != 1.0 || ce_weight > 0.0 {
+            let [kl_weight, ce_weight] = [kl_weight, ce_weight].map(<T as Real>::from_f64);
+            logits.iter_mut().for_each(|g| *g *= kl_weight);
+            logits.iter_mut().zip(&ce_gradient).for_each(|(g, &c)| *g += ce_weight * c);
         }
         loss
     }

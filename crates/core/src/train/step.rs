@@ -6,13 +6,15 @@ use super::memory::{available_bytes, block_bytes};
 use super::tape::Tape;
 use super::trainer::Trainer;
 use super::weights::{Weights, guard_steps};
+use crate::ops::weight::Weight;
 use crate::ops::{Number, tensor, with_values};
-use crate::recipe::Recompute;
+use crate::recipe::{Recompute, TrainArithmetic};
 use crate::session::Cancel;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
-use halfstep_kernels::Real;
+use halfstep_kernels::ops::gemm::Rows;
+use halfstep_kernels::{ActivationQuantizer, Real};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,12 +152,14 @@ impl<T: Number> Trainer<T> {
     }
 
     /// Rows of the embedding, `[M, D]`.
-    pub(super) fn embed(&self, embedding: &[T], tokens: &[u32]) -> Result<Tensor> {
+    pub(super) fn embed(&self, embedding: &Weight<T>, tokens: &[u32]) -> Result<Tensor> {
         let d = self.architecture.hidden_size;
         let mut x = Vec::with_capacity(tokens.len() * d);
         for &token in tokens {
-            let row = embedding.get(token as usize * d..(token as usize + 1) * d);
-            x.extend_from_slice(row.ok_or_else(|| Error::Data { data: "tokens".into(), reason: format!("id {token} is outside the vocabulary") })?);
+            if token as usize >= embedding.rows() {
+                return Err(Error::Data { data: "tokens".into(), reason: format!("id {token} is outside the vocabulary") });
+            }
+            x.extend_from_slice(&embedding.row(token as usize));
         }
         Ok(tensor(x, &[tokens.len(), d])?)
     }
@@ -180,13 +184,15 @@ impl<T: Number> Trainer<T> {
 
     /// The weights of this step: every matrix quantized once.
     pub fn student_weights(&self) -> Result<Weights<T>> {
-        Weights::collect(&self.architecture, |name| {
+        let matrix = |name: &str| {
             let place = self.parameters.place(name)?;
-            Ok(match self.matrices.iter().find(|m| m.place == place) {
-                Some(matrix) => matrix.forward(&self.parameters, &self.pool),
-                None => self.parameters.list[place].value.clone(),
-            })
-        })
+            let matrix = self.matrices.iter().find(|m| m.place == place);
+            let matrix = matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })?;
+            let activation = if name == EMBEDDING || name == HEAD { self.head_activation } else { self.activation };
+            let integer = self.arithmetic == TrainArithmetic::Int8Forward && activation != ActivationQuantizer::None;
+            Ok(matrix.forward(&self.parameters, &self.pool, integer))
+        };
+        Weights::collect(&self.architecture, |name| Ok(self.parameters.get(name)?.value.clone()), matrix)
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {

@@ -3,21 +3,44 @@
 //! candle's own `backward` adds every gradient onto fresh zeros on one thread; here the first gradient of a tensor is taken as it is and later ones are added
 //! in place on our pool. Ops stay candle `CustomOp`s: the tape only keeps (op, arguments, result) and calls their `bwd` in reverse.
 
+use crate::ops::linear::add;
 use crate::ops::{Number, values};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layout, Result, Tensor, TensorId};
 use halfstep_kernels::Pool;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
+/// What the backward of an op reads of its forward: its arguments in order, then its result. The rest need not stay in memory; in its place the
+/// backward is given dL/dy.
+pub trait Reads {
+    const ARGUMENTS: [bool; 3] = [true; 3];
+    const RESULT: bool = false;
+}
+
+/// A tensor of the forward: by name, and itself where the backward reads it.
+struct Kept {
+    id: TensorId,
+    tensor: Option<Tensor>,
+}
+
+impl Kept {
+    fn new(tensor: &Tensor, read: bool) -> Self {
+        Self { id: tensor.id(), tensor: read.then(|| tensor.clone()) }
+    }
+    fn or<'a>(&'a self, other: &'a Tensor) -> &'a Tensor {
+        self.tensor.as_ref().unwrap_or(other)
+    }
+}
+
 enum Record {
-    One(Box<dyn CustomOp1 + Send + Sync>, Tensor),
-    Two(Box<dyn CustomOp2 + Send + Sync>, Tensor, Tensor),
-    Three(Box<dyn CustomOp3 + Send + Sync>, Tensor, Tensor, Tensor),
+    One(Box<dyn CustomOp1 + Send + Sync>, Kept),
+    Two(Box<dyn CustomOp2 + Send + Sync>, [Kept; 2]),
+    Three(Box<dyn CustomOp3 + Send + Sync>, [Kept; 3]),
 }
 
 /// Ops in the order they ran. A tape made by [`Tape::off`] keeps nothing.
 pub struct Tape {
-    records: Option<Vec<(Record, Tensor)>>,
+    records: Option<Vec<(Record, Kept)>>,
 }
 
 impl Tape {
@@ -29,51 +52,67 @@ impl Tape {
         Self { records: None }
     }
 
-    pub fn apply1<C: CustomOp1 + Send + Sync + 'static>(&mut self, x: &Tensor, op: C) -> Result<Tensor> {
+    /// Whether anything is kept.
+    pub fn is_on(&self) -> bool {
+        self.records.is_some()
+    }
+
+    pub fn apply1<C: CustomOp1 + Reads + Send + Sync + 'static>(&mut self, x: &Tensor, op: C) -> Result<Tensor> {
         let y = x.apply_op1_no_bwd(&op)?;
-        self.keep(&y, || Record::One(Box::new(op), x.clone()));
+        self.keep1(x, op, &y);
         Ok(y)
     }
 
-    pub fn apply2<C: CustomOp2 + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, op: C) -> Result<Tensor> {
+    pub fn apply2<C: CustomOp2 + Reads + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, op: C) -> Result<Tensor> {
         let y = a.apply_op2_no_bwd(b, &op)?;
-        self.keep(&y, || Record::Two(Box::new(op), a.clone(), b.clone()));
+        self.keep2(a, b, op, &y);
         Ok(y)
     }
 
-    pub fn apply3<C: CustomOp3 + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, c: &Tensor, op: C) -> Result<Tensor> {
+    pub fn apply3<C: CustomOp3 + Reads + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, c: &Tensor, op: C) -> Result<Tensor> {
         let y = a.apply_op3_no_bwd(b, c, &op)?;
-        self.keep(&y, || Record::Three(Box::new(op), a.clone(), b.clone(), c.clone()));
+        let [ra, rb, rc] = C::ARGUMENTS;
+        self.keep::<C>(&y, || Record::Three(Box::new(op), [Kept::new(a, ra), Kept::new(b, rb), Kept::new(c, rc)]));
         Ok(y)
     }
 
-    fn keep(&mut self, y: &Tensor, record: impl FnOnce() -> Record) {
+    /// Records an op whose result was computed elsewhere.
+    pub fn keep1<C: CustomOp1 + Reads + Send + Sync + 'static>(&mut self, x: &Tensor, op: C, y: &Tensor) {
+        self.keep::<C>(y, || Record::One(Box::new(op), Kept::new(x, C::ARGUMENTS[0])));
+    }
+
+    pub fn keep2<C: CustomOp2 + Reads + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, op: C, y: &Tensor) {
+        self.keep::<C>(y, || Record::Two(Box::new(op), [Kept::new(a, C::ARGUMENTS[0]), Kept::new(b, C::ARGUMENTS[1])]));
+    }
+
+    fn keep<C: Reads>(&mut self, y: &Tensor, record: impl FnOnce() -> Record) {
         if let Some(records) = &mut self.records {
-            records.push((record(), y.clone()));
+            records.push((record(), Kept::new(y, C::RESULT)));
         }
     }
 
     /// Runs the record backwards from `y` with gradient `dy` and returns the gradient of `x`. Consumes the tape, freeing each step's tensors as it goes.
     pub fn backward<T: Number>(self, pool: &Pool, x: &Tensor, y: &Tensor, dy: Tensor) -> Result<Tensor> {
         let mut gradients = Gradients::<T> { pool, of: HashMap::new(), number: PhantomData };
-        gradients.add(y, Some(dy))?;
+        gradients.add(y.id(), Some(dy))?;
         for (record, y) in self.records.unwrap_or_default().into_iter().rev() {
             // A result that nothing used further has no gradient to pass on.
-            let Some(dy) = gradients.of.remove(&y.id()) else { continue };
+            let Some(dy) = gradients.of.remove(&y.id) else { continue };
+            let y = y.or(&dy);
             match record {
-                Record::One(op, a) => gradients.add(&a, op.bwd(&a, &y, &dy)?)?,
-                Record::Two(op, a, b) => {
-                    let (da, db) = op.bwd(&a, &b, &y, &dy)?;
+                Record::One(op, a) => gradients.add(a.id, op.bwd(a.or(&dy), y, &dy)?)?,
+                Record::Two(op, [a, b]) => {
+                    let (da, db) = op.bwd(a.or(&dy), b.or(&dy), y, &dy)?;
                     drop(dy);
-                    gradients.add(&a, da)?;
-                    gradients.add(&b, db)?;
+                    gradients.add(a.id, da)?;
+                    gradients.add(b.id, db)?;
                 }
-                Record::Three(op, a, b, c) => {
-                    let (da, db, dc) = op.bwd(&a, &b, &c, &y, &dy)?;
+                Record::Three(op, [a, b, c]) => {
+                    let (da, db, dc) = op.bwd(a.or(&dy), b.or(&dy), c.or(&dy), y, &dy)?;
                     drop(dy);
-                    gradients.add(&a, da)?;
-                    gradients.add(&b, db)?;
-                    gradients.add(&c, dc)?;
+                    gradients.add(a.id, da)?;
+                    gradients.add(b.id, db)?;
+                    gradients.add(c.id, dc)?;
                 }
             }
         }
@@ -88,12 +127,12 @@ struct Gradients<'a, T> {
 }
 
 impl<T: Number> Gradients<'_, T> {
-    fn add(&mut self, tensor: &Tensor, gradient: Option<Tensor>) -> Result<()> {
+    fn add(&mut self, id: TensorId, gradient: Option<Tensor>) -> Result<()> {
         let Some(gradient) = gradient else { return Ok(()) };
-        match self.of.get(&tensor.id()) {
+        match self.of.get(&id) {
             Some(sum) => sum.inplace_op2(&gradient, &AddInPlace::<T> { pool: self.pool.clone(), number: PhantomData }),
             None => {
-                self.of.insert(tensor.id(), gradient);
+                self.of.insert(id, gradient);
                 Ok(())
             }
         }
@@ -111,10 +150,7 @@ impl<T: Number> InplaceOp2 for AddInPlace<T> {
     }
     fn cpu_fwd(&self, sum: &mut CpuStorage, _: &Layout, other: &CpuStorage, layout: &Layout) -> Result<()> {
         let other: &[T] = values(other, layout)?;
-        let sum = storage_mut::<T>(sum)?;
-        self.pool.chunks_mut(sum, 1 << 16, |index, piece| {
-            piece.iter_mut().zip(&other[index << 16..]).for_each(|(s, &o)| *s += o);
-        });
+        add(&self.pool, storage_mut::<T>(sum)?, other);
         Ok(())
     }
 }

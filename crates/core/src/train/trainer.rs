@@ -6,7 +6,8 @@ use super::optimizer::Optimizer;
 use super::parameter::{Group, Parameters};
 use super::weights::{Matrix, Steps, WeightPart, Weights};
 use crate::ops::Number;
-use crate::recipe::{Recipe, Recompute, TrainConfig};
+use crate::ops::weight::Weight;
+use crate::recipe::{Recipe, Recompute, TrainArithmetic, TrainConfig};
 use crate::rtn::{check_scales, quantization};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Role};
@@ -30,6 +31,7 @@ pub struct Trainer<T> {
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
     pub edge: EdgeRule,
+    pub arithmetic: TrainArithmetic,
     pub optimizer: Optimizer,
     pub objective: Objective,
     pub recompute: Recompute,
@@ -57,7 +59,8 @@ impl<T: Number> Trainer<T> {
                 _ => matrices.push(Matrix::new(&mut parameters, &pool, &spec, values, recipe)),
             }
         }
-        let teacher = Weights::collect(&architecture, |name| Ok(tensor_values(model, name, &pool)?.into_iter().map(<T as Real>::from_f32).collect()))?;
+        let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
+        let teacher = Weights::collect(&architecture, values, |name| Ok(Weight::values(values(name)?, columns(model, name))))?;
         let mut trainer = Self {
             rope: Arc::new(crate::rope_table(&architecture)),
             architecture,
@@ -69,6 +72,7 @@ impl<T: Number> Trainer<T> {
             head_activation: recipe.head_activation,
             cache: recipe.cache,
             edge: recipe.weights.map_or(EdgeRule::Inside, |w| w.edge),
+            arithmetic: config.arithmetic.unwrap_or_default(),
             optimizer: Optimizer::new(config, steps),
             objective: Objective { kl_weight: config.kl_weight, ce_weight: config.ce_weight, temperature: config.temperature },
             recompute: config.recompute,
@@ -126,12 +130,18 @@ impl<T: Number> Trainer<T> {
     fn check_packed(&self, matrix: &Matrix, packed: &PackedMatrix, name: &str) -> Result<()> {
         let mut decoded = vec![0.0; matrix.rows * matrix.cols];
         packed.decode(&self.pool, &mut decoded);
-        let used = matrix.forward(&self.parameters, &self.pool);
-        match used.iter().zip(&decoded).position(|(&u, d)| Real::to_f32(u) != *d) {
-            Some(at) => Err(Error::Parity { path: "the packed model".into(), place: format!("{name}: row {}", at / matrix.cols) }),
+        let used = matrix.forward(&self.parameters, &self.pool, self.arithmetic == TrainArithmetic::Int8Forward);
+        let differs = |row: &usize| used.row(*row).iter().zip(&decoded[row * matrix.cols..]).any(|(&u, d)| Real::to_f32(u) != *d);
+        match (0..matrix.rows).find(differs) {
+            Some(row) => Err(Error::Parity { path: "the packed model".into(), place: format!("{name}: row {row}") }),
             None => Ok(()),
         }
     }
+}
+
+/// Columns of a matrix of a checked model.
+fn columns(model: &Model, name: &str) -> usize {
+    model.tensors.get(name).and_then(|t| t.shape.last().copied()).unwrap_or(1)
 }
 
 /// A tensor's values in f32.

@@ -4,9 +4,11 @@
 use super::parameter::{Group, Parameters};
 use crate::Result;
 use crate::ops::Number;
+use crate::ops::weight::Weight;
 use crate::recipe::{GradientScale, Recipe, WeightSite};
 use crate::rtn::quantize_matrix;
 use halfstep_formats::architecture::{Architecture, EMBEDDING, FINAL_NORM, HEAD, Linear, Role, TensorSpec, attn_norm, ffn_norm};
+use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
@@ -60,10 +62,13 @@ impl Matrix {
         Self { place: parameters.add(&spec.name, Group::Weights, values), rows, cols, part }
     }
 
-    /// The weight as the forward uses it.
-    pub fn forward<T: Number>(&self, parameters: &Parameters<T>, pool: &Pool) -> Vec<T> {
+    /// The weight as the forward uses it: panels where the products are the packed runtime's, values otherwise.
+    pub fn forward<T: Number>(&self, parameters: &Parameters<T>, pool: &Pool, integer: bool) -> Weight<T> {
         let w = &parameters.list[self.place].value;
-        match &self.part {
+        if integer && let Some((quantizer, scales, zero_points)) = self.scales(parameters, pool) {
+            return Weight::Panels(Arc::new(WeightPanels::quantize(pool, &T::to_f32s(w), self.rows, self.cols, quantizer, &scales, &zero_points)));
+        }
+        let values = match &self.part {
             WeightPart::Float => w.clone(),
             WeightPart::Stepped { quantizer, steps, .. } => {
                 let stored = stored_steps(steps, parameters, quantizer.scale_codec);
@@ -74,7 +79,24 @@ impl Matrix {
             WeightPart::Ruled { .. } => {
                 let mut y = vec![0.0; w.len()];
                 self.pack(parameters, pool).expect("a ruled matrix packs").decode(pool, &mut y);
-                y.into_iter().map(<T as Real>::from_f32).collect()
+                T::from_f32s(y)
+            }
+        };
+        Weight::values(values, self.cols)
+    }
+
+    /// Quantizer, scales as stored and zero points of this step; None for a float matrix.
+    fn scales<T: Number>(&self, parameters: &Parameters<T>, pool: &Pool) -> Option<(WeightQuantizer, Vec<f32>, Vec<u8>)> {
+        match &self.part {
+            WeightPart::Float => None,
+            WeightPart::Stepped { quantizer, steps, .. } => {
+                let stored = stored_steps(steps, parameters, quantizer.scale_codec).into_iter().map(Real::to_f32).collect();
+                Some((*quantizer, stored, vec![]))
+            }
+            WeightPart::Ruled { quantizer } => {
+                let w = &parameters.list[self.place].value;
+                let (scales, zero_points) = find_scales(pool, &T::to_f32s(w), self.rows, self.cols, *quantizer, ScaleRule::Absmax);
+                Some((*quantizer, scales, zero_points))
             }
         }
     }
@@ -98,18 +120,9 @@ impl Matrix {
 
     /// Codes and scales exactly as the forward used them; None for a float matrix.
     pub fn pack<T: Number>(&self, parameters: &Parameters<T>, pool: &Pool) -> Option<PackedMatrix> {
-        let w: Vec<f32> = parameters.list[self.place].value.iter().map(|&v| Real::to_f32(v)).collect();
-        match &self.part {
-            WeightPart::Float => None,
-            WeightPart::Stepped { quantizer, steps, .. } => {
-                let stored: Vec<f32> = stored_steps(steps, parameters, quantizer.scale_codec).into_iter().map(Real::to_f32).collect();
-                Some(quantize(pool, &w, self.rows, self.cols, *quantizer, &stored, &[]))
-            }
-            WeightPart::Ruled { quantizer } => {
-                let (scales, zero_points) = find_scales(pool, &w, self.rows, self.cols, *quantizer, ScaleRule::Absmax);
-                Some(quantize(pool, &w, self.rows, self.cols, *quantizer, &scales, &zero_points))
-            }
-        }
+        let (quantizer, scales, zero_points) = self.scales(parameters, pool)?;
+        let w = T::to_f32s(&parameters.list[self.place].value);
+        Some(quantize(pool, &w, self.rows, self.cols, quantizer, &scales, &zero_points))
     }
 }
 
@@ -177,33 +190,37 @@ fn stored_steps<T: Number>(steps: &Steps, parameters: &Parameters<T>, codec: Sca
 /// Every weight of the model as one forward uses it.
 pub struct Weights<T> {
     pub blocks: Vec<BlockWeights<T>>,
-    pub embedding: Arc<Vec<T>>,
+    pub embedding: Weight<T>,
     pub final_norm: Arc<Vec<T>>,
-    pub head: Arc<Vec<T>>,
+    pub head: Weight<T>,
 }
 
 pub struct BlockWeights<T> {
     pub attn_norm: Arc<Vec<T>>,
     pub ffn_norm: Arc<Vec<T>>,
     /// In the order of [`Linear::ALL`].
-    pub linears: [Arc<Vec<T>>; 7],
+    pub linears: [Weight<T>; 7],
 }
 
-impl<T> Weights<T> {
+impl<T: Number> Weights<T> {
     /// Collects the tensors of an architecture by name.
-    pub fn collect(architecture: &Architecture, mut get: impl FnMut(&str) -> Result<Vec<T>>) -> Result<Self> {
-        let mut one = |name: &str| get(name).map(Arc::new);
-        let embedding = one(EMBEDDING)?;
+    pub fn collect(
+        architecture: &Architecture,
+        mut norm: impl FnMut(&str) -> Result<Vec<T>>,
+        mut matrix: impl FnMut(&str) -> Result<Weight<T>>,
+    ) -> Result<Self> {
+        let mut one = |name: &str| norm(name).map(Arc::new);
+        let embedding = matrix(EMBEDDING)?;
         let mut blocks = Vec::with_capacity(architecture.layers);
         for layer in 0..architecture.layers {
             let mut linears = Vec::with_capacity(7);
             for linear in Linear::ALL {
-                linears.push(one(&linear.weight_name(layer))?);
+                linears.push(matrix(&linear.weight_name(layer))?);
             }
             let linears = linears.try_into().unwrap_or_else(|_| unreachable!("seven linears"));
             blocks.push(BlockWeights { attn_norm: one(&attn_norm(layer))?, ffn_norm: one(&ffn_norm(layer))?, linears });
         }
-        let head = if architecture.tied_head { embedding.clone() } else { one(HEAD)? };
+        let head = if architecture.tied_head { embedding.clone() } else { matrix(HEAD)? };
         Ok(Self { blocks, embedding, final_norm: one(FINAL_NORM)?, head })
     }
 }

@@ -1,8 +1,96 @@
-//! The trainer's matrix products, on the `gemm` crate. Split into pieces by shape alone, each piece single-threaded,
-//! so the thread count cannot change a byte. Not for the runtime, whose order may not depend on M.
+//! The trainer's matrix products. f32 with AVX2 or AVX-512: packed panels and our own tile, one order on both. Everything else (f64, other
+//! CPUs) goes to the `gemm` crate, split into pieces by shape alone, each piece single-threaded. Either way the thread count cannot change a
+//! byte. Not for the runtime, whose order may not depend on M.
 #![allow(unsafe_code)]
 
+mod blocked;
+mod micro;
+mod pack;
+
+use super::linear::WeightPanels;
 use crate::{Pool, Real};
+use pack::{Lie, Operand};
+
+/// A matrix that a product reads part by part: its rows need not lie in memory as numbers.
+pub trait Rows<T>: Sync {
+    fn rows(&self) -> usize;
+    fn cols(&self) -> usize;
+    /// Values of `row` from column `first` on, as many as `out` has.
+    fn read(&self, row: usize, first: usize, out: &mut [T]);
+    /// All values, row-major, if they lie in memory.
+    fn dense(&self) -> Option<&[T]> {
+        None
+    }
+}
+
+/// A row-major matrix in memory.
+#[derive(Clone, Copy)]
+pub struct Dense<'a, T> {
+    data: &'a [T],
+    cols: usize,
+}
+
+impl<'a, T> Dense<'a, T> {
+    /// `data` `[rows, cols]`.
+    pub fn new(data: &'a [T], cols: usize) -> Self {
+        assert!(cols > 0 && data.len().is_multiple_of(cols), "shape of a dense matrix");
+        Self { data, cols }
+    }
+}
+
+impl<T: Real> Rows<T> for Dense<'_, T> {
+    fn rows(&self) -> usize {
+        self.data.len() / self.cols
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn read(&self, row: usize, first: usize, out: &mut [T]) {
+        out.copy_from_slice(&self.data[row * self.cols + first..][..out.len()]);
+    }
+    fn dense(&self) -> Option<&[T]> {
+        Some(self.data)
+    }
+}
+
+/// A quantized weight as the values it stands for.
+impl<T: Real> Rows<T> for WeightPanels {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+    fn cols(&self) -> usize {
+        self.cols()
+    }
+    fn read(&self, row: usize, first: usize, out: &mut [T]) {
+        let mut values = [0.0; 256];
+        for (i, out) in out.chunks_mut(values.len()).enumerate() {
+            let values = &mut values[..out.len()];
+            self.decode_part(row, first + i * 256, values);
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = T::from_f32(*value));
+        }
+    }
+}
+
+/// The number types whose products have kernels of ours.
+pub trait Product: Sized {
+    /// `out = a b^T` (`+=` if `accumulate`); false, and nothing done, where there is no kernel.
+    #[doc(hidden)]
+    fn blocked(_pool: &Pool, _out: &mut [Self], _a: Operand<Self>, _b: Operand<Self>, _accumulate: bool) -> bool {
+        false
+    }
+}
+
+impl Product for f64 {}
+
+impl Product for f32 {
+    fn blocked(pool: &Pool, out: &mut [f32], a: Operand<f32>, b: Operand<f32>, accumulate: bool) -> bool {
+        let Some(kernel) = micro::choose() else { return false };
+        let whole = Output { data: out.as_mut_ptr(), stride: b.outer() };
+        // SAFETY: the caller checked that out is [a.outer, b.outer], borrowed mutably; the kernel is of a level that the CPU has.
+        unsafe { blocked::product(pool, kernel, whole, a, b, accumulate) };
+        true
+    }
+}
 
 /// A matrix as a view: element (r, c) is `data[r * row_stride + c * col_stride]`.
 #[derive(Clone, Copy)]
@@ -20,6 +108,9 @@ impl<'a, T> View<'a, T> {
     /// The transpose of a row-major matrix with rows `stride` apart.
     pub fn transposed(data: &'a [T], stride: usize) -> Self {
         Self { data, row_stride: 1, col_stride: stride }
+    }
+    fn transpose(self) -> Self {
+        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
     fn holds(&self, rows: usize, cols: usize) -> bool {
         rows == 0 || cols == 0 || (rows - 1) * self.row_stride + (cols - 1) * self.col_stride < self.data.len()
@@ -114,14 +205,16 @@ unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize,
     }
 }
 
-/// [`product`] on the pool.
-#[allow(clippy::too_many_arguments)]
-fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: View<T>, b: View<T>, m: usize, n: usize, k: usize, accumulate: bool) {
-    assert_eq!(out.len(), m * n, "product: shape of the output");
-    assert!(a.holds(m, k) && b.holds(k, n), "product: shape of an input");
-    if out.is_empty() {
+/// `out [m, n] = a b^T` (`+=` if `accumulate`), a seen as `[m, k]` and b as `[n, k]`.
+fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: Operand<T>, b: Operand<T>, accumulate: bool) {
+    let (m, n, k) = (a.outer(), b.outer(), a.k());
+    assert_eq!((out.len(), k), (m * n, b.k()), "product: shapes");
+    if out.is_empty() || (k > 0 && T::blocked(pool, out, a, b, accumulate)) {
         return;
     }
+    let (a_held, b_held) = (a.held(pool), b.held(pool));
+    let (a, b) = (a.view(&a_held), b.view(&b_held).transpose());
+    assert!(a.holds(m, k) && b.holds(k, n), "product: shape of an input");
     let whole = Output { data: out.as_mut_ptr(), stride: n };
     let (rows, cols) = piece(m, n, k);
     let across = n.div_ceil(cols);
@@ -140,18 +233,16 @@ fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: View<T>, b: View<T>,
 }
 
 /// `y = x w^T`: x `[M, I]`, w `[O, I]`, y `[M, O]` (overwritten).
-pub fn linear<T: Real>(pool: &Pool, x: &[T], w: &[T], y: &mut [T], m: usize, o: usize, i: usize) {
-    parallel_product(pool, y, View::rows(x, i), View::transposed(w, i), m, o, i, false);
+pub fn linear<T: Real>(pool: &Pool, x: &dyn Rows<T>, w: &dyn Rows<T>, y: &mut [T]) {
+    parallel_product(pool, y, Operand { source: x, lie: Lie::Along }, Operand { source: w, lie: Lie::Along }, false);
 }
 
 /// `dx = dy w`: dy `[M, O]`, w `[O, I]`, dx `[M, I]`; added to dx if `accumulate`.
-#[allow(clippy::too_many_arguments)]
-pub fn linear_backward_input<T: Real>(pool: &Pool, dy: &[T], w: &[T], dx: &mut [T], m: usize, o: usize, i: usize, accumulate: bool) {
-    parallel_product(pool, dx, View::rows(dy, o), View::rows(w, i), m, i, o, accumulate);
+pub fn linear_backward_input<T: Real>(pool: &Pool, dy: &dyn Rows<T>, w: &dyn Rows<T>, dx: &mut [T], accumulate: bool) {
+    parallel_product(pool, dx, Operand { source: dy, lie: Lie::Along }, Operand { source: w, lie: Lie::Across }, accumulate);
 }
 
 /// `dw = dy^T x`: dw `[O, I]`; added to dw if `accumulate`.
-#[allow(clippy::too_many_arguments)]
-pub fn linear_backward_weight<T: Real>(pool: &Pool, dy: &[T], x: &[T], dw: &mut [T], m: usize, o: usize, i: usize, accumulate: bool) {
-    parallel_product(pool, dw, View::transposed(dy, o), View::rows(x, i), o, i, m, accumulate);
+pub fn linear_backward_weight<T: Real>(pool: &Pool, dy: &dyn Rows<T>, x: &dyn Rows<T>, dw: &mut [T], accumulate: bool) {
+    parallel_product(pool, dw, Operand { source: dy, lie: Lie::Across }, Operand { source: x, lie: Lie::Across }, accumulate);
 }

@@ -25,9 +25,18 @@ impl<T: Real> Row<'_, T> {
     }
 }
 
+/// The KL of a row, the sums of exp on both sides and the maxima that were taken off before.
+#[derive(Clone, Copy)]
+struct Kl<T> {
+    value: f64,
+    p_sum: f64,
+    q_sum: f64,
+    maxima: (T, T),
+}
+
 dispatch! {
-    /// KL of one row; the gradient, if wanted, times `gain`. exp is taken again for it: cheaper than to keep a row of probabilities.
-    fn kl_row[T: Real](teacher: &[T], student: &[T], inverse_temperature: T, gain: f64, gradient: Option<&mut [T]>) -> f64 {
+    /// KL of one row, and what its gradient needs.
+    fn kl_row[T: Real](teacher: &[T], student: &[T], inverse_temperature: T) -> Kl<T> {
         let teacher = Row { logits: teacher, max: maximum(teacher), inverse_temperature };
         let student = Row { logits: student, max: maximum(student), inverse_temperature };
         let (mut p_sum, mut q_sum, mut cross) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
@@ -47,14 +56,17 @@ dispatch! {
             cross = add_product_wide(cross, &p[..n], &difference[..n]);
         }
         let (p_sum, q_sum) = (fold(p_sum), fold(q_sum));
-        if let Some(gradient) = gradient {
-            let (p_gain, q_gain) = (T::from_f64(gain / p_sum), T::from_f64(gain / q_sum));
-            let gradient = &mut gradient[..width];
-            for i in 0..width {
-                gradient[i] = student.exponent(i).exp() * q_gain - teacher.exponent(i).exp() * p_gain;
-            }
+        Kl { value: fold(cross) / p_sum + ln_f64(q_sum / p_sum), p_sum, q_sum, maxima: (teacher.max, student.max) }
+    }
+
+    /// The student's logits become the gradient of their KL times `gain`. exp is taken again: cheaper than to keep a row of probabilities.
+    fn kl_gradient_row[T: Real](teacher: &[T], student: &mut [T], inverse_temperature: T, gain: f64, kl: Kl<T>) {
+        let (p_gain, q_gain) = (T::from_f64(gain / kl.p_sum), T::from_f64(gain / kl.q_sum));
+        let ((p_max, q_max), teacher) = (kl.maxima, &teacher[..student.len()]);
+        for i in 0..student.len() {
+            let (p, q) = (((teacher[i] - p_max) * inverse_temperature).exp(), ((student[i] - q_max) * inverse_temperature).exp());
+            student[i] = q * q_gain - p * p_gain;
         }
-        fold(cross) / p_sum + ln_f64(q_sum / p_sum)
     }
 
     /// -ln softmax(student)[target] of one row; the gradient, if wanted, times `gain`.
@@ -103,7 +115,34 @@ pub fn kl_divergence<T: Real>(
     let counted = |m: usize| kept.is_none_or(|k| k[m] != 0);
     rows(pool, vocab, row_kl, dstudent, counted, |m, gradient| {
         let (teacher, student) = (&teacher[m * vocab..][..vocab], &student[m * vocab..][..vocab]);
-        kl_row(teacher, student, inverse_temperature, gain, gradient)
+        let kl = kl_row(teacher, student, inverse_temperature);
+        if let Some(gradient) = gradient {
+            gradient.copy_from_slice(student);
+            kl_gradient_row(teacher, gradient, inverse_temperature, gain, kl);
+        }
+        kl.value
+    });
+    mean(row_kl, normalizer)
+}
+
+/// [`kl_divergence`] over all rows, whose gradient takes the place of the student's logits.
+pub fn kl_divergence_in_place<T: Real>(
+    pool: &Pool,
+    teacher: &[T],
+    student: &mut [T],
+    vocab: usize,
+    temperature: f64,
+    normalizer: f64,
+    row_kl: &mut [f64],
+) -> f64 {
+    assert_eq!((teacher.len(), student.len()), (row_kl.len() * vocab, row_kl.len() * vocab), "kl_divergence_in_place: shapes");
+    let (inverse_temperature, gain) = (T::from_f64(1.0 / temperature), 1.0 / (temperature * normalizer));
+    let parts = row_kl.iter_mut().zip(student.chunks_mut(vocab)).collect();
+    pool.parts(parts, |m, (value, student)| {
+        let teacher = &teacher[m * vocab..][..vocab];
+        let kl = kl_row(teacher, student, inverse_temperature);
+        kl_gradient_row(teacher, student, inverse_temperature, gain, kl);
+        *value = kl.value;
     });
     mean(row_kl, normalizer)
 }

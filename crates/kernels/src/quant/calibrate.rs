@@ -3,7 +3,7 @@
 use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
 use super::lsq::codes_of;
-use super::rounding::{clip_round, nearest_even_bits};
+use super::rounding::{clip, clip_round, nearest_even_bits};
 use crate::pack::{PackedMatrix, pack_row, row_bytes};
 use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer, dispatch};
 use serde::{Deserialize, Serialize};
@@ -178,6 +178,31 @@ dispatch! {
                 Some(&zero) => {
                     for (c, &w) in codes.iter_mut().zip(w) {
                         *c = nearest_even_bits(affine_code(w, scale, zero as f32, p)) as i16 + zero as i16;
+                    }
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// The codes of [`quantize`] less `grid.min()`, for one row: group g of `group` columns goes to `g * padded` of `out`; the columns between are left alone.
+    pub(crate) fn unsigned_codes(w: &[f32], scales: &[f32], zero_points: &[u8], widths: (usize, usize), grid: IntGrid, out: &mut [u8]) {
+        let (group, padded) = widths;
+        let (n, p, min, mask) = (grid.min() as f32, grid.max() as f32, grid.min() as u16, ((1u16 << grid.bits) - 1) as u8);
+        for (g, (w, out)) in w.chunks(group).zip(out.chunks_mut(padded)).enumerate() {
+            let (scale, out) = (scales[g], &mut out[..w.len()]);
+            match zero_points.get(g) {
+                None if scale == 0.0 => out.fill(min.wrapping_neg() as u8 & mask),
+                None => {
+                    for i in 0..w.len() {
+                        out[i] = nearest_even_bits(clip(w[i] / scale, n, p)).wrapping_sub(min) as u8 & mask;
+                    }
+                }
+                Some(&zero) if scale == 0.0 => out.fill(zero & mask),
+                Some(&zero) => {
+                    for i in 0..w.len() {
+                        out[i] = nearest_even_bits(affine_code(w[i], scale, zero as f32, p)).wrapping_add(zero as u16) as u8 & mask;
                     }
                 }
             }

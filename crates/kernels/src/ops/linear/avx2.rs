@@ -1,0 +1,200 @@
+//! AVX2, with and without AVX-VNNI: a line is two registers of 8 rows each.
+//!
+//! Without `vpdpbusd`, `vpmaddubsw` multiplies half bytes: 8 sums of two products of 15 and -128 fit in 16 bits, so codes of 8 bits are taken as
+//! two halves too, the high one counted 16 times.
+#![allow(unsafe_code)]
+
+use super::kernel::{PanelView, ScalesView};
+use super::panels::ROWS;
+use super::segments::Segment;
+use super::tokens::View;
+use std::arch::x86_64::*;
+
+/// Rows of a register.
+const HALF: usize = ROWS / 2;
+/// Bytes ahead of the weights in use that one token asks for.
+const AHEAD: usize = 2048;
+
+/// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once. A line's products are added to a `$part`
+/// by `$add`, at most `$run` lines before `$whole` makes sums of 32 bits of it.
+macro_rules! tiles {
+    ($(#[$doc:meta])* $name:ident, $features:literal, $halves:literal, $run:literal, $add:ident, $whole:ident) => {
+        $(#[$doc])*
+        pub mod $name {
+            use super::*;
+
+            /// See [`Kernel::run`](super::super::kernel::Kernel::run): `y` `[tokens, panels]`, 4 tokens or 1.
+            ///
+            /// # Safety
+            /// The CPU must have the instructions; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
+            pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+                let panels = strip.len();
+                for (p, panel) in strip.iter().enumerate() {
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        match y.len() / panels {
+                            4 => {
+                                for first in (0..2).step_by($halves) {
+                                    tokens::<4, $halves, NIBBLES>(panel, first, segments, x, &mut y[p..], panels);
+                                }
+                            }
+                            1 => tokens::<1, 2, NIBBLES>(panel, 0, segments, x, &mut y[p..], panels),
+                            tokens => unreachable!("no tile of {tokens} tokens"),
+                        }
+                    }
+                }
+            }
+
+            /// `H` halves of a panel from `first` on: token t goes to `y[t * stride]`.
+            ///
+            /// # Safety
+            /// As [`tile`].
+            #[target_feature(enable = $features)]
+            unsafe fn tokens<const T: usize, const H: usize, const NIBBLES: bool>(
+                panel: &PanelView,
+                first: usize,
+                segments: &[Segment],
+                x: View,
+                y: &mut [[f32; ROWS]],
+                stride: usize,
+            ) {
+                for (j, s) in segments.iter().enumerate() {
+                    // SAFETY: segment j's corrections, scales, quads and lines are there; a prefetch may ask for any address.
+                    unsafe {
+                        let mut sums = [[_mm256_setzero_si256(); H]; T];
+                        for t in 0..T {
+                            let correction = _mm256_set1_epi32(*x.corrections.get_unchecked(j * T + t));
+                            for h in 0..H {
+                                sums[t][h] = start(panel, first + h, s.group, correction);
+                            }
+                        }
+                        let a = x.quads.as_ptr().add(s.token * T).cast::<i32>();
+                        let (lines, line) = if NIBBLES { (s.quads / 2, s.weight / 2) } else { (s.quads, s.weight) };
+                        let w = panel.lines.as_ptr().add(line).cast::<__m256i>().add(first);
+                        for from in (0..lines).step_by($run) {
+                            let mut parts = [[[_mm256_setzero_si256(); 2]; H]; T];
+                            for line in from..lines.min(from + $run) {
+                                let mut codes = [_mm256_setzero_si256(); H];
+                                for h in 0..H {
+                                    codes[h] = _mm256_load_si256(w.add(2 * line + h));
+                                }
+                                if T == 1 {
+                                    _mm_prefetch::<_MM_HINT_T0>(w.add(2 * line).cast::<i8>().wrapping_add(AHEAD));
+                                }
+                                for t in 0..T {
+                                    let even = _mm256_set1_epi32(*a.add(if NIBBLES { 2 * line } else { line } * T + t));
+                                    let odd = if NIBBLES { _mm256_set1_epi32(*a.add((2 * line + 1) * T + t)) } else { even };
+                                    for h in 0..H {
+                                        parts[t][h] = $add::<NIBBLES>(parts[t][h], codes[h], even, odd);
+                                    }
+                                }
+                            }
+                            for t in 0..T {
+                                for h in 0..H {
+                                    sums[t][h] = _mm256_add_epi32(sums[t][h], $whole::<NIBBLES>(parts[t][h]));
+                                }
+                            }
+                        }
+                        for h in 0..H {
+                            let scales = load_scales(panel.scales, first + h, s.group);
+                            for t in 0..T {
+                                let scale = _mm256_mul_ps(scales, _mm256_set1_ps(*x.scales.get_unchecked(j * T + t)));
+                                let at = y.as_mut_ptr().add(t * stride).cast::<f32>().add((first + h) * HALF);
+                                _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), _mm256_mul_ps(_mm256_cvtepi32_ps(sums[t][h]), scale)));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+tiles!(
+    /// AVX2 alone. Four lines of 4-bit codes are eight quads, and so many fit in 16 bits; of 8-bit codes it would be eight lines.
+    plain,
+    "avx2,f16c",
+    1,
+    4,
+    add_halves,
+    whole_halves
+);
+tiles!(
+    /// AVX-VNNI. Nothing overflows, so a part may be as long as a segment.
+    vnni,
+    "avx2,f16c,avxvnni",
+    2,
+    65536,
+    add_dots,
+    whole_dots
+);
+
+/// Two sums of 16-bit lanes: of a nibble line both halves' products in the first; of a byte line those of the low halves and of the high ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_halves<const NIBBLES: bool>(part: [__m256i; 2], codes: __m256i, even: __m256i, odd: __m256i) -> [__m256i; 2] {
+    let low = _mm256_set1_epi8(15);
+    let products = _mm256_maddubs_epi16(_mm256_and_si256(codes, low), even);
+    let high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(codes), low), odd);
+    if NIBBLES {
+        [_mm256_add_epi16(_mm256_add_epi16(part[0], products), high), part[1]]
+    } else {
+        [_mm256_add_epi16(part[0], products), _mm256_add_epi16(part[1], high)]
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn whole_halves<const NIBBLES: bool>(part: [__m256i; 2]) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    let sum = _mm256_madd_epi16(part[0], ones);
+    if NIBBLES { sum } else { _mm256_add_epi32(sum, _mm256_slli_epi32::<4>(_mm256_madd_epi16(part[1], ones))) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn add_dots<const NIBBLES: bool>(part: [__m256i; 2], codes: __m256i, even: __m256i, odd: __m256i) -> [__m256i; 2] {
+    if !NIBBLES {
+        return [_mm256_dpbusd_avx_epi32(part[0], codes, even), part[1]];
+    }
+    let low = _mm256_set1_epi8(15);
+    [
+        _mm256_dpbusd_avx_epi32(part[0], _mm256_and_si256(codes, low), even),
+        _mm256_dpbusd_avx_epi32(part[1], _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low), odd),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn whole_dots<const NIBBLES: bool>(part: [__m256i; 2]) -> __m256i {
+    if NIBBLES { _mm256_add_epi32(part[0], part[1]) } else { part[0] }
+}
+
+/// What the sums of a segment start at.
+///
+/// # Safety
+/// The panel must have the group, if it has zero points at all.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn start(panel: &PanelView, half: usize, group: usize, correction: __m256i) -> __m256i {
+    if panel.zero_points.is_empty() {
+        return correction;
+    }
+    // SAFETY: the caller's promise; 8 of 16 bytes.
+    let zero_points = unsafe { _mm_loadl_epi64(panel.zero_points.as_ptr().add(group).cast::<u8>().add(half * HALF).cast()) };
+    _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zero_points), correction)
+}
+
+/// # Safety
+/// The panel must have the group.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn load_scales(scales: ScalesView, half: usize, group: usize) -> __m256 {
+    // SAFETY: the caller's promise: 8 of 16 halves or floats.
+    unsafe {
+        match scales {
+            ScalesView::F16(s) => _mm256_cvtph_ps(_mm_loadu_si128(s.as_ptr().add(group).cast::<u16>().add(half * HALF).cast())),
+            ScalesView::F32(s) => _mm256_loadu_ps(s.as_ptr().add(group).cast::<f32>().add(half * HALF)),
+        }
+    }
+}

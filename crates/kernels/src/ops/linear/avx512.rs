@@ -1,0 +1,176 @@
+//! AVX-512 with VNNI: a line is one register, `vpdpbusd` multiplies four columns of 16 rows.
+//!
+//! Twelve tokens and two panels keep 24 sums in registers: a weight that is loaded serves twelve products, an activation that is broadcast two.
+//! The outputs stay in the first-level cache.
+#![allow(unsafe_code)]
+
+use super::kernel::{PanelView, ScalesView};
+use super::panels::ROWS;
+use super::segments::Segment;
+use super::tokens::View;
+use std::arch::x86_64::*;
+
+/// Bytes ahead of the weights in use that one token asks for.
+const AHEAD: usize = 2048;
+
+/// See [`super::kernel::Kernel::run`]: `y` `[tokens, panels]`, 1 or 2 panels, 12, 8, 4 or 1 tokens.
+///
+/// # Safety
+/// Needs AVX-512 F, BW and VNNI; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
+pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (y.len() / strip.len(), strip) {
+            (12, &[a, b]) => several::<12, 2, NIBBLES>([a, b], segments, x, y),
+            (8, &[a, b]) => several::<8, 2, NIBBLES>([a, b], segments, x, y),
+            (4, &[a, b]) => several::<4, 2, NIBBLES>([a, b], segments, x, y),
+            (12, &[a]) => several::<12, 1, NIBBLES>([a], segments, x, y),
+            (8, &[a]) => several::<8, 1, NIBBLES>([a], segments, x, y),
+            (4, &[a]) => several::<4, 1, NIBBLES>([a], segments, x, y),
+            (1, _) => strip.iter().zip(y).for_each(|(panel, y)| single::<NIBBLES>(panel, segments, x, y)),
+            (tokens, _) => unreachable!("no tile of {tokens} tokens"),
+        }
+    }
+}
+
+/// # Safety
+/// As [`tile`]; `y` holds `T * P` entries.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [PanelView; P], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+    let low = _mm512_set1_epi8(15);
+    let y = y.as_mut_ptr().cast::<f32>();
+    for (j, s) in segments.iter().enumerate() {
+        // SAFETY: segment j's corrections, scales, quads and lines are there, as are T * P entries of y.
+        unsafe {
+            let mut sums = [[_mm512_setzero_si512(); P]; T];
+            for t in 0..T {
+                let correction = _mm512_set1_epi32(*x.corrections.get_unchecked(j * T + t));
+                for p in 0..P {
+                    sums[t][p] = start(&strip[p], s.group, correction);
+                }
+            }
+            let a = x.quads.as_ptr().add(s.token * T).cast::<i32>();
+            let mut w = [std::ptr::null(); P];
+            for p in 0..P {
+                w[p] = strip[p].lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
+            }
+            if NIBBLES {
+                for line in 0..s.quads / 2 {
+                    let (mut even, mut odd) = ([_mm512_setzero_si512(); P], [_mm512_setzero_si512(); P]);
+                    for p in 0..P {
+                        let codes = _mm512_load_si512(w[p].add(line));
+                        even[p] = _mm512_and_si512(codes, low);
+                        odd[p] = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
+                    }
+                    add_products(&mut sums, even, a.add(2 * line * T));
+                    add_products(&mut sums, odd, a.add((2 * line + 1) * T));
+                }
+            } else {
+                for q in 0..s.quads {
+                    let mut codes = [_mm512_setzero_si512(); P];
+                    for p in 0..P {
+                        codes[p] = _mm512_load_si512(w[p].add(q));
+                    }
+                    add_products(&mut sums, codes, a.add(q * T));
+                }
+            }
+            let mut scales = [_mm512_setzero_ps(); P];
+            for p in 0..P {
+                scales[p] = load_scales(strip[p].scales, s.group);
+            }
+            for t in 0..T {
+                let scale = _mm512_set1_ps(*x.scales.get_unchecked(j * T + t));
+                for p in 0..P {
+                    let at = y.add((t * P + p) * ROWS);
+                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t][p]), _mm512_mul_ps(scales[p], scale));
+                    _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), scaled));
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `a` must point to T quads.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn add_products<const T: usize, const P: usize>(sums: &mut [[__m512i; P]; T], codes: [__m512i; P], a: *const i32) {
+    for t in 0..T {
+        // SAFETY: the caller's promise.
+        let a = _mm512_set1_epi32(unsafe { *a.add(t) });
+        for p in 0..P {
+            sums[t][p] = _mm512_dpbusd_epi32(sums[t][p], codes[p], a);
+        }
+    }
+}
+
+/// One token: bound by memory. Four sums in flight hide the latency of the product, and what comes next is asked for in time.
+///
+/// # Safety
+/// As [`tile`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn single<const NIBBLES: bool>(panel: &PanelView, segments: &[Segment], x: View, y: &mut [f32; ROWS]) {
+    let low = _mm512_set1_epi8(15);
+    let zero = _mm512_setzero_si512();
+    let mut out = _mm512_setzero_ps();
+    for (j, s) in segments.iter().enumerate() {
+        // SAFETY: segment j's correction, scale, quads and lines are there; a prefetch may ask for any address.
+        unsafe {
+            let mut sums = [start(panel, s.group, _mm512_set1_epi32(*x.corrections.get_unchecked(j))), zero, zero, zero];
+            let a = x.quads.as_ptr().add(s.token).cast::<i32>();
+            let lines = if NIBBLES { s.quads / 2 } else { s.quads };
+            let w = panel.lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
+            let mut line = 0;
+            while line < lines {
+                for i in 0..(lines - line).min(4) {
+                    let at = w.add(line + i);
+                    _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(AHEAD));
+                    let codes = _mm512_load_si512(at);
+                    if NIBBLES {
+                        let a = a.add(2 * (line + i));
+                        let (even, odd) = (_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
+                        sums[i % 2] = _mm512_dpbusd_epi32(sums[i % 2], even, _mm512_set1_epi32(*a));
+                        sums[2 + i % 2] = _mm512_dpbusd_epi32(sums[2 + i % 2], odd, _mm512_set1_epi32(*a.add(1)));
+                    } else {
+                        sums[i] = _mm512_dpbusd_epi32(sums[i], codes, _mm512_set1_epi32(*a.add(line + i)));
+                    }
+                }
+                line += 4;
+            }
+            let sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
+            let scale = _mm512_mul_ps(load_scales(panel.scales, s.group), _mm512_set1_ps(*x.scales.get_unchecked(j)));
+            out = _mm512_add_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
+        }
+    }
+    // SAFETY: 16 floats of room.
+    unsafe { _mm512_storeu_ps(y.as_mut_ptr(), out) };
+}
+
+/// What the sums of a segment start at.
+///
+/// # Safety
+/// The panel must have the group, if it has zero points at all.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn start(panel: &PanelView, group: usize, correction: __m512i) -> __m512i {
+    if panel.zero_points.is_empty() {
+        return correction;
+    }
+    // SAFETY: the caller's promise; 16 bytes.
+    let zero_points = unsafe { _mm_loadu_si128(panel.zero_points.as_ptr().add(group).cast()) };
+    _mm512_mullo_epi32(_mm512_cvtepu8_epi32(zero_points), correction)
+}
+
+/// # Safety
+/// The panel must have the group.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_scales(scales: ScalesView, group: usize) -> __m512 {
+    // SAFETY: the caller's promise: 16 halves or floats.
+    unsafe {
+        match scales {
+            ScalesView::F16(s) => _mm512_cvtph_ps(_mm256_loadu_si256(s.as_ptr().add(group).cast())),
+            ScalesView::F32(s) => _mm512_loadu_ps(s.as_ptr().add(group).cast()),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The integer products of a panel and a few tokens, and their float combination:
+//!
+//!     sum = sum over the segment of u a + (min - z) * sum of a           u = code - min, a = activation code
+//!     y += f32(sum) * (weight scale * activation scale)                  segment by segment, in order
+//!
+//! Integer sums are exact and wrap at most on the way, so every kernel gives the same bytes. They are written several times because the
+//! instructions that matter are out of the compiler's reach: `vpdpbusd` of AVX-512 VNNI and AVX-VNNI (four u8 x i8 products into an i32
+//! lane), `vpmaddubsw` and `vpmaddwd` of AVX2, `i32x4.dot_i16x8_s` of simd128.
+
+use super::panels::{Line, ROWS, Scales, WeightPanels};
+use super::segments::{Layout, QUAD, Segment};
+use super::tokens::{Tokens, View};
+use crate::dispatch;
+use half::f16;
+use std::ops::Range;
+
+/// The kernels, chosen once per call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kernel {
+    Plain,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+}
+
+/// A panel as a tile reads it.
+#[derive(Clone, Copy)]
+pub(super) struct PanelView<'a> {
+    pub lines: &'a [Line],
+    pub scales: ScalesView<'a>,
+    pub zero_points: &'a [[u8; ROWS]],
+}
+
+/// Scales per group.
+#[derive(Clone, Copy)]
+pub(super) enum ScalesView<'a> {
+    F16(&'a [[f16; ROWS]]),
+    F32(&'a [[f32; ROWS]]),
+}
+
+/// The result, written in pieces by several tasks: y `[M, O]`.
+#[derive(Clone, Copy)]
+pub(super) struct Output {
+    pub data: *mut f32,
+    pub rows: usize,
+}
+// SAFETY: tasks write disjoint columns of the slice it was made from, which outlives them.
+#[allow(unsafe_code)]
+unsafe impl Send for Output {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// # Safety
+    /// `token` must be one of y's rows, and no other task may write the columns of `panel`.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn put(&self, token: usize, panel: usize, values: &[f32; ROWS]) {
+        let first = panel * ROWS;
+        let count = ROWS.min(self.rows - first);
+        // SAFETY: columns first .. first + count of a row that the caller vouches for.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.data.add(token * self.rows + first), count) };
+    }
+}
+
+/// Panels of a 4-bit weight with a byte per code, for products with so many tokens that unpacking them once pays; reused from call to call.
+#[derive(Default)]
+pub(super) struct Scratch(Vec<Line>);
+
+/// Panels that a tile of many tokens works on together.
+const STRIP: usize = 2;
+/// Tokens of the largest group.
+const MOST: usize = 12;
+
+impl Kernel {
+    pub fn choose() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        match dispatch::level() {
+            dispatch::Level::Avx512 if Self::Vnni.runs() => return Self::Vnni,
+            dispatch::Level::Avx512 | dispatch::Level::Avx2 if Self::AvxVnni.runs() => return Self::AvxVnni,
+            dispatch::Level::Avx512 | dispatch::Level::Avx2 if Self::Avx2.runs() => return Self::Avx2,
+            _ => {}
+        }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        if dispatch::level() == dispatch::Level::Scalar {
+            return Self::Simd128;
+        }
+        Self::Plain
+    }
+
+    /// Whether this CPU has its instructions.
+    #[cfg(target_arch = "x86_64")]
+    pub fn runs(self) -> bool {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+        match self {
+            Self::Plain => true,
+            Self::Avx2 => avx2,
+            Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
+            Self::Vnni => avx2 && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw"),
+        }
+    }
+
+    /// Groups of tokens it has tiles for.
+    pub fn sizes(self) -> &'static [usize] {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => &[12, 8, 4, 1],
+            _ => &[4, 1],
+        }
+    }
+
+    /// Writes the outputs of the rows of `panels` for all tokens.
+    ///
+    /// # Safety
+    /// The kernel must run on this CPU. `layout` must be made for `w`, `tokens` for `layout` with this kernel's sizes. y must have a row for
+    /// every token and a column for every row of `w`, and nobody else may touch the columns of `panels`.
+    #[allow(unsafe_code)]
+    pub unsafe fn run(self, w: &WeightPanels, panels: Range<usize>, layout: &Layout, tokens: &Tokens, scratch: &mut Scratch, y: Output) {
+        let unpack = w.nibbles() && tokens.groups.iter().filter(|g| g.size > 1).count() > 1;
+        let mut tile = [[0.0; ROWS]; MOST * STRIP];
+        for first in panels.clone().step_by(STRIP) {
+            let count = STRIP.min(panels.end - first);
+            let mut strip: [PanelView; STRIP] = std::array::from_fn(|i| w.panel(first + i.min(count - 1)));
+            let nibbles = w.nibbles() && !unpack;
+            if unpack {
+                let quads = scratch.unpack(&strip[..count]);
+                strip.iter_mut().zip(scratch.0.chunks(quads)).for_each(|(panel, lines)| panel.lines = lines);
+            }
+            for group in &tokens.groups {
+                let tile = &mut tile[..group.size * count];
+                tile.fill([0.0; ROWS]);
+                // SAFETY: the caller vouches for the instructions and that panels, segments and tokens belong together.
+                unsafe { self.tile(&strip[..count], nibbles, &layout.segments, tokens.view(*group, layout), tile) };
+                for (i, values) in tile.iter().enumerate() {
+                    // SAFETY: the caller vouches for y.
+                    unsafe { y.put(group.first + i / count, first + i % count, values) };
+                }
+            }
+        }
+    }
+
+    /// Adds the outputs of the strip's rows to `y` `[tokens, panels of the strip]`.
+    ///
+    /// # Safety
+    /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x` the tokens that `y` has room for.
+    #[allow(unsafe_code)]
+    unsafe fn tile(self, strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (self, nibbles) {
+                (Self::Plain, _) => plain(strip, nibbles, segments, x, y),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                (Self::Simd128, false) => super::simd128::tile::<false>(strip, segments, x, y),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                (Self::Simd128, true) => super::simd128::tile::<true>(strip, segments, x, y),
+                #[cfg(target_arch = "x86_64")]
+                (Self::Avx2, false) => super::avx2::plain::tile::<false>(strip, segments, x, y),
+                #[cfg(target_arch = "x86_64")]
+                (Self::Avx2, true) => super::avx2::plain::tile::<true>(strip, segments, x, y),
+                #[cfg(target_arch = "x86_64")]
+                (Self::AvxVnni, false) => super::avx2::vnni::tile::<false>(strip, segments, x, y),
+                #[cfg(target_arch = "x86_64")]
+                (Self::AvxVnni, true) => super::avx2::vnni::tile::<true>(strip, segments, x, y),
+                #[cfg(target_arch = "x86_64")]
+                (Self::Vnni, false) => super::avx512::tile::<false>(strip, segments, x, y),
+                #[cfg(target_arch = "x86_64")]
+                (Self::Vnni, true) => super::avx512::tile::<true>(strip, segments, x, y),
+            }
+        }
+    }
+}
+
+impl Scratch {
+    /// One code per byte, panel after panel; returns the lines of each.
+    fn unpack(&mut self, strip: &[PanelView]) -> usize {
+        let lines = strip[0].lines.len();
+        self.0.resize(2 * lines * strip.len(), Line([0; ROWS]));
+        for (panel, out) in strip.iter().zip(self.0.chunks_mut(2 * lines)) {
+            spread(panel.lines, out);
+        }
+        2 * lines
+    }
+}
+
+/// Bits of a word that are the low halves of its bytes.
+const LOW: u32 = 0x0f0f_0f0f;
+
+dispatch! {
+    fn spread(lines: &[Line], out: &mut [Line]) {
+        let out = out.as_chunks_mut::<2>().0;
+        let n = lines.len().min(out.len());
+        for i in 0..n {
+            for r in 0..ROWS {
+                out[i][0].0[r] = lines[i].0[r] & LOW;
+                out[i][1].0[r] = lines[i].0[r] >> 4 & LOW;
+            }
+        }
+    }
+}
+
+impl WeightPanels {
+    fn panel(&self, index: usize) -> PanelView<'_> {
+        let (lines, groups) = (self.geometry.lines(), self.geometry.groups());
+        let run = index * groups..(index + 1) * groups;
+        PanelView {
+            lines: &self.lines[index * lines..][..lines],
+            scales: match &self.scales {
+                Scales::F16(s) => ScalesView::F16(&s[run.clone()]),
+                Scales::F32(s) => ScalesView::F32(&s[run.clone()]),
+            },
+            zero_points: self.zero_points.get(run).unwrap_or_default(),
+        }
+    }
+}
+
+impl ScalesView<'_> {
+    /// The scales of group `g`.
+    #[inline(always)]
+    pub fn get(&self, g: usize) -> [f32; ROWS] {
+        match self {
+            ScalesView::F32(s) => s[g],
+            ScalesView::F16(s) => {
+                let mut out = [0.0; ROWS];
+                for r in 0..ROWS {
+                    out[r] = widened(s[g][r]);
+                }
+                out
+            }
+        }
+    }
+}
+
+/// f16 to f32 by the adder: exact, subnormals too.
+#[inline(always)]
+fn widened(x: f16) -> f32 {
+    let (bits, sign) = (u32::from(x.to_bits() & 0x7fff) << 13, u32::from(x.to_bits() & 0x8000) << 16);
+    // Exponents are 112 apart; the product makes subnormals whole. Infinities and what is no number keep the highest exponent.
+    let finite = f32::from_bits(bits) * f32::from_bits((127 + 112) << 23);
+    let special = f32::from_bits(bits | 0x7f80_0000);
+    f32::from_bits((if bits >= 0x7c00 << 13 { special } else { finite }).to_bits() | sign)
+}
+
+/// What the sums of a segment start at: the codes' offset times the sum of the activation codes.
+#[inline(always)]
+pub(super) fn start(panel: &PanelView, group: usize, correction: i32) -> [i32; ROWS] {
+    let mut out = [correction; ROWS];
+    if let Some(zero_points) = panel.zero_points.get(group) {
+        for r in 0..ROWS {
+            out[r] = (zero_points[r] as i32).wrapping_mul(correction);
+        }
+    }
+    out
+}
+
+dispatch! {
+    fn plain(strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+        let size = y.len() / strip.len();
+        for i in 0..y.len() {
+            let (t, panel) = (i / strip.len(), &strip[i % strip.len()]);
+            for j in 0..segments.len() {
+                let s = &segments[j];
+                let mut sums = start(panel, s.group, x.corrections[j * size + t]);
+                for q in 0..s.quads {
+                    let a = x.quads[(s.token + q) * size + t].to_le_bytes();
+                    let at = s.weight + q;
+                    let (line, shift) = if nibbles { (&panel.lines[at / 2], at % 2 * 4) } else { (&panel.lines[at], 0) };
+                    let mask = if nibbles { 15 } else { 255 };
+                    for k in 0..QUAD {
+                        let a = a[k] as i8 as i32;
+                        for r in 0..ROWS {
+                            sums[r] = sums[r].wrapping_add((line.0[r] >> (8 * k + shift) & mask) as i32 * a);
+                        }
+                    }
+                }
+                let (scales, scale) = (panel.scales.get(s.group), x.scales[j * size + t]);
+                for r in 0..ROWS {
+                    y[i][r] += sums[r] as f32 * (scales[r] * scale);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let x = f16::from_bits(bits);
+            assert!(widened(x).to_bits() == x.to_f32().to_bits() || x.is_nan() && widened(x).is_nan(), "{bits:x}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! A quantized weight in the layout that the kernels read: made once, when a model is loaded or after an optimizer step.
+//!
+//! A panel is 16 rows. Its codes (unsigned: `code - grid.min()`) lie in lines of 64 bytes, one 32-bit word per row, so that a sum over columns
+//! never crosses lanes: AVX-512 reads a line whole, AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of
+//! 8 bits (grids of 5 to 8 bits), or eight of 4 bits (2 to 4 bits), the first four in the low halves of its bytes and the next four in the high
+//! ones: 4 bits of memory per weight. Each weight group starts on a line and is filled up with zeros, and so are the rows of the last panel.
+//! Scales lie beside, 16 at a time in the order of the groups, as f16 where the codec stores them so.
+
+use super::segments::{Geometry, QUAD};
+use super::transpose::side_by_side;
+use crate::pack::{PackedMatrix, unpack_row};
+use crate::quant::calibrate::unsigned_codes;
+use crate::{CodeRange, IntGrid, Pool, ScaleCodec, WeightQuantizer, dispatch};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+/// Rows of a panel: the i32 lanes of an AVX-512 register.
+pub(super) const ROWS: usize = 16;
+/// Weights that one task packs or decodes, at least.
+const PIECE: usize = 1 << 15;
+
+/// One word of every row of a panel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub [u32; ROWS]);
+
+/// Scales of 16 rows, group after group.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Scales {
+    F16(Vec<[f16; ROWS]>),
+    F32(Vec<[f32; ROWS]>),
+}
+
+/// A quantized weight `[rows, cols]`, ready to be multiplied by [`linear_panels`](super::linear_panels).
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightPanels {
+    rows: usize,
+    quantizer: WeightQuantizer,
+    pub(super) geometry: Geometry,
+    /// `[panels, lines of a row]`.
+    pub(super) lines: Vec<Line>,
+    pub(super) scales: Scales,
+    /// `[panels, groups]`; empty unless the grid is affine.
+    pub(super) zero_points: Vec<[u8; ROWS]>,
+}
+
+impl WeightPanels {
+    /// The panels of a packed matrix.
+    pub fn new(pool: &Pool, w: &PackedMatrix) -> Self {
+        let exact = |s: &[f32]| {
+            let (mut half, mut back) = ([f16::ZERO; 256], [0.0; 256]);
+            s.chunks(256).all(|s| {
+                half[..s.len()].convert_from_f32_slice(s);
+                half[..s.len()].convert_to_f32_slice(&mut back[..s.len()]);
+                s.iter().zip(&back).all(|(a, b)| a.to_bits() == b.to_bits())
+            })
+        };
+        // Scales that their codec does not hold exactly, which nothing of ours writes, are kept as they are.
+        let codec = if w.quantizer.scale_codec == ScaleCodec::F16 && exact(&w.scales) { ScaleCodec::F16 } else { ScaleCodec::F32 };
+        let mut out = Self::empty(w.rows, w.cols, w.quantizer, codec);
+        out.set_scales(pool, &w.scales, &w.zero_points);
+        let (geometry, bits) = (out.geometry, w.grid().bits);
+        out.fill(pool, |row, units| {
+            let packed = w.row_packed(row);
+            if geometry.padded() == w.cols {
+                return unpack_row(packed, bits, units);
+            }
+            let mut whole = vec![0; w.cols];
+            unpack_row(packed, bits, &mut whole);
+            for (columns, start) in (0..geometry.groups()).map(|g| geometry.columns(g)) {
+                units[start..start + columns.len()].copy_from_slice(&whole[columns]);
+            }
+        });
+        out
+    }
+
+    /// Quantizes `w` `[rows, cols]` into panels in one pass: the codes of [`quantize`](crate::quant::calibrate::quantize) and of LSQ's forward.
+    /// Scales are stored by the codec first.
+    pub fn quantize(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, scales: &[f32], zero_points: &[u8]) -> Self {
+        let mut out = Self::empty(rows, cols, quantizer, quantizer.scale_codec);
+        out.requantize(pool, w, scales, zero_points);
+        out
+    }
+
+    /// [`Self::quantize`] with the same shape and quantizer into the memory at hand: after an optimizer step.
+    pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32], zero_points: &[u8]) {
+        let (cols, q, geometry) = (self.cols(), self.quantizer, self.geometry);
+        let n = q.partition.scales(self.rows, cols);
+        let affine = q.grid.range == CodeRange::Affine;
+        assert_eq!((w.len(), scales.len(), zero_points.len()), (self.rows * cols, n, if affine { n } else { 0 }), "shapes of requantize");
+        let mut stored = vec![0.0; n];
+        pool.chunks_mut(&mut stored, PIECE, |i, out| {
+            out.iter_mut().zip(&scales[i * PIECE..]).for_each(|(out, &s)| *out = q.scale_codec.store(s));
+        });
+        self.set_scales(pool, &stored, zero_points);
+        self.fill(pool, |row, units| {
+            let first = q.partition.scale_index(row, 0, cols);
+            let zero_points = zero_points.get(first..).unwrap_or_default();
+            let w = &w[row * cols..][..cols];
+            unsigned_codes(w, &stored[first..], zero_points, (geometry.group, geometry.group.next_multiple_of(geometry.line)), q.grid, units);
+        });
+    }
+
+    fn empty(rows: usize, cols: usize, quantizer: WeightQuantizer, codec: ScaleCodec) -> Self {
+        let geometry = Geometry::new(cols, quantizer.partition, if quantizer.grid.bits <= 4 { 2 * QUAD } else { QUAD });
+        let panels = rows.div_ceil(ROWS);
+        let scales = panels * geometry.groups();
+        Self {
+            rows,
+            quantizer,
+            geometry,
+            lines: vec![Line([0; ROWS]); panels * geometry.lines()],
+            scales: match codec {
+                ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
+                ScaleCodec::F32 => Scales::F32(vec![[0.0; ROWS]; scales]),
+            },
+            zero_points: if quantizer.grid.range == CodeRange::Affine { vec![[0; ROWS]; scales] } else { vec![] },
+        }
+    }
+
+    /// Scales as stored, and zero points, in the order of [`PackedMatrix`].
+    fn set_scales(&mut self, pool: &Pool, scales: &[f32], zero_points: &[u8]) {
+        let (rows, cols, partition) = (self.rows, self.cols(), self.quantizer.partition);
+        let (groups, panels) = (self.geometry.groups().max(1), (PIECE / self.geometry.padded().max(1)).max(1));
+        fn set<T: Copy>(out: &mut [[T; ROWS]], groups: usize, rows: usize, value: impl Fn(usize, usize) -> T) {
+            for (p, out) in out.chunks_mut(groups).enumerate() {
+                for r in 0..ROWS.min(rows - p * ROWS) {
+                    out.iter_mut().enumerate().for_each(|(g, out)| out[r] = value(p * ROWS + r, g));
+                }
+            }
+        }
+        let index = |row, g| partition.scale_index(row, 0, cols) + g;
+        let run = panels * groups;
+        match &mut self.scales {
+            Scales::F32(out) => {
+                pool.chunks_mut(out, run, |i, out| {
+                    let first = i * panels * ROWS;
+                    set(out, groups, rows - first, |row, g| scales[index(first + row, g)]);
+                });
+            }
+            Scales::F16(out) => {
+                pool.chunks_mut(out, run, |i, out| {
+                    let (first, mut wide) = (i * panels * ROWS, vec![[0.0; ROWS]; out.len()]);
+                    set(&mut wide, groups, rows - first, |row, g| scales[index(first + row, g)]);
+                    out.as_flattened_mut().convert_from_f32_slice(wide.as_flattened());
+                });
+            }
+        }
+        pool.chunks_mut(&mut self.zero_points, run, |i, out| {
+            let first = i * panels * ROWS;
+            set(out, groups, rows - first, |row, g| zero_points[index(first + row, g)]);
+        });
+    }
+
+    /// Fills the lines: `units(row, out)` writes the unsigned codes of a row, groups filled up; what it leaves is 0.
+    fn fill(&mut self, pool: &Pool, units: impl Fn(usize, &mut [u8]) + Sync) {
+        let (rows, padded, lines) = (self.rows, self.geometry.padded(), self.geometry.lines());
+        if lines == 0 {
+            return;
+        }
+        let nibbles = self.nibbles();
+        let panels = (PIECE / (ROWS * padded)).max(1);
+        pool.chunks_mut(&mut self.lines, panels * lines, |i, out| {
+            let (mut row_units, mut words) = (vec![0; padded], vec![0; ROWS * lines]);
+            for (p, out) in out.chunks_mut(lines).enumerate() {
+                let first = (i * panels + p) * ROWS;
+                for (r, words) in words.chunks_exact_mut(lines).enumerate() {
+                    if first + r < rows {
+                        units(first + r, &mut row_units);
+                        if nibbles { words_of_nibbles(&row_units, words) } else { words_of_bytes(&row_units, words) }
+                    } else {
+                        words.fill(0);
+                    }
+                }
+                side_by_side(&words, out);
+            }
+        });
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    pub fn cols(&self) -> usize {
+        self.geometry.cols
+    }
+    pub fn quantizer(&self) -> WeightQuantizer {
+        self.quantizer
+    }
+    pub(super) fn grid(&self) -> IntGrid {
+        self.quantizer.grid
+    }
+    /// Whether a byte holds two codes.
+    pub(super) fn nibbles(&self) -> bool {
+        self.geometry.line == 2 * QUAD
+    }
+
+    /// Bytes held in memory.
+    pub fn bytes(&self) -> usize {
+        let scales = match &self.scales {
+            Scales::F16(s) => size_of_val(s.as_slice()),
+            Scales::F32(s) => size_of_val(s.as_slice()),
+        };
+        size_of_val(self.lines.as_slice()) + scales + size_of_val(self.zero_points.as_slice())
+    }
+
+    /// Values of one row in f32: (code - zero_point) as f32 * scale, those of [`PackedMatrix::decode_row`].
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols(), "one value per column");
+        self.decode_part(row, 0, out);
+    }
+
+    /// [`Self::decode_row`] from column `first` on, as many as `out` has.
+    pub fn decode_part(&self, row: usize, first: usize, mut out: &mut [f32]) {
+        let (geometry, r) = (self.geometry, row % ROWS);
+        let lines = &self.lines[row / ROWS * geometry.lines()..][..geometry.lines()];
+        let (mut at, mut units) = (first, [0; 256]);
+        while !out.is_empty() {
+            let g = at / geometry.group;
+            let (columns, start) = geometry.columns(g);
+            let place = row / ROWS * geometry.groups() + g;
+            let scale = match &self.scales {
+                Scales::F16(s) => s[place][r].to_f32(),
+                Scales::F32(s) => s[place][r],
+            };
+            let offset = self.grid().min() - self.zero_points.get(place).map_or(0, |z| z[r] as i32);
+            // Whole lines, of which the first columns may be skipped.
+            let inside = at - columns.start;
+            let skip = inside % geometry.line;
+            let count = (columns.end - at).min(out.len()).min(units.len() - skip);
+            let units = &mut units[..(skip + count).next_multiple_of(geometry.line)];
+            units_of(&lines[(start + inside) / geometry.line..], r, self.nibbles(), units);
+            let (now, later) = out.split_at_mut(count);
+            values_of(&units[skip..], offset, scale, now);
+            (out, at) = (later, at + count);
+        }
+    }
+
+    /// All values `[rows, cols]`.
+    pub fn decode(&self, pool: &Pool, out: &mut [f32]) {
+        let cols = self.cols().max(1);
+        assert_eq!(out.len(), self.rows * self.cols(), "one value per element");
+        let rows = PIECE.div_ceil(cols).next_multiple_of(ROWS);
+        pool.chunks_mut(out, rows * cols, |i, piece| {
+            for (j, row) in piece.chunks_exact_mut(cols).enumerate() {
+                self.decode_row(i * rows + j, row);
+            }
+        });
+    }
+}
+
+dispatch! {
+    fn words_of_bytes(units: &[u8], words: &mut [u32]) {
+        for (word, units) in words.iter_mut().zip(units.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*units);
+        }
+    }
+
+    fn words_of_nibbles(units: &[u8], words: &mut [u32]) {
+        for (word, units) in words.iter_mut().zip(units.as_chunks::<8>().0) {
+            let eight = u64::from_le_bytes(*units);
+            *word = (eight | eight >> 28) as u32;
+        }
+    }
+
+    fn values_of(units: &[u8], offset: i32, scale: f32, out: &mut [f32]) {
+        for (out, &u) in out.iter_mut().zip(units) {
+            *out = (u as i32 + offset) as f32 * scale;
+        }
+    }
+}
+
+/// Unsigned codes of row `r` of a panel.
+fn units_of(lines: &[Line], r: usize, nibbles: bool, units: &mut [u8]) {
+    const LOW: u32 = 0x0f0f_0f0f;
+    if nibbles {
+        for (units, line) in units.as_chunks_mut::<8>().0.iter_mut().zip(lines) {
+            let word = line.0[r];
+            *units = (u64::from(word & LOW) | u64::from(word >> 4 & LOW) << 32).to_le_bytes();
+        }
+    } else {
+        for (units, line) in units.as_chunks_mut::<4>().0.iter_mut().zip(lines) {
+            *units = line.0[r].to_le_bytes();
+        }
+    }
+}

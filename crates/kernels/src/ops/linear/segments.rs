@@ -1,0 +1,138 @@
+//! Where the columns of a row lie in the panels, and which of them are summed together.
+//!
+//! A quad is four neighbouring columns. Each weight group starts on a whole line of the panel (4 or 8 columns) and is filled up with zeros. A
+//! segment is what has one weight scale and one activation scale; it covers the lines it touches, and where it does not begin or end on a
+//! line, the activations placed for it are zero outside of it, which leaves its integer sum as it is.
+
+use crate::quant::activation;
+use crate::{ActivationQuantizer, Partition};
+
+/// Columns an integer sum may run over: (255 - 0) * 128 * 65536 still fits in i32.
+pub(super) const MAX_SEGMENT: usize = 1 << 16;
+
+/// Columns of a quad.
+pub(super) const QUAD: usize = 4;
+
+/// Where the columns of a row lie: groups of `group` columns, each filled up to whole lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Geometry {
+    pub cols: usize,
+    pub group: usize,
+    /// Columns of a line: 4, or 8 where a byte holds two codes.
+    pub line: usize,
+}
+
+impl Geometry {
+    pub fn new(cols: usize, partition: Partition, line: usize) -> Self {
+        Self { cols, group: partition.group_size(cols).max(1), line }
+    }
+    pub fn groups(&self) -> usize {
+        self.cols.div_ceil(self.group)
+    }
+    /// Columns of group `g`, and where it starts once all groups are filled up.
+    pub fn columns(&self, g: usize) -> (std::ops::Range<usize>, usize) {
+        (g * self.group..self.cols.min((g + 1) * self.group), g * self.group.next_multiple_of(self.line))
+    }
+    /// Columns of a row with all groups filled up.
+    pub fn padded(&self) -> usize {
+        if self.cols == 0 {
+            return 0;
+        }
+        let (columns, start) = self.columns(self.groups() - 1);
+        start + columns.len().next_multiple_of(self.line)
+    }
+    pub fn lines(&self) -> usize {
+        self.padded() / self.line
+    }
+}
+
+/// A run of columns with one weight scale and one activation scale.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Segment {
+    pub start: usize,
+    pub end: usize,
+    /// Index of the weight scale within a row's scales.
+    pub group: usize,
+    /// Index of the activation scale within a token's scales.
+    pub block: usize,
+    /// Where its quads lie in a row of the weight and among a token's, and how many there are (whole lines).
+    pub weight: usize,
+    pub token: usize,
+    pub quads: usize,
+    /// Columns of its first line that belong to another segment.
+    pub skip: usize,
+}
+
+/// Cuts a row at every border of a weight group and of an activation block.
+pub(super) fn segments(geometry: &Geometry, activation: ActivationQuantizer) -> Vec<Segment> {
+    let (cols, group, line) = (geometry.cols, geometry.group, geometry.line);
+    let block = if activation == ActivationQuantizer::DynamicBlock32 { activation::BLOCK } else { cols.max(1) };
+    let (mut out, mut start, mut token) = (vec![], 0, 0);
+    while start < cols {
+        let end = cols.min((start / group + 1) * group).min((start / block + 1) * block).min(start + MAX_SEGMENT);
+        let place = start / group * group.next_multiple_of(line) + start % group;
+        let skip = place % line;
+        let quads = (skip + end - start).next_multiple_of(line) / QUAD;
+        out.push(Segment { start, end, group: start / group, block: start / block, weight: (place - skip) / QUAD, token, quads, skip });
+        (start, token) = (end, token + quads);
+    }
+    out
+}
+
+/// How the tokens of a product are laid out: what must be equal for two weights to share them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Layout {
+    pub cols: usize,
+    pub activation: ActivationQuantizer,
+    pub segments: Vec<Segment>,
+    /// What the sum of a segment's activation codes is multiplied by before the products are added: `grid.min()`; -1 on affine grids, whose
+    /// kernels multiply by the zero point.
+    pub correction: i32,
+    pub affine: bool,
+}
+
+impl Layout {
+    pub fn new(geometry: &Geometry, grid: crate::IntGrid, activation: ActivationQuantizer) -> Self {
+        let affine = grid.range == crate::CodeRange::Affine;
+        let correction = if affine { -1 } else { grid.min() };
+        Self { cols: geometry.cols, activation, segments: segments(geometry, activation), correction, affine }
+    }
+    /// Quads of one token.
+    pub fn quads(&self) -> usize {
+        self.segments.last().map_or(0, |s| s.token + s.quads)
+    }
+    /// Whether the quads of a token are simply its codes.
+    pub fn plain(&self) -> bool {
+        self.segments.iter().all(|s| s.skip == 0 && s.start == s.token * QUAD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_has_its_place_in_weight_and_token() {
+        for cols in [1, 2, 7, 8, 31, 32, 33, 64, 100, 257] {
+            for group in [1, 3, 8, 20, 32, 33, 48, 64, 300] {
+                for line in [4, 8] {
+                    for activation in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicToken { bits: 8 }] {
+                        let geometry = Geometry::new(cols, Partition::Group(group), line);
+                        let (mut next, mut token) = (0, 0);
+                        for s in segments(&geometry, activation) {
+                            assert_eq!((s.start, s.token), (next, token));
+                            (next, token) = (s.end, token + s.quads);
+                            let (columns, start) = geometry.columns(s.group);
+                            assert_eq!(s.weight * QUAD + s.skip, start + s.start - columns.start);
+                            assert!(
+                                s.skip + s.end - s.start <= s.quads * QUAD && (s.weight * QUAD).is_multiple_of(line) && (s.quads * QUAD).is_multiple_of(line)
+                            );
+                            assert!(s.weight + s.quads <= geometry.padded() / QUAD);
+                        }
+                        assert_eq!(next, cols);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! WebAssembly's simd128: a line is four registers of 4 rows each. Bytes 0 and 2 of a word, then 1 and 3, become the 16-bit pairs of one
+//! multiply-add.
+
+use super::kernel::{PanelView, start};
+use super::panels::ROWS;
+use super::segments::Segment;
+use super::tokens::View;
+use std::arch::wasm32::*;
+
+/// Rows of a register.
+const ROWS_EACH: usize = 4;
+const QUARTERS: usize = ROWS / ROWS_EACH;
+
+/// See [`Kernel::run`](super::kernel::Kernel::run): `y` `[tokens, panels]`.
+pub fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+    let size = y.len() / strip.len();
+    for (p, panel) in strip.iter().enumerate() {
+        for (j, s) in segments.iter().enumerate() {
+            let scales = panel.scales.get(s.group);
+            for t in 0..size {
+                let mut sums = registers(start(panel, s.group, x.corrections[j * size + t]));
+                let quads = &x.quads[s.token * size + t..];
+                if NIBBLES {
+                    for (i, line) in panel.lines[s.weight / 2..][..s.quads / 2].iter().enumerate() {
+                        let (even, odd) = (pairs(quads[2 * i * size]), pairs(quads[(2 * i + 1) * size]));
+                        for (sum, w) in sums.iter_mut().zip(registers_of(&line.0)) {
+                            let low = v128_and(w, u32x4_splat(0x0f0f_0f0f));
+                            let high = v128_and(u32x4_shr(w, 4), u32x4_splat(0x0f0f_0f0f));
+                            *sum = i32x4_add(*sum, i32x4_add(dot(low, even), dot(high, odd)));
+                        }
+                    }
+                } else {
+                    for (i, line) in panel.lines[s.weight..][..s.quads].iter().enumerate() {
+                        let a = pairs(quads[i * size]);
+                        for (sum, w) in sums.iter_mut().zip(registers_of(&line.0)) {
+                            *sum = i32x4_add(*sum, dot(w, a));
+                        }
+                    }
+                }
+                let scale = x.scales[j * size + t];
+                let y = &mut y[t * strip.len() + p];
+                for (r, sum) in sums.into_iter().enumerate() {
+                    let sums = [i32x4_extract_lane::<0>(sum), i32x4_extract_lane::<1>(sum), i32x4_extract_lane::<2>(sum), i32x4_extract_lane::<3>(sum)];
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        let row = r * ROWS_EACH + i;
+                        y[row] += sum as f32 * (scales[row] * scale);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A quad of activations: bytes 0 and 2, and 1 and 3, as pairs of 16 bits in every lane.
+#[inline(always)]
+fn pairs(quad: u32) -> [v128; 2] {
+    let a = u32x4_splat(quad);
+    [i16x8_shr(i16x8_shl(a, 8), 8), i16x8_shr(a, 8)]
+}
+
+/// Four unsigned bytes times four signed ones in every lane.
+#[inline(always)]
+fn dot(w: v128, a: [v128; 2]) -> v128 {
+    let low = v128_and(w, u16x8_splat(255));
+    i32x4_add(i32x4_dot_i16x8(low, a[0]), i32x4_dot_i16x8(u16x8_shr(w, 8), a[1]))
+}
+
+#[inline(always)]
+fn registers(x: [i32; ROWS]) -> [v128; QUARTERS] {
+    registers_of(&x.map(|x| x as u32))
+}
+
+#[inline(always)]
+fn registers_of(x: &[u32; ROWS]) -> [v128; QUARTERS] {
+    std::array::from_fn(|i| u32x4(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]))
+}
