@@ -1,22 +1,37 @@
 //! The kernels' own interface, once: what the benches call.
 
-use halfstep_kernels::ops::{gemm, linear, loss};
+use halfstep_kernels::ops::gemm::{self, Dense};
+use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
+use halfstep_kernels::ops::loss;
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::{ActivationQuantizer, Pool};
 
 /// A quantized weight as the runtime keeps it.
 #[derive(Clone)]
-pub struct Weight(pub PackedMatrix);
+pub struct Weight(WeightPanels);
 
 impl Weight {
+    pub fn new(pool: &Pool, packed: &PackedMatrix) -> Self {
+        Self(WeightPanels::new(pool, packed))
+    }
+
     /// Codes and scales, as the kernel reads them.
     pub fn bytes(&self) -> usize {
-        self.0.codes.len() + self.0.scales.len() * size_of::<f32>()
+        self.0.bytes()
     }
 
     /// y `[M, O]` = x `[M, I]` through the integer linear, activation quantization included.
     pub fn apply(&self, pool: &Pool, x: &[f32], activation: ActivationQuantizer, y: &mut [f32], m: usize) {
-        linear::linear_packed(pool, x, &self.0, activation, None, y, m);
+        linear_panels(pool, x, m, activation, None, &mut [(&self.0, y)]);
+    }
+
+    /// Quantizes other weights of the same shape into this one's memory, with one scale per group as given.
+    pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32]) {
+        self.0.requantize(pool, w, scales, &[]);
+    }
+
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        self.0.decode_row(row, out);
     }
 }
 
@@ -43,12 +58,11 @@ impl Product {
     }
 
     /// Overwrites `out` with the product of `a` and `b`, which stand in the order of the formula.
-    #[allow(clippy::too_many_arguments)]
-    pub fn run(self, pool: &Pool, a: &[f32], b: &[f32], out: &mut [f32], m: usize, o: usize, i: usize) {
+    pub fn run(self, pool: &Pool, a: &[f32], b: &[f32], out: &mut [f32], o: usize, i: usize) {
         match self {
-            Self::Forward => gemm::linear(pool, a, b, out, m, o, i),
-            Self::Input => gemm::linear_backward_input(pool, a, b, out, m, o, i, false),
-            Self::Weight => gemm::linear_backward_weight(pool, a, b, out, m, o, i, false),
+            Self::Forward => gemm::linear(pool, &Dense::new(a, i), &Dense::new(b, i), out),
+            Self::Input => gemm::linear_backward_input(pool, &Dense::new(a, o), &Dense::new(b, i), out, false),
+            Self::Weight => gemm::linear_backward_weight(pool, &Dense::new(a, o), &Dense::new(b, i), out, false),
         }
     }
 }
@@ -78,11 +92,13 @@ impl KdLoss<'_> {
             let n = rows.min(m - first);
             let part = first * d..(first + n) * d;
             let (p, q, dq) = (&mut p[..n * v], &mut q[..n * v], &mut dq[..n * v]);
-            gemm::linear(pool, &self.teacher[part.clone()], self.head, p, n, v, d);
-            gemm::linear(pool, &self.student[part.clone()], self.head, q, n, v, d);
+            let (teacher, student, head) = (Dense::new(&self.teacher[part.clone()], d), Dense::new(&self.student[part.clone()], d), Dense::new(self.head, d));
+            gemm::linear(pool, &teacher, &head, p);
+            gemm::linear(pool, &student, &head, q);
             total += loss::kl_divergence(pool, p, q, v, 1.0, None, m as f64, &mut row_kl[..n], Some(dq));
-            gemm::linear_backward_input(pool, dq, self.head, &mut dstudent[part.clone()], n, v, d, false);
-            gemm::linear_backward_weight(pool, dq, &self.student[part], dhead, n, v, d, first > 0);
+            let dq = Dense::new(dq, v);
+            gemm::linear_backward_input(pool, &dq, &head, &mut dstudent[part], false);
+            gemm::linear_backward_weight(pool, &dq, &student, dhead, first > 0);
         }
         total
     }

@@ -84,7 +84,7 @@ pub struct Case {
 }
 
 /// One line of the results.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     pub bench: String,

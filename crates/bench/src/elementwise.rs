@@ -1,5 +1,6 @@
 //! `b`: what a training step does once per weight or activation, each beside a loop with the same loads and stores.
 
+use crate::adapter::Weight;
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::linear::at_level;
 use crate::numbers::normal;
@@ -176,28 +177,24 @@ fn pack(bench: &mut Bench, name: &str, state: &'static str, rows: usize, partiti
     }
     let w = Weights::new(rows, partition, false);
     let quantizer = WeightQuantizer { grid: GRID, partition, ..WeightQuantizer::Q4_0 };
-    let packed = quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]);
-    let mut codes = vec![0; COLUMNS];
+    let mut packed = Weight::new(&bench.pool, &quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]));
+    packed.requantize(&bench.pool, &w.v, &w.steps);
+    let mut values = vec![0.0; COLUMNS];
     for row in [0, rows - 1] {
-        packed.row_codes(row, &mut codes);
-        let step = |column: usize| packed.scales[partition.scale_index(row, column, COLUMNS)];
-        if let Some(column) = (0..COLUMNS).find(|&c| codes[c] as f32 != code(w.v[row * COLUMNS + c], step(c))) {
-            return Err(format!("b.fq_pack/{name}: code ({row}, {column}) is {}", codes[column]));
+        packed.decode_row(row, &mut values);
+        let value = |column: usize| {
+            let step = quantizer.scale_codec.store(w.step(row * COLUMNS + column));
+            code(w.v[row * COLUMNS + column], step) * step
+        };
+        if let Some(column) = (0..COLUMNS).find(|&column| values[column] != value(column)) {
+            return Err(format!("b.fq_pack/{name}: value ({row}, {column}) is {}, the formula says {}", values[column], value(column)));
         }
     }
-    drop(packed);
     let n = w.v.len();
-    let (x, pool) = (w.v.clone(), bench.pool.clone());
-    let plain = move || {
-        // Into fresh memory, as the kernel does.
-        let mut y = vec![0u32; n / 8];
-        pool.chunks_mut(&mut y, PIECE, |i, y| loop_1_to_eighth(&x[i * PIECE * 8..][..y.len() * 8], y));
-        std::hint::black_box(&y);
-    };
+    let (x, mut y, pool) = (w.v.clone(), vec![0u32; n / 8], bench.pool.clone());
+    let plain = move || pool.chunks_mut(&mut y, PIECE / 8, |i, y| loop_1_to_eighth(&x[i * PIECE..][..y.len() * 8], y));
     let pool = bench.pool.clone();
-    let ours = move || {
-        std::hint::black_box(quantize(&pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]));
-    };
+    let ours = move || packed.requantize(&pool, &w.v, &w.steps);
     // Four bytes in, half a byte out.
     time_bytes(bench, "b.fq_pack", name, state, n, 4.5, ours, plain);
     Ok(())

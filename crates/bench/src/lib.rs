@@ -15,6 +15,7 @@ pub mod peak;
 pub mod probe;
 pub mod product;
 pub mod quantize;
+pub mod quick;
 
 pub use case::{Bench, NoPeers, Peers, Row, Subset};
 

@@ -134,7 +134,7 @@ fn linear(bench: &mut Bench, name: &'static str, state: &'static str, m: usize, 
         return Ok(());
     }
     let (x, w) = (Arc::new(normal(m * i, 1.0, 1)), Arc::new(normal(o * i, 0.02, 2)));
-    let weight = Weight(quantize_by(&bench.pool, &w, o, i, format.weights, ScaleRule::Absmax));
+    let weight = Weight::new(&bench.pool, &quantize_by(&bench.pool, &w, o, i, format.weights, ScaleRule::Absmax));
     let bytes = weight.bytes();
     let copies = if state == "cold" { COLD.div_ceil(bytes) } else { 1 };
     let task = LinearTask { m, i, o, format, copies, threads: bench.pool.threads(), x, w };
@@ -154,7 +154,7 @@ fn linear(bench: &mut Bench, name: &'static str, state: &'static str, m: usize, 
 fn check(pool: &Pool, case: &str, task: &LinearTask, weight: &Weight, y: &[f32]) -> Result<(), String> {
     let mut quantized = vec![0.0; task.x.len()];
     fake_quant(pool, task.format.activation, &task.x, task.i, None, &mut quantized);
-    let expected = task.expected(&quantized, TOLERANCE, |row, out| weight.0.decode_row(row, out));
+    let expected = task.expected(&quantized, TOLERANCE, |row, out| weight.decode_row(row, out));
     compare(case, y, &expected)?;
     // An output depends on its own token alone: the first and the last one stand for all.
     for row in spread(task.m, 2) {

@@ -89,11 +89,11 @@ fn product_case(bench: &mut Bench, product: Product, m: usize, i: usize, o: usiz
     let task = ProductTask { product, m, i, o, threads: bench.pool.threads(), a, b };
     let (rows, columns, _) = task.sizes();
     let mut out = vec![0.0; rows * columns];
-    product.run(&bench.pool, &task.a, &task.b, &mut out, m, o, i);
+    product.run(&bench.pool, &task.a, &task.b, &mut out, o, i);
     task.check(&case, &out)?;
 
     let (pool, a, b) = (bench.pool.clone(), task.a.clone(), task.b.clone());
-    let mut contenders = vec![Contender::new("halfstep", move || product.run(&pool, &a, &b, &mut out, m, o, i))];
+    let mut contenders = vec![Contender::new("halfstep", move || product.run(&pool, &a, &b, &mut out, o, i))];
     contenders.extend(bench.peers.product(&task)?);
     let work = Work { operations: 2.0 * (m * i * o) as f64, ..Work::default() };
     let footprint = 4 * (m * i + o * i + m * o);
