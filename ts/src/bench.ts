@@ -90,14 +90,16 @@ async function demoModel(signal?: AbortSignal): Promise<Model> {
 /** Prompts of 16 and 512 tokens read, and 128 greedy tokens written after each; medians. */
 export async function* modelSpeeds(model: Model, name: string, threads: number, signal?: AbortSignal): AsyncGenerator<SpeedRow> {
   const text = await readFile(join(ASSETS, 'demo-train.txt'), 'utf8')
-  const { bytes } = await fileSize(model)
+  const bytes = await fileBytes(model)
+  const { maxPositions } = model.inspect()
+  const decodeTokens = Math.min(DECODE_TOKENS, maxPositions >> 1)
   for (const tokens of [SHORT_PROMPT, LONG_PROMPT]) {
-    const prompt = await promptOf(model, text, tokens)
+    const prompt = await promptOf(model, text, Math.min(tokens, maxPositions >> 2))
     const read: number[] = []
     const write: number[] = []
     let promptTokens = 0
     for (let i = 0; i < WARM_UP + SAMPLES; i++) {
-      const run = await timeGeneration(model, prompt, threads, signal)
+      const run = await timeGeneration(model, prompt, decodeTokens, threads, signal)
       promptTokens = run.promptTokens
       if (i < WARM_UP) continue
       read.push(run.promptTokens / run.readSeconds)
@@ -110,8 +112,8 @@ export async function* modelSpeeds(model: Model, name: string, threads: number, 
 }
 
 /** The size the model has or would have as a file: what a token has to read. */
-async function fileSize(model: Model): Promise<{ bytes: number }> {
-  return { bytes: model.inspect().fileBytes || (await model.toBytes()).length }
+async function fileBytes(model: Model): Promise<number> {
+  return model.inspect().fileBytes || (await model.toBytes()).length
 }
 
 /** The beginning of `text` that has about so many tokens. */
@@ -122,14 +124,14 @@ async function promptOf(model: Model, text: string, tokens: number): Promise<str
 }
 
 /** Time to the first token, which reads the prompt; then of the others. */
-async function timeGeneration(model: Model, prompt: string, threads: number, signal?: AbortSignal) {
+async function timeGeneration(model: Model, prompt: string, decodeTokens: number, threads: number, signal?: AbortSignal) {
   const time = async (maxTokens: number) => {
     const started = performance.now()
     const { tokens, promptTokens } = await model.generate({ prompt, maxTokens, threads }, { signal }).result
     return { seconds: (performance.now() - started) / 1000, tokens: tokens.length, promptTokens }
   }
   const first = await time(1)
-  const all = await time(1 + DECODE_TOKENS)
+  const all = await time(1 + decodeTokens)
   return {
     promptTokens: first.promptTokens,
     readSeconds: first.seconds,

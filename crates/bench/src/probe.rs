@@ -44,6 +44,10 @@ impl Probe {
     /// Takes some seconds per thread count.
     pub fn take(pool: &Pool) -> Self {
         let mut words = vec![1u64; FOOTPRINTS[FOOTPRINTS.len() - 1] / 8];
+        // Sleeping cores and threads wake up here, not in the first figure.
+        (0..3).for_each(|_| {
+            read_bandwidth(pool, &words[..FOOTPRINTS[0] / 8]);
+        });
         let reads = FOOTPRINTS.iter().map(|&bytes| (bytes, read_bandwidth(pool, &words[..bytes / 8]))).collect();
         let (from, to) = words.split_at_mut(COPY_FOOTPRINT / 16);
         let seconds = time(&mut || pool.chunks_mut(to, PIECE, |i, to| to.copy_from_slice(&from[i * PIECE..][..to.len()])));
