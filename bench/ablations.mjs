@@ -11,7 +11,10 @@ const [tokens = 32_768, seeds = 3] = process.argv.slice(2).map(Number)
 
 const TRAIN = { tokens, window: 256, batch: 4, learningRate: 3e-4 }
 const SITES = { target: 'halfstep', weights: 3, activations: 8, cache: 8 }
-const silq = (sites = {}, train = {}) => (seed) => recipes.silq({ ...SITES, ...sites, train: { ...TRAIN, ...train, seed } })
+const silq =
+  (sites = {}, train = {}) =>
+  (seed) =>
+    recipes.silq({ ...SITES, ...sites, train: { ...TRAIN, ...train, seed } })
 
 const VARIANTS = [
   ['SiLQ: error search start, learned steps, KL, dynamic A8, cache 8', silq()],

@@ -16,7 +16,15 @@ for (const file of [full, ...files]) {
   for (const data of texts.split(',')) {
     const against = file === full ? undefined : { against: reference }
     const { kl, perplexity, top1Agreement, predictions } = await model.evaluate({ data, tokens: Number(tokens) }, against)
-    const cells = [basename(file), model.inspect().fileBytes, basename(data), kl?.toFixed(4) ?? '-', perplexity.toFixed(3), top1Agreement?.toFixed(4) ?? '-', predictions]
+    const cells = [
+      basename(file),
+      model.inspect().fileBytes,
+      basename(data),
+      kl?.toFixed(4) ?? '-',
+      perplexity.toFixed(3),
+      top1Agreement?.toFixed(4) ?? '-',
+      predictions,
+    ]
     console.log(`| ${cells.join(' | ')} |`)
   }
   model.dispose()

@@ -60,7 +60,7 @@ function platform() {
  */
 export async function addon() {
   const output = `ts/native/halfstep.${platform()}.node`
-  await upToDate('addon', [...CARGO, ...CRATES, 'crates/node'], [output], async () => {
+  await upToDate('addon', [...CARGO, ...CRATES, 'crates/bench', 'crates/node'], [output], async () => {
     await must('cargo', ['build', '--release', '-p', 'halfstep-node'])
     const [prefix, suffix] = LIBRARY[process.platform] ?? LIBRARY.linux
     const built = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'release', `${prefix}halfstep_node${suffix}`)

@@ -1,4 +1,4 @@
-// npm test: lints, Rust tests (the generated TypeScript types among them), TypeScript tests; then each runner's closing lines and the skips.
+// npm test: lints, Rust tests (the generated TypeScript types among them), every bench once for its answer, TypeScript tests; then each runner's closing lines and the skips.
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
@@ -16,6 +16,8 @@ await wasm()
 await dist()
 const clean = await lint()
 const cargo = await cargoTest([])
+// Answers only: a shared machine's times mean nothing.
+const benches = await run('cargo', ['run', '--release', '--quiet', '-p', 'halfstep-bench', '--', '--answers'], { keep: true })
 
 const report = join(root, '.cache', 'vitest.json')
 rmSync(report, { force: true })
@@ -31,10 +33,12 @@ console.log('\n-- results --')
 console.log(clean ? 'lint: clean' : 'lint: NOT CLEAN')
 for (const line of cargo.results) console.log(`cargo: ${line}`)
 console.log(`cargo: ${totals(cargo.results)}`)
+console.log(`benches: ${benches.output.trim().split('\n').at(-1)}`)
 for (const line of closing.length > 0 ? closing : [`ended without a summary, exit code ${vitest.code}`]) console.log(`vitest: ${line}`)
-for (const line of cargo.skips) console.log(line)
+const skips = [...cargo.skips, ...benches.output.split('\n').filter((line) => line.startsWith('skipped:'))]
+for (const line of skips) console.log(line)
 for (const { fullName } of skippedTests) console.log(`skipped: ${fullName}`)
-console.log(`skipped tests: ${cargo.skips.length + skippedTests.length}`)
-const good = clean && cargo.code === 0 && vitest.code === 0
+console.log(`skipped tests: ${skips.length + skippedTests.length}`)
+const good = clean && cargo.code === 0 && benches.code === 0 && vitest.code === 0
 console.log(`${good ? 'all passed' : 'FAILED'} in ${Math.round((Date.now() - started) / 1000)} s`)
 process.exitCode = good ? 0 : 1

@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest'
 import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
 
 const cli = fileURLToPath(new URL('../../ts/dist/cli.js', import.meta.url))
-const COMMANDS = ['quantize', 'eval', 'generate', 'inspect', 'demo', 'doctor']
+const COMMANDS = ['quantize', 'eval', 'generate', 'inspect', 'demo', 'bench', 'doctor']
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
 const TRAIN = ['--tokens', '1024', '--window', '32', '--learning-rate', '1e-3']
@@ -184,6 +184,18 @@ describe('the other commands', () => {
     expect(small.stdout).toMatch(/^recipe +\{"id":"rtn"/m)
     for (const line of lines(stdout + small.stdout)) expect(line.length).toBeLessThanOrEqual(80)
     expect(JSON.parse((await halfstep(['inspect', path, '--json'])).stdout)).toMatchObject({ layers: 2 })
+  })
+
+  it('bench checks the answers of the kernels and times those that are asked for', async () => {
+    const checked = await halfstep(['bench', '--answers', '--only', 'c.g'])
+    expect(checked.code).toBe(0)
+    expect(checked.stdout).toMatch(/^\d+ answers checked, all right/m)
+    const timed = await halfstep(['bench', '--only', 'e.decode', '--model', path, '--json'])
+    expect(timed.code).toBe(0)
+    expect(JSON.parse(timed.stdout)).toMatchObject({ checked: 0, rows: [], speeds: [{ bench: 'e.decode' }, { bench: 'e.decode' }] })
+    const absent = await halfstep(['bench', '--model', 'absent.gguf'])
+    expect(absent.code).toBe(1)
+    expect(absent.stderr).toMatch(/^error ERR_IO: .*absent\.gguf/m)
   })
 
   it('doctor finds the addon', async () => {

@@ -72,6 +72,8 @@ export interface Native {
   save(model: NativeModel, path: string): NativeTask
   /** The file's bytes, in the format of the model's target (GGUF for a float model). Outcome: `SaveReport`; then `takeBytes`. */
   toBytes(model: NativeModel): NativeTask
+  /** `config` is JSON of {@link BenchConfig}. Messages: `{"kind":"bench","row":BenchRow}`. Outcome: {@link BenchSummary}. The addon only. */
+  bench?(config: string): NativeTask
   /** JSON of `Doctor`: what this build found on this machine. */
   doctor(): string
 }
@@ -84,4 +86,43 @@ export interface Doctor {
   cpuFeatures: string[]
   /** Threads a run uses by default. */
   threads: number
+}
+
+/** What the kernel benches of a build are to do. */
+export interface BenchConfig {
+  /** 0: one per core. */
+  threads?: number
+  /** Part of the name of a case. */
+  only?: string
+  /** Check answers and time nothing. */
+  answers?: boolean
+}
+
+/** One contender in one case, as `halfstep-bench` writes it; the machine's fields left out. */
+export interface BenchRow {
+  bench: string
+  case: string
+  contender: string
+  state: string
+  threads: number
+  footprintBytes: number
+  medianSeconds: number
+  leastSeconds: number
+  interquartileSeconds: number
+  samples: number
+  gigabytesPerSecond?: number
+  gigaoperationsPerSecond?: number
+  /** What the case is measured against, with its figure in the same run, and the share of it that was reached. */
+  bound?: string
+  ofBound?: number
+}
+
+/** The machine, and what it could do before and after the benches. */
+export interface BenchSummary {
+  machine: { cpu: string; flags: string[]; level: string; l3: string; governor: string; os: string; rustc: string; commit: string }
+  threads: number
+  /** Cases whose answers were checked. */
+  checked: number
+  /** GB/s or GOP/s; empty when nothing was timed. */
+  probe: { name: string; first: number; last: number; drifted: boolean }[]
 }

@@ -1,6 +1,6 @@
 """Tokens per second of the two forwards (reference and candidate) that a KL and top-1 evaluation takes, in windows of 512.
 
-    python evaluate.py <model.gguf> [--dtype f32|bf16] [--batch 1] [--windows 4] [--threads 2] [--ids ids.json]
+    python evaluate.py <model.gguf> [--dtype f32|bf16] [--batch 4] [--windows 4] [--threads 2] [--ids ids.json]
 
 Both models run through the unquantized forward, the least PyTorch has to do. Prints one JSON line; with --ids (an array of token ids) also the mean
 negative log-likelihood, to compare with ours.
@@ -27,9 +27,10 @@ def compare(reference, candidate, tokens):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model"), parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32"), parser.add_argument("--ids")
-    for name, value in {"batch": 1, "windows": 4, "threads": 2}.items():
+    for name, value in {"batch": 4, "windows": 4, "threads": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     a = parser.parse_args()
+    llama.keep_freed_memory()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
     shape, weights = llama.load(a.model)
@@ -45,8 +46,8 @@ def main():
         totals = [run(tokens) for tokens in windows.split(a.batch)]
         seconds = time.perf_counter() - start
     nll = sum(t[2].item() for t in totals) / (windows.shape[0] * (WINDOW - 1))
-    print(json.dumps({"bench": "eval", "peer": f"torch {torch.__version__}", "dtype": a.dtype, "batch": a.batch, "threads": a.threads,
-                      "tokens_per_second": count / seconds, "mean_nll": nll}))
+    print(json.dumps({"bench": "e.eval", "case": "kl, top-1", "contender": f"torch {torch.__version__}", "dtype": a.dtype, "state": "warm", "threads": a.threads, "samples": 1,
+                      "tokensPerSecond": count / seconds, "meanNll": nll}))
 
 
 if __name__ == "__main__":

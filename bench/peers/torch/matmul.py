@@ -6,6 +6,8 @@ import time
 
 import torch
 
+import llama
+
 SHAPES = [(512, 576, 1536), (512, 1536, 576), (2048, 2048, 2048), (2048, 576, 49152)]         # m, k, n
 MIN_SAMPLES, SECONDS = 15, 2.0
 
@@ -14,6 +16,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
+    llama.keep_freed_memory()
     torch.set_num_threads(a.threads)
     for m, k, n in SHAPES:
         for name, dtype in {"f32": torch.float32, "bf16": torch.bfloat16}.items():
@@ -28,8 +31,8 @@ def main():
                 elif end > warm:
                     until = end + SECONDS
             median = statistics.median(samples)
-            print(json.dumps({"bench": "c.matmul", "peer": f"torch {torch.__version__}", "shape": f"{m}x{k}x{n}", "dtype": name, "threads": a.threads,
-                              "median_s": median, "least_s": min(samples), "gflops": 2e-9 * m * k * n / median}), flush=True)
+            print(json.dumps({"bench": "c.matmul", "case": f"{name}/forward/{m}x{k}x{n}", "contender": f"torch {torch.__version__}", "dtype": name, "state": "hot", "threads": a.threads,
+                              "medianSeconds": median, "leastSeconds": min(samples), "samples": len(samples), "gigaoperationsPerSecond": 2e-9 * m * k * n / median}), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ gguf:q4_0, halfstep: teacher forward, student forward through quantizers, KL, ba
 plain: next-token cross-entropy, no teacher. bf16 is autocast over f32 weights, --pure bf16 weights and moments. Prints one JSON line.
 """
 import argparse
-import ctypes
 import json
 import resource
 import statistics
@@ -31,18 +30,9 @@ def arguments():
     return parser.parse_args()
 
 
-def keep_freed_memory():
-    """glibc otherwise returns every large tensor to the system, and a step spends a quarter of its time on page faults."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        m_trim_threshold, m_mmap_max = -1, -4
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, -1)
-
-
 def main():
     a = arguments()
-    keep_freed_memory()
+    llama.keep_freed_memory()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
     shape, teacher = llama.load(a.model)
@@ -83,9 +73,10 @@ def main():
         seconds.append(time.perf_counter() - start)
     seconds = sorted(seconds[1:])                             # the first finds its memory
     median = statistics.median(seconds)
-    print(json.dumps({"bench": "d.qat", "peer": f"torch {torch.__version__}", "setting": a.setting, "dtype": a.dtype + (" pure" if a.pure else "") + (" compiled" if a.compile else ""),
-                      "batch": a.batch, "window": a.window, "threads": a.threads, "loss": loss.item(), "median_s": median, "least_s": seconds[0], "most_s": seconds[-1],
-                      "tokens_per_second": a.batch * a.window / median, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    dtype = a.dtype + (" pure" if a.pure else "") + (" compiled" if a.compile else "")
+    print(json.dumps({"bench": "d.qat", "case": f"{a.setting}/{a.batch}x{a.window}", "contender": f"torch {torch.__version__}", "dtype": dtype, "state": "warm", "threads": a.threads,
+                      "medianSeconds": median, "leastSeconds": seconds[0], "mostSeconds": seconds[-1], "samples": a.steps, "tokensPerSecond": a.batch * a.window / median,
+                      "peakBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "loss": loss.item()}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 // The attribute macros of napi-derive write unsafe binding glue into this crate; no unsafe code is written by hand.
 #![allow(unsafe_code)]
 
+mod bench;
 mod message;
 mod model;
 mod outcome;
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn every_export_catches_unwinding() {
         let mut exports = 0;
-        for source in [include_str!("lib.rs"), include_str!("model.rs"), include_str!("task.rs")] {
+        for source in [include_str!("lib.rs"), include_str!("bench.rs"), include_str!("model.rs"), include_str!("task.rs")] {
             let lines: Vec<&str> = source.lines().map(str::trim).collect();
             for pair in lines.windows(2).filter(|pair| pair[0].starts_with("#[napi") && pair[1].starts_with("pub fn")) {
                 assert!(pair[0].contains("catch_unwind"), "{}", pair[1]);

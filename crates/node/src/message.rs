@@ -1,6 +1,7 @@
 //! What a task tells while it runs, and the bounded queue between its thread and JavaScript.
 
 use halfstep::Event;
+use halfstep_bench::Row;
 use serde::Serialize;
 use std::collections::VecDeque;
 
@@ -20,6 +21,7 @@ pub enum Message {
 pub enum Note {
     Text { text: String },
     Progress { done: usize, total: usize },
+    Bench { row: Box<Row> },
 }
 
 /// A queue that a producer never waits for. When it is full, every second step goes, the newest excepted; text is joined and progress replaced; the rest

@@ -6,10 +6,10 @@ import type { EvaluateConfig, GenerationConfig, RunConfig, SilqConfig, TrainConf
  * One flag per config field: the type refuses a field without a flag and a flag without a field. Defaults, ranges and the names of choices live in Rust; a flag that
  * is not given is not sent.
  */
-type Flags<T> = { readonly [K in keyof T]-?: Option }
+export type Flags<T> = { readonly [K in keyof T]-?: Option }
 
-const number = (flags: string, help: string) => new Option(flags, help).argParser(parseNumber)
-const text = (flags: string, help: string) => new Option(flags, help)
+export const number = (flags: string, help: string) => new Option(flags, help).argParser(parseNumber)
+export const text = (flags: string, help: string) => new Option(flags, help)
 
 function parseNumber(value: string): number {
   const parsed = Number(value)

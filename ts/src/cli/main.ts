@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
+import { benchCommand } from './bench.js'
 import { demoCommand } from './demo.js'
 import { doctorCommand } from './doctor.js'
 import { evalCommand } from './eval.js'
@@ -14,7 +15,7 @@ const program = new Command('halfstep')
   .description('Low-bit language models that still answer like the original.')
   .version(version)
   .addHelpText('after', EXIT_HELP)
-for (const make of [quantizeCommand, evalCommand, generateCommand, inspectCommand, demoCommand, doctorCommand]) program.addCommand(make())
+for (const make of [quantizeCommand, evalCommand, generateCommand, inspectCommand, demoCommand, benchCommand, doctorCommand]) program.addCommand(make())
 for (const command of [program, ...program.commands]) command.exitOverride().configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
 
 // A reader that closes the pipe (head) has seen enough.

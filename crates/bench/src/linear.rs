@@ -1,0 +1,185 @@
+//! `c.gemv`, `c.head`, `c.gemm`: quantized activations times quantized weights.
+
+use crate::adapter::Weight;
+use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
+use crate::numbers::{Expected, compare, dot, norm, normal, same, spread};
+use halfstep_kernels::dispatch::{self, Level};
+use halfstep_kernels::quant::activation::fake_quant;
+use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::{ActivationQuantizer, CodeRange, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use std::sync::Arc;
+
+/// A cold case goes round through at least so many bytes of weights.
+const COLD: usize = 512 << 20;
+/// Of f32 sums over a row, relative to the norms.
+const TOLERANCE: f64 = 1e-5;
+const TOKEN: ActivationQuantizer = ActivationQuantizer::DynamicToken { bits: 8 };
+
+/// Weight grid and what goes with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Format {
+    pub name: &'static str,
+    pub weights: WeightQuantizer,
+    pub activation: ActivationQuantizer,
+    subset: Subset,
+}
+
+const fn format(name: &'static str, bits: u8, partition: Partition, activation: ActivationQuantizer, subset: Subset) -> Format {
+    let range = if bits == 8 { CodeRange::Narrow } else { CodeRange::Symmetric };
+    Format { name, weights: WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec: ScaleCodec::F16 }, activation, subset }
+}
+
+/// `a32`: activations in blocks of 32, as llama.cpp has them; the others have one scale per token.
+const FORMATS: [Format; 10] = [
+    format("w4-g32-a32", 4, Partition::Group(32), ActivationQuantizer::DynamicBlock32, Subset::Quick),
+    format("w4-g32", 4, Partition::Group(32), TOKEN, Subset::Full),
+    format("w4-g64", 4, Partition::Group(64), TOKEN, Subset::Full),
+    format("w4-g128", 4, Partition::Group(128), TOKEN, Subset::Chosen),
+    format("w4-channel", 4, Partition::Channel, TOKEN, Subset::Quick),
+    format("w8-g32-a32", 8, Partition::Group(32), ActivationQuantizer::DynamicBlock32, Subset::Quick),
+    format("w8-g32", 8, Partition::Group(32), TOKEN, Subset::Full),
+    format("w8-g64", 8, Partition::Group(64), TOKEN, Subset::Full),
+    format("w8-g128", 8, Partition::Group(128), TOKEN, Subset::Chosen),
+    format("w8-channel", 8, Partition::Channel, TOKEN, Subset::Chosen),
+];
+
+/// In and out features, with the least subset that has them: SmolLM2, Llama 1B, Llama 8B.
+const SHAPES: [(usize, usize, Subset); 12] = [
+    (576, 576, Subset::Full),
+    (576, 192, Subset::Full),
+    (576, 1536, Subset::Chosen),
+    (1536, 576, Subset::Chosen),
+    (2048, 2048, Subset::Full),
+    (2048, 512, Subset::Full),
+    (2048, 8192, Subset::Quick),
+    (8192, 2048, Subset::Chosen),
+    (4096, 4096, Subset::Full),
+    (4096, 1024, Subset::Full),
+    (4096, 14336, Subset::Full),
+    (14336, 4096, Subset::Full),
+];
+const HEADS: [(usize, usize, Subset); 2] = [(576, 49152, Subset::Chosen), (2048, 128_256, Subset::Full)];
+
+/// The tokens of `c.gemm`.
+const TOKENS: [(usize, Subset); 4] = [(8, Subset::Chosen), (32, Subset::Full), (128, Subset::Quick), (512, Subset::Chosen)];
+
+/// Tokens of a case whose answer alone is wanted, at most.
+const LARGEST_CHECK: usize = 8;
+
+/// What all contenders of a case share: y `[M, O]` = x `[M, I]` w^T.
+pub struct LinearTask {
+    pub m: usize,
+    pub i: usize,
+    pub o: usize,
+    pub format: Format,
+    /// Copies to go round through, so that none is in a cache; 1 when hot.
+    pub copies: usize,
+    pub threads: usize,
+    pub x: Arc<Vec<f32>>,
+    pub w: Arc<Vec<f32>>,
+}
+
+impl LinearTask {
+    /// Outputs that are compared: of the first, middle and last token, 16 columns.
+    pub fn places(&self) -> Vec<(usize, usize)> {
+        spread(self.m, 3).into_iter().flat_map(|row| spread(self.o, 16).into_iter().map(move |column| (row, column))).collect()
+    }
+
+    /// In f64, from weights given row by row: `tolerance` relative to the norms of both sides.
+    pub fn expected(&self, x: &[f32], tolerance: f64, mut weight_row: impl FnMut(usize, &mut [f32])) -> Vec<Expected> {
+        let mut w = vec![0.0; self.i];
+        let place = |(row, column): (usize, usize)| {
+            weight_row(column, &mut w);
+            let x = &x[row * self.i..][..self.i];
+            Expected { index: row * self.o + column, value: dot(x, &w), tolerance: tolerance * norm(x) * norm(&w) }
+        };
+        self.places().into_iter().map(place).collect()
+    }
+}
+
+/// `c.gemv` and `c.head`, cold and hot.
+pub fn gemv(bench: &mut Bench) -> Result<(), String> {
+    let subset = bench.subset;
+    for (shapes, name) in [(&SHAPES[..], "c.gemv"), (&HEADS[..], "c.head")] {
+        for &(i, o, _) in shapes.iter().filter(|shape| shape.2 <= subset) {
+            for format in FORMATS.iter().filter(|f| f.subset <= subset) {
+                for state in ["cold", "hot"] {
+                    linear(bench, name, state, 1, i, o, *format)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `c.gemm`, hot: a weight serves many tokens, so that its way from memory matters little.
+pub fn gemm(bench: &mut Bench) -> Result<(), String> {
+    let subset = bench.subset;
+    for &(i, o, _) in SHAPES.iter().filter(|shape| shape.2 <= subset) {
+        for format in FORMATS.iter().filter(|f| f.subset <= subset) {
+            for &(m, _) in TOKENS.iter().filter(|tokens| tokens.1 <= subset) {
+                linear(bench, "c.gemm", "hot", m, i, o, *format)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn linear(bench: &mut Bench, name: &'static str, state: &'static str, m: usize, i: usize, o: usize, format: Format) -> Result<(), String> {
+    let tokens = if name == "c.gemm" { format!("m{m}/") } else { String::new() };
+    let case = format!("{}/{tokens}{i}x{o}/{state}", format.name);
+    // A cold case has the answer of the hot one, and the tokens of a large one are checked by those of a small one.
+    let known = bench.answers && (state == "cold" || m > LARGEST_CHECK);
+    if known || !bench.wants(name, &case) {
+        return Ok(());
+    }
+    let (x, w) = (Arc::new(normal(m * i, 1.0, 1)), Arc::new(normal(o * i, 0.02, 2)));
+    let weight = Weight::new(&bench.pool, &quantize_by(&bench.pool, &w, o, i, format.weights, ScaleRule::Absmax));
+    let bytes = weight.bytes();
+    let copies = if state == "cold" { COLD.div_ceil(bytes) } else { 1 };
+    let task = LinearTask { m, i, o, format, copies, threads: bench.pool.threads(), x, w };
+    let mut y = vec![0.0; m * o];
+    weight.apply(&bench.pool, &task.x, format.activation, &mut y, m);
+    check(&bench.pool, &case, &task, &weight, &y)?;
+
+    let mut contenders = vec![ours(&bench.pool, &task, weight)];
+    contenders.extend(bench.peers.linear(&task)?);
+    let work = Work { bytes: if m == 1 { bytes as f64 } else { 0.0 }, operations: 2.0 * (m * i * o) as f64, elements: 0.0 };
+    let bound = if m == 1 { Bound::Read } else { Bound::Peak(bench.probe.integer_unit()) };
+    bench.time(Case { bench: name, name: case, state, footprint: bytes * copies, work, bound, contenders });
+    Ok(())
+}
+
+/// Against f64 on the very codes, and to the bit against the scalar level.
+fn check(pool: &Pool, case: &str, task: &LinearTask, weight: &Weight, y: &[f32]) -> Result<(), String> {
+    let mut quantized = vec![0.0; task.x.len()];
+    fake_quant(pool, task.format.activation, &task.x, task.i, None, &mut quantized);
+    let expected = task.expected(&quantized, TOLERANCE, |row, out| weight.decode_row(row, out));
+    compare(case, y, &expected)?;
+    // An output depends on its own token alone: the first and the last one stand for all.
+    for row in spread(task.m, 2) {
+        let x = &task.x[row * task.i..][..task.i];
+        let mut scalar = vec![0.0; task.o];
+        at_level(Level::Scalar, || weight.apply(pool, x, task.format.activation, &mut scalar, 1));
+        same(case, &y[row * task.o..][..task.o], &scalar)?;
+    }
+    Ok(())
+}
+
+/// Runs `work` at a dispatch level.
+pub fn at_level(level: Level, work: impl FnOnce()) {
+    let before = dispatch::level();
+    dispatch::force(level);
+    work();
+    dispatch::force(before);
+}
+
+fn ours(pool: &Pool, task: &LinearTask, weight: Weight) -> Contender {
+    let (pool, x, m, activation) = (pool.clone(), task.x.clone(), task.m, task.format.activation);
+    let weights = vec![weight; task.copies];
+    let (mut y, mut turn) = (vec![0.0; m * task.o], 0);
+    Contender::new("halfstep", move || {
+        weights[turn % weights.len()].apply(&pool, &x, activation, &mut y, m);
+        turn += 1;
+    })
+}

@@ -1,0 +1,59 @@
+//! `a.quant`: f32 weights to packed codes, scales found on the way.
+
+use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
+use crate::numbers::normal;
+use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::{Partition, ScaleCodec, WeightQuantizer};
+use std::sync::Arc;
+
+const ROWS: usize = 2048;
+const COLUMNS: usize = 2048;
+
+/// Name, grid, rule: plain rounding and searching apart.
+const CASES: [(&str, WeightQuantizer, ScaleRule, Subset); 5] = [
+    ("w4-g32/absmax", WeightQuantizer::Q4_0, ScaleRule::SignedAbsmax, Subset::Chosen),
+    ("w8-g32/absmax", WeightQuantizer::Q8_0, ScaleRule::Absmax, Subset::Chosen),
+    ("w4-g32/search", WeightQuantizer::Q4_0, ScaleRule::ErrorSearch, Subset::Chosen),
+    ("w4-channel/absmax", PER_CHANNEL, ScaleRule::SignedAbsmax, Subset::Full),
+    ("w4-channel/search", PER_CHANNEL, ScaleRule::ErrorSearch, Subset::Full),
+];
+const PER_CHANNEL: WeightQuantizer = WeightQuantizer { partition: Partition::Channel, scale_codec: ScaleCodec::F32, ..WeightQuantizer::Q4_0 };
+
+pub fn run(bench: &mut Bench) -> Result<(), String> {
+    let subset = bench.subset;
+    for (name, quantizer, rule, _) in CASES.into_iter().filter(|case| case.3 <= subset) {
+        let case = format!("{name}/{COLUMNS}x{ROWS}");
+        if !bench.wants("a.quant", &case) {
+            continue;
+        }
+        let w = Arc::new(normal(ROWS * COLUMNS, 0.02, 1));
+        check(bench, &case, &w, quantizer, rule)?;
+        let pool = bench.pool.clone();
+        let bytes = 4 * w.len();
+        let ours = Contender::new("halfstep", move || {
+            std::hint::black_box(quantize_by(&pool, &w, ROWS, COLUMNS, quantizer, rule));
+        });
+        let work = Work { bytes: bytes as f64, elements: bytes as f64 / 4.0, operations: 0.0 };
+        bench.time(Case { bench: "a.quant", name: case, state: "hot", footprint: bytes, work, bound: Bound::Read, contenders: vec![ours] });
+    }
+    Ok(())
+}
+
+/// Every value lies within half a step of its weight, or is the grid's end; a little more where f16 shrinks the scale.
+fn check(bench: &Bench, case: &str, w: &[f32], quantizer: WeightQuantizer, rule: ScaleRule) -> Result<(), String> {
+    let packed = quantize_by(&bench.pool, w, ROWS, COLUMNS, quantizer, rule);
+    let (mut values, mut codes) = (vec![0.0; COLUMNS], vec![0; COLUMNS]);
+    for row in [0, ROWS / 2, ROWS - 1] {
+        packed.decode_row(row, &mut values);
+        packed.row_codes(row, &mut codes);
+        for (column, (&value, &code)) in values.iter().zip(&codes).enumerate() {
+            let step = packed.scales[quantizer.partition.scale_index(row, column, COLUMNS)].abs();
+            let edge = code as i32 == quantizer.grid.min() || code as i32 == quantizer.grid.max();
+            let error = (value - w[row * COLUMNS + column]).abs();
+            if !(error <= 0.5001 * step || edge) {
+                return Err(format!("{case}: element ({row}, {column}) is off by {error}, its step is {step}"));
+            }
+        }
+    }
+    Ok(())
+}

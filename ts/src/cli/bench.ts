@@ -1,0 +1,73 @@
+import { Command } from 'commander'
+import { type BenchOptions, type BenchResult, runBench, type SpeedRow } from '../bench.js'
+import type { BenchRow } from '../native.js'
+import { attempt } from './exit.js'
+import { type Flags, given, number, text } from './flags.js'
+import { formatNumber, formatPairs, formatSeconds, formatTable } from './format.js'
+import { Progress } from './progress.js'
+
+const EXAMPLE = `
+Examples:
+  halfstep bench
+  halfstep bench --model small.gguf --json`
+
+const FLAGS: Flags<Pick<BenchOptions, 'model' | 'only' | 'answers' | 'threads'>> = {
+  model: text('--model <path>', 'model to run; the demo model as gguf:q4_0, if not given'),
+  only: text('--only <part>', 'only cases with this in their name, such as c.gemv'),
+  answers: text('--answers', 'check every answer and time nothing'),
+  threads: number('--threads <n>', '0: one per core (default 0)'),
+}
+
+export function benchCommand(): Command {
+  const command = new Command('bench').description(
+    'What this machine can do and what the kernels reach of it: bandwidth, unit peaks, products, reading and writing tokens. Two minutes, 2 GB of memory.',
+  )
+  for (const option of Object.values(FLAGS)) command.addOption(option)
+  command.option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+  return command.action((options: { json?: boolean }) =>
+    attempt(async (signal) => {
+      const progress = new Progress(options.json === true)
+      const onRow = (row: BenchRow) => progress.line(`${row.bench} ${row.case}: ${speed(row)}`)
+      const onSpeed = (row: SpeedRow) => progress.line(`${row.bench} ${row.model}: ${formatNumber(row.tokensPerSecond, 0)} tokens/s`)
+      const result = await runBench({ ...given(command, FLAGS), signal, onRow, onSpeed }).finally(() => progress.end())
+      console.log(options.json ? JSON.stringify(result) : benchReport(result).join('\n'))
+    }, options),
+  )
+}
+
+/** GB/s where bytes count, else operations. */
+function speed(row: BenchRow): string {
+  if (row.gigabytesPerSecond !== undefined) return `${formatNumber(row.gigabytesPerSecond, 1)} GB/s`
+  return `${formatNumber(row.gigaoperationsPerSecond, 0)} GOP/s`
+}
+
+/** The result as lines of at most 80 columns. */
+export function benchReport({ machine, threads, checked, probe, rows, speeds, seconds }: BenchResult): string[] {
+  const about = formatPairs(
+    [
+      ['CPU', machine.cpu || machine.os],
+      ['kernels', machine.level],
+      ['threads', String(threads)],
+    ],
+    80,
+  )
+  const sections = [about]
+  const figures = probe.map(({ name, first, last, drifted }) => [name, formatNumber(first, 1), formatNumber(last, 1), drifted ? 'drifted' : ''])
+  if (figures.length > 0) sections.push(formatTable([['machine, GB/s or GOP/s', 'first', 'last', ''], ...figures]))
+  const percent = (share: number | undefined) => formatNumber(share === undefined ? null : share * 100, 0)
+  const cases = rows.map((row) => [`${row.bench} ${row.case}`, microseconds(row.medianSeconds), speed(row), percent(row.ofBound)])
+  if (cases.length > 0) sections.push(formatTable([['kernel', 'us', 'speed', '% of bound'], ...cases]))
+  const runs = speeds.map(({ bench, promptTokens, tokensPerSecond, gigabytesPerSecond }) => [
+    bench === 'e.prefill' ? `read ${promptTokens} tokens` : `write after ${promptTokens} tokens`,
+    formatNumber(tokensPerSecond, 0),
+    formatNumber(gigabytesPerSecond, 2),
+  ])
+  if (runs.length > 0) sections.push(formatTable([[speeds[0]?.model.slice(-40) ?? '', 'tokens/s', 'GB/s'], ...runs]))
+  if (probe.some((figure) => figure.drifted)) sections.push(['The machine changed its speed during the run: close other programs and run it again.'])
+  sections.push([`${checked} answers checked, all right; ${formatSeconds(seconds)}`])
+  return sections.flatMap((lines, i) => (i === 0 ? lines : ['', ...lines]))
+}
+
+function microseconds(seconds: number): string {
+  return (seconds * 1e6).toFixed(seconds < 1e-3 ? 1 : 0)
+}
