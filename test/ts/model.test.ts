@@ -67,6 +67,19 @@ describe('a model', () => {
     expect(record.top1Agreement).toBe(1)
   })
 
+  it('continues several prompts at once with the texts each gives alone', async () => {
+    const model = await Model.load(path)
+    const options = { maxTokens: 9, temperature: 0.8, seed: 5 }
+    const prompts = ['a', 'ab ab', 'b']
+    const all = await model.generateAll(prompts, options)
+    const alone = await Promise.all(prompts.map((prompt) => model.generate({ ...options, prompt }).result))
+    expect(all.map(({ text, tokens, promptTokens }) => ({ text, tokens, promptTokens }))).toEqual(
+      alone.map(({ text, tokens, promptTokens }) => ({ text, tokens, promptTokens })),
+    )
+    expect(await model.generateAll([])).toEqual([])
+    await expect(model.generateAll([''], options)).rejects.toMatchObject({ code: 'ERR_CONFIG' })
+  })
+
   it('generates the same text for the same seed, piece by piece and whole', async () => {
     const model = await Model.load(path)
     const options = { prompt: 'the half ', maxTokens: 24, temperature: 1, seed: 3 }

@@ -70,6 +70,11 @@ class WasmNative implements Native {
     return new WasmRun(this.#glue, () => this.#glue.generate(ours, config))
   }
 
+  generateAll(model: NativeModel, prompts: string, config: string): NativeTask {
+    const ours = share(model)
+    return new WasmRun(this.#glue, () => this.#glue.generateAll(ours, prompts, config))
+  }
+
   tokenize(model: NativeModel, text: string, special: boolean): NativeTask {
     const ours = share(model)
     return new WasmRun(this.#glue, () => this.#glue.tokenize(ours, text, special))

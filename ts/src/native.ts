@@ -60,6 +60,8 @@ export interface Native {
   evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask
   /** `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome: `Generation`. */
   generate(model: NativeModel, config: string): NativeTask
+  /** `prompts` is JSON of `string[]`, `config` of `GenerationConfig` without a prompt. Outcome: `Generation[]`. */
+  generateAll(model: NativeModel, prompts: string, config: string): NativeTask
   /** Token ids of a text; `special`: special tokens in it are recognised and begin and end tokens added. Outcome: `number[]`. */
   tokenize(model: NativeModel, text: string, special: boolean): NativeTask
   /** Logits `[tokens, vocabulary]` as little-endian f32. Outcome: null; then `takeBytes`. */

@@ -27,6 +27,7 @@ declare module '*/wasm/halfstep.js' {
   export function evaluate(model: WasmModel, config: string): WasmTask
   export function evaluateAgainst(model: WasmModel, against: WasmModel, config: string): WasmTask
   export function generate(model: WasmModel, config: string): WasmTask
+  export function generateAll(model: WasmModel, prompts: string, config: string): WasmTask
   export function dequantize(model: WasmModel): WasmTask
   export function tokenize(model: WasmModel, text: string, special: boolean): WasmTask
   export function logits(model: WasmModel, tokens: Uint32Array): WasmTask

@@ -1,6 +1,6 @@
 //! The kernels' own interface, once: what the benches call.
 
-use halfstep_kernels::ops::gemm::{self, Dense};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss;
 use halfstep_kernels::pack::PackedMatrix;
@@ -58,11 +58,11 @@ impl Product {
     }
 
     /// Overwrites `out` with the product of `a` and `b`, which stand in the order of the formula.
-    pub fn run(self, pool: &Pool, a: &[f32], b: &[f32], out: &mut [f32], o: usize, i: usize) {
+    pub fn run(self, pool: &Pool, precision: Precision, a: &[f32], b: &[f32], out: &mut [f32], [o, i]: [usize; 2]) {
         match self {
-            Self::Forward => gemm::linear(pool, &Dense::new(a, i), &Dense::new(b, i), out),
-            Self::Input => gemm::linear_backward_input(pool, &Dense::new(a, o), &Dense::new(b, i), out, false),
-            Self::Weight => gemm::linear_backward_weight(pool, &Dense::new(a, o), &Dense::new(b, i), out, false),
+            Self::Forward => gemm::linear(pool, precision, &Dense::new(a, i), &Dense::new(b, i), out),
+            Self::Input => gemm::linear_backward_input(pool, precision, &Dense::new(a, o), &Dense::new(b, i), out, false),
+            Self::Weight => gemm::linear_backward_weight(pool, precision, &Dense::new(a, o), &Dense::new(b, i), out, false),
         }
     }
 }
@@ -75,7 +75,7 @@ pub struct KdLoss<'a> {
     pub head: &'a [f32],
     pub width: usize,
     pub vocabulary: usize,
-    /// Of logits, teacher's, student's and gradient's together.
+    /// Of logits: the teacher's, and the student's, which become their gradient.
     pub bytes: usize,
 }
 
@@ -84,21 +84,21 @@ impl KdLoss<'_> {
     pub fn run(&self, pool: &Pool, dstudent: &mut [f32], dhead: &mut [f32]) -> f64 {
         let (d, v) = (self.width, self.vocabulary);
         let m = self.student.len() / d;
-        let rows = (self.bytes / (3 * v * size_of::<f32>())).clamp(1, m);
-        let (mut p, mut q, mut dq) = (vec![0.0; rows * v], vec![0.0; rows * v], vec![0.0; rows * v]);
+        let rows = (self.bytes / (2 * v * size_of::<f32>())).clamp(1, m);
+        let (mut p, mut q) = (vec![0.0; rows * v], vec![0.0; rows * v]);
         let mut row_kl = vec![0.0; rows];
         let mut total = 0.0;
         for first in (0..m).step_by(rows) {
             let n = rows.min(m - first);
             let part = first * d..(first + n) * d;
-            let (p, q, dq) = (&mut p[..n * v], &mut q[..n * v], &mut dq[..n * v]);
+            let (p, q) = (&mut p[..n * v], &mut q[..n * v]);
             let (teacher, student, head) = (Dense::new(&self.teacher[part.clone()], d), Dense::new(&self.student[part.clone()], d), Dense::new(self.head, d));
-            gemm::linear(pool, &teacher, &head, p);
-            gemm::linear(pool, &student, &head, q);
-            total += loss::kl_divergence(pool, p, q, v, 1.0, None, m as f64, &mut row_kl[..n], Some(dq));
-            let dq = Dense::new(dq, v);
-            gemm::linear_backward_input(pool, &dq, &head, &mut dstudent[part], false);
-            gemm::linear_backward_weight(pool, &dq, &student, dhead, first > 0);
+            gemm::linear(pool, Precision::F32, &teacher, &head, p);
+            gemm::linear(pool, Precision::F32, &student, &head, q);
+            total += loss::kl_divergence_in_place(pool, p, q, v, 1.0, m as f64, &mut row_kl[..n]);
+            let dq = Dense::new(q, v);
+            gemm::linear_backward_input(pool, Precision::F32, &dq, &head, &mut dstudent[part], false);
+            gemm::linear_backward_weight(pool, Precision::F32, &dq, &student, dhead, first > 0);
         }
         total
     }

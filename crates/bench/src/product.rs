@@ -1,11 +1,21 @@
-//! `c.matmul`: the trainer's f32 products, forward and both backward ones.
+//! `c.matmul`: the trainer's products, forward and both backward ones, in every precision that the CPU has instructions for.
 
 use crate::adapter::Product;
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::numbers::{Expected, compare, dot, norm, normal, spread};
+use halfstep_kernels::ops::gemm::Precision;
 use std::sync::Arc;
 
-const TOLERANCE: f64 = 1e-5;
+/// Share of the product of both norms that a sum may be off by.
+const fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-5,
+        Precision::Bf16 => 4e-3,
+        Precision::F16 => 2e-3,
+    }
+}
+
+const PRECISIONS: [(Precision, &str); 3] = [(Precision::F32, "f32"), (Precision::Bf16, "bf16"), (Precision::F16, "f16")];
 
 /// Tokens, in and out features.
 const SHAPES: [(usize, usize, usize, Subset); 6] = [
@@ -20,6 +30,7 @@ const SHAPES: [(usize, usize, usize, Subset); 6] = [
 /// What all contenders of a case share. `a` and `b` stand in the order of the product's formula.
 pub struct ProductTask {
     pub product: Product,
+    pub precision: Precision,
     pub m: usize,
     pub i: usize,
     pub o: usize,
@@ -56,7 +67,7 @@ impl ProductTask {
             let a: Vec<f32> = (0..k).map(|at| self.a[row * a_row + at * a_column]).collect();
             for column in spread(columns, 8) {
                 let b: Vec<f32> = (0..k).map(|at| self.b[at * b_row + column * b_column]).collect();
-                expected.push(Expected { index: row * columns + column, value: dot(&a, &b), tolerance: TOLERANCE * norm(&a) * norm(&b) });
+                expected.push(Expected { index: row * columns + column, value: dot(&a, &b), tolerance: tolerance(self.precision) * norm(&a) * norm(&b) });
             }
         }
         compare(who, out, &expected)
@@ -67,14 +78,16 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
     for (m, i, o, _) in SHAPES.into_iter().filter(|shape| shape.3 <= subset) {
         for product in Product::ALL {
-            product_case(bench, product, m, i, o)?;
+            for (precision, name) in PRECISIONS.into_iter().filter(|p| p.0.is_native()) {
+                product_case(bench, product, precision, name, [m, i, o])?;
+            }
         }
     }
     Ok(())
 }
 
-fn product_case(bench: &mut Bench, product: Product, m: usize, i: usize, o: usize) -> Result<(), String> {
-    let case = format!("f32/{}/{m}x{i}x{o}", product.name());
+fn product_case(bench: &mut Bench, product: Product, precision: Precision, name: &str, [m, i, o]: [usize; 3]) -> Result<(), String> {
+    let case = format!("{name}/{}/{m}x{i}x{o}", product.name());
     if !bench.wants("c.matmul", &case) {
         return Ok(());
     }
@@ -86,14 +99,14 @@ fn product_case(bench: &mut Bench, product: Product, m: usize, i: usize, o: usiz
         Product::Weight => (dy, x),
     };
     let [a, b] = [a, b].map(|(n, seed)| Arc::new(normal(n, 1.0, seed)));
-    let task = ProductTask { product, m, i, o, threads: bench.pool.threads(), a, b };
+    let task = ProductTask { product, precision, m, i, o, threads: bench.pool.threads(), a, b };
     let (rows, columns, _) = task.sizes();
     let mut out = vec![0.0; rows * columns];
-    product.run(&bench.pool, &task.a, &task.b, &mut out, o, i);
+    product.run(&bench.pool, precision, &task.a, &task.b, &mut out, [o, i]);
     task.check(&case, &out)?;
 
     let (pool, a, b) = (bench.pool.clone(), task.a.clone(), task.b.clone());
-    let mut contenders = vec![Contender::new("halfstep", move || product.run(&pool, &a, &b, &mut out, o, i))];
+    let mut contenders = vec![Contender::new("halfstep", move || product.run(&pool, precision, &a, &b, &mut out, [o, i]))];
     contenders.extend(bench.peers.product(&task)?);
     let work = Work { operations: 2.0 * (m * i * o) as f64, ..Work::default() };
     let footprint = 4 * (m * i + o * i + m * o);

@@ -1,12 +1,12 @@
 //! Time of a training step and peak memory: with the quantizers of a target, and with none.
 //!
-//!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off | plain> [steps] [threads] [batch]
+//!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off | plain> [steps] [threads] [batch] [arithmetic]
 //!
 //! Steps of `batch` (4) x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and cache, `off` has the teacher and no quantizer, `plain` is
 //! next-token cross-entropy without either. The first step, which finds its memory, is left out. One setting per process, since the peak is the process's.
 
 use halfstep::data::{Text, Windows};
-use halfstep::recipe::{Recipe, TrainConfig};
+use halfstep::recipe::{Recipe, TrainArithmetic, TrainConfig};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::session::{Cancel, load};
 use halfstep::targets::TargetId;
@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let steps: u64 = rest.first().map_or(Ok(10), |s| s.parse())?;
     let threads: usize = rest.get(1).map_or(Ok(0), |t| t.parse())?;
     let batch: usize = rest.get(2).map_or(Ok(4), |b| b.parse())?;
-    let recipe = recipe(setting)?;
+    let arithmetic = rest.get(3).map(|a| serde_json::from_value(a.as_str().into())).transpose()?;
+    let recipe = recipe(setting, arithmetic)?;
     let config = recipe.training.clone().unwrap_or_default();
 
     let model = load(model)?;
@@ -53,9 +54,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
+fn recipe(setting: &str, arithmetic: Option<TrainArithmetic>) -> Result<Recipe, Box<dyn std::error::Error>> {
     let (kl_weight, ce_weight) = if setting == "plain" { (0.0, 1.0) } else { (1.0, 0.0) };
-    let train = TrainConfig { kl_weight, ce_weight, ..TrainConfig::default() };
+    let train = TrainConfig { kl_weight, ce_weight, arithmetic, ..TrainConfig::default() };
     let target = if setting == "gguf:q4_0" { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
     let bits = |n| if target == TargetId::Halfstep { Some(n) } else { None };
     let recipe = SilqConfig { target, weights: bits(4.0), activations: bits(8.0), cache: bits(8.0), train, ..SilqConfig::default() }.recipe()?;

@@ -1,18 +1,18 @@
 //! A generation: from a prompt or a conversation to tokens, and from new tokens to text.
 
 use crate::error::{Error, Result};
-use crate::session::{Generation, GenerationConfig};
+use crate::session::{Cancel, Generation, GenerationConfig, Loaded};
 use halfstep_formats::tokenizer::TokenStream;
 use halfstep_formats::{Model, Tokenizer};
-use halfstep_kernels::Pool;
 use halfstep_runtime::clock::Clock;
 use halfstep_runtime::generate::Generator;
 use halfstep_runtime::sample::SampleConfig;
-use halfstep_runtime::{Arithmetic, GenerateConfig, Network};
+use halfstep_runtime::{GenerateConfig, Network};
+use std::sync::Arc;
 
 /// A generation under way, token by token, for callers that have other things to do in between.
 pub struct GenerationRun {
-    network: Network,
+    network: Arc<Network>,
     generator: Generator,
     /// None when all text is out.
     stream: Option<TokenStream>,
@@ -22,13 +22,11 @@ pub struct GenerationRun {
 }
 
 impl GenerationRun {
-    pub fn new(model: &Model, config: &GenerationConfig) -> Result<Self> {
+    pub fn new(model: &Loaded, config: &GenerationConfig) -> Result<Self> {
         let tokenizer = tokenizer(model)?;
         let prompt = prompt_tokens(model, tokenizer, config)?;
-        let network = Network::new(model, Arithmetic::Auto, Pool::new(config.threads))?;
-        let sample = SampleConfig { temperature: config.temperature, top_k: config.top_k, top_p: config.top_p, seed: config.seed };
-        let runtime = GenerateConfig { max_tokens: config.max_tokens, sample, stop: tokenizer.vocabulary.eos.into_iter().collect() };
-        let generator = Generator::new(&network, &prompt, &runtime)?;
+        let network = model.network(config.threads)?;
+        let generator = Generator::new(&network, &prompt, &runtime_config(tokenizer, config))?;
         Ok(Self { network, generator, stream: Some(tokenizer.stream()), text: String::new(), prompt_tokens: prompt.len(), start: Clock::start() })
     }
 
@@ -48,6 +46,37 @@ impl GenerationRun {
         let tokens_per_second = self.generator.tokens.len() as f64 / self.start.seconds().max(1e-9);
         Generation { text: self.text, tokens: self.generator.tokens, prompt_tokens: self.prompt_tokens, tokens_per_second }
     }
+}
+
+fn runtime_config(tokenizer: &Tokenizer, config: &GenerationConfig) -> GenerateConfig {
+    let sample = SampleConfig { temperature: config.temperature, top_k: config.top_k, top_p: config.top_p, seed: config.seed };
+    GenerateConfig { max_tokens: config.max_tokens, sample, stop: tokenizer.vocabulary.eos.into_iter().collect() }
+}
+
+/// Continues several prompts at once, each as [`GenerationRun`] would alone. `config` holds everything but the prompt.
+pub fn generate_all(model: &Loaded, prompts: &[String], config: &GenerationConfig, cancel: &Cancel) -> Result<Vec<Generation>> {
+    let tokenizer = tokenizer(model)?;
+    if config.prompt.is_some() || config.messages.is_some() {
+        return Err(Error::config("prompt", "the prompts are given beside the options"));
+    }
+    let one = |prompt: &String| prompt_tokens(model, tokenizer, &GenerationConfig { prompt: Some(prompt.clone()), ..config.clone() });
+    let prompts: Vec<Vec<u32>> = prompts.iter().map(one).collect::<Result<_>>()?;
+    let (network, start) = (model.network(config.threads)?, Clock::start());
+    let generator = |prompt: &Vec<u32>| Generator::new(&network, prompt, &runtime_config(tokenizer, config));
+    let mut all = prompts.iter().map(generator).collect::<halfstep_runtime::Result<Vec<_>>>()?;
+    while Generator::step_each(&network, &mut all)? {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
+    }
+    let seconds = start.seconds().max(1e-9);
+    let finish = |(generator, prompt): (Generator, &Vec<u32>)| {
+        let mut stream = tokenizer.stream();
+        let mut text: String = generator.tokens.iter().map(|&token| stream.push(token)).collect();
+        text.push_str(&stream.finish());
+        Generation { text, tokens_per_second: generator.tokens.len() as f64 / seconds, tokens: generator.tokens, prompt_tokens: prompt.len() }
+    };
+    Ok(all.into_iter().zip(&prompts).map(finish).collect())
 }
 
 fn tokenizer(model: &Model) -> Result<&Tokenizer> {

@@ -106,8 +106,12 @@ pub enum TrainArithmetic {
     /// All in f32, the student with quantized and decoded values.
     #[default]
     F32,
-    /// The student's forward by the integer products of the packed runtime, on the codes that will be shipped; the teacher and the backward in f32.
-    /// For targets that quantize activations.
+    /// As f32, operands rounded to bf16.
+    Bf16,
+    /// As f32, operands scaled and rounded to f16 and short sums in f16: more exact than bf16, and the fastest on CPUs with AVX-512 FP16.
+    F16,
+    /// The student's forward by the integer products of the packed runtime, on the codes that will be shipped; the teacher and the backward in
+    /// whichever of f32, bf16 and f16 a probe finds fastest. For targets that quantize activations.
     Int8Forward,
 }
 

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::evaluation::EvaluationRun;
 use crate::event::{EvaluationRecord, Event};
 use crate::generation::GenerationRun;
+pub use crate::generation::generate_all;
 use crate::recipe::Recipe;
 use crate::recipes::RecipeConfig;
 use crate::rtn;
@@ -23,9 +24,10 @@ use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
 pub use reports::{Generation, Inspection, Report, SaveReport};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use validation::Validation;
 
 /// A flag that ends a run within one micro-step. Cheap to clone; all clones are one flag.
@@ -41,9 +43,43 @@ impl Cancel {
     }
 }
 
+/// A model and, once it has been run, the network made of it: its weights are prepacked once, not for every generation.
+pub struct Loaded {
+    model: Model,
+    network: Mutex<Option<(usize, Arc<Network>)>>,
+}
+
+impl From<Model> for Loaded {
+    fn from(model: Model) -> Self {
+        Self { model, network: Mutex::new(None) }
+    }
+}
+
+impl Deref for Loaded {
+    type Target = Model;
+    fn deref(&self) -> &Model {
+        &self.model
+    }
+}
+
+impl Loaded {
+    /// The network in the model's own arithmetic; kept for the number of threads last asked for.
+    pub fn network(&self, threads: usize) -> Result<Arc<Network>> {
+        let mut kept = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, network)) = kept.as_ref().filter(|(for_threads, _)| *for_threads == threads) {
+            return Ok(network.clone());
+        }
+        // The old one goes first: two would need twice the memory.
+        *kept = None;
+        let network = Arc::new(Network::new(&self.model, Arithmetic::Auto, Pool::new(threads))?);
+        *kept = Some((threads, network.clone()));
+        Ok(network)
+    }
+}
+
 /// Reads a model from a file or folder.
-pub fn load(path: &str) -> Result<Arc<Model>> {
-    Ok(Arc::new(halfstep_formats::load::load(Path::new(path))?))
+pub fn load(path: &str) -> Result<Arc<Loaded>> {
+    Ok(Arc::new(halfstep_formats::load::load(Path::new(path))?.into()))
 }
 
 /// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement after it writes a checkpoint when there is a run folder.
@@ -211,7 +247,7 @@ pub fn evaluate(
 }
 
 /// Generates; `on_text` gets each new piece of text as soon as whole characters are there.
-pub fn generate(model: &Model, config: &GenerationConfig, on_text: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Generation> {
+pub fn generate(model: &Loaded, config: &GenerationConfig, on_text: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Generation> {
     let mut run = GenerationRun::new(model, config)?;
     while let Some(text) = run.step()? {
         if !text.is_empty() {
@@ -231,8 +267,8 @@ pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
 }
 
 /// Logits `[tokens, V]` of a sequence run from position 0, in the model's own arithmetic.
-pub fn logits(model: &Model, tokens: &[u32]) -> Result<Vec<f32>> {
-    let network = Network::new(model, Arithmetic::Auto, Pool::new(0))?;
+pub fn logits(model: &Loaded, tokens: &[u32]) -> Result<Vec<f32>> {
+    let network = model.network(0)?;
     Ok(network.forward(tokens, &mut Cache::new(&network), Logits::All)?)
 }
 

@@ -25,6 +25,19 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (mode, filter) = (args.first().map_or("gemm", |s| s), args.get(1).cloned().unwrap_or_default());
     let pool = Pool::new(0);
+    if mode == "pool" {
+        for count in [2, 4, 9, 18, 36, 72] {
+            let t = time(0.2, || {
+                for _ in 0..100 {
+                    pool.for_each(count, |i| {
+                        std::hint::black_box(i);
+                    });
+                }
+            });
+            println!("{count} tasks: {:.2} us", t * 1e4);
+        }
+        return;
+    }
     if mode == "quant" {
         let (m, i) = (512, 576);
         let (x, mut codes, mut scales) = (numbers(m * i), vec![0i8; m * i], vec![]);

@@ -13,37 +13,19 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| rng.next_f64() as f32 * 2.0 - 1.0).collect()
 }
 
-/// Processor time of this process, so that other load on the machine counts little.
-#[cfg(target_os = "linux")]
-fn processor_seconds() -> f64 {
-    unsafe extern "C" {
-        fn clock_gettime(clock: i32, out: *mut [i64; 2]) -> i32;
-    }
-    const PROCESS_CPU_TIME: i32 = 2;
-    let mut out = [0i64; 2];
-    // SAFETY: `out` has the layout of a 64-bit timespec.
-    unsafe { clock_gettime(PROCESS_CPU_TIME, &mut out) };
-    out[0] as f64 + out[1] as f64 * 1e-9
-}
-
-#[cfg(not(target_os = "linux"))]
-fn processor_seconds() -> f64 {
-    std::time::UNIX_EPOCH.elapsed().map_or(0.0, |t| t.as_secs_f64())
-}
-
-/// Processor time over threads, the best of some runs.
-fn time_on(threads: usize, mut task: impl FnMut()) -> f64 {
+/// Seconds, the best of some runs.
+fn time_on(mut task: impl FnMut()) -> f64 {
     task();
     let start = Instant::now();
     let mut best = f64::MAX;
     let mut runs = 0;
     while runs < 3 || (start.elapsed().as_secs_f64() < 1.0 && runs < 50) {
-        let run = processor_seconds();
+        let run = Instant::now();
         task();
-        best = best.min(processor_seconds() - run);
+        best = best.min(run.elapsed().as_secs_f64());
         runs += 1;
     }
-    best / threads as f64
+    best
 }
 
 fn main() {
@@ -53,7 +35,7 @@ fn main() {
     let filter = args.get(1).cloned().unwrap_or_default();
     let pool = Pool::new(threads);
     println!("{} threads, {:?}", pool.threads(), dispatch::level());
-    let time = |task: &mut dyn FnMut()| time_on(pool.threads(), task);
+    let time = |task: &mut dyn FnMut()| time_on(task);
     let wanted = |name: &str| name.contains(&filter);
 
     for (m, i, o) in [(2048, 576, 576), (2048, 576, 192), (2048, 576, 1536), (2048, 1536, 576), (512, 576, 49152), (256, 576, 49152)] {
@@ -62,10 +44,21 @@ fn main() {
         }
         let (x, w, y) = (numbers(m * i, 1), numbers(o * i, 2), numbers(m * o, 3));
         let (mut out_y, mut out_x, mut out_w) = (y.clone(), x.clone(), w.clone());
+        for precision in [gemm::Precision::Bf16, gemm::Precision::F16] {
+            let flops = 2.0 * m as f64 * i as f64 * o as f64 / 1e9;
+            let forward = flops / time(&mut || gemm::linear(&pool, precision, &gemm::Dense::new(&x, i), &gemm::Dense::new(&w, i), &mut out_y));
+            let input =
+                flops / time(&mut || gemm::linear_backward_input(&pool, precision, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
+            let weight =
+                flops / time(&mut || gemm::linear_backward_weight(&pool, precision, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
+            println!("gemm {precision:?} {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s");
+        }
         let flops = 2.0 * m as f64 * i as f64 * o as f64 / 1e9;
-        let forward = flops / time(&mut || gemm::linear(&pool, &gemm::Dense::new(&x, i), &gemm::Dense::new(&w, i), &mut out_y));
-        let input = flops / time(&mut || gemm::linear_backward_input(&pool, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
-        let weight = flops / time(&mut || gemm::linear_backward_weight(&pool, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
+        let forward = flops / time(&mut || gemm::linear(&pool, gemm::Precision::F32, &gemm::Dense::new(&x, i), &gemm::Dense::new(&w, i), &mut out_y));
+        let input = flops
+            / time(&mut || gemm::linear_backward_input(&pool, gemm::Precision::F32, &gemm::Dense::new(&y, o), &gemm::Dense::new(&w, i), &mut out_x, false));
+        let weight = flops
+            / time(&mut || gemm::linear_backward_weight(&pool, gemm::Precision::F32, &gemm::Dense::new(&y, o), &gemm::Dense::new(&x, i), &mut out_w, true));
         println!("gemm {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s");
         // The same through gemm's own threads.
         // SAFETY: the sizes below are those of the slices.
@@ -92,12 +85,6 @@ fn main() {
             backward * 1e3,
             2.5 * flops / backward
         );
-    }
-    if wanted("attend") {
-        let (q, k, v) = (numbers(576, 1), numbers(512 * 192, 2), numbers(512 * 192, 3));
-        let (mut y, mut scores) = (q.clone(), vec![0.0; 3 * 512]);
-        let one = time(&mut || (0..100).for_each(|_| attention::attend(&q, &k, &v, 512, 9, 3, 64, &mut scores, &mut y)));
-        println!("attend 512 keys: {:.1} us a row", one * 1e4);
     }
     if wanted("elementwise") {
         let (m, d, ffn) = (2048, 576, 1536);

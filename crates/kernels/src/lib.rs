@@ -17,9 +17,11 @@ pub mod quant;
 pub mod real;
 pub mod recycle;
 pub mod rng;
+pub mod room;
 pub mod spec;
 pub mod threads;
 
 pub use real::Real;
+pub use room::room;
 pub use spec::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
 pub use threads::Pool;

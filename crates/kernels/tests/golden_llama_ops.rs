@@ -2,7 +2,7 @@
 
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{Dense, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
@@ -129,15 +129,15 @@ impl<T: Real> Linear<T> {
     }
     fn forward(&self, pool: &Pool, x: &[T]) -> Vec<T> {
         let mut y = zeros(self.m * self.o);
-        linear(pool, &Dense::new(x, self.i), &Dense::new(&self.w, self.i), &mut y);
+        linear(pool, Precision::F32, &Dense::new(x, self.i), &Dense::new(&self.w, self.i), &mut y);
         y
     }
     /// dweight is checked; dx is added to `dx`.
     fn backward(&self, case: &Case, name: &str, x: &[T], dy: &[T], dx: &mut [T]) {
         let mut dw = zeros(self.w.len());
-        linear_backward_weight(case.pool, &Dense::new(dy, self.o), &Dense::new(x, self.i), &mut dw, false);
+        linear_backward_weight(case.pool, Precision::F32, &Dense::new(dy, self.o), &Dense::new(x, self.i), &mut dw, false);
         case.check(name, &dw);
-        linear_backward_input(case.pool, &Dense::new(dy, self.o), &Dense::new(&self.w, self.i), dx, true);
+        linear_backward_input(case.pool, Precision::F32, &Dense::new(dy, self.o), &Dense::new(&self.w, self.i), dx, true);
     }
 }
 

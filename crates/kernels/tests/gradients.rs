@@ -1,8 +1,9 @@
 //! Every backward against central differences of its own forward, in f64, for random shapes; and the forwards that have a naive twin.
 
 use halfstep_kernels::Pool;
-use halfstep_kernels::ops::attention::{AttentionShape, attend, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{Dense, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::attend::{Keys, attend};
+use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs, RopeTable, rope};
@@ -113,8 +114,12 @@ fn attention_equals_its_naive_twin() {
         let width = s.heads * s.head_dim;
         for t in [0, s.queries / 2, s.queries - 1] {
             let seen = s.keys - s.queries + t + 1;
-            let (mut scores, mut row) = (vec![0.0; seen * s.heads / s.kv_heads], vec![9.0; width]);
-            attend(&q32[t * width..][..width], &k32, &v32, seen, s.heads, s.kv_heads, s.head_dim, &mut scores, &mut row);
+            let (mut row, group) = (vec![9.0; width], s.heads / s.kv_heads * s.head_dim);
+            for (head, (q, y)) in q32[t * width..][..width].chunks(group).zip(row.chunks_mut(group)).enumerate() {
+                let from = head * s.head_dim;
+                let cached = Keys { keys: &k32[from..], values: &v32[from..], stride: s.kv_heads * s.head_dim };
+                attend(q, cached, seen, s.heads / s.kv_heads, s.head_dim, y);
+            }
             let row: Vec<f64> = row.iter().map(|&x| x as f64).collect();
             close("attend", &row, &want_y[t * width..][..width], 5e-6);
         }
@@ -189,17 +194,17 @@ fn products_equal_the_triple_loop() {
         let (x, w, dy) = (numbers(&mut rng, m * i), numbers(&mut rng, o * i), numbers(&mut rng, m * o));
         let sum = |n: usize, f: &dyn Fn(usize) -> f64| -> f64 { (0..n).map(f).sum() };
         let (mut y, mut dx, mut dw) = (vec![9.0; m * o], vec![9.0; m * i], vec![9.0; o * i]);
-        linear(&pool, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-        linear_backward_input(&pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, false);
-        linear_backward_weight(&pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, false);
+        linear(&pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+        linear_backward_input(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, false);
+        linear_backward_weight(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, false);
         let want_y: Vec<f64> = (0..m * o).map(|n| sum(i, &|c| x[n / o * i + c] * w[n % o * i + c])).collect();
         let want_dx: Vec<f64> = (0..m * i).map(|n| sum(o, &|r| dy[n / i * o + r] * w[r * i + n % i])).collect();
         let want_dw: Vec<f64> = (0..o * i).map(|n| sum(m, &|t| dy[t * o + n / i] * x[t * i + n % i])).collect();
         close("y", &y, &want_y, 1e-12);
         close("dx", &dx, &want_dx, 1e-12);
         close("dw", &dw, &want_dw, 1e-12);
-        linear_backward_input(&pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-        linear_backward_weight(&pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+        linear_backward_input(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
+        linear_backward_weight(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
         close("2 dx", &dx, &want_dx.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
         close("2 dw", &dw, &want_dw.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
     }

@@ -2,8 +2,9 @@
 
 use halfstep_kernels::dispatch::{Level, available, force};
 use halfstep_kernels::ops::adamw::{AdamW, sum_of_squares};
-use halfstep_kernels::ops::attention::{AttentionShape, attend, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{Dense, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::attend::{Keys, attend};
+use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
@@ -77,10 +78,14 @@ fn attentions<T: Real>(pool: &Pool) -> Vec<u64> {
 }
 
 fn attends(_: &Pool) -> Vec<u64> {
-    let (q, k, v) = (numbers::<f32>(1, 4 * 70), numbers::<f32>(2, 57 * 2 * 70), numbers::<f32>(3, 57 * 2 * 70));
-    let (mut y, mut scores) = (q.clone(), vec![0.0; 2 * 57]);
-    attend(&q, &k, &v, 57, 4, 2, 70, &mut scores, &mut y);
-    bits(&[&y])
+    let mut out = vec![];
+    for width in [70, 64] {
+        let (q, k, v) = (numbers::<f32>(1, 4 * width), numbers::<f32>(2, 57 * 2 * width), numbers::<f32>(3, 57 * 2 * width));
+        let mut y = q.clone();
+        attend(&q, Keys { keys: &k, values: &v, stride: 2 * width }, 56, 2, width, &mut y);
+        out.extend(bits(&[&y]));
+    }
+    out
 }
 
 /// Three shapes that are cut in different ways, up to 16 pieces.
@@ -89,9 +94,9 @@ fn products<T: Real>(pool: &Pool) -> Vec<u64> {
     for (m, o, i) in [(1600, 50, 40), (390, 800, 33), (10, 20, 1500)] {
         let (x, w, dy) = (numbers::<T>(1, m * i), numbers::<T>(2, o * i), numbers::<T>(3, m * o));
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
-        linear(pool, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-        linear_backward_input(pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-        linear_backward_weight(pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+        linear(pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+        linear_backward_input(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
+        linear_backward_weight(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
         out.extend(bits(&[&y, &dx, &dw]));
     }
     out
@@ -167,12 +172,50 @@ fn f32_products_are_near_f64_at_every_level() {
     }
 }
 
+/// bf16 costs 2^-9 of each factor; f16 2^-12 of each and of short sums, whatever the size of the numbers.
+#[test]
+fn short_products_are_as_exact_as_their_precision() {
+    for level in available() {
+        force(level);
+        for (precision, most) in [(Precision::Bf16, 1e-5), (Precision::F16, 2e-6)] {
+            println!("{precision:?} at {}: {}", level.name(), if precision.is_native() { "native" } else { "in f32" });
+            for ([m, o, i], scale) in [([1, 1, 1], 1.0), ([13, 65, 129], 1e-25), ([31, 257, 64], 1e12), ([127, 33, 1500], 1e-6), ([192, 192, 700], 3.0)] {
+                let scaled = |seed, n| numbers::<f32>(seed, n).into_iter().enumerate().map(|(i, x)| x * scale * (1 << (i % 7)) as f32).collect::<Vec<f32>>();
+                let (x, w) = (scaled(1, m * i), numbers::<f32>(2, o * i));
+                let (mut y, mut again) = (vec![9.0; m * o], vec![9.0; m * o]);
+                linear(&Pool::new(1), precision, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+                linear(&Pool::new(3), precision, &Dense::new(&x, i), &Dense::new(&w, i), &mut again);
+                assert!(y == again, "{precision:?} {m} x {o} x {i}: 1 and 3 threads");
+                let (mut error, mut power) = (0.0, 0.0);
+                for (at, &y) in y.iter().enumerate() {
+                    let exact: f64 = (0..i).map(|k| f64::from(x[at / o * i + k]) * f64::from(w[at % o * i + k])).sum();
+                    error += (f64::from(y) - exact).powi(2);
+                    power += exact * exact;
+                }
+                assert!(error <= most * power, "{precision:?} at {}, {m} x {o} x {i}: {:e}", level.name(), error / power);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_precision_hides_what_is_not_a_number() {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let (mut x, w, mut y) = (vec![1.0f32; 40 * 100], vec![0.5f32; 70 * 100], vec![0.0; 40 * 70]);
+            x[7 * 100 + 3] = bad;
+            linear(&Pool::new(2), precision, &Dense::new(&x, 100), &Dense::new(&w, 100), &mut y);
+            assert!(y.chunks(70).enumerate().all(|(row, y)| y.iter().all(|y| y.is_finite() == (row != 7))), "{precision:?}, {bad}");
+        }
+    }
+}
+
 fn near_f64(pool: &Pool, [m, o, i]: [usize; 3]) {
     let (x, w, dy) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i), numbers::<f32>(3, m * o));
     let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
-    linear(pool, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-    linear_backward_input(pool, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-    linear_backward_weight(pool, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+    linear(pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
+    linear_backward_input(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
+    linear_backward_weight(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
     check_product(&y, [m, o, i], |r, c, k| (x[r * i + k], w[c * i + k]), |_| 0.0);
     check_product(&dx, [m, i, o], |r, c, k| (dy[r * o + k], w[k * i + c]), |at| x[at]);
     check_product(&dw, [o, i, m], |r, c, k| (dy[k * o + r], x[k * i + c]), |at| w[at]);

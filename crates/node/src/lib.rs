@@ -40,7 +40,7 @@ pub fn load(path: String) -> NativeTask {
 pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
     // Copied: JavaScript may change or transfer its buffer while the thread reads.
     let bytes = bytes.to_vec();
-    NativeTask::spawn(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?)))
+    NativeTask::spawn(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into())))
 }
 
 #[napi(catch_unwind)]
@@ -49,7 +49,7 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
     NativeTask::spawn(move |post, cancel| {
         let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
         let (small, report) = session::quantize(&*model?, &recipe, &run, &mut |event| post(Message::Event(event)), cancel)?;
-        Done::value(&report).map(|done| Done { model: Some(Arc::new(small)), ..done })
+        Done::value(&report).map(|done| Done { model: Some(Arc::new(small.into())), ..done })
     })
 }
 
@@ -59,7 +59,7 @@ pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: Stri
     NativeTask::spawn(move |post, cancel| {
         let config: EvaluateConfig = session::parse_config(&config)?;
         let mut progress = |done, total| post(Message::Note(Note::Progress { done, total }));
-        Done::value(&session::evaluate(&*model?, against?.as_deref(), &config, &mut progress, cancel)?)
+        Done::value(&session::evaluate(&*model?, against?.as_deref().map(|loaded| &**loaded), &config, &mut progress, cancel)?)
     })
 }
 
@@ -69,6 +69,16 @@ pub fn generate(model: &NativeModel, config: String) -> NativeTask {
     NativeTask::spawn(move |post, cancel| {
         let config: GenerationConfig = session::parse_config(&config)?;
         Done::value(&session::generate(&*model?, &config, &mut |text| post(Message::Note(Note::Text { text: text.into() })), cancel)?)
+    })
+}
+
+/// `prompts` is a JSON array of texts.
+#[napi(catch_unwind)]
+pub fn generate_all(model: &NativeModel, prompts: String, config: String) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |_, cancel| {
+        let (prompts, config) = (session::parse_config::<Vec<String>>(&prompts)?, session::parse_config::<GenerationConfig>(&config)?);
+        Done::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
     })
 }
 
@@ -91,7 +101,7 @@ pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
 #[napi(catch_unwind)]
 pub fn dequantize(model: &NativeModel) -> NativeTask {
     let model = model.share();
-    NativeTask::spawn(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0))))
+    NativeTask::spawn(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0).into())))
 }
 
 #[napi(catch_unwind)]

@@ -1,7 +1,8 @@
 //! A handle on a model.
 
 use crate::outcome;
-use halfstep::{Error, Model, session};
+use halfstep::session::{self, Loaded};
+use halfstep::{Error, Model};
 use halfstep_formats::model::TensorData;
 use napi::bindgen_prelude::ObjectFinalize;
 use napi::{Env, Result};
@@ -11,19 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A model that JavaScript holds. V8 is told its size, so that forgotten models are collected in time.
 #[napi(custom_finalize)]
 pub struct NativeModel {
-    model: Mutex<Option<Arc<Model>>>,
+    model: Mutex<Option<Arc<Loaded>>>,
     bytes: i64,
 }
 
 impl NativeModel {
-    pub(crate) fn new(env: &Env, model: Arc<Model>) -> Result<Self> {
+    pub(crate) fn new(env: &Env, model: Arc<Loaded>) -> Result<Self> {
         let bytes = bytes_in_memory(&model);
         env.adjust_external_memory(bytes)?;
         Ok(Self { model: Mutex::new(Some(model)), bytes })
     }
 
     /// The model for a task, which keeps it alive by itself.
-    pub(crate) fn share(&self) -> halfstep::Result<Arc<Model>> {
+    pub(crate) fn share(&self) -> halfstep::Result<Arc<Loaded>> {
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         model.clone().ok_or_else(|| Error::config("model", "the model was disposed"))
     }

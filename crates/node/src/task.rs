@@ -3,8 +3,8 @@
 use crate::message::{Message, Queue};
 use crate::model::NativeModel;
 use crate::outcome;
-use halfstep::session::Cancel;
-use halfstep::{Error, Model, Result};
+use halfstep::session::{Cancel, Loaded};
+use halfstep::{Error, Result};
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, JsDeferred};
 use napi_derive::napi;
@@ -18,7 +18,7 @@ const STACK_BYTES: usize = 16 << 20;
 /// What a task made: a value as JSON, and what does not cross as JSON.
 pub struct Done {
     pub value: String,
-    pub model: Option<Arc<Model>>,
+    pub model: Option<Arc<Loaded>>,
     pub bytes: Option<Vec<u8>>,
 }
 
@@ -27,7 +27,7 @@ impl Done {
         Ok(Self { value: outcome::value(value)?, model: None, bytes: None })
     }
 
-    pub fn model(model: Arc<Model>) -> Result<Self> {
+    pub fn model(model: Arc<Loaded>) -> Result<Self> {
         Self::value(&()).map(|done| Self { model: Some(model), ..done })
     }
 }
@@ -43,7 +43,7 @@ struct State {
     waiters: Vec<Reply<String>>,
     /// JSON of the outcome, once there is one.
     outcome: Option<String>,
-    model: Option<Arc<Model>>,
+    model: Option<Arc<Loaded>>,
     bytes: Option<Vec<u8>>,
 }
 

@@ -48,6 +48,9 @@ impl Cache {
     }
 }
 
+/// Elements that are not worth a parallel region.
+const SMALL: usize = 1 << 14;
+
 /// One layer: a table of rows per key/value head, for keys and for values.
 pub(crate) struct LayerCache {
     keys: Vec<Rows>,
@@ -68,16 +71,22 @@ impl LayerCache {
     }
 
     /// Appends rows of keys (after RoPE) and values, `[M, K, D]`.
-    pub fn append(&mut self, keys: &[f32], values: &[f32]) {
+    pub fn append(&mut self, pool: &Pool, keys: &[f32], values: &[f32]) {
         let (kv_heads, width) = (self.keys.len(), self.head_dim);
-        let mut gathered = Vec::with_capacity(keys.len() / kv_heads);
-        for (tables, rows) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            for (head, table) in tables.iter_mut().enumerate() {
-                gathered.clear();
-                rows.chunks_exact(kv_heads * width).for_each(|row| gathered.extend_from_slice(&row[head * width..(head + 1) * width]));
-                table.append(&gathered);
+        let tables = self.keys.iter_mut().zip(std::iter::repeat(keys)).chain(self.values.iter_mut().zip(std::iter::repeat(values)));
+        let append = |i: usize, (table, rows): (&mut Rows, &[f32])| {
+            let head = i % kv_heads;
+            if rows.len() == kv_heads * width {
+                return table.append(&rows[head * width..][..width]);
             }
+            let mut gathered = Vec::with_capacity(rows.len() / kv_heads);
+            rows.chunks_exact(kv_heads * width).for_each(|row| gathered.extend_from_slice(&row[head * width..][..width]));
+            table.append(&gathered);
+        };
+        if keys.len() < SMALL {
+            return tables.enumerate().for_each(|(i, table)| append(i, table));
         }
+        pool.parts(tables.collect(), append);
     }
 
     /// Fills `scratch` with the values of all rows, unless they are kept in f32 anyway.
@@ -86,6 +95,7 @@ impl LayerCache {
             if tables[0].as_f32().is_none() {
                 let elements = tables[0].elements();
                 out.resize(elements * tables.len(), 0.0);
+                let pool = if out.len() < SMALL { &Pool::serial() } else { pool };
                 pool.chunks_mut(out, elements, |head, piece| tables[head].decode(piece));
             }
         }
@@ -142,7 +152,11 @@ impl Rows {
     fn append(&mut self, x: &[f32]) {
         match self {
             Rows::F32(rows) => rows.extend_from_slice(x),
-            Rows::F16(rows) => rows.extend(x.iter().map(|&v| f16::from_f32(v))),
+            Rows::F16(rows) => {
+                let held = rows.len();
+                rows.resize(held + x.len(), f16::ZERO);
+                rows[held..].convert_from_f32_slice(x);
+            }
             Rows::Codes { quantizer, width, block, codes, scales } => {
                 let held = codes.len();
                 codes.resize(held + x.len(), 0);
@@ -241,8 +255,8 @@ mod tests {
                 let (keys, values) = (rows(9, kv_heads * width, 1), rows(9, kv_heads * width, 2));
                 let mut layer = LayerCache::new(kind, kv_heads, width, step, step);
                 let split = 4 * kv_heads * width;
-                layer.append(&keys[..split], &values[..split]);
-                layer.append(&keys[split..], &values[split..]);
+                layer.append(&pool, &keys[..split], &values[..split]);
+                layer.append(&pool, &keys[split..], &values[split..]);
                 let mut decoded = Decoded::new();
                 layer.decode(&pool, &mut decoded);
                 for (which, x) in [(0, &keys), (1, &values)] {
@@ -271,13 +285,13 @@ mod tests {
                 (0..2).map(|head| layer.head(head, &decoded).0.to_vec()).collect::<Vec<_>>()
             };
             let mut cut = LayerCache::new(kind, 2, 40, step, step);
-            cut.append(&first, &first);
-            cut.append(&second, &second);
+            cut.append(&pool, &first, &first);
+            cut.append(&pool, &second, &second);
             cut.truncate(3);
-            cut.append(&third, &third);
+            cut.append(&pool, &third, &third);
             let mut straight = LayerCache::new(kind, 2, 40, step, step);
-            straight.append(&first, &first);
-            straight.append(&third, &third);
+            straight.append(&pool, &first, &first);
+            straight.append(&pool, &third, &third);
             assert_eq!(decoded(&cut), decoded(&straight), "{kind:?}");
         }
     }

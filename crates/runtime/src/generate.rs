@@ -61,7 +61,37 @@ impl Generator {
     pub fn step(&mut self, network: &Network) -> Result<Option<u32>> {
         let Some(unread) = self.unread.take() else { return Ok(None) };
         let logits = network.forward(&unread, &mut self.cache, Logits::Last)?;
-        let token = self.sampler.next(&logits)?;
+        self.choose(network, &logits)
+    }
+
+    /// [`Self::step`] of each: prompts one after the other, tokens together. The same tokens as each would get alone. False when all are over.
+    pub fn step_each(network: &Network, all: &mut [Generator]) -> Result<bool> {
+        let mut tokens = vec![];
+        let mut together: Vec<&mut Generator> = vec![];
+        for generator in all.iter_mut() {
+            match generator.unread.as_deref() {
+                None => {}
+                Some(&[token]) => {
+                    tokens.push(token);
+                    together.push(generator);
+                }
+                Some(_) => {
+                    generator.step(network)?;
+                }
+            }
+        }
+        let mut caches: Vec<&mut Cache> = together.iter_mut().map(|generator| &mut generator.cache).collect();
+        let logits = network.forward_each(&tokens, &mut caches)?;
+        for (generator, logits) in together.into_iter().zip(logits.chunks_exact(network.architecture().vocab_size)) {
+            generator.unread = None;
+            generator.choose(network, logits)?;
+        }
+        Ok(all.iter().any(|generator| generator.unread.is_some()))
+    }
+
+    /// The token after `logits`.
+    fn choose(&mut self, network: &Network, logits: &[f32]) -> Result<Option<u32>> {
+        let token = self.sampler.next(logits)?;
         if self.stop.contains(&token) {
             return Ok(None);
         }

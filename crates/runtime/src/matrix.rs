@@ -24,11 +24,22 @@ pub(crate) struct Projection {
 impl Projection {
     /// `y = Qa(x) W^T`: x `[M, I]`, y `[M, O]`.
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
-        match &self.weight {
+        apply_all(pool, x, m, [(self, y)]);
+    }
+}
+
+/// Several projections of the same input and site. Packed ones share its quantization and one parallel region.
+pub(crate) fn apply_all<const N: usize>(pool: &Pool, x: &[f32], m: usize, outputs: [(&Projection, &mut [f32]); N]) {
+    let (activation, step) = (outputs[0].0.activation, outputs[0].0.step);
+    let mut packed = Vec::with_capacity(N);
+    for (projection, y) in outputs {
+        match &projection.weight {
             Matrix::Float { values, cols } => linear_ordered(pool, x, values, y, m, values.len() / cols, *cols),
-            Matrix::Packed(panels) => linear_panels(pool, x, m, self.activation, self.step, &mut [(panels, y)]),
+            Matrix::Packed(panels) if (projection.activation, projection.step) == (activation, step) => packed.push((panels, y)),
+            Matrix::Packed(panels) => linear_panels(pool, x, m, projection.activation, projection.step, &mut [(panels, y)]),
         }
     }
+    linear_panels(pool, x, m, activation, step, &mut packed);
 }
 
 impl Matrix {

@@ -5,19 +5,21 @@
 //! alone, and no operation's order depends on the number of rows: prefill and decode give the same bytes.
 
 use crate::cache::{Decoded, LayerCache};
-use crate::matrix::{Matrix, Projection, vector};
+use crate::matrix::{Matrix, Projection, apply_all, vector};
 use crate::{Cache, Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
 use halfstep_formats::{Architecture, Error as FormatError, Model, Quantization};
-use halfstep_kernels::ops::attention::attend;
+use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::rms_norm::rms_norm;
-use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
+use halfstep_kernels::ops::rope::{RopeTable, turn, turns};
 use halfstep_kernels::ops::swiglu::swiglu;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::sync::Arc;
 
 /// Rows that pass through the blocks together: bounds the memory of a long prefill.
 const PREFILL_ROWS: usize = 256;
+/// Rows whose queries go through the keys together.
+const ATTEND_ROWS: usize = 16;
 
 /// How packed weights are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +66,12 @@ struct Block {
     value_step: Option<f32>,
 }
 
+/// A sequence of which rows pass through the blocks: the last `rows` of those that `cache` will hold.
+struct Run<'a> {
+    cache: &'a mut Cache,
+    rows: usize,
+}
+
 /// Rows on their way through a block. Widths: D model, Q = H * head width, C = K * head width, F intermediate.
 struct Workspace {
     rows: usize,
@@ -78,7 +86,9 @@ struct Workspace {
     gate: Vec<f32>,      // [M, F]
     up: Vec<f32>,        // [M, F]
     activated: Vec<f32>, // [M, F]
-    decoded: Decoded,
+    turns: Vec<f32>,     // [M, 2, head width / 2]
+    /// Of each run.
+    decoded: Vec<Decoded>,
 }
 
 impl Network {
@@ -135,7 +145,7 @@ impl Network {
         let (d, mut out) = (self.architecture.hidden_size, vec![]);
         let pieces = tokens.len().div_ceil(PREFILL_ROWS);
         for (i, piece) in tokens.chunks(PREFILL_ROWS).enumerate() {
-            let x = self.blocks(piece, cache, observe);
+            let x = self.blocks(piece, &mut [Run { cache, rows: piece.len() }], observe);
             let asked = match logits {
                 Logits::All => &x[..],
                 Logits::Last if i + 1 == pieces => &x[x.len() - d..],
@@ -153,7 +163,7 @@ impl Network {
         self.check(tokens, cache)?;
         let mut out = Vec::with_capacity(tokens.len() * self.architecture.hidden_size);
         for piece in tokens.chunks(PREFILL_ROWS) {
-            let x = self.blocks(piece, cache, &mut |_, _| {});
+            let x = self.blocks(piece, &mut [Run { cache, rows: piece.len() }], &mut |_, _| {});
             out.extend_from_slice(&self.normalize(&x));
         }
         Ok(out)
@@ -197,62 +207,111 @@ impl Network {
         y
     }
 
-    /// Runs checked tokens through all blocks; their hidden states `[rows, D]`.
-    fn blocks(&self, tokens: &[u32], cache: &mut Cache, observe: &mut Observer) -> Vec<f32> {
+    /// Appends one token to each of several sequences; their logits `[sequences, V]`, the bytes that [`Self::forward`] gives for each alone.
+    /// Errors, before anything is computed: as [`Self::forward`]; not as many caches as tokens.
+    pub fn forward_each(&self, tokens: &[u32], caches: &mut [&mut Cache]) -> Result<Vec<f32>> {
+        if tokens.len() != caches.len() {
+            return Err(Error::argument("tokens", format!("{} for {} sequences", tokens.len(), caches.len())));
+        }
+        for (token, cache) in tokens.iter().zip(caches.iter()) {
+            self.check(std::slice::from_ref(token), cache)?;
+        }
+        let mut out = Vec::with_capacity(tokens.len() * self.architecture.vocab_size);
+        for (tokens, caches) in tokens.chunks(PREFILL_ROWS).zip(caches.chunks_mut(PREFILL_ROWS)) {
+            let mut runs: Vec<Run> = caches.iter_mut().map(|cache| Run { cache, rows: 1 }).collect();
+            let x = self.normalize(&self.blocks(tokens, &mut runs, &mut |_, _| {}));
+            let held = out.len();
+            out.resize(held + tokens.len() * self.architecture.vocab_size, 0.0);
+            self.head(&x, &mut out[held..]);
+        }
+        Ok(out)
+    }
+
+    /// Runs checked tokens, run after run, through all blocks; their hidden states `[rows, D]`.
+    fn blocks(&self, tokens: &[u32], runs: &mut [Run], observe: &mut Observer) -> Vec<f32> {
         let d = self.architecture.hidden_size;
         let mut x = vec![0.0; tokens.len() * d];
         for (row, &id) in x.chunks_exact_mut(d).zip(tokens) {
             self.embedding.weight.row(id as usize, row);
         }
         let mut work = Workspace::new(&self.architecture, tokens.len());
-        let first = cache.len();
-        for (layer, (block, kept)) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
-            self.attention(block, &mut x, first, kept, &mut work);
-            self.feed_forward(block, &mut x, &mut work);
+        work.turns = turns(&self.rope, runs.iter().flat_map(|run| run.cache.len()..run.cache.len() + run.rows));
+        work.decoded.resize_with(runs.len(), Decoded::new);
+        let norm =
+            |x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], y: &mut [f32]| add_and_norm(&self.pool, x, branch, weight, self.architecture.norm_eps, y);
+        for (layer, block) in self.blocks.iter().enumerate() {
+            norm(&mut x, None, &block.attn_norm, &mut work.normed);
+            self.attention(layer, block, runs, &mut work);
+            norm(&mut x, Some(&work.branch), &block.ffn_norm, &mut work.normed);
+            self.feed_forward(block, &mut work);
+            add(&self.pool, &mut x, &work.branch);
             observe(layer, &x);
         }
-        cache.advance(tokens.len());
+        runs.iter_mut().for_each(|run| run.cache.advance(run.rows));
         x
     }
 
-    /// `x += Wo attn(...)`, the new keys and values going into the cache first.
-    fn attention(&self, block: &Block, x: &mut [f32], first: usize, kept: &mut LayerCache, w: &mut Workspace) {
+    /// Wo attn(...) of the normalised rows, the new keys and values going into the caches first.
+    fn attention(&self, layer: usize, block: &Block, runs: &mut [Run], w: &mut Workspace) {
         let (a, pool) = (&self.architecture, &self.pool);
-        let linear = |l: Linear, x: &[f32], y: &mut [f32]| block.linears[l as usize].apply(pool, x, y, w.rows);
-        let turn = |x: &[f32], heads, y: &mut [f32]| rope(pool, &self.rope, RopePairs::Half, x, heads, first, w.rows, false, y);
-        rms_norm(pool, x, &block.attn_norm, a.norm_eps, &mut w.normed);
-        linear(Linear::Q, &w.normed, &mut w.q);
-        linear(Linear::K, &w.normed, &mut w.k);
-        linear(Linear::V, &w.normed, &mut w.v);
-        turn(&w.q, a.heads, &mut w.q_turned);
-        turn(&w.k, a.kv_heads, &mut w.k_turned);
-        kept.append(&w.k_turned, &w.v);
-        kept.decode(pool, &mut w.decoded);
-
-        // One task per row and key/value head; the query heads that share it lie side by side.
-        let (group, decoded, q) = (a.heads / a.kv_heads, &w.decoded, &w.q_turned);
-        let width = group * a.head_dim;
-        pool.chunks_mut(&mut w.attended, width, |i, y| {
-            let (row, head) = (i / a.kv_heads, i % a.kv_heads);
-            let (keys, values) = kept.head(head, decoded);
-            let seen = first + row + 1;
-            let mut scores = vec![0.0; group * seen];
-            attend(&q[i * width..(i + 1) * width], keys, values, seen, group, 1, a.head_dim, &mut scores, y);
-        });
-        linear(Linear::O, &w.attended, &mut w.branch);
-        add(x, &w.branch);
+        let linear = |l: Linear| &block.linears[l as usize];
+        apply_all(pool, &w.normed, w.rows, [(linear(Linear::Q), &mut w.q), (linear(Linear::K), &mut w.k), (linear(Linear::V), &mut w.v)]);
+        turn(pool, &w.turns, a.head_dim, &w.q, a.heads, &mut w.q_turned);
+        turn(pool, &w.turns, a.head_dim, &w.k, a.kv_heads, &mut w.k_turned);
+        let (width, mut from) = (a.kv_heads * a.head_dim, 0);
+        for (run, decoded) in runs.iter_mut().zip(&mut w.decoded) {
+            let kept = &mut run.cache.layers[layer];
+            let rows = from * width..(from + run.rows) * width;
+            kept.append(pool, &w.k_turned[rows.clone()], &w.v[rows]);
+            kept.decode(pool, decoded);
+            from += run.rows;
+        }
+        self.attend(layer, runs, w);
+        linear(Linear::O).apply(pool, &w.attended, &mut w.branch, w.rows);
     }
 
-    /// `x += Wdown swiglu(Wgate m, Wup m)`.
-    fn feed_forward(&self, block: &Block, x: &mut [f32], w: &mut Workspace) {
-        let pool = &self.pool;
-        let linear = |l: Linear, x: &[f32], y: &mut [f32]| block.linears[l as usize].apply(pool, x, y, w.rows);
-        rms_norm(pool, x, &block.ffn_norm, self.architecture.norm_eps, &mut w.normed);
-        linear(Linear::Gate, &w.normed, &mut w.gate);
-        linear(Linear::Up, &w.normed, &mut w.up);
+    /// One task per block of rows and key/value head; the query heads that share it lie side by side. Where that gives few tasks, each query head is one.
+    fn attend(&self, layer: usize, runs: &[Run], w: &mut Workspace) {
+        let a = &self.architecture;
+        let tasks = runs.iter().map(|run| run.rows.div_ceil(ATTEND_ROWS)).sum::<usize>() * a.kv_heads;
+        let group = if tasks < 2 * self.pool.threads() { 1 } else { a.heads / a.kv_heads };
+        let (pieces, width) = (a.heads / group, group * a.head_dim);
+        let mut rows = w.attended.chunks_mut(width);
+        let (mut parts, mut from) = (vec![], 0);
+        for (r, run) in runs.iter().enumerate() {
+            for first in (0..run.rows).step_by(ATTEND_ROWS) {
+                let count = ATTEND_ROWS.min(run.rows - first);
+                let start = parts.len();
+                parts.extend((0..pieces).map(|piece| (r, first, from + first, piece, Vec::with_capacity(count))));
+                for (i, y) in rows.by_ref().take(count * pieces).enumerate() {
+                    parts[start + i % pieces].4.push(y);
+                }
+            }
+            from += run.rows;
+        }
+        let (q, decoded) = (&w.q_turned, &w.decoded);
+        self.pool.parts(parts, |_, (r, first, row, piece, mut y): (usize, usize, usize, usize, Vec<&mut [f32]>)| {
+            let kept = &runs[r].cache.layers[layer];
+            let (keys, values) = kept.head(piece * group * a.kv_heads / a.heads, &decoded[r]);
+            let (cached, seen) = (Keys { keys, values, stride: a.head_dim }, runs[r].cache.len() + first + 1);
+            let queries = |i: usize| &q[((row + i) * pieces + piece) * width..][..width];
+            if let [y] = &mut y[..] {
+                return attend(queries(0), cached, seen, group, a.head_dim, y);
+            }
+            let mut gathered = Vec::with_capacity(y.len() * width);
+            (0..y.len()).for_each(|i| gathered.extend_from_slice(queries(i)));
+            let mut out = vec![0.0; gathered.len()];
+            attend(&gathered, cached, seen, group, a.head_dim, &mut out);
+            y.iter_mut().zip(out.chunks_exact(width)).for_each(|(y, out)| y.copy_from_slice(out));
+        });
+    }
+
+    /// Wdown swiglu(Wgate m, Wup m) of the normalised rows m.
+    fn feed_forward(&self, block: &Block, w: &mut Workspace) {
+        let (pool, linear) = (&self.pool, |l: Linear| &block.linears[l as usize]);
+        apply_all(pool, &w.normed, w.rows, [(linear(Linear::Gate), &mut w.gate), (linear(Linear::Up), &mut w.up)]);
         swiglu(pool, &w.gate, &w.up, &mut w.activated);
-        linear(Linear::Down, &w.activated, &mut w.branch);
-        add(x, &w.branch);
+        linear(Linear::Down).apply(pool, &w.activated, &mut w.branch, w.rows);
     }
 }
 
@@ -273,15 +332,30 @@ impl Workspace {
             gate: zeros(f),
             up: zeros(f),
             activated: zeros(f),
-            decoded: Decoded::new(),
+            turns: vec![],
+            decoded: vec![],
         }
     }
 }
 
-fn add(x: &mut [f32], branch: &[f32]) {
-    for (x, b) in x.iter_mut().zip(branch) {
-        *x += b;
-    }
+/// Elements that one task adds or normalises, about.
+const PIECE: usize = 1 << 13;
+
+/// `x += branch`.
+fn add(pool: &Pool, x: &mut [f32], branch: &[f32]) {
+    pool.chunks_mut(x, PIECE, |i, x| x.iter_mut().zip(&branch[i * PIECE..]).for_each(|(x, b)| *x += b));
+}
+
+/// `x += branch`, if there is one; then y is the norm of x.
+fn add_and_norm(pool: &Pool, x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], eps: f64, y: &mut [f32]) {
+    let run = PIECE.div_ceil(weight.len()) * weight.len();
+    let serial = Pool::serial();
+    pool.parts(x.chunks_mut(run).zip(y.chunks_mut(run)).collect(), |i, (x, y)| {
+        if let Some(branch) = branch {
+            x.iter_mut().zip(&branch[i * run..]).for_each(|(x, b)| *x += b);
+        }
+        rms_norm(&serial, x, weight, eps, y);
+    });
 }
 
 /// Takes the parts of a network out of a model. `quantization` is None when everything runs in float.

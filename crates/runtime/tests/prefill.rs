@@ -27,6 +27,32 @@ fn prefill_equals_decode_in_every_byte() {
     }
 }
 
+/// Several sequences of different lengths, one token each: the bytes each gets alone.
+#[test]
+fn sequences_decoded_together_equal_each_alone() {
+    for (name, model) in zoo() {
+        let network = network(&model, 2);
+        let (vocab, tokens) = (model.architecture.vocab_size, tokens(60, model.architecture.vocab_size));
+        for count in [1, 2, 5, 13] {
+            let start = |i: usize| {
+                let mut cache = Cache::new(&network);
+                network.forward(&tokens[i..3 * i + 1], &mut cache, Logits::None).unwrap();
+                cache
+            };
+            let mut together: Vec<Cache> = (0..count).map(start).collect();
+            let mut alone: Vec<Cache> = (0..count).map(start).collect();
+            for step in 0..3 {
+                let next: Vec<u32> = (0..count).map(|i| tokens[7 * step + i]).collect();
+                let got = network.forward_each(&next, &mut together.iter_mut().collect::<Vec<_>>()).unwrap();
+                for (i, (cache, got)) in alone.iter_mut().zip(got.chunks(vocab)).enumerate() {
+                    assert!(got == network.forward(&next[i..=i], cache, Logits::Last).unwrap(), "{name}: {i} of {count}");
+                }
+            }
+        }
+        assert!(network.forward_each(&[1], &mut []).is_err() && network.forward_each(&[vocab as u32], &mut [&mut Cache::new(&network)]).is_err());
+    }
+}
+
 #[test]
 fn long_prefills_are_cut_without_a_trace() {
     for (name, model) in zoo().into_iter().skip(1).step_by(3) {

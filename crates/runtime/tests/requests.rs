@@ -3,6 +3,7 @@ mod models;
 
 use halfstep_formats::{Error as FormatError, TensorData};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, WeightQuantizer};
+use halfstep_runtime::generate::Generator;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
@@ -58,6 +59,21 @@ fn generation_ends_at_a_stop_token_at_the_callers_word_or_at_the_last_position()
     let positions = model.architecture.max_positions;
     let to_the_end = generate(&network, &tokens(positions - 2, 173), &greedy(50), &mut |_| true).unwrap();
     assert_eq!(to_the_end.len(), 3); // two more positions are filled, the third token needs none
+}
+
+#[test]
+fn generations_side_by_side_give_what_each_gives_alone() {
+    let model = zoo().remove(2).1;
+    let network = network(&model, 2);
+    let sample = SampleConfig { temperature: 0.9, seed: 4, ..Default::default() };
+    let config = GenerateConfig { max_tokens: 12, sample, stop: vec![3, 50] };
+    let prompts: Vec<Vec<u32>> = (1..6).map(|i| tokens(3 * i - 2, 173)).collect();
+    let mut all: Vec<Generator> = prompts.iter().map(|prompt| Generator::new(&network, prompt, &config).unwrap()).collect();
+    while Generator::step_each(&network, &mut all).unwrap() {}
+    for (generator, prompt) in all.iter().zip(&prompts) {
+        assert_eq!(generator.tokens, generate(&network, prompt, &config, &mut |_| true).unwrap());
+    }
+    assert!(!Generator::step_each(&network, &mut []).unwrap());
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod task;
 
 use halfstep::evaluation::EvaluationRun;
 use halfstep::generation::GenerationRun;
-use halfstep::session::{self, RunConfig};
+use halfstep::session::{self, GenerationConfig, RunConfig};
 use model::WasmModel;
 use serde_json::json;
 use std::cell::RefCell;
@@ -49,7 +49,7 @@ pub fn take_panic() -> Option<String> {
 /// `name` stands in errors.
 #[wasm_bindgen(js_name = loadBytes)]
 pub fn load_bytes(name: String, bytes: Vec<u8>) -> WasmTask {
-    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?)))
+    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into())))
 }
 
 /// The files of a Hugging Face folder, on their way in.
@@ -72,7 +72,7 @@ impl WasmFiles {
 /// `name` is that of the folder.
 #[wasm_bindgen(js_name = loadFiles)]
 pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
-    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?)))
+    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?.into())))
 }
 
 #[wasm_bindgen]
@@ -81,7 +81,7 @@ pub fn quantize(model: &WasmModel, recipe: String, run: String) -> WasmTask {
     WasmTask::once(move |messages, cancel| {
         let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
         let (small, report) = session::quantize(&*model?, &recipe, &run, &mut |event| messages.post(json!(event)), cancel)?;
-        Done::value(&report).map(|done| Done { model: Some(Arc::new(small)), ..done })
+        Done::value(&report).map(|done| Done { model: Some(Arc::new(small.into())), ..done })
     })
 }
 
@@ -97,7 +97,7 @@ pub fn evaluate_against(model: &WasmModel, against: &WasmModel, config: String) 
 
 fn evaluation(model: &WasmModel, against: Option<&WasmModel>, config: String) -> WasmTask {
     let (model, against) = (model.arc(), against.map(WasmModel::arc).transpose());
-    let start = move || EvaluationRun::new(&*model?, against?.as_deref(), &session::parse_config(&config)?);
+    let start = move || EvaluationRun::new(&*model?, against?.as_deref().map(|loaded| &**loaded), &session::parse_config(&config)?);
     let step = |run: &mut EvaluationRun, messages: &mut Messages| {
         let (done, total) = run.progress();
         messages.post(json!({ "kind": "progress", "done": done, "total": total }));
@@ -120,6 +120,16 @@ pub fn generate(model: &WasmModel, config: String) -> WasmTask {
     WasmTask::steps(start, step, |run| Done::value(&run.finish()))
 }
 
+/// `prompts` is a JSON array of texts.
+#[wasm_bindgen(js_name = generateAll)]
+pub fn generate_all(model: &WasmModel, prompts: String, config: String) -> WasmTask {
+    let model = model.arc();
+    WasmTask::once(move |_, cancel| {
+        let (prompts, config) = (session::parse_config::<Vec<String>>(&prompts)?, session::parse_config::<GenerationConfig>(&config)?);
+        Done::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
+    })
+}
+
 #[wasm_bindgen]
 pub fn tokenize(model: &WasmModel, text: String, special: bool) -> WasmTask {
     let model = model.arc();
@@ -139,7 +149,7 @@ pub fn logits(model: &WasmModel, tokens: Vec<u32>) -> WasmTask {
 #[wasm_bindgen]
 pub fn dequantize(model: &WasmModel) -> WasmTask {
     let model = model.arc();
-    WasmTask::once(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0))))
+    WasmTask::once(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0).into())))
 }
 
 /// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`; then `takeBytes`.

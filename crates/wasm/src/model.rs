@@ -1,21 +1,22 @@
 //! A handle on a model.
 
 use crate::task::{Done, outcome};
-use halfstep::{Error, Model, Result, session};
+use halfstep::session::{self, Loaded};
+use halfstep::{Error, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 #[wasm_bindgen]
-pub struct WasmModel(RefCell<Option<Arc<Model>>>);
+pub struct WasmModel(RefCell<Option<Arc<Loaded>>>);
 
 impl WasmModel {
-    pub(crate) fn new(model: Arc<Model>) -> Self {
+    pub(crate) fn new(model: Arc<Loaded>) -> Self {
         Self(RefCell::new(Some(model)))
     }
 
     /// The model for a task, which keeps it alive by itself.
-    pub(crate) fn arc(&self) -> Result<Arc<Model>> {
+    pub(crate) fn arc(&self) -> Result<Arc<Loaded>> {
         self.0.borrow().clone().ok_or_else(|| Error::config("model", "the model was disposed"))
     }
 }

@@ -1,8 +1,8 @@
 //! Work in steps, with a queue of messages and one outcome.
 
 use crate::model::WasmModel;
-use halfstep::session::Cancel;
-use halfstep::{Error, Model, Result};
+use halfstep::session::{Cancel, Loaded};
+use halfstep::{Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -12,12 +12,12 @@ use wasm_bindgen::prelude::wasm_bindgen;
 /// What a task made: a value as JSON, its fields in the order they are declared in, and what does not cross as JSON.
 pub struct Done {
     pub value: String,
-    pub model: Option<Arc<Model>>,
+    pub model: Option<Arc<Loaded>>,
     pub bytes: Option<Vec<u8>>,
 }
 
 impl Done {
-    pub fn model(model: Arc<Model>) -> Result<Self> {
+    pub fn model(model: Arc<Loaded>) -> Result<Self> {
         Self::value(&()).map(|done| Self { model: Some(model), ..done })
     }
 
@@ -69,7 +69,7 @@ pub struct WasmTask {
     messages: Messages,
     cancel: Cancel,
     outcome: Option<String>,
-    model: Option<Arc<Model>>,
+    model: Option<Arc<Loaded>>,
     bytes: Option<Vec<u8>>,
 }
 

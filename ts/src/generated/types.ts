@@ -317,6 +317,11 @@ export type StartRule = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "co
 export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "halfstep";
 
 /**
+ * What the products of a training step are computed in. Parameters, gradients and the optimizer are f32 in each.
+ */
+export type TrainArithmetic = "f32" | "bf16" | "f16" | "int8-forward";
+
+/**
  * The training part of a recipe. Every field has a default.
  */
 export type TrainConfig = { 
@@ -379,7 +384,11 @@ ceWeight: number,
 /**
  * Temperature of the KL. Default 1.
  */
-temperature: number, recompute: Recompute, 
+temperature: number, 
+/**
+ * Default: what a probe finds fastest on this machine; the `train` phase names it.
+ */
+arithmetic?: TrainArithmetic, recompute: Recompute, 
 /**
  * Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64 MiB.
  */

@@ -3,12 +3,12 @@
 //! Dynamic scales follow the data and clip nothing, so their gradient is straight through. A static site has one learned step, with LSQ's gradients
 //! (arXiv 1902.08153): dx = dy inside the grid, 0 outside; ds (into the sink) = g * sum dy (code - x/s inside, code outside), g = 1/sqrt(features p).
 
-use super::{Number, Sink, matrix, tensor, values, with_values, zeros};
+use super::{Number, Sink, matrix, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::{activation, cache};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, room};
 use std::marker::PhantomData;
 
 /// A dynamic quantizer at a site.
@@ -35,7 +35,7 @@ impl<T: Number> CustomOp1 for DynamicQuant<T> {
     }
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x: &[T] = values(storage, layout)?;
-        let mut y = zeros(x.len());
+        let mut y = room(x.len());
         match self.quantizer {
             Dynamic::Activation(q) => activation::fake_quant(&self.pool, q, x, matrix(layout).1, None, &mut y),
             Dynamic::Cache { quantizer, kv_heads, head_dim } => cache::fake_quant(&self.pool, quantizer, x, kv_heads, head_dim, None, &mut y),
@@ -65,13 +65,13 @@ impl<T: Number> CustomOp1 for StaticQuant<T> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x: &[T] = values(storage, layout)?;
         let (m, d) = matrix(layout);
-        let mut y = zeros(x.len());
+        let mut y = room(x.len());
         lsq_forward(&self.pool, x, m, d, &[self.step], Partition::Tensor, self.grid, &mut y, None);
         Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
     }
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let (m, d) = matrix(x.layout());
-        let (mut dx, mut ds) = (zeros(m * d), zeros(1));
+        let (mut dx, mut ds) = (room(m * d), vec![<T as Real>::ZERO; 1]);
         with_values(x, |x: &[T]| {
             with_values(dy, |dy: &[T]| lsq_backward(&self.pool, x, m, d, &[self.step], Partition::Tensor, self.grid, self.edge, dy, &mut dx, &mut ds))
         })??;

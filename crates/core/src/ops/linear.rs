@@ -3,18 +3,19 @@
 //! dL/dx = dL/dy Wq, dL/dWq = dL/dy^T x (into the sink), dL/dr = dL/dy. x `[M, I]`, Wq `[O, I]`, y and r `[M, O]`.
 
 use super::weight::Weight;
-use super::{Number, Sink, matrix, tensor, values, with_values, zeros};
+use super::{Number, Sink, matrix, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
-use halfstep_kernels::ops::gemm::{self, Dense, Rows};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
-use halfstep_kernels::{ActivationQuantizer, Pool};
+use halfstep_kernels::{ActivationQuantizer, Pool, room};
 use std::sync::Arc;
 
 /// A linear layer with its weight as the forward uses it. Its input is what the weight was multiplied with: quantized and decoded.
 #[derive(Clone)]
 pub struct Linear<T> {
     pub pool: Pool,
+    pub precision: Precision,
     pub weight: Weight<T>,
     pub sink: Option<Sink<T>>,
 }
@@ -22,20 +23,20 @@ pub struct Linear<T> {
 impl<T: Number> Linear<T> {
     fn forward(&self, x: &[T]) -> Vec<T> {
         let (o, i) = (self.weight.rows(), self.weight.cols());
-        let mut y = zeros(x.len() / i * o);
-        gemm::linear(&self.pool, &Dense::new(x, i), &self.weight, &mut y);
+        let mut y = room(x.len() / i * o);
+        gemm::linear(&self.pool, self.precision, &Dense::new(x, i), &self.weight, &mut y);
         y
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (o, i) = (self.weight.rows(), self.weight.cols());
         let m = dy.elem_count() / o;
-        let mut dx = zeros(m * i);
-        with_values(dy, |dy: &[T]| gemm::linear_backward_input(&self.pool, &Dense::new(dy, o), &self.weight, &mut dx, false))?;
+        let mut dx = room(m * i);
+        with_values(dy, |dy: &[T]| gemm::linear_backward_input(&self.pool, self.precision, &Dense::new(dy, o), &self.weight, &mut dx, false))?;
         if let Some(sink) = &self.sink {
             with_values(x, |x: &[T]| {
                 with_values(dy, |dy: &[T]| {
-                    sink.add(|dw, accumulate| gemm::linear_backward_weight(&self.pool, &Dense::new(dy, o), &Dense::new(x, i), dw, accumulate));
+                    sink.add(|dw, accumulate| gemm::linear_backward_weight(&self.pool, self.precision, &Dense::new(dy, o), &Dense::new(x, i), dw, accumulate));
                 })
             })??;
         }
@@ -61,7 +62,7 @@ impl<T: Number> CustomOp1 for Linear<T> {
 /// `y = Qa(x) Wq^T` as the packed runtime computes it, x `[M, I]` as it is; one `[M, O]` per weight.
 pub fn integer_products<T: Number>(pool: &Pool, x: &[T], activation: ActivationQuantizer, step: Option<f32>, weights: &[&Arc<WeightPanels>]) -> Vec<Vec<T>> {
     let m = x.len() / weights.first().map_or(1, |w| w.cols());
-    let mut y: Vec<Vec<f32>> = weights.iter().map(|w| vec![0.0; m * w.rows()]).collect();
+    let mut y: Vec<Vec<f32>> = weights.iter().map(|w| room(m * w.rows())).collect();
     let mut outputs: Vec<_> = weights.iter().zip(&mut y).map(|(w, y)| (&***w, &mut y[..])).collect();
     linear_panels(pool, &T::to_f32s(x), m, activation, step, &mut outputs);
     y.into_iter().map(T::from_f32s).collect()

@@ -117,7 +117,3 @@ pub(crate) fn matrix(layout: &Layout) -> (usize, usize) {
     let cols = dims.last().copied().unwrap_or(1);
     (layout.shape().elem_count() / cols.max(1), cols)
 }
-
-pub(crate) fn zeros<T: Number>(len: usize) -> Vec<T> {
-    vec![<T as Real>::ZERO; len]
-}

@@ -1,10 +1,10 @@
 //! `y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension. The weight's gradient goes into the sink.
 
-use super::{Number, Sink, matrix, tensor, values, with_values, zeros};
+use super::{Number, Sink, matrix, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use halfstep_kernels::Pool;
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
+use halfstep_kernels::{Pool, Real, room};
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -23,13 +23,13 @@ impl<T: Number> CustomOp1 for RmsNorm<T> {
     }
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x: &[T] = values(storage, layout)?;
-        let mut y = zeros(x.len());
+        let mut y = room(x.len());
         rms_norm(&self.pool, x, &self.weight, self.eps, &mut y);
         Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
     }
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let (m, d) = matrix(x.layout());
-        let (mut dx, mut dweight) = (zeros(m * d), zeros(d));
+        let (mut dx, mut dweight) = (room(m * d), vec![<T as Real>::ZERO; d]);
         with_values(x, |x: &[T]| with_values(dy, |dy: &[T]| rms_norm_backward(&self.pool, x, &self.weight, self.eps, dy, &mut dx, &mut dweight)))??;
         if let Some(sink) = &self.sink {
             sink.add_slice(&dweight);

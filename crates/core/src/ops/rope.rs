@@ -1,10 +1,10 @@
 //! Rotary position embedding of `[M, H * D]`, row m at position m % period. The gradient is the rotation back.
 
-use super::{Number, tensor, values, with_values, zeros};
+use super::{Number, tensor, values, with_values};
 use crate::train::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use halfstep_kernels::Pool;
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
+use halfstep_kernels::{Pool, room};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Rope<T> {
 
 impl<T: Number> Rope<T> {
     fn rotate(&self, x: &[T], inverse: bool) -> Vec<T> {
-        let mut y = zeros(x.len());
+        let mut y = room(x.len());
         rope(&self.pool, &self.table, RopePairs::Half, x, self.heads, 0, self.period, inverse, &mut y);
         y
     }

@@ -3,6 +3,7 @@
 use super::Number;
 use halfstep_kernels::ops::gemm::{Dense, Rows};
 use halfstep_kernels::ops::linear::WeightPanels;
+use halfstep_kernels::room;
 use std::sync::Arc;
 
 /// A weight `[O, I]`: values, or the codes and scales of the packed runtime.
@@ -19,7 +20,7 @@ impl<T: Number> Weight<T> {
 
     /// One row as values.
     pub fn row(&self, row: usize) -> Vec<T> {
-        let mut out = super::zeros(self.cols());
+        let mut out = room(self.cols());
         self.read(row, 0, &mut out);
         out
     }

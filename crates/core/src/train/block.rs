@@ -14,7 +14,7 @@ use candle_core::{Result, Tensor};
 use halfstep_formats::Architecture;
 use halfstep_formats::architecture::{ActivationSite, Linear as Name};
 use halfstep_kernels::ops::attention::AttentionShape;
-use halfstep_kernels::ops::gemm::Rows;
+use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Pool, Real};
@@ -29,6 +29,7 @@ pub struct Context {
     pub rope: Arc<RopeTable>,
     pub batch: usize,
     pub tokens: usize,
+    pub precision: Precision,
     pub activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
     pub edge: EdgeRule,
@@ -157,7 +158,12 @@ impl<T: Number> Block<'_, T> {
 
     fn linear(&self, name: Name) -> Linear<T> {
         let place = Name::ALL.iter().position(|l| *l == name).unwrap_or_default();
-        Linear { pool: self.context.pool.clone(), weight: self.weights.linears[place].clone(), sink: self.sinks.linears[place].clone() }
+        Linear {
+            pool: self.context.pool.clone(),
+            precision: self.context.precision,
+            weight: self.weights.linears[place].clone(),
+            sink: self.sinks.linears[place].clone(),
+        }
     }
 
     fn norm(&self, weight: &Arc<Vec<T>>, sink: &Option<Sink<T>>) -> RmsNorm<T> {

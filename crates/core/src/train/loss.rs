@@ -4,11 +4,11 @@ use super::weights::Weights;
 use crate::ops::linear::integer_products;
 use crate::ops::weight::Weight;
 use crate::ops::{Number, Sink};
-use halfstep_kernels::ops::gemm::{self, Dense};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::{ActivationQuantizer, Pool, Real};
+use halfstep_kernels::{ActivationQuantizer, Pool, Real, room};
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token cross-entropy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +25,7 @@ pub struct LossHead<'a, T> {
     pub vocab: usize,
     pub hidden: usize,
     pub activation: ActivationQuantizer,
+    pub precision: Precision,
     pub objective: Objective,
     /// Bytes of logits held at once (the teacher's, and the student's, which become their gradient).
     pub bytes: usize,
@@ -47,23 +48,22 @@ impl<T: Number> LossHead<'_, T> {
     pub fn backward(&self, student: &[T], teacher_hidden: Option<&[T]>, targets: &[i64], normalizers: Normalizers) -> (f64, Vec<T>) {
         let (d, v) = (self.hidden, self.vocab);
         let m = student.len() / d;
-        let zeros = |n: usize| vec![<T as Real>::ZERO; n];
-        let mut normed = zeros(m * d);
+        let mut normed = room(m * d);
         rms_norm(self.pool, student, &self.weights.final_norm, self.norm_eps, &mut normed);
         let mut quantized = vec![];
         if self.activation != ActivationQuantizer::None {
-            quantized = zeros(m * d);
+            quantized = room(m * d);
             fake_quant(self.pool, self.activation, &normed, d, None, &mut quantized);
         }
         let input = if quantized.is_empty() { &normed } else { &quantized };
         let teacher = self.teacher.zip(teacher_hidden).filter(|_| self.objective.kl_weight > 0.0).map(|(weights, hidden)| {
-            let mut normed = zeros(m * d);
+            let mut normed = room(m * d);
             rms_norm(self.pool, hidden, &weights.final_norm, self.norm_eps, &mut normed);
             (weights, normed)
         });
         let rows = (self.bytes / (2 * v * size_of::<T>())).clamp(1, m);
-        let mut teacher_logits = zeros(if teacher.is_some() { rows * v } else { 0 });
-        let mut dinput = zeros(m * d);
+        let mut teacher_logits = room(if teacher.is_some() { rows * v } else { 0 });
+        let mut dinput = room(m * d);
         let mut loss = 0.0;
         for first in (0..m).step_by(rows) {
             let part = first * d..(first + rows.min(m - first)) * d;
@@ -72,18 +72,18 @@ impl<T: Number> LossHead<'_, T> {
             let mut dlogits = self.logits(&x, &normed[part.clone()], n);
             if let Some((weights, normed)) = &teacher {
                 let teacher_logits = &mut teacher_logits[..n * v];
-                gemm::linear(self.pool, &Dense::new(&normed[part.clone()], d), &weights.head, teacher_logits);
+                gemm::linear(self.pool, self.precision, &Dense::new(&normed[part.clone()], d), &weights.head, teacher_logits);
                 loss += self.loss(Some(teacher_logits), &mut dlogits, &targets[first..first + n], normalizers);
             } else {
                 loss += self.loss(None, &mut dlogits, &targets[first..first + n], normalizers);
             }
             let dlogits = Dense::new(&dlogits, v);
-            gemm::linear_backward_input(self.pool, &dlogits, &self.weights.head, &mut dinput[part], false);
+            gemm::linear_backward_input(self.pool, self.precision, &dlogits, &self.weights.head, &mut dinput[part], false);
             if let Some(sink) = self.head_sink {
-                sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, &dlogits, &x, dw, accumulate));
+                sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, self.precision, &dlogits, &x, dw, accumulate));
             }
         }
-        let (mut dstudent, mut dnorm) = (zeros(m * d), zeros(d));
+        let (mut dstudent, mut dnorm) = (room(m * d), vec![<T as Real>::ZERO; d]);
         rms_norm_backward(self.pool, student, &self.weights.final_norm, self.norm_eps, &dinput, &mut dstudent, &mut dnorm);
         if let Some(sink) = self.norm_sink {
             sink.add_slice(&dnorm);
@@ -96,8 +96,8 @@ impl<T: Number> LossHead<'_, T> {
         if let Weight::Panels(panels) = &self.weights.head {
             return integer_products(self.pool, normed, self.activation, None, &[panels]).swap_remove(0);
         }
-        let mut logits = vec![<T as Real>::ZERO; rows * self.vocab];
-        gemm::linear(self.pool, x, &self.weights.head, &mut logits);
+        let mut logits = room(rows * self.vocab);
+        gemm::linear(self.pool, self.precision, x, &self.weights.head, &mut logits);
         logits
     }
 
@@ -107,7 +107,7 @@ impl<T: Number> LossHead<'_, T> {
         let mut per_row = vec![0.0; targets.len()];
         let (mut loss, mut ce_gradient) = (0.0, vec![]);
         if ce_weight > 0.0 {
-            ce_gradient = vec![<T as Real>::ZERO; logits.len()];
+            ce_gradient = room(logits.len());
             loss += ce_weight * cross_entropy(self.pool, logits, targets, self.vocab, normalizers.ce, &mut per_row, Some(&mut ce_gradient));
         }
         match teacher {

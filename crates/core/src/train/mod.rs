@@ -1,5 +1,6 @@
 //! The trainer. [`step`] is one optimizer step; [`trainer`] builds it from a model and a recipe; [`run`] is the loop with events and checkpoints.
 
+pub mod arithmetic;
 pub mod block;
 pub mod calibrate;
 pub mod checkpoint;

@@ -1,11 +1,12 @@
 //! The training loop: batches, steps, events, checkpoints.
 
+use super::arithmetic::{self, Arithmetic};
 use super::memory::{self, available_bytes, peak_bytes};
 use super::trainer::Trainer;
 use super::{StepReport, checkpoint};
 use crate::data::{Text, Windows};
 use crate::event::Event;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, TrainConfig};
 use crate::session::{Cancel, Evaluations, Measure, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
@@ -47,6 +48,9 @@ pub fn train(
     pool: &Pool,
 ) -> Result<Trained> {
     let config = recipe.training.as_ref().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
+    // What the run is computed in is part of it: a resumed one goes on in the same.
+    let config = TrainConfig { arithmetic: Some(arithmetic::choose(config.arithmetic, recipe, pool)?), ..config.clone() };
+    let recipe = &Recipe { training: Some(config.clone()), ..recipe.clone() };
     let tokens = text.tokens(model, config.window)?;
     memory::check(&model.architecture, config.micro_batch.unwrap_or(config.batch) * config.window)?;
     let per_step = (config.batch * config.window) as u64;
@@ -55,11 +59,11 @@ pub fn train(
     let mut windows = Windows::new(tokens, config.window, config.seed);
     events(Event::Phase { name: "calibrate".into(), detail: format!("first steps of {} matrices", 7 * model.architecture.layers) });
     let calibration = windows.batch(0, config.batch);
-    let mut trainer = Trainer::<f32>::new(model, recipe, config, steps, &calibration, pool.clone())?;
+    let mut trainer = Trainer::<f32>::new(model, recipe, &config, steps, &calibration, pool.clone())?;
     if let Some(checkpoints) = &checkpoints {
         checkpoints.begin(&mut trainer, run.resume, events)?;
     }
-    events(Event::Phase { name: "train".into(), detail: format!("{steps} steps of {per_step} tokens") });
+    events(Event::Phase { name: "train".into(), detail: format!("{steps} steps of {per_step} tokens in {}", trainer.arithmetic.name()) });
     let _kept = Kept::new(kept_bytes());
     let (start, first, mut last) = (Instant::now(), trainer.step, None);
     while trainer.step < steps {
@@ -116,11 +120,12 @@ fn step_event(trainer: &Trainer<f32>, report: &StepReport, steps: u64, per_step:
     }
 }
 
-/// Recipe, text, weights and vocabulary, as one hash.
+/// Recipe, arithmetic, text, weights and vocabulary, as one hash.
 fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
     let mut hasher = blake3::Hasher::new();
+    let arithmetic = Arithmetic::of(recipe.training.as_ref().and_then(|t| t.arithmetic).unwrap_or_default(), pool).name();
     let recipe = serde_json::to_string(recipe).unwrap_or_default();
-    hasher.update(format!("{recipe}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());
+    hasher.update(format!("{recipe}\n{arithmetic}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());
     for (name, tensor) in &model.tensors {
         hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
     }

@@ -8,7 +8,7 @@ use super::trainer::Trainer;
 use super::weights::{Weights, guard_steps};
 use crate::ops::weight::Weight;
 use crate::ops::{Number, tensor, with_values};
-use crate::recipe::{Recompute, TrainArithmetic};
+use crate::recipe::Recompute;
 use crate::session::Cancel;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -53,8 +53,8 @@ impl<T: Number> Trainer<T> {
         let sequences = batch.len() / tokens;
         let micro = self.micro_batch.unwrap_or(sequences) * tokens;
         // Once, since from the second step on the memory that the first one took counts as used.
-        let keep = self.keeps_graph.unwrap_or_else(|| self.graph_fits(micro));
-        self.keeps_graph = Some(keep);
+        let keep = self.kept_blocks.unwrap_or_else(|| self.blocks_that_fit(micro));
+        self.kept_blocks = Some(keep);
         let normalizers = Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
         let mut loss = 0.0;
         for micro in batch.chunks(micro) {
@@ -71,13 +71,15 @@ impl<T: Number> Trainer<T> {
     }
 
     /// Forward and backward of one micro-batch: gradients of the weights as used are added to the sinks. Returns its share of the loss.
-    fn accumulate(&self, weights: &Weights<T>, sinks: &[BlockSinks<T>], micro: &[u32], tokens: usize, keep: bool, normalizers: Normalizers) -> Result<f64> {
+    fn accumulate(&self, weights: &Weights<T>, sinks: &[BlockSinks<T>], micro: &[u32], tokens: usize, keep: usize, normalizers: Normalizers) -> Result<f64> {
         let teacher_hidden = if self.objective.kl_weight > 0.0 { Some(self.teacher_forward(micro, tokens)?) } else { None };
         let context = self.context(micro.len() / tokens, tokens);
         let mut x = self.embed(&weights.embedding, micro)?;
         let mut passed = Vec::with_capacity(weights.blocks.len());
-        for (block, sinks) in weights.blocks.iter().zip(sinks) {
-            let mut tape = if keep { Tape::on() } else { Tape::off() };
+        // The last blocks are kept: their backward comes first, when the memory of the others' is not taken yet.
+        let recomputed = weights.blocks.len().saturating_sub(keep);
+        for (layer, (block, sinks)) in weights.blocks.iter().zip(sinks).enumerate() {
+            let mut tape = if layer >= recomputed { Tape::on() } else { Tape::off() };
             let y = Block { context: &context, weights: block, sinks, observer: None }.forward(&mut tape, &x)?;
             passed.push((x, tape));
             x = y;
@@ -85,7 +87,7 @@ impl<T: Number> Trainer<T> {
         let (loss, dx) = self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
         let (mut y, mut dy) = (x, tensor(dx, &[micro.len(), self.architecture.hidden_size])?);
         for ((x, mut tape), (block, sinks)) in passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev() {
-            if !keep {
+            if !tape.is_on() {
                 tape = Tape::on();
                 y = Block { context: &context, weights: block, sinks, observer: None }.forward(&mut tape, &x)?;
             }
@@ -112,6 +114,7 @@ impl<T: Number> Trainer<T> {
             vocab: a.vocab_size,
             hidden: a.hidden_size,
             activation: self.head_activation,
+            precision: self.arithmetic.precision,
             objective: self.objective,
             bytes: self.loss_bytes,
             weights,
@@ -145,6 +148,7 @@ impl<T: Number> Trainer<T> {
             rope: self.rope.clone(),
             batch,
             tokens,
+            precision: self.arithmetic.precision,
             activation: self.activation,
             cache: self.cache,
             edge: self.edge,
@@ -189,7 +193,7 @@ impl<T: Number> Trainer<T> {
             let matrix = self.matrices.iter().find(|m| m.place == place);
             let matrix = matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })?;
             let activation = if name == EMBEDDING || name == HEAD { self.head_activation } else { self.activation };
-            let integer = self.arithmetic == TrainArithmetic::Int8Forward && activation != ActivationQuantizer::None;
+            let integer = self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
             Ok(matrix.forward(&self.parameters, &self.pool, integer))
         };
         Weights::collect(&self.architecture, |name| Ok(self.parameters.get(name)?.value.clone()), matrix)
@@ -213,12 +217,13 @@ impl<T: Number> Trainer<T> {
         Ok(all)
     }
 
-    /// Whether the forward's tensors of all blocks are kept for the backward, for `rows` tokens at a time.
-    fn graph_fits(&self, rows: usize) -> bool {
+    /// How many blocks' forwards can be kept for the backward, for `rows` tokens at a time.
+    fn blocks_that_fit(&self, rows: usize) -> usize {
+        let layers = self.architecture.layers;
         match self.recompute {
-            Recompute::Never => true,
-            Recompute::Always => false,
-            Recompute::Auto => block_bytes(&self.architecture, rows, size_of::<T>()) * (self.architecture.layers as u64) < available_bytes() / 2,
+            Recompute::Never => layers,
+            Recompute::Always => 0,
+            Recompute::Auto => layers.min((available_bytes() / 2 / block_bytes(&self.architecture, rows, size_of::<T>()).max(1)) as usize),
         }
     }
 }

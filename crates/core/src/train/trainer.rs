@@ -1,5 +1,6 @@
 //! The trainer as built from a model and a recipe: everything that decides the next step.
 
+use super::arithmetic::Arithmetic;
 use super::calibrate::static_steps;
 use super::loss::Objective;
 use super::optimizer::Optimizer;
@@ -7,7 +8,7 @@ use super::parameter::{Group, Parameters};
 use super::weights::{Matrix, Steps, WeightPart, Weights};
 use crate::ops::Number;
 use crate::ops::weight::Weight;
-use crate::recipe::{Recipe, Recompute, TrainArithmetic, TrainConfig};
+use crate::recipe::{Recipe, Recompute, TrainConfig};
 use crate::rtn::{check_scales, quantization};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Role};
@@ -31,15 +32,15 @@ pub struct Trainer<T> {
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
     pub edge: EdgeRule,
-    pub arithmetic: TrainArithmetic,
+    pub arithmetic: Arithmetic,
     pub optimizer: Optimizer,
     pub objective: Objective,
     pub recompute: Recompute,
     pub loss_bytes: usize,
     /// Sequences per forward; None is all.
     pub micro_batch: Option<usize>,
-    /// What `recompute: auto` found for this run, at its first step.
-    pub(super) keeps_graph: Option<bool>,
+    /// Blocks whose forward is kept for the backward, found at the first step.
+    pub(super) kept_blocks: Option<usize>,
     /// Steps done.
     pub step: u64,
 }
@@ -61,6 +62,7 @@ impl<T: Number> Trainer<T> {
         }
         let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
         let teacher = Weights::collect(&architecture, values, |name| Ok(Weight::values(values(name)?, columns(model, name))))?;
+        let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default(), &pool);
         let mut trainer = Self {
             rope: Arc::new(crate::rope_table(&architecture)),
             architecture,
@@ -72,13 +74,13 @@ impl<T: Number> Trainer<T> {
             head_activation: recipe.head_activation,
             cache: recipe.cache,
             edge: recipe.weights.map_or(EdgeRule::Inside, |w| w.edge),
-            arithmetic: config.arithmetic.unwrap_or_default(),
+            arithmetic,
             optimizer: Optimizer::new(config, steps),
             objective: Objective { kl_weight: config.kl_weight, ce_weight: config.ce_weight, temperature: config.temperature },
             recompute: config.recompute,
             loss_bytes: config.loss_bytes,
             micro_batch: config.micro_batch,
-            keeps_graph: None,
+            kept_blocks: None,
             step: 0,
         };
         for (name, step) in static_steps(&trainer, calibration, config.window)? {
@@ -130,7 +132,7 @@ impl<T: Number> Trainer<T> {
     fn check_packed(&self, matrix: &Matrix, packed: &PackedMatrix, name: &str) -> Result<()> {
         let mut decoded = vec![0.0; matrix.rows * matrix.cols];
         packed.decode(&self.pool, &mut decoded);
-        let used = matrix.forward(&self.parameters, &self.pool, self.arithmetic == TrainArithmetic::Int8Forward);
+        let used = matrix.forward(&self.parameters, &self.pool, self.arithmetic.integer_forward);
         let differs = |row: &usize| used.row(*row).iter().zip(&decoded[row * matrix.cols..]).any(|(&u, d)| Real::to_f32(u) != *d);
         match (0..matrix.rows).find(differs) {
             Some(row) => Err(Error::Parity { path: "the packed model".into(), place: format!("{name}: row {row}") }),

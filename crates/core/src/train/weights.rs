@@ -12,7 +12,7 @@ use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{Pool, Real, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{Pool, Real, ScaleCodec, WeightQuantizer, room};
 use std::sync::Arc;
 
 /// How a matrix becomes what the forward uses.
@@ -72,12 +72,12 @@ impl Matrix {
             WeightPart::Float => w.clone(),
             WeightPart::Stepped { quantizer, steps, .. } => {
                 let stored = stored_steps(steps, parameters, quantizer.scale_codec);
-                let mut y = vec![<T as Real>::ZERO; w.len()];
+                let mut y = room(w.len());
                 lsq_forward(pool, w, self.rows, self.cols, &stored, quantizer.partition, quantizer.grid, &mut y, None);
                 y
             }
             WeightPart::Ruled { .. } => {
-                let mut y = vec![0.0; w.len()];
+                let mut y = room(w.len());
                 self.pack(parameters, pool).expect("a ruled matrix packs").decode(pool, &mut y);
                 T::from_f32s(y)
             }
@@ -106,7 +106,7 @@ impl Matrix {
         let WeightPart::Stepped { quantizer, steps, edge, gradient_scale } = &self.part else { return };
         let weight = &parameters.list[self.place];
         let stored = stored_steps(steps, parameters, quantizer.scale_codec);
-        let (mut dw, mut ds) = (vec![<T as Real>::ZERO; weight.value.len()], vec![<T as Real>::ZERO; stored.len()]);
+        let (mut dw, mut ds) = (room(weight.value.len()), vec![<T as Real>::ZERO; stored.len()]);
         weight.sink.with(|dwq| {
             lsq_backward(pool, &weight.value, self.rows, self.cols, &stored, quantizer.partition, quantizer.grid, *edge, dwq, &mut dw, &mut ds);
             std::mem::swap(dwq, &mut dw);

@@ -8,9 +8,8 @@
 //! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics and their order is fixed.
 
 use super::gemm::{View, product};
-use super::lanes::{LANES, dot, maximum, sum};
-use crate::math::exp_f32;
-use crate::{Pool, Real, dispatch};
+use super::lanes::{dot, maximum, sum};
+use crate::{Pool, Real, dispatch, room};
 
 /// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >= T;
 /// query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
@@ -143,10 +142,10 @@ pub fn attention<T: Real>(pool: &Pool, shape: AttentionShape, q: &[T], k: &[T], 
         let first = i % blocks * BLOCK;
         let block = QueryBlock { b: i / blocks / shape.kv_heads, kv: i / blocks % shape.kv_heads, first, count: BLOCK.min(shape.queries - first) };
         let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
-        let mut q_block = vec![T::ZERO; rows * d];
+        let mut q_block = room(rows * d);
         block.gather(&shape, q, shape.scale(), &mut q_block);
         let at = shape.key_at(block.b, 0, block.kv);
-        let mut p = vec![T::ZERO; rows * n];
+        let mut p = room(rows * n);
         product(&mut p, n, View::rows(&q_block, d), View::transposed(&k[at..], stride), rows, n, d, false);
         let sums = p.chunks_exact_mut(n).enumerate().map(|(r, p)| softmax(p, shape.seen(first + r / group))).collect();
         product(&mut q_block, d, View::rows(&p, n), View::rows(&v[at..], stride), rows, d, n, false);
@@ -267,74 +266,4 @@ fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv
         scale_in_place(shape.scale(), dq);
     }
     out
-}
-
-/// Keys that all query heads of a group work on in turn, so that a row of the cache is brought near once.
-const KEY_TILE: usize = 64;
-
-dispatch! {
-    /// The query heads of one key/value head: q and y `[group, D]`, `scores` is scratch `[group, keys]`; key s starts at `s * stride` of k and v.
-    fn attend_group(q: &[f32], k: &[f32], v: &[f32], stride: usize, width: usize, keys: usize, scores: &mut [f32], y: &mut [f32]) {
-        let (group, scale) = (q.len() / width, 1.0 / (width as f32).sqrt());
-        for first in (0..keys).step_by(KEY_TILE) {
-            let last = keys.min(first + KEY_TILE);
-            for head in 0..group {
-                let (q, scores) = (&q[head * width..][..width], &mut scores[head * keys..][..keys]);
-                for s in first..last {
-                    scores[s] = dot(q, &k[s * stride..][..width]) * scale;
-                }
-            }
-        }
-        for head in 0..group {
-            let scores = &mut scores[head * keys..][..keys];
-            let max = maximum(scores);
-            for s in 0..keys {
-                scores[s] = exp_f32(scores[s] - max);
-            }
-            let inverse = 1.0 / sum(scores);
-            for s in 0..keys {
-                scores[s] *= inverse;
-            }
-        }
-        y.fill(0.0);
-        for first in (0..keys).step_by(KEY_TILE) {
-            let last = keys.min(first + KEY_TILE);
-            for head in 0..group {
-                let (p, y) = (&scores[head * keys + first..head * keys + last], &mut y[head * width..][..width]);
-                // Each y is a sum over the keys in order, so the blocks only choose registers.
-                let (wide, rest) = y.as_chunks_mut::<{ 4 * LANES }>();
-                for block in 0..wide.len() {
-                    wide[block] = add_values(wide[block], p, &v[first * stride + block * 4 * LANES..], stride);
-                }
-                let done = 4 * LANES * wide.len();
-                for i in 0..rest.len() {
-                    [rest[i]] = add_values([rest[i]], p, &v[first * stride + done + i..], stride);
-                }
-            }
-        }
-    }
-}
-
-/// `y + sum over keys of p v[..N]`.
-#[inline(always)]
-fn add_values<const N: usize>(mut y: [f32; N], p: &[f32], v: &[f32], stride: usize) -> [f32; N] {
-    for s in 0..p.len() {
-        let v: &[f32; N] = v[s * stride..].first_chunk().expect("a row holds D values");
-        for i in 0..N {
-            y[i] += p[s] * v[i];
-        }
-    }
-    y
-}
-
-/// Inference: one query row `[H, D]` at absolute position `keys - 1` over `keys` cached rows, k and v `[keys, K, D]` (row stride K*D).
-/// Float order depends on `keys` and D alone, so prefill and decode give the same bytes. `scores` is scratch `[H / K, keys]`.
-#[allow(clippy::too_many_arguments)]
-pub fn attend(q: &[f32], k: &[f32], v: &[f32], keys: usize, heads: usize, kv_heads: usize, head_dim: usize, scores: &mut [f32], y: &mut [f32]) {
-    let (stride, width) = (kv_heads * head_dim, heads / kv_heads * head_dim);
-    for head in 0..kv_heads {
-        let at = head * head_dim;
-        let (q, y) = (&q[head * width..][..width], &mut y[head * width..][..width]);
-        attend_group(q, &k[at..keys * stride], &v[at..keys * stride], stride, head_dim, keys, scores, y);
-    }
 }

@@ -71,11 +71,32 @@ impl<T: Real> Rows<T> for WeightPanels {
     }
 }
 
+/// What the products of a matrix multiplication are computed in; inputs and results are f32 in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Operands rounded to bf16, sums in f32: fast on CPUs whose `vdpbf16ps` is.
+    Bf16,
+    /// Operands scaled and rounded to f16, short sums in f16, long ones in f32: twice as fast as f32 on CPUs with AVX-512 FP16.
+    F16,
+}
+
+impl Precision {
+    /// Whether this CPU has instructions for it; without, products are computed in f32.
+    pub fn is_native(self) -> bool {
+        match self {
+            Precision::F32 => true,
+            _ => micro::Kernel::choose(self) != micro::Kernel::choose(Precision::F32),
+        }
+    }
+}
+
 /// The number types whose products have kernels of ours.
 pub trait Product: Sized {
     /// `out = a b^T` (`+=` if `accumulate`); false, and nothing done, where there is no kernel.
     #[doc(hidden)]
-    fn blocked(_pool: &Pool, _out: &mut [Self], _a: Operand<Self>, _b: Operand<Self>, _accumulate: bool) -> bool {
+    fn blocked(_pool: &Pool, _precision: Precision, _out: &mut [Self], _a: Operand<Self>, _b: Operand<Self>, _accumulate: bool) -> bool {
         false
     }
 }
@@ -83,11 +104,20 @@ pub trait Product: Sized {
 impl Product for f64 {}
 
 impl Product for f32 {
-    fn blocked(pool: &Pool, out: &mut [f32], a: Operand<f32>, b: Operand<f32>, accumulate: bool) -> bool {
-        let Some(kernel) = micro::choose() else { return false };
+    #[cfg(target_arch = "x86_64")]
+    fn blocked(pool: &Pool, precision: Precision, out: &mut [f32], a: Operand<f32>, b: Operand<f32>, accumulate: bool) -> bool {
+        use micro::{Avx2, Avx512, Bf16, F16, Kernel};
+        let Some(kernel) = Kernel::choose(precision) else { return false };
         let whole = Output { data: out.as_mut_ptr(), stride: b.outer() };
-        // SAFETY: the caller checked that out is [a.outer, b.outer], borrowed mutably; the kernel is of a level that the CPU has.
-        unsafe { blocked::product(pool, kernel, whole, a, b, accumulate) };
+        // SAFETY: the caller checked that out is [a.outer, b.outer], borrowed mutably; the kernel is one that the CPU has.
+        unsafe {
+            match kernel {
+                Kernel::Avx2 => blocked::product::<Avx2>(pool, whole, a, b, accumulate),
+                Kernel::Avx512 => blocked::product::<Avx512>(pool, whole, a, b, accumulate),
+                Kernel::Bf16 => blocked::product::<Bf16>(pool, whole, a, b, accumulate),
+                Kernel::F16 => blocked::product::<F16>(pool, whole, a, b, accumulate),
+            }
+        }
         true
     }
 }
@@ -206,10 +236,10 @@ unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize,
 }
 
 /// `out [m, n] = a b^T` (`+=` if `accumulate`), a seen as `[m, k]` and b as `[n, k]`.
-fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: Operand<T>, b: Operand<T>, accumulate: bool) {
+fn parallel_product<T: Real>(pool: &Pool, precision: Precision, out: &mut [T], a: Operand<T>, b: Operand<T>, accumulate: bool) {
     let (m, n, k) = (a.outer(), b.outer(), a.k());
     assert_eq!((out.len(), k), (m * n, b.k()), "product: shapes");
-    if out.is_empty() || (k > 0 && T::blocked(pool, out, a, b, accumulate)) {
+    if out.is_empty() || (k > 0 && T::blocked(pool, precision, out, a, b, accumulate)) {
         return;
     }
     let (a_held, b_held) = (a.held(pool), b.held(pool));
@@ -233,16 +263,16 @@ fn parallel_product<T: Real>(pool: &Pool, out: &mut [T], a: Operand<T>, b: Opera
 }
 
 /// `y = x w^T`: x `[M, I]`, w `[O, I]`, y `[M, O]` (overwritten).
-pub fn linear<T: Real>(pool: &Pool, x: &dyn Rows<T>, w: &dyn Rows<T>, y: &mut [T]) {
-    parallel_product(pool, y, Operand { source: x, lie: Lie::Along }, Operand { source: w, lie: Lie::Along }, false);
+pub fn linear<T: Real>(pool: &Pool, precision: Precision, x: &dyn Rows<T>, w: &dyn Rows<T>, y: &mut [T]) {
+    parallel_product(pool, precision, y, Operand { source: x, lie: Lie::Along }, Operand { source: w, lie: Lie::Along }, false);
 }
 
 /// `dx = dy w`: dy `[M, O]`, w `[O, I]`, dx `[M, I]`; added to dx if `accumulate`.
-pub fn linear_backward_input<T: Real>(pool: &Pool, dy: &dyn Rows<T>, w: &dyn Rows<T>, dx: &mut [T], accumulate: bool) {
-    parallel_product(pool, dx, Operand { source: dy, lie: Lie::Along }, Operand { source: w, lie: Lie::Across }, accumulate);
+pub fn linear_backward_input<T: Real>(pool: &Pool, precision: Precision, dy: &dyn Rows<T>, w: &dyn Rows<T>, dx: &mut [T], accumulate: bool) {
+    parallel_product(pool, precision, dx, Operand { source: dy, lie: Lie::Along }, Operand { source: w, lie: Lie::Across }, accumulate);
 }
 
 /// `dw = dy^T x`: dw `[O, I]`; added to dw if `accumulate`.
-pub fn linear_backward_weight<T: Real>(pool: &Pool, dy: &dyn Rows<T>, x: &dyn Rows<T>, dw: &mut [T], accumulate: bool) {
-    parallel_product(pool, dw, Operand { source: dy, lie: Lie::Across }, Operand { source: x, lie: Lie::Across }, accumulate);
+pub fn linear_backward_weight<T: Real>(pool: &Pool, precision: Precision, dy: &dyn Rows<T>, x: &dyn Rows<T>, dw: &mut [T], accumulate: bool) {
+    parallel_product(pool, precision, dw, Operand { source: dy, lie: Lie::Across }, Operand { source: x, lie: Lie::Across }, accumulate);
 }

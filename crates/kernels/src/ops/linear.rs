@@ -20,7 +20,7 @@ mod transpose;
 use crate::pack::PackedMatrix;
 use crate::quant::activation;
 use crate::{ActivationQuantizer, Pool};
-use kernel::{Kernel, Output, Scratch};
+use kernel::{Kernel, Output};
 use panels::ROWS;
 pub use panels::WeightPanels;
 use segments::{Geometry, Layout, Segment, segments};
@@ -95,72 +95,78 @@ fn decoded_linear(pool: &Pool, x: &[f32], w: &WeightPanels, y: &mut [f32]) {
 }
 
 thread_local! {
-    /// Memory of the quantized activations, and of unpacked panels, kept from call to call.
+    /// Memory of the quantized activations, kept from call to call.
     static TOKENS: RefCell<Tokens> = RefCell::default();
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 fn integer_linear(kernel: Kernel, pool: &Pool, x: &[f32], activation: ActivationQuantizer, step: Option<f32>, outputs: &mut [(&WeightPanels, &mut [f32])]) {
     let mut rest = outputs;
     while let Some((w, _)) = rest.first() {
         // What shares the first one's layout shares its tokens.
-        let layout = Layout::new(&w.geometry, w.grid(), activation);
-        let same = |w: &WeightPanels| w.geometry == rest[0].0.geometry && (w.grid().range, w.grid().min()) == (rest[0].0.grid().range, rest[0].0.grid().min());
-        let count = rest.iter().take_while(|(w, _)| same(w)).count();
+        let layout = w.layout(activation);
+        let count = rest.iter().take_while(|(w, _)| w.layout(activation) == layout).count();
         let (now, later) = std::mem::take(&mut rest).split_at_mut(count);
-        products(kernel, pool, x, step, &layout, now);
+        products(kernel, pool, x, (activation, step), layout, now);
         rest = later;
     }
 }
 
 /// Weights that one task of a product with one token takes at least, in bytes of memory.
-const TASK_BYTES: usize = 1 << 14;
+const TASK_BYTES: usize = 1 << 13;
 /// Tasks per thread, where there is work for so many: a thread that is held up leaves its share to the others.
-const TASKS: usize = 6;
+const TASKS: usize = 16;
+/// Bytes of activations that a task goes through for every two panels: they stay in the second-level cache beside the panels.
+const TOKEN_BYTES: usize = 1 << 18;
 
-/// A run of panels of one of the weights.
+/// A run of panels of one of the weights, and of groups of tokens.
 struct Task {
     output: usize,
     panels: Range<usize>,
+    groups: Range<usize>,
 }
 
-/// Cuts the weights into runs of panels. The cut has no influence on a result, so it may go by the number of threads.
-fn tasks(threads: usize, weights: impl Iterator<Item = (usize, usize)> + Clone, tokens: usize) -> Vec<Task> {
-    // (panels, bytes of a panel) of each weight; a panel's work grows with the tokens.
-    let work = |bytes: usize| bytes * tokens.max(1);
-    let total: usize = weights.clone().map(|(panels, bytes)| panels * work(bytes)).sum();
+/// Cuts a product into tasks. The cut has no influence on a result, so it may go by the number of threads. `weights`: panels of each, and bytes of one.
+fn tasks(threads: usize, weights: impl Iterator<Item = (usize, usize)> + Clone, tokens: &Tokens, layout: &Layout) -> Vec<Task> {
+    let all = tokens.groups.len();
+    let fit = (TOKEN_BYTES / (layout.quads * segments::QUAD)).max(1);
+    // Runs of groups that hold about `fit` tokens.
+    let most = tokens.groups.first().map_or(1, |group| group.size);
+    let run = fit.div_ceil(most).clamp(1, all.max(1));
+    let m: usize = tokens.groups.iter().map(|group| group.size).sum();
+    let total: usize = weights.clone().map(|(panels, bytes)| panels * bytes * m).sum();
     let size = (total / (threads * TASKS)).max(TASK_BYTES);
     let mut out = vec![];
-    for (output, (panels, bytes)) in weights.enumerate() {
-        // Even: panels are taken two by two.
-        let run = (size / work(bytes).max(1)).clamp(1, panels.max(1)).next_multiple_of(2);
-        out.extend((0..panels).step_by(run).map(|first| Task { output, panels: first..panels.min(first + run) }));
+    for first in (0..all).step_by(run) {
+        let groups = first..all.min(first + run);
+        let m: usize = tokens.groups[groups.clone()].iter().map(|group| group.size).sum();
+        for (output, (panels, bytes)) in weights.clone().enumerate() {
+            let run = (size / (bytes * m)).clamp(1, panels.max(1));
+            // Several tokens take panels two by two.
+            let run = if m > 1 { run.next_multiple_of(2) } else { run };
+            out.extend((0..panels).step_by(run).map(|first| Task { output, panels: first..panels.min(first + run), groups: groups.clone() }));
+        }
     }
     out
 }
 
 #[allow(unsafe_code)]
-fn products(kernel: Kernel, pool: &Pool, x: &[f32], step: Option<f32>, layout: &Layout, outputs: &mut [(&WeightPanels, &mut [f32])]) {
+fn products(kernel: Kernel, pool: &Pool, x: &[f32], how: (ActivationQuantizer, Option<f32>), layout: &Layout, outputs: &mut [(&WeightPanels, &mut [f32])]) {
     if layout.segments.is_empty() {
         return outputs.iter_mut().for_each(|(_, y)| y.fill(0.0));
     }
     let m = x.len() / layout.cols;
-    for (w, y) in outputs.iter() {
-        let fit = layout.segments.iter().all(|s| s.group < w.geometry.groups() && (s.weight + s.quads) * segments::QUAD <= w.geometry.padded());
-        assert!(fit && y.len() == m * w.rows(), "a layout of another weight");
-    }
+    assert!(outputs.iter().all(|(w, y)| y.len() == m * w.rows() && w.cols() == layout.cols), "shapes of products");
     let mut tokens = TOKENS.take();
-    tokens.fill(pool, x, step, layout, kernel.sizes());
-    let shapes = outputs.iter().map(|(w, _)| (w.rows().div_ceil(ROWS), w.geometry.lines() * size_of::<panels::Line>()));
-    let tasks = tasks(pool.threads(), shapes, m);
+    tokens.fill(pool, x, how, layout, kernel.sizes());
+    let shapes = outputs.iter().map(|(w, _)| (w.rows().div_ceil(ROWS), w.geometry.lines * size_of::<panels::Line>()));
+    let tasks = tasks(pool.threads(), shapes, &tokens, layout);
     let places: Vec<(&WeightPanels, Output)> = outputs.iter_mut().map(|(w, y)| (*w, Output { data: y.as_mut_ptr(), rows: w.rows() })).collect();
     pool.for_each(tasks.len(), |i| {
-        let (task, mut scratch) = (&tasks[i], SCRATCH.take());
+        let task = &tasks[i];
         let (w, y) = places[task.output];
-        // SAFETY: `choose` (and the tests) give kernels that the CPU has; the layout fits, as was checked; the tokens were made for it just
-        // now; y is whole, as was checked, mutably borrowed, and no two tasks have a panel of one weight in common.
-        unsafe { kernel.run(w, task.panels.clone(), layout, &tokens, &mut scratch, y) };
-        SCRATCH.replace(scratch);
+        // SAFETY: `choose` (and the tests) give kernels that the CPU has; the layout is that of every weight; the tokens were made for it just
+        // now; y is whole, as was checked, mutably borrowed, and no two tasks have panels and tokens in common.
+        unsafe { kernel.run(w, task.panels.clone(), layout, &tokens, task.groups.clone(), y) };
     });
     TOKENS.replace(tokens);
 }
@@ -179,7 +185,7 @@ pub fn integer_sums(x: &[f32], w: &PackedMatrix, activation: ActivationQuantizer
     }
     let (mut codes, mut scales) = (vec![0i8; x.len()], vec![]);
     activation::quantize(activation, x, i, step, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, w.partition(), segments::QUAD), activation);
+    let segments = segments(&Geometry::new(i, w.partition(), segments::QUAD), activation == ActivationQuantizer::DynamicBlock32);
     let mut sums = Vec::with_capacity(m * o * segments.len());
     let mut row_codes = vec![0i16; i];
     for row in 0..m {

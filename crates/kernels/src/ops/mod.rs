@@ -3,6 +3,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod adamw;
+pub mod attend;
 pub mod attention;
 pub mod gemm;
 pub(crate) mod lanes;

@@ -97,6 +97,33 @@ dispatch! {
     }
 }
 
+/// cos and sin of some positions, `[M, 2, D/2]`, for [`turn`]: made once for all layers of a forward.
+pub fn turns(table: &RopeTable, positions: impl Iterator<Item = usize>) -> Vec<f32> {
+    let half = table.head_dim / 2;
+    let mut out = vec![];
+    for position in positions {
+        let at = out.len();
+        out.resize(at + 2 * half, 0.0);
+        let (cos, sin) = out[at..].split_at_mut(half);
+        angles(&table.inverse_frequencies, position as f64, false, cos, sin);
+    }
+    out
+}
+
+/// Rows x `[M, H, D]`, pairs [`RopePairs::Half`], each rotated by its own of the `turns`: the numbers of [`rope`].
+pub fn turn(pool: &Pool, turns: &[f32], head_dim: usize, x: &[f32], heads: usize, y: &mut [f32]) {
+    let (row, angles) = (heads * head_dim, head_dim / 2 * 2);
+    assert_eq!((x.len(), turns.len() * row), (y.len(), x.len() * angles), "turn: shapes");
+    const ROWS: usize = 32;
+    pool.chunks_mut(y, ROWS * row, |block, y| {
+        for (i, y) in y.chunks_exact_mut(row).enumerate() {
+            let m = block * ROWS + i;
+            let (cos, sin) = turns[m * angles..][..angles].split_at(angles / 2);
+            rotate_half(cos, sin, &x[m * row..][..row], y);
+        }
+    });
+}
+
 /// Row m of x `[M, H, D]` is rotated by position `first + m % period`; y may not alias x.
 /// `inverse` rotates back, which is also the gradient of the forward rotation.
 #[allow(clippy::too_many_arguments)]

@@ -4,7 +4,7 @@
 //! two halves too, the high one counted 16 times.
 #![allow(unsafe_code)]
 
-use super::kernel::{PanelView, ScalesView};
+use super::kernel::{Outputs, PanelView, ScalesView};
 use super::panels::ROWS;
 use super::segments::Segment;
 use super::tokens::View;
@@ -27,7 +27,7 @@ macro_rules! tiles {
             ///
             /// # Safety
             /// The CPU must have the instructions; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
-            pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+            pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
                 let panels = strip.len();
                 for (p, panel) in strip.iter().enumerate() {
                     // SAFETY: the caller's promise.
@@ -55,7 +55,7 @@ macro_rules! tiles {
                 first: usize,
                 segments: &[Segment],
                 x: View,
-                y: &mut [[f32; ROWS]],
+                y: &mut [Outputs],
                 stride: usize,
             ) {
                 for (j, s) in segments.iter().enumerate() {

@@ -1,23 +1,22 @@
 //! AVX-512 with VNNI: a line is one register, `vpdpbusd` multiplies four columns of 16 rows.
 //!
 //! Twelve tokens and two panels keep 24 sums in registers: a weight that is loaded serves twelve products, an activation that is broadcast two.
-//! The outputs stay in the first-level cache.
+//! The outputs stay in the first-level cache, added to after each segment.
 #![allow(unsafe_code)]
 
-use super::kernel::{PanelView, ScalesView};
-use super::panels::ROWS;
+use super::kernel::{Outputs, PanelView, ScalesView};
 use super::segments::Segment;
 use super::tokens::View;
 use std::arch::x86_64::*;
 
 /// Bytes ahead of the weights in use that one token asks for.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
 /// See [`super::kernel::Kernel::run`]: `y` `[tokens, panels]`, 1 or 2 panels, 12, 8, 4 or 1 tokens.
 ///
 /// # Safety
 /// Needs AVX-512 F, BW and VNNI; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
-pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     // SAFETY: the caller's promise.
     unsafe {
         match (y.len() / strip.len(), strip) {
@@ -36,21 +35,21 @@ pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment
 /// # Safety
 /// As [`tile`]; `y` holds `T * P` entries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [PanelView; P], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [PanelView; P], segments: &[Segment], x: View, y: &mut [Outputs]) {
     let low = _mm512_set1_epi8(15);
-    let y = y.as_mut_ptr().cast::<f32>();
-    for (j, s) in segments.iter().enumerate() {
-        // SAFETY: segment j's corrections, scales, quads and lines are there, as are T * P entries of y.
+    let y = y.as_mut_ptr().cast::<__m512>();
+    let (mut corrections, mut token_scales, mut a) = (x.corrections.as_ptr(), x.scales.as_ptr(), x.quads.as_ptr().cast::<i32>());
+    for s in segments {
+        // SAFETY: every segment's corrections, scales, quads and lines are there, one after the other, as are T * P entries of y, and an entry
+        // is a cache line.
         unsafe {
             let mut sums = [[_mm512_setzero_si512(); P]; T];
-            for t in 0..T {
-                let correction = _mm512_set1_epi32(*x.corrections.get_unchecked(j * T + t));
-                for p in 0..P {
-                    sums[t][p] = start(&strip[p], s.group, correction);
+            for p in 0..P {
+                for t in 0..T {
+                    sums[t][p] = start(&strip[p], s.group, _mm512_set1_epi32(*corrections.add(t)));
                 }
             }
-            let a = x.quads.as_ptr().add(s.token * T).cast::<i32>();
-            let mut w = [std::ptr::null(); P];
+            let mut w = [std::ptr::null::<__m512i>(); P];
             for p in 0..P {
                 w[p] = strip[p].lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
             }
@@ -62,8 +61,9 @@ unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [P
                         even[p] = _mm512_and_si512(codes, low);
                         odd[p] = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
                     }
-                    add_products(&mut sums, even, a.add(2 * line * T));
-                    add_products(&mut sums, odd, a.add((2 * line + 1) * T));
+                    add_products(&mut sums, even, a);
+                    add_products(&mut sums, odd, a.add(T));
+                    a = a.add(2 * T);
                 }
             } else {
                 for q in 0..s.quads {
@@ -71,21 +71,21 @@ unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [P
                     for p in 0..P {
                         codes[p] = _mm512_load_si512(w[p].add(q));
                     }
-                    add_products(&mut sums, codes, a.add(q * T));
+                    add_products(&mut sums, codes, a);
+                    a = a.add(T);
                 }
             }
-            let mut scales = [_mm512_setzero_ps(); P];
             for p in 0..P {
-                scales[p] = load_scales(strip[p].scales, s.group);
-            }
-            for t in 0..T {
-                let scale = _mm512_set1_ps(*x.scales.get_unchecked(j * T + t));
-                for p in 0..P {
-                    let at = y.add((t * P + p) * ROWS);
-                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t][p]), _mm512_mul_ps(scales[p], scale));
-                    _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), scaled));
+                let scales = load_scales(strip[p].scales, s.group);
+                for t in 0..T {
+                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t][p]), _mm512_mul_ps(scales, _mm512_set1_ps(*token_scales.add(t))));
+                    // Volatile: the compiler would keep the outputs in registers, and then put sums on the stack.
+                    let at = y.add(t * P + p);
+                    at.write_volatile(_mm512_add_ps(at.read_volatile(), scaled));
                 }
             }
+            corrections = corrections.add(T);
+            token_scales = token_scales.add(T);
         }
     }
 }
@@ -109,41 +109,56 @@ unsafe fn add_products<const T: usize, const P: usize>(sums: &mut [[__m512i; P];
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn single<const NIBBLES: bool>(panel: &PanelView, segments: &[Segment], x: View, y: &mut [f32; ROWS]) {
-    let low = _mm512_set1_epi8(15);
+unsafe fn single<const NIBBLES: bool>(panel: &PanelView, segments: &[Segment], x: View, y: &mut Outputs) {
     let zero = _mm512_setzero_si512();
     let mut out = _mm512_setzero_ps();
     for (j, s) in segments.iter().enumerate() {
-        // SAFETY: segment j's correction, scale, quads and lines are there; a prefetch may ask for any address.
+        // SAFETY: segment j's correction, scale, quads and lines are there.
         unsafe {
             let mut sums = [start(panel, s.group, _mm512_set1_epi32(*x.corrections.get_unchecked(j))), zero, zero, zero];
-            let a = x.quads.as_ptr().add(s.token).cast::<i32>();
+            let mut a = x.quads.as_ptr().add(s.token).cast::<i32>();
             let lines = if NIBBLES { s.quads / 2 } else { s.quads };
-            let w = panel.lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
-            let mut line = 0;
-            while line < lines {
-                for i in 0..(lines - line).min(4) {
-                    let at = w.add(line + i);
-                    _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(AHEAD));
-                    let codes = _mm512_load_si512(at);
-                    if NIBBLES {
-                        let a = a.add(2 * (line + i));
-                        let (even, odd) = (_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
-                        sums[i % 2] = _mm512_dpbusd_epi32(sums[i % 2], even, _mm512_set1_epi32(*a));
-                        sums[2 + i % 2] = _mm512_dpbusd_epi32(sums[2 + i % 2], odd, _mm512_set1_epi32(*a.add(1)));
-                    } else {
-                        sums[i] = _mm512_dpbusd_epi32(sums[i], codes, _mm512_set1_epi32(*a.add(line + i)));
-                    }
+            let mut w = panel.lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
+            // Constant indices: the sums stay in registers.
+            for _ in 0..lines / 4 {
+                for i in 0..4 {
+                    line::<NIBBLES>(&mut sums, i, w, a);
+                    (w, a) = (w.add(1), a.add(if NIBBLES { 2 } else { 1 }));
                 }
-                line += 4;
+            }
+            for _ in 0..lines % 4 {
+                line::<NIBBLES>(&mut sums, 0, w, a);
+                (w, a) = (w.add(1), a.add(if NIBBLES { 2 } else { 1 }));
             }
             let sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
             let scale = _mm512_mul_ps(load_scales(panel.scales, s.group), _mm512_set1_ps(*x.scales.get_unchecked(j)));
             out = _mm512_add_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
         }
     }
-    // SAFETY: 16 floats of room.
-    unsafe { _mm512_storeu_ps(y.as_mut_ptr(), out) };
+    // SAFETY: 16 floats of room on a cache line.
+    unsafe { _mm512_store_ps(y.0.as_mut_ptr(), out) };
+}
+
+/// The products of line `i` of four.
+///
+/// # Safety
+/// `w` must point to a line, `a` to its quads.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn line<const NIBBLES: bool>(sums: &mut [__m512i; 4], i: usize, w: *const __m512i, a: *const i32) {
+    // SAFETY: the caller's promise; a prefetch may ask for any address.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD));
+        let codes = _mm512_load_si512(w);
+        if NIBBLES {
+            let low = _mm512_set1_epi8(15);
+            let (even, odd) = (_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
+            sums[i % 2] = _mm512_dpbusd_epi32(sums[i % 2], even, _mm512_set1_epi32(*a));
+            sums[2 + i % 2] = _mm512_dpbusd_epi32(sums[2 + i % 2], odd, _mm512_set1_epi32(*a.add(1)));
+        } else {
+            sums[i] = _mm512_dpbusd_epi32(sums[i], codes, _mm512_set1_epi32(*a));
+        }
+    }
 }
 
 /// What the sums of a segment start at.

@@ -36,6 +36,11 @@ pub(super) struct PanelView<'a> {
     pub zero_points: &'a [[u8; ROWS]],
 }
 
+/// The outputs of one token and the rows of a panel, on a cache line of their own.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Outputs(pub [f32; ROWS]);
+
 /// Scales per group.
 #[derive(Clone, Copy)]
 pub(super) enum ScalesView<'a> {
@@ -49,7 +54,7 @@ pub(super) struct Output {
     pub data: *mut f32,
     pub rows: usize,
 }
-// SAFETY: tasks write disjoint columns of the slice it was made from, which outlives them.
+// SAFETY: tasks write disjoint parts of the slice it was made from, which outlives them.
 #[allow(unsafe_code)]
 unsafe impl Send for Output {}
 // SAFETY: as above.
@@ -58,20 +63,22 @@ unsafe impl Sync for Output {}
 
 impl Output {
     /// # Safety
-    /// `token` must be one of y's rows, and no other task may write the columns of `panel`.
+    /// `token` must be one of y's rows, and no other task may write its columns of `panel`.
     #[allow(unsafe_code)]
     #[inline(always)]
     unsafe fn put(&self, token: usize, panel: usize, values: &[f32; ROWS]) {
         let first = panel * ROWS;
-        let count = ROWS.min(self.rows - first);
         // SAFETY: columns first .. first + count of a row that the caller vouches for.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.data.add(token * self.rows + first), count) };
+        unsafe {
+            let at = self.data.add(token * self.rows + first);
+            if self.rows - first >= ROWS {
+                at.cast::<[f32; ROWS]>().write_unaligned(*values);
+            } else {
+                std::ptr::copy_nonoverlapping(values.as_ptr(), at, self.rows - first);
+            }
+        }
     }
 }
-
-/// Panels of a 4-bit weight with a byte per code, for products with so many tokens that unpacking them once pays; reused from call to call.
-#[derive(Default)]
-pub(super) struct Scratch(Vec<Line>);
 
 /// Panels that a tile of many tokens works on together.
 const STRIP: usize = 2;
@@ -115,31 +122,29 @@ impl Kernel {
         }
     }
 
-    /// Writes the outputs of the rows of `panels` for all tokens.
+    /// Writes the outputs of the rows of `panels` for the tokens of `groups`.
     ///
     /// # Safety
     /// The kernel must run on this CPU. `layout` must be made for `w`, `tokens` for `layout` with this kernel's sizes. y must have a row for
-    /// every token and a column for every row of `w`, and nobody else may touch the columns of `panels`.
+    /// every token and a column for every row of `w`, and nobody else may touch these columns of these tokens.
     #[allow(unsafe_code)]
-    pub unsafe fn run(self, w: &WeightPanels, panels: Range<usize>, layout: &Layout, tokens: &Tokens, scratch: &mut Scratch, y: Output) {
-        let unpack = w.nibbles() && tokens.groups.iter().filter(|g| g.size > 1).count() > 1;
-        let mut tile = [[0.0; ROWS]; MOST * STRIP];
+    pub unsafe fn run(self, w: &WeightPanels, panels: Range<usize>, layout: &Layout, tokens: &Tokens, groups: Range<usize>, y: Output) {
+        let mut tile = [Outputs([0.0; ROWS]); MOST * STRIP];
         for first in panels.clone().step_by(STRIP) {
             let count = STRIP.min(panels.end - first);
-            let mut strip: [PanelView; STRIP] = std::array::from_fn(|i| w.panel(first + i.min(count - 1)));
-            let nibbles = w.nibbles() && !unpack;
-            if unpack {
-                let quads = scratch.unpack(&strip[..count]);
-                strip.iter_mut().zip(scratch.0.chunks(quads)).for_each(|(panel, lines)| panel.lines = lines);
-            }
-            for group in &tokens.groups {
+            let strip: [PanelView; STRIP] = std::array::from_fn(|i| w.panel(first + i.min(count - 1)));
+            for group in &tokens.groups[groups.clone()] {
                 let tile = &mut tile[..group.size * count];
-                tile.fill([0.0; ROWS]);
+                for out in &mut *tile {
+                    out.0 = [0.0; ROWS];
+                }
                 // SAFETY: the caller vouches for the instructions and that panels, segments and tokens belong together.
-                unsafe { self.tile(&strip[..count], nibbles, &layout.segments, tokens.view(*group, layout), tile) };
-                for (i, values) in tile.iter().enumerate() {
-                    // SAFETY: the caller vouches for y.
-                    unsafe { y.put(group.first + i / count, first + i % count, values) };
+                unsafe { self.tile(&strip[..count], w.nibbles(), &layout.segments, tokens.view(*group, layout), tile) };
+                for (t, values) in tile.chunks_exact(count).enumerate() {
+                    for (p, values) in values.iter().enumerate() {
+                        // SAFETY: the caller vouches for y.
+                        unsafe { y.put(group.first + t, first + p, &values.0) };
+                    }
                 }
             }
         }
@@ -150,7 +155,7 @@ impl Kernel {
     /// # Safety
     /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x` the tokens that `y` has room for.
     #[allow(unsafe_code)]
-    unsafe fn tile(self, strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+    unsafe fn tile(self, strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [Outputs]) {
         // SAFETY: the caller's promise.
         unsafe {
             match (self, nibbles) {
@@ -176,37 +181,9 @@ impl Kernel {
     }
 }
 
-impl Scratch {
-    /// One code per byte, panel after panel; returns the lines of each.
-    fn unpack(&mut self, strip: &[PanelView]) -> usize {
-        let lines = strip[0].lines.len();
-        self.0.resize(2 * lines * strip.len(), Line([0; ROWS]));
-        for (panel, out) in strip.iter().zip(self.0.chunks_mut(2 * lines)) {
-            spread(panel.lines, out);
-        }
-        2 * lines
-    }
-}
-
-/// Bits of a word that are the low halves of its bytes.
-const LOW: u32 = 0x0f0f_0f0f;
-
-dispatch! {
-    fn spread(lines: &[Line], out: &mut [Line]) {
-        let out = out.as_chunks_mut::<2>().0;
-        let n = lines.len().min(out.len());
-        for i in 0..n {
-            for r in 0..ROWS {
-                out[i][0].0[r] = lines[i].0[r] & LOW;
-                out[i][1].0[r] = lines[i].0[r] >> 4 & LOW;
-            }
-        }
-    }
-}
-
 impl WeightPanels {
     fn panel(&self, index: usize) -> PanelView<'_> {
-        let (lines, groups) = (self.geometry.lines(), self.geometry.groups());
+        let (lines, groups) = (self.geometry.lines, self.geometry.groups);
         let run = index * groups..(index + 1) * groups;
         PanelView {
             lines: &self.lines[index * lines..][..lines],
@@ -259,7 +236,7 @@ pub(super) fn start(panel: &PanelView, group: usize, correction: i32) -> [i32; R
 }
 
 dispatch! {
-    fn plain(strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+    fn plain(strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [Outputs]) {
         let size = y.len() / strip.len();
         for i in 0..y.len() {
             let (t, panel) = (i / strip.len(), &strip[i % strip.len()]);
@@ -280,7 +257,7 @@ dispatch! {
                 }
                 let (scales, scale) = (panel.scales.get(s.group), x.scales[j * size + t]);
                 for r in 0..ROWS {
-                    y[i][r] += sums[r] as f32 * (scales[r] * scale);
+                    y[i].0[r] += sums[r] as f32 * (scales[r] * scale);
                 }
             }
         }

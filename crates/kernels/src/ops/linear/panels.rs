@@ -6,11 +6,11 @@
 //! ones: 4 bits of memory per weight. Each weight group starts on a line and is filled up with zeros, and so are the rows of the last panel.
 //! Scales lie beside, 16 at a time in the order of the groups, as f16 where the codec stores them so.
 
-use super::segments::{Geometry, QUAD};
+use super::segments::{Geometry, Layout, QUAD};
 use super::transpose::side_by_side;
 use crate::pack::{PackedMatrix, unpack_row};
 use crate::quant::calibrate::unsigned_codes;
-use crate::{CodeRange, IntGrid, Pool, ScaleCodec, WeightQuantizer, dispatch};
+use crate::{ActivationQuantizer, CodeRange, IntGrid, Pool, ScaleCodec, WeightQuantizer, dispatch};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -37,6 +37,8 @@ pub struct WeightPanels {
     rows: usize,
     quantizer: WeightQuantizer,
     pub(super) geometry: Geometry,
+    /// For activations with one scale per token, and per block.
+    layouts: [Layout; 2],
     /// `[panels, lines of a row]`.
     pub(super) lines: Vec<Line>,
     pub(super) scales: Scales,
@@ -62,12 +64,12 @@ impl WeightPanels {
         let (geometry, bits) = (out.geometry, w.grid().bits);
         out.fill(pool, |row, units| {
             let packed = w.row_packed(row);
-            if geometry.padded() == w.cols {
+            if geometry.padded == w.cols {
                 return unpack_row(packed, bits, units);
             }
             let mut whole = vec![0; w.cols];
             unpack_row(packed, bits, &mut whole);
-            for (columns, start) in (0..geometry.groups()).map(|g| geometry.columns(g)) {
+            for (columns, start) in (0..geometry.groups).map(|g| geometry.columns(g)) {
                 units[start..start + columns.len()].copy_from_slice(&whole[columns]);
             }
         });
@@ -104,12 +106,13 @@ impl WeightPanels {
     fn empty(rows: usize, cols: usize, quantizer: WeightQuantizer, codec: ScaleCodec) -> Self {
         let geometry = Geometry::new(cols, quantizer.partition, if quantizer.grid.bits <= 4 { 2 * QUAD } else { QUAD });
         let panels = rows.div_ceil(ROWS);
-        let scales = panels * geometry.groups();
+        let scales = panels * geometry.groups;
         Self {
             rows,
             quantizer,
             geometry,
-            lines: vec![Line([0; ROWS]); panels * geometry.lines()],
+            layouts: [false, true].map(|blocks| Layout::new(&geometry, quantizer.grid, blocks)),
+            lines: vec![Line([0; ROWS]); panels * geometry.lines],
             scales: match codec {
                 ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
                 ScaleCodec::F32 => Scales::F32(vec![[0.0; ROWS]; scales]),
@@ -121,7 +124,7 @@ impl WeightPanels {
     /// Scales as stored, and zero points, in the order of [`PackedMatrix`].
     fn set_scales(&mut self, pool: &Pool, scales: &[f32], zero_points: &[u8]) {
         let (rows, cols, partition) = (self.rows, self.cols(), self.quantizer.partition);
-        let (groups, panels) = (self.geometry.groups().max(1), (PIECE / self.geometry.padded().max(1)).max(1));
+        let (groups, panels) = (self.geometry.groups.max(1), (PIECE / self.geometry.padded.max(1)).max(1));
         fn set<T: Copy>(out: &mut [[T; ROWS]], groups: usize, rows: usize, value: impl Fn(usize, usize) -> T) {
             for (p, out) in out.chunks_mut(groups).enumerate() {
                 for r in 0..ROWS.min(rows - p * ROWS) {
@@ -154,7 +157,7 @@ impl WeightPanels {
 
     /// Fills the lines: `units(row, out)` writes the unsigned codes of a row, groups filled up; what it leaves is 0.
     fn fill(&mut self, pool: &Pool, units: impl Fn(usize, &mut [u8]) + Sync) {
-        let (rows, padded, lines) = (self.rows, self.geometry.padded(), self.geometry.lines());
+        let (rows, padded, lines) = (self.rows, self.geometry.padded, self.geometry.lines);
         if lines == 0 {
             return;
         }
@@ -189,6 +192,10 @@ impl WeightPanels {
     pub(super) fn grid(&self) -> IntGrid {
         self.quantizer.grid
     }
+    /// How the tokens that it is multiplied by are laid out.
+    pub(super) fn layout(&self, activation: ActivationQuantizer) -> &Layout {
+        &self.layouts[usize::from(activation == ActivationQuantizer::DynamicBlock32)]
+    }
     /// Whether a byte holds two codes.
     pub(super) fn nibbles(&self) -> bool {
         self.geometry.line == 2 * QUAD
@@ -212,12 +219,12 @@ impl WeightPanels {
     /// [`Self::decode_row`] from column `first` on, as many as `out` has.
     pub fn decode_part(&self, row: usize, first: usize, mut out: &mut [f32]) {
         let (geometry, r) = (self.geometry, row % ROWS);
-        let lines = &self.lines[row / ROWS * geometry.lines()..][..geometry.lines()];
+        let lines = &self.lines[row / ROWS * geometry.lines..][..geometry.lines];
         let (mut at, mut units) = (first, [0; 256]);
         while !out.is_empty() {
             let g = at / geometry.group;
             let (columns, start) = geometry.columns(g);
-            let place = row / ROWS * geometry.groups() + g;
+            let place = row / ROWS * geometry.groups + g;
             let scale = match &self.scales {
                 Scales::F16(s) => s[place][r].to_f32(),
                 Scales::F32(s) => s[place][r],

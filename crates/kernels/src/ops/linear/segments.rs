@@ -5,7 +5,7 @@
 //! line, the activations placed for it are zero outside of it, which leaves its integer sum as it is.
 
 use crate::quant::activation;
-use crate::{ActivationQuantizer, Partition};
+use crate::{CodeRange, IntGrid, Partition};
 
 /// Columns an integer sum may run over: (255 - 0) * 128 * 65536 still fits in i32.
 pub(super) const MAX_SEGMENT: usize = 1 << 16;
@@ -20,29 +20,23 @@ pub(super) struct Geometry {
     pub group: usize,
     /// Columns of a line: 4, or 8 where a byte holds two codes.
     pub line: usize,
+    pub groups: usize,
+    /// Columns of a row with all groups filled up, and the lines they make.
+    pub padded: usize,
+    pub lines: usize,
 }
 
 impl Geometry {
     pub fn new(cols: usize, partition: Partition, line: usize) -> Self {
-        Self { cols, group: partition.group_size(cols).max(1), line }
-    }
-    pub fn groups(&self) -> usize {
-        self.cols.div_ceil(self.group)
+        let group = partition.group_size(cols).max(1);
+        let groups = cols.div_ceil(group);
+        let last = cols - groups.saturating_sub(1) * group;
+        let padded = groups.saturating_sub(1) * group.next_multiple_of(line) + last.next_multiple_of(line);
+        Self { cols, group, line, groups, padded, lines: padded / line }
     }
     /// Columns of group `g`, and where it starts once all groups are filled up.
     pub fn columns(&self, g: usize) -> (std::ops::Range<usize>, usize) {
         (g * self.group..self.cols.min((g + 1) * self.group), g * self.group.next_multiple_of(self.line))
-    }
-    /// Columns of a row with all groups filled up.
-    pub fn padded(&self) -> usize {
-        if self.cols == 0 {
-            return 0;
-        }
-        let (columns, start) = self.columns(self.groups() - 1);
-        start + columns.len().next_multiple_of(self.line)
-    }
-    pub fn lines(&self) -> usize {
-        self.padded() / self.line
     }
 }
 
@@ -63,10 +57,10 @@ pub(super) struct Segment {
     pub skip: usize,
 }
 
-/// Cuts a row at every border of a weight group and of an activation block.
-pub(super) fn segments(geometry: &Geometry, activation: ActivationQuantizer) -> Vec<Segment> {
+/// Cuts a row at every border of a weight group and, if the activations have one scale per block, of a block.
+pub(super) fn segments(geometry: &Geometry, blocks: bool) -> Vec<Segment> {
     let (cols, group, line) = (geometry.cols, geometry.group, geometry.line);
-    let block = if activation == ActivationQuantizer::DynamicBlock32 { activation::BLOCK } else { cols.max(1) };
+    let block = if blocks { activation::BLOCK } else { cols.max(1) };
     let (mut out, mut start, mut token) = (vec![], 0, 0);
     while start < cols {
         let end = cols.min((start / group + 1) * group).min((start / block + 1) * block).min(start + MAX_SEGMENT);
@@ -83,27 +77,23 @@ pub(super) fn segments(geometry: &Geometry, activation: ActivationQuantizer) -> 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Layout {
     pub cols: usize,
-    pub activation: ActivationQuantizer,
     pub segments: Vec<Segment>,
+    /// Quads of one token.
+    pub quads: usize,
+    /// Whether these are simply its codes.
+    pub plain: bool,
     /// What the sum of a segment's activation codes is multiplied by before the products are added: `grid.min()`; -1 on affine grids, whose
     /// kernels multiply by the zero point.
     pub correction: i32,
-    pub affine: bool,
 }
 
 impl Layout {
-    pub fn new(geometry: &Geometry, grid: crate::IntGrid, activation: ActivationQuantizer) -> Self {
-        let affine = grid.range == crate::CodeRange::Affine;
-        let correction = if affine { -1 } else { grid.min() };
-        Self { cols: geometry.cols, activation, segments: segments(geometry, activation), correction, affine }
-    }
-    /// Quads of one token.
-    pub fn quads(&self) -> usize {
-        self.segments.last().map_or(0, |s| s.token + s.quads)
-    }
-    /// Whether the quads of a token are simply its codes.
-    pub fn plain(&self) -> bool {
-        self.segments.iter().all(|s| s.skip == 0 && s.start == s.token * QUAD)
+    pub fn new(geometry: &Geometry, grid: IntGrid, blocks: bool) -> Self {
+        let segments = segments(geometry, blocks);
+        let quads = segments.last().map_or(0, |s| s.token + s.quads);
+        let plain = segments.iter().all(|s| s.skip == 0 && s.start == s.token * QUAD);
+        let correction = if grid.range == CodeRange::Affine { -1 } else { grid.min() };
+        Self { cols: geometry.cols, segments, quads, plain, correction }
     }
 }
 
@@ -116,10 +106,10 @@ mod tests {
         for cols in [1, 2, 7, 8, 31, 32, 33, 64, 100, 257] {
             for group in [1, 3, 8, 20, 32, 33, 48, 64, 300] {
                 for line in [4, 8] {
-                    for activation in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicToken { bits: 8 }] {
+                    for blocks in [false, true] {
                         let geometry = Geometry::new(cols, Partition::Group(group), line);
                         let (mut next, mut token) = (0, 0);
-                        for s in segments(&geometry, activation) {
+                        for s in segments(&geometry, blocks) {
                             assert_eq!((s.start, s.token), (next, token));
                             (next, token) = (s.end, token + s.quads);
                             let (columns, start) = geometry.columns(s.group);
@@ -127,7 +117,7 @@ mod tests {
                             assert!(
                                 s.skip + s.end - s.start <= s.quads * QUAD && (s.weight * QUAD).is_multiple_of(line) && (s.quads * QUAD).is_multiple_of(line)
                             );
-                            assert!(s.weight + s.quads <= geometry.padded() / QUAD);
+                            assert!(s.weight + s.quads <= geometry.padded / QUAD);
                         }
                         assert_eq!(next, cols);
                     }

@@ -1,7 +1,7 @@
 //! WebAssembly's simd128: a line is four registers of 4 rows each. Bytes 0 and 2 of a word, then 1 and 3, become the 16-bit pairs of one
 //! multiply-add.
 
-use super::kernel::{PanelView, start};
+use super::kernel::{Outputs, PanelView, start};
 use super::panels::ROWS;
 use super::segments::Segment;
 use super::tokens::View;
@@ -12,7 +12,7 @@ const ROWS_EACH: usize = 4;
 const QUARTERS: usize = ROWS / ROWS_EACH;
 
 /// See [`Kernel::run`](super::kernel::Kernel::run): `y` `[tokens, panels]`.
-pub fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [[f32; ROWS]]) {
+pub fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     let size = y.len() / strip.len();
     for (p, panel) in strip.iter().enumerate() {
         for (j, s) in segments.iter().enumerate() {
@@ -43,7 +43,7 @@ pub fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: V
                     let sums = [i32x4_extract_lane::<0>(sum), i32x4_extract_lane::<1>(sum), i32x4_extract_lane::<2>(sum), i32x4_extract_lane::<3>(sum)];
                     for (i, sum) in sums.into_iter().enumerate() {
                         let row = r * ROWS_EACH + i;
-                        y[row] += sum as f32 * (scales[row] * scale);
+                        y.0[row] += sum as f32 * (scales[row] * scale);
                     }
                 }
             }

@@ -77,7 +77,7 @@ fn combined(case: &Case) -> Vec<f32> {
     let sums = integer_sums(&case.x, &case.w, case.activation, STEP, case.m);
     let (mut codes, mut scales) = (vec![0; case.x.len()], vec![]);
     activation::quantize(case.activation, &case.x, i, STEP, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, case.w.partition(), 4), case.activation);
+    let segments = segments(&Geometry::new(i, case.w.partition(), 4), case.activation == ActivationQuantizer::DynamicBlock32);
     let mut y = vec![0.0f32; case.m * o];
     for (j, sums) in sums.chunks_exact(segments.len()).enumerate() {
         let (token, row) = (j / o, j % o);

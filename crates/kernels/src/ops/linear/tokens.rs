@@ -4,8 +4,8 @@
 //! and corrections of the segments: a tile walks through one piece of memory.
 
 use super::segments::{Layout, QUAD, Segment};
-use crate::quant::activation;
-use crate::{Pool, dispatch};
+use crate::quant::activation::{quantize_row, scales_per_row};
+use crate::{ActivationQuantizer, Pool, dispatch};
 
 /// Elements below which one thread quantizes them all.
 const PIECE: usize = 1 << 14;
@@ -36,9 +36,9 @@ pub(super) struct View<'a> {
 }
 
 impl Tokens {
-    /// Quantizes x `[M, I]`; `sizes`: the groups a kernel has tiles for, largest first, down to 1.
-    pub fn fill(&mut self, pool: &Pool, x: &[f32], step: Option<f32>, layout: &Layout, sizes: &[usize]) {
-        let (cols, quads, segments) = (layout.cols, layout.quads(), layout.segments.len());
+    /// Quantizes x `[M, I]`, `how`: the quantizer and the step of a static site; `sizes`: the groups a kernel has tiles for, largest first, down to 1.
+    pub fn fill(&mut self, pool: &Pool, x: &[f32], how: (ActivationQuantizer, Option<f32>), layout: &Layout, sizes: &[usize]) {
+        let (cols, quads, segments) = (layout.cols, layout.quads, layout.segments.len());
         let m = x.len() / cols;
         self.groups.clear();
         let mut first = 0;
@@ -61,13 +61,13 @@ impl Tokens {
             part
         });
         if x.len() < PIECE {
-            return parts.for_each(|(group, part)| quantize(x, step, layout, group, part));
+            return parts.for_each(|(group, part)| quantize(x, how, layout, group, part));
         }
-        pool.parts(parts.collect(), |_, (group, part)| quantize(x, step, layout, group, part));
+        pool.parts(parts.collect(), |_, (group, part)| quantize(x, how, layout, group, part));
     }
 
     pub fn view(&self, group: Group, layout: &Layout) -> View<'_> {
-        let (quads, segments) = (layout.quads(), layout.segments.len());
+        let (quads, segments) = (layout.quads, layout.segments.len());
         let run = |n: usize| group.first * n..(group.first + group.size) * n;
         View { quads: &self.quads[run(quads)], scales: &self.scales[run(segments)], corrections: &self.corrections[run(segments)] }
     }
@@ -81,16 +81,16 @@ struct Part<'a> {
     corrections: &'a mut [i32],
 }
 
-fn quantize(x: &[f32], step: Option<f32>, layout: &Layout, group: Group, part: Part) {
+fn quantize(x: &[f32], (activation, step): (ActivationQuantizer, Option<f32>), layout: &Layout, group: Group, part: Part) {
     let cols = layout.cols;
-    let (mut codes, mut scales) = (vec![0i8; cols], vec![0.0; activation::scales_per_row(layout.activation, cols)]);
+    let (mut codes, mut scales) = (vec![0i8; cols], vec![0.0; scales_per_row(activation, cols)]);
     for t in 0..group.size {
-        activation::quantize_row(layout.activation, &x[(group.first + t) * cols..][..cols], step, &mut codes, &mut scales);
+        quantize_row(activation, &x[(group.first + t) * cols..][..cols], step, &mut codes, &mut scales);
         for (i, s) in layout.segments.iter().enumerate() {
             part.scales[i * group.size + t] = scales[s.block];
         }
         correct(&codes, &layout.segments, layout.correction, group.size, &mut part.corrections[t..]);
-        if layout.plain() {
+        if layout.plain {
             place(&codes, group.size, &mut part.quads[t..]);
         } else {
             let mut filled = vec![];

@@ -1,0 +1,84 @@
+//! bf16 operands, f32 sums: `vdpbf16ps` adds two products to a lane. A word is a pair of neighbouring steps of k.
+#![cfg(target_arch = "x86_64")]
+
+use super::{MR, Tile};
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+const NR: usize = 32;
+
+pub struct Bf16;
+
+impl Tile for Bf16 {
+    const NR: usize = NR;
+
+    fn words(k: usize) -> [usize; 2] {
+        [k.div_ceil(2) * MR, k.div_ceil(2) * NR]
+    }
+
+    fn convert_a(values: &[f32], out: &mut [MaybeUninit<u32>]) {
+        // SAFETY: this kernel is chosen only where the CPU has AVX-512.
+        unsafe { pairs::<MR>(values, out) }
+    }
+    fn convert_b(values: &[f32], out: &mut [MaybeUninit<u32>]) {
+        // SAFETY: as above.
+        unsafe { pairs::<NR>(values, out) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+        for r in 0..MR {
+            // The output's lines arrive while the sums are made. An address alone is safe, whatever lies there.
+            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride).cast());
+            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride + 16).cast());
+        }
+        for pair in 0..k.div_ceil(2) {
+            // SAFETY: pairs that both panels hold.
+            let (a, b) = unsafe { (a.add(pair * MR), b.add(pair * NR)) };
+            // SAFETY: as above; no alignment asked.
+            let b = unsafe { [_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(16).cast())] };
+            for r in 0..MR {
+                // SAFETY: as above.
+                let a = words(_mm512_set1_epi32(unsafe { *a.add(r) } as i32));
+                for j in 0..2 {
+                    sums[r][j] = _mm512_dpbf16_ps(sums[r][j], a, words(b[j]));
+                }
+            }
+        }
+        for r in 0..MR {
+            for j in 0..2 {
+                // SAFETY: the caller's tile.
+                unsafe {
+                    let c = c.add(r * stride + j * 16);
+                    let sum = if accumulate { _mm512_add_ps(_mm512_loadu_ps(c), sums[r][j]) } else { sums[r][j] };
+                    _mm512_storeu_ps(c, sum);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn words(x: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits without invalid values.
+    unsafe { std::mem::transmute(x) }
+}
+
+/// `[k][W]` values to `[k / 2][W]` pairs, the first step in the low half; an odd last step stands beside zeros.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn pairs<const W: usize>(values: &[f32], out: &mut [MaybeUninit<u32>]) {
+    for (out, values) in out.as_chunks_mut::<W>().0.iter_mut().zip(values.chunks(2 * W)) {
+        for l in 0..W {
+            let high = values.get(W + l).copied().unwrap_or(0.0);
+            out[l].write(rounded(values[l]) >> 16 | rounded(high) & 0xffff_0000);
+        }
+    }
+}
+
+/// To the nearest bf16, ties to even, in the upper half. Not a number stays one.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if x.is_nan() { bits | 0x40_0000 } else { bits + (0x7fff + (bits >> 16 & 1)) }
+}
