@@ -3,7 +3,7 @@
 use crate::adapter::Weight;
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::linear::at_level;
-use crate::numbers::normal;
+use crate::numbers::{close, normal, same};
 use halfstep_kernels::dispatch::Level;
 use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::quant::activation::fake_quant;
@@ -154,7 +154,7 @@ fn backward(bench: &mut Bench, name: &str, state: &'static str, rows: usize, par
         let term = w.dy[at] as f64 * slope(at);
         (sum + term, size + term.abs())
     });
-    if !((ds[0] as f64 - want).abs() <= 1e-5 * size) {
+    if !close(ds[0] as f64, want, 1e-5 * size) {
         return Err(format!("b.lsq_bwd/{name}: ds is {}, the formula says {want}", ds[0]));
     }
     let n = w.v.len();
@@ -212,14 +212,14 @@ fn adamw(bench: &mut Bench, state: &'static str, rows: usize) -> Result<(), Stri
     step.update(&bench.pool, &mut x, &g, &mut m, &mut v);
     // At the first step the corrected moments are g and g^2.
     let want = |at: usize| before[at] as f64 * (1.0 - 1e-7) - 1e-6 * g[at] as f64 / (g[at].abs() as f64 + 1e-8);
-    if let Some(at) = (0..n).step_by(997).find(|&at| !((x[at] as f64 - want(at)).abs() <= 1e-9 + 1e-7 * before[at].abs() as f64)) {
+    if let Some(at) = (0..n).step_by(997).find(|&at| !close(x[at] as f64, want(at), 1e-9 + 1e-7 * before[at].abs() as f64)) {
         return Err(format!("b.adamw/{state}: parameter {at} is {}, the formula says {}", x[at], want(at)));
     }
     let pool = bench.pool.clone();
     let (mut x2, g2, mut m2, mut v2) = (x.clone(), g.clone(), m.clone(), v.clone());
     let plain = move || {
-        let parts = x2.chunks_mut(PIECE).zip(g2.chunks(PIECE)).zip(m2.chunks_mut(PIECE).zip(v2.chunks_mut(PIECE))).collect();
-        pool.parts(parts, |_, ((x, g), (m, v)): ((&mut [f32], &[f32]), (&mut [f32], &mut [f32]))| loop_4_to_3(x, g, m, v));
+        let parts: Vec<_> = x2.chunks_mut(PIECE).zip(m2.chunks_mut(PIECE)).zip(v2.chunks_mut(PIECE)).collect();
+        pool.parts(parts, |i, ((x, m), v)| loop_4_to_3(x, &g2[i * PIECE..], m, v));
     };
     let pool = bench.pool.clone();
     let ours = move || step.update(&pool, &mut x, &g, &mut m, &mut v);
@@ -239,11 +239,11 @@ fn activations(bench: &mut Bench, rows: usize) -> Result<(), String> {
         let (mut y, mut scalar) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         fake_quant(&bench.pool, quantizer, &x, WIDTH, None, &mut y);
         at_level(Level::Scalar, || fake_quant(&bench.pool, quantizer, &x, WIDTH, None, &mut scalar));
-        crate::numbers::same(&case, &y, &scalar)?;
+        same(&case, &y, &scalar)?;
         let largest = |x: &[f32]| x.iter().fold(0f32, |m, x| m.max(x.abs()));
         // Half a step, and what rounding the scale to f16 adds.
         let row_step = |at: usize| largest(&x[at / WIDTH * WIDTH..][..WIDTH]) / 127.0;
-        if let Some(at) = (0..x.len()).step_by(97).find(|&at| !((x[at] - y[at]).abs() <= 0.57 * row_step(at))) {
+        if let Some(at) = (0..x.len()).step_by(97).find(|&at| !close(x[at] as f64, y[at] as f64, 0.57 * row_step(at) as f64)) {
             return Err(format!("b.fq_fwd/{case}: element {at} is {}, its input {}", y[at], x[at]));
         }
         let n = x.len();

@@ -2,7 +2,7 @@
 
 use crate::adapter::KdLoss;
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
-use crate::numbers::{dot, normal};
+use crate::numbers::{close, dot, normal};
 use std::sync::Arc;
 
 const TOKENS: usize = 1024;
@@ -51,7 +51,7 @@ fn check(bench: &Bench, case: &str, teacher: &[f32], student: &[f32], head: &[f3
         got.iter().zip(want).map(|(&g, w)| (g as f64 - w).powi(2)).sum::<f64>().sqrt() / size
     };
     let errors = [(loss / reference.loss - 1.0).abs(), off(&dstudent, &reference.dstudent), off(&dhead[..d], &reference.first_head_row)];
-    match errors.iter().zip(["loss", "dX", "dW"]).find(|(error, _)| !(**error < 1e-4)) {
+    match errors.iter().zip(["loss", "dX", "dW"]).find(|(error, _)| !close(**error, 0.0, 1e-4)) {
         Some((error, what)) => Err(format!("{case}: {what} differs from f64 by {error:e} of its norm")),
         None => Ok(()),
     }

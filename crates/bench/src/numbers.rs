@@ -35,9 +35,14 @@ pub struct Expected {
     pub tolerance: f64,
 }
 
+/// Within `tolerance` of each other; not if either is not a number.
+pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance
+}
+
 /// The first disagreement, as an error.
 pub fn compare(what: &str, got: &[f32], expected: &[Expected]) -> Result<(), String> {
-    match expected.iter().find(|e| !((got[e.index] as f64 - e.value).abs() <= e.tolerance)) {
+    match expected.iter().find(|e| !close(got[e.index] as f64, e.value, e.tolerance)) {
         Some(e) => Err(format!("{what}: output {} is {}, the reference says {} +- {:e}", e.index, got[e.index], e.value, e.tolerance)),
         None => Ok(()),
     }

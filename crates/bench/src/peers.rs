@@ -60,7 +60,7 @@ fn candle(task: &LinearTask, dtype: GgmlDType) -> Result<Contender, String> {
     let w = Tensor::from_slice(&task.w, (task.o, task.i), &Device::Cpu).map_err(text)?;
     let x = Tensor::from_slice(&task.x, (task.m, task.i), &Device::Cpu).map_err(text)?;
     let copies: Vec<QMatMul> =
-        (0..task.copies).map(|_| QTensor::quantize(&w, dtype).and_then(|q| QMatMul::from_qtensor(q))).collect::<Result<_, _>>().map_err(text)?;
+        (0..task.copies).map(|_| QTensor::quantize(&w, dtype).and_then(QMatMul::from_qtensor)).collect::<Result<_, _>>().map_err(text)?;
     let decoded: Vec<f32> = match &copies[0] {
         QMatMul::QTensor(q) => q.dequantize(&Device::Cpu).and_then(|w| w.flatten_all()?.to_vec1()).map_err(text)?,
         _ => return Err("candle: the weight is not quantized".into()),

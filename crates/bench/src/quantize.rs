@@ -1,7 +1,7 @@
 //! `a.quant`: f32 weights to packed codes, scales found on the way.
 
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
-use crate::numbers::normal;
+use crate::numbers::{close, normal};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use halfstep_kernels::{Partition, ScaleCodec, WeightQuantizer};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ fn check(bench: &Bench, case: &str, w: &[f32], quantizer: WeightQuantizer, rule:
             let step = packed.scales[quantizer.partition.scale_index(row, column, COLUMNS)].abs();
             let edge = code as i32 == quantizer.grid.min() || code as i32 == quantizer.grid.max();
             let error = (value - w[row * COLUMNS + column]).abs();
-            if !(error <= 0.5001 * step || edge) {
+            if !close(error as f64, 0.0, 0.5001 * step as f64) && !edge {
                 return Err(format!("{case}: element ({row}, {column}) is off by {error}, its step is {step}"));
             }
         }

@@ -7,7 +7,7 @@
 //! A step may be negative (ggml's signed start): the formulas hold as they stand. A step of zero belongs to an all-zero group: codes and
 //! values 0, `dv = dy`, `ds = 0`. A value that is not a number stays one, so that a broken run is seen.
 use super::rounding::{clip, clip_round, nearest_even_bits};
-use crate::ops::lanes::{LANES, fold};
+use crate::ops::lanes::{LANES, fold, padded};
 use crate::{IntGrid, Partition, Pool, Real, dispatch};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ pub enum EdgeRule {
 
 /// Elements a task takes at least. Sums of a per-tensor step are made per piece of this size, then in order of the pieces.
 const PIECE: usize = 16384;
+
+/// Groups whose lanes are kept and folded together.
+const FOLDED: usize = 16;
 
 /// How a matrix falls into tasks, rows and groups. A per-tensor step sees one long row, cut into pieces.
 struct Split {
@@ -84,16 +87,16 @@ pub fn lsq_forward<T: Real>(
 
 dispatch! {
     fn forward_piece[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), y: &mut [T]) {
-        let (n, p) = limits;
-        let mut steps = steps.iter();
-        for (v, y) in v.chunks(row).zip(y.chunks_mut(row)) {
-            for ((v, y), &s) in v.chunks(group).zip(y.chunks_mut(group)).zip(&mut steps) {
-                if s == T::ZERO {
-                    y.fill(T::ZERO);
-                    continue;
-                }
-                for (&v, y) in v.iter().zip(y) {
-                    *y = clip_round(v / s, n, p) * s;
+        match usual(row, group) {
+            32 => forward_groups::<T, 32>(v, steps, limits, y),
+            64 => forward_groups::<T, 64>(v, steps, limits, y),
+            128 => forward_groups::<T, 128>(v, steps, limits, y),
+            _ => {
+                let mut steps = steps.iter();
+                for (v, y) in v.chunks(row).zip(y.chunks_mut(row)) {
+                    for ((v, y), &s) in v.chunks(group).zip(y.chunks_mut(group)).zip(&mut steps) {
+                        forward_run(v, s, limits, y);
+                    }
                 }
             }
         }
@@ -110,14 +113,74 @@ dispatch! {
 
     /// Writes dv and the sum of each step, in f64.
     fn backward_piece[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), edge: EdgeRule, dy: &[T], dv: &mut [T], ds: &mut [f64]) {
-        let mut steps = steps.iter().zip(ds);
-        for ((v, dy), dv) in v.chunks(row).zip(dy.chunks(row)).zip(dv.chunks_mut(row)) {
-            for (((v, dy), dv), (&s, ds)) in v.chunks(group).zip(dy.chunks(group)).zip(dv.chunks_mut(group)).zip(&mut steps) {
-                *ds = match edge {
-                    EdgeRule::Inside => backward_run::<T, true>(v, s, limits, dy, dv),
-                    EdgeRule::Outside => backward_run::<T, false>(v, s, limits, dy, dv),
-                };
+        match (edge, usual(row, group)) {
+            (EdgeRule::Inside, 32) => backward_groups::<T, 32>(v, steps, limits, dy, dv, ds),
+            (EdgeRule::Inside, 64) => backward_groups::<T, 64>(v, steps, limits, dy, dv, ds),
+            (EdgeRule::Inside, 128) => backward_groups::<T, 128>(v, steps, limits, dy, dv, ds),
+            _ => {
+                let mut steps = steps.iter().zip(ds);
+                for ((v, dy), dv) in v.chunks(row).zip(dy.chunks(row)).zip(dv.chunks_mut(row)) {
+                    for (((v, dy), dv), (&s, ds)) in v.chunks(group).zip(dy.chunks(group)).zip(dv.chunks_mut(group)).zip(&mut steps) {
+                        *ds = match edge {
+                            EdgeRule::Inside => backward_run::<T, true>(v, s, limits, dy, dv),
+                            EdgeRule::Outside => backward_run::<T, false>(v, s, limits, dy, dv),
+                        };
+                    }
+                }
             }
+        }
+    }
+}
+
+/// The group's size where all groups are whole, else 0: the usual sizes have loops of their own, of a length the compiler knows.
+#[inline(always)]
+fn usual(row: usize, group: usize) -> usize {
+    if row.is_multiple_of(group) { group } else { 0 }
+}
+
+#[inline(always)]
+fn forward_groups<T: Real, const GROUP: usize>(v: &[T], steps: &[T], limits: (T, T), y: &mut [T]) {
+    let (v, y) = (v.as_chunks::<GROUP>().0, y.as_chunks_mut::<GROUP>().0);
+    let (v, steps) = (&v[..y.len()], &steps[..y.len()]);
+    for g in 0..y.len() {
+        forward_run(&v[g], steps[g], limits, &mut y[g]);
+    }
+}
+
+#[inline(always)]
+fn forward_run<T: Real>(v: &[T], s: T, (n, p): (T, T), y: &mut [T]) {
+    if s == T::ZERO {
+        return y.fill(T::ZERO);
+    }
+    for (&v, y) in v.iter().zip(y) {
+        *y = clip_round(v / s, n, p) * s;
+    }
+}
+
+#[inline(always)]
+fn backward_groups<T: Real, const GROUP: usize>(v: &[T], steps: &[T], limits: (T, T), dy: &[T], dv: &mut [T], ds: &mut [f64]) {
+    let (v, dy, dv) = (v.as_chunks::<GROUP>().0, dy.as_chunks::<GROUP>().0, dv.as_chunks_mut::<GROUP>().0);
+    let groups = dv.len();
+    let (v, dy, steps, ds) = (&v[..groups], &dy[..groups], &steps[..groups], &mut ds[..groups]);
+    // Lanes are folded later, some groups together: next to the loop that fills them the compiler would take them apart into pairs.
+    let mut partial = [[0.0f64; LANES]; FOLDED];
+    for first in (0..groups).step_by(FOLDED) {
+        let count = FOLDED.min(groups - first);
+        for (g, partial) in (first..first + count).zip(&mut partial) {
+            *partial = [0.0; LANES];
+            if steps[g] == T::ZERO {
+                dv[g] = dy[g];
+                continue;
+            }
+            let (v, dy, dv) = (v[g].as_chunks::<LANES>().0, dy[g].as_chunks::<LANES>().0, dv[g].as_chunks_mut::<LANES>().0);
+            let mut lanes = [0.0f64; LANES];
+            for c in 0..GROUP / LANES {
+                dv[c] = slopes::<T, true>(v[c], steps[g], limits, dy[c], &mut lanes);
+            }
+            *partial = lanes;
+        }
+        for (ds, partial) in ds[first..first + count].iter_mut().zip(&partial) {
+            *ds = fold(*partial);
         }
     }
 }
@@ -152,19 +215,24 @@ pub fn lsq_backward<T: Real>(
     assert_eq!((steps.len(), ds.len()), (partition.scales(rows, cols), partition.scales(rows, cols)), "steps of lsq_backward");
     let split = Split::new(rows, cols, partition);
     let limits = bounds::<T>(grid);
-    // A tensor's step has one sum per piece.
-    let mut sums = vec![0.0; if split.tensor { v.len().div_ceil(PIECE) } else { ds.len() }];
-    let tasks = dv.chunks_mut(split.piece).zip(sums.chunks_mut(split.steps)).collect();
-    pool.parts(tasks, |index, (dv, sums): (&mut [T], &mut [f64])| {
+    let piece = |index: usize, dv: &mut [T], sums: &mut [f64]| {
         let at = index * split.piece;
         let (v, dy) = (&v[at..][..dv.len()], &dy[at..][..dv.len()]);
         backward_piece(v, split.steps_of(index, steps), split.row, split.group, limits, edge, dy, dv, sums);
-    });
+    };
     if split.tensor {
+        // Its step has one sum per piece.
+        let mut sums = vec![0.0; v.len().div_ceil(PIECE)];
+        pool.parts(dv.chunks_mut(split.piece).zip(&mut sums).collect(), |index, (dv, sum): (&mut [T], &mut f64)| piece(index, dv, std::slice::from_mut(sum)));
         ds[0] = T::from_f64(sums.iter().sum());
-    } else {
-        ds.iter_mut().zip(sums).for_each(|(ds, sum)| *ds = T::from_f64(sum));
+        return;
     }
+    let tasks = dv.chunks_mut(split.piece).zip(ds.chunks_mut(split.steps)).collect();
+    pool.parts(tasks, |index, (dv, ds): (&mut [T], &mut [T])| {
+        let mut sums = vec![0.0; ds.len()];
+        piece(index, dv, &mut sums);
+        ds.iter_mut().zip(sums).for_each(|(ds, sum)| *ds = T::from_f64(sum));
+    });
 }
 
 /// One run: writes dv, returns the sum for ds. Summed in f64 lanes: an f32 sum over a long row would cost more than u's own rounding.
@@ -174,28 +242,34 @@ fn backward_run<T: Real, const INSIDE: bool>(v: &[T], s: T, (n, p): (T, T), dy: 
         dv.copy_from_slice(dy);
         return 0.0;
     }
-    let slope = |v: T, dy: T| {
-        let u = v / s;
-        let code = clip_round(u, n, p);
-        let inside = if INSIDE { u >= n && u <= p } else { u > n && u < p };
-        (if inside { dy } else { T::ZERO }, dy * if inside { code - u } else { code })
-    };
     let mut lanes = [0.0f64; LANES];
     let (v, v_rest) = v.as_chunks::<LANES>();
     let (dy, dy_rest) = dy.as_chunks::<LANES>();
     let (dv, dv_rest) = dv.as_chunks_mut::<LANES>();
     for ((v, dy), dv) in v.iter().zip(dy).zip(dv) {
-        for l in 0..LANES {
-            let (to_v, to_s) = slope(v[l], dy[l]);
-            dv[l] = to_v;
-            lanes[l] += to_s.to_f64();
-        }
+        *dv = slopes::<T, INSIDE>(*v, s, (n, p), *dy, &mut lanes);
     }
-    let mut rest = lanes;
-    for (((&v, &dy), dv), lane) in v_rest.iter().zip(dy_rest).zip(dv_rest).zip(&mut rest) {
-        let (to_v, to_s) = slope(v, dy);
-        *dv = to_v;
-        *lane += to_s.to_f64();
+    if !v_rest.is_empty() {
+        // Filled up with weights whose gradient is 0, which changes no sum.
+        let short = slopes::<T, INSIDE>(padded(v_rest, T::ZERO), s, (n, p), padded(dy_rest, T::ZERO), &mut lanes);
+        dv_rest.copy_from_slice(&short[..dv_rest.len()]);
     }
-    fold(rest)
+    fold(lanes)
+}
+
+/// dv of a few weights; adds what they give to ds. By value, so that the compiler need not ask whether they overlap.
+#[inline(always)]
+fn slopes<T: Real, const INSIDE: bool>(v: [T; LANES], s: T, (n, p): (T, T), dy: [T; LANES], lanes: &mut [f64; LANES]) -> [T; LANES] {
+    let (mut to_v, mut to_s) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+    for l in 0..LANES {
+        let u = v[l] / s;
+        let code = clip_round(u, n, p);
+        let inside = if INSIDE { (u >= n) & (u <= p) } else { (u > n) & (u < p) };
+        to_v[l] = if inside { dy[l] } else { T::ZERO };
+        to_s[l] = dy[l] * if inside { code - u } else { code };
+    }
+    for l in 0..LANES {
+        lanes[l] += to_s[l].to_f64();
+    }
+    to_v
 }
