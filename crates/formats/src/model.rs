@@ -3,6 +3,7 @@
 use crate::architecture::Architecture;
 use crate::blocks;
 use crate::tokenizer::Tokenizer;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
@@ -43,6 +44,36 @@ impl Tensor {
     /// Length of a row.
     pub fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(0)
+    }
+
+    /// Values of one row as f32, from column `first` on, as many as `out` has: a part of [`Self::to_f32`] without the whole. Packed codes are
+    /// unpacked row by row; for many reads of those there are panels.
+    pub fn read(&self, row: usize, first: usize, out: &mut [f32]) {
+        let cols = self.cols();
+        assert!(row < self.rows() && first + out.len() <= cols, "a part of a row that there is");
+        let place = row * cols + first..row * cols + first + out.len();
+        match &self.data {
+            TensorData::F32(v) => out.copy_from_slice(&v[place]),
+            TensorData::F16(v) => v[place].convert_to_f32_slice(out),
+            TensorData::BF16(v) => v[place].convert_to_f32_slice(out),
+            TensorData::Packed(m) => {
+                let mut whole = vec![0.0; cols];
+                m.decode_row(row, &mut whole);
+                out.copy_from_slice(&whole[first..][..out.len()]);
+            }
+            TensorData::Blocks { kind, bytes } => {
+                let (elements, size) = (blocks::block_elements(*kind), blocks::block_bytes(*kind));
+                let bytes = &bytes[row * (cols / elements) * size..];
+                let (from, to) = (first / elements, (first + out.len()).div_ceil(elements));
+                let blocks = &bytes[from * size..to * size];
+                if out.len() == (to - from) * elements {
+                    return blocks::decode(*kind, blocks, out);
+                }
+                let mut whole = vec![0.0; (to - from) * elements];
+                blocks::decode(*kind, blocks, &mut whole);
+                out.copy_from_slice(&whole[first - from * elements..][..out.len()]);
+            }
+        }
     }
 
     /// The values as f32, row-major: what this tensor means, exactly.
@@ -115,6 +146,36 @@ impl Model {
             quantization,
             provenance: BTreeMap::new(),
             file_bytes: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::GgmlType;
+
+    #[test]
+    fn any_part_of_a_row_is_that_of_all_values() {
+        let (rows, cols, pool) = (3, 96, Pool::serial());
+        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        let bytes = values.chunks(cols).flat_map(|row| blocks::encode(GgmlType::Q4_1, row).expect("whole blocks")).collect();
+        let packed = blocks::encode(GgmlType::Q8_0, &values).expect("whole blocks");
+        let kinds = [
+            TensorData::F16(values.iter().map(|&x| f16::from_f32(x)).collect()),
+            TensorData::BF16(values.iter().map(|&x| bf16::from_f32(x)).collect()),
+            TensorData::Packed(blocks::packed::unpack(GgmlType::Q8_0, rows, cols, &packed).expect("a packed type")),
+            TensorData::Blocks { kind: GgmlType::Q4_1, bytes },
+            TensorData::F32(values),
+        ];
+        for data in kinds {
+            let tensor = Tensor { shape: vec![rows, cols], data };
+            let whole = tensor.to_f32(&pool);
+            for (row, first, len) in [(0, 0, 96), (1, 32, 32), (2, 5, 1), (1, 31, 40), (2, 90, 6), (0, 7, 0)] {
+                let mut part = vec![9.0; len];
+                tensor.read(row, first, &mut part);
+                assert_eq!(part, whole[row * cols + first..][..len]);
+            }
         }
     }
 }

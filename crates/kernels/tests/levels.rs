@@ -11,6 +11,7 @@ use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{Pool, Real};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn numbers<T: Real>(stream: u64, n: usize) -> Vec<T> {
     let mut rng = Rng::new(9, stream);
@@ -119,8 +120,15 @@ const OPERATIONS: [Operation; 14] = [
     ("products f64", products::<f64>),
 ];
 
+/// The level is the process's; f32 products are not the same on all, so one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static LEVEL: Mutex<()> = Mutex::new(());
+    LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn same_bytes_at_every_level_and_thread_count() {
+    let _alone = alone();
     let levels = available();
     for level in [Level::Scalar, Level::Avx2, Level::Avx512] {
         if !levels.contains(&level) {
@@ -145,6 +153,7 @@ fn same_bytes_at_every_level_and_thread_count() {
 
 #[test]
 fn f32_products_do_not_depend_on_the_thread_count() {
+    let _alone = alone();
     for level in available() {
         force(level);
         let want = products::<f32>(&Pool::new(1));
@@ -158,6 +167,7 @@ fn f32_products_do_not_depend_on_the_thread_count() {
 /// what a plain loop in f32 makes.
 #[test]
 fn f32_products_are_near_f64_at_every_level() {
+    let _alone = alone();
     const SIZES: [usize; 10] = [1, 2, 3, 15, 17, 31, 33, 127, 129, 257];
     for level in available() {
         force(level);
@@ -175,6 +185,7 @@ fn f32_products_are_near_f64_at_every_level() {
 /// bf16 costs 2^-9 of each factor; f16 2^-12 of each and of short sums, whatever the size of the numbers.
 #[test]
 fn short_products_are_as_exact_as_their_precision() {
+    let _alone = alone();
     for level in available() {
         force(level);
         for (precision, most) in [(Precision::Bf16, 1e-5), (Precision::F16, 2e-6)] {
@@ -200,6 +211,7 @@ fn short_products_are_as_exact_as_their_precision() {
 
 #[test]
 fn no_precision_hides_what_is_not_a_number() {
+    let _alone = alone();
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         for bad in [f32::NAN, f32::INFINITY] {
             let (mut x, w, mut y) = (vec![1.0f32; 40 * 100], vec![0.5f32; 70 * 100], vec![0.0; 40 * 70]);

@@ -125,6 +125,9 @@ impl<T: Number> Block<'_, T> {
 
     /// What the packed runtime computes from x as it is, by the same function; None where the weights are no panels.
     fn integer_outputs(&self, site: ActivationSite, x: &Tensor, linears: &[Linear<T>]) -> Result<Option<Vec<Vec<T>>>> {
+        if self.context.activation == ActivationQuantizer::None {
+            return Ok(None);
+        }
         let panels: Option<Vec<_>> = linears.iter().map(|l| if let Weight::Panels(panels) = &l.weight { Some(panels) } else { None }).collect();
         let Some(panels) = panels else { return Ok(None) };
         let step = self.sinks.steps[site_place(site)].as_ref().map(|s| Real::to_f32(s.step));

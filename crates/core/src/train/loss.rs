@@ -93,7 +93,9 @@ impl<T: Number> LossHead<'_, T> {
 
     /// The student's logits of a chunk: `x` as the head's weight sees it, `normed` before its quantizer.
     fn logits(&self, x: &Dense<T>, normed: &[T], rows: usize) -> Vec<T> {
-        if let Weight::Panels(panels) = &self.weights.head {
+        if let Weight::Panels(panels) = &self.weights.head
+            && self.activation != ActivationQuantizer::None
+        {
             return integer_products(self.pool, normed, self.activation, None, &[panels]).swap_remove(0);
         }
         let mut logits = room(rows * self.vocab);

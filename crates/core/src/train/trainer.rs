@@ -61,7 +61,7 @@ impl<T: Number> Trainer<T> {
             }
         }
         let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
-        let teacher = Weights::collect(&architecture, values, |name| Ok(Weight::values(values(name)?, columns(model, name))))?;
+        let teacher = Weights::collect(&architecture, values, |name| Ok(Weight::stored(find(model, name)?, &pool)))?;
         let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default(), &pool);
         let mut trainer = Self {
             rope: Arc::new(crate::rope_table(&architecture)),
@@ -141,14 +141,12 @@ impl<T: Number> Trainer<T> {
     }
 }
 
-/// Columns of a matrix of a checked model.
-fn columns(model: &Model, name: &str) -> usize {
-    model.tensors.get(name).and_then(|t| t.shape.last().copied()).unwrap_or(1)
+fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Tensor> {
+    let tensor = model.tensors.get(name);
+    tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: name.into() }))
 }
 
 /// A tensor's values in f32.
 pub fn tensor_values(model: &Model, name: &str, pool: &Pool) -> Result<Vec<f32>> {
-    let tensor = model.tensors.get(name);
-    let tensor = tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: name.into() }))?;
-    Ok(tensor.to_f32(pool))
+    Ok(find(model, name)?.to_f32(pool))
 }

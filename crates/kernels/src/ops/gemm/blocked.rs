@@ -230,7 +230,7 @@ impl Tiles {
             // SAFETY: a whole tile of the output; the panels hold `depth` steps.
             return unsafe { K::run(self.depth, a.as_ptr(), b.as_ptr(), out, self.out.stride, self.accumulate) };
         }
-        let mut whole = [0.0f32; MR * 64];
+        let mut whole = [0.0f32; MR * 64]; // of the widest tile
         // SAFETY: a tile of its own.
         unsafe { K::run(self.depth, a.as_ptr(), b.as_ptr(), whole.as_mut_ptr(), K::NR, false) };
         for (r, sums) in whole.chunks_exact(K::NR).take(rows).enumerate() {

@@ -41,36 +41,60 @@ impl Tile for F16 {
 
     #[target_feature(enable = "avx512f,avx512fp16")]
     unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
-        let mut wide = [[[0.0f32; 16]; NR / 16]; MR];
-        let mut sums = [[0u16; NR]; MR];
-        for from in (0..k).step_by(RUN) {
+        for r in 0..MR {
+            for j in 0..NR / 16 {
+                // The output's lines arrive while the sums are made. An address alone is safe, whatever lies there.
+                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride + j * 16).cast());
+            }
+        }
+        // Both are written before they are read.
+        let (mut sums, mut wide) = ([[MaybeUninit::<u16>::uninit(); NR]; MR], [[MaybeUninit::<f32>::uninit(); NR]; MR]);
+        let last = (k - 1) / RUN * RUN;
+        for from in (0..last).step_by(RUN) {
             // SAFETY: steps that both panels hold.
-            unsafe { short(RUN.min(k - from), a.add(from * MR), b.add(from * B), &mut sums) };
+            unsafe { short(RUN, a.add(from * MR), b.add(from * B), &mut sums) };
             for r in 0..MR {
-                for j in 0..NR / 16 {
-                    let lanes = &mut wide[r][j];
-                    // SAFETY: 16 values each.
+                for at in (0..NR).step_by(16) {
+                    // SAFETY: 16 values each, of which the first run writes all.
                     unsafe {
-                        let sum = _mm512_cvtph_ps(_mm256_loadu_si256(sums[r].as_ptr().add(j * 16).cast()));
-                        _mm512_storeu_ps(lanes.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(lanes.as_ptr()), sum));
+                        let (sum, lanes) = (widened(&sums[r], at), wide[r].as_mut_ptr().add(at).cast());
+                        _mm512_storeu_ps(lanes, if from == 0 { sum } else { _mm512_add_ps(_mm512_loadu_ps(lanes), sum) });
                     }
                 }
             }
         }
-        // SAFETY: the scales behind the steps of both panels.
-        let (a_scales, b_scales) = unsafe { (a.add(k * MR).cast::<f32>(), b.add(k * B).cast::<f32>()) };
+        // SAFETY: as above; the scales behind the steps of both panels.
+        let (a_scales, b_scales) = unsafe {
+            short(k - last, a.add(last * MR), b.add(last * B), &mut sums);
+            (a.add(k * MR).cast::<f32>(), b.add(k * B).cast::<f32>())
+        };
         for r in 0..MR {
-            for j in 0..NR / 16 {
+            for at in (0..NR).step_by(16) {
                 // SAFETY: the caller's tile, and the scales of its rows and columns.
                 unsafe {
-                    let scale = _mm512_mul_ps(_mm512_set1_ps(*a_scales.add(r)), _mm512_loadu_ps(b_scales.add(j * 16)));
-                    let sum = _mm512_mul_ps(_mm512_loadu_ps(wide[r][j].as_ptr()), scale);
-                    let c = c.add(r * stride + j * 16);
-                    _mm512_storeu_ps(c, if accumulate { _mm512_add_ps(_mm512_loadu_ps(c), sum) } else { sum });
+                    let mut sum = widened(&sums[r], at);
+                    if last > 0 {
+                        sum = _mm512_add_ps(_mm512_loadu_ps(wide[r].as_ptr().add(at).cast()), sum);
+                    }
+                    let scale = _mm512_mul_ps(_mm512_set1_ps(*a_scales.add(r)), _mm512_loadu_ps(b_scales.add(at)));
+                    let c = c.add(r * stride + at);
+                    let old = if accumulate { _mm512_loadu_ps(c) } else { _mm512_setzero_ps() };
+                    _mm512_storeu_ps(c, _mm512_fmadd_ps(sum, scale, old));
                 }
             }
         }
     }
+}
+
+/// 16 of a row's f16 sums from `at` on.
+///
+/// # Safety
+/// They must have been written.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn widened(sums: &[MaybeUninit<u16>; NR], at: usize) -> __m512 {
+    // SAFETY: 16 of the row's values.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(sums[at..at + 16].as_ptr().cast()) })
 }
 
 /// The f16 sums of at most [`RUN`] steps. Apart from the rest, whose registers would push out sums.
@@ -79,7 +103,7 @@ impl Tile for F16 {
 /// As [`Tile::run`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512fp16")]
-unsafe fn short(k: usize, a: *const u32, b: *const u32, out: &mut [[u16; NR]; MR]) {
+unsafe fn short(k: usize, a: *const u32, b: *const u32, out: &mut [[MaybeUninit<u16>; NR]; MR]) {
     let mut sums = [[_mm512_setzero_ph(); 2]; MR];
     for step in 0..k {
         // SAFETY: step < k, which both panels hold.
