@@ -4,7 +4,6 @@ use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
 use super::lsq::codes_of;
 use super::rounding::{clip, clip_round, nearest_even_bits};
-use crate::ops::lanes::LANES;
 use crate::pack::{PackedMatrix, pack_row, row_bytes};
 use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer, dispatch};
 use serde::{Deserialize, Serialize};
@@ -196,13 +195,6 @@ dispatch! {
             match zero_points.get(g) {
                 None if scale == 0.0 => out.fill(min.wrapping_neg() as u8 & mask),
                 None => {
-                    // Sixteen at a time: a group is often too short for the loop the compiler would make of it.
-                    let ((whole, w), (out_whole, out)) = (w.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
-                    for c in 0..whole.len().min(out_whole.len()) {
-                        for l in 0..LANES {
-                            out_whole[c][l] = nearest_even_bits(clip(whole[c][l] / scale, n, p)).wrapping_sub(min) as u8 & mask;
-                        }
-                    }
                     for i in 0..w.len() {
                         out[i] = nearest_even_bits(clip(w[i] / scale, n, p)).wrapping_sub(min) as u8 & mask;
                     }

@@ -260,14 +260,8 @@ dispatch! {
     }
 
     fn values_of(units: &[u8], offset: i32, scale: f32, out: &mut [f32]) {
-        let ((whole, rest), (out_whole, out)) = (units[..out.len()].as_chunks::<ROWS>(), out.as_chunks_mut::<ROWS>());
-        for c in 0..whole.len().min(out_whole.len()) {
-            for l in 0..ROWS {
-                out_whole[c][l] = (whole[c][l] as i32 + offset) as f32 * scale;
-            }
-        }
-        for i in 0..rest.len() {
-            out[i] = (rest[i] as i32 + offset) as f32 * scale;
+        for (out, &u) in out.iter_mut().zip(units) {
+            *out = (u as i32 + offset) as f32 * scale;
         }
     }
 }
