@@ -16,7 +16,7 @@ fn assets(name: &str) -> String {
 }
 
 fn demo() -> Arc<Model> {
-    load(&assets("demo")).expect("the demo model loads")
+    Arc::new(Model::clone(&load(&assets("demo")).expect("the demo model loads")))
 }
 
 /// A folder of this test's own, empty.

@@ -9,7 +9,7 @@ use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool};
 /// A matrix `[O, I]`.
 pub(crate) enum Matrix {
     Float { values: Vec<f32>, cols: usize },
-    Packed(WeightPanels),
+    Packed(Box<WeightPanels>),
 }
 
 /// A linear layer: its weight, and what happens to the input before it is multiplied.
@@ -35,8 +35,8 @@ pub(crate) fn apply_all<const N: usize>(pool: &Pool, x: &[f32], m: usize, output
     for (projection, y) in outputs {
         match &projection.weight {
             Matrix::Float { values, cols } => linear_ordered(pool, x, values, y, m, values.len() / cols, *cols),
-            Matrix::Packed(panels) if (projection.activation, projection.step) == (activation, step) => packed.push((panels, y)),
-            Matrix::Packed(panels) => linear_panels(pool, x, m, projection.activation, projection.step, &mut [(panels, y)]),
+            Matrix::Packed(panels) if (projection.activation, projection.step) == (activation, step) => packed.push((&**panels, y)),
+            Matrix::Packed(panels) => linear_panels(pool, x, m, projection.activation, projection.step, &mut [(&**panels, y)]),
         }
     }
     linear_panels(pool, x, m, activation, step, &mut packed);
@@ -47,7 +47,7 @@ impl Matrix {
     pub fn new(model: &Model, name: &str, rows: usize, cols: usize, keep_packed: bool, pool: &Pool) -> Result<Self> {
         let tensor = find(model, name, &[rows, cols])?;
         if let (TensorData::Packed(packed), true) = (&tensor.data, keep_packed) {
-            return Ok(Matrix::Packed(WeightPanels::new(pool, packed)));
+            return Ok(Matrix::Packed(Box::new(WeightPanels::new(pool, packed))));
         }
         Ok(Matrix::Float { values: tensor.to_f32(pool), cols })
     }

@@ -49,6 +49,7 @@ export const TRAIN_FLAGS: Flags<TrainConfig> = {
   klWeight: number('--kl-weight <x>', 'of the KL to the unquantized model'),
   ceWeight: number('--ce-weight <x>', 'of the next-token loss'),
   temperature: number('--temperature <x>', 'of the KL'),
+  arithmetic: text('--arithmetic <kind>', 'f32, bf16, f16 or int8-forward; the fastest here, if not given'),
   recompute: text('--recompute <when>', 'forward again instead of kept: auto, always, never'),
   lossBytes: number('--loss-bytes <n>', "memory of the loss's logits, bytes"),
   seed: number('--seed <n>', 'same seed, same bytes'),

@@ -27,6 +27,11 @@ pub struct DynamicQuant<T> {
 
 impl<T> Reads for DynamicQuant<T> {
     const ARGUMENTS: [bool; 3] = [false; 3];
+
+    /// Not for the cache: what it is made of would have to be kept instead.
+    fn is_cheap(&self) -> bool {
+        matches!(self.quantizer, Dynamic::Activation(_))
+    }
 }
 
 impl<T: Number> CustomOp1 for DynamicQuant<T> {

@@ -13,11 +13,11 @@ pub fn peak_bytes() -> u64 {
     field("/proc/self/status", "VmHWM:")
 }
 
-/// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of `size` bytes: the inputs of norms and products, what
-/// attention reads, gate and up.
+/// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of `size` bytes: the inputs of both norms, what
+/// attention reads and gives, gate and up.
 pub fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
     let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
-    let per_token = 4 * a.hidden_size + 3 * q + 2 * kv + 3 * a.intermediate_size;
+    let per_token = 2 * a.hidden_size + 2 * q + 2 * kv + 2 * a.intermediate_size;
     (rows * per_token * size) as u64
 }
 

@@ -159,22 +159,38 @@ mod avx512 {
         let scale = 1.0 / (q.len() as f32).sqrt();
         for (i, scores) in scores.chunks_mut(LANES).enumerate() {
             let count = scores.len();
-            let mut sums = [_mm512_setzero_ps(); LANES];
-            for block in (0..q.len()).step_by(LANES) {
-                // SAFETY: block .. block + 16 of q, and of rows that are there (the last one again where there are fewer than 16).
-                unsafe {
-                    let q = _mm512_loadu_ps(q.as_ptr().add(block));
-                    for s in 0..LANES {
-                        let key = keys.as_ptr().add((i * LANES + s.min(count - 1)) * stride + block);
-                        sums[s] = _mm512_add_ps(sums[s], _mm512_mul_ps(q, _mm512_loadu_ps(key)));
-                    }
-                }
-            }
+            let first = &keys[i * LANES * stride..];
+            // SAFETY: `count` rows from there on, of which the last stands in for those that there are fewer than 16.
+            let sums = unsafe { if count == LANES { products::<true>(q, first, stride, LANES) } else { products::<false>(q, first, stride, count) } };
             let folded = _mm512_mul_ps(fold(sums), _mm512_set1_ps(scale));
             let mask = ((1u32 << count) - 1) as __mmask16;
             // SAFETY: the mask leaves as many lanes as there are scores.
             unsafe { _mm512_mask_storeu_ps(scores.as_mut_ptr(), mask, folded) };
         }
+    }
+
+    /// The lanes of q times 16 rows, of which `count` are there; all of them, if `ALL`.
+    ///
+    /// # Safety
+    /// As [`score_keys`], for `count` rows, at least one.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn products<const ALL: bool>(q: &[f32], keys: &[f32], stride: usize, count: usize) -> [__m512; LANES] {
+        let mut sums = [_mm512_setzero_ps(); LANES];
+        for block in (0..q.len()).step_by(LANES) {
+            // SAFETY: block .. block + 16 of q, and of rows that are there.
+            unsafe {
+                let q = _mm512_loadu_ps(q.as_ptr().add(block));
+                let mut key = keys.as_ptr().add(block);
+                for s in 0..LANES {
+                    sums[s] = _mm512_add_ps(sums[s], _mm512_mul_ps(q, _mm512_loadu_ps(key)));
+                    if ALL && s + 1 < LANES || s + 1 < count {
+                        key = key.add(stride);
+                    }
+                }
+            }
+        }
+        sums
     }
 
     /// [`lanes::fold`](crate::ops::lanes::fold) of 16 vectors at once: lane i of the result is that of vector i. Each step adds the upper half of

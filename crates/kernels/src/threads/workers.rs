@@ -121,7 +121,7 @@ impl Workers {
         self.take_part(task, count);
         self.gate.0.fetch_and(!OPEN, Ordering::AcqRel);
         let mut turns = 0;
-        while self.gate.0.load(Ordering::Acquire) % OPEN > 0 {
+        while self.gate.0.load(Ordering::Acquire) & (OPEN - 1) != 0 {
             turns += 1;
             if turns < TURNS { std::hint::spin_loop() } else { thread::park() }
         }

@@ -29,6 +29,9 @@ macro_rules! tiles {
             /// The CPU must have the instructions; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
             pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
                 let panels = strip.len();
+                for y in &mut *y {
+                    y.0 = [0.0; ROWS];
+                }
                 for (p, panel) in strip.iter().enumerate() {
                     // SAFETY: the caller's promise.
                     unsafe {

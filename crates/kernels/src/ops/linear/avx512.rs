@@ -4,7 +4,8 @@
 //! The outputs stay in the first-level cache, added to after each segment.
 #![allow(unsafe_code)]
 
-use super::kernel::{Outputs, PanelView, ScalesView};
+use super::kernel::{Output, Outputs, PanelView, ScalesView};
+use super::panels::ROWS;
 use super::segments::Segment;
 use super::tokens::View;
 use std::arch::x86_64::*;
@@ -32,12 +33,33 @@ pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment
     }
 }
 
+/// Writes a tile `[tokens, panels]` from (token, panel) on, whole registers at a time: the store buffer has room for few.
+///
+/// # Safety
+/// Needs AVX-512 F. The tile's tokens must be rows of y, and no other task may write their columns of the tile's panels.
+#[target_feature(enable = "avx512f")]
+pub unsafe fn put(y: &Output, token: usize, panel: usize, tile: &[Outputs], panels: usize) {
+    for (t, values) in tile.chunks_exact(panels).enumerate() {
+        for (p, values) in values.iter().enumerate() {
+            // SAFETY: the caller's promise; the mask leaves as many lanes as there are columns.
+            unsafe {
+                let (at, count) = y.place(token + t, panel + p);
+                _mm512_mask_storeu_ps(at, (u32::MAX >> (2 * ROWS - count)) as __mmask16, _mm512_load_ps(values.0.as_ptr()));
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`tile`]; `y` holds `T * P` entries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [PanelView; P], segments: &[Segment], x: View, y: &mut [Outputs]) {
     let low = _mm512_set1_epi8(15);
     let y = y.as_mut_ptr().cast::<__m512>();
+    for i in 0..T * P {
+        // SAFETY: y has T * P entries. Volatile: see below.
+        unsafe { y.add(i).write_volatile(_mm512_setzero_ps()) };
+    }
     let (mut corrections, mut token_scales, mut a) = (x.corrections.as_ptr(), x.scales.as_ptr(), x.quads.as_ptr().cast::<i32>());
     for s in segments {
         // SAFETY: every segment's corrections, scales, quads and lines are there, one after the other, as are T * P entries of y, and an entry

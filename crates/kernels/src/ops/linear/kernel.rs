@@ -62,19 +62,31 @@ unsafe impl Send for Output {}
 unsafe impl Sync for Output {}
 
 impl Output {
+    /// Where the columns of `panel` begin in row `token`, and how many there are.
+    ///
     /// # Safety
-    /// `token` must be one of y's rows, and no other task may write its columns of `panel`.
+    /// `token` must be one of y's rows.
     #[allow(unsafe_code)]
     #[inline(always)]
-    unsafe fn put(&self, token: usize, panel: usize, values: &[f32; ROWS]) {
+    pub unsafe fn place(&self, token: usize, panel: usize) -> (*mut f32, usize) {
         let first = panel * ROWS;
-        // SAFETY: columns first .. first + count of a row that the caller vouches for.
-        unsafe {
-            let at = self.data.add(token * self.rows + first);
-            if self.rows - first >= ROWS {
-                at.cast::<[f32; ROWS]>().write_unaligned(*values);
-            } else {
-                std::ptr::copy_nonoverlapping(values.as_ptr(), at, self.rows - first);
+        // SAFETY: within a row that the caller vouches for.
+        (unsafe { self.data.add(token * self.rows + first) }, ROWS.min(self.rows - first))
+    }
+
+    /// Writes a tile `[tokens, panels]` from (token, panel) on.
+    ///
+    /// # Safety
+    /// The tile's tokens must be rows of y, and no other task may write their columns of the tile's panels.
+    #[allow(unsafe_code)]
+    unsafe fn put(&self, token: usize, panel: usize, tile: &[Outputs], panels: usize) {
+        for (t, values) in tile.chunks_exact(panels).enumerate() {
+            for (p, values) in values.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let (at, count) = self.place(token + t, panel + p);
+                    std::ptr::copy_nonoverlapping(values.0.as_ptr(), at, count);
+                }
             }
         }
     }
@@ -135,22 +147,20 @@ impl Kernel {
             let strip: [PanelView; STRIP] = std::array::from_fn(|i| w.panel(first + i.min(count - 1)));
             for group in &tokens.groups[groups.clone()] {
                 let tile = &mut tile[..group.size * count];
-                for out in &mut *tile {
-                    out.0 = [0.0; ROWS];
-                }
-                // SAFETY: the caller vouches for the instructions and that panels, segments and tokens belong together.
-                unsafe { self.tile(&strip[..count], w.nibbles(), &layout.segments, tokens.view(*group, layout), tile) };
-                for (t, values) in tile.chunks_exact(count).enumerate() {
-                    for (p, values) in values.iter().enumerate() {
-                        // SAFETY: the caller vouches for y.
-                        unsafe { y.put(group.first + t, first + p, &values.0) };
+                // SAFETY: the caller vouches for the instructions, for y, and that panels, segments and tokens belong together.
+                unsafe {
+                    self.tile(&strip[..count], w.nibbles(), &layout.segments, tokens.view(*group, layout), tile);
+                    match self {
+                        #[cfg(target_arch = "x86_64")]
+                        Self::Vnni => super::avx512::put(&y, group.first, first, tile, count),
+                        _ => y.put(group.first, first, tile, count),
                     }
                 }
             }
         }
     }
 
-    /// Adds the outputs of the strip's rows to `y` `[tokens, panels of the strip]`.
+    /// The outputs of the strip's rows: `y` `[tokens, panels of the strip]`.
     ///
     /// # Safety
     /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x` the tokens that `y` has room for.
@@ -240,6 +250,7 @@ dispatch! {
         let size = y.len() / strip.len();
         for i in 0..y.len() {
             let (t, panel) = (i / strip.len(), &strip[i % strip.len()]);
+            y[i].0 = [0.0; ROWS];
             for j in 0..segments.len() {
                 let s = &segments[j];
                 let mut sums = start(panel, s.group, x.corrections[j * size + t]);

@@ -14,6 +14,9 @@ const QUARTERS: usize = ROWS / ROWS_EACH;
 /// See [`Kernel::run`](super::kernel::Kernel::run): `y` `[tokens, panels]`.
 pub fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     let size = y.len() / strip.len();
+    for y in &mut *y {
+        y.0 = [0.0; ROWS];
+    }
     for (p, panel) in strip.iter().enumerate() {
         for (j, s) in segments.iter().enumerate() {
             let scales = panel.scales.get(s.group);
