@@ -155,6 +155,6 @@ mod tests {
                 exports += 1;
             }
         }
-        assert_eq!(exports, 19, "functions and methods of the addon");
+        assert_eq!(exports, 20, "functions and methods of the addon");
     }
 }
