@@ -124,7 +124,11 @@ export class Model {
    * Continues several prompts at once and gives all texts together: faster than one after the other, since every weight that is read serves all of them. Each text is
    * the one that {@link Model.generate} gives for its prompt alone.
    */
-  async generateAll(prompts: readonly string[], options: Omit<GenerateOptions, 'prompt' | 'messages'> = {}, run: { signal?: AbortSignal } = {}): Promise<Generation[]> {
+  async generateAll(
+    prompts: readonly string[],
+    options: Omit<GenerateOptions, 'prompt' | 'messages'> = {},
+    run: { signal?: AbortSignal } = {},
+  ): Promise<Generation[]> {
     const { native, handle } = parts(this)
     const task = native.generateAll(handle, JSON.stringify(prompts), configJson(options))
     return new Task(task, (value) => value as Generation[], run.signal).result

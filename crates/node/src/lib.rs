@@ -4,13 +4,14 @@
 // The attribute macros of napi-derive write unsafe binding glue into this crate; no unsafe code is written by hand.
 #![allow(unsafe_code)]
 
-mod bench;
 mod message;
 mod model;
 mod outcome;
 mod task;
 
+use halfstep::Error;
 use halfstep::session::{self, EvaluateConfig, GenerationConfig, RunConfig};
+use halfstep_bench::quick;
 use halfstep_kernels::dispatch;
 use message::{Message, Note};
 use model::NativeModel;
@@ -119,6 +120,19 @@ pub fn to_bytes(model: &NativeModel) -> NativeTask {
     })
 }
 
+/// The kernel benches of `halfstep bench`; a message per row.
+#[napi(catch_unwind)]
+pub fn bench(config: String) -> NativeTask {
+    NativeTask::spawn(move |post, cancel| {
+        let mut emit = |row| post(Message::Note(Note::Bench { row: Box::new(row) }));
+        let summary = quick::run(session::parse_config(&config)?, &mut emit, &|| cancel.is_cancelled());
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
+        Done::value(&summary.map_err(|reason| Error::Internal { reason })?)
+    })
+}
+
 /// JSON of what this build found on this machine.
 #[napi(catch_unwind)]
 pub fn doctor() -> String {
@@ -134,13 +148,13 @@ mod tests {
     #[test]
     fn every_export_catches_unwinding() {
         let mut exports = 0;
-        for source in [include_str!("lib.rs"), include_str!("bench.rs"), include_str!("model.rs"), include_str!("task.rs")] {
+        for source in [include_str!("lib.rs"), include_str!("model.rs"), include_str!("task.rs")] {
             let lines: Vec<&str> = source.lines().map(str::trim).collect();
             for pair in lines.windows(2).filter(|pair| pair[0].starts_with("#[napi") && pair[1].starts_with("pub fn")) {
                 assert!(pair[0].contains("catch_unwind"), "{}", pair[1]);
                 exports += 1;
             }
         }
-        assert_eq!(exports, 19, "functions and methods of the addon");
+        assert_eq!(exports, 20, "functions and methods of the addon");
     }
 }
