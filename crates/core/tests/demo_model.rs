@@ -1,6 +1,6 @@
 //! Whole runs on the demo model of assets/: resume, export with its parity gate, what bad input gets.
 
-use halfstep::recipe::TrainConfig;
+use halfstep::recipe::{TrainArithmetic, TrainConfig};
 use halfstep::recipes::{RecipeConfig, rtn::RtnConfig, silq::SilqConfig};
 use halfstep::session::{Cancel, RunConfig, load, parse_config, quantize, save};
 use halfstep::targets::TargetId;
@@ -312,4 +312,47 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
     let error = save(&small, &folder.join("x.safetensors").display().to_string()).expect_err("the wrong ending");
     assert_eq!(error.code(), "ERR_CONFIG");
     assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
+}
+
+/// Every arithmetic trains the same model: the first step's loss and gradient differ by rounding alone.
+#[test]
+fn all_arithmetics_agree_and_the_phase_names_the_one_in_use() {
+    let model = demo();
+    let first_losses = |arithmetic, target| {
+        let (mut losses, mut phase) = (vec![], String::new());
+        let RecipeConfig::Silq(mut config) = silq(target) else { unreachable!("a SiLQ recipe") };
+        config.train.arithmetic = arithmetic;
+        let mut watch = |event: Event| match event {
+            Event::Step { loss, gradient_norm, .. } => losses.push((loss, gradient_norm)),
+            Event::Phase { name, detail } if name == "train" => phase = detail,
+            _ => {}
+        };
+        quantize(&model, &RecipeConfig::Silq(config), &run(None, false), &mut watch, &Cancel::default()).expect("a run");
+        (losses, phase)
+    };
+    for target in [TargetId::GgufQ4_0, TargetId::Halfstep] {
+        let (exact, phase) = first_losses(Some(TrainArithmetic::F32), target);
+        assert!(phase.ends_with("tokens in f32"), "{phase}");
+        let (_, phase) = first_losses(None, target);
+        assert!(["in f32", "in bf16", "in f16", "in int8-forward"].iter().any(|name| phase.contains(name)), "{phase}");
+        for arithmetic in [TrainArithmetic::Bf16, TrainArithmetic::F16, TrainArithmetic::Int8Forward] {
+            let (losses, _) = first_losses(Some(arithmetic), target);
+            // Of the first step: later ones go their own ways.
+            let (loss, norm) = (losses[0].0 / exact[0].0 - 1.0, losses[0].1 / exact[0].1 - 1.0);
+            println!("{arithmetic:?} on {target:?}: loss {loss:+.5}, gradient norm {norm:+.5}");
+            assert!(loss.abs() < 0.05 && norm.abs() < 0.1, "{arithmetic:?} on {target:?}: loss {loss:+.4}, gradient norm {norm:+.4}");
+        }
+    }
+}
+
+#[test]
+fn an_integer_forward_of_float_activations_is_refused() {
+    let RecipeConfig::Silq(mut config) = silq(TargetId::Halfstep) else { unreachable!("a SiLQ recipe") };
+    config.activations = Some(16.0);
+    config.train.arithmetic = Some(TrainArithmetic::Int8Forward);
+    let refused = quantize(&demo(), &RecipeConfig::Silq(config), &run(None, false), &mut |_| {}, &Cancel::default());
+    match refused.map(|(_, report)| report) {
+        Err(Error::Config { field, .. }) => assert!(field.ends_with("arithmetic"), "{field}"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -5,11 +5,13 @@ use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::{ActivationQuantizer, Pool, WeightQuantizer};
+use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 /// The arithmetic of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Arithmetic {
     /// The student's forward by the packed runtime's integer products.
     pub integer_forward: bool,

@@ -1,8 +1,9 @@
 //! State on disk: everything that decides the next step, hashed, written so that a kill at any moment leaves the last good checkpoint.
 //!
 //! A checkpoint is a folder `step-<n>` with `state.safetensors` (value, m and v of every parameter, f32) and `manifest.json` (size and BLAKE3 of the
-//! state, step, identity of the run). The folder is written under another name, synced and renamed; the verified manifest is the truth.
+//! state, step, identity of the run, its arithmetic). The folder is written under another name, synced and renamed; the verified manifest is the truth.
 
+use super::arithmetic::Arithmetic;
 use super::trainer::Trainer;
 use crate::{Error, Result};
 use halfstep_formats::safetensors::{self, Dtype, Entry};
@@ -12,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const STATE: &str = "state.safetensors";
 const MANIFEST: &str = "manifest.json";
 /// Good checkpoints that are kept.
@@ -26,6 +27,8 @@ struct Manifest {
     step: u64,
     /// Hash of recipe, data and model: a run resumes only itself.
     run: String,
+    /// What the steps were computed in, and are to be computed in further.
+    arithmetic: Arithmetic,
     bytes: u64,
     blake3: String,
 }
@@ -66,6 +69,7 @@ pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf>
         version: env!("CARGO_PKG_VERSION").into(),
         step: trainer.step,
         run: run.into(),
+        arithmetic: trainer.arithmetic,
         bytes: hash.bytes,
         blake3: hash.hasher.finalize().to_hex().to_string(),
     };
@@ -162,6 +166,7 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
         }
     }
     trainer.step = manifest.step;
+    trainer.arithmetic = manifest.arithmetic;
     Ok(())
 }
 

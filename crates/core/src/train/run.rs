@@ -1,6 +1,6 @@
 //! The training loop: batches, steps, events, checkpoints.
 
-use super::arithmetic::{self, Arithmetic};
+use super::arithmetic;
 use super::memory::{self, available_bytes, peak_bytes};
 use super::trainer::Trainer;
 use super::{StepReport, checkpoint};
@@ -48,9 +48,8 @@ pub fn train(
     pool: &Pool,
 ) -> Result<Trained> {
     let config = recipe.training.as_ref().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
-    // What the run is computed in is part of it: a resumed one goes on in the same.
+    // A resumed run goes on in what its checkpoint was computed in, whatever the probe says this time.
     let config = TrainConfig { arithmetic: Some(arithmetic::choose(config.arithmetic, recipe, pool)?), ..config.clone() };
-    let recipe = &Recipe { training: Some(config.clone()), ..recipe.clone() };
     let tokens = text.tokens(model, config.window)?;
     memory::check(&model.architecture, config.micro_batch.unwrap_or(config.batch) * config.window)?;
     let per_step = (config.batch * config.window) as u64;
@@ -120,12 +119,11 @@ fn step_event(trainer: &Trainer<f32>, report: &StepReport, steps: u64, per_step:
     }
 }
 
-/// Recipe, arithmetic, text, weights and vocabulary, as one hash.
+/// Recipe, text, weights and vocabulary, as one hash.
 fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
     let mut hasher = blake3::Hasher::new();
-    let arithmetic = Arithmetic::of(recipe.training.as_ref().and_then(|t| t.arithmetic).unwrap_or_default(), pool).name();
     let recipe = serde_json::to_string(recipe).unwrap_or_default();
-    hasher.update(format!("{recipe}\n{arithmetic}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());
+    hasher.update(format!("{recipe}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());
     for (name, tensor) in &model.tensors {
         hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
     }

@@ -10,6 +10,7 @@ mod pack;
 use super::linear::WeightPanels;
 use crate::{Pool, Real};
 use pack::{Lie, Operand};
+use serde::{Deserialize, Serialize};
 
 /// A matrix that a product reads part by part: its rows need not lie in memory as numbers.
 pub trait Rows<T>: Sync {
@@ -72,7 +73,8 @@ impl<T: Real> Rows<T> for WeightPanels {
 }
 
 /// What the products of a matrix multiplication are computed in; inputs and results are f32 in each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     #[default]
     F32,
