@@ -3,13 +3,17 @@
 //! byte. Not for the runtime, whose order may not depend on M.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
 mod blocked;
+#[cfg(target_arch = "x86_64")]
 mod micro;
+mod operand;
+#[cfg(target_arch = "x86_64")]
 mod pack;
 
 use super::linear::WeightPanels;
 use crate::{Pool, Real};
-use pack::{Lie, Operand};
+use operand::{Lie, Operand};
 use serde::{Deserialize, Serialize};
 
 /// A matrix that a product reads part by part: its rows need not lie in memory as numbers.
@@ -87,10 +91,11 @@ pub enum Precision {
 impl Precision {
     /// Whether this CPU has instructions for it; without, products are computed in f32.
     pub fn is_native(self) -> bool {
-        match self {
-            Precision::F32 => true,
-            _ => micro::Kernel::choose(self) != micro::Kernel::choose(Precision::F32),
+        #[cfg(target_arch = "x86_64")]
+        if micro::Kernel::choose(self) != micro::Kernel::choose(Precision::F32) {
+            return true;
         }
+        self == Precision::F32
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::Output;
 use super::micro::{MR, Tile};
-use super::pack::Operand;
+use super::operand::Operand;
 use crate::Pool;
 use std::cell::RefCell;
 use std::marker::PhantomData;

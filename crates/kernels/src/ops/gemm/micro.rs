@@ -7,15 +7,11 @@ mod f16;
 mod f32;
 
 use super::Precision;
-#[cfg(target_arch = "x86_64")]
 use crate::dispatch::{Level, level};
 use std::mem::MaybeUninit;
 
-#[cfg(target_arch = "x86_64")]
 pub(super) use bf16::Bf16;
-#[cfg(target_arch = "x86_64")]
 pub(super) use f16::F16;
-#[cfg(target_arch = "x86_64")]
 pub(super) use f32::{Avx2, Avx512};
 
 /// Rows of a tile: 12 x 2 sums of a register each leave AVX-512 registers for two loads and a broadcast.
@@ -47,31 +43,22 @@ pub(super) trait Tile: Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
     /// f32, or what has no faster kernel here.
-    #[cfg(target_arch = "x86_64")]
     Avx2,
-    #[cfg(target_arch = "x86_64")]
     Avx512,
-    #[cfg(target_arch = "x86_64")]
     Bf16,
-    #[cfg(target_arch = "x86_64")]
     F16,
 }
 
 impl Kernel {
     /// The kernel of the level in use; none where there is only the baseline. A precision that this CPU has no instruction for is computed in f32.
     pub fn choose(precision: Precision) -> Option<Self> {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            match (level(), precision) {
-                (Level::Avx512, Precision::Bf16) if is_x86_feature_detected!("avx512bf16") => return Some(Self::Bf16),
-                (Level::Avx512, Precision::F16) if is_x86_feature_detected!("avx512fp16") => return Some(Self::F16),
-                (Level::Avx512, _) => return Some(Self::Avx512),
-                (Level::Avx2, _) if fma => return Some(Self::Avx2),
-                _ => {}
-            }
+        let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        match (level(), precision) {
+            (Level::Avx512, Precision::Bf16) if is_x86_feature_detected!("avx512bf16") => Some(Self::Bf16),
+            (Level::Avx512, Precision::F16) if is_x86_feature_detected!("avx512fp16") => Some(Self::F16),
+            (Level::Avx512, _) => Some(Self::Avx512),
+            (Level::Avx2, _) if fma => Some(Self::Avx2),
+            _ => None,
         }
-        let _ = precision;
-        None
     }
 }

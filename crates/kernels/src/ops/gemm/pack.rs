@@ -1,60 +1,14 @@
 //! Operands into panels: `[panel][k][W]`, W rows (of a) or columns (of b) side by side, short panels padded with zeros. A tile reads its panels
 //! front to back.
-
 #![allow(unsafe_code)]
 
-use super::{Rows, View};
-#[cfg(target_arch = "x86_64")]
+use super::operand::{Lie, Operand};
 use crate::dispatch::{Level, level};
-use crate::{Pool, Real};
 use std::mem::MaybeUninit;
-
-/// How an operand lies: whether its stored rows run along k (`[outer, k]`) or across it (`[k, outer]`).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Lie {
-    Along,
-    Across,
-}
-
-/// An operand of a product, seen as `[outer, k]`.
-pub struct Operand<'a, T> {
-    pub source: &'a dyn Rows<T>,
-    pub lie: Lie,
-}
-
-impl<T> Clone for Operand<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Operand<'_, T> {}
 
 /// Rows and steps transposed at a time.
 const BLOCK: usize = 8;
 const STEPS: usize = 64;
-
-impl<T: Real> Operand<'_, T> {
-    pub fn outer(&self) -> usize {
-        if self.lie == Lie::Along { self.source.rows() } else { self.source.cols() }
-    }
-    pub fn k(&self) -> usize {
-        if self.lie == Lie::Along { self.source.cols() } else { self.source.rows() }
-    }
-    /// The values, if they do not lie in memory already.
-    pub(super) fn held(&self, pool: &Pool) -> Vec<T> {
-        let mut values = vec![];
-        if self.source.dense().is_none() {
-            values.resize(self.outer() * self.k(), T::ZERO);
-            pool.chunks_mut(&mut values, self.source.cols(), |row, out| self.source.read(row, 0, out));
-        }
-        values
-    }
-    /// As `[outer, k]`, of the values in memory or of those held.
-    pub(super) fn view<'a>(&'a self, held: &'a [T]) -> View<'a, T> {
-        let (data, cols) = (self.source.dense().unwrap_or(held), self.source.cols());
-        if self.lie == Lie::Along { View::rows(data, cols) } else { View::transposed(data, cols) }
-    }
-}
 
 impl Operand<'_, f32> {
     /// Fills whole panels of width `W` with `first..` of the outer dimension and steps `from..from + k`; writes every value.
@@ -107,15 +61,12 @@ fn transpose<const W: usize>(rows: [&[f32]; BLOCK], at: usize, panel: &mut [Mayb
     const { assert!(W.is_multiple_of(4)) };
     let k = rows[0].len();
     assert!(rows.iter().all(|row| row.len() == k) && panel.len() >= W * k && at.is_multiple_of(BLOCK) && at < W, "transpose: shapes");
-    #[cfg(target_arch = "x86_64")]
     let done = if level() >= Level::Avx2 {
         // SAFETY: the level is one the CPU was found to have; the shapes were just checked.
         unsafe { transpose_avx2::<W>(rows, k, at, panel.as_mut_ptr().cast()) }
     } else {
         0
     };
-    #[cfg(not(target_arch = "x86_64"))]
-    let done = 0;
     for step in done..k {
         for r in 0..BLOCK.min(W - at) {
             panel[step * W + at + r].write(rows[r][step]);
@@ -127,7 +78,6 @@ fn transpose<const W: usize>(rows: [&[f32]; BLOCK], at: usize, panel: &mut [Mayb
 ///
 /// # Safety
 /// Every row must hold k values, `panel` has room for `[k, W]`; at is a multiple of 8 below W, and W a multiple of 4.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn transpose_avx2<const W: usize>(rows: [&[f32]; BLOCK], k: usize, at: usize, panel: *mut f32) -> usize {
     use std::arch::x86_64::*;

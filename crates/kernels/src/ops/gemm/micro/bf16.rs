@@ -1,5 +1,4 @@
 //! bf16 operands, f32 sums: `vdpbf16ps` adds two products to a lane. A word is a pair of neighbouring steps of k.
-#![cfg(target_arch = "x86_64")]
 
 use super::{MR, Tile};
 use std::arch::x86_64::*;

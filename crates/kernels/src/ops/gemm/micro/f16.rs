@@ -1,7 +1,6 @@
 //! f16 operands and short f16 sums: `vfmadd231ph` does twice the work of f32. Where the range of f16 ends is dealt with in the panels: each row of
 //! a and column of b is scaled by a power of two, exactly, until its largest value lies in [8, 16), so that [`RUN`] products can never overflow;
 //! then a run's sums are widened and added in f32. Rounding: 2^-12 of a partial sum per step, where bf16 operands alone cost 2^-9 of each product.
-#![cfg(target_arch = "x86_64")]
 
 use super::{MR, Tile};
 use std::arch::x86_64::*;

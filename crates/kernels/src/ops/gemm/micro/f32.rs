@@ -1,5 +1,4 @@
 //! f32: each sum one chain of fused multiply-adds along k, the same bytes on both levels.
-#![cfg(target_arch = "x86_64")]
 
 use super::{MR, Tile};
 use std::arch::x86_64::*;
