@@ -6,11 +6,11 @@
 //! next-token cross-entropy without either. The first step, which finds its memory, is left out. One setting per process, since the peak is the process's.
 
 use halfstep::data::{Text, Windows};
-use halfstep::recipe::{Recipe, TrainArithmetic, TrainConfig};
+use halfstep::recipe::{Recipe, TrainConfig};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::session::{Cancel, load};
 use halfstep::targets::TargetId;
-use halfstep::train::{Trainer, memory::peak_bytes};
+use halfstep::train::{Trainer, arithmetic, memory::peak_bytes};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::time::Instant;
 
@@ -26,13 +26,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads: usize = rest.get(1).map_or(Ok(0), |t| t.parse())?;
     let batch: usize = rest.get(2).map_or(Ok(4), |b| b.parse())?;
     let arithmetic = rest.get(3).map(|a| serde_json::from_value(a.as_str().into())).transpose()?;
-    let recipe = recipe(setting, arithmetic)?;
-    let config = recipe.training.clone().unwrap_or_default();
+    let (recipe, pool) = (recipe(setting)?, Pool::new(threads));
+    let arithmetic = Some(arithmetic::choose(arithmetic, &recipe, &pool)?);
+    let config = TrainConfig { arithmetic, ..recipe.training.clone().unwrap_or_default() };
 
     let model = load(model)?;
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Windows::new(tokens, WINDOW, config.seed);
-    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, batch), Pool::new(threads))?;
+    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, batch), pool)?;
     let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
     let mut seconds = vec![];
     for step in 0..=steps {
@@ -46,7 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let median = seconds[seconds.len() / 2];
     let tokens_per_second = (batch * WINDOW) as f64 / median;
     println!(
-        "{setting}, {batch} x {WINDOW}: {median:.2} s per step ({:.2} to {:.2}), {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
+        "{setting}, {batch} x {WINDOW} in {}: {median:.2} s per step ({:.2} to {:.2}), {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
+        trainer.arithmetic.name(),
         seconds[0],
         seconds[seconds.len() - 1],
         peak_bytes() as f64 / 1e9
@@ -54,9 +56,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn recipe(setting: &str, arithmetic: Option<TrainArithmetic>) -> Result<Recipe, Box<dyn std::error::Error>> {
+fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
     let (kl_weight, ce_weight) = if setting == "plain" { (0.0, 1.0) } else { (1.0, 0.0) };
-    let train = TrainConfig { kl_weight, ce_weight, arithmetic, ..TrainConfig::default() };
+    let train = TrainConfig { kl_weight, ce_weight, ..TrainConfig::default() };
     let target = if setting == "gguf:q4_0" { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
     let bits = |n| if target == TargetId::Halfstep { Some(n) } else { None };
     let recipe = SilqConfig { target, weights: bits(4.0), activations: bits(8.0), cache: bits(8.0), train, ..SilqConfig::default() }.recipe()?;
