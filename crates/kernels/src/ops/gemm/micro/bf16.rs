@@ -1,5 +1,6 @@
 //! bf16 operands, f32 sums: `vdpbf16ps` adds two products to a lane. A word is a pair of neighbouring steps of k.
 
+use super::f32::{prefetch, store};
 use super::{MR, Tile};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -27,11 +28,7 @@ impl Tile for Bf16 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
-        for r in 0..MR {
-            // The output's lines arrive while the sums are made. An address alone is safe, whatever lies there.
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride).cast());
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride + 16).cast());
-        }
+        prefetch::<NR>(c, stride);
         for pair in 0..k.div_ceil(2) {
             // SAFETY: pairs that both panels hold.
             let (a, b) = unsafe { (a.add(pair * MR), b.add(pair * NR)) };
@@ -45,16 +42,8 @@ impl Tile for Bf16 {
                 }
             }
         }
-        for r in 0..MR {
-            for j in 0..2 {
-                // SAFETY: the caller's tile.
-                unsafe {
-                    let c = c.add(r * stride + j * 16);
-                    let sum = if accumulate { _mm512_add_ps(_mm512_loadu_ps(c), sums[r][j]) } else { sums[r][j] };
-                    _mm512_storeu_ps(c, sum);
-                }
-            }
-        }
+        // SAFETY: the caller's tile.
+        unsafe { store(&sums, c, stride, accumulate) }
     }
 }
 

@@ -2,6 +2,7 @@
 //! a and column of b is scaled by a power of two, exactly, until its largest value lies in [8, 16), so that [`RUN`] products can never overflow;
 //! then a run's sums are widened and added in f32. Rounding: 2^-12 of a partial sum per step, where bf16 operands alone cost 2^-9 of each product.
 
+use super::f32::prefetch;
 use super::{MR, Tile};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -40,12 +41,7 @@ impl Tile for F16 {
 
     #[target_feature(enable = "avx512f,avx512fp16")]
     unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
-        for r in 0..MR {
-            for j in 0..NR / 16 {
-                // The output's lines arrive while the sums are made. An address alone is safe, whatever lies there.
-                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride + j * 16).cast());
-            }
-        }
+        prefetch::<NR>(c, stride);
         // Both are written before they are read.
         let (mut sums, mut wide) = ([[MaybeUninit::<u16>::uninit(); NR]; MR], [[MaybeUninit::<f32>::uninit(); NR]; MR]);
         let last = (k - 1) / RUN * RUN;

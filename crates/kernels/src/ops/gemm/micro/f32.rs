@@ -22,11 +22,7 @@ impl Tile for Avx512 {
     unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
         let (a, b) = (a.cast::<f32>(), b.cast::<f32>());
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
-        for r in 0..MR {
-            // The output's lines arrive while the sums are made. An address alone is safe, whatever lies there.
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride).cast());
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride + 16).cast());
-        }
+        prefetch::<NR>(c, stride);
         for step in 0..k {
             // The next panel of b, into the second-level cache.
             let next = b.wrapping_add((k + step) * NR);
@@ -44,14 +40,36 @@ impl Tile for Avx512 {
                 }
             }
         }
-        for r in 0..MR {
-            for j in 0..2 {
-                // SAFETY: the caller's tile.
-                unsafe {
-                    let c = c.add(r * stride + j * 16);
-                    let sum = if accumulate { _mm512_add_ps(_mm512_loadu_ps(c), sums[r][j]) } else { sums[r][j] };
-                    _mm512_storeu_ps(c, sum);
-                }
+        // SAFETY: the caller's tile.
+        unsafe { store(&sums, c, stride, accumulate) }
+    }
+}
+
+/// The lines of a tile's output arrive while the sums are made. An address alone is safe, whatever lies there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn prefetch<const NR: usize>(c: *mut f32, stride: usize) {
+    for r in 0..MR {
+        for at in (0..NR).step_by(16) {
+            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * stride + at).cast());
+        }
+    }
+}
+
+/// A tile's sums into its output.
+///
+/// # Safety
+/// As [`Tile::run`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn store(sums: &[[__m512; 2]; MR], c: *mut f32, stride: usize, accumulate: bool) {
+    for r in 0..MR {
+        for j in 0..2 {
+            // SAFETY: the caller's tile.
+            unsafe {
+                let c = c.add(r * stride + j * 16);
+                let sum = if accumulate { _mm512_add_ps(_mm512_loadu_ps(c), sums[r][j]) } else { sums[r][j] };
+                _mm512_storeu_ps(c, sum);
             }
         }
     }
