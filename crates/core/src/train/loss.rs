@@ -4,7 +4,7 @@ use super::weights::Weights;
 use crate::ops::linear::integer_products;
 use crate::ops::weight::Weight;
 use crate::ops::{Number, Sink};
-use halfstep_kernels::ops::gemm::{self, Dense, Precision};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::quant::activation::fake_quant;
@@ -59,8 +59,9 @@ impl<T: Number> LossHead<'_, T> {
         let teacher = self.teacher.zip(teacher_hidden).filter(|_| self.objective.kl_weight > 0.0).map(|(weights, hidden)| {
             let mut normed = room(m * d);
             rms_norm(self.pool, hidden, &weights.final_norm, self.norm_eps, &mut normed);
-            (weights, normed)
+            (Prepared::linear(self.pool, self.precision, &weights.head), normed)
         });
+        let student_head = Prepared::linear_backward_input(self.pool, self.precision, &self.weights.head);
         let rows = (self.bytes / (2 * v * size_of::<T>())).clamp(1, m);
         let mut teacher_logits = room(if teacher.is_some() { rows * v } else { 0 });
         let mut dinput = room(m * d);
@@ -70,15 +71,15 @@ impl<T: Number> LossHead<'_, T> {
             let n = part.len() / d;
             let x = Dense::new(&input[part.clone()], d);
             let mut dlogits = self.logits(&x, &normed[part.clone()], n);
-            if let Some((weights, normed)) = &teacher {
+            if let Some((head, normed)) = &teacher {
                 let teacher_logits = &mut teacher_logits[..n * v];
-                gemm::linear(self.pool, self.precision, &Dense::new(&normed[part.clone()], d), &weights.head, teacher_logits);
+                gemm::linear(self.pool, self.precision, &Dense::new(&normed[part.clone()], d), head, teacher_logits);
                 loss += self.loss(Some(teacher_logits), &mut dlogits, &targets[first..first + n], normalizers);
             } else {
                 loss += self.loss(None, &mut dlogits, &targets[first..first + n], normalizers);
             }
             let dlogits = Dense::new(&dlogits, v);
-            gemm::linear_backward_input(self.pool, self.precision, &dlogits, &self.weights.head, &mut dinput[part], false);
+            gemm::linear_backward_input(self.pool, self.precision, &dlogits, &student_head, &mut dinput[part], false);
             if let Some(sink) = self.head_sink {
                 sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, self.precision, &dlogits, &x, dw, accumulate));
             }

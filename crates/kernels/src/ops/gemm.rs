@@ -10,11 +10,14 @@ mod micro;
 mod operand;
 #[cfg(target_arch = "x86_64")]
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod room;
 
 use super::linear::WeightPanels;
 use crate::{Pool, Real};
 use operand::{Lie, Operand};
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 
 /// A matrix that a product reads part by part: its rows need not lie in memory as numbers.
 pub trait Rows<T>: Sync {
@@ -25,6 +28,46 @@ pub trait Rows<T>: Sync {
     /// All values, row-major, if they lie in memory.
     fn dense(&self) -> Option<&[T]> {
         None
+    }
+    /// Panels of all values, if a [`Prepared`] matrix has them.
+    #[doc(hidden)]
+    fn panels(&self) -> Option<&dyn Any> {
+        None
+    }
+}
+
+/// A matrix that several products read, its panels made once. A product of another kind or precision reads the matrix itself.
+pub struct Prepared<'a, T> {
+    source: &'a dyn Rows<T>,
+    panels: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl<'a, T: Real> Prepared<'a, T> {
+    /// For [`linear`] with the weight `w`.
+    pub fn linear(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>) -> Self {
+        Self { source: w, panels: T::prepare(pool, precision, Operand { source: w, lie: Lie::Along }) }
+    }
+    /// For [`linear_backward_input`] with the weight `w`.
+    pub fn linear_backward_input(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>) -> Self {
+        Self { source: w, panels: T::prepare(pool, precision, Operand { source: w, lie: Lie::Across }) }
+    }
+}
+
+impl<T: Real> Rows<T> for Prepared<'_, T> {
+    fn rows(&self) -> usize {
+        self.source.rows()
+    }
+    fn cols(&self) -> usize {
+        self.source.cols()
+    }
+    fn read(&self, row: usize, first: usize, out: &mut [T]) {
+        self.source.read(row, first, out);
+    }
+    fn dense(&self) -> Option<&[T]> {
+        self.source.dense()
+    }
+    fn panels(&self) -> Option<&dyn Any> {
+        self.panels.as_deref().map(|p| p as &dyn Any)
     }
 }
 
@@ -106,6 +149,11 @@ pub trait Product: Sized {
     fn blocked(_pool: &Pool, _precision: Precision, _out: &mut [Self], _a: Operand<Self>, _b: Operand<Self>, _accumulate: bool) -> bool {
         false
     }
+    /// The panels of `b`, where there is a kernel that reads some.
+    #[doc(hidden)]
+    fn prepare(_pool: &Pool, _precision: Precision, _b: Operand<Self>) -> Option<Box<dyn Any + Send + Sync>> {
+        None
+    }
 }
 
 impl Product for f64 {}
@@ -126,6 +174,18 @@ impl Product for f32 {
             }
         }
         true
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn prepare(pool: &Pool, precision: Precision, b: Operand<f32>) -> Option<Box<dyn Any + Send + Sync>> {
+        use blocked::Panels;
+        use micro::{Avx2, Avx512, Bf16, F16, Kernel};
+        Some(match Kernel::choose(precision)? {
+            Kernel::Avx2 => Box::new(Panels::<Avx2>::of_b(pool, b)),
+            Kernel::Avx512 => Box::new(Panels::<Avx512>::of_b(pool, b)),
+            Kernel::Bf16 => Box::new(Panels::<Bf16>::of_b(pool, b)),
+            Kernel::F16 => Box::new(Panels::<F16>::of_b(pool, b)),
+        })
     }
 }
 

@@ -5,11 +5,14 @@
 
 use super::Output;
 use super::micro::{MR, Tile};
-use super::operand::Operand;
+use super::operand::{Lie, Operand};
+use super::pack::Part;
+use super::room::{Room, Words};
 use crate::Pool;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Most steps of k in a panel: a panel of a then stays in the first-level cache.
 const MAX_DEPTH: usize = 640;
@@ -21,37 +24,24 @@ const TASK_COLS: usize = 192;
 /// Columns of b that one task of the shared packing takes.
 const PACK_COLS: usize = 128;
 
-/// A cache line: a load of a panel of b never crosses one.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u32; 16]);
-
-type Words = [MaybeUninit<u32>];
-
-/// The first `len` words of a room.
-fn words(room: &mut [MaybeUninit<Line>], len: usize) -> &mut Words {
-    assert!(len <= room.len() * 16);
-    // SAFETY: lines are arrays of words, and `len` of them fit; uninitialised stays uninitialised.
-    unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), len) }
+/// First step and number of steps of each block of k.
+fn blocks(k: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    let depth = k.div_ceil(k.div_ceil(MAX_DEPTH)).next_multiple_of(8);
+    (0..k).step_by(depth).map(move |from| (from, depth.min(k - from)))
 }
 
-/// A task's memory, kept since it is asked for thousands of times.
+/// A task's memory.
 #[derive(Default)]
 struct Scratch {
-    own: Box<[MaybeUninit<Line>]>,
-    /// Panels in f32, where the kernel reads something else.
-    values: Box<[MaybeUninit<Line>]>,
+    own: Room,
+    /// Values of an operand that do not lie in memory.
+    source: Room,
+    /// What a kernel needs to make its panels.
+    plain: Room,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-fn at_least(room: &mut Box<[MaybeUninit<Line>]>, len: usize) -> &mut Words {
-    if room.len() * 16 < len {
-        *room = Box::new_uninit_slice(len.div_ceil(16));
-    }
-    words(room, len)
 }
 
 /// Which operand: a, whose panels are rows, or b.
@@ -68,29 +58,99 @@ impl Side {
     fn words<K: Tile>(self, k: usize) -> usize {
         K::words(k)[if self == Side::A { 0 } else { 1 }]
     }
+    fn other(self) -> Self {
+        if self == Side::A { Side::B } else { Side::A }
+    }
 
-    /// Packs the panels of `first..` that `out` has room for, for the steps `from..from + k`.
-    fn pack<K: Tile>(self, operand: Operand<f32>, first: usize, from: usize, k: usize, out: &mut Words, values: &mut Box<[MaybeUninit<Line>]>) {
-        let plain = |out: &mut Words| {
-            // SAFETY: f32 and u32 have one size and alignment.
-            let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<MaybeUninit<f32>>(), out.len()) };
-            match (self, K::NR) {
-                (Side::A, _) => operand.pack::<MR>(first, from, k, out),
-                (Side::B, 32) => operand.pack::<32>(first, from, k, out),
-                (Side::B, _) => operand.pack::<64>(first, from, k, out),
+    /// Packs the panels from `first` on that `out` has room for, for the steps `from..from + k`; writes every word.
+    fn pack<K: Tile>(self, operand: Operand<f32>, first: usize, (from, k): (usize, usize), out: &mut Words, scratch: (&mut Room, &mut Room)) {
+        let (width, panel, (source, plain)) = (self.width::<K>(), self.words::<K>(k), scratch);
+        let count = operand.outer().saturating_sub(first).min(out.len() / panel * width);
+        let panels = out.chunks_exact_mut(panel).enumerate();
+        if operand.source.dense().is_none() && operand.lie == Lie::Along {
+            // Rows are read a panel at a time, while the first-level cache still has them.
+            for (p, out) in panels {
+                let part = read(operand, first + p * width, width.min(count.saturating_sub(p * width)), (from, k), source);
+                self.pack_panel::<K>(&part, plain, out);
             }
+            return;
+        }
+        let whole = match operand.source.dense() {
+            Some(data) => {
+                let (stride, lie) = (operand.source.cols(), operand.lie);
+                let at = if lie == Lie::Along { first * stride + from } else { from * stride + first };
+                Part { data: data.get(at..).unwrap_or_default(), stride, lie, count, k }
+            }
+            None => read(operand, first, count, (from, k), source),
         };
-        if K::PLAIN {
-            return plain(out);
+        for (p, out) in panels {
+            self.pack_panel::<K>(&whole.from(p * width, width), plain, out);
         }
-        let (width, panel) = (self.width::<K>(), self.words::<K>(k));
-        let values = at_least(values, out.len() / panel * width * k);
-        plain(values);
-        // SAFETY: packing writes every value, and they are f32.
-        let values = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<f32>(), values.len()) };
-        for (values, out) in values.chunks_exact(width * k).zip(out.chunks_exact_mut(panel)) {
-            if self == Side::A { K::convert_a(values, out) } else { K::convert_b(values, out) }
+    }
+
+    fn pack_panel<K: Tile>(self, part: &Part, plain: &mut Room, out: &mut Words) {
+        if self == Side::A { K::pack_a(part, plain, out) } else { K::pack_b(part, plain, out) }
+    }
+}
+
+/// `count` rows of the outer dimension as values in `room`.
+fn read<'r>(operand: Operand<f32>, first: usize, count: usize, (from, k): (usize, usize), room: &'r mut Room) -> Part<'r> {
+    let lie = operand.lie;
+    let (stride, rows) = if lie == Lie::Along { (k, first..first + count) } else { (count, from..from + k) };
+    let values = room.values(count * k);
+    values.fill(MaybeUninit::new(0.0));
+    // SAFETY: every value was just written.
+    let values = unsafe { values.assume_init_mut() };
+    for (row, values) in rows.zip(values.chunks_mut(stride.max(1))) {
+        operand.source.read(row, if lie == Lie::Along { from } else { first }, values);
+    }
+    Part { data: values, stride, lie, count, k }
+}
+
+/// All panels of an operand, `[block of k][panel]`.
+pub(super) struct Panels<K> {
+    room: Room,
+    side: Side,
+    lie: Lie,
+    outer: usize,
+    kernel: PhantomData<K>,
+}
+
+impl<K: Tile> Panels<K> {
+    /// Of a `b` that several products read.
+    pub fn of_b(pool: &Pool, b: Operand<f32>) -> Self {
+        Self::of(pool, Side::B, b, 0..b.k())
+    }
+
+    /// For the blocks of k inside `steps`.
+    fn of(pool: &Pool, side: Side, operand: Operand<f32>, steps: Range<usize>) -> Self {
+        let (outer, width) = (operand.outer(), side.width::<K>());
+        let (panels, run) = (outer.div_ceil(width), PACK_COLS.div_ceil(width));
+        let blocks = blocks(operand.k()).filter(|(from, _)| steps.contains(from));
+        let len = blocks.clone().map(|(_, k)| panels * side.words::<K>(k)).sum();
+        let (mut room, mut parts) = (Room::new(len), vec![]);
+        let mut rest = room.words(len);
+        for (from, k) in blocks {
+            let (block, later) = rest.split_at_mut(panels * side.words::<K>(k));
+            parts.extend(block.chunks_mut(run * side.words::<K>(k)).enumerate().map(|(i, piece)| (i * run * width, (from, k), piece)));
+            rest = later;
         }
+        pool.parts(parts, |_, (first, steps, piece)| {
+            let mut scratch = SCRATCH.take();
+            side.pack::<K>(operand, first, steps, piece, (&mut scratch.source, &mut scratch.plain));
+            SCRATCH.replace(scratch);
+        });
+        Self { room, side, lie: operand.lie, outer, kernel: PhantomData }
+    }
+
+    /// The panels from row (or column) `first` on of a block of `k` steps, of which `before` stand before it in the room.
+    fn block(&self, before: usize, k: usize, first: usize, count: usize) -> &[u32] {
+        let width = self.side.width::<K>();
+        let at = self.outer.div_ceil(width) * before + first / width * self.side.words::<K>(k);
+        let end = at + count.div_ceil(width) * self.side.words::<K>(k);
+        // SAFETY: the pieces covered the room, and packing writes every word.
+        let written = unsafe { self.room.written(end) };
+        &written[at..]
     }
 }
 
@@ -98,47 +158,51 @@ impl Side {
 ///
 /// # Safety
 /// `out` must be valid for writes of m rows of n values; the CPU must have the kernel's features.
-pub(super) unsafe fn product<K: Tile>(pool: &Pool, out: Output<f32>, a: Operand<f32>, b: Operand<f32>, accumulate: bool) {
-    let k = a.k();
-    let depth = k.div_ceil(k.div_ceil(MAX_DEPTH)).next_multiple_of(8);
-    for first in (0..k).step_by(MAX_K / depth * depth) {
-        let steps = (k - first).min(MAX_K / depth * depth);
-        let shared = if a.outer() >= b.outer() { Side::B } else { Side::A };
-        let (shared_operand, own) = if shared == Side::B { (b, a) } else { (a, b) };
-        let job = Job::<K> { out, shared, shared_operand, own, first, steps, depth, accumulate: accumulate || first > 0, kernel: PhantomData };
+pub(super) unsafe fn product<K: Tile + 'static>(pool: &Pool, out: Output<f32>, a: Operand<f32>, b: Operand<f32>, accumulate: bool) {
+    let ready = b.source.panels().and_then(|p| p.downcast_ref::<Panels<K>>()).filter(|p| p.lie == b.lie);
+    let shared_side = if a.outer() >= b.outer() { Side::B } else { Side::A };
+    let (shared_operand, own) = if shared_side == Side::B { (b, a) } else { (a, b) };
+    let depth = blocks(a.k()).next().map_or(1, |(_, depth)| depth);
+    for first in (0..a.k()).step_by(MAX_K / depth * depth) {
+        let steps = first..(first + MAX_K / depth * depth).min(a.k());
+        let made;
+        let shared = match ready {
+            Some(panels) if shared_side == Side::B => Shared { panels, first: 0 },
+            _ => {
+                made = Panels::<K>::of(pool, shared_side, shared_operand, steps.clone());
+                Shared { panels: &made, first }
+            }
+        };
+        let own_ready = ready.filter(|_| shared_side == Side::A);
+        let job = Job { out, shared, own, own_ready, steps, accumulate };
         // SAFETY: the caller's promise.
         unsafe { job.run(pool) }
     }
 }
 
-/// A product over the steps `first..first + steps` of k, in blocks of `depth`.
+/// Panels that all tasks read, from step `first` on.
+struct Shared<'a, K> {
+    panels: &'a Panels<K>,
+    first: usize,
+}
+
+/// A product over some blocks of k.
 struct Job<'a, K> {
     out: Output<f32>,
-    /// The operand packed for all, with fewer rows; the other is packed by the tasks.
-    shared: Side,
-    shared_operand: Operand<'a, f32>,
+    shared: Shared<'a, K>,
+    /// The operand that each task packs a part of, unless all of it is packed already.
     own: Operand<'a, f32>,
-    first: usize,
-    steps: usize,
-    depth: usize,
+    own_ready: Option<&'a Panels<K>>,
+    steps: Range<usize>,
     accumulate: bool,
-    kernel: PhantomData<K>,
 }
 
 impl<K: Tile> Job<'_, K> {
-    /// First step and number of steps of each block of k.
-    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        (0..self.steps).step_by(self.depth).map(|at| (self.first + at, self.depth.min(self.steps - at)))
-    }
-
     /// # Safety
     /// As [`product`].
     unsafe fn run(&self, pool: &Pool) {
-        let panels = self.shared_operand.outer().div_ceil(self.shared.width::<K>());
-        let len = self.blocks().map(|(_, k)| panels * self.shared.words::<K>(k)).sum::<usize>();
-        let mut room = Box::new_uninit_slice(len.div_ceil(16));
-        let packed = self.pack_shared(pool, words(&mut room, len));
-        let (side, most) = if self.shared == Side::B { (Side::A, TASK_ROWS) } else { (Side::B, TASK_COLS) };
+        let side = self.shared.panels.side.other();
+        let most = if side == Side::A { TASK_ROWS } else { TASK_COLS };
         // As many tasks for every thread, as even as whole panels allow.
         let (unit, outer) = (side.width::<K>(), self.own.outer());
         let tasks = (outer.div_ceil(pool.threads() * most) * pool.threads()).min(outer.div_ceil(unit));
@@ -146,48 +210,35 @@ impl<K: Tile> Job<'_, K> {
             let [from, to] = [task, task + 1].map(|t| (t * outer.div_ceil(unit) / tasks * unit).min(outer));
             let mut scratch = SCRATCH.take();
             // SAFETY: rows (or columns) of the output that belong to this task alone.
-            unsafe { self.task(side, packed, from, to - from, &mut scratch) };
+            unsafe { self.task(side, from, to - from, &mut scratch) };
             SCRATCH.replace(scratch);
         });
-    }
-
-    /// `[block of k][panel]` of the whole operand.
-    fn pack_shared<'r>(&self, pool: &Pool, mut room: &'r mut Words) -> &'r [u32] {
-        let (whole, width, mut parts) = (room.as_ptr(), self.shared.width::<K>(), vec![]);
-        let (len, panels, run) = (room.len(), self.shared_operand.outer().div_ceil(width), PACK_COLS.div_ceil(width));
-        for (from, k) in self.blocks() {
-            let (block, rest) = room.split_at_mut(panels * self.shared.words::<K>(k));
-            let pieces = block.chunks_mut(run * self.shared.words::<K>(k)).enumerate();
-            parts.extend(pieces.map(|(i, piece)| (i * run * width, from, k, piece)));
-            room = rest;
-        }
-        pool.parts(parts, |_, (first, from, k, piece)| {
-            let mut scratch = SCRATCH.take();
-            self.shared.pack::<K>(self.shared_operand, first, from, k, piece, &mut scratch.values);
-            SCRATCH.replace(scratch);
-        });
-        // SAFETY: the pieces covered the room, packing writes every word, and they are borrowed no longer.
-        unsafe { std::slice::from_raw_parts(whole.cast(), len) }
     }
 
     /// All products of a task's own rows (columns, where a is shared).
     ///
     /// # Safety
     /// As [`product`]; nobody else may touch those rows.
-    unsafe fn task(&self, side: Side, mut packed: &[u32], from: usize, count: usize, scratch: &mut Scratch) {
-        let shared_panels = self.shared_operand.outer().div_ceil(self.shared.width::<K>());
+    unsafe fn task(&self, side: Side, from: usize, count: usize, scratch: &mut Scratch) {
         // SAFETY: the caller's promise.
         let data = unsafe { self.out.data.add(if side == Side::A { from * self.out.stride } else { from }) };
-        let shared_outer = self.shared_operand.outer();
+        let shared_outer = self.shared.panels.outer;
         let (rows, cols) = if side == Side::A { (count, shared_outer) } else { (shared_outer, count) };
-        for (i, (step, depth)) in self.blocks().enumerate() {
-            let (shared, rest) = packed.split_at(shared_panels * self.shared.words::<K>(depth));
-            packed = rest;
-            let own = at_least(&mut scratch.own, count.div_ceil(side.width::<K>()) * side.words::<K>(depth));
-            side.pack::<K>(self.own, from, step, depth, own, &mut scratch.values);
-            // SAFETY: packing writes every word.
-            let own = unsafe { own.assume_init_ref() };
-            let tiles = Tiles { out: Output { data, ..self.out }, rows, cols, depth, accumulate: self.accumulate || i > 0 };
+        let before = |side: Side, first: usize, to: usize| -> usize {
+            blocks(self.own.k()).filter(|(from, _)| (first..to).contains(from)).map(|(_, k)| side.words::<K>(k)).sum()
+        };
+        for (step, depth) in blocks(self.own.k()).filter(|(from, _)| self.steps.contains(from)) {
+            let shared = self.shared.panels.block(before(side.other(), self.shared.first, step), depth, 0, shared_outer);
+            let own = match self.own_ready {
+                Some(panels) => panels.block(before(side, 0, step), depth, from, count),
+                None => {
+                    let len = count.div_ceil(side.width::<K>()) * side.words::<K>(depth);
+                    side.pack::<K>(self.own, from, (step, depth), scratch.own.words(len), (&mut scratch.source, &mut scratch.plain));
+                    // SAFETY: packing writes every word.
+                    unsafe { scratch.own.written(len) }
+                }
+            };
+            let tiles = Tiles { out: Output { data, ..self.out }, rows, cols, depth, accumulate: self.accumulate || step > 0 };
             let (a, b) = if side == Side::A { (own, shared) } else { (shared, own) };
             // SAFETY: as above.
             unsafe { tiles.multiply::<K>(a, b) };

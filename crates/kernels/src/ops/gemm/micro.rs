@@ -7,8 +7,9 @@ mod f16;
 mod f32;
 
 use super::Precision;
+use super::pack::Part;
+use super::room::{Room, Words, as_values};
 use crate::dispatch::{Level, level};
-use std::mem::MaybeUninit;
 
 pub(super) use bf16::Bf16;
 pub(super) use f16::F16;
@@ -21,22 +22,24 @@ pub(super) const MR: usize = 12;
 pub(super) trait Tile: Sync {
     /// Columns of a tile.
     const NR: usize;
-    /// Whether panels of f32 `[k][MR]` and `[k][NR]` are what it reads.
-    const PLAIN: bool = false;
-
     /// 32-bit words of a panel of a, and of b, over `k` steps.
     fn words(k: usize) -> [usize; 2];
 
-    /// The words of a panel of a from its values `[k][MR]`; writes every word.
-    fn convert_a(_values: &[f32], _out: &mut [MaybeUninit<u32>]) {}
-    /// The same of b, `[k][NR]`.
-    fn convert_b(_values: &[f32], _out: &mut [MaybeUninit<u32>]) {}
+    /// A panel of a; writes every word. `room` is memory to work in.
+    fn pack_a(part: &Part, room: &mut Room, out: &mut Words);
+    /// The same of b.
+    fn pack_b(part: &Part, room: &mut Room, out: &mut Words);
 
     /// The sums of a tile over `k` steps, c row-major with rows `stride` apart, overwritten or added to.
     ///
     /// # Safety
     /// a and b must be whole panels, c valid for `MR` rows of `NR` values `stride` apart, and the CPU must have the kernel's features.
     unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool);
+}
+
+/// The panel `[k][W]` of f32.
+fn plain<const W: usize>(part: &Part, out: &mut Words) {
+    part.plain::<W>(as_values(out));
 }
 
 /// The kernels, by what they compute and on which CPU.

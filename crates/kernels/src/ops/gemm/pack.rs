@@ -1,56 +1,81 @@
-//! Operands into panels: `[panel][k][W]`, W rows (of a) or columns (of b) side by side, short panels padded with zeros. A tile reads its panels
-//! front to back.
+//! A part of an operand into a panel `[k][W]`: W rows (of a) or columns (of b) side by side, padded with zeros. A tile reads its panels front to
+//! back.
 #![allow(unsafe_code)]
 
-use super::operand::{Lie, Operand};
+mod halves;
+
+use super::operand::Lie;
+use super::room::Room;
 use crate::dispatch::{Level, level};
 use std::mem::MaybeUninit;
+
+pub(super) use halves::halves;
 
 /// Rows and steps transposed at a time.
 const BLOCK: usize = 8;
 const STEPS: usize = 64;
+static ZEROS: [f32; STEPS] = [0.0; STEPS];
 
-impl Operand<'_, f32> {
-    /// Fills whole panels of width `W` with `first..` of the outer dimension and steps `from..from + k`; writes every value.
-    pub fn pack<const W: usize>(&self, first: usize, from: usize, k: usize, panels: &mut [MaybeUninit<f32>]) {
-        let count = self.outer().saturating_sub(first).min(panels.len() / k);
-        if !count.is_multiple_of(W) {
-            panels[count / W * W * k..].fill(MaybeUninit::new(0.0));
-        }
-        match self.lie {
-            Lie::Along => self.pack_along::<W>(first, count, from, k, panels),
-            Lie::Across => self.pack_across::<W>(first, count, from, k, panels),
-        }
+/// The values of a panel, where they lie: element (row r of the outer dimension, step s) is `data[r * stride + s]` along k, `data[s * stride + r]`
+/// across it.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+    pub lie: Lie,
+    /// Rows of the outer dimension; what a panel has more of is zero.
+    pub count: usize,
+    /// Steps.
+    pub k: usize,
+}
+
+impl<'a> Part<'a> {
+    /// `count` rows (columns, where the lie is across) from `first` on.
+    pub fn from(self, first: usize, count: usize) -> Self {
+        let count = count.min(self.count.saturating_sub(first));
+        let at = if count == 0 { self.data.len() } else { first * if self.lie == Lie::Along { self.stride } else { 1 } };
+        Self { data: &self.data[at..], count, ..self }
     }
 
-    fn pack_along<const W: usize>(&self, first: usize, count: usize, from: usize, k: usize, panels: &mut [MaybeUninit<f32>]) {
-        let (dense, cols) = (self.source.dense(), self.source.cols());
-        let (mut held, zeros) = (vec![0.0; if dense.is_none() { BLOCK * k } else { 0 }], [0.0; STEPS]);
-        for (p, panel) in panels.chunks_exact_mut(W * k).enumerate() {
-            for at in (0..W.min(count - p * W)).step_by(BLOCK) {
-                let (row, have) = (first + p * W + at, BLOCK.min(W - at).min(count - p * W - at));
-                held.chunks_exact_mut(k).take(have).enumerate().for_each(|(r, held)| self.source.read(row + r, from, held));
+    /// The steps of a row that lies along k, from `from` on; zeros for one that is not there.
+    pub fn row(&self, r: usize, from: usize, steps: usize) -> &'a [f32] {
+        const { assert!(STEPS <= ZEROS.len()) };
+        if r < self.count { &self.data[r * self.stride + from..][..steps] } else { &ZEROS[..steps] }
+    }
+
+    /// The values of a step that lie across k.
+    pub fn step(&self, s: usize) -> &'a [f32] {
+        if self.count == 0 { &[] } else { &self.data[s * self.stride..][..self.count] }
+    }
+
+    /// The panel `[k][W]`, made in `room`.
+    pub fn plain_in<'r, const W: usize>(&self, room: &'r mut Room) -> &'r [f32] {
+        let panel = room.values(W * self.k);
+        self.plain::<W>(panel);
+        // SAFETY: every value was just written.
+        unsafe { panel.assume_init_ref() }
+    }
+
+    /// Fills the panel `[k][W]`.
+    pub fn plain<const W: usize>(&self, panel: &mut [MaybeUninit<f32>]) {
+        assert!(panel.len() == W * self.k && self.count <= W, "a panel's shape");
+        if self.lie == Lie::Along {
+            for at in (0..W).step_by(BLOCK) {
                 for (i, panel) in panel.chunks_mut(W * STEPS).enumerate() {
                     let steps = panel.len() / W;
-                    let mut rows = [&zeros[..steps]; BLOCK];
-                    for (r, values) in rows[..have].iter_mut().enumerate() {
-                        *values = match dense {
-                            Some(data) => &data[(row + r) * cols + from + i * STEPS..][..steps],
-                            None => &held[r * k + i * STEPS..][..steps],
-                        };
-                    }
-                    transpose::<W>(rows, at, panel);
+                    transpose::<W>(std::array::from_fn(|r| self.row(at + r, i * STEPS, steps)), at, panel);
                 }
             }
+            return;
         }
-    }
-
-    fn pack_across<const W: usize>(&self, first: usize, count: usize, from: usize, k: usize, panels: &mut [MaybeUninit<f32>]) {
-        let mut row = vec![0.0; panels.len() / k];
-        for step in 0..k {
-            self.source.read(from + step, first, &mut row[..count]);
-            for (part, panel) in row.as_chunks::<W>().0.iter().zip(panels.chunks_exact_mut(W * k)) {
-                panel[step * W..][..W].write_copy_of_slice(part);
+        for (s, out) in panel.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+            match self.step(s).first_chunk::<W>() {
+                Some(values) => _ = out.write_copy_of_slice(values),
+                None => {
+                    let values = self.step(s);
+                    out[..values.len()].write_copy_of_slice(values);
+                    out[values.len()..].fill(MaybeUninit::new(0.0));
+                }
             }
         }
     }
@@ -115,7 +140,6 @@ unsafe fn transpose_avx2<const W: usize>(rows: [&[f32]; BLOCK], k: usize, at: us
 
 #[cfg(test)]
 mod tests {
-    use super::super::Dense;
     use super::*;
     use crate::dispatch::{available, force};
 
@@ -133,20 +157,20 @@ mod tests {
     }
 
     fn check<const W: usize>(along: &[f32], across: &[f32], outer: usize, k: usize) {
-        let (along, across) = (Dense::new(along, k), Dense::new(across, outer));
-        let (along, across) = (Operand { source: &along, lie: Lie::Along }, Operand { source: &across, lie: Lie::Across });
-        let (first, from) = (outer / 3, k / 3);
-        let k = k - from;
-        let mut panels = [(); 2].map(|_| vec![MaybeUninit::new(9.0); (outer - first).div_ceil(W) * W * k]);
-        along.pack::<W>(first, from, k, &mut panels[0]);
-        across.pack::<W>(first, from, k, &mut panels[1]);
-        // SAFETY: initialised from the start.
-        let panels = panels.map(|panels| panels.into_iter().map(|x| unsafe { x.assume_init() }).collect::<Vec<f32>>());
-        assert_eq!(panels[0], panels[1]);
-        for (i, value) in panels[0].iter().enumerate() {
-            let (row, step) = (first + i / (W * k) * W + i % W, from + i / W % k);
-            let expected = if row < outer { (row * along.k() + step) as f32 + 1.0 } else { 0.0 };
-            assert_eq!(*value, expected);
+        let along = Part { data: along, stride: k, lie: Lie::Along, count: outer, k };
+        let across = Part { data: across, stride: outer, lie: Lie::Across, count: outer, k };
+        for first in (0..outer + W).step_by(W) {
+            let panels = [along, across].map(|part| {
+                let mut panel = vec![MaybeUninit::new(9.0); W * k];
+                part.from(first, W).plain::<W>(&mut panel);
+                // SAFETY: initialised from the start.
+                panel.into_iter().map(|x| unsafe { x.assume_init() }).collect::<Vec<f32>>()
+            });
+            assert_eq!(panels[0], panels[1]);
+            for (i, value) in panels[0].iter().enumerate() {
+                let (row, step) = (first + i % W, i / W);
+                assert_eq!(*value, if row < outer { (row * k + step) as f32 + 1.0 } else { 0.0 });
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! bf16 operands, f32 sums: `vdpbf16ps` adds two products to a lane. A word is a pair of neighbouring steps of k.
 
 use super::f32::{prefetch, store};
-use super::{MR, Tile};
+use super::{MR, Room, Tile, Words};
+use crate::ops::gemm::pack::Part;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
@@ -16,13 +17,13 @@ impl Tile for Bf16 {
         [k.div_ceil(2) * MR, k.div_ceil(2) * NR]
     }
 
-    fn convert_a(values: &[f32], out: &mut [MaybeUninit<u32>]) {
+    fn pack_a(part: &Part, room: &mut Room, out: &mut Words) {
         // SAFETY: this kernel is chosen only where the CPU has AVX-512.
-        unsafe { pairs::<MR>(values, out) }
+        unsafe { pairs::<MR>(part.plain_in::<MR>(room), out) }
     }
-    fn convert_b(values: &[f32], out: &mut [MaybeUninit<u32>]) {
+    fn pack_b(part: &Part, room: &mut Room, out: &mut Words) {
         // SAFETY: as above.
-        unsafe { pairs::<NR>(values, out) }
+        unsafe { pairs::<NR>(part.plain_in::<NR>(room), out) }
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]

@@ -1,6 +1,7 @@
 //! f32: each sum one chain of fused multiply-adds along k, the same bytes on both levels.
 
-use super::{MR, Tile};
+use super::{MR, Room, Tile, Words, plain};
+use crate::ops::gemm::pack::Part;
 use std::arch::x86_64::*;
 
 const NR: usize = 32;
@@ -12,10 +13,15 @@ pub struct Avx2;
 
 impl Tile for Avx512 {
     const NR: usize = NR;
-    const PLAIN: bool = true;
 
     fn words(k: usize) -> [usize; 2] {
         [k * MR, k * NR]
+    }
+    fn pack_a(part: &Part, _: &mut Room, out: &mut Words) {
+        plain::<MR>(part, out);
+    }
+    fn pack_b(part: &Part, _: &mut Room, out: &mut Words) {
+        plain::<NR>(part, out);
     }
 
     #[target_feature(enable = "avx512f")]
@@ -81,10 +87,15 @@ const COLS: usize = 16;
 
 impl Tile for Avx2 {
     const NR: usize = NR;
-    const PLAIN: bool = true;
 
     fn words(k: usize) -> [usize; 2] {
         [k * MR, k * NR]
+    }
+    fn pack_a(part: &Part, _: &mut Room, out: &mut Words) {
+        plain::<MR>(part, out);
+    }
+    fn pack_b(part: &Part, _: &mut Room, out: &mut Words) {
+        plain::<NR>(part, out);
     }
 
     #[target_feature(enable = "avx2,fma")]
