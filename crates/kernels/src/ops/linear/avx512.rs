@@ -20,13 +20,25 @@ const AHEAD: usize = 4096;
 pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     // SAFETY: the caller's promise.
     unsafe {
+        match strip.iter().all(|panel| panel.zero_points.is_empty()) {
+            true => sized::<NIBBLES, false>(strip, segments, x, y),
+            false => sized::<NIBBLES, true>(strip, segments, x, y),
+        }
+    }
+}
+
+/// # Safety
+/// As [`tile`]; `AFFINE`: the panels have zero points.
+unsafe fn sized<const NIBBLES: bool, const AFFINE: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+    // SAFETY: the caller's promise.
+    unsafe {
         match (y.len() / strip.len(), strip) {
-            (12, &[a, b]) => several::<12, 2, NIBBLES>([a, b], segments, x, y),
-            (8, &[a, b]) => several::<8, 2, NIBBLES>([a, b], segments, x, y),
-            (4, &[a, b]) => several::<4, 2, NIBBLES>([a, b], segments, x, y),
-            (12, &[a]) => several::<12, 1, NIBBLES>([a], segments, x, y),
-            (8, &[a]) => several::<8, 1, NIBBLES>([a], segments, x, y),
-            (4, &[a]) => several::<4, 1, NIBBLES>([a], segments, x, y),
+            (12, &[a, b]) => several::<12, 2, NIBBLES, AFFINE>([a, b], segments, x, y),
+            (8, &[a, b]) => several::<8, 2, NIBBLES, AFFINE>([a, b], segments, x, y),
+            (4, &[a, b]) => several::<4, 2, NIBBLES, AFFINE>([a, b], segments, x, y),
+            (12, &[a]) => several::<12, 1, NIBBLES, AFFINE>([a], segments, x, y),
+            (8, &[a]) => several::<8, 1, NIBBLES, AFFINE>([a], segments, x, y),
+            (4, &[a]) => several::<4, 1, NIBBLES, AFFINE>([a], segments, x, y),
             (1, _) => strip.iter().zip(y).for_each(|(panel, y)| single::<NIBBLES>(panel, segments, x, y)),
             (tokens, _) => unreachable!("no tile of {tokens} tokens"),
         }
@@ -53,7 +65,7 @@ pub unsafe fn put(y: &Output, token: usize, panel: usize, tile: &[Outputs], pane
 /// # Safety
 /// As [`tile`]; `y` holds `T * P` entries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [PanelView; P], segments: &[Segment], x: View, y: &mut [Outputs]) {
+unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool, const AFFINE: bool>(strip: [PanelView; P], segments: &[Segment], x: View, y: &mut [Outputs]) {
     let low = _mm512_set1_epi8(15);
     let y = y.as_mut_ptr().cast::<__m512>();
     for i in 0..T * P {
@@ -66,9 +78,18 @@ unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool>(strip: [P
         // is a cache line.
         unsafe {
             let mut sums = [[_mm512_setzero_si512(); P]; T];
-            for p in 0..P {
-                for t in 0..T {
-                    sums[t][p] = start(&strip[p], s.group, _mm512_set1_epi32(*corrections.add(t)));
+            for t in 0..T {
+                for p in 0..P {
+                    // Volatile: one load that broadcasts, instead of one load and shuffles, which the products' units have no time for.
+                    sums[t][p] = _mm512_set1_epi32(corrections.add(t).read_volatile());
+                }
+            }
+            if AFFINE {
+                for p in 0..P {
+                    let zero_points = zero_points(&strip[p], s.group);
+                    for t in 0..T {
+                        sums[t][p] = _mm512_mullo_epi32(zero_points, sums[t][p]);
+                    }
                 }
             }
             let mut w = [std::ptr::null::<__m512i>(); P];
@@ -190,12 +211,17 @@ unsafe fn line<const NIBBLES: bool>(sums: &mut [__m512i; 4], i: usize, w: *const
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn start(panel: &PanelView, group: usize, correction: __m512i) -> __m512i {
-    if panel.zero_points.is_empty() {
-        return correction;
-    }
+    // SAFETY: the caller's promise.
+    if panel.zero_points.is_empty() { correction } else { _mm512_mullo_epi32(unsafe { zero_points(panel, group) }, correction) }
+}
+
+/// # Safety
+/// The panel must have the group, and zero points.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn zero_points(panel: &PanelView, group: usize) -> __m512i {
     // SAFETY: the caller's promise; 16 bytes.
-    let zero_points = unsafe { _mm_loadu_si128(panel.zero_points.as_ptr().add(group).cast()) };
-    _mm512_mullo_epi32(_mm512_cvtepu8_epi32(zero_points), correction)
+    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(panel.zero_points.as_ptr().add(group).cast()) })
 }
 
 /// # Safety
