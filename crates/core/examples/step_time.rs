@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         trainer.step(&ids, WINDOW, &Cancel::default())?;
         seconds.push(start.elapsed().as_secs_f64());
     }
+    if std::env::var_os("STEPS").is_some() { eprintln!("{seconds:.2?}"); }
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];

@@ -1,8 +1,11 @@
-//! A memory allocator for programs that train: large blocks go round inside the process.
+//! A memory allocator for programs that train and run models: large blocks lie on large pages and go round inside the process.
+//!
+//! Where the system offers pages of 2 MiB to who asks (Linux with transparent huge pages on `madvise`), large blocks ask, and small neighbours
+//! share: a training run begins without a million page faults, and reading a matrix across its rows finds its addresses at hand.
 //!
 //! A training step frees and asks for the same blocks of some megabytes over and over, more than a gigabyte in all. Given back to the system and
 //! mapped anew, page by page, they cost a sixth of the step. A program opts in with `#[global_allocator]`, and only while a [`Kept`] is alive is
-//! anything held back; without either, nothing changes.
+//! anything held back.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -94,21 +97,38 @@ fn give_back() {
     }
 }
 
-/// Asks the system, once more after everything held has gone back.
-fn insist(ask: impl Fn() -> *mut u8) -> *mut u8 {
-    let first = ask();
-    if first.is_null() && KEPT.load(Ordering::Relaxed) > 0 {
+/// Asks the system for `size` bytes, once more after everything held has gone back, and for large pages under them.
+fn insist(size: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
+    let mut block = ask();
+    if block.is_null() && KEPT.load(Ordering::Relaxed) > 0 {
         give_back();
-        return ask();
+        block = ask();
     }
-    first
+    prefer_large_pages(block, size);
+    block
 }
+
+#[cfg(target_os = "linux")]
+fn prefer_large_pages(block: *mut u8, size: usize) {
+    if block.is_null() || size < LEAST {
+        return;
+    }
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
+    // From the page on which the allocator's own head of the block lies.
+    let before = block.addr() % page;
+    // SAFETY: advice changes no contents, whatever else lies on the first page; a refusal does no harm.
+    unsafe { libc::madvise(block.sub(before).cast(), before + size, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prefer_large_pages(_block: *mut u8, _size: usize) {}
 
 // SAFETY: every block comes from System under the layout it is handed out with, and goes back there or, untouched, to the next who asks for that layout.
 unsafe impl GlobalAlloc for Recycling {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout is not empty.
-        take(layout).map_or_else(|| insist(|| unsafe { System.alloc(layout) }), |block| block.0)
+        take(layout).map_or_else(|| insist(layout.size(), || unsafe { System.alloc(layout) }), |block| block.0)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -119,7 +139,7 @@ unsafe impl GlobalAlloc for Recycling {
                 block
             }
             // SAFETY: the caller's layout is not empty.
-            None => insist(|| unsafe { System.alloc_zeroed(layout) }),
+            None => insist(layout.size(), || unsafe { System.alloc_zeroed(layout) }),
         }
     }
 
@@ -132,7 +152,7 @@ unsafe impl GlobalAlloc for Recycling {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise; the block is System's own.
-        insist(|| unsafe { System.realloc(block, layout, size) })
+        insist(size, || unsafe { System.realloc(block, layout, size) })
     }
 }
 
