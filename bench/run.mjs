@@ -1,4 +1,4 @@
-// npm run bench: builds, then runs every bench with its peers and compares the result with the targets. About ten minutes; nothing else should run meanwhile.
+// npm run bench: builds, then runs every bench with its peers and compares the result with the targets. About ten minutes, and ten more where there is PyTorch; nothing else should run meanwhile.
 //
 //     npm run bench -- [--full] [--only <part of a name>] [--threads <n>] [--model <full-precision model>] [--text <file>]
 //
@@ -47,7 +47,7 @@ await must('cargo', ['build', '--release', '--quiet', '-p', 'halfstep', '--examp
 
 const started = Date.now()
 const rows = await kernelRows(settings)
-for (const bench of [trainRows, modelRows, torchRows]) rows.push(...(await bench(settings)))
+for (const bench of [trainRows, torchRows, modelRows]) rows.push(...(await bench(settings)))
 const cpu = rows.find((row) => row.cpu)?.cpu ?? 'machine'
 const name = `${cpu
   .replaceAll(/[^A-Za-z0-9]+/g, '-')

@@ -23,7 +23,9 @@ export async function torchRows({ full, threads, model, wants }) {
     console.error('skipped: PyTorch beside d.qat and e.eval: it reads GGUF files only')
     return []
   }
-  const run = (script, ...args) => jsonRows(program, [join(folder, script), ...args, '--threads', String(threads)])
+  // Large pages where the system has them, as our own allocator asks for.
+  const env = { ...process.env, THP_MEM_ALLOC_ENABLE: '1' }
+  const run = (script, ...args) => jsonRows(program, [join(folder, script), ...args, '--threads', String(threads)], { env })
   const rows = []
   if (wants('c.matmul')) rows.push(...(await run('matmul.py')))
   for (const dtype of ['f32', 'bf16']) if (wants('e.eval')) rows.push(...(await run('evaluate.py', model, '--dtype', dtype)))

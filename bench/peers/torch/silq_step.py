@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import llama
 from quantizers import GgufQ4_0, PerChannelW4A8C8, first_step
 
+WARM_UP = 2                                                   # steps that find their memory, and compile
 QUANTIZERS = {"gguf:q4_0": GgufQ4_0, "halfstep": PerChannelW4A8C8}
 
 
@@ -61,7 +62,7 @@ def main():
         loss_of = torch.compile(loss_of)
     vocabulary = student["token_embd.weight"].shape[0]
     seconds = []
-    for _ in range(a.steps + 1):
+    for _ in range(WARM_UP + a.steps):
         tokens = torch.randint(vocabulary, (a.batch, a.window))
         start = time.perf_counter()
         with autocast:
@@ -71,7 +72,7 @@ def main():
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)
-    seconds = sorted(seconds[1:])                             # the first finds its memory
+    seconds = sorted(seconds[WARM_UP:])
     median = statistics.median(seconds)
     dtype = a.dtype + (" pure" if a.pure else "") + (" compiled" if a.compile else "")
     print(json.dumps({"bench": "d.qat", "case": f"{a.setting}/{a.batch}x{a.window}", "contender": f"torch {torch.__version__}", "dtype": dtype, "state": "warm", "threads": a.threads,

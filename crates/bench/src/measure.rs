@@ -7,17 +7,28 @@ use std::time::{Duration, Instant};
 pub struct Budget {
     /// Per contender, before the first sample.
     pub warm_up: Duration,
-    /// At least so many samples of each.
+    /// At least so many samples of each, if they do not take longer than `most`; [`FEWEST`] at any cost.
     pub samples: usize,
     /// At least so long per contender, samples together.
     pub least: Duration,
+    /// Per contender, samples together, unless that is too few of them.
+    pub most: Duration,
     /// Short calls are repeated until a sample takes this long.
     pub sample: Duration,
 }
 
 impl Budget {
-    pub const DEFAULT: Self = Self { warm_up: Duration::from_millis(500), samples: 15, least: Duration::from_millis(300), sample: Duration::from_millis(2) };
+    pub const DEFAULT: Self = Self {
+        warm_up: Duration::from_millis(300),
+        samples: 15,
+        least: Duration::from_millis(300),
+        most: Duration::from_millis(1500),
+        sample: Duration::from_millis(2),
+    };
 }
+
+/// Fewest samples of a contender: three still have a median.
+const FEWEST: usize = 3;
 
 /// Seconds of one call, over the samples.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +52,12 @@ impl Times {
 pub fn interleaved(contenders: &mut [&mut dyn FnMut()], budget: Budget) -> Vec<Times> {
     let calls: Vec<usize> = contenders.iter_mut().map(|run| warm_up(&mut **run, budget)).collect();
     let mut seconds = vec![vec![]; contenders.len()];
-    let start = Instant::now();
-    while seconds[0].len() < budget.samples || start.elapsed() < budget.least * contenders.len() as u32 {
+    let (start, all) = (Instant::now(), contenders.len() as u32);
+    let done = |samples: usize| {
+        let time = start.elapsed();
+        samples >= FEWEST && time >= budget.least * all && (samples >= budget.samples || time >= budget.most * all)
+    };
+    while !done(seconds[0].len()) {
         for ((run, &calls), seconds) in contenders.iter_mut().zip(&calls).zip(&mut seconds) {
             let start = Instant::now();
             (0..calls).for_each(|_| run());
@@ -77,7 +92,7 @@ mod tests {
     fn contenders_take_turns() {
         let order = std::cell::RefCell::new(vec![]);
         let (mut a, mut b) = (|| order.borrow_mut().push('a'), || order.borrow_mut().push('b'));
-        let budget = Budget { warm_up: Duration::ZERO, samples: 3, least: Duration::ZERO, sample: Duration::ZERO };
+        let budget = Budget { warm_up: Duration::ZERO, samples: 3, least: Duration::ZERO, most: Duration::ZERO, sample: Duration::ZERO };
         let times = interleaved(&mut [&mut a, &mut b], budget);
         assert_eq!(times.iter().map(|t| t.samples).collect::<Vec<_>>(), [3, 3]);
         assert_eq!(order.borrow().iter().collect::<String>(), "abababab");

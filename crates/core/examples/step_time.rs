@@ -3,7 +3,7 @@
 //!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off | plain> [steps] [threads] [batch] [arithmetic]
 //!
 //! Steps of `batch` (4) x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and cache, `off` has the teacher and no quantizer, `plain` is
-//! next-token cross-entropy without either. The first step, which finds its memory, is left out. One setting per process, since the peak is the process's.
+//! next-token cross-entropy without either. The first two steps, which find their memory, are left out. One setting per process, since the peak is the process's.
 
 use halfstep::data::{Text, Windows};
 use halfstep::recipe::{Recipe, TrainConfig};
@@ -18,6 +18,7 @@ use std::time::Instant;
 static ALLOCATOR: halfstep_kernels::recycle::Recycling = halfstep_kernels::recycle::Recycling;
 
 const WINDOW: usize = 512;
+const WARM_UP: usize = 2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -33,17 +34,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = load(model)?;
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Windows::new(tokens, WINDOW, config.seed);
-    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + 1, &windows.batch(0, batch), pool)?;
+    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + WARM_UP as u64, &windows.batch(0, batch), pool)?;
     let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
     let mut seconds = vec![];
-    for step in 0..=steps {
+    for step in 0..steps + WARM_UP as u64 {
         let ids = windows.batch(step * batch as u64, batch);
         let start = Instant::now();
         trainer.step(&ids, WINDOW, &Cancel::default())?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    if std::env::var_os("STEPS").is_some() { eprintln!("{seconds:.2?}"); }
-    seconds.remove(0);
+    seconds.drain(..WARM_UP);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
     let tokens_per_second = (batch * WINDOW) as f64 / median;

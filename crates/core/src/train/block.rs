@@ -93,15 +93,15 @@ impl<T: Number> Block<'_, T> {
 
     /// Linears of one input x `[M, I]`, quantized at `site`.
     fn linears<const N: usize>(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, names: [Name; N]) -> Result<[Tensor; N]> {
-        let linears = names.map(|name| self.linear(name));
+        let (rows, linears) = (x.dims()[0], names.map(|name| self.linear(name)));
         let outputs = self.integer_outputs(site, &x, &linears)?;
-        let input = if outputs.is_none() || tape.is_on() { self.quantized(tape, site, x)? } else { x };
+        let input = self.input(tape, site, x, outputs.is_some())?;
         let mut out = Vec::with_capacity(N);
         let mut outputs = outputs.map(Vec::into_iter);
         for linear in linears {
             out.push(match outputs.as_mut().and_then(Iterator::next) {
                 Some(y) => {
-                    let y = tensor(y, &[input.dims()[0], linear.weight.rows()])?;
+                    let y = tensor(y, &[rows, linear.weight.rows()])?;
                     tape.keep1(&input, linear, &y);
                     y
                 }
@@ -115,12 +115,22 @@ impl<T: Number> Block<'_, T> {
     fn residual_linear(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, residual: &Tensor, name: Name) -> Result<Tensor> {
         let linear = self.linear(name);
         let output = self.integer_outputs(site, &x, std::slice::from_ref(&linear))?.and_then(|mut y| y.pop());
-        let input = if output.is_none() || tape.is_on() { self.quantized(tape, site, x)? } else { x };
+        let input = self.input(tape, site, x, output.is_some())?;
         let Some(mut y) = output else { return tape.apply2(&input, residual, ResidualLinear(linear)) };
         with_values(residual, |r: &[T]| add(&self.context.pool, &mut y, r))?;
         let y = tensor(y, residual.dims())?;
         tape.keep2(&input, residual, ResidualLinear(linear), &y);
         Ok(y)
+    }
+
+    /// What linears at `site` read; where their outputs are `known`, only their backwards will.
+    fn input(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, known: bool) -> Result<Tensor> {
+        match self.context.activation {
+            _ if known && !tape.is_on() => Ok(x),
+            ActivationQuantizer::None | ActivationQuantizer::Static { .. } => self.quantized(tape, site, x),
+            quantizer if known => tape.name1(&x, self.dynamic(Dynamic::Activation(quantizer))),
+            _ => self.quantized(tape, site, x),
+        }
     }
 
     /// What the packed runtime computes from x as it is, by the same function; None where the weights are no panels.
@@ -151,12 +161,16 @@ impl<T: Number> Block<'_, T> {
             }
         };
         if let Some(quantizer) = dynamic {
-            return tape.apply1(&x, DynamicQuant::<T> { pool, quantizer, number: PhantomData });
+            return tape.apply1(&x, self.dynamic(quantizer));
         }
         let Some(StaticStep { step, sink }) = self.sinks.steps[site_place(site)].clone() else {
             return Err(candle_core::Error::Msg(format!("static site {} has no step", site.name())));
         };
         tape.apply1(&x, StaticQuant { pool, grid: IntGrid::symmetric(bits), step, edge: self.context.edge, sink })
+    }
+
+    fn dynamic(&self, quantizer: Dynamic) -> DynamicQuant<T> {
+        DynamicQuant { pool: self.context.pool.clone(), quantizer, number: PhantomData }
     }
 
     fn linear(&self, name: Name) -> Linear<T> {

@@ -80,6 +80,14 @@ impl Tape {
         Ok(y)
     }
 
+    /// Records a cheap op without running it, for a result that only backwards read: returns its name, a tensor without values.
+    pub fn name1<C: CustomOp1 + Reads + Send + Sync + 'static>(&mut self, x: &Tensor, op: C) -> Result<Tensor> {
+        debug_assert!(op.is_cheap());
+        let name = Tensor::zeros(0, x.dtype(), x.device())?;
+        self.keep1(x, op, &name);
+        Ok(name)
+    }
+
     /// Records an op whose result was computed elsewhere.
     pub fn keep1<C: CustomOp1 + Reads + Send + Sync + 'static>(&mut self, x: &Tensor, op: C, y: &Tensor) {
         self.keep(&[x], op, y, |op| Op::One(Box::new(op)));

@@ -1,13 +1,21 @@
 //! Scales as stored. Every computation uses the stored scale, so that training, export and the reader of the file agree.
 use crate::{Real, ScaleCodec};
-use half::f16;
 
 /// Smallest scale an f16 codec may hold without losing mantissa bits (methods.md section 0).
 pub const MIN_F16_SCALE: f32 = 6.103_515_6e-5; // 2^-14
 
 /// x rounded to f16 (nearest, ties to even), from f32 and never from f64: the `half` crate drops the low half of an f64 before it rounds.
+#[inline(always)]
 pub fn round_f16<T: Real>(x: T) -> T {
-    T::from_f32(f16::from_f32(x.to_f32()).to_f32())
+    // Without branches or calls, so that loops over it become vector code.
+    let bits = x.to_f32().to_bits();
+    let (sign, magnitude) = (bits & 0x8000_0000, bits & 0x7fff_ffff);
+    let normal = (magnitude + (0xfff + (magnitude >> 13 & 1))) & !0x1fff;
+    let finite = if normal >= 0x4780_0000 { 0x7f80_0000 } else { normal }; // 2^16
+    // Below 2^-14 f16 has steps of 2^-24, those of f32 above 0.5.
+    let small = ((f32::from_bits(magnitude) + 0.5) - 0.5).to_bits();
+    let rounded = if magnitude < 0x3880_0000 { small } else { finite };
+    T::from_f32(f32::from_bits(sign | if magnitude > 0x7f80_0000 { magnitude } else { rounded }))
 }
 
 impl ScaleCodec {
@@ -47,6 +55,7 @@ impl ScaleCodec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
 
     #[test]
     fn halves_are_rounded_at_every_midpoint() {
@@ -58,6 +67,14 @@ mod tests {
                 assert_eq!((round_f16(x), round_f16(-x), round_f16(f64::from(x))), (want, -want, f64::from(want)), "{x:e}");
             }
         }
+    }
+
+    #[test]
+    fn the_ends_of_f16_are_rounded_as_ieee_says() {
+        for (x, want) in [(65504.0f32, 65504.0), (65519.99, 65504.0), (65520.0, f32::INFINITY), (f32::INFINITY, f32::INFINITY), (1e38, f32::INFINITY)] {
+            assert_eq!((round_f16(x), round_f16(-x)), (want, -want));
+        }
+        assert!(round_f16(f32::NAN).is_nan() && round_f16(-0.0f32).is_sign_negative());
     }
 
     #[test]

@@ -66,12 +66,11 @@ impl Side {
     fn pack<K: Tile>(self, operand: Operand<f32>, first: usize, (from, k): (usize, usize), out: &mut Words, scratch: (&mut Room, &mut Room)) {
         let (width, panel, (source, plain)) = (self.width::<K>(), self.words::<K>(k), scratch);
         let count = operand.outer().saturating_sub(first).min(out.len() / panel * width);
-        let panels = out.chunks_exact_mut(panel).enumerate();
         if operand.source.dense().is_none() && operand.lie == Lie::Along {
             // Rows are read a panel at a time, while the first-level cache still has them.
-            for (p, out) in panels {
+            for (p, out) in out.chunks_exact_mut(panel).enumerate() {
                 let part = read(operand, first + p * width, width.min(count.saturating_sub(p * width)), (from, k), source);
-                self.pack_panel::<K>(&part, plain, out);
+                self.pack_block::<K>(&part, plain, out);
             }
             return;
         }
@@ -83,13 +82,11 @@ impl Side {
             }
             None => read(operand, first, count, (from, k), source),
         };
-        for (p, out) in panels {
-            self.pack_panel::<K>(&whole.from(p * width, width), plain, out);
-        }
+        self.pack_block::<K>(&whole, plain, out);
     }
 
-    fn pack_panel<K: Tile>(self, part: &Part, plain: &mut Room, out: &mut Words) {
-        if self == Side::A { K::pack_a(part, plain, out) } else { K::pack_b(part, plain, out) }
+    fn pack_block<K: Tile>(self, block: &Part, plain: &mut Room, out: &mut Words) {
+        if self == Side::A { K::pack_a(block, plain, out) } else { K::pack_b(block, plain, out) }
     }
 }
 

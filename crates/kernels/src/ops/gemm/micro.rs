@@ -25,10 +25,10 @@ pub(super) trait Tile: Sync {
     /// 32-bit words of a panel of a, and of b, over `k` steps.
     fn words(k: usize) -> [usize; 2];
 
-    /// A panel of a; writes every word. `room` is memory to work in.
-    fn pack_a(part: &Part, room: &mut Room, out: &mut Words);
+    /// A block of a into the panels that `out` has room for; writes every word. `room` is memory to work in.
+    fn pack_a(block: &Part, room: &mut Room, out: &mut Words);
     /// The same of b.
-    fn pack_b(part: &Part, room: &mut Room, out: &mut Words);
+    fn pack_b(block: &Part, room: &mut Room, out: &mut Words);
 
     /// The sums of a tile over `k` steps, c row-major with rows `stride` apart, overwritten or added to.
     ///
@@ -37,9 +37,9 @@ pub(super) trait Tile: Sync {
     unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool);
 }
 
-/// The panel `[k][W]` of f32.
-fn plain<const W: usize>(part: &Part, out: &mut Words) {
-    part.plain::<W>(as_values(out));
+/// Panels `[k][W]` of f32.
+fn plain<const W: usize>(block: &Part, out: &mut Words) {
+    block.panels::<W>(out, |part, out| part.plain::<W>(as_values(out)));
 }
 
 /// The kernels, by what they compute and on which CPU.

@@ -5,7 +5,7 @@
 mod halves;
 
 use super::operand::Lie;
-use super::room::Room;
+use super::room::{Room, Words};
 use crate::dispatch::{Level, level};
 use std::mem::MaybeUninit;
 
@@ -46,6 +46,15 @@ impl<'a> Part<'a> {
     /// The values of a step that lie across k.
     pub fn step(&self, s: usize) -> &'a [f32] {
         if self.count == 0 { &[] } else { &self.data[s * self.stride..][..self.count] }
+    }
+
+    /// `pack` for each panel of `W` rows; `out` has as many words for each.
+    pub fn panels<const W: usize>(&self, out: &mut Words, mut pack: impl FnMut(Part, &mut Words)) {
+        let panels = self.count.div_ceil(W).max(1);
+        assert!(out.len().is_multiple_of(panels), "whole panels");
+        for (p, out) in out.chunks_exact_mut(out.len() / panels).enumerate() {
+            pack(self.from(p * W, W), out);
+        }
     }
 
     /// The panel `[k][W]`, made in `room`.

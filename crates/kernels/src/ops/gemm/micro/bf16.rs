@@ -17,13 +17,17 @@ impl Tile for Bf16 {
         [k.div_ceil(2) * MR, k.div_ceil(2) * NR]
     }
 
-    fn pack_a(part: &Part, room: &mut Room, out: &mut Words) {
-        // SAFETY: this kernel is chosen only where the CPU has AVX-512.
-        unsafe { pairs::<MR>(part.plain_in::<MR>(room), out) }
+    fn pack_a(block: &Part, room: &mut Room, out: &mut Words) {
+        block.panels::<MR>(out, |part, out| {
+            // SAFETY: this kernel is chosen only where the CPU has AVX-512.
+            unsafe { pairs::<MR>(part.plain_in::<MR>(room), out) }
+        });
     }
-    fn pack_b(part: &Part, room: &mut Room, out: &mut Words) {
-        // SAFETY: as above.
-        unsafe { pairs::<NR>(part.plain_in::<NR>(room), out) }
+    fn pack_b(block: &Part, room: &mut Room, out: &mut Words) {
+        block.panels::<NR>(out, |part, out| {
+            // SAFETY: as above.
+            unsafe { pairs::<NR>(part.plain_in::<NR>(room), out) }
+        });
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]

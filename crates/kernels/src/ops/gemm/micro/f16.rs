@@ -26,19 +26,13 @@ impl Tile for F16 {
         [(k * MR + MR).next_multiple_of(16), k * B + NR]
     }
 
-    fn pack_a(part: &Part, _: &mut Room, out: &mut Words) {
-        let (lanes, rest) = out.split_at_mut(part.k * MR);
+    fn pack_a(block: &Part, _: &mut Room, out: &mut Words) {
         // SAFETY: this kernel is chosen only where the CPU has AVX-512.
-        let undo = unsafe { halves::<MR, true>(part, lanes) };
-        rest.fill(MaybeUninit::new(0));
-        rest[..MR].write_copy_of_slice(&undo.map(f32::to_bits));
+        unsafe { halves::<MR, true>(block, Self::words(block.k)[0], out) }
     }
-
-    fn pack_b(part: &Part, _: &mut Room, out: &mut Words) {
-        let (lanes, rest) = out.split_at_mut(part.k * B);
+    fn pack_b(block: &Part, _: &mut Room, out: &mut Words) {
         // SAFETY: as above.
-        let undo = unsafe { halves::<NR, false>(part, lanes) };
-        rest.write_copy_of_slice(&undo.map(f32::to_bits));
+        unsafe { halves::<NR, false>(block, Self::words(block.k)[1], out) }
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512fp16")]

@@ -17,11 +17,11 @@ impl Tile for Avx512 {
     fn words(k: usize) -> [usize; 2] {
         [k * MR, k * NR]
     }
-    fn pack_a(part: &Part, _: &mut Room, out: &mut Words) {
-        plain::<MR>(part, out);
+    fn pack_a(block: &Part, _: &mut Room, out: &mut Words) {
+        plain::<MR>(block, out);
     }
-    fn pack_b(part: &Part, _: &mut Room, out: &mut Words) {
-        plain::<NR>(part, out);
+    fn pack_b(block: &Part, _: &mut Room, out: &mut Words) {
+        plain::<NR>(block, out);
     }
 
     #[target_feature(enable = "avx512f")]
@@ -91,11 +91,11 @@ impl Tile for Avx2 {
     fn words(k: usize) -> [usize; 2] {
         [k * MR, k * NR]
     }
-    fn pack_a(part: &Part, _: &mut Room, out: &mut Words) {
-        plain::<MR>(part, out);
+    fn pack_a(block: &Part, _: &mut Room, out: &mut Words) {
+        plain::<MR>(block, out);
     }
-    fn pack_b(part: &Part, _: &mut Room, out: &mut Words) {
-        plain::<NR>(part, out);
+    fn pack_b(block: &Part, _: &mut Room, out: &mut Words) {
+        plain::<NR>(block, out);
     }
 
     #[target_feature(enable = "avx2,fma")]

@@ -6,73 +6,85 @@ use super::Part;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-/// Widest panel.
-const MOST: usize = 64;
+/// Most rows of a block.
+const MOST: usize = 192;
 /// Rows transposed at a time.
 const ROWS: usize = 8;
+/// Lanes of a register.
+const LANES: usize = 16;
 
-/// Fills the panel `[k][W]`, each value written once or `TWICE` (a word each), and returns what undoes the scaling. A row with an entry that is
-/// not finite keeps one.
+/// Packs a block into panels of `panel` words each: `[k][W]` halves, each written once or `TWICE` (a word each), then, `W` words, what undoes the
+/// scaling of each row, then zeros. A row with an entry that is not finite keeps one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub fn halves<const W: usize, const TWICE: bool>(part: &Part, out: &mut [MaybeUninit<u32>]) -> [f32; W] {
-    const { assert!(W <= MOST && (TWICE || W.is_multiple_of(16)) && W.is_multiple_of(4)) };
-    assert!(out.len() * if TWICE { 1 } else { 2 } == part.k * W && part.count <= W, "a panel's shape");
+pub fn halves<const W: usize, const TWICE: bool>(block: &Part, panel: usize, out: &mut [MaybeUninit<u32>]) {
+    const { assert!((TWICE || W.is_multiple_of(LANES)) && W.is_multiple_of(4)) };
+    let (panels, lanes) = (out.len() / panel, if TWICE { block.k * W } else { block.k * W / 2 });
+    assert!(lanes + W <= panel && block.count <= panels * W && panels * W <= MOST, "a block's shape");
     // Exponents kept where both factors are normal numbers; what lies beyond is far from anything a gradient can use.
     let power = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
-    let (largest, mut factors, mut undo) = (largest(part), [[0.0; 16]; MOST / 16], [0.0; W]);
-    for r in 0..W {
-        let e = (130 - (largest[r] >> 23) as i32).clamp(-124, 124);
-        (factors[r / 16][r % 16], undo[r]) = (power(e), power(-e));
+    let (largest, mut factors) = (largest(block), [0.0; MOST + LANES]);
+    for (p, out) in out.chunks_exact_mut(panel).enumerate() {
+        out[lanes..].fill(MaybeUninit::new(0));
+        for r in 0..W {
+            let e = (130 - (largest[p * W + r] >> 23) as i32).clamp(-124, 124);
+            factors[p * W + r] = power(e);
+            out[lanes + r].write(power(-e).to_bits());
+        }
     }
-    match part.lie {
-        Lie::Along => along::<W, TWICE>(part, &factors, out),
-        Lie::Across => across::<W, TWICE>(part, &factors, out),
+    match block.lie {
+        Lie::Along => {
+            for (p, out) in out.chunks_exact_mut(panel).enumerate() {
+                along::<W, TWICE>(&block.from(p * W, W), &factors[p * W..], out);
+            }
+        }
+        // SAFETY: every panel has room for its lanes, as was checked.
+        Lie::Across => unsafe { across::<W, TWICE>(block, &factors, panel, panels, out.as_mut_ptr().cast()) },
     }
-    undo
 }
 
 /// Bits of the largest magnitude of each row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn largest(part: &Part) -> [u32; MOST] {
+fn largest(block: &Part) -> [u32; MOST] {
     let mut largest = [0; MOST];
-    if part.lie == Lie::Along {
-        for r in 0..part.count {
-            let (row, mut of) = (&part.data[r * part.stride..][..part.k], [_mm512_setzero_si512(); 4]);
-            for at in (0..part.k).step_by(64) {
+    if block.lie == Lie::Along {
+        for r in 0..block.count {
+            let (row, mut of) = (&block.data[r * block.stride..][..block.k], [_mm512_setzero_si512(); 4]);
+            for at in (0..block.k).step_by(4 * LANES) {
                 for j in 0..4 {
-                    of[j] = _mm512_max_epu32(magnitudes(load(row, at + j * 16)), of[j]);
+                    of[j] = _mm512_max_epu32(magnitudes(load(row, at + j * LANES)), of[j]);
                 }
             }
             largest[r] = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_max_epu32(of[0], of[1]), _mm512_max_epu32(of[2], of[3])));
         }
         return largest;
     }
-    let mut of = [_mm512_setzero_si512(); MOST / 16];
-    for s in 0..part.k {
-        let row = part.step(s);
-        for j in 0..row.len().div_ceil(16) {
-            of[j] = _mm512_max_epu32(magnitudes(load(row, j * 16)), of[j]);
+    for (i, largest) in largest.chunks_exact_mut(4 * LANES).enumerate() {
+        let mut of = [_mm512_setzero_si512(); 4];
+        for s in 0..if i * 4 * LANES < block.count { block.k } else { 0 } {
+            for j in 0..4 {
+                of[j] = _mm512_max_epu32(magnitudes(load(block.step(s), (i * 4 + j) * LANES)), of[j]);
+            }
         }
-    }
-    for (j, of) in of.iter().enumerate() {
-        // SAFETY: 16 words from j * 16 on.
-        unsafe { _mm512_storeu_si512(largest.as_mut_ptr().add(j * 16).cast(), *of) };
+        for j in 0..4 {
+            // SAFETY: 16 of 64 words.
+            unsafe { _mm512_storeu_si512(largest.as_mut_ptr().add(j * LANES).cast(), of[j]) };
+        }
     }
     largest
 }
 
-/// Blocks of [`ROWS`] rows by 16 steps, transposed as halves.
+/// A panel of rows along k, in blocks of [`ROWS`] rows by 16 steps, transposed as halves.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn along<const W: usize, const TWICE: bool>(part: &Part, factors: &[[f32; 16]; MOST / 16], out: &mut [MaybeUninit<u32>]) {
+fn along<const W: usize, const TWICE: bool>(part: &Part, factors: &[f32], out: &mut [MaybeUninit<u32>]) {
     for at in (0..W).step_by(ROWS) {
-        for from in (0..part.k).step_by(16) {
+        for from in (0..part.k).step_by(LANES) {
             let mut x = [_mm256_setzero_si256(); ROWS];
             for r in at..part.count.min(at + ROWS) {
                 let values = load(&part.data[r * part.stride..][..part.k], from);
-                x[r - at] = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(values, _mm512_set1_ps(factors[r / 16][r % 16])));
+                x[r - at] = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(values, _mm512_set1_ps(factors[r])));
             }
             let steps = transposed(x);
-            for s in 0..16.min(part.k - from) {
+            for s in 0..LANES.min(part.k - from) {
                 let x = steps[s % 8];
                 let x = if s < 8 { _mm256_castsi256_si128(x) } else { _mm256_extracti128_si256::<1>(x) };
                 if TWICE {
@@ -89,18 +101,26 @@ fn along<const W: usize, const TWICE: bool>(part: &Part, factors: &[[f32; 16]; M
     }
 }
 
+/// All panels of rows across k, step by step: each line of the source is read once.
+///
+/// # Safety
+/// `out` must have room for `panels` panels of `panel` words, and those for `[k][W]` halves; `factors` for [`LANES`] more than all rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn across<const W: usize, const TWICE: bool>(part: &Part, factors: &[[f32; 16]; MOST / 16], out: &mut [MaybeUninit<u32>]) {
-    for s in 0..part.k {
-        let row = part.step(s);
-        for j in 0..W.div_ceil(16) {
-            let factors = load(&factors[j], 0);
-            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(load(row, j * 16), factors));
-            if TWICE {
-                let words = _mm512_cvtepu16_epi32(halves);
-                store(_mm512_or_si512(words, _mm512_slli_epi32::<16>(words)), &mut out[s * W + j * 16..][..(W - j * 16).min(16)]);
-            } else {
-                store(_mm512_castsi256_si512(halves), &mut out[(s * W + j * 16) / 2..][..8]);
+unsafe fn across<const W: usize, const TWICE: bool>(block: &Part, factors: &[f32], panel: usize, panels: usize, out: *mut u32) {
+    let kept = if W < LANES { u16::MAX >> (LANES - W) } else { u16::MAX };
+    for s in 0..block.k {
+        let row = block.step(s);
+        for at in (0..panels * W).step_by(W.min(LANES)) {
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(load(row, at), load(factors, at)));
+            // SAFETY: the caller's promise; the mask leaves the words of the panel.
+            unsafe {
+                let out = out.add(at / W * panel);
+                if TWICE {
+                    let words = _mm512_cvtepu16_epi32(halves);
+                    _mm512_mask_storeu_epi32(out.add(s * W + at % W).cast(), kept, _mm512_or_si512(words, _mm512_slli_epi32::<16>(words)));
+                } else {
+                    _mm256_storeu_si256(out.add((s * W + at % W) / 2).cast(), halves);
+                }
             }
         }
     }
@@ -141,14 +161,6 @@ fn load(x: &[f32], at: usize) -> __m512 {
     let mask = (1u32 << x.len().saturating_sub(at).min(16)) - 1;
     // SAFETY: the mask covers the values there are.
     unsafe { _mm512_maskz_loadu_ps(mask as u16, x.as_ptr().wrapping_add(at)) }
-}
-
-/// The first words, as many as `out` has room for, up to 16.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(words: __m512i, out: &mut [MaybeUninit<u32>]) {
-    // SAFETY: the mask covers the words there is room for.
-    unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), u16::MAX >> (16 - out.len().min(16)), words) }
 }
 
 #[inline]
