@@ -3,7 +3,7 @@
 use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
 use super::lsq::codes_of;
-use super::rounding::{clip, clip_round, nearest_even_bits};
+use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
 use crate::pack::{PackedMatrix, pack_row, row_bytes};
 use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer, dispatch};
 use serde::{Deserialize, Serialize};
@@ -194,11 +194,7 @@ dispatch! {
             let (scale, out) = (scales[g], &mut out[..w.len()]);
             match zero_points.get(g) {
                 None if scale == 0.0 => out.fill(min.wrapping_neg() as u8 & mask),
-                None => {
-                    for i in 0..w.len() {
-                        out[i] = nearest_even_bits(clip(w[i] / scale, n, p)).wrapping_sub(min) as u8 & mask;
-                    }
-                }
+                None => rounded_quotients(w, scale, (n, p), out, |code| nearest_even_bits(code).wrapping_sub(min) as u8 & mask),
                 Some(&zero) if scale == 0.0 => out.fill(zero & mask),
                 Some(&zero) => {
                     for i in 0..w.len() {

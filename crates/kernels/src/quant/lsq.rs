@@ -6,7 +6,7 @@
 //! `rnd` is nearest, ties to even. Equality with a bound is inside or outside as [`EdgeRule`] says (the paper: outside).
 //! A step may be negative (ggml's signed start): the formulas hold as they stand. A step of zero belongs to an all-zero group: codes and
 //! values 0, `dv = dy`, `ds = 0`. A value that is not a number stays one, so that a broken run is seen.
-use super::rounding::{clip, clip_round, nearest_even_bits};
+use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
 use crate::{IntGrid, Partition, Pool, Real, dispatch};
 use serde::{Deserialize, Serialize};
@@ -148,13 +148,11 @@ fn forward_groups<T: Real, const GROUP: usize>(v: &[T], steps: &[T], limits: (T,
 }
 
 #[inline(always)]
-fn forward_run<T: Real>(v: &[T], s: T, (n, p): (T, T), y: &mut [T]) {
+fn forward_run<T: Real>(v: &[T], s: T, limits: (T, T), y: &mut [T]) {
     if s == T::ZERO {
         return y.fill(T::ZERO);
     }
-    for (&v, y) in v.iter().zip(y) {
-        *y = clip_round(v / s, n, p) * s;
-    }
+    rounded_quotients(v, s, limits, y, |code| code * s);
 }
 
 #[inline(always)]
@@ -187,13 +185,11 @@ fn backward_groups<T: Real, const GROUP: usize>(v: &[T], steps: &[T], limits: (T
 
 /// Codes of a run under one step.
 #[inline(always)]
-pub(super) fn codes_of<T: Real>(v: &[T], s: T, (n, p): (T, T), codes: &mut [i16]) {
+pub(super) fn codes_of<T: Real>(v: &[T], s: T, limits: (T, T), codes: &mut [i16]) {
     if s == T::ZERO {
         return codes.fill(0);
     }
-    for (&v, code) in v.iter().zip(codes) {
-        *code = nearest_even_bits(clip(v / s, n, p).to_f32()) as i16;
-    }
+    rounded_quotients(v, s, limits, codes, |code| nearest_even_bits(code.to_f32()) as i16);
 }
 
 /// `dv = dy * inside`, `ds = sum of dy * (code - u inside, code outside)` per step, **without** LSQ's gradient scale. Both overwritten.

@@ -35,9 +35,71 @@ pub fn clip<T: Real>(u: T, n: T, p: T) -> T {
     if p < low { p } else { low }
 }
 
+/// Quotients that are looked at together.
+const RUN: usize = 64;
+
+/// `y = make(rnd(clip(v / s, n, p)))`, s not 0.
+///
+/// Divides only where it could matter. In f32 `v * (1 / s)` is off by at most two units in the last place, hence rounds to the same whole number
+/// unless it lies that near to a tie; a run with such a value, or with one that is not a number, is divided.
+#[inline(always)]
+pub fn rounded_quotients<T: Real, Y>(v: &[T], s: T, (n, p): (T, T), y: &mut [Y], make: impl Fn(T) -> Y) {
+    let len = v.len().min(y.len());
+    let (v, y, inverse) = (&v[..len], &mut y[..len], T::ONE / s);
+    let most = if p < -n { -n } else { p };
+    let near = T::from_f64(0.5) - most * T::from_f64(f64::from(f32::EPSILON) * 4.0);
+    let multiplies = size_of::<T>() == 4 && inverse.to_f32().is_normal();
+    for from in (0..len).step_by(RUN) {
+        let (v, y) = (&v[from..len.min(from + RUN)], &mut y[from..len.min(from + RUN)]);
+        let mut unsure = u32::from(!multiplies);
+        if multiplies {
+            for i in 0..v.len() {
+                let u = clip(v[i] * inverse, n, p);
+                let code = nearest_even(u);
+                let off = u - code;
+                unsure |= u32::from(!(off <= near && off >= -near));
+                y[i] = make(code);
+            }
+        }
+        if unsure != 0 {
+            for i in 0..v.len() {
+                y[i] = make(clip_round(v[i] / s, n, p));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotients_are_those_of_the_division() {
+        let mut seed = 1u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from_bits(seed >> 9 | 0x3f80_0000) - 1.5
+        };
+        for (n, p) in [(-8.0f32, 7.0f32), (-2.0, 1.0), (-127.0, 127.0), (0.0, 255.0)] {
+            for power in [-149, -140, -126, -60, -10, 0, 3, 100, 120, 127] {
+                for _ in 0..40 {
+                    let s = next() * 2f32.powi(power.max(-126)) * 2f32.powi(power - power.max(-126));
+                    if s == 0.0 {
+                        continue;
+                    }
+                    // Ties and their neighbours, whatever lies between, and what is out of all bounds.
+                    let tie = (next() * 40.0).round() + 0.5;
+                    let v = [tie * s, (tie * s).next_up(), (tie * s).next_down(), next() * 20.0 * s, next(), 0.0, -0.0, f32::MAX, f32::INFINITY, f32::MIN_POSITIVE];
+                    for v in [&v[..], &[next() * s, f32::NAN]] {
+                        let (mut y, want) = (vec![9.0; v.len()], v.iter().map(|v| clip_round(v / s, n, p).to_bits()).collect::<Vec<u32>>());
+                        rounded_quotients(v, s, (n, p), &mut y, |code| code);
+                        let same = y.iter().zip(&want).all(|(y, want)| y.to_bits() == *want || y.is_nan() && f32::from_bits(*want).is_nan());
+                        assert!(same, "{v:?} by {s:e} on {n}..={p}: {y:?}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn equals_the_library_rounding() {
