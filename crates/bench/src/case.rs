@@ -13,7 +13,7 @@ use serde::Serialize;
 pub enum Subset {
     /// Two minutes, for a user's machine.
     Quick,
-    /// About ten minutes with all peers.
+    /// About ten minutes, without PyTorch.
     Chosen,
     Full,
 }

@@ -118,7 +118,7 @@ fn prefer_large_pages(block: *mut u8, size: usize) {
     // From the page on which the allocator's own head of the block lies.
     let before = block.addr() % page;
     // SAFETY: advice changes no contents, whatever else lies on the first page; a refusal does no harm.
-    unsafe { libc::madvise(block.sub(before).cast(), before + size, libc::MADV_HUGEPAGE) };
+    unsafe { libc::madvise(block.wrapping_sub(before).cast(), before + size, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]

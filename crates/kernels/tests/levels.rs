@@ -5,12 +5,13 @@ use halfstep_kernels::ops::adamw::{AdamW, sum_of_squares};
 use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{Pool, Real};
+use halfstep_kernels::{Pool, Real, WeightQuantizer};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn numbers<T: Real>(stream: u64, n: usize) -> Vec<T> {
@@ -209,6 +210,48 @@ fn short_products_are_as_exact_as_their_precision() {
     }
 }
 
+/// A transposed matrix across k is the matrix along it, and what is decoded part by part is what lies in memory: the same panels, the same bytes.
+#[test]
+fn products_do_not_depend_on_how_an_operand_lies() {
+    let _alone = alone();
+    let transposed = |x: &[f32], cols: usize| (0..x.len()).map(|i| x[i % (x.len() / cols) * cols + i / (x.len() / cols)]).collect::<Vec<f32>>();
+    // Below AVX2 the gemm crate multiplies, in an order of its own.
+    for level in available().into_iter().filter(|&level| level >= Level::Avx2) {
+        force(level);
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+            for [m, o, i] in [[1, 1, 1], [13, 3, 17], [127, 33, 129], [31, 257, 64], [40, 200, 1500], [200, 40, 1500]] {
+                let (x, w) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i));
+                let (quantizer, pool) = (WeightQuantizer::Q4_0, Pool::new(1));
+                let panels = WeightPanels::quantize(&pool, &w, o, i, quantizer, &vec![0.1; quantizer.partition.scales(o, i)], &[]);
+                let mut w = vec![0.0; o * i];
+                panels.decode(&pool, &mut w);
+                let (x_across, w_across) = (transposed(&x, i), transposed(&w, i));
+                let mut want = vec![9.0; m * o];
+                linear(&pool, precision, &Dense::new(&x, i), &Dense::new(&w, i), &mut want);
+                for threads in [1, 3] {
+                    let pool = Pool::new(threads);
+                    let same = |run: &dyn Fn(&mut [f32])| {
+                        let mut y = vec![9.0; m * o];
+                        run(&mut y);
+                        assert!(y == want, "{precision:?} at {}, {m} x {o} x {i}, {threads} threads", level.name());
+                    };
+                    same(&|y| linear(&pool, precision, &Dense::new(&x, i), &panels, y));
+                    same(&|y| linear(&pool, precision, &Dense::new(&x, i), &Prepared::linear(&pool, precision, &panels, 2), y));
+                    // y = x w^T with w^T [I, O] as the weight of a backward, and as the weight's gradient of x^T [I, M] and w^T.
+                    same(&|y| linear_backward_input(&pool, precision, &Dense::new(&x, i), &Dense::new(&w_across, o), y, false));
+                    same(&|y| linear_backward_weight(&pool, precision, &Dense::new(&x_across, m), &Dense::new(&w_across, o), y, false));
+                }
+                // dx [M, I] = dy [M, O] w [O, I]: codes read across.
+                let dy = numbers::<f32>(3, m * o);
+                let [mut dx, mut dx_of_codes] = [(); 2].map(|()| vec![9.0; m * i]);
+                linear_backward_input(&pool, precision, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, false);
+                linear_backward_input(&pool, precision, &Dense::new(&dy, o), &panels, &mut dx_of_codes, false);
+                assert!(dx == dx_of_codes, "{precision:?} at {}, {m} x {o} x {i}: codes", level.name());
+            }
+        }
+    }
+}
+
 /// Whichever side is shared, and in more blocks of k than are packed at once.
 #[test]
 fn a_prepared_weight_gives_the_same_bytes() {
@@ -223,12 +266,12 @@ fn a_prepared_weight_gives_the_same_bytes() {
                 let [mut y, mut y_ready] = [(); 2].map(|()| vec![9.0; m * o]);
                 let [mut dx, mut dx_ready] = [(); 2].map(|()| vec![9.0; m * i]);
                 linear(&pool, precision, &x, &w, &mut y);
-                linear(&pool, precision, &x, &Prepared::linear(&pool, precision, &w), &mut y_ready);
+                linear(&pool, precision, &x, &Prepared::linear(&pool, precision, &w, 2), &mut y_ready);
                 linear_backward_input(&pool, precision, &dy, &w, &mut dx, true);
-                linear_backward_input(&pool, precision, &dy, &Prepared::linear_backward_input(&pool, precision, &w), &mut dx_ready, true);
+                linear_backward_input(&pool, precision, &dy, &Prepared::linear_backward_input(&pool, precision, &w, 2), &mut dx_ready, true);
                 assert!(y == y_ready && dx == dx_ready, "{precision:?} at {}, {m} x {o} x {i}", level.name());
                 // Made for another product, it is read like any other matrix.
-                linear(&pool, precision, &x, &Prepared::linear_backward_input(&pool, precision, &w), &mut y_ready);
+                linear(&pool, precision, &x, &Prepared::linear_backward_input(&pool, precision, &w, 2), &mut y_ready);
                 assert!(y == y_ready, "{precision:?} at {}, {m} x {o} x {i}: of the other kind", level.name());
             }
         }

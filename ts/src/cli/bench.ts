@@ -63,7 +63,7 @@ export function benchReport({ machine, threads, checked, probe, rows, speeds, se
     formatNumber(gigabytesPerSecond, 2),
   ])
   if (runs.length > 0) sections.push(formatTable([[speeds[0]?.model.slice(-40) ?? '', 'tokens/s', 'GB/s'], ...runs]))
-  if (probe.some((figure) => figure.drifted)) sections.push(['The machine's speed changed meanwhile: close other programs and run it again.'])
+  if (probe.some((figure) => figure.drifted)) sections.push(["The machine's speed changed meanwhile: close other programs and run it again."])
   sections.push([`${checked} answers checked, all right; ${formatSeconds(seconds)}`])
   return sections.flatMap((lines, i) => (i === 0 ? lines : ['', ...lines]))
 }

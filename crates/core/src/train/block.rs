@@ -62,7 +62,7 @@ fn site_place(site: ActivationSite) -> usize {
     ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default()
 }
 
-/// Sees the values at every activation and cache site before they are quantized; for calibration.
+/// Sees the values at every activation and cache site where they are quantized, before; for calibration, whose weights are values.
 pub type Observer<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
 /// One block being run.
@@ -127,8 +127,9 @@ impl<T: Number> Block<'_, T> {
     fn input(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, known: bool) -> Result<Tensor> {
         match self.context.activation {
             _ if known && !tape.is_on() => Ok(x),
-            ActivationQuantizer::None | ActivationQuantizer::Static { .. } => self.quantized(tape, site, x),
-            quantizer if known => tape.name1(&x, self.dynamic(Dynamic::Activation(quantizer))),
+            quantizer if known && !matches!(quantizer, ActivationQuantizer::None | ActivationQuantizer::Static { .. }) => {
+                tape.name1(&x, self.dynamic(Dynamic::Activation(quantizer)))
+            }
             _ => self.quantized(tape, site, x),
         }
     }

@@ -4,11 +4,13 @@ use super::weights::Weights;
 use crate::ops::linear::integer_products;
 use crate::ops::weight::Weight;
 use crate::ops::{Number, Sink};
-use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared, Rows};
+use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::{ActivationQuantizer, Pool, Real, room};
+use std::sync::Arc;
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token cross-entropy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +29,8 @@ pub struct LossHead<'a, T> {
     pub activation: ActivationQuantizer,
     pub precision: Precision,
     pub objective: Objective,
-    /// Bytes of logits held at once (the teacher's, and the student's, which become their gradient).
+    /// Bytes of logits held at once (the teacher's, and the student's, which become their gradient). Where that makes chunks of the tokens, the
+    /// heads are held as panels too.
     pub bytes: usize,
     pub weights: &'a Weights<T>,
     pub teacher: Option<&'a Weights<T>>,
@@ -56,13 +59,16 @@ impl<T: Number> LossHead<'_, T> {
             fake_quant(self.pool, self.activation, &normed, d, None, &mut quantized);
         }
         let input = if quantized.is_empty() { &normed } else { &quantized };
+        let rows = (self.bytes / (2 * v * size_of::<T>())).clamp(1, m);
+        let chunks = m.div_ceil(rows);
         let teacher = self.teacher.zip(teacher_hidden).filter(|_| self.objective.kl_weight > 0.0).map(|(weights, hidden)| {
             let mut normed = room(m * d);
             rms_norm(self.pool, hidden, &weights.final_norm, self.norm_eps, &mut normed);
-            (Prepared::linear(self.pool, self.precision, &weights.head), normed)
+            (Prepared::linear(self.pool, self.precision, &weights.head, chunks), normed)
         });
-        let student_head = Prepared::linear_backward_input(self.pool, self.precision, &self.weights.head);
-        let rows = (self.bytes / (2 * v * size_of::<T>())).clamp(1, m);
+        let head = &self.weights.head;
+        let forward = Prepared::linear(self.pool, self.precision, head, if self.integer_head().is_some() { 0 } else { chunks });
+        let backward = Prepared::linear_backward_input(self.pool, self.precision, head, chunks);
         let mut teacher_logits = room(if teacher.is_some() { rows * v } else { 0 });
         let mut dinput = room(m * d);
         let mut loss = 0.0;
@@ -70,7 +76,7 @@ impl<T: Number> LossHead<'_, T> {
             let part = first * d..(first + rows.min(m - first)) * d;
             let n = part.len() / d;
             let x = Dense::new(&input[part.clone()], d);
-            let mut dlogits = self.logits(&x, &normed[part.clone()], n);
+            let mut dlogits = self.logits(&x, &normed[part.clone()], n, &forward);
             if let Some((head, normed)) = &teacher {
                 let teacher_logits = &mut teacher_logits[..n * v];
                 gemm::linear(self.pool, self.precision, &Dense::new(&normed[part.clone()], d), head, teacher_logits);
@@ -79,7 +85,7 @@ impl<T: Number> LossHead<'_, T> {
                 loss += self.loss(None, &mut dlogits, &targets[first..first + n], normalizers);
             }
             let dlogits = Dense::new(&dlogits, v);
-            gemm::linear_backward_input(self.pool, self.precision, &dlogits, &student_head, &mut dinput[part], false);
+            gemm::linear_backward_input(self.pool, self.precision, &dlogits, &backward, &mut dinput[part], false);
             if let Some(sink) = self.head_sink {
                 sink.add(|dw, accumulate| gemm::linear_backward_weight(self.pool, self.precision, &dlogits, &x, dw, accumulate));
             }
@@ -92,15 +98,21 @@ impl<T: Number> LossHead<'_, T> {
         (loss, dstudent)
     }
 
+    /// The student's head, where its logits are the packed runtime's integer products.
+    fn integer_head(&self) -> Option<&Arc<WeightPanels>> {
+        match &self.weights.head {
+            Weight::Panels(panels) if self.activation != ActivationQuantizer::None => Some(panels),
+            _ => None,
+        }
+    }
+
     /// The student's logits of a chunk: `x` as the head's weight sees it, `normed` before its quantizer.
-    fn logits(&self, x: &Dense<T>, normed: &[T], rows: usize) -> Vec<T> {
-        if let Weight::Panels(panels) = &self.weights.head
-            && self.activation != ActivationQuantizer::None
-        {
+    fn logits(&self, x: &Dense<T>, normed: &[T], rows: usize, head: &dyn Rows<T>) -> Vec<T> {
+        if let Some(panels) = self.integer_head() {
             return integer_products(self.pool, normed, self.activation, None, &[panels]).swap_remove(0);
         }
         let mut logits = room(rows * self.vocab);
-        gemm::linear(self.pool, self.precision, x, &self.weights.head, &mut logits);
+        gemm::linear(self.pool, self.precision, x, head, &mut logits);
         logits
     }
 

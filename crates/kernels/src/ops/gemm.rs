@@ -36,20 +36,24 @@ pub trait Rows<T>: Sync {
     }
 }
 
-/// A matrix that several products read, its panels made once. A product of another kind or precision reads the matrix itself.
+/// A matrix that several products read, its panels made once: two bytes a value in bf16 and f16, four in f32. A product of another kind or precision
+/// reads the matrix itself.
 pub struct Prepared<'a, T> {
     source: &'a dyn Rows<T>,
     panels: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl<'a, T: Real> Prepared<'a, T> {
-    /// For [`linear`] with the weight `w`.
-    pub fn linear(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>) -> Self {
-        Self { source: w, panels: T::prepare(pool, precision, Operand { source: w, lie: Lie::Along }) }
+    /// For [`linear`] with the weight `w`, so many `products` of it; a single one makes its panels itself.
+    pub fn linear(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>, products: usize) -> Self {
+        Self::new(pool, precision, Operand { source: w, lie: Lie::Along }, products)
     }
-    /// For [`linear_backward_input`] with the weight `w`.
-    pub fn linear_backward_input(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>) -> Self {
-        Self { source: w, panels: T::prepare(pool, precision, Operand { source: w, lie: Lie::Across }) }
+    /// The same for [`linear_backward_input`].
+    pub fn linear_backward_input(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>, products: usize) -> Self {
+        Self::new(pool, precision, Operand { source: w, lie: Lie::Across }, products)
+    }
+    fn new(pool: &Pool, precision: Precision, w: Operand<'a, T>, products: usize) -> Self {
+        Self { source: w.source, panels: if products > 1 { T::prepare(pool, precision, w) } else { None } }
     }
 }
 
@@ -180,6 +184,9 @@ impl Product for f32 {
     fn prepare(pool: &Pool, precision: Precision, b: Operand<f32>) -> Option<Box<dyn Any + Send + Sync>> {
         use blocked::Panels;
         use micro::{Avx2, Avx512, Bf16, F16, Kernel};
+        if b.k() == 0 {
+            return None;
+        }
         Some(match Kernel::choose(precision)? {
             Kernel::Avx2 => Box::new(Panels::<Avx2>::of_b(pool, b)),
             Kernel::Avx512 => Box::new(Panels::<Avx512>::of_b(pool, b)),

@@ -87,10 +87,14 @@ mod tests {
                     if s == 0.0 {
                         continue;
                     }
-                    // Ties and their neighbours, whatever lies between, and what is out of all bounds.
-                    let tie = (next() * 40.0).round() + 0.5;
-                    let v = [tie * s, (tie * s).next_up(), (tie * s).next_down(), next() * 20.0 * s, next(), 0.0, -0.0, f32::MAX, f32::INFINITY, f32::MIN_POSITIVE];
-                    for v in [&v[..], &[next() * s, f32::NAN]] {
+                    // Ties and what lies near them, whatever lies between, and what is out of all bounds.
+                    let tie = ((next() * 2.0 * p).round() + 0.5) * s;
+                    let near = |parts: f32| tie + tie * f32::EPSILON * parts;
+                    let v = [tie, tie.next_up(), near(2.0), near(-3.0), near(7.0), near(300.0), next() * 2.0 * p * s, next(), 0.0, -0.0];
+                    let odd = [f32::MAX, f32::INFINITY, f32::MIN_POSITIVE, f32::NAN];
+                    let sure: Vec<f32> = (0..RUN + 9).map(|i| (i as f32 - 30.0 + next() * 0.5) * s).collect();
+                    // One by one too, since a run with one value near a tie is divided whole.
+                    for v in v.chunks(1).chain(odd.chunks(1)).chain([&v[..], &sure]) {
                         let (mut y, want) = (vec![9.0; v.len()], v.iter().map(|v| clip_round(v / s, n, p).to_bits()).collect::<Vec<u32>>());
                         rounded_quotients(v, s, (n, p), &mut y, |code| code);
                         let same = y.iter().zip(&want).all(|(y, want)| y.to_bits() == *want || y.is_nan() && f32::from_bits(*want).is_nan());

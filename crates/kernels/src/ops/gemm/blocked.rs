@@ -24,9 +24,18 @@ const TASK_COLS: usize = 192;
 /// Columns of b that one task of the shared packing takes.
 const PACK_COLS: usize = 128;
 
-/// First step and number of steps of each block of k.
+/// Most rows of the outer dimension that are packed at once.
+pub(super) const MAX_BLOCK: usize = 192;
+const _: () = assert!(TASK_ROWS <= MAX_BLOCK && TASK_COLS <= MAX_BLOCK && PACK_COLS + 64 <= MAX_BLOCK);
+
+/// Steps of a block of k > 0.
+fn depth(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(MAX_DEPTH)).next_multiple_of(8)
+}
+
+/// First step and number of steps of each block of k > 0.
 fn blocks(k: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-    let depth = k.div_ceil(k.div_ceil(MAX_DEPTH)).next_multiple_of(8);
+    let depth = depth(k);
     (0..k).step_by(depth).map(move |from| (from, depth.min(k - from)))
 }
 
@@ -110,24 +119,30 @@ pub(super) struct Panels<K> {
     side: Side,
     lie: Lie,
     outer: usize,
+    k: usize,
     kernel: PhantomData<K>,
 }
 
 impl<K: Tile> Panels<K> {
-    /// Of a `b` that several products read.
+    /// Of a `b` that several products read, with k > 0.
     pub fn of_b(pool: &Pool, b: Operand<f32>) -> Self {
         Self::of(pool, Side::B, b, 0..b.k())
+    }
+
+    /// Whether they can be those of this `b`.
+    fn fits(&self, b: Operand<f32>) -> bool {
+        (self.side, self.lie, self.outer, self.k) == (Side::B, b.lie, b.outer(), b.k())
     }
 
     /// For the blocks of k inside `steps`.
     fn of(pool: &Pool, side: Side, operand: Operand<f32>, steps: Range<usize>) -> Self {
         let (outer, width) = (operand.outer(), side.width::<K>());
         let (panels, run) = (outer.div_ceil(width), PACK_COLS.div_ceil(width));
-        let blocks = blocks(operand.k()).filter(|(from, _)| steps.contains(from));
-        let len = blocks.clone().map(|(_, k)| panels * side.words::<K>(k)).sum();
+        let wanted = blocks(operand.k()).filter(|(from, _)| steps.contains(from));
+        let len = wanted.clone().map(|(_, k)| panels * side.words::<K>(k)).sum();
         let (mut room, mut parts) = (Room::new(len), vec![]);
         let mut rest = room.words(len);
-        for (from, k) in blocks {
+        for (from, k) in wanted {
             let (block, later) = rest.split_at_mut(panels * side.words::<K>(k));
             parts.extend(block.chunks_mut(run * side.words::<K>(k)).enumerate().map(|(i, piece)| (i * run * width, (from, k), piece)));
             rest = later;
@@ -137,7 +152,7 @@ impl<K: Tile> Panels<K> {
             side.pack::<K>(operand, first, steps, piece, (&mut scratch.source, &mut scratch.plain));
             SCRATCH.replace(scratch);
         });
-        Self { room, side, lie: operand.lie, outer, kernel: PhantomData }
+        Self { room, side, lie: operand.lie, outer, k: operand.k(), kernel: PhantomData }
     }
 
     /// The panels from row (or column) `first` on of a block of `k` steps, of which `before` stand before it in the room.
@@ -156,12 +171,13 @@ impl<K: Tile> Panels<K> {
 /// # Safety
 /// `out` must be valid for writes of m rows of n values; the CPU must have the kernel's features.
 pub(super) unsafe fn product<K: Tile + 'static>(pool: &Pool, out: Output<f32>, a: Operand<f32>, b: Operand<f32>, accumulate: bool) {
-    let ready = b.source.panels().and_then(|p| p.downcast_ref::<Panels<K>>()).filter(|p| p.lie == b.lie);
+    let ready = b.source.panels().and_then(|p| p.downcast_ref::<Panels<K>>()).filter(|p| p.fits(b));
     let shared_side = if a.outer() >= b.outer() { Side::B } else { Side::A };
     let (shared_operand, own) = if shared_side == Side::B { (b, a) } else { (a, b) };
-    let depth = blocks(a.k()).next().map_or(1, |(_, depth)| depth);
-    for first in (0..a.k()).step_by(MAX_K / depth * depth) {
-        let steps = first..(first + MAX_K / depth * depth).min(a.k());
+    // What is packed already takes no memory by being read at once.
+    let most = if ready.is_some() && shared_side == Side::B { a.k() } else { MAX_K / depth(a.k()) * depth(a.k()) };
+    for first in (0..a.k()).step_by(most) {
+        let steps = first..(first + most).min(a.k());
         let made;
         let shared = match ready {
             Some(panels) if shared_side == Side::B => Shared { panels, first: 0 },

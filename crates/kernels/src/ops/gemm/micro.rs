@@ -39,7 +39,7 @@ pub(super) trait Tile: Sync {
 
 /// Panels `[k][W]` of f32.
 fn plain<const W: usize>(block: &Part, out: &mut Words) {
-    block.panels::<W>(out, |part, out| part.plain::<W>(as_values(out)));
+    block.panels::<W>(block.k * W, out, |part, out| part.plain::<W>(as_values(out)));
 }
 
 /// The kernels, by what they compute and on which CPU.

@@ -1,4 +1,4 @@
-//! A part of an operand into a panel `[k][W]`: W rows (of a) or columns (of b) side by side, padded with zeros. A tile reads its panels front to
+//! Parts of an operand into panels `[k][W]`: W rows (of a) or columns (of b) side by side, padded with zeros. A tile reads its panels front to
 //! back.
 #![allow(unsafe_code)]
 
@@ -16,14 +16,14 @@ const BLOCK: usize = 8;
 const STEPS: usize = 64;
 static ZEROS: [f32; STEPS] = [0.0; STEPS];
 
-/// The values of a panel, where they lie: element (row r of the outer dimension, step s) is `data[r * stride + s]` along k, `data[s * stride + r]`
+/// The values of a panel, or of a block of some, where they lie: element (row r of the outer dimension, step s) is `data[r * stride + s]` along k, `data[s * stride + r]`
 /// across it.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
     pub data: &'a [f32],
     pub stride: usize,
     pub lie: Lie,
-    /// Rows of the outer dimension; what a panel has more of is zero.
+    /// Rows of the outer dimension; what panels have more of is zero.
     pub count: usize,
     /// Steps.
     pub k: usize,
@@ -39,7 +39,6 @@ impl<'a> Part<'a> {
 
     /// The steps of a row that lies along k, from `from` on; zeros for one that is not there.
     pub fn row(&self, r: usize, from: usize, steps: usize) -> &'a [f32] {
-        const { assert!(STEPS <= ZEROS.len()) };
         if r < self.count { &self.data[r * self.stride + from..][..steps] } else { &ZEROS[..steps] }
     }
 
@@ -48,11 +47,10 @@ impl<'a> Part<'a> {
         if self.count == 0 { &[] } else { &self.data[s * self.stride..][..self.count] }
     }
 
-    /// `pack` for each panel of `W` rows; `out` has as many words for each.
-    pub fn panels<const W: usize>(&self, out: &mut Words, mut pack: impl FnMut(Part, &mut Words)) {
-        let panels = self.count.div_ceil(W).max(1);
-        assert!(out.len().is_multiple_of(panels), "whole panels");
-        for (p, out) in out.chunks_exact_mut(out.len() / panels).enumerate() {
+    /// `pack` for each panel of `W` rows and `words` words.
+    pub fn panels<const W: usize>(&self, words: usize, out: &mut Words, mut pack: impl FnMut(Part, &mut Words)) {
+        assert!(out.len().is_multiple_of(words) && self.count <= out.len() / words * W, "whole panels");
+        for (p, out) in out.chunks_exact_mut(words).enumerate() {
             pack(self.from(p * W, W), out);
         }
     }

@@ -13,7 +13,7 @@ struct Line([u32; LINE]);
 
 const LINE: usize = 16;
 
-/// Memory that is kept, since a task asks for it thousands of times.
+/// Memory for panels or values. A task keeps its own, since it asks thousands of times.
 #[derive(Default)]
 pub struct Room(Box<[MaybeUninit<Line>]>);
 

@@ -16,11 +16,11 @@ const AHEAD: usize = 4096;
 /// See [`super::kernel::Kernel::run`]: `y` `[tokens, panels]`, 1 or 2 panels, 12, 8, 4 or 1 tokens.
 ///
 /// # Safety
-/// Needs AVX-512 F, BW and VNNI; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
+/// Needs AVX-512 F, BW and VNNI; the panels must be of one matrix and hold the lines and groups of the segments, `x` as many tokens as `y`.
 pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     // SAFETY: the caller's promise.
     unsafe {
-        match strip.iter().all(|panel| panel.zero_points.is_empty()) {
+        match strip[0].zero_points.is_empty() {
             true => sized::<NIBBLES, false>(strip, segments, x, y),
             false => sized::<NIBBLES, true>(strip, segments, x, y),
         }
@@ -65,7 +65,12 @@ pub unsafe fn put(y: &Output, token: usize, panel: usize, tile: &[Outputs], pane
 /// # Safety
 /// As [`tile`]; `y` holds `T * P` entries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool, const AFFINE: bool>(strip: [PanelView; P], segments: &[Segment], x: View, y: &mut [Outputs]) {
+unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool, const AFFINE: bool>(
+    strip: [PanelView; P],
+    segments: &[Segment],
+    x: View,
+    y: &mut [Outputs],
+) {
     let low = _mm512_set1_epi8(15);
     let y = y.as_mut_ptr().cast::<__m512>();
     for i in 0..T * P {

@@ -18,13 +18,13 @@ impl Tile for Bf16 {
     }
 
     fn pack_a(block: &Part, room: &mut Room, out: &mut Words) {
-        block.panels::<MR>(out, |part, out| {
+        block.panels::<MR>(Self::words(block.k)[0], out, |part, out| {
             // SAFETY: this kernel is chosen only where the CPU has AVX-512.
             unsafe { pairs::<MR>(part.plain_in::<MR>(room), out) }
         });
     }
     fn pack_b(block: &Part, room: &mut Room, out: &mut Words) {
-        block.panels::<NR>(out, |part, out| {
+        block.panels::<NR>(Self::words(block.k)[1], out, |part, out| {
             // SAFETY: as above.
             unsafe { pairs::<NR>(part.plain_in::<NR>(room), out) }
         });
@@ -61,6 +61,7 @@ fn words(x: __m512i) -> __m512bh {
 /// `[k][W]` values to `[k / 2][W]` pairs, the first step in the low half; an odd last step stands beside zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn pairs<const W: usize>(values: &[f32], out: &mut [MaybeUninit<u32>]) {
+    assert_eq!(out.len(), (values.len() / W).div_ceil(2) * W, "bf16 panel: shapes");
     for (out, values) in out.as_chunks_mut::<W>().0.iter_mut().zip(values.chunks(2 * W)) {
         for l in 0..W {
             let high = values.get(W + l).copied().unwrap_or(0.0);

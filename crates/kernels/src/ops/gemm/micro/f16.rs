@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 const NR: usize = 64;
-/// Steps summed in f16: 128 products below 2^8 stay below 2^15.
+/// Steps summed in f16: 128 products of at most 2^8 come to 2^15 at most.
 const RUN: usize = 128;
 /// Steps that b is asked for ahead, out of the second-level cache.
 const AHEAD: usize = 16;

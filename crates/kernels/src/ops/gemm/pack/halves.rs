@@ -1,13 +1,12 @@
 //! Panels of f16. Where the range of f16 ends is dealt with here: each row of the outer dimension is scaled by a power of two, exactly, until its
-//! largest value lies in [8, 16).
+//! largest value lies in [8, 16); rounded, it is 16 at most.
 
+use super::super::blocked::MAX_BLOCK;
 use super::super::operand::Lie;
 use super::Part;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-/// Most rows of a block.
-const MOST: usize = 192;
 /// Rows transposed at a time.
 const ROWS: usize = 8;
 /// Lanes of a register.
@@ -19,10 +18,10 @@ const LANES: usize = 16;
 pub fn halves<const W: usize, const TWICE: bool>(block: &Part, panel: usize, out: &mut [MaybeUninit<u32>]) {
     const { assert!((TWICE || W.is_multiple_of(LANES)) && W.is_multiple_of(4)) };
     let (panels, lanes) = (out.len() / panel, if TWICE { block.k * W } else { block.k * W / 2 });
-    assert!(lanes + W <= panel && block.count <= panels * W && panels * W <= MOST, "a block's shape");
+    assert!(lanes + W <= panel && out.len() == panels * panel && block.count <= panels * W && panels * W <= MAX_BLOCK, "a block's shape");
     // Exponents kept where both factors are normal numbers; what lies beyond is far from anything a gradient can use.
     let power = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
-    let (largest, mut factors) = (largest(block), [0.0; MOST + LANES]);
+    let (largest, mut factors) = (largest(block), [0.0; MAX_BLOCK + LANES]);
     for (p, out) in out.chunks_exact_mut(panel).enumerate() {
         out[lanes..].fill(MaybeUninit::new(0));
         for r in 0..W {
@@ -44,8 +43,8 @@ pub fn halves<const W: usize, const TWICE: bool>(block: &Part, panel: usize, out
 
 /// Bits of the largest magnitude of each row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn largest(block: &Part) -> [u32; MOST] {
-    let mut largest = [0; MOST];
+fn largest(block: &Part) -> [u32; MAX_BLOCK] {
+    let mut largest = [0; MAX_BLOCK];
     if block.lie == Lie::Along {
         for r in 0..block.count {
             let (row, mut of) = (&block.data[r * block.stride..][..block.k], [_mm512_setzero_si512(); 4]);
