@@ -1,6 +1,6 @@
-//! The loops around the tile. The operand with fewer rows is packed once and shared by all threads; every task packs its own block of the
-//! other where only the second-level cache sees it, and multiplies the two. The order of each sum (blocks of k in order, one chain within a
-//! block) depends on k alone.
+//! The loops around the tile. The operand with fewer panels is packed once and shared by all threads; every task packs its own block of the
+//! other, whose panels are dealt out more evenly, where only the second-level cache sees it, and multiplies the two. The order of each sum
+//! (blocks of k in order, one chain within a block) depends on k alone.
 #![allow(unsafe_code)]
 
 use super::Output;
@@ -172,7 +172,7 @@ impl<K: Tile> Panels<K> {
 /// `out` must be valid for writes of m rows of n values; the CPU must have the kernel's features.
 pub(super) unsafe fn product<K: Tile + 'static>(pool: &Pool, out: Output<f32>, a: Operand<f32>, b: Operand<f32>, accumulate: bool) {
     let ready = b.source.panels().and_then(|p| p.downcast_ref::<Panels<K>>()).filter(|p| p.fits(b));
-    let shared_side = if a.outer() >= b.outer() { Side::B } else { Side::A };
+    let shared_side = if a.outer().div_ceil(MR) >= b.outer().div_ceil(K::NR) { Side::B } else { Side::A };
     let (shared_operand, own) = if shared_side == Side::B { (b, a) } else { (a, b) };
     // What is packed already takes no memory by being read at once.
     let most = if ready.is_some() && shared_side == Side::B { a.k() } else { MAX_K / depth(a.k()) * depth(a.k()) };
