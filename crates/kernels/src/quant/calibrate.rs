@@ -188,19 +188,39 @@ dispatch! {
 dispatch! {
     /// The codes of [`quantize`] less `grid.min()`, for one row: group g of `group` columns goes to `g * padded` of `out`; the columns between are left alone.
     pub(crate) fn unsigned_codes(w: &[f32], scales: &[f32], zero_points: &[u8], widths: (usize, usize), grid: IntGrid, out: &mut [u8]) {
-        let (group, padded) = widths;
-        let (n, p, min, mask) = (grid.min() as f32, grid.max() as f32, grid.min() as u16, ((1u16 << grid.bits) - 1) as u8);
-        for (g, (w, out)) in w.chunks(group).zip(out.chunks_mut(padded)).enumerate() {
-            let (scale, out) = (scales[g], &mut out[..w.len()]);
-            match zero_points.get(g) {
-                None if scale == 0.0 => out.fill(min.wrapping_neg() as u8 & mask),
-                None => rounded_quotients(w, scale, (n, p), out, |code| nearest_even_bits(code).wrapping_sub(min) as u8 & mask),
-                Some(&zero) if scale == 0.0 => out.fill(zero & mask),
-                Some(&zero) => {
-                    for i in 0..w.len() {
-                        out[i] = nearest_even_bits(affine_code(w[i], scale, zero as f32, p)).wrapping_add(zero as u16) as u8 & mask;
-                    }
+        match widths {
+            (32, 32) if w.len().is_multiple_of(32) => groups_of::<32>(w, scales, zero_points, grid, out),
+            (64, 64) if w.len().is_multiple_of(64) => groups_of::<64>(w, scales, zero_points, grid, out),
+            (128, 128) if w.len().is_multiple_of(128) => groups_of::<128>(w, scales, zero_points, grid, out),
+            (group, padded) => {
+                for (g, (w, out)) in w.chunks(group).zip(out.chunks_mut(padded)).enumerate() {
+                    group_codes(w, scales[g], zero_points.get(g).copied(), grid, &mut out[..w.len()]);
                 }
+            }
+        }
+    }
+}
+
+/// The usual sizes have loops of their own, of a length the compiler knows.
+#[inline(always)]
+fn groups_of<const GROUP: usize>(w: &[f32], scales: &[f32], zero_points: &[u8], grid: IntGrid, out: &mut [u8]) {
+    let (w, out) = (w.as_chunks::<GROUP>().0, out.as_chunks_mut::<GROUP>().0);
+    let (scales, out) = (&scales[..w.len()], &mut out[..w.len()]);
+    for g in 0..w.len() {
+        group_codes(&w[g], scales[g], zero_points.get(g).copied(), grid, &mut out[g]);
+    }
+}
+
+#[inline(always)]
+fn group_codes(w: &[f32], scale: f32, zero_point: Option<u8>, grid: IntGrid, out: &mut [u8]) {
+    let (n, p, min, mask) = (grid.min() as f32, grid.max() as f32, grid.min() as u16, ((1u16 << grid.bits) - 1) as u8);
+    match zero_point {
+        None if scale == 0.0 => out.fill(min.wrapping_neg() as u8 & mask),
+        None => rounded_quotients(w, scale, (n, p), out, |code| nearest_even_bits(code).wrapping_sub(min) as u8 & mask),
+        Some(zero) if scale == 0.0 => out.fill(zero & mask),
+        Some(zero) => {
+            for i in 0..w.len() {
+                out[i] = nearest_even_bits(affine_code(w[i], scale, zero as f32, p)).wrapping_add(zero as u16) as u8 & mask;
             }
         }
     }
