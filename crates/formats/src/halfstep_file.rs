@@ -15,7 +15,7 @@ use crate::config::{MAX_CONFIG_BYTES, MAX_INTERMEDIATE};
 use crate::hugging_face::MAX_TEMPLATE_BYTES;
 use crate::model::Quantization;
 use crate::safetensors::{Dtype, MAX_HEADER_BYTES};
-use halfstep_kernels::pack::{row_bytes, unpack_row};
+use halfstep_kernels::pack::{row_bytes, unpack_row, zero_point_shape};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
 use std::collections::BTreeSet;
 
@@ -140,6 +140,7 @@ fn check_step(step: f32) -> std::result::Result<(), String> {
     if step.is_finite() && step > 0.0 { Ok(()) } else { Err(format!("a step is a positive number, not {step}")) }
 }
 
+/// Zero points as they are in memory: codes of the grid.
 fn check_zero_points(grid: IntGrid, zero_points: &[u8]) -> std::result::Result<(), Fault> {
     match zero_points.iter().position(|&z| z as i32 > grid.max()) {
         Some(i) => Err((i, format!("zero point {i} is {}, outside of 0 to {}", zero_points[i], grid.max()))),
@@ -149,21 +150,29 @@ fn check_zero_points(grid: IntGrid, zero_points: &[u8]) -> std::result::Result<(
 
 /// Every code is one of the grid, and the bits that fill up the last byte of a row are 0.
 fn check_codes(grid: IntGrid, cols: usize, codes: &[u8]) -> std::result::Result<(), Fault> {
-    let bytes = row_bytes(cols, grid.bits);
-    let padding = bytes * 8 - cols * grid.bits as usize;
-    let largest = (grid.max() - grid.min()) as u8;
+    check_padding(grid.bits, cols, codes)?;
     // Only a narrow grid has bit patterns that are no code.
-    let mut unpacked = vec![0; if grid.range == CodeRange::Narrow { cols } else { 0 }];
+    if grid.range != CodeRange::Narrow {
+        return Ok(());
+    }
+    let (bytes, largest) = (row_bytes(cols, grid.bits), (grid.max() - grid.min()) as u8);
+    let mut unpacked = vec![0; cols];
     for (row, packed) in codes.chunks_exact(bytes.max(1)).enumerate() {
-        if padding > 0 && packed[bytes - 1] >> (8 - padding) != 0 {
-            return Err((row * bytes + bytes - 1, format!("row {row} is not filled up with zero bits")));
-        }
-        if !unpacked.is_empty() {
-            unpack_row(packed, grid.bits, &mut unpacked);
-            if let Some(col) = unpacked.iter().position(|&c| c > largest) {
-                return Err((row * bytes + col * grid.bits as usize / 8, format!("code of row {row}, column {col} is outside of the grid")));
-            }
+        unpack_row(packed, grid.bits, &mut unpacked);
+        if let Some(col) = unpacked.iter().position(|&c| c > largest) {
+            return Err((row * bytes + col * grid.bits as usize / 8, format!("code of row {row}, column {col} is outside of the grid")));
         }
     }
     Ok(())
+}
+
+/// Rows of `count` numbers of `bits` bits each: what is left over in a row's last byte is 0.
+fn check_padding(bits: u8, count: usize, packed: &[u8]) -> std::result::Result<(), Fault> {
+    let bytes = row_bytes(count, bits);
+    let padding = bytes * 8 - count * bits as usize;
+    let wrong = |packed: &[u8]| padding > 0 && packed[bytes - 1] >> (8 - padding) != 0;
+    match packed.chunks_exact(bytes.max(1)).position(wrong) {
+        Some(row) => Err((row * bytes + bytes - 1, format!("row {row} is not filled up with zero bits"))),
+        None => Ok(()),
+    }
 }

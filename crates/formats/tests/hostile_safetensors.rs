@@ -315,7 +315,9 @@ fn halfstep_files() {
         ("norm as integers", with_header(&f, |h| h["model.norm.weight"]["dtype"] = "I32".into()), "ERR_FORMAT", "I32, not F32"),
         ("scale NaN", with_data(&f, &part("scale"), &[0, 0, 0xff, 0x7f]), "ERR_FORMAT", "scale 1 is NaN"),
         ("scale infinite", with_data(&f, &part("scale"), &[0, 0x7c]), "ERR_FORMAT", "scale 0 is inf"),
-        ("zero point outside of the grid", with_data(&f, &part("zero_point"), &[7, 8]), "ERR_FORMAT", "zero point 1 is 8"),
+        ("bits after the zero points of a row", with_data(&f, &part("zero_point"), &[0xff, 0xff]), "ERR_FORMAT", "row 0 is not filled up with zero bits"),
+        ("zero points of a byte each", with_header(&f, |h| h[part("zero_point")]["shape"] = serde_json::json!([20, 5])), "ERR_FORMAT", "shape"),
+        ("zero points flat", with_header(&f, |h| h[part("zero_point")]["shape"] = serde_json::json!([40])), "ERR_SHAPE", ".zero_point"),
         ("padding bits set", with_data(&f, &part("codes"), &[0xff; 13]), "ERR_FORMAT", "zero bits"),
         ("template of a megabyte", with_metadata(&f, "halfstep.chat_template", &"x".repeat(1 << 20)), "ERR_MEMORY", "chat_template"),
     ];
@@ -334,6 +336,18 @@ fn offsets_point_at_the_bad_value() {
     let begin = safetensors::read("small", &f).expect("sound").by_name()[scale].begin;
     match load_bytes("f", &with_data(&f, scale, &[0, 0, 0, 0, 0xff, 0x7f])) {
         Err(Error::Format { offset, .. }) => assert_eq!(offset, begin + 4),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Zero points of 5 groups of 3 bits fill 15 of the 16 bits of a row.
+#[test]
+fn the_offset_of_a_left_over_bit_is_its_byte() {
+    let f = small_file(2);
+    let zero_point = "model.layers.1.mlp.down_proj.weight.zero_point";
+    let begin = safetensors::read("small", &f).expect("sound").by_name()[zero_point].begin;
+    match load_bytes("f", &with_data(&f, zero_point, &[0xff, 0x7f, 0, 0x80])) {
+        Err(Error::Format { offset, reason, .. }) => assert!(offset == begin + 3 && reason.contains("row 1"), "{offset} {reason}"),
         other => panic!("{other:?}"),
     }
 }

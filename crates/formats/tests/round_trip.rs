@@ -154,12 +154,13 @@ fn stored_bytes_mean_what_the_description_says() {
             let (rows, cols, b) = (m.tensors[&name].shape[0], m.tensors[&name].shape[1], grid.bits as usize);
             let (codes, scales) = (data("codes"), data("scale"));
             let zero_points = if grid.range == CodeRange::Affine { data("zero_point") } else { &[] };
+            // Number k of a row of b-bit numbers.
+            let number = |row: &[u8], k: usize| (0..b).map(|i| ((row[(k * b + i) / 8] >> ((k * b + i) % 8) & 1) as i32) << i).sum::<i32>();
             let mut values = vec![];
             for r in 0..rows {
                 let row = &codes[r * (cols * b).div_ceil(8)..];
                 for c in 0..cols {
-                    let bit = |k: usize| (row[k / 8] >> (k % 8) & 1) as i32;
-                    let u: i32 = (0..b).map(|i| bit(c * b + i) << i).sum();
+                    let u = number(row, c);
                     let smallest = match grid.range {
                         CodeRange::Symmetric => -(1 << (b - 1)),
                         CodeRange::Narrow => 1 - (1 << (b - 1)),
@@ -171,7 +172,12 @@ fn stored_bytes_mean_what_the_description_says() {
                         Partition::Group(n) => r * cols.div_ceil(n) + c / n,
                     };
                     let scale = half::f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]).to_f32();
-                    let zero_point = zero_points.get(group).map_or(0, |&z| z as i32);
+                    let zero_point = match partition {
+                        _ if grid.range != CodeRange::Affine => 0,
+                        Partition::Tensor => number(zero_points, 0),
+                        Partition::Channel => number(&zero_points[r * b.div_ceil(8)..], 0),
+                        Partition::Group(n) => number(&zero_points[r * (cols.div_ceil(n) * b).div_ceil(8)..], c / n),
+                    };
                     values.push((u + smallest - zero_point) as f32 * scale);
                 }
             }

@@ -1,6 +1,6 @@
 //! A matrix of integer codes with its scales: the one in-memory form of a quantized weight.
 
-use crate::{IntGrid, Partition, Pool, WeightQuantizer};
+use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer};
 
 /// Quantized weight `[rows, cols]`. Value of an element = (code - zero_point) * scale, in f32.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,13 +12,19 @@ pub struct PackedMatrix {
     pub codes: Vec<u8>,
     /// As stored (already rounded to the scale codec), `quantizer.partition.scales(rows, cols)` of them.
     pub scales: Vec<f32>,
-    /// Affine grids only: one zero point per scale; empty otherwise.
+    /// Affine grids only: one zero point per scale, unpacked; empty otherwise.
     pub zero_points: Vec<u8>,
 }
 
 /// Bytes of one packed row.
 pub fn row_bytes(cols: usize, bits: u8) -> usize {
     (cols * bits as usize).div_ceil(8)
+}
+
+/// Rows, and bytes of a row, of the zero points as a file packs them: in the grid's own bits, as codes are. None for a grid that has none.
+pub fn zero_point_shape(quantizer: WeightQuantizer, rows: usize, cols: usize) -> Option<[usize; 2]> {
+    let [rows, groups] = if quantizer.partition == Partition::Tensor { [1, 1] } else { [rows, quantizer.partition.groups(cols)] };
+    (quantizer.grid.range == CodeRange::Affine).then(|| [rows, row_bytes(groups, quantizer.grid.bits)])
 }
 
 /// Packs the codes of one row; bits of a code outside `bits` are dropped.
@@ -192,7 +198,8 @@ impl PackedMatrix {
 
     /// Bytes as stored in a `halfstep` file: codes + scales + zero points.
     pub fn stored_bytes(&self) -> usize {
-        self.codes.len() + self.scales.len() * self.quantizer.scale_codec.bytes() + self.zero_points.len()
+        let zero_points = zero_point_shape(self.quantizer, self.rows, self.cols).map_or(0, |[rows, bytes]| rows * bytes);
+        self.codes.len() + self.scales.len() * self.quantizer.scale_codec.bytes() + zero_points
     }
     pub fn grid(&self) -> IntGrid {
         self.quantizer.grid
@@ -205,7 +212,7 @@ impl PackedMatrix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CodeRange, ScaleCodec};
+    use crate::ScaleCodec;
     use proptest::prelude::*;
 
     fn grids() -> impl Strategy<Value = IntGrid> {
@@ -253,5 +260,20 @@ mod tests {
         let m = PackedMatrix::from_codes(q, 1, 3, &[5, 3, 6], vec![1.0], vec![0]);
         assert_eq!(m.codes, [0b10_011_101, 0b1]);
         assert_eq!(m.stored_bytes(), 2 + 2 + 1);
+    }
+
+    /// The sizes that docs/format.md names, in bits of a weight.
+    #[test]
+    fn zero_points_take_the_bits_of_the_grid() {
+        let bits = |partition| {
+            let q = WeightQuantizer { grid: IntGrid::affine(2), partition, scale_codec: ScaleCodec::F16 };
+            let scales = partition.scales(64, 512);
+            let m = PackedMatrix::from_codes(q, 64, 512, &[0; 64 * 512], vec![1.0; scales], vec![0; scales]);
+            8.0 * m.stored_bytes() as f64 / (64.0 * 512.0)
+        };
+        assert_eq!(bits(Partition::Group(64)), 2.28125);
+        assert_eq!(bits(Partition::Group(32)), 2.5625);
+        assert_eq!(bits(Partition::Channel), 2.0 + 24.0 / 512.0);
+        assert_eq!(bits(Partition::Tensor), 2.0 + 24.0 / (64.0 * 512.0));
     }
 }

@@ -55,7 +55,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     if let Some(name) = stored.tensors.keys().next() {
         return Err(Error::Unsupported { file: source.file, name: format!("tensor {name}"), reason: "the layout has no place for it".into() });
     }
-    // From here on memory is taken, never more than the file has bytes.
+    // From here on memory is taken, as much as the file's bytes ask for: f16 scales double, packed zero points quadruple at most.
     let tokenizer = tokenizer.map(|info| read_tokenizer(&mut source, &info, &architecture)).transpose()?;
     let mut tensors = BTreeMap::new();
     for want in architecture.tensors() {
@@ -165,9 +165,9 @@ fn plan(metadata: &Metadata, architecture: &Architecture, stored: &mut Stored) -
                     quantizer,
                     codes: stored.take(&part(part::CODES), &[rows, row_bytes(cols, quantizer.grid.bits)], &[Dtype::U8])?,
                     scale: stored.take(&part(part::SCALE), &scales, &[scale_dtype(quantizer.scale_codec)])?,
-                    zero_point: match quantizer.grid.range {
-                        CodeRange::Affine => Some(stored.take(&part(part::ZERO_POINT), &scales, &[Dtype::U8])?),
-                        CodeRange::Symmetric | CodeRange::Narrow => None,
+                    zero_point: match zero_point_shape(quantizer, rows, cols) {
+                        Some(shape) => Some(stored.take(&part(part::ZERO_POINT), &shape, &[Dtype::U8])?),
+                        None => None,
                     },
                 }
             }
@@ -210,10 +210,15 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
                 }
             };
             check_scales(&scales).map_err(|fault| wrong(scale, fault))?;
-            let mut zero_points: Vec<u8> = vec![];
+            let mut zero_points = vec![];
             if let Some(info) = zero_point {
-                zero_points = source.values(info.begin, info.elements())?;
-                check_zero_points(quantizer.grid, &zero_points).map_err(|fault| wrong(info, fault))?;
+                let (bits, groups) = (quantizer.grid.bits, scales.len() / info.shape[0].max(1));
+                let packed: Vec<u8> = source.values(info.begin, info.elements())?;
+                // Any bits are a zero point of an affine grid.
+                check_padding(bits, groups, &packed).map_err(|fault| wrong(info, fault))?;
+                zero_points = vec![0; scales.len()];
+                let rows = packed.chunks_exact(info.shape[1].max(1)).zip(zero_points.chunks_exact_mut(groups.max(1)));
+                rows.for_each(|(packed, row)| unpack_row(packed, bits, row));
             }
             Ok(TensorData::Packed(PackedMatrix { rows, cols, quantizer: *quantizer, codes, scales, zero_points }))
         }

@@ -8,7 +8,7 @@ use crate::safetensors::{self, Entry};
 use crate::{config, inventory};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::{PackedMatrix, pack_row};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -153,11 +153,20 @@ fn packed_entries<'a>(name: &str, tensor: &Tensor, matrix: &'a PackedMatrix, ent
         }
     };
     entries.push(entry(name, part::CODES, Dtype::U8, vec![rows, code_bytes], codes));
-    entries.push(entry(name, part::SCALE, scale_dtype(q.scale_codec), shape.clone(), scale_bytes));
-    if q.grid.range == CodeRange::Affine {
-        entries.push(entry(name, part::ZERO_POINT, Dtype::U8, shape, zero_points));
+    entries.push(entry(name, part::SCALE, scale_dtype(q.scale_codec), shape, scale_bytes));
+    if let Some(shape) = zero_point_shape(*q, rows, cols) {
+        entries.push(entry(name, part::ZERO_POINT, Dtype::U8, shape.into(), packed_zero_points(q.grid, shape, zero_points)));
     }
     Ok(())
+}
+
+/// Each row of zero points as a row of codes.
+fn packed_zero_points(grid: IntGrid, [rows, bytes]: [usize; 2], zero_points: &[u8]) -> Vec<u8> {
+    let codes: Vec<i16> = zero_points.iter().map(|&z| z.into()).collect();
+    let mut packed = vec![0; rows * bytes];
+    let groups = (codes.len() / rows.max(1)).max(1);
+    codes.chunks_exact(groups).zip(packed.chunks_exact_mut(bytes.max(1))).for_each(|(row, out)| pack_row(row, grid, out));
+    packed
 }
 
 fn step_entries<'a>(a: &Architecture, q: &'a Quantization, weights: &mut Weights<'a>) -> Result<()> {
