@@ -74,6 +74,7 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
     Model {
         name: "demo".into(),
         tensors: tensors.collect(),
+        low_rank: BTreeMap::new(),
         architecture: ARCHITECTURE,
         tokenizer: Some(tokenizer),
         chat_template: None,

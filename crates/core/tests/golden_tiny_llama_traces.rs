@@ -42,6 +42,7 @@ fn model() -> Model {
     Model {
         name: "tiny_llama".into(),
         tensors: tensors.collect(),
+        low_rank: BTreeMap::new(),
         architecture,
         tokenizer: None,
         chat_template: None,

@@ -30,6 +30,8 @@ mod key {
     pub const WEIGHTS: &str = "halfstep.weights";
     /// JSON: weight name to ggml block type.
     pub const BLOCKS: &str = "halfstep.blocks";
+    /// JSON: weight name to the rank of the factors beside it.
+    pub const LOW_RANK: &str = "halfstep.low_rank";
     pub const QUANTIZATION: &str = "halfstep.quantization";
     pub const CHAT_TEMPLATE: &str = "halfstep.chat_template";
     pub const PROVENANCE_PREFIX: &str = "halfstep.provenance.";
@@ -40,7 +42,7 @@ fn value_cap(key: &str) -> usize {
     match key {
         key::CHAT_TEMPLATE => MAX_TEMPLATE_BYTES as usize,
         // Room for every tensor of the largest architecture.
-        key::WEIGHTS | key::BLOCKS => 4 << 20,
+        key::WEIGHTS | key::BLOCKS | key::LOW_RANK => 4 << 20,
         key if key.starts_with(key::PROVENANCE_PREFIX) => MAX_HEADER_BYTES as usize,
         _ => MAX_CONFIG_BYTES,
     }
@@ -55,6 +57,8 @@ mod part {
     pub const SCALE: &str = "scale";
     pub const ZERO_POINT: &str = "zero_point";
     pub const BLOCKS: &str = "blocks";
+    pub const LOW_RANK_A: &str = "low_rank_a";
+    pub const LOW_RANK_B: &str = "low_rank_b";
 }
 
 fn scale_dtype(codec: ScaleCodec) -> Dtype {

@@ -54,7 +54,8 @@ pub fn load(folder: Folder) -> Result<Model> {
     };
     let mut shards = open_shards(folder, &mut file_bytes)?;
     let tensors = read_tensors(folder, &architecture, &mut shards)?;
-    Ok(Model { name: folder.name(), architecture, tensors, tokenizer, chat_template, quantization: None, provenance: BTreeMap::new(), file_bytes })
+    let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
+    Ok(Model { name: folder.name(), architecture, tensors, low_rank, tokenizer, chat_template, quantization: None, provenance, file_bytes })
 }
 
 fn absent(folder: Folder, name: &str) -> Error {
@@ -232,7 +233,7 @@ fn template_of(file: &str, bytes: &[u8]) -> Result<Option<String>> {
 
 /// Writes `model` as a folder: config.json, tokenizer.json with tokenizer_config.json, generation_config.json, chat_template.jinja,
 /// model.safetensors with every tensor as it is stored. A new folder appears whole or not at all; in one that exists each file is replaced
-/// whole, config.json last. Errors: `Unsupported` for quantized tensors, `MissingTensor`, `Shape`, `Io`.
+/// whole, config.json last. Errors: `Unsupported` for quantized tensors and low-rank factors, `MissingTensor`, `Shape`, `Io`.
 pub fn save(model: &Model, folder: &Path) -> Result<()> {
     let io = |source| Error::Io { path: folder.display().to_string(), source };
     let files = folder_files(model)?;
@@ -259,6 +260,7 @@ pub fn save(model: &Model, folder: &Path) -> Result<()> {
 
 fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
     let file = model.name.clone();
+    model.refuse_low_rank(&file, "a Hugging Face folder")?;
     inventory::check_shapes(&file, &model.architecture, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
     let mut entries = vec![];
     for want in model.architecture.tensors() {

@@ -13,6 +13,7 @@ pub mod hugging_face;
 pub mod inventory;
 pub mod json;
 pub mod load;
+pub mod low_rank;
 pub mod model;
 pub mod safetensors;
 pub mod source;
@@ -22,5 +23,6 @@ pub mod write;
 
 pub use architecture::Architecture;
 pub use error::{Error, Result};
+pub use low_rank::LowRank;
 pub use model::{Model, Quantization, Tensor, TensorData};
 pub use tokenizer::Tokenizer;

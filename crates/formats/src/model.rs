@@ -2,6 +2,7 @@
 
 use crate::architecture::Architecture;
 use crate::blocks;
+use crate::low_rank::LowRank;
 use crate::tokenizer::Tokenizer;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -123,6 +124,8 @@ pub struct Model {
     pub architecture: Architecture,
     /// By Hugging Face name, Hugging Face row order.
     pub tensors: BTreeMap<String, Tensor>,
+    /// Factors beside block linears, by the name of the weight; empty for most models.
+    pub low_rank: BTreeMap<String, LowRank>,
     pub tokenizer: Option<Tokenizer>,
     /// Jinja source.
     pub chat_template: Option<String>,
@@ -135,12 +138,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// The same architecture, tokenizer and template around other tensors; made in memory, without provenance.
+    /// The same architecture, tokenizer and template around other tensors; made in memory, without low-rank factors and provenance.
     pub fn with(&self, tensors: BTreeMap<String, Tensor>, quantization: Option<Quantization>) -> Self {
         Self {
             name: self.name.clone(),
             architecture: self.architecture.clone(),
             tensors,
+            low_rank: BTreeMap::new(),
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
             quantization,

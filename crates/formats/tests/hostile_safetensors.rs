@@ -183,7 +183,7 @@ fn sound_containers_are_read() {
     }
 }
 
-/// A small file that has every kind of part: codes, scales, zero points, steps, floats, tokenizer, metadata.
+/// A small file that has every kind of part: codes, scales, zero points, low-rank factors, steps, floats, tokenizer, metadata.
 fn small_file(layers: usize) -> Vec<u8> {
     let q = WeightQuantizer { grid: IntGrid::affine(3), partition: Partition::Group(7), scale_codec: ScaleCodec::F16 };
     let mut m = packed_model(q);
@@ -198,6 +198,7 @@ fn small_file(layers: usize) -> Vec<u8> {
             quantization.static_steps.insert(site.step_name(layer), 0.125);
         }
     }
+    add_low_rank(&mut m, &mut Draw(4), |_, _| 2);
     m.tokenizer = None; // thousands of bytes that only the tokenizer's own tests look into
     to_bytes(&m, FileFormat::Halfstep).expect("writes")
 }
@@ -249,6 +250,7 @@ fn halfstep_files() {
         assert!(text.contains(from), "{key} has {from}: {text}");
         with_metadata(&f, key, &text.replacen(from, to, 1))
     };
+    let ranked = |rank: &str| edited("halfstep.low_rank", &format!("\"{q}\":2"), &format!("\"{q}\":{rank}"));
     let dropped = |key: &str| with_header(&f, |h| drop(h["__metadata__"].as_object_mut().expect("object").remove(key)));
     let quantizer = r#"{"grid":{"bits":3,"range":"affine"},"partition":"channel","scaleCodec":"f16"}"#;
     let cases: Vec<Case> = vec![
@@ -319,6 +321,31 @@ fn halfstep_files() {
         ("zero points of a byte each", with_header(&f, |h| h[part("zero_point")]["shape"] = serde_json::json!([20, 5])), "ERR_FORMAT", "shape"),
         ("zero points flat", with_header(&f, |h| h[part("zero_point")]["shape"] = serde_json::json!([40])), "ERR_SHAPE", ".zero_point"),
         ("padding bits set", with_data(&f, &part("codes"), &[0xff; 13]), "ERR_FORMAT", "zero bits"),
+        ("factors without their rank", dropped("halfstep.low_rank"), "ERR_UNSUPPORTED", ".low_rank_a"),
+        ("ranks not JSON", with_metadata(&f, "halfstep.low_rank", "[2"), "ERR_FORMAT", "halfstep.low_rank"),
+        ("ranks a list", with_metadata(&f, "halfstep.low_rank", "[2]"), "ERR_FORMAT", "halfstep.low_rank"),
+        ("rank twice", edited("halfstep.low_rank", "{", &format!("{{\"{q}\":1,")), "ERR_FORMAT", "duplicate key"),
+        ("rank of another size", ranked("3"), "ERR_SHAPE", ".low_rank_a"),
+        ("rank 0", ranked("0"), "ERR_FORMAT", "rank 0"),
+        ("rank beyond the matrix", ranked("21"), "ERR_FORMAT", "not 1 to 20"),
+        ("rank 2^63", ranked("9223372036854775808"), "ERR_FORMAT", "not 1 to 20"),
+        ("rank 2^64", ranked("18446744073709551616"), "ERR_FORMAT", "halfstep.low_rank"),
+        ("rank negative", ranked("-2"), "ERR_FORMAT", "halfstep.low_rank"),
+        ("rank a fraction", ranked("2.0"), "ERR_FORMAT", "halfstep.low_rank"),
+        ("factors of a norm", edited("halfstep.low_rank", "{", "{\"model.norm.weight\":1,"), "ERR_FORMAT", "no packed linear"),
+        (
+            "factors of a float weight",
+            edited("halfstep.low_rank", "{", "{\"model.embed_tokens.weight\":1,"),
+            "ERR_FORMAT",
+            "model.embed_tokens.weight: is no packed",
+        ),
+        ("factors of a stranger", edited("halfstep.low_rank", "{", "{\"x.weight\":1,"), "ERR_FORMAT", "\"x.weight\" is no weight"),
+        ("factor A missing", renamed(&f, &part("low_rank_a"), &part("low_rank_c")), "ERR_MISSING_TENSOR", ".low_rank_a"),
+        ("factor B missing", renamed(&f, &part("low_rank_b"), &part("low_rank_c")), "ERR_MISSING_TENSOR", ".low_rank_b"),
+        ("factor of another type", with_header(&f, |h| h[part("low_rank_b")]["dtype"] = "BF16".into()), "ERR_FORMAT", "BF16, not F16"),
+        ("factor transposed", with_header(&f, |h| h[part("low_rank_a")]["shape"].as_array_mut().expect("list").reverse()), "ERR_SHAPE", ".low_rank_a"),
+        ("factor NaN", with_data(&f, &part("low_rank_a"), &[0, 0, 0xff, 0x7f]), "ERR_FORMAT", "low_rank_a: value 1 is NaN"),
+        ("factor infinite", with_data(&f, &part("low_rank_b"), &[0, 0xfc]), "ERR_FORMAT", "low_rank_b: value 0 is -inf"),
         ("template of a megabyte", with_metadata(&f, "halfstep.chat_template", &"x".repeat(1 << 20)), "ERR_MEMORY", "chat_template"),
     ];
     for (case, bytes, code, message) in cases {

@@ -99,7 +99,7 @@ proptest! {
     #[test]
     fn any_model(
         tied in any::<bool>(), linears in stored(), tables in stored(), norms in float_stored(), q in proptest::option::of(quantizations()), seed in any::<u64>(),
-        parts in (any::<bool>(), any::<bool>()),
+        parts in (any::<bool>(), any::<bool>(), any::<bool>()),
         (name, provenance) in ("\\PC{0,20}", proptest::collection::btree_map("\\PC{0,8}", any::<String>(), 0..4)),
         (theta, eps) in (1.0f64..1e7, 1e-12f64..1.0),
     ) {
@@ -112,8 +112,23 @@ proptest! {
         if parts.1 {
             (m.chat_template, m.architecture.rope_scaling) = (None, None);
         }
+        if parts.2 {
+            add_low_rank(&mut m, &mut Draw(seed), |draw, most| draw.below(most + 1));
+        }
         check_round_trip(&m);
     }
+}
+
+#[test]
+fn factors_of_every_rank() {
+    let mut m = packed_model(WeightQuantizer { grid: IntGrid::affine(2), partition: Partition::Group(7), scale_codec: ScaleCodec::F16 });
+    for rank in 1..=20 {
+        add_low_rank(&mut m, &mut Draw(rank as u64), |_, most| rank.min(most));
+        assert_eq!(m.low_rank.len(), 14);
+        check_round_trip(&m);
+    }
+    m.low_rank.retain(|name, _| name.contains("layers.1.mlp"));
+    check_round_trip(&m);
 }
 
 #[test]
@@ -182,6 +197,8 @@ fn stored_bytes_mean_what_the_description_says() {
                 }
             }
             assert_eq!(m.tensors[&name].to_f32(&pool), values, "{q:?}");
+            let TensorData::Packed(packed) = &m.tensors[&name].data else { panic!("is packed") };
+            assert_eq!(packed.stored_bytes(), codes.len() + scales.len() + zero_points.len(), "{q:?}");
         }
     }
 }
@@ -209,10 +226,15 @@ fn the_description_spells_like_the_writer() {
     for kind in kinds {
         assert!(text.contains(&format!("`{kind}`")), "{kind} is not described");
     }
-    let bytes = to_bytes(&packed_model(WeightQuantizer::Q4_0), FileFormat::Halfstep).expect("writes");
+    let mut m = packed_model(WeightQuantizer::Q4_0);
+    add_low_rank(&mut m, &mut Draw(1), |_, _| 2);
+    let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
     for key in safetensors::read("small", &bytes).expect("reads").metadata.keys() {
         let word = key.strip_prefix("halfstep.provenance.").map_or(key.as_str(), |_| "halfstep.provenance.<word>");
         assert!(text.contains(&format!("`{word}`")), "{word} is not described");
+    }
+    for tensor in safetensors::read("small", &bytes).expect("reads").tensors.iter().filter_map(|t| t.name.strip_prefix(&Linear::Q.weight_name(0))) {
+        assert!(text.contains(&format!("`w{tensor}`")), "w{tensor} is not described");
     }
 }
 
@@ -292,6 +314,26 @@ fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
     assert_eq!(folder.names(), [""; 0]);
 }
 
+/// A folder and a GGUF file have no place for factors: neither is written without them.
+#[test]
+fn factors_are_refused_where_they_have_no_place() {
+    let folder = Folder::new("factors");
+    let name = Linear::Q.weight_name(0);
+    let mut packed = packed_model(WeightQuantizer::Q4_0);
+    add_low_rank(&mut packed, &mut Draw(1), |_, _| 2);
+    let float = Model { low_rank: [(name.clone(), packed.low_rank[&name].clone())].into(), ..float_model() };
+    for (case, error) in [
+        ("GGUF", save(&packed, &folder.join("m"), FileFormat::Gguf).expect_err("GGUF")),
+        ("GGUF of floats", save(&float, &folder.join("m"), FileFormat::Gguf).expect_err("GGUF")),
+        ("Hugging Face folder", save_hugging_face(&float, &folder.join("m")).expect_err("a folder")),
+    ] {
+        assert_eq!(error.code(), "ERR_UNSUPPORTED", "{case}: {error}");
+        let text = error.to_string();
+        assert!(text.contains("low-rank factors of model.layers.0.") && text.contains("halfstep format"), "{case}: {text}");
+        assert_eq!(folder.names(), [""; 0], "{case}");
+    }
+}
+
 #[test]
 fn shards_read_like_one_file() {
     let folder = Folder::new("shards");
@@ -367,6 +409,9 @@ fn values_outside_of_the_layout_are_not_written() {
         let TensorData::Packed(matrix) = &mut m.tensors.get_mut(name).expect("is there").data else { panic!("is packed") };
         matrix
     }
+    fn factors<'a>(m: &'a mut Model, name: &str) -> &'a mut halfstep_formats::LowRank {
+        m.low_rank.get_mut(name).expect("is there")
+    }
     fn fewer_rows(m: &mut Model, _: &str) {
         m.architecture.vocab_size = 200;
         m.tensors.insert(EMBEDDING.into(), tensor(&[200, m.architecture.hidden_size], Stored::F32, &mut Draw(1)));
@@ -394,11 +439,20 @@ fn values_outside_of_the_layout_are_not_written() {
         ("header too long", affine, |m, _| drop(m.provenance.insert("log".into(), " ".repeat(100_000_000))), "header of"),
         ("more tokens than rows", affine, fewer_rows, "vocab_size 200"),
         ("static step missing", affine, |m, _| m.quantization.as_mut().expect("is there").cache = CacheQuantizer::Static { bits: 8 }, "needs it"),
+        ("factors of rank 0", affine, |m, n| factors(m, n).rank = 0, "rank 0"),
+        ("factors of a rank beyond the matrix", affine, |m, n| factors(m, n).rank = 21, "not 1 to 20"),
+        ("factor A too short", affine, |m, n| drop(factors(m, n).a.pop()), "factor A"),
+        ("factor B too long", affine, |m, n| factors(m, n).b.push(half::f16::ZERO), "factor B"),
+        ("factor that is no number", affine, |m, n| factors(m, n).b[7] = half::f16::NAN, "value 7 of factor B is NaN"),
+        ("factors beside a float weight", affine, |m, n| m.tensors.get_mut(n).expect("is there").data = TensorData::F32(vec![0.0; 480]), "not packed"),
+        ("factors of the embedding", affine, |m, n| drop(m.low_rank.insert(EMBEDDING.into(), m.low_rank[n].clone())), EMBEDDING),
+        ("factors of a stranger", affine, |m, n| drop(m.low_rank.insert("x.weight".into(), m.low_rank[n].clone())), "x.weight"),
         ("step nobody reads", affine, |m, _| m.quantization.as_mut().expect("is there").static_steps.extend([("s".to_string(), 1.0)]), "no static quantizer"),
     ];
     let folder = Folder::new("not-written");
     for (case, q, spoil, reason) in cases {
         let mut m = packed_model(*q);
+        add_low_rank(&mut m, &mut Draw(2), |_, _| 3);
         spoil(&mut m, &name);
         let error = save(&m, &folder.join("m"), FileFormat::Halfstep).expect_err(case).to_string();
         assert!(error.contains(reason), "{case}: {error}");

@@ -3,7 +3,7 @@
 use crate::outcome;
 use halfstep::session::{self, Loaded};
 use halfstep::{Error, Model};
-use halfstep_formats::model::TensorData;
+use halfstep_formats::{LowRank, TensorData};
 use napi::bindgen_prelude::ObjectFinalize;
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -64,6 +64,7 @@ fn bytes_in_memory(model: &Model) -> i64 {
         TensorData::Packed(packed) => packed.stored_bytes(),
         TensorData::Blocks { bytes, .. } => bytes.len(),
     };
-    let total: usize = model.tensors.values().map(|tensor| bytes(&tensor.data)).sum();
+    let factors: usize = model.low_rank.values().map(LowRank::stored_bytes).sum();
+    let total = factors + model.tensors.values().map(|tensor| bytes(&tensor.data)).sum::<usize>();
     i64::try_from(total).unwrap_or(i64::MAX)
 }

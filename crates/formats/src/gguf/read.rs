@@ -32,7 +32,8 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
     }
     let quantization = quantization::read(metadata, &architecture, &tensors)?;
     let name = metadata.string(keys::NAME)?.map_or_else(|| stem(file), str::to_owned);
-    Ok(Model { name, architecture, tensors, tokenizer, chat_template, quantization, provenance, file_bytes: bytes.len() as u64 })
+    let (low_rank, file_bytes) = (BTreeMap::new(), bytes.len() as u64);
+    Ok(Model { name, architecture, tensors, low_rank, tokenizer, chat_template, quantization, provenance, file_bytes })
 }
 
 fn stem(file: &str) -> String {

@@ -24,8 +24,9 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// Writes `model` as GGUF v3.
 ///
 /// Errors: `Unencodable` for a packed tensor that no block type holds exactly, `MissingTensor` or `Shape` for a model that does not fit its
-/// architecture, `Unsupported` for a value the format has no room for, `Io`.
+/// architecture, `Unsupported` for low-rank factors or a value the format has no room for, `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
+    model.refuse_low_rank(FORMAT, "GGUF")?;
     let tensors = plan(model)?;
     let metadata = write_metadata(model, &tensors)?;
     let mut header = vec![];

@@ -1,9 +1,11 @@
 //! Reading: names, types, shapes and sizes of every tensor first, then the values, each checked.
 
 use super::*;
+use crate::architecture::Role;
 use crate::error::{Error, Result};
 use crate::gguf::GgmlType;
 use crate::hugging_face::{MAX_TOKENIZER_BYTES, check_vocabulary, float_data};
+use crate::low_rank::{LowRank, check_rank, first_non_finite};
 use crate::model::{Model, Tensor, TensorData};
 use crate::safetensors::{Header, Info};
 use crate::source::Source;
@@ -22,6 +24,13 @@ enum Storage {
     Float(Info),
     Packed { quantizer: WeightQuantizer, codes: Info, scale: Info, zero_point: Option<Info> },
     Blocks { kind: GgmlType, bytes: Info },
+}
+
+/// Where the factors beside a weight are.
+struct Factors {
+    rank: usize,
+    a: Info,
+    b: Info,
 }
 
 /// Reads a file whose header was read by [`crate::safetensors::read_header`].
@@ -44,6 +53,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     }
     let mut stored = Stored { file: source.file.clone(), tensors: header.by_name() };
     let storage = plan(&metadata, &architecture, &mut stored)?;
+    let factors = plan_low_rank(&metadata, &architecture, &storage, &mut stored)?;
     let steps = static_steps(&architecture, quantization.as_ref(), |name| matches!(storage.get(name), Some(Storage::Packed { .. })));
     let mut step_tensors = vec![];
     for name in &steps.allowed {
@@ -62,6 +72,10 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
         let data = read_weight(&mut source, &want.shape, &storage[&want.name])?;
         tensors.insert(want.name, Tensor { shape: want.shape, data });
     }
+    let mut low_rank = BTreeMap::new();
+    for (name, Factors { rank, a, b }) in factors {
+        low_rank.insert(name, LowRank { rank, a: read_factor(&mut source, &a)?, b: read_factor(&mut source, &b)? });
+    }
     for info in step_tensors {
         let step = source.values::<f32>(info.begin, 1)?[0];
         check_step(step).map_err(|reason| Error::Format {
@@ -74,7 +88,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     let chat_template = metadata.text(key::CHAT_TEMPLATE)?.map(str::to_string);
     let name = metadata.text(key::NAME)?.unwrap_or_default().to_string();
     let provenance = header.metadata.iter().filter_map(|(k, v)| Some((k.strip_prefix(key::PROVENANCE_PREFIX)?.to_string(), v.clone()))).collect();
-    Ok(Model { name, architecture, tensors, tokenizer, chat_template, quantization, provenance, file_bytes: source.length })
+    Ok(Model { name, architecture, tensors, low_rank, tokenizer, chat_template, quantization, provenance, file_bytes: source.length })
 }
 
 struct Metadata<'a> {
@@ -90,7 +104,7 @@ impl Metadata<'_> {
 
     /// Version 1 and nothing it does not know: an unknown key could change what the numbers mean.
     fn check_keys(&self) -> Result<()> {
-        const KNOWN: [&str; 7] = [FORMAT_KEY, key::NAME, key::CONFIG, key::WEIGHTS, key::BLOCKS, key::QUANTIZATION, key::CHAT_TEMPLATE];
+        const KNOWN: [&str; 8] = [FORMAT_KEY, key::NAME, key::CONFIG, key::WEIGHTS, key::BLOCKS, key::LOW_RANK, key::QUANTIZATION, key::CHAT_TEMPLATE];
         let unsupported = |name: String, reason: &str| Error::Unsupported { file: self.file.clone(), name, reason: reason.into() };
         match self.values.get(FORMAT_KEY).map(String::as_str) {
             Some(FORMAT_VERSION) => {}
@@ -186,6 +200,45 @@ fn plan(metadata: &Metadata, architecture: &Architecture, stored: &mut Stored) -
         return Err(metadata.wrong(key::WEIGHTS, format!("{name:?} is no weight of this architecture")));
     }
     Ok(storage)
+}
+
+/// The factors that the metadata names: each beside a packed block linear, both of it present in their shapes.
+fn plan_low_rank(
+    metadata: &Metadata,
+    architecture: &Architecture,
+    storage: &BTreeMap<String, Storage>,
+    stored: &mut Stored,
+) -> Result<BTreeMap<String, Factors>> {
+    let mut ranks: BTreeMap<String, usize> = metadata.json(key::LOW_RANK)?.unwrap_or_default();
+    let mut factors = BTreeMap::new();
+    for want in architecture.tensors() {
+        let name = want.name;
+        let Some(rank) = ranks.remove(&name) else { continue };
+        let wrong = |reason: String| metadata.wrong(key::LOW_RANK, format!("{name}: {reason}"));
+        if !matches!((want.role, &storage[&name]), (Role::Linear(_), Storage::Packed { .. })) {
+            return Err(wrong("is no packed linear of a block".into()));
+        }
+        let (rows, cols) = (want.shape[0], want.shape[1]);
+        check_rank(rank, rows, cols).map_err(wrong)?;
+        let a = stored.take(&format!("{name}.{}", part::LOW_RANK_A), &[rank, cols], &[Dtype::F16])?;
+        let b = stored.take(&format!("{name}.{}", part::LOW_RANK_B), &[rows, rank], &[Dtype::F16])?;
+        factors.insert(name, Factors { rank, a, b });
+    }
+    match ranks.keys().next() {
+        Some(name) => Err(metadata.wrong(key::LOW_RANK, format!("{name:?} is no weight of this architecture"))),
+        None => Ok(factors),
+    }
+}
+
+fn read_factor(source: &mut Source, info: &Info) -> Result<Vec<f16>> {
+    let values: Vec<f16> = source.values::<u16>(info.begin, info.elements())?.reinterpret_into();
+    match first_non_finite(&values) {
+        Some(i) => {
+            let (offset, reason) = (info.begin + 2 * i as u64, format!("tensor {}: value {i} is {}", info.name, values[i]));
+            Err(Error::Format { file: source.file.clone(), offset, reason })
+        }
+        None => Ok(values),
+    }
 }
 
 fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Result<TensorData> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::{Error, Result};
 use crate::hugging_face::check_vocabulary;
+use crate::low_rank::LowRank;
 use crate::model::{Model, Tensor, TensorData};
 use crate::safetensors::{self, Entry};
 use crate::{config, inventory};
@@ -14,8 +15,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor or key without a place), `Unencodable` (a value outside of its grid,
-/// a scale that its codec does not hold), `Io`.
+/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor, key or low-rank factor without a place), `Unencodable` (a value
+/// outside of its grid, a scale that its codec does not hold), `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     inventory::check_shapes(&model.name, &model.architecture, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
     let present: BTreeMap<&str, ()> = model.tensors.keys().map(|k| (k.as_str(), ())).collect();
@@ -26,6 +27,10 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     let mut weights = Weights::default();
     for (name, tensor) in &model.tensors {
         weights.add(name, tensor)?;
+    }
+    model.check_low_rank()?;
+    for (name, factors) in &model.low_rank {
+        weights.add_low_rank(name, factors)?;
     }
     let mut metadata = metadata(model, &weights)?;
     if let Some(q) = &model.quantization {
@@ -69,6 +74,9 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
     if !weights.blocks.is_empty() {
         metadata.insert(key::BLOCKS.into(), json(&weights.blocks)?);
     }
+    if !weights.low_rank.is_empty() {
+        metadata.insert(key::LOW_RANK.into(), json(&weights.low_rank)?);
+    }
     if let Some(template) = &model.chat_template {
         metadata.insert(key::CHAT_TEMPLATE.into(), template.clone());
     }
@@ -81,6 +89,7 @@ struct Weights<'a> {
     entries: Vec<Entry<'a>>,
     packed: BTreeMap<&'a str, WeightQuantizer>,
     blocks: BTreeMap<&'a str, &'static str>,
+    low_rank: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Weights<'a> {
@@ -107,6 +116,19 @@ impl<'a> Weights<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Checked factors.
+    fn add_low_rank(&mut self, name: &'a str, factors: &'a LowRank) -> Result<()> {
+        if !self.packed.contains_key(name) {
+            return Err(unencodable(name, "low-rank factors beside a weight that is not packed".into()));
+        }
+        let LowRank { rank, a, b } = factors;
+        let values = |factor: &'a [f16]| -> &'a [u8] { bytemuck::cast_slice(factor.reinterpret_cast()) };
+        self.low_rank.insert(name, *rank);
+        self.entries.push(entry(name, part::LOW_RANK_A, Dtype::F16, vec![*rank, a.len() / rank], values(a)));
+        self.entries.push(entry(name, part::LOW_RANK_B, Dtype::F16, vec![b.len() / rank, *rank], values(b)));
+        Ok(())
     }
 }
 

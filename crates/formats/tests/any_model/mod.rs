@@ -4,7 +4,7 @@
 use half::{bf16, f16};
 use halfstep_formats::architecture::{Architecture, Role};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
-use halfstep_formats::{Model, Quantization, Tensor, TensorData};
+use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, ScaleCodec, WeightQuantizer};
 use std::collections::BTreeMap;
@@ -111,11 +111,28 @@ pub fn model(tied_head: bool, linears: Stored, tables: Stored, norms: Stored, qu
         name: "small \"model\" ½".into(),
         architecture,
         tensors,
+        low_rank: BTreeMap::new(),
         tokenizer: Some(tokenizer()),
         chat_template: Some("{% for m in messages %}{{ m.content }}\n{% endfor %}".into()),
         quantization,
         provenance: provenance.map(|(k, v)| (k.to_string(), v.to_string())).into(),
         file_bytes: 0,
+    }
+}
+
+/// Puts factors beside packed block linears: of the rank that `rank` gives for the largest there may be, none for 0.
+pub fn add_low_rank(m: &mut Model, draw: &mut Draw, mut rank: impl FnMut(&mut Draw, usize) -> usize) {
+    for spec in m.architecture.tensors() {
+        let packed = matches!(m.tensors[&spec.name].data, TensorData::Packed(_));
+        if !packed || !matches!(spec.role, Role::Linear(_)) {
+            continue;
+        }
+        let (rows, cols) = (spec.shape[0], spec.shape[1]);
+        let rank = rank(draw, rows.min(cols));
+        if rank > 0 {
+            let mut factor = |len: usize| (0..len).map(|_| f16::from_f32(draw.float())).collect();
+            m.low_rank.insert(spec.name, LowRank { rank, a: factor(rank * cols), b: factor(rows * rank) });
+        }
     }
 }
 
@@ -156,6 +173,9 @@ pub fn assert_same_content(got: &Model, want: &Model) {
         assert_eq!(got.tensors[name].shape, tensor.shape, "{name}");
         assert!(same_data(&got.tensors[name].data, &tensor.data), "{name} differs");
     }
+    let bits = |v: &[f16]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let factors = |m: &Model| m.low_rank.iter().map(|(name, f)| (name.clone(), f.rank, bits(&f.a), bits(&f.b))).collect::<Vec<_>>();
+    assert_eq!(factors(got), factors(want));
 }
 
 fn same_data(a: &TensorData, b: &TensorData) -> bool {

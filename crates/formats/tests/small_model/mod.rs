@@ -101,6 +101,7 @@ pub fn model(architecture: Architecture, numbers: &mut Numbers, mut kind_of: imp
         name: "small".into(),
         architecture,
         tensors,
+        low_rank: BTreeMap::new(),
         tokenizer: Some(TOKENIZER.clone()),
         chat_template: Some("{{ messages }}".into()),
         quantization: None,

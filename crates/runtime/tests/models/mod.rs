@@ -43,7 +43,8 @@ pub fn float_model(architecture: Architecture) -> Model {
         let data = TensorData::F32(values.collect());
         tensors.insert(spec.name, Tensor { shape: spec.shape, data });
     }
-    Model { name: "random".into(), architecture, tensors, tokenizer: None, chat_template: None, quantization: None, provenance: BTreeMap::new(), file_bytes: 0 }
+    let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
+    Model { name: "random".into(), architecture, tensors, low_rank, tokenizer: None, chat_template: None, quantization: None, provenance, file_bytes: 0 }
 }
 
 /// The model with block linears on `weights`, and embedding and head on `tables` if given.
