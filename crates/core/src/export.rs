@@ -5,12 +5,13 @@ use crate::targets::TargetId;
 use crate::{Error, Result};
 use halfstep_formats::architecture::Role;
 use halfstep_formats::write::FileFormat;
-use halfstep_formats::{Model, TensorData};
+use halfstep_formats::{LowRank, Model, TensorData};
 use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationQuantizer, Pool};
+use halfstep_runtime::low_rank::Factors;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
 use std::path::Path;
@@ -99,7 +100,7 @@ fn target(model: &Model) -> Option<TargetId> {
     TargetId::ALL.into_iter().find(|target| target.name() == quantization.target)
 }
 
-/// Ok if `file` is `trained`: (a) codes and scales byte for byte, (b) every linear on the same input: integer sums equal, outputs within
+/// Ok if `file` is `trained`: (a) codes, scales, zero points and low-rank factors byte for byte, (b) every linear on the same input: integer sums equal, outputs within
 /// [`OUTPUT_TOLERANCE`] of the training forward's, (c) the whole model through its integer path, bit for bit. Err says where they part.
 pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {
     let activation = |role| match role {
@@ -112,6 +113,8 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
         match (&ours.data, &theirs.data) {
             (TensorData::Packed(a), TensorData::Packed(b)) => {
                 same_packed(a, b).map_err(|what| format!("{}: {what}", spec.name))?;
+                let (a, b) = ((a, trained.low_rank.get(&spec.name)), (b, file.low_rank.get(&spec.name)));
+                same_factors(a.1, b.1).map_err(|what| format!("{}: {what}", spec.name))?;
                 let quantizer = activation(spec.role).unwrap_or_default();
                 same_outputs(a, b, quantizer, pool).map_err(|what| format!("{}: {what}", spec.name))?;
             }
@@ -138,14 +141,34 @@ fn same_packed(a: &PackedMatrix, b: &PackedMatrix) -> std::result::Result<(), St
     if let Some(at) = a.scales.iter().zip(&b.scales).position(|(a, b)| a.to_bits() != b.to_bits()) {
         return Err(format!("scale of {}", row(at, a.scales.len() / a.rows.max(1))));
     }
-    if a.codes.len() != b.codes.len() || a.scales.len() != b.scales.len() || a.zero_points != b.zero_points {
-        return Err("sizes or zero points".into());
+    if let Some(at) = a.zero_points.iter().zip(&b.zero_points).position(|(a, b)| a != b) {
+        return Err(format!("zero point of {}", row(at, a.zero_points.len() / a.rows.max(1))));
+    }
+    if (a.codes.len(), a.scales.len(), a.zero_points.len()) != (b.codes.len(), b.scales.len(), b.zero_points.len()) {
+        return Err("sizes".into());
     }
     Ok(())
 }
 
+fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result<(), String> {
+    let (a, b) = match (a, b) {
+        (None, None) => return Ok(()),
+        (Some(a), Some(b)) if (a.rank, a.a.len(), a.b.len()) == (b.rank, b.a.len(), b.b.len()) => (a, b),
+        _ => return Err("low-rank factors of one alone, or of another size".into()),
+    };
+    for (name, a, b) in [("A", &a.a, &b.a), ("B", &a.b, &b.b)] {
+        if let Some(at) = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits()) {
+            return Err(format!("value {at} of low-rank factor {name}"));
+        }
+    }
+    Ok(())
+}
+
+/// A packed weight, and the factors beside it.
+type Weight<'a> = (&'a PackedMatrix, Option<&'a LowRank>);
+
 /// (b): integer sums of both, and the file's output against the fake-quantized product in f64, which is what training computed.
-fn same_outputs(a: &PackedMatrix, b: &PackedMatrix, activation: ActivationQuantizer, pool: &Pool) -> std::result::Result<(), String> {
+fn same_outputs((a, factors): Weight, (b, file_factors): Weight, activation: ActivationQuantizer, pool: &Pool) -> std::result::Result<(), String> {
     let mut rng = Rng { seed: 0x5eed, stream: a.rows as u64, counter: 0 };
     let x: Vec<f32> = (0..PROBE_ROWS * a.cols).map(|_| rng.normal() as f32).collect();
     let step = matches!(activation, ActivationQuantizer::Static { .. }).then_some(0.05f32);
@@ -154,6 +177,9 @@ fn same_outputs(a: &PackedMatrix, b: &PackedMatrix, activation: ActivationQuanti
     }
     let mut y = vec![0.0f32; PROBE_ROWS * a.rows];
     linear_packed(pool, &x, b, activation, step, &mut y, PROBE_ROWS);
+    if let Some(factors) = file_factors {
+        Factors::new(factors).add(pool, &x, &mut y, PROBE_ROWS);
+    }
     let mut quantized = x.clone();
     if activation != ActivationQuantizer::None {
         fake_quant(pool, activation, &x, a.cols, step, &mut quantized);
@@ -168,12 +194,26 @@ fn same_outputs(a: &PackedMatrix, b: &PackedMatrix, activation: ActivationQuanti
             *out = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
         }
     });
+    if let Some(factors) = factors {
+        add_factors(factors, &x, a.cols, &mut want);
+    }
     let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     // Not `>`: what is no number is no match either.
     let same = |y: f32, w: f64| (f64::from(y) - w).abs() <= OUTPUT_TOLERANCE * largest;
     match y.iter().zip(&want).position(|(&y, &w)| !same(y, w)) {
         Some(at) => Err(format!("output {}: {} against {}", at % a.rows, y[at], want[at])),
         None => Ok(()),
+    }
+}
+
+/// `want += (x A^T) B^T` in f64: x `[PROBE_ROWS, cols]`.
+fn add_factors(factors: &LowRank, x: &[f32], cols: usize, want: &mut [f64]) {
+    let rows = want.len() / PROBE_ROWS;
+    for (x, want) in x.chunks(cols).zip(want.chunks_mut(rows)) {
+        let inner: Vec<f64> = factors.a.chunks(cols).map(|a| a.iter().zip(x).map(|(a, &x)| a.to_f64() * f64::from(x)).sum()).collect();
+        for (want, b) in want.iter_mut().zip(factors.b.chunks(factors.rank)) {
+            *want += b.iter().zip(&inner).map(|(b, inner)| b.to_f64() * inner).sum::<f64>();
+        }
     }
 }
 

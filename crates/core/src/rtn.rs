@@ -4,10 +4,10 @@ use crate::recipe::{Recipe, StartRule};
 use crate::session::Cancel;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Architecture, Role};
-use halfstep_formats::{Model, Quantization, Tensor, TensorData};
+use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Partition, Pool, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer};
 use std::collections::BTreeMap;
 
 /// What "RTN" means in a table: the better of these, as whole models, by KL.
@@ -102,7 +102,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
     Ok(())
 }
 
-/// Stored bits of the block linears, scales included, per weight.
+/// Stored bits of the block linears, scales and low-rank factors included, per weight.
 pub fn bits_per_weight(model: &Model) -> f64 {
     let (mut bits, mut weights) = (0.0, 0usize);
     for spec in model.architecture.tensors() {
@@ -110,7 +110,8 @@ pub fn bits_per_weight(model: &Model) -> f64 {
             continue;
         }
         if let Some(tensor) = model.tensors.get(&spec.name) {
-            bits += 8.0 * stored_bytes(tensor) as f64;
+            let factors = model.low_rank.get(&spec.name).map_or(0, LowRank::stored_bytes);
+            bits += 8.0 * (stored_bytes(tensor) + factors) as f64;
             weights += spec.shape.iter().product::<usize>();
         }
     }
@@ -128,7 +129,7 @@ pub fn stored_bytes(tensor: &Tensor) -> usize {
     }
 }
 
-/// What a tensor is stored as: `F32`, `Q4_0`, `int3 per channel`, ...
+/// What a tensor is stored as: `F32`, `Q4_0`, `int3 per channel`, `ternary groups of 256`, ...
 pub fn type_name(tensor: &Tensor) -> String {
     match &tensor.data {
         TensorData::F32(_) => "F32".into(),
@@ -143,6 +144,9 @@ pub fn type_name(tensor: &Tensor) -> String {
                 Partition::Channel => "per channel".into(),
                 Partition::Group(n) => format!("groups of {n}"),
             };
+            if p.quantizer.grid == IntGrid::narrow(2) {
+                return format!("ternary {shared}");
+            }
             format!("int{} {shared}", p.quantizer.grid.bits)
         }
     }

@@ -86,6 +86,9 @@ pub fn load(path: &str) -> Result<Arc<Loaded>> {
 pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
     let recipe = recipe.resolve()?;
     check(model, &recipe, run)?;
+    // What is rounded and measured against is what the model means, low-rank factors included.
+    let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
+    let model = merged.as_ref().unwrap_or(model);
     let pool = Pool::new(run.threads);
     let validation = Validation::read(model, &recipe, run)?;
     let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| match &validation {
@@ -272,10 +275,17 @@ pub fn logits(model: &Loaded, tokens: &[u32]) -> Result<Vec<f32>> {
     Ok(network.forward(tokens, &mut Cache::new(&network), Logits::All)?)
 }
 
-/// The model's values as a full-precision f32 model: blocks and codes decoded, nothing quantized any more.
+/// The model's values as a full-precision f32 model: blocks and codes decoded, low-rank factors merged, nothing quantized any more.
+/// Factors that fit no weight are left out; no file holds such.
 pub fn dequantize(model: &Model, threads: usize) -> Model {
     let pool = Pool::new(threads);
-    let tensors = model.tensors.iter().map(|(name, t)| (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(t.to_f32(&pool)) }));
+    let tensors = model.tensors.iter().map(|(name, t)| {
+        let mut values = t.to_f32(&pool);
+        if let Some(factors) = model.low_rank.get(name).filter(|factors| factors.check(t.rows(), t.cols()).is_ok()) {
+            factors.merge(&mut values);
+        }
+        (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(values) })
+    });
     Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) }
 }
 
@@ -297,6 +307,10 @@ pub fn inspect(model: &Model) -> Inspection {
     for tensor in model.tensors.values() {
         *tensor_types.entry(rtn::type_name(tensor)).or_insert(0) += 1;
         bytes += rtn::stored_bytes(tensor);
+    }
+    for factors in model.low_rank.values() {
+        *tensor_types.entry(format!("low rank {}", factors.rank)).or_insert(0) += 1;
+        bytes += factors.stored_bytes();
     }
     Inspection {
         name: model.name.clone(),

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod clock;
 pub mod error;
 pub mod generate;
+pub mod low_rank;
 mod matrix;
 pub mod network;
 pub mod sample;

@@ -1,6 +1,7 @@
 //! A weight ready to be multiplied: floats, or integer codes with scales.
 
 use crate::Result;
+use crate::low_rank::Factors;
 use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_ordered, linear_panels};
 use halfstep_kernels::pack::{PackedMatrix, row_bytes};
@@ -12,34 +13,45 @@ pub(crate) enum Matrix {
     Packed(Box<WeightPanels>),
 }
 
-/// A linear layer: its weight, and what happens to the input before it is multiplied.
+/// A linear layer: its weight, what happens to the input before it is multiplied, and the factors beside the weight.
 pub(crate) struct Projection {
     pub weight: Matrix,
     /// `None` for a float weight: activations are quantized before packed linears only.
     pub activation: ActivationQuantizer,
     /// Of a static site, as stored.
     pub step: Option<f32>,
+    pub low_rank: Option<Factors>,
 }
 
 impl Projection {
-    /// `y = Qa(x) W^T`: x `[M, I]`, y `[M, O]`.
+    /// `y = Qa(x) W^T + (x A^T) B^T`, the second term where there are factors: x `[M, I]`, y `[M, O]`.
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
         apply_all(pool, x, m, [(self, y)]);
+    }
+
+    /// Bytes held in memory.
+    pub fn bytes(&self) -> usize {
+        self.weight.bytes() + self.low_rank.as_ref().map_or(0, Factors::bytes)
     }
 }
 
 /// Several projections of the same input and site. Packed ones share its quantization and one parallel region.
-pub(crate) fn apply_all<const N: usize>(pool: &Pool, x: &[f32], m: usize, outputs: [(&Projection, &mut [f32]); N]) {
+pub(crate) fn apply_all<const N: usize>(pool: &Pool, x: &[f32], m: usize, mut outputs: [(&Projection, &mut [f32]); N]) {
     let (activation, step) = (outputs[0].0.activation, outputs[0].0.step);
     let mut packed = Vec::with_capacity(N);
-    for (projection, y) in outputs {
+    for (projection, y) in &mut outputs {
         match &projection.weight {
             Matrix::Float { values, cols } => linear_ordered(pool, x, values, y, m, values.len() / cols, *cols),
-            Matrix::Packed(panels) if (projection.activation, projection.step) == (activation, step) => packed.push((&**panels, y)),
+            Matrix::Packed(panels) if (projection.activation, projection.step) == (activation, step) => packed.push((&**panels, &mut **y)),
             Matrix::Packed(panels) => linear_panels(pool, x, m, projection.activation, projection.step, &mut [(&**panels, y)]),
         }
     }
     linear_panels(pool, x, m, activation, step, &mut packed);
+    for (projection, y) in outputs {
+        if let Some(factors) = &projection.low_rank {
+            factors.add(pool, x, y, m);
+        }
+    }
 }
 
 impl Matrix {

@@ -109,7 +109,7 @@ impl Network {
 
     /// Bytes of the weights held in memory (a tied head counts once).
     pub fn memory_bytes(&self) -> usize {
-        let block = |b: &Block| size_of_val(b.attn_norm.as_slice()) * 2 + b.linears.iter().map(|l| l.weight.bytes()).sum::<usize>();
+        let block = |b: &Block| size_of_val(b.attn_norm.as_slice()) * 2 + b.linears.iter().map(Projection::bytes).sum::<usize>();
         let head = if self.architecture.tied_head { 0 } else { self.head.weight.bytes() };
         self.embedding.weight.bytes() + head + size_of_val(self.final_norm.as_slice()) + self.blocks.iter().map(block).sum::<usize>()
     }
@@ -323,7 +323,7 @@ impl Workspace {
 const PIECE: usize = 1 << 13;
 
 /// `x += branch`.
-fn add(pool: &Pool, x: &mut [f32], branch: &[f32]) {
+pub(crate) fn add(pool: &Pool, x: &mut [f32], branch: &[f32]) {
     pool.chunks_mut(x, PIECE, |i, x| x.iter_mut().zip(&branch[i * PIECE..]).for_each(|(x, b)| *x += b));
 }
 

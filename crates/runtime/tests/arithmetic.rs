@@ -5,7 +5,7 @@ use halfstep_formats::{Model, TensorData};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network, evaluate};
-use models::{architecture, float_model, grid, quantization, quantized, tokens, zoo};
+use models::{architecture, float_model, grid, quantization, quantized, tokens, with_low_rank, zoo};
 
 fn run(model: &Model, arithmetic: Arithmetic) -> Vec<f32> {
     let network = Network::new(model, arithmetic, Pool::new(2)).unwrap();
@@ -18,6 +18,28 @@ fn without_activation_quantizers_packed_equals_float() {
     for weights in [WeightQuantizer::Q4_0, grid(IntGrid::affine(3), Partition::Group(16)), grid(IntGrid::symmetric(6), Partition::Channel)] {
         let model = quantized(architecture(), weights, Some(WeightQuantizer::Q8_0), quantization(ActivationQuantizer::None, CacheQuantizer::F32));
         assert!(run(&model, Arithmetic::Integer) == run(&model, Arithmetic::Float), "{weights:?}");
+    }
+}
+
+/// Merged into the weights, the factors give what they give beside them: to f32 rounding, since the sums are other ones.
+#[test]
+fn factors_beside_a_weight_equal_factors_in_it() {
+    let q = quantization(ActivationQuantizer::None, CacheQuantizer::F32);
+    let model = with_low_rank(quantized(architecture(), grid(IntGrid::affine(2), Partition::Group(16)), None, q), 5);
+    let (mut merged, pool) = (model.with(model.tensors.clone(), None), Pool::new(1));
+    for (name, factors) in &model.low_rank {
+        let tensor = merged.tensors.get_mut(name).unwrap();
+        let mut values = tensor.to_f32(&pool);
+        factors.merge(&mut values);
+        tensor.data = TensorData::F32(values);
+    }
+    let without = Model { low_rank: Default::default(), ..model.clone() };
+    for arithmetic in [Arithmetic::Integer, Arithmetic::Float] {
+        let (beside, inside, without) = (run(&model, arithmetic), run(&merged, Arithmetic::Float), run(&without, arithmetic));
+        let largest = inside.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let apart = |a: &[f32]| a.iter().zip(&inside).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
+        assert!(apart(&beside) < 1e-5, "{arithmetic:?}: {}", apart(&beside));
+        assert!(apart(&without) > 0.1, "{arithmetic:?}: {}", apart(&without));
     }
 }
 
@@ -86,4 +108,7 @@ fn memory_follows_the_bits() {
     let four =
         quantized(architecture(), WeightQuantizer::Q4_0, Some(WeightQuantizer::Q8_0), quantization(ActivationQuantizer::DynamicBlock32, CacheQuantizer::F16));
     assert!(bytes(&four) < bytes(&float) / 3, "{} of {}", bytes(&four), bytes(&float));
+    let factored = with_low_rank(four.clone(), 8);
+    let values: usize = factored.low_rank.values().map(|f| f.a.len() + f.b.len()).sum();
+    assert_eq!(bytes(&factored), bytes(&four) + 4 * values);
 }

@@ -38,7 +38,14 @@ impl Naive<'_> {
             if packed {
                 activation::fake_quant(&self.pool, quantizer, x, x.len(), step, &mut values);
             }
-            w.chunks(x.len()).map(|w| w.iter().zip(&values).map(|(w, x)| w * x).sum()).collect()
+            let dot = |w: &[f64], x: &[f64]| -> f64 { w.iter().zip(x).map(|(w, x)| w * x).sum() };
+            let mut y: Vec<f64> = w.chunks(x.len()).map(|w| dot(w, &values)).collect();
+            if let Some(factors) = self.model.low_rank.get(weight) {
+                let widen = |factor: &[half::f16]| factor.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
+                let inner: Vec<f64> = widen(&factors.a).chunks(x.len()).map(|a| dot(a, x)).collect();
+                y.iter_mut().zip(widen(&factors.b).chunks(factors.rank)).for_each(|(y, b)| *y += dot(b, &inner));
+            }
+            y
         };
         x.iter().map(row).collect()
     }

@@ -7,7 +7,7 @@ use halfstep_runtime::generate::Generator;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
-use models::{architecture, float_model, network, quantization, quantized, tokens, untied, with_static_steps, zoo};
+use models::{architecture, float_model, network, quantization, quantized, tokens, untied, with_low_rank, with_static_steps, zoo};
 
 fn greedy(max_tokens: usize) -> GenerateConfig {
     GenerateConfig { max_tokens, ..Default::default() }
@@ -202,6 +202,19 @@ fn models_that_cannot_run_say_what_is_wrong() {
     let mut short = float.clone();
     short.tensors.get_mut(name).unwrap().data = TensorData::F32(vec![0.0; 64 * 160 - 1]);
     assert!(matches!(new(&short, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { .. }))));
+
+    let mut factors = with_low_rank(float.clone(), 4);
+    new(&factors, Arithmetic::Auto).unwrap();
+    factors.low_rank.get_mut(name).unwrap().a.pop();
+    let refused = |model: &halfstep_formats::Model| match new(model, Arithmetic::Auto) {
+        Err(Error::Format(FormatError::Unsupported { name, reason, .. })) => (name, reason),
+        other => panic!("{other:?}"),
+    };
+    let (thing, reason) = refused(&factors);
+    assert!(thing.contains(name) && reason.contains("factor A"), "{thing}: {reason}");
+    let mut head = float.clone();
+    head.low_rank.insert("model.embed_tokens.weight".into(), factors.low_rank["model.layers.0.mlp.up_proj.weight"].clone());
+    assert!(refused(&head).0.contains("model.embed_tokens.weight"));
 
     let static_sites = quantization(ActivationQuantizer::Static { bits: 8 }, CacheQuantizer::Static { bits: 8 });
     let mut steps = with_static_steps(static_sites, architecture().layers);

@@ -136,7 +136,7 @@ bitsPerWeight: number, vocabSize: number, hiddenSize: number, intermediateSize: 
  */
 target: string | null, 
 /**
- * Storage type -> number of tensors.
+ * Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors beside them.
  */
 tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
 
@@ -155,7 +155,7 @@ export type Recompute = "auto" | "always" | "never";
  */
 export type Report = { recipe: string, target: string, 
 /**
- * Stored bits of the block linears, scales included, per weight.
+ * Stored bits of the block linears, scales and low-rank factors included, per weight.
  */
 bitsPerWeight: number, 
 /**

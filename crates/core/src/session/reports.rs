@@ -11,7 +11,7 @@ use ts_rs::TS;
 pub struct Report {
     pub recipe: String,
     pub target: String,
-    /// Stored bits of the block linears, scales included, per weight.
+    /// Stored bits of the block linears, scales and low-rank factors included, per weight.
     pub bits_per_weight: f64,
     /// Optimizer steps; 0 without training.
     pub steps: u64,
@@ -60,7 +60,7 @@ pub struct Inspection {
     pub has_chat_template: bool,
     /// Target of a quantized model, null for a float one.
     pub target: Option<String>,
-    /// Storage type -> number of tensors.
+    /// Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors beside them.
     pub tensor_types: BTreeMap<String, usize>,
     pub provenance: BTreeMap<String, String>,
 }

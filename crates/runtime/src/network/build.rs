@@ -1,6 +1,7 @@
 //! A network out of a model: its parts found by name, checked, and laid out as the kernels read them.
 
 use super::{Arithmetic, Block, Network};
+use crate::low_rank::Factors;
 use crate::matrix::{Matrix, Projection, vector};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
@@ -10,7 +11,7 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::sync::Arc;
 
 impl Network {
-    /// Errors: a tensor or a static step that is missing or has the wrong shape; `Integer` asked of a model that is not quantized.
+    /// Errors: a tensor or a static step that is missing or has the wrong shape; low-rank factors that fit no weight; `Integer` asked of a model that is not quantized.
     pub fn new(model: &Model, arithmetic: Arithmetic, pool: Pool) -> Result<Self> {
         let architecture = model.architecture.clone();
         let quantization = match (arithmetic, &model.quantization) {
@@ -22,6 +23,7 @@ impl Network {
         };
         let builder = Builder { model, quantization, pool: &pool };
         builder.check_quantizers()?;
+        model.check_low_rank()?;
         let blocks = (0..architecture.layers).map(|layer| builder.block(layer)).collect::<Result<_>>()?;
         let embedding = Arc::new(builder.table(EMBEDDING)?);
         let head = if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
@@ -77,14 +79,15 @@ impl Builder<'_> {
 
     fn linear(&self, linear: Linear, layer: usize) -> Result<Projection> {
         let [o, i] = self.model.architecture.linear_shape(linear);
-        let weight = Matrix::new(self.model, &linear.weight_name(layer), o, i, self.quantization.is_some(), self.pool)?;
+        let name = linear.weight_name(layer);
+        let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
         let activation = match self.quantization {
             Some(q) if weight.is_packed() => q.activation,
             _ => ActivationQuantizer::None,
         };
         let is_static = matches!(activation, ActivationQuantizer::Static { .. });
         let step = if is_static { Some(self.step(linear.input(), layer)?) } else { None };
-        Ok(Projection { weight, activation, step })
+        Ok(Projection { weight, activation, step, low_rank: self.model.low_rank.get(&name).map(Factors::new) })
     }
 
     /// Embedding or head.
@@ -95,7 +98,7 @@ impl Builder<'_> {
             Some(q) if weight.is_packed() => q.head_activation,
             _ => ActivationQuantizer::None,
         };
-        Ok(Projection { weight, activation, step: None })
+        Ok(Projection { weight, activation, step: None, low_rank: None })
     }
 
     /// The stored step of a static site.

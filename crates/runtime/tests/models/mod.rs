@@ -1,8 +1,9 @@
 //! Small models with random weights: shapes in which no two widths are equal by chance, and every kind of quantizer.
 #![allow(dead_code)] // each test file uses its part
 
-use halfstep_formats::architecture::{ActivationSite, Role};
-use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData};
+use half::f16;
+use halfstep_formats::architecture::{ActivationSite, Linear, Role};
+use halfstep_formats::{Architecture, LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::rng::Rng;
@@ -68,6 +69,21 @@ pub fn quantized(architecture: Architecture, weights: WeightQuantizer, tables: O
     model
 }
 
+/// The model with factors of `rank` beside every block linear, about half as large as the weights; q of layer 0 and down of layer 1 have none.
+pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
+    let mut rng = Rng::new(17, rank as u64);
+    for spec in model.architecture.tensors() {
+        let bare = [Linear::Q.weight_name(0), Linear::Down.weight_name(1)].contains(&spec.name);
+        if bare || !matches!(spec.role, Role::Linear(_)) {
+            continue;
+        }
+        let (rows, cols) = (spec.shape[0], spec.shape[1]);
+        let mut factor = |len: usize, width: usize| (0..len).map(|_| f16::from_f64(0.8 * rng.normal() / (width as f64).sqrt())).collect();
+        model.low_rank.insert(spec.name, LowRank { rank, a: factor(rank * cols, cols), b: factor(rows * rank, rank) });
+    }
+    model
+}
+
 pub fn quantization(activation: ActivationQuantizer, cache: CacheQuantizer) -> Quantization {
     let head_activation = if matches!(activation, ActivationQuantizer::Static { .. }) { ActivationQuantizer::None } else { activation };
     Quantization { target: "halfstep".into(), activation, head_activation, cache, static_steps: BTreeMap::new() }
@@ -111,6 +127,14 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
         (
             "affine 4 bit, group 32, a8 token",
             quantized(untied(), grid(IntGrid::affine(4), Partition::Group(32)), None, quantization(A::DynamicToken { bits: 8 }, C::F16)),
+        ),
+        (
+            "affine 2 bit, group 16, float activations, rank 8",
+            with_low_rank(quantized(architecture(), grid(IntGrid::affine(2), Partition::Group(16)), None, quantization(A::None, C::F32)), 8),
+        ),
+        (
+            "affine 3 bit, group 32, a8 token, rank 3",
+            with_low_rank(quantized(untied(), grid(IntGrid::affine(3), Partition::Group(32)), None, quantization(A::DynamicToken { bits: 8 }, C::F16)), 3),
         ),
         ("w5 tensor", quantized(architecture(), grid(IntGrid::narrow(5), Partition::Tensor), None, quantization(A::DynamicBlock32, C::F16))),
     ]
