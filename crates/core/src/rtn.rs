@@ -129,7 +129,7 @@ pub fn stored_bytes(tensor: &Tensor) -> usize {
     }
 }
 
-/// What a tensor is stored as: `F32`, `Q4_0`, `int3 per channel`, `ternary groups of 256`, ...
+/// What a tensor is stored as: `F32`, `Q4_0`, `int3 per channel`, `ternary per channel`, ...
 pub fn type_name(tensor: &Tensor) -> String {
     match &tensor.data {
         TensorData::F32(_) => "F32".into(),
@@ -138,6 +138,7 @@ pub fn type_name(tensor: &Tensor) -> String {
         TensorData::Blocks { kind, .. } => format!("{kind:?}"),
         TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q4_0 => "Q4_0".into(),
         TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q8_0 => "Q8_0".into(),
+        TensorData::Packed(p) if p.quantizer == WeightQuantizer::TQ2_0 => "TQ2_0".into(),
         TensorData::Packed(p) => {
             let shared = match p.quantizer.partition {
                 Partition::Tensor => "per tensor".into(),

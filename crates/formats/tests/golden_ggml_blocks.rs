@@ -1,6 +1,7 @@
 //! Block codecs against the golden reference: values exact for every type that is read, bytes exact for those that are written, rows whose
 //! scale overflows refused, types that are not read refused by name.
 
+use halfstep_formats::blocks::packed;
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::{Error, blocks};
 use halfstep_golden::{Golden, Tensor, load};
@@ -75,6 +76,23 @@ fn bytes_are_exact() {
         }
     }
     assert!(compared > 0, "the set encodes nothing");
+}
+
+/// The types that have a packed form: the reference's bytes come back from it, and its values are the reference's.
+#[test]
+fn packed_forms_are_exact() {
+    let Some(golden) = load(TOPIC) else { return };
+    for kind in [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::TQ2_0] {
+        let (bytes, values) = (golden.tensor(&format!("{}/bytes", kind.name())), golden.tensor(&format!("{}/values", kind.name())));
+        let (rows, cols) = (values.shape[0], values.shape[1]);
+        let matrix = packed::unpack(kind, rows, cols, &bytes.u8()).expect("the reference's own codes");
+        let mut decoded = vec![0.0; cols];
+        for (row, want) in values.f32().chunks_exact(cols).enumerate() {
+            matrix.decode_row(row, &mut decoded);
+            assert_eq!(bits(&decoded), bits(want), "{} row {row}", kind.name());
+            assert_eq!(packed::pack_row(&matrix, row).expect("packable"), bytes.u8()[row * bytes.shape[1]..][..bytes.shape[1]], "{} row {row}", kind.name());
+        }
+    }
 }
 
 #[test]

@@ -108,6 +108,8 @@ impl WeightQuantizer {
     pub const Q4_0: Self = Self { grid: IntGrid::symmetric(4), partition: Partition::Group(32), scale_codec: ScaleCodec::F16 };
     /// ggml's Q8_0: groups of 32, codes -127..=127, f16 scale.
     pub const Q8_0: Self = Self { grid: IntGrid::narrow(8), partition: Partition::Group(32), scale_codec: ScaleCodec::F16 };
+    /// ggml's TQ2_0: groups of 256, codes -1, 0, 1, f16 scale.
+    pub const TQ2_0: Self = Self { grid: IntGrid::narrow(2), partition: Partition::Group(256), scale_codec: ScaleCodec::F16 };
 }
 
 /// How the input of a quantized matmul becomes integers.

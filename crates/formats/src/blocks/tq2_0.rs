@@ -4,7 +4,7 @@ use super::{Codec, EncodeBlock, half_at, store_half, ternary};
 pub(super) struct TQ2_0;
 
 /// Element held by bits 2 * part of byte `byte`.
-const fn element(byte: usize, part: usize) -> usize {
+pub(super) const fn element(byte: usize, part: usize) -> usize {
     byte / 32 * 128 + part * 32 + byte % 32
 }
 

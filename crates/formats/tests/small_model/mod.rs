@@ -79,7 +79,7 @@ pub fn tensor(numbers: &mut Numbers, shape: &[usize], kind: GgmlType) -> Tensor 
         GgmlType::F32 => TensorData::F32(values),
         GgmlType::F16 => TensorData::F16(values.iter().map(|&v| f16::from_f32(v)).collect()),
         GgmlType::BF16 => TensorData::BF16(values.iter().map(|&v| bf16::from_f32(v)).collect()),
-        GgmlType::Q4_0 | GgmlType::Q8_0 => TensorData::Packed(blocks::packed::unpack(kind, count / cols, cols, &encoded()).expect("packed")),
+        GgmlType::Q4_0 | GgmlType::Q8_0 | GgmlType::TQ2_0 => TensorData::Packed(blocks::packed::unpack(kind, count / cols, cols, &encoded()).expect("packed")),
         _ if blocks::encodes(kind) => TensorData::Blocks { kind, bytes: encoded() },
         _ => {
             let length = count / kind.block_elements() * kind.block_bytes();
