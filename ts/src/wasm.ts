@@ -11,4 +11,4 @@ export type { EvaluateOptions, EvaluateRunOptions, GenerateOptions, LoadOptions 
 export { Model } from './model-wasm.js'
 export { loadWasm, type WasmSource } from './native-wasm.js'
 export { quantize, type Run, type RunOptions, type RunResult } from './quantize.js'
-export { type Recipe, type RtnOptions, recipes, type SilqOptions, type TrainOptions } from './recipes/index.js'
+export * from './recipes/index.js'

@@ -6,7 +6,7 @@
 //! next-token cross-entropy without either. The first two steps, which find their memory, are left out. One setting per process, since the peak is the process's.
 
 use halfstep::data::{Text, Windows};
-use halfstep::recipe::{Recipe, TrainConfig};
+use halfstep::recipe::{Recipe, Stage, TrainConfig};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::session::{Cancel, load};
 use halfstep::targets::TargetId;
@@ -29,12 +29,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arithmetic = rest.get(3).map(|a| serde_json::from_value(a.as_str().into())).transpose()?;
     let (recipe, pool) = (recipe(setting)?, Pool::new(threads));
     let arithmetic = Some(arithmetic::choose(arithmetic, &recipe, &pool)?);
-    let config = TrainConfig { arithmetic, ..recipe.training.clone().unwrap_or_default() };
+    let config = match recipe.stages.first() {
+        Some(Stage::Model { config, .. }) => TrainConfig { arithmetic, ..config.clone() },
+        _ => TrainConfig { arithmetic, ..TrainConfig::default() },
+    };
 
     let model = load(model)?;
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Windows::new(tokens, WINDOW, config.seed);
-    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps + WARM_UP as u64, &windows.batch(0, batch), pool)?;
+    let mut trainer = Trainer::<f32>::new(&model, None, &recipe, &config, steps + WARM_UP as u64, &windows.batch(0, batch), pool)?;
     let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
     let mut seconds = vec![];
     for step in 0..steps + WARM_UP as u64 {

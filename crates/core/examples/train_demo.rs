@@ -5,7 +5,7 @@
 //! The first 300,000 characters of the text are never trained on: the demo's evaluation text comes from them.
 
 use halfstep::data::{Text, Windows};
-use halfstep::recipe::{Recipe, TrainConfig};
+use halfstep::recipe::{Learns, Recipe, Stage, TrainConfig};
 use halfstep::session::Cancel;
 use halfstep::targets::TargetId;
 use halfstep::train::Trainer;
@@ -108,12 +108,12 @@ fn pretrain(model: Model, text: &Text, tokens: usize, seed: u64) -> Result<Model
         activation: ActivationQuantizer::None,
         head_activation: ActivationQuantizer::None,
         cache: CacheQuantizer::F32,
-        training: Some(config.clone()),
+        stages: vec![Stage::Model { learns: Learns::All, config: config.clone() }],
     };
     let steps = (tokens as u64).div_ceil((config.batch * config.window) as u64);
     let mut windows = Windows::new(text.tokens(&model, config.window)?, config.window, seed);
     println!("{} parameters, {} windows a pass, {steps} steps", model.architecture.parameters(), windows.count());
-    let mut trainer = Trainer::<f32>::new(&model, &recipe, &config, steps, &[], Pool::new(0))?;
+    let mut trainer = Trainer::<f32>::new(&model, None, &recipe, &config, steps, &[], Pool::new(0))?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = trainer.step(&batch, config.window, &Cancel::default())?;

@@ -65,6 +65,11 @@ impl Text {
     }
 }
 
+/// The order of `n` windows in a pass.
+pub fn permutation(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    Rng { seed, stream: ORDER_STREAM + epoch, counter: 0 }.permutation(n)
+}
+
 /// Windows of a text in an order drawn anew for every pass.
 pub struct Windows {
     tokens: Vec<u32>,
@@ -98,8 +103,7 @@ impl Windows {
 
     fn order(&mut self, epoch: u64) -> &[usize] {
         if self.order.as_ref().is_none_or(|(e, _)| *e != epoch) {
-            let mut rng = Rng { seed: self.seed, stream: ORDER_STREAM + epoch, counter: 0 };
-            self.order = Some((epoch, rng.permutation(self.count())));
+            self.order = Some((epoch, permutation(self.count(), self.seed, epoch)));
         }
         &self.order.as_ref().expect("just drawn").1
     }

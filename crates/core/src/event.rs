@@ -27,6 +27,12 @@ pub enum Event {
         /// Peak resident memory of the process in bytes; 0 where the system does not tell.
         memory_bytes: u64,
     },
+    /// A block is finished; loss of its last step.
+    Block {
+        block: u64,
+        blocks: u64,
+        loss: f64,
+    },
     /// A measurement: `subject` is `fp`, `rtn` or `result`, on the validation text.
     Eval {
         subject: String,

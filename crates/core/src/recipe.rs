@@ -1,6 +1,9 @@
 //! A recipe is data: which quantizer stands at which site, what learns, on which objective and schedule.
 
+pub mod block;
+
 use crate::targets::TargetId;
+pub use block::BlockConfig;
 use halfstep_kernels::quant::calibrate::ScaleRule;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
@@ -25,8 +28,46 @@ pub struct Recipe {
     /// Before the head, when the head is quantized.
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
-    /// None: quantize without training.
-    pub training: Option<TrainConfig>,
+    /// What is trained, one after the other; empty: quantize without training.
+    pub stages: Vec<Stage>,
+}
+
+/// One window of training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "window")]
+pub enum Stage {
+    /// End to end.
+    Model { learns: Learns, config: TrainConfig },
+    /// Block after block, each from its own inputs to its own outputs.
+    Block { config: BlockConfig },
+}
+
+/// What learns end to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Learns {
+    /// Weights, norms and whatever of the ranges and static steps does.
+    All,
+    /// The scales of codes that an earlier stage found and that stay as they are (EfficientQAT's E2E-QP).
+    Scales,
+}
+
+impl Recipe {
+    /// Tokens of a training sequence; None without training.
+    pub fn window(&self) -> Option<usize> {
+        let window = |stage: &Stage| match stage {
+            Stage::Model { config, .. } => config.window,
+            Stage::Block { config } => config.window,
+        };
+        self.stages.iter().map(window).max()
+    }
+
+    pub fn seed(&self) -> Option<u64> {
+        self.stages.first().map(|stage| match stage {
+            Stage::Model { config, .. } => config.seed,
+            Stage::Block { config } => config.seed,
+        })
+    }
 }
 
 /// The quantizer of the block linears and what of it learns.
@@ -35,10 +76,24 @@ pub struct Recipe {
 pub struct WeightSite {
     pub quantizer: WeightQuantizer,
     pub start: StartRule,
-    /// LSQ learns the steps; otherwise they stay where `start` put them.
-    pub learn_steps: bool,
+    /// What of the scales learns; the rest stays where `start` put it.
+    pub ranges: RangeLearning,
     pub edge: EdgeRule,
     pub gradient_scale: GradientScale,
+}
+
+/// What of a weight's ranges learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RangeLearning {
+    #[default]
+    None,
+    /// The step (LSQ, arXiv 1902.08153): symmetric grids.
+    Step,
+    /// Two numbers per group that shrink its range (LWC, arXiv 2308.13137): affine grids, frozen weights.
+    Clip,
+    /// Step and zero point (EfficientQAT's Block-AP, arXiv 2407.11062): affine grids.
+    StepZero,
 }
 
 /// How the first step of a weight is found.

@@ -3,7 +3,7 @@
 use crate::recipe::{Recipe, StartRule};
 use crate::session::Cancel;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{Architecture, Role};
+use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
@@ -30,26 +30,32 @@ pub fn quantize_model(model: &Model, recipe: &Recipe, cancel: &Cancel, pool: &Po
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
         }
-        let tensor = model.tensors.get(&spec.name);
-        let tensor = tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: spec.name.clone() }))?;
-        let values = tensor.to_f32(pool);
-        let quantizer = match spec.role {
-            Role::Linear(_) => recipe.weights.map(|w| (w.quantizer, w.start)),
-            Role::Embedding => recipe.embedding.map(|q| (q, StartRule::Absmax)),
-            Role::Head => recipe.head.map(|q| (q, StartRule::Absmax)),
-            Role::Norm => None,
-        };
-        let data = match quantizer {
-            Some((quantizer, start)) => {
-                let packed = quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start);
-                check_scales(&packed, &spec.name)?;
-                TensorData::Packed(packed)
-            }
-            None => TensorData::F32(values),
-        };
-        tensors.insert(spec.name, Tensor { shape: spec.shape, data });
+        let tensor = round_tensor(model, recipe, &spec, pool)?;
+        tensors.insert(spec.name, tensor);
     }
     Ok(model.with(tensors, Some(quantization(recipe, BTreeMap::new()))))
+}
+
+/// One tensor under the recipe's sites.
+pub fn round_tensor(model: &Model, recipe: &Recipe, spec: &TensorSpec, pool: &Pool) -> Result<Tensor> {
+    let tensor = model.tensors.get(&spec.name);
+    let tensor = tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: spec.name.clone() }))?;
+    let values = tensor.to_f32(pool);
+    let quantizer = match spec.role {
+        Role::Linear(_) => recipe.weights.map(|w| (w.quantizer, w.start)),
+        Role::Embedding => recipe.embedding.map(|q| (q, StartRule::Absmax)),
+        Role::Head => recipe.head.map(|q| (q, StartRule::Absmax)),
+        Role::Norm => None,
+    };
+    let data = match quantizer {
+        Some((quantizer, start)) => {
+            let packed = quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start);
+            check_scales(&packed, &spec.name)?;
+            TensorData::Packed(packed)
+        }
+        None => TensorData::F32(values),
+    };
+    Ok(Tensor { shape: spec.shape.clone(), data })
 }
 
 /// Refuses scales that are not numbers: weights that are none, or too large for the scale's type.

@@ -95,9 +95,9 @@ pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &
         Some(validation) => validation.measure(model, small, &recipe, events, cancel, &pool),
         None => Ok(Evaluations::new()),
     };
-    let mut trained = match &recipe.training {
-        Some(_) => train(model, &recipe, run, &mut measure, events, cancel, &pool)?,
-        None => round(model, &recipe, &mut measure, events, cancel, &pool)?,
+    let mut trained = match recipe.stages[..] {
+        [] => round(model, &recipe, &mut measure, events, cancel, &pool)?,
+        _ => train(model, &recipe, run, &mut measure, events, cancel, &pool)?,
     };
     trained.model.provenance = provenance(model, &recipe, trained.data.as_deref(), &trained.evaluations);
     let report = Report {
@@ -126,7 +126,7 @@ fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
         crate::export::check_ending(Some(recipe.target), Path::new(output))?;
     }
     let positions = model.architecture.max_positions;
-    if let Some(window) = recipe.training.as_ref().map(|t| t.window).filter(|&w| w > positions) {
+    if let Some(window) = recipe.window().filter(|&w| w > positions) {
         return Err(Error::config("train.window", format!("{window} tokens are more than the model's {positions} positions")));
     }
     if run.run_folder.is_none() && (run.resume || run.checkpoint_every.is_some()) {
@@ -201,8 +201,8 @@ fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &
         ("source".to_owned(), model.name.clone()),
         ("recipe".to_owned(), serde_json::to_string(recipe).unwrap_or_default()),
     ]);
-    if let Some(config) = &recipe.training {
-        out.insert("seed".to_owned(), config.seed.to_string());
+    if let Some(seed) = recipe.seed() {
+        out.insert("seed".to_owned(), seed.to_string());
     }
     if let Some(data) = data {
         out.insert("data".to_owned(), format!("blake3:{data}"));

@@ -3,8 +3,9 @@
 
 use halfstep::event::Event;
 use halfstep::recipe::TrainConfig;
+use halfstep::recipe::block::BlockOptions;
 use halfstep::recipes::RecipeConfig;
-use halfstep::recipes::silq::SilqConfig;
+use halfstep::recipes::{efficientqat::EfficientqatConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig};
 use halfstep::session::{EvaluateConfig, Generation, GenerationConfig, Inspection, Report, RunConfig, SaveReport};
 use serde_json::{Value, json};
 use std::any::TypeId;
@@ -59,11 +60,24 @@ fn types() -> String {
     format!("{HEADER}{}", body.join("\n"))
 }
 
+/// Options that only some recipes have.
+fn method_defaults() -> Value {
+    let mut all = serde_json::Map::new();
+    for config in [json!(RtnConfig::default()), json!(SaprConfig::default()), json!(EfficientqatConfig::default())] {
+        all.extend(
+            config.as_object().into_iter().flatten().filter(|(name, _)| !["target", "start"].contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())),
+        );
+    }
+    Value::Object(all)
+}
+
 /// Defaults that are values; an absent one is decided by the target or the rest of the config.
 fn defaults() -> String {
     let groups = json!({
         "sites": SilqConfig::default(),
         "train": TrainConfig::default(),
+        "block": BlockOptions::default(),
+        "method": method_defaults(),
         "run": RunConfig::default(),
         "evaluate": EvaluateConfig::default(),
         "generate": GenerationConfig::default(),

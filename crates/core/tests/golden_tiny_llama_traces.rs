@@ -1,7 +1,7 @@
 //! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers, distillation and AdamW, in f64 and in f32.
 
 use halfstep::ops::Number;
-use halfstep::recipe::{GradientScale, Recipe, Recompute, StartRule, TrainConfig, WeightSite};
+use halfstep::recipe::{GradientScale, RangeLearning, Recipe, Recompute, StartRule, TrainConfig, WeightSite};
 use halfstep::session::Cancel;
 use halfstep::targets::TargetId;
 use halfstep::train::Trainer;
@@ -57,7 +57,8 @@ impl Trace<'_> {
         let bits = |name: &str| number(&self.spec[name]) as u8;
         let kind = |name: &str| self.spec[name].as_str().expect("a kind");
         let quantizer = WeightQuantizer { grid: IntGrid::symmetric(bits("weight_bits").max(2)), partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
-        let site = WeightSite { quantizer, start: StartRule::Convex, learn_steps: true, edge: EdgeRule::Outside, gradient_scale: GradientScale::Layer };
+        let site =
+            WeightSite { quantizer, start: StartRule::Convex, ranges: RangeLearning::Step, edge: EdgeRule::Outside, gradient_scale: GradientScale::Layer };
         let activation = match (kind("activations"), bits("activation_bits")) {
             ("none", _) | (_, 0) => ActivationQuantizer::None,
             ("dynamic", bits) => ActivationQuantizer::DynamicToken { bits },
@@ -77,7 +78,7 @@ impl Trace<'_> {
             activation,
             head_activation: ActivationQuantizer::None,
             cache,
-            training: None,
+            stages: vec![],
         }
     }
 
@@ -101,6 +102,8 @@ impl Trace<'_> {
             weight_steps: group("weight_steps"),
             activation_steps: group("activation_steps"),
             norms: group("norms"),
+            ranges: group("weights"),
+            low_rank: group("weights"),
         }
     }
 
@@ -115,7 +118,7 @@ impl Trace<'_> {
             ..TrainConfig::default()
         };
         let first = &self.batches[..self.sequences * self.tokens];
-        let mut trainer = Trainer::new(&model(), &self.recipe(), &config, 1, first, Pool::new(threads)).expect("a trainer");
+        let mut trainer = Trainer::new(&model(), None, &self.recipe(), &config, 1, first, Pool::new(threads)).expect("a trainer");
         trainer.optimizer = self.optimizer();
         for p in &mut trainer.parameters.list {
             // Static sites start from the golden's own rule (a quantile); the convex rule of the weights must agree with ours.

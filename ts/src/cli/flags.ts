@@ -1,6 +1,16 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { DEFAULTS } from '../generated/defaults.js'
-import type { EvaluateConfig, GenerationConfig, RunConfig, SilqConfig, TrainConfig } from '../generated/types.js'
+import type {
+  BlockOptions,
+  EfficientqatConfig,
+  EvaluateConfig,
+  GenerationConfig,
+  RtnConfig,
+  RunConfig,
+  SaprConfig,
+  SilqConfig,
+  TrainConfig,
+} from '../generated/types.js'
 
 /**
  * One flag per config field: the type refuses a field without a flag and a flag without a field. Defaults, ranges and the names of choices live in Rust; a flag that
@@ -53,6 +63,33 @@ export const TRAIN_FLAGS: Flags<TrainConfig> = {
   recompute: text('--recompute <when>', 'forward again instead of kept: auto, always, never'),
   lossBytes: number('--loss-bytes <n>', "memory of the loss's logits, bytes"),
   seed: number('--seed <n>', 'same seed, same bytes'),
+}
+
+/** Training block by block: what the flags above do not say. */
+export const BLOCK_FLAGS: Flags<Omit<BlockOptions, keyof TrainConfig>> = {
+  samples: number('--samples <n>', 'sequences that every block learns from (default 32)'),
+  epochs: number('--epochs <n>', 'passes over them for every block (default 5)'),
+  rangeLearningRate: number('--range-learning-rate <x>', 'of clips, or of steps and zero points'),
+  lowRankLearningRate: number('--low-rank-learning-rate <x>', 'of the low-rank factors'),
+  weightLearningRate: number('--weight-learning-rate <x>', 'of weights and norms, where they learn'),
+  secondTarget: text('--second-target', "learn from the unquantized block's answers to quantized inputs too"),
+}
+
+/** Options that only some recipes have. */
+export const METHOD_FLAGS: Flags<Omit<RtnConfig & SaprConfig & EfficientqatConfig, keyof SilqConfig>> = {
+  zeroPoints: text('--zero-points', 'rtn: a zero point per group'),
+  rank: number('--rank <n>', 'apiq, sapr: rank of the factors, 0 for none'),
+  alpha: number('--alpha <x>', 'apiq, sapr: their product is multiplied by alpha / rank'),
+  lambda: number('--lambda <x>', 'sapr: weight of the penalty'),
+  saliencyScale: text('--saliency-scale <kind>', 'sapr: scaleFree, perMatrix or raw'),
+  saliencyPlace: text('--saliency-place <kind>', 'sapr: beforeLowRank or afterLowRank'),
+  saliencySamples: number('--saliency-samples <n>', 'sapr: sequences whose gradients are squared'),
+  penaltyEpochs: number('--penalty-epochs <n>', 'sapr: with the penalty alone, first'),
+  outputEpochs: number('--output-epochs <n>', 'sapr: with the outputs alone, last'),
+  endTokens: number('--end-tokens <n>', 'efficientqat: of its second phase'),
+  endLearningRate: number('--end-learning-rate <x>', 'efficientqat: of the steps in it'),
+  endKlWeight: number('--end-kl-weight <x>', 'efficientqat: of the KL in it'),
+  endCeWeight: number('--end-ce-weight <x>', 'efficientqat: of the next-token loss in it'),
 }
 
 export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'output'>> = {

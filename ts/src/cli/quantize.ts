@@ -7,7 +7,7 @@ import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
 import type { Recipe } from '../recipes/index.js'
 import { attempt } from './exit.js'
-import { addFlags, given, RUN_FLAGS, SITE_FLAGS, TRAIN_FLAGS } from './flags.js'
+import { addFlags, BLOCK_FLAGS, given, METHOD_FLAGS, RUN_FLAGS, SITE_FLAGS, TRAIN_FLAGS } from './flags.js'
 import { formatBytes, formatNumber, formatPairs, formatSeconds, formatTable } from './format.js'
 import { Progress } from './progress.js'
 
@@ -15,8 +15,11 @@ const EXAMPLE = `
 Examples:
   halfstep quantize big.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
   halfstep quantize big.gguf --recipe rtn --target gguf:q8_0 -o small.gguf
+  halfstep quantize big.gguf --recipe apiq --data corpus.txt -o tiny.safetensors
 
 Ctrl-C saves the state into the run folder; the same with --resume goes on.`
+
+const RECIPES = 'rtn (rounds only); silq (trains all); omniquant, apiq, sapr, efficientqat (block by block)'
 
 /** What a report has measured, in the order to read it. */
 const SUBJECTS = ['fp', 'rtn', 'result']
@@ -28,12 +31,14 @@ interface Options {
 }
 
 export function quantizeCommand(): Command {
-  const command = new Command('quantize').description('Quantizes a model, and trains it for the grid it will run on (recipe silq).')
+  const command = new Command('quantize').description('Quantizes a model, and trains it for the grid it will run on.')
   command.argument('<model>', 'GGUF file or Hugging Face folder').requiredOption('-o, --output <file>', 'where to write the result')
-  command.option('--recipe <name>', 'silq (trains) or rtn (rounds only)', 'silq').option('--json', 'events as lines, the result last')
+  command.option('--recipe <name>', RECIPES, 'silq').option('--json', 'events as lines, the result last')
   addFlags(command, SITE_FLAGS, 'sites', 'Grid:')
   addFlags(command, RUN_FLAGS, 'run', 'Run:')
   addFlags(command, TRAIN_FLAGS, 'train', 'Training:')
+  addFlags(command, BLOCK_FLAGS, 'block', 'Training block by block:')
+  addFlags(command, METHOD_FLAGS, 'method', 'Of single recipes:')
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: Options) =>
     attempt(
@@ -74,9 +79,9 @@ async function mustBeWritable(output: string): Promise<void> {
 
 /** The recipe as data. Which names and options there are, Rust knows and says. */
 function recipeOf(command: Command, options: Options): Recipe {
-  const train = given(command, TRAIN_FLAGS)
+  const train = { ...given(command, TRAIN_FLAGS), ...given(command, BLOCK_FLAGS) }
   const nested = Object.keys(train).length > 0 ? { train } : {}
-  return { kind: options.recipe, ...given(command, SITE_FLAGS), ...nested } as Recipe
+  return { kind: options.recipe, ...given(command, SITE_FLAGS), ...given(command, METHOD_FLAGS), ...nested } as Recipe
 }
 
 function show(event: Event, progress: Progress): void {
@@ -94,8 +99,10 @@ function eventLine(event: Exclude<Event, { kind: 'step' }>): string {
       return event.detail ? `${event.name}: ${event.detail}` : event.name
     case 'eval':
       return `${event.subject}: perplexity ${formatNumber(event.evaluation.perplexity, 3)}, KL ${formatNumber(event.evaluation.kl, 4)}`
+    case 'block':
+      return `block ${event.block + 1} of ${event.blocks}: loss ${event.loss.toPrecision(4)}`
     case 'checkpoint':
-      return `checkpoint at step ${event.step}: ${event.path}`
+      return `checkpoint ${event.path}`
     case 'warning':
       return `warning: ${event.message}`
   }

@@ -3,6 +3,9 @@
 type Defaults = { readonly [name: string]: string | number | boolean }
 
 export const DEFAULTS = {
+  block: {
+    seed: 0,
+  } as Defaults,
   evaluate: {
     arithmetic: "auto",
     threads: 0,
@@ -16,6 +19,21 @@ export const DEFAULTS = {
     threads: 0,
     topK: 0,
     topP: 1.0,
+  } as Defaults,
+  method: {
+    alpha: 16.0,
+    endCeWeight: 1.0,
+    endKlWeight: 0.0,
+    endLearningRate: 0.00002,
+    endTokens: 32768,
+    lambda: 1.0,
+    outputEpochs: 0,
+    penaltyEpochs: 0,
+    rank: 8,
+    saliencyPlace: "beforeLowRank",
+    saliencySamples: 32,
+    saliencyScale: "scaleFree",
+    zeroPoints: false,
   } as Defaults,
   run: {
     resume: false,

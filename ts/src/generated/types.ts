@@ -1,6 +1,89 @@
 // Written by crates/core/tests/generated.rs from the Rust types. Do not edit.
 
+export type ApiqConfig = { 
+/**
+ * Where the model will run. Default `halfstep`, which holds its grids.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default 2.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale and a zero point. Default 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they outweigh a small model's weights.
+ */
+rank: number, 
+/**
+ * The factors' product is multiplied by alpha / rank. Default 16.
+ */
+alpha: number, 
+/**
+ * Everything about the training run.
+ */
+train: BlockOptions, };
+
 export type ArithmeticConfig = "auto" | "float" | "integer";
+
+/**
+ * What a user may say about block training. Every field has a default, which the recipe gives.
+ */
+export type BlockOptions = { 
+/**
+ * Sequences of the text that every block learns from. Default 32; the papers take 128 and more.
+ */
+samples?: number, 
+/**
+ * Tokens of a sequence. Default 512.
+ */
+window?: number, 
+/**
+ * Sequences per step. Default 1.
+ */
+batch?: number, 
+/**
+ * Passes over the sequences for every block. Default 5; the papers take 20 and more at 2 bits.
+ */
+epochs?: number, 
+/**
+ * Rate of clips, or of steps and zero points. Default: the recipe's.
+ */
+rangeLearningRate?: number, 
+/**
+ * Rate of the low-rank factors. Default: the recipe's.
+ */
+lowRankLearningRate?: number, 
+/**
+ * Rate of weights and norms, where they learn. Default: the recipe's.
+ */
+weightLearningRate?: number, 
+/**
+ * On clips and factors. Default: the recipe's.
+ */
+weightDecay?: number, 
+/**
+ * Learn from a second target too: what the unquantized block makes of the quantized inputs. Default: the recipe's.
+ */
+secondTarget?: boolean, 
+/**
+ * Default: what a probe finds fastest on this machine.
+ */
+arithmetic?: TrainArithmetic, 
+/**
+ * Decides the order of the data and the first factors. Same seed, same bytes. Default 0.
+ */
+seed: number, };
 
 /**
  * One turn of a conversation.
@@ -11,6 +94,48 @@ export type ChatMessage = { role: string, content: string, };
  * LSQ's edge rule, as a config value.
  */
 export type EdgeRuleConfig = "inside" | "outside";
+
+export type EfficientqatConfig = { 
+/**
+ * Where the model will run. Default `halfstep`, which holds its grids.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default 2.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale and a zero point. Default 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Phase 1.
+ */
+train: BlockOptions, 
+/**
+ * Tokens of phase 2; 0 leaves it out. Default 32,768.
+ */
+endTokens: number, 
+/**
+ * Rate of the steps in phase 2. Default 2e-5.
+ */
+endLearningRate: number, 
+/**
+ * Weight of the KL to the unquantized model in phase 2, beside the next-token loss. Default 0.
+ */
+endKlWeight: number, 
+/**
+ * Weight of the next-token loss in phase 2. Default 1.
+ */
+endCeWeight: number, };
 
 /**
  * What to measure.
@@ -74,7 +199,7 @@ etaSeconds: number,
 /**
  * Peak resident memory of the process in bytes; 0 where the system does not tell.
  */
-memoryBytes: number, } | { "kind": "eval", subject: string, evaluation: EvaluationRecord, } | { "kind": "checkpoint", step: number, path: string, } | { "kind": "warning", message: string, };
+memoryBytes: number, } | { "kind": "block", block: number, blocks: number, loss: number, } | { "kind": "eval", subject: string, evaluation: EvaluationRecord, } | { "kind": "checkpoint", step: number, path: string, } | { "kind": "warning", message: string, };
 
 /**
  * A generation, whole.
@@ -140,10 +265,36 @@ target: string | null,
  */
 tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
 
+export type OmniquantConfig = { 
+/**
+ * Where the model will run. Default `halfstep`, which holds its grids.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default 2.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale and a zero point. Default 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Everything about the training run.
+ */
+train: BlockOptions, };
+
 /**
  * What a user writes: a recipe's name and its options.
  */
-export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig;
+export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
  * When the forward of a block is run again in the backward instead of kept.
@@ -201,6 +352,10 @@ activations?: number,
  */
 cache?: number, 
 /**
+ * A zero point per group (target `halfstep`). Default false.
+ */
+zeroPoints: boolean, 
+/**
  * How scales are found. Default `best`.
  */
 start: StartRule, };
@@ -253,6 +408,74 @@ resume: boolean,
  * Worker threads; 0 is one per core. The number never changes a result. Default 0.
  */
 threads: number, };
+
+/**
+ * Which difference is penalised.
+ */
+export type SaliencyPlace = "beforeLowRank" | "afterLowRank";
+
+/**
+ * What lambda multiplies.
+ */
+export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
+
+export type SaprConfig = { 
+/**
+ * Where the model will run. Default `halfstep`, which holds its grids.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default 2.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale and a zero point. Default 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they outweigh a small model's weights.
+ */
+rank: number, 
+/**
+ * The factors' product is multiplied by alpha / rank. Default 16.
+ */
+alpha: number, 
+/**
+ * Weight of the penalty. Default 1 (the scale-free penalty is a weighted mean of squared rounding errors).
+ */
+lambda: number, 
+/**
+ * What lambda multiplies. Default `scaleFree`.
+ */
+saliencyScale: SaliencyScale, 
+/**
+ * Whether the penalised difference holds the factors. Default `beforeLowRank`.
+ */
+saliencyPlace: SaliencyPlace, 
+/**
+ * Sequences whose gradients are squared. Default 32.
+ */
+saliencySamples: number, 
+/**
+ * Epochs with the penalty alone, before those with both (`train.epochs`). Default 0.
+ */
+penaltyEpochs: number, 
+/**
+ * Epochs with the outputs alone, after them. Default 0.
+ */
+outputEpochs: number, 
+/**
+ * Everything about the training run.
+ */
+train: BlockOptions, };
 
 /**
  * A written file.

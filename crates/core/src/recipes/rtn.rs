@@ -1,7 +1,7 @@
 //! `rtn`: round to nearest, nothing trains (methods.md section 1). Also the step search without training, by another `start`.
 
 use crate::error::Result;
-use crate::recipe::{Recipe, StartRule};
+use crate::recipe::{RangeLearning, Recipe, StartRule};
 use crate::targets::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -20,6 +20,8 @@ pub struct RtnConfig {
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 4 or 8, 16, 32. Default: what the target uses.
     pub cache: Option<f64>,
+    /// A zero point per group (target `halfstep`). Default false.
+    pub zero_points: bool,
     /// How scales are found. Default `best`.
     pub start: StartRule,
 }
@@ -33,8 +35,9 @@ impl RtnConfig {
             cache: self.cache,
             static_activations: false,
             learned: false,
+            affine: self.zero_points,
         };
         let sites = self.target.sites(&request)?;
-        Ok(sites.recipe("rtn", self.target, self.start, None))
+        Ok(sites.recipe("rtn", self.target, self.start, RangeLearning::None, vec![]))
     }
 }

@@ -4,7 +4,7 @@
 //! (docs/results.md).
 
 use crate::error::Result;
-use crate::recipe::{GradientScale, Recipe, StartRule, TrainConfig, WeightSite};
+use crate::recipe::{GradientScale, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig, WeightSite};
 use crate::targets::{Request, TargetId};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use serde::{Deserialize, Serialize};
@@ -55,12 +55,14 @@ impl SilqConfig {
             cache: self.cache,
             static_activations: self.static_activations,
             learned: true,
+            affine: false,
         };
         let sites = self.target.sites(&request)?;
         self.train.validate()?;
-        let mut recipe = sites.recipe("silq", self.target, self.start, Some(self.train.clone()));
+        let ranges = if self.learn_steps.unwrap_or(true) { RangeLearning::Step } else { RangeLearning::None };
+        let stage = Stage::Model { learns: Learns::All, config: self.train.clone() };
+        let mut recipe = sites.recipe("silq", self.target, self.start, ranges, vec![stage]);
         recipe.weights = recipe.weights.map(|weights| WeightSite {
-            learn_steps: self.learn_steps.unwrap_or(true),
             gradient_scale: self.gradient_scale,
             edge: if self.edge == Some(EdgeRuleConfig::Outside) { EdgeRule::Outside } else { EdgeRule::Inside },
             ..weights

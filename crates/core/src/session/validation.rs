@@ -19,7 +19,7 @@ pub(super) struct Validation {
 impl Validation {
     pub fn read(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<Option<Self>> {
         let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)? else { return Ok(None) };
-        let window = recipe.training.as_ref().map_or(512, |t| t.window).min(model.architecture.max_positions);
+        let window = recipe.window().unwrap_or(512).min(model.architecture.max_positions);
         let mut tokens = text.tokens(model, window)?;
         tokens.truncate(run.validation_tokens.unwrap_or(4096).max(window));
         Ok(Some(Self { tokens, window }))
@@ -43,7 +43,7 @@ impl Validation {
         record("fp", &|| score(None))?;
         // Static steps are calibrated by the trainer, so a grid with them has no untrained twin; without training the result is the rounded model.
         let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. }) || matches!(recipe.cache, CacheQuantizer::Static { .. });
-        if recipe.training.is_some() && !has_static {
+        if !recipe.stages.is_empty() && !has_static {
             let rounded = |start: StartRule| {
                 let weights = recipe.weights.map(|w| WeightSite { start, ..w });
                 score(Some(&rtn::quantize_model(model, &Recipe { weights, ..recipe.clone() }, cancel, pool)?))

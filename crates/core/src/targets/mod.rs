@@ -1,10 +1,10 @@
 //! Where a model will run, and what is legal there: one table ([`TargetId::sites`] over [`Target`]s), read by training, packing and export alike.
 
 use crate::error::{Error, Result};
-use crate::recipe::{GradientScale, Recipe, StartRule, TrainConfig, WeightSite};
+use crate::recipe::{GradientScale, RangeLearning, Recipe, Stage, StartRule, WeightSite};
 use halfstep_formats::write::FileFormat;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -32,6 +32,8 @@ pub struct Request {
     pub static_activations: bool,
     /// The steps will be learned (signed symmetric grids only).
     pub learned: bool,
+    /// A zero point per group.
+    pub affine: bool,
 }
 
 /// The quantizer at every site: what one row of the table says.
@@ -46,17 +48,17 @@ pub struct Sites {
 }
 
 impl Sites {
-    pub fn recipe(&self, id: &str, target: TargetId, start: StartRule, training: Option<TrainConfig>) -> Recipe {
+    pub fn recipe(&self, id: &str, target: TargetId, start: StartRule, ranges: RangeLearning, stages: Vec<Stage>) -> Recipe {
         Recipe {
             id: id.into(),
             target,
-            weights: Some(WeightSite { quantizer: self.weights, start, learn_steps: false, edge: EdgeRule::Inside, gradient_scale: GradientScale::Layer }),
+            weights: Some(WeightSite { quantizer: self.weights, start, ranges, edge: EdgeRule::Inside, gradient_scale: GradientScale::Layer }),
             embedding: self.embedding,
             head: self.head,
             activation: self.activation,
             head_activation: self.head_activation,
             cache: self.cache,
-            training,
+            stages,
         }
     }
 }
@@ -83,10 +85,10 @@ impl TargetId {
     ///
     /// | site | gguf:q4_0 | gguf:q8_0 | halfstep |
     /// |---|---|---|---|
-    /// | block linears | Q4_0: g32, -8..7, f16 | Q8_0: g32, -127..127, f16 | 2..8 bit, any group, f32 |
+    /// | block linears | Q4_0: g32, -8..7, f16 | Q8_0: g32, -127..127, f16 | 2..8 bit, any group, f32; with zero points f16 |
     /// | embedding, head | Q8_0, absmax/127 every step | the same | float |
     /// | norms | f32 | f32 | float |
-    /// | activations | blocks of 32, 8 bit, head included | the same | 8 bit per token (or static), or float |
+    /// | activations | blocks of 32, 8 bit, head included | the same | 8 bit per token (blocks of 32 where weight groups are whole ones; or static), or float |
     /// | cache | f16, or Q8_0 (a flag of the client) | the same | f16, f32, 4 or 8 bit per head (or static) |
     pub fn sites(self, request: &Request) -> Result<Sites> {
         match self {
@@ -115,6 +117,9 @@ impl TargetId {
         {
             return refuse(format!("{bits}-bit activations"), "its runtime quantizes every input to 8 bit in blocks of 32".into());
         }
+        if request.affine {
+            return refuse("zero points".into(), "its block linears are symmetric".into());
+        }
         if request.static_activations {
             return refuse("static activation steps".into(), "its runtime quantizes activations dynamically".into());
         }
@@ -130,15 +135,21 @@ impl TargetId {
 }
 
 fn halfstep_sites(request: &Request) -> Result<Sites> {
-    let bits = whole_bits("weights", request.weights, 2, 8)?.unwrap_or(4);
-    let partition = match request.group_size.unwrap_or(0) {
+    let bits = whole_bits("weights", request.weights, 2, 8)?.unwrap_or(if request.affine { 2 } else { 4 });
+    let partition = match request.group_size.unwrap_or(if request.affine { 64 } else { 0 }) {
         0 => Partition::Channel,
         n => Partition::Group(n),
     };
-    let weights = WeightQuantizer { grid: IntGrid { bits, range: CodeRange::Symmetric }, partition, scale_codec: ScaleCodec::F32 };
+    let weights = if request.affine {
+        WeightQuantizer { grid: IntGrid::affine(bits), partition, scale_codec: ScaleCodec::F16 }
+    } else {
+        WeightQuantizer { grid: IntGrid::symmetric(bits), partition, scale_codec: ScaleCodec::F32 }
+    };
+    let whole_blocks = matches!(partition, Partition::Group(n) if n.is_multiple_of(32));
     let activation = match whole_bits("activations", request.activations, 2, 32)?.unwrap_or(8) {
         16 | 32 if !request.static_activations => ActivationQuantizer::None,
         bits @ 2..=8 if request.static_activations => ActivationQuantizer::Static { bits },
+        8 if whole_blocks => ActivationQuantizer::DynamicBlock32,
         bits @ 2..=8 => ActivationQuantizer::DynamicToken { bits },
         bits if request.static_activations => return Err(Error::config("activations", format!("{bits} bit has no static step to learn; 2 to 8"))),
         bits => return Err(Error::config("activations", format!("{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"))),
@@ -167,6 +178,7 @@ fn targets_that_hold(request: &Request) -> String {
                 && request.group_size.is_none_or(|g| g == 32)
                 && request.activations.is_none_or(|b| b == 8.0)
                 && !request.static_activations
+                && !request.affine
                 && request.cache.is_none_or(|b| [8.0, 16.0, 32.0].contains(&b))
         }
     };

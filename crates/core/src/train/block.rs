@@ -1,5 +1,6 @@
 //! One transformer block as ops on a tape: the architecture's data read by the trainer.
 
+use super::low_rank::{FactorSinks, Factors};
 use super::tape::Tape;
 use super::weights::BlockWeights;
 use crate::ops::attention::Attention;
@@ -47,19 +48,25 @@ pub struct BlockSinks<T> {
     pub attn_norm: Option<Sink<T>>,
     pub ffn_norm: Option<Sink<T>>,
     pub linears: [Option<Sink<T>>; 7],
+    pub low_rank: [Option<FactorSinks<T>>; 7],
     /// In the order of [`ActivationSite::ALL`].
     pub steps: [Option<StaticStep<T>>; 6],
 }
 
 impl<T> BlockSinks<T> {
     pub fn none() -> Self {
-        Self { attn_norm: None, ffn_norm: None, linears: [const { None }; 7], steps: [const { None }; 6] }
+        Self { attn_norm: None, ffn_norm: None, linears: [const { None }; 7], low_rank: [const { None }; 7], steps: [const { None }; 6] }
     }
 }
 
 /// Place of a site's step.
 fn site_place(site: ActivationSite) -> usize {
     ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default()
+}
+
+/// Place of a linear's weight.
+fn place(name: Name) -> usize {
+    Name::ALL.iter().position(|l| *l == name).unwrap_or_default()
 }
 
 /// Sees the values at every activation and cache site where they are quantized, before; for calibration, whose weights are values.
@@ -95,18 +102,19 @@ impl<T: Number> Block<'_, T> {
     fn linears<const N: usize>(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, names: [Name; N]) -> Result<[Tensor; N]> {
         let (rows, linears) = (x.dims()[0], names.map(|name| self.linear(name)));
         let outputs = self.integer_outputs(site, &x, &linears)?;
-        let input = self.input(tape, site, x, outputs.is_some())?;
+        let input = self.input(tape, site, x.clone(), outputs.is_some())?;
         let mut out = Vec::with_capacity(N);
         let mut outputs = outputs.map(Vec::into_iter);
-        for linear in linears {
-            out.push(match outputs.as_mut().and_then(Iterator::next) {
+        for (name, linear) in names.into_iter().zip(linears) {
+            let y = match outputs.as_mut().and_then(Iterator::next) {
                 Some(y) => {
                     let y = tensor(y, &[rows, linear.weight.rows()])?;
                     tape.keep1(&input, linear, &y);
                     y
                 }
                 None => tape.apply1(&input, linear)?,
-            });
+            };
+            out.push(self.beside(tape, name, &x, y)?);
         }
         out.try_into().map_err(|_| candle_core::Error::Msg("one output per linear".into()))
     }
@@ -115,12 +123,27 @@ impl<T: Number> Block<'_, T> {
     fn residual_linear(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, residual: &Tensor, name: Name) -> Result<Tensor> {
         let linear = self.linear(name);
         let output = self.integer_outputs(site, &x, std::slice::from_ref(&linear))?.and_then(|mut y| y.pop());
-        let input = self.input(tape, site, x, output.is_some())?;
-        let Some(mut y) = output else { return tape.apply2(&input, residual, ResidualLinear(linear)) };
-        with_values(residual, |r: &[T]| add(&self.context.pool, &mut y, r))?;
-        let y = tensor(y, residual.dims())?;
-        tape.keep2(&input, residual, ResidualLinear(linear), &y);
-        Ok(y)
+        let input = self.input(tape, site, x.clone(), output.is_some())?;
+        let y = match output {
+            Some(mut y) => {
+                with_values(residual, |r: &[T]| add(&self.context.pool, &mut y, r))?;
+                let y = tensor(y, residual.dims())?;
+                tape.keep2(&input, residual, ResidualLinear(linear), &y);
+                y
+            }
+            None => tape.apply2(&input, residual, ResidualLinear(linear))?,
+        };
+        self.beside(tape, name, &x, y)
+    }
+
+    /// `y + (x A^T) B^T` if factors stand beside the linear; x before any quantizer.
+    fn beside(&self, tape: &mut Tape, name: Name, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        let Some(Factors { a, b }) = self.weights.low_rank[place(name)].clone() else { return Ok(y) };
+        let sinks = self.sinks.low_rank[place(name)].clone();
+        let (to_a, to_b) = sinks.map_or((None, None), |sinks| (Some(sinks.a), Some(sinks.b)));
+        let linear = |weight, sink| Linear { pool: self.context.pool.clone(), precision: self.context.precision, weight, sink };
+        let h = tape.apply1(x, linear(a, to_a))?; // [M, r]
+        tape.apply2(&h, &y, ResidualLinear(linear(b, to_b)))
     }
 
     /// What linears at `site` read; where their outputs are `known`, only their backwards will.
@@ -175,12 +198,11 @@ impl<T: Number> Block<'_, T> {
     }
 
     fn linear(&self, name: Name) -> Linear<T> {
-        let place = Name::ALL.iter().position(|l| *l == name).unwrap_or_default();
         Linear {
             pool: self.context.pool.clone(),
             precision: self.context.precision,
-            weight: self.weights.linears[place].clone(),
-            sink: self.sinks.linears[place].clone(),
+            weight: self.weights.linears[place(name)].clone(),
+            sink: self.sinks.linears[place(name)].clone(),
         }
     }
 

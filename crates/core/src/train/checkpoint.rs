@@ -1,7 +1,8 @@
 //! State on disk: everything that decides the next step, hashed, written so that a kill at any moment leaves the last good checkpoint.
 //!
-//! A checkpoint is a folder `step-<n>` with `state.safetensors` (value, m and v of every parameter, f32) and `manifest.json` (size and BLAKE3 of the
-//! state, step, identity of the run, its arithmetic). The folder is written under another name, synced and renamed; the verified manifest is the truth.
+//! A checkpoint is a folder `step-<n>` (or `block-<n>`, a finished block) with `state.safetensors` (of a step: value, m and v of every parameter that learns,
+//! f32) and `manifest.json` (size and BLAKE3 of the state, number, identity of the run, its arithmetic). The folder is written under another name, synced and
+//! renamed; the verified manifest is the truth.
 
 use super::arithmetic::Arithmetic;
 use super::trainer::Trainer;
@@ -21,14 +22,15 @@ const KEEP: usize = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manifest {
+pub struct Manifest {
     format: u32,
     version: String,
+    /// Steps done, or the finished block.
     step: u64,
     /// Hash of recipe, data and model: a run resumes only itself.
     run: String,
     /// What the steps were computed in, and are to be computed in further.
-    arithmetic: Arithmetic,
+    pub arithmetic: Arithmetic,
     bytes: u64,
     blake3: String,
 }
@@ -43,22 +45,29 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
 
 /// Saves the trainer's state under `folder` and returns the checkpoint's path.
 pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf> {
+    let mut entries = vec![];
+    for p in trainer.parameters.learned() {
+        for (kind, values) in [("value", &p.value), ("m", &p.m), ("v", &p.v)] {
+            let data = Cow::Borrowed(bytemuck::cast_slice(values.as_slice()));
+            entries.push(Entry { name: format!("{kind}/{}", p.name), dtype: Dtype::F32, shape: vec![values.len()], data });
+        }
+    }
+    let target = write(folder, ("step", trainer.step), entries, run, trainer.arithmetic)?;
+    prune(folder, run)?;
+    Ok(target)
+}
+
+/// Writes `entries` as checkpoint `<kind>-<number>`.
+pub fn write(folder: &Path, (kind, number): (&str, u64), entries: Vec<Entry>, run: &str, arithmetic: Arithmetic) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(io(folder))?;
-    let target = folder.join(format!("step-{:08}", trainer.step));
-    let partial = folder.join(format!(".step-{:08}.partial", trainer.step));
+    let target = folder.join(format!("{kind}-{number:08}"));
+    let partial = folder.join(format!(".{kind}-{number:08}.partial"));
     for old in [&partial, &target] {
         if old.exists() {
             std::fs::remove_dir_all(old).map_err(io(old))?;
         }
     }
     std::fs::create_dir(&partial).map_err(io(&partial))?;
-    let mut entries = vec![];
-    for p in &trainer.parameters.list {
-        for (kind, values) in [("value", &p.value), ("m", &p.m), ("v", &p.v)] {
-            let data = Cow::Borrowed(bytemuck::cast_slice(values.as_slice()));
-            entries.push(Entry { name: format!("{kind}/{}", p.name), dtype: Dtype::F32, shape: vec![values.len()], data });
-        }
-    }
     let mut hash = Hashing { hasher: blake3::Hasher::new(), bytes: 0 };
     atomic(&partial.join(STATE), |out| {
         let mut out = Tee { out, hash: &mut hash };
@@ -67,9 +76,9 @@ pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf>
     let manifest = Manifest {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
-        step: trainer.step,
+        step: number,
         run: run.into(),
-        arithmetic: trainer.arithmetic,
+        arithmetic,
         bytes: hash.bytes,
         blake3: hash.hasher.finalize().to_hex().to_string(),
     };
@@ -79,7 +88,6 @@ pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf>
     if let Ok(parent) = std::fs::File::open(folder) {
         parent.sync_all().map_err(io(folder))?;
     }
-    prune(folder, run)?;
     Ok(target)
 }
 
@@ -122,7 +130,8 @@ fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-fn verify(path: &Path, run: &str) -> Result<Manifest> {
+/// Whether the checkpoint at `path` is of this run, by its manifest.
+pub fn verify(path: &Path, run: &str) -> Result<Manifest> {
     let file = path.join(MANIFEST);
     let text = std::fs::read(&file).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
@@ -135,7 +144,8 @@ fn verify(path: &Path, run: &str) -> Result<Manifest> {
     Ok(manifest)
 }
 
-fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<()> {
+/// The bytes of a checkpoint's state, as they were written.
+pub fn state(path: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
     let file = path.join(STATE);
     let size = std::fs::metadata(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?.len();
     if size != manifest.bytes {
@@ -145,7 +155,12 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
     if blake3::hash(&bytes).to_hex().to_string() != manifest.blake3 {
         return Err(fault(path, format!("{STATE} is damaged: its hash differs")));
     }
-    let header = safetensors::read(&file.display().to_string(), &bytes)?;
+    Ok(bytes)
+}
+
+fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<()> {
+    let bytes = state(path, manifest)?;
+    let header = safetensors::read(&path.display().to_string(), &bytes)?;
     let tensors = header.by_name();
     let find = |kind: &str, name: &str, len: usize| -> Result<&[u8]> {
         let info = tensors.get(format!("{kind}/{name}").as_str()).filter(|i| i.dtype == Dtype::F32 && i.elements() == len);
@@ -153,12 +168,12 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
         Ok(&bytes[info.begin as usize..info.end as usize])
     };
     // All are found before any is copied, so that a bad checkpoint changes nothing.
-    for p in &trainer.parameters.list {
+    for p in trainer.parameters.learned() {
         for kind in ["value", "m", "v"] {
             find(kind, &p.name, p.value.len())?;
         }
     }
-    for p in &mut trainer.parameters.list {
+    for p in trainer.parameters.learned_mut() {
         let name = p.name.clone();
         for (kind, values) in [("value", &mut p.value), ("m", &mut p.m), ("v", &mut p.v)] {
             let data = find(kind, &name, values.len())?;

@@ -1,15 +1,22 @@
 //! The trainer. [`step`] is one optimizer step; [`trainer`] builds it from a model and a recipe; [`run`] is the loop with events and checkpoints.
+//! [`blockwise`] trains one block ([`student`]) at a time.
 
 pub mod arithmetic;
 pub mod block;
+pub mod blockwise;
 pub mod calibrate;
 pub mod checkpoint;
+pub mod finished;
 pub mod loss;
+pub mod low_rank;
 pub mod memory;
 pub mod optimizer;
 pub mod parameter;
 pub mod run;
+pub mod saliency;
 pub mod step;
+pub mod stream;
+pub mod student;
 pub mod tape;
 pub mod trainer;
 pub mod weights;

@@ -45,6 +45,8 @@ pub struct Optimizer {
     pub weight_steps: GroupConfig,
     pub activation_steps: GroupConfig,
     pub norms: GroupConfig,
+    pub ranges: GroupConfig,
+    pub low_rank: GroupConfig,
 }
 
 impl Optimizer {
@@ -65,6 +67,8 @@ impl Optimizer {
             weight_steps: group(config.weight_step_multiplier, 0.0),
             activation_steps: group(config.activation_step_multiplier, 0.0),
             norms: group(config.norm_multiplier, 0.0),
+            ranges: group(config.weight_step_multiplier, 0.0),
+            low_rank: group(1.0, config.weight_decay),
         }
     }
 
@@ -74,13 +78,15 @@ impl Optimizer {
             Group::WeightSteps => self.weight_steps,
             Group::ActivationSteps => self.activation_steps,
             Group::Norms => self.norms,
+            Group::Ranges => self.ranges,
+            Group::LowRank => self.low_rank,
         }
     }
 
     /// Global gradient norm. Refuses a parameter that got no gradient (a fault of ours) and a gradient that is not finite (naming it), before anything changes.
     pub fn gradient_norm<T: Number>(&self, pool: &Pool, parameters: &Parameters<T>, step: u64) -> Result<f64> {
         let mut sum = 0.0;
-        for p in &parameters.list {
+        for p in parameters.learned() {
             if p.sink.count() == 0 {
                 return Err(Error::Internal { reason: format!("no gradient reached {}", p.name) });
             }
@@ -97,7 +103,7 @@ impl Optimizer {
     pub fn update<T: Number>(&self, pool: &Pool, parameters: &mut Parameters<T>, t: u64, gradient_norm: f64) {
         let rate = self.schedule.rate(t);
         let gradient_scale = (self.max_norm / (gradient_norm + 1e-6)).min(1.0);
-        for p in &mut parameters.list {
+        for p in parameters.learned_mut() {
             let group = self.group(p.group);
             let adamw = AdamW {
                 learning_rate: rate * group.rate_multiplier,

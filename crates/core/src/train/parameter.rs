@@ -12,6 +12,9 @@ pub enum Group {
     WeightSteps,
     ActivationSteps,
     Norms,
+    /// Clips, or steps and zero points, of affine grids.
+    Ranges,
+    LowRank,
 }
 
 pub struct Parameter<T> {
@@ -24,6 +27,15 @@ pub struct Parameter<T> {
     pub v: Vec<T>,
     /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads it.
     pub sink: Sink<T>,
+    /// Never updated, without moments. What stands beside a frozen weight may still learn from the gradient in its sink.
+    pub frozen: bool,
+}
+
+impl<T> Parameter<T> {
+    /// Where its gradient goes; None if it is frozen.
+    pub fn learned_sink(&self) -> Option<&Sink<T>> {
+        (!self.frozen).then_some(&self.sink)
+    }
 }
 
 /// Parameters in the order of the forward: the order of every sum over them.
@@ -41,10 +53,35 @@ impl<T: Number> Parameters<T> {
     /// Adds a parameter and returns its place.
     pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let zeros = vec![<T as Real>::ZERO; value.len()];
-        let parameter = Parameter { name: name.into(), group, m: zeros.clone(), v: zeros, sink: Sink::new(value.len()), value };
-        self.index.insert(name.into(), self.list.len());
+        self.push(Parameter { name: name.into(), group, m: zeros.clone(), v: zeros, sink: Sink::new(value.len()), value, frozen: false })
+    }
+
+    /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
+    pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
+        self.push(Parameter { name: name.into(), group, m: vec![], v: vec![], sink: Sink::new(sink), value, frozen: true })
+    }
+
+    fn push(&mut self, parameter: Parameter<T>) -> usize {
+        self.index.insert(parameter.name.clone(), self.list.len());
         self.list.push(parameter);
         self.list.len() - 1
+    }
+
+    /// Those that the optimizer changes.
+    pub fn learned(&self) -> impl Iterator<Item = &Parameter<T>> {
+        self.list.iter().filter(|p| !p.frozen)
+    }
+
+    /// AdamW begins anew.
+    pub fn forget_moments(&mut self) {
+        for p in self.learned_mut() {
+            p.m.fill(<T as Real>::ZERO);
+            p.v.fill(<T as Real>::ZERO);
+        }
+    }
+
+    pub fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+        self.list.iter_mut().filter(|p| !p.frozen)
     }
 
     pub fn place(&self, name: &str) -> Result<usize> {

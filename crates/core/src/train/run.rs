@@ -1,12 +1,11 @@
 //! The training loop: batches, steps, events, checkpoints.
 
-use super::arithmetic;
 use super::memory::{self, available_bytes, peak_bytes};
 use super::trainer::Trainer;
-use super::{StepReport, checkpoint};
+use super::{StepReport, arithmetic, blockwise, checkpoint};
 use crate::data::{Text, Windows};
 use crate::event::Event;
-use crate::recipe::{Recipe, TrainConfig};
+use crate::recipe::{Learns, Recipe, Stage, TrainConfig};
 use crate::session::{Cancel, Evaluations, Measure, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
@@ -35,7 +34,8 @@ struct Checkpoints<'a> {
     run: String,
 }
 
-/// Trains `model` by `recipe` on `text`. Cancelled, in training or in `measure`: writes a checkpoint if there is a run folder and says where.
+/// Trains `model` by the stages of `recipe` on `text`, one after the other, and measures what came out. Cancelled: the error says where the run can go on from, if
+/// there is a run folder.
 #[allow(clippy::too_many_arguments)]
 pub fn train(
     model: &Model,
@@ -47,23 +47,68 @@ pub fn train(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Trained> {
-    let config = recipe.training.as_ref().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
+    let _kept = Kept::new(kept_bytes());
+    let mut trained: Option<Trained> = None;
+    for (number, stage) in recipe.stages.iter().enumerate() {
+        let last = number + 1 == recipe.stages.len();
+        // A stage's checkpoints have a folder of their own where there are several.
+        let folder = run.run_folder.as_ref().map(|f| if recipe.stages.len() == 1 { f.clone() } else { format!("{f}/stage-{number}") });
+        let run = RunConfig { run_folder: folder, ..run.clone() };
+        let before = trained.take();
+        let mut now = match stage {
+            Stage::Block { config } => blockwise::train(model, recipe, config, &run, text, events, cancel, pool)?,
+            Stage::Model { learns, config } => {
+                let start = before.as_ref().map(|t| &t.model).filter(|_| *learns == Learns::Scales);
+                let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
+                let measure = if last { &mut *measure } else { &mut *nothing };
+                end_to_end(model, start, recipe, config, &run, text, measure, events, cancel, pool)?
+            }
+        };
+        if last && matches!(stage, Stage::Block { .. }) {
+            now.evaluations =
+                measure(&now.model, events).map_err(|e| if e.is_cancelled() { Error::Cancelled { resume: run.run_folder.clone() } } else { e })?;
+        }
+        if let Some(before) = before {
+            now.steps += before.steps;
+            now.tokens += before.tokens;
+            now.seconds += before.seconds;
+            now.tokens_per_second = now.tokens as f64 / now.seconds.max(1e-9);
+        }
+        trained = Some(now);
+    }
+    trained.ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })
+}
+
+/// One model stage. Cancelled, in training or in `measure`: writes a checkpoint if there is a run folder and says where.
+#[allow(clippy::too_many_arguments)]
+fn end_to_end(
+    model: &Model,
+    start_model: Option<&Model>,
+    recipe: &Recipe,
+    config: &TrainConfig,
+    run: &RunConfig,
+    text: &Text,
+    measure: &mut Measure,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Trained> {
     // A resumed run goes on in what its checkpoint was computed in, whatever the probe says this time.
     let config = TrainConfig { arithmetic: Some(arithmetic::choose(config.arithmetic, recipe, pool)?), ..config.clone() };
     let tokens = text.tokens(model, config.window)?;
     memory::check(&model.architecture, config.micro_batch.unwrap_or(config.batch) * config.window)?;
     let per_step = (config.batch * config.window) as u64;
     let steps = (config.tokens as u64).div_ceil(per_step);
-    let checkpoints = run.run_folder.as_deref().map(|folder| Checkpoints { folder: Path::new(folder), run: identity(model, recipe, text, pool) });
+    let checkpoints =
+        run.run_folder.as_deref().map(|folder| Checkpoints { folder: Path::new(folder), run: identity(start_model.unwrap_or(model), recipe, text, pool) });
     let mut windows = Windows::new(tokens, config.window, config.seed);
     events(Event::Phase { name: "calibrate".into(), detail: format!("first steps of {} matrices", 7 * model.architecture.layers) });
     let calibration = windows.batch(0, config.batch);
-    let mut trainer = Trainer::<f32>::new(model, recipe, &config, steps, &calibration, pool.clone())?;
+    let mut trainer = Trainer::<f32>::new(model, start_model, recipe, &config, steps, &calibration, pool.clone())?;
     if let Some(checkpoints) = &checkpoints {
         checkpoints.begin(&mut trainer, run.resume, events)?;
     }
     events(Event::Phase { name: "train".into(), detail: format!("{steps} steps of {per_step} tokens in {}", trainer.arithmetic.name()) });
-    let _kept = Kept::new(kept_bytes());
     let (start, first, mut last) = (Instant::now(), trainer.step, None);
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
@@ -120,7 +165,7 @@ fn step_event(trainer: &Trainer<f32>, report: &StepReport, steps: u64, per_step:
 }
 
 /// Recipe, text, weights and vocabulary, as one hash.
-fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
+pub(super) fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
     let mut hasher = blake3::Hasher::new();
     let recipe = serde_json::to_string(recipe).unwrap_or_default();
     hasher.update(format!("{recipe}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());

@@ -119,8 +119,8 @@ impl<T: Number> Trainer<T> {
             bytes: self.loss_bytes,
             weights,
             teacher: Some(&self.teacher),
-            norm_sink: Some(&self.parameters.get(FINAL_NORM)?.sink),
-            head_sink: Some(&self.parameters.get(if a.tied_head { EMBEDDING } else { HEAD })?.sink),
+            norm_sink: self.parameters.get(FINAL_NORM)?.learned_sink(),
+            head_sink: self.parameters.get(if a.tied_head { EMBEDDING } else { HEAD })?.learned_sink(),
         };
         let targets = next_tokens(micro, tokens);
         let run = |x: &[T], hidden: Option<&[T]>| head.backward(x, hidden, &targets, normalizers);
@@ -171,7 +171,7 @@ impl<T: Number> Trainer<T> {
     /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one sink.
     fn embed_backward(&self, dx: &Tensor, tokens: &[u32]) -> Result<()> {
         let d = self.architecture.hidden_size;
-        let sink = &self.parameters.get(EMBEDDING)?.sink;
+        let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
         with_values(dx, |dx: &[T]| {
             sink.add(|gradient, accumulate| {
                 if !accumulate {
@@ -200,12 +200,13 @@ impl<T: Number> Trainer<T> {
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
-        let sink = |name: &str| self.parameters.get(name).map(|p| p.sink.clone());
+        let learned = |name: &str| self.parameters.get(name).map(|p| p.learned_sink().cloned());
         let mut all = Vec::with_capacity(self.architecture.layers);
         for layer in 0..self.architecture.layers {
-            let mut sinks = BlockSinks { attn_norm: Some(sink(&attn_norm(layer))?), ffn_norm: Some(sink(&ffn_norm(layer))?), ..BlockSinks::none() };
+            let mut sinks = BlockSinks { attn_norm: learned(&attn_norm(layer))?, ffn_norm: learned(&ffn_norm(layer))?, ..BlockSinks::none() };
             for (place, linear) in Linear::ALL.iter().enumerate() {
-                sinks.linears[place] = Some(sink(&linear.weight_name(layer))?);
+                // Of frozen codes too: their scales learn from it.
+                sinks.linears[place] = Some(self.parameters.get(&linear.weight_name(layer))?.sink.clone());
             }
             for (place, site) in ActivationSite::ALL.iter().enumerate() {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {

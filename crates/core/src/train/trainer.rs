@@ -25,7 +25,7 @@ pub struct Trainer<T> {
     pub pool: Pool,
     pub rope: Arc<RopeTable>,
     pub parameters: Parameters<T>,
-    pub matrices: Vec<Matrix>,
+    pub matrices: Vec<Matrix<T>>,
     /// The unquantized model, frozen.
     pub teacher: Weights<T>,
     pub activation: ActivationQuantizer,
@@ -46,18 +46,22 @@ pub struct Trainer<T> {
 }
 
 impl<T: Number> Trainer<T> {
-    /// Student = teacher with the recipe's quantizers at their first steps. `calibration` `[B, window]` tokens serve static sites.
-    pub fn new(model: &Model, recipe: &Recipe, config: &TrainConfig, steps: u64, calibration: &[u32], pool: Pool) -> Result<Self> {
+    /// Student = teacher with the recipe's quantizers at their first steps, all of which learns; or, if there is a `start`, that quantized model, whose scales
+    /// learn. `calibration` `[B, window]` tokens serve static sites.
+    pub fn new(model: &Model, start: Option<&Model>, recipe: &Recipe, config: &TrainConfig, steps: u64, calibration: &[u32], pool: Pool) -> Result<Self> {
         let architecture = Arc::new(model.architecture.clone());
         let mut parameters = Parameters::new();
         let mut matrices = vec![];
         for spec in architecture.tensors() {
-            let values = tensor_values(model, &spec.name, &pool)?;
-            match spec.role {
-                Role::Norm => {
-                    parameters.add(&spec.name, Group::Norms, values.into_iter().map(<T as Real>::from_f32).collect());
+            match (spec.role, start) {
+                (Role::Norm, None) => {
+                    parameters.add(&spec.name, Group::Norms, T::from_f32s(tensor_values(model, &spec.name, &pool)?));
                 }
-                _ => matrices.push(Matrix::new(&mut parameters, &pool, &spec, values, recipe)),
+                (Role::Norm, Some(start)) => {
+                    parameters.add_frozen(&spec.name, Group::Norms, T::from_f32s(tensor_values(start, &spec.name, &pool)?), 0);
+                }
+                (_, None) => matrices.push(Matrix::new(&mut parameters, &pool, &spec, tensor_values(model, &spec.name, &pool)?, recipe)),
+                (_, Some(start)) => matrices.push(Matrix::coded(&mut parameters, &pool, &spec, find(start, &spec.name)?)),
             }
         }
         let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
@@ -129,7 +133,7 @@ impl<T: Number> Trainer<T> {
     }
 
     /// The codes and scales decode to exactly what the forward multiplied with.
-    fn check_packed(&self, matrix: &Matrix, packed: &PackedMatrix, name: &str) -> Result<()> {
+    fn check_packed(&self, matrix: &Matrix<T>, packed: &PackedMatrix, name: &str) -> Result<()> {
         let mut decoded = vec![0.0; matrix.rows * matrix.cols];
         packed.decode(&self.pool, &mut decoded);
         let used = matrix.forward(&self.parameters, &self.pool, self.arithmetic.integer_forward);
@@ -141,7 +145,7 @@ impl<T: Number> Trainer<T> {
     }
 }
 
-fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Tensor> {
+pub(super) fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Tensor> {
     let tensor = model.tensors.get(name);
     tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: name.into() }))
 }

@@ -27,18 +27,18 @@ const PIECE: usize = 16384;
 const FOLDED: usize = 16;
 
 /// How a matrix falls into tasks, rows and groups. A per-tensor step sees one long row, cut into pieces.
-struct Split {
+pub(super) struct Split {
     /// Elements of one task: whole rows, or a piece of the one row of a tensor.
-    piece: usize,
+    pub piece: usize,
     /// Steps of one task.
-    steps: usize,
-    row: usize,
-    group: usize,
+    pub steps: usize,
+    pub row: usize,
+    pub group: usize,
     tensor: bool,
 }
 
 impl Split {
-    fn new(rows: usize, cols: usize, partition: Partition) -> Self {
+    pub fn new(rows: usize, cols: usize, partition: Partition) -> Self {
         let cols = cols.max(1);
         if partition == Partition::Tensor {
             return Self { piece: PIECE, steps: 1, row: PIECE, group: PIECE, tensor: true };
@@ -47,7 +47,7 @@ impl Split {
         Self { piece: rows * cols, steps: rows * partition.groups(cols), row: cols, group: partition.group_size(cols), tensor: false }
     }
     /// The steps of task `index`.
-    fn steps_of<'a, T>(&self, index: usize, steps: &'a [T]) -> &'a [T] {
+    pub fn steps_of<'a, T>(&self, index: usize, steps: &'a [T]) -> &'a [T] {
         if self.tensor { steps } else { &steps[index * self.steps..steps.len().min((index + 1) * self.steps)] }
     }
 }

@@ -1,0 +1,214 @@
+//! Training one block at a time: what learns, from what, how long.
+
+use super::TrainArithmetic;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Two streams run through the blocks: hidden states of the unquantized model, and those that the finished quantized blocks give. Each block learns to give, from the
+/// second, what the unquantized block gives from the first. Memory holds one block, whatever the depth of the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockConfig {
+    /// Sequences of the text that the blocks see.
+    pub samples: usize,
+    /// Tokens of a sequence.
+    pub window: usize,
+    /// Sequences of a step.
+    pub batch: usize,
+    /// A second target beside the first: what the unquantized block gives from the quantized stream.
+    pub second_target: bool,
+    /// Weights and norms learn too, beside the ranges.
+    pub learn_weights: bool,
+    pub low_rank: Option<LowRankConfig>,
+    pub saliency: Option<SaliencyConfig>,
+    /// One after the other, for every block.
+    pub phases: Vec<BlockPhase>,
+    /// On ranges and low-rank factors.
+    pub weight_decay: f64,
+    pub arithmetic: Option<TrainArithmetic>,
+    pub seed: u64,
+}
+
+/// Factors `A [rank, I]`, `B [O, rank]` beside each quantized linear: `y = x Wq^T + (alpha / rank) (x A^T) B^T`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LowRankConfig {
+    pub rank: usize,
+    pub alpha: f64,
+}
+
+/// The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv 2504.13932).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SaliencyConfig {
+    pub lambda: f64,
+    pub scale: SaliencyScale,
+    pub place: SaliencyPlace,
+    /// Sequences whose gradients are squared, one at a time, and their tokens.
+    pub samples: usize,
+    pub window: usize,
+}
+
+/// What lambda multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum SaliencyScale {
+    /// S over its mean in the block, the sum over the number of weights: the same lambda for any number of texts.
+    #[default]
+    ScaleFree,
+    /// S over its mean in each matrix: weighs within matrices only.
+    PerMatrix,
+    /// S as summed (the authors' code).
+    Raw,
+}
+
+/// Which difference is penalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum SaliencyPlace {
+    /// Wq - W: reaches the ranges only.
+    #[default]
+    BeforeLowRank,
+    /// Wq + (alpha / rank) B A - W: binds the factors too.
+    AfterLowRank,
+}
+
+/// Some epochs with one loss and one set of rates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockPhase {
+    pub epochs: usize,
+    /// Whether the block's outputs are compared.
+    pub output: bool,
+    /// Whether the saliency penalty is added.
+    pub saliency: bool,
+    pub rates: BlockRates,
+    /// The cosine ends at this share of the rates; 1 keeps them.
+    pub min_ratio: f64,
+}
+
+/// Learning rates by what learns; 0 keeps it still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockRates {
+    /// Clips, or steps and zero points.
+    pub ranges: f64,
+    pub low_rank: f64,
+    /// Weights and norms.
+    pub weights: f64,
+}
+
+/// What a user may say about block training. Every field has a default, which the recipe gives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct BlockOptions {
+    /// Sequences of the text that every block learns from. Default 32; the papers take 128 and more.
+    pub samples: Option<usize>,
+    /// Tokens of a sequence. Default 512.
+    pub window: Option<usize>,
+    /// Sequences per step. Default 1.
+    pub batch: Option<usize>,
+    /// Passes over the sequences for every block. Default 5; the papers take 20 and more at 2 bits.
+    pub epochs: Option<usize>,
+    /// Rate of clips, or of steps and zero points. Default: the recipe's.
+    pub range_learning_rate: Option<f64>,
+    /// Rate of the low-rank factors. Default: the recipe's.
+    pub low_rank_learning_rate: Option<f64>,
+    /// Rate of weights and norms, where they learn. Default: the recipe's.
+    pub weight_learning_rate: Option<f64>,
+    /// On clips and factors. Default: the recipe's.
+    pub weight_decay: Option<f64>,
+    /// Learn from a second target too: what the unquantized block makes of the quantized inputs. Default: the recipe's.
+    pub second_target: Option<bool>,
+    /// Default: what a probe finds fastest on this machine.
+    pub arithmetic: Option<TrainArithmetic>,
+    /// Decides the order of the data and the first factors. Same seed, same bytes. Default 0.
+    pub seed: u64,
+}
+
+impl BlockOptions {
+    /// `defaults`, of one phase, with what was given.
+    pub fn over(&self, defaults: BlockConfig) -> Result<BlockConfig> {
+        let phases = defaults.phases.iter().map(|phase| BlockPhase {
+            epochs: self.epochs.unwrap_or(phase.epochs),
+            rates: BlockRates {
+                ranges: self.range_learning_rate.unwrap_or(phase.rates.ranges),
+                low_rank: self.low_rank_learning_rate.unwrap_or(phase.rates.low_rank),
+                weights: self.weight_learning_rate.unwrap_or(phase.rates.weights),
+            },
+            ..*phase
+        });
+        let config = BlockConfig {
+            samples: self.samples.unwrap_or(defaults.samples),
+            window: self.window.unwrap_or(defaults.window),
+            batch: self.batch.unwrap_or(defaults.batch),
+            second_target: self.second_target.unwrap_or(defaults.second_target),
+            weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            arithmetic: self.arithmetic,
+            seed: self.seed,
+            phases: phases.collect(),
+            ..defaults
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl BlockConfig {
+    /// What the recipes change: 32 sequences of 512 tokens, one at a time, 5 epochs.
+    pub fn usual(rates: BlockRates) -> Self {
+        Self {
+            samples: 32,
+            window: 512,
+            batch: 1,
+            second_target: false,
+            learn_weights: false,
+            low_rank: None,
+            saliency: None,
+            phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio: 1.0 }],
+            weight_decay: 0.0,
+            arithmetic: None,
+            seed: 0,
+        }
+    }
+
+    /// Steps of one block.
+    pub fn steps(&self) -> u64 {
+        let per_epoch = self.samples.div_ceil(self.batch) as u64;
+        self.phases.iter().map(|phase| phase.epochs as u64 * per_epoch).sum()
+    }
+
+    fn validate(&self) -> Result<()> {
+        let at_least = |field: &str, value: usize, least: usize| {
+            if value >= least { Ok(()) } else { Err(Error::config(format!("train.{field}"), format!("{value} is not possible; at least {least}"))) }
+        };
+        at_least("samples", self.samples, 1)?;
+        at_least("window", self.window, 2)?;
+        at_least("batch", self.batch, 1)?;
+        let phase = self.phases.first().copied();
+        let rates = phase.map(|p| p.rates).unwrap_or_default();
+        for (field, value) in [
+            ("rangeLearningRate", rates.ranges),
+            ("lowRankLearningRate", rates.low_rank),
+            ("weightLearningRate", rates.weights),
+            ("weightDecay", self.weight_decay),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(format!("train.{field}"), format!("{value} is not possible; 0 or more")));
+            }
+        }
+        if self.low_rank.is_some_and(|l| !(l.alpha.is_finite() && l.alpha > 0.0)) {
+            return Err(Error::config("alpha", "it must be a number above 0"));
+        }
+        if let Some(saliency) = &self.saliency {
+            if !(saliency.lambda.is_finite() && saliency.lambda >= 0.0) {
+                return Err(Error::config("lambda", format!("{} is not possible; 0 or more", saliency.lambda)));
+            }
+            at_least("saliencySamples", saliency.samples, 1)?;
+            at_least("saliencyWindow", saliency.window, 2)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! `apiq`: ApiQ: Finetuning of 2-Bit Quantized Large Language Model (2024, arXiv 2402.05147), block by block (methods.md section 10): `omniquant` with low-rank
+//! factors that learn beside the quantized weights and are kept beside them in the file. With rank 0 it is `omniquant` under ApiQ's rates.
+
+use crate::error::Result;
+use crate::recipe::block::{BlockOptions, BlockRates, LowRankConfig};
+use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
+use crate::targets::{Request, TargetId};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+pub(super) const RANK: usize = 8;
+pub(super) const ALPHA: f64 = 16.0;
+/// Authors' code.
+pub(super) const RATES: BlockRates = BlockRates { ranges: 5e-3, low_rank: 5e-4, weights: 0.0 };
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct ApiqConfig {
+    /// Where the model will run. Default `halfstep`, which holds its grids.
+    pub target: TargetId,
+    /// Bits of the block linears. Default 2.
+    pub weights: Option<f64>,
+    /// Columns of a row that share a scale and a zero point. Default 64.
+    pub group_size: Option<usize>,
+    /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+    pub activations: Option<f64>,
+    /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+    pub cache: Option<f64>,
+    /// Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they outweigh a small model's weights.
+    pub rank: usize,
+    /// The factors' product is multiplied by alpha / rank. Default 16.
+    pub alpha: f64,
+    /// Everything about the training run.
+    pub train: BlockOptions,
+}
+
+impl Default for ApiqConfig {
+    fn default() -> Self {
+        Self { target: TargetId::Halfstep, weights: None, group_size: None, activations: None, cache: None, rank: RANK, alpha: ALPHA, train: BlockOptions::default() }
+    }
+}
+
+impl ApiqConfig {
+    pub fn recipe(&self) -> Result<Recipe> {
+        let request = Request {
+            weights: self.weights,
+            group_size: self.group_size,
+            activations: self.activations,
+            cache: self.cache,
+            affine: true,
+            ..Request::default()
+        };
+        let config = self.train.over(BlockConfig {
+            second_target: true,
+            low_rank: (self.rank > 0).then_some(LowRankConfig { rank: self.rank, alpha: self.alpha }),
+            weight_decay: 0.1,
+            ..BlockConfig::usual(RATES)
+        })?;
+        Ok(self.target.sites(&request)?.recipe("apiq", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
+    }
+}

@@ -1,0 +1,88 @@
+//! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models (2024, arXiv 2407.11062; methods.md section 8). Phase 1 (Block-AP):
+//! weights, norms, steps and zero points learn block by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end from the next token.
+
+use crate::error::Result;
+use crate::recipe::block::{BlockOptions, BlockRates};
+use crate::recipe::{BlockConfig, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig};
+use crate::targets::{Request, TargetId};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct EfficientqatConfig {
+    /// Where the model will run. Default `halfstep`, which holds its grids.
+    pub target: TargetId,
+    /// Bits of the block linears. Default 2.
+    pub weights: Option<f64>,
+    /// Columns of a row that share a scale and a zero point. Default 64.
+    pub group_size: Option<usize>,
+    /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+    pub activations: Option<f64>,
+    /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+    pub cache: Option<f64>,
+    /// Phase 1.
+    pub train: BlockOptions,
+    /// Tokens of phase 2; 0 leaves it out. Default 32,768.
+    pub end_tokens: usize,
+    /// Rate of the steps in phase 2. Default 2e-5.
+    pub end_learning_rate: f64,
+    /// Weight of the KL to the unquantized model in phase 2, beside the next-token loss. Default 0.
+    pub end_kl_weight: f64,
+    /// Weight of the next-token loss in phase 2. Default 1.
+    pub end_ce_weight: f64,
+}
+
+impl Default for EfficientqatConfig {
+    fn default() -> Self {
+        Self {
+            target: TargetId::Halfstep,
+            weights: None,
+            group_size: None,
+            activations: None,
+            cache: None,
+            train: BlockOptions::default(),
+            end_tokens: 32_768,
+            end_learning_rate: 2e-5,
+            end_kl_weight: 0.0,
+            end_ce_weight: 1.0,
+        }
+    }
+}
+
+impl EfficientqatConfig {
+    pub fn recipe(&self) -> Result<Recipe> {
+        let request = Request {
+            weights: self.weights,
+            group_size: self.group_size,
+            activations: self.activations,
+            cache: self.cache,
+            affine: true,
+            ..Request::default()
+        };
+        // Authors' code; weights at 2 bits twice as fast as at 3 and 4.
+        let weights = if self.weights.is_none_or(|bits| bits <= 2.0) { 2e-5 } else { 1e-5 };
+        let mut usual = BlockConfig::usual(BlockRates { ranges: 1e-4, low_rank: 0.0, weights });
+        usual.phases[0].min_ratio = 0.05;
+        let config = self.train.over(BlockConfig { learn_weights: true, batch: 2, ..usual })?;
+        let end = TrainConfig {
+            tokens: self.end_tokens,
+            window: config.window,
+            learning_rate: self.end_learning_rate,
+            weight_step_multiplier: 1.0,
+            max_norm: 0.3,
+            kl_weight: self.end_kl_weight,
+            ce_weight: self.end_ce_weight,
+            seed: config.seed,
+            arithmetic: config.arithmetic,
+            ..TrainConfig::default()
+        };
+        let mut stages = vec![Stage::Block { config }];
+        if self.end_tokens > 0 {
+            end.validate()?;
+            stages.push(Stage::Model { learns: Learns::Scales, config: end });
+        }
+        Ok(self.target.sites(&request)?.recipe("efficientqat", self.target, StartRule::Absmax, RangeLearning::StepZero, stages))
+    }
+}

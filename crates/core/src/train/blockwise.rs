@@ -1,0 +1,348 @@
+//! Training block after block (ApiQ's block-wise form, arXiv 2402.05147; OmniQuant, EfficientQAT's Block-AP and SAPR by the same loop; methods.md section 0):
+//!
+//!     fp = qs = embedding of the tokens                                            [samples, T, D]
+//!     for each block i:   t1 = B_i(fp)        t2 = B_i(qs), if there is a second target
+//!                         train Bq_i:  mean (Bq_i(qs) - t1)^2 [+ mean (Bq_i(qs) - t2)^2] + penalty
+//!                         freeze codes, scales and factors as they will be stored;  qs = Bq_i(qs);  fp = t1;  checkpoint
+//!
+//! One block's parameters are in memory at a time. A finished block is on disk as it will be shipped, and a resumed run makes the streams again from the
+//! finished blocks, so that it goes on with the same bytes.
+
+use super::arithmetic::{self, Arithmetic};
+use super::block::{Block, BlockSinks, Context};
+use super::finished::FinishedBlocks;
+use super::memory::peak_bytes;
+use super::optimizer::{GroupConfig, Optimizer, Schedule};
+use super::run::Trained;
+use super::saliency::{Penalty, Saliency};
+use super::stream::Stream;
+use super::student::{Finished, Student, teacher};
+use super::tape::Tape;
+use super::weights::BlockWeights;
+use crate::data::{Text, permutation};
+use crate::event::Event;
+use crate::ops::{tensor, with_values};
+use crate::recipe::block::BlockPhase;
+use crate::recipe::{BlockConfig, Recipe, WeightSite};
+use crate::rtn::{quantization, round_tensor};
+use crate::session::{Cancel, RunConfig};
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use halfstep_formats::architecture::{EMBEDDING, Role};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Everything that one block's training reads and does not change.
+pub struct Blockwise<'a> {
+    pub model: &'a Model,
+    pub site: WeightSite,
+    pub config: &'a BlockConfig,
+    pub arithmetic: Arithmetic,
+    /// One sequence through an unquantized block, and through a quantized one.
+    plain: Context,
+    quantized: Context,
+    pool: &'a Pool,
+    cancel: &'a Cancel,
+}
+
+/// Inputs and targets of a block, all `[samples, T D]`.
+struct Streams {
+    /// What the unquantized blocks before gave; becomes the first target.
+    plain: Stream,
+    /// What the quantized blocks before gave.
+    quantized: Stream,
+    second_target: Option<Stream>,
+}
+
+/// Trains `model` by one block stage of `recipe` on the first sequences of `text`.
+#[allow(clippy::too_many_arguments)]
+pub fn train(
+    model: &Model,
+    recipe: &Recipe,
+    config: &BlockConfig,
+    run: &RunConfig,
+    text: &Text,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Trained> {
+    let tokens = samples(model, config, text)?;
+    let site = recipe.weights.ok_or_else(|| Error::Internal { reason: format!("{} quantizes no weights", recipe.id) })?;
+    let arithmetic = Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool);
+    let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
+    let folder = run.run_folder.as_deref().map(Path::new);
+    let finished = FinishedBlocks::new(folder, super::run::identity(model, recipe, text, pool), arithmetic, run.resume)?;
+    let saliency = config.saliency.filter(|s| s.lambda > 0.0).map(|s| {
+        events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
+        Saliency::of(model, s, text, folder, arithmetic, cancel, pool)
+    });
+    let saliency = saliency.transpose()?;
+    let (layers, steps) = (model.architecture.layers, config.steps());
+    events(Event::Phase { name: "train".into(), detail: format!("{layers} blocks, {steps} steps each, in {}", arithmetic.name()) });
+    let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
+    let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
+    let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+    let mut last = f64::NAN;
+    for layer in 0..layers {
+        blockwise.targets(layer, &mut streams)?;
+        let block = match finished.read(layer, events)? {
+            Some(block) => block,
+            None => {
+                let mut report = |step: BlockStep| {
+                    last = step.loss;
+                    events(step.event(layer, layers, steps, config, start));
+                };
+                let penalty = saliency.as_ref().map(|s| s.block(layer)).transpose()?;
+                let block = blockwise.train_block(layer, &mut streams, penalty, &mut report).map_err(|e| finished.resumable(e))?;
+                events(Event::Block { block: layer as u64, blocks: layers as u64, loss: last });
+                finished.save(layer, &block, events)?;
+                block
+            }
+        };
+        blockwise.advance(layer, &block, &mut streams)?;
+        tensors.extend(block.tensors);
+        low_rank.extend(block.low_rank);
+    }
+    for spec in model.architecture.tensors() {
+        if !tensors.contains_key(&spec.name) {
+            let tensor = round_tensor(model, recipe, &spec, pool)?;
+            tensors.insert(spec.name, tensor);
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let seen = (layers as u64) * steps * (config.batch * config.window) as u64;
+    let mut model = model.with(tensors, Some(quantization(recipe, BTreeMap::new())));
+    model.low_rank = low_rank;
+    Ok(Trained {
+        model,
+        evaluations: BTreeMap::new(),
+        steps: layers as u64 * steps,
+        tokens: seen,
+        seconds,
+        tokens_per_second: seen as f64 / seconds.max(1e-9),
+        final_loss: last,
+    })
+}
+
+/// The first `samples` sequences of the text.
+fn samples(model: &Model, config: &BlockConfig, text: &Text) -> Result<Vec<u32>> {
+    let mut tokens = text.tokens(model, config.window)?;
+    let (asked, there) = (config.samples, tokens.len() / config.window);
+    if there < asked {
+        let reason =
+            format!("{} tokens are {there} sequences of {}, and {asked} were asked for; give a longer text or fewer samples", tokens.len(), config.window);
+        return Err(Error::Data { data: text.name.clone(), reason });
+    }
+    tokens.truncate(asked * config.window);
+    Ok(tokens)
+}
+
+/// What one step of a block did.
+struct BlockStep {
+    /// Of this block, from 1.
+    step: u64,
+    loss: f64,
+    rate: f64,
+    gradient_norm: f64,
+}
+
+impl BlockStep {
+    fn event(&self, layer: usize, layers: usize, steps: u64, config: &BlockConfig, start: Instant) -> Event {
+        let (done, all) = (layer as u64 * steps + self.step, layers as u64 * steps);
+        let per_second = done as f64 / start.elapsed().as_secs_f64();
+        let per_step = (config.batch * config.window) as u64;
+        Event::Step {
+            step: done,
+            steps: all,
+            loss: self.loss,
+            learning_rate: self.rate,
+            gradient_norm: self.gradient_norm,
+            tokens: done * per_step,
+            tokens_per_second: per_second * per_step as f64,
+            eta_seconds: (all - done) as f64 / per_second,
+            memory_bytes: peak_bytes(),
+        }
+    }
+}
+
+impl<'a> Blockwise<'a> {
+    fn new(model: &'a Model, recipe: &Recipe, site: WeightSite, config: &'a BlockConfig, arithmetic: Arithmetic, pool: &'a Pool, cancel: &'a Cancel) -> Self {
+        let plain = Context {
+            architecture: Arc::new(model.architecture.clone()),
+            pool: pool.clone(),
+            rope: Arc::new(crate::rope_table(&model.architecture)),
+            batch: 1,
+            tokens: config.window,
+            precision: arithmetic.precision,
+            activation: ActivationQuantizer::None,
+            cache: CacheQuantizer::F32,
+            edge: EdgeRule::Inside,
+        };
+        let quantized = Context { activation: recipe.activation, cache: recipe.cache, ..plain.clone() };
+        Self { model, site, config, arithmetic, plain, quantized, pool, cancel }
+    }
+
+    fn integer(&self) -> bool {
+        self.arithmetic.integer_forward && self.quantized.activation != ActivationQuantizer::None
+    }
+
+    /// Numbers of a sequence's hidden states.
+    fn width(&self) -> usize {
+        self.config.window * self.model.architecture.hidden_size
+    }
+
+    /// Both streams at the embedding, the quantized one by the embedding as it will be stored.
+    fn start(&self, recipe: &Recipe, tokens: &[u32], scratch: &Path) -> Result<Streams> {
+        let (architecture, d) = (&self.model.architecture, self.model.architecture.hidden_size);
+        let spec = architecture.tensors().into_iter().find(|spec| spec.role == Role::Embedding);
+        let spec = spec.ok_or_else(|| Error::Internal { reason: format!("the architecture has no {EMBEDDING}") })?;
+        let embeddings = [super::trainer::find(self.model, EMBEDDING)?.clone(), round_tensor(self.model, recipe, &spec, self.pool)?];
+        let beside = 2 + usize::from(self.config.second_target);
+        let stream = || Stream::new(self.config.samples, self.width(), beside, scratch);
+        let mut streams = Streams { plain: stream()?, quantized: stream()?, second_target: self.config.second_target.then(stream).transpose()? };
+        for (sample, tokens) in tokens.chunks(self.config.window).enumerate() {
+            for (embedding, stream) in embeddings.iter().zip([&mut streams.plain, &mut streams.quantized]) {
+                let mut x = vec![0.0; tokens.len() * d];
+                for (row, &token) in x.chunks_exact_mut(d).zip(tokens) {
+                    embedding.read(token as usize, 0, row);
+                }
+                stream.write(sample, &x)?;
+            }
+        }
+        Ok(streams)
+    }
+
+    /// One sequence through a block.
+    fn forward(&self, context: &Context, weights: &BlockWeights<f32>, x: Vec<f32>) -> Result<Vec<f32>> {
+        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }.forward(&mut Tape::off(), &x)?;
+        Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
+    }
+
+    /// The plain stream becomes the first target, and the second is made.
+    fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
+        let weights = teacher(self.model, layer, self.pool)?;
+        for sample in 0..self.config.samples {
+            self.check_cancelled()?;
+            let target = self.forward(&self.plain, &weights, streams.plain.read(sample, 1)?)?;
+            if let Some(at) = target.iter().position(|v| !v.is_finite()) {
+                let place = format!("the unquantized block {layer}, sequence {sample}, number {at}");
+                return Err(Error::NonFinite { step: 0, tensor: place });
+            }
+            streams.plain.write(sample, &target)?;
+            if let Some(second) = &mut streams.second_target {
+                second.write(sample, &self.forward(&self.plain, &weights, streams.quantized.read(sample, 1)?)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The quantized stream goes through the finished block, as it is stored.
+    fn advance(&self, layer: usize, block: &Finished, streams: &mut Streams) -> Result<()> {
+        let weights = block.weights(layer, self.integer(), self.pool)?;
+        for sample in 0..self.config.samples {
+            self.check_cancelled()?;
+            let y = self.forward(&self.quantized, &weights, streams.quantized.read(sample, 1)?)?;
+            streams.quantized.write(sample, &y)?;
+        }
+        Ok(())
+    }
+
+    fn check_cancelled(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
+    }
+
+    fn train_block(&self, layer: usize, streams: &mut Streams, penalty: Option<Penalty>, report: &mut dyn FnMut(BlockStep)) -> Result<Finished> {
+        let mut student = Student::<f32>::new(self.model, layer, &self.site, self.config, self.integer(), self.pool)?;
+        let (per_epoch, mut done) = (self.config.samples.div_ceil(self.config.batch), 0);
+        for (number, phase) in self.config.phases.iter().enumerate() {
+            let optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
+            student.parameters.forget_moments();
+            for epoch in 0..phase.epochs {
+                // The same order for every block: a function of seed, phase and epoch.
+                let order = permutation(self.config.samples, self.config.seed, (number << 16 | epoch) as u64);
+                for (i, batch) in order.chunks(self.config.batch).enumerate() {
+                    self.check_cancelled()?;
+                    let loss = self.gradients(&student, streams, batch, phase, penalty.as_ref())?;
+                    let (at, step) = ((epoch * per_epoch + i) as u64, done + 1);
+                    if !loss.is_finite() {
+                        return Err(Error::NonFinite { step, tensor: format!("the loss of block {layer}") });
+                    }
+                    let gradient_norm = optimizer.gradient_norm(self.pool, &student.parameters, step)?;
+                    optimizer.update(self.pool, &mut student.parameters, at, gradient_norm);
+                    done = step;
+                    let rate = optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
+                    report(BlockStep { step, loss, rate, gradient_norm });
+                }
+            }
+        }
+        student.finish(self.pool)
+    }
+
+    /// Loss of some sequences, with the gradients of what learns left in its sinks.
+    fn gradients(&self, student: &Student<f32>, streams: &mut Streams, batch: &[usize], phase: &BlockPhase, penalty: Option<&Penalty>) -> Result<f64> {
+        student.parameters.list.iter().for_each(|p| p.sink.clear());
+        let (weights, sinks) = (student.weights(self.pool), student.sinks());
+        let mut loss = 0.0;
+        if phase.output {
+            let shape = [self.config.window, self.model.architecture.hidden_size];
+            for &sample in batch {
+                let x = tensor(streams.quantized.read(sample, 1)?, &shape)?;
+                let mut tape = Tape::on();
+                let y = Block { context: &self.quantized, weights: &weights, sinks: &sinks, observer: None }.forward(&mut tape, &x)?;
+                let mut dy = vec![0.0; self.width()];
+                let elements = (batch.len() * self.width()) as f64;
+                let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
+                for target in targets {
+                    let target = target.read(sample, 1)?;
+                    loss += with_values(&y, |y: &[f32]| squared_difference(self.pool, y, &target, elements, &mut dy))?;
+                }
+                tape.backward::<f32>(self.pool, &x, &y, tensor(dy, &shape)?)?;
+            }
+        } else {
+            student.parameters.list.iter().for_each(|p| p.sink.add(|gradient, _| gradient.fill(0.0)));
+        }
+        if let Some(penalty) = penalty.filter(|_| phase.saliency) {
+            loss += penalty.add(student, &weights, self.pool);
+        }
+        student.backward(self.pool);
+        Ok(loss)
+    }
+}
+
+/// sum (y - target)^2 / elements; adds its gradient to `dy`.
+fn squared_difference(pool: &Pool, y: &[f32], target: &[f32], elements: f64, dy: &mut [f32]) -> f64 {
+    const PIECE: usize = 1 << 14;
+    let (mut sums, slope) = (vec![0.0f64; y.len().div_ceil(PIECE)], (2.0 / elements) as f32);
+    pool.parts(dy.chunks_mut(PIECE).zip(&mut sums).collect(), |i, (dy, sum): (&mut [f32], &mut f64)| {
+        for ((dy, y), t) in dy.iter_mut().zip(&y[i * PIECE..]).zip(&target[i * PIECE..]) {
+            let difference = y - t;
+            *dy += slope * difference;
+            *sum += f64::from(difference) * f64::from(difference);
+        }
+    });
+    sums.iter().sum::<f64>() / elements
+}
+
+/// Rates as given: the groups' multipliers are the rates themselves.
+fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer {
+    let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
+    let still = group(0.0, 0.0);
+    Optimizer {
+        schedule: Schedule { steps, warmup: 0, learning_rate: 1.0, min_ratio: phase.min_ratio },
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        max_norm: f64::INFINITY,
+        weights: group(phase.rates.weights, 0.0),
+        norms: group(phase.rates.weights, 0.0),
+        ranges: group(phase.rates.ranges, config.weight_decay),
+        low_rank: group(phase.rates.low_rank, config.weight_decay),
+        weight_steps: still,
+        activation_steps: still,
+    }
+}

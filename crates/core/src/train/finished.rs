@@ -1,0 +1,128 @@
+//! Finished blocks on disk, as they will be shipped.
+
+use super::arithmetic::Arithmetic;
+use super::checkpoint;
+use super::student::Finished;
+use crate::event::Event;
+use crate::{Error, Result};
+use half::f16;
+use halfstep_formats::safetensors::{self, Dtype, Entry, Info};
+use halfstep_formats::{LowRank, Tensor, TensorData};
+use halfstep_kernels::WeightQuantizer;
+use halfstep_kernels::pack::PackedMatrix;
+use std::path::{Path, PathBuf};
+
+/// Where finished blocks go and come from; nowhere without a folder.
+pub struct FinishedBlocks<'a> {
+    folder: Option<&'a Path>,
+    run: String,
+    arithmetic: Arithmetic,
+    resume: bool,
+}
+
+/// The parts of a stored block's tensors; a quantizer is kept as JSON.
+const QUANTIZER: &str = "quantizer";
+
+impl<'a> FinishedBlocks<'a> {
+    pub fn new(folder: Option<&'a Path>, run: String, arithmetic: Arithmetic, resume: bool) -> Result<Self> {
+        Ok(Self { folder, run, arithmetic, resume })
+    }
+
+    fn path(&self, folder: &Path, layer: usize) -> PathBuf {
+        folder.join(format!("block-{layer:08}"))
+    }
+
+    /// A cancelled run can go on from the finished blocks.
+    pub fn resumable(&self, e: Error) -> Error {
+        match e {
+            Error::Cancelled { .. } => Error::Cancelled { resume: self.folder.map(|folder| folder.display().to_string()) },
+            e => e,
+        }
+    }
+
+    pub fn save(&self, layer: usize, block: &Finished, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let Some(folder) = self.folder else { return Ok(()) };
+        let mut entries = vec![];
+        for (name, tensor) in &block.tensors {
+            match &tensor.data {
+                TensorData::Packed(p) => {
+                    let quantizer = serde_json::to_vec(&p.quantizer).map_err(|e| Error::Internal { reason: e.to_string() })?;
+                    entries.push(entry(name, QUANTIZER, Dtype::U8, vec![quantizer.len()], quantizer));
+                    entries.push(entry(name, "codes", Dtype::U8, vec![p.rows, p.codes.len() / p.rows.max(1)], p.codes.clone()));
+                    entries.push(entry(name, "scale", Dtype::F32, vec![p.scales.len()], bytemuck::cast_slice(&p.scales).to_vec()));
+                    entries.push(entry(name, "zero_point", Dtype::U8, vec![p.zero_points.len()], p.zero_points.clone()));
+                    entries.push(entry(name, "shape", Dtype::U64, vec![2], [p.rows, p.cols].map(|n| (n as u64).to_le_bytes()).concat()));
+                }
+                TensorData::F32(values) => entries.push(entry(name, "value", Dtype::F32, tensor.shape.clone(), bytemuck::cast_slice(values).to_vec())),
+                _ => return Err(Error::Internal { reason: format!("{name} of a finished block is neither packed nor f32") }),
+            }
+        }
+        for (name, factors) in &block.low_rank {
+            for (part, values) in [("low_rank_a", &factors.a), ("low_rank_b", &factors.b)] {
+                let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                entries.push(entry(name, part, Dtype::F16, vec![factors.rank, values.len() / factors.rank], bytes));
+            }
+        }
+        let path = checkpoint::write(folder, ("block", layer as u64), entries, &self.run, self.arithmetic)?;
+        events(Event::Checkpoint { step: layer as u64, path: path.display().to_string() });
+        Ok(())
+    }
+
+    /// The block, if this run has finished it before. One that is damaged is told of and trained again; another run's is an error.
+    pub fn read(&self, layer: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Finished>> {
+        let Some(path) = self.folder.filter(|_| self.resume).map(|folder| self.path(folder, layer)).filter(|path| path.exists()) else { return Ok(None) };
+        let manifest = checkpoint::verify(&path, &self.run)?;
+        if manifest.arithmetic != self.arithmetic {
+            let reason = format!("it was computed in {}, this run in {}; say so by arithmetic", manifest.arithmetic.name(), self.arithmetic.name());
+            return Err(Error::Checkpoint { path: path.display().to_string(), reason });
+        }
+        match checkpoint::state(&path, &manifest).and_then(|bytes| parse(&path, &bytes)) {
+            Ok(block) => {
+                events(Event::Phase { name: "resume".into(), detail: path.display().to_string() });
+                Ok(Some(block))
+            }
+            Err(e) => {
+                events(Event::Warning { message: format!("a finished block was passed over: {e}") });
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn entry(name: &str, part: &str, dtype: Dtype, shape: Vec<usize>, data: Vec<u8>) -> Entry<'static> {
+    Entry { name: format!("{name}/{part}"), dtype, shape, data: data.into() }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
+    let fault = |what: &str| Error::Checkpoint { path: path.display().to_string(), reason: format!("{what} is missing or not as it was written") };
+    let header = safetensors::read(&path.display().to_string(), bytes)?;
+    let tensors = header.by_name();
+    let data = |info: &Info| &bytes[info.begin as usize..info.end as usize];
+    let floats = |info: &Info| data(info).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<f32>>();
+    let part = |name: &str, part: &str| tensors.get(format!("{name}/{part}").as_str()).copied().ok_or_else(|| fault(&format!("{part} of {name}")));
+    let mut block = Finished::default();
+    for info in &header.tensors {
+        let Some((name, kind)) = info.name.split_once('/') else { return Err(fault(&info.name)) };
+        let tensor = match kind {
+            "value" => Tensor { shape: info.shape.clone(), data: TensorData::F32(floats(info)) },
+            QUANTIZER => {
+                let quantizer: WeightQuantizer = serde_json::from_slice(data(info)).map_err(|_| fault(name))?;
+                let shape: Vec<usize> = data(part(name, "shape")?).as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b) as usize).collect();
+                let [rows, cols] = shape[..] else { return Err(fault(name)) };
+                let codes = data(part(name, "codes")?).to_vec();
+                let zero_points = data(part(name, "zero_point")?).to_vec();
+                let packed = PackedMatrix { rows, cols, quantizer, codes, scales: floats(part(name, "scale")?), zero_points };
+                Tensor { shape, data: TensorData::Packed(packed) }
+            }
+            "low_rank_a" => {
+                let halves = |info: &Info| data(info).as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+                let rank = info.shape.first().copied().unwrap_or(0);
+                block.low_rank.insert(name.into(), LowRank { rank, a: halves(info), b: halves(part(name, "low_rank_b")?) });
+                continue;
+            }
+            _ => continue,
+        };
+        block.tensors.insert(name.into(), tensor);
+    }
+    Ok(block)
+}

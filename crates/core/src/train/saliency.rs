@@ -1,0 +1,289 @@
+//! Saliency and the penalty weighted by it (SAPR: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware Partial Retraining, 2025,
+//! arXiv 2504.13932; formulas from the authors' code).
+//!
+//!     S = sum over texts n of (d l_n / dW)^2  [O, I]        l_n: mean next-token loss of text n alone, unquantized weights
+//!     R = sum over the block's linears of f S D^2           D = Wq - W, or Wq + (alpha / r) B A - W
+//!     dR/dWq = 2 f S D        dR/dA = 2 f (alpha / r) B^T (S D)        dR/d((alpha / r) B) = 2 f (S D) A^T
+//!
+//! f is lambda ([`SaliencyScale::Raw`], the authors'), lambda / (mean of S over the block * weights of the block) (ours: the same lambda for any number of texts
+//! and any scale of the loss), or lambda / (mean of S in the matrix * weights of the matrix).
+
+use super::arithmetic::Arithmetic;
+use super::block::{Block, BlockSinks, Context};
+use super::checkpoint;
+use super::loss::{LossHead, Normalizers, Objective, next_tokens};
+use super::stream::Stream;
+use super::student::{Student, linears, teacher};
+use super::tape::Tape;
+use super::trainer::{find, tensor_values};
+use super::weights::{BlockWeights, Weights};
+use crate::data::Text;
+use crate::ops::weight::Weight;
+use crate::ops::{Number, Sink, tensor, with_values};
+use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
+use crate::session::Cancel;
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
+use halfstep_formats::safetensors::{self, Dtype, Entry};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real, room};
+use std::path::Path;
+use std::sync::Arc;
+
+/// S of every block.
+pub struct Saliency {
+    config: SaliencyConfig,
+    /// Elements of each linear of a block.
+    sizes: Vec<usize>,
+    /// A sample is a block's S, linear after linear.
+    sums: std::cell::RefCell<Stream>,
+}
+
+/// Bytes of logits at once.
+const LOSS_BYTES: usize = 64 << 20;
+
+impl Saliency {
+    /// Squared gradients over the first `config.samples` sequences of the text; kept in `folder`, and read from there again.
+    ///
+    /// Errors: `Data`, a text with fewer sequences; `Checkpoint`, what `folder` holds was made of another model or text.
+    pub fn of(model: &Model, config: SaliencyConfig, text: &Text, folder: Option<&Path>, arithmetic: Arithmetic, cancel: &Cancel, pool: &Pool) -> Result<Self> {
+        let tokens = text.tokens(model, config.window)?;
+        let there = tokens.len() / config.window;
+        if there < config.samples {
+            let reason = format!("{there} sequences of {} tokens are fewer than the {} for saliency", config.window, config.samples);
+            return Err(Error::Data { data: text.name.clone(), reason });
+        }
+        let tokens = &tokens[..config.samples * config.window];
+        let sizes: Vec<usize> = linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
+        let scratch = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let mut sums = Stream::new(model.architecture.layers, sizes.iter().sum(), 1, &scratch)?;
+        let identity = identity(model, tokens, arithmetic.precision, pool);
+        let kept = folder.map(|folder| folder.join(format!("{KIND}-{:08}", 0))).filter(|path| path.exists());
+        match kept {
+            Some(path) => read(&path, &identity, &mut sums, model.architecture.layers)?,
+            None => {
+                let pass = Pass::new(model, config.window, arithmetic.precision, pool)?;
+                for text in tokens.chunks(config.window) {
+                    if cancel.is_cancelled() {
+                        return Err(Error::Cancelled { resume: None });
+                    }
+                    pass.add(text, &mut sums)?;
+                }
+                if let Some(folder) = folder {
+                    let layers = (0..model.architecture.layers).map(|layer| {
+                        let data = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec();
+                        Ok(Entry { name: format!("{layer}"), dtype: Dtype::F32, shape: vec![data.len() / 4], data: data.into() })
+                    });
+                    checkpoint::write(folder, (KIND, 0), layers.collect::<Result<_>>()?, &identity, arithmetic)?;
+                }
+            }
+        }
+        Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums) })
+    }
+
+    /// The penalty of a block.
+    pub fn block(&self, layer: usize) -> Result<Penalty> {
+        let sums = self.sums.borrow_mut().read(layer, 1)?;
+        let mut rest = &sums[..];
+        let s = self.sizes.iter().map(|&n| {
+            let (own, later) = rest.split_at(n);
+            rest = later;
+            own.to_vec()
+        });
+        Ok(Penalty::new(s.collect(), &self.config))
+    }
+}
+
+const KIND: &str = "saliency";
+
+/// Weights, texts and arithmetic, as one hash.
+fn identity(model: &Model, tokens: &[u32], precision: Precision, pool: &Pool) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{precision:?} {:?}", model.architecture).as_bytes()).update(bytemuck::cast_slice(tokens));
+    for (name, tensor) in &model.tensors {
+        hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn read(path: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Result<()> {
+    let fault = |reason: String| Error::Checkpoint { path: path.display().to_string(), reason };
+    let manifest = checkpoint::verify(path, identity).map_err(|_| fault("this saliency was made of another model or text; use another run folder".into()))?;
+    let bytes = checkpoint::state(path, &manifest)?;
+    let header = safetensors::read(&path.display().to_string(), &bytes)?;
+    let tensors = header.by_name();
+    for layer in 0..layers {
+        let info = tensors.get(layer.to_string().as_str()).ok_or_else(|| fault(format!("block {layer} is missing")))?;
+        let values: Vec<f32> = bytes[info.begin as usize..info.end as usize].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        sums.write(layer, &values)?;
+    }
+    Ok(())
+}
+
+/// Forward and backward of the unquantized model, one text at a time, one block's gradients at a time.
+struct Pass<'a> {
+    model: &'a Model,
+    context: Context,
+    /// Embedding, final norm and head; blocks are read as they come.
+    ends: Weights<f32>,
+    pool: &'a Pool,
+}
+
+impl<'a> Pass<'a> {
+    fn new(model: &'a Model, window: usize, precision: Precision, pool: &'a Pool) -> Result<Self> {
+        let a = &model.architecture;
+        let context = Context {
+            architecture: Arc::new(a.clone()),
+            pool: pool.clone(),
+            rope: Arc::new(crate::rope_table(a)),
+            batch: 1,
+            tokens: window,
+            precision,
+            activation: ActivationQuantizer::None,
+            cache: CacheQuantizer::F32,
+            edge: EdgeRule::Inside,
+        };
+        let embedding = Weight::stored(find(model, EMBEDDING)?, pool);
+        let head = if a.tied_head { embedding.clone() } else { Weight::stored(find(model, HEAD)?, pool) };
+        let ends = Weights { blocks: vec![], embedding, final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?), head };
+        Ok(Self { model, context, ends, pool })
+    }
+
+    fn block(&self, weights: &BlockWeights<f32>, sinks: &BlockSinks<f32>, tape: &mut Tape, x: &candle_core::Tensor) -> Result<candle_core::Tensor> {
+        Ok(Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)?)
+    }
+
+    /// Adds the squared gradients of one text.
+    fn add(&self, tokens: &[u32], sums: &mut Stream) -> Result<()> {
+        let (a, mut x) = (&self.model.architecture, vec![]);
+        tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
+        let shape = [tokens.len(), a.hidden_size];
+        let mut x = tensor::<f32>(x, &shape)?;
+        let mut inputs = Vec::with_capacity(a.layers);
+        for layer in 0..a.layers {
+            let y = self.block(&teacher(self.model, layer, self.pool)?, &BlockSinks::none(), &mut Tape::off(), &x)?;
+            inputs.push(std::mem::replace(&mut x, y));
+        }
+        let head = LossHead {
+            pool: self.pool,
+            norm_eps: a.norm_eps,
+            vocab: a.vocab_size,
+            hidden: a.hidden_size,
+            activation: ActivationQuantizer::None,
+            precision: self.context.precision,
+            objective: Objective { kl_weight: 0.0, ce_weight: 1.0, temperature: 1.0 },
+            bytes: LOSS_BYTES,
+            weights: &self.ends,
+            teacher: None,
+            norm_sink: None,
+            head_sink: None,
+        };
+        let targets = next_tokens(tokens, tokens.len());
+        let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
+        let (_, dy) = with_values(&x, |x: &[f32]| head.backward(x, None, &targets, normalizers))?;
+        let mut dy = tensor(dy, &shape)?;
+        for (layer, x) in inputs.into_iter().enumerate().rev() {
+            let weights = teacher(self.model, layer, self.pool)?;
+            let sinks = BlockSinks { linears: weights.linears.each_ref().map(|w| Some(Sink::new(w.rows() * w.cols()))), ..BlockSinks::none() };
+            let mut tape = Tape::on();
+            let y = self.block(&weights, &sinks, &mut tape, &x)?;
+            dy = tape.backward::<f32>(self.pool, &x, &y, dy)?;
+            self.add_squares(layer, &sinks, sums)?;
+        }
+        Ok(())
+    }
+
+    fn add_squares(&self, layer: usize, sinks: &BlockSinks<f32>, sums: &mut Stream) -> Result<()> {
+        let mut s = sums.read(layer, 1)?;
+        let mut rest = &mut s[..];
+        for sink in sinks.linears.iter().flatten() {
+            let own = sink.with(|gradient| {
+                let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
+                self.pool.chunks_mut(own, 1 << 16, |i, own| own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g));
+                rest = later;
+                own.iter().all(|s| s.is_finite())
+            });
+            if !own {
+                return Err(Error::NonFinite { step: 0, tensor: format!("a squared gradient of block {layer}") });
+            }
+        }
+        sums.write(layer, &s)
+    }
+}
+
+/// R of one block: S of its linears, each with its factor.
+pub struct Penalty {
+    s: Vec<Vec<f32>>,
+    factors: Vec<f64>,
+    place: SaliencyPlace,
+}
+
+impl Penalty {
+    pub fn new(s: Vec<Vec<f32>>, config: &SaliencyConfig) -> Self {
+        let sum = |s: &[f32]| s.iter().map(|&s| f64::from(s)).sum::<f64>();
+        // mean of S times the number of weights is the sum of S.
+        let over = |sum: f64| if sum > 0.0 { config.lambda / sum } else { 0.0 };
+        let block = s.iter().map(|s| sum(s)).sum::<f64>();
+        let factor = |s: &Vec<f32>| match config.scale {
+            SaliencyScale::Raw => config.lambda,
+            SaliencyScale::ScaleFree => over(block),
+            SaliencyScale::PerMatrix => over(sum(s)),
+        };
+        Self { factors: s.iter().map(factor).collect(), s, place: config.place }
+    }
+
+    /// Adds the penalty's gradients to the sinks of the student, whose forward used `weights`; returns R.
+    pub fn add<T: Number>(&self, student: &Student<T>, weights: &BlockWeights<T>, pool: &Pool) -> f64 {
+        let mut total = 0.0;
+        for (i, matrix) in student.matrices.iter().enumerate() {
+            let parameter = &student.parameters.list[matrix.place];
+            let mut wq = room(matrix.rows * matrix.cols);
+            pool.chunks_mut(&mut wq, matrix.cols, |row, out| weights.linears[i].read(row, 0, out));
+            let beside = matrix.low_rank.zip(weights.low_rank[i].as_ref()).filter(|_| self.place == SaliencyPlace::AfterLowRank);
+            let factors = beside.map(|(_, f)| [&f.a, &f.b].map(|w| w.dense().expect("factors are values")));
+            let (value, gradients) = penalty(pool, &parameter.value, wq, &self.s[i], self.factors[i], matrix.cols, factors);
+            total += value;
+            parameter.sink.add_slice(&gradients.wq);
+            if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors) {
+                let sinks = part.sinks(&student.parameters);
+                sinks.a.add_slice(&da);
+                sinks.b.add_slice(&db);
+            }
+        }
+        total
+    }
+}
+
+/// dR/dWq `[O, I]`, and dR/dA `[r, I]`, dR/dB `[O, r]` of factors that count.
+pub struct PenaltyGradients<T> {
+    pub wq: Vec<T>,
+    pub factors: Option<[Vec<T>; 2]>,
+}
+
+/// `f sum S D^2` of one matrix and its gradients; `factors`: A and B (alpha / r included) if D holds them.
+pub fn penalty<T: Number>(pool: &Pool, w: &[T], mut wq: Vec<T>, s: &[f32], f: f64, cols: usize, factors: Option<[&[T]; 2]>) -> (f64, PenaltyGradients<T>) {
+    let rows = w.len() / cols;
+    if let Some([a, b]) = factors {
+        // Wq + B A.
+        gemm::linear_backward_input(pool, Precision::F32, &Dense::new(b, a.len() / cols), &Dense::new(a, cols), &mut wq, true);
+    }
+    let slope = <T as Real>::from_f64(2.0 * f);
+    let mut sums = vec![0.0f64; rows];
+    pool.parts(wq.chunks_mut(cols).zip(&mut sums).collect(), |row, (wq, sum): (&mut [T], &mut f64)| {
+        for ((wq, &w), &s) in wq.iter_mut().zip(&w[row * cols..]).zip(&s[row * cols..]) {
+            let weighted = <T as Real>::from_f32(s) * (*wq - w);
+            *sum += Real::to_f64(weighted) * Real::to_f64(*wq - w);
+            *wq = slope * weighted;
+        }
+    });
+    let by_factors = factors.map(|[a, b]| {
+        let rank = a.len() / cols;
+        let (mut da, mut db) = (room(a.len()), room(b.len()));
+        gemm::linear(pool, Precision::F32, &Dense::new(&wq, cols), &Dense::new(a, cols), &mut db); // [O, r]
+        gemm::linear_backward_weight(pool, Precision::F32, &Dense::new(b, rank), &Dense::new(&wq, cols), &mut da, false); // [r, I]
+        [da, db]
+    });
+    (f * sums.iter().sum::<f64>(), PenaltyGradients { wq, factors: by_factors })
+}
