@@ -15,6 +15,7 @@ pub mod recipe;
 pub mod recipes;
 pub mod rtn;
 pub mod session;
+pub mod solve;
 pub mod targets;
 #[cfg(feature = "train")]
 pub mod train;
