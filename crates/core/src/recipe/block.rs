@@ -22,12 +22,38 @@ pub struct BlockConfig {
     pub learn_weights: bool,
     pub low_rank: Option<LowRankConfig>,
     pub saliency: Option<SaliencyConfig>,
+    /// What makes a block without gradients; then there are no phases.
+    pub solver: Option<Solver>,
     /// One after the other, for every block.
     pub phases: Vec<BlockPhase>,
     /// On ranges and low-rank factors.
     pub weight_decay: f64,
     pub arithmetic: Option<TrainArithmetic>,
     pub seed: u64,
+}
+
+/// A method that sees the blocks' inputs and makes the codes from them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Solver {
+    Gptq(GptqConfig),
+    Awq(AwqConfig),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GptqConfig {
+    /// Added to the Hessian's diagonal, in parts of its mean.
+    pub damping: f64,
+    /// Columns by falling diagonal of the Hessian.
+    pub act_order: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AwqConfig {
+    /// Search the groups' clips too.
+    pub clip: bool,
 }
 
 /// Factors `A [rank, I]`, `B [O, rank]` beside each quantized linear: `y = x Wq^T + (alpha / rank) (x A^T) B^T`.
@@ -99,6 +125,26 @@ pub struct BlockRates {
     pub weights: f64,
 }
 
+/// What a user may say about the text that a solver sees.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct SolverOptions {
+    /// Sequences of the text. Default 32; the papers take 128.
+    pub samples: Option<usize>,
+    /// Tokens of a sequence. Default 512.
+    pub window: Option<usize>,
+    /// Default: what a probe finds fastest on this machine.
+    pub arithmetic: Option<TrainArithmetic>,
+}
+
+impl SolverOptions {
+    pub fn config(&self, solver: Solver) -> Result<BlockConfig> {
+        let options = BlockOptions { samples: self.samples, window: self.window, arithmetic: self.arithmetic, ..BlockOptions::default() };
+        options.over(BlockConfig { solver: Some(solver), phases: vec![], ..BlockConfig::usual(BlockRates::default()) })
+    }
+}
+
 /// What a user may say about block training. Every field has a default, which the recipe gives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -167,6 +213,7 @@ impl BlockConfig {
             learn_weights: false,
             low_rank: None,
             saliency: None,
+            solver: None,
             phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio: 1.0 }],
             weight_decay: 0.0,
             arithmetic: None,

@@ -30,6 +30,8 @@ macro_rules! recipes {
 recipes! {
     silq Silq(SilqConfig),
     rtn Rtn(RtnConfig),
+    gptq Gptq(GptqRecipeConfig),
+    awq Awq(AwqRecipeConfig),
     omniquant Omniquant(OmniquantConfig),
     apiq Apiq(ApiqConfig),
     sapr Sapr(SaprConfig),

@@ -22,7 +22,7 @@ use super::weights::BlockWeights;
 use crate::data::{Text, permutation};
 use crate::event::Event;
 use crate::ops::{tensor, with_values};
-use crate::recipe::block::BlockPhase;
+use crate::recipe::block::{BlockPhase, Solver};
 use crate::recipe::{BlockConfig, Recipe, WeightSite};
 use crate::rtn::{quantization, round_tensor};
 use crate::session::{Cancel, RunConfig};
@@ -43,18 +43,18 @@ pub struct Blockwise<'a> {
     pub config: &'a BlockConfig,
     pub arithmetic: Arithmetic,
     /// One sequence through an unquantized block, and through a quantized one.
-    plain: Context,
-    quantized: Context,
-    pool: &'a Pool,
+    pub(super) plain: Context,
+    pub(super) quantized: Context,
+    pub(super) pool: &'a Pool,
     cancel: &'a Cancel,
 }
 
 /// Inputs and targets of a block, all `[samples, T D]`.
-struct Streams {
+pub(super) struct Streams {
     /// What the unquantized blocks before gave; becomes the first target.
-    plain: Stream,
+    pub plain: Stream,
     /// What the quantized blocks before gave.
-    quantized: Stream,
+    pub quantized: Stream,
     second_target: Option<Stream>,
 }
 
@@ -82,28 +82,39 @@ pub fn train(
     });
     let saliency = saliency.transpose()?;
     let (layers, steps) = (model.architecture.layers, config.steps());
-    events(Event::Phase { name: "train".into(), detail: format!("{layers} blocks, {steps} steps each, in {}", arithmetic.name()) });
+    let (name, detail) = if config.solver.is_some() { ("solve", String::new()) } else { ("train", format!(", {steps} steps each")) };
+    events(Event::Phase { name: name.into(), detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()) });
     let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
     let mut last = f64::NAN;
     for layer in 0..layers {
-        blockwise.targets(layer, &mut streams)?;
-        let block = match finished.read(layer, events)? {
+        let mut block = finished.read(layer, events)?;
+        let is_new = block.is_none();
+        if block.is_none() && let Some(solver) = &config.solver {
+            let solved = match solver {
+                Solver::Gptq(config) => blockwise.solve_gptq(layer, config, &mut streams, events),
+                Solver::Awq(config) => blockwise.solve_awq(layer, config, &mut streams),
+            };
+            block = Some(solved.map_err(|e| finished.resumable(e))?);
+        }
+        blockwise.targets(layer, &mut streams).map_err(|e| finished.resumable(e))?;
+        let block = match block {
             Some(block) => block,
             None => {
+                let penalty = saliency.as_ref().map(|s| s.block(layer)).transpose()?;
                 let mut report = |step: BlockStep| {
                     last = step.loss;
                     events(step.event(layer, layers, steps, config, start));
                 };
-                let penalty = saliency.as_ref().map(|s| s.block(layer)).transpose()?;
-                let block = blockwise.train_block(layer, &mut streams, penalty, &mut report).map_err(|e| finished.resumable(e))?;
-                events(Event::Block { block: layer as u64, blocks: layers as u64, loss: last });
-                finished.save(layer, &block, events)?;
-                block
+                blockwise.train_block(layer, &mut streams, penalty, &mut report).map_err(|e| finished.resumable(e))?
             }
         };
-        blockwise.advance(layer, &block, &mut streams)?;
+        let loss = blockwise.advance(layer, &block, &mut streams).map_err(|e| finished.resumable(e))?;
+        if is_new {
+            events(Event::Block { block: layer as u64, blocks: layers as u64, loss });
+            finished.save(layer, &block, events)?;
+        }
         tensors.extend(block.tensors);
         low_rank.extend(block.low_rank);
     }
@@ -241,18 +252,20 @@ impl<'a> Blockwise<'a> {
         Ok(())
     }
 
-    /// The quantized stream goes through the finished block, as it is stored.
-    fn advance(&self, layer: usize, block: &Finished, streams: &mut Streams) -> Result<()> {
+    /// The quantized stream goes through the finished block, as it is stored. Returns the mean squared difference from the first target.
+    fn advance(&self, layer: usize, block: &Finished, streams: &mut Streams) -> Result<f64> {
         let weights = block.weights(layer, self.integer(), self.pool)?;
+        let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
         for sample in 0..self.config.samples {
             self.check_cancelled()?;
             let y = self.forward(&self.quantized, &weights, streams.quantized.read(sample, 1)?)?;
+            loss += squared_difference(self.pool, &y, &streams.plain.read(sample, 1)?, elements, &mut vec![0.0; y.len()]);
             streams.quantized.write(sample, &y)?;
         }
-        Ok(())
+        Ok(loss)
     }
 
-    fn check_cancelled(&self) -> Result<()> {
+    pub(super) fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }
 

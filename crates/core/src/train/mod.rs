@@ -2,14 +2,17 @@
 //! [`blockwise`] trains one block ([`student`]) at a time.
 
 pub mod arithmetic;
+mod awq;
 pub mod block;
 pub mod blockwise;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod finished;
+mod gptq;
 pub mod loss;
 pub mod low_rank;
 pub mod memory;
+mod open_block;
 pub mod optimizer;
 pub mod parameter;
 pub mod run;

@@ -1,0 +1,188 @@
+//! AWQ in a block (arXiv 2306.00978; authors' code, methods.md section 6): for each input site, channels that carry much are made larger, the producer making up
+//! for it exactly; then each group's range is clipped; both by the least squared error of what follows, on the unquantized stream.
+//!
+//! | site | producer | error measured on |
+//! |---|---|---|
+//! | input of q, k, v | the norm before | attention's output |
+//! | input of o | rows of v, if every query head has its own key head | attention's output |
+//! | input of gate, up | the norm before | the block's output |
+//! | input of down | rows of up | the block's output |
+
+use super::block::{Block, BlockSinks, Context};
+use super::blockwise::{Blockwise, Streams};
+use super::open_block::{OpenBlock, SITES, place};
+use super::student::Finished;
+use super::tape::Tape;
+use super::weights::BlockWeights;
+use crate::Result;
+use crate::ops::weight::Weight;
+use crate::ops::{tensor, with_values};
+use crate::recipe::block::AwqConfig;
+use crate::solve::awq::{AbsMean, search_clip, search_scales};
+use halfstep_formats::architecture::{ActivationSite, Linear};
+use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use std::sync::Arc;
+
+/// Sequences on which errors are compared.
+const SEARCHED: usize = 4;
+
+impl Blockwise<'_> {
+    /// Reads the plain stream, which must still be at the block's input.
+    pub(super) fn solve_awq(&self, layer: usize, config: &AwqConfig, streams: &mut Streams) -> Result<Finished> {
+        let mut block = OpenBlock::new(self.model, layer, self.pool)?;
+        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(self.config.samples)).map(|sample| streams.plain.read(sample, 1)).collect::<Result<_>>()?;
+        let one_key_head_each = self.model.architecture.heads == self.model.architecture.kv_heads;
+        for (site, linears) in SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || one_key_head_each) {
+            let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
+            self.seen(&block.weights(), site, &samples, &mut |x| magnitudes.add(x))?;
+            let wanted = self.outputs(&block, site, &samples)?;
+            let mut failed = Ok(());
+            let found = search_scales(&magnitudes.mean(), |v| {
+                let error = self.scaled_error(&block, linears, v, site, &samples, &wanted);
+                error.unwrap_or_else(|e| {
+                    failed = Err(e);
+                    f64::NAN
+                })
+            });
+            failed?;
+            fold(&mut block, site, linears, &found?.scales);
+        }
+        for (site, linears) in SITES {
+            let mut inputs = vec![];
+            self.seen(&block.weights(), site, &samples, &mut |x| {
+                inputs.extend_from_slice(x);
+                Ok(())
+            })?;
+            for &linear in linears {
+                let ((rows, cols), values) = (block.shape(linear), block.values[place(linear)].clone());
+                let clips = config.clip && !matches!(linear, Linear::Q | Linear::K);
+                let clipped = if clips {
+                    search_clip(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax, &inputs)?.weights
+                } else {
+                    values.to_vec()
+                };
+                block.packed[place(linear)] = Some(quantize_by(self.pool, &clipped, rows, cols, self.site.quantizer, ScaleRule::Absmax));
+            }
+        }
+        block.finish()
+    }
+
+    /// What the linears at `site` read in the unquantized block.
+    fn seen(&self, weights: &BlockWeights<f32>, site: ActivationSite, samples: &[Vec<f32>], see: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        for sample in samples {
+            let mut seen = Ok(());
+            let mut observe = |at: ActivationSite, x: &[f32]| {
+                if at == site && seen.is_ok() {
+                    seen = see(x);
+                }
+            };
+            let x = tensor(sample.clone(), &self.shape())?;
+            Block { context: &self.plain, weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }.forward(&mut Tape::off(), &x)?;
+            seen?;
+        }
+        Ok(())
+    }
+
+    /// What the error of a site is measured on.
+    fn outputs(&self, block: &OpenBlock, site: ActivationSite, samples: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        let weights = measured(block, site);
+        samples.iter().map(|sample| self.block_output(&self.plain, &weights, sample)).collect()
+    }
+
+    fn block_output(&self, context: &Context, weights: &BlockWeights<f32>, sample: &[f32]) -> Result<Vec<f32>> {
+        self.check_cancelled()?;
+        let x = tensor(sample.to_vec(), &self.shape())?;
+        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }.forward(&mut Tape::off(), &x)?;
+        Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
+    }
+
+    /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
+    fn scaled_error(&self, block: &OpenBlock, linears: &[Linear], v: &[f32], site: ActivationSite, samples: &[Vec<f32>], wanted: &[Vec<f32>]) -> Result<f64> {
+        let mut weights = measured(block, site);
+        for &linear in linears {
+            let ((rows, cols), i) = (block.shape(linear), place(linear));
+            let mut values = block.values[i].to_vec();
+            values.chunks_exact_mut(cols).for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
+            let packed = quantize_by(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax);
+            packed.decode(self.pool, &mut values);
+            values.chunks_exact_mut(cols).for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
+            weights.linears[i] = Weight::values(values, cols);
+        }
+        let mut error = 0.0;
+        for (sample, wanted) in samples.iter().zip(wanted) {
+            let y = self.block_output(&self.plain, &weights, sample)?;
+            error += y.iter().zip(wanted).map(|(y, w)| f64::from(y - w).powi(2)).sum::<f64>();
+        }
+        Ok(error)
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        [self.config.window, self.model.architecture.hidden_size]
+    }
+}
+
+/// The block as a site's error sees it: without its feed-forward where only attention's output counts.
+fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<f32> {
+    let mut weights = block.weights();
+    if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
+        let (rows, cols) = block.shape(Linear::Down);
+        weights.linears[place(Linear::Down)] = Weight::values(vec![0.0; rows * cols], cols);
+    }
+    weights
+}
+
+/// Columns of the linears times v, what produces them over v: the block computes what it did.
+pub(super) fn fold(block: &mut OpenBlock, site: ActivationSite, linears: &[Linear], v: &[f32]) {
+    for &linear in linears {
+        let cols = block.shape(linear).1;
+        let values = Arc::make_mut(&mut block.values[place(linear)]);
+        values.chunks_exact_mut(cols).for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
+    }
+    let norm = |norm: &mut Vec<f32>| norm.iter_mut().zip(v).for_each(|(g, v)| *g /= v);
+    match site {
+        ActivationSite::AttnIn => norm(&mut block.norms[0]),
+        ActivationSite::FfnIn => norm(&mut block.norms[1]),
+        _ => {
+            let producer = if site == ActivationSite::OIn { Linear::V } else { Linear::Up };
+            let cols = block.shape(producer).1;
+            let values = Arc::make_mut(&mut block.values[place(producer)]);
+            values.chunks_exact_mut(cols).zip(v).for_each(|(row, v)| row.iter_mut().for_each(|w| *w /= v));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halfstep_kernels::Pool;
+    use halfstep_kernels::rng::Rng;
+    use std::path::Path;
+
+    /// Folding alone leaves the model as it is.
+    #[test]
+    fn folding_changes_no_logit() {
+        let model = halfstep_formats::load::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo")).expect("the demo model");
+        let (pool, mut folded) = (Pool::new(2), model.clone());
+        let mut rng = Rng { seed: 1, stream: 0, counter: 0 };
+        let each = model.architecture.heads == model.architecture.kv_heads;
+        for layer in 0..model.architecture.layers {
+            let mut block = OpenBlock::new(&model, layer, &pool).expect("a block");
+            for (site, linears) in SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || each) {
+                let v: Vec<f32> = (0..block.shape(linears[0]).1).map(|_| (rng.normal() * 0.7).exp() as f32).collect();
+                fold(&mut block, site, linears, &v);
+            }
+            for (spec, values) in block.specs.iter().zip(&block.values) {
+                folded.tensors.get_mut(&spec.name).expect("a linear").data = halfstep_formats::TensorData::F32(values.to_vec());
+            }
+            for (name, norm) in [halfstep_formats::architecture::attn_norm(layer), halfstep_formats::architecture::ffn_norm(layer)].into_iter().zip(&block.norms)
+            {
+                folded.tensors.get_mut(&name).expect("a norm").data = halfstep_formats::TensorData::F32(norm.clone());
+            }
+        }
+        let tokens: Vec<u32> = (0..40).map(|_| rng.below(model.architecture.vocab_size as u64) as u32).collect();
+        let [want, got] = [model, folded].map(|model| crate::session::logits(&model.into(), &tokens).expect("logits"));
+        let most = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let off = want.iter().zip(&got).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off <= 1e-5 * most && off > 0.0, "{off} of {most}");
+    }
+}
