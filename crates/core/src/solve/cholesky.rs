@@ -28,7 +28,7 @@ pub fn cholesky(pool: &Pool, a: &mut [f64], n: usize, least: f64) -> Result<(), 
             let done = i - start;
             substitute(&block, end - start, &mut row[..done]);
             let pivot = row[done] - dot(&row[..done], &row[..done]);
-            if !(pivot > least * diagonal[i]) {
+            if pivot <= least * diagonal[i] || pivot.is_nan() {
                 return Err(FailingPivot { index: i });
             }
             row[done] = pivot.sqrt();
