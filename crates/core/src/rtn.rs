@@ -1,6 +1,6 @@
 //! Quantization without training: every site's quantizer with the scales its start rule finds (methods.md section 1).
 
-use crate::recipe::{Recipe, StartRule};
+use crate::recipe::{Recipe, Stage, StartRule};
 use crate::session::Cancel;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
@@ -96,6 +96,13 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             let divisors: Vec<String> = [32, 64, 128, 256].iter().filter(|g| spec.shape[1].is_multiple_of(**g)).map(usize::to_string).collect();
             let hint = if divisors.is_empty() { "0 (one scale per row)".into() } else { format!("{} or 0 (one scale per row)", divisors.join(", ")) };
             return Err(Error::config("groupSize", format!("{n} does not divide the {} columns of {}; try {hint}", spec.shape[1], spec.name)));
+        }
+    }
+    let low_rank = recipe.stages.iter().find_map(|stage| if let Stage::Block { config } = stage { config.low_rank } else { None });
+    for spec in architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_))) {
+        let most = spec.shape[0].min(spec.shape[1]);
+        if let Some(low_rank) = low_rank.filter(|l| l.rank > most) {
+            return Err(Error::config("rank", format!("{} is more than {} has: at most {most}", low_rank.rank, spec.name)));
         }
     }
     let blocks = matches!(recipe.activation, ActivationQuantizer::DynamicBlock32);

@@ -5,7 +5,7 @@ use halfstep::event::Event;
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
 use halfstep::recipes::RecipeConfig;
-use halfstep::recipes::{efficientqat::EfficientqatConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig};
+use halfstep::recipes::{efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig};
 use halfstep::session::{EvaluateConfig, Generation, GenerationConfig, Inspection, Report, RunConfig, SaveReport};
 use serde_json::{Value, json};
 use std::any::TypeId;
@@ -63,7 +63,7 @@ fn types() -> String {
 /// Options that only some recipes have.
 fn method_defaults() -> Value {
     let mut all = serde_json::Map::new();
-    for config in [json!(RtnConfig::default()), json!(SaprConfig::default()), json!(EfficientqatConfig::default())] {
+    for config in [json!(RtnConfig::default()), json!(GptqRecipeConfig::default()), json!(SaprConfig::default()), json!(EfficientqatConfig::default())] {
         all.extend(
             config.as_object().into_iter().flatten().filter(|(name, _)| !["target", "start"].contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())),
         );

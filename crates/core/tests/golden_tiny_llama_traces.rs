@@ -8,11 +8,13 @@ use halfstep::train::Trainer;
 use halfstep::train::optimizer::{GroupConfig, Optimizer, Schedule};
 use halfstep::train::parameter::Group;
 use halfstep_formats::{Model, Tensor, TensorData};
-use halfstep_golden::{Golden, assert_close, folder, load};
+use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, ScaleCodec, WeightQuantizer};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use tiny_llama::model;
+
+mod tiny_llama;
 
 struct Trace<'a> {
     golden: &'a Golden,
@@ -29,27 +31,6 @@ fn number(v: &Value) -> f64 {
 
 fn numbers(v: &Value) -> Vec<f64> {
     v.as_array().expect("a list").iter().map(number).collect()
-}
-
-fn model() -> Model {
-    let config = std::fs::read(folder().join("tiny_llama.config.json")).expect("config");
-    let architecture = halfstep_formats::config::parse("tiny_llama.config.json", &config).expect("a Llama");
-    let weights = halfstep_golden::load_tensors("tiny_llama").expect("weights");
-    let tensors = architecture.tensors().into_iter().map(|t| {
-        let data = TensorData::F32(weights.tensor(&t.name).f32());
-        (t.name, Tensor { shape: t.shape, data })
-    });
-    Model {
-        name: "tiny_llama".into(),
-        tensors: tensors.collect(),
-        low_rank: BTreeMap::new(),
-        architecture,
-        tokenizer: None,
-        chat_template: None,
-        quantization: None,
-        provenance: BTreeMap::new(),
-        file_bytes: 0,
-    }
 }
 
 impl Trace<'_> {

@@ -1,10 +1,12 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { DEFAULTS } from '../generated/defaults.js'
 import type {
+  AwqRecipeConfig,
   BlockOptions,
   EfficientqatConfig,
   EvaluateConfig,
   GenerationConfig,
+  GptqRecipeConfig,
   RtnConfig,
   RunConfig,
   SaprConfig,
@@ -76,8 +78,11 @@ export const BLOCK_FLAGS: Flags<Omit<BlockOptions, keyof TrainConfig>> = {
 }
 
 /** Options that only some recipes have. */
-export const METHOD_FLAGS: Flags<Omit<RtnConfig & SaprConfig & EfficientqatConfig, keyof SilqConfig>> = {
+export const METHOD_FLAGS: Flags<Omit<RtnConfig & GptqRecipeConfig & AwqRecipeConfig & SaprConfig & EfficientqatConfig, keyof SilqConfig>> = {
   zeroPoints: text('--zero-points', 'rtn: a zero point per group'),
+  damping: number('--damping <x>', "gptq: added to the Hessian's diagonal"),
+  actOrder: text('--no-act-order', 'gptq: columns in their own order'),
+  clip: text('--no-clip', 'awq: channel scales alone'),
   rank: number('--rank <n>', 'apiq, sapr: rank of the factors, 0 for none'),
   alpha: number('--alpha <x>', 'apiq, sapr: their product is multiplied by alpha / rank'),
   lambda: number('--lambda <x>', 'sapr: weight of the penalty'),

@@ -19,7 +19,7 @@ Examples:
 
 Ctrl-C saves the state into the run folder; the same with --resume goes on.`
 
-const RECIPES = 'rtn (rounds only); silq (trains all); omniquant, apiq, sapr, efficientqat (block by block)'
+const RECIPES = 'rtn, gptq, awq (round); silq (trains all); omniquant, apiq, sapr, efficientqat (train block by block)'
 
 /** What a report has measured, in the order to read it. */
 const SUBJECTS = ['fp', 'rtn', 'result']

@@ -21,7 +21,9 @@ export const DEFAULTS = {
     topP: 1.0,
   } as Defaults,
   method: {
+    actOrder: true,
     alpha: 16.0,
+    damping: 0.01,
     endCeWeight: 1.0,
     endKlWeight: 0.0,
     endLearningRate: 0.00002,

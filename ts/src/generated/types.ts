@@ -36,6 +36,36 @@ train: BlockOptions, };
 
 export type ArithmeticConfig = "auto" | "float" | "integer";
 
+export type AwqRecipeConfig = { 
+/**
+ * Where the model will run. Default `halfstep`, which holds its grids.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default 3.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale and a zero point. Default 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Search the groups' clips too. Default true.
+ */
+clip: boolean, 
+/**
+ * The text that the method sees.
+ */
+train: SolverOptions, };
+
 /**
  * What a user may say about block training. Every field has a default, which the recipe gives.
  */
@@ -243,6 +273,40 @@ seed: number,
  */
 threads: number, };
 
+export type GptqRecipeConfig = { 
+/**
+ * Where the model will run. Default `halfstep`, which holds its grids.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default 3.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale and a zero point. Default 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Added to the Hessian's diagonal, in parts of its mean; raised, with a warning, where that is too little. Default 0.01.
+ */
+damping: number, 
+/**
+ * Take the columns by falling diagonal of the Hessian. Default true.
+ */
+actOrder: boolean, 
+/**
+ * The text that the method sees.
+ */
+train: SolverOptions, };
+
 /**
  * N in LSQ's gradient scale 1 / sqrt(N p).
  */
@@ -294,7 +358,7 @@ train: BlockOptions, };
 /**
  * What a user writes: a recipe's name and its options.
  */
-export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
+export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
  * When the forward of a block is run again in the backward instead of kept.
@@ -531,6 +595,23 @@ gradientScale: GradientScale,
  * Everything about the training run.
  */
 train: TrainConfig, };
+
+/**
+ * What a user may say about the text that a solver sees.
+ */
+export type SolverOptions = { 
+/**
+ * Sequences of the text. Default 32; the papers take 128.
+ */
+samples?: number, 
+/**
+ * Tokens of a sequence. Default 512.
+ */
+window?: number, 
+/**
+ * Default: what a probe finds fastest on this machine.
+ */
+arithmetic?: TrainArithmetic, };
 
 /**
  * How the first step of a weight is found.

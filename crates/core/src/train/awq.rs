@@ -10,6 +10,7 @@
 
 use super::block::{Block, BlockSinks, Context};
 use super::blockwise::{Blockwise, Streams};
+use super::gptq::named;
 use super::open_block::{OpenBlock, SITES, place};
 use super::student::Finished;
 use super::tape::Tape;
@@ -57,7 +58,9 @@ impl Blockwise<'_> {
                 let ((rows, cols), values) = (block.shape(linear), block.values[place(linear)].clone());
                 let clips = config.clip && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
-                    search_clip(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax, &inputs)?.weights
+                    search_clip(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax, &inputs)
+                        .map_err(|e| named(e, &block.specs[place(linear)].name))?
+                        .weights
                 } else {
                     values.to_vec()
                 };
@@ -174,7 +177,8 @@ mod tests {
             for (spec, values) in block.specs.iter().zip(&block.values) {
                 folded.tensors.get_mut(&spec.name).expect("a linear").data = halfstep_formats::TensorData::F32(values.to_vec());
             }
-            for (name, norm) in [halfstep_formats::architecture::attn_norm(layer), halfstep_formats::architecture::ffn_norm(layer)].into_iter().zip(&block.norms)
+            for (name, norm) in
+                [halfstep_formats::architecture::attn_norm(layer), halfstep_formats::architecture::ffn_norm(layer)].into_iter().zip(&block.norms)
             {
                 folded.tensors.get_mut(&name).expect("a norm").data = halfstep_formats::TensorData::F32(norm.clone());
             }

@@ -91,7 +91,9 @@ pub fn train(
     for layer in 0..layers {
         let mut block = finished.read(layer, events)?;
         let is_new = block.is_none();
-        if block.is_none() && let Some(solver) = &config.solver {
+        if block.is_none()
+            && let Some(solver) = &config.solver
+        {
             let solved = match solver {
                 Solver::Gptq(config) => blockwise.solve_gptq(layer, config, &mut streams, events),
                 Solver::Awq(config) => blockwise.solve_awq(layer, config, &mut streams),

@@ -71,7 +71,11 @@ impl<'a> FinishedBlocks<'a> {
     /// The block, if this run has finished it before. One that is damaged is told of and trained again; another run's is an error.
     pub fn read(&self, layer: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Finished>> {
         let Some(path) = self.folder.filter(|_| self.resume).map(|folder| self.path(folder, layer)).filter(|path| path.exists()) else { return Ok(None) };
-        let manifest = checkpoint::verify(&path, &self.run)?;
+        let manifest = match checkpoint::verify(&path, &self.run) {
+            // Left by an earlier run, behind what this one has finished.
+            Err(_) if layer > 0 => return Ok(None),
+            manifest => manifest?,
+        };
         if manifest.arithmetic != self.arithmetic {
             let reason = format!("it was computed in {}, this run in {}; say so by arithmetic", manifest.arithmetic.name(), self.arithmetic.name());
             return Err(Error::Checkpoint { path: path.display().to_string(), reason });

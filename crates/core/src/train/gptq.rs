@@ -6,12 +6,12 @@ use super::blockwise::{Blockwise, Streams};
 use super::open_block::{OpenBlock, SITES, place};
 use super::student::Finished;
 use super::tape::Tape;
-use crate::Result;
 use crate::event::Event;
 use crate::ops::tensor;
 use crate::recipe::block::GptqConfig;
 use crate::solve::gptq::{GptqOptions, gptq};
 use crate::solve::hessian::Hessian;
+use crate::{Error, Result};
 use halfstep_formats::architecture::ActivationSite;
 
 impl Blockwise<'_> {
@@ -20,10 +20,12 @@ impl Blockwise<'_> {
         let options = GptqOptions { damping: config.damping, act_order: config.act_order, ..GptqOptions::default() };
         for (site, linears) in SITES {
             let mut hessian = Hessian::new(block.shape(linears[0]).1);
-            self.inputs(&block, site, streams, self.config.samples, &mut |x| hessian.add(self.pool, x))?;
+            self.inputs(&block, site, streams, self.config.samples, &mut |x| hessian.add(self.pool, x))
+                .map_err(|e| named(e, &block.specs[place(linears[0])].name))?;
             for &linear in linears {
                 let ((rows, cols), i) = (block.shape(linear), place(linear));
-                let solved = gptq(self.pool, &block.values[i], rows, cols, self.site.quantizer, &hessian, options)?;
+                let solved =
+                    gptq(self.pool, &block.values[i], rows, cols, self.site.quantizer, &hessian, options).map_err(|e| named(e, &block.specs[i].name))?;
                 if solved.damping > config.damping {
                     let name = &block.specs[i].name;
                     let message = format!("{name}: its inputs span too little; damping raised from {} to {}", config.damping, solved.damping);
@@ -58,5 +60,13 @@ impl Blockwise<'_> {
             seen?;
         }
         Ok(())
+    }
+}
+
+/// A solver's error with the weight it is about.
+pub(super) fn named(e: Error, weight: &str) -> Error {
+    match e {
+        Error::Data { data, reason } => Error::Data { data: format!("{weight}: {data}"), reason },
+        e => e,
     }
 }

@@ -64,13 +64,7 @@ impl Saliency {
         match kept {
             Some(path) => read(&path, &identity, &mut sums, model.architecture.layers)?,
             None => {
-                let pass = Pass::new(model, config.window, arithmetic.precision, pool)?;
-                for text in tokens.chunks(config.window) {
-                    if cancel.is_cancelled() {
-                        return Err(Error::Cancelled { resume: None });
-                    }
-                    pass.add(text, &mut sums)?;
-                }
+                squared_gradients(model, tokens, config.window, arithmetic.precision, &mut sums, cancel, pool)?;
                 if let Some(folder) = folder {
                     let layers = (0..model.architecture.layers).map(|layer| {
                         let data = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec();
@@ -97,6 +91,18 @@ impl Saliency {
 }
 
 const KIND: &str = "saliency";
+
+/// Adds S of the sequences `tokens` `[texts, window]` to `sums`: a sample is a block, its linears one after the other.
+pub fn squared_gradients(model: &Model, tokens: &[u32], window: usize, precision: Precision, sums: &mut Stream, cancel: &Cancel, pool: &Pool) -> Result<()> {
+    let pass = Pass::new(model, window, precision, pool)?;
+    for text in tokens.chunks(window) {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
+        pass.add(text, sums)?;
+    }
+    Ok(())
+}
 
 /// Weights, texts and arithmetic, as one hash.
 fn identity(model: &Model, tokens: &[u32], precision: Precision, pool: &Pool) -> String {
@@ -232,6 +238,11 @@ impl Penalty {
             SaliencyScale::PerMatrix => over(sum(s)),
         };
         Self { factors: s.iter().map(factor).collect(), s, place: config.place }
+    }
+
+    /// f of each linear.
+    pub fn factors(&self) -> &[f64] {
+        &self.factors
     }
 
     /// Adds the penalty's gradients to the sinks of the student, whose forward used `weights`; returns R.

@@ -1,0 +1,270 @@
+//! Training block by block on the demo model: what must be the same bytes, what stopping and resuming gives, what bad input gets.
+
+use halfstep::recipe::block::{BlockOptions, SaliencyPlace, SaliencyScale, SolverOptions};
+use halfstep::recipes::{
+    RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, omniquant::OmniquantConfig, sapr::SaprConfig,
+};
+use halfstep::recipes::{awq::AwqRecipeConfig, rtn::RtnConfig};
+use halfstep::session::{Cancel, Report, RunConfig, load, quantize, save};
+use halfstep::targets::TargetId;
+use halfstep::{Error, Event, Model};
+use halfstep_formats::TensorData;
+use halfstep_formats::write::{FileFormat, to_bytes};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn assets(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
+}
+
+fn demo() -> Arc<Model> {
+    Arc::new(Model::clone(&load(&assets("demo")).expect("the demo model loads")))
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("blockwise-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}
+
+fn options() -> BlockOptions {
+    BlockOptions { samples: Some(4), window: Some(48), epochs: Some(2), seed: 5, ..BlockOptions::default() }
+}
+
+fn apiq() -> RecipeConfig {
+    RecipeConfig::Apiq(ApiqConfig { train: options(), ..ApiqConfig::default() })
+}
+
+fn sapr(change: impl FnOnce(&mut SaprConfig)) -> RecipeConfig {
+    let mut config = SaprConfig { train: options(), saliency_samples: 2, ..SaprConfig::default() };
+    change(&mut config);
+    RecipeConfig::Sapr(config)
+}
+
+fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
+    RunConfig { data: Some(assets("demo-train.txt")), run_folder: folder.map(|f| f.display().to_string()), resume, threads: 2, ..RunConfig::default() }
+}
+
+fn made_on(model: &Model, recipe: &RecipeConfig, run: &RunConfig) -> (Model, Report) {
+    quantize(model, recipe, run, &mut |_| {}, &Cancel::default()).expect("a run")
+}
+
+fn made(recipe: &RecipeConfig) -> Model {
+    made_on(&demo(), recipe, &run(None, false)).0
+}
+
+/// The file, without what says how it was made.
+fn bytes(model: &Model) -> Vec<u8> {
+    to_bytes(&Model { provenance: Default::default(), ..model.clone() }, FileFormat::Halfstep).expect("bytes")
+}
+
+fn refusal(recipe: &RecipeConfig, run: &RunConfig) -> (&'static str, String) {
+    match quantize(&demo(), recipe, run, &mut |_| {}, &Cancel::default()) {
+        Err(e) => (e.code(), e.to_string()),
+        Ok(_) => panic!("it was not refused"),
+    }
+}
+
+#[test]
+fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
+    let plain = bytes(&made(&apiq()));
+    assert!(bytes(&made(&sapr(|c| c.lambda = 0.0))) == plain);
+    assert!(bytes(&made(&sapr(|_| {}))) != plain, "a penalty changes something");
+    let omniquant = RecipeConfig::Omniquant(OmniquantConfig { train: options(), ..OmniquantConfig::default() });
+    let train = BlockOptions { range_learning_rate: Some(1e-2), weight_decay: Some(0.0), second_target: Some(false), ..options() };
+    let without_rank = made(&RecipeConfig::Apiq(ApiqConfig { rank: 0, train, ..ApiqConfig::default() }));
+    assert!(without_rank.low_rank.is_empty() && bytes(&without_rank) == bytes(&made(&omniquant)));
+}
+
+#[test]
+fn the_saliency_s_scale_and_the_threads_change_nothing() {
+    let scale_free = sapr(|c| c.lambda = 3.0);
+    let (whole, _) = made_on(&demo(), &scale_free, &run(None, false));
+    let (single, _) = made_on(&demo(), &scale_free, &RunConfig { threads: 1, ..run(None, false) });
+    assert!(bytes(&whole) == bytes(&single), "the number of threads changed a byte");
+    let places = [SaliencyPlace::BeforeLowRank, SaliencyPlace::AfterLowRank].map(|place| bytes(&made(&sapr(|c| c.saliency_place = place))));
+    let scales = [SaliencyScale::PerMatrix, SaliencyScale::Raw].map(|scale| bytes(&made(&sapr(|c| c.saliency_scale = scale))));
+    let all = [&places[0], &places[1], &scales[0], &scales[1]];
+    assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])), "each choice trains another model");
+}
+
+/// With the penalty alone the texts do not matter: as many steps on other sequences give the same ranges, and nothing else moves.
+#[test]
+fn the_penalty_alone_is_blind_to_the_texts() {
+    let alone = |samples, epochs| {
+        made(&sapr(|c| {
+            c.penalty_epochs = epochs;
+            c.train = BlockOptions { samples: Some(samples), epochs: Some(0), ..options() };
+        }))
+    };
+    let (first, second) = (alone(4, 3), alone(6, 2));
+    assert!(bytes(&first) == bytes(&second));
+    let linear = |model: &Model| match &model.tensors["model.layers.0.mlp.up_proj.weight"].data {
+        TensorData::Packed(p) => p.clone(),
+        _ => panic!("packed"),
+    };
+    assert!(linear(&first).scales != linear(&alone(4, 1)).scales, "ranges move with every step");
+    assert!(first.low_rank.values().all(|f| f.b.iter().all(|b| b.to_f32() == 0.0)), "factors stay at nothing");
+}
+
+#[test]
+fn the_second_phase_of_efficientqat_leaves_every_code() {
+    let config = |end_tokens| {
+        let train = BlockOptions { batch: Some(2), ..options() };
+        RecipeConfig::Efficientqat(EfficientqatConfig { train, end_tokens, end_learning_rate: 1e-4, ..EfficientqatConfig::default() })
+    };
+    let (first, second) = (made(&config(0)), made(&config(48 * 4 * 3)));
+    let mut moved = 0;
+    for (name, tensor) in &first.tensors {
+        match (&tensor.data, &second.tensors[name].data) {
+            (TensorData::Packed(a), TensorData::Packed(b)) => {
+                assert!(a.codes == b.codes && a.zero_points == b.zero_points, "{name}");
+                moved += usize::from(a.scales != b.scales);
+            }
+            (TensorData::F32(a), TensorData::F32(b)) => assert!(a == b, "{name}"),
+            _ => panic!("{name}"),
+        }
+    }
+    assert!(moved > 0, "no scale moved");
+}
+
+#[test]
+fn every_method_beats_what_it_starts_from() {
+    let measured = |recipe: &RecipeConfig| {
+        let run = RunConfig { validation: Some(assets("demo-eval.txt")), validation_tokens: Some(1024), ..run(None, false) };
+        let (model, report) = made_on(&demo(), recipe, &run);
+        let path = scratch("methods").join("model.safetensors").display().to_string();
+        assert!(save(&model, &path).expect("it passes its gate").parity);
+        report.evaluations["result"].kl.expect("a KL")
+    };
+    let rtn = RtnConfig { target: TargetId::Halfstep, zero_points: true, weights: Some(2.0), group_size: Some(64), ..RtnConfig::default() };
+    let rtn = measured(&RecipeConfig::Rtn(RtnConfig { start: halfstep::recipe::StartRule::Absmax, ..rtn }));
+    let train = BlockOptions { samples: Some(8), window: Some(64), epochs: Some(4), ..BlockOptions::default() };
+    let solver = SolverOptions { samples: Some(16), window: Some(64), ..SolverOptions::default() };
+    let omniquant = measured(&RecipeConfig::Omniquant(OmniquantConfig { train: train.clone(), ..OmniquantConfig::default() }));
+    let apiq = measured(&RecipeConfig::Apiq(ApiqConfig { train: train.clone(), ..ApiqConfig::default() }));
+    let block_ap = measured(&RecipeConfig::Efficientqat(EfficientqatConfig { train, end_tokens: 0, ..EfficientqatConfig::default() }));
+    let gptq = measured(&RecipeConfig::Gptq(GptqRecipeConfig { weights: Some(2.0), train: solver.clone(), ..GptqRecipeConfig::default() }));
+    let awq = measured(&RecipeConfig::Awq(AwqRecipeConfig { weights: Some(2.0), train: solver, ..AwqRecipeConfig::default() }));
+    for (name, kl) in [("omniquant", omniquant), ("apiq", apiq), ("efficientqat", block_ap), ("gptq", gptq), ("awq", awq)] {
+        assert!(kl < rtn, "{name}: {kl} against {rtn}");
+    }
+    assert!(apiq < omniquant, "adapters on: {apiq} against {omniquant}");
+}
+
+#[test]
+fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
+    let (model, recipe) = (demo(), sapr(|_| {}));
+    let whole = bytes(&made(&recipe));
+    for stop in 0..model.architecture.layers as u64 {
+        let (folder, cancel) = (scratch(&format!("resume-{stop}")), Cancel::default());
+        let mut stopping = |event: Event| {
+            if matches!(event, Event::Block { block, .. } if block == stop) {
+                cancel.cancel();
+            }
+        };
+        match quantize(&model, &recipe, &run(Some(&folder), false), &mut stopping, &cancel) {
+            Err(Error::Cancelled { resume: Some(_) }) => {}
+            // The last block's end is the run's.
+            Ok(_) if stop + 1 == model.architecture.layers as u64 => {}
+            other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
+        }
+        let mut again = vec![];
+        let mut watch = |event: Event| {
+            if let Event::Block { block, .. } = event {
+                again.push(block);
+            }
+        };
+        let (resumed, _) = quantize(&model, &recipe, &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("the resumed run");
+        assert_eq!(again.first().copied(), (stop + 1 < model.architecture.layers as u64).then_some(stop + 1), "finished blocks are not trained again");
+        assert!(bytes(&resumed) == whole, "the file differs, stopped after block {stop}");
+    }
+}
+
+#[test]
+fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
+    let folder = scratch("damaged");
+    let (whole, _) = made_on(&demo(), &apiq(), &run(Some(&folder), false));
+    let state = folder.join("block-00000001/state.safetensors");
+    let mut damaged = std::fs::read(&state).expect("the block");
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&state, damaged).expect("a damaged block");
+    let (mut warnings, mut again) = (vec![], vec![]);
+    let mut watch = |event: Event| match event {
+        Event::Warning { message } => warnings.push(message),
+        Event::Block { block, .. } => again.push(block),
+        _ => {}
+    };
+    let (resumed, _) = quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("resumed");
+    assert!(warnings.iter().any(|w| w.contains("hash differs")) && again == [1], "{warnings:?} {again:?}");
+    assert!(bytes(&resumed) == bytes(&whole));
+    let other = RecipeConfig::Apiq(ApiqConfig { rank: 4, train: options(), ..ApiqConfig::default() });
+    let (code, text) = refusal(&other, &run(Some(&folder), true));
+    assert!(code == "ERR_CHECKPOINT" && text.contains("another run"), "{text}");
+}
+
+#[test]
+fn a_saliency_of_another_text_is_refused() {
+    let folder = scratch("saliency");
+    made_on(&demo(), &sapr(|_| {}), &run(Some(&folder), false));
+    let other = RunConfig { skip_characters: 5000, ..run(Some(&folder), false) };
+    let (code, text) = refusal(&sapr(|_| {}), &other);
+    assert!(code == "ERR_CHECKPOINT" && text.contains("another model or text"), "{text}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_trained() {
+    let folder = scratch("refused");
+    let cases: [(RecipeConfig, &str, &str); 5] = [
+        (RecipeConfig::Apiq(ApiqConfig { rank: 4096, train: options(), ..ApiqConfig::default() }), "ERR_CONFIG", "rank: 4096"),
+        (RecipeConfig::Apiq(ApiqConfig { group_size: Some(100), train: options(), ..ApiqConfig::default() }), "ERR_CONFIG", "100 does not divide"),
+        (RecipeConfig::Apiq(ApiqConfig { target: TargetId::GgufQ4_0, weights: Some(4.0), ..ApiqConfig::default() }), "ERR_TARGET", "zero points"),
+        (
+            RecipeConfig::Apiq(ApiqConfig { train: BlockOptions { samples: Some(1 << 20), ..options() }, ..ApiqConfig::default() }),
+            "ERR_DATA",
+            "sequences of 48",
+        ),
+        (sapr(|c| c.lambda = f64::NAN), "ERR_CONFIG", "lambda"),
+    ];
+    for (recipe, code, words) in cases {
+        let (found, text) = refusal(&recipe, &run(Some(&folder), false));
+        assert!(found == code && text.contains(words), "{found}: {text}");
+    }
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
+}
+
+#[test]
+fn a_block_that_is_no_number_is_named_and_those_before_it_are_kept() {
+    let (mut model, folder) = (Model::clone(&demo()), scratch("nan"));
+    let up = model.tensors.get_mut("model.layers.1.mlp.up_proj.weight").expect("a linear");
+    let mut values = up.to_f32(&halfstep_kernels::Pool::serial());
+    values[77] = f32::NAN;
+    up.data = TensorData::F32(values);
+    for recipe in [apiq(), RecipeConfig::Gptq(GptqRecipeConfig { train: solver(4), ..GptqRecipeConfig::default() })] {
+        match quantize(&model, &recipe, &run(Some(&folder), false), &mut |_| {}, &Cancel::default()) {
+            Err(e) => assert!(e.to_string().contains("block 1") || e.to_string().contains("layers.1"), "{e}"),
+            Ok(_) => panic!("it went through"),
+        }
+        assert!(folder.join("block-00000000/manifest.json").exists() && !folder.join("block-00000001").exists());
+    }
+}
+
+fn solver(samples: usize) -> SolverOptions {
+    SolverOptions { samples: Some(samples), window: Some(16), ..SolverOptions::default() }
+}
+
+/// Fewer tokens than channels: the Hessian is singular without damping.
+#[test]
+fn a_singular_hessian_is_damped_with_a_warning_that_says_by_how_much() {
+    let recipe = RecipeConfig::Gptq(GptqRecipeConfig { damping: 0.0, train: solver(2), ..GptqRecipeConfig::default() });
+    let mut warnings = vec![];
+    let mut watch = |event: Event| {
+        if let Event::Warning { message } = event {
+            warnings.push(message);
+        }
+    };
+    quantize(&demo(), &recipe, &run(None, false), &mut watch, &Cancel::default()).expect("solved");
+    assert!(warnings.iter().any(|w| w.contains("q_proj") && w.contains("damping raised from 0 to")), "{warnings:?}");
+}
