@@ -84,22 +84,26 @@ pub fn load(path: &str) -> Result<Arc<Loaded>> {
 
 /// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement after it writes a checkpoint when there is a run folder.
 pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
-    let recipe = recipe.resolve()?;
-    check(model, &recipe, run)?;
+    quantize_as(model, &recipe.resolve()?, run, events, cancel)
+}
+
+/// [`quantize`] by a recipe that need not be one of the built-in ones.
+pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
+    check(model, recipe, run)?;
     // What is rounded and measured against is what the model means, low-rank factors included.
     let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
     let model = merged.as_ref().unwrap_or(model);
     let pool = Pool::new(run.threads);
-    let validation = Validation::read(model, &recipe, run)?;
+    let validation = Validation::read(model, recipe, run)?;
     let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| match &validation {
-        Some(validation) => validation.measure(model, small, &recipe, events, cancel, &pool),
+        Some(validation) => validation.measure(model, small, recipe, events, cancel, &pool),
         None => Ok(Evaluations::new()),
     };
     let mut trained = match recipe.stages[..] {
-        [] => round(model, &recipe, &mut measure, events, cancel, &pool)?,
-        _ => train(model, &recipe, run, &mut measure, events, cancel, &pool)?,
+        [] => round(model, recipe, &mut measure, events, cancel, &pool)?,
+        _ => train(model, recipe, run, &mut measure, events, cancel, &pool)?,
     };
-    trained.model.provenance = provenance(model, &recipe, trained.data.as_deref(), &trained.evaluations);
+    trained.model.provenance = provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
     let report = Report {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
@@ -111,7 +115,7 @@ pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &
         final_loss: trained.final_loss,
         memory_bytes: peak_memory_bytes(),
         evaluations: trained.evaluations,
-        client_flags: client_flags(&recipe),
+        client_flags: client_flags(recipe),
     };
     Ok((trained.model, report))
 }
