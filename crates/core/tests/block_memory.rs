@@ -1,0 +1,68 @@
+//! Memory of a block run does not grow with depth, but for what is finished: counted by the allocator, alone in its process.
+
+use halfstep::recipe::block::BlockOptions;
+use halfstep::recipes::{RecipeConfig, sapr::SaprConfig};
+use halfstep::session::{Cancel, RunConfig, load, quantize};
+use halfstep_formats::Model;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The demo model with its blocks repeated to `layers`.
+fn deep(demo: &Model, layers: usize) -> Model {
+    let mut model = demo.clone();
+    model.architecture.layers = layers;
+    for layer in 0..layers {
+        let (from, to) = (format!("model.layers.{}.", layer % demo.architecture.layers), format!("model.layers.{layer}."));
+        let copies: Vec<_> = demo.tensors.iter().filter(|(name, _)| name.starts_with(&from)).map(|(n, t)| (n.replace(&from, &to), t.clone())).collect();
+        model.tensors.extend(copies);
+    }
+    model.tensors.retain(|name, _| layers >= demo.architecture.layers || !(layers..demo.architecture.layers).any(|l| name.contains(&format!("layers.{l}."))));
+    model
+}
+
+/// Largest number of bytes that a run adds, and bytes of what it gives.
+fn peak(model: &Model) -> (usize, usize) {
+    let train = BlockOptions { samples: Some(2), window: Some(64), epochs: Some(1), ..BlockOptions::default() };
+    let recipe = RecipeConfig::Sapr(SaprConfig { lambda: 0.0, train, ..SaprConfig::default() });
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo-train.txt").display().to_string();
+    let run = RunConfig { data: Some(text), threads: 1, ..RunConfig::default() };
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let (small, _) = quantize(model, &recipe, &run, &mut |_| {}, &Cancel::default()).expect("a run");
+    let (peak, after) = (PEAK.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed));
+    drop(small);
+    (peak - before, after - before)
+}
+
+#[test]
+fn memory_beside_the_result_does_not_grow_with_depth() {
+    let demo = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").display().to_string()).expect("the demo model");
+    let beside: Vec<usize> = [2, 8, 30].map(|layers| peak(&deep(&demo, layers))).into_iter().map(|(peak, result)| peak - result.min(peak)).collect();
+    let (least, most) = (beside.iter().min().copied().unwrap_or(0), beside.iter().max().copied().unwrap_or(0));
+    assert!(least > 0 && most as f64 <= 1.1 * least as f64, "bytes beside the result at 2, 8 and 30 blocks: {beside:?}");
+}
