@@ -93,7 +93,7 @@ fn check_quantization(q: &Quantization) -> std::result::Result<(), String> {
     for (what, activation) in [("activations", q.activation), ("head activations", q.head_activation)] {
         match activation {
             ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } => check_bits(what, bits)?,
-            ActivationQuantizer::None | ActivationQuantizer::DynamicBlock32 => {}
+            ActivationQuantizer::None | ActivationQuantizer::DynamicBlock32 | ActivationQuantizer::DynamicBlock256 => {}
         }
     }
     match q.cache {

@@ -105,7 +105,7 @@ impl Tensor {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quantization {
-    /// `gguf:q4_0`, `gguf:q8_0`, `halfstep`.
+    /// `gguf:q4_0`, `gguf:q8_0`, `gguf:tq2_0`, `halfstep`.
     pub target: String,
     /// Before every packed block linear.
     pub activation: ActivationQuantizer,

@@ -8,7 +8,7 @@ use halfstep_formats::gguf::{self, Container, GgmlType, Value, keys};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Architecture, Error, Model, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
 use raw_gguf::Raw;
 use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model};
 
@@ -43,6 +43,7 @@ fn every_type_round_trips() {
         model.quantization = match kind {
             GgmlType::Q4_0 => Some(client_quantization("gguf:q4_0", true)),
             GgmlType::Q8_0 => Some(client_quantization("gguf:q8_0", true)),
+            GgmlType::TQ2_0 => Some(client_quantization("gguf:tq2_0", true)),
             _ => None,
         };
         round_trips(&model);
@@ -232,6 +233,11 @@ fn foreign_files_run_as_their_client_would() {
         let model = model(architecture(32), &mut Numbers(2), |spec, _| if spec.role == Role::Embedding { embedding } else { kind });
         assert_eq!(read(&written(&model)).quantization, want, "{kind:?} {embedding:?}");
     }
+    let ternary = |embedding| model(architecture(256), &mut Numbers(2), |spec, _| if spec.role == Role::Embedding { embedding } else { GgmlType::TQ2_0 });
+    let head = |embedding| read(&written(&ternary(embedding))).quantization.expect("it is quantized");
+    assert_eq!(head(GgmlType::Q8_0), client_quantization("gguf:tq2_0", true));
+    assert_eq!(head(GgmlType::TQ2_0).head_activation, ActivationQuantizer::DynamicBlock256);
+    assert_eq!(head(GgmlType::F16).head_activation, ActivationQuantizer::None);
     let mixed = model(architecture(32), &mut Numbers(2), |spec, _| if spec.role == Role::Linear(Linear::V) { GgmlType::Q8_0 } else { GgmlType::Q4_0 });
     assert_eq!(read(&written(&mixed)).quantization, None);
 }

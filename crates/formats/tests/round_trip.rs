@@ -59,10 +59,11 @@ fn float_stored() -> impl Strategy<Value = Stored> {
 }
 
 fn activations(with_static: bool) -> impl Strategy<Value = ActivationQuantizer> {
-    (0..if with_static { 4 } else { 3 }, 2u8..=8).prop_map(|(kind, bits)| match kind {
+    (0..if with_static { 5 } else { 4 }, 2u8..=8).prop_map(|(kind, bits)| match kind {
         0 => ActivationQuantizer::None,
         1 => ActivationQuantizer::DynamicToken { bits },
         2 => ActivationQuantizer::DynamicBlock32,
+        3 => ActivationQuantizer::DynamicBlock256,
         _ => ActivationQuantizer::Static { bits },
     })
 }
@@ -218,6 +219,7 @@ fn the_description_spells_like_the_writer() {
         ActivationQuantizer::None,
         ActivationQuantizer::DynamicToken { bits: 8 },
         ActivationQuantizer::DynamicBlock32,
+        ActivationQuantizer::DynamicBlock256,
         ActivationQuantizer::Static { bits: 8 },
     ];
     let caches = [CacheQuantizer::F32, CacheQuantizer::F16, CacheQuantizer::DynamicHead { bits: 8 }, CacheQuantizer::Q8_0, CacheQuantizer::Static { bits: 8 }];

@@ -124,6 +124,9 @@ pub enum ActivationQuantizer {
     /// ggml's Q8_0 activations, blocks of 32: id = 127 / max|x| in f32 (0 for an all-zero block),
     /// code = nearest-even(x * id), value = code * f16(max|x| / 127).
     DynamicBlock32,
+    /// ggml's Q8_K activations, which its K and ternary types are multiplied with, blocks of 256: id = -127 / m in f32, m the first x of
+    /// largest magnitude with its sign (id 0 for an all-zero block), code = nearest-even(x * id), value = code * (1 / id).
+    DynamicBlock256,
     /// One step for the site, found by calibration or learned, stored with the model:
     /// code = clip(nearest-even(x / step)), value = code * step.
     Static { bits: u8 },

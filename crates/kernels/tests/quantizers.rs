@@ -174,12 +174,13 @@ proptest! {
 
     #[test]
     fn activation_values_are_code_times_scale(
-        cols in 1usize..150,
+        cols in prop_oneof![1usize..150, 250usize..600],
         rows in 1usize..5,
         seed in any::<u64>(),
         quantizer in prop_oneof![
             (2u8..=8).prop_map(|bits| ActivationQuantizer::DynamicToken { bits }),
             Just(ActivationQuantizer::DynamicBlock32),
+            Just(ActivationQuantizer::DynamicBlock256),
             (2u8..=8).prop_map(|bits| ActivationQuantizer::Static { bits }),
         ],
     ) {
@@ -198,11 +199,12 @@ proptest! {
                         let block = scales[k / cols * cols.div_ceil(32) + k % cols / 32];
                         (codes[k], block, 0.51)
                     }
+                    ActivationQuantizer::DynamicBlock256 => (codes[k], scales[k / cols * cols.div_ceil(256) + k % cols / 256], 0.501),
                     ActivationQuantizer::DynamicToken { .. } => (codes[k], scales[k / cols], 0.501),
                     _ => (codes[k], scales[0], f32::INFINITY),
                 };
                 prop_assert_eq!(y[k].to_bits(), (code as f32 * scale).to_bits());
-                prop_assert!((y[k] - x).abs() <= limit * scale + x.abs() * 1e-3);
+                prop_assert!((y[k] - x).abs() <= limit * scale.abs() + x.abs() * 1e-3);
             }
         }
     }
@@ -222,10 +224,29 @@ fn blocks_follow_ggml() {
     }
 }
 
+/// ggml's rule for its K and ternary types by its own words: iscale = -127 / max, max the first entry of largest magnitude; d = 1 / iscale.
+#[test]
+fn long_blocks_follow_ggml() {
+    let mut x = normal(3 * 256, 4);
+    // Two entries as large as each other, of either sign: the first counts.
+    (x[300], x[400]) = (-9.0, 9.0);
+    (x[600], x[700]) = (9.0, -9.0);
+    let (mut codes, mut scales) = (vec![0; x.len()], vec![]);
+    activation::quantize(ActivationQuantizer::DynamicBlock256, &x, 3 * 256, None, &mut codes, &mut scales);
+    for (b, x) in x.chunks(256).enumerate() {
+        let max = x.iter().fold(0.0f32, |max, &x| if x.abs() > max.abs() { x } else { max });
+        let iscale = -127.0 / max;
+        assert_eq!(scales[b].to_bits(), (1.0 / iscale).to_bits());
+        assert!(x.iter().zip(&codes[b * 256..]).all(|(x, &c)| c as f32 == (x * iscale).round_ties_even()));
+        assert!(codes[b * 256..][..256].contains(&-127));
+    }
+    assert_eq!((codes[300], codes[400], codes[600], codes[700]), (-127, 127, -127, 127));
+}
+
 #[test]
 fn zeros_and_vanishing_activations_are_zero() {
     for x in [[0.0f32; 40], [1e-40; 40], [-1e-38; 40], [1e-30; 40]] {
-        for quantizer in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicToken { bits: 8 }] {
+        for quantizer in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicBlock256, ActivationQuantizer::DynamicToken { bits: 8 }] {
             let (mut y, mut codes, mut scales) = ([f32::NAN; 40], [9i8; 40], vec![]);
             activation::fake_quant(&pool(), quantizer, &x, 40, None, &mut y);
             activation::quantize(quantizer, &x, 40, None, &mut codes, &mut scales);
@@ -237,7 +258,8 @@ fn zeros_and_vanishing_activations_are_zero() {
 
 #[test]
 fn what_is_not_a_number_stays_seen() {
-    for quantizer in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicToken { bits: 8 }, ActivationQuantizer::Static { bits: 8 }] {
+    use ActivationQuantizer as A;
+    for quantizer in [A::DynamicBlock32, A::DynamicBlock256, A::DynamicToken { bits: 8 }, A::Static { bits: 8 }] {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = normal(64, 1);
             x[50] = bad;

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 /// Most bytes of the JSON.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Our own key if it is there. Otherwise, if all block linears are Q4_0 or all are Q8_0: blocks of 32 before every packed matrix, an f16 cache.
+/// Our own key if it is there. Otherwise, if all block linears are Q4_0, all Q8_0 or all TQ2_0: before every packed matrix the blocks that the client
+/// multiplies its type with, an f16 cache.
 /// None for any other file: a float model, whatever its types.
 pub fn read(metadata: &Metadata, architecture: &Architecture, tensors: &BTreeMap<String, Tensor>) -> Result<Option<Quantization>> {
     let Some(json) = metadata.string(keys::OWN_QUANTIZATION)? else { return Ok(of_client(architecture, tensors)) };
@@ -35,7 +36,7 @@ fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(
     let bits = |bits: u8| if (2..=8).contains(&bits) { Ok(()) } else { Err(format!("asks for {bits} bits, not 2 to 8")) };
     for activation in [q.activation, q.head_activation] {
         match activation {
-            ActivationQuantizer::None | ActivationQuantizer::DynamicBlock32 => {}
+            ActivationQuantizer::None | ActivationQuantizer::DynamicBlock32 | ActivationQuantizer::DynamicBlock256 => {}
             ActivationQuantizer::DynamicToken { bits: b } => bits(b)?,
             ActivationQuantizer::Static { .. } => return Err("has static activations, whose steps GGUF cannot hold".into()),
         }
@@ -58,13 +59,18 @@ fn of_client(architecture: &Architecture, tensors: &BTreeMap<String, Tensor>) ->
     let target = match first {
         WeightQuantizer::Q4_0 => "gguf:q4_0",
         WeightQuantizer::Q8_0 => "gguf:q8_0",
+        WeightQuantizer::TQ2_0 => "gguf:tq2_0",
         _ => return None,
+    };
+    let activation = |weights| match weights {
+        WeightQuantizer::TQ2_0 => ActivationQuantizer::DynamicBlock256,
+        _ => ActivationQuantizer::DynamicBlock32,
     };
     let head = tensors.get(HEAD).or_else(|| tensors.get(EMBEDDING))?;
     types.all(|t| t == Some(first)).then(|| Quantization {
         target: target.into(),
-        activation: ActivationQuantizer::DynamicBlock32,
-        head_activation: if quantizer(head).is_some() { ActivationQuantizer::DynamicBlock32 } else { ActivationQuantizer::None },
+        activation: activation(first),
+        head_activation: quantizer(head).map_or(ActivationQuantizer::None, activation),
         cache: CacheQuantizer::F16,
         static_steps: BTreeMap::new(),
     })

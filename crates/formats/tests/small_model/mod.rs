@@ -114,7 +114,7 @@ pub fn model(architecture: Architecture, numbers: &mut Numbers, mut kind_of: imp
 pub fn client_quantization(target: &str, head: bool) -> Quantization {
     Quantization {
         target: target.into(),
-        activation: ActivationQuantizer::DynamicBlock32,
+        activation: if target == "gguf:tq2_0" { ActivationQuantizer::DynamicBlock256 } else { ActivationQuantizer::DynamicBlock32 },
         head_activation: if head { ActivationQuantizer::DynamicBlock32 } else { ActivationQuantizer::None },
         cache: CacheQuantizer::F16,
         static_steps: BTreeMap::new(),

@@ -185,7 +185,7 @@ pub fn integer_sums(x: &[f32], w: &PackedMatrix, activation: ActivationQuantizer
     }
     let (mut codes, mut scales) = (vec![0i8; x.len()], vec![]);
     activation::quantize(activation, x, i, step, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, w.partition(), segments::QUAD), activation == ActivationQuantizer::DynamicBlock32);
+    let segments = segments(&Geometry::new(i, w.partition(), segments::QUAD), activation::block(activation));
     let mut sums = Vec::with_capacity(m * o * segments.len());
     let mut row_codes = vec![0i16; i];
     for row in 0..m {

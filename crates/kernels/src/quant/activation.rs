@@ -3,6 +3,7 @@
 //!
 //!     DynamicToken     scale = max(max|x|, 1e-30) / p          code = rnd(x / scale)            per row
 //!     DynamicBlock32   id = 127 / max|x| (0 if max|x| = 0)     code = rnd(x * id), scale = f16(max|x| / 127)
+//!     DynamicBlock256  id = -127 / m (0 if m = 0)              code = rnd(x * id), scale = 1 / id, m the x of largest magnitude
 //!     Static           scale = the site's step                 code = rnd(clip(x / step, n, p))
 //!
 //! An input that is not a number makes its whole row or block so: a broken model must not answer with zeros.
@@ -12,8 +13,12 @@ use super::scale::round_f16;
 use crate::ops::lanes::LANES;
 use crate::{ActivationQuantizer, IntGrid, Partition, Pool, Real, dispatch};
 
-/// Block length of ggml's activation and cache formats.
-pub const BLOCK: usize = 32;
+/// Block length of ggml's Q8_0 activations and caches.
+const BLOCK: usize = 32;
+/// Block length of ggml's Q8_K activations.
+const LONG_BLOCK: usize = 256;
+/// What [`block`] can answer.
+pub const BLOCKS: [Option<usize>; 3] = [None, Some(BLOCK), Some(LONG_BLOCK)];
 /// Rows a task takes hold about this many elements.
 const PIECE: usize = 16384;
 
@@ -65,6 +70,20 @@ fn block_scale<T: Real>(x: &[T]) -> (T, T) {
     (id, round_f16(max / p))
 }
 
+/// Multiplier and scale of one block of 256: the sign of the largest entry is ggml's, who gives it the code -127.
+#[inline(always)]
+fn long_block_scale<T: Real>(x: &[T]) -> (T, T) {
+    let most = largest(x);
+    let mut max = most;
+    // The first of several that are as large. If one is not a number, so is `most`, and nothing equals it.
+    for i in (0..x.len()).rev() {
+        max = if x[i].abs() == most { x[i] } else { max };
+    }
+    let id = T::from_f64(-127.0) / max;
+    // As in `block_scale`.
+    if id.abs() > T::from_f64(f32::MAX as f64) { (T::ZERO, T::ZERO) } else { (id, T::ONE / id) }
+}
+
 /// Fake-quant of x `[M, D]`: y = the values the integer path would use. `step` for static sites (already as stored). Straight-through gradient
 /// for the dynamic kinds (nothing is clipped); static sites use [`super::lsq`] for gradients.
 pub fn fake_quant<T: Real>(pool: &Pool, quantizer: ActivationQuantizer, x: &[T], cols: usize, step: Option<T>, y: &mut [T]) {
@@ -74,6 +93,9 @@ pub fn fake_quant<T: Real>(pool: &Pool, quantizer: ActivationQuantizer, x: &[T],
         ActivationQuantizer::None => y.copy_from_slice(x),
         ActivationQuantizer::DynamicToken { bits } => pool.chunks_mut(y, rows * cols, |i, y| fake_tokens(&x[i * rows * cols..][..y.len()], cols, bits, y)),
         ActivationQuantizer::DynamicBlock32 => pool.chunks_mut(y, rows * cols, |i, y| fake_blocks(&x[i * rows * cols..][..y.len()], cols, y)),
+        ActivationQuantizer::DynamicBlock256 => {
+            pool.chunks_mut(y, rows * cols, |i, y| fake_long_blocks(&x[i * rows * cols..][..y.len()], cols, y));
+        }
         ActivationQuantizer::Static { bits } => {
             let step = step.expect("a static site has a step");
             lsq_forward(pool, x, 1, x.len(), &[step], Partition::Tensor, IntGrid::symmetric(bits), y, None);
@@ -98,6 +120,15 @@ dispatch! {
         }
     }
 
+    fn fake_long_blocks[T: Real](x: &[T], cols: usize, y: &mut [T]) {
+        for (x, y) in x.chunks(cols).zip(y.chunks_mut(cols)) {
+            for (x, y) in x.chunks(LONG_BLOCK).zip(y.chunks_mut(LONG_BLOCK)) {
+                let (id, scale) = long_block_scale(x);
+                map(x, y, |x| nearest_even(x * id) * scale);
+            }
+        }
+    }
+
     fn token_codes(x: &[f32], bits: u8, codes: &mut [i8]) -> f32 {
         let scale = token_scale(x, bits);
         map(x, codes, |x| nearest_even_bits(x / scale) as i8);
@@ -107,6 +138,14 @@ dispatch! {
     fn block_codes(x: &[f32], codes: &mut [i8], scales: &mut [f32]) {
         for ((x, codes), scale) in x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
             let (id, stored) = block_scale(x);
+            *scale = stored;
+            map(x, codes, |x| nearest_even_bits(x * id) as i8);
+        }
+    }
+
+    fn long_block_codes(x: &[f32], codes: &mut [i8], scales: &mut [f32]) {
+        for ((x, codes), scale) in x.chunks(LONG_BLOCK).zip(codes.chunks_mut(LONG_BLOCK)).zip(scales) {
+            let (id, stored) = long_block_scale(x);
             *scale = stored;
             map(x, codes, |x| nearest_even_bits(x * id) as i8);
         }
@@ -134,12 +173,21 @@ fn map<X: Copy, Y>(x: &[X], y: &mut [Y], f: impl Fn(X) -> Y) {
     }
 }
 
-/// Scales one row of `cols` columns has in [`quantize`]'s result; a static site has one for all rows.
-pub fn scales_per_row(quantizer: ActivationQuantizer, cols: usize) -> usize {
-    if quantizer == ActivationQuantizer::DynamicBlock32 { cols.div_ceil(BLOCK) } else { 1 }
+/// Columns that share a scale, of a quantizer with blocks; None where a whole row or site does.
+pub fn block(quantizer: ActivationQuantizer) -> Option<usize> {
+    match quantizer {
+        ActivationQuantizer::DynamicBlock32 => Some(BLOCK),
+        ActivationQuantizer::DynamicBlock256 => Some(LONG_BLOCK),
+        _ => None,
+    }
 }
 
-/// Codes `[M, D]` and scales: one per row (token), per 32 columns (block), or one (static). All 8 bits or fewer.
+/// Scales one row of `cols` columns has in [`quantize`]'s result; a static site has one for all rows.
+pub fn scales_per_row(quantizer: ActivationQuantizer, cols: usize) -> usize {
+    block(quantizer).map_or(1, |block| cols.div_ceil(block))
+}
+
+/// Codes `[M, D]` and scales: one per row (token), per block of columns, or one (static). All 8 bits or fewer.
 pub fn quantize(quantizer: ActivationQuantizer, x: &[f32], cols: usize, step: Option<f32>, codes: &mut [i8], scales: &mut Vec<f32>) {
     assert_eq!(x.len(), codes.len(), "shapes of quantize");
     let (cols, per_row) = (cols.max(1), scales_per_row(quantizer, cols));
@@ -166,6 +214,7 @@ pub fn quantize_row(quantizer: ActivationQuantizer, x: &[f32], step: Option<f32>
         ActivationQuantizer::None => panic!("an unquantized site has no codes"),
         ActivationQuantizer::DynamicToken { bits } => scales[0] = token_codes(x, bits, codes),
         ActivationQuantizer::DynamicBlock32 => block_codes(x, codes, scales),
+        ActivationQuantizer::DynamicBlock256 => long_block_codes(x, codes, scales),
         ActivationQuantizer::Static { bits } => {
             let step = step.expect("a static site has a step");
             scales[0] = if static_codes(x, bits, step, codes) { step } else { f32::NAN };

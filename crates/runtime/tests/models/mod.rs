@@ -34,6 +34,11 @@ pub fn untied() -> Architecture {
     Architecture { rope_scaling, tied_head: false, heads: 4, kv_heads: 4, head_dim: 24, ..architecture() }
 }
 
+/// Whole blocks of 256 in every row.
+pub fn wide() -> Architecture {
+    Architecture { hidden_size: 256, intermediate_size: 512, layers: 2, heads: 8, ..architecture() }
+}
+
 /// Weights large enough that the output is far from flat.
 pub fn float_model(architecture: Architecture) -> Model {
     let mut rng = Rng::new(11, 0);
@@ -136,6 +141,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "affine 3 bit, group 32, a8 token, rank 3",
             with_low_rank(quantized(untied(), grid(IntGrid::affine(3), Partition::Group(32)), None, quantization(A::DynamicToken { bits: 8 }, C::F16)), 3),
         ),
+        ("ternary, a8 in blocks of 256", quantized(wide(), WeightQuantizer::TQ2_0, Some(q8_0), quantization(A::DynamicBlock256, C::F16))),
         ("w5 tensor", quantized(architecture(), grid(IntGrid::narrow(5), Partition::Tensor), None, quantization(A::DynamicBlock32, C::F16))),
     ]
 }

@@ -9,6 +9,7 @@
 use super::segments::{Geometry, Layout, QUAD};
 use super::transpose::side_by_side;
 use crate::pack::{PackedMatrix, unpack_row};
+use crate::quant::activation::{self, BLOCKS};
 use crate::quant::calibrate::unsigned_codes;
 use crate::{ActivationQuantizer, CodeRange, IntGrid, Pool, ScaleCodec, WeightQuantizer, dispatch};
 use half::f16;
@@ -38,7 +39,7 @@ pub struct WeightPanels {
     quantizer: WeightQuantizer,
     pub(super) geometry: Geometry,
     /// For activations with one scale per token, and per block.
-    layouts: [Layout; 2],
+    layouts: [Layout; BLOCKS.len()],
     /// `[panels, lines of a row]`.
     pub(super) lines: Vec<Line>,
     pub(super) scales: Scales,
@@ -111,7 +112,7 @@ impl WeightPanels {
             rows,
             quantizer,
             geometry,
-            layouts: [false, true].map(|blocks| Layout::new(&geometry, quantizer.grid, blocks)),
+            layouts: BLOCKS.map(|block| Layout::new(&geometry, quantizer.grid, block)),
             lines: vec![Line([0; ROWS]); panels * geometry.lines],
             scales: match codec {
                 ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
@@ -194,7 +195,8 @@ impl WeightPanels {
     }
     /// How the tokens that it is multiplied by are laid out.
     pub(super) fn layout(&self, activation: ActivationQuantizer) -> &Layout {
-        &self.layouts[usize::from(activation == ActivationQuantizer::DynamicBlock32)]
+        let block = activation::block(activation);
+        &self.layouts[BLOCKS.iter().position(|b| *b == block).expect("a layout of every block length")]
     }
     /// Whether a byte holds two codes.
     pub(super) fn nibbles(&self) -> bool {

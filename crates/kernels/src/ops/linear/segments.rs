@@ -4,7 +4,6 @@
 //! segment is what has one weight scale and one activation scale; it covers the lines it touches, and where it does not begin or end on a
 //! line, the activations placed for it are zero outside of it, which leaves its integer sum as it is.
 
-use crate::quant::activation;
 use crate::{CodeRange, IntGrid, Partition};
 
 /// Columns an integer sum may run over: (255 - 0) * 128 * 65536 still fits in i32.
@@ -57,10 +56,10 @@ pub(super) struct Segment {
     pub skip: usize,
 }
 
-/// Cuts a row at every border of a weight group and, if the activations have one scale per block, of a block.
-pub(super) fn segments(geometry: &Geometry, blocks: bool) -> Vec<Segment> {
+/// Cuts a row at every border of a weight group and, if the activations have one scale per block of columns, of a block.
+pub(super) fn segments(geometry: &Geometry, block: Option<usize>) -> Vec<Segment> {
     let (cols, group, line) = (geometry.cols, geometry.group, geometry.line);
-    let block = if blocks { activation::BLOCK } else { cols.max(1) };
+    let block = block.unwrap_or(cols.max(1));
     let (mut out, mut start, mut token) = (vec![], 0, 0);
     while start < cols {
         let end = cols.min((start / group + 1) * group).min((start / block + 1) * block).min(start + MAX_SEGMENT);
@@ -88,8 +87,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub fn new(geometry: &Geometry, grid: IntGrid, blocks: bool) -> Self {
-        let segments = segments(geometry, blocks);
+    pub fn new(geometry: &Geometry, grid: IntGrid, block: Option<usize>) -> Self {
+        let segments = segments(geometry, block);
         let quads = segments.last().map_or(0, |s| s.token + s.quads);
         let plain = segments.iter().all(|s| s.skip == 0 && s.start == s.token * QUAD);
         let correction = if grid.range == CodeRange::Affine { -1 } else { grid.min() };
@@ -106,10 +105,10 @@ mod tests {
         for cols in [1, 2, 7, 8, 31, 32, 33, 64, 100, 257] {
             for group in [1, 3, 8, 20, 32, 33, 48, 64, 300] {
                 for line in [4, 8] {
-                    for blocks in [false, true] {
+                    for block in [None, Some(32), Some(256)] {
                         let geometry = Geometry::new(cols, Partition::Group(group), line);
                         let (mut next, mut token) = (0, 0);
-                        for s in segments(&geometry, blocks) {
+                        for s in segments(&geometry, block) {
                             assert_eq!((s.start, s.token), (next, token));
                             (next, token) = (s.end, token + s.quads);
                             let (columns, start) = geometry.columns(s.group);

@@ -47,6 +47,7 @@ fn activations() -> impl Strategy<Value = ActivationQuantizer> {
     prop_oneof![
         (2u8..=8).prop_map(|bits| ActivationQuantizer::DynamicToken { bits }),
         Just(ActivationQuantizer::DynamicBlock32),
+        Just(ActivationQuantizer::DynamicBlock256),
         (2u8..=8).prop_map(|bits| ActivationQuantizer::Static { bits }),
     ]
 }
@@ -60,7 +61,7 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let cols = prop_oneof![1usize..200, (1usize..8).prop_map(|n| 32 * n)];
+    let cols = prop_oneof![1usize..200, (1usize..8).prop_map(|n| 32 * n), 250usize..600];
     (quantizers(), activations(), prop_oneof![1usize..8, 8usize..30], 1usize..40, cols).prop_flat_map(|(quantizer, activation, m, o, i)| {
         (numbers(m * i), numbers(o * i)).prop_map(move |(x, w)| {
             let rule = if m % 2 == 0 { ScaleRule::Absmax } else { ScaleRule::SignedAbsmax };
@@ -77,13 +78,14 @@ fn combined(case: &Case) -> Vec<f32> {
     let sums = integer_sums(&case.x, &case.w, case.activation, STEP, case.m);
     let (mut codes, mut scales) = (vec![0; case.x.len()], vec![]);
     activation::quantize(case.activation, &case.x, i, STEP, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, case.w.partition(), 4), case.activation == ActivationQuantizer::DynamicBlock32);
+    let segments = segments(&Geometry::new(i, case.w.partition(), 4), activation::block(case.activation));
     let mut y = vec![0.0f32; case.m * o];
     for (j, sums) in sums.chunks_exact(segments.len()).enumerate() {
         let (token, row) = (j / o, j % o);
         for (s, &sum) in segments.iter().zip(sums) {
             let scale = match case.activation {
                 ActivationQuantizer::DynamicBlock32 => scales[token * i.div_ceil(32) + s.start / 32],
+                ActivationQuantizer::DynamicBlock256 => scales[token * i.div_ceil(256) + s.start / 256],
                 ActivationQuantizer::DynamicToken { .. } => scales[token],
                 _ => scales[0],
             };
