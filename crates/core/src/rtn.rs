@@ -2,8 +2,10 @@
 
 use crate::recipe::{Recipe, Stage, StartRule};
 use crate::session::Cancel;
+use crate::targets::TargetId;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
+use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
@@ -93,6 +95,15 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
         if let Some(Partition::Group(n)) = quantizer.map(|q| q.partition)
             && (n == 0 || !spec.shape[1].is_multiple_of(n))
         {
+            if recipe.target.file_format() == FileFormat::Gguf {
+                let reason = format!("they do not divide the {} columns of {}", spec.shape[1], spec.name);
+                return Err(Error::Target {
+                    target: recipe.target.name().into(),
+                    grid: format!("blocks of {n}"),
+                    reason,
+                    targets: TargetId::Halfstep.name().into(),
+                });
+            }
             let divisors: Vec<String> = [32, 64, 128, 256].iter().filter(|g| spec.shape[1].is_multiple_of(**g)).map(usize::to_string).collect();
             let hint = if divisors.is_empty() { "0 (one scale per row)".into() } else { format!("{} or 0 (one scale per row)", divisors.join(", ")) };
             return Err(Error::config("groupSize", format!("{n} does not divide the {} columns of {}; try {hint}", spec.shape[1], spec.name)));

@@ -191,7 +191,7 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
             halfstep::export::compare(&model, &reopened, &Pool::new(2)).expect("equal");
         }
     }
-    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 6, "nothing but the six files is left");
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 8, "nothing but the eight files is left");
 }
 
 #[test]
@@ -261,6 +261,37 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         Err(Error::Config { field, reason }) => assert!(field == "wieghts" && reason.contains("weights"), "{reason}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// A target with one block length cannot be helped by another group size: what helps is another target.
+#[test]
+fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
+    let mut architecture = demo().architecture.clone();
+    architecture.intermediate_size = 704;
+    let recipe = |target| RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }).resolve().expect("a recipe");
+    halfstep::rtn::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0)).expect("blocks of 32 divide 704");
+    match halfstep::rtn::check_shapes(&architecture, &recipe(TargetId::GgufTQ2_0)) {
+        Err(Error::Target { grid, reason, targets, .. }) => {
+            assert_eq!((&*grid, &*targets), ("blocks of 256", "halfstep"));
+            assert!(reason.contains("704 columns of model.layers.0.mlp.down_proj.weight"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A ternary file reads back as what the gate compared, and an inspection names its type.
+#[test]
+fn the_demo_model_in_three_values() {
+    let (model, folder) = (demo(), scratch("ternary"));
+    let recipe = RecipeConfig::Rtn(RtnConfig { target: TargetId::GgufTQ2_0, ..RtnConfig::default() });
+    let small = quantize(&model, &recipe, &RunConfig::default(), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let path = folder.join("small.gguf").display().to_string();
+    assert!(save(&small, &path).expect("it passes its own gate").parity);
+    let read = load(&path).expect("it loads");
+    let seen = halfstep::session::inspect(&read);
+    assert_eq!((seen.target.as_deref(), seen.tensor_types["TQ2_0"]), (Some("gguf:tq2_0"), 7 * seen.layers));
+    assert_eq!(halfstep::rtn::bits_per_weight(&read), 2.0625);
+    assert_eq!(read.quantization, small.quantization);
 }
 
 #[test]

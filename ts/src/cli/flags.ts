@@ -30,7 +30,7 @@ function parseNumber(value: string): number {
 }
 
 export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
-  target: text('--target <name>', 'where the model will run: gguf:q4_0, gguf:q8_0, halfstep'),
+  target: text('--target <name>', 'where the model will run: gguf:q4_0, gguf:q8_0, gguf:tq2_0, halfstep'),
   weights: number('--weights <bits>', 'bits of the block linears; what the target holds, if not given'),
   groupSize: number('--group-size <n>', 'columns that share a scale, 0 for the whole row'),
   activations: number('--activations <bits>', "bits of the linears' inputs: 8, or 16 for none"),

@@ -618,7 +618,7 @@ arithmetic?: TrainArithmetic, };
  */
 export type StartRule = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
-export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "halfstep";
+export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "gguf:tq2_0" | "halfstep";
 
 /**
  * What the products of a training step are computed in. Parameters, gradients and the optimizer are f32 in each.

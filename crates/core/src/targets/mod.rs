@@ -17,6 +17,9 @@ pub enum TargetId {
     /// llama.cpp: everything Q8_0.
     #[serde(rename = "gguf:q8_0")]
     GgufQ8_0,
+    /// llama.cpp: block linears ternary (TQ2_0), embedding and head Q8_0, 8-bit activations in blocks of 256.
+    #[serde(rename = "gguf:tq2_0")]
+    GgufTQ2_0,
     /// Our own safetensors layout (docs/format.md): any grid.
     #[serde(rename = "halfstep")]
     Halfstep,
@@ -64,42 +67,53 @@ impl Sites {
 }
 
 impl TargetId {
-    pub const ALL: [TargetId; 3] = [TargetId::GgufQ4_0, TargetId::GgufQ8_0, TargetId::Halfstep];
+    pub const ALL: [TargetId; 4] = [TargetId::GgufQ4_0, TargetId::GgufQ8_0, TargetId::GgufTQ2_0, TargetId::Halfstep];
 
     pub const fn name(self) -> &'static str {
         match self {
             TargetId::GgufQ4_0 => "gguf:q4_0",
             TargetId::GgufQ8_0 => "gguf:q8_0",
+            TargetId::GgufTQ2_0 => "gguf:tq2_0",
             TargetId::Halfstep => "halfstep",
         }
     }
 
     pub const fn file_format(self) -> FileFormat {
         match self {
-            TargetId::GgufQ4_0 | TargetId::GgufQ8_0 => FileFormat::Gguf,
+            TargetId::GgufQ4_0 | TargetId::GgufQ8_0 | TargetId::GgufTQ2_0 => FileFormat::Gguf,
             TargetId::Halfstep => FileFormat::Halfstep,
+        }
+    }
+
+    /// The one grid that a ggml target's block linears have; None where the request decides.
+    const fn ggml_weights(self) -> Option<WeightQuantizer> {
+        match self {
+            TargetId::GgufQ4_0 => Some(WeightQuantizer::Q4_0),
+            TargetId::GgufQ8_0 => Some(WeightQuantizer::Q8_0),
+            TargetId::GgufTQ2_0 => Some(WeightQuantizer::TQ2_0),
+            TargetId::Halfstep => None,
         }
     }
 
     /// What stands at every site under this target.
     ///
-    /// | site | gguf:q4_0 | gguf:q8_0 | halfstep |
-    /// |---|---|---|---|
-    /// | block linears | Q4_0: g32, -8..7, f16 | Q8_0: g32, -127..127, f16 | 2..8 bit, any group, f32; with zero points f16 |
-    /// | embedding, head | Q8_0, absmax/127 every step | the same | float |
-    /// | norms | f32 | f32 | float |
-    /// | activations | blocks of 32, 8 bit, head included | the same | 8 bit per token (blocks of 32 where weight groups are whole ones; or static), or float |
-    /// | cache | f16, or Q8_0 (a flag of the client) | the same | f16, f32, 4 or 8 bit per head (or static) |
+    /// | site | gguf:q4_0 | gguf:q8_0 | gguf:tq2_0 | halfstep |
+    /// |---|---|---|---|---|
+    /// | block linears | Q4_0: g32, -8..7, f16 | Q8_0: g32, -127..127, f16 | TQ2_0: g256, -1..1, f16 | 2..8 bit, any group, f32; with zero points f16 |
+    /// | embedding, head | Q8_0, absmax/127 every step | the same | the same | float |
+    /// | norms | f32 | f32 | f32 | float |
+    /// | activations | blocks of 32, 8 bit | the same | blocks of 256, 8 bit | 8 bit per token (blocks of 32 where weight groups are whole ones; or static), or float |
+    /// | head's input | blocks of 32, 8 bit | the same | the same | float |
+    /// | cache | f16, or Q8_0 (a flag of the client) | the same | the same | f16, f32, 4 or 8 bit per head (or static) |
     pub fn sites(self, request: &Request) -> Result<Sites> {
-        match self {
-            TargetId::GgufQ4_0 => self.ggml_sites(request, WeightQuantizer::Q4_0),
-            TargetId::GgufQ8_0 => self.ggml_sites(request, WeightQuantizer::Q8_0),
-            TargetId::Halfstep => halfstep_sites(request),
+        match self.ggml_weights() {
+            Some(weights) => self.ggml_sites(request, weights),
+            None => halfstep_sites(request),
         }
     }
 
     fn ggml_sites(self, request: &Request, weights: WeightQuantizer) -> Result<Sites> {
-        let held = weights.grid.bits;
+        let (held, block) = (weights.grid.bits, weights.partition);
         let refuse = |grid: String, reason: String| Err(Error::Target { target: self.name().into(), grid, reason, targets: targets_that_hold(request) });
         if let Some(bits) = whole_bits("weights", request.weights, 2, 8)?
             && bits != held
@@ -107,15 +121,15 @@ impl TargetId {
             return refuse(format!("{bits}-bit weights"), format!("its block linears are {held} bit"));
         }
         if let Some(group) = request.group_size
-            && group != 32
+            && Partition::Group(group) != block
         {
             let grid = if group == 0 { "one scale per channel".into() } else { format!("groups of {group}") };
-            return refuse(grid, "its blocks have 32 columns".into());
+            return refuse(grid, format!("its blocks have {} columns", block.group_size(usize::MAX)));
         }
         if let Some(bits) = whole_bits("activations", request.activations, 2, 32)?
             && bits != 8
         {
-            return refuse(format!("{bits}-bit activations"), "its runtime quantizes every input to 8 bit in blocks of 32".into());
+            return refuse(format!("{bits}-bit activations"), "its runtime quantizes every input to 8 bit in blocks".into());
         }
         if request.affine {
             return refuse("zero points".into(), "its block linears are symmetric".into());
@@ -129,8 +143,9 @@ impl TargetId {
             Some(32) => CacheQuantizer::F32,
             Some(bits) => return refuse(format!("a {bits}-bit cache"), "its runtime keeps f32, f16 or q8_0".into()),
         };
-        let block32 = ActivationQuantizer::DynamicBlock32;
-        Ok(Sites { weights, embedding: Some(WeightQuantizer::Q8_0), head: Some(WeightQuantizer::Q8_0), activation: block32, head_activation: block32, cache })
+        let (table, head_activation) = (Some(WeightQuantizer::Q8_0), ActivationQuantizer::DynamicBlock32);
+        let activation = if weights == WeightQuantizer::TQ2_0 { ActivationQuantizer::DynamicBlock256 } else { head_activation };
+        Ok(Sites { weights, embedding: table, head: table, activation, head_activation, cache })
     }
 }
 
@@ -170,12 +185,11 @@ fn halfstep_sites(request: &Request) -> Result<Sites> {
 /// Names of the targets that can hold `request`.
 fn targets_that_hold(request: &Request) -> String {
     // `halfstep` holds any grid; the ggml targets exactly one, so asking them again could only recurse.
-    let fits = |t: TargetId| match t {
-        TargetId::Halfstep => halfstep_sites(request).is_ok(),
-        ggml => {
-            let held = if ggml == TargetId::GgufQ4_0 { 4.0 } else { 8.0 };
-            request.weights.is_none_or(|b| b == held)
-                && request.group_size.is_none_or(|g| g == 32)
+    let fits = |t: TargetId| match t.ggml_weights() {
+        None => halfstep_sites(request).is_ok(),
+        Some(held) => {
+            request.weights.is_none_or(|b| b == f64::from(held.grid.bits))
+                && request.group_size.is_none_or(|g| Partition::Group(g) == held.partition)
                 && request.activations.is_none_or(|b| b == 8.0)
                 && !request.static_activations
                 && !request.affine
@@ -211,6 +225,23 @@ mod tests {
             Err(Error::Target { targets, .. }) => assert_eq!(targets, "gguf:q8_0, halfstep"),
             other => panic!("{other:?}"),
         }
+        let request = Request { group_size: Some(256), ..Request::default() };
+        match TargetId::GgufQ4_0.sites(&request) {
+            Err(Error::Target { reason, targets, .. }) => assert_eq!((&*reason, &*targets), ("its blocks have 32 columns", "gguf:tq2_0, halfstep")),
+            other => panic!("{other:?}"),
+        }
+        match TargetId::GgufTQ2_0.sites(&Request { group_size: Some(32), ..Request::default() }) {
+            Err(Error::Target { reason, .. }) => assert_eq!(reason, "its blocks have 256 columns"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What ggml does at each site of a ternary file.
+    #[test]
+    fn the_ternary_target_has_blocks_of_256() {
+        let sites = TargetId::GgufTQ2_0.sites(&Request { weights: Some(2.0), group_size: Some(256), ..Request::default() }).expect("its own grid");
+        assert_eq!((sites.weights, sites.activation), (WeightQuantizer::TQ2_0, ActivationQuantizer::DynamicBlock256));
+        assert_eq!((sites.head, sites.head_activation), (Some(WeightQuantizer::Q8_0), ActivationQuantizer::DynamicBlock32));
     }
 
     #[test]
