@@ -7,7 +7,6 @@ use halfstep::targets::TargetId;
 use halfstep::train::Trainer;
 use halfstep::train::optimizer::{GroupConfig, Optimizer, Schedule};
 use halfstep::train::parameter::Group;
-use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, ScaleCodec, WeightQuantizer};
