@@ -25,12 +25,22 @@ pub struct Format {
 }
 
 const fn format(name: &'static str, bits: u8, partition: Partition, activation: ActivationQuantizer, subset: Subset) -> Format {
-    let range = if bits == 8 { CodeRange::Narrow } else { CodeRange::Symmetric };
+    let range = match bits {
+        8 => CodeRange::Narrow,
+        4 => CodeRange::Symmetric,
+        // So few levels are trained with zero points.
+        _ => CodeRange::Affine,
+    };
     Format { name, weights: WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec: ScaleCodec::F16 }, activation, subset }
 }
 
 /// `a32`: activations in blocks of 32, as llama.cpp has them; the others have one scale per token.
-const FORMATS: [Format; 10] = [
+const FORMATS: [Format; 15] = [
+    format("w2-g32", 2, Partition::Group(32), TOKEN, Subset::Full),
+    format("w2-g64", 2, Partition::Group(64), TOKEN, Subset::Chosen),
+    format("w2-channel", 2, Partition::Channel, TOKEN, Subset::Full),
+    format("w3-g64", 3, Partition::Group(64), TOKEN, Subset::Full),
+    format("w3-g128", 3, Partition::Group(128), TOKEN, Subset::Chosen),
     format("w4-g32-a32", 4, Partition::Group(32), ActivationQuantizer::DynamicBlock32, Subset::Quick),
     format("w4-g32", 4, Partition::Group(32), TOKEN, Subset::Full),
     format("w4-g64", 4, Partition::Group(64), TOKEN, Subset::Full),

@@ -6,6 +6,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod cells;
 mod kernel;
 mod ordered;
 mod panels;
@@ -185,7 +186,7 @@ pub fn integer_sums(x: &[f32], w: &PackedMatrix, activation: ActivationQuantizer
     }
     let (mut codes, mut scales) = (vec![0i8; x.len()], vec![]);
     activation::quantize(activation, x, i, step, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, w.partition(), segments::QUAD), activation::block(activation));
+    let segments = segments(&Geometry::new(i, w.partition(), 8), activation::block(activation));
     let mut sums = Vec::with_capacity(m * o * segments.len());
     let mut row_codes = vec![0i16; i];
     for row in 0..m {

@@ -4,9 +4,10 @@
 //! two halves too, the high one counted 16 times.
 #![allow(unsafe_code)]
 
+use super::cells::{mask, quads};
 use super::kernel::{Outputs, PanelView, ScalesView};
 use super::panels::ROWS;
-use super::segments::Segment;
+use super::segments::{MAX_SEGMENT, Segment};
 use super::tokens::View;
 use std::arch::x86_64::*;
 
@@ -15,10 +16,10 @@ const HALF: usize = ROWS / 2;
 /// Bytes ahead of the weights in use that one token asks for.
 const AHEAD: usize = 2048;
 
-/// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once. A line's products are added to a `$part`
-/// by `$add`, at most `$run` lines before `$whole` makes sums of 32 bits of it.
+/// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once. A quad's products are added to a part by
+/// `$add`, those of `$most` quads at most before `$whole` makes sums of 32 bits of it.
 macro_rules! tiles {
-    ($(#[$doc:meta])* $name:ident, $features:literal, $halves:literal, $run:literal, $add:ident, $whole:ident) => {
+    ($(#[$doc:meta])* $name:ident, $features:literal, $halves:literal, $most:ident, $add:ident, $whole:ident) => {
         $(#[$doc])*
         pub mod $name {
             use super::*;
@@ -27,7 +28,7 @@ macro_rules! tiles {
             ///
             /// # Safety
             /// The CPU must have the instructions; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
-            pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+            pub unsafe fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
                 let panels = strip.len();
                 for y in &mut *y {
                     y.0 = [0.0; ROWS];
@@ -38,10 +39,10 @@ macro_rules! tiles {
                         match y.len() / panels {
                             4 => {
                                 for first in (0..2).step_by($halves) {
-                                    tokens::<4, $halves, NIBBLES>(panel, first, segments, x, &mut y[p..], panels);
+                                    tokens::<4, $halves, BITS>(panel, first, segments, x, &mut y[p..], panels);
                                 }
                             }
-                            1 => tokens::<1, 2, NIBBLES>(panel, 0, segments, x, &mut y[p..], panels),
+                            1 => tokens::<1, 2, BITS>(panel, 0, segments, x, &mut y[p..], panels),
                             tokens => unreachable!("no tile of {tokens} tokens"),
                         }
                     }
@@ -53,7 +54,7 @@ macro_rules! tiles {
             /// # Safety
             /// As [`tile`].
             #[target_feature(enable = $features)]
-            unsafe fn tokens<const T: usize, const H: usize, const NIBBLES: bool>(
+            unsafe fn tokens<const T: usize, const H: usize, const BITS: u32>(
                 panel: &PanelView,
                 first: usize,
                 segments: &[Segment],
@@ -72,29 +73,30 @@ macro_rules! tiles {
                             }
                         }
                         let a = x.quads.as_ptr().add(s.token * T).cast::<i32>();
-                        let (lines, line) = if NIBBLES { (s.quads / 2, s.weight / 2) } else { (s.quads, s.weight) };
-                        let w = panel.lines.as_ptr().add(line).cast::<__m256i>().add(first);
-                        for from in (0..lines).step_by($run) {
+                        let (lines, most) = (s.quads / quads(BITS), $most(BITS) / quads(BITS));
+                        let w = panel.lines.as_ptr().add(s.weight / quads(BITS)).cast::<__m256i>().add(first);
+                        for from in (0..lines).step_by(most) {
                             let mut parts = [[[_mm256_setzero_si256(); 2]; H]; T];
-                            for line in from..lines.min(from + $run) {
-                                let mut codes = [_mm256_setzero_si256(); H];
-                                for h in 0..H {
-                                    codes[h] = _mm256_load_si256(w.add(2 * line + h));
-                                }
+                            for line in from..lines.min(from + most) {
                                 if T == 1 {
                                     _mm_prefetch::<_MM_HINT_T0>(w.add(2 * line).cast::<i8>().wrapping_add(AHEAD));
                                 }
-                                for t in 0..T {
-                                    let even = _mm256_set1_epi32(*a.add(if NIBBLES { 2 * line } else { line } * T + t));
-                                    let odd = if NIBBLES { _mm256_set1_epi32(*a.add((2 * line + 1) * T + t)) } else { even };
+                                for j in 0..quads(BITS) {
+                                    let mut codes = [_mm256_setzero_si256(); H];
                                     for h in 0..H {
-                                        parts[t][h] = $add::<NIBBLES>(parts[t][h], codes[h], even, odd);
+                                        codes[h] = quad::<BITS>(w.add(2 * line + h), j);
+                                    }
+                                    for t in 0..T {
+                                        let a = _mm256_set1_epi32(*a.add((line * quads(BITS) + j) * T + t));
+                                        for h in 0..H {
+                                            parts[t][h] = $add::<BITS>(parts[t][h], j, codes[h], a);
+                                        }
                                     }
                                 }
                             }
                             for t in 0..T {
                                 for h in 0..H {
-                                    sums[t][h] = _mm256_add_epi32(sums[t][h], $whole::<NIBBLES>(parts[t][h]));
+                                    sums[t][h] = _mm256_add_epi32(sums[t][h], $whole::<BITS>(parts[t][h]));
                                 }
                             }
                         }
@@ -114,63 +116,80 @@ macro_rules! tiles {
 }
 
 tiles!(
-    /// AVX2 alone. Four lines of 4-bit codes are eight quads, and so many fit in 16 bits; of 8-bit codes it would be eight lines.
+    /// AVX2 alone.
     plain,
     "avx2,f16c",
     1,
-    4,
+    fit_in_halves,
     add_halves,
     whole_halves
 );
 tiles!(
-    /// AVX-VNNI. Nothing overflows, so a part may be as long as a segment.
+    /// AVX-VNNI.
     vnni,
     "avx2,f16c,avxvnni",
     2,
-    65536,
+    fit_in_dots,
     add_dots,
     whole_dots
 );
 
-/// Two sums of 16-bit lanes: of a nibble line both halves' products in the first; of a byte line those of the low halves and of the high ones.
+/// Codes of quad `j` of a line.
+///
+/// # Safety
+/// `w` must point to half of a line.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_halves<const NIBBLES: bool>(part: [__m256i; 2], codes: __m256i, even: __m256i, odd: __m256i) -> [__m256i; 2] {
-    let low = _mm256_set1_epi8(15);
-    let products = _mm256_maddubs_epi16(_mm256_and_si256(codes, low), even);
-    let high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(codes), low), odd);
-    if NIBBLES {
-        [_mm256_add_epi16(_mm256_add_epi16(part[0], products), high), part[1]]
-    } else {
-        [_mm256_add_epi16(part[0], products), _mm256_add_epi16(part[1], high)]
+unsafe fn quad<const BITS: u32>(w: *const __m256i, j: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    let line = unsafe { _mm256_load_si256(w) };
+    let shift = _mm_cvtsi32_si128((BITS as usize * j) as i32);
+    _mm256_and_si256(_mm256_srl_epi32(line, shift), _mm256_set1_epi32(mask(BITS) as i32))
+}
+
+/// Quads whose sums of two products with -128 fit in 16 bits; codes of 8 bits are halved.
+const fn fit_in_halves(bits: u32) -> usize {
+    let half = if bits == 8 { 4 } else { bits };
+    i16::MAX as usize / (2 * 128 * ((1 << half) - 1))
+}
+
+/// Two parts of 16-bit lanes: of 8-bit codes, the sums of the low halves and of the high ones; else all in the first.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_halves<const BITS: u32>(part: [__m256i; 2], _: usize, codes: __m256i, a: __m256i) -> [__m256i; 2] {
+    if BITS < 8 {
+        return [_mm256_add_epi16(part[0], _mm256_maddubs_epi16(codes, a)), part[1]];
     }
+    let low = _mm256_set1_epi8(15);
+    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low);
+    [_mm256_add_epi16(part[0], _mm256_maddubs_epi16(_mm256_and_si256(codes, low), a)), _mm256_add_epi16(part[1], _mm256_maddubs_epi16(high, a))]
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn whole_halves<const NIBBLES: bool>(part: [__m256i; 2]) -> __m256i {
+fn whole_halves<const BITS: u32>(part: [__m256i; 2]) -> __m256i {
     let ones = _mm256_set1_epi16(1);
     let sum = _mm256_madd_epi16(part[0], ones);
-    if NIBBLES { sum } else { _mm256_add_epi32(sum, _mm256_slli_epi32::<4>(_mm256_madd_epi16(part[1], ones))) }
+    if BITS < 8 { sum } else { _mm256_add_epi32(sum, _mm256_slli_epi32::<4>(_mm256_madd_epi16(part[1], ones))) }
+}
+
+/// Nothing overflows: those of a whole segment.
+const fn fit_in_dots(_: u32) -> usize {
+    MAX_SEGMENT
+}
+
+/// Two parts for even and odd quads: one's product need not wait for the other's.
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn add_dots<const BITS: u32>(mut part: [__m256i; 2], j: usize, codes: __m256i, a: __m256i) -> [__m256i; 2] {
+    part[j % 2] = _mm256_dpbusd_avx_epi32(part[j % 2], codes, a);
+    part
 }
 
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn add_dots<const NIBBLES: bool>(part: [__m256i; 2], codes: __m256i, even: __m256i, odd: __m256i) -> [__m256i; 2] {
-    if !NIBBLES {
-        return [_mm256_dpbusd_avx_epi32(part[0], codes, even), part[1]];
-    }
-    let low = _mm256_set1_epi8(15);
-    [
-        _mm256_dpbusd_avx_epi32(part[0], _mm256_and_si256(codes, low), even),
-        _mm256_dpbusd_avx_epi32(part[1], _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low), odd),
-    ]
-}
-
-#[inline]
-#[target_feature(enable = "avx2,avxvnni")]
-fn whole_dots<const NIBBLES: bool>(part: [__m256i; 2]) -> __m256i {
-    if NIBBLES { _mm256_add_epi32(part[0], part[1]) } else { part[0] }
+fn whole_dots<const BITS: u32>(part: [__m256i; 2]) -> __m256i {
+    if BITS < 8 { _mm256_add_epi32(part[0], part[1]) } else { part[0] }
 }
 
 /// What the sums of a segment start at.

@@ -4,6 +4,7 @@
 //! The outputs stay in the first-level cache, added to after each segment.
 #![allow(unsafe_code)]
 
+use super::cells::{mask, quads};
 use super::kernel::{Output, Outputs, PanelView, ScalesView};
 use super::panels::ROWS;
 use super::segments::Segment;
@@ -17,29 +18,29 @@ const AHEAD: usize = 4096;
 ///
 /// # Safety
 /// Needs AVX-512 F, BW and VNNI; the panels must be of one matrix and hold the lines and groups of the segments, `x` as many tokens as `y`.
-pub unsafe fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+pub unsafe fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     // SAFETY: the caller's promise.
     unsafe {
         match strip[0].zero_points.is_empty() {
-            true => sized::<NIBBLES, false>(strip, segments, x, y),
-            false => sized::<NIBBLES, true>(strip, segments, x, y),
+            true => sized::<BITS, false>(strip, segments, x, y),
+            false => sized::<BITS, true>(strip, segments, x, y),
         }
     }
 }
 
 /// # Safety
 /// As [`tile`]; `AFFINE`: the panels have zero points.
-unsafe fn sized<const NIBBLES: bool, const AFFINE: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+unsafe fn sized<const BITS: u32, const AFFINE: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     // SAFETY: the caller's promise.
     unsafe {
         match (y.len() / strip.len(), strip) {
-            (12, &[a, b]) => several::<12, 2, NIBBLES, AFFINE>([a, b], segments, x, y),
-            (8, &[a, b]) => several::<8, 2, NIBBLES, AFFINE>([a, b], segments, x, y),
-            (4, &[a, b]) => several::<4, 2, NIBBLES, AFFINE>([a, b], segments, x, y),
-            (12, &[a]) => several::<12, 1, NIBBLES, AFFINE>([a], segments, x, y),
-            (8, &[a]) => several::<8, 1, NIBBLES, AFFINE>([a], segments, x, y),
-            (4, &[a]) => several::<4, 1, NIBBLES, AFFINE>([a], segments, x, y),
-            (1, _) => strip.iter().zip(y).for_each(|(panel, y)| single::<NIBBLES>(panel, segments, x, y)),
+            (12, &[a, b]) => several::<12, 2, BITS, AFFINE>([a, b], segments, x, y),
+            (8, &[a, b]) => several::<8, 2, BITS, AFFINE>([a, b], segments, x, y),
+            (4, &[a, b]) => several::<4, 2, BITS, AFFINE>([a, b], segments, x, y),
+            (12, &[a]) => several::<12, 1, BITS, AFFINE>([a], segments, x, y),
+            (8, &[a]) => several::<8, 1, BITS, AFFINE>([a], segments, x, y),
+            (4, &[a]) => several::<4, 1, BITS, AFFINE>([a], segments, x, y),
+            (1, _) => strip.iter().zip(y).for_each(|(panel, y)| single::<BITS>(panel, segments, x, y)),
             (tokens, _) => unreachable!("no tile of {tokens} tokens"),
         }
     }
@@ -65,13 +66,12 @@ pub unsafe fn put(y: &Output, token: usize, panel: usize, tile: &[Outputs], pane
 /// # Safety
 /// As [`tile`]; `y` holds `T * P` entries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool, const AFFINE: bool>(
+unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE: bool>(
     strip: [PanelView; P],
     segments: &[Segment],
     x: View,
     y: &mut [Outputs],
 ) {
-    let low = _mm512_set1_epi8(15);
     let y = y.as_mut_ptr().cast::<__m512>();
     for i in 0..T * P {
         // SAFETY: y has T * P entries. Volatile: see below.
@@ -99,25 +99,13 @@ unsafe fn several<const T: usize, const P: usize, const NIBBLES: bool, const AFF
             }
             let mut w = [std::ptr::null::<__m512i>(); P];
             for p in 0..P {
-                w[p] = strip[p].lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
+                w[p] = strip[p].lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS));
             }
-            if NIBBLES {
-                for line in 0..s.quads / 2 {
-                    let (mut even, mut odd) = ([_mm512_setzero_si512(); P], [_mm512_setzero_si512(); P]);
-                    for p in 0..P {
-                        let codes = _mm512_load_si512(w[p].add(line));
-                        even[p] = _mm512_and_si512(codes, low);
-                        odd[p] = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
-                    }
-                    add_products(&mut sums, even, a);
-                    add_products(&mut sums, odd, a.add(T));
-                    a = a.add(2 * T);
-                }
-            } else {
-                for q in 0..s.quads {
+            for line in 0..s.quads / quads(BITS) {
+                for j in 0..quads(BITS) {
                     let mut codes = [_mm512_setzero_si512(); P];
                     for p in 0..P {
-                        codes[p] = _mm512_load_si512(w[p].add(q));
+                        codes[p] = quad::<BITS>(w[p].add(line), j);
                     }
                     add_products(&mut sums, codes, a);
                     a = a.add(T);
@@ -157,7 +145,7 @@ unsafe fn add_products<const T: usize, const P: usize>(sums: &mut [[__m512i; P];
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn single<const NIBBLES: bool>(panel: &PanelView, segments: &[Segment], x: View, y: &mut Outputs) {
+unsafe fn single<const BITS: u32>(panel: &PanelView, segments: &[Segment], x: View, y: &mut Outputs) {
     let zero = _mm512_setzero_si512();
     let mut out = _mm512_setzero_ps();
     for (j, s) in segments.iter().enumerate() {
@@ -165,18 +153,18 @@ unsafe fn single<const NIBBLES: bool>(panel: &PanelView, segments: &[Segment], x
         unsafe {
             let mut sums = [start(panel, s.group, _mm512_set1_epi32(*x.corrections.get_unchecked(j))), zero, zero, zero];
             let mut a = x.quads.as_ptr().add(s.token).cast::<i32>();
-            let lines = if NIBBLES { s.quads / 2 } else { s.quads };
-            let mut w = panel.lines.as_ptr().cast::<__m512i>().add(if NIBBLES { s.weight / 2 } else { s.weight });
+            let lines = s.quads / quads(BITS);
+            let mut w = panel.lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS));
             // Constant indices: the sums stay in registers.
             for _ in 0..lines / 4 {
                 for i in 0..4 {
-                    line::<NIBBLES>(&mut sums, i, w, a);
-                    (w, a) = (w.add(1), a.add(if NIBBLES { 2 } else { 1 }));
+                    line::<BITS>(&mut sums, i, w, a);
+                    (w, a) = (w.add(1), a.add(quads(BITS)));
                 }
             }
             for _ in 0..lines % 4 {
-                line::<NIBBLES>(&mut sums, 0, w, a);
-                (w, a) = (w.add(1), a.add(if NIBBLES { 2 } else { 1 }));
+                line::<BITS>(&mut sums, 0, w, a);
+                (w, a) = (w.add(1), a.add(quads(BITS)));
             }
             let sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
             let scale = _mm512_mul_ps(load_scales(panel.scales, s.group), _mm512_set1_ps(*x.scales.get_unchecked(j)));
@@ -193,20 +181,28 @@ unsafe fn single<const NIBBLES: bool>(panel: &PanelView, segments: &[Segment], x
 /// `w` must point to a line, `a` to its quads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn line<const NIBBLES: bool>(sums: &mut [__m512i; 4], i: usize, w: *const __m512i, a: *const i32) {
+unsafe fn line<const BITS: u32>(sums: &mut [__m512i; 4], i: usize, w: *const __m512i, a: *const i32) {
     // SAFETY: the caller's promise; a prefetch may ask for any address.
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD));
-        let codes = _mm512_load_si512(w);
-        if NIBBLES {
-            let low = _mm512_set1_epi8(15);
-            let (even, odd) = (_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
-            sums[i % 2] = _mm512_dpbusd_epi32(sums[i % 2], even, _mm512_set1_epi32(*a));
-            sums[2 + i % 2] = _mm512_dpbusd_epi32(sums[2 + i % 2], odd, _mm512_set1_epi32(*a.add(1)));
-        } else {
-            sums[i] = _mm512_dpbusd_epi32(sums[i], codes, _mm512_set1_epi32(*a));
+        for j in 0..quads(BITS) {
+            let sum = &mut sums[(i * quads(BITS) + j) % 4];
+            *sum = _mm512_dpbusd_epi32(*sum, quad::<BITS>(w, j), _mm512_set1_epi32(*a.add(j)));
         }
     }
+}
+
+/// Codes of quad `j` of a line.
+///
+/// # Safety
+/// `w` must point to a line.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn quad<const BITS: u32>(w: *const __m512i, j: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    let line = unsafe { _mm512_load_si512(w) };
+    let shift = _mm_cvtsi32_si128((BITS as usize * j) as i32);
+    _mm512_and_si512(_mm512_srl_epi32(line, shift), _mm512_set1_epi32(mask(BITS) as i32))
 }
 
 /// What the sums of a segment start at.

@@ -7,6 +7,7 @@
 //! instructions that matter are out of the compiler's reach: `vpdpbusd` of AVX-512 VNNI and AVX-VNNI (four u8 x i8 products into an i32
 //! lane), `vpmaddubsw` and `vpmaddwd` of AVX2, `i32x4.dot_i16x8_s` of simd128.
 
+use super::cells::{of_bits, quad, quads};
 use super::panels::{Line, ROWS, Scales, WeightPanels};
 use super::segments::{Layout, QUAD, Segment};
 use super::tokens::{Tokens, View};
@@ -149,7 +150,7 @@ impl Kernel {
                 let tile = &mut tile[..group.size * count];
                 // SAFETY: the caller vouches for the instructions, for y, and that panels, segments and tokens belong together.
                 unsafe {
-                    self.tile(&strip[..count], w.nibbles(), &layout.segments, tokens.view(*group, layout), tile);
+                    self.tile(&strip[..count], w.geometry.bits, &layout.segments, tokens.view(*group, layout), tile);
                     match self {
                         #[cfg(target_arch = "x86_64")]
                         Self::Vnni => super::avx512::put(&y, group.first, first, tile, count),
@@ -165,27 +166,19 @@ impl Kernel {
     /// # Safety
     /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x` the tokens that `y` has room for.
     #[allow(unsafe_code)]
-    unsafe fn tile(self, strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [Outputs]) {
+    unsafe fn tile(self, strip: &[PanelView], bits: u32, segments: &[Segment], x: View, y: &mut [Outputs]) {
         // SAFETY: the caller's promise.
         unsafe {
-            match (self, nibbles) {
-                (Self::Plain, _) => plain(strip, nibbles, segments, x, y),
+            match self {
+                Self::Plain => plain(strip, bits, segments, x, y),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                (Self::Simd128, false) => super::simd128::tile::<false>(strip, segments, x, y),
-                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                (Self::Simd128, true) => super::simd128::tile::<true>(strip, segments, x, y),
+                Self::Simd128 => of_bits!(bits, super::simd128::tile, strip, segments, x, y),
                 #[cfg(target_arch = "x86_64")]
-                (Self::Avx2, false) => super::avx2::plain::tile::<false>(strip, segments, x, y),
+                Self::Avx2 => of_bits!(bits, super::avx2::plain::tile, strip, segments, x, y),
                 #[cfg(target_arch = "x86_64")]
-                (Self::Avx2, true) => super::avx2::plain::tile::<true>(strip, segments, x, y),
+                Self::AvxVnni => of_bits!(bits, super::avx2::vnni::tile, strip, segments, x, y),
                 #[cfg(target_arch = "x86_64")]
-                (Self::AvxVnni, false) => super::avx2::vnni::tile::<false>(strip, segments, x, y),
-                #[cfg(target_arch = "x86_64")]
-                (Self::AvxVnni, true) => super::avx2::vnni::tile::<true>(strip, segments, x, y),
-                #[cfg(target_arch = "x86_64")]
-                (Self::Vnni, false) => super::avx512::tile::<false>(strip, segments, x, y),
-                #[cfg(target_arch = "x86_64")]
-                (Self::Vnni, true) => super::avx512::tile::<true>(strip, segments, x, y),
+                Self::Vnni => of_bits!(bits, super::avx512::tile, strip, segments, x, y),
             }
         }
     }
@@ -246,30 +239,34 @@ pub(super) fn start(panel: &PanelView, group: usize, correction: i32) -> [i32; R
 }
 
 dispatch! {
-    fn plain(strip: &[PanelView], nibbles: bool, segments: &[Segment], x: View, y: &mut [Outputs]) {
-        let size = y.len() / strip.len();
-        for i in 0..y.len() {
-            let (t, panel) = (i / strip.len(), &strip[i % strip.len()]);
-            y[i].0 = [0.0; ROWS];
-            for j in 0..segments.len() {
-                let s = &segments[j];
-                let mut sums = start(panel, s.group, x.corrections[j * size + t]);
-                for q in 0..s.quads {
-                    let a = x.quads[(s.token + q) * size + t].to_le_bytes();
-                    let at = s.weight + q;
-                    let (line, shift) = if nibbles { (&panel.lines[at / 2], at % 2 * 4) } else { (&panel.lines[at], 0) };
-                    let mask = if nibbles { 15 } else { 255 };
-                    for k in 0..QUAD {
-                        let a = a[k] as i8 as i32;
-                        for r in 0..ROWS {
-                            sums[r] = sums[r].wrapping_add((line.0[r] >> (8 * k + shift) & mask) as i32 * a);
-                        }
+    fn plain(strip: &[PanelView], bits: u32, segments: &[Segment], x: View, y: &mut [Outputs]) {
+        of_bits!(bits, plain_tile, strip, segments, x, y);
+    }
+}
+
+#[inline(always)]
+fn plain_tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+    let size = y.len() / strip.len();
+    for i in 0..y.len() {
+        let (t, panel) = (i / strip.len(), &strip[i % strip.len()]);
+        y[i].0 = [0.0; ROWS];
+        for j in 0..segments.len() {
+            let s = &segments[j];
+            let mut sums = start(panel, s.group, x.corrections[j * size + t]);
+            for q in 0..s.quads {
+                let a = x.quads[(s.token + q) * size + t].to_le_bytes();
+                let at = s.weight + q;
+                let codes = quad::<BITS>(&panel.lines[at / quads(BITS)], at % quads(BITS));
+                for k in 0..QUAD {
+                    let a = a[k] as i8 as i32;
+                    for r in 0..ROWS {
+                        sums[r] = sums[r].wrapping_add((codes[r] >> (8 * k) & 255) as i32 * a);
                     }
                 }
-                let (scales, scale) = (panel.scales.get(s.group), x.scales[j * size + t]);
-                for r in 0..ROWS {
-                    y[i].0[r] += sums[r] as f32 * (scales[r] * scale);
-                }
+            }
+            let (scales, scale) = (panel.scales.get(s.group), x.scales[j * size + t]);
+            for r in 0..ROWS {
+                y[i].0[r] += sums[r] as f32 * (scales[r] * scale);
             }
         }
     }

@@ -2,11 +2,11 @@
 //!
 //! A panel is 16 rows. Its codes (unsigned: `code - grid.min()`) lie in lines of 64 bytes, one 32-bit word per row, so that a sum over columns
 //! never crosses lanes: AVX-512 reads a line whole, AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of
-//! 8 bits (grids of 5 to 8 bits), or eight of 4 bits (2 to 4 bits), the first four in the low halves of its bytes and the next four in the high
-//! ones: 4 bits of memory per weight. Each weight group starts on a line and is filled up with zeros, and so are the rows of the last panel.
+//! 8 bits (grids of 5 to 8 bits), eight of 4 bits (3 and 4 bits) or sixteen of 2 bits, as [`cells`](super::cells) has it. Each weight group starts on a line and is filled up with zeros, and so are the rows of the last panel.
 //! Scales lie beside, 16 at a time in the order of the groups, as f16 where the codec stores them so.
 
-use super::segments::{Geometry, Layout, QUAD};
+use super::cells::{bits_of, pack, unpack};
+use super::segments::{Geometry, Layout};
 use super::transpose::side_by_side;
 use crate::pack::{PackedMatrix, unpack_row};
 use crate::quant::activation::{self, BLOCKS};
@@ -105,7 +105,7 @@ impl WeightPanels {
     }
 
     fn empty(rows: usize, cols: usize, quantizer: WeightQuantizer, codec: ScaleCodec) -> Self {
-        let geometry = Geometry::new(cols, quantizer.partition, if quantizer.grid.bits <= 4 { 2 * QUAD } else { QUAD });
+        let geometry = Geometry::new(cols, quantizer.partition, bits_of(quantizer.grid));
         let panels = rows.div_ceil(ROWS);
         let scales = panels * geometry.groups;
         Self {
@@ -162,7 +162,7 @@ impl WeightPanels {
         if lines == 0 {
             return;
         }
-        let nibbles = self.nibbles();
+        let bits = self.geometry.bits;
         let panels = (PIECE / (ROWS * padded)).max(1);
         pool.chunks_mut(&mut self.lines, panels * lines, |i, out| {
             let (mut row_units, mut words) = (vec![0; padded], vec![0; ROWS * lines]);
@@ -171,7 +171,7 @@ impl WeightPanels {
                 for (r, words) in words.chunks_exact_mut(lines).enumerate() {
                     if first + r < rows {
                         units(first + r, &mut row_units);
-                        if nibbles { words_of_nibbles(&row_units, words) } else { words_of_bytes(&row_units, words) }
+                        pack(bits, &row_units, words);
                     } else {
                         words.fill(0);
                     }
@@ -197,10 +197,6 @@ impl WeightPanels {
     pub(super) fn layout(&self, activation: ActivationQuantizer) -> &Layout {
         let block = activation::block(activation);
         &self.layouts[BLOCKS.iter().position(|b| *b == block).expect("a layout of every block length")]
-    }
-    /// Whether a byte holds two codes.
-    pub(super) fn nibbles(&self) -> bool {
-        self.geometry.line == 2 * QUAD
     }
 
     /// Bytes held in memory.
@@ -237,7 +233,7 @@ impl WeightPanels {
             let skip = inside % geometry.line;
             let count = (columns.end - at).min(out.len()).min(units.len() - skip);
             let units = &mut units[..(skip + count).next_multiple_of(geometry.line)];
-            units_of(&lines[(start + inside) / geometry.line..], r, self.nibbles(), units);
+            unpack(geometry.bits, &lines[(start + inside) / geometry.line..], r, units);
             let (now, later) = out.split_at_mut(count);
             values_of(&units[skip..], offset, scale, now);
             (out, at) = (later, at + count);
@@ -258,37 +254,9 @@ impl WeightPanels {
 }
 
 dispatch! {
-    fn words_of_bytes(units: &[u8], words: &mut [u32]) {
-        for (word, units) in words.iter_mut().zip(units.as_chunks::<4>().0) {
-            *word = u32::from_le_bytes(*units);
-        }
-    }
-
-    fn words_of_nibbles(units: &[u8], words: &mut [u32]) {
-        for (word, units) in words.iter_mut().zip(units.as_chunks::<8>().0) {
-            let eight = u64::from_le_bytes(*units);
-            *word = (eight | eight >> 28) as u32;
-        }
-    }
-
     fn values_of(units: &[u8], offset: i32, scale: f32, out: &mut [f32]) {
         for (out, &u) in out.iter_mut().zip(units) {
             *out = (u as i32 + offset) as f32 * scale;
-        }
-    }
-}
-
-/// Unsigned codes of row `r` of a panel.
-fn units_of(lines: &[Line], r: usize, nibbles: bool, units: &mut [u8]) {
-    const LOW: u32 = 0x0f0f_0f0f;
-    if nibbles {
-        for (units, line) in units.as_chunks_mut::<8>().0.iter_mut().zip(lines) {
-            let word = line.0[r];
-            *units = (u64::from(word & LOW) | u64::from(word >> 4 & LOW) << 32).to_le_bytes();
-        }
-    } else {
-        for (units, line) in units.as_chunks_mut::<4>().0.iter_mut().zip(lines) {
-            *units = line.0[r].to_le_bytes();
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Where the columns of a row lie in the panels, and which of them are summed together.
 //!
-//! A quad is four neighbouring columns. Each weight group starts on a whole line of the panel (4 or 8 columns) and is filled up with zeros. A
+//! A quad is four neighbouring columns. Each weight group starts on a whole line of the panel (4, 8 or 16 columns) and is filled up with zeros. A
 //! segment is what has one weight scale and one activation scale; it covers the lines it touches, and where it does not begin or end on a
 //! line, the activations placed for it are zero outside of it, which leaves its integer sum as it is.
 
+use super::cells::quads;
 use crate::{CodeRange, IntGrid, Partition};
 
 /// Columns an integer sum may run over: (255 - 0) * 128 * 65536 still fits in i32.
@@ -17,7 +18,8 @@ pub(super) const QUAD: usize = 4;
 pub(super) struct Geometry {
     pub cols: usize,
     pub group: usize,
-    /// Columns of a line: 4, or 8 where a byte holds two codes.
+    /// Bits of a code in a panel, and the columns of a line.
+    pub bits: u32,
     pub line: usize,
     pub groups: usize,
     /// Columns of a row with all groups filled up, and the lines they make.
@@ -26,12 +28,13 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub fn new(cols: usize, partition: Partition, line: usize) -> Self {
+    pub fn new(cols: usize, partition: Partition, bits: u32) -> Self {
+        let line = quads(bits) * QUAD;
         let group = partition.group_size(cols).max(1);
         let groups = cols.div_ceil(group);
         let last = cols - groups.saturating_sub(1) * group;
         let padded = groups.saturating_sub(1) * group.next_multiple_of(line) + last.next_multiple_of(line);
-        Self { cols, group, line, groups, padded, lines: padded / line }
+        Self { cols, group, bits, line, groups, padded, lines: padded / line }
     }
     /// Columns of group `g`, and where it starts once all groups are filled up.
     pub fn columns(&self, g: usize) -> (std::ops::Range<usize>, usize) {
@@ -104,9 +107,10 @@ mod tests {
     fn every_column_has_its_place_in_weight_and_token() {
         for cols in [1, 2, 7, 8, 31, 32, 33, 64, 100, 257] {
             for group in [1, 3, 8, 20, 32, 33, 48, 64, 300] {
-                for line in [4, 8] {
+                for bits in [8, 4, 2] {
                     for block in [None, Some(32), Some(256)] {
-                        let geometry = Geometry::new(cols, Partition::Group(group), line);
+                        let geometry = Geometry::new(cols, Partition::Group(group), bits);
+                        let line = geometry.line;
                         let (mut next, mut token) = (0, 0);
                         for s in segments(&geometry, block) {
                             assert_eq!((s.start, s.token), (next, token));

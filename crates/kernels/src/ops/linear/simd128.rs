@@ -1,6 +1,7 @@
 //! WebAssembly's simd128: a line is four registers of 4 rows each. Bytes 0 and 2 of a word, then 1 and 3, become the 16-bit pairs of one
 //! multiply-add.
 
+use super::cells::{mask, quads};
 use super::kernel::{Outputs, PanelView, start};
 use super::panels::ROWS;
 use super::segments::Segment;
@@ -12,7 +13,7 @@ const ROWS_EACH: usize = 4;
 const QUARTERS: usize = ROWS / ROWS_EACH;
 
 /// See [`Kernel::run`](super::kernel::Kernel::run): `y` `[tokens, panels]`.
-pub fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+pub fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
     let size = y.len() / strip.len();
     for y in &mut *y {
         y.0 = [0.0; ROWS];
@@ -22,21 +23,15 @@ pub fn tile<const NIBBLES: bool>(strip: &[PanelView], segments: &[Segment], x: V
             let scales = panel.scales.get(s.group);
             for t in 0..size {
                 let mut sums = registers(start(panel, s.group, x.corrections[j * size + t]));
-                let quads = &x.quads[s.token * size + t..];
-                if NIBBLES {
-                    for (i, line) in panel.lines[s.weight / 2..][..s.quads / 2].iter().enumerate() {
-                        let (even, odd) = (pairs(quads[2 * i * size]), pairs(quads[(2 * i + 1) * size]));
-                        for (sum, w) in sums.iter_mut().zip(registers_of(&line.0)) {
-                            let low = v128_and(w, u32x4_splat(0x0f0f_0f0f));
-                            let high = v128_and(u32x4_shr(w, 4), u32x4_splat(0x0f0f_0f0f));
-                            *sum = i32x4_add(*sum, i32x4_add(dot(low, even), dot(high, odd)));
-                        }
-                    }
-                } else {
-                    for (i, line) in panel.lines[s.weight..][..s.quads].iter().enumerate() {
-                        let a = pairs(quads[i * size]);
-                        for (sum, w) in sums.iter_mut().zip(registers_of(&line.0)) {
-                            *sum = i32x4_add(*sum, dot(w, a));
+                let lines = &panel.lines[s.weight / quads(BITS)..][..s.quads / quads(BITS)];
+                let tokens = &x.quads[s.token * size + t..];
+                for (i, line) in lines.iter().enumerate() {
+                    let words = registers_of(&line.0);
+                    for q in 0..quads(BITS) {
+                        let a = pairs(tokens[(i * quads(BITS) + q) * size]);
+                        for (sum, word) in sums.iter_mut().zip(words) {
+                            let codes = v128_and(u32x4_shr(word, BITS * q as u32), u32x4_splat(mask(BITS)));
+                            *sum = i32x4_add(*sum, dot(codes, a));
                         }
                     }
                 }

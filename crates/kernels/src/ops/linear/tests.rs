@@ -78,7 +78,7 @@ fn combined(case: &Case) -> Vec<f32> {
     let sums = integer_sums(&case.x, &case.w, case.activation, STEP, case.m);
     let (mut codes, mut scales) = (vec![0; case.x.len()], vec![]);
     activation::quantize(case.activation, &case.x, i, STEP, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, case.w.partition(), 4), activation::block(case.activation));
+    let segments = segments(&Geometry::new(i, case.w.partition(), 8), activation::block(case.activation));
     let mut y = vec![0.0f32; case.m * o];
     for (j, sums) in sums.chunks_exact(segments.len()).enumerate() {
         let (token, row) = (j / o, j % o);
@@ -189,6 +189,9 @@ fn awkward_sizes() {
         (IntGrid::symmetric(8), Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
         (IntGrid::affine(3), Partition::Group(24), ActivationQuantizer::DynamicToken { bits: 8 }),
         (IntGrid::affine(8), Partition::Group(30), ActivationQuantizer::DynamicBlock32),
+        (IntGrid::affine(2), Partition::Group(64), ActivationQuantizer::DynamicBlock32),
+        (IntGrid::narrow(2), Partition::Group(40), ActivationQuantizer::DynamicBlock32),
+        (IntGrid::symmetric(2), Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
     ];
     let pools = [Pool::serial(), Pool::new(3)];
     for (at, (grid, partition, activation)) in grids.into_iter().enumerate() {
@@ -215,6 +218,43 @@ fn awkward_sizes() {
     }
 }
 
+/// Every layout of lines under every usual group, grid and tile.
+#[test]
+fn few_bits_in_every_group_and_tile() {
+    let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
+    let (o, i) = (35, 416);
+    let partitions = [Partition::Channel, Partition::Tensor].into_iter().chain([16, 20, 32, 33, 48, 64, 128, 200].map(Partition::Group));
+    for partition in partitions {
+        for grid in [2, 3, 4].into_iter().flat_map(|bits| [IntGrid::affine(bits), IntGrid::symmetric(bits), IntGrid::narrow(bits)]) {
+            let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
+            let w: Vec<f32> = (0..o * i).map(number).collect();
+            let w = quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax);
+            for activation in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicToken { bits: 8 }, ActivationQuantizer::Static { bits: 8 }] {
+                for m in [1, 4, 5, 8, 12, 13, 25] {
+                    let case = Case { x: (0..m * i).map(|k| number(k + 77)).collect(), w: w.clone(), m, activation };
+                    let want = bits(&combined(&case));
+                    for kernel in kernels() {
+                        let mut y = vec![f32::NAN; m * o];
+                        multiply(kernel, &Pool::serial(), &case.x, &case.w, activation, STEP, &mut y);
+                        assert!(bits(&y) == want, "{kernel:?} {grid:?} {partition:?} {activation:?} {m} tokens");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A weight of 2 bits takes 2 bits of memory.
+#[test]
+fn panels_take_the_bits_of_their_codes() {
+    for (bits, memory) in [(2, 2), (3, 4), (4, 4), (5, 8), (8, 8)] {
+        let q = WeightQuantizer { grid: IntGrid::affine(bits), partition: Partition::Group(64), scale_codec: ScaleCodec::F16 };
+        let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, ScaleRule::Absmax);
+        // Per group a scale of two bytes and a zero point of one.
+        assert_eq!(WeightPanels::new(&Pool::serial(), &w).bytes(), 32 * 192 * memory / 8 + 32 * 3 * 3, "{bits} bits");
+    }
+}
+
 /// Several tasks, panels cut short, and the long sums of a per-channel row.
 #[test]
 fn many_rows_and_threads() {
@@ -231,6 +271,23 @@ fn many_rows_and_threads() {
             let mut y = vec![f32::NAN; m * o];
             linear_packed(&Pool::new(threads), &x, &case.w, activation, None, &mut y, m);
             assert_eq!(bits(&y), want);
+        }
+    }
+}
+
+/// The largest products, which AVX2 adds in 16 bits.
+#[test]
+fn the_largest_codes_do_not_saturate() {
+    for grid_bits in 2..=8 {
+        let (grid, i) = (IntGrid::affine(grid_bits), 4096);
+        let q = WeightQuantizer { grid, partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
+        let w = PackedMatrix::from_codes(q, 1, i, &vec![grid.max() as i16; i], vec![1.0], vec![0]);
+        for m in [1, 4] {
+            for kernel in kernels() {
+                let mut y = vec![0.0; m];
+                multiply(kernel, &Pool::serial(), &vec![-1e9; m * i], &w, ActivationQuantizer::Static { bits: 8 }, Some(1.0), &mut y);
+                assert_eq!(y, vec![(-128 * grid.max() * i as i32) as f32; m], "{kernel:?} {grid_bits} bits");
+            }
         }
     }
 }
