@@ -66,6 +66,7 @@ const TARGETS = [
   { what: 'GEMV w4 g32 a32 cold / read', floor: 0.8, aim: 0.95, of: gemv('w4-g32-a32') },
   { what: 'GEMV w4 channel cold / read', floor: 0.8, aim: 0.95, of: gemv('w4-channel') },
   { what: 'GEMV w8 g32 a32 cold / read', floor: 0.8, aim: 0.95, of: gemv('w8-g32-a32') },
+  { what: 'GEMV w2 g64 cold / read', floor: 0.7, aim: 0.9, of: gemv('w2-g64') },
   { what: 'fake-quant forward / loop', floor: 0.8, aim: 0.95, of: beside('b.fq_fwd') },
   { what: 'LSQ backward / loop', floor: 0.8, aim: 0.95, of: beside('b.lsq_bwd') },
   { what: 'quantize+pack / loop', floor: 0.8, aim: 0.95, of: beside('b.fq_pack') },

@@ -4,7 +4,7 @@
 //! two halves too, the high one counted 16 times.
 #![allow(unsafe_code)]
 
-use super::cells::{mask, quads};
+use super::cells::{THIRD, lines, mask, place, quads};
 use super::kernel::{Outputs, PanelView, ScalesView};
 use super::panels::ROWS;
 use super::segments::{MAX_SEGMENT, Segment};
@@ -73,23 +73,28 @@ macro_rules! tiles {
                             }
                         }
                         let a = x.quads.as_ptr().add(s.token * T).cast::<i32>();
-                        let (lines, most) = (s.quads / quads(BITS), $most(BITS) / quads(BITS));
-                        let w = panel.lines.as_ptr().add(s.weight / quads(BITS)).cast::<__m256i>().add(first);
-                        for from in (0..lines).step_by(most) {
+                        let (cells, most) = (s.quads / quads(BITS), $most(BITS) / quads(BITS));
+                        let w = panel.lines.as_ptr().add(s.weight / quads(BITS) * lines(BITS)).cast::<__m256i>().add(first);
+                        for from in (0..cells).step_by(most) {
                             let mut parts = [[[_mm256_setzero_si256(); 2]; H]; T];
-                            for line in from..lines.min(from + most) {
+                            for cell in from..cells.min(from + most) {
+                                let w = w.add(2 * lines(BITS) * cell);
                                 if T == 1 {
-                                    _mm_prefetch::<_MM_HINT_T0>(w.add(2 * line).cast::<i8>().wrapping_add(AHEAD));
+                                    for line in 0..lines(BITS) {
+                                        _mm_prefetch::<_MM_HINT_T0>(w.add(2 * line).cast::<i8>().wrapping_add(AHEAD));
+                                    }
                                 }
-                                for j in 0..quads(BITS) {
+                                for q in 0..quads(BITS) {
                                     let mut codes = [_mm256_setzero_si256(); H];
                                     for h in 0..H {
-                                        codes[h] = quad::<BITS>(w.add(2 * line + h), j);
+                                        codes[h] = quad::<BITS>(w.add(h), q);
                                     }
                                     for t in 0..T {
-                                        let a = _mm256_set1_epi32(*a.add((line * quads(BITS) + j) * T + t));
+                                        let a = _mm256_set1_epi32(*a.add((cell * quads(BITS) + q) * T + t));
+                                        // One token alone has parts for even and odd quads: a product need not wait for the one before.
+                                        let part = if T == 1 { q % 2 } else { 0 };
                                         for h in 0..H {
-                                            parts[t][h] = $add::<BITS>(parts[t][h], j, codes[h], a);
+                                            parts[t][h] = $add::<BITS>(parts[t][h], part, codes[h], a);
                                         }
                                     }
                                 }
@@ -134,20 +139,36 @@ tiles!(
     whole_dots
 );
 
-/// Codes of quad `j` of a line.
+/// Codes of quad `j` of half a cell.
+///
+/// # Safety
+/// `w` must point to half of the first line of a cell.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn quad<const BITS: u32>(w: *const __m256i, j: usize) -> __m256i {
+    // SAFETY: the caller's promise: halves of the cell's lines.
+    unsafe {
+        match place(BITS, j) {
+            Some((line, shift)) => bits(w.add(2 * line), shift, mask(BITS)),
+            None => _mm256_or_si256(bits(w.add(2 * (j - 6)), 6, mask(2)), bits(w.add(4), j as u32 - 2, THIRD)),
+        }
+    }
+}
+
+/// `w >> shift & mask` in every word.
 ///
 /// # Safety
 /// `w` must point to half of a line.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn quad<const BITS: u32>(w: *const __m256i, j: usize) -> __m256i {
+unsafe fn bits(w: *const __m256i, shift: u32, mask: u32) -> __m256i {
     // SAFETY: the caller's promise.
-    let line = unsafe { _mm256_load_si256(w) };
-    let shift = _mm_cvtsi32_si128((BITS as usize * j) as i32);
-    _mm256_and_si256(_mm256_srl_epi32(line, shift), _mm256_set1_epi32(mask(BITS) as i32))
+    let shifted = _mm256_srl_epi32(unsafe { _mm256_load_si256(w) }, _mm_cvtsi32_si128(shift as i32));
+    _mm256_and_si256(shifted, _mm256_set1_epi32(mask as i32))
 }
 
 /// Quads whose sums of two products with -128 fit in 16 bits; codes of 8 bits are halved.
+#[inline(always)]
 const fn fit_in_halves(bits: u32) -> usize {
     let half = if bits == 8 { 4 } else { bits };
     i16::MAX as usize / (2 * 128 * ((1 << half) - 1))
@@ -174,16 +195,17 @@ fn whole_halves<const BITS: u32>(part: [__m256i; 2]) -> __m256i {
 }
 
 /// Nothing overflows: those of a whole segment.
+#[inline(always)]
 const fn fit_in_dots(_: u32) -> usize {
     MAX_SEGMENT
 }
 
-/// Two parts for even and odd quads: one's product need not wait for the other's.
+/// Products added to one of two parts.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn add_dots<const BITS: u32>(mut part: [__m256i; 2], j: usize, codes: __m256i, a: __m256i) -> [__m256i; 2] {
-    part[j % 2] = _mm256_dpbusd_avx_epi32(part[j % 2], codes, a);
-    part
+fn add_dots<const BITS: u32>(mut parts: [__m256i; 2], part: usize, codes: __m256i, a: __m256i) -> [__m256i; 2] {
+    parts[part] = _mm256_dpbusd_avx_epi32(parts[part], codes, a);
+    parts
 }
 
 #[inline]

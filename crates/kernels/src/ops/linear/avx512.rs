@@ -4,7 +4,7 @@
 //! The outputs stay in the first-level cache, added to after each segment.
 #![allow(unsafe_code)]
 
-use super::cells::{mask, quads};
+use super::cells::{THIRD, each_quad, lines, mask, place, quads};
 use super::kernel::{Output, Outputs, PanelView, ScalesView};
 use super::panels::ROWS;
 use super::segments::Segment;
@@ -99,16 +99,19 @@ unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE:
             }
             let mut w = [std::ptr::null::<__m512i>(); P];
             for p in 0..P {
-                w[p] = strip[p].lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS));
+                w[p] = strip[p].lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS) * lines(BITS));
             }
-            for line in 0..s.quads / quads(BITS) {
-                for j in 0..quads(BITS) {
+            for _ in 0..s.quads / quads(BITS) {
+                each_quad!(BITS, q, {
                     let mut codes = [_mm512_setzero_si512(); P];
                     for p in 0..P {
-                        codes[p] = quad::<BITS>(w[p].add(line), j);
+                        codes[p] = quad::<BITS>(w[p], q);
                     }
                     add_products(&mut sums, codes, a);
                     a = a.add(T);
+                });
+                for p in 0..P {
+                    w[p] = w[p].add(lines(BITS));
                 }
             }
             for p in 0..P {
@@ -153,18 +156,18 @@ unsafe fn single<const BITS: u32>(panel: &PanelView, segments: &[Segment], x: Vi
         unsafe {
             let mut sums = [start(panel, s.group, _mm512_set1_epi32(*x.corrections.get_unchecked(j))), zero, zero, zero];
             let mut a = x.quads.as_ptr().add(s.token).cast::<i32>();
-            let lines = s.quads / quads(BITS);
-            let mut w = panel.lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS));
+            let cells = s.quads / quads(BITS);
+            let mut w = panel.lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS) * lines(BITS));
             // Constant indices: the sums stay in registers.
-            for _ in 0..lines / 4 {
+            for _ in 0..cells / 4 {
                 for i in 0..4 {
-                    line::<BITS>(&mut sums, i, w, a);
-                    (w, a) = (w.add(1), a.add(quads(BITS)));
+                    cell::<BITS>(&mut sums, i, w, a);
+                    (w, a) = (w.add(lines(BITS)), a.add(quads(BITS)));
                 }
             }
-            for _ in 0..lines % 4 {
-                line::<BITS>(&mut sums, 0, w, a);
-                (w, a) = (w.add(1), a.add(quads(BITS)));
+            for _ in 0..cells % 4 {
+                cell::<BITS>(&mut sums, 0, w, a);
+                (w, a) = (w.add(lines(BITS)), a.add(quads(BITS)));
             }
             let sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
             let scale = _mm512_mul_ps(load_scales(panel.scales, s.group), _mm512_set1_ps(*x.scales.get_unchecked(j)));
@@ -175,16 +178,18 @@ unsafe fn single<const BITS: u32>(panel: &PanelView, segments: &[Segment], x: Vi
     unsafe { _mm512_store_ps(y.0.as_mut_ptr(), out) };
 }
 
-/// The products of line `i` of four.
+/// The products of cell `i` of four.
 ///
 /// # Safety
-/// `w` must point to a line, `a` to its quads.
+/// `w` must point to a cell, `a` to its quads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn line<const BITS: u32>(sums: &mut [__m512i; 4], i: usize, w: *const __m512i, a: *const i32) {
+unsafe fn cell<const BITS: u32>(sums: &mut [__m512i; 4], i: usize, w: *const __m512i, a: *const i32) {
     // SAFETY: the caller's promise; a prefetch may ask for any address.
     unsafe {
-        _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD));
+        for line in 0..lines(BITS) {
+            _mm_prefetch::<_MM_HINT_T0>(w.add(line).cast::<i8>().wrapping_add(AHEAD));
+        }
         for j in 0..quads(BITS) {
             let sum = &mut sums[(i * quads(BITS) + j) % 4];
             *sum = _mm512_dpbusd_epi32(*sum, quad::<BITS>(w, j), _mm512_set1_epi32(*a.add(j)));
@@ -192,17 +197,32 @@ unsafe fn line<const BITS: u32>(sums: &mut [__m512i; 4], i: usize, w: *const __m
     }
 }
 
-/// Codes of quad `j` of a line.
+/// Codes of quad `j` of a cell.
+///
+/// # Safety
+/// `w` must point to a cell.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn quad<const BITS: u32>(w: *const __m512i, j: usize) -> __m512i {
+    // SAFETY: the caller's promise: lines of the cell.
+    unsafe {
+        match place(BITS, j) {
+            Some((line, shift)) => bits(w.add(line), shift, mask(BITS)),
+            None => _mm512_or_si512(bits(w.add(j - 6), 6, mask(2)), bits(w.add(2), j as u32 - 2, THIRD)),
+        }
+    }
+}
+
+/// `w >> shift & mask` in every word.
 ///
 /// # Safety
 /// `w` must point to a line.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn quad<const BITS: u32>(w: *const __m512i, j: usize) -> __m512i {
+unsafe fn bits(w: *const __m512i, shift: u32, mask: u32) -> __m512i {
     // SAFETY: the caller's promise.
-    let line = unsafe { _mm512_load_si512(w) };
-    let shift = _mm_cvtsi32_si128((BITS as usize * j) as i32);
-    _mm512_and_si512(_mm512_srl_epi32(line, shift), _mm512_set1_epi32(mask(BITS) as i32))
+    let shifted = _mm512_srl_epi32(unsafe { _mm512_load_si512(w) }, _mm_cvtsi32_si128(shift as i32));
+    _mm512_and_si512(shifted, _mm512_set1_epi32(mask as i32))
 }
 
 /// What the sums of a segment start at.

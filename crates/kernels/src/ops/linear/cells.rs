@@ -1,12 +1,17 @@
 //! How codes lie in the lines of a panel.
 //!
-//! A word is a row's share of a line. A quad, four neighbouring columns, lies at one place in the four bytes of a word: a shift and a mask give
-//! what a dot product takes. Quads follow one another from the low bits up:
+//! A word is a row's share of a line. A quad, four neighbouring columns, lies at one place in the four bytes of a word: shifts and masks give
+//! what a dot product takes. A cell is as many lines as hold whole quads, which follow one another from the low bits up:
 //!
-//!     bits   grids of      columns of a line   quad j of a word
-//!      8     5 to 8 bits           4           word
-//!      4     3 and 4 bits          8           word >> 4 j & 0x0f0f0f0f
-//!      2     2 bits               16           word >> 2 j & 0x03030303
+//!     bits   grids of      lines   columns   quad j of a row's words
+//!      8     5 to 8 bits     1         4     word
+//!      4     4 bits          1         8     word >> 4 j & 0x0f0f0f0f
+//!      3     3 bits          3        32     j < 6: word[j / 2] >> 3 (j % 2) & 0x07070707
+//!                                            6, 7: word[j - 6] >> 6 & 0x03030303 | word[2] >> (j - 2) & 0x04040404
+//!      2     2 bits          1        16     word >> 2 j & 0x03030303
+//!
+//! Two codes of 3 bits leave two bits of a byte: those of the first two lines are the low bits of a quad each, those of the third are the high
+//! bits of both.
 
 use super::panels::{Line, ROWS};
 use super::segments::QUAD;
@@ -17,6 +22,7 @@ macro_rules! of_bits {
     ($bits:expr, $($function:ident)::+, $($argument:expr),+) => {
         match $bits {
             2 => $($function)::+::<2>($($argument),+),
+            3 => $($function)::+::<3>($($argument),+),
             4 => $($function)::+::<4>($($argument),+),
             _ => $($function)::+::<8>($($argument),+),
         }
@@ -24,63 +30,123 @@ macro_rules! of_bits {
 }
 pub(super) use of_bits;
 
+/// The loop over the quads of a cell written out, which the compiler leaves a loop when there are many: lines and shifts are constants then.
+macro_rules! each_quad {
+    ($bits:expr, $j:ident, $body:block) => { each_quad!($bits, $j, $body, 0 1 2 3 4 5 6 7) };
+    ($bits:expr, $j:ident, $body:block, $($index:literal)+) => {
+        $(if $index < quads($bits) {
+            let $j = $index;
+            $body
+        })+
+    };
+}
+pub(super) use each_quad;
+
 /// Bits that a code of a grid takes in a panel.
 pub(super) const fn bits_of(grid: IntGrid) -> u32 {
     match grid.bits {
         ..=2 => 2,
-        3 | 4 => 4,
+        3 => 3,
+        4 => 4,
         _ => 8,
     }
 }
 
-/// Quads of a line: codes of a byte.
-pub(super) const fn quads(bits: u32) -> usize {
-    8 / bits as usize
+/// Lines of a cell.
+#[inline(always)]
+pub(super) const fn lines(bits: u32) -> usize {
+    if bits == 3 { 3 } else { 1 }
 }
 
-/// A code's bits in every byte of a word.
+/// Quads of a cell.
+#[inline(always)]
+pub(super) const fn quads(bits: u32) -> usize {
+    8 * lines(bits) / bits as usize
+}
+
+/// Where the first quads of a cell lie, of which every byte holds as many codes as fit: the line, and the lowest bit. None: in bits left over.
+#[inline(always)]
+pub(super) const fn place(bits: u32, j: usize) -> Option<(usize, u32)> {
+    let fit = (8 / bits) as usize;
+    if j < lines(bits) * fit { Some((j / fit, bits * (j % fit) as u32)) } else { None }
+}
+
+/// The low `bits` of every byte of a word.
+#[inline(always)]
 pub(super) const fn mask(bits: u32) -> u32 {
     0x0101_0101 * (0xff >> (8 - bits))
 }
 
-/// Codes of quad `j` of a line, one per byte.
+/// The third bit of every byte of a word.
+pub(super) const THIRD: u32 = 0x0404_0404;
+
+/// Codes of quad `j` of row `r` of a cell, one per byte.
 #[inline(always)]
-pub(super) fn quad<const BITS: u32>(line: &Line, j: usize) -> [u32; ROWS] {
+fn word<const BITS: u32>(cell: &[Line], j: usize, r: usize) -> u32 {
+    match place(BITS, j) {
+        Some((line, shift)) => cell[line].0[r] >> shift & mask(BITS),
+        None => cell[j - 6].0[r] >> 6 & mask(2) | cell[2].0[r] >> (j - 2) & THIRD,
+    }
+}
+
+/// Codes of quad `j` of a cell, one per byte.
+#[inline(always)]
+pub(super) fn quad<const BITS: u32>(cell: &[Line], j: usize) -> [u32; ROWS] {
     let mut out = [0; ROWS];
     for r in 0..ROWS {
-        out[r] = line.0[r] >> (BITS * j as u32) & mask(BITS);
+        out[r] = word::<BITS>(cell, j, r);
     }
     out
+}
+
+/// [`of_bits`], with the lines and quads of a cell as constants too.
+macro_rules! of_cells {
+    ($bits:expr, $function:ident, $($argument:expr),+) => {
+        match $bits {
+            2 => $function::<2, 1, 4>($($argument),+),
+            3 => $function::<3, 3, 8>($($argument),+),
+            4 => $function::<4, 1, 2>($($argument),+),
+            _ => $function::<8, 1, 1>($($argument),+),
+        }
+    };
 }
 
 dispatch! {
     /// Words of a row, one per line, from the unsigned codes of its columns.
     pub(super) fn pack(bits: u32, units: &[u8], words: &mut [u32]) {
-        of_bits!(bits, pack_words, units, words);
+        of_cells!(bits, pack_cells, units, words);
     }
 }
 
 #[inline(always)]
-fn pack_words<const BITS: u32>(units: &[u8], words: &mut [u32]) {
-    let units = units.as_chunks::<QUAD>().0;
-    for (word, units) in words.iter_mut().zip(units.chunks_exact(quads(BITS))) {
-        *word = 0;
-        for j in 0..quads(BITS) {
-            *word |= u32::from_le_bytes(units[j]) << (BITS * j as u32);
+fn pack_cells<const BITS: u32, const LINES: usize, const QUADS: usize>(units: &[u8], words: &mut [u32]) {
+    let cells = units.as_chunks::<QUAD>().0.as_chunks::<QUADS>().0;
+    for (words, units) in words.as_chunks_mut::<LINES>().0.iter_mut().zip(cells) {
+        *words = [0; LINES];
+        for j in 0..QUADS {
+            let codes = u32::from_le_bytes(units[j]);
+            match place(BITS, j) {
+                Some((line, shift)) => words[line] |= codes << shift,
+                None => {
+                    words[j - 6] |= (codes & mask(2)) << 6;
+                    words[2] |= (codes & THIRD) << (j - 2);
+                }
+            }
         }
     }
 }
 
-/// Unsigned codes of row `r` of a panel, those of whole lines.
+/// Unsigned codes of row `r` of a panel, those of whole cells.
 pub(super) fn unpack(bits: u32, lines: &[Line], r: usize, units: &mut [u8]) {
-    of_bits!(bits, unpack_words, lines, r, units);
+    of_cells!(bits, unpack_cells, lines, r, units);
 }
 
-fn unpack_words<const BITS: u32>(lines: &[Line], r: usize, units: &mut [u8]) {
-    let units = units.as_chunks_mut::<QUAD>().0;
-    for (line, units) in lines.iter().zip(units.chunks_exact_mut(quads(BITS))) {
-        for j in 0..quads(BITS) {
-            units[j] = (line.0[r] >> (BITS * j as u32) & mask(BITS)).to_le_bytes();
+fn unpack_cells<const BITS: u32, const LINES: usize, const QUADS: usize>(lines: &[Line], r: usize, units: &mut [u8]) {
+    assert!(r < ROWS);
+    let cells = units.as_chunks_mut::<QUAD>().0.as_chunks_mut::<QUADS>().0;
+    for (units, cell) in cells.iter_mut().zip(lines.as_chunks::<LINES>().0) {
+        for j in 0..QUADS {
+            units[j] = word::<BITS>(cell, j, r).to_le_bytes();
         }
     }
 }
@@ -101,5 +167,11 @@ mod tests {
         let mut words = [0];
         pack(2, &[0, 1, 2, 3, 1, 1, 1, 1, 2, 2, 2, 2, 3, 2, 1, 0], &mut words);
         assert_eq!(words[0].to_le_bytes(), [0b11_10_01_00, 0b10_10_01_01, 0b01_10_01_10, 0b00_10_01_11]);
+        // Of 3 bits: quad j holds 0, 1, j, 7.
+        let units: Vec<u8> = (0..8).flat_map(|j| [0, 1, j, 7]).collect();
+        let mut words = [0; 3];
+        pack(3, &units, &mut words);
+        let bytes = words.map(u32::to_le_bytes);
+        assert_eq!(bytes, [[0, 0b01_001_001, 0b10_001_000, 0xff], [0, 0b01_001_001, 0b11_011_010, 0xff], [0, 0b00_001_001, 0b11_101_100, 0xff]]);
     }
 }

@@ -7,7 +7,7 @@
 //! instructions that matter are out of the compiler's reach: `vpdpbusd` of AVX-512 VNNI and AVX-VNNI (four u8 x i8 products into an i32
 //! lane), `vpmaddubsw` and `vpmaddwd` of AVX2, `i32x4.dot_i16x8_s` of simd128.
 
-use super::cells::{of_bits, quad, quads};
+use super::cells::{each_quad, lines, of_bits, quad, quads};
 use super::panels::{Line, ROWS, Scales, WeightPanels};
 use super::segments::{Layout, QUAD, Segment};
 use super::tokens::{Tokens, View};
@@ -253,16 +253,18 @@ fn plain_tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: Vie
         for j in 0..segments.len() {
             let s = &segments[j];
             let mut sums = start(panel, s.group, x.corrections[j * size + t]);
-            for q in 0..s.quads {
-                let a = x.quads[(s.token + q) * size + t].to_le_bytes();
-                let at = s.weight + q;
-                let codes = quad::<BITS>(&panel.lines[at / quads(BITS)], at % quads(BITS));
-                for k in 0..QUAD {
-                    let a = a[k] as i8 as i32;
-                    for r in 0..ROWS {
-                        sums[r] = sums[r].wrapping_add((codes[r] >> (8 * k) & 255) as i32 * a);
+            let cells = &panel.lines[s.weight / quads(BITS) * lines(BITS)..][..s.quads / quads(BITS) * lines(BITS)];
+            for (i, cell) in cells.chunks_exact(lines(BITS)).enumerate() {
+                each_quad!(BITS, q, {
+                    let codes = quad::<BITS>(cell, q);
+                    let a = x.quads[(s.token + i * quads(BITS) + q) * size + t].to_le_bytes();
+                    for k in 0..QUAD {
+                        let a = a[k] as i8 as i32;
+                        for r in 0..ROWS {
+                            sums[r] = sums[r].wrapping_add((codes[r] >> (8 * k) & 255) as i32 * a);
+                        }
                     }
-                }
+                });
             }
             let (scales, scale) = (panel.scales.get(s.group), x.scales[j * size + t]);
             for r in 0..ROWS {

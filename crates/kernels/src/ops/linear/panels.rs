@@ -2,10 +2,11 @@
 //!
 //! A panel is 16 rows. Its codes (unsigned: `code - grid.min()`) lie in lines of 64 bytes, one 32-bit word per row, so that a sum over columns
 //! never crosses lanes: AVX-512 reads a line whole, AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of
-//! 8 bits (grids of 5 to 8 bits), eight of 4 bits (3 and 4 bits) or sixteen of 2 bits, as [`cells`](super::cells) has it. Each weight group starts on a line and is filled up with zeros, and so are the rows of the last panel.
+//! 8 bits (grids of 5 to 8 bits), eight of 4 or sixteen of 2, and three words hold 32 columns of 3 bits: cells, see [`cells`](super::cells).
+//! Each weight group starts on a cell and is filled up with zeros, and so are the rows of the last panel.
 //! Scales lie beside, 16 at a time in the order of the groups, as f16 where the codec stores them so.
 
-use super::cells::{bits_of, pack, unpack};
+use super::cells::{self, bits_of, pack, unpack};
 use super::segments::{Geometry, Layout};
 use super::transpose::side_by_side;
 use crate::pack::{PackedMatrix, unpack_row};
@@ -100,7 +101,7 @@ impl WeightPanels {
             let first = q.partition.scale_index(row, 0, cols);
             let zero_points = zero_points.get(first..).unwrap_or_default();
             let w = &w[row * cols..][..cols];
-            unsigned_codes(w, &stored[first..], zero_points, (geometry.group, geometry.group.next_multiple_of(geometry.line)), q.grid, units);
+            unsigned_codes(w, &stored[first..], zero_points, (geometry.group, geometry.group.next_multiple_of(geometry.cell)), q.grid, units);
         });
     }
 
@@ -228,12 +229,12 @@ impl WeightPanels {
                 Scales::F32(s) => s[place][r],
             };
             let offset = self.grid().min() - self.zero_points.get(place).map_or(0, |z| z[r] as i32);
-            // Whole lines, of which the first columns may be skipped.
+            // Whole cells, of which the first columns may be skipped.
             let inside = at - columns.start;
-            let skip = inside % geometry.line;
+            let skip = inside % geometry.cell;
             let count = (columns.end - at).min(out.len()).min(units.len() - skip);
-            let units = &mut units[..(skip + count).next_multiple_of(geometry.line)];
-            unpack(geometry.bits, &lines[(start + inside) / geometry.line..], r, units);
+            let units = &mut units[..(skip + count).next_multiple_of(geometry.cell)];
+            unpack(geometry.bits, &lines[(start + inside) / geometry.cell * cells::lines(geometry.bits)..], r, units);
             let (now, later) = out.split_at_mut(count);
             values_of(&units[skip..], offset, scale, now);
             (out, at) = (later, at + count);

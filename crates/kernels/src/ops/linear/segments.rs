@@ -1,10 +1,10 @@
 //! Where the columns of a row lie in the panels, and which of them are summed together.
 //!
-//! A quad is four neighbouring columns. Each weight group starts on a whole line of the panel (4, 8 or 16 columns) and is filled up with zeros. A
-//! segment is what has one weight scale and one activation scale; it covers the lines it touches, and where it does not begin or end on a
-//! line, the activations placed for it are zero outside of it, which leaves its integer sum as it is.
+//! A quad is four neighbouring columns. Each weight group starts on a whole cell of the panel (4 to 32 columns) and is filled up with zeros. A
+//! segment is what has one weight scale and one activation scale; it covers the cells it touches, and where it does not begin or end on a
+//! cell, the activations placed for it are zero outside of it, which leaves its integer sum as it is.
 
-use super::cells::quads;
+use super::cells::{lines, quads};
 use crate::{CodeRange, IntGrid, Partition};
 
 /// Columns an integer sum may run over: (255 - 0) * 128 * 65536 still fits in i32.
@@ -13,14 +13,14 @@ pub(super) const MAX_SEGMENT: usize = 1 << 16;
 /// Columns of a quad.
 pub(super) const QUAD: usize = 4;
 
-/// Where the columns of a row lie: groups of `group` columns, each filled up to whole lines.
+/// Where the columns of a row lie: groups of `group` columns, each filled up to whole cells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Geometry {
     pub cols: usize,
     pub group: usize,
-    /// Bits of a code in a panel, and the columns of a line.
+    /// Bits of a code in a panel, and the columns of a cell.
     pub bits: u32,
-    pub line: usize,
+    pub cell: usize,
     pub groups: usize,
     /// Columns of a row with all groups filled up, and the lines they make.
     pub padded: usize,
@@ -29,16 +29,16 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub fn new(cols: usize, partition: Partition, bits: u32) -> Self {
-        let line = quads(bits) * QUAD;
+        let cell = quads(bits) * QUAD;
         let group = partition.group_size(cols).max(1);
         let groups = cols.div_ceil(group);
         let last = cols - groups.saturating_sub(1) * group;
-        let padded = groups.saturating_sub(1) * group.next_multiple_of(line) + last.next_multiple_of(line);
-        Self { cols, group, bits, line, groups, padded, lines: padded / line }
+        let padded = groups.saturating_sub(1) * group.next_multiple_of(cell) + last.next_multiple_of(cell);
+        Self { cols, group, bits, cell, groups, padded, lines: padded / cell * lines(bits) }
     }
     /// Columns of group `g`, and where it starts once all groups are filled up.
     pub fn columns(&self, g: usize) -> (std::ops::Range<usize>, usize) {
-        (g * self.group..self.cols.min((g + 1) * self.group), g * self.group.next_multiple_of(self.line))
+        (g * self.group..self.cols.min((g + 1) * self.group), g * self.group.next_multiple_of(self.cell))
     }
 }
 
@@ -51,24 +51,24 @@ pub(super) struct Segment {
     pub group: usize,
     /// Index of the activation scale within a token's scales.
     pub block: usize,
-    /// Where its quads lie in a row of the weight and among a token's, and how many there are (whole lines).
+    /// Where its quads lie in a row of the weight and among a token's, and how many there are (whole cells).
     pub weight: usize,
     pub token: usize,
     pub quads: usize,
-    /// Columns of its first line that belong to another segment.
+    /// Columns of its first cell that belong to another segment.
     pub skip: usize,
 }
 
 /// Cuts a row at every border of a weight group and, if the activations have one scale per block of columns, of a block.
 pub(super) fn segments(geometry: &Geometry, block: Option<usize>) -> Vec<Segment> {
-    let (cols, group, line) = (geometry.cols, geometry.group, geometry.line);
+    let (cols, group, cell) = (geometry.cols, geometry.group, geometry.cell);
     let block = block.unwrap_or(cols.max(1));
     let (mut out, mut start, mut token) = (vec![], 0, 0);
     while start < cols {
         let end = cols.min((start / group + 1) * group).min((start / block + 1) * block).min(start + MAX_SEGMENT);
-        let place = start / group * group.next_multiple_of(line) + start % group;
-        let skip = place % line;
-        let quads = (skip + end - start).next_multiple_of(line) / QUAD;
+        let place = start / group * group.next_multiple_of(cell) + start % group;
+        let skip = place % cell;
+        let quads = (skip + end - start).next_multiple_of(cell) / QUAD;
         out.push(Segment { start, end, group: start / group, block: start / block, weight: (place - skip) / QUAD, token, quads, skip });
         (start, token) = (end, token + quads);
     }
@@ -107,10 +107,10 @@ mod tests {
     fn every_column_has_its_place_in_weight_and_token() {
         for cols in [1, 2, 7, 8, 31, 32, 33, 64, 100, 257] {
             for group in [1, 3, 8, 20, 32, 33, 48, 64, 300] {
-                for bits in [8, 4, 2] {
+                for bits in [8, 4, 3, 2] {
                     for block in [None, Some(32), Some(256)] {
                         let geometry = Geometry::new(cols, Partition::Group(group), bits);
-                        let line = geometry.line;
+                        let cell = geometry.cell;
                         let (mut next, mut token) = (0, 0);
                         for s in segments(&geometry, block) {
                             assert_eq!((s.start, s.token), (next, token));
@@ -118,7 +118,7 @@ mod tests {
                             let (columns, start) = geometry.columns(s.group);
                             assert_eq!(s.weight * QUAD + s.skip, start + s.start - columns.start);
                             assert!(
-                                s.skip + s.end - s.start <= s.quads * QUAD && (s.weight * QUAD).is_multiple_of(line) && (s.quads * QUAD).is_multiple_of(line)
+                                s.skip + s.end - s.start <= s.quads * QUAD && (s.weight * QUAD).is_multiple_of(cell) && (s.quads * QUAD).is_multiple_of(cell)
                             );
                             assert!(s.weight + s.quads <= geometry.padded / QUAD);
                         }

@@ -1,9 +1,9 @@
 //! WebAssembly's simd128: a line is four registers of 4 rows each. Bytes 0 and 2 of a word, then 1 and 3, become the 16-bit pairs of one
 //! multiply-add.
 
-use super::cells::{mask, quads};
+use super::cells::{THIRD, each_quad, lines, mask, place, quads};
 use super::kernel::{Outputs, PanelView, start};
-use super::panels::ROWS;
+use super::panels::{Line, ROWS};
 use super::segments::Segment;
 use super::tokens::View;
 use std::arch::wasm32::*;
@@ -23,17 +23,15 @@ pub fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View,
             let scales = panel.scales.get(s.group);
             for t in 0..size {
                 let mut sums = registers(start(panel, s.group, x.corrections[j * size + t]));
-                let lines = &panel.lines[s.weight / quads(BITS)..][..s.quads / quads(BITS)];
+                let cells = &panel.lines[s.weight / quads(BITS) * lines(BITS)..][..s.quads / quads(BITS) * lines(BITS)];
                 let tokens = &x.quads[s.token * size + t..];
-                for (i, line) in lines.iter().enumerate() {
-                    let words = registers_of(&line.0);
-                    for q in 0..quads(BITS) {
+                for (i, cell) in cells.chunks_exact(lines(BITS)).enumerate() {
+                    each_quad!(BITS, q, {
                         let a = pairs(tokens[(i * quads(BITS) + q) * size]);
-                        for (sum, word) in sums.iter_mut().zip(words) {
-                            let codes = v128_and(u32x4_shr(word, BITS * q as u32), u32x4_splat(mask(BITS)));
+                        for (sum, codes) in sums.iter_mut().zip(quad::<BITS>(cell, q)) {
                             *sum = i32x4_add(*sum, dot(codes, a));
                         }
-                    }
+                    });
                 }
                 let scale = x.scales[j * size + t];
                 let y = &mut y[t * strip.len() + p];
@@ -47,6 +45,24 @@ pub fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View,
             }
         }
     }
+}
+
+/// Codes of quad `j` of a cell.
+#[inline(always)]
+fn quad<const BITS: u32>(cell: &[Line], j: usize) -> [v128; QUARTERS] {
+    match place(BITS, j) {
+        Some((line, shift)) => bits(&cell[line], shift, mask(BITS)),
+        None => {
+            let (low, high) = (bits(&cell[j - 6], 6, mask(2)), bits(&cell[2], j as u32 - 2, THIRD));
+            std::array::from_fn(|i| v128_or(low[i], high[i]))
+        }
+    }
+}
+
+/// `line >> shift & mask` in every word.
+#[inline(always)]
+fn bits(line: &Line, shift: u32, mask: u32) -> [v128; QUARTERS] {
+    registers_of(&line.0).map(|words| v128_and(u32x4_shr(words, shift), u32x4_splat(mask)))
 }
 
 /// A quad of activations: bytes 0 and 2, and 1 and 3, as pairs of 16 bits in every lane.

@@ -244,10 +244,9 @@ fn few_bits_in_every_group_and_tile() {
     }
 }
 
-/// A weight of 2 bits takes 2 bits of memory.
 #[test]
 fn panels_take_the_bits_of_their_codes() {
-    for (bits, memory) in [(2, 2), (3, 4), (4, 4), (5, 8), (8, 8)] {
+    for (bits, memory) in [(2, 2), (3, 3), (4, 4), (5, 8), (8, 8)] {
         let q = WeightQuantizer { grid: IntGrid::affine(bits), partition: Partition::Group(64), scale_codec: ScaleCodec::F16 };
         let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, ScaleRule::Absmax);
         // Per group a scale of two bytes and a zero point of one.
