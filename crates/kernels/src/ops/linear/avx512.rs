@@ -11,7 +11,7 @@ use super::segments::Segment;
 use super::tokens::View;
 use std::arch::x86_64::*;
 
-/// Bytes ahead of the weights in use that one token asks for.
+/// Bytes ahead of the weights in use that one token asks for, into the second-level cache: the first has too few requests under way for memory.
 const AHEAD: usize = 4096;
 
 /// See [`super::kernel::Kernel::run`]: `y` `[tokens, panels]`, 1 or 2 panels, 12, 8, 4 or 1 tokens.
@@ -188,7 +188,7 @@ unsafe fn cell<const BITS: u32>(sums: &mut [__m512i; 4], i: usize, w: *const __m
     // SAFETY: the caller's promise; a prefetch may ask for any address.
     unsafe {
         for line in 0..lines(BITS) {
-            _mm_prefetch::<_MM_HINT_T0>(w.add(line).cast::<i8>().wrapping_add(AHEAD));
+            _mm_prefetch::<_MM_HINT_T1>(w.add(line).cast::<i8>().wrapping_add(AHEAD));
         }
         for j in 0..quads(BITS) {
             let sum = &mut sums[(i * quads(BITS) + j) % 4];
