@@ -47,14 +47,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let whole = std::fs::read_to_string(text)?;
     let held_out: String = whole.chars().take(EVAL_CHARACTERS).collect();
-    let training = Text::read(None, Some(&whole), HELD_OUT)?.ok_or("no text")?;
+    let training: String = whole.chars().skip(HELD_OUT).collect();
     std::fs::create_dir_all(assets)?;
     std::fs::write(assets.join("demo-eval.txt"), held_out)?;
-    std::fs::write(assets.join("demo-train.txt"), training.text.chars().take(TRAIN_CHARACTERS).collect::<String>())?;
+    std::fs::write(assets.join("demo-train.txt"), training.chars().take(TRAIN_CHARACTERS).collect::<String>())?;
 
-    let tokenizer = Tokenizer::new(train::train(&training.text, ARCHITECTURE.vocab_size, "gpt-2", &["<|endoftext|>"])?)?;
+    let tokenizer = Tokenizer::new(train::train(&training, ARCHITECTURE.vocab_size, "gpt-2", &["<|endoftext|>"])?)?;
     let model = first_model(seed, tokenizer);
-    let model = pretrain(model, &training, tokens, seed)?;
+    let text = Text::read(None, Some(&training), 0)?.ok_or("no text")?;
+    let model = pretrain(model, &text, tokens, seed)?;
     write::save_hugging_face(&model, &assets.join("demo"))?;
     Ok(())
 }

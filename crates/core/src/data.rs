@@ -1,5 +1,7 @@
 //! Text in, batches of token windows out. The batch of a step is a function of (tokens, seed, step) alone, so nothing of it needs saving.
 
+mod jsonl;
+
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_formats::load::regular_file_bytes;
@@ -12,32 +14,26 @@ const ORDER_STREAM: u64 = 1 << 32;
 /// The text is in memory as a whole, and its token ids beside it.
 const MAX_TEXT_BYTES: u64 = 4 << 30;
 
-/// A text, from a file or given as it is.
+/// What is trained or measured on.
 pub struct Text {
-    /// Path, or `text`.
+    /// Path, `text` or `self-generated`.
     pub name: String,
-    pub text: String,
+    content: Content,
+}
+
+enum Content {
+    Characters(String),
+    /// Ids as a model gave them: its tokenizer may cut their text otherwise.
+    Tokens(Vec<u32>),
 }
 
 impl Text {
-    /// Reads `path` or takes `text`, leaving out the first `skip` characters. None if neither is given.
+    /// Reads `path` (plain text, or documents where it ends in .jsonl) or takes `text`, leaving out the first `skip` characters. None if neither is given.
     pub fn read(path: Option<&str>, text: Option<&str>, skip: usize) -> Result<Option<Self>> {
         let (name, text) = match (path, text) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err(Error::config("text", "give a path or the text itself, not both")),
-            (Some(path), None) => {
-                let io = |source| Error::Format(halfstep_formats::Error::Io { path: path.into(), source });
-                let size = regular_file_bytes(Path::new(path))?;
-                if size > MAX_TEXT_BYTES {
-                    return Err(Error::Data { data: path.into(), reason: format!("{size} bytes; a text has at most {MAX_TEXT_BYTES}") });
-                }
-                let bytes = std::fs::read(path).map_err(io)?;
-                let text = String::from_utf8(bytes).map_err(|e| Error::Data {
-                    data: path.into(),
-                    reason: format!("not UTF-8 text: the first wrong byte is at {}", e.utf8_error().valid_up_to()),
-                })?;
-                (path.to_owned(), text)
-            }
+            (Some(path), None) => (path.to_owned(), file(path)?),
             (None, Some(text)) => ("text".to_owned(), text.to_owned()),
         };
         let start = text.char_indices().nth(skip).map_or(text.len(), |(at, _)| at);
@@ -45,13 +41,24 @@ impl Text {
         if text.trim().is_empty() {
             return Err(Error::Data { data: name, reason: "no text in it".into() });
         }
-        Ok(Some(Self { name, text }))
+        Ok(Some(Self { name, content: Content::Characters(text) }))
     }
 
-    /// Token ids without special tokens; at least `least` of them.
+    /// What a model generated.
+    pub fn generated(tokens: Vec<u32>) -> Self {
+        Self { name: "self-generated".into(), content: Content::Tokens(tokens) }
+    }
+
+    /// Token ids without special tokens (but those that a model generated); at least `least` of them.
     pub fn tokens(&self, model: &Model, least: usize) -> Result<Vec<u32>> {
-        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
-        let tokens = tokenizer.encode(&self.text, false)?;
+        let tokens = match &self.content {
+            Content::Characters(text) => {
+                let tokenizer =
+                    model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+                tokenizer.encode(text, false)?
+            }
+            Content::Tokens(tokens) => tokens.clone(),
+        };
         if tokens.len() < least {
             let reason = format!("{} tokens are fewer than one window of {least}; give a longer text or a shorter window", tokens.len());
             return Err(Error::Data { data: self.name.clone(), reason });
@@ -59,10 +66,38 @@ impl Text {
         Ok(tokens)
     }
 
-    /// BLAKE3 of the text, in hex: names the data in checkpoints and provenance.
+    /// BLAKE3 of the text or of the ids, in hex: names the data in checkpoints.
     pub fn hash(&self) -> String {
-        blake3::hash(self.text.as_bytes()).to_hex().to_string()
+        let bytes = match &self.content {
+            Content::Characters(text) => text.as_bytes(),
+            Content::Tokens(tokens) => bytemuck::cast_slice(tokens),
+        };
+        blake3::hash(bytes).to_hex().to_string()
     }
+
+    /// Where the data came from, for provenance: `blake3:<hash>`, or `self-generated:blake3:<hash>`.
+    pub fn origin(&self) -> String {
+        match &self.content {
+            Content::Characters(_) => format!("blake3:{}", self.hash()),
+            Content::Tokens(_) => format!("{}:blake3:{}", self.name, self.hash()),
+        }
+    }
+}
+
+/// The text of a file.
+fn file(path: &str) -> Result<String> {
+    let wrong = |reason: String| Error::Data { data: path.into(), reason };
+    let size = regular_file_bytes(Path::new(path))?;
+    if size > MAX_TEXT_BYTES {
+        return Err(wrong(format!("{size} bytes; a text has at most {MAX_TEXT_BYTES}")));
+    }
+    let bytes = std::fs::read(path).map_err(|source| Error::Format(halfstep_formats::Error::Io { path: path.into(), source }))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let line = e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;
+        wrong(format!("line {line}: not UTF-8 text; the first wrong byte is at {at}"))
+    })?;
+    if jsonl::is_jsonl(path) { jsonl::documents(path, &text) } else { Ok(text) }
 }
 
 /// The order of `n` windows in a pass.
@@ -127,6 +162,27 @@ mod tests {
     #[test]
     fn skipping_counts_characters_not_bytes() {
         let text = Text::read(None, Some("äöü def"), 4).unwrap().unwrap();
-        assert_eq!(text.text, "def");
+        assert_eq!(text.hash(), blake3::hash(b"def").to_hex().to_string());
+        assert_eq!(text.origin(), format!("blake3:{}", text.hash()));
+    }
+
+    #[test]
+    fn a_file_is_read_by_its_ending() {
+        let folder = std::env::temp_dir().join(format!("halfstep-data-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let written = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name).display().to_string();
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let hash = |path: &str, skip| Text::read(Some(path), None, skip).unwrap().unwrap().hash();
+        let (lines, plain) = (written("a.jsonl", "{\"text\": \"äö\"}\n{\"text\": \"b\"}\n".as_bytes()), written("a.txt", "äö\n\nb".as_bytes()));
+        assert_eq!(hash(&lines, 0), hash(&plain, 0));
+        assert_eq!(hash(&lines, 3), blake3::hash(b"\nb").to_hex().to_string());
+        for (bytes, words) in [(&b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}"[..], "line 2: not UTF-8"), (b"", "no text"), (b"{\"text\": \" \"}", "no text")] {
+            let error = Text::read(Some(&written("b.jsonl", bytes)), None, 0).err().expect("it is refused");
+            assert!(error.code() == "ERR_DATA" && error.to_string().contains(words), "{error}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
