@@ -1,6 +1,6 @@
 /** The command line as a user sees it: real runs on the tiny model, at 80 columns. */
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -84,6 +84,36 @@ describe('halfstep quantize', () => {
       report: { recipe: 'silq', steps: 8 },
       file: { bytes: statSync(join(folder, 'json.gguf')).size, parity: true },
     })
+  })
+
+  it('trains on JSON Lines, and names the line that is none', async () => {
+    const documents = readFileSync(data, 'utf8').trimEnd().split('\n')
+    const jsonl = (name: string, texts: object[]) => writeFileSync(join(folder, name), texts.map((text) => `${JSON.stringify(text)}\n`).join(''))
+    jsonl(
+      'corpus.jsonl',
+      documents.map((text, id) => ({ id, text })),
+    )
+    const { code, stdout } = await halfstep(['quantize', path, '--data', 'corpus.jsonl', '-o', 'lines.gguf', ...TRAIN])
+    expect({ code, file: stdout.includes('lines.gguf') }).toEqual({ code: 0, file: true })
+    jsonl('broken.jsonl', [{ text: 'one' }, { txt: 'two' }])
+    const broken = await halfstep(['quantize', path, '--data', 'broken.jsonl', '-o', 'never.gguf', ...TRAIN])
+    expect(broken.code).toBe(1)
+    expect(broken.stderr).toContain('error ERR_DATA: broken.jsonl: line 2: no string in a field text')
+  })
+
+  it('trains on what the model generates, keeps it, and refuses it to another model', async () => {
+    const own = ['quantize', path, '--recipe', 'llm-qat', '-o', 'own.safetensors', ...TRAIN]
+    const { code, stdout, stderr } = await halfstep(own)
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^recipe +llm-qat for halfstep/m)
+    expect(stderr).toMatch(/generate +\d+%.* ETA .*tokens\/s/)
+    expect(existsSync(join(folder, 'own.safetensors.run', 'self-generated'))).toBe(true)
+    const again = await halfstep([...own, '--json'])
+    expect(again.stdout).not.toContain('"kind":"generate"')
+    const other = await halfstep([...own, '--seed', '1'])
+    expect(other.stderr).toMatch(/error ERR_CHECKPOINT: .*self-generated.*another model/)
+    const both = await halfstep(['quantize', path, '--data', data, '--self-generated', '1024', '-o', 'never.gguf', ...TRAIN])
+    expect(both.stderr).toContain('error ERR_CONFIG: selfGenerated: ')
   })
 
   it('saves on Ctrl-C, says how to go on, and goes on to the same bytes', async () => {

@@ -20,7 +20,7 @@ export interface RunResult {
 /**
  * A run under way. It goes on whether or not anyone listens.
  *
- * Iterate it for its {@link Event}s (slow listeners miss steps, never an `eval`, `checkpoint`, `phase` or `warning`). The loop throws when the run fails. Leaving the
+ * Iterate it for its {@link Event}s (slow listeners miss steps and `generate`s, never an `eval`, `checkpoint`, `phase` or `warning`). The loop throws when the run fails. Leaving the
  * loop stops the listening and not the run, hours of training being easier lost than repeated: use the signal or {@link Run.cancel} for that.
  */
 export class Run implements AsyncIterable<Event>, AsyncDisposable {
@@ -51,7 +51,7 @@ export class Run implements AsyncIterable<Event>, AsyncDisposable {
 }
 
 /**
- * Quantizes a model by a recipe and, if the recipe trains, trains it on `data` (a path) or `text`, simulating exactly the grids of the recipe's target.
+ * Quantizes a model by a recipe and, if the recipe trains, trains it on `data` (a path), `text` or what the model generates itself (`selfGenerated`), simulating exactly the grids of the recipe's target.
  *
  * @example
  * const run = quantize(model, recipes.silq({ target: 'gguf:q4_0' }), { data: 'corpus.txt' })

@@ -109,6 +109,7 @@ fn pretrain(model: Model, text: &Text, tokens: usize, seed: u64) -> Result<Model
         activation: ActivationQuantizer::None,
         head_activation: ActivationQuantizer::None,
         cache: CacheQuantizer::F32,
+        self_generated: None,
         stages: vec![Stage::Model { learns: Learns::All, config: config.clone() }],
     };
     let steps = (tokens as u64).div_ceil((config.batch * config.window) as u64);

@@ -7,10 +7,16 @@ use ts_rs::TS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Event {
-    /// A part of the run begins: `calibrate`, `train`, `evaluate`, `pack`.
+    /// A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`.
     Phase {
         name: String,
         detail: String,
+    },
+    /// The unquantized model has generated so many of the tokens that are to be trained on; how fast, of this part of the run.
+    Generate {
+        tokens: usize,
+        total: usize,
+        tokens_per_second: f64,
     },
     /// One optimizer step is done. Loss and KL are of its batch, before the update.
     Step {

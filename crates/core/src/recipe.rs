@@ -28,6 +28,9 @@ pub struct Recipe {
     /// Before the head, when the head is quantized.
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
+    /// Tokens that the unquantized model generates to train on, where the run gives no data. None: data must be given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_generated: Option<usize>,
     /// What is trained, one after the other; empty: quantize without training.
     pub stages: Vec<Stage>,
 }
@@ -76,7 +79,7 @@ impl Recipe {
 pub struct WeightSite {
     pub quantizer: WeightQuantizer,
     pub start: StartRule,
-    /// What of the scales learns; the rest stays where `start` put it.
+    /// What of the scales learns; the rest stays where `start` put it, unless it follows the weights.
     pub ranges: RangeLearning,
     pub edge: EdgeRule,
     pub gradient_scale: GradientScale,
@@ -88,6 +91,8 @@ pub struct WeightSite {
 pub enum RangeLearning {
     #[default]
     None,
+    /// Nothing, but the scales are found anew from the weights at every step, as absmax: nothing is ever clipped, so the gradient goes straight through.
+    FollowWeights,
     /// The step (LSQ, arXiv 1902.08153): symmetric grids.
     Step,
     /// Two numbers per group that shrink its range (LWC, arXiv 2308.13137): affine grids, frozen weights.

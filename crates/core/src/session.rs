@@ -5,8 +5,6 @@ mod reports;
 mod validation;
 
 pub use crate::config::parse_config;
-#[cfg(feature = "train")]
-use crate::data::Text;
 use crate::error::{Error, Result};
 use crate::evaluation::EvaluationRun;
 use crate::event::{EvaluationRecord, Event};
@@ -16,6 +14,8 @@ use crate::recipe::Recipe;
 use crate::recipes::RecipeConfig;
 use crate::rtn;
 use crate::targets::TargetId;
+#[cfg(feature = "train")]
+use crate::train::self_generated::training_text;
 pub use configs::{ArithmeticConfig, ChatMessage, EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::{CacheQuantizer, Pool};
@@ -149,7 +149,7 @@ struct Made {
     seconds: f64,
     tokens_per_second: f64,
     final_loss: Option<f64>,
-    /// Hash of the training text.
+    /// Where the training text came from.
     data: Option<String>,
 }
 
@@ -167,8 +167,7 @@ fn round(model: &Model, recipe: &Recipe, measure: &mut Measure, events: &mut dyn
 
 #[cfg(feature = "train")]
 fn train(model: &Model, recipe: &Recipe, run: &RunConfig, measure: &mut Measure, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Made> {
-    let text = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)?;
-    let text = text.ok_or_else(|| Error::config("data", format!("{} trains: give a text file to train on", recipe.id)))?;
+    let text = training_text(model, recipe, run, events, cancel, pool)?;
     let t = crate::train::run::train(model, recipe, run, &text, measure, events, cancel, pool)?;
     Ok(Made {
         model: t.model,
@@ -178,7 +177,7 @@ fn train(model: &Model, recipe: &Recipe, run: &RunConfig, measure: &mut Measure,
         seconds: t.seconds,
         tokens_per_second: t.tokens_per_second,
         final_loss: t.final_loss.is_finite().then_some(t.final_loss),
-        data: Some(text.hash()),
+        data: Some(text.origin()),
     })
 }
 
@@ -209,7 +208,7 @@ fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &
         out.insert("seed".to_owned(), seed.to_string());
     }
     if let Some(data) = data {
-        out.insert("data".to_owned(), format!("blake3:{data}"));
+        out.insert("data".to_owned(), data.to_owned());
     }
     if !evaluations.is_empty() {
         // Without the speed: the same run gives the same bytes.

@@ -58,6 +58,7 @@ impl Trace<'_> {
             activation,
             head_activation: ActivationQuantizer::None,
             cache,
+            self_generated: None,
             stages: vec![],
         }
     }

@@ -24,7 +24,7 @@ pub enum Note {
     Bench { row: Box<Row> },
 }
 
-/// A queue that a producer never waits for. When it is full, every second step goes, the newest excepted; text is joined and progress replaced; the rest
+/// A queue that a producer never waits for. When it is full, every second step goes, the newest excepted; text is joined and progress (`generate` too) replaced; the rest
 /// (`phase`, `eval`, `checkpoint`, `warning`) is kept whatever happens.
 #[derive(Default)]
 pub struct Queue(VecDeque<Message>);
@@ -48,6 +48,7 @@ impl Queue {
             match (&message, kept.front_mut()) {
                 (Message::Note(Note::Text { text }), Some(Message::Note(Note::Text { text: later }))) => later.insert_str(0, text),
                 (Message::Note(Note::Progress { .. }), Some(Message::Note(Note::Progress { .. }))) => {}
+                (Message::Event(Event::Generate { .. }), Some(Message::Event(Event::Generate { .. }))) => {}
                 (Message::Event(Event::Step { .. }), _) => {
                     // Counted from the newest, which stays.
                     if steps.is_multiple_of(2) {

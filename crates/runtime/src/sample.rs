@@ -48,8 +48,13 @@ pub struct Sampler {
 
 impl Sampler {
     pub fn new(config: &SampleConfig) -> Result<Self> {
+        Self::of_stream(config, SAMPLE_STREAM)
+    }
+
+    /// Drawing from a stream of the caller's: as many independent texts of one seed as there are streams.
+    pub fn of_stream(config: &SampleConfig, stream: u64) -> Result<Self> {
         config.validate()?;
-        Ok(Self { config: config.clone(), rng: Rng::new(config.seed, SAMPLE_STREAM), chosen: 0 })
+        Ok(Self { config: config.clone(), rng: Rng::new(config.seed, stream), chosen: 0 })
     }
 
     /// Errors: logits that hold a NaN or +infinity, or nothing but -infinity (a masked token).
@@ -180,6 +185,12 @@ mod tests {
         let config = |seed| SampleConfig { temperature: 0.8, seed, ..Default::default() };
         assert_eq!(draw(&config(1), &logits, 64), draw(&config(1), &logits, 64));
         assert_ne!(draw(&config(1), &logits, 64), draw(&config(2), &logits, 64));
+        let stream = |stream| {
+            let mut sampler = Sampler::of_stream(&config(1), stream).unwrap();
+            (0..64).map(|_| sampler.next(&logits).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(stream(5), stream(5));
+        assert_ne!(stream(5), stream(6));
     }
 
     #[test]

@@ -98,9 +98,10 @@ export const METHOD_FLAGS: Flags<Omit<RtnConfig & GptqRecipeConfig & AwqRecipeCo
 }
 
 export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'output'>> = {
-  data: text('--data <file>', 'text to train on'),
+  data: text('--data <file>', 'text or .jsonl to train on'),
+  selfGenerated: number('--self-generated <tokens>', 'that the model generates to train on, for --data'),
   skipCharacters: number('--skip-characters <n>', 'of the text, left out at its beginning'),
-  validation: text('--validation <file>', 'text to measure on, before and after'),
+  validation: text('--validation <file>', 'text or .jsonl to measure on, before and after'),
   validationTokens: number('--validation-tokens <n>', 'of it, if not 4096'),
   runFolder: text('--run-folder <folder>', 'for checkpoints; default: the output with .run'),
   checkpointEvery: number('--checkpoint-every <steps>', 'default: only when interrupted'),
@@ -109,7 +110,7 @@ export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'outpu
 }
 
 export const EVALUATE_FLAGS: Flags<Omit<EvaluateConfig, 'text'>> = {
-  data: text('--data <file>', 'text to measure on').makeOptionMandatory(),
+  data: text('--data <file>', 'text or .jsonl to measure on').makeOptionMandatory(),
   tokens: number('--tokens <n>', 'from its beginning; 0: all'),
   window: number('--window <n>', 'tokens of a window, each run alone'),
   arithmetic: text('--arithmetic <kind>', 'auto, float or integer'),

@@ -16,10 +16,11 @@ Examples:
   halfstep quantize big.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
   halfstep quantize big.gguf --recipe rtn --target gguf:q8_0 -o small.gguf
   halfstep quantize big.gguf --recipe apiq --data corpus.txt -o tiny.safetensors
+  halfstep quantize big.gguf --recipe llm-qat -o own.safetensors
 
 Ctrl-C saves the state into the run folder; the same with --resume goes on.`
 
-const RECIPES = 'rtn, gptq, awq (round); silq (trains all); omniquant, apiq, sapr, efficientqat (train block by block)'
+const RECIPES = 'rtn, gptq, awq (round); silq, llm-qat (train all; the latter needs no data); omniquant, apiq, sapr, efficientqat (train block by block)'
 
 /** What a report has measured, in the order to read it. */
 const SUBJECTS = ['fp', 'rtn', 'result']
@@ -88,12 +89,15 @@ function show(event: Event, progress: Progress): void {
   if (event.kind === 'step') {
     const detail = `loss ${event.loss.toFixed(4)} ${event.tokensPerSecond.toFixed(0)} tokens/s`
     progress.update('train', event.step, event.steps, event.etaSeconds, detail)
+  } else if (event.kind === 'generate') {
+    const { tokens, total, tokensPerSecond } = event
+    progress.update('generate', tokens, total, (total - tokens) / tokensPerSecond, `${tokensPerSecond.toFixed(0)} tokens/s`)
   } else {
     progress.line(eventLine(event))
   }
 }
 
-function eventLine(event: Exclude<Event, { kind: 'step' }>): string {
+function eventLine(event: Exclude<Event, { kind: 'step' | 'generate' }>): string {
   switch (event.kind) {
     case 'phase':
       return event.detail ? `${event.name}: ${event.detail}` : event.name

@@ -172,7 +172,7 @@ endCeWeight: number, };
  */
 export type EvaluateConfig = { 
 /**
- * Path of a UTF-8 text file.
+ * Path of a UTF-8 text or .jsonl file.
  */
 data?: string, 
 /**
@@ -217,7 +217,7 @@ kl: number | null,
  */
 top1Agreement: number | null, tokensPerSecond: number, };
 
-export type Event = { "kind": "phase", name: string, detail: string, } | { "kind": "step", step: number, steps: number, loss: number, learningRate: number, 
+export type Event = { "kind": "phase", name: string, detail: string, } | { "kind": "generate", tokens: number, total: number, tokensPerSecond: number, } | { "kind": "step", step: number, steps: number, loss: number, learningRate: number, 
 /**
  * Global norm before clipping.
  */
@@ -329,6 +329,33 @@ target: string | null,
  */
 tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
 
+export type LlmQatConfig = { 
+/**
+ * Where the model will run. Default `halfstep`, which holds its grids.
+ */
+target: TargetId, 
+/**
+ * Bits of the block linears. Default 4, or what the target holds.
+ */
+weights?: number, 
+/**
+ * Columns of a row that share a scale; 0 is the whole row. Default 0, or what the target holds.
+ */
+groupSize?: number, 
+/**
+ * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 4 or 8, 16, 32. Default 8, or what the target uses.
+ */
+cache?: number, 
+/**
+ * Everything about the training run. Where the run gives no data, `tokens` are generated too. Without warm-up, and the cosine ends at 0; the rate, 2e-4, is for small
+ * budgets: the authors take 2e-5 for 200 million tokens.
+ */
+train: TrainConfig, };
+
 export type OmniquantConfig = { 
 /**
  * Where the model will run. Default `halfstep`, which holds its grids.
@@ -358,7 +385,7 @@ train: BlockOptions, };
 /**
  * What a user writes: a recipe's name and its options.
  */
-export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
+export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
  * When the forward of a block is run again in the backward instead of kept.
@@ -425,11 +452,12 @@ zeroPoints: boolean,
 start: StartRule, };
 
 /**
- * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data` or `text`.
+ * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data`, `text` or
+ * `selfGenerated`.
  */
 export type RunConfig = { 
 /**
- * Path of a UTF-8 text file to train on.
+ * Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each with a document in its field `text`.
  */
 data?: string, 
 /**
@@ -437,11 +465,16 @@ data?: string,
  */
 text?: string, 
 /**
+ * Tokens that the unquantized model generates to train on, instead of `data` (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read from there again.
+ * Default: what the recipe says; most want a text.
+ */
+selfGenerated?: number, 
+/**
  * Characters of the text to leave out at its beginning (kept for reporting). Default 0.
  */
 skipCharacters: number, 
 /**
- * Path of a UTF-8 text file to measure on, before and after. Never trained on.
+ * Path of a UTF-8 text or .jsonl file to measure on, before and after. Never trained on.
  */
 validation?: string, 
 /**

@@ -6,6 +6,8 @@ import type { EfficientqatOptions } from './efficientqat.js'
 import { efficientqat } from './efficientqat.js'
 import type { GptqOptions } from './gptq.js'
 import { gptq } from './gptq.js'
+import type { LlmQatOptions } from './llm-qat.js'
+import { llmQat } from './llm-qat.js'
 import type { OmniquantOptions } from './omniquant.js'
 import { omniquant } from './omniquant.js'
 import type { RtnOptions } from './rtn.js'
@@ -19,6 +21,7 @@ export type { ApiqOptions } from './apiq.js'
 export type { AwqOptions } from './awq.js'
 export type { EfficientqatOptions } from './efficientqat.js'
 export type { GptqOptions } from './gptq.js'
+export type { LlmQatOptions } from './llm-qat.js'
 export type { OmniquantOptions } from './omniquant.js'
 export type { RtnOptions } from './rtn.js'
 export type { SaprOptions } from './sapr.js'
@@ -30,10 +33,11 @@ export type Recipe =
   | ({ kind: 'awq' } & AwqOptions)
   | ({ kind: 'efficientqat' } & EfficientqatOptions)
   | ({ kind: 'gptq' } & GptqOptions)
+  | ({ kind: 'llm-qat' } & LlmQatOptions)
   | ({ kind: 'omniquant' } & OmniquantOptions)
   | ({ kind: 'rtn' } & RtnOptions)
   | ({ kind: 'sapr' } & SaprOptions)
   | ({ kind: 'silq' } & SilqOptions)
 
 /** The built-in recipes. */
-export const recipes = { apiq, awq, efficientqat, gptq, omniquant, rtn, sapr, silq }
+export const recipes = { apiq, awq, efficientqat, gptq, llmQat, omniquant, rtn, sapr, silq }

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 macro_rules! recipes {
-    ($($module:ident $variant:ident($config:ident)),* $(,)?) => {
+    ($($(#[$attribute:meta])* $module:ident $variant:ident($config:ident)),* $(,)?) => {
         $(pub mod $module;)*
 
         /// What a user writes: a recipe's name and its options.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
         #[serde(tag = "kind", rename_all = "camelCase")]
         pub enum RecipeConfig {
-            $($variant($module::$config)),*
+            $($(#[$attribute])* $variant($module::$config)),*
         }
 
         impl RecipeConfig {
@@ -30,6 +30,8 @@ macro_rules! recipes {
 recipes! {
     silq Silq(SilqConfig),
     rtn Rtn(RtnConfig),
+    #[serde(rename = "llm-qat")]
+    llm_qat LlmQat(LlmQatConfig),
     gptq Gptq(GptqRecipeConfig),
     awq Awq(AwqRecipeConfig),
     omniquant Omniquant(OmniquantConfig),

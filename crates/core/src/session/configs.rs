@@ -4,18 +4,22 @@ use halfstep_formats::template::Message;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data` or `text`.
+/// How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data`, `text` or
+/// `selfGenerated`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct RunConfig {
-    /// Path of a UTF-8 text file to train on.
+    /// Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each with a document in its field `text`.
     pub data: Option<String>,
     /// The text itself, instead of `data`.
     pub text: Option<String>,
+    /// Tokens that the unquantized model generates to train on, instead of `data` (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read from there again.
+    /// Default: what the recipe says; most want a text.
+    pub self_generated: Option<usize>,
     /// Characters of the text to leave out at its beginning (kept for reporting). Default 0.
     pub skip_characters: usize,
-    /// Path of a UTF-8 text file to measure on, before and after. Never trained on.
+    /// Path of a UTF-8 text or .jsonl file to measure on, before and after. Never trained on.
     pub validation: Option<String>,
     /// The validation text itself, instead of `validation`.
     pub validation_text: Option<String>,
@@ -38,7 +42,7 @@ pub struct RunConfig {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct EvaluateConfig {
-    /// Path of a UTF-8 text file.
+    /// Path of a UTF-8 text or .jsonl file.
     pub data: Option<String>,
     /// The text itself, instead of `data`.
     pub text: Option<String>,

@@ -61,6 +61,7 @@ impl Sites {
             activation: self.activation,
             head_activation: self.head_activation,
             cache: self.cache,
+            self_generated: None,
             stages,
         }
     }

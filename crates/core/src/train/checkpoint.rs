@@ -1,8 +1,8 @@
 //! State on disk: everything that decides the next step, hashed, written so that a kill at any moment leaves the last good checkpoint.
 //!
-//! A checkpoint is a folder `step-<n>` (or `block-<n>`, a finished block) with `state.safetensors` (of a step: value, m and v of every parameter that learns,
-//! f32) and `manifest.json` (size and BLAKE3 of the state, number, identity of the run, its arithmetic). The folder is written under another name, synced and
-//! renamed; the verified manifest is the truth.
+//! A checkpoint is a folder `step-<n>` (`block-<n>`: a finished block, `texts-<n>`: generated texts) with `state.safetensors` (of a step: value, m and v of every
+//! parameter that learns, f32) and `manifest.json` (size and BLAKE3 of the state, number, identity of the run, its arithmetic). The folder is written under another
+//! name, synced and renamed; the verified manifest is the truth.
 
 use super::arithmetic::Arithmetic;
 use super::trainer::Trainer;
@@ -111,7 +111,7 @@ pub fn any(folder: &Path) -> Result<bool> {
     Ok(!checkpoints(folder)?.is_empty())
 }
 
-const OTHER_RUN: &str = "belongs to another run";
+pub(super) const OTHER_RUN: &str = "belongs to another run";
 
 /// Folders `step-<n>` in order of n.
 fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {

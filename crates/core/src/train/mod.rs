@@ -17,6 +17,7 @@ pub mod optimizer;
 pub mod parameter;
 pub mod run;
 pub mod saliency;
+pub mod self_generated;
 pub mod step;
 pub mod stream;
 pub mod student;

@@ -169,13 +169,18 @@ pub(super) fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool)
     let mut hasher = blake3::Hasher::new();
     let recipe = serde_json::to_string(recipe).unwrap_or_default();
     hasher.update(format!("{recipe}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());
-    for (name, tensor) in &model.tensors {
-        hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
-    }
+    hash_weights(&mut hasher, model, pool);
     for token in model.tokenizer.iter().flat_map(|t| &t.vocabulary.tokens) {
         hasher.update(token.as_bytes()).update(b"\n");
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// Every tensor's name and values.
+pub(super) fn hash_weights(hasher: &mut blake3::Hasher, model: &Model, pool: &Pool) {
+    for (name, tensor) in &model.tensors {
+        hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
+    }
 }
 
 impl Checkpoints<'_> {

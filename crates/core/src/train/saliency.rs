@@ -12,6 +12,7 @@ use super::arithmetic::Arithmetic;
 use super::block::{Block, BlockSinks, Context};
 use super::checkpoint;
 use super::loss::{LossHead, Normalizers, Objective, next_tokens};
+use super::run::hash_weights;
 use super::stream::Stream;
 use super::student::{Student, linears, teacher};
 use super::tape::Tape;
@@ -108,9 +109,7 @@ pub fn squared_gradients(model: &Model, tokens: &[u32], window: usize, precision
 fn identity(model: &Model, tokens: &[u32], precision: Precision, pool: &Pool) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{precision:?} {:?}", model.architecture).as_bytes()).update(bytemuck::cast_slice(tokens));
-    for (name, tensor) in &model.tensors {
-        hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
-    }
+    hash_weights(&mut hasher, model, pool);
     hasher.finalize().to_hex().to_string()
 }
 

@@ -62,6 +62,9 @@ impl<T: Number> Matrix<T> {
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
         let part = match spec.role {
             Role::Linear(_) => recipe.weights.map_or(WeightPart::Float, |site| {
+                if site.ranges == RangeLearning::FollowWeights {
+                    return WeightPart::Ruled { quantizer: site.quantizer };
+                }
                 let (steps, gradient_scale) = first_steps(parameters, pool, spec, &values, &site);
                 WeightPart::Stepped { quantizer: site.quantizer, steps, edge: site.edge, gradient_scale }
             }),

@@ -1,0 +1,333 @@
+//! Text that the unquantized model generates to be trained on (LLM-QAT: Data-Free Quantization Aware Training for Large Language Models, 2023, arXiv 2305.17888; the
+//! authors' code, methods.md section 5):
+//!
+//!     for every token i of the vocabulary and j = 3, 4, 5:
+//!         [i], continued greedily to j tokens, then by samples (temperature 1, all tokens) up to a window of tokens or the end of text
+//!
+//! Ours: the i come in an order drawn by the seed, special tokens are none of them, and the tokenizer's begin token stands before i where it puts one. Texts are kept
+//! as ids, the end of text among them, since the tokenizer may cut their characters otherwise; training reads them one after the other.
+//!
+//! A text is a function of model, seed, window and its number alone: (i, j) have a stream of random numbers of their own. So neither threads nor the number of texts
+//! generated at once decide anything, and a run that was stopped goes on with the same bytes after the last texts on disk.
+
+use super::arithmetic::Arithmetic;
+use super::checkpoint;
+use super::run::hash_weights;
+use crate::data::Text;
+use crate::event::Event;
+use crate::recipe::{Recipe, TrainArithmetic};
+use crate::session::{Cancel, RunConfig};
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use halfstep_formats::safetensors::{self, Dtype, Entry};
+use halfstep_kernels::Pool;
+use halfstep_kernels::rng::Rng;
+use halfstep_runtime::sample::{SampleConfig, Sampler};
+use halfstep_runtime::{Arithmetic as RuntimeArithmetic, Cache, Network};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Texts generated at once: one pass over the weights serves all, and the memory of their keys and values grows with them.
+pub const BATCH: usize = 16;
+/// The j: lengths of the greedy beginnings.
+const BEGINNINGS: Range<u64> = 3..6;
+/// Random numbers that order the beginnings; those that draw the text of (i, j) have the stream i * 8 + j behind it.
+const STREAM: u64 = 0x7465_7874 << 32; // "text"
+/// Tokens between two events.
+const EVENT_TOKENS: usize = 256;
+
+/// What to generate.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Of all texts together.
+    pub tokens: usize,
+    /// Tokens of one text at most.
+    pub window: usize,
+    pub seed: u64,
+    /// Texts at once; changes no token.
+    pub batch: usize,
+}
+
+/// What the run is to be trained on: the text it gives, or one that the model generates.
+///
+/// Errors: `Config`, neither or both; those of [`Text::read`] and [`generate`].
+pub fn training_text(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Text> {
+    if let Some(text) = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)? {
+        return match run.self_generated {
+            Some(_) => Err(Error::config("selfGenerated", "give a text or let the model generate one, not both")),
+            None => Ok(text),
+        };
+    }
+    let window = recipe.window().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
+    let tokens = run.self_generated.or(recipe.self_generated.map(|tokens| tokens.max(window)));
+    let tokens = tokens.ok_or_else(|| {
+        let reason = format!("{} trains: give a text file to train on, or say by selfGenerated how many tokens the model is to generate", recipe.id);
+        Error::config("data", reason)
+    })?;
+    if tokens < window {
+        return Err(Error::config("selfGenerated", format!("{tokens} tokens are fewer than one window of {window}")));
+    }
+    if run.skip_characters > 0 {
+        return Err(Error::config("skipCharacters", "a text that the model generates has no beginning to leave out"));
+    }
+    let settings = Settings { tokens, window, seed: recipe.seed().unwrap_or(0), batch: BATCH };
+    let folder = run.run_folder.as_ref().map(|folder| Path::new(folder).join("self-generated"));
+    generate(model, settings, folder.as_deref(), events, cancel, pool)
+        .map_err(|e| if e.is_cancelled() { Error::Cancelled { resume: run.run_folder.clone() } } else { e })
+}
+
+/// The first `tokens` ids of the model's texts. Those that `folder` holds are read from there, and new ones written to it, batch by batch. Fewer, with a warning, if that
+/// is all that the model has to say.
+///
+/// Errors: `Data`, the model has no tokenizer; `Checkpoint`, `folder` holds texts of another model, seed or window; logits that are not finite; cancelled.
+pub fn generate(model: &Model, settings: Settings, folder: Option<&Path>, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Text> {
+    let texts = Texts::new(model, settings)?;
+    let kept = folder.map(|folder| Kept { folder, identity: texts.identity(model, pool), arithmetic: Arithmetic::of(TrainArithmetic::F32, pool) });
+    let (mut tokens, mut done) = (vec![], 0);
+    while tokens.len() < settings.tokens
+        && let Some(batch) = kept.as_ref().map(|kept| kept.read(done, events)).transpose()?.flatten()
+    {
+        done += batch.len();
+        tokens.extend(batch.into_iter().flatten());
+    }
+    let found = folder.filter(|_| done > 0).map(|folder| format!(", the first {} from {}", tokens.len().min(settings.tokens), folder.display()));
+    events(Event::Phase { name: "generate".into(), detail: format!("{} tokens by the unquantized model{}", settings.tokens, found.unwrap_or_default()) });
+    if tokens.len() < settings.tokens {
+        let network = Network::new(model, RuntimeArithmetic::Float, pool.clone())?;
+        let mut progress = Progress { start: Instant::now(), first: tokens.len(), told: tokens.len(), total: settings.tokens };
+        while tokens.len() < settings.tokens && done < texts.count() {
+            let missing = (settings.tokens - tokens.len()).div_ceil(settings.window);
+            let next = done..texts.count().min(done + missing.min(settings.batch.max(1)));
+            let mut each = |written: usize| {
+                progress.tell(tokens.len() + written, events);
+                if cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
+            };
+            let batch = texts.write(&network, next.clone(), &mut each)?;
+            if let Some(kept) = &kept {
+                kept.write(done, &batch)?;
+            }
+            done = next.end;
+            tokens.extend(batch.into_iter().flatten());
+        }
+    }
+    if tokens.len() < settings.tokens {
+        let message = format!("all {done} texts of the model have {} tokens, fewer than the {} asked for", tokens.len(), settings.tokens);
+        events(Event::Warning { message });
+    }
+    tokens.truncate(settings.tokens);
+    Ok(Text::generated(tokens))
+}
+
+/// What has been told of the work.
+struct Progress {
+    start: Instant,
+    /// Tokens that were there before.
+    first: usize,
+    told: usize,
+    total: usize,
+}
+
+impl Progress {
+    fn tell(&mut self, tokens: usize, events: &mut dyn FnMut(Event)) {
+        let tokens = tokens.min(self.total);
+        if tokens >= self.told + EVENT_TOKENS || (tokens == self.total && tokens > self.told) {
+            self.told = tokens;
+            let tokens_per_second = (tokens - self.first) as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
+            events(Event::Generate { tokens, total: self.total, tokens_per_second });
+        }
+    }
+}
+
+/// All texts that there are.
+struct Texts {
+    /// The i, in their order.
+    starts: Vec<u32>,
+    /// Stands before each i.
+    begin: Option<u32>,
+    end: Option<u32>,
+    window: usize,
+    seed: u64,
+}
+
+impl Texts {
+    fn new(model: &Model, settings: Settings) -> Result<Self> {
+        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+        let v = &tokenizer.vocabulary;
+        let is_role = |id: u32| [v.bos, v.eos, v.unknown, v.padding].contains(&Some(id));
+        let ids = v.kinds.iter().zip(0u32..).take(model.architecture.vocab_size);
+        let plain: Vec<u32> = ids.filter(|&(kind, id)| !kind.is_special() && !is_role(id)).map(|(_, id)| id).collect();
+        if plain.is_empty() {
+            return Err(Error::Data {
+                data: model.name.clone(),
+                reason: "its vocabulary has special tokens only: there is nothing to begin a text with".into(),
+            });
+        }
+        let order = Rng::new(settings.seed, STREAM).permutation(plain.len());
+        let starts = order.into_iter().map(|place| plain[place]).collect();
+        Ok(Self { starts, begin: v.bos.filter(|_| v.add_bos), end: v.eos, window: settings.window, seed: settings.seed })
+    }
+
+    fn count(&self) -> usize {
+        self.starts.len() * BEGINNINGS.count()
+    }
+
+    /// (i, j) of text `n`: j in turn, and in every pass over the i another one.
+    fn start(&self, n: usize) -> (u32, u64) {
+        let (pass, place) = (n / self.starts.len(), n % self.starts.len());
+        (self.starts[place], BEGINNINGS.start + ((pass + place) as u64) % BEGINNINGS.count() as u64)
+    }
+
+    fn begin(&self, network: &Network, n: usize) -> Result<Writing> {
+        let (i, j) = self.start(n);
+        let tokens: Vec<u32> = self.begin.into_iter().chain([i]).collect();
+        let sampled = SampleConfig { temperature: 1.0, seed: self.seed, ..SampleConfig::default() };
+        Ok(Writing {
+            greedy_tokens: tokens.len() - 1 + j as usize,
+            over: tokens.len() >= self.window,
+            tokens,
+            cache: Cache::new(network),
+            greedy: Sampler::new(&SampleConfig::default())?,
+            sampled: Sampler::of_stream(&sampled, STREAM + u64::from(i) * 8 + j)?,
+        })
+    }
+
+    /// Texts `numbers`, together. `each` is told after every step how many tokens they have.
+    fn write(&self, network: &Network, numbers: Range<usize>, each: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<Vec<u32>>> {
+        let mut texts = numbers.map(|n| self.begin(network, n)).collect::<Result<Vec<_>>>()?;
+        while texts.iter().any(|text| !text.over) {
+            let mut going: Vec<&mut Writing> = texts.iter_mut().filter(|text| !text.over).collect();
+            let tokens: Vec<u32> = going.iter().map(|text| text.tokens[text.cache.len()]).collect();
+            let mut caches: Vec<&mut Cache> = going.iter_mut().map(|text| &mut text.cache).collect();
+            let logits = network.forward_each(&tokens, &mut caches)?;
+            let mut outcomes: Vec<halfstep_runtime::Result<()>> = tokens.iter().map(|_| Ok(())).collect();
+            let rows = logits.chunks_exact(network.architecture().vocab_size);
+            let parts = going.into_iter().zip(rows).zip(&mut outcomes).collect();
+            network.pool().parts(parts, |_, ((text, logits), outcome): ((&mut Writing, &[f32]), &mut _)| *outcome = text.read(logits, self));
+            outcomes.into_iter().collect::<halfstep_runtime::Result<()>>()?;
+            each(texts.iter().map(|text| text.tokens.len()).sum())?;
+        }
+        Ok(texts.into_iter().map(|text| text.tokens).collect())
+    }
+
+    /// Everything that decides the texts, as one hash.
+    fn identity(&self, model: &Model, pool: &Pool) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let settings = format!("{} {} {:?} {:?} {:?}", self.window, self.seed, self.begin, self.end, model.architecture);
+        hasher.update(settings.as_bytes()).update(bytemuck::cast_slice(&self.starts));
+        hash_weights(&mut hasher, model, pool);
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// A text under way.
+struct Writing {
+    tokens: Vec<u32>,
+    /// Of the tokens that the network has read.
+    cache: Cache,
+    /// The text is greedy up to so many tokens.
+    greedy_tokens: usize,
+    greedy: Sampler,
+    sampled: Sampler,
+    over: bool,
+}
+
+impl Writing {
+    /// Goes on after `logits`, unless there are tokens that the network has not read.
+    fn read(&mut self, logits: &[f32], texts: &Texts) -> halfstep_runtime::Result<()> {
+        if self.cache.len() < self.tokens.len() {
+            return Ok(());
+        }
+        let sampler = if self.tokens.len() < self.greedy_tokens { &mut self.greedy } else { &mut self.sampled };
+        let token = sampler.next(logits)?;
+        self.tokens.push(token);
+        self.over = Some(token) == texts.end || self.tokens.len() >= texts.window;
+        Ok(())
+    }
+}
+
+/// Texts on disk: a checkpoint for every batch, named after its first text.
+struct Kept<'a> {
+    folder: &'a Path,
+    identity: String,
+    arithmetic: Arithmetic,
+}
+
+const KIND: &str = "texts";
+
+impl Kept<'_> {
+    fn path(&self, first: usize) -> PathBuf {
+        self.folder.join(format!("{KIND}-{first:08}"))
+    }
+
+    fn fault(&self, first: usize, reason: &str) -> Error {
+        Error::Checkpoint { path: self.path(first).display().to_string(), reason: reason.into() }
+    }
+
+    /// The batch that begins with text `first`, if it is there. A damaged one is told of and generated again; another model's is an error.
+    fn read(&self, first: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Vec<Vec<u32>>>> {
+        let path = self.path(first);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let batch = checkpoint::verify(&path, &self.identity).and_then(|manifest| self.parse(first, &checkpoint::state(&path, &manifest)?));
+        match batch {
+            Ok(batch) => Ok(Some(batch)),
+            Err(e) if e.to_string().contains(checkpoint::OTHER_RUN) => {
+                Err(self.fault(first, "these texts were generated by another model, or with another seed or window; use another run folder"))
+            }
+            Err(e) => {
+                events(Event::Warning { message: format!("generated texts were passed over: {e}") });
+                Ok(None)
+            }
+        }
+    }
+
+    fn parse(&self, first: usize, bytes: &[u8]) -> Result<Vec<Vec<u32>>> {
+        let header = safetensors::read(&self.path(first).display().to_string(), bytes)?;
+        let tensors = header.by_name();
+        let ids = |name: &str| -> Result<Vec<u32>> {
+            let info = tensors.get(name).filter(|info| info.dtype == Dtype::U32).ok_or_else(|| self.fault(first, &format!("{name} are missing")))?;
+            Ok(bytes[info.begin as usize..info.end as usize].as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect())
+        };
+        let (lengths, tokens) = (ids("lengths")?, ids("tokens")?);
+        let mut rest = &tokens[..];
+        let texts = lengths.iter().map(|&length| {
+            let (text, later) = rest.split_at_checked(length as usize).ok_or_else(|| self.fault(first, "a text is cut short"))?;
+            rest = later;
+            Ok(text.to_vec())
+        });
+        let texts: Vec<Vec<u32>> = texts.collect::<Result<_>>()?;
+        if texts.is_empty() { Err(self.fault(first, "there is no text in it")) } else { Ok(texts) }
+    }
+
+    fn write(&self, first: usize, batch: &[Vec<u32>]) -> Result<()> {
+        let entry = |name: &str, values: Vec<u32>| Entry {
+            name: name.into(),
+            dtype: Dtype::U32,
+            shape: vec![values.len()],
+            data: values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
+        };
+        let entries = vec![entry("lengths", batch.iter().map(|text| text.len() as u32).collect()), entry("tokens", batch.concat())];
+        checkpoint::write(self.folder, (KIND, first as u64), entries, &self.identity, self.arithmetic)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_start_has_every_beginning_once_and_neighbours_differ() {
+        for vocabulary in [1, 3, 4, 7] {
+            let texts = Texts { starts: (10..10 + vocabulary).collect(), begin: None, end: None, window: 8, seed: 0 };
+            let mut all: Vec<(u32, u64)> = (0..texts.count()).map(|n| texts.start(n)).collect();
+            assert!(all.windows(2).all(|w| w[0] != w[1]));
+            all.sort();
+            all.dedup();
+            assert_eq!(all.len(), 3 * vocabulary as usize);
+            assert!(all.iter().all(|(_, j)| BEGINNINGS.contains(j)));
+        }
+    }
+}
