@@ -2,25 +2,12 @@ import { existsSync, readFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { extname, join } from 'node:path'
-import { chromium } from 'playwright-core'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { browserPath, launch } from '../browser.js'
 import { demo, root } from './demo.js'
 
-/** Where a browser may be; HALFSTEP_CHROMIUM names another. */
-const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome', '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome']
-/** The tests run as root in containers, and the browser is to ask nobody for anything. */
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-]
 const TYPES: Record<string, string> = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm' }
 
-const browserPath = [process.env.HALFSTEP_CHROMIUM, ...BROWSERS].find((path) => path && existsSync(path))
 const { bytes, text, expected } = await demo()
 const PAGE = `<!doctype html><script type="module">
   import * as halfstep from '/ts/dist/wasm.js'
@@ -53,7 +40,7 @@ beforeAll(async () => {
 afterAll(() => server.close())
 
 it.skipIf(browserPath === undefined)('does in a browser what the native build does, to the byte', async () => {
-  const browser = await chromium.launch({ executablePath: browserPath, args: FLAGS })
+  const browser = await launch()
   try {
     const page = await browser.newPage()
     const complaints: string[] = []

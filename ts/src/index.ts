@@ -5,3 +5,4 @@ export type { EvaluateOptions, EvaluateRunOptions, GenerateOptions, LoadOptions 
 export { Model } from './model-node.js'
 export { quantize, type Run, type RunOptions, type RunResult } from './quantize.js'
 export * from './recipes/index.js'
+export { reportPage } from './report/page.js'

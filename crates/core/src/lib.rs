@@ -13,6 +13,7 @@ pub mod generation;
 pub mod ops;
 pub mod recipe;
 pub mod recipes;
+pub mod record;
 pub mod rtn;
 pub mod session;
 pub mod solve;

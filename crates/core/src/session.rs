@@ -1,6 +1,7 @@
 //! The surface that the bindings forward to: configs in, models, reports and events out. Nothing here knows napi or wasm-bindgen.
 
 mod configs;
+mod record;
 mod reports;
 mod validation;
 
@@ -12,6 +13,7 @@ use crate::generation::GenerationRun;
 pub use crate::generation::generate_all;
 use crate::recipe::Recipe;
 use crate::recipes::RecipeConfig;
+use crate::record::StageRecord;
 use crate::rtn;
 use crate::targets::TargetId;
 #[cfg(feature = "train")]
@@ -28,7 +30,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use validation::Validation;
+use validation::{BlockParts, Validation};
 
 /// A flag that ends a run within one micro-step. Cheap to clone; all clones are one flag.
 #[derive(Clone, Debug, Default)]
@@ -95,15 +97,21 @@ pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut
     let model = merged.as_ref().unwrap_or(model);
     let pool = Pool::new(run.threads);
     let validation = Validation::read(model, recipe, run)?;
-    let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| match &validation {
-        Some(validation) => validation.measure(model, small, recipe, events, cancel, &pool),
-        None => Ok(Evaluations::new()),
+    let mut parts = BlockParts::default();
+    let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| {
+        let Some(validation) = &validation else { return Ok(Evaluations::new()) };
+        let evaluations = validation.measure(model, small, recipe, events, cancel, &pool)?;
+        if run.record {
+            parts = validation.blocks(model, small, events, cancel, &pool)?;
+        }
+        Ok(evaluations)
     };
     let mut trained = match recipe.stages[..] {
         [] => round(model, recipe, &mut measure, events, cancel, &pool)?,
         _ => train(model, recipe, run, &mut measure, events, cancel, &pool)?,
     };
     trained.model.provenance = provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
+    let record = if run.record { Some(record::of(model, recipe, &trained, parts, cancel, &pool)?) } else { None };
     let report = Report {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
@@ -116,6 +124,7 @@ pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut
         memory_bytes: peak_memory_bytes(),
         evaluations: trained.evaluations,
         client_flags: client_flags(recipe),
+        record,
     };
     Ok((trained.model, report))
 }
@@ -151,6 +160,7 @@ struct Made {
     final_loss: Option<f64>,
     /// Where the training text came from.
     data: Option<String>,
+    stages: Vec<StageRecord>,
 }
 
 /// What is measured on the packed model, while a trainer's state can still be saved.
@@ -162,7 +172,7 @@ fn round(model: &Model, recipe: &Recipe, measure: &mut Measure, events: &mut dyn
     let small = rtn::quantize_model(model, recipe, cancel, pool)?;
     let seconds = start.seconds();
     let evaluations = measure(&small, events)?;
-    Ok(Made { model: small, evaluations, steps: 0, tokens: 0, seconds, tokens_per_second: 0.0, final_loss: None, data: None })
+    Ok(Made { model: small, evaluations, steps: 0, tokens: 0, seconds, tokens_per_second: 0.0, final_loss: None, data: None, stages: vec![] })
 }
 
 #[cfg(feature = "train")]
@@ -178,6 +188,7 @@ fn train(model: &Model, recipe: &Recipe, run: &RunConfig, measure: &mut Measure,
         tokens_per_second: t.tokens_per_second,
         final_loss: t.final_loss.is_finite().then_some(t.final_loss),
         data: Some(text.origin()),
+        stages: t.stages,
     })
 }
 

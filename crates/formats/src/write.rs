@@ -38,6 +38,13 @@ pub fn to_bytes(model: &Model, format: FileFormat) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// The size of the file, which is not made.
+pub fn size(model: &Model, format: FileFormat) -> Result<u64> {
+    let mut out = Counted { out: &mut std::io::sink(), bytes: 0 };
+    write_model(model, format, &mut out)?;
+    Ok(out.bytes)
+}
+
 fn write_model(model: &Model, format: FileFormat, out: &mut dyn Write) -> Result<()> {
     match format {
         FileFormat::Gguf => gguf::write(model, out),

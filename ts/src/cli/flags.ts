@@ -97,7 +97,7 @@ export const METHOD_FLAGS: Flags<Omit<RtnConfig & GptqRecipeConfig & AwqRecipeCo
   endCeWeight: number('--end-ce-weight <x>', 'efficientqat: of the next-token loss in it'),
 }
 
-export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'output'>> = {
+export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'output' | 'record'>> = {
   data: text('--data <file>', 'text or .jsonl to train on'),
   selfGenerated: number('--self-generated <tokens>', 'that the model generates to train on, for --data'),
   skipCharacters: number('--skip-characters <n>', 'of the text, left out at its beginning'),

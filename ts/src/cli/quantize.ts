@@ -6,6 +6,7 @@ import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/t
 import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
 import type { Recipe } from '../recipes/index.js'
+import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
 import { addFlags, BLOCK_FLAGS, given, METHOD_FLAGS, RUN_FLAGS, SITE_FLAGS, TRAIN_FLAGS } from './flags.js'
 import { formatBytes, formatNumber, formatPairs, formatSeconds, formatTable } from './format.js'
@@ -28,12 +29,14 @@ const SUBJECTS = ['fp', 'rtn', 'result']
 interface Options {
   recipe: string
   output: string
+  report?: string
   json?: boolean
 }
 
 export function quantizeCommand(): Command {
   const command = new Command('quantize').description('Quantizes a model, and trains it for the grid it will run on.')
   command.argument('<model>', 'GGUF file or Hugging Face folder').requiredOption('-o, --output <file>', 'where to write the result')
+  command.option('--report <page>', 'writes an .html page about the run, and its data as .json')
   command.option('--recipe <name>', RECIPES, 'silq').option('--json', 'events as lines, the result last')
   addFlags(command, SITE_FLAGS, 'sites', 'Grid:')
   addFlags(command, RUN_FLAGS, 'run', 'Run:')
@@ -45,9 +48,11 @@ export function quantizeCommand(): Command {
     attempt(
       async (signal) => {
         await mustBeWritable(options.output)
+        if (options.report !== undefined) await mustBeWritable(reportPaths(options.report).page)
         const model = await Model.load(path, { signal })
         const runFolder = options.recipe === 'rtn' ? {} : { runFolder: `${options.output}.run` }
-        const run = quantize(model, recipeOf(command, options), { ...runFolder, ...given(command, RUN_FLAGS), output: options.output, signal })
+        const asked = { ...runFolder, ...given(command, RUN_FLAGS), output: options.output, record: options.report !== undefined }
+        const run = quantize(model, recipeOf(command, options), { ...asked, signal })
         const progress = new Progress(options.json === true)
         try {
           for await (const event of run) {
@@ -59,8 +64,9 @@ export function quantizeCommand(): Command {
         }
         const { model: small, report } = await run.result
         const file = await small.save(options.output)
+        if (options.report !== undefined) await writeReport(options.report, report, file)
         if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))
-        else console.log(summary(report, file).join('\n'))
+        else console.log(summary(report, file, options.report).join('\n'))
       },
       { json: options.json, resume: resumeCommand() },
     ),
@@ -112,7 +118,7 @@ function eventLine(event: Exclude<Event, { kind: 'step' | 'generate' }>): string
   }
 }
 
-function summary(report: Report, file: SaveReport): string[] {
+function summary(report: Report, file: SaveReport, page?: string): string[] {
   const pairs: [string, string][] = [
     ['file', `${file.path}, ${formatBytes(file.bytes)}`],
     ['recipe', `${report.recipe} for ${report.target}`],
@@ -123,6 +129,7 @@ function summary(report: Report, file: SaveReport): string[] {
   if (report.steps > 0) pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens, ${report.tokensPerSecond.toFixed(1)} tokens/s`])
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
+  if (page !== undefined) pairs.push(['report', page])
   const lines = formatPairs(pairs)
   const evaluations = SUBJECTS.flatMap((name) => (report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : []))
   if (evaluations.length === 0) return lines

@@ -38,6 +38,7 @@ export const DEFAULTS = {
     zeroPoints: false,
   } as Defaults,
   run: {
+    record: false,
     resume: false,
     skipCharacters: 0,
     threads: 0,

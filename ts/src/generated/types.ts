@@ -116,6 +116,19 @@ arithmetic?: TrainArithmetic,
 seed: number, };
 
 /**
+ * How a block learned.
+ */
+export type BlockRecord = { block: number, 
+/**
+ * Loss of every step, before its update.
+ */
+losses: Array<number>, 
+/**
+ * Means over the first and the last pass through the samples (of the first and the last half, if there were fewer than two passes).
+ */
+firstLoss: number, lastLoss: number, };
+
+/**
  * One turn of a conversation.
  */
 export type ChatMessage = { role: string, content: string, };
@@ -356,6 +369,27 @@ cache?: number,
  */
 train: TrainConfig, };
 
+/**
+ * What became of a quantized linear.
+ */
+export type MatrixRecord = { block: number, 
+/**
+ * `self_attn.q_proj`, ...
+ */
+linear: string, 
+/**
+ * Share of the weights that lie outside the grid's limits and are clipped to them; null where codes alone were left.
+ */
+clipFraction: number | null, 
+/**
+ * Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that trained them.
+ */
+stepDrift: number | null, 
+/**
+ * Mean of its squared gradients over that of all linears; null where they were not taken.
+ */
+saliency: number | null, };
+
 export type OmniquantConfig = { 
 /**
  * Where the model will run. Default `halfstep`, which holds its grids.
@@ -419,7 +453,11 @@ evaluations: { [key in string]: EvaluationRecord },
 /**
  * Flags the client needs to run the file as it was trained, e.g. the cache type.
  */
-clientFlags: Array<string>, };
+clientFlags: Array<string>, 
+/**
+ * If it was asked for.
+ */
+record?: RunRecord, };
 
 export type RtnConfig = { 
 /**
@@ -504,7 +542,61 @@ resume: boolean,
 /**
  * Worker threads; 0 is one per core. The number never changes a result. Default 0.
  */
-threads: number, };
+threads: number, 
+/**
+ * Give the report a record of the run: losses, matrices, what each block changes. Default false.
+ */
+record: boolean, };
+
+/**
+ * The data of a report.
+ */
+export type RunRecord = { settings: RunSettings, 
+/**
+ * Full precision, round to nearest on the same grid, and the result.
+ */
+table: Array<TableRow>, 
+/**
+ * One after the other; none without training.
+ */
+stages: Array<StageRecord>, 
+/**
+ * Every quantized linear, block after block.
+ */
+matrices: Array<MatrixRecord>, 
+/**
+ * By block: KL to the unquantized model in nats when this block alone is as in the result. Empty without a validation text.
+ */
+blockKl: Array<number>, 
+/**
+ * Tokens that `blockKl` was measured on.
+ */
+blockKlTokens: number, };
+
+/**
+ * What made the result.
+ */
+export type RunSettings = { 
+/**
+ * Of halfstep.
+ */
+version: string, 
+/**
+ * Name of the model.
+ */
+model: string, 
+/**
+ * The recipe with every default filled in.
+ */
+recipe: Record<string, unknown>, 
+/**
+ * Null without training.
+ */
+seed: number | null, 
+/**
+ * BLAKE3 of the training text in hex; null without training.
+ */
+data: string | null, };
 
 /**
  * Which difference is penalised.
@@ -647,9 +739,47 @@ window?: number,
 arithmetic?: TrainArithmetic, };
 
 /**
+ * One stage of training.
+ */
+export type StageRecord = { 
+/**
+ * Steps done before those of `losses`, by an earlier part of a resumed run.
+ */
+firstStep: number, 
+/**
+ * Loss of every step, before its update, where the whole model learns.
+ */
+losses: Array<number>, 
+/**
+ * Where one block learns at a time.
+ */
+blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
+
+/**
  * How the first step of a weight is found.
  */
 export type StartRule = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
+
+/**
+ * A model in the table.
+ */
+export type TableRow = { 
+/**
+ * `fp`, `rtn` or `result`.
+ */
+subject: string, 
+/**
+ * Of its file.
+ */
+bytes: number, 
+/**
+ * Of the block linears, scales and factors included.
+ */
+bitsPerWeight: number, 
+/**
+ * Null without a validation text.
+ */
+evaluation: EvaluationRecord | null, };
 
 export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "gguf:tq2_0" | "halfstep";
 

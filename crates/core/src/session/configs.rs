@@ -35,6 +35,8 @@ pub struct RunConfig {
     pub resume: bool,
     /// Worker threads; 0 is one per core. The number never changes a result. Default 0.
     pub threads: usize,
+    /// Give the report a record of the run: losses, matrices, what each block changes. Default false.
+    pub record: bool,
 }
 
 /// What to measure.

@@ -1,6 +1,7 @@
 //! What a caller is told.
 
 use crate::event::EvaluationRecord;
+use crate::record::RunRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
@@ -26,6 +27,10 @@ pub struct Report {
     pub evaluations: BTreeMap<String, EvaluationRecord>,
     /// Flags the client needs to run the file as it was trained, e.g. the cache type.
     pub client_flags: Vec<String>,
+    /// If it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub record: Option<RunRecord>,
 }
 
 /// A generation, whole.

@@ -1,12 +1,13 @@
 //! A run's own measurements, before and after.
 
 use super::{Cancel, Evaluations, RunConfig};
-use crate::Result;
 use crate::data::Text;
 use crate::event::{EvaluationRecord, Event};
 use crate::recipe::{Recipe, StartRule, WeightSite};
 use crate::rtn::{self, RTN_RULES};
-use halfstep_formats::Model;
+use crate::{Error, Result};
+use halfstep_formats::architecture::{Linear, attn_norm, ffn_norm};
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use halfstep_runtime::{Arithmetic, Network, score};
 
@@ -14,6 +15,17 @@ use halfstep_runtime::{Arithmetic, Network, score};
 pub(super) struct Validation {
     tokens: Vec<u32>,
     window: usize,
+}
+
+/// Tokens on which one block's part in the KL is measured, at most; a whole window at least.
+const BLOCK_TOKENS: usize = 1024;
+
+/// What each block changes.
+#[derive(Default)]
+pub(super) struct BlockParts {
+    /// KL to the unquantized model when this block alone is quantized.
+    pub kl: Vec<f64>,
+    pub tokens: usize,
 }
 
 impl Validation {
@@ -56,5 +68,32 @@ impl Validation {
         }
         record("result", &|| score(Some(result)))?;
         Ok(records)
+    }
+
+    /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the activations before them), the cache in f32: for every block.
+    pub fn blocks(&self, model: &Model, result: &Model, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<BlockParts> {
+        let layers = model.architecture.layers;
+        let tokens = &self.tokens[..self.tokens.len().min(BLOCK_TOKENS.max(self.window) / self.window * self.window)];
+        events(Event::Phase { name: "evaluate".into(), detail: format!("each of {layers} blocks alone") });
+        let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
+        let quantization = result.quantization.clone().map(|q| Quantization { cache: CacheQuantizer::F32, ..q });
+        let mut mixed = Model { quantization, ..model.clone() };
+        let mut kl = Vec::with_capacity(layers);
+        for layer in 0..layers {
+            let names: Vec<String> = Linear::ALL.iter().map(|linear| linear.weight_name(layer)).chain([attn_norm(layer), ffn_norm(layer)]).collect();
+            let exchange = |mixed: &mut Model, from: &Model| {
+                for name in &names {
+                    mixed.tensors.extend(from.tensors.get(name).map(|tensor| (name.clone(), tensor.clone())));
+                    mixed.low_rank.remove(name);
+                    mixed.low_rank.extend(from.low_rank.get(name).map(|factors| (name.clone(), factors.clone())));
+                }
+            };
+            exchange(&mut mixed, result);
+            let network = Network::new(&mixed, Arithmetic::Integer, pool.clone())?;
+            let measured = score::evaluate(&network, Some(&fp), tokens, self.window, &mut |_, _| !cancel.is_cancelled())?;
+            kl.push(measured.kl.ok_or_else(|| Error::Internal { reason: "a comparison without a KL".into() })?);
+            exchange(&mut mixed, model);
+        }
+        Ok(BlockParts { kl, tokens: tokens.len() })
     }
 }

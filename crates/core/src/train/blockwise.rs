@@ -12,6 +12,7 @@ use super::arithmetic::{self, Arithmetic};
 use super::block::{Block, BlockSinks, Context};
 use super::finished::FinishedBlocks;
 use super::memory::peak_bytes;
+use super::observe::Starts;
 use super::optimizer::{GroupConfig, Optimizer, Schedule};
 use super::run::Trained;
 use super::saliency::{Penalty, Saliency};
@@ -24,6 +25,7 @@ use crate::event::Event;
 use crate::ops::{tensor, with_values};
 use crate::recipe::block::{BlockPhase, Solver};
 use crate::recipe::{BlockConfig, Recipe, WeightSite};
+use crate::record::{BlockRecord, StageRecord};
 use crate::rtn::{quantization, round_tensor};
 use crate::session::{Cancel, RunConfig};
 use crate::{Error, Result};
@@ -87,7 +89,7 @@ pub fn train(
     let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
-    let mut last = f64::NAN;
+    let (mut last, mut record) = (f64::NAN, StageRecord::default());
     for layer in 0..layers {
         let mut block = finished.read(layer, events)?;
         let is_new = block.is_none();
@@ -101,7 +103,7 @@ pub fn train(
             block = Some(solved.map_err(|e| finished.resumable(e))?);
         }
         blockwise.targets(layer, &mut streams).map_err(|e| finished.resumable(e))?;
-        let block = match block {
+        let mut block = match block {
             Some(block) => block,
             None => {
                 let penalty = saliency.as_ref().map(|s| s.block(layer)).transpose()?;
@@ -114,9 +116,14 @@ pub fn train(
         };
         let loss = blockwise.advance(layer, &block, &mut streams).map_err(|e| finished.resumable(e))?;
         if is_new {
+            if config.solver.is_some() {
+                block.record = BlockRecord::new(layer, vec![loss], 1);
+            }
             events(Event::Block { block: layer as u64, blocks: layers as u64, loss });
             finished.save(layer, &block, events)?;
         }
+        record.blocks.push(block.record);
+        record.matrices.extend(block.matrices);
         tensors.extend(block.tensors);
         low_rank.extend(block.low_rank);
     }
@@ -125,6 +132,9 @@ pub fn train(
             let tensor = round_tensor(model, recipe, &spec, pool)?;
             tensors.insert(spec.name, tensor);
         }
+    }
+    if let Some(saliency) = &saliency {
+        saliency.note(&mut record.matrices)?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let seen = (layers as u64) * steps * (config.batch * config.window) as u64;
@@ -138,6 +148,7 @@ pub fn train(
         seconds,
         tokens_per_second: seen as f64 / seconds.max(1e-9),
         final_loss: last,
+        stages: vec![record],
     })
 }
 
@@ -273,7 +284,8 @@ impl<'a> Blockwise<'a> {
 
     fn train_block(&self, layer: usize, streams: &mut Streams, penalty: Option<Penalty>, report: &mut dyn FnMut(BlockStep)) -> Result<Finished> {
         let mut student = Student::<f32>::new(self.model, layer, &self.site, self.config, self.integer(), self.pool)?;
-        let (per_epoch, mut done) = (self.config.samples.div_ceil(self.config.batch), 0);
+        let starts = Starts::of(&student.matrices, &student.parameters, self.pool);
+        let (per_epoch, mut done, mut losses) = (self.config.samples.div_ceil(self.config.batch), 0, vec![]);
         for (number, phase) in self.config.phases.iter().enumerate() {
             let optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
             student.parameters.forget_moments();
@@ -290,12 +302,14 @@ impl<'a> Blockwise<'a> {
                     let gradient_norm = optimizer.gradient_norm(self.pool, &student.parameters, step)?;
                     optimizer.update(self.pool, &mut student.parameters, at, gradient_norm);
                     done = step;
+                    losses.push(loss);
                     let rate = optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
                     report(BlockStep { step, loss, rate, gradient_norm });
                 }
             }
         }
-        student.finish(self.pool)
+        let matrices = starts.records(&student.matrices, &student.parameters, self.pool);
+        Ok(Finished { record: BlockRecord::new(layer, losses, per_epoch), matrices, ..student.finish(self.pool)? })
     }
 
     /// Loss of some sequences, with the gradients of what learns left in its sinks.

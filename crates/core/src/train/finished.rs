@@ -22,6 +22,8 @@ pub struct FinishedBlocks<'a> {
 
 /// The parts of a stored block's tensors; a quantizer is kept as JSON.
 const QUANTIZER: &str = "quantizer";
+/// How the block learned, as JSON.
+const RECORD: &str = "record";
 
 impl<'a> FinishedBlocks<'a> {
     pub fn new(folder: Option<&'a Path>, run: String, arithmetic: Arithmetic, resume: bool) -> Result<Self> {
@@ -63,6 +65,8 @@ impl<'a> FinishedBlocks<'a> {
                 entries.push(entry(name, part, Dtype::F16, vec![factors.rank, values.len() / factors.rank], bytes));
             }
         }
+        let record = serde_json::to_vec(&(&block.record, &block.matrices)).map_err(|e| Error::Internal { reason: e.to_string() })?;
+        entries.push(entry("block", RECORD, Dtype::U8, vec![record.len()], record));
         let path = checkpoint::write(folder, ("block", layer as u64), entries, &self.run, self.arithmetic)?;
         events(Event::Checkpoint { step: layer as u64, path: path.display().to_string() });
         Ok(())
@@ -122,6 +126,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
                 let halves = |info: &Info| data(info).as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
                 let rank = info.shape.first().copied().unwrap_or(0);
                 block.low_rank.insert(name.into(), LowRank { rank, a: halves(info), b: halves(part(name, "low_rank_b")?) });
+                continue;
+            }
+            RECORD => {
+                (block.record, block.matrices) = serde_json::from_slice(data(info)).map_err(|_| fault(RECORD))?;
                 continue;
             }
             _ => continue,

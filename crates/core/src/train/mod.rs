@@ -12,6 +12,7 @@ mod gptq;
 pub mod loss;
 pub mod low_rank;
 pub mod memory;
+pub mod observe;
 mod open_block;
 pub mod optimizer;
 pub mod parameter;

@@ -1,11 +1,15 @@
 //! The training loop: batches, steps, events, checkpoints.
 
 use super::memory::{self, available_bytes, peak_bytes};
+use super::observe::Starts;
+use super::saliency::Saliency;
 use super::trainer::Trainer;
 use super::{StepReport, arithmetic, blockwise, checkpoint};
 use crate::data::{Text, Windows};
 use crate::event::Event;
+use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
 use crate::recipe::{Learns, Recipe, Stage, TrainConfig};
+use crate::record::StageRecord;
 use crate::session::{Cancel, Evaluations, Measure, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
@@ -25,6 +29,8 @@ pub struct Trained {
     pub seconds: f64,
     pub tokens_per_second: f64,
     pub final_loss: f64,
+    /// What the stages recorded, one after the other.
+    pub stages: Vec<StageRecord>,
 }
 
 /// Where checkpoints go, and whose they are.
@@ -48,6 +54,7 @@ pub fn train(
     pool: &Pool,
 ) -> Result<Trained> {
     let _kept = Kept::new(kept_bytes());
+    let saliency = if run.record { recorded_saliency(model, recipe, text, events, cancel, pool)? } else { None };
     let mut trained: Option<Trained> = None;
     for (number, stage) in recipe.stages.iter().enumerate() {
         let last = number + 1 == recipe.stages.len();
@@ -73,10 +80,28 @@ pub fn train(
             now.tokens += before.tokens;
             now.seconds += before.seconds;
             now.tokens_per_second = now.tokens as f64 / now.seconds.max(1e-9);
+            now.stages.splice(0..0, before.stages);
         }
         trained = Some(now);
     }
+    if let Some((saliency, stage)) = saliency.zip(trained.as_mut().and_then(|t| t.stages.last_mut())) {
+        saliency.note(&mut stage.matrices)?;
+    }
     trained.ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })
+}
+
+/// Sequences whose gradients a report shows.
+const RECORDED_SAMPLES: usize = 4;
+
+/// Saliency for the report of a recipe that has none of its own. Taken first: what is cancelled here has lost nothing.
+fn recorded_saliency(model: &Model, recipe: &Recipe, text: &Text, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Option<Saliency>> {
+    let own = recipe.stages.iter().any(|stage| matches!(stage, Stage::Block { config } if config.saliency.is_some_and(|s| s.lambda > 0.0)));
+    let Some(window) = recipe.window().filter(|_| !own) else { return Ok(None) };
+    let samples = RECORDED_SAMPLES.min(text.tokens(model, window)?.len() / window);
+    let config = SaliencyConfig { lambda: 0.0, scale: SaliencyScale::Raw, place: SaliencyPlace::BeforeLowRank, samples, window };
+    events(Event::Phase { name: "saliency".into(), detail: format!("for the report: squared gradients of {samples} texts of {window} tokens") });
+    let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe, pool)?, pool);
+    Ok(Some(Saliency::of(model, config, text, None, arithmetic, cancel, pool)?))
 }
 
 /// One model stage. Cancelled, in training or in `measure`: writes a checkpoint if there is a run folder and says where.
@@ -105,11 +130,12 @@ fn end_to_end(
     events(Event::Phase { name: "calibrate".into(), detail: format!("first steps of {} matrices", 7 * model.architecture.layers) });
     let calibration = windows.batch(0, config.batch);
     let mut trainer = Trainer::<f32>::new(model, start_model, recipe, &config, steps, &calibration, pool.clone())?;
+    let starts = Starts::of(&trainer.matrices, &trainer.parameters, pool);
     if let Some(checkpoints) = &checkpoints {
         checkpoints.begin(&mut trainer, run.resume, events)?;
     }
     events(Event::Phase { name: "train".into(), detail: format!("{steps} steps of {per_step} tokens in {}", trainer.arithmetic.name()) });
-    let (start, first, mut last) = (Instant::now(), trainer.step, None);
+    let (start, first, mut losses) = (Instant::now(), trainer.step, vec![]);
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = match trainer.step(&batch, config.window, cancel) {
@@ -117,7 +143,7 @@ fn end_to_end(
             other => other?,
         };
         events(step_event(&trainer, &report, steps, per_step, first, start));
-        last = Some(report);
+        losses.push(report.loss);
         let due = run.checkpoint_every.is_some_and(|every| every > 0 && trainer.step.is_multiple_of(every) && trainer.step < steps);
         if let Some(checkpoints) = checkpoints.as_ref().filter(|_| due) {
             checkpoints.save(&trainer, events)?;
@@ -137,7 +163,8 @@ fn end_to_end(
         tokens: trainer.step * per_step,
         seconds,
         tokens_per_second: ((trainer.step - first) * per_step) as f64 / seconds.max(1e-9),
-        final_loss: last.map_or(f64::NAN, |r| r.loss),
+        final_loss: losses.last().copied().unwrap_or(f64::NAN),
+        stages: vec![StageRecord { first_step: first, losses, blocks: vec![], matrices: starts.records(&trainer.matrices, &trainer.parameters, pool) }],
     })
 }
 

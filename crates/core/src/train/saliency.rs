@@ -22,10 +22,11 @@ use crate::data::Text;
 use crate::ops::weight::Weight;
 use crate::ops::{Number, Sink, tensor, with_values};
 use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
+use crate::record::MatrixRecord;
 use crate::session::Cancel;
 use crate::{Error, Result};
 use halfstep_formats::Model;
-use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
+use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear};
 use halfstep_formats::safetensors::{self, Dtype, Entry};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::quant::lsq::EdgeRule;
@@ -80,6 +81,11 @@ impl Saliency {
 
     /// The penalty of a block.
     pub fn block(&self, layer: usize) -> Result<Penalty> {
+        Ok(Penalty::new(self.linears(layer)?, &self.config))
+    }
+
+    /// S of the linears of a block.
+    fn linears(&self, layer: usize) -> Result<Vec<Vec<f32>>> {
         let sums = self.sums.borrow_mut().read(layer, 1)?;
         let mut rest = &sums[..];
         let s = self.sizes.iter().map(|&n| {
@@ -87,7 +93,19 @@ impl Saliency {
             rest = later;
             own.to_vec()
         });
-        Ok(Penalty::new(s.collect(), &self.config))
+        Ok(s.collect())
+    }
+
+    /// Writes into the records of all matrices the mean of S of each over that of all.
+    pub fn note(&self, matrices: &mut [MatrixRecord]) -> Result<()> {
+        let layers = matrices.iter().map(|m| m.block + 1).max().unwrap_or(0);
+        let sums = (0..layers).map(|layer| Ok(self.linears(layer)?.iter().map(|s| sum(s)).collect())).collect::<Result<Vec<Vec<f64>>>>()?;
+        let all = sums.iter().flatten().sum::<f64>() / (layers * self.sizes.iter().sum::<usize>()) as f64;
+        for matrix in matrices {
+            let number = Linear::ALL.iter().position(|linear| linear.name() == matrix.linear).unwrap_or_default();
+            matrix.saliency = (all > 0.0).then(|| sums[matrix.block][number] / self.sizes[number] as f64 / all);
+        }
+        Ok(())
     }
 }
 
@@ -103,6 +121,10 @@ pub fn squared_gradients(model: &Model, tokens: &[u32], window: usize, precision
         pass.add(text, sums)?;
     }
     Ok(())
+}
+
+fn sum(s: &[f32]) -> f64 {
+    s.iter().map(|&s| f64::from(s)).sum()
 }
 
 /// Weights, texts and arithmetic, as one hash.
@@ -227,7 +249,6 @@ pub struct Penalty {
 
 impl Penalty {
     pub fn new(s: Vec<Vec<f32>>, config: &SaliencyConfig) -> Self {
-        let sum = |s: &[f32]| s.iter().map(|&s| f64::from(s)).sum::<f64>();
         // mean of S times the number of weights is the sum of S.
         let over = |sum: f64| if sum > 0.0 { config.lambda / sum } else { 0.0 };
         let block = s.iter().map(|s| sum(s)).sum::<f64>();

@@ -8,6 +8,7 @@ use super::weights::{BlockWeights, Matrix};
 use crate::ops::Number;
 use crate::ops::weight::Weight;
 use crate::recipe::{BlockConfig, WeightSite};
+use crate::record::{BlockRecord, MatrixRecord};
 use crate::rtn::check_scales;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, TensorSpec, attn_norm, ffn_norm};
@@ -31,6 +32,8 @@ pub struct Student<T> {
 pub struct Finished {
     pub tensors: BTreeMap<String, Tensor>,
     pub low_rank: BTreeMap<String, LowRank>,
+    pub record: BlockRecord,
+    pub matrices: Vec<MatrixRecord>,
 }
 
 impl<T: Number> Student<T> {

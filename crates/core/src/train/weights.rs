@@ -166,7 +166,7 @@ impl<T: Number> Matrix<T> {
     }
 
     /// Quantizer, scales as stored and zero points of this step; None for a float matrix.
-    fn scales(&self, parameters: &Parameters<T>, pool: &Pool) -> Option<(WeightQuantizer, Vec<f32>, Vec<u8>)> {
+    pub(super) fn scales(&self, parameters: &Parameters<T>, pool: &Pool) -> Option<(WeightQuantizer, Vec<f32>, Vec<u8>)> {
         match &self.part {
             WeightPart::Float => None,
             WeightPart::Stepped { quantizer, steps, .. } => {

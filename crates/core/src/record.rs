@@ -1,0 +1,189 @@
+//! What a run records of itself, for a report: how the losses fell, what became of every matrix, where in depth the answers change.
+
+use crate::event::EvaluationRecord;
+use halfstep_formats::architecture::Linear;
+use halfstep_kernels::{Pool, Real, WeightQuantizer};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// The data of a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRecord {
+    pub settings: RunSettings,
+    /// Full precision, round to nearest on the same grid, and the result.
+    pub table: Vec<TableRow>,
+    /// One after the other; none without training.
+    pub stages: Vec<StageRecord>,
+    /// Every quantized linear, block after block.
+    pub matrices: Vec<MatrixRecord>,
+    /// By block: KL to the unquantized model in nats when this block alone is as in the result. Empty without a validation text.
+    pub block_kl: Vec<f64>,
+    /// Tokens that `blockKl` was measured on.
+    pub block_kl_tokens: usize,
+}
+
+/// What made the result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSettings {
+    /// Of halfstep.
+    pub version: String,
+    /// Name of the model.
+    pub model: String,
+    /// The recipe with every default filled in.
+    #[ts(type = "Record<string, unknown>")]
+    pub recipe: serde_json::Value,
+    /// Null without training.
+    pub seed: Option<u64>,
+    /// BLAKE3 of the training text in hex; null without training.
+    pub data: Option<String>,
+}
+
+/// A model in the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct TableRow {
+    /// `fp`, `rtn` or `result`.
+    pub subject: String,
+    /// Of its file.
+    pub bytes: u64,
+    /// Of the block linears, scales and factors included.
+    pub bits_per_weight: f64,
+    /// Null without a validation text.
+    pub evaluation: Option<EvaluationRecord>,
+}
+
+/// One stage of training.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct StageRecord {
+    /// Steps done before those of `losses`, by an earlier part of a resumed run.
+    pub first_step: u64,
+    /// Loss of every step, before its update, where the whole model learns.
+    pub losses: Vec<f64>,
+    /// Where one block learns at a time.
+    pub blocks: Vec<BlockRecord>,
+    pub matrices: Vec<MatrixRecord>,
+}
+
+/// How a block learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockRecord {
+    pub block: usize,
+    /// Loss of every step, before its update.
+    pub losses: Vec<f64>,
+    /// Means over the first and the last pass through the samples (of the first and the last half, if there were fewer than two passes).
+    pub first_loss: f64,
+    pub last_loss: f64,
+}
+
+/// What became of a quantized linear.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct MatrixRecord {
+    pub block: usize,
+    /// `self_attn.q_proj`, ...
+    pub linear: String,
+    /// Share of the weights that lie outside the grid's limits and are clipped to them; null where codes alone were left.
+    pub clip_fraction: Option<f64>,
+    /// Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that trained them.
+    pub step_drift: Option<f64>,
+    /// Mean of its squared gradients over that of all linears; null where they were not taken.
+    pub saliency: Option<f64>,
+}
+
+impl BlockRecord {
+    /// `pass`: steps of one pass through the samples.
+    pub fn new(block: usize, losses: Vec<f64>, pass: usize) -> Self {
+        let part = pass.min(losses.len().div_ceil(2));
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+        let (first_loss, last_loss) = (mean(&losses[..part]), mean(&losses[losses.len() - part..]));
+        Self { block, losses, first_loss, last_loss }
+    }
+}
+
+/// The matrices of all stages as one list: what a later stage did not find out stays as an earlier one left it.
+pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
+    let mut merged: Vec<MatrixRecord> = vec![];
+    for matrix in stages.iter().flat_map(|stage| &stage.matrices) {
+        match merged.iter_mut().find(|m| (m.block, &m.linear) == (matrix.block, &matrix.linear)) {
+            None => merged.push(matrix.clone()),
+            Some(earlier) => {
+                earlier.clip_fraction = matrix.clip_fraction.or(earlier.clip_fraction);
+                earlier.step_drift = matrix.step_drift.or(earlier.step_drift);
+                earlier.saliency = matrix.saliency.or(earlier.saliency);
+            }
+        }
+    }
+    merged
+}
+
+/// Block and linear of a weight by its name; None if it is no linear of a block.
+pub fn place(name: &str) -> Option<(usize, Linear)> {
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let linear = Linear::ALL.into_iter().find(|linear| rest.strip_suffix(".weight") == Some(linear.name()))?;
+    Some((layer.parse().ok()?, linear))
+}
+
+/// Share of the weights `[rows, cols]` whose nearest code lies outside the grid: not min <= rnd(w / s) + z <= max. Scales and zero points as stored.
+pub fn clip_fraction<T: Real>(pool: &Pool, w: &[T], cols: usize, quantizer: WeightQuantizer, scales: &[f32], zero_points: &[u8]) -> f64 {
+    let (partition, grid) = (quantizer.partition, quantizer.grid);
+    let mut clipped = vec![0usize; w.len() / cols.max(1)];
+    pool.chunks_mut(&mut clipped, 16, |task, clipped| {
+        for (i, count) in clipped.iter_mut().enumerate() {
+            let row = task * 16 + i;
+            for (group, w) in w[row * cols..][..cols].chunks(partition.group_size(cols)).enumerate() {
+                let index = partition.scale_index(row, group * partition.group_size(cols), cols);
+                let z = zero_points.get(index).map_or(0.0, |&z| f32::from(z));
+                let (least, most) = (grid.min() as f32 - z, grid.max() as f32 - z);
+                // One code beyond the limits tells inside from outside.
+                let code = |w: &T| (w.to_f32() / scales[index]).clamp(least - 1.0, most + 1.0).round_ties_even();
+                *count += w.iter().filter(|w| !(least..=most).contains(&code(w))).count();
+            }
+        }
+    });
+    clipped.iter().sum::<usize>() as f64 / w.len().max(1) as f64
+}
+
+/// Mean of |end / start - 1|; of no scales 0.
+pub fn step_drift(start: &[f32], end: &[f32]) -> f64 {
+    let sum: f64 = start.iter().zip(end).map(|(&start, &end)| (f64::from(end) / f64::from(start) - 1.0).abs()).filter(|drift| drift.is_finite()).sum();
+    sum / start.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halfstep_kernels::{IntGrid, Partition, ScaleCodec};
+
+    #[test]
+    fn weights_beyond_the_last_codes_are_counted() {
+        let quantizer = |grid| WeightQuantizer { grid, partition: Partition::Group(4), scale_codec: ScaleCodec::F32 };
+        // Two bits, scale 1: codes -2..=1; 1.4 rounds inside, 1.6 and -2.6 outside.
+        let w = [-2.4f32, -2.6, 1.4, 1.6, 0.0, 0.0, 0.0, 9.0];
+        assert_eq!(clip_fraction(&Pool::serial(), &w, 8, quantizer(IntGrid::symmetric(2)), &[1.0, 1.0], &[]), 3.0 / 8.0);
+        // Zero points 3 and 0: values -3..=0 and 0..=3.
+        assert_eq!(clip_fraction(&Pool::serial(), &w, 4, quantizer(IntGrid::affine(2)), &[1.0, 3.0], &[3, 0]), 2.0 / 8.0);
+        assert_eq!(step_drift(&[1.0, -2.0], &[1.5, -2.0]), 0.25);
+        assert_eq!(step_drift(&[], &[]), 0.0);
+    }
+
+    #[test]
+    fn losses_are_compared_over_whole_passes() {
+        let record = BlockRecord::new(3, vec![4.0, 2.0, 9.0, 9.0, 1.0, 3.0], 2);
+        assert_eq!((record.block, record.first_loss, record.last_loss), (3, 3.0, 2.0));
+        let one_pass = BlockRecord::new(0, vec![5.0, 4.0, 3.0], 3);
+        assert_eq!((one_pass.first_loss, one_pass.last_loss), (4.5, 3.5));
+    }
+
+    #[test]
+    fn a_later_stage_overrides_what_it_measured() {
+        let matrix = |clip, drift| MatrixRecord { block: 1, linear: "mlp.up_proj".into(), clip_fraction: clip, step_drift: drift, saliency: None };
+        let stage = |matrix| StageRecord { matrices: vec![matrix], ..StageRecord::default() };
+        assert_eq!(merge(&[stage(matrix(Some(0.5), Some(0.1))), stage(matrix(None, Some(0.2)))]), [matrix(Some(0.5), Some(0.2))]);
+        assert_eq!(place("model.layers.12.mlp.up_proj.weight"), Some((12, Linear::Up)));
+        assert_eq!(place("model.embed_tokens.weight"), None);
+    }
+}
