@@ -4,7 +4,8 @@
                         [--windows 32] [--window 512] [--batch 8] [--dtype f32|bf16] [--compile] [--threads 2]
 
 Calibrates on the first windows of the text. Writes the dequantized model as a Hugging Face folder in f32, which `halfstep eval` reads, and prints one JSON line.
-bf16 is AutoRound's own default where the CPU knows it: it casts the model; embedding, head and norms are written unrounded all the same.
+AutoRound's own default is bf16 where the CPU knows it, which casts the model; embedding, head and norms are written unrounded all the same. f32 is exact, and faster
+where there is no AMX.
 """
 import argparse
 import importlib.metadata
