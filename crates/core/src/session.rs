@@ -136,7 +136,10 @@ pub type Evaluations = BTreeMap<String, EvaluationRecord>;
 fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
     rtn::check_shapes(&model.architecture, recipe)?;
     if let Some(output) = &run.output {
-        crate::export::check_ending(Some(recipe.target), Path::new(output))?;
+        crate::export::check_ending(Some(recipe.target), Path::new(output)).map_err(|e| match e {
+            Error::Config { reason, .. } => Error::config("output", reason),
+            e => e,
+        })?;
     }
     let positions = model.architecture.max_positions;
     if let Some(window) = recipe.window().filter(|&w| w > positions) {

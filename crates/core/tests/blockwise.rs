@@ -182,6 +182,21 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
     }
 }
 
+/// What was stopped before its first block has nothing to go on from, and says so.
+#[test]
+fn stopped_in_the_first_block_it_promises_nothing() {
+    let (folder, cancel) = (scratch("first"), Cancel::default());
+    let mut stopping = |event: Event| {
+        if matches!(event, Event::Step { .. }) {
+            cancel.cancel();
+        }
+    };
+    match quantize(&demo(), &apiq(), &run(Some(&folder), false), &mut stopping, &cancel) {
+        Err(Error::Cancelled { resume: None }) => {}
+        other => panic!("{:?}", other.map(|(_, report)| report)),
+    }
+}
+
 #[test]
 fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
     let folder = scratch("damaged");
@@ -217,7 +232,7 @@ fn a_saliency_of_another_text_is_refused() {
 #[test]
 fn what_cannot_work_is_refused_before_anything_is_trained() {
     let folder = scratch("refused");
-    let cases: [(RecipeConfig, &str, &str); 5] = [
+    let cases = [
         (RecipeConfig::Apiq(ApiqConfig { rank: 4096, train: options(), ..ApiqConfig::default() }), "ERR_CONFIG", "rank: 4096"),
         (RecipeConfig::Apiq(ApiqConfig { group_size: Some(100), train: options(), ..ApiqConfig::default() }), "ERR_CONFIG", "100 does not divide"),
         (RecipeConfig::Apiq(ApiqConfig { target: TargetId::GgufQ4_0, weights: Some(4.0), ..ApiqConfig::default() }), "ERR_TARGET", "zero points"),
@@ -227,6 +242,9 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
             "sequences of 48",
         ),
         (sapr(|c| c.lambda = f64::NAN), "ERR_CONFIG", "lambda"),
+        (sapr(|c| c.train.epochs = Some(0)), "ERR_CONFIG", "nothing would train"),
+        (RecipeConfig::Apiq(ApiqConfig { train: BlockOptions { epochs: Some(0), ..options() }, ..ApiqConfig::default() }), "ERR_CONFIG", "0 trains nothing"),
+        (RecipeConfig::Gptq(GptqRecipeConfig { damping: -1.0, ..GptqRecipeConfig::default() }), "ERR_CONFIG", "damping"),
     ];
     for (recipe, code, words) in cases {
         let (found, text) = refusal(&recipe, &run(Some(&folder), false));

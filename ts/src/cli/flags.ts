@@ -30,11 +30,11 @@ function parseNumber(value: string): number {
 }
 
 export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
-  target: text('--target <name>', 'where the model will run: gguf:q4_0, gguf:q8_0, gguf:tq2_0, halfstep'),
+  target: text('--target <name>', 'where the model will run: gguf:q4_0, gguf:q8_0, gguf:tq2_0, or halfstep, the only one with zero points'),
   weights: number('--weights <bits>', 'bits of the block linears; what the target holds, if not given'),
   groupSize: number('--group-size <n>', 'columns that share a scale, 0 for the whole row'),
-  activations: number('--activations <bits>', "bits of the linears' inputs: 8, or 16 for none"),
-  cache: number('--cache <bits>', 'bits of the key/value cache: 4, 8, 16 or 32'),
+  activations: number('--activations <bits>', "bits of the linears' inputs: 2 to 8, or 16 for none"),
+  cache: number('--cache <bits>', 'bits of the key/value cache: 2 to 8, 16 or 32'),
   start: text('--start <rule>', 'first steps: best, absmax, signedAbsmax, errorSearch, convex, lsq'),
   staticActivations: text('--static-activations', 'one learned step per activation and cache site'),
   learnSteps: text('--no-learn-steps', 'keep the weight steps where they start'),

@@ -198,6 +198,9 @@ impl BlockOptions {
             ..defaults
         };
         config.validate()?;
+        if config.saliency.is_none() && config.solver.is_none() && config.steps() == 0 {
+            return Err(Error::config("train.epochs", "0 trains nothing; at least 1"));
+        }
         Ok(config)
     }
 }
@@ -248,6 +251,11 @@ impl BlockConfig {
         }
         if self.low_rank.is_some_and(|l| !(l.alpha.is_finite() && l.alpha > 0.0)) {
             return Err(Error::config("alpha", "it must be a number above 0"));
+        }
+        if let Some(Solver::Gptq(gptq)) = &self.solver
+            && !(0.0..=10.0).contains(&gptq.damping)
+        {
+            return Err(Error::config("damping", format!("{} is not possible; 0 to 10", gptq.damping)));
         }
         if let Some(saliency) = &self.saliency {
             if !(saliency.lambda.is_finite() && saliency.lambda >= 0.0) {

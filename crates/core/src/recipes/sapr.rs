@@ -3,7 +3,7 @@
 //! alone, both, the output alone. With lambda 0 it is `apiq`.
 
 use super::apiq::{ALPHA, RANK, RATES};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recipe::block::{BlockOptions, BlockPhase, LowRankConfig, SaliencyConfig, SaliencyPlace, SaliencyScale};
 use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
 use crate::targets::{Request, TargetId};
@@ -97,6 +97,9 @@ impl SaprConfig {
             BlockPhase { epochs: self.output_epochs, saliency: false, ..both },
         ];
         config.phases.retain(|phase| phase.epochs > 0);
+        if config.phases.is_empty() {
+            return Err(Error::config("train.epochs", "no phase has an epoch: nothing would train"));
+        }
         Ok(self.target.sites(&request)?.recipe("sapr", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
     }
 }

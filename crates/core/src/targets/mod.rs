@@ -101,10 +101,10 @@ impl TargetId {
     /// | site | gguf:q4_0 | gguf:q8_0 | gguf:tq2_0 | halfstep |
     /// |---|---|---|---|---|
     /// | block linears | Q4_0: g32, -8..7, f16 | Q8_0: g32, -127..127, f16 | TQ2_0: g256, -1..1, f16 | 2..8 bit, any group, f32; with zero points f16 |
-    /// | embedding, head | Q8_0, absmax/127 every step | the same | the same | float |
+    /// | embedding, head | Q8_0, absmax/127 every step | the same | the same | float; Q8_0 beside linears with zero points |
     /// | norms | f32 | f32 | f32 | float |
     /// | activations | blocks of 32, 8 bit | the same | blocks of 256, 8 bit | 8 bit per token (blocks of 32 where weight groups are whole ones; or static), or float |
-    /// | head's input | blocks of 32, 8 bit | the same | the same | float |
+    /// | head's input | blocks of 32, 8 bit | the same | the same | float; blocks of 32 if the head is Q8_0 and activations are not float |
     /// | cache | f16, or Q8_0 (a flag of the client) | the same | the same | f16, f32, 4 or 8 bit per head (or static) |
     pub fn sites(self, request: &Request) -> Result<Sites> {
         match self.ggml_weights() {
@@ -180,7 +180,12 @@ fn halfstep_sites(request: &Request) -> Result<Sites> {
     if request.static_activations && !request.learned {
         return Err(Error::config("staticActivations", "static steps need a recipe that calibrates them: silq"));
     }
-    Ok(Sites { weights, embedding: None, head: None, activation, head_activation: ActivationQuantizer::None, cache })
+    if !request.affine {
+        return Ok(Sites { weights, embedding: None, head: None, activation, head_activation: ActivationQuantizer::None, cache });
+    }
+    // Where the linears have few bits, a float embedding would be most of the file.
+    let head_activation = if activation == ActivationQuantizer::None { activation } else { ActivationQuantizer::DynamicBlock32 };
+    Ok(Sites { weights, embedding: Some(WeightQuantizer::Q8_0), head: Some(WeightQuantizer::Q8_0), activation, head_activation, cache })
 }
 
 /// Names of the targets that can hold `request`.

@@ -34,10 +34,13 @@ impl<'a> FinishedBlocks<'a> {
         folder.join(format!("block-{layer:08}"))
     }
 
-    /// A cancelled run can go on from the finished blocks.
+    /// A cancelled run can go on from the finished blocks, if there is one.
     pub fn resumable(&self, e: Error) -> Error {
         match e {
-            Error::Cancelled { .. } => Error::Cancelled { resume: self.folder.map(|folder| folder.display().to_string()) },
+            Error::Cancelled { .. } => {
+                let folder = self.folder.filter(|folder| checkpoint::verify(&self.path(folder, 0), &self.run).is_ok());
+                Error::Cancelled { resume: folder.map(|folder| folder.display().to_string()) }
+            }
             e => e,
         }
     }

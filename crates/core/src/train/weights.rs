@@ -31,8 +31,8 @@ pub enum WeightPart<T> {
     Clipped { quantizer: WeightQuantizer, range: ClipRange<T>, gamma: usize, beta: usize },
     /// Block-AP: weight, scales and zero points learn.
     Ranged { quantizer: WeightQuantizer, scales: usize, zero_points: usize },
-    /// E2E-QP: the scales of frozen codes learn; there is no weight.
-    Coded { codes: Box<PackedMatrix>, scales: usize },
+    /// Frozen codes, no weight. Their scales learn (E2E-QP), or stay too.
+    Coded { codes: Box<PackedMatrix>, scales: Option<usize> },
 }
 
 #[derive(Clone, Debug)]
@@ -94,19 +94,17 @@ impl<T: Number> Matrix<T> {
         Self { place, rows, cols, part: WeightPart::Ranged { quantizer, scales, zero_points }, low_rank: None }
     }
 
-    /// Frozen codes whose scales learn, or a frozen weight.
+    /// A matrix of a quantized model: frozen codes, whose scales learn in the block linears, or a frozen weight.
     pub fn coded(parameters: &mut Parameters<T>, pool: &Pool, spec: &TensorSpec, tensor: &Tensor) -> Self {
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
+        let TensorData::Packed(codes) = &tensor.data else {
+            let place = parameters.add_frozen(&spec.name, Group::Weights, T::from_f32s(tensor.to_f32(pool)), 0);
+            return Self { place, rows, cols, part: WeightPart::Float, low_rank: None };
+        };
         let learned = matches!(spec.role, Role::Linear(_));
-        if let TensorData::Packed(codes) = &tensor.data
-            && learned
-        {
-            let scales = parameters.add(&part_name(&spec.name, "scale"), Group::Ranges, T::from_f32s(codes.scales.clone()));
-            let place = parameters.add_frozen(&spec.name, Group::Weights, vec![], rows * cols);
-            return Self { place, rows, cols, part: WeightPart::Coded { codes: Box::new(codes.clone()), scales }, low_rank: None };
-        }
-        let place = parameters.add_frozen(&spec.name, Group::Weights, T::from_f32s(tensor.to_f32(pool)), 0);
-        Self { place, rows, cols, part: WeightPart::Float, low_rank: None }
+        let scales = learned.then(|| parameters.add(&part_name(&spec.name, "scale"), Group::Ranges, T::from_f32s(codes.scales.clone())));
+        let place = parameters.add_frozen(&spec.name, Group::Weights, vec![], if learned { rows * cols } else { 0 });
+        Self { place, rows, cols, part: WeightPart::Coded { codes: Box::new(codes.clone()), scales }, low_rank: None }
     }
 
     /// The weight as the forward uses it: panels where the products are the packed runtime's, values otherwise.
@@ -183,8 +181,8 @@ impl<T: Number> Matrix<T> {
                 Some((*quantizer, scales.into_iter().map(Real::to_f32).collect(), zero_points.into_iter().map(|z| Real::to_f32(z) as u8).collect()))
             }
             WeightPart::Coded { codes, scales } => {
-                let stored = parameters.list[*scales].value.iter().map(|&s| Real::to_f32(stored_scale(s, codes.quantizer.scale_codec)));
-                Some((codes.quantizer, stored.collect(), codes.zero_points.clone()))
+                let learned = |place: usize| parameters.list[place].value.iter().map(|&s| Real::to_f32(stored_scale(s, codes.quantizer.scale_codec))).collect();
+                Some((codes.quantizer, scales.map_or_else(|| codes.scales.clone(), learned), codes.zero_points.clone()))
             }
         }
     }
@@ -225,7 +223,8 @@ impl<T: Number> Matrix<T> {
                 add(*scales, &ds);
                 add(*zero_points, &dz);
             }
-            WeightPart::Coded { codes, scales } => add(*scales, &weight.sink.with(|dwq| scale_gradient(codes, dwq))),
+            WeightPart::Coded { scales: None, .. } => {}
+            WeightPart::Coded { codes, scales: Some(scales) } => add(*scales, &weight.sink.with(|dwq| scale_gradient(codes, dwq))),
         }
     }
 
