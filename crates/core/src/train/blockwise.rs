@@ -34,6 +34,7 @@ use halfstep_formats::architecture::{EMBEDDING, Role};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -128,9 +129,8 @@ pub fn train(
         low_rank.extend(block.low_rank);
     }
     for spec in model.architecture.tensors() {
-        if !tensors.contains_key(&spec.name) {
-            let tensor = round_tensor(model, recipe, &spec, pool)?;
-            tensors.insert(spec.name, tensor);
+        if let Entry::Vacant(entry) = tensors.entry(spec.name.clone()) {
+            entry.insert(round_tensor(model, recipe, &spec, pool)?);
         }
     }
     if let Some(saliency) = &saliency {
