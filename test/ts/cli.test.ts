@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest'
 import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
 
 const cli = fileURLToPath(new URL('../../ts/dist/cli.js', import.meta.url))
-const COMMANDS = ['quantize', 'eval', 'generate', 'inspect', 'demo', 'bench', 'doctor']
+const COMMANDS = ['quantize', 'plan', 'eval', 'generate', 'inspect', 'demo', 'bench', 'doctor']
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
 const TRAIN = ['--tokens', '1024', '--window', '32', '--learning-rate', '1e-3']

@@ -56,6 +56,8 @@ export interface Native {
   loadBytes(name: string, bytes: Uint8Array): NativeTask
   /** `recipe` is JSON of `RecipeConfig`, `run` of `RunConfig`. Messages: `Event`. Outcome: `Report`; then `takeModel`. */
   quantize(model: NativeModel, recipe: string, run: string): NativeTask
+  /** What that run will take. Messages: `Event`. Outcome: `Plan`. The addon only. */
+  plan?(model: NativeModel, recipe: string, run: string): NativeTask
   /** `config` is JSON of `EvaluateConfig`. Messages: `progress`. Outcome: `EvaluationRecord`. */
   evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask
   /** `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome: `Generation`. */

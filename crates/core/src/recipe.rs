@@ -255,6 +255,11 @@ impl Default for TrainConfig {
 const MAX_STEP_TOKENS: usize = 1 << 20;
 
 impl TrainConfig {
+    /// Optimizer steps.
+    pub fn steps(&self) -> u64 {
+        (self.tokens as u64).div_ceil((self.batch * self.window) as u64)
+    }
+
     /// Refuses what cannot work, naming the field.
     pub fn validate(&self) -> crate::Result<()> {
         use crate::Error;

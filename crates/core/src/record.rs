@@ -120,6 +120,14 @@ pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
     merged
 }
 
+/// Writes saliency, by block and linear, into the records of matrices.
+pub fn note_saliency(matrices: &mut [MatrixRecord], saliency: &[Vec<f64>]) {
+    for matrix in matrices {
+        let number = Linear::ALL.iter().position(|linear| linear.name() == matrix.linear);
+        matrix.saliency = number.and_then(|number| saliency.get(matrix.block)?.get(number).copied());
+    }
+}
+
 /// Block and linear of a weight by its name; None if it is no linear of a block.
 pub fn place(name: &str) -> Option<(usize, Linear)> {
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;

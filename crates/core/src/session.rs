@@ -1,6 +1,8 @@
 //! The surface that the bindings forward to: configs in, models, reports and events out. Nothing here knows napi or wasm-bindgen.
 
 mod configs;
+#[cfg(feature = "train")]
+mod plan;
 mod record;
 mod reports;
 mod validation;
@@ -24,6 +26,8 @@ use halfstep_kernels::{CacheQuantizer, Pool};
 use halfstep_runtime::clock::Clock;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
+#[cfg(feature = "train")]
+pub use plan::{Plan, PlanStage, plan};
 pub use reports::{Generation, Inspection, Report, SaveReport};
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -102,7 +106,7 @@ pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut
         let Some(validation) = &validation else { return Ok(Evaluations::new()) };
         let evaluations = validation.measure(model, small, recipe, events, cancel, &pool)?;
         if run.record {
-            parts = validation.blocks(model, small, events, cancel, &pool)?;
+            parts = validation.blocks(model, small, model.architecture.layers, events, cancel, &pool)?;
         }
         Ok(evaluations)
     };

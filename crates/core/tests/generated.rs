@@ -6,7 +6,7 @@ use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::{efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig};
-use halfstep::session::{EvaluateConfig, Generation, GenerationConfig, Inspection, Report, RunConfig, SaveReport};
+use halfstep::session::{EvaluateConfig, Generation, GenerationConfig, Inspection, Plan, Report, RunConfig, SaveReport};
 use serde_json::{Value, json};
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -50,6 +50,7 @@ fn types() -> String {
     declarations.add::<RecipeConfig>();
     declarations.add::<RunConfig>();
     declarations.add::<Report>();
+    declarations.add::<Plan>();
     declarations.add::<EvaluateConfig>();
     declarations.add::<GenerationConfig>();
     declarations.add::<Generation>();

@@ -40,8 +40,13 @@ pub fn to_bytes(model: &Model, format: FileFormat) -> Result<Vec<u8>> {
 
 /// The size of the file, which is not made.
 pub fn size(model: &Model, format: FileFormat) -> Result<u64> {
+    counted(|out| write_model(model, format, out))
+}
+
+/// The bytes that `write` writes; they are kept nowhere.
+pub fn counted<E>(write: impl FnOnce(&mut dyn Write) -> std::result::Result<(), E>) -> std::result::Result<u64, E> {
     let mut out = Counted { out: &mut std::io::sink(), bytes: 0 };
-    write_model(model, format, &mut out)?;
+    write(&mut out)?;
     Ok(out.bytes)
 }
 

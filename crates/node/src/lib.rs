@@ -54,6 +54,16 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
     })
 }
 
+/// What that run will take.
+#[napi(catch_unwind)]
+pub fn plan(model: &NativeModel, recipe: String, run: String) -> NativeTask {
+    let model = model.share();
+    NativeTask::spawn(move |post, cancel| {
+        let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
+        Done::value(&session::plan(&*model?, &recipe, &run, &mut |event| post(Message::Event(event)), cancel)?)
+    })
+}
+
 #[napi(catch_unwind)]
 pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: String) -> NativeTask {
     let (model, against) = (model.share(), against.map(NativeModel::share).transpose());
@@ -155,6 +165,6 @@ mod tests {
                 exports += 1;
             }
         }
-        assert_eq!(exports, 20, "functions and methods of the addon");
+        assert_eq!(exports, 21, "functions and methods of the addon");
     }
 }

@@ -7,6 +7,7 @@ import { evalCommand } from './eval.js'
 import { EXIT, EXIT_HELP } from './exit.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
+import { planCommand } from './plan.js'
 import { quantizeCommand } from './quantize.js'
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
@@ -15,7 +16,8 @@ const program = new Command('halfstep')
   .description('Low-bit language models that still answer like the original.')
   .version(version)
   .addHelpText('after', EXIT_HELP)
-for (const make of [quantizeCommand, evalCommand, generateCommand, inspectCommand, demoCommand, benchCommand, doctorCommand]) program.addCommand(make())
+const COMMANDS = [quantizeCommand, planCommand, evalCommand, generateCommand, inspectCommand, demoCommand, benchCommand, doctorCommand]
+for (const make of COMMANDS) program.addCommand(make())
 for (const command of [program, ...program.commands]) command.exitOverride().configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
 
 // A reader that closes the pipe (head) has seen enough.

@@ -5,12 +5,11 @@ import { HalfstepError } from '../errors.js'
 import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/types.js'
 import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
-import type { Recipe } from '../recipes/index.js'
 import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
-import { addFlags, BLOCK_FLAGS, given, METHOD_FLAGS, RUN_FLAGS, SITE_FLAGS, TRAIN_FLAGS } from './flags.js'
 import { formatBytes, formatNumber, formatPairs, formatSeconds, formatTable } from './format.js'
 import { Progress } from './progress.js'
+import { addRecipeFlags, recipeOf, runOf } from './recipe-flags.js'
 
 const EXAMPLE = `
 Examples:
@@ -21,13 +20,10 @@ Examples:
 
 Ctrl-C saves the state into the run folder; the same with --resume goes on.`
 
-const RECIPES = 'rtn, gptq, awq (round); silq, llm-qat (train all; the latter needs no data); omniquant, apiq, sapr, efficientqat (train block by block)'
-
 /** What a report has measured, in the order to read it. */
 const SUBJECTS = ['fp', 'rtn', 'result']
 
 interface Options {
-  recipe: string
   output: string
   report?: string
   json?: boolean
@@ -37,12 +33,8 @@ export function quantizeCommand(): Command {
   const command = new Command('quantize').description('Quantizes a model, and trains it for the grid it will run on.')
   command.argument('<model>', 'GGUF file or Hugging Face folder').requiredOption('-o, --output <file>', 'where to write the result')
   command.option('--report <page>', 'writes an .html page about the run, and its data as .json')
-  command.option('--recipe <name>', RECIPES, 'silq').option('--json', 'events as lines, the result last')
-  addFlags(command, SITE_FLAGS, 'sites', 'Grid:')
-  addFlags(command, RUN_FLAGS, 'run', 'Run:')
-  addFlags(command, TRAIN_FLAGS, 'train', 'Training:')
-  addFlags(command, BLOCK_FLAGS, 'block', 'Training block by block:')
-  addFlags(command, METHOD_FLAGS, 'method', 'Of single recipes:')
+  command.option('--json', 'events as lines, the result last')
+  addRecipeFlags(command)
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: Options) =>
     attempt(
@@ -50,9 +42,8 @@ export function quantizeCommand(): Command {
         await mustBeWritable(options.output)
         if (options.report !== undefined) await mustBeWritable(reportPaths(options.report).page)
         const model = await Model.load(path, { signal })
-        const runFolder = options.recipe === 'rtn' ? {} : { runFolder: `${options.output}.run` }
-        const asked = { ...runFolder, ...given(command, RUN_FLAGS), output: options.output, record: options.report !== undefined }
-        const run = quantize(model, recipeOf(command, options), { ...asked, signal })
+        const record = options.report !== undefined
+        const run = quantize(model, recipeOf(command), { ...runOf(command), record, signal })
         const progress = new Progress(options.json === true)
         try {
           for await (const event of run) {
@@ -82,13 +73,6 @@ async function mustBeWritable(output: string): Promise<void> {
     const reason = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'the folder is not there' : 'the folder cannot be written to'
     throw new HalfstepError('ERR_IO', `${folder}: ${reason}`, { path: folder, reason })
   }
-}
-
-/** The recipe as data. Which names and options there are, Rust knows and says. */
-function recipeOf(command: Command, options: Options): Recipe {
-  const train = { ...given(command, TRAIN_FLAGS), ...given(command, BLOCK_FLAGS) }
-  const nested = Object.keys(train).length > 0 ? { train } : {}
-  return { kind: options.recipe, ...given(command, SITE_FLAGS), ...given(command, METHOD_FLAGS), ...nested } as Recipe
 }
 
 function show(event: Event, progress: Progress): void {

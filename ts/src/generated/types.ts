@@ -417,6 +417,76 @@ cache?: number,
 train: BlockOptions, };
 
 /**
+ * What a run will take.
+ */
+export type Plan = { recipe: string, target: string, 
+/**
+ * Stored bits of the block linears, scales and low-rank factors included, per weight.
+ */
+bitsPerWeight: number, 
+/**
+ * Of the file that will be written.
+ */
+outputBytes: number, 
+/**
+ * In the run folder, at most.
+ */
+diskBytes: number, 
+/**
+ * Optimizer steps.
+ */
+steps: number, tokens: number, 
+/**
+ * Until the result is in memory and measured.
+ */
+seconds: number, 
+/**
+ * Peak resident memory of the process.
+ */
+peakMemoryBytes: number, 
+/**
+ * What this process could have without swapping; 0 where the system does not tell.
+ */
+freeMemoryBytes: number, 
+/**
+ * Whether the peak was measured. Else it is estimated: the system does not tell it, or only with what the process has needed before.
+ */
+memoryMeasured: boolean, 
+/**
+ * Whether the memory is enough; null where the system does not tell.
+ */
+fits: boolean | null, 
+/**
+ * What would need less memory, if it does not fit.
+ */
+advice: string | null, 
+/**
+ * One after the other.
+ */
+stages: Array<PlanStage>, 
+/**
+ * Flags the client will need to run the file.
+ */
+clientFlags: Array<string>, 
+/**
+ * What making the plan took.
+ */
+planSeconds: number, };
+
+/**
+ * A part of a run.
+ */
+export type PlanStage = { 
+/**
+ * `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
+ */
+name: string, steps: number, secondsPerStep: number, seconds: number, peakMemoryBytes: number, 
+/**
+ * In the run folder, at most.
+ */
+diskBytes: number, };
+
+/**
  * What a user writes: a recipe's name and its options.
  */
 export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;

@@ -156,7 +156,7 @@ function matrices({ matrices }: RunRecord): string[] {
   const rowsOf = (field: 'clipFraction' | 'stepDrift' | 'saliency') =>
     LINEARS.map((linear) => {
       const own = matrices.filter((matrix) => matrix.linear === linear)
-      return { name: shortName(linear), values: Array.from({ length: blocks }, (_, block) => fieldOf(own, block, field)) }
+      return { name: shortName(linear), values: Array.from({ length: blocks }, (_, block) => figureOf(own, block, field)) }
     })
   const section = (
     id: string,
@@ -201,6 +201,6 @@ function matrices({ matrices }: RunRecord): string[] {
   ]
 }
 
-function fieldOf(matrices: readonly MatrixRecord[], block: number, field: 'clipFraction' | 'stepDrift' | 'saliency'): number | null {
+function figureOf(matrices: readonly MatrixRecord[], block: number, field: 'clipFraction' | 'stepDrift' | 'saliency'): number | null {
   return matrices.find((matrix) => matrix.block === block)?.[field] ?? null
 }

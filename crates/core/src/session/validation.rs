@@ -29,6 +29,22 @@ pub(super) struct BlockParts {
 }
 
 impl Validation {
+    /// The same text, its first tokens only, as one window.
+    #[cfg(feature = "train")]
+    pub fn first(&self, tokens: usize) -> Self {
+        Self { tokens: self.tokens[..tokens].to_vec(), window: tokens }
+    }
+
+    #[cfg(feature = "train")]
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    #[cfg(feature = "train")]
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
     pub fn read(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<Option<Self>> {
         let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)? else { return Ok(None) };
         let window = recipe.window().unwrap_or(512).min(model.architecture.max_positions);
@@ -70,10 +86,14 @@ impl Validation {
         Ok(records)
     }
 
-    /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the activations before them), the cache in f32: for every block.
-    pub fn blocks(&self, model: &Model, result: &Model, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<BlockParts> {
-        let layers = model.architecture.layers;
-        let tokens = &self.tokens[..self.tokens.len().min(BLOCK_TOKENS.max(self.window) / self.window * self.window)];
+    /// Tokens that each block alone is measured on.
+    pub fn block_tokens(&self) -> usize {
+        self.tokens.len().min(BLOCK_TOKENS.max(self.window) / self.window * self.window)
+    }
+
+    /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the activations before them), the cache in f32: for the first `layers` blocks.
+    pub fn blocks(&self, model: &Model, result: &Model, layers: usize, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<BlockParts> {
+        let tokens = &self.tokens[..self.block_tokens()];
         events(Event::Phase { name: "evaluate".into(), detail: format!("each of {layers} blocks alone") });
         let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
         let quantization = result.quantization.clone().map(|q| Quantization { cache: CacheQuantizer::F32, ..q });

@@ -25,7 +25,7 @@ use crate::event::Event;
 use crate::ops::{tensor, with_values};
 use crate::recipe::block::{BlockPhase, Solver};
 use crate::recipe::{BlockConfig, Recipe, WeightSite};
-use crate::record::{BlockRecord, StageRecord};
+use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::rtn::{quantization, round_tensor};
 use crate::session::{Cancel, RunConfig};
 use crate::{Error, Result};
@@ -74,7 +74,7 @@ pub fn train(
     pool: &Pool,
 ) -> Result<Trained> {
     let tokens = samples(model, config, text)?;
-    let site = recipe.weights.ok_or_else(|| Error::Internal { reason: format!("{} quantizes no weights", recipe.id) })?;
+    let site = site(recipe)?;
     let arithmetic = Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool);
     let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
     let folder = run.run_folder.as_deref().map(Path::new);
@@ -92,29 +92,23 @@ pub fn train(
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
     let (mut last, mut record) = (f64::NAN, StageRecord::default());
     for layer in 0..layers {
-        let mut block = finished.read(layer, events)?;
-        let is_new = block.is_none();
-        if block.is_none()
-            && let Some(solver) = &config.solver
-        {
-            let solved = match solver {
-                Solver::Gptq(config) => blockwise.solve_gptq(layer, config, &mut streams, events),
-                Solver::Awq(config) => blockwise.solve_awq(layer, config, &mut streams),
-            };
-            block = Some(solved.map_err(|e| finished.resumable(e))?);
-        }
-        blockwise.targets(layer, &mut streams).map_err(|e| finished.resumable(e))?;
-        let mut block = match block {
-            Some(block) => block,
+        let finished_before = finished.read(layer, events)?;
+        let is_new = finished_before.is_none();
+        let mut block = match finished_before {
+            Some(block) => blockwise.targets(layer, &mut streams).map(|()| block),
             None => {
                 let penalty = saliency.as_ref().map(|s| s.block(layer)).transpose()?;
-                let mut report = |step: BlockStep| {
-                    last = step.loss;
-                    events(step.event(layer, layers, steps, config, start));
+                let mut tell = |told: Told| match told {
+                    Told::Step(step) => {
+                        last = step.loss;
+                        events(step.event(layer, layers, steps, config, start));
+                    }
+                    Told::Warning(message) => events(Event::Warning { message }),
                 };
-                blockwise.train_block(layer, &mut streams, penalty, &mut report).map_err(|e| finished.resumable(e))?
+                blockwise.make_block(layer, &mut streams, penalty, &mut tell)
             }
-        };
+        }
+        .map_err(|e| finished.resumable(e))?;
         let loss = blockwise.advance(layer, &block, &mut streams).map_err(|e| finished.resumable(e))?;
         if is_new {
             if config.solver.is_some() {
@@ -134,7 +128,7 @@ pub fn train(
         }
     }
     if let Some(saliency) = &saliency {
-        saliency.note(&mut record.matrices)?;
+        note_saliency(&mut record.matrices, &saliency.shares(layers)?);
     }
     let seconds = start.elapsed().as_secs_f64();
     let seen = (layers as u64) * steps * (config.batch * config.window) as u64;
@@ -149,11 +143,23 @@ pub fn train(
         tokens_per_second: seen as f64 / seconds.max(1e-9),
         final_loss: last,
         stages: vec![record],
+        checkpoint_bytes: 0,
     })
 }
 
+/// The quantizer that the blocks learn.
+pub(super) fn site(recipe: &Recipe) -> Result<WeightSite> {
+    recipe.weights.ok_or_else(|| Error::Internal { reason: format!("{} quantizes no weights", recipe.id) })
+}
+
+/// Streams of hidden states that a stage keeps, and the bytes of each.
+pub(super) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
+    let width = config.window * model.architecture.hidden_size;
+    (2 + usize::from(config.second_target), (config.samples * width * size_of::<f32>()) as u64)
+}
+
 /// The first `samples` sequences of the text.
-fn samples(model: &Model, config: &BlockConfig, text: &Text) -> Result<Vec<u32>> {
+pub(super) fn samples(model: &Model, config: &BlockConfig, text: &Text) -> Result<Vec<u32>> {
     let mut tokens = text.tokens(model, config.window)?;
     let (asked, there) = (config.samples, tokens.len() / config.window);
     if there < asked {
@@ -165,8 +171,14 @@ fn samples(model: &Model, config: &BlockConfig, text: &Text) -> Result<Vec<u32>>
     Ok(tokens)
 }
 
+/// What is heard of a block in the making.
+pub(super) enum Told {
+    Step(BlockStep),
+    Warning(String),
+}
+
 /// What one step of a block did.
-struct BlockStep {
+pub(super) struct BlockStep {
     /// Of this block, from 1.
     step: u64,
     loss: f64,
@@ -194,7 +206,15 @@ impl BlockStep {
 }
 
 impl<'a> Blockwise<'a> {
-    fn new(model: &'a Model, recipe: &Recipe, site: WeightSite, config: &'a BlockConfig, arithmetic: Arithmetic, pool: &'a Pool, cancel: &'a Cancel) -> Self {
+    pub(super) fn new(
+        model: &'a Model,
+        recipe: &Recipe,
+        site: WeightSite,
+        config: &'a BlockConfig,
+        arithmetic: Arithmetic,
+        pool: &'a Pool,
+        cancel: &'a Cancel,
+    ) -> Self {
         let plain = Context {
             architecture: Arc::new(model.architecture.clone()),
             pool: pool.clone(),
@@ -220,12 +240,12 @@ impl<'a> Blockwise<'a> {
     }
 
     /// Both streams at the embedding, the quantized one by the embedding as it will be stored.
-    fn start(&self, recipe: &Recipe, tokens: &[u32], scratch: &Path) -> Result<Streams> {
+    pub(super) fn start(&self, recipe: &Recipe, tokens: &[u32], scratch: &Path) -> Result<Streams> {
         let (architecture, d) = (&self.model.architecture, self.model.architecture.hidden_size);
         let spec = architecture.tensors().into_iter().find(|spec| spec.role == Role::Embedding);
         let spec = spec.ok_or_else(|| Error::Internal { reason: format!("the architecture has no {EMBEDDING}") })?;
         let embeddings = [super::trainer::find(self.model, EMBEDDING)?.clone(), round_tensor(self.model, recipe, &spec, self.pool)?];
-        let beside = 2 + usize::from(self.config.second_target);
+        let (beside, _) = streams(self.model, self.config);
         let stream = || Stream::new(self.config.samples, self.width(), beside, scratch);
         let mut streams = Streams { plain: stream()?, quantized: stream()?, second_target: self.config.second_target.then(stream).transpose()? };
         for (sample, tokens) in tokens.chunks(self.config.window).enumerate() {
@@ -248,7 +268,7 @@ impl<'a> Blockwise<'a> {
     }
 
     /// The plain stream becomes the first target, and the second is made.
-    fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
+    pub(super) fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
         let weights = teacher(self.model, layer, self.pool)?;
         for sample in 0..self.config.samples {
             self.check_cancelled()?;
@@ -266,7 +286,7 @@ impl<'a> Blockwise<'a> {
     }
 
     /// The quantized stream goes through the finished block, as it is stored. Returns the mean squared difference from the first target.
-    fn advance(&self, layer: usize, block: &Finished, streams: &mut Streams) -> Result<f64> {
+    pub(super) fn advance(&self, layer: usize, block: &Finished, streams: &mut Streams) -> Result<f64> {
         let weights = block.weights(layer, self.integer(), self.pool)?;
         let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
         for sample in 0..self.config.samples {
@@ -282,7 +302,18 @@ impl<'a> Blockwise<'a> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }
 
-    fn train_block(&self, layer: usize, streams: &mut Streams, penalty: Option<Penalty>, report: &mut dyn FnMut(BlockStep)) -> Result<Finished> {
+    /// A block's codes, by whatever the recipe says. Then the plain stream is at its outputs, the quantized one still at its inputs.
+    pub(super) fn make_block(&self, layer: usize, streams: &mut Streams, penalty: Option<Penalty>, tell: &mut dyn FnMut(Told)) -> Result<Finished> {
+        let solved = match &self.config.solver {
+            None => None,
+            Some(Solver::Gptq(config)) => Some(self.solve_gptq(layer, config, streams, tell)?),
+            Some(Solver::Awq(config)) => Some(self.solve_awq(layer, config, streams)?),
+        };
+        self.targets(layer, streams)?;
+        solved.map_or_else(|| self.train_block(layer, streams, penalty, tell), Ok)
+    }
+
+    fn train_block(&self, layer: usize, streams: &mut Streams, penalty: Option<Penalty>, tell: &mut dyn FnMut(Told)) -> Result<Finished> {
         let mut student = Student::<f32>::new(self.model, layer, &self.site, self.config, self.integer(), self.pool)?;
         let starts = Starts::of(&student.matrices, &student.parameters, self.pool);
         let (per_epoch, mut done, mut losses) = (self.config.samples.div_ceil(self.config.batch), 0, vec![]);
@@ -304,7 +335,7 @@ impl<'a> Blockwise<'a> {
                     done = step;
                     losses.push(loss);
                     let rate = optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
-                    report(BlockStep { step, loss, rate, gradient_norm });
+                    tell(Told::Step(BlockStep { step, loss, rate, gradient_norm }));
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::arithmetic::Arithmetic;
 use super::trainer::Trainer;
 use crate::{Error, Result};
 use halfstep_formats::safetensors::{self, Dtype, Entry};
-use halfstep_formats::write::atomic;
+use halfstep_formats::write::{atomic, counted};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 const FORMAT: u32 = 2;
 const STATE: &str = "state.safetensors";
 const MANIFEST: &str = "manifest.json";
+/// About the size of a manifest.
+const MANIFEST_BYTES: u64 = 350;
 /// Good checkpoints that are kept.
 const KEEP: usize = 2;
 
@@ -45,6 +47,13 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
 
 /// Saves the trainer's state under `folder` and returns the checkpoint's path.
 pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf> {
+    let target = write(folder, ("step", trainer.step), entries(trainer), run, trainer.arithmetic)?;
+    prune(folder, run)?;
+    Ok(target)
+}
+
+/// The trainer's state, part by part.
+pub fn entries(trainer: &Trainer<f32>) -> Vec<Entry<'_>> {
     let mut entries = vec![];
     for p in trainer.parameters.learned() {
         for (kind, values) in [("value", &p.value), ("m", &p.m), ("v", &p.v)] {
@@ -52,9 +61,19 @@ pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf>
             entries.push(Entry { name: format!("{kind}/{}", p.name), dtype: Dtype::F32, shape: vec![values.len()], data });
         }
     }
-    let target = write(folder, ("step", trainer.step), entries, run, trainer.arithmetic)?;
-    prune(folder, run)?;
-    Ok(target)
+    entries
+}
+
+/// Bytes on disk of a checkpoint of `entries`.
+pub fn size(entries: Vec<Entry>) -> Result<u64> {
+    let state = counted(|out| safetensors::write(entries, &BTreeMap::new(), out));
+    Ok(MANIFEST_BYTES + state.map_err(|e| Error::Internal { reason: e.to_string() })?)
+}
+
+/// Checkpoints of a run of `steps` that lie in the folder at once, at most: those kept, and the next one being written.
+pub fn at_once(steps: u64, every: Option<u64>) -> u64 {
+    let written = every.filter(|&every| every > 0).map_or(0, |every| steps.saturating_sub(1) / every);
+    written.min(KEEP as u64) + 1
 }
 
 /// Writes `entries` as checkpoint `<kind>-<number>`.

@@ -45,8 +45,8 @@ impl<'a> FinishedBlocks<'a> {
         }
     }
 
-    pub fn save(&self, layer: usize, block: &Finished, events: &mut dyn FnMut(Event)) -> Result<()> {
-        let Some(folder) = self.folder else { return Ok(()) };
+    /// What a block is on disk, part by part.
+    fn entries(block: &Finished) -> Result<Vec<Entry<'static>>> {
         let mut entries = vec![];
         for (name, tensor) in &block.tensors {
             match &tensor.data {
@@ -70,7 +70,17 @@ impl<'a> FinishedBlocks<'a> {
         }
         let record = serde_json::to_vec(&(&block.record, &block.matrices)).map_err(|e| Error::Internal { reason: e.to_string() })?;
         entries.push(entry("block", RECORD, Dtype::U8, vec![record.len()], record));
-        let path = checkpoint::write(folder, ("block", layer as u64), entries, &self.run, self.arithmetic)?;
+        Ok(entries)
+    }
+
+    /// Bytes on disk of a finished block.
+    pub fn size(block: &Finished) -> Result<u64> {
+        checkpoint::size(Self::entries(block)?)
+    }
+
+    pub fn save(&self, layer: usize, block: &Finished, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let Some(folder) = self.folder else { return Ok(()) };
+        let path = checkpoint::write(folder, ("block", layer as u64), Self::entries(block)?, &self.run, self.arithmetic)?;
         events(Event::Checkpoint { step: layer as u64, path: path.display().to_string() });
         Ok(())
     }

@@ -2,11 +2,10 @@
 //! is collected anew from the quantized stream with those before it rounded already.
 
 use super::block::{Block, BlockSinks};
-use super::blockwise::{Blockwise, Streams};
+use super::blockwise::{Blockwise, Streams, Told};
 use super::open_block::{OpenBlock, SITES, place};
 use super::student::Finished;
 use super::tape::Tape;
-use crate::event::Event;
 use crate::ops::tensor;
 use crate::recipe::block::GptqConfig;
 use crate::solve::gptq::{GptqOptions, gptq};
@@ -15,7 +14,7 @@ use crate::{Error, Result};
 use halfstep_formats::architecture::ActivationSite;
 
 impl Blockwise<'_> {
-    pub(super) fn solve_gptq(&self, layer: usize, config: &GptqConfig, streams: &mut Streams, events: &mut dyn FnMut(Event)) -> Result<Finished> {
+    pub(super) fn solve_gptq(&self, layer: usize, config: &GptqConfig, streams: &mut Streams, tell: &mut dyn FnMut(Told)) -> Result<Finished> {
         let mut block = OpenBlock::new(self.model, layer, self.pool)?;
         let options = GptqOptions { damping: config.damping, act_order: config.act_order, ..GptqOptions::default() };
         for (site, linears) in SITES {
@@ -29,7 +28,7 @@ impl Blockwise<'_> {
                 if solved.damping > config.damping {
                     let name = &block.specs[i].name;
                     let message = format!("{name}: its inputs span too little; damping raised from {} to {}", config.damping, solved.damping);
-                    events(Event::Warning { message });
+                    tell(Told::Warning(message));
                 }
                 block.close(linear, solved.packed, self.pool);
             }

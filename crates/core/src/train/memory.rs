@@ -13,6 +13,23 @@ pub fn peak_bytes() -> u64 {
     field("/proc/self/status", "VmHWM:")
 }
 
+/// Resident memory of this process now.
+pub fn resident_bytes() -> u64 {
+    field("/proc/self/status", "VmRSS:")
+}
+
+/// Counts the peak from now on; false where the system cannot.
+pub fn reset_peak() -> bool {
+    // proc(5), clear_refs: 5 resets the high water mark.
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// Without a system that tells: what training `learned` numbers takes, each with its gradient, two moments, its unquantized twin and its value in the
+/// forward, beside `held` bytes and the forward of `rows` tokens through `blocks` blocks.
+pub fn estimate(a: &Architecture, held: u64, learned: u64, rows: usize, blocks: usize) -> u64 {
+    held + 6 * size_of::<f32>() as u64 * learned + blocks as u64 * block_bytes(a, rows, size_of::<f32>())
+}
+
 /// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of `size` bytes: the inputs of both norms, what
 /// attention reads and gives, gate and up.
 pub fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {

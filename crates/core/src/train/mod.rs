@@ -16,6 +16,7 @@ pub mod observe;
 mod open_block;
 pub mod optimizer;
 pub mod parameter;
+pub mod probe;
 pub mod run;
 pub mod saliency;
 pub mod self_generated;

@@ -9,7 +9,7 @@ use crate::data::{Text, Windows};
 use crate::event::Event;
 use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
 use crate::recipe::{Learns, Recipe, Stage, TrainConfig};
-use crate::record::StageRecord;
+use crate::record::{StageRecord, note_saliency};
 use crate::session::{Cancel, Evaluations, Measure, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
@@ -31,6 +31,8 @@ pub struct Trained {
     pub final_loss: f64,
     /// What the stages recorded, one after the other.
     pub stages: Vec<StageRecord>,
+    /// Of a checkpoint of the last stage; 0 where finished blocks are saved instead.
+    pub checkpoint_bytes: u64,
 }
 
 /// Where checkpoints go, and whose they are.
@@ -53,14 +55,12 @@ pub fn train(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Trained> {
-    let _kept = Kept::new(kept_bytes());
-    let saliency = if run.record { recorded_saliency(model, recipe, text, events, cancel, pool)? } else { None };
+    let _kept = keep_memory();
+    let saliency = if run.record { recorded_saliency(model, recipe, text, RECORDED_SAMPLES, events, cancel, pool)? } else { None };
     let mut trained: Option<Trained> = None;
     for (number, stage) in recipe.stages.iter().enumerate() {
         let last = number + 1 == recipe.stages.len();
-        // A stage's checkpoints have a folder of their own where there are several.
-        let folder = run.run_folder.as_ref().map(|f| if recipe.stages.len() == 1 { f.clone() } else { format!("{f}/stage-{number}") });
-        let run = RunConfig { run_folder: folder, ..run.clone() };
+        let run = of_stage(run, recipe, number);
         let before = trained.take();
         let mut now = match stage {
             Stage::Block { config } => blockwise::train(model, recipe, config, &run, text, events, cancel, pool)?,
@@ -85,28 +85,42 @@ pub fn train(
         trained = Some(now);
     }
     if let Some((saliency, stage)) = saliency.zip(trained.as_mut().and_then(|t| t.stages.last_mut())) {
-        saliency.note(&mut stage.matrices)?;
+        note_saliency(&mut stage.matrices, &saliency);
     }
     trained.ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })
 }
 
-/// Sequences whose gradients a report shows.
-const RECORDED_SAMPLES: usize = 4;
+/// The run as one of its stages sees it: a stage's checkpoints have a folder of their own where there are several.
+pub fn of_stage(run: &RunConfig, recipe: &Recipe, number: usize) -> RunConfig {
+    let folder = run.run_folder.as_ref().map(|f| if recipe.stages.len() == 1 { f.clone() } else { format!("{f}/stage-{number}") });
+    RunConfig { run_folder: folder, ..run.clone() }
+}
 
-/// Saliency for the report of a recipe that has none of its own. Taken first: what is cancelled here has lost nothing.
-fn recorded_saliency(model: &Model, recipe: &Recipe, text: &Text, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Option<Saliency>> {
+/// Sequences whose gradients a report shows.
+pub(super) const RECORDED_SAMPLES: usize = 4;
+
+/// Saliency, by block and linear, for the report of a recipe that has none of its own. Taken first: what is cancelled here has lost nothing.
+pub(super) fn recorded_saliency(
+    model: &Model,
+    recipe: &Recipe,
+    text: &Text,
+    samples: usize,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Option<Vec<Vec<f64>>>> {
     let own = recipe.stages.iter().any(|stage| matches!(stage, Stage::Block { config } if config.saliency.is_some_and(|s| s.lambda > 0.0)));
     let Some(window) = recipe.window().filter(|_| !own) else { return Ok(None) };
-    let samples = RECORDED_SAMPLES.min(text.tokens(model, window)?.len() / window);
+    let samples = samples.min(text.tokens(model, window)?.len() / window);
     let config = SaliencyConfig { lambda: 0.0, scale: SaliencyScale::Raw, place: SaliencyPlace::BeforeLowRank, samples, window };
     events(Event::Phase { name: "saliency".into(), detail: format!("for the report: squared gradients of {samples} texts of {window} tokens") });
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe, pool)?, pool);
-    Ok(Some(Saliency::of(model, config, text, None, arithmetic, cancel, pool)?))
+    Ok(Some(Saliency::of(model, config, text, None, arithmetic, cancel, pool)?.shares(model.architecture.layers)?))
 }
 
 /// One model stage. Cancelled, in training or in `measure`: writes a checkpoint if there is a run folder and says where.
 #[allow(clippy::too_many_arguments)]
-fn end_to_end(
+pub(super) fn end_to_end(
     model: &Model,
     start_model: Option<&Model>,
     recipe: &Recipe,
@@ -123,7 +137,7 @@ fn end_to_end(
     let tokens = text.tokens(model, config.window)?;
     memory::check(&model.architecture, config.micro_batch.unwrap_or(config.batch) * config.window)?;
     let per_step = (config.batch * config.window) as u64;
-    let steps = (config.tokens as u64).div_ceil(per_step);
+    let steps = config.steps();
     let checkpoints =
         run.run_folder.as_deref().map(|folder| Checkpoints { folder: Path::new(folder), run: identity(start_model.unwrap_or(model), recipe, text, pool) });
     let mut windows = Windows::new(tokens, config.window, config.seed);
@@ -156,6 +170,7 @@ fn end_to_end(
         Err(e) if e.is_cancelled() => return Err(stop(&trainer, checkpoints.as_ref(), events)),
         other => other?,
     };
+    let checkpoint_bytes = checkpoint::size(checkpoint::entries(&trainer))?;
     Ok(Trained {
         model: packed,
         evaluations,
@@ -165,15 +180,16 @@ fn end_to_end(
         tokens_per_second: ((trainer.step - first) * per_step) as f64 / seconds.max(1e-9),
         final_loss: losses.last().copied().unwrap_or(f64::NAN),
         stages: vec![StageRecord { first_step: first, losses, blocks: vec![], matrices: starts.records(&trainer.matrices, &trainer.parameters, pool) }],
+        checkpoint_bytes,
     })
 }
 
-/// Memory that may stay with the process between two steps: a part of what was free.
-fn kept_bytes() -> usize {
-    match available_bytes() {
+/// Lets memory stay with the process between two steps, as long as what is given lives: up to a part of what was free.
+pub fn keep_memory() -> Kept {
+    Kept::new(match available_bytes() {
         0 => 2 << 30,
         available => (available / 4) as usize,
-    }
+    })
 }
 
 fn step_event(trainer: &Trainer<f32>, report: &StepReport, steps: u64, per_step: u64, first: u64, start: Instant) -> Event {

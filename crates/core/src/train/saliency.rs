@@ -22,11 +22,10 @@ use crate::data::Text;
 use crate::ops::weight::Weight;
 use crate::ops::{Number, Sink, tensor, with_values};
 use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
-use crate::record::MatrixRecord;
 use crate::session::Cancel;
 use crate::{Error, Result};
 use halfstep_formats::Model;
-use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear};
+use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
 use halfstep_formats::safetensors::{self, Dtype, Entry};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::quant::lsq::EdgeRule;
@@ -96,16 +95,20 @@ impl Saliency {
         Ok(s.collect())
     }
 
-    /// Writes into the records of all matrices the mean of S of each over that of all.
-    pub fn note(&self, matrices: &mut [MatrixRecord]) -> Result<()> {
-        let layers = matrices.iter().map(|m| m.block + 1).max().unwrap_or(0);
-        let sums = (0..layers).map(|layer| Ok(self.linears(layer)?.iter().map(|s| sum(s)).collect())).collect::<Result<Vec<Vec<f64>>>>()?;
-        let all = sums.iter().flatten().sum::<f64>() / (layers * self.sizes.iter().sum::<usize>()) as f64;
-        for matrix in matrices {
-            let number = Linear::ALL.iter().position(|linear| linear.name() == matrix.linear).unwrap_or_default();
-            matrix.saliency = (all > 0.0).then(|| sums[matrix.block][number] / self.sizes[number] as f64 / all);
-        }
-        Ok(())
+    /// Bytes of all of it.
+    pub fn bytes(&self, layers: usize) -> u64 {
+        (layers * self.sizes.iter().sum::<usize>() * size_of::<f32>()) as u64
+    }
+
+    /// Mean of S over that of all linears: of every linear of every block.
+    pub fn shares(&self, layers: usize) -> Result<Vec<Vec<f64>>> {
+        let mean = |(s, size): (&Vec<f32>, &usize)| sum(s) / *size as f64;
+        let means = |layer| Ok(self.linears(layer)?.iter().zip(&self.sizes).map(mean).collect());
+        let mut shares = (0..layers).map(means).collect::<Result<Vec<Vec<f64>>>>()?;
+        let weights: f64 = shares.iter().flat_map(|of_block| of_block.iter().zip(&self.sizes)).map(|(mean, &size)| mean * size as f64).sum();
+        let all = weights / (layers * self.sizes.iter().sum::<usize>()) as f64;
+        shares.iter_mut().flatten().filter(|_| all > 0.0).for_each(|share| *share /= all);
+        Ok(shares)
     }
 }
 

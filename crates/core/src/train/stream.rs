@@ -26,9 +26,14 @@ impl Stream {
     /// Room for `samples` of `width` numbers, in memory if a part of what is free is enough for `beside` streams like it, else in a file in `folder`.
     pub fn new(samples: usize, width: usize, beside: usize, folder: &Path) -> Result<Self> {
         let bytes = (samples * width * size_of::<f32>()) as u64;
-        let free = available_bytes();
-        let held = if free == 0 || bytes * beside as u64 <= free / 2 { Held::Memory(vec![0.0; samples * width]) } else { on_disk(folder, bytes)? };
+        let held = if Self::fits(bytes, beside) { Held::Memory(vec![0.0; samples * width]) } else { on_disk(folder, bytes)? };
         Ok(Self { width, held })
+    }
+
+    /// Whether a stream of `bytes`, one of `beside`, is kept in memory.
+    pub fn fits(bytes: u64, beside: usize) -> bool {
+        let free = available_bytes();
+        free == 0 || bytes * beside as u64 <= free / 2
     }
 
     /// Numbers of the samples from `first` on, `count` of them.

@@ -1,0 +1,129 @@
+//! What a plan says, against the run that it plans, on the demo model of assets/.
+
+use halfstep::recipe::TrainConfig;
+use halfstep::recipe::block::BlockOptions;
+use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig};
+use halfstep::session::{Cancel, Plan, RunConfig, load, plan, quantize, save};
+use halfstep::targets::TargetId;
+use halfstep::{Error, Model};
+use std::path::{Path, PathBuf};
+
+fn assets(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
+}
+
+fn demo() -> Model {
+    Model::clone(&load(&assets("demo")).expect("the demo model loads"))
+}
+
+/// A folder of this test's own, empty.
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("plan-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}
+
+/// Bytes of all files below.
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    entries.map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().expect("metadata").len() }).sum()
+}
+
+fn blocks() -> BlockOptions {
+    BlockOptions { samples: Some(9), window: Some(64), epochs: Some(3), ..BlockOptions::default() }
+}
+
+/// Name, recipe, steps between checkpoints, and how many checkpoints a plan counts of those that are left.
+fn recipes() -> Vec<(&'static str, RecipeConfig, Option<u64>, f64)> {
+    let train = TrainConfig { tokens: 9 * 4 * 32, window: 32, batch: 4, ..TrainConfig::default() };
+    vec![
+        ("rtn", RecipeConfig::Rtn(RtnConfig::default()), None, 1.0),
+        ("silq", RecipeConfig::Silq(SilqConfig { target: TargetId::GgufQ4_0, train, ..SilqConfig::default() }), Some(1), 1.5),
+        ("apiq", RecipeConfig::Apiq(ApiqConfig { train: blocks(), ..ApiqConfig::default() }), None, 1.0),
+        ("sapr", RecipeConfig::Sapr(SaprConfig { train: blocks(), saliency_samples: 3, penalty_epochs: 1, ..SaprConfig::default() }), None, 1.0),
+        (
+            "efficientqat",
+            RecipeConfig::Efficientqat(EfficientqatConfig { train: blocks(), end_tokens: 9 * 4 * 64, ..EfficientqatConfig::default() }),
+            Some(3),
+            1.0,
+        ),
+    ]
+}
+
+fn planned(model: &Model, recipe: &RecipeConfig, run: &RunConfig) -> Plan {
+    let mut phases = vec![];
+    let plan = plan(model, recipe, run, &mut |e| phases.push(e), &Cancel::default()).expect("a plan");
+    assert!(!phases.is_empty());
+    plan
+}
+
+/// One test: peak memory is that of the whole process.
+#[test]
+fn steps_sizes_and_disk_are_those_of_the_run() {
+    let model = demo();
+    for (name, recipe, checkpoint_every, counted) in recipes() {
+        let folder = scratch(name);
+        let run = RunConfig {
+            data: Some(assets("demo-train.txt")),
+            validation: Some(assets("demo-eval.txt")),
+            validation_tokens: Some(512),
+            run_folder: Some(folder.join("run").display().to_string()),
+            checkpoint_every,
+            ..RunConfig::default()
+        };
+        let plan = planned(&model, &recipe, &run);
+        assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0, "{name}: a plan writes nothing");
+        let started = std::time::Instant::now();
+        let (small, report) = quantize(&model, &recipe, &run, &mut |_| {}, &Cancel::default()).expect("a run");
+        let seconds = started.elapsed().as_secs_f64();
+        let ending = if plan.target == "halfstep" { "safetensors" } else { "gguf" };
+        let file = save(&small, &folder.join(format!("small.{ending}")).display().to_string()).expect("a file");
+        assert_eq!((plan.bits_per_weight, plan.steps, plan.tokens), (report.bits_per_weight, report.steps, report.tokens), "{name}");
+        assert_eq!(plan.client_flags, report.client_flags, "{name}");
+        // The figures of the metrics in the metadata have other digits.
+        assert!(plan.output_bytes.abs_diff(file.bytes) < 256, "{name}: {} planned, {} written", plan.output_bytes, file.bytes);
+        let on_disk = if report.steps > 0 { bytes_below(&folder.join("run")) as f64 } else { 0.0 };
+        let disk = plan.disk_bytes as f64;
+        let most = on_disk * counted.max(1.5);
+        assert!(disk >= on_disk * 0.99 && disk <= most * 1.01 + 4096.0, "{name}: {disk} planned, {on_disk} left in the folder");
+        if checkpoint_every.is_none() {
+            // All that was planned is there in the end: finished blocks, saliency.
+            assert!((disk - on_disk).abs() <= on_disk * 0.01, "{name}: {disk} planned, {on_disk} in the folder");
+        }
+        println!(
+            "{name}: {:.2} s planned, {seconds:.2} s taken; {} MB planned, {} MB taken",
+            plan.seconds,
+            plan.peak_memory_bytes >> 20,
+            report.memory_bytes >> 20
+        );
+        assert!(plan.seconds > 0.0 && plan.stages.iter().all(|s| s.seconds >= 0.0 && s.peak_memory_bytes > 0));
+        if report.memory_bytes > 0 {
+            let ratio = plan.peak_memory_bytes as f64 / report.memory_bytes as f64;
+            assert!((0.5..2.0).contains(&ratio), "{name}: {ratio} of the memory that was taken");
+            assert_eq!(plan.fits, Some(true), "{name}");
+            assert_eq!(plan.advice, None);
+        }
+    }
+}
+
+#[test]
+fn what_a_run_would_refuse_a_plan_refuses() {
+    let model = demo();
+    let refuse = |recipe: RecipeConfig, run: RunConfig| match plan(&model, &recipe, &run, &mut |_| {}, &Cancel::default()) {
+        Err(e) => (e.code(), e.to_string()),
+        Ok(_) => panic!("it was planned"),
+    };
+    let data = || RunConfig { data: Some(assets("demo-train.txt")), ..RunConfig::default() };
+    let silq = |weights| RecipeConfig::Silq(SilqConfig { weights: Some(weights), ..SilqConfig::default() });
+    assert_eq!(refuse(silq(3.0), data()).0, "ERR_TARGET");
+    assert_eq!(refuse(silq(4.0), RunConfig::default()).0, "ERR_CONFIG");
+    let apiq = |samples| RecipeConfig::Apiq(ApiqConfig { train: BlockOptions { samples: Some(samples), ..blocks() }, ..ApiqConfig::default() });
+    let (code, text) = refuse(apiq(10_000_000), data());
+    assert!(code == "ERR_DATA" && text.contains("samples"), "{text}");
+    let wrong = RunConfig { output: Some("small.gguf".into()), ..data() };
+    assert_eq!(refuse(apiq(4), wrong).0, "ERR_CONFIG");
+    let cancel = Cancel::default();
+    cancel.cancel();
+    assert!(matches!(plan(&model, &apiq(4), &data(), &mut |_| {}, &cancel), Err(Error::Cancelled { resume: None })));
+}

@@ -1,0 +1,89 @@
+import { statfs } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { Command } from 'commander'
+import type { Plan, PlanStage } from '../generated/types.js'
+import { Model } from '../model-node.js'
+import { plan } from '../plan.js'
+import { attempt } from './exit.js'
+import { formatBytes, formatPairs, formatSeconds, formatTable } from './format.js'
+import { Progress } from './progress.js'
+import { addRecipeFlags, recipeOf, runOf } from './recipe-flags.js'
+
+const EXAMPLE = `
+Examples:
+  halfstep plan big.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
+  halfstep plan big.gguf --recipe apiq --data corpus.txt -o tiny.safetensors
+
+Takes the flags of quantize. Nothing is written.`
+
+export function planCommand(): Command {
+  const command = new Command('plan').description('What quantize will take, by a few real steps: time, memory, disk, and whether it fits.')
+  command.argument('<model>', 'GGUF file or Hugging Face folder').option('-o, --output <file>', 'where the result will go')
+  command.option('--report <page>', 'count what a report takes').option('--json', 'one line, one object')
+  addRecipeFlags(command)
+  command.addHelpText('after', EXAMPLE)
+  return command.action((path: string, options: { output?: string; report?: string; json?: boolean }) =>
+    attempt(async (signal) => {
+      const model = await Model.load(path, { signal })
+      const progress = new Progress(options.json === true)
+      const onEvent = (event: { kind: string; detail?: string }) => event.kind === 'phase' && progress.line(`plan: ${event.detail}`)
+      const run = { ...runOf(command), record: options.report !== undefined }
+      const made = await plan(model, recipeOf(command), { ...run, signal, onEvent }).finally(() => progress.end())
+      const freeDiskBytes = await freeDisk(run.runFolder ?? run.output ?? '.')
+      if (options.json) console.log(JSON.stringify({ ...made, freeDiskBytes }))
+      else console.log(planLines(made, freeDiskBytes).join('\n'))
+    }, options),
+  )
+}
+
+/** Free bytes where `path` is or will be; null where the system does not tell. */
+async function freeDisk(path: string): Promise<number | null> {
+  for (let folder = resolve(path); ; folder = dirname(folder)) {
+    try {
+      const { bavail, bsize } = await statfs(folder)
+      return bavail * bsize
+    } catch {
+      if (folder === dirname(folder)) return null
+    }
+  }
+}
+
+/** The plan as lines of at most 80 columns. */
+export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
+  const header = ['', 'steps', 's/step', 'time', 'memory', 'disk']
+  const row = (name: string, steps: number, perStep: number | null, seconds: number, memory: number, disk: number) => {
+    const [count, each] = [steps > 0 ? String(steps) : '-', steps > 0 && perStep !== null ? perStep.toPrecision(3) : '-']
+    return [name, count, each, formatSeconds(seconds), formatBytes(memory), disk > 0 ? formatBytes(disk) : '-']
+  }
+  const stages = made.stages.map((s: PlanStage) => row(s.name, s.steps, s.secondsPerStep, s.seconds, s.peakMemoryBytes, s.diskBytes))
+  const all = row('in all', made.steps, null, made.seconds, made.peakMemoryBytes, made.diskBytes)
+  const pairs = formatPairs([
+    ['recipe', `${made.recipe} for ${made.target}`],
+    ['result', `${formatBytes(made.outputBytes)}, ${made.bitsPerWeight.toFixed(3)} bits per weight in the block linears`],
+  ])
+  return [...pairs, '', ...formatTable([header, ...stages, all]), '', ...wrapped(verdict(made, freeDiskBytes))]
+}
+
+function verdict(made: Plan, freeDiskBytes: number | null): string {
+  const about = made.memoryMeasured ? '' : ' (estimated: this system does not tell the peak)'
+  const needed = `${formatBytes(made.peakMemoryBytes)} of memory${about}`
+  const disk = made.diskBytes + made.outputBytes
+  const isDiskShort = freeDiskBytes !== null && disk > freeDiskBytes
+  const shortDisk = isDiskShort ? ` On disk ${formatBytes(disk)} are needed and ${formatBytes(freeDiskBytes)} are free: use another folder.` : ''
+  if (made.fits === null) return `Needs ${needed}; how much is free, this system does not tell.${shortDisk}`
+  const free = formatBytes(made.freeMemoryBytes)
+  if (made.fits) return `${isDiskShort ? 'The memory is enough' : 'It fits'}: ${needed}, ${free} can be had.${shortDisk}`
+  return `It does not fit: ${needed}, ${free} can be had. Less is needed with ${made.advice}.${shortDisk}`
+}
+
+/** Words in lines of at most 80 columns. */
+function wrapped(text: string): string[] {
+  const lines = ['']
+  for (const word of text.split(' ')) {
+    const last = lines.length - 1
+    const longer = lines[last] === '' ? word : `${lines[last]} ${word}`
+    if (longer.length <= 80) lines[last] = longer
+    else lines.push(word)
+  }
+  return lines
+}

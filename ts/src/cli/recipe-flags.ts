@@ -1,0 +1,29 @@
+import type { Command } from 'commander'
+import type { Recipe } from '../recipes/index.js'
+import { addFlags, BLOCK_FLAGS, given, METHOD_FLAGS, RUN_FLAGS, SITE_FLAGS, TRAIN_FLAGS } from './flags.js'
+
+const RECIPES = 'rtn, gptq, awq (round); silq, llm-qat (train all; the latter needs no data); omniquant, apiq, sapr, efficientqat (train block by block)'
+
+/** The flags of a run: the recipe and all that it can be told. */
+export function addRecipeFlags(command: Command): void {
+  command.option('--recipe <name>', RECIPES, 'silq')
+  addFlags(command, SITE_FLAGS, 'sites', 'Grid:')
+  addFlags(command, RUN_FLAGS, 'run', 'Run:')
+  addFlags(command, TRAIN_FLAGS, 'train', 'Training:')
+  addFlags(command, BLOCK_FLAGS, 'block', 'Training block by block:')
+  addFlags(command, METHOD_FLAGS, 'method', 'Of single recipes:')
+}
+
+/** The recipe as data. Which names and options there are, Rust knows and says. */
+export function recipeOf(command: Command): Recipe {
+  const train = { ...given(command, TRAIN_FLAGS), ...given(command, BLOCK_FLAGS) }
+  const nested = Object.keys(train).length > 0 ? { train } : {}
+  return { kind: command.opts().recipe, ...given(command, SITE_FLAGS), ...given(command, METHOD_FLAGS), ...nested } as Recipe
+}
+
+/** How it is carried out; training keeps its state beside the output unless told where. */
+export function runOf(command: Command) {
+  const { recipe, output } = command.opts() as { recipe: string; output?: string }
+  const runFolder = recipe === 'rtn' || output === undefined ? {} : { runFolder: `${output}.run` }
+  return { ...runFolder, ...given(command, RUN_FLAGS), output }
+}
