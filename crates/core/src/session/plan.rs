@@ -136,7 +136,7 @@ struct Planner<'a> {
     pool: Pool,
     stages: Vec<PlanStage>,
     tokens: u64,
-    /// As large as the result, and from the last stage that makes one, the result of its first steps.
+    /// As large as the result: rounded, or the packed model of a model stage's first steps.
     result: Model,
     evaluations: Evaluations,
     bits_per_weight: f64,
@@ -155,8 +155,12 @@ impl<'a> Planner<'a> {
         let (model, recipe, pool) = (self.model, self.recipe, self.pool.clone());
         let _kept = (!recipe.stages.is_empty()).then(run::keep_memory);
         let mut left = 0;
-        events(Event::Phase { name: "plan".into(), detail: "rounding".into() });
-        self.round()?;
+        if recipe.stages.is_empty() {
+            events(Event::Phase { name: "plan".into(), detail: "rounding".into() });
+            let ((), seconds) = timed(|| self.round())?;
+            let probe = Probe { seconds, peak_bytes: probe::peak(0, || self.held()), ..Probe::default() };
+            self.stages.push(PlanStage::new("round", &probe, 0));
+        }
         if self.run.record && !recipe.stages.is_empty() {
             let probe = probe::recorded_saliency(model, recipe, &given_text(recipe, self.run)?, self.cancel, &pool)?;
             self.stages.push(PlanStage::new("saliency", &probe, 0));
@@ -167,7 +171,11 @@ impl<'a> Planner<'a> {
             match stage {
                 Stage::Block { config } => {
                     events(Event::Phase { name: "plan".into(), detail: "a few steps of the first block".into() });
-                    let probe = probe::block(model, recipe, config, &run, &text, self.cancel, &pool)?;
+                    let mut probe = probe::block(model, recipe, config, &run, &text, self.cancel, &pool)?;
+                    // In the end all blocks are there, and what is no block is rounded. Not before: a run does not hold both either.
+                    memory::reset_peak();
+                    self.round()?;
+                    probe.peak_bytes = probe.peak_bytes.max(probe::peak(probe.left_bytes, || 0));
                     self.stages.push(PlanStage::new("blocks", &probe, left));
                     (self.tokens, left) = (self.tokens + probe.tokens, left + probe.left_bytes);
                 }
@@ -200,12 +208,12 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Rounds to nearest: the whole work of a recipe without training, else what stands for the result in what follows.
+    /// Rounds to nearest: the whole work of a recipe without training, else what stands for the blocks that were trained in what follows.
     fn round(&mut self) -> Result<()> {
         let alone = self.recipe.stages.is_empty();
         let quick = self.recipe.weights.map(|w| if alone { w } else { WeightSite { start: StartRule::Absmax, ..w } });
         let recipe = Recipe { weights: quick, ..self.recipe.clone() };
-        let (mut rounded, seconds) = timed(|| rtn::quantize_model(self.model, &recipe, self.cancel, &self.pool))?;
+        let mut rounded = rtn::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
         let low_rank = self.recipe.stages.iter().find_map(|stage| if let Stage::Block { config } = stage { config.low_rank } else { None });
         for spec in self.model.architecture.tensors().into_iter().filter(|spec| low_rank.is_some() && matches!(spec.role, Role::Linear(_))) {
             let rank = low_rank.map_or(0, |l| l.rank);
@@ -213,10 +221,6 @@ impl<'a> Planner<'a> {
             rounded.low_rank.insert(spec.name, LowRank { rank, a: zeros(rank * spec.shape[1]), b: zeros(spec.shape[0] * rank) });
         }
         self.result = rounded;
-        if alone {
-            let probe = Probe { seconds, peak_bytes: probe::peak(0, || self.held()), ..Probe::default() };
-            self.stages.push(PlanStage::new("round", &probe, 0));
-        }
         Ok(())
     }
 
