@@ -176,7 +176,7 @@ fn made(recipe: &RecipeConfig, run: &RunConfig) -> (Model, Report) {
 /// W4A8C8, trained on nothing but what the model generated, measured on a text of others.
 #[test]
 fn llm_qat_beats_rounding_on_a_held_out_text() {
-    let train = TrainConfig { tokens: 40 * 4 * 64, window: 64, learning_rate: 1e-4, ..LlmQatConfig::default().train };
+    let train = TrainConfig { tokens: 40 * 4 * 64, window: 64, learning_rate: 5e-5, ..LlmQatConfig::default().train };
     let recipe = RecipeConfig::LlmQat(LlmQatConfig { train, ..LlmQatConfig::default() });
     let run = RunConfig { validation: Some(assets("demo-eval.txt")), validation_tokens: Some(2048), threads: 2, ..RunConfig::default() };
     let (model, report) = made(&recipe, &run);

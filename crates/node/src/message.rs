@@ -113,6 +113,11 @@ mod tests {
         let left = drain(queue);
         assert!(left.len() <= CAPACITY);
         assert_eq!(left.last(), Some(&Message::Note(Note::Progress { done: 4999, total: 5000 })));
+        let generated = |tokens| Message::Event(Event::Generate { tokens, total: 5000, tokens_per_second: 1.0 });
+        let mut queue = Queue::default();
+        (0..5000).for_each(|tokens| queue.push(generated(tokens)));
+        let left = drain(queue);
+        assert!(left.len() <= CAPACITY && left.last() == Some(&generated(4999)));
     }
 
     #[test]
