@@ -31,7 +31,7 @@ fn the_text_is_the_file_and_the_line_fits_the_list() {
     };
     line(blocks[1]);
     let (_, rest) = list.split_once("recipes! {\n").expect("the list");
-    rest.lines().take_while(|l| *l != "}").filter(|l| !l.trim().starts_with('#')).for_each(line);
+    rest.lines().take_while(|l| *l != "}").for_each(line);
 }
 
 #[test]

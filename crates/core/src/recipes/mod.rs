@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 macro_rules! recipes {
-    ($($(#[$attribute:meta])* $module:ident $variant:ident($config:ident)),* $(,)?) => {
+    ($($module:ident $variant:ident($config:ident)),* $(,)?) => {
         $(pub mod $module;)*
 
         /// What a user writes: a recipe's name and its options.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-        #[serde(tag = "kind", rename_all = "camelCase")]
+        #[serde(tag = "kind", rename_all = "kebab-case")]
         pub enum RecipeConfig {
-            $($(#[$attribute])* $variant($module::$config)),*
+            $($variant($module::$config)),*
         }
 
         impl RecipeConfig {
@@ -30,7 +30,6 @@ macro_rules! recipes {
 recipes! {
     silq Silq(SilqConfig),
     rtn Rtn(RtnConfig),
-    #[serde(rename = "llm-qat")]
     llm_qat LlmQat(LlmQatConfig),
     gptq Gptq(GptqRecipeConfig),
     awq Awq(AwqRecipeConfig),

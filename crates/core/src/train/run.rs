@@ -66,6 +66,9 @@ pub fn train(
             Stage::Block { config } => blockwise::train(model, recipe, config, &run, text, events, cancel, pool)?,
             Stage::Model { learns, config } => {
                 let start = before.as_ref().map(|t| &t.model).filter(|_| *learns == Learns::Scales);
+                if *learns == Learns::Scales && start.is_none() {
+                    return Err(Error::config("stages", "scales learn on the codes of an earlier stage, and there is none"));
+                }
                 let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
                 let measure = if last { &mut *measure } else { &mut *nothing };
                 end_to_end(model, start, recipe, config, &run, text, measure, events, cancel, pool)?
