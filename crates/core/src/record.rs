@@ -36,7 +36,7 @@ pub struct RunSettings {
     pub recipe: serde_json::Value,
     /// Null without training.
     pub seed: Option<u64>,
-    /// BLAKE3 of the training text in hex; null without training.
+    /// Where the training text came from, `blake3:` and its hash; null without training.
     pub data: Option<String>,
 }
 

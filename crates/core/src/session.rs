@@ -13,7 +13,7 @@ use crate::evaluation::EvaluationRun;
 use crate::event::{EvaluationRecord, Event};
 use crate::generation::GenerationRun;
 pub use crate::generation::generate_all;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Stage};
 use crate::recipes::RecipeConfig;
 use crate::record::StageRecord;
 use crate::rtn;
@@ -22,7 +22,7 @@ use crate::targets::TargetId;
 use crate::train::self_generated::training_text;
 pub use configs::{ArithmeticConfig, ChatMessage, EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep_formats::{Model, Tensor, TensorData};
-use halfstep_kernels::{CacheQuantizer, Pool};
+use halfstep_kernels::{CacheQuantizer, CodeRange, Partition, Pool};
 use halfstep_runtime::clock::Clock;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
@@ -139,6 +139,7 @@ pub type Evaluations = BTreeMap<String, EvaluationRecord>;
 /// What can be known to fail before anything is read or computed.
 fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
     rtn::check_shapes(&model.architecture, recipe)?;
+    check_stages(recipe)?;
     if let Some(output) = &run.output {
         crate::export::check_ending(Some(recipe.target), Path::new(output)).map_err(|e| match e {
             Error::Config { reason, .. } => Error::config("output", reason),
@@ -152,6 +153,25 @@ fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
     if run.run_folder.is_none() && (run.resume || run.checkpoint_every.is_some()) {
         let field = if run.resume { "resume" } else { "checkpointEvery" };
         return Err(Error::config(field, "there is no runFolder to find checkpoints in"));
+    }
+    Ok(())
+}
+
+/// Refuses stages that do not go together, which no built-in recipe has.
+fn check_stages(recipe: &Recipe) -> Result<()> {
+    let mut low_rank = false;
+    for stage in &recipe.stages {
+        match stage {
+            Stage::Block { config } => {
+                let affine = recipe.weights.is_some_and(|w| w.quantizer.grid.range == CodeRange::Affine && w.quantizer.partition != Partition::Tensor);
+                if config.solver.is_none() && !affine {
+                    return Err(Error::config("stages", "blocks are trained on grids with zero points per row or group"));
+                }
+                low_rank |= config.low_rank.is_some();
+            }
+            Stage::Model { .. } if low_rank => return Err(Error::config("stages", "low-rank factors of an earlier stage do not go through a model stage yet")),
+            Stage::Model { .. } => {}
+        }
     }
     Ok(())
 }

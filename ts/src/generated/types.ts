@@ -664,7 +664,7 @@ recipe: Record<string, unknown>,
  */
 seed: number | null, 
 /**
- * BLAKE3 of the training text in hex; null without training.
+ * Where the training text came from, `blake3:` and its hash; null without training.
  */
 data: string | null, };
 

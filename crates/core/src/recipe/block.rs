@@ -205,6 +205,9 @@ impl BlockOptions {
     }
 }
 
+/// Far more than any method asks for; the order of the data is drawn by phase and epoch.
+const MOST_EPOCHS: usize = 65_535;
+
 impl BlockConfig {
     /// What the recipes change: 32 sequences of 512 tokens, one at a time, 5 epochs.
     pub fn usual(rates: BlockRates) -> Self {
@@ -237,6 +240,12 @@ impl BlockConfig {
         at_least("samples", self.samples, 1)?;
         at_least("window", self.window, 2)?;
         at_least("batch", self.batch, 1)?;
+        if self.batch > self.samples {
+            return Err(Error::config("train.batch", format!("{} is more than the {} samples", self.batch, self.samples)));
+        }
+        if let Some(phase) = self.phases.iter().find(|phase| phase.epochs > MOST_EPOCHS) {
+            return Err(Error::config("train.epochs", format!("{} is not possible; at most {MOST_EPOCHS}", phase.epochs)));
+        }
         let phase = self.phases.first().copied();
         let rates = phase.map(|p| p.rates).unwrap_or_default();
         for (field, value) in [

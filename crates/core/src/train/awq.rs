@@ -24,7 +24,7 @@ use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use std::sync::Arc;
 
-/// Sequences on which errors are compared.
+/// Sequences on which errors are compared; magnitudes are means over all.
 const SEARCHED: usize = 4;
 
 impl Blockwise<'_> {
@@ -35,7 +35,9 @@ impl Blockwise<'_> {
         let one_key_head_each = self.model.architecture.heads == self.model.architecture.kv_heads;
         for (site, linears) in SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || one_key_head_each) {
             let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
-            self.seen(&block.weights(), site, &samples, &mut |x| magnitudes.add(x))?;
+            for sample in 0..self.config.samples {
+                self.seen(&block.weights(), site, &[streams.plain.read(sample, 1)?], &mut |x| magnitudes.add(x))?;
+            }
             let wanted = self.outputs(&block, site, &samples)?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {

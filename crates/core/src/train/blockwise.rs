@@ -75,10 +75,12 @@ pub fn train(
 ) -> Result<Trained> {
     let tokens = samples(model, config, text)?;
     let site = site(recipe)?;
-    let arithmetic = Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool);
-    let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
     let folder = run.run_folder.as_deref().map(Path::new);
-    let finished = FinishedBlocks::new(folder, super::run::identity(model, recipe, text, pool), arithmetic, run.resume)?;
+    let identity = super::run::identity(model, recipe, text, pool);
+    let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
+    let arithmetic = begun.map_or_else(|| Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool)), Ok::<_, Error>)?;
+    let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
+    let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume)?;
     let saliency = config.saliency.filter(|s| s.lambda > 0.0).map(|s| {
         events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
         Saliency::of(model, s, text, folder, arithmetic, cancel, pool)
@@ -110,6 +112,9 @@ pub fn train(
         }
         .map_err(|e| finished.resumable(e))?;
         let loss = blockwise.advance(layer, &block, &mut streams).map_err(|e| finished.resumable(e))?;
+        if !loss.is_finite() {
+            return Err(Error::NonFinite { step: config.steps(), tensor: format!("the output of quantized block {layer}") });
+        }
         if is_new {
             if config.solver.is_some() {
                 block.record = BlockRecord::new(layer, vec![loss], 1);
@@ -117,6 +122,7 @@ pub fn train(
             events(Event::Block { block: layer as u64, blocks: layers as u64, loss });
             finished.save(layer, &block, events)?;
         }
+        last = block.record.losses.last().copied().unwrap_or(last);
         record.blocks.push(block.record);
         record.matrices.extend(block.matrices);
         tensors.extend(block.tensors);

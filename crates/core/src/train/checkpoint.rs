@@ -81,10 +81,8 @@ pub fn write(folder: &Path, (kind, number): (&str, u64), entries: Vec<Entry>, ru
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let target = folder.join(format!("{kind}-{number:08}"));
     let partial = folder.join(format!(".{kind}-{number:08}.partial"));
-    for old in [&partial, &target] {
-        if old.exists() {
-            std::fs::remove_dir_all(old).map_err(io(old))?;
-        }
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(io(&partial))?;
     }
     std::fs::create_dir(&partial).map_err(io(&partial))?;
     let mut hash = Hashing { hasher: blake3::Hasher::new(), bytes: 0 };
@@ -103,6 +101,10 @@ pub fn write(folder: &Path, (kind, number): (&str, u64), entries: Vec<Entry>, ru
     };
     let text = serde_json::to_string_pretty(&manifest).map_err(|e| fault(&target, e.to_string()))?;
     atomic(&partial.join(MANIFEST), |out| out.write_all(text.as_bytes()))?;
+    // The old one stays until the new one is whole.
+    if target.exists() {
+        std::fs::remove_dir_all(&target).map_err(io(&target))?;
+    }
     std::fs::rename(&partial, &target).map_err(io(&target))?;
     if let Ok(parent) = std::fs::File::open(folder) {
         parent.sync_all().map_err(io(folder))?;

@@ -34,6 +34,11 @@ impl<'a> FinishedBlocks<'a> {
         folder.join(format!("block-{layer:08}"))
     }
 
+    /// What the first finished block of this run was computed in: a resumed run goes on in it, whatever the probe says then.
+    pub fn arithmetic(folder: Option<&Path>, run: &str) -> Option<Arithmetic> {
+        checkpoint::verify(&folder?.join("block-00000000"), run).ok().map(|manifest| manifest.arithmetic)
+    }
+
     /// A cancelled run can go on from the finished blocks, if there is one.
     pub fn resumable(&self, e: Error) -> Error {
         match e {
@@ -89,14 +94,14 @@ impl<'a> FinishedBlocks<'a> {
     pub fn read(&self, layer: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Finished>> {
         let Some(path) = self.folder.filter(|_| self.resume).map(|folder| self.path(folder, layer)).filter(|path| path.exists()) else { return Ok(None) };
         let manifest = match checkpoint::verify(&path, &self.run) {
+            Ok(manifest) => manifest,
             // Left by an earlier run, behind what this one has finished.
-            Err(_) if layer > 0 => return Ok(None),
-            manifest => manifest?,
+            Err(e) if e.to_string().contains(checkpoint::OTHER_RUN) => return if layer > 0 { Ok(None) } else { Err(e) },
+            Err(e) => {
+                events(Event::Warning { message: format!("a finished block was passed over: {e}") });
+                return Ok(None);
+            }
         };
-        if manifest.arithmetic != self.arithmetic {
-            let reason = format!("it was computed in {}, this run in {}; say so by arithmetic", manifest.arithmetic.name(), self.arithmetic.name());
-            return Err(Error::Checkpoint { path: path.display().to_string(), reason });
-        }
         match checkpoint::state(&path, &manifest).and_then(|bytes| parse(&path, &bytes)) {
             Ok(block) => {
                 events(Event::Phase { name: "resume".into(), detail: path.display().to_string() });

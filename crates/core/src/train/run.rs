@@ -60,10 +60,16 @@ pub fn train(
     let mut trained: Option<Trained> = None;
     for (number, stage) in recipe.stages.iter().enumerate() {
         let last = number + 1 == recipe.stages.len();
+        let folder = run.run_folder.clone();
         let run = of_stage(run, recipe, number);
         let before = trained.take();
+        // Whoever goes on gives the whole run's folder again.
+        let outer = |e: Error| match e {
+            Error::Cancelled { resume: Some(_) } => Error::Cancelled { resume: folder.clone() },
+            e => e,
+        };
         let mut now = match stage {
-            Stage::Block { config } => blockwise::train(model, recipe, config, &run, text, events, cancel, pool)?,
+            Stage::Block { config } => blockwise::train(model, recipe, config, &run, text, events, cancel, pool).map_err(outer)?,
             Stage::Model { learns, config } => {
                 let start = before.as_ref().map(|t| &t.model).filter(|_| *learns == Learns::Scales);
                 if *learns == Learns::Scales && start.is_none() {
@@ -71,12 +77,11 @@ pub fn train(
                 }
                 let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
                 let measure = if last { &mut *measure } else { &mut *nothing };
-                end_to_end(model, start, recipe, config, &run, text, measure, events, cancel, pool)?
+                end_to_end(model, start, recipe, config, &run, text, measure, events, cancel, pool).map_err(outer)?
             }
         };
         if last && matches!(stage, Stage::Block { .. }) {
-            now.evaluations =
-                measure(&now.model, events).map_err(|e| if e.is_cancelled() { Error::Cancelled { resume: run.run_folder.clone() } } else { e })?;
+            now.evaluations = measure(&now.model, events).map_err(|e| if e.is_cancelled() { Error::Cancelled { resume: folder.clone() } } else { e })?;
         }
         if let Some(before) = before {
             now.steps += before.steps;

@@ -30,6 +30,7 @@ use halfstep_formats::safetensors::{self, Dtype, Entry};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real, room};
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,19 +61,15 @@ impl Saliency {
         let sizes: Vec<usize> = linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
         let scratch = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let mut sums = Stream::new(model.architecture.layers, sizes.iter().sum(), 1, &scratch)?;
-        let identity = identity(model, tokens, arithmetic.precision, pool);
-        let kept = folder.map(|folder| folder.join(format!("{KIND}-{:08}", 0))).filter(|path| path.exists());
-        match kept {
-            Some(path) => read(&path, &identity, &mut sums, model.architecture.layers)?,
-            None => {
-                squared_gradients(model, tokens, config.window, arithmetic.precision, &mut sums, cancel, pool)?;
-                if let Some(folder) = folder {
-                    let layers = (0..model.architecture.layers).map(|layer| {
-                        let data = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec();
-                        Ok(Entry { name: format!("{layer}"), dtype: Dtype::F32, shape: vec![data.len() / 4], data: data.into() })
-                    });
-                    checkpoint::write(folder, (KIND, 0), layers.collect::<Result<_>>()?, &identity, arithmetic)?;
-                }
+        let identity = identity(model, tokens, config.window, arithmetic.precision, pool);
+        let layers = model.architecture.layers;
+        if !folder.map_or(Ok(false), |folder| read(folder, &identity, &mut sums, layers))? {
+            (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; sizes.iter().sum()]))?;
+            squared_gradients(model, tokens, config.window, arithmetic.precision, &mut sums, cancel, pool)?;
+            for layer in 0..if folder.is_some() { layers } else { 0 } {
+                let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
+                let entries = vec![Entry { name: KIND.into(), dtype: Dtype::F32, shape: vec![data.len() / 4], data }];
+                checkpoint::write(folder.unwrap_or(&scratch), (KIND, layer as u64), entries, &identity, arithmetic)?;
             }
         }
         Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums) })
@@ -131,25 +128,32 @@ fn sum(s: &[f32]) -> f64 {
 }
 
 /// Weights, texts and arithmetic, as one hash.
-fn identity(model: &Model, tokens: &[u32], precision: Precision, pool: &Pool) -> String {
+fn identity(model: &Model, tokens: &[u32], window: usize, precision: Precision, pool: &Pool) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{precision:?} {:?}", model.architecture).as_bytes()).update(bytemuck::cast_slice(tokens));
+    hasher.update(format!("{window} {precision:?} {:?}", model.architecture).as_bytes()).update(bytemuck::cast_slice(tokens));
     hash_weights(&mut hasher, model, pool);
     hasher.finalize().to_hex().to_string()
 }
 
-fn read(path: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Result<()> {
-    let fault = |reason: String| Error::Checkpoint { path: path.display().to_string(), reason };
-    let manifest = checkpoint::verify(path, identity).map_err(|_| fault("this saliency was made of another model or text; use another run folder".into()))?;
-    let bytes = checkpoint::state(path, &manifest)?;
-    let header = safetensors::read(&path.display().to_string(), &bytes)?;
-    let tensors = header.by_name();
+/// Whether all of it lies in `folder`, whole; then it is in `sums`. What was made of another model or text is an error, what is damaged is made again.
+fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Result<bool> {
     for layer in 0..layers {
-        let info = tensors.get(layer.to_string().as_str()).ok_or_else(|| fault(format!("block {layer} is missing")))?;
+        let path = folder.join(format!("{KIND}-{layer:08}"));
+        let manifest = match checkpoint::verify(&path, identity) {
+            Ok(manifest) => manifest,
+            Err(e) if e.to_string().contains(checkpoint::OTHER_RUN) => {
+                let reason = "this saliency was made of another model or text; use another run folder".into();
+                return Err(Error::Checkpoint { path: path.display().to_string(), reason });
+            }
+            Err(_) => return Ok(false),
+        };
+        let Ok(bytes) = checkpoint::state(&path, &manifest) else { return Ok(false) };
+        let header = safetensors::read(&path.display().to_string(), &bytes)?;
+        let Some(info) = header.tensors.first() else { return Ok(false) };
         let values: Vec<f32> = bytes[info.begin as usize..info.end as usize].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         sums.write(layer, &values)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Forward and backward of the unquantized model, one text at a time, one block's gradients at a time.

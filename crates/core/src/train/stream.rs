@@ -77,7 +77,10 @@ fn on_disk(folder: &Path, bytes: u64) -> Result<Held> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let path = folder.join(format!("stream-{}-{}.bin", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-    let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(io(&path))?;
+    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(io(&path))?;
+    // Without a name it goes with the process, however that ends.
+    #[cfg(unix)]
+    std::fs::remove_file(&path).map_err(io(&path))?;
     let zeros = vec![0u8; 1 << 20];
     let filled = (0..bytes.div_ceil(zeros.len() as u64)).try_for_each(|i| file.write_all(&zeros[..(bytes - i * (1 << 20)).min(1 << 20) as usize]));
     let held = Held::Disk { file, path: path.clone() };
@@ -112,7 +115,6 @@ mod tests {
         }
         let [a, b] = streams.each_mut().map(|s| s.read(0, samples).unwrap());
         assert!(a == b && a[3 * width - 1] == 9.0 && a[3 * width] == 3.5 && a[0] == 0.5);
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         drop(streams);
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         std::fs::remove_dir(&folder).unwrap();

@@ -100,7 +100,9 @@ impl<T: Number> Student<T> {
             }
             finished.tensors.insert(name.clone(), Tensor { shape: vec![matrix.rows, matrix.cols], data: TensorData::Packed(packed) });
             if let Some(part) = matrix.low_rank {
-                finished.low_rank.insert(name.clone(), part.pack(&self.parameters));
+                let factors = part.pack(&self.parameters);
+                factors.check(matrix.rows, matrix.cols).map_err(|reason| Error::Internal { reason: format!("{name}: {reason}") })?;
+                finished.low_rank.insert(name.clone(), factors);
             }
         }
         Ok(finished)
