@@ -63,7 +63,7 @@ function settings(report: Report, record: RunRecord, file?: SaveReport): string 
     ['time', formatSeconds(report.seconds)],
     ['peak memory', report.memoryBytes > 0 ? formatBytes(report.memoryBytes) : null],
     ['seed', seed === null ? null : String(seed)],
-    ['training text', data === null ? null : `BLAKE3 ${data}`],
+    ['training text', data],
     ['run it with', report.clientFlags.length > 0 ? report.clientFlags.join(' ') : null],
     ['halfstep', version],
   ]
