@@ -45,7 +45,11 @@ describe('the data of a report', () => {
   it('holds settings, the table at the bytes of the files, and a record of every block and matrix', () => {
     const record = report.record
     if (!record) throw new Error('no record')
-    expect(record.settings).toMatchObject({ seed: 0, recipe: { id: 'apiq', stages: [{ window: 'block' }] }, data: expect.stringMatching(/^blake3:[0-9a-f]{64}$/) })
+    expect(record.settings).toMatchObject({
+      seed: 0,
+      recipe: { id: 'apiq', stages: [{ window: 'block' }] },
+      data: expect.stringMatching(/^blake3:[0-9a-f]{64}$/),
+    })
     expect(record.table.map(({ subject }) => subject)).toEqual(['fp', 'rtn', 'result'])
     expect(record.table[2]).toMatchObject({ bytes: statSync(join(folder, 'small.safetensors')).size, bitsPerWeight: report.bitsPerWeight })
     expect(file.bytes).toBe(record.table[2]?.bytes)
