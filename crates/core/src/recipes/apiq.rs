@@ -10,8 +10,16 @@ use ts_rs::TS;
 
 pub(super) const RANK: usize = 8;
 pub(super) const ALPHA: f64 = 16.0;
-/// Authors' code.
-pub(super) const RATES: BlockRates = BlockRates { ranges: 5e-3, low_rank: 5e-4, weights: 0.0 };
+
+/// Authors' rates, decay and second target; rank 0 for no factors.
+pub(super) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
+    BlockConfig {
+        second_target: true,
+        low_rank: (rank > 0).then_some(LowRankConfig { rank, alpha }),
+        weight_decay: 0.1,
+        ..BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 5e-4, weights: 0.0 })
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -43,20 +51,8 @@ impl Default for ApiqConfig {
 
 impl ApiqConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request {
-            weights: self.weights,
-            group_size: self.group_size,
-            activations: self.activations,
-            cache: self.cache,
-            affine: true,
-            ..Request::default()
-        };
-        let config = self.train.over(BlockConfig {
-            second_target: true,
-            low_rank: (self.rank > 0).then_some(LowRankConfig { rank: self.rank, alpha: self.alpha }),
-            weight_decay: 0.1,
-            ..BlockConfig::usual(RATES)
-        })?;
+        let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
+        let config = self.train.over(blocks(self.rank, self.alpha))?;
         Ok(self.target.sites(&request)?.recipe("apiq", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
     }
 }

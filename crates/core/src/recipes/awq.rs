@@ -36,14 +36,7 @@ impl Default for AwqRecipeConfig {
 
 impl AwqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request {
-            weights: self.weights.or(Some(3.0)),
-            group_size: self.group_size,
-            activations: self.activations,
-            cache: self.cache,
-            affine: true,
-            ..Request::default()
-        };
+        let request = Request::affine(self.weights.or(Some(3.0)), self.group_size, self.activations, self.cache);
         let config = self.train.config(Solver::Awq(AwqConfig { clip: self.clip }))?;
         Ok(self.target.sites(&request)?.recipe("awq", self.target, StartRule::Absmax, RangeLearning::None, vec![Stage::Block { config }]))
     }

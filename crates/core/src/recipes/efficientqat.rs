@@ -53,14 +53,7 @@ impl Default for EfficientqatConfig {
 
 impl EfficientqatConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request {
-            weights: self.weights,
-            group_size: self.group_size,
-            activations: self.activations,
-            cache: self.cache,
-            affine: true,
-            ..Request::default()
-        };
+        let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         // Authors' code; weights at 2 bits twice as fast as at 3 and 4.
         let weights = if self.weights.is_none_or(|bits| bits <= 2.0) { 2e-5 } else { 1e-5 };
         let mut usual = BlockConfig::usual(BlockRates { ranges: 1e-4, low_rank: 0.0, weights });

@@ -38,14 +38,7 @@ impl Default for GptqRecipeConfig {
 
 impl GptqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request {
-            weights: self.weights.or(Some(3.0)),
-            group_size: self.group_size,
-            activations: self.activations,
-            cache: self.cache,
-            affine: true,
-            ..Request::default()
-        };
+        let request = Request::affine(self.weights.or(Some(3.0)), self.group_size, self.activations, self.cache);
         let config = self.train.config(Solver::Gptq(GptqConfig { damping: self.damping, act_order: self.act_order }))?;
         Ok(self.target.sites(&request)?.recipe("gptq", self.target, StartRule::Absmax, RangeLearning::None, vec![Stage::Block { config }]))
     }

@@ -34,14 +34,7 @@ impl Default for OmniquantConfig {
 
 impl OmniquantConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request {
-            weights: self.weights,
-            group_size: self.group_size,
-            activations: self.activations,
-            cache: self.cache,
-            affine: true,
-            ..Request::default()
-        };
+        let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         let config = self.train.over(BlockConfig::usual(BlockRates { ranges: 1e-2, ..BlockRates::default() }))?;
         Ok(self.target.sites(&request)?.recipe("omniquant", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
     }

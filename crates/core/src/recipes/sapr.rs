@@ -2,9 +2,9 @@
 //! `apiq` with a penalty on each weight's rounding error, weighted by the squared gradients of the unquantized model. Up to three phases for every block: the penalty
 //! alone, both, the output alone. With lambda 0 it is `apiq`.
 
-use super::apiq::{ALPHA, RANK, RATES};
+use super::apiq::{ALPHA, RANK, blocks};
 use crate::error::{Error, Result};
-use crate::recipe::block::{BlockOptions, BlockPhase, LowRankConfig, SaliencyConfig, SaliencyPlace, SaliencyScale};
+use crate::recipe::block::{BlockOptions, BlockPhase, SaliencyConfig, SaliencyPlace, SaliencyScale};
 use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
 use crate::targets::{Request, TargetId};
 use serde::{Deserialize, Serialize};
@@ -67,19 +67,10 @@ impl Default for SaprConfig {
 
 impl SaprConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request {
-            weights: self.weights,
-            group_size: self.group_size,
-            activations: self.activations,
-            cache: self.cache,
-            affine: true,
-            ..Request::default()
-        };
-        let usual = BlockConfig::usual(RATES);
+        let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
+        let usual = blocks(self.rank, self.alpha);
         let window = self.train.window.unwrap_or(usual.window);
         let mut config = self.train.over(BlockConfig {
-            second_target: true,
-            low_rank: (self.rank > 0).then_some(LowRankConfig { rank: self.rank, alpha: self.alpha }),
             saliency: Some(SaliencyConfig {
                 lambda: self.lambda,
                 scale: self.saliency_scale,
@@ -87,7 +78,6 @@ impl SaprConfig {
                 samples: self.saliency_samples,
                 window,
             }),
-            weight_decay: 0.1,
             ..usual
         })?;
         let both = BlockPhase { saliency: true, ..config.phases[0] };

@@ -245,7 +245,7 @@ impl<'a> Planner<'a> {
     fn finish(&mut self) -> Result<()> {
         let data = match self.recipe.stages[..] {
             [] => None,
-            _ => Some(given_text(self.recipe, self.run)?.hash()),
+            _ => Some(given_text(self.recipe, self.run)?.origin()),
         };
         self.result.provenance = provenance(self.model, self.recipe, data.as_deref(), &self.evaluations);
         self.bits_per_weight = rtn::bits_per_weight(&self.result);

@@ -39,6 +39,13 @@ pub struct Request {
     pub affine: bool,
 }
 
+impl Request {
+    /// A zero point per group; None leaves the choice to the target.
+    pub fn affine(weights: Option<f64>, group_size: Option<usize>, activations: Option<f64>, cache: Option<f64>) -> Self {
+        Self { weights, group_size, activations, cache, affine: true, ..Self::default() }
+    }
+}
+
 /// The quantizer at every site: what one row of the table says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sites {

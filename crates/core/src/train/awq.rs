@@ -8,16 +8,13 @@
 //! | input of gate, up | the norm before | the block's output |
 //! | input of down | rows of up | the block's output |
 
-use super::block::{Block, BlockSinks, Context};
 use super::blockwise::{Blockwise, Streams};
 use super::gptq::named;
 use super::open_block::{OpenBlock, SITES, place};
 use super::student::Finished;
-use super::tape::Tape;
 use super::weights::BlockWeights;
 use crate::Result;
 use crate::ops::weight::Weight;
-use crate::ops::{tensor, with_values};
 use crate::recipe::block::AwqConfig;
 use crate::solve::awq::{AbsMean, search_clip, search_scales};
 use halfstep_formats::architecture::{ActivationSite, Linear};
@@ -35,10 +32,13 @@ impl Blockwise<'_> {
         let one_key_head_each = self.model.architecture.heads == self.model.architecture.kv_heads;
         for (site, linears) in SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || one_key_head_each) {
             let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
+            let weights = block.weights();
             for sample in 0..self.config.samples {
-                self.seen(&block.weights(), site, &[streams.plain.read(sample, 1)?], &mut |x| magnitudes.add(x))?;
+                self.seen(&self.plain, &weights, site, streams.plain.read(sample, 1)?, &mut |x| magnitudes.add(x))?;
             }
-            let wanted = self.outputs(&block, site, &samples)?;
+            // What the error of this site is measured on.
+            let weights = measured(&block, site);
+            let wanted: Vec<Vec<f32>> = samples.iter().map(|sample| self.forward(&self.plain, &weights, sample.clone())).collect::<Result<_>>()?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {
                 let error = self.scaled_error(&block, linears, v, site, &samples, &wanted);
@@ -51,11 +51,13 @@ impl Blockwise<'_> {
             fold(&mut block, site, linears, &found?.scales);
         }
         for (site, linears) in SITES {
-            let mut inputs = vec![];
-            self.seen(&block.weights(), site, &samples, &mut |x| {
-                inputs.extend_from_slice(x);
-                Ok(())
-            })?;
+            let (mut inputs, weights) = (vec![], block.weights());
+            for sample in &samples {
+                self.seen(&self.plain, &weights, site, sample.clone(), &mut |x| {
+                    inputs.extend_from_slice(x);
+                    Ok(())
+                })?;
+            }
             for &linear in linears {
                 let ((rows, cols), values) = (block.shape(linear), block.values[place(linear)].clone());
                 let clips = config.clip && !matches!(linear, Linear::Q | Linear::K);
@@ -72,35 +74,6 @@ impl Blockwise<'_> {
         block.finish()
     }
 
-    /// What the linears at `site` read in the unquantized block.
-    fn seen(&self, weights: &BlockWeights<f32>, site: ActivationSite, samples: &[Vec<f32>], see: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        for sample in samples {
-            let mut seen = Ok(());
-            let mut observe = |at: ActivationSite, x: &[f32]| {
-                if at == site && seen.is_ok() {
-                    seen = see(x);
-                }
-            };
-            let x = tensor(sample.clone(), &self.shape())?;
-            Block { context: &self.plain, weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }.forward(&mut Tape::off(), &x)?;
-            seen?;
-        }
-        Ok(())
-    }
-
-    /// What the error of a site is measured on.
-    fn outputs(&self, block: &OpenBlock, site: ActivationSite, samples: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
-        let weights = measured(block, site);
-        samples.iter().map(|sample| self.block_output(&self.plain, &weights, sample)).collect()
-    }
-
-    fn block_output(&self, context: &Context, weights: &BlockWeights<f32>, sample: &[f32]) -> Result<Vec<f32>> {
-        self.check_cancelled()?;
-        let x = tensor(sample.to_vec(), &self.shape())?;
-        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }.forward(&mut Tape::off(), &x)?;
-        Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
-    }
-
     /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
     fn scaled_error(&self, block: &OpenBlock, linears: &[Linear], v: &[f32], site: ActivationSite, samples: &[Vec<f32>], wanted: &[Vec<f32>]) -> Result<f64> {
         let mut weights = measured(block, site);
@@ -115,14 +88,11 @@ impl Blockwise<'_> {
         }
         let mut error = 0.0;
         for (sample, wanted) in samples.iter().zip(wanted) {
-            let y = self.block_output(&self.plain, &weights, sample)?;
+            self.check_cancelled()?;
+            let y = self.forward(&self.plain, &weights, sample.clone())?;
             error += y.iter().zip(wanted).map(|(y, w)| f64::from(y - w).powi(2)).sum::<f64>();
         }
         Ok(error)
-    }
-
-    fn shape(&self) -> [usize; 2] {
-        [self.config.window, self.model.architecture.hidden_size]
     }
 }
 

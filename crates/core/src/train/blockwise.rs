@@ -30,7 +30,7 @@ use crate::rtn::{quantization, round_tensor};
 use crate::session::{Cancel, RunConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
-use halfstep_formats::architecture::{EMBEDDING, Role};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ pub fn train(
     let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
     let arithmetic = begun.map_or_else(|| Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool)), Ok::<_, Error>)?;
     let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
-    let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume)?;
+    let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
     let saliency = config.saliency.filter(|s| s.lambda > 0.0).map(|s| {
         events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
         Saliency::of(model, s, text, folder, arithmetic, cancel, pool)
@@ -266,8 +266,29 @@ impl<'a> Blockwise<'a> {
         Ok(streams)
     }
 
+    /// What the linears at `site` read when a sequence goes through a block.
+    pub(super) fn seen(
+        &self,
+        context: &Context,
+        weights: &BlockWeights<f32>,
+        site: ActivationSite,
+        x: Vec<f32>,
+        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.check_cancelled()?;
+        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let mut seen = Ok(());
+        let mut observe = |at: ActivationSite, x: &[f32]| {
+            if at == site && seen.is_ok() {
+                seen = see(x);
+            }
+        };
+        Block { context, weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }.forward(&mut Tape::off(), &x)?;
+        seen
+    }
+
     /// One sequence through a block.
-    fn forward(&self, context: &Context, weights: &BlockWeights<f32>, x: Vec<f32>) -> Result<Vec<f32>> {
+    pub(super) fn forward(&self, context: &Context, weights: &BlockWeights<f32>, x: Vec<f32>) -> Result<Vec<f32>> {
         let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
         let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }.forward(&mut Tape::off(), &x)?;
         Ok(with_values(&y, |y: &[f32]| y.to_vec())?)

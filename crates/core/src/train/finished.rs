@@ -26,8 +26,8 @@ const QUANTIZER: &str = "quantizer";
 const RECORD: &str = "record";
 
 impl<'a> FinishedBlocks<'a> {
-    pub fn new(folder: Option<&'a Path>, run: String, arithmetic: Arithmetic, resume: bool) -> Result<Self> {
-        Ok(Self { folder, run, arithmetic, resume })
+    pub fn new(folder: Option<&'a Path>, run: String, arithmetic: Arithmetic, resume: bool) -> Self {
+        Self { folder, run, arithmetic, resume }
     }
 
     fn path(&self, folder: &Path, layer: usize) -> PathBuf {

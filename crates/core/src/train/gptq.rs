@@ -1,17 +1,13 @@
 //! GPTQ in a block (arXiv 2210.17323, "true sequential"): queries, keys and values first, then the output projection, gate and up, down; what each reads
 //! is collected anew from the quantized stream with those before it rounded already.
 
-use super::block::{Block, BlockSinks};
 use super::blockwise::{Blockwise, Streams, Told};
 use super::open_block::{OpenBlock, SITES, place};
 use super::student::Finished;
-use super::tape::Tape;
-use crate::ops::tensor;
 use crate::recipe::block::GptqConfig;
 use crate::solve::gptq::{GptqOptions, gptq};
 use crate::solve::hessian::Hessian;
 use crate::{Error, Result};
-use halfstep_formats::architecture::ActivationSite;
 
 impl Blockwise<'_> {
     pub(super) fn solve_gptq(&self, layer: usize, config: &GptqConfig, streams: &mut Streams, tell: &mut dyn FnMut(Told)) -> Result<Finished> {
@@ -19,8 +15,12 @@ impl Blockwise<'_> {
         let options = GptqOptions { damping: config.damping, act_order: config.act_order, ..GptqOptions::default() };
         for (site, linears) in SITES {
             let mut hessian = Hessian::new(block.shape(linears[0]).1);
-            self.inputs(&block, site, streams, self.config.samples, &mut |x| hessian.add(self.pool, x))
-                .map_err(|e| named(e, &block.specs[place(linears[0])].name))?;
+            let weights = block.weights();
+            for sample in 0..self.config.samples {
+                let x = streams.quantized.read(sample, 1)?;
+                let add = &mut |x: &[f32]| hessian.add(self.pool, x);
+                self.seen(&self.quantized, &weights, site, x, add).map_err(|e| named(e, &block.specs[place(linears[0])].name))?;
+            }
             for &linear in linears {
                 let ((rows, cols), i) = (block.shape(linear), place(linear));
                 let solved =
@@ -34,31 +34,6 @@ impl Blockwise<'_> {
             }
         }
         block.finish()
-    }
-
-    /// What the linears at `site` read, sequence after sequence of the quantized stream, the first `samples`.
-    pub(super) fn inputs(
-        &self,
-        block: &OpenBlock,
-        site: ActivationSite,
-        streams: &mut Streams,
-        samples: usize,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let weights = block.weights();
-        for sample in 0..samples {
-            self.check_cancelled()?;
-            let x = tensor(streams.quantized.read(sample, 1)?, &[self.config.window, self.model.architecture.hidden_size])?;
-            let mut seen = Ok(());
-            let mut observe = |at: ActivationSite, x: &[f32]| {
-                if at == site && seen.is_ok() {
-                    seen = see(x);
-                }
-            };
-            Block { context: &self.quantized, weights: &weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }.forward(&mut Tape::off(), &x)?;
-            seen?;
-        }
-        Ok(())
     }
 }
 
