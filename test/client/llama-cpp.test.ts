@@ -149,6 +149,19 @@ describe.each(['gguf:q4_0', 'gguf:q8_0'] as const)('%s', (target) => {
   })
 })
 
+test('gguf:tq2_0: the ternary demo model answers the same in the client', { timeout: 300_000 }, async () => {
+  const { model } = await quantize(demo, recipes.rtn({ target: 'gguf:tq2_0' })).result
+  const file = join(folder, 'ternary.gguf')
+  await model.save(file)
+  const windows = await windowsOf(model, evalText, 4)
+  const ours = await ourLogits(model, windows)
+  const { kl, perplexity } = compare(await clientLogits(file, windows, model.inspect().vocabSize), ours, windows, model.inspect().vocabSize)
+  model.dispose()
+  console.log(`gguf:tq2_0: KL(client, ours) ${kl.toExponential(2)}, perplexity ${perplexity.map((p) => p.toFixed(3)).join(' against ')}`)
+  expect(kl).toBeLessThanOrEqual(2e-3)
+  expect(Math.abs(perplexity[0] / perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
+})
+
 describe('token ids', () => {
   const same = async (model: Model, file: string, text: string) => {
     const client = await llama.loadModel({ modelPath: file, vocabOnly: true })
