@@ -113,7 +113,7 @@ describe('halfstep quantize', () => {
     const other = await halfstep([...own, '--seed', '1'])
     expect(other.stderr).toMatch(/error ERR_CHECKPOINT: .*self-generated.*another model/)
     const both = await halfstep(['quantize', path, '--data', data, '--self-generated', '1024', '-o', 'never.gguf', ...TRAIN])
-    expect(both.stderr).toContain('error ERR_CONFIG: selfGenerated: ')
+    expect(both.stderr).toContain('error ERR_CONFIG: --self-generated: ')
   })
 
   it('saves on Ctrl-C, says how to go on, and goes on to the same bytes', async () => {
@@ -138,7 +138,8 @@ describe('halfstep quantize', () => {
 
   it.each([
     [['--target', 'gguf:q4_0', '--weights', '3'], 'ERR_TARGET', 'halfstep'],
-    [['--weights', '4.5'], 'ERR_CONFIG', 'weights'],
+    [['--weights', '4.5'], 'ERR_CONFIG', ' --weights: '],
+    [['--learning-rate=-1'], 'ERR_CONFIG', ' --learning-rate: '],
     [['--target', 'gguf:q4_1'], 'ERR_CONFIG', 'did you mean gguf:q4_0?'],
     [['--recipe', 'silk'], 'ERR_CONFIG', 'did you mean silq?'],
   ])('fails with %j by a typed error and exit code 1', async (args, code, words) => {

@@ -9,40 +9,44 @@ use halfstep_kernels::Pool;
 use halfstep_runtime::score::Scoring;
 use halfstep_runtime::{Arithmetic, Network};
 
-/// An evaluation under way, window by window, for callers that have other things to do in between.
+/// An evaluation under way, window by window, for callers that have other things to do in between. Several models are measured beside one reference, which runs once.
 pub struct EvaluationRun {
-    network: Network,
+    networks: Vec<Network>,
     against: Option<Network>,
     scoring: Scoring,
 }
 
 impl EvaluationRun {
-    pub fn new(model: &Model, against: Option<&Model>, config: &EvaluateConfig) -> Result<Self> {
+    pub fn new(models: &[&Model], against: Option<&Model>, config: &EvaluateConfig) -> Result<Self> {
         let pool = Pool::new(config.threads);
         let text = Text::read(config.data.as_deref(), config.text.as_deref(), 0)?;
         let text = text.ok_or_else(|| Error::config("data", "give a text file to measure on"))?;
-        let mut tokens = text.tokens(model, 2)?;
+        let first = *models.first().ok_or_else(|| Error::config("models", "give a model to measure"))?;
+        let mut tokens = text.tokens(first, 2)?;
         if config.tokens > 0 {
             tokens.truncate(config.tokens);
         }
-        if let Some(other) = against.filter(|other| other.architecture.vocab_size != model.architecture.vocab_size) {
-            let reason = format!("its vocabulary of {} tokens is not the model's of {}", other.architecture.vocab_size, model.architecture.vocab_size);
-            return Err(Error::config("against", reason));
+        let vocabulary = |model: &Model| model.architecture.vocab_size;
+        for model in models {
+            if let Some(other) = against.filter(|other| vocabulary(other) != vocabulary(model)) {
+                let reason = format!("its vocabulary of {} tokens is not the model's of {}", vocabulary(other), vocabulary(model));
+                return Err(Error::config("against", reason));
+            }
         }
         let arithmetic = match config.arithmetic {
             ArithmeticConfig::Auto => Arithmetic::Auto,
             ArithmeticConfig::Float => Arithmetic::Float,
             ArithmeticConfig::Integer => Arithmetic::Integer,
         };
-        let network = Network::new(model, arithmetic, pool.clone())?;
+        let networks = models.iter().map(|model| Network::new(model, arithmetic, pool.clone())).collect::<halfstep_runtime::Result<Vec<_>>>()?;
         let against = against.map(|m| Network::new(m, Arithmetic::Auto, pool)).transpose()?;
-        let scoring = Scoring::new(&network, against.as_ref(), tokens, config.window)?;
-        Ok(Self { network, against, scoring })
+        let scoring = Scoring::new(&networks.iter().collect::<Vec<_>>(), against.as_ref(), tokens, config.window)?;
+        Ok(Self { networks, against, scoring })
     }
 
     /// Measures the next window; false when there is none.
     pub fn step(&mut self) -> Result<bool> {
-        Ok(self.scoring.step(&self.network, self.against.as_ref())?)
+        Ok(self.scoring.step(&self.networks.iter().collect::<Vec<_>>(), self.against.as_ref())?)
     }
 
     /// Tokens done, and all.
@@ -50,8 +54,8 @@ impl EvaluationRun {
         (self.scoring.done, self.scoring.total)
     }
 
-    /// The means over what has been measured so far.
-    pub fn finish(&self) -> EvaluationRecord {
-        self.scoring.evaluation().into()
+    /// The means over what has been measured so far, of every model.
+    pub fn finish(&self) -> Vec<EvaluationRecord> {
+        self.scoring.evaluations().into_iter().map(EvaluationRecord::from).collect()
     }
 }

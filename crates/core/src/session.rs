@@ -277,7 +277,7 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize, usize),
     cancel: &Cancel,
 ) -> Result<EvaluationRecord> {
-    let mut run = EvaluationRun::new(model, against, config)?;
+    let mut run = EvaluationRun::new(&[model], against, config)?;
     loop {
         let (done, total) = run.progress();
         progress(done, total);
@@ -285,7 +285,7 @@ pub fn evaluate(
             return Err(Error::Cancelled { resume: None });
         }
         if !run.step()? {
-            return Ok(run.finish());
+            return Ok(run.finish().remove(0));
         }
     }
 }

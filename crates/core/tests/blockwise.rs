@@ -127,6 +127,14 @@ fn the_second_phase_of_efficientqat_leaves_every_code() {
         }
     }
     assert!(moved > 0, "no scale moved");
+
+    // The first phase alone, then the second after its finished blocks: nothing of them is trained again.
+    let folder = scratch("phases");
+    made_on(&demo(), &config(0), &run(Some(&folder), false));
+    let mut blocks = 0;
+    let mut count = |event: Event| blocks += usize::from(matches!(event, Event::Block { .. }));
+    let (later, _) = quantize(&demo(), &config(48 * 4 * 3), &run(Some(&folder), true), &mut count, &Cancel::default()).expect("a run");
+    assert!(blocks == 0 && bytes(&later) == bytes(&second));
 }
 
 #[test]

@@ -39,18 +39,19 @@ pub fn evaluate(
     window: usize,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Evaluation> {
-    let mut scoring = Scoring::new(network, against, tokens.to_vec(), window)?;
+    let mut scoring = Scoring::new(&[network], against, tokens.to_vec(), window)?;
     loop {
         if !progress(scoring.done, scoring.total) {
             return Err(Error::Cancelled);
         }
-        if !scoring.step(network, against)? {
-            return Ok(scoring.evaluation());
+        if !scoring.step(&[network], against)? {
+            return Ok(scoring.evaluations().remove(0));
         }
     }
 }
 
-/// An [`evaluate`] under way: the state between two windows. For callers that have other things to do in between; every call is to give the same networks.
+/// An [`evaluate`] under way, of one network or of several beside the same reference, which then runs once: the state between two windows. For callers that have
+/// other things to do in between; every call is to give the same networks.
 pub struct Scoring {
     tokens: Vec<u32>,
     window: usize,
@@ -58,30 +59,31 @@ pub struct Scoring {
     pub done: usize,
     pub total: usize,
     compared: bool,
-    sums: Sums,
+    sums: Vec<Sums>,
 }
 
 impl Scoring {
-    pub fn new(network: &Network, against: Option<&Network>, tokens: Vec<u32>, window: usize) -> Result<Self> {
-        check(network, against, &tokens, window)?;
+    pub fn new(networks: &[&Network], against: Option<&Network>, tokens: Vec<u32>, window: usize) -> Result<Self> {
+        networks.iter().try_for_each(|network| check(network, against, &tokens, window))?;
         let total = tokens.chunks(window).map(<[u32]>::len).filter(|&n| n >= 2).sum();
-        Ok(Self { tokens, window, done: 0, total, compared: against.is_some(), sums: Sums::default() })
+        let sums = networks.iter().map(|_| Sums::default()).collect();
+        Ok(Self { tokens, window, done: 0, total, compared: against.is_some(), sums })
     }
 
     /// Scores the next window; false when there is none.
-    pub fn step(&mut self, network: &Network, against: Option<&Network>) -> Result<bool> {
+    pub fn step(&mut self, networks: &[&Network], against: Option<&Network>) -> Result<bool> {
         if self.done == self.total {
             return Ok(false);
         }
         let window = &self.tokens[self.done..self.total.min(self.done + self.window)];
-        score_window(network, against, window, self.done, &mut self.sums)?;
+        score_window(networks, against, window, self.done, &mut self.sums)?;
         self.done += window.len();
         Ok(true)
     }
 
-    /// The means over the windows scored so far.
-    pub fn evaluation(&self) -> Evaluation {
-        self.sums.evaluation(self.compared)
+    /// The means over the windows scored so far, of every network.
+    pub fn evaluations(&self) -> Vec<Evaluation> {
+        self.sums.iter().map(|sums| sums.evaluation(self.compared)).collect()
     }
 }
 
@@ -117,6 +119,20 @@ struct Sums {
 }
 
 impl Sums {
+    /// Scores of the tokens from place `first` of the text on.
+    fn add(&mut self, scores: &[RowScore], first: usize) -> Result<()> {
+        for (m, score) in scores.iter().enumerate() {
+            if !(score.nll.is_finite() && score.kl.is_finite()) {
+                return Err(Error::NonFinite { what: "the loss".into(), position: first + m });
+            }
+            self.nll += score.nll;
+            self.kl += score.kl;
+            self.agree += score.agree as usize;
+        }
+        self.predictions += scores.len();
+        Ok(())
+    }
+
     fn evaluation(&self, compared: bool) -> Evaluation {
         let count = self.predictions as f64;
         let mean_nll = self.nll / count;
@@ -132,47 +148,51 @@ impl Sums {
 }
 
 /// Scores one window; `first` is the place of its first token in the text.
-fn score_window(network: &Network, against: Option<&Network>, window: &[u32], first: usize, sums: &mut Sums) -> Result<()> {
+fn score_window(networks: &[&Network], against: Option<&Network>, window: &[u32], first: usize, sums: &mut [Sums]) -> Result<()> {
     // The last token predicts nothing.
     let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
-    let (vocab, start) = (network.architecture().vocab_size, Clock::start());
-    let features = network.features(inputs, &mut Cache::new(network))?;
-    sums.seconds += start.seconds();
     let reference = against.map(|a| a.features(inputs, &mut Cache::new(a))).transpose()?;
-    let rows_of = |n: &Network, all: &[f32], row: usize, rows: usize, logits: &mut Vec<f32>| {
-        let d = n.architecture().hidden_size;
-        logits.resize(rows * vocab, 0.0);
-        n.head(&all[row * d..(row + rows) * d], logits);
-    };
+    let mut features = vec![];
+    for (network, sums) in networks.iter().zip(&mut *sums) {
+        let start = Clock::start();
+        features.push(network.features(inputs, &mut Cache::new(network))?);
+        sums.seconds += start.seconds();
+    }
     let (mut logits, mut reference_logits) = (vec![], vec![]);
     for (i, targets) in targets.chunks(LOGIT_ROWS).enumerate() {
-        let (row, rows) = (i * LOGIT_ROWS, targets.len());
-        let start = Clock::start();
-        rows_of(network, &features, row, rows, &mut logits);
-        sums.seconds += start.seconds();
+        let (row, mut scores) = (i * LOGIT_ROWS, vec![RowScore::default(); targets.len()]);
         if let (Some(against), Some(features)) = (against, &reference) {
-            rows_of(against, features, row, rows, &mut reference_logits);
+            logits_of(against, features, row, targets.len(), &mut reference_logits);
         }
-        let mut scores = vec![RowScore::default(); rows];
-        network.pool().chunks_mut(&mut scores, TASK_ROWS, |task, scores| {
-            let mut wide = Wide::default();
-            for (i, score) in scores.iter_mut().enumerate() {
-                let m = task * TASK_ROWS + i;
-                let row = m * vocab..(m + 1) * vocab;
-                *score = wide.score(&logits[row.clone()], targets[m], reference_logits.get(row));
-            }
-        });
-        for (m, score) in scores.iter().enumerate() {
-            if !(score.nll.is_finite() && score.kl.is_finite()) {
-                return Err(Error::NonFinite { what: "the loss".into(), position: first + row + m + 1 });
-            }
-            sums.nll += score.nll;
-            sums.kl += score.kl;
-            sums.agree += score.agree as usize;
+        for ((network, features), sums) in networks.iter().zip(&features).zip(&mut *sums) {
+            let start = Clock::start();
+            logits_of(network, features, row, targets.len(), &mut logits);
+            sums.seconds += start.seconds();
+            score_rows(network, &logits, &reference_logits, targets, &mut scores);
+            sums.add(&scores, first + row + 1)?;
         }
-        sums.predictions += rows;
     }
     Ok(())
+}
+
+/// Logits of `rows` rows from `row` on.
+fn logits_of(network: &Network, features: &[f32], row: usize, rows: usize, logits: &mut Vec<f32>) {
+    let (d, vocab) = (network.architecture().hidden_size, network.architecture().vocab_size);
+    logits.resize(rows * vocab, 0.0);
+    network.head(&features[row * d..(row + rows) * d], logits);
+}
+
+/// `logits` and `reference` `[rows, V]`; `reference` is empty if there is none.
+fn score_rows(network: &Network, logits: &[f32], reference: &[f32], targets: &[u32], scores: &mut [RowScore]) {
+    let vocab = network.architecture().vocab_size;
+    network.pool().chunks_mut(scores, TASK_ROWS, |task, scores| {
+        let mut wide = Wide::default();
+        for (i, score) in scores.iter_mut().enumerate() {
+            let m = task * TASK_ROWS + i;
+            let row = m * vocab..(m + 1) * vocab;
+            *score = wide.score(&logits[row.clone()], targets[m], reference.get(row));
+        }
+    });
 }
 
 #[derive(Clone, Copy, Debug, Default)]

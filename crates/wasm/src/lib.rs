@@ -97,13 +97,13 @@ pub fn evaluate_against(model: &WasmModel, against: &WasmModel, config: String) 
 
 fn evaluation(model: &WasmModel, against: Option<&WasmModel>, config: String) -> WasmTask {
     let (model, against) = (model.arc(), against.map(WasmModel::arc).transpose());
-    let start = move || EvaluationRun::new(&*model?, against?.as_deref().map(|loaded| &**loaded), &session::parse_config(&config)?);
+    let start = move || EvaluationRun::new(&[&*model?], against?.as_deref().map(|loaded| &**loaded), &session::parse_config(&config)?);
     let step = |run: &mut EvaluationRun, messages: &mut Messages| {
         let (done, total) = run.progress();
         messages.post(json!({ "kind": "progress", "done": done, "total": total }));
         run.step()
     };
-    WasmTask::steps(start, step, |run| Done::value(&run.finish()))
+    WasmTask::steps(start, step, |run| Done::value(&run.finish()[0]))
 }
 
 #[wasm_bindgen]
@@ -117,7 +117,7 @@ pub fn generate(model: &WasmModel, config: String) -> WasmTask {
         }
         Ok(text.is_some())
     };
-    WasmTask::steps(start, step, |run| Done::value(&run.finish()))
+    WasmTask::steps(start, step, |run| Done::value(&run.finish()[0]))
 }
 
 /// `prompts` is a JSON array of texts.

@@ -35,7 +35,7 @@ function report(error: unknown, options: { json?: boolean; resume?: string }): v
   const { code, message, details } = known
   if (options.json) console.log(JSON.stringify({ kind: 'error', code, message, details }))
   if (code !== 'ERR_CANCELLED') {
-    console.error(`error ${code}: ${message}`)
+    console.error(`error ${code}: ${byFlag(message, details.field)}`)
     process.exitCode = EXIT.failed
     return
   }
@@ -43,6 +43,14 @@ function report(error: unknown, options: { json?: boolean; resume?: string }): v
   console.error(saved ? `interrupted; state saved in ${details.resume}` : 'interrupted; nothing was saved')
   if (saved && options.resume) console.error(`to go on: ${options.resume}`)
   process.exitCode = EXIT.interrupted
+}
+
+/** The message about a config field, under the name of the flag that was typed for it. */
+function byFlag(message: string, field: unknown): string {
+  if (typeof field !== 'string' || !message.startsWith(`${field}: `)) return message
+  const name = (field.split('.').at(-1) ?? '').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+  const flag = [`--${name}`, `--no-${name}`].find((flag) => process.argv.some((word) => word === flag || word.startsWith(`${flag}=`)))
+  return flag === undefined ? message : flag + message.slice(field.length)
 }
 
 /** A failed system call of Node's (a folder that cannot be made) as one of our errors. */

@@ -166,7 +166,7 @@ impl<'a> Planner<'a> {
             self.stages.push(PlanStage::new("saliency", &probe, 0));
         }
         for (number, stage) in recipe.stages.iter().enumerate() {
-            let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, recipe, number));
+            let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
             let text = given_text(recipe, &run)?;
             match stage {
                 Stage::Block { config } => {

@@ -61,7 +61,9 @@ pub fn train(
     for (number, stage) in recipe.stages.iter().enumerate() {
         let last = number + 1 == recipe.stages.len();
         let folder = run.run_folder.clone();
-        let run = of_stage(run, recipe, number);
+        let run = of_stage(run, number);
+        // A stage's checkpoints know it and those before: what comes after may be changed, and the run resumed.
+        let recipe = &Recipe { stages: recipe.stages[..=number].to_vec(), ..recipe.clone() };
         let before = trained.take();
         // Whoever goes on gives the whole run's folder again.
         let outer = |e: Error| match e {
@@ -98,9 +100,9 @@ pub fn train(
     trained.ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })
 }
 
-/// The run as one of its stages sees it: a stage's checkpoints have a folder of their own where there are several.
-pub fn of_stage(run: &RunConfig, recipe: &Recipe, number: usize) -> RunConfig {
-    let folder = run.run_folder.as_ref().map(|f| if recipe.stages.len() == 1 { f.clone() } else { format!("{f}/stage-{number}") });
+/// The run as one of its stages sees it: the checkpoints of later ones have folders of their own, so that those of the first are found however many follow.
+pub fn of_stage(run: &RunConfig, number: usize) -> RunConfig {
+    let folder = run.run_folder.as_ref().map(|f| if number == 0 { f.clone() } else { format!("{f}/stage-{number}") });
     RunConfig { run_folder: folder, ..run.clone() }
 }
 
