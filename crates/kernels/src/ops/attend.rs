@@ -7,6 +7,7 @@
 
 use super::lanes::{LANES, dot, maximum, sum};
 use crate::dispatch;
+#[cfg(target_arch = "x86_64")]
 use crate::dispatch::{Level, level};
 use crate::math::exp_f32;
 use std::cell::RefCell;
@@ -287,7 +288,7 @@ mod avx512 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::{available, force};
+    use crate::dispatch::{Level, available, force};
     use crate::rng::Rng;
 
     fn numbers(stream: u64, n: usize) -> Vec<f32> {

@@ -165,7 +165,8 @@ impl Kernel {
     ///
     /// # Safety
     /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x` the tokens that `y` has room for.
-    #[allow(unsafe_code)]
+    // Where only the plain kernel is, nothing in it is unsafe.
+    #[allow(unsafe_code, unused_unsafe)]
     unsafe fn tile(self, strip: &[PanelView], bits: u32, segments: &[Segment], x: View, y: &mut [Outputs]) {
         // SAFETY: the caller's promise.
         unsafe {
