@@ -2,7 +2,9 @@
 
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
-use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig};
+use halfstep::recipes::{
+    RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, llm_qat::LlmQatConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig,
+};
 use halfstep::session::{Cancel, Plan, RunConfig, load, plan, quantize, save};
 use halfstep::targets::TargetId;
 use halfstep::{Error, Model};
@@ -39,7 +41,8 @@ fn recipes() -> Vec<(&'static str, RecipeConfig, Option<u64>, f64)> {
     let train = TrainConfig { tokens: 9 * 4 * 32, window: 32, batch: 4, ..TrainConfig::default() };
     vec![
         ("rtn", RecipeConfig::Rtn(RtnConfig::default()), None, 1.0),
-        ("silq", RecipeConfig::Silq(SilqConfig { target: TargetId::GgufQ4_0, train, ..SilqConfig::default() }), Some(1), 1.5),
+        ("silq", RecipeConfig::Silq(SilqConfig { target: TargetId::GgufQ4_0, train: train.clone(), ..SilqConfig::default() }), Some(1), 1.5),
+        ("llm-qat", RecipeConfig::LlmQat(LlmQatConfig { train: train.clone(), ..LlmQatConfig::default() }), Some(1), 1.5),
         ("apiq", RecipeConfig::Apiq(ApiqConfig { train: blocks(), ..ApiqConfig::default() }), None, 1.0),
         ("sapr", RecipeConfig::Sapr(SaprConfig { train: blocks(), saliency_samples: 3, penalty_epochs: 1, ..SaprConfig::default() }), None, 1.0),
         (
@@ -65,7 +68,7 @@ fn steps_sizes_and_disk_are_those_of_the_run() {
     for (name, recipe, checkpoint_every, counted) in recipes() {
         let folder = scratch(name);
         let run = RunConfig {
-            data: Some(assets("demo-train.txt")),
+            data: (name != "llm-qat").then(|| assets("demo-train.txt")),
             validation: Some(assets("demo-eval.txt")),
             validation_tokens: Some(512),
             run_folder: Some(folder.join("run").display().to_string()),

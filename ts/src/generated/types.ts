@@ -478,7 +478,7 @@ planSeconds: number, };
  */
 export type PlanStage = { 
 /**
- * `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
+ * `generate`, `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
  */
 name: string, steps: number, secondsPerStep: number, seconds: number, peakMemoryBytes: number, 
 /**

@@ -7,8 +7,8 @@ use crate::event::Event;
 use crate::recipe::{Learns, Recipe, Stage, StartRule, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::train::probe::{self, Probe, timed};
-use crate::train::{memory, run};
-use crate::{Error, Result, rtn};
+use crate::train::{memory, run, self_generated};
+use crate::{Result, rtn};
 use half::f16;
 use halfstep_formats::architecture::Role;
 use halfstep_formats::{LowRank, Model};
@@ -57,7 +57,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanStage {
-    /// `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
+    /// `generate`, `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
     pub name: String,
     pub steps: u64,
     pub seconds_per_step: f64,
@@ -136,6 +136,8 @@ struct Planner<'a> {
     pool: Pool,
     stages: Vec<PlanStage>,
     tokens: u64,
+    /// Where the text comes from.
+    data: Option<String>,
     /// As large as the result: rounded, or the packed model of a model stage's first steps.
     result: Model,
     evaluations: Evaluations,
@@ -147,27 +149,28 @@ impl<'a> Planner<'a> {
     fn new(model: &'a Model, recipe: &'a Recipe, run: &'a RunConfig, cancel: &'a Cancel) -> Result<Self> {
         let (pool, validation) = (Pool::new(run.threads), Validation::read(model, recipe, run)?);
         let result = model.with(Default::default(), None);
-        let (stages, tokens, evaluations, bits_per_weight, output_bytes) = (vec![], 0, Evaluations::new(), 0.0, 0);
-        Ok(Self { model, recipe, run, validation, cancel, pool, stages, tokens, result, evaluations, bits_per_weight, output_bytes })
+        let (stages, tokens, data, evaluations, bits_per_weight, output_bytes) = (vec![], 0, None, Evaluations::new(), 0.0, 0);
+        Ok(Self { model, recipe, run, validation, cancel, pool, stages, tokens, data, result, evaluations, bits_per_weight, output_bytes })
     }
 
     fn work(&mut self, events: &mut dyn FnMut(Event)) -> Result<()> {
         let (model, recipe, pool) = (self.model, self.recipe, self.pool.clone());
-        let _kept = (!recipe.stages.is_empty()).then(run::keep_memory);
-        let mut left = 0;
         if recipe.stages.is_empty() {
             events(Event::Phase { name: "plan".into(), detail: "rounding".into() });
             let ((), seconds) = timed(|| self.round())?;
             let probe = Probe { seconds, peak_bytes: probe::peak(0, || self.held()), ..Probe::default() };
             self.stages.push(PlanStage::new("round", &probe, 0));
+            return self.evaluate(0, events);
         }
-        if self.run.record && !recipe.stages.is_empty() {
-            let probe = probe::recorded_saliency(model, recipe, &given_text(recipe, self.run)?, self.cancel, &pool)?;
+        let (_kept, mut left) = (run::keep_memory(), 0);
+        let text = self.training_text(events)?;
+        self.data = Some(text.origin());
+        if self.run.record {
+            let probe = probe::recorded_saliency(model, recipe, &text, self.cancel, &pool)?;
             self.stages.push(PlanStage::new("saliency", &probe, 0));
         }
         for (number, stage) in recipe.stages.iter().enumerate() {
             let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
-            let text = given_text(recipe, &run)?;
             match stage {
                 Stage::Block { config } => {
                     events(Event::Phase { name: "plan".into(), detail: "a few steps of the first block".into() });
@@ -208,6 +211,18 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// The text that is given, or one that stands for what will be generated.
+    fn training_text(&mut self, events: &mut dyn FnMut(Event)) -> Result<Text> {
+        if let Some(text) = self_generated::given(self.run)? {
+            return Ok(text);
+        }
+        let settings = self_generated::settings(self.recipe, self.run)?;
+        events(Event::Phase { name: "plan".into(), detail: "generating a few tokens".into() });
+        let (probe, text) = probe::generation(self.model, settings, self.run, self.cancel, &self.pool)?;
+        self.stages.push(PlanStage::new("generate", &probe, 0));
+        Ok(text)
+    }
+
     /// Rounds to nearest: the whole work of a recipe without training, else what stands for the blocks that were trained in what follows.
     fn round(&mut self) -> Result<()> {
         let alone = self.recipe.stages.is_empty();
@@ -243,11 +258,7 @@ impl<'a> Planner<'a> {
 
     /// Sizes of what will be written.
     fn finish(&mut self) -> Result<()> {
-        let data = match self.recipe.stages[..] {
-            [] => None,
-            _ => Some(given_text(self.recipe, self.run)?.origin()),
-        };
-        self.result.provenance = provenance(self.model, self.recipe, data.as_deref(), &self.evaluations);
+        self.result.provenance = provenance(self.model, self.recipe, self.data.as_deref(), &self.evaluations);
         self.bits_per_weight = rtn::bits_per_weight(&self.result);
         self.output_bytes = halfstep_formats::write::size(&self.result, self.recipe.target.file_format())?;
         Ok(())
@@ -281,10 +292,4 @@ fn on_a_window(
         seconds += of_one * windows * model.architecture.layers as f64;
     }
     Ok((evaluations, seconds))
-}
-
-/// The text to measure on. What would be generated first is not planned: it takes as long as `generate` does.
-fn given_text(recipe: &Recipe, run: &RunConfig) -> Result<Text> {
-    let text = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)?;
-    text.ok_or_else(|| Error::config("data", format!("{} is planned on a text: give a file", recipe.id)))
 }

@@ -4,6 +4,7 @@ use super::blockwise::{self, Blockwise};
 use super::finished::FinishedBlocks;
 use super::run::{self, Trained};
 use super::saliency::Saliency;
+use super::self_generated::{self, Settings};
 use super::stream::Stream;
 use super::student::Finished;
 use super::{arithmetic, checkpoint, memory};
@@ -23,6 +24,9 @@ use std::time::Instant;
 /// Steps that are run: half of them warm up.
 const STEPS: usize = 4;
 
+/// Tokens of each text that is generated for a plan.
+const BEGINNING: usize = 32;
+
 /// What a stage will take.
 #[derive(Clone, Debug, Default)]
 pub struct Probe {
@@ -36,6 +40,33 @@ pub struct Probe {
     pub left_bytes: u64,
     /// In the run folder, at most.
     pub disk_bytes: u64,
+}
+
+/// A text that the model is to generate first: the beginnings of some texts, over and over, stand for all of it.
+pub fn generation(model: &Model, settings: Settings, run: &RunConfig, cancel: &Cancel, pool: &Pool) -> Result<(Probe, Text)> {
+    memory::reset_peak();
+    let few = Settings { tokens: settings.tokens.min(settings.batch * BEGINNING), window: settings.window.min(BEGINNING), ..settings };
+    let mut per_second = f64::INFINITY;
+    let mut watch = |event: Event| {
+        if let Event::Generate { tokens_per_second, .. } = event {
+            per_second = tokens_per_second;
+        }
+    };
+    let (text, seconds) = timed(|| self_generated::generate(model, few, None, &mut watch, cancel, pool))?;
+    let written = text.tokens(model, 1)?;
+    let at_once = settings.batch.min(settings.tokens.div_ceil(settings.window));
+    let a = &model.architecture;
+    let token_bytes = 2 * a.layers * a.kv_heads * a.head_dim * size_of::<f32>();
+    let growth = (at_once * (settings.window - few.window) * token_bytes) as u64;
+    let probe = Probe {
+        tokens: settings.tokens as u64,
+        seconds: seconds + settings.tokens.saturating_sub(written.len()) as f64 / per_second,
+        // Beside the model a network of its weights in f32.
+        peak_bytes: peak(growth, || stored(model) + growth + (a.parameters() * size_of::<f32>()) as u64),
+        disk_bytes: if run.run_folder.is_some() { (settings.tokens * size_of::<u32>()) as u64 } else { 0 },
+        ..Probe::default()
+    };
+    Ok((probe, Text::generated(written.into_iter().cycle().take(settings.tokens).collect())))
 }
 
 /// One block stage: a few steps of every phase of the first block, from some of the samples, or the first block solved.

@@ -51,14 +51,32 @@ pub struct Settings {
 
 /// What the run is to be trained on: the text it gives, or one that the model generates.
 ///
-/// Errors: `Config`, neither or both; those of [`Text::read`] and [`generate`].
+/// Errors: those of [`given`], [`settings`] and [`generate`].
 pub fn training_text(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Text> {
-    if let Some(text) = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)? {
-        return match run.self_generated {
-            Some(_) => Err(Error::config("selfGenerated", "give a text or let the model generate one, not both")),
-            None => Ok(text),
-        };
+    if let Some(text) = given(run)? {
+        return Ok(text);
     }
+    let settings = settings(recipe, run)?;
+    let folder = run.run_folder.as_ref().map(|folder| Path::new(folder).join("self-generated"));
+    generate(model, settings, folder.as_deref(), events, cancel, pool)
+        .map_err(|e| if e.is_cancelled() { Error::Cancelled { resume: run.run_folder.clone() } } else { e })
+}
+
+/// The text that the run gives.
+///
+/// Errors: `Config`, one is to be generated too; those of [`Text::read`].
+pub fn given(run: &RunConfig) -> Result<Option<Text>> {
+    let text = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)?;
+    if text.is_some() && run.self_generated.is_some() {
+        return Err(Error::config("selfGenerated", "give a text or let the model generate one, not both"));
+    }
+    Ok(text)
+}
+
+/// What is generated for a run that gives no text.
+///
+/// Errors: `Config`, the run asks for none, for less than a window, or for characters of it to be left out.
+pub fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
     let window = recipe.window().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
     let tokens = run.self_generated.or(recipe.self_generated.map(|tokens| tokens.max(window)));
     let tokens = tokens.ok_or_else(|| {
@@ -71,10 +89,7 @@ pub fn training_text(model: &Model, recipe: &Recipe, run: &RunConfig, events: &m
     if run.skip_characters > 0 {
         return Err(Error::config("skipCharacters", "a text that the model generates has no beginning to leave out"));
     }
-    let settings = Settings { tokens, window, seed: recipe.seed().unwrap_or(0), batch: BATCH };
-    let folder = run.run_folder.as_ref().map(|folder| Path::new(folder).join("self-generated"));
-    generate(model, settings, folder.as_deref(), events, cancel, pool)
-        .map_err(|e| if e.is_cancelled() { Error::Cancelled { resume: run.run_folder.clone() } } else { e })
+    Ok(Settings { tokens, window, seed: recipe.seed().unwrap_or(0), batch: BATCH })
 }
 
 /// The first `tokens` ids of the model's texts. Those that `folder` holds are read from there, and new ones written to it, batch by batch. Fewer, with a warning, if that
