@@ -71,9 +71,9 @@ export const TRAIN_FLAGS: Flags<TrainConfig> = {
 export const BLOCK_FLAGS: Flags<Omit<BlockOptions, keyof TrainConfig>> = {
   samples: number('--samples <n>', 'sequences that every block learns from (default 32)'),
   epochs: number('--epochs <n>', 'passes over them for every block (default 5)'),
-  rangeLearningRate: number('--range-learning-rate <x>', 'of clips, or of steps and zero points'),
+  rangeLearningRate: number('--range-learning-rate <x>', 'of clips, or of steps (relative) and zero points'),
   lowRankLearningRate: number('--low-rank-learning-rate <x>', 'of the low-rank factors'),
-  weightLearningRate: number('--weight-learning-rate <x>', 'of weights and norms, where they learn'),
+  weightLearningRate: number('--weight-learning-rate <x>', 'of weights and norms, where they learn, relative to their size'),
   secondTarget: text('--second-target', "learn from the unquantized block's answers to quantized inputs too"),
 }
 
@@ -92,7 +92,7 @@ export const METHOD_FLAGS: Flags<Omit<RtnConfig & GptqRecipeConfig & AwqRecipeCo
   penaltyEpochs: number('--penalty-epochs <n>', 'sapr: with the penalty alone, first'),
   outputEpochs: number('--output-epochs <n>', 'sapr: with the outputs alone, last'),
   endTokens: number('--end-tokens <n>', 'efficientqat: of its second phase'),
-  endLearningRate: number('--end-learning-rate <x>', 'efficientqat: of the steps in it'),
+  endLearningRate: number('--end-learning-rate <x>', 'efficientqat: of the steps in it, relative'),
   endKlWeight: number('--end-kl-weight <x>', 'efficientqat: of the KL in it'),
   endCeWeight: number('--end-ce-weight <x>', 'efficientqat: of the next-token loss in it'),
 }

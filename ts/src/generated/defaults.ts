@@ -26,7 +26,7 @@ export const DEFAULTS = {
     damping: 0.01,
     endCeWeight: 1.0,
     endKlWeight: 0.0,
-    endLearningRate: 0.00002,
+    endLearningRate: 0.001,
     endTokens: 32768,
     lambda: 1.0,
     outputEpochs: 0,

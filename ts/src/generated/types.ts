@@ -87,7 +87,7 @@ batch?: number,
  */
 epochs?: number, 
 /**
- * Rate of clips, or of steps and zero points. Default: the recipe's.
+ * Rate of clips; or of steps, in parts of their root mean square, and zero points, in codes. Default: the recipe's.
  */
 rangeLearningRate?: number, 
 /**
@@ -95,7 +95,7 @@ rangeLearningRate?: number,
  */
 lowRankLearningRate?: number, 
 /**
- * Rate of weights and norms, where they learn. Default: the recipe's.
+ * Rate of weights and norms, where they learn, in parts of each tensor's root mean square. Default: the recipe's.
  */
 weightLearningRate?: number, 
 /**
@@ -168,7 +168,7 @@ train: BlockOptions,
  */
 endTokens: number, 
 /**
- * Rate of the steps in phase 2. Default 2e-5.
+ * Rate of the steps in phase 2, in parts of their root mean square. Default 1e-3.
  */
 endLearningRate: number, 
 /**

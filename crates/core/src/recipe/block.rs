@@ -114,11 +114,11 @@ pub struct BlockPhase {
     pub min_ratio: f64,
 }
 
-/// Learning rates by what learns; 0 keeps it still.
+/// Learning rates by what learns; 0 keeps it still. Those of steps, weights and norms are in parts of the root mean square that each tensor begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockRates {
-    /// Clips, or steps and zero points.
+    /// Clips, or steps, and zero points in codes.
     pub ranges: f64,
     pub low_rank: f64,
     /// Weights and norms.
@@ -158,11 +158,11 @@ pub struct BlockOptions {
     pub batch: Option<usize>,
     /// Passes over the sequences for every block. Default 5; the papers take 20 and more at 2 bits.
     pub epochs: Option<usize>,
-    /// Rate of clips, or of steps and zero points. Default: the recipe's.
+    /// Rate of clips; or of steps, in parts of their root mean square, and zero points, in codes. Default: the recipe's.
     pub range_learning_rate: Option<f64>,
     /// Rate of the low-rank factors. Default: the recipe's.
     pub low_rank_learning_rate: Option<f64>,
-    /// Rate of weights and norms, where they learn. Default: the recipe's.
+    /// Rate of weights and norms, where they learn, in parts of each tensor's root mean square. Default: the recipe's.
     pub weight_learning_rate: Option<f64>,
     /// On clips and factors. Default: the recipe's.
     pub weight_decay: Option<f64>,

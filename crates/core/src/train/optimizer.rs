@@ -106,7 +106,7 @@ impl Optimizer {
         for p in parameters.learned_mut() {
             let group = self.group(p.group);
             let adamw = AdamW {
-                learning_rate: rate * group.rate_multiplier,
+                learning_rate: rate * group.rate_multiplier * p.unit,
                 beta1: self.beta1,
                 beta2: self.beta2,
                 eps: self.eps,

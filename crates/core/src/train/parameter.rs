@@ -22,6 +22,8 @@ pub struct Parameter<T> {
     pub name: String,
     pub group: Group,
     pub value: Vec<T>,
+    /// What its group's rate is counted in: 1, or the root mean square of the values it began with.
+    pub unit: f64,
     /// AdamW's first and second moment.
     pub m: Vec<T>,
     pub v: Vec<T>,
@@ -53,12 +55,22 @@ impl<T: Number> Parameters<T> {
     /// Adds a parameter and returns its place.
     pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let zeros = vec![<T as Real>::ZERO; value.len()];
-        self.push(Parameter { name: name.into(), group, m: zeros.clone(), v: zeros, sink: Sink::new(value.len()), value, frozen: false })
+        self.push(Parameter { name: name.into(), group, m: zeros.clone(), v: zeros, sink: Sink::new(value.len()), value, unit: 1.0, frozen: false })
     }
 
     /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
     pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
-        self.push(Parameter { name: name.into(), group, m: vec![], v: vec![], sink: Sink::new(sink), value, frozen: true })
+        self.push(Parameter { name: name.into(), group, m: vec![], v: vec![], sink: Sink::new(sink), value, unit: 1.0, frozen: true })
+    }
+
+    /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same one serves small weights and large ones
+    /// (docs/decisions/0009-relative-rates.md).
+    pub fn add_relative(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
+        let squares: f64 = value.iter().map(|&v| Real::to_f64(v).powi(2)).sum();
+        let unit = (squares / (value.len() as f64).max(1.0)).sqrt();
+        let place = self.add(name, group, value);
+        self.list[place].unit = if unit > 0.0 { unit } else { 1.0 };
+        place
     }
 
     fn push(&mut self, parameter: Parameter<T>) -> usize {

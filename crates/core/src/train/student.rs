@@ -41,7 +41,7 @@ impl<T: Number> Student<T> {
         let (mut parameters, mut matrices) = (Parameters::new(), vec![]);
         let mut norm = |name: String| -> Result<usize> {
             let values = T::from_f32s(tensor_values(model, &name, pool)?);
-            Ok(if config.learn_weights { parameters.add(&name, Group::Norms, values) } else { parameters.add_frozen(&name, Group::Norms, values, 0) })
+            Ok(if config.learn_weights { parameters.add_relative(&name, Group::Norms, values) } else { parameters.add_frozen(&name, Group::Norms, values, 0) })
         };
         let norms = [norm(attn_norm(layer))?, norm(ffn_norm(layer))?];
         for (number, spec) in linears(model, layer)?.into_iter().enumerate() {

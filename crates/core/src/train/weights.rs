@@ -88,9 +88,9 @@ impl<T: Number> Matrix<T> {
             return Self { place, rows, cols, part: WeightPart::Clipped { quantizer, range, gamma, beta }, low_rank: None };
         }
         let (scales, zero_points) = find_scales(pool, &values, rows, cols, quantizer, ScaleRule::Absmax);
-        let scales = add("scale", T::from_f32s(scales));
         let zero_points = add("zero_point", zero_points.into_iter().map(|z| <T as Real>::from_f32(f32::from(z))).collect());
-        let place = parameters.add(&spec.name, Group::Weights, T::from_f32s(values));
+        let scales = parameters.add_relative(&part_name(&spec.name, "scale"), Group::Ranges, T::from_f32s(scales));
+        let place = parameters.add_relative(&spec.name, Group::Weights, T::from_f32s(values));
         Self { place, rows, cols, part: WeightPart::Ranged { quantizer, scales, zero_points }, low_rank: None }
     }
 
@@ -102,7 +102,7 @@ impl<T: Number> Matrix<T> {
             return Self { place, rows, cols, part: WeightPart::Float, low_rank: None };
         };
         let learned = matches!(spec.role, Role::Linear(_));
-        let scales = learned.then(|| parameters.add(&part_name(&spec.name, "scale"), Group::Ranges, T::from_f32s(codes.scales.clone())));
+        let scales = learned.then(|| parameters.add_relative(&part_name(&spec.name, "scale"), Group::Ranges, T::from_f32s(codes.scales.clone())));
         let place = parameters.add_frozen(&spec.name, Group::Weights, vec![], if learned { rows * cols } else { 0 });
         Self { place, rows, cols, part: WeightPart::Coded { codes: Box::new(codes.clone()), scales }, low_rank: None }
     }
