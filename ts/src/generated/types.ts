@@ -99,6 +99,10 @@ lowRankLearningRate?: number,
  */
 weightLearningRate?: number, 
 /**
+ * The rates fall along a cosine to this share of them. Default: the recipe's.
+ */
+minRatio?: number, 
+/**
  * On clips and factors. Default: the recipe's.
  */
 weightDecay?: number, 

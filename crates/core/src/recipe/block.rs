@@ -164,6 +164,8 @@ pub struct BlockOptions {
     pub low_rank_learning_rate: Option<f64>,
     /// Rate of weights and norms, where they learn, in parts of each tensor's root mean square. Default: the recipe's.
     pub weight_learning_rate: Option<f64>,
+    /// The rates fall along a cosine to this share of them. Default: the recipe's.
+    pub min_ratio: Option<f64>,
     /// On clips and factors. Default: the recipe's.
     pub weight_decay: Option<f64>,
     /// Learn from a second target too: what the unquantized block makes of the quantized inputs. Default: the recipe's.
@@ -184,6 +186,7 @@ impl BlockOptions {
                 low_rank: self.low_rank_learning_rate.unwrap_or(phase.rates.low_rank),
                 weights: self.weight_learning_rate.unwrap_or(phase.rates.weights),
             },
+            min_ratio: self.min_ratio.unwrap_or(phase.min_ratio),
             ..*phase
         });
         let config = BlockConfig {
@@ -253,10 +256,14 @@ impl BlockConfig {
             ("lowRankLearningRate", rates.low_rank),
             ("weightLearningRate", rates.weights),
             ("weightDecay", self.weight_decay),
+            ("minRatio", phase.map_or(1.0, |p| p.min_ratio)),
         ] {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(Error::config(format!("train.{field}"), format!("{value} is not possible; 0 or more")));
             }
+        }
+        if let Some(phase) = phase.filter(|phase| phase.min_ratio > 1.0) {
+            return Err(Error::config("train.minRatio", format!("{} is not possible; at most 1", phase.min_ratio)));
         }
         if self.low_rank.is_some_and(|l| !(l.alpha.is_finite() && l.alpha > 0.0)) {
             return Err(Error::config("alpha", "it must be a number above 0"));
