@@ -72,7 +72,7 @@ fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
     assert!(bytes(&made(&sapr(|c| c.lambda = 0.0))) == plain);
     assert!(bytes(&made(&sapr(|_| {}))) != plain, "a penalty changes something");
     let omniquant = RecipeConfig::Omniquant(OmniquantConfig { train: options(), ..OmniquantConfig::default() });
-    let train = BlockOptions { range_learning_rate: Some(0.2), weight_decay: Some(0.0), second_target: Some(false), ..options() };
+    let train = BlockOptions { range_learning_rate: Some(0.2), weight_decay: Some(0.0), min_ratio: Some(1.0), second_target: Some(false), ..options() };
     let without_rank = made(&RecipeConfig::Apiq(ApiqConfig { rank: 0, train, ..ApiqConfig::default() }));
     assert!(without_rank.low_rank.is_empty() && bytes(&without_rank) == bytes(&made(&omniquant)));
 }
