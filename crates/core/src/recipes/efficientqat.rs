@@ -59,7 +59,7 @@ impl EfficientqatConfig {
         let weights = if self.weights.is_none_or(|bits| bits <= 2.0) { 2e-2 } else { 1e-2 };
         let mut usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights });
         usual.phases[0].min_ratio = 0.05;
-        let config = self.train.over(BlockConfig { learn_weights: true, batch: 2, ..usual })?;
+        let config = self.train.over(BlockConfig { learn_weights: true, ..usual })?;
         let end = TrainConfig {
             tokens: self.end_tokens,
             window: config.window,
