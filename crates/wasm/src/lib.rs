@@ -117,7 +117,7 @@ pub fn generate(model: &WasmModel, config: String) -> WasmTask {
         }
         Ok(text.is_some())
     };
-    WasmTask::steps(start, step, |run| Done::value(&run.finish()[0]))
+    WasmTask::steps(start, step, |run| Done::value(&run.finish()))
 }
 
 /// `prompts` is a JSON array of texts.
