@@ -129,8 +129,10 @@ export const GENERATE_FLAGS: Flags<Omit<GenerationConfig, 'messages'>> = {
 
 /** Adds a group of flags, with Rust's defaults in their help, under a heading if there is one. */
 export function addFlags<T>(command: Command, flags: Flags<T>, group: keyof typeof DEFAULTS, heading?: string): Command {
-  for (const [name, option] of Object.entries<Option>(flags)) {
+  for (const [name, shared] of Object.entries<Option>(flags)) {
     const value = DEFAULTS[group][name]
+    // Several commands have the flag, each under its own heading.
+    const option: Option = Object.assign(Object.create(Object.getPrototypeOf(shared)), shared)
     if (value !== undefined && typeof value !== 'boolean') option.description += ` (default ${value})`
     if (heading) option.helpGroup(heading)
     command.addOption(option)

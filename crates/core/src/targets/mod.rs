@@ -107,8 +107,8 @@ impl TargetId {
     ///
     /// | site | gguf:q4_0 | gguf:q8_0 | gguf:tq2_0 | halfstep |
     /// |---|---|---|---|---|
-    /// | block linears | Q4_0: g32, -8..7, f16 | Q8_0: g32, -127..127, f16 | TQ2_0: g256, -1..1, f16 | 2..8 bit, any group, f32; with zero points f16 |
-    /// | embedding, head | Q8_0, absmax/127 every step | the same | the same | float; Q8_0 beside linears with zero points |
+    /// | block linears | Q4_0: g32, -8..7, f16 | Q8_0: g32, -127..127, f16 | TQ2_0: g256, -1..1, f16 | 2..8 bit; a scale per row f32, per group or with zero points f16 |
+    /// | embedding, head | Q8_0, absmax/127 every step | the same | the same | float; Q8_0 beside groups or zero points |
     /// | norms | f32 | f32 | f32 | float |
     /// | activations | blocks of 32, 8 bit | the same | blocks of 256, 8 bit | 8 bit per token (blocks of 32 where weight groups are whole ones; or static), or float |
     /// | head's input | blocks of 32, 8 bit | the same | the same | float; blocks of 32 if the head is Q8_0 and activations are not float |
@@ -163,10 +163,11 @@ fn halfstep_sites(request: &Request) -> Result<Sites> {
         0 => Partition::Channel,
         n => Partition::Group(n),
     };
-    let weights = if request.affine {
-        WeightQuantizer { grid: IntGrid::affine(bits), partition, scale_codec: ScaleCodec::F16 }
-    } else {
-        WeightQuantizer { grid: IntGrid::symmetric(bits), partition, scale_codec: ScaleCodec::F32 }
+    let compact = request.affine || partition != Partition::Channel;
+    let weights = WeightQuantizer {
+        grid: if request.affine { IntGrid::affine(bits) } else { IntGrid::symmetric(bits) },
+        partition,
+        scale_codec: if compact { ScaleCodec::F16 } else { ScaleCodec::F32 },
     };
     let whole_blocks = matches!(partition, Partition::Group(n) if n.is_multiple_of(32));
     let activation = match whole_bits("activations", request.activations, 2, 32)?.unwrap_or(8) {
@@ -187,10 +188,10 @@ fn halfstep_sites(request: &Request) -> Result<Sites> {
     if request.static_activations && !request.learned {
         return Err(Error::config("staticActivations", "static steps need a recipe that calibrates them: silq"));
     }
-    if !request.affine {
+    if !compact {
         return Ok(Sites { weights, embedding: None, head: None, activation, head_activation: ActivationQuantizer::None, cache });
     }
-    // Where the linears have few bits, a float embedding would be most of the file.
+    // Who pays for a scale per group counts bytes, and beside few bits a float embedding would be most of the file.
     let head_activation = if activation == ActivationQuantizer::None { activation } else { ActivationQuantizer::DynamicBlock32 };
     Ok(Sites { weights, embedding: Some(WeightQuantizer::Q8_0), head: Some(WeightQuantizer::Q8_0), activation, head_activation, cache })
 }
