@@ -141,7 +141,7 @@ pub struct SolverOptions {
 impl SolverOptions {
     pub fn config(&self, solver: Solver) -> Result<BlockConfig> {
         let options = BlockOptions { samples: self.samples, window: self.window, arithmetic: self.arithmetic, ..BlockOptions::default() };
-        options.over(BlockConfig { solver: Some(solver), phases: vec![], ..BlockConfig::usual(BlockRates::default()) })
+        options.over(BlockConfig { solver: Some(solver), phases: vec![], ..BlockConfig::usual(BlockRates::default(), 1.0) })
     }
 }
 
@@ -212,8 +212,8 @@ impl BlockOptions {
 const MOST_EPOCHS: usize = 65_535;
 
 impl BlockConfig {
-    /// What the recipes change: 32 sequences of 512 tokens, one at a time, 5 epochs.
-    pub fn usual(rates: BlockRates) -> Self {
+    /// What the recipes change: 32 sequences of 512 tokens, one at a time, 5 epochs, in which the rates fall to `min_ratio` of themselves.
+    pub fn usual(rates: BlockRates, min_ratio: f64) -> Self {
         Self {
             samples: 32,
             window: 512,
@@ -223,7 +223,7 @@ impl BlockConfig {
             low_rank: None,
             saliency: None,
             solver: None,
-            phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio: 1.0 }],
+            phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio }],
             weight_decay: 0.0,
             arithmetic: None,
             seed: 0,
@@ -251,19 +251,17 @@ impl BlockConfig {
         }
         let phase = self.phases.first().copied();
         let rates = phase.map(|p| p.rates).unwrap_or_default();
-        for (field, value) in [
-            ("rangeLearningRate", rates.ranges),
-            ("lowRankLearningRate", rates.low_rank),
-            ("weightLearningRate", rates.weights),
-            ("weightDecay", self.weight_decay),
-            ("minRatio", phase.map_or(1.0, |p| p.min_ratio)),
+        for (field, value, most) in [
+            ("rangeLearningRate", rates.ranges, f64::MAX),
+            ("lowRankLearningRate", rates.low_rank, f64::MAX),
+            ("weightLearningRate", rates.weights, f64::MAX),
+            ("weightDecay", self.weight_decay, f64::MAX),
+            ("minRatio", phase.map_or(1.0, |p| p.min_ratio), 1.0),
         ] {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(format!("train.{field}"), format!("{value} is not possible; 0 or more")));
+            if !(0.0..=most).contains(&value) {
+                let possible = if most == 1.0 { "0 to 1" } else { "0 or more" };
+                return Err(Error::config(format!("train.{field}"), format!("{value} is not possible; {possible}")));
             }
-        }
-        if let Some(phase) = phase.filter(|phase| phase.min_ratio > 1.0) {
-            return Err(Error::config("train.minRatio", format!("{} is not possible; at most 1", phase.min_ratio)));
         }
         if self.low_rank.is_some_and(|l| !(l.alpha.is_finite() && l.alpha > 0.0)) {
             return Err(Error::config("alpha", "it must be a number above 0"));

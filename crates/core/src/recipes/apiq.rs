@@ -14,8 +14,7 @@ pub(super) const ALPHA: f64 = 16.0;
 /// Authors' decay and second target; rank 0 for no factors. The rates, and the cosine that they fall along, are for the 160 steps that a block has by default
 /// (docs/results.md); the authors keep a twentieth and an eighth of them for 2,560 steps.
 pub(super) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
-    let mut usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 });
-    usual.phases[0].min_ratio = 0.05;
+    let usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 }, 0.05);
     BlockConfig { second_target: true, low_rank: (rank > 0).then_some(LowRankConfig { rank, alpha }), weight_decay: 0.1, ..usual }
 }
 

@@ -36,7 +36,7 @@ impl Default for OmniquantConfig {
 impl OmniquantConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
-        let config = self.train.over(BlockConfig::usual(BlockRates { ranges: 0.2, ..BlockRates::default() }))?;
+        let config = self.train.over(BlockConfig::usual(BlockRates { ranges: 0.2, ..BlockRates::default() }, 1.0))?;
         Ok(self.target.sites(&request)?.recipe("omniquant", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
     }
 }

@@ -1,7 +1,8 @@
 //! GPTQ in a block (arXiv 2210.17323, "true sequential"): queries, keys and values first, then the output projection, gate and up, down; what each reads
 //! is collected anew from the quantized stream with those before it rounded already.
 
-use super::blockwise::{Blockwise, Streams, Told};
+use super::block_training::Told;
+use super::blockwise::{Blockwise, Streams};
 use super::open_block::{OpenBlock, SITES, place};
 use super::student::Finished;
 use crate::recipe::block::GptqConfig;

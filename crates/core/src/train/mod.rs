@@ -4,6 +4,7 @@
 pub mod arithmetic;
 mod awq;
 pub mod block;
+mod block_training;
 pub mod blockwise;
 pub mod calibrate;
 pub mod checkpoint;

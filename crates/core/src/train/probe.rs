@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn steps_are_timed_by_phase_and_the_first_left_out() {
-        let usual = BlockConfig { samples: 3, ..BlockConfig::usual(BlockRates::default()) };
+        let usual = BlockConfig { samples: 3, ..BlockConfig::usual(BlockRates::default(), 1.0) };
         let phase = usual.phases[0];
         let two = BlockConfig { phases: vec![BlockPhase { epochs: 9, ..phase }, BlockPhase { epochs: 1, ..phase }], ..usual };
         let few = fewer(&two);

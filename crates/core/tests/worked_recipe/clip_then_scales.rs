@@ -24,7 +24,7 @@ impl ClipThenScalesConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let target = TargetId::Halfstep;
         let sites = target.sites(&Request { weights: self.weights, affine: true, ..Request::default() })?;
-        let blocks = self.train.over(BlockConfig::usual(BlockRates { ranges: 1e-2, ..BlockRates::default() }))?;
+        let blocks = self.train.over(BlockConfig::usual(BlockRates { ranges: 1e-2, ..BlockRates::default() }, 1.0))?;
         self.end.validate()?;
         let stages = vec![Stage::Block { config: blocks }, Stage::Model { learns: Learns::Scales, config: self.end.clone() }];
         Ok(sites.recipe("clip-then-scales", target, StartRule::Absmax, RangeLearning::Clip, stages))
