@@ -141,7 +141,10 @@ describe('halfstep quantize', () => {
     [['--weights', '4.5'], 'ERR_CONFIG', ' --weights: '],
     [['--learning-rate=-1'], 'ERR_CONFIG', ' --learning-rate: '],
     [['--target', 'gguf:q4_1'], 'ERR_CONFIG', 'did you mean gguf:q4_0?'],
-    [['--recipe', 'silk'], 'ERR_CONFIG', 'did you mean silq?'],
+    [['--recipe', 'silk'], 'ERR_CONFIG', ' --recipe: silk is not known; did you mean silq?'],
+    [['--recipe', 'gptq', '--rank', '4'], 'ERR_CONFIG', ' --rank: not an option of this recipe, which has --target, --weights, '],
+    [['--recipe', 'rtn', '--window', '64'], 'ERR_CONFIG', ' --window: not an option of this recipe, which has '],
+    [['--recipe', 'apiq', '--tokens', '64'], 'ERR_CONFIG', ' --tokens: not an option of this recipe, which has --samples, '],
   ])('fails with %j by a typed error and exit code 1', async (args, code, words) => {
     const ended = await halfstep(['quantize', path, '--data', data, '-o', 'never.gguf', ...args])
     expect(ended.code).toBe(1)
@@ -153,7 +156,7 @@ describe('halfstep quantize', () => {
   it('looks for the output folder before it trains', async () => {
     const ended = await halfstep(['quantize', path, '--data', data, ...TRAIN, '-o', join('no such folder', 'small.gguf')])
     expect(ended.code).toBe(1)
-    expect(lines(ended.stderr)).toEqual([expect.stringMatching(/^error ERR_IO: .*no such folder: the folder is not there$/)])
+    expect(lines(ended.stderr)).toEqual([expect.stringMatching(/^error ERR_IO: --output: .*no such folder: the folder is not there; make it first$/)])
   })
 
   it.each([

@@ -5,7 +5,7 @@ import { configJson, Task } from './task.js'
 
 /** How a run is carried out: data, validation text, checkpoints, threads; and the signal that stops it. */
 export interface RunOptions extends Partial<RunConfig> {
-  /** Stops the run within one micro-step. With a `runFolder` a checkpoint is written first; run again with `resume: true` to go on. */
+  /** Stops the run within one micro-step. With a `runFolder` a checkpoint is written first (a recipe of blocks has one of every finished block); run again with `resume: true` to go on. */
   signal?: AbortSignal
 }
 

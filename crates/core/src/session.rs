@@ -96,6 +96,10 @@ pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &
 /// [`quantize`] by a recipe that need not be one of the built-in ones.
 pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
     check(model, recipe, run)?;
+    if model.provenance.contains_key("recipe") {
+        let message = format!("{} was quantized before; what it is now is taken for the unquantized model", model.name);
+        events(Event::Warning { message });
+    }
     // What is rounded and measured against is what the model means, low-rank factors included.
     let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
     let model = merged.as_ref().unwrap_or(model);

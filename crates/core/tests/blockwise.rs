@@ -178,6 +178,10 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
             Ok(_) if stop + 1 == model.architecture.layers as u64 => {}
             other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
         }
+        if stop + 1 < model.architecture.layers as u64 {
+            let (code, text) = refusal(&recipe, &run(Some(&folder), false));
+            assert!(code == "ERR_CHECKPOINT" && text.contains("resume goes on from them"), "{text}");
+        }
         let mut again = vec![];
         let mut watch = |event: Event| {
             if let Event::Block { block, .. } = event {
@@ -203,6 +207,14 @@ fn stopped_in_the_first_block_it_promises_nothing() {
         Err(Error::Cancelled { resume: None }) => {}
         other => panic!("{:?}", other.map(|(_, report)| report)),
     }
+    let mut warnings = vec![];
+    let mut watch = |event: Event| {
+        if let Event::Warning { message } = event {
+            warnings.push(message);
+        }
+    };
+    quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("anew");
+    assert!(warnings.iter().any(|w| w.contains("no finished block")), "{warnings:?}");
 }
 
 #[test]

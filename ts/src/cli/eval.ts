@@ -2,7 +2,7 @@ import { Command } from 'commander'
 import { Model } from '../model-node.js'
 import { attempt } from './exit.js'
 import { addFlags, EVALUATE_FLAGS, given } from './flags.js'
-import { formatNumber, formatTable } from './format.js'
+import { formatNumber, formatPerplexity, formatTable } from './format.js'
 import { Progress } from './progress.js'
 
 const EXAMPLE = `
@@ -30,7 +30,7 @@ export function evalCommand(): Command {
         return
       }
       const rows = [
-        ['perplexity', formatNumber(record.perplexity, 4)],
+        ['perplexity', formatPerplexity(record.perplexity, 4)],
         ['mean negative log-likelihood', formatNumber(record.meanNll, 5)],
         ['predictions', String(record.predictions)],
         ['KL, nats', formatNumber(record.kl, 5)],

@@ -1,11 +1,12 @@
 import { HalfstepError } from '../errors.js'
+import { inFlags } from './messages.js'
 
 /** Exit codes of every command. */
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 export const EXIT_HELP = `
-Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed (stderr: error ERR_CODE: message), ${EXIT.usage} wrong usage,
-${EXIT.interrupted} interrupted.
+Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed (stderr: error ERR_CODE: message), ${EXIT.usage} no such command
+or option, ${EXIT.interrupted} interrupted.
 Run halfstep <command> --help for its options and an example.`
 
 /**
@@ -35,22 +36,14 @@ function report(error: unknown, options: { json?: boolean; resume?: string }): v
   const { code, message, details } = known
   if (options.json) console.log(JSON.stringify({ kind: 'error', code, message, details }))
   if (code !== 'ERR_CANCELLED') {
-    console.error(`error ${code}: ${byFlag(message, details.field)}`)
+    console.error(`error ${code}: ${inFlags(message, details)}`)
     process.exitCode = EXIT.failed
     return
   }
   const saved = typeof details.resume === 'string'
-  console.error(saved ? `interrupted; state saved in ${details.resume}` : 'interrupted; nothing was saved')
+  console.error(saved ? `interrupted; state saved in ${details.resume}` : 'interrupted before there was anything to go on from')
   if (saved && options.resume) console.error(`to go on: ${options.resume}`)
   process.exitCode = EXIT.interrupted
-}
-
-/** The message about a config field, under the name of the flag that was typed for it. */
-function byFlag(message: string, field: unknown): string {
-  if (typeof field !== 'string' || !message.startsWith(`${field}: `)) return message
-  const name = (field.split('.').at(-1) ?? '').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-  const flag = [`--${name}`, `--no-${name}`].find((flag) => process.argv.some((word) => word === flag || word.startsWith(`${flag}=`)))
-  return flag === undefined ? message : flag + message.slice(field.length)
 }
 
 /** A failed system call of Node's (a folder that cannot be made) as one of our errors. */

@@ -29,10 +29,21 @@ function parseNumber(value: string): number {
   return parsed
 }
 
+/** A flag that can be turned on, with or without the word, and off. */
+const choice = (flags: string, help: string) => new Option(flags, help).preset('on').argParser(parseOnOff)
+
+function parseOnOff(value: string): boolean {
+  if (value !== 'on' && value !== 'off') throw new InvalidArgumentError('on or off is needed.')
+  return value === 'on'
+}
+
 export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
-  target: text('--target <name>', 'where the model will run: gguf:q4_0, gguf:q8_0, gguf:tq2_0, or halfstep, the only one with zero points'),
-  weights: number('--weights <bits>', 'bits of the block linears; what the target holds, if not given'),
-  groupSize: number('--group-size <n>', 'columns that share a scale, 0 for the whole row'),
+  target: text(
+    '--target <name>',
+    'where the model will run: gguf:q4_0, gguf:q8_0, gguf:tq2_0, or halfstep (default gguf:q4_0 for silq and rtn, else halfstep)',
+  ),
+  weights: number('--weights <bits>', 'bits of the block linears (default what a gguf target holds; 3 for gptq and awq, 2 for block training, 4 for the rest)'),
+  groupSize: number('--group-size <n>', 'columns that share a scale, 0 for the whole row (default what a gguf target holds; 64 with zero points, else 0)'),
   activations: number('--activations <bits>', "bits of the linears' inputs: 2 to 8, or 16 for none"),
   cache: number('--cache <bits>', 'bits of the key/value cache: 2 to 8, 16 or 32'),
   start: text('--start <rule>', 'first steps: best, absmax, signedAbsmax, errorSearch, convex, lsq'),
@@ -45,18 +56,18 @@ export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
 export const TRAIN_FLAGS: Flags<TrainConfig> = {
   tokens: number('--tokens <n>', 'tokens to train on'),
   window: number('--window <n>', 'tokens of a sequence'),
-  batch: number('--batch <n>', 'sequences per step'),
+  batch: number('--batch <n>', 'sequences per step; 1 in block training'),
   microBatch: number('--micro-batch <n>', 'sequences per forward; less memory'),
   learningRate: number('--learning-rate <x>', 'peak rate of the weights'),
   weightStepMultiplier: number('--weight-step-multiplier <x>', "the weight steps' share of it"),
   activationStepMultiplier: number('--activation-step-multiplier <x>', 'that of static steps'),
   normMultiplier: number('--norm-multiplier <x>', 'that of the norms'),
   warmup: number('--warmup <share>', 'share of the steps to warm up in'),
-  minRatio: number('--min-ratio <share>', 'of the peak rate at the end'),
+  minRatio: number('--min-ratio <share>', 'of the peak rate at the end; 1 for omniquant'),
   beta1: number('--beta1 <x>', "AdamW's"),
   beta2: number('--beta2 <x>', "AdamW's"),
   eps: number('--eps <x>', "AdamW's"),
-  weightDecay: number('--weight-decay <x>', 'on matrices'),
+  weightDecay: number('--weight-decay <x>', 'on matrices; 0.1 on clips and factors of apiq and sapr'),
   maxNorm: number('--max-norm <x>', 'clip the gradient to this norm'),
   klWeight: number('--kl-weight <x>', 'of the KL to the unquantized model'),
   ceWeight: number('--ce-weight <x>', 'of the next-token loss'),
@@ -74,7 +85,7 @@ export const BLOCK_FLAGS: Flags<Omit<BlockOptions, keyof TrainConfig>> = {
   rangeLearningRate: number('--range-learning-rate <x>', 'of clips, or of steps (relative) and zero points'),
   lowRankLearningRate: number('--low-rank-learning-rate <x>', 'of the low-rank factors'),
   weightLearningRate: number('--weight-learning-rate <x>', 'of weights and norms, where they learn, relative to their size'),
-  secondTarget: text('--second-target', "learn from the unquantized block's answers to quantized inputs too"),
+  secondTarget: choice('--second-target [on]', "learn from the unquantized block's answers to quantized inputs too: on, or off (default on in apiq, sapr)"),
 }
 
 /** Options that only some recipes have. */
@@ -104,8 +115,8 @@ export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'outpu
   validation: text('--validation <file>', 'text or .jsonl to measure on, before and after'),
   validationTokens: number('--validation-tokens <n>', 'of it, if not 4096'),
   runFolder: text('--run-folder <folder>', 'for checkpoints; default: the output with .run'),
-  checkpointEvery: number('--checkpoint-every <steps>', 'default: only when interrupted'),
-  resume: text('--resume', 'go on from the newest checkpoint'),
+  checkpointEvery: number('--checkpoint-every <steps>', 'default: only when interrupted; finished blocks are always kept'),
+  resume: text('--resume', 'go on from the newest checkpoint, or the last finished block'),
   threads: number('--threads <n>', '0: one per core; never changes a result'),
 }
 
@@ -133,7 +144,8 @@ export function addFlags<T>(command: Command, flags: Flags<T>, group: keyof type
     const value = DEFAULTS[group][name]
     // Several commands have the flag, each under its own heading.
     const option: Option = Object.assign(Object.create(Object.getPrototypeOf(shared)), shared)
-    if (value !== undefined && typeof value !== 'boolean') option.description += ` (default ${value})`
+    const isSaid = typeof value === 'boolean' || option.description.includes('(default ')
+    if (value !== undefined && !isSaid) option.description += ` (default ${value})`
     if (heading) option.helpGroup(heading)
     command.addOption(option)
   }

@@ -21,6 +21,11 @@ export function formatNumber(value: number | null | undefined, decimals: number)
   return value === null || value === undefined ? '-' : value.toFixed(decimals)
 }
 
+/** JSON has no infinity: a perplexity that no number holds is null. */
+export function formatPerplexity(value: number | null, decimals = 3): string {
+  return value === null ? 'over 1e308' : value.toFixed(decimals)
+}
+
 /** Lines of a table: the first column to the left, the others to the right, two spaces between. */
 export function formatTable(rows: readonly (readonly string[])[]): string[] {
   const columns = Math.max(...rows.map((row) => row.length))

@@ -20,12 +20,15 @@ export function generateCommand(): Command {
       const start = options.chat ? { messages: [{ role: 'user', content: prompt ?? '' }] } : { prompt }
       const model = await Model.load(path, { signal })
       const stream = model.generate({ ...start, ...rest }, { signal })
-      if (!options.json && !options.chat) process.stdout.write(prompt ?? '')
+      // The prompt stands before what follows it, and not before an error.
+      let before = options.json || options.chat ? '' : (prompt ?? '')
       for await (const text of stream) {
         if (options.json) console.log(JSON.stringify({ kind: 'text', text }))
-        else process.stdout.write(text)
+        else process.stdout.write(before + text)
+        before = ''
       }
       const result = await stream.result
+      process.stdout.write(before)
       if (options.json) console.log(JSON.stringify({ kind: 'result', ...result }))
       else process.stdout.write('\n')
       if (process.stderr.isTTY && !options.json) console.error(`${result.tokens.length} tokens, ${result.tokensPerSecond.toFixed(1)} tokens/s`)

@@ -22,7 +22,7 @@ export function inspectCommand(): Command {
         ['name', found.name],
         ['parameters', found.parameters.toLocaleString('en')],
         ['file', formatBytes(found.fileBytes)],
-        ['bits per weight', found.bitsPerWeight.toFixed(3)],
+        ['bits per weight', `${found.bitsPerWeight.toFixed(3)} in the whole file`],
         ['target', found.target ?? 'none (full precision)'],
         ['vocabulary', `${found.vocabSize} (${found.tokenizer ?? 'no tokenizer'}${found.hasChatTemplate ? ', chat template' : ''})`],
         ['width, inner width', `${found.hiddenSize}, ${found.intermediateSize}`],

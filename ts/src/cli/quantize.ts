@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { access, constants } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { Command } from 'commander'
@@ -7,7 +8,7 @@ import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
 import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
-import { formatBytes, formatNumber, formatPairs, formatSeconds, formatTable } from './format.js'
+import { formatBytes, formatNumber, formatPairs, formatPerplexity, formatSeconds, formatTable } from './format.js'
 import { Progress } from './progress.js'
 import { addRecipeFlags, recipeOf, runOf } from './recipe-flags.js'
 
@@ -39,8 +40,8 @@ export function quantizeCommand(): Command {
   return command.action((path: string, options: Options) =>
     attempt(
       async (signal) => {
-        await mustBeWritable(options.output)
-        if (options.report !== undefined) await mustBeWritable(reportPaths(options.report).page)
+        await mustBeWritable('--output', options.output)
+        if (options.report !== undefined) await mustBeWritable('--report', reportPaths(options.report).page)
         const model = await Model.load(path, { signal })
         const record = options.report !== undefined
         const run = quantize(model, recipeOf(command), { ...runOf(command), record, signal })
@@ -57,7 +58,7 @@ export function quantizeCommand(): Command {
         const file = await small.save(options.output)
         if (options.report !== undefined) await writeReport(options.report, report, file)
         if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))
-        else console.log(summary(report, file, options.report).join('\n'))
+        else console.log(summary(report, file, options.report, runOf(command).runFolder).join('\n'))
       },
       { json: options.json, resume: resumeCommand() },
     ),
@@ -65,13 +66,13 @@ export function quantizeCommand(): Command {
 }
 
 /** Hours of training are not to end at a folder that is not there. */
-async function mustBeWritable(output: string): Promise<void> {
+async function mustBeWritable(flag: string, output: string): Promise<void> {
   const folder = dirname(resolve(output))
   try {
     await access(folder, constants.W_OK)
   } catch (error) {
-    const reason = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'the folder is not there' : 'the folder cannot be written to'
-    throw new HalfstepError('ERR_IO', `${folder}: ${reason}`, { path: folder, reason })
+    const reason = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'the folder is not there; make it first' : 'the folder cannot be written to'
+    throw new HalfstepError('ERR_IO', `${flag}: ${folder}: ${reason}`, { path: folder, reason })
   }
 }
 
@@ -92,9 +93,9 @@ function eventLine(event: Exclude<Event, { kind: 'step' | 'generate' }>): string
     case 'phase':
       return event.detail ? `${event.name}: ${event.detail}` : event.name
     case 'eval':
-      return `${event.subject}: perplexity ${formatNumber(event.evaluation.perplexity, 3)}, KL ${formatNumber(event.evaluation.kl, 4)}`
+      return `${event.subject}: perplexity ${formatPerplexity(event.evaluation.perplexity)}, KL ${formatNumber(event.evaluation.kl, 4)}`
     case 'block':
-      return `block ${event.block + 1} of ${event.blocks}: loss ${event.loss.toPrecision(4)}`
+      return `block ${event.block + 1} of ${event.blocks}: error ${event.loss.toPrecision(4)}`
     case 'checkpoint':
       return `checkpoint ${event.path}`
     case 'warning':
@@ -102,7 +103,7 @@ function eventLine(event: Exclude<Event, { kind: 'step' | 'generate' }>): string
   }
 }
 
-function summary(report: Report, file: SaveReport, page?: string): string[] {
+function summary(report: Report, file: SaveReport, page?: string, runFolder?: string): string[] {
   const pairs: [string, string][] = [
     ['file', `${file.path}, ${formatBytes(file.bytes)}`],
     ['recipe', `${report.recipe} for ${report.target}`],
@@ -110,10 +111,12 @@ function summary(report: Report, file: SaveReport, page?: string): string[] {
     ['parity', file.parity ? 'the file, read again, equals the model in memory' : 'not a quantized file'],
     ['time', formatSeconds(report.seconds)],
   ]
-  if (report.steps > 0) pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens, ${report.tokensPerSecond.toFixed(1)} tokens/s`])
+  const speed = report.tokensPerSecond > 0 ? `, ${report.tokensPerSecond.toFixed(1)} tokens/s` : ''
+  if (report.steps > 0) pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens${speed}`])
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
-  if (page !== undefined) pairs.push(['report', page])
+  if (page !== undefined) pairs.push(['report', `${page}, and its data in ${reportPaths(page).data}`])
+  if (runFolder !== undefined && existsSync(runFolder)) pairs.push(['run folder', `${runFolder}, which can be deleted`])
   const lines = formatPairs(pairs)
   const evaluations = SUBJECTS.flatMap((name) => (report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : []))
   if (evaluations.length === 0) return lines
@@ -122,7 +125,7 @@ function summary(report: Report, file: SaveReport, page?: string): string[] {
 
 function evaluationRow(name: string, record: EvaluationRecord): string[] {
   const top1 = record.top1Agreement === null ? null : record.top1Agreement * 100
-  return [name, formatNumber(record.perplexity, 3), formatNumber(record.kl, 4), formatNumber(top1, 2)]
+  return [name, formatPerplexity(record.perplexity), formatNumber(record.kl, 4), formatNumber(top1, 2)]
 }
 
 /** What was typed, with --resume; by npx, if it came by npx. */

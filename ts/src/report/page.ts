@@ -83,11 +83,12 @@ function table(record: RunRecord): string {
     formatNumber(evaluation?.top1Agreement === null ? null : (evaluation?.top1Agreement ?? Number.NaN) * 100, 2).replace('NaN', '-'),
   ])
   const predictions = record.table.find((row) => row.evaluation)?.evaluation?.predictions
+  const rounding = record.table.some(({ subject }) => subject === 'rtn') ? ' Rounding to nearest is on the same grid as the result.' : ''
   const note =
     predictions === undefined
       ? 'No validation text was given.'
       : `Over ${predictions.toLocaleString('en')} predictions on the validation text, KL and top-1 against full precision.`
-  return `<h2>Full precision, rounding and the result</h2>\n<p class="faint">${note} Rounding to nearest is on the same grid as the result.</p>\n${htmlTable(header, rows, 'result')}`
+  return `<h2>Full precision, rounding and the result</h2>\n<p class="faint">${note}${rounding}</p>\n${htmlTable(header, rows, 'result')}`
 }
 
 /** `last`: the class of the last row. */

@@ -33,10 +33,17 @@ pub(super) struct BlockStep {
     gradient_norm: f64,
 }
 
+/// Steps done before this part of the run, and when it began.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    pub first: u64,
+    pub start: Instant,
+}
+
 impl BlockStep {
-    pub fn event(&self, layer: usize, layers: usize, steps: u64, config: &BlockConfig, start: Instant) -> Event {
+    pub fn event(&self, layer: usize, layers: usize, steps: u64, config: &BlockConfig, pace: Pace) -> Event {
         let (done, all) = (layer as u64 * steps + self.step, layers as u64 * steps);
-        let per_second = done as f64 / start.elapsed().as_secs_f64();
+        let per_second = (done - pace.first) as f64 / pace.start.elapsed().as_secs_f64();
         let per_step = (config.batch * config.window) as u64;
         Event::Step {
             step: done,

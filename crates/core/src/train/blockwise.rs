@@ -10,7 +10,7 @@
 
 use super::arithmetic::{self, Arithmetic};
 use super::block::{Block, BlockSinks, Context};
-use super::block_training::{Told, squared_difference};
+use super::block_training::{Pace, Told, squared_difference};
 use super::finished::FinishedBlocks;
 use super::run::Trained;
 use super::saliency::{Penalty, Saliency};
@@ -79,29 +79,36 @@ pub fn train(
     let arithmetic = begun.map_or_else(|| Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool)), Ok::<_, Error>)?;
     let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
+    let (layers, steps) = (model.architecture.layers, config.steps());
+    finished.begin(layers, events)?;
     let saliency = config.saliency.filter(|s| s.lambda > 0.0).map(|s| {
         events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
         Saliency::of(model, s, text, folder, arithmetic, cancel, pool)
     });
     let saliency = saliency.transpose()?;
-    let (layers, steps) = (model.architecture.layers, config.steps());
     let (name, detail) = if config.solver.is_some() { ("solve", String::new()) } else { ("train", format!(", {steps} steps each")) };
     events(Event::Phase { name: name.into(), detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()) });
     let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
     let (mut last, mut record) = (f64::NAN, StageRecord::default());
+    // Where this part of the run began to train.
+    let mut pace = Pace { first: 0, start };
     for layer in 0..layers {
         let finished_before = finished.read(layer, events)?;
         let is_new = finished_before.is_none();
         let mut block = match finished_before {
-            Some(block) => blockwise.targets(layer, &mut streams).map(|()| block),
+            Some(block) => {
+                let restored = blockwise.targets(layer, &mut streams).map(|()| block);
+                pace = Pace { first: (layer + 1) as u64 * steps, start: Instant::now() };
+                restored
+            }
             None => {
                 let penalty = saliency.as_ref().map(|s| s.block(layer)).transpose()?;
                 let mut tell = |told: Told| match told {
                     Told::Step(step) => {
                         last = step.loss;
-                        events(step.event(layer, layers, steps, config, start));
+                        events(step.event(layer, layers, steps, config, pace));
                     }
                     Told::Warning(message) => events(Event::Warning { message }),
                 };
@@ -135,16 +142,16 @@ pub fn train(
         note_saliency(&mut record.matrices, &saliency.shares(layers)?);
     }
     let seconds = start.elapsed().as_secs_f64();
-    let seen = (layers as u64) * steps * (config.batch * config.window) as u64;
+    let (all, per_step) = (layers as u64 * steps, (config.batch * config.window) as u64);
     let mut model = model.with(tensors, Some(quantization(recipe, BTreeMap::new())));
     model.low_rank = low_rank;
     Ok(Trained {
         model,
         evaluations: BTreeMap::new(),
-        steps: layers as u64 * steps,
-        tokens: seen,
+        steps: all,
+        tokens: all * per_step,
         seconds,
-        tokens_per_second: seen as f64 / seconds.max(1e-9),
+        tokens_per_second: ((all - pace.first) * per_step) as f64 / pace.start.elapsed().as_secs_f64().max(1e-9),
         final_loss: last,
         stages: vec![record],
         checkpoint_bytes: 0,

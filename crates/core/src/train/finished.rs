@@ -30,6 +30,28 @@ impl<'a> FinishedBlocks<'a> {
         Self { folder, run, arithmetic, resume }
     }
 
+    /// Makes the folder, and looks at what an earlier run left there before anything long begins.
+    ///
+    /// Errors: `Io`, no folder can be made; `Checkpoint`, without `resume` it holds some but not all of the `layers` blocks of this very run, which would be lost.
+    pub fn begin(&self, layers: usize, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let Some(folder) = self.folder else { return Ok(()) };
+        let name = folder.display().to_string();
+        std::fs::create_dir_all(folder).map_err(|source| Error::Format(halfstep_formats::Error::Io { path: name.clone(), source }))?;
+        let there = self.path(folder, 0).exists();
+        if self.resume && !there {
+            events(Event::Warning { message: format!("no finished block in {name}; starting anew") });
+        } else if there && !self.resume {
+            let done = (0..layers).take_while(|&layer| checkpoint::verify(&self.path(folder, layer), &self.run).is_ok()).count();
+            if done > 0 && done < layers {
+                let reason =
+                    format!("{done} of {layers} blocks of this very run are finished there; resume goes on from them, another or no folder begins anew");
+                return Err(Error::Checkpoint { path: name, reason });
+            }
+            events(Event::Warning { message: format!("{name} holds blocks of an earlier run; this one starts anew and replaces them, resume would go on") });
+        }
+        Ok(())
+    }
+
     fn path(&self, folder: &Path, layer: usize) -> PathBuf {
         folder.join(format!("block-{layer:08}"))
     }

@@ -86,10 +86,11 @@ pub fn train(
             now.evaluations = measure(&now.model, events).map_err(|e| if e.is_cancelled() { Error::Cancelled { resume: folder.clone() } } else { e })?;
         }
         if let Some(before) = before {
+            let fresh = now.tokens_per_second * now.seconds + before.tokens_per_second * before.seconds;
             now.steps += before.steps;
             now.tokens += before.tokens;
             now.seconds += before.seconds;
-            now.tokens_per_second = now.tokens as f64 / now.seconds.max(1e-9);
+            now.tokens_per_second = fresh / now.seconds.max(1e-9);
             now.stages.splice(0..0, before.stages);
         }
         trained = Some(now);
@@ -151,7 +152,9 @@ pub(super) fn end_to_end(
     let checkpoints =
         run.run_folder.as_deref().map(|folder| Checkpoints { folder: Path::new(folder), run: identity(start_model.unwrap_or(model), recipe, text, pool) });
     let mut windows = Windows::new(tokens, config.window, config.seed);
-    events(Event::Phase { name: "calibrate".into(), detail: format!("first steps of {} matrices", 7 * model.architecture.layers) });
+    if start_model.is_none() {
+        events(Event::Phase { name: "calibrate".into(), detail: format!("first steps of {} matrices", 7 * model.architecture.layers) });
+    }
     let calibration = windows.batch(0, config.batch);
     let mut trainer = Trainer::<f32>::new(model, start_model, recipe, &config, steps, &calibration, pool.clone())?;
     let starts = Starts::of(&trainer.matrices, &trainer.parameters, pool);

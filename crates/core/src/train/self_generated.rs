@@ -80,7 +80,7 @@ pub fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
     let window = recipe.window().ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
     let tokens = run.self_generated.or(recipe.self_generated.map(|tokens| tokens.max(window)));
     let tokens = tokens.ok_or_else(|| {
-        let reason = format!("{} needs a text: give a file, or say by selfGenerated how many tokens the model is to generate", recipe.id);
+        let reason = format!("{} needs a text: give a file, or by selfGenerated the number of tokens that the model is to generate", recipe.id);
         Error::config("data", reason)
     })?;
     if tokens < window {
