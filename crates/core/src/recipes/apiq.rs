@@ -11,8 +11,8 @@ use ts_rs::TS;
 pub(super) const RANK: usize = 8;
 pub(super) const ALPHA: f64 = 16.0;
 
-/// Authors' decay and second target; rank 0 for no factors. The rates, and the cosine that they fall along, are for the 160 steps that a block has by default
-/// (docs/results.md); the authors keep a twentieth and an eighth of them for 2,560 steps.
+/// Authors' decay and second target; rank 0 for no factors. The rates, the cosine that they fall along and the start of the ranges are for the 160 steps that a block has
+/// by default (docs/results.md); the authors begin with open ranges and keep a twentieth and an eighth of these rates for 2,560 steps.
 pub(super) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
     let usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 }, 0.05);
     BlockConfig { second_target: true, low_rank: (rank > 0).then_some(LowRankConfig { rank, alpha }), weight_decay: 0.1, ..usual }
@@ -50,6 +50,6 @@ impl ApiqConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         let config = self.train.over(blocks(self.rank, self.alpha))?;
-        Ok(self.target.sites(&request)?.recipe("apiq", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
+        Ok(self.target.sites(&request)?.recipe("apiq", self.target, StartRule::ErrorSearch, RangeLearning::Clip, vec![Stage::Block { config }]))
     }
 }

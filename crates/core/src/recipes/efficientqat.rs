@@ -1,7 +1,8 @@
 //! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models (2024, arXiv 2407.11062; methods.md section 8). Phase 1 (Block-AP):
-//! weights, norms, steps and zero points learn block by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the
-//! unquantized model's answers, which leave a lower KL than the authors' next token (docs/results.md; `endCeWeight: 1, endKlWeight: 0` for theirs). Rates are relative
-//! and for some hundred steps; the authors' absolute ones (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
+//! weights, norms, steps and zero points learn block by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the unquantized model's answers, which
+//! leave a lower KL than the authors' next token (docs/results.md; `endCeWeight: 1, endKlWeight: 0` for theirs). Steps and zero points start from the least squared error
+//! (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest range. Rates are relative and for some hundred steps; the authors' absolute ones
+//! (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
@@ -63,6 +64,7 @@ impl EfficientqatConfig {
         let end = TrainConfig {
             tokens: self.end_tokens,
             window: config.window,
+            batch: 1,
             learning_rate: self.end_learning_rate,
             weight_step_multiplier: 1.0,
             max_norm: 0.3,
@@ -77,6 +79,6 @@ impl EfficientqatConfig {
             end.validate()?;
             stages.push(Stage::Model { learns: Learns::Scales, config: end });
         }
-        Ok(self.target.sites(&request)?.recipe("efficientqat", self.target, StartRule::Absmax, RangeLearning::StepZero, stages))
+        Ok(self.target.sites(&request)?.recipe("efficientqat", self.target, StartRule::ErrorSearch, RangeLearning::StepZero, stages))
     }
 }

@@ -1,6 +1,7 @@
-//! `omniquant`: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models (2023, arXiv 2308.13137), its learned weight clipping
-//! (methods.md section 9): per group two numbers shrink the range, block by block, towards the unquantized block's output. Weights stay. The rate is for the 160 steps
-//! that a block has by default (docs/results.md); the authors take 1e-2 for 2,560 and more.
+//! `omniquant`: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models (2023, arXiv 2308.13137), its learned weight clipping (methods.md section
+//! 9): per group two numbers shrink the range, block by block, towards the unquantized block's output. Weights stay. The authors begin with open ranges and a rate of
+//! 1e-2, for 2,560 steps and more; ours begin with the shrunken ranges of least squared error, at a rate for the 160 steps that a block has by default
+//! (docs/decisions/0010-ranges-start-from-least-error.md).
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
@@ -37,6 +38,6 @@ impl OmniquantConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         let config = self.train.over(BlockConfig::usual(BlockRates { ranges: 0.2, ..BlockRates::default() }, 1.0))?;
-        Ok(self.target.sites(&request)?.recipe("omniquant", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
+        Ok(self.target.sites(&request)?.recipe("omniquant", self.target, StartRule::ErrorSearch, RangeLearning::Clip, vec![Stage::Block { config }]))
     }
 }

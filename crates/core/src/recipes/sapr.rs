@@ -90,6 +90,6 @@ impl SaprConfig {
         if config.phases.is_empty() {
             return Err(Error::config("train.epochs", "no phase has an epoch: nothing would train"));
         }
-        Ok(self.target.sites(&request)?.recipe("sapr", self.target, StartRule::Absmax, RangeLearning::Clip, vec![Stage::Block { config }]))
+        Ok(self.target.sites(&request)?.recipe("sapr", self.target, StartRule::ErrorSearch, RangeLearning::Clip, vec![Stage::Block { config }]))
     }
 }

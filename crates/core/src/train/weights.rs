@@ -6,10 +6,11 @@ use super::parameter::{Group, Parameters};
 use crate::Result;
 use crate::ops::Number;
 use crate::ops::weight::Weight;
-use crate::recipe::{GradientScale, RangeLearning, Recipe, WeightSite};
+use crate::recipe::{GradientScale, RangeLearning, Recipe, StartRule, WeightSite};
 use crate::rtn::quantize_matrix;
 use halfstep_formats::architecture::{Architecture, EMBEDDING, FINAL_NORM, HEAD, Linear, Role, TensorSpec, attn_norm, ffn_norm};
 use halfstep_formats::{Tensor, TensorData};
+use halfstep_kernels::math::ln_f64;
 use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
@@ -80,14 +81,14 @@ impl<T: Number> Matrix<T> {
         let (rows, cols, quantizer) = (spec.shape[0], spec.shape[1], site.quantizer);
         let mut add = |name: &str, values: Vec<T>| parameters.add(&part_name(&spec.name, name), Group::Ranges, values);
         if site.ranges == RangeLearning::Clip {
+            let clips: Vec<T> = first_clips(pool, &values, (rows, cols), site).into_iter().map(<T as Real>::from_f64).collect();
+            let (gamma, beta) = (add("gamma", clips.clone()), add("beta", clips));
             let values: Vec<T> = T::from_f32s(values);
             let range = ClipRange::new(&values, cols, quantizer.partition);
-            let open = || vec![<T as Real>::from_f64(OPEN_CLIP); range.most.len()];
-            let (gamma, beta) = (add("gamma", open()), add("beta", open()));
             let place = parameters.add_frozen(&spec.name, Group::Weights, values, rows * cols);
             return Self { place, rows, cols, part: WeightPart::Clipped { quantizer, range, gamma, beta }, low_rank: None };
         }
-        let (scales, zero_points) = find_scales(pool, &values, rows, cols, quantizer, ScaleRule::Absmax);
+        let (scales, zero_points) = find_scales(pool, &values, rows, cols, quantizer, site.start.rule().unwrap_or(ScaleRule::ErrorSearch));
         let zero_points = add("zero_point", zero_points.into_iter().map(|z| <T as Real>::from_f32(f32::from(z))).collect());
         let scales = parameters.add_relative(&part_name(&spec.name, "scale"), Group::Ranges, T::from_f32s(scales));
         let place = parameters.add_relative(&spec.name, Group::Weights, T::from_f32s(values));
@@ -247,8 +248,25 @@ impl<T: Number> Matrix<T> {
     }
 }
 
-/// Where clips start: the range shrinks to sigm(4) = 0.982 of itself (authors' code of OmniQuant).
+/// Where clips start by [`StartRule::Absmax`], and at most: the range shrinks to sigm(4) = 0.982 of itself (authors' code of OmniQuant).
 const OPEN_CLIP: f64 = 4.0;
+
+/// Both clips of every group: open, or such that the range is the shrunken one of least squared error.
+fn first_clips(pool: &Pool, values: &[f32], (rows, cols): (usize, usize), site: &WeightSite) -> Vec<f64> {
+    let scales = |rule| find_scales(pool, values, rows, cols, site.quantizer, rule).0;
+    let widest = scales(ScaleRule::Absmax);
+    if site.start == StartRule::Absmax {
+        return vec![OPEN_CLIP; widest.len()];
+    }
+    let shrink = |(best, widest): (f32, f32)| f64::from(best) / f64::from(widest).max(f64::MIN_POSITIVE);
+    let logit = |share: f64| ln_f64(share / (1.0 - share));
+    scales(ScaleRule::ErrorSearch)
+        .into_iter()
+        .zip(widest)
+        .map(shrink)
+        .map(|share| if share > 0.0 && share < 1.0 { logit(share).min(OPEN_CLIP) } else { OPEN_CLIP })
+        .collect()
+}
 
 /// A learned scale of an affine grid as stored, within the bounds of EfficientQAT's code.
 fn stored_scale<T: Number>(scale: T, codec: ScaleCodec) -> T {
