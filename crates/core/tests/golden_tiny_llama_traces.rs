@@ -85,6 +85,7 @@ impl Trace<'_> {
             norms: group("norms"),
             ranges: group("weights"),
             low_rank: group("weights"),
+            anchor: 0.0,
         }
     }
 

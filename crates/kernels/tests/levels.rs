@@ -1,7 +1,7 @@
 //! Every operation gives the same bytes at every instruction-set level this CPU has and for any number of threads.
 
 use halfstep_kernels::dispatch::{Level, available, force};
-use halfstep_kernels::ops::adamw::{AdamW, sum_of_squares};
+use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight};
@@ -64,6 +64,7 @@ fn optimizer<T: Real>(pool: &Pool) -> Vec<u64> {
     let (mut x, gradient, mut m, mut v) = (numbers::<T>(1, n), numbers::<T>(2, n), vec![T::ZERO; n], vec![T::ZERO; n]);
     for step in 1..4 {
         let adamw = AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step, gradient_scale: 0.7 };
+        pull(pool, &mut x, &gradient, 0.02);
         adamw.update(pool, &mut x, &gradient, &mut m, &mut v);
     }
     [bits(&[&x, &m, &v]), bits(&[&[sum_of_squares(pool, &gradient)]])].concat()

@@ -85,6 +85,7 @@ export const BLOCK_FLAGS: Flags<Omit<BlockOptions, keyof TrainConfig>> = {
   rangeLearningRate: number('--range-learning-rate <x>', 'of clips, or of steps (relative) and zero points'),
   lowRankLearningRate: number('--low-rank-learning-rate <x>', 'of the low-rank factors'),
   weightLearningRate: number('--weight-learning-rate <x>', 'of weights and norms, where they learn, relative to their size'),
+  anchor: number('--anchor <x>', 'efficientqat: pull of the weights towards where they began, in parts of their rate'),
   secondTarget: choice('--second-target [on]', "learn from the unquantized block's answers to quantized inputs too: on, or off (default on in apiq, sapr)"),
 }
 

@@ -107,6 +107,10 @@ minRatio?: number,
  */
 weightDecay?: number, 
 /**
+ * Pull of weights that learn towards where they began, in parts of their rate. Default: the recipe's.
+ */
+anchor?: number, 
+/**
  * Learn from a second target too: what the unquantized block makes of the quantized inputs. Default: the recipe's.
  */
 secondTarget?: boolean, 

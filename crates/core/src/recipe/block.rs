@@ -28,6 +28,8 @@ pub struct BlockConfig {
     pub phases: Vec<BlockPhase>,
     /// On ranges and low-rank factors.
     pub weight_decay: f64,
+    /// Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv 1802.01483).
+    pub anchor: f64,
     pub arithmetic: Option<TrainArithmetic>,
     pub seed: u64,
 }
@@ -168,6 +170,8 @@ pub struct BlockOptions {
     pub min_ratio: Option<f64>,
     /// On clips and factors. Default: the recipe's.
     pub weight_decay: Option<f64>,
+    /// Pull of weights that learn towards where they began, in parts of their rate. Default: the recipe's.
+    pub anchor: Option<f64>,
     /// Learn from a second target too: what the unquantized block makes of the quantized inputs. Default: the recipe's.
     pub second_target: Option<bool>,
     /// Default: what a probe finds fastest on this machine.
@@ -195,6 +199,7 @@ impl BlockOptions {
             batch: self.batch.unwrap_or(defaults.batch),
             second_target: self.second_target.unwrap_or(defaults.second_target),
             weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            anchor: self.anchor.unwrap_or(defaults.anchor),
             arithmetic: self.arithmetic,
             seed: self.seed,
             phases: phases.collect(),
@@ -225,6 +230,7 @@ impl BlockConfig {
             solver: None,
             phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio }],
             weight_decay: 0.0,
+            anchor: 0.0,
             arithmetic: None,
             seed: 0,
         }
@@ -256,6 +262,7 @@ impl BlockConfig {
             ("lowRankLearningRate", rates.low_rank, f64::MAX),
             ("weightLearningRate", rates.weights, f64::MAX),
             ("weightDecay", self.weight_decay, f64::MAX),
+            ("anchor", self.anchor, f64::MAX),
             ("minRatio", phase.map_or(1.0, |p| p.min_ratio), 1.0),
         ] {
             if !(0.0..=most).contains(&value) {

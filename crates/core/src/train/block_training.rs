@@ -150,6 +150,7 @@ fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer 
         norms: group(phase.rates.weights, 0.0),
         ranges: group(phase.rates.ranges, config.weight_decay),
         low_rank: group(phase.rates.low_rank, config.weight_decay),
+        anchor: config.anchor,
         weight_steps: still,
         activation_steps: still,
     }

@@ -5,7 +5,7 @@ use crate::ops::Number;
 use crate::recipe::TrainConfig;
 use crate::{Error, Result};
 use halfstep_kernels::Pool;
-use halfstep_kernels::ops::adamw::{AdamW, sum_of_squares};
+use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupConfig {
@@ -47,6 +47,8 @@ pub struct Optimizer {
     pub norms: GroupConfig,
     pub ranges: GroupConfig,
     pub low_rank: GroupConfig,
+    /// Pull of a parameter with an anchor towards it, in parts of its rate.
+    pub anchor: f64,
 }
 
 impl Optimizer {
@@ -69,6 +71,7 @@ impl Optimizer {
             norms: group(config.norm_multiplier, 0.0),
             ranges: group(config.weight_step_multiplier, 0.0),
             low_rank: group(1.0, config.weight_decay),
+            anchor: 0.0,
         }
     }
 
@@ -114,6 +117,9 @@ impl Optimizer {
                 step: t + 1,
                 gradient_scale,
             };
+            if !p.anchor.is_empty() {
+                pull(pool, &mut p.value, &p.anchor, rate * group.rate_multiplier * self.anchor);
+            }
             let (value, m, v) = (&mut p.value, &mut p.m, &mut p.v);
             p.sink.with(|g| adamw.update(pool, value, g, m, v));
         }

@@ -24,6 +24,8 @@ pub struct Parameter<T> {
     pub value: Vec<T>,
     /// What its group's rate is counted in: 1, or the root mean square of the values it began with.
     pub unit: f64,
+    /// Where it is pulled to; empty where nothing pulls.
+    pub anchor: Vec<T>,
     /// AdamW's first and second moment.
     pub m: Vec<T>,
     pub v: Vec<T>,
@@ -55,12 +57,22 @@ impl<T: Number> Parameters<T> {
     /// Adds a parameter and returns its place.
     pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let zeros = vec![<T as Real>::ZERO; value.len()];
-        self.push(Parameter { name: name.into(), group, m: zeros.clone(), v: zeros, sink: Sink::new(value.len()), value, unit: 1.0, frozen: false })
+        self.push(Parameter {
+            name: name.into(),
+            group,
+            m: zeros.clone(),
+            v: zeros,
+            sink: Sink::new(value.len()),
+            value,
+            unit: 1.0,
+            anchor: vec![],
+            frozen: false,
+        })
     }
 
     /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
     pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
-        self.push(Parameter { name: name.into(), group, m: vec![], v: vec![], sink: Sink::new(sink), value, unit: 1.0, frozen: true })
+        self.push(Parameter { name: name.into(), group, m: vec![], v: vec![], sink: Sink::new(sink), value, unit: 1.0, anchor: vec![], frozen: true })
     }
 
     /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same one serves small weights and large ones

@@ -46,6 +46,10 @@ impl<T: Number> Student<T> {
         let norms = [norm(attn_norm(layer))?, norm(ffn_norm(layer))?];
         for (number, spec) in linears(model, layer)?.into_iter().enumerate() {
             let mut matrix = Matrix::ranged(&mut parameters, pool, &spec, tensor_values(model, &spec.name, pool)?, site);
+            let weight = &mut parameters.list[matrix.place];
+            if config.anchor > 0.0 && !weight.frozen {
+                weight.anchor = weight.value.clone();
+            }
             if let Some(low_rank) = config.low_rank {
                 let number = (layer * Linear::ALL.len() + number) as u64;
                 matrix.low_rank = Some(LowRankPart::new(&mut parameters, &spec, low_rank, config.seed, number));

@@ -51,9 +51,23 @@ dispatch! {
         }
     }
 
+    fn towards[T: Real](share: T, x: &mut [T], origin: &[T]) {
+        for (x, &origin) in x.iter_mut().zip(origin) {
+            *x = *x - share * (*x - origin);
+        }
+    }
+
     fn squares[T: Real](x: &[T]) -> f64 {
         fold(add_product_wide([0.0; LANES], x, x))
     }
+}
+
+/// `x = x - share (x - origin)`: decoupled decay towards where a parameter began instead of 0 (L2-SP; Li, Grandvalet and Davoine, Explicit Inductive Bias for Transfer
+/// Learning with Convolutional Networks, arXiv 1802.01483).
+pub fn pull<T: Real>(pool: &Pool, x: &mut [T], origin: &[T], share: f64) {
+    assert_eq!(x.len(), origin.len(), "pull: shapes");
+    let share = T::from_f64(share);
+    pool.parts(x.chunks_mut(PIECE).zip(origin.chunks(PIECE)).collect(), |_, (x, origin)| towards(share, x, origin));
 }
 
 impl AdamW {
@@ -83,4 +97,20 @@ pub fn sum_of_squares<T: Real>(pool: &Pool, x: &[T]) -> f64 {
     let mut partial = vec![0.0; x.len().div_ceil(PIECE)];
     pool.chunks_mut(&mut partial, 1, |i, sum| sum[0] = squares(&x[i * PIECE..x.len().min((i + 1) * PIECE)]));
     partial.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_goes_its_share_of_the_way() {
+        let pool = Pool::serial();
+        let (origin, first) = ([1.0f64, -2.0, 0.5], [3.0f64, 4.0, 0.5]);
+        for share in [0.0, 0.25, 1.0] {
+            let mut x = first;
+            pull(&pool, &mut x, &origin, share);
+            assert_eq!(x, std::array::from_fn(|i| first[i] - share * (first[i] - origin[i])));
+        }
+    }
 }
