@@ -28,10 +28,10 @@ describe('plan', () => {
     const onEvent = (event: { kind: string; detail?: string }) => tried.push(event.detail ?? '')
     const recipe = recipes.efficientqat({ groupSize: 32, train: { samples: 4, window: 32 }, endTokens: 1024 })
     const made = await plan(await Model.load(path), recipe, { data, validation: data, validationTokens: 128, runFolder: join(folder, 'never'), onEvent })
-    expect(made).toMatchObject({ recipe: 'efficientqat', target: 'halfstep', bitsPerWeight: expect.closeTo(2.611, 3), steps: 2 * 20 + 8 })
+    expect(made).toMatchObject({ recipe: 'efficientqat', target: 'halfstep', bitsPerWeight: expect.closeTo(2.611, 3), steps: 2 * 20 + 32 })
     expect(made.stages.map(({ name, steps }) => [name, steps])).toEqual([
       ['blocks', 40],
-      ['model', 8],
+      ['model', 32],
       ['evaluate', 0],
     ])
     expect(tried.length).toBeGreaterThanOrEqual(2)

@@ -115,7 +115,7 @@ function summary(report: Report, file: SaveReport, page?: string, runFolder?: st
   if (report.steps > 0) pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens${speed}`])
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
-  if (page !== undefined) pairs.push(['report', `${page}, and its data in ${reportPaths(page).data}`])
+  if (page !== undefined) pairs.push(['report', page], ['its data', reportPaths(page).data])
   if (runFolder !== undefined && existsSync(runFolder)) pairs.push(['run folder', `${runFolder}, which can be deleted`])
   const lines = formatPairs(pairs)
   const evaluations = SUBJECTS.flatMap((name) => (report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : []))

@@ -9,8 +9,8 @@ export function addRecipeFlags(command: Command): void {
   command.option('--recipe <name>', RECIPES, 'silq')
   addFlags(command, SITE_FLAGS, 'sites', 'Grid:')
   addFlags(command, RUN_FLAGS, 'run', 'Run:')
-  addFlags(command, TRAIN_FLAGS, 'train', 'Training (silq, llm-qat; blocks take window, batch, min-ratio, weight-decay, arithmetic, seed):')
-  addFlags(command, BLOCK_FLAGS, 'block', 'Training block by block:')
+  addFlags(command, TRAIN_FLAGS, 'train', 'Training (defaults of silq):')
+  addFlags(command, BLOCK_FLAGS, 'block', 'Training block by block (window, batch, min-ratio, weight-decay, seed too):')
   addFlags(command, METHOD_FLAGS, 'method', 'Of single recipes:')
 }
 

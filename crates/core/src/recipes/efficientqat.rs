@@ -60,7 +60,7 @@ impl EfficientqatConfig {
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.
         let weights = if self.weights.is_none_or(|bits| bits <= 2.0) { 2e-2 } else { 1e-2 };
         let usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights }, 0.05);
-        let config = self.train.over(BlockConfig { learn_weights: true, ..usual })?;
+        let config = self.train.over(BlockConfig { learn_weights: true, anchor: 1.0, ..usual })?;
         let end = TrainConfig {
             tokens: self.end_tokens,
             window: config.window,
