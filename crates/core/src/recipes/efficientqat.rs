@@ -1,8 +1,9 @@
 //! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models (2024, arXiv 2407.11062; methods.md section 8). Phase 1 (Block-AP):
 //! weights, norms, steps and zero points learn block by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the unquantized model's answers, which
 //! leave a lower KL than the authors' next token (docs/results.md; `endCeWeight: 1, endKlWeight: 0` for theirs). Steps and zero points start from the least squared error
-//! (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest range. Rates are relative and for some hundred steps; the authors' absolute ones
-//! (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
+//! (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest range; weights are held near where they began
+//! (docs/decisions/0011-weights-are-held.md), the authors' are not. Rates are relative and for some hundred steps; the authors' absolute ones (1e-4 and 2e-5 in phase 1,
+//! 2e-5 in phase 2) are for thousands on weights of about 0.02.
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
