@@ -118,7 +118,7 @@ impl Optimizer {
                 gradient_scale,
             };
             if !p.anchor.is_empty() {
-                pull(pool, &mut p.value, &p.anchor, rate * group.rate_multiplier * self.anchor);
+                pull(pool, &mut p.value, &p.anchor, (rate * group.rate_multiplier * self.anchor).min(1.0));
             }
             let (value, m, v) = (&mut p.value, &mut p.m, &mut p.v);
             p.sink.with(|g| adamw.update(pool, value, g, m, v));
