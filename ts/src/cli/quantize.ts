@@ -10,7 +10,7 @@ import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
 import { formatBytes, formatNumber, formatPairs, formatPerplexity, formatSeconds, formatTable } from './format.js'
 import { Progress } from './progress.js'
-import { addRecipeFlags, recipeOf, runOf } from './recipe-flags.js'
+import { addRecipeFlags, defaultRunFolder, recipeOf, runOf } from './recipe-flags.js'
 
 const EXAMPLE = `
 Examples:
@@ -58,7 +58,7 @@ export function quantizeCommand(): Command {
         const file = await small.save(options.output)
         if (options.report !== undefined) await writeReport(options.report, report, file)
         if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))
-        else console.log(summary(report, file, options.report, runOf(command).runFolder).join('\n'))
+        else console.log(summary(report, file, options.report).join('\n'))
       },
       { json: options.json, resume: resumeCommand() },
     ),
@@ -103,7 +103,7 @@ function eventLine(event: Exclude<Event, { kind: 'step' | 'generate' }>): string
   }
 }
 
-function summary(report: Report, file: SaveReport, page?: string, runFolder?: string): string[] {
+function summary(report: Report, file: SaveReport, page?: string): string[] {
   const pairs: [string, string][] = [
     ['file', `${file.path}, ${formatBytes(file.bytes)}`],
     ['recipe', `${report.recipe} for ${report.target}`],
@@ -116,7 +116,9 @@ function summary(report: Report, file: SaveReport, page?: string, runFolder?: st
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
   if (page !== undefined) pairs.push(['report', page], ['its data', reportPaths(page).data])
-  if (runFolder !== undefined && existsSync(runFolder)) pairs.push(['run folder', `${runFolder}, which can be deleted`])
+  // Only our own: a folder that was given may hold more.
+  const runFolder = defaultRunFolder(file.path)
+  if (existsSync(runFolder)) pairs.push(['run folder', `${runFolder}, which can be deleted`])
   const lines = formatPairs(pairs)
   const evaluations = SUBJECTS.flatMap((name) => (report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : []))
   if (evaluations.length === 0) return lines

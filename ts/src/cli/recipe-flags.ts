@@ -21,9 +21,14 @@ export function recipeOf(command: Command): Recipe {
   return { kind: command.opts().recipe, ...given(command, SITE_FLAGS), ...given(command, METHOD_FLAGS), ...nested } as Recipe
 }
 
+/** Where a run keeps its state unless it is told where. */
+export function defaultRunFolder(output: string): string {
+  return `${output}.run`
+}
+
 /** How it is carried out; training keeps its state beside the output unless told where. */
 export function runOf(command: Command) {
   const { recipe, output } = command.opts() as { recipe: string; output?: string }
-  const runFolder = recipe === 'rtn' || output === undefined ? {} : { runFolder: `${output}.run` }
+  const runFolder = recipe === 'rtn' || output === undefined ? {} : { runFolder: defaultRunFolder(output) }
   return { ...runFolder, ...given(command, RUN_FLAGS), output }
 }

@@ -36,7 +36,7 @@ impl<'a> FinishedBlocks<'a> {
     pub fn begin(&self, layers: usize, events: &mut dyn FnMut(Event)) -> Result<()> {
         let Some(folder) = self.folder else { return Ok(()) };
         let name = folder.display().to_string();
-        std::fs::create_dir_all(folder).map_err(|source| Error::Format(halfstep_formats::Error::Io { path: name.clone(), source }))?;
+        std::fs::create_dir_all(folder).map_err(checkpoint::io(folder))?;
         let there = self.path(folder, 0).exists();
         if self.resume && !there {
             events(Event::Warning { message: format!("no finished block in {name}; starting anew") });

@@ -42,6 +42,13 @@ impl<T> Parameter<T> {
     }
 }
 
+impl<T: Number> Parameter<T> {
+    /// A frozen one, with room for a gradient of `sink` numbers.
+    fn still(name: &str, group: Group, value: Vec<T>, sink: usize) -> Self {
+        Self { name: name.into(), group, value, unit: 1.0, anchor: vec![], m: vec![], v: vec![], sink: Sink::new(sink), frozen: true }
+    }
+}
+
 /// Parameters in the order of the forward: the order of every sum over them.
 #[derive(Default)]
 pub struct Parameters<T> {
@@ -57,22 +64,13 @@ impl<T: Number> Parameters<T> {
     /// Adds a parameter and returns its place.
     pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let zeros = vec![<T as Real>::ZERO; value.len()];
-        self.push(Parameter {
-            name: name.into(),
-            group,
-            m: zeros.clone(),
-            v: zeros,
-            sink: Sink::new(value.len()),
-            value,
-            unit: 1.0,
-            anchor: vec![],
-            frozen: false,
-        })
+        let sink = value.len();
+        self.push(Parameter { m: zeros.clone(), v: zeros, frozen: false, ..Parameter::still(name, group, value, sink) })
     }
 
     /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
     pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
-        self.push(Parameter { name: name.into(), group, m: vec![], v: vec![], sink: Sink::new(sink), value, unit: 1.0, anchor: vec![], frozen: true })
+        self.push(Parameter::still(name, group, value, sink))
     }
 
     /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same one serves small weights and large ones

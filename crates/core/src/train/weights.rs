@@ -253,16 +253,15 @@ const OPEN_CLIP: f64 = 4.0;
 
 /// Both clips of every group: open, or such that the range is the shrunken one of least squared error.
 fn first_clips(pool: &Pool, values: &[f32], (rows, cols): (usize, usize), site: &WeightSite) -> Vec<f64> {
-    let scales = |rule| find_scales(pool, values, rows, cols, site.quantizer, rule).0;
-    let widest = scales(ScaleRule::Absmax);
     if site.start == StartRule::Absmax {
-        return vec![OPEN_CLIP; widest.len()];
+        return vec![OPEN_CLIP; site.quantizer.partition.scales(rows, cols)];
     }
+    let scales = |rule| find_scales(pool, values, rows, cols, site.quantizer, rule).0;
     let shrink = |(best, widest): (f32, f32)| f64::from(best) / f64::from(widest).max(f64::MIN_POSITIVE);
     let logit = |share: f64| ln_f64(share / (1.0 - share));
     scales(ScaleRule::ErrorSearch)
         .into_iter()
-        .zip(widest)
+        .zip(scales(ScaleRule::Absmax))
         .map(shrink)
         .map(|share| if share > 0.0 && share < 1.0 { logit(share).min(OPEN_CLIP) } else { OPEN_CLIP })
         .collect()
