@@ -112,8 +112,11 @@ describe('halfstep quantize', () => {
     expect(again.stdout).not.toContain('"kind":"generate"')
     const other = await halfstep([...own, '--seed', '1'])
     expect(other.stderr).toMatch(/error ERR_CHECKPOINT: .*self-generated.*another model/)
-    const both = await halfstep(['quantize', path, '--data', data, '--self-generated', '1024', '-o', 'never.gguf', ...TRAIN])
-    expect(both.stderr).toContain('error ERR_CONFIG: --self-generated: ')
+    const blocks = ['quantize', path, '--recipe', 'omniquant', '--data', data, '--window', '64', '--epochs', '1', '-o', 'both.safetensors']
+    const both = await halfstep([...blocks, '--self-generated', '256', '--samples', '6'])
+    expect({ code: both.code, generated: both.stderr.includes('generate') }).toEqual({ code: 0, generated: true })
+    const none = await halfstep([...blocks, '--self-generated', '256', '--samples', '4'])
+    expect(none.stderr).toContain('error ERR_CONFIG: --samples: 4 sequences leave none to the text')
   })
 
   it('saves on Ctrl-C, says how to go on, and goes on to the same bytes', async () => {

@@ -51,7 +51,7 @@ export class Run implements AsyncIterable<Event>, AsyncDisposable {
 }
 
 /**
- * Quantizes a model by a recipe and, if the recipe trains, trains it on `data` (a path), `text` or what the model generates itself (`selfGenerated`), simulating exactly the grids of the recipe's target.
+ * Quantizes a model by a recipe and, if the recipe trains, trains it on `data` (a path), `text`, what the model generates itself (`selfGenerated`) or both, simulating exactly the grids of the recipe's target.
  *
  * @example
  * const run = quantize(model, recipes.silq({ target: 'gguf:q4_0' }), { data: 'corpus.txt' })

@@ -14,17 +14,15 @@ const ORDER_STREAM: u64 = 1 << 32;
 /// The text is in memory as a whole, and its token ids beside it.
 const MAX_TEXT_BYTES: u64 = 4 << 30;
 
-/// What is trained or measured on.
-pub struct Text {
-    /// Path, `text` or `self-generated`.
-    pub name: String,
-    content: Content,
-}
+const SELF_GENERATED: &str = "self-generated";
 
-enum Content {
-    Characters(String),
+/// What is trained or measured on: characters, ids that a model generated, or those beside the characters.
+pub struct Text {
+    /// Path, `text` or `self-generated`, or the first with the last.
+    pub name: String,
+    characters: Option<String>,
     /// Ids as a model gave them: its tokenizer may cut their text otherwise.
-    Tokens(Vec<u32>),
+    generated: Vec<u32>,
 }
 
 impl Text {
@@ -41,24 +39,23 @@ impl Text {
         if text.trim().is_empty() {
             return Err(Error::Data { data: name, reason: "no text in it".into() });
         }
-        Ok(Some(Self { name, content: Content::Characters(text) }))
+        Ok(Some(Self { name, characters: Some(text), generated: vec![] }))
     }
 
     /// What a model generated.
     pub fn generated(tokens: Vec<u32>) -> Self {
-        Self { name: "self-generated".into(), content: Content::Tokens(tokens) }
+        Self { name: SELF_GENERATED.into(), characters: None, generated: tokens }
+    }
+
+    /// This text, and what a model generated behind it.
+    pub fn and(self, generated: Self) -> Self {
+        Self { name: format!("{} and {}", self.name, generated.name), characters: self.characters, generated: generated.generated }
     }
 
     /// Token ids without special tokens (but those that a model generated); at least `least` of them.
     pub fn tokens(&self, model: &Model, least: usize) -> Result<Vec<u32>> {
-        let tokens = match &self.content {
-            Content::Characters(text) => {
-                let tokenizer =
-                    model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
-                tokenizer.encode(text, false)?
-            }
-            Content::Tokens(tokens) => tokens.clone(),
-        };
+        let mut tokens = self.own(model)?;
+        tokens.extend(&self.generated);
         if tokens.len() < least {
             let reason = format!("{} tokens are fewer than one window of {least}; give a longer text or a shorter window", tokens.len());
             return Err(Error::Data { data: self.name.clone(), reason });
@@ -66,21 +63,49 @@ impl Text {
         Ok(tokens)
     }
 
-    /// BLAKE3 of the text or of the ids, in hex: names the data in checkpoints.
-    pub fn hash(&self) -> String {
-        let bytes = match &self.content {
-            Content::Characters(text) => text.as_bytes(),
-            Content::Tokens(tokens) => bytemuck::cast_slice(tokens),
-        };
-        blake3::hash(bytes).to_hex().to_string()
+    /// Token ids of `samples` sequences of `window`: all that a model generated, and before them the first of the characters.
+    ///
+    /// Errors: `Config`, what was generated leaves none of the samples to the characters; `Data`, there are fewer.
+    pub fn sequences(&self, model: &Model, samples: usize, window: usize) -> Result<Vec<u32>> {
+        let generated = if self.characters.is_some() { self.generated.len() / window } else { 0 };
+        if generated >= samples {
+            let reason =
+                format!("{samples} sequences leave none to the text beside the {generated} that the model generates; ask for more, or for fewer tokens");
+            return Err(Error::config("train.samples", reason));
+        }
+        let mut tokens = if self.characters.is_some() { self.own(model)? } else { self.generated.clone() };
+        let (asked, there) = (samples - generated, tokens.len() / window);
+        if there < asked {
+            let reason = format!("{} tokens are {there} sequences of {window}, and {asked} were asked for; give a longer text or fewer samples", tokens.len());
+            return Err(Error::Data { data: self.name.clone(), reason });
+        }
+        tokens.truncate(asked * window);
+        tokens.extend(&self.generated[..generated * window]);
+        Ok(tokens)
     }
 
-    /// Where the data came from, for provenance: `blake3:<hash>`, or `self-generated:blake3:<hash>`.
+    /// Ids of the characters.
+    fn own(&self, model: &Model) -> Result<Vec<u32>> {
+        let Some(characters) = &self.characters else { return Ok(vec![]) };
+        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+        Ok(tokenizer.encode(characters, false)?)
+    }
+
+    /// BLAKE3 of the text and of the ids, in hex: names the data in checkpoints.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.characters.as_deref().unwrap_or_default().as_bytes()).update(bytemuck::cast_slice(&self.generated));
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Where the data came from, for provenance: `blake3:<hash>`, behind `self-generated:` or `and-self-generated:` if a model generated all or some of it.
     pub fn origin(&self) -> String {
-        match &self.content {
-            Content::Characters(_) => format!("blake3:{}", self.hash()),
-            Content::Tokens(_) => format!("{}:blake3:{}", self.name, self.hash()),
-        }
+        let kind = match (&self.characters, self.generated.is_empty()) {
+            (None, _) => format!("{SELF_GENERATED}:"),
+            (Some(_), false) => format!("and-{SELF_GENERATED}:"),
+            (Some(_), true) => String::new(),
+        };
+        format!("{kind}blake3:{}", self.hash())
     }
 }
 

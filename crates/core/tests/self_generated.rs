@@ -3,7 +3,7 @@
 use halfstep::data::Text;
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
-use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, llm_qat::LlmQatConfig, silq::SilqConfig};
+use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, llm_qat::LlmQatConfig, omniquant::OmniquantConfig, silq::SilqConfig};
 use halfstep::session::{Cancel, Report, RunConfig, load, quantize};
 use halfstep::targets::TargetId;
 use halfstep::train::self_generated::{BATCH, Settings, generate};
@@ -202,6 +202,32 @@ fn other_recipes_take_generated_text_too() {
 }
 
 #[test]
+fn generated_text_stands_beside_a_given_one() {
+    let recipe = |samples| {
+        let train = BlockOptions { samples: Some(samples), window: Some(32), epochs: Some(1), ..BlockOptions::default() };
+        RecipeConfig::Omniquant(OmniquantConfig { train, ..OmniquantConfig::default() })
+    };
+    let folder = scratch("beside");
+    let given = RunConfig { data: Some(assets("demo-train.txt")), threads: 2, ..RunConfig::default() };
+    let both = RunConfig { self_generated: Some(100), run_folder: Some(folder.display().to_string()), ..given.clone() };
+    let (mixed, report) = made(&recipe(5), &both);
+    assert!(mixed.provenance["data"].starts_with("and-self-generated:blake3:"), "{}", mixed.provenance["data"]);
+    assert_eq!(report.steps, 3 * 5);
+    // The sequences are the text's first and then all whole ones that were generated.
+    let model = demo();
+    let text = std::fs::read_to_string(assets("demo-train.txt")).unwrap();
+    let own = Text::read(None, Some(&text), 0).unwrap().unwrap().tokens(&model, 64).unwrap();
+    let settings = Settings { tokens: 100, window: 32, seed: 0, batch: BATCH };
+    let generate = || generate(&model, settings, None, &mut |_| {}, &Cancel::default(), &Pool::new(2)).unwrap();
+    let all = Text::read(None, Some(&text), 0).unwrap().unwrap().and(generate());
+    assert_eq!(all.sequences(&model, 5, 32).unwrap(), [&own[..64], &generate().tokens(&model, 96).unwrap()[..96]].concat());
+    match quantize(&model, &recipe(3), &RunConfig { run_folder: None, ..both }, &mut |_| {}, &Cancel::default()) {
+        Err(e) => assert!(e.code() == "ERR_CONFIG" && e.to_string().contains("train.samples: 3 sequences leave none"), "{e}"),
+        Ok(_) => panic!("it went through"),
+    }
+}
+
+#[test]
 fn what_cannot_work_is_refused_and_a_stopped_generation_says_where_to_go_on() {
     let train = TrainConfig { tokens: 512, window: 32, ..TrainConfig::default() };
     let silq = RecipeConfig::Silq(SilqConfig { train: train.clone(), ..SilqConfig::default() });
@@ -211,8 +237,6 @@ fn what_cannot_work_is_refused_and_a_stopped_generation_says_where_to_go_on() {
     };
     let generating = RunConfig { self_generated: Some(512), ..RunConfig::default() };
     for (run, words) in [
-        (RunConfig { text: Some("some text".into()), ..generating.clone() }, "selfGenerated: give a text or"),
-        (RunConfig { data: Some(assets("demo-train.txt")), ..generating.clone() }, "selfGenerated: give a text or"),
         (RunConfig { self_generated: Some(31), ..RunConfig::default() }, "selfGenerated: 31 tokens"),
         (RunConfig { skip_characters: 3, ..generating.clone() }, "skipCharacters"),
         (RunConfig::default(), "selfGenerated"),

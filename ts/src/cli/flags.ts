@@ -111,7 +111,7 @@ export const METHOD_FLAGS: Flags<Omit<RtnConfig & GptqRecipeConfig & AwqRecipeCo
 
 export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'output' | 'record'>> = {
   data: text('--data <file>', 'text or .jsonl to train on'),
-  selfGenerated: number('--self-generated <tokens>', 'that the model generates to train on, for --data'),
+  selfGenerated: number('--self-generated <tokens>', 'that the model generates to train on, for --data or beside it'),
   skipCharacters: number('--skip-characters <n>', 'of the text, left out at its beginning'),
   validation: text('--validation <file>', 'text or .jsonl to measure on, before and after'),
   validationTokens: number('--validation-tokens <n>', 'of it, if not 4096'),

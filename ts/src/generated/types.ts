@@ -71,7 +71,7 @@ train: SolverOptions, };
  */
 export type BlockOptions = { 
 /**
- * Sequences of the text that every block learns from. Default 32; the papers take 128 and more.
+ * Sequences that every block learns from, those that the model generates beside a text among them. Default 32; the papers take 128 and more.
  */
 samples?: number, 
 /**
@@ -581,7 +581,8 @@ data?: string,
  */
 text?: string, 
 /**
- * Tokens that the unquantized model generates to train on, instead of `data` (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read from there again.
+ * Tokens that the unquantized model generates to train on, instead of `data` or beside it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read
+ * from there again.
  * Default: what the recipe says; most want a text.
  */
 selfGenerated?: number, 

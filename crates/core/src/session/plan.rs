@@ -211,16 +211,15 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The text that is given, or one that stands for what will be generated.
+    /// The text that is given, and one that stands for what will be generated.
     fn training_text(&mut self, events: &mut dyn FnMut(Event)) -> Result<Text> {
-        if let Some(text) = self_generated::given(self.run)? {
-            return Ok(text);
-        }
-        let settings = self_generated::settings(self.recipe, self.run)?;
-        events(Event::Phase { name: "plan".into(), detail: "generating a few tokens".into() });
-        let (probe, text) = probe::generation(self.model, settings, self.run, self.cancel, &self.pool)?;
-        self.stages.push(PlanStage::new("generate", &probe, 0));
-        Ok(text)
+        let (model, recipe, run, cancel) = (self.model, self.recipe, self.run, self.cancel);
+        self_generated::with_generated(recipe, run, |settings| {
+            events(Event::Phase { name: "plan".into(), detail: "generating a few tokens".into() });
+            let (probe, text) = probe::generation(model, settings, run, cancel, &self.pool)?;
+            self.stages.push(PlanStage::new("generate", &probe, 0));
+            Ok(text)
+        })
     }
 
     /// Rounds to nearest: the whole work of a recipe without training, else what stands for the blocks that were trained in what follows.

@@ -71,7 +71,7 @@ pub fn train(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Trained> {
-    let tokens = samples(model, config, text)?;
+    let tokens = text.sequences(model, config.samples, config.window)?;
     let site = site(recipe)?;
     let folder = run.run_folder.as_deref().map(Path::new);
     let identity = super::run::identity(model, recipe, text, pool);
@@ -167,19 +167,6 @@ pub(super) fn site(recipe: &Recipe) -> Result<WeightSite> {
 pub(super) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
     let width = config.window * model.architecture.hidden_size;
     (2 + usize::from(config.second_target), (config.samples * width * size_of::<f32>()) as u64)
-}
-
-/// The first `samples` sequences of the text.
-pub(super) fn samples(model: &Model, config: &BlockConfig, text: &Text) -> Result<Vec<u32>> {
-    let mut tokens = text.tokens(model, config.window)?;
-    let (asked, there) = (config.samples, tokens.len() / config.window);
-    if there < asked {
-        let reason =
-            format!("{} tokens are {there} sequences of {}, and {asked} were asked for; give a longer text or fewer samples", tokens.len(), config.window);
-        return Err(Error::Data { data: text.name.clone(), reason });
-    }
-    tokens.truncate(asked * config.window);
-    Ok(tokens)
 }
 
 impl<'a> Blockwise<'a> {

@@ -72,7 +72,7 @@ pub fn generation(model: &Model, settings: Settings, run: &RunConfig, cancel: &C
 /// One block stage: a few steps of every phase of the first block, from some of the samples, or the first block solved.
 #[allow(clippy::too_many_arguments)]
 pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConfig, text: &Text, cancel: &Cancel, pool: &Pool) -> Result<Probe> {
-    let tokens = blockwise::samples(model, config, text)?;
+    let tokens = text.sequences(model, config.samples, config.window)?;
     let few = fewer(config);
     memory::reset_peak();
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool);
