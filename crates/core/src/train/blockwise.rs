@@ -81,52 +81,15 @@ pub fn train(
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
     let (layers, steps) = (model.architecture.layers, config.steps());
     finished.begin(layers, events)?;
-    let saliency = config.saliency.filter(|s| s.lambda > 0.0).map(|s| {
-        events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
-        Saliency::of(model, s, text, folder, arithmetic, cancel, pool)
-    });
-    let saliency = saliency.transpose()?;
+    let saliency = saliency(model, config, text, folder, arithmetic, events, cancel, pool)?;
     let (name, detail) = if config.solver.is_some() { ("solve", String::new()) } else { ("train", format!(", {steps} steps each")) };
     events(Event::Phase { name: name.into(), detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()) });
     let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
-    let (mut last, mut record) = (f64::NAN, StageRecord::default());
-    // Where this part of the run began to train.
-    let mut pace = Pace { first: 0, start };
+    let (mut last, mut record, mut pace) = (f64::NAN, StageRecord::default(), Pace { first: 0, start });
     for layer in 0..layers {
-        let finished_before = finished.read(layer, events)?;
-        let is_new = finished_before.is_none();
-        let mut block = match finished_before {
-            Some(block) => {
-                let restored = blockwise.targets(layer, &mut streams).map(|()| block);
-                pace = Pace { first: (layer + 1) as u64 * steps, start: Instant::now() };
-                restored
-            }
-            None => {
-                let penalty = saliency.as_ref().map(|s| s.block(layer)).transpose()?;
-                let mut tell = |told: Told| match told {
-                    Told::Step(step) => {
-                        last = step.loss;
-                        events(step.event(layer, layers, steps, config, pace));
-                    }
-                    Told::Warning(message) => events(Event::Warning { message }),
-                };
-                blockwise.make_block(layer, &mut streams, penalty, &mut tell)
-            }
-        }
-        .map_err(|e| finished.resumable(e))?;
-        let loss = blockwise.advance(layer, &block, &mut streams).map_err(|e| finished.resumable(e))?;
-        if !loss.is_finite() {
-            return Err(Error::NonFinite { step: config.steps(), tensor: format!("the output of quantized block {layer}") });
-        }
-        if is_new {
-            if config.solver.is_some() {
-                block.record = BlockRecord::new(layer, vec![loss], 1);
-            }
-            events(Event::Block { block: layer as u64, blocks: layers as u64, loss });
-            finished.save(layer, &block, events)?;
-        }
+        let block = blockwise.next_block(layer, &finished, &mut streams, saliency.as_ref(), &mut pace, events)?;
         last = block.record.losses.last().copied().unwrap_or(last);
         record.blocks.push(block.record);
         record.matrices.extend(block.matrices);
@@ -156,6 +119,23 @@ pub fn train(
         stages: vec![record],
         checkpoint_bytes: 0,
     })
+}
+
+/// The squared gradients that the stage weighs by, if it does.
+#[allow(clippy::too_many_arguments)]
+fn saliency(
+    model: &Model,
+    config: &BlockConfig,
+    text: &Text,
+    folder: Option<&Path>,
+    arithmetic: Arithmetic,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Option<Saliency>> {
+    let Some(s) = config.saliency.filter(|s| s.lambda > 0.0) else { return Ok(None) };
+    events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
+    Saliency::of(model, s, text, folder, arithmetic, cancel, pool).map(Some)
 }
 
 /// The quantizer that the blocks learn.
@@ -270,6 +250,40 @@ impl<'a> Blockwise<'a> {
         Ok(())
     }
 
+    /// A block as it will be stored, read if it was finished before and made if not. Then both streams are at its outputs.
+    ///
+    /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing the folder; cancelled, naming the folder if it holds a block.
+    fn next_block(
+        &self,
+        layer: usize,
+        finished: &FinishedBlocks,
+        streams: &mut Streams,
+        saliency: Option<&Saliency>,
+        pace: &mut Pace,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Finished> {
+        let (layers, steps, solves) = (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
+        if let Some(block) = finished.read(layer, events)? {
+            let through = self.targets(layer, streams).and_then(|()| self.advance(layer, &block, streams));
+            through.map_err(|e| finished.resumable(e))?;
+            *pace = Pace { first: (layer + 1) as u64 * steps, start: Instant::now() };
+            return Ok(block);
+        }
+        let penalty = saliency.map(|s| s.block(layer)).transpose()?;
+        let mut tell = |told: Told| match told {
+            Told::Step(step) => events(step.event(layer, layers, steps, self.config, *pace)),
+            Told::Warning(message) => events(Event::Warning { message }),
+        };
+        let made = self.make_block(layer, streams, penalty, &mut tell).and_then(|block| Ok((self.advance(layer, &block, streams)?, block)));
+        let (loss, mut block) = made.map_err(|e| finished.resumable(e))?;
+        if solves {
+            block.record = BlockRecord::new(layer, vec![loss], 1);
+        }
+        events(Event::Block { block: layer as u64, blocks: layers as u64, loss });
+        finished.save(layer, &block, events)?;
+        Ok(block)
+    }
+
     /// The quantized stream goes through the finished block, as it is stored. Returns the mean squared difference from the first target.
     pub(super) fn advance(&self, layer: usize, block: &Finished, streams: &mut Streams) -> Result<f64> {
         let weights = block.weights(layer, self.integer(), self.pool)?;
@@ -279,6 +293,9 @@ impl<'a> Blockwise<'a> {
             let y = self.forward(&self.quantized, &weights, streams.quantized.read(sample, 1)?)?;
             loss += squared_difference(self.pool, &y, &streams.plain.read(sample, 1)?, elements, &mut vec![0.0; y.len()]);
             streams.quantized.write(sample, &y)?;
+        }
+        if !loss.is_finite() {
+            return Err(Error::NonFinite { step: self.config.steps(), tensor: format!("the output of quantized block {layer}") });
         }
         Ok(loss)
     }
