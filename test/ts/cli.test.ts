@@ -115,8 +115,6 @@ describe('halfstep quantize', () => {
     const blocks = ['quantize', path, '--recipe', 'omniquant', '--data', data, '--window', '64', '--epochs', '1', '-o', 'both.safetensors']
     const both = await halfstep([...blocks, '--self-generated', '256', '--samples', '6'])
     expect({ code: both.code, generated: both.stderr.includes('generate') }).toEqual({ code: 0, generated: true })
-    const none = await halfstep([...blocks, '--self-generated', '256', '--samples', '4'])
-    expect(none.stderr).toContain('error ERR_CONFIG: --samples: 4 sequences leave none to the text')
   })
 
   it('saves on Ctrl-C, says how to go on, and goes on to the same bytes', async () => {

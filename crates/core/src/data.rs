@@ -63,16 +63,11 @@ impl Text {
         Ok(tokens)
     }
 
-    /// Token ids of `samples` sequences of `window`: all that a model generated, and before them the first of the characters.
+    /// Token ids of `samples` sequences of `window`: the first of the characters, and, for up to half of the samples, the first that a model generated.
     ///
-    /// Errors: `Config`, what was generated leaves none of the samples to the characters; `Data`, there are fewer.
+    /// Errors: `Data`, there are fewer.
     pub fn sequences(&self, model: &Model, samples: usize, window: usize) -> Result<Vec<u32>> {
-        let generated = if self.characters.is_some() { self.generated.len() / window } else { 0 };
-        if generated >= samples {
-            let reason =
-                format!("{samples} sequences leave none to the text beside the {generated} that the model generates; ask for more, or for fewer tokens");
-            return Err(Error::config("train.samples", reason));
-        }
+        let generated = if self.characters.is_some() { (self.generated.len() / window).min(samples / 2) } else { 0 };
         let mut tokens = if self.characters.is_some() { self.own(model)? } else { self.generated.clone() };
         let (asked, there) = (samples - generated, tokens.len() / window);
         if there < asked {

@@ -71,7 +71,7 @@ train: SolverOptions, };
  */
 export type BlockOptions = { 
 /**
- * Sequences that every block learns from, those that the model generates beside a text among them. Default 32; the papers take 128 and more.
+ * Sequences that every block learns from; up to half of them are the model's own, if it generates text beside a given one. Default 32; the papers take 128 and more.
  */
 samples?: number, 
 /**

@@ -10,7 +10,7 @@ use ts_rs::TS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockConfig {
-    /// Sequences that the blocks see: of the text, and all that the model generates beside it.
+    /// Sequences that the blocks see: of the text and, if the model generates one beside it, up to half of them of that.
     pub samples: usize,
     /// Tokens of a sequence.
     pub window: usize,
@@ -152,7 +152,7 @@ impl SolverOptions {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct BlockOptions {
-    /// Sequences that every block learns from, those that the model generates beside a text among them. Default 32; the papers take 128 and more.
+    /// Sequences that every block learns from; up to half of them are the model's own, if it generates text beside a given one. Default 32; the papers take 128 and more.
     pub samples: Option<usize>,
     /// Tokens of a sequence. Default 512.
     pub window: Option<usize>,
