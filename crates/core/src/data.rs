@@ -67,7 +67,17 @@ impl Text {
     ///
     /// Errors: `Data`, there are fewer.
     pub fn sequences(&self, model: &Model, samples: usize, window: usize) -> Result<Vec<u32>> {
-        let generated = if self.characters.is_some() { (self.generated.len() / window).min(samples / 2) } else { 0 };
+        let mut tokens = self.given_sequences(model, samples, window, self.generated.len())?;
+        let generated = samples * window - tokens.len();
+        tokens.extend(&self.generated[..generated]);
+        Ok(tokens)
+    }
+
+    /// The part of [`Text::sequences`] that a model did not generate, if it generates `generated` tokens; all of it where there are no characters.
+    ///
+    /// Errors: `Data`, there are fewer.
+    pub fn given_sequences(&self, model: &Model, samples: usize, window: usize, generated: usize) -> Result<Vec<u32>> {
+        let generated = if self.characters.is_some() { (generated / window).min(samples / 2) } else { 0 };
         let mut tokens = if self.characters.is_some() { self.own(model)? } else { self.generated.clone() };
         let (asked, there) = (samples - generated, tokens.len() / window);
         if there < asked {
@@ -75,7 +85,6 @@ impl Text {
             return Err(Error::Data { data: self.name.clone(), reason });
         }
         tokens.truncate(asked * window);
-        tokens.extend(&self.generated[..generated * window]);
         Ok(tokens)
     }
 

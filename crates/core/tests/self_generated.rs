@@ -224,6 +224,13 @@ fn generated_text_stands_beside_a_given_one() {
         let expected = [&own[..of_text * 32], &generate().tokens(&model, 96).unwrap()[..of_model * 32]].concat();
         assert_eq!(all.sequences(&model, samples, 32).unwrap(), expected, "{samples}");
     }
+    // A text too short is refused before anything is generated.
+    let short = RunConfig { data: None, text: Some("too short".into()), run_folder: None, ..both };
+    let mut generates = false;
+    match quantize(&model, &recipe(5), &short, &mut |event| generates |= matches!(event, Event::Generate { .. }), &Cancel::default()) {
+        Err(e) => assert!(e.code() == "ERR_DATA" && e.to_string().contains("3 were asked for") && !generates, "{e}"),
+        Ok(_) => panic!("it went through"),
+    }
 }
 
 #[test]

@@ -214,7 +214,7 @@ impl<'a> Planner<'a> {
     /// The text that is given, and one that stands for what will be generated.
     fn training_text(&mut self, events: &mut dyn FnMut(Event)) -> Result<Text> {
         let (model, recipe, run, cancel) = (self.model, self.recipe, self.run, self.cancel);
-        self_generated::with_generated(recipe, run, |settings| {
+        self_generated::with_generated(model, recipe, run, |settings| {
             events(Event::Phase { name: "plan".into(), detail: "generating a few tokens".into() });
             let (probe, text) = probe::generation(model, settings, run, cancel, &self.pool)?;
             self.stages.push(PlanStage::new("generate", &probe, 0));
