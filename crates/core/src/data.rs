@@ -67,24 +67,29 @@ impl Text {
     ///
     /// Errors: `Data`, there are fewer.
     pub fn sequences(&self, model: &Model, samples: usize, window: usize) -> Result<Vec<u32>> {
+        if self.characters.is_none() {
+            return self.first(self.generated.clone(), samples, window);
+        }
         let mut tokens = self.given_sequences(model, samples, window, self.generated.len())?;
-        let generated = samples * window - tokens.len();
-        tokens.extend(&self.generated[..generated]);
+        tokens.extend(&self.generated[..samples * window - tokens.len()]);
         Ok(tokens)
     }
 
-    /// The part of [`Text::sequences`] that a model did not generate, if it generates `generated` tokens; all of it where there are no characters.
+    /// The part of [`Text::sequences`] that comes from the characters where a model generates `generated` tokens beside them.
     ///
     /// Errors: `Data`, there are fewer.
     pub fn given_sequences(&self, model: &Model, samples: usize, window: usize, generated: usize) -> Result<Vec<u32>> {
-        let generated = if self.characters.is_some() { (generated / window).min(samples / 2) } else { 0 };
-        let mut tokens = if self.characters.is_some() { self.own(model)? } else { self.generated.clone() };
-        let (asked, there) = (samples - generated, tokens.len() / window);
-        if there < asked {
-            let reason = format!("{} tokens are {there} sequences of {window}, and {asked} were asked for; give a longer text or fewer samples", tokens.len());
+        self.first(self.own(model)?, samples - (generated / window).min(samples / 2), window)
+    }
+
+    fn first(&self, mut tokens: Vec<u32>, samples: usize, window: usize) -> Result<Vec<u32>> {
+        let there = tokens.len() / window;
+        if there < samples {
+            let reason =
+                format!("{} tokens are {there} sequences of {window}, and {samples} were asked for; give a longer text or fewer samples", tokens.len());
             return Err(Error::Data { data: self.name.clone(), reason });
         }
-        tokens.truncate(asked * window);
+        tokens.truncate(samples * window);
         Ok(tokens)
     }
 

@@ -582,8 +582,7 @@ data?: string,
 text?: string, 
 /**
  * Tokens that the unquantized model generates to train on, instead of `data` or beside it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read
- * from there again.
- * Default: what the recipe says; most want a text.
+ * from there again. Default: what the recipe says; most want a text.
  */
 selfGenerated?: number, 
 /**

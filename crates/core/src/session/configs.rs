@@ -15,8 +15,7 @@ pub struct RunConfig {
     /// The text itself, instead of `data`.
     pub text: Option<String>,
     /// Tokens that the unquantized model generates to train on, instead of `data` or beside it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read
-    /// from there again.
-    /// Default: what the recipe says; most want a text.
+    /// from there again. Default: what the recipe says; most want a text.
     pub self_generated: Option<usize>,
     /// Characters of the text to leave out at its beginning (kept for reporting). Default 0.
     pub skip_characters: usize,
