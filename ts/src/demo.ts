@@ -81,19 +81,19 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   add(await measure('full precision', original, inspection.fileBytes, inspection.bitsPerWeight))
   await mkdir(folder, { recursive: true })
   for (const { name, sites, learningRate, file } of SETTINGS) {
-    const methods: [string, Recipe[]][] = [
+    const methods: [name: string, candidates: Recipe[], kept?: string][] = [
       // The rule that is better by squared error can be worse as a whole model, so both are measured.
       ['RTN', RTN_RULES.map((start) => recipes.rtn({ ...sites, start }))],
       ['steps only', [recipes.rtn({ ...sites, start: 'convex' })]],
-      ['SiLQ', [recipes.silq({ ...sites, train: { ...TRAIN, learningRate } })]],
+      ['SiLQ', [recipes.silq({ ...sites, train: { ...TRAIN, learningRate } })], file],
     ]
-    for (const [method, candidates] of methods) {
+    for (const [method, candidates, kept] of methods) {
       const measured: DemoRow[] = []
       for (const recipe of candidates) {
         const run = quantize(original, recipe, { data: trainText, threads, signal })
         for await (const event of run) if (event.kind === 'step') options.onStep?.(`${name}, ${method}`, event)
         const { model, report } = await run.result
-        const bytes = recipe.kind === 'silq' ? (await model.save(join(folder, file))).bytes : (await model.toBytes()).length
+        const bytes = kept === undefined ? (await model.toBytes()).length : (await model.save(join(folder, kept))).bytes
         measured.push(await measure(`${name}, ${method}`, model, bytes, report.bitsPerWeight, original))
         model.dispose()
       }

@@ -2,6 +2,7 @@
 
 use crate::event::EvaluationRecord;
 use halfstep_formats::architecture::Linear;
+use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::{Pool, Real, WeightQuantizer};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -101,6 +102,14 @@ impl BlockRecord {
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len().max(1) as f64;
         let (first_loss, last_loss) = (mean(&losses[..part]), mean(&losses[losses.len() - part..]));
         Self { block, losses, first_loss, last_loss }
+    }
+}
+
+impl MatrixRecord {
+    /// Of a linear whose codes were found without training, from `values` `[rows, cols]`.
+    pub fn rounded(block: usize, linear: Linear, values: &[f32], packed: &PackedMatrix, pool: &Pool) -> Self {
+        let clipped = clip_fraction(pool, values, packed.cols, packed.quantizer, &packed.scales, &packed.zero_points);
+        Self { block, linear: linear.name().into(), clip_fraction: Some(clipped), step_drift: None, saliency: None }
     }
 }
 

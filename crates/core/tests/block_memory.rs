@@ -1,7 +1,7 @@
 //! Memory of a block run does not grow with depth, but for what is finished: counted by the allocator, alone in its process.
 
 use halfstep::recipe::block::BlockOptions;
-use halfstep::recipes::{RecipeConfig, sapr::SaprConfig};
+use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, sapr::SaprConfig};
 use halfstep::session::{Cancel, RunConfig, load, quantize};
 use halfstep_formats::Model;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -46,14 +46,12 @@ fn deep(demo: &Model, layers: usize) -> Model {
 }
 
 /// Largest number of bytes that a run adds, and bytes of what it gives.
-fn peak(model: &Model) -> (usize, usize) {
-    let train = BlockOptions { samples: Some(2), window: Some(64), epochs: Some(1), ..BlockOptions::default() };
-    let recipe = RecipeConfig::Sapr(SaprConfig { lambda: 0.0, train, ..SaprConfig::default() });
+fn peak(model: &Model, recipe: &RecipeConfig) -> (usize, usize) {
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo-train.txt").display().to_string();
     let run = RunConfig { data: Some(text), threads: 1, ..RunConfig::default() };
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
-    let (small, _) = quantize(model, &recipe, &run, &mut |_| {}, &Cancel::default()).expect("a run");
+    let (small, _) = quantize(model, recipe, &run, &mut |_| {}, &Cancel::default()).expect("a run");
     let (peak, after) = (PEAK.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed));
     drop(small);
     (peak - before, after - before)
@@ -62,7 +60,12 @@ fn peak(model: &Model) -> (usize, usize) {
 #[test]
 fn memory_beside_the_result_does_not_grow_with_depth() {
     let demo = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").display().to_string()).expect("the demo model");
-    let beside: Vec<usize> = [2, 8, 30].map(|layers| peak(&deep(&demo, layers))).into_iter().map(|(peak, result)| peak - result.min(peak)).collect();
-    let (least, most) = (beside.iter().min().copied().unwrap_or(0), beside.iter().max().copied().unwrap_or(0));
-    assert!(least > 0 && most as f64 <= 1.1 * least as f64, "bytes beside the result at 2, 8 and 30 blocks: {beside:?}");
+    let train = BlockOptions { samples: Some(2), window: Some(64), epochs: Some(1), ..BlockOptions::default() };
+    let apiq = RecipeConfig::Apiq(ApiqConfig { train: train.clone(), ..ApiqConfig::default() });
+    let sapr = RecipeConfig::Sapr(SaprConfig { train, saliency_samples: 2, ..SaprConfig::default() });
+    for (name, recipe) in [("apiq", apiq), ("sapr", sapr)] {
+        let beside = [2, 8, 30].map(|layers| peak(&deep(&demo, layers), &recipe)).map(|(peak, result)| peak - result.min(peak));
+        let (least, most) = (beside.iter().min().copied().unwrap_or(0), beside.iter().max().copied().unwrap_or(0));
+        assert!(least > 0 && most as f64 <= 1.1 * least as f64, "{name}: bytes beside the result at 2, 8 and 30 blocks: {beside:?}");
+    }
 }

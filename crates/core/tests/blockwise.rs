@@ -78,7 +78,27 @@ fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
 }
 
 #[test]
-fn the_saliency_s_scale_and_the_threads_change_nothing() {
+fn the_stages_of_sapr_and_the_rates_reach_what_they_name() {
+    let outputs_alone = sapr(|c| {
+        c.output_epochs = 2;
+        c.train.epochs = Some(0);
+    });
+    assert!(bytes(&made(&outputs_alone)) == bytes(&made(&apiq())), "without the penalty's epochs it is apiq");
+    let with = |train: BlockOptions| made(&RecipeConfig::Apiq(ApiqConfig { train, ..ApiqConfig::default() }));
+    let still_factors = with(BlockOptions { low_rank_learning_rate: Some(0.0), ..options() });
+    let still_ranges = with(BlockOptions { range_learning_rate: Some(0.0), ..options() });
+    let nothing = |model: &Model| model.low_rank.values().all(|f| f.b.iter().all(|b| b.to_f32() == 0.0));
+    assert!(nothing(&still_factors) && !nothing(&still_ranges));
+    let packed = |model: &Model| match &model.tensors["model.layers.0.mlp.up_proj.weight"].data {
+        TensorData::Packed(p) => p.clone(),
+        _ => panic!("packed"),
+    };
+    let longer = with(BlockOptions { range_learning_rate: Some(0.0), epochs: Some(4), ..options() });
+    assert!(packed(&still_ranges) == packed(&longer) && packed(&still_factors) != packed(&longer));
+}
+
+#[test]
+fn every_choice_of_saliency_trains_another_model_and_threads_change_nothing() {
     let scale_free = sapr(|c| c.lambda = 3.0);
     let (whole, _) = made_on(&demo(), &scale_free, &run(None, false));
     let (single, _) = made_on(&demo(), &scale_free, &RunConfig { threads: 1, ..run(None, false) });
@@ -241,12 +261,27 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
 }
 
 #[test]
-fn a_saliency_of_another_text_is_refused() {
+fn a_saliency_of_another_text_or_model_is_refused() {
     let folder = scratch("saliency");
     made_on(&demo(), &sapr(|_| {}), &run(Some(&folder), false));
-    let other = RunConfig { skip_characters: 5000, ..run(Some(&folder), false) };
-    let (code, text) = refusal(&sapr(|_| {}), &other);
-    assert!(code == "ERR_CHECKPOINT" && text.contains("another model or text"), "{text}");
+    let other_text = RunConfig { skip_characters: 5000, ..run(Some(&folder), false) };
+    let other_model = broken(1, 0.25);
+    for (model, run) in [(&*demo(), other_text), (&other_model, run(Some(&folder), false))] {
+        match quantize(model, &sapr(|_| {}), &run, &mut |_| {}, &Cancel::default()) {
+            Err(e) => assert!(e.code() == "ERR_CHECKPOINT" && e.to_string().contains("another model or text"), "{e}"),
+            Ok(_) => panic!("it went through"),
+        }
+    }
+}
+
+/// The demo model with one weight of a block changed.
+fn broken(layer: usize, value: f32) -> Model {
+    let mut model = Model::clone(&demo());
+    let up = model.tensors.get_mut(&format!("model.layers.{layer}.mlp.up_proj.weight")).expect("a linear");
+    let mut values = up.to_f32(&halfstep_kernels::Pool::serial());
+    values[77] = value;
+    up.data = TensorData::F32(values);
+    model
 }
 
 #[test]
@@ -275,17 +310,46 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
 
 #[test]
 fn a_block_that_is_no_number_is_named_and_those_before_it_are_kept() {
-    let (mut model, folder) = (Model::clone(&demo()), scratch("nan"));
-    let up = model.tensors.get_mut("model.layers.1.mlp.up_proj.weight").expect("a linear");
-    let mut values = up.to_f32(&halfstep_kernels::Pool::serial());
-    values[77] = f32::NAN;
-    up.data = TensorData::F32(values);
-    for recipe in [apiq(), RecipeConfig::Gptq(GptqRecipeConfig { train: solver(4), ..GptqRecipeConfig::default() })] {
-        match quantize(&model, &recipe, &run(Some(&folder), false), &mut |_| {}, &Cancel::default()) {
-            Err(e) => assert!(e.to_string().contains("block 1") || e.to_string().contains("layers.1"), "{e}"),
+    let gptq = RecipeConfig::Gptq(GptqRecipeConfig { train: solver(4), ..GptqRecipeConfig::default() });
+    // Squared gradients, of sapr or for a report, are taken before the first block: then there is none to keep.
+    let cases = [
+        ("apiq", apiq(), false, "ERR_NON_FINITE"),
+        ("gptq", gptq, false, "ERR_DATA"),
+        ("sapr", sapr(|_| {}), false, "ERR_NON_FINITE"),
+        ("record", apiq(), true, "ERR_NON_FINITE"),
+    ];
+    for (name, recipe, record, code) in cases {
+        let (folder, mut warnings) = (scratch(&format!("nan-{name}")), vec![]);
+        let mut watch = |event: Event| {
+            if let Event::Warning { message } = event {
+                warnings.push(message);
+            }
+        };
+        let run = RunConfig { record, ..run(Some(&folder), false) };
+        match quantize(&broken(1, f32::NAN), &recipe, &run, &mut watch, &Cancel::default()) {
+            Err(e) => assert!(e.code() == code && (e.to_string().contains("block 1") || e.to_string().contains("layers.1")), "{name}: {} {e}", e.code()),
             Ok(_) => panic!("it went through"),
         }
-        assert!(folder.join("block-00000000/manifest.json").exists() && !folder.join("block-00000001").exists());
+        let kept = name != "sapr" && !record;
+        assert!(folder.join("block-00000000/manifest.json").exists() == kept && !folder.join("block-00000001").exists(), "{name}");
+        assert!(warnings.iter().any(|w| w.contains("the blocks before block 1 are kept in")) == kept, "{name}: {warnings:?}");
+    }
+}
+
+/// What a report shows of every linear, of recipes without gradients too.
+#[test]
+fn solvers_record_what_they_clip_and_the_saliency() {
+    let gptq = RecipeConfig::Gptq(GptqRecipeConfig { weights: Some(2.0), train: solver(4), ..GptqRecipeConfig::default() });
+    let awq = RecipeConfig::Awq(AwqRecipeConfig { weights: Some(2.0), train: solver(4), ..AwqRecipeConfig::default() });
+    for recipe in [gptq, awq] {
+        let (model, report) = made_on(&demo(), &recipe, &RunConfig { record: true, ..run(None, false) });
+        let matrices = report.record.expect("a record").matrices;
+        let linears: Vec<_> = matrices.iter().map(|m| (m.block, m.linear.as_str())).collect();
+        let all: Vec<_> = (0..model.architecture.layers).flat_map(|l| halfstep_formats::architecture::Linear::ALL.map(|linear| (l, linear.name()))).collect();
+        assert_eq!(linears, all);
+        assert!(
+            matrices.iter().all(|m| m.clip_fraction.is_some_and(|c| (0.0..1.0).contains(&c)) && m.saliency.is_some_and(|s| s > 0.0) && m.step_drift.is_none())
+        );
     }
 }
 

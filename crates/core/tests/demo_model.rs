@@ -194,6 +194,23 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
     assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 8, "nothing but the eight files is left");
 }
 
+/// The widths and groups of partial retraining, with zero points: through the gate and back.
+#[test]
+fn two_and_three_bits_in_groups_pass_the_gate() {
+    let (model, folder) = (demo(), scratch("few-bits"));
+    for (weights, group_size) in [(2.0, 32), (2.0, 64), (3.0, 64), (3.0, 128)] {
+        let config = RtnConfig { target: TargetId::Halfstep, weights: Some(weights), group_size: Some(group_size), zero_points: true, ..RtnConfig::default() };
+        let small = quantize(&model, &RecipeConfig::Rtn(config), &run(None, false), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+        let path = folder.join(format!("w{weights}g{group_size}.safetensors")).display().to_string();
+        assert!(save(&small, &path).expect("it passes its own gate").parity);
+        let reopened = load(&path).expect("it loads");
+        halfstep::export::compare(&small, &reopened, &Pool::new(2)).expect("equal");
+        let bits = halfstep::rtn::bits_per_weight(&reopened);
+        let stated = weights + (16.0 + weights) / group_size as f64;
+        assert!((stated..stated + 0.03).contains(&bits), "{bits} of {stated} bits");
+    }
+}
+
 #[test]
 fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
     let model = demo();

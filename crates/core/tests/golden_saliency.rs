@@ -34,6 +34,24 @@ fn squared_gradients_of_every_text_alone() {
     }
 }
 
+#[test]
+fn the_scale_free_penalty_does_not_see_the_scale_of_the_gradients() {
+    let s: Vec<Vec<f32>> = vec![vec![0.5, 3.0, 0.25], vec![1.0, 0.0, 2.0, 0.125]];
+    let larger: Vec<Vec<f32>> = s.iter().map(|s| s.iter().map(|s| 64.0 * s).collect()).collect();
+    let config = |scale, lambda| SaliencyConfig { lambda, scale, place: SaliencyPlace::BeforeLowRank, samples: 1, window: 8 };
+    let weighed = |s: &[Vec<f32>], config: &SaliencyConfig| -> Vec<f64> {
+        let factors = Penalty::new(s.to_vec(), config).factors().to_vec();
+        s.iter().zip(factors).flat_map(|(s, f)| s.iter().map(move |&s| f * f64::from(s))).collect()
+    };
+    for scale in [SaliencyScale::ScaleFree, SaliencyScale::PerMatrix] {
+        assert_eq!(weighed(&s, &config(scale, 3.0)), weighed(&larger, &config(scale, 3.0)), "{scale:?}");
+    }
+    let raw = |lambda| config(SaliencyScale::Raw, lambda);
+    assert_ne!(weighed(&s, &raw(3.0)), weighed(&larger, &raw(3.0)));
+    // The sum of S is 6.875: the raw lambda that weighs as much.
+    assert_eq!(weighed(&s, &raw(3.0 / 6.875)), weighed(&s, &config(SaliencyScale::ScaleFree, 3.0)));
+}
+
 /// A linear of the block as the golden case has it.
 struct Case {
     name: String,

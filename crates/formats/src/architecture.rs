@@ -73,6 +73,10 @@ impl ActivationSite {
 
 impl Linear {
     pub const ALL: [Linear; 7] = [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
+    /// Place in [`Linear::ALL`].
+    pub const fn place(self) -> usize {
+        self as usize
+    }
     /// Hugging Face name inside a layer.
     pub const fn name(self) -> &'static str {
         match self {

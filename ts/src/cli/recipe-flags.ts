@@ -28,7 +28,7 @@ export function defaultRunFolder(output: string): string {
 
 /** How it is carried out; training keeps its state beside the output unless told where. */
 export function runOf(command: Command) {
-  const { recipe, output } = command.opts() as { recipe: string; output?: string }
-  const runFolder = recipe === 'rtn' || output === undefined ? {} : { runFolder: defaultRunFolder(output) }
+  const { output } = command.opts() as { output?: string }
+  const runFolder = output === undefined ? {} : { runFolder: defaultRunFolder(output) }
   return { ...runFolder, ...given(command, RUN_FLAGS), output }
 }

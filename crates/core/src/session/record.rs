@@ -3,7 +3,7 @@
 use super::validation::BlockParts;
 use super::{Cancel, Made};
 use crate::recipe::{Recipe, StartRule, WeightSite};
-use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, clip_fraction, merge, place};
+use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, merge, place};
 use crate::{Result, rtn};
 use halfstep_formats::architecture::TensorSpec;
 use halfstep_formats::{Model, TensorData};
@@ -51,8 +51,7 @@ fn rounded(model: &Model, result: &Model, pool: &Pool) -> Vec<MatrixRecord> {
     let record = |spec: TensorSpec| {
         let (block, linear) = place(&spec.name)?;
         let (source, TensorData::Packed(packed)) = (model.tensors.get(&spec.name)?, &result.tensors.get(&spec.name)?.data) else { return None };
-        let clipped = clip_fraction(pool, &source.to_f32(pool), packed.cols, packed.quantizer, &packed.scales, &packed.zero_points);
-        Some(MatrixRecord { block, linear: linear.name().into(), clip_fraction: Some(clipped), step_drift: None, saliency: None })
+        Some(MatrixRecord::rounded(block, linear, &source.to_f32(pool), packed, pool))
     };
     model.architecture.tensors().into_iter().filter_map(record).collect()
 }

@@ -10,7 +10,7 @@
 
 use super::blockwise::{Blockwise, Streams};
 use super::gptq::named;
-use super::open_block::{OpenBlock, SITES, place};
+use super::open_block::{OpenBlock, SITES};
 use super::student::Finished;
 use super::weights::BlockWeights;
 use crate::Result;
@@ -59,16 +59,16 @@ impl Blockwise<'_> {
                 })?;
             }
             for &linear in linears {
-                let ((rows, cols), values) = (block.shape(linear), block.values[place(linear)].clone());
+                let ((rows, cols), values) = (block.shape(linear), block.values[linear.place()].clone());
                 let clips = config.clip && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
                     search_clip(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax, &inputs)
-                        .map_err(|e| named(e, &block.specs[place(linear)].name))?
+                        .map_err(|e| named(e, &block.specs[linear.place()].name))?
                         .weights
                 } else {
                     values.to_vec()
                 };
-                block.packed[place(linear)] = Some(quantize_by(self.pool, &clipped, rows, cols, self.site.quantizer, ScaleRule::Absmax));
+                block.store(linear, quantize_by(self.pool, &clipped, rows, cols, self.site.quantizer, ScaleRule::Absmax), self.pool);
             }
         }
         block.finish()
@@ -78,7 +78,7 @@ impl Blockwise<'_> {
     fn scaled_error(&self, block: &OpenBlock, linears: &[Linear], v: &[f32], site: ActivationSite, samples: &[Vec<f32>], wanted: &[Vec<f32>]) -> Result<f64> {
         let mut weights = measured(block, site);
         for &linear in linears {
-            let ((rows, cols), i) = (block.shape(linear), place(linear));
+            let ((rows, cols), i) = (block.shape(linear), linear.place());
             let mut values = block.values[i].to_vec();
             values.chunks_exact_mut(cols).for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
             let packed = quantize_by(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax);
@@ -101,7 +101,7 @@ fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<f32> {
     let mut weights = block.weights();
     if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
         let (rows, cols) = block.shape(Linear::Down);
-        weights.linears[place(Linear::Down)] = Weight::values(vec![0.0; rows * cols], cols);
+        weights.linears[Linear::Down.place()] = Weight::values(vec![0.0; rows * cols], cols);
     }
     weights
 }
@@ -110,7 +110,7 @@ fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<f32> {
 pub(super) fn fold(block: &mut OpenBlock, site: ActivationSite, linears: &[Linear], v: &[f32]) {
     for &linear in linears {
         let cols = block.shape(linear).1;
-        let values = Arc::make_mut(&mut block.values[place(linear)]);
+        let values = Arc::make_mut(&mut block.values[linear.place()]);
         values.chunks_exact_mut(cols).for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
     }
     let norm = |norm: &mut Vec<f32>| norm.iter_mut().zip(v).for_each(|(g, v)| *g /= v);
@@ -120,7 +120,7 @@ pub(super) fn fold(block: &mut OpenBlock, site: ActivationSite, linears: &[Linea
         _ => {
             let producer = if site == ActivationSite::OIn { Linear::V } else { Linear::Up };
             let cols = block.shape(producer).1;
-            let values = Arc::make_mut(&mut block.values[place(producer)]);
+            let values = Arc::make_mut(&mut block.values[producer.place()]);
             values.chunks_exact_mut(cols).zip(v).for_each(|(row, v)| row.iter_mut().for_each(|w| *w /= v));
         }
     }
@@ -129,14 +129,35 @@ pub(super) fn fold(block: &mut OpenBlock, site: ActivationSite, linears: &[Linea
 #[cfg(test)]
 mod tests {
     use super::*;
+    use halfstep_formats::Model;
     use halfstep_kernels::Pool;
     use halfstep_kernels::rng::Rng;
     use std::path::Path;
 
-    /// Folding alone leaves the model as it is.
+    /// The same model with a key head of its own for every query head.
+    fn without_sharing(mut model: Model, pool: &Pool) -> Model {
+        let (heads, shared, dim) = (model.architecture.heads, model.architecture.kv_heads, model.architecture.head_dim);
+        for name in (0..model.architecture.layers).flat_map(|layer| [Linear::K, Linear::V].map(|linear| linear.weight_name(layer))) {
+            let tensor = model.tensors.get_mut(&name).expect("a linear");
+            let (values, cols) = (tensor.to_f32(pool), tensor.shape[1]);
+            let repeated = (0..heads).flat_map(|head| values[head * shared / heads * dim * cols..][..dim * cols].to_vec()).collect();
+            *tensor = halfstep_formats::Tensor { shape: vec![heads * dim, cols], data: halfstep_formats::TensorData::F32(repeated) };
+        }
+        model.architecture.kv_heads = heads;
+        model
+    }
+
+    /// Folding alone leaves the model as it is, where heads share their keys and values and where they do not.
     #[test]
     fn folding_changes_no_logit() {
         let model = halfstep_formats::load::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo")).expect("the demo model");
+        let alone = without_sharing(model.clone(), &Pool::new(2));
+        assert!(model.architecture.kv_heads < alone.architecture.kv_heads);
+        folding_leaves(model);
+        folding_leaves(alone);
+    }
+
+    fn folding_leaves(model: Model) {
         let (pool, mut folded) = (Pool::new(2), model.clone());
         let mut rng = Rng { seed: 1, stream: 0, counter: 0 };
         let each = model.architecture.heads == model.architecture.kv_heads;

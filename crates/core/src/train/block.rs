@@ -64,11 +64,6 @@ fn site_place(site: ActivationSite) -> usize {
     ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default()
 }
 
-/// Place of a linear's weight.
-fn place(name: Name) -> usize {
-    Name::ALL.iter().position(|l| *l == name).unwrap_or_default()
-}
-
 /// Sees the values at every activation and cache site where they are quantized, before; for calibration, whose weights are values.
 pub type Observer<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
@@ -138,8 +133,8 @@ impl<T: Number> Block<'_, T> {
 
     /// `y + (x A^T) B^T` if factors stand beside the linear; x before any quantizer.
     fn beside(&self, tape: &mut Tape, name: Name, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let Some(Factors { a, b }) = self.weights.low_rank[place(name)].clone() else { return Ok(y) };
-        let sinks = self.sinks.low_rank[place(name)].clone();
+        let Some(Factors { a, b }) = self.weights.low_rank[name.place()].clone() else { return Ok(y) };
+        let sinks = self.sinks.low_rank[name.place()].clone();
         let (to_a, to_b) = sinks.map_or((None, None), |sinks| (Some(sinks.a), Some(sinks.b)));
         let linear = |weight, sink| Linear { pool: self.context.pool.clone(), precision: self.context.precision, weight, sink };
         let h = tape.apply1(x, linear(a, to_a))?; // [M, r]
@@ -201,8 +196,8 @@ impl<T: Number> Block<'_, T> {
         Linear {
             pool: self.context.pool.clone(),
             precision: self.context.precision,
-            weight: self.weights.linears[place(name)].clone(),
-            sink: self.sinks.linears[place(name)].clone(),
+            weight: self.weights.linears[name.place()].clone(),
+            sink: self.sinks.linears[name.place()].clone(),
         }
     }
 
@@ -218,4 +213,10 @@ impl<T: Number> Block<'_, T> {
         let (a, t) = (&self.context.architecture, self.context.tokens);
         AttentionShape { batch: self.context.batch, queries: t, keys: t, heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim }
     }
+}
+
+/// Errors: `NonFinite`, naming `place` and the first number that is none.
+pub(super) fn check_finite(values: &[f32], place: impl FnOnce() -> String) -> crate::Result<()> {
+    let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    Err(crate::Error::NonFinite { step: 0, tensor: format!("{}, number {at}", place()) })
 }

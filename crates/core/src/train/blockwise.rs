@@ -9,7 +9,7 @@
 //! finished blocks, so that it goes on with the same bytes.
 
 use super::arithmetic::{self, Arithmetic};
-use super::block::{Block, BlockSinks, Context};
+use super::block::{Block, BlockSinks, Context, check_finite};
 use super::block_training::{Pace, Told, squared_difference};
 use super::finished::FinishedBlocks;
 use super::run::Trained;
@@ -238,10 +238,7 @@ impl<'a> Blockwise<'a> {
         for sample in 0..self.config.samples {
             self.check_cancelled()?;
             let target = self.forward(&self.plain, &weights, streams.plain.read(sample, 1)?)?;
-            if let Some(at) = target.iter().position(|v| !v.is_finite()) {
-                let place = format!("the unquantized block {layer}, sequence {sample}, number {at}");
-                return Err(Error::NonFinite { step: 0, tensor: place });
-            }
+            check_finite(&target, || format!("the unquantized block {layer}, sequence {sample}"))?;
             streams.plain.write(sample, &target)?;
             if let Some(second) = &mut streams.second_target {
                 second.write(sample, &self.forward(&self.plain, &weights, streams.quantized.read(sample, 1)?)?)?;
@@ -265,7 +262,7 @@ impl<'a> Blockwise<'a> {
         let (layers, steps, solves) = (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
         if let Some(block) = finished.read(layer, events)? {
             let through = self.targets(layer, streams).and_then(|()| self.advance(layer, &block, streams));
-            through.map_err(|e| finished.resumable(e))?;
+            through.map_err(|e| finished.ended(layer, e, events))?;
             *pace = Pace { first: (layer + 1) as u64 * steps, start: Instant::now() };
             return Ok(block);
         }
@@ -275,7 +272,7 @@ impl<'a> Blockwise<'a> {
             Told::Warning(message) => events(Event::Warning { message }),
         };
         let made = self.make_block(layer, streams, penalty, &mut tell).and_then(|block| Ok((self.advance(layer, &block, streams)?, block)));
-        let (loss, mut block) = made.map_err(|e| finished.resumable(e))?;
+        let (loss, mut block) = made.map_err(|e| finished.ended(layer, e, events))?;
         if solves {
             block.record = BlockRecord::new(layer, vec![loss], 1);
         }
@@ -313,5 +310,42 @@ impl<'a> Blockwise<'a> {
         };
         self.targets(layer, streams)?;
         solved.map_or_else(|| self.train_block(layer, streams, penalty, tell), Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Stage;
+    use crate::recipe::block::BlockOptions;
+    use crate::recipes::apiq::ApiqConfig;
+
+    /// With its streams in files a block run gives the same bytes.
+    #[test]
+    fn blocks_learn_the_same_from_streams_on_disk() {
+        let model = halfstep_formats::load::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo")).expect("the demo model");
+        let train = BlockOptions { samples: Some(3), window: Some(32), epochs: Some(1), ..BlockOptions::default() };
+        let recipe = ApiqConfig { train, ..ApiqConfig::default() }.recipe().expect("a recipe");
+        let [Stage::Block { config }] = &recipe.stages[..] else { panic!("one block stage") };
+        let (pool, cancel, scratch) = (Pool::new(2), Cancel::default(), std::env::temp_dir());
+        let arithmetic = Arithmetic::of(arithmetic::choose(None, &recipe, &pool).expect("an arithmetic"), &pool);
+        let blockwise = Blockwise::new(&model, &recipe, site(&recipe).expect("a site"), config, arithmetic, &pool, &cancel);
+        let tokens: Vec<u32> = (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
+        let made = |on_disk: bool| {
+            let mut streams = blockwise.start(&recipe, &tokens, &scratch).expect("streams");
+            for stream in [&mut streams.plain, &mut streams.quantized].into_iter().chain(&mut streams.second_target).filter(|_| on_disk) {
+                let mut file = Stream::in_file(config.samples, blockwise.width(), &scratch).expect("a file");
+                file.write(0, &stream.read(0, config.samples).expect("its numbers")).expect("written");
+                *stream = file;
+            }
+            let mut made = vec![];
+            for layer in 0..model.architecture.layers {
+                let block = blockwise.make_block(layer, &mut streams, None, &mut |_| {}).expect("a block");
+                blockwise.advance(layer, &block, &mut streams).expect("its outputs");
+                made.push(format!("{:?} {:?}", block.tensors, block.low_rank));
+            }
+            made
+        };
+        assert!(made(true) == made(false));
     }
 }

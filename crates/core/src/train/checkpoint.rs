@@ -117,10 +117,10 @@ pub fn write(folder: &Path, (kind, number): (&str, u64), entries: Vec<Entry>, ru
 pub fn resume(trainer: &mut Trainer<f32>, folder: &Path, run: &str) -> Result<(Option<PathBuf>, Vec<String>)> {
     let (mut reasons, mut foreign) = (vec![], None);
     for path in checkpoints(folder)?.into_iter().rev() {
-        match verify(&path, run).and_then(|manifest| read(trainer, &path, &manifest)) {
+        match verify(&path, run).and_then(|manifest| Ok(read(trainer, &path, &manifest)?)) {
             Ok(()) => return Ok((Some(path), reasons)),
-            Err(e) if e.to_string().contains(OTHER_RUN) => foreign = foreign.or(Some(e)),
-            Err(e) => reasons.push(e.to_string()),
+            Err(Unusable::Foreign(e)) => foreign = foreign.or(Some(e)),
+            Err(Unusable::Damaged(e)) => reasons.push(e.to_string()),
         }
     }
     // Only if none is this run's own: older ones may lie beside them.
@@ -131,8 +131,6 @@ pub fn resume(trainer: &mut Trainer<f32>, folder: &Path, run: &str) -> Result<(O
 pub fn any(folder: &Path) -> Result<bool> {
     Ok(!checkpoints(folder)?.is_empty())
 }
-
-pub(super) const OTHER_RUN: &str = "belongs to another run";
 
 /// Folders `step-<n>` in order of n.
 fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -151,16 +149,31 @@ fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Whether the checkpoint at `path` is of this run, by its manifest.
-pub fn verify(path: &Path, run: &str) -> Result<Manifest> {
+/// Why a checkpoint cannot be gone on from.
+#[derive(Debug)]
+pub enum Unusable {
+    /// It is whole, and another run's.
+    Foreign(Error),
+    /// Absent, damaged, or of another version.
+    Damaged(Error),
+}
+
+impl From<Error> for Unusable {
+    fn from(e: Error) -> Self {
+        Unusable::Damaged(e)
+    }
+}
+
+/// The manifest of the checkpoint at `path`, if it is of this run.
+pub fn verify(path: &Path, run: &str) -> std::result::Result<Manifest, Unusable> {
     let file = path.join(MANIFEST);
     let text = std::fs::read(&file).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
     if manifest.format != FORMAT {
-        return Err(fault(path, format!("format {} is not {FORMAT}", manifest.format)));
+        return Err(fault(path, format!("format {} is not {FORMAT}", manifest.format)).into());
     }
     if manifest.run != run {
-        return Err(fault(path, format!("it {OTHER_RUN}: recipe, data or model differ; use another run folder")));
+        return Err(Unusable::Foreign(fault(path, "it belongs to another run: recipe, data or model differ; use another run folder")));
     }
     Ok(manifest)
 }

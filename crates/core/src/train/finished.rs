@@ -1,7 +1,7 @@
 //! Finished blocks on disk, as they will be shipped.
 
 use super::arithmetic::Arithmetic;
-use super::checkpoint;
+use super::checkpoint::{self, Unusable};
 use super::student::Finished;
 use crate::event::Event;
 use crate::{Error, Result};
@@ -61,14 +61,16 @@ impl<'a> FinishedBlocks<'a> {
         checkpoint::verify(&folder?.join("block-00000000"), run).ok().map(|manifest| manifest.arithmetic)
     }
 
-    /// A cancelled run can go on from the finished blocks, if there is one.
-    pub fn resumable(&self, e: Error) -> Error {
-        match e {
-            Error::Cancelled { .. } => {
-                let folder = self.folder.filter(|folder| checkpoint::verify(&self.path(folder, 0), &self.run).is_ok());
-                Error::Cancelled { resume: folder.map(|folder| folder.display().to_string()) }
+    /// The error of a run that ended in block `layer`. Those before it are kept: a cancelled run names their folder, any other end is told of beside its error.
+    pub fn ended(&self, layer: usize, e: Error, events: &mut dyn FnMut(Event)) -> Error {
+        let folder = self.folder.filter(|folder| checkpoint::verify(&self.path(folder, 0), &self.run).is_ok()).map(|folder| folder.display().to_string());
+        match (e, folder) {
+            (Error::Cancelled { .. }, resume) => Error::Cancelled { resume },
+            (e, Some(folder)) if layer > 0 => {
+                events(Event::Warning { message: format!("the blocks before block {layer} are kept in {folder}; resume goes on from them") });
+                e
             }
-            e => e,
+            (e, _) => e,
         }
     }
 
@@ -118,8 +120,8 @@ impl<'a> FinishedBlocks<'a> {
         let manifest = match checkpoint::verify(&path, &self.run) {
             Ok(manifest) => manifest,
             // Left by an earlier run, behind what this one has finished.
-            Err(e) if e.to_string().contains(checkpoint::OTHER_RUN) => return if layer > 0 { Ok(None) } else { Err(e) },
-            Err(e) => {
+            Err(Unusable::Foreign(e)) => return if layer > 0 { Ok(None) } else { Err(e) },
+            Err(Unusable::Damaged(e)) => {
                 events(Event::Warning { message: format!("a finished block was passed over: {e}") });
                 return Ok(None);
             }

@@ -3,7 +3,7 @@
 
 use super::block_training::Told;
 use super::blockwise::{Blockwise, Streams};
-use super::open_block::{OpenBlock, SITES, place};
+use super::open_block::{OpenBlock, SITES};
 use super::student::Finished;
 use crate::recipe::block::GptqConfig;
 use crate::solve::gptq::{GptqOptions, gptq};
@@ -20,10 +20,10 @@ impl Blockwise<'_> {
             for sample in 0..self.config.samples {
                 let x = streams.quantized.read(sample, 1)?;
                 let add = &mut |x: &[f32]| hessian.add(self.pool, x);
-                self.seen(&self.quantized, &weights, site, x, add).map_err(|e| named(e, &block.specs[place(linears[0])].name))?;
+                self.seen(&self.quantized, &weights, site, x, add).map_err(|e| named(e, &block.specs[linears[0].place()].name))?;
             }
             for &linear in linears {
-                let ((rows, cols), i) = (block.shape(linear), place(linear));
+                let ((rows, cols), i) = (block.shape(linear), linear.place());
                 let solved =
                     gptq(self.pool, &block.values[i], rows, cols, self.site.quantizer, &hessian, options).map_err(|e| named(e, &block.specs[i].name))?;
                 if solved.damping > config.damping {

@@ -4,6 +4,7 @@ use super::student::{Finished, linears};
 use super::trainer::tensor_values;
 use super::weights::BlockWeights;
 use crate::ops::weight::Weight;
+use crate::record::MatrixRecord;
 use crate::rtn::check_scales;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Linear, TensorSpec, attn_norm, ffn_norm};
@@ -19,7 +20,8 @@ pub(super) struct OpenBlock {
     /// Before attention and before the feed-forward.
     pub norms: [Vec<f32>; 2],
     pub values: [Arc<Vec<f32>>; 7],
-    pub packed: [Option<PackedMatrix>; 7],
+    packed: [Option<PackedMatrix>; 7],
+    records: Vec<MatrixRecord>,
 }
 
 /// The sites of a block in the order of its forward, and the linears that read each.
@@ -30,32 +32,33 @@ pub(super) const SITES: [(ActivationSite, &[Linear]); 4] = [
     (ActivationSite::DownIn, &[Linear::Down]),
 ];
 
-/// Place of a linear in [`Linear::ALL`].
-pub(super) fn place(linear: Linear) -> usize {
-    Linear::ALL.iter().position(|l| *l == linear).unwrap_or_default()
-}
-
 impl OpenBlock {
     pub fn new(model: &Model, layer: usize, pool: &Pool) -> Result<Self> {
         let specs = linears(model, layer)?;
         let norms = [tensor_values(model, &attn_norm(layer), pool)?, tensor_values(model, &ffn_norm(layer), pool)?];
         let values: Vec<_> = specs.iter().map(|spec| Ok(Arc::new(tensor_values(model, &spec.name, pool)?))).collect::<Result<_>>()?;
         let values = values.try_into().unwrap_or_else(|_| unreachable!("seven linears"));
-        Ok(Self { layer, specs, norms, values, packed: [const { None }; 7] })
+        Ok(Self { layer, specs, norms, values, packed: [const { None }; 7], records: vec![] })
     }
 
     /// (rows, cols) of a linear.
     pub fn shape(&self, linear: Linear) -> (usize, usize) {
-        let shape = &self.specs[place(linear)].shape;
+        let shape = &self.specs[linear.place()].shape;
         (shape[0], shape[1])
     }
 
-    /// A linear as it will be stored.
+    /// A linear as it will be stored; what comes after it reads its values still.
+    pub fn store(&mut self, linear: Linear, packed: PackedMatrix, pool: &Pool) {
+        self.records.push(MatrixRecord::rounded(self.layer, linear, &self.values[linear.place()], &packed, pool));
+        self.packed[linear.place()] = Some(packed);
+    }
+
+    /// A linear as it will be stored; what comes after it reads the stored values.
     pub fn close(&mut self, linear: Linear, packed: PackedMatrix, pool: &Pool) {
         let mut values = vec![0.0; packed.rows * packed.cols];
         packed.decode(pool, &mut values);
-        self.values[place(linear)] = Arc::new(values);
-        self.packed[place(linear)] = Some(packed);
+        self.store(linear, packed, pool);
+        self.values[linear.place()] = Arc::new(values);
     }
 
     /// The block with its values as they are now.
@@ -66,7 +69,7 @@ impl OpenBlock {
     }
 
     pub fn finish(self) -> Result<Finished> {
-        let mut finished = Finished::default();
+        let mut finished = Finished { matrices: self.records, ..Finished::default() };
         for (name, norm) in [attn_norm(self.layer), ffn_norm(self.layer)].into_iter().zip(self.norms) {
             finished.tensors.insert(name, Tensor { shape: vec![norm.len()], data: TensorData::F32(norm) });
         }

@@ -107,7 +107,8 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
     let growth = if in_memory { streams_bytes - count as u64 * blockwise::streams(model, &few).1 } else { 0 };
     let finished = (layers as u64 - 1) * finished_bytes(&block);
     let saved = if folder.is_some() { layers as u64 * FinishedBlocks::size(&block)? } else { 0 };
-    let kept_saliency = if folder.is_some() { saliency.as_ref().map_or(0, |s| s.bytes(layers)) } else { 0 };
+    // Once as it is summed, once as it is kept.
+    let saliency_bytes = if folder.is_some() { 2 * saliency.as_ref().map_or(0, |s| s.bytes(layers)) } else { 0 };
     let steps = layers as u64 * config.steps();
     Ok(Probe {
         steps,
@@ -119,7 +120,7 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
             memory::estimate(&model.architecture, held, block_weights(model), config.window, 1)
         }),
         left_bytes: growth,
-        disk_bytes: saved + kept_saliency + if in_memory { 0 } else { streams_bytes },
+        disk_bytes: saved + saliency_bytes + if in_memory { 0 } else { streams_bytes },
     })
 }
 
@@ -209,7 +210,7 @@ pub fn recorded_saliency(model: &Model, recipe: &Recipe, text: &Text, cancel: &C
     memory::reset_peak();
     let (found, seconds) = timed(|| run::recorded_saliency(model, recipe, text, 1, &mut |_| {}, cancel, pool))?;
     let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
-    let sums = model.architecture.layers as u64 * block_weights(model) * size_of::<f32>() as u64;
+    let sums = block_weights(model) * size_of::<f32>() as u64;
     Ok(Probe { seconds: seconds * samples as f64, peak_bytes: peak(0, || stored(model) + sums), ..Probe::default() })
 }
 

@@ -9,8 +9,8 @@
 //! and any scale of the loss), or lambda / (mean of S in the matrix * weights of the matrix).
 
 use super::arithmetic::Arithmetic;
-use super::block::{Block, BlockSinks, Context};
-use super::checkpoint;
+use super::block::{Block, BlockSinks, Context, check_finite};
+use super::checkpoint::{self, Unusable};
 use super::loss::{LossHead, Normalizers, Objective, next_tokens};
 use super::run::hash_weights;
 use super::stream::Stream;
@@ -39,7 +39,7 @@ pub struct Saliency {
     config: SaliencyConfig,
     /// Elements of each linear of a block.
     sizes: Vec<usize>,
-    /// A sample is a block's S, linear after linear.
+    /// A sample is a block's S, linear after linear. In a file: one number for every weight of the model would not fit where a block does.
     sums: std::cell::RefCell<Stream>,
 }
 
@@ -60,11 +60,10 @@ impl Saliency {
         let tokens = &tokens[..config.samples * config.window];
         let sizes: Vec<usize> = linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
         let scratch = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let mut sums = Stream::new(model.architecture.layers, sizes.iter().sum(), 1, &scratch)?;
+        let mut sums = Stream::in_file(model.architecture.layers, sizes.iter().sum(), &scratch)?;
         let identity = identity(model, tokens, config.window, arithmetic.precision, pool);
         let layers = model.architecture.layers;
         if !folder.map_or(Ok(false), |folder| read(folder, &identity, &mut sums, layers))? {
-            (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; sizes.iter().sum()]))?;
             squared_gradients(model, tokens, config.window, arithmetic.precision, &mut sums, cancel, pool)?;
             for layer in 0..if folder.is_some() { layers } else { 0 } {
                 let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
@@ -114,11 +113,12 @@ const KIND: &str = "saliency";
 /// Adds S of the sequences `tokens` `[texts, window]` to `sums`: a sample is a block, its linears one after the other.
 pub fn squared_gradients(model: &Model, tokens: &[u32], window: usize, precision: Precision, sums: &mut Stream, cancel: &Cancel, pool: &Pool) -> Result<()> {
     let pass = Pass::new(model, window, precision, pool)?;
-    for text in tokens.chunks(window) {
+    let mut inputs = sums.another(model.architecture.layers, window * model.architecture.hidden_size)?;
+    for (number, text) in tokens.chunks(window).enumerate() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
         }
-        pass.add(text, sums)?;
+        pass.add(number, text, &mut inputs, sums)?;
     }
     Ok(())
 }
@@ -141,11 +141,11 @@ fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Resu
         let path = folder.join(format!("{KIND}-{layer:08}"));
         let manifest = match checkpoint::verify(&path, identity) {
             Ok(manifest) => manifest,
-            Err(e) if e.to_string().contains(checkpoint::OTHER_RUN) => {
+            Err(Unusable::Foreign(_)) => {
                 let reason = "this saliency was made of another model or text; use another run folder".into();
                 return Err(Error::Checkpoint { path: path.display().to_string(), reason });
             }
-            Err(_) => return Ok(false),
+            Err(Unusable::Damaged(_)) => return Ok(false),
         };
         let Ok(bytes) = checkpoint::state(&path, &manifest) else { return Ok(false) };
         let header = safetensors::read(&path.display().to_string(), &bytes)?;
@@ -189,16 +189,18 @@ impl<'a> Pass<'a> {
         Ok(Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)?)
     }
 
-    /// Adds the squared gradients of one text.
-    fn add(&self, tokens: &[u32], sums: &mut Stream) -> Result<()> {
+    /// Adds the squared gradients of one text; `inputs`: room for those of every block.
+    ///
+    /// Errors: `NonFinite`, what a block gives or a gradient of it.
+    fn add(&self, number: usize, tokens: &[u32], inputs: &mut Stream, sums: &mut Stream) -> Result<()> {
         let (a, mut x) = (&self.model.architecture, vec![]);
         tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
         let shape = [tokens.len(), a.hidden_size];
         let mut x = tensor::<f32>(x, &shape)?;
-        let mut inputs = Vec::with_capacity(a.layers);
         for layer in 0..a.layers {
-            let y = self.block(&teacher(self.model, layer, self.pool)?, &BlockSinks::none(), &mut Tape::off(), &x)?;
-            inputs.push(std::mem::replace(&mut x, y));
+            with_values(&x, |x: &[f32]| inputs.write(layer, x))??;
+            x = self.block(&teacher(self.model, layer, self.pool)?, &BlockSinks::none(), &mut Tape::off(), &x)?;
+            with_values(&x, |y: &[f32]| check_finite(y, || format!("the unquantized block {layer}, text {number}")))??;
         }
         let head = LossHead {
             pool: self.pool,
@@ -218,7 +220,8 @@ impl<'a> Pass<'a> {
         let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
         let (_, dy) = with_values(&x, |x: &[f32]| head.backward(x, None, &targets, normalizers))?;
         let mut dy = tensor(dy, &shape)?;
-        for (layer, x) in inputs.into_iter().enumerate().rev() {
+        for layer in (0..a.layers).rev() {
+            let x = tensor(inputs.read(layer, 1)?, &shape)?;
             let weights = teacher(self.model, layer, self.pool)?;
             let sinks = BlockSinks { linears: weights.linears.each_ref().map(|w| Some(Sink::new(w.rows() * w.cols()))), ..BlockSinks::none() };
             let mut tape = Tape::on();

@@ -1,5 +1,6 @@
-//! Hidden states of all sequences between two blocks: in memory, or in a file where memory is short.
+//! What is kept for every sequence or every block (hidden states between two blocks, squared gradients): in memory, or in a file where memory is short.
 
+use super::checkpoint::io;
 use super::memory::available_bytes;
 use crate::{Error, Result};
 use std::fs::File;
@@ -7,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `[samples, width]` numbers; a sample is a sequence's hidden states.
+/// `[samples, width]` numbers, read and written by whole samples.
 pub struct Stream {
     width: usize,
     held: Held,
@@ -26,8 +27,25 @@ impl Stream {
     /// Room for `samples` of `width` numbers, in memory if a part of what is free is enough for `beside` streams like it, else in a file in `folder`.
     pub fn new(samples: usize, width: usize, beside: usize, folder: &Path) -> Result<Self> {
         let bytes = (samples * width * size_of::<f32>()) as u64;
-        let held = if Self::fits(bytes, beside) { Held::Memory(vec![0.0; samples * width]) } else { on_disk(folder, bytes)? };
-        Ok(Self { width, held })
+        if Self::fits(bytes, beside) { Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) }) } else { Self::in_file(samples, width, folder) }
+    }
+
+    /// Zeros in a new file in `folder`, however much memory there is: for what grows with the model's depth.
+    ///
+    /// Errors: `Io`, no file can be made there; `Data`, the disk is too small, told before anything is computed.
+    pub fn in_file(samples: usize, width: usize, folder: &Path) -> Result<Self> {
+        let (mut file, path) = create(folder)?;
+        let filled = fill(&mut file, &path, (samples * width * size_of::<f32>()) as u64);
+        let stream = Self { width, held: Held::Disk { file, path } };
+        filled.map(|()| stream)
+    }
+
+    /// Another stream, kept where this one is.
+    pub fn another(&self, samples: usize, width: usize) -> Result<Self> {
+        match &self.held {
+            Held::Memory(_) => Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) }),
+            Held::Disk { path, .. } => Self::in_file(samples, width, path.parent().unwrap_or(Path::new("."))),
+        }
     }
 
     /// Whether a stream of `bytes`, one of `beside`, is kept in memory.
@@ -72,30 +90,25 @@ impl Drop for Stream {
     }
 }
 
-/// A new file of that size; a disk that is too small is told before anything is computed.
-fn on_disk(folder: &Path, bytes: u64) -> Result<Held> {
+/// A new file, which goes with the process where the system allows a file without a name.
+fn create(folder: &Path) -> Result<(File, PathBuf)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let path = folder.join(format!("stream-{}-{}.bin", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(io(&path))?;
-    // Without a name it goes with the process, however that ends.
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(io(&path))?;
     #[cfg(unix)]
     std::fs::remove_file(&path).map_err(io(&path))?;
-    let zeros = vec![0u8; 1 << 20];
-    let filled = (0..bytes.div_ceil(zeros.len() as u64)).try_for_each(|i| file.write_all(&zeros[..(bytes - i * (1 << 20)).min(1 << 20) as usize]));
-    let held = Held::Disk { file, path: path.clone() };
-    match filled {
-        Ok(()) => Ok(held),
-        Err(source) => {
-            drop(Stream { width: 0, held });
-            let reason = format!("{bytes} bytes for hidden states do not fit ({source}); fewer samples or a shorter window need less");
-            Err(Error::Data { data: path.display().to_string(), reason })
-        }
-    }
+    Ok((file, path))
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-    move |source| Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source })
+/// Writes `bytes` zeros.
+fn fill(file: &mut File, path: &Path, bytes: u64) -> Result<()> {
+    let zeros = vec![0u8; 1 << 20];
+    let filled = (0..bytes.div_ceil(zeros.len() as u64)).try_for_each(|i| file.write_all(&zeros[..(bytes - i * (1 << 20)).min(1 << 20) as usize]));
+    filled.map_err(|source| {
+        let reason = format!("{bytes} bytes do not fit ({source}); fewer samples or a shorter window need less, another run folder may have more room");
+        Error::Data { data: path.display().to_string(), reason }
+    })
 }
 
 #[cfg(test)]
@@ -106,7 +119,7 @@ mod tests {
     fn a_file_gives_back_what_memory_does_and_is_removed() {
         let folder = std::env::temp_dir().join(format!("halfstep-stream-{}", std::process::id()));
         let (samples, width) = (5, 300_000);
-        let mut streams = [Stream::new(samples, width, 1, &folder).unwrap(), Stream { width, held: on_disk(&folder, (samples * width * 4) as u64).unwrap() }];
+        let mut streams = [Stream::new(samples, width, 1, &folder).unwrap(), Stream::in_file(samples, width, &folder).unwrap()];
         for stream in &mut streams {
             for sample in [3, 0, 4] {
                 stream.write(sample, &vec![sample as f32 + 0.5; width]).unwrap();
@@ -118,5 +131,14 @@ mod tests {
         drop(streams);
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         std::fs::remove_dir(&folder).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_told_with_what_would_need_less() {
+        let full = Path::new("/dev/full");
+        let e = fill(&mut File::options().write(true).open(full).unwrap(), full, 3 << 20).unwrap_err();
+        let text = e.to_string();
+        assert!(e.code() == "ERR_DATA" && text.contains("/dev/full: 3145728 bytes do not fit") && text.contains("fewer samples"), "{text}");
     }
 }
