@@ -137,6 +137,16 @@ describe('halfstep quantize', () => {
     expect(readFileSync(join(folder, 'stopped.gguf')).equals(readFileSync(join(folder, 'whole.gguf')))).toBe(true)
   })
 
+  it('loses no finished block when it is killed', async () => {
+    const args = ['quantize', path, '--recipe', 'apiq', '--data', data, '--window', '32', '--samples', '8', '--epochs', '60', '--json']
+    await halfstep([...args, '-o', 'unbroken.safetensors'])
+    const killed = await halfstep([...args, '-o', 'killed.safetensors'], (stdout, kill) => stdout.includes('"kind":"checkpoint"') && kill('SIGKILL'))
+    expect({ code: killed.code, written: existsSync(join(folder, 'killed.safetensors')) }).toEqual({ code: null, written: false })
+    const resumed = await halfstep([...args, '-o', 'killed.safetensors', '--resume'])
+    expect({ code: resumed.code, again: objects(resumed.stdout).filter(({ kind, block }) => kind === 'block' && block === 0) }).toEqual({ code: 0, again: [] })
+    expect(readFileSync(join(folder, 'killed.safetensors')).equals(readFileSync(join(folder, 'unbroken.safetensors')))).toBe(true)
+  })
+
   it.each([
     [['--target', 'gguf:q4_0', '--weights', '3'], 'ERR_TARGET', 'halfstep'],
     [['--weights', '4.5'], 'ERR_CONFIG', ' --weights: '],

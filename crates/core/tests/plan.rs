@@ -1,9 +1,10 @@
 //! What a plan says, against the run that it plans, on the demo model of assets/.
 
 use halfstep::recipe::TrainConfig;
-use halfstep::recipe::block::BlockOptions;
+use halfstep::recipe::block::{BlockOptions, SolverOptions};
 use halfstep::recipes::{
-    RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, llm_qat::LlmQatConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig,
+    RecipeConfig, apiq::ApiqConfig, awq::AwqRecipeConfig, efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, llm_qat::LlmQatConfig,
+    omniquant::OmniquantConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig,
 };
 use halfstep::session::{Cancel, Plan, RunConfig, load, plan, quantize, save};
 use halfstep::targets::TargetId;
@@ -32,6 +33,13 @@ fn bytes_below(folder: &Path) -> u64 {
     entries.map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().expect("metadata").len() }).sum()
 }
 
+/// Of the saliency that a run has kept.
+fn saliency_bytes(run: &Path) -> f64 {
+    let Ok(entries) = std::fs::read_dir(run) else { return 0.0 };
+    let of_saliency = entries.map(|e| e.expect("an entry").path()).filter(|path| path.display().to_string().contains("/saliency-"));
+    of_saliency.map(|path| bytes_below(&path)).sum::<u64>() as f64
+}
+
 fn blocks() -> BlockOptions {
     BlockOptions { samples: Some(9), window: Some(64), epochs: Some(3), ..BlockOptions::default() }
 }
@@ -39,10 +47,14 @@ fn blocks() -> BlockOptions {
 /// Name, recipe, steps between checkpoints, and how many checkpoints a plan counts of those that are left.
 fn recipes() -> Vec<(&'static str, RecipeConfig, Option<u64>, f64)> {
     let train = TrainConfig { tokens: 9 * 4 * 32, window: 32, batch: 4, ..TrainConfig::default() };
+    let solver = SolverOptions { samples: Some(9), window: Some(64), ..SolverOptions::default() };
     vec![
         ("rtn", RecipeConfig::Rtn(RtnConfig::default()), None, 1.0),
         ("silq", RecipeConfig::Silq(SilqConfig { target: TargetId::GgufQ4_0, train: train.clone(), ..SilqConfig::default() }), Some(1), 1.5),
         ("llm-qat", RecipeConfig::LlmQat(LlmQatConfig { train: train.clone(), ..LlmQatConfig::default() }), Some(1), 1.5),
+        ("gptq", RecipeConfig::Gptq(GptqRecipeConfig { train: solver.clone(), ..GptqRecipeConfig::default() }), None, 1.0),
+        ("awq", RecipeConfig::Awq(AwqRecipeConfig { train: solver, ..AwqRecipeConfig::default() }), None, 1.0),
+        ("omniquant", RecipeConfig::Omniquant(OmniquantConfig { train: blocks(), ..OmniquantConfig::default() }), None, 1.0),
         ("apiq", RecipeConfig::Apiq(ApiqConfig { train: blocks(), ..ApiqConfig::default() }), None, 1.0),
         ("sapr", RecipeConfig::Sapr(SaprConfig { train: blocks(), saliency_samples: 3, penalty_epochs: 1, ..SaprConfig::default() }), None, 1.0),
         (
@@ -86,13 +98,14 @@ fn steps_sizes_and_disk_are_those_of_the_run() {
         assert_eq!(plan.client_flags, report.client_flags, "{name}");
         // The figures of the metrics in the metadata have other digits.
         assert!(plan.output_bytes.abs_diff(file.bytes) < 256, "{name}: {} planned, {} written", plan.output_bytes, file.bytes);
-        let on_disk = if report.steps > 0 { bytes_below(&folder.join("run")) as f64 } else { 0.0 };
+        let on_disk = if folder.join("run").exists() { bytes_below(&folder.join("run")) as f64 } else { 0.0 };
         let disk = plan.disk_bytes as f64;
-        let most = on_disk * counted.max(1.5);
+        let most = on_disk * counted.max(2.0);
         assert!(disk >= on_disk * 0.99 && disk <= most * 1.01 + 4096.0, "{name}: {disk} planned, {on_disk} left in the folder");
         if checkpoint_every.is_none() {
-            // All that was planned is there in the end: finished blocks, saliency.
-            assert!((disk - on_disk).abs() <= on_disk * 0.01, "{name}: {disk} planned, {on_disk} in the folder");
+            // All that was planned is there in the end: finished blocks, and saliency, which needs as much once more while it is summed.
+            let all = on_disk + saliency_bytes(&folder.join("run"));
+            assert!((disk - all).abs() <= all * 0.01, "{name}: {disk} planned, {all} needed");
         }
         println!(
             "{name}: {:.2} s planned, {seconds:.2} s taken; {} MB planned, {} MB taken",
@@ -103,7 +116,7 @@ fn steps_sizes_and_disk_are_those_of_the_run() {
         assert!(plan.seconds > 0.0 && plan.stages.iter().all(|s| s.seconds >= 0.0 && s.peak_memory_bytes > 0));
         if report.memory_bytes > 0 {
             let ratio = plan.peak_memory_bytes as f64 / report.memory_bytes as f64;
-            assert!((0.5..2.0).contains(&ratio), "{name}: {ratio} of the memory that was taken");
+            assert!((0.85..1.15).contains(&ratio), "{name}: {ratio} of the memory that was taken");
             assert_eq!(plan.fits, Some(true), "{name}");
             assert_eq!(plan.advice, None);
         }

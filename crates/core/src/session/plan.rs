@@ -93,9 +93,8 @@ pub fn plan(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &mut 
     planner.work(events)?;
     planner.finish()?;
     let peak = planner.stages.iter().map(|s| s.peak_memory_bytes).max().unwrap_or(0).max(before);
-    let tells = memory::available_bytes() > 0;
-    let fits = tells.then_some(peak <= free);
-    let greatest = planner.stages.iter().max_by_key(|s| s.peak_memory_bytes);
+    let free = if memory::available_bytes() > 0 { free } else { 0 };
+    let (fits, advice) = verdict(peak, free, &planner.stages);
     Ok(Plan {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
@@ -106,24 +105,27 @@ pub fn plan(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &mut 
         tokens: planner.tokens,
         seconds: planner.stages.iter().map(|s| s.seconds).sum(),
         peak_memory_bytes: peak,
-        free_memory_bytes: if tells { free } else { 0 },
+        free_memory_bytes: free,
         memory_measured,
         fits,
-        advice: greatest.filter(|_| fits == Some(false)).map(|stage| advice(&stage.name).into()),
+        advice,
         stages: std::mem::take(&mut planner.stages),
         client_flags: client_flags(&recipe),
         plan_seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-/// What makes the greatest part smaller.
-fn advice(stage: &str) -> &'static str {
-    match stage {
+/// Whether the memory is enough, and what would make the greatest part smaller if it is not; neither where the system does not tell (`free` 0).
+fn verdict(peak: u64, free: u64, stages: &[PlanStage]) -> (Option<bool>, Option<String>) {
+    let fits = (free > 0).then_some(peak <= free);
+    let Some(greatest) = stages.iter().max_by_key(|s| s.peak_memory_bytes).filter(|_| fits == Some(false)) else { return (fits, None) };
+    let advice = match greatest.name.as_str() {
         "model" => "a smaller micro-batch, a shorter window or recompute always; or train block by block (omniquant, apiq, efficientqat)",
         "blocks" => "fewer samples or a shorter window",
         "evaluate" => "no validation text in the run: measure the file afterwards",
         _ => "a smaller model",
-    }
+    };
+    (fits, Some(advice.into()))
 }
 
 /// A plan being made.
@@ -291,4 +293,21 @@ fn on_a_window(
         seconds += of_one * windows * model.architecture.layers as f64;
     }
     Ok((evaluations, seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_told_by_its_greatest_part() {
+        let stage = |name: &str, peak_bytes| PlanStage::new(name, &Probe { peak_bytes, ..Probe::default() }, 0);
+        let stages = [stage("blocks", 700), stage("model", 900), stage("evaluate", 200)];
+        assert_eq!(verdict(900, 900, &stages), (Some(true), None));
+        assert_eq!(verdict(900, 0, &stages), (None, None));
+        let (fits, advice) = verdict(900, 899, &stages);
+        assert!(fits == Some(false) && advice.is_some_and(|a| a.contains("micro-batch") && a.contains("block by block")));
+        let (_, advice) = verdict(700, 600, &stages[..1]);
+        assert!(advice.is_some_and(|a| a.contains("fewer samples")));
+    }
 }
