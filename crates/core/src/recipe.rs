@@ -3,7 +3,7 @@
 pub mod block;
 
 use crate::targets::TargetId;
-pub use block::BlockConfig;
+pub use block::{BlockConfig, LowRankConfig};
 use halfstep_kernels::quant::calibrate::ScaleRule;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
@@ -63,6 +63,11 @@ impl Recipe {
             Stage::Block { config } => config.window,
         };
         self.stages.iter().map(window).max()
+    }
+
+    /// The factors beside the block linears; None without.
+    pub fn low_rank(&self) -> Option<LowRankConfig> {
+        self.stages.iter().find_map(|stage| if let Stage::Block { config } = stage { config.low_rank } else { None })
     }
 
     pub fn seed(&self) -> Option<u64> {

@@ -1,13 +1,14 @@
 //! Quantization without training: every site's quantizer with the scales its start rule finds (methods.md section 1).
 
-use crate::recipe::{Recipe, Stage, StartRule};
+use crate::recipe::{Recipe, StartRule, WeightSite};
 use crate::session::Cancel;
 use crate::targets::TargetId;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
+use half::f16;
+use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::{PackedMatrix, zero_point_shape};
 use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer};
 use std::collections::BTreeMap;
@@ -36,6 +37,30 @@ pub fn quantize_model(model: &Model, recipe: &Recipe, cancel: &Cancel, pool: &Po
         tensors.insert(spec.name, tensor);
     }
     Ok(model.with(tensors, Some(quantization(recipe, BTreeMap::new()))))
+}
+
+/// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid; where factors lie beside it, in groups of a half, a quarter, ...
+/// of the result's, whichever come nearest to its size.
+pub fn baseline(recipe: &Recipe, start: StartRule, architecture: &Architecture) -> Recipe {
+    let rank = recipe.low_rank().map_or(0, |low_rank| low_rank.rank);
+    let weights = recipe.weights.map(|w| WeightSite { quantizer: as_large(w.quantizer, rank, architecture), start, ..w });
+    Recipe { weights, ..recipe.clone() }
+}
+
+/// The quantizer in groups so small that it needs what it needs by itself with factors of `rank` beside.
+fn as_large(quantizer: WeightQuantizer, rank: usize, architecture: &Architecture) -> WeightQuantizer {
+    const LEAST: usize = 8;
+    let Partition::Group(group) = quantizer.partition else { return quantizer };
+    let shapes = Linear::ALL.map(|linear| architecture.linear_shape(linear));
+    let beside_codes = |q: &WeightQuantizer| -> usize {
+        let zero_points = |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
+        shapes.iter().map(|&[rows, cols]| rows * q.partition.groups(cols) * q.scale_codec.bytes() + zero_points(rows, cols)).sum()
+    };
+    let factors: usize = shapes.iter().map(|[rows, cols]| rank * (rows + cols) * size_of::<f16>()).sum();
+    let wanted = beside_codes(&quantizer) + factors;
+    let groups = std::iter::successors(Some(group), |&g| (g % 2 == 0 && g / 2 >= LEAST).then_some(g / 2));
+    let quantizers = groups.map(|group| WeightQuantizer { partition: Partition::Group(group), ..quantizer });
+    quantizers.min_by_key(|q| beside_codes(q).abs_diff(wanted)).unwrap_or(quantizer)
 }
 
 /// One tensor under the recipe's sites.
@@ -109,7 +134,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             return Err(Error::config("groupSize", format!("{n} does not divide the {} columns of {}; try {hint}", spec.shape[1], spec.name)));
         }
     }
-    let low_rank = recipe.stages.iter().find_map(|stage| if let Stage::Block { config } = stage { config.low_rank } else { None });
+    let low_rank = recipe.low_rank();
     for spec in architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_))) {
         let most = spec.shape[0].min(spec.shape[1]);
         if let Some(low_rank) = low_rank.filter(|l| l.rank > most) {

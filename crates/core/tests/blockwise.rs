@@ -336,6 +336,18 @@ fn a_block_that_is_no_number_is_named_and_those_before_it_are_kept() {
     }
 }
 
+/// The table of a report: rounding is given the bytes that the factors take.
+#[test]
+fn rounding_is_compared_at_equal_bytes() {
+    let validated = RunConfig { record: true, validation: Some(assets("demo-eval.txt")), validation_tokens: Some(96), ..run(None, false) };
+    let (_, report) = made_on(&demo(), &apiq(), &validated);
+    let table = report.record.expect("a record").table;
+    let bits: Vec<f64> = table.iter().map(|row| row.bits_per_weight).collect();
+    assert_eq!(table.iter().map(|row| row.subject.as_str()).collect::<Vec<_>>(), ["fp", "rtn", "result"]);
+    // Groups of 64 with factors of rank 8, and groups of 16 without.
+    assert!(bits[2] > 3.0 && (bits[1] / bits[2] - 1.0).abs() < 0.05, "{bits:?}");
+}
+
 /// What a report shows of every linear, of recipes without gradients too.
 #[test]
 fn solvers_record_what_they_clip_and_the_saliency() {

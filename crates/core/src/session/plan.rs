@@ -230,7 +230,7 @@ impl<'a> Planner<'a> {
         let quick = self.recipe.weights.map(|w| if alone { w } else { WeightSite { start: StartRule::Absmax, ..w } });
         let recipe = Recipe { weights: quick, ..self.recipe.clone() };
         let mut rounded = rtn::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
-        let low_rank = self.recipe.stages.iter().find_map(|stage| if let Stage::Block { config } = stage { config.low_rank } else { None });
+        let low_rank = self.recipe.low_rank();
         for spec in self.model.architecture.tensors().into_iter().filter(|spec| low_rank.is_some() && matches!(spec.role, Role::Linear(_))) {
             let rank = low_rank.map_or(0, |l| l.rank);
             let zeros = |n: usize| vec![f16::ZERO; n];

@@ -2,7 +2,7 @@
 
 use super::validation::BlockParts;
 use super::{Cancel, Made};
-use crate::recipe::{Recipe, StartRule, WeightSite};
+use crate::recipe::{Recipe, StartRule};
 use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, merge, place};
 use crate::{Result, rtn};
 use halfstep_formats::architecture::TensorSpec;
@@ -38,8 +38,7 @@ fn table(model: &Model, recipe: &Recipe, made: &Made, cancel: &Cancel, pool: &Po
     let stored: usize = model.tensors.values().map(rtn::stored_bytes).sum();
     let mut rows = vec![row("fp", model, if model.file_bytes > 0 { model.file_bytes } else { stored as u64 })];
     if made.evaluations.contains_key("rtn") {
-        let weights = recipe.weights.map(|w| WeightSite { start: StartRule::Absmax, ..w });
-        let rounded = rtn::quantize_model(model, &Recipe { weights, ..recipe.clone() }, cancel, pool)?;
+        let rounded = rtn::quantize_model(model, &rtn::baseline(recipe, StartRule::Absmax, &model.architecture), cancel, pool)?;
         rows.push(row("rtn", &rounded, halfstep_formats::write::size(&rounded, format)?));
     }
     rows.push(row("result", &made.model, halfstep_formats::write::size(&made.model, format)?));

@@ -3,7 +3,7 @@
 use super::{Cancel, Evaluations, RunConfig};
 use crate::data::Text;
 use crate::event::{EvaluationRecord, Event};
-use crate::recipe::{Recipe, StartRule, WeightSite};
+use crate::recipe::{Recipe, StartRule};
 use crate::rtn::{self, RTN_RULES};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, attn_norm, ffn_norm};
@@ -72,10 +72,7 @@ impl Validation {
         // Static steps are calibrated by the trainer, so a grid with them has no untrained twin; without training the result is the rounded model.
         let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. }) || matches!(recipe.cache, CacheQuantizer::Static { .. });
         if !recipe.stages.is_empty() && !has_static {
-            let rounded = |start: StartRule| {
-                let weights = recipe.weights.map(|w| WeightSite { start, ..w });
-                score(Some(&rtn::quantize_model(model, &Recipe { weights, ..recipe.clone() }, cancel, pool)?))
-            };
+            let rounded = |start: StartRule| score(Some(&rtn::quantize_model(model, &rtn::baseline(recipe, start, &model.architecture), cancel, pool)?));
             record("rtn", &|| {
                 let [a, b] = RTN_RULES.map(rounded);
                 let (a, b) = (a?, b?);
