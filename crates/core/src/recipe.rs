@@ -120,7 +120,7 @@ pub enum StartRule {
     SignedAbsmax,
     /// Least squared error.
     ErrorSearch,
-    /// The convex surrogate (methods.md section 2).
+    /// The convex surrogate.
     Convex,
     /// LSQ's 2 mean|w| / sqrt(p).
     Lsq,

@@ -1,4 +1,4 @@
-//! Quantization without training: every site's quantizer with the scales its start rule finds (methods.md section 1).
+//! Quantization without training: every site's quantizer with the scales its start rule finds.
 
 use crate::recipe::{Recipe, StartRule, WeightSite};
 use crate::session::Cancel;

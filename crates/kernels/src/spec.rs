@@ -31,7 +31,7 @@ impl IntGrid {
     pub const fn affine(bits: u8) -> Self {
         Self { bits, range: CodeRange::Affine }
     }
-    /// Smallest code (methods.md writes `n`).
+    /// Smallest code, often written n or QN.
     pub const fn min(self) -> i32 {
         match self.range {
             CodeRange::Symmetric => -(1 << (self.bits - 1)),
@@ -39,7 +39,7 @@ impl IntGrid {
             CodeRange::Affine => 0,
         }
     }
-    /// Largest code (methods.md writes `p`).
+    /// Largest code, often written p or QP.
     pub const fn max(self) -> i32 {
         match self.range {
             CodeRange::Affine => (1 << self.bits) - 1,

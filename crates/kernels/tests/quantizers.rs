@@ -1,4 +1,4 @@
-//! Properties of the quantizers (methods.md sections 0-3): start rules, grids, LSQ's gradients, activations and caches.
+//! Properties of the quantizers: start rules, grids, LSQ's gradients, activations and caches.
 use half::f16;
 use halfstep_kernels::dispatch::{available, force};
 use halfstep_kernels::pack::PackedMatrix;
@@ -338,7 +338,7 @@ fn affine_zero_points_stay_inside_and_zero_is_exact() {
     }
 }
 
-/// methods.md section 2: steps on a unit Gaussian, and their error against the best one.
+/// Steps on a unit Gaussian, and their error against the best one.
 #[test]
 fn start_rules_on_a_unit_gaussian() {
     let w = gaussian(400_000);
@@ -357,7 +357,7 @@ fn start_rules_on_a_unit_gaussian() {
     }
 }
 
-/// methods.md section 3: descent on |Wq - W|^2 by LSQ's gradient settles near the error-optimal step.
+/// Descent on |Wq - W|^2 by LSQ's gradient settles near the error-optimal step.
 #[test]
 fn descent_finds_the_step() {
     let w: Vec<f64> = gaussian(100_000).into_iter().map(f64::from).collect();

@@ -1,4 +1,4 @@
-//! `apiq`: ApiQ: Finetuning of 2-Bit Quantized Large Language Model (2024, arXiv 2402.05147), block by block (methods.md section 10): `omniquant` with low-rank
+//! `apiq`: ApiQ: Finetuning of 2-Bit Quantized Large Language Model (2024, arXiv 2402.05147), block by block: `omniquant` with low-rank
 //! factors that learn beside the quantized weights and are kept beside them in the file. With rank 0 it is `omniquant` under ApiQ's rates.
 
 use crate::error::Result;

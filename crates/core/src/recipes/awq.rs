@@ -1,4 +1,4 @@
-//! `awq`: AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration (2023, arXiv 2306.00978; methods.md section 6): channels that carry much are
+//! `awq`: AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration (2023, arXiv 2306.00978): channels that carry much are
 //! made larger before rounding, exactly made up for by what produces them; then the groups' ranges are clipped. Forward passes only.
 
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! `gptq`: GPTQ: Accurate Post-training Compression for Generative Pretrained Transformers (2022, arXiv 2210.17323; methods.md section 7): columns are rounded one
+//! `gptq`: GPTQ: Accurate Post-training Compression for Generative Pretrained Transformers (2022, arXiv 2210.17323): columns are rounded one
 //! after the other, those still free making up for each error. Scales are those of the original groups (static), so that any order of columns can be stored.
 
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! `llm-qat`: LLM-QAT: Data-Free Quantization Aware Training for Large Language Models (2023, arXiv 2305.17888; methods.md section 5): all weights and norms learn from
+//! `llm-qat`: LLM-QAT: Data-Free Quantization Aware Training for Large Language Models (2023, arXiv 2305.17888): all weights and norms learn from
 //! the unquantized model's answers, on text that it generated itself. Scales are absmax / p of the weights as they are, found anew every step: nothing is clipped and no
 //! range learns. Ours: the gradient goes straight through (the authors' code zeroes it where |w| >= 2, though nothing is clipped there); scales without their 1e-6;
 //! keys after RoPE and by head, as the runtime stores them.

@@ -1,5 +1,5 @@
-//! `omniquant`: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models (2023, arXiv 2308.13137), its learned weight clipping (methods.md section
-//! 9): per group two numbers shrink the range, block by block, towards the unquantized block's output. Weights stay. The authors begin with open ranges and a rate of
+//! `omniquant`: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models (2023, arXiv 2308.13137), its learned weight clipping:
+//! per group two numbers shrink the range, block by block, towards the unquantized block's output. Weights stay. The authors begin with open ranges and a rate of
 //! 1e-2, for 2,560 steps and more; ours begin with the shrunken ranges of least squared error, at a rate for the 160 steps that a block has by default
 //! (docs/decisions/0010-ranges-start-from-least-error.md).
 

@@ -1,4 +1,4 @@
-//! `rtn`: round to nearest, nothing trains (methods.md section 1). Also the step search without training, by another `start`.
+//! `rtn`: round to nearest, nothing trains. Also the step search without training, by another `start`.
 
 use crate::error::Result;
 use crate::recipe::{RangeLearning, Recipe, StartRule};

@@ -1,4 +1,4 @@
-//! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware Partial Retraining (2025, arXiv 2504.13932; methods.md section 11):
+//! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware Partial Retraining (2025, arXiv 2504.13932):
 //! `apiq` with a penalty on each weight's rounding error, weighted by the squared gradients of the unquantized model. Up to three phases for every block: the penalty
 //! alone, both, the output alone. With lambda 0 it is `apiq`.
 

@@ -1,5 +1,5 @@
-//! `silq`: SiLQ: Simple Large Language Model Quantization-Aware Training (2025, arXiv 2507.16933); a SiLQ-class recipe, since the paper has no public code
-//! (methods.md section 4 says what is published). All weights, norms and steps learn by AdamW from the KL to the unquantized model; steps by LSQ
+//! `silq`: SiLQ: Simple Large Language Model Quantization-Aware Training (2025, arXiv 2507.16933); a SiLQ-class recipe, since the paper has no public code.
+//! All weights, norms and steps learn by AdamW from the KL to the unquantized model; steps by LSQ
 //! (arXiv 1902.08153). The paper starts the steps from a convex surrogate; ours start from the least squared error, which trained better on both models we measured
 //! (docs/results.md).
 

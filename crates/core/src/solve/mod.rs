@@ -1,4 +1,4 @@
-//! Solvers: codes and channel scales of one linear layer from what its input looked like, without gradients (methods.md sections 6 and 7).
+//! Solvers: codes and channel scales of one linear layer from what its input looked like, without gradients.
 //!
 //! Pure functions over slices. Legend: T tokens, O output features, I input features, G groups per row; weights `[O, I]`, inputs `[T, I]`.
 //! Every result is the same for any number of threads. CPUs of another kind may differ in the last bits of a product, and so in a code that is nearly a tie.

@@ -1,4 +1,4 @@
-//! Training block after block (ApiQ's block-wise form, arXiv 2402.05147; OmniQuant, EfficientQAT's Block-AP and SAPR by the same loop; methods.md section 0):
+//! Training block after block (ApiQ's block-wise form, arXiv 2402.05147; OmniQuant, EfficientQAT's Block-AP and SAPR by the same loop):
 //!
 //!     fp = qs = embedding of the tokens                                            [samples, T, D]
 //!     for each block i:   t1 = B_i(fp)        t2 = B_i(qs), if there is a second target

@@ -1,5 +1,5 @@
 //! First steps of static sites: one pass of the unquantized model over a batch, then error search on what each site saw
-//! (a fixed quantile clips too much: methods.md section 4).
+//! (a fixed quantile clips too much).
 
 use super::block::{Block, BlockSinks, Context};
 use super::tape::Tape;

@@ -1,5 +1,5 @@
 //! Text that the unquantized model generates to be trained on (LLM-QAT: Data-Free Quantization Aware Training for Large Language Models, 2023, arXiv 2305.17888; the
-//! authors' code, methods.md section 5):
+//! authors' code):
 //!
 //!     for every token i of the vocabulary and j = 3, 4, 5:
 //!         [i], continued greedily to j tokens, then by samples (temperature 1, all tokens) up to a window of tokens or the end of text

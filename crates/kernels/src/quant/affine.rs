@@ -3,7 +3,7 @@
 //!     u = w / s      q = clip(rnd(u), -z, p - z)      y = q s      code = q + z      p = 2^b - 1
 //!     inside: -z <= rnd(u) <= p - z        dy/dw = inside        dy/ds = q - u inside, q outside        dy/dz = 0 inside, -s outside
 //!
-//! The round-clip order of methods.md section 0: a weight that rounds to a bound is inside. Scales are those that will be stored, above 0 in
+//! Rounded, then clipped: a weight that rounds to a bound is inside. Scales are those that will be stored, above 0 in
 //! magnitude; zero points are whole numbers.
 use super::lsq::Split;
 use super::rounding::{clip, nearest_even, rounded_quotients};

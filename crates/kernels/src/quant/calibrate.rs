@@ -1,4 +1,4 @@
-//! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate (methods.md 2) and LSQ's rule;
+//! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate and LSQ's rule;
 //! and rounding to nearest on the grid they give.
 use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
@@ -18,7 +18,7 @@ pub enum ScaleRule {
     SignedAbsmax,
     /// Least squared error: exact on symmetric grids (of either sign), 80 shrunken ranges on affine ones.
     ErrorSearch,
-    /// The convex surrogate of methods.md section 2. Affine grids: as Absmax.
+    /// The least sum over the weights of max(s^2 / 12, max(0, |w| - s p)^2), a convex bound of the error. Affine grids: as Absmax.
     Convex,
     /// LSQ's start 2 mean|w| / sqrt(p). Affine grids: as Absmax.
     Lsq,

@@ -1,7 +1,7 @@
 //! Scales as stored. Every computation uses the stored scale, so that training, export and the reader of the file agree.
 use crate::{Real, ScaleCodec};
 
-/// Smallest scale an f16 codec may hold without losing mantissa bits (methods.md section 0).
+/// Smallest scale an f16 codec may hold without losing mantissa bits.
 pub const MIN_F16_SCALE: f32 = 6.103_515_6e-5; // 2^-14
 
 /// x rounded to f16 (nearest, ties to even), from f32 and never from f64: the `half` crate drops the low half of an f64 before it rounds.
