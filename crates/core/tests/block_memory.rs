@@ -1,7 +1,7 @@
 //! Memory of a block run does not grow with depth, but for what is finished: counted by the allocator, alone in its process.
 
-use halfstep::recipe::block::BlockOptions;
-use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, sapr::SaprConfig};
+use halfstep::recipe::block::{BlockOptions, SolverOptions};
+use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, awq::AwqRecipeConfig, gptq::GptqRecipeConfig, sapr::SaprConfig};
 use halfstep::session::{Cancel, RunConfig, load, quantize};
 use halfstep_formats::Model;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -63,7 +63,10 @@ fn memory_beside_the_result_does_not_grow_with_depth() {
     let train = BlockOptions { samples: Some(2), window: Some(64), epochs: Some(1), ..BlockOptions::default() };
     let apiq = RecipeConfig::Apiq(ApiqConfig { train: train.clone(), ..ApiqConfig::default() });
     let sapr = RecipeConfig::Sapr(SaprConfig { train, saliency_samples: 2, ..SaprConfig::default() });
-    for (name, recipe) in [("apiq", apiq), ("sapr", sapr)] {
+    let solver = SolverOptions { samples: Some(2), window: Some(64), ..SolverOptions::default() };
+    let gptq = RecipeConfig::Gptq(GptqRecipeConfig { train: solver.clone(), ..GptqRecipeConfig::default() });
+    let awq = RecipeConfig::Awq(AwqRecipeConfig { train: solver, ..AwqRecipeConfig::default() });
+    for (name, recipe) in [("apiq", apiq), ("sapr", sapr), ("gptq", gptq), ("awq", awq)] {
         let beside = [2, 8, 30].map(|layers| peak(&deep(&demo, layers), &recipe)).map(|(peak, result)| peak - result.min(peak));
         let (least, most) = (beside.iter().min().copied().unwrap_or(0), beside.iter().max().copied().unwrap_or(0));
         assert!(least > 0 && most as f64 <= 1.1 * least as f64, "{name}: bytes beside the result at 2, 8 and 30 blocks: {beside:?}");

@@ -151,8 +151,21 @@ unsafe impl GlobalAlloc for Recycling {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise; the block is System's own.
-        insist(size, || unsafe { System.realloc(block, layout, size) })
+        // SAFETY: the caller's promise: a size that is not 0 and does not overflow.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        // What grows takes from what is held like what begins: else every vector that grew would leave one block more there.
+        match take(wanted) {
+            Some(Block(held)) => {
+                // SAFETY: both are as large as what is copied, and nobody else knows either.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(block, held, layout.size().min(size));
+                    self.dealloc(block, layout);
+                }
+                held
+            }
+            // SAFETY: the caller's promise; the block is System's own.
+            None => insist(size, || unsafe { System.realloc(block, layout, size) }),
+        }
     }
 }
 
@@ -188,6 +201,28 @@ mod tests {
             let small = Recycling.alloc(Layout::new::<u64>());
             Recycling.dealloc(small, Layout::new::<u64>());
             assert!(free().blocks.is_empty());
+            grow(16 * LEAST);
         }
+    }
+
+    /// A vector that grows again and again: blocks of each of its sizes are held once.
+    fn grow(limit: usize) {
+        let _kept = Kept::new(limit);
+        let layout = |size| Layout::from_size_align(size, 4).expect("a layout");
+        let mut held = vec![];
+        for turn in 0..5u8 {
+            // SAFETY: as above; the first byte of every block is written before it is read.
+            unsafe {
+                let mut block = Recycling.alloc(layout(4096));
+                block.write(turn);
+                for (from, to) in [(4096, LEAST), (LEAST, 2 * LEAST), (2 * LEAST, 4 * LEAST)] {
+                    block = Recycling.realloc(block, layout(from), to);
+                    assert_eq!(block.read(), turn);
+                }
+                Recycling.dealloc(block, layout(4 * LEAST));
+            }
+            held.push(free().bytes);
+        }
+        assert!(held[4] == held[3] && held[4] <= 7 * LEAST, "{held:?}");
     }
 }

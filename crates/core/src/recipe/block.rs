@@ -236,6 +236,11 @@ impl BlockConfig {
         }
     }
 
+    /// The saliency that the stage weighs by; none if its weight is 0.
+    pub fn penalty(&self) -> Option<SaliencyConfig> {
+        self.saliency.filter(|s| s.lambda > 0.0)
+    }
+
     /// Steps of one block.
     pub fn steps(&self) -> u64 {
         let per_epoch = self.samples.div_ceil(self.batch) as u64;

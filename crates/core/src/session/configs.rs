@@ -27,11 +27,11 @@ pub struct RunConfig {
     pub validation_tokens: Option<usize>,
     /// Where the result will be saved: an ending that the target is not written with is refused before anything is done. Nothing is written there by the run.
     pub output: Option<String>,
-    /// Folder for checkpoints. Default: none are written.
+    /// Folder for checkpoints and finished blocks. Default: none are written.
     pub run_folder: Option<String>,
-    /// Optimizer steps between checkpoints. Default: only when the run is stopped.
+    /// Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block is written always.
     pub checkpoint_every: Option<u64>,
-    /// Go on from the newest checkpoint in `runFolder`, if there is one.
+    /// Go on from the finished blocks or the newest checkpoint in `runFolder`, if there are any.
     pub resume: bool,
     /// Worker threads; 0 is one per core. The number never changes a result. Default 0.
     pub threads: usize,

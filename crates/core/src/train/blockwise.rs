@@ -81,7 +81,7 @@ pub fn train(
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
     let (layers, steps) = (model.architecture.layers, config.steps());
     finished.begin(layers, events)?;
-    let saliency = saliency(model, config, text, folder, arithmetic, events, cancel, pool)?;
+    let saliency = blockwise.saliency(text, folder, events)?;
     let (name, detail) = if config.solver.is_some() { ("solve", String::new()) } else { ("train", format!(", {steps} steps each")) };
     events(Event::Phase { name: name.into(), detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()) });
     let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
@@ -119,23 +119,6 @@ pub fn train(
         stages: vec![record],
         checkpoint_bytes: 0,
     })
-}
-
-/// The squared gradients that the stage weighs by, if it does.
-#[allow(clippy::too_many_arguments)]
-fn saliency(
-    model: &Model,
-    config: &BlockConfig,
-    text: &Text,
-    folder: Option<&Path>,
-    arithmetic: Arithmetic,
-    events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
-    pool: &Pool,
-) -> Result<Option<Saliency>> {
-    let Some(s) = config.saliency.filter(|s| s.lambda > 0.0) else { return Ok(None) };
-    events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
-    Saliency::of(model, s, text, folder, arithmetic, cancel, pool).map(Some)
 }
 
 /// The quantizer that the blocks learn.
@@ -176,6 +159,13 @@ impl<'a> Blockwise<'a> {
 
     pub(super) fn integer(&self) -> bool {
         self.arithmetic.integer_forward && self.quantized.activation != ActivationQuantizer::None
+    }
+
+    /// The squared gradients that the stage weighs by, if it does.
+    fn saliency(&self, text: &Text, folder: Option<&Path>, events: &mut dyn FnMut(Event)) -> Result<Option<Saliency>> {
+        let Some(s) = self.config.penalty() else { return Ok(None) };
+        events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
+        Saliency::of(self.model, s, text, folder, self.arithmetic, self.cancel, self.pool).map(Some)
     }
 
     /// Numbers of a sequence's hidden states.

@@ -79,7 +79,7 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
     let folder = run.run_folder.as_deref().map(Path::new);
     let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     let (saliency, saliency_seconds) = timed(|| {
-        let one = config.saliency.filter(|s| s.lambda > 0.0).map(|s| SaliencyConfig { samples: 1, ..s });
+        let one = config.penalty().map(|s| SaliencyConfig { samples: 1, ..s });
         one.map(|one| Saliency::of(model, one, text, None, arithmetic, cancel, pool)).transpose()
     })?;
     let penalty = saliency.as_ref().map(|s| s.block(0)).transpose()?;
@@ -99,7 +99,7 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
     let around = (block_seconds - durations.iter().sum::<f64>() - steps.first().unwrap_or(&0.0)).max(0.0);
     let share = config.samples as f64 / few.samples as f64;
     let layers = model.architecture.layers;
-    let saliency_samples = config.saliency.map_or(0, |s| s.samples) as f64;
+    let saliency_samples = config.penalty().map_or(0, |s| s.samples) as f64;
     let seconds =
         saliency_seconds * saliency_samples + start_seconds * share + layers as f64 * ((targets_seconds + advance_seconds) * share + all_steps + around);
     let (count, each) = blockwise::streams(model, config);

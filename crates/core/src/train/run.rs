@@ -120,7 +120,7 @@ pub(super) fn recorded_saliency(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Option<Vec<Vec<f64>>>> {
-    let own = recipe.stages.iter().any(|stage| matches!(stage, Stage::Block { config } if config.saliency.is_some_and(|s| s.lambda > 0.0)));
+    let own = recipe.stages.iter().any(|stage| matches!(stage, Stage::Block { config } if config.penalty().is_some()));
     let Some(window) = recipe.window().filter(|_| !own) else { return Ok(None) };
     let samples = samples.min(text.tokens(model, window)?.len() / window);
     let config = SaliencyConfig { lambda: 0.0, scale: SaliencyScale::Raw, place: SaliencyPlace::BeforeLowRank, samples, window };

@@ -18,7 +18,7 @@ pub enum ScaleRule {
     SignedAbsmax,
     /// Least squared error: exact on symmetric grids (of either sign), 80 shrunken ranges on affine ones.
     ErrorSearch,
-    /// The least sum over the weights of max(s^2 / 12, max(0, |w| - s p)^2), a convex bound of the error. Affine grids: as Absmax.
+    /// The least sum over the weights of max(s^2 / 12, max(0, |w| - s p)^2), a convex surrogate of the error. Affine grids: as Absmax.
     Convex,
     /// LSQ's start 2 mean|w| / sqrt(p). Affine grids: as Absmax.
     Lsq,
