@@ -12,7 +12,7 @@ use ts_rs::TS;
 #[serde(rename_all = "camelCase")]
 pub struct RunRecord {
     pub settings: RunSettings,
-    /// Full precision, round to nearest on the same grid, and the result.
+    /// Full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
     pub table: Vec<TableRow>,
     /// One after the other; none without training.
     pub stages: Vec<StageRecord>,

@@ -154,9 +154,14 @@ fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
     if let Some(window) = recipe.window().filter(|&w| w > positions) {
         return Err(Error::config("train.window", format!("{window} tokens are more than the model's {positions} positions")));
     }
-    if run.run_folder.is_none() && (run.resume || run.checkpoint_every.is_some()) {
+    if run.resume || run.checkpoint_every.is_some() {
         let field = if run.resume { "resume" } else { "checkpointEvery" };
-        return Err(Error::config(field, "there is no runFolder to find checkpoints in"));
+        if recipe.stages.is_empty() {
+            return Err(Error::config(field, "rounding has no steps to keep or to go on from"));
+        }
+        if run.run_folder.is_none() {
+            return Err(Error::config(field, "there is no runFolder to find checkpoints in"));
+        }
     }
     Ok(())
 }

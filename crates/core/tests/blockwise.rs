@@ -274,6 +274,20 @@ fn a_saliency_of_another_text_or_model_is_refused() {
     }
 }
 
+/// What is read before a damaged part does not count twice.
+#[test]
+fn a_damaged_saliency_is_taken_again() {
+    let raw = || sapr(|c| (c.saliency_scale, c.lambda) = (SaliencyScale::Raw, 1e4));
+    let (folder, whole) = (scratch("damaged-saliency"), made(&raw()));
+    assert!(bytes(&whole) != bytes(&made(&sapr(|c| (c.saliency_scale, c.lambda) = (SaliencyScale::Raw, 2e4)))), "twice the saliency is another model");
+    made_on(&demo(), &raw(), &run(Some(&folder), false));
+    let state = folder.join("saliency-00000001/state.safetensors");
+    let mut damaged = std::fs::read(&state).expect("the saliency");
+    *damaged.last_mut().expect("a byte") ^= 1;
+    std::fs::write(&state, damaged).expect("a damaged saliency");
+    assert!(bytes(&made_on(&demo(), &raw(), &run(Some(&folder), false)).0) == bytes(&whole));
+}
+
 /// The demo model with one weight of a block changed.
 fn broken(layer: usize, value: f32) -> Model {
     let mut model = Model::clone(&demo());
@@ -332,7 +346,7 @@ fn a_block_that_is_no_number_is_named_and_those_before_it_are_kept() {
         }
         let kept = name != "sapr" && !record;
         assert!(folder.join("block-00000000/manifest.json").exists() == kept && !folder.join("block-00000001").exists(), "{name}");
-        assert!(warnings.iter().any(|w| w.contains("the blocks before block 1 are kept in")) == kept, "{name}: {warnings:?}");
+        assert!(warnings.iter().any(|w| w.contains("finished blocks, kept in") && w.contains(": 1; the same run with resume")) == kept, "{name}: {warnings:?}");
     }
 }
 

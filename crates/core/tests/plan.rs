@@ -8,6 +8,7 @@ use halfstep::recipes::{
 };
 use halfstep::session::{Cancel, Plan, RunConfig, load, plan, quantize, save};
 use halfstep::targets::TargetId;
+use halfstep::train::memory;
 use halfstep::{Error, Model};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,8 @@ fn bytes_below(folder: &Path) -> u64 {
 /// Of the saliency that a run has kept.
 fn saliency_bytes(run: &Path) -> f64 {
     let Ok(entries) = std::fs::read_dir(run) else { return 0.0 };
-    let of_saliency = entries.map(|e| e.expect("an entry").path()).filter(|path| path.display().to_string().contains("/saliency-"));
+    let of_saliency =
+        entries.map(|e| e.expect("an entry").path()).filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("saliency-")));
     of_saliency.map(|path| bytes_below(&path)).sum::<u64>() as f64
 }
 
@@ -73,8 +75,13 @@ fn planned(model: &Model, recipe: &RecipeConfig, run: &RunConfig) -> Plan {
     plan
 }
 
-/// One test: peak memory is that of the whole process.
+/// One test: peak memory is that of the whole process, and a plan counts it anew.
 #[test]
+fn a_plan_says_what_the_run_takes_and_refuses_what_it_would() {
+    steps_sizes_and_disk_are_those_of_the_run();
+    what_a_run_would_refuse_a_plan_refuses();
+}
+
 fn steps_sizes_and_disk_are_those_of_the_run() {
     let model = demo();
     for (name, recipe, checkpoint_every, counted) in recipes() {
@@ -87,6 +94,7 @@ fn steps_sizes_and_disk_are_those_of_the_run() {
             checkpoint_every,
             ..RunConfig::default()
         };
+        memory::reset_peak();
         let plan = planned(&model, &recipe, &run);
         assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0, "{name}: a plan writes nothing");
         let started = std::time::Instant::now();
@@ -100,12 +108,12 @@ fn steps_sizes_and_disk_are_those_of_the_run() {
         assert!(plan.output_bytes.abs_diff(file.bytes) < 256, "{name}: {} planned, {} written", plan.output_bytes, file.bytes);
         let on_disk = if folder.join("run").exists() { bytes_below(&folder.join("run")) as f64 } else { 0.0 };
         let disk = plan.disk_bytes as f64;
-        let most = on_disk * counted.max(2.0);
+        let all = on_disk + saliency_bytes(&folder.join("run"));
+        let most = all * counted.max(1.5);
         assert!(disk >= on_disk * 0.99 && disk <= most * 1.01 + 4096.0, "{name}: {disk} planned, {on_disk} left in the folder");
         if checkpoint_every.is_none() {
             // All that was planned is there in the end: finished blocks, and saliency, which needs as much once more while it is summed.
-            let all = on_disk + saliency_bytes(&folder.join("run"));
-            assert!((disk - all).abs() <= all * 0.01, "{name}: {disk} planned, {all} needed");
+            assert!((disk - all).abs() <= all * 0.02, "{name}: {disk} planned, {all} needed");
         }
         println!(
             "{name}: {:.2} s planned, {seconds:.2} s taken; {} MB planned, {} MB taken",
@@ -123,7 +131,6 @@ fn steps_sizes_and_disk_are_those_of_the_run() {
     }
 }
 
-#[test]
 fn what_a_run_would_refuse_a_plan_refuses() {
     let model = demo();
     let refuse = |recipe: RecipeConfig, run: RunConfig| match plan(&model, &recipe, &run, &mut |_| {}, &Cancel::default()) {

@@ -525,7 +525,7 @@ finalLoss: number | null,
  */
 memoryBytes: number, 
 /**
- * On the validation text, if there is one: full precision, round to nearest on the same grid, and the result.
+ * On the validation text, if there is one: full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
  */
 evaluations: { [key in string]: EvaluationRecord }, 
 /**
@@ -606,15 +606,15 @@ validationTokens?: number,
  */
 output?: string, 
 /**
- * Folder for checkpoints. Default: none are written.
+ * Folder for checkpoints and finished blocks. Default: none are written.
  */
 runFolder?: string, 
 /**
- * Optimizer steps between checkpoints. Default: only when the run is stopped.
+ * Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block is written always.
  */
 checkpointEvery?: number, 
 /**
- * Go on from the newest checkpoint in `runFolder`, if there is one.
+ * Go on from the finished blocks or the newest checkpoint in `runFolder`, if there are any.
  */
 resume: boolean, 
 /**
@@ -631,7 +631,7 @@ record: boolean, };
  */
 export type RunRecord = { settings: RunSettings, 
 /**
- * Full precision, round to nearest on the same grid, and the result.
+ * Full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
  */
 table: Array<TableRow>, 
 /**

@@ -168,7 +168,7 @@ impl<'a> Planner<'a> {
         let text = self.training_text(events)?;
         self.data = Some(text.origin());
         if self.run.record {
-            let probe = probe::recorded_saliency(model, recipe, &text, self.cancel, &pool)?;
+            let probe = probe::recorded_saliency(model, recipe, self.run, &text, self.cancel, &pool)?;
             self.stages.push(PlanStage::new("saliency", &probe, 0));
         }
         for (number, stage) in recipe.stages.iter().enumerate() {

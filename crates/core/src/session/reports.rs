@@ -23,7 +23,7 @@ pub struct Report {
     pub final_loss: Option<f64>,
     /// Peak resident memory in bytes; 0 where the system does not tell.
     pub memory_bytes: u64,
-    /// On the validation text, if there is one: full precision, round to nearest on the same grid, and the result.
+    /// On the validation text, if there is one: full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
     pub evaluations: BTreeMap<String, EvaluationRecord>,
     /// Flags the client needs to run the file as it was trained, e.g. the cache type.
     pub client_flags: Vec<String>,

@@ -13,8 +13,8 @@ use super::block::{Block, BlockSinks, Context, check_finite};
 use super::block_training::{Pace, Told, squared_difference};
 use super::finished::FinishedBlocks;
 use super::run::Trained;
-use super::saliency::{Penalty, Saliency};
-use super::stream::Stream;
+use super::saliency::{Penalty, Place, Saliency};
+use super::stream::{self, Stream};
 use super::student::{Finished, teacher};
 use super::tape::Tape;
 use super::weights::BlockWeights;
@@ -33,7 +33,7 @@ use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -73,7 +73,7 @@ pub fn train(
 ) -> Result<Trained> {
     let tokens = text.sequences(model, config.samples, config.window)?;
     let site = site(recipe)?;
-    let folder = run.run_folder.as_deref().map(Path::new);
+    let (folder, scratch) = (run.run_folder.as_deref().map(Path::new), stream::scratch(run));
     let identity = super::run::identity(model, recipe, text, pool);
     let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
     let arithmetic = begun.map_or_else(|| Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool)), Ok::<_, Error>)?;
@@ -81,15 +81,15 @@ pub fn train(
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
     let (layers, steps) = (model.architecture.layers, config.steps());
     finished.begin(layers, events)?;
-    let saliency = blockwise.saliency(text, folder, events)?;
+    let saliency = blockwise.saliency(text, folder.map_or_else(|| Place::Scratch(&scratch), Place::Kept), events)?;
     let (name, detail) = if config.solver.is_some() { ("solve", String::new()) } else { ("train", format!(", {steps} steps each")) };
     events(Event::Phase { name: name.into(), detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()) });
-    let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
     let (mut last, mut record, mut pace) = (f64::NAN, StageRecord::default(), Pace { first: 0, start });
     for layer in 0..layers {
-        let block = blockwise.next_block(layer, &finished, &mut streams, saliency.as_ref(), &mut pace, events)?;
+        let block = blockwise.next_block(layer, &finished, &mut streams, saliency.as_ref(), &mut pace, events);
+        let block = block.map_err(|e| finished.ended(layer, e, events))?;
         last = block.record.losses.last().copied().unwrap_or(last);
         record.blocks.push(block.record);
         record.matrices.extend(block.matrices);
@@ -162,10 +162,10 @@ impl<'a> Blockwise<'a> {
     }
 
     /// The squared gradients that the stage weighs by, if it does.
-    fn saliency(&self, text: &Text, folder: Option<&Path>, events: &mut dyn FnMut(Event)) -> Result<Option<Saliency>> {
+    fn saliency(&self, text: &Text, place: Place, events: &mut dyn FnMut(Event)) -> Result<Option<Saliency>> {
         let Some(s) = self.config.penalty() else { return Ok(None) };
         events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
-        Saliency::of(self.model, s, text, folder, self.arithmetic, self.cancel, self.pool).map(Some)
+        Saliency::of(self.model, s, text, place, self.arithmetic, self.cancel, self.pool).map(Some)
     }
 
     /// Numbers of a sequence's hidden states.
@@ -239,7 +239,7 @@ impl<'a> Blockwise<'a> {
 
     /// A block as it will be stored, read if it was finished before and made if not. Then both streams are at its outputs.
     ///
-    /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing the folder; cancelled, naming the folder if it holds a block.
+    /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing the folder; cancelled.
     fn next_block(
         &self,
         layer: usize,
@@ -251,8 +251,8 @@ impl<'a> Blockwise<'a> {
     ) -> Result<Finished> {
         let (layers, steps, solves) = (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
         if let Some(block) = finished.read(layer, events)? {
-            let through = self.targets(layer, streams).and_then(|()| self.advance(layer, &block, streams));
-            through.map_err(|e| finished.ended(layer, e, events))?;
+            self.targets(layer, streams)?;
+            self.advance(layer, &block, streams)?;
             *pace = Pace { first: (layer + 1) as u64 * steps, start: Instant::now() };
             return Ok(block);
         }
@@ -261,8 +261,8 @@ impl<'a> Blockwise<'a> {
             Told::Step(step) => events(step.event(layer, layers, steps, self.config, *pace)),
             Told::Warning(message) => events(Event::Warning { message }),
         };
-        let made = self.make_block(layer, streams, penalty, &mut tell).and_then(|block| Ok((self.advance(layer, &block, streams)?, block)));
-        let (loss, mut block) = made.map_err(|e| finished.ended(layer, e, events))?;
+        let mut block = self.make_block(layer, streams, penalty, &mut tell)?;
+        let loss = self.advance(layer, &block, streams)?;
         if solves {
             block.record = BlockRecord::new(layer, vec![loss], 1);
         }
@@ -324,7 +324,7 @@ mod tests {
         let made = |on_disk: bool| {
             let mut streams = blockwise.start(&recipe, &tokens, &scratch).expect("streams");
             for stream in [&mut streams.plain, &mut streams.quantized].into_iter().chain(&mut streams.second_target).filter(|_| on_disk) {
-                let mut file = Stream::in_file(config.samples, blockwise.width(), &scratch).expect("a file");
+                let mut file = Stream::in_file(config.samples, blockwise.width(), &scratch, "").expect("a file");
                 file.write(0, &stream.read(0, config.samples).expect("its numbers")).expect("written");
                 *stream = file;
             }

@@ -67,7 +67,7 @@ impl<'a> FinishedBlocks<'a> {
         match (e, folder) {
             (Error::Cancelled { .. }, resume) => Error::Cancelled { resume },
             (e, Some(folder)) if layer > 0 => {
-                events(Event::Warning { message: format!("the blocks before block {layer} are kept in {folder}; resume goes on from them") });
+                events(Event::Warning { message: format!("finished blocks, kept in {folder}: {layer}; the same run with resume goes on from them") });
                 e
             }
             (e, _) => e,

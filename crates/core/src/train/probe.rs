@@ -3,9 +3,9 @@
 use super::blockwise::{self, Blockwise};
 use super::finished::FinishedBlocks;
 use super::run::{self, Trained};
-use super::saliency::Saliency;
+use super::saliency::{Place, Saliency};
 use super::self_generated::{self, Settings};
-use super::stream::Stream;
+use super::stream::{self, Stream, existing};
 use super::student::Finished;
 use super::{arithmetic, checkpoint, memory};
 use crate::data::Text;
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 use halfstep_formats::architecture::Linear;
 use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Steps that are run: half of them warm up.
@@ -77,10 +77,10 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
     memory::reset_peak();
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool);
     let folder = run.run_folder.as_deref().map(Path::new);
-    let scratch = folder.map_or_else(std::env::temp_dir, PathBuf::from);
+    let scratch = existing(&stream::scratch(run));
     let (saliency, saliency_seconds) = timed(|| {
         let one = config.penalty().map(|s| SaliencyConfig { samples: 1, ..s });
-        one.map(|one| Saliency::of(model, one, text, None, arithmetic, cancel, pool)).transpose()
+        one.map(|one| Saliency::of(model, one, text, Place::Scratch(&scratch), arithmetic, cancel, pool)).transpose()
     })?;
     let penalty = saliency.as_ref().map(|s| s.block(0)).transpose()?;
     let blockwise = Blockwise::new(model, recipe, blockwise::site(recipe)?, &few, arithmetic, pool, cancel);
@@ -99,16 +99,18 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
     let around = (block_seconds - durations.iter().sum::<f64>() - steps.first().unwrap_or(&0.0)).max(0.0);
     let share = config.samples as f64 / few.samples as f64;
     let layers = model.architecture.layers;
-    let saliency_samples = config.penalty().map_or(0, |s| s.samples) as f64;
-    let seconds =
-        saliency_seconds * saliency_samples + start_seconds * share + layers as f64 * ((targets_seconds + advance_seconds) * share + all_steps + around);
+    let more_texts = config.penalty().map_or(0, |s| s.samples.saturating_sub(1)) as f64;
+    let text_seconds = saliency.as_ref().map_or(0.0, |s| s.seconds);
+    let seconds = saliency_seconds
+        + text_seconds * more_texts
+        + start_seconds * share
+        + layers as f64 * ((targets_seconds + advance_seconds) * share + all_steps + around);
     let (count, each) = blockwise::streams(model, config);
     let (streams_bytes, in_memory) = (count as u64 * each, Stream::fits(each, count));
     let growth = if in_memory { streams_bytes - count as u64 * blockwise::streams(model, &few).1 } else { 0 };
     let finished = (layers as u64 - 1) * finished_bytes(&block);
     let saved = if folder.is_some() { layers as u64 * FinishedBlocks::size(&block)? } else { 0 };
-    // Once as it is summed, once as it is kept.
-    let saliency_bytes = if folder.is_some() { 2 * saliency.as_ref().map_or(0, |s| s.bytes(layers)) } else { 0 };
+    let (sums, inputs) = saliency.as_ref().filter(|_| folder.is_some()).map_or((0, 0), |s| s.bytes(layers, model.architecture.hidden_size));
     let steps = layers as u64 * config.steps();
     Ok(Probe {
         steps,
@@ -120,7 +122,8 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
             memory::estimate(&model.architecture, held, block_weights(model), config.window, 1)
         }),
         left_bytes: growth,
-        disk_bytes: saved + saliency_bytes + if in_memory { 0 } else { streams_bytes },
+        // The sums once as they are taken, once as they are kept.
+        disk_bytes: saved + 2 * sums + inputs + if in_memory { 0 } else { streams_bytes },
     })
 }
 
@@ -206,12 +209,15 @@ pub fn end_to_end(
 }
 
 /// Saliency for a report; nothing for a recipe that has its own.
-pub fn recorded_saliency(model: &Model, recipe: &Recipe, text: &Text, cancel: &Cancel, pool: &Pool) -> Result<Probe> {
+pub fn recorded_saliency(model: &Model, recipe: &Recipe, run: &RunConfig, text: &Text, cancel: &Cancel, pool: &Pool) -> Result<Probe> {
     memory::reset_peak();
-    let (found, seconds) = timed(|| run::recorded_saliency(model, recipe, text, 1, &mut |_| {}, cancel, pool))?;
+    let scratch = existing(&stream::scratch(run));
+    let (found, seconds) = timed(|| run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, cancel, pool))?;
     let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
-    let sums = block_weights(model) * size_of::<f32>() as u64;
-    Ok(Probe { seconds: seconds * samples as f64, peak_bytes: peak(0, || stored(model) + sums), ..Probe::default() })
+    let (layers, of_block) = (model.architecture.layers as u64, block_weights(model) * size_of::<f32>() as u64);
+    let inputs = (recipe.window().unwrap_or(0) * model.architecture.hidden_size * size_of::<f32>()) as u64;
+    let disk_bytes = if run.run_folder.is_some() && samples > 0 { layers * (of_block + inputs) } else { 0 };
+    Ok(Probe { seconds: seconds * samples as f64, peak_bytes: peak(0, || stored(model) + of_block), disk_bytes, ..Probe::default() })
 }
 
 /// The peak since the last reset and what is to come on top; where the system does not tell, an estimate.

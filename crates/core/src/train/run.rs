@@ -2,7 +2,8 @@
 
 use super::memory::{self, available_bytes, peak_bytes};
 use super::observe::Starts;
-use super::saliency::Saliency;
+use super::saliency::{Place, Saliency};
+use super::stream::scratch;
 use super::trainer::Trainer;
 use super::{StepReport, arithmetic, blockwise, checkpoint};
 use crate::data::{Text, Windows};
@@ -56,7 +57,7 @@ pub fn train(
     pool: &Pool,
 ) -> Result<Trained> {
     let _kept = keep_memory();
-    let saliency = if run.record { recorded_saliency(model, recipe, text, RECORDED_SAMPLES, events, cancel, pool)? } else { None };
+    let saliency = if run.record { recorded_saliency(model, recipe, text, RECORDED_SAMPLES, &scratch(run), events, cancel, pool)? } else { None };
     let mut trained: Option<Trained> = None;
     for (number, stage) in recipe.stages.iter().enumerate() {
         let last = number + 1 == recipe.stages.len();
@@ -111,11 +112,13 @@ pub fn of_stage(run: &RunConfig, number: usize) -> RunConfig {
 pub(super) const RECORDED_SAMPLES: usize = 4;
 
 /// Saliency, by block and linear, for the report of a recipe that has none of its own. Taken first: what is cancelled here has lost nothing.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn recorded_saliency(
     model: &Model,
     recipe: &Recipe,
     text: &Text,
     samples: usize,
+    scratch: &Path,
     events: &mut dyn FnMut(Event),
     cancel: &Cancel,
     pool: &Pool,
@@ -126,7 +129,7 @@ pub(super) fn recorded_saliency(
     let config = SaliencyConfig { lambda: 0.0, scale: SaliencyScale::Raw, place: SaliencyPlace::BeforeLowRank, samples, window };
     events(Event::Phase { name: "saliency".into(), detail: format!("for the report: squared gradients of {samples} texts of {window} tokens") });
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe, pool)?, pool);
-    Ok(Some(Saliency::of(model, config, text, None, arithmetic, cancel, pool)?.shares(model.architecture.layers)?))
+    Ok(Some(Saliency::of(model, config, text, Place::Scratch(scratch), arithmetic, cancel, pool)?.shares(model.architecture.layers)?))
 }
 
 /// One model stage. Cancelled, in training or in `measure`: writes a checkpoint if there is a run folder and says where.

@@ -33,6 +33,16 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real, room};
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
+
+/// Where S lies while it is summed.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// In a scratch file there, and afterwards kept there, block by block, for a run that goes on.
+    Kept(&'a Path),
+    /// In a scratch file there.
+    Scratch(&'a Path),
+}
 
 /// S of every block.
 pub struct Saliency {
@@ -41,37 +51,48 @@ pub struct Saliency {
     sizes: Vec<usize>,
     /// A sample is a block's S, linear after linear. In a file: one number for every weight of the model would not fit where a block does.
     sums: std::cell::RefCell<Stream>,
+    /// That the gradients took; 0 if they were read.
+    pub seconds: f64,
 }
 
 /// Bytes of logits at once.
 const LOSS_BYTES: usize = 64 << 20;
 
 impl Saliency {
-    /// Squared gradients over the first `config.samples` sequences of the text; kept in `folder`, and read from there again.
+    /// Squared gradients over the first `config.samples` sequences of the text; read where they were kept before.
     ///
-    /// Errors: `Data`, a text with fewer sequences; `Checkpoint`, what `folder` holds was made of another model or text.
-    pub fn of(model: &Model, config: SaliencyConfig, text: &Text, folder: Option<&Path>, arithmetic: Arithmetic, cancel: &Cancel, pool: &Pool) -> Result<Self> {
+    /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is kept there was made of another model or text.
+    pub fn of(model: &Model, config: SaliencyConfig, text: &Text, place: Place, arithmetic: Arithmetic, cancel: &Cancel, pool: &Pool) -> Result<Self> {
         let tokens = text.tokens(model, config.window)?;
         let there = tokens.len() / config.window;
         if there < config.samples {
-            let reason = format!("{there} sequences of {} tokens are fewer than the {} for saliency", config.window, config.samples);
+            let reason =
+                format!("{there} sequences of {} tokens, {} asked for saliency; a longer text or fewer samples are needed", config.window, config.samples);
             return Err(Error::Data { data: text.name.clone(), reason });
         }
         let tokens = &tokens[..config.samples * config.window];
         let sizes: Vec<usize> = linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
-        let scratch = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let mut sums = Stream::in_file(model.architecture.layers, sizes.iter().sum(), &scratch)?;
+        let (layers, weights) = (model.architecture.layers, sizes.iter().sum());
+        let (folder, kept) = match place {
+            Place::Kept(folder) => (folder, true),
+            Place::Scratch(folder) => (folder, false),
+        };
+        let mut sums = Stream::in_file(layers, weights, folder, "a run folder elsewhere may have more room")?;
         let identity = identity(model, tokens, config.window, arithmetic.precision, pool);
-        let layers = model.architecture.layers;
-        if !folder.map_or(Ok(false), |folder| read(folder, &identity, &mut sums, layers))? {
+        let mut seconds = 0.0;
+        if !kept || !read(folder, &identity, &mut sums, layers)? {
+            // Some blocks may have been read before one that was damaged.
+            (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
+            let start = Instant::now();
             squared_gradients(model, tokens, config.window, arithmetic.precision, &mut sums, cancel, pool)?;
-            for layer in 0..if folder.is_some() { layers } else { 0 } {
+            seconds = start.elapsed().as_secs_f64();
+            for layer in (0..layers).filter(|_| kept) {
                 let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
                 let entries = vec![Entry { name: KIND.into(), dtype: Dtype::F32, shape: vec![data.len() / 4], data }];
-                checkpoint::write(folder.unwrap_or(&scratch), (KIND, layer as u64), entries, &identity, arithmetic)?;
+                checkpoint::write(folder, (KIND, layer as u64), entries, &identity, arithmetic)?;
             }
         }
-        Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums) })
+        Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums), seconds })
     }
 
     /// The penalty of a block.
@@ -91,9 +112,10 @@ impl Saliency {
         Ok(s.collect())
     }
 
-    /// Bytes of all of it.
-    pub fn bytes(&self, layers: usize) -> u64 {
-        (layers * self.sizes.iter().sum::<usize>() * size_of::<f32>()) as u64
+    /// Bytes of all of it, and of the inputs of the blocks while it is summed.
+    pub fn bytes(&self, layers: usize, hidden_size: usize) -> (u64, u64) {
+        let of = |numbers: usize| (layers * numbers * size_of::<f32>()) as u64;
+        (of(self.sizes.iter().sum()), of(self.config.window * hidden_size))
     }
 
     /// Mean of S over that of all linears: of every linear of every block.

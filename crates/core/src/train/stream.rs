@@ -2,9 +2,10 @@
 
 use super::checkpoint::io;
 use super::memory::available_bytes;
+use crate::session::RunConfig;
 use crate::{Error, Result};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,15 +28,18 @@ impl Stream {
     /// Room for `samples` of `width` numbers, in memory if a part of what is free is enough for `beside` streams like it, else in a file in `folder`.
     pub fn new(samples: usize, width: usize, beside: usize, folder: &Path) -> Result<Self> {
         let bytes = (samples * width * size_of::<f32>()) as u64;
-        if Self::fits(bytes, beside) { Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) }) } else { Self::in_file(samples, width, folder) }
+        if Self::fits(bytes, beside) {
+            return Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) });
+        }
+        Self::in_file(samples, width, folder, "fewer samples or a shorter window need less")
     }
 
-    /// Zeros in a new file in `folder`, however much memory there is: for what grows with the model's depth.
+    /// Zeros in a new file in `folder`, however much memory there is: for what grows with the model's depth. `remedy`: what would need less.
     ///
     /// Errors: `Io`, no file can be made there; `Data`, the disk is too small, told before anything is computed.
-    pub fn in_file(samples: usize, width: usize, folder: &Path) -> Result<Self> {
+    pub fn in_file(samples: usize, width: usize, folder: &Path, remedy: &str) -> Result<Self> {
         let (mut file, path) = create(folder)?;
-        let filled = fill(&mut file, &path, (samples * width * size_of::<f32>()) as u64);
+        let filled = fill(&mut file, &path, (samples * width * size_of::<f32>()) as u64, remedy);
         let stream = Self { width, held: Held::Disk { file, path } };
         filled.map(|()| stream)
     }
@@ -44,7 +48,7 @@ impl Stream {
     pub fn another(&self, samples: usize, width: usize) -> Result<Self> {
         match &self.held {
             Held::Memory(_) => Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) }),
-            Held::Disk { path, .. } => Self::in_file(samples, width, path.parent().unwrap_or(Path::new("."))),
+            Held::Disk { path, .. } => Self::in_file(samples, width, path.parent().unwrap_or(Path::new(".")), "a run folder elsewhere may have more room"),
         }
     }
 
@@ -95,20 +99,35 @@ fn create(folder: &Path) -> Result<(File, PathBuf)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let path = folder.join(format!("stream-{}-{}.bin", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(io(&path))?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(true);
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0400_0000); // FILE_FLAG_DELETE_ON_CLOSE
+    let file = options.open(&path).map_err(io(&path))?;
     #[cfg(unix)]
     std::fs::remove_file(&path).map_err(io(&path))?;
     Ok((file, path))
 }
 
 /// Writes `bytes` zeros.
-fn fill(file: &mut File, path: &Path, bytes: u64) -> Result<()> {
+fn fill(file: &mut File, path: &Path, bytes: u64, remedy: &str) -> Result<()> {
     let zeros = vec![0u8; 1 << 20];
     let filled = (0..bytes.div_ceil(zeros.len() as u64)).try_for_each(|i| file.write_all(&zeros[..(bytes - i * (1 << 20)).min(1 << 20) as usize]));
-    filled.map_err(|source| {
-        let reason = format!("{bytes} bytes do not fit ({source}); fewer samples or a shorter window need less, another run folder may have more room");
-        Error::Data { data: path.display().to_string(), reason }
+    filled.map_err(|source| match source.kind() {
+        ErrorKind::StorageFull => Error::Data { data: path.display().to_string(), reason: format!("{bytes} bytes do not fit ({source}); {remedy}") },
+        _ => io(path)(source),
     })
+}
+
+/// Where the scratch files of a run go: into its folder, which is made with the first, or where the system has such files.
+pub fn scratch(run: &RunConfig) -> PathBuf {
+    run.run_folder.as_ref().map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// The nearest folder to it that is there already.
+pub fn existing(folder: &Path) -> PathBuf {
+    let named = |folder: &Path| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_path_buf() };
+    folder.ancestors().map(named).find(|folder| folder.is_dir()).unwrap_or_else(std::env::temp_dir)
 }
 
 #[cfg(test)]
@@ -119,7 +138,7 @@ mod tests {
     fn a_file_gives_back_what_memory_does_and_is_removed() {
         let folder = std::env::temp_dir().join(format!("halfstep-stream-{}", std::process::id()));
         let (samples, width) = (5, 300_000);
-        let mut streams = [Stream::new(samples, width, 1, &folder).unwrap(), Stream::in_file(samples, width, &folder).unwrap()];
+        let mut streams = [Stream::new(samples, width, 1, &folder).unwrap(), Stream::in_file(samples, width, &folder, "").unwrap()];
         for stream in &mut streams {
             for sample in [3, 0, 4] {
                 stream.write(sample, &vec![sample as f32 + 0.5; width]).unwrap();
@@ -134,11 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn scratch_files_of_a_plan_go_where_a_folder_is() {
+        let there = std::env::temp_dir();
+        assert_eq!(existing(&there.join("halfstep-no-such/deep.run")), there);
+        assert_eq!(existing(Path::new("no-such.run")), Path::new("."));
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_told_with_what_would_need_less() {
         let full = Path::new("/dev/full");
-        let e = fill(&mut File::options().write(true).open(full).unwrap(), full, 3 << 20).unwrap_err();
+        let e = fill(&mut File::options().write(true).open(full).unwrap(), full, 3 << 20, "fewer samples").unwrap_err();
         let text = e.to_string();
-        assert!(e.code() == "ERR_DATA" && text.contains("/dev/full: 3145728 bytes do not fit") && text.contains("fewer samples"), "{text}");
+        assert!(e.code() == "ERR_DATA" && text.contains("/dev/full: 3145728 bytes do not fit") && text.ends_with("; fewer samples"), "{text}");
     }
 }

@@ -223,7 +223,7 @@ fn awkward_sizes() {
 fn few_bits_in_every_group_and_tile() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let (o, i) = (35, 416);
-    let partitions = [Partition::Channel, Partition::Tensor].into_iter().chain([16, 20, 32, 33, 48, 64, 128, 200, 256].map(Partition::Group));
+    let partitions = [Partition::Channel, Partition::Tensor].into_iter().chain([8, 16, 20, 32, 33, 48, 64, 128, 200, 256].map(Partition::Group));
     for partition in partitions {
         for grid in [2, 3, 4].into_iter().flat_map(|bits| [IntGrid::affine(bits), IntGrid::symmetric(bits), IntGrid::narrow(bits)]) {
             let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
