@@ -166,8 +166,8 @@ describe('halfstep quantize', () => {
     expect(existsSync(join(folder, 'never.gguf'))).toBe(false)
   })
 
-  it('looks for the output folder before it trains', async () => {
-    const ended = await halfstep(['quantize', path, '--data', data, ...TRAIN, '-o', join('no such folder', 'small.gguf')])
+  it.each(['quantize', 'plan'])('%s looks for the output folder before it trains', async (command) => {
+    const ended = await halfstep([command, path, '--data', data, ...TRAIN, '-o', join('no such folder', 'small.gguf')])
     expect(ended.code).toBe(1)
     expect(lines(ended.stderr)).toEqual([expect.stringMatching(/^error ERR_IO: --output: .*no such folder: the folder is not there; make it first$/)])
   })

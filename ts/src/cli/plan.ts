@@ -7,7 +7,7 @@ import { plan } from '../plan.js'
 import { attempt } from './exit.js'
 import { formatBytes, formatPairs, formatSeconds, formatTable } from './format.js'
 import { Progress } from './progress.js'
-import { addRecipeFlags, recipeOf, runOf } from './recipe-flags.js'
+import { addRecipeFlags, mustBeWritable, recipeOf, runOf } from './recipe-flags.js'
 
 const EXAMPLE = `
 Examples:
@@ -24,6 +24,7 @@ export function planCommand(): Command {
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { output?: string; report?: string; json?: boolean }) =>
     attempt(async (signal) => {
+      await mustBeWritable(options)
       const model = await Model.load(path, { signal })
       const progress = new Progress(options.json === true)
       const onEvent = (event: { kind: string; detail?: string }) => event.kind === 'phase' && progress.line(`plan: ${event.detail}`)

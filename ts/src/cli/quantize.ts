@@ -1,8 +1,5 @@
 import { existsSync } from 'node:fs'
-import { access, constants } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
 import { Command } from 'commander'
-import { HalfstepError } from '../errors.js'
 import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/types.js'
 import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
@@ -10,7 +7,7 @@ import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
 import { formatBytes, formatNumber, formatPairs, formatPerplexity, formatSeconds, formatTable } from './format.js'
 import { Progress } from './progress.js'
-import { addRecipeFlags, defaultRunFolder, recipeOf, runOf } from './recipe-flags.js'
+import { addRecipeFlags, defaultRunFolder, mustBeWritable, recipeOf, runOf } from './recipe-flags.js'
 
 const EXAMPLE = `
 Examples:
@@ -40,8 +37,7 @@ export function quantizeCommand(): Command {
   return command.action((path: string, options: Options) =>
     attempt(
       async (signal) => {
-        await mustBeWritable('--output', options.output)
-        if (options.report !== undefined) await mustBeWritable('--report', reportPaths(options.report).page)
+        await mustBeWritable(options)
         const model = await Model.load(path, { signal })
         const record = options.report !== undefined
         const run = quantize(model, recipeOf(command), { ...runOf(command), record, signal })
@@ -63,17 +59,6 @@ export function quantizeCommand(): Command {
       { json: options.json, resume: resumeCommand() },
     ),
   )
-}
-
-/** Hours of training are not to end at a folder that is not there. */
-async function mustBeWritable(flag: string, output: string): Promise<void> {
-  const folder = dirname(resolve(output))
-  try {
-    await access(folder, constants.W_OK)
-  } catch (error) {
-    const reason = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'the folder is not there; make it first' : 'the folder cannot be written to'
-    throw new HalfstepError('ERR_IO', `${flag}: ${folder}: ${reason}`, { path: folder, reason })
-  }
 }
 
 function show(event: Event, progress: Progress): void {

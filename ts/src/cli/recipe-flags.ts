@@ -1,5 +1,9 @@
+import { access, constants } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import type { Command } from 'commander'
+import { HalfstepError } from '../errors.js'
 import type { Recipe } from '../recipes/index.js'
+import { reportPaths } from '../report/files.js'
 import { addFlags, BLOCK_FLAGS, given, METHOD_FLAGS, RUN_FLAGS, SITE_FLAGS, TRAIN_FLAGS } from './flags.js'
 
 const RECIPES = 'rtn, gptq, awq (round); silq, llm-qat (train all; the latter needs no data); omniquant, apiq, sapr, efficientqat (train block by block)'
@@ -31,4 +35,19 @@ export function runOf(command: Command) {
   const { output } = command.opts() as { output?: string }
   const runFolder = output === undefined ? {} : { runFolder: defaultRunFolder(output) }
   return { ...runFolder, ...given(command, RUN_FLAGS), output }
+}
+
+/** Hours of training are not to end at a folder that is not there; nor is a plan of them to say that they fit. */
+export async function mustBeWritable({ output, report }: { output?: string; report?: string }): Promise<void> {
+  const page = report === undefined ? undefined : reportPaths(report).page
+  for (const [flag, file] of Object.entries({ '--output': output, '--report': page })) {
+    if (file === undefined) continue
+    const folder = dirname(resolve(file))
+    try {
+      await access(folder, constants.W_OK)
+    } catch (error) {
+      const reason = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'the folder is not there; make it first' : 'the folder cannot be written to'
+      throw new HalfstepError('ERR_IO', `${flag}: ${folder}: ${reason}`, { path: folder, reason })
+    }
+  }
 }

@@ -83,7 +83,9 @@ function table(record: RunRecord): string {
     formatNumber(evaluation?.top1Agreement === null ? null : (evaluation?.top1Agreement ?? Number.NaN) * 100, 2).replace('NaN', '-'),
   ])
   const predictions = record.table.find((row) => row.evaluation)?.evaluation?.predictions
-  const rounding = record.table.some(({ subject }) => subject === 'rtn') ? ' Rounding to nearest is on the same grid as the result, in smaller groups to be about as large where that has low-rank factors.' : ''
+  const rounding = record.table.some(({ subject }) => subject === 'rtn')
+    ? ' Rounding to nearest is on the same grid as the result, in smaller groups to be about as large where that has low-rank factors.'
+    : ''
   const note =
     predictions === undefined
       ? 'No validation text was given.'
