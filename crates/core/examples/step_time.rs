@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batch: usize = rest.get(2).map_or(Ok(4), |b| b.parse())?;
     let arithmetic = rest.get(3).map(|a| serde_json::from_value(a.as_str().into())).transpose()?;
     let (recipe, pool) = (recipe(setting)?, Pool::new(threads));
-    let arithmetic = Some(arithmetic::choose(arithmetic, &recipe, &pool)?);
+    let arithmetic = Some(arithmetic::choose(arithmetic, &recipe)?);
     let config = match recipe.stages.first() {
         Some(Stage::Model { config, .. }) => TrainConfig { arithmetic, ..config.clone() },
         _ => TrainConfig { arithmetic, ..TrainConfig::default() },

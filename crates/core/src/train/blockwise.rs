@@ -76,7 +76,7 @@ pub fn train(
     let (folder, scratch) = (run.run_folder.as_deref().map(Path::new), stream::scratch(run));
     let identity = super::run::identity(model, recipe, text, pool);
     let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
-    let arithmetic = begun.map_or_else(|| Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool)), Ok::<_, Error>)?;
+    let arithmetic = begun.map_or_else(|| Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)), Ok::<_, Error>)?;
     let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
     let (layers, steps) = (model.architecture.layers, config.steps());
@@ -318,7 +318,7 @@ mod tests {
         let recipe = ApiqConfig { train, ..ApiqConfig::default() }.recipe().expect("a recipe");
         let [Stage::Block { config }] = &recipe.stages[..] else { panic!("one block stage") };
         let (pool, cancel, scratch) = (Pool::new(2), Cancel::default(), std::env::temp_dir());
-        let arithmetic = Arithmetic::of(arithmetic::choose(None, &recipe, &pool).expect("an arithmetic"), &pool);
+        let arithmetic = Arithmetic::of(arithmetic::choose(None, &recipe).expect("an arithmetic"));
         let blockwise = Blockwise::new(&model, &recipe, site(&recipe).expect("a site"), config, arithmetic, &pool, &cancel);
         let tokens: Vec<u32> = (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
         let made = |on_disk: bool| {

@@ -75,7 +75,7 @@ pub fn block(model: &Model, recipe: &Recipe, config: &BlockConfig, run: &RunConf
     let tokens = text.sequences(model, config.samples, config.window)?;
     let few = fewer(config);
     memory::reset_peak();
-    let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(config.arithmetic, recipe, pool)?, pool);
+    let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?);
     let folder = run.run_folder.as_deref().map(Path::new);
     let scratch = existing(&stream::scratch(run));
     let (saliency, saliency_seconds) = timed(|| {

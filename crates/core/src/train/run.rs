@@ -128,7 +128,7 @@ pub(super) fn recorded_saliency(
     let samples = samples.min(text.tokens(model, window)?.len() / window);
     let config = SaliencyConfig { lambda: 0.0, scale: SaliencyScale::Raw, place: SaliencyPlace::BeforeLowRank, samples, window };
     events(Event::Phase { name: "saliency".into(), detail: format!("for the report: squared gradients of {samples} texts of {window} tokens") });
-    let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe, pool)?, pool);
+    let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe)?);
     Ok(Some(Saliency::of(model, config, text, Place::Scratch(scratch), arithmetic, cancel, pool)?.shares(model.architecture.layers)?))
 }
 
@@ -147,7 +147,7 @@ pub(super) fn end_to_end(
     pool: &Pool,
 ) -> Result<Trained> {
     // A resumed run goes on in what its checkpoint was computed in, whatever the probe says this time.
-    let config = TrainConfig { arithmetic: Some(arithmetic::choose(config.arithmetic, recipe, pool)?), ..config.clone() };
+    let config = TrainConfig { arithmetic: Some(arithmetic::choose(config.arithmetic, recipe)?), ..config.clone() };
     let tokens = text.tokens(model, config.window)?;
     memory::check(&model.architecture, config.micro_batch.unwrap_or(config.batch) * config.window)?;
     let per_step = (config.batch * config.window) as u64;

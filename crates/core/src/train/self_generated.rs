@@ -103,7 +103,7 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
 /// Errors: `Data`, the model has no tokenizer; `Checkpoint`, `folder` holds texts of another model, seed or window; logits that are not finite; cancelled.
 pub fn generate(model: &Model, settings: Settings, folder: Option<&Path>, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Text> {
     let texts = Texts::new(model, settings)?;
-    let kept = folder.map(|folder| Kept { folder, identity: texts.identity(model, pool), arithmetic: Arithmetic::of(TrainArithmetic::F32, pool) });
+    let kept = folder.map(|folder| Kept { folder, identity: texts.identity(model, pool), arithmetic: Arithmetic::of(TrainArithmetic::F32) });
     let (mut tokens, mut done) = (vec![], 0);
     while tokens.len() < settings.tokens
         && let Some(batch) = kept.as_ref().map(|kept| kept.read(done, events)).transpose()?.flatten()

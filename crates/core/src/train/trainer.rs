@@ -66,7 +66,7 @@ impl<T: Number> Trainer<T> {
         }
         let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
         let teacher = Weights::collect(&architecture, values, |name| Ok(Weight::stored(find(model, name)?, &pool)))?;
-        let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default(), &pool);
+        let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default());
         let mut trainer = Self {
             rope: Arc::new(crate::rope_table(&architecture)),
             architecture,

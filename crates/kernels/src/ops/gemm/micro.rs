@@ -11,7 +11,7 @@ use super::pack::Part;
 use super::room::{Room, Words, as_values};
 use crate::dispatch::{Level, level};
 
-pub(super) use bf16::Bf16;
+pub(super) use bf16::{Bf16, beats_f32 as bf16_beats_f32};
 pub(super) use f16::F16;
 pub(super) use f32::{Avx2, Avx512};
 
