@@ -113,7 +113,11 @@ mod tests {
         let busy = AtomicBool::new(true);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| while busy.load(Ordering::Relaxed) {});
+                scope.spawn(|| {
+                    while busy.load(Ordering::Relaxed) {
+                        black_box(0);
+                    }
+                });
             }
             let answers: Vec<bool> = (0..20).map(|_| beats_f32()).collect();
             busy.store(false, Ordering::Relaxed);
