@@ -9,7 +9,8 @@ export default defineConfig([
     target: 'node20',
     // import.meta.url in the CommonJS build
     shims: true,
-    // Built by scripts/build-wasm.mjs; ts/dist and ts/src lie beside it, so that the path is right for both.
+    // Built by scripts/build-wasm.mjs; ts/dist and ts/src lie beside it, so that the path is right
+    // for both.
     external: [/wasm\/halfstep\.js$/],
     sourcemap: true,
   },

@@ -1,8 +1,10 @@
-// What each part of SiLQ is worth, on the demo model, over several seeds. Prints a markdown table for docs/results.md.
+// What each part of SiLQ is worth, on the demo model, over several seeds. Prints a markdown table
+// for docs/results.md.
 //
 //     npm run build && node bench/ablations.mjs [tokens] [seeds]
 //
-// Every run trains on assets/demo-train.txt and is measured on the first 8,192 tokens of assets/demo-eval.txt, which no run trains on.
+// Every run trains on assets/demo-train.txt and is measured on the first 8,192 tokens of
+// assets/demo-eval.txt, which no run trains on.
 import { fileURLToPath } from 'node:url'
 import { Model, quantize, recipes } from '../ts/dist/index.js'
 
@@ -36,7 +38,10 @@ const UNTRAINED = [
 const model = await Model.load(assets('demo'))
 const measure = async (recipe) => {
   const { model: small } = await quantize(model, recipe, { data: assets('demo-train.txt') }).result
-  const record = await small.evaluate({ data: assets('demo-eval.txt'), tokens: 8192, window: 256 }, { against: model })
+  const record = await small.evaluate(
+    { data: assets('demo-eval.txt'), tokens: 8192, window: 256 },
+    { against: model },
+  )
   small.dispose()
   return record
 }
@@ -45,13 +50,20 @@ const spread = (values) => Math.max(...values) - Math.min(...values)
 const row = (name, records) => {
   const column = (key, digits) => {
     const values = records.map((record) => record[key])
-    return mean(values).toFixed(digits) + (values.length > 1 ? ` (${spread(values).toFixed(digits)})` : '')
+    return (
+      mean(values).toFixed(digits) +
+      (values.length > 1 ? ` (${spread(values).toFixed(digits)})` : '')
+    )
   }
-  console.log(`| ${name} | ${column('kl', 4)} | ${column('perplexity', 2)} | ${column('top1Agreement', 4)} |`)
+  console.log(
+    `| ${name} | ${column('kl', 4)} | ${column('perplexity', 2)} | ${column('top1Agreement', 4)} |`,
+  )
 }
 
 const full = await model.evaluate({ data: assets('demo-eval.txt'), tokens: 8192, window: 256 })
-console.log(`W3A8 per channel, ${tokens} tokens, mean of ${seeds} seeds (largest minus smallest). Full precision: perplexity ${full.perplexity.toFixed(2)}.\n`)
+console.log(
+  `W3A8 per channel, ${tokens} tokens, mean of ${seeds} seeds (largest minus smallest). Full precision: perplexity ${full.perplexity.toFixed(2)}.\n`,
+)
 console.log('| variant | KL | perplexity | top-1 |\n|---|---|---|---|')
 for (const [name, recipe] of UNTRAINED) row(name, [await measure(recipe)])
 for (const [name, recipe] of VARIANTS) {

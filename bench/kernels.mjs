@@ -8,7 +8,11 @@ const target = process.env.CARGO_TARGET_DIR ?? join(root, 'target')
 /** Rows of a program that writes JSON lines; what it says besides is shown. */
 export function jsonRows(program, args, options = {}) {
   return new Promise((done, fail) => {
-    const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], ...options })
+    const child = spawn(program, args, {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'inherit'],
+      ...options,
+    })
     let output = ''
     child.stdout.on('data', (piece) => (output += piece))
     child.on('error', fail)
@@ -29,5 +33,14 @@ export const built = (...names) => join(target, 'release', ...names)
 
 export function kernelRows({ full, only, threads, commit, model }) {
   const file = model.endsWith('.gguf') ? ['--load', model] : []
-  return jsonRows(built('halfstep-bench'), ['--threads', String(threads), '--commit', commit, '--only', only, ...(full ? ['--full'] : []), ...file])
+  return jsonRows(built('halfstep-bench'), [
+    '--threads',
+    String(threads),
+    '--commit',
+    commit,
+    '--only',
+    only,
+    ...(full ? ['--full'] : []),
+    ...file,
+  ])
 }

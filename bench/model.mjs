@@ -1,4 +1,5 @@
-// e: a model through the package as a TypeScript user has it, and node-llama-cpp on the same file, in turns.
+// e: a model through the package as a TypeScript user has it, and node-llama-cpp on the same file,
+// in turns.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,7 +16,10 @@ export async function modelRows({ threads, model, text, wants }) {
   try {
     const file = join(folder, 'q4_0.gguf')
     const full = await Model.load(model)
-    const rounded = await quantize(full, recipes.rtn({ target: 'gguf:q4_0', start: 'signedAbsmax' })).result
+    const rounded = await quantize(
+      full,
+      recipes.rtn({ target: 'gguf:q4_0', start: 'signedAbsmax' }),
+    ).result
     await rounded.model.save(file)
     rounded.model.dispose()
     const rows = wants('e.eval') ? [await evaluation(full, file, text, threads)] : []
@@ -39,7 +43,14 @@ async function evaluation(full, file, text, threads) {
   // Without what does not grow with the text.
   const seconds = (await run(EVALUATED + WINDOW)) - (await run(WINDOW))
   model.dispose()
-  return report({ bench: 'e.eval', case: 'kl, top-1', contender: 'halfstep', threads, samples: 1, tokensPerSecond: EVALUATED / seconds })
+  return report({
+    bench: 'e.eval',
+    case: 'kl, top-1',
+    contender: 'halfstep',
+    threads,
+    samples: 1,
+    tokensPerSecond: EVALUATED / seconds,
+  })
 }
 
 async function speeds(file, text, threads) {
@@ -50,7 +61,9 @@ async function speeds(file, text, threads) {
   try {
     contenders['node-llama-cpp'] = await llamaCpp(file, ids, threads)
   } catch (error) {
-    console.error(`skipped: node-llama-cpp beside e.prefill and e.decode: ${error.message.split('\n')[0]}`)
+    console.error(
+      `skipped: node-llama-cpp beside e.prefill and e.decode: ${error.message.split('\n')[0]}`,
+    )
   }
   const rows = []
   for (const prompt of PROMPTS) {
@@ -65,12 +78,27 @@ async function speeds(file, text, threads) {
       const of = (key) => median(all.map((sample) => sample[key]))
       const gaps = all.flatMap((sample) => sample.gaps).sort((a, b) => a - b)
       const about = { contender, threads, samples: SAMPLES, footprintBytes: fileBytes }
-      rows.push(report({ bench: 'e.prefill', case: `${prompt} tokens`, ...about, tokensPerSecond: of('read') }))
+      rows.push(
+        report({
+          bench: 'e.prefill',
+          case: `${prompt} tokens`,
+          ...about,
+          tokensPerSecond: of('read'),
+        }),
+      )
       const tokensPerSecond = of('written')
       const gigabytesPerSecond = (tokensPerSecond * fileBytes) / 1e9
       const [p50, p95] = [0.5, 0.95].map((share) => gaps[Math.floor(share * gaps.length)] * 1000)
       rows.push(
-        report({ bench: 'e.decode', case: `after ${prompt}`, ...about, tokensPerSecond, gigabytesPerSecond, p50Milliseconds: p50, p95Milliseconds: p95 }),
+        report({
+          bench: 'e.decode',
+          case: `after ${prompt}`,
+          ...about,
+          tokensPerSecond,
+          gigabytesPerSecond,
+          p50Milliseconds: p50,
+          p95Milliseconds: p95,
+        }),
       )
     }
   }
@@ -83,7 +111,11 @@ async function speeds(file, text, threads) {
 function sample(promptTokens, started, arrivals) {
   const gaps = arrivals.slice(1).map((at, i) => (at - arrivals[i]) / 1000)
   const seconds = (arrivals.at(-1) - arrivals[0]) / 1000
-  return { read: promptTokens / ((arrivals[0] - started) / 1000), written: gaps.length / seconds, gaps }
+  return {
+    read: promptTokens / ((arrivals[0] - started) / 1000),
+    written: gaps.length / seconds,
+    gaps,
+  }
 }
 
 async function ours(model, text, threads) {
@@ -107,13 +139,20 @@ async function llamaCpp(file, ids, threads) {
   const { getLlama, LlamaLogLevel } = await import('node-llama-cpp')
   const llama = await getLlama({ gpu: false, build: 'never', logLevel: LlamaLogLevel.error })
   const model = await llama.loadModel({ modelPath: file })
-  const context = await model.createContext({ contextSize: 1024, batchSize: 512, threads: { ideal: threads, min: threads } })
+  const context = await model.createContext({
+    contextSize: 1024,
+    batchSize: 512,
+    threads: { ideal: threads, min: threads },
+  })
   const sequence = context.getSequence()
   const run = async (tokens) => {
     await sequence.clearHistory()
     const started = performance.now()
     const arrivals = []
-    for await (const _ of sequence.evaluate(ids.slice(0, tokens), { temperature: 0, yieldEogToken: true })) {
+    for await (const _ of sequence.evaluate(ids.slice(0, tokens), {
+      temperature: 0,
+      yieldEogToken: true,
+    })) {
       arrivals.push(performance.now())
       if (arrivals.length > WRITTEN) break
     }
@@ -123,7 +162,9 @@ async function llamaCpp(file, ids, threads) {
 }
 
 function report(row) {
-  console.error(`${row.bench.padEnd(10)} ${row.case.padEnd(12)} ${row.contender.padEnd(15)} ${row.tokensPerSecond.toFixed(0)} tokens/s`)
+  console.error(
+    `${row.bench.padEnd(10)} ${row.case.padEnd(12)} ${row.contender.padEnd(15)} ${row.tokensPerSecond.toFixed(0)} tokens/s`,
+  )
   return { state: 'warm', ...row }
 }
 

@@ -1,8 +1,13 @@
-// npm run bench: builds, then runs every bench with its peers and compares the result with the targets. About ten minutes, and ten more where there is PyTorch; nothing else should run meanwhile.
+// npm run bench: builds, then runs every bench with its peers and compares the result with the
+// targets. About ten minutes, and ten more where there is PyTorch; nothing else should run
+// meanwhile.
 //
-//     npm run bench -- [--full] [--only <part of a name>] [--threads <n>] [--model <full-precision model>] [--text <file>]
+//     npm run bench -- [--full] [--only <part of a name>] [--threads <n>] [--model <full-precision
+// model>] [--text <file>]
 //
-// Writes bench/results/<machine>-<commit>.jsonl and .md, unless --only names a part. Without --model: SmolLM2 of HALFSTEP_SHARED (default ../shared), else the demo model. See bench/README.md.
+// Writes bench/results/<machine>-<commit>.jsonl and .md, unless --only names a part. Without
+// --model: SmolLM2 of HALFSTEP_SHARED (default ../shared), else the demo model. See
+// bench/README.md.
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -60,14 +65,22 @@ console.log(`\n${targets.join('\n')}\n`)
 // A part of the benches is not a result to keep.
 if (settings.only === '') {
   mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, `${name}.jsonl`), rows.map((row) => `${JSON.stringify({ commit: settings.commit, ...row })}\n`).join(''))
+  writeFileSync(
+    join(folder, `${name}.jsonl`),
+    rows.map((row) => `${JSON.stringify({ commit: settings.commit, ...row })}\n`).join(''),
+  )
   writeFileSync(join(folder, `${name}.md`), markdown(name, rows, targets))
   console.log(`bench/results/${name}.md, ${seconds} s`)
 } else console.log(`${seconds} s; without --only the rows are kept in bench/results`)
 
 /** The commit the build is of, marked when files differ from it. */
 function commit() {
-  const git = (...args) => execFileSync('git', args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+  const git = (...args) =>
+    execFileSync('git', args, {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim()
   try {
     const changed = git('status', '--porcelain', '--untracked-files=no') !== ''
     return `${git('rev-parse', '--short=7', 'HEAD')}${changed ? '-changed' : ''}`

@@ -1,6 +1,8 @@
 // The rows of a run as markdown.
 
-/** @param {string} name @param {object[]} rows @param {string[]} targets lines of the targets table */
+/**
+ * @param {string} name @param {object[]} rows @param {string[]} targets lines of the targets table
+ */
 export function markdown(name, rows, targets) {
   const machine = rows.find((row) => row.rustc) ?? {}
   const lines = [
@@ -20,12 +22,21 @@ export function markdown(name, rows, targets) {
     }
     lines.push('')
   }
-  lines.push('| bench | case | who | median ms | least ms | speed | of its bound |', '|---|---|---|---|---|---|---|')
+  lines.push(
+    '| bench | case | who | median ms | least ms | speed | of its bound |',
+    '|---|---|---|---|---|---|---|',
+  )
   for (const row of rows.filter(({ bench }) => bench !== 'probe')) {
-    const milliseconds = (seconds) => (seconds === undefined ? '-' : (seconds * 1000).toPrecision(4))
-    const bound = row.ofBound === undefined || row.ofBound === null ? '' : `${row.ofBound.toFixed(2)} of ${row.bound}`
+    const milliseconds = (seconds) =>
+      seconds === undefined ? '-' : (seconds * 1000).toPrecision(4)
+    const bound =
+      row.ofBound === undefined || row.ofBound === null
+        ? ''
+        : `${row.ofBound.toFixed(2)} of ${row.bound}`
     const who = row.dtype ? `${row.contender}, ${row.dtype}` : row.contender
-    lines.push(`| ${row.bench} | ${row.case} | ${who} | ${milliseconds(row.medianSeconds)} | ${milliseconds(row.leastSeconds)} | ${speed(row)} | ${bound} |`)
+    lines.push(
+      `| ${row.bench} | ${row.case} | ${who} | ${milliseconds(row.medianSeconds)} | ${milliseconds(row.leastSeconds)} | ${speed(row)} | ${bound} |`,
+    )
   }
   return `${lines.join('\n')}\n`
 }
@@ -34,7 +45,8 @@ function speed(row) {
   const parts = []
   if (row.tokensPerSecond) parts.push(`${row.tokensPerSecond.toFixed(0)} tokens/s`)
   if (row.gigabytesPerSecond) parts.push(`${row.gigabytesPerSecond.toFixed(1)} GB/s`)
-  else if (row.gigaoperationsPerSecond) parts.push(`${row.gigaoperationsPerSecond.toFixed(0)} GOP/s`)
+  else if (row.gigaoperationsPerSecond)
+    parts.push(`${row.gigaoperationsPerSecond.toFixed(0)} GOP/s`)
   if (row.peakBytes) parts.push(`${(row.peakBytes / 1e9).toFixed(2)} GB`)
   return parts.join(', ')
 }

@@ -1,4 +1,5 @@
-// What is to be reached, as ratios within one run on 2 threads, and what a run reached: at most 80 columns.
+// What is to be reached, as ratios within one run on 2 threads, and what a run reached: at most 80
+// columns.
 
 const SHOWN = 33
 
@@ -8,7 +9,10 @@ class Rows {
     this.rows = rows
   }
   all(bench, begin, contender) {
-    return this.rows.filter((row) => row.bench === bench && row.case.startsWith(begin) && row.contender.startsWith(contender))
+    return this.rows.filter(
+      (row) =>
+        row.bench === bench && row.case.startsWith(begin) && row.contender.startsWith(contender),
+    )
   }
   /** The best figure of those rows, none if there is none. */
   best(bench, begin, contender, key) {
@@ -19,7 +23,9 @@ class Rows {
   }
   /** The one case with this name. */
   one(bench, name, contender, key) {
-    return this.rows.find((row) => row.bench === bench && row.case === name && row.contender === contender)?.[key]
+    return this.rows.find(
+      (row) => row.bench === bench && row.case === name && row.contender === contender,
+    )?.[key]
   }
   probe(name) {
     return this.rows.find((row) => row.bench === 'probe' && row.case === name)?.figure
@@ -33,16 +39,37 @@ const matmul = (shape) => (rows) =>
     rows.best('c.matmul', `bf16/forward/${shape}`, 'halfstep', 'gigaoperationsPerSecond'),
     rows.best('c.matmul', `bf16/forward/${shape}`, 'torch', 'gigaoperationsPerSecond'),
   )
-const gemm = (format) => (rows) => rows.one('c.gemm', `${format}/m128/2048x8192/hot`, 'halfstep', 'ofBound')
-const gemv = (format) => (rows) => rows.one('c.gemv', `${format}/2048x8192/cold`, 'halfstep', 'ofBound')
+const gemm = (format) => (rows) =>
+  rows.one('c.gemm', `${format}/m128/2048x8192/hot`, 'halfstep', 'ofBound')
+const gemv = (format) => (rows) =>
+  rows.one('c.gemv', `${format}/2048x8192/cold`, 'halfstep', 'ofBound')
 const beside = (bench) => (rows) => rows.one(bench, 'w4-g32/cold', 'halfstep', 'ofBound')
-const model = (bench, name) => (rows) => ratio(rows.one(bench, name, 'halfstep', 'tokensPerSecond'), rows.one(bench, name, 'node-llama-cpp', 'tokensPerSecond'))
+const model = (bench, name) => (rows) =>
+  ratio(
+    rows.one(bench, name, 'halfstep', 'tokensPerSecond'),
+    rows.one(bench, name, 'node-llama-cpp', 'tokensPerSecond'),
+  )
 
 /** What, floor, aim, the figure; `less` where less is better. */
 const TARGETS = [
-  { what: 'SiLQ step gguf:q4_0 / PyTorch', floor: 1.5, aim: 2.2, of: (rows) => ratio(step(rows, 'halfstep', 'gguf:q4_0'), step(rows, 'torch', 'gguf:q4_0')) },
-  { what: 'SiLQ step W4A8C8 / PyTorch', floor: 1.5, aim: 2.2, of: (rows) => ratio(step(rows, 'halfstep', 'halfstep'), step(rows, 'torch', 'halfstep')) },
-  { what: 'plain f32 step / PyTorch f32', floor: 1.15, aim: 1.4, of: (rows) => ratio(step(rows, 'halfstep', 'plain'), step(rows, 'torch', 'plain')) },
+  {
+    what: 'SiLQ step gguf:q4_0 / PyTorch',
+    floor: 1.5,
+    aim: 2.2,
+    of: (rows) => ratio(step(rows, 'halfstep', 'gguf:q4_0'), step(rows, 'torch', 'gguf:q4_0')),
+  },
+  {
+    what: 'SiLQ step W4A8C8 / PyTorch',
+    floor: 1.5,
+    aim: 2.2,
+    of: (rows) => ratio(step(rows, 'halfstep', 'halfstep'), step(rows, 'torch', 'halfstep')),
+  },
+  {
+    what: 'plain f32 step / PyTorch f32',
+    floor: 1.15,
+    aim: 1.4,
+    of: (rows) => ratio(step(rows, 'halfstep', 'plain'), step(rows, 'torch', 'plain')),
+  },
   {
     what: 'SiLQ step / quantizers off, time',
     floor: 1.35,
@@ -75,14 +102,27 @@ const TARGETS = [
     what: 'decode of bandwidth',
     floor: 0.4,
     aim: 0.75,
-    of: (rows) => ratio(rows.one('e.decode', 'after 16', 'halfstep', 'gigabytesPerSecond'), rows.probe('read 512 MiB')),
+    of: (rows) =>
+      ratio(
+        rows.one('e.decode', 'after 16', 'halfstep', 'gigabytesPerSecond'),
+        rows.probe('read 512 MiB'),
+      ),
   },
-  { what: 'prefill 512 / node-llama-cpp', floor: 1.5, aim: 4, of: model('e.prefill', '512 tokens') },
+  {
+    what: 'prefill 512 / node-llama-cpp',
+    floor: 1.5,
+    aim: 4,
+    of: model('e.prefill', '512 tokens'),
+  },
   {
     what: 'KL evaluation / PyTorch',
     floor: 1.2,
     aim: 2,
-    of: (rows) => ratio(rows.best('e.eval', '', 'halfstep', 'tokensPerSecond'), rows.best('e.eval', '', 'torch', 'tokensPerSecond')),
+    of: (rows) =>
+      ratio(
+        rows.best('e.eval', '', 'halfstep', 'tokensPerSecond'),
+        rows.best('e.eval', '', 'torch', 'tokensPerSecond'),
+      ),
   },
 ]
 
@@ -93,9 +133,16 @@ export function targetsTable(rows) {
     `${what.padEnd(SHOWN)} ${floor.padStart(6)} ${aim.padStart(6)} ${reached.padStart(8)}  ${verdict}`.trimEnd()
   const lines = TARGETS.map(({ what, floor, aim, less, of }) => {
     const reached = of(run)
-    if (reached === undefined || !Number.isFinite(reached)) return line(what, String(floor), String(aim), '-', 'not measured')
+    if (reached === undefined || !Number.isFinite(reached))
+      return line(what, String(floor), String(aim), '-', 'not measured')
     const passes = (bar) => (less ? reached <= bar : reached >= bar)
-    return line(what, String(floor), String(aim), reached.toFixed(2), passes(aim) ? 'aim' : passes(floor) ? 'floor' : 'below')
+    return line(
+      what,
+      String(floor),
+      String(aim),
+      reached.toFixed(2),
+      passes(aim) ? 'aim' : passes(floor) ? 'floor' : 'below',
+    )
   })
   return [line('what', 'floor', 'aim', 'reached', ''), ...lines]
 }

@@ -5,4 +5,6 @@ import { run } from './shell.mjs'
 await packages()
 await addon()
 await dist()
-process.exitCode = (await run(process.execPath, ['ts/dist/cli.js', 'demo', ...process.argv.slice(2)])).code
+process.exitCode = (
+  await run(process.execPath, ['ts/dist/cli.js', 'demo', ...process.argv.slice(2)])
+).code

@@ -4,7 +4,10 @@ import { bin, run } from './shell.mjs'
 
 const CHECKS = [
   ['cargo', ['fmt', '--all', '--check']],
-  ['cargo', ['clippy', '--release', '--workspace', '--all-targets', '--quiet', '--', '-D', 'warnings']],
+  [
+    'cargo',
+    ['clippy', '--release', '--workspace', '--all-targets', '--quiet', '--', '-D', 'warnings'],
+  ],
   [bin('tsc'), ['-p', '.']],
   [bin('biome'), ['check', '--error-on-warnings']],
 ]
@@ -14,7 +17,8 @@ export async function lint() {
   let clean = true
   for (const [program, args] of CHECKS) {
     const { code } = await run(program, args)
-    if (code !== 0) console.error(`lint: ${program.split('/').pop()} ${args.join(' ')} found something`)
+    if (code !== 0)
+      console.error(`lint: ${program.split('/').pop()} ${args.join(' ')} found something`)
     clean &&= code === 0
   }
   console.log(clean ? 'lint: clean' : 'lint: not clean')

@@ -1,4 +1,5 @@
-// Runs other programs, and says plainly which one is missing. Only Node's own modules: this runs before node_modules exists.
+// Runs other programs, and says plainly which one is missing. Only Node's own modules: this runs
+// before node_modules exists.
 import { spawn } from 'node:child_process'
 import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,9 +16,11 @@ if (Number(process.versions.node.split('.')[0]) < MINIMUM_NODE) {
   fail(`Node.js ${MINIMUM_NODE} or newer is needed; this is ${process.version}`)
 }
 
-// Test data named by relative paths is meant from where the command was typed, while tests run in their crates.
+// Test data named by relative paths is meant from where the command was typed, while tests run in
+// their crates.
 for (const name of ['HALFSTEP_GOLDEN', 'HALFSTEP_SHARED']) {
-  if (process.env[name]) process.env[name] = resolve(process.env.INIT_CWD ?? process.cwd(), process.env[name])
+  if (process.env[name])
+    process.env[name] = resolve(process.env.INIT_CWD ?? process.cwd(), process.env[name])
 }
 
 /** Ends with one line on stderr. */
@@ -27,7 +30,8 @@ export function fail(message) {
 }
 
 /**
- * Runs a program in the repository's root with its output shown. Resolves to { code, output }; `keep` also returns the output.
+ * Runs a program in the repository's root with its output shown. Resolves to { code, output };
+ * `keep` also returns the output.
  * @param {string} program
  * @param {string[]} args
  * @param {{ keep?: boolean, env?: Record<string, string> }} options
@@ -35,7 +39,12 @@ export function fail(message) {
 export function run(program, args, { keep = false, env = {} } = {}) {
   return new Promise((done) => {
     const windows = process.platform === 'win32'
-    const child = spawn(program, args, { cwd: root, env: { ...process.env, ...env }, stdio: keep ? ['inherit', 'pipe', 'pipe'] : 'inherit', shell: windows })
+    const child = spawn(program, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: keep ? ['inherit', 'pipe', 'pipe'] : 'inherit',
+      shell: windows,
+    })
     let output = ''
     for (const [from, to] of [
       [child.stdout, process.stdout],

@@ -1,4 +1,5 @@
-// npm run test:golden: every test against reference numbers (folder: HALFSTEP_GOLDEN, default test/golden).
+// npm run test:golden: every test against reference numbers (folder: HALFSTEP_GOLDEN, default
+// test/golden).
 import { cargoTest, totals } from './cargo-test.mjs'
 
 const { code, results, skips } = await cargoTest(['--test', 'golden_*'])

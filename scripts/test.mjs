@@ -1,4 +1,5 @@
-// npm test: lints, Rust tests (the generated TypeScript types among them), every bench once for its answer, TypeScript tests; then each runner's closing lines and the skips.
+// npm test: lints, Rust tests (the generated TypeScript types among them), every bench once for its
+// answer, TypeScript tests; then each runner's closing lines and the skips.
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
@@ -17,25 +18,45 @@ await dist()
 const clean = await lint()
 const cargo = await cargoTest([])
 // Answers only: a shared machine's times mean nothing.
-const benches = await run('cargo', ['run', '--release', '--quiet', '-p', 'halfstep-bench', '--', '--answers'], { keep: true })
+const benches = await run(
+  'cargo',
+  ['run', '--release', '--quiet', '-p', 'halfstep-bench', '--', '--answers'],
+  { keep: true },
+)
 
 const report = join(root, '.cache', 'vitest.json')
 rmSync(report, { force: true })
-const vitest = await run(bin('vitest'), ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`], { keep: true })
-const tests = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : { numPendingTests: 0, numTodoTests: 0, testResults: [] }
+const vitest = await run(
+  bin('vitest'),
+  ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
+  { keep: true },
+)
+const tests = existsSync(report)
+  ? JSON.parse(readFileSync(report, 'utf8'))
+  : { numPendingTests: 0, numTodoTests: 0, testResults: [] }
 const skippedTests = tests.testResults.flatMap((file) =>
-  file.assertionResults.filter(({ status }) => status === 'pending' || status === 'skipped' || status === 'todo'),
+  file.assertionResults.filter(
+    ({ status }) => status === 'pending' || status === 'skipped' || status === 'todo',
+  ),
 )
 const plain = stripVTControlCharacters(vitest.output).split('\n')
-const closing = plain.filter((line) => /^\s*(Test Files|Tests)\s/.test(line)).map((line) => line.trim())
+const closing = plain
+  .filter((line) => /^\s*(Test Files|Tests)\s/.test(line))
+  .map((line) => line.trim())
 
 console.log('\n-- results --')
 console.log(clean ? 'lint: clean' : 'lint: NOT CLEAN')
 for (const line of cargo.results) console.log(`cargo: ${line}`)
 console.log(`cargo: ${totals(cargo.results)}`)
 console.log(`benches: ${benches.output.trim().split('\n').at(-1)}`)
-for (const line of closing.length > 0 ? closing : [`ended without a summary, exit code ${vitest.code}`]) console.log(`vitest: ${line}`)
-const skips = [...cargo.skips, ...benches.output.split('\n').filter((line) => line.startsWith('skipped:'))]
+for (const line of closing.length > 0
+  ? closing
+  : [`ended without a summary, exit code ${vitest.code}`])
+  console.log(`vitest: ${line}`)
+const skips = [
+  ...cargo.skips,
+  ...benches.output.split('\n').filter((line) => line.startsWith('skipped:')),
+]
 for (const line of skips) console.log(line)
 for (const { fullName } of skippedTests) console.log(`skipped: ${fullName}`)
 console.log(`skipped tests: ${skips.length + skippedTests.length}`)

@@ -1,5 +1,7 @@
-// The WebAssembly module from crates/wasm: compiler, wasm-bindgen and wasm-pack first, each only if it is not there. HALFSTEP_CACHE says where they are kept
-// (default .cache). Everything comes from the registries of Rust and Debian; nothing is downloaded from elsewhere.
+// The WebAssembly module from crates/wasm: compiler, wasm-bindgen and wasm-pack first, each only if
+// it is not there. HALFSTEP_CACHE says where they are kept
+// (default .cache). Everything comes from the registries of Rust and Debian; nothing is downloaded
+// from elsewhere.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
@@ -15,7 +17,9 @@ const cache = join(process.env.HALFSTEP_CACHE ?? join(root, '.cache'), 'wasm')
 /** Builds ts/wasm. */
 export async function wasmModule() {
   const compiler = await rust()
-  const path = [await bindgen(), await wasmPack(), compiler, process.env.PATH].filter(Boolean).join(delimiter)
+  const path = [await bindgen(), await wasmPack(), compiler, process.env.PATH]
+    .filter(Boolean)
+    .join(delimiter)
   const home = process.env.CARGO_HOME ?? join(homedir(), '.cargo')
   // A .gitignore of its own would keep the module out of the npm package.
   const args = [
@@ -38,7 +42,11 @@ export async function wasmModule() {
       // Possibly another compiler than the addon's: a target folder of its own.
       CARGO_TARGET_DIR: join(root, 'target/wasm'),
       // Panic messages name source files: not where they lay on this machine.
-      CARGO_ENCODED_RUSTFLAGS: ['-Ctarget-feature=+simd128', `--remap-path-prefix=${root}=halfstep`, `--remap-path-prefix=${home}=cargo`].join('\x1f'),
+      CARGO_ENCODED_RUSTFLAGS: [
+        '-Ctarget-feature=+simd128',
+        `--remap-path-prefix=${root}=halfstep`,
+        `--remap-path-prefix=${home}=cargo`,
+      ].join('\x1f'),
     },
   })
   const module = readFileSync(join(root, OUT, 'halfstep_bg.wasm'))
@@ -47,13 +55,19 @@ export async function wasmModule() {
   if (zipped >= MAX_GZIP_BYTES) fail(`the module is to stay below ${MAX_GZIP_BYTES} bytes gzipped`)
 }
 
-/** The folder with a `rustc` and `cargo` that know wasm32-unknown-unknown; none if those on PATH do. */
+/**
+ * The folder with a `rustc` and `cargo` that know wasm32-unknown-unknown; none if those on PATH do.
+ */
 async function rust() {
   if (process.platform === 'win32') {
     await must('rustup', ['target', 'add', 'wasm32-unknown-unknown'])
     return undefined
   }
-  const { status, stdout } = spawnSync('bash', ['scripts/setup-wasm.sh'], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' })
+  const { status, stdout } = spawnSync('bash', ['scripts/setup-wasm.sh'], {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+  })
   if (status !== 0) fail('no Rust compiler for WebAssembly (see above)')
   return stdout.trim()
 }
@@ -62,9 +76,21 @@ async function rust() {
 async function bindgen() {
   const library = lockedVersion('Cargo.lock', 'wasm-bindgen')
   const tool = lockedVersion('tools/wasm-bindgen/Cargo.lock', 'wasm-bindgen-cli-support')
-  if (library !== tool) fail(`Cargo.lock has wasm-bindgen ${library}, tools/wasm-bindgen ${tool}: change the version in tools/wasm-bindgen/Cargo.toml`)
+  if (library !== tool)
+    fail(
+      `Cargo.lock has wasm-bindgen ${library}, tools/wasm-bindgen ${tool}: change the version in tools/wasm-bindgen/Cargo.toml`,
+    )
   const target = join(root, 'target/tools/wasm-bindgen')
-  await must('cargo', ['build', '--quiet', '--release', '--locked', '--manifest-path', 'tools/wasm-bindgen/Cargo.toml', '--target-dir', target])
+  await must('cargo', [
+    'build',
+    '--quiet',
+    '--release',
+    '--locked',
+    '--manifest-path',
+    'tools/wasm-bindgen/Cargo.toml',
+    '--target-dir',
+    target,
+  ])
   return join(target, 'release')
 }
 
@@ -75,7 +101,8 @@ function lockedVersion(lock, crate) {
 
 /** The folder with `wasm-pack`; none if it is on PATH. */
 async function wasmPack() {
-  const version = (path) => spawnSync(path, ['--version'], { encoding: 'utf8' }).stdout?.trim().split(' ')[1]
+  const version = (path) =>
+    spawnSync(path, ['--version'], { encoding: 'utf8' }).stdout?.trim().split(' ')[1]
   if (version('wasm-pack') === WASM_PACK_VERSION) return undefined
   const folder = join(cache, 'bin')
   if (!existsSync(folder) || version(join(folder, 'wasm-pack')) !== WASM_PACK_VERSION) {
@@ -83,7 +110,11 @@ async function wasmPack() {
     const target = join(root, 'target/tools/wasm-pack')
     const where = ['--version', WASM_PACK_VERSION, '--root', cache, '--target-dir', target]
     // It only calls other programs: built without optimisation, which takes half the time.
-    await must('cargo', ['install', 'wasm-pack', '--quiet', '--locked', '--force', '--debug', ...where], { env: { CARGO_PROFILE_DEV_DEBUG: '0' } })
+    await must(
+      'cargo',
+      ['install', 'wasm-pack', '--quiet', '--locked', '--force', '--debug', ...where],
+      { env: { CARGO_PROFILE_DEV_DEBUG: '0' } },
+    )
   }
   return folder
 }

@@ -1,4 +1,5 @@
-// A real client: llama.cpp, by node-llama-cpp's prebuilt binary, loads what we write and is compared with our own runtime.
+// A real client: llama.cpp, by node-llama-cpp's prebuilt binary, loads what we write and is
+// compared with our own runtime.
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -30,9 +31,18 @@ afterAll(async () => {
 })
 
 /** The client's logits of every position, each window alone: rows of the vocabulary's size. */
-async function clientLogits(file: string, windows: number[][], vocabulary: number): Promise<Float32Array[]> {
+async function clientLogits(
+  file: string,
+  windows: number[][],
+  vocabulary: number,
+): Promise<Float32Array[]> {
   const model = await llama.loadModel({ modelPath: file })
-  const context = await model.createContext({ contextSize: WINDOW, batchSize: WINDOW, flashAttention: false, threads: 2 })
+  const context = await model.createContext({
+    contextSize: WINDOW,
+    batchSize: WINDOW,
+    flashAttention: false,
+    threads: 2,
+  })
   const sequence = context.getSequence()
   const all = []
   for (const window of windows) {
@@ -41,9 +51,12 @@ async function clientLogits(file: string, windows: number[][], vocabulary: numbe
     // A few positions at a time: the client hands out a map of the whole vocabulary for each.
     for (let first = 0; first < window.length; first += POSITIONS) {
       const tokens = window.slice(first, first + POSITIONS)
-      const rows = await sequence.controlledEvaluate(tokens.map((token) => [token as never, { generateNext: { logits: true } }]))
+      const rows = await sequence.controlledEvaluate(
+        tokens.map((token) => [token as never, { generateNext: { logits: true } }]),
+      )
       rows.forEach((row, i) => {
-        for (const [token, logit] of row?.next.logits ?? []) logits[(first + i) * vocabulary + token] = logit
+        for (const [token, logit] of row?.next.logits ?? [])
+          logits[(first + i) * vocabulary + token] = logit
       })
     }
     all.push(logits)
@@ -60,14 +73,25 @@ interface Comparison {
 }
 
 /** Mean KL(a || b) in nats and top-1 agreement over all positions, perplexity of both. */
-function compare(a: Float32Array[], b: Float32Array[], windows: number[][], vocabulary: number): Comparison {
+function compare(
+  a: Float32Array[],
+  b: Float32Array[],
+  windows: number[][],
+  vocabulary: number,
+): Comparison {
   let [kl, same, positions, nllA, nllB, predictions] = [0, 0, 0, 0, 0, 0]
   windows.forEach((window, w) => {
     for (let position = 0; position < window.length; position++) {
-      const [x, y] = [a[w], b[w]].map((logits) => logSoftmax(logits?.subarray(position * vocabulary, (position + 1) * vocabulary) ?? new Float32Array()))
+      const [x, y] = [a[w], b[w]].map((logits) =>
+        logSoftmax(
+          logits?.subarray(position * vocabulary, (position + 1) * vocabulary) ??
+            new Float32Array(),
+        ),
+      )
       if (!x || !y) throw new Error('no logits')
       let row = 0
-      for (let v = 0; v < vocabulary; v++) row += Math.exp(x.logs[v] ?? 0) * ((x.logs[v] ?? 0) - (y.logs[v] ?? 0))
+      for (let v = 0; v < vocabulary; v++)
+        row += Math.exp(x.logs[v] ?? 0) * ((x.logs[v] ?? 0) - (y.logs[v] ?? 0))
       kl += row
       same += x.top === y.top ? 1 : 0
       positions++
@@ -78,7 +102,11 @@ function compare(a: Float32Array[], b: Float32Array[], windows: number[][], voca
       predictions++
     }
   })
-  return { kl: kl / positions, top1: same / positions, perplexity: [Math.exp(nllA / predictions), Math.exp(nllB / predictions)] }
+  return {
+    kl: kl / positions,
+    top1: same / positions,
+    perplexity: [Math.exp(nllA / predictions), Math.exp(nllB / predictions)],
+  }
 }
 
 function logSoftmax(logits: Float32Array): { logs: Float64Array; top: number } {
@@ -102,20 +130,32 @@ async function ourLogits(model: Model, windows: number[][]): Promise<Float32Arra
   return all
 }
 
-test('a full-precision GGUF of ours answers the same in the client', { timeout: 300_000 }, async () => {
+test('a full-precision GGUF of ours answers the same in the client', {
+  timeout: 300_000,
+}, async () => {
   const vocabulary = demo.inspect().vocabSize
   const file = join(folder, 'f32.gguf')
   // The demo model is stored in bf16, which the client would also round activations to.
   await (await demo.dequantize()).save(file)
   const windows = await windowsOf(demo, evalText, 1)
-  const { kl, top1 } = compare(await clientLogits(file, windows, vocabulary), await ourLogits(demo, windows), windows, vocabulary)
+  const { kl, top1 } = compare(
+    await clientLogits(file, windows, vocabulary),
+    await ourLogits(demo, windows),
+    windows,
+    vocabulary,
+  )
   console.log(`float: KL(client, ours) ${kl.toExponential(2)}, top-1 ${(100 * top1).toFixed(2)} %`)
   expect(kl).toBeLessThanOrEqual(1e-5)
   expect(top1).toBeGreaterThanOrEqual(0.995)
 })
 
 /** Our runtime and the client on the same file, and our runtime with its sums in another order. */
-async function measure(source: Model, target: 'gguf:q4_0' | 'gguf:q8_0', text: string, count: number): Promise<{ client: Comparison; floor: Comparison }> {
+async function measure(
+  source: Model,
+  target: 'gguf:q4_0' | 'gguf:q8_0',
+  text: string,
+  count: number,
+): Promise<{ client: Comparison; floor: Comparison }> {
   const vocabulary = source.inspect().vocabSize
   const { model } = await quantize(source, recipes.rtn({ target })).result
   const file = join(folder, `${vocabulary}-${target.slice(5)}.gguf`)
@@ -128,12 +168,15 @@ async function measure(source: Model, target: 'gguf:q4_0' | 'gguf:q8_0', text: s
   reordered.dispose()
   const client = compare(await clientLogits(file, windows, vocabulary), ours, windows, vocabulary)
   const perplexity = client.perplexity.map((p) => p.toFixed(3)).join(' against ')
-  console.log(`${target}: KL(client, ours) ${client.kl.toExponential(2)}, noise floor ${floor.kl.toExponential(2)}, perplexity ${perplexity}`)
+  console.log(
+    `${target}: KL(client, ours) ${client.kl.toExponential(2)}, noise floor ${floor.kl.toExponential(2)}, perplexity ${perplexity}`,
+  )
   return { client, floor }
 }
 
 describe.each(['gguf:q4_0', 'gguf:q8_0'] as const)('%s', (target) => {
-  // Three layers are too few for a flipped code to spread: here the client's f16 attention shows, not the order of sums. So a plain limit.
+  // Three layers are too few for a flipped code to spread: here the client's f16 attention shows,
+  // not the order of sums. So a plain limit.
   test('the demo model answers the same in the client', { timeout: 300_000 }, async () => {
     const { client, floor } = await measure(demo, target, evalText, 4)
     expect(floor.kl).toBeGreaterThan(0)
@@ -141,23 +184,36 @@ describe.each(['gguf:q4_0', 'gguf:q8_0'] as const)('%s', (target) => {
     expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
   })
 
-  test.skipIf(!haveReal)('on the real model the client differs from us no more than twice what summation order makes', { timeout: 900_000 }, async () => {
-    const text = readFileSync(texts[0] ?? '', 'utf8').slice(0, 20_000)
-    const { client, floor } = await measure(await Model.load(real), target, text, 4)
-    expect(client.kl).toBeLessThanOrEqual(2 * floor.kl)
-    expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
-  })
+  test.skipIf(!haveReal)(
+    'on the real model the client differs from us no more than twice what summation order makes',
+    { timeout: 900_000 },
+    async () => {
+      const text = readFileSync(texts[0] ?? '', 'utf8').slice(0, 20_000)
+      const { client, floor } = await measure(await Model.load(real), target, text, 4)
+      expect(client.kl).toBeLessThanOrEqual(2 * floor.kl)
+      expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
+    },
+  )
 })
 
-test('gguf:tq2_0: the ternary demo model answers the same in the client', { timeout: 300_000 }, async () => {
+test('gguf:tq2_0: the ternary demo model answers the same in the client', {
+  timeout: 300_000,
+}, async () => {
   const { model } = await quantize(demo, recipes.rtn({ target: 'gguf:tq2_0' })).result
   const file = join(folder, 'ternary.gguf')
   await model.save(file)
   const windows = await windowsOf(model, evalText, 4)
   const ours = await ourLogits(model, windows)
-  const { kl, perplexity } = compare(await clientLogits(file, windows, model.inspect().vocabSize), ours, windows, model.inspect().vocabSize)
+  const { kl, perplexity } = compare(
+    await clientLogits(file, windows, model.inspect().vocabSize),
+    ours,
+    windows,
+    model.inspect().vocabSize,
+  )
   model.dispose()
-  console.log(`gguf:tq2_0: KL(client, ours) ${kl.toExponential(2)}, perplexity ${perplexity.map((p) => p.toFixed(3)).join(' against ')}`)
+  console.log(
+    `gguf:tq2_0: KL(client, ours) ${kl.toExponential(2)}, perplexity ${perplexity.map((p) => p.toFixed(3)).join(' against ')}`,
+  )
   expect(kl).toBeLessThanOrEqual(2e-3)
   expect(Math.abs(perplexity[0] / perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
 })
@@ -165,7 +221,9 @@ test('gguf:tq2_0: the ternary demo model answers the same in the client', { time
 describe('token ids', () => {
   const same = async (model: Model, file: string, text: string) => {
     const client = await llama.loadModel({ modelPath: file, vocabOnly: true })
-    expect(Array.from(client.tokenize(text, false, 'trimLeadingSpace'))).toEqual(await model.tokenize(text))
+    expect(Array.from(client.tokenize(text, false, 'trimLeadingSpace'))).toEqual(
+      await model.tokenize(text),
+    )
     await client.dispose()
   }
 

@@ -1,5 +1,6 @@
 /**
- * A GGUF whose feed-forward channels stand in another order, whole blocks of 32 at a time: the same model to the last bit of every product, with its sums in
+ * A GGUF whose feed-forward channels stand in another order, whole blocks of 32 at a time: the same
+ * model to the last bit of every product, with its sums in
  * another order. What two correct runtimes may differ by.
  */
 export function reorderFeedForward(file: Uint8Array): Uint8Array {
@@ -8,9 +9,11 @@ export function reorderFeedForward(file: Uint8Array): Uint8Array {
     const block = { 2: 18, 8: 34 }[type]
     if (block === undefined) continue
     const rowBytes = (columns / 32) * block
-    if (/ffn_(gate|up)/.test(name)) reverse(out.subarray(offset, offset + rows * rowBytes), 32 * rowBytes)
+    if (/ffn_(gate|up)/.test(name))
+      reverse(out.subarray(offset, offset + rows * rowBytes), 32 * rowBytes)
     else if (name.includes('ffn_down'))
-      for (let row = 0; row < rows; row++) reverse(out.subarray(offset + row * rowBytes, offset + (row + 1) * rowBytes), block)
+      for (let row = 0; row < rows; row++)
+        reverse(out.subarray(offset + row * rowBytes, offset + (row + 1) * rowBytes), block)
   }
   return out
 }
@@ -18,13 +21,30 @@ export function reorderFeedForward(file: Uint8Array): Uint8Array {
 /** Reverses the order of pieces of `size` bytes. */
 function reverse(bytes: Uint8Array, size: number): void {
   const old = bytes.slice()
-  for (let i = 0; i < bytes.length; i += size) bytes.set(old.subarray(i, i + size), bytes.length - size - i)
+  for (let i = 0; i < bytes.length; i += size)
+    bytes.set(old.subarray(i, i + size), bytes.length - size - i)
 }
 
-const SIZES: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 }
+const SIZES: Record<number, number> = {
+  0: 1,
+  1: 1,
+  2: 2,
+  3: 2,
+  4: 4,
+  5: 4,
+  6: 4,
+  7: 1,
+  10: 8,
+  11: 8,
+  12: 8,
+}
 
-/** Names, shapes, types and places of the tensors of a GGUF of our own (little-endian, well-formed). */
-function tensors(file: Uint8Array): { name: string; columns: number; rows: number; type: number; offset: number }[] {
+/**
+ * Names, shapes, types and places of the tensors of a GGUF of our own (little-endian, well-formed).
+ */
+function tensors(
+  file: Uint8Array,
+): { name: string; columns: number; rows: number; type: number; offset: number }[] {
   const view = new DataView(file.buffer, file.byteOffset)
   let at = 24
   const take = (bytes: number) => {
@@ -46,7 +66,10 @@ function tensors(file: Uint8Array): { name: string; columns: number; rows: numbe
       for (let i = 0; i < count; i++) skip(element)
     } else at += SIZES[type] ?? 0
   }
-  const [tensorCount, keyCount] = [Number(view.getBigUint64(8, true)), Number(view.getBigUint64(16, true))]
+  const [tensorCount, keyCount] = [
+    Number(view.getBigUint64(8, true)),
+    Number(view.getBigUint64(16, true)),
+  ]
   for (let i = 0; i < keyCount; i++) {
     string()
     skip(u32())

@@ -19,9 +19,15 @@ interface Ended {
 }
 
 /** Runs the command line; `during` gets the process with all it has written so far. */
-function halfstep(args: string[], during?: (stdout: string, kill: (signal: NodeJS.Signals) => void) => void): Promise<Ended> {
+function halfstep(
+  args: string[],
+  during?: (stdout: string, kill: (signal: NodeJS.Signals) => void) => void,
+): Promise<Ended> {
   return new Promise((done) => {
-    const child = spawn(process.execPath, [cli, ...args], { cwd: folder, env: { ...process.env, COLUMNS: '80' } })
+    const child = spawn(process.execPath, [cli, ...args], {
+      cwd: folder,
+      env: { ...process.env, COLUMNS: '80' },
+    })
     let [stdout, stderr] = ['', '']
     child.stdout.on('data', (piece) => {
       stdout += piece
@@ -33,7 +39,8 @@ function halfstep(args: string[], during?: (stdout: string, kill: (signal: NodeJ
 }
 
 const lines = (text: string) => text.trimEnd().split('\n')
-const objects = (text: string) => lines(text).map((line) => JSON.parse(line) as Record<string, unknown>)
+const objects = (text: string) =>
+  lines(text).map((line) => JSON.parse(line) as Record<string, unknown>)
 
 describe('halfstep --help', () => {
   it('names every command and the exit codes', async () => {
@@ -74,7 +81,16 @@ describe('halfstep quantize', () => {
   })
 
   it('gives JSON lines, the result last', async () => {
-    const { code, stdout, stderr } = await halfstep(['quantize', path, '--data', data, '-o', 'json.gguf', '--json', ...TRAIN])
+    const { code, stdout, stderr } = await halfstep([
+      'quantize',
+      path,
+      '--data',
+      data,
+      '-o',
+      'json.gguf',
+      '--json',
+      ...TRAIN,
+    ])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     const [first, last] = [objects(stdout)[0], objects(stdout).at(-1)]
     expect(first).toHaveProperty('kind')
@@ -88,17 +104,36 @@ describe('halfstep quantize', () => {
 
   it('trains on JSON Lines, and names the line that is none', async () => {
     const documents = readFileSync(data, 'utf8').trimEnd().split('\n')
-    const jsonl = (name: string, texts: object[]) => writeFileSync(join(folder, name), texts.map((text) => `${JSON.stringify(text)}\n`).join(''))
+    const jsonl = (name: string, texts: object[]) =>
+      writeFileSync(join(folder, name), texts.map((text) => `${JSON.stringify(text)}\n`).join(''))
     jsonl(
       'corpus.jsonl',
       documents.map((text, id) => ({ id, text })),
     )
-    const { code, stdout } = await halfstep(['quantize', path, '--data', 'corpus.jsonl', '-o', 'lines.gguf', ...TRAIN])
+    const { code, stdout } = await halfstep([
+      'quantize',
+      path,
+      '--data',
+      'corpus.jsonl',
+      '-o',
+      'lines.gguf',
+      ...TRAIN,
+    ])
     expect({ code, file: stdout.includes('lines.gguf') }).toEqual({ code: 0, file: true })
     jsonl('broken.jsonl', [{ text: 'one' }, { txt: 'two' }])
-    const broken = await halfstep(['quantize', path, '--data', 'broken.jsonl', '-o', 'never.gguf', ...TRAIN])
+    const broken = await halfstep([
+      'quantize',
+      path,
+      '--data',
+      'broken.jsonl',
+      '-o',
+      'never.gguf',
+      ...TRAIN,
+    ])
     expect(broken.code).toBe(1)
-    expect(broken.stderr).toContain('error ERR_DATA: broken.jsonl: line 2: no string in a field text')
+    expect(broken.stderr).toContain(
+      'error ERR_DATA: broken.jsonl: line 2: no string in a field text',
+    )
   })
 
   it('trains on what the model generates, keeps it, and refuses it to another model', async () => {
@@ -112,9 +147,25 @@ describe('halfstep quantize', () => {
     expect(again.stdout).not.toContain('"kind":"generate"')
     const other = await halfstep([...own, '--seed', '1'])
     expect(other.stderr).toMatch(/error ERR_CHECKPOINT: .*self-generated.*another model/)
-    const blocks = ['quantize', path, '--recipe', 'omniquant', '--data', data, '--window', '64', '--epochs', '1', '-o', 'both.safetensors']
+    const blocks = [
+      'quantize',
+      path,
+      '--recipe',
+      'omniquant',
+      '--data',
+      data,
+      '--window',
+      '64',
+      '--epochs',
+      '1',
+      '-o',
+      'both.safetensors',
+    ]
     const both = await halfstep([...blocks, '--self-generated', '256', '--samples', '6'])
-    expect({ code: both.code, generated: both.stderr.includes('generate') }).toEqual({ code: 0, generated: true })
+    expect({ code: both.code, generated: both.stderr.includes('generate') }).toEqual({
+      code: 0,
+      generated: true,
+    })
   })
 
   it('saves on Ctrl-C, says how to go on, and goes on to the same bytes', async () => {
@@ -134,18 +185,47 @@ describe('halfstep quantize', () => {
     expect(existsSync(join(folder, 'stopped.gguf'))).toBe(false)
     const resumed = await halfstep(hint.replace(/^to go on: (npx )?halfstep /, '').split(' '))
     expect(resumed.code).toBe(0)
-    expect(readFileSync(join(folder, 'stopped.gguf')).equals(readFileSync(join(folder, 'whole.gguf')))).toBe(true)
+    expect(
+      readFileSync(join(folder, 'stopped.gguf')).equals(readFileSync(join(folder, 'whole.gguf'))),
+    ).toBe(true)
   })
 
   it('loses no finished block when it is killed', async () => {
-    const args = ['quantize', path, '--recipe', 'apiq', '--data', data, '--window', '32', '--samples', '8', '--epochs', '200', '--json']
+    const args = [
+      'quantize',
+      path,
+      '--recipe',
+      'apiq',
+      '--data',
+      data,
+      '--window',
+      '32',
+      '--samples',
+      '8',
+      '--epochs',
+      '200',
+      '--json',
+    ]
     await halfstep([...args, '-o', 'unbroken.safetensors'])
-    const killed = await halfstep([...args, '-o', 'killed.safetensors'], (stdout, kill) => stdout.includes('"kind":"checkpoint"') && kill('SIGKILL'))
-    expect({ code: killed.code, written: existsSync(join(folder, 'killed.safetensors')) }).toEqual({ code: null, written: false })
+    const killed = await halfstep(
+      [...args, '-o', 'killed.safetensors'],
+      (stdout, kill) => stdout.includes('"kind":"checkpoint"') && kill('SIGKILL'),
+    )
+    expect({ code: killed.code, written: existsSync(join(folder, 'killed.safetensors')) }).toEqual({
+      code: null,
+      written: false,
+    })
     const resumed = await halfstep([...args, '-o', 'killed.safetensors', '--resume'])
     const again = objects(resumed.stdout).filter(({ kind }) => kind === 'block')
-    expect({ code: resumed.code, again: again.map(({ block }) => block) }).toEqual({ code: 0, again: [1] })
-    expect(readFileSync(join(folder, 'killed.safetensors')).equals(readFileSync(join(folder, 'unbroken.safetensors')))).toBe(true)
+    expect({ code: resumed.code, again: again.map(({ block }) => block) }).toEqual({
+      code: 0,
+      again: [1],
+    })
+    expect(
+      readFileSync(join(folder, 'killed.safetensors')).equals(
+        readFileSync(join(folder, 'unbroken.safetensors')),
+      ),
+    ).toBe(true)
   })
 
   it.each([
@@ -154,10 +234,22 @@ describe('halfstep quantize', () => {
     [['--learning-rate=-1'], 'ERR_CONFIG', ' --learning-rate: '],
     [['--target', 'gguf:q4_1'], 'ERR_CONFIG', 'did you mean gguf:q4_0?'],
     [['--recipe', 'silk'], 'ERR_CONFIG', ' --recipe: silk is not known; did you mean silq?'],
-    [['--recipe', 'gptq', '--rank', '4'], 'ERR_CONFIG', ' --rank: not an option of this recipe, which has --target, --weights, '],
-    [['--recipe', 'rtn', '--window', '64'], 'ERR_CONFIG', ' --window: not an option of this recipe, which has '],
+    [
+      ['--recipe', 'gptq', '--rank', '4'],
+      'ERR_CONFIG',
+      ' --rank: not an option of this recipe, which has --target, --weights, ',
+    ],
+    [
+      ['--recipe', 'rtn', '--window', '64'],
+      'ERR_CONFIG',
+      ' --window: not an option of this recipe, which has ',
+    ],
     [['--recipe', 'rtn', '--resume'], 'ERR_CONFIG', ' --resume: rounding has no steps'],
-    [['--recipe', 'apiq', '--tokens', '64'], 'ERR_CONFIG', ' --tokens: not an option of this recipe, which has --samples, '],
+    [
+      ['--recipe', 'apiq', '--tokens', '64'],
+      'ERR_CONFIG',
+      ' --tokens: not an option of this recipe, which has --samples, ',
+    ],
   ])('fails with %j by a typed error and exit code 1', async (args, code, words) => {
     const ended = await halfstep(['quantize', path, '--data', data, '-o', 'never.gguf', ...args])
     expect(ended.code).toBe(1)
@@ -166,11 +258,26 @@ describe('halfstep quantize', () => {
     expect(existsSync(join(folder, 'never.gguf'))).toBe(false)
   })
 
-  it.each(['quantize', 'plan'])('%s looks for the output folder before it trains', async (command) => {
-    const ended = await halfstep([command, path, '--data', data, ...TRAIN, '-o', join('no such folder', 'small.gguf')])
-    expect(ended.code).toBe(1)
-    expect(lines(ended.stderr)).toEqual([expect.stringMatching(/^error ERR_IO: --output: .*no such folder: the folder is not there; make it first$/)])
-  })
+  it.each(['quantize', 'plan'])(
+    '%s looks for the output folder before it trains',
+    async (command) => {
+      const ended = await halfstep([
+        command,
+        path,
+        '--data',
+        data,
+        ...TRAIN,
+        '-o',
+        join('no such folder', 'small.gguf'),
+      ])
+      expect(ended.code).toBe(1)
+      expect(lines(ended.stderr)).toEqual([
+        expect.stringMatching(
+          /^error ERR_IO: --output: .*no such folder: the folder is not there; make it first$/,
+        ),
+      ])
+    },
+  )
 
   it.each([
     [['--wieghts', '4'], '--weights'],
@@ -184,7 +291,17 @@ describe('halfstep quantize', () => {
 
 describe('halfstep eval', () => {
   it('ends with one line, one object', async () => {
-    const { code, stdout, stderr } = await halfstep(['eval', path, '--data', data, '--tokens', '256', '--window', '64', '--json'])
+    const { code, stdout, stderr } = await halfstep([
+      'eval',
+      path,
+      '--data',
+      data,
+      '--tokens',
+      '256',
+      '--window',
+      '64',
+      '--json',
+    ])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(lines(stdout)).toHaveLength(1)
     const keys = ['perplexity', 'meanNll', 'predictions', 'kl', 'top1Agreement', 'tokensPerSecond']
@@ -212,7 +329,15 @@ describe('the other commands', () => {
     const plain = await halfstep(['generate', path, '--prompt', 'the half', '--max-tokens', '8'])
     expect(plain.code).toBe(0)
     expect(plain.stdout.startsWith('the half')).toBe(true)
-    const json = await halfstep(['generate', path, '--prompt', 'the half', '--max-tokens', '8', '--json'])
+    const json = await halfstep([
+      'generate',
+      path,
+      '--prompt',
+      'the half',
+      '--max-tokens',
+      '8',
+      '--json',
+    ])
     expect(objects(json.stdout).at(-1)).toMatchObject({ kind: 'result', promptTokens: 8 })
   })
 
@@ -230,7 +355,9 @@ describe('the other commands', () => {
     expect(small.stdout).toMatch(/^target +gguf:q4_0$/m)
     expect(small.stdout).toMatch(/^recipe +\{"id":"rtn"/m)
     for (const line of lines(stdout + small.stdout)) expect(line.length).toBeLessThanOrEqual(80)
-    expect(JSON.parse((await halfstep(['inspect', path, '--json'])).stdout)).toMatchObject({ layers: 2 })
+    expect(JSON.parse((await halfstep(['inspect', path, '--json'])).stdout)).toMatchObject({
+      layers: 2,
+    })
   })
 
   it('bench checks the answers of the kernels and times those that are asked for', async () => {
@@ -239,7 +366,11 @@ describe('the other commands', () => {
     expect(checked.stdout).toMatch(/^\d+ answers checked, all right/m)
     const timed = await halfstep(['bench', '--only', 'e.decode', '--model', path, '--json'])
     expect(timed.code).toBe(0)
-    expect(JSON.parse(timed.stdout)).toMatchObject({ checked: 0, rows: [], speeds: [{ bench: 'e.decode' }, { bench: 'e.decode' }] })
+    expect(JSON.parse(timed.stdout)).toMatchObject({
+      checked: 0,
+      rows: [],
+      speeds: [{ bench: 'e.decode' }, { bench: 'e.decode' }],
+    })
     const absent = await halfstep(['bench', '--model', 'absent.gguf'])
     expect(absent.code).toBe(1)
     expect(absent.stderr).toMatch(/^error ERR_IO: .*absent\.gguf/m)
@@ -250,6 +381,9 @@ describe('the other commands', () => {
     expect(code).toBe(0)
     expect(stdout).toMatch(/^native addon +found$/m)
     for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
-    expect(JSON.parse((await halfstep(['doctor', '--json'])).stdout)).toMatchObject({ build: 'native', threads: expect.any(Number) })
+    expect(JSON.parse((await halfstep(['doctor', '--json'])).stdout)).toMatchObject({
+      build: 'native',
+      threads: expect.any(Number),
+    })
   })
 })

@@ -22,15 +22,22 @@ it(
     const table = demoTable(result.rows)
     expect(table).toHaveLength(8)
     for (const line of table) expect(line.length).toBeLessThanOrEqual(80)
-    const kl = (name: string) => result.rows.find((row) => row.name === name)?.evaluation.kl ?? Number.NaN
-    for (const grid of ['W4A8 q4_0', 'W2A8 per channel']) expect(kl(`${grid}, SiLQ`)).toBeLessThan(kl(`${grid}, RTN`) / 2)
+    const kl = (name: string) =>
+      result.rows.find((row) => row.name === name)?.evaluation.kl ?? Number.NaN
+    for (const grid of ['W4A8 q4_0', 'W2A8 per channel'])
+      expect(kl(`${grid}, SiLQ`)).toBeLessThan(kl(`${grid}, RTN`) / 2)
     const [full, ...quantized] = result.rows
     for (const row of quantized) expect(row.bytes).toBeLessThan(full?.bytes ?? 0)
 
     expect(result.file).toBe(join(folder, 'demo-q4_0.gguf'))
-    expect(result.rows.find((row) => row.name === 'W4A8 q4_0, SiLQ')?.bytes).toBe(statSync(result.file).size)
+    expect(result.rows.find((row) => row.name === 'W4A8 q4_0, SiLQ')?.bytes).toBe(
+      statSync(result.file).size,
+    )
     expect(existsSync(join(folder, 'demo-w2.safetensors'))).toBe(true)
-    expect((await Model.load(result.file)).inspect()).toMatchObject({ target: 'gguf:q4_0', layers: 3 })
+    expect((await Model.load(result.file)).inspect()).toMatchObject({
+      target: 'gguf:q4_0',
+      layers: 3,
+    })
     expect(result.text).toMatch(/\w/)
   },
   TIMEOUT_MS,

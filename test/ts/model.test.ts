@@ -11,7 +11,16 @@ const [path, text] = [tinyModel(folder), tinyText(folder)]
 describe('Model.load', () => {
   it('reads a Hugging Face folder and tells what is in it', async () => {
     const found = (await Model.load(path)).inspect()
-    expect(found).toMatchObject({ vocabSize: 256, hiddenSize: 64, layers: 2, heads: 2, kvHeads: 1, headDim: 32, tiedHead: true, target: null })
+    expect(found).toMatchObject({
+      vocabSize: 256,
+      hiddenSize: 64,
+      layers: 2,
+      heads: 2,
+      kvHeads: 1,
+      headDim: 32,
+      tiedHead: true,
+      target: null,
+    })
     expect(found.parameters).toBeGreaterThan(80_000)
     expect(found.tensorTypes).toEqual({ F32: 20 })
   })
@@ -27,22 +36,32 @@ describe('Model.load', () => {
   })
 
   it('refuses bytes that are no model, under the name given', async () => {
-    const error = await Model.load(new Uint8Array([71, 71, 85, 70, 3, 0]), { name: 'short.gguf' }).catch((e: unknown) => e)
+    const error = await Model.load(new Uint8Array([71, 71, 85, 70, 3, 0]), {
+      name: 'short.gguf',
+    }).catch((e: unknown) => e)
     expect(error).toMatchObject({ code: 'ERR_FORMAT', details: { file: 'short.gguf' } })
   })
 
   it.each([[undefined], [null], [7], [{}]])('refuses %s as a source', async (source) => {
-    await expect(Model.load(source as unknown as string)).rejects.toMatchObject({ code: 'ERR_CONFIG', details: { field: 'source' } })
+    await expect(Model.load(source as unknown as string)).rejects.toMatchObject({
+      code: 'ERR_CONFIG',
+      details: { field: 'source' },
+    })
   })
 
   it('takes a file: URL and fetches nothing', async () => {
     expect((await Model.load(pathToFileURL(path))).inspect().layers).toBe(2)
-    await expect(Model.load(new URL('https://example.com/m.gguf'))).rejects.toMatchObject({ code: 'ERR_CONFIG', message: expect.stringContaining('download') })
+    await expect(Model.load(new URL('https://example.com/m.gguf'))).rejects.toMatchObject({
+      code: 'ERR_CONFIG',
+      message: expect.stringContaining('download'),
+    })
   })
 
   it('ends the wait when its signal aborts', async () => {
     const reason = new Error('enough')
-    const error = await Model.load(path, { signal: AbortSignal.abort(reason) }).catch((e: unknown) => e)
+    const error = await Model.load(path, { signal: AbortSignal.abort(reason) }).catch(
+      (e: unknown) => e,
+    )
     expect(error).toMatchObject({ code: 'ERR_CANCELLED', cause: reason })
   })
 })
@@ -51,8 +70,16 @@ describe('a model', () => {
   it('measures a text, the same whatever the number of threads', async () => {
     const model = await Model.load(path)
     const progress: number[] = []
-    const one = await model.evaluate({ data: text, tokens: 256, window: 64, threads: 1 }, { onProgress: (done) => progress.push(done) })
-    const two = await model.evaluate({ text: readFileSync(text, 'utf8'), tokens: 256, window: 64, threads: 2 })
+    const one = await model.evaluate(
+      { data: text, tokens: 256, window: 64, threads: 1 },
+      { onProgress: (done) => progress.push(done) },
+    )
+    const two = await model.evaluate({
+      text: readFileSync(text, 'utf8'),
+      tokens: 256,
+      window: 64,
+      threads: 2,
+    })
     expect(one.predictions).toBe(252)
     expect(one.perplexity).toBeCloseTo(Math.exp(one.meanNll), 6)
     expect({ ...two, tokensPerSecond: 0 }).toEqual({ ...one, tokensPerSecond: 0 })
@@ -72,7 +99,9 @@ describe('a model', () => {
     const options = { maxTokens: 9, temperature: 0.8, seed: 5 }
     const prompts = ['a', 'ab ab', 'b']
     const all = await model.generateAll(prompts, options)
-    const alone = await Promise.all(prompts.map((prompt) => model.generate({ ...options, prompt }).result))
+    const alone = await Promise.all(
+      prompts.map((prompt) => model.generate({ ...options, prompt }).result),
+    )
     expect(all.map(({ text, tokens, promptTokens }) => ({ text, tokens, promptTokens }))).toEqual(
       alone.map(({ text, tokens, promptTokens }) => ({ text, tokens, promptTokens })),
     )
@@ -102,14 +131,25 @@ describe('a model', () => {
 
   it('says which option is wrong', async () => {
     const model = await Model.load(path)
-    await expect(model.evaluate({ data: text, windwo: 64 } as object)).rejects.toMatchObject({ code: 'ERR_CONFIG', details: { field: 'windwo' } })
-    await expect(model.evaluate({ data: text, windwo: 64 } as object)).rejects.toThrow('did you mean window?')
-    await expect(model.evaluate({ data: text, tokens: Number.NaN })).rejects.toMatchObject({ code: 'ERR_CONFIG', details: { field: 'tokens' } })
+    await expect(model.evaluate({ data: text, windwo: 64 } as object)).rejects.toMatchObject({
+      code: 'ERR_CONFIG',
+      details: { field: 'windwo' },
+    })
+    await expect(model.evaluate({ data: text, windwo: 64 } as object)).rejects.toThrow(
+      'did you mean window?',
+    )
+    await expect(model.evaluate({ data: text, tokens: Number.NaN })).rejects.toMatchObject({
+      code: 'ERR_CONFIG',
+      details: { field: 'tokens' },
+    })
     await expect(model.evaluate({ text: '' })).rejects.toMatchObject({ code: 'ERR_DATA' })
     await expect(model.evaluate({})).rejects.toMatchObject({ code: 'ERR_CONFIG' })
     await expect(model.evaluate()).rejects.toMatchObject({ code: 'ERR_CONFIG' })
     await expect(model.evaluate({ text: 'to be' })).rejects.toMatchObject({ code: 'ERR_DATA' })
-    await expect(model.evaluate({ data: text, window: 1 })).rejects.toMatchObject({ code: 'ERR_CONFIG', details: { field: 'window' } })
+    await expect(model.evaluate({ data: text, window: 1 })).rejects.toMatchObject({
+      code: 'ERR_CONFIG',
+      details: { field: 'window' },
+    })
   })
 
   it('cannot be used after dispose, which can be called twice', async () => {
@@ -119,7 +159,9 @@ describe('a model', () => {
     model.dispose()
     expect((await running).predictions).toBe(252)
     expect(() => model.inspect()).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }))
-    await expect(model.save(join(folder, 'never.gguf'))).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+    await expect(model.save(join(folder, 'never.gguf'))).rejects.toMatchObject({
+      code: 'ERR_DISPOSED',
+    })
     expect(existsSync(join(folder, 'never.gguf'))).toBe(false)
   })
 })

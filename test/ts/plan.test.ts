@@ -1,4 +1,7 @@
-/** What a plan says, from TypeScript and on the command line; that it says the truth, crates/core/tests/plan.rs tests. */
+/**
+ * What a plan says, from TypeScript and on the command line; that it says the truth,
+ * crates/core/tests/plan.rs tests.
+ */
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,11 +13,31 @@ import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
 const cli = fileURLToPath(new URL('../../ts/dist/cli.js', import.meta.url))
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
-const APIQ = ['--recipe', 'apiq', '--data', data, '--samples', '6', '--window', '32', '--epochs', '2', '--validation', data, '--validation-tokens', '128']
+const APIQ = [
+  '--recipe',
+  'apiq',
+  '--data',
+  data,
+  '--samples',
+  '6',
+  '--window',
+  '32',
+  '--epochs',
+  '2',
+  '--validation',
+  data,
+  '--validation-tokens',
+  '128',
+]
 
-function halfstep(args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
+function halfstep(
+  args: string[],
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
   return new Promise((done) => {
-    const child = spawn(process.execPath, [cli, ...args], { cwd: folder, env: { ...process.env, COLUMNS: '80' } })
+    const child = spawn(process.execPath, [cli, ...args], {
+      cwd: folder,
+      env: { ...process.env, COLUMNS: '80' },
+    })
     let [stdout, stderr] = ['', '']
     child.stdout.on('data', (piece) => (stdout += piece))
     child.stderr.on('data', (piece) => (stderr += piece))
@@ -26,9 +49,24 @@ describe('plan', () => {
   it('tells steps, sizes and stages, and which part it tries', async () => {
     const tried: string[] = []
     const onEvent = (event: { kind: string; detail?: string }) => tried.push(event.detail ?? '')
-    const recipe = recipes.efficientqat({ groupSize: 32, train: { samples: 4, window: 32 }, endTokens: 1024 })
-    const made = await plan(await Model.load(path), recipe, { data, validation: data, validationTokens: 128, runFolder: join(folder, 'never'), onEvent })
-    expect(made).toMatchObject({ recipe: 'efficientqat', target: 'halfstep', bitsPerWeight: expect.closeTo(2.611, 3), steps: 2 * 20 + 32 })
+    const recipe = recipes.efficientqat({
+      groupSize: 32,
+      train: { samples: 4, window: 32 },
+      endTokens: 1024,
+    })
+    const made = await plan(await Model.load(path), recipe, {
+      data,
+      validation: data,
+      validationTokens: 128,
+      runFolder: join(folder, 'never'),
+      onEvent,
+    })
+    expect(made).toMatchObject({
+      recipe: 'efficientqat',
+      target: 'halfstep',
+      bitsPerWeight: expect.closeTo(2.611, 3),
+      steps: 2 * 20 + 32,
+    })
     expect(made.stages.map(({ name, steps }) => [name, steps])).toEqual([
       ['blocks', 40],
       ['model', 32],
@@ -41,15 +79,27 @@ describe('plan', () => {
   it('is refused as the run would be', async () => {
     const model = await Model.load(path)
     await expect(plan(model, recipes.silq())).rejects.toMatchObject({ code: 'ERR_CONFIG' })
-    await expect(plan(model, recipes.apiq({ train: { samples: 1e6 } }), { data })).rejects.toMatchObject({ code: 'ERR_DATA' })
-    await expect(plan(model, recipes.rtn(), { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ERR_CANCELLED' })
+    await expect(
+      plan(model, recipes.apiq({ train: { samples: 1e6 } }), { data }),
+    ).rejects.toMatchObject({ code: 'ERR_DATA' })
+    await expect(plan(model, recipes.rtn(), { signal: AbortSignal.abort() })).rejects.toMatchObject(
+      { code: 'ERR_CANCELLED' },
+    )
   })
 })
 
 describe('halfstep plan', () => {
   it('fits 80 columns, says whether the run fits, and writes nothing', async () => {
     const before = readdirSync(folder)
-    const { code, stdout } = await halfstep(['plan', path, ...APIQ, '-o', 'small.safetensors', '--report', 'page.html'])
+    const { code, stdout } = await halfstep([
+      'plan',
+      path,
+      ...APIQ,
+      '-o',
+      'small.safetensors',
+      '--report',
+      'page.html',
+    ])
     expect(code).toBe(0)
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
     expect(stdout).toMatch(/^blocks +24 +\S+ +0:\d\d +\S+ MB +\S+ kB$/m)
@@ -65,11 +115,22 @@ describe('halfstep plan', () => {
     const made = JSON.parse(planned.stdout) as Plan & { freeDiskBytes: number }
     expect(made.freeDiskBytes).toBeGreaterThan(0)
     expect((await halfstep(['quantize', path, ...APIQ, '-o', 'same.safetensors'])).code).toBe(0)
-    expect(Math.abs(made.outputBytes - statSync(join(folder, 'same.safetensors')).size)).toBeLessThan(256)
+    expect(
+      Math.abs(made.outputBytes - statSync(join(folder, 'same.safetensors')).size),
+    ).toBeLessThan(256)
   })
 
   it('fails as quantize would', async () => {
-    const ended = await halfstep(['plan', path, '--data', data, '--target', 'gguf:q4_0', '--weights', '3'])
+    const ended = await halfstep([
+      'plan',
+      path,
+      '--data',
+      data,
+      '--target',
+      'gguf:q4_0',
+      '--weights',
+      '3',
+    ])
     expect(ended.code).toBe(1)
     expect(ended.stderr).toContain('error ERR_TARGET: ')
   })

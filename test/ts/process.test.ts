@@ -1,4 +1,7 @@
-/** What can only be seen on a process of its own: it ends by itself, no rejection is unhandled, the built package is found by its name. */
+/**
+ * What can only be seen on a process of its own: it ends by itself, no rejection is unhandled, the
+ * built package is found by its name.
+ */
 import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -88,10 +91,17 @@ it('survives worker threads that are terminated while they train', async () => {
     }
     console.log('alive')
     process.exit(0)`
-  expect(await esm(body, { MODEL: path, DATA: data })).toMatchObject({ code: 0, signal: null, stdout: 'alive\n' })
+  expect(await esm(body, { MODEL: path, DATA: data })).toMatchObject({
+    code: 0,
+    signal: null,
+    stdout: 'alive\n',
+  })
 })
 
-/** Growth of resident memory over `cycles` loads, after `before` loads that fill the allocator's and the collector's reserves. */
+/**
+ * Growth of resident memory over `cycles` loads, after `before` loads that fill the allocator's and
+ * the collector's reserves.
+ */
 const growth = (before: number, cycles: number, use: string) => `
   const cycle = async (n) => { for (let i = 0; i < n; i++) { const model = await Model.load(path); ${use} } return process.memoryUsage.rss() }
   const start = await cycle(${before})
@@ -102,9 +112,12 @@ it('gives back the memory of models that are disposed', async () => {
 })
 
 it('collects models that nobody disposes', async () => {
-  // The collector looks after 64 MB of models that it was told of, and frees them in the background: memory swings, but must stay far below the sum.
+  // The collector looks after 64 MB of models that it was told of, and frees them in the
+  // background: memory swings, but must stay far below the sum.
   const [cycles, bytesPerModel] = [2000, 360_000]
-  expect(Number((await esm(growth(500, cycles, 'model.inspect()'))).stdout)).toBeLessThan((cycles * bytesPerModel) / 4)
+  expect(Number((await esm(growth(500, cycles, 'model.inspect()'))).stdout)).toBeLessThan(
+    (cycles * bytesPerModel) / 4,
+  )
 })
 
 it('says once that there is no addon, and why, when it must go on without', async () => {

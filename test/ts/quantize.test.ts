@@ -6,7 +6,11 @@ import { type Event, Model, quantize, recipes } from '../../ts/src/index.js'
 import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
 
 const folder = temporaryFolder()
-const [path, data, validation] = [tinyModel(folder), tinyText(folder), tinyText(folder, 'validation.txt', 8)]
+const [path, data, validation] = [
+  tinyModel(folder),
+  tinyText(folder),
+  tinyText(folder, 'validation.txt', 8),
+]
 const train = { tokens: 1024, window: 32, batch: 4, learningRate: 1e-3 }
 /** Long enough to be stopped in the middle on any machine. */
 const LONG = { ...train, tokens: 10_000_000 }
@@ -17,23 +21,42 @@ describe('quantize', () => {
     const losses: number[] = []
 
     const model = await Model.load(path)
-    const run = quantize(model, recipes.silq({ weights: 4, activations: 8, cache: 8, target: 'gguf:q4_0', train }), { data, signal })
-    for await (const event of run) if (event.kind === 'step') losses.push(event.loss, event.tokensPerSecond)
+    const run = quantize(
+      model,
+      recipes.silq({ weights: 4, activations: 8, cache: 8, target: 'gguf:q4_0', train }),
+      { data, signal },
+    )
+    for await (const event of run)
+      if (event.kind === 'step') losses.push(event.loss, event.tokensPerSecond)
     const { model: small, report } = await run.result
     await small.save(join(folder, 'example.gguf'))
 
     expect(losses).toHaveLength(2 * report.steps)
-    expect(report).toMatchObject({ recipe: 'silq', target: 'gguf:q4_0', steps: 8, tokens: 1024, bitsPerWeight: 4.5 })
+    expect(report).toMatchObject({
+      recipe: 'silq',
+      target: 'gguf:q4_0',
+      steps: 8,
+      tokens: 1024,
+      bitsPerWeight: 4.5,
+    })
     expect((await Model.load(join(folder, 'example.gguf'))).inspect().target).toBe('gguf:q4_0')
   })
 
   it('wins back some of what rounding to 3 bit loses', async () => {
     const model = await Model.load(path)
     const sites = { target: 'halfstep', weights: 3, activations: 8, cache: 8 } as const
-    const measure = async (small: Model) => (await small.evaluate({ data: validation, tokens: 1024, window: 32 }, { against: model })).kl ?? Number.NaN
+    const measure = async (small: Model) =>
+      (await small.evaluate({ data: validation, tokens: 1024, window: 32 }, { against: model }))
+        .kl ?? Number.NaN
     const rounded = await measure((await quantize(model, recipes.rtn(sites)).result).model)
     const trained = await measure(
-      (await quantize(model, recipes.silq({ ...sites, train: { ...train, tokens: 16_384, learningRate: 3e-3 } }), { data }).result).model,
+      (
+        await quantize(
+          model,
+          recipes.silq({ ...sites, train: { ...train, tokens: 16_384, learningRate: 3e-3 } }),
+          { data },
+        ).result
+      ).model,
     )
     expect(trained).toBeLessThan(rounded)
   })
@@ -42,7 +65,9 @@ describe('quantize', () => {
     const model = await Model.load(path)
     const bytes = async (threads: number, seed: number) => {
       const recipe = recipes.silq({ target: 'gguf:q4_0', train: { ...train, seed } })
-      return Buffer.from(await (await quantize(model, recipe, { data, threads }).result).model.toBytes()).toString('base64')
+      return Buffer.from(
+        await (await quantize(model, recipe, { data, threads }).result).model.toBytes(),
+      ).toString('base64')
     }
     const once = await bytes(1, 5)
     expect(await bytes(2, 5)).toBe(once)
@@ -51,7 +76,11 @@ describe('quantize', () => {
 
   it('measures the validation text before and after, in events and report', async () => {
     const model = await Model.load(path)
-    const run = quantize(model, recipes.silq({ train }), { data, validation, validationTokens: 256 })
+    const run = quantize(model, recipes.silq({ train }), {
+      data,
+      validation,
+      validationTokens: 256,
+    })
     const events: Event[] = []
     for await (const event of run) events.push(event)
     const { report } = await run.result
@@ -66,8 +95,16 @@ describe('quantize', () => {
     [recipes.rtn({ target: 'gguf:q4_0', weights: 3 }), 'ERR_TARGET', 'halfstep'],
     [recipes.rtn({ wieghts: 4 } as object), 'ERR_CONFIG', 'did you mean weights?'],
     [recipes.silq({ train: { learningRate: -1 } }), 'ERR_CONFIG', 'learningRate'],
-    [recipes.silq({ train: { tokens: 1.5 } }), 'ERR_CONFIG', 'train.tokens: invalid type: floating point 1.5; a whole number'],
-    [recipes.silq({ start: 'bset' } as object), 'ERR_CONFIG', 'start: bset is not known; did you mean best?'],
+    [
+      recipes.silq({ train: { tokens: 1.5 } }),
+      'ERR_CONFIG',
+      'train.tokens: invalid type: floating point 1.5; a whole number',
+    ],
+    [
+      recipes.silq({ start: 'bset' } as object),
+      'ERR_CONFIG',
+      'start: bset is not known; did you mean best?',
+    ],
     [recipes.rtn({ target: 'halfstep', groupSize: 48 }), 'ERR_CONFIG', '48'],
     [recipes.silq(), 'ERR_CONFIG', 'data'],
   ])('refuses %j with %s before any work', async (recipe, code, words) => {
@@ -79,14 +116,22 @@ describe('quantize', () => {
 
   it('refuses a text that is shorter than a window', async () => {
     const model = await Model.load(path)
-    await expect(quantize(model, recipes.silq({ train }), { text: 'too short' }).result).rejects.toMatchObject({ code: 'ERR_DATA' })
+    await expect(
+      quantize(model, recipes.silq({ train }), { text: 'too short' }).result,
+    ).rejects.toMatchObject({ code: 'ERR_DATA' })
   })
 })
 
 describe('a run', () => {
   it('goes on when nobody listens, and keeps the events', async () => {
     const recipe = recipes.silq({ train: { ...train, tokens: 128 * 60 } })
-    const run = quantize(await Model.load(path), recipe, { data, validation, validationTokens: 64, runFolder: join(folder, 'alone'), checkpointEvery: 20 })
+    const run = quantize(await Model.load(path), recipe, {
+      data,
+      validation,
+      validationTokens: 64,
+      runFolder: join(folder, 'alone'),
+      checkpointEvery: 20,
+    })
     const { report } = await run.result
     const events: Event[] = []
     for await (const event of run) events.push(event)
@@ -103,9 +148,13 @@ describe('a run', () => {
     const [controller, runFolder] = [new AbortController(), join(folder, 'stopped')]
     const run = quantize(model, recipe, { data, runFolder, signal: controller.signal })
     const failure = await (async () => {
-      for await (const event of run) if (event.kind === 'step' && event.step === 3) controller.abort(new Error('pause'))
+      for await (const event of run)
+        if (event.kind === 'step' && event.step === 3) controller.abort(new Error('pause'))
     })().catch((error: unknown) => error)
-    expect(failure).toMatchObject({ code: 'ERR_CANCELLED', cause: expect.objectContaining({ message: 'pause' }) })
+    expect(failure).toMatchObject({
+      code: 'ERR_CANCELLED',
+      cause: expect.objectContaining({ message: 'pause' }),
+    })
     expect(existsSync((failure as { details: { resume: string } }).details.resume)).toBe(true)
     const resumed = await quantize(model, recipe, { data, runFolder, resume: true }).result
     expect(Buffer.compare(await resumed.model.toBytes(), whole)).toBe(0)

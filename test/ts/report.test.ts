@@ -5,21 +5,45 @@ import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import type { Page } from 'playwright-core'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { Model, quantize, type Report, recipes, reportPage, type SaveReport } from '../../ts/src/index.js'
+import {
+  Model,
+  quantize,
+  type Report,
+  recipes,
+  reportPage,
+  type SaveReport,
+} from '../../ts/src/index.js'
 import { browserPath, launch } from '../browser.js'
 import { temporaryFolder } from './tiny-model.js'
 
 const cli = fileURLToPath(new URL('../../ts/dist/cli.js', import.meta.url))
 const assets = fileURLToPath(new URL('../../assets/', import.meta.url))
-const [demo, data, validation] = ['demo', 'demo-train.txt', 'demo-eval.txt'].map((name) => join(assets, name)) as [string, string, string]
+const [demo, data, validation] = ['demo', 'demo-train.txt', 'demo-eval.txt'].map((name) =>
+  join(assets, name),
+) as [string, string, string]
 const folder = temporaryFolder()
 const page = join(folder, 'report.html')
 const COMMON = ['quantize', demo, '--data', data, '-o', 'small.safetensors']
-const RUN = ['--recipe', 'apiq', '--samples', '4', '--window', '64', '--epochs', '2', '--validation', validation, '--validation-tokens', '256']
+const RUN = [
+  '--recipe',
+  'apiq',
+  '--samples',
+  '4',
+  '--window',
+  '64',
+  '--epochs',
+  '2',
+  '--validation',
+  validation,
+  '--validation-tokens',
+  '256',
+]
 /** Where screenshots are kept to be looked at, if anywhere. */
 const SCREENSHOTS = process.env.HALFSTEP_SCREENSHOTS
 
-function halfstep(args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
+function halfstep(
+  args: string[],
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
   return new Promise((done) => {
     const child = spawn(process.execPath, [cli, ...args], { cwd: folder })
     let [stdout, stderr] = ['', '']
@@ -37,7 +61,10 @@ beforeAll(async () => {
   const { code, stderr, stdout } = await halfstep([...COMMON, ...RUN, '--report', page])
   expect({ code, stderr: code === 0 ? '' : stderr }).toEqual({ code: 0, stderr: '' })
   expect(stdout).toMatch(/^report +.*report\.html$/m)
-  ;({ report, file } = JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as { report: Report; file: SaveReport })
+  ;({ report, file } = JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as {
+    report: Report
+    file: SaveReport
+  })
   layers = (await Model.load(demo)).inspect().layers
 })
 
@@ -51,12 +78,17 @@ describe('the data of a report', () => {
       data: expect.stringMatching(/^blake3:[0-9a-f]{64}$/),
     })
     expect(record.table.map(({ subject }) => subject)).toEqual(['fp', 'rtn', 'result'])
-    expect(record.table[2]).toMatchObject({ bytes: statSync(join(folder, 'small.safetensors')).size, bitsPerWeight: report.bitsPerWeight })
+    expect(record.table[2]).toMatchObject({
+      bytes: statSync(join(folder, 'small.safetensors')).size,
+      bitsPerWeight: report.bitsPerWeight,
+    })
     expect(file.bytes).toBe(record.table[2]?.bytes)
     expect(record.table[1]?.bytes).toBeLessThan(record.table[0]?.bytes ?? 0)
     expect(record.table.every(({ evaluation }) => evaluation !== null)).toBe(true)
     const [stage] = record.stages
-    expect(stage?.blocks.map(({ block, losses }) => [block, losses.length])).toEqual(Array.from({ length: layers }, (_, block) => [block, 8]))
+    expect(stage?.blocks.map(({ block, losses }) => [block, losses.length])).toEqual(
+      Array.from({ length: layers }, (_, block) => [block, 8]),
+    )
     expect(record.blockKl).toHaveLength(layers)
     expect(Math.min(...record.blockKl)).toBeGreaterThan(0)
     expect(record.matrices).toHaveLength(7 * layers)
@@ -70,16 +102,40 @@ describe('the data of a report', () => {
 
   it('is there for rounding and for training end to end, and only if asked for', async () => {
     const model = await Model.load(demo)
-    const rounded = (await quantize(model, recipes.rtn({ target: 'halfstep', weights: 3, start: 'errorSearch' }), { record: true }).result).report
-    expect(rounded.record).toMatchObject({ stages: [], blockKl: [], settings: { seed: null, data: null } })
-    expect(rounded.record?.matrices.some(({ clipFraction }) => clipFraction !== null && clipFraction > 0)).toBe(true)
-    expect(rounded.record?.matrices.every(({ stepDrift, saliency }) => stepDrift === null && saliency === null)).toBe(true)
+    const rounded = (
+      await quantize(model, recipes.rtn({ target: 'halfstep', weights: 3, start: 'errorSearch' }), {
+        record: true,
+      }).result
+    ).report
+    expect(rounded.record).toMatchObject({
+      stages: [],
+      blockKl: [],
+      settings: { seed: null, data: null },
+    })
+    expect(
+      rounded.record?.matrices.some(
+        ({ clipFraction }) => clipFraction !== null && clipFraction > 0,
+      ),
+    ).toBe(true)
+    expect(
+      rounded.record?.matrices.every(
+        ({ stepDrift, saliency }) => stepDrift === null && saliency === null,
+      ),
+    ).toBe(true)
     const train = { tokens: 384, window: 32, batch: 4 }
-    const trained = (await quantize(model, recipes.silq({ target: 'gguf:q4_0', train }), { data, record: true }).result).report
+    const trained = (
+      await quantize(model, recipes.silq({ target: 'gguf:q4_0', train }), { data, record: true })
+        .result
+    ).report
     expect(trained.record?.stages[0]).toMatchObject({ firstStep: 0, blocks: [] })
     expect(trained.record?.stages[0]?.losses).toHaveLength(3)
-    expect(trained.record?.matrices.every(({ stepDrift, saliency }) => stepDrift !== null && saliency !== null)).toBe(true)
-    for (const made of [rounded, trained]) expect(reportPage(made)).toContain('No validation text was given')
+    expect(
+      trained.record?.matrices.every(
+        ({ stepDrift, saliency }) => stepDrift !== null && saliency !== null,
+      ),
+    ).toBe(true)
+    for (const made of [rounded, trained])
+      expect(reportPage(made)).toContain('No validation text was given')
     const { report: silent } = await quantize(model, recipes.rtn()).result
     expect(silent.record).toBeUndefined()
     expect(() => reportPage(silent)).toThrow(expect.objectContaining({ code: 'ERR_CONFIG' }))
@@ -116,8 +172,17 @@ describe.skipIf(browserPath === undefined)('the page in a browser', () => {
       const shown = await browser.newPage({ viewport: { width: 800, height: 1000 } })
       const complaints: string[] = []
       shown.on('pageerror', (error) => complaints.push(error.message))
-      shown.on('console', (message) => (message.type() === 'error' || message.type() === 'warning') && complaints.push(message.text()))
-      shown.on('request', (request) => !/^(file|data):/.test(request.url()) && complaints.push(`asked for ${request.url()}`))
+      shown.on(
+        'console',
+        (message) =>
+          (message.type() === 'error' || message.type() === 'warning') &&
+          complaints.push(message.text()),
+      )
+      shown.on(
+        'request',
+        (request) =>
+          !/^(file|data):/.test(request.url()) && complaints.push(`asked for ${request.url()}`),
+      )
       await shown.goto(pathToFileURL(page).href)
       await work(shown, complaints)
     } finally {
@@ -131,15 +196,20 @@ describe.skipIf(browserPath === undefined)('the page in a browser', () => {
       expect(await count('#blocks-0 g.block')).toBe(layers)
       expect(await count('#steps-0 polyline')).toBe(1)
       expect(await count('#block-kl rect.bar')).toBe(layers)
-      for (const strip of ['#clip', '#drift', '#saliency']) expect(await count(`${strip} rect.cell:has(title)`)).toBe(7 * layers)
+      for (const strip of ['#clip', '#drift', '#saliency'])
+        expect(await count(`${strip} rect.cell:has(title)`)).toBe(7 * layers)
       expect(await count('svg')).toBe(6)
       expect(await count('svg[role=img][aria-label] > desc')).toBe(6)
       expect(await count('svg text.name')).toBeGreaterThanOrEqual(12)
       expect(await count('tr.result')).toBe(1)
-      await shown.evaluate(`document.querySelectorAll('details').forEach((details) => { details.open = true })`)
+      await shown.evaluate(
+        `document.querySelectorAll('details').forEach((details) => { details.open = true })`,
+      )
       for (const width of [800, 1280]) {
         await shown.setViewportSize({ width, height: 1000 })
-        expect(await shown.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(width)
+        expect(await shown.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(
+          width,
+        )
         expect(await shown.evaluate(OVERFLOWING)).toEqual([])
         expect(await shown.evaluate(MISPLACED)).toEqual([])
       }
@@ -156,7 +226,8 @@ describe.skipIf(browserPath === undefined)('the page in a browser', () => {
       ] as const) {
         await shown.emulateMedia(media)
         expect(await paper()).toBe(color)
-        if (SCREENSHOTS) await shown.screenshot({ path: join(SCREENSHOTS, `report-${name}.png`), fullPage: true })
+        if (SCREENSHOTS)
+          await shown.screenshot({ path: join(SCREENSHOTS, `report-${name}.png`), fullPage: true })
       }
     }))
 })

@@ -1,10 +1,21 @@
-/** A Llama-shaped model of random weights and 256 byte tokens in a folder of its own: small enough that a whole training run takes about a second. */
+/**
+ * A Llama-shaped model of random weights and 256 byte tokens in a folder of its own: small enough
+ * that a whole training run takes about a second.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll } from 'vitest'
 
-const SHAPE = { vocab: 256, hidden: 64, intermediate: 128, layers: 2, heads: 2, kvHeads: 1, headDim: 32 }
+const SHAPE = {
+  vocab: 256,
+  hidden: 64,
+  intermediate: 128,
+  layers: 2,
+  heads: 2,
+  kvHeads: 1,
+  headDim: 32,
+}
 
 /** A folder that is removed when the tests of the file are done. */
 export function temporaryFolder(): string {
@@ -41,7 +52,10 @@ export function tinyModel(folder: string): string {
     hidden_act: 'silu',
     max_position_embeddings: 512,
   }
-  const tensors: Record<string, number[]> = { 'model.embed_tokens.weight': [vocab, hidden], 'model.norm.weight': [hidden] }
+  const tensors: Record<string, number[]> = {
+    'model.embed_tokens.weight': [vocab, hidden],
+    'model.norm.weight': [hidden],
+  }
   for (let layer = 0; layer < layers; layer++) {
     const at = `model.layers.${layer}.`
     tensors[`${at}input_layernorm.weight`] = [hidden]
@@ -62,9 +76,13 @@ export function tinyModel(folder: string): string {
 
 /** Sentences of a small vocabulary, as a file; enough for windows of some dozens of tokens. */
 export function tinyText(folder: string, name = 'corpus.txt', seed = 7): string {
-  const words = 'the half step rounds a weight to its grid and learns where each line of it should lie'.split(' ')
+  const words =
+    'the half step rounds a weight to its grid and learns where each line of it should lie'.split(
+      ' ',
+    )
   const next = random(seed)
-  const sentence = () => Array.from({ length: 8 }, () => words[Math.floor(((next() + 1) / 2) * words.length)]).join(' ')
+  const sentence = () =>
+    Array.from({ length: 8 }, () => words[Math.floor(((next() + 1) / 2) * words.length)]).join(' ')
   const path = join(folder, name)
   writeFileSync(path, Array.from({ length: 200 }, () => `${sentence()}.\n`).join(''))
   return path
@@ -80,7 +98,9 @@ function safetensors(shapes: Record<string, number[]>): Uint8Array {
     const isNorm = shape.length === 1
     // The embedding is also the head: large enough for answers that differ from one another.
     const size = name.includes('embed') ? 0.4 : 2 / Math.sqrt(shape[1] ?? 1)
-    values.push(Float32Array.from({ length: count }, () => (isNorm ? 1 + 0.1 * next() : size * next())))
+    values.push(
+      Float32Array.from({ length: count }, () => (isNorm ? 1 + 0.1 * next() : size * next())),
+    )
     header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + count * 4] }
     offset += count * 4
   }
@@ -91,12 +111,26 @@ function safetensors(shapes: Record<string, number[]>): Uint8Array {
   return Buffer.concat([length, head, ...values.map((v) => Buffer.from(v.buffer))])
 }
 
-/** One token per byte, in the byte-level alphabet of GPT-2: printable bytes are themselves, the others follow from 256 on. */
+/**
+ * One token per byte, in the byte-level alphabet of GPT-2: printable bytes are themselves, the
+ * others follow from 256 on.
+ */
 function byteTokenizer(): object {
-  const printable = (byte: number) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255)
+  const printable = (byte: number) =>
+    (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255)
   let others = 0
-  const vocab = Object.fromEntries(Array.from({ length: 256 }, (_, byte) => [String.fromCodePoint(printable(byte) ? byte : 256 + others++), byte]))
-  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true }
+  const vocab = Object.fromEntries(
+    Array.from({ length: 256 }, (_, byte) => [
+      String.fromCodePoint(printable(byte) ? byte : 256 + others++),
+      byte,
+    ]),
+  )
+  const byteLevel = {
+    type: 'ByteLevel',
+    add_prefix_space: false,
+    trim_offsets: true,
+    use_regex: true,
+  }
   return {
     version: '1.0',
     added_tokens: [],

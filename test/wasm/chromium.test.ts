@@ -6,7 +6,12 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { browserPath, launch } from '../browser.js'
 import { demo, root } from './demo.js'
 
-const TYPES: Record<string, string> = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm' }
+const TYPES: Record<string, string> = {
+  '.html': 'text/html',
+  '.js': 'text/javascript',
+  '.mjs': 'text/javascript',
+  '.wasm': 'application/wasm',
+}
 
 const { bytes, text, expected } = await demo()
 const PAGE = `<!doctype html><script type="module">
@@ -28,10 +33,20 @@ let origin: string
 beforeAll(async () => {
   server = createServer((request, response) => {
     const path = new URL(request.url ?? '/', 'http://localhost').pathname
-    const made: Record<string, string | Uint8Array> = { '/': PAGE, '/demo.gguf': bytes, '/text.txt': text }
+    const made: Record<string, string | Uint8Array> = {
+      '/': PAGE,
+      '/demo.gguf': bytes,
+      '/text.txt': text,
+    }
     const file = join(root, path)
-    const body = made[path] ?? (/^\/(ts\/(dist|wasm)|test\/wasm)\//.test(path) && existsSync(file) ? readFileSync(file) : undefined)
-    response.writeHead(body === undefined ? 404 : 200, { 'content-type': TYPES[path === '/' ? '.html' : extname(path)] ?? 'application/octet-stream' })
+    const body =
+      made[path] ??
+      (/^\/(ts\/(dist|wasm)|test\/wasm)\//.test(path) && existsSync(file)
+        ? readFileSync(file)
+        : undefined)
+    response.writeHead(body === undefined ? 404 : 200, {
+      'content-type': TYPES[path === '/' ? '.html' : extname(path)] ?? 'application/octet-stream',
+    })
     response.end(body)
   })
   await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening))
@@ -39,20 +54,30 @@ beforeAll(async () => {
 })
 afterAll(() => server.close())
 
-it.skipIf(browserPath === undefined)('does in a browser what the native build does, to the byte', async () => {
-  const browser = await launch()
-  try {
-    const page = await browser.newPage()
-    const complaints: string[] = []
-    page.on('pageerror', (error) => complaints.push(error.message))
-    page.on('console', (message) => message.type() === 'error' && complaints.push(`${message.text()} ${message.location().url}`))
-    await page.goto(origin)
-    await page.waitForFunction('window.ready', undefined, { timeout: 30_000 }).catch((error) => complaints.push(String(error)))
-    expect(complaints.filter((complaint) => !complaint.includes('favicon'))).toEqual([])
-    expect(await page.evaluate('window.run()')).toEqual(expected)
-    expect(await page.evaluate('window.loadByUrl()')).toBe(expected.inspection.parameters)
-    expect(await page.evaluate('window.pathInBrowser()')).toBe('ERR_UNSUPPORTED')
-  } finally {
-    await browser.close()
-  }
-})
+it.skipIf(browserPath === undefined)(
+  'does in a browser what the native build does, to the byte',
+  async () => {
+    const browser = await launch()
+    try {
+      const page = await browser.newPage()
+      const complaints: string[] = []
+      page.on('pageerror', (error) => complaints.push(error.message))
+      page.on(
+        'console',
+        (message) =>
+          message.type() === 'error' &&
+          complaints.push(`${message.text()} ${message.location().url}`),
+      )
+      await page.goto(origin)
+      await page
+        .waitForFunction('window.ready', undefined, { timeout: 30_000 })
+        .catch((error) => complaints.push(String(error)))
+      expect(complaints.filter((complaint) => !complaint.includes('favicon'))).toEqual([])
+      expect(await page.evaluate('window.run()')).toEqual(expected)
+      expect(await page.evaluate('window.loadByUrl()')).toBe(expected.inspection.parameters)
+      expect(await page.evaluate('window.pathInBrowser()')).toBe('ERR_UNSUPPORTED')
+    } finally {
+      await browser.close()
+    }
+  },
+)

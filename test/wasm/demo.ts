@@ -1,4 +1,6 @@
-/** The demo model as a GGUF file, made by the native build, and what the native build says about it. */
+/**
+ * The demo model as a GGUF file, made by the native build, and what the native build says about it.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -12,7 +14,8 @@ export const root = fileURLToPath(new URL('../../', import.meta.url))
 export async function demo() {
   const addon = loadAddon()
   // Without it `native` would be WebAssembly too, and equal to itself.
-  if (typeof addon === 'string') throw new Error(`these tests compare with the native build: ${addon}`)
+  if (typeof addon === 'string')
+    throw new Error(`these tests compare with the native build: ${addon}`)
   const folder = temporaryFolder()
   const source = join(root, 'assets/demo')
   const path = join(folder, 'demo.gguf')

@@ -1,4 +1,7 @@
-/** Damaged files: both builds say the same, though one has 32-bit addresses. 1,500 mutants did when this was written; the first few are tried here. */
+/**
+ * Damaged files: both builds say the same, though one has 32-bit addresses. 1,500 mutants did when
+ * this was written; the first few are tried here.
+ */
 import { expect, it } from 'vitest'
 import * as native from '../../ts/src/index.js'
 import * as wasm from '../../ts/src/wasm.js'
@@ -30,13 +33,19 @@ function mutant(file: Uint8Array): Uint8Array {
   return below(10) === 0 ? bytes.slice(0, below(bytes.length)) : bytes
 }
 
-const text = (error: unknown) => (error instanceof Error && 'code' in error ? `${error.code} ${error.message}` : String(error))
+const text = (error: unknown) =>
+  error instanceof Error && 'code' in error ? `${error.code} ${error.message}` : String(error)
 
 /** What a build says to a file: the error, or the model and its first tokens. */
-async function answer(Model: typeof native.Model | typeof wasm.Model, bytes: Uint8Array): Promise<string> {
+async function answer(
+  Model: typeof native.Model | typeof wasm.Model,
+  bytes: Uint8Array,
+): Promise<string> {
   try {
     const model = await Model.load(bytes, { name: 'mutant' })
-    const tokens = await model.generate({ prompt: 'ab', maxTokens: 3 }).result.then(({ tokens }) => tokens.join(), text)
+    const tokens = await model
+      .generate({ prompt: 'ab', maxTokens: 3 })
+      .result.then(({ tokens }) => tokens.join(), text)
     return `${JSON.stringify(model.inspect())} ${tokens}`
   } catch (error) {
     return text(error)
@@ -45,7 +54,10 @@ async function answer(Model: typeof native.Model | typeof wasm.Model, bytes: Uin
 
 it('refuses and accepts what the native build does, in the same words', async () => {
   const model = await native.Model.load(tinyModel(temporaryFolder()))
-  const { model: small } = await native.quantize(model, native.recipes.rtn({ target: 'halfstep', weights: 3 })).result
+  const { model: small } = await native.quantize(
+    model,
+    native.recipes.rtn({ target: 'halfstep', weights: 3 }),
+  ).result
   const files = [await model.toBytes(), await small.toBytes()]
   for (let i = 0; i < MUTANTS; i++) {
     const bytes = mutant(files[i % files.length] as Uint8Array)

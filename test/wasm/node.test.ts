@@ -29,7 +29,10 @@ it('reads and writes files where there are some, by path or URL', async () => {
   expect(readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([])
   const data = join(folder, 'text.txt')
   writeFileSync(data, text)
-  const [fromPath, fromText] = [await small.evaluate({ data, tokens: 64, window: 32 }), await small.evaluate({ text, tokens: 64, window: 32 })]
+  const [fromPath, fromText] = [
+    await small.evaluate({ data, tokens: 64, window: 32 }),
+    await small.evaluate({ text, tokens: 64, window: 32 }),
+  ]
   expect({ ...fromPath, tokensPerSecond: 0 }).toEqual({ ...fromText, tokensPerSecond: 0 })
 })
 
@@ -40,12 +43,36 @@ it('reads a Hugging Face folder', async () => {
 it.each<[string, () => Promise<unknown>, string]>([
   ['an absent file', () => Model.load(join(folder, 'absent.gguf')), 'ERR_IO'],
   ['a folder without a model', () => Model.load(folder), 'ERR_IO'],
-  ['an absent text', async () => (await Model.load(path)).evaluate({ data: join(folder, 'absent.txt') }), 'ERR_IO'],
-  ['a text and its path', async () => (await Model.load(path)).evaluate({ data: path, text }), 'ERR_CONFIG'],
-  ['a text that is no UTF-8', async () => (await Model.load(path)).evaluate({ data: path }), 'ERR_DATA'],
-  ['training', async () => quantize(await Model.load(path), recipes.silq(), { text }).result, 'ERR_UNSUPPORTED'],
-  ['a folder that is not there', async () => (await Model.load(path)).save(join(folder, 'absent', 'x.gguf')), 'ERR_IO'],
-  ['an ending that is no format', async () => (await Model.load(path)).save(join(folder, 'model.bin')), 'ERR_CONFIG'],
+  [
+    'an absent text',
+    async () => (await Model.load(path)).evaluate({ data: join(folder, 'absent.txt') }),
+    'ERR_IO',
+  ],
+  [
+    'a text and its path',
+    async () => (await Model.load(path)).evaluate({ data: path, text }),
+    'ERR_CONFIG',
+  ],
+  [
+    'a text that is no UTF-8',
+    async () => (await Model.load(path)).evaluate({ data: path }),
+    'ERR_DATA',
+  ],
+  [
+    'training',
+    async () => quantize(await Model.load(path), recipes.silq(), { text }).result,
+    'ERR_UNSUPPORTED',
+  ],
+  [
+    'a folder that is not there',
+    async () => (await Model.load(path)).save(join(folder, 'absent', 'x.gguf')),
+    'ERR_IO',
+  ],
+  [
+    'an ending that is no format',
+    async () => (await Model.load(path)).save(join(folder, 'model.bin')),
+    'ERR_CONFIG',
+  ],
 ])('refuses %s', async (_, attempt, code) => {
   const error = await attempt().catch((e: unknown) => e)
   expect(error).toBeInstanceOf(wasm.HalfstepError)

@@ -10,8 +10,16 @@ function task(steps: (() => void)[]): WasmTask {
     return cancelled || done === steps.length
   }
   const message = () => (read < done ? `message ${read++}` : undefined)
-  const outcome = () => JSON.stringify(cancelled ? { error: { code: 'ERR_CANCELLED' } } : { ok: done })
-  return { step, message, outcome, takeModel: () => undefined, takeBytes: () => undefined, cancel: () => (cancelled = true) } as unknown as WasmTask
+  const outcome = () =>
+    JSON.stringify(cancelled ? { error: { code: 'ERR_CANCELLED' } } : { ok: done })
+  return {
+    step,
+    message,
+    outcome,
+    takeModel: () => undefined,
+    takeBytes: () => undefined,
+    cancel: () => (cancelled = true),
+  } as unknown as WasmTask
 }
 
 const glue = (panic?: string) => ({ takePanic: () => panic }) as unknown as Glue
@@ -60,5 +68,7 @@ it('keeps the fields of an error that comes before or after the work', async () 
   const fails = () => Promise.reject(error)
   const data = { code: 'ERR_IO', message: 'model.gguf: not there', details: { path: 'model.gguf' } }
   expect(JSON.parse(await new WasmRun(glue(), fails).result())).toEqual({ error: data })
-  expect(JSON.parse(await new WasmRun(glue(), () => task([nothing]), fails).result())).toEqual({ error: data })
+  expect(JSON.parse(await new WasmRun(glue(), () => task([nothing]), fails).result())).toEqual({
+    error: data,
+  })
 })

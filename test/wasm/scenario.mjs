@@ -1,6 +1,8 @@
 /**
- * The same path through any build of halfstep: a model from bytes, rounded to nearest, written, read again, run and measured; and two refusals.
- * Plain JavaScript, because a browser loads it as it stands. What is returned depends on no clock and no machine.
+ * The same path through any build of halfstep: a model from bytes, rounded to nearest, written,
+ * read again, run and measured; and two refusals.
+ * Plain JavaScript, because a browser loads it as it stands. What is returned depends on no clock
+ * and no machine.
  */
 export async function scenario({ Model, quantize, recipes }, bytes, text) {
   const model = await Model.load(bytes, { name: 'demo.gguf' })
@@ -13,7 +15,13 @@ export async function scenario({ Model, quantize, recipes }, bytes, text) {
   const pieces = []
   for await (const piece of stream) pieces.push(piece)
   const { tokensPerSecond: _, ...generation } = await stream.result
-  const sampled = await small.generate({ prompt: text.slice(0, 60), maxTokens: 24, temperature: 0.9, topP: 0.95, seed: 7 }).result
+  const sampled = await small.generate({
+    prompt: text.slice(0, 60),
+    maxTokens: 24,
+    temperature: 0.9,
+    topP: 0.95,
+    seed: 7,
+  }).result
   const measured = await small.evaluate({ text, tokens: 256, window: 64 }, { against: model })
   const { tokensPerSecond: __, ...evaluation } = measured
 

@@ -50,7 +50,8 @@ export async function runBench(options: BenchOptions = {}): Promise<BenchResult>
   const { model: path, signal, onRow, onSpeed, ...config } = options
   const started = performance.now()
   // Before minutes of benches: a model that is not there is told at once.
-  const model = path === undefined ? await demoModel(signal) : await NodeModel.load(path, { signal })
+  const model =
+    path === undefined ? await demoModel(signal) : await NodeModel.load(path, { signal })
   const name = path ?? 'demo'
   const rows: BenchRow[] = []
   const task = kernelTask(config, signal)
@@ -71,24 +72,38 @@ export async function runBench(options: BenchOptions = {}): Promise<BenchResult>
   return { ...summary, rows, speeds, seconds: (performance.now() - started) / 1000 }
 }
 
-function kernelTask(config: BenchConfig, signal?: AbortSignal): Task<{ row: BenchRow }, BenchSummary> {
+function kernelTask(
+  config: BenchConfig,
+  signal?: AbortSignal,
+): Task<{ row: BenchRow }, BenchSummary> {
   const addon = loadAddon()
   if (typeof addon === 'string' || addon.bench === undefined) {
     const native = typeof addon === 'string' ? addon : 'it has no benches'
-    throw new HalfstepError('ERR_NO_BUILD', `the benches need the native addon: ${native}`, { native })
+    throw new HalfstepError('ERR_NO_BUILD', `the benches need the native addon: ${native}`, {
+      native,
+    })
   }
   return new Task(addon.bench(configJson(config)), (value) => value as BenchSummary, signal)
 }
 
 async function demoModel(signal?: AbortSignal): Promise<Model> {
   const original = await NodeModel.load(join(ASSETS, 'demo'), { signal })
-  const { model } = await quantize(original, recipes.rtn({ target: 'gguf:q4_0', start: 'signedAbsmax' }), { signal }).result
+  const { model } = await quantize(
+    original,
+    recipes.rtn({ target: 'gguf:q4_0', start: 'signedAbsmax' }),
+    { signal },
+  ).result
   original.dispose()
   return model
 }
 
 /** Prompts of 16 and 512 tokens read, and 128 greedy tokens written after each; medians. */
-export async function* modelSpeeds(model: Model, name: string, threads: number, signal?: AbortSignal): AsyncGenerator<SpeedRow> {
+export async function* modelSpeeds(
+  model: Model,
+  name: string,
+  threads: number,
+  signal?: AbortSignal,
+): AsyncGenerator<SpeedRow> {
   const text = await readFile(join(ASSETS, 'demo-train.txt'), 'utf8')
   const bytes = await fileBytes(model)
   const { maxPositions } = model.inspect()
@@ -106,8 +121,21 @@ export async function* modelSpeeds(model: Model, name: string, threads: number, 
       write.push(run.written / run.writeSeconds)
     }
     const decode = median(write)
-    yield { bench: 'e.prefill', model: name, promptTokens, tokensPerSecond: median(read), samples: SAMPLES }
-    yield { bench: 'e.decode', model: name, promptTokens, tokensPerSecond: decode, gigabytesPerSecond: (decode * bytes) / 1e9, samples: SAMPLES }
+    yield {
+      bench: 'e.prefill',
+      model: name,
+      promptTokens,
+      tokensPerSecond: median(read),
+      samples: SAMPLES,
+    }
+    yield {
+      bench: 'e.decode',
+      model: name,
+      promptTokens,
+      tokensPerSecond: decode,
+      gigabytesPerSecond: (decode * bytes) / 1e9,
+      samples: SAMPLES,
+    }
   }
 }
 
@@ -124,10 +152,19 @@ async function promptOf(model: Model, text: string, tokens: number): Promise<str
 }
 
 /** Time to the first token, which reads the prompt; then of the others. */
-async function timeGeneration(model: Model, prompt: string, decodeTokens: number, threads: number, signal?: AbortSignal) {
+async function timeGeneration(
+  model: Model,
+  prompt: string,
+  decodeTokens: number,
+  threads: number,
+  signal?: AbortSignal,
+) {
   const time = async (maxTokens: number) => {
     const started = performance.now()
-    const { tokens, promptTokens } = await model.generate({ prompt, maxTokens, threads }, { signal }).result
+    const { tokens, promptTokens } = await model.generate(
+      { prompt, maxTokens, threads },
+      { signal },
+    ).result
     return { seconds: (performance.now() - started) / 1000, tokens: tokens.length, promptTokens }
   }
   const first = await time(1)

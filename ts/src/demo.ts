@@ -24,10 +24,23 @@ interface Setting {
 /** The export that is read again at the end. */
 const GGUF = 'demo-q4_0.gguf'
 const SETTINGS: readonly Setting[] = [
-  { name: 'W4A8 q4_0', sites: { target: 'gguf:q4_0', weights: 4, activations: 8, cache: 8 }, learningRate: 5e-5, file: GGUF },
-  { name: 'W2A8 per channel', sites: { target: 'halfstep', weights: 2, activations: 8, cache: 8 }, learningRate: 4e-4, file: 'demo-w2.safetensors' },
+  {
+    name: 'W4A8 q4_0',
+    sites: { target: 'gguf:q4_0', weights: 4, activations: 8, cache: 8 },
+    learningRate: 5e-5,
+    file: GGUF,
+  },
+  {
+    name: 'W2A8 per channel',
+    sites: { target: 'halfstep', weights: 2, activations: 8, cache: 8 },
+    learningRate: 4e-4,
+    file: 'demo-w2.safetensors',
+  },
 ]
-/** Rounding to nearest, by ggml's rule and by least squared error: the row of the table is the one with the lower KL. */
+/**
+ * Rounding to nearest, by ggml's rule and by least squared error: the row of the table is the one
+ * with the lower KL.
+ */
 const RTN_RULES = ['signedAbsmax', 'errorSearch'] as const
 const TRAIN = { tokens: 65_536, window: WINDOW, batch: 4 }
 
@@ -62,15 +75,27 @@ export interface DemoResult {
 
 const kl = (row: DemoRow) => row.evaluation.kl ?? Number.POSITIVE_INFINITY
 
-/** Full precision, RTN, step search without training and SiLQ on the demo model, on two grids; then the GGUF written, read again, and run. */
+/**
+ * Full precision, RTN, step search without training and SiLQ on the demo model, on two grids; then
+ * the GGUF written, read again, and run.
+ */
 export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const { folder = 'halfstep-demo', signal, threads = 0 } = options
   const started = performance.now()
   const original = await Model.load(join(ASSETS, 'demo'), { signal })
   const [trainText, evalText] = [join(ASSETS, 'demo-train.txt'), join(ASSETS, 'demo-eval.txt')]
   const rows: DemoRow[] = []
-  const measure = async (name: string, model: Model, bytes: number, bitsPerWeight: number, against?: Model): Promise<DemoRow> => {
-    const evaluation = await model.evaluate({ data: evalText, tokens: EVALUATION_TOKENS, window: WINDOW, threads }, { against, signal })
+  const measure = async (
+    name: string,
+    model: Model,
+    bytes: number,
+    bitsPerWeight: number,
+    against?: Model,
+  ): Promise<DemoRow> => {
+    const evaluation = await model.evaluate(
+      { data: evalText, tokens: EVALUATION_TOKENS, window: WINDOW, threads },
+      { against, signal },
+    )
     return { name, bytes, bitsPerWeight, evaluation }
   }
   const add = (row: DemoRow) => {
@@ -82,7 +107,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   await mkdir(folder, { recursive: true })
   for (const { name, sites, learningRate, file } of SETTINGS) {
     const methods: [name: string, candidates: Recipe[], kept?: string][] = [
-      // The rule that is better by squared error can be worse as a whole model, so both are measured.
+      // The rule that is better by squared error can be worse as a whole model, so both are
+      // measured.
       ['RTN', RTN_RULES.map((start) => recipes.rtn({ ...sites, start }))],
       ['steps only', [recipes.rtn({ ...sites, start: 'convex' })]],
       ['SiLQ', [recipes.silq({ ...sites, train: { ...TRAIN, learningRate } })], file],
@@ -91,10 +117,16 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
       const measured: DemoRow[] = []
       for (const recipe of candidates) {
         const run = quantize(original, recipe, { data: trainText, threads, signal })
-        for await (const event of run) if (event.kind === 'step') options.onStep?.(`${name}, ${method}`, event)
+        for await (const event of run)
+          if (event.kind === 'step') options.onStep?.(`${name}, ${method}`, event)
         const { model, report } = await run.result
-        const bytes = kept === undefined ? (await model.toBytes()).length : (await model.save(join(folder, kept))).bytes
-        measured.push(await measure(`${name}, ${method}`, model, bytes, report.bitsPerWeight, original))
+        const bytes =
+          kept === undefined
+            ? (await model.toBytes()).length
+            : (await model.save(join(folder, kept))).bytes
+        measured.push(
+          await measure(`${name}, ${method}`, model, bytes, report.bitsPerWeight, original),
+        )
         model.dispose()
       }
       add(measured.reduce((best, row) => (kl(row) < kl(best) ? row : best)))
@@ -102,6 +134,9 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   }
   const file = join(folder, GGUF)
   const reopened = await Model.load(file, { signal })
-  const { text } = await reopened.generate({ prompt: PROMPT, maxTokens: 60, temperature: 0.8, topK: 40, seed: 1, threads }, { signal }).result
+  const { text } = await reopened.generate(
+    { prompt: PROMPT, maxTokens: 60, temperature: 0.8, topK: 40, seed: 1, threads },
+    { signal },
+  ).result
   return { rows, file, prompt: PROMPT, text, seconds: (performance.now() - started) / 1000 }
 }

@@ -2,7 +2,10 @@ import type { ErrorData } from './native.js'
 
 /** Every code a {@link HalfstepError} can carry. */
 export const ERROR_CODES = [
-  /** Stopped by an `AbortSignal`, `cancel()` or Ctrl-C; `details.resume` names the checkpoint to go on from, if there is one. */
+  /**
+   * Stopped by an `AbortSignal`, `cancel()` or Ctrl-C; `details.resume` names the checkpoint to go
+   * on from, if there is one.
+   */
   'ERR_CANCELLED',
   /** A checkpoint is absent, damaged or of another run. */
   'ERR_CHECKPOINT',
@@ -12,7 +15,9 @@ export const ERROR_CODES = [
   'ERR_DATA',
   /** The model was used after `dispose()`. */
   'ERR_DISPOSED',
-  /** The bytes of a file are not what its format promises; `details` has file, offset and reason. */
+  /**
+   * The bytes of a file are not what its format promises; `details` has file, offset and reason.
+   */
   'ERR_FORMAT',
   /** A fault of halfstep's: please report it. */
   'ERR_INTERNAL',
@@ -30,7 +35,9 @@ export const ERROR_CODES = [
   'ERR_PARITY',
   /** A tensor has another shape than the config says. */
   'ERR_SHAPE',
-  /** The target cannot hold the grid the recipe asks for; `details.targets` names those that can. */
+  /**
+   * The target cannot hold the grid the recipe asks for; `details.targets` names those that can.
+   */
   'ERR_TARGET',
   /** A chat template failed. */
   'ERR_TEMPLATE',
@@ -47,7 +54,9 @@ export const ERROR_CODES = [
 /** A stable code, for `switch`. */
 export type ErrorCode = (typeof ERROR_CODES)[number]
 
-/** Every failure of halfstep: a stable `code`, the fields in `details`, one sentence in `message`. */
+/**
+ * Every failure of halfstep: a stable `code`, the fields in `details`, one sentence in `message`.
+ */
 export class HalfstepError extends Error {
   override readonly name = 'HalfstepError'
   /** What went wrong, for programs. */
@@ -55,14 +64,22 @@ export class HalfstepError extends Error {
   /** The fields of the error: file, offset, field, targets, ... */
   readonly details: Readonly<Record<string, unknown>>
 
-  constructor(code: ErrorCode, message: string, details: Record<string, unknown> = {}, options?: ErrorOptions) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    details: Record<string, unknown> = {},
+    options?: ErrorOptions,
+  ) {
     super(message, options)
     this.code = code
     this.details = details
   }
 }
 
-/** The JavaScript error of an error that crossed as data. `cause` is the reason of the signal that cancelled, if one did. */
+/**
+ * The JavaScript error of an error that crossed as data. `cause` is the reason of the signal that
+ * cancelled, if one did.
+ */
 export function errorFrom(data: ErrorData, cause?: unknown): HalfstepError {
   const options = data.code === 'ERR_CANCELLED' && cause !== undefined ? { cause } : undefined
   return new HalfstepError(data.code as ErrorCode, data.message, data.details, options)

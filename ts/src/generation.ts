@@ -1,7 +1,10 @@
 import type { Generation } from './generated/types.js'
 import type { Task } from './task.js'
 
-/** A generation under way: the pieces of text as they come, then the whole. Leaving the loop early stops it. */
+/**
+ * A generation under way: the pieces of text as they come, then the whole. Leaving the loop early
+ * stops it.
+ */
 export class GenerationStream implements AsyncIterable<string> {
   readonly #task: Task<{ text: string }, Generation>
 

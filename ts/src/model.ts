@@ -1,5 +1,12 @@
 import { HalfstepError } from './errors.js'
-import type { EvaluateConfig, EvaluationRecord, Generation, GenerationConfig, Inspection, SaveReport } from './generated/types.js'
+import type {
+  EvaluateConfig,
+  EvaluationRecord,
+  Generation,
+  GenerationConfig,
+  Inspection,
+  SaveReport,
+} from './generated/types.js'
 import { GenerationStream } from './generation.js'
 import type { Native, NativeModel, NativeTask, Outcome } from './native.js'
 import { configJson, settle, Task } from './task.js'
@@ -54,15 +61,21 @@ export class Model {
     this.#handle = handle
   }
 
-  /** The build of the Rust core behind this class; each entry point of the package names its own. */
+  /**
+   * The build of the Rust core behind this class; each entry point of the package names its own.
+   */
   protected static native(): Promise<Native> {
-    return Promise.reject(new HalfstepError('ERR_NO_BUILD', 'import Model from halfstep or halfstep/wasm'))
+    return Promise.reject(
+      new HalfstepError('ERR_NO_BUILD', 'import Model from halfstep or halfstep/wasm'),
+    )
   }
 
   /**
-   * Reads a model: a GGUF file, a `halfstep` safetensors file or a Hugging Face folder by its path, or one file's bytes.
+   * Reads a model: a GGUF file, a `halfstep` safetensors file or a Hugging Face folder by its path,
+   * or one file's bytes.
    *
-   * Throws a {@link HalfstepError}: `ERR_IO` (not there), `ERR_FORMAT` (damaged; file, offset, reason), `ERR_UNSUPPORTED` (named), `ERR_MISSING_TENSOR`, `ERR_SHAPE`, `ERR_MEMORY`.
+   * Throws a {@link HalfstepError}: `ERR_IO` (not there), `ERR_FORMAT` (damaged; file, offset,
+   * reason), `ERR_UNSUPPORTED` (named), `ERR_MISSING_TENSOR`, `ERR_SHAPE`, `ERR_MEMORY`.
    */
   static async load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
     const { signal, name = 'bytes' } = options
@@ -73,11 +86,13 @@ export class Model {
       throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
     }
     const task = typeof from === 'string' ? native.load(from) : native.loadBytes(name, from)
-    const loaded = new Task(task, (_, done) => new this(native, made(done.takeModel())), signal).result
+    const loaded = new Task(task, (_, done) => new this(native, made(done.takeModel())), signal)
+      .result
     if (signal === undefined) return loaded
     // Reading has no micro-steps to stop at: the wait ends now, the model when it comes.
     const aborted = new Promise<never>((_, reject) => {
-      const stop = () => reject(new HalfstepError('ERR_CANCELLED', 'cancelled', {}, { cause: signal.reason }))
+      const stop = () =>
+        reject(new HalfstepError('ERR_CANCELLED', 'cancelled', {}, { cause: signal.reason }))
       if (signal.aborted) stop()
       else signal.addEventListener('abort', stop, { once: true })
       loaded.finally(() => signal.removeEventListener('abort', stop)).catch(() => {})
@@ -95,11 +110,16 @@ export class Model {
   }
 
   /**
-   * Perplexity over a text and, `against` another model with the same vocabulary, mean KL and top-1 agreement.
+   * Perplexity over a text and, `against` another model with the same vocabulary, mean KL and top-1
+   * agreement.
    *
-   * Throws `ERR_DATA` for an empty or too short text, `ERR_CONFIG` for an option that cannot be, `ERR_CANCELLED`.
+   * Throws `ERR_DATA` for an empty or too short text, `ERR_CONFIG` for an option that cannot be,
+   * `ERR_CANCELLED`.
    */
-  async evaluate(options: EvaluateOptions = {}, run: EvaluateRunOptions = {}): Promise<EvaluationRecord> {
+  async evaluate(
+    options: EvaluateOptions = {},
+    run: EvaluateRunOptions = {},
+  ): Promise<EvaluationRecord> {
     const { native, handle } = parts(this)
     const against = run.against === undefined ? null : parts(run.against).handle
     const task = new Task<{ done: number; total: number }, EvaluationRecord>(
@@ -107,21 +127,30 @@ export class Model {
       (value) => value as EvaluationRecord,
       run.signal,
     )
-    if (run.onProgress) for await (const { done, total } of task.messages()) run.onProgress(done, total)
+    if (run.onProgress)
+      for await (const { done, total } of task.messages()) run.onProgress(done, total)
     return task.result
   }
 
   /**
-   * Generates text from a prompt or a conversation: iterate the stream for the text as it comes, await its `result` for the whole.
+   * Generates text from a prompt or a conversation: iterate the stream for the text as it comes,
+   * await its `result` for the whole.
    * Greedy unless `temperature` is given; the same seed gives the same text.
    */
   generate(options: GenerateOptions = {}, run: { signal?: AbortSignal } = {}): GenerationStream {
     const { native, handle } = parts(this)
-    return new GenerationStream(new Task(native.generate(handle, configJson(options)), (value) => value as Generation, run.signal))
+    return new GenerationStream(
+      new Task(
+        native.generate(handle, configJson(options)),
+        (value) => value as Generation,
+        run.signal,
+      ),
+    )
   }
 
   /**
-   * Continues several prompts at once and gives all texts together: faster than one after the other, since every weight that is read serves all of them. Each text is
+   * Continues several prompts at once and gives all texts together: faster than one after the
+   * other, since every weight that is read serves all of them. Each text is
    * the one that {@link Model.generate} gives for its prompt alone.
    */
   async generateAll(
@@ -135,29 +164,45 @@ export class Model {
   }
 
   /**
-   * Token ids of a text. With `special`, special tokens in the text are recognised and begin and end tokens are added if the model asks for them; without, the text is plain.
+   * Token ids of a text. With `special`, special tokens in the text are recognised and begin and
+   * end tokens are added if the model asks for them; without, the text is plain.
    */
   async tokenize(text: string, options: { special?: boolean } = {}): Promise<number[]> {
     const { native, handle } = parts(this)
-    return new Task(native.tokenize(handle, text, options.special ?? false), (value) => value as number[]).result
+    return new Task(
+      native.tokenize(handle, text, options.special ?? false),
+      (value) => value as number[],
+    ).result
   }
 
-  /** Logits of a sequence run from position 0: `tokens.length` rows of the vocabulary's size, in the model's own arithmetic. */
+  /**
+   * Logits of a sequence run from position 0: `tokens.length` rows of the vocabulary's size, in the
+   * model's own arithmetic.
+   */
   async logits(tokens: readonly number[]): Promise<Float32Array> {
     const { native, handle } = parts(this)
-    const bytes = await new Task(native.logits(handle, Uint32Array.from(tokens)), (_, done) => made(done.takeBytes())).result
-    return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength))
+    const bytes = await new Task(native.logits(handle, Uint32Array.from(tokens)), (_, done) =>
+      made(done.takeBytes()),
+    ).result
+    return new Float32Array(
+      bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength),
+    )
   }
 
-  /** The model's values as a full-precision f32 model: blocks and codes decoded, nothing quantized any more. Saved as .gguf it is an F32 file. */
+  /**
+   * The model's values as a full-precision f32 model: blocks and codes decoded, nothing quantized
+   * any more. Saved as .gguf it is an F32 file.
+   */
   async dequantize(): Promise<Model> {
     const { native, handle } = parts(this)
     return new Task(native.dequantize(handle), (_, done) => adopt(this, done)).result
   }
 
   /**
-   * Writes the model to a file, whole or not at all: GGUF or the `halfstep` layout as its target says; a full-precision model by the path's ending (.gguf or .safetensors).
-   * The file of a quantized model is read again and compared with the model first: `ERR_PARITY` if one code, scale or output differs.
+   * Writes the model to a file, whole or not at all: GGUF or the `halfstep` layout as its target
+   * says; a full-precision model by the path's ending (.gguf or .safetensors).
+   * The file of a quantized model is read again and compared with the model first: `ERR_PARITY` if
+   * one code, scale or output differs.
    */
   async save(path: string): Promise<SaveReport> {
     const { native, handle } = parts(this)
@@ -170,7 +215,10 @@ export class Model {
     return new Task(native.toBytes(handle), (_, done) => made(done.takeBytes())).result
   }
 
-  /** Frees the memory as soon as no run uses the model; without it the garbage collector does, later. */
+  /**
+   * Frees the memory as soon as no run uses the model; without it the garbage collector does,
+   * later.
+   */
   dispose(): void {
     this.#handle?.dispose()
     this.#handle = undefined
@@ -182,10 +230,12 @@ export class Model {
 
   static {
     parts = (model) => {
-      if (model.#handle === undefined) throw new HalfstepError('ERR_DISPOSED', 'the model was disposed')
+      if (model.#handle === undefined)
+        throw new HalfstepError('ERR_DISPOSED', 'the model was disposed')
       return { native: model.#native, handle: model.#handle }
     }
-    adopt = (like, task) => new (like.constructor as typeof Model)(like.#native, made(task.takeModel()))
+    adopt = (like, task) =>
+      new (like.constructor as typeof Model)(like.#native, made(task.takeModel()))
   }
 }
 

@@ -5,7 +5,8 @@ import type { Native } from './native.js'
 
 const require = createRequire(import.meta.url)
 /** Names a platform's addon may have; where there are several, only one loads. */
-const LIBRARIES = process.platform === 'linux' ? ['-gnu', '-musl'] : process.platform === 'win32' ? ['-msvc'] : ['']
+const LIBRARIES =
+  process.platform === 'linux' ? ['-gnu', '-musl'] : process.platform === 'win32' ? ['-msvc'] : ['']
 /** Set to `wasm` or `native` to have that build and no other. */
 const CHOICE = 'HALFSTEP_BUILD'
 
@@ -21,15 +22,22 @@ async function load(): Promise<Native> {
   const choice = process.env[CHOICE]
   const addon = choice === 'wasm' ? `${CHOICE}=wasm` : loadAddon()
   if (typeof addon !== 'string') return addon
-  if (choice === 'native') throw new HalfstepError('ERR_NO_BUILD', `no native addon: ${addon}`, { native: addon })
+  if (choice === 'native')
+    throw new HalfstepError('ERR_NO_BUILD', `no native addon: ${addon}`, { native: addon })
   try {
     const { loadWasm } = await import('./native-wasm.js')
     const wasm = await loadWasm()
-    process.stderr.write(`halfstep: no native addon (${addon}); using WebAssembly: slower, one thread, no training\n`)
+    process.stderr.write(
+      `halfstep: no native addon (${addon}); using WebAssembly: slower, one thread, no training\n`,
+    )
     return wasm
   } catch (error) {
     const wasm = error instanceof Error ? error.message : String(error)
-    throw new HalfstepError('ERR_NO_BUILD', `neither the native addon (${addon}) nor WebAssembly (${wasm}) could be loaded`, { native: addon, wasm })
+    throw new HalfstepError(
+      'ERR_NO_BUILD',
+      `neither the native addon (${addon}) nor WebAssembly (${wasm}) could be loaded`,
+      { native: addon, wasm },
+    )
   }
 }
 
@@ -39,10 +47,18 @@ export function loadAddon(): Native | string {
   for (const library of LIBRARIES) {
     const file = `halfstep.${process.platform}-${process.arch}${library}.node`
     try {
-      return { ...(require(fileURLToPath(new URL(`../native/${file}`, import.meta.url))) as Omit<Native, 'build'>), build: 'native' }
+      return {
+        ...(require(fileURLToPath(new URL(`../native/${file}`, import.meta.url))) as Omit<
+          Native,
+          'build'
+        >),
+        build: 'native',
+      }
     } catch (error) {
       const absent = (error as { code?: string }).code === 'MODULE_NOT_FOUND'
-      reasons.push(absent ? `${file} is not there` : `${file}: ${(error as Error).message.split('\n')[0]}`)
+      reasons.push(
+        absent ? `${file} is not there` : `${file}: ${(error as Error).message.split('\n')[0]}`,
+      )
     }
   }
   return reasons.join('; ')

@@ -2,7 +2,10 @@ import type { Native, NativeModel, NativeTask } from './native.js'
 import { modelFiles, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
 import { type Glue, type WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
 
-/** Where the module comes from when not from beside this file: its bytes, a URL or response to fetch, or a compiled module. */
+/**
+ * Where the module comes from when not from beside this file: its bytes, a URL or response to
+ * fetch, or a compiled module.
+ */
 export type WasmSource = BufferSource | URL | Response | Promise<Response> | WebAssembly.Module
 
 let loading: Promise<Native> | undefined
@@ -22,12 +25,17 @@ export function loadWasm(source?: WasmSource): Promise<Native> {
 async function load(source: WasmSource | undefined): Promise<Native> {
   const [glue, files] = await Promise.all([import('../wasm/halfstep.js'), nodeFiles()])
   // Browsers fetch the module from beside the glue; Node's fetch knows no files.
-  const module = source ?? (files ? await files.readFile(new URL('../wasm/halfstep_bg.wasm', import.meta.url)) : undefined)
+  const module =
+    source ??
+    (files ? await files.readFile(new URL('../wasm/halfstep_bg.wasm', import.meta.url)) : undefined)
   await glue.default({ module_or_path: module })
   return new WasmNative(glue)
 }
 
-/** The surface of the Node addon over the module. What needs a file system is done here, where there is one. */
+/**
+ * The surface of the Node addon over the module. What needs a file system is done here, where there
+ * is one.
+ */
 class WasmNative implements Native {
   readonly build = 'wasm'
   readonly #glue: Glue
@@ -54,14 +62,22 @@ class WasmNative implements Native {
 
   quantize(model: NativeModel, recipe: string, run: string): NativeTask {
     const ours = share(model)
-    return new WasmRun(this.#glue, async () => this.#glue.quantize(ours, recipe, await textsInline(run, { data: 'text', validation: 'validationText' })))
+    return new WasmRun(this.#glue, async () =>
+      this.#glue.quantize(
+        ours,
+        recipe,
+        await textsInline(run, { data: 'text', validation: 'validationText' }),
+      ),
+    )
   }
 
   evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask {
     const [ours, reference] = [share(model), against && share(against)]
     return new WasmRun(this.#glue, async () => {
       const inlined = await textsInline(config, { data: 'text' })
-      return reference ? this.#glue.evaluateAgainst(ours, reference, inlined) : this.#glue.evaluate(ours, inlined)
+      return reference
+        ? this.#glue.evaluateAgainst(ours, reference, inlined)
+        : this.#glue.evaluate(ours, inlined)
     })
   }
 

@@ -1,8 +1,11 @@
 /**
- * The interface that both builds implement: the Node addon (`native-node.ts`) and WebAssembly (`native-wasm.ts`).
+ * The interface that both builds implement: the Node addon (`native-node.ts`) and WebAssembly
+ * (`native-wasm.ts`).
  *
- * Configs, events and results cross as JSON strings, models as handles, files as bytes. Nothing here throws for a user's mistake: every failure arrives as an
- * {@link Outcome} with an {@link ErrorData}, and `errors.ts` makes the JavaScript error of it. The types behind the JSON are in `generated/`.
+ * Configs, events and results cross as JSON strings, models as handles, files as bytes. Nothing
+ * here throws for a user's mistake: every failure arrives as an
+ * {@link Outcome} with an {@link ErrorData}, and `errors.ts` makes the JavaScript error of it. The
+ * types behind the JSON are in `generated/`.
  */
 
 /** An error as data: what every failure in Rust becomes on its way to JavaScript. */
@@ -22,27 +25,41 @@ export type Outcome<T> = { ok: T } | { error: ErrorData }
 export interface NativeModel {
   /** JSON of `Outcome<Inspection>`. */
   inspect(): string
-  /** Frees the model as soon as no task uses it; a second call does nothing. Tasks started on it afterwards end with `ERR_DISPOSED`. */
+  /**
+   * Frees the model as soon as no task uses it; a second call does nothing. Tasks started on it
+   * afterwards end with `ERR_DISPOSED`.
+   */
   dispose(): void
 }
 
 /**
  * Work under way. It starts at once and goes on whether or not anyone asks for its messages.
  *
- * Messages are JSON objects with a `kind`: the events of a run (`phase`, `step`, `eval`, `checkpoint`, `warning`), `{"kind":"text","text":...}` of a generation,
- * `{"kind":"progress","done":...,"total":...}` of an evaluation. At most 1024 wait: beyond that steps are thinned, progress is replaced and text is joined, while
+ * Messages are JSON objects with a `kind`: the events of a run (`phase`, `step`, `eval`,
+ * `checkpoint`, `warning`), `{"kind":"text","text":...}` of a generation,
+ * `{"kind":"progress","done":...,"total":...}` of an evaluation. At most 1024 wait: beyond that
+ * steps are thinned, progress is replaced and text is joined, while
  * `eval`, `checkpoint`, `warning` and the last message always arrive.
  */
 export interface NativeTask {
-  /** The next message as JSON, or null after the last. Several calls may be pending; they are answered in order. */
+  /**
+   * The next message as JSON, or null after the last. Several calls may be pending; they are
+   * answered in order.
+   */
   next(): Promise<string | null>
-  /** JSON of `Outcome<T>`, T being the value named at the function that made the task. Never rejects. May be called again. */
+  /**
+   * JSON of `Outcome<T>`, T being the value named at the function that made the task. Never
+   * rejects. May be called again.
+   */
   result(): Promise<string>
   /** The model that a `load` or `quantize` made, once, after `result` said ok; else null. */
   takeModel(): NativeModel | null
   /** The bytes that `toBytes` made, once, after `result` said ok; else null. */
   takeBytes(): Uint8Array | null
-  /** Asks the work to stop at its next micro-step; its outcome is then `ERR_CANCELLED` unless it had finished. */
+  /**
+   * Asks the work to stop at its next micro-step; its outcome is then `ERR_CANCELLED` unless it had
+   * finished.
+   */
   cancel(): void
 }
 
@@ -50,11 +67,19 @@ export interface NativeTask {
 export interface Native {
   /** Which one it is. */
   readonly build: 'native' | 'wasm'
-  /** Reads a GGUF file, a `halfstep` safetensors file or a Hugging Face folder. Outcome: null; then `takeModel`. */
+  /**
+   * Reads a GGUF file, a `halfstep` safetensors file or a Hugging Face folder. Outcome: null; then
+   * `takeModel`.
+   */
   load(path: string): NativeTask
-  /** The same from the bytes of one file; `name` stands in errors. Outcome: null; then `takeModel`. */
+  /**
+   * The same from the bytes of one file; `name` stands in errors. Outcome: null; then `takeModel`.
+   */
   loadBytes(name: string, bytes: Uint8Array): NativeTask
-  /** `recipe` is JSON of `RecipeConfig`, `run` of `RunConfig`. Messages: `Event`. Outcome: `Report`; then `takeModel`. */
+  /**
+   * `recipe` is JSON of `RecipeConfig`, `run` of `RunConfig`. Messages: `Event`. Outcome: `Report`;
+   * then `takeModel`.
+   */
   quantize(model: NativeModel, recipe: string, run: string): NativeTask
   /** What that run will take. Messages: `Event`. Outcome: `Plan`. The addon only. */
   plan?(model: NativeModel, recipe: string, run: string): NativeTask
@@ -62,9 +87,15 @@ export interface Native {
   evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask
   /** `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome: `Generation`. */
   generate(model: NativeModel, config: string): NativeTask
-  /** `prompts` is JSON of `string[]`, `config` of `GenerationConfig` without a prompt. Outcome: `Generation[]`. */
+  /**
+   * `prompts` is JSON of `string[]`, `config` of `GenerationConfig` without a prompt. Outcome:
+   * `Generation[]`.
+   */
   generateAll(model: NativeModel, prompts: string, config: string): NativeTask
-  /** Token ids of a text; `special`: special tokens in it are recognised and begin and end tokens added. Outcome: `number[]`. */
+  /**
+   * Token ids of a text; `special`: special tokens in it are recognised and begin and end tokens
+   * added. Outcome: `number[]`.
+   */
   tokenize(model: NativeModel, text: string, special: boolean): NativeTask
   /** Logits `[tokens, vocabulary]` as little-endian f32. Outcome: null; then `takeBytes`. */
   logits(model: NativeModel, tokens: Uint32Array): NativeTask
@@ -72,9 +103,15 @@ export interface Native {
   dequantize(model: NativeModel): NativeTask
   /** Writes the model to a file. Outcome: `SaveReport`. */
   save(model: NativeModel, path: string): NativeTask
-  /** The file's bytes, in the format of the model's target (GGUF for a float model). Outcome: `SaveReport`; then `takeBytes`. */
+  /**
+   * The file's bytes, in the format of the model's target (GGUF for a float model). Outcome:
+   * `SaveReport`; then `takeBytes`.
+   */
   toBytes(model: NativeModel): NativeTask
-  /** `config` is JSON of {@link BenchConfig}. Messages: `{"kind":"bench","row":BenchRow}`. Outcome: {@link BenchSummary}. The addon only. */
+  /**
+   * `config` is JSON of {@link BenchConfig}. Messages: `{"kind":"bench","row":BenchRow}`. Outcome:
+   * {@link BenchSummary}. The addon only.
+   */
   bench?(config: string): NativeTask
   /** JSON of `Doctor`: what this build found on this machine. */
   doctor(): string
@@ -114,14 +151,26 @@ export interface BenchRow {
   samples: number
   gigabytesPerSecond?: number
   gigaoperationsPerSecond?: number
-  /** What the case is measured against, with its figure in the same run, and the share of it that was reached. */
+  /**
+   * What the case is measured against, with its figure in the same run, and the share of it that
+   * was reached.
+   */
   bound?: string
   ofBound?: number
 }
 
 /** The machine, and what it could do before and after the benches. */
 export interface BenchSummary {
-  machine: { cpu: string; flags: string[]; level: string; l3: string; governor: string; os: string; rustc: string; commit: string }
+  machine: {
+    cpu: string
+    flags: string[]
+    level: string
+    l3: string
+    governor: string
+    os: string
+    rustc: string
+    commit: string
+  }
   threads: number
   /** Cases whose answers were checked. */
   checked: number

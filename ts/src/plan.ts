@@ -13,22 +13,33 @@ export interface PlanOptions extends Partial<RunConfig> {
 }
 
 /**
- * What `quantize` with the same arguments will take: time, peak memory, disk, the size of the file, and whether it fits. A few real steps are run on the real text;
+ * What `quantize` with the same arguments will take: time, peak memory, disk, the size of the file,
+ * and whether it fits. A few real steps are run on the real text;
  * nothing is written.
  *
  * @example
- * const { fits, seconds, peakMemoryBytes } = await plan(model, recipes.apiq(), { data: 'corpus.txt' })
+ * const { fits, seconds, peakMemoryBytes } = await plan(model, recipes.apiq(), { data: 'corpus.txt'
+ * })
  *
- * Rejected as the run itself would be: `ERR_CONFIG`, `ERR_TARGET`, `ERR_DATA`, ...; `ERR_UNSUPPORTED` in WebAssembly, which does not train.
+ * Rejected as the run itself would be: `ERR_CONFIG`, `ERR_TARGET`, `ERR_DATA`, ...;
+ * `ERR_UNSUPPORTED` in WebAssembly, which does not train.
  */
 export async function plan(model: Model, recipe: Recipe, options: PlanOptions = {}): Promise<Plan> {
   const { signal, onEvent, ...run } = options
   const { native, handle } = parts(model)
   if (native.plan === undefined) {
     const reason = 'this build does not train; use the native addon'
-    throw new HalfstepError('ERR_UNSUPPORTED', `plan is not supported: ${reason}`, { file: 'halfstep', name: 'plan', reason })
+    throw new HalfstepError('ERR_UNSUPPORTED', `plan is not supported: ${reason}`, {
+      file: 'halfstep',
+      name: 'plan',
+      reason,
+    })
   }
-  const task = new Task<Event, Plan>(native.plan(handle, configJson(recipe), configJson(run)), (value) => value as Plan, signal)
+  const task = new Task<Event, Plan>(
+    native.plan(handle, configJson(recipe), configJson(run)),
+    (value) => value as Plan,
+    signal,
+  )
   if (onEvent) for await (const event of task.messages()) onEvent(event)
   return task.result
 }

@@ -2,9 +2,11 @@ import { errorFrom, HalfstepError } from './errors.js'
 import type { NativeTask, Outcome } from './native.js'
 
 /**
- * A {@link NativeTask} with JavaScript's manners: messages as an async iterable, the outcome as one promise, an `AbortSignal` that cancels.
+ * A {@link NativeTask} with JavaScript's manners: messages as an async iterable, the outcome as one
+ * promise, an `AbortSignal` that cancels.
  *
- * The work goes on by itself. Only a pending `next()` or `result` keeps the process alive, and a failure nobody looks at is no unhandled rejection.
+ * The work goes on by itself. Only a pending `next()` or `result` keeps the process alive, and a
+ * failure nobody looks at is no unhandled rejection.
  */
 export class Task<Message, Value> {
   readonly #task: NativeTask
@@ -13,7 +15,11 @@ export class Task<Message, Value> {
   readonly #onAbort = () => this.#task.cancel()
   #result: Promise<Value> | undefined
 
-  constructor(task: NativeTask, make: (value: unknown, task: NativeTask) => Value, signal?: AbortSignal) {
+  constructor(
+    task: NativeTask,
+    make: (value: unknown, task: NativeTask) => Value,
+    signal?: AbortSignal,
+  ) {
     this.#task = task
     this.#make = make
     this.#signal = signal
@@ -49,13 +55,20 @@ export class Task<Message, Value> {
   }
 }
 
-/** The value of an outcome, or its error thrown; a cancelled one has the signal's reason as its cause. */
+/**
+ * The value of an outcome, or its error thrown; a cancelled one has the signal's reason as its
+ * cause.
+ */
 export function settle<T>(outcome: Outcome<T>, signal?: AbortSignal): T {
-  if ('error' in outcome) throw errorFrom(outcome.error, signal?.aborted ? signal.reason : undefined)
+  if ('error' in outcome)
+    throw errorFrom(outcome.error, signal?.aborted ? signal.reason : undefined)
   return outcome.ok
 }
 
-/** JSON of a config. JSON has no NaN and no infinity and would write null, which means "the default": so they are refused by name. */
+/**
+ * JSON of a config. JSON has no NaN and no infinity and would write null, which means "the
+ * default": so they are refused by name.
+ */
 export function configJson(config: object): string {
   if (typeof config !== 'object' || config === null) {
     const reason = 'an object is needed'

@@ -2,7 +2,10 @@ import { HalfstepError } from './errors.js'
 
 type Files = typeof import('node:fs/promises')
 
-/** Node's file functions, or null where there are none. The name is a variable so that bundlers for browsers leave it alone. */
+/**
+ * Node's file functions, or null where there are none. The name is a variable so that bundlers for
+ * browsers leave it alone.
+ */
 export async function nodeFiles(): Promise<Files | null> {
   if (typeof process === 'undefined' || !process.versions?.node) return null
   const name = 'node:fs/promises'
@@ -32,7 +35,10 @@ async function fetched(url: string): Promise<Uint8Array> {
   return new Uint8Array(await onDisk(url, () => response.arrayBuffer()))
 }
 
-/** A config whose paths are replaced by the texts they name; `fields` says which field takes the text of which. */
+/**
+ * A config whose paths are replaced by the texts they name; `fields` says which field takes the
+ * text of which.
+ */
 export async function textsInline(config: string, fields: Record<string, string>): Promise<string> {
   const parsed = JSON.parse(config) as Record<string, unknown>
   for (const [pathField, textField] of Object.entries(fields)) {
@@ -92,5 +98,9 @@ function ioError(path: string, reason: string): HalfstepError {
 }
 
 function unsupported(file: string, name: string, reason: string): HalfstepError {
-  return new HalfstepError('ERR_UNSUPPORTED', `${file}: ${name} is not supported: ${reason}`, { file, name, reason })
+  return new HalfstepError('ERR_UNSUPPORTED', `${file}: ${name} is not supported: ${reason}`, {
+    file,
+    name,
+    reason,
+  })
 }

@@ -79,7 +79,10 @@ export class WasmRun implements NativeTask {
   }
 
   /** Never rejects: its value is the outcome, whatever happens. */
-  async #work(start: () => WasmTask | Promise<WasmTask>, finish: Finish | undefined): Promise<string> {
+  async #work(
+    start: () => WasmTask | Promise<WasmTask>,
+    finish: Finish | undefined,
+  ): Promise<string> {
     try {
       // Whoever started the task goes on first.
       await turn()
@@ -129,14 +132,25 @@ function turn(): Promise<void> {
   })
 }
 
-/** An error as data. What the module throws itself is a trap: the end of a panic, or of the memory. */
+/**
+ * An error as data. What the module throws itself is a trap: the end of a panic, or of the memory.
+ */
 function errorData(glue: Glue, error: unknown): ErrorData {
-  if (error instanceof HalfstepError) return { code: error.code, message: error.message, details: { ...error.details } }
+  if (error instanceof HalfstepError)
+    return { code: error.code, message: error.message, details: { ...error.details } }
   const panic = glue.takePanic()
   const text = error instanceof Error ? error.message : String(error)
-  if (panic === undefined && error instanceof WebAssembly.RuntimeError && text.includes('unreachable')) {
+  if (
+    panic === undefined &&
+    error instanceof WebAssembly.RuntimeError &&
+    text.includes('unreachable')
+  ) {
     // A panic says something first; a failed allocation cannot.
-    return { code: 'ERR_MEMORY', message: 'out of memory: WebAssembly holds at most 4 GiB', details: { what: 'WebAssembly memory' } }
+    return {
+      code: 'ERR_MEMORY',
+      message: 'out of memory: WebAssembly holds at most 4 GiB',
+      details: { what: 'WebAssembly memory' },
+    }
   }
   const reason = panic ?? text
   return { code: 'ERR_INTERNAL', message: `internal error: ${reason}`, details: { reason } }

@@ -1,7 +1,9 @@
 /**
- * halfstep in WebAssembly, for browsers, workers and edge runtimes: the surface of `halfstep` without training.
+ * halfstep in WebAssembly, for browsers, workers and edge runtimes: the surface of `halfstep`
+ * without training.
  *
- * The module is fetched from beside this file at the first {@link Model.load}; {@link loadWasm} takes it from elsewhere. Work runs on the calling thread in short
+ * The module is fetched from beside this file at the first {@link Model.load}; {@link loadWasm}
+ * takes it from elsewhere. Work runs on the calling thread in short
  * steps, so a page stays alive; for long evaluations use a worker.
  */
 export { ERROR_CODES, type ErrorCode, HalfstepError } from './errors.js'

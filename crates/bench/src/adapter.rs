@@ -21,11 +21,19 @@ impl Weight {
     }
 
     /// y `[M, O]` = x `[M, I]` through the integer linear, activation quantization included.
-    pub fn apply(&self, pool: &Pool, x: &[f32], activation: ActivationQuantizer, y: &mut [f32], m: usize) {
+    pub fn apply(
+        &self,
+        pool: &Pool,
+        x: &[f32],
+        activation: ActivationQuantizer,
+        y: &mut [f32],
+        m: usize,
+    ) {
         linear_panels(pool, x, m, activation, None, &mut [(&self.0, y)]);
     }
 
-    /// Quantizes other weights of the same shape into this one's memory, with one scale per group as given.
+    /// Quantizes other weights of the same shape into this one's memory, with one scale per group
+    /// as given.
     pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32]) {
         self.0.requantize(pool, w, scales, &[]);
     }
@@ -58,11 +66,35 @@ impl Product {
     }
 
     /// Overwrites `out` with the product of `a` and `b`, which stand in the order of the formula.
-    pub fn run(self, pool: &Pool, precision: Precision, a: &[f32], b: &[f32], out: &mut [f32], [o, i]: [usize; 2]) {
+    pub fn run(
+        self,
+        pool: &Pool,
+        precision: Precision,
+        a: &[f32],
+        b: &[f32],
+        out: &mut [f32],
+        [o, i]: [usize; 2],
+    ) {
         match self {
-            Self::Forward => gemm::linear(pool, precision, &Dense::new(a, i), &Dense::new(b, i), out),
-            Self::Input => gemm::linear_backward_input(pool, precision, &Dense::new(a, o), &Dense::new(b, i), out, false),
-            Self::Weight => gemm::linear_backward_weight(pool, precision, &Dense::new(a, o), &Dense::new(b, i), out, false),
+            Self::Forward => {
+                gemm::linear(pool, precision, &Dense::new(a, i), &Dense::new(b, i), out)
+            }
+            Self::Input => gemm::linear_backward_input(
+                pool,
+                precision,
+                &Dense::new(a, o),
+                &Dense::new(b, i),
+                out,
+                false,
+            ),
+            Self::Weight => gemm::linear_backward_weight(
+                pool,
+                precision,
+                &Dense::new(a, o),
+                &Dense::new(b, i),
+                out,
+                false,
+            ),
         }
     }
 }
@@ -92,12 +124,23 @@ impl KdLoss<'_> {
             let n = rows.min(m - first);
             let part = first * d..(first + n) * d;
             let (p, q) = (&mut p[..n * v], &mut q[..n * v]);
-            let (teacher, student, head) = (Dense::new(&self.teacher[part.clone()], d), Dense::new(&self.student[part.clone()], d), Dense::new(self.head, d));
+            let (teacher, student, head) = (
+                Dense::new(&self.teacher[part.clone()], d),
+                Dense::new(&self.student[part.clone()], d),
+                Dense::new(self.head, d),
+            );
             gemm::linear(pool, Precision::F32, &teacher, &head, p);
             gemm::linear(pool, Precision::F32, &student, &head, q);
             total += loss::kl_divergence_in_place(pool, p, q, v, 1.0, m as f64, &mut row_kl[..n]);
             let dq = Dense::new(q, v);
-            gemm::linear_backward_input(pool, Precision::F32, &dq, &head, &mut dstudent[part], false);
+            gemm::linear_backward_input(
+                pool,
+                Precision::F32,
+                &dq,
+                &head,
+                &mut dstudent[part],
+                false,
+            );
             gemm::linear_backward_weight(pool, Precision::F32, &dq, &student, dhead, first > 0);
         }
         total

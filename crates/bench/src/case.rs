@@ -144,7 +144,8 @@ impl Bench<'_> {
         if self.answers {
             return;
         }
-        let mut runs: Vec<&mut dyn FnMut()> = case.contenders.iter_mut().map(|c| &mut *c.run as &mut dyn FnMut()).collect();
+        let mut runs: Vec<&mut dyn FnMut()> =
+            case.contenders.iter_mut().map(|c| &mut *c.run as &mut dyn FnMut()).collect();
         let times = interleaved(&mut runs, Budget::DEFAULT);
         for (contender, times_of_it) in case.contenders.iter().zip(&times) {
             let row = self.row(&case, &contender.name, times_of_it, &times);
@@ -162,11 +163,15 @@ impl Bench<'_> {
                 (Some(format!("read {read:.1} GB/s")), Some(work.bytes / own.median / 1e9 / read))
             }
             Bound::Peak(name) => match self.probe.peak(name) {
-                Some(peak) => (Some(format!("{name} {peak:.0} GOP/s")), Some(work.operations / own.median / 1e9 / peak)),
+                Some(peak) => (
+                    Some(format!("{name} {peak:.0} GOP/s")),
+                    Some(work.operations / own.median / 1e9 / peak),
+                ),
                 None => (None, None),
             },
             Bound::Contender(name) => {
-                let other = case.contenders.iter().position(|c| c.name == *name).map(|at| all[at].median);
+                let other =
+                    case.contenders.iter().position(|c| c.name == *name).map(|at| all[at].median);
                 (Some((*name).to_owned()), other.map(|other| other / own.median))
             }
         };

@@ -1,4 +1,5 @@
-//! `b`: what a training step does once per weight or activation, each beside a loop with the same loads and stores.
+//! `b`: what a training step does once per weight or activation, each beside a loop with the same
+//! loads and stores.
 
 use crate::adapter::Weight;
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
@@ -12,7 +13,8 @@ use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::{ActivationQuantizer, IntGrid, Partition, Pool, WeightQuantizer, dispatch};
 
 const COLUMNS: usize = 2048;
-/// Rows of a cold case: 256 MiB per array, 512 and more with its output. Of a hot one: 256 KiB per array.
+/// Rows of a cold case: 256 MiB per array, 512 and more with its output. Of a hot one: 256 KiB per
+/// array.
 const COLD_ROWS: usize = 32768;
 const HOT_ROWS: usize = 32;
 const GRID: IntGrid = IntGrid::symmetric(4);
@@ -70,12 +72,34 @@ impl Weights {
     }
 
     fn forward(&mut self, pool: &Pool) {
-        lsq_forward(pool, &self.v, self.rows, COLUMNS, &self.steps, self.partition, GRID, &mut self.out, None);
+        lsq_forward(
+            pool,
+            &self.v,
+            self.rows,
+            COLUMNS,
+            &self.steps,
+            self.partition,
+            GRID,
+            &mut self.out,
+            None,
+        );
     }
 
     fn backward(&mut self, pool: &Pool, ds: &mut [f32]) {
         let edge = EdgeRule::Inside;
-        lsq_backward(pool, &self.v, self.rows, COLUMNS, &self.steps, self.partition, GRID, edge, &self.dy, &mut self.out, ds);
+        lsq_backward(
+            pool,
+            &self.v,
+            self.rows,
+            COLUMNS,
+            &self.steps,
+            self.partition,
+            GRID,
+            edge,
+            &self.dy,
+            &mut self.out,
+            ds,
+        );
     }
 
     /// Step of element `at`.
@@ -85,7 +109,9 @@ impl Weights {
 
     /// Elements of the first, a middle and the last row.
     fn sample(&self) -> impl Iterator<Item = usize> {
-        [0, self.rows / 2, self.rows - 1].into_iter().flat_map(|row| row * COLUMNS..(row + 1) * COLUMNS)
+        [0, self.rows / 2, self.rows - 1]
+            .into_iter()
+            .flat_map(|row| row * COLUMNS..(row + 1) * COLUMNS)
     }
 }
 
@@ -96,8 +122,11 @@ fn code(v: f32, step: f32) -> f32 {
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
-    const PARTITIONS: [(&str, Partition, Subset); 3] =
-        [("g128", Partition::Group(128), Subset::Chosen), ("g32", Partition::Group(32), Subset::Chosen), ("channel", Partition::Channel, Subset::Full)];
+    const PARTITIONS: [(&str, Partition, Subset); 3] = [
+        ("g128", Partition::Group(128), Subset::Chosen),
+        ("g32", Partition::Group(32), Subset::Chosen),
+        ("channel", Partition::Channel, Subset::Full),
+    ];
     for (state, rows) in [("cold", COLD_ROWS), ("hot", HOT_ROWS)] {
         let rows = if bench.answers { HOT_ROWS } else { rows };
         for (name, partition, _) in PARTITIONS.into_iter().filter(|p| p.2 <= subset) {
@@ -118,7 +147,13 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     Ok(())
 }
 
-fn forward(bench: &mut Bench, name: &str, state: &'static str, rows: usize, partition: Partition) -> Result<(), String> {
+fn forward(
+    bench: &mut Bench,
+    name: &str,
+    state: &'static str,
+    rows: usize,
+    partition: Partition,
+) -> Result<(), String> {
     if !bench.wants("b.fq_fwd", name) {
         return Ok(());
     }
@@ -129,14 +164,21 @@ fn forward(bench: &mut Bench, name: &str, state: &'static str, rows: usize, part
     }
     let n = w.v.len();
     let (x, mut y, pool) = (w.v.clone(), vec![0.0; n], bench.pool.clone());
-    let plain = move || pool.chunks_mut(&mut y, PIECE, |i, y| loop_1_to_1(&x[i * PIECE..][..y.len()], y));
+    let plain =
+        move || pool.chunks_mut(&mut y, PIECE, |i, y| loop_1_to_1(&x[i * PIECE..][..y.len()], y));
     let pool = bench.pool.clone();
     let ours = move || w.forward(&pool);
     time(bench, "b.fq_fwd", name, state, n, 8, ours, plain);
     Ok(())
 }
 
-fn backward(bench: &mut Bench, name: &str, state: &'static str, rows: usize, partition: Partition) -> Result<(), String> {
+fn backward(
+    bench: &mut Bench,
+    name: &str,
+    state: &'static str,
+    rows: usize,
+    partition: Partition,
+) -> Result<(), String> {
     if !bench.wants("b.lsq_bwd", name) {
         return Ok(());
     }
@@ -145,11 +187,16 @@ fn backward(bench: &mut Bench, name: &str, state: &'static str, rows: usize, par
     w.backward(&bench.pool, &mut ds);
     let (low, high) = (GRID.min() as f32, GRID.max() as f32);
     let inside = |w: &Weights, at: usize| (low..=high).contains(&(w.v[at] / w.step(at)));
-    if let Some(at) = w.sample().find(|&at| w.out[at] != if inside(&w, at) { w.dy[at] } else { 0.0 }) {
+    if let Some(at) =
+        w.sample().find(|&at| w.out[at] != if inside(&w, at) { w.dy[at] } else { 0.0 })
+    {
         return Err(format!("b.lsq_bwd/{name}: dv {at} is {}", w.out[at]));
     }
     let group = partition.group_size(COLUMNS);
-    let slope = |at: usize| code(w.v[at], w.step(at)) as f64 - if inside(&w, at) { (w.v[at] / w.step(at)) as f64 } else { 0.0 };
+    let slope = |at: usize| {
+        code(w.v[at], w.step(at)) as f64
+            - if inside(&w, at) { (w.v[at] / w.step(at)) as f64 } else { 0.0 }
+    };
     let (want, size) = (0..group).fold((0.0, 0.0), |(sum, size), at| {
         let term = w.dy[at] as f64 * slope(at);
         (sum + term, size + term.abs())
@@ -171,13 +218,22 @@ fn backward(bench: &mut Bench, name: &str, state: &'static str, rows: usize, par
     Ok(())
 }
 
-fn pack(bench: &mut Bench, name: &str, state: &'static str, rows: usize, partition: Partition) -> Result<(), String> {
+fn pack(
+    bench: &mut Bench,
+    name: &str,
+    state: &'static str,
+    rows: usize,
+    partition: Partition,
+) -> Result<(), String> {
     if !bench.wants("b.fq_pack", name) {
         return Ok(());
     }
     let w = Weights::new(rows, partition, false);
     let quantizer = WeightQuantizer { grid: GRID, partition, ..WeightQuantizer::Q4_0 };
-    let mut packed = Weight::new(&bench.pool, &quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]));
+    let mut packed = Weight::new(
+        &bench.pool,
+        &quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]),
+    );
     packed.requantize(&bench.pool, &w.v, &w.steps);
     let mut values = vec![0.0; COLUMNS];
     for row in [0, rows - 1] {
@@ -187,12 +243,20 @@ fn pack(bench: &mut Bench, name: &str, state: &'static str, rows: usize, partiti
             code(w.v[row * COLUMNS + column], step) * step
         };
         if let Some(column) = (0..COLUMNS).find(|&column| values[column] != value(column)) {
-            return Err(format!("b.fq_pack/{name}: value ({row}, {column}) is {}, the formula says {}", values[column], value(column)));
+            return Err(format!(
+                "b.fq_pack/{name}: value ({row}, {column}) is {}, the formula says {}",
+                values[column],
+                value(column)
+            ));
         }
     }
     let n = w.v.len();
     let (x, mut y, pool) = (w.v.clone(), vec![0u32; n / 8], bench.pool.clone());
-    let plain = move || pool.chunks_mut(&mut y, PIECE / 8, |i, y| loop_1_to_eighth(&x[i * PIECE..][..y.len() * 8], y));
+    let plain = move || {
+        pool.chunks_mut(&mut y, PIECE / 8, |i, y| {
+            loop_1_to_eighth(&x[i * PIECE..][..y.len() * 8], y)
+        })
+    };
     let pool = bench.pool.clone();
     let ours = move || packed.requantize(&pool, &w.v, &w.steps);
     // Four bytes in, half a byte out.
@@ -207,18 +271,36 @@ fn adamw(bench: &mut Bench, state: &'static str, rows: usize) -> Result<(), Stri
     let n = rows * COLUMNS / 2;
     let [mut x, g] = [1, 2].map(|seed| normal(n, 0.02, seed));
     let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
-    let step = AdamW { learning_rate: 1e-6, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: 1, gradient_scale: 1.0 };
+    let step = AdamW {
+        learning_rate: 1e-6,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        gradient_scale: 1.0,
+    };
     let before = x.clone();
     step.update(&bench.pool, &mut x, &g, &mut m, &mut v);
     // At the first step the corrected moments are g and g^2.
-    let want = |at: usize| before[at] as f64 * (1.0 - 1e-7) - 1e-6 * g[at] as f64 / (g[at].abs() as f64 + 1e-8);
-    if let Some(at) = (0..n).step_by(997).find(|&at| !close(x[at] as f64, want(at), 1e-9 + 1e-7 * before[at].abs() as f64)) {
-        return Err(format!("b.adamw/{state}: parameter {at} is {}, the formula says {}", x[at], want(at)));
+    let want = |at: usize| {
+        before[at] as f64 * (1.0 - 1e-7) - 1e-6 * g[at] as f64 / (g[at].abs() as f64 + 1e-8)
+    };
+    if let Some(at) = (0..n)
+        .step_by(997)
+        .find(|&at| !close(x[at] as f64, want(at), 1e-9 + 1e-7 * before[at].abs() as f64))
+    {
+        return Err(format!(
+            "b.adamw/{state}: parameter {at} is {}, the formula says {}",
+            x[at],
+            want(at)
+        ));
     }
     let pool = bench.pool.clone();
     let (mut x2, g2, mut m2, mut v2) = (x.clone(), g.clone(), m.clone(), v.clone());
     let plain = move || {
-        let parts: Vec<_> = x2.chunks_mut(PIECE).zip(m2.chunks_mut(PIECE)).zip(v2.chunks_mut(PIECE)).collect();
+        let parts: Vec<_> =
+            x2.chunks_mut(PIECE).zip(m2.chunks_mut(PIECE)).zip(v2.chunks_mut(PIECE)).collect();
         pool.parts(parts, |i, ((x, m), v)| loop_4_to_3(x, &g2[i * PIECE..], m, v));
     };
     let pool = bench.pool.clone();
@@ -230,7 +312,10 @@ fn adamw(bench: &mut Bench, state: &'static str, rows: usize) -> Result<(), Stri
 /// Dynamic activation quantizers on `[rows, 1536]`, hot.
 fn activations(bench: &mut Bench, rows: usize) -> Result<(), String> {
     const WIDTH: usize = 1536;
-    for (name, quantizer) in [("token", ActivationQuantizer::DynamicToken { bits: 8 }), ("block32", ActivationQuantizer::DynamicBlock32)] {
+    for (name, quantizer) in [
+        ("token", ActivationQuantizer::DynamicToken { bits: 8 }),
+        ("block32", ActivationQuantizer::DynamicBlock32),
+    ] {
         let case = format!("a8-{name}/{rows}x{WIDTH}");
         if !bench.wants("b.fq_fwd", &case) {
             continue;
@@ -238,17 +323,24 @@ fn activations(bench: &mut Bench, rows: usize) -> Result<(), String> {
         let x = normal(rows * WIDTH, 1.0, 1);
         let (mut y, mut scalar) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         fake_quant(&bench.pool, quantizer, &x, WIDTH, None, &mut y);
-        at_level(Level::Scalar, || fake_quant(&bench.pool, quantizer, &x, WIDTH, None, &mut scalar));
+        at_level(Level::Scalar, || {
+            fake_quant(&bench.pool, quantizer, &x, WIDTH, None, &mut scalar)
+        });
         same(&case, &y, &scalar)?;
         let largest = |x: &[f32]| x.iter().fold(0f32, |m, x| m.max(x.abs()));
         // Half a step, and what rounding the scale to f16 adds.
         let row_step = |at: usize| largest(&x[at / WIDTH * WIDTH..][..WIDTH]) / 127.0;
-        if let Some(at) = (0..x.len()).step_by(97).find(|&at| !close(x[at] as f64, y[at] as f64, 0.57 * row_step(at) as f64)) {
+        if let Some(at) = (0..x.len())
+            .step_by(97)
+            .find(|&at| !close(x[at] as f64, y[at] as f64, 0.57 * row_step(at) as f64))
+        {
             return Err(format!("b.fq_fwd/{case}: element {at} is {}, its input {}", y[at], x[at]));
         }
         let n = x.len();
         let (from, mut to, pool) = (x.clone(), vec![0.0; n], bench.pool.clone());
-        let plain = move || pool.chunks_mut(&mut to, PIECE, |i, y| loop_1_to_1(&from[i * PIECE..][..y.len()], y));
+        let plain = move || {
+            pool.chunks_mut(&mut to, PIECE, |i, y| loop_1_to_1(&from[i * PIECE..][..y.len()], y))
+        };
         let pool = bench.pool.clone();
         let ours = move || fake_quant(&pool, quantizer, &x, WIDTH, None, &mut y);
         time(bench, "b.fq_fwd", &case, "hot", n, 8, ours, plain);
@@ -285,5 +377,13 @@ fn time_bytes(
     let work = Work { bytes: n as f64 * bytes, elements: n as f64, operations: 0.0 };
     let contenders = vec![Contender::new("halfstep", ours), Contender::new(LOOP, plain)];
     let footprint = (n as f64 * bytes) as usize;
-    bench.time(Case { bench: name, name: case.into(), state, footprint, work, bound: Bound::Contender(LOOP), contenders });
+    bench.time(Case {
+        bench: name,
+        name: case.into(),
+        state,
+        footprint,
+        work,
+        bound: Bound::Contender(LOOP),
+        contenders,
+    });
 }

@@ -1,7 +1,9 @@
-//! Benches of the kernels: each checks its answer before its time, and stands beside what the machine could do in the same run.
+//! Benches of the kernels: each checks its answer before its time, and stands beside what the
+//! machine could do in the same run.
 //!
-//! This library knows no peer; the program `halfstep-bench` adds them ([`case::Peers`]). The Node addon runs the [`Subset::Quick`] benches for `halfstep bench`.
-//! The traps and the meaning of every column are in bench/README.md.
+//! This library knows no peer; the program `halfstep-bench` adds them ([`case::Peers`]). The Node
+//! addon runs the [`Subset::Quick`] benches for `halfstep bench`. The traps and the meaning of
+//! every column are in bench/README.md.
 
 pub mod adapter;
 pub mod case;
@@ -19,7 +21,8 @@ pub mod quick;
 
 pub use case::{Bench, NoPeers, Peers, Row, Subset};
 
-/// The kernel benches that `only` names (any part of `bench/case`; empty: all), in the order of the results.
+/// The kernel benches that `only` names (any part of `bench/case`; empty: all), in the order of the
+/// results.
 pub fn kernels(bench: &mut Bench) -> Result<(), String> {
     quantize::run(bench)?;
     elementwise::run(bench)?;

@@ -6,7 +6,9 @@ use crate::numbers::{Expected, compare, dot, norm, normal, same, spread};
 use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
-use halfstep_kernels::{ActivationQuantizer, CodeRange, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CodeRange, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+};
 use std::sync::Arc;
 
 /// A cold case goes round through at least so many bytes of weights.
@@ -24,14 +26,29 @@ pub struct Format {
     subset: Subset,
 }
 
-const fn format(name: &'static str, bits: u8, partition: Partition, activation: ActivationQuantizer, subset: Subset) -> Format {
+const fn format(
+    name: &'static str,
+    bits: u8,
+    partition: Partition,
+    activation: ActivationQuantizer,
+    subset: Subset,
+) -> Format {
     let range = match bits {
         8 => CodeRange::Narrow,
         4 => CodeRange::Symmetric,
         // So few levels are trained with zero points.
         _ => CodeRange::Affine,
     };
-    Format { name, weights: WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec: ScaleCodec::F16 }, activation, subset }
+    Format {
+        name,
+        weights: WeightQuantizer {
+            grid: IntGrid { bits, range },
+            partition,
+            scale_codec: ScaleCodec::F16,
+        },
+        activation,
+        subset,
+    }
 }
 
 /// `a32`: activations in blocks of 32, as llama.cpp has them; the others have one scale per token.
@@ -41,12 +58,24 @@ const FORMATS: [Format; 15] = [
     format("w2-channel", 2, Partition::Channel, TOKEN, Subset::Full),
     format("w3-g64", 3, Partition::Group(64), TOKEN, Subset::Full),
     format("w3-g128", 3, Partition::Group(128), TOKEN, Subset::Chosen),
-    format("w4-g32-a32", 4, Partition::Group(32), ActivationQuantizer::DynamicBlock32, Subset::Quick),
+    format(
+        "w4-g32-a32",
+        4,
+        Partition::Group(32),
+        ActivationQuantizer::DynamicBlock32,
+        Subset::Quick,
+    ),
     format("w4-g32", 4, Partition::Group(32), TOKEN, Subset::Full),
     format("w4-g64", 4, Partition::Group(64), TOKEN, Subset::Full),
     format("w4-g128", 4, Partition::Group(128), TOKEN, Subset::Chosen),
     format("w4-channel", 4, Partition::Channel, TOKEN, Subset::Quick),
-    format("w8-g32-a32", 8, Partition::Group(32), ActivationQuantizer::DynamicBlock32, Subset::Quick),
+    format(
+        "w8-g32-a32",
+        8,
+        Partition::Group(32),
+        ActivationQuantizer::DynamicBlock32,
+        Subset::Quick,
+    ),
     format("w8-g32", 8, Partition::Group(32), TOKEN, Subset::Full),
     format("w8-g64", 8, Partition::Group(64), TOKEN, Subset::Full),
     format("w8-g128", 8, Partition::Group(128), TOKEN, Subset::Chosen),
@@ -68,10 +97,12 @@ const SHAPES: [(usize, usize, Subset); 12] = [
     (4096, 14336, Subset::Full),
     (14336, 4096, Subset::Full),
 ];
-const HEADS: [(usize, usize, Subset); 2] = [(576, 49152, Subset::Chosen), (2048, 128_256, Subset::Full)];
+const HEADS: [(usize, usize, Subset); 2] =
+    [(576, 49152, Subset::Chosen), (2048, 128_256, Subset::Full)];
 
 /// The tokens of `c.gemm`.
-const TOKENS: [(usize, Subset); 4] = [(8, Subset::Chosen), (32, Subset::Full), (128, Subset::Quick), (512, Subset::Chosen)];
+const TOKENS: [(usize, Subset); 4] =
+    [(8, Subset::Chosen), (32, Subset::Full), (128, Subset::Quick), (512, Subset::Chosen)];
 
 /// Tokens of a case whose answer alone is wanted, at most.
 const LARGEST_CHECK: usize = 8;
@@ -92,16 +123,28 @@ pub struct LinearTask {
 impl LinearTask {
     /// Outputs that are compared: of the first, middle and last token, 16 columns.
     pub fn places(&self) -> Vec<(usize, usize)> {
-        spread(self.m, 3).into_iter().flat_map(|row| spread(self.o, 16).into_iter().map(move |column| (row, column))).collect()
+        spread(self.m, 3)
+            .into_iter()
+            .flat_map(|row| spread(self.o, 16).into_iter().map(move |column| (row, column)))
+            .collect()
     }
 
     /// In f64, from weights given row by row: `tolerance` relative to the norms of both sides.
-    pub fn expected(&self, x: &[f32], tolerance: f64, mut weight_row: impl FnMut(usize, &mut [f32])) -> Vec<Expected> {
+    pub fn expected(
+        &self,
+        x: &[f32],
+        tolerance: f64,
+        mut weight_row: impl FnMut(usize, &mut [f32]),
+    ) -> Vec<Expected> {
         let mut w = vec![0.0; self.i];
         let place = |(row, column): (usize, usize)| {
             weight_row(column, &mut w);
             let x = &x[row * self.i..][..self.i];
-            Expected { index: row * self.o + column, value: dot(x, &w), tolerance: tolerance * norm(x) * norm(&w) }
+            Expected {
+                index: row * self.o + column,
+                value: dot(x, &w),
+                tolerance: tolerance * norm(x) * norm(&w),
+            }
         };
         self.places().into_iter().map(place).collect()
     }
@@ -135,16 +178,28 @@ pub fn gemm(bench: &mut Bench) -> Result<(), String> {
     Ok(())
 }
 
-fn linear(bench: &mut Bench, name: &'static str, state: &'static str, m: usize, i: usize, o: usize, format: Format) -> Result<(), String> {
+fn linear(
+    bench: &mut Bench,
+    name: &'static str,
+    state: &'static str,
+    m: usize,
+    i: usize,
+    o: usize,
+    format: Format,
+) -> Result<(), String> {
     let tokens = if name == "c.gemm" { format!("m{m}/") } else { String::new() };
     let case = format!("{}/{tokens}{i}x{o}/{state}", format.name);
-    // A cold case has the answer of the hot one, and the tokens of a large one are checked by those of a small one.
+    // A cold case has the answer of the hot one, and the tokens of a large one are checked by those
+    // of a small one.
     let known = bench.answers && (state == "cold" || m > LARGEST_CHECK);
     if known || !bench.wants(name, &case) {
         return Ok(());
     }
     let (x, w) = (Arc::new(normal(m * i, 1.0, 1)), Arc::new(normal(o * i, 0.02, 2)));
-    let weight = Weight::new(&bench.pool, &quantize_by(&bench.pool, &w, o, i, format.weights, ScaleRule::Absmax));
+    let weight = Weight::new(
+        &bench.pool,
+        &quantize_by(&bench.pool, &w, o, i, format.weights, ScaleRule::Absmax),
+    );
     let bytes = weight.bytes();
     let copies = if state == "cold" { COLD.div_ceil(bytes) } else { 1 };
     let task = LinearTask { m, i, o, format, copies, threads: bench.pool.threads(), x, w };
@@ -154,14 +209,32 @@ fn linear(bench: &mut Bench, name: &'static str, state: &'static str, m: usize, 
 
     let mut contenders = vec![ours(&bench.pool, &task, weight)];
     contenders.extend(bench.peers.linear(&task)?);
-    let work = Work { bytes: if m == 1 { bytes as f64 } else { 0.0 }, operations: 2.0 * (m * i * o) as f64, elements: 0.0 };
+    let work = Work {
+        bytes: if m == 1 { bytes as f64 } else { 0.0 },
+        operations: 2.0 * (m * i * o) as f64,
+        elements: 0.0,
+    };
     let bound = if m == 1 { Bound::Read } else { Bound::Peak(bench.probe.integer_unit()) };
-    bench.time(Case { bench: name, name: case, state, footprint: bytes * copies, work, bound, contenders });
+    bench.time(Case {
+        bench: name,
+        name: case,
+        state,
+        footprint: bytes * copies,
+        work,
+        bound,
+        contenders,
+    });
     Ok(())
 }
 
 /// Against f64 on the very codes, and to the bit against the scalar level.
-fn check(pool: &Pool, case: &str, task: &LinearTask, weight: &Weight, y: &[f32]) -> Result<(), String> {
+fn check(
+    pool: &Pool,
+    case: &str,
+    task: &LinearTask,
+    weight: &Weight,
+    y: &[f32],
+) -> Result<(), String> {
     let mut quantized = vec![0.0; task.x.len()];
     fake_quant(pool, task.format.activation, &task.x, task.i, None, &mut quantized);
     let expected = task.expected(&quantized, TOLERANCE, |row, out| weight.decode_row(row, out));

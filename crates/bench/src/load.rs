@@ -19,9 +19,18 @@ pub fn run(bench: &mut Bench, path: &str) -> Result<(), String> {
         let bytes = std::fs::read(&plain).unwrap_or_default();
         std::hint::black_box(bytes.iter().step_by(64).fold(0, |all, byte| all ^ byte));
     });
-    let name = std::path::Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name =
+        std::path::Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let work = Work { bytes: bytes as f64, ..Work::default() };
     let (footprint, contenders) = (bytes as usize, vec![load, read]);
-    bench.time(Case { bench: "a.load", name, state: "warm", footprint, work, bound: Bound::Contender("read"), contenders });
+    bench.time(Case {
+        bench: "a.load",
+        name,
+        state: "warm",
+        footprint,
+        work,
+        bound: Bound::Contender("read"),
+        contenders,
+    });
     Ok(())
 }

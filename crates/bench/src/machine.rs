@@ -5,8 +5,20 @@ use serde::Serialize;
 use std::fs::read_to_string;
 
 /// Flags of a CPU that kernels may use, as Linux names them.
-const FLAGS: [&str; 12] =
-    ["avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "asimddp"];
+const FLAGS: [&str; 12] = [
+    "avx2",
+    "fma",
+    "f16c",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+];
 
 /// Stands in every row. Fields the system does not tell are empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -28,9 +40,19 @@ pub struct Machine {
 impl Machine {
     pub fn read(commit: &str) -> Self {
         let info = read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.split_once(": ")).map_or("", |(_, value)| value);
-        let system = |path: &str| read_to_string(format!("/sys/devices/system/cpu/cpu0/{path}")).unwrap_or_default().trim().to_owned();
-        let flags: Vec<&str> = field("flags").split(' ').chain(field("Features").split(' ')).collect();
+        let field = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.split_once(": "))
+                .map_or("", |(_, value)| value)
+        };
+        let system = |path: &str| {
+            read_to_string(format!("/sys/devices/system/cpu/cpu0/{path}"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let flags: Vec<&str> =
+            field("flags").split(' ').chain(field("Features").split(' ')).collect();
         Self {
             cpu: field("model name").to_owned(),
             flags: FLAGS.iter().filter(|f| flags.contains(f)).map(|f| f.to_string()).collect(),

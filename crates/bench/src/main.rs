@@ -1,7 +1,8 @@
-//! `halfstep-bench [--full | --quick] [--only <part of a name>] [--answers] [--threads n] [--commit id] [--load model.gguf]`
+//! `halfstep-bench [--full | --quick] [--only <part of a name>] [--answers] [--threads n] [--commit
+//! id] [--load model.gguf]`
 //!
-//! One JSON line per row on stdout, the probe's first and last; what is going on goes to stderr. `--answers` checks every answer once and times nothing.
-//! Ends with 1 when an answer is wrong.
+//! One JSON line per row on stdout, the probe's first and last; what is going on goes to stderr.
+//! `--answers` checks every answer once and times nothing. Ends with 1 when an answer is wrong.
 
 mod load;
 mod peers;
@@ -23,7 +24,14 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut out = Arguments { subset: Subset::Chosen, only: String::new(), answers: false, threads: 2, commit: String::new(), load: None };
+    let mut out = Arguments {
+        subset: Subset::Chosen,
+        only: String::new(),
+        answers: false,
+        threads: 2,
+        commit: String::new(),
+        load: None,
+    };
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
         let mut value = || given.next().ok_or(format!("{flag} needs a value"));
@@ -61,7 +69,14 @@ fn run(arguments: Arguments) -> Result<usize, String> {
     let first = if arguments.answers { Probe::default() } else { Probe::take(&pool) };
     print_probe(&first, "first", &pool, &machine);
     let mut emit = |row: Row| {
-        eprintln!("{:<10} {:<28} {:<9} {:>10.1} us  {}", row.bench, row.case, row.contender, row.median_seconds * 1e6, share(&row));
+        eprintln!(
+            "{:<10} {:<28} {:<9} {:>10.1} us  {}",
+            row.bench,
+            row.case,
+            row.contender,
+            row.median_seconds * 1e6,
+            share(&row)
+        );
         println!("{}", serde_json::to_string(&row).unwrap_or_default());
     };
     let mut bench = Bench {
@@ -92,7 +107,9 @@ fn run(arguments: Arguments) -> Result<usize, String> {
 }
 
 fn share(row: &Row) -> String {
-    row.of_bound.zip(row.bound.as_ref()).map_or(String::new(), |(share, bound)| format!("{share:.2} of {bound}"))
+    row.of_bound
+        .zip(row.bound.as_ref())
+        .map_or(String::new(), |(share, bound)| format!("{share:.2} of {bound}"))
 }
 
 fn print_probe(probe: &Probe, when: &str, pool: &Pool, machine: &Machine) {

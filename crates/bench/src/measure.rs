@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 pub struct Budget {
     /// Per contender, before the first sample.
     pub warm_up: Duration,
-    /// At least so many samples of each, if they do not take longer than `most`; [`FEWEST`] at any cost.
+    /// At least so many samples of each, if they do not take longer than `most`; [`FEWEST`] at any
+    /// cost.
     pub samples: usize,
     /// At least so long per contender, samples together.
     pub least: Duration,
@@ -44,7 +45,12 @@ impl Times {
     fn of(mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
         let at = |share: f64| seconds[((seconds.len() - 1) as f64 * share).round() as usize];
-        Self { median: at(0.5), least: seconds[0], interquartile: at(0.75) - at(0.25), samples: seconds.len() }
+        Self {
+            median: at(0.5),
+            least: seconds[0],
+            interquartile: at(0.75) - at(0.25),
+            samples: seconds.len(),
+        }
     }
 }
 
@@ -55,7 +61,9 @@ pub fn interleaved(contenders: &mut [&mut dyn FnMut()], budget: Budget) -> Vec<T
     let (start, all) = (Instant::now(), contenders.len() as u32);
     let done = |samples: usize| {
         let time = start.elapsed();
-        samples >= FEWEST && time >= budget.least * all && (samples >= budget.samples || time >= budget.most * all)
+        samples >= FEWEST
+            && time >= budget.least * all
+            && (samples >= budget.samples || time >= budget.most * all)
     };
     while !done(seconds[0].len()) {
         for ((run, &calls), seconds) in contenders.iter_mut().zip(&calls).zip(&mut seconds) {
@@ -85,14 +93,23 @@ mod tests {
     #[test]
     fn quartiles_of_a_known_row() {
         let times = Times::of(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
-        assert_eq!((times.median, times.least, times.interquartile, times.samples), (3.0, 1.0, 2.0, 5));
+        assert_eq!(
+            (times.median, times.least, times.interquartile, times.samples),
+            (3.0, 1.0, 2.0, 5)
+        );
     }
 
     #[test]
     fn contenders_take_turns() {
         let order = std::cell::RefCell::new(vec![]);
         let (mut a, mut b) = (|| order.borrow_mut().push('a'), || order.borrow_mut().push('b'));
-        let budget = Budget { warm_up: Duration::ZERO, samples: 3, least: Duration::ZERO, most: Duration::ZERO, sample: Duration::ZERO };
+        let budget = Budget {
+            warm_up: Duration::ZERO,
+            samples: 3,
+            least: Duration::ZERO,
+            most: Duration::ZERO,
+            sample: Duration::ZERO,
+        };
         let times = interleaved(&mut [&mut a, &mut b], budget);
         assert_eq!(times.iter().map(|t| t.samples).collect::<Vec<_>>(), [3, 3]);
         assert_eq!(order.borrow().iter().collect::<String>(), "abababab");

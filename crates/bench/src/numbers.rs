@@ -5,11 +5,14 @@ use halfstep_kernels::rng::Rng;
 /// Numbers drawn before they come again: a prime, so that no two rows of a matrix are alike.
 const PERIOD: usize = 1_048_583;
 
-/// Like a trained layer: about normal with standard deviation `scale` (sum of four uniform numbers).
+/// Like a trained layer: about normal with standard deviation `scale` (sum of four uniform
+/// numbers).
 pub fn normal(n: usize, scale: f32, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed, 0);
     let unit = scale * 3f32.sqrt();
-    let drawn: Vec<f32> = (0..n.min(PERIOD)).map(|_| (0..4).map(|_| rng.next_f64() as f32 - 0.5).sum::<f32>() * unit).collect();
+    let drawn: Vec<f32> = (0..n.min(PERIOD))
+        .map(|_| (0..4).map(|_| rng.next_f64() as f32 - 0.5).sum::<f32>() * unit)
+        .collect();
     drawn.iter().copied().cycle().take(n).collect()
 }
 
@@ -43,7 +46,10 @@ pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
 /// The first disagreement, as an error.
 pub fn compare(what: &str, got: &[f32], expected: &[Expected]) -> Result<(), String> {
     match expected.iter().find(|e| !close(got[e.index] as f64, e.value, e.tolerance)) {
-        Some(e) => Err(format!("{what}: output {} is {}, the reference says {} +- {:e}", e.index, got[e.index], e.value, e.tolerance)),
+        Some(e) => Err(format!(
+            "{what}: output {} is {}, the reference says {} +- {:e}",
+            e.index, got[e.index], e.value, e.tolerance
+        )),
         None => Ok(()),
     }
 }
@@ -51,8 +57,12 @@ pub fn compare(what: &str, got: &[f32], expected: &[Expected]) -> Result<(), Str
 /// Equal to the bit.
 pub fn same(what: &str, got: &[f32], want: &[f32]) -> Result<(), String> {
     match got.iter().zip(want).position(|(a, b)| a.to_bits() != b.to_bits()) {
-        Some(i) => Err(format!("{what}: output {i} is {}, the scalar level says {}", got[i], want[i])),
-        None if got.len() != want.len() => Err(format!("{what}: {} outputs, not {}", got.len(), want.len())),
+        Some(i) => {
+            Err(format!("{what}: output {i} is {}, the scalar level says {}", got[i], want[i]))
+        }
+        None if got.len() != want.len() => {
+            Err(format!("{what}: {} outputs, not {}", got.len(), want.len()))
+        }
         None => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! Peaks of the arithmetic units: twelve independent chains of one instruction, operands in registers, so that neither memory nor latency counts.
+//! Peaks of the arithmetic units: twelve independent chains of one instruction, operands in
+//! registers, so that neither memory nor latency counts.
 //!
 //! In assembly, since a compiler may merge or drop what has no result.
 #![allow(unsafe_code)]
@@ -11,7 +12,8 @@ const CHAINS: u64 = 12;
 const PASSES: u64 = 400_000;
 const SAMPLES: usize = 15;
 
-/// One instruction: its name in the results, operations (multiplications and additions) of one execution, and the loop.
+/// One instruction: its name in the results, operations (multiplications and additions) of one
+/// execution, and the loop.
 struct Unit {
     name: &'static str,
     operations: u64,
@@ -28,7 +30,8 @@ macro_rules! chain_loop {
                     concat!($instruction, " ", $register, $n, ", ", $register, "14, ", $register, "15")
                 };
             }
-            // SAFETY: called only where `available` found the instruction; touches no memory, and names every register it changes.
+            // SAFETY: called only where `available` found the instruction; touches no memory, and
+            // names every register it changes.
             unsafe {
                 std::arch::asm!(
                     "vpxor xmm0, xmm0, xmm0", "vpxor xmm1, xmm1, xmm1", "vpxor xmm2, xmm2, xmm2", "vpxor xmm3, xmm3, xmm3",
@@ -53,19 +56,51 @@ macro_rules! chain_loop {
 
 #[cfg(target_arch = "x86_64")]
 const UNITS: &[Unit] = &[
-    Unit { name: "f32 fma 256", operations: 16, available: || is_x86_feature_detected!("fma"), run: chain_loop!("vfmadd231ps", "ymm") },
-    Unit { name: "f32 fma 512", operations: 32, available: || is_x86_feature_detected!("avx512f"), run: chain_loop!("vfmadd231ps", "zmm") },
-    Unit { name: "f16 fma 512", operations: 64, available: || is_x86_feature_detected!("avx512fp16"), run: chain_loop!("vfmadd231ph", "zmm") },
-    Unit { name: "bf16 dot 512", operations: 64, available: || is_x86_feature_detected!("avx512bf16"), run: chain_loop!("vdpbf16ps", "zmm") },
+    Unit {
+        name: "f32 fma 256",
+        operations: 16,
+        available: || is_x86_feature_detected!("fma"),
+        run: chain_loop!("vfmadd231ps", "ymm"),
+    },
+    Unit {
+        name: "f32 fma 512",
+        operations: 32,
+        available: || is_x86_feature_detected!("avx512f"),
+        run: chain_loop!("vfmadd231ps", "zmm"),
+    },
+    Unit {
+        name: "f16 fma 512",
+        operations: 64,
+        available: || is_x86_feature_detected!("avx512fp16"),
+        run: chain_loop!("vfmadd231ph", "zmm"),
+    },
+    Unit {
+        name: "bf16 dot 512",
+        operations: 64,
+        available: || is_x86_feature_detected!("avx512bf16"),
+        run: chain_loop!("vdpbf16ps", "zmm"),
+    },
     // Without the adds that must follow it: an upper bound of what AVX2 can do.
-    Unit { name: "maddubs 256", operations: 64, available: || is_x86_feature_detected!("avx2"), run: chain_loop!("vpmaddubsw", "ymm") },
+    Unit {
+        name: "maddubs 256",
+        operations: 64,
+        available: || is_x86_feature_detected!("avx2"),
+        run: chain_loop!("vpmaddubsw", "ymm"),
+    },
     Unit {
         name: "vpdpbusd 256",
         operations: 64,
-        available: || is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl"),
+        available: || {
+            is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
+        },
         run: chain_loop!("{{evex}} vpdpbusd", "ymm"),
     },
-    Unit { name: "vpdpbusd 512", operations: 128, available: || is_x86_feature_detected!("avx512vnni"), run: chain_loop!("vpdpbusd", "zmm") },
+    Unit {
+        name: "vpdpbusd 512",
+        operations: 128,
+        available: || is_x86_feature_detected!("avx512vnni"),
+        run: chain_loop!("vpdpbusd", "zmm"),
+    },
 ];
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -73,7 +108,11 @@ const UNITS: &[Unit] = &[];
 
 /// 1e9 operations a second of every unit this CPU has, on all threads of the pool.
 pub fn peaks(pool: &Pool) -> Vec<(&'static str, f64)> {
-    UNITS.iter().filter(|unit| (unit.available)()).map(|unit| (unit.name, peak(pool, unit))).collect()
+    UNITS
+        .iter()
+        .filter(|unit| (unit.available)())
+        .map(|unit| (unit.name, peak(pool, unit)))
+        .collect()
 }
 
 fn peak(pool: &Pool, unit: &Unit) -> f64 {

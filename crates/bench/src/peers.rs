@@ -1,4 +1,5 @@
-//! The kernels a Rust programmer would otherwise take: candle's quantized matmul and the gemm crate. Both use rayon's global pool.
+//! The kernels a Rust programmer would otherwise take: candle's quantized matmul and the gemm
+//! crate. Both use rayon's global pool.
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
@@ -10,7 +11,8 @@ use halfstep_bench::product::ProductTask;
 use halfstep_kernels::{ActivationQuantizer, Partition};
 use std::sync::Arc;
 
-/// 8-bit activations are off by up to 1 / 254 of their block's largest: this of the norms is generous, and far below any real fault.
+/// 8-bit activations are off by up to 1 / 254 of their block's largest: this of the norms is
+/// generous, and far below any real fault.
 const QUANTIZED_TOLERANCE: f64 = 1e-2;
 
 /// Must be called before the first use of candle or gemm.
@@ -49,8 +51,12 @@ enum WeightKind {
 fn kind(task: &LinearTask) -> WeightKind {
     let quantizer = task.format.weights;
     match (task.format.activation, quantizer.partition, quantizer.grid.bits) {
-        (ActivationQuantizer::DynamicBlock32, Partition::Group(32), 4) => WeightKind::Ggml(GgmlDType::Q4_0),
-        (ActivationQuantizer::DynamicBlock32, Partition::Group(32), 8) => WeightKind::Ggml(GgmlDType::Q8_0),
+        (ActivationQuantizer::DynamicBlock32, Partition::Group(32), 4) => {
+            WeightKind::Ggml(GgmlDType::Q4_0)
+        }
+        (ActivationQuantizer::DynamicBlock32, Partition::Group(32), 8) => {
+            WeightKind::Ggml(GgmlDType::Q8_0)
+        }
         _ => WeightKind::Ours,
     }
 }
@@ -59,14 +65,21 @@ fn candle(task: &LinearTask, dtype: GgmlDType) -> Result<Contender, String> {
     let text = |e: candle_core::Error| format!("candle: {e}");
     let w = Tensor::from_slice(&task.w, (task.o, task.i), &Device::Cpu).map_err(text)?;
     let x = Tensor::from_slice(&task.x, (task.m, task.i), &Device::Cpu).map_err(text)?;
-    let copies: Vec<QMatMul> =
-        (0..task.copies).map(|_| QTensor::quantize(&w, dtype).and_then(QMatMul::from_qtensor)).collect::<Result<_, _>>().map_err(text)?;
+    let copies: Vec<QMatMul> = (0..task.copies)
+        .map(|_| QTensor::quantize(&w, dtype).and_then(QMatMul::from_qtensor))
+        .collect::<Result<_, _>>()
+        .map_err(text)?;
     let decoded: Vec<f32> = match &copies[0] {
-        QMatMul::QTensor(q) => q.dequantize(&Device::Cpu).and_then(|w| w.flatten_all()?.to_vec1()).map_err(text)?,
+        QMatMul::QTensor(q) => {
+            q.dequantize(&Device::Cpu).and_then(|w| w.flatten_all()?.to_vec1()).map_err(text)?
+        }
         _ => return Err("candle: the weight is not quantized".into()),
     };
-    let y: Vec<f32> = copies[0].forward(&x).and_then(|y| y.flatten_all()?.to_vec1()).map_err(text)?;
-    let expected = task.expected(&task.x, QUANTIZED_TOLERANCE, |row, out| out.copy_from_slice(&decoded[row * task.i..][..task.i]));
+    let y: Vec<f32> =
+        copies[0].forward(&x).and_then(|y| y.flatten_all()?.to_vec1()).map_err(text)?;
+    let expected = task.expected(&task.x, QUANTIZED_TOLERANCE, |row, out| {
+        out.copy_from_slice(&decoded[row * task.i..][..task.i])
+    });
     compare("candle", &y, &expected)?;
     let mut turn = 0;
     Ok(Contender::new("candle", move || {
@@ -78,11 +91,16 @@ fn candle(task: &LinearTask, dtype: GgmlDType) -> Result<Contender, String> {
 fn gemm_crate(task: &ProductTask) -> impl FnMut(&mut [f32]) + 'static {
     let (a, b) = (Arc::clone(&task.a), Arc::clone(&task.b));
     let ((rows, columns, k), (a_strides, b_strides)) = (task.sizes(), task.strides());
-    let mode = if task.threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(task.threads) };
+    let mode = if task.threads == 1 {
+        gemm::Parallelism::None
+    } else {
+        gemm::Parallelism::Rayon(task.threads)
+    };
     move |out: &mut [f32]| {
         let stride = |n: usize| n as isize;
         let (out, a, b) = (out.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-        // SAFETY: sizes and strides are those of the task's slices, `out` has rows x columns elements.
+        // SAFETY: sizes and strides are those of the task's slices, `out` has rows x columns
+        // elements.
         #[allow(unsafe_code)]
         unsafe {
             gemm::gemm(

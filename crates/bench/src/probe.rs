@@ -8,7 +8,8 @@ use std::time::Duration;
 
 /// Read bandwidth is taken at these footprints, bytes.
 const FOOTPRINTS: [usize; 5] = [256 << 10, 1 << 20, 8 << 20, 32 << 20, 512 << 20];
-/// A thread reads at least so many bytes before it meets the others: small footprints several times, so that the pool's own time does not count.
+/// A thread reads at least so many bytes before it meets the others: small footprints several
+/// times, so that the pool's own time does not count.
 const READ_AT_ONCE: usize = 16 << 20;
 const COPY_FOOTPRINT: usize = 512 << 20;
 /// Relative change between the first and the last probe that voids a run.
@@ -48,9 +49,14 @@ impl Probe {
         (0..3).for_each(|_| {
             read_bandwidth(pool, &words[..FOOTPRINTS[0] / 8]);
         });
-        let reads = FOOTPRINTS.iter().map(|&bytes| (bytes, read_bandwidth(pool, &words[..bytes / 8]))).collect();
+        let reads = FOOTPRINTS
+            .iter()
+            .map(|&bytes| (bytes, read_bandwidth(pool, &words[..bytes / 8])))
+            .collect();
         let (from, to) = words.split_at_mut(COPY_FOOTPRINT / 16);
-        let seconds = time(&mut || pool.chunks_mut(to, PIECE, |i, to| to.copy_from_slice(&from[i * PIECE..][..to.len()])));
+        let seconds = time(&mut || {
+            pool.chunks_mut(to, PIECE, |i, to| to.copy_from_slice(&from[i * PIECE..][..to.len()]))
+        });
         Self { reads, copy: COPY_FOOTPRINT as f64 / seconds / 1e9, peaks: peak::peaks(pool) }
     }
 
@@ -79,16 +85,29 @@ impl Probe {
 
     /// Name and value of every figure, `read 128 MiB` or a unit.
     pub fn figures(&self) -> Vec<(String, f64)> {
-        let size = |bytes: usize| if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) };
-        let reads = self.reads.iter().map(|&(bytes, figure)| (format!("read {}", size(bytes)), figure));
+        let size = |bytes: usize| {
+            if bytes < 1 << 20 {
+                format!("{} KiB", bytes >> 10)
+            } else {
+                format!("{} MiB", bytes >> 20)
+            }
+        };
+        let reads =
+            self.reads.iter().map(|&(bytes, figure)| (format!("read {}", size(bytes)), figure));
         let copy = (format!("copy {}", size(COPY_FOOTPRINT)), self.copy);
-        reads.chain([copy]).chain(self.peaks.iter().map(|&(name, figure)| (name.to_owned(), figure))).collect()
+        reads
+            .chain([copy])
+            .chain(self.peaks.iter().map(|&(name, figure)| (name.to_owned(), figure)))
+            .collect()
     }
 
     /// Figures that moved by more than [`DRIFT`] since `first`: name, first, now.
     pub fn drift(&self, first: &Probe) -> Vec<(String, f64, f64)> {
         let pairs = first.figures().into_iter().zip(self.figures());
-        pairs.map(|((name, then), (_, now))| (name, then, now)).filter(|(_, then, now)| (now / then - 1.0).abs() > DRIFT).collect()
+        pairs
+            .map(|((name, then), (_, now))| (name, then, now))
+            .filter(|(_, then, now)| (now / then - 1.0).abs() > DRIFT)
+            .collect()
     }
 }
 
@@ -106,7 +125,11 @@ fn read_bandwidth(pool: &Pool, words: &[u64]) -> f64 {
 }
 
 fn time(run: &mut dyn FnMut()) -> f64 {
-    let budget = Budget { warm_up: Duration::from_millis(100), least: Duration::from_millis(150), ..Budget::DEFAULT };
+    let budget = Budget {
+        warm_up: Duration::from_millis(100),
+        least: Duration::from_millis(150),
+        ..Budget::DEFAULT
+    };
     interleaved(&mut [run], budget)[0].median
 }
 
@@ -116,7 +139,11 @@ mod tests {
 
     #[test]
     fn bandwidth_is_that_of_the_footprint() {
-        let probe = Probe { reads: vec![(100, 5.0), (200, 3.0)], copy: 1.0, peaks: vec![("f32 fma 256", 7.0)] };
+        let probe = Probe {
+            reads: vec![(100, 5.0), (200, 3.0)],
+            copy: 1.0,
+            peaks: vec![("f32 fma 256", 7.0)],
+        };
         assert_eq!((probe.read(100), probe.read(101), probe.read(900)), (5.0, 3.0, 3.0));
         assert_eq!((probe.float_unit(), probe.integer_unit()), ("f32 fma 256", "none"));
         let later = Probe { copy: 1.2, ..probe.clone() };
@@ -125,6 +152,8 @@ mod tests {
 
     #[test]
     fn every_unit_of_this_cpu_has_a_peak() {
-        assert!(peak::peaks(&Pool::serial()).iter().all(|(_, peak)| peak.is_finite() && *peak > 0.0));
+        assert!(
+            peak::peaks(&Pool::serial()).iter().all(|(_, peak)| peak.is_finite() && *peak > 0.0)
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! `c.matmul`: the trainer's products, forward and both backward ones, in every precision that the CPU has instructions for; bf16 backward in the
-//! full subset only.
+//! `c.matmul`: the trainer's products, forward and both backward ones, in every precision that the
+//! CPU has instructions for; bf16 backward in the full subset only.
 
 use crate::adapter::Product;
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
@@ -16,7 +16,8 @@ const fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-const PRECISIONS: [(Precision, &str); 3] = [(Precision::F32, "f32"), (Precision::Bf16, "bf16"), (Precision::F16, "f16")];
+const PRECISIONS: [(Precision, &str); 3] =
+    [(Precision::F32, "f32"), (Precision::Bf16, "bf16"), (Precision::F16, "f16")];
 
 /// Tokens, in and out features.
 const SHAPES: [(usize, usize, usize, Subset); 6] = [
@@ -68,7 +69,11 @@ impl ProductTask {
             let a: Vec<f32> = (0..k).map(|at| self.a[row * a_row + at * a_column]).collect();
             for column in spread(columns, 8) {
                 let b: Vec<f32> = (0..k).map(|at| self.b[at * b_row + column * b_column]).collect();
-                expected.push(Expected { index: row * columns + column, value: dot(&a, &b), tolerance: tolerance(self.precision) * norm(&a) * norm(&b) });
+                expected.push(Expected {
+                    index: row * columns + column,
+                    value: dot(&a, &b),
+                    tolerance: tolerance(self.precision) * norm(&a) * norm(&b),
+                });
             }
         }
         compare(who, out, &expected)
@@ -80,7 +85,11 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     for (m, i, o, _) in SHAPES.into_iter().filter(|shape| shape.3 <= subset) {
         for product in Product::ALL {
             for (precision, name) in PRECISIONS.into_iter().filter(|p| p.0.is_native()) {
-                if precision == Precision::Bf16 && product != Product::Forward && subset < Subset::Full && !bench.answers {
+                if precision == Precision::Bf16
+                    && product != Product::Forward
+                    && subset < Subset::Full
+                    && !bench.answers
+                {
                     continue;
                 }
                 product_case(bench, product, precision, name, [m, i, o])?;
@@ -90,7 +99,13 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     Ok(())
 }
 
-fn product_case(bench: &mut Bench, product: Product, precision: Precision, name: &str, [m, i, o]: [usize; 3]) -> Result<(), String> {
+fn product_case(
+    bench: &mut Bench,
+    product: Product,
+    precision: Precision,
+    name: &str,
+    [m, i, o]: [usize; 3],
+) -> Result<(), String> {
     let case = format!("{name}/{}/{m}x{i}x{o}", product.name());
     if !bench.wants("c.matmul", &case) {
         return Ok(());
@@ -110,7 +125,9 @@ fn product_case(bench: &mut Bench, product: Product, precision: Precision, name:
     task.check(&case, &out)?;
 
     let (pool, a, b) = (bench.pool.clone(), task.a.clone(), task.b.clone());
-    let mut contenders = vec![Contender::new("halfstep", move || product.run(&pool, precision, &a, &b, &mut out, [o, i]))];
+    let mut contenders = vec![Contender::new("halfstep", move || {
+        product.run(&pool, precision, &a, &b, &mut out, [o, i])
+    })];
     // The peer computes in f32 whatever we do.
     if precision == Precision::F32 {
         contenders.extend(bench.peers.product(&task)?);
@@ -118,6 +135,14 @@ fn product_case(bench: &mut Bench, product: Product, precision: Precision, name:
     let work = Work { operations: 2.0 * (m * i * o) as f64, ..Work::default() };
     let footprint = 4 * (m * i + o * i + m * o);
     let bound = Bound::Peak(bench.probe.float_unit());
-    bench.time(Case { bench: "c.matmul", name: case, state: "hot", footprint, work, bound, contenders });
+    bench.time(Case {
+        bench: "c.matmul",
+        name: case,
+        state: "hot",
+        footprint,
+        work,
+        bound,
+        contenders,
+    });
     Ok(())
 }

@@ -17,7 +17,11 @@ const CASES: [(&str, WeightQuantizer, ScaleRule, Subset); 5] = [
     ("w4-channel/absmax", PER_CHANNEL, ScaleRule::SignedAbsmax, Subset::Full),
     ("w4-channel/search", PER_CHANNEL, ScaleRule::ErrorSearch, Subset::Full),
 ];
-const PER_CHANNEL: WeightQuantizer = WeightQuantizer { partition: Partition::Channel, scale_codec: ScaleCodec::F32, ..WeightQuantizer::Q4_0 };
+const PER_CHANNEL: WeightQuantizer = WeightQuantizer {
+    partition: Partition::Channel,
+    scale_codec: ScaleCodec::F32,
+    ..WeightQuantizer::Q4_0
+};
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
@@ -34,13 +38,28 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
             std::hint::black_box(quantize_by(&pool, &w, ROWS, COLUMNS, quantizer, rule));
         });
         let work = Work { bytes: bytes as f64, elements: bytes as f64 / 4.0, operations: 0.0 };
-        bench.time(Case { bench: "a.quant", name: case, state: "hot", footprint: bytes, work, bound: Bound::Read, contenders: vec![ours] });
+        bench.time(Case {
+            bench: "a.quant",
+            name: case,
+            state: "hot",
+            footprint: bytes,
+            work,
+            bound: Bound::Read,
+            contenders: vec![ours],
+        });
     }
     Ok(())
 }
 
-/// Every value lies within half a step of its weight, or is the grid's end; a little more where f16 shrinks the scale.
-fn check(bench: &Bench, case: &str, w: &[f32], quantizer: WeightQuantizer, rule: ScaleRule) -> Result<(), String> {
+/// Every value lies within half a step of its weight, or is the grid's end; a little more where f16
+/// shrinks the scale.
+fn check(
+    bench: &Bench,
+    case: &str,
+    w: &[f32],
+    quantizer: WeightQuantizer,
+    rule: ScaleRule,
+) -> Result<(), String> {
     let packed = quantize_by(&bench.pool, w, ROWS, COLUMNS, quantizer, rule);
     let (mut values, mut codes) = (vec![0.0; COLUMNS], vec![0; COLUMNS]);
     for row in [0, ROWS / 2, ROWS - 1] {
@@ -51,7 +70,9 @@ fn check(bench: &Bench, case: &str, w: &[f32], quantizer: WeightQuantizer, rule:
             let edge = code as i32 == quantizer.grid.min() || code as i32 == quantizer.grid.max();
             let error = (value - w[row * COLUMNS + column]).abs();
             if !close(error as f64, 0.0, 0.5001 * step as f64) && !edge {
-                return Err(format!("{case}: element ({row}, {column}) is off by {error}, its step is {step}"));
+                return Err(format!(
+                    "{case}: element ({row}, {column}) is off by {error}, its step is {step}"
+                ));
             }
         }
     }

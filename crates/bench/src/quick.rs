@@ -39,7 +39,11 @@ pub struct Summary {
 }
 
 /// Err: a wrong answer, in words.
-pub fn run(config: QuickConfig, emit: &mut dyn FnMut(Row), stopped: &dyn Fn() -> bool) -> Result<Summary, String> {
+pub fn run(
+    config: QuickConfig,
+    emit: &mut dyn FnMut(Row),
+    stopped: &dyn Fn() -> bool,
+) -> Result<Summary, String> {
     let pool = Pool::new(config.threads);
     let machine = Machine::read("");
     let take = || if config.answers || stopped() { Probe::default() } else { Probe::take(&pool) };
@@ -61,6 +65,13 @@ pub fn run(config: QuickConfig, emit: &mut dyn FnMut(Row), stopped: &dyn Fn() ->
     let last = take();
     let drifted: Vec<String> = last.drift(&first).into_iter().map(|(name, ..)| name).collect();
     let pairs = first.figures().into_iter().zip(last.figures()).filter(|_| !last.reads.is_empty());
-    let probe = pairs.map(|((name, first), (_, last))| Figure { drifted: drifted.contains(&name), name, first, last }).collect();
+    let probe = pairs
+        .map(|((name, first), (_, last))| Figure {
+            drifted: drifted.contains(&name),
+            name,
+            first,
+            last,
+        })
+        .collect();
     Ok(Summary { machine, threads: pool.threads(), checked, probe })
 }

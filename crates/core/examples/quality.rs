@@ -1,8 +1,10 @@
-//! Perplexity, KL to the full-precision model and top-1 agreement of several files on several texts, as a table for docs/results.md.
+//! Perplexity, KL to the full-precision model and top-1 agreement of several files on several
+//! texts, as a table for docs/results.md.
 //!
 //!     cargo run --release -p halfstep --example quality -- <tokens> <full-precision model> <text,text> <model> ...
 //!
-//! Windows of 512; the full-precision model runs once for all. Bits are those of the stored block linears, scales, zero points and low-rank factors included.
+//! Windows of 512; the full-precision model runs once for all. Bits are those of the stored block
+//! linears, scales, zero points and low-rank factors included.
 
 use halfstep::evaluation::EvaluationRun;
 use halfstep::rtn::bits_per_weight;
@@ -16,17 +18,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let reference = load(full)?;
     let models = files.iter().map(|file| load(file)).collect::<Result<Vec<_>, _>>()?;
-    println!("| model | file bytes | bits | text | KL | perplexity | top-1 | predictions |\n|---|---|---|---|---|---|---|---|");
+    println!(
+        "| model | file bytes | bits | text | KL | perplexity | top-1 | predictions |\n|---|---|---|---|---|---|---|---|"
+    );
     for text in texts.split(',') {
-        let config = EvaluateConfig { data: Some(text.into()), tokens: tokens.parse()?, window: 512, ..EvaluateConfig::default() };
+        let config = EvaluateConfig {
+            data: Some(text.into()),
+            tokens: tokens.parse()?,
+            window: 512,
+            ..EvaluateConfig::default()
+        };
         let measured: Vec<_> = models.iter().map(|model| &***model).collect();
         let mut run = EvaluationRun::new(&measured, Some(&**reference), &config)?;
         while run.step()? {}
         for ((path, model), record) in files.iter().zip(&measured).zip(run.finish()) {
-            let (name, bytes) = (Path::new(path).file_name().unwrap_or_default().display(), std::fs::metadata(path)?.len());
-            let (kl, top1) = (record.kl.unwrap_or(f64::NAN), record.top1_agreement.unwrap_or(f64::NAN));
+            let (name, bytes) = (
+                Path::new(path).file_name().unwrap_or_default().display(),
+                std::fs::metadata(path)?.len(),
+            );
+            let (kl, top1) =
+                (record.kl.unwrap_or(f64::NAN), record.top1_agreement.unwrap_or(f64::NAN));
             let text = Path::new(text).file_stem().unwrap_or_default().display();
-            println!("| {name} | {bytes} | {:.3} | {text} | {kl:.4} | {:.3} | {top1:.4} | {} |", bits_per_weight(model), record.perplexity, record.predictions);
+            println!(
+                "| {name} | {bytes} | {:.3} | {text} | {kl:.4} | {:.3} | {top1:.4} | {} |",
+                bits_per_weight(model),
+                record.perplexity,
+                record.predictions
+            );
         }
     }
     Ok(())

@@ -2,8 +2,10 @@
 //!
 //!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off | plain> [steps] [threads] [batch] [arithmetic]
 //!
-//! Steps of `batch` (4) x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and cache, `off` has the teacher and no quantizer, `plain` is
-//! next-token cross-entropy without either. The first two steps, which find their memory, are left out. One setting per process, since the peak is the process's.
+//! Steps of `batch` (4) x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and
+//! cache, `off` has the teacher and no quantizer, `plain` is next-token cross-entropy without
+//! either. The first two steps, which find their memory, are left out. One setting per process,
+//! since the peak is the process's.
 
 use halfstep::data::{Text, Windows};
 use halfstep::recipe::{Recipe, Stage, TrainConfig};
@@ -22,7 +24,9 @@ const WARM_UP: usize = 2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, model, text, setting, rest @ ..] = args.as_slice() else { return Err("usage: step_time <model> <text> <setting> [steps] [threads]".into()) };
+    let [_, model, text, setting, rest @ ..] = args.as_slice() else {
+        return Err("usage: step_time <model> <text> <setting> [steps] [threads]".into());
+    };
     let steps: u64 = rest.first().map_or(Ok(10), |s| s.parse())?;
     let threads: usize = rest.get(1).map_or(Ok(0), |t| t.parse())?;
     let batch: usize = rest.get(2).map_or(Ok(4), |b| b.parse())?;
@@ -37,7 +41,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = load(model)?;
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Windows::new(tokens, WINDOW, config.seed);
-    let mut trainer = Trainer::<f32>::new(&model, None, &recipe, &config, steps + WARM_UP as u64, &windows.batch(0, batch), pool)?;
+    let mut trainer = Trainer::<f32>::new(
+        &model,
+        None,
+        &recipe,
+        &config,
+        steps + WARM_UP as u64,
+        &windows.batch(0, batch),
+        pool,
+    )?;
     let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
     let mut seconds = vec![];
     for step in 0..steps + WARM_UP as u64 {
@@ -65,10 +77,23 @@ fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
     let train = TrainConfig { kl_weight, ce_weight, ..TrainConfig::default() };
     let target = if setting == "gguf:q4_0" { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
     let bits = |n| if target == TargetId::Halfstep { Some(n) } else { None };
-    let recipe = SilqConfig { target, weights: bits(4.0), activations: bits(8.0), cache: bits(8.0), train, ..SilqConfig::default() }.recipe()?;
+    let recipe = SilqConfig {
+        target,
+        weights: bits(4.0),
+        activations: bits(8.0),
+        cache: bits(8.0),
+        train,
+        ..SilqConfig::default()
+    }
+    .recipe()?;
     match setting {
         "gguf:q4_0" | "halfstep" => Ok(recipe),
-        "off" | "plain" => Ok(Recipe { weights: None, activation: ActivationQuantizer::None, cache: CacheQuantizer::F32, ..recipe }),
+        "off" | "plain" => Ok(Recipe {
+            weights: None,
+            activation: ActivationQuantizer::None,
+            cache: CacheQuantizer::F32,
+            ..recipe
+        }),
         other => Err(format!("{other}: gguf:q4_0, halfstep, off or plain").into()),
     }
 }

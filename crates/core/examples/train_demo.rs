@@ -1,8 +1,10 @@
-//! Makes the demo model: a byte-level BPE vocabulary and a small Llama, trained from nothing by this project's own trainer, and the texts the demo needs.
+//! Makes the demo model: a byte-level BPE vocabulary and a small Llama, trained from nothing by
+//! this project's own trainer, and the texts the demo needs.
 //!
 //!     cargo run --release -p halfstep --example train_demo -- <text> <assets folder> [tokens] [seed]
 //!
-//! The first 300,000 characters of the text are never trained on: the demo's evaluation text comes from them.
+//! The first 300,000 characters of the text are never trained on: the demo's evaluation text comes
+//! from them.
 
 use halfstep::data::{Text, Windows};
 use halfstep::recipe::{Learns, Recipe, Stage, TrainConfig};
@@ -40,7 +42,9 @@ const ARCHITECTURE: Architecture = Architecture {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, text, assets, rest @ ..] = args.as_slice() else { return Err("usage: train_demo <text> <assets folder> [tokens] [seed]".into()) };
+    let [_, text, assets, rest @ ..] = args.as_slice() else {
+        return Err("usage: train_demo <text> <assets folder> [tokens] [seed]".into());
+    };
     let tokens: usize = rest.first().map_or(Ok(6_000_000), |t| t.parse())?;
     let seed: u64 = rest.get(1).map_or(Ok(1), |s| s.parse())?;
     let assets = Path::new(assets);
@@ -50,9 +54,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let training: String = whole.chars().skip(HELD_OUT).collect();
     std::fs::create_dir_all(assets)?;
     std::fs::write(assets.join("demo-eval.txt"), held_out)?;
-    std::fs::write(assets.join("demo-train.txt"), training.chars().take(TRAIN_CHARACTERS).collect::<String>())?;
+    std::fs::write(
+        assets.join("demo-train.txt"),
+        training.chars().take(TRAIN_CHARACTERS).collect::<String>(),
+    )?;
 
-    let tokenizer = Tokenizer::new(train::train(&training, ARCHITECTURE.vocab_size, "gpt-2", &["<|endoftext|>"])?)?;
+    let tokenizer = Tokenizer::new(train::train(
+        &training,
+        ARCHITECTURE.vocab_size,
+        "gpt-2",
+        &["<|endoftext|>"],
+    )?)?;
     let model = first_model(seed, tokenizer);
     let text = Text::read(None, Some(&training), 0)?.ok_or("no text")?;
     let model = pretrain(model, &text, tokens, seed)?;
@@ -67,7 +79,9 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
         let n: usize = spec.shape.iter().product();
         let values = match spec.role {
             Role::Norm => vec![1.0; n],
-            Role::Linear(_) => (0..n).map(|_| (rng.normal() / (spec.shape[1] as f64).sqrt()) as f32).collect(),
+            Role::Linear(_) => {
+                (0..n).map(|_| (rng.normal() / (spec.shape[1] as f64).sqrt()) as f32).collect()
+            }
             _ => (0..n).map(|_| (rng.normal() * 0.02) as f32).collect(),
         };
         (spec.name, Tensor { shape: spec.shape, data: TensorData::F32(values) })
@@ -85,8 +99,14 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
     }
 }
 
-/// Next-token training in full precision: the same trainer with no quantizer at any site. The weights are rounded to bf16 at the end.
-fn pretrain(model: Model, text: &Text, tokens: usize, seed: u64) -> Result<Model, Box<dyn std::error::Error>> {
+/// Next-token training in full precision: the same trainer with no quantizer at any site. The
+/// weights are rounded to bf16 at the end.
+fn pretrain(
+    model: Model,
+    text: &Text,
+    tokens: usize,
+    seed: u64,
+) -> Result<Model, Box<dyn std::error::Error>> {
     let config = TrainConfig {
         tokens,
         window: 256,
@@ -114,19 +134,28 @@ fn pretrain(model: Model, text: &Text, tokens: usize, seed: u64) -> Result<Model
     };
     let steps = (tokens as u64).div_ceil((config.batch * config.window) as u64);
     let mut windows = Windows::new(text.tokens(&model, config.window)?, config.window, seed);
-    println!("{} parameters, {} windows a pass, {steps} steps", model.architecture.parameters(), windows.count());
-    let mut trainer = Trainer::<f32>::new(&model, None, &recipe, &config, steps, &[], Pool::new(0))?;
+    println!(
+        "{} parameters, {} windows a pass, {steps} steps",
+        model.architecture.parameters(),
+        windows.count()
+    );
+    let mut trainer =
+        Trainer::<f32>::new(&model, None, &recipe, &config, steps, &[], Pool::new(0))?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = trainer.step(&batch, config.window, &Cancel::default())?;
         if trainer.step.is_multiple_of(50) || trainer.step == steps {
-            println!("step {}/{steps}: loss {:.4}, gradient norm {:.3}", trainer.step, report.loss, report.gradient_norm);
+            println!(
+                "step {}/{steps}: loss {:.4}, gradient norm {:.3}",
+                trainer.step, report.loss, report.gradient_norm
+            );
         }
     }
     let mut trained = trainer.packed(&model, &recipe)?;
     for tensor in trained.tensors.values_mut() {
         if let TensorData::F32(values) = &tensor.data {
-            tensor.data = TensorData::BF16(values.iter().map(|&v| half::bf16::from_f32(v)).collect());
+            tensor.data =
+                TensorData::BF16(values.iter().map(|&v| half::bf16::from_f32(v)).collect());
         }
     }
     Ok(trained)

@@ -1,4 +1,5 @@
-//! Configs from JSON. Every error names the field as the user wrote it (`train.learningRate`) and what would work.
+//! Configs from JSON. Every error names the field as the user wrote it (`train.learningRate`) and
+//! what would work.
 
 use crate::error::{Error, Result, nearest};
 use serde::de::DeserializeOwned;
@@ -6,15 +7,17 @@ use serde_json::Value;
 
 /// Parses a config, naming an unknown or wrong field and the nearest known name.
 pub fn parse_config<T: DeserializeOwned>(json: &str) -> Result<T> {
-    let value: Value = serde_json::from_str(json).map_err(|e| Error::config("config", e.to_string()))?;
+    let value: Value =
+        serde_json::from_str(json).map_err(|e| Error::config("config", e.to_string()))?;
     T::deserialize(&value).map_err(|e| {
         let message = e.to_string();
         config_error(&message, wrong_field::<T>(&value, &message))
     })
 }
 
-/// The path of the field that `message` is about. serde loses it inside a tagged enum, so it is found by leaving fields out: every field has a default, and without
-/// the wrong one this error is gone.
+/// The path of the field that `message` is about. serde loses it inside a tagged enum, so it is
+/// found by leaving fields out: every field has a default, and without the wrong one this error is
+/// gone.
 fn wrong_field<T: DeserializeOwned>(config: &Value, message: &str) -> Option<String> {
     let fixes = |path: &[&str]| match T::deserialize(&without(config, path)) {
         Ok(_) => true,
@@ -23,7 +26,8 @@ fn wrong_field<T: DeserializeOwned>(config: &Value, message: &str) -> Option<Str
     };
     let fields = config.as_object()?;
     for (name, value) in fields {
-        let inner = value.as_object().into_iter().flatten().find(|(inner, _)| fixes(&[name, inner]));
+        let inner =
+            value.as_object().into_iter().flatten().find(|(inner, _)| fixes(&[name, inner]));
         if let Some((inner, _)) = inner {
             return Some(format!("{name}.{inner}"));
         }
@@ -45,18 +49,28 @@ fn without(config: &Value, path: &[&str]) -> Value {
 
 fn config_error(message: &str, field: Option<String>) -> Error {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (wrong, known) = quoted.split_first().map_or(("", &quoted[..]), |(wrong, known)| (*wrong, known));
-    let suggestion = nearest(wrong, known).map(|k| format!("; did you mean {k}?")).unwrap_or_else(|| ".".into());
+    let (wrong, known) =
+        quoted.split_first().map_or(("", &quoted[..]), |(wrong, known)| (*wrong, known));
+    let suggestion =
+        nearest(wrong, known).map(|k| format!("; did you mean {k}?")).unwrap_or_else(|| ".".into());
     let known = known.join(", ");
     if message.starts_with("unknown field") {
-        return Error::config(field.unwrap_or_else(|| wrong.into()), format!("unknown option{suggestion} Known: {known}"));
+        return Error::config(
+            field.unwrap_or_else(|| wrong.into()),
+            format!("unknown option{suggestion} Known: {known}"),
+        );
     }
     // The tag itself cannot be left out: an unknown recipe is its `kind`.
     if message.starts_with("unknown variant") {
-        return Error::config(field.unwrap_or_else(|| "kind".into()), format!("{wrong} is not known{suggestion} Known: {known}"));
+        return Error::config(
+            field.unwrap_or_else(|| "kind".into()),
+            format!("{wrong} is not known{suggestion} Known: {known}"),
+        );
     }
     let reason = match message.split_once(", expected ") {
-        Some((found, expected)) => format!("{}; {} is needed", found.replace('`', ""), plain(expected)),
+        Some((found, expected)) => {
+            format!("{}; {} is needed", found.replace('`', ""), plain(expected))
+        }
         None => message.to_owned(),
     };
     Error::config(field.unwrap_or_else(|| "config".into()), reason)
@@ -105,8 +119,15 @@ mod tests {
     #[test]
     fn unknown_options_are_named_with_the_nearest() {
         assert_eq!(refusal::<RecipeConfig>(r#"{"kind":"rtn","wieghts":4}"#).0, "wieghts");
-        assert!(refusal::<RecipeConfig>(r#"{"kind":"rtn","wieghts":4}"#).1.contains("did you mean weights?"));
-        assert_eq!(refusal::<RecipeConfig>(r#"{"kind":"silq","train":{"leaningRate":4}}"#).0, "train.leaningRate");
+        assert!(
+            refusal::<RecipeConfig>(r#"{"kind":"rtn","wieghts":4}"#)
+                .1
+                .contains("did you mean weights?")
+        );
+        assert_eq!(
+            refusal::<RecipeConfig>(r#"{"kind":"silq","train":{"leaningRate":4}}"#).0,
+            "train.leaningRate"
+        );
         let (field, reason) = refusal::<RunConfig>(r#"{"banana":4}"#);
         assert_eq!(field, "banana");
         assert!(reason.starts_with("unknown option. Known: data, "), "{reason}");

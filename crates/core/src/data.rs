@@ -1,4 +1,5 @@
-//! Text in, batches of token windows out. The batch of a step is a function of (tokens, seed, step) alone, so nothing of it needs saving.
+//! Text in, batches of token windows out. The batch of a step is a function of (tokens, seed, step)
+//! alone, so nothing of it needs saving.
 
 mod jsonl;
 
@@ -16,7 +17,8 @@ const MAX_TEXT_BYTES: u64 = 4 << 30;
 
 const SELF_GENERATED: &str = "self-generated";
 
-/// What is trained or measured on: characters, ids that a model generated, or those beside the characters.
+/// What is trained or measured on: characters, ids that a model generated, or those beside the
+/// characters.
 pub struct Text {
     /// Path, `text` or `self-generated`, or the first with the last.
     pub name: String,
@@ -26,11 +28,14 @@ pub struct Text {
 }
 
 impl Text {
-    /// Reads `path` (plain text, or documents where it ends in .jsonl) or takes `text`, leaving out the first `skip` characters. None if neither is given.
+    /// Reads `path` (plain text, or documents where it ends in .jsonl) or takes `text`, leaving out
+    /// the first `skip` characters. None if neither is given.
     pub fn read(path: Option<&str>, text: Option<&str>, skip: usize) -> Result<Option<Self>> {
         let (name, text) = match (path, text) {
             (None, None) => return Ok(None),
-            (Some(_), Some(_)) => return Err(Error::config("text", "give a path or the text itself, not both")),
+            (Some(_), Some(_)) => {
+                return Err(Error::config("text", "give a path or the text itself, not both"));
+            }
             (Some(path), None) => (path.to_owned(), file(path)?),
             (None, Some(text)) => ("text".to_owned(), text.to_owned()),
         };
@@ -49,21 +54,30 @@ impl Text {
 
     /// This text, and what a model generated behind it.
     pub fn and(self, generated: Self) -> Self {
-        Self { name: format!("{} and {}", self.name, generated.name), characters: self.characters, generated: generated.generated }
+        Self {
+            name: format!("{} and {}", self.name, generated.name),
+            characters: self.characters,
+            generated: generated.generated,
+        }
     }
 
-    /// Token ids without special tokens (but those that a model generated); at least `least` of them.
+    /// Token ids without special tokens (but those that a model generated); at least `least` of
+    /// them.
     pub fn tokens(&self, model: &Model, least: usize) -> Result<Vec<u32>> {
         let mut tokens = self.own(model)?;
         tokens.extend(&self.generated);
         if tokens.len() < least {
-            let reason = format!("{} tokens are fewer than one window of {least}; give a longer text or a shorter window", tokens.len());
+            let reason = format!(
+                "{} tokens are fewer than one window of {least}; give a longer text or a shorter window",
+                tokens.len()
+            );
             return Err(Error::Data { data: self.name.clone(), reason });
         }
         Ok(tokens)
     }
 
-    /// Token ids of `samples` sequences of `window`: the first of the characters, and, for up to half of the samples, the first that a model generated.
+    /// Token ids of `samples` sequences of `window`: the first of the characters, and, for up to
+    /// half of the samples, the first that a model generated.
     ///
     /// Errors: `Data`, there are fewer.
     pub fn sequences(&self, model: &Model, samples: usize, window: usize) -> Result<Vec<u32>> {
@@ -75,18 +89,27 @@ impl Text {
         Ok(tokens)
     }
 
-    /// The part of [`Text::sequences`] that comes from the characters where a model generates `generated` tokens beside them.
+    /// The part of [`Text::sequences`] that comes from the characters where a model generates
+    /// `generated` tokens beside them.
     ///
     /// Errors: `Data`, there are fewer.
-    pub fn given_sequences(&self, model: &Model, samples: usize, window: usize, generated: usize) -> Result<Vec<u32>> {
+    pub fn given_sequences(
+        &self,
+        model: &Model,
+        samples: usize,
+        window: usize,
+        generated: usize,
+    ) -> Result<Vec<u32>> {
         self.first(self.own(model)?, samples - (generated / window).min(samples / 2), window)
     }
 
     fn first(&self, mut tokens: Vec<u32>, samples: usize, window: usize) -> Result<Vec<u32>> {
         let there = tokens.len() / window;
         if there < samples {
-            let reason =
-                format!("{} tokens are {there} sequences of {window}, and {samples} were asked for; give a longer text or fewer samples", tokens.len());
+            let reason = format!(
+                "{} tokens are {there} sequences of {window}, and {samples} were asked for; give a longer text or fewer samples",
+                tokens.len()
+            );
             return Err(Error::Data { data: self.name.clone(), reason });
         }
         tokens.truncate(samples * window);
@@ -96,18 +119,24 @@ impl Text {
     /// Ids of the characters.
     fn own(&self, model: &Model) -> Result<Vec<u32>> {
         let Some(characters) = &self.characters else { return Ok(vec![]) };
-        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
+            data: model.name.clone(),
+            reason: "the model has no tokenizer".into(),
+        })?;
         Ok(tokenizer.encode(characters, false)?)
     }
 
     /// BLAKE3 of the text and of the ids, in hex: names the data in checkpoints.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.characters.as_deref().unwrap_or_default().as_bytes()).update(bytemuck::cast_slice(&self.generated));
+        hasher
+            .update(self.characters.as_deref().unwrap_or_default().as_bytes())
+            .update(bytemuck::cast_slice(&self.generated));
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Where the data came from, for provenance: `blake3:<hash>`, behind `self-generated:` or `and-self-generated:` if a model generated all or some of it.
+    /// Where the data came from, for provenance: `blake3:<hash>`, behind `self-generated:` or
+    /// `and-self-generated:` if a model generated all or some of it.
     pub fn origin(&self) -> String {
         let kind = match (&self.characters, self.generated.is_empty()) {
             (None, _) => format!("{SELF_GENERATED}:"),
@@ -125,7 +154,9 @@ fn file(path: &str) -> Result<String> {
     if size > MAX_TEXT_BYTES {
         return Err(wrong(format!("{size} bytes; a text has at most {MAX_TEXT_BYTES}")));
     }
-    let bytes = std::fs::read(path).map_err(|source| Error::Format(halfstep_formats::Error::Io { path: path.into(), source }))?;
+    let bytes = std::fs::read(path).map_err(|source| {
+        Error::Format(halfstep_formats::Error::Io { path: path.into(), source })
+    })?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let line = e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;
@@ -163,7 +194,8 @@ impl Windows {
     pub fn batch(&mut self, start: u64, n: usize) -> Vec<u32> {
         let mut batch = Vec::with_capacity(n * self.window);
         for index in start..start + n as u64 {
-            let (epoch, place) = (index / self.count() as u64, (index % self.count() as u64) as usize);
+            let (epoch, place) =
+                (index / self.count() as u64, (index % self.count() as u64) as usize);
             let first = self.order(epoch)[place] * self.window;
             batch.extend_from_slice(&self.tokens[first..first + self.window]);
         }
@@ -210,11 +242,19 @@ mod tests {
             path
         };
         let hash = |path: &str, skip| Text::read(Some(path), None, skip).unwrap().unwrap().hash();
-        let (lines, plain) = (written("a.jsonl", "{\"text\": \"äö\"}\n{\"text\": \"b\"}\n".as_bytes()), written("a.txt", "äö\n\nb".as_bytes()));
+        let (lines, plain) = (
+            written("a.jsonl", "{\"text\": \"äö\"}\n{\"text\": \"b\"}\n".as_bytes()),
+            written("a.txt", "äö\n\nb".as_bytes()),
+        );
         assert_eq!(hash(&lines, 0), hash(&plain, 0));
         assert_eq!(hash(&lines, 3), blake3::hash(b"\nb").to_hex().to_string());
-        for (bytes, words) in [(&b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}"[..], "line 2: not UTF-8"), (b"", "no text"), (b"{\"text\": \" \"}", "no text")] {
-            let error = Text::read(Some(&written("b.jsonl", bytes)), None, 0).err().expect("it is refused");
+        for (bytes, words) in [
+            (&b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}"[..], "line 2: not UTF-8"),
+            (b"", "no text"),
+            (b"{\"text\": \" \"}", "no text"),
+        ] {
+            let error =
+                Text::read(Some(&written("b.jsonl", bytes)), None, 0).err().expect("it is refused");
             assert!(error.code() == "ERR_DATA" && error.to_string().contains(words), "{error}");
         }
         std::fs::remove_dir_all(&folder).unwrap();

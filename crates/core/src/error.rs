@@ -2,14 +2,16 @@
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Each variant has a stable [`Error::code`] and carries fields; [`Error::details`] gives them as data for the bindings.
+/// Each variant has a stable [`Error::code`] and carries fields; [`Error::details`] gives them as
+/// data for the bindings.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Format(#[from] halfstep_formats::Error),
     #[error(transparent)]
     Runtime(#[from] halfstep_runtime::Error),
-    /// An option that is unknown, out of range or in conflict with another; `field` as the user wrote it (`weights`, `learningRate`).
+    /// An option that is unknown, out of range or in conflict with another; `field` as the user
+    /// wrote it (`weights`, `learningRate`).
     #[error("{field}: {reason}")]
     Config { field: String, reason: String },
     /// The target cannot hold the grid that the recipe asks for.
@@ -66,20 +68,36 @@ impl Error {
         use serde_json::json;
         match self {
             Error::Format(e) | Error::Runtime(R::Format(e)) => match e {
-                F::Format { file, offset, reason } => json!({ "file": file, "offset": offset, "reason": reason }),
-                F::Unsupported { file, name, reason } => json!({ "file": file, "name": name, "reason": reason }),
+                F::Format { file, offset, reason } => {
+                    json!({ "file": file, "offset": offset, "reason": reason })
+                }
+                F::Unsupported { file, name, reason } => {
+                    json!({ "file": file, "name": name, "reason": reason })
+                }
                 F::MissingTensor { file, tensor } => json!({ "file": file, "tensor": tensor }),
-                F::Shape { file, tensor, expected, got } => json!({ "file": file, "tensor": tensor, "expected": expected, "got": got }),
-                F::Unencodable { format, row, reason } => json!({ "format": format, "row": row, "reason": reason }),
+                F::Shape { file, tensor, expected, got } => {
+                    json!({ "file": file, "tensor": tensor, "expected": expected, "got": got })
+                }
+                F::Unencodable { format, row, reason } => {
+                    json!({ "format": format, "row": row, "reason": reason })
+                }
                 F::Template { fuel, reason } => json!({ "fuel": fuel, "reason": reason }),
                 F::Tokenizer { reason } => json!({ "reason": reason }),
                 F::Io { path, source } => json!({ "path": path, "reason": source.to_string() }),
-                F::Memory { file, what, bytes, cap } => json!({ "file": file, "what": what, "bytes": bytes, "cap": cap }),
+                F::Memory { file, what, bytes, cap } => {
+                    json!({ "file": file, "what": what, "bytes": bytes, "cap": cap })
+                }
             },
-            Error::Runtime(R::Argument { field, reason }) | Error::Config { field, reason } => json!({ "field": field, "reason": reason }),
+            Error::Runtime(R::Argument { field, reason }) | Error::Config { field, reason } => {
+                json!({ "field": field, "reason": reason })
+            }
             Error::Runtime(R::Cancelled) => json!({}),
-            Error::Runtime(R::NonFinite { what, position }) => json!({ "what": what, "position": position }),
-            Error::Target { target, grid, reason, targets } => json!({ "target": target, "grid": grid, "reason": reason, "targets": targets }),
+            Error::Runtime(R::NonFinite { what, position }) => {
+                json!({ "what": what, "position": position })
+            }
+            Error::Target { target, grid, reason, targets } => {
+                json!({ "target": target, "grid": grid, "reason": reason, "targets": targets })
+            }
             Error::Data { data, reason } => json!({ "data": data, "reason": reason }),
             Error::NonFinite { step, tensor } => json!({ "step": step, "tensor": tensor }),
             Error::Parity { path, place } => json!({ "path": path, "place": place }),
@@ -90,10 +108,12 @@ impl Error {
     }
 }
 
-/// The known name nearest to `name` by edit distance, if any is near enough to be a slip of the pen.
+/// The known name nearest to `name` by edit distance, if any is near enough to be a slip of the
+/// pen.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |a: &str, b: &str| {
-        let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+        let (a, b): (Vec<char>, Vec<char>) =
+            (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
         let mut row: Vec<usize> = (0..=b.len()).collect();
         for i in 1..=a.len() {
             let mut diagonal = row[0];
@@ -106,7 +126,12 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         }
         row[b.len()]
     };
-    known.iter().map(|k| (distance(name, k), *k)).filter(|(d, k)| *d <= 1 + k.len() / 3).min().map(|(_, k)| k)
+    known
+        .iter()
+        .map(|k| (distance(name, k), *k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 3)
+        .min()
+        .map(|(_, k)| k)
 }
 
 #[cfg(test)]

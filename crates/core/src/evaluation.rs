@@ -9,7 +9,8 @@ use halfstep_kernels::Pool;
 use halfstep_runtime::score::Scoring;
 use halfstep_runtime::{Arithmetic, Network};
 
-/// An evaluation under way, window by window, for callers that have other things to do in between. Several models are measured beside one reference, which runs once.
+/// An evaluation under way, window by window, for callers that have other things to do in between.
+/// Several models are measured beside one reference, which runs once.
 pub struct EvaluationRun {
     networks: Vec<Network>,
     against: Option<Network>,
@@ -17,11 +18,16 @@ pub struct EvaluationRun {
 }
 
 impl EvaluationRun {
-    pub fn new(models: &[&Model], against: Option<&Model>, config: &EvaluateConfig) -> Result<Self> {
+    pub fn new(
+        models: &[&Model],
+        against: Option<&Model>,
+        config: &EvaluateConfig,
+    ) -> Result<Self> {
         let pool = Pool::new(config.threads);
         let text = Text::read(config.data.as_deref(), config.text.as_deref(), 0)?;
         let text = text.ok_or_else(|| Error::config("data", "give a text file to measure on"))?;
-        let first = *models.first().ok_or_else(|| Error::config("models", "give a model to measure"))?;
+        let first =
+            *models.first().ok_or_else(|| Error::config("models", "give a model to measure"))?;
         let mut tokens = text.tokens(first, 2)?;
         if config.tokens > 0 {
             tokens.truncate(config.tokens);
@@ -29,7 +35,11 @@ impl EvaluationRun {
         let vocabulary = |model: &Model| model.architecture.vocab_size;
         for model in models {
             if let Some(other) = against.filter(|other| vocabulary(other) != vocabulary(model)) {
-                let reason = format!("its vocabulary of {} tokens is not the model's of {}", vocabulary(other), vocabulary(model));
+                let reason = format!(
+                    "its vocabulary of {} tokens is not the model's of {}",
+                    vocabulary(other),
+                    vocabulary(model)
+                );
                 return Err(Error::config("against", reason));
             }
         }
@@ -38,9 +48,17 @@ impl EvaluationRun {
             ArithmeticConfig::Float => Arithmetic::Float,
             ArithmeticConfig::Integer => Arithmetic::Integer,
         };
-        let networks = models.iter().map(|model| Network::new(model, arithmetic, pool.clone())).collect::<halfstep_runtime::Result<Vec<_>>>()?;
+        let networks = models
+            .iter()
+            .map(|model| Network::new(model, arithmetic, pool.clone()))
+            .collect::<halfstep_runtime::Result<Vec<_>>>()?;
         let against = against.map(|m| Network::new(m, Arithmetic::Auto, pool)).transpose()?;
-        let scoring = Scoring::new(&networks.iter().collect::<Vec<_>>(), against.as_ref(), tokens, config.window)?;
+        let scoring = Scoring::new(
+            &networks.iter().collect::<Vec<_>>(),
+            against.as_ref(),
+            tokens,
+            config.window,
+        )?;
         Ok(Self { networks, against, scoring })
     }
 

@@ -12,7 +12,8 @@ pub enum Event {
         name: String,
         detail: String,
     },
-    /// The unquantized model has generated so many of the tokens that are to be trained on; how fast, of this part of the run.
+    /// The unquantized model has generated so many of the tokens that are to be trained on; how
+    /// fast, of this part of the run.
     Generate {
         tokens: usize,
         total: usize,

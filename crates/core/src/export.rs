@@ -1,4 +1,5 @@
-//! Writing a quantized model, with the parity gate: the file is re-opened from disk and compared with the model in memory before it gets its name.
+//! Writing a quantized model, with the parity gate: the file is re-opened from disk and compared
+//! with the model in memory before it gets its name.
 
 use crate::session::SaveReport;
 use crate::targets::TargetId;
@@ -20,18 +21,24 @@ use std::path::Path;
 const PROBE_ROWS: usize = 2;
 /// Tokens of the sequence on which the whole models are compared.
 const PROBE_TOKENS: usize = 16;
-/// Largest allowed difference of a linear's output from the training forward's, as a share of the largest output: float order only.
+/// Largest allowed difference of a linear's output from the training forward's, as a share of the
+/// largest output: float order only.
 const OUTPUT_TOLERANCE: f64 = 1e-6;
 
-/// Writes `model` to `path`. A quantized model is written under another name first, re-opened and compared; it is renamed only if nothing differs.
+/// Writes `model` to `path`. A quantized model is written under another name first, re-opened and
+/// compared; it is renamed only if nothing differs.
 pub fn save(model: &Model, path: &Path, pool: &Pool) -> Result<SaveReport> {
     let format = file_format(model, path)?;
     if model.quantization.is_none() {
         let bytes = halfstep_formats::write::save(model, path, format)?;
         return Ok(SaveReport { path: path.display().to_string(), bytes, parity: false });
     }
-    let io = |source| Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source });
-    let name = path.file_name().ok_or_else(|| io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path does not end in a name")))?;
+    let io = |source| {
+        Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source })
+    };
+    let name = path.file_name().ok_or_else(|| {
+        io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path does not end in a name"))
+    })?;
     let unverified = path.with_file_name(format!(".{}.unverified", name.to_string_lossy()));
     let checked = (|| {
         let bytes = halfstep_formats::write::save(model, &unverified, format)?;
@@ -47,7 +54,8 @@ pub fn save(model: &Model, path: &Path, pool: &Pool) -> Result<SaveReport> {
     checked
 }
 
-/// The bytes of the file that [`save`] would write to `path`, having passed the same gate; without a path, in the format of the model's target (GGUF for a float model).
+/// The bytes of the file that [`save`] would write to `path`, having passed the same gate; without
+/// a path, in the format of the model's target (GGUF for a float model).
 pub fn to_bytes(model: &Model, path: Option<&Path>, pool: &Pool) -> Result<(Vec<u8>, SaveReport)> {
     let format = match path {
         Some(path) => file_format(model, path)?,
@@ -72,23 +80,34 @@ fn gate(model: &Model, reopened: &Model, path: &str, pool: &Pool) -> Result<()> 
     compare(model, reopened, pool).map_err(parity)
 }
 
-/// The format of a model's target, or of the path's ending for a float model. An ending that contradicts the target is refused.
+/// The format of a model's target, or of the path's ending for a float model. An ending that
+/// contradicts the target is refused.
 fn file_format(model: &Model, path: &Path) -> Result<FileFormat> {
     check_ending(target(model), path)
 }
 
-/// The format that `path` ends in; an error if it is none of ours, or another than `target` is written with.
+/// The format that `path` ends in; an error if it is none of ours, or another than `target` is
+/// written with.
 pub fn check_ending(target: Option<TargetId>, path: &Path) -> Result<FileFormat> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let by_ending = match ending {
         "gguf" => FileFormat::Gguf,
         "safetensors" => FileFormat::Halfstep,
-        _ => return Err(Error::config("path", format!("{} ends in neither .gguf nor .safetensors", path.display()))),
+        _ => {
+            return Err(Error::config(
+                "path",
+                format!("{} ends in neither .gguf nor .safetensors", path.display()),
+            ));
+        }
     };
     match target {
         Some(target) if target.file_format() != by_ending => {
-            let want = if target.file_format() == FileFormat::Gguf { ".gguf" } else { ".safetensors" };
-            Err(Error::config("path", format!("a model for {} is written as {want}, not .{ending}", target.name())))
+            let want =
+                if target.file_format() == FileFormat::Gguf { ".gguf" } else { ".safetensors" };
+            Err(Error::config(
+                "path",
+                format!("a model for {} is written as {want}, not .{ending}", target.name()),
+            ))
         }
         _ => Ok(by_ending),
     }
@@ -100,8 +119,10 @@ fn target(model: &Model) -> Option<TargetId> {
     TargetId::ALL.into_iter().find(|target| target.name() == quantization.target)
 }
 
-/// Ok if `file` is `trained`: (a) codes, scales, zero points and low-rank factors byte for byte, (b) every linear on the same input: integer sums equal, outputs within
-/// [`OUTPUT_TOLERANCE`] of the training forward's, (c) the whole model through its integer path, bit for bit. Err says where they part.
+/// Ok if `file` is `trained`: (a) codes, scales, zero points and low-rank factors byte for byte,
+/// (b) every linear on the same input: integer sums equal, outputs within [`OUTPUT_TOLERANCE`] of
+/// the training forward's, (c) the whole model through its integer path, bit for bit. Err says
+/// where they part.
 pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {
     let activation = |role| match role {
         Role::Linear(_) => trained.quantization.as_ref().map(|q| q.activation),
@@ -113,10 +134,12 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
         match (&ours.data, &theirs.data) {
             (TensorData::Packed(a), TensorData::Packed(b)) => {
                 same_packed(a, b).map_err(|what| format!("{}: {what}", spec.name))?;
-                let (a, b) = ((a, trained.low_rank.get(&spec.name)), (b, file.low_rank.get(&spec.name)));
+                let (a, b) =
+                    ((a, trained.low_rank.get(&spec.name)), (b, file.low_rank.get(&spec.name)));
                 same_factors(a.1, b.1).map_err(|what| format!("{}: {what}", spec.name))?;
                 let quantizer = activation(spec.role).unwrap_or_default();
-                same_outputs(a, b, quantizer, pool).map_err(|what| format!("{}: {what}", spec.name))?;
+                same_outputs(a, b, quantizer, pool)
+                    .map_err(|what| format!("{}: {what}", spec.name))?;
             }
             _ => {
                 let (a, b) = (ours.to_f32(pool), theirs.to_f32(pool));
@@ -144,7 +167,9 @@ fn same_packed(a: &PackedMatrix, b: &PackedMatrix) -> std::result::Result<(), St
     if let Some(at) = a.zero_points.iter().zip(&b.zero_points).position(|(a, b)| a != b) {
         return Err(format!("zero point of {}", row(at, a.zero_points.len() / a.rows.max(1))));
     }
-    if (a.codes.len(), a.scales.len(), a.zero_points.len()) != (b.codes.len(), b.scales.len(), b.zero_points.len()) {
+    if (a.codes.len(), a.scales.len(), a.zero_points.len())
+        != (b.codes.len(), b.scales.len(), b.zero_points.len())
+    {
         return Err("sizes".into());
     }
     Ok(())
@@ -153,7 +178,9 @@ fn same_packed(a: &PackedMatrix, b: &PackedMatrix) -> std::result::Result<(), St
 fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result<(), String> {
     let (a, b) = match (a, b) {
         (None, None) => return Ok(()),
-        (Some(a), Some(b)) if (a.rank, a.a.len(), a.b.len()) == (b.rank, b.a.len(), b.b.len()) => (a, b),
+        (Some(a), Some(b)) if (a.rank, a.a.len(), a.b.len()) == (b.rank, b.a.len(), b.b.len()) => {
+            (a, b)
+        }
         _ => return Err("low-rank factors of one alone, or of another size".into()),
     };
     for (name, a, b) in [("A", &a.a, &b.a), ("B", &a.b, &b.b)] {
@@ -167,12 +194,21 @@ fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result
 /// A packed weight, and the factors beside it.
 type Weight<'a> = (&'a PackedMatrix, Option<&'a LowRank>);
 
-/// (b): integer sums of both, and the file's output against the fake-quantized product in f64, which is what training computed.
-fn same_outputs((a, factors): Weight, (b, file_factors): Weight, activation: ActivationQuantizer, pool: &Pool) -> std::result::Result<(), String> {
+/// (b): integer sums of both, and the file's output against the fake-quantized product in f64,
+/// which is what training computed.
+fn same_outputs(
+    (a, factors): Weight,
+    (b, file_factors): Weight,
+    activation: ActivationQuantizer,
+    pool: &Pool,
+) -> std::result::Result<(), String> {
     let mut rng = Rng { seed: 0x5eed, stream: a.rows as u64, counter: 0 };
     let x: Vec<f32> = (0..PROBE_ROWS * a.cols).map(|_| rng.normal() as f32).collect();
     let step = matches!(activation, ActivationQuantizer::Static { .. }).then_some(0.05f32);
-    if activation != ActivationQuantizer::None && integer_sums(&x, a, activation, step, PROBE_ROWS) != integer_sums(&x, b, activation, step, PROBE_ROWS) {
+    if activation != ActivationQuantizer::None
+        && integer_sums(&x, a, activation, step, PROBE_ROWS)
+            != integer_sums(&x, b, activation, step, PROBE_ROWS)
+    {
         return Err("integer sums".into());
     }
     let mut y = vec![0.0f32; PROBE_ROWS * a.rows];
@@ -189,8 +225,10 @@ fn same_outputs((a, factors): Weight, (b, file_factors): Weight, activation: Act
     let mut want = vec![0.0f64; y.len()];
     pool.chunks_mut(&mut want, a.rows.min(256), |piece, out| {
         for (i, out) in out.iter_mut().enumerate() {
-            let (m, o) = ((piece * a.rows.min(256) + i) / a.rows, (piece * a.rows.min(256) + i) % a.rows);
-            let (x, w) = (&quantized[m * a.cols..(m + 1) * a.cols], &w[o * a.cols..(o + 1) * a.cols]);
+            let (m, o) =
+                ((piece * a.rows.min(256) + i) / a.rows, (piece * a.rows.min(256) + i) % a.rows);
+            let (x, w) =
+                (&quantized[m * a.cols..(m + 1) * a.cols], &w[o * a.cols..(o + 1) * a.cols]);
             *out = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
         }
     });
@@ -210,7 +248,11 @@ fn same_outputs((a, factors): Weight, (b, file_factors): Weight, activation: Act
 fn add_factors(factors: &LowRank, x: &[f32], cols: usize, want: &mut [f64]) {
     let rows = want.len() / PROBE_ROWS;
     for (x, want) in x.chunks(cols).zip(want.chunks_mut(rows)) {
-        let inner: Vec<f64> = factors.a.chunks(cols).map(|a| a.iter().zip(x).map(|(a, &x)| a.to_f64() * f64::from(x)).sum()).collect();
+        let inner: Vec<f64> = factors
+            .a
+            .chunks(cols)
+            .map(|a| a.iter().zip(x).map(|(a, &x)| a.to_f64() * f64::from(x)).sum())
+            .collect();
         for (want, b) in want.iter_mut().zip(factors.b.chunks(factors.rank)) {
             *want += b.iter().zip(&inner).map(|(b, inner)| b.to_f64() * inner).sum::<f64>();
         }
@@ -222,11 +264,15 @@ fn same_logits(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
     let run = |model: &Model| -> halfstep_runtime::Result<Vec<f32>> {
         let network = Network::new(model, Arithmetic::Integer, pool.clone())?;
         let mut rng = Rng { seed: 0x70ce, stream: 0, counter: 0 };
-        let tokens: Vec<u32> =
-            (0..PROBE_TOKENS.min(model.architecture.max_positions)).map(|_| rng.below(model.architecture.vocab_size as u64) as u32).collect();
+        let tokens: Vec<u32> = (0..PROBE_TOKENS.min(model.architecture.max_positions))
+            .map(|_| rng.below(model.architecture.vocab_size as u64) as u32)
+            .collect();
         network.forward(&tokens, &mut Cache::new(&network), Logits::All)
     };
-    let (a, b) = (run(trained).map_err(|e| format!("the forward: {e}"))?, run(file).map_err(|e| format!("the forward of the file: {e}"))?);
+    let (a, b) = (
+        run(trained).map_err(|e| format!("the forward: {e}"))?,
+        run(file).map_err(|e| format!("the forward of the file: {e}"))?,
+    );
     match a.iter().zip(&b).position(|(a, b)| a.to_bits() != b.to_bits() || !a.is_finite()) {
         Some(at) => Err(format!("the logits of token {}", at / trained.architecture.vocab_size)),
         None => Ok(()),

@@ -1,6 +1,8 @@
-//! halfstep: recipes, targets, calibration, the trainer and export. What decides **gradients** lives here; what decides bytes lives in `halfstep-kernels`.
+//! halfstep: recipes, targets, calibration, the trainer and export. What decides **gradients**
+//! lives here; what decides bytes lives in `halfstep-kernels`.
 //!
-//! The way of the data: [`recipes::RecipeConfig`] + [`targets::TargetId`] -> [`recipe::Recipe`] -> [`session::quantize`] -> a packed [`halfstep_formats::Model`] -> [`session::save`].
+//! The way of the data: [`recipes::RecipeConfig`] + [`targets::TargetId`] -> [`recipe::Recipe`] ->
+//! [`session::quantize`] -> a packed [`halfstep_formats::Model`] -> [`session::save`].
 
 pub mod config;
 pub mod data;
@@ -27,6 +29,8 @@ pub use halfstep_formats::Model;
 
 /// The rotary table of an architecture.
 #[cfg(feature = "train")]
-pub(crate) fn rope_table(a: &halfstep_formats::Architecture) -> halfstep_kernels::ops::rope::RopeTable {
+pub(crate) fn rope_table(
+    a: &halfstep_formats::Architecture,
+) -> halfstep_kernels::ops::rope::RopeTable {
     halfstep_kernels::ops::rope::RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling)
 }

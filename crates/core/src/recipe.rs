@@ -1,4 +1,5 @@
-//! A recipe is data: which quantizer stands at which site, what learns, on which objective and schedule.
+//! A recipe is data: which quantizer stands at which site, what learns, on which objective and
+//! schedule.
 
 pub mod block;
 
@@ -10,7 +11,8 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few options to one of these.
+/// The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
+/// options to one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipe {
@@ -28,7 +30,8 @@ pub struct Recipe {
     /// Before the head, when the head is quantized.
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
-    /// Tokens that the unquantized model generates to train on, where the run gives no data. None: data must be given.
+    /// Tokens that the unquantized model generates to train on, where the run gives no data. None:
+    /// data must be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_generated: Option<usize>,
     /// What is trained, one after the other; empty: quantize without training.
@@ -51,7 +54,8 @@ pub enum Stage {
 pub enum Learns {
     /// Weights, norms and whatever of the ranges and static steps does.
     All,
-    /// The scales of codes that an earlier stage found and that stay as they are (EfficientQAT's E2E-QP).
+    /// The scales of codes that an earlier stage found and that stay as they are (EfficientQAT's
+    /// E2E-QP).
     Scales,
 }
 
@@ -67,7 +71,9 @@ impl Recipe {
 
     /// The factors beside the block linears; None without.
     pub fn low_rank(&self) -> Option<LowRankConfig> {
-        self.stages.iter().find_map(|stage| if let Stage::Block { config } = stage { config.low_rank } else { None })
+        self.stages.iter().find_map(|stage| {
+            if let Stage::Block { config } = stage { config.low_rank } else { None }
+        })
     }
 
     pub fn seed(&self) -> Option<u64> {
@@ -84,7 +90,8 @@ impl Recipe {
 pub struct WeightSite {
     pub quantizer: WeightQuantizer,
     pub start: StartRule,
-    /// What of the scales learns; the rest stays where `start` put it, unless it follows the weights.
+    /// What of the scales learns; the rest stays where `start` put it, unless it follows the
+    /// weights.
     pub ranges: RangeLearning,
     pub edge: EdgeRule,
     pub gradient_scale: GradientScale,
@@ -96,11 +103,13 @@ pub struct WeightSite {
 pub enum RangeLearning {
     #[default]
     None,
-    /// Nothing, but the scales are found anew from the weights at every step, as absmax: nothing is ever clipped, so the gradient goes straight through.
+    /// Nothing, but the scales are found anew from the weights at every step, as absmax: nothing is
+    /// ever clipped, so the gradient goes straight through.
     FollowWeights,
     /// The step (LSQ, arXiv 1902.08153): symmetric grids.
     Step,
-    /// Two numbers per group that shrink its range (LWC, arXiv 2308.13137): affine grids, frozen weights.
+    /// Two numbers per group that shrink its range (LWC, arXiv 2308.13137): affine grids, frozen
+    /// weights.
     Clip,
     /// Step and zero point (EfficientQAT's Block-AP, arXiv 2407.11062): affine grids.
     StepZero,
@@ -110,8 +119,9 @@ pub enum RangeLearning {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum StartRule {
-    /// Per matrix the better of ggml's signed rule and error search, by squared error with the scale as stored. As whole models the other can be
-    /// the better one, so "RTN" in a table is the better of the two by KL.
+    /// Per matrix the better of ggml's signed rule and error search, by squared error with the
+    /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
+    /// better of the two by KL.
     #[default]
     Best,
     /// max|w| / p.
@@ -164,7 +174,8 @@ pub enum Recompute {
     Never,
 }
 
-/// What the products of a training step are computed in. Parameters, gradients and the optimizer are f32 in each.
+/// What the products of a training step are computed in. Parameters, gradients and the optimizer
+/// are f32 in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrainArithmetic {
@@ -173,10 +184,12 @@ pub enum TrainArithmetic {
     F32,
     /// As f32, operands rounded to bf16.
     Bf16,
-    /// As f32, operands scaled and rounded to f16 and short sums in f16: more exact than bf16, and the fastest on CPUs with AVX-512 FP16.
+    /// As f32, operands scaled and rounded to f16 and short sums in f16: more exact than bf16, and
+    /// the fastest on CPUs with AVX-512 FP16.
     F16,
-    /// The student's forward by the integer products of the packed runtime, on the codes that will be shipped; the teacher and the backward in
-    /// whichever of f32, bf16 and f16 a probe finds fastest. For targets that quantize activations.
+    /// The student's forward by the integer products of the packed runtime, on the codes that will
+    /// be shipped; the teacher and the backward in whichever of f32, bf16 and f16 a probe finds
+    /// fastest. For targets that quantize activations.
     Int8Forward,
 }
 
@@ -185,13 +198,15 @@ pub enum TrainArithmetic {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct TrainConfig {
-    /// Tokens to train on, rounded up to whole steps; the text is passed over again when it is shorter. More is better and slower. Default 50,000.
+    /// Tokens to train on, rounded up to whole steps; the text is passed over again when it is
+    /// shorter. More is better and slower. Default 50,000.
     pub tokens: usize,
     /// Tokens of one sequence. Longer gives the teacher more to say and costs memory. Default 512.
     pub window: usize,
     /// Sequences per optimizer step. Default 4.
     pub batch: usize,
-    /// Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory, same result up to rounding. Default: `batch`.
+    /// Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory,
+    /// same result up to rounding. Default: `batch`.
     pub micro_batch: Option<usize>,
     /// Peak rate of the weights. Too small moves nothing within a small budget. Default 2e-4.
     pub learning_rate: f64,
@@ -221,7 +236,8 @@ pub struct TrainConfig {
     /// Default: what a probe finds fastest on this machine; the `train` phase names it.
     pub arithmetic: Option<TrainArithmetic>,
     pub recompute: Recompute,
-    /// Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64 MiB.
+    /// Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64
+    /// MiB.
     pub loss_bytes: usize,
     /// Decides the order of the data. Same seed, same bytes. Default 0.
     pub seed: u64,
@@ -269,27 +285,51 @@ impl TrainConfig {
     pub fn validate(&self) -> crate::Result<()> {
         use crate::Error;
         let positive = |field: &str, value: f64| {
-            if value.is_finite() && value > 0.0 { Ok(()) } else { Err(Error::config(field, format!("{value} is not possible; a number above 0"))) }
+            if value.is_finite() && value > 0.0 {
+                Ok(())
+            } else {
+                Err(Error::config(field, format!("{value} is not possible; a number above 0")))
+            }
         };
-        let share =
-            |field: &str, value: f64| if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::config(field, format!("{value} is not possible; 0 to 1"))) };
+        let share = |field: &str, value: f64| {
+            if (0.0..=1.0).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::config(field, format!("{value} is not possible; 0 to 1")))
+            }
+        };
         let not_negative = |field: &str, value: f64| {
-            if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::config(field, format!("{value} is not possible; 0 or more"))) }
+            if value.is_finite() && value >= 0.0 {
+                Ok(())
+            } else {
+                Err(Error::config(field, format!("{value} is not possible; 0 or more")))
+            }
         };
-        for (field, value) in [("tokens", self.tokens), ("batch", self.batch), ("lossBytes", self.loss_bytes)] {
+        for (field, value) in
+            [("tokens", self.tokens), ("batch", self.batch), ("lossBytes", self.loss_bytes)]
+        {
             positive(field, value as f64)?;
         }
         if self.batch.saturating_mul(self.window) > MAX_STEP_TOKENS {
-            let reason = format!("{} sequences of {} tokens are not possible; a step has at most {MAX_STEP_TOKENS} tokens", self.batch, self.window);
+            let reason = format!(
+                "{} sequences of {} tokens are not possible; a step has at most {MAX_STEP_TOKENS} tokens",
+                self.batch, self.window
+            );
             return Err(Error::config("batch", reason));
         }
         if self.window < 2 {
-            return Err(Error::config("window", format!("{} is not possible; at least 2 tokens", self.window)));
+            return Err(Error::config(
+                "window",
+                format!("{} is not possible; at least 2 tokens", self.window),
+            ));
         }
         if let Some(micro) = self.micro_batch
             && (micro == 0 || !self.batch.is_multiple_of(micro))
         {
-            return Err(Error::config("microBatch", format!("{micro} does not divide batch {}", self.batch)));
+            return Err(Error::config(
+                "microBatch",
+                format!("{micro} does not divide batch {}", self.batch),
+            ));
         }
         positive("learningRate", self.learning_rate)?;
         for (field, value) in [
@@ -303,9 +343,14 @@ impl TrainConfig {
             not_negative(field, value)?;
         }
         if self.kl_weight + self.ce_weight <= 0.0 {
-            return Err(Error::config("klWeight", "klWeight and ceWeight are both 0: there is no loss"));
+            return Err(Error::config(
+                "klWeight",
+                "klWeight and ceWeight are both 0: there is no loss",
+            ));
         }
-        for (field, value) in [("eps", self.eps), ("maxNorm", self.max_norm), ("temperature", self.temperature)] {
+        for (field, value) in
+            [("eps", self.eps), ("maxNorm", self.max_norm), ("temperature", self.temperature)]
+        {
             positive(field, value)?;
         }
         for (field, value) in [("warmup", self.warmup), ("minRatio", self.min_ratio)] {
@@ -313,7 +358,10 @@ impl TrainConfig {
         }
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {
-                return Err(Error::config(field, format!("{value} is not possible; 0 up to, not including, 1")));
+                return Err(Error::config(
+                    field,
+                    format!("{value} is not possible; 0 up to, not including, 1"),
+                ));
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! What a run records of itself, for a report: how the losses fell, what became of every matrix, where in depth the answers change.
+//! What a run records of itself, for a report: how the losses fell, what became of every matrix,
+//! where in depth the answers change.
 
 use crate::event::EvaluationRecord;
 use halfstep_formats::architecture::Linear;
@@ -12,13 +13,15 @@ use ts_rs::TS;
 #[serde(rename_all = "camelCase")]
 pub struct RunRecord {
     pub settings: RunSettings,
-    /// Full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
+    /// Full precision, round to nearest on the same grid (in smaller groups to be about as large,
+    /// where low-rank factors lie beside the result), and the result.
     pub table: Vec<TableRow>,
     /// One after the other; none without training.
     pub stages: Vec<StageRecord>,
     /// Every quantized linear, block after block.
     pub matrices: Vec<MatrixRecord>,
-    /// By block: KL to the unquantized model in nats when this block alone is as in the result. Empty without a validation text.
+    /// By block: KL to the unquantized model in nats when this block alone is as in the result.
+    /// Empty without a validation text.
     pub block_kl: Vec<f64>,
     /// Tokens that `blockKl` was measured on.
     pub block_kl_tokens: usize,
@@ -75,7 +78,8 @@ pub struct BlockRecord {
     pub block: usize,
     /// Loss of every step, before its update.
     pub losses: Vec<f64>,
-    /// Means over the first and the last pass through the samples (of the first and the last half, if there were fewer than two passes).
+    /// Means over the first and the last pass through the samples (of the first and the last half,
+    /// if there were fewer than two passes).
     pub first_loss: f64,
     pub last_loss: f64,
 }
@@ -87,9 +91,11 @@ pub struct MatrixRecord {
     pub block: usize,
     /// `self_attn.q_proj`, ...
     pub linear: String,
-    /// Share of the weights that lie outside the grid's limits and are clipped to them; null where codes alone were left.
+    /// Share of the weights that lie outside the grid's limits and are clipped to them; null where
+    /// codes alone were left.
     pub clip_fraction: Option<f64>,
-    /// Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that trained them.
+    /// Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that
+    /// trained them.
     pub step_drift: Option<f64>,
     /// Mean of its squared gradients over that of all linears; null where they were not taken.
     pub saliency: Option<f64>,
@@ -107,13 +113,33 @@ impl BlockRecord {
 
 impl MatrixRecord {
     /// Of a linear whose codes were found without training, from `values` `[rows, cols]`.
-    pub fn rounded(block: usize, linear: Linear, values: &[f32], packed: &PackedMatrix, pool: &Pool) -> Self {
-        let clipped = clip_fraction(pool, values, packed.cols, packed.quantizer, &packed.scales, &packed.zero_points);
-        Self { block, linear: linear.name().into(), clip_fraction: Some(clipped), step_drift: None, saliency: None }
+    pub fn rounded(
+        block: usize,
+        linear: Linear,
+        values: &[f32],
+        packed: &PackedMatrix,
+        pool: &Pool,
+    ) -> Self {
+        let clipped = clip_fraction(
+            pool,
+            values,
+            packed.cols,
+            packed.quantizer,
+            &packed.scales,
+            &packed.zero_points,
+        );
+        Self {
+            block,
+            linear: linear.name().into(),
+            clip_fraction: Some(clipped),
+            step_drift: None,
+            saliency: None,
+        }
     }
 }
 
-/// The matrices of all stages as one list: what a later stage did not find out stays as an earlier one left it.
+/// The matrices of all stages as one list: what a later stage did not find out stays as an earlier
+/// one left it.
 pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
     let mut merged: Vec<MatrixRecord> = vec![];
     for matrix in stages.iter().flat_map(|stage| &stage.matrices) {
@@ -133,30 +159,44 @@ pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
 pub fn note_saliency(matrices: &mut [MatrixRecord], saliency: &[Vec<f64>]) {
     for matrix in matrices {
         let number = Linear::ALL.iter().position(|linear| linear.name() == matrix.linear);
-        matrix.saliency = number.and_then(|number| saliency.get(matrix.block)?.get(number).copied());
+        matrix.saliency =
+            number.and_then(|number| saliency.get(matrix.block)?.get(number).copied());
     }
 }
 
 /// Block and linear of a weight by its name; None if it is no linear of a block.
 pub fn place(name: &str) -> Option<(usize, Linear)> {
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let linear = Linear::ALL.into_iter().find(|linear| rest.strip_suffix(".weight") == Some(linear.name()))?;
+    let linear = Linear::ALL
+        .into_iter()
+        .find(|linear| rest.strip_suffix(".weight") == Some(linear.name()))?;
     Some((layer.parse().ok()?, linear))
 }
 
-/// Share of the weights `[rows, cols]` whose nearest code lies outside the grid: not min <= rnd(w / s) + z <= max. Scales and zero points as stored.
-pub fn clip_fraction<T: Real>(pool: &Pool, w: &[T], cols: usize, quantizer: WeightQuantizer, scales: &[f32], zero_points: &[u8]) -> f64 {
+/// Share of the weights `[rows, cols]` whose nearest code lies outside the grid: not min <= rnd(w /
+/// s) + z <= max. Scales and zero points as stored.
+pub fn clip_fraction<T: Real>(
+    pool: &Pool,
+    w: &[T],
+    cols: usize,
+    quantizer: WeightQuantizer,
+    scales: &[f32],
+    zero_points: &[u8],
+) -> f64 {
     let (partition, grid) = (quantizer.partition, quantizer.grid);
     let mut clipped = vec![0usize; w.len() / cols.max(1)];
     pool.chunks_mut(&mut clipped, 16, |task, clipped| {
         for (i, count) in clipped.iter_mut().enumerate() {
             let row = task * 16 + i;
-            for (group, w) in w[row * cols..][..cols].chunks(partition.group_size(cols)).enumerate() {
+            for (group, w) in w[row * cols..][..cols].chunks(partition.group_size(cols)).enumerate()
+            {
                 let index = partition.scale_index(row, group * partition.group_size(cols), cols);
                 let z = zero_points.get(index).map_or(0.0, |&z| f32::from(z));
                 let (least, most) = (grid.min() as f32 - z, grid.max() as f32 - z);
                 // One code beyond the limits tells inside from outside.
-                let code = |w: &T| (w.to_f32() / scales[index]).clamp(least - 1.0, most + 1.0).round_ties_even();
+                let code = |w: &T| {
+                    (w.to_f32() / scales[index]).clamp(least - 1.0, most + 1.0).round_ties_even()
+                };
                 *count += w.iter().filter(|w| !(least..=most).contains(&code(w))).count();
             }
         }
@@ -166,7 +206,12 @@ pub fn clip_fraction<T: Real>(pool: &Pool, w: &[T], cols: usize, quantizer: Weig
 
 /// Mean of |end / start - 1|; of no scales 0.
 pub fn step_drift(start: &[f32], end: &[f32]) -> f64 {
-    let sum: f64 = start.iter().zip(end).map(|(&start, &end)| (f64::from(end) / f64::from(start) - 1.0).abs()).filter(|drift| drift.is_finite()).sum();
+    let sum: f64 = start
+        .iter()
+        .zip(end)
+        .map(|(&start, &end)| (f64::from(end) / f64::from(start) - 1.0).abs())
+        .filter(|drift| drift.is_finite())
+        .sum();
     sum / start.len().max(1) as f64
 }
 
@@ -177,12 +222,36 @@ mod tests {
 
     #[test]
     fn weights_beyond_the_last_codes_are_counted() {
-        let quantizer = |grid| WeightQuantizer { grid, partition: Partition::Group(4), scale_codec: ScaleCodec::F32 };
+        let quantizer = |grid| WeightQuantizer {
+            grid,
+            partition: Partition::Group(4),
+            scale_codec: ScaleCodec::F32,
+        };
         // Two bits, scale 1: codes -2..=1; 1.4 rounds inside, 1.6 and -2.6 outside.
         let w = [-2.4f32, -2.6, 1.4, 1.6, 0.0, 0.0, 0.0, 9.0];
-        assert_eq!(clip_fraction(&Pool::serial(), &w, 8, quantizer(IntGrid::symmetric(2)), &[1.0, 1.0], &[]), 3.0 / 8.0);
+        assert_eq!(
+            clip_fraction(
+                &Pool::serial(),
+                &w,
+                8,
+                quantizer(IntGrid::symmetric(2)),
+                &[1.0, 1.0],
+                &[]
+            ),
+            3.0 / 8.0
+        );
         // Zero points 3 and 0: values -3..=0 and 0..=3.
-        assert_eq!(clip_fraction(&Pool::serial(), &w, 4, quantizer(IntGrid::affine(2)), &[1.0, 3.0], &[3, 0]), 2.0 / 8.0);
+        assert_eq!(
+            clip_fraction(
+                &Pool::serial(),
+                &w,
+                4,
+                quantizer(IntGrid::affine(2)),
+                &[1.0, 3.0],
+                &[3, 0]
+            ),
+            2.0 / 8.0
+        );
         assert_eq!(step_drift(&[1.0, -2.0], &[1.5, -2.0]), 0.25);
         assert_eq!(step_drift(&[], &[]), 0.0);
     }
@@ -197,9 +266,18 @@ mod tests {
 
     #[test]
     fn a_later_stage_overrides_what_it_measured() {
-        let matrix = |clip, drift| MatrixRecord { block: 1, linear: "mlp.up_proj".into(), clip_fraction: clip, step_drift: drift, saliency: None };
+        let matrix = |clip, drift| MatrixRecord {
+            block: 1,
+            linear: "mlp.up_proj".into(),
+            clip_fraction: clip,
+            step_drift: drift,
+            saliency: None,
+        };
         let stage = |matrix| StageRecord { matrices: vec![matrix], ..StageRecord::default() };
-        assert_eq!(merge(&[stage(matrix(Some(0.5), Some(0.1))), stage(matrix(None, Some(0.2)))]), [matrix(Some(0.5), Some(0.2))]);
+        assert_eq!(
+            merge(&[stage(matrix(Some(0.5), Some(0.1))), stage(matrix(None, Some(0.2)))]),
+            [matrix(Some(0.5), Some(0.2))]
+        );
         assert_eq!(place("model.layers.12.mlp.up_proj.weight"), Some((12, Linear::Up)));
         assert_eq!(place("model.embed_tokens.weight"), None);
     }

@@ -10,24 +10,40 @@ use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::{PackedMatrix, zero_point_shape};
 use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer,
+};
 use std::collections::BTreeMap;
 
 /// What "RTN" means in a table: the better of these, as whole models, by KL.
 pub const RTN_RULES: [StartRule; 2] = [StartRule::SignedAbsmax, StartRule::ErrorSearch];
 
 /// Quantizes a matrix `[rows, cols]` by a start rule.
-pub fn quantize_matrix(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, start: StartRule) -> PackedMatrix {
+pub fn quantize_matrix(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+    start: StartRule,
+) -> PackedMatrix {
     match start.rule() {
         Some(rule) => quantize_by(pool, w, rows, cols, quantizer, rule),
         None => quantize_rtn(pool, w, rows, cols, quantizer),
     }
 }
 
-/// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and untrained files have equal bytes.
+/// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and
+/// untrained files have equal bytes.
 ///
-/// Errors: a missing tensor; weights whose scale is not finite as stored (the tensor is named); cancelled between two tensors.
-pub fn quantize_model(model: &Model, recipe: &Recipe, cancel: &Cancel, pool: &Pool) -> Result<Model> {
+/// Errors: a missing tensor; weights whose scale is not finite as stored (the tensor is named);
+/// cancelled between two tensors.
+pub fn quantize_model(
+    model: &Model,
+    recipe: &Recipe,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Model> {
     let mut tensors = BTreeMap::new();
     for spec in model.architecture.tensors() {
         if cancel.is_cancelled() {
@@ -39,34 +55,63 @@ pub fn quantize_model(model: &Model, recipe: &Recipe, cancel: &Cancel, pool: &Po
     Ok(model.with(tensors, Some(quantization(recipe, BTreeMap::new()))))
 }
 
-/// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid; where factors lie beside it, in groups of a half, a quarter, ...
-/// of the result's, whichever come nearest to its size.
+/// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
+/// where factors lie beside it, in groups of a half, a quarter, ... of the result's, whichever come
+/// nearest to its size.
 pub fn baseline(recipe: &Recipe, start: StartRule, architecture: &Architecture) -> Recipe {
     let rank = recipe.low_rank().map_or(0, |low_rank| low_rank.rank);
-    let weights = recipe.weights.map(|w| WeightSite { quantizer: as_large(w.quantizer, rank, architecture), start, ..w });
+    let weights = recipe.weights.map(|w| WeightSite {
+        quantizer: as_large(w.quantizer, rank, architecture),
+        start,
+        ..w
+    });
     Recipe { weights, ..recipe.clone() }
 }
 
-/// The quantizer in groups so small that it needs what it needs by itself with factors of `rank` beside.
-fn as_large(quantizer: WeightQuantizer, rank: usize, architecture: &Architecture) -> WeightQuantizer {
+/// The quantizer in groups so small that it needs what it needs by itself with factors of `rank`
+/// beside.
+fn as_large(
+    quantizer: WeightQuantizer,
+    rank: usize,
+    architecture: &Architecture,
+) -> WeightQuantizer {
     const LEAST: usize = 8;
     let Partition::Group(group) = quantizer.partition else { return quantizer };
     let shapes = Linear::ALL.map(|linear| architecture.linear_shape(linear));
     let beside_codes = |q: &WeightQuantizer| -> usize {
-        let zero_points = |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
-        shapes.iter().map(|&[rows, cols]| rows * q.partition.groups(cols) * q.scale_codec.bytes() + zero_points(rows, cols)).sum()
+        let zero_points =
+            |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
+        shapes
+            .iter()
+            .map(|&[rows, cols]| {
+                rows * q.partition.groups(cols) * q.scale_codec.bytes() + zero_points(rows, cols)
+            })
+            .sum()
     };
-    let factors: usize = shapes.iter().map(|[rows, cols]| rank * (rows + cols) * size_of::<f16>()).sum();
+    let factors: usize =
+        shapes.iter().map(|[rows, cols]| rank * (rows + cols) * size_of::<f16>()).sum();
     let wanted = beside_codes(&quantizer) + factors;
-    let groups = std::iter::successors(Some(group), |&g| (g % 2 == 0 && g / 2 >= LEAST).then_some(g / 2));
-    let quantizers = groups.map(|group| WeightQuantizer { partition: Partition::Group(group), ..quantizer });
+    let groups =
+        std::iter::successors(Some(group), |&g| (g % 2 == 0 && g / 2 >= LEAST).then_some(g / 2));
+    let quantizers =
+        groups.map(|group| WeightQuantizer { partition: Partition::Group(group), ..quantizer });
     quantizers.min_by_key(|q| beside_codes(q).abs_diff(wanted)).unwrap_or(quantizer)
 }
 
 /// One tensor under the recipe's sites.
-pub fn round_tensor(model: &Model, recipe: &Recipe, spec: &TensorSpec, pool: &Pool) -> Result<Tensor> {
+pub fn round_tensor(
+    model: &Model,
+    recipe: &Recipe,
+    spec: &TensorSpec,
+    pool: &Pool,
+) -> Result<Tensor> {
     let tensor = model.tensors.get(&spec.name);
-    let tensor = tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: spec.name.clone() }))?;
+    let tensor = tensor.ok_or_else(|| {
+        Error::Format(halfstep_formats::Error::MissingTensor {
+            file: model.name.clone(),
+            tensor: spec.name.clone(),
+        })
+    })?;
     let values = tensor.to_f32(pool);
     let quantizer = match spec.role {
         Role::Linear(_) => recipe.weights.map(|w| (w.quantizer, w.start)),
@@ -76,7 +121,8 @@ pub fn round_tensor(model: &Model, recipe: &Recipe, spec: &TensorSpec, pool: &Po
     };
     let data = match quantizer {
         Some((quantizer, start)) => {
-            let packed = quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start);
+            let packed =
+                quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start);
             check_scales(&packed, &spec.name)?;
             TensorData::Packed(packed)
         }
@@ -121,7 +167,8 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             && (n == 0 || !spec.shape[1].is_multiple_of(n))
         {
             if recipe.target.file_format() == FileFormat::Gguf {
-                let reason = format!("they do not divide the {} columns of {}", spec.shape[1], spec.name);
+                let reason =
+                    format!("they do not divide the {} columns of {}", spec.shape[1], spec.name);
                 return Err(Error::Target {
                     target: recipe.target.name().into(),
                     grid: format!("blocks of {n}"),
@@ -129,24 +176,52 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
                     targets: TargetId::Halfstep.name().into(),
                 });
             }
-            let divisors: Vec<String> = [32, 64, 128, 256].iter().filter(|g| spec.shape[1].is_multiple_of(**g)).map(usize::to_string).collect();
-            let hint = if divisors.is_empty() { "0 (one scale per row)".into() } else { format!("{} or 0 (one scale per row)", divisors.join(", ")) };
-            return Err(Error::config("groupSize", format!("{n} does not divide the {} columns of {}; try {hint}", spec.shape[1], spec.name)));
+            let divisors: Vec<String> = [32, 64, 128, 256]
+                .iter()
+                .filter(|g| spec.shape[1].is_multiple_of(**g))
+                .map(usize::to_string)
+                .collect();
+            let hint = if divisors.is_empty() {
+                "0 (one scale per row)".into()
+            } else {
+                format!("{} or 0 (one scale per row)", divisors.join(", "))
+            };
+            return Err(Error::config(
+                "groupSize",
+                format!(
+                    "{n} does not divide the {} columns of {}; try {hint}",
+                    spec.shape[1], spec.name
+                ),
+            ));
         }
     }
     let low_rank = recipe.low_rank();
-    for spec in architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_))) {
+    for spec in
+        architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)))
+    {
         let most = spec.shape[0].min(spec.shape[1]);
         if let Some(low_rank) = low_rank.filter(|l| l.rank > most) {
-            return Err(Error::config("rank", format!("{} is more than {} has: at most {most}", low_rank.rank, spec.name)));
+            return Err(Error::config(
+                "rank",
+                format!("{} is more than {} has: at most {most}", low_rank.rank, spec.name),
+            ));
         }
     }
     let blocks = matches!(recipe.activation, ActivationQuantizer::DynamicBlock32);
     if blocks && !architecture.hidden_size.is_multiple_of(32) {
-        return Err(Error::config("target", format!("activations in blocks of 32 do not divide the hidden size {}", architecture.hidden_size)));
+        return Err(Error::config(
+            "target",
+            format!(
+                "activations in blocks of 32 do not divide the hidden size {}",
+                architecture.hidden_size
+            ),
+        ));
     }
     if recipe.cache == CacheQuantizer::Q8_0 && !architecture.head_dim.is_multiple_of(32) {
-        return Err(Error::config("cache", format!("blocks of 32 do not divide the head width {}", architecture.head_dim)));
+        return Err(Error::config(
+            "cache",
+            format!("blocks of 32 do not divide the head width {}", architecture.head_dim),
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The surface that the bindings forward to: configs in, models, reports and events out. Nothing here knows napi or wasm-bindgen.
+//! The surface that the bindings forward to: configs in, models, reports and events out. Nothing
+//! here knows napi or wasm-bindgen.
 
 mod configs;
 #[cfg(feature = "train")]
@@ -49,7 +50,8 @@ impl Cancel {
     }
 }
 
-/// A model and, once it has been run, the network made of it: its weights are prepacked once, not for every generation.
+/// A model and, once it has been run, the network made of it: its weights are prepacked once, not
+/// for every generation.
 pub struct Loaded {
     model: Model,
     network: Mutex<Option<(usize, Arc<Network>)>>,
@@ -72,7 +74,8 @@ impl Loaded {
     /// The network in the model's own arithmetic; kept for the number of threads last asked for.
     pub fn network(&self, threads: usize) -> Result<Arc<Network>> {
         let mut kept = self.network.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, network)) = kept.as_ref().filter(|(for_threads, _)| *for_threads == threads) {
+        if let Some((_, network)) = kept.as_ref().filter(|(for_threads, _)| *for_threads == threads)
+        {
             return Ok(network.clone());
         }
         // The old one goes first: two would need twice the memory.
@@ -88,16 +91,32 @@ pub fn load(path: &str) -> Result<Arc<Loaded>> {
     Ok(Arc::new(halfstep_formats::load::load(Path::new(path))?.into()))
 }
 
-/// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement after it writes a checkpoint when there is a run folder.
-pub fn quantize(model: &Model, recipe: &RecipeConfig, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
+/// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement
+/// after it writes a checkpoint when there is a run folder.
+pub fn quantize(
+    model: &Model,
+    recipe: &RecipeConfig,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<(Model, Report)> {
     quantize_as(model, &recipe.resolve()?, run, events, cancel)
 }
 
 /// [`quantize`] by a recipe that need not be one of the built-in ones.
-pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut dyn FnMut(Event), cancel: &Cancel) -> Result<(Model, Report)> {
+pub fn quantize_as(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<(Model, Report)> {
     check(model, recipe, run)?;
     if model.provenance.contains_key("recipe") {
-        let message = format!("{} was quantized before; what it is now is taken for the unquantized model", model.name);
+        let message = format!(
+            "{} was quantized before; what it is now is taken for the unquantized model",
+            model.name
+        );
         events(Event::Warning { message });
     }
     // What is rounded and measured against is what the model means, low-rank factors included.
@@ -110,7 +129,14 @@ pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut
         let Some(validation) = &validation else { return Ok(Evaluations::new()) };
         let evaluations = validation.measure(model, small, recipe, events, cancel, &pool)?;
         if run.record {
-            parts = validation.blocks(model, small, model.architecture.layers, events, cancel, &pool)?;
+            parts = validation.blocks(
+                model,
+                small,
+                model.architecture.layers,
+                events,
+                cancel,
+                &pool,
+            )?;
         }
         Ok(evaluations)
     };
@@ -118,8 +144,13 @@ pub fn quantize_as(model: &Model, recipe: &Recipe, run: &RunConfig, events: &mut
         [] => round(model, recipe, &mut measure, events, cancel, &pool)?,
         _ => train(model, recipe, run, &mut measure, events, cancel, &pool)?,
     };
-    trained.model.provenance = provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
-    let record = if run.record { Some(record::of(model, recipe, &trained, parts, cancel, &pool)?) } else { None };
+    trained.model.provenance =
+        provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
+    let record = if run.record {
+        Some(record::of(model, recipe, &trained, parts, cancel, &pool)?)
+    } else {
+        None
+    };
     let report = Report {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
@@ -145,14 +176,19 @@ fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
     rtn::check_shapes(&model.architecture, recipe)?;
     check_stages(recipe)?;
     if let Some(output) = &run.output {
-        crate::export::check_ending(Some(recipe.target), Path::new(output)).map_err(|e| match e {
-            Error::Config { reason, .. } => Error::config("output", reason),
-            e => e,
-        })?;
+        crate::export::check_ending(Some(recipe.target), Path::new(output)).map_err(
+            |e| match e {
+                Error::Config { reason, .. } => Error::config("output", reason),
+                e => e,
+            },
+        )?;
     }
     let positions = model.architecture.max_positions;
     if let Some(window) = recipe.window().filter(|&w| w > positions) {
-        return Err(Error::config("train.window", format!("{window} tokens are more than the model's {positions} positions")));
+        return Err(Error::config(
+            "train.window",
+            format!("{window} tokens are more than the model's {positions} positions"),
+        ));
     }
     if run.resume || run.checkpoint_every.is_some() {
         let field = if run.resume { "resume" } else { "checkpointEvery" };
@@ -172,13 +208,24 @@ fn check_stages(recipe: &Recipe) -> Result<()> {
     for stage in &recipe.stages {
         match stage {
             Stage::Block { config } => {
-                let affine = recipe.weights.is_some_and(|w| w.quantizer.grid.range == CodeRange::Affine && w.quantizer.partition != Partition::Tensor);
+                let affine = recipe.weights.is_some_and(|w| {
+                    w.quantizer.grid.range == CodeRange::Affine
+                        && w.quantizer.partition != Partition::Tensor
+                });
                 if config.solver.is_none() && !affine {
-                    return Err(Error::config("stages", "blocks are trained on grids with zero points per row or group"));
+                    return Err(Error::config(
+                        "stages",
+                        "blocks are trained on grids with zero points per row or group",
+                    ));
                 }
                 low_rank |= config.low_rank.is_some();
             }
-            Stage::Model { .. } if low_rank => return Err(Error::config("stages", "low-rank factors of an earlier stage do not go through a model stage yet")),
+            Stage::Model { .. } if low_rank => {
+                return Err(Error::config(
+                    "stages",
+                    "low-rank factors of an earlier stage do not go through a model stage yet",
+                ));
+            }
             Stage::Model { .. } => {}
         }
     }
@@ -203,16 +250,41 @@ struct Made {
 pub type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
 
 /// Without training.
-fn round(model: &Model, recipe: &Recipe, measure: &mut Measure, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Made> {
+fn round(
+    model: &Model,
+    recipe: &Recipe,
+    measure: &mut Measure,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Made> {
     let start = Clock::start();
     let small = rtn::quantize_model(model, recipe, cancel, pool)?;
     let seconds = start.seconds();
     let evaluations = measure(&small, events)?;
-    Ok(Made { model: small, evaluations, steps: 0, tokens: 0, seconds, tokens_per_second: 0.0, final_loss: None, data: None, stages: vec![] })
+    Ok(Made {
+        model: small,
+        evaluations,
+        steps: 0,
+        tokens: 0,
+        seconds,
+        tokens_per_second: 0.0,
+        final_loss: None,
+        data: None,
+        stages: vec![],
+    })
 }
 
 #[cfg(feature = "train")]
-fn train(model: &Model, recipe: &Recipe, run: &RunConfig, measure: &mut Measure, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Made> {
+fn train(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    measure: &mut Measure,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Made> {
     let text = training_text(model, recipe, run, events, cancel, pool)?;
     let t = crate::train::run::train(model, recipe, run, &text, measure, events, cancel, pool)?;
     Ok(Made {
@@ -229,9 +301,23 @@ fn train(model: &Model, recipe: &Recipe, run: &RunConfig, measure: &mut Measure,
 }
 
 #[cfg(not(feature = "train"))]
-fn train(_: &Model, recipe: &Recipe, _: &RunConfig, _: &mut Measure, _: &mut dyn FnMut(Event), _: &Cancel, _: &Pool) -> Result<Made> {
-    let reason = "this build does not train; use the native addon, or a recipe without training: rtn".to_owned();
-    Err(Error::Format(halfstep_formats::Error::Unsupported { file: "halfstep".into(), name: recipe.id.clone(), reason }))
+fn train(
+    _: &Model,
+    recipe: &Recipe,
+    _: &RunConfig,
+    _: &mut Measure,
+    _: &mut dyn FnMut(Event),
+    _: &Cancel,
+    _: &Pool,
+) -> Result<Made> {
+    let reason =
+        "this build does not train; use the native addon, or a recipe without training: rtn"
+            .to_owned();
+    Err(Error::Format(halfstep_formats::Error::Unsupported {
+        file: "halfstep".into(),
+        name: recipe.id.clone(),
+        reason,
+    }))
 }
 
 #[cfg(feature = "train")]
@@ -245,7 +331,12 @@ fn peak_memory_bytes() -> u64 {
 }
 
 /// What made the model, as strings for the file's metadata.
-fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &Evaluations) -> BTreeMap<String, String> {
+fn provenance(
+    model: &Model,
+    recipe: &Recipe,
+    data: Option<&str>,
+    evaluations: &Evaluations,
+) -> BTreeMap<String, String> {
     let mut out = BTreeMap::from([
         ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("source".to_owned(), model.name.clone()),
@@ -260,7 +351,12 @@ fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &
     if !evaluations.is_empty() {
         // Without the speed: the same run gives the same bytes.
         let mut metrics = serde_json::to_value(evaluations).unwrap_or_default();
-        for record in metrics.as_object_mut().into_iter().flat_map(|all| all.values_mut()).filter_map(|r| r.as_object_mut()) {
+        for record in metrics
+            .as_object_mut()
+            .into_iter()
+            .flat_map(|all| all.values_mut())
+            .filter_map(|r| r.as_object_mut())
+        {
             record.remove("tokensPerSecond");
         }
         out.insert("metrics".to_owned(), metrics.to_string());
@@ -272,7 +368,9 @@ fn provenance(model: &Model, recipe: &Recipe, data: Option<&str>, evaluations: &
 fn client_flags(recipe: &Recipe) -> Vec<String> {
     match (recipe.target, recipe.cache) {
         (TargetId::Halfstep, _) => vec![],
-        (_, CacheQuantizer::Q8_0) => vec!["--cache-type-k q8_0".into(), "--cache-type-v q8_0".into()],
+        (_, CacheQuantizer::Q8_0) => {
+            vec!["--cache-type-k q8_0".into(), "--cache-type-v q8_0".into()]
+        }
         (_, CacheQuantizer::F32) => vec!["--cache-type-k f32".into(), "--cache-type-v f32".into()],
         _ => vec![],
     }
@@ -300,7 +398,12 @@ pub fn evaluate(
 }
 
 /// Generates; `on_text` gets each new piece of text as soon as whole characters are there.
-pub fn generate(model: &Loaded, config: &GenerationConfig, on_text: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Generation> {
+pub fn generate(
+    model: &Loaded,
+    config: &GenerationConfig,
+    on_text: &mut dyn FnMut(&str),
+    cancel: &Cancel,
+) -> Result<Generation> {
     let mut run = GenerationRun::new(model, config)?;
     while let Some(text) = run.step()? {
         if !text.is_empty() {
@@ -313,9 +416,13 @@ pub fn generate(model: &Loaded, config: &GenerationConfig, on_text: &mut dyn FnM
     Ok(run.finish())
 }
 
-/// Token ids of `text`. `special`: special tokens in it are recognised, and begin and end tokens added if the model asks for them.
+/// Token ids of `text`. `special`: special tokens in it are recognised, and begin and end tokens
+/// added if the model asks for them.
 pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
-    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data { data: model.name.clone(), reason: "the model has no tokenizer".into() })?;
+    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
+        data: model.name.clone(),
+        reason: "the model has no tokenizer".into(),
+    })?;
     Ok(tokenizer.encode(text, special)?)
 }
 
@@ -325,13 +432,15 @@ pub fn logits(model: &Loaded, tokens: &[u32]) -> Result<Vec<f32>> {
     Ok(network.forward(tokens, &mut Cache::new(&network), Logits::All)?)
 }
 
-/// The model's values as a full-precision f32 model: blocks and codes decoded, low-rank factors merged, nothing quantized any more.
-/// Factors that fit no weight are left out; no file holds such.
+/// The model's values as a full-precision f32 model: blocks and codes decoded, low-rank factors
+/// merged, nothing quantized any more. Factors that fit no weight are left out; no file holds such.
 pub fn dequantize(model: &Model, threads: usize) -> Model {
     let pool = Pool::new(threads);
     let tensors = model.tensors.iter().map(|(name, t)| {
         let mut values = t.to_f32(&pool);
-        if let Some(factors) = model.low_rank.get(name).filter(|factors| factors.check(t.rows(), t.cols()).is_ok()) {
+        if let Some(factors) =
+            model.low_rank.get(name).filter(|factors| factors.check(t.rows(), t.cols()).is_ok())
+        {
             factors.merge(&mut values);
         }
         (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(values) })
@@ -339,13 +448,15 @@ pub fn dequantize(model: &Model, threads: usize) -> Model {
     Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) }
 }
 
-/// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for a float model). A quantized model passes the parity gate on the
-/// re-opened file, or no file is kept.
+/// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for
+/// a float model). A quantized model passes the parity gate on the re-opened file, or no file is
+/// kept.
 pub fn save(model: &Model, path: &str) -> Result<SaveReport> {
     crate::export::save(model, Path::new(path), &Pool::new(0))
 }
 
-/// The bytes of the file that [`save`] would write to `path`; without a path, in the format of the model's target (GGUF for a float model).
+/// The bytes of the file that [`save`] would write to `path`; without a path, in the format of the
+/// model's target (GGUF for a float model).
 pub fn to_bytes(model: &Model, path: Option<&str>) -> Result<(Vec<u8>, SaveReport)> {
     crate::export::to_bytes(model, path.map(Path::new), &Pool::new(0))
 }

@@ -1,7 +1,10 @@
-//! Memory of a block run does not grow with depth, but for what is finished: counted by the allocator, alone in its process.
+//! Memory of a block run does not grow with depth, but for what is finished: counted by the
+//! allocator, alone in its process.
 
 use halfstep::recipe::block::{BlockOptions, SolverOptions};
-use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, awq::AwqRecipeConfig, gptq::GptqRecipeConfig, sapr::SaprConfig};
+use halfstep::recipes::{
+    RecipeConfig, apiq::ApiqConfig, awq::AwqRecipeConfig, gptq::GptqRecipeConfig, sapr::SaprConfig,
+};
 use halfstep::session::{Cancel, RunConfig, load, quantize};
 use halfstep_formats::Model;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -37,17 +40,31 @@ fn deep(demo: &Model, layers: usize) -> Model {
     let mut model = demo.clone();
     model.architecture.layers = layers;
     for layer in 0..layers {
-        let (from, to) = (format!("model.layers.{}.", layer % demo.architecture.layers), format!("model.layers.{layer}."));
-        let copies: Vec<_> = demo.tensors.iter().filter(|(name, _)| name.starts_with(&from)).map(|(n, t)| (n.replace(&from, &to), t.clone())).collect();
+        let (from, to) = (
+            format!("model.layers.{}.", layer % demo.architecture.layers),
+            format!("model.layers.{layer}."),
+        );
+        let copies: Vec<_> = demo
+            .tensors
+            .iter()
+            .filter(|(name, _)| name.starts_with(&from))
+            .map(|(n, t)| (n.replace(&from, &to), t.clone()))
+            .collect();
         model.tensors.extend(copies);
     }
-    model.tensors.retain(|name, _| layers >= demo.architecture.layers || !(layers..demo.architecture.layers).any(|l| name.contains(&format!("layers.{l}."))));
+    model.tensors.retain(|name, _| {
+        layers >= demo.architecture.layers
+            || !(layers..demo.architecture.layers).any(|l| name.contains(&format!("layers.{l}.")))
+    });
     model
 }
 
 /// Largest number of bytes that a run adds, and bytes of what it gives.
 fn peak(model: &Model, recipe: &RecipeConfig) -> (usize, usize) {
-    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo-train.txt").display().to_string();
+    let text = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../assets/demo-train.txt")
+        .display()
+        .to_string();
     let run = RunConfig { data: Some(text), threads: 1, ..RunConfig::default() };
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
@@ -59,16 +76,34 @@ fn peak(model: &Model, recipe: &RecipeConfig) -> (usize, usize) {
 
 #[test]
 fn memory_beside_the_result_does_not_grow_with_depth() {
-    let demo = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").display().to_string()).expect("the demo model");
-    let train = BlockOptions { samples: Some(2), window: Some(64), epochs: Some(1), ..BlockOptions::default() };
+    let demo = load(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").display().to_string(),
+    )
+    .expect("the demo model");
+    let train = BlockOptions {
+        samples: Some(2),
+        window: Some(64),
+        epochs: Some(1),
+        ..BlockOptions::default()
+    };
     let apiq = RecipeConfig::Apiq(ApiqConfig { train: train.clone(), ..ApiqConfig::default() });
-    let sapr = RecipeConfig::Sapr(SaprConfig { train, saliency_samples: 2, ..SaprConfig::default() });
+    let sapr =
+        RecipeConfig::Sapr(SaprConfig { train, saliency_samples: 2, ..SaprConfig::default() });
     let solver = SolverOptions { samples: Some(2), window: Some(64), ..SolverOptions::default() };
-    let gptq = RecipeConfig::Gptq(GptqRecipeConfig { train: solver.clone(), ..GptqRecipeConfig::default() });
+    let gptq = RecipeConfig::Gptq(GptqRecipeConfig {
+        train: solver.clone(),
+        ..GptqRecipeConfig::default()
+    });
     let awq = RecipeConfig::Awq(AwqRecipeConfig { train: solver, ..AwqRecipeConfig::default() });
     for (name, recipe) in [("apiq", apiq), ("sapr", sapr), ("gptq", gptq), ("awq", awq)] {
-        let beside = [2, 8, 30].map(|layers| peak(&deep(&demo, layers), &recipe)).map(|(peak, result)| peak - result.min(peak));
-        let (least, most) = (beside.iter().min().copied().unwrap_or(0), beside.iter().max().copied().unwrap_or(0));
-        assert!(least > 0 && most as f64 <= 1.1 * least as f64, "{name}: bytes beside the result at 2, 8 and 30 blocks: {beside:?}");
+        let beside = [2, 8, 30]
+            .map(|layers| peak(&deep(&demo, layers), &recipe))
+            .map(|(peak, result)| peak - result.min(peak));
+        let (least, most) =
+            (beside.iter().min().copied().unwrap_or(0), beside.iter().max().copied().unwrap_or(0));
+        assert!(
+            least > 0 && most as f64 <= 1.1 * least as f64,
+            "{name}: bytes beside the result at 2, 8 and 30 blocks: {beside:?}"
+        );
     }
 }

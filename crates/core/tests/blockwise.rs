@@ -1,8 +1,10 @@
-//! Training block by block on the demo model: what must be the same bytes, what stopping and resuming gives, what bad input gets.
+//! Training block by block on the demo model: what must be the same bytes, what stopping and
+//! resuming gives, what bad input gets.
 
 use halfstep::recipe::block::{BlockOptions, SaliencyPlace, SaliencyScale, SolverOptions};
 use halfstep::recipes::{
-    RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, omniquant::OmniquantConfig, sapr::SaprConfig,
+    RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig,
+    omniquant::OmniquantConfig, sapr::SaprConfig,
 };
 use halfstep::recipes::{awq::AwqRecipeConfig, rtn::RtnConfig};
 use halfstep::session::{Cancel, Report, RunConfig, load, quantize, save};
@@ -29,7 +31,13 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 fn options() -> BlockOptions {
-    BlockOptions { samples: Some(4), window: Some(48), epochs: Some(2), seed: 5, ..BlockOptions::default() }
+    BlockOptions {
+        samples: Some(4),
+        window: Some(48),
+        epochs: Some(2),
+        seed: 5,
+        ..BlockOptions::default()
+    }
 }
 
 fn apiq() -> RecipeConfig {
@@ -43,7 +51,13 @@ fn sapr(change: impl FnOnce(&mut SaprConfig)) -> RecipeConfig {
 }
 
 fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
-    RunConfig { data: Some(assets("demo-train.txt")), run_folder: folder.map(|f| f.display().to_string()), resume, threads: 2, ..RunConfig::default() }
+    RunConfig {
+        data: Some(assets("demo-train.txt")),
+        run_folder: folder.map(|f| f.display().to_string()),
+        resume,
+        threads: 2,
+        ..RunConfig::default()
+    }
 }
 
 fn made_on(model: &Model, recipe: &RecipeConfig, run: &RunConfig) -> (Model, Report) {
@@ -56,7 +70,8 @@ fn made(recipe: &RecipeConfig) -> Model {
 
 /// The file, without what says how it was made.
 fn bytes(model: &Model) -> Vec<u8> {
-    to_bytes(&Model { provenance: Default::default(), ..model.clone() }, FileFormat::Halfstep).expect("bytes")
+    to_bytes(&Model { provenance: Default::default(), ..model.clone() }, FileFormat::Halfstep)
+        .expect("bytes")
 }
 
 fn refusal(recipe: &RecipeConfig, run: &RunConfig) -> (&'static str, String) {
@@ -71,9 +86,17 @@ fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
     let plain = bytes(&made(&apiq()));
     assert!(bytes(&made(&sapr(|c| c.lambda = 0.0))) == plain);
     assert!(bytes(&made(&sapr(|_| {}))) != plain, "a penalty changes something");
-    let omniquant = RecipeConfig::Omniquant(OmniquantConfig { train: options(), ..OmniquantConfig::default() });
-    let train = BlockOptions { range_learning_rate: Some(0.2), weight_decay: Some(0.0), min_ratio: Some(1.0), second_target: Some(false), ..options() };
-    let without_rank = made(&RecipeConfig::Apiq(ApiqConfig { rank: 0, train, ..ApiqConfig::default() }));
+    let omniquant =
+        RecipeConfig::Omniquant(OmniquantConfig { train: options(), ..OmniquantConfig::default() });
+    let train = BlockOptions {
+        range_learning_rate: Some(0.2),
+        weight_decay: Some(0.0),
+        min_ratio: Some(1.0),
+        second_target: Some(false),
+        ..options()
+    };
+    let without_rank =
+        made(&RecipeConfig::Apiq(ApiqConfig { rank: 0, train, ..ApiqConfig::default() }));
     assert!(without_rank.low_rank.is_empty() && bytes(&without_rank) == bytes(&made(&omniquant)));
 }
 
@@ -83,17 +106,24 @@ fn the_stages_of_sapr_and_the_rates_reach_what_they_name() {
         c.output_epochs = 2;
         c.train.epochs = Some(0);
     });
-    assert!(bytes(&made(&outputs_alone)) == bytes(&made(&apiq())), "without the penalty's epochs it is apiq");
-    let with = |train: BlockOptions| made(&RecipeConfig::Apiq(ApiqConfig { train, ..ApiqConfig::default() }));
+    assert!(
+        bytes(&made(&outputs_alone)) == bytes(&made(&apiq())),
+        "without the penalty's epochs it is apiq"
+    );
+    let with = |train: BlockOptions| {
+        made(&RecipeConfig::Apiq(ApiqConfig { train, ..ApiqConfig::default() }))
+    };
     let still_factors = with(BlockOptions { low_rank_learning_rate: Some(0.0), ..options() });
     let still_ranges = with(BlockOptions { range_learning_rate: Some(0.0), ..options() });
-    let nothing = |model: &Model| model.low_rank.values().all(|f| f.b.iter().all(|b| b.to_f32() == 0.0));
+    let nothing =
+        |model: &Model| model.low_rank.values().all(|f| f.b.iter().all(|b| b.to_f32() == 0.0));
     assert!(nothing(&still_factors) && !nothing(&still_ranges));
     let packed = |model: &Model| match &model.tensors["model.layers.0.mlp.up_proj.weight"].data {
         TensorData::Packed(p) => p.clone(),
         _ => panic!("packed"),
     };
-    let longer = with(BlockOptions { range_learning_rate: Some(0.0), epochs: Some(4), ..options() });
+    let longer =
+        with(BlockOptions { range_learning_rate: Some(0.0), epochs: Some(4), ..options() });
     assert!(packed(&still_ranges) == packed(&longer) && packed(&still_factors) != packed(&longer));
 }
 
@@ -103,13 +133,16 @@ fn every_choice_of_saliency_trains_another_model_and_threads_change_nothing() {
     let (whole, _) = made_on(&demo(), &scale_free, &run(None, false));
     let (single, _) = made_on(&demo(), &scale_free, &RunConfig { threads: 1, ..run(None, false) });
     assert!(bytes(&whole) == bytes(&single), "the number of threads changed a byte");
-    let places = [SaliencyPlace::BeforeLowRank, SaliencyPlace::AfterLowRank].map(|place| bytes(&made(&sapr(|c| c.saliency_place = place))));
-    let scales = [SaliencyScale::PerMatrix, SaliencyScale::Raw].map(|scale| bytes(&made(&sapr(|c| c.saliency_scale = scale))));
+    let places = [SaliencyPlace::BeforeLowRank, SaliencyPlace::AfterLowRank]
+        .map(|place| bytes(&made(&sapr(|c| c.saliency_place = place))));
+    let scales = [SaliencyScale::PerMatrix, SaliencyScale::Raw]
+        .map(|scale| bytes(&made(&sapr(|c| c.saliency_scale = scale))));
     let all = [&places[0], &places[1], &scales[0], &scales[1]];
     assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])), "each choice trains another model");
 }
 
-/// With the penalty alone the texts do not matter: as many steps on other sequences give the same ranges, and nothing else moves.
+/// With the penalty alone the texts do not matter: as many steps on other sequences give the same
+/// ranges, and nothing else moves.
 #[test]
 fn the_penalty_alone_is_blind_to_the_texts() {
     let alone = |samples, epochs| {
@@ -125,14 +158,22 @@ fn the_penalty_alone_is_blind_to_the_texts() {
         _ => panic!("packed"),
     };
     assert!(linear(&first).scales != linear(&alone(4, 1)).scales, "ranges move with every step");
-    assert!(first.low_rank.values().all(|f| f.b.iter().all(|b| b.to_f32() == 0.0)), "factors stay at nothing");
+    assert!(
+        first.low_rank.values().all(|f| f.b.iter().all(|b| b.to_f32() == 0.0)),
+        "factors stay at nothing"
+    );
 }
 
 #[test]
 fn the_second_phase_of_efficientqat_leaves_every_code() {
     let config = |end_tokens| {
         let train = BlockOptions { batch: Some(2), ..options() };
-        RecipeConfig::Efficientqat(EfficientqatConfig { train, end_tokens, end_learning_rate: 1e-4, ..EfficientqatConfig::default() })
+        RecipeConfig::Efficientqat(EfficientqatConfig {
+            train,
+            end_tokens,
+            end_learning_rate: 1e-4,
+            ..EfficientqatConfig::default()
+        })
     };
     let (first, second) = (made(&config(0)), made(&config(48 * 4 * 3)));
     let mut moved = 0;
@@ -148,34 +189,82 @@ fn the_second_phase_of_efficientqat_leaves_every_code() {
     }
     assert!(moved > 0, "no scale moved");
 
-    // The first phase alone, then the second after its finished blocks: nothing of them is trained again.
+    // The first phase alone, then the second after its finished blocks: nothing of them is trained
+    // again.
     let folder = scratch("phases");
     made_on(&demo(), &config(0), &run(Some(&folder), false));
     let mut blocks = 0;
     let mut count = |event: Event| blocks += usize::from(matches!(event, Event::Block { .. }));
-    let (later, _) = quantize(&demo(), &config(48 * 4 * 3), &run(Some(&folder), true), &mut count, &Cancel::default()).expect("a run");
+    let (later, _) = quantize(
+        &demo(),
+        &config(48 * 4 * 3),
+        &run(Some(&folder), true),
+        &mut count,
+        &Cancel::default(),
+    )
+    .expect("a run");
     assert!(blocks == 0 && bytes(&later) == bytes(&second));
 }
 
 #[test]
 fn every_method_beats_what_it_starts_from() {
     let measured = |recipe: &RecipeConfig| {
-        let run = RunConfig { validation: Some(assets("demo-eval.txt")), validation_tokens: Some(1024), ..run(None, false) };
+        let run = RunConfig {
+            validation: Some(assets("demo-eval.txt")),
+            validation_tokens: Some(1024),
+            ..run(None, false)
+        };
         let (model, report) = made_on(&demo(), recipe, &run);
         let path = scratch("methods").join("model.safetensors").display().to_string();
         assert!(save(&model, &path).expect("it passes its gate").parity);
         report.evaluations["result"].kl.expect("a KL")
     };
-    let rtn = RtnConfig { target: TargetId::Halfstep, zero_points: true, weights: Some(2.0), group_size: Some(64), ..RtnConfig::default() };
-    let rtn = measured(&RecipeConfig::Rtn(RtnConfig { start: halfstep::recipe::StartRule::Absmax, ..rtn }));
-    let train = BlockOptions { samples: Some(8), window: Some(64), epochs: Some(4), ..BlockOptions::default() };
+    let rtn = RtnConfig {
+        target: TargetId::Halfstep,
+        zero_points: true,
+        weights: Some(2.0),
+        group_size: Some(64),
+        ..RtnConfig::default()
+    };
+    let rtn = measured(&RecipeConfig::Rtn(RtnConfig {
+        start: halfstep::recipe::StartRule::Absmax,
+        ..rtn
+    }));
+    let train = BlockOptions {
+        samples: Some(8),
+        window: Some(64),
+        epochs: Some(4),
+        ..BlockOptions::default()
+    };
     let solver = SolverOptions { samples: Some(16), window: Some(64), ..SolverOptions::default() };
-    let omniquant = measured(&RecipeConfig::Omniquant(OmniquantConfig { train: train.clone(), ..OmniquantConfig::default() }));
-    let apiq = measured(&RecipeConfig::Apiq(ApiqConfig { train: train.clone(), ..ApiqConfig::default() }));
-    let block_ap = measured(&RecipeConfig::Efficientqat(EfficientqatConfig { train, end_tokens: 0, ..EfficientqatConfig::default() }));
-    let gptq = measured(&RecipeConfig::Gptq(GptqRecipeConfig { weights: Some(2.0), train: solver.clone(), ..GptqRecipeConfig::default() }));
-    let awq = measured(&RecipeConfig::Awq(AwqRecipeConfig { weights: Some(2.0), train: solver, ..AwqRecipeConfig::default() }));
-    for (name, kl) in [("omniquant", omniquant), ("apiq", apiq), ("efficientqat", block_ap), ("gptq", gptq), ("awq", awq)] {
+    let omniquant = measured(&RecipeConfig::Omniquant(OmniquantConfig {
+        train: train.clone(),
+        ..OmniquantConfig::default()
+    }));
+    let apiq =
+        measured(&RecipeConfig::Apiq(ApiqConfig { train: train.clone(), ..ApiqConfig::default() }));
+    let block_ap = measured(&RecipeConfig::Efficientqat(EfficientqatConfig {
+        train,
+        end_tokens: 0,
+        ..EfficientqatConfig::default()
+    }));
+    let gptq = measured(&RecipeConfig::Gptq(GptqRecipeConfig {
+        weights: Some(2.0),
+        train: solver.clone(),
+        ..GptqRecipeConfig::default()
+    }));
+    let awq = measured(&RecipeConfig::Awq(AwqRecipeConfig {
+        weights: Some(2.0),
+        train: solver,
+        ..AwqRecipeConfig::default()
+    }));
+    for (name, kl) in [
+        ("omniquant", omniquant),
+        ("apiq", apiq),
+        ("efficientqat", block_ap),
+        ("gptq", gptq),
+        ("awq", awq),
+    ] {
         assert!(kl < rtn, "{name}: {kl} against {rtn}");
     }
     assert!(apiq < omniquant, "adapters on: {apiq} against {omniquant}");
@@ -200,7 +289,10 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
         }
         if stop + 1 < model.architecture.layers as u64 {
             let (code, text) = refusal(&recipe, &run(Some(&folder), false));
-            assert!(code == "ERR_CHECKPOINT" && text.contains("resume goes on from them"), "{text}");
+            assert!(
+                code == "ERR_CHECKPOINT" && text.contains("resume goes on from them"),
+                "{text}"
+            );
         }
         let mut again = vec![];
         let mut watch = |event: Event| {
@@ -208,8 +300,14 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
                 again.push(block);
             }
         };
-        let (resumed, _) = quantize(&model, &recipe, &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("the resumed run");
-        assert_eq!(again.first().copied(), (stop + 1 < model.architecture.layers as u64).then_some(stop + 1), "finished blocks are not trained again");
+        let (resumed, _) =
+            quantize(&model, &recipe, &run(Some(&folder), true), &mut watch, &Cancel::default())
+                .expect("the resumed run");
+        assert_eq!(
+            again.first().copied(),
+            (stop + 1 < model.architecture.layers as u64).then_some(stop + 1),
+            "finished blocks are not trained again"
+        );
         assert!(bytes(&resumed) == whole, "the file differs, stopped after block {stop}");
     }
 }
@@ -233,7 +331,8 @@ fn stopped_in_the_first_block_it_promises_nothing() {
             warnings.push(message);
         }
     };
-    quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("anew");
+    quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default())
+        .expect("anew");
     assert!(warnings.iter().any(|w| w.contains("no finished block")), "{warnings:?}");
 }
 
@@ -252,10 +351,16 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
         Event::Block { block, .. } => again.push(block),
         _ => {}
     };
-    let (resumed, _) = quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("resumed");
-    assert!(warnings.iter().any(|w| w.contains("hash differs")) && again == [1], "{warnings:?} {again:?}");
+    let (resumed, _) =
+        quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default())
+            .expect("resumed");
+    assert!(
+        warnings.iter().any(|w| w.contains("hash differs")) && again == [1],
+        "{warnings:?} {again:?}"
+    );
     assert!(bytes(&resumed) == bytes(&whole));
-    let other = RecipeConfig::Apiq(ApiqConfig { rank: 4, train: options(), ..ApiqConfig::default() });
+    let other =
+        RecipeConfig::Apiq(ApiqConfig { rank: 4, train: options(), ..ApiqConfig::default() });
     let (code, text) = refusal(&other, &run(Some(&folder), true));
     assert!(code == "ERR_CHECKPOINT" && text.contains("another run"), "{text}");
 }
@@ -268,7 +373,10 @@ fn a_saliency_of_another_text_or_model_is_refused() {
     let other_model = broken(1, 0.25);
     for (model, run) in [(&*demo(), other_text), (&other_model, run(Some(&folder), false))] {
         match quantize(model, &sapr(|_| {}), &run, &mut |_| {}, &Cancel::default()) {
-            Err(e) => assert!(e.code() == "ERR_CHECKPOINT" && e.to_string().contains("another model or text"), "{e}"),
+            Err(e) => assert!(
+                e.code() == "ERR_CHECKPOINT" && e.to_string().contains("another model or text"),
+                "{e}"
+            ),
             Ok(_) => panic!("it went through"),
         }
     }
@@ -279,7 +387,11 @@ fn a_saliency_of_another_text_or_model_is_refused() {
 fn a_damaged_saliency_is_taken_again() {
     let raw = || sapr(|c| (c.saliency_scale, c.lambda) = (SaliencyScale::Raw, 1e4));
     let (folder, whole) = (scratch("damaged-saliency"), made(&raw()));
-    assert!(bytes(&whole) != bytes(&made(&sapr(|c| (c.saliency_scale, c.lambda) = (SaliencyScale::Raw, 2e4)))), "twice the saliency is another model");
+    assert!(
+        bytes(&whole)
+            != bytes(&made(&sapr(|c| (c.saliency_scale, c.lambda) = (SaliencyScale::Raw, 2e4)))),
+        "twice the saliency is another model"
+    );
     made_on(&demo(), &raw(), &run(Some(&folder), false));
     let state = folder.join("saliency-00000001/state.safetensors");
     let mut damaged = std::fs::read(&state).expect("the saliency");
@@ -291,7 +403,10 @@ fn a_damaged_saliency_is_taken_again() {
 /// The demo model with one weight of a block changed.
 fn broken(layer: usize, value: f32) -> Model {
     let mut model = Model::clone(&demo());
-    let up = model.tensors.get_mut(&format!("model.layers.{layer}.mlp.up_proj.weight")).expect("a linear");
+    let up = model
+        .tensors
+        .get_mut(&format!("model.layers.{layer}.mlp.up_proj.weight"))
+        .expect("a linear");
     let mut values = up.to_f32(&halfstep_kernels::Pool::serial());
     values[77] = value;
     up.data = TensorData::F32(values);
@@ -302,18 +417,56 @@ fn broken(layer: usize, value: f32) -> Model {
 fn what_cannot_work_is_refused_before_anything_is_trained() {
     let folder = scratch("refused");
     let cases = [
-        (RecipeConfig::Apiq(ApiqConfig { rank: 4096, train: options(), ..ApiqConfig::default() }), "ERR_CONFIG", "rank: 4096"),
-        (RecipeConfig::Apiq(ApiqConfig { group_size: Some(100), train: options(), ..ApiqConfig::default() }), "ERR_CONFIG", "100 does not divide"),
-        (RecipeConfig::Apiq(ApiqConfig { target: TargetId::GgufQ4_0, weights: Some(4.0), ..ApiqConfig::default() }), "ERR_TARGET", "zero points"),
         (
-            RecipeConfig::Apiq(ApiqConfig { train: BlockOptions { samples: Some(1 << 20), ..options() }, ..ApiqConfig::default() }),
+            RecipeConfig::Apiq(ApiqConfig {
+                rank: 4096,
+                train: options(),
+                ..ApiqConfig::default()
+            }),
+            "ERR_CONFIG",
+            "rank: 4096",
+        ),
+        (
+            RecipeConfig::Apiq(ApiqConfig {
+                group_size: Some(100),
+                train: options(),
+                ..ApiqConfig::default()
+            }),
+            "ERR_CONFIG",
+            "100 does not divide",
+        ),
+        (
+            RecipeConfig::Apiq(ApiqConfig {
+                target: TargetId::GgufQ4_0,
+                weights: Some(4.0),
+                ..ApiqConfig::default()
+            }),
+            "ERR_TARGET",
+            "zero points",
+        ),
+        (
+            RecipeConfig::Apiq(ApiqConfig {
+                train: BlockOptions { samples: Some(1 << 20), ..options() },
+                ..ApiqConfig::default()
+            }),
             "ERR_DATA",
             "sequences of 48",
         ),
         (sapr(|c| c.lambda = f64::NAN), "ERR_CONFIG", "lambda"),
         (sapr(|c| c.train.epochs = Some(0)), "ERR_CONFIG", "nothing would train"),
-        (RecipeConfig::Apiq(ApiqConfig { train: BlockOptions { epochs: Some(0), ..options() }, ..ApiqConfig::default() }), "ERR_CONFIG", "0 trains nothing"),
-        (RecipeConfig::Gptq(GptqRecipeConfig { damping: -1.0, ..GptqRecipeConfig::default() }), "ERR_CONFIG", "damping"),
+        (
+            RecipeConfig::Apiq(ApiqConfig {
+                train: BlockOptions { epochs: Some(0), ..options() },
+                ..ApiqConfig::default()
+            }),
+            "ERR_CONFIG",
+            "0 trains nothing",
+        ),
+        (
+            RecipeConfig::Gptq(GptqRecipeConfig { damping: -1.0, ..GptqRecipeConfig::default() }),
+            "ERR_CONFIG",
+            "damping",
+        ),
     ];
     for (recipe, code, words) in cases {
         let (found, text) = refusal(&recipe, &run(Some(&folder), false));
@@ -324,8 +477,10 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
 
 #[test]
 fn a_block_that_is_no_number_is_named_and_those_before_it_are_kept() {
-    let gptq = RecipeConfig::Gptq(GptqRecipeConfig { train: solver(4), ..GptqRecipeConfig::default() });
-    // Squared gradients, of sapr or for a report, are taken before the first block: then there is none to keep.
+    let gptq =
+        RecipeConfig::Gptq(GptqRecipeConfig { train: solver(4), ..GptqRecipeConfig::default() });
+    // Squared gradients, of sapr or for a report, are taken before the first block: then there is
+    // none to keep.
     let cases = [
         ("apiq", apiq(), false, "ERR_NON_FINITE"),
         ("gptq", gptq, false, "ERR_DATA"),
@@ -341,23 +496,45 @@ fn a_block_that_is_no_number_is_named_and_those_before_it_are_kept() {
         };
         let run = RunConfig { record, ..run(Some(&folder), false) };
         match quantize(&broken(1, f32::NAN), &recipe, &run, &mut watch, &Cancel::default()) {
-            Err(e) => assert!(e.code() == code && (e.to_string().contains("block 1") || e.to_string().contains("layers.1")), "{name}: {} {e}", e.code()),
+            Err(e) => assert!(
+                e.code() == code
+                    && (e.to_string().contains("block 1") || e.to_string().contains("layers.1")),
+                "{name}: {} {e}",
+                e.code()
+            ),
             Ok(_) => panic!("it went through"),
         }
         let kept = name != "sapr" && !record;
-        assert!(folder.join("block-00000000/manifest.json").exists() == kept && !folder.join("block-00000001").exists(), "{name}");
-        assert!(warnings.iter().any(|w| w.contains("finished blocks, kept in") && w.contains(": 1; the same run with resume")) == kept, "{name}: {warnings:?}");
+        assert!(
+            folder.join("block-00000000/manifest.json").exists() == kept
+                && !folder.join("block-00000001").exists(),
+            "{name}"
+        );
+        assert!(
+            warnings.iter().any(|w| w.contains("finished blocks, kept in")
+                && w.contains(": 1; the same run with resume"))
+                == kept,
+            "{name}: {warnings:?}"
+        );
     }
 }
 
 /// The table of a report: rounding is given the bytes that the factors take.
 #[test]
 fn rounding_is_compared_at_equal_bytes() {
-    let validated = RunConfig { record: true, validation: Some(assets("demo-eval.txt")), validation_tokens: Some(96), ..run(None, false) };
+    let validated = RunConfig {
+        record: true,
+        validation: Some(assets("demo-eval.txt")),
+        validation_tokens: Some(96),
+        ..run(None, false)
+    };
     let (_, report) = made_on(&demo(), &apiq(), &validated);
     let table = report.record.expect("a record").table;
     let bits: Vec<f64> = table.iter().map(|row| row.bits_per_weight).collect();
-    assert_eq!(table.iter().map(|row| row.subject.as_str()).collect::<Vec<_>>(), ["fp", "rtn", "result"]);
+    assert_eq!(
+        table.iter().map(|row| row.subject.as_str()).collect::<Vec<_>>(),
+        ["fp", "rtn", "result"]
+    );
     // Groups of 64 with factors of rank 8, and groups of 16 without.
     assert!(bits[2] > 3.0 && (bits[1] / bits[2] - 1.0).abs() < 0.05, "{bits:?}");
 }
@@ -365,17 +542,30 @@ fn rounding_is_compared_at_equal_bytes() {
 /// What a report shows of every linear, of recipes without gradients too.
 #[test]
 fn solvers_record_what_they_clip_and_the_saliency() {
-    let gptq = RecipeConfig::Gptq(GptqRecipeConfig { weights: Some(2.0), train: solver(4), ..GptqRecipeConfig::default() });
-    let awq = RecipeConfig::Awq(AwqRecipeConfig { weights: Some(2.0), train: solver(4), ..AwqRecipeConfig::default() });
+    let gptq = RecipeConfig::Gptq(GptqRecipeConfig {
+        weights: Some(2.0),
+        train: solver(4),
+        ..GptqRecipeConfig::default()
+    });
+    let awq = RecipeConfig::Awq(AwqRecipeConfig {
+        weights: Some(2.0),
+        train: solver(4),
+        ..AwqRecipeConfig::default()
+    });
     for recipe in [gptq, awq] {
-        let (model, report) = made_on(&demo(), &recipe, &RunConfig { record: true, ..run(None, false) });
+        let (model, report) =
+            made_on(&demo(), &recipe, &RunConfig { record: true, ..run(None, false) });
         let matrices = report.record.expect("a record").matrices;
         let linears: Vec<_> = matrices.iter().map(|m| (m.block, m.linear.as_str())).collect();
-        let all: Vec<_> = (0..model.architecture.layers).flat_map(|l| halfstep_formats::architecture::Linear::ALL.map(|linear| (l, linear.name()))).collect();
+        let all: Vec<_> = (0..model.architecture.layers)
+            .flat_map(|l| {
+                halfstep_formats::architecture::Linear::ALL.map(|linear| (l, linear.name()))
+            })
+            .collect();
         assert_eq!(linears, all);
-        assert!(
-            matrices.iter().all(|m| m.clip_fraction.is_some_and(|c| (0.0..1.0).contains(&c)) && m.saliency.is_some_and(|s| s > 0.0) && m.step_drift.is_none())
-        );
+        assert!(matrices.iter().all(|m| m.clip_fraction.is_some_and(|c| (0.0..1.0).contains(&c))
+            && m.saliency.is_some_and(|s| s > 0.0)
+            && m.step_drift.is_none()));
     }
 }
 
@@ -386,7 +576,11 @@ fn solver(samples: usize) -> SolverOptions {
 /// Fewer tokens than channels: the Hessian is singular without damping.
 #[test]
 fn a_singular_hessian_is_damped_with_a_warning_that_says_by_how_much() {
-    let recipe = RecipeConfig::Gptq(GptqRecipeConfig { damping: 0.0, train: solver(2), ..GptqRecipeConfig::default() });
+    let recipe = RecipeConfig::Gptq(GptqRecipeConfig {
+        damping: 0.0,
+        train: solver(2),
+        ..GptqRecipeConfig::default()
+    });
     let mut warnings = vec![];
     let mut watch = |event: Event| {
         if let Event::Warning { message } = event {
@@ -394,5 +588,8 @@ fn a_singular_hessian_is_damped_with_a_warning_that_says_by_how_much() {
         }
     };
     quantize(&demo(), &recipe, &run(None, false), &mut watch, &Cancel::default()).expect("solved");
-    assert!(warnings.iter().any(|w| w.contains("q_proj") && w.contains("damping raised from 0 to")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|w| w.contains("q_proj") && w.contains("damping raised from 0 to")),
+        "{warnings:?}"
+    );
 }

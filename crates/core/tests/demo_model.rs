@@ -1,4 +1,5 @@
-//! Whole runs on the demo model of assets/: resume, export with its parity gate, what bad input gets.
+//! Whole runs on the demo model of assets/: resume, export with its parity gate, what bad input
+//! gets.
 
 use halfstep::recipe::{TrainArithmetic, TrainConfig};
 use halfstep::recipes::{RecipeConfig, rtn::RtnConfig, silq::SilqConfig};
@@ -30,7 +31,14 @@ fn scratch(name: &str) -> PathBuf {
 const STEPS: u64 = 6;
 
 fn silq(target: TargetId) -> RecipeConfig {
-    let train = TrainConfig { tokens: STEPS as usize * 4 * 32, window: 32, batch: 4, micro_batch: Some(2), seed: 3, ..TrainConfig::default() };
+    let train = TrainConfig {
+        tokens: STEPS as usize * 4 * 32,
+        window: 32,
+        batch: 4,
+        micro_batch: Some(2),
+        seed: 3,
+        ..TrainConfig::default()
+    };
     RecipeConfig::Silq(SilqConfig { target, train, ..SilqConfig::default() })
 }
 
@@ -49,7 +57,14 @@ fn a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one_in_every_byte()
     let model = demo();
     let recipe = silq(TargetId::GgufQ4_0);
     let mut losses = vec![];
-    let (whole, _) = quantize(&model, &recipe, &run(None, false), &mut |e| keep_loss(&mut losses, e), &Cancel::default()).expect("the unbroken run");
+    let (whole, _) = quantize(
+        &model,
+        &recipe,
+        &run(None, false),
+        &mut |e| keep_loss(&mut losses, e),
+        &Cancel::default(),
+    )
+    .expect("the unbroken run");
     let whole = to_bytes(&whole, FileFormat::Gguf).expect("bytes");
     assert_eq!(losses.len() as u64, STEPS);
     for stop in [1, 3, STEPS - 1] {
@@ -66,14 +81,24 @@ fn a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one_in_every_byte()
             Err(Error::Cancelled { resume: Some(_) }) => {}
             other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
         }
-        let (resumed, _) =
-            quantize(&model, &recipe, &run(Some(&folder), true), &mut |e| keep_loss(&mut parts, e), &Cancel::default()).expect("the resumed run");
+        let (resumed, _) = quantize(
+            &model,
+            &recipe,
+            &run(Some(&folder), true),
+            &mut |e| keep_loss(&mut parts, e),
+            &Cancel::default(),
+        )
+        .expect("the resumed run");
         assert_eq!(parts, losses, "losses, stopped at step {stop}");
-        assert!(to_bytes(&resumed, FileFormat::Gguf).expect("bytes") == whole, "the file differs, stopped at step {stop}");
+        assert!(
+            to_bytes(&resumed, FileFormat::Gguf).expect("bytes") == whole,
+            "the file differs, stopped at step {stop}"
+        );
     }
 }
 
-/// A run stopped while the result is measured has lost nothing: the state after the last step is saved, and the same command gives the same file.
+/// A run stopped while the result is measured has lost nothing: the state after the last step is
+/// saved, and the same command gives the same file.
 #[test]
 fn stopped_in_the_last_measurement_and_resumed_it_is_the_same_file() {
     let model = demo();
@@ -90,7 +115,9 @@ fn stopped_in_the_last_measurement_and_resumed_it_is_the_same_file() {
         Event::Phase { name, detail } if name == "evaluate" => phases.push(detail),
         _ => {}
     };
-    let (whole, report) = quantize(&model, &recipe, &measured(None, false), &mut watch, &Cancel::default()).expect("the unbroken run");
+    let (whole, report) =
+        quantize(&model, &recipe, &measured(None, false), &mut watch, &Cancel::default())
+            .expect("the unbroken run");
     assert_eq!(phases, ["fp", "rtn", "result"]);
     for subject in ["rtn", "result"] {
         assert!(report.evaluations[subject].kl.is_some_and(|kl| kl > 0.0), "{subject}");
@@ -105,7 +132,9 @@ fn stopped_in_the_last_measurement_and_resumed_it_is_the_same_file() {
         Err(Error::Cancelled { resume: Some(_) }) => {}
         other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
     }
-    let (resumed, report) = quantize(&model, &recipe, &measured(Some(&folder), true), &mut |_| {}, &Cancel::default()).expect("the resumed run");
+    let (resumed, report) =
+        quantize(&model, &recipe, &measured(Some(&folder), true), &mut |_| {}, &Cancel::default())
+            .expect("the resumed run");
     assert_eq!((report.steps, report.tokens), (STEPS, STEPS * 4 * 32));
     assert!(bytes(&resumed) == bytes(&whole));
 }
@@ -126,7 +155,8 @@ fn checkpoints_of_an_earlier_run_are_not_in_the_way() {
             Event::Warning { message } => warnings.push(message),
             _ => {}
         };
-        let stopped = quantize(&model, &silq(target), &run(Some(&folder), resume), &mut stopping, &cancel);
+        let stopped =
+            quantize(&model, &silq(target), &run(Some(&folder), resume), &mut stopping, &cancel);
         assert!(matches!(stopped, Err(Error::Cancelled { resume: Some(_) })));
         (first, warnings)
     };
@@ -153,7 +183,13 @@ fn a_damaged_checkpoint_is_passed_over_and_another_runs_is_refused() {
             cancel.cancel();
         }
     };
-    let stopped = quantize(&model, &silq(TargetId::GgufQ4_0), &run(Some(&folder), false), &mut stopping, &cancel);
+    let stopped = quantize(
+        &model,
+        &silq(TargetId::GgufQ4_0),
+        &run(Some(&folder), false),
+        &mut stopping,
+        &cancel,
+    );
     assert!(matches!(stopped, Err(Error::Cancelled { .. })));
     let state = folder.join("step-00000003/state.safetensors");
     let mut bytes = std::fs::read(&state).expect("the state");
@@ -166,11 +202,26 @@ fn a_damaged_checkpoint_is_passed_over_and_another_runs_is_refused() {
         Event::Step { step, .. } => first_step = first_step.or(Some(step)),
         _ => {}
     };
-    quantize(&model, &silq(TargetId::GgufQ4_0), &run(Some(&folder), true), &mut watch, &Cancel::default()).expect("it goes on from the one before");
+    quantize(
+        &model,
+        &silq(TargetId::GgufQ4_0),
+        &run(Some(&folder), true),
+        &mut watch,
+        &Cancel::default(),
+    )
+    .expect("it goes on from the one before");
     assert!(warnings.iter().any(|w| w.contains("hash differs")), "{warnings:?}");
     assert_eq!(first_step, Some(3));
-    match quantize(&model, &silq(TargetId::GgufQ8_0), &run(Some(&folder), true), &mut |_| {}, &Cancel::default()) {
-        Err(Error::Checkpoint { reason, .. }) => assert!(reason.contains("another run"), "{reason}"),
+    match quantize(
+        &model,
+        &silq(TargetId::GgufQ8_0),
+        &run(Some(&folder), true),
+        &mut |_| {},
+        &Cancel::default(),
+    ) {
+        Err(Error::Checkpoint { reason, .. }) => {
+            assert!(reason.contains("another run"), "{reason}")
+        }
         other => panic!("another run's checkpoint gave {:?}", other.map(|(_, report)| report)),
     }
 }
@@ -180,8 +231,17 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
     let model = demo();
     let folder = scratch("targets");
     for target in TargetId::ALL {
-        let trained = quantize(&model, &silq(target), &run(None, false), &mut |_| {}, &Cancel::default()).expect("a trained model").0;
-        let rtn = quantize(&model, &RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }), &run(None, false), &mut |_| {}, &Cancel::default());
+        let trained =
+            quantize(&model, &silq(target), &run(None, false), &mut |_| {}, &Cancel::default())
+                .expect("a trained model")
+                .0;
+        let rtn = quantize(
+            &model,
+            &RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }),
+            &run(None, false),
+            &mut |_| {},
+            &Cancel::default(),
+        );
         for (name, model) in [("silq", trained), ("rtn", rtn.expect("rounded to nearest").0)] {
             let ending = if target == TargetId::Halfstep { "safetensors" } else { "gguf" };
             let path = folder.join(format!("{name}-{}.{ending}", target.name().replace(':', "-")));
@@ -191,7 +251,11 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
             halfstep::export::compare(&model, &reopened, &Pool::new(2)).expect("equal");
         }
     }
-    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 8, "nothing but the eight files is left");
+    assert_eq!(
+        std::fs::read_dir(&folder).expect("the folder").count(),
+        8,
+        "nothing but the eight files is left"
+    );
 }
 
 /// The widths and groups of partial retraining, with zero points: through the gate and back.
@@ -199,9 +263,24 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
 fn two_and_three_bits_in_groups_pass_the_gate() {
     let (model, folder) = (demo(), scratch("few-bits"));
     for (weights, group_size) in [(2.0, 32), (2.0, 64), (3.0, 64), (3.0, 128)] {
-        let config = RtnConfig { target: TargetId::Halfstep, weights: Some(weights), group_size: Some(group_size), zero_points: true, ..RtnConfig::default() };
-        let small = quantize(&model, &RecipeConfig::Rtn(config), &run(None, false), &mut |_| {}, &Cancel::default()).expect("rounded").0;
-        let path = folder.join(format!("w{weights}g{group_size}.safetensors")).display().to_string();
+        let config = RtnConfig {
+            target: TargetId::Halfstep,
+            weights: Some(weights),
+            group_size: Some(group_size),
+            zero_points: true,
+            ..RtnConfig::default()
+        };
+        let small = quantize(
+            &model,
+            &RecipeConfig::Rtn(config),
+            &run(None, false),
+            &mut |_| {},
+            &Cancel::default(),
+        )
+        .expect("rounded")
+        .0;
+        let path =
+            folder.join(format!("w{weights}g{group_size}.safetensors")).display().to_string();
         assert!(save(&small, &path).expect("it passes its own gate").parity);
         let reopened = load(&path).expect("it loads");
         halfstep::export::compare(&small, &reopened, &Pool::new(2)).expect("equal");
@@ -214,7 +293,15 @@ fn two_and_three_bits_in_groups_pass_the_gate() {
 #[test]
 fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
     let model = demo();
-    let small = quantize(&model, &RecipeConfig::Rtn(RtnConfig::default()), &run(None, false), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let small = quantize(
+        &model,
+        &RecipeConfig::Rtn(RtnConfig::default()),
+        &run(None, false),
+        &mut |_| {},
+        &Cancel::default(),
+    )
+    .expect("rounded")
+    .0;
     let name = "model.layers.1.mlp.down_proj.weight";
     let tamper = |change: &dyn Fn(&mut halfstep_kernels::pack::PackedMatrix)| {
         let mut other = small.clone();
@@ -230,11 +317,16 @@ fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
 #[test]
 fn bad_input_is_refused_before_long_work_naming_the_thing() {
     let model = demo();
-    let refuse =
-        |recipe: &RecipeConfig, run: &RunConfig| match quantize(&model, recipe, run, &mut |e| assert!(!matches!(e, Event::Step { .. })), &Cancel::default()) {
-            Err(e) => (e.code(), e.to_string()),
-            Ok(_) => panic!("it went through"),
-        };
+    let refuse = |recipe: &RecipeConfig, run: &RunConfig| match quantize(
+        &model,
+        recipe,
+        run,
+        &mut |e| assert!(!matches!(e, Event::Step { .. })),
+        &Cancel::default(),
+    ) {
+        Err(e) => (e.code(), e.to_string()),
+        Ok(_) => panic!("it went through"),
+    };
     let silq_with = |edit: &dyn Fn(&mut SilqConfig)| {
         let mut config = SilqConfig::default();
         edit(&mut config);
@@ -258,7 +350,13 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         (trains(&|t| t.batch = 1 << 55), "batch"),
         (trains(&|t| t.batch = 1_000_000), "batch"),
         (trains(&|t| (t.window, t.batch) = (2048, 1)), "window"),
-        (silq_with(&|c| (c.target, c.static_activations, c.activations) = (TargetId::Halfstep, true, Some(16.0))), "activations"),
+        (
+            silq_with(&|c| {
+                (c.target, c.static_activations, c.activations) =
+                    (TargetId::Halfstep, true, Some(16.0))
+            }),
+            "activations",
+        ),
     ] {
         let (code, text) = refuse(&recipe, &run(None, false));
         assert!(code == "ERR_CONFIG" && text.contains(field), "{text}");
@@ -275,22 +373,31 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         assert_eq!(refuse(&silq_with(&|_| {}), &data("/dev/zero")).0, "ERR_IO");
     }
     match parse_config::<SilqConfig>(r#"{"wieghts": 4}"#) {
-        Err(Error::Config { field, reason }) => assert!(field == "wieghts" && reason.contains("weights"), "{reason}"),
+        Err(Error::Config { field, reason }) => {
+            assert!(field == "wieghts" && reason.contains("weights"), "{reason}")
+        }
         other => panic!("{other:?}"),
     }
 }
 
-/// A target with one block length cannot be helped by another group size: what helps is another target.
+/// A target with one block length cannot be helped by another group size: what helps is another
+/// target.
 #[test]
 fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
     let mut architecture = demo().architecture.clone();
     architecture.intermediate_size = 704;
-    let recipe = |target| RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }).resolve().expect("a recipe");
-    halfstep::rtn::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0)).expect("blocks of 32 divide 704");
+    let recipe = |target| {
+        RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }).resolve().expect("a recipe")
+    };
+    halfstep::rtn::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0))
+        .expect("blocks of 32 divide 704");
     match halfstep::rtn::check_shapes(&architecture, &recipe(TargetId::GgufTQ2_0)) {
         Err(Error::Target { grid, reason, targets, .. }) => {
             assert_eq!((&*grid, &*targets), ("blocks of 256", "halfstep"));
-            assert!(reason.contains("704 columns of model.layers.0.mlp.down_proj.weight"), "{reason}");
+            assert!(
+                reason.contains("704 columns of model.layers.0.mlp.down_proj.weight"),
+                "{reason}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -300,13 +407,19 @@ fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
 #[test]
 fn the_demo_model_in_three_values() {
     let (model, folder) = (demo(), scratch("ternary"));
-    let recipe = RecipeConfig::Rtn(RtnConfig { target: TargetId::GgufTQ2_0, ..RtnConfig::default() });
-    let small = quantize(&model, &recipe, &RunConfig::default(), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let recipe =
+        RecipeConfig::Rtn(RtnConfig { target: TargetId::GgufTQ2_0, ..RtnConfig::default() });
+    let small = quantize(&model, &recipe, &RunConfig::default(), &mut |_| {}, &Cancel::default())
+        .expect("rounded")
+        .0;
     let path = folder.join("small.gguf").display().to_string();
     assert!(save(&small, &path).expect("it passes its own gate").parity);
     let read = load(&path).expect("it loads");
     let seen = halfstep::session::inspect(&read);
-    assert_eq!((seen.target.as_deref(), seen.tensor_types["TQ2_0"]), (Some("gguf:tq2_0"), 7 * seen.layers));
+    assert_eq!(
+        (seen.target.as_deref(), seen.tensor_types["TQ2_0"]),
+        (Some("gguf:tq2_0"), 7 * seen.layers)
+    );
     assert_eq!(halfstep::rtn::bits_per_weight(&read), 2.0625);
     assert_eq!(read.quantization, small.quantization);
 }
@@ -316,7 +429,10 @@ fn rounding_alone_can_be_cancelled_and_refuses_weights_that_are_no_numbers() {
     let mut model = (*demo()).clone();
     let (rtn, cancel) = (RecipeConfig::Rtn(RtnConfig::default()), Cancel::default());
     cancel.cancel();
-    assert!(matches!(quantize(&model, &rtn, &RunConfig::default(), &mut |_| {}, &cancel), Err(Error::Cancelled { .. })));
+    assert!(matches!(
+        quantize(&model, &rtn, &RunConfig::default(), &mut |_| {}, &cancel),
+        Err(Error::Cancelled { .. })
+    ));
     let name = "model.layers.1.mlp.up_proj.weight";
     for broken in [f32::NAN, f32::INFINITY, 1e30] {
         let tensor = model.tensors.get_mut(name).expect("the tensor");
@@ -324,8 +440,14 @@ fn rounding_alone_can_be_cancelled_and_refuses_weights_that_are_no_numbers() {
         let cols = tensor.cols();
         values[3 * cols + 5] = broken;
         tensor.data = TensorData::F32(values);
-        let error = quantize(&model, &rtn, &RunConfig::default(), &mut |_| {}, &Cancel::default()).expect_err("it cannot be rounded");
-        assert!(error.code() == "ERR_UNENCODABLE" && error.to_string().contains(name) && error.to_string().contains('3'), "{broken}: {error}");
+        let error = quantize(&model, &rtn, &RunConfig::default(), &mut |_| {}, &Cancel::default())
+            .expect_err("it cannot be rounded");
+        assert!(
+            error.code() == "ERR_UNENCODABLE"
+                && error.to_string().contains(name)
+                && error.to_string().contains('3'),
+            "{broken}: {error}"
+        );
     }
 }
 
@@ -343,26 +465,48 @@ fn an_embedding_with_more_rows_than_tokens_goes_through_gguf() {
         vocabulary.merges.retain(|m| m.replace(' ', "") != dropped);
     }
     model.tokenizer = Some(halfstep_formats::Tokenizer::new(vocabulary).expect("a tokenizer"));
-    let small = quantize(&model, &RecipeConfig::Rtn(RtnConfig::default()), &RunConfig::default(), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let small = quantize(
+        &model,
+        &RecipeConfig::Rtn(RtnConfig::default()),
+        &RunConfig::default(),
+        &mut |_| {},
+        &Cancel::default(),
+    )
+    .expect("rounded")
+    .0;
     let path = scratch("padded").join("padded.gguf");
     save(&small, &path.display().to_string()).expect("it passes its own gate");
     let read = load(&path.display().to_string()).expect("it loads");
     let tokens = &read.tokenizer.as_ref().expect("a tokenizer").vocabulary.tokens;
-    assert_eq!((tokens.len(), tokens[rows - 1].as_str()), (rows, format!("[PAD{}]", rows - 1).as_str()));
+    assert_eq!(
+        (tokens.len(), tokens[rows - 1].as_str()),
+        (rows, format!("[PAD{}]", rows - 1).as_str())
+    );
 }
 
 #[test]
 fn a_file_that_cannot_be_written_leaves_nothing() {
-    let small = quantize(&demo(), &RecipeConfig::Rtn(RtnConfig::default()), &run(None, false), &mut |_| {}, &Cancel::default()).expect("rounded").0;
+    let small = quantize(
+        &demo(),
+        &RecipeConfig::Rtn(RtnConfig::default()),
+        &run(None, false),
+        &mut |_| {},
+        &Cancel::default(),
+    )
+    .expect("rounded")
+    .0;
     let folder = scratch("unwritable");
-    let error = save(&small, &folder.join("no/such/folder/x.gguf").display().to_string()).expect_err("no folder");
+    let error = save(&small, &folder.join("no/such/folder/x.gguf").display().to_string())
+        .expect_err("no folder");
     assert_eq!(error.code(), "ERR_IO");
-    let error = save(&small, &folder.join("x.safetensors").display().to_string()).expect_err("the wrong ending");
+    let error = save(&small, &folder.join("x.safetensors").display().to_string())
+        .expect_err("the wrong ending");
     assert_eq!(error.code(), "ERR_CONFIG");
     assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
 }
 
-/// Every arithmetic trains the same model: the first step's loss and gradient differ by rounding alone.
+/// Every arithmetic trains the same model: the first step's loss and gradient differ by rounding
+/// alone.
 #[test]
 fn all_arithmetics_agree_and_the_phase_names_the_one_in_use() {
     let model = demo();
@@ -375,30 +519,55 @@ fn all_arithmetics_agree_and_the_phase_names_the_one_in_use() {
             Event::Phase { name, detail } if name == "train" => phase = detail,
             _ => {}
         };
-        quantize(&model, &RecipeConfig::Silq(config), &run(None, false), &mut watch, &Cancel::default()).expect("a run");
+        quantize(
+            &model,
+            &RecipeConfig::Silq(config),
+            &run(None, false),
+            &mut watch,
+            &Cancel::default(),
+        )
+        .expect("a run");
         (losses, phase)
     };
     for target in [TargetId::GgufQ4_0, TargetId::Halfstep] {
         let (exact, phase) = first_losses(Some(TrainArithmetic::F32), target);
         assert!(phase.ends_with("tokens in f32"), "{phase}");
         let (_, phase) = first_losses(None, target);
-        assert!(["in f32", "in bf16", "in f16", "in int8-forward"].iter().any(|name| phase.contains(name)), "{phase}");
-        for arithmetic in [TrainArithmetic::Bf16, TrainArithmetic::F16, TrainArithmetic::Int8Forward] {
+        assert!(
+            ["in f32", "in bf16", "in f16", "in int8-forward"]
+                .iter()
+                .any(|name| phase.contains(name)),
+            "{phase}"
+        );
+        for arithmetic in
+            [TrainArithmetic::Bf16, TrainArithmetic::F16, TrainArithmetic::Int8Forward]
+        {
             let (losses, _) = first_losses(Some(arithmetic), target);
             // Of the first step: later ones go their own ways.
             let (loss, norm) = (losses[0].0 / exact[0].0 - 1.0, losses[0].1 / exact[0].1 - 1.0);
             println!("{arithmetic:?} on {target:?}: loss {loss:+.5}, gradient norm {norm:+.5}");
-            assert!(loss.abs() < 0.05 && norm.abs() < 0.1, "{arithmetic:?} on {target:?}: loss {loss:+.4}, gradient norm {norm:+.4}");
+            assert!(
+                loss.abs() < 0.05 && norm.abs() < 0.1,
+                "{arithmetic:?} on {target:?}: loss {loss:+.4}, gradient norm {norm:+.4}"
+            );
         }
     }
 }
 
 #[test]
 fn an_integer_forward_of_float_activations_is_refused() {
-    let RecipeConfig::Silq(mut config) = silq(TargetId::Halfstep) else { unreachable!("a SiLQ recipe") };
+    let RecipeConfig::Silq(mut config) = silq(TargetId::Halfstep) else {
+        unreachable!("a SiLQ recipe")
+    };
     config.activations = Some(16.0);
     config.train.arithmetic = Some(TrainArithmetic::Int8Forward);
-    let refused = quantize(&demo(), &RecipeConfig::Silq(config), &run(None, false), &mut |_| {}, &Cancel::default());
+    let refused = quantize(
+        &demo(),
+        &RecipeConfig::Silq(config),
+        &run(None, false),
+        &mut |_| {},
+        &Cancel::default(),
+    );
     match refused.map(|(_, report)| report) {
         Err(Error::Config { field, .. }) => assert!(field.ends_with("arithmetic"), "{field}"),
         other => panic!("{other:?}"),

@@ -1,19 +1,27 @@
-//! Writes the TypeScript types of everything that crosses to JavaScript into `ts/src/generated/types.ts`, and the defaults of the configs into `defaults.ts` for the
-//! command line's help. Fails when other files stood there: a changed Rust type is committed together with its TypeScript twin.
+//! Writes the TypeScript types of everything that crosses to JavaScript into
+//! `ts/src/generated/types.ts`, and the defaults of the configs into `defaults.ts` for the command
+//! line's help. Fails when other files stood there: a changed Rust type is committed together with
+//! its TypeScript twin.
 
 use halfstep::event::Event;
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
 use halfstep::recipes::RecipeConfig;
-use halfstep::recipes::{efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, rtn::RtnConfig, sapr::SaprConfig, silq::SilqConfig};
-use halfstep::session::{EvaluateConfig, Generation, GenerationConfig, Inspection, Plan, Report, RunConfig, SaveReport};
+use halfstep::recipes::{
+    efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, rtn::RtnConfig, sapr::SaprConfig,
+    silq::SilqConfig,
+};
+use halfstep::session::{
+    EvaluateConfig, Generation, GenerationConfig, Inspection, Plan, Report, RunConfig, SaveReport,
+};
 use serde_json::{Value, json};
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::path::Path;
 use ts_rs::{Config, TS, TypeVisitor};
 
-const HEADER: &str = "// Written by crates/core/tests/generated.rs from the Rust types. Do not edit.\n\n";
+const HEADER: &str =
+    "// Written by crates/core/tests/generated.rs from the Rust types. Do not edit.\n\n";
 
 /// Declarations by name, so that the file does not depend on the order of visits.
 struct Declarations<'a> {
@@ -31,7 +39,8 @@ impl Declarations<'_> {
         // Primitives and containers have no file of their own.
         if T::output_path().is_some() {
             let docs = T::docs().unwrap_or_default();
-            self.by_name.insert(T::ident(self.config), format!("{docs}export {}\n", T::decl(self.config)));
+            self.by_name
+                .insert(T::ident(self.config), format!("{docs}export {}\n", T::decl(self.config)));
         }
         T::visit_dependencies(self);
     }
@@ -46,7 +55,8 @@ impl TypeVisitor for Declarations<'_> {
 fn types() -> String {
     // Sizes, steps and seeds stay far below 2^53, and JSON has no other numbers.
     let config = Config::new().with_large_int("number");
-    let mut declarations = Declarations { config: &config, seen: Vec::new(), by_name: BTreeMap::new() };
+    let mut declarations =
+        Declarations { config: &config, seen: Vec::new(), by_name: BTreeMap::new() };
     declarations.add::<RecipeConfig>();
     declarations.add::<RunConfig>();
     declarations.add::<Report>();
@@ -64,9 +74,19 @@ fn types() -> String {
 /// Options that only some recipes have.
 fn method_defaults() -> Value {
     let mut all = serde_json::Map::new();
-    for config in [json!(RtnConfig::default()), json!(GptqRecipeConfig::default()), json!(SaprConfig::default()), json!(EfficientqatConfig::default())] {
+    for config in [
+        json!(RtnConfig::default()),
+        json!(GptqRecipeConfig::default()),
+        json!(SaprConfig::default()),
+        json!(EfficientqatConfig::default()),
+    ] {
         all.extend(
-            config.as_object().into_iter().flatten().filter(|(name, _)| !["target", "start"].contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())),
+            config
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(name, _)| !["target", "start"].contains(&name.as_str()))
+                .map(|(k, v)| (k.clone(), v.clone())),
         );
     }
     Value::Object(all)
@@ -83,10 +103,17 @@ fn defaults() -> String {
         "evaluate": EvaluateConfig::default(),
         "generate": GenerationConfig::default(),
     });
-    let mut text = format!("{HEADER}type Defaults = {{ readonly [name: string]: string | number | boolean }}\n\nexport const DEFAULTS = {{\n");
+    let mut text = format!(
+        "{HEADER}type Defaults = {{ readonly [name: string]: string | number | boolean }}\n\nexport const DEFAULTS = {{\n"
+    );
     for (group, values) in groups.as_object().expect("an object of groups") {
         let simple = |(_, value): &(&String, &Value)| !value.is_null() && !value.is_object();
-        let fields = values.as_object().into_iter().flatten().filter(simple).map(|(name, value)| format!("    {name}: {value},\n"));
+        let fields = values
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(simple)
+            .map(|(name, value)| format!("    {name}: {value},\n"));
         text += &format!("  {group}: {{\n{}  }} as Defaults,\n", fields.collect::<String>());
     }
     text + "}\n"
@@ -107,5 +134,9 @@ fn stands(name: &str, text: &str) -> bool {
 #[test]
 fn generated_files_are_those_of_the_rust_types() {
     let same = [stands("types.ts", &types()), stands("defaults.ts", &defaults())];
-    assert_eq!(same, [true, true], "ts/src/generated was out of date and is now rewritten: commit it with the Rust types");
+    assert_eq!(
+        same,
+        [true, true],
+        "ts/src/generated was out of date and is now rewritten: commit it with the Rust types"
+    );
 }

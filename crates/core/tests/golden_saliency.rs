@@ -18,10 +18,22 @@ fn squared_gradients_of_every_text_alone() {
     let (model, pool) = (tiny_llama::model(), Pool::new(2));
     let sequences = golden.tensor("sequences");
     let tokens: Vec<u32> = sequences.i64.iter().map(|&t| t as u32).collect();
-    let linears: Vec<_> = (0..model.architecture.layers).map(|layer| Linear::ALL.map(|linear| linear.weight_name(layer))).collect();
-    let width = linears[0].iter().map(|name| model.tensors[name].shape.iter().product::<usize>()).sum();
+    let linears: Vec<_> = (0..model.architecture.layers)
+        .map(|layer| Linear::ALL.map(|linear| linear.weight_name(layer)))
+        .collect();
+    let width =
+        linears[0].iter().map(|name| model.tensors[name].shape.iter().product::<usize>()).sum();
     let mut sums = Stream::new(linears.len(), width, 1, &std::env::temp_dir()).expect("room");
-    squared_gradients(&model, &tokens, sequences.shape[1], Precision::F32, &mut sums, &Cancel::default(), &pool).expect("gradients");
+    squared_gradients(
+        &model,
+        &tokens,
+        sequences.shape[1],
+        Precision::F32,
+        &mut sums,
+        &Cancel::default(),
+        &pool,
+    )
+    .expect("gradients");
     for (layer, names) in linears.iter().enumerate() {
         let s = sums.read(layer, 1).expect("a block's sums");
         let mut rest = &s[..];
@@ -38,13 +50,23 @@ fn squared_gradients_of_every_text_alone() {
 fn the_scale_free_penalty_does_not_see_the_scale_of_the_gradients() {
     let s: Vec<Vec<f32>> = vec![vec![0.5, 3.0, 0.25], vec![1.0, 0.0, 2.0, 0.125]];
     let larger: Vec<Vec<f32>> = s.iter().map(|s| s.iter().map(|s| 64.0 * s).collect()).collect();
-    let config = |scale, lambda| SaliencyConfig { lambda, scale, place: SaliencyPlace::BeforeLowRank, samples: 1, window: 8 };
+    let config = |scale, lambda| SaliencyConfig {
+        lambda,
+        scale,
+        place: SaliencyPlace::BeforeLowRank,
+        samples: 1,
+        window: 8,
+    };
     let weighed = |s: &[Vec<f32>], config: &SaliencyConfig| -> Vec<f64> {
         let factors = Penalty::new(s.to_vec(), config).factors().to_vec();
         s.iter().zip(factors).flat_map(|(s, f)| s.iter().map(move |&s| f * f64::from(s))).collect()
     };
     for scale in [SaliencyScale::ScaleFree, SaliencyScale::PerMatrix] {
-        assert_eq!(weighed(&s, &config(scale, 3.0)), weighed(&larger, &config(scale, 3.0)), "{scale:?}");
+        assert_eq!(
+            weighed(&s, &config(scale, 3.0)),
+            weighed(&larger, &config(scale, 3.0)),
+            "{scale:?}"
+        );
     }
     let raw = |lambda| config(SaliencyScale::Raw, lambda);
     assert_ne!(weighed(&s, &raw(3.0)), weighed(&larger, &raw(3.0)));
@@ -69,11 +91,21 @@ fn linear(golden: &Golden, linear: Linear, grid: IntGrid, partition: Partition) 
     let name = linear.weight_name(golden.json["layer"].as_u64().expect("layer") as usize);
     let weights = halfstep_golden::load_tensors("tiny_llama").expect("weights").tensor(&name);
     let [rows, cols] = weights.shape[..] else { panic!("{name} is no matrix") };
-    let learned = ["gamma", "beta", "a", "b"].map(|part| golden.tensor(&format!("learned/{name}/{part}")).f64);
+    let learned = ["gamma", "beta", "a", "b"]
+        .map(|part| golden.tensor(&format!("learned/{name}/{part}")).f64);
     let range = ClipRange::new(&weights.f64, cols, partition);
     let (scales, zero_points) = range.forward(&learned[0], &learned[1], grid, ScaleCodec::F32);
     let mut wq = vec![0.0; weights.f64.len()];
-    Affine { w: &weights.f64, rows, cols, scales: &scales, zero_points: &zero_points, partition, grid }.forward(&Pool::serial(), &mut wq);
+    Affine {
+        w: &weights.f64,
+        rows,
+        cols,
+        scales: &scales,
+        zero_points: &zero_points,
+        partition,
+        grid,
+    }
+    .forward(&Pool::serial(), &mut wq);
     let s = golden.tensor(&format!("saliency/{name}")).f32();
     Case { name, w: weights.f64, wq, s, cols, range, ranges: (scales, zero_points), learned }
 }
@@ -82,7 +114,11 @@ fn linear(golden: &Golden, linear: Linear, grid: IntGrid, partition: Partition) 
 fn the_penalty_and_its_gradients() {
     let Some(golden) = load("saliency") else { return };
     let number = |key: &str| golden.json[key].as_f64().expect("a number");
-    let (grid, partition, pool) = (IntGrid::affine(number("bits") as u8), Partition::Group(number("group") as usize), Pool::new(2));
+    let (grid, partition, pool) = (
+        IntGrid::affine(number("bits") as u8),
+        Partition::Group(number("group") as usize),
+        Pool::new(2),
+    );
     let linears = Linear::ALL.map(|l| linear(&golden, l, grid, partition));
     let scaling = number("lora_alpha") / number("rank");
     for case in golden.json["cases"].as_array().expect("cases") {
@@ -92,20 +128,41 @@ fn the_penalty_and_its_gradients() {
             Some("scale_free") => SaliencyScale::ScaleFree,
             _ => SaliencyScale::PerMatrix,
         };
-        let config = SaliencyConfig { lambda: 1.0, scale, place: SaliencyPlace::default(), samples: 1, window: 2 };
-        let factors = Penalty::new(linears.iter().map(|l| l.s.clone()).collect(), &config).factors().to_vec();
+        let config = SaliencyConfig {
+            lambda: 1.0,
+            scale,
+            place: SaliencyPlace::default(),
+            samples: 1,
+            window: 2,
+        };
+        let factors =
+            Penalty::new(linears.iter().map(|l| l.s.clone()).collect(), &config).factors().to_vec();
         let mut total = 0.0;
         for (l, factor) in linears.iter().zip(factors) {
             let scaled: Vec<f64> = l.learned[3].iter().map(|b| b * scaling).collect();
             let beside = after.then_some([&l.learned[2][..], &scaled[..]]);
-            let (value, gradients) = penalty(&pool, &l.w, l.wq.clone(), &l.s, factor, l.cols, beside);
+            let (value, gradients) =
+                penalty(&pool, &l.w, l.wq.clone(), &l.s, factor, l.cols, beside);
             total += value;
             let (mut ds, mut dz) = (vec![0.0; l.ranges.0.len()], vec![0.0; l.ranges.0.len()]);
-            let affine = Affine { w: &l.w, rows: l.w.len() / l.cols, cols: l.cols, scales: &l.ranges.0, zero_points: &l.ranges.1, partition, grid };
+            let affine = Affine {
+                w: &l.w,
+                rows: l.w.len() / l.cols,
+                cols: l.cols,
+                scales: &l.ranges.0,
+                zero_points: &l.ranges.1,
+                partition,
+                grid,
+            };
             affine.backward(&pool, &gradients.wq, &mut [], &mut ds, &mut dz);
             let (dgamma, dbeta) = l.range.backward(&l.learned[0], &l.learned[1], grid, &ds);
             let close = |part: &str, got: &[f64]| {
-                assert_close(&format!("{name}/{}/{part}", l.name), got, &golden.tensor(&format!("{name}/{}/d{part}", l.name)).f64, 1e-5);
+                assert_close(
+                    &format!("{name}/{}/{part}", l.name),
+                    got,
+                    &golden.tensor(&format!("{name}/{}/d{part}", l.name)).f64,
+                    1e-5,
+                );
             };
             close("gamma", &dgamma);
             close("beta", &dbeta);

@@ -28,10 +28,23 @@ fn cases<'a>(golden: &'a Golden, kind: &'a str) -> impl Iterator<Item = Case<'a>
         let linear = name.split('/').next().expect("a linear");
         let (w, x) = (golden.tensor(&format!("{linear}/w")), golden.tensor(&format!("{linear}/x")));
         let bits = spec["bits"].as_u64().expect("bits") as u8;
-        let grid = if spec["symmetric"] == true { IntGrid::symmetric(bits) } else { IntGrid::affine(bits) };
+        let grid = if spec["symmetric"] == true {
+            IntGrid::symmetric(bits)
+        } else {
+            IntGrid::affine(bits)
+        };
         let partition = Partition::Group(spec["group"].as_u64().expect("group") as usize);
         let quantizer = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 };
-        Case { golden, spec, name, rows: w.shape[0], cols: w.shape[1], w: w.f32(), x: x.f32(), quantizer }
+        Case {
+            golden,
+            spec,
+            name,
+            rows: w.shape[0],
+            cols: w.shape[1],
+            w: w.f32(),
+            x: x.f32(),
+            quantizer,
+        }
     })
 }
 
@@ -44,7 +57,8 @@ impl Case<'_> {
         self.spec[key].as_f64().expect("a number")
     }
 
-    /// An error of the layer: 1e-4 relative, or what rounding the values to f32 does to the outputs (where the error itself is 0).
+    /// An error of the layer: 1e-4 relative, or what rounding the values to f32 does to the outputs
+    /// (where the error itself is 0).
     fn assert_error(&self, what: &str, got: f64, want: f64) {
         let outputs = self.layer_error(&vec![0.0; self.w.len()]);
         let limit = 1e-4 * want + f64::from(f32::EPSILON).powi(2) * outputs;
@@ -65,13 +79,18 @@ impl Case<'_> {
 
     fn assert_packed(&self, packed: &PackedMatrix) {
         let mut codes = vec![0; self.rows * self.cols];
-        codes.chunks_mut(self.cols).enumerate().for_each(|(row, codes)| packed.row_codes(row, codes));
+        codes
+            .chunks_mut(self.cols)
+            .enumerate()
+            .for_each(|(row, codes)| packed.row_codes(row, codes));
         let codes: Vec<i64> = codes.into_iter().map(i64::from).collect();
         assert_eq!(codes, self.tensor("codes").i64, "{} codes", self.name);
         // A group of zeros has s = 1 there and 0 here.
-        let scales: Vec<f64> = packed.scales.iter().map(|&s| if s == 0.0 { 1.0 } else { s as f64 }).collect();
+        let scales: Vec<f64> =
+            packed.scales.iter().map(|&s| if s == 0.0 { 1.0 } else { s as f64 }).collect();
         assert_close(&format!("{} s", self.name), &scales, &self.tensor("s").f64, 1e-5);
-        let zeros: Vec<i64> = (0..packed.scales.len()).map(|i| packed.zero_point(i) as i64).collect();
+        let zeros: Vec<i64> =
+            (0..packed.scales.len()).map(|i| packed.zero_point(i) as i64).collect();
         assert_eq!(zeros, self.tensor("z").i64, "{} z", self.name);
     }
 }
@@ -96,18 +115,32 @@ fn gptq_cases() {
         let options = GptqOptions {
             damping: case.number("damp"),
             act_order: case.spec["order"] == "activation",
-            groups: if case.spec["scales"] == "running" { GroupScales::Running } else { GroupScales::Static },
+            groups: if case.spec["scales"] == "running" {
+                GroupScales::Running
+            } else {
+                GroupScales::Static
+            },
             dead: if case.spec["dead"] == "zero" { DeadColumns::Zero } else { DeadColumns::Keep },
             ..GptqOptions::default()
         };
-        let solved = gptq(&pool, &case.w, case.rows, case.cols, case.quantizer, &hessian, options).unwrap();
+        let solved =
+            gptq(&pool, &case.w, case.rows, case.cols, case.quantizer, &hessian, options).unwrap();
         case.assert_packed(&solved.packed);
         let order: Vec<i64> = solved.order.iter().map(|&j| j as i64).collect();
         assert_eq!(order, case.tensor("order").i64, "{} order", case.name);
         assert_eq!(solved.damping, case.number("damp"), "{} damping", case.name);
-        case.assert_error("error", case.layer_error(&widened(&values(&solved.packed))), case.number("error"));
-        let nearest = quantize_by(&pool, &case.w, case.rows, case.cols, case.quantizer, ScaleRule::Absmax);
-        case.assert_error("plain error", case.layer_error(&widened(&values(&nearest))), case.number("round_to_nearest_error"));
+        case.assert_error(
+            "error",
+            case.layer_error(&widened(&values(&solved.packed))),
+            case.number("error"),
+        );
+        let nearest =
+            quantize_by(&pool, &case.w, case.rows, case.cols, case.quantizer, ScaleRule::Absmax);
+        case.assert_error(
+            "plain error",
+            case.layer_error(&widened(&values(&nearest))),
+            case.number("round_to_nearest_error"),
+        );
         seen += 1;
     }
     assert!(seen > 0, "no case");
@@ -122,12 +155,18 @@ fn awq_cases() {
         let mut m = AbsMean::new(case.cols);
         m.add(&case.x).unwrap();
         let quantize_under = |v: &[f32]| {
-            let scaled: Vec<f32> = case.w.chunks(case.cols).flat_map(|row| row.iter().zip(v).map(|(w, v)| w * v)).collect();
+            let scaled: Vec<f32> = case
+                .w
+                .chunks(case.cols)
+                .flat_map(|row| row.iter().zip(v).map(|(w, v)| w * v))
+                .collect();
             quantize_by(&pool, &scaled, case.rows, case.cols, case.quantizer, ScaleRule::Absmax)
         };
         let error = |v: &[f32]| {
             let mut values = widened(&values(&quantize_under(v)));
-            values.chunks_mut(case.cols).for_each(|row| row.iter_mut().zip(v).for_each(|(value, &v)| *value /= v as f64));
+            values
+                .chunks_mut(case.cols)
+                .for_each(|row| row.iter_mut().zip(v).for_each(|(value, &v)| *value /= v as f64));
             case.layer_error(&values)
         };
         let found = search_scales(&m.mean(), error).unwrap();
@@ -140,13 +179,22 @@ fn awq_cases() {
         }
         assert_eq!((errors.len(), ratios().count()), (want.len(), 20));
         case.assert_error("error", found.error, case.number("error"));
-        case.assert_error("error without scale", found.errors[0], case.number("error_without_scale"));
+        case.assert_error(
+            "error without scale",
+            found.errors[0],
+            case.number("error_without_scale"),
+        );
         seen += 1;
         if case.number("error") == 0.0 {
             continue; // exact under any scale, so that none is the best
         }
         assert_eq!(found.ratio, case.number("ratio"), "{} ratio", case.name);
-        assert_close(&format!("{} channel_scale", case.name), &widened(&found.scales), &case.tensor("channel_scale").f64, 1e-5);
+        assert_close(
+            &format!("{} channel_scale", case.name),
+            &widened(&found.scales),
+            &case.tensor("channel_scale").f64,
+            1e-5,
+        );
         let packed = quantize_under(&found.scales);
         case.assert_packed(&packed);
     }

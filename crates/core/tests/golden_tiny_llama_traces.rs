@@ -1,7 +1,10 @@
-//! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers, distillation and AdamW, in f64 and in f32.
+//! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers,
+//! distillation and AdamW, in f64 and in f32.
 
 use halfstep::ops::Number;
-use halfstep::recipe::{GradientScale, RangeLearning, Recipe, Recompute, StartRule, TrainConfig, WeightSite};
+use halfstep::recipe::{
+    GradientScale, RangeLearning, Recipe, Recompute, StartRule, TrainConfig, WeightSite,
+};
 use halfstep::session::Cancel;
 use halfstep::targets::TargetId;
 use halfstep::train::Trainer;
@@ -9,7 +12,10 @@ use halfstep::train::optimizer::{GroupConfig, Optimizer, Schedule};
 use halfstep::train::parameter::Group;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, ScaleCodec,
+    WeightQuantizer,
+};
 use serde_json::Value;
 use tiny_llama::model;
 
@@ -36,9 +42,18 @@ impl Trace<'_> {
     fn recipe(&self) -> Recipe {
         let bits = |name: &str| number(&self.spec[name]) as u8;
         let kind = |name: &str| self.spec[name].as_str().expect("a kind");
-        let quantizer = WeightQuantizer { grid: IntGrid::symmetric(bits("weight_bits").max(2)), partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
-        let site =
-            WeightSite { quantizer, start: StartRule::Convex, ranges: RangeLearning::Step, edge: EdgeRule::Outside, gradient_scale: GradientScale::Layer };
+        let quantizer = WeightQuantizer {
+            grid: IntGrid::symmetric(bits("weight_bits").max(2)),
+            partition: Partition::Channel,
+            scale_codec: ScaleCodec::F32,
+        };
+        let site = WeightSite {
+            quantizer,
+            start: StartRule::Convex,
+            ranges: RangeLearning::Step,
+            edge: EdgeRule::Outside,
+            gradient_scale: GradientScale::Layer,
+        };
         let activation = match (kind("activations"), bits("activation_bits")) {
             ("none", _) | (_, 0) => ActivationQuantizer::None,
             ("dynamic", bits) => ActivationQuantizer::DynamicToken { bits },
@@ -65,8 +80,10 @@ impl Trace<'_> {
 
     fn optimizer(&self) -> Optimizer {
         let t = &self.golden.json["train"];
-        let group =
-            |name: &str| GroupConfig { rate_multiplier: number(&t["groups"][name]["lr_mult"]), weight_decay: number(&t["groups"][name]["weight_decay"]) };
+        let group = |name: &str| GroupConfig {
+            rate_multiplier: number(&t["groups"][name]["lr_mult"]),
+            weight_decay: number(&t["groups"][name]["weight_decay"]),
+        };
         let schedule = Schedule {
             steps: number(&t["steps"]) as u64,
             warmup: number(&t["warmup"]) as u64,
@@ -100,17 +117,32 @@ impl Trace<'_> {
             ..TrainConfig::default()
         };
         let first = &self.batches[..self.sequences * self.tokens];
-        let mut trainer = Trainer::new(&model(), None, &self.recipe(), &config, 1, first, Pool::new(threads)).expect("a trainer");
+        let mut trainer =
+            Trainer::new(&model(), None, &self.recipe(), &config, 1, first, Pool::new(threads))
+                .expect("a trainer");
         trainer.optimizer = self.optimizer();
         for p in &mut trainer.parameters.list {
-            // Static sites start from the golden's own rule (a quantile); the convex rule of the weights must agree with ours.
+            // Static sites start from the golden's own rule (a quantile); the convex rule of the
+            // weights must agree with ours.
             let stored = format!("{}/first_step/{}", self.name, p.name);
             if p.group == Group::ActivationSteps {
-                p.value = self.golden.tensor(&stored).f64.iter().map(|&v| <T as Real>::from_f64(v)).collect();
+                p.value = self
+                    .golden
+                    .tensor(&stored)
+                    .f64
+                    .iter()
+                    .map(|&v| <T as Real>::from_f64(v))
+                    .collect();
             } else if p.group == Group::WeightSteps {
                 let ours: Vec<f64> = p.value.iter().map(|v| Real::to_f64(*v)).collect();
                 assert_close(&stored, &ours, &self.golden.tensor(&stored).f64, 1e-6);
-                p.value = self.golden.tensor(&stored).f64.iter().map(|&v| <T as Real>::from_f64(v)).collect();
+                p.value = self
+                    .golden
+                    .tensor(&stored)
+                    .f64
+                    .iter()
+                    .map(|&v| <T as Real>::from_f64(v))
+                    .collect();
             }
         }
         trainer
@@ -127,7 +159,9 @@ impl Trace<'_> {
 
     /// Activations or cache below 8 bit, where one code that falls the other way shows more.
     fn low_bits(&self) -> bool {
-        ["activation_bits", "cache_bits"].iter().any(|k| (1.0..8.0).contains(&number(&self.spec[*k])))
+        ["activation_bits", "cache_bits"]
+            .iter()
+            .any(|k| (1.0..8.0).contains(&number(&self.spec[*k])))
     }
 
     fn restart(&self) -> usize {
@@ -143,7 +177,11 @@ impl Trace<'_> {
     }
 
     fn three_steps<T: Number>(&self, trainer: &mut Trainer<T>) -> Vec<f64> {
-        (0..3).map(|s| trainer.step(self.batch(s), self.tokens, &Cancel::default()).expect("a step").loss).collect()
+        (0..3)
+            .map(|s| {
+                trainer.step(self.batch(s), self.tokens, &Cancel::default()).expect("a step").loss
+            })
+            .collect()
     }
 
     fn run<T: Number>(&self, trainer: &mut Trainer<T>, each: impl Fn(usize, f64, f64)) -> Vec<f64> {
@@ -153,7 +191,8 @@ impl Trace<'_> {
             if step == self.restart() {
                 Self::round_state(trainer);
             }
-            let report = trainer.step(self.batch(step), self.tokens, &Cancel::default()).expect("a step");
+            let report =
+                trainer.step(self.batch(step), self.tokens, &Cancel::default()).expect("a step");
             each(step, report.loss, report.gradient_norm);
             losses.push(report.loss);
         }
@@ -167,7 +206,14 @@ fn for_each_trace(test: impl Fn(&Trace)) {
     for (name, spec) in golden.json["traces"].as_object().expect("traces") {
         println!("trace {name}");
         let batches_u32 = batches.i64.iter().map(|&t| t as u32).collect();
-        test(&Trace { golden: &golden, name, spec, sequences: batches.shape[1], tokens: batches.shape[2], batches: batches_u32 });
+        test(&Trace {
+            golden: &golden,
+            name,
+            spec,
+            sequences: batches.shape[1],
+            tokens: batches.shape[2],
+            batches: batches_u32,
+        });
     }
 }
 
@@ -177,7 +223,11 @@ fn every_trace_replays_in_f64_to_1e_minus_7() {
         let (loss, norm) = (numbers(&trace.spec["loss"]), numbers(&trace.spec["gradient_norm"]));
         let mut trainer = trace.trainer::<f64>(Recompute::Never, 2);
         let close = |what: &str, step: usize, got: f64, want: f64| {
-            assert!((got - want).abs() <= 1e-7 * want.abs(), "{} {what} of step {step}: {got} against {want}", trace.name);
+            assert!(
+                (got - want).abs() <= 1e-7 * want.abs(),
+                "{} {what} of step {step}: {got} against {want}",
+                trace.name
+            );
         };
         trace.run(&mut trainer, |step, l, n| {
             close("loss", step, l, loss[step]);
@@ -187,9 +237,19 @@ fn every_trace_replays_in_f64_to_1e_minus_7() {
             let want = &trace.spec["final"][&p.name];
             let values: Vec<f64> = p.value.iter().map(|&v| Real::to_f64(v)).collect();
             let squares: f64 = values.iter().map(|v| v * v).sum();
-            assert_close(&format!("{}/{} norm", trace.name, p.name), &[squares.sqrt()], &[number(&want["norm"])], 1e-7);
+            assert_close(
+                &format!("{}/{} norm", trace.name, p.name),
+                &[squares.sqrt()],
+                &[number(&want["norm"])],
+                1e-7,
+            );
             let sum: f64 = values.iter().map(|v| v.abs()).sum();
-            assert_close(&format!("{}/{} sum_abs", trace.name, p.name), &[sum], &[number(&want["sum_abs"])], 1e-7);
+            assert_close(
+                &format!("{}/{} sum_abs", trace.name, p.name),
+                &[sum],
+                &[number(&want["sum_abs"])],
+                1e-7,
+            );
         }
     });
 }
@@ -204,9 +264,15 @@ fn gradients_of_the_first_step_in_f32() {
                 let want = trace.golden.tensor(&format!("{}/gradient/{}", trace.name, p.name)).f64;
                 let got: Vec<f64> = p.sink.with(|g| g.iter().map(|&v| f64::from(v)).collect());
                 if trace.quantizes_activations() {
-                    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+                    let dot =
+                        |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
                     let cosine = dot(&got, &want) / (dot(&got, &got) * dot(&want, &want)).sqrt();
-                    assert!(cosine >= if trace.low_bits() { 0.995 } else { 0.999 }, "{} {}: cosine {cosine}", trace.name, p.name);
+                    assert!(
+                        cosine >= if trace.low_bits() { 0.995 } else { 0.999 },
+                        "{} {}: cosine {cosine}",
+                        trace.name,
+                        p.name
+                    );
                 } else {
                     let limit = if number(&trace.spec["weight_bits"]) > 0.0 { 1e-4 } else { 1e-5 };
                     assert_close(&format!("{} {}", trace.name, p.name), &got, &want, limit);
@@ -229,12 +295,27 @@ fn losses_in_f32_stay_within_the_stated_spread() {
             let allowed = (4.0 * number(&window["relative"])).max(1e-5);
             for step in number(&window["first"]) as usize..=number(&window["last"]) as usize {
                 let relative = (got[step] - want[step]).abs() / want[step].abs();
-                assert!(relative <= allowed, "{} step {step}: {} against {} (allowed {allowed:e})", trace.name, got[step], want[step]);
+                assert!(
+                    relative <= allowed,
+                    "{} step {step}: {} against {} (allowed {allowed:e})",
+                    trace.name,
+                    got[step],
+                    want[step]
+                );
             }
         }
-        let mean = |losses: &[f64]| losses[losses.len().saturating_sub(20)..].iter().sum::<f64>() / losses.len().min(20) as f64;
+        let mean = |losses: &[f64]| {
+            losses[losses.len().saturating_sub(20)..].iter().sum::<f64>()
+                / losses.len().min(20) as f64
+        };
         let allowed = (4.0 * number(&trace.spec["spread"]["mean_of_last_20"])).max(1e-5);
-        assert!((mean(&got) - mean(&want)).abs() <= allowed * mean(&want), "{} mean of the last losses: {} against {}", trace.name, mean(&got), mean(&want));
+        assert!(
+            (mean(&got) - mean(&want)).abs() <= allowed * mean(&want),
+            "{} mean of the last losses: {} against {}",
+            trace.name,
+            mean(&got),
+            mean(&want)
+        );
     });
 }
 
@@ -248,12 +329,16 @@ fn the_restart_state_gives_the_next_loss_in_f32() {
         let mut trainer = trace.trainer::<f32>(Recompute::Never, 2);
         for p in &mut trainer.parameters.list {
             for (kind, values) in [("parameter", &mut p.value), ("m", &mut p.m), ("v", &mut p.v)] {
-                *values = trace.golden.tensor(&format!("{}/restart/{kind}/{}", trace.name, p.name)).f32();
+                *values =
+                    trace.golden.tensor(&format!("{}/restart/{kind}/{}", trace.name, p.name)).f32();
             }
         }
         trainer.step = trace.restart() as u64;
         let want = numbers(&trace.spec["loss"])[trace.restart()];
-        let got = trainer.step(trace.batch(trace.restart()), trace.tokens, &Cancel::default()).expect("a step").loss;
+        let got = trainer
+            .step(trace.batch(trace.restart()), trace.tokens, &Cancel::default())
+            .expect("a step")
+            .loss;
         let allowed = if trace.low_bits() { 3e-2 } else { 1e-2 };
         assert!((got - want).abs() <= allowed * want, "{}: {got} against {want}", trace.name);
     });
@@ -271,12 +356,17 @@ fn threads_and_recompute_do_not_change_a_byte() {
         for (recompute, threads) in [(Recompute::Never, 2), (Recompute::Always, 3)] {
             let (other_losses, other) = run(recompute, threads);
             assert_eq!(losses, other_losses, "{} with {threads} threads", trace.name);
-            assert!(parameters == other, "{} with {threads} threads: parameters differ", trace.name);
+            assert!(
+                parameters == other,
+                "{} with {threads} threads: parameters differ",
+                trace.name
+            );
         }
     });
 }
 
-/// Another order of sums: equal up to f64's rounding, where f32 could let a code fall the other way.
+/// Another order of sums: equal up to f64's rounding, where f32 could let a code fall the other
+/// way.
 #[test]
 fn micro_batches_add_up() {
     for_each_trace(|trace| {

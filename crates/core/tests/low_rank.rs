@@ -1,4 +1,5 @@
-//! A 2-bit affine model with low-rank factors beside its linears, from the packed weights to the file: the gate, what is counted, what is merged.
+//! A 2-bit affine model with low-rank factors beside its linears, from the packed weights to the
+//! file: the gate, what is counted, what is merged.
 
 use half::f16;
 use halfstep::recipes::{RecipeConfig, rtn::RtnConfig};
@@ -10,18 +11,25 @@ use halfstep_formats::{LowRank, Quantization, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::calibrate::quantize_rtn;
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+};
 use std::path::{Path, PathBuf};
 
 const RANK: usize = 4;
 const GROUP: usize = 32;
 
-/// The demo model of assets/, its linears in affine 2 bits with random factors beside all but one of them.
+/// The demo model of assets/, its linears in affine 2 bits with random factors beside all but one
+/// of them.
 fn small() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");
     let demo = load(&path.display().to_string()).expect("the demo model loads");
     let (mut tensors, pool, mut rng) = (demo.tensors.clone(), Pool::new(2), Rng::new(7, 0));
-    let quantizer = WeightQuantizer { grid: IntGrid::affine(2), partition: Partition::Group(GROUP), scale_codec: ScaleCodec::F16 };
+    let quantizer = WeightQuantizer {
+        grid: IntGrid::affine(2),
+        partition: Partition::Group(GROUP),
+        scale_codec: ScaleCodec::F16,
+    };
     let mut low_rank = std::collections::BTreeMap::new();
     for spec in demo.architecture.tensors() {
         let tensor = tensors.get_mut(&spec.name).expect("a tensor");
@@ -33,8 +41,12 @@ fn small() -> Model {
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
         tensor.data = TensorData::Packed(quantize_rtn(&pool, &values, rows, cols, quantizer));
         if spec.name != bare() {
-            let mut factor = |len: usize| (0..len).map(|_| f16::from_f64(0.05 * rng.normal())).collect();
-            low_rank.insert(spec.name, LowRank { rank: RANK, a: factor(RANK * cols), b: factor(rows * RANK) });
+            let mut factor =
+                |len: usize| (0..len).map(|_| f16::from_f64(0.05 * rng.normal())).collect();
+            low_rank.insert(
+                spec.name,
+                LowRank { rank: RANK, a: factor(RANK * cols), b: factor(rows * RANK) },
+            );
         }
     }
     let quantization = Quantization {
@@ -68,12 +80,23 @@ fn the_file_is_what_was_saved_and_passes_the_gate() {
     let reopened = load(&path).expect("it loads");
     halfstep::export::compare(&model, &reopened, &Pool::new(2)).expect("equal");
     assert_eq!(inspect(&reopened), inspect(&Model { file_bytes: report.bytes, ..model.clone() }));
-    let error = save(&model, &folder.join("small.gguf").display().to_string()).expect_err("another ending than the target's");
+    let error = save(&model, &folder.join("small.gguf").display().to_string())
+        .expect_err("another ending than the target's");
     assert_eq!(error.code(), "ERR_CONFIG");
     let float = Model { quantization: None, ..model };
-    let error = save(&float, &folder.join("small.gguf").display().to_string()).expect_err("GGUF has no place for factors");
-    assert!(error.code() == "ERR_UNSUPPORTED" && error.to_string().contains("low-rank") && error.to_string().contains("halfstep format"), "{error}");
-    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 1, "nothing but the one file is left");
+    let error = save(&float, &folder.join("small.gguf").display().to_string())
+        .expect_err("GGUF has no place for factors");
+    assert!(
+        error.code() == "ERR_UNSUPPORTED"
+            && error.to_string().contains("low-rank")
+            && error.to_string().contains("halfstep format"),
+        "{error}"
+    );
+    assert_eq!(
+        std::fs::read_dir(&folder).expect("the folder").count(),
+        1,
+        "nothing but the one file is left"
+    );
 }
 
 #[test]
@@ -86,7 +109,10 @@ fn the_gate_sees_one_wrong_value_of_a_factor_and_one_wrong_zero_point() {
         halfstep::export::compare(&model, &other, &Pool::new(2)).expect_err("a difference")
     };
     fn packed<'a>(m: &'a mut Model, name: &str) -> &'a mut PackedMatrix {
-        let TensorData::Packed(packed) = &mut m.tensors.get_mut(name).expect("is there").data else { panic!("is packed") };
+        let TensorData::Packed(packed) = &mut m.tensors.get_mut(name).expect("is there").data
+        else {
+            panic!("is packed")
+        };
         packed
     }
     fn factors<'a>(m: &'a mut Model, name: &str) -> &'a mut LowRank {
@@ -97,7 +123,12 @@ fn the_gate_sees_one_wrong_value_of_a_factor_and_one_wrong_zero_point() {
         (tamper(&|m| flip(&mut factors(m, &name).a[9])), "value 9 of low-rank factor A"),
         (tamper(&|m| flip(&mut factors(m, &name).b[2])), "value 2 of low-rank factor B"),
         (tamper(&|m| drop(m.low_rank.remove(&name))), "of one alone"),
-        (tamper(&|m| drop(m.low_rank.insert(bare(), m.low_rank[&Linear::O.weight_name(1)].clone()))), "of one alone"),
+        (
+            tamper(&|m| {
+                drop(m.low_rank.insert(bare(), m.low_rank[&Linear::O.weight_name(1)].clone()))
+            }),
+            "of one alone",
+        ),
         (tamper(&|m| packed(m, &name).zero_points[3] ^= 1), "zero point of row 0"),
         (tamper(&|m| packed(m, &name).codes[77] ^= 1), "codes of row"),
     ] {
@@ -106,7 +137,8 @@ fn the_gate_sees_one_wrong_value_of_a_factor_and_one_wrong_zero_point() {
     }
 }
 
-/// One bit of the packed zero points, or of a factor, of a saved file: it reads, and is another model.
+/// One bit of the packed zero points, or of a factor, of a saved file: it reads, and is another
+/// model.
 #[test]
 fn the_gate_sees_one_flipped_bit_of_the_file() {
     let (model, folder) = (small(), scratch("flipped"));
@@ -119,7 +151,8 @@ fn the_gate_sees_one_flipped_bit_of_the_file() {
         let mut flipped = bytes.clone();
         flipped[header.by_name()[&*format!("{name}.{part}")].begin as usize] ^= 1;
         let other = halfstep_formats::load::load_bytes("flipped", &flipped).expect("it reads");
-        let what = halfstep::export::compare(&model, &other, &Pool::new(2)).expect_err("a difference");
+        let what =
+            halfstep::export::compare(&model, &other, &Pool::new(2)).expect_err("a difference");
         assert!(what.contains(&name), "{part}: {what}");
     }
 }
@@ -128,7 +161,9 @@ fn the_gate_sees_one_flipped_bit_of_the_file() {
 fn bits_count_the_factors_and_the_packed_zero_points() {
     let model = small();
     let (mut stored, mut weights, mut factored) = (0, 0, 0);
-    for spec in model.architecture.tensors().iter().filter(|spec| matches!(spec.role, Role::Linear(_))) {
+    for spec in
+        model.architecture.tensors().iter().filter(|spec| matches!(spec.role, Role::Linear(_)))
+    {
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
         let groups = cols.div_ceil(GROUP);
         weights += rows * cols;
@@ -142,7 +177,12 @@ fn bits_count_the_factors_and_the_packed_zero_points() {
     let seen = inspect(&model);
     assert_eq!(seen.tensor_types["low rank 4"], factored);
     assert_eq!(seen.tensor_types["int2 groups of 32"], factored + 1);
-    let floats: usize = model.tensors.values().filter(|t| matches!(t.data, TensorData::F32(_))).map(|t| 4 * t.shape.iter().product::<usize>()).sum();
+    let floats: usize = model
+        .tensors
+        .values()
+        .filter(|t| matches!(t.data, TensorData::F32(_)))
+        .map(|t| 4 * t.shape.iter().product::<usize>())
+        .sum();
     assert_eq!(seen.bits_per_weight, 8.0 * (stored + floats) as f64 / seen.parameters as f64);
 }
 
@@ -152,20 +192,31 @@ fn dequantized_values_hold_the_factors_and_so_does_what_is_quantized_anew() {
     let float = dequantize(&model, 2);
     assert!(float.low_rank.is_empty() && float.quantization.is_none());
     for (name, tensor) in &float.tensors {
-        let (got, base, cols) = (tensor.to_f32(&pool), model.tensors[name].to_f32(&pool), tensor.cols());
+        let (got, base, cols) =
+            (tensor.to_f32(&pool), model.tensors[name].to_f32(&pool), tensor.cols());
         let Some(LowRank { rank, a, b }) = model.low_rank.get(name) else {
             assert_eq!(got, base, "{name}");
             continue;
         };
         for (at, (&got, &base)) in got.iter().zip(&base).enumerate() {
             let (row, col) = (at / cols, at % cols);
-            let product: f64 = (0..*rank).map(|k| b[row * rank + k].to_f64() * a[k * cols + col].to_f64()).sum();
+            let product: f64 =
+                (0..*rank).map(|k| b[row * rank + k].to_f64() * a[k * cols + col].to_f64()).sum();
             let want = f64::from(base) + product;
-            assert!((f64::from(got) - want).abs() <= 1e-6 * (f64::from(base).abs() + 0.1), "{name} {row} {col}: {got} against {want}");
+            assert!(
+                (f64::from(got) - want).abs() <= 1e-6 * (f64::from(base).abs() + 0.1),
+                "{name} {row} {col}: {got} against {want}"
+            );
         }
     }
     let rounded = |model: &Model| {
-        let made = quantize(model, &RecipeConfig::Rtn(RtnConfig::default()), &RunConfig::default(), &mut |_| {}, &Cancel::default());
+        let made = quantize(
+            model,
+            &RecipeConfig::Rtn(RtnConfig::default()),
+            &RunConfig::default(),
+            &mut |_| {},
+            &Cancel::default(),
+        );
         made.map_err(|e: Error| e.to_string()).expect("rounded").0
     };
     halfstep::export::compare(&rounded(&model), &rounded(&float), &pool).expect("the same model");

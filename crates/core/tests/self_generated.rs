@@ -1,9 +1,13 @@
-//! Text that the demo model generates for itself: what must be the same bytes, what is kept on disk, and what is learned from it.
+//! Text that the demo model generates for itself: what must be the same bytes, what is kept on
+//! disk, and what is learned from it.
 
 use halfstep::data::Text;
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
-use halfstep::recipes::{RecipeConfig, apiq::ApiqConfig, llm_qat::LlmQatConfig, omniquant::OmniquantConfig, silq::SilqConfig};
+use halfstep::recipes::{
+    RecipeConfig, apiq::ApiqConfig, llm_qat::LlmQatConfig, omniquant::OmniquantConfig,
+    silq::SilqConfig,
+};
 use halfstep::session::{Cancel, Report, RunConfig, load, quantize};
 use halfstep::targets::TargetId;
 use halfstep::train::self_generated::{BATCH, Settings, generate};
@@ -32,10 +36,16 @@ fn scratch(name: &str) -> PathBuf {
 const SETTINGS: Settings = Settings { tokens: 1500, window: 40, seed: 3, batch: BATCH };
 
 /// The ids, or the error, and whether any was generated now.
-fn generated(model: &Model, settings: Settings, folder: Option<&Path>, threads: usize) -> (halfstep::Result<Vec<u32>>, bool) {
+fn generated(
+    model: &Model,
+    settings: Settings,
+    folder: Option<&Path>,
+    threads: usize,
+) -> (halfstep::Result<Vec<u32>>, bool) {
     let mut anew = false;
     let mut watch = |event: Event| anew |= matches!(event, Event::Generate { .. });
-    let text = generate(model, settings, folder, &mut watch, &Cancel::default(), &Pool::new(threads));
+    let text =
+        generate(model, settings, folder, &mut watch, &Cancel::default(), &Pool::new(threads));
     (text.and_then(|text| text.tokens(model, 0)), anew)
 }
 
@@ -52,7 +62,11 @@ fn threads_and_the_number_of_texts_at_once_change_no_token() {
     for batch in [1, 5, 64] {
         assert_eq!(ids(&model, Settings { batch, ..SETTINGS }), text, "{batch} at once");
     }
-    assert_eq!(ids(&model, Settings { tokens: 700, ..SETTINGS }), text[..700], "fewer tokens are the first ones");
+    assert_eq!(
+        ids(&model, Settings { tokens: 700, ..SETTINGS }),
+        text[..700],
+        "fewer tokens are the first ones"
+    );
     assert_ne!(ids(&model, Settings { seed: 4, ..SETTINGS }), text);
 }
 
@@ -60,21 +74,34 @@ fn threads_and_the_number_of_texts_at_once_change_no_token() {
 #[test]
 fn a_text_begins_greedily_and_special_tokens_begin_none() {
     let model = demo();
-    let (eos, positions) = (model.tokenizer.as_ref().expect("a tokenizer").vocabulary.eos.expect("an end of text"), SETTINGS.window);
+    let (eos, positions) = (
+        model.tokenizer.as_ref().expect("a tokenizer").vocabulary.eos.expect("an end of text"),
+        SETTINGS.window,
+    );
     let text = ids(&model, SETTINGS);
     let network = Network::new(&model, Arithmetic::Float, Pool::new(2)).expect("a network");
     let (mut rest, mut differs) = (&text[..], 0);
     for n in 0..20 {
-        let end = rest.iter().take(positions).position(|&id| id == eos).map_or(positions, |at| at + 1);
+        let end =
+            rest.iter().take(positions).position(|&id| id == eos).map_or(positions, |at| at + 1);
         let (own, later) = rest.split_at(end);
         assert_ne!(own[0], eos, "text {n} begins with the end of text");
-        let greedy = halfstep_runtime::generate::generate(&network, &own[..1], &Default::default(), &mut |_| true).expect("a continuation");
+        let greedy = halfstep_runtime::generate::generate(
+            &network,
+            &own[..1],
+            &Default::default(),
+            &mut |_| true,
+        )
+        .expect("a continuation");
         let j = 3 + n % 3;
         assert_eq!(own[1..j], greedy[..j - 1], "text {n}");
         differs += usize::from(own[j..] != greedy[j - 1..][..own.len() - j]);
         rest = later;
     }
-    assert!(differs > 15, "what follows is drawn: {differs} of 20 texts differ from the greedy ones");
+    assert!(
+        differs > 15,
+        "what follows is drawn: {differs} of 20 texts differ from the greedy ones"
+    );
 }
 
 #[test]
@@ -99,8 +126,19 @@ fn stopped_anywhere_and_resumed_it_is_the_same_text() {
         }
     };
     // Another number of texts at once finds the whole batches all the same.
-    let resumed = generate(&model, Settings { batch: 3, ..settings }, Some(&folder), &mut watch, &Cancel::default(), &Pool::new(2)).expect("the rest");
-    assert!(first.is_some_and(|tokens| tokens > 2 * 8 * settings.window), "{first:?}: the first two batches are not generated again");
+    let resumed = generate(
+        &model,
+        Settings { batch: 3, ..settings },
+        Some(&folder),
+        &mut watch,
+        &Cancel::default(),
+        &Pool::new(2),
+    )
+    .expect("the rest");
+    assert!(
+        first.is_some_and(|tokens| tokens > 2 * 8 * settings.window),
+        "{first:?}: the first two batches are not generated again"
+    );
     assert_eq!(resumed.tokens(&model, 0).expect("ids"), whole);
     let (again, anew) = generated(&model, settings, Some(&folder), 2);
     assert!(again.expect("all is there") == whole && !anew);
@@ -123,8 +161,13 @@ fn a_damaged_batch_is_generated_again_and_those_of_another_model_or_seed_are_ref
             warnings.push(message);
         }
     };
-    let mended = generate(&model, SETTINGS, Some(&folder), &mut watch, &Cancel::default(), &Pool::new(2)).expect("a text");
-    assert!(warnings.iter().any(|w| w.contains("texts-00000016") && w.contains("hash differs")), "{warnings:?}");
+    let mended =
+        generate(&model, SETTINGS, Some(&folder), &mut watch, &Cancel::default(), &Pool::new(2))
+            .expect("a text");
+    assert!(
+        warnings.iter().any(|w| w.contains("texts-00000016") && w.contains("hash differs")),
+        "{warnings:?}"
+    );
     assert_eq!(mended.tokens(&model, 0).expect("ids"), whole);
 
     let mut other = Model::clone(&model);
@@ -135,7 +178,13 @@ fn a_damaged_batch_is_generated_again_and_those_of_another_model_or_seed_are_ref
     let (seed, window) = (Settings { seed: 4, ..SETTINGS }, Settings { window: 41, ..SETTINGS });
     for (model, settings) in [(&other, SETTINGS), (&*model, seed), (&*model, window)] {
         let error = generated(model, settings, Some(&folder), 2).0.expect_err("it is refused");
-        assert!(error.code() == "ERR_CHECKPOINT" && error.to_string().contains("texts-00000000: these texts were generated by another model"), "{error}");
+        assert!(
+            error.code() == "ERR_CHECKPOINT"
+                && error
+                    .to_string()
+                    .contains("texts-00000000: these texts were generated by another model"),
+            "{error}"
+        );
     }
 }
 
@@ -149,22 +198,34 @@ fn all_that_a_model_has_to_say_is_used_with_a_warning() {
         }
     };
     let settings = Settings { tokens: 1 << 20, window: 3, seed: 0, batch: 512 };
-    let text = generate(&model, settings, None, &mut watch, &Cancel::default(), &Pool::new(2)).expect("a text");
+    let text = generate(&model, settings, None, &mut watch, &Cancel::default(), &Pool::new(2))
+        .expect("a text");
     // Every token of the vocabulary but the end of text, three times.
     let texts = 3 * (model.architecture.vocab_size - 1);
     let tokens = text.tokens(&model, 0).expect("ids").len();
     assert!(tokens > 2 * texts && tokens <= 3 * texts, "{tokens}");
-    assert!(warnings.len() == 1 && warnings[0].contains(&format!("all {texts} texts")), "{warnings:?}");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains(&format!("all {texts} texts")),
+        "{warnings:?}"
+    );
 }
 
 #[test]
 fn a_model_finds_its_own_text_likelier_than_one_of_others() {
     let model = demo();
-    let (network, window) = (Network::new(&model, Arithmetic::Float, Pool::new(2)).expect("a network"), 128);
+    let (network, window) =
+        (Network::new(&model, Arithmetic::Float, Pool::new(2)).expect("a network"), 128);
     let own = ids(&model, Settings { tokens: 4096, window, ..SETTINGS });
-    let held_out = Text::read(Some(&assets("demo-eval.txt")), None, 0).expect("a text").expect("it is there").tokens(&model, 4096).expect("ids");
-    let [own, held_out] =
-        [&own[..], &held_out[..4096]].map(|tokens| score::evaluate(&network, None, tokens, window, &mut |_, _| true).expect("scores").perplexity);
+    let held_out = Text::read(Some(&assets("demo-eval.txt")), None, 0)
+        .expect("a text")
+        .expect("it is there")
+        .tokens(&model, 4096)
+        .expect("ids");
+    let [own, held_out] = [&own[..], &held_out[..4096]].map(|tokens| {
+        score::evaluate(&network, None, tokens, window, &mut |_, _| true)
+            .expect("scores")
+            .perplexity
+    });
     println!("perplexity {own:.3} of its own text, {held_out:.3} of a held-out one");
     assert!(own < held_out, "{own} of its own text, {held_out} of a held-out one");
 }
@@ -176,26 +237,55 @@ fn made(recipe: &RecipeConfig, run: &RunConfig) -> (Model, Report) {
 /// W4A8C8, trained on nothing but what the model generated, measured on a text of others.
 #[test]
 fn llm_qat_beats_rounding_on_a_held_out_text() {
-    let train = TrainConfig { tokens: 40 * 4 * 64, window: 64, learning_rate: 5e-5, ..LlmQatConfig::default().train };
+    let train = TrainConfig {
+        tokens: 40 * 4 * 64,
+        window: 64,
+        learning_rate: 5e-5,
+        ..LlmQatConfig::default().train
+    };
     let recipe = RecipeConfig::LlmQat(LlmQatConfig { train, ..LlmQatConfig::default() });
-    let run = RunConfig { validation: Some(assets("demo-eval.txt")), validation_tokens: Some(2048), threads: 2, ..RunConfig::default() };
+    let run = RunConfig {
+        validation: Some(assets("demo-eval.txt")),
+        validation_tokens: Some(2048),
+        threads: 2,
+        ..RunConfig::default()
+    };
     let (model, report) = made(&recipe, &run);
     let kl = |subject: &str| report.evaluations[subject].kl.expect("a KL");
     println!("KL {:.5} trained, {:.5} rounded", kl("result"), kl("rtn"));
     assert!(kl("result") < kl("rtn"), "{} trained, {} rounded", kl("result"), kl("rtn"));
-    assert!(model.provenance["data"].starts_with("self-generated:blake3:"), "{}", model.provenance["data"]);
+    assert!(
+        model.provenance["data"].starts_with("self-generated:blake3:"),
+        "{}",
+        model.provenance["data"]
+    );
 }
 
 #[test]
 fn other_recipes_take_generated_text_too() {
     let folder = scratch("recipes");
-    let run = |tokens| RunConfig { self_generated: Some(tokens), run_folder: Some(folder.display().to_string()), threads: 2, ..RunConfig::default() };
+    let run = |tokens| RunConfig {
+        self_generated: Some(tokens),
+        run_folder: Some(folder.display().to_string()),
+        threads: 2,
+        ..RunConfig::default()
+    };
     let train = TrainConfig { tokens: 3 * 2 * 32, window: 32, batch: 2, ..TrainConfig::default() };
-    let silq = RecipeConfig::Silq(SilqConfig { target: TargetId::Halfstep, train, ..SilqConfig::default() });
+    let silq = RecipeConfig::Silq(SilqConfig {
+        target: TargetId::Halfstep,
+        train,
+        ..SilqConfig::default()
+    });
     let (first, report) = made(&silq, &run(200));
     assert_eq!(report.steps, 3);
-    let block = BlockOptions { samples: Some(3), window: Some(32), epochs: Some(1), ..BlockOptions::default() };
-    let (second, _) = made(&RecipeConfig::Apiq(ApiqConfig { train: block, ..ApiqConfig::default() }), &run(200));
+    let block = BlockOptions {
+        samples: Some(3),
+        window: Some(32),
+        epochs: Some(1),
+        ..BlockOptions::default()
+    };
+    let (second, _) =
+        made(&RecipeConfig::Apiq(ApiqConfig { train: block, ..ApiqConfig::default() }), &run(200));
     // Both by seed 0 and windows of 32: one text for both, from the same folder.
     assert_eq!(first.provenance["data"], second.provenance["data"]);
     assert!(first.provenance["data"].starts_with("self-generated:blake3:"));
@@ -204,31 +294,58 @@ fn other_recipes_take_generated_text_too() {
 #[test]
 fn generated_text_stands_beside_a_given_one() {
     let recipe = |samples| {
-        let train = BlockOptions { samples: Some(samples), window: Some(32), epochs: Some(1), ..BlockOptions::default() };
+        let train = BlockOptions {
+            samples: Some(samples),
+            window: Some(32),
+            epochs: Some(1),
+            ..BlockOptions::default()
+        };
         RecipeConfig::Omniquant(OmniquantConfig { train, ..OmniquantConfig::default() })
     };
     let folder = scratch("beside");
-    let given = RunConfig { data: Some(assets("demo-train.txt")), threads: 2, ..RunConfig::default() };
-    let both = RunConfig { self_generated: Some(100), run_folder: Some(folder.display().to_string()), ..given.clone() };
+    let given =
+        RunConfig { data: Some(assets("demo-train.txt")), threads: 2, ..RunConfig::default() };
+    let both = RunConfig {
+        self_generated: Some(100),
+        run_folder: Some(folder.display().to_string()),
+        ..given.clone()
+    };
     let (mixed, report) = made(&recipe(5), &both);
-    assert!(mixed.provenance["data"].starts_with("and-self-generated:blake3:"), "{}", mixed.provenance["data"]);
+    assert!(
+        mixed.provenance["data"].starts_with("and-self-generated:blake3:"),
+        "{}",
+        mixed.provenance["data"]
+    );
     assert_eq!(report.steps, 3 * 5);
     // Half of the sequences may be generated ones.
     let model = demo();
     let text = std::fs::read_to_string(assets("demo-train.txt")).unwrap();
     let own = Text::read(None, Some(&text), 0).unwrap().unwrap().tokens(&model, 6 * 32).unwrap();
     let settings = Settings { tokens: 100, window: 32, seed: 0, batch: BATCH };
-    let generate = || generate(&model, settings, None, &mut |_| {}, &Cancel::default(), &Pool::new(2)).unwrap();
+    let generate = || {
+        generate(&model, settings, None, &mut |_| {}, &Cancel::default(), &Pool::new(2)).unwrap()
+    };
     let all = Text::read(None, Some(&text), 0).unwrap().unwrap().and(generate());
     for (samples, of_text, of_model) in [(5, 3, 2), (6, 3, 3), (9, 6, 3)] {
-        let expected = [&own[..of_text * 32], &generate().tokens(&model, 96).unwrap()[..of_model * 32]].concat();
+        let expected =
+            [&own[..of_text * 32], &generate().tokens(&model, 96).unwrap()[..of_model * 32]]
+                .concat();
         assert_eq!(all.sequences(&model, samples, 32).unwrap(), expected, "{samples}");
     }
     // A text too short is refused before anything is generated.
     let short = RunConfig { data: None, text: Some("too short".into()), run_folder: None, ..both };
     let mut generates = false;
-    match quantize(&model, &recipe(5), &short, &mut |event| generates |= matches!(event, Event::Generate { .. }), &Cancel::default()) {
-        Err(e) => assert!(e.code() == "ERR_DATA" && e.to_string().contains("3 were asked for") && !generates, "{e}"),
+    match quantize(
+        &model,
+        &recipe(5),
+        &short,
+        &mut |event| generates |= matches!(event, Event::Generate { .. }),
+        &Cancel::default(),
+    ) {
+        Err(e) => assert!(
+            e.code() == "ERR_DATA" && e.to_string().contains("3 were asked for") && !generates,
+            "{e}"
+        ),
         Ok(_) => panic!("it went through"),
     }
 }
@@ -237,13 +354,17 @@ fn generated_text_stands_beside_a_given_one() {
 fn what_cannot_work_is_refused_and_a_stopped_generation_says_where_to_go_on() {
     let train = TrainConfig { tokens: 512, window: 32, ..TrainConfig::default() };
     let silq = RecipeConfig::Silq(SilqConfig { train: train.clone(), ..SilqConfig::default() });
-    let refusal = |run: RunConfig| match quantize(&demo(), &silq, &run, &mut |_| {}, &Cancel::default()) {
-        Err(e) => (e.code(), e.to_string()),
-        Ok(_) => panic!("it went through"),
-    };
+    let refusal =
+        |run: RunConfig| match quantize(&demo(), &silq, &run, &mut |_| {}, &Cancel::default()) {
+            Err(e) => (e.code(), e.to_string()),
+            Ok(_) => panic!("it went through"),
+        };
     let generating = RunConfig { self_generated: Some(512), ..RunConfig::default() };
     for (run, words) in [
-        (RunConfig { self_generated: Some(31), ..RunConfig::default() }, "selfGenerated: 31 tokens"),
+        (
+            RunConfig { self_generated: Some(31), ..RunConfig::default() },
+            "selfGenerated: 31 tokens",
+        ),
         (RunConfig { skip_characters: 3, ..generating.clone() }, "skipCharacters"),
         (RunConfig::default(), "selfGenerated"),
     ] {

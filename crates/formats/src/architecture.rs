@@ -1,4 +1,5 @@
-//! The Llama family described once, as data: sizes, options, and the list of tensors with their names and shapes. Runtime and trainer both read it.
+//! The Llama family described once, as data: sizes, options, and the list of tensors with their
+//! names and shapes. Runtime and trainer both read it.
 
 use halfstep_kernels::ops::rope::Llama3Scaling;
 
@@ -41,7 +42,8 @@ pub enum Linear {
     Down,
 }
 
-/// Where an activation or cache quantizer may stand in a block; q, k, v share `AttnIn`, gate and up share `FfnIn`.
+/// Where an activation or cache quantizer may stand in a block; q, k, v share `AttnIn`, gate and up
+/// share `FfnIn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ActivationSite {
     AttnIn,
@@ -53,8 +55,14 @@ pub enum ActivationSite {
 }
 
 impl ActivationSite {
-    pub const ALL: [ActivationSite; 6] =
-        [ActivationSite::AttnIn, ActivationSite::OIn, ActivationSite::FfnIn, ActivationSite::DownIn, ActivationSite::KCache, ActivationSite::VCache];
+    pub const ALL: [ActivationSite; 6] = [
+        ActivationSite::AttnIn,
+        ActivationSite::OIn,
+        ActivationSite::FfnIn,
+        ActivationSite::DownIn,
+        ActivationSite::KCache,
+        ActivationSite::VCache,
+    ];
     pub const fn name(self) -> &'static str {
         match self {
             ActivationSite::AttnIn => "attn_in",
@@ -72,7 +80,8 @@ impl ActivationSite {
 }
 
 impl Linear {
-    pub const ALL: [Linear; 7] = [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
+    pub const ALL: [Linear; 7] =
+        [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
     /// Place in [`Linear::ALL`].
     pub const fn place(self) -> usize {
         self as usize
@@ -127,7 +136,12 @@ pub struct TensorSpec {
 impl Architecture {
     /// Shape `[out, in]` of a block linear.
     pub fn linear_shape(&self, linear: Linear) -> [usize; 2] {
-        let (d, q, kv, f) = (self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.intermediate_size);
+        let (d, q, kv, f) = (
+            self.hidden_size,
+            self.heads * self.head_dim,
+            self.kv_heads * self.head_dim,
+            self.intermediate_size,
+        );
         match linear {
             Linear::Q => [q, d],
             Linear::K | Linear::V => [kv, d],
@@ -139,9 +153,18 @@ impl Architecture {
 
     /// Every tensor, in the order of the forward. A tied head has no tensor of its own.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let norm = |name: String| TensorSpec { name, shape: vec![self.hidden_size], role: Role::Norm };
-        let linear = |layer: usize, l: Linear| TensorSpec { name: l.weight_name(layer), shape: self.linear_shape(l).to_vec(), role: Role::Linear(l) };
-        let table = |name: &str, role| TensorSpec { name: name.into(), shape: vec![self.vocab_size, self.hidden_size], role };
+        let norm =
+            |name: String| TensorSpec { name, shape: vec![self.hidden_size], role: Role::Norm };
+        let linear = |layer: usize, l: Linear| TensorSpec {
+            name: l.weight_name(layer),
+            shape: self.linear_shape(l).to_vec(),
+            role: Role::Linear(l),
+        };
+        let table = |name: &str, role| TensorSpec {
+            name: name.into(),
+            shape: vec![self.vocab_size, self.hidden_size],
+            role,
+        };
         let mut out = vec![table(EMBEDDING, Role::Embedding)];
         for layer in 0..self.layers {
             out.push(norm(attn_norm(layer)));

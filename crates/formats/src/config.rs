@@ -1,7 +1,8 @@
 //! config.json of Hugging Face: to and from [`crate::Architecture`].
 //!
-//! A key that does not change the maths may be anything. One that does, with a value this library does not compute, is refused by its
-//! name: a model that runs but answers differently is worse than an error.
+//! A key that does not change the maths may be anything. One that does, with a value this library
+//! does not compute, is refused by its name: a model that runs but answers differently is worse
+//! than an error.
 
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
@@ -25,7 +26,8 @@ mod default {
     pub const POSITIONS: usize = 2048;
 }
 
-/// Keys that must be absent, null or false: each switches on something the Llama forward does not have.
+/// Keys that must be absent, null or false: each switches on something the Llama forward does not
+/// have.
 const MUST_BE_OFF: &[&str] = &[
     "attention_bias",
     "mlp_bias",
@@ -91,13 +93,23 @@ const MUST_BE_ONE: &[&str] = &[
     "n_routed_experts",
 ];
 
-/// Reads a config.json. Errors: `Format` (broken, missing or impossible value), `Unsupported` (named key or architecture), `Memory` (a cap).
+/// Reads a config.json. Errors: `Format` (broken, missing or impossible value), `Unsupported`
+/// (named key or architecture), `Memory` (a cap).
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
     if bytes.len() > MAX_CONFIG_BYTES {
-        return Err(Error::Memory { file: file.into(), what: "config.json".into(), bytes: bytes.len() as u64, cap: MAX_CONFIG_BYTES as u64 });
+        return Err(Error::Memory {
+            file: file.into(),
+            what: "config.json".into(),
+            bytes: bytes.len() as u64,
+            cap: MAX_CONFIG_BYTES as u64,
+        });
     }
     let Value::Object(keys) = json::parse(file, bytes)? else {
-        return Err(Error::Format { file: file.into(), offset: 0, reason: "a config must be a JSON object".into() });
+        return Err(Error::Format {
+            file: file.into(),
+            offset: 0,
+            reason: "a config must be a JSON object".into(),
+        });
     };
     let config = Config { file, bytes, keys: &keys };
     config.check_kind()?;
@@ -105,7 +117,8 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
     config.architecture()
 }
 
-/// A config.json that `parse` reads back equal; rope in the spelling that all versions of transformers read.
+/// A config.json that `parse` reads back equal; rope in the spelling that all versions of
+/// transformers read.
 pub fn to_json(a: &Architecture) -> Value {
     let scaling = a.rope_scaling.map(|s| {
         let pairs: BTreeMap<&str, Value> = BTreeMap::from([
@@ -148,7 +161,11 @@ struct Config<'a> {
 
 impl Config<'_> {
     fn wrong(&self, key: &str, reason: impl std::fmt::Display) -> Error {
-        Error::Format { file: self.file.into(), offset: json::key_offset(self.bytes, key), reason: format!("{key}: {reason}") }
+        Error::Format {
+            file: self.file.into(),
+            offset: json::key_offset(self.bytes, key),
+            reason: format!("{key}: {reason}"),
+        }
     }
 
     fn unsupported(&self, key: &str, reason: impl Into<String>) -> Error {
@@ -162,7 +179,9 @@ impl Config<'_> {
 
     fn size(&self, key: &str, max: usize) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let size = value.as_u64().filter(|&v| v > 0).ok_or_else(|| self.wrong(key, format!("{} is not a positive integer", brief(value))))?;
+        let size = value.as_u64().filter(|&v| v > 0).ok_or_else(|| {
+            self.wrong(key, format!("{} is not a positive integer", brief(value)))
+        })?;
         if size > max as u64 {
             return Err(self.wrong(key, format!("{size} is more than {max}")));
         }
@@ -177,17 +196,25 @@ impl Config<'_> {
     fn positive(&self, key: &str, within: &Map<String, Value>) -> Result<Option<f64>> {
         let Some(value) = within.get(key).filter(|v| !v.is_null()) else { return Ok(None) };
         let number = value.as_f64().filter(|v| v.is_finite() && *v > 0.0);
-        number.map(Some).ok_or_else(|| self.wrong(key, format!("{} is not a positive number", brief(value))))
+        number
+            .map(Some)
+            .ok_or_else(|| self.wrong(key, format!("{} is not a positive number", brief(value))))
     }
 
     /// Only a plain Llama causal language model is the one that `Architecture` describes.
     fn check_kind(&self) -> Result<()> {
-        let model_type = self.get("model_type").map(|v| v.as_str().ok_or_else(|| self.wrong("model_type", "not a string"))).transpose()?;
+        let model_type = self
+            .get("model_type")
+            .map(|v| v.as_str().ok_or_else(|| self.wrong("model_type", "not a string")))
+            .transpose()?;
         let architectures = match self.get("architectures") {
             None => None,
-            Some(Value::Array(list)) => {
-                Some(list.iter().map(|v| v.as_str()).collect::<Option<Vec<_>>>().ok_or_else(|| self.wrong("architectures", "not strings"))?)
-            }
+            Some(Value::Array(list)) => Some(
+                list.iter()
+                    .map(|v| v.as_str())
+                    .collect::<Option<Vec<_>>>()
+                    .ok_or_else(|| self.wrong("architectures", "not strings"))?,
+            ),
             Some(_) => return Err(self.wrong("architectures", "not a list")),
         };
         let reason = "the architecture read here is LlamaForCausalLM (model_type llama)";
@@ -209,7 +236,11 @@ impl Config<'_> {
             match self.get(key) {
                 None => {}
                 Some(Value::String(act)) if act == "silu" || act == "swish" => {}
-                Some(other) => return Err(self.unsupported(key, format!("{}, where silu is computed", brief(other)))),
+                Some(other) => {
+                    return Err(
+                        self.unsupported(key, format!("{}, where silu is computed", brief(other)))
+                    );
+                }
             }
         }
         for key in MUST_BE_OFF {
@@ -218,14 +249,23 @@ impl Config<'_> {
                 Some(Value::Object(o)) if o.is_empty() => {}
                 Some(Value::Array(a)) if a.is_empty() => {}
                 Some(Value::Number(n)) if n.as_f64() == Some(0.0) => {}
-                Some(other) => return Err(self.unsupported(key, format!("{} changes the computation", brief(other)))),
+                Some(other) => {
+                    return Err(
+                        self.unsupported(key, format!("{} changes the computation", brief(other)))
+                    );
+                }
             }
         }
         for key in MUST_BE_ONE {
             match self.get(key) {
                 None => {}
                 Some(v) if v.as_f64() == Some(1.0) => {}
-                Some(other) => return Err(self.unsupported(key, format!("{} changes the computation, 1 does not", brief(other)))),
+                Some(other) => {
+                    return Err(self.unsupported(
+                        key,
+                        format!("{} changes the computation, 1 does not", brief(other)),
+                    ));
+                }
             }
         }
         if self.get("is_causal").or(self.get("causal")).is_some_and(|v| v != &Value::Bool(true)) {
@@ -234,7 +274,10 @@ impl Config<'_> {
         if let Some(types) = self.get("layer_types")
             && !types.as_array().is_some_and(|t| t.iter().all(|t| t == "full_attention"))
         {
-            return Err(self.unsupported("layer_types", format!("{}: every layer is full_attention here", brief(types))));
+            return Err(self.unsupported(
+                "layer_types",
+                format!("{}: every layer is full_attention here", brief(types)),
+            ));
         }
         self.check_attention_scale()?;
         self.check_window()
@@ -243,19 +286,28 @@ impl Config<'_> {
     /// A window no shorter than the positions, or switched off, changes nothing.
     fn check_window(&self) -> Result<()> {
         let Some(window) = self.get("sliding_window") else { return Ok(()) };
-        let off = self.get("use_sliding_window") == Some(&Value::Bool(false)) || window == &Value::Bool(false);
-        let positions = self.size("max_position_embeddings", MAX_POSITIONS)?.unwrap_or(default::POSITIONS) as u64;
+        let off = self.get("use_sliding_window") == Some(&Value::Bool(false))
+            || window == &Value::Bool(false);
+        let positions = self
+            .size("max_position_embeddings", MAX_POSITIONS)?
+            .unwrap_or(default::POSITIONS) as u64;
         if off || window.as_u64().is_some_and(|w| w >= positions) {
             return Ok(());
         }
-        Err(self.unsupported("sliding_window", format!("{} of {positions} positions: attention here sees all of them", brief(window))))
+        Err(self.unsupported(
+            "sliding_window",
+            format!("{} of {positions} positions: attention here sees all of them", brief(window)),
+        ))
     }
 
     /// `attention_multiplier` replaces 1 / sqrt(head_dim).
     fn check_attention_scale(&self) -> Result<()> {
         match self.get("attention_multiplier") {
             None => Ok(()),
-            Some(other) => Err(self.unsupported("attention_multiplier", format!("{}: attention here is scaled by 1 / sqrt(head_dim)", brief(other)))),
+            Some(other) => Err(self.unsupported(
+                "attention_multiplier",
+                format!("{}: attention here is scaled by 1 / sqrt(head_dim)", brief(other)),
+            )),
         }
     }
 
@@ -266,21 +318,37 @@ impl Config<'_> {
         let head_dim = match self.size("head_dim", MAX_HIDDEN)? {
             Some(d) => d,
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-            None => return Err(self.wrong("num_attention_heads", format!("{heads} does not divide hidden_size {hidden_size}"))),
+            None => {
+                return Err(self.wrong(
+                    "num_attention_heads",
+                    format!("{heads} does not divide hidden_size {hidden_size}"),
+                ));
+            }
         };
         if !heads.is_multiple_of(kv_heads) {
-            return Err(self.wrong("num_key_value_heads", format!("{kv_heads} does not divide the {heads} attention heads")));
+            return Err(self.wrong(
+                "num_key_value_heads",
+                format!("{kv_heads} does not divide the {heads} attention heads"),
+            ));
         }
         if !head_dim.is_multiple_of(2) {
             return Err(self.wrong("head_dim", format!("{head_dim} is odd: RoPE turns pairs")));
         }
         if heads as u64 * head_dim as u64 > MAX_HIDDEN as u64 {
-            return Err(self.wrong("num_attention_heads", format!("{heads} heads of {head_dim} are wider than {MAX_HIDDEN}")));
+            return Err(self.wrong(
+                "num_attention_heads",
+                format!("{heads} heads of {head_dim} are wider than {MAX_HIDDEN}"),
+            ));
         }
         let tied_head = match self.get("tie_word_embeddings") {
             None => false,
             Some(Value::Bool(tied)) => *tied,
-            Some(other) => return Err(self.wrong("tie_word_embeddings", format!("{} is not true or false", brief(other)))),
+            Some(other) => {
+                return Err(self.wrong(
+                    "tie_word_embeddings",
+                    format!("{} is not true or false", brief(other)),
+                ));
+            }
         };
         let (rope_theta, rope_scaling) = self.rope()?;
         Ok(Architecture {
@@ -295,11 +363,14 @@ impl Config<'_> {
             rope_theta,
             rope_scaling,
             tied_head,
-            max_positions: self.size("max_position_embeddings", MAX_POSITIONS)?.unwrap_or(default::POSITIONS),
+            max_positions: self
+                .size("max_position_embeddings", MAX_POSITIONS)?
+                .unwrap_or(default::POSITIONS),
         })
     }
 
-    /// Theta and scaling from `rope_theta` + `rope_scaling`, from `rope_parameters`, or from both if they say the same.
+    /// Theta and scaling from `rope_theta` + `rope_scaling`, from `rope_parameters`, or from both
+    /// if they say the same.
     fn rope(&self) -> Result<(f64, Option<Llama3Scaling>)> {
         let object = |key: &str| match self.get(key) {
             None => Ok(None),
@@ -317,31 +388,52 @@ impl Config<'_> {
         }
         let thetas: Vec<f64> = thetas.into_iter().flatten().collect();
         if thetas.windows(2).any(|t| t[0] != t[1]) {
-            return Err(self.wrong("rope_theta", format!("given as {} and as {}", thetas[0], thetas[thetas.len() - 1])));
+            return Err(self.wrong(
+                "rope_theta",
+                format!("given as {} and as {}", thetas[0], thetas[thetas.len() - 1]),
+            ));
         }
         if scalings.windows(2).any(|s| s[0] != s[1]) {
             return Err(self.wrong("rope_scaling", "differs from rope_parameters"));
         }
-        Ok((thetas.first().copied().unwrap_or(default::ROPE_THETA), scalings.first().copied().flatten()))
+        Ok((
+            thetas.first().copied().unwrap_or(default::ROPE_THETA),
+            scalings.first().copied().flatten(),
+        ))
     }
 
     fn scaling(&self, key: &str, fields: &Map<String, Value>) -> Result<Option<Llama3Scaling>> {
-        let kinds: Vec<&Value> = ["rope_type", "type"].iter().filter_map(|k| fields.get(*k)).filter(|v| !v.is_null()).collect();
+        let kinds: Vec<&Value> = ["rope_type", "type"]
+            .iter()
+            .filter_map(|k| fields.get(*k))
+            .filter(|v| !v.is_null())
+            .collect();
         if kinds.len() == 2 && kinds[0] != kinds[1] {
-            return Err(self.wrong(key, format!("rope_type {} against type {}", brief(kinds[0]), brief(kinds[1]))));
+            return Err(self.wrong(
+                key,
+                format!("rope_type {} against type {}", brief(kinds[0]), brief(kinds[1])),
+            ));
         }
         for factor in ["partial_rotary_factor", "attention_factor", "mscale"] {
             if fields.get(factor).is_some_and(|v| !v.is_null() && v.as_f64() != Some(1.0)) {
-                return Err(self.unsupported(factor, format!("{} changes the computation, 1 does not", brief(&fields[factor]))));
+                return Err(self.unsupported(
+                    factor,
+                    format!("{} changes the computation, 1 does not", brief(&fields[factor])),
+                ));
             }
         }
         if let Some((layers, _)) = fields.iter().find(|(_, v)| v.is_object()) {
             return Err(self.unsupported(key, format!("rope by kind of layer ({layers:?})")));
         }
-        let number = |name: &str| self.positive(name, fields)?.ok_or_else(|| self.wrong(key, format!("rope type llama3 needs {name}")));
+        let number = |name: &str| {
+            self.positive(name, fields)?
+                .ok_or_else(|| self.wrong(key, format!("rope type llama3 needs {name}")))
+        };
         match kinds.first().map(|v| v.as_str()) {
             None | Some(Some("default")) => match fields.get("factor") {
-                Some(f) if !f.is_null() && f.as_f64() != Some(1.0) => Err(self.wrong(key, format!("a factor of {} without a rope type", brief(f)))),
+                Some(f) if !f.is_null() && f.as_f64() != Some(1.0) => {
+                    Err(self.wrong(key, format!("a factor of {} without a rope type", brief(f))))
+                }
                 _ => Ok(None),
             },
             Some(Some("llama3")) => {
@@ -353,15 +445,24 @@ impl Config<'_> {
                     original_max_position: original as usize,
                 };
                 if original.fract() != 0.0 || original > MAX_POSITIONS as f64 {
-                    return Err(self.wrong("original_max_position_embeddings", format!("{original} is no number of positions")));
+                    return Err(self.wrong(
+                        "original_max_position_embeddings",
+                        format!("{original} is no number of positions"),
+                    ));
                 }
                 // The formula divides by their difference.
                 if scaling.high_freq_factor <= scaling.low_freq_factor {
-                    return Err(self.wrong("high_freq_factor", format!("{} is not above low_freq_factor", scaling.high_freq_factor)));
+                    return Err(self.wrong(
+                        "high_freq_factor",
+                        format!("{} is not above low_freq_factor", scaling.high_freq_factor),
+                    ));
                 }
                 Ok(Some(scaling))
             }
-            Some(Some(other)) => Err(self.unsupported(&format!("rope type {other}"), "default and llama3 are computed")),
+            Some(Some(other)) => {
+                Err(self
+                    .unsupported(&format!("rope type {other}"), "default and llama3 are computed"))
+            }
             Some(None) => Err(self.wrong(key, "rope_type is not a string")),
         }
     }
@@ -370,5 +471,9 @@ impl Config<'_> {
 /// A value for a message, never long.
 fn brief(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
+    if text.chars().count() <= 80 {
+        text
+    } else {
+        text.chars().take(77).chain("...".chars()).collect()
+    }
 }

@@ -8,7 +8,8 @@ pub enum Error {
     /// The bytes are not what the format promises.
     #[error("{file}: at byte {offset}: {reason}")]
     Format { file: String, offset: u64, reason: String },
-    /// The file is sound but asks for something this library does not do (architecture, tensor type, rope type, ...). `name` is the thing's own name.
+    /// The file is sound but asks for something this library does not do (architecture, tensor
+    /// type, rope type, ...). `name` is the thing's own name.
     #[error("{file}: {name} is not supported: {reason}")]
     Unsupported { file: String, name: String, reason: String },
     /// A tensor that the architecture needs is not there.

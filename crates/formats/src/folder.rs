@@ -1,7 +1,8 @@
 //! Named files in one place: a folder on disk, or files in memory where there is no disk.
 //!
-//! Nothing outside a folder is read, whatever an index or a symbolic link says; the one exception is the layout of the hub's own cache,
-//! where `models--x/snapshots/<revision>/<file>` links to `models--x/blobs/<hash>`.
+//! Nothing outside a folder is read, whatever an index or a symbolic link says; the one exception
+//! is the layout of the hub's own cache, where `models--x/snapshots/<revision>/<file>` links to
+//! `models--x/blobs/<hash>`.
 
 use crate::error::{Error, Result};
 use crate::load;
@@ -40,12 +41,21 @@ impl<'a> Folder<'a> {
     /// Its own name, without the way to it.
     pub fn name(&self) -> String {
         match self {
-            Folder::Disk(path) => path.canonicalize().ok().and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned())).unwrap_or_default(),
-            Folder::Memory { name, .. } => name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or_default().to_owned(),
+            Folder::Disk(path) => path
+                .canonicalize()
+                .ok()
+                .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
+                .unwrap_or_default(),
+            Folder::Memory { name, .. } => name
+                .rsplit(['/', '\\'])
+                .find(|part| !part.is_empty())
+                .unwrap_or_default()
+                .to_owned(),
         }
     }
 
-    /// A regular file and where it really lies; None if nothing is there. Refused if it lies elsewhere.
+    /// A regular file and where it really lies; None if nothing is there. Refused if it lies
+    /// elsewhere.
     pub fn open(&self, name: &str) -> Result<Option<(PathBuf, Source<'a>)>> {
         self.check_name(name)?;
         match self {
@@ -68,35 +78,57 @@ impl<'a> Folder<'a> {
     pub fn read(&self, name: &str, cap: u64) -> Result<Option<(String, Vec<u8>)>> {
         let Some((_, mut source)) = self.open(name)? else { return Ok(None) };
         if source.length > cap {
-            return Err(Error::Memory { file: source.file, what: "the whole file".into(), bytes: source.length, cap });
+            return Err(Error::Memory {
+                file: source.file,
+                what: "the whole file".into(),
+                bytes: source.length,
+                cap,
+            });
         }
         let bytes = source.values(0, source.length as usize)?;
         Ok(Some((source.file, bytes)))
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
-        // A backslash or a colon is a separator or a drive on Windows; a file means the same everywhere or is refused everywhere.
-        let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) && !name.contains(['\\', ':', '\0']);
-        if name.is_empty() || !plain { Err(escape(&self.label(), name, "is not a plain relative path")) } else { Ok(()) }
+        // A backslash or a colon is a separator or a drive on Windows; a file means the same
+        // everywhere or is refused everywhere.
+        let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)))
+            && !name.contains(['\\', ':', '\0']);
+        if name.is_empty() || !plain {
+            Err(escape(&self.label(), name, "is not a plain relative path"))
+        } else {
+            Ok(())
+        }
     }
 }
 
 fn escape(folder: &str, name: &str, reason: &str) -> Error {
-    Error::Format { file: folder.to_owned(), offset: 0, reason: format!("file name {name:?} {reason}") }
+    Error::Format {
+        file: folder.to_owned(),
+        offset: 0,
+        reason: format!("file name {name:?} {reason}"),
+    }
 }
 
-/// The real path of `name`, a plain relative path, in `folder`, None if nothing is there; refused if it lies elsewhere.
+/// The real path of `name`, a plain relative path, in `folder`, None if nothing is there; refused
+/// if it lies elsewhere.
 fn contained(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     let io = |path: &Path, source| Error::Io { path: path.display().to_string(), source };
     let path = folder.join(name);
     let real = match path.canonicalize() {
         Ok(real) => real,
         // A link to nowhere is an error, not an absent file.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+            return Ok(None);
+        }
         Err(e) => return Err(io(&path, e)),
     };
     let root = folder.canonicalize().map_err(|e| io(folder, e))?;
-    let blobs = root.parent().filter(|p| p.file_name().is_some_and(|n| n == "snapshots")).and_then(Path::parent).map(|repository| repository.join("blobs"));
+    let blobs = root
+        .parent()
+        .filter(|p| p.file_name().is_some_and(|n| n == "snapshots"))
+        .and_then(Path::parent)
+        .map(|repository| repository.join("blobs"));
     if real.starts_with(&root) || blobs.is_some_and(|b| real.starts_with(b)) {
         return Ok(Some(real));
     }
@@ -109,12 +141,21 @@ mod tests {
 
     #[test]
     fn files_in_memory_have_caps_and_plain_names() {
-        let files = BTreeMap::from([("config.json".to_owned(), vec![1, 2, 3]), ("sub/part.safetensors".to_owned(), vec![4])]);
+        let files = BTreeMap::from([
+            ("config.json".to_owned(), vec![1, 2, 3]),
+            ("sub/part.safetensors".to_owned(), vec![4]),
+        ]);
         let folder = Folder::Memory { name: "models/tiny", files: &files };
         assert_eq!(folder.name(), "tiny");
-        assert_eq!(folder.read("config.json", 3).unwrap().unwrap(), ("models/tiny/config.json".to_owned(), vec![1, 2, 3]));
+        assert_eq!(
+            folder.read("config.json", 3).unwrap().unwrap(),
+            ("models/tiny/config.json".to_owned(), vec![1, 2, 3])
+        );
         assert!(folder.read("absent.json", 3).unwrap().is_none());
-        assert!(matches!(folder.read("config.json", 2), Err(Error::Memory { bytes: 3, cap: 2, .. })));
+        assert!(matches!(
+            folder.read("config.json", 2),
+            Err(Error::Memory { bytes: 3, cap: 2, .. })
+        ));
         for name in ["../config.json", "/config.json", "a\\b", "C:config.json", ""] {
             assert!(matches!(folder.open(name), Err(Error::Format { .. })), "{name:?}");
         }

@@ -1,7 +1,8 @@
-//! The `halfstep` file: safetensors with packed codes and scales, everything a model needs in one file; docs/format.md is its description.
+//! The `halfstep` file: safetensors with packed codes and scales, everything a model needs in one
+//! file; docs/format.md is its description.
 //!
-//! This module is the layout (names, shapes, what a value may be), which reader and writer share: what the reader refuses, the writer
-//! cannot make.
+//! This module is the layout (names, shapes, what a value may be), which reader and writer share:
+//! what the reader refuses, the writer cannot make.
 
 mod read;
 mod write;
@@ -16,7 +17,9 @@ use crate::hugging_face::MAX_TEMPLATE_BYTES;
 use crate::model::Quantization;
 use crate::safetensors::{Dtype, MAX_HEADER_BYTES};
 use halfstep_kernels::pack::{row_bytes, unpack_row, zero_point_shape};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+};
 use std::collections::BTreeSet;
 
 /// Metadata key that makes a safetensors file ours.
@@ -80,7 +83,9 @@ fn scale_shape(partition: Partition, rows: usize, cols: usize) -> Vec<usize> {
 fn check_quantizer(q: WeightQuantizer) -> std::result::Result<(), String> {
     check_bits("weights", q.grid.bits)?;
     match q.partition {
-        Partition::Group(n) if !(1..=MAX_INTERMEDIATE).contains(&n) => Err(format!("groups of {n}, not 1 to {MAX_INTERMEDIATE}")),
+        Partition::Group(n) if !(1..=MAX_INTERMEDIATE).contains(&n) => {
+            Err(format!("groups of {n}, not 1 to {MAX_INTERMEDIATE}"))
+        }
         _ => Ok(()),
     }
 }
@@ -90,14 +95,22 @@ fn check_bits(what: &str, bits: u8) -> std::result::Result<(), String> {
 }
 
 fn check_quantization(q: &Quantization) -> std::result::Result<(), String> {
-    for (what, activation) in [("activations", q.activation), ("head activations", q.head_activation)] {
+    for (what, activation) in
+        [("activations", q.activation), ("head activations", q.head_activation)]
+    {
         match activation {
-            ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } => check_bits(what, bits)?,
-            ActivationQuantizer::None | ActivationQuantizer::DynamicBlock32 | ActivationQuantizer::DynamicBlock256 => {}
+            ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } => {
+                check_bits(what, bits)?
+            }
+            ActivationQuantizer::None
+            | ActivationQuantizer::DynamicBlock32
+            | ActivationQuantizer::DynamicBlock256 => {}
         }
     }
     match q.cache {
-        CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } => check_bits("cache", bits)?,
+        CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } => {
+            check_bits("cache", bits)?
+        }
         CacheQuantizer::F32 | CacheQuantizer::F16 | CacheQuantizer::Q8_0 => {}
     }
     if matches!(q.head_activation, ActivationQuantizer::Static { .. }) {
@@ -106,13 +119,18 @@ fn check_quantization(q: &Quantization) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// The steps a static quantizer may store, and of those the ones that the forward reads: of the cache, and of the inputs of packed linears.
+/// The steps a static quantizer may store, and of those the ones that the forward reads: of the
+/// cache, and of the inputs of packed linears.
 struct StaticSteps {
     allowed: BTreeSet<String>,
     required: BTreeSet<String>,
 }
 
-fn static_steps(architecture: &Architecture, quantization: Option<&Quantization>, is_packed: impl Fn(&str) -> bool) -> StaticSteps {
+fn static_steps(
+    architecture: &Architecture,
+    quantization: Option<&Quantization>,
+    is_packed: impl Fn(&str) -> bool,
+) -> StaticSteps {
     let mut steps = StaticSteps { allowed: BTreeSet::new(), required: BTreeSet::new() };
     let Some(q) = quantization else { return steps };
     let activation = matches!(q.activation, ActivationQuantizer::Static { .. });
@@ -121,7 +139,10 @@ fn static_steps(architecture: &Architecture, quantization: Option<&Quantization>
         for site in ActivationSite::ALL {
             let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
             if if of_cache { cache } else { activation } {
-                let read = of_cache || Linear::ALL.iter().any(|l| l.input() == site && is_packed(&l.weight_name(layer)));
+                let read = of_cache
+                    || Linear::ALL
+                        .iter()
+                        .any(|l| l.input() == site && is_packed(&l.weight_name(layer)));
                 steps.allowed.insert(site.step_name(layer));
                 steps.required.extend(read.then(|| site.step_name(layer)));
             }
@@ -141,13 +162,20 @@ fn check_scales(scales: &[f32]) -> std::result::Result<(), Fault> {
 }
 
 fn check_step(step: f32) -> std::result::Result<(), String> {
-    if step.is_finite() && step > 0.0 { Ok(()) } else { Err(format!("a step is a positive number, not {step}")) }
+    if step.is_finite() && step > 0.0 {
+        Ok(())
+    } else {
+        Err(format!("a step is a positive number, not {step}"))
+    }
 }
 
 /// Zero points as they are in memory: codes of the grid.
 fn check_zero_points(grid: IntGrid, zero_points: &[u8]) -> std::result::Result<(), Fault> {
     match zero_points.iter().position(|&z| z as i32 > grid.max()) {
-        Some(i) => Err((i, format!("zero point {i} is {}, outside of 0 to {}", zero_points[i], grid.max()))),
+        Some(i) => Err((
+            i,
+            format!("zero point {i} is {}, outside of 0 to {}", zero_points[i], grid.max()),
+        )),
         None => Ok(()),
     }
 }
@@ -164,7 +192,10 @@ fn check_codes(grid: IntGrid, cols: usize, codes: &[u8]) -> std::result::Result<
     for (row, packed) in codes.chunks_exact(bytes.max(1)).enumerate() {
         unpack_row(packed, grid.bits, &mut unpacked);
         if let Some(col) = unpacked.iter().position(|&c| c > largest) {
-            return Err((row * bytes + col * grid.bits as usize / 8, format!("code of row {row}, column {col} is outside of the grid")));
+            return Err((
+                row * bytes + col * grid.bits as usize / 8,
+                format!("code of row {row}, column {col} is outside of the grid"),
+            ));
         }
     }
     Ok(())
@@ -176,7 +207,9 @@ fn check_padding(bits: u8, count: usize, packed: &[u8]) -> std::result::Result<(
     let padding = bytes * 8 - count * bits as usize;
     let wrong = |packed: &[u8]| padding > 0 && packed[bytes - 1] >> (8 - padding) != 0;
     match packed.chunks_exact(bytes.max(1)).position(wrong) {
-        Some(row) => Err((row * bytes + bytes - 1, format!("row {row} is not filled up with zero bits"))),
+        Some(row) => {
+            Err((row * bytes + bytes - 1, format!("row {row} is not filled up with zero bits")))
+        }
         None => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! A Hugging Face folder: config.json, tokenizer.json and model.safetensors or shards with an index.
+//! A Hugging Face folder: config.json, tokenizer.json and model.safetensors or shards with an
+//! index.
 
 use crate::architecture::{Architecture, EMBEDDING, HEAD};
 use crate::error::{Error, Result};
@@ -24,8 +25,9 @@ pub const MAX_SHARDS: usize = 1024;
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Reads a folder. Errors: `Io` (no config.json, no weights), those of config.rs and safetensors.rs, `MissingTensor`, `Shape`,
-/// `Unsupported` (a tensor that the architecture has no place for, an element type that is no float).
+/// Reads a folder. Errors: `Io` (no config.json, no weights), those of config.rs and
+/// safetensors.rs, `MissingTensor`, `Shape`, `Unsupported` (a tensor that the architecture has no
+/// place for, an element type that is no float).
 pub fn load(folder: Folder) -> Result<Model> {
     let mut file_bytes = 0;
     let mut read = |name: &str, cap: u64| -> Result<Option<(String, Vec<u8>)>> {
@@ -33,7 +35,8 @@ pub fn load(folder: Folder) -> Result<Model> {
         file_bytes += found.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
         Ok(found)
     };
-    let (config_file, config_bytes) = read("config.json", config::MAX_CONFIG_BYTES as u64)?.ok_or_else(|| absent(folder, "config.json"))?;
+    let (config_file, config_bytes) = read("config.json", config::MAX_CONFIG_BYTES as u64)?
+        .ok_or_else(|| absent(folder, "config.json"))?;
     let architecture = config::parse(&config_file, &config_bytes)?;
     let tokenizer = read("tokenizer.json", MAX_TOKENIZER_BYTES)?;
     let tokenizer_config = read("tokenizer_config.json", MAX_SIDE_BYTES)?;
@@ -42,24 +45,56 @@ pub fn load(folder: Folder) -> Result<Model> {
     let tokenizer = match &tokenizer {
         None => None,
         Some((file, bytes)) => {
-            let tokenizer = Tokenizer::from_json(file, bytes, tokenizer_config.as_ref().map(|(_, b)| b.as_slice()))?;
-            Some(with_end_token(tokenizer, &architecture, file, generation.as_ref(), &(config_file, config_bytes))?)
+            let tokenizer = Tokenizer::from_json(
+                file,
+                bytes,
+                tokenizer_config.as_ref().map(|(_, b)| b.as_slice()),
+            )?;
+            Some(with_end_token(
+                tokenizer,
+                &architecture,
+                file,
+                generation.as_ref(),
+                &(config_file, config_bytes),
+            )?)
         }
     };
     let chat_template = match template {
-        Some((file, bytes)) => {
-            Some(String::from_utf8(bytes).map_err(|e| Error::Format { file, offset: e.utf8_error().valid_up_to() as u64, reason: "not UTF-8".into() })?)
-        }
-        None => tokenizer_config.as_ref().map(|(file, bytes)| template_of(file, bytes)).transpose()?.flatten(),
+        Some((file, bytes)) => Some(String::from_utf8(bytes).map_err(|e| Error::Format {
+            file,
+            offset: e.utf8_error().valid_up_to() as u64,
+            reason: "not UTF-8".into(),
+        })?),
+        None => tokenizer_config
+            .as_ref()
+            .map(|(file, bytes)| template_of(file, bytes))
+            .transpose()?
+            .flatten(),
     };
     let mut shards = open_shards(folder, &mut file_bytes)?;
     let tensors = read_tensors(folder, &architecture, &mut shards)?;
     let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
-    Ok(Model { name: folder.name(), architecture, tensors, low_rank, tokenizer, chat_template, quantization: None, provenance, file_bytes })
+    Ok(Model {
+        name: folder.name(),
+        architecture,
+        tensors,
+        low_rank,
+        tokenizer,
+        chat_template,
+        quantization: None,
+        provenance,
+        file_bytes,
+    })
 }
 
 fn absent(folder: Folder, name: &str) -> Error {
-    Error::Io { path: folder.file_label(name), source: std::io::Error::new(std::io::ErrorKind::NotFound, "a Hugging Face folder must have it") }
+    Error::Io {
+        path: folder.file_label(name),
+        source: std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            "a Hugging Face folder must have it",
+        ),
+    }
 }
 
 struct Shard<'a> {
@@ -67,7 +102,8 @@ struct Shard<'a> {
     tensors: Vec<Info>,
 }
 
-/// The weight files with their checked headers. Under an index, each shard keeps only the tensors that the index places there.
+/// The weight files with their checked headers. Under an index, each shard keeps only the tensors
+/// that the index places there.
 fn open_shards<'a>(folder: Folder<'a>, file_bytes: &mut u64) -> Result<Vec<Shard<'a>>> {
     let mut shard = |mut source: Source<'a>| -> Result<Shard<'a>> {
         *file_bytes += source.length;
@@ -81,7 +117,11 @@ fn open_shards<'a>(folder: Folder<'a>, file_bytes: &mut u64) -> Result<Vec<Shard
         return Err(absent(folder, WEIGHTS));
     };
     let map = json::typed::<Index>(&index_file, &index_bytes, 0)?.weight_map.0;
-    let wrong = |key: &str, reason: String| Error::Format { file: index_file.clone(), offset: json::key_offset(&index_bytes, key), reason };
+    let wrong = |key: &str, reason: String| Error::Format {
+        file: index_file.clone(),
+        offset: json::key_offset(&index_bytes, key),
+        reason,
+    };
     let names: BTreeSet<&String> = map.values().collect();
     if names.len() > MAX_SHARDS {
         return Err(wrong("weight_map", format!("{} shards, more than {MAX_SHARDS}", names.len())));
@@ -93,11 +133,16 @@ fn open_shards<'a>(folder: Folder<'a>, file_bytes: &mut u64) -> Result<Vec<Shard
         let (path, source) = folder.open(name)?.ok_or_else(|| absent(folder, name))?;
         let mut shard = shard(source)?;
         if !paths.insert(path) {
-            return Err(wrong("weight_map", format!("shard {name:?} is a file that the index names twice")));
+            return Err(wrong(
+                "weight_map",
+                format!("shard {name:?} is a file that the index names twice"),
+            ));
         }
         shard.tensors.retain(|t| map.get(&t.name) == Some(name));
         let held: BTreeSet<&str> = shard.tensors.iter().map(|t| t.name.as_str()).collect();
-        if let Some((tensor, _)) = map.iter().find(|(t, s)| *s == name && !held.contains(t.as_str())) {
+        if let Some((tensor, _)) =
+            map.iter().find(|(t, s)| *s == name && !held.contains(t.as_str()))
+        {
             return Err(wrong(tensor, format!("tensor {tensor:?} is not in shard {name:?}")));
         }
         shards.push(shard);
@@ -110,12 +155,21 @@ struct Index {
     weight_map: safetensors::Strings,
 }
 
-fn read_tensors(folder: Folder, architecture: &Architecture, shards: &mut [Shard]) -> Result<BTreeMap<String, Tensor>> {
+fn read_tensors(
+    folder: Folder,
+    architecture: &Architecture,
+    shards: &mut [Shard],
+) -> Result<BTreeMap<String, Tensor>> {
     let file = folder.label();
-    let places: BTreeMap<String, (usize, Info)> =
-        shards.iter().enumerate().flat_map(|(i, s)| s.tensors.iter().map(move |t| (t.name.clone(), (i, t.clone())))).collect();
+    let places: BTreeMap<String, (usize, Info)> = shards
+        .iter()
+        .enumerate()
+        .flat_map(|(i, s)| s.tensors.iter().map(move |t| (t.name.clone(), (i, t.clone()))))
+        .collect();
     inventory::check_size(&file, architecture, 16, shards.iter().map(|s| s.source.length).sum())?;
-    inventory::check_shapes(&file, architecture, |name| places.get(name).map(|(_, t)| t.shape.clone()))?;
+    inventory::check_shapes(&file, architecture, |name| {
+        places.get(name).map(|(_, t)| t.shape.clone())
+    })?;
     let present: BTreeMap<&str, ()> = places.keys().map(|k| (k.as_str(), ())).collect();
     for name in inventory::extra(architecture, &present) {
         if name.ends_with("rotary_emb.inv_freq") {
@@ -123,7 +177,11 @@ fn read_tensors(folder: Folder, architecture: &Architecture, shards: &mut [Shard
         }
         let (shard, tensor) = &places[name];
         let source = &mut shards[*shard].source;
-        let unsupported = |reason: &str| Error::Unsupported { file: source.file.clone(), name: format!("tensor {name}"), reason: reason.into() };
+        let unsupported = |reason: &str| Error::Unsupported {
+            file: source.file.clone(),
+            name: format!("tensor {name}"),
+            reason: reason.into(),
+        };
         if name != HEAD {
             return Err(unsupported("a Llama with this config has no place for it"));
         }
@@ -135,7 +193,9 @@ fn read_tensors(folder: Folder, architecture: &Architecture, shards: &mut [Shard
             return Err(differs);
         }
         let head: Vec<u8> = source.values(tensor.begin, (tensor.end - tensor.begin) as usize)?;
-        let table: Vec<u8> = shards[*embedding_shard].source.values(embedding.begin, (embedding.end - embedding.begin) as usize)?;
+        let table: Vec<u8> = shards[*embedding_shard]
+            .source
+            .values(embedding.begin, (embedding.end - embedding.begin) as usize)?;
         if head != table {
             return Err(differs);
         }
@@ -143,7 +203,10 @@ fn read_tensors(folder: Folder, architecture: &Architecture, shards: &mut [Shard
     let mut tensors = BTreeMap::new();
     for want in architecture.tensors() {
         let (shard, info) = &places[&want.name];
-        tensors.insert(want.name, Tensor { shape: want.shape, data: float_data(&mut shards[*shard].source, info)? });
+        tensors.insert(
+            want.name,
+            Tensor { shape: want.shape, data: float_data(&mut shards[*shard].source, info)? },
+        );
     }
     Ok(tensors)
 }
@@ -152,26 +215,41 @@ fn read_tensors(folder: Folder, architecture: &Architecture, shards: &mut [Shard
 pub(crate) fn float_data(source: &mut Source, info: &Info) -> Result<TensorData> {
     Ok(match info.dtype {
         Dtype::F32 => TensorData::F32(source.values(info.begin, info.elements())?),
-        Dtype::F16 => TensorData::F16(source.values::<u16>(info.begin, info.elements())?.reinterpret_into()),
-        Dtype::BF16 => TensorData::BF16(source.values::<u16>(info.begin, info.elements())?.reinterpret_into()),
+        Dtype::F16 => {
+            TensorData::F16(source.values::<u16>(info.begin, info.elements())?.reinterpret_into())
+        }
+        Dtype::BF16 => {
+            TensorData::BF16(source.values::<u16>(info.begin, info.elements())?.reinterpret_into())
+        }
         other => {
-            let reason = format!("element type of tensor {:?}; weights are F32, F16 or BF16", info.name);
-            return Err(Error::Unsupported { file: source.file.clone(), name: other.name().into(), reason });
+            let reason =
+                format!("element type of tensor {:?}; weights are F32, F16 or BF16", info.name);
+            return Err(Error::Unsupported {
+                file: source.file.clone(),
+                name: other.name().into(),
+                reason,
+            });
         }
     })
 }
 
 /// Every id has a row in the embedding.
-pub(crate) fn check_vocabulary(tokenizer: &Tokenizer, architecture: &Architecture, file: &str) -> Result<()> {
+pub(crate) fn check_vocabulary(
+    tokenizer: &Tokenizer,
+    architecture: &Architecture,
+    file: &str,
+) -> Result<()> {
     let tokens = tokenizer.vocabulary.tokens.len();
     if tokens > architecture.vocab_size {
-        let reason = format!("{tokens} tokens, but the config says vocab_size {}", architecture.vocab_size);
+        let reason =
+            format!("{tokens} tokens, but the config says vocab_size {}", architecture.vocab_size);
         return Err(Error::Format { file: file.into(), offset: 0, reason });
     }
     Ok(())
 }
 
-/// The tokenizer with an end token: its own, else generation_config.json's, else config.json's (there a number or a list, of which the first counts).
+/// The tokenizer with an end token: its own, else generation_config.json's, else config.json's
+/// (there a number or a list, of which the first counts).
 fn with_end_token(
     tokenizer: Tokenizer,
     architecture: &Architecture,
@@ -186,14 +264,24 @@ fn with_end_token(
     }
     for (file, bytes) in generation.into_iter().chain([config]) {
         let value = json::typed::<EndToken>(file, bytes, 0)?.eos_token_id;
-        let first = if let Value::Array(list) = &value { list.first().unwrap_or(&Value::Null) } else { &value };
+        let first = if let Value::Array(list) = &value {
+            list.first().unwrap_or(&Value::Null)
+        } else {
+            &value
+        };
         if first.is_null() {
             continue;
         }
         let id = first.as_u64().filter(|&id| id < tokens as u64);
-        let wrong =
-            || Error::Format { file: file.clone(), offset: json::key_offset(bytes, "eos_token_id"), reason: format!("eos_token_id {first} is no token") };
-        let vocabulary = crate::tokenizer::Vocabulary { eos: Some(id.ok_or_else(wrong)? as u32), ..(*tokenizer.vocabulary).clone() };
+        let wrong = || Error::Format {
+            file: file.clone(),
+            offset: json::key_offset(bytes, "eos_token_id"),
+            reason: format!("eos_token_id {first} is no token"),
+        };
+        let vocabulary = crate::tokenizer::Vocabulary {
+            eos: Some(id.ok_or_else(wrong)? as u32),
+            ..(*tokenizer.vocabulary).clone()
+        };
         return Tokenizer::new(vocabulary);
     }
     Ok(tokenizer)
@@ -211,29 +299,42 @@ struct TemplateHolder {
     chat_template: Value,
 }
 
-/// `chat_template` of a tokenizer_config.json: a string, or a list of named ones of which `default` counts.
+/// `chat_template` of a tokenizer_config.json: a string, or a list of named ones of which `default`
+/// counts.
 fn template_of(file: &str, bytes: &[u8]) -> Result<Option<String>> {
-    let wrong =
-        |reason: &str| Error::Format { file: file.into(), offset: json::key_offset(bytes, "chat_template"), reason: format!("chat_template: {reason}") };
+    let wrong = |reason: &str| Error::Format {
+        file: file.into(),
+        offset: json::key_offset(bytes, "chat_template"),
+        reason: format!("chat_template: {reason}"),
+    };
     let text = match json::typed::<TemplateHolder>(file, bytes, 0)?.chat_template {
         Value::Null => return Ok(None),
         Value::String(text) => text,
-        Value::Array(list) => match list.iter().find(|t| t["name"] == "default").map(|t| &t["template"]) {
-            None => return Ok(None),
-            Some(Value::String(text)) => text.clone(),
-            Some(_) => return Err(wrong("the default template is not a string")),
-        },
+        Value::Array(list) => {
+            match list.iter().find(|t| t["name"] == "default").map(|t| &t["template"]) {
+                None => return Ok(None),
+                Some(Value::String(text)) => text.clone(),
+                Some(_) => return Err(wrong("the default template is not a string")),
+            }
+        }
         _ => return Err(wrong("neither a string nor a list")),
     };
     if text.len() as u64 > MAX_TEMPLATE_BYTES {
-        return Err(Error::Memory { file: file.into(), what: "chat_template".into(), bytes: text.len() as u64, cap: MAX_TEMPLATE_BYTES });
+        return Err(Error::Memory {
+            file: file.into(),
+            what: "chat_template".into(),
+            bytes: text.len() as u64,
+            cap: MAX_TEMPLATE_BYTES,
+        });
     }
     Ok(Some(text))
 }
 
-/// Writes `model` as a folder: config.json, tokenizer.json with tokenizer_config.json, generation_config.json, chat_template.jinja,
-/// model.safetensors with every tensor as it is stored. A new folder appears whole or not at all; in one that exists each file is replaced
-/// whole, config.json last. Errors: `Unsupported` for quantized tensors and low-rank factors, `MissingTensor`, `Shape`, `Io`.
+/// Writes `model` as a folder: config.json, tokenizer.json with tokenizer_config.json,
+/// generation_config.json, chat_template.jinja, model.safetensors with every tensor as it is
+/// stored. A new folder appears whole or not at all; in one that exists each file is replaced
+/// whole, config.json last. Errors: `Unsupported` for quantized tensors and low-rank factors,
+/// `MissingTensor`, `Shape`, `Io`.
 pub fn save(model: &Model, folder: &Path) -> Result<()> {
     let io = |source| Error::Io { path: folder.display().to_string(), source };
     let files = folder_files(model)?;
@@ -241,14 +342,20 @@ pub fn save(model: &Model, folder: &Path) -> Result<()> {
     // The caller knows the folder, not the temporary one.
     let named = |name: &'static str| {
         move |error| match error {
-            Error::Io { source, .. } => Error::Io { path: folder.join(name).display().to_string(), source },
+            Error::Io { source, .. } => {
+                Error::Io { path: folder.join(name).display().to_string(), source }
+            }
             other => other,
         }
     };
     for (name, bytes) in &files {
-        write::atomic(&temporary.path.join(name), |out| out.write_all(bytes)).map_err(named(name))?;
+        write::atomic(&temporary.path.join(name), |out| out.write_all(bytes))
+            .map_err(named(name))?;
     }
-    write::atomic(&temporary.path.join(WEIGHTS), |out| write_weights(model, out).map_err(std::io::Error::other)).map_err(named(WEIGHTS))?;
+    write::atomic(&temporary.path.join(WEIGHTS), |out| {
+        write_weights(model, out).map_err(std::io::Error::other)
+    })
+    .map_err(named(WEIGHTS))?;
     if !folder.exists() {
         return temporary.rename_to(folder).map_err(io);
     }
@@ -261,10 +368,13 @@ pub fn save(model: &Model, folder: &Path) -> Result<()> {
 fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
     let file = model.name.clone();
     model.refuse_low_rank(&file, "a Hugging Face folder")?;
-    inventory::check_shapes(&file, &model.architecture, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
+    inventory::check_shapes(&file, &model.architecture, |name| {
+        model.tensors.get(name).map(|t| t.shape.clone())
+    })?;
     let mut entries = vec![];
     for want in model.architecture.tensors() {
-        let entry = halfstep_file::float_entry(&want.name, &want.shape, &model.tensors[&want.name].data);
+        let entry =
+            halfstep_file::float_entry(&want.name, &want.shape, &model.tensors[&want.name].data);
         entries.push(entry.ok_or_else(|| Error::Unsupported {
             file: file.clone(),
             name: format!("tensor {}", want.name),
@@ -278,16 +388,21 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
 /// The small files, config.json last: a folder without it is not yet a model.
 fn folder_files(model: &Model) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let pretty = |pairs: BTreeMap<&str, Value>| {
-        let map: serde_json::Map<String, Value> = pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+        let map: serde_json::Map<String, Value> =
+            pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
         format!("{:#}\n", Value::Object(map)).into_bytes()
     };
     let mut files = vec![];
-    let Value::Object(config) = config::to_json(&model.architecture) else { unreachable!("a config is an object") };
-    let mut config: BTreeMap<&str, Value> = config.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    let Value::Object(config) = config::to_json(&model.architecture) else {
+        unreachable!("a config is an object")
+    };
+    let mut config: BTreeMap<&str, Value> =
+        config.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
     if let Some(tokenizer) = &model.tokenizer {
         let v = &tokenizer.vocabulary;
         let ids = [("bos_token_id", v.bos), ("eos_token_id", v.eos), ("pad_token_id", v.padding)];
-        let ids: BTreeMap<&str, Value> = ids.into_iter().filter_map(|(name, id)| Some((name, id?.into()))).collect();
+        let ids: BTreeMap<&str, Value> =
+            ids.into_iter().filter_map(|(name, id)| Some((name, id?.into()))).collect();
         config.extend(ids.clone());
         files.push(("tokenizer.json", tokenizer.to_json().into_bytes()));
         files.push(("tokenizer_config.json", tokenizer.to_config_json(None).into_bytes()));

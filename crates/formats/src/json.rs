@@ -1,5 +1,5 @@
-//! JSON from strangers: a duplicate key is refused at every level (a map would keep the last one silently), nesting ends at 128
-//! (serde_json's own limit), and an error names its byte offset.
+//! JSON from strangers: a duplicate key is refused at every level (a map would keep the last one
+//! silently), nesting ends at 128 (serde_json's own limit), and an error names its byte offset.
 
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -8,13 +8,18 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess
 use serde_json::{Map, Value};
 use std::marker::PhantomData;
 
-/// Parses `bytes` whole as an object with the fields of `T`. `base` is the offset of `bytes` in the file, for errors.
+/// Parses `bytes` whole as an object with the fields of `T`. `base` is the offset of `bytes` in the
+/// file, for errors.
 pub fn typed<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> {
     Ok(whole::<Object<T>>(file, bytes, base)?.0)
 }
 
 fn whole<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|e| Error::Format { file: file.into(), offset: base + byte_offset(bytes, &e), reason: reason(&e) })
+    serde_json::from_slice(bytes).map_err(|e| Error::Format {
+        file: file.into(),
+        offset: base + byte_offset(bytes, &e),
+        reason: reason(&e),
+    })
 }
 
 /// Any JSON value without a duplicate key.
@@ -22,18 +27,23 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Value> {
     Ok(whole::<Strict>(file, bytes, 0)?.0)
 }
 
-/// Where `"key"` followed by a colon stands in `bytes`, 0 if nowhere: the offset an error about that entry names.
+/// Where `"key"` followed by a colon stands in `bytes`, 0 if nowhere: the offset an error about
+/// that entry names.
 pub fn key_offset(bytes: &[u8], key: &str) -> u64 {
     let quoted = serde_json::to_string(key).unwrap_or_default().into_bytes();
     let is_key = |rest: &[u8]| rest.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b':');
-    let found = bytes.windows(quoted.len().max(1)).enumerate().find(|(at, w)| *w == quoted && is_key(&bytes[at + quoted.len()..]));
+    let found = bytes
+        .windows(quoted.len().max(1))
+        .enumerate()
+        .find(|(at, w)| *w == quoted && is_key(&bytes[at + quoted.len()..]));
     found.map_or(0, |(at, _)| at as u64)
 }
 
 /// serde_json counts lines and columns from 1, the column in bytes.
 fn byte_offset(bytes: &[u8], error: &serde_json::Error) -> u64 {
     let newlines = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1);
-    let line_start = if error.line() < 2 { 0 } else { newlines.into_iter().nth(error.line() - 2).unwrap_or(0) };
+    let line_start =
+        if error.line() < 2 { 0 } else { newlines.into_iter().nth(error.line() - 2).unwrap_or(0) };
     (line_start + error.column().saturating_sub(1)).min(bytes.len()) as u64
 }
 
@@ -44,7 +54,8 @@ fn reason(error: &serde_json::Error) -> String {
     format!("JSON: {}", &text[..end])
 }
 
-/// A JSON object with the fields of `T`. A struct derived with serde would also be read from a list of its fields' values.
+/// A JSON object with the fields of `T`. A struct derived with serde would also be read from a list
+/// of its fields' values.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -126,8 +137,14 @@ mod tests {
 
     #[test]
     fn duplicates_are_refused_at_every_level_with_their_offset() {
-        for (text, at) in [(r#"{"a":1,"a":1}"#, 10), (r#"{"x":[{"a":1,"a":2}]}"#, 16), ("{\n \"a\":1,\n \"a\":2}", 14)] {
-            let Err(Error::Format { offset, reason, .. }) = parse("f", text.as_bytes()) else { panic!("{text} was accepted") };
+        for (text, at) in [
+            (r#"{"a":1,"a":1}"#, 10),
+            (r#"{"x":[{"a":1,"a":2}]}"#, 16),
+            ("{\n \"a\":1,\n \"a\":2}", 14),
+        ] {
+            let Err(Error::Format { offset, reason, .. }) = parse("f", text.as_bytes()) else {
+                panic!("{text} was accepted")
+            };
             assert!(reason.contains("duplicate key \"a\""), "{reason}");
             assert!(offset.abs_diff(at) <= 1, "{text}: offset {offset}");
         }

@@ -1,4 +1,5 @@
-//! Bytes to tensors and back, every byte taken as hostile: safetensors, GGUF, config.json, tokenizer, chat template.
+//! Bytes to tensors and back, every byte taken as hostile: safetensors, GGUF, config.json,
+//! tokenizer, chat template.
 //!
 //! Inside, a model always has Hugging Face tensor names and row order, whatever file it came from.
 

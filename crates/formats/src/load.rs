@@ -8,10 +8,12 @@ use crate::{gguf, halfstep_file, hugging_face, safetensors};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A GGUF file, a `halfstep` file (one .safetensors with our metadata), or a Hugging Face folder (config.json, tokenizer.json, model.safetensors or a sharded index).
+/// A GGUF file, a `halfstep` file (one .safetensors with our metadata), or a Hugging Face folder
+/// (config.json, tokenizer.json, model.safetensors or a sharded index).
 pub fn load(path: &Path) -> Result<Model> {
     let name = path.display().to_string();
-    if std::fs::metadata(path).map_err(|source| Error::Io { path: name.clone(), source })?.is_dir() {
+    if std::fs::metadata(path).map_err(|source| Error::Io { path: name.clone(), source })?.is_dir()
+    {
         return hugging_face::load(Folder::Disk(path));
     }
     let mut source = open(path)?;
@@ -47,14 +49,24 @@ enum Kind {
 }
 
 fn kind(file: &str, start: &[u8]) -> Result<Kind> {
-    let unsupported = |name: &str, reason: &str| Err(Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() });
+    let unsupported = |name: &str, reason: &str| {
+        Err(Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() })
+    };
     match start {
         [b'G', b'G', b'U', b'F', ..] => Ok(Kind::Gguf),
         // A pickle would be code, and is never read.
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => unsupported("a PyTorch checkpoint", "save it as safetensors"),
-        [b'g', b'g', b'm', b'l', ..] | [b't', b'j', b'g', b'g', ..] => unsupported("the ggml format before GGUF", "convert it to GGUF"),
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
+            unsupported("a PyTorch checkpoint", "save it as safetensors")
+        }
+        [b'g', b'g', b'm', b'l', ..] | [b't', b'j', b'g', b'g', ..] => {
+            unsupported("the ggml format before GGUF", "convert it to GGUF")
+        }
         [_, _, _, _, _, _, _, _, b'{'] => Ok(Kind::Safetensors),
-        _ => Err(Error::Format { file: file.into(), offset: 0, reason: "neither GGUF nor safetensors by its first bytes".into() }),
+        _ => Err(Error::Format {
+            file: file.into(),
+            offset: 0,
+            reason: "neither GGUF nor safetensors by its first bytes".into(),
+        }),
     }
 }
 
@@ -62,7 +74,11 @@ fn load_safetensors(mut source: Source) -> Result<Model> {
     let header = safetensors::read_header(&mut source)?;
     if !header.metadata.contains_key(halfstep_file::FORMAT_KEY) {
         let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with config.json and tokenizer.json";
-        return Err(Error::Unsupported { file: source.file, name: "a safetensors file by itself".into(), reason: reason.into() });
+        return Err(Error::Unsupported {
+            file: source.file,
+            name: "a safetensors file by itself".into(),
+            reason: reason.into(),
+        });
     }
     halfstep_file::read(source, header)
 }
@@ -72,7 +88,10 @@ pub fn regular_file_bytes(path: &Path) -> Result<u64> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let about = std::fs::metadata(path).map_err(io)?;
     if !about.is_file() {
-        return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+        return Err(io(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )));
     }
     Ok(about.len())
 }

@@ -2,7 +2,8 @@
 //!
 //!     y = Qa(x) Wq^T + (x A^T) B^T          A [r, I], B [O, r]
 //!
-//! x in the second term is the input as it is before the activation quantizer. The method's factor alpha / r is already in B.
+//! x in the second term is the input as it is before the activation quantizer. The method's factor
+//! alpha / r is already in B.
 
 use crate::architecture::Role;
 use crate::error::{Error, Result};
@@ -22,12 +23,19 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// Whether these are factors of a weight `[rows, cols]`: rank, lengths, finite values. Err says what is wrong.
+    /// Whether these are factors of a weight `[rows, cols]`: rank, lengths, finite values. Err says
+    /// what is wrong.
     pub fn check(&self, rows: usize, cols: usize) -> std::result::Result<(), String> {
         check_rank(self.rank, rows, cols)?;
-        for (factor, values, len) in [("A", &self.a, self.rank * cols), ("B", &self.b, rows * self.rank)] {
+        for (factor, values, len) in
+            [("A", &self.a, self.rank * cols), ("B", &self.b, rows * self.rank)]
+        {
             if values.len() != len {
-                return Err(format!("factor {factor} of rank {} beside {rows} x {cols} has {len} values, not {}", self.rank, values.len()));
+                return Err(format!(
+                    "factor {factor} of rank {} beside {rows} x {cols} has {len} values, not {}",
+                    self.rank,
+                    values.len()
+                ));
             }
             if let Some(i) = first_non_finite(values) {
                 return Err(format!("value {i} of factor {factor} is {}", values[i]));
@@ -36,7 +44,8 @@ impl LowRank {
         Ok(())
     }
 
-    /// `w += B A`, `w` `[O, I]`: the factors merged into the values of their weight, each sum in f32 from rank 0 on.
+    /// `w += B A`, `w` `[O, I]`: the factors merged into the values of their weight, each sum in
+    /// f32 from rank 0 on.
     pub fn merge(&self, w: &mut [f32]) {
         let (a, b) = (self.a.to_f32_vec(), self.b.to_f32_vec());
         let cols = (a.len() / self.rank).max(1);
@@ -62,19 +71,30 @@ pub(crate) fn first_non_finite(values: &[f16]) -> Option<usize> {
 /// A rank beyond the smaller side would hold nothing that a smaller one does not.
 pub(crate) fn check_rank(rank: usize, rows: usize, cols: usize) -> std::result::Result<(), String> {
     let most = rows.min(cols);
-    if (1..=most).contains(&rank) { Ok(()) } else { Err(format!("rank {rank} beside {rows} x {cols}, not 1 to {most}")) }
+    if (1..=most).contains(&rank) {
+        Ok(())
+    } else {
+        Err(format!("rank {rank} beside {rows} x {cols}, not 1 to {most}"))
+    }
 }
 
 impl Model {
-    /// Refuses factors beside anything but a block linear, or that are none of its shape, naming the weight.
+    /// Refuses factors beside anything but a block linear, or that are none of its shape, naming
+    /// the weight.
     pub fn check_low_rank(&self) -> Result<()> {
         let specs = self.architecture.tensors();
         for (name, factors) in &self.low_rank {
             let checked = match specs.iter().find(|spec| spec.name == *name) {
-                Some(spec) if matches!(spec.role, Role::Linear(_)) => factors.check(spec.shape[0], spec.shape[1]),
+                Some(spec) if matches!(spec.role, Role::Linear(_)) => {
+                    factors.check(spec.shape[0], spec.shape[1])
+                }
                 _ => Err("only the linears of a block have them".into()),
             };
-            checked.map_err(|reason| Error::Unsupported { file: self.name.clone(), name: format!("low-rank factors of {name}"), reason })?;
+            checked.map_err(|reason| Error::Unsupported {
+                file: self.name.clone(),
+                name: format!("low-rank factors of {name}"),
+                reason,
+            })?;
         }
         Ok(())
     }
@@ -82,8 +102,14 @@ impl Model {
     /// For files that have no place for factors.
     pub(crate) fn refuse_low_rank(&self, file: &str, format: &str) -> Result<()> {
         let Some(name) = self.low_rank.keys().next() else { return Ok(()) };
-        let reason = format!("{format} has no place for factors beside a weight; the halfstep format holds them");
-        Err(Error::Unsupported { file: file.into(), name: format!("low-rank factors of {name}"), reason })
+        let reason = format!(
+            "{format} has no place for factors beside a weight; the halfstep format holds them"
+        );
+        Err(Error::Unsupported {
+            file: file.into(),
+            name: format!("low-rank factors of {name}"),
+            reason,
+        })
     }
 }
 
@@ -97,7 +123,11 @@ mod tests {
 
     #[test]
     fn merging_adds_the_product() {
-        let factors = LowRank { rank: 2, a: halves(&[1.0, 2.0, 3.0, -1.0, 0.5, 0.0]), b: halves(&[1.0, 2.0, 0.0, -4.0]) };
+        let factors = LowRank {
+            rank: 2,
+            a: halves(&[1.0, 2.0, 3.0, -1.0, 0.5, 0.0]),
+            b: halves(&[1.0, 2.0, 0.0, -4.0]),
+        };
         let mut w = [10.0f32, 20.0, 30.0, 40.0, 50.0, 60.0];
         factors.merge(&mut w);
         assert_eq!(w, [9.0, 23.0, 33.0, 44.0, 48.0, 60.0]);
@@ -113,7 +143,10 @@ mod tests {
         assert!(wrong(LowRank { rank: 3, ..sound.clone() }).contains("not 1 to 2"));
         assert!(wrong(LowRank { a: halves(&[1.0; 5]), ..sound.clone() }).contains("factor A"));
         assert!(wrong(LowRank { b: halves(&[1.0; 5]), ..sound.clone() }).contains("factor B"));
-        assert!(wrong(LowRank { b: vec![f16::ONE, f16::NAN, f16::ONE, f16::ONE], ..sound.clone() }).contains("value 1 of factor B is NaN"));
+        assert!(
+            wrong(LowRank { b: vec![f16::ONE, f16::NAN, f16::ONE, f16::ONE], ..sound.clone() })
+                .contains("value 1 of factor B is NaN")
+        );
         assert!(wrong(LowRank { a: vec![f16::INFINITY; 6], ..sound }).contains("factor A is inf"));
     }
 }

@@ -47,8 +47,9 @@ impl Tensor {
         self.shape.last().copied().unwrap_or(0)
     }
 
-    /// Values of one row as f32, from column `first` on, as many as `out` has: a part of [`Self::to_f32`] without the whole. Packed codes are
-    /// unpacked row by row; for many reads of those there are panels.
+    /// Values of one row as f32, from column `first` on, as many as `out` has: a part of
+    /// [`Self::to_f32`] without the whole. Packed codes are unpacked row by row; for many reads of
+    /// those there are panels.
     pub fn read(&self, row: usize, first: usize, out: &mut [f32]) {
         let cols = self.cols();
         assert!(row < self.rows() && first + out.len() <= cols, "a part of a row that there is");
@@ -93,7 +94,11 @@ impl Tensor {
                 let mut out = vec![0.0; self.rows() * self.cols()];
                 pool.chunks_mut(&mut out, ROWS_PER_TASK * self.cols(), |task, part| {
                     let rows = part.len() / self.cols();
-                    blocks::decode(*kind, &bytes[task * ROWS_PER_TASK * row_bytes..][..rows * row_bytes], part);
+                    blocks::decode(
+                        *kind,
+                        &bytes[task * ROWS_PER_TASK * row_bytes..][..rows * row_bytes],
+                        part,
+                    );
                 });
                 out
             }
@@ -101,7 +106,8 @@ impl Tensor {
     }
 }
 
-/// Everything but the weights' own grids that the forward of a quantized model needs. Weight grids stand in each [`PackedMatrix`].
+/// Everything but the weights' own grids that the forward of a quantized model needs. Weight grids
+/// stand in each [`PackedMatrix`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quantization {
@@ -117,7 +123,8 @@ pub struct Quantization {
     pub static_steps: BTreeMap<String, f32>,
 }
 
-/// A model: the tensors are most of it, so that one made from another copies all but them ([`Model::with`]).
+/// A model: the tensors are most of it, so that one made from another copies all but them
+/// ([`Model::with`]).
 #[derive(Clone, Debug)]
 pub struct Model {
     pub name: String,
@@ -131,15 +138,21 @@ pub struct Model {
     pub chat_template: Option<String>,
     /// How the model is to be run if it is quantized; None for a float model.
     pub quantization: Option<Quantization>,
-    /// Recipe, seeds, data hash, metrics of the run that made this model: string keys (`recipe`, `seed`, ...) to string values, kept in files under `halfstep.`.
+    /// Recipe, seeds, data hash, metrics of the run that made this model: string keys (`recipe`,
+    /// `seed`, ...) to string values, kept in files under `halfstep.`.
     pub provenance: BTreeMap<String, String>,
     /// Size of the file(s) it was read from, 0 if made in memory.
     pub file_bytes: u64,
 }
 
 impl Model {
-    /// The same architecture, tokenizer and template around other tensors; made in memory, without low-rank factors and provenance.
-    pub fn with(&self, tensors: BTreeMap<String, Tensor>, quantization: Option<Quantization>) -> Self {
+    /// The same architecture, tokenizer and template around other tensors; made in memory, without
+    /// low-rank factors and provenance.
+    pub fn with(
+        &self,
+        tensors: BTreeMap<String, Tensor>,
+        quantization: Option<Quantization>,
+    ) -> Self {
         Self {
             name: self.name.clone(),
             architecture: self.architecture.clone(),
@@ -162,20 +175,28 @@ mod tests {
     #[test]
     fn any_part_of_a_row_is_that_of_all_values() {
         let (rows, cols, pool) = (3, 96, Pool::serial());
-        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
-        let bytes = values.chunks(cols).flat_map(|row| blocks::encode(GgmlType::Q4_1, row).expect("whole blocks")).collect();
+        let values: Vec<f32> =
+            (0..rows * cols).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        let bytes = values
+            .chunks(cols)
+            .flat_map(|row| blocks::encode(GgmlType::Q4_1, row).expect("whole blocks"))
+            .collect();
         let packed = blocks::encode(GgmlType::Q8_0, &values).expect("whole blocks");
         let kinds = [
             TensorData::F16(values.iter().map(|&x| f16::from_f32(x)).collect()),
             TensorData::BF16(values.iter().map(|&x| bf16::from_f32(x)).collect()),
-            TensorData::Packed(blocks::packed::unpack(GgmlType::Q8_0, rows, cols, &packed).expect("a packed type")),
+            TensorData::Packed(
+                blocks::packed::unpack(GgmlType::Q8_0, rows, cols, &packed).expect("a packed type"),
+            ),
             TensorData::Blocks { kind: GgmlType::Q4_1, bytes },
             TensorData::F32(values),
         ];
         for data in kinds {
             let tensor = Tensor { shape: vec![rows, cols], data };
             let whole = tensor.to_f32(&pool);
-            for (row, first, len) in [(0, 0, 96), (1, 32, 32), (2, 5, 1), (1, 31, 40), (2, 90, 6), (0, 7, 0)] {
+            for (row, first, len) in
+                [(0, 0, 96), (1, 32, 32), (2, 5, 1), (1, 31, 40), (2, 90, 6), (0, 7, 0)]
+            {
                 let mut part = vec![9.0; len];
                 tensor.read(row, first, &mut part);
                 assert_eq!(part, whole[row * cols + first..][..len]);

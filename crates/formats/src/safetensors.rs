@@ -1,7 +1,8 @@
 //! safetensors: a strict reader (no hole, overlap, duplicate or trailing byte) and a writer.
 //!
-//! Layout: u64 header length, JSON header `{name: {dtype, shape, data_offsets}}` with an optional `__metadata__` of strings, then the
-//! tensors' bytes. Every size is checked before anything is allocated; values are not judged here.
+//! Layout: u64 header length, JSON header `{name: {dtype, shape, data_offsets}}` with an optional
+//! `__metadata__` of strings, then the tensors' bytes. Every size is checked before anything is
+//! allocated; values are not judged here.
 
 use crate::error::{Error, Result};
 use crate::json::{self, Object};
@@ -51,7 +52,8 @@ impl Info {
     }
 }
 
-/// A header that holds together: tensors sorted by where they lie, covering the file to its last byte.
+/// A header that holds together: tensors sorted by where they lie, covering the file to its last
+/// byte.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     pub metadata: BTreeMap<String, String>,
@@ -80,10 +82,18 @@ pub fn read_header(source: &mut Source) -> Result<Header> {
     source.read_at(0, &mut prefix)?;
     let header_bytes = u64::from_le_bytes(prefix);
     if header_bytes > MAX_HEADER_BYTES {
-        return Err(Error::Memory { file, what: "safetensors header".into(), bytes: header_bytes, cap: MAX_HEADER_BYTES });
+        return Err(Error::Memory {
+            file,
+            what: "safetensors header".into(),
+            bytes: header_bytes,
+            cap: MAX_HEADER_BYTES,
+        });
     }
     if header_bytes > source.length - 8 {
-        return Err(wrong(0, format!("header of {header_bytes} bytes in a file of {}", source.length)));
+        return Err(wrong(
+            0,
+            format!("header of {header_bytes} bytes in a file of {}", source.length),
+        ));
     }
     let text: Vec<u8> = source.values(8, header_bytes as usize)?;
     if text.first() != Some(&b'{') {
@@ -102,7 +112,10 @@ pub fn read_header(source: &mut Source) -> Result<Header> {
     for t in &tensors {
         if t.begin != end {
             let what = if t.begin > end { "leaves a hole" } else { "overlaps another tensor" };
-            return Err(wrong(8 + json::key_offset(&text, &t.name), format!("tensor {:?} begins at {}, not {}: {what}", t.name, t.begin, end)));
+            return Err(wrong(
+                8 + json::key_offset(&text, &t.name),
+                format!("tensor {:?} begins at {}, not {}: {what}", t.name, t.begin, end),
+            ));
         }
         end = t.end;
     }
@@ -113,23 +126,52 @@ pub fn read_header(source: &mut Source) -> Result<Header> {
 }
 
 /// `data` is where tensors begin in the file, `length` where the file ends.
-fn check_tensor(file: &str, name: &str, raw: RawTensor, data: u64, length: u64, at: &dyn Fn() -> u64) -> Result<Info> {
-    let wrong = |reason: String| Error::Format { file: file.into(), offset: at(), reason: format!("tensor {name:?}: {reason}") };
+fn check_tensor(
+    file: &str,
+    name: &str,
+    raw: RawTensor,
+    data: u64,
+    length: u64,
+    at: &dyn Fn() -> u64,
+) -> Result<Info> {
+    let wrong = |reason: String| Error::Format {
+        file: file.into(),
+        offset: at(),
+        reason: format!("tensor {name:?}: {reason}"),
+    };
     let Some(&dtype) = Dtype::ALL.iter().find(|d| d.name() == raw.dtype) else {
-        return Err(Error::Unsupported { file: file.into(), name: raw.dtype, reason: format!("element type of tensor {name:?}") });
+        return Err(Error::Unsupported {
+            file: file.into(),
+            name: raw.dtype,
+            reason: format!("element type of tensor {name:?}"),
+        });
     };
     let (begin, end) = raw.data_offsets;
     if begin > end || end > length - data {
-        return Err(wrong(format!("bytes {begin}..{end} lie outside of the {} bytes of data", length - data)));
+        return Err(wrong(format!(
+            "bytes {begin}..{end} lie outside of the {} bytes of data",
+            length - data
+        )));
     }
     let elements = raw.shape.0.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     let bytes = elements.and_then(|n| n.checked_mul(dtype.bytes() as u64));
     if bytes != Some(end - begin) {
-        return Err(wrong(format!("{} bytes for {} of shape {:?}", end - begin, dtype.name(), raw.shape.0)));
+        return Err(wrong(format!(
+            "{} bytes for {} of shape {:?}",
+            end - begin,
+            dtype.name(),
+            raw.shape.0
+        )));
     }
     // A product of 0 can hide a dimension that no usize holds.
-    let shape: Option<Vec<usize>> = raw.shape.0.iter().map(|&d| usize::try_from(d).ok().filter(|&d| d <= isize::MAX as usize)).collect();
-    let shape = shape.ok_or_else(|| wrong(format!("shape {:?} does not fit this machine", raw.shape.0)))?;
+    let shape: Option<Vec<usize>> = raw
+        .shape
+        .0
+        .iter()
+        .map(|&d| usize::try_from(d).ok().filter(|&d| d <= isize::MAX as usize))
+        .collect();
+    let shape =
+        shape.ok_or_else(|| wrong(format!("shape {:?} does not fit this machine", raw.shape.0)))?;
     Ok(Info { name: name.into(), dtype, shape, begin: data + begin, end: data + end })
 }
 
@@ -141,20 +183,38 @@ pub struct Entry<'a> {
     pub data: Cow<'a, [u8]>,
 }
 
-/// Writes a file: tensors by size of their elements (so that each is aligned), then by name; header padded with spaces to 8 bytes.
-pub fn write(mut entries: Vec<Entry>, metadata: &BTreeMap<String, String>, out: &mut dyn Write) -> std::io::Result<()> {
+/// Writes a file: tensors by size of their elements (so that each is aligned), then by name; header
+/// padded with spaces to 8 bytes.
+pub fn write(
+    mut entries: Vec<Entry>,
+    metadata: &BTreeMap<String, String>,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     entries.sort_by(|a, b| b.dtype.bytes().cmp(&a.dtype.bytes()).then_with(|| a.name.cmp(&b.name)));
     let quote = |s: &str| serde_json::Value::from(s).to_string();
     let mut fields = vec![];
     if !metadata.is_empty() {
-        let pairs: Vec<String> = metadata.iter().map(|(k, v)| format!("{}:{}", quote(k), quote(v))).collect();
+        let pairs: Vec<String> =
+            metadata.iter().map(|(k, v)| format!("{}:{}", quote(k), quote(v))).collect();
         fields.push(format!("{}:{{{}}}", quote(METADATA), pairs.join(",")));
     }
     let mut begin = 0;
     for e in &entries {
-        assert_eq!(e.data.len(), e.shape.iter().product::<usize>() * e.dtype.bytes(), "bytes of {} against its shape", e.name);
-        let (end, shape) = (begin + e.data.len(), e.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(","));
-        fields.push(format!(r#"{}:{{"dtype":"{}","shape":[{shape}],"data_offsets":[{begin},{end}]}}"#, quote(&e.name), e.dtype.name()));
+        assert_eq!(
+            e.data.len(),
+            e.shape.iter().product::<usize>() * e.dtype.bytes(),
+            "bytes of {} against its shape",
+            e.name
+        );
+        let (end, shape) = (
+            begin + e.data.len(),
+            e.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+        );
+        fields.push(format!(
+            r#"{}:{{"dtype":"{}","shape":[{shape}],"data_offsets":[{begin},{end}]}}"#,
+            quote(&e.name),
+            e.dtype.name()
+        ));
         begin = end;
     }
     let mut header = format!("{{{}}}", fields.join(","));
@@ -192,7 +252,10 @@ impl<'de> Deserialize<'de> for Dims {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a list of dimensions")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Dims, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> std::result::Result<Dims, A::Error> {
                 let mut dims = vec![];
                 while let Some(d) = seq.next_element()? {
                     if dims.len() == MAX_DIMS {
@@ -215,8 +278,12 @@ impl<'de> Deserialize<'de> for RawHeader {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a header object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<RawHeader, A::Error> {
-                let (mut seen, mut metadata, mut tensors) = (HashSet::new(), BTreeMap::new(), vec![]);
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<RawHeader, A::Error> {
+                let (mut seen, mut metadata, mut tensors) =
+                    (HashSet::new(), BTreeMap::new(), vec![]);
                 while let Some(key) = map.next_key::<String>()? {
                     if key == METADATA {
                         metadata = map.next_value::<Strings>()?.0;
@@ -245,7 +312,10 @@ impl<'de> Deserialize<'de> for Strings {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object of strings")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Strings, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Strings, A::Error> {
                 let mut out = BTreeMap::new();
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
                     if out.contains_key(&key) {

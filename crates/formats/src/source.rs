@@ -1,5 +1,6 @@
-//! Where bytes come from: memory or an open file. A file is read range by range into its destination, so that loading needs no second
-//! copy, and one that shrinks while it is read gives an error, where a mapping would give a SIGBUS.
+//! Where bytes come from: memory or an open file. A file is read range by range into its
+//! destination, so that loading needs no second copy, and one that shrinks while it is read gives
+//! an error, where a mapping would give a SIGBUS.
 
 use crate::error::{Error, Result};
 use bytemuck::Pod;
@@ -37,19 +38,32 @@ impl<'a> Source<'a> {
     pub fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<()> {
         let read = match &mut self.bytes {
             Bytes::Memory(all) => {
-                let range = usize::try_from(offset).ok().and_then(|at| Some(at..at.checked_add(out.len())?));
-                range.and_then(|r| all.get(r)).map(|from| out.copy_from_slice(from)).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+                let range = usize::try_from(offset)
+                    .ok()
+                    .and_then(|at| Some(at..at.checked_add(out.len())?));
+                range
+                    .and_then(|r| all.get(r))
+                    .map(|from| out.copy_from_slice(from))
+                    .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
             }
-            Bytes::File(file) => file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(out)),
+            Bytes::File(file) => {
+                file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(out))
+            }
         };
         read.map_err(|source| Error::Io { path: self.file.clone(), source })
     }
 
-    /// `count` little-endian values from `offset` on; refused before allocation when the source is shorter.
+    /// `count` little-endian values from `offset` on; refused before allocation when the source is
+    /// shorter.
     pub fn values<T: Pod>(&mut self, offset: u64, count: usize) -> Result<Vec<T>> {
         let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
         let left = self.length.saturating_sub(offset);
-        let memory = |cap| Error::Memory { file: self.file.clone(), what: format!("{count} values at byte {offset}"), bytes, cap };
+        let memory = |cap| Error::Memory {
+            file: self.file.clone(),
+            what: format!("{count} values at byte {offset}"),
+            bytes,
+            cap,
+        };
         if bytes > left {
             return Err(memory(left));
         }
@@ -81,7 +95,10 @@ mod tests {
     fn sizes_are_checked_before_allocation() {
         let mut source = Source::memory("m", &[0; 16]);
         for (offset, count) in [(0, 3), (9, 1), (u64::MAX, 1), (0, usize::MAX), (16, 1)] {
-            assert!(matches!(source.values::<u64>(offset, count), Err(Error::Memory { .. })), "{count} values at {offset}");
+            assert!(
+                matches!(source.values::<u64>(offset, count), Err(Error::Memory { .. })),
+                "{count} values at {offset}"
+            );
         }
         assert!(source.values::<u64>(16, 0).expect("nothing is there").is_empty());
         assert!(source.read_at(u64::MAX, &mut [0]).is_err());

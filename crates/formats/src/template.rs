@@ -1,10 +1,14 @@
-//! Chat templates: the part of Jinja that they use, interpreted under limits on work, memory, depth and output.
+//! Chat templates: the part of Jinja that they use, interpreted under limits on work, memory, depth
+//! and output.
 //!
-//! A template comes with a model file and is hostile input. General engines count instructions, but one instruction may double a string, compare two trees or
-//! drop a list nested a hundred thousand deep; so here every value made and every byte and element visited is paid for ([`budget`]), containers carry their
-//! depth, and nothing but data can be reached: no attributes of the host's objects, no other templates, no files.
-//! The language is that of the `transformers` library (its sandbox, `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, its `tojson`);
-//! what is left out (`include`, `import`, `extends`, `block`, recursive loops, printf formatting) is an error by name.
+//! A template comes with a model file and is hostile input. General engines count instructions, but
+//! one instruction may double a string, compare two trees or drop a list nested a hundred thousand
+//! deep; so here every value made and every byte and element visited is paid for ([`budget`]),
+//! containers carry their depth, and nothing but data can be reached: no attributes of the host's
+//! objects, no other templates, no files. The language is that of the `transformers` library (its
+//! sandbox, `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, its `tojson`); what
+//! is left out (`include`, `import`, `extends`, `block`, recursive loops, printf formatting) is an
+//! error by name.
 
 mod ast;
 mod budget;
@@ -36,8 +40,15 @@ pub struct Message {
     pub content: String,
 }
 
-/// Renders `messages`. Caps: source 256 KiB, 5 M fuel, output 16 MiB, recursion 64. Errors are `Template`, with `fuel` set where a cap was the reason.
-pub fn render(template: &str, messages: &[Message], add_generation_prompt: bool, bos_token: &str, eos_token: &str) -> Result<String> {
+/// Renders `messages`. Caps: source 256 KiB, 5 M fuel, output 16 MiB, recursion 64. Errors are
+/// `Template`, with `fuel` set where a cap was the reason.
+pub fn render(
+    template: &str,
+    messages: &[Message],
+    add_generation_prompt: bool,
+    bos_token: &str,
+    eos_token: &str,
+) -> Result<String> {
     let run = || {
         let template = parser::parse(template)?;
         Interpreter::new(&template).render(messages, add_generation_prompt, bos_token, eos_token)

@@ -13,7 +13,8 @@ pub use crate::hugging_face::save as save_hugging_face;
 /// File formats a model can be written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// GGUF v3. Packed tensors must be exactly Q4_0, Q8_0 or TQ2_0; floats are written as they are (1-D tensors F32).
+    /// GGUF v3. Packed tensors must be exactly Q4_0, Q8_0 or TQ2_0; floats are written as they are
+    /// (1-D tensors F32).
     Gguf,
     /// Our own safetensors layout: any grid (docs/format.md).
     Halfstep,
@@ -44,7 +45,9 @@ pub fn size(model: &Model, format: FileFormat) -> Result<u64> {
 }
 
 /// The bytes that `write` writes; they are kept nowhere.
-pub fn counted<E>(write: impl FnOnce(&mut dyn Write) -> std::result::Result<(), E>) -> std::result::Result<u64, E> {
+pub fn counted<E>(
+    write: impl FnOnce(&mut dyn Write) -> std::result::Result<(), E>,
+) -> std::result::Result<u64, E> {
     let mut out = Counted { out: &mut std::io::sink(), bytes: 0 };
     write(&mut out)?;
     Ok(out.bytes)
@@ -57,8 +60,12 @@ fn write_model(model: &Model, format: FileFormat, out: &mut dyn Write) -> Result
     }
 }
 
-/// Runs `write` on a temporary file beside `path`, syncs it, renames it to `path`, syncs the folder. The temporary file is removed on an error.
-pub fn atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+/// Runs `write` on a temporary file beside `path`, syncs it, renames it to `path`, syncs the
+/// folder. The temporary file is removed on an error.
+pub fn atomic(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let written = (|| {
         let (temporary, file) = Temporary::file(path)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
@@ -71,7 +78,8 @@ pub fn atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result
     written.map_err(|source| at(path, source))
 }
 
-/// The error as the caller should see it: one of ours that passed through a writer comes out again, with the path if it had none better.
+/// The error as the caller should see it: one of ours that passed through a writer comes out again,
+/// with the path if it had none better.
 fn at(path: &Path, source: std::io::Error) -> Error {
     let path = path.display().to_string();
     match source.downcast::<Error>() {
@@ -97,11 +105,17 @@ impl Temporary {
     }
 
     /// A name that nobody has: created exclusively, tried again with another when it exists.
-    fn create<T>(target: &Path, make: impl Fn(&Path) -> std::io::Result<T>) -> std::io::Result<(Self, T)> {
-        let name = target.file_name().ok_or_else(|| std::io::Error::new(ErrorKind::InvalidInput, "the path does not end in a name"))?;
+    fn create<T>(
+        target: &Path,
+        make: impl Fn(&Path) -> std::io::Result<T>,
+    ) -> std::io::Result<(Self, T)> {
+        let name = target.file_name().ok_or_else(|| {
+            std::io::Error::new(ErrorKind::InvalidInput, "the path does not end in a name")
+        })?;
         loop {
             let unique = RandomState::new().build_hasher().finish();
-            let path = target.with_file_name(format!(".{}.{unique:016x}.tmp", name.to_string_lossy()));
+            let path =
+                target.with_file_name(format!(".{}.{unique:016x}.tmp", name.to_string_lossy()));
             match make(&path) {
                 Ok(made) => return Ok((Self { path, renamed: false }, made)),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
@@ -121,19 +135,31 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.renamed {
             // Best effort: the error that brought us here is the one to report.
-            let _ = if self.path.is_dir() { std::fs::remove_dir_all(&self.path) } else { std::fs::remove_file(&self.path) };
+            let _ = if self.path.is_dir() {
+                std::fs::remove_dir_all(&self.path)
+            } else {
+                std::fs::remove_file(&self.path)
+            };
         }
     }
 }
 
-/// Syncs the folder that holds `path`, where the system can (Windows cannot open one, some network systems refuse).
+/// Syncs the folder that holds `path`, where the system can (Windows cannot open one, some network
+/// systems refuse).
 pub(crate) fn sync_folder(path: &Path) -> std::io::Result<()> {
     if cfg!(not(unix)) {
         return Ok(());
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match File::open(parent).and_then(|f| f.sync_all()) {
-        Err(e) if !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied) => Err(e),
+        Err(e)
+            if !matches!(
+                e.kind(),
+                ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied
+            ) =>
+        {
+            Err(e)
+        }
         _ => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! GGUF there and back: what is read equals what was written, bit for bit, and other readers find what they need.
+//! GGUF there and back: what is read equals what was written, bit for bit, and other readers find
+//! what they need.
 
 mod raw_gguf;
 mod small_model;
@@ -8,7 +9,9 @@ use halfstep_formats::gguf::{self, Container, GgmlType, Value, keys};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Architecture, Error, Model, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{ActivationQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+};
 use raw_gguf::Raw;
 use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model};
 
@@ -25,7 +28,9 @@ fn read(bytes: &[u8]) -> Model {
 
 /// A model whose block linears are all `kind`, embedding Q8_0.
 fn uniform(kind: GgmlType, block: usize) -> Model {
-    model(architecture(block), &mut Numbers(1), |spec, _| if matches!(spec.role, Role::Linear(_)) { kind } else { GgmlType::Q8_0 })
+    model(architecture(block), &mut Numbers(1), |spec, _| {
+        if matches!(spec.role, Role::Linear(_)) { kind } else { GgmlType::Q8_0 }
+    })
 }
 
 fn round_trips(model: &Model) {
@@ -52,7 +57,8 @@ fn every_type_round_trips() {
 
 #[test]
 fn random_models_round_trip() {
-    let kinds: Vec<GgmlType> = GgmlType::ALL.into_iter().filter(|k| k.block_elements() <= 32).collect();
+    let kinds: Vec<GgmlType> =
+        GgmlType::ALL.into_iter().filter(|k| k.block_elements() <= 32).collect();
     for seed in 0..RANDOM_MODELS {
         let mut numbers = Numbers(seed);
         let kv_heads = 1 + numbers.below(2);
@@ -69,7 +75,9 @@ fn random_models_round_trip() {
             ..architecture(32)
         };
         // The rows of o_proj are heads * head_dim long: only element types fit any of them.
-        let mut model = model(architecture, &mut numbers, |spec, n| kinds[n.below(if spec.shape[1] % 32 == 0 { kinds.len() } else { 3 })]);
+        let mut model = model(architecture, &mut numbers, |spec, n| {
+            kinds[n.below(if spec.shape[1] % 32 == 0 { kinds.len() } else { 3 })]
+        });
         model.quantization = Some(client_quantization("gguf:q4_0", numbers.below(2) == 0));
         // Making a tokenizer takes most of the time of reading a small file.
         if numbers.below(16) > 0 {
@@ -89,17 +97,26 @@ fn q_and_k_rows_stand_interleaved_in_the_file() {
     for linear in Linear::ALL {
         let [rows, cols] = a.linear_shape(linear);
         let values = (0..rows * cols).map(|i| (i / cols) as f32).collect();
-        model.tensors.insert(linear.weight_name(0), Tensor { shape: vec![rows, cols], data: TensorData::F32(values) });
+        model.tensors.insert(
+            linear.weight_name(0),
+            Tensor { shape: vec![rows, cols], data: TensorData::F32(values) },
+        );
     }
     let bytes = written(&model);
     let container = Container::parse("test.gguf", &bytes).expect("a file");
     let first_column = |name: &str| -> Vec<usize> {
         let info = &container.tensors[name];
-        info.bytes().chunks(info.dimensions()[0] * 4).map(|row| f32::from_le_bytes([row[0], row[1], row[2], row[3]]) as usize).collect()
+        info.bytes()
+            .chunks(info.dimensions()[0] * 4)
+            .map(|row| f32::from_le_bytes([row[0], row[1], row[2], row[3]]) as usize)
+            .collect()
     };
     for (name, heads) in [("blk.0.attn_q.weight", a.heads), ("blk.0.attn_k.weight", a.kv_heads)] {
         // Neighbours in the file are half a head apart in the model: 0, D/2, 1, D/2 + 1, ...
-        let pairs = (0..heads).flat_map(|h| (0..a.head_dim / 2).flat_map(move |i| [h * a.head_dim + i, h * a.head_dim + i + a.head_dim / 2]));
+        let pairs = (0..heads).flat_map(|h| {
+            (0..a.head_dim / 2)
+                .flat_map(move |i| [h * a.head_dim + i, h * a.head_dim + i + a.head_dim / 2])
+        });
         assert_eq!(first_column(name), pairs.collect::<Vec<_>>(), "{name}");
     }
     for name in ["blk.0.attn_v.weight", "blk.0.attn_output.weight", "blk.0.ffn_gate.weight"] {
@@ -115,7 +132,12 @@ fn a_client_finds_what_it_needs() {
     let container = Container::parse("test.gguf", &bytes).expect("a file");
     let (metadata, a) = (&container.metadata, &model.architecture);
     assert_eq!(container.version, 3);
-    for (key, want) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "smollm"), ("general.name", "small")] {
+    for (key, want) in [
+        ("general.architecture", "llama"),
+        ("tokenizer.ggml.model", "gpt2"),
+        ("tokenizer.ggml.pre", "smollm"),
+        ("general.name", "small"),
+    ] {
         assert_eq!(metadata.string(key).expect("a string"), Some(want), "{key}");
     }
     for (key, want) in [
@@ -136,17 +158,33 @@ fn a_client_finds_what_it_needs() {
         ("tokenizer.ggml.unknown_token_id", 0),
         ("tokenizer.ggml.padding_token_id", 2),
     ] {
-        assert_eq!(metadata.integer(key, 0..=u64::MAX).expect("an integer"), Some(want as u64), "{key}");
+        assert_eq!(
+            metadata.integer(key, 0..=u64::MAX).expect("an integer"),
+            Some(want as u64),
+            "{key}"
+        );
     }
-    for (key, want) in [("llama.attention.layer_norm_rms_epsilon", 1e-5f32), ("llama.rope.freq_base", 1e4)] {
+    for (key, want) in
+        [("llama.attention.layer_norm_rms_epsilon", 1e-5f32), ("llama.rope.freq_base", 1e4)]
+    {
         assert_eq!(metadata.float(key).expect("a float"), Some(want.into()), "{key}");
     }
     assert_eq!(metadata.boolean("tokenizer.ggml.add_bos_token").expect("a bool"), Some(true));
-    assert_eq!(metadata.string("tokenizer.chat_template").expect("a string"), model.chat_template.as_deref());
-    let types = metadata.array("tokenizer.ggml.token_type").expect("an array").expect("token types");
+    assert_eq!(
+        metadata.string("tokenizer.chat_template").expect("a string"),
+        model.chat_template.as_deref()
+    );
+    let types =
+        metadata.array("tokenizer.ggml.token_type").expect("an array").expect("token types");
     assert!(types.iter().map(|(_, v)| v).eq([3, 3, 3, 1, 1, 1, 1, 1].map(Value::Integer)));
-    assert_eq!(metadata.array("tokenizer.ggml.tokens").expect("an array").expect("tokens").count, a.vocab_size);
-    assert_eq!(metadata.array("tokenizer.ggml.merges").expect("an array").expect("merges").count, 2);
+    assert_eq!(
+        metadata.array("tokenizer.ggml.tokens").expect("an array").expect("tokens").count,
+        a.vocab_size
+    );
+    assert_eq!(
+        metadata.array("tokenizer.ggml.merges").expect("an array").expect("merges").count,
+        2
+    );
     assert!(!container.tensors.contains_key("output.weight"), "a tied head has no tensor");
     assert_eq!(container.tensors["rope_freqs.weight"].dimensions(), [a.head_dim / 2]);
     for (name, info) in &container.tensors {
@@ -157,7 +195,12 @@ fn a_client_finds_what_it_needs() {
     untied.architecture.tied_head = false;
     untied.tensors.insert(HEAD.into(), untied.tensors[EMBEDDING].clone());
     let bytes = written(&untied);
-    assert!(Container::parse("test.gguf", &bytes).expect("a file").tensors.contains_key("output.weight"));
+    assert!(
+        Container::parse("test.gguf", &bytes)
+            .expect("a file")
+            .tensors
+            .contains_key("output.weight")
+    );
 }
 
 #[test]
@@ -188,12 +231,28 @@ fn grids_that_no_block_type_holds_are_refused() {
         let mut model = uniform(GgmlType::Q4_0, 32);
         let (rows, cols) = (64, 32);
         let scales = vec![0.5; quantizer.partition.scales(rows, cols)];
-        let zero_points = if quantizer.grid == IntGrid::affine(4) { vec![0; scales.len()] } else { vec![] };
-        let packed = PackedMatrix::from_codes(quantizer, rows, cols, &vec![1; rows * cols], scales, zero_points);
-        model.tensors.insert(Linear::Gate.weight_name(1), Tensor { shape: vec![rows, cols], data: TensorData::Packed(packed) });
+        let zero_points =
+            if quantizer.grid == IntGrid::affine(4) { vec![0; scales.len()] } else { vec![] };
+        let packed = PackedMatrix::from_codes(
+            quantizer,
+            rows,
+            cols,
+            &vec![1; rows * cols],
+            scales,
+            zero_points,
+        );
+        model.tensors.insert(
+            Linear::Gate.weight_name(1),
+            Tensor { shape: vec![rows, cols], data: TensorData::Packed(packed) },
+        );
         match to_bytes(&model, FileFormat::Gguf) {
             Err(Error::Unencodable { reason, .. }) => {
-                assert!(["model.layers.1.mlp.gate_proj.weight", "blk.1.ffn_gate.weight"].iter().any(|name| reason.contains(name)), "{reason}");
+                assert!(
+                    ["model.layers.1.mlp.gate_proj.weight", "blk.1.ffn_gate.weight"]
+                        .iter()
+                        .any(|name| reason.contains(name)),
+                    "{reason}"
+                );
                 assert!(reason.contains("Q4_0") && reason.contains("halfstep"), "{reason}");
             }
             other => panic!("{quantizer:?}: {:?}", other.map(|b| b.len())),
@@ -206,19 +265,29 @@ fn models_that_do_not_fit_their_architecture_are_refused() {
     let name = Linear::Down.weight_name(0);
     let mut missing = uniform(GgmlType::F16, 32);
     missing.tensors.remove(&name);
-    assert!(matches!(to_bytes(&missing, FileFormat::Gguf), Err(Error::MissingTensor { tensor, .. }) if tensor == name));
+    assert!(
+        matches!(to_bytes(&missing, FileFormat::Gguf), Err(Error::MissingTensor { tensor, .. }) if tensor == name)
+    );
     let mut misshapen = uniform(GgmlType::F16, 32);
     misshapen.tensors.get_mut(&name).expect("there").shape.reverse();
-    assert!(matches!(to_bytes(&misshapen, FileFormat::Gguf), Err(Error::Shape { tensor, .. }) if tensor == name));
+    assert!(
+        matches!(to_bytes(&misshapen, FileFormat::Gguf), Err(Error::Shape { tensor, .. }) if tensor == name)
+    );
     let mut short = uniform(GgmlType::F16, 32);
     short.tensors.get_mut(&name).expect("there").data = TensorData::F32(vec![0.0; 7]);
-    assert!(matches!(to_bytes(&short, FileFormat::Gguf), Err(Error::Shape { tensor, .. }) if tensor == name));
+    assert!(
+        matches!(to_bytes(&short, FileFormat::Gguf), Err(Error::Shape { tensor, .. }) if tensor == name)
+    );
     let mut reserved = uniform(GgmlType::F16, 32);
     reserved.provenance.insert("quantization".into(), "mine".into());
-    assert!(matches!(to_bytes(&reserved, FileFormat::Gguf), Err(Error::Unsupported { name, .. }) if name == "halfstep.quantization"));
+    assert!(
+        matches!(to_bytes(&reserved, FileFormat::Gguf), Err(Error::Unsupported { name, .. }) if name == "halfstep.quantization")
+    );
     let mut long = uniform(GgmlType::F16, 32);
     long.chat_template = Some("x".repeat(300 << 10));
-    assert!(matches!(to_bytes(&long, FileFormat::Gguf), Err(Error::Unsupported { name, .. }) if name == "tokenizer.chat_template"));
+    assert!(
+        matches!(to_bytes(&long, FileFormat::Gguf), Err(Error::Unsupported { name, .. }) if name == "tokenizer.chat_template")
+    );
 }
 
 #[test]
@@ -230,15 +299,24 @@ fn foreign_files_run_as_their_client_would() {
         (GgmlType::Q4_1, GgmlType::Q8_0, None),
         (GgmlType::F16, GgmlType::F16, None),
     ] {
-        let model = model(architecture(32), &mut Numbers(2), |spec, _| if spec.role == Role::Embedding { embedding } else { kind });
+        let model = model(architecture(32), &mut Numbers(2), |spec, _| {
+            if spec.role == Role::Embedding { embedding } else { kind }
+        });
         assert_eq!(read(&written(&model)).quantization, want, "{kind:?} {embedding:?}");
     }
-    let ternary = |embedding| model(architecture(256), &mut Numbers(2), |spec, _| if spec.role == Role::Embedding { embedding } else { GgmlType::TQ2_0 });
-    let head = |embedding| read(&written(&ternary(embedding))).quantization.expect("it is quantized");
+    let ternary = |embedding| {
+        model(architecture(256), &mut Numbers(2), |spec, _| {
+            if spec.role == Role::Embedding { embedding } else { GgmlType::TQ2_0 }
+        })
+    };
+    let head =
+        |embedding| read(&written(&ternary(embedding))).quantization.expect("it is quantized");
     assert_eq!(head(GgmlType::Q8_0), client_quantization("gguf:tq2_0", true));
     assert_eq!(head(GgmlType::TQ2_0).head_activation, ActivationQuantizer::DynamicBlock256);
     assert_eq!(head(GgmlType::F16).head_activation, ActivationQuantizer::None);
-    let mixed = model(architecture(32), &mut Numbers(2), |spec, _| if spec.role == Role::Linear(Linear::V) { GgmlType::Q8_0 } else { GgmlType::Q4_0 });
+    let mixed = model(architecture(32), &mut Numbers(2), |spec, _| {
+        if spec.role == Role::Linear(Linear::V) { GgmlType::Q8_0 } else { GgmlType::Q4_0 }
+    });
     assert_eq!(read(&written(&mixed)).quantization, None);
 }
 
@@ -247,13 +325,20 @@ fn scaling_of_a_foreign_file_is_recovered() {
     // Llama 3.2's own numbers, which a converter stores as factors only.
     let mut model = uniform(GgmlType::F16, 256);
     model.architecture.rope_theta = 5e5;
-    let scaling = halfstep_kernels::ops::rope::Llama3Scaling { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 };
+    let scaling = halfstep_kernels::ops::rope::Llama3Scaling {
+        factor: 32.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position: 8192,
+    };
     model.architecture.rope_scaling = Some(scaling);
     let mut raw = Raw::parse(&written(&model));
     raw.entries.retain(|e| !e.key.starts_with(b"halfstep.rope"));
     assert_eq!(read(&raw.to_bytes()).architecture.rope_scaling, Some(scaling));
     raw.data_of("rope_freqs.weight")[..4].copy_from_slice(&7f32.to_le_bytes());
-    assert!(matches!(gguf::read("test.gguf", &raw.to_bytes()), Err(Error::Unsupported { name, .. }) if name == "rope_freqs.weight"));
+    assert!(
+        matches!(gguf::read("test.gguf", &raw.to_bytes()), Err(Error::Unsupported { name, .. }) if name == "rope_freqs.weight")
+    );
 }
 
 #[test]
@@ -261,10 +346,23 @@ fn older_files_and_absent_keys_are_read() {
     let model = uniform(GgmlType::F16, 32);
     let mut raw = Raw::parse(&written(&model));
     raw.version = 2;
-    for key in [keys::KEY_LENGTH, keys::VALUE_LENGTH, keys::ROPE_DIMENSIONS, keys::ROPE_BASE, keys::VOCAB_SIZE, keys::FILE_TYPE, keys::TOKEN_TYPES] {
+    for key in [
+        keys::KEY_LENGTH,
+        keys::VALUE_LENGTH,
+        keys::ROPE_DIMENSIONS,
+        keys::ROPE_BASE,
+        keys::VOCAB_SIZE,
+        keys::FILE_TYPE,
+        keys::TOKEN_TYPES,
+    ] {
         raw.remove(key);
     }
-    raw.entries.push(raw_gguf::Entry { key: b"general.license".into(), key_length: None, kind: raw_gguf::STRING, value: raw_gguf::string(b"mit") });
+    raw.entries.push(raw_gguf::Entry {
+        key: b"general.license".into(),
+        key_length: None,
+        kind: raw_gguf::STRING,
+        value: raw_gguf::string(b"mit"),
+    });
     raw.set(keys::ALIGNMENT, raw_gguf::U32, 32u32.to_le_bytes());
     let again = read(&raw.to_bytes());
     assert_eq!(again.architecture, model.architecture);
@@ -284,7 +382,8 @@ fn a_wider_alignment_is_read() {
     raw.alignment = 4096;
     let mut data = vec![];
     let narrow = raw.data.clone();
-    let offsets: Vec<usize> = raw.tensors.iter().map(|t| t.offset as usize).chain([narrow.len()]).collect();
+    let offsets: Vec<usize> =
+        raw.tensors.iter().map(|t| t.offset as usize).chain([narrow.len()]).collect();
     for (i, t) in raw.tensors.iter_mut().enumerate() {
         t.offset = data.len() as u64;
         data.extend(&narrow[offsets[i]..offsets[i + 1]]);
@@ -296,7 +395,9 @@ fn a_wider_alignment_is_read() {
 
 #[test]
 fn the_real_model_is_read_and_written_exactly() {
-    let Some(path) = halfstep_golden::shared("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let Some(path) = halfstep_golden::shared("models/SmolLM2-135M-Instruct.Q4_1.gguf") else {
+        return;
+    };
     let bytes = std::fs::read(path).expect("readable");
     let model = gguf::read("SmolLM2.gguf", &bytes).expect("a model");
     let original = Container::parse("SmolLM2.gguf", &bytes).expect("a file");
@@ -305,19 +406,38 @@ fn the_real_model_is_read_and_written_exactly() {
     assert!(model.architecture.tied_head && model.architecture.rope_scaling.is_none());
     let again = written(&model);
     let ours = Container::parse("again.gguf", &again).expect("a file");
-    // Every tensor's bytes, so also the permutation and the packing of codes, come back as they were.
+    // Every tensor's bytes, so also the permutation and the packing of codes, come back as they
+    // were.
     assert!(ours.tensors.keys().eq(original.tensors.keys()));
     for (name, info) in &original.tensors {
-        assert_eq!((info.kind, info.dimensions()), (ours.tensors[name].kind, ours.tensors[name].dimensions()), "{name}");
+        assert_eq!(
+            (info.kind, info.dimensions()),
+            (ours.tensors[name].kind, ours.tensors[name].dimensions()),
+            "{name}"
+        );
         assert!(info.bytes() == ours.tensors[name].bytes(), "{name}: bytes");
     }
     // And so does every key that a client reads.
-    for (key, entry) in original.metadata.entries.iter().filter(|(key, _)| key.starts_with("llama.") || key.starts_with("tokenizer.")) {
+    for (key, entry) in original
+        .metadata
+        .entries
+        .iter()
+        .filter(|(key, _)| key.starts_with("llama.") || key.starts_with("tokenizer."))
+    {
         if *key != "tokenizer.ggml.add_space_prefix" {
             let mine = ours.metadata.get(key).unwrap_or_else(|| panic!("{key} is missing"));
-            let values = |v: Value| if let Value::Array(a) = v { a.iter().map(|(_, v)| format!("{v:?}")).collect() } else { vec![format!("{v:?}")] };
+            let values = |v: Value| {
+                if let Value::Array(a) = v {
+                    a.iter().map(|(_, v)| format!("{v:?}")).collect()
+                } else {
+                    vec![format!("{v:?}")]
+                }
+            };
             assert_eq!(values(mine.value), values(entry.value), "{key}");
         }
     }
-    assert_eq!(original.metadata.get("general.file_type").map(|e| e.value), ours.metadata.get("general.file_type").map(|e| e.value));
+    assert_eq!(
+        original.metadata.get("general.file_type").map(|e| e.value),
+        ours.metadata.get("general.file_type").map(|e| e.value)
+    );
 }

@@ -1,4 +1,5 @@
-//! Our safetensors reader on every file of the golden set, against the published one; and the golden tiny Llama as a Hugging Face folder.
+//! Our safetensors reader on every file of the golden set, against the published one; and the
+//! golden tiny Llama as a Hugging Face folder.
 
 mod any_model;
 
@@ -15,12 +16,18 @@ fn golden_files_read_the_same() {
             continue;
         }
         let bytes = std::fs::read(&path).expect("readable");
-        let ours = safetensors::read("golden", &bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let ours = safetensors::read("golden", &bytes)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let theirs = ::safetensors::SafeTensors::deserialize(&bytes).expect("the published reader");
         assert_eq!(ours.tensors.len(), theirs.len());
         for t in &ours.tensors {
             let view = theirs.tensor(&t.name).expect("is there");
-            assert_eq!((view.shape(), view.data()), (&t.shape[..], &bytes[t.begin as usize..t.end as usize]), "{}", t.name);
+            assert_eq!(
+                (view.shape(), view.data()),
+                (&t.shape[..], &bytes[t.begin as usize..t.end as usize]),
+                "{}",
+                t.name
+            );
             assert_eq!(format!("{:?}", view.dtype()).to_uppercase(), t.dtype.name(), "{}", t.name);
         }
         files += 1;
@@ -33,7 +40,10 @@ fn golden_files_read_the_same() {
 #[test]
 fn the_tiny_llama_loads_as_a_folder() {
     let golden = halfstep_golden::folder();
-    let (Ok(config_text), Ok(weights)) = (std::fs::read(golden.join("tiny_llama.config.json")), std::fs::read(golden.join("tiny_llama.safetensors"))) else {
+    let (Ok(config_text), Ok(weights)) = (
+        std::fs::read(golden.join("tiny_llama.config.json")),
+        std::fs::read(golden.join("tiny_llama.safetensors")),
+    ) else {
         println!("skipped: tiny_llama: not in {}", golden.display());
         return;
     };

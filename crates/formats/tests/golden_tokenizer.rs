@@ -11,21 +11,35 @@ use sha2::{Digest, Sha256};
 fn from_folder() -> Option<(Tokenizer, String)> {
     let folder = shared("models/smollm2-hf")?;
     let read = |name: &str| std::fs::read(folder.join(name)).expect("readable");
-    let tokenizer = Tokenizer::from_json("tokenizer.json", &read("tokenizer.json"), Some(&read("tokenizer_config.json"))).expect("a sound file");
+    let tokenizer = Tokenizer::from_json(
+        "tokenizer.json",
+        &read("tokenizer.json"),
+        Some(&read("tokenizer_config.json")),
+    )
+    .expect("a sound file");
     Some((tokenizer, String::from_utf8(read("chat_template.jinja")).expect("text")))
 }
 
-/// The tokenizer of the GGUF file. Its vocabulary is that of the folder but for the pre-tokenizer: the folder's file has lost the step that cuts digits apart,
-/// which makes a difference where more than one space stands before a digit.
+/// The tokenizer of the GGUF file. Its vocabulary is that of the folder but for the pre-tokenizer:
+/// the folder's file has lost the step that cuts digits apart, which makes a difference where more
+/// than one space stands before a digit.
 fn from_gguf(of_folder: &Tokenizer) -> Option<Tokenizer> {
     let path = shared("models/SmolLM2-135M-Instruct.Q4_1.gguf")?;
     let tokenizer = load::load(&path).expect("a sound file").tokenizer.expect("a tokenizer");
-    assert_eq!(*tokenizer.vocabulary, Vocabulary { pre: "smollm".into(), ..(*of_folder.vocabulary).clone() });
+    assert_eq!(
+        *tokenizer.vocabulary,
+        Vocabulary { pre: "smollm".into(), ..(*of_folder.vocabulary).clone() }
+    );
     Some(tokenizer)
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().expect("a list of ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+    value
+        .as_array()
+        .expect("a list of ids")
+        .iter()
+        .map(|id| id.as_u64().expect("an id") as u32)
+        .collect()
 }
 
 fn check_texts(golden: &Golden, tokenizer: &Tokenizer) {
@@ -33,7 +47,8 @@ fn check_texts(golden: &Golden, tokenizer: &Tokenizer) {
     for (name, figures) in golden.json.as_object().expect("an object") {
         let Some(first) = figures.get("first_20000_chars") else { continue };
         let Some(path) = shared(&format!("text/{name}.txt")) else { continue };
-        let text: String = std::fs::read_to_string(path).expect("UTF-8").chars().take(20_000).collect();
+        let text: String =
+            std::fs::read_to_string(path).expect("UTF-8").chars().take(20_000).collect();
         let got = tokenizer.encode(&text, false).expect("encodes");
         assert_eq!(got.len() as u64, first["count"], "{name}");
         assert_eq!(got[..64], ids(&first["first_64"]), "{name}");
@@ -55,13 +70,20 @@ fn texts_prompt_and_chat_have_the_golden_ids() {
         let greedy = &golden.json["greedy"];
         let prompt = greedy["prompt"].as_str().expect("a text");
         assert_eq!(tokenizer.encode(prompt, true).expect("encodes"), ids(&greedy["prompt_ids"]));
-        assert_eq!(tokenizer.decode(&ids(&greedy["ids"]), true).expect("decodes"), greedy["text"].as_str().expect("a text"));
+        assert_eq!(
+            tokenizer.decode(&ids(&greedy["ids"]), true).expect("decodes"),
+            greedy["text"].as_str().expect("a text")
+        );
 
         let chat = &golden.json["chat"];
-        let messages: Vec<Message> = serde_json::from_value(chat["messages"].clone()).expect("messages");
-        let name = |id: Option<u32>| id.map_or("", |id| tokenizer.vocabulary.tokens[id as usize].as_str()).to_string();
+        let messages: Vec<Message> =
+            serde_json::from_value(chat["messages"].clone()).expect("messages");
+        let name = |id: Option<u32>| {
+            id.map_or("", |id| tokenizer.vocabulary.tokens[id as usize].as_str()).to_string()
+        };
         let (bos, eos) = (name(tokenizer.vocabulary.bos), name(tokenizer.vocabulary.eos));
-        let rendered = template::render(&chat_template, &messages, true, &bos, &eos).expect("renders");
+        let rendered =
+            template::render(&chat_template, &messages, true, &bos, &eos).expect("renders");
         assert_eq!(rendered, chat["rendered"].as_str().expect("a text"));
         assert_eq!(tokenizer.encode(&rendered, true).expect("encodes"), ids(&chat["ids"]));
     }
@@ -69,7 +91,9 @@ fn texts_prompt_and_chat_have_the_golden_ids() {
 
 #[test]
 fn a_long_text_goes_there_and_back_in_seconds() {
-    let (Some((tokenizer, _)), Some(path)) = (from_folder(), shared("text/shakespeare.txt")) else { return };
+    let (Some((tokenizer, _)), Some(path)) = (from_folder(), shared("text/shakespeare.txt")) else {
+        return;
+    };
     let text = std::fs::read_to_string(path).expect("UTF-8");
     let start = std::time::Instant::now();
     let ids = tokenizer.encode(&text, false).expect("encodes");

@@ -26,8 +26,7 @@ fn with(changes: &[(&str, Value)]) -> String {
     config.to_string()
 }
 
-const LLAMA3: fn() -> Value =
-    || json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+const LLAMA3: fn() -> Value = || json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
 
 fn llama3_with(key: &str, value: Value) -> Value {
     let mut rope = LLAMA3();
@@ -50,10 +49,18 @@ fn unsupported_cases() -> Vec<(&'static str, Value, &'static str)> {
         ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "rope type yarn"),
         ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope type linear"),
         ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "rope type dynamic"),
-        ("rope_scaling", json!({"rope_type": "longrope", "short_factor": [1.0]}), "rope type longrope"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "longrope", "short_factor": [1.0]}),
+            "rope type longrope",
+        ),
         ("rope_parameters", json!({"rope_type": "proportional"}), "rope type proportional"),
         ("rope_parameters", json!({"full_attention": {"rope_type": "default"}}), "rope_parameters"),
-        ("rope_parameters", json!({"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}),
+            "partial_rotary_factor",
+        ),
         ("partial_rotary_factor", json!(0.25), "partial_rotary_factor"),
         ("rotary_pct", json!(0.5), "rotary_pct"),
         ("sliding_window", json!(128), "sliding_window"),
@@ -63,7 +70,11 @@ fn unsupported_cases() -> Vec<(&'static str, Value, &'static str)> {
         ("no_rope_layers", json!([1, 0]), "no_rope_layers"),
         ("architectures", json!(["Qwen2ForCausalLM"]), "Qwen2ForCausalLM"),
         ("architectures", json!(["Gemma3ForCausalLM"]), "Gemma3ForCausalLM"),
-        ("architectures", json!(["LlamaForSequenceClassification"]), "LlamaForSequenceClassification"),
+        (
+            "architectures",
+            json!(["LlamaForSequenceClassification"]),
+            "LlamaForSequenceClassification",
+        ),
         ("architectures", json!(["LlamaForCausalLM", "MistralForCausalLM"]), "MistralForCausalLM"),
         ("model_type", json!("mistral"), "mistral"),
         ("model_type", json!("gpt2"), "gpt2"),
@@ -91,7 +102,9 @@ fn keys_that_change_the_maths_are_refused_by_name() {
     for (key, value, name) in unsupported_cases() {
         let text = with(&[(key, value.clone())]);
         match parse("hostile.json", text.as_bytes()) {
-            Err(Error::Unsupported { name: got, file, .. }) => assert!(got == name && file == "hostile.json", "{key} {value}: {got}"),
+            Err(Error::Unsupported { name: got, file, .. }) => {
+                assert!(got == name && file == "hostile.json", "{key} {value}: {got}")
+            }
             other => panic!("{key} {value}: {other:?}"),
         }
     }
@@ -109,52 +122,187 @@ fn broken_cases() -> Vec<Case> {
         ("text after it", format!("{}x", sound()), "ERR_FORMAT", "JSON"),
         ("over 1 MiB", big, "ERR_MEMORY", "config.json"),
         ("nested deep", "{\"a\":".repeat(50_000), "ERR_FORMAT", "JSON"),
-        ("duplicate key", sound().to_string().replacen('{', "{\"vocab_size\":1,", 1), "ERR_FORMAT", "duplicate key \"vocab_size\""),
-        ("duplicate key inside", with(&[("x", json!({"y": 1}))]).replacen("{\"y\":1}", "{\"y\":1,\"y\":2}", 1), "ERR_FORMAT", "duplicate key \"y\""),
+        (
+            "duplicate key",
+            sound().to_string().replacen('{', "{\"vocab_size\":1,", 1),
+            "ERR_FORMAT",
+            "duplicate key \"vocab_size\"",
+        ),
+        (
+            "duplicate key inside",
+            with(&[("x", json!({"y": 1}))]).replacen("{\"y\":1}", "{\"y\":1,\"y\":2}", 1),
+            "ERR_FORMAT",
+            "duplicate key \"y\"",
+        ),
         ("NaN", sound().to_string().replacen("512", "NaN", 1), "ERR_FORMAT", "JSON"),
-        ("number too large for a float", sound().to_string().replacen("10000.0", "1e999", 1), "ERR_FORMAT", "JSON"),
-        ("no kind at all", with(&[("-architectures", json!(null)), ("-model_type", json!(null))]), "ERR_FORMAT", "model_type"),
-        ("empty kind", with(&[("architectures", json!([])), ("-model_type", json!(null))]), "ERR_FORMAT", "model_type"),
+        (
+            "number too large for a float",
+            sound().to_string().replacen("10000.0", "1e999", 1),
+            "ERR_FORMAT",
+            "JSON",
+        ),
+        (
+            "no kind at all",
+            with(&[("-architectures", json!(null)), ("-model_type", json!(null))]),
+            "ERR_FORMAT",
+            "model_type",
+        ),
+        (
+            "empty kind",
+            with(&[("architectures", json!([])), ("-model_type", json!(null))]),
+            "ERR_FORMAT",
+            "model_type",
+        ),
         ("kind a number", set("model_type", json!(1)), "ERR_FORMAT", "model_type"),
-        ("architectures a string", set("architectures", json!("LlamaForCausalLM")), "ERR_FORMAT", "architectures"),
-        ("architectures of numbers", set("architectures", json!([1])), "ERR_FORMAT", "architectures"),
-        ("no vocabulary", with(&[("-vocab_size", json!(null))]), "ERR_FORMAT", "vocab_size: missing"),
+        (
+            "architectures a string",
+            set("architectures", json!("LlamaForCausalLM")),
+            "ERR_FORMAT",
+            "architectures",
+        ),
+        (
+            "architectures of numbers",
+            set("architectures", json!([1])),
+            "ERR_FORMAT",
+            "architectures",
+        ),
+        (
+            "no vocabulary",
+            with(&[("-vocab_size", json!(null))]),
+            "ERR_FORMAT",
+            "vocab_size: missing",
+        ),
         ("no width", with(&[("-hidden_size", json!(null))]), "ERR_FORMAT", "hidden_size: missing"),
-        ("no layers", with(&[("-num_hidden_layers", json!(null))]), "ERR_FORMAT", "num_hidden_layers: missing"),
-        ("no heads", with(&[("-num_attention_heads", json!(null))]), "ERR_FORMAT", "num_attention_heads: missing"),
-        ("no feed-forward width", with(&[("-intermediate_size", json!(null))]), "ERR_FORMAT", "intermediate_size: missing"),
+        (
+            "no layers",
+            with(&[("-num_hidden_layers", json!(null))]),
+            "ERR_FORMAT",
+            "num_hidden_layers: missing",
+        ),
+        (
+            "no heads",
+            with(&[("-num_attention_heads", json!(null))]),
+            "ERR_FORMAT",
+            "num_attention_heads: missing",
+        ),
+        (
+            "no feed-forward width",
+            with(&[("-intermediate_size", json!(null))]),
+            "ERR_FORMAT",
+            "intermediate_size: missing",
+        ),
         ("0 layers", set("num_hidden_layers", json!(0)), "ERR_FORMAT", "num_hidden_layers"),
         ("0 heads", set("num_attention_heads", json!(0)), "ERR_FORMAT", "num_attention_heads"),
         ("0 key heads", set("num_key_value_heads", json!(0)), "ERR_FORMAT", "num_key_value_heads"),
         ("-1 layers", set("num_hidden_layers", json!(-1)), "ERR_FORMAT", "num_hidden_layers"),
-        ("1025 layers", set("num_hidden_layers", json!(1025)), "ERR_FORMAT", "num_hidden_layers: 1025 is more"),
-        ("2^64 - 1 layers", set("num_hidden_layers", json!(u64::MAX)), "ERR_FORMAT", "num_hidden_layers"),
+        (
+            "1025 layers",
+            set("num_hidden_layers", json!(1025)),
+            "ERR_FORMAT",
+            "num_hidden_layers: 1025 is more",
+        ),
+        (
+            "2^64 - 1 layers",
+            set("num_hidden_layers", json!(u64::MAX)),
+            "ERR_FORMAT",
+            "num_hidden_layers",
+        ),
         ("width 2^18 + 1", set("hidden_size", json!((1 << 18) + 1)), "ERR_FORMAT", "hidden_size"),
-        ("vocabulary 2^24 + 1", set("vocab_size", json!((1 << 24) + 1)), "ERR_FORMAT", "vocab_size"),
-        ("feed-forward 2^20 + 1", set("intermediate_size", json!((1 << 20) + 1)), "ERR_FORMAT", "intermediate_size"),
+        (
+            "vocabulary 2^24 + 1",
+            set("vocab_size", json!((1 << 24) + 1)),
+            "ERR_FORMAT",
+            "vocab_size",
+        ),
+        (
+            "feed-forward 2^20 + 1",
+            set("intermediate_size", json!((1 << 20) + 1)),
+            "ERR_FORMAT",
+            "intermediate_size",
+        ),
         ("width a fraction", set("hidden_size", json!(64.5)), "ERR_FORMAT", "hidden_size"),
         ("width a string", set("hidden_size", json!("64")), "ERR_FORMAT", "hidden_size"),
         ("width a list", set("hidden_size", json!([64])), "ERR_FORMAT", "hidden_size"),
-        ("heads that do not divide the width", with(&[("-head_dim", json!(null)), ("num_attention_heads", json!(6))]), "ERR_FORMAT", "divide hidden_size"),
-        ("key heads that do not divide the heads", set("num_key_value_heads", json!(3)), "ERR_FORMAT", "num_key_value_heads"),
-        ("more key heads than heads", set("num_key_value_heads", json!(8)), "ERR_FORMAT", "num_key_value_heads"),
+        (
+            "heads that do not divide the width",
+            with(&[("-head_dim", json!(null)), ("num_attention_heads", json!(6))]),
+            "ERR_FORMAT",
+            "divide hidden_size",
+        ),
+        (
+            "key heads that do not divide the heads",
+            set("num_key_value_heads", json!(3)),
+            "ERR_FORMAT",
+            "num_key_value_heads",
+        ),
+        (
+            "more key heads than heads",
+            set("num_key_value_heads", json!(8)),
+            "ERR_FORMAT",
+            "num_key_value_heads",
+        ),
         ("odd head", set("head_dim", json!(15)), "ERR_FORMAT", "head_dim"),
-        ("heads wider than the cap together", with(&[("num_attention_heads", json!(1 << 17)), ("head_dim", json!(1 << 17))]), "ERR_FORMAT", "wider than"),
+        (
+            "heads wider than the cap together",
+            with(&[("num_attention_heads", json!(1 << 17)), ("head_dim", json!(1 << 17))]),
+            "ERR_FORMAT",
+            "wider than",
+        ),
         ("eps 0", set("rms_norm_eps", json!(0)), "ERR_FORMAT", "rms_norm_eps"),
         ("eps negative", set("rms_norm_eps", json!(-1e-5)), "ERR_FORMAT", "rms_norm_eps"),
         ("eps a string", set("rms_norm_eps", json!("1e-5")), "ERR_FORMAT", "rms_norm_eps"),
         ("theta 0", set("rope_theta", json!(0.0)), "ERR_FORMAT", "rope_theta"),
         ("theta a list", set("rope_theta", json!([1.0])), "ERR_FORMAT", "rope_theta"),
-        ("0 positions", set("max_position_embeddings", json!(0)), "ERR_FORMAT", "max_position_embeddings"),
-        ("2^32 positions", set("max_position_embeddings", json!(1u64 << 32)), "ERR_FORMAT", "max_position_embeddings"),
+        (
+            "0 positions",
+            set("max_position_embeddings", json!(0)),
+            "ERR_FORMAT",
+            "max_position_embeddings",
+        ),
+        (
+            "2^32 positions",
+            set("max_position_embeddings", json!(1u64 << 32)),
+            "ERR_FORMAT",
+            "max_position_embeddings",
+        ),
         ("tie a number", set("tie_word_embeddings", json!(1)), "ERR_FORMAT", "tie_word_embeddings"),
         ("scaling a list", set("rope_scaling", json!([])), "ERR_FORMAT", "rope_scaling"),
-        ("scaling without a type but with a factor", set("rope_scaling", json!({"factor": 2.0})), "ERR_FORMAT", "rope_scaling"),
-        ("scaling type a number", set("rope_scaling", json!({"rope_type": 3})), "ERR_FORMAT", "rope_scaling"),
-        ("two scaling types", set("rope_scaling", llama3_with("type", json!("default"))), "ERR_FORMAT", "rope_scaling"),
-        ("llama3 without a factor", set("rope_scaling", llama3_with("factor", json!(null))), "ERR_FORMAT", "needs factor"),
-        ("llama3 with factor 0", set("rope_scaling", llama3_with("factor", json!(0))), "ERR_FORMAT", "factor"),
-        ("llama3 without positions", set("rope_scaling", llama3_with("original_max_position_embeddings", json!(null))), "ERR_FORMAT", "original_max_position"),
+        (
+            "scaling without a type but with a factor",
+            set("rope_scaling", json!({"factor": 2.0})),
+            "ERR_FORMAT",
+            "rope_scaling",
+        ),
+        (
+            "scaling type a number",
+            set("rope_scaling", json!({"rope_type": 3})),
+            "ERR_FORMAT",
+            "rope_scaling",
+        ),
+        (
+            "two scaling types",
+            set("rope_scaling", llama3_with("type", json!("default"))),
+            "ERR_FORMAT",
+            "rope_scaling",
+        ),
+        (
+            "llama3 without a factor",
+            set("rope_scaling", llama3_with("factor", json!(null))),
+            "ERR_FORMAT",
+            "needs factor",
+        ),
+        (
+            "llama3 with factor 0",
+            set("rope_scaling", llama3_with("factor", json!(0))),
+            "ERR_FORMAT",
+            "factor",
+        ),
+        (
+            "llama3 without positions",
+            set("rope_scaling", llama3_with("original_max_position_embeddings", json!(null))),
+            "ERR_FORMAT",
+            "original_max_position",
+        ),
         (
             "llama3 with half a position",
             set("rope_scaling", llama3_with("original_max_position_embeddings", json!(0.5))),
@@ -167,9 +315,27 @@ fn broken_cases() -> Vec<Case> {
             "ERR_FORMAT",
             "original_max_position",
         ),
-        ("llama3 with equal frequency factors", set("rope_scaling", llama3_with("low_freq_factor", json!(4.0))), "ERR_FORMAT", "high_freq_factor"),
-        ("two thetas", set("rope_parameters", json!({"rope_type": "default", "rope_theta": 5e5})), "ERR_FORMAT", "rope_theta"),
-        ("two scalings", with(&[("rope_scaling", LLAMA3()), ("rope_parameters", llama3_with("factor", json!(32.0)))]), "ERR_FORMAT", "rope_scaling"),
+        (
+            "llama3 with equal frequency factors",
+            set("rope_scaling", llama3_with("low_freq_factor", json!(4.0))),
+            "ERR_FORMAT",
+            "high_freq_factor",
+        ),
+        (
+            "two thetas",
+            set("rope_parameters", json!({"rope_type": "default", "rope_theta": 5e5})),
+            "ERR_FORMAT",
+            "rope_theta",
+        ),
+        (
+            "two scalings",
+            with(&[
+                ("rope_scaling", LLAMA3()),
+                ("rope_parameters", llama3_with("factor", json!(32.0))),
+            ]),
+            "ERR_FORMAT",
+            "rope_scaling",
+        ),
     ]
 }
 
@@ -181,7 +347,10 @@ fn broken_configs_are_refused_with_their_place() {
         let error = parse("hostile.json", text.as_bytes()).expect_err(case);
         assert_eq!(error.code(), code, "{case}: {error}");
         let message = error.to_string();
-        assert!(message.contains(part) && message.contains("hostile.json") && message.len() < 400, "{case}: {message:.500}");
+        assert!(
+            message.contains(part) && message.contains("hostile.json") && message.len() < 400,
+            "{case}: {message:.500}"
+        );
         if let Error::Format { offset, .. } = error {
             assert!(offset <= text.len() as u64, "{case}: offset {offset}");
         }
@@ -191,7 +360,9 @@ fn broken_configs_are_refused_with_their_place() {
 #[test]
 fn the_offset_is_that_of_the_key() {
     let text = with(&[("head_dim", json!(15))]);
-    let Err(Error::Format { offset, .. }) = parse("f", text.as_bytes()) else { panic!("was accepted") };
+    let Err(Error::Format { offset, .. }) = parse("f", text.as_bytes()) else {
+        panic!("was accepted")
+    };
     assert!(text[offset as usize..].starts_with("\"head_dim\""), "{offset}");
 }
 
@@ -214,49 +385,136 @@ fn base() -> Architecture {
 
 #[test]
 fn sound_configs_are_read() {
-    let scaling = Some(Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 });
-    let new_spelling = |rope: Value| with(&[("-rope_theta", json!(null)), ("-rope_scaling", json!(null)), ("rope_parameters", rope)]);
+    let scaling = Some(Llama3Scaling {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position: 8192,
+    });
+    let new_spelling = |rope: Value| {
+        with(&[
+            ("-rope_theta", json!(null)),
+            ("-rope_scaling", json!(null)),
+            ("rope_parameters", rope),
+        ])
+    };
     let mut with_theta = LLAMA3();
     with_theta["rope_theta"] = json!(5e5);
     let mut old_type = LLAMA3();
     old_type["type"] = old_type["rope_type"].take();
     let cases = [
         ("plain", with(&[]), base()),
-        ("unknown keys", with(&[("torch_dtype", json!("float32")), ("use_cache", json!(true)), ("my_key", json!({"a": [1]}))]), base()),
+        (
+            "unknown keys",
+            with(&[
+                ("torch_dtype", json!("float32")),
+                ("use_cache", json!(true)),
+                ("my_key", json!({"a": [1]})),
+            ]),
+            base(),
+        ),
         ("no model_type", with(&[("-model_type", json!(null))]), base()),
         ("no architectures", with(&[("-architectures", json!(null))]), base()),
         (
             "switched off",
-            with(&[("attention_bias", json!(false)), ("mlp_bias", json!(null)), ("quantization_config", json!(null)), ("pruned_heads", json!({}))]),
+            with(&[
+                ("attention_bias", json!(false)),
+                ("mlp_bias", json!(null)),
+                ("quantization_config", json!(null)),
+                ("pruned_heads", json!({})),
+            ]),
             base(),
         ),
-        ("factors of 1", with(&[("logit_scale", json!(1)), ("partial_rotary_factor", json!(1.0)), ("num_experts", json!(1))]), base()),
+        (
+            "factors of 1",
+            with(&[
+                ("logit_scale", json!(1)),
+                ("partial_rotary_factor", json!(1.0)),
+                ("num_experts", json!(1)),
+            ]),
+            base(),
+        ),
         ("window as long as the positions", with(&[("sliding_window", json!(512))]), base()),
-        ("window switched off", with(&[("sliding_window", json!(8)), ("use_sliding_window", json!(false))]), base()),
-        ("layer types", with(&[("layer_types", json!(["full_attention", "full_attention"]))]), base()),
-        ("rope type default, old", with(&[("rope_scaling", json!({"rope_type": "default"}))]), base()),
-        ("rope type default, new", new_spelling(json!({"rope_type": "default", "rope_theta": 10000.0})), base()),
-        ("both spellings", with(&[("rope_parameters", json!({"rope_type": "default", "rope_theta": 10000.0}))]), base()),
-        ("llama3, old", with(&[("rope_scaling", LLAMA3())]), Architecture { rope_scaling: scaling, ..base() }),
-        ("llama3, older", with(&[("rope_scaling", old_type)]), Architecture { rope_scaling: scaling, ..base() }),
-        ("llama3, new", new_spelling(with_theta), Architecture { rope_scaling: scaling, rope_theta: 5e5, ..base() }),
-        ("theta an integer", with(&[("rope_theta", json!(100000))]), Architecture { rope_theta: 1e5, ..base() }),
+        (
+            "window switched off",
+            with(&[("sliding_window", json!(8)), ("use_sliding_window", json!(false))]),
+            base(),
+        ),
+        (
+            "layer types",
+            with(&[("layer_types", json!(["full_attention", "full_attention"]))]),
+            base(),
+        ),
+        (
+            "rope type default, old",
+            with(&[("rope_scaling", json!({"rope_type": "default"}))]),
+            base(),
+        ),
+        (
+            "rope type default, new",
+            new_spelling(json!({"rope_type": "default", "rope_theta": 10000.0})),
+            base(),
+        ),
+        (
+            "both spellings",
+            with(&[("rope_parameters", json!({"rope_type": "default", "rope_theta": 10000.0}))]),
+            base(),
+        ),
+        (
+            "llama3, old",
+            with(&[("rope_scaling", LLAMA3())]),
+            Architecture { rope_scaling: scaling, ..base() },
+        ),
+        (
+            "llama3, older",
+            with(&[("rope_scaling", old_type)]),
+            Architecture { rope_scaling: scaling, ..base() },
+        ),
+        (
+            "llama3, new",
+            new_spelling(with_theta),
+            Architecture { rope_scaling: scaling, rope_theta: 5e5, ..base() },
+        ),
+        (
+            "theta an integer",
+            with(&[("rope_theta", json!(100000))]),
+            Architecture { rope_theta: 1e5, ..base() },
+        ),
         ("swish", with(&[("hidden_act", json!("swish"))]), base()),
         (
             "defaults",
             with(
-                &["-num_key_value_heads", "-head_dim", "-rms_norm_eps", "-rope_theta", "-tie_word_embeddings", "-hidden_act", "-max_position_embeddings"]
-                    .map(|k| (k, json!(null))),
+                &[
+                    "-num_key_value_heads",
+                    "-head_dim",
+                    "-rms_norm_eps",
+                    "-rope_theta",
+                    "-tie_word_embeddings",
+                    "-hidden_act",
+                    "-max_position_embeddings",
+                ]
+                .map(|k| (k, json!(null))),
             ),
-            Architecture { kv_heads: 4, norm_eps: 1e-6, tied_head: false, max_positions: 2048, ..base() },
+            Architecture {
+                kv_heads: 4,
+                norm_eps: 1e-6,
+                tied_head: false,
+                max_positions: 2048,
+                ..base()
+            },
         ),
     ];
     for (case, text, want) in cases {
-        assert_eq!(parse("sound.json", text.as_bytes()).unwrap_or_else(|e| panic!("{case}: {e}")), want, "{case}");
+        assert_eq!(
+            parse("sound.json", text.as_bytes()).unwrap_or_else(|e| panic!("{case}: {e}")),
+            want,
+            "{case}"
+        );
     }
 }
 
-/// Single-byte changes and cuts of a sound config: an error or an architecture within the caps, never a panic.
+/// Single-byte changes and cuts of a sound config: an error or an architecture within the caps,
+/// never a panic.
 #[test]
 fn every_byte_changed() {
     let text = with(&[("rope_scaling", LLAMA3())]).into_bytes();
@@ -266,7 +524,13 @@ fn every_byte_changed() {
             let mut changed = text.clone();
             changed[at] = byte;
             if let Ok(a) = parse("changed", &changed) {
-                assert!(a.layers <= 1024 && a.hidden_size <= 1 << 18 && a.vocab_size <= 1 << 24 && a.heads.is_multiple_of(a.kv_heads), "{a:?}");
+                assert!(
+                    a.layers <= 1024
+                        && a.hidden_size <= 1 << 18
+                        && a.vocab_size <= 1 << 24
+                        && a.heads.is_multiple_of(a.kv_heads),
+                    "{a:?}"
+                );
             }
         }
     }

@@ -1,7 +1,9 @@
-//! GGUF files from strangers: every one gives a typed error or a model, never a panic, in little time and memory.
+//! GGUF files from strangers: every one gives a typed error or a model, never a panic, in little
+//! time and memory.
 //!
-//! The corpus is made from one small valid file by named edits, one for each thing a field can get wrong; the rows of reliability.md section 4
-//! and their CVEs are among them by name (which number belongs to which field of llama.cpp's 2024 parser was taken from the advisories' titles).
+//! The corpus is made from one small valid file by named edits, one for each thing a field can get
+//! wrong; the rows of reliability.md section 4 and their CVEs are among them by name (which number
+//! belongs to which field of llama.cpp's 2024 parser was taken from the advisories' titles).
 
 mod raw_gguf;
 mod small_model;
@@ -38,7 +40,8 @@ fn alone() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A valid file with everything in it: packed and float tensors, rope factors, tokenizer, template, our own keys.
+/// A valid file with everything in it: packed and float tensors, rope factors, tokenizer, template,
+/// our own keys.
 fn valid() -> Vec<u8> {
     to_bytes(&valid_model(), FileFormat::Gguf).expect("writable")
 }
@@ -64,9 +67,12 @@ fn read(bytes: &[u8]) -> Result<Model, Error> {
 
 /// What was accepted must be sound: it can be written, and reads back the same.
 fn assert_sound(what: &str, model: &Model) {
-    let bytes = to_bytes(model, FileFormat::Gguf).unwrap_or_else(|e| panic!("{what}: accepted, but not writable: {e}"));
-    let again = read(&bytes).unwrap_or_else(|e| panic!("{what}: accepted and written, but not readable: {e}"));
-    // A Q4_0 or Q8_0 file without our key says by its types how it is run; after writing it says so itself.
+    let bytes = to_bytes(model, FileFormat::Gguf)
+        .unwrap_or_else(|e| panic!("{what}: accepted, but not writable: {e}"));
+    let again = read(&bytes)
+        .unwrap_or_else(|e| panic!("{what}: accepted and written, but not readable: {e}"));
+    // A Q4_0 or Q8_0 file without our key says by its types how it is run; after writing it says so
+    // itself.
     assert_same(model, &again);
 }
 
@@ -75,12 +81,21 @@ fn assert_typed(what: &str, error: &Error, length: usize) {
     match error {
         Error::Format { file, offset, reason } => {
             assert_eq!(file, "hostile.gguf", "{what}");
-            assert!(*offset <= length as u64, "{what}: offset {offset} in a file of {length} bytes");
+            assert!(
+                *offset <= length as u64,
+                "{what}: offset {offset} in a file of {length} bytes"
+            );
             assert!(!reason.is_empty(), "{what}");
         }
-        Error::Unsupported { file, name, .. } => assert!(file == "hostile.gguf" && !name.is_empty(), "{what}: {error}"),
-        Error::MissingTensor { file, tensor } => assert!(file == "hostile.gguf" && !tensor.is_empty(), "{what}: {error}"),
-        Error::Shape { file, tensor, .. } => assert!(file == "hostile.gguf" && !tensor.is_empty(), "{what}: {error}"),
+        Error::Unsupported { file, name, .. } => {
+            assert!(file == "hostile.gguf" && !name.is_empty(), "{what}: {error}")
+        }
+        Error::MissingTensor { file, tensor } => {
+            assert!(file == "hostile.gguf" && !tensor.is_empty(), "{what}: {error}")
+        }
+        Error::Shape { file, tensor, .. } => {
+            assert!(file == "hostile.gguf" && !tensor.is_empty(), "{what}: {error}")
+        }
         other => panic!("{what}: {other:?} is no error of a file"),
     }
 }
@@ -104,7 +119,10 @@ fn check(Case { name, bytes, expect }: &Case) -> Result<(), String> {
         (Err(error), Expect::Error(code, words)) => {
             assert_typed(name, &error, bytes.len());
             if error.code() != *code || !error.to_string().contains(words) {
-                return Err(format!("{name}: {} {error}, expected {code} with {words:?}", error.code()));
+                return Err(format!(
+                    "{name}: {} {error}, expected {code} with {words:?}",
+                    error.code()
+                ));
             }
         }
     }
@@ -122,7 +140,11 @@ fn the_corpus_is_refused() {
     let _turn = alone();
     let valid = valid();
     assert_sound("the valid file", &read(&valid).expect("valid"));
-    assert_eq!(Raw::parse(&valid).to_bytes(), valid, "taken apart and put together, the file is the same");
+    assert_eq!(
+        Raw::parse(&valid).to_bytes(),
+        valid,
+        "taken apart and put together, the file is the same"
+    );
     let cases = corpus::cases(&valid);
     let mut names: Vec<&str> = cases.iter().map(|c| c.name.as_str()).collect();
     names.sort_unstable();
@@ -217,8 +239,10 @@ fn random_mutants_give_an_error_or_a_model() {
             let at = numbers.below(header - 8);
             match numbers.below(4) {
                 0 => bytes[at] = numbers.next() as u8,
-                1 => bytes[at..at + 4].copy_from_slice(&(edges[numbers.below(edges.len())] as u32).to_le_bytes()),
-                2 => bytes[at..at + 8].copy_from_slice(&edges[numbers.below(edges.len())].to_le_bytes()),
+                1 => bytes[at..at + 4]
+                    .copy_from_slice(&(edges[numbers.below(edges.len())] as u32).to_le_bytes()),
+                2 => bytes[at..at + 8]
+                    .copy_from_slice(&edges[numbers.below(edges.len())].to_le_bytes()),
                 _ => {
                     // A piece of the header copied over another.
                     let (from, length) = (numbers.below(header - 64), 1 + numbers.below(64));

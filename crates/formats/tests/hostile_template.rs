@@ -1,4 +1,5 @@
-//! Templates that want more than they get, or something that is not theirs: each ends soon, with a typed error, and nothing but text comes out.
+//! Templates that want more than they get, or something that is not theirs: each ends soon, with a
+//! typed error, and nothing but text comes out.
 
 use halfstep_formats::Error;
 use halfstep_formats::template::{Message, render};
@@ -11,7 +12,10 @@ const TIME: Duration = Duration::from_secs(2);
 const STACK: usize = 512 << 10;
 
 fn messages() -> Vec<Message> {
-    ["system", "user", "assistant", "user"].into_iter().map(|role| Message { role: role.into(), content: format!("I am {role}.") }).collect()
+    ["system", "user", "assistant", "user"]
+        .into_iter()
+        .map(|role| Message { role: role.into(), content: format!("I am {role}.") })
+        .collect()
 }
 
 /// Renders on a small stack, within the time (at one of three tries).
@@ -20,7 +24,11 @@ fn rendered(template: String) -> Result<String, Error> {
     for _ in 0..3 {
         let (start, template) = (Instant::now(), template.clone());
         let thread = std::thread::Builder::new().stack_size(STACK);
-        let result = thread.spawn(move || render(&template, &messages(), true, "<s>", "</s>")).expect("a thread").join().expect("no panic");
+        let result = thread
+            .spawn(move || render(&template, &messages(), true, "<s>", "</s>"))
+            .expect("a thread")
+            .join()
+            .expect("no panic");
         fastest = fastest.min(start.elapsed());
         if fastest < TIME {
             return result;
@@ -31,7 +39,11 @@ fn rendered(template: String) -> Result<String, Error> {
 
 /// Templates that run into a limit.
 fn exhausting() -> Vec<(&'static str, String)> {
-    let doubled = |step: &str| format!("{{% set ns = namespace(x='ab', l=[1]) %}}{{% for i in range(60) %}}{step}{{% endfor %}}{{{{ ns.x | length }}}}");
+    let doubled = |step: &str| {
+        format!(
+            "{{% set ns = namespace(x='ab', l=[1]) %}}{{% for i in range(60) %}}{step}{{% endfor %}}{{{{ ns.x | length }}}}"
+        )
+    };
     vec![
         ("range of 1e8", "{% for i in range(100000000) %}x{% endfor %}".into()),
         ("range of 2^63", "{{ range(9223372036854775807) }}".into()),
@@ -141,7 +153,10 @@ fn forbidden() -> Vec<(&'static str, String)> {
         ("a string that is not closed", "{{ 'x }}"),
         ("a broken escape", r"{{ '\ud800' }}"),
         ("break outside of a loop", "{% break %}"),
-        ("continue out of a capture", "{% for i in [1] %}{% set x %}{% continue %}{% endset %}{% endfor %}"),
+        (
+            "continue out of a capture",
+            "{% for i in [1] %}{% set x %}{% continue %}{% endset %}{% endfor %}",
+        ),
         ("a character that means nothing", "{{ 1 $ 2 }}"),
         ("an unknown statement", "{% exec 'rm' %}"),
         ("unpacking", "{{ range(*[1, 2]) }}"),
@@ -157,7 +172,9 @@ fn limits_end_a_template_in_time() {
     assert!(cases.len() >= 25);
     for (name, template) in cases {
         match rendered(template) {
-            Err(error @ Error::Template { fuel: true, .. }) => assert_eq!(error.code(), "ERR_TEMPLATE_FUEL"),
+            Err(error @ Error::Template { fuel: true, .. }) => {
+                assert_eq!(error.code(), "ERR_TEMPLATE_FUEL")
+            }
             other => panic!("{name}: {:?}", other.map(|text| text.len())),
         }
     }
@@ -169,7 +186,9 @@ fn nothing_but_data_is_reached() {
     assert!(cases.len() >= 25);
     for (name, template) in cases {
         match rendered(template) {
-            Err(error @ Error::Template { fuel: false, .. }) => assert_eq!(error.code(), "ERR_TEMPLATE", "{name}"),
+            Err(error @ Error::Template { fuel: false, .. }) => {
+                assert_eq!(error.code(), "ERR_TEMPLATE", "{name}")
+            }
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -177,12 +196,17 @@ fn nothing_but_data_is_reached() {
 
 #[test]
 fn an_error_names_the_line() {
-    for (template, line) in
-        [("a\n{% if x %}\n{{ 1 / 0 }}\n{% endif %}", 0), ("a\n\n{{ 1 / 0 }}", 3), ("{% for i in [1] %}\n\n\n{{ y.z }}{% endfor %}", 4), ("\n{% if %}", 2)]
-    {
+    for (template, line) in [
+        ("a\n{% if x %}\n{{ 1 / 0 }}\n{% endif %}", 0),
+        ("a\n\n{{ 1 / 0 }}", 3),
+        ("{% for i in [1] %}\n\n\n{{ y.z }}{% endfor %}", 4),
+        ("\n{% if %}", 2),
+    ] {
         match (rendered(template.into()), line) {
             (Ok(_), 0) => {}
-            (Err(error), line) => assert!(error.to_string().contains(&format!("line {line}:")), "{error}"),
+            (Err(error), line) => {
+                assert!(error.to_string().contains(&format!("line {line}:")), "{error}")
+            }
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -192,10 +216,20 @@ fn an_error_names_the_line() {
 #[test]
 fn large_but_honest_chats_are_rendered() {
     let template = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>' + '\n' }}{% endfor %}";
-    let chat = |count: usize, bytes: usize| (0..count).map(|_| Message { role: "user".into(), content: "x".repeat(bytes) }).collect::<Vec<_>>();
+    let chat = |count: usize, bytes: usize| {
+        (0..count)
+            .map(|_| Message { role: "user".into(), content: "x".repeat(bytes) })
+            .collect::<Vec<_>>()
+    };
     for messages in [chat(20_000, 100), chat(40, 100_000), chat(1, 6_000_000)] {
         let text = render(template, &messages, false, "", "").expect("renders");
-        assert_eq!(text.len(), messages.iter().map(|m| m.content.len() + "<|im_start|>user\n<|im_end|>\n".len()).sum::<usize>());
+        assert_eq!(
+            text.len(),
+            messages
+                .iter()
+                .map(|m| m.content.len() + "<|im_start|>user\n<|im_end|>\n".len())
+                .sum::<usize>()
+        );
     }
 }
 
@@ -213,7 +247,8 @@ fn every_cut_and_every_changed_byte_ends() {
             let mut changed: Vec<char> = WHOLE.chars().collect();
             let at = end.min(changed.len() - 1);
             changed[at] = other;
-            let _ = render(&changed.into_iter().collect::<String>(), &messages(), true, "<s>", "</s>");
+            let _ =
+                render(&changed.into_iter().collect::<String>(), &messages(), true, "<s>", "</s>");
         }
     }
 }

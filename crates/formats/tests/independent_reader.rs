@@ -1,7 +1,9 @@
-//! Our GGUF files as another reader sees them: the PyPI package `gguf`, the reference implementation in Python. Every value of every tensor
-//! that it decodes must be the model's own, bit for bit, and the keys it finds must be the ones it knows.
+//! Our GGUF files as another reader sees them: the PyPI package `gguf`, the reference
+//! implementation in Python. Every value of every tensor that it decodes must be the model's own,
+//! bit for bit, and the keys it finds must be the ones it knows.
 //!
-//! Needs a Python with `gguf` and numpy (`HALFSTEP_PYTHON`, default `python3`); without it the test is a printed skip.
+//! Needs a Python with `gguf` and numpy (`HALFSTEP_PYTHON`, default `python3`); without it the test
+//! is a printed skip.
 
 mod small_model;
 
@@ -14,7 +16,8 @@ use small_model::{LLAMA3, Numbers, architecture, model};
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// Prints one line per tensor: name, row length, number of values; appends the decoded values to a second file, as f32 bytes.
+/// Prints one line per tensor: name, row length, number of values; appends the decoded values to a
+/// second file, as f32 bytes.
 const SCRIPT: &str = "
 import sys, numpy
 from gguf import GGUFReader
@@ -30,7 +33,10 @@ with open(sys.argv[2], 'wb') as out:
 
 fn python() -> Option<String> {
     let python = std::env::var("HALFSTEP_PYTHON").unwrap_or_else(|_| "python3".into());
-    let found = Command::new(&python).args(["-c", "import gguf, numpy"]).output().is_ok_and(|o| o.status.success());
+    let found = Command::new(&python)
+        .args(["-c", "import gguf, numpy"])
+        .output()
+        .is_ok_and(|o| o.status.success());
     if !found {
         println!("skipped: independent reader: {python} has no package gguf (set HALFSTEP_PYTHON)");
     }
@@ -55,9 +61,21 @@ impl Drop for Temporary {
 }
 
 /// Tensors by name: row length and values, as the other reader decodes them.
-fn decoded_elsewhere(python: &str, name: &str, bytes: &[u8]) -> BTreeMap<String, (usize, Vec<u32>)> {
-    let (file, values) = (Temporary::new(&format!("{name}.gguf"), bytes), Temporary::new(&format!("{name}.f32"), &[]));
-    let output = Command::new(python).arg("-c").arg(SCRIPT).args([&file.0, &values.0]).output().expect("runs");
+fn decoded_elsewhere(
+    python: &str,
+    name: &str,
+    bytes: &[u8],
+) -> BTreeMap<String, (usize, Vec<u32>)> {
+    let (file, values) = (
+        Temporary::new(&format!("{name}.gguf"), bytes),
+        Temporary::new(&format!("{name}.f32"), &[]),
+    );
+    let output = Command::new(python)
+        .arg("-c")
+        .arg(SCRIPT)
+        .args([&file.0, &values.0])
+        .output()
+        .expect("runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.starts_with("field general.architecture llama"), "its fields are read");
@@ -93,21 +111,32 @@ fn elsewhere(model: &Model, name: &str, role: Role) -> (String, Option<usize>) {
 
 /// Number of differing values between the model and what the other reader decodes.
 fn differing(python: &str, name: &str, model: &Model) -> usize {
-    let found = decoded_elsewhere(python, name, &to_bytes(model, FileFormat::Gguf).expect("writable"));
+    let found =
+        decoded_elsewhere(python, name, &to_bytes(model, FileFormat::Gguf).expect("writable"));
     let pool = Pool::new(1);
     let specs = model.architecture.tensors();
-    assert_eq!(found.len(), specs.len() + usize::from(model.architecture.rope_scaling.is_some()), "tensors");
+    assert_eq!(
+        found.len(),
+        specs.len() + usize::from(model.architecture.rope_scaling.is_some()),
+        "tensors"
+    );
     let mut differing = 0;
     for spec in specs {
         let (their_name, heads) = elsewhere(model, &spec.name, spec.role);
         let (cols, theirs) = &found[&their_name];
         let ours = model.tensors[&spec.name].to_f32(&pool);
-        assert_eq!((*cols, theirs.len()), (*spec.shape.last().expect("a shape"), ours.len()), "{their_name}");
+        assert_eq!(
+            (*cols, theirs.len()),
+            (*spec.shape.last().expect("a shape"), ours.len()),
+            "{their_name}"
+        );
         let rows = ours.len() / cols;
         let half = heads.map_or(0, |heads| rows / heads / 2);
         for row in 0..rows {
             // Element i of a head's first half stands at 2 i, of its second half at 2 i + 1.
-            let there = heads.map_or(row, |_| row / (2 * half) * 2 * half + row % half * 2 + row % (2 * half) / half);
+            let there = heads.map_or(row, |_| {
+                row / (2 * half) * 2 * half + row % half * 2 + row % (2 * half) / half
+            });
             let pairs = ours[row * cols..][..*cols].iter().zip(&theirs[there * cols..][..*cols]);
             differing += pairs.filter(|(a, b)| a.to_bits() != **b).count();
         }
@@ -130,7 +159,10 @@ fn every_type_is_decoded_alike() {
 #[test]
 fn the_real_model_is_decoded_alike() {
     let Some(python) = python() else { return };
-    let Some(path) = halfstep_golden::shared("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
-    let model = gguf::read("SmolLM2.gguf", &std::fs::read(path).expect("readable")).expect("a model");
+    let Some(path) = halfstep_golden::shared("models/SmolLM2-135M-Instruct.Q4_1.gguf") else {
+        return;
+    };
+    let model =
+        gguf::read("SmolLM2.gguf", &std::fs::read(path).expect("readable")).expect("a model");
     assert_eq!(differing(&python, "smollm2", &model), 0);
 }

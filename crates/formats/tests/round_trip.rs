@@ -1,4 +1,5 @@
-//! What is written is read back equal, and written again gives the same bytes; a failed write leaves nothing.
+//! What is written is read back equal, and written again gives the same bytes; a failed write
+//! leaves nothing.
 
 mod any_model;
 
@@ -8,24 +9,38 @@ use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::tokenizer::Vocabulary;
 use halfstep_formats::write::{FileFormat, atomic, save, save_hugging_face, to_bytes};
-use halfstep_formats::{Error, Model, Quantization, Tensor, TensorData, Tokenizer, blocks, safetensors};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use halfstep_formats::{
+    Error, Model, Quantization, Tensor, TensorData, Tokenizer, blocks, safetensors,
+};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+};
 use proptest::prelude::*;
 use std::io::Write;
 use std::path::Path;
 
 fn grids() -> impl Iterator<Item = IntGrid> {
-    (2..=8).flat_map(|bits| [IntGrid::symmetric(bits), IntGrid::narrow(bits), IntGrid::affine(bits)])
+    (2..=8)
+        .flat_map(|bits| [IntGrid::symmetric(bits), IntGrid::narrow(bits), IntGrid::affine(bits)])
 }
 
-const PARTITIONS: [Partition; 5] = [Partition::Tensor, Partition::Channel, Partition::Group(1), Partition::Group(7), Partition::Group(64)];
+const PARTITIONS: [Partition; 5] = [
+    Partition::Tensor,
+    Partition::Channel,
+    Partition::Group(1),
+    Partition::Group(7),
+    Partition::Group(64),
+];
 
 fn check_round_trip(model: &Model) {
     let bytes = to_bytes(model, FileFormat::Halfstep).expect("writes");
     let read = load_bytes("small.safetensors", &bytes).expect("reads");
     assert_same(&read, model);
     assert_eq!(read.file_bytes, bytes.len() as u64);
-    assert!(to_bytes(&read, FileFormat::Halfstep).expect("writes again") == bytes, "the second writing differs");
+    assert!(
+        to_bytes(&read, FileFormat::Halfstep).expect("writes again") == bytes,
+        "the second writing differs"
+    );
 }
 
 #[test]
@@ -40,18 +55,26 @@ fn every_grid_partition_and_codec() {
 }
 
 fn quantizers() -> impl Strategy<Value = WeightQuantizer> {
-    let range = prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
-    let partition = prop_oneof![Just(Partition::Tensor), Just(Partition::Channel), (1usize..80).prop_map(Partition::Group)];
+    let range =
+        prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
+    let partition = prop_oneof![
+        Just(Partition::Tensor),
+        Just(Partition::Channel),
+        (1usize..80).prop_map(Partition::Group)
+    ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
-    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| WeightQuantizer {
-        grid: IntGrid { bits, range },
-        partition,
-        scale_codec,
+    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| {
+        WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec }
     })
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
-    prop_oneof![Just(Stored::F32), Just(Stored::F16), Just(Stored::BF16), quantizers().prop_map(Stored::Packed)]
+    prop_oneof![
+        Just(Stored::F32),
+        Just(Stored::F16),
+        Just(Stored::BF16),
+        quantizers().prop_map(Stored::Packed)
+    ]
 }
 
 fn float_stored() -> impl Strategy<Value = Stored> {
@@ -80,19 +103,32 @@ fn caches() -> impl Strategy<Value = CacheQuantizer> {
 
 /// With the steps that static quantizers need, at values whose decimal form is long.
 fn quantizations() -> impl Strategy<Value = Quantization> {
-    ("[ -~]{0,12}", activations(true), activations(false), caches(), any::<u64>()).prop_map(|(target, activation, head_activation, cache, seed)| {
-        let mut q = Quantization { target, activation, head_activation, cache, static_steps: Default::default() };
-        let mut draw = Draw(seed);
-        for layer in 0..architecture(true).layers {
-            for site in ActivationSite::ALL {
-                let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
-                if if of_cache { matches!(cache, CacheQuantizer::Static { .. }) } else { matches!(activation, ActivationQuantizer::Static { .. }) } {
-                    q.static_steps.insert(site.step_name(layer), draw.float().abs() + f32::MIN_POSITIVE);
+    ("[ -~]{0,12}", activations(true), activations(false), caches(), any::<u64>()).prop_map(
+        |(target, activation, head_activation, cache, seed)| {
+            let mut q = Quantization {
+                target,
+                activation,
+                head_activation,
+                cache,
+                static_steps: Default::default(),
+            };
+            let mut draw = Draw(seed);
+            for layer in 0..architecture(true).layers {
+                for site in ActivationSite::ALL {
+                    let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
+                    if if of_cache {
+                        matches!(cache, CacheQuantizer::Static { .. })
+                    } else {
+                        matches!(activation, ActivationQuantizer::Static { .. })
+                    } {
+                        q.static_steps
+                            .insert(site.step_name(layer), draw.float().abs() + f32::MIN_POSITIVE);
+                    }
                 }
             }
-        }
-        q
-    })
+            q
+        },
+    )
 }
 
 proptest! {
@@ -122,7 +158,11 @@ proptest! {
 
 #[test]
 fn factors_of_every_rank() {
-    let mut m = packed_model(WeightQuantizer { grid: IntGrid::affine(2), partition: Partition::Group(7), scale_codec: ScaleCodec::F16 });
+    let mut m = packed_model(WeightQuantizer {
+        grid: IntGrid::affine(2),
+        partition: Partition::Group(7),
+        scale_codec: ScaleCodec::F16,
+    });
     for rank in 1..=20 {
         add_low_rank(&mut m, &mut Draw(rank as u64), |_, most| rank.min(most));
         assert_eq!(m.low_rank.len(), 14);
@@ -144,7 +184,13 @@ fn ggml_blocks_are_kept_as_they_are() {
                 Linear::Down => {
                     let kind = if layer == 0 { GgmlType::Q4_1 } else { GgmlType::Q6_K };
                     let bytes = shape[0] * blocks::row_bytes(kind, shape[1]).expect("whole blocks");
-                    Tensor { data: TensorData::Blocks { kind, bytes: (0..bytes).map(|_| draw.next() as u8).collect() }, shape }
+                    Tensor {
+                        data: TensorData::Blocks {
+                            kind,
+                            bytes: (0..bytes).map(|_| draw.next() as u8).collect(),
+                        },
+                        shape,
+                    }
                 }
                 _ => tensor(&shape, Stored::Packed(WeightQuantizer::Q4_0), &mut draw),
             };
@@ -154,7 +200,8 @@ fn ggml_blocks_are_kept_as_they_are() {
     check_round_trip(&m);
 }
 
-/// docs/format.md says in words where a code's bits lie and what its value is; this is that text as code, against the library's own decoding.
+/// docs/format.md says in words where a code's bits lie and what its value is; this is that text as
+/// code, against the library's own decoding.
 #[test]
 fn stored_bytes_mean_what_the_description_says() {
     let pool = halfstep_kernels::Pool::new(1);
@@ -166,12 +213,21 @@ fn stored_bytes_mean_what_the_description_says() {
             let header = safetensors::read("small", &bytes).expect("reads");
             let tensors = header.by_name();
             let name = Linear::Down.weight_name(1);
-            let data = |part: &str| &bytes[tensors[&*format!("{name}.{part}")].begin as usize..tensors[&*format!("{name}.{part}")].end as usize];
-            let (rows, cols, b) = (m.tensors[&name].shape[0], m.tensors[&name].shape[1], grid.bits as usize);
+            let data = |part: &str| {
+                &bytes[tensors[&*format!("{name}.{part}")].begin as usize
+                    ..tensors[&*format!("{name}.{part}")].end as usize]
+            };
+            let (rows, cols, b) =
+                (m.tensors[&name].shape[0], m.tensors[&name].shape[1], grid.bits as usize);
             let (codes, scales) = (data("codes"), data("scale"));
-            let zero_points = if grid.range == CodeRange::Affine { data("zero_point") } else { &[] };
+            let zero_points =
+                if grid.range == CodeRange::Affine { data("zero_point") } else { &[] };
             // Number k of a row of b-bit numbers.
-            let number = |row: &[u8], k: usize| (0..b).map(|i| ((row[(k * b + i) / 8] >> ((k * b + i) % 8) & 1) as i32) << i).sum::<i32>();
+            let number = |row: &[u8], k: usize| {
+                (0..b)
+                    .map(|i| ((row[(k * b + i) / 8] >> ((k * b + i) % 8) & 1) as i32) << i)
+                    .sum::<i32>()
+            };
             let mut values = vec![];
             for r in 0..rows {
                 let row = &codes[r * (cols * b).div_ceil(8)..];
@@ -187,19 +243,27 @@ fn stored_bytes_mean_what_the_description_says() {
                         Partition::Channel => r,
                         Partition::Group(n) => r * cols.div_ceil(n) + c / n,
                     };
-                    let scale = half::f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]).to_f32();
+                    let scale =
+                        half::f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]])
+                            .to_f32();
                     let zero_point = match partition {
                         _ if grid.range != CodeRange::Affine => 0,
                         Partition::Tensor => number(zero_points, 0),
                         Partition::Channel => number(&zero_points[r * b.div_ceil(8)..], 0),
-                        Partition::Group(n) => number(&zero_points[r * (cols.div_ceil(n) * b).div_ceil(8)..], c / n),
+                        Partition::Group(n) => {
+                            number(&zero_points[r * (cols.div_ceil(n) * b).div_ceil(8)..], c / n)
+                        }
                     };
                     values.push((u + smallest - zero_point) as f32 * scale);
                 }
             }
             assert_eq!(m.tensors[&name].to_f32(&pool), values, "{q:?}");
             let TensorData::Packed(packed) = &m.tensors[&name].data else { panic!("is packed") };
-            assert_eq!(packed.stored_bytes(), codes.len() + scales.len() + zero_points.len(), "{q:?}");
+            assert_eq!(
+                packed.stored_bytes(),
+                codes.len() + scales.len() + zero_points.len(),
+                "{q:?}"
+            );
         }
     }
 }
@@ -207,12 +271,21 @@ fn stored_bytes_mean_what_the_description_says() {
 /// The examples and the words of docs/format.md are those of the files.
 #[test]
 fn the_description_spells_like_the_writer() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md")).expect("the description");
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md"))
+            .expect("the description");
     let examples: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("    {")).collect();
-    let example = |start: &str| examples.iter().find(|e| e.starts_with(start)).map(|e| format!("{{{e}")).expect("an example");
+    let example = |start: &str| {
+        examples
+            .iter()
+            .find(|e| e.starts_with(start))
+            .map(|e| format!("{{{e}"))
+            .expect("an example")
+    };
     let q: WeightQuantizer = serde_json::from_str(&example("\"grid\"")).expect("a quantizer");
     assert_eq!(q, WeightQuantizer::Q4_0);
-    let quantization: Quantization = serde_json::from_str(&example("\"target\"")).expect("a quantization");
+    let quantization: Quantization =
+        serde_json::from_str(&example("\"target\"")).expect("a quantization");
     assert_eq!(quantization, dynamic());
     let kind = |v: serde_json::Value| v["kind"].as_str().expect("tagged").to_string();
     let activations = [
@@ -222,9 +295,17 @@ fn the_description_spells_like_the_writer() {
         ActivationQuantizer::DynamicBlock256,
         ActivationQuantizer::Static { bits: 8 },
     ];
-    let caches = [CacheQuantizer::F32, CacheQuantizer::F16, CacheQuantizer::DynamicHead { bits: 8 }, CacheQuantizer::Q8_0, CacheQuantizer::Static { bits: 8 }];
-    let kinds =
-        activations.map(|a| kind(serde_json::to_value(a).expect("JSON"))).into_iter().chain(caches.map(|c| kind(serde_json::to_value(c).expect("JSON"))));
+    let caches = [
+        CacheQuantizer::F32,
+        CacheQuantizer::F16,
+        CacheQuantizer::DynamicHead { bits: 8 },
+        CacheQuantizer::Q8_0,
+        CacheQuantizer::Static { bits: 8 },
+    ];
+    let kinds = activations
+        .map(|a| kind(serde_json::to_value(a).expect("JSON")))
+        .into_iter()
+        .chain(caches.map(|c| kind(serde_json::to_value(c).expect("JSON"))));
     for kind in kinds {
         assert!(text.contains(&format!("`{kind}`")), "{kind} is not described");
     }
@@ -232,24 +313,42 @@ fn the_description_spells_like_the_writer() {
     add_low_rank(&mut m, &mut Draw(1), |_, _| 2);
     let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
     for key in safetensors::read("small", &bytes).expect("reads").metadata.keys() {
-        let word = key.strip_prefix("halfstep.provenance.").map_or(key.as_str(), |_| "halfstep.provenance.<word>");
+        let word = key
+            .strip_prefix("halfstep.provenance.")
+            .map_or(key.as_str(), |_| "halfstep.provenance.<word>");
         assert!(text.contains(&format!("`{word}`")), "{word} is not described");
     }
-    for tensor in safetensors::read("small", &bytes).expect("reads").tensors.iter().filter_map(|t| t.name.strip_prefix(&Linear::Q.weight_name(0))) {
+    for tensor in safetensors::read("small", &bytes)
+        .expect("reads")
+        .tensors
+        .iter()
+        .filter_map(|t| t.name.strip_prefix(&Linear::Q.weight_name(0)))
+    {
         assert!(text.contains(&format!("`w{tensor}`")), "w{tensor} is not described");
     }
 }
 
 #[test]
 fn other_readers_see_the_same_tensors() {
-    for m in [float_model(), packed_model(WeightQuantizer { grid: IntGrid::affine(3), partition: Partition::Group(7), scale_codec: ScaleCodec::F32 })] {
+    for m in [
+        float_model(),
+        packed_model(WeightQuantizer {
+            grid: IntGrid::affine(3),
+            partition: Partition::Group(7),
+            scale_codec: ScaleCodec::F32,
+        }),
+    ] {
         let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
         let ours = safetensors::read("small", &bytes).expect("reads");
-        let theirs = ::safetensors::SafeTensors::deserialize(&bytes).expect("the published reader accepts it");
+        let theirs = ::safetensors::SafeTensors::deserialize(&bytes)
+            .expect("the published reader accepts it");
         assert_eq!(theirs.names().len(), ours.tensors.len());
         for t in &ours.tensors {
             let view = theirs.tensor(&t.name).expect("is there");
-            assert_eq!((view.shape(), format!("{:?}", view.dtype())), (&t.shape[..], t.dtype.name().to_string()));
+            assert_eq!(
+                (view.shape(), format!("{:?}", view.dtype())),
+                (&t.shape[..], t.dtype.name().to_string())
+            );
             assert_eq!(view.data(), &bytes[t.begin as usize..t.end as usize]);
         }
     }
@@ -280,7 +379,8 @@ fn files_are_found_by_their_first_bytes() {
 #[test]
 fn a_safetensors_file_of_someone_else_is_explained() {
     let mut out = vec![];
-    safetensors::write(vec![], &[("format".to_string(), "pt".to_string())].into(), &mut out).expect("writes");
+    safetensors::write(vec![], &[("format".to_string(), "pt".to_string())].into(), &mut out)
+        .expect("writes");
     let error = load_bytes("model.safetensors", &out).expect_err("no halfstep file").to_string();
     assert!(error.contains("folder"), "{error}");
 }
@@ -296,7 +396,14 @@ fn a_folder_reads_back_equal_and_is_written_the_same_twice() {
     assert_eq!(read.name, "one");
     save_hugging_face(&read, &two).expect("saves");
     save_hugging_face(&read, &two).expect("saves over it");
-    let names = ["chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    let names = [
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
     let mut file_bytes = 0;
     for name in names {
         let bytes = std::fs::read(one.join(name)).expect("was written");
@@ -311,7 +418,8 @@ fn a_folder_reads_back_equal_and_is_written_the_same_twice() {
 #[test]
 fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
     let folder = Folder::new("quantized-folder");
-    let error = save_hugging_face(&packed_model(WeightQuantizer::Q4_0), &folder.join("m")).expect_err("not float");
+    let error = save_hugging_face(&packed_model(WeightQuantizer::Q4_0), &folder.join("m"))
+        .expect_err("not float");
     assert_eq!(error.code(), "ERR_UNSUPPORTED", "{error}");
     assert_eq!(folder.names(), [""; 0]);
 }
@@ -323,15 +431,25 @@ fn factors_are_refused_where_they_have_no_place() {
     let name = Linear::Q.weight_name(0);
     let mut packed = packed_model(WeightQuantizer::Q4_0);
     add_low_rank(&mut packed, &mut Draw(1), |_, _| 2);
-    let float = Model { low_rank: [(name.clone(), packed.low_rank[&name].clone())].into(), ..float_model() };
+    let float = Model {
+        low_rank: [(name.clone(), packed.low_rank[&name].clone())].into(),
+        ..float_model()
+    };
     for (case, error) in [
         ("GGUF", save(&packed, &folder.join("m"), FileFormat::Gguf).expect_err("GGUF")),
         ("GGUF of floats", save(&float, &folder.join("m"), FileFormat::Gguf).expect_err("GGUF")),
-        ("Hugging Face folder", save_hugging_face(&float, &folder.join("m")).expect_err("a folder")),
+        (
+            "Hugging Face folder",
+            save_hugging_face(&float, &folder.join("m")).expect_err("a folder"),
+        ),
     ] {
         assert_eq!(error.code(), "ERR_UNSUPPORTED", "{case}: {error}");
         let text = error.to_string();
-        assert!(text.contains("low-rank factors of model.layers.0.") && text.contains("halfstep format"), "{case}: {text}");
+        assert!(
+            text.contains("low-rank factors of model.layers.0.")
+                && text.contains("halfstep format"),
+            "{case}: {text}"
+        );
         assert_eq!(folder.names(), [""; 0], "{case}");
     }
 }
@@ -346,13 +464,17 @@ fn shards_read_like_one_file() {
     let mut map = serde_json::Map::new();
     for shard in 0..3 {
         let name = format!("model-0000{}-of-00003.safetensors", shard + 1);
-        let mine = header.tensors.iter().enumerate().filter(|(i, _)| i % 3 == shard).map(|(_, t)| t);
-        let entries = mine.inspect(|t| drop(map.insert(t.name.clone(), name.clone().into()))).map(|t| safetensors::Entry {
-            name: t.name.clone(),
-            dtype: t.dtype,
-            shape: t.shape.clone(),
-            data: whole[t.begin as usize..t.end as usize].into(),
-        });
+        let mine =
+            header.tensors.iter().enumerate().filter(|(i, _)| i % 3 == shard).map(|(_, t)| t);
+        let entries =
+            mine.inspect(|t| drop(map.insert(t.name.clone(), name.clone().into()))).map(|t| {
+                safetensors::Entry {
+                    name: t.name.clone(),
+                    dtype: t.dtype,
+                    shape: t.shape.clone(),
+                    data: whole[t.begin as usize..t.end as usize].into(),
+                }
+            });
         let mut out = vec![];
         safetensors::write(entries.collect(), &Default::default(), &mut out).expect("writes");
         folder.put(&format!("m/{name}"), out);
@@ -369,10 +491,18 @@ fn an_end_token_comes_from_the_generation_config_if_the_tokenizer_has_none() {
     let without_end = Vocabulary { eos: None, ..(*tokenizer().vocabulary).clone() };
     let m = Model { tokenizer: Some(Tokenizer::new(without_end).expect("sound")), ..float_model() };
     save_hugging_face(&m, &folder.0).expect("saves");
-    for (generation, eos) in [(r#"{"eos_token_id": 1}"#, Some(1)), (r#"{"eos_token_id": [5, 6]}"#, Some(5)), (r#"{"eos_token_id": null}"#, None), ("{}", None)]
-    {
+    for (generation, eos) in [
+        (r#"{"eos_token_id": 1}"#, Some(1)),
+        (r#"{"eos_token_id": [5, 6]}"#, Some(5)),
+        (r#"{"eos_token_id": null}"#, None),
+        ("{}", None),
+    ] {
         folder.put("generation_config.json", generation);
-        assert_eq!(load(&folder.0).expect("loads").tokenizer.expect("has one").vocabulary.eos, eos, "{generation}");
+        assert_eq!(
+            load(&folder.0).expect("loads").tokenizer.expect("has one").vocabulary.eos,
+            eos,
+            "{generation}"
+        );
     }
     folder.put("generation_config.json", "{}");
     let config = std::fs::read_to_string(folder.join("config.json")).expect("was written");
@@ -404,11 +534,18 @@ fn chat_templates_are_found_where_they_may_stand() {
 #[test]
 fn values_outside_of_the_layout_are_not_written() {
     let name = Linear::Q.weight_name(0);
-    let narrow = WeightQuantizer { grid: IntGrid::narrow(3), partition: Partition::Channel, scale_codec: ScaleCodec::F16 };
+    let narrow = WeightQuantizer {
+        grid: IntGrid::narrow(3),
+        partition: Partition::Channel,
+        scale_codec: ScaleCodec::F16,
+    };
     let affine = WeightQuantizer { grid: IntGrid::affine(3), ..narrow };
     type Spoil = fn(&mut Model, &str);
     fn matrix<'a>(m: &'a mut Model, name: &str) -> &'a mut halfstep_kernels::pack::PackedMatrix {
-        let TensorData::Packed(matrix) = &mut m.tensors.get_mut(name).expect("is there").data else { panic!("is packed") };
+        let TensorData::Packed(matrix) = &mut m.tensors.get_mut(name).expect("is there").data
+        else {
+            panic!("is packed")
+        };
         matrix
     }
     fn factors<'a>(m: &'a mut Model, name: &str) -> &'a mut halfstep_formats::LowRank {
@@ -416,40 +553,148 @@ fn values_outside_of_the_layout_are_not_written() {
     }
     fn fewer_rows(m: &mut Model, _: &str) {
         m.architecture.vocab_size = 200;
-        m.tensors.insert(EMBEDDING.into(), tensor(&[200, m.architecture.hidden_size], Stored::F32, &mut Draw(1)));
+        m.tensors.insert(
+            EMBEDDING.into(),
+            tensor(&[200, m.architecture.hidden_size], Stored::F32, &mut Draw(1)),
+        );
     }
     let cases: &[(&str, WeightQuantizer, Spoil, &str)] = &[
-        ("code outside of a narrow grid", narrow, |m, n| matrix(m, n).codes[1] = 0xff, "outside of the grid"),
-        ("padding bits", affine, |m, n| *matrix(m, n).codes.last_mut().expect("codes") |= 0x80, "zero bits"),
+        (
+            "code outside of a narrow grid",
+            narrow,
+            |m, n| matrix(m, n).codes[1] = 0xff,
+            "outside of the grid",
+        ),
+        (
+            "padding bits",
+            affine,
+            |m, n| *matrix(m, n).codes.last_mut().expect("codes") |= 0x80,
+            "zero bits",
+        ),
         ("NaN scale", affine, |m, n| matrix(m, n).scales[3] = f32::NAN, "scale 3 is NaN"),
         ("infinite scale", affine, |m, n| matrix(m, n).scales[3] = f32::INFINITY, "scale 3 is inf"),
-        ("scale that f16 does not hold", affine, |m, n| matrix(m, n).scales[3] = 1.0 + f32::EPSILON, "no f16 number"),
-        ("zero point outside of the grid", affine, |m, n| matrix(m, n).zero_points[2] = 8, "zero point 2 is 8"),
+        (
+            "scale that f16 does not hold",
+            affine,
+            |m, n| matrix(m, n).scales[3] = 1.0 + f32::EPSILON,
+            "no f16 number",
+        ),
+        (
+            "zero point outside of the grid",
+            affine,
+            |m, n| matrix(m, n).zero_points[2] = 8,
+            "zero point 2 is 8",
+        ),
         ("scale missing", affine, |m, n| matrix(m, n).scales.truncate(1), "do not fit together"),
-        ("zero point missing", affine, |m, n| matrix(m, n).zero_points.truncate(1), "do not fit together"),
+        (
+            "zero point missing",
+            affine,
+            |m, n| matrix(m, n).zero_points.truncate(1),
+            "do not fit together",
+        ),
         ("code byte missing", affine, |m, n| matrix(m, n).codes.truncate(1), "do not fit together"),
         ("9 bits", affine, |m, n| matrix(m, n).quantizer.grid.bits = 9, "9 bits"),
-        ("group of 0", affine, |m, n| matrix(m, n).quantizer.partition = Partition::Group(0), "groups of 0"),
+        (
+            "group of 0",
+            affine,
+            |m, n| matrix(m, n).quantizer.partition = Partition::Group(0),
+            "groups of 0",
+        ),
         ("tensor missing", affine, |m, n| drop(m.tensors.remove(n)), "missing"),
         ("shape", affine, |m, n| m.tensors.get_mut(n).expect("is there").shape[0] += 1, "shape"),
-        ("tensor without a place", affine, |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())), "no place"),
-        ("too few values", affine, |m, _| m.tensors.get_mut("model.norm.weight").expect("is there").data = TensorData::F32(vec![1.0]), "as many values"),
+        (
+            "tensor without a place",
+            affine,
+            |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())),
+            "no place",
+        ),
+        (
+            "too few values",
+            affine,
+            |m, _| {
+                m.tensors.get_mut("model.norm.weight").expect("is there").data =
+                    TensorData::F32(vec![1.0])
+            },
+            "as many values",
+        ),
         ("NaN in the config", affine, |m, _| m.architecture.norm_eps = f64::NAN, "read back"),
         ("no positions", affine, |m, _| m.architecture.max_positions = 0, "not a positive integer"),
-        ("cache of 1 bit", affine, |m, _| m.quantization.as_mut().expect("is there").cache = CacheQuantizer::DynamicHead { bits: 1 }, "1 bits"),
-        ("template too long", affine, |m, _| m.chat_template = Some(" ".repeat((256 << 10) + 1)), "more than 262144"),
-        ("header too long", affine, |m, _| drop(m.provenance.insert("log".into(), " ".repeat(100_000_000))), "header of"),
+        (
+            "cache of 1 bit",
+            affine,
+            |m, _| {
+                m.quantization.as_mut().expect("is there").cache =
+                    CacheQuantizer::DynamicHead { bits: 1 }
+            },
+            "1 bits",
+        ),
+        (
+            "template too long",
+            affine,
+            |m, _| m.chat_template = Some(" ".repeat((256 << 10) + 1)),
+            "more than 262144",
+        ),
+        (
+            "header too long",
+            affine,
+            |m, _| drop(m.provenance.insert("log".into(), " ".repeat(100_000_000))),
+            "header of",
+        ),
         ("more tokens than rows", affine, fewer_rows, "vocab_size 200"),
-        ("static step missing", affine, |m, _| m.quantization.as_mut().expect("is there").cache = CacheQuantizer::Static { bits: 8 }, "needs it"),
+        (
+            "static step missing",
+            affine,
+            |m, _| {
+                m.quantization.as_mut().expect("is there").cache =
+                    CacheQuantizer::Static { bits: 8 }
+            },
+            "needs it",
+        ),
         ("factors of rank 0", affine, |m, n| factors(m, n).rank = 0, "rank 0"),
-        ("factors of a rank beyond the matrix", affine, |m, n| factors(m, n).rank = 21, "not 1 to 20"),
+        (
+            "factors of a rank beyond the matrix",
+            affine,
+            |m, n| factors(m, n).rank = 21,
+            "not 1 to 20",
+        ),
         ("factor A too short", affine, |m, n| factors(m, n).a.truncate(1), "factor A"),
         ("factor B too long", affine, |m, n| factors(m, n).b.push(half::f16::ZERO), "factor B"),
-        ("factor that is no number", affine, |m, n| factors(m, n).b[7] = half::f16::NAN, "value 7 of factor B is NaN"),
-        ("factors beside a float weight", affine, |m, n| m.tensors.get_mut(n).expect("is there").data = TensorData::F32(vec![0.0; 480]), "not packed"),
-        ("factors of the embedding", affine, |m, n| drop(m.low_rank.insert(EMBEDDING.into(), m.low_rank[n].clone())), EMBEDDING),
-        ("factors of a stranger", affine, |m, n| drop(m.low_rank.insert("x.weight".into(), m.low_rank[n].clone())), "x.weight"),
-        ("step nobody reads", affine, |m, _| m.quantization.as_mut().expect("is there").static_steps.extend([("s".to_string(), 1.0)]), "no static quantizer"),
+        (
+            "factor that is no number",
+            affine,
+            |m, n| factors(m, n).b[7] = half::f16::NAN,
+            "value 7 of factor B is NaN",
+        ),
+        (
+            "factors beside a float weight",
+            affine,
+            |m, n| m.tensors.get_mut(n).expect("is there").data = TensorData::F32(vec![0.0; 480]),
+            "not packed",
+        ),
+        (
+            "factors of the embedding",
+            affine,
+            |m, n| drop(m.low_rank.insert(EMBEDDING.into(), m.low_rank[n].clone())),
+            EMBEDDING,
+        ),
+        (
+            "factors of a stranger",
+            affine,
+            |m, n| drop(m.low_rank.insert("x.weight".into(), m.low_rank[n].clone())),
+            "x.weight",
+        ),
+        (
+            "step nobody reads",
+            affine,
+            |m, _| {
+                m.quantization
+                    .as_mut()
+                    .expect("is there")
+                    .static_steps
+                    .extend([("s".to_string(), 1.0)])
+            },
+            "no static quantizer",
+        ),
     ];
     let folder = Folder::new("not-written");
     for (case, q, spoil, reason) in cases {
@@ -466,14 +711,27 @@ fn values_outside_of_the_layout_are_not_written() {
 fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     let folder = Folder::new("atomic");
     let path = folder.put("target", "old");
-    let half_way = |e: std::io::ErrorKind| move |out: &mut dyn Write| out.write_all(&[1; 3 << 20]).and(Err(e.into()));
+    let half_way = |e: std::io::ErrorKind| {
+        move |out: &mut dyn Write| out.write_all(&[1; 3 << 20]).and(Err(e.into()))
+    };
     let error = atomic(&path, half_way(std::io::ErrorKind::StorageFull)).expect_err("a full disk");
-    assert!(matches!(&error, Error::Io { path: p, source } if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull), "{error}");
-    let panicked = std::panic::catch_unwind(|| atomic(&path, |out| panic!("in the middle of {:?}", out.write_all(b"x"))));
+    assert!(
+        matches!(&error, Error::Io { path: p, source } if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull),
+        "{error}"
+    );
+    let panicked = std::panic::catch_unwind(|| {
+        atomic(&path, |out| panic!("in the middle of {:?}", out.write_all(b"x")))
+    });
     assert!(panicked.is_err());
-    assert_eq!((folder.names(), std::fs::read(&path).expect("is there")), (vec!["target".into()], b"old".to_vec()));
+    assert_eq!(
+        (folder.names(), std::fs::read(&path).expect("is there")),
+        (vec!["target".into()], b"old".to_vec())
+    );
     atomic(&path, |out| out.write_all(b"new")).expect("writes");
-    assert_eq!((folder.names(), std::fs::read(&path).expect("is there")), (vec!["target".into()], b"new".to_vec()));
+    assert_eq!(
+        (folder.names(), std::fs::read(&path).expect("is there")),
+        (vec!["target".into()], b"new".to_vec())
+    );
 }
 
 /// A device that is always full gives the system's own error, through the same path as a full disk.
@@ -482,8 +740,14 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() {
 fn a_full_device_is_an_io_error_that_names_the_target() {
     let folder = Folder::new("full");
     let path = folder.join("m.safetensors");
-    let error = atomic(&path, |_| std::fs::OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x")).expect_err("full");
-    assert!(matches!(&error, Error::Io { path: p, source } if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull), "{error}");
+    let error = atomic(&path, |_| {
+        std::fs::OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x")
+    })
+    .expect_err("full");
+    assert!(
+        matches!(&error, Error::Io { path: p, source } if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull),
+        "{error}"
+    );
     assert_eq!(folder.names(), [""; 0]);
 }
 
@@ -493,13 +757,19 @@ fn targets_that_cannot_be_written_are_named() {
     folder.put("file", "x");
     folder.put("full/x", "x");
     for target in ["no/such/folder/m", "file/m", "full", ".."] {
-        let error = save(&packed_model(WeightQuantizer::Q4_0), &folder.join(target), FileFormat::Halfstep).expect_err(target);
-        assert!(matches!(&error, Error::Io { path, .. } if path.ends_with(target)), "{target}: {error}");
+        let error =
+            save(&packed_model(WeightQuantizer::Q4_0), &folder.join(target), FileFormat::Halfstep)
+                .expect_err(target);
+        assert!(
+            matches!(&error, Error::Io { path, .. } if path.ends_with(target)),
+            "{target}: {error}"
+        );
     }
     assert_eq!(folder.names(), ["file", "full"]);
 }
 
-/// A folder without the right to write; for the superuser, who may write to any, one of Linux's own.
+/// A folder without the right to write; for the superuser, who may write to any, one of Linux's
+/// own.
 #[test]
 #[cfg(unix)]
 fn a_folder_without_permission_is_an_io_error() {
@@ -515,19 +785,28 @@ fn a_folder_without_permission_is_an_io_error() {
         return;
     };
     let error = atomic(&folder.join("m"), |out| out.write_all(b"x")).expect_err("no permission");
-    assert!(matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied), "{error}");
+    assert!(
+        matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+        "{error}"
+    );
     std::fs::set_permissions(&own.0, PermissionsExt::from_mode(0o700)).expect("mode");
 }
 
 /// The real checkpoint: blocks of several ggml types, a tokenizer of 49,152 tokens, 98 MB.
 #[test]
 fn the_real_model_as_a_halfstep_file() {
-    let Some(path) = halfstep_golden::shared("models/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let Some(path) = halfstep_golden::shared("models/SmolLM2-135M-Instruct.Q4_1.gguf") else {
+        return;
+    };
     let m = load(&path).expect("loads");
     let folder = Folder::new("real");
     let file = folder.join("m.safetensors");
     save(&m, &file, FileFormat::Halfstep).expect("saves");
     let read = load(&file).expect("loads");
     assert_same(&read, &m);
-    assert!(to_bytes(&read, FileFormat::Halfstep).expect("writes again") == std::fs::read(&file).expect("was written"), "the second writing differs");
+    assert!(
+        to_bytes(&read, FileFormat::Halfstep).expect("writes again")
+            == std::fs::read(&file).expect("was written"),
+        "the second writing differs"
+    );
 }

@@ -1,4 +1,5 @@
-//! Chat templates give the text that Jinja2 gives them with the settings of transformers (template/cases.json, made by template/make.py).
+//! Chat templates give the text that Jinja2 gives them with the settings of transformers
+//! (template/cases.json, made by template/make.py).
 
 use halfstep_formats::template::{Message, render};
 use serde::Deserialize;
@@ -13,7 +14,8 @@ struct Case {
 
 #[test]
 fn texts_are_those_of_jinja() {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("template/cases.json")).expect("cases");
+    let cases: Vec<Case> =
+        serde_json::from_str(include_str!("template/cases.json")).expect("cases");
     let texts = cases.iter().filter(|case| case.text.is_some()).count();
     assert!(texts >= 100 && cases.len() > texts, "{texts} of {}", cases.len());
     for case in cases {
@@ -26,11 +28,15 @@ fn texts_are_those_of_jinja() {
     }
 }
 
-/// The date of the machine, for templates that put it into the system message; those that ask first whether there is a clock get the same.
+/// The date of the machine, for templates that put it into the system message; those that ask first
+/// whether there is a clock get the same.
 #[test]
 fn a_template_may_ask_for_the_date() {
     let template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}";
     let text = render(template, &[], false, "", "").expect("renders");
     let [day, month, year] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
-    assert!(day.len() == 2 && month.len() == 3 && year.parse::<u32>().expect("a year") >= 2024, "{text}");
+    assert!(
+        day.len() == 2 && month.len() == 3 && year.parse::<u32>().expect("a year") >= 2024,
+        "{text}"
+    );
 }

@@ -1,4 +1,5 @@
-//! The tokenizer on its own vocabularies: training, round trips, streaming, special tokens, long input.
+//! The tokenizer on its own vocabularies: training, round trips, streaming, special tokens, long
+//! input.
 
 use halfstep_formats::Error;
 use halfstep_formats::tokenizer::train::train;
@@ -7,9 +8,13 @@ use proptest::prelude::*;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-/// Text with letters, digits, punctuation, several scripts and much repetition, made by a fixed rule.
+/// Text with letters, digits, punctuation, several scripts and much repetition, made by a fixed
+/// rule.
 fn sample() -> String {
-    let words = ["the", "half", "step", "that", "rounds", "Größe", "шаг", "半歩", "learns", "1234", "it's", "—", "\n", "(x+1)", "    ", "😀"];
+    let words = [
+        "the", "half", "step", "that", "rounds", "Größe", "шаг", "半歩", "learns", "1234", "it's",
+        "—", "\n", "(x+1)", "    ", "😀",
+    ];
     let mut state = 7u64;
     let mut text = String::new();
     for _ in 0..20_000 {
@@ -28,7 +33,9 @@ fn small(pre: &str) -> Vocabulary {
     train(&sample(), SIZE, pre, &SPECIAL).expect("trains")
 }
 
-static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| pre::ALL.iter().map(|p| Tokenizer::new(small(p.name)).expect("sound")).collect());
+static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+    pre::ALL.iter().map(|p| Tokenizer::new(small(p.name)).expect("sound")).collect()
+});
 
 #[test]
 fn training_is_deterministic_and_puts_special_tokens_first() {
@@ -39,15 +46,25 @@ fn training_is_deterministic_and_puts_special_tokens_first() {
     assert_eq!(one.kinds[..3], [TokenKind::Control, TokenKind::Control, TokenKind::Normal]);
     assert_eq!(one.merges.len(), SIZE - 2 - 256);
     assert_eq!((one.bos, one.eos), (Some(0), Some(0)));
-    let ids = Tokenizer::new(one).expect("sound").encode("the half step that rounds", false).expect("encodes");
+    let ids = Tokenizer::new(one)
+        .expect("sound")
+        .encode("the half step that rounds", false)
+        .expect("encodes");
     assert!(ids.len() <= 6, "common words are whole tokens: {ids:?}");
 }
 
 #[test]
 fn training_refuses_what_it_cannot_do() {
-    for (text, size, pre, what) in [("abc", 300, "smollm", "longer text"), ("abc", 257, "smollm", "cannot hold"), ("abc", 300, "tekken", "tekken")] {
+    for (text, size, pre, what) in [
+        ("abc", 300, "smollm", "longer text"),
+        ("abc", 257, "smollm", "cannot hold"),
+        ("abc", 300, "tekken", "tekken"),
+    ] {
         let error = train(text, size, pre, &SPECIAL).expect_err("refused");
-        assert!(matches!(&error, Error::Tokenizer { .. }) && error.to_string().contains(what), "{error}");
+        assert!(
+            matches!(&error, Error::Tokenizer { .. }) && error.to_string().contains(what),
+            "{error}"
+        );
     }
 }
 
@@ -92,23 +109,43 @@ fn bos_and_eos_are_added_once() {
 fn tokenizer_json_reads_back_equal() {
     for tokenizer in TOKENIZERS.iter() {
         let mut vocabulary = (*tokenizer.vocabulary).clone();
-        for (token, kind) in [("<x>", TokenKind::UserDefined), ("[PAD]", TokenKind::Unused), ("<0x0A>", TokenKind::Byte), ("<unk>", TokenKind::Unknown)] {
+        for (token, kind) in [
+            ("<x>", TokenKind::UserDefined),
+            ("[PAD]", TokenKind::Unused),
+            ("<0x0A>", TokenKind::Byte),
+            ("<unk>", TokenKind::Unknown),
+        ] {
             vocabulary.tokens.push(token.into());
             vocabulary.kinds.push(kind);
         }
-        (vocabulary.add_bos, vocabulary.padding, vocabulary.unknown) = (true, None, Some(SIZE as u32 + 3));
+        (vocabulary.add_bos, vocabulary.padding, vocabulary.unknown) =
+            (true, None, Some(SIZE as u32 + 3));
         let tokenizer = Tokenizer::new(vocabulary).expect("sound");
-        let back = Tokenizer::from_json("tokenizer.json", tokenizer.to_json().as_bytes(), None).expect("reads");
+        let back = Tokenizer::from_json("tokenizer.json", tokenizer.to_json().as_bytes(), None)
+            .expect("reads");
         assert_eq!(*back.vocabulary, *tokenizer.vocabulary);
         assert_eq!(back.to_json(), tokenizer.to_json());
         // Without our section the usual files say the same.
-        let mut plain: serde_json::Value = serde_json::from_str(&tokenizer.to_json()).expect("JSON");
-        plain["decoder"].as_object_mut().expect("an object").remove("halfstep").expect("our section");
+        let mut plain: serde_json::Value =
+            serde_json::from_str(&tokenizer.to_json()).expect("JSON");
+        plain["decoder"]
+            .as_object_mut()
+            .expect("an object")
+            .remove("halfstep")
+            .expect("our section");
         let config = tokenizer.to_config_json(None);
-        let back = Tokenizer::from_json("tokenizer.json", plain.to_string().as_bytes(), Some(config.as_bytes())).expect("reads");
+        let back = Tokenizer::from_json(
+            "tokenizer.json",
+            plain.to_string().as_bytes(),
+            Some(config.as_bytes()),
+        )
+        .expect("reads");
         let (a, b) = (&*back.vocabulary, &*tokenizer.vocabulary);
         assert_eq!((&a.tokens, &a.merges, &a.pre), (&b.tokens, &b.merges, &b.pre));
-        assert_eq!((a.bos, a.eos, a.unknown, a.padding, a.add_bos, a.add_eos), (b.bos, b.eos, b.unknown, b.padding, b.add_bos, b.add_eos));
+        assert_eq!(
+            (a.bos, a.eos, a.unknown, a.padding, a.add_bos, a.add_eos),
+            (b.bos, b.eos, b.unknown, b.padding, b.add_bos, b.add_eos)
+        );
     }
 }
 
@@ -117,9 +154,15 @@ fn tokenizer_json_reads_back_equal() {
 fn the_crates_own_pipeline_reads_our_file_and_agrees() {
     let text: String = sample().chars().take(6000).collect();
     for tokenizer in TOKENIZERS.iter() {
-        let theirs: tokenizers::Tokenizer = tokenizer.to_json().parse().expect("the crate reads it");
+        let theirs: tokenizers::Tokenizer =
+            tokenizer.to_json().parse().expect("the crate reads it");
         let expected = theirs.encode(text.as_str(), false).expect("encodes");
-        assert_eq!(tokenizer.encode(&text, true).expect("encodes"), expected.get_ids(), "{}", tokenizer.vocabulary.pre);
+        assert_eq!(
+            tokenizer.encode(&text, true).expect("encodes"),
+            expected.get_ids(),
+            "{}",
+            tokenizer.vocabulary.pre
+        );
     }
 }
 
@@ -131,7 +174,11 @@ fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
 }
 
 fn any_text() -> impl Strategy<Value = String> {
-    prop_oneof![any::<String>(), "[ \\n\\ta-z0-9'.<|>é半😀]{0,80}", Just("<|im_start|>".to_string())]
+    prop_oneof![
+        any::<String>(),
+        "[ \\n\\ta-z0-9'.<|>é半😀]{0,80}",
+        Just("<|im_start|>".to_string())
+    ]
 }
 
 proptest! {
@@ -143,7 +190,8 @@ proptest! {
         prop_assert_eq!(streamed(tokenizer, &ids), text);
     }
 
-    /// The crate's pipeline differs in nothing but NFC (which qwen2's files ask for, and which changes nothing here).
+    /// The crate's pipeline differs in nothing but NFC (which qwen2's files ask for, and which
+    /// changes nothing here).
     #[test]
     fn any_text_has_the_ids_of_the_crates_own_pipeline(text in "[ \\n\\t\\ra-zA-Z0-9'’.,;<|>éß半😀\u{a0}\u{3000}]{0,60}", which in 0..pre::ALL.len()) {
         static THEIRS: LazyLock<Vec<tokenizers::Tokenizer>> = LazyLock::new(|| TOKENIZERS.iter().map(|t| t.to_json().parse().expect("the crate reads it")).collect());
@@ -151,7 +199,8 @@ proptest! {
         prop_assert_eq!(TOKENIZERS[which].encode(&text, true).expect("encodes"), expected.get_ids());
     }
 
-    /// Ids in any order, so that characters are torn and bytes are stray: streaming equals decoding, and what comes out first stays.
+    /// Ids in any order, so that characters are torn and bytes are stray: streaming equals
+    /// decoding, and what comes out first stays.
     #[test]
     fn streaming_any_ids_equals_decoding(ids in proptest::collection::vec(0u32..SIZE as u32, 0..60), skip: bool) {
         let tokenizer = &TOKENIZERS[0];
@@ -182,31 +231,42 @@ fn bytes_without_a_token_are_left_out() {
     assert_eq!(tokenizer.decode(&ids, false).expect("decodes"), "ab");
 }
 
-/// A mebibyte of one character, of every kind that a pattern or the merging could stumble over, against a mebibyte of words; and eight of them take about eight
-/// times as long.
+/// A mebibyte of one character, of every kind that a pattern or the merging could stumble over,
+/// against a mebibyte of words; and eight of them take about eight times as long.
 #[test]
 fn long_runs_are_encoded_in_time() {
-    let letters = train(&format!("{} ", "a".repeat(64)).repeat(500), 263, "smollm", &SPECIAL).expect("trains");
+    let letters = train(&format!("{} ", "a".repeat(64)).repeat(500), 263, "smollm", &SPECIAL)
+        .expect("trains");
     for pre in pre::ALL.iter().filter(|p| p.name != "gpt-2" && p.name != "qwen2") {
-        let tokenizer = Tokenizer::new(Vocabulary { pre: pre.name.into(), ..letters.clone() }).expect("sound");
+        let tokenizer =
+            Tokenizer::new(Vocabulary { pre: pre.name.into(), ..letters.clone() }).expect("sound");
         let seconds = |unit: &str| {
             let text = unit.repeat((1 << 20) / unit.len());
             let start = Instant::now();
             let ids = tokenizer.encode(&text, false).expect("encodes");
             let seconds = start.elapsed().as_secs_f64();
-            assert!(tokenizer.decode(&ids, false).expect("decodes") == text, "{} of {unit:?}", pre.name);
+            assert!(
+                tokenizer.decode(&ids, false).expect("decodes") == text,
+                "{} of {unit:?}",
+                pre.name
+            );
             seconds
         };
         for unit in ["a", " ", "\n", "1", ".", "é", "\0", "'", "半", "a ", " \n", "'s"] {
             // At one of three tries, each beside words: others use the machine too.
             let ratio = || seconds(unit) / seconds("the half step that rounds 12 ");
             let slow = (0..3).map(|_| ratio()).find(|ratio| *ratio < MOST_RATIO).is_none();
-            assert!(!slow, "{} of {unit:?}: more than {MOST_RATIO} times the time of words", pre.name);
+            assert!(
+                !slow,
+                "{} of {unit:?}: more than {MOST_RATIO} times the time of words",
+                pre.name
+            );
         }
     }
 }
 
-/// Of the time of words: those with one merge after the other take about ten times as long, anything quadratic thousands.
+/// Of the time of words: those with one merge after the other take about ten times as long,
+/// anything quadratic thousands.
 const MOST_RATIO: f64 = 50.0;
 
 #[test]
@@ -218,7 +278,8 @@ fn time_grows_with_the_length() {
         start.elapsed().as_secs_f64()
     };
     for unit in ["a", "the half step that rounds 12 ", " "] {
-        let (one, eight) = (unit.repeat((1 << 20) / unit.len()), unit.repeat((8 << 20) / unit.len()));
+        let (one, eight) =
+            (unit.repeat((1 << 20) / unit.len()), unit.repeat((8 << 20) / unit.len()));
         // The better of two: others use the machine too.
         let best = |text: &str| (0..2).map(|_| seconds(text)).fold(f64::INFINITY, f64::min);
         let (short, long) = (best(&one), best(&eight));

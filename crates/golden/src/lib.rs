@@ -1,7 +1,9 @@
-//! Reads the golden reference data for tests: a JSON of cases and a safetensors of numbers per topic.
+//! Reads the golden reference data for tests: a JSON of cases and a safetensors of numbers per
+//! topic.
 //!
-//! The folder is `HALFSTEP_GOLDEN`, by default `test/golden` of the repository. Any set with the same topics may stand there, so a test
-//! takes case names, shapes and settings from the files. Uses the published safetensors reader, so that our own is not tested against itself.
+//! The folder is `HALFSTEP_GOLDEN`, by default `test/golden` of the repository. Any set with the
+//! same topics may stand there, so a test takes case names, shapes and settings from the files.
+//! Uses the published safetensors reader, so that our own is not tested against itself.
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -13,12 +15,17 @@ fn repository() -> PathBuf {
 
 /// The folder of golden files.
 pub fn folder() -> PathBuf {
-    std::env::var_os("HALFSTEP_GOLDEN").map(PathBuf::from).unwrap_or_else(|| repository().join("test/golden"))
+    std::env::var_os("HALFSTEP_GOLDEN")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| repository().join("test/golden"))
 }
 
-/// A file of the shared model and text folder (`HALFSTEP_SHARED`, default `../shared` beside the repository), or a printed skip line and None.
+/// A file of the shared model and text folder (`HALFSTEP_SHARED`, default `../shared` beside the
+/// repository), or a printed skip line and None.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("HALFSTEP_SHARED").map(PathBuf::from).unwrap_or_else(|| repository().join("../shared"));
+    let root = std::env::var_os("HALFSTEP_SHARED")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| repository().join("../shared"));
     let file = root.join(path);
     if file.exists() {
         return Some(file);
@@ -50,14 +57,17 @@ pub struct Golden {
     bytes: Vec<u8>,
 }
 
-/// The topic's files `<topic>.json` and `<topic>.safetensors`, or a printed skip line and None when the set has no such topic.
+/// The topic's files `<topic>.json` and `<topic>.safetensors`, or a printed skip line and None when
+/// the set has no such topic.
 pub fn load(topic: &str) -> Option<Golden> {
-    let (json, tensors) = (folder().join(format!("{topic}.json")), folder().join(format!("{topic}.safetensors")));
+    let (json, tensors) =
+        (folder().join(format!("{topic}.json")), folder().join(format!("{topic}.safetensors")));
     if !json.exists() || !tensors.exists() {
         println!("skipped: {topic}: not in {}", folder().display());
         return None;
     }
-    let json = serde_json::from_slice(&std::fs::read(json).expect("readable json")).expect("valid json");
+    let json =
+        serde_json::from_slice(&std::fs::read(json).expect("readable json")).expect("valid json");
     Some(Golden { json, bytes: std::fs::read(tensors).expect("readable tensors") })
 }
 
@@ -91,7 +101,10 @@ impl Golden {
         let (mut f64s, mut i64s) = (vec![], vec![]);
         macro_rules! read {
             ($t:ty, $out:expr, $as:ty) => {
-                $out.extend(data.chunks_exact(size_of::<$t>()).map(|b| <$t>::from_le_bytes(b.try_into().expect("chunk")) as $as))
+                $out.extend(
+                    data.chunks_exact(size_of::<$t>())
+                        .map(|b| <$t>::from_le_bytes(b.try_into().expect("chunk")) as $as),
+                )
             };
         }
         match view.dtype() {
@@ -112,6 +125,10 @@ pub fn assert_close(what: &str, got: &[f64], want: &[f64], rel: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let scale = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        assert!((g - w).abs() <= rel * scale, "{what}[{i}]: got {g}, want {w} (limit {:e} of {scale})", rel);
+        assert!(
+            (g - w).abs() <= rel * scale,
+            "{what}[{i}]: got {g}, want {w} (limit {:e} of {scale})",
+            rel
+        );
     }
 }

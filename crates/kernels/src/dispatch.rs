@@ -1,8 +1,9 @@
 //! Instruction-set levels and the one run-time choice between them.
 //!
-//! An operation is one safe Rust body over slices. [`dispatch!`](crate::dispatch!) compiles it for the baseline, AVX2 and AVX-512 and calls
-//! the version of [`level`]: once per call on a whole slice, never inside a loop. The compiler neither contracts `a * b + c` nor reorders
-//! float sums, so the versions give the same bytes; tests assert it with [`available`] and [`force`].
+//! An operation is one safe Rust body over slices. [`dispatch!`](crate::dispatch!) compiles it for
+//! the baseline, AVX2 and AVX-512 and calls the version of [`level`]: once per call on a whole
+//! slice, never inside a loop. The compiler neither contracts `a * b + c` nor reorders float sums,
+//! so the versions give the same bytes; tests assert it with [`available`] and [`force`].
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -55,7 +56,8 @@ pub fn available() -> Vec<Level> {
     ALL.into_iter().filter(|&l| supported(l)).collect()
 }
 
-/// The level in use: the best this CPU has, or what the environment variable `HALFSTEP_SIMD` (`scalar`, `avx2`, `avx512`) names, if the CPU has it.
+/// The level in use: the best this CPU has, or what the environment variable `HALFSTEP_SIMD`
+/// (`scalar`, `avx2`, `avx512`) names, if the CPU has it.
 #[inline]
 pub fn level() -> Level {
     match CURRENT.load(Ordering::Relaxed) {
@@ -74,8 +76,8 @@ fn choose() -> Level {
     level
 }
 
-/// For tests and benches: use `level` from now on, in every thread. False, and no change, if the CPU lacks it.
-/// Results do not depend on the level, so a change while others compute is harmless.
+/// For tests and benches: use `level` from now on, in every thread. False, and no change, if the
+/// CPU lacks it. Results do not depend on the level, so a change while others compute is harmless.
 pub fn force(level: Level) -> bool {
     let possible = supported(level);
     if possible {
@@ -86,9 +88,10 @@ pub fn force(level: Level) -> bool {
 
 /// Compiles one safe body for every level and calls the one of [`level`].
 ///
-/// Type parameters stand in square brackets, arguments are plain names (no patterns, no `mut`). What the body calls must inline: mark
-/// helpers `#[inline(always)]`, and use loops over slices (`chunks_exact`, `zip`) that the compiler can vectorise. A dispatched function
-/// called from a body dispatches again, so keep such calls out of loops.
+/// Type parameters stand in square brackets, arguments are plain names (no patterns, no `mut`).
+/// What the body calls must inline: mark helpers `#[inline(always)]`, and use loops over slices
+/// (`chunks_exact`, `zip`) that the compiler can vectorise. A dispatched function called from a
+/// body dispatches again, so keep such calls out of loops.
 ///
 /// ```
 /// use halfstep_kernels::{Real, dispatch};

@@ -1,5 +1,5 @@
-//! CPU operations over slices: everything that decides **bytes** (grids, scales, rounding, packing) and
-//! the arithmetic around them. Knows nothing of files, models or methods.
+//! CPU operations over slices: everything that decides **bytes** (grids, scales, rounding, packing)
+//! and the arithmetic around them. Knows nothing of files, models or methods.
 //!
 //! Legend: B batch, T query tokens, S key tokens, H heads, K key/value heads, D head width, M rows
 //! (tokens), O out features, I in features, G groups per row, V vocabulary. Matrices are row-major,
@@ -7,7 +7,8 @@
 //!
 //! Float order: every sum is a function of its own length (and of absolute position, in attention)
 //! alone, never of the number of rows, the tile or the thread count. No fused multiply-add in the
-//! inference path and our own `exp`/`ln`/`sin`/`cos`, so a result is the same on every CPU and in WASM.
+//! inference path and our own `exp`/`ln`/`sin`/`cos`, so a result is the same on every CPU and in
+//! WASM.
 
 pub mod dispatch;
 pub mod math;
@@ -23,5 +24,7 @@ pub mod threads;
 
 pub use real::Real;
 pub use room::room;
-pub use spec::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+pub use spec::{
+    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+};
 pub use threads::Pool;

@@ -1,13 +1,16 @@
 //! exp, ln, sin and cos of our own (no libm), so that every CPU and WASM give the same bytes.
 //!
-//! Each is a range reduction (Cody and Waite: the constant in two or three parts whose products are exact) and a Taylor polynomial, written
-//! without branches and without fused multiply-add, so that loops over them vectorise. Largest errors, by the tests below against
-//! the platform's functions in higher precision: exp and ln 2 units in the last place in f32, 4e-16 relative (ln: absolute near 1) in f64;
-//! sin and cos 4e-16 absolute in f64 for |x| up to [`ANGLE_LIMIT`], correctly rounded up to 1e-8 of a unit in f32.
+//! Each is a range reduction (Cody and Waite: the constant in two or three parts whose products are
+//! exact) and a Taylor polynomial, written without branches and without fused multiply-add, so that
+//! loops over them vectorise. Largest errors, by the tests below against the platform's functions
+//! in higher precision: exp and ln 2 units in the last place in f32, 4e-16 relative (ln: absolute
+//! near 1) in f64; sin and cos 4e-16 absolute in f64 for |x| up to [`ANGLE_LIMIT`], correctly
+//! rounded up to 1e-8 of a unit in f32.
 
 use std::f64::consts::{FRAC_2_PI, LOG2_E};
 
-/// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the low mantissa bits, for |x| < 2^22.
+/// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the low mantissa bits, for
+/// |x| < 2^22.
 const MAGIC_F32: f32 = 12_582_912.0;
 /// The same for f64, |x| < 2^51.
 const MAGIC_F64: f64 = 6_755_399_441_055_744.0;
@@ -18,7 +21,8 @@ pub fn exp_f32(x: f32) -> f32 {
     // ln 2 in two parts: the first has 9 significant bits, so its product with |n| <= 151 is exact.
     const LN2_HI: f32 = 355.0 / 512.0;
     const LN2_LO: f32 = -2.121_944_4e-4;
-    // At these ends the result is 0 and inf; beyond them n would leave the range of the two scale factors. NaN passes both tests.
+    // At these ends the result is 0 and inf; beyond them n would leave the range of the two scale
+    // factors. NaN passes both tests.
     let x = if x < -104.0 { -104.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
     let shifted = x * (LOG2_E as f32) + MAGIC_F32;
@@ -71,8 +75,9 @@ const INVERSE_FACTORIALS: [f64; 20] = {
     table
 };
 
-// ln x = k ln 2 + ln(1 + f), 1 + f in [sqrt(1/2), sqrt(2)). With s = f / (2 + f), ln(1 + f) = 2 atanh(s) = f - s (f - R),
-// R = 2 (s^2 / 3 + s^4 / 5 + ...), written as f - (f^2/2 - s (f^2/2 + R)): the leading terms then carry no error of the quotient.
+// ln x = k ln 2 + ln(1 + f), 1 + f in [sqrt(1/2), sqrt(2)). With s = f / (2 + f), ln(1 + f) = 2
+// atanh(s) = f - s (f - R), R = 2 (s^2 / 3 + s^4 / 5 + ...), written as f - (f^2/2 - s (f^2/2 +
+// R)): the leading terms then carry no error of the quotient.
 
 /// Natural logarithm: -inf at 0, NaN below.
 #[inline(always)]
@@ -110,7 +115,8 @@ pub fn ln_f64(x: f64) -> f64 {
     let normal = if subnormal { x * 4_503_599_627_370_496.0 } else { x };
     let shifted = (normal.to_bits() as i64).wrapping_sub(SQRT_HALF_BITS);
     let k = (shifted >> 52) as i32 as f64 - if subnormal { 52.0 } else { 0.0 };
-    let f = f64::from_bits((shifted & 0x000f_ffff_ffff_ffff).wrapping_add(SQRT_HALF_BITS) as u64) - 1.0;
+    let f =
+        f64::from_bits((shifted & 0x000f_ffff_ffff_ffff).wrapping_add(SQRT_HALF_BITS) as u64) - 1.0;
     let s = f / (2.0 + f);
     let z = s * s;
     let mut r = 2.0 / 23.0;
@@ -127,14 +133,16 @@ pub fn ln_f64(x: f64) -> f64 {
     if x == 0.0 { f64::NEG_INFINITY } else { y }
 }
 
-/// Up to here sin and cos keep their precision: the number of quarter turns then has at most 20 bits, and its product with the first two
-/// parts of pi/2 (33 bits each) is exact. Larger angles lose about one bit per doubling.
+/// Up to here sin and cos keep their precision: the number of quarter turns then has at most 20
+/// bits, and its product with the first two parts of pi/2 (33 bits each) is exact. Larger angles
+/// lose about one bit per doubling.
 pub const ANGLE_LIMIT: f64 = 1_647_099.0;
 
 /// (sin x, cos x); NaN at infinities.
 #[inline(always)]
 pub fn sin_cos_f64(x: f64) -> (f64, f64) {
-    const HALF_PI: [f64; 3] = [1.570_796_326_734_125_6, 6.077_100_506_303_966e-11, 2.022_266_248_795_950_6e-21];
+    const HALF_PI: [f64; 3] =
+        [1.570_796_326_734_125_6, 6.077_100_506_303_966e-11, 2.022_266_248_795_950_6e-21];
     let shifted = x * FRAC_2_PI + MAGIC_F64;
     let quarter = shifted.to_bits();
     let steps = shifted - MAGIC_F64;
@@ -193,7 +201,8 @@ mod tests {
     /// Distance in units in the last place of f32, measured from the exact value.
     fn ulps_f32(got: f32, exact: f64) -> f64 {
         let nearest = exact as f32;
-        let unit = (nearest.abs().next_up() as f64 - nearest.abs() as f64).max(f64::from(f32::from_bits(1)));
+        let unit = (nearest.abs().next_up() as f64 - nearest.abs() as f64)
+            .max(f64::from(f32::from_bits(1)));
         (got as f64 - exact).abs() / unit
     }
 
@@ -204,11 +213,17 @@ mod tests {
 
     #[test]
     fn exp_is_close_everywhere() {
-        let worst = spread(-103.9..=88.7, 400_000).map(|x| ulps_f32(exp_f32(x as f32), (x as f32 as f64).exp())).fold(0.0, f64::max);
+        let worst = spread(-103.9..=88.7, 400_000)
+            .map(|x| ulps_f32(exp_f32(x as f32), (x as f32 as f64).exp()))
+            .fold(0.0, f64::max);
         assert!(worst < 1.5, "{worst}");
-        let worst = spread(-708.0..=709.7, 400_000).map(|x| (exp_f64(x) / x.exp() - 1.0).abs()).fold(0.0, f64::max);
+        let worst = spread(-708.0..=709.7, 400_000)
+            .map(|x| (exp_f64(x) / x.exp() - 1.0).abs())
+            .fold(0.0, f64::max);
         assert!(worst < 5e-16, "{worst:e}");
-        assert!(spread(-745.1..=-708.0, 1000).all(|x| (exp_f64(x) - x.exp()).abs() <= 1.01 * 5e-324));
+        assert!(
+            spread(-745.1..=-708.0, 1000).all(|x| (exp_f64(x) - x.exp()).abs() <= 1.01 * 5e-324)
+        );
     }
 
     #[test]
@@ -216,10 +231,14 @@ mod tests {
         let mut worst = [0.0f64; 2];
         for x in spread(-103.0..=88.0, 400_000).map(f64::exp).chain(spread(0.5..=2.0, 400_000)) {
             worst[0] = worst[0].max(ulps_f32(ln_f32(x as f32), (x as f32 as f64).ln()));
-            worst[1] = worst[1].max((ln_f64(x) - x.ln()).abs() / x.ln().abs().max(f64::MIN_POSITIVE));
+            worst[1] =
+                worst[1].max((ln_f64(x) - x.ln()).abs() / x.ln().abs().max(f64::MIN_POSITIVE));
         }
         assert!(worst[0] < 2.0 && worst[1] < 5e-16, "{worst:?}");
-        assert!((ln_f64(5e-324) - (5e-324f64).ln()).abs() < 1e-12 && ulps_f32(ln_f32(1e-45), (1e-45f32 as f64).ln()) < 2.0);
+        assert!(
+            (ln_f64(5e-324) - (5e-324f64).ln()).abs() < 1e-12
+                && ulps_f32(ln_f32(1e-45), (1e-45f32 as f64).ln()) < 2.0
+        );
     }
 
     #[test]
@@ -240,12 +259,34 @@ mod tests {
 
     #[test]
     fn special_values() {
-        assert_eq!([exp_f32(0.0), exp_f32(f32::NEG_INFINITY), exp_f32(f32::INFINITY), exp_f32(-0.0)], [1.0, 0.0, f32::INFINITY, 1.0]);
-        assert_eq!([exp_f64(0.0), exp_f64(f64::NEG_INFINITY), exp_f64(f64::INFINITY), exp_f64(-1e300)], [1.0, 0.0, f64::INFINITY, 0.0]);
-        assert_eq!([ln_f32(1.0), ln_f32(0.0), ln_f32(-0.0), ln_f32(f32::INFINITY)], [0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::INFINITY]);
-        assert_eq!([ln_f64(1.0), ln_f64(0.0), ln_f64(-0.0), ln_f64(f64::INFINITY)], [0.0, f64::NEG_INFINITY, f64::NEG_INFINITY, f64::INFINITY]);
-        assert!(exp_f32(f32::NAN).is_nan() && exp_f64(f64::NAN).is_nan() && ln_f32(f32::NAN).is_nan() && ln_f64(f64::NAN).is_nan());
-        assert!(ln_f32(-1.0).is_nan() && ln_f64(-1.0).is_nan() && ln_f32(f32::NEG_INFINITY).is_nan() && sin_f64(f64::INFINITY).is_nan());
+        assert_eq!(
+            [exp_f32(0.0), exp_f32(f32::NEG_INFINITY), exp_f32(f32::INFINITY), exp_f32(-0.0)],
+            [1.0, 0.0, f32::INFINITY, 1.0]
+        );
+        assert_eq!(
+            [exp_f64(0.0), exp_f64(f64::NEG_INFINITY), exp_f64(f64::INFINITY), exp_f64(-1e300)],
+            [1.0, 0.0, f64::INFINITY, 0.0]
+        );
+        assert_eq!(
+            [ln_f32(1.0), ln_f32(0.0), ln_f32(-0.0), ln_f32(f32::INFINITY)],
+            [0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::INFINITY]
+        );
+        assert_eq!(
+            [ln_f64(1.0), ln_f64(0.0), ln_f64(-0.0), ln_f64(f64::INFINITY)],
+            [0.0, f64::NEG_INFINITY, f64::NEG_INFINITY, f64::INFINITY]
+        );
+        assert!(
+            exp_f32(f32::NAN).is_nan()
+                && exp_f64(f64::NAN).is_nan()
+                && ln_f32(f32::NAN).is_nan()
+                && ln_f64(f64::NAN).is_nan()
+        );
+        assert!(
+            ln_f32(-1.0).is_nan()
+                && ln_f64(-1.0).is_nan()
+                && ln_f32(f32::NEG_INFINITY).is_nan()
+                && sin_f64(f64::INFINITY).is_nan()
+        );
         assert_eq!((sin_f64(0.0), cos_f64(0.0)), (0.0, 1.0));
         assert_eq!(power(0.5, 10), 1.0 / 1024.0);
     }

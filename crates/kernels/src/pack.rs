@@ -8,9 +8,11 @@ pub struct PackedMatrix {
     pub rows: usize,
     pub cols: usize,
     pub quantizer: WeightQuantizer,
-    /// `code - grid.min()` as unsigned `bits`-bit numbers, little-endian bit order, each row padded to a whole byte.
+    /// `code - grid.min()` as unsigned `bits`-bit numbers, little-endian bit order, each row padded
+    /// to a whole byte.
     pub codes: Vec<u8>,
-    /// As stored (already rounded to the scale codec), `quantizer.partition.scales(rows, cols)` of them.
+    /// As stored (already rounded to the scale codec), `quantizer.partition.scales(rows, cols)` of
+    /// them.
     pub scales: Vec<f32>,
     /// Affine grids only: one zero point per scale, unpacked; empty otherwise.
     pub zero_points: Vec<u8>,
@@ -21,10 +23,20 @@ pub fn row_bytes(cols: usize, bits: u8) -> usize {
     (cols * bits as usize).div_ceil(8)
 }
 
-/// Rows, and bytes of a row, of the zero points as a file packs them: in the grid's own bits, as codes are. None for a grid that has none.
-pub fn zero_point_shape(quantizer: WeightQuantizer, rows: usize, cols: usize) -> Option<[usize; 2]> {
-    let [rows, groups] = if quantizer.partition == Partition::Tensor { [1, 1] } else { [rows, quantizer.partition.groups(cols)] };
-    (quantizer.grid.range == CodeRange::Affine).then(|| [rows, row_bytes(groups, quantizer.grid.bits)])
+/// Rows, and bytes of a row, of the zero points as a file packs them: in the grid's own bits, as
+/// codes are. None for a grid that has none.
+pub fn zero_point_shape(
+    quantizer: WeightQuantizer,
+    rows: usize,
+    cols: usize,
+) -> Option<[usize; 2]> {
+    let [rows, groups] = if quantizer.partition == Partition::Tensor {
+        [1, 1]
+    } else {
+        [rows, quantizer.partition.groups(cols)]
+    };
+    (quantizer.grid.range == CodeRange::Affine)
+        .then(|| [rows, row_bytes(groups, quantizer.grid.bits)])
 }
 
 /// Packs the codes of one row; bits of a code outside `bits` are dropped.
@@ -60,7 +72,8 @@ const fn fields<const B: usize>(codes: usize, lane: usize) -> u64 {
     mask
 }
 
-/// 8 codes of `B` bits, one after the other, to one per byte: halves are drawn apart, then quarters, then eighths.
+/// 8 codes of `B` bits, one after the other, to one per byte: halves are drawn apart, then
+/// quarters, then eighths.
 #[inline(always)]
 fn spread<const B: usize>(mut word: u64) -> u64 {
     for (codes, lane) in [(4, 32), (2, 16), (1, 8)] {
@@ -124,11 +137,26 @@ fn unpack_bits<const B: usize>(packed: &[u8], out: &mut [u8]) {
 
 impl PackedMatrix {
     /// Packs codes `[rows, cols]` (each within the grid).
-    pub fn from_codes(quantizer: WeightQuantizer, rows: usize, cols: usize, codes: &[i16], scales: Vec<f32>, zero_points: Vec<u8>) -> Self {
+    pub fn from_codes(
+        quantizer: WeightQuantizer,
+        rows: usize,
+        cols: usize,
+        codes: &[i16],
+        scales: Vec<f32>,
+        zero_points: Vec<u8>,
+    ) -> Self {
         assert_eq!(codes.len(), rows * cols, "one code per element");
         assert_eq!(scales.len(), quantizer.partition.scales(rows, cols), "one scale per group");
-        assert!(zero_points.is_empty() || zero_points.len() == scales.len(), "one zero point per scale, or none");
-        debug_assert!(codes.iter().all(|&c| (quantizer.grid.min()..=quantizer.grid.max()).contains(&(c as i32))), "codes within the grid");
+        assert!(
+            zero_points.is_empty() || zero_points.len() == scales.len(),
+            "one zero point per scale, or none"
+        );
+        debug_assert!(
+            codes
+                .iter()
+                .all(|&c| (quantizer.grid.min()..=quantizer.grid.max()).contains(&(c as i32))),
+            "codes within the grid"
+        );
         let bytes = row_bytes(cols, quantizer.grid.bits);
         let mut packed = vec![0; rows * bytes];
         if cols > 0 {
@@ -178,7 +206,10 @@ impl PackedMatrix {
                 let end = out.len().min((column / group + 1) * group - first);
                 let index = self.partition().scale_index(row, column, self.cols);
                 let (scale, offset) = (self.scales[index], min - self.zero_point(index));
-                out[at..end].iter_mut().zip(&piece[at..end]).for_each(|(o, &u)| *o = (u as i32 + offset) as f32 * scale);
+                out[at..end]
+                    .iter_mut()
+                    .zip(&piece[at..end])
+                    .for_each(|(o, &u)| *o = (u as i32 + offset) as f32 * scale);
                 at = end;
             }
         }
@@ -198,7 +229,8 @@ impl PackedMatrix {
 
     /// Bytes as stored in a `halfstep` file: codes + scales + zero points.
     pub fn stored_bytes(&self) -> usize {
-        let zero_points = zero_point_shape(self.quantizer, self.rows, self.cols).map_or(0, |[rows, bytes]| rows * bytes);
+        let zero_points = zero_point_shape(self.quantizer, self.rows, self.cols)
+            .map_or(0, |[rows, bytes]| rows * bytes);
         self.codes.len() + self.scales.len() * self.quantizer.scale_codec.bytes() + zero_points
     }
     pub fn grid(&self) -> IntGrid {
@@ -216,11 +248,28 @@ mod tests {
     use proptest::prelude::*;
 
     fn grids() -> impl Strategy<Value = IntGrid> {
-        (2u8..=8, prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)]).prop_map(|(bits, range)| IntGrid { bits, range })
+        (
+            2u8..=8,
+            prop_oneof![
+                Just(CodeRange::Symmetric),
+                Just(CodeRange::Narrow),
+                Just(CodeRange::Affine)
+            ],
+        )
+            .prop_map(|(bits, range)| IntGrid { bits, range })
     }
 
     fn matrices() -> impl Strategy<Value = (PackedMatrix, Vec<i16>)> {
-        (grids(), 1usize..5, 1usize..700, prop_oneof![Just(Partition::Tensor), Just(Partition::Channel), (1usize..300).prop_map(Partition::Group)])
+        (
+            grids(),
+            1usize..5,
+            1usize..700,
+            prop_oneof![
+                Just(Partition::Tensor),
+                Just(Partition::Channel),
+                (1usize..300).prop_map(Partition::Group)
+            ],
+        )
             .prop_flat_map(|(grid, rows, cols, partition)| {
                 let quantizer = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 };
                 let n = partition.scales(rows, cols);
@@ -230,7 +279,12 @@ mod tests {
                     prop::collection::vec(-2f32..2.0, n),
                     prop::collection::vec(0u8..=grid.max() as u8, zeros),
                 )
-                    .prop_map(move |(codes, scales, zeros)| (PackedMatrix::from_codes(quantizer, rows, cols, &codes, scales, zeros), codes))
+                    .prop_map(move |(codes, scales, zeros)| {
+                        (
+                            PackedMatrix::from_codes(quantizer, rows, cols, &codes, scales, zeros),
+                            codes,
+                        )
+                    })
             })
     }
 
@@ -256,7 +310,11 @@ mod tests {
 
     #[test]
     fn bits_lie_little_endian() {
-        let q = WeightQuantizer { grid: IntGrid::affine(3), partition: Partition::Channel, scale_codec: ScaleCodec::F16 };
+        let q = WeightQuantizer {
+            grid: IntGrid::affine(3),
+            partition: Partition::Channel,
+            scale_codec: ScaleCodec::F16,
+        };
         let m = PackedMatrix::from_codes(q, 1, 3, &[5, 3, 6], vec![1.0], vec![0]);
         assert_eq!(m.codes, [0b10_011_101, 0b1]);
         assert_eq!(m.stored_bytes(), 2 + 2 + 1);
@@ -266,9 +324,20 @@ mod tests {
     #[test]
     fn zero_points_take_the_bits_of_the_grid() {
         let bits = |partition| {
-            let q = WeightQuantizer { grid: IntGrid::affine(2), partition, scale_codec: ScaleCodec::F16 };
+            let q = WeightQuantizer {
+                grid: IntGrid::affine(2),
+                partition,
+                scale_codec: ScaleCodec::F16,
+            };
             let scales = partition.scales(64, 512);
-            let m = PackedMatrix::from_codes(q, 64, 512, &[0; 64 * 512], vec![1.0; scales], vec![0; scales]);
+            let m = PackedMatrix::from_codes(
+                q,
+                64,
+                512,
+                &[0; 64 * 512],
+                vec![1.0; scales],
+                vec![0; scales],
+            );
             8.0 * m.stored_bytes() as f64 / (64.0 * 512.0)
         };
         assert_eq!(bits(Partition::Group(64)), 2.28125);

@@ -1,4 +1,5 @@
-//! The number type of the reference operations: f32 for training and inference, f64 for golden replays.
+//! The number type of the reference operations: f32 for training and inference, f64 for golden
+//! replays.
 
 use crate::math;
 use crate::ops::gemm::Product;

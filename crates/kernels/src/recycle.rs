@@ -1,10 +1,13 @@
-//! A memory allocator for programs that train and run models: large blocks lie on large pages and go round inside the process.
+//! A memory allocator for programs that train and run models: large blocks lie on large pages and
+//! go round inside the process.
 //!
-//! Where the system offers pages of 2 MiB to who asks (Linux with transparent huge pages on `madvise`), large blocks ask, and small neighbours
-//! share: a training run begins without a million page faults, and reading a matrix across its rows finds its addresses at hand.
+//! Where the system offers pages of 2 MiB to who asks (Linux with transparent huge pages on
+//! `madvise`), large blocks ask, and small neighbours share: a training run begins without a
+//! million page faults, and reading a matrix across its rows finds its addresses at hand.
 //!
-//! A training step frees and asks for the same blocks of some megabytes over and over, more than a gigabyte in all. Given back to the system and
-//! mapped anew, page by page, they cost a sixth of the step. A program opts in with `#[global_allocator]`, and only while a [`Kept`] is alive is
+//! A training step frees and asks for the same blocks of some megabytes over and over, more than a
+//! gigabyte in all. Given back to the system and mapped anew, page by page, they cost a sixth of
+//! the step. A program opts in with `#[global_allocator]`, and only while a [`Kept`] is alive is
 //! anything held back.
 #![allow(unsafe_code)]
 
@@ -19,7 +22,8 @@ const LEAST: usize = 1 << 20;
 /// The system's allocator, but for the blocks held back.
 pub struct Recycling;
 
-/// While one is alive, freed blocks of at least 1 MiB stay with the process, up to a limit in all. The last one to go gives all of them back.
+/// While one is alive, freed blocks of at least 1 MiB stay with the process, up to a limit in all.
+/// The last one to go gives all of them back.
 pub struct Kept(());
 
 /// A free block, from [`System`], with the layout it stands under.
@@ -55,7 +59,8 @@ impl Drop for Kept {
     }
 }
 
-/// The lock is only ever held to move an address; what that allocates is far below [`LEAST`] and passes by.
+/// The lock is only ever held to move an address; what that allocates is far below [`LEAST`] and
+/// passes by.
 fn free() -> MutexGuard<'static, Free> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -97,7 +102,8 @@ fn give_back() {
     }
 }
 
-/// Asks the system for `size` bytes, once more after everything held has gone back, and for large pages under them.
+/// Asks the system for `size` bytes, once more after everything held has gone back, and for large
+/// pages under them.
 fn insist(size: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
     let mut block = ask();
     if block.is_null() && KEPT.load(Ordering::Relaxed) > 0 {
@@ -117,18 +123,23 @@ fn prefer_large_pages(block: *mut u8, size: usize) {
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
     // From the page on which the allocator's own head of the block lies.
     let before = block.addr() % page;
-    // SAFETY: advice changes no contents, whatever else lies on the first page; a refusal does no harm.
+    // SAFETY: advice changes no contents, whatever else lies on the first page; a refusal does no
+    // harm.
     unsafe { libc::madvise(block.wrapping_sub(before).cast(), before + size, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]
 fn prefer_large_pages(_block: *mut u8, _size: usize) {}
 
-// SAFETY: every block comes from System under the layout it is handed out with, and goes back there or, untouched, to the next who asks for that layout.
+// SAFETY: every block comes from System under the layout it is handed out with, and goes back there
+// or, untouched, to the next who asks for that layout.
 unsafe impl GlobalAlloc for Recycling {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout is not empty.
-        take(layout).map_or_else(|| insist(layout.size(), || unsafe { System.alloc(layout) }), |block| block.0)
+        take(layout).map_or_else(
+            || insist(layout.size(), || unsafe { System.alloc(layout) }),
+            |block| block.0,
+        )
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -153,7 +164,8 @@ unsafe impl GlobalAlloc for Recycling {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise: a size that is not 0 and does not overflow.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        // What grows takes from what is held like what begins: else every vector that grew would leave one block more there.
+        // What grows takes from what is held like what begins: else every vector that grew would
+        // leave one block more there.
         match take(wanted) {
             Some(Block(held)) => {
                 // SAFETY: both are as large as what is copied, and nobody else knows either.
@@ -178,7 +190,8 @@ mod tests {
     fn large_blocks_go_round_while_kept() {
         let layout = Layout::from_size_align(LEAST + 4096, 64).expect("a layout");
         // SAFETY: only called with blocks of this layout, written before they are read.
-        let bytes = |block: *mut u8| unsafe { std::slice::from_raw_parts_mut(block, layout.size()) };
+        let bytes =
+            |block: *mut u8| unsafe { std::slice::from_raw_parts_mut(block, layout.size()) };
         let kept = (Kept::new(4 * LEAST), Kept::new(3 * LEAST));
         // SAFETY: layouts are not empty, every block is freed once under its own.
         unsafe {

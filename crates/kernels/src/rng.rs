@@ -1,8 +1,10 @@
-//! Counter-based random numbers: the n-th number of a stream is a function of (seed, stream, n) alone.
+//! Counter-based random numbers: the n-th number of a stream is a function of (seed, stream, n)
+//! alone.
 //!
-//! Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011): ten rounds of multiply and xor on the 128-bit
-//! counter `[n, stream]` under the 64-bit key `seed`; a number is the low 64 bits of the result. Nothing is remembered between numbers but
-//! the counter, so a saved stream goes on exactly where it was, and streams of one seed never overlap.
+//! Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011): ten rounds
+//! of multiply and xor on the 128-bit counter `[n, stream]` under the 64-bit key `seed`; a number
+//! is the low 64 bits of the result. Nothing is remembered between numbers but the counter, so a
+//! saved stream goes on exactly where it was, and streams of one seed never overlap.
 
 use crate::math::{cos_f64, ln_f64};
 use serde::{Deserialize, Serialize};
@@ -23,7 +25,8 @@ fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let ([mut c0, mut c1, mut c2, mut c3], [mut k0, mut k1]) = (counter, key);
     for _ in 0..10 {
         let (p0, p1) = (MULTIPLIERS[0] * c0 as u64, MULTIPLIERS[1] * c2 as u64);
-        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
+        (c0, c1, c2, c3) =
+            ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
         (k0, k1) = (k0.wrapping_add(WEYL[0]), k1.wrapping_add(WEYL[1]));
     }
     [c0, c1, c2, c3]
@@ -53,7 +56,8 @@ impl Rng {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Uniform in 0..n (0 for n = 0), by multiplication: off from uniform by at most n / 2^64. Takes one number.
+    /// Uniform in 0..n (0 for n = 0), by multiplication: off from uniform by at most n / 2^64.
+    /// Takes one number.
     pub fn below(&mut self, n: u64) -> u64 {
         ((self.next_u64() as u128 * n as u128) >> 64) as u64
     }
@@ -82,7 +86,10 @@ mod tests {
     #[test]
     fn philox_known_answers() {
         assert_eq!(philox([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
-        assert_eq!(philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
+        assert_eq!(
+            philox([u32::MAX; 4], [u32::MAX; 2]),
+            [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]
+        );
         let pi = ([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]);
         assert_eq!(philox(pi.0, pi.1), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
     }
@@ -109,7 +116,11 @@ mod tests {
             uniform += u;
         }
         let n = n as f64;
-        assert!((mean / n).abs() < 0.015 && (square / n - 1.0).abs() < 0.02 && (fourth / n - 3.0).abs() < 0.15);
+        assert!(
+            (mean / n).abs() < 0.015
+                && (square / n - 1.0).abs() < 0.02
+                && (fourth / n - 3.0).abs() < 0.15
+        );
         assert!((uniform / n - 0.5).abs() < 0.005);
         let mut counts = [0usize; 7];
         (0..70_000).for_each(|_| counts[rng.below(7) as usize] += 1);

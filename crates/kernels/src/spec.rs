@@ -56,7 +56,8 @@ pub enum Partition {
     Tensor,
     /// One row: `[O]` scales.
     Channel,
-    /// `n` consecutive columns of one row: `[O, ceil(I / n)]` scales. The last group of a row may be short.
+    /// `n` consecutive columns of one row: `[O, ceil(I / n)]` scales. The last group of a row may
+    /// be short.
     Group(usize),
 }
 
@@ -105,11 +106,23 @@ pub struct WeightQuantizer {
 
 impl WeightQuantizer {
     /// ggml's Q4_0: groups of 32, codes -8..=7, f16 scale.
-    pub const Q4_0: Self = Self { grid: IntGrid::symmetric(4), partition: Partition::Group(32), scale_codec: ScaleCodec::F16 };
+    pub const Q4_0: Self = Self {
+        grid: IntGrid::symmetric(4),
+        partition: Partition::Group(32),
+        scale_codec: ScaleCodec::F16,
+    };
     /// ggml's Q8_0: groups of 32, codes -127..=127, f16 scale.
-    pub const Q8_0: Self = Self { grid: IntGrid::narrow(8), partition: Partition::Group(32), scale_codec: ScaleCodec::F16 };
+    pub const Q8_0: Self = Self {
+        grid: IntGrid::narrow(8),
+        partition: Partition::Group(32),
+        scale_codec: ScaleCodec::F16,
+    };
     /// ggml's TQ2_0: groups of 256, codes -1, 0, 1, f16 scale.
-    pub const TQ2_0: Self = Self { grid: IntGrid::narrow(2), partition: Partition::Group(256), scale_codec: ScaleCodec::F16 };
+    pub const TQ2_0: Self = Self {
+        grid: IntGrid::narrow(2),
+        partition: Partition::Group(256),
+        scale_codec: ScaleCodec::F16,
+    };
 }
 
 /// How the input of a quantized matmul becomes integers.
@@ -119,13 +132,15 @@ pub enum ActivationQuantizer {
     /// Left in floating point.
     #[default]
     None,
-    /// Per token (row): scale = max|x| / p in f32, code = nearest-even(x / scale), value = code * scale.
+    /// Per token (row): scale = max|x| / p in f32, code = nearest-even(x / scale), value = code *
+    /// scale.
     DynamicToken { bits: u8 },
     /// ggml's Q8_0 activations, blocks of 32: id = 127 / max|x| in f32 (0 for an all-zero block),
     /// code = nearest-even(x * id), value = code * f16(max|x| / 127).
     DynamicBlock32,
-    /// ggml's Q8_K activations, which its K and ternary types are multiplied with, blocks of 256: id = -127 / m in f32, m the first x of
-    /// largest magnitude with its sign (id 0 for an all-zero block), code = nearest-even(x * id), value = code * (1 / id).
+    /// ggml's Q8_K activations, which its K and ternary types are multiplied with, blocks of 256:
+    /// id = -127 / m in f32, m the first x of largest magnitude with its sign (id 0 for an all-zero
+    /// block), code = nearest-even(x * id), value = code * (1 / id).
     DynamicBlock256,
     /// One step for the site, found by calibration or learned, stored with the model:
     /// code = clip(nearest-even(x / step)), value = code * step.
@@ -144,7 +159,8 @@ pub enum CacheQuantizer {
     DynamicHead {
         bits: u8,
     },
-    /// ggml's Q8_0 along the head width: blocks of 32, same rule as [`ActivationQuantizer::DynamicBlock32`].
+    /// ggml's Q8_0 along the head width: blocks of 32, same rule as
+    /// [`ActivationQuantizer::DynamicBlock32`].
     Q8_0,
     /// One step per site (k_cache, v_cache) and layer, stored with the model.
     Static {

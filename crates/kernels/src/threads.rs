@@ -1,9 +1,12 @@
-//! The thread pool. Work is split by shape, never by thread count, so the number of threads cannot change a byte.
+//! The thread pool. Work is split by shape, never by thread count, so the number of threads cannot
+//! change a byte.
 //!
-//! A parallel region is cheap: the calling thread takes part, tasks are dealt out by one counter, and a worker that has just worked looks out
-//! for the next region for some microseconds before it sleeps, so that a token's few hundred regions cost no system call. A worker that
-//! wakes too late is not waited for. All pools of one size are one set of workers for the whole process, with one region at a time: several
-//! models share the machine instead of crowding it. A task may use a pool again; it then does that work itself.
+//! A parallel region is cheap: the calling thread takes part, tasks are dealt out by one counter,
+//! and a worker that has just worked looks out for the next region for some microseconds before it
+//! sleeps, so that a token's few hundred regions cost no system call. A worker that wakes too late
+//! is not waited for. All pools of one size are one set of workers for the whole process, with one
+//! region at a time: several models share the machine instead of crowding it. A task may use a pool
+//! again; it then does that work itself.
 
 #[cfg(not(target_family = "wasm"))]
 use std::sync::Arc;
@@ -12,7 +15,8 @@ use std::sync::{Mutex, PoisonError};
 #[cfg(not(target_family = "wasm"))]
 mod workers;
 
-/// A fixed set of workers; cheap to clone (shared). On wasm it runs everything on the calling thread.
+/// A fixed set of workers; cheap to clone (shared). On wasm it runs everything on the calling
+/// thread.
 #[derive(Clone, Default)]
 pub struct Pool {
     /// None: the calling thread does everything.
@@ -21,7 +25,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// `threads` = 0 means one per available core. If the system refuses the threads, the calling thread does the work.
+    /// `threads` = 0 means one per available core. If the system refuses the threads, the calling
+    /// thread does the work.
     pub fn new(threads: usize) -> Self {
         #[cfg(target_family = "wasm")]
         {
@@ -30,7 +35,11 @@ impl Pool {
         }
         #[cfg(not(target_family = "wasm"))]
         {
-            let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { threads };
+            let threads = if threads == 0 {
+                std::thread::available_parallelism().map_or(1, |n| n.get())
+            } else {
+                threads
+            };
             Self { workers: if threads == 1 { None } else { workers::of(threads) } }
         }
     }
@@ -58,20 +67,28 @@ impl Pool {
         (0..count).for_each(task);
     }
 
-    /// Runs `task(i, part)` on each part, in any order: for work that owns several disjoint slices at once.
+    /// Runs `task(i, part)` on each part, in any order: for work that owns several disjoint slices
+    /// at once.
     pub fn parts<P: Send>(&self, parts: Vec<P>, task: impl Fn(usize, P) + Send + Sync) {
         if self.threads() == 1 || parts.len() <= 1 {
             return parts.into_iter().enumerate().for_each(|(i, part)| task(i, part));
         }
-        let parts: Vec<Mutex<Option<P>>> = parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
+        let parts: Vec<Mutex<Option<P>>> =
+            parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
         self.for_each(parts.len(), |i| {
             let part = parts[i].lock().unwrap_or_else(PoisonError::into_inner).take();
             task(i, part.expect("an index is dealt out once"));
         });
     }
 
-    /// Cuts `out` into pieces of `chunk` elements (the last may be short) and runs `task(index, piece)` on each.
-    pub fn chunks_mut<T: Send>(&self, out: &mut [T], chunk: usize, task: impl Fn(usize, &mut [T]) + Send + Sync) {
+    /// Cuts `out` into pieces of `chunk` elements (the last may be short) and runs `task(index,
+    /// piece)` on each.
+    pub fn chunks_mut<T: Send>(
+        &self,
+        out: &mut [T],
+        chunk: usize,
+        task: impl Fn(usize, &mut [T]) + Send + Sync,
+    ) {
         let chunk = chunk.max(1);
         self.parts(out.chunks_mut(chunk).collect(), task);
     }
@@ -154,7 +171,9 @@ mod tests {
     fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
         let pool = Pool::new(3);
         for bad in [0, 5, 63] {
-            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| pool.for_each(64, |i| assert!(i != bad, "task {bad}"))));
+            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                pool.for_each(64, |i| assert!(i != bad, "task {bad}"))
+            }));
             let text = caught.unwrap_err().downcast::<String>().unwrap();
             assert_eq!(*text, format!("task {bad}"));
         }

@@ -1,4 +1,5 @@
-//! Affine grids, Block-AP's gradients and LWC's ranges against golden `quantizers`: f64 to arithmetic, f32 to the tolerance the set states.
+//! Affine grids, Block-AP's gradients and LWC's ranges against golden `quantizers`: f64 to
+//! arithmetic, f32 to the tolerance the set states.
 use halfstep_golden::{Golden, assert_close};
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
 use halfstep_kernels::{IntGrid, Partition, Pool, Real, ScaleCodec};
@@ -15,7 +16,8 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn of<'a>(golden: &'a Golden, kind: &str) -> Vec<Case<'a>> {
-        let cases = golden.json["cases"].as_array().expect("cases").iter().filter(|c| c["kind"] == kind);
+        let cases =
+            golden.json["cases"].as_array().expect("cases").iter().filter(|c| c["kind"] == kind);
         let cases: Vec<Case> = cases
             .map(|c| Case {
                 golden,
@@ -31,7 +33,12 @@ impl Case<'_> {
         cases
     }
     fn values<T: Real>(&self, key: &str) -> Vec<T> {
-        self.golden.tensor(&format!("{}/{key}", self.name)).f64.iter().map(|&v| T::from_f64(v)).collect()
+        self.golden
+            .tensor(&format!("{}/{key}", self.name))
+            .f64
+            .iter()
+            .map(|&v| T::from_f64(v))
+            .collect()
     }
     fn close<T: Real>(&self, key: &str, got: &[T], rel: f64) {
         let got: Vec<f64> = got.iter().map(|v| v.to_f64()).collect();
@@ -42,14 +49,27 @@ impl Case<'_> {
         let codes = self.golden.tensor(&format!("{}/codes", self.name)).i64;
         for (i, &value) in values.iter().enumerate() {
             let g = i / self.cols * groups + i % self.cols / self.group;
-            assert_eq!((value / scales[g]).to_f64().round() + zero_points[g].to_f64(), codes[i] as f64, "{}: code {i}", self.name);
+            assert_eq!(
+                (value / scales[g]).to_f64().round() + zero_points[g].to_f64(),
+                codes[i] as f64,
+                "{}: code {i}",
+                self.name
+            );
         }
     }
 }
 
 fn gradients<T: Real>(case: &Case, pool: &Pool, scales: &[T], zero_points: &[T]) -> [Vec<T>; 4] {
     let (w, dy) = (case.values::<T>("w"), case.values::<T>("dy"));
-    let affine = Affine { w: &w, rows: case.rows, cols: case.cols, scales, zero_points, partition: Partition::Group(case.group), grid: case.grid };
+    let affine = Affine {
+        w: &w,
+        rows: case.rows,
+        cols: case.cols,
+        scales,
+        zero_points,
+        partition: Partition::Group(case.group),
+        grid: case.grid,
+    };
     let (mut y, mut dw) = (vec![T::ONE; w.len()], vec![T::ONE; w.len()]);
     let (mut ds, mut dz) = (vec![T::ONE; scales.len()], vec![T::ONE; scales.len()]);
     affine.forward(pool, &mut y);
@@ -57,14 +77,23 @@ fn gradients<T: Real>(case: &Case, pool: &Pool, scales: &[T], zero_points: &[T])
     // Without dw the sums are the same.
     let (mut ds_alone, mut dz_alone) = (ds.clone(), dz.clone());
     affine.backward(pool, &dy, &mut [], &mut ds_alone, &mut dz_alone);
-    assert!(ds.iter().zip(&ds_alone).chain(dz.iter().zip(&dz_alone)).all(|(a, b)| a == b), "{}", case.name);
+    assert!(
+        ds.iter().zip(&ds_alone).chain(dz.iter().zip(&dz_alone)).all(|(a, b)| a == b),
+        "{}",
+        case.name
+    );
     [y, dw, ds, dz]
 }
 
 fn block_ap<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     let p = f64::from(case.grid.max());
-    let scales: Vec<T> = case.values::<f64>("s").iter().map(|s| T::from_f64(s.clamp(1e-4, 1e4))).collect();
-    let zero_points: Vec<T> = case.values::<f64>("z").iter().map(|z| T::from_f64(z.round_ties_even().clamp(0.0, p))).collect();
+    let scales: Vec<T> =
+        case.values::<f64>("s").iter().map(|s| T::from_f64(s.clamp(1e-4, 1e4))).collect();
+    let zero_points: Vec<T> = case
+        .values::<f64>("z")
+        .iter()
+        .map(|z| T::from_f64(z.round_ties_even().clamp(0.0, p)))
+        .collect();
     let [y, dw, ds, dz] = gradients(case, pool, &scales, &zero_points);
     case.check_codes(&y, &scales, &zero_points);
     for (key, got, rel) in [("y", &y, rel), ("dw", &dw, 0.0), ("ds", &ds, rel), ("dz", &dz, rel)] {
@@ -73,7 +102,8 @@ fn block_ap<T: Real>(case: &Case, pool: &Pool, rel: f64) {
 }
 
 fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
-    let (w, gamma, beta) = (case.values::<T>("w"), case.values::<T>("gamma"), case.values::<T>("beta"));
+    let (w, gamma, beta) =
+        (case.values::<T>("w"), case.values::<T>("gamma"), case.values::<T>("beta"));
     let mut range = ClipRange::new(&w, case.cols, Partition::Group(case.group));
     if !case.with_zero {
         let extreme = |better: fn(T, T) -> T| {

@@ -5,7 +5,10 @@ use halfstep_kernels::{IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
 /// Squared error of a row under a step, by the formula.
 fn error(row: &[f32], step: f64, bits: u8) -> f64 {
     let p = f64::from((1 << (bits - 1)) - 1);
-    row.iter().map(|&w| w as f64 - step * (w as f64 / step).round_ties_even().clamp(-p - 1.0, p)).map(|e| e * e).sum()
+    row.iter()
+        .map(|&w| w as f64 - step * (w as f64 / step).round_ties_even().clamp(-p - 1.0, p))
+        .map(|e| e * e)
+        .sum()
 }
 
 /// Relative, for numbers that may be 0 (the row of zeros).
@@ -25,7 +28,8 @@ fn first_steps() {
         for bits in list("bits") {
             let bits = bits.as_u64().expect("bits") as u8;
             let want = |key: &str| golden.tensor(&format!("c{columns}/w{bits}/{key}")).f64;
-            let (convex, mse_s, mse_error, second) = (want("convex_s"), want("mse_s"), want("mse_error"), want("mse_second_error"));
+            let (convex, mse_s, mse_error, second) =
+                (want("convex_s"), want("mse_s"), want("mse_error"), want("mse_second_error"));
             for (i, row) in w.chunks_exact(columns).enumerate() {
                 let what = format!("{} {columns} w{bits}", names[i]);
                 let got = convex_step(row, bits);
@@ -37,19 +41,36 @@ fn first_steps() {
                 }
                 let squares: f64 = row.iter().map(|&w| (w as f64).powi(2)).sum();
                 let limit = 1e-9 * mse_error[i] + 1e-13 * squares;
-                assert!((error(row, got, bits) - mse_error[i]).abs() <= limit, "{what}: error {} {}", error(row, got, bits), mse_error[i]);
+                assert!(
+                    (error(row, got, bits) - mse_error[i]).abs() <= limit,
+                    "{what}: error {} {}",
+                    error(row, got, bits),
+                    mse_error[i]
+                );
                 if second[i] > 1.001 * mse_error[i] {
                     assert!(close(got, mse_s[i], 1e-9), "{what}: mse_s {got} {}", mse_s[i]);
                     compared += 1;
                 }
             }
-            let quantizer = WeightQuantizer { grid: IntGrid::symmetric(bits), partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
+            let quantizer = WeightQuantizer {
+                grid: IntGrid::symmetric(bits),
+                partition: Partition::Channel,
+                scale_codec: ScaleCodec::F32,
+            };
             let pool = Pool::new(2);
-            for (rule, key, limit) in [(ScaleRule::Absmax, "absmax_s", 1e-7), (ScaleRule::Lsq, "lsq_s", 1e-7), (ScaleRule::Convex, "convex_s", 1e-7)] {
+            for (rule, key, limit) in [
+                (ScaleRule::Absmax, "absmax_s", 1e-7),
+                (ScaleRule::Lsq, "lsq_s", 1e-7),
+                (ScaleRule::Convex, "convex_s", 1e-7),
+            ] {
                 let (scales, zeros) = find_scales(&pool, &w, names.len(), columns, quantizer, rule);
                 assert!(zeros.is_empty());
                 for (i, (&got, want)) in scales.iter().zip(want(key)).enumerate() {
-                    assert!(close(got as f64, want, limit), "{} {columns} w{bits} {key}: {got} {want}", names[i]);
+                    assert!(
+                        close(got as f64, want, limit),
+                        "{} {columns} w{bits} {key}: {got} {want}",
+                        names[i]
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! The golden distillation and cross-entropy losses, in f64 and in f32, whole and in chunks of rows.
+//! The golden distillation and cross-entropy losses, in f64 and in f32, whole and in chunks of
+//! rows.
 
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
@@ -35,10 +36,18 @@ impl Case<'_> {
     fn check<T: Real>(&self, loss: f64, rows: Option<&[f64]>, gradient: &[T], limits: &Limits) {
         let name = self.name;
         let want = self.golden.tensor(&format!("{name}/loss")).f64[0];
-        assert!((loss - want).abs() <= limits.loss * (1.0 + want), "{name}: loss {loss}, want {want}");
+        assert!(
+            (loss - want).abs() <= limits.loss * (1.0 + want),
+            "{name}: loss {loss}, want {want}"
+        );
         if let Some(rows) = rows {
-            for (row, (&got, &want)) in rows.iter().zip(&self.golden.tensor(&format!("{name}/token_kl")).f64).enumerate() {
-                assert!((got - want).abs() <= limits.loss * (1.0 + want), "{name}: row {row} {got}, want {want}");
+            for (row, (&got, &want)) in
+                rows.iter().zip(&self.golden.tensor(&format!("{name}/token_kl")).f64).enumerate()
+            {
+                assert!(
+                    (got - want).abs() <= limits.loss * (1.0 + want),
+                    "{name}: row {row} {got}, want {want}"
+                );
             }
         }
         let want = self.golden.tensor(&format!("{name}/dstudent")).f64;
@@ -53,24 +62,54 @@ fn replay_kd<T: Real>(golden: &Golden, about: &Value, limits: &Limits) {
     let name = about["name"].as_str().expect("name");
     let shape = golden.tensor(&format!("{name}/student")).shape;
     let (m, vocab) = (shape[0], shape[1]);
-    let (teacher, student) = (values::<T>(golden, &format!("{name}/teacher")), values::<T>(golden, &format!("{name}/student")));
+    let (teacher, student) = (
+        values::<T>(golden, &format!("{name}/teacher")),
+        values::<T>(golden, &format!("{name}/student")),
+    );
     let kept = golden.tensor(&format!("{name}/kept")).u8();
     let counted = kept.iter().filter(|&&k| k != 0).count() as f64;
-    let case = Case { golden, name, vocab, temperature: about["temperature"].as_f64().expect("temperature"), counted };
+    let case = Case {
+        golden,
+        name,
+        vocab,
+        temperature: about["temperature"].as_f64().expect("temperature"),
+        counted,
+    };
     let pool = Pool::new(2);
     // The golden token_kl is given for dropped rows too, so the rows are compared without the mask.
     let mut rows = vec![0.0; m];
-    kl_divergence(&pool, &teacher, &student, vocab, case.temperature, None, m as f64, &mut rows, None);
+    kl_divergence(
+        &pool,
+        &teacher,
+        &student,
+        vocab,
+        case.temperature,
+        None,
+        m as f64,
+        &mut rows,
+        None,
+    );
     // In chunks of any size the shares add up to the same loss and the same gradient bytes.
     let mut whole = vec![];
     for chunk in [m, 1, 2, 5] {
         let (mut loss, mut gradient, mut row_kl) = (0.0, vec![T::ONE; m * vocab], vec![-1.0; m]);
         for first in (0..m).step_by(chunk) {
             let last = m.min(first + chunk);
-            let (part, out) = (first * vocab..last * vocab, &mut gradient[first * vocab..last * vocab]);
+            let (part, out) =
+                (first * vocab..last * vocab, &mut gradient[first * vocab..last * vocab]);
             let kept = Some(&kept[first..last]);
             let (t, s) = (&teacher[part.clone()], &student[part]);
-            loss += kl_divergence(&pool, t, s, vocab, case.temperature, kept, counted, &mut row_kl[first..last], Some(out));
+            loss += kl_divergence(
+                &pool,
+                t,
+                s,
+                vocab,
+                case.temperature,
+                kept,
+                counted,
+                &mut row_kl[first..last],
+                Some(out),
+            );
         }
         case.check(loss, Some(&rows), &gradient, limits);
         for (i, (&got, &kept)) in row_kl.iter().zip(&kept).enumerate() {
@@ -90,14 +129,28 @@ fn replay_ce<T: Real>(golden: &Golden, about: &Value, limits: &Limits) {
     let (m, vocab) = (shape[0], shape[1]);
     let student = values::<T>(golden, &format!("{name}/student"));
     let ignored = about["ignore_index"].as_i64().expect("ignore_index");
-    let targets: Vec<i64> = golden.tensor(&format!("{name}/targets")).i64.iter().map(|&t| if t == ignored { IGNORE_INDEX } else { t }).collect();
+    let targets: Vec<i64> = golden
+        .tensor(&format!("{name}/targets"))
+        .i64
+        .iter()
+        .map(|&t| if t == ignored { IGNORE_INDEX } else { t })
+        .collect();
     let counted = targets.iter().filter(|&&t| t != IGNORE_INDEX).count() as f64;
     let case = Case { golden, name, vocab, temperature: 1.0, counted };
     let (mut gradient, mut rows) = (vec![T::ONE; m * vocab], vec![0.0; m]);
-    let loss = cross_entropy(&Pool::new(2), &student, &targets, vocab, counted, &mut rows, Some(&mut gradient));
+    let loss = cross_entropy(
+        &Pool::new(2),
+        &student,
+        &targets,
+        vocab,
+        counted,
+        &mut rows,
+        Some(&mut gradient),
+    );
     case.check(loss, None, &gradient, limits);
     assert_close(name, &[rows.iter().sum::<f64>() / counted], &[loss], 1e-15);
-    let value_only = cross_entropy(&Pool::new(1), &student, &targets, case.vocab, counted, &mut rows, None);
+    let value_only =
+        cross_entropy(&Pool::new(1), &student, &targets, case.vocab, counted, &mut rows, None);
     assert_eq!(value_only, loss, "{name}: without a gradient");
 }
 

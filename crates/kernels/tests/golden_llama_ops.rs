@@ -1,15 +1,19 @@
-//! The golden operations of a Llama block, forward and every gradient, in f64 and f32; and the block put together from them.
+//! The golden operations of a Llama block, forward and every gradient, in f64 and f32; and the
+//! block put together from them.
 
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::gemm::{
+    Dense, Precision, linear, linear_backward_input, linear_backward_weight,
+};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::{Pool, Real};
 use serde_json::Value;
 
-/// Relative to the largest element. In f64 a hundred roundings; in f32 the stated tolerances of the set.
+/// Relative to the largest element. In f64 a hundred roundings; in f32 the stated tolerances of the
+/// set.
 const F64: f64 = 1e-12;
 const F32: f64 = 2e-6;
 const F32_BLOCK: f64 = 5e-6;
@@ -32,7 +36,12 @@ impl Case<'_> {
         self.about[name].as_f64().unwrap_or_else(|| panic!("{name}"))
     }
     fn get<T: Real>(&self, tensor: &str) -> Vec<T> {
-        self.golden.tensor(&format!("{}/{tensor}", self.name())).f64.iter().map(|&v| T::from_f64(v)).collect()
+        self.golden
+            .tensor(&format!("{}/{tensor}", self.name()))
+            .f64
+            .iter()
+            .map(|&v| T::from_f64(v))
+            .collect()
     }
     fn shape(&self, tensor: &str) -> Vec<usize> {
         self.golden.tensor(&format!("{}/{tensor}", self.name())).shape
@@ -64,7 +73,8 @@ fn replay_rope<T: Real>(case: &Case) {
     let (x, dy) = (case.get::<T>("x"), case.get::<T>("dy"));
     let (t, h, d, first) = (case.size("T"), case.size("H"), case.size("D"), case.size("first"));
     let table = RopeTable::new(d, case.number("base"), None);
-    let pairs = if case.about["style"] == "half" { RopePairs::Half } else { RopePairs::Interleaved };
+    let pairs =
+        if case.about["style"] == "half" { RopePairs::Half } else { RopePairs::Interleaved };
     let (mut y, mut dx) = (zeros(x.len()), zeros(x.len()));
     rope(case.pool, &table, pairs, &x, h, first, t, false, &mut y);
     rope(case.pool, &table, pairs, &dy, h, first, t, true, &mut dx);
@@ -77,16 +87,34 @@ fn replay_rope<T: Real>(case: &Case) {
     assert_eq!(both, [y.as_slice(), &y].concat(), "{}: period", case.name());
     // The permuted heads of a GGUF file, rotated in the interleaved way, are the permuted result.
     if pairs == RopePairs::Half {
-        let order: Vec<usize> = case.about["permutation"].as_array().expect("permutation").iter().map(|v| v.as_u64().expect("index") as usize).collect();
-        let permuted = |x: &[T]| -> Vec<T> { x.chunks_exact(d).flat_map(|head| order.iter().map(|&i| head[i])).collect() };
+        let order: Vec<usize> = case.about["permutation"]
+            .as_array()
+            .expect("permutation")
+            .iter()
+            .map(|v| v.as_u64().expect("index") as usize)
+            .collect();
+        let permuted = |x: &[T]| -> Vec<T> {
+            x.chunks_exact(d).flat_map(|head| order.iter().map(|&i| head[i])).collect()
+        };
         let mut other = zeros(x.len());
-        rope(case.pool, &table, RopePairs::Interleaved, &permuted(&x), h, first, t, false, &mut other);
+        rope(
+            case.pool,
+            &table,
+            RopePairs::Interleaved,
+            &permuted(&x),
+            h,
+            first,
+            t,
+            false,
+            &mut other,
+        );
         assert_eq!(other, permuted(&y), "{}: permutation", case.name());
     }
 }
 
 fn replay_attention<T: Real>(case: &Case) {
-    let (q, k, v, dy) = (case.get::<T>("q"), case.get::<T>("k"), case.get::<T>("v"), case.get::<T>("dy"));
+    let (q, k, v, dy) =
+        (case.get::<T>("q"), case.get::<T>("k"), case.get::<T>("v"), case.get::<T>("dy"));
     let shape = AttentionShape {
         batch: case.size("B"),
         queries: case.size("T"),
@@ -135,9 +163,23 @@ impl<T: Real> Linear<T> {
     /// dweight is checked; dx is added to `dx`.
     fn backward(&self, case: &Case, name: &str, x: &[T], dy: &[T], dx: &mut [T]) {
         let mut dw = zeros(self.w.len());
-        linear_backward_weight(case.pool, Precision::F32, &Dense::new(dy, self.o), &Dense::new(x, self.i), &mut dw, false);
+        linear_backward_weight(
+            case.pool,
+            Precision::F32,
+            &Dense::new(dy, self.o),
+            &Dense::new(x, self.i),
+            &mut dw,
+            false,
+        );
         case.check(name, &dw);
-        linear_backward_input(case.pool, Precision::F32, &Dense::new(dy, self.o), &Dense::new(&self.w, self.i), dx, true);
+        linear_backward_input(
+            case.pool,
+            Precision::F32,
+            &Dense::new(dy, self.o),
+            &Dense::new(&self.w, self.i),
+            dx,
+            true,
+        );
     }
 }
 
@@ -160,11 +202,16 @@ fn replay_block<T: Real>(case: &Case) {
         y
     };
     let add = |a: &[T], b: &[T]| -> Vec<T> { a.iter().zip(b).map(|(&a, &b)| a + b).collect() };
-    let [wq, wk, wv, wo, wgate, wup, wdown] = ["wq", "wk", "wv", "wo", "wgate", "wup", "wdown"].map(|name| Linear::<T>::load(case, name, m));
+    let [wq, wk, wv, wo, wgate, wup, wdown] = ["wq", "wk", "wv", "wo", "wgate", "wup", "wdown"]
+        .map(|name| Linear::<T>::load(case, name, m));
     let (norm1, norm2) = (case.get::<T>("norm1"), case.get::<T>("norm2"));
 
     let n = norm(&x, &norm1);
-    let (q, k, v) = (turn(&wq.forward(pool, &n), h, false), turn(&wk.forward(pool, &n), kv, false), wv.forward(pool, &n));
+    let (q, k, v) = (
+        turn(&wq.forward(pool, &n), h, false),
+        turn(&wk.forward(pool, &n), kv, false),
+        wv.forward(pool, &n),
+    );
     let (mut a, mut sums) = (zeros(q.len()), zeros(m * h));
     attention(pool, shape, &q, &k, &v, &mut a, &mut sums);
     let hidden = add(&x, &wo.forward(pool, &a));
@@ -174,7 +221,8 @@ fn replay_block<T: Real>(case: &Case) {
     swiglu(pool, &gate, &up, &mut act);
     case.check("y", &add(&hidden, &wdown.forward(pool, &act)));
 
-    let (mut dact, mut dgate, mut dup) = (vec![T::ZERO; act.len()], zeros(act.len()), zeros(act.len()));
+    let (mut dact, mut dgate, mut dup) =
+        (vec![T::ZERO; act.len()], zeros(act.len()), zeros(act.len()));
     wdown.backward(case, "dwdown", &act, &dy, &mut dact);
     swiglu_backward(pool, &gate, &up, &dact, &mut dgate, &mut dup);
     let mut dmid = vec![T::ZERO; mid.len()];

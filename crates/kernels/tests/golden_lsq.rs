@@ -1,4 +1,5 @@
-//! LSQ's forward and closed-form gradients against golden `lsq`: f64 to arithmetic, f32 to the tolerance the set states.
+//! LSQ's forward and closed-form gradients against golden `lsq`: f64 to arithmetic, f32 to the
+//! tolerance the set states.
 use halfstep_golden::{Golden, Tensor};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::{IntGrid, Partition, Pool, Real};
@@ -22,7 +23,9 @@ fn partition(name: &str) -> Partition {
     match name {
         "tensor" => Partition::Tensor,
         "channel" => Partition::Channel,
-        group => Partition::Group(group.strip_prefix("group").and_then(|n| n.parse().ok()).expect("group<n>")),
+        group => Partition::Group(
+            group.strip_prefix("group").and_then(|n| n.parse().ok()).expect("group<n>"),
+        ),
     }
 }
 
@@ -41,7 +44,11 @@ fn check<T: Limits>(golden: &Golden, case: &serde_json::Value, threads: usize) {
 
     let (mut y, mut codes) = (vec![T::ZERO; v.len()], vec![0i16; v.len()]);
     lsq_forward(&pool, &v, rows, cols, &s, partition, grid, &mut y, Some(&mut codes));
-    assert_eq!(codes.iter().map(|&c| c as i64).collect::<Vec<_>>(), tensor("codes").i64, "{name}: codes");
+    assert_eq!(
+        codes.iter().map(|&c| c as i64).collect::<Vec<_>>(),
+        tensor("codes").i64,
+        "{name}: codes"
+    );
     for (i, (got, want)) in y.iter().zip(&tensor("y").f64).enumerate() {
         assert!((got.to_f64() - want).abs() <= T::Y * want.abs(), "{name}: y[{i}] {got:?} {want}");
     }
@@ -50,9 +57,16 @@ fn check<T: Limits>(golden: &Golden, case: &serde_json::Value, threads: usize) {
         let (mut dv, mut ds) = (vec![T::ONE; v.len()], vec![T::ONE; s.len()]);
         lsq_backward(&pool, &v, rows, cols, &s, partition, grid, edge, &dy, &mut dv, &mut ds);
         let want = tensor(&format!("dv{suffix}")).f64;
-        assert!(dv.iter().zip(&want).all(|(got, &want)| got.to_f64() == want), "{name}: dv{suffix}");
+        assert!(
+            dv.iter().zip(&want).all(|(got, &want)| got.to_f64() == want),
+            "{name}: dv{suffix}"
+        );
         for (i, (got, want)) in ds.iter().zip(&tensor(&format!("ds{suffix}")).f64).enumerate() {
-            assert!((got.to_f64() - want).abs() <= T::DS * scale[i], "{name}: ds{suffix}[{i}] {got:?} {want}, scale {}", scale[i]);
+            assert!(
+                (got.to_f64() - want).abs() <= T::DS * scale[i],
+                "{name}: ds{suffix}[{i}] {got:?} {want}, scale {}",
+                scale[i]
+            );
         }
     }
 }

@@ -1,9 +1,12 @@
-//! Every backward against central differences of its own forward, in f64, for random shapes; and the forwards that have a naive twin.
+//! Every backward against central differences of its own forward, in f64, for random shapes; and
+//! the forwards that have a naive twin.
 
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::gemm::{
+    Dense, Precision, linear, linear_backward_input, linear_backward_weight,
+};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs, RopeTable, rope};
@@ -27,9 +30,14 @@ fn check(what: &str, rng: &mut Rng, x: &[f64], gradient: &[f64], f: impl Fn(&[f6
     for _ in 0..3 {
         let direction = numbers(rng, x.len());
         let at = |h: f64| f(&x.iter().zip(&direction).map(|(x, d)| x + h * d).collect::<Vec<_>>());
-        let slope = (8.0 * (at(STEP) - at(-STEP)) - (at(2.0 * STEP) - at(-2.0 * STEP))) / (12.0 * STEP);
+        let slope =
+            (8.0 * (at(STEP) - at(-STEP)) - (at(2.0 * STEP) - at(-2.0 * STEP))) / (12.0 * STEP);
         let size = direction.iter().zip(gradient).map(|(d, g)| (d * g).abs()).sum::<f64>();
-        assert!((slope - dot(gradient, &direction)).abs() <= LIMIT * (1.0 + size), "{what}: slope {slope}, gradient {}", dot(gradient, &direction));
+        assert!(
+            (slope - dot(gradient, &direction)).abs() <= LIMIT * (1.0 + size),
+            "{what}: slope {slope}, gradient {}",
+            dot(gradient, &direction)
+        );
     }
 }
 
@@ -37,7 +45,11 @@ fn check(what: &str, rng: &mut Rng, x: &[f64], gradient: &[f64], f: impl Fn(&[f6
 fn rms_norm_gradients() {
     let (mut rng, pool) = (Rng::new(1, 0), Pool::new(2));
     for (rows, width) in [(1, 1), (3, 7), (70, 33)] {
-        let (x, w, dy) = (numbers(&mut rng, rows * width), numbers(&mut rng, width), numbers(&mut rng, rows * width));
+        let (x, w, dy) = (
+            numbers(&mut rng, rows * width),
+            numbers(&mut rng, width),
+            numbers(&mut rng, rows * width),
+        );
         let loss = |x: &[f64], w: &[f64]| {
             let mut y = vec![0.0; x.len()];
             rms_norm(&pool, x, w, 0.1, &mut y);
@@ -78,12 +90,16 @@ fn naive_attention(s: AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f
     for row in 0..s.batch * s.queries * s.heads {
         let (b, t, h) = (row / s.heads / s.queries, row / s.heads % s.queries, row % s.heads);
         let seen = s.keys - s.queries + t + 1;
-        let key = |n: usize| ((b * s.keys + n) * s.kv_heads + h / (s.heads / s.kv_heads)) * s.head_dim;
+        let key =
+            |n: usize| ((b * s.keys + n) * s.kv_heads + h / (s.heads / s.kv_heads)) * s.head_dim;
         let q = &q[row * s.head_dim..][..s.head_dim];
-        let weights: Vec<f64> = (0..seen).map(|n| (dot(q, &k[key(n)..][..s.head_dim]) / (s.head_dim as f64).sqrt()).exp()).collect();
+        let weights: Vec<f64> = (0..seen)
+            .map(|n| (dot(q, &k[key(n)..][..s.head_dim]) / (s.head_dim as f64).sqrt()).exp())
+            .collect();
         let total: f64 = weights.iter().sum();
         for d in 0..s.head_dim {
-            y[row * s.head_dim + d] = (0..seen).map(|n| weights[n] * v[key(n) + d]).sum::<f64>() / total;
+            y[row * s.head_dim + d] =
+                (0..seen).map(|n| weights[n] * v[key(n) + d]).sum::<f64>() / total;
         }
         sums[row] = total.ln();
     }
@@ -102,7 +118,11 @@ fn attention_equals_its_naive_twin() {
     let (mut rng, pool) = (Rng::new(3, 0), Pool::new(2));
     for s in SHAPES {
         let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
-        let (q, k, v) = (numbers(&mut rng, s.batch * s.queries * s.heads * s.head_dim), numbers(&mut rng, keys), numbers(&mut rng, keys));
+        let (q, k, v) = (
+            numbers(&mut rng, s.batch * s.queries * s.heads * s.head_dim),
+            numbers(&mut rng, keys),
+            numbers(&mut rng, keys),
+        );
         let (mut y, mut sums) = (vec![9.0; q.len()], vec![9.0; q.len() / s.head_dim]);
         attention(&pool, s, &q, &k, &v, &mut y, &mut sums);
         let (want_y, want_sums) = naive_attention(s, &q, &k, &v);
@@ -115,9 +135,15 @@ fn attention_equals_its_naive_twin() {
         for t in [0, s.queries / 2, s.queries - 1] {
             let seen = s.keys - s.queries + t + 1;
             let (mut row, group) = (vec![9.0; width], s.heads / s.kv_heads * s.head_dim);
-            for (head, (q, y)) in q32[t * width..][..width].chunks(group).zip(row.chunks_mut(group)).enumerate() {
+            for (head, (q, y)) in
+                q32[t * width..][..width].chunks(group).zip(row.chunks_mut(group)).enumerate()
+            {
                 let from = head * s.head_dim;
-                let cached = Keys { keys: &k32[from..], values: &v32[from..], stride: s.kv_heads * s.head_dim };
+                let cached = Keys {
+                    keys: &k32[from..],
+                    values: &v32[from..],
+                    stride: s.kv_heads * s.head_dim,
+                };
                 attend(q, cached, seen, s.heads / s.kv_heads, s.head_dim, y);
             }
             let row: Vec<f64> = row.iter().map(|&x| x as f64).collect();
@@ -131,7 +157,11 @@ fn attention_gradients() {
     let (mut rng, pool) = (Rng::new(4, 0), Pool::new(2));
     for s in SHAPES {
         let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
-        let (q, k, v) = (numbers(&mut rng, s.batch * s.queries * s.heads * s.head_dim), numbers(&mut rng, keys), numbers(&mut rng, keys));
+        let (q, k, v) = (
+            numbers(&mut rng, s.batch * s.queries * s.heads * s.head_dim),
+            numbers(&mut rng, keys),
+            numbers(&mut rng, keys),
+        );
         let dy = numbers(&mut rng, q.len());
         let forward = |q: &[f64], k: &[f64], v: &[f64]| {
             let (mut y, mut sums) = (vec![0.0; q.len()], vec![0.0; q.len() / s.head_dim]);
@@ -155,7 +185,17 @@ fn loss_gradients() {
         let (teacher, student) = (numbers(&mut rng, rows * vocab), numbers(&mut rng, rows * vocab));
         for temperature in [1.0, 2.5] {
             let kl = |s: &[f64], gradient: Option<&mut [f64]>| {
-                kl_divergence(&pool, &teacher, s, vocab, temperature, None, rows as f64, &mut vec![0.0; rows], gradient)
+                kl_divergence(
+                    &pool,
+                    &teacher,
+                    s,
+                    vocab,
+                    temperature,
+                    None,
+                    rows as f64,
+                    &mut vec![0.0; rows],
+                    gradient,
+                )
             };
             let mut gradient = student.clone();
             kl(&student, Some(&mut gradient));
@@ -163,7 +203,17 @@ fn loss_gradients() {
         }
         let mut targets: Vec<i64> = (0..rows).map(|_| rng.below(vocab as u64) as i64).collect();
         targets[0] = IGNORE_INDEX;
-        let ce = |s: &[f64], gradient: Option<&mut [f64]>| cross_entropy(&pool, s, &targets, vocab, rows as f64 - 1.0, &mut vec![0.0; rows], gradient);
+        let ce = |s: &[f64], gradient: Option<&mut [f64]>| {
+            cross_entropy(
+                &pool,
+                s,
+                &targets,
+                vocab,
+                rows as f64 - 1.0,
+                &mut vec![0.0; rows],
+                gradient,
+            )
+        };
         let mut gradient = student.clone();
         ce(&student, Some(&mut gradient));
         check("cross_entropy", &mut rng, &student, &gradient, |s| ce(s, None));
@@ -175,36 +225,95 @@ fn loss_gradients() {
 fn losses_without_a_counted_row_are_zero_and_broken_logits_show() {
     let (pool, mut row) = (Pool::new(1), [9.0]);
     let (teacher, mut gradient) = ([0.5f32, 1.0, f32::NEG_INFINITY], [9.0f32; 3]);
-    assert_eq!(kl_divergence(&pool, &teacher, &[0.0, 1.0, 2.0], 3, 1.0, Some(&[0]), 0.0, &mut row, Some(&mut gradient)), 0.0);
+    assert_eq!(
+        kl_divergence(
+            &pool,
+            &teacher,
+            &[0.0, 1.0, 2.0],
+            3,
+            1.0,
+            Some(&[0]),
+            0.0,
+            &mut row,
+            Some(&mut gradient)
+        ),
+        0.0
+    );
     assert_eq!((row[0], gradient), (0.0, [0.0; 3]));
     assert_eq!(cross_entropy(&pool, &[1.0f32, 2.0], &[IGNORE_INDEX], 2, 0.0, &mut row, None), 0.0);
-    // Hidden from both: no part of the sum. Hidden from the student alone: infinitely wrong. A broken student: not hidden by the maximum.
-    let kl = |s: [f32; 3]| kl_divergence(&Pool::new(1), &teacher, &s, 3, 1.0, None, 1.0, &mut [0.0], None);
+    // Hidden from both: no part of the sum. Hidden from the student alone: infinitely wrong. A
+    // broken student: not hidden by the maximum.
+    let kl = |s: [f32; 3]| {
+        kl_divergence(&Pool::new(1), &teacher, &s, 3, 1.0, None, 1.0, &mut [0.0], None)
+    };
     assert!(kl([0.5, 1.0, f32::NEG_INFINITY]).abs() < 1e-7);
     assert_eq!(kl([f32::NEG_INFINITY, 1.0, 0.0]), f64::INFINITY);
     assert!(
-        kl([0.0, f32::NAN, 1.0]).is_nan() && kl([f32::NAN, 0.0, 1.0]).is_nan() && kl([0.0, 1.0, f32::NAN]).is_nan() && kl([0.0, f32::INFINITY, 1.0]).is_nan()
+        kl([0.0, f32::NAN, 1.0]).is_nan()
+            && kl([f32::NAN, 0.0, 1.0]).is_nan()
+            && kl([0.0, 1.0, f32::NAN]).is_nan()
+            && kl([0.0, f32::INFINITY, 1.0]).is_nan()
     );
 }
 
 #[test]
 fn products_equal_the_triple_loop() {
     let (mut rng, pool) = (Rng::new(6, 0), Pool::new(2));
-    for (m, o, i) in [(1, 1, 1), (1, 40, 70), (33, 1, 5), (7, 400, 65), (401, 9, 130), (390, 410, 3), (3, 5, 700)] {
-        let (x, w, dy) = (numbers(&mut rng, m * i), numbers(&mut rng, o * i), numbers(&mut rng, m * o));
+    for (m, o, i) in [
+        (1, 1, 1),
+        (1, 40, 70),
+        (33, 1, 5),
+        (7, 400, 65),
+        (401, 9, 130),
+        (390, 410, 3),
+        (3, 5, 700),
+    ] {
+        let (x, w, dy) =
+            (numbers(&mut rng, m * i), numbers(&mut rng, o * i), numbers(&mut rng, m * o));
         let sum = |n: usize, f: &dyn Fn(usize) -> f64| -> f64 { (0..n).map(f).sum() };
         let (mut y, mut dx, mut dw) = (vec![9.0; m * o], vec![9.0; m * i], vec![9.0; o * i]);
         linear(&pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-        linear_backward_input(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, false);
-        linear_backward_weight(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, false);
-        let want_y: Vec<f64> = (0..m * o).map(|n| sum(i, &|c| x[n / o * i + c] * w[n % o * i + c])).collect();
-        let want_dx: Vec<f64> = (0..m * i).map(|n| sum(o, &|r| dy[n / i * o + r] * w[r * i + n % i])).collect();
-        let want_dw: Vec<f64> = (0..o * i).map(|n| sum(m, &|t| dy[t * o + n / i] * x[t * i + n % i])).collect();
+        linear_backward_input(
+            &pool,
+            Precision::F32,
+            &Dense::new(&dy, o),
+            &Dense::new(&w, i),
+            &mut dx,
+            false,
+        );
+        linear_backward_weight(
+            &pool,
+            Precision::F32,
+            &Dense::new(&dy, o),
+            &Dense::new(&x, i),
+            &mut dw,
+            false,
+        );
+        let want_y: Vec<f64> =
+            (0..m * o).map(|n| sum(i, &|c| x[n / o * i + c] * w[n % o * i + c])).collect();
+        let want_dx: Vec<f64> =
+            (0..m * i).map(|n| sum(o, &|r| dy[n / i * o + r] * w[r * i + n % i])).collect();
+        let want_dw: Vec<f64> =
+            (0..o * i).map(|n| sum(m, &|t| dy[t * o + n / i] * x[t * i + n % i])).collect();
         close("y", &y, &want_y, 1e-12);
         close("dx", &dx, &want_dx, 1e-12);
         close("dw", &dw, &want_dw, 1e-12);
-        linear_backward_input(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-        linear_backward_weight(&pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+        linear_backward_input(
+            &pool,
+            Precision::F32,
+            &Dense::new(&dy, o),
+            &Dense::new(&w, i),
+            &mut dx,
+            true,
+        );
+        linear_backward_weight(
+            &pool,
+            Precision::F32,
+            &Dense::new(&dy, o),
+            &Dense::new(&x, i),
+            &mut dw,
+            true,
+        );
         close("2 dx", &dx, &want_dx.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
         close("2 dw", &dw, &want_dw.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-12);
     }
@@ -213,12 +322,23 @@ fn products_equal_the_triple_loop() {
 #[test]
 fn rope_turns_back_and_llama3_scales_the_long_waves() {
     let (mut rng, pool) = (Rng::new(7, 0), Pool::new(2));
-    let scaling = Llama3Scaling { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 };
-    let (plain, scaled) = (RopeTable::new(64, 500000.0, None), RopeTable::new(64, 500000.0, Some(scaling)));
+    let scaling = Llama3Scaling {
+        factor: 32.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position: 8192,
+    };
+    let (plain, scaled) =
+        (RopeTable::new(64, 500000.0, None), RopeTable::new(64, 500000.0, Some(scaling)));
     let factors = scaled.factors(500000.0);
     assert_eq!((factors[0], factors[31]), (1.0, 32.0));
-    assert!(factors.windows(2).all(|f| f[0] <= f[1]) && plain.factors(500000.0).iter().all(|&f| f == 1.0));
-    for (i, (&p, &s)) in plain.inverse_frequencies.iter().zip(&scaled.inverse_frequencies).enumerate() {
+    assert!(
+        factors.windows(2).all(|f| f[0] <= f[1])
+            && plain.factors(500000.0).iter().all(|&f| f == 1.0)
+    );
+    for (i, (&p, &s)) in
+        plain.inverse_frequencies.iter().zip(&scaled.inverse_frequencies).enumerate()
+    {
         assert!((p / 500000f64.powf(-(i as f64) / 32.0) - 1.0).abs() < 1e-14);
         let wave = 2.0 * std::f64::consts::PI / p;
         let smooth = (8192.0 / wave - 1.0) / 3.0;

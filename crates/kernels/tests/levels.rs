@@ -1,10 +1,13 @@
-//! Every operation gives the same bytes at every instruction-set level this CPU has and for any number of threads.
+//! Every operation gives the same bytes at every instruction-set level this CPU has and for any
+//! number of threads.
 
 use halfstep_kernels::dispatch::{Level, available, force};
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
-use halfstep_kernels::ops::gemm::{Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight};
+use halfstep_kernels::ops::gemm::{
+    Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight,
+};
 use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
@@ -53,17 +56,37 @@ fn swiglus<T: Real>(pool: &Pool) -> Vec<u64> {
 fn losses<T: Real>(pool: &Pool) -> Vec<u64> {
     let (m, v) = (9, 2077);
     let (teacher, student) = (numbers::<T>(1, m * v), numbers::<T>(2, m * v));
-    let (mut kl_rows, mut ce_rows, mut dkl, mut dce) = (vec![0.0; m], vec![0.0; m], student.clone(), student.clone());
-    let kl = kl_divergence(pool, &teacher, &student, v, 2.0, None, m as f64, &mut kl_rows, Some(&mut dkl));
+    let (mut kl_rows, mut ce_rows, mut dkl, mut dce) =
+        (vec![0.0; m], vec![0.0; m], student.clone(), student.clone());
+    let kl = kl_divergence(
+        pool,
+        &teacher,
+        &student,
+        v,
+        2.0,
+        None,
+        m as f64,
+        &mut kl_rows,
+        Some(&mut dkl),
+    );
     let ce = cross_entropy(pool, &student, &[3; 9], v, m as f64, &mut ce_rows, Some(&mut dce));
     [bits(&[&dkl, &dce]), bits(&[&kl_rows, &ce_rows, &[kl, ce]])].concat()
 }
 
 fn optimizer<T: Real>(pool: &Pool) -> Vec<u64> {
     let n = 70_003;
-    let (mut x, gradient, mut m, mut v) = (numbers::<T>(1, n), numbers::<T>(2, n), vec![T::ZERO; n], vec![T::ZERO; n]);
+    let (mut x, gradient, mut m, mut v) =
+        (numbers::<T>(1, n), numbers::<T>(2, n), vec![T::ZERO; n], vec![T::ZERO; n]);
     for step in 1..4 {
-        let adamw = AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step, gradient_scale: 0.7 };
+        let adamw = AdamW {
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            step,
+            gradient_scale: 0.7,
+        };
         pull(pool, &mut x, &gradient, 0.02);
         adamw.update(pool, &mut x, &gradient, &mut m, &mut v);
     }
@@ -71,19 +94,40 @@ fn optimizer<T: Real>(pool: &Pool) -> Vec<u64> {
 }
 
 fn attentions<T: Real>(pool: &Pool) -> Vec<u64> {
-    let shape = AttentionShape { batch: 2, queries: 100, keys: 110, heads: 6, kv_heads: 2, head_dim: 24 };
-    let (q, k, v) = (numbers::<T>(1, 2 * 100 * 6 * 24), numbers::<T>(2, 2 * 110 * 2 * 24), numbers::<T>(3, 2 * 110 * 2 * 24));
+    let shape =
+        AttentionShape { batch: 2, queries: 100, keys: 110, heads: 6, kv_heads: 2, head_dim: 24 };
+    let (q, k, v) = (
+        numbers::<T>(1, 2 * 100 * 6 * 24),
+        numbers::<T>(2, 2 * 110 * 2 * 24),
+        numbers::<T>(3, 2 * 110 * 2 * 24),
+    );
     let (mut y, mut sums) = (q.clone(), vec![T::ZERO; 2 * 100 * 6]);
     attention(pool, shape, &q, &k, &v, &mut y, &mut sums);
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
-    attention_backward(pool, shape, &q, &k, &v, &y, &sums, &numbers::<T>(4, q.len()), &mut dq, &mut dk, &mut dv);
+    attention_backward(
+        pool,
+        shape,
+        &q,
+        &k,
+        &v,
+        &y,
+        &sums,
+        &numbers::<T>(4, q.len()),
+        &mut dq,
+        &mut dk,
+        &mut dv,
+    );
     bits(&[&y, &sums, &dq, &dk, &dv])
 }
 
 fn attends(_: &Pool) -> Vec<u64> {
     let mut out = vec![];
     for width in [70, 64] {
-        let (q, k, v) = (numbers::<f32>(1, 4 * width), numbers::<f32>(2, 57 * 2 * width), numbers::<f32>(3, 57 * 2 * width));
+        let (q, k, v) = (
+            numbers::<f32>(1, 4 * width),
+            numbers::<f32>(2, 57 * 2 * width),
+            numbers::<f32>(3, 57 * 2 * width),
+        );
         let mut y = q.clone();
         attend(&q, Keys { keys: &k, values: &v, stride: 2 * width }, 56, 2, width, &mut y);
         out.extend(bits(&[&y]));
@@ -98,8 +142,22 @@ fn products<T: Real>(pool: &Pool) -> Vec<u64> {
         let (x, w, dy) = (numbers::<T>(1, m * i), numbers::<T>(2, o * i), numbers::<T>(3, m * o));
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
         linear(pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-        linear_backward_input(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-        linear_backward_weight(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+        linear_backward_input(
+            pool,
+            Precision::F32,
+            &Dense::new(&dy, o),
+            &Dense::new(&w, i),
+            &mut dx,
+            true,
+        );
+        linear_backward_weight(
+            pool,
+            Precision::F32,
+            &Dense::new(&dy, o),
+            &Dense::new(&x, i),
+            &mut dw,
+            true,
+        );
         out.extend(bits(&[&y, &dx, &dw]));
     }
     out
@@ -160,13 +218,17 @@ fn f32_products_do_not_depend_on_the_thread_count() {
         force(level);
         let want = products::<f32>(&Pool::new(1));
         for threads in [2, 3, 7] {
-            assert!(products::<f32>(&Pool::new(threads)) == want, "level {}, {threads} threads", level.name());
+            assert!(
+                products::<f32>(&Pool::new(threads)) == want,
+                "level {}, {threads} threads",
+                level.name()
+            );
         }
     }
 }
 
-/// Every pair of awkward sizes with a third, against f64: normalized mean squared error at most 1e-7 (reliability Q2), and no worse than twice
-/// what a plain loop in f32 makes.
+/// Every pair of awkward sizes with a third, against f64: normalized mean squared error at most
+/// 1e-7 (reliability Q2), and no worse than twice what a plain loop in f32 makes.
 #[test]
 fn f32_products_are_near_f64_at_every_level() {
     let _alone = alone();
@@ -184,46 +246,96 @@ fn f32_products_are_near_f64_at_every_level() {
     }
 }
 
-/// bf16 costs 2^-9 of each factor; f16 2^-12 of each and of sums of up to 128, whatever the size of the numbers.
+/// bf16 costs 2^-9 of each factor; f16 2^-12 of each and of sums of up to 128, whatever the size of
+/// the numbers.
 #[test]
 fn short_products_are_as_exact_as_their_precision() {
     let _alone = alone();
     for level in available() {
         force(level);
         for (precision, most) in [(Precision::Bf16, 1e-5), (Precision::F16, 4e-6)] {
-            println!("{precision:?} at {}: {}", level.name(), if precision.is_native() { "native" } else { "in f32" });
-            for ([m, o, i], scale) in [([1, 1, 1], 1.0), ([13, 65, 129], 1e-25), ([31, 257, 64], 1e12), ([127, 33, 1500], 1e-6), ([192, 192, 700], 3.0)] {
-                let scaled = |seed, n| numbers::<f32>(seed, n).into_iter().enumerate().map(|(i, x)| x * scale * (1 << (i % 7)) as f32).collect::<Vec<f32>>();
+            println!(
+                "{precision:?} at {}: {}",
+                level.name(),
+                if precision.is_native() { "native" } else { "in f32" }
+            );
+            for ([m, o, i], scale) in [
+                ([1, 1, 1], 1.0),
+                ([13, 65, 129], 1e-25),
+                ([31, 257, 64], 1e12),
+                ([127, 33, 1500], 1e-6),
+                ([192, 192, 700], 3.0),
+            ] {
+                let scaled = |seed, n| {
+                    numbers::<f32>(seed, n)
+                        .into_iter()
+                        .enumerate()
+                        .map(|(i, x)| x * scale * (1 << (i % 7)) as f32)
+                        .collect::<Vec<f32>>()
+                };
                 let (x, w) = (scaled(1, m * i), numbers::<f32>(2, o * i));
                 let (mut y, mut again) = (vec![9.0; m * o], vec![9.0; m * o]);
                 linear(&Pool::new(1), precision, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-                linear(&Pool::new(3), precision, &Dense::new(&x, i), &Dense::new(&w, i), &mut again);
+                linear(
+                    &Pool::new(3),
+                    precision,
+                    &Dense::new(&x, i),
+                    &Dense::new(&w, i),
+                    &mut again,
+                );
                 assert!(y == again, "{precision:?} {m} x {o} x {i}: 1 and 3 threads");
                 let (mut error, mut power) = (0.0, 0.0);
                 for (at, &y) in y.iter().enumerate() {
-                    let exact: f64 = (0..i).map(|k| f64::from(x[at / o * i + k]) * f64::from(w[at % o * i + k])).sum();
+                    let exact: f64 = (0..i)
+                        .map(|k| f64::from(x[at / o * i + k]) * f64::from(w[at % o * i + k]))
+                        .sum();
                     error += (f64::from(y) - exact).powi(2);
                     power += exact * exact;
                 }
-                assert!(error <= most * power, "{precision:?} at {}, {m} x {o} x {i}: {:e}", level.name(), error / power);
+                assert!(
+                    error <= most * power,
+                    "{precision:?} at {}, {m} x {o} x {i}: {:e}",
+                    level.name(),
+                    error / power
+                );
             }
         }
     }
 }
 
-/// A transposed matrix across k is the matrix along it, and what is decoded part by part is what lies in memory: the same panels, the same bytes.
+/// A transposed matrix across k is the matrix along it, and what is decoded part by part is what
+/// lies in memory: the same panels, the same bytes.
 #[test]
 fn products_do_not_depend_on_how_an_operand_lies() {
     let _alone = alone();
-    let transposed = |x: &[f32], cols: usize| (0..x.len()).map(|i| x[i % (x.len() / cols) * cols + i / (x.len() / cols)]).collect::<Vec<f32>>();
+    let transposed = |x: &[f32], cols: usize| {
+        (0..x.len())
+            .map(|i| x[i % (x.len() / cols) * cols + i / (x.len() / cols)])
+            .collect::<Vec<f32>>()
+    };
     // Below AVX2 the gemm crate multiplies, in an order of its own.
     for level in available().into_iter().filter(|&level| level >= Level::Avx2) {
         force(level);
         for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
-            for [m, o, i] in [[1, 1, 1], [13, 3, 17], [127, 33, 129], [31, 257, 64], [40, 200, 1500], [200, 40, 1500]] {
+            for [m, o, i] in [
+                [1, 1, 1],
+                [13, 3, 17],
+                [127, 33, 129],
+                [31, 257, 64],
+                [40, 200, 1500],
+                [200, 40, 1500],
+            ] {
                 let (x, w) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i));
                 let (quantizer, pool) = (WeightQuantizer::Q4_0, Pool::new(1));
-                let panels = WeightPanels::quantize(&pool, &w, o, i, quantizer, &vec![0.1; quantizer.partition.scales(o, i)], &[]);
+                let panels = WeightPanels::quantize(
+                    &pool,
+                    &w,
+                    o,
+                    i,
+                    quantizer,
+                    &vec![0.1; quantizer.partition.scales(o, i)],
+                    &[],
+                );
                 let mut w = vec![0.0; o * i];
                 panels.decode(&pool, &mut w);
                 let (x_across, w_across) = (transposed(&x, i), transposed(&w, i));
@@ -234,20 +346,69 @@ fn products_do_not_depend_on_how_an_operand_lies() {
                     let same = |run: &dyn Fn(&mut [f32])| {
                         let mut y = vec![9.0; m * o];
                         run(&mut y);
-                        assert!(y == want, "{precision:?} at {}, {m} x {o} x {i}, {threads} threads", level.name());
+                        assert!(
+                            y == want,
+                            "{precision:?} at {}, {m} x {o} x {i}, {threads} threads",
+                            level.name()
+                        );
                     };
                     same(&|y| linear(&pool, precision, &Dense::new(&x, i), &panels, y));
-                    same(&|y| linear(&pool, precision, &Dense::new(&x, i), &Prepared::linear(&pool, precision, &panels, 2), y));
-                    // y = x w^T with w^T [I, O] as the weight of a backward, and as the weight's gradient of x^T [I, M] and w^T.
-                    same(&|y| linear_backward_input(&pool, precision, &Dense::new(&x, i), &Dense::new(&w_across, o), y, false));
-                    same(&|y| linear_backward_weight(&pool, precision, &Dense::new(&x_across, m), &Dense::new(&w_across, o), y, false));
+                    same(&|y| {
+                        linear(
+                            &pool,
+                            precision,
+                            &Dense::new(&x, i),
+                            &Prepared::linear(&pool, precision, &panels, 2),
+                            y,
+                        )
+                    });
+                    // y = x w^T with w^T [I, O] as the weight of a backward, and as the weight's
+                    // gradient of x^T [I, M] and w^T.
+                    same(&|y| {
+                        linear_backward_input(
+                            &pool,
+                            precision,
+                            &Dense::new(&x, i),
+                            &Dense::new(&w_across, o),
+                            y,
+                            false,
+                        )
+                    });
+                    same(&|y| {
+                        linear_backward_weight(
+                            &pool,
+                            precision,
+                            &Dense::new(&x_across, m),
+                            &Dense::new(&w_across, o),
+                            y,
+                            false,
+                        )
+                    });
                 }
                 // dx [M, I] = dy [M, O] w [O, I]: codes read across.
                 let dy = numbers::<f32>(3, m * o);
                 let [mut dx, mut dx_of_codes] = [(); 2].map(|()| vec![9.0; m * i]);
-                linear_backward_input(&pool, precision, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, false);
-                linear_backward_input(&pool, precision, &Dense::new(&dy, o), &panels, &mut dx_of_codes, false);
-                assert!(dx == dx_of_codes, "{precision:?} at {}, {m} x {o} x {i}: codes", level.name());
+                linear_backward_input(
+                    &pool,
+                    precision,
+                    &Dense::new(&dy, o),
+                    &Dense::new(&w, i),
+                    &mut dx,
+                    false,
+                );
+                linear_backward_input(
+                    &pool,
+                    precision,
+                    &Dense::new(&dy, o),
+                    &panels,
+                    &mut dx_of_codes,
+                    false,
+                );
+                assert!(
+                    dx == dx_of_codes,
+                    "{precision:?} at {}, {m} x {o} x {i}: codes",
+                    level.name()
+                );
             }
         }
     }
@@ -261,19 +422,55 @@ fn a_prepared_weight_gives_the_same_bytes() {
     for level in available() {
         force(level);
         for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
-            for [m, o, i] in [[1, 1, 1], [127, 33, 1500], [31, 257, 64], [20, 6000, 40], [70, 6000, 40], [20, 70, 6000], [90, 70, 6000]] {
-                let (x, w, dy) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i), numbers::<f32>(3, m * o));
+            for [m, o, i] in [
+                [1, 1, 1],
+                [127, 33, 1500],
+                [31, 257, 64],
+                [20, 6000, 40],
+                [70, 6000, 40],
+                [20, 70, 6000],
+                [90, 70, 6000],
+            ] {
+                let (x, w, dy) =
+                    (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i), numbers::<f32>(3, m * o));
                 let (x, w, dy) = (Dense::new(&x, i), Dense::new(&w, i), Dense::new(&dy, o));
                 let [mut y, mut y_ready] = [(); 2].map(|()| vec![9.0; m * o]);
                 let [mut dx, mut dx_ready] = [(); 2].map(|()| vec![9.0; m * i]);
                 linear(&pool, precision, &x, &w, &mut y);
-                linear(&pool, precision, &x, &Prepared::linear(&pool, precision, &w, 2), &mut y_ready);
+                linear(
+                    &pool,
+                    precision,
+                    &x,
+                    &Prepared::linear(&pool, precision, &w, 2),
+                    &mut y_ready,
+                );
                 linear_backward_input(&pool, precision, &dy, &w, &mut dx, true);
-                linear_backward_input(&pool, precision, &dy, &Prepared::linear_backward_input(&pool, precision, &w, 2), &mut dx_ready, true);
-                assert!(y == y_ready && dx == dx_ready, "{precision:?} at {}, {m} x {o} x {i}", level.name());
+                linear_backward_input(
+                    &pool,
+                    precision,
+                    &dy,
+                    &Prepared::linear_backward_input(&pool, precision, &w, 2),
+                    &mut dx_ready,
+                    true,
+                );
+                assert!(
+                    y == y_ready && dx == dx_ready,
+                    "{precision:?} at {}, {m} x {o} x {i}",
+                    level.name()
+                );
                 // Made for another product, it is read like any other matrix.
-                linear(&pool, precision, &x, &Prepared::linear_backward_input(&pool, precision, &w, 2), &mut y_ready);
-                assert!(y == y_ready, "{precision:?} at {}, {m} x {o} x {i}: of the other kind", level.name());
+                linear(
+                    &pool,
+                    precision,
+                    &x,
+                    &Prepared::linear_backward_input(&pool, precision, &w, 2),
+                    &mut y_ready,
+                );
+                assert!(
+                    y == y_ready,
+                    "{precision:?} at {}, {m} x {o} x {i}: of the other kind",
+                    level.name()
+                );
             }
         }
     }
@@ -284,10 +481,16 @@ fn no_precision_hides_what_is_not_a_number() {
     let _alone = alone();
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         for bad in [f32::NAN, f32::INFINITY] {
-            let (mut x, w, mut y) = (vec![1.0f32; 40 * 100], vec![0.5f32; 70 * 100], vec![0.0; 40 * 70]);
+            let (mut x, w, mut y) =
+                (vec![1.0f32; 40 * 100], vec![0.5f32; 70 * 100], vec![0.0; 40 * 70]);
             x[7 * 100 + 3] = bad;
             linear(&Pool::new(2), precision, &Dense::new(&x, 100), &Dense::new(&w, 100), &mut y);
-            assert!(y.chunks(70).enumerate().all(|(row, y)| y.iter().all(|y| y.is_finite() == (row != 7))), "{precision:?}, {bad}");
+            assert!(
+                y.chunks(70)
+                    .enumerate()
+                    .all(|(row, y)| y.iter().all(|y| y.is_finite() == (row != 7))),
+                "{precision:?}, {bad}"
+            );
         }
     }
 }
@@ -296,14 +499,33 @@ fn near_f64(pool: &Pool, [m, o, i]: [usize; 3]) {
     let (x, w, dy) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i), numbers::<f32>(3, m * o));
     let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
     linear(pool, Precision::F32, &Dense::new(&x, i), &Dense::new(&w, i), &mut y);
-    linear_backward_input(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&w, i), &mut dx, true);
-    linear_backward_weight(pool, Precision::F32, &Dense::new(&dy, o), &Dense::new(&x, i), &mut dw, true);
+    linear_backward_input(
+        pool,
+        Precision::F32,
+        &Dense::new(&dy, o),
+        &Dense::new(&w, i),
+        &mut dx,
+        true,
+    );
+    linear_backward_weight(
+        pool,
+        Precision::F32,
+        &Dense::new(&dy, o),
+        &Dense::new(&x, i),
+        &mut dw,
+        true,
+    );
     check_product(&y, [m, o, i], |r, c, k| (x[r * i + k], w[c * i + k]), |_| 0.0);
     check_product(&dx, [m, i, o], |r, c, k| (dy[r * o + k], w[k * i + c]), |at| x[at]);
     check_product(&dw, [o, i, m], |r, c, k| (dy[k * o + r], x[k * i + c]), |at| w[at]);
 }
 
-fn check_product(got: &[f32], [rows, cols, depth]: [usize; 3], factors: impl Fn(usize, usize, usize) -> (f32, f32), start: impl Fn(usize) -> f32) {
+fn check_product(
+    got: &[f32],
+    [rows, cols, depth]: [usize; 3],
+    factors: impl Fn(usize, usize, usize) -> (f32, f32),
+    start: impl Fn(usize) -> f32,
+) {
     let (mut error, mut plain_error, mut power) = (0.0, 0.0, 0.0);
     for (at, &got) in got.iter().enumerate() {
         let (mut exact, mut plain) = (f64::from(start(at)), start(at));
@@ -316,5 +538,8 @@ fn check_product(got: &[f32], [rows, cols, depth]: [usize; 3], factors: impl Fn(
         plain_error += (f64::from(plain) - exact).powi(2);
         power += exact * exact;
     }
-    assert!(error <= 1e-7 * power && error.sqrt() <= 2.0 * plain_error.sqrt() + 1e-7 * power.sqrt(), "{rows} x {cols} x {depth}: {error:e} of {power:e}");
+    assert!(
+        error <= 1e-7 * power && error.sqrt() <= 2.0 * plain_error.sqrt() + 1e-7 * power.sqrt(),
+        "{rows} x {cols} x {depth}: {error:e} of {power:e}"
+    );
 }

@@ -2,14 +2,26 @@
 use half::f16;
 use halfstep_kernels::dispatch::{available, force};
 use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::quant::calibrate::{ScaleRule, convex_step, error_step, find_scales, quantize, quantize_by, quantize_rtn, squared_error};
+use halfstep_kernels::quant::calibrate::{
+    ScaleRule, convex_step, error_step, find_scales, quantize, quantize_by, quantize_rtn,
+    squared_error,
+};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::{activation, cache};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, Pool, Real, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, Pool, Real, ScaleCodec,
+    WeightQuantizer,
+};
 use proptest::prelude::*;
 
-const RULES: [ScaleRule; 5] = [ScaleRule::Absmax, ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch, ScaleRule::Convex, ScaleRule::Lsq];
+const RULES: [ScaleRule; 5] = [
+    ScaleRule::Absmax,
+    ScaleRule::SignedAbsmax,
+    ScaleRule::ErrorSearch,
+    ScaleRule::Convex,
+    ScaleRule::Lsq,
+];
 
 fn pool() -> Pool {
     Pool::new(2)
@@ -20,7 +32,8 @@ fn normal(n: usize, stream: u64) -> Vec<f32> {
     (0..n).map(|_| rng.normal() as f32).collect()
 }
 
-/// n numbers spread as a unit Gaussian, without the chance of a sample: its quantiles (i + 1/2) / n.
+/// n numbers spread as a unit Gaussian, without the chance of a sample: its quantiles (i + 1/2) /
+/// n.
 fn gaussian(n: usize) -> Vec<f32> {
     let (mut below, mut x, dx) = (0.0, -6.0f64, 1e-5);
     (0..n)
@@ -45,20 +58,24 @@ fn values(packed: &PackedMatrix) -> Vec<f32> {
 }
 
 fn quantizers() -> impl Strategy<Value = WeightQuantizer> {
-    let range = prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
-    let partition = prop_oneof![Just(Partition::Tensor), Just(Partition::Channel), (1usize..50).prop_map(Partition::Group)];
+    let range =
+        prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
+    let partition = prop_oneof![
+        Just(Partition::Tensor),
+        Just(Partition::Channel),
+        (1usize..50).prop_map(Partition::Group)
+    ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
-    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| WeightQuantizer {
-        grid: IntGrid { bits, range },
-        partition,
-        scale_codec,
+    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| {
+        WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec }
     })
 }
 
 /// Rows, columns and weights: of ordinary size, zero, equal, or far out.
 fn matrices() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
     (1usize..5, 1usize..80).prop_flat_map(|(rows, cols)| {
-        let weight = prop_oneof![6 => -1f32..1.0, 2 => Just(0.0f32), 1 => Just(-0.75f32), 1 => -20f32..20.0];
+        let weight =
+            prop_oneof![6 => -1f32..1.0, 2 => Just(0.0f32), 1 => Just(-0.75f32), 1 => -20f32..20.0];
         (Just(rows), Just(cols), prop::collection::vec(weight, rows * cols))
     })
 }
@@ -66,7 +83,10 @@ fn matrices() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
 /// Squared error of a group of symmetric codes under a step of either sign.
 fn error(w: &[f32], step: f64, grid: IntGrid) -> f64 {
     let (n, p) = (f64::from(grid.min()), f64::from(grid.max()));
-    w.iter().map(|&w| w as f64 - step * (w as f64 / step).round_ties_even().clamp(n, p)).map(|e| e * e).sum()
+    w.iter()
+        .map(|&w| w as f64 - step * (w as f64 / step).round_ties_even().clamp(n, p))
+        .map(|e| e * e)
+        .sum()
 }
 
 proptest! {
@@ -215,16 +235,26 @@ proptest! {
 fn blocks_follow_ggml() {
     let x = normal(96, 3);
     let (mut codes, mut scales) = (vec![0; 96], vec![]);
-    activation::quantize(ActivationQuantizer::DynamicBlock32, &x, 96, None, &mut codes, &mut scales);
+    activation::quantize(
+        ActivationQuantizer::DynamicBlock32,
+        &x,
+        96,
+        None,
+        &mut codes,
+        &mut scales,
+    );
     for (b, x) in x.chunks(32).enumerate() {
         let max = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         assert_eq!(scales[b], f16::from_f32(max / 127.0).to_f32());
         let id = 127.0 / max;
-        assert!(x.iter().zip(&codes[b * 32..]).all(|(x, &c)| c as f32 == (x * id).round_ties_even()));
+        assert!(
+            x.iter().zip(&codes[b * 32..]).all(|(x, &c)| c as f32 == (x * id).round_ties_even())
+        );
     }
 }
 
-/// ggml's rule for its K and ternary types by its own words: iscale = -127 / max, max the first entry of largest magnitude; d = 1 / iscale.
+/// ggml's rule for its K and ternary types by its own words: iscale = -127 / max, max the first
+/// entry of largest magnitude; d = 1 / iscale.
 #[test]
 fn long_blocks_follow_ggml() {
     let mut x = normal(3 * 256, 4);
@@ -232,12 +262,23 @@ fn long_blocks_follow_ggml() {
     (x[300], x[400]) = (-9.0, 9.0);
     (x[600], x[700]) = (9.0, -9.0);
     let (mut codes, mut scales) = (vec![0; x.len()], vec![]);
-    activation::quantize(ActivationQuantizer::DynamicBlock256, &x, 3 * 256, None, &mut codes, &mut scales);
+    activation::quantize(
+        ActivationQuantizer::DynamicBlock256,
+        &x,
+        3 * 256,
+        None,
+        &mut codes,
+        &mut scales,
+    );
     for (b, x) in x.chunks(256).enumerate() {
         let max = x.iter().fold(0.0f32, |max, &x| if x.abs() > max.abs() { x } else { max });
         let iscale = -127.0 / max;
         assert_eq!(scales[b].to_bits(), (1.0 / iscale).to_bits());
-        assert!(x.iter().zip(&codes[b * 256..]).all(|(x, &c)| c as f32 == (x * iscale).round_ties_even()));
+        assert!(
+            x.iter()
+                .zip(&codes[b * 256..])
+                .all(|(x, &c)| c as f32 == (x * iscale).round_ties_even())
+        );
         assert!(codes[b * 256..][..256].contains(&-127));
     }
     assert_eq!((codes[300], codes[400], codes[600], codes[700]), (-127, 127, -127, 127));
@@ -246,12 +287,22 @@ fn long_blocks_follow_ggml() {
 #[test]
 fn zeros_and_vanishing_activations_are_zero() {
     for x in [[0.0f32; 40], [1e-40; 40], [-1e-38; 40], [1e-30; 40]] {
-        for quantizer in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicBlock256, ActivationQuantizer::DynamicToken { bits: 8 }] {
+        for quantizer in [
+            ActivationQuantizer::DynamicBlock32,
+            ActivationQuantizer::DynamicBlock256,
+            ActivationQuantizer::DynamicToken { bits: 8 },
+        ] {
             let (mut y, mut codes, mut scales) = ([f32::NAN; 40], [9i8; 40], vec![]);
             activation::fake_quant(&pool(), quantizer, &x, 40, None, &mut y);
             activation::quantize(quantizer, &x, 40, None, &mut codes, &mut scales);
             assert!(y.iter().zip(&x).all(|(y, x)| (y - x).abs() <= 1e-29), "{quantizer:?} {y:?}");
-            assert!(y.iter().zip(&codes).enumerate().all(|(k, (y, &c))| *y == c as f32 * scales[k / 32 * (scales.len() - 1)]), "{quantizer:?}");
+            assert!(
+                y.iter()
+                    .zip(&codes)
+                    .enumerate()
+                    .all(|(k, (y, &c))| *y == c as f32 * scales[k / 32 * (scales.len() - 1)]),
+                "{quantizer:?}"
+            );
         }
     }
 }
@@ -259,13 +310,16 @@ fn zeros_and_vanishing_activations_are_zero() {
 #[test]
 fn what_is_not_a_number_stays_seen() {
     use ActivationQuantizer as A;
-    for quantizer in [A::DynamicBlock32, A::DynamicBlock256, A::DynamicToken { bits: 8 }, A::Static { bits: 8 }] {
+    for quantizer in
+        [A::DynamicBlock32, A::DynamicBlock256, A::DynamicToken { bits: 8 }, A::Static { bits: 8 }]
+    {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = normal(64, 1);
             x[50] = bad;
             let mut y = vec![0.0; 64];
             activation::fake_quant(&pool(), quantizer, &x, 64, Some(0.1), &mut y);
-            let clipped = bad.is_infinite() && matches!(quantizer, ActivationQuantizer::Static { .. });
+            let clipped =
+                bad.is_infinite() && matches!(quantizer, ActivationQuantizer::Static { .. });
             assert_eq!(y[50].is_nan(), !clipped, "{quantizer:?} {bad}");
         }
     }
@@ -273,9 +327,16 @@ fn what_is_not_a_number_stays_seen() {
     w[40] = f32::NAN;
     for rule in RULES {
         for grid in [IntGrid::symmetric(4), IntGrid::narrow(8), IntGrid::affine(4)] {
-            let q = WeightQuantizer { grid, partition: Partition::Group(32), scale_codec: ScaleCodec::F16 };
+            let q = WeightQuantizer {
+                grid,
+                partition: Partition::Group(32),
+                scale_codec: ScaleCodec::F16,
+            };
             let got = values(&quantize_by(&pool(), &w, 1, 64, q, rule));
-            assert!(got[..32].iter().all(|v| v.is_finite()) && got[40].is_nan(), "{rule:?} {grid:?}");
+            assert!(
+                got[..32].iter().all(|v| v.is_finite()) && got[40].is_nan(),
+                "{rule:?} {grid:?}"
+            );
         }
     }
 }
@@ -287,7 +348,14 @@ fn groups_of_zeros_have_scale_zero_and_no_noise() {
     for rule in RULES {
         for grid in [IntGrid::symmetric(4), IntGrid::narrow(8), IntGrid::affine(3)] {
             for scale_codec in [ScaleCodec::F16, ScaleCodec::F32] {
-                let packed = quantize_by(&pool(), &w, 1, 96, WeightQuantizer { grid, partition: Partition::Group(32), scale_codec }, rule);
+                let packed = quantize_by(
+                    &pool(),
+                    &w,
+                    1,
+                    96,
+                    WeightQuantizer { grid, partition: Partition::Group(32), scale_codec },
+                    rule,
+                );
                 assert_eq!(packed.scales[1], 0.0);
                 assert!(values(&packed)[32..64].iter().all(|&v| v == 0.0), "{rule:?} {grid:?}");
             }
@@ -311,16 +379,31 @@ fn ggml_rules() {
     let d = f16::from_f32(1.3 / 127.0).to_f32();
     assert_eq!(packed.scales, [d]);
     packed.row_codes(0, &mut codes);
-    assert!(codes.iter().zip(&w).all(|(&c, w)| c == (w / d).round_ties_even().clamp(-127.0, 127.0) as i16));
+    assert!(
+        codes
+            .iter()
+            .zip(&w)
+            .all(|(&c, w)| c == (w / d).round_ties_even().clamp(-127.0, 127.0) as i16)
+    );
 }
 
 #[test]
 fn rtn_is_the_better_of_its_two_rules() {
     let w = normal(8 * 96, 6);
-    for q in [WeightQuantizer::Q4_0, WeightQuantizer { grid: IntGrid::symmetric(3), partition: Partition::Channel, scale_codec: ScaleCodec::F32 }] {
+    for q in [
+        WeightQuantizer::Q4_0,
+        WeightQuantizer {
+            grid: IntGrid::symmetric(3),
+            partition: Partition::Channel,
+            scale_codec: ScaleCodec::F32,
+        },
+    ] {
         let rtn = squared_error(&w, &quantize_rtn(&pool(), &w, 8, 96, q));
         for rule in [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch, ScaleRule::Absmax] {
-            assert!(rtn <= squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, rule)) * (1.0 + 1e-6), "{rule:?}");
+            assert!(
+                rtn <= squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, rule)) * (1.0 + 1e-6),
+                "{rule:?}"
+            );
         }
     }
 }
@@ -330,7 +413,11 @@ fn affine_zero_points_stay_inside_and_zero_is_exact() {
     for (shift, bits) in [(-3.0, 4), (0.0, 2), (3.0, 4), (0.7, 8)] {
         let w: Vec<f32> = normal(64, 8).iter().map(|w| w + shift).chain([0.0; 32]).collect();
         for rule in [ScaleRule::Absmax, ScaleRule::ErrorSearch] {
-            let q = WeightQuantizer { grid: IntGrid::affine(bits), partition: Partition::Channel, scale_codec: ScaleCodec::F16 };
+            let q = WeightQuantizer {
+                grid: IntGrid::affine(bits),
+                partition: Partition::Channel,
+                scale_codec: ScaleCodec::F16,
+            };
             let packed = quantize_by(&pool(), &w, 1, 96, q, rule);
             assert!(i32::from(packed.zero_points[0]) <= q.grid.max());
             assert!(values(&packed)[64..].iter().all(|&v| v == 0.0), "{rule:?}");
@@ -342,12 +429,18 @@ fn affine_zero_points_stay_inside_and_zero_is_exact() {
 #[test]
 fn start_rules_on_a_unit_gaussian() {
     let w = gaussian(400_000);
-    for (bits, optimum, convex, lsq, excess) in
-        [(2, 1.05, 1.223, 1.599, 1.07), (3, 0.606, 0.653, 0.923, 1.04), (4, 0.341, 0.354, 0.604, 1.02), (8, 0.0309, 0.0307, 0.142, 1.01)]
-    {
+    for (bits, optimum, convex, lsq, excess) in [
+        (2, 1.05, 1.223, 1.599, 1.07),
+        (3, 0.606, 0.653, 0.923, 1.04),
+        (4, 0.341, 0.354, 0.604, 1.02),
+        (8, 0.0309, 0.0307, 0.142, 1.01),
+    ] {
         let grid = IntGrid::symmetric(bits);
-        let q = WeightQuantizer { grid, partition: Partition::Tensor, scale_codec: ScaleCodec::F32 };
-        let near = |got: f64, want: f64, what: &str| assert!((got / want - 1.0).abs() < 0.02, "{bits} bits, {what}: {got} {want}");
+        let q =
+            WeightQuantizer { grid, partition: Partition::Tensor, scale_codec: ScaleCodec::F32 };
+        let near = |got: f64, want: f64, what: &str| {
+            assert!((got / want - 1.0).abs() < 0.02, "{bits} bits, {what}: {got} {want}")
+        };
         near(convex_step(&w, bits), convex, "convex");
         near(find_scales(&pool(), &w, 1, w.len(), q, ScaleRule::Lsq).0[0] as f64, lsq, "LSQ");
         let best = error_step(&gaussian(40_000), bits);
@@ -368,7 +461,19 @@ fn descent_finds_the_step() {
             let (mut y, mut dv, mut ds) = (vec![0.0; w.len()], vec![0.0; w.len()], [0.0]);
             lsq_forward(&pool(), &w, 1, w.len(), &s, Partition::Tensor, grid, &mut y, None);
             let dy: Vec<f64> = y.iter().zip(&w).map(|(y, w)| 2.0 * (y - w)).collect();
-            lsq_backward(&pool(), &w, 1, w.len(), &s, Partition::Tensor, grid, EdgeRule::Inside, &dy, &mut dv, &mut ds);
+            lsq_backward(
+                &pool(),
+                &w,
+                1,
+                w.len(),
+                &s,
+                Partition::Tensor,
+                grid,
+                EdgeRule::Inside,
+                &dy,
+                &mut dv,
+                &mut ds,
+            );
             // The sign of the slope alone, in steps that shrink.
             s[0] *= 1.0 - 0.05 * 0.985f64.powi(k) * ds[0].signum();
         }
@@ -376,17 +481,31 @@ fn descent_finds_the_step() {
     }
 }
 
-/// The gradients are those of the straight-through surrogate: residual and mask held where they are.
+/// The gradients are those of the straight-through surrogate: residual and mask held where they
+/// are.
 #[test]
 fn gradients_by_finite_differences() {
     let (rows, cols, partition) = (3, 20, Partition::Group(8));
     let v: Vec<f64> = normal(rows * cols, 11).into_iter().map(f64::from).collect();
     let dy: Vec<f64> = normal(rows * cols, 12).into_iter().map(f64::from).collect();
-    let steps: Vec<f64> = (0..partition.scales(rows, cols)).map(|k| if k % 2 == 0 { 0.31 } else { -0.27 }).collect();
+    let steps: Vec<f64> =
+        (0..partition.scales(rows, cols)).map(|k| if k % 2 == 0 { 0.31 } else { -0.27 }).collect();
     let grid = IntGrid::symmetric(3);
     let (n, p) = (-4.0, 3.0);
     let (mut dv, mut ds) = (vec![0.0; v.len()], vec![0.0; steps.len()]);
-    lsq_backward(&pool(), &v, rows, cols, &steps, partition, grid, EdgeRule::Inside, &dy, &mut dv, &mut ds);
+    lsq_backward(
+        &pool(),
+        &v,
+        rows,
+        cols,
+        &steps,
+        partition,
+        grid,
+        EdgeRule::Inside,
+        &dy,
+        &mut dv,
+        &mut ds,
+    );
     let surrogate = |shift: f64, s: &dyn Fn(usize) -> f64, at: Option<usize>| -> f64 {
         v.iter()
             .enumerate()
@@ -394,7 +513,11 @@ fn gradients_by_finite_differences() {
                 let index = partition.scale_index(k / cols, k % cols, cols);
                 let u = v0 / steps[index];
                 let moved = if at == Some(k) { v0 + shift } else { v0 };
-                let value = if (n..=p).contains(&u) { moved + s(index) * (u.round_ties_even() - u) } else { s(index) * u.clamp(n, p) };
+                let value = if (n..=p).contains(&u) {
+                    moved + s(index) * (u.round_ties_even() - u)
+                } else {
+                    s(index) * u.clamp(n, p)
+                };
                 dy[k] * value
             })
             .sum()
@@ -402,11 +525,14 @@ fn gradients_by_finite_differences() {
     let h = 1e-6;
     for (i, want) in ds.iter().enumerate() {
         let moved = |d: f64| move |index: usize| if index == i { d } else { 0.0 };
-        let slope = (surrogate(0.0, &|k| steps[k] + moved(h)(k), None) - surrogate(0.0, &|k| steps[k] - moved(h)(k), None)) / (2.0 * h);
+        let slope = (surrogate(0.0, &|k| steps[k] + moved(h)(k), None)
+            - surrogate(0.0, &|k| steps[k] - moved(h)(k), None))
+            / (2.0 * h);
         assert!((slope - want).abs() < 1e-6, "ds[{i}]: {slope} {want}");
     }
     for (k, want) in dv.iter().enumerate() {
-        let slope = (surrogate(h, &|k| steps[k], Some(k)) - surrogate(-h, &|k| steps[k], Some(k))) / (2.0 * h);
+        let slope = (surrogate(h, &|k| steps[k], Some(k)) - surrogate(-h, &|k| steps[k], Some(k)))
+            / (2.0 * h);
         assert!((slope - want).abs() < 1e-6, "dv[{k}]: {slope} {want}");
     }
 }
@@ -416,8 +542,14 @@ fn gradients_by_finite_differences() {
 fn threads_and_levels_do_not_matter() {
     let (rows, cols) = (67, 1100);
     let (w, dy) = (normal(rows * cols, 13), normal(rows * cols, 14));
-    for partition in [Partition::Tensor, Partition::Channel, Partition::Group(32), Partition::Group(100)] {
-        let q = WeightQuantizer { grid: IntGrid::symmetric(4), partition, scale_codec: ScaleCodec::F16 };
+    for partition in
+        [Partition::Tensor, Partition::Channel, Partition::Group(32), Partition::Group(100)]
+    {
+        let q = WeightQuantizer {
+            grid: IntGrid::symmetric(4),
+            partition,
+            scale_codec: ScaleCodec::F16,
+        };
         let mut first = None;
         for level in available() {
             for threads in [1, 2, 5] {
@@ -425,12 +557,32 @@ fn threads_and_levels_do_not_matter() {
                 let pool = Pool::new(threads);
                 let (scales, _) = find_scales(&pool, &w, rows, cols, q, ScaleRule::Convex);
                 let packed = quantize(&pool, &w, rows, cols, q, &scales, &[]);
-                let (mut y, mut dv, mut ds) = (vec![0.0; w.len()], vec![0.0; w.len()], vec![0.0; scales.len()]);
+                let (mut y, mut dv, mut ds) =
+                    (vec![0.0; w.len()], vec![0.0; w.len()], vec![0.0; scales.len()]);
                 lsq_forward(&pool, &w, rows, cols, &packed.scales, partition, q.grid, &mut y, None);
-                assert_eq!(bits_of(&values(&packed)), bits_of(&y), "export and training see the same values");
-                lsq_backward(&pool, &w, rows, cols, &packed.scales, partition, q.grid, EdgeRule::Inside, &dy, &mut dv, &mut ds);
+                assert_eq!(
+                    bits_of(&values(&packed)),
+                    bits_of(&y),
+                    "export and training see the same values"
+                );
+                lsq_backward(
+                    &pool,
+                    &w,
+                    rows,
+                    cols,
+                    &packed.scales,
+                    partition,
+                    q.grid,
+                    EdgeRule::Inside,
+                    &dy,
+                    &mut dv,
+                    &mut ds,
+                );
                 let all = (packed.codes, bits_of(&scales), bits_of(&y), bits_of(&dv), bits_of(&ds));
-                assert!(*first.get_or_insert(all.clone()) == all, "{level:?}, {threads} threads, {partition:?}");
+                assert!(
+                    *first.get_or_insert(all.clone()) == all,
+                    "{level:?}, {threads} threads, {partition:?}"
+                );
             }
         }
     }
@@ -446,7 +598,12 @@ fn caches_follow_their_rules_per_head() {
         y
     };
     assert_eq!(run(CacheQuantizer::F32, None), x);
-    assert!(run(CacheQuantizer::F16, None).iter().zip(&x).all(|(y, &x)| *y == f16::from_f32(x).to_f32()));
+    assert!(
+        run(CacheQuantizer::F16, None)
+            .iter()
+            .zip(&x)
+            .all(|(y, &x)| *y == f16::from_f32(x).to_f32())
+    );
     let mut want = vec![0.0; x.len()];
     for (x, want) in x.chunks(dim).zip(want.chunks_mut(dim)) {
         let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 7.0;
@@ -458,7 +615,10 @@ fn caches_follow_their_rules_per_head() {
     assert_eq!(run(CacheQuantizer::Q8_0, None), want);
     let step = 0.02f32;
     let clipped = |x: f32| (x / step).clamp(-128.0, 127.0).round_ties_even() * step;
-    assert_eq!(run(CacheQuantizer::Static { bits: 8 }, Some(step)), x.iter().map(|&x| clipped(x)).collect::<Vec<_>>());
+    assert_eq!(
+        run(CacheQuantizer::Static { bits: 8 }, Some(step)),
+        x.iter().map(|&x| clipped(x)).collect::<Vec<_>>()
+    );
 }
 
 /// The reference operations in f64 follow the same formulas.
@@ -467,7 +627,14 @@ fn f64_agrees_with_f32_on_exact_inputs() {
     fn run<T: Real>(x: &[f32]) -> Vec<f64> {
         let x: Vec<T> = x.iter().map(|&x| T::from_f32(x)).collect();
         let mut y = vec![T::ZERO; x.len()];
-        activation::fake_quant(&pool(), ActivationQuantizer::DynamicToken { bits: 8 }, &x, 50, None, &mut y);
+        activation::fake_quant(
+            &pool(),
+            ActivationQuantizer::DynamicToken { bits: 8 },
+            &x,
+            50,
+            None,
+            &mut y,
+        );
         y.into_iter().map(T::to_f64).collect()
     }
     let x = normal(500, 16);

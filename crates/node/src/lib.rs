@@ -1,7 +1,10 @@
-//! The Node addon: JSON in, handles and events out (`ts/src/native.ts` is the other side of this surface). No maths and no defaults live here.
+//! The Node addon: JSON in, handles and events out (`ts/src/native.ts` is the other side of this
+//! surface). No maths and no defaults live here.
 //!
-//! Every long call makes a [`NativeTask`] on a thread of its own, never one of libuv's. Every export catches unwinding; every failure of the core crosses as data.
-// The attribute macros of napi-derive write unsafe binding glue into this crate; no unsafe code is written by hand.
+//! Every long call makes a [`NativeTask`] on a thread of its own, never one of libuv's. Every
+//! export catches unwinding; every failure of the core crosses as data.
+// The attribute macros of napi-derive write unsafe binding glue into this crate; no unsafe code is
+// written by hand.
 #![allow(unsafe_code)]
 
 mod message;
@@ -24,7 +27,8 @@ use task::{Done, NativeTask};
 #[global_allocator]
 static ALLOCATOR: halfstep_kernels::recycle::Recycling = halfstep_kernels::recycle::Recycling;
 
-/// A caught panic becomes an error value; its text on stderr would only disturb the host. With RUST_BACKTRACE set the default hook stays.
+/// A caught panic becomes an error value; its text on stderr would only disturb the host. With
+/// RUST_BACKTRACE set the default hook stays.
 #[module_init]
 fn quiet_panics() {
     if std::env::var_os("RUST_BACKTRACE").is_none() {
@@ -41,15 +45,24 @@ pub fn load(path: String) -> NativeTask {
 pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
     // Copied: JavaScript may change or transfer its buffer while the thread reads.
     let bytes = bytes.to_vec();
-    NativeTask::spawn(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into())))
+    NativeTask::spawn(move |_, _| {
+        Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into()))
+    })
 }
 
 #[napi(catch_unwind)]
 pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |post, cancel| {
-        let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
-        let (small, report) = session::quantize(&*model?, &recipe, &run, &mut |event| post(Message::Event(event)), cancel)?;
+        let (recipe, run) =
+            (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
+        let (small, report) = session::quantize(
+            &*model?,
+            &recipe,
+            &run,
+            &mut |event| post(Message::Event(event)),
+            cancel,
+        )?;
         Done::value(&report).map(|done| Done { model: Some(Arc::new(small.into())), ..done })
     })
 }
@@ -59,8 +72,15 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
 pub fn plan(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |post, cancel| {
-        let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
-        Done::value(&session::plan(&*model?, &recipe, &run, &mut |event| post(Message::Event(event)), cancel)?)
+        let (recipe, run) =
+            (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
+        Done::value(&session::plan(
+            &*model?,
+            &recipe,
+            &run,
+            &mut |event| post(Message::Event(event)),
+            cancel,
+        )?)
     })
 }
 
@@ -70,7 +90,13 @@ pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: Stri
     NativeTask::spawn(move |post, cancel| {
         let config: EvaluateConfig = session::parse_config(&config)?;
         let mut progress = |done, total| post(Message::Note(Note::Progress { done, total }));
-        Done::value(&session::evaluate(&*model?, against?.as_deref().map(|loaded| &**loaded), &config, &mut progress, cancel)?)
+        Done::value(&session::evaluate(
+            &*model?,
+            against?.as_deref().map(|loaded| &**loaded),
+            &config,
+            &mut progress,
+            cancel,
+        )?)
     })
 }
 
@@ -79,7 +105,12 @@ pub fn generate(model: &NativeModel, config: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |post, cancel| {
         let config: GenerationConfig = session::parse_config(&config)?;
-        Done::value(&session::generate(&*model?, &config, &mut |text| post(Message::Note(Note::Text { text: text.into() })), cancel)?)
+        Done::value(&session::generate(
+            &*model?,
+            &config,
+            &mut |text| post(Message::Note(Note::Text { text: text.into() })),
+            cancel,
+        )?)
     })
 }
 
@@ -88,7 +119,10 @@ pub fn generate(model: &NativeModel, config: String) -> NativeTask {
 pub fn generate_all(model: &NativeModel, prompts: String, config: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |_, cancel| {
-        let (prompts, config) = (session::parse_config::<Vec<String>>(&prompts)?, session::parse_config::<GenerationConfig>(&config)?);
+        let (prompts, config) = (
+            session::parse_config::<Vec<String>>(&prompts)?,
+            session::parse_config::<GenerationConfig>(&config)?,
+        );
         Done::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
     })
 }
@@ -135,7 +169,8 @@ pub fn to_bytes(model: &NativeModel) -> NativeTask {
 pub fn bench(config: String) -> NativeTask {
     NativeTask::spawn(move |post, cancel| {
         let mut emit = |row| post(Message::Note(Note::Bench { row: Box::new(row) }));
-        let summary = quick::run(session::parse_config(&config)?, &mut emit, &|| cancel.is_cancelled());
+        let summary =
+            quick::run(session::parse_config(&config)?, &mut emit, &|| cancel.is_cancelled());
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
         }
@@ -146,7 +181,8 @@ pub fn bench(config: String) -> NativeTask {
 /// JSON of what this build found on this machine.
 #[napi(catch_unwind)]
 pub fn doctor() -> String {
-    let mut features: Vec<&str> = dispatch::available().into_iter().map(dispatch::Level::name).collect();
+    let mut features: Vec<&str> =
+        dispatch::available().into_iter().map(dispatch::Level::name).collect();
     features.reverse();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     serde_json::json!({ "build": "native", "version": env!("CARGO_PKG_VERSION"), "cpuFeatures": features, "threads": threads }).to_string()
@@ -160,7 +196,10 @@ mod tests {
         let mut exports = 0;
         for source in [include_str!("lib.rs"), include_str!("model.rs"), include_str!("task.rs")] {
             let lines: Vec<&str> = source.lines().map(str::trim).collect();
-            for pair in lines.windows(2).filter(|pair| pair[0].starts_with("#[napi") && pair[1].starts_with("pub fn")) {
+            for pair in lines
+                .windows(2)
+                .filter(|pair| pair[0].starts_with("#[napi") && pair[1].starts_with("pub fn"))
+            {
                 assert!(pair[0].contains("catch_unwind"), "{}", pair[1]);
                 exports += 1;
             }

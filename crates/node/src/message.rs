@@ -24,8 +24,9 @@ pub enum Note {
     Bench { row: Box<Row> },
 }
 
-/// A queue that a producer never waits for. When it is full, every second step goes, the newest excepted; text is joined and progress (`generate` too) replaced; the rest
-/// (`phase`, `eval`, `checkpoint`, `warning`) is kept whatever happens.
+/// A queue that a producer never waits for. When it is full, every second step goes, the newest
+/// excepted; text is joined and progress (`generate` too) replaced; the rest (`phase`, `eval`,
+/// `checkpoint`, `warning`) is kept whatever happens.
 #[derive(Default)]
 pub struct Queue(VecDeque<Message>);
 
@@ -46,9 +47,18 @@ impl Queue {
         let mut steps = 0usize;
         for message in self.0.drain(..).rev() {
             match (&message, kept.front_mut()) {
-                (Message::Note(Note::Text { text }), Some(Message::Note(Note::Text { text: later }))) => later.insert_str(0, text),
-                (Message::Note(Note::Progress { .. }), Some(Message::Note(Note::Progress { .. }))) => {}
-                (Message::Event(Event::Generate { .. }), Some(Message::Event(Event::Generate { .. }))) => {}
+                (
+                    Message::Note(Note::Text { text }),
+                    Some(Message::Note(Note::Text { text: later })),
+                ) => later.insert_str(0, text),
+                (
+                    Message::Note(Note::Progress { .. }),
+                    Some(Message::Note(Note::Progress { .. })),
+                ) => {}
+                (
+                    Message::Event(Event::Generate { .. }),
+                    Some(Message::Event(Event::Generate { .. })),
+                ) => {}
                 (Message::Event(Event::Step { .. }), _) => {
                     // Counted from the newest, which stays.
                     if steps.is_multiple_of(2) {
@@ -68,8 +78,27 @@ mod tests {
     use super::*;
 
     fn step(step: u64) -> Message {
-        let (steps, loss, learning_rate, gradient_norm, tokens, tokens_per_second, eta_seconds, memory_bytes) = (0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0);
-        Message::Event(Event::Step { step, steps, loss, learning_rate, gradient_norm, tokens, tokens_per_second, eta_seconds, memory_bytes })
+        let (
+            steps,
+            loss,
+            learning_rate,
+            gradient_norm,
+            tokens,
+            tokens_per_second,
+            eta_seconds,
+            memory_bytes,
+        ) = (0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0);
+        Message::Event(Event::Step {
+            step,
+            steps,
+            loss,
+            learning_rate,
+            gradient_norm,
+            tokens,
+            tokens_per_second,
+            eta_seconds,
+            memory_bytes,
+        })
     }
 
     fn drain(mut queue: Queue) -> Vec<Message> {
@@ -92,7 +121,10 @@ mod tests {
             assert!(queue.0.len() <= CAPACITY);
         }
         let kept = drain(queue);
-        assert_eq!(kept.iter().filter(|m| matches!(m, Message::Event(Event::Checkpoint { .. }))).count(), 100);
+        assert_eq!(
+            kept.iter().filter(|m| matches!(m, Message::Event(Event::Checkpoint { .. }))).count(),
+            100
+        );
         assert_eq!(kept[kept.len() - 2..], [step(99_999), checkpoint(99_999)]);
         assert!(kept.iter().map(number).is_sorted());
     }
@@ -106,14 +138,18 @@ mod tests {
             whole += &text;
             queue.push(Message::Note(Note::Text { text }));
         }
-        let text = |message| if let Message::Note(Note::Text { text }) = message { text } else { String::new() };
+        let text = |message| {
+            if let Message::Note(Note::Text { text }) = message { text } else { String::new() }
+        };
         assert_eq!(drain(queue).into_iter().map(text).collect::<String>(), whole);
         let mut queue = Queue::default();
         (0..5000).for_each(|done| queue.push(Message::Note(Note::Progress { done, total: 5000 })));
         let left = drain(queue);
         assert!(left.len() <= CAPACITY);
         assert_eq!(left.last(), Some(&Message::Note(Note::Progress { done: 4999, total: 5000 })));
-        let generated = |tokens| Message::Event(Event::Generate { tokens, total: 5000, tokens_per_second: 1.0 });
+        let generated = |tokens| {
+            Message::Event(Event::Generate { tokens, total: 5000, tokens_per_second: 1.0 })
+        };
         let mut queue = Queue::default();
         (0..5000).for_each(|tokens| queue.push(generated(tokens)));
         let left = drain(queue);
@@ -123,8 +159,14 @@ mod tests {
     #[test]
     fn messages_are_tagged_by_kind() {
         let json = |message: &Message| serde_json::to_value(message).unwrap();
-        assert_eq!(json(&Message::Note(Note::Text { text: "a".into() })), serde_json::json!({ "kind": "text", "text": "a" }));
-        assert_eq!(json(&Message::Note(Note::Progress { done: 1, total: 2 })), serde_json::json!({ "kind": "progress", "done": 1, "total": 2 }));
+        assert_eq!(
+            json(&Message::Note(Note::Text { text: "a".into() })),
+            serde_json::json!({ "kind": "text", "text": "a" })
+        );
+        assert_eq!(
+            json(&Message::Note(Note::Progress { done: 1, total: 2 })),
+            serde_json::json!({ "kind": "progress", "done": 1, "total": 2 })
+        );
         assert_eq!(json(&step(3))["kind"], "step");
     }
 }

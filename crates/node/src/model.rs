@@ -9,7 +9,8 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A model that JavaScript holds. V8 is told its size, so that forgotten models are collected in time.
+/// A model that JavaScript holds. V8 is told its size, so that forgotten models are collected in
+/// time.
 #[napi(custom_finalize)]
 pub struct NativeModel {
     model: Mutex<Option<Arc<Loaded>>>,

@@ -1,4 +1,5 @@
-//! How a call ended, as data: `{"ok": value}` or `{"error": {code, message, details}}`. `errors.ts` makes the JavaScript error.
+//! How a call ended, as data: `{"ok": value}` or `{"error": {code, message, details}}`. `errors.ts`
+//! makes the JavaScript error.
 
 use halfstep::{Error, Result};
 use serde::Serialize;
@@ -13,7 +14,8 @@ pub fn value(value: &impl Serialize) -> Result<String> {
 
 /// Runs `work`; a panic is a fault of ours and becomes `ERR_INTERNAL`.
 pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::Internal { reason: panic_text(&*panic) }))
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Error::Internal { reason: panic_text(&*panic) }))
 }
 
 /// The outcome of a call that is over at once; `work` gives JSON.
@@ -29,7 +31,10 @@ pub fn to_json(result: &Result<String>) -> String {
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without a message".into())
 }
 
@@ -40,7 +45,8 @@ mod tests {
 
     #[test]
     fn errors_and_panics_become_data() {
-        let error: Value = serde_json::from_str(&of(|| Err(Error::config("weights", "no")))).unwrap();
+        let error: Value =
+            serde_json::from_str(&of(|| Err(Error::config("weights", "no")))).unwrap();
         assert_eq!(error["error"]["code"], "ERR_CONFIG");
         assert_eq!(error["error"]["details"]["field"], "weights");
         let panic: Value = serde_json::from_str(&of(|| panic!("index {}", 7))).unwrap();

@@ -12,7 +12,8 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Enough for recursive descents over hostile JSON and templates, which have depth caps of their own.
+/// Enough for recursive descents over hostile JSON and templates, which have depth caps of their
+/// own.
 const STACK_BYTES: usize = 16 << 20;
 
 /// What a task made: a value as JSON, and what does not cross as JSON.
@@ -77,7 +78,9 @@ impl Shared {
 }
 
 fn to_json(message: &Message) -> String {
-    serde_json::to_string(message).unwrap_or_else(|e| format!(r#"{{"kind":"warning","message":"an event could not be written: {e}"}}"#))
+    serde_json::to_string(message).unwrap_or_else(|e| {
+        format!(r#"{{"kind":"warning","message":"an event could not be written: {e}"}}"#)
+    })
 }
 
 fn answer<T: 'static + Send + napi::bindgen_prelude::ToNapiValue>(reply: Reply<T>, value: T) {
@@ -93,7 +96,9 @@ pub struct NativeTask {
 
 impl NativeTask {
     /// Starts `work(post, cancel)` on a new thread.
-    pub(crate) fn spawn(work: impl FnOnce(&dyn Fn(Message), &Cancel) -> Result<Done> + Send + 'static) -> Self {
+    pub(crate) fn spawn(
+        work: impl FnOnce(&dyn Fn(Message), &Cancel) -> Result<Done> + Send + 'static,
+    ) -> Self {
         let task = Self { shared: Shared::default(), cancel: Cancel::default() };
         let (shared, cancel) = (task.shared.clone(), task.cancel.clone());
         let body = move || {
@@ -102,7 +107,9 @@ impl NativeTask {
         };
         let thread = std::thread::Builder::new().name("halfstep".into()).stack_size(STACK_BYTES);
         if let Err(e) = thread.spawn(body) {
-            task.shared.finish(Err(Error::Internal { reason: format!("no thread could be started: {e}") }));
+            task.shared.finish(Err(Error::Internal {
+                reason: format!("no thread could be started: {e}"),
+            }));
         }
         task
     }

@@ -1,7 +1,8 @@
 //! Keys and values of one sequence, kept as compactly as the cache quantizer allows.
 //!
-//! Rows lie per layer and key/value head, so that attention reads one head's keys as one piece. What is read back equals
-//! `quant::cache::fake_quant` of what was put in, in every byte: that function is what training simulates.
+//! Rows lie per layer and key/value head, so that attention reads one head's keys as one piece.
+//! What is read back equals `quant::cache::fake_quant` of what was put in, in every byte: that
+//! function is what training simulates.
 
 use crate::Network;
 use half::f16;
@@ -39,7 +40,11 @@ impl Cache {
 
     /// Bytes of the keys and values held.
     pub fn memory_bytes(&self) -> usize {
-        self.layers.iter().flat_map(|layer| layer.keys.iter().chain(&layer.values)).map(Rows::bytes).sum()
+        self.layers
+            .iter()
+            .flat_map(|layer| layer.keys.iter().chain(&layer.values))
+            .map(Rows::bytes)
+            .sum()
     }
 
     /// Counts `rows` more tokens, once every layer holds them.
@@ -65,7 +70,13 @@ pub(crate) struct Decoded {
 }
 
 impl LayerCache {
-    pub fn new(quantizer: CacheQuantizer, kv_heads: usize, head_dim: usize, key_step: Option<f32>, value_step: Option<f32>) -> Self {
+    pub fn new(
+        quantizer: CacheQuantizer,
+        kv_heads: usize,
+        head_dim: usize,
+        key_step: Option<f32>,
+        value_step: Option<f32>,
+    ) -> Self {
         let heads = |step| (0..kv_heads).map(|_| Rows::new(quantizer, head_dim, step)).collect();
         Self { keys: heads(key_step), values: heads(value_step), head_dim }
     }
@@ -73,14 +84,19 @@ impl LayerCache {
     /// Appends rows of keys (after RoPE) and values, `[M, K, D]`.
     pub fn append(&mut self, pool: &Pool, keys: &[f32], values: &[f32]) {
         let (kv_heads, width) = (self.keys.len(), self.head_dim);
-        let tables = self.keys.iter_mut().zip(std::iter::repeat(keys)).chain(self.values.iter_mut().zip(std::iter::repeat(values)));
+        let tables = self
+            .keys
+            .iter_mut()
+            .zip(std::iter::repeat(keys))
+            .chain(self.values.iter_mut().zip(std::iter::repeat(values)));
         let append = |i: usize, (table, rows): (&mut Rows, &[f32])| {
             let head = i % kv_heads;
             if rows.len() == kv_heads * width {
                 return table.append(&rows[head * width..][..width]);
             }
             let mut gathered = Vec::with_capacity(rows.len() / kv_heads);
-            rows.chunks_exact(kv_heads * width).for_each(|row| gathered.extend_from_slice(&row[head * width..][..width]));
+            rows.chunks_exact(kv_heads * width)
+                .for_each(|row| gathered.extend_from_slice(&row[head * width..][..width]));
             table.append(&gathered);
         };
         if keys.len() < SMALL {
@@ -91,7 +107,8 @@ impl LayerCache {
 
     /// Fills `scratch` with the values of all rows, unless they are kept in f32 anyway.
     pub fn decode(&self, pool: &Pool, scratch: &mut Decoded) {
-        for (tables, out) in [(&self.keys, &mut scratch.keys), (&self.values, &mut scratch.values)] {
+        for (tables, out) in [(&self.keys, &mut scratch.keys), (&self.values, &mut scratch.values)]
+        {
             if tables[0].as_f32().is_none() {
                 let elements = tables[0].elements();
                 out.resize(elements * tables.len(), 0.0);
@@ -105,7 +122,9 @@ impl LayerCache {
     pub fn head<'a>(&'a self, head: usize, scratch: &'a Decoded) -> (&'a [f32], &'a [f32]) {
         let piece = |tables: &'a [Rows], decoded: &'a [f32]| {
             let elements = tables[head].elements();
-            tables[head].as_f32().unwrap_or_else(|| &decoded[head * elements..(head + 1) * elements])
+            tables[head]
+                .as_f32()
+                .unwrap_or_else(|| &decoded[head * elements..(head + 1) * elements])
         };
         (piece(&self.keys, &scratch.keys), piece(&self.values, &scratch.values))
     }
@@ -137,13 +156,22 @@ enum Rows {
 }
 
 impl Rows {
-    /// A row of one head is what a token is to an activation quantizer, so the cache kinds are activation kinds over rows of width D.
+    /// A row of one head is what a token is to an activation quantizer, so the cache kinds are
+    /// activation kinds over rows of width D.
     fn new(quantizer: CacheQuantizer, width: usize, step: Option<f32>) -> Self {
-        let codes = |quantizer, block| Rows::Codes { quantizer, width, block, codes: vec![], scales: step.into_iter().collect() };
+        let codes = |quantizer, block| Rows::Codes {
+            quantizer,
+            width,
+            block,
+            codes: vec![],
+            scales: step.into_iter().collect(),
+        };
         match quantizer {
             CacheQuantizer::F32 => Rows::F32(vec![]),
             CacheQuantizer::F16 => Rows::F16(vec![]),
-            CacheQuantizer::DynamicHead { bits } => codes(ActivationQuantizer::DynamicToken { bits }, width),
+            CacheQuantizer::DynamicHead { bits } => {
+                codes(ActivationQuantizer::DynamicToken { bits }, width)
+            }
             CacheQuantizer::Q8_0 => codes(ActivationQuantizer::DynamicBlock32, 32),
             CacheQuantizer::Static { bits } => codes(ActivationQuantizer::Static { bits }, 0),
         }
@@ -160,7 +188,8 @@ impl Rows {
             Rows::Codes { quantizer, width, block, codes, scales } => {
                 let held = codes.len();
                 codes.resize(held + x.len(), 0);
-                let (step, mut new) = (if *block == 0 { scales.first().copied() } else { None }, vec![]);
+                let (step, mut new) =
+                    (if *block == 0 { scales.first().copied() } else { None }, vec![]);
                 quantize(*quantizer, x, *width, step, &mut codes[held..], &mut new);
                 if *block != 0 {
                     scales.append(&mut new);
@@ -243,7 +272,15 @@ mod tests {
     /// Rows `[M, K * D]` with zeros, large and small entries.
     fn rows(m: usize, width: usize, seed: u64) -> Vec<f32> {
         let mut rng = halfstep_kernels::rng::Rng::new(seed, 0);
-        (0..m * width).map(|i| if i / width == 1 { 0.0 } else { (rng.next_f64() as f32 - 0.5) * (1 + i % 7) as f32 }).collect()
+        (0..m * width)
+            .map(|i| {
+                if i / width == 1 {
+                    0.0
+                } else {
+                    (rng.next_f64() as f32 - 0.5) * (1 + i % 7) as f32
+                }
+            })
+            .collect()
     }
 
     #[test]
@@ -266,7 +303,10 @@ mod tests {
                         let (keys, values) = layer.head(i % kv_heads, &decoded);
                         let got = [keys, values][which];
                         let got = &got[i / kv_heads * width..][..width];
-                        assert!(got.iter().zip(row).all(|(g, w)| g.to_bits() == w.to_bits()), "{kind:?} {width} row {i}: {got:?} {row:?}");
+                        assert!(
+                            got.iter().zip(row).all(|(g, w)| g.to_bits() == w.to_bits()),
+                            "{kind:?} {width} row {i}: {got:?} {row:?}"
+                        );
                     }
                 }
             }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct GenerateConfig {
-    /// At most this many new tokens; fewer when a stop token comes or the model's positions are used up.
+    /// At most this many new tokens; fewer when a stop token comes or the model's positions are
+    /// used up.
     pub max_tokens: usize,
     #[serde(flatten)]
     pub sample: SampleConfig,
@@ -21,9 +22,16 @@ impl Default for GenerateConfig {
     }
 }
 
-/// Prefills `prompt`, then calls `on_token` for each new token (stop tokens are not reported); it returns false to end. Returns the new tokens.
-/// Errors: an empty prompt, one with ids outside the vocabulary or with more tokens than the model has positions, sampling settings out of their range.
-pub fn generate(network: &Network, prompt: &[u32], config: &GenerateConfig, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
+/// Prefills `prompt`, then calls `on_token` for each new token (stop tokens are not reported); it
+/// returns false to end. Returns the new tokens. Errors: an empty prompt, one with ids outside the
+/// vocabulary or with more tokens than the model has positions, sampling settings out of their
+/// range.
+pub fn generate(
+    network: &Network,
+    prompt: &[u32],
+    config: &GenerateConfig,
+    on_token: &mut dyn FnMut(u32) -> bool,
+) -> Result<Vec<u32>> {
     let mut generation = Generator::new(network, prompt, config)?;
     while let Some(token) = generation.step(network)? {
         if !on_token(token) {
@@ -33,13 +41,15 @@ pub fn generate(network: &Network, prompt: &[u32], config: &GenerateConfig, on_t
     Ok(generation.tokens)
 }
 
-/// A [`generate`] under way: the state between two tokens. For callers that have other things to do in between; every call is to give the same network.
+/// A [`generate`] under way: the state between two tokens. For callers that have other things to do
+/// in between; every call is to give the same network.
 pub struct Generator {
     sampler: Sampler,
     stop: Vec<u32>,
     max_tokens: usize,
     cache: Cache,
-    /// Tokens that the network has not read: the prompt, then the newest. None when the generation is over.
+    /// Tokens that the network has not read: the prompt, then the newest. None when the generation
+    /// is over.
     unread: Option<Vec<u32>>,
     /// The new tokens.
     pub tokens: Vec<u32>,
@@ -51,10 +61,20 @@ impl Generator {
         let positions = network.architecture().max_positions;
         network.check_ids("prompt", prompt)?;
         if prompt.is_empty() || prompt.len() > positions {
-            return Err(Error::argument("prompt", format!("{} tokens; 1 to {positions} are possible", prompt.len())));
+            return Err(Error::argument(
+                "prompt",
+                format!("{} tokens; 1 to {positions} are possible", prompt.len()),
+            ));
         }
         let unread = (config.max_tokens > 0).then(|| prompt.to_vec());
-        Ok(Self { sampler, stop: config.stop.clone(), max_tokens: config.max_tokens, cache: Cache::new(network), unread, tokens: vec![] })
+        Ok(Self {
+            sampler,
+            stop: config.stop.clone(),
+            max_tokens: config.max_tokens,
+            cache: Cache::new(network),
+            unread,
+            tokens: vec![],
+        })
     }
 
     /// The next token; None when the generation is over. The first call reads the prompt.
@@ -64,7 +84,8 @@ impl Generator {
         self.choose(network, &logits)
     }
 
-    /// [`Self::step`] of each: prompts one after the other, tokens together. The same tokens as each would get alone. False when all are over.
+    /// [`Self::step`] of each: prompts one after the other, tokens together. The same tokens as
+    /// each would get alone. False when all are over.
     pub fn step_each(network: &Network, all: &mut [Generator]) -> Result<bool> {
         let mut tokens = vec![];
         let mut together: Vec<&mut Generator> = vec![];
@@ -80,9 +101,12 @@ impl Generator {
                 }
             }
         }
-        let mut caches: Vec<&mut Cache> = together.iter_mut().map(|generator| &mut generator.cache).collect();
+        let mut caches: Vec<&mut Cache> =
+            together.iter_mut().map(|generator| &mut generator.cache).collect();
         let logits = network.forward_each(&tokens, &mut caches)?;
-        for (generator, logits) in together.into_iter().zip(logits.chunks_exact(network.architecture().vocab_size)) {
+        for (generator, logits) in
+            together.into_iter().zip(logits.chunks_exact(network.architecture().vocab_size))
+        {
             generator.unread = None;
             generator.choose(network, logits)?;
         }
@@ -96,7 +120,9 @@ impl Generator {
             return Ok(None);
         }
         self.tokens.push(token);
-        if self.tokens.len() < self.max_tokens && self.cache.len() < network.architecture().max_positions {
+        if self.tokens.len() < self.max_tokens
+            && self.cache.len() < network.architecture().max_positions
+        {
             self.unread = Some(vec![token]);
         }
         Ok(Some(token))
@@ -109,8 +135,12 @@ mod tests {
 
     #[test]
     fn the_sample_settings_stand_beside_the_others_and_unknown_names_are_refused() {
-        let config: GenerateConfig = serde_json::from_str(r#"{"maxTokens": 5, "temperature": 0.5, "topK": 3, "seed": 9007199254740993}"#).unwrap();
-        let sample = SampleConfig { temperature: 0.5, top_k: 3, top_p: 1.0, seed: 9007199254740993 };
+        let config: GenerateConfig = serde_json::from_str(
+            r#"{"maxTokens": 5, "temperature": 0.5, "topK": 3, "seed": 9007199254740993}"#,
+        )
+        .unwrap();
+        let sample =
+            SampleConfig { temperature: 0.5, top_k: 3, top_p: 1.0, seed: 9007199254740993 };
         assert_eq!(config, GenerateConfig { max_tokens: 5, sample, stop: vec![] });
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<GenerateConfig>(&text).unwrap(), config);

@@ -1,4 +1,5 @@
-//! A model run for inference: prefill, decode, KV cache, sampling, scoring. Reads the architecture as data; knows no candle, training or method.
+//! A model run for inference: prefill, decode, KV cache, sampling, scoring. Reads the architecture
+//! as data; knows no candle, training or method.
 
 pub mod cache;
 pub mod clock;

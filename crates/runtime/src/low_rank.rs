@@ -19,7 +19,8 @@ impl Factors {
         Self { rank: factors.rank, a: widen(&factors.a), b: widen(&factors.b) }
     }
 
-    /// `y += (x A^T) B^T`: x `[M, I]` as it is before any quantizer, y `[M, O]`. Both products in an order that does not depend on M.
+    /// `y += (x A^T) B^T`: x `[M, I]` as it is before any quantizer, y `[M, O]`. Both products in
+    /// an order that does not depend on M.
     pub fn add(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
         let (i, o) = (self.a.len() / self.rank, self.b.len() / self.rank);
         let (mut inner, mut product) = (vec![0.0; m * self.rank], vec![0.0; m * o]);

@@ -13,7 +13,8 @@ pub(crate) enum Matrix {
     Packed(Box<WeightPanels>),
 }
 
-/// A linear layer: its weight, what happens to the input before it is multiplied, and the factors beside the weight.
+/// A linear layer: its weight, what happens to the input before it is multiplied, and the factors
+/// beside the weight.
 pub(crate) struct Projection {
     pub weight: Matrix,
     /// `None` for a float weight: activations are quantized before packed linears only.
@@ -24,7 +25,8 @@ pub(crate) struct Projection {
 }
 
 impl Projection {
-    /// `y = Qa(x) W^T + (x A^T) B^T`, the second term where there are factors: x `[M, I]`, y `[M, O]`.
+    /// `y = Qa(x) W^T + (x A^T) B^T`, the second term where there are factors: x `[M, I]`, y `[M,
+    /// O]`.
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
         apply_all(pool, x, m, [(self, y)]);
     }
@@ -35,15 +37,34 @@ impl Projection {
     }
 }
 
-/// Several projections of the same input and site. Packed ones share its quantization and one parallel region.
-pub(crate) fn apply_all<const N: usize>(pool: &Pool, x: &[f32], m: usize, mut outputs: [(&Projection, &mut [f32]); N]) {
+/// Several projections of the same input and site. Packed ones share its quantization and one
+/// parallel region.
+pub(crate) fn apply_all<const N: usize>(
+    pool: &Pool,
+    x: &[f32],
+    m: usize,
+    mut outputs: [(&Projection, &mut [f32]); N],
+) {
     let (activation, step) = (outputs[0].0.activation, outputs[0].0.step);
     let mut packed = Vec::with_capacity(N);
     for (projection, y) in &mut outputs {
         match &projection.weight {
-            Matrix::Float { values, cols } => linear_ordered(pool, x, values, y, m, values.len() / cols, *cols),
-            Matrix::Packed(panels) if (projection.activation, projection.step) == (activation, step) => packed.push((&**panels, &mut **y)),
-            Matrix::Packed(panels) => linear_panels(pool, x, m, projection.activation, projection.step, &mut [(&**panels, y)]),
+            Matrix::Float { values, cols } => {
+                linear_ordered(pool, x, values, y, m, values.len() / cols, *cols)
+            }
+            Matrix::Packed(panels)
+                if (projection.activation, projection.step) == (activation, step) =>
+            {
+                packed.push((&**panels, &mut **y))
+            }
+            Matrix::Packed(panels) => linear_panels(
+                pool,
+                x,
+                m,
+                projection.activation,
+                projection.step,
+                &mut [(&**panels, y)],
+            ),
         }
     }
     linear_panels(pool, x, m, activation, step, &mut packed);
@@ -55,8 +76,16 @@ pub(crate) fn apply_all<const N: usize>(pool: &Pool, x: &[f32], m: usize, mut ou
 }
 
 impl Matrix {
-    /// The tensor `name` of shape `[rows, cols]`. Packed codes stay packed if `keep_packed`; everything else becomes f32.
-    pub fn new(model: &Model, name: &str, rows: usize, cols: usize, keep_packed: bool, pool: &Pool) -> Result<Self> {
+    /// The tensor `name` of shape `[rows, cols]`. Packed codes stay packed if `keep_packed`;
+    /// everything else becomes f32.
+    pub fn new(
+        model: &Model,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        keep_packed: bool,
+        pool: &Pool,
+    ) -> Result<Self> {
         let tensor = find(model, name, &[rows, cols])?;
         if let (TensorData::Packed(packed), true) = (&tensor.data, keep_packed) {
             return Ok(Matrix::Packed(Box::new(WeightPanels::new(pool, packed))));
@@ -67,7 +96,9 @@ impl Matrix {
     /// Values of one row.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         match self {
-            Matrix::Float { values, cols } => out.copy_from_slice(&values[row * cols..(row + 1) * cols]),
+            Matrix::Float { values, cols } => {
+                out.copy_from_slice(&values[row * cols..(row + 1) * cols])
+            }
             Matrix::Packed(packed) => packed.decode_row(row, out),
         }
     }
@@ -104,11 +135,18 @@ fn find<'a>(model: &'a Model, name: &str, expected: &[usize]) -> Result<&'a Tens
         TensorData::Packed(p) => expected == [p.rows, p.cols] && is_whole(p),
         TensorData::Blocks { kind, bytes } => {
             let row = expected.last().and_then(|&cols| blocks::row_bytes(*kind, cols));
-            row.and_then(|row| row.checked_mul(expected[..expected.len() - 1].iter().product())) == Some(bytes.len())
+            row.and_then(|row| row.checked_mul(expected[..expected.len() - 1].iter().product()))
+                == Some(bytes.len())
         }
     };
     if found.shape != expected || !held {
-        return Err(FormatError::Shape { file, tensor, expected: expected.to_vec(), got: found.shape.clone() }.into());
+        return Err(FormatError::Shape {
+            file,
+            tensor,
+            expected: expected.to_vec(),
+            got: found.shape.clone(),
+        }
+        .into());
     }
     Ok(found)
 }

@@ -1,8 +1,9 @@
 //! The forward pass, read off the architecture.
 //!
-//! Per block: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, then `y = h + Wdown swiglu(Wgate m, Wup m)`
-//! with `m = norm(h)`; in the end the final norm and the head. Every row's numbers depend on the rows before it through the cache
-//! alone, and no operation's order depends on the number of rows: prefill and decode give the same bytes.
+//! Per block: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, then `y =
+//! h + Wdown swiglu(Wgate m, Wup m)` with `m = norm(h)`; in the end the final norm and the head.
+//! Every row's numbers depend on the rows before it through the cache alone, and no operation's
+//! order depends on the number of rows: prefill and decode give the same bytes.
 
 mod build;
 
@@ -43,7 +44,8 @@ pub enum Logits {
     None,
 }
 
-/// Called after each block with its number and the rows it gave, `[rows, D]`; a long prefill comes in several pieces per layer.
+/// Called after each block with its number and the rows it gave, `[rows, D]`; a long prefill comes
+/// in several pieces per layer.
 pub type Observer<'a> = dyn FnMut(usize, &[f32]) + 'a;
 
 /// A model ready to run. Immutable and shareable; all changing state is in [`Cache`].
@@ -68,13 +70,15 @@ struct Block {
     value_step: Option<f32>,
 }
 
-/// A sequence of which rows pass through the blocks: the last `rows` of those that `cache` will hold.
+/// A sequence of which rows pass through the blocks: the last `rows` of those that `cache` will
+/// hold.
 struct Run<'a> {
     cache: &'a mut Cache,
     rows: usize,
 }
 
-/// Rows on their way through a block. Widths: D model, Q = H * head width, C = K * head width, F intermediate.
+/// Rows on their way through a block. Widths: D model, Q = H * head width, C = K * head width, F
+/// intermediate.
 struct Workspace {
     rows: usize,
     normed: Vec<f32>,    // [M, D]
@@ -109,19 +113,32 @@ impl Network {
 
     /// Bytes of the weights held in memory (a tied head counts once).
     pub fn memory_bytes(&self) -> usize {
-        let block = |b: &Block| size_of_val(b.attn_norm.as_slice()) * 2 + b.linears.iter().map(Projection::bytes).sum::<usize>();
+        let block = |b: &Block| {
+            size_of_val(b.attn_norm.as_slice()) * 2
+                + b.linears.iter().map(Projection::bytes).sum::<usize>()
+        };
         let head = if self.architecture.tied_head { 0 } else { self.head.weight.bytes() };
-        self.embedding.weight.bytes() + head + size_of_val(self.final_norm.as_slice()) + self.blocks.iter().map(block).sum::<usize>()
+        self.embedding.weight.bytes()
+            + head
+            + size_of_val(self.final_norm.as_slice())
+            + self.blocks.iter().map(block).sum::<usize>()
     }
 
-    /// Appends `tokens` to the sequence in `cache` and returns logits `[rows, V]`.
-    /// Errors, before anything is computed: no token, an id outside the vocabulary, a sequence longer than `max_positions`.
+    /// Appends `tokens` to the sequence in `cache` and returns logits `[rows, V]`. Errors, before
+    /// anything is computed: no token, an id outside the vocabulary, a sequence longer than
+    /// `max_positions`.
     pub fn forward(&self, tokens: &[u32], cache: &mut Cache, logits: Logits) -> Result<Vec<f32>> {
         self.forward_with(tokens, cache, logits, &mut |_, _| {})
     }
 
     /// [`Self::forward`], showing the hidden state after each block.
-    pub fn forward_with(&self, tokens: &[u32], cache: &mut Cache, logits: Logits, observe: &mut Observer) -> Result<Vec<f32>> {
+    pub fn forward_with(
+        &self,
+        tokens: &[u32],
+        cache: &mut Cache,
+        logits: Logits,
+        observe: &mut Observer,
+    ) -> Result<Vec<f32>> {
         self.check(tokens, cache)?;
         let (d, mut out) = (self.architecture.hidden_size, vec![]);
         let pieces = tokens.len().div_ceil(PREFILL_ROWS);
@@ -139,7 +156,8 @@ impl Network {
         Ok(out)
     }
 
-    /// Appends `tokens` and returns what the head reads: the rows after the final norm, `[rows, D]`. With [`Self::head`], logits of any rows without holding all of them.
+    /// Appends `tokens` and returns what the head reads: the rows after the final norm, `[rows,
+    /// D]`. With [`Self::head`], logits of any rows without holding all of them.
     pub fn features(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
         self.check(tokens, cache)?;
         let mut out = Vec::with_capacity(tokens.len() * self.architecture.hidden_size);
@@ -152,12 +170,20 @@ impl Network {
 
     /// Logits `[rows, V]` of rows of [`Self::features`] `[rows, D]`.
     pub fn head(&self, features: &[f32], logits: &mut [f32]) {
-        self.head.apply(&self.pool, features, logits, features.len() / self.architecture.hidden_size);
+        self.head.apply(
+            &self.pool,
+            features,
+            logits,
+            features.len() / self.architecture.hidden_size,
+        );
     }
 
     pub(crate) fn empty_layers(&self) -> Vec<LayerCache> {
         let a = &self.architecture;
-        self.blocks.iter().map(|b| LayerCache::new(self.cache, a.kv_heads, a.head_dim, b.key_step, b.value_step)).collect()
+        self.blocks
+            .iter()
+            .map(|b| LayerCache::new(self.cache, a.kv_heads, a.head_dim, b.key_step, b.value_step))
+            .collect()
     }
 
     /// Whether `tokens` may follow what is in the cache.
@@ -168,7 +194,12 @@ impl Network {
         }
         self.check_ids("tokens", tokens)?;
         if cache.len() + tokens.len() > a.max_positions {
-            let reason = format!("{} tokens after {} are more than the model's {} positions", tokens.len(), cache.len(), a.max_positions);
+            let reason = format!(
+                "{} tokens after {} are more than the model's {} positions",
+                tokens.len(),
+                cache.len(),
+                a.max_positions
+            );
             return Err(Error::argument("tokens", reason));
         }
         Ok(())
@@ -177,7 +208,10 @@ impl Network {
     pub(crate) fn check_ids(&self, field: &str, tokens: &[u32]) -> Result<()> {
         let vocab_size = self.architecture.vocab_size;
         match tokens.iter().position(|&id| id as usize >= vocab_size) {
-            Some(i) => Err(Error::argument(field, format!("id {} at {i} is outside the vocabulary of {vocab_size}", tokens[i]))),
+            Some(i) => Err(Error::argument(
+                field,
+                format!("id {} at {i} is outside the vocabulary of {vocab_size}", tokens[i]),
+            )),
             None => Ok(()),
         }
     }
@@ -188,18 +222,23 @@ impl Network {
         y
     }
 
-    /// Appends one token to each of several sequences; their logits `[sequences, V]`, the bytes that [`Self::forward`] gives for each alone.
-    /// Errors, before anything is computed: as [`Self::forward`]; not as many caches as tokens.
+    /// Appends one token to each of several sequences; their logits `[sequences, V]`, the bytes
+    /// that [`Self::forward`] gives for each alone. Errors, before anything is computed: as
+    /// [`Self::forward`]; not as many caches as tokens.
     pub fn forward_each(&self, tokens: &[u32], caches: &mut [&mut Cache]) -> Result<Vec<f32>> {
         if tokens.len() != caches.len() {
-            return Err(Error::argument("tokens", format!("{} for {} sequences", tokens.len(), caches.len())));
+            return Err(Error::argument(
+                "tokens",
+                format!("{} for {} sequences", tokens.len(), caches.len()),
+            ));
         }
         for (token, cache) in tokens.iter().zip(caches.iter()) {
             self.check(std::slice::from_ref(token), cache)?;
         }
         let mut out = Vec::with_capacity(tokens.len() * self.architecture.vocab_size);
         for (tokens, caches) in tokens.chunks(PREFILL_ROWS).zip(caches.chunks_mut(PREFILL_ROWS)) {
-            let mut runs: Vec<Run> = caches.iter_mut().map(|cache| Run { cache, rows: 1 }).collect();
+            let mut runs: Vec<Run> =
+                caches.iter_mut().map(|cache| Run { cache, rows: 1 }).collect();
             let x = self.normalize(&self.blocks(tokens, &mut runs, &mut |_, _| {}));
             let held = out.len();
             out.resize(held + tokens.len() * self.architecture.vocab_size, 0.0);
@@ -216,10 +255,14 @@ impl Network {
             self.embedding.weight.row(id as usize, row);
         }
         let mut work = Workspace::new(&self.architecture, tokens.len());
-        work.turns = turns(&self.rope, runs.iter().flat_map(|run| run.cache.len()..run.cache.len() + run.rows));
+        work.turns = turns(
+            &self.rope,
+            runs.iter().flat_map(|run| run.cache.len()..run.cache.len() + run.rows),
+        );
         work.decoded.resize_with(runs.len(), Decoded::new);
-        let norm =
-            |x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], y: &mut [f32]| add_and_norm(&self.pool, x, branch, weight, self.architecture.norm_eps, y);
+        let norm = |x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], y: &mut [f32]| {
+            add_and_norm(&self.pool, x, branch, weight, self.architecture.norm_eps, y)
+        };
         for (layer, block) in self.blocks.iter().enumerate() {
             norm(&mut x, None, &block.attn_norm, &mut work.normed);
             self.attention(layer, block, runs, &mut work);
@@ -236,7 +279,16 @@ impl Network {
     fn attention(&self, layer: usize, block: &Block, runs: &mut [Run], w: &mut Workspace) {
         let (a, pool) = (&self.architecture, &self.pool);
         let linear = |l: Linear| &block.linears[l as usize];
-        apply_all(pool, &w.normed, w.rows, [(linear(Linear::Q), &mut w.q), (linear(Linear::K), &mut w.k), (linear(Linear::V), &mut w.v)]);
+        apply_all(
+            pool,
+            &w.normed,
+            w.rows,
+            [
+                (linear(Linear::Q), &mut w.q),
+                (linear(Linear::K), &mut w.k),
+                (linear(Linear::V), &mut w.v),
+            ],
+        );
         turn(pool, &w.turns, a.head_dim, &w.q, a.heads, &mut w.q_turned);
         turn(pool, &w.turns, a.head_dim, &w.k, a.kv_heads, &mut w.k_turned);
         let (width, mut from) = (a.kv_heads * a.head_dim, 0);
@@ -251,10 +303,12 @@ impl Network {
         linear(Linear::O).apply(pool, &w.attended, &mut w.branch, w.rows);
     }
 
-    /// One task per block of rows and key/value head; the query heads that share it lie side by side. Where that gives few tasks, each query head is one.
+    /// One task per block of rows and key/value head; the query heads that share it lie side by
+    /// side. Where that gives few tasks, each query head is one.
     fn attend(&self, layer: usize, runs: &[Run], w: &mut Workspace) {
         let a = &self.architecture;
-        let tasks = runs.iter().map(|run| run.rows.div_ceil(ATTEND_ROWS)).sum::<usize>() * a.kv_heads;
+        let tasks =
+            runs.iter().map(|run| run.rows.div_ceil(ATTEND_ROWS)).sum::<usize>() * a.kv_heads;
         let group = if tasks < 2 * self.pool.threads() { 1 } else { a.heads / a.kv_heads };
         let (pieces, width) = (a.heads / group, group * a.head_dim);
         let mut rows = w.attended.chunks_mut(width);
@@ -263,7 +317,10 @@ impl Network {
             for first in (0..run.rows).step_by(ATTEND_ROWS) {
                 let count = ATTEND_ROWS.min(run.rows - first);
                 let start = parts.len();
-                parts.extend((0..pieces).map(|piece| (r, first, from + first, piece, Vec::with_capacity(count))));
+                parts.extend(
+                    (0..pieces)
+                        .map(|piece| (r, first, from + first, piece, Vec::with_capacity(count))),
+                );
                 for (i, y) in rows.by_ref().take(count * pieces).enumerate() {
                     parts[start + i % pieces].4.push(y);
                 }
@@ -271,26 +328,37 @@ impl Network {
             from += run.rows;
         }
         let (q, decoded) = (&w.q_turned, &w.decoded);
-        self.pool.parts(parts, |_, (r, first, row, piece, mut y): (usize, usize, usize, usize, Vec<&mut [f32]>)| {
-            let kept = &runs[r].cache.layers[layer];
-            let (keys, values) = kept.head(piece * group * a.kv_heads / a.heads, &decoded[r]);
-            let (cached, seen) = (Keys { keys, values, stride: a.head_dim }, runs[r].cache.len() + first + 1);
-            let queries = |i: usize| &q[((row + i) * pieces + piece) * width..][..width];
-            if let [y] = &mut y[..] {
-                return attend(queries(0), cached, seen, group, a.head_dim, y);
-            }
-            let mut gathered = Vec::with_capacity(y.len() * width);
-            (0..y.len()).for_each(|i| gathered.extend_from_slice(queries(i)));
-            let mut out = vec![0.0; gathered.len()];
-            attend(&gathered, cached, seen, group, a.head_dim, &mut out);
-            y.iter_mut().zip(out.chunks_exact(width)).for_each(|(y, out)| y.copy_from_slice(out));
-        });
+        self.pool.parts(
+            parts,
+            |_, (r, first, row, piece, mut y): (usize, usize, usize, usize, Vec<&mut [f32]>)| {
+                let kept = &runs[r].cache.layers[layer];
+                let (keys, values) = kept.head(piece * group * a.kv_heads / a.heads, &decoded[r]);
+                let (cached, seen) =
+                    (Keys { keys, values, stride: a.head_dim }, runs[r].cache.len() + first + 1);
+                let queries = |i: usize| &q[((row + i) * pieces + piece) * width..][..width];
+                if let [y] = &mut y[..] {
+                    return attend(queries(0), cached, seen, group, a.head_dim, y);
+                }
+                let mut gathered = Vec::with_capacity(y.len() * width);
+                (0..y.len()).for_each(|i| gathered.extend_from_slice(queries(i)));
+                let mut out = vec![0.0; gathered.len()];
+                attend(&gathered, cached, seen, group, a.head_dim, &mut out);
+                y.iter_mut()
+                    .zip(out.chunks_exact(width))
+                    .for_each(|(y, out)| y.copy_from_slice(out));
+            },
+        );
     }
 
     /// Wdown swiglu(Wgate m, Wup m) of the normalised rows m.
     fn feed_forward(&self, block: &Block, w: &mut Workspace) {
         let (pool, linear) = (&self.pool, |l: Linear| &block.linears[l as usize]);
-        apply_all(pool, &w.normed, w.rows, [(linear(Linear::Gate), &mut w.gate), (linear(Linear::Up), &mut w.up)]);
+        apply_all(
+            pool,
+            &w.normed,
+            w.rows,
+            [(linear(Linear::Gate), &mut w.gate), (linear(Linear::Up), &mut w.up)],
+        );
         swiglu(pool, &w.gate, &w.up, &mut w.activated);
         linear(Linear::Down).apply(pool, &w.activated, &mut w.branch, w.rows);
     }
@@ -298,7 +366,8 @@ impl Network {
 
 impl Workspace {
     fn new(a: &Architecture, rows: usize) -> Self {
-        let (d, q, c, f) = (a.hidden_size, a.heads * a.head_dim, a.kv_heads * a.head_dim, a.intermediate_size);
+        let (d, q, c, f) =
+            (a.hidden_size, a.heads * a.head_dim, a.kv_heads * a.head_dim, a.intermediate_size);
         let zeros = |width: usize| vec![0.0; rows * width];
         Self {
             rows,
@@ -324,11 +393,20 @@ const PIECE: usize = 1 << 13;
 
 /// `x += branch`.
 pub(crate) fn add(pool: &Pool, x: &mut [f32], branch: &[f32]) {
-    pool.chunks_mut(x, PIECE, |i, x| x.iter_mut().zip(&branch[i * PIECE..]).for_each(|(x, b)| *x += b));
+    pool.chunks_mut(x, PIECE, |i, x| {
+        x.iter_mut().zip(&branch[i * PIECE..]).for_each(|(x, b)| *x += b)
+    });
 }
 
 /// `x += branch`, if there is one; then y is the norm of x.
-fn add_and_norm(pool: &Pool, x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], eps: f64, y: &mut [f32]) {
+fn add_and_norm(
+    pool: &Pool,
+    x: &mut [f32],
+    branch: Option<&[f32]>,
+    weight: &[f32],
+    eps: f64,
+    y: &mut [f32],
+) {
     let run = PIECE.div_ceil(weight.len()) * weight.len();
     let serial = Pool::serial();
     pool.parts(x.chunks_mut(run).zip(y.chunks_mut(run)).collect(), |i, (x, y)| {

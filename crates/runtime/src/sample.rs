@@ -1,4 +1,5 @@
-//! The next token from logits: greedy, or temperature, then top-k, then top-p (the order of Hugging Face's `generate`), with a seed.
+//! The next token from logits: greedy, or temperature, then top-k, then top-p (the order of Hugging
+//! Face's `generate`), with a seed.
 
 use crate::{Error, Result};
 use halfstep_kernels::math::exp_f64;
@@ -27,7 +28,10 @@ impl SampleConfig {
     /// Errors name the field: temperature is a finite number of at least 0, topP lies in (0, 1].
     pub fn validate(&self) -> Result<()> {
         if !self.temperature.is_finite() || self.temperature < 0.0 {
-            return Err(Error::argument("temperature", format!("{} is not a finite number of at least 0", self.temperature)));
+            return Err(Error::argument(
+                "temperature",
+                format!("{} is not a finite number of at least 0", self.temperature),
+            ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(Error::argument("topP", format!("{} is not in (0, 1]", self.top_p)));
@@ -51,7 +55,8 @@ impl Sampler {
         Self::of_stream(config, SAMPLE_STREAM)
     }
 
-    /// Drawing from a stream of the caller's: as many independent texts of one seed as there are streams.
+    /// Drawing from a stream of the caller's: as many independent texts of one seed as there are
+    /// streams.
     pub fn of_stream(config: &SampleConfig, stream: u64) -> Result<Self> {
         config.validate()?;
         Ok(Self { config: config.clone(), rng: Rng::new(config.seed, stream), chosen: 0 })
@@ -59,7 +64,8 @@ impl Sampler {
 
     /// Errors: logits that hold a NaN or +infinity, or nothing but -infinity (a masked token).
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
-        let best = argmax(logits).ok_or_else(|| Error::NonFinite { what: "a logit".into(), position: self.chosen })?;
+        let best = argmax(logits)
+            .ok_or_else(|| Error::NonFinite { what: "a logit".into(), position: self.chosen })?;
         self.chosen += 1;
         if self.config.temperature == 0.0 {
             return Ok(best);
@@ -82,7 +88,8 @@ impl Sampler {
     fn candidates(&self, logits: &[f32], largest: f32) -> Vec<(u32, f64)> {
         let temperature = self.config.temperature as f64;
         let weight = |logit: f32| exp_f64((logit as f64 - largest as f64) / temperature);
-        let mut kept: Vec<(u32, f64)> = logits.iter().enumerate().map(|(id, &logit)| (id as u32, weight(logit))).collect();
+        let mut kept: Vec<(u32, f64)> =
+            logits.iter().enumerate().map(|(id, &logit)| (id as u32, weight(logit))).collect();
         // Most likely first, the smaller id first among equals.
         let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if (1..kept.len()).contains(&self.config.top_k) {
@@ -104,7 +111,8 @@ impl Sampler {
     }
 }
 
-/// Index of the largest logit, the first of equals; None if one is NaN or +infinity, or none is above -infinity.
+/// Index of the largest logit, the first of equals; None if one is NaN or +infinity, or none is
+/// above -infinity.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
     const LANES: usize = 8;
     let (mut largest, mut sound) = ([f32::NEG_INFINITY; LANES], [true; LANES]);
@@ -115,7 +123,8 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
             sound[i] &= block[i] < f32::INFINITY; // false for NaN
         }
     }
-    let best = largest.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let best =
+        largest.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
     let sound = sound.iter().all(|&s| s) && rest.iter().all(|&v| v < f32::INFINITY);
     if !sound || best == f32::NEG_INFINITY {
         return None;
@@ -137,10 +146,13 @@ mod tests {
         assert_eq!(draw(&SampleConfig::default(), &[0.5, 2.0, -1.0, 2.0], 2), [1, 1]);
         for length in 1..40 {
             for best in 0..length {
-                let logits: Vec<f32> = (0..length).map(|i| if i == best || i + 3 == length { 1.0 } else { -(i as f32) }).collect();
+                let logits: Vec<f32> = (0..length)
+                    .map(|i| if i == best || i + 3 == length { 1.0 } else { -(i as f32) })
+                    .collect();
                 let first = if length >= 3 { best.min(length - 3) } else { best };
                 assert_eq!(argmax(&logits), Some(first as u32), "{logits:?}");
-                let broken: Vec<f32> = (0..length).map(|i| if i == best { f32::NAN } else { 0.0 }).collect();
+                let broken: Vec<f32> =
+                    (0..length).map(|i| if i == best { f32::NAN } else { 0.0 }).collect();
                 assert_eq!(argmax(&broken), None);
             }
         }
@@ -149,11 +161,16 @@ mod tests {
     #[test]
     fn frequencies_follow_the_softmax() {
         let (logits, temperature, count) = ([1.0f32, -0.5, 0.25, 2.0], 1.3f32, 40_000);
-        let tokens = draw(&SampleConfig { temperature, seed: 7, ..Default::default() }, &logits, count);
-        let weights: Vec<f64> = logits.iter().map(|&l| (l as f64 / temperature as f64).exp()).collect();
+        let tokens =
+            draw(&SampleConfig { temperature, seed: 7, ..Default::default() }, &logits, count);
+        let weights: Vec<f64> =
+            logits.iter().map(|&l| (l as f64 / temperature as f64).exp()).collect();
         let total: f64 = weights.iter().sum();
         for (id, weight) in weights.iter().enumerate() {
-            let (p, seen) = (weight / total, tokens.iter().filter(|&&t| t == id as u32).count() as f64 / count as f64);
+            let (p, seen) = (
+                weight / total,
+                tokens.iter().filter(|&&t| t == id as u32).count() as f64 / count as f64,
+            );
             let deviation = (p * (1.0 - p) / count as f64).sqrt();
             assert!((seen - p).abs() < 5.0 * deviation, "token {id}: {seen} of {p}");
         }
@@ -173,7 +190,8 @@ mod tests {
         assert_eq!(kept(1, 1.0), [1]);
         assert_eq!(kept(0, 1.0), [0, 1, 2, 3, 4]);
         assert_eq!(kept(100, 1.0), [0, 1, 2, 3, 4]);
-        // Probabilities are 0.023, 0.468, 0.063, 0.424, ...: two tokens reach 0.85, one reaches 0.4.
+        // Probabilities are 0.023, 0.468, 0.063, 0.424, ...: two tokens reach 0.85, one reaches
+        // 0.4.
         assert_eq!(kept(0, 0.85), [1, 3]);
         assert_eq!(kept(0, 0.4), [1]);
         assert_eq!(kept(3, 0.01), [1]);
@@ -195,7 +213,11 @@ mod tests {
 
     #[test]
     fn masked_tokens_are_never_drawn() {
-        let tokens = draw(&SampleConfig { temperature: 5.0, ..Default::default() }, &[f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, 1.0], 500);
+        let tokens = draw(
+            &SampleConfig { temperature: 5.0, ..Default::default() },
+            &[f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, 1.0],
+            500,
+        );
         assert!(tokens.iter().all(|&t| t == 1 || t == 3));
     }
 
@@ -209,7 +231,10 @@ mod tests {
             (SampleConfig { top_p: 1.5, ..Default::default() }, "topP"),
             (SampleConfig { top_p: f32::NAN, ..Default::default() }, "topP"),
         ] {
-            assert!(matches!(Sampler::new(&config), Err(Error::Argument { field: f, .. }) if f == field), "{config:?}");
+            assert!(
+                matches!(Sampler::new(&config), Err(Error::Argument { field: f, .. }) if f == field),
+                "{config:?}"
+            );
         }
         let mut sampler = Sampler::new(&SampleConfig::default()).unwrap();
         for logits in [&[0.0, f32::NAN][..], &[f32::INFINITY, 0.0], &[f32::NEG_INFINITY; 2], &[]] {

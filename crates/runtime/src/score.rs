@@ -20,7 +20,8 @@ pub struct Evaluation {
     pub kl: Option<f64>,
     /// Share of the same positions where both put the same token first.
     pub top1_agreement: Option<f64>,
-    /// Predictions per second of the model's own forward, the reference and the scoring left out; 0 if there is no clock.
+    /// Predictions per second of the model's own forward, the reference and the scoring left out; 0
+    /// if there is no clock.
     pub tokens_per_second: f64,
 }
 
@@ -29,9 +30,11 @@ const LOGIT_ROWS: usize = 64;
 /// Rows that one task scores.
 const TASK_ROWS: usize = 4;
 
-/// Cuts `tokens` into windows of `window` (a last window of fewer than 2 tokens is dropped), runs each alone from position 0, and scores ids 1.. of every window.
-/// `progress(done_tokens, total_tokens)` returns false to cancel. Errors: a window of fewer than 2 tokens or of more than the models have positions;
-/// fewer tokens than one window; ids outside the vocabulary; vocabularies of the two models differ; logits that are not finite.
+/// Cuts `tokens` into windows of `window` (a last window of fewer than 2 tokens is dropped), runs
+/// each alone from position 0, and scores ids 1.. of every window. `progress(done_tokens,
+/// total_tokens)` returns false to cancel. Errors: a window of fewer than 2 tokens or of more than
+/// the models have positions; fewer tokens than one window; ids outside the vocabulary;
+/// vocabularies of the two models differ; logits that are not finite.
 pub fn evaluate(
     network: &Network,
     against: Option<&Network>,
@@ -50,8 +53,9 @@ pub fn evaluate(
     }
 }
 
-/// An [`evaluate`] under way, of one network or of several beside the same reference, which then runs once: the state between two windows. For callers that have
-/// other things to do in between; every call is to give the same networks.
+/// An [`evaluate`] under way, of one network or of several beside the same reference, which then
+/// runs once: the state between two windows. For callers that have other things to do in between;
+/// every call is to give the same networks.
 pub struct Scoring {
     tokens: Vec<u32>,
     window: usize,
@@ -63,7 +67,12 @@ pub struct Scoring {
 }
 
 impl Scoring {
-    pub fn new(networks: &[&Network], against: Option<&Network>, tokens: Vec<u32>, window: usize) -> Result<Self> {
+    pub fn new(
+        networks: &[&Network],
+        against: Option<&Network>,
+        tokens: Vec<u32>,
+        window: usize,
+    ) -> Result<Self> {
         networks.iter().try_for_each(|network| check(network, against, &tokens, window))?;
         let total = tokens.chunks(window).map(<[u32]>::len).filter(|&n| n >= 2).sum();
         let sums = networks.iter().map(|_| Sums::default()).collect();
@@ -87,15 +96,32 @@ impl Scoring {
     }
 }
 
-fn check(network: &Network, against: Option<&Network>, tokens: &[u32], window: usize) -> Result<()> {
-    let positions = [Some(network), against].into_iter().flatten().map(|n| n.architecture().max_positions).min().unwrap_or(0);
+fn check(
+    network: &Network,
+    against: Option<&Network>,
+    tokens: &[u32],
+    window: usize,
+) -> Result<()> {
+    let positions = [Some(network), against]
+        .into_iter()
+        .flatten()
+        .map(|n| n.architecture().max_positions)
+        .min()
+        .unwrap_or(0);
     if window < 2 || window > positions {
-        return Err(Error::argument("window", format!("{window} is not between 2 and the {positions} positions of the model")));
+        return Err(Error::argument(
+            "window",
+            format!("{window} is not between 2 and the {positions} positions of the model"),
+        ));
     }
     if tokens.len() < window {
         let reason = match tokens.len() {
-            n @ 2.. => format!("{n} tokens are less than one window of {window}; give a longer text or a window of at most {n}"),
-            n => format!("{n} tokens; nothing can be predicted from fewer than 2, and one window of {window} is needed"),
+            n @ 2.. => format!(
+                "{n} tokens are less than one window of {window}; give a longer text or a window of at most {n}"
+            ),
+            n => format!(
+                "{n} tokens; nothing can be predicted from fewer than 2, and one window of {window} is needed"
+            ),
         };
         return Err(Error::argument("data", reason));
     }
@@ -104,7 +130,10 @@ fn check(network: &Network, against: Option<&Network>, tokens: &[u32], window: u
         && against.architecture().vocab_size != network.architecture().vocab_size
     {
         let (theirs, ours) = (against.architecture().vocab_size, network.architecture().vocab_size);
-        return Err(Error::argument("against", format!("its vocabulary has {theirs} tokens, the model's {ours}")));
+        return Err(Error::argument(
+            "against",
+            format!("its vocabulary has {theirs} tokens, the model's {ours}"),
+        ));
     }
     Ok(())
 }
@@ -148,7 +177,13 @@ impl Sums {
 }
 
 /// Scores one window; `first` is the place of its first token in the text.
-fn score_window(networks: &[&Network], against: Option<&Network>, window: &[u32], first: usize, sums: &mut [Sums]) -> Result<()> {
+fn score_window(
+    networks: &[&Network],
+    against: Option<&Network>,
+    window: &[u32],
+    first: usize,
+    sums: &mut [Sums],
+) -> Result<()> {
     // The last token predicts nothing.
     let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
     let reference = against.map(|a| a.features(inputs, &mut Cache::new(a))).transpose()?;
@@ -183,7 +218,13 @@ fn logits_of(network: &Network, features: &[f32], row: usize, rows: usize, logit
 }
 
 /// `logits` and `reference` `[rows, V]`; `reference` is empty if there is none.
-fn score_rows(network: &Network, logits: &[f32], reference: &[f32], targets: &[u32], scores: &mut [RowScore]) {
+fn score_rows(
+    network: &Network,
+    logits: &[f32],
+    reference: &[f32],
+    targets: &[u32],
+    scores: &mut [RowScore],
+) {
     let vocab = network.architecture().vocab_size;
     network.pool().chunks_mut(scores, TASK_ROWS, |task, scores| {
         let mut wide = Wide::default();
@@ -202,7 +243,8 @@ struct RowScore {
     agree: bool,
 }
 
-/// A row of logits, and one of the reference, in f64: what the losses are computed in, so that a KL far below f32's rounding is still a number to trust.
+/// A row of logits, and one of the reference, in f64: what the losses are computed in, so that a KL
+/// far below f32's rounding is still a number to trust.
 #[derive(Default)]
 struct Wide {
     logits: Vec<f64>,
@@ -217,7 +259,8 @@ impl Wide {
             return RowScore { nll: f64::NAN, ..RowScore::default() };
         };
         widen(logits, &mut self.logits);
-        let nll = cross_entropy(&pool, &self.logits, &[target as i64], vocab, 1.0, &mut value, None);
+        let nll =
+            cross_entropy(&pool, &self.logits, &[target as i64], vocab, 1.0, &mut value, None);
         let Some(reference) = reference else {
             return RowScore { nll, ..RowScore::default() };
         };
@@ -225,7 +268,17 @@ impl Wide {
             return RowScore { nll, kl: f64::NAN, agree: false };
         };
         widen(reference, &mut self.reference);
-        let kl = kl_divergence(&pool, &self.reference, &self.logits, vocab, 1.0, None, 1.0, &mut value, None);
+        let kl = kl_divergence(
+            &pool,
+            &self.reference,
+            &self.logits,
+            vocab,
+            1.0,
+            None,
+            1.0,
+            &mut value,
+            None,
+        );
         RowScore { nll, kl, agree: theirs == first }
     }
 }
@@ -246,16 +299,27 @@ mod tests {
             let sum: f64 = e.iter().sum();
             e.into_iter().map(|v| v / sum).collect::<Vec<_>>()
         };
-        softmax(p).iter().zip(softmax(q)).filter(|(p, _)| **p > 0.0).map(|(p, q)| p * (p / q).ln()).sum()
+        softmax(p)
+            .iter()
+            .zip(softmax(q))
+            .filter(|(p, _)| **p > 0.0)
+            .map(|(p, q)| p * (p / q).ln())
+            .sum()
     }
 
     #[test]
     fn a_row_is_scored_by_the_definition() {
-        let (model, reference) = ([0.3f32, -2.0, 1.5, 4.0, 0.0], [0.1f32, -1.0, f32::NEG_INFINITY, 3.0, 3.5]);
+        let (model, reference) =
+            ([0.3f32, -2.0, 1.5, 4.0, 0.0], [0.1f32, -1.0, f32::NEG_INFINITY, 3.0, 3.5]);
         let score = Wide::default().score(&model, 2, Some(&reference));
         let sum: f64 = model.iter().map(|&v| (v as f64).exp()).sum();
         assert!((score.nll - (sum.ln() - 1.5)).abs() < 1e-12);
-        assert!((score.kl - naive(&reference, &model)).abs() < 1e-12, "{} {}", score.kl, naive(&reference, &model));
+        assert!(
+            (score.kl - naive(&reference, &model)).abs() < 1e-12,
+            "{} {}",
+            score.kl,
+            naive(&reference, &model)
+        );
         assert!(!score.agree);
         let same = Wide::default().score(&model, 2, Some(&model));
         assert!(same.kl.abs() < 1e-14 && same.agree);

@@ -2,30 +2,50 @@
 mod models;
 
 use halfstep_formats::{Model, TensorData};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer,
+};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network, evaluate};
-use models::{architecture, float_model, grid, quantization, quantized, tokens, with_low_rank, zoo};
+use models::{
+    architecture, float_model, grid, quantization, quantized, tokens, with_low_rank, zoo,
+};
 
 fn run(model: &Model, arithmetic: Arithmetic) -> Vec<f32> {
     let network = Network::new(model, arithmetic, Pool::new(2)).unwrap();
-    network.forward(&tokens(25, model.architecture.vocab_size), &mut Cache::new(&network), Logits::All).unwrap()
+    network
+        .forward(&tokens(25, model.architecture.vocab_size), &mut Cache::new(&network), Logits::All)
+        .unwrap()
 }
 
-/// With float activations and cache nothing is left to round: decoding the weights first, or on the way, is the same.
+/// With float activations and cache nothing is left to round: decoding the weights first, or on the
+/// way, is the same.
 #[test]
 fn without_activation_quantizers_packed_equals_float() {
-    for weights in [WeightQuantizer::Q4_0, grid(IntGrid::affine(3), Partition::Group(16)), grid(IntGrid::symmetric(6), Partition::Channel)] {
-        let model = quantized(architecture(), weights, Some(WeightQuantizer::Q8_0), quantization(ActivationQuantizer::None, CacheQuantizer::F32));
+    for weights in [
+        WeightQuantizer::Q4_0,
+        grid(IntGrid::affine(3), Partition::Group(16)),
+        grid(IntGrid::symmetric(6), Partition::Channel),
+    ] {
+        let model = quantized(
+            architecture(),
+            weights,
+            Some(WeightQuantizer::Q8_0),
+            quantization(ActivationQuantizer::None, CacheQuantizer::F32),
+        );
         assert!(run(&model, Arithmetic::Integer) == run(&model, Arithmetic::Float), "{weights:?}");
     }
 }
 
-/// Merged into the weights, the factors give what they give beside them: to f32 rounding, since the sums are other ones.
+/// Merged into the weights, the factors give what they give beside them: to f32 rounding, since the
+/// sums are other ones.
 #[test]
 fn factors_beside_a_weight_equal_factors_in_it() {
     let q = quantization(ActivationQuantizer::None, CacheQuantizer::F32);
-    let model = with_low_rank(quantized(architecture(), grid(IntGrid::affine(2), Partition::Group(16)), None, q), 5);
+    let model = with_low_rank(
+        quantized(architecture(), grid(IntGrid::affine(2), Partition::Group(16)), None, q),
+        5,
+    );
     let (mut merged, pool) = (model.with(model.tensors.clone(), None), Pool::new(1));
     for (name, factors) in &model.low_rank {
         let tensor = merged.tensors.get_mut(name).unwrap();
@@ -35,9 +55,12 @@ fn factors_beside_a_weight_equal_factors_in_it() {
     }
     let without = Model { low_rank: Default::default(), ..model.clone() };
     for arithmetic in [Arithmetic::Integer, Arithmetic::Float] {
-        let (beside, inside, without) = (run(&model, arithmetic), run(&merged, Arithmetic::Float), run(&without, arithmetic));
+        let (beside, inside, without) =
+            (run(&model, arithmetic), run(&merged, Arithmetic::Float), run(&without, arithmetic));
         let largest = inside.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        let apart = |a: &[f32]| a.iter().zip(&inside).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
+        let apart = |a: &[f32]| {
+            a.iter().zip(&inside).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+        };
         assert!(apart(&beside) < 1e-5, "{arithmetic:?}: {}", apart(&beside));
         assert!(apart(&without) > 0.1, "{arithmetic:?}: {}", apart(&without));
     }
@@ -46,12 +69,14 @@ fn factors_beside_a_weight_equal_factors_in_it() {
 #[test]
 fn auto_is_integer_for_a_quantized_model_and_float_for_a_float_one() {
     for (name, model) in zoo() {
-        let arithmetic = if model.quantization.is_some() { Arithmetic::Integer } else { Arithmetic::Float };
+        let arithmetic =
+            if model.quantization.is_some() { Arithmetic::Integer } else { Arithmetic::Float };
         assert!(run(&model, Arithmetic::Auto) == run(&model, arithmetic), "{name}");
     }
 }
 
-/// 8-bit weights and activations stay near the float model, fewer bits go further away: no site is skipped, none is applied twice.
+/// 8-bit weights and activations stay near the float model, fewer bits go further away: no site is
+/// skipped, none is applied twice.
 #[test]
 fn every_quantizer_moves_the_output_a_little() {
     let (float, ids) = (float_model(architecture()), tokens(200, 173));
@@ -62,7 +87,11 @@ fn every_quantizer_moves_the_output_a_little() {
         let network = Network::new(&model, Arithmetic::Auto, Pool::new(2)).unwrap();
         evaluate(&network, Some(&reference), &ids, 50, &mut |_, _| true).unwrap().kl.unwrap()
     };
-    let (none, a8, a4) = (ActivationQuantizer::None, ActivationQuantizer::DynamicToken { bits: 8 }, ActivationQuantizer::DynamicToken { bits: 4 });
+    let (none, a8, a4) = (
+        ActivationQuantizer::None,
+        ActivationQuantizer::DynamicToken { bits: 8 },
+        ActivationQuantizer::DynamicToken { bits: 4 },
+    );
     let weights_only = kl(8, none, CacheQuantizer::F32);
     let activations = kl(8, a8, CacheQuantizer::F32);
     let cache = kl(8, none, CacheQuantizer::DynamicHead { bits: 4 });
@@ -102,11 +131,16 @@ fn half_floats_are_widened() {
 
 #[test]
 fn memory_follows_the_bits() {
-    let bytes = |model: &Model| Network::new(model, Arithmetic::Auto, Pool::new(1)).unwrap().memory_bytes();
+    let bytes =
+        |model: &Model| Network::new(model, Arithmetic::Auto, Pool::new(1)).unwrap().memory_bytes();
     let float = float_model(architecture());
     assert_eq!(bytes(&float), 4 * architecture().parameters());
-    let four =
-        quantized(architecture(), WeightQuantizer::Q4_0, Some(WeightQuantizer::Q8_0), quantization(ActivationQuantizer::DynamicBlock32, CacheQuantizer::F16));
+    let four = quantized(
+        architecture(),
+        WeightQuantizer::Q4_0,
+        Some(WeightQuantizer::Q8_0),
+        quantization(ActivationQuantizer::DynamicBlock32, CacheQuantizer::F16),
+    );
     assert!(bytes(&four) < bytes(&float) / 3, "{} of {}", bytes(&four), bytes(&float));
     let factored = with_low_rank(four.clone(), 8);
     let values: usize = factored.low_rank.values().map(|f| f.a.len() + f.b.len()).sum();

@@ -1,5 +1,6 @@
-//! SmolLM2-135M in full precision against transformers (made by `make/smollm2.py`): logits, loss of whole windows, greedy tokens.
-//! Needs the shared model and texts. The first windows are scored, so that it stays a matter of a minute; with HALFSTEP_FULL set, all of them.
+//! SmolLM2-135M in full precision against transformers (made by `make/smollm2.py`): logits, loss of
+//! whole windows, greedy tokens. Needs the shared model and texts. The first windows are scored, so
+//! that it stays a matter of a minute; with HALFSTEP_FULL set, all of them.
 
 use halfstep_formats::{Model, load};
 use halfstep_golden::{Golden, assert_close, shared};
@@ -34,7 +35,13 @@ fn smollm2() -> Option<&'static SmolLm2> {
 
 /// Names of the texts: entries with a perplexity.
 fn texts(golden: &Golden) -> Vec<(&String, &Value)> {
-    golden.json.as_object().unwrap().iter().filter(|(_, v)| v["perplexity_16384_tokens"].is_object()).collect()
+    golden
+        .json
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, v)| v["perplexity_16384_tokens"].is_object())
+        .collect()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -65,12 +72,22 @@ fn architecture_is_as_the_reference_reads_it() {
 fn logits_at_chosen_positions() {
     let Some(SmolLm2 { golden, network, .. }) = smollm2() else { return };
     for (text, _) in texts(golden) {
-        let sequence: Vec<u32> = golden.tensor(&format!("{text}.ids")).i64.iter().map(|&id| id as u32).collect();
+        let sequence: Vec<u32> =
+            golden.tensor(&format!("{text}.ids")).i64.iter().map(|&id| id as u32).collect();
         let logits = network.forward(&sequence, &mut Cache::new(network), Logits::All).unwrap();
         let vocab = network.architecture().vocab_size;
         let positions = golden.tensor(&format!("{text}.positions")).i64;
-        let got: Vec<f64> = positions.iter().flat_map(|&p| &logits[p as usize * vocab..][..vocab]).map(|&v| v as f64).collect();
-        assert_close(&format!("{text} logits"), &got, &golden.tensor(&format!("{text}.logits")).f64, REL);
+        let got: Vec<f64> = positions
+            .iter()
+            .flat_map(|&p| &logits[p as usize * vocab..][..vocab])
+            .map(|&v| v as f64)
+            .collect();
+        assert_close(
+            &format!("{text} logits"),
+            &got,
+            &golden.tensor(&format!("{text}.logits")).f64,
+            REL,
+        );
     }
 }
 
@@ -89,13 +106,29 @@ fn loss_of_the_first_windows() {
         for (i, want) in windows.iter().enumerate() {
             let window = &tokens[i * WINDOW..(i + 1) * WINDOW];
             let got = evaluate(network, None, window, WINDOW, &mut |_, _| true).unwrap();
-            println!("{text} window {i}: {} (reference {want}), {:.1} tokens/s", got.mean_nll, got.tokens_per_second);
-            assert_close(&format!("{text} window {i}"), &[got.mean_nll], &[want.as_f64().unwrap()], REL);
+            println!(
+                "{text} window {i}: {} (reference {want}), {:.1} tokens/s",
+                got.mean_nll, got.tokens_per_second
+            );
+            assert_close(
+                &format!("{text} window {i}"),
+                &[got.mean_nll],
+                &[want.as_f64().unwrap()],
+                REL,
+            );
         }
         if std::env::var_os("HALFSTEP_FULL").is_some() {
             let got = evaluate(network, None, &tokens[..TOKENS], WINDOW, &mut |_, _| true).unwrap();
-            println!("{text}: perplexity {} (reference {}), {} predictions", got.perplexity, reference["perplexity"], got.predictions);
-            assert_close(&format!("{text} perplexity"), &[got.perplexity], &[reference["perplexity"].as_f64().unwrap()], REL);
+            println!(
+                "{text}: perplexity {} (reference {}), {} predictions",
+                got.perplexity, reference["perplexity"], got.predictions
+            );
+            assert_close(
+                &format!("{text} perplexity"),
+                &[got.perplexity],
+                &[reference["perplexity"].as_f64().unwrap()],
+                REL,
+            );
         }
     }
 }

@@ -1,8 +1,11 @@
-//! The forward against its definition: one plain function in f64 over decoded weights, with the quantizers of each site applied as values.
+//! The forward against its definition: one plain function in f64 over decoded weights, with the
+//! quantizers of each site applied as values.
 mod models;
 
 use halfstep_formats::Model;
-use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
+use halfstep_formats::architecture::{
+    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
+};
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::{activation, cache};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
@@ -31,7 +34,13 @@ impl Naive<'_> {
         matches!(self.model.tensors[name].data, halfstep_formats::TensorData::Packed(_))
     }
 
-    fn multiply(&self, x: &Rows, weight: &str, quantizer: ActivationQuantizer, step: Option<f64>) -> Rows {
+    fn multiply(
+        &self,
+        x: &Rows,
+        weight: &str,
+        quantizer: ActivationQuantizer,
+        step: Option<f64>,
+    ) -> Rows {
         let (w, packed) = (self.tensor(weight), self.is_packed(weight));
         let row = |x: &Vec<f64>| {
             let mut values = x.clone();
@@ -41,9 +50,13 @@ impl Naive<'_> {
             let dot = |w: &[f64], x: &[f64]| -> f64 { w.iter().zip(x).map(|(w, x)| w * x).sum() };
             let mut y: Vec<f64> = w.chunks(x.len()).map(|w| dot(w, &values)).collect();
             if let Some(factors) = self.model.low_rank.get(weight) {
-                let widen = |factor: &[half::f16]| factor.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
-                let inner: Vec<f64> = widen(&factors.a).chunks(x.len()).map(|a| dot(a, x)).collect();
-                y.iter_mut().zip(widen(&factors.b).chunks(factors.rank)).for_each(|(y, b)| *y += dot(b, &inner));
+                let widen =
+                    |factor: &[half::f16]| factor.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
+                let inner: Vec<f64> =
+                    widen(&factors.a).chunks(x.len()).map(|a| dot(a, x)).collect();
+                y.iter_mut()
+                    .zip(widen(&factors.b).chunks(factors.rank))
+                    .for_each(|(y, b)| *y += dot(b, &inner));
             }
             y
         };
@@ -51,7 +64,8 @@ impl Naive<'_> {
     }
 
     fn linear(&self, x: &Rows, linear: Linear, layer: usize) -> Rows {
-        let quantizer = self.model.quantization.as_ref().map_or(ActivationQuantizer::None, |q| q.activation);
+        let quantizer =
+            self.model.quantization.as_ref().map_or(ActivationQuantizer::None, |q| q.activation);
         self.multiply(x, &linear.weight_name(layer), quantizer, self.step(linear.input(), layer))
     }
 
@@ -89,7 +103,15 @@ impl Naive<'_> {
         let (a, Some(q)) = (&self.model.architecture, &self.model.quantization) else { return x };
         let row = |x: Vec<f64>| {
             let mut y = x.clone();
-            cache::fake_quant(&self.pool, q.cache, &x, a.kv_heads, a.head_dim, self.step(site, layer), &mut y);
+            cache::fake_quant(
+                &self.pool,
+                q.cache,
+                &x,
+                a.kv_heads,
+                a.head_dim,
+                self.step(site, layer),
+                &mut y,
+            );
             y
         };
         x.into_iter().map(row).collect()
@@ -98,56 +120,85 @@ impl Naive<'_> {
     fn attend(&self, q: &Rows, k: &Rows, v: &Rows) -> Rows {
         let a = &self.model.architecture;
         let (d, group) = (a.head_dim, a.heads / a.kv_heads);
-        let row = |t: usize| {
-            let mut out = vec![];
-            for head in 0..a.heads {
-                let (q, at) = (&q[t][head * d..][..d], head / group * d);
-                let weights: Vec<f64> = k[..=t].iter().map(|k| (q.iter().zip(&k[at..]).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt()).exp()).collect();
-                let sum: f64 = weights.iter().sum();
-                out.extend((0..d).map(|i| weights.iter().zip(v).map(|(w, v)| w * v[at + i]).sum::<f64>() / sum));
-            }
-            out
-        };
+        let row =
+            |t: usize| {
+                let mut out = vec![];
+                for head in 0..a.heads {
+                    let (q, at) = (&q[t][head * d..][..d], head / group * d);
+                    let weights: Vec<f64> = k[..=t]
+                        .iter()
+                        .map(|k| {
+                            (q.iter().zip(&k[at..]).map(|(q, k)| q * k).sum::<f64>()
+                                / (d as f64).sqrt())
+                            .exp()
+                        })
+                        .collect();
+                    let sum: f64 = weights.iter().sum();
+                    out.extend((0..d).map(|i| {
+                        weights.iter().zip(v).map(|(w, v)| w * v[at + i]).sum::<f64>() / sum
+                    }));
+                }
+                out
+            };
         (0..q.len()).map(row).collect()
     }
 
     fn logits(&self, tokens: &[u32]) -> Rows {
         let a = &self.model.architecture;
-        let add = |x: Rows, y: Rows| -> Rows { x.iter().zip(&y).map(|(x, y)| x.iter().zip(y).map(|(x, y)| x + y).collect()).collect() };
+        let add = |x: Rows, y: Rows| -> Rows {
+            x.iter().zip(&y).map(|(x, y)| x.iter().zip(y).map(|(x, y)| x + y).collect()).collect()
+        };
         let embedding = self.tensor(EMBEDDING);
-        let mut x: Rows = tokens.iter().map(|&id| embedding[id as usize * a.hidden_size..][..a.hidden_size].to_vec()).collect();
+        let mut x: Rows = tokens
+            .iter()
+            .map(|&id| embedding[id as usize * a.hidden_size..][..a.hidden_size].to_vec())
+            .collect();
         for layer in 0..a.layers {
             let n = self.norm(&x, &attn_norm(layer));
-            let [q, k, v] = [Linear::Q, Linear::K, Linear::V].map(|linear| self.linear(&n, linear, layer));
+            let [q, k, v] =
+                [Linear::Q, Linear::K, Linear::V].map(|linear| self.linear(&n, linear, layer));
             let keys = self.cached(self.rope(&k), ActivationSite::KCache, layer);
-            let attended = self.attend(&self.rope(&q), &keys, &self.cached(v, ActivationSite::VCache, layer));
+            let attended =
+                self.attend(&self.rope(&q), &keys, &self.cached(v, ActivationSite::VCache, layer));
             x = add(x, self.linear(&attended, Linear::O, layer));
             let m = self.norm(&x, &ffn_norm(layer));
-            let (gate, up) = (self.linear(&m, Linear::Gate, layer), self.linear(&m, Linear::Up, layer));
-            let silu = |(gate, up): (&Vec<f64>, &Vec<f64>)| gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            let (gate, up) =
+                (self.linear(&m, Linear::Gate, layer), self.linear(&m, Linear::Up, layer));
+            let silu = |(gate, up): (&Vec<f64>, &Vec<f64>)| {
+                gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect()
+            };
             x = add(x, self.linear(&gate.iter().zip(&up).map(silu).collect(), Linear::Down, layer));
         }
         let head = if a.tied_head { EMBEDDING } else { HEAD };
-        let quantizer = self.model.quantization.as_ref().map_or(ActivationQuantizer::None, |q| q.head_activation);
+        let quantizer = self
+            .model
+            .quantization
+            .as_ref()
+            .map_or(ActivationQuantizer::None, |q| q.head_activation);
         self.multiply(&self.norm(&x, FINAL_NORM), head, quantizer, None)
     }
 }
 
 fn stretched(frequency: f64, s: Llama3Scaling) -> f64 {
     let wavelength = 2.0 * std::f64::consts::PI / frequency;
-    let (long, short) = (s.original_max_position as f64 / s.low_freq_factor, s.original_max_position as f64 / s.high_freq_factor);
+    let (long, short) = (
+        s.original_max_position as f64 / s.low_freq_factor,
+        s.original_max_position as f64 / s.high_freq_factor,
+    );
     if wavelength < short {
         return frequency;
     }
     if wavelength > long {
         return frequency / s.factor;
     }
-    let smooth = (s.original_max_position as f64 / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+    let smooth = (s.original_max_position as f64 / wavelength - s.low_freq_factor)
+        / (s.high_freq_factor - s.low_freq_factor);
     (1.0 - smooth) * frequency / s.factor + smooth * frequency
 }
 
-/// Rows agree to f32 rounding. Where activations or cache are rounded, a code may fall the other way in f32; that moves the rest of its
-/// sequence a little, but it is seldom: a wrong site or quantizer moves every row.
+/// Rows agree to f32 rounding. Where activations or cache are rounded, a code may fall the other
+/// way in f32; that moves the rest of its sequence a little, but it is seldom: a wrong site or
+/// quantizer moves every row.
 #[test]
 fn the_forward_is_its_definition() {
     const ROUNDING: f64 = 1e-5;
@@ -160,13 +211,26 @@ fn the_forward_is_its_definition() {
             let want = Naive { model: &model, pool: Pool::new(1) }.logits(ids);
             let scale = want.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs()));
             for (got, want) in got.chunks(vocab).zip(&want) {
-                largest.push(got.iter().zip(want).fold(0.0f64, |m, (&g, w)| m.max((g as f64 - w).abs() / scale)));
+                largest.push(
+                    got.iter()
+                        .zip(want)
+                        .fold(0.0f64, |m, (&g, w)| m.max((g as f64 - w).abs() / scale)),
+                );
             }
         }
         let agree = largest.iter().filter(|&&d| d < ROUNDING).count();
-        let rounds = model.quantization.as_ref().is_some_and(|q| q.activation != ActivationQuantizer::None || q.cache != CacheQuantizer::F32);
-        println!("{name}: {agree} of {} rows agree, largest difference {:e}", largest.len(), largest.iter().fold(0.0f64, |m, &d| m.max(d)));
-        assert!(agree == largest.len() || rounds && agree > largest.len() / 2, "{name}: {largest:?}");
+        let rounds = model.quantization.as_ref().is_some_and(|q| {
+            q.activation != ActivationQuantizer::None || q.cache != CacheQuantizer::F32
+        });
+        println!(
+            "{name}: {agree} of {} rows agree, largest difference {:e}",
+            largest.len(),
+            largest.iter().fold(0.0f64, |m, &d| m.max(d))
+        );
+        assert!(
+            agree == largest.len() || rounds && agree > largest.len() / 2,
+            "{name}: {largest:?}"
+        );
         assert!(largest.iter().all(|&d| d < FLIPPED_CODE), "{name}: {largest:?}");
     }
 }

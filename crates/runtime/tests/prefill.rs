@@ -1,4 +1,5 @@
-//! The same bytes however a sequence is fed and however many threads work: the promise that perplexity does not move with the batch.
+//! The same bytes however a sequence is fed and however many threads work: the promise that
+//! perplexity does not move with the batch.
 mod models;
 
 use halfstep_runtime::network::Logits;
@@ -9,7 +10,9 @@ use models::{network, tokens, zoo};
 fn fed(network: &Network, tokens: &[u32], lengths: impl IntoIterator<Item = usize>) -> Vec<u32> {
     let (mut cache, mut logits, mut from) = (Cache::new(network), vec![], 0);
     for length in lengths {
-        logits.extend(network.forward(&tokens[from..from + length], &mut cache, Logits::All).unwrap());
+        logits.extend(
+            network.forward(&tokens[from..from + length], &mut cache, Logits::All).unwrap(),
+        );
         from += length;
     }
     assert_eq!((from, cache.len()), (tokens.len(), tokens.len()));
@@ -32,7 +35,8 @@ fn prefill_equals_decode_in_every_byte() {
 fn sequences_decoded_together_equal_each_alone() {
     for (name, model) in zoo() {
         let network = network(&model, 2);
-        let (vocab, tokens) = (model.architecture.vocab_size, tokens(60, model.architecture.vocab_size));
+        let (vocab, tokens) =
+            (model.architecture.vocab_size, tokens(60, model.architecture.vocab_size));
         for count in [1, 2, 5, 13] {
             let start = |i: usize| {
                 let mut cache = Cache::new(&network);
@@ -43,13 +47,21 @@ fn sequences_decoded_together_equal_each_alone() {
             let mut alone: Vec<Cache> = (0..count).map(start).collect();
             for step in 0..3 {
                 let next: Vec<u32> = (0..count).map(|i| tokens[7 * step + i]).collect();
-                let got = network.forward_each(&next, &mut together.iter_mut().collect::<Vec<_>>()).unwrap();
+                let got = network
+                    .forward_each(&next, &mut together.iter_mut().collect::<Vec<_>>())
+                    .unwrap();
                 for (i, (cache, got)) in alone.iter_mut().zip(got.chunks(vocab)).enumerate() {
-                    assert!(got == network.forward(&next[i..=i], cache, Logits::Last).unwrap(), "{name}: {i} of {count}");
+                    assert!(
+                        got == network.forward(&next[i..=i], cache, Logits::Last).unwrap(),
+                        "{name}: {i} of {count}"
+                    );
                 }
             }
         }
-        assert!(network.forward_each(&[1], &mut []).is_err() && network.forward_each(&[vocab as u32], &mut [&mut Cache::new(&network)]).is_err());
+        assert!(
+            network.forward_each(&[1], &mut []).is_err()
+                && network.forward_each(&[vocab as u32], &mut [&mut Cache::new(&network)]).is_err()
+        );
     }
 }
 
@@ -68,7 +80,10 @@ fn threads_do_not_change_a_byte() {
         let tokens = tokens(37, model.architecture.vocab_size);
         let one = fed(&network(&model, 1), &tokens, [36, 1]);
         for threads in [2, 3] {
-            assert!(one == fed(&network(&model, threads), &tokens, [36, 1]), "{name}: {threads} threads");
+            assert!(
+                one == fed(&network(&model, threads), &tokens, [36, 1]),
+                "{name}: {threads} threads"
+            );
         }
     }
 }
@@ -85,7 +100,10 @@ fn a_truncated_cache_goes_on_as_if_the_rest_had_never_been() {
         let again = network.forward(&tokens[15..], &mut cache, Logits::All).unwrap();
         let mut fresh = Cache::new(&network);
         network.forward(&tokens[..8], &mut fresh, Logits::None).unwrap();
-        assert!(again == network.forward(&tokens[15..], &mut fresh, Logits::All).unwrap(), "{name}");
+        assert!(
+            again == network.forward(&tokens[15..], &mut fresh, Logits::All).unwrap(),
+            "{name}"
+        );
     }
 }
 
@@ -93,15 +111,21 @@ fn a_truncated_cache_goes_on_as_if_the_rest_had_never_been() {
 fn the_rows_asked_for_are_the_rows_given() {
     for (name, model) in zoo() {
         let network = network(&model, 1);
-        let (vocab, tokens) = (model.architecture.vocab_size, tokens(9, model.architecture.vocab_size));
+        let (vocab, tokens) =
+            (model.architecture.vocab_size, tokens(9, model.architecture.vocab_size));
         let all = network.forward(&tokens, &mut Cache::new(&network), Logits::All).unwrap();
         let last = network.forward(&tokens, &mut Cache::new(&network), Logits::Last).unwrap();
         assert_eq!(all.len(), 9 * vocab);
         assert!(last == all[8 * vocab..], "{name}");
-        assert!(network.forward(&tokens, &mut Cache::new(&network), Logits::None).unwrap().is_empty());
+        assert!(
+            network.forward(&tokens, &mut Cache::new(&network), Logits::None).unwrap().is_empty()
+        );
         let features = network.features(&tokens, &mut Cache::new(&network)).unwrap();
         let mut logits = vec![0.0; 3 * vocab];
-        network.head(&features[4 * model.architecture.hidden_size..7 * model.architecture.hidden_size], &mut logits);
+        network.head(
+            &features[4 * model.architecture.hidden_size..7 * model.architecture.hidden_size],
+            &mut logits,
+        );
         assert!(logits == all[4 * vocab..7 * vocab], "{name}");
     }
 }
@@ -112,7 +136,11 @@ fn the_observer_sees_every_layer_and_row() {
     let network = network(&model, 2);
     let tokens = tokens(300, model.architecture.vocab_size);
     let (mut seen, d) = (vec![vec![]; model.architecture.layers], model.architecture.hidden_size);
-    network.forward_with(&tokens, &mut Cache::new(&network), Logits::None, &mut |layer, rows| seen[layer].extend_from_slice(rows)).unwrap();
+    network
+        .forward_with(&tokens, &mut Cache::new(&network), Logits::None, &mut |layer, rows| {
+            seen[layer].extend_from_slice(rows)
+        })
+        .unwrap();
     assert!(seen.iter().all(|rows| rows.len() == 300 * d));
     let mut one_by_one = vec![];
     let mut cache = Cache::new(&network);

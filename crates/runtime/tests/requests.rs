@@ -7,7 +7,10 @@ use halfstep_runtime::generate::Generator;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
-use models::{architecture, float_model, network, quantization, quantized, tokens, untied, with_low_rank, with_static_steps, zoo};
+use models::{
+    architecture, float_model, network, quantization, quantized, tokens, untied, with_low_rank,
+    with_static_steps, zoo,
+};
 
 fn greedy(max_tokens: usize) -> GenerateConfig {
     GenerateConfig { max_tokens, ..Default::default() }
@@ -33,7 +36,8 @@ fn greedy_tokens_are_those_of_whole_forwards() {
         })
         .unwrap();
         for _ in 0..8 {
-            let logits = network.forward(&sequence, &mut Cache::new(&network), Logits::Last).unwrap();
+            let logits =
+                network.forward(&sequence, &mut Cache::new(&network), Logits::Last).unwrap();
             sequence.push(argmax(&logits).unwrap());
         }
         assert_eq!(got, sequence[6..], "{name}");
@@ -57,7 +61,8 @@ fn generation_ends_at_a_stop_token_at_the_callers_word_or_at_the_last_position()
     assert_eq!(cut.unwrap(), all[..3]);
     assert!(generate(&network, &prompt, &greedy(0), &mut |_| true).unwrap().is_empty());
     let positions = model.architecture.max_positions;
-    let to_the_end = generate(&network, &tokens(positions - 2, 173), &greedy(50), &mut |_| true).unwrap();
+    let to_the_end =
+        generate(&network, &tokens(positions - 2, 173), &greedy(50), &mut |_| true).unwrap();
     assert_eq!(to_the_end.len(), 3); // two more positions are filled, the third token needs none
 }
 
@@ -68,7 +73,8 @@ fn generations_side_by_side_give_what_each_gives_alone() {
     let sample = SampleConfig { temperature: 0.9, seed: 4, ..Default::default() };
     let config = GenerateConfig { max_tokens: 12, sample, stop: vec![3, 50] };
     let prompts: Vec<Vec<u32>> = (1..6).map(|i| tokens(3 * i - 2, 173)).collect();
-    let mut all: Vec<Generator> = prompts.iter().map(|prompt| Generator::new(&network, prompt, &config).unwrap()).collect();
+    let mut all: Vec<Generator> =
+        prompts.iter().map(|prompt| Generator::new(&network, prompt, &config).unwrap()).collect();
     while Generator::step_each(&network, &mut all).unwrap() {}
     for (generator, prompt) in all.iter().zip(&prompts) {
         assert_eq!(generator.tokens, generate(&network, prompt, &config, &mut |_| true).unwrap());
@@ -82,7 +88,13 @@ fn sampling_repeats_under_its_seed() {
     let (network, prompt) = (network(&model, 2), tokens(5, 173));
     let run = |seed| {
         let sample = SampleConfig { temperature: 1.2, top_k: 40, top_p: 0.95, seed };
-        generate(&network, &prompt, &GenerateConfig { max_tokens: 20, sample, stop: vec![] }, &mut |_| true).unwrap()
+        generate(
+            &network,
+            &prompt,
+            &GenerateConfig { max_tokens: 20, sample, stop: vec![] },
+            &mut |_| true,
+        )
+        .unwrap()
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
@@ -118,25 +130,33 @@ fn evaluation_equals_its_definition() {
     }
     // 101 = 3 * 33 + 2: the short window counts; one token fewer and it is dropped.
     assert_eq!((got.predictions, count), (97, 97));
-    let close = |got: f64, want: f64| assert!((got - want).abs() <= 1e-9 * want.abs(), "{got} {want}");
+    let close =
+        |got: f64, want: f64| assert!((got - want).abs() <= 1e-9 * want.abs(), "{got} {want}");
     close(got.mean_nll, nll / count as f64);
     close(got.perplexity, (nll / count as f64).exp());
     close(got.kl.unwrap(), kl / count as f64);
     close(got.top1_agreement.unwrap(), agree as f64 / count as f64);
     assert!(got.tokens_per_second > 0.0);
     assert_eq!((seen.first(), seen.last()), (Some(&(0, 101)), Some(&(101, 101))));
-    assert_eq!(evaluate(&model, None, &ids[..100], window, &mut |_, _| true).unwrap().predictions, 96);
+    assert_eq!(
+        evaluate(&model, None, &ids[..100], window, &mut |_, _| true).unwrap().predictions,
+        96
+    );
 }
 
 #[test]
 fn a_model_does_not_differ_from_itself() {
     for (name, model) in zoo() {
         let network = network(&model, 2);
-        let result = evaluate(&network, Some(&network), &tokens(40, 173), 20, &mut |_, _| true).unwrap();
+        let result =
+            evaluate(&network, Some(&network), &tokens(40, 173), 20, &mut |_, _| true).unwrap();
         assert!(result.kl.unwrap().abs() < 1e-13, "{name}: {:?}", result.kl);
         assert_eq!(result.top1_agreement, Some(1.0));
         let alone = evaluate(&network, None, &tokens(40, 173), 20, &mut |_, _| true).unwrap();
-        assert_eq!((alone.kl, alone.top1_agreement, alone.mean_nll.to_bits()), (None, None, result.mean_nll.to_bits()));
+        assert_eq!(
+            (alone.kl, alone.top1_agreement, alone.mean_nll.to_bits()),
+            (None, None, result.mean_nll.to_bits())
+        );
     }
 }
 
@@ -153,9 +173,16 @@ fn evaluation_refuses_before_it_computes() {
     assert_eq!(run(&tokens(50, 173), 1).0, "window");
     assert_eq!(run(&tokens(500, 173), 401).0, "window");
     assert_eq!(run(&[0, 173, 1], 3).0, "data");
-    let other = models::float_model(halfstep_formats::Architecture { vocab_size: 170, ..architecture() });
+    let other =
+        models::float_model(halfstep_formats::Architecture { vocab_size: 170, ..architecture() });
     let other = models::network(&other, 1);
-    assert_eq!(argument(evaluate(&network, Some(&other), &tokens(40, 173), 16, &mut |_, _| panic!("started"))).0, "against");
+    assert_eq!(
+        argument(evaluate(&network, Some(&other), &tokens(40, 173), 16, &mut |_, _| panic!(
+            "started"
+        )))
+        .0,
+        "against"
+    );
 }
 
 #[test]
@@ -179,26 +206,41 @@ fn impossible_sequences_are_refused_and_leave_the_cache_alone() {
     network.forward(&[1, 2], &mut cache, Logits::Last).unwrap();
     let config = greedy(4);
     for prompt in [vec![], tokens(401, 173), vec![0, 200]] {
-        assert_eq!(argument(generate(&network, &prompt, &config, &mut |_| panic!("started"))).0, "prompt");
+        assert_eq!(
+            argument(generate(&network, &prompt, &config, &mut |_| panic!("started"))).0,
+            "prompt"
+        );
     }
-    let config = GenerateConfig { sample: SampleConfig { temperature: -1.0, ..Default::default() }, ..config };
-    assert_eq!(argument(generate(&network, &[1], &config, &mut |_| panic!("started"))).0, "temperature");
+    let config = GenerateConfig {
+        sample: SampleConfig { temperature: -1.0, ..Default::default() },
+        ..config
+    };
+    assert_eq!(
+        argument(generate(&network, &[1], &config, &mut |_| panic!("started"))).0,
+        "temperature"
+    );
 }
 
 #[test]
 fn models_that_cannot_run_say_what_is_wrong() {
-    let new = |model: &halfstep_formats::Model, arithmetic| Network::new(model, arithmetic, Pool::new(1)).map(|_| ());
+    let new = |model: &halfstep_formats::Model, arithmetic| {
+        Network::new(model, arithmetic, Pool::new(1)).map(|_| ())
+    };
     let float = float_model(architecture());
     assert_eq!(argument(new(&float, Arithmetic::Integer)).0, "arithmetic");
 
     let name = "model.layers.1.mlp.up_proj.weight";
     let mut missing = float.clone();
     missing.tensors.remove(name);
-    assert!(matches!(new(&missing, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == name));
+    assert!(
+        matches!(new(&missing, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == name)
+    );
 
     let mut shape = float.clone();
     shape.tensors.get_mut(name).unwrap().shape = vec![64, 160];
-    assert!(matches!(new(&shape, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { tensor, .. })) if tensor == name));
+    assert!(
+        matches!(new(&shape, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { tensor, .. })) if tensor == name)
+    );
     let mut short = float.clone();
     short.tensors.get_mut(name).unwrap().data = TensorData::F32(vec![0.0; 64 * 160 - 1]);
     assert!(matches!(new(&short, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { .. }))));
@@ -213,31 +255,47 @@ fn models_that_cannot_run_say_what_is_wrong() {
     let (thing, reason) = refused(&factors);
     assert!(thing.contains(name) && reason.contains("factor A"), "{thing}: {reason}");
     let mut head = float.clone();
-    head.low_rank.insert("model.embed_tokens.weight".into(), factors.low_rank["model.layers.0.mlp.up_proj.weight"].clone());
+    head.low_rank.insert(
+        "model.embed_tokens.weight".into(),
+        factors.low_rank["model.layers.0.mlp.up_proj.weight"].clone(),
+    );
     assert!(refused(&head).0.contains("model.embed_tokens.weight"));
 
-    let static_sites = quantization(ActivationQuantizer::Static { bits: 8 }, CacheQuantizer::Static { bits: 8 });
+    let static_sites =
+        quantization(ActivationQuantizer::Static { bits: 8 }, CacheQuantizer::Static { bits: 8 });
     let mut steps = with_static_steps(static_sites, architecture().layers);
     let step = "model.layers.2.k_cache.step";
     steps.static_steps.remove(step);
     let mut model = quantized(architecture(), WeightQuantizer::Q8_0, None, steps);
-    assert!(matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == step));
+    assert!(
+        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == step)
+    );
     new(&model, Arithmetic::Float).unwrap();
     model.quantization.as_mut().unwrap().static_steps.insert(step.into(), 0.0);
-    assert!(matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step));
+    assert!(
+        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step)
+    );
     let q = model.quantization.as_mut().unwrap();
     (q.activation, q.cache) = (ActivationQuantizer::DynamicToken { bits: 9 }, CacheQuantizer::F16);
-    assert!(matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9')));
+    assert!(
+        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9'))
+    );
 }
 
 #[test]
 fn a_weight_that_is_no_number_is_an_error_with_its_place() {
     let mut model = float_model(architecture());
-    let TensorData::F32(values) = &mut model.tensors.get_mut("model.norm.weight").unwrap().data else { unreachable!() };
+    let TensorData::F32(values) = &mut model.tensors.get_mut("model.norm.weight").unwrap().data
+    else {
+        unreachable!()
+    };
     values[7] = f32::NAN;
     let network = network(&model, 1);
     let error = evaluate(&network, None, &tokens(40, 173), 20, &mut |_, _| true).unwrap_err();
     assert_eq!(error.code(), "ERR_NON_FINITE");
     assert!(matches!(error, Error::NonFinite { position: 1, .. }));
-    assert!(matches!(generate(&network, &[1, 2], &greedy(3), &mut |_| true), Err(Error::NonFinite { .. })));
+    assert!(matches!(
+        generate(&network, &[1, 2], &greedy(3), &mut |_| true),
+        Err(Error::NonFinite { .. })
+    ));
 }

@@ -1,8 +1,11 @@
-//! The WebAssembly build: the same surface as the Node addon (`ts/src/native.ts`) on one thread. No maths and no defaults live here.
+//! The WebAssembly build: the same surface as the Node addon (`ts/src/native.ts`) on one thread. No
+//! maths and no defaults live here.
 //!
-//! Nothing can run beside JavaScript, so a task is a row of steps that `ts/src/native-wasm.ts` takes one by one, giving the event loop its turn in between.
-//! Every failure of the core crosses as data. A panic ends in a trap; its text waits in [`take_panic`].
-// The attribute macro of wasm-bindgen writes unsafe binding glue into this crate; no unsafe code is written by hand.
+//! Nothing can run beside JavaScript, so a task is a row of steps that `ts/src/native-wasm.ts`
+//! takes one by one, giving the event loop its turn in between. Every failure of the core crosses
+//! as data. A panic ends in a trap; its text waits in [`take_panic`].
+// The attribute macro of wasm-bindgen writes unsafe binding glue into this crate; no unsafe code is
+// written by hand.
 #![allow(unsafe_code)]
 
 mod model;
@@ -49,7 +52,9 @@ pub fn take_panic() -> Option<String> {
 /// `name` stands in errors.
 #[wasm_bindgen(js_name = loadBytes)]
 pub fn load_bytes(name: String, bytes: Vec<u8>) -> WasmTask {
-    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into())))
+    WasmTask::once(move |_, _| {
+        Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into()))
+    })
 }
 
 /// The files of a Hugging Face folder, on their way in.
@@ -72,15 +77,24 @@ impl WasmFiles {
 /// `name` is that of the folder.
 #[wasm_bindgen(js_name = loadFiles)]
 pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
-    WasmTask::once(move |_, _| Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?.into())))
+    WasmTask::once(move |_, _| {
+        Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?.into()))
+    })
 }
 
 #[wasm_bindgen]
 pub fn quantize(model: &WasmModel, recipe: String, run: String) -> WasmTask {
     let model = model.arc();
     WasmTask::once(move |messages, cancel| {
-        let (recipe, run) = (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
-        let (small, report) = session::quantize(&*model?, &recipe, &run, &mut |event| messages.post(json!(event)), cancel)?;
+        let (recipe, run) =
+            (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
+        let (small, report) = session::quantize(
+            &*model?,
+            &recipe,
+            &run,
+            &mut |event| messages.post(json!(event)),
+            cancel,
+        )?;
         Done::value(&report).map(|done| Done { model: Some(Arc::new(small.into())), ..done })
     })
 }
@@ -97,7 +111,13 @@ pub fn evaluate_against(model: &WasmModel, against: &WasmModel, config: String) 
 
 fn evaluation(model: &WasmModel, against: Option<&WasmModel>, config: String) -> WasmTask {
     let (model, against) = (model.arc(), against.map(WasmModel::arc).transpose());
-    let start = move || EvaluationRun::new(&[&*model?], against?.as_deref().map(|loaded| &**loaded), &session::parse_config(&config)?);
+    let start = move || {
+        EvaluationRun::new(
+            &[&*model?],
+            against?.as_deref().map(|loaded| &**loaded),
+            &session::parse_config(&config)?,
+        )
+    };
     let step = |run: &mut EvaluationRun, messages: &mut Messages| {
         let (done, total) = run.progress();
         messages.post(json!({ "kind": "progress", "done": done, "total": total }));
@@ -125,7 +145,10 @@ pub fn generate(model: &WasmModel, config: String) -> WasmTask {
 pub fn generate_all(model: &WasmModel, prompts: String, config: String) -> WasmTask {
     let model = model.arc();
     WasmTask::once(move |_, cancel| {
-        let (prompts, config) = (session::parse_config::<Vec<String>>(&prompts)?, session::parse_config::<GenerationConfig>(&config)?);
+        let (prompts, config) = (
+            session::parse_config::<Vec<String>>(&prompts)?,
+            session::parse_config::<GenerationConfig>(&config)?,
+        );
         Done::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
     })
 }
@@ -152,7 +175,8 @@ pub fn dequantize(model: &WasmModel) -> WasmTask {
     WasmTask::once(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0).into())))
 }
 
-/// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`; then `takeBytes`.
+/// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`;
+/// then `takeBytes`.
 #[wasm_bindgen(js_name = toBytes)]
 pub fn to_bytes(model: &WasmModel, path: Option<String>) -> WasmTask {
     let model = model.arc();

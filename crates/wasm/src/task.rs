@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-/// What a task made: a value as JSON, its fields in the order they are declared in, and what does not cross as JSON.
+/// What a task made: a value as JSON, its fields in the order they are declared in, and what does
+/// not cross as JSON.
 pub struct Done {
     pub value: String,
     pub model: Option<Arc<Loaded>>,
@@ -22,7 +23,8 @@ impl Done {
     }
 
     pub fn value(value: &impl Serialize) -> Result<Self> {
-        let value = serde_json::to_string(value).map_err(|e| Error::Internal { reason: e.to_string() })?;
+        let value =
+            serde_json::to_string(value).map_err(|e| Error::Internal { reason: e.to_string() })?;
         Ok(Self { value, model: None, bytes: None })
     }
 }
@@ -39,18 +41,22 @@ pub fn outcome(result: &Result<Done>) -> String {
 #[derive(Default)]
 pub struct Messages(VecDeque<Value>);
 
-/// Messages that wait at most, as long as there are some that can be thinned; the Node addon has the same bound.
+/// Messages that wait at most, as long as there are some that can be thinned; the Node addon has
+/// the same bound.
 const CAPACITY: usize = 1024;
 
 impl Messages {
-    /// When nobody reads, text is joined and progress replaced; events of a run are few here and always kept.
+    /// When nobody reads, text is joined and progress replaced; events of a run are few here and
+    /// always kept.
     pub fn post(&mut self, message: Value) {
         if self.0.len() >= CAPACITY
             && let Some(last) = self.0.back_mut()
             && last["kind"] == message["kind"]
         {
             match (message["kind"].as_str(), last["text"].as_str(), message["text"].as_str()) {
-                (Some("text"), Some(earlier), Some(later)) => return *last = json!({ "kind": "text", "text": format!("{earlier}{later}") }),
+                (Some("text"), Some(earlier), Some(later)) => {
+                    return *last = json!({ "kind": "text", "text": format!("{earlier}{later}") });
+                }
                 (Some("progress"), ..) => return *last = message,
                 _ => {}
             }
@@ -75,16 +81,28 @@ pub struct WasmTask {
 
 impl WasmTask {
     fn new(work: impl FnMut(&mut Messages, &Cancel) -> Result<Option<Done>> + 'static) -> Self {
-        Self { work: Some(Box::new(work)), messages: Messages::default(), cancel: Cancel::default(), outcome: None, model: None, bytes: None }
+        Self {
+            work: Some(Box::new(work)),
+            messages: Messages::default(),
+            cancel: Cancel::default(),
+            outcome: None,
+            model: None,
+            bytes: None,
+        }
     }
 
     /// All work in one step.
-    pub(crate) fn once(work: impl FnOnce(&mut Messages, &Cancel) -> Result<Done> + 'static) -> Self {
+    pub(crate) fn once(
+        work: impl FnOnce(&mut Messages, &Cancel) -> Result<Done> + 'static,
+    ) -> Self {
         let mut work = Some(work);
-        Self::new(move |messages, cancel| work.take().map(|work| work(messages, cancel)).transpose())
+        Self::new(move |messages, cancel| {
+            work.take().map(|work| work(messages, cancel)).transpose()
+        })
     }
 
-    /// Work that `start` prepares, each `step` carries on until it says false, and `finish` sums up.
+    /// Work that `start` prepares, each `step` carries on until it says false, and `finish` sums
+    /// up.
     pub(crate) fn steps<Run: 'static>(
         start: impl FnOnce() -> Result<Run> + 'static,
         step: impl Fn(&mut Run, &mut Messages) -> Result<bool> + 'static,
@@ -117,7 +135,8 @@ impl WasmTask {
     /// One step; true when there are no more.
     pub fn step(&mut self) -> bool {
         if let Some(work) = &mut self.work {
-            let cancelled = self.cancel.is_cancelled().then(|| Err(Error::Cancelled { resume: None }));
+            let cancelled =
+                self.cancel.is_cancelled().then(|| Err(Error::Cancelled { resume: None }));
             match cancelled.unwrap_or_else(|| work(&mut self.messages, &self.cancel)).transpose() {
                 Some(result) => self.finish(result),
                 None => return false,

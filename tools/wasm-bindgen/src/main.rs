@@ -1,6 +1,8 @@
-//! `wasm-bindgen`, the part of its command line that wasm-pack calls, over the library of the same project.
+//! `wasm-bindgen`, the part of its command line that wasm-pack calls, over the library of the same
+//! project.
 //!
-//! The published command line carries a test server with a long list of dependencies; this needs the library alone.
+//! The published command line carries a test server with a long list of dependencies; this needs
+//! the library alone.
 
 use std::process::ExitCode;
 use wasm_bindgen_cli_support::Bindgen;
@@ -67,7 +69,8 @@ fn generate(arguments: &Arguments) -> Result<(), String> {
                 .remove_name_section(!arguments.debug && !arguments.keep_debug)
                 .remove_producers_section(true)
                 .demangle(!arguments.no_demangle)
-                // The library leaves it out unless told otherwise, and `init()` without arguments then fails in browsers.
+                // The library leaves it out unless told otherwise, and `init()` without arguments
+                // then fails in browsers.
                 .omit_default_module_path(arguments.omit_default_module_path)
                 .generate(&arguments.out_dir)
         })

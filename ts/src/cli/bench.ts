@@ -28,8 +28,11 @@ export function benchCommand(): Command {
     attempt(async (signal) => {
       const progress = new Progress(options.json === true)
       const onRow = (row: BenchRow) => progress.line(`${row.bench} ${row.case}: ${speed(row)}`)
-      const onSpeed = (row: SpeedRow) => progress.line(`${row.bench} ${row.model}: ${formatNumber(row.tokensPerSecond, 0)} tokens/s`)
-      const result = await runBench({ ...given(command, FLAGS), signal, onRow, onSpeed }).finally(() => progress.end())
+      const onSpeed = (row: SpeedRow) =>
+        progress.line(`${row.bench} ${row.model}: ${formatNumber(row.tokensPerSecond, 0)} tokens/s`)
+      const result = await runBench({ ...given(command, FLAGS), signal, onRow, onSpeed }).finally(
+        () => progress.end(),
+      )
       console.log(options.json ? JSON.stringify(result) : benchReport(result).join('\n'))
     }, options),
   )
@@ -42,7 +45,15 @@ function speed(row: BenchRow): string {
 }
 
 /** The result as lines of at most 80 columns. */
-export function benchReport({ machine, threads, checked, probe, rows, speeds, seconds }: BenchResult): string[] {
+export function benchReport({
+  machine,
+  threads,
+  checked,
+  probe,
+  rows,
+  speeds,
+  seconds,
+}: BenchResult): string[] {
   const about = formatPairs(
     [
       ['CPU', machine.cpu || machine.os],
@@ -52,18 +63,33 @@ export function benchReport({ machine, threads, checked, probe, rows, speeds, se
     80,
   )
   const sections = [about]
-  const figures = probe.map(({ name, first, last, drifted }) => [name, formatNumber(first, 1), formatNumber(last, 1), drifted ? 'drifted' : ''])
-  if (figures.length > 0) sections.push(formatTable([['machine, GB/s or GOP/s', 'first', 'last', ''], ...figures]))
-  const percent = (share: number | undefined) => formatNumber(share === undefined ? null : share * 100, 0)
-  const cases = rows.map((row) => [`${row.bench} ${row.case}`, microseconds(row.medianSeconds), speed(row), percent(row.ofBound)])
-  if (cases.length > 0) sections.push(formatTable([['kernel', 'us', 'speed', '% of bound'], ...cases]))
+  const figures = probe.map(({ name, first, last, drifted }) => [
+    name,
+    formatNumber(first, 1),
+    formatNumber(last, 1),
+    drifted ? 'drifted' : '',
+  ])
+  if (figures.length > 0)
+    sections.push(formatTable([['machine, GB/s or GOP/s', 'first', 'last', ''], ...figures]))
+  const percent = (share: number | undefined) =>
+    formatNumber(share === undefined ? null : share * 100, 0)
+  const cases = rows.map((row) => [
+    `${row.bench} ${row.case}`,
+    microseconds(row.medianSeconds),
+    speed(row),
+    percent(row.ofBound),
+  ])
+  if (cases.length > 0)
+    sections.push(formatTable([['kernel', 'us', 'speed', '% of bound'], ...cases]))
   const runs = speeds.map(({ bench, promptTokens, tokensPerSecond, gigabytesPerSecond }) => [
     bench === 'e.prefill' ? `read ${promptTokens} tokens` : `write after ${promptTokens} tokens`,
     formatNumber(tokensPerSecond, 0),
     formatNumber(gigabytesPerSecond, 2),
   ])
-  if (runs.length > 0) sections.push(formatTable([[speeds[0]?.model.slice(-40) ?? '', 'tokens/s', 'GB/s'], ...runs]))
-  if (probe.some((figure) => figure.drifted)) sections.push(["The machine's speed changed meanwhile: close other programs and run it again."])
+  if (runs.length > 0)
+    sections.push(formatTable([[speeds[0]?.model.slice(-40) ?? '', 'tokens/s', 'GB/s'], ...runs]))
+  if (probe.some((figure) => figure.drifted))
+    sections.push(["The machine's speed changed meanwhile: close other programs and run it again."])
   sections.push([`${checked} answers checked, all right; ${formatSeconds(seconds)}`])
   return sections.flatMap((lines, i) => (i === 0 ? lines : ['', ...lines]))
 }

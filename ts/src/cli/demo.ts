@@ -9,16 +9,29 @@ Example:
   halfstep demo`
 
 export function demoCommand(): Command {
-  const command = new Command('demo').description('Quantizes a small model of Shakespeare in several ways and shows what is lost and won back.')
-  command.option('--folder <folder>', 'where the files go', 'halfstep-demo').option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+  const command = new Command('demo').description(
+    'Quantizes a small model of Shakespeare in several ways and shows what is lost and won back.',
+  )
+  command
+    .option('--folder <folder>', 'where the files go', 'halfstep-demo')
+    .option('--json', 'one line, one object')
+    .addHelpText('after', EXAMPLE)
   return command.action((options: { folder: string; json?: boolean }) =>
     attempt(async (signal) => {
       const progress = new Progress(options.json === true)
       const result = await runDemo({
         folder: options.folder,
         signal,
-        onStep: (name, step) => progress.update(name, step.step, step.steps, step.etaSeconds, `loss ${step.loss.toFixed(4)}`),
-        onRow: (row) => progress.line(`${row.name}: perplexity ${formatNumber(row.evaluation.perplexity, 2)}`),
+        onStep: (name, step) =>
+          progress.update(
+            name,
+            step.step,
+            step.steps,
+            step.etaSeconds,
+            `loss ${step.loss.toFixed(4)}`,
+          ),
+        onRow: (row) =>
+          progress.line(`${row.name}: perplexity ${formatNumber(row.evaluation.perplexity, 2)}`),
       })
       progress.end()
       if (options.json) {
@@ -26,7 +39,9 @@ export function demoCommand(): Command {
         return
       }
       console.log(demoTable(result.rows).join('\n'))
-      console.log(`\n${result.file} was written, read again and compared. It continues ${JSON.stringify(result.prompt)}:\n`)
+      console.log(
+        `\n${result.file} was written, read again and compared. It continues ${JSON.stringify(result.prompt)}:\n`,
+      )
       console.log(`${result.prompt}${result.text}\n\ndone in ${formatSeconds(result.seconds)}`)
     }, options),
   )

@@ -10,7 +10,9 @@ Example:
   halfstep doctor`
 
 export function doctorCommand(): Command {
-  const command = new Command('doctor').description('What halfstep finds on this machine, and what is missing.')
+  const command = new Command('doctor').description(
+    'What halfstep finds on this machine, and what is missing.',
+  )
   command.option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
   return command.action(async (options: { json?: boolean }) => {
     const addon = loadAddon()
@@ -19,7 +21,16 @@ export function doctorCommand(): Command {
     const found = [addon, wasm].find((build) => typeof build !== 'string') as Native | undefined
     const doctor = found && (JSON.parse(found.doctor()) as Doctor)
     if (options.json)
-      console.log(JSON.stringify({ node: process.version, platform: process.platform, arch: process.arch, memory: totalmem(), ...doctor, builds }))
+      console.log(
+        JSON.stringify({
+          node: process.version,
+          platform: process.platform,
+          arch: process.arch,
+          memory: totalmem(),
+          ...doctor,
+          builds,
+        }),
+      )
     else {
       const rows: [string, string][] = [
         ['halfstep', doctor?.version ?? 'no build loads'],
@@ -30,7 +41,8 @@ export function doctorCommand(): Command {
         ...builds.map(({ name, state }): [string, string] => [name, state]),
       ]
       console.log(formatPairs(rows).join('\n'))
-      if (typeof addon === 'string') console.log('\nWithout the addon there is no training. In the repository: npm run build')
+      if (typeof addon === 'string')
+        console.log('\nWithout the addon there is no training. In the repository: npm run build')
     }
     process.exitCode = found === undefined ? EXIT.failed : EXIT.ok
   })
@@ -40,11 +52,17 @@ async function loadWasm(): Promise<Native | string> {
   try {
     return await (await import('../native-wasm.js')).loadWasm()
   } catch (error) {
-    if ((error as { code?: string }).code === 'ERR_MODULE_NOT_FOUND') return 'not built (npm run build:wasm)'
+    if ((error as { code?: string }).code === 'ERR_MODULE_NOT_FOUND')
+      return 'not built (npm run build:wasm)'
     return error instanceof Error ? error.message : String(error)
   }
 }
 
-function describe(name: string, build: Native | string): { name: string; found: boolean; state: string } {
-  return typeof build === 'string' ? { name, found: false, state: `missing: ${build}` } : { name, found: true, state: 'found' }
+function describe(
+  name: string,
+  build: Native | string,
+): { name: string; found: boolean; state: string } {
+  return typeof build === 'string'
+    ? { name, found: false, state: `missing: ${build}` }
+    : { name, found: true, state: 'found' }
 }

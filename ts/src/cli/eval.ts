@@ -10,21 +10,30 @@ Example:
   halfstep eval small.gguf --data text.txt --against original.gguf --json`
 
 export function evalCommand(): Command {
-  const command = new Command('eval').description('Perplexity of a model over a text; with --against also KL and top-1 agreement.')
+  const command = new Command('eval').description(
+    'Perplexity of a model over a text; with --against also KL and top-1 agreement.',
+  )
   command.argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
   addFlags(command, EVALUATE_FLAGS, 'evaluate')
-  command.option('--against <model>', 'the model to compare with').option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+  command
+    .option('--against <model>', 'the model to compare with')
+    .option('--json', 'one line, one object')
+    .addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { against?: string; json?: boolean }) =>
     attempt(async (signal) => {
       const model = await Model.load(path, { signal })
-      const against = options.against === undefined ? undefined : await Model.load(options.against, { signal })
+      const against =
+        options.against === undefined ? undefined : await Model.load(options.against, { signal })
       const progress = new Progress(options.json === true)
       const started = performance.now()
       const onProgress = (done: number, total: number) => {
-        const left = done > 0 ? ((performance.now() - started) / 1000) * (total / done - 1) : undefined
+        const left =
+          done > 0 ? ((performance.now() - started) / 1000) * (total / done - 1) : undefined
         progress.update('eval', done, total, left, `${done} of ${total} tokens`)
       }
-      const record = await model.evaluate(given(command, EVALUATE_FLAGS), { against, onProgress, signal }).finally(() => progress.end())
+      const record = await model
+        .evaluate(given(command, EVALUATE_FLAGS), { against, onProgress, signal })
+        .finally(() => progress.end())
       if (options.json) {
         console.log(JSON.stringify(record))
         return
@@ -34,7 +43,10 @@ export function evalCommand(): Command {
         ['mean negative log-likelihood', formatNumber(record.meanNll, 5)],
         ['predictions', String(record.predictions)],
         ['KL, nats', formatNumber(record.kl, 5)],
-        ['top-1 agreement, %', formatNumber(record.top1Agreement === null ? null : record.top1Agreement * 100, 2)],
+        [
+          'top-1 agreement, %',
+          formatNumber(record.top1Agreement === null ? null : record.top1Agreement * 100, 2),
+        ],
         ['tokens/s', formatNumber(record.tokensPerSecond, 1)],
       ]
       console.log(formatTable(rows).join('\n'))

@@ -10,10 +10,14 @@ or option, ${EXIT.interrupted} interrupted.
 Run halfstep <command> --help for its options and an example.`
 
 /**
- * Runs a command's work with a signal that the first Ctrl-C (or SIGTERM) aborts; the second ends the process at once.
+ * Runs a command's work with a signal that the first Ctrl-C (or SIGTERM) aborts; the second ends
+ * the process at once.
  * A failure becomes one line on stderr, with `json` also an object on stdout, and the exit code.
  */
-export async function attempt(work: (signal: AbortSignal) => Promise<void>, options: { json?: boolean; resume?: string } = {}): Promise<void> {
+export async function attempt(
+  work: (signal: AbortSignal) => Promise<void>,
+  options: { json?: boolean; resume?: string } = {},
+): Promise<void> {
   const controller = new AbortController()
   const interrupt = () => {
     if (controller.signal.aborted) process.exit(EXIT.interrupted)
@@ -41,7 +45,11 @@ function report(error: unknown, options: { json?: boolean; resume?: string }): v
     return
   }
   const saved = typeof details.resume === 'string'
-  console.error(saved ? `interrupted; state saved in ${details.resume}` : 'interrupted before there was anything to go on from')
+  console.error(
+    saved
+      ? `interrupted; state saved in ${details.resume}`
+      : 'interrupted before there was anything to go on from',
+  )
   if (saved && options.resume) console.error(`to go on: ${options.resume}`)
   process.exitCode = EXIT.interrupted
 }

@@ -15,22 +15,26 @@ import type {
 } from '../generated/types.js'
 
 /**
- * One flag per config field: the type refuses a field without a flag and a flag without a field. Defaults, ranges and the names of choices live in Rust; a flag that
+ * One flag per config field: the type refuses a field without a flag and a flag without a field.
+ * Defaults, ranges and the names of choices live in Rust; a flag that
  * is not given is not sent.
  */
 export type Flags<T> = { readonly [K in keyof T]-?: Option }
 
-export const number = (flags: string, help: string) => new Option(flags, help).argParser(parseNumber)
+export const number = (flags: string, help: string) =>
+  new Option(flags, help).argParser(parseNumber)
 export const text = (flags: string, help: string) => new Option(flags, help)
 
 function parseNumber(value: string): number {
   const parsed = Number(value)
-  if (value.trim() === '' || !Number.isFinite(parsed)) throw new InvalidArgumentError('a number is needed.')
+  if (value.trim() === '' || !Number.isFinite(parsed))
+    throw new InvalidArgumentError('a number is needed.')
   return parsed
 }
 
 /** A flag that can be turned on, with or without the word, and off. */
-const choice = (flags: string, help: string) => new Option(flags, help).preset('on').argParser(parseOnOff)
+const choice = (flags: string, help: string) =>
+  new Option(flags, help).preset('on').argParser(parseOnOff)
 
 function parseOnOff(value: string): boolean {
   if (value !== 'on' && value !== 'off') throw new InvalidArgumentError('on or off is needed.')
@@ -42,11 +46,23 @@ export const SITE_FLAGS: Flags<Omit<SilqConfig, 'train'>> = {
     '--target <name>',
     'where the model will run: gguf:q4_0, gguf:q8_0, gguf:tq2_0, or halfstep (default gguf:q4_0 for silq and rtn, else halfstep)',
   ),
-  weights: number('--weights <bits>', 'bits of the block linears (default what a gguf target holds; 3 for gptq and awq, 2 for block training, 4 for the rest)'),
-  groupSize: number('--group-size <n>', 'columns that share a scale, 0 for the whole row (default what a gguf target holds; 64 with zero points, else 0)'),
-  activations: number('--activations <bits>', "bits of the linears' inputs: 2 to 8, or 16 for none"),
+  weights: number(
+    '--weights <bits>',
+    'bits of the block linears (default what a gguf target holds; 3 for gptq and awq, 2 for block training, 4 for the rest)',
+  ),
+  groupSize: number(
+    '--group-size <n>',
+    'columns that share a scale, 0 for the whole row (default what a gguf target holds; 64 with zero points, else 0)',
+  ),
+  activations: number(
+    '--activations <bits>',
+    "bits of the linears' inputs: 2 to 8, or 16 for none",
+  ),
   cache: number('--cache <bits>', 'bits of the key/value cache: 2 to 8, 16 or 32'),
-  start: text('--start <rule>', 'first steps: best, absmax, signedAbsmax, errorSearch, convex, lsq'),
+  start: text(
+    '--start <rule>',
+    'first steps: best, absmax, signedAbsmax, errorSearch, convex, lsq',
+  ),
   staticActivations: text('--static-activations', 'one learned step per activation and cache site'),
   learnSteps: text('--no-learn-steps', 'keep the weight steps where they start'),
   edge: text('--edge <rule>', 'weights on the edge of the grid: inside or outside'),
@@ -67,12 +83,18 @@ export const TRAIN_FLAGS: Flags<TrainConfig> = {
   beta1: number('--beta1 <x>', "AdamW's"),
   beta2: number('--beta2 <x>', "AdamW's"),
   eps: number('--eps <x>', "AdamW's"),
-  weightDecay: number('--weight-decay <x>', 'on matrices; 0.1 on clips and factors of apiq and sapr'),
+  weightDecay: number(
+    '--weight-decay <x>',
+    'on matrices; 0.1 on clips and factors of apiq and sapr',
+  ),
   maxNorm: number('--max-norm <x>', 'clip the gradient to this norm'),
   klWeight: number('--kl-weight <x>', 'of the KL to the unquantized model'),
   ceWeight: number('--ce-weight <x>', 'of the next-token loss'),
   temperature: number('--temperature <x>', 'of the KL'),
-  arithmetic: text('--arithmetic <kind>', 'f32, bf16, f16 or int8-forward; the fastest here, if not given'),
+  arithmetic: text(
+    '--arithmetic <kind>',
+    'f32, bf16, f16 or int8-forward; the fastest here, if not given',
+  ),
   recompute: text('--recompute <when>', 'forward again instead of kept: auto, always, never'),
   lossBytes: number('--loss-bytes <n>', "memory of the loss's logits, bytes"),
   seed: number('--seed <n>', 'same seed, same bytes'),
@@ -82,15 +104,32 @@ export const TRAIN_FLAGS: Flags<TrainConfig> = {
 export const BLOCK_FLAGS: Flags<Omit<BlockOptions, keyof TrainConfig>> = {
   samples: number('--samples <n>', 'sequences that every block learns from (default 32)'),
   epochs: number('--epochs <n>', 'passes over them for every block (default 5)'),
-  rangeLearningRate: number('--range-learning-rate <x>', 'of clips, or of steps (relative) and zero points'),
+  rangeLearningRate: number(
+    '--range-learning-rate <x>',
+    'of clips, or of steps (relative) and zero points',
+  ),
   lowRankLearningRate: number('--low-rank-learning-rate <x>', 'of the low-rank factors'),
-  weightLearningRate: number('--weight-learning-rate <x>', 'of weights and norms, where they learn, relative to their size'),
-  anchor: number('--anchor <x>', 'efficientqat: pull of the weights towards where they began, in parts of their rate'),
-  secondTarget: choice('--second-target [on]', "learn from the unquantized block's answers to quantized inputs too: on, or off (default on in apiq, sapr)"),
+  weightLearningRate: number(
+    '--weight-learning-rate <x>',
+    'of weights and norms, where they learn, relative to their size',
+  ),
+  anchor: number(
+    '--anchor <x>',
+    'efficientqat: pull of the weights towards where they began, in parts of their rate',
+  ),
+  secondTarget: choice(
+    '--second-target [on]',
+    "learn from the unquantized block's answers to quantized inputs too: on, or off (default on in apiq, sapr)",
+  ),
 }
 
 /** Options that only some recipes have. */
-export const METHOD_FLAGS: Flags<Omit<RtnConfig & GptqRecipeConfig & AwqRecipeConfig & SaprConfig & EfficientqatConfig, keyof SilqConfig>> = {
+export const METHOD_FLAGS: Flags<
+  Omit<
+    RtnConfig & GptqRecipeConfig & AwqRecipeConfig & SaprConfig & EfficientqatConfig,
+    keyof SilqConfig
+  >
+> = {
   zeroPoints: text('--zero-points', 'rtn: a zero point per group'),
   damping: number('--damping <x>', "gptq: added to the Hessian's diagonal"),
   actOrder: text('--no-act-order', 'gptq: columns in their own order'),
@@ -111,12 +150,18 @@ export const METHOD_FLAGS: Flags<Omit<RtnConfig & GptqRecipeConfig & AwqRecipeCo
 
 export const RUN_FLAGS: Flags<Omit<RunConfig, 'text' | 'validationText' | 'output' | 'record'>> = {
   data: text('--data <file>', 'text or .jsonl to train on'),
-  selfGenerated: number('--self-generated <tokens>', 'that the model generates to train on, for --data or beside it'),
+  selfGenerated: number(
+    '--self-generated <tokens>',
+    'that the model generates to train on, for --data or beside it',
+  ),
   skipCharacters: number('--skip-characters <n>', 'of the text, left out at its beginning'),
   validation: text('--validation <file>', 'text or .jsonl to measure on, before and after'),
   validationTokens: number('--validation-tokens <n>', 'of it, if not 4096'),
   runFolder: text('--run-folder <folder>', 'for checkpoints; default: the output with .run'),
-  checkpointEvery: number('--checkpoint-every <steps>', 'default: only when interrupted; finished blocks are always kept'),
+  checkpointEvery: number(
+    '--checkpoint-every <steps>',
+    'default: only when interrupted; finished blocks are always kept',
+  ),
   resume: text('--resume', 'go on from the newest checkpoint, or the last finished block'),
   threads: number('--threads <n>', '0: one per core; never changes a result'),
 }
@@ -140,7 +185,12 @@ export const GENERATE_FLAGS: Flags<Omit<GenerationConfig, 'messages'>> = {
 }
 
 /** Adds a group of flags, with Rust's defaults in their help, under a heading if there is one. */
-export function addFlags<T>(command: Command, flags: Flags<T>, group: keyof typeof DEFAULTS, heading?: string): Command {
+export function addFlags<T>(
+  command: Command,
+  flags: Flags<T>,
+  group: keyof typeof DEFAULTS,
+  heading?: string,
+): Command {
   for (const [name, shared] of Object.entries<Option>(flags)) {
     const value = DEFAULTS[group][name]
     // Several commands have the flag, each under its own heading.

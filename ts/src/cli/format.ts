@@ -29,13 +29,21 @@ export function formatPerplexity(value: number | null, decimals = 3): string {
 /** Lines of a table: the first column to the left, the others to the right, two spaces between. */
 export function formatTable(rows: readonly (readonly string[])[]): string[] {
   const columns = Math.max(...rows.map((row) => row.length))
-  const widths = Array.from({ length: columns }, (_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)))
-  const cell = (text: string, i: number) => (i === 0 ? text.padEnd(widths[i] ?? 0) : text.padStart(widths[i] ?? 0))
+  const widths = Array.from({ length: columns }, (_, i) =>
+    Math.max(...rows.map((row) => row[i]?.length ?? 0)),
+  )
+  const cell = (text: string, i: number) =>
+    i === 0 ? text.padEnd(widths[i] ?? 0) : text.padStart(widths[i] ?? 0)
   return rows.map((row) => row.map(cell).join('  ').trimEnd())
 }
 
-/** Lines of names and values, both to the left; with `columns`, values that are too long are cut. */
-export function formatPairs(pairs: readonly (readonly [string, string])[], columns = Number.POSITIVE_INFINITY): string[] {
+/**
+ * Lines of names and values, both to the left; with `columns`, values that are too long are cut.
+ */
+export function formatPairs(
+  pairs: readonly (readonly [string, string])[],
+  columns = Number.POSITIVE_INFINITY,
+): string[] {
   const width = Math.max(...pairs.map(([name]) => name.length))
   const lines = pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd())
   return lines.map((line) => (line.length > columns ? `${line.slice(0, columns - 3)}...` : line))

@@ -12,12 +12,16 @@ export function generateCommand(): Command {
     .description('Continues a text, or answers with --chat.')
     .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
   addFlags(command, GENERATE_FLAGS, 'generate')
-  command.option('--chat', 'the prompt is a message; needs a model with a chat template').option('--json', 'pieces of text as lines, the whole last')
+  command
+    .option('--chat', 'the prompt is a message; needs a model with a chat template')
+    .option('--json', 'pieces of text as lines, the whole last')
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { chat?: boolean; json?: boolean }) =>
     attempt(async (signal) => {
       const { prompt, ...rest } = given(command, GENERATE_FLAGS)
-      const start = options.chat ? { messages: [{ role: 'user', content: prompt ?? '' }] } : { prompt }
+      const start = options.chat
+        ? { messages: [{ role: 'user', content: prompt ?? '' }] }
+        : { prompt }
       const model = await Model.load(path, { signal })
       const stream = model.generate({ ...start, ...rest }, { signal })
       // The prompt stands before what follows it, and not before an error.
@@ -31,7 +35,10 @@ export function generateCommand(): Command {
       process.stdout.write(before)
       if (options.json) console.log(JSON.stringify({ kind: 'result', ...result }))
       else process.stdout.write('\n')
-      if (process.stderr.isTTY && !options.json) console.error(`${result.tokens.length} tokens, ${result.tokensPerSecond.toFixed(1)} tokens/s`)
+      if (process.stderr.isTTY && !options.json)
+        console.error(
+          `${result.tokens.length} tokens, ${result.tokensPerSecond.toFixed(1)} tokens/s`,
+        )
     }, options),
   )
 }

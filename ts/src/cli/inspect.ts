@@ -8,7 +8,9 @@ Example:
   halfstep inspect small.gguf`
 
 export function inspectCommand(): Command {
-  const command = new Command('inspect').description('What stands in a model file.').argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
+  const command = new Command('inspect')
+    .description('What stands in a model file.')
+    .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
   command.option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { json?: boolean }) =>
     attempt(async (signal) => {
@@ -24,13 +26,19 @@ export function inspectCommand(): Command {
         ['file', formatBytes(found.fileBytes)],
         ['bits per weight', `${found.bitsPerWeight.toFixed(3)} in the whole file`],
         ['target', found.target ?? 'none (full precision)'],
-        ['vocabulary', `${found.vocabSize} (${found.tokenizer ?? 'no tokenizer'}${found.hasChatTemplate ? ', chat template' : ''})`],
+        [
+          'vocabulary',
+          `${found.vocabSize} (${found.tokenizer ?? 'no tokenizer'}${found.hasChatTemplate ? ', chat template' : ''})`,
+        ],
         ['width, inner width', `${found.hiddenSize}, ${found.intermediateSize}`],
         ['layers', String(found.layers)],
         ['heads', `${found.heads} of ${found.headDim}, ${found.kvHeads} for keys and values`],
         ['positions', String(found.maxPositions)],
         ['head', found.tiedHead ? 'tied to the embedding' : 'its own'],
-        ...Object.entries(found.tensorTypes).map(([type, count]): [string, string] => [`${type} tensors`, String(count)]),
+        ...Object.entries(found.tensorTypes).map(([type, count]): [string, string] => [
+          `${type} tensors`,
+          String(count),
+        ]),
         ...Object.entries(found.provenance),
       ]
       // A recipe in full is longer than a line: --json has it.

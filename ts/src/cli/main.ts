@@ -16,9 +16,19 @@ const program = new Command('halfstep')
   .description('Low-bit language models that still answer like the original.')
   .version(version)
   .addHelpText('after', EXIT_HELP)
-const COMMANDS = [quantizeCommand, planCommand, evalCommand, generateCommand, inspectCommand, demoCommand, benchCommand, doctorCommand]
+const COMMANDS = [
+  quantizeCommand,
+  planCommand,
+  evalCommand,
+  generateCommand,
+  inspectCommand,
+  demoCommand,
+  benchCommand,
+  doctorCommand,
+]
 for (const make of COMMANDS) program.addCommand(make())
-for (const command of [program, ...program.commands]) command.exitOverride().configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
+for (const command of [program, ...program.commands])
+  command.exitOverride().configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
 
 // A reader that closes the pipe (head) has seen enough.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -17,23 +17,33 @@ Examples:
 Takes the flags of quantize. Nothing is written.`
 
 export function planCommand(): Command {
-  const command = new Command('plan').description('What quantize will take, by a few real steps: time, memory, disk, and whether it fits.')
-  command.argument('<model>', 'GGUF file or Hugging Face folder').option('-o, --output <file>', 'where the result will go')
-  command.option('--report <page>', 'count what a report takes').option('--json', 'one line, one object')
+  const command = new Command('plan').description(
+    'What quantize will take, by a few real steps: time, memory, disk, and whether it fits.',
+  )
+  command
+    .argument('<model>', 'GGUF file or Hugging Face folder')
+    .option('-o, --output <file>', 'where the result will go')
+  command
+    .option('--report <page>', 'count what a report takes')
+    .option('--json', 'one line, one object')
   addRecipeFlags(command)
   command.addHelpText('after', EXAMPLE)
-  return command.action((path: string, options: { output?: string; report?: string; json?: boolean }) =>
-    attempt(async (signal) => {
-      await mustBeWritable(options)
-      const model = await Model.load(path, { signal })
-      const progress = new Progress(options.json === true)
-      const onEvent = (event: { kind: string; detail?: string }) => event.kind === 'phase' && progress.line(`plan: ${event.detail}`)
-      const run = { ...runOf(command), record: options.report !== undefined }
-      const made = await plan(model, recipeOf(command), { ...run, signal, onEvent }).finally(() => progress.end())
-      const freeDiskBytes = await freeDisk(run.runFolder ?? run.output ?? '.')
-      if (options.json) console.log(JSON.stringify({ ...made, freeDiskBytes }))
-      else console.log(planLines(made, freeDiskBytes).join('\n'))
-    }, options),
+  return command.action(
+    (path: string, options: { output?: string; report?: string; json?: boolean }) =>
+      attempt(async (signal) => {
+        await mustBeWritable(options)
+        const model = await Model.load(path, { signal })
+        const progress = new Progress(options.json === true)
+        const onEvent = (event: { kind: string; detail?: string }) =>
+          event.kind === 'phase' && progress.line(`plan: ${event.detail}`)
+        const run = { ...runOf(command), record: options.report !== undefined }
+        const made = await plan(model, recipeOf(command), { ...run, signal, onEvent }).finally(() =>
+          progress.end(),
+        )
+        const freeDiskBytes = await freeDisk(run.runFolder ?? run.output ?? '.')
+        if (options.json) console.log(JSON.stringify({ ...made, freeDiskBytes }))
+        else console.log(planLines(made, freeDiskBytes).join('\n'))
+      }, options),
   )
 }
 
@@ -52,17 +62,45 @@ async function freeDisk(path: string): Promise<number | null> {
 /** The plan as lines of at most 80 columns. */
 export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
   const header = ['', 'steps', 's/step', 'time', 'memory', 'disk']
-  const row = (name: string, steps: number, perStep: number | null, seconds: number, memory: number, disk: number) => {
-    const [count, each] = [steps > 0 ? String(steps) : '-', steps > 0 && perStep !== null ? perStep.toPrecision(3) : '-']
-    return [name, count, each, formatSeconds(seconds), formatBytes(memory), disk > 0 ? formatBytes(disk) : '-']
+  const row = (
+    name: string,
+    steps: number,
+    perStep: number | null,
+    seconds: number,
+    memory: number,
+    disk: number,
+  ) => {
+    const [count, each] = [
+      steps > 0 ? String(steps) : '-',
+      steps > 0 && perStep !== null ? perStep.toPrecision(3) : '-',
+    ]
+    return [
+      name,
+      count,
+      each,
+      formatSeconds(seconds),
+      formatBytes(memory),
+      disk > 0 ? formatBytes(disk) : '-',
+    ]
   }
-  const stages = made.stages.map((s: PlanStage) => row(s.name, s.steps, s.secondsPerStep, s.seconds, s.peakMemoryBytes, s.diskBytes))
+  const stages = made.stages.map((s: PlanStage) =>
+    row(s.name, s.steps, s.secondsPerStep, s.seconds, s.peakMemoryBytes, s.diskBytes),
+  )
   const all = row('in all', made.steps, null, made.seconds, made.peakMemoryBytes, made.diskBytes)
   const pairs = formatPairs([
     ['recipe', `${made.recipe} for ${made.target}`],
-    ['result', `${formatBytes(made.outputBytes)}, ${made.bitsPerWeight.toFixed(3)} bits per weight in the block linears`],
+    [
+      'result',
+      `${formatBytes(made.outputBytes)}, ${made.bitsPerWeight.toFixed(3)} bits per weight in the block linears`,
+    ],
   ])
-  return [...pairs, '', ...formatTable([header, ...stages, all]), '', ...wrapped(verdict(made, freeDiskBytes))]
+  return [
+    ...pairs,
+    '',
+    ...formatTable([header, ...stages, all]),
+    '',
+    ...wrapped(verdict(made, freeDiskBytes)),
+  ]
 }
 
 function verdict(made: Plan, freeDiskBytes: number | null): string {
@@ -70,10 +108,14 @@ function verdict(made: Plan, freeDiskBytes: number | null): string {
   const needed = `${formatBytes(made.peakMemoryBytes)} of memory${about}`
   const disk = made.diskBytes + made.outputBytes
   const isDiskShort = freeDiskBytes !== null && disk > freeDiskBytes
-  const shortDisk = isDiskShort ? ` On disk ${formatBytes(disk)} are needed and ${formatBytes(freeDiskBytes)} are free: use another folder.` : ''
-  if (made.fits === null) return `Needs ${needed}; how much is free, this system does not tell.${shortDisk}`
+  const shortDisk = isDiskShort
+    ? ` On disk ${formatBytes(disk)} are needed and ${formatBytes(freeDiskBytes)} are free: use another folder.`
+    : ''
+  if (made.fits === null)
+    return `Needs ${needed}; how much is free, this system does not tell.${shortDisk}`
   const free = formatBytes(made.freeMemoryBytes)
-  if (made.fits) return `${isDiskShort ? 'The memory is enough' : 'It fits'}: ${needed}, ${free} can be had.${shortDisk}`
+  if (made.fits)
+    return `${isDiskShort ? 'The memory is enough' : 'It fits'}: ${needed}, ${free} can be had.${shortDisk}`
   return `It does not fit: ${needed}, ${free} can be had. Less is needed with ${made.advice}.${shortDisk}`
 }
 

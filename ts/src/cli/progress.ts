@@ -4,7 +4,10 @@ const BAR_WIDTH = 20
 /** Without a terminal a line is printed each time this share of the work is done. */
 const SHARE_PER_LINE = 0.1
 
-/** One line on stderr that is written over on a terminal; elsewhere a line for every tenth of the work. */
+/**
+ * One line on stderr that is written over on a terminal; elsewhere a line for every tenth of the
+ * work.
+ */
 export class Progress {
   readonly #stream: NodeJS.WriteStream
   readonly #quiet: boolean
@@ -17,7 +20,13 @@ export class Progress {
   }
 
   /** `done` of `total`, with the seconds left and a few words. */
-  update(label: string, done: number, total: number, etaSeconds: number | undefined, detail: string): void {
+  update(
+    label: string,
+    done: number,
+    total: number,
+    etaSeconds: number | undefined,
+    detail: string,
+  ): void {
     if (this.#quiet || total <= 0) return
     const share = Math.min(1, done / total)
     const percent = `${Math.floor(share * 100)}%`.padStart(4)

@@ -5,9 +5,22 @@ import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
 import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
-import { formatBytes, formatNumber, formatPairs, formatPerplexity, formatSeconds, formatTable } from './format.js'
+import {
+  formatBytes,
+  formatNumber,
+  formatPairs,
+  formatPerplexity,
+  formatSeconds,
+  formatTable,
+} from './format.js'
 import { Progress } from './progress.js'
-import { addRecipeFlags, defaultRunFolder, mustBeWritable, recipeOf, runOf } from './recipe-flags.js'
+import {
+  addRecipeFlags,
+  defaultRunFolder,
+  mustBeWritable,
+  recipeOf,
+  runOf,
+} from './recipe-flags.js'
 
 const EXAMPLE = `
 Examples:
@@ -28,8 +41,12 @@ interface Options {
 }
 
 export function quantizeCommand(): Command {
-  const command = new Command('quantize').description('Quantizes a model, and trains it for the grid it will run on.')
-  command.argument('<model>', 'GGUF file or Hugging Face folder').requiredOption('-o, --output <file>', 'where to write the result')
+  const command = new Command('quantize').description(
+    'Quantizes a model, and trains it for the grid it will run on.',
+  )
+  command
+    .argument('<model>', 'GGUF file or Hugging Face folder')
+    .requiredOption('-o, --output <file>', 'where to write the result')
   command.option('--report <page>', 'writes an .html page about the run, and its data as .json')
   command.option('--json', 'events as lines, the result last')
   addRecipeFlags(command)
@@ -67,7 +84,13 @@ function show(event: Event, progress: Progress): void {
     progress.update('train', event.step, event.steps, event.etaSeconds, detail)
   } else if (event.kind === 'generate') {
     const { tokens, total, tokensPerSecond } = event
-    progress.update('generate', tokens, total, (total - tokens) / tokensPerSecond, `${tokensPerSecond.toFixed(0)} tokens/s`)
+    progress.update(
+      'generate',
+      tokens,
+      total,
+      (total - tokens) / tokensPerSecond,
+      `${tokensPerSecond.toFixed(0)} tokens/s`,
+    )
   } else {
     progress.line(eventLine(event))
   }
@@ -93,11 +116,15 @@ function summary(report: Report, file: SaveReport, page?: string): string[] {
     ['file', `${file.path}, ${formatBytes(file.bytes)}`],
     ['recipe', `${report.recipe} for ${report.target}`],
     ['bits per weight', `${report.bitsPerWeight.toFixed(3)} in the block linears`],
-    ['parity', file.parity ? 'the file, read again, equals the model in memory' : 'not a quantized file'],
+    [
+      'parity',
+      file.parity ? 'the file, read again, equals the model in memory' : 'not a quantized file',
+    ],
     ['time', formatSeconds(report.seconds)],
   ]
   const speed = report.tokensPerSecond > 0 ? `, ${report.tokensPerSecond.toFixed(1)} tokens/s` : ''
-  if (report.steps > 0) pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens${speed}`])
+  if (report.steps > 0)
+    pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens${speed}`])
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
   if (page !== undefined) pairs.push(['report', page], ['its data', reportPaths(page).data])
@@ -105,20 +132,29 @@ function summary(report: Report, file: SaveReport, page?: string): string[] {
   const runFolder = defaultRunFolder(file.path)
   if (existsSync(runFolder)) pairs.push(['run folder', `${runFolder}, which can be deleted`])
   const lines = formatPairs(pairs)
-  const evaluations = SUBJECTS.flatMap((name) => (report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : []))
+  const evaluations = SUBJECTS.flatMap((name) =>
+    report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : [],
+  )
   if (evaluations.length === 0) return lines
   return [...lines, '', ...formatTable([['', 'perplexity', 'KL', 'top-1 %'], ...evaluations])]
 }
 
 function evaluationRow(name: string, record: EvaluationRecord): string[] {
   const top1 = record.top1Agreement === null ? null : record.top1Agreement * 100
-  return [name, formatPerplexity(record.perplexity), formatNumber(record.kl, 4), formatNumber(top1, 2)]
+  return [
+    name,
+    formatPerplexity(record.perplexity),
+    formatNumber(record.kl, 4),
+    formatNumber(top1, 2),
+  ]
 }
 
 /** What was typed, with --resume; by npx, if it came by npx. */
 function resumeCommand(): string {
   const words = process.argv.slice(2).filter((word) => word !== '--resume')
-  const quoted = words.map((word) => (/^[\w./:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
+  const quoted = words.map((word) =>
+    /^[\w./:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`,
+  )
   const name = process.env.npm_command === 'exec' ? 'npx halfstep' : 'halfstep'
   return [name, ...quoted, '--resume'].join(' ')
 }

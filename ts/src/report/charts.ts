@@ -1,4 +1,7 @@
-/** Charts as inline SVG: axes with names and units, a title and a description for who does not see them. */
+/**
+ * Charts as inline SVG: axes with names and units, a title and a description for who does not see
+ * them.
+ */
 import { fittingScale, linearScale, logScale, type Scale, short, spaced } from './scale.js'
 
 export const WIDTH = 720
@@ -31,7 +34,8 @@ ${body.join('\n')}
 </svg>`
 }
 
-const text = (x: number, y: number, words: string, attributes = '') => `<text x="${round(x)}" y="${round(y)}" ${attributes}>${escaped(words)}</text>`
+const text = (x: number, y: number, words: string, attributes = '') =>
+  `<text x="${round(x)}" y="${round(y)}" ${attributes}>${escaped(words)}</text>`
 const round = (value: number) => Math.round(value * 100) / 100
 const y = (scale: Scale, value: number) => round(TOP + PLOT.height * (1 - scale.at(value)))
 
@@ -42,13 +46,26 @@ function leftAxis(scale: Scale, name: string): string[] {
     text(LEFT - 6, y(scale, tick) + 4, short(tick), 'text-anchor="end"'),
   ])
   const middle = TOP + PLOT.height / 2
-  return [...lines, text(14, middle, name, `class="name" text-anchor="middle" transform="rotate(-90 14 ${middle})"`)]
+  return [
+    ...lines,
+    text(
+      14,
+      middle,
+      name,
+      `class="name" text-anchor="middle" transform="rotate(-90 14 ${middle})"`,
+    ),
+  ]
 }
 
 /** Numbers below the plot at places from 0 to 1, and the axis' name. */
 function bottomAxis(labels: readonly (readonly [number, string])[], name: string): string[] {
-  const numbers = labels.map(([at, label]) => text(LEFT + at * PLOT.width, HEIGHT - BOTTOM + 18, label, 'text-anchor="middle"'))
-  return [...numbers, text(LEFT + PLOT.width / 2, HEIGHT - 8, name, 'class="name" text-anchor="middle"')]
+  const numbers = labels.map(([at, label]) =>
+    text(LEFT + at * PLOT.width, HEIGHT - BOTTOM + 18, label, 'text-anchor="middle"'),
+  )
+  return [
+    ...numbers,
+    text(LEFT + PLOT.width / 2, HEIGHT - 8, name, 'class="name" text-anchor="middle"'),
+  ]
 }
 
 /** Blocks along the bottom, each in the middle of its share of the width. */
@@ -60,33 +77,64 @@ function blockAxis(blocks: number): string[] {
 }
 
 /** A loss over steps; `first` is the number of the first one. */
-export function lineChart(words: Words, values: readonly number[], first: number, unit: string): string {
+export function lineChart(
+  words: Words,
+  values: readonly number[],
+  first: number,
+  unit: string,
+): string {
   const size = Math.max(1, Math.ceil(values.length / MAX_POINTS))
-  const points = Array.from({ length: Math.ceil(values.length / size) }, (_, i) => values.slice(i * size, (i + 1) * size))
+  const points = Array.from({ length: Math.ceil(values.length / size) }, (_, i) =>
+    values.slice(i * size, (i + 1) * size),
+  )
   const means = points.map((part) => part.reduce((a, b) => a + b, 0) / part.length)
   const scale = fittingScale(means)
   const x = (i: number) => LEFT + (means.length === 1 ? 0.5 : i / (means.length - 1)) * PLOT.width
   const places = means.map((mean, i) => `${round(x(i))},${y(scale, mean)}`)
   const last = first + values.length
-  const steps = linearScale([values.length], 6).ticks.filter((tick) => Number.isInteger(tick) && tick > 0 && tick <= values.length)
-  const labels = steps.map((tick): [number, string] => [values.length === 1 ? 0.5 : (tick - 1) / (values.length - 1), String(first + tick)])
-  const averaged = size === 1 ? `step (${first + 1} to ${last})` : `step (${first + 1} to ${last}; each point the mean of ${size})`
+  const steps = linearScale([values.length], 6).ticks.filter(
+    (tick) => Number.isInteger(tick) && tick > 0 && tick <= values.length,
+  )
+  const labels = steps.map((tick): [number, string] => [
+    values.length === 1 ? 0.5 : (tick - 1) / (values.length - 1),
+    String(first + tick),
+  ])
+  const averaged =
+    size === 1
+      ? `step (${first + 1} to ${last})`
+      : `step (${first + 1} to ${last}; each point the mean of ${size})`
   const mark =
     means.length === 1
       ? `<circle class="mark" cx="${round(x(0))}" cy="${y(scale, means[0] ?? 0)}" r="3"/>`
       : `<polyline class="line" points="${places.join(' ')}"/>`
-  return svg(words, HEIGHT, [...leftAxis(scale, axisName('loss', unit, scale)), ...bottomAxis(labels, averaged), mark])
+  return svg(words, HEIGHT, [
+    ...leftAxis(scale, axisName('loss', unit, scale)),
+    ...bottomAxis(labels, averaged),
+    mark,
+  ])
 }
 
 /** From the first to the last loss of every block. */
-export function dumbbells(words: Words, blocks: readonly { block: number; firstLoss: number; lastLoss: number }[], unit: string): string {
+export function dumbbells(
+  words: Words,
+  blocks: readonly { block: number; firstLoss: number; lastLoss: number }[],
+  unit: string,
+): string {
   const scale = fittingScale(blocks.flatMap(({ firstLoss, lastLoss }) => [firstLoss, lastLoss]))
   const marks = blocks.map(({ block, firstLoss, lastLoss }, i) => {
-    const [x, from, to] = [round(LEFT + ((i + 0.5) / blocks.length) * PLOT.width), y(scale, firstLoss), y(scale, lastLoss)]
+    const [x, from, to] = [
+      round(LEFT + ((i + 0.5) / blocks.length) * PLOT.width),
+      y(scale, firstLoss),
+      y(scale, lastLoss),
+    ]
     return `<g class="block"><title>block ${block}: ${short(firstLoss)} to ${short(lastLoss)}</title><line class="stem" x1="${x}" x2="${x}" y1="${from}" y2="${to}"/>
 <circle class="hollow" cx="${x}" cy="${from}" r="4"/><circle class="mark" cx="${x}" cy="${to}" r="4"/></g>`
   })
-  return svg(words, HEIGHT, [...leftAxis(scale, axisName('loss', unit, scale)), ...blockAxis(blocks.length), ...marks])
+  return svg(words, HEIGHT, [
+    ...leftAxis(scale, axisName('loss', unit, scale)),
+    ...blockAxis(blocks.length),
+    ...marks,
+  ])
 }
 
 /** One bar a block. */
@@ -121,12 +169,15 @@ export function strip(
   const share = PLOT.width / blocks
   const depth = (value: number) => round(PALE + (1 - PALE) * scale.at(value))
   const cell = (value: number | null, name: string, block: number, row: number) => {
-    const fill = value === null ? 'class="cell none"' : `class="cell" fill-opacity="${depth(value)}"`
+    const fill =
+      value === null ? 'class="cell none"' : `class="cell" fill-opacity="${depth(value)}"`
     const size = `width="${round(share - (share > 8 ? GAP : 0.5))}" height="${ROW - GAP}"`
     return `<rect ${fill} x="${round(LEFT + block * share)}" y="${TOP + row * ROW}" ${size}><title>block ${block}, ${name}: ${value === null ? 'none' : show(value)}</title></rect>`
   }
   const bottom = TOP + rows.length * ROW
-  const axis = spaced(blocks, 16).map((block) => text(LEFT + (block + 0.5) * share, bottom + 16, String(block), 'text-anchor="middle"'))
+  const axis = spaced(blocks, 16).map((block) =>
+    text(LEFT + (block + 0.5) * share, bottom + 16, String(block), 'text-anchor="middle"'),
+  )
   const steps = legendSteps(scale)
   const swatches = steps.flatMap((value, i) => [
     `<rect class="cell" fill-opacity="${depth(value)}" x="${LEFT + i * 84}" y="${bottom + 50}" width="18" height="12"/>`,
@@ -134,7 +185,9 @@ export function strip(
   ])
   return svg(words, bottom + 70, [
     ...rows.map(({ name }, row) => text(LEFT - 6, TOP + row * ROW + 14, name, 'text-anchor="end"')),
-    ...rows.flatMap(({ name, values }, row) => values.map((value, block) => cell(value, name, block, row))),
+    ...rows.flatMap(({ name, values }, row) =>
+      values.map((value, block) => cell(value, name, block, row)),
+    ),
     ...axis,
     text(LEFT + PLOT.width / 2, bottom + 34, 'block', 'class="name" text-anchor="middle"'),
     ...swatches,

@@ -3,10 +3,16 @@ import type { Report, SaveReport } from '../generated/types.js'
 import { writeWhole } from '../wasm-files.js'
 import { reportPage } from './page.js'
 
-/** The page and, beside it under the same name, the data. `ERR_CONFIG` if `path` does not end in .html. */
+/**
+ * The page and, beside it under the same name, the data. `ERR_CONFIG` if `path` does not end in
+ * .html.
+ */
 export function reportPaths(path: string): { page: string; data: string } {
   if (!path.endsWith('.html'))
-    throw new HalfstepError('ERR_CONFIG', `report: ${path} does not end in .html`, { field: 'report', reason: 'a page ends in .html' })
+    throw new HalfstepError('ERR_CONFIG', `report: ${path} does not end in .html`, {
+      field: 'report',
+      reason: 'a page ends in .html',
+    })
   return { page: path, data: path.replace(/\.html$/, '.json') }
 }
 

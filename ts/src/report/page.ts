@@ -1,26 +1,56 @@
 import { formatBytes, formatNumber, formatSeconds } from '../cli/format.js'
 import { HalfstepError } from '../errors.js'
-import type { MatrixRecord, Report, RunRecord, SaveReport, StageRecord } from '../generated/types.js'
+import type {
+  MatrixRecord,
+  Report,
+  RunRecord,
+  SaveReport,
+  StageRecord,
+} from '../generated/types.js'
 import { bars, dumbbells, escaped, lineChart, strip, type Words } from './charts.js'
 import { short } from './scale.js'
 import { STYLE } from './style.js'
 
 /** Rows of a strip, in the order of the forward. */
-const LINEARS = ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.o_proj', 'mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj']
-const SUBJECTS: Record<string, string> = { fp: 'full precision', rtn: 'rounded to nearest', result: 'result' }
+const LINEARS = [
+  'self_attn.q_proj',
+  'self_attn.k_proj',
+  'self_attn.v_proj',
+  'self_attn.o_proj',
+  'mlp.gate_proj',
+  'mlp.up_proj',
+  'mlp.down_proj',
+]
+const SUBJECTS: Record<string, string> = {
+  fp: 'full precision',
+  rtn: 'rounded to nearest',
+  result: 'result',
+}
 
 const shortName = (linear: string) => linear.replace(/^.*\./, '').replace('_proj', '')
 const percent = (share: number) => `${short(share * 100)} %`
 
 /**
- * A run's report as one HTML page that needs nothing else: settings, the table of models, losses, and what became of every block and matrix. For a run with
+ * A run's report as one HTML page that needs nothing else: settings, the table of models, losses,
+ * and what became of every block and matrix. For a run with
  * `record: true`; `ERR_CONFIG` without.
  */
 export function reportPage(report: Report, file?: SaveReport): string {
   const { record } = report
-  if (record === undefined) throw new HalfstepError('ERR_CONFIG', 'record: the run recorded nothing; run it with record: true', { field: 'record' })
+  if (record === undefined)
+    throw new HalfstepError(
+      'ERR_CONFIG',
+      'record: the run recorded nothing; run it with record: true',
+      { field: 'record' },
+    )
   const title = `${record.settings.model}, ${report.recipe} for ${report.target}`
-  const sections = [settings(report, record, file), table(record), ...losses(record), blockKl(record), ...matrices(record)]
+  const sections = [
+    settings(report, record, file),
+    table(record),
+    ...losses(record),
+    blockKl(record),
+    ...matrices(record),
+  ]
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -57,9 +87,22 @@ function settings(report: Report, record: RunRecord, file?: SaveReport): string 
   const pairs: [string, string | null][] = [
     ['model', model],
     ['recipe', `${report.recipe} for ${report.target}`],
-    ['file', file ? `${file.path}, ${formatBytes(file.bytes)}${file.parity ? '; read again, it equals the model in memory' : ''}` : null],
-    ['bits per weight', `${report.bitsPerWeight.toFixed(3)} in the block linears, scales and factors included`],
-    ['training', report.steps > 0 ? `${report.steps} steps, ${report.tokens} tokens, ${formatNumber(report.tokensPerSecond, 1)} tokens/s` : 'none'],
+    [
+      'file',
+      file
+        ? `${file.path}, ${formatBytes(file.bytes)}${file.parity ? '; read again, it equals the model in memory' : ''}`
+        : null,
+    ],
+    [
+      'bits per weight',
+      `${report.bitsPerWeight.toFixed(3)} in the block linears, scales and factors included`,
+    ],
+    [
+      'training',
+      report.steps > 0
+        ? `${report.steps} steps, ${report.tokens} tokens, ${formatNumber(report.tokensPerSecond, 1)} tokens/s`
+        : 'none',
+    ],
     ['time', formatSeconds(report.seconds)],
     ['peak memory', report.memoryBytes > 0 ? formatBytes(report.memoryBytes) : null],
     ['seed', seed === null ? null : String(seed)],
@@ -67,7 +110,9 @@ function settings(report: Report, record: RunRecord, file?: SaveReport): string 
     ['run it with', report.clientFlags.length > 0 ? report.clientFlags.join(' ') : null],
     ['halfstep', version],
   ]
-  const rows = pairs.flatMap(([name, value]) => (value === null ? [] : [`<tr><td>${name}</td><td>${escaped(value)}</td></tr>`]))
+  const rows = pairs.flatMap(([name, value]) =>
+    value === null ? [] : [`<tr><td>${name}</td><td>${escaped(value)}</td></tr>`],
+  )
   const json = escaped(JSON.stringify(recipe, null, 2))
   return `<h2>Settings</h2>\n<table class="pairs">${rows.join('\n')}</table>\n<details><summary>the recipe in full</summary><pre>${json}</pre></details>`
 }
@@ -80,7 +125,10 @@ function table(record: RunRecord): string {
     formatNumber(bitsPerWeight, 3),
     formatNumber(evaluation?.perplexity, 3),
     formatNumber(evaluation?.kl, 4),
-    formatNumber(evaluation?.top1Agreement === null ? null : (evaluation?.top1Agreement ?? Number.NaN) * 100, 2).replace('NaN', '-'),
+    formatNumber(
+      evaluation?.top1Agreement === null ? null : (evaluation?.top1Agreement ?? Number.NaN) * 100,
+      2,
+    ).replace('NaN', '-'),
   ])
   const predictions = record.table.find((row) => row.evaluation)?.evaluation?.predictions
   const rounding = record.table.some(({ subject }) => subject === 'rtn')
@@ -94,9 +142,17 @@ function table(record: RunRecord): string {
 }
 
 /** `last`: the class of the last row. */
-function htmlTable(header: readonly string[], rows: readonly (readonly string[])[], last = ''): string {
-  const line = (cells: readonly string[], tag: string) => cells.map((cell) => `<${tag}>${escaped(cell)}</${tag}>`).join('')
-  const body = rows.map((cells, i) => `<tr${last && i === rows.length - 1 ? ` class="${last}"` : ''}>${line(cells, 'td')}</tr>`)
+function htmlTable(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  last = '',
+): string {
+  const line = (cells: readonly string[], tag: string) =>
+    cells.map((cell) => `<${tag}>${escaped(cell)}</${tag}>`).join('')
+  const body = rows.map(
+    (cells, i) =>
+      `<tr${last && i === rows.length - 1 ? ` class="${last}"` : ''}>${line(cells, 'td')}</tr>`,
+  )
   return `<table><thead><tr>${line(header, 'th')}</tr></thead><tbody>\n${body.join('\n')}\n</tbody></table>`
 }
 
@@ -112,34 +168,59 @@ function losses({ stages }: RunRecord): string[] {
 }
 
 function stepLosses({ losses, firstStep }: StageRecord, stage: number): string {
-  if (losses.length === 0) return '<p class="faint">This part of the run did no step: it went on from the last one.</p>'
+  if (losses.length === 0)
+    return '<p class="faint">This part of the run did no step: it went on from the last one.</p>'
   const [first, last] = [losses[0] ?? 0, losses.at(-1) ?? 0]
-  const words = { title: 'Loss by step', description: `From ${short(first)} at step ${firstStep + 1} to ${short(last)} at step ${firstStep + losses.length}.` }
+  const words = {
+    title: 'Loss by step',
+    description: `From ${short(first)} at step ${firstStep + 1} to ${short(last)} at step ${firstStep + losses.length}.`,
+  }
   const numbers = htmlTable(
     ['step', 'loss, nats per token'],
     losses.map((loss, i) => [String(firstStep + i + 1), short(loss)]),
   )
-  return figure(`steps-${stage}`, 'Loss of every step, of its own batch and before its update.', lineChart(words, losses, firstStep, 'nats per token'), numbers)
+  return figure(
+    `steps-${stage}`,
+    'Loss of every step, of its own batch and before its update.',
+    lineChart(words, losses, firstStep, 'nats per token'),
+    numbers,
+  )
 }
 
 function blockLosses({ blocks }: StageRecord, stage: number): string {
   const fell = blocks.filter(({ firstLoss, lastLoss }) => lastLoss < firstLoss).length
-  const words = { title: 'Loss by block', description: `From the first to the last pass through the samples; it fell in ${fell} of ${blocks.length} blocks.` }
+  const words = {
+    title: 'Loss by block',
+    description: `From the first to the last pass through the samples; it fell in ${fell} of ${blocks.length} blocks.`,
+  }
   const numbers = htmlTable(
     ['block', 'first pass', 'last pass', 'last / first'],
-    blocks.map(({ block, firstLoss, lastLoss }) => [String(block), short(firstLoss), short(lastLoss), short(lastLoss / firstLoss)]),
+    blocks.map(({ block, firstLoss, lastLoss }) => [
+      String(block),
+      short(firstLoss),
+      short(lastLoss),
+      short(lastLoss / firstLoss),
+    ]),
   )
   const all = blocks.flatMap(({ losses }) => losses)
   const steps = { title: 'Loss by step', description: `Of ${all.length} steps, block after block.` }
   const unit = 'squared difference'
   return [
-    figure(`blocks-${stage}`, 'Each block, from the first (hollow) to the last (full) pass through the samples.', dumbbells(words, blocks, unit), numbers),
-    all.length > 0 ? `<figure id="steps-${stage}"><figcaption>Every step, block after block.</figcaption>\n${lineChart(steps, all, 0, unit)}</figure>` : '',
+    figure(
+      `blocks-${stage}`,
+      'Each block, from the first (hollow) to the last (full) pass through the samples.',
+      dumbbells(words, blocks, unit),
+      numbers,
+    ),
+    all.length > 0
+      ? `<figure id="steps-${stage}"><figcaption>Every step, block after block.</figcaption>\n${lineChart(steps, all, 0, unit)}</figure>`
+      : '',
   ].join('\n')
 }
 
 function blockKl({ blockKl, blockKlTokens }: RunRecord): string {
-  if (blockKl.length === 0) return '<h2>What each block changes</h2>\n<p class="faint">Not measured: no validation text was given.</p>'
+  if (blockKl.length === 0)
+    return '<h2>What each block changes</h2>\n<p class="faint">Not measured: no validation text was given.</p>'
   const most = blockKl.indexOf(Math.max(...blockKl))
   const words = {
     title: 'KL by block',
@@ -159,7 +240,10 @@ function matrices({ matrices }: RunRecord): string[] {
   const rowsOf = (field: 'clipFraction' | 'stepDrift' | 'saliency') =>
     LINEARS.map((linear) => {
       const own = matrices.filter((matrix) => matrix.linear === linear)
-      return { name: shortName(linear), values: Array.from({ length: blocks }, (_, block) => figureOf(own, block, field)) }
+      return {
+        name: shortName(linear),
+        values: Array.from({ length: blocks }, (_, block) => figureOf(own, block, field)),
+      }
     })
   const section = (
     id: string,
@@ -172,11 +256,18 @@ function matrices({ matrices }: RunRecord): string[] {
   ) => {
     const rows = rowsOf(field)
     const found = rows.flatMap(({ values }) => values.filter((value) => value !== null))
-    if (found.length === 0) return `<h2>${heading}</h2>\n<p class="faint">Not found out in this run.</p>`
-    const words: Words = { title: heading, description: `By block and linear, from ${show(Math.min(...found))} to ${show(Math.max(...found))}.` }
+    if (found.length === 0)
+      return `<h2>${heading}</h2>\n<p class="faint">Not found out in this run.</p>`
+    const words: Words = {
+      title: heading,
+      description: `By block and linear, from ${show(Math.min(...found))} to ${show(Math.max(...found))}.`,
+    }
     const numbers = htmlTable(
       ['block', ...rows.map(({ name }) => name)],
-      Array.from({ length: blocks }, (_, block) => [String(block), ...rows.map(({ values }) => (values[block] == null ? '-' : show(values[block] as number)))]),
+      Array.from({ length: blocks }, (_, block) => [
+        String(block),
+        ...rows.map(({ values }) => (values[block] == null ? '-' : show(values[block] as number))),
+      ]),
     )
     return `<h2>${heading}</h2>\n${figure(id, caption, strip(words, rows, kind, show, legend), numbers)}`
   }
@@ -200,10 +291,22 @@ function matrices({ matrices }: RunRecord): string[] {
       percent,
       'change, % of the first step',
     ),
-    section('saliency', 'Saliency', 'Mean squared gradient of the unquantized weights, over that of all linears.', 'saliency', 'log', times, 'times the mean'),
+    section(
+      'saliency',
+      'Saliency',
+      'Mean squared gradient of the unquantized weights, over that of all linears.',
+      'saliency',
+      'log',
+      times,
+      'times the mean',
+    ),
   ]
 }
 
-function figureOf(matrices: readonly MatrixRecord[], block: number, field: 'clipFraction' | 'stepDrift' | 'saliency'): number | null {
+function figureOf(
+  matrices: readonly MatrixRecord[],
+  block: number,
+  field: 'clipFraction' | 'stepDrift' | 'saliency',
+): number | null {
   return matrices.find((matrix) => matrix.block === block)?.[field] ?? null
 }

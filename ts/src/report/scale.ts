@@ -15,7 +15,10 @@ export function linearScale(values: readonly number[], wanted = 5): Scale {
   const step = niceStep(Math.max(0, ...values) || 1, wanted)
   const most = step * Math.ceil((Math.max(0, ...values) || step) / step - 1e-9)
   const least = step * Math.floor(Math.min(0, ...values) / step + 1e-9)
-  const ticks = Array.from({ length: Math.round((most - least) / step) + 1 }, (_, i) => least + i * step)
+  const ticks = Array.from(
+    { length: Math.round((most - least) / step) + 1 },
+    (_, i) => least + i * step,
+  )
   return { at: (value) => (value - least) / (most - least), ticks, kind: 'linear' }
 }
 
@@ -25,20 +28,28 @@ export function logScale(values: readonly number[]): Scale {
   if (logs.length === 0) return linearScale(values)
   const [low, high] = [Math.min(...logs), Math.max(...logs)]
   const steps = high - low > 3 ? [1] : [1, 2, 5]
-  const marks = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, i) => Math.floor(low) + i).flatMap((power) =>
-    steps.map((m) => m * 10 ** power),
-  )
-  const least = marks.filter((mark) => Math.log10(mark) <= low + 1e-9).at(-1) ?? 10 ** Math.floor(low)
+  const marks = Array.from(
+    { length: Math.ceil(high) - Math.floor(low) + 1 },
+    (_, i) => Math.floor(low) + i,
+  ).flatMap((power) => steps.map((m) => m * 10 ** power))
+  const least =
+    marks.filter((mark) => Math.log10(mark) <= low + 1e-9).at(-1) ?? 10 ** Math.floor(low)
   const most = marks.find((mark) => Math.log10(mark) >= high - 1e-9 && mark > least) ?? least * 10
   const [from, to] = [Math.log10(least), Math.log10(most)]
   const at = (value: number) => (value > 0 ? (Math.log10(value) - from) / (to - from) : 0)
-  return { at, ticks: marks.filter((mark) => mark >= least * (1 - 1e-9) && mark <= most * (1 + 1e-9)), kind: 'log' }
+  return {
+    at,
+    ticks: marks.filter((mark) => mark >= least * (1 - 1e-9) && mark <= most * (1 + 1e-9)),
+    kind: 'log',
+  }
 }
 
 /** Powers of ten where the values span many, else from 0. */
 export function fittingScale(values: readonly number[]): Scale {
   const positive = values.every((value) => value > 0)
-  return positive && Math.max(...values) > LOG_RATIO * Math.min(...values) ? logScale(values) : linearScale(values)
+  return positive && Math.max(...values) > LOG_RATIO * Math.min(...values)
+    ? logScale(values)
+    : linearScale(values)
 }
 
 /** 1, 2 or 5 times a power of ten, so that about `wanted` of them make `range`. */
@@ -49,7 +60,8 @@ function niceStep(range: number, wanted: number): number {
 
 /** At most `wanted` of the numbers 0 to n - 1, evenly spaced. */
 export function spaced(n: number, wanted: number): number[] {
-  const step = [1, 2, 5, 10, 20, 50, 100].find((step) => n / step <= wanted) ?? Math.ceil(n / wanted)
+  const step =
+    [1, 2, 5, 10, 20, 50, 100].find((step) => n / step <= wanted) ?? Math.ceil(n / wanted)
   return Array.from({ length: Math.ceil(n / step) }, (_, i) => i * step)
 }
 

@@ -1,4 +1,5 @@
-//! JSON Lines: one object a line with the text of a document in its field `text`; other fields are not looked at.
+//! JSON Lines: one object a line with the text of a document in its field `text`; other fields are
+//! not looked at.
 
 use crate::{Error, Result};
 use serde_json::Value;
@@ -18,13 +19,20 @@ pub fn is_jsonl(path: &str) -> bool {
 pub fn documents(path: &str, lines: &str) -> Result<String> {
     let mut joined = String::with_capacity(lines.len());
     for (number, line) in lines.lines().enumerate() {
-        let wrong = |reason: String| Error::Data { data: path.into(), reason: format!("line {}: {reason}", number + 1) };
+        let wrong = |reason: String| Error::Data {
+            data: path.into(),
+            reason: format!("line {}: {reason}", number + 1),
+        };
         if line.trim().is_empty() {
             return Err(wrong("it is empty; one JSON object a line is needed".into()));
         }
-        let document: Value = serde_json::from_str(line).map_err(|e| wrong(format!(r#"not JSON ({e}); one object like {{"text": "..."}} is needed"#)))?;
+        let document: Value = serde_json::from_str(line).map_err(|e| {
+            wrong(format!(r#"not JSON ({e}); one object like {{"text": "..."}} is needed"#))
+        })?;
         let text = document.get("text").and_then(Value::as_str);
-        let text = text.ok_or_else(|| wrong(r#"no string in a field text; one object like {"text": "..."} is needed"#.into()))?;
+        let text = text.ok_or_else(|| {
+            wrong(r#"no string in a field text; one object like {"text": "..."} is needed"#.into())
+        })?;
         if !joined.is_empty() && !text.is_empty() {
             joined.push_str(BETWEEN);
         }
@@ -42,7 +50,12 @@ mod tests {
         let lines = "{\"text\": \"one\\nline\", \"id\": 3}\r\n{\"id\": [1], \"text\": \"\"}\n{\"text\": \"zw\u{f6}lf\"}\n";
         assert_eq!(documents("a.jsonl", lines).unwrap(), "one\nline\n\nzw\u{f6}lf");
         assert_eq!(documents("a.jsonl", "").unwrap(), "");
-        assert!(is_jsonl("x/a.jsonl") && is_jsonl("a.JSONL") && !is_jsonl("a.json") && !is_jsonl("jsonl"));
+        assert!(
+            is_jsonl("x/a.jsonl")
+                && is_jsonl("a.JSONL")
+                && !is_jsonl("a.json")
+                && !is_jsonl("jsonl")
+        );
     }
 
     #[test]
@@ -55,9 +68,18 @@ mod tests {
             ("{\"text\": 3}", "no string in a field text"),
             ("[\"b\"]", "no string in a field text"),
         ] {
-            let error = documents("a.jsonl", &format!("{{\"text\": \"a\"}}\n{line}\n{{\"text\": \"c\"}}\n")).expect_err(line);
+            let error = documents(
+                "a.jsonl",
+                &format!("{{\"text\": \"a\"}}\n{line}\n{{\"text\": \"c\"}}\n"),
+            )
+            .expect_err(line);
             let text = error.to_string();
-            assert!(error.code() == "ERR_DATA" && text.starts_with("a.jsonl: line 2: ") && text.contains(words), "{text}");
+            assert!(
+                error.code() == "ERR_DATA"
+                    && text.starts_with("a.jsonl: line 2: ")
+                    && text.contains(words),
+                "{text}"
+            );
             assert!(text.contains("is needed"), "{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! Causal grouped-query attention of q `[M, H * D]` over k, v `[M, K * D]`, M = batch x tokens. Keeps its row statistics for the backward.
+//! Causal grouped-query attention of q `[M, H * D]` over k, v `[M, K * D]`, M = batch x tokens.
+//! Keeps its row statistics for the backward.
 
 use super::{Number, tensor, values, with_values};
 use crate::train::tape::Reads;
@@ -27,21 +28,55 @@ impl<T: Number> CustomOp3 for Attention<T> {
     fn name(&self) -> &'static str {
         "attention"
     }
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout, s3: &CpuStorage, l3: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (q, k, v): (&[T], &[T], &[T]) = (values(s1, l1)?, values(s2, l2)?, values(s3, l3)?);
-        let (mut y, mut log_sum_exp) = (room(q.len()), room(self.shape.batch * self.shape.queries * self.shape.heads));
+        let (mut y, mut log_sum_exp) =
+            (room(q.len()), room(self.shape.batch * self.shape.queries * self.shape.heads));
         attention(&self.pool, self.shape, q, k, v, &mut y, &mut log_sum_exp);
         let _ = self.log_sum_exp.set(log_sum_exp);
         Ok((T::to_cpu_storage_owned(y), l1.shape().clone()))
     }
-    fn bwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let log_sum_exp = self.log_sum_exp.get().ok_or_else(|| candle_core::Error::Msg("attention: backward before forward".into()))?;
-        let (mut dq, mut dk, mut dv) = (room(q.elem_count()), room(k.elem_count()), room(v.elem_count()));
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let log_sum_exp = self
+            .log_sum_exp
+            .get()
+            .ok_or_else(|| candle_core::Error::Msg("attention: backward before forward".into()))?;
+        let (mut dq, mut dk, mut dv) =
+            (room(q.elem_count()), room(k.elem_count()), room(v.elem_count()));
         with_values(q, |q: &[T]| {
             with_values(k, |k: &[T]| {
                 with_values(v, |v: &[T]| {
                     with_values(y, |y: &[T]| {
-                        with_values(dy, |dy: &[T]| attention_backward(&self.pool, self.shape, q, k, v, y, log_sum_exp, dy, &mut dq, &mut dk, &mut dv))
+                        with_values(dy, |dy: &[T]| {
+                            attention_backward(
+                                &self.pool,
+                                self.shape,
+                                q,
+                                k,
+                                v,
+                                y,
+                                log_sum_exp,
+                                dy,
+                                &mut dq,
+                                &mut dk,
+                                &mut dv,
+                            )
+                        })
                     })
                 })
             })

@@ -1,7 +1,9 @@
 //! Activation and cache quantizers in the forward: the values the integer runtime would use.
 //!
-//! Dynamic scales follow the data and clip nothing, so their gradient is straight through. A static site has one learned step, with LSQ's gradients
-//! (arXiv 1902.08153): dx = dy inside the grid, 0 outside; ds (into the sink) = g * sum dy (code - x/s inside, code outside), g = 1/sqrt(features p).
+//! Dynamic scales follow the data and clip nothing, so their gradient is straight through. A static
+//! site has one learned step, with LSQ's gradients (arXiv 1902.08153): dx = dy inside the grid, 0
+//! outside; ds (into the sink) = g * sum dy (code - x/s inside, code outside), g = 1/sqrt(features
+//! p).
 
 use super::{Number, Sink, matrix, tensor, values, with_values};
 use crate::train::tape::Reads;
@@ -42,8 +44,12 @@ impl<T: Number> CustomOp1 for DynamicQuant<T> {
         let x: &[T] = values(storage, layout)?;
         let mut y = room(x.len());
         match self.quantizer {
-            Dynamic::Activation(q) => activation::fake_quant(&self.pool, q, x, matrix(layout).1, None, &mut y),
-            Dynamic::Cache { quantizer, kv_heads, head_dim } => cache::fake_quant(&self.pool, quantizer, x, kv_heads, head_dim, None, &mut y),
+            Dynamic::Activation(q) => {
+                activation::fake_quant(&self.pool, q, x, matrix(layout).1, None, &mut y)
+            }
+            Dynamic::Cache { quantizer, kv_heads, head_dim } => {
+                cache::fake_quant(&self.pool, quantizer, x, kv_heads, head_dim, None, &mut y)
+            }
         }
         Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
     }
@@ -78,7 +84,21 @@ impl<T: Number> CustomOp1 for StaticQuant<T> {
         let (m, d) = matrix(x.layout());
         let (mut dx, mut ds) = (room(m * d), vec![<T as Real>::ZERO; 1]);
         with_values(x, |x: &[T]| {
-            with_values(dy, |dy: &[T]| lsq_backward(&self.pool, x, m, d, &[self.step], Partition::Tensor, self.grid, self.edge, dy, &mut dx, &mut ds))
+            with_values(dy, |dy: &[T]| {
+                lsq_backward(
+                    &self.pool,
+                    x,
+                    m,
+                    d,
+                    &[self.step],
+                    Partition::Tensor,
+                    self.grid,
+                    self.edge,
+                    dy,
+                    &mut dx,
+                    &mut ds,
+                )
+            })
         })??;
         if let Some(sink) = &self.sink {
             let g = 1.0 / (d as f64 * f64::from(self.grid.max())).sqrt();

@@ -1,6 +1,7 @@
 //! `y = x Wq^T`, and the same with a residual added: `y = r + x Wq^T`.
 //!
-//! dL/dx = dL/dy Wq, dL/dWq = dL/dy^T x (into the sink), dL/dr = dL/dy. x `[M, I]`, Wq `[O, I]`, y and r `[M, O]`.
+//! dL/dx = dL/dy Wq, dL/dWq = dL/dy^T x (into the sink), dL/dr = dL/dy. x `[M, I]`, Wq `[O, I]`, y
+//! and r `[M, O]`.
 
 use super::weight::Weight;
 use super::{Number, Sink, matrix, tensor, values, with_values};
@@ -11,7 +12,8 @@ use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::{ActivationQuantizer, Pool, room};
 use std::sync::Arc;
 
-/// A linear layer with its weight as the forward uses it. Its input is what the weight was multiplied with: quantized and decoded.
+/// A linear layer with its weight as the forward uses it. Its input is what the weight was
+/// multiplied with: quantized and decoded.
 #[derive(Clone)]
 pub struct Linear<T> {
     pub pool: Pool,
@@ -32,11 +34,29 @@ impl<T: Number> Linear<T> {
         let (o, i) = (self.weight.rows(), self.weight.cols());
         let m = dy.elem_count() / o;
         let mut dx = room(m * i);
-        with_values(dy, |dy: &[T]| gemm::linear_backward_input(&self.pool, self.precision, &Dense::new(dy, o), &self.weight, &mut dx, false))?;
+        with_values(dy, |dy: &[T]| {
+            gemm::linear_backward_input(
+                &self.pool,
+                self.precision,
+                &Dense::new(dy, o),
+                &self.weight,
+                &mut dx,
+                false,
+            )
+        })?;
         if let Some(sink) = &self.sink {
             with_values(x, |x: &[T]| {
                 with_values(dy, |dy: &[T]| {
-                    sink.add(|dw, accumulate| gemm::linear_backward_weight(&self.pool, self.precision, &Dense::new(dy, o), &Dense::new(x, i), dw, accumulate));
+                    sink.add(|dw, accumulate| {
+                        gemm::linear_backward_weight(
+                            &self.pool,
+                            self.precision,
+                            &Dense::new(dy, o),
+                            &Dense::new(x, i),
+                            dw,
+                            accumulate,
+                        )
+                    });
                 })
             })??;
         }
@@ -59,11 +79,19 @@ impl<T: Number> CustomOp1 for Linear<T> {
     }
 }
 
-/// `y = Qa(x) Wq^T` as the packed runtime computes it, x `[M, I]` as it is; one `[M, O]` per weight.
-pub fn integer_products<T: Number>(pool: &Pool, x: &[T], activation: ActivationQuantizer, step: Option<f32>, weights: &[&Arc<WeightPanels>]) -> Vec<Vec<T>> {
+/// `y = Qa(x) Wq^T` as the packed runtime computes it, x `[M, I]` as it is; one `[M, O]` per
+/// weight.
+pub fn integer_products<T: Number>(
+    pool: &Pool,
+    x: &[T],
+    activation: ActivationQuantizer,
+    step: Option<f32>,
+    weights: &[&Arc<WeightPanels>],
+) -> Vec<Vec<T>> {
     let m = x.len() / weights.first().map_or(1, |w| w.cols());
     let mut y: Vec<Vec<f32>> = weights.iter().map(|w| room(m * w.rows())).collect();
-    let mut outputs: Vec<_> = weights.iter().zip(&mut y).map(|(w, y)| (&***w, &mut y[..])).collect();
+    let mut outputs: Vec<_> =
+        weights.iter().zip(&mut y).map(|(w, y)| (&***w, &mut y[..])).collect();
     linear_panels(pool, &T::to_f32s(x), m, activation, step, &mut outputs);
     y.into_iter().map(T::from_f32s).collect()
 }
@@ -86,13 +114,26 @@ impl<T: Number> CustomOp2 for ResidualLinear<T> {
     fn name(&self) -> &'static str {
         "residual_linear"
     }
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let mut y = self.0.forward(values(s1, l1)?);
         add(&self.0.pool, &mut y, values(s2, l2)?);
         Ok((T::to_cpu_storage_owned(y), (matrix(l1).0, self.0.weight.rows()).into()))
     }
-    fn bwd(&self, x: &Tensor, _residual: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        // dy itself serves as the residual's gradient: the tape has let go of it, so nothing else sees a later sum in place.
+    fn bwd(
+        &self,
+        x: &Tensor,
+        _residual: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        // dy itself serves as the residual's gradient: the tape has let go of it, so nothing else
+        // sees a later sum in place.
         Ok((Some(self.0.backward(x, dy)?), Some(dy.clone())))
     }
 }

@@ -1,7 +1,9 @@
-//! Trainable operations on candle tensors, one file each: forward and backward side by side, the arithmetic a call into `halfstep-kernels`.
+//! Trainable operations on candle tensors, one file each: forward and backward side by side, the
+//! arithmetic a call into `halfstep-kernels`.
 //!
-//! Every op is a candle `CustomOp` on our own thread pool. A weight is not an argument of its op but part of it: its gradient goes straight into the
-//! parameter's buffer (a [`Sink`]), summed over micro-batches there, and never through the graph.
+//! Every op is a candle `CustomOp` on our own thread pool. A weight is not an argument of its op
+//! but part of it: its gradient goes straight into the parameter's buffer (a [`Sink`]), summed over
+//! micro-batches there, and never through the graph.
 
 pub mod attention;
 pub mod fake_quant;
@@ -52,7 +54,8 @@ impl Number for f64 {
     }
 }
 
-/// Where the gradient of one parameter is summed. `None` values of it (a frozen parameter) are simply absent.
+/// Where the gradient of one parameter is summed. `None` values of it (a frozen parameter) are
+/// simply absent.
 #[derive(Clone)]
 pub struct Sink<T>(Arc<Mutex<SinkState<T>>>);
 
@@ -67,7 +70,8 @@ impl<T: Number> Sink<T> {
         Self(Arc::new(Mutex::new(SinkState { gradient: vec![<T as Real>::ZERO; len], count: 0 })))
     }
 
-    /// Adds a contribution: `write(gradient, accumulate)` overwrites the buffer if `accumulate` is false.
+    /// Adds a contribution: `write(gradient, accumulate)` overwrites the buffer if `accumulate` is
+    /// false.
     pub fn add(&self, write: impl FnOnce(&mut [T], bool)) {
         let mut state = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let accumulate = state.count > 0;
@@ -103,7 +107,9 @@ impl<T: Number> Sink<T> {
 
 /// The values behind a storage; all our tensors are contiguous from offset 0.
 pub(crate) fn values<'a, T: Number>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
-    let (start, end) = layout.contiguous_offsets().ok_or_else(|| candle_core::Error::Msg("tensor is not contiguous".into()))?;
+    let (start, end) = layout
+        .contiguous_offsets()
+        .ok_or_else(|| candle_core::Error::Msg("tensor is not contiguous".into()))?;
     Ok(&T::cpu_storage_as_slice(storage)?[start..end])
 }
 

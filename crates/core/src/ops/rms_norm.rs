@@ -1,4 +1,5 @@
-//! `y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension. The weight's gradient goes into the sink.
+//! `y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension. The weight's gradient goes
+//! into the sink.
 
 use super::{Number, Sink, matrix, tensor, values, with_values};
 use crate::train::tape::Reads;
@@ -34,7 +35,11 @@ impl<T: Number> CustomOp1 for RmsNorm<T> {
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let (m, d) = matrix(x.layout());
         let (mut dx, mut dweight) = (room(m * d), vec![<T as Real>::ZERO; d]);
-        with_values(x, |x: &[T]| with_values(dy, |dy: &[T]| rms_norm_backward(&self.pool, x, &self.weight, self.eps, dy, &mut dx, &mut dweight)))??;
+        with_values(x, |x: &[T]| {
+            with_values(dy, |dy: &[T]| {
+                rms_norm_backward(&self.pool, x, &self.weight, self.eps, dy, &mut dx, &mut dweight)
+            })
+        })??;
         if let Some(sink) = &self.sink {
             sink.add_slice(&dweight);
         }

@@ -1,4 +1,5 @@
-//! Rotary position embedding of `[M, H * D]`, row m at position m % period. The gradient is the rotation back.
+//! Rotary position embedding of `[M, H * D]`, row m at position m % period. The gradient is the
+//! rotation back.
 
 use super::{Number, tensor, values, with_values};
 use crate::train::tape::Reads;
@@ -20,7 +21,17 @@ pub struct Rope<T> {
 impl<T: Number> Rope<T> {
     fn rotate(&self, x: &[T], inverse: bool) -> Vec<T> {
         let mut y = room(x.len());
-        rope(&self.pool, &self.table, RopePairs::Half, x, self.heads, 0, self.period, inverse, &mut y);
+        rope(
+            &self.pool,
+            &self.table,
+            RopePairs::Half,
+            x,
+            self.heads,
+            0,
+            self.period,
+            inverse,
+            &mut y,
+        );
         y
     }
 }
@@ -34,7 +45,10 @@ impl<T: Number> CustomOp1 for Rope<T> {
         "rope"
     }
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((T::to_cpu_storage_owned(self.rotate(values(storage, layout)?, false)), layout.shape().clone()))
+        Ok((
+            T::to_cpu_storage_owned(self.rotate(values(storage, layout)?, false)),
+            layout.shape().clone(),
+        ))
     }
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let dx = with_values(dy, |dy: &[T]| self.rotate(dy, true))?;

@@ -7,7 +7,8 @@ use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::{Pool, room};
 use std::sync::Arc;
 
-/// A weight `[O, I]`: values, the codes and scales of the packed runtime, or a tensor as its file has it, decoded where it is read.
+/// A weight `[O, I]`: values, the codes and scales of the packed runtime, or a tensor as its file
+/// has it, decoded where it is read.
 #[derive(Clone)]
 pub enum Weight<T> {
     Values { values: Arc<Vec<T>>, cols: usize },

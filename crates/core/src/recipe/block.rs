@@ -5,18 +5,21 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// Two streams run through the blocks: hidden states of the unquantized model, and those that the finished quantized blocks give. Each block learns to give, from the
-/// second, what the unquantized block gives from the first. Memory holds one block, whatever the depth of the model.
+/// Two streams run through the blocks: hidden states of the unquantized model, and those that the
+/// finished quantized blocks give. Each block learns to give, from the second, what the unquantized
+/// block gives from the first. Memory holds one block, whatever the depth of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockConfig {
-    /// Sequences that the blocks see: of the text and, if the model generates one beside it, up to half of them of that.
+    /// Sequences that the blocks see: of the text and, if the model generates one beside it, up to
+    /// half of them of that.
     pub samples: usize,
     /// Tokens of a sequence.
     pub window: usize,
     /// Sequences of a step.
     pub batch: usize,
-    /// A second target beside the first: what the unquantized block gives from the quantized stream.
+    /// A second target beside the first: what the unquantized block gives from the quantized
+    /// stream.
     pub second_target: bool,
     /// Weights and norms learn too, beside the ranges.
     pub learn_weights: bool,
@@ -28,7 +31,8 @@ pub struct BlockConfig {
     pub phases: Vec<BlockPhase>,
     /// On ranges and low-rank factors.
     pub weight_decay: f64,
-    /// Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv 1802.01483).
+    /// Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
+    /// 1802.01483).
     pub anchor: f64,
     pub arithmetic: Option<TrainArithmetic>,
     pub seed: u64,
@@ -58,7 +62,8 @@ pub struct AwqConfig {
     pub clip: bool,
 }
 
-/// Factors `A [rank, I]`, `B [O, rank]` beside each quantized linear: `y = x Wq^T + (alpha / rank) (x A^T) B^T`.
+/// Factors `A [rank, I]`, `B [O, rank]` beside each quantized linear: `y = x Wq^T + (alpha / rank)
+/// (x A^T) B^T`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LowRankConfig {
@@ -66,7 +71,8 @@ pub struct LowRankConfig {
     pub alpha: f64,
 }
 
-/// The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv 2504.13932).
+/// The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
+/// 2504.13932).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SaliencyConfig {
@@ -82,7 +88,8 @@ pub struct SaliencyConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum SaliencyScale {
-    /// S over its mean in the block, the sum over the number of weights: the same lambda for any number of texts.
+    /// S over its mean in the block, the sum over the number of weights: the same lambda for any
+    /// number of texts.
     #[default]
     ScaleFree,
     /// S over its mean in each matrix: weighs within matrices only.
@@ -116,7 +123,8 @@ pub struct BlockPhase {
     pub min_ratio: f64,
 }
 
-/// Learning rates by what learns; 0 keeps it still. Those of steps, weights and norms are in parts of the root mean square that each tensor begins with.
+/// Learning rates by what learns; 0 keeps it still. Those of steps, weights and norms are in parts
+/// of the root mean square that each tensor begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockRates {
@@ -142,8 +150,17 @@ pub struct SolverOptions {
 
 impl SolverOptions {
     pub fn config(&self, solver: Solver) -> Result<BlockConfig> {
-        let options = BlockOptions { samples: self.samples, window: self.window, arithmetic: self.arithmetic, ..BlockOptions::default() };
-        options.over(BlockConfig { solver: Some(solver), phases: vec![], ..BlockConfig::usual(BlockRates::default(), 1.0) })
+        let options = BlockOptions {
+            samples: self.samples,
+            window: self.window,
+            arithmetic: self.arithmetic,
+            ..BlockOptions::default()
+        };
+        options.over(BlockConfig {
+            solver: Some(solver),
+            phases: vec![],
+            ..BlockConfig::usual(BlockRates::default(), 1.0)
+        })
     }
 }
 
@@ -152,7 +169,8 @@ impl SolverOptions {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct BlockOptions {
-    /// Sequences that every block learns from; up to half of them are the model's own, if it generates text beside a given one. Default 32; the papers take 128 and more.
+    /// Sequences that every block learns from; up to half of them are the model's own, if it
+    /// generates text beside a given one. Default 32; the papers take 128 and more.
     pub samples: Option<usize>,
     /// Tokens of a sequence. Default 512.
     pub window: Option<usize>,
@@ -160,19 +178,23 @@ pub struct BlockOptions {
     pub batch: Option<usize>,
     /// Passes over the sequences for every block. Default 5; the papers take 20 and more at 2 bits.
     pub epochs: Option<usize>,
-    /// Rate of clips; or of steps, in parts of their root mean square, and zero points, in codes. Default: the recipe's.
+    /// Rate of clips; or of steps, in parts of their root mean square, and zero points, in codes.
+    /// Default: the recipe's.
     pub range_learning_rate: Option<f64>,
     /// Rate of the low-rank factors. Default: the recipe's.
     pub low_rank_learning_rate: Option<f64>,
-    /// Rate of weights and norms, where they learn, in parts of each tensor's root mean square. Default: the recipe's.
+    /// Rate of weights and norms, where they learn, in parts of each tensor's root mean square.
+    /// Default: the recipe's.
     pub weight_learning_rate: Option<f64>,
     /// The rates fall along a cosine to this share of them. Default: the recipe's.
     pub min_ratio: Option<f64>,
     /// On clips and factors. Default: the recipe's.
     pub weight_decay: Option<f64>,
-    /// Pull of weights that learn towards where they began, in parts of their rate. Default: the recipe's.
+    /// Pull of weights that learn towards where they began, in parts of their rate. Default: the
+    /// recipe's.
     pub anchor: Option<f64>,
-    /// Learn from a second target too: what the unquantized block makes of the quantized inputs. Default: the recipe's.
+    /// Learn from a second target too: what the unquantized block makes of the quantized inputs.
+    /// Default: the recipe's.
     pub second_target: Option<bool>,
     /// Default: what a probe finds fastest on this machine.
     pub arithmetic: Option<TrainArithmetic>,
@@ -217,7 +239,8 @@ impl BlockOptions {
 const MOST_EPOCHS: usize = 65_535;
 
 impl BlockConfig {
-    /// What the recipes change: 32 sequences of 512 tokens, one at a time, 5 epochs, in which the rates fall to `min_ratio` of themselves.
+    /// What the recipes change: 32 sequences of 512 tokens, one at a time, 5 epochs, in which the
+    /// rates fall to `min_ratio` of themselves.
     pub fn usual(rates: BlockRates, min_ratio: f64) -> Self {
         Self {
             samples: 32,
@@ -249,16 +272,29 @@ impl BlockConfig {
 
     fn validate(&self) -> Result<()> {
         let at_least = |field: &str, value: usize, least: usize| {
-            if value >= least { Ok(()) } else { Err(Error::config(format!("train.{field}"), format!("{value} is not possible; at least {least}"))) }
+            if value >= least {
+                Ok(())
+            } else {
+                Err(Error::config(
+                    format!("train.{field}"),
+                    format!("{value} is not possible; at least {least}"),
+                ))
+            }
         };
         at_least("samples", self.samples, 1)?;
         at_least("window", self.window, 2)?;
         at_least("batch", self.batch, 1)?;
         if self.batch > self.samples {
-            return Err(Error::config("train.batch", format!("{} is more than the {} samples", self.batch, self.samples)));
+            return Err(Error::config(
+                "train.batch",
+                format!("{} is more than the {} samples", self.batch, self.samples),
+            ));
         }
         if let Some(phase) = self.phases.iter().find(|phase| phase.epochs > MOST_EPOCHS) {
-            return Err(Error::config("train.epochs", format!("{} is not possible; at most {MOST_EPOCHS}", phase.epochs)));
+            return Err(Error::config(
+                "train.epochs",
+                format!("{} is not possible; at most {MOST_EPOCHS}", phase.epochs),
+            ));
         }
         let phase = self.phases.first().copied();
         let rates = phase.map(|p| p.rates).unwrap_or_default();
@@ -272,7 +308,10 @@ impl BlockConfig {
         ] {
             if !(0.0..=most).contains(&value) {
                 let possible = if most == 1.0 { "0 to 1" } else { "0 or more" };
-                return Err(Error::config(format!("train.{field}"), format!("{value} is not possible; {possible}")));
+                return Err(Error::config(
+                    format!("train.{field}"),
+                    format!("{value} is not possible; {possible}"),
+                ));
             }
         }
         if self.low_rank.is_some_and(|l| !(l.alpha.is_finite() && l.alpha > 0.0)) {
@@ -281,11 +320,17 @@ impl BlockConfig {
         if let Some(Solver::Gptq(gptq)) = &self.solver
             && !(0.0..=10.0).contains(&gptq.damping)
         {
-            return Err(Error::config("damping", format!("{} is not possible; 0 to 10", gptq.damping)));
+            return Err(Error::config(
+                "damping",
+                format!("{} is not possible; 0 to 10", gptq.damping),
+            ));
         }
         if let Some(saliency) = &self.saliency {
             if !(saliency.lambda.is_finite() && saliency.lambda >= 0.0) {
-                return Err(Error::config("lambda", format!("{} is not possible; 0 or more", saliency.lambda)));
+                return Err(Error::config(
+                    "lambda",
+                    format!("{} is not possible; 0 or more", saliency.lambda),
+                ));
             }
             at_least("saliencySamples", saliency.samples, 1)?;
             at_least("saliencyWindow", saliency.window, 2)?;

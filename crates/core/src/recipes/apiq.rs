@@ -1,5 +1,6 @@
-//! `apiq`: ApiQ: Finetuning of 2-Bit Quantized Large Language Model (2024, arXiv 2402.05147), block by block: `omniquant` with low-rank
-//! factors that learn beside the quantized weights and are kept beside them in the file. With rank 0 it is `omniquant` under ApiQ's rates.
+//! `apiq`: ApiQ: Finetuning of 2-Bit Quantized Large Language Model (2024, arXiv 2402.05147), block
+//! by block: `omniquant` with low-rank factors that learn beside the quantized weights and are kept
+//! beside them in the file. With rank 0 it is `omniquant` under ApiQ's rates.
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates, LowRankConfig};
@@ -11,11 +12,18 @@ use ts_rs::TS;
 pub(super) const RANK: usize = 8;
 pub(super) const ALPHA: f64 = 16.0;
 
-/// Authors' decay and second target; rank 0 for no factors. The rates, the cosine that they fall along and the start of the ranges are for the 160 steps that a block has
-/// by default (docs/results.md); the authors begin with open ranges and keep a twentieth and an eighth of these rates for 2,560 steps.
+/// Authors' decay and second target; rank 0 for no factors. The rates, the cosine that they fall
+/// along and the start of the ranges are for the 160 steps that a block has by default
+/// (docs/results.md); the authors begin with open ranges and keep a twentieth and an eighth of
+/// these rates for 2,560 steps.
 pub(super) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
     let usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 }, 0.05);
-    BlockConfig { second_target: true, low_rank: (rank > 0).then_some(LowRankConfig { rank, alpha }), weight_decay: 0.1, ..usual }
+    BlockConfig {
+        second_target: true,
+        low_rank: (rank > 0).then_some(LowRankConfig { rank, alpha }),
+        weight_decay: 0.1,
+        ..usual
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
@@ -32,7 +40,8 @@ pub struct ApiqConfig {
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
     pub cache: Option<f64>,
-    /// Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they outweigh a small model's weights.
+    /// Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they
+    /// outweigh a small model's weights.
     pub rank: usize,
     /// The factors' product is multiplied by alpha / rank. Default 16.
     pub alpha: f64,
@@ -42,7 +51,16 @@ pub struct ApiqConfig {
 
 impl Default for ApiqConfig {
     fn default() -> Self {
-        Self { target: TargetId::Halfstep, weights: None, group_size: None, activations: None, cache: None, rank: RANK, alpha: ALPHA, train: BlockOptions::default() }
+        Self {
+            target: TargetId::Halfstep,
+            weights: None,
+            group_size: None,
+            activations: None,
+            cache: None,
+            rank: RANK,
+            alpha: ALPHA,
+            train: BlockOptions::default(),
+        }
     }
 }
 
@@ -50,6 +68,12 @@ impl ApiqConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         let config = self.train.over(blocks(self.rank, self.alpha))?;
-        Ok(self.target.sites(&request)?.recipe("apiq", self.target, StartRule::ErrorSearch, RangeLearning::Clip, vec![Stage::Block { config }]))
+        Ok(self.target.sites(&request)?.recipe(
+            "apiq",
+            self.target,
+            StartRule::ErrorSearch,
+            RangeLearning::Clip,
+            vec![Stage::Block { config }],
+        ))
     }
 }

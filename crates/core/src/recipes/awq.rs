@@ -1,5 +1,6 @@
-//! `awq`: AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration (2023, arXiv 2306.00978): channels that carry much are
-//! made larger before rounding, exactly made up for by what produces them; then the groups' ranges are clipped. Forward passes only.
+//! `awq`: AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration (2023,
+//! arXiv 2306.00978): channels that carry much are made larger before rounding, exactly made up for
+//! by what produces them; then the groups' ranges are clipped. Forward passes only.
 
 use crate::error::Result;
 use crate::recipe::block::{AwqConfig, Solver, SolverOptions};
@@ -30,14 +31,33 @@ pub struct AwqRecipeConfig {
 
 impl Default for AwqRecipeConfig {
     fn default() -> Self {
-        Self { target: TargetId::Halfstep, weights: None, group_size: None, activations: None, cache: None, clip: true, train: SolverOptions::default() }
+        Self {
+            target: TargetId::Halfstep,
+            weights: None,
+            group_size: None,
+            activations: None,
+            cache: None,
+            clip: true,
+            train: SolverOptions::default(),
+        }
     }
 }
 
 impl AwqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request::affine(self.weights.or(Some(3.0)), self.group_size, self.activations, self.cache);
+        let request = Request::affine(
+            self.weights.or(Some(3.0)),
+            self.group_size,
+            self.activations,
+            self.cache,
+        );
         let config = self.train.config(Solver::Awq(AwqConfig { clip: self.clip }))?;
-        Ok(self.target.sites(&request)?.recipe("awq", self.target, StartRule::Absmax, RangeLearning::None, vec![Stage::Block { config }]))
+        Ok(self.target.sites(&request)?.recipe(
+            "awq",
+            self.target,
+            StartRule::Absmax,
+            RangeLearning::None,
+            vec![Stage::Block { config }],
+        ))
     }
 }

@@ -1,9 +1,12 @@
-//! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models (2024, arXiv 2407.11062). Phase 1 (Block-AP):
-//! weights, norms, steps and zero points learn block by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the unquantized model's answers, which
-//! leave a lower KL than the authors' next token (docs/results.md; `endCeWeight: 1, endKlWeight: 0` for theirs). Steps and zero points start from the least squared error
-//! (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest range; weights are held near where they began
-//! (docs/decisions/0011-weights-are-held.md), the authors' are not. Rates are relative and for some hundred steps; the authors' absolute ones (1e-4 and 2e-5 in phase 1,
-//! 2e-5 in phase 2) are for thousands on weights of about 0.02.
+//! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models
+//! (2024, arXiv 2407.11062). Phase 1 (Block-AP): weights, norms, steps and zero points learn block
+//! by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the unquantized
+//! model's answers, which leave a lower KL than the authors' next token (docs/results.md;
+//! `endCeWeight: 1, endKlWeight: 0` for theirs). Steps and zero points start from the least squared
+//! error (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest
+//! range; weights are held near where they began (docs/decisions/0011-weights-are-held.md), the
+//! authors' are not. Rates are relative and for some hundred steps; the authors' absolute ones
+//! (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
@@ -30,7 +33,8 @@ pub struct EfficientqatConfig {
     pub train: BlockOptions,
     /// Tokens of phase 2; 0 leaves it out. Default 32,768.
     pub end_tokens: usize,
-    /// Rate of the steps in phase 2, in parts of their root mean square. Default 5e-3; 1e-3 suits the next-token loss.
+    /// Rate of the steps in phase 2, in parts of their root mean square. Default 5e-3; 1e-3 suits
+    /// the next-token loss.
     pub end_learning_rate: f64,
     /// Weight of the KL to the unquantized model in phase 2. Default 1.
     pub end_kl_weight: f64,
@@ -80,6 +84,12 @@ impl EfficientqatConfig {
             end.validate()?;
             stages.push(Stage::Model { learns: Learns::Scales, config: end });
         }
-        Ok(self.target.sites(&request)?.recipe("efficientqat", self.target, StartRule::ErrorSearch, RangeLearning::StepZero, stages))
+        Ok(self.target.sites(&request)?.recipe(
+            "efficientqat",
+            self.target,
+            StartRule::ErrorSearch,
+            RangeLearning::StepZero,
+            stages,
+        ))
     }
 }

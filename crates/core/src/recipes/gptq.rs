@@ -1,5 +1,7 @@
-//! `gptq`: GPTQ: Accurate Post-training Compression for Generative Pretrained Transformers (2022, arXiv 2210.17323): columns are rounded one
-//! after the other, those still free making up for each error. Scales are those of the original groups (static), so that any order of columns can be stored.
+//! `gptq`: GPTQ: Accurate Post-training Compression for Generative Pretrained Transformers (2022,
+//! arXiv 2210.17323): columns are rounded one after the other, those still free making up for each
+//! error. Scales are those of the original groups (static), so that any order of columns can be
+//! stored.
 
 use crate::error::Result;
 use crate::recipe::block::{GptqConfig, Solver, SolverOptions};
@@ -22,7 +24,8 @@ pub struct GptqRecipeConfig {
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
     pub cache: Option<f64>,
-    /// Added to the Hessian's diagonal, in parts of its mean; raised, with a warning, where that is too little. Default 0.01.
+    /// Added to the Hessian's diagonal, in parts of its mean; raised, with a warning, where that is
+    /// too little. Default 0.01.
     pub damping: f64,
     /// Take the columns by falling diagonal of the Hessian. Default true.
     pub act_order: bool,
@@ -32,14 +35,37 @@ pub struct GptqRecipeConfig {
 
 impl Default for GptqRecipeConfig {
     fn default() -> Self {
-        Self { target: TargetId::Halfstep, weights: None, group_size: None, activations: None, cache: None, damping: 0.01, act_order: true, train: SolverOptions::default() }
+        Self {
+            target: TargetId::Halfstep,
+            weights: None,
+            group_size: None,
+            activations: None,
+            cache: None,
+            damping: 0.01,
+            act_order: true,
+            train: SolverOptions::default(),
+        }
     }
 }
 
 impl GptqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request::affine(self.weights.or(Some(3.0)), self.group_size, self.activations, self.cache);
-        let config = self.train.config(Solver::Gptq(GptqConfig { damping: self.damping, act_order: self.act_order }))?;
-        Ok(self.target.sites(&request)?.recipe("gptq", self.target, StartRule::Absmax, RangeLearning::None, vec![Stage::Block { config }]))
+        let request = Request::affine(
+            self.weights.or(Some(3.0)),
+            self.group_size,
+            self.activations,
+            self.cache,
+        );
+        let config = self.train.config(Solver::Gptq(GptqConfig {
+            damping: self.damping,
+            act_order: self.act_order,
+        }))?;
+        Ok(self.target.sites(&request)?.recipe(
+            "gptq",
+            self.target,
+            StartRule::Absmax,
+            RangeLearning::None,
+            vec![Stage::Block { config }],
+        ))
     }
 }

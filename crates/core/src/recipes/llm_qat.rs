@@ -1,7 +1,9 @@
-//! `llm-qat`: LLM-QAT: Data-Free Quantization Aware Training for Large Language Models (2023, arXiv 2305.17888): all weights and norms learn from
-//! the unquantized model's answers, on text that it generated itself. Scales are absmax / p of the weights as they are, found anew every step: nothing is clipped and no
-//! range learns. Ours: the gradient goes straight through (the authors' code zeroes it where |w| >= 2, though nothing is clipped there); scales without their 1e-6;
-//! keys after RoPE and by head, as the runtime stores them.
+//! `llm-qat`: LLM-QAT: Data-Free Quantization Aware Training for Large Language Models (2023, arXiv
+//! 2305.17888): all weights and norms learn from the unquantized model's answers, on text that it
+//! generated itself. Scales are absmax / p of the weights as they are, found anew every step:
+//! nothing is clipped and no range learns. Ours: the gradient goes straight through (the authors'
+//! code zeroes it where |w| >= 2, though nothing is clipped there); scales without their 1e-6; keys
+//! after RoPE and by head, as the runtime stores them.
 
 use crate::error::Result;
 use crate::recipe::{Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig};
@@ -17,14 +19,16 @@ pub struct LlmQatConfig {
     pub target: TargetId,
     /// Bits of the block linears. Default 4, or what the target holds.
     pub weights: Option<f64>,
-    /// Columns of a row that share a scale; 0 is the whole row. Default 0, or what the target holds.
+    /// Columns of a row that share a scale; 0 is the whole row. Default 0, or what the target
+    /// holds.
     pub group_size: Option<usize>,
     /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 4 or 8, 16, 32. Default 8, or what the target uses.
     pub cache: Option<f64>,
-    /// Everything about the training run. Where the run gives no data, `tokens` are generated too. Without warm-up, and the cosine ends at 0; the rate, 2e-4, is for small
-    /// budgets: the authors take 2e-5 for 200 million tokens.
+    /// Everything about the training run. Where the run gives no data, `tokens` are generated too.
+    /// Without warm-up, and the cosine ends at 0; the rate, 2e-4, is for small budgets: the authors
+    /// take 2e-5 for 200 million tokens.
     #[serde(with = "over_defaults")]
     #[ts(as = "TrainConfig")]
     pub train: TrainConfig,
@@ -33,7 +37,14 @@ pub struct LlmQatConfig {
 impl Default for LlmQatConfig {
     fn default() -> Self {
         let train = TrainConfig { warmup: 0.0, min_ratio: 0.0, ..TrainConfig::default() };
-        Self { target: TargetId::Halfstep, weights: None, group_size: None, activations: None, cache: None, train }
+        Self {
+            target: TargetId::Halfstep,
+            weights: None,
+            group_size: None,
+            activations: None,
+            cache: None,
+            train,
+        }
     }
 }
 
@@ -49,7 +60,8 @@ mod over_defaults {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(given: D) -> Result<TrainConfig, D::Error> {
-        let mut all = serde_json::to_value(LlmQatConfig::default().train).map_err(D::Error::custom)?;
+        let mut all =
+            serde_json::to_value(LlmQatConfig::default().train).map_err(D::Error::custom)?;
         for (name, value) in Map::deserialize(given)? {
             all[name] = value;
         }
@@ -69,7 +81,13 @@ impl LlmQatConfig {
         let sites = self.target.sites(&request)?;
         self.train.validate()?;
         let stage = Stage::Model { learns: Learns::All, config: self.train.clone() };
-        let recipe = sites.recipe("llm-qat", self.target, StartRule::Absmax, RangeLearning::FollowWeights, vec![stage]);
+        let recipe = sites.recipe(
+            "llm-qat",
+            self.target,
+            StartRule::Absmax,
+            RangeLearning::FollowWeights,
+            vec![stage],
+        );
         Ok(Recipe { self_generated: Some(self.train.tokens), ..recipe })
     }
 }
@@ -82,17 +100,29 @@ mod tests {
     #[test]
     fn what_is_not_said_of_the_training_has_this_recipe_s_defaults() {
         let train = |json: &str| match parse_config::<RecipeConfig>(json) {
-            Ok(RecipeConfig::LlmQat(config)) => (config.train.warmup, config.train.min_ratio, config.train.tokens),
+            Ok(RecipeConfig::LlmQat(config)) => {
+                (config.train.warmup, config.train.min_ratio, config.train.tokens)
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(train(r#"{"kind":"llm-qat"}"#), (0.0, 0.0, 50_000));
         assert_eq!(train(r#"{"kind":"llm-qat","train":{"tokens":9}}"#), (0.0, 0.0, 9));
         assert_eq!(train(r#"{"kind":"llm-qat","train":{"warmup":0.2}}"#), (0.2, 0.0, 50_000));
-        let error = parse_config::<RecipeConfig>(r#"{"kind":"llm-qat","train":{"leaningRate":1}}"#).expect_err("unknown").to_string();
-        assert!(error.starts_with("train.leaningRate: ") && error.contains("did you mean learningRate?"), "{error}");
-        let error = parse_config::<RecipeConfig>(r#"{"kind":"llm-qat","train":3}"#).expect_err("no object").to_string();
+        let error = parse_config::<RecipeConfig>(r#"{"kind":"llm-qat","train":{"leaningRate":1}}"#)
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.starts_with("train.leaningRate: ")
+                && error.contains("did you mean learningRate?"),
+            "{error}"
+        );
+        let error = parse_config::<RecipeConfig>(r#"{"kind":"llm-qat","train":3}"#)
+            .expect_err("no object")
+            .to_string();
         assert!(error.starts_with("train: "), "{error}");
-        let round = serde_json::to_string(&parse_config::<RecipeConfig>(r#"{"kind":"llm-qat"}"#).unwrap()).unwrap();
+        let round =
+            serde_json::to_string(&parse_config::<RecipeConfig>(r#"{"kind":"llm-qat"}"#).unwrap())
+                .unwrap();
         assert!(round.starts_with(r#"{"kind":"llm-qat""#), "{round}");
     }
 }

@@ -1,4 +1,5 @@
-//! The built-in recipes, one file each: a config of its options, and the [`Recipe`] they make. A new recipe is a file and a line in the list below.
+//! The built-in recipes, one file each: a config of its options, and the [`Recipe`] they make. A
+//! new recipe is a file and a line in the list below.
 
 use crate::error::Result;
 use crate::recipe::Recipe;
@@ -17,7 +18,8 @@ macro_rules! recipes {
         }
 
         impl RecipeConfig {
-            /// The recipe under its target: defaults filled in, every option checked, grids the target cannot hold refused.
+            /// The recipe under its target: defaults filled in, every option checked, grids the
+            /// target cannot hold refused.
             pub fn resolve(&self) -> Result<Recipe> {
                 match self {
                     $(RecipeConfig::$variant(config) => config.recipe()),*

@@ -1,6 +1,8 @@
-//! `omniquant`: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models (2023, arXiv 2308.13137), its learned weight clipping:
-//! per group two numbers shrink the range, block by block, towards the unquantized block's output. Weights stay. The authors begin with open ranges and a rate of
-//! 1e-2, for 2,560 steps and more; ours begin with the shrunken ranges of least squared error, at a rate for the 160 steps that a block has by default
+//! `omniquant`: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models
+//! (2023, arXiv 2308.13137), its learned weight clipping: per group two numbers shrink the range,
+//! block by block, towards the unquantized block's output. Weights stay. The authors begin with
+//! open ranges and a rate of 1e-2, for 2,560 steps and more; ours begin with the shrunken ranges of
+//! least squared error, at a rate for the 160 steps that a block has by default
 //! (docs/decisions/0010-ranges-start-from-least-error.md).
 
 use crate::error::Result;
@@ -30,14 +32,29 @@ pub struct OmniquantConfig {
 
 impl Default for OmniquantConfig {
     fn default() -> Self {
-        Self { target: TargetId::Halfstep, weights: None, group_size: None, activations: None, cache: None, train: BlockOptions::default() }
+        Self {
+            target: TargetId::Halfstep,
+            weights: None,
+            group_size: None,
+            activations: None,
+            cache: None,
+            train: BlockOptions::default(),
+        }
     }
 }
 
 impl OmniquantConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
-        let config = self.train.over(BlockConfig::usual(BlockRates { ranges: 0.2, ..BlockRates::default() }, 1.0))?;
-        Ok(self.target.sites(&request)?.recipe("omniquant", self.target, StartRule::ErrorSearch, RangeLearning::Clip, vec![Stage::Block { config }]))
+        let config = self
+            .train
+            .over(BlockConfig::usual(BlockRates { ranges: 0.2, ..BlockRates::default() }, 1.0))?;
+        Ok(self.target.sites(&request)?.recipe(
+            "omniquant",
+            self.target,
+            StartRule::ErrorSearch,
+            RangeLearning::Clip,
+            vec![Stage::Block { config }],
+        ))
     }
 }

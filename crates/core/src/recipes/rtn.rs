@@ -1,4 +1,5 @@
-//! `rtn`: round to nearest, nothing trains. Also the step search without training, by another `start`.
+//! `rtn`: round to nearest, nothing trains. Also the step search without training, by another
+//! `start`.
 
 use crate::error::Result;
 use crate::recipe::{RangeLearning, Recipe, StartRule};

@@ -1,10 +1,13 @@
-//! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware Partial Retraining (2025, arXiv 2504.13932):
-//! `apiq` with a penalty on each weight's rounding error, weighted by the squared gradients of the unquantized model. Up to three phases for every block: the penalty
-//! alone, both, the output alone. With lambda 0 it is `apiq`.
+//! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware
+//! Partial Retraining (2025, arXiv 2504.13932): `apiq` with a penalty on each weight's rounding
+//! error, weighted by the squared gradients of the unquantized model. Up to three phases for every
+//! block: the penalty alone, both, the output alone. With lambda 0 it is `apiq`.
 
 use super::apiq::{ALPHA, RANK, blocks};
 use crate::error::{Error, Result};
-use crate::recipe::block::{BlockOptions, BlockPhase, SaliencyConfig, SaliencyPlace, SaliencyScale};
+use crate::recipe::block::{
+    BlockOptions, BlockPhase, SaliencyConfig, SaliencyPlace, SaliencyScale,
+};
 use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
 use crate::targets::{Request, TargetId};
 use serde::{Deserialize, Serialize};
@@ -24,11 +27,13 @@ pub struct SaprConfig {
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
     pub cache: Option<f64>,
-    /// Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they outweigh a small model's weights.
+    /// Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they
+    /// outweigh a small model's weights.
     pub rank: usize,
     /// The factors' product is multiplied by alpha / rank. Default 16.
     pub alpha: f64,
-    /// Weight of the penalty. Default 1 (the scale-free penalty is a weighted mean of squared rounding errors).
+    /// Weight of the penalty. Default 1 (the scale-free penalty is a weighted mean of squared
+    /// rounding errors).
     pub lambda: f64,
     /// What lambda multiplies. Default `scaleFree`.
     pub saliency_scale: SaliencyScale,
@@ -88,8 +93,17 @@ impl SaprConfig {
         ];
         config.phases.retain(|phase| phase.epochs > 0);
         if config.phases.is_empty() {
-            return Err(Error::config("train.epochs", "no phase has an epoch: nothing would train"));
+            return Err(Error::config(
+                "train.epochs",
+                "no phase has an epoch: nothing would train",
+            ));
         }
-        Ok(self.target.sites(&request)?.recipe("sapr", self.target, StartRule::ErrorSearch, RangeLearning::Clip, vec![Stage::Block { config }]))
+        Ok(self.target.sites(&request)?.recipe(
+            "sapr",
+            self.target,
+            StartRule::ErrorSearch,
+            RangeLearning::Clip,
+            vec![Stage::Block { config }],
+        ))
     }
 }

@@ -1,10 +1,13 @@
-//! `silq`: SiLQ: Simple Large Language Model Quantization-Aware Training (2025, arXiv 2507.16933); a SiLQ-class recipe, since the paper has no public code.
-//! All weights, norms and steps learn by AdamW from the KL to the unquantized model; steps by LSQ
-//! (arXiv 1902.08153). The paper starts the steps from a convex surrogate; ours start from the least squared error, which trained better on both models we measured
-//! (docs/results.md).
+//! `silq`: SiLQ: Simple Large Language Model Quantization-Aware Training (2025, arXiv 2507.16933);
+//! a SiLQ-class recipe, since the paper has no public code. All weights, norms and steps learn by
+//! AdamW from the KL to the unquantized model; steps by LSQ (arXiv 1902.08153). The paper starts
+//! the steps from a convex surrogate; ours start from the least squared error, which trained better
+//! on both models we measured (docs/results.md).
 
 use crate::error::Result;
-use crate::recipe::{GradientScale, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig, WeightSite};
+use crate::recipe::{
+    GradientScale, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig, WeightSite,
+};
 use crate::targets::{Request, TargetId};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use serde::{Deserialize, Serialize};
@@ -24,9 +27,11 @@ pub struct SilqConfig {
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 4 or 8, 16, 32. Default: what the target uses.
     pub cache: Option<f64>,
-    /// One learned step per activation and cache site instead of dynamic scales (target `halfstep` only). Default false.
+    /// One learned step per activation and cache site instead of dynamic scales (target `halfstep`
+    /// only). Default false.
     pub static_activations: bool,
-    /// How the first weight steps are found. Default `best`. At 4 bit per channel `signedAbsmax` can train better still.
+    /// How the first weight steps are found. Default `best`. At 4 bit per channel `signedAbsmax`
+    /// can train better still.
     pub start: StartRule,
     /// Learn the weight steps; false freezes them at `start`. Default true.
     pub learn_steps: Option<bool>,
@@ -59,12 +64,20 @@ impl SilqConfig {
         };
         let sites = self.target.sites(&request)?;
         self.train.validate()?;
-        let ranges = if self.learn_steps.unwrap_or(true) { RangeLearning::Step } else { RangeLearning::None };
+        let ranges = if self.learn_steps.unwrap_or(true) {
+            RangeLearning::Step
+        } else {
+            RangeLearning::None
+        };
         let stage = Stage::Model { learns: Learns::All, config: self.train.clone() };
         let mut recipe = sites.recipe("silq", self.target, self.start, ranges, vec![stage]);
         recipe.weights = recipe.weights.map(|weights| WeightSite {
             gradient_scale: self.gradient_scale,
-            edge: if self.edge == Some(EdgeRuleConfig::Outside) { EdgeRule::Outside } else { EdgeRule::Inside },
+            edge: if self.edge == Some(EdgeRuleConfig::Outside) {
+                EdgeRule::Outside
+            } else {
+                EdgeRule::Inside
+            },
             ..weights
         });
         Ok(recipe)

@@ -4,18 +4,20 @@ use halfstep_formats::template::Message;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data`, `text` or
-/// `selfGenerated`.
+/// How a run is carried out, apart from the recipe. Every field has a default, but a recipe that
+/// trains needs `data`, `text` or `selfGenerated`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct RunConfig {
-    /// Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each with a document in its field `text`.
+    /// Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each
+    /// with a document in its field `text`.
     pub data: Option<String>,
     /// The text itself, instead of `data`.
     pub text: Option<String>,
-    /// Tokens that the unquantized model generates to train on, instead of `data` or beside it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read
-    /// from there again. Default: what the recipe says; most want a text.
+    /// Tokens that the unquantized model generates to train on, instead of `data` or beside it
+    /// (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read from there again.
+    /// Default: what the recipe says; most want a text.
     pub self_generated: Option<usize>,
     /// Characters of the text to leave out at its beginning (kept for reporting). Default 0.
     pub skip_characters: usize,
@@ -25,17 +27,20 @@ pub struct RunConfig {
     pub validation_text: Option<String>,
     /// Tokens of the validation text to measure on. Default 4096.
     pub validation_tokens: Option<usize>,
-    /// Where the result will be saved: an ending that the target is not written with is refused before anything is done. Nothing is written there by the run.
+    /// Where the result will be saved: an ending that the target is not written with is refused
+    /// before anything is done. Nothing is written there by the run.
     pub output: Option<String>,
     /// Folder for checkpoints and finished blocks. Default: none are written.
     pub run_folder: Option<String>,
-    /// Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block is written always.
+    /// Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block
+    /// is written always.
     pub checkpoint_every: Option<u64>,
     /// Go on from the finished blocks or the newest checkpoint in `runFolder`, if there are any.
     pub resume: bool,
     /// Worker threads; 0 is one per core. The number never changes a result. Default 0.
     pub threads: usize,
-    /// Give the report a record of the run: losses, matrices, what each block changes. Default false.
+    /// Give the report a record of the run: losses, matrices, what each block changes. Default
+    /// false.
     pub record: bool,
 }
 
@@ -52,7 +57,8 @@ pub struct EvaluateConfig {
     pub tokens: usize,
     /// Tokens of a window; each is run alone from position 0. Default 512.
     pub window: usize,
-    /// `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded, nothing else quantized; `integer`.
+    /// `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded,
+    /// nothing else quantized; `integer`.
     pub arithmetic: ArithmeticConfig,
     /// Worker threads; 0 is one per core.
     pub threads: usize,
@@ -60,7 +66,14 @@ pub struct EvaluateConfig {
 
 impl Default for EvaluateConfig {
     fn default() -> Self {
-        Self { data: None, text: None, tokens: 0, window: 512, arithmetic: ArithmeticConfig::Auto, threads: 0 }
+        Self {
+            data: None,
+            text: None,
+            tokens: 0,
+            window: 512,
+            arithmetic: ArithmeticConfig::Auto,
+            threads: 0,
+        }
     }
 }
 
@@ -99,7 +112,16 @@ pub struct GenerationConfig {
 
 impl Default for GenerationConfig {
     fn default() -> Self {
-        Self { prompt: None, messages: None, max_tokens: 128, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, threads: 0 }
+        Self {
+            prompt: None,
+            messages: None,
+            max_tokens: 128,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 0,
+            threads: 0,
+        }
     }
 }
 

@@ -9,7 +9,14 @@ use halfstep_formats::architecture::TensorSpec;
 use halfstep_formats::{Model, TensorData};
 use halfstep_kernels::Pool;
 
-pub(super) fn of(model: &Model, recipe: &Recipe, made: &Made, parts: BlockParts, cancel: &Cancel, pool: &Pool) -> Result<RunRecord> {
+pub(super) fn of(
+    model: &Model,
+    recipe: &Recipe,
+    made: &Made,
+    parts: BlockParts,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<RunRecord> {
     Ok(RunRecord {
         settings: RunSettings {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -20,14 +27,25 @@ pub(super) fn of(model: &Model, recipe: &Recipe, made: &Made, parts: BlockParts,
         },
         table: table(model, recipe, made, cancel, pool)?,
         stages: made.stages.clone(),
-        matrices: if made.stages.is_empty() { rounded(model, &made.model, pool) } else { merge(&made.stages) },
+        matrices: if made.stages.is_empty() {
+            rounded(model, &made.model, pool)
+        } else {
+            merge(&made.stages)
+        },
         block_kl: parts.kl,
         block_kl_tokens: parts.tokens,
     })
 }
 
-/// The rounded model is made once more for its size, by the quickest rule: the rule changes no size.
-fn table(model: &Model, recipe: &Recipe, made: &Made, cancel: &Cancel, pool: &Pool) -> Result<Vec<TableRow>> {
+/// The rounded model is made once more for its size, by the quickest rule: the rule changes no
+/// size.
+fn table(
+    model: &Model,
+    recipe: &Recipe,
+    made: &Made,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Vec<TableRow>> {
     let row = |subject: &str, model: &Model, bytes: u64| TableRow {
         subject: subject.into(),
         bytes,
@@ -36,9 +54,15 @@ fn table(model: &Model, recipe: &Recipe, made: &Made, cancel: &Cancel, pool: &Po
     };
     let format = recipe.target.file_format();
     let stored: usize = model.tensors.values().map(rtn::stored_bytes).sum();
-    let mut rows = vec![row("fp", model, if model.file_bytes > 0 { model.file_bytes } else { stored as u64 })];
+    let mut rows =
+        vec![row("fp", model, if model.file_bytes > 0 { model.file_bytes } else { stored as u64 })];
     if made.evaluations.contains_key("rtn") {
-        let rounded = rtn::quantize_model(model, &rtn::baseline(recipe, StartRule::Absmax, &model.architecture), cancel, pool)?;
+        let rounded = rtn::quantize_model(
+            model,
+            &rtn::baseline(recipe, StartRule::Absmax, &model.architecture),
+            cancel,
+            pool,
+        )?;
         rows.push(row("rtn", &rounded, halfstep_formats::write::size(&rounded, format)?));
     }
     rows.push(row("result", &made.model, halfstep_formats::write::size(&made.model, format)?));
@@ -49,7 +73,11 @@ fn table(model: &Model, recipe: &Recipe, made: &Made, cancel: &Cancel, pool: &Po
 fn rounded(model: &Model, result: &Model, pool: &Pool) -> Vec<MatrixRecord> {
     let record = |spec: TensorSpec| {
         let (block, linear) = place(&spec.name)?;
-        let (source, TensorData::Packed(packed)) = (model.tensors.get(&spec.name)?, &result.tensors.get(&spec.name)?.data) else { return None };
+        let (source, TensorData::Packed(packed)) =
+            (model.tensors.get(&spec.name)?, &result.tensors.get(&spec.name)?.data)
+        else {
+            return None;
+        };
         Some(MatrixRecord::rounded(block, linear, &source.to_f32(pool), packed, pool))
     };
     model.architecture.tensors().into_iter().filter_map(record).collect()

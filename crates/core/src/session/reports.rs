@@ -23,7 +23,9 @@ pub struct Report {
     pub final_loss: Option<f64>,
     /// Peak resident memory in bytes; 0 where the system does not tell.
     pub memory_bytes: u64,
-    /// On the validation text, if there is one: full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
+    /// On the validation text, if there is one: full precision, round to nearest on the same grid
+    /// (in smaller groups to be about as large, where low-rank factors lie beside the result), and
+    /// the result.
     pub evaluations: BTreeMap<String, EvaluationRecord>,
     /// Flags the client needs to run the file as it was trained, e.g. the cache type.
     pub client_flags: Vec<String>,
@@ -65,7 +67,8 @@ pub struct Inspection {
     pub has_chat_template: bool,
     /// Target of a quantized model, null for a float one.
     pub target: Option<String>,
-    /// Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors beside them.
+    /// Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors
+    /// beside them.
     pub tensor_types: BTreeMap<String, usize>,
     pub provenance: BTreeMap<String, String>,
 }
@@ -76,6 +79,7 @@ pub struct Inspection {
 pub struct SaveReport {
     pub path: String,
     pub bytes: u64,
-    /// Codes, scales and outputs of the re-opened file were compared with the model in memory and are equal.
+    /// Codes, scales and outputs of the re-opened file were compared with the model in memory and
+    /// are equal.
     pub parity: bool,
 }

@@ -46,33 +46,59 @@ impl Validation {
     }
 
     pub fn read(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<Option<Self>> {
-        let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)? else { return Ok(None) };
+        let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)?
+        else {
+            return Ok(None);
+        };
         let window = recipe.window().unwrap_or(512).min(model.architecture.max_positions);
         let mut tokens = text.tokens(model, window)?;
         tokens.truncate(run.validation_tokens.unwrap_or(4096).max(window));
         Ok(Some(Self { tokens, window }))
     }
 
-    pub fn measure(&self, model: &Model, result: &Model, recipe: &Recipe, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<Evaluations> {
+    pub fn measure(
+        &self,
+        model: &Model,
+        result: &Model,
+        recipe: &Recipe,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+        pool: &Pool,
+    ) -> Result<Evaluations> {
         let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
         let score = |quantized: Option<&Model>| -> Result<EvaluationRecord> {
-            let network = quantized.map(|m| Network::new(m, Arithmetic::Integer, pool.clone())).transpose()?;
+            let network = quantized
+                .map(|m| Network::new(m, Arithmetic::Integer, pool.clone()))
+                .transpose()?;
             let (network, against) = network.as_ref().map_or((&fp, None), |n| (n, Some(&fp)));
-            Ok(score::evaluate(network, against, &self.tokens, self.window, &mut |_, _| !cancel.is_cancelled())?.into())
+            Ok(score::evaluate(network, against, &self.tokens, self.window, &mut |_, _| {
+                !cancel.is_cancelled()
+            })?
+            .into())
         };
         let mut records = Evaluations::new();
-        let mut record = |subject: &str, measure: &dyn Fn() -> Result<EvaluationRecord>| -> Result<()> {
-            events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
-            let measured = measure()?;
-            events(Event::Eval { subject: subject.into(), evaluation: measured.clone() });
-            records.insert(subject.to_owned(), measured);
-            Ok(())
-        };
+        let mut record =
+            |subject: &str, measure: &dyn Fn() -> Result<EvaluationRecord>| -> Result<()> {
+                events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
+                let measured = measure()?;
+                events(Event::Eval { subject: subject.into(), evaluation: measured.clone() });
+                records.insert(subject.to_owned(), measured);
+                Ok(())
+            };
         record("fp", &|| score(None))?;
-        // Static steps are calibrated by the trainer, so a grid with them has no untrained twin; without training the result is the rounded model.
-        let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. }) || matches!(recipe.cache, CacheQuantizer::Static { .. });
+        // Static steps are calibrated by the trainer, so a grid with them has no untrained twin;
+        // without training the result is the rounded model.
+        let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. })
+            || matches!(recipe.cache, CacheQuantizer::Static { .. });
         if !recipe.stages.is_empty() && !has_static {
-            let rounded = |start: StartRule| score(Some(&rtn::quantize_model(model, &rtn::baseline(recipe, start, &model.architecture), cancel, pool)?));
+            let rounded = |start: StartRule| {
+                score(Some(&rtn::quantize_model(
+                    model,
+                    &rtn::baseline(recipe, start, &model.architecture),
+                    cancel,
+                    pool,
+                )?))
+            };
             record("rtn", &|| {
                 let [a, b] = RTN_RULES.map(rounded);
                 let (a, b) = (a?, b?);
@@ -88,27 +114,55 @@ impl Validation {
         self.tokens.len().min(BLOCK_TOKENS.max(self.window) / self.window * self.window)
     }
 
-    /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the activations before them), the cache in f32: for the first `layers` blocks.
-    pub fn blocks(&self, model: &Model, result: &Model, layers: usize, events: &mut dyn FnMut(Event), cancel: &Cancel, pool: &Pool) -> Result<BlockParts> {
+    /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the
+    /// activations before them), the cache in f32: for the first `layers` blocks.
+    pub fn blocks(
+        &self,
+        model: &Model,
+        result: &Model,
+        layers: usize,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+        pool: &Pool,
+    ) -> Result<BlockParts> {
         let tokens = &self.tokens[..self.block_tokens()];
-        events(Event::Phase { name: "evaluate".into(), detail: format!("each of {layers} blocks alone") });
+        events(Event::Phase {
+            name: "evaluate".into(),
+            detail: format!("each of {layers} blocks alone"),
+        });
         let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
-        let quantization = result.quantization.clone().map(|q| Quantization { cache: CacheQuantizer::F32, ..q });
+        let quantization =
+            result.quantization.clone().map(|q| Quantization { cache: CacheQuantizer::F32, ..q });
         let mut mixed = Model { quantization, ..model.clone() };
         let mut kl = Vec::with_capacity(layers);
         for layer in 0..layers {
-            let names: Vec<String> = Linear::ALL.iter().map(|linear| linear.weight_name(layer)).chain([attn_norm(layer), ffn_norm(layer)]).collect();
+            let names: Vec<String> = Linear::ALL
+                .iter()
+                .map(|linear| linear.weight_name(layer))
+                .chain([attn_norm(layer), ffn_norm(layer)])
+                .collect();
             let exchange = |mixed: &mut Model, from: &Model| {
                 for name in &names {
-                    mixed.tensors.extend(from.tensors.get(name).map(|tensor| (name.clone(), tensor.clone())));
+                    mixed.tensors.extend(
+                        from.tensors.get(name).map(|tensor| (name.clone(), tensor.clone())),
+                    );
                     mixed.low_rank.remove(name);
-                    mixed.low_rank.extend(from.low_rank.get(name).map(|factors| (name.clone(), factors.clone())));
+                    mixed.low_rank.extend(
+                        from.low_rank.get(name).map(|factors| (name.clone(), factors.clone())),
+                    );
                 }
             };
             exchange(&mut mixed, result);
             let network = Network::new(&mixed, Arithmetic::Integer, pool.clone())?;
-            let measured = score::evaluate(&network, Some(&fp), tokens, self.window, &mut |_, _| !cancel.is_cancelled())?;
-            kl.push(measured.kl.ok_or_else(|| Error::Internal { reason: "a comparison without a KL".into() })?);
+            let measured =
+                score::evaluate(&network, Some(&fp), tokens, self.window, &mut |_, _| {
+                    !cancel.is_cancelled()
+                })?;
+            kl.push(
+                measured.kl.ok_or_else(|| Error::Internal {
+                    reason: "a comparison without a KL".into(),
+                })?,
+            );
             exchange(&mut mixed, model);
         }
         Ok(BlockParts { kl, tokens: tokens.len() })

@@ -1,4 +1,5 @@
-//! Cholesky factors of symmetric positive definite matrices, in f64. Blocked: nearly all the work is matrix products.
+//! Cholesky factors of symmetric positive definite matrices, in f64. Blocked: nearly all the work
+//! is matrix products.
 use super::part::Part;
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input};
@@ -15,7 +16,8 @@ pub struct FailingPivot {
 
 /// `a = L L^T`: overwrites a `[n, n]` by the lower triangular L. Reads only the lower triangle.
 ///
-/// A pivot fails that is not above `least` times the entry it stems from, or not a number; a is then half done.
+/// A pivot fails that is not above `least` times the entry it stems from, or not a number; a is
+/// then half done.
 pub fn cholesky(pool: &Pool, a: &mut [f64], n: usize, least: f64) -> Result<(), FailingPivot> {
     assert_eq!(a.len(), n * n, "shape of cholesky");
     let diagonal: Vec<f64> = (0..n).map(|i| a[i * n + i]).collect();
@@ -47,14 +49,22 @@ pub fn cholesky(pool: &Pool, a: &mut [f64], n: usize, least: f64) -> Result<(), 
     Ok(())
 }
 
-/// `A[start.., start..end] -= L[start.., ..start] L[start..end, ..start]^T`, L being what stands left of the block.
+/// `A[start.., start..end] -= L[start.., ..start] L[start..end, ..start]^T`, L being what stands
+/// left of the block.
 fn subtract_earlier(pool: &Pool, a: &mut [f64], n: usize, start: usize, end: usize) {
     if start == 0 {
         return;
     }
     let mut earlier = vec![0.0; (n - start) * (end - start)];
-    linear(pool, Precision::F32, &Part::new(a, n, start..n, 0..start), &Part::new(a, n, start..end, 0..start), &mut earlier);
-    for (row, earlier) in a[start * n..].chunks_exact_mut(n).zip(earlier.chunks_exact(end - start)) {
+    linear(
+        pool,
+        Precision::F32,
+        &Part::new(a, n, start..n, 0..start),
+        &Part::new(a, n, start..end, 0..start),
+        &mut earlier,
+    );
+    for (row, earlier) in a[start * n..].chunks_exact_mut(n).zip(earlier.chunks_exact(end - start))
+    {
         row[start..end].iter_mut().zip(earlier).for_each(|(a, e)| *a -= e);
     }
 }
@@ -78,21 +88,42 @@ pub fn invert_lower(pool: &Pool, l: &mut [f64], n: usize) {
         let end = n.min(start + BLOCK);
         let inverse = invert_block(l, n, start, end);
         if start > 0 {
-            // Of a block row [A D] the inverse is [-D^-1 A X, D^-1], X being the inverse of what stands above.
-            let (mut ax, mut left) = (vec![0.0; (end - start) * start], vec![0.0; (end - start) * start]);
-            linear_backward_input(pool, Precision::F32, &Part::new(l, n, start..end, 0..start), &Part::new(l, n, 0..start, 0..start), &mut ax, false);
-            linear_backward_input(pool, Precision::F32, &Dense::new(&inverse, end - start), &Dense::new(&ax, start), &mut left, false);
-            for (row, left) in l[start * n..end * n].chunks_exact_mut(n).zip(left.chunks_exact(start)) {
+            // Of a block row [A D] the inverse is [-D^-1 A X, D^-1], X being the inverse of what
+            // stands above.
+            let (mut ax, mut left) =
+                (vec![0.0; (end - start) * start], vec![0.0; (end - start) * start]);
+            linear_backward_input(
+                pool,
+                Precision::F32,
+                &Part::new(l, n, start..end, 0..start),
+                &Part::new(l, n, 0..start, 0..start),
+                &mut ax,
+                false,
+            );
+            linear_backward_input(
+                pool,
+                Precision::F32,
+                &Dense::new(&inverse, end - start),
+                &Dense::new(&ax, start),
+                &mut left,
+                false,
+            );
+            for (row, left) in
+                l[start * n..end * n].chunks_exact_mut(n).zip(left.chunks_exact(start))
+            {
                 row[..start].iter_mut().zip(left).for_each(|(x, left)| *x = -left);
             }
         }
-        for (row, inverse) in l[start * n..end * n].chunks_exact_mut(n).zip(inverse.chunks_exact(end - start)) {
+        for (row, inverse) in
+            l[start * n..end * n].chunks_exact_mut(n).zip(inverse.chunks_exact(end - start))
+        {
             row[start..end].copy_from_slice(inverse);
         }
     }
 }
 
-/// The inverse of the diagonal block `start..end`, by rows: `x_i = (e_i - sum_{k<i} l_ik x_k) / l_ii`.
+/// The inverse of the diagonal block `start..end`, by rows: `x_i = (e_i - sum_{k<i} l_ik x_k) /
+/// l_ii`.
 fn invert_block(l: &[f64], n: usize, start: usize, end: usize) -> Vec<f64> {
     let width = end - start;
     let mut inverse = vec![0.0; width * width];
@@ -109,10 +140,17 @@ fn invert_block(l: &[f64], n: usize, start: usize, end: usize) -> Vec<f64> {
     inverse
 }
 
-/// `h^-1 = U^T U`: overwrites the symmetric h `[n, n]` by the upper triangular U; `least` as in [`cholesky`].
+/// `h^-1 = U^T U`: overwrites the symmetric h `[n, n]` by the upper triangular U; `least` as in
+/// [`cholesky`].
 ///
-/// With rows and columns in reverse, `h = L L^T`; so in their own order h = R R^T, R upper triangular, and U = R^-1. h^-1 is never formed.
-pub fn inverse_factor(pool: &Pool, h: &mut [f64], n: usize, least: f64) -> Result<(), FailingPivot> {
+/// With rows and columns in reverse, `h = L L^T`; so in their own order h = R R^T, R upper
+/// triangular, and U = R^-1. h^-1 is never formed.
+pub fn inverse_factor(
+    pool: &Pool,
+    h: &mut [f64],
+    n: usize,
+    least: f64,
+) -> Result<(), FailingPivot> {
     // Reversing a whole square matrix as one list reverses its rows and its columns.
     h.reverse();
     cholesky(pool, h, n, least).map_err(|pivot| FailingPivot { index: n - 1 - pivot.index })?;
@@ -131,7 +169,9 @@ mod tests {
         let mut out = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..n {
-                out[i * n + j] = (0..n).map(|k| a[i * n + k] * if transposed { b[j * n + k] } else { b[k * n + j] }).sum();
+                out[i * n + j] = (0..n)
+                    .map(|k| a[i * n + k] * if transposed { b[j * n + k] } else { b[k * n + j] })
+                    .sum();
             }
         }
         out
@@ -167,7 +207,10 @@ mod tests {
             let a = positive_definite(n);
             let mut l = a.clone();
             cholesky(&Pool::new(2), &mut l, n, 0.0).unwrap();
-            assert!((0..n).all(|i| l[i * n + i + 1..(i + 1) * n].iter().all(|&v| v == 0.0)), "lower triangular");
+            assert!(
+                (0..n).all(|i| l[i * n + i + 1..(i + 1) * n].iter().all(|&v| v == 0.0)),
+                "lower triangular"
+            );
             assert_near(&product(&l, &l, n, true), &a);
         }
     }
@@ -184,9 +227,17 @@ mod tests {
             assert_near(&product(&l, &inverse, n, false), &identity(n));
             let mut upper = a.clone();
             inverse_factor(&pool, &mut upper, n, 0.0).unwrap();
-            assert!((0..n).all(|i| upper[i * n..][..i].iter().all(|&v| v == 0.0) && upper[i * n + i] > 0.0), "upper triangular");
+            assert!(
+                (0..n).all(
+                    |i| upper[i * n..][..i].iter().all(|&v| v == 0.0) && upper[i * n + i] > 0.0
+                ),
+                "upper triangular"
+            );
             let transposed = transpose(&upper, n);
-            assert_near(&product(&a, &product(&transposed, &transposed, n, true), n, false), &identity(n));
+            assert_near(
+                &product(&a, &product(&transposed, &transposed, n, true), n, false),
+                &identity(n),
+            );
         }
     }
 
@@ -202,12 +253,26 @@ mod tests {
                     let other = (bad + 1) % n;
                     a[bad * n + bad] = 1.0 + value;
                     (a[bad * n + other], a[other * n + bad]) = (1.0, 1.0);
-                    let failed = [cholesky(&pool, &mut a.clone(), n, 1e-6), inverse_factor(&pool, &mut a, n, 1e-6)];
-                    assert_eq!(failed, [bad.max(other), bad.min(other)].map(|index| Err(FailingPivot { index })));
+                    let failed = [
+                        cholesky(&pool, &mut a.clone(), n, 1e-6),
+                        inverse_factor(&pool, &mut a, n, 1e-6),
+                    ];
+                    assert_eq!(
+                        failed,
+                        [bad.max(other), bad.min(other)].map(|index| Err(FailingPivot { index }))
+                    );
                     continue;
                 }
-                assert_eq!(cholesky(&pool, &mut a.clone(), n, 1e-12), Err(FailingPivot { index: bad }), "{value}");
-                assert_eq!(inverse_factor(&pool, &mut a, n, 1e-12), Err(FailingPivot { index: bad }), "{value}");
+                assert_eq!(
+                    cholesky(&pool, &mut a.clone(), n, 1e-12),
+                    Err(FailingPivot { index: bad }),
+                    "{value}"
+                );
+                assert_eq!(
+                    inverse_factor(&pool, &mut a, n, 1e-12),
+                    Err(FailingPivot { index: bad }),
+                    "{value}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What a linear's inputs look like to second order: `H = (2/T) sum_t x_t x_t^T` (GPTQ, arXiv 2210.17323, section 3.1).
+//! What a linear's inputs look like to second order: `H = (2/T) sum_t x_t x_t^T` (GPTQ, arXiv
+//! 2210.17323, section 3.1).
 use super::check_finite;
 use super::part::Part;
 use crate::{Error, Result};
@@ -27,7 +28,8 @@ impl Hessian {
 
     /// Adds the tokens x `[T, I]`.
     ///
-    /// Errors: `Data` naming the first value that is not finite, or a column whose squares overflow (nothing may be added after that).
+    /// Errors: `Data` naming the first value that is not finite, or a column whose squares overflow
+    /// (nothing may be added after that).
     pub fn add(&mut self, pool: &Pool, x: &[f32]) -> Result<()> {
         let cols = self.cols;
         assert!(x.len().is_multiple_of(cols), "shape of an input");
@@ -37,20 +39,31 @@ impl Hessian {
             for first in (0..cols).step_by(COLUMNS) {
                 let end = cols.min(first + COLUMNS);
                 let mut products = vec![0.0; (end - first) * end];
-                let (left, right) = (Part::new(x, cols, 0..tokens, first..end), Part::new(x, cols, 0..tokens, 0..end));
+                let (left, right) = (
+                    Part::new(x, cols, 0..tokens, first..end),
+                    Part::new(x, cols, 0..tokens, 0..end),
+                );
                 linear_backward_weight(pool, Precision::F32, &left, &right, &mut products, false);
                 pool.chunks_mut(&mut self.sums[first * cols..end * cols], 16 * cols, |i, sums| {
-                    for (sums, products) in sums.chunks_exact_mut(cols).zip(products[16 * i * end..].chunks_exact(end)) {
-                        sums.iter_mut().zip(products).for_each(|(sum, &product)| *sum += product as f64);
+                    for (sums, products) in
+                        sums.chunks_exact_mut(cols).zip(products[16 * i * end..].chunks_exact(end))
+                    {
+                        sums.iter_mut()
+                            .zip(products)
+                            .for_each(|(sum, &product)| *sum += product as f64);
                     }
                 });
             }
             self.tokens += tokens as u64;
         }
-        // A sum of products is never larger than the two sums of squares, so the diagonal speaks for all.
+        // A sum of products is never larger than the two sums of squares, so the diagonal speaks
+        // for all.
         match (0..cols).find(|&j| !self.sum(j, j).is_finite()) {
             None => Ok(()),
-            Some(j) => Err(Error::Data { data: "calibration input".into(), reason: format!("the squares of column {j} are too large for f32") }),
+            Some(j) => Err(Error::Data {
+                data: "calibration input".into(),
+                reason: format!("the squares of column {j} are too large for f32"),
+            }),
         }
     }
 
@@ -95,8 +108,14 @@ mod tests {
             assert_eq!((h.tokens(), h.cols()), (tokens as u64, cols));
             for i in 0..cols {
                 for j in 0..cols {
-                    let want: f64 = x.chunks(cols).map(|x| x[i] as f64 * x[j] as f64).sum::<f64>() * 2.0 / tokens as f64;
-                    assert!((h.at(i, j) - want).abs() < 3e-6, "{tokens} {cols} ({i}, {j}): {} {want}", h.at(i, j));
+                    let want: f64 = x.chunks(cols).map(|x| x[i] as f64 * x[j] as f64).sum::<f64>()
+                        * 2.0
+                        / tokens as f64;
+                    assert!(
+                        (h.at(i, j) - want).abs() < 3e-6,
+                        "{tokens} {cols} ({i}, {j}): {} {want}",
+                        h.at(i, j)
+                    );
                 }
             }
             assert_eq!(h.diagonal()[cols - 1], h.at(cols - 1, cols - 1));

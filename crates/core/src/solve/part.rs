@@ -13,7 +13,10 @@ pub(super) struct Part<'a, T> {
 impl<'a, T> Part<'a, T> {
     /// Of `data`, whose rows have `stride` entries.
     pub fn new(data: &'a [T], stride: usize, rows: Range<usize>, cols: Range<usize>) -> Self {
-        assert!(cols.end <= stride && rows.end * stride <= data.len(), "a part lies inside its matrix");
+        assert!(
+            cols.end <= stride && rows.end * stride <= data.len(),
+            "a part lies inside its matrix"
+        );
         Self { data, stride, rows, cols }
     }
 }
@@ -26,7 +29,10 @@ impl<T: Real> Rows<T> for Part<'_, T> {
         self.cols.len()
     }
     fn read(&self, row: usize, first: usize, out: &mut [T]) {
-        out.copy_from_slice(&self.data[(self.rows.start + row) * self.stride + self.cols.start + first..][..out.len()]);
+        out.copy_from_slice(
+            &self.data[(self.rows.start + row) * self.stride + self.cols.start + first..]
+                [..out.len()],
+        );
     }
     fn dense(&self) -> Option<&[T]> {
         let whole = self.cols.len() == self.stride;

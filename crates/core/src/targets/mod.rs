@@ -1,10 +1,13 @@
-//! Where a model will run, and what is legal there: one table ([`TargetId::sites`] over [`Target`]s), read by training, packing and export alike.
+//! Where a model will run, and what is legal there: one table ([`TargetId::sites`] over
+//! [`Target`]s), read by training, packing and export alike.
 
 use crate::error::{Error, Result};
 use crate::recipe::{GradientScale, RangeLearning, Recipe, Stage, StartRule, WeightSite};
 use halfstep_formats::write::FileFormat;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -17,7 +20,8 @@ pub enum TargetId {
     /// llama.cpp: everything Q8_0.
     #[serde(rename = "gguf:q8_0")]
     GgufQ8_0,
-    /// llama.cpp: block linears ternary (TQ2_0), embedding and head Q8_0, 8-bit activations in blocks of 256.
+    /// llama.cpp: block linears ternary (TQ2_0), embedding and head Q8_0, 8-bit activations in
+    /// blocks of 256.
     #[serde(rename = "gguf:tq2_0")]
     GgufTQ2_0,
     /// Our own safetensors layout (docs/format.md): any grid.
@@ -41,7 +45,12 @@ pub struct Request {
 
 impl Request {
     /// A zero point per group; None leaves the choice to the target.
-    pub fn affine(weights: Option<f64>, group_size: Option<usize>, activations: Option<f64>, cache: Option<f64>) -> Self {
+    pub fn affine(
+        weights: Option<f64>,
+        group_size: Option<usize>,
+        activations: Option<f64>,
+        cache: Option<f64>,
+    ) -> Self {
         Self { weights, group_size, activations, cache, affine: true, ..Self::default() }
     }
 }
@@ -58,11 +67,24 @@ pub struct Sites {
 }
 
 impl Sites {
-    pub fn recipe(&self, id: &str, target: TargetId, start: StartRule, ranges: RangeLearning, stages: Vec<Stage>) -> Recipe {
+    pub fn recipe(
+        &self,
+        id: &str,
+        target: TargetId,
+        start: StartRule,
+        ranges: RangeLearning,
+        stages: Vec<Stage>,
+    ) -> Recipe {
         Recipe {
             id: id.into(),
             target,
-            weights: Some(WeightSite { quantizer: self.weights, start, ranges, edge: EdgeRule::Inside, gradient_scale: GradientScale::Layer }),
+            weights: Some(WeightSite {
+                quantizer: self.weights,
+                start,
+                ranges,
+                edge: EdgeRule::Inside,
+                gradient_scale: GradientScale::Layer,
+            }),
             embedding: self.embedding,
             head: self.head,
             activation: self.activation,
@@ -75,7 +97,8 @@ impl Sites {
 }
 
 impl TargetId {
-    pub const ALL: [TargetId; 4] = [TargetId::GgufQ4_0, TargetId::GgufQ8_0, TargetId::GgufTQ2_0, TargetId::Halfstep];
+    pub const ALL: [TargetId; 4] =
+        [TargetId::GgufQ4_0, TargetId::GgufQ8_0, TargetId::GgufTQ2_0, TargetId::Halfstep];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -122,43 +145,77 @@ impl TargetId {
 
     fn ggml_sites(self, request: &Request, weights: WeightQuantizer) -> Result<Sites> {
         let (held, block) = (weights.grid.bits, weights.partition);
-        let refuse = |grid: String, reason: String| Err(Error::Target { target: self.name().into(), grid, reason, targets: targets_that_hold(request) });
+        let refuse = |grid: String, reason: String| {
+            Err(Error::Target {
+                target: self.name().into(),
+                grid,
+                reason,
+                targets: targets_that_hold(request),
+            })
+        };
         if let Some(bits) = whole_bits("weights", request.weights, 2, 8)?
             && bits != held
         {
-            return refuse(format!("{bits}-bit weights"), format!("its block linears are {held} bit"));
+            return refuse(
+                format!("{bits}-bit weights"),
+                format!("its block linears are {held} bit"),
+            );
         }
         if let Some(group) = request.group_size
             && Partition::Group(group) != block
         {
-            let grid = if group == 0 { "one scale per channel".into() } else { format!("groups of {group}") };
-            return refuse(grid, format!("its blocks have {} columns", block.group_size(usize::MAX)));
+            let grid = if group == 0 {
+                "one scale per channel".into()
+            } else {
+                format!("groups of {group}")
+            };
+            return refuse(
+                grid,
+                format!("its blocks have {} columns", block.group_size(usize::MAX)),
+            );
         }
         if let Some(bits) = whole_bits("activations", request.activations, 2, 32)?
             && bits != 8
         {
-            return refuse(format!("{bits}-bit activations"), "its runtime quantizes every input to 8 bit in blocks".into());
+            return refuse(
+                format!("{bits}-bit activations"),
+                "its runtime quantizes every input to 8 bit in blocks".into(),
+            );
         }
         if request.affine {
             return refuse("zero points".into(), "its block linears are symmetric".into());
         }
         if request.static_activations {
-            return refuse("static activation steps".into(), "its runtime quantizes activations dynamically".into());
+            return refuse(
+                "static activation steps".into(),
+                "its runtime quantizes activations dynamically".into(),
+            );
         }
         let cache = match whole_bits("cache", request.cache, 2, 32)? {
             None | Some(16) => CacheQuantizer::F16,
             Some(8) => CacheQuantizer::Q8_0,
             Some(32) => CacheQuantizer::F32,
-            Some(bits) => return refuse(format!("a {bits}-bit cache"), "its runtime keeps f32, f16 or q8_0".into()),
+            Some(bits) => {
+                return refuse(
+                    format!("a {bits}-bit cache"),
+                    "its runtime keeps f32, f16 or q8_0".into(),
+                );
+            }
         };
-        let (table, head_activation) = (Some(WeightQuantizer::Q8_0), ActivationQuantizer::DynamicBlock32);
-        let activation = if weights == WeightQuantizer::TQ2_0 { ActivationQuantizer::DynamicBlock256 } else { head_activation };
+        let (table, head_activation) =
+            (Some(WeightQuantizer::Q8_0), ActivationQuantizer::DynamicBlock32);
+        let activation = if weights == WeightQuantizer::TQ2_0 {
+            ActivationQuantizer::DynamicBlock256
+        } else {
+            head_activation
+        };
         Ok(Sites { weights, embedding: table, head: table, activation, head_activation, cache })
     }
 }
 
 fn halfstep_sites(request: &Request) -> Result<Sites> {
-    let bits = whole_bits("weights", request.weights, 2, 8)?.unwrap_or(if request.affine { 2 } else { 4 });
+    let bits =
+        whole_bits("weights", request.weights, 2, 8)?.unwrap_or(if request.affine { 2 } else { 4 });
     let partition = match request.group_size.unwrap_or(if request.affine { 64 } else { 0 }) {
         0 => Partition::Channel,
         n => Partition::Group(n),
@@ -175,30 +232,70 @@ fn halfstep_sites(request: &Request) -> Result<Sites> {
         bits @ 2..=8 if request.static_activations => ActivationQuantizer::Static { bits },
         8 if whole_blocks => ActivationQuantizer::DynamicBlock32,
         bits @ 2..=8 => ActivationQuantizer::DynamicToken { bits },
-        bits if request.static_activations => return Err(Error::config("activations", format!("{bits} bit has no static step to learn; 2 to 8"))),
-        bits => return Err(Error::config("activations", format!("{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"))),
+        bits if request.static_activations => {
+            return Err(Error::config(
+                "activations",
+                format!("{bits} bit has no static step to learn; 2 to 8"),
+            ));
+        }
+        bits => {
+            return Err(Error::config(
+                "activations",
+                format!(
+                    "{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"
+                ),
+            ));
+        }
     };
     let cache = match whole_bits("cache", request.cache, 2, 32)?.unwrap_or(16) {
         32 => CacheQuantizer::F32,
         16 => CacheQuantizer::F16,
         bits @ 2..=8 if request.static_activations => CacheQuantizer::Static { bits },
         bits @ 2..=8 => CacheQuantizer::DynamicHead { bits },
-        bits => return Err(Error::config("cache", format!("{bits} bit is not possible; 2 to 8, 16 or 32"))),
+        bits => {
+            return Err(Error::config(
+                "cache",
+                format!("{bits} bit is not possible; 2 to 8, 16 or 32"),
+            ));
+        }
     };
     if request.static_activations && !request.learned {
-        return Err(Error::config("staticActivations", "static steps need a recipe that calibrates them: silq"));
+        return Err(Error::config(
+            "staticActivations",
+            "static steps need a recipe that calibrates them: silq",
+        ));
     }
     if !compact {
-        return Ok(Sites { weights, embedding: None, head: None, activation, head_activation: ActivationQuantizer::None, cache });
+        return Ok(Sites {
+            weights,
+            embedding: None,
+            head: None,
+            activation,
+            head_activation: ActivationQuantizer::None,
+            cache,
+        });
     }
-    // Who pays for a scale per group counts bytes, and beside few bits a float embedding would be most of the file.
-    let head_activation = if activation == ActivationQuantizer::None { activation } else { ActivationQuantizer::DynamicBlock32 };
-    Ok(Sites { weights, embedding: Some(WeightQuantizer::Q8_0), head: Some(WeightQuantizer::Q8_0), activation, head_activation, cache })
+    // Who pays for a scale per group counts bytes, and beside few bits a float embedding would be
+    // most of the file.
+    let head_activation = if activation == ActivationQuantizer::None {
+        activation
+    } else {
+        ActivationQuantizer::DynamicBlock32
+    };
+    Ok(Sites {
+        weights,
+        embedding: Some(WeightQuantizer::Q8_0),
+        head: Some(WeightQuantizer::Q8_0),
+        activation,
+        head_activation,
+        cache,
+    })
 }
 
 /// Names of the targets that can hold `request`.
 fn targets_that_hold(request: &Request) -> String {
-    // `halfstep` holds any grid; the ggml targets exactly one, so asking them again could only recurse.
+    // `halfstep` holds any grid; the ggml targets exactly one, so asking them again could only
+    // recurse.
     let fits = |t: TargetId| match t.ggml_weights() {
         None => halfstep_sites(request).is_ok(),
         Some(held) => {
@@ -210,7 +307,8 @@ fn targets_that_hold(request: &Request) -> String {
                 && request.cache.is_none_or(|b| [8.0, 16.0, 32.0].contains(&b))
         }
     };
-    let names: Vec<&str> = TargetId::ALL.into_iter().filter(|t| fits(*t)).map(TargetId::name).collect();
+    let names: Vec<&str> =
+        TargetId::ALL.into_iter().filter(|t| fits(*t)).map(TargetId::name).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
@@ -218,8 +316,13 @@ fn targets_that_hold(request: &Request) -> String {
 fn whole_bits(field: &str, bits: Option<f64>, low: u8, high: u8) -> Result<Option<u8>> {
     match bits {
         None => Ok(None),
-        Some(b) if b.fract() == 0.0 && b >= f64::from(low) && b <= f64::from(high) => Ok(Some(b as u8)),
-        Some(b) => Err(Error::config(field, format!("{b} bits is not possible; a whole number from {low} to {high}"))),
+        Some(b) if b.fract() == 0.0 && b >= f64::from(low) && b <= f64::from(high) => {
+            Ok(Some(b as u8))
+        }
+        Some(b) => Err(Error::config(
+            field,
+            format!("{b} bits is not possible; a whole number from {low} to {high}"),
+        )),
     }
 }
 
@@ -241,7 +344,10 @@ mod tests {
         }
         let request = Request { group_size: Some(256), ..Request::default() };
         match TargetId::GgufQ4_0.sites(&request) {
-            Err(Error::Target { reason, targets, .. }) => assert_eq!((&*reason, &*targets), ("its blocks have 32 columns", "gguf:tq2_0, halfstep")),
+            Err(Error::Target { reason, targets, .. }) => assert_eq!(
+                (&*reason, &*targets),
+                ("its blocks have 32 columns", "gguf:tq2_0, halfstep")
+            ),
             other => panic!("{other:?}"),
         }
         match TargetId::GgufTQ2_0.sites(&Request { group_size: Some(32), ..Request::default() }) {
@@ -253,9 +359,17 @@ mod tests {
     /// What ggml does at each site of a ternary file.
     #[test]
     fn the_ternary_target_has_blocks_of_256() {
-        let sites = TargetId::GgufTQ2_0.sites(&Request { weights: Some(2.0), group_size: Some(256), ..Request::default() }).expect("its own grid");
-        assert_eq!((sites.weights, sites.activation), (WeightQuantizer::TQ2_0, ActivationQuantizer::DynamicBlock256));
-        assert_eq!((sites.head, sites.head_activation), (Some(WeightQuantizer::Q8_0), ActivationQuantizer::DynamicBlock32));
+        let sites = TargetId::GgufTQ2_0
+            .sites(&Request { weights: Some(2.0), group_size: Some(256), ..Request::default() })
+            .expect("its own grid");
+        assert_eq!(
+            (sites.weights, sites.activation),
+            (WeightQuantizer::TQ2_0, ActivationQuantizer::DynamicBlock256)
+        );
+        assert_eq!(
+            (sites.head, sites.head_activation),
+            (Some(WeightQuantizer::Q8_0), ActivationQuantizer::DynamicBlock32)
+        );
     }
 
     #[test]

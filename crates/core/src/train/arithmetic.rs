@@ -31,7 +31,11 @@ impl Arithmetic {
     /// As the `train` phase names it.
     pub fn name(self) -> String {
         let precision = format!("{:?}", self.precision).to_lowercase();
-        if self.integer_forward { format!("int8-forward, other products {precision}") } else { precision }
+        if self.integer_forward {
+            format!("int8-forward, other products {precision}")
+        } else {
+            precision
+        }
     }
 }
 
@@ -39,9 +43,10 @@ impl Arithmetic {
 pub fn choose(asked: Option<TrainArithmetic>, recipe: &Recipe) -> Result<TrainArithmetic> {
     let integer = recipe.weights.is_some() && recipe.activation != ActivationQuantizer::None;
     match asked {
-        Some(TrainArithmetic::Int8Forward) if !integer => {
-            Err(Error::config("arithmetic", "int8-forward needs quantized weights and activations; use f32, or a target that quantizes both"))
-        }
+        Some(TrainArithmetic::Int8Forward) if !integer => Err(Error::config(
+            "arithmetic",
+            "int8-forward needs quantized weights and activations; use f32, or a target that quantizes both",
+        )),
         Some(asked) => Ok(asked),
         None if integer && dispatch::level() >= Level::Avx2 => Ok(TrainArithmetic::Int8Forward),
         None => Ok(match Precision::fastest() {

@@ -55,7 +55,13 @@ pub struct BlockSinks<T> {
 
 impl<T> BlockSinks<T> {
     pub fn none() -> Self {
-        Self { attn_norm: None, ffn_norm: None, linears: [const { None }; 7], low_rank: [const { None }; 7], steps: [const { None }; 6] }
+        Self {
+            attn_norm: None,
+            ffn_norm: None,
+            linears: [const { None }; 7],
+            low_rank: [const { None }; 7],
+            steps: [const { None }; 6],
+        }
     }
 }
 
@@ -64,7 +70,8 @@ fn site_place(site: ActivationSite) -> usize {
     ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default()
 }
 
-/// Sees the values at every activation and cache site where they are quantized, before; for calibration, whose weights are values.
+/// Sees the values at every activation and cache site where they are quantized, before; for
+/// calibration, whose weights are values.
 pub type Observer<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
 /// One block being run.
@@ -80,21 +87,38 @@ impl<T: Number> Block<'_, T> {
     pub fn forward(&mut self, tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
         let a = &self.context.architecture.clone();
         let normed = tape.apply1(x, self.norm(&self.weights.attn_norm, &self.sinks.attn_norm))?; // [M, D]
-        let [q, k, v] = self.linears(tape, ActivationSite::AttnIn, normed, [Name::Q, Name::K, Name::V])?; // [M, H D'], [M, K D'] twice
+        let [q, k, v] =
+            self.linears(tape, ActivationSite::AttnIn, normed, [Name::Q, Name::K, Name::V])?; // [M, H D'], [M, K D'] twice
         let q = tape.apply1(&q, self.rope(a.heads))?;
         let k = tape.apply1(&k, self.rope(a.kv_heads))?;
         let k = self.quantized(tape, ActivationSite::KCache, k)?;
         let v = self.quantized(tape, ActivationSite::VCache, v)?;
-        let attended = tape.apply3(&q, &k, &v, Attention::<T>::new(self.context.pool.clone(), self.attention_shape()))?;
+        let attended = tape.apply3(
+            &q,
+            &k,
+            &v,
+            Attention::<T>::new(self.context.pool.clone(), self.attention_shape()),
+        )?;
         let x = &self.residual_linear(tape, ActivationSite::OIn, attended, x, Name::O)?;
         let normed = tape.apply1(x, self.norm(&self.weights.ffn_norm, &self.sinks.ffn_norm))?;
-        let [gate, up] = self.linears(tape, ActivationSite::FfnIn, normed, [Name::Gate, Name::Up])?; // [M, F]
-        let hidden = tape.apply2(&gate, &up, SwiGlu::<T> { pool: self.context.pool.clone(), number: PhantomData })?;
+        let [gate, up] =
+            self.linears(tape, ActivationSite::FfnIn, normed, [Name::Gate, Name::Up])?; // [M, F]
+        let hidden = tape.apply2(
+            &gate,
+            &up,
+            SwiGlu::<T> { pool: self.context.pool.clone(), number: PhantomData },
+        )?;
         self.residual_linear(tape, ActivationSite::DownIn, hidden, x, Name::Down)
     }
 
     /// Linears of one input x `[M, I]`, quantized at `site`.
-    fn linears<const N: usize>(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, names: [Name; N]) -> Result<[Tensor; N]> {
+    fn linears<const N: usize>(
+        &mut self,
+        tape: &mut Tape,
+        site: ActivationSite,
+        x: Tensor,
+        names: [Name; N],
+    ) -> Result<[Tensor; N]> {
         let (rows, linears) = (x.dims()[0], names.map(|name| self.linear(name)));
         let outputs = self.integer_outputs(site, &x, &linears)?;
         let input = self.input(tape, site, x.clone(), outputs.is_some())?;
@@ -115,9 +139,18 @@ impl<T: Number> Block<'_, T> {
     }
 
     /// `residual + linear(x)`, x quantized at `site`.
-    fn residual_linear(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, residual: &Tensor, name: Name) -> Result<Tensor> {
+    fn residual_linear(
+        &mut self,
+        tape: &mut Tape,
+        site: ActivationSite,
+        x: Tensor,
+        residual: &Tensor,
+        name: Name,
+    ) -> Result<Tensor> {
         let linear = self.linear(name);
-        let output = self.integer_outputs(site, &x, std::slice::from_ref(&linear))?.and_then(|mut y| y.pop());
+        let output = self
+            .integer_outputs(site, &x, std::slice::from_ref(&linear))?
+            .and_then(|mut y| y.pop());
         let input = self.input(tape, site, x.clone(), output.is_some())?;
         let y = match output {
             Some(mut y) => {
@@ -133,34 +166,64 @@ impl<T: Number> Block<'_, T> {
 
     /// `y + (x A^T) B^T` if factors stand beside the linear; x before any quantizer.
     fn beside(&self, tape: &mut Tape, name: Name, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let Some(Factors { a, b }) = self.weights.low_rank[name.place()].clone() else { return Ok(y) };
+        let Some(Factors { a, b }) = self.weights.low_rank[name.place()].clone() else {
+            return Ok(y);
+        };
         let sinks = self.sinks.low_rank[name.place()].clone();
         let (to_a, to_b) = sinks.map_or((None, None), |sinks| (Some(sinks.a), Some(sinks.b)));
-        let linear = |weight, sink| Linear { pool: self.context.pool.clone(), precision: self.context.precision, weight, sink };
+        let linear = |weight, sink| Linear {
+            pool: self.context.pool.clone(),
+            precision: self.context.precision,
+            weight,
+            sink,
+        };
         let h = tape.apply1(x, linear(a, to_a))?; // [M, r]
         tape.apply2(&h, &y, ResidualLinear(linear(b, to_b)))
     }
 
     /// What linears at `site` read; where their outputs are `known`, only their backwards will.
-    fn input(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor, known: bool) -> Result<Tensor> {
+    fn input(
+        &mut self,
+        tape: &mut Tape,
+        site: ActivationSite,
+        x: Tensor,
+        known: bool,
+    ) -> Result<Tensor> {
         match self.context.activation {
             _ if known && !tape.is_on() => Ok(x),
-            quantizer if known && !matches!(quantizer, ActivationQuantizer::None | ActivationQuantizer::Static { .. }) => {
+            quantizer
+                if known
+                    && !matches!(
+                        quantizer,
+                        ActivationQuantizer::None | ActivationQuantizer::Static { .. }
+                    ) =>
+            {
                 tape.name1(&x, self.dynamic(Dynamic::Activation(quantizer)))
             }
             _ => self.quantized(tape, site, x),
         }
     }
 
-    /// What the packed runtime computes from x as it is, by the same function; None where the weights are no panels.
-    fn integer_outputs(&self, site: ActivationSite, x: &Tensor, linears: &[Linear<T>]) -> Result<Option<Vec<Vec<T>>>> {
+    /// What the packed runtime computes from x as it is, by the same function; None where the
+    /// weights are no panels.
+    fn integer_outputs(
+        &self,
+        site: ActivationSite,
+        x: &Tensor,
+        linears: &[Linear<T>],
+    ) -> Result<Option<Vec<Vec<T>>>> {
         if self.context.activation == ActivationQuantizer::None {
             return Ok(None);
         }
-        let panels: Option<Vec<_>> = linears.iter().map(|l| if let Weight::Panels(panels) = &l.weight { Some(panels) } else { None }).collect();
+        let panels: Option<Vec<_>> = linears
+            .iter()
+            .map(|l| if let Weight::Panels(panels) = &l.weight { Some(panels) } else { None })
+            .collect();
         let Some(panels) = panels else { return Ok(None) };
         let step = self.sinks.steps[site_place(site)].as_ref().map(|s| Real::to_f32(s.step));
-        with_values(x, |x: &[T]| Some(integer_products(&self.context.pool, x, self.context.activation, step, &panels)))
+        with_values(x, |x: &[T]| {
+            Some(integer_products(&self.context.pool, x, self.context.activation, step, &panels))
+        })
     }
 
     /// The value as the target's runtime would see it at `site`.
@@ -172,7 +235,8 @@ impl<T: Number> Block<'_, T> {
         let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
         let (dynamic, bits) = match (is_cache, self.context.activation, self.context.cache) {
             (false, ActivationQuantizer::None, _) | (true, _, CacheQuantizer::F32) => return Ok(x),
-            (false, ActivationQuantizer::Static { bits }, _) | (true, _, CacheQuantizer::Static { bits }) => (None, bits),
+            (false, ActivationQuantizer::Static { bits }, _)
+            | (true, _, CacheQuantizer::Static { bits }) => (None, bits),
             (false, quantizer, _) => (Some(Dynamic::Activation(quantizer)), 0),
             (true, _, quantizer) => {
                 let a = &self.context.architecture;
@@ -183,9 +247,21 @@ impl<T: Number> Block<'_, T> {
             return tape.apply1(&x, self.dynamic(quantizer));
         }
         let Some(StaticStep { step, sink }) = self.sinks.steps[site_place(site)].clone() else {
-            return Err(candle_core::Error::Msg(format!("static site {} has no step", site.name())));
+            return Err(candle_core::Error::Msg(format!(
+                "static site {} has no step",
+                site.name()
+            )));
         };
-        tape.apply1(&x, StaticQuant { pool, grid: IntGrid::symmetric(bits), step, edge: self.context.edge, sink })
+        tape.apply1(
+            &x,
+            StaticQuant {
+                pool,
+                grid: IntGrid::symmetric(bits),
+                step,
+                edge: self.context.edge,
+                sink,
+            },
+        )
     }
 
     fn dynamic(&self, quantizer: Dynamic) -> DynamicQuant<T> {
@@ -202,16 +278,34 @@ impl<T: Number> Block<'_, T> {
     }
 
     fn norm(&self, weight: &Arc<Vec<T>>, sink: &Option<Sink<T>>) -> RmsNorm<T> {
-        RmsNorm { pool: self.context.pool.clone(), weight: weight.clone(), eps: self.context.architecture.norm_eps, sink: sink.clone() }
+        RmsNorm {
+            pool: self.context.pool.clone(),
+            weight: weight.clone(),
+            eps: self.context.architecture.norm_eps,
+            sink: sink.clone(),
+        }
     }
 
     fn rope(&self, heads: usize) -> Rope<T> {
-        Rope { pool: self.context.pool.clone(), table: self.context.rope.clone(), heads, period: self.context.tokens, number: PhantomData }
+        Rope {
+            pool: self.context.pool.clone(),
+            table: self.context.rope.clone(),
+            heads,
+            period: self.context.tokens,
+            number: PhantomData,
+        }
     }
 
     fn attention_shape(&self) -> AttentionShape {
         let (a, t) = (&self.context.architecture, self.context.tokens);
-        AttentionShape { batch: self.context.batch, queries: t, keys: t, heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim }
+        AttentionShape {
+            batch: self.context.batch,
+            queries: t,
+            keys: t,
+            heads: a.heads,
+            kv_heads: a.kv_heads,
+            head_dim: a.head_dim,
+        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! Training block after block (ApiQ's block-wise form, arXiv 2402.05147; OmniQuant, EfficientQAT's Block-AP and SAPR by the same loop):
+//! Training block after block (ApiQ's block-wise form, arXiv 2402.05147; OmniQuant, EfficientQAT's
+//! Block-AP and SAPR by the same loop):
 //!
 //!     fp = qs = embedding of the tokens                                            [samples, T, D]
 //!     for each block i:   t1 = B_i(fp)        t2 = B_i(qs), if there is a second target
 //!                         train Bq_i:  mean (Bq_i(qs) - t1)^2 [+ mean (Bq_i(qs) - t2)^2] + penalty
 //!                         freeze codes, scales and factors as they will be stored;  qs = Bq_i(qs);  fp = t1;  checkpoint
 //!
-//! One block's parameters are in memory at a time. A finished block is on disk as it will be shipped, and a resumed run makes the streams again from the
-//! finished blocks, so that it goes on with the same bytes.
+//! One block's parameters are in memory at a time. A finished block is on disk as it will be
+//! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
+//! with the same bytes.
 
 use super::arithmetic::{self, Arithmetic};
 use super::block::{Block, BlockSinks, Context, check_finite};
@@ -76,19 +78,41 @@ pub fn train(
     let (folder, scratch) = (run.run_folder.as_deref().map(Path::new), stream::scratch(run));
     let identity = super::run::identity(model, recipe, text, pool);
     let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
-    let arithmetic = begun.map_or_else(|| Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)), Ok::<_, Error>)?;
+    let arithmetic = begun.map_or_else(
+        || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
+        Ok::<_, Error>,
+    )?;
     let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
     let (layers, steps) = (model.architecture.layers, config.steps());
     finished.begin(layers, events)?;
-    let saliency = blockwise.saliency(text, folder.map_or_else(|| Place::Scratch(&scratch), Place::Kept), events)?;
-    let (name, detail) = if config.solver.is_some() { ("solve", String::new()) } else { ("train", format!(", {steps} steps each")) };
-    events(Event::Phase { name: name.into(), detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()) });
+    let saliency = blockwise.saliency(
+        text,
+        folder.map_or_else(|| Place::Scratch(&scratch), Place::Kept),
+        events,
+    )?;
+    let (name, detail) = if config.solver.is_some() {
+        ("solve", String::new())
+    } else {
+        ("train", format!(", {steps} steps each"))
+    };
+    events(Event::Phase {
+        name: name.into(),
+        detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()),
+    });
     let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
-    let (mut last, mut record, mut pace) = (f64::NAN, StageRecord::default(), Pace { first: 0, start });
+    let (mut last, mut record, mut pace) =
+        (f64::NAN, StageRecord::default(), Pace { first: 0, start });
     for layer in 0..layers {
-        let block = blockwise.next_block(layer, &finished, &mut streams, saliency.as_ref(), &mut pace, events);
+        let block = blockwise.next_block(
+            layer,
+            &finished,
+            &mut streams,
+            saliency.as_ref(),
+            &mut pace,
+            events,
+        );
         let block = block.map_err(|e| finished.ended(layer, e, events))?;
         last = block.record.losses.last().copied().unwrap_or(last);
         record.blocks.push(block.record);
@@ -114,7 +138,8 @@ pub fn train(
         steps: all,
         tokens: all * per_step,
         seconds,
-        tokens_per_second: ((all - pace.first) * per_step) as f64 / pace.start.elapsed().as_secs_f64().max(1e-9),
+        tokens_per_second: ((all - pace.first) * per_step) as f64
+            / pace.start.elapsed().as_secs_f64().max(1e-9),
         final_loss: last,
         stages: vec![record],
         checkpoint_bytes: 0,
@@ -123,7 +148,9 @@ pub fn train(
 
 /// The quantizer that the blocks learn.
 pub(super) fn site(recipe: &Recipe) -> Result<WeightSite> {
-    recipe.weights.ok_or_else(|| Error::Internal { reason: format!("{} quantizes no weights", recipe.id) })
+    recipe
+        .weights
+        .ok_or_else(|| Error::Internal { reason: format!("{} quantizes no weights", recipe.id) })
 }
 
 /// Streams of hidden states that a stage keeps, and the bytes of each.
@@ -153,7 +180,8 @@ impl<'a> Blockwise<'a> {
             cache: CacheQuantizer::F32,
             edge: EdgeRule::Inside,
         };
-        let quantized = Context { activation: recipe.activation, cache: recipe.cache, ..plain.clone() };
+        let quantized =
+            Context { activation: recipe.activation, cache: recipe.cache, ..plain.clone() };
         Self { model, site, config, arithmetic, plain, quantized, pool, cancel }
     }
 
@@ -162,9 +190,17 @@ impl<'a> Blockwise<'a> {
     }
 
     /// The squared gradients that the stage weighs by, if it does.
-    fn saliency(&self, text: &Text, place: Place, events: &mut dyn FnMut(Event)) -> Result<Option<Saliency>> {
+    fn saliency(
+        &self,
+        text: &Text,
+        place: Place,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Option<Saliency>> {
         let Some(s) = self.config.penalty() else { return Ok(None) };
-        events(Event::Phase { name: "saliency".into(), detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window) });
+        events(Event::Phase {
+            name: "saliency".into(),
+            detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window),
+        });
         Saliency::of(self.model, s, text, place, self.arithmetic, self.cancel, self.pool).map(Some)
     }
 
@@ -177,13 +213,24 @@ impl<'a> Blockwise<'a> {
     pub(super) fn start(&self, recipe: &Recipe, tokens: &[u32], scratch: &Path) -> Result<Streams> {
         let (architecture, d) = (&self.model.architecture, self.model.architecture.hidden_size);
         let spec = architecture.tensors().into_iter().find(|spec| spec.role == Role::Embedding);
-        let spec = spec.ok_or_else(|| Error::Internal { reason: format!("the architecture has no {EMBEDDING}") })?;
-        let embeddings = [super::trainer::find(self.model, EMBEDDING)?.clone(), round_tensor(self.model, recipe, &spec, self.pool)?];
+        let spec = spec.ok_or_else(|| Error::Internal {
+            reason: format!("the architecture has no {EMBEDDING}"),
+        })?;
+        let embeddings = [
+            super::trainer::find(self.model, EMBEDDING)?.clone(),
+            round_tensor(self.model, recipe, &spec, self.pool)?,
+        ];
         let (beside, _) = streams(self.model, self.config);
         let stream = || Stream::new(self.config.samples, self.width(), beside, scratch);
-        let mut streams = Streams { plain: stream()?, quantized: stream()?, second_target: self.config.second_target.then(stream).transpose()? };
+        let mut streams = Streams {
+            plain: stream()?,
+            quantized: stream()?,
+            second_target: self.config.second_target.then(stream).transpose()?,
+        };
         for (sample, tokens) in tokens.chunks(self.config.window).enumerate() {
-            for (embedding, stream) in embeddings.iter().zip([&mut streams.plain, &mut streams.quantized]) {
+            for (embedding, stream) in
+                embeddings.iter().zip([&mut streams.plain, &mut streams.quantized])
+            {
                 let mut x = vec![0.0; tokens.len() * d];
                 for (row, &token) in x.chunks_exact_mut(d).zip(tokens) {
                     embedding.read(token as usize, 0, row);
@@ -211,14 +258,21 @@ impl<'a> Blockwise<'a> {
                 seen = see(x);
             }
         };
-        Block { context, weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }.forward(&mut Tape::off(), &x)?;
+        Block { context, weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }
+            .forward(&mut Tape::off(), &x)?;
         seen
     }
 
     /// One sequence through a block.
-    pub(super) fn forward(&self, context: &Context, weights: &BlockWeights<f32>, x: Vec<f32>) -> Result<Vec<f32>> {
+    pub(super) fn forward(
+        &self,
+        context: &Context,
+        weights: &BlockWeights<f32>,
+        x: Vec<f32>,
+    ) -> Result<Vec<f32>> {
         let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
-        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }.forward(&mut Tape::off(), &x)?;
+        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }
+            .forward(&mut Tape::off(), &x)?;
         Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
     }
 
@@ -231,15 +285,20 @@ impl<'a> Blockwise<'a> {
             check_finite(&target, || format!("the unquantized block {layer}, sequence {sample}"))?;
             streams.plain.write(sample, &target)?;
             if let Some(second) = &mut streams.second_target {
-                second.write(sample, &self.forward(&self.plain, &weights, streams.quantized.read(sample, 1)?)?)?;
+                second.write(
+                    sample,
+                    &self.forward(&self.plain, &weights, streams.quantized.read(sample, 1)?)?,
+                )?;
             }
         }
         Ok(())
     }
 
-    /// A block as it will be stored, read if it was finished before and made if not. Then both streams are at its outputs.
+    /// A block as it will be stored, read if it was finished before and made if not. Then both
+    /// streams are at its outputs.
     ///
-    /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing the folder; cancelled.
+    /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing
+    /// the folder; cancelled.
     fn next_block(
         &self,
         layer: usize,
@@ -249,7 +308,8 @@ impl<'a> Blockwise<'a> {
         pace: &mut Pace,
         events: &mut dyn FnMut(Event),
     ) -> Result<Finished> {
-        let (layers, steps, solves) = (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
+        let (layers, steps, solves) =
+            (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
         if let Some(block) = finished.read(layer, events)? {
             self.targets(layer, streams)?;
             self.advance(layer, &block, streams)?;
@@ -271,18 +331,33 @@ impl<'a> Blockwise<'a> {
         Ok(block)
     }
 
-    /// The quantized stream goes through the finished block, as it is stored. Returns the mean squared difference from the first target.
-    pub(super) fn advance(&self, layer: usize, block: &Finished, streams: &mut Streams) -> Result<f64> {
+    /// The quantized stream goes through the finished block, as it is stored. Returns the mean
+    /// squared difference from the first target.
+    pub(super) fn advance(
+        &self,
+        layer: usize,
+        block: &Finished,
+        streams: &mut Streams,
+    ) -> Result<f64> {
         let weights = block.weights(layer, self.integer(), self.pool)?;
         let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
         for sample in 0..self.config.samples {
             self.check_cancelled()?;
             let y = self.forward(&self.quantized, &weights, streams.quantized.read(sample, 1)?)?;
-            loss += squared_difference(self.pool, &y, &streams.plain.read(sample, 1)?, elements, &mut vec![0.0; y.len()]);
+            loss += squared_difference(
+                self.pool,
+                &y,
+                &streams.plain.read(sample, 1)?,
+                elements,
+                &mut vec![0.0; y.len()],
+            );
             streams.quantized.write(sample, &y)?;
         }
         if !loss.is_finite() {
-            return Err(Error::NonFinite { step: self.config.steps(), tensor: format!("the output of quantized block {layer}") });
+            return Err(Error::NonFinite {
+                step: self.config.steps(),
+                tensor: format!("the output of quantized block {layer}"),
+            });
         }
         Ok(loss)
     }
@@ -291,8 +366,15 @@ impl<'a> Blockwise<'a> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }
 
-    /// A block's codes, by whatever the recipe says. Then the plain stream is at its outputs, the quantized one still at its inputs.
-    pub(super) fn make_block(&self, layer: usize, streams: &mut Streams, penalty: Option<Penalty>, tell: &mut dyn FnMut(Told)) -> Result<Finished> {
+    /// A block's codes, by whatever the recipe says. Then the plain stream is at its outputs, the
+    /// quantized one still at its inputs.
+    pub(super) fn make_block(
+        &self,
+        layer: usize,
+        streams: &mut Streams,
+        penalty: Option<Penalty>,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<Finished> {
         let solved = match &self.config.solver {
             None => None,
             Some(Solver::Gptq(config)) => Some(self.solve_gptq(layer, config, streams, tell)?),
@@ -313,24 +395,48 @@ mod tests {
     /// With its streams in files a block run gives the same bytes.
     #[test]
     fn blocks_learn_the_same_from_streams_on_disk() {
-        let model = halfstep_formats::load::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo")).expect("the demo model");
-        let train = BlockOptions { samples: Some(3), window: Some(32), epochs: Some(1), ..BlockOptions::default() };
+        let model = halfstep_formats::load::load(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo"),
+        )
+        .expect("the demo model");
+        let train = BlockOptions {
+            samples: Some(3),
+            window: Some(32),
+            epochs: Some(1),
+            ..BlockOptions::default()
+        };
         let recipe = ApiqConfig { train, ..ApiqConfig::default() }.recipe().expect("a recipe");
         let [Stage::Block { config }] = &recipe.stages[..] else { panic!("one block stage") };
         let (pool, cancel, scratch) = (Pool::new(2), Cancel::default(), std::env::temp_dir());
         let arithmetic = Arithmetic::of(arithmetic::choose(None, &recipe).expect("an arithmetic"));
-        let blockwise = Blockwise::new(&model, &recipe, site(&recipe).expect("a site"), config, arithmetic, &pool, &cancel);
-        let tokens: Vec<u32> = (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
+        let blockwise = Blockwise::new(
+            &model,
+            &recipe,
+            site(&recipe).expect("a site"),
+            config,
+            arithmetic,
+            &pool,
+            &cancel,
+        );
+        let tokens: Vec<u32> =
+            (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
         let made = |on_disk: bool| {
             let mut streams = blockwise.start(&recipe, &tokens, &scratch).expect("streams");
-            for stream in [&mut streams.plain, &mut streams.quantized].into_iter().chain(&mut streams.second_target).filter(|_| on_disk) {
-                let mut file = Stream::in_file(config.samples, blockwise.width(), &scratch, "").expect("a file");
-                file.write(0, &stream.read(0, config.samples).expect("its numbers")).expect("written");
+            for stream in [&mut streams.plain, &mut streams.quantized]
+                .into_iter()
+                .chain(&mut streams.second_target)
+                .filter(|_| on_disk)
+            {
+                let mut file = Stream::in_file(config.samples, blockwise.width(), &scratch, "")
+                    .expect("a file");
+                file.write(0, &stream.read(0, config.samples).expect("its numbers"))
+                    .expect("written");
                 *stream = file;
             }
             let mut made = vec![];
             for layer in 0..model.architecture.layers {
-                let block = blockwise.make_block(layer, &mut streams, None, &mut |_| {}).expect("a block");
+                let block =
+                    blockwise.make_block(layer, &mut streams, None, &mut |_| {}).expect("a block");
                 blockwise.advance(layer, &block, &mut streams).expect("its outputs");
                 made.push(format!("{:?} {:?}", block.tensors, block.low_rank));
             }

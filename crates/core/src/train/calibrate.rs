@@ -1,5 +1,5 @@
-//! First steps of static sites: one pass of the unquantized model over a batch, then error search on what each site saw
-//! (a fixed quantile clips too much).
+//! First steps of static sites: one pass of the unquantized model over a batch, then error search
+//! on what each site saw (a fixed quantile clips too much).
 
 use super::block::{Block, BlockSinks, Context};
 use super::tape::Tape;
@@ -10,28 +10,48 @@ use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::quant::calibrate::error_step;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Real};
 
-/// Values of a site that the search looks at; more changes the step by less than a per cent and takes longer.
+/// Values of a site that the search looks at; more changes the step by less than a per cent and
+/// takes longer.
 const SAMPLE: usize = 1 << 16;
 
-/// Name and first step of every static site; empty when the recipe has none. `tokens` `[B, window]`.
-pub fn static_steps<T: Number>(trainer: &Trainer<T>, tokens: &[u32], window: usize) -> Result<Vec<(String, f32)>> {
-    let activation_bits = if let ActivationQuantizer::Static { bits } = trainer.activation { Some(bits) } else { None };
-    let cache_bits = if let CacheQuantizer::Static { bits } = trainer.cache { Some(bits) } else { None };
+/// Name and first step of every static site; empty when the recipe has none. `tokens` `[B,
+/// window]`.
+pub fn static_steps<T: Number>(
+    trainer: &Trainer<T>,
+    tokens: &[u32],
+    window: usize,
+) -> Result<Vec<(String, f32)>> {
+    let activation_bits = if let ActivationQuantizer::Static { bits } = trainer.activation {
+        Some(bits)
+    } else {
+        None
+    };
+    let cache_bits =
+        if let CacheQuantizer::Static { bits } = trainer.cache { Some(bits) } else { None };
     if activation_bits.is_none() && cache_bits.is_none() {
         return Ok(vec![]);
     }
     let mut steps = vec![];
-    let context = Context { activation: ActivationQuantizer::None, cache: CacheQuantizer::F32, ..trainer.context(tokens.len() / window, window) };
+    let context = Context {
+        activation: ActivationQuantizer::None,
+        cache: CacheQuantizer::F32,
+        ..trainer.context(tokens.len() / window, window)
+    };
     let sinks = BlockSinks::none();
     let mut x = trainer.embed(&trainer.teacher.embedding, tokens)?;
     for (layer, weights) in trainer.teacher.blocks.iter().enumerate() {
         let mut observe = |site: ActivationSite, values: &[T]| {
-            let bits = if matches!(site, ActivationSite::KCache | ActivationSite::VCache) { cache_bits } else { activation_bits };
+            let bits = if matches!(site, ActivationSite::KCache | ActivationSite::VCache) {
+                cache_bits
+            } else {
+                activation_bits
+            };
             if let Some(bits) = bits {
                 steps.push((site.step_name(layer), step_of(values, bits)));
             }
         };
-        x = Block { context: &context, weights, sinks: &sinks, observer: Some(&mut observe) }.forward(&mut Tape::off(), &x)?;
+        x = Block { context: &context, weights, sinks: &sinks, observer: Some(&mut observe) }
+            .forward(&mut Tape::off(), &x)?;
     }
     Ok(steps)
 }

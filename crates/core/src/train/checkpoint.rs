@@ -1,8 +1,11 @@
-//! State on disk: everything that decides the next step, hashed, written so that a kill at any moment leaves the last good checkpoint.
+//! State on disk: everything that decides the next step, hashed, written so that a kill at any
+//! moment leaves the last good checkpoint.
 //!
-//! A checkpoint is a folder `step-<n>` (`block-<n>`: a finished block, `texts-<n>`: generated texts) with `state.safetensors` (of a step: value, m and v of every
-//! parameter that learns, f32) and `manifest.json` (size and BLAKE3 of the state, number, identity of the run, its arithmetic). The folder is written under another
-//! name, synced and renamed; the verified manifest is the truth.
+//! A checkpoint is a folder `step-<n>` (`block-<n>`: a finished block, `texts-<n>`: generated
+//! texts) with `state.safetensors` (of a step: value, m and v of every parameter that learns, f32)
+//! and `manifest.json` (size and BLAKE3 of the state, number, identity of the run, its arithmetic).
+//! The folder is written under another name, synced and renamed; the verified manifest is the
+//! truth.
 
 use super::arithmetic::Arithmetic;
 use super::trainer::Trainer;
@@ -42,7 +45,9 @@ fn fault(path: &Path, reason: impl Into<String>) -> Error {
 }
 
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-    move |source| Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source })
+    move |source| {
+        Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source })
+    }
 }
 
 /// Saves the trainer's state under `folder` and returns the checkpoint's path.
@@ -58,7 +63,12 @@ pub fn entries(trainer: &Trainer<f32>) -> Vec<Entry<'_>> {
     for p in trainer.parameters.learned() {
         for (kind, values) in [("value", &p.value), ("m", &p.m), ("v", &p.v)] {
             let data = Cow::Borrowed(bytemuck::cast_slice(values.as_slice()));
-            entries.push(Entry { name: format!("{kind}/{}", p.name), dtype: Dtype::F32, shape: vec![values.len()], data });
+            entries.push(Entry {
+                name: format!("{kind}/{}", p.name),
+                dtype: Dtype::F32,
+                shape: vec![values.len()],
+                data,
+            });
         }
     }
     entries
@@ -70,14 +80,22 @@ pub fn size(entries: Vec<Entry>) -> Result<u64> {
     Ok(MANIFEST_BYTES + state.map_err(|e| Error::Internal { reason: e.to_string() })?)
 }
 
-/// Checkpoints of a run of `steps` that lie in the folder at once, at most: those kept, and the next one being written.
+/// Checkpoints of a run of `steps` that lie in the folder at once, at most: those kept, and the
+/// next one being written.
 pub fn at_once(steps: u64, every: Option<u64>) -> u64 {
-    let written = every.filter(|&every| every > 0).map_or(0, |every| steps.saturating_sub(1) / every);
+    let written =
+        every.filter(|&every| every > 0).map_or(0, |every| steps.saturating_sub(1) / every);
     written.min(KEEP as u64) + 1
 }
 
 /// Writes `entries` as checkpoint `<kind>-<number>`.
-pub fn write(folder: &Path, (kind, number): (&str, u64), entries: Vec<Entry>, run: &str, arithmetic: Arithmetic) -> Result<PathBuf> {
+pub fn write(
+    folder: &Path,
+    (kind, number): (&str, u64),
+    entries: Vec<Entry>,
+    run: &str,
+    arithmetic: Arithmetic,
+) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let target = folder.join(format!("{kind}-{number:08}"));
     let partial = folder.join(format!(".{kind}-{number:08}.partial"));
@@ -99,7 +117,8 @@ pub fn write(folder: &Path, (kind, number): (&str, u64), entries: Vec<Entry>, ru
         bytes: hash.bytes,
         blake3: hash.hasher.finalize().to_hex().to_string(),
     };
-    let text = serde_json::to_string_pretty(&manifest).map_err(|e| fault(&target, e.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(&manifest).map_err(|e| fault(&target, e.to_string()))?;
     atomic(&partial.join(MANIFEST), |out| out.write_all(text.as_bytes()))?;
     // The old one stays until the new one is whole.
     if target.exists() {
@@ -112,9 +131,14 @@ pub fn write(folder: &Path, (kind, number): (&str, u64), entries: Vec<Entry>, ru
     Ok(target)
 }
 
-/// Loads the newest good checkpoint of this run into the trainer. None if the folder holds none; damaged ones are passed over with a reason each.
-/// An error if it holds checkpoints, but only another run's.
-pub fn resume(trainer: &mut Trainer<f32>, folder: &Path, run: &str) -> Result<(Option<PathBuf>, Vec<String>)> {
+/// Loads the newest good checkpoint of this run into the trainer. None if the folder holds none;
+/// damaged ones are passed over with a reason each. An error if it holds checkpoints, but only
+/// another run's.
+pub fn resume(
+    trainer: &mut Trainer<f32>,
+    folder: &Path,
+    run: &str,
+) -> Result<(Option<PathBuf>, Vec<String>)> {
     let (mut reasons, mut foreign) = (vec![], None);
     for path in checkpoints(folder)?.into_iter().rev() {
         match verify(&path, run).and_then(|manifest| Ok(read(trainer, &path, &manifest)?)) {
@@ -140,7 +164,11 @@ fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = vec![];
     for entry in std::fs::read_dir(folder).map_err(io(folder))? {
         let path = entry.map_err(io(folder))?.path();
-        let step = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse::<u64>().ok());
+        let step = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_prefix("step-"))
+            .and_then(|n| n.parse::<u64>().ok());
         if let Some(step) = step {
             found.push((step, path));
         }
@@ -168,12 +196,16 @@ impl From<Error> for Unusable {
 pub fn verify(path: &Path, run: &str) -> std::result::Result<Manifest, Unusable> {
     let file = path.join(MANIFEST);
     let text = std::fs::read(&file).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
     if manifest.format != FORMAT {
         return Err(fault(path, format!("format {} is not {FORMAT}", manifest.format)).into());
     }
     if manifest.run != run {
-        return Err(Unusable::Foreign(fault(path, "it belongs to another run: recipe, data or model differ; use another run folder")));
+        return Err(Unusable::Foreign(fault(
+            path,
+            "it belongs to another run: recipe, data or model differ; use another run folder",
+        )));
     }
     Ok(manifest)
 }
@@ -197,7 +229,9 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
     let header = safetensors::read(&path.display().to_string(), &bytes)?;
     let tensors = header.by_name();
     let find = |kind: &str, name: &str, len: usize| -> Result<&[u8]> {
-        let info = tensors.get(format!("{kind}/{name}").as_str()).filter(|i| i.dtype == Dtype::F32 && i.elements() == len);
+        let info = tensors
+            .get(format!("{kind}/{name}").as_str())
+            .filter(|i| i.dtype == Dtype::F32 && i.elements() == len);
         let info = info.ok_or_else(|| fault(path, format!("{kind} of {name} is missing")))?;
         Ok(&bytes[info.begin as usize..info.end as usize])
     };
@@ -211,7 +245,10 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
         let name = p.name.clone();
         for (kind, values) in [("value", &mut p.value), ("m", &mut p.m), ("v", &mut p.v)] {
             let data = find(kind, &name, values.len())?;
-            values.iter_mut().zip(data.as_chunks::<4>().0).for_each(|(v, b)| *v = f32::from_le_bytes(*b));
+            values
+                .iter_mut()
+                .zip(data.as_chunks::<4>().0)
+                .for_each(|(v, b)| *v = f32::from_le_bytes(*b));
         }
     }
     trainer.step = manifest.step;
@@ -221,7 +258,8 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
 
 /// Removes all but the newest checkpoints of this run; those of another are not ours to remove.
 fn prune(folder: &Path, run: &str) -> Result<()> {
-    let own: Vec<PathBuf> = checkpoints(folder)?.into_iter().filter(|path| verify(path, run).is_ok()).collect();
+    let own: Vec<PathBuf> =
+        checkpoints(folder)?.into_iter().filter(|path| verify(path, run).is_ok()).collect();
     for old in &own[..own.len().saturating_sub(KEEP)] {
         std::fs::remove_dir_all(old).map_err(io(old))?;
     }

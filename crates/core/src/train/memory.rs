@@ -1,4 +1,5 @@
-//! What the system says about memory, in bytes (0 where it says nothing), and what a forward needs of it.
+//! What the system says about memory, in bytes (0 where it says nothing), and what a forward needs
+//! of it.
 
 use crate::{Error, Result};
 use halfstep_formats::Architecture;
@@ -24,21 +25,24 @@ pub fn reset_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// Without a system that tells: what training `learned` numbers takes, each with its gradient, two moments, its unquantized twin and its value in the
-/// forward, beside `held` bytes and the forward of `rows` tokens through `blocks` blocks.
+/// Without a system that tells: what training `learned` numbers takes, each with its gradient, two
+/// moments, its unquantized twin and its value in the forward, beside `held` bytes and the forward
+/// of `rows` tokens through `blocks` blocks.
 pub fn estimate(a: &Architecture, held: u64, learned: u64, rows: usize, blocks: usize) -> u64 {
-    held + 6 * size_of::<f32>() as u64 * learned + blocks as u64 * block_bytes(a, rows, size_of::<f32>())
+    held + 6 * size_of::<f32>() as u64 * learned
+        + blocks as u64 * block_bytes(a, rows, size_of::<f32>())
 }
 
-/// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of `size` bytes: the inputs of both norms, what
-/// attention reads and gives, gate and up.
+/// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of
+/// `size` bytes: the inputs of both norms, what attention reads and gives, gate and up.
 pub fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
     let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
     let per_token = 2 * a.hidden_size + 2 * q + 2 * kv + 2 * a.intermediate_size;
     (rows * per_token * size) as u64
 }
 
-/// Refuses an f32 forward of `rows` tokens that cannot fit in the free memory even with recomputation, where the system tells how much that is.
+/// Refuses an f32 forward of `rows` tokens that cannot fit in the free memory even with
+/// recomputation, where the system tells how much that is.
 pub fn check(a: &Architecture, rows: usize) -> Result<()> {
     let inputs = (rows * a.layers * a.hidden_size * size_of::<f32>()) as u64;
     let (least, free) = (block_bytes(a, rows, size_of::<f32>()) + inputs, available_bytes());
@@ -47,12 +51,15 @@ pub fn check(a: &Architecture, rows: usize) -> Result<()> {
     }
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let (least, free) = (gigabytes(least), gigabytes(free));
-    let reason = format!("a forward of {rows} tokens needs at least {least:.1} GB, and {free:.1} GB are free; use a smaller microBatch or batch");
+    let reason = format!(
+        "a forward of {rows} tokens needs at least {least:.1} GB, and {free:.1} GB are free; use a smaller microBatch or batch"
+    );
     Err(Error::config("batch", reason))
 }
 
 fn field(file: &str, name: &str) -> u64 {
     let Ok(text) = std::fs::read_to_string(file) else { return 0 };
     let line = text.lines().find_map(|l| l.strip_prefix(name));
-    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
+    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
+        * 1024
 }

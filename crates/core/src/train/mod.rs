@@ -1,5 +1,6 @@
-//! The trainer. [`step`] is one optimizer step; [`trainer`] builds it from a model and a recipe; [`run`] is the loop with events and checkpoints.
-//! [`blockwise`] trains one block ([`student`]) at a time.
+//! The trainer. [`step`] is one optimizer step; [`trainer`] builds it from a model and a recipe;
+//! [`run`] is the loop with events and checkpoints. [`blockwise`] trains one block ([`student`]) at
+//! a time.
 
 pub mod arithmetic;
 mod awq;

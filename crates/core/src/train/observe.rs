@@ -1,4 +1,5 @@
-//! What is to be seen of matrices that learn: how far their scales went and how many weights they clip.
+//! What is to be seen of matrices that learn: how far their scales went and how many weights they
+//! clip.
 
 use super::parameter::Parameters;
 use super::weights::{Matrix, WeightPart};
@@ -15,7 +16,12 @@ impl Starts {
     }
 
     /// The same matrices now: those that are linears of a block and quantized.
-    pub fn records<T: Number>(&self, matrices: &[Matrix<T>], parameters: &Parameters<T>, pool: &Pool) -> Vec<MatrixRecord> {
+    pub fn records<T: Number>(
+        &self,
+        matrices: &[Matrix<T>],
+        parameters: &Parameters<T>,
+        pool: &Pool,
+    ) -> Vec<MatrixRecord> {
         let record = |(matrix, start): (&Matrix<T>, &Vec<f32>)| {
             let weight = &parameters.list[matrix.place];
             let (block, linear) = place(&weight.name)?;
@@ -24,7 +30,16 @@ impl Starts {
             Some(MatrixRecord {
                 block,
                 linear: linear.name().into(),
-                clip_fraction: (!is_coded).then(|| clip_fraction(pool, &weight.value, matrix.cols, quantizer, &scales, &zero_points)),
+                clip_fraction: (!is_coded).then(|| {
+                    clip_fraction(
+                        pool,
+                        &weight.value,
+                        matrix.cols,
+                        quantizer,
+                        &scales,
+                        &zero_points,
+                    )
+                }),
                 step_drift: Some(step_drift(start, &scales)),
                 saliency: None,
             })

@@ -1,4 +1,5 @@
-//! A block whose matrices are replaced one after the other, for methods without gradients: its values, and the codes of those that are done.
+//! A block whose matrices are replaced one after the other, for methods without gradients: its
+//! values, and the codes of those that are done.
 
 use super::student::{Finished, linears};
 use super::trainer::tensor_values;
@@ -35,8 +36,14 @@ pub(super) const SITES: [(ActivationSite, &[Linear]); 4] = [
 impl OpenBlock {
     pub fn new(model: &Model, layer: usize, pool: &Pool) -> Result<Self> {
         let specs = linears(model, layer)?;
-        let norms = [tensor_values(model, &attn_norm(layer), pool)?, tensor_values(model, &ffn_norm(layer), pool)?];
-        let values: Vec<_> = specs.iter().map(|spec| Ok(Arc::new(tensor_values(model, &spec.name, pool)?))).collect::<Result<_>>()?;
+        let norms = [
+            tensor_values(model, &attn_norm(layer), pool)?,
+            tensor_values(model, &ffn_norm(layer), pool)?,
+        ];
+        let values: Vec<_> = specs
+            .iter()
+            .map(|spec| Ok(Arc::new(tensor_values(model, &spec.name, pool)?)))
+            .collect::<Result<_>>()?;
         let values = values.try_into().unwrap_or_else(|_| unreachable!("seven linears"));
         Ok(Self { layer, specs, norms, values, packed: [const { None }; 7], records: vec![] })
     }
@@ -49,7 +56,13 @@ impl OpenBlock {
 
     /// A linear as it will be stored; what comes after it reads its values still.
     pub fn store(&mut self, linear: Linear, packed: PackedMatrix, pool: &Pool) {
-        self.records.push(MatrixRecord::rounded(self.layer, linear, &self.values[linear.place()], &packed, pool));
+        self.records.push(MatrixRecord::rounded(
+            self.layer,
+            linear,
+            &self.values[linear.place()],
+            &packed,
+            pool,
+        ));
         self.packed[linear.place()] = Some(packed);
     }
 
@@ -63,20 +76,31 @@ impl OpenBlock {
 
     /// The block with its values as they are now.
     pub fn weights(&self) -> BlockWeights<f32> {
-        let linears = std::array::from_fn(|i| Weight::Values { values: self.values[i].clone(), cols: self.specs[i].shape[1] });
+        let linears = std::array::from_fn(|i| Weight::Values {
+            values: self.values[i].clone(),
+            cols: self.specs[i].shape[1],
+        });
         let [attn_norm, ffn_norm] = self.norms.each_ref().map(|norm| Arc::new(norm.clone()));
         BlockWeights::new(attn_norm, ffn_norm, linears)
     }
 
     pub fn finish(self) -> Result<Finished> {
         let mut finished = Finished { matrices: self.records, ..Finished::default() };
-        for (name, norm) in [attn_norm(self.layer), ffn_norm(self.layer)].into_iter().zip(self.norms) {
-            finished.tensors.insert(name, Tensor { shape: vec![norm.len()], data: TensorData::F32(norm) });
+        for (name, norm) in
+            [attn_norm(self.layer), ffn_norm(self.layer)].into_iter().zip(self.norms)
+        {
+            finished
+                .tensors
+                .insert(name, Tensor { shape: vec![norm.len()], data: TensorData::F32(norm) });
         }
         for (spec, packed) in self.specs.into_iter().zip(self.packed) {
-            let packed = packed.ok_or_else(|| Error::Internal { reason: format!("{} was not solved", spec.name) })?;
+            let packed = packed.ok_or_else(|| Error::Internal {
+                reason: format!("{} was not solved", spec.name),
+            })?;
             check_scales(&packed, &spec.name)?;
-            finished.tensors.insert(spec.name, Tensor { shape: spec.shape, data: TensorData::Packed(packed) });
+            finished
+                .tensors
+                .insert(spec.name, Tensor { shape: spec.shape, data: TensorData::Packed(packed) });
         }
         Ok(finished)
     }

@@ -86,8 +86,14 @@ impl Optimizer {
         }
     }
 
-    /// Global gradient norm. Refuses a parameter that got no gradient (a fault of ours) and a gradient that is not finite (naming it), before anything changes.
-    pub fn gradient_norm<T: Number>(&self, pool: &Pool, parameters: &Parameters<T>, step: u64) -> Result<f64> {
+    /// Global gradient norm. Refuses a parameter that got no gradient (a fault of ours) and a
+    /// gradient that is not finite (naming it), before anything changes.
+    pub fn gradient_norm<T: Number>(
+        &self,
+        pool: &Pool,
+        parameters: &Parameters<T>,
+        step: u64,
+    ) -> Result<f64> {
         let mut sum = 0.0;
         for p in parameters.learned() {
             if p.sink.count() == 0 {
@@ -103,7 +109,13 @@ impl Optimizer {
     }
 
     /// Updates every parameter at step t (from 0).
-    pub fn update<T: Number>(&self, pool: &Pool, parameters: &mut Parameters<T>, t: u64, gradient_norm: f64) {
+    pub fn update<T: Number>(
+        &self,
+        pool: &Pool,
+        parameters: &mut Parameters<T>,
+        t: u64,
+        gradient_norm: f64,
+    ) {
         let rate = self.schedule.rate(t);
         let gradient_scale = (self.max_norm / (gradient_norm + 1e-6)).min(1.0);
         for p in parameters.learned_mut() {
@@ -118,7 +130,12 @@ impl Optimizer {
                 gradient_scale,
             };
             if !p.anchor.is_empty() {
-                pull(pool, &mut p.value, &p.anchor, (rate * group.rate_multiplier * self.anchor).min(1.0));
+                pull(
+                    pool,
+                    &mut p.value,
+                    &p.anchor,
+                    (rate * group.rate_multiplier * self.anchor).min(1.0),
+                );
             }
             let (value, m, v) = (&mut p.value, &mut p.m, &mut p.v);
             p.sink.with(|g| adamw.update(pool, value, g, m, v));

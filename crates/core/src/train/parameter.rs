@@ -1,4 +1,5 @@
-//! What the optimizer changes: an ordered list of named parameters, each with its value, gradient and moments.
+//! What the optimizer changes: an ordered list of named parameters, each with its value, gradient
+//! and moments.
 
 use crate::ops::{Number, Sink};
 use crate::{Error, Result};
@@ -18,7 +19,8 @@ pub enum Group {
 }
 
 pub struct Parameter<T> {
-    /// Hugging Face name; a step is named after what it steps: `<linear>.step`, `model.layers.<i>.<site>.step`.
+    /// Hugging Face name; a step is named after what it steps: `<linear>.step`,
+    /// `model.layers.<i>.<site>.step`.
     pub name: String,
     pub group: Group,
     pub value: Vec<T>,
@@ -29,9 +31,11 @@ pub struct Parameter<T> {
     /// AdamW's first and second moment.
     pub m: Vec<T>,
     pub v: Vec<T>,
-    /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads it.
+    /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads
+    /// it.
     pub sink: Sink<T>,
-    /// Never updated, without moments. What stands beside a frozen weight may still learn from the gradient in its sink.
+    /// Never updated, without moments. What stands beside a frozen weight may still learn from the
+    /// gradient in its sink.
     pub frozen: bool,
 }
 
@@ -45,7 +49,17 @@ impl<T> Parameter<T> {
 impl<T: Number> Parameter<T> {
     /// A frozen one, with room for a gradient of `sink` numbers.
     fn still(name: &str, group: Group, value: Vec<T>, sink: usize) -> Self {
-        Self { name: name.into(), group, value, unit: 1.0, anchor: vec![], m: vec![], v: vec![], sink: Sink::new(sink), frozen: true }
+        Self {
+            name: name.into(),
+            group,
+            value,
+            unit: 1.0,
+            anchor: vec![],
+            m: vec![],
+            v: vec![],
+            sink: Sink::new(sink),
+            frozen: true,
+        }
     }
 }
 
@@ -65,7 +79,12 @@ impl<T: Number> Parameters<T> {
     pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let zeros = vec![<T as Real>::ZERO; value.len()];
         let sink = value.len();
-        self.push(Parameter { m: zeros.clone(), v: zeros, frozen: false, ..Parameter::still(name, group, value, sink) })
+        self.push(Parameter {
+            m: zeros.clone(),
+            v: zeros,
+            frozen: false,
+            ..Parameter::still(name, group, value, sink)
+        })
     }
 
     /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
@@ -73,8 +92,8 @@ impl<T: Number> Parameters<T> {
         self.push(Parameter::still(name, group, value, sink))
     }
 
-    /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same one serves small weights and large ones
-    /// (docs/decisions/0009-relative-rates.md).
+    /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same
+    /// one serves small weights and large ones (docs/decisions/0009-relative-rates.md).
     pub fn add_relative(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let squares: f64 = value.iter().map(|&v| Real::to_f64(v).powi(2)).sum();
         let unit = (squares / (value.len() as f64).max(1.0)).sqrt();
@@ -107,7 +126,10 @@ impl<T: Number> Parameters<T> {
     }
 
     pub fn place(&self, name: &str) -> Result<usize> {
-        self.index.get(name).copied().ok_or_else(|| Error::Internal { reason: format!("no parameter {name}") })
+        self.index
+            .get(name)
+            .copied()
+            .ok_or_else(|| Error::Internal { reason: format!("no parameter {name}") })
     }
 
     pub fn get(&self, name: &str) -> Result<&Parameter<T>> {

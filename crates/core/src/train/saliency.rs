@@ -1,12 +1,14 @@
-//! Saliency and the penalty weighted by it (SAPR: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware Partial Retraining, 2025,
-//! arXiv 2504.13932; formulas from the authors' code).
+//! Saliency and the penalty weighted by it (SAPR: Enhancing Ultra-Low-Bit Quantization of Large
+//! Language Models Through Saliency-Aware Partial Retraining, 2025, arXiv 2504.13932; formulas from
+//! the authors' code).
 //!
 //!     S = sum over texts n of (d l_n / dW)^2  [O, I]        l_n: mean next-token loss of text n alone, unquantized weights
 //!     R = sum over the block's linears of f S D^2           D = Wq - W, or Wq + (alpha / r) B A - W
 //!     dR/dWq = 2 f S D        dR/dA = 2 f (alpha / r) B^T (S D)        dR/d((alpha / r) B) = 2 f (S D) A^T
 //!
-//! f is lambda ([`SaliencyScale::Raw`], the authors'), lambda / (mean of S over the block * weights of the block) (ours: the same lambda for any number of texts
-//! and any scale of the loss), or lambda / (mean of S in the matrix * weights of the matrix).
+//! f is lambda ([`SaliencyScale::Raw`], the authors'), lambda / (mean of S over the block * weights
+//! of the block) (ours: the same lambda for any number of texts and any scale of the loss), or
+//! lambda / (mean of S in the matrix * weights of the matrix).
 
 use super::arithmetic::Arithmetic;
 use super::block::{Block, BlockSinks, Context, check_finite};
@@ -49,7 +51,8 @@ pub struct Saliency {
     config: SaliencyConfig,
     /// Elements of each linear of a block.
     sizes: Vec<usize>,
-    /// A sample is a block's S, linear after linear. In a file: one number for every weight of the model would not fit where a block does.
+    /// A sample is a block's S, linear after linear. In a file: one number for every weight of the
+    /// model would not fit where a block does.
     sums: std::cell::RefCell<Stream>,
     /// That the gradients took; 0 if they were read.
     pub seconds: f64,
@@ -59,36 +62,63 @@ pub struct Saliency {
 const LOSS_BYTES: usize = 64 << 20;
 
 impl Saliency {
-    /// Squared gradients over the first `config.samples` sequences of the text; read where they were kept before.
+    /// Squared gradients over the first `config.samples` sequences of the text; read where they
+    /// were kept before.
     ///
-    /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is kept there was made of another model or text.
-    pub fn of(model: &Model, config: SaliencyConfig, text: &Text, place: Place, arithmetic: Arithmetic, cancel: &Cancel, pool: &Pool) -> Result<Self> {
+    /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is
+    /// kept there was made of another model or text.
+    pub fn of(
+        model: &Model,
+        config: SaliencyConfig,
+        text: &Text,
+        place: Place,
+        arithmetic: Arithmetic,
+        cancel: &Cancel,
+        pool: &Pool,
+    ) -> Result<Self> {
         let tokens = text.tokens(model, config.window)?;
         let there = tokens.len() / config.window;
         if there < config.samples {
-            let reason =
-                format!("{there} sequences of {} tokens, {} asked for saliency; a longer text or fewer samples are needed", config.window, config.samples);
+            let reason = format!(
+                "{there} sequences of {} tokens, {} asked for saliency; a longer text or fewer samples are needed",
+                config.window, config.samples
+            );
             return Err(Error::Data { data: text.name.clone(), reason });
         }
         let tokens = &tokens[..config.samples * config.window];
-        let sizes: Vec<usize> = linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
+        let sizes: Vec<usize> =
+            linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
         let (layers, weights) = (model.architecture.layers, sizes.iter().sum());
         let (folder, kept) = match place {
             Place::Kept(folder) => (folder, true),
             Place::Scratch(folder) => (folder, false),
         };
-        let mut sums = Stream::in_file(layers, weights, folder, "a run folder elsewhere may have more room")?;
+        let mut sums =
+            Stream::in_file(layers, weights, folder, "a run folder elsewhere may have more room")?;
         let identity = identity(model, tokens, config.window, arithmetic.precision, pool);
         let mut seconds = 0.0;
         if !kept || !read(folder, &identity, &mut sums, layers)? {
             // Some blocks may have been read before one that was damaged.
             (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
             let start = Instant::now();
-            squared_gradients(model, tokens, config.window, arithmetic.precision, &mut sums, cancel, pool)?;
+            squared_gradients(
+                model,
+                tokens,
+                config.window,
+                arithmetic.precision,
+                &mut sums,
+                cancel,
+                pool,
+            )?;
             seconds = start.elapsed().as_secs_f64();
             for layer in (0..layers).filter(|_| kept) {
                 let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
-                let entries = vec![Entry { name: KIND.into(), dtype: Dtype::F32, shape: vec![data.len() / 4], data }];
+                let entries = vec![Entry {
+                    name: KIND.into(),
+                    dtype: Dtype::F32,
+                    shape: vec![data.len() / 4],
+                    data,
+                }];
                 checkpoint::write(folder, (KIND, layer as u64), entries, &identity, arithmetic)?;
             }
         }
@@ -123,7 +153,11 @@ impl Saliency {
         let mean = |(s, size): (&Vec<f32>, &usize)| sum(s) / *size as f64;
         let means = |layer| Ok(self.linears(layer)?.iter().zip(&self.sizes).map(mean).collect());
         let mut shares = (0..layers).map(means).collect::<Result<Vec<Vec<f64>>>>()?;
-        let weights: f64 = shares.iter().flat_map(|of_block| of_block.iter().zip(&self.sizes)).map(|(mean, &size)| mean * size as f64).sum();
+        let weights: f64 = shares
+            .iter()
+            .flat_map(|of_block| of_block.iter().zip(&self.sizes))
+            .map(|(mean, &size)| mean * size as f64)
+            .sum();
         let all = weights / (layers * self.sizes.iter().sum::<usize>()) as f64;
         shares.iter_mut().flatten().filter(|_| all > 0.0).for_each(|share| *share /= all);
         Ok(shares)
@@ -132,10 +166,20 @@ impl Saliency {
 
 const KIND: &str = "saliency";
 
-/// Adds S of the sequences `tokens` `[texts, window]` to `sums`: a sample is a block, its linears one after the other.
-pub fn squared_gradients(model: &Model, tokens: &[u32], window: usize, precision: Precision, sums: &mut Stream, cancel: &Cancel, pool: &Pool) -> Result<()> {
+/// Adds S of the sequences `tokens` `[texts, window]` to `sums`: a sample is a block, its linears
+/// one after the other.
+pub fn squared_gradients(
+    model: &Model,
+    tokens: &[u32],
+    window: usize,
+    precision: Precision,
+    sums: &mut Stream,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<()> {
     let pass = Pass::new(model, window, precision, pool)?;
-    let mut inputs = sums.another(model.architecture.layers, window * model.architecture.hidden_size)?;
+    let mut inputs =
+        sums.another(model.architecture.layers, window * model.architecture.hidden_size)?;
     for (number, text) in tokens.chunks(window).enumerate() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
@@ -150,21 +194,32 @@ fn sum(s: &[f32]) -> f64 {
 }
 
 /// Weights, texts and arithmetic, as one hash.
-fn identity(model: &Model, tokens: &[u32], window: usize, precision: Precision, pool: &Pool) -> String {
+fn identity(
+    model: &Model,
+    tokens: &[u32],
+    window: usize,
+    precision: Precision,
+    pool: &Pool,
+) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{window} {precision:?} {:?}", model.architecture).as_bytes()).update(bytemuck::cast_slice(tokens));
+    hasher
+        .update(format!("{window} {precision:?} {:?}", model.architecture).as_bytes())
+        .update(bytemuck::cast_slice(tokens));
     hash_weights(&mut hasher, model, pool);
     hasher.finalize().to_hex().to_string()
 }
 
-/// Whether all of it lies in `folder`, whole; then it is in `sums`. What was made of another model or text is an error, what is damaged is made again.
+/// Whether all of it lies in `folder`, whole; then it is in `sums`. What was made of another model
+/// or text is an error, what is damaged is made again.
 fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Result<bool> {
     for layer in 0..layers {
         let path = folder.join(format!("{KIND}-{layer:08}"));
         let manifest = match checkpoint::verify(&path, identity) {
             Ok(manifest) => manifest,
             Err(Unusable::Foreign(_)) => {
-                let reason = "this saliency was made of another model or text; use another run folder".into();
+                let reason =
+                    "this saliency was made of another model or text; use another run folder"
+                        .into();
                 return Err(Error::Checkpoint { path: path.display().to_string(), reason });
             }
             Err(Unusable::Damaged(_)) => return Ok(false),
@@ -172,13 +227,19 @@ fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Resu
         let Ok(bytes) = checkpoint::state(&path, &manifest) else { return Ok(false) };
         let header = safetensors::read(&path.display().to_string(), &bytes)?;
         let Some(info) = header.tensors.first() else { return Ok(false) };
-        let values: Vec<f32> = bytes[info.begin as usize..info.end as usize].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values: Vec<f32> = bytes[info.begin as usize..info.end as usize]
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
         sums.write(layer, &values)?;
     }
     Ok(true)
 }
 
-/// Forward and backward of the unquantized model, one text at a time, one block's gradients at a time.
+/// Forward and backward of the unquantized model, one text at a time, one block's gradients at a
+/// time.
 struct Pass<'a> {
     model: &'a Model,
     context: Context,
@@ -202,27 +263,52 @@ impl<'a> Pass<'a> {
             edge: EdgeRule::Inside,
         };
         let embedding = Weight::stored(find(model, EMBEDDING)?, pool);
-        let head = if a.tied_head { embedding.clone() } else { Weight::stored(find(model, HEAD)?, pool) };
-        let ends = Weights { blocks: vec![], embedding, final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?), head };
+        let head =
+            if a.tied_head { embedding.clone() } else { Weight::stored(find(model, HEAD)?, pool) };
+        let ends = Weights {
+            blocks: vec![],
+            embedding,
+            final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?),
+            head,
+        };
         Ok(Self { model, context, ends, pool })
     }
 
-    fn block(&self, weights: &BlockWeights<f32>, sinks: &BlockSinks<f32>, tape: &mut Tape, x: &candle_core::Tensor) -> Result<candle_core::Tensor> {
+    fn block(
+        &self,
+        weights: &BlockWeights<f32>,
+        sinks: &BlockSinks<f32>,
+        tape: &mut Tape,
+        x: &candle_core::Tensor,
+    ) -> Result<candle_core::Tensor> {
         Ok(Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)?)
     }
 
     /// Adds the squared gradients of one text; `inputs`: room for those of every block.
     ///
     /// Errors: `NonFinite`, what a block gives or a gradient of it.
-    fn add(&self, number: usize, tokens: &[u32], inputs: &mut Stream, sums: &mut Stream) -> Result<()> {
+    fn add(
+        &self,
+        number: usize,
+        tokens: &[u32],
+        inputs: &mut Stream,
+        sums: &mut Stream,
+    ) -> Result<()> {
         let (a, mut x) = (&self.model.architecture, vec![]);
         tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
         let shape = [tokens.len(), a.hidden_size];
         let mut x = tensor::<f32>(x, &shape)?;
         for layer in 0..a.layers {
             with_values(&x, |x: &[f32]| inputs.write(layer, x))??;
-            x = self.block(&teacher(self.model, layer, self.pool)?, &BlockSinks::none(), &mut Tape::off(), &x)?;
-            with_values(&x, |y: &[f32]| check_finite(y, || format!("the unquantized block {layer}, text {number}")))??;
+            x = self.block(
+                &teacher(self.model, layer, self.pool)?,
+                &BlockSinks::none(),
+                &mut Tape::off(),
+                &x,
+            )?;
+            with_values(&x, |y: &[f32]| {
+                check_finite(y, || format!("the unquantized block {layer}, text {number}"))
+            })??;
         }
         let head = LossHead {
             pool: self.pool,
@@ -245,7 +331,10 @@ impl<'a> Pass<'a> {
         for layer in (0..a.layers).rev() {
             let x = tensor(inputs.read(layer, 1)?, &shape)?;
             let weights = teacher(self.model, layer, self.pool)?;
-            let sinks = BlockSinks { linears: weights.linears.each_ref().map(|w| Some(Sink::new(w.rows() * w.cols()))), ..BlockSinks::none() };
+            let sinks = BlockSinks {
+                linears: weights.linears.each_ref().map(|w| Some(Sink::new(w.rows() * w.cols()))),
+                ..BlockSinks::none()
+            };
             let mut tape = Tape::on();
             let y = self.block(&weights, &sinks, &mut tape, &x)?;
             dy = tape.backward::<f32>(self.pool, &x, &y, dy)?;
@@ -260,12 +349,17 @@ impl<'a> Pass<'a> {
         for sink in sinks.linears.iter().flatten() {
             let own = sink.with(|gradient| {
                 let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
-                self.pool.chunks_mut(own, 1 << 16, |i, own| own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g));
+                self.pool.chunks_mut(own, 1 << 16, |i, own| {
+                    own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g)
+                });
                 rest = later;
                 own.iter().all(|s| s.is_finite())
             });
             if !own {
-                return Err(Error::NonFinite { step: 0, tensor: format!("a squared gradient of block {layer}") });
+                return Err(Error::NonFinite {
+                    step: 0,
+                    tensor: format!("a squared gradient of block {layer}"),
+                });
             }
         }
         sums.write(layer, &s)
@@ -297,16 +391,34 @@ impl Penalty {
         &self.factors
     }
 
-    /// Adds the penalty's gradients to the sinks of the student, whose forward used `weights`; returns R.
-    pub fn add<T: Number>(&self, student: &Student<T>, weights: &BlockWeights<T>, pool: &Pool) -> f64 {
+    /// Adds the penalty's gradients to the sinks of the student, whose forward used `weights`;
+    /// returns R.
+    pub fn add<T: Number>(
+        &self,
+        student: &Student<T>,
+        weights: &BlockWeights<T>,
+        pool: &Pool,
+    ) -> f64 {
         let mut total = 0.0;
         for (i, matrix) in student.matrices.iter().enumerate() {
             let parameter = &student.parameters.list[matrix.place];
             let mut wq = room(matrix.rows * matrix.cols);
             pool.chunks_mut(&mut wq, matrix.cols, |row, out| weights.linears[i].read(row, 0, out));
-            let beside = matrix.low_rank.zip(weights.low_rank[i].as_ref()).filter(|_| self.place == SaliencyPlace::AfterLowRank);
-            let factors = beside.map(|(_, f)| [&f.a, &f.b].map(|w| w.dense().expect("factors are values")));
-            let (value, gradients) = penalty(pool, &parameter.value, wq, &self.s[i], self.factors[i], matrix.cols, factors);
+            let beside = matrix
+                .low_rank
+                .zip(weights.low_rank[i].as_ref())
+                .filter(|_| self.place == SaliencyPlace::AfterLowRank);
+            let factors =
+                beside.map(|(_, f)| [&f.a, &f.b].map(|w| w.dense().expect("factors are values")));
+            let (value, gradients) = penalty(
+                pool,
+                &parameter.value,
+                wq,
+                &self.s[i],
+                self.factors[i],
+                matrix.cols,
+                factors,
+            );
             total += value;
             parameter.sink.add_slice(&gradients.wq);
             if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors) {
@@ -325,27 +437,53 @@ pub struct PenaltyGradients<T> {
     pub factors: Option<[Vec<T>; 2]>,
 }
 
-/// `f sum S D^2` of one matrix and its gradients; `factors`: A and B (alpha / r included) if D holds them.
-pub fn penalty<T: Number>(pool: &Pool, w: &[T], mut wq: Vec<T>, s: &[f32], f: f64, cols: usize, factors: Option<[&[T]; 2]>) -> (f64, PenaltyGradients<T>) {
+/// `f sum S D^2` of one matrix and its gradients; `factors`: A and B (alpha / r included) if D
+/// holds them.
+pub fn penalty<T: Number>(
+    pool: &Pool,
+    w: &[T],
+    mut wq: Vec<T>,
+    s: &[f32],
+    f: f64,
+    cols: usize,
+    factors: Option<[&[T]; 2]>,
+) -> (f64, PenaltyGradients<T>) {
     let rows = w.len() / cols;
     if let Some([a, b]) = factors {
         // Wq + B A.
-        gemm::linear_backward_input(pool, Precision::F32, &Dense::new(b, a.len() / cols), &Dense::new(a, cols), &mut wq, true);
+        gemm::linear_backward_input(
+            pool,
+            Precision::F32,
+            &Dense::new(b, a.len() / cols),
+            &Dense::new(a, cols),
+            &mut wq,
+            true,
+        );
     }
     let slope = <T as Real>::from_f64(2.0 * f);
     let mut sums = vec![0.0f64; rows];
-    pool.parts(wq.chunks_mut(cols).zip(&mut sums).collect(), |row, (wq, sum): (&mut [T], &mut f64)| {
-        for ((wq, &w), &s) in wq.iter_mut().zip(&w[row * cols..]).zip(&s[row * cols..]) {
-            let weighted = <T as Real>::from_f32(s) * (*wq - w);
-            *sum += Real::to_f64(weighted) * Real::to_f64(*wq - w);
-            *wq = slope * weighted;
-        }
-    });
+    pool.parts(
+        wq.chunks_mut(cols).zip(&mut sums).collect(),
+        |row, (wq, sum): (&mut [T], &mut f64)| {
+            for ((wq, &w), &s) in wq.iter_mut().zip(&w[row * cols..]).zip(&s[row * cols..]) {
+                let weighted = <T as Real>::from_f32(s) * (*wq - w);
+                *sum += Real::to_f64(weighted) * Real::to_f64(*wq - w);
+                *wq = slope * weighted;
+            }
+        },
+    );
     let by_factors = factors.map(|[a, b]| {
         let rank = a.len() / cols;
         let (mut da, mut db) = (room(a.len()), room(b.len()));
         gemm::linear(pool, Precision::F32, &Dense::new(&wq, cols), &Dense::new(a, cols), &mut db); // [O, r]
-        gemm::linear_backward_weight(pool, Precision::F32, &Dense::new(b, rank), &Dense::new(&wq, cols), &mut da, false); // [r, I]
+        gemm::linear_backward_weight(
+            pool,
+            Precision::F32,
+            &Dense::new(b, rank),
+            &Dense::new(&wq, cols),
+            &mut da,
+            false,
+        ); // [r, I]
         [da, db]
     });
     (f * sums.iter().sum::<f64>(), PenaltyGradients { wq, factors: by_factors })

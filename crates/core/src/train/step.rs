@@ -12,7 +12,9 @@ use crate::recipe::Recompute;
 use crate::session::Cancel;
 use crate::{Error, Result};
 use candle_core::Tensor;
-use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
+use halfstep_formats::architecture::{
+    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
+};
 use halfstep_kernels::ops::gemm::Rows;
 use halfstep_kernels::{ActivationQuantizer, Real};
 
@@ -36,7 +38,8 @@ impl<T: Number> Trainer<T> {
     /// Trains on `batch` `[B, tokens]`. On any error nothing was updated.
     pub fn step(&mut self, batch: &[u32], tokens: usize, cancel: &Cancel) -> Result<StepReport> {
         let loss = self.gradients(batch, tokens, cancel)?;
-        let gradient_norm = self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
+        let gradient_norm =
+            self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
         let learning_rate = self.optimizer.schedule.rate(self.step);
         let signs = self.step_signs();
         self.optimizer.update(&self.pool, &mut self.parameters, self.step, gradient_norm);
@@ -55,7 +58,8 @@ impl<T: Number> Trainer<T> {
         // Once, since from the second step on the memory that the first one took counts as used.
         let keep = self.kept_blocks.unwrap_or_else(|| self.blocks_that_fit(micro));
         self.kept_blocks = Some(keep);
-        let normalizers = Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
+        let normalizers =
+            Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
         let mut loss = 0.0;
         for micro in batch.chunks(micro) {
             if cancel.is_cancelled() {
@@ -70,26 +74,45 @@ impl<T: Number> Trainer<T> {
         Ok(loss)
     }
 
-    /// Forward and backward of one micro-batch: gradients of the weights as used are added to the sinks. Returns its share of the loss.
-    fn accumulate(&self, weights: &Weights<T>, sinks: &[BlockSinks<T>], micro: &[u32], tokens: usize, keep: usize, normalizers: Normalizers) -> Result<f64> {
-        let teacher_hidden = if self.objective.kl_weight > 0.0 { Some(self.teacher_forward(micro, tokens)?) } else { None };
+    /// Forward and backward of one micro-batch: gradients of the weights as used are added to the
+    /// sinks. Returns its share of the loss.
+    fn accumulate(
+        &self,
+        weights: &Weights<T>,
+        sinks: &[BlockSinks<T>],
+        micro: &[u32],
+        tokens: usize,
+        keep: usize,
+        normalizers: Normalizers,
+    ) -> Result<f64> {
+        let teacher_hidden = if self.objective.kl_weight > 0.0 {
+            Some(self.teacher_forward(micro, tokens)?)
+        } else {
+            None
+        };
         let context = self.context(micro.len() / tokens, tokens);
         let mut x = self.embed(&weights.embedding, micro)?;
         let mut passed = Vec::with_capacity(weights.blocks.len());
-        // The last blocks are kept: their backward comes first, when the memory of the others' is not taken yet.
+        // The last blocks are kept: their backward comes first, when the memory of the others' is
+        // not taken yet.
         let recomputed = weights.blocks.len().saturating_sub(keep);
         for (layer, (block, sinks)) in weights.blocks.iter().zip(sinks).enumerate() {
             let mut tape = if layer >= recomputed { Tape::on() } else { Tape::off() };
-            let y = Block { context: &context, weights: block, sinks, observer: None }.forward(&mut tape, &x)?;
+            let y = Block { context: &context, weights: block, sinks, observer: None }
+                .forward(&mut tape, &x)?;
             passed.push((x, tape));
             x = y;
         }
-        let (loss, dx) = self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
+        let (loss, dx) =
+            self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
         let (mut y, mut dy) = (x, tensor(dx, &[micro.len(), self.architecture.hidden_size])?);
-        for ((x, mut tape), (block, sinks)) in passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev() {
+        for ((x, mut tape), (block, sinks)) in
+            passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev()
+        {
             if !tape.is_on() {
                 tape = Tape::on();
-                y = Block { context: &context, weights: block, sinks, observer: None }.forward(&mut tape, &x)?;
+                y = Block { context: &context, weights: block, sinks, observer: None }
+                    .forward(&mut tape, &x)?;
             }
             dy = tape.backward::<T>(&self.pool, &x, &y, dy)?;
             y = x;
@@ -120,23 +143,33 @@ impl<T: Number> Trainer<T> {
             weights,
             teacher: Some(&self.teacher),
             norm_sink: self.parameters.get(FINAL_NORM)?.learned_sink(),
-            head_sink: self.parameters.get(if a.tied_head { EMBEDDING } else { HEAD })?.learned_sink(),
+            head_sink: self
+                .parameters
+                .get(if a.tied_head { EMBEDDING } else { HEAD })?
+                .learned_sink(),
         };
         let targets = next_tokens(micro, tokens);
         let run = |x: &[T], hidden: Option<&[T]>| head.backward(x, hidden, &targets, normalizers);
         Ok(match teacher_hidden {
-            Some(hidden) => with_values(x, |x: &[T]| with_values(hidden, |hidden: &[T]| run(x, Some(hidden))))??,
+            Some(hidden) => {
+                with_values(x, |x: &[T]| with_values(hidden, |hidden: &[T]| run(x, Some(hidden))))??
+            }
             None => with_values(x, |x: &[T]| run(x, None))?,
         })
     }
 
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.
     fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor> {
-        let context = Context { activation: Default::default(), cache: halfstep_kernels::CacheQuantizer::F32, ..self.context(micro.len() / tokens, tokens) };
+        let context = Context {
+            activation: Default::default(),
+            cache: halfstep_kernels::CacheQuantizer::F32,
+            ..self.context(micro.len() / tokens, tokens)
+        };
         let mut x = self.embed(&self.teacher.embedding, micro)?;
         let sinks = BlockSinks::none();
         for block in &self.teacher.blocks {
-            x = Block { context: &context, weights: block, sinks: &sinks, observer: None }.forward(&mut Tape::off(), &x)?;
+            x = Block { context: &context, weights: block, sinks: &sinks, observer: None }
+                .forward(&mut Tape::off(), &x)?;
         }
         Ok(x)
     }
@@ -161,14 +194,18 @@ impl<T: Number> Trainer<T> {
         let mut x = Vec::with_capacity(tokens.len() * d);
         for &token in tokens {
             if token as usize >= embedding.rows() {
-                return Err(Error::Data { data: "tokens".into(), reason: format!("id {token} is outside the vocabulary") });
+                return Err(Error::Data {
+                    data: "tokens".into(),
+                    reason: format!("id {token} is outside the vocabulary"),
+                });
             }
             x.extend_from_slice(&embedding.row(token as usize));
         }
         Ok(tensor(x, &[tokens.len(), d])?)
     }
 
-    /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one sink.
+    /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one
+    /// sink.
     fn embed_backward(&self, dx: &Tensor, tokens: &[u32]) -> Result<()> {
         let d = self.architecture.hidden_size;
         let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
@@ -191,26 +228,42 @@ impl<T: Number> Trainer<T> {
         let matrix = |name: &str| {
             let place = self.parameters.place(name)?;
             let matrix = self.matrices.iter().find(|m| m.place == place);
-            let matrix = matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })?;
-            let activation = if name == EMBEDDING || name == HEAD { self.head_activation } else { self.activation };
-            let integer = self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
+            let matrix =
+                matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })?;
+            let activation = if name == EMBEDDING || name == HEAD {
+                self.head_activation
+            } else {
+                self.activation
+            };
+            let integer =
+                self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
             Ok(matrix.forward(&self.parameters, &self.pool, integer))
         };
-        Weights::collect(&self.architecture, |name| Ok(self.parameters.get(name)?.value.clone()), matrix)
+        Weights::collect(
+            &self.architecture,
+            |name| Ok(self.parameters.get(name)?.value.clone()),
+            matrix,
+        )
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
         let learned = |name: &str| self.parameters.get(name).map(|p| p.learned_sink().cloned());
         let mut all = Vec::with_capacity(self.architecture.layers);
         for layer in 0..self.architecture.layers {
-            let mut sinks = BlockSinks { attn_norm: learned(&attn_norm(layer))?, ffn_norm: learned(&ffn_norm(layer))?, ..BlockSinks::none() };
+            let mut sinks = BlockSinks {
+                attn_norm: learned(&attn_norm(layer))?,
+                ffn_norm: learned(&ffn_norm(layer))?,
+                ..BlockSinks::none()
+            };
             for (place, linear) in Linear::ALL.iter().enumerate() {
                 // Of frozen codes too: their scales learn from it.
-                sinks.linears[place] = Some(self.parameters.get(&linear.weight_name(layer))?.sink.clone());
+                sinks.linears[place] =
+                    Some(self.parameters.get(&linear.weight_name(layer))?.sink.clone());
             }
             for (place, site) in ActivationSite::ALL.iter().enumerate() {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
-                    sinks.steps[place] = Some(StaticStep { step: p.value[0], sink: Some(p.sink.clone()) });
+                    sinks.steps[place] =
+                        Some(StaticStep { step: p.value[0], sink: Some(p.sink.clone()) });
                 }
             }
             all.push(sinks);
@@ -224,7 +277,12 @@ impl<T: Number> Trainer<T> {
         match self.recompute {
             Recompute::Never => layers,
             Recompute::Always => 0,
-            Recompute::Auto => layers.min((available_bytes() / 2 / block_bytes(&self.architecture, rows, size_of::<T>()).max(1)) as usize),
+            Recompute::Auto => layers.min(
+                (available_bytes()
+                    / 2
+                    / block_bytes(&self.architecture, rows, size_of::<T>()).max(1))
+                    as usize,
+            ),
         }
     }
 }

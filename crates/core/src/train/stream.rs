@@ -1,4 +1,5 @@
-//! What is kept for every sequence or every block (hidden states between two blocks, squared gradients): in memory, or in a file where memory is short.
+//! What is kept for every sequence or every block (hidden states between two blocks, squared
+//! gradients): in memory, or in a file where memory is short.
 
 use super::checkpoint::io;
 use super::memory::available_bytes;
@@ -25,7 +26,8 @@ enum Held {
 }
 
 impl Stream {
-    /// Room for `samples` of `width` numbers, in memory if a part of what is free is enough for `beside` streams like it, else in a file in `folder`.
+    /// Room for `samples` of `width` numbers, in memory if a part of what is free is enough for
+    /// `beside` streams like it, else in a file in `folder`.
     pub fn new(samples: usize, width: usize, beside: usize, folder: &Path) -> Result<Self> {
         let bytes = (samples * width * size_of::<f32>()) as u64;
         if Self::fits(bytes, beside) {
@@ -34,9 +36,11 @@ impl Stream {
         Self::in_file(samples, width, folder, "fewer samples or a shorter window need less")
     }
 
-    /// Zeros in a new file in `folder`, however much memory there is: for what grows with the model's depth. `remedy`: what would need less.
+    /// Zeros in a new file in `folder`, however much memory there is: for what grows with the
+    /// model's depth. `remedy`: what would need less.
     ///
-    /// Errors: `Io`, no file can be made there; `Data`, the disk is too small, told before anything is computed.
+    /// Errors: `Io`, no file can be made there; `Data`, the disk is too small, told before anything
+    /// is computed.
     pub fn in_file(samples: usize, width: usize, folder: &Path, remedy: &str) -> Result<Self> {
         let (mut file, path) = create(folder)?;
         let filled = fill(&mut file, &path, (samples * width * size_of::<f32>()) as u64, remedy);
@@ -48,7 +52,12 @@ impl Stream {
     pub fn another(&self, samples: usize, width: usize) -> Result<Self> {
         match &self.held {
             Held::Memory(_) => Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) }),
-            Held::Disk { path, .. } => Self::in_file(samples, width, path.parent().unwrap_or(Path::new(".")), "a run folder elsewhere may have more room"),
+            Held::Disk { path, .. } => Self::in_file(
+                samples,
+                width,
+                path.parent().unwrap_or(Path::new(".")),
+                "a run folder elsewhere may have more room",
+            ),
         }
     }
 
@@ -65,7 +74,8 @@ impl Stream {
             Held::Memory(values) => Ok(values[run].to_vec()),
             Held::Disk { file, path } => {
                 let mut values = vec![0.0; run.len()];
-                file.seek(SeekFrom::Start((run.start * size_of::<f32>()) as u64)).map_err(io(path))?;
+                file.seek(SeekFrom::Start((run.start * size_of::<f32>()) as u64))
+                    .map_err(io(path))?;
                 file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(io(path))?;
                 Ok(values)
             }
@@ -98,7 +108,11 @@ impl Drop for Stream {
 fn create(folder: &Path) -> Result<(File, PathBuf)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder).map_err(io(folder))?;
-    let path = folder.join(format!("stream-{}-{}.bin", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let path = folder.join(format!(
+        "stream-{}-{}.bin",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    ));
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(true);
     #[cfg(windows)]
@@ -112,21 +126,28 @@ fn create(folder: &Path) -> Result<(File, PathBuf)> {
 /// Writes `bytes` zeros.
 fn fill(file: &mut File, path: &Path, bytes: u64, remedy: &str) -> Result<()> {
     let zeros = vec![0u8; 1 << 20];
-    let filled = (0..bytes.div_ceil(zeros.len() as u64)).try_for_each(|i| file.write_all(&zeros[..(bytes - i * (1 << 20)).min(1 << 20) as usize]));
+    let filled = (0..bytes.div_ceil(zeros.len() as u64))
+        .try_for_each(|i| file.write_all(&zeros[..(bytes - i * (1 << 20)).min(1 << 20) as usize]));
     filled.map_err(|source| match source.kind() {
-        ErrorKind::StorageFull => Error::Data { data: path.display().to_string(), reason: format!("{bytes} bytes do not fit ({source}); {remedy}") },
+        ErrorKind::StorageFull => Error::Data {
+            data: path.display().to_string(),
+            reason: format!("{bytes} bytes do not fit ({source}); {remedy}"),
+        },
         _ => io(path)(source),
     })
 }
 
-/// Where the scratch files of a run go: into its folder, which is made with the first, or where the system has such files.
+/// Where the scratch files of a run go: into its folder, which is made with the first, or where the
+/// system has such files.
 pub fn scratch(run: &RunConfig) -> PathBuf {
     run.run_folder.as_ref().map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
 /// The nearest folder to it that is there already.
 pub fn existing(folder: &Path) -> PathBuf {
-    let named = |folder: &Path| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_path_buf() };
+    let named = |folder: &Path| {
+        if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_path_buf() }
+    };
     folder.ancestors().map(named).find(|folder| folder.is_dir()).unwrap_or_else(std::env::temp_dir)
 }
 
@@ -138,7 +159,10 @@ mod tests {
     fn a_file_gives_back_what_memory_does_and_is_removed() {
         let folder = std::env::temp_dir().join(format!("halfstep-stream-{}", std::process::id()));
         let (samples, width) = (5, 300_000);
-        let mut streams = [Stream::new(samples, width, 1, &folder).unwrap(), Stream::in_file(samples, width, &folder, "").unwrap()];
+        let mut streams = [
+            Stream::new(samples, width, 1, &folder).unwrap(),
+            Stream::in_file(samples, width, &folder, "").unwrap(),
+        ];
         for stream in &mut streams {
             for sample in [3, 0, 4] {
                 stream.write(sample, &vec![sample as f32 + 0.5; width]).unwrap();
@@ -163,8 +187,19 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_told_with_what_would_need_less() {
         let full = Path::new("/dev/full");
-        let e = fill(&mut File::options().write(true).open(full).unwrap(), full, 3 << 20, "fewer samples").unwrap_err();
+        let e = fill(
+            &mut File::options().write(true).open(full).unwrap(),
+            full,
+            3 << 20,
+            "fewer samples",
+        )
+        .unwrap_err();
         let text = e.to_string();
-        assert!(e.code() == "ERR_DATA" && text.contains("/dev/full: 3145728 bytes do not fit") && text.ends_with("; fewer samples"), "{text}");
+        assert!(
+            e.code() == "ERR_DATA"
+                && text.contains("/dev/full: 3145728 bytes do not fit")
+                && text.ends_with("; fewer samples"),
+            "{text}"
+        );
     }
 }

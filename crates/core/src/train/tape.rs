@@ -1,23 +1,29 @@
 //! The record of one block's forward, and its way back.
 //!
-//! candle's own `backward` adds every gradient onto fresh zeros on one thread; here the first gradient of a tensor is taken as it is and later ones are added
-//! in place on our pool. Ops stay candle `CustomOp`s: the tape only keeps (op, arguments, result) and calls their `bwd` in reverse. What no backward reads, or
-//! what a cheap op can make again, does not stay in memory.
+//! candle's own `backward` adds every gradient onto fresh zeros on one thread; here the first
+//! gradient of a tensor is taken as it is and later ones are added in place on our pool. Ops stay
+//! candle `CustomOp`s: the tape only keeps (op, arguments, result) and calls their `bwd` in
+//! reverse. What no backward reads, or what a cheap op can make again, does not stay in memory.
 
 use crate::ops::linear::add;
 use crate::ops::{Number, values};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layout, Result, Shape, Tensor, TensorId};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layout, Result, Shape, Tensor,
+    TensorId,
+};
 use halfstep_kernels::Pool;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-/// What an op's backward reads of its forward. The rest need not stay in memory; in its place the backward is given dL/dy.
+/// What an op's backward reads of its forward. The rest need not stay in memory; in its place the
+/// backward is given dL/dy.
 pub trait Reads {
     /// Its arguments, in order.
     const ARGUMENTS: [bool; 3] = [true; 3];
     const RESULT: bool = false;
 
-    /// Whether its result costs little: it is then made again from the arguments when a backward reads it, instead of kept.
+    /// Whether its result costs little: it is then made again from the arguments when a backward
+    /// reads it, instead of kept.
     fn is_cheap(&self) -> bool {
         false
     }
@@ -62,26 +68,46 @@ impl Tape {
         self.records.is_some()
     }
 
-    pub fn apply1<C: CustomOp1 + Reads + Send + Sync + 'static>(&mut self, x: &Tensor, op: C) -> Result<Tensor> {
+    pub fn apply1<C: CustomOp1 + Reads + Send + Sync + 'static>(
+        &mut self,
+        x: &Tensor,
+        op: C,
+    ) -> Result<Tensor> {
         let y = x.apply_op1_no_bwd(&op)?;
         self.keep1(x, op, &y);
         Ok(y)
     }
 
-    pub fn apply2<C: CustomOp2 + Reads + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, op: C) -> Result<Tensor> {
+    pub fn apply2<C: CustomOp2 + Reads + Send + Sync + 'static>(
+        &mut self,
+        a: &Tensor,
+        b: &Tensor,
+        op: C,
+    ) -> Result<Tensor> {
         let y = a.apply_op2_no_bwd(b, &op)?;
         self.keep2(a, b, op, &y);
         Ok(y)
     }
 
-    pub fn apply3<C: CustomOp3 + Reads + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, c: &Tensor, op: C) -> Result<Tensor> {
+    pub fn apply3<C: CustomOp3 + Reads + Send + Sync + 'static>(
+        &mut self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        op: C,
+    ) -> Result<Tensor> {
         let y = a.apply_op3_no_bwd(b, c, &op)?;
         self.keep(&[a, b, c], op, &y, |op| Op::Three(Box::new(op)));
         Ok(y)
     }
 
-    /// Records a cheap op without running it, for a result that only backwards read: returns its name, a tensor without values.
-    pub fn name1<C: CustomOp1 + Reads + Send + Sync + 'static>(&mut self, x: &Tensor, op: C) -> Result<Tensor> {
+    /// Records a cheap op without running it, for a result that only backwards read: returns its
+    /// name, a tensor without values.
+    pub fn name1<C: CustomOp1 + Reads + Send + Sync + 'static>(
+        &mut self,
+        x: &Tensor,
+        op: C,
+    ) -> Result<Tensor> {
         assert!(op.is_cheap(), "a name that nothing can be made of again");
         let name = Tensor::zeros(0, x.dtype(), x.device())?;
         self.keep1(x, op, &name);
@@ -89,28 +115,56 @@ impl Tape {
     }
 
     /// Records an op whose result was computed elsewhere.
-    pub fn keep1<C: CustomOp1 + Reads + Send + Sync + 'static>(&mut self, x: &Tensor, op: C, y: &Tensor) {
+    pub fn keep1<C: CustomOp1 + Reads + Send + Sync + 'static>(
+        &mut self,
+        x: &Tensor,
+        op: C,
+        y: &Tensor,
+    ) {
         self.keep(&[x], op, y, |op| Op::One(Box::new(op)));
     }
 
-    pub fn keep2<C: CustomOp2 + Reads + Send + Sync + 'static>(&mut self, a: &Tensor, b: &Tensor, op: C, y: &Tensor) {
+    pub fn keep2<C: CustomOp2 + Reads + Send + Sync + 'static>(
+        &mut self,
+        a: &Tensor,
+        b: &Tensor,
+        op: C,
+        y: &Tensor,
+    ) {
         self.keep(&[a, b], op, y, |op| Op::Two(Box::new(op)));
     }
 
-    fn keep<C: Reads>(&mut self, arguments: &[&Tensor], op: C, y: &Tensor, boxed: impl FnOnce(C) -> Op) {
+    fn keep<C: Reads>(
+        &mut self,
+        arguments: &[&Tensor],
+        op: C,
+        y: &Tensor,
+        boxed: impl FnOnce(C) -> Op,
+    ) {
         let Some(records) = &mut self.records else { return };
         let cheap = op.is_cheap();
         let keep = |(tensor, read): (&&Tensor, bool)| {
             let again = records.iter().any(|r| r.cheap && r.result.id == tensor.id());
-            Kept { id: tensor.id(), read, tensor: ((read || cheap) && !again).then(|| (*tensor).clone()) }
+            Kept {
+                id: tensor.id(),
+                read,
+                tensor: ((read || cheap) && !again).then(|| (*tensor).clone()),
+            }
         };
         let arguments = arguments.iter().zip(C::ARGUMENTS).map(keep).collect();
         let result = Kept { id: y.id(), read: C::RESULT, tensor: C::RESULT.then(|| y.clone()) };
         records.push(Record { op: boxed(op), arguments, result, cheap });
     }
 
-    /// Runs the record backwards from `y` with gradient `dy` and returns the gradient of `x`. Consumes the tape, freeing each step's tensors as it goes.
-    pub fn backward<T: Number>(self, pool: &Pool, x: &Tensor, y: &Tensor, dy: Tensor) -> Result<Tensor> {
+    /// Runs the record backwards from `y` with gradient `dy` and returns the gradient of `x`.
+    /// Consumes the tape, freeing each step's tensors as it goes.
+    pub fn backward<T: Number>(
+        self,
+        pool: &Pool,
+        x: &Tensor,
+        y: &Tensor,
+        dy: Tensor,
+    ) -> Result<Tensor> {
         let mut gradients = Gradients::<T> { pool, of: HashMap::new(), number: PhantomData };
         gradients.add(y.id(), Some(dy))?;
         let (mut records, mut again) = (self.records.unwrap_or_default(), HashMap::new());
@@ -118,7 +172,9 @@ impl Tape {
             again.remove(&record.result.id);
             // A result that nothing used further has no gradient to pass on.
             let Some(dy) = gradients.of.remove(&record.result.id) else { continue };
-            let mut value = |kept: &Kept| if kept.read { find(kept, &records, &mut again) } else { Ok(dy.clone()) };
+            let mut value = |kept: &Kept| {
+                if kept.read { find(kept, &records, &mut again) } else { Ok(dy.clone()) }
+            };
             let values = record.arguments.iter().map(&mut value).collect::<Result<Vec<_>>>()?;
             let y = value(&record.result)?;
             let passed = match (&record.op, &values[..]) {
@@ -131,7 +187,11 @@ impl Tape {
                     let (da, db, dc) = op.bwd(a, b, c, &y, &dy)?;
                     vec![da, db, dc]
                 }
-                _ => return Err(candle_core::Error::Msg("an op recorded with other arguments".into())),
+                _ => {
+                    return Err(candle_core::Error::Msg(
+                        "an op recorded with other arguments".into(),
+                    ));
+                }
             };
             // Let go of before any sum: an op may pass dy itself on.
             drop((values, y, dy));
@@ -139,7 +199,10 @@ impl Tape {
                 gradients.add(argument.id, gradient)?;
             }
         }
-        gradients.of.remove(&x.id()).ok_or_else(|| candle_core::Error::Msg("no gradient reached the block's input".into()))
+        gradients
+            .of
+            .remove(&x.id())
+            .ok_or_else(|| candle_core::Error::Msg("no gradient reached the block's input".into()))
     }
 }
 
@@ -149,13 +212,20 @@ fn find(kept: &Kept, records: &[Record], again: &mut HashMap<TensorId, Tensor>) 
         return Ok(tensor.clone());
     }
     let Some(record) = records.iter().find(|r| r.result.id == kept.id) else {
-        return Err(candle_core::Error::Msg("a tensor that was neither kept nor can be made again".into()));
+        return Err(candle_core::Error::Msg(
+            "a tensor that was neither kept nor can be made again".into(),
+        ));
     };
-    let values = record.arguments.iter().map(|a| find(a, records, again)).collect::<Result<Vec<_>>>()?;
+    let values =
+        record.arguments.iter().map(|a| find(a, records, again)).collect::<Result<Vec<_>>>()?;
     let tensor = match (&record.op, &values[..]) {
         (Op::One(op), [a]) => a.apply_op1_no_bwd(&Forward(&**op))?,
         (Op::Two(op), [a, b]) => a.apply_op2_no_bwd(b, &Forward(&**op))?,
-        _ => return Err(candle_core::Error::Msg("only ops of one or two arguments are made again".into())),
+        _ => {
+            return Err(candle_core::Error::Msg(
+                "only ops of one or two arguments are made again".into(),
+            ));
+        }
     };
     again.insert(kept.id, tensor.clone());
     Ok(tensor)
@@ -177,7 +247,13 @@ impl CustomOp2 for Forward<'_, dyn CustomOp2 + Send + Sync> {
     fn name(&self) -> &'static str {
         self.0.name()
     }
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         self.0.cpu_fwd(s1, l1, s2, l2)
     }
 }
@@ -192,7 +268,10 @@ impl<T: Number> Gradients<'_, T> {
     fn add(&mut self, id: TensorId, gradient: Option<Tensor>) -> Result<()> {
         let Some(gradient) = gradient else { return Ok(()) };
         match self.of.get(&id) {
-            Some(sum) => sum.inplace_op2(&gradient, &AddInPlace::<T> { pool: self.pool.clone(), number: PhantomData }),
+            Some(sum) => sum.inplace_op2(
+                &gradient,
+                &AddInPlace::<T> { pool: self.pool.clone(), number: PhantomData },
+            ),
             None => {
                 self.of.insert(id, gradient);
                 Ok(())
@@ -210,7 +289,13 @@ impl<T: Number> InplaceOp2 for AddInPlace<T> {
     fn name(&self) -> &'static str {
         "add_in_place"
     }
-    fn cpu_fwd(&self, sum: &mut CpuStorage, _: &Layout, other: &CpuStorage, layout: &Layout) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        sum: &mut CpuStorage,
+        _: &Layout,
+        other: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<()> {
         let other: &[T] = values(other, layout)?;
         add(&self.pool, storage_mut::<T>(sum)?, other);
         Ok(())
@@ -224,5 +309,7 @@ fn storage_mut<T: Number>(storage: &mut CpuStorage) -> Result<&mut [T]> {
         CpuStorage::F64(v) => v,
         _ => return Err(candle_core::Error::Msg("gradient of an unexpected type".into())),
     };
-    any.downcast_mut::<Vec<T>>().map(Vec::as_mut_slice).ok_or_else(|| candle_core::Error::Msg("gradient of an unexpected type".into()))
+    any.downcast_mut::<Vec<T>>()
+        .map(Vec::as_mut_slice)
+        .ok_or_else(|| candle_core::Error::Msg("gradient of an unexpected type".into()))
 }

@@ -46,26 +46,57 @@ pub struct Trainer<T> {
 }
 
 impl<T: Number> Trainer<T> {
-    /// Student = teacher with the recipe's quantizers at their first steps, all of which learns; or, if there is a `start`, that quantized model, whose scales
-    /// learn. `calibration` `[B, window]` tokens serve static sites.
-    pub fn new(model: &Model, start: Option<&Model>, recipe: &Recipe, config: &TrainConfig, steps: u64, calibration: &[u32], pool: Pool) -> Result<Self> {
+    /// Student = teacher with the recipe's quantizers at their first steps, all of which learns;
+    /// or, if there is a `start`, that quantized model, whose scales learn. `calibration` `[B,
+    /// window]` tokens serve static sites.
+    pub fn new(
+        model: &Model,
+        start: Option<&Model>,
+        recipe: &Recipe,
+        config: &TrainConfig,
+        steps: u64,
+        calibration: &[u32],
+        pool: Pool,
+    ) -> Result<Self> {
         let architecture = Arc::new(model.architecture.clone());
         let mut parameters = Parameters::new();
         let mut matrices = vec![];
         for spec in architecture.tensors() {
             match (spec.role, start) {
                 (Role::Norm, None) => {
-                    parameters.add(&spec.name, Group::Norms, T::from_f32s(tensor_values(model, &spec.name, &pool)?));
+                    parameters.add(
+                        &spec.name,
+                        Group::Norms,
+                        T::from_f32s(tensor_values(model, &spec.name, &pool)?),
+                    );
                 }
                 (Role::Norm, Some(start)) => {
-                    parameters.add_frozen(&spec.name, Group::Norms, T::from_f32s(tensor_values(start, &spec.name, &pool)?), 0);
+                    parameters.add_frozen(
+                        &spec.name,
+                        Group::Norms,
+                        T::from_f32s(tensor_values(start, &spec.name, &pool)?),
+                        0,
+                    );
                 }
-                (_, None) => matrices.push(Matrix::new(&mut parameters, &pool, &spec, tensor_values(model, &spec.name, &pool)?, recipe)),
-                (_, Some(start)) => matrices.push(Matrix::coded(&mut parameters, &pool, &spec, find(start, &spec.name)?)),
+                (_, None) => matrices.push(Matrix::new(
+                    &mut parameters,
+                    &pool,
+                    &spec,
+                    tensor_values(model, &spec.name, &pool)?,
+                    recipe,
+                )),
+                (_, Some(start)) => matrices.push(Matrix::coded(
+                    &mut parameters,
+                    &pool,
+                    &spec,
+                    find(start, &spec.name)?,
+                )),
             }
         }
         let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
-        let teacher = Weights::collect(&architecture, values, |name| Ok(Weight::stored(find(model, name)?, &pool)))?;
+        let teacher = Weights::collect(&architecture, values, |name| {
+            Ok(Weight::stored(find(model, name)?, &pool))
+        })?;
         let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default());
         let mut trainer = Self {
             rope: Arc::new(crate::rope_table(&architecture)),
@@ -80,7 +111,11 @@ impl<T: Number> Trainer<T> {
             edge: recipe.weights.map_or(EdgeRule::Inside, |w| w.edge),
             arithmetic,
             optimizer: Optimizer::new(config, steps),
-            objective: Objective { kl_weight: config.kl_weight, ce_weight: config.ce_weight, temperature: config.temperature },
+            objective: Objective {
+                kl_weight: config.kl_weight,
+                ce_weight: config.ce_weight,
+                temperature: config.temperature,
+            },
             recompute: config.recompute,
             loss_bytes: config.loss_bytes,
             micro_batch: config.micro_batch,
@@ -88,14 +123,21 @@ impl<T: Number> Trainer<T> {
             step: 0,
         };
         for (name, step) in static_steps(&trainer, calibration, config.window)? {
-            trainer.parameters.add(&name, Group::ActivationSteps, vec![<T as Real>::from_f32(step)]);
+            trainer.parameters.add(
+                &name,
+                Group::ActivationSteps,
+                vec![<T as Real>::from_f32(step)],
+            );
         }
         Ok(trainer)
     }
 
-    /// For every matrix, which of its learned steps are negative (a step's sign is fixed at the start).
+    /// For every matrix, which of its learned steps are negative (a step's sign is fixed at the
+    /// start).
     pub(super) fn step_signs(&self) -> Vec<Vec<bool>> {
-        let negative = |place: usize| self.parameters.list[place].value.iter().map(|s| *s < <T as Real>::ZERO).collect();
+        let negative = |place: usize| {
+            self.parameters.list[place].value.iter().map(|s| *s < <T as Real>::ZERO).collect()
+        };
         self.matrices
             .iter()
             .map(|m| match &m.part {
@@ -105,7 +147,8 @@ impl<T: Number> Trainer<T> {
             .collect()
     }
 
-    /// The trained model: codes and scales exactly as the last forward would use them, nothing searched again.
+    /// The trained model: codes and scales exactly as the last forward would use them, nothing
+    /// searched again.
     pub fn packed(&self, source: &Model, recipe: &Recipe) -> Result<Model> {
         let mut tensors = BTreeMap::new();
         for spec in self.architecture.tensors() {
@@ -117,7 +160,9 @@ impl<T: Number> Trainer<T> {
                     self.check_packed(matrix, &packed, &spec.name)?;
                     TensorData::Packed(packed)
                 }
-                None => TensorData::F32(self.parameters.list[place].value.iter().map(|&v| Real::to_f32(v)).collect()),
+                None => TensorData::F32(
+                    self.parameters.list[place].value.iter().map(|&v| Real::to_f32(v)).collect(),
+                ),
             };
             tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }
@@ -137,9 +182,17 @@ impl<T: Number> Trainer<T> {
         let mut decoded = vec![0.0; matrix.rows * matrix.cols];
         packed.decode(&self.pool, &mut decoded);
         let used = matrix.forward(&self.parameters, &self.pool, self.arithmetic.integer_forward);
-        let differs = |row: &usize| used.row(*row).iter().zip(&decoded[row * matrix.cols..]).any(|(&u, d)| Real::to_f32(u) != *d);
+        let differs = |row: &usize| {
+            used.row(*row)
+                .iter()
+                .zip(&decoded[row * matrix.cols..])
+                .any(|(&u, d)| Real::to_f32(u) != *d)
+        };
         match (0..matrix.rows).find(differs) {
-            Some(row) => Err(Error::Parity { path: "the packed model".into(), place: format!("{name}: row {row}") }),
+            Some(row) => Err(Error::Parity {
+                path: "the packed model".into(),
+                place: format!("{name}: row {row}"),
+            }),
             None => Ok(()),
         }
     }
@@ -147,7 +200,12 @@ impl<T: Number> Trainer<T> {
 
 pub(super) fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Tensor> {
     let tensor = model.tensors.get(name);
-    tensor.ok_or_else(|| Error::Format(halfstep_formats::Error::MissingTensor { file: model.name.clone(), tensor: name.into() }))
+    tensor.ok_or_else(|| {
+        Error::Format(halfstep_formats::Error::MissingTensor {
+            file: model.name.clone(),
+            tensor: name.into(),
+        })
+    })
 }
 
 /// A tensor's values in f32.

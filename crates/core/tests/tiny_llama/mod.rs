@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 pub fn model() -> Model {
     let config = std::fs::read(folder().join("tiny_llama.config.json")).expect("config");
-    let architecture = halfstep_formats::config::parse("tiny_llama.config.json", &config).expect("a Llama");
+    let architecture =
+        halfstep_formats::config::parse("tiny_llama.config.json", &config).expect("a Llama");
     let weights = halfstep_golden::load_tensors("tiny_llama").expect("weights");
     let tensors = architecture.tensors().into_iter().map(|t| {
         let data = TensorData::F32(weights.tensor(&t.name).f32());

@@ -1,5 +1,6 @@
-//! `clip-then-scales`: clips learn block by block (OmniQuant, arXiv 2308.13137), then the codes stay and their scales learn end to end (E2E-QP of
-//! EfficientQAT, arXiv 2407.11062), here from the unquantized model's answers instead of the next token.
+//! `clip-then-scales`: clips learn block by block (OmniQuant, arXiv 2308.13137), then the codes
+//! stay and their scales learn end to end (E2E-QP of EfficientQAT, arXiv 2407.11062), here from the
+//! unquantized model's answers instead of the next token.
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
@@ -23,10 +24,16 @@ pub struct ClipThenScalesConfig {
 impl ClipThenScalesConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let target = TargetId::Halfstep;
-        let sites = target.sites(&Request { weights: self.weights, affine: true, ..Request::default() })?;
-        let blocks = self.train.over(BlockConfig::usual(BlockRates { ranges: 1e-2, ..BlockRates::default() }, 1.0))?;
+        let sites =
+            target.sites(&Request { weights: self.weights, affine: true, ..Request::default() })?;
+        let blocks = self
+            .train
+            .over(BlockConfig::usual(BlockRates { ranges: 1e-2, ..BlockRates::default() }, 1.0))?;
         self.end.validate()?;
-        let stages = vec![Stage::Block { config: blocks }, Stage::Model { learns: Learns::Scales, config: self.end.clone() }];
+        let stages = vec![
+            Stage::Block { config: blocks },
+            Stage::Model { learns: Learns::Scales, config: self.end.clone() },
+        ];
         Ok(sites.recipe("clip-then-scales", target, StartRule::Absmax, RangeLearning::Clip, stages))
     }
 }

@@ -1,4 +1,5 @@
-//! BF16: the upper half of an f32, rounded to nearest even; a NaN keeps its upper bits and becomes quiet.
+//! BF16: the upper half of an f32, rounded to nearest even; a NaN keeps its upper bits and becomes
+//! quiet.
 use super::{Codec, EncodeBlock};
 
 pub(super) struct BF16;

@@ -1,8 +1,8 @@
-//! ggml block codecs as byte layouts, one file each: what a block's bytes mean in f32, and for the types this project writes, which bytes
-//! ggml's reference quantizer gives.
+//! ggml block codecs as byte layouts, one file each: what a block's bytes mean in f32, and for the
+//! types this project writes, which bytes ggml's reference quantizer gives.
 //!
-//! Layouts were compared with ggml's reference decoder; decoding and encoding are f32 throughout, multiplication before addition, no fused
-//! multiply-add. Rows are a whole number of blocks.
+//! Layouts were compared with ggml's reference decoder; decoding and encoding are f32 throughout,
+//! multiplication before addition, no fused multiply-add. Rows are a whole number of blocks.
 
 #![allow(non_camel_case_types)]
 
@@ -45,7 +45,8 @@ trait Codec {
     fn decode(block: &[u8], out: &mut [f32]);
 }
 
-/// The list of block types: `with_codec!(kind, C => body)` runs `body` with `C` the codec of `kind`.
+/// The list of block types: `with_codec!(kind, C => body)` runs `body` with `C` the codec of
+/// `kind`.
 macro_rules! with_codec {
     ($kind:expr, $codec:ident => $body:expr) => {
         with_codec!(@list $kind, $codec, $body, F32 f32, F16 f16, BF16 bf16, Q4_0 q4_0, Q4_1 q4_1, Q5_0 q5_0, Q5_1 q5_1, Q8_0 q8_0,
@@ -69,12 +70,22 @@ pub const fn block_bytes(kind: GgmlType) -> usize {
 /// Bytes of a row of `cols` values, or None if that is not a whole number of blocks (or overflows).
 pub fn row_bytes(kind: GgmlType, cols: usize) -> Option<usize> {
     let elements = block_elements(kind);
-    if cols.is_multiple_of(elements) { (cols / elements).checked_mul(block_bytes(kind)) } else { None }
+    if cols.is_multiple_of(elements) {
+        (cols / elements).checked_mul(block_bytes(kind))
+    } else {
+        None
+    }
 }
 
-/// Decodes whole blocks. `bytes` and `out` must be of matching length: callers have checked sizes that come from a file.
+/// Decodes whole blocks. `bytes` and `out` must be of matching length: callers have checked sizes
+/// that come from a file.
 pub fn decode(kind: GgmlType, bytes: &[u8], out: &mut [f32]) {
-    assert_eq!(Some(bytes.len()), row_bytes(kind, out.len()), "{}: bytes and values must match", kind.name());
+    assert_eq!(
+        Some(bytes.len()),
+        row_bytes(kind, out.len()),
+        "{}: bytes and values must match",
+        kind.name()
+    );
     with_codec!(kind, C => {
         for (block, out) in bytes.chunks_exact(C::BYTES).zip(out.chunks_exact_mut(C::ELEMENTS)) {
             C::decode(block, out);
@@ -89,12 +100,17 @@ pub fn encodes(kind: GgmlType) -> bool {
 
 /// The bytes ggml's reference quantizer gives for one row.
 ///
-/// Errors: `Unsupported` for a type that is only read; `Unencodable` (row 0: the caller knows which row it gave) when the row is not a whole
-/// number of blocks, holds a non-finite value, or needs a scale that f16 cannot hold.
+/// Errors: `Unsupported` for a type that is only read; `Unencodable` (row 0: the caller knows which
+/// row it gave) when the row is not a whole number of blocks, holds a non-finite value, or needs a
+/// scale that f16 cannot hold.
 pub fn encode(kind: GgmlType, row: &[f32]) -> Result<Vec<u8>> {
     let refuse = |reason: String| Error::Unencodable { format: kind.name().into(), row: 0, reason };
     let Some(bytes) = row_bytes(kind, row.len()) else {
-        return Err(refuse(format!("{} values are not a whole number of blocks of {}", row.len(), block_elements(kind))));
+        return Err(refuse(format!(
+            "{} values are not a whole number of blocks of {}",
+            row.len(),
+            block_elements(kind)
+        )));
     };
     with_codec!(kind, C => {
         let Some(encode_block) = C::ENCODE else {
@@ -124,7 +140,8 @@ fn store_half(block: &mut [u8], at: usize, value: f32) -> std::result::Result<()
     Ok(())
 }
 
-/// `1 / d`, 0 for 0: ggml multiplies by the inverse of the step, taken before the step's f16 rounding.
+/// `1 / d`, 0 for 0: ggml multiplies by the inverse of the step, taken before the step's f16
+/// rounding.
 fn inverse(d: f32) -> std::result::Result<f32, Refusal> {
     let id = if d == 0.0 { 0.0 } else { 1.0 / d };
     if d.is_finite() && id.is_finite() { Ok(id) } else { Err("its step has no finite inverse") }
@@ -141,7 +158,9 @@ fn signed_max(values: &[f32]) -> f32 {
 
 /// Smallest and largest value.
 fn min_max(values: &[f32]) -> (f32, f32) {
-    values.iter().fold((f32::MAX, f32::MIN), |(min, max), &v| (if v < min { v } else { min }, if v > max { v } else { max }))
+    values.iter().fold((f32::MAX, f32::MIN), |(min, max), &v| {
+        (if v < min { v } else { min }, if v > max { v } else { max })
+    })
 }
 
 #[cfg(test)]
@@ -151,7 +170,11 @@ mod tests {
     #[test]
     fn a_row_that_is_no_whole_number_of_blocks_is_refused() {
         for kind in GgmlType::ALL.into_iter().filter(|&k| encodes(k) && block_elements(k) > 1) {
-            assert!(matches!(encode(kind, &[1.0; 33]), Err(Error::Unencodable { .. })), "{}", kind.name());
+            assert!(
+                matches!(encode(kind, &[1.0; 33]), Err(Error::Unencodable { .. })),
+                "{}",
+                kind.name()
+            );
         }
     }
 
@@ -161,7 +184,11 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut row = vec![0.5; 256];
                 row[200] = bad;
-                assert!(matches!(encode(kind, &row), Err(Error::Unencodable { .. })), "{} {bad}", kind.name());
+                assert!(
+                    matches!(encode(kind, &row), Err(Error::Unencodable { .. })),
+                    "{} {bad}",
+                    kind.name()
+                );
             }
         }
     }
@@ -176,9 +203,18 @@ mod tests {
 
     #[test]
     fn encoding_is_idempotent() {
-        // A decoded row of Q8_0 or a ternary type lies on its own grid, so encoding it again changes no byte.
+        // A decoded row of Q8_0 or a ternary type lies on its own grid, so encoding it again
+        // changes no byte.
         let row: Vec<f32> = (0..256).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect();
-        for kind in [GgmlType::Q4_0, GgmlType::Q5_0, GgmlType::TQ1_0, GgmlType::TQ2_0, GgmlType::F16, GgmlType::BF16, GgmlType::F32] {
+        for kind in [
+            GgmlType::Q4_0,
+            GgmlType::Q5_0,
+            GgmlType::TQ1_0,
+            GgmlType::TQ2_0,
+            GgmlType::F16,
+            GgmlType::BF16,
+            GgmlType::F32,
+        ] {
             let bytes = encode(kind, &row).expect("encodable");
             let mut values = vec![0.0; 256];
             decode(kind, &bytes, &mut values);

@@ -1,5 +1,6 @@
-//! Q3_K: 256 values in 16 sub-blocks of 16. 32 bytes of third bits, 64 bytes of 2-bit codes, 12 bytes of 6-bit scales, f16 d.
-//! Value = d * (scale - 32) * c, c in -4..3 (the third bit set means no 4 is taken off).
+//! Q3_K: 256 values in 16 sub-blocks of 16. 32 bytes of third bits, 64 bytes of 2-bit codes, 12
+//! bytes of 6-bit scales, f16 d. Value = d * (scale - 32) * c, c in -4..3 (the third bit set means
+//! no 4 is taken off).
 use super::{Codec, half_at};
 
 pub(super) struct Q3_K;
@@ -22,7 +23,8 @@ impl Codec for Q3_K {
             let high = &block[i % 2 * 16..][..16];
             let step = d * (scale(&block[96..108], i) - 32) as f32;
             for ((v, byte), high) in out.iter_mut().zip(codes).zip(high) {
-                let code = (byte >> (i / 2 % 4 * 2) & 3) as i32 - if high >> (i / 2) & 1 == 1 { 0 } else { 4 };
+                let code = (byte >> (i / 2 % 4 * 2) & 3) as i32
+                    - if high >> (i / 2) & 1 == 1 { 0 } else { 4 };
                 *v = step * code as f32;
             }
         }

@@ -1,4 +1,5 @@
-//! Q4_0: 32 values, f16 d, 16 bytes of nibbles. Value = d * c, c in -8..7, stored as c + 8; byte j holds elements j (low) and j + 16 (high).
+//! Q4_0: 32 values, f16 d, 16 bytes of nibbles. Value = d * c, c in -8..7, stored as c + 8; byte j
+//! holds elements j (low) and j + 16 (high).
 use super::{Codec, EncodeBlock, check_finite, half_at, inverse, signed_max, store_half};
 
 pub(super) struct Q4_0;
@@ -6,7 +7,8 @@ pub(super) struct Q4_0;
 impl Codec for Q4_0 {
     const ELEMENTS: usize = 32;
     const BYTES: usize = 18;
-    /// The element of largest magnitude becomes code -8, so d carries its opposite sign; halves round up.
+    /// The element of largest magnitude becomes code -8, so d carries its opposite sign; halves
+    /// round up.
     const ENCODE: Option<EncodeBlock> = Some(|values, block| {
         check_finite(values)?;
         let d = signed_max(values) / -8.0;

@@ -1,4 +1,5 @@
-//! Q4_1: 32 values, f16 d, f16 m, 16 bytes of nibbles. Value = d * c + m, c in 0..15; byte j holds elements j (low) and j + 16 (high).
+//! Q4_1: 32 values, f16 d, f16 m, 16 bytes of nibbles. Value = d * c + m, c in 0..15; byte j holds
+//! elements j (low) and j + 16 (high).
 use super::{Codec, EncodeBlock, check_finite, half_at, inverse, min_max, store_half};
 
 pub(super) struct Q4_1;

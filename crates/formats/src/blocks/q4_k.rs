@@ -1,5 +1,5 @@
-//! Q4_K: 256 values in 8 sub-blocks of 32. f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
-//! Value = d * scale * c - dmin * minimum, c in 0..15.
+//! Q4_K: 256 values in 8 sub-blocks of 32. f16 d, f16 dmin, 12 bytes of 6-bit scales and minima,
+//! 128 bytes of nibbles. Value = d * scale * c - dmin * minimum, c in 0..15.
 use super::k_scales::scale_and_minimum;
 use super::{Codec, half_at};
 

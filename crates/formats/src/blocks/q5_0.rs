@@ -1,9 +1,11 @@
-//! Q5_0: 32 values, f16 d, 32 fifth bits (u32), 16 bytes of nibbles. Value = d * c, c in -16..15, stored as c + 16.
+//! Q5_0: 32 values, f16 d, 32 fifth bits (u32), 16 bytes of nibbles. Value = d * c, c in -16..15,
+//! stored as c + 16.
 use super::{Codec, EncodeBlock, check_finite, half_at, inverse, signed_max, store_half};
 
 pub(super) struct Q5_0;
 
-/// Splits 32 five-bit codes into the fifth bits (4 bytes) and the nibbles (16 bytes) that follow them.
+/// Splits 32 five-bit codes into the fifth bits (4 bytes) and the nibbles (16 bytes) that follow
+/// them.
 pub(super) fn store_codes(code: impl Fn(usize) -> u8, bytes: &mut [u8]) {
     let mut high = 0u32;
     for j in 0..16 {

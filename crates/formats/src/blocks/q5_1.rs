@@ -1,4 +1,5 @@
-//! Q5_1: 32 values, f16 d, f16 m, 32 fifth bits (u32), 16 bytes of nibbles. Value = d * c + m, c in 0..31.
+//! Q5_1: 32 values, f16 d, f16 m, 32 fifth bits (u32), 16 bytes of nibbles. Value = d * c + m, c in
+//! 0..31.
 use super::q5_0::{for_each_code, store_codes};
 use super::{Codec, EncodeBlock, check_finite, half_at, inverse, min_max, store_half};
 

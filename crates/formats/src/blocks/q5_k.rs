@@ -1,5 +1,5 @@
-//! Q5_K: 256 values in 8 sub-blocks of 32. f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, 32 bytes of fifth bits, 128 bytes of nibbles.
-//! Value = d * scale * c - dmin * minimum, c in 0..31.
+//! Q5_K: 256 values in 8 sub-blocks of 32. f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, 32
+//! bytes of fifth bits, 128 bytes of nibbles. Value = d * scale * c - dmin * minimum, c in 0..31.
 use super::k_scales::scale_and_minimum;
 use super::{Codec, half_at};
 
@@ -14,7 +14,9 @@ impl Codec for Q5_K {
         for (j, out) in out.chunks_exact_mut(32).enumerate() {
             let (scale, minimum) = scale_and_minimum(&block[4..16], j);
             let (step, minimum) = (d * scale as f32, dmin * minimum as f32);
-            for ((v, byte), high) in out.iter_mut().zip(&block[48 + j / 2 * 32..][..32]).zip(&block[16..48]) {
+            for ((v, byte), high) in
+                out.iter_mut().zip(&block[48 + j / 2 * 32..][..32]).zip(&block[16..48])
+            {
                 let code = byte >> (j % 2 * 4) & 15 | (high >> j & 1) << 4;
                 *v = step * code as f32 - minimum;
             }

@@ -1,5 +1,5 @@
-//! Q6_K: 256 values in 16 sub-blocks of 16. 128 bytes of low nibbles, 64 bytes of upper bit pairs, 16 signed scales, f16 d.
-//! Value = d * scale * c, c in -32..31.
+//! Q6_K: 256 values in 16 sub-blocks of 16. 128 bytes of low nibbles, 64 bytes of upper bit pairs,
+//! 16 signed scales, f16 d. Value = d * scale * c, c in -32..31.
 use super::{Codec, half_at};
 
 pub(super) struct Q6_K;

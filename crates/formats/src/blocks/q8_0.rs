@@ -1,4 +1,5 @@
-//! Q8_0: 32 values, f16 d, 32 signed bytes. Value = d * c; the reference quantizer makes c in -127..127, ties away from zero.
+//! Q8_0: 32 values, f16 d, 32 signed bytes. Value = d * c; the reference quantizer makes c in
+//! -127..127, ties away from zero.
 use super::{Codec, EncodeBlock, check_finite, half_at, inverse, signed_max, store_half};
 
 pub(super) struct Q8_0;

@@ -1,11 +1,13 @@
 //! TQ1_0: 256 ternary values, five to a byte. 48 + 4 bytes, f16 d. Value = d * c, c in -1..1.
 //!
-//! A byte holds q = ceil(n * 256 / 243) for the base-3 number n of its digits, so that the k-th digit is the upper byte of (q * 3^k mod 256) * 3.
+//! A byte holds q = ceil(n * 256 / 243) for the base-3 number n of its digits, so that the k-th
+//! digit is the upper byte of (q * 3^k mod 256) * 3.
 use super::{Codec, EncodeBlock, half_at, store_half, ternary};
 
 pub(super) struct TQ1_0;
 
-/// Runs of bytes: (first byte, bytes, digits per byte, first element). Digit k of byte j is element first + k * bytes + j.
+/// Runs of bytes: (first byte, bytes, digits per byte, first element). Digit k of byte j is element
+/// first + k * bytes + j.
 const RUNS: [(usize, usize, usize, usize); 3] = [(0, 32, 5, 0), (32, 16, 5, 160), (48, 4, 4, 240)];
 const DIGITS: u32 = 5;
 
@@ -16,7 +18,9 @@ impl Codec for TQ1_0 {
         let (d, codes) = ternary::codes(values)?;
         for (at, bytes, digits, first) in RUNS {
             for j in 0..bytes {
-                let number = (0..digits).fold(0u32, |n, k| n * 3 + codes[first + k * bytes + j] as u32) * 3u32.pow(DIGITS - digits as u32);
+                let number = (0..digits)
+                    .fold(0u32, |n, k| n * 3 + codes[first + k * bytes + j] as u32)
+                    * 3u32.pow(DIGITS - digits as u32);
                 block[at + j] = (number * 256).div_ceil(243) as u8;
             }
         }

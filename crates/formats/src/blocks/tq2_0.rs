@@ -1,4 +1,5 @@
-//! TQ2_0: 256 ternary values, four to a byte. 64 bytes, f16 d. Value = d * c, c in -1..1 stored as c + 1; a stored 3, which no writer makes, reads as 2.
+//! TQ2_0: 256 ternary values, four to a byte. 64 bytes, f16 d. Value = d * c, c in -1..1 stored as
+//! c + 1; a stored 3, which no writer makes, reads as 2.
 use super::{Codec, EncodeBlock, half_at, store_half, ternary};
 
 pub(super) struct TQ2_0;

@@ -42,7 +42,8 @@ pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 pub const OWN_PREFIX: &str = "halfstep.";
 /// [`crate::Quantization`] as JSON.
 pub const OWN_QUANTIZATION: &str = "halfstep.quantization";
-/// f64 values that the f32 of the standard keys cannot hold, and llama3's scaling, which the format stores only as factors.
+/// f64 values that the f32 of the standard keys cannot hold, and llama3's scaling, which the format
+/// stores only as factors.
 pub const OWN_NORM_EPSILON: &str = "halfstep.norm_epsilon";
 pub const OWN_ROPE_BASE: &str = "halfstep.rope.freq_base";
 pub const OWN_ROPE_FACTOR: &str = "halfstep.rope.factor";
@@ -50,9 +51,18 @@ pub const OWN_ROPE_LOW: &str = "halfstep.rope.low_freq_factor";
 pub const OWN_ROPE_HIGH: &str = "halfstep.rope.high_freq_factor";
 pub const OWN_ROPE_ORIGINAL: &str = "halfstep.rope.original_max_position";
 /// Not provenance.
-pub const OWN_RESERVED: [&str; 7] = [OWN_QUANTIZATION, OWN_NORM_EPSILON, OWN_ROPE_BASE, OWN_ROPE_FACTOR, OWN_ROPE_LOW, OWN_ROPE_HIGH, OWN_ROPE_ORIGINAL];
+pub const OWN_RESERVED: [&str; 7] = [
+    OWN_QUANTIZATION,
+    OWN_NORM_EPSILON,
+    OWN_ROPE_BASE,
+    OWN_ROPE_FACTOR,
+    OWN_ROPE_LOW,
+    OWN_ROPE_HIGH,
+    OWN_ROPE_ORIGINAL,
+];
 
-/// Keys that would change the maths of a Llama, with the value that leaves it as it is (0 also stands for "off").
+/// Keys that would change the maths of a Llama, with the value that leaves it as it is (0 also
+/// stands for "off").
 pub const MUST_BE_NEUTRAL: &[(&str, f64)] = &[
     ("llama.expert_count", 0.0),
     ("llama.expert_used_count", 0.0),

@@ -1,4 +1,5 @@
-//! Typed metadata of a GGUF file. Nothing is copied out of the file: strings and arrays are checked once and then borrowed.
+//! Typed metadata of a GGUF file. Nothing is copied out of the file: strings and arrays are checked
+//! once and then borrowed.
 
 use super::caps;
 use crate::error::{Error, Result};
@@ -49,11 +50,17 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         let length = self.u64(&format!("length of {what}"))?;
         if length > cap {
-            return Err(error_at(self.file, start, format!("{what} has {length} bytes, more than {cap}")));
+            return Err(error_at(
+                self.file,
+                start,
+                format!("{what} has {length} bytes, more than {cap}"),
+            ));
         }
         let start = self.at;
         let bytes = self.take(length, what)?;
-        std::str::from_utf8(bytes).map_err(|e| error_at(self.file, start + e.valid_up_to(), format!("{what} is not UTF-8")))
+        std::str::from_utf8(bytes).map_err(|e| {
+            error_at(self.file, start + e.valid_up_to(), format!("{what} is not UTF-8"))
+        })
     }
 }
 
@@ -96,7 +103,9 @@ impl ValueType {
     fn read(cursor: &mut Cursor, what: &str) -> Result<Self> {
         let start = cursor.at;
         let id = cursor.u32(what)?;
-        Self::ALL.get(id as usize).copied().ok_or_else(|| error_at(cursor.file, start, format!("{what} is {id}, not one of 0..=12")))
+        Self::ALL.get(id as usize).copied().ok_or_else(|| {
+            error_at(cursor.file, start, format!("{what} is {id}, not one of 0..=12"))
+        })
     }
 
     /// Bytes of one value at least: exactly, but for a string (its length).
@@ -139,7 +148,11 @@ impl<'a> Array<'a> {
         let mut cursor = Cursor { file: "", bytes: self.bytes, at: 0 };
         (0..self.count).map(move |_| {
             let at = self.offset + cursor.at;
-            (at, read_value(&mut cursor, self.element, "element").expect("elements were checked when the array was read"))
+            (
+                at,
+                read_value(&mut cursor, self.element, "element")
+                    .expect("elements were checked when the array was read"),
+            )
         })
     }
 }
@@ -162,7 +175,13 @@ fn read_value<'a>(cursor: &mut Cursor<'a>, kind: ValueType, what: &str) -> Resul
             match cursor.take(1, what)?[0] {
                 0 => Value::Bool(false),
                 1 => Value::Bool(true),
-                other => return Err(error_at(cursor.file, start, format!("{what} is a bool of value {other}"))),
+                other => {
+                    return Err(error_at(
+                        cursor.file,
+                        start,
+                        format!("{what} is a bool of value {other}"),
+                    ));
+                }
             }
         }
         ValueType::Array => Value::Array(read_array(cursor, what)?),
@@ -178,10 +197,18 @@ fn read_array<'a>(cursor: &mut Cursor<'a>, what: &str) -> Result<Array<'a>> {
     let start = cursor.at;
     let count = cursor.u64(&format!("length of {what}"))?;
     if count > caps::ARRAY_ELEMENTS {
-        return Err(error_at(cursor.file, start, format!("{what} has {count} elements, more than {}", caps::ARRAY_ELEMENTS)));
+        return Err(error_at(
+            cursor.file,
+            start,
+            format!("{what} has {count} elements, more than {}", caps::ARRAY_ELEMENTS),
+        ));
     }
     if count * element.min_bytes() > cursor.left() {
-        return Err(error_at(cursor.file, start, format!("{what} has {count} elements, too many for the {} bytes left", cursor.left())));
+        return Err(error_at(
+            cursor.file,
+            start,
+            format!("{what} has {count} elements, too many for the {} bytes left", cursor.left()),
+        ));
     }
     let offset = cursor.at;
     for _ in 0..count {
@@ -217,7 +244,11 @@ impl<'a> Metadata<'a> {
             let offset = cursor.at;
             let value = read_value(cursor, kind, key)?;
             if entries.insert(key, Entry { kind, value, offset }).is_some() {
-                return Err(error_at(cursor.file, start, format!("metadata key {key} stands twice")));
+                return Err(error_at(
+                    cursor.file,
+                    start,
+                    format!("metadata key {key} stands twice"),
+                ));
             }
         }
         Ok(Self { file: cursor.file, entries })
@@ -229,13 +260,24 @@ impl<'a> Metadata<'a> {
 
     /// An error at the value of `key` (at the file's start if there is none).
     pub fn error(&self, key: &str, reason: impl AsRef<str>) -> Error {
-        error_at(self.file, self.get(key).map_or(0, |e| e.offset), format!("{key} {}", reason.as_ref()))
+        error_at(
+            self.file,
+            self.get(key).map_or(0, |e| e.offset),
+            format!("{key} {}", reason.as_ref()),
+        )
     }
 
-    fn typed<T>(&self, key: &str, what: &str, cast: impl Fn(Value<'a>) -> Option<T>) -> Result<Option<T>> {
+    fn typed<T>(
+        &self,
+        key: &str,
+        what: &str,
+        cast: impl Fn(Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>> {
         match self.get(key) {
             None => Ok(None),
-            Some(entry) => cast(entry.value).map(Some).ok_or_else(|| self.error(key, format!("must be {what}"))),
+            Some(entry) => cast(entry.value)
+                .map(Some)
+                .ok_or_else(|| self.error(key, format!("must be {what}"))),
         }
     }
 
@@ -253,10 +295,12 @@ impl<'a> Metadata<'a> {
 
     /// An integer in `range`.
     pub fn integer(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
-        let value = self.typed(key, "an integer", |v| if let Value::Integer(i) = v { Some(i) } else { None })?;
+        let value = self
+            .typed(key, "an integer", |v| if let Value::Integer(i) = v { Some(i) } else { None })?;
         match value {
             Some(i) if i < *range.start() as i128 || i > *range.end() as i128 => {
-                Err(self.error(key, format!("is {i}, not within {}..={}", range.start(), range.end())))
+                Err(self
+                    .error(key, format!("is {i}, not within {}..={}", range.start(), range.end())))
             }
             other => Ok(other.map(|i| i as u64)),
         }

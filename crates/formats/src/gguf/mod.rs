@@ -1,8 +1,9 @@
 //! GGUF v2 and v3: a validating reader and a v3 writer.
 //!
-//! `container` checks the file as such (metadata, tensor list, where the data lie), `architecture`, `vocabulary` and `names` know what a Llama
-//! in GGUF is, `read` and `write` put a [`crate::Model`] together and take it apart.
-//! Row order: a Llama in GGUF has the rows of q and k permuted for interleaved rotary pairs; a [`crate::Model`] never has.
+//! `container` checks the file as such (metadata, tensor list, where the data lie), `architecture`,
+//! `vocabulary` and `names` know what a Llama in GGUF is, `read` and `write` put a [`crate::Model`]
+//! together and take it apart. Row order: a Llama in GGUF has the rows of q and k permuted for
+//! interleaved rotary pairs; a [`crate::Model`] never has.
 
 mod architecture;
 mod container;
@@ -151,7 +152,10 @@ impl GgmlType {
         if let Some(kind) = Self::ALL.into_iter().find(|k| k.id() == id) {
             return Ok(kind);
         }
-        Err(OTHER_TYPES.iter().find(|(other, _)| *other == id).map_or_else(|| format!("tensor type {id}"), |(_, name)| name.to_string()))
+        Err(OTHER_TYPES
+            .iter()
+            .find(|(other, _)| *other == id)
+            .map_or_else(|| format!("tensor type {id}"), |(_, name)| name.to_string()))
     }
 
     /// The type called `name`, if it is one that is read.

@@ -41,12 +41,20 @@ pub fn named_specs(architecture: &Architecture) -> Vec<NamedSpec> {
                 Role::Embedding => EMBEDDING_GGUF.into(),
                 Role::Head => HEAD_GGUF.into(),
                 Role::Norm if spec.name == FINAL_NORM => FINAL_NORM_GGUF.into(),
-                Role::Norm if spec.name == attn_norm(layer) => format!("blk.{layer}.attn_norm.weight"),
+                Role::Norm if spec.name == attn_norm(layer) => {
+                    format!("blk.{layer}.attn_norm.weight")
+                }
                 Role::Norm => format!("blk.{layer}.ffn_norm.weight"),
                 Role::Linear(linear) => format!("blk.{layer}.{}.weight", linear_name(linear)),
             };
-            debug_assert!(spec.role != Role::Norm || [attn_norm(layer), ffn_norm(layer), FINAL_NORM.into()].contains(&spec.name));
-            debug_assert!(![Role::Embedding, Role::Head].contains(&spec.role) || [EMBEDDING, HEAD].contains(&spec.name.as_str()));
+            debug_assert!(
+                spec.role != Role::Norm
+                    || [attn_norm(layer), ffn_norm(layer), FINAL_NORM.into()].contains(&spec.name)
+            );
+            debug_assert!(
+                ![Role::Embedding, Role::Head].contains(&spec.role)
+                    || [EMBEDDING, HEAD].contains(&spec.name.as_str())
+            );
             let permuted_heads = match spec.role {
                 Role::Linear(Linear::Q) => Some(architecture.heads),
                 Role::Linear(Linear::K) => Some(architecture.kv_heads),

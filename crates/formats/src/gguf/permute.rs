@@ -1,7 +1,9 @@
-//! Row order of q and k. Hugging Face rotates elements (i, i + D/2) of a head, a Llama in GGUF (2i, 2i + 1), so the rows that make them are
-//! stored in another order: GGUF's row h D + 2 i + p is Hugging Face's row h D + p D/2 + i (p = 0, 1).
+//! Row order of q and k. Hugging Face rotates elements (i, i + D/2) of a head, a Llama in GGUF (2i,
+//! 2i + 1), so the rows that make them are stored in another order: GGUF's row h D + 2 i + p is
+//! Hugging Face's row h D + p D/2 + i (p = 0, 1).
 
-/// For each Hugging Face row, the GGUF row it is stored at. `rows` = heads * head width, the width even.
+/// For each Hugging Face row, the GGUF row it is stored at. `rows` = heads * head width, the width
+/// even.
 pub fn gguf_row(rows: usize, heads: usize) -> impl Fn(usize) -> usize {
     let width = rows / heads;
     move |row| {

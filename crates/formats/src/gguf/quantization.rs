@@ -1,4 +1,5 @@
-//! How a GGUF model is run: what a file of ours says under its own key, or what the client does with the block types of another file.
+//! How a GGUF model is run: what a file of ours says under its own key, or what the client does
+//! with the block types of another file.
 
 use super::metadata::Metadata;
 use super::{FORMAT, keys};
@@ -11,49 +12,92 @@ use std::collections::BTreeMap;
 /// Most bytes of the JSON.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Our own key if it is there. Otherwise, if all block linears are Q4_0, all Q8_0 or all TQ2_0: before every packed matrix the blocks that the client
-/// multiplies its type with, an f16 cache.
+/// Our own key if it is there. Otherwise, if all block linears are Q4_0, all Q8_0 or all TQ2_0:
+/// before every packed matrix the blocks that the client multiplies its type with, an f16 cache.
 /// None for any other file: a float model, whatever its types.
-pub fn read(metadata: &Metadata, architecture: &Architecture, tensors: &BTreeMap<String, Tensor>) -> Result<Option<Quantization>> {
-    let Some(json) = metadata.string(keys::OWN_QUANTIZATION)? else { return Ok(of_client(architecture, tensors)) };
+pub fn read(
+    metadata: &Metadata,
+    architecture: &Architecture,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<Option<Quantization>> {
+    let Some(json) = metadata.string(keys::OWN_QUANTIZATION)? else {
+        return Ok(of_client(architecture, tensors));
+    };
     if json.len() > MAX_BYTES {
-        return Err(metadata.error(keys::OWN_QUANTIZATION, format!("has {} bytes, more than {MAX_BYTES}", json.len())));
+        return Err(metadata.error(
+            keys::OWN_QUANTIZATION,
+            format!("has {} bytes, more than {MAX_BYTES}", json.len()),
+        ));
     }
-    let quantization = serde_json::from_str(json).map_err(|e| metadata.error(keys::OWN_QUANTIZATION, format!("is no quantization: {e}")))?;
-    check(&quantization, architecture).map_err(|reason| metadata.error(keys::OWN_QUANTIZATION, reason))?;
+    let quantization = serde_json::from_str(json)
+        .map_err(|e| metadata.error(keys::OWN_QUANTIZATION, format!("is no quantization: {e}")))?;
+    check(&quantization, architecture)
+        .map_err(|reason| metadata.error(keys::OWN_QUANTIZATION, reason))?;
     Ok(Some(quantization))
 }
 
 /// The value of our own key.
 pub fn write(quantization: &Quantization, architecture: &Architecture) -> Result<String> {
-    let refuse = |reason| Error::Unsupported { file: FORMAT.into(), name: format!("quantization for {}", quantization.target), reason };
-    check(quantization, architecture).map_err(|reason| refuse(format!("it {reason}; the halfstep format holds it")))?;
+    let refuse = |reason| Error::Unsupported {
+        file: FORMAT.into(),
+        name: format!("quantization for {}", quantization.target),
+        reason,
+    };
+    check(quantization, architecture)
+        .map_err(|reason| refuse(format!("it {reason}; the halfstep format holds it")))?;
     serde_json::to_string(quantization).map_err(|e| refuse(e.to_string()))
 }
 
 /// GGUF has no place for the steps of static quantizers, and the cache's blocks must fit a head.
 fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(), String> {
-    let bits = |bits: u8| if (2..=8).contains(&bits) { Ok(()) } else { Err(format!("asks for {bits} bits, not 2 to 8")) };
+    let bits = |bits: u8| {
+        if (2..=8).contains(&bits) {
+            Ok(())
+        } else {
+            Err(format!("asks for {bits} bits, not 2 to 8"))
+        }
+    };
     for activation in [q.activation, q.head_activation] {
         match activation {
-            ActivationQuantizer::None | ActivationQuantizer::DynamicBlock32 | ActivationQuantizer::DynamicBlock256 => {}
+            ActivationQuantizer::None
+            | ActivationQuantizer::DynamicBlock32
+            | ActivationQuantizer::DynamicBlock256 => {}
             ActivationQuantizer::DynamicToken { bits: b } => bits(b)?,
-            ActivationQuantizer::Static { .. } => return Err("has static activations, whose steps GGUF cannot hold".into()),
+            ActivationQuantizer::Static { .. } => {
+                return Err("has static activations, whose steps GGUF cannot hold".into());
+            }
         }
     }
     match q.cache {
         CacheQuantizer::F32 | CacheQuantizer::F16 => {}
         CacheQuantizer::DynamicHead { bits: b } => bits(b)?,
         CacheQuantizer::Q8_0 if architecture.head_dim.is_multiple_of(32) => {}
-        CacheQuantizer::Q8_0 => return Err(format!("has a Q8_0 cache, but heads of {} are not whole blocks of 32", architecture.head_dim)),
-        CacheQuantizer::Static { .. } => return Err("has a static cache, whose steps GGUF cannot hold".into()),
+        CacheQuantizer::Q8_0 => {
+            return Err(format!(
+                "has a Q8_0 cache, but heads of {} are not whole blocks of 32",
+                architecture.head_dim
+            ));
+        }
+        CacheQuantizer::Static { .. } => {
+            return Err("has a static cache, whose steps GGUF cannot hold".into());
+        }
     }
-    if q.static_steps.is_empty() { Ok(()) } else { Err("has static steps, which GGUF cannot hold".into()) }
+    if q.static_steps.is_empty() {
+        Ok(())
+    } else {
+        Err("has static steps, which GGUF cannot hold".into())
+    }
 }
 
-fn of_client(architecture: &Architecture, tensors: &BTreeMap<String, Tensor>) -> Option<Quantization> {
-    let quantizer = |tensor: &Tensor| if let TensorData::Packed(m) = &tensor.data { Some(m.quantizer) } else { None };
-    let linears = architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)));
+fn of_client(
+    architecture: &Architecture,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Option<Quantization> {
+    let quantizer = |tensor: &Tensor| {
+        if let TensorData::Packed(m) = &tensor.data { Some(m.quantizer) } else { None }
+    };
+    let linears =
+        architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)));
     let mut types = linears.map(|spec| quantizer(&tensors[&spec.name]));
     let first = types.next()??;
     let target = match first {

@@ -14,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a Llama from the bytes of a GGUF file, v2 or v3. `file` stands in errors.
 ///
-/// Errors: `Format` (byte and reason), `Unsupported` (what it is by its own name), `MissingTensor`, `Shape`, `Tokenizer`, `Memory`.
-/// Nothing is allocated for a tensor before its description, its bytes and its shape have been checked.
+/// Errors: `Format` (byte and reason), `Unsupported` (what it is by its own name), `MissingTensor`,
+/// `Shape`, `Tokenizer`, `Memory`. Nothing is allocated for a tensor before its description, its
+/// bytes and its shape have been checked.
 pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
     let container = Container::parse(file, bytes)?;
     let metadata = &container.metadata;
@@ -33,11 +34,24 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
     let quantization = quantization::read(metadata, &architecture, &tensors)?;
     let name = metadata.string(keys::NAME)?.map_or_else(|| stem(file), str::to_owned);
     let (low_rank, file_bytes) = (BTreeMap::new(), bytes.len() as u64);
-    Ok(Model { name, architecture, tensors, low_rank, tokenizer, chat_template, quantization, provenance, file_bytes })
+    Ok(Model {
+        name,
+        architecture,
+        tensors,
+        low_rank,
+        tokenizer,
+        chat_template,
+        quantization,
+        provenance,
+        file_bytes,
+    })
 }
 
 fn stem(file: &str) -> String {
-    std::path::Path::new(file).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
+    std::path::Path::new(file)
+        .file_stem()
+        .map(|s| s.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// Every tensor of the architecture is there with its shape, and no other.
@@ -45,18 +59,32 @@ fn check_tensors(container: &Container, specs: &[NamedSpec]) -> Result<()> {
     let file = container.metadata.file;
     let mut known = BTreeSet::from([ROPE_FACTORS]);
     for NamedSpec { gguf, spec, .. } in specs {
-        let Some(info) = container.tensors.get(gguf.as_str()) else { return Err(Error::MissingTensor { file: file.into(), tensor: gguf.clone() }) };
+        let Some(info) = container.tensors.get(gguf.as_str()) else {
+            return Err(Error::MissingTensor { file: file.into(), tensor: gguf.clone() });
+        };
         if info.shape() != spec.shape {
-            return Err(Error::Shape { file: file.into(), tensor: gguf.clone(), expected: spec.shape.clone(), got: info.shape() });
+            return Err(Error::Shape {
+                file: file.into(),
+                tensor: gguf.clone(),
+                expected: spec.shape.clone(),
+                got: info.shape(),
+            });
         }
         if spec.role == Role::Norm && !info.kind.is_float() {
-            return Err(error_at(file, info.described_at, format!("norm {gguf} is {}, not a float type", info.kind.name())));
+            return Err(error_at(
+                file,
+                info.described_at,
+                format!("norm {gguf} is {}, not a float type", info.kind.name()),
+            ));
         }
         known.insert(gguf);
     }
     match container.tensors.iter().find(|(name, _)| !known.contains(*name)) {
         Some((name, info)) => {
-            let reason = format!("the Llama architecture has no such tensor (described at byte {})", info.described_at);
+            let reason = format!(
+                "the Llama architecture has no such tensor (described at byte {})",
+                info.described_at
+            );
             Err(Error::Unsupported { file: file.into(), name: format!("tensor {name}"), reason })
         }
         None => Ok(()),
@@ -65,15 +93,19 @@ fn check_tensors(container: &Container, specs: &[NamedSpec]) -> Result<()> {
 
 fn read_chat_template(metadata: &Metadata) -> Result<Option<String>> {
     match metadata.string(keys::CHAT_TEMPLATE)? {
-        Some(t) if t.len() as u64 > caps::CHAT_TEMPLATE_BYTES => {
-            Err(metadata.error(keys::CHAT_TEMPLATE, format!("has {} bytes, more than {}", t.len(), caps::CHAT_TEMPLATE_BYTES)))
-        }
+        Some(t) if t.len() as u64 > caps::CHAT_TEMPLATE_BYTES => Err(metadata.error(
+            keys::CHAT_TEMPLATE,
+            format!("has {} bytes, more than {}", t.len(), caps::CHAT_TEMPLATE_BYTES),
+        )),
         template => Ok(template.map(str::to_owned)),
     }
 }
 
 fn read_provenance(metadata: &Metadata) -> Result<BTreeMap<String, String>> {
-    let own = metadata.entries.iter().filter(|(key, _)| key.starts_with(keys::OWN_PREFIX) && !keys::OWN_RESERVED.contains(*key));
+    let own = metadata
+        .entries
+        .iter()
+        .filter(|(key, _)| key.starts_with(keys::OWN_PREFIX) && !keys::OWN_RESERVED.contains(*key));
     own.map(|(key, entry)| match entry.value {
         Value::String(value) => Ok((key[keys::OWN_PREFIX.len()..].to_owned(), value.to_owned())),
         _ => Err(metadata.error(key, "must be a string")),
@@ -114,19 +146,31 @@ fn read_tensor(file: &str, named: &NamedSpec, info: &TensorInfo) -> Result<Tenso
     Ok(Tensor { shape, data })
 }
 
-/// Asks for memory and gives it back: an allocation that fails after this is a race, not a file's doing.
+/// Asks for memory and gives it back: an allocation that fails after this is a race, not a file's
+/// doing.
 fn reserve(file: &str, tensor: &str, bytes: usize) -> Result<()> {
-    let failed = |_| Error::Memory { file: file.into(), what: format!("tensor {tensor}"), bytes: bytes as u64, cap: isize::MAX as u64 };
+    let failed = |_| Error::Memory {
+        file: file.into(),
+        what: format!("tensor {tensor}"),
+        bytes: bytes as u64,
+        cap: isize::MAX as u64,
+    };
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(failed)
 }
 
 /// Rows in another order: row r of the result is row `source(r)`.
-pub(super) fn permute(data: TensorData, rows: usize, source: impl Fn(usize) -> usize) -> TensorData {
+pub(super) fn permute(
+    data: TensorData,
+    rows: usize,
+    source: impl Fn(usize) -> usize,
+) -> TensorData {
     match data {
         TensorData::F32(v) => TensorData::F32(gather_rows(&v, v.len() / rows, source)),
         TensorData::F16(v) => TensorData::F16(gather_rows(&v, v.len() / rows, source)),
         TensorData::BF16(v) => TensorData::BF16(gather_rows(&v, v.len() / rows, source)),
-        TensorData::Blocks { kind, bytes } => TensorData::Blocks { kind, bytes: gather_rows(&bytes, bytes.len() / rows, source) },
+        TensorData::Blocks { kind, bytes } => {
+            TensorData::Blocks { kind, bytes: gather_rows(&bytes, bytes.len() / rows, source) }
+        }
         TensorData::Packed(m) => {
             let codes = gather_rows(&m.codes, m.codes.len() / rows, &source);
             let scales = gather_rows(&m.scales, m.scales.len() / rows, &source);

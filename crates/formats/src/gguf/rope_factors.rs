@@ -1,9 +1,11 @@
-//! llama3's rotary scaling. GGUF keeps it only as factors per pair (f32); a model keeps the four numbers they come from.
+//! llama3's rotary scaling. GGUF keeps it only as factors per pair (f32); a model keeps the four
+//! numbers they come from.
 //!
-//! A file of ours carries the four numbers too, and they must give the factors bit for bit. For another file they are recovered: the factor is
-//! the largest one, and the rest must be llama3's published choice (1 and 4 turns) with an original context that is a power of two. The factors
-//! they give must equal the file's within the error of the f32 arithmetic that converters use; otherwise the file is refused, since no
-//! scaling of ours would be that model.
+//! A file of ours carries the four numbers too, and they must give the factors bit for bit. For
+//! another file they are recovered: the factor is the largest one, and the rest must be llama3's
+//! published choice (1 and 4 turns) with an original context that is a power of two. The factors
+//! they give must equal the file's within the error of the f32 arithmetic that converters use;
+//! otherwise the file is refused, since no scaling of ours would be that model.
 
 use super::metadata::{Metadata, error_at};
 use super::names::ROPE_FACTORS;
@@ -12,10 +14,12 @@ use crate::blocks;
 use crate::error::{Error, Result};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopeTable};
 
-/// Converters compute wave length, blend and factor in f32; the blend's difference of close numbers costs up to about 2^7 of its 2^-24.
+/// Converters compute wave length, blend and factor in f32; the blend's difference of close numbers
+/// costs up to about 2^7 of its 2^-24.
 const CONVERTER_ERROR: f32 = 2e-5;
 /// Original contexts that are tried, most usual first.
-const ORIGINAL_POSITIONS: [usize; 10] = [8192, 4096, 2048, 16384, 32768, 1024, 65536, 131072, 512, 262144];
+const ORIGINAL_POSITIONS: [usize; 10] =
+    [8192, 4096, 2048, 16384, 32768, 1024, 65536, 131072, 512, 262144];
 
 /// The scaling that the factors of the file stand for; None if it has none (or only ones).
 pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option<Llama3Scaling>> {
@@ -23,25 +27,44 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
     let own = own_parameters(metadata)?;
     let Some(info) = container.tensors.get(ROPE_FACTORS) else {
         return match own {
-            Some(_) => Err(Error::MissingTensor { file: metadata.file.into(), tensor: ROPE_FACTORS.into() }),
+            Some(_) => Err(Error::MissingTensor {
+                file: metadata.file.into(),
+                tensor: ROPE_FACTORS.into(),
+            }),
             None => Ok(None),
         };
     };
     let expected = [head_dim / 2];
     if info.dimensions() != expected {
-        return Err(Error::Shape { file: metadata.file.into(), tensor: ROPE_FACTORS.into(), expected: expected.into(), got: info.shape() });
+        return Err(Error::Shape {
+            file: metadata.file.into(),
+            tensor: ROPE_FACTORS.into(),
+            expected: expected.into(),
+            got: info.shape(),
+        });
     }
     if info.kind != GgmlType::F32 {
-        return Err(error_at(metadata.file, info.described_at, format!("{ROPE_FACTORS} is {}, not F32", info.kind.name())));
+        return Err(error_at(
+            metadata.file,
+            info.described_at,
+            format!("{ROPE_FACTORS} is {}, not F32", info.kind.name()),
+        ));
     }
     let mut factors = vec![0.0; head_dim / 2];
     blocks::decode(GgmlType::F32, info.bytes(), &mut factors);
     if let Some(scaling) = own {
-        let same = RopeTable::new(head_dim, theta, Some(scaling)).factors(theta).iter().zip(&factors).all(|(a, b)| a.to_bits() == b.to_bits());
+        let same = RopeTable::new(head_dim, theta, Some(scaling))
+            .factors(theta)
+            .iter()
+            .zip(&factors)
+            .all(|(a, b)| a.to_bits() == b.to_bits());
         return if same {
             Ok(own)
         } else {
-            Err(metadata.error(keys::OWN_ROPE_FACTOR, format!("and its companions do not give the factors of {ROPE_FACTORS}")))
+            Err(metadata.error(
+                keys::OWN_ROPE_FACTOR,
+                format!("and its companions do not give the factors of {ROPE_FACTORS}"),
+            ))
         };
     }
     if factors.iter().all(|&f| f == 1.0) {
@@ -58,12 +81,19 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
 fn own_parameters(metadata: &Metadata) -> Result<Option<Llama3Scaling>> {
     let Some(factor) = metadata.float(keys::OWN_ROPE_FACTOR)? else { return Ok(None) };
     let float = |key| metadata.float(key).and_then(|v| metadata.required(key, v));
-    let (low_freq_factor, high_freq_factor) = (float(keys::OWN_ROPE_LOW)?, float(keys::OWN_ROPE_HIGH)?);
+    let (low_freq_factor, high_freq_factor) =
+        (float(keys::OWN_ROPE_LOW)?, float(keys::OWN_ROPE_HIGH)?);
     let original = metadata.integer(keys::OWN_ROPE_ORIGINAL, 1..=super::caps::POSITIONS)?;
     let original_max_position = metadata.required(keys::OWN_ROPE_ORIGINAL, original)? as usize;
-    let sound = factor.is_finite() && factor >= 1.0 && low_freq_factor > 0.0 && high_freq_factor > low_freq_factor && high_freq_factor.is_finite();
+    let sound = factor.is_finite()
+        && factor >= 1.0
+        && low_freq_factor > 0.0
+        && high_freq_factor > low_freq_factor
+        && high_freq_factor.is_finite();
     if !sound {
-        return Err(metadata.error(keys::OWN_ROPE_FACTOR, "and its companions are no llama3 scaling"));
+        return Err(
+            metadata.error(keys::OWN_ROPE_FACTOR, "and its companions are no llama3 scaling")
+        );
     }
     Ok(Some(Llama3Scaling { factor, low_freq_factor, high_freq_factor, original_max_position }))
 }
@@ -74,7 +104,12 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
         return None;
     }
     ORIGINAL_POSITIONS.into_iter().find_map(|original_max_position| {
-        let scaling = Llama3Scaling { factor: factor.into(), low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position };
+        let scaling = Llama3Scaling {
+            factor: factor.into(),
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position,
+        };
         let ours = RopeTable::new(head_dim, theta, Some(scaling)).factors(theta);
         let close = ours.iter().zip(factors).all(|(a, b)| (a - b).abs() <= CONVERTER_ERROR * a);
         close.then_some(scaling)
@@ -105,10 +140,20 @@ mod tests {
 
     #[test]
     fn published_scalings_are_recovered_exactly() {
-        for (head_dim, theta, factor, original) in [(64, 5e5, 32.0, 8192), (128, 5e5, 8.0, 8192), (128, 1e6, 16.0, 4096), (64, 1e5, 4.0, 2048)] {
+        for (head_dim, theta, factor, original) in [
+            (64, 5e5, 32.0, 8192),
+            (128, 5e5, 8.0, 8192),
+            (128, 1e6, 16.0, 4096),
+            (64, 1e5, 4.0, 2048),
+        ] {
             let factors = converter_factors(head_dim, theta as f32, factor, original as f32);
             let got = recover(&factors, head_dim, theta).expect("recovered");
-            let want = Llama3Scaling { factor: factor.into(), low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: original };
+            let want = Llama3Scaling {
+                factor: factor.into(),
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position: original,
+            };
             assert_eq!(got, want);
         }
     }

@@ -1,7 +1,9 @@
-//! A [`Model`] to GGUF v3: what llama.cpp and its kin need to run it, and what this project needs to read the same model back.
+//! A [`Model`] to GGUF v3: what llama.cpp and its kin need to run it, and what this project needs
+//! to read the same model back.
 //!
-//! Written in one pass and the same way every time: metadata in a fixed order, tensors in the order of the forward, each padded to the alignment.
-//! A packed tensor's codes and scales go through unchanged; nothing is quantized here.
+//! Written in one pass and the same way every time: metadata in a fixed order, tensors in the order
+//! of the forward, each padded to the alignment. A packed tensor's codes and scales go through
+//! unchanged; nothing is quantized here.
 
 use super::container::DEFAULT_ALIGNMENT;
 use super::metadata::ValueType;
@@ -23,8 +25,9 @@ const QUANTIZATION_VERSION: u32 = 2;
 
 /// Writes `model` as GGUF v3.
 ///
-/// Errors: `Unencodable` for a packed tensor that no block type holds exactly, `MissingTensor` or `Shape` for a model that does not fit its
-/// architecture, `Unsupported` for low-rank factors or a value the format has no room for, `Io`.
+/// Errors: `Unencodable` for a packed tensor that no block type holds exactly, `MissingTensor` or
+/// `Shape` for a model that does not fit its architecture, `Unsupported` for low-rank factors or a
+/// value the format has no room for, `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     model.refuse_low_rank(FORMAT, "GGUF")?;
     let tensors = plan(model)?;
@@ -41,7 +44,9 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
         offset = (offset + tensor.bytes()).next_multiple_of(DEFAULT_ALIGNMENT);
     }
     header.resize(header.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
-    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(|source| Error::Io { path: FORMAT.into(), source });
+    let mut write = |bytes: &[u8]| {
+        out.write_all(bytes).map_err(|source| Error::Io { path: FORMAT.into(), source })
+    };
     write(&header)?;
     for tensor in &tensors {
         for row in 0..tensor.rows {
@@ -80,17 +85,25 @@ impl Planned<'_> {
         let row = self.source_rows.as_ref().map_or(row, |rows| rows[row]);
         let range = row * self.cols..(row + 1) * self.cols;
         let tensor = match &self.data {
-            Data::RopeFactors(factors) => return Ok(factors.iter().flat_map(|f| f.to_le_bytes()).collect()),
+            Data::RopeFactors(factors) => {
+                return Ok(factors.iter().flat_map(|f| f.to_le_bytes()).collect());
+            }
             Data::Of(tensor) => tensor,
         };
         Ok(match (&tensor.data, self.kind) {
             (TensorData::F32(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
             // One-dimensional tensors are F32 in GGUF whatever they were.
-            (TensorData::F16(v), GgmlType::F32) => v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect(),
-            (TensorData::BF16(v), GgmlType::F32) => v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect(),
+            (TensorData::F16(v), GgmlType::F32) => {
+                v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect()
+            }
+            (TensorData::BF16(v), GgmlType::F32) => {
+                v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect()
+            }
             (TensorData::F16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
             (TensorData::BF16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
-            (TensorData::Packed(matrix), _) => packed::pack_row(matrix, row).map_err(|e| with_tensor(e, &self.name))?,
+            (TensorData::Packed(matrix), _) => {
+                packed::pack_row(matrix, row).map_err(|e| with_tensor(e, &self.name))?
+            }
             (TensorData::Blocks { bytes, .. }, _) => {
                 let length = bytes.len() / self.rows;
                 bytes[row * length..][..length].to_vec()
@@ -102,7 +115,9 @@ impl Planned<'_> {
 /// The same refusal, naming the tensor.
 fn with_tensor(error: Error, name: &str) -> Error {
     match error {
-        Error::Unencodable { format, row, reason } => Error::Unencodable { format, row, reason: format!("tensor {name}: {reason}") },
+        Error::Unencodable { format, row, reason } => {
+            Error::Unencodable { format, row, reason: format!("tensor {name}: {reason}") }
+        }
         other => other,
     }
 }
@@ -116,19 +131,41 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
             return Err(Error::MissingTensor { file: FORMAT.into(), tensor: spec.name.clone() });
         };
         if tensor.shape != spec.shape || !holds_its_shape(tensor) {
-            return Err(Error::Shape { file: FORMAT.into(), tensor: spec.name.clone(), expected: spec.shape.clone(), got: tensor.shape.clone() });
+            return Err(Error::Shape {
+                file: FORMAT.into(),
+                tensor: spec.name.clone(),
+                expected: spec.shape.clone(),
+                got: tensor.shape.clone(),
+            });
         }
         let kind = stored_kind(tensor, spec.role, &spec.name)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let source_rows = named.permuted_heads.map(|heads| inverse(rows, gguf_row(rows, heads)));
-        planned.push(Planned { name: named.gguf, shape: spec.shape.clone(), kind, rows, cols, data: Data::Of(tensor), source_rows });
+        planned.push(Planned {
+            name: named.gguf,
+            shape: spec.shape.clone(),
+            kind,
+            rows,
+            cols,
+            data: Data::Of(tensor),
+            source_rows,
+        });
     }
     let a = &model.architecture;
     if a.rope_scaling.is_some() {
-        let factors = RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling).factors(a.rope_theta);
+        let factors =
+            RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling).factors(a.rope_theta);
         let (shape, cols) = (vec![factors.len()], factors.len());
         let data = Data::RopeFactors(factors);
-        planned.push(Planned { name: ROPE_FACTORS.into(), shape, kind: GgmlType::F32, rows: 1, cols, data, source_rows: None });
+        planned.push(Planned {
+            name: ROPE_FACTORS.into(),
+            shape,
+            kind: GgmlType::F32,
+            rows: 1,
+            cols,
+            data,
+            source_rows: None,
+        });
     }
     Ok(planned)
 }
@@ -142,9 +179,12 @@ fn holds_its_shape(tensor: &Tensor) -> bool {
         TensorData::BF16(v) => v.len() == rows * cols,
         TensorData::Packed(m) => {
             let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.quantizer.grid.bits);
-            (m.rows, m.cols, m.codes.len(), m.scales.len()) == (rows, cols, code_bytes, m.quantizer.partition.scales(rows, cols))
+            (m.rows, m.cols, m.codes.len(), m.scales.len())
+                == (rows, cols, code_bytes, m.quantizer.partition.scales(rows, cols))
         }
-        TensorData::Blocks { kind, bytes } => blocks::row_bytes(*kind, cols).is_some_and(|row| row * rows == bytes.len()),
+        TensorData::Blocks { kind, bytes } => {
+            blocks::row_bytes(*kind, cols).is_some_and(|row| row * rows == bytes.len())
+        }
     }
 }
 
@@ -159,7 +199,11 @@ fn stored_kind(tensor: &Tensor, role: Role, name: &str) -> Result<GgmlType> {
     };
     match role {
         Role::Norm if kind.is_float() => Ok(GgmlType::F32),
-        Role::Norm => Err(Error::Unencodable { format: FORMAT.into(), row: 0, reason: format!("norm {name} is {}; norms are F32", kind.name()) }),
+        Role::Norm => Err(Error::Unencodable {
+            format: FORMAT.into(),
+            row: 0,
+            reason: format!("norm {name} is {}; norms are F32", kind.name()),
+        }),
         _ => Ok(kind),
     }
 }
@@ -197,7 +241,12 @@ impl Entries {
     /// A string that the reader will take: at most `cap` bytes.
     fn string(&mut self, key: &str, value: &str, cap: u64) -> Result<()> {
         if value.len() as u64 > cap || key.len() as u64 > caps::KEY_BYTES {
-            let reason = format!("key of {} bytes with a value of {}, more than {} and {cap}", key.len(), value.len(), caps::KEY_BYTES);
+            let reason = format!(
+                "key of {} bytes with a value of {}, more than {} and {cap}",
+                key.len(),
+                value.len(),
+                caps::KEY_BYTES
+            );
             let name = key.chars().take(80).collect();
             return Err(Error::Unsupported { file: FORMAT.into(), name, reason });
         }
@@ -206,8 +255,11 @@ impl Entries {
     }
 
     fn u32(&mut self, key: &str, value: usize) -> Result<()> {
-        let value =
-            u32::try_from(value).map_err(|_| Error::Unsupported { file: FORMAT.into(), name: key.into(), reason: format!("{value} is beyond 32 bits") })?;
+        let value = u32::try_from(value).map_err(|_| Error::Unsupported {
+            file: FORMAT.into(),
+            name: key.into(),
+            reason: format!("{value} is beyond 32 bits"),
+        })?;
         self.key(key, ValueType::U32).extend(value.to_le_bytes());
         Ok(())
     }
@@ -292,21 +344,39 @@ fn write_architecture(a: &Architecture, entries: &mut Entries) -> Result<()> {
     Ok(())
 }
 
-fn write_vocabulary(v: &Vocabulary, architecture: &Architecture, entries: &mut Entries) -> Result<()> {
+fn write_vocabulary(
+    v: &Vocabulary,
+    architecture: &Architecture,
+    entries: &mut Entries,
+) -> Result<()> {
     if v.tokens.len() > architecture.vocab_size {
-        let reason = format!("{} tokens for an embedding of {} rows", v.tokens.len(), architecture.vocab_size);
+        let reason = format!(
+            "{} tokens for an embedding of {} rows",
+            v.tokens.len(),
+            architecture.vocab_size
+        );
         return Err(Error::Tokenizer { reason });
     }
     entries.string(keys::TOKENIZER_MODEL, BYTE_LEVEL_BPE, caps::STRING_BYTES)?;
     entries.string(keys::TOKENIZER_PRE, &v.pre, caps::STRING_BYTES)?;
     // An embedding may have more rows than there are tokens; a client wants a name for every row.
     let padding = v.tokens.len()..architecture.vocab_size;
-    let tokens: Vec<String> = v.tokens.iter().cloned().chain(padding.clone().map(unused_token)).collect();
+    let tokens: Vec<String> =
+        v.tokens.iter().cloned().chain(padding.clone().map(unused_token)).collect();
     entries.strings(keys::TOKENS, &tokens);
     let kinds = entries.array(keys::TOKEN_TYPES, ValueType::I32, architecture.vocab_size);
-    v.kinds.iter().copied().chain(padding.map(|_| TokenKind::Unused)).for_each(|kind| kinds.extend((kind as i32).to_le_bytes()));
+    v.kinds
+        .iter()
+        .copied()
+        .chain(padding.map(|_| TokenKind::Unused))
+        .for_each(|kind| kinds.extend((kind as i32).to_le_bytes()));
     entries.strings(keys::MERGES, &v.merges);
-    for (key, id) in [(keys::BOS, v.bos), (keys::EOS, v.eos), (keys::UNKNOWN, v.unknown), (keys::PADDING, v.padding)] {
+    for (key, id) in [
+        (keys::BOS, v.bos),
+        (keys::EOS, v.eos),
+        (keys::UNKNOWN, v.unknown),
+        (keys::PADDING, v.padding),
+    ] {
         if let Some(id) = id {
             entries.u32(key, id as usize)?;
         }
@@ -316,9 +386,16 @@ fn write_vocabulary(v: &Vocabulary, architecture: &Architecture, entries: &mut E
     Ok(())
 }
 
-/// llama.cpp's number for "mostly this type": the type that holds most values of two-dimensional tensors other than the embedding and head.
+/// llama.cpp's number for "mostly this type": the type that holds most values of two-dimensional
+/// tensors other than the embedding and head.
 fn file_type(tensors: &[Planned]) -> u32 {
-    let values = |kind: GgmlType| tensors.iter().filter(|t| t.kind == kind && t.name.starts_with("blk.")).map(|t| t.rows as u64 * t.cols as u64).sum::<u64>();
+    let values = |kind: GgmlType| {
+        tensors
+            .iter()
+            .filter(|t| t.kind == kind && t.name.starts_with("blk."))
+            .map(|t| t.rows as u64 * t.cols as u64)
+            .sum::<u64>()
+    };
     match GgmlType::ALL.into_iter().max_by_key(|&kind| values(kind)) {
         Some(GgmlType::F16) => 1,
         Some(GgmlType::Q4_0) => 2,

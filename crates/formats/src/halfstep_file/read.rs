@@ -35,13 +35,15 @@ struct Factors {
 
 /// Reads a file whose header was read by [`crate::safetensors::read_header`].
 ///
-/// Errors: `Unsupported` (another format version, an unknown metadata key), `MissingTensor`, `Shape`, `Format` (a value that the layout
-/// does not allow, a tensor that has no place), `Memory`.
+/// Errors: `Unsupported` (another format version, an unknown metadata key), `MissingTensor`,
+/// `Shape`, `Format` (a value that the layout does not allow, a tensor that has no place),
+/// `Memory`.
 pub fn read(mut source: Source, header: Header) -> Result<Model> {
     let metadata = Metadata { file: source.file.clone(), values: &header.metadata };
     metadata.check_keys()?;
     let config_text = metadata.text(key::CONFIG)?.unwrap_or_default();
-    let architecture = config::parse(&format!("{}[{}]", source.file, key::CONFIG), config_text.as_bytes())?;
+    let architecture =
+        config::parse(&format!("{}[{}]", source.file, key::CONFIG), config_text.as_bytes())?;
     // Every way to store a parameter takes more than a bit (TQ1_0, the smallest, 1.69).
     inventory::check_size(&source.file, &architecture, 1, source.length)?;
     let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
@@ -54,7 +56,9 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     let mut stored = Stored { file: source.file.clone(), tensors: header.by_name() };
     let storage = plan(&metadata, &architecture, &mut stored)?;
     let factors = plan_low_rank(&metadata, &architecture, &storage, &mut stored)?;
-    let steps = static_steps(&architecture, quantization.as_ref(), |name| matches!(storage.get(name), Some(Storage::Packed { .. })));
+    let steps = static_steps(&architecture, quantization.as_ref(), |name| {
+        matches!(storage.get(name), Some(Storage::Packed { .. }))
+    });
     let mut step_tensors = vec![];
     for name in &steps.allowed {
         if steps.required.contains(name) || stored.tensors.contains_key(name.as_str()) {
@@ -63,10 +67,16 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     }
     let tokenizer = stored.tensors.remove(TOKENIZER).cloned();
     if let Some(name) = stored.tensors.keys().next() {
-        return Err(Error::Unsupported { file: source.file, name: format!("tensor {name}"), reason: "the layout has no place for it".into() });
+        return Err(Error::Unsupported {
+            file: source.file,
+            name: format!("tensor {name}"),
+            reason: "the layout has no place for it".into(),
+        });
     }
-    // From here on memory is taken, as much as the file's bytes ask for: f16 scales double, packed zero points quadruple at most.
-    let tokenizer = tokenizer.map(|info| read_tokenizer(&mut source, &info, &architecture)).transpose()?;
+    // From here on memory is taken, as much as the file's bytes ask for: f16 scales double, packed
+    // zero points quadruple at most.
+    let tokenizer =
+        tokenizer.map(|info| read_tokenizer(&mut source, &info, &architecture)).transpose()?;
     let mut tensors = BTreeMap::new();
     for want in architecture.tensors() {
         let data = read_weight(&mut source, &want.shape, &storage[&want.name])?;
@@ -74,7 +84,10 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     }
     let mut low_rank = BTreeMap::new();
     for (name, Factors { rank, a, b }) in factors {
-        low_rank.insert(name, LowRank { rank, a: read_factor(&mut source, &a)?, b: read_factor(&mut source, &b)? });
+        low_rank.insert(
+            name,
+            LowRank { rank, a: read_factor(&mut source, &a)?, b: read_factor(&mut source, &b)? },
+        );
     }
     for info in step_tensors {
         let step = source.values::<f32>(info.begin, 1)?[0];
@@ -87,8 +100,22 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     }
     let chat_template = metadata.text(key::CHAT_TEMPLATE)?.map(str::to_string);
     let name = metadata.text(key::NAME)?.unwrap_or_default().to_string();
-    let provenance = header.metadata.iter().filter_map(|(k, v)| Some((k.strip_prefix(key::PROVENANCE_PREFIX)?.to_string(), v.clone()))).collect();
-    Ok(Model { name, architecture, tensors, low_rank, tokenizer, chat_template, quantization, provenance, file_bytes: source.length })
+    let provenance = header
+        .metadata
+        .iter()
+        .filter_map(|(k, v)| Some((k.strip_prefix(key::PROVENANCE_PREFIX)?.to_string(), v.clone())))
+        .collect();
+    Ok(Model {
+        name,
+        architecture,
+        tensors,
+        low_rank,
+        tokenizer,
+        chat_template,
+        quantization,
+        provenance,
+        file_bytes: source.length,
+    })
 }
 
 struct Metadata<'a> {
@@ -104,15 +131,36 @@ impl Metadata<'_> {
 
     /// Version 1 and nothing it does not know: an unknown key could change what the numbers mean.
     fn check_keys(&self) -> Result<()> {
-        const KNOWN: [&str; 8] = [FORMAT_KEY, key::NAME, key::CONFIG, key::WEIGHTS, key::BLOCKS, key::LOW_RANK, key::QUANTIZATION, key::CHAT_TEMPLATE];
-        let unsupported = |name: String, reason: &str| Error::Unsupported { file: self.file.clone(), name, reason: reason.into() };
+        const KNOWN: [&str; 8] = [
+            FORMAT_KEY,
+            key::NAME,
+            key::CONFIG,
+            key::WEIGHTS,
+            key::BLOCKS,
+            key::LOW_RANK,
+            key::QUANTIZATION,
+            key::CHAT_TEMPLATE,
+        ];
+        let unsupported = |name: String, reason: &str| Error::Unsupported {
+            file: self.file.clone(),
+            name,
+            reason: reason.into(),
+        };
         match self.values.get(FORMAT_KEY).map(String::as_str) {
             Some(FORMAT_VERSION) => {}
-            other => return Err(unsupported(format!("halfstep format version {:?}", other.unwrap_or("")), "this library reads version 1")),
+            other => {
+                return Err(unsupported(
+                    format!("halfstep format version {:?}", other.unwrap_or("")),
+                    "this library reads version 1",
+                ));
+            }
         }
         for name in self.values.keys().filter(|k| k.starts_with("halfstep.")) {
             if !KNOWN.contains(&name.as_str()) && !name.starts_with(key::PROVENANCE_PREFIX) {
-                return Err(unsupported(format!("metadata key {name}"), "version 1 does not have it"));
+                return Err(unsupported(
+                    format!("metadata key {name}"),
+                    "version 1 does not have it",
+                ));
             }
         }
         Ok(())
@@ -121,12 +169,18 @@ impl Metadata<'_> {
     fn text(&self, key: &str) -> Result<Option<&str>> {
         let cap = value_cap(key);
         match self.values.get(key) {
-            Some(v) if v.len() > cap => Err(Error::Memory { file: self.file.clone(), what: key.into(), bytes: v.len() as u64, cap: cap as u64 }),
+            Some(v) if v.len() > cap => Err(Error::Memory {
+                file: self.file.clone(),
+                what: key.into(),
+                bytes: v.len() as u64,
+                cap: cap as u64,
+            }),
             v => Ok(v.map(String::as_str)),
         }
     }
 
-    /// A value as the writer spells it: serde alone would skip a field it does not know, which could change what the numbers mean.
+    /// A value as the writer spells it: serde alone would skip a field it does not know, which
+    /// could change what the numbers mean.
     fn json<T: DeserializeOwned + Serialize>(&self, key: &str) -> Result<Option<T>> {
         let Some(text) = self.text(key)? else { return Ok(None) };
         let value = json::parse(&format!("{}[{key}]", self.file), text.as_bytes())?;
@@ -152,18 +206,32 @@ impl Stored<'_> {
         };
         if !dtypes.contains(&info.dtype) {
             let wanted = dtypes.iter().map(|d| d.name()).collect::<Vec<_>>().join(" or ");
-            return Err(Error::Format { file, offset: info.begin, reason: format!("tensor {name} is {}, not {wanted}", info.dtype.name()) });
+            return Err(Error::Format {
+                file,
+                offset: info.begin,
+                reason: format!("tensor {name} is {}, not {wanted}", info.dtype.name()),
+            });
         }
         if info.shape != shape {
-            return Err(Error::Shape { file, tensor: name.into(), expected: shape.to_vec(), got: info.shape });
+            return Err(Error::Shape {
+                file,
+                tensor: name.into(),
+                expected: shape.to_vec(),
+                got: info.shape,
+            });
         }
         Ok(info)
     }
 }
 
 /// How each weight of the architecture is stored, every part present in its type and shape.
-fn plan(metadata: &Metadata, architecture: &Architecture, stored: &mut Stored) -> Result<BTreeMap<String, Storage>> {
-    let mut packed: BTreeMap<String, WeightQuantizer> = metadata.json(key::WEIGHTS)?.unwrap_or_default();
+fn plan(
+    metadata: &Metadata,
+    architecture: &Architecture,
+    stored: &mut Stored,
+) -> Result<BTreeMap<String, Storage>> {
+    let mut packed: BTreeMap<String, WeightQuantizer> =
+        metadata.json(key::WEIGHTS)?.unwrap_or_default();
     let mut blocks: BTreeMap<String, String> = metadata.json(key::BLOCKS)?.unwrap_or_default();
     let mut storage = BTreeMap::new();
     for want in architecture.tensors() {
@@ -171,38 +239,70 @@ fn plan(metadata: &Metadata, architecture: &Architecture, stored: &mut Stored) -
         let part = |part: &str| format!("{name}.{part}");
         let matrix: std::result::Result<[usize; 2], _> = want.shape[..].try_into();
         let how = match (packed.remove(name), blocks.remove(name), matrix) {
-            (None, None, _) => Storage::Float(stored.take(name, &want.shape, &[Dtype::F32, Dtype::F16, Dtype::BF16])?),
+            (None, None, _) => Storage::Float(stored.take(
+                name,
+                &want.shape,
+                &[Dtype::F32, Dtype::F16, Dtype::BF16],
+            )?),
             (Some(quantizer), None, Ok([rows, cols])) => {
-                check_quantizer(quantizer).map_err(|reason| metadata.wrong(key::WEIGHTS, format!("{name}: {reason}")))?;
+                check_quantizer(quantizer)
+                    .map_err(|reason| metadata.wrong(key::WEIGHTS, format!("{name}: {reason}")))?;
                 let scales = scale_shape(quantizer.partition, rows, cols);
                 Storage::Packed {
                     quantizer,
-                    codes: stored.take(&part(part::CODES), &[rows, row_bytes(cols, quantizer.grid.bits)], &[Dtype::U8])?,
-                    scale: stored.take(&part(part::SCALE), &scales, &[scale_dtype(quantizer.scale_codec)])?,
+                    codes: stored.take(
+                        &part(part::CODES),
+                        &[rows, row_bytes(cols, quantizer.grid.bits)],
+                        &[Dtype::U8],
+                    )?,
+                    scale: stored.take(
+                        &part(part::SCALE),
+                        &scales,
+                        &[scale_dtype(quantizer.scale_codec)],
+                    )?,
                     zero_point: match zero_point_shape(quantizer, rows, cols) {
-                        Some(shape) => Some(stored.take(&part(part::ZERO_POINT), &shape, &[Dtype::U8])?),
+                        Some(shape) => {
+                            Some(stored.take(&part(part::ZERO_POINT), &shape, &[Dtype::U8])?)
+                        }
                         None => None,
                     },
                 }
             }
             (None, Some(kind), Ok([rows, cols])) => {
-                let wrong = |reason: &str| metadata.wrong(key::BLOCKS, format!("{name}: {kind:?} {reason}"));
-                let kind = GgmlType::from_name(&kind).filter(|k| !k.is_float()).ok_or_else(|| wrong("is no block type"))?;
-                let row_bytes = crate::blocks::row_bytes(kind, cols).ok_or_else(|| wrong("does not divide a row"))?;
-                Storage::Blocks { kind, bytes: stored.take(&part(part::BLOCKS), &[rows, row_bytes], &[Dtype::U8])? }
+                let wrong = |reason: &str| {
+                    metadata.wrong(key::BLOCKS, format!("{name}: {kind:?} {reason}"))
+                };
+                let kind = GgmlType::from_name(&kind)
+                    .filter(|k| !k.is_float())
+                    .ok_or_else(|| wrong("is no block type"))?;
+                let row_bytes = crate::blocks::row_bytes(kind, cols)
+                    .ok_or_else(|| wrong("does not divide a row"))?;
+                Storage::Blocks {
+                    kind,
+                    bytes: stored.take(&part(part::BLOCKS), &[rows, row_bytes], &[Dtype::U8])?,
+                }
             }
-            (Some(_), Some(_), _) => return Err(metadata.wrong(key::WEIGHTS, format!("{name} is in {} too", key::BLOCKS))),
-            (_, _, Err(_)) => return Err(metadata.wrong(key::WEIGHTS, format!("{name} is no matrix"))),
+            (Some(_), Some(_), _) => {
+                return Err(
+                    metadata.wrong(key::WEIGHTS, format!("{name} is in {} too", key::BLOCKS))
+                );
+            }
+            (_, _, Err(_)) => {
+                return Err(metadata.wrong(key::WEIGHTS, format!("{name} is no matrix")));
+            }
         };
         storage.insert(want.name, how);
     }
     if let Some(name) = packed.keys().chain(blocks.keys()).next() {
-        return Err(metadata.wrong(key::WEIGHTS, format!("{name:?} is no weight of this architecture")));
+        return Err(
+            metadata.wrong(key::WEIGHTS, format!("{name:?} is no weight of this architecture"))
+        );
     }
     Ok(storage)
 }
 
-/// The factors that the metadata names: each beside a packed block linear, both of it present in their shapes.
+/// The factors that the metadata names: each beside a packed block linear, both of it present in
+/// their shapes.
 fn plan_low_rank(
     metadata: &Metadata,
     architecture: &Architecture,
@@ -220,12 +320,17 @@ fn plan_low_rank(
         }
         let (rows, cols) = (want.shape[0], want.shape[1]);
         check_rank(rank, rows, cols).map_err(wrong)?;
-        let a = stored.take(&format!("{name}.{}", part::LOW_RANK_A), &[rank, cols], &[Dtype::F16])?;
-        let b = stored.take(&format!("{name}.{}", part::LOW_RANK_B), &[rows, rank], &[Dtype::F16])?;
+        let a =
+            stored.take(&format!("{name}.{}", part::LOW_RANK_A), &[rank, cols], &[Dtype::F16])?;
+        let b =
+            stored.take(&format!("{name}.{}", part::LOW_RANK_B), &[rows, rank], &[Dtype::F16])?;
         factors.insert(name, Factors { rank, a, b });
     }
     match ranks.keys().next() {
-        Some(name) => Err(metadata.wrong(key::LOW_RANK, format!("{name:?} is no weight of this architecture"))),
+        Some(name) => {
+            Err(metadata
+                .wrong(key::LOW_RANK, format!("{name:?} is no weight of this architecture")))
+        }
         None => Ok(factors),
     }
 }
@@ -234,7 +339,10 @@ fn read_factor(source: &mut Source, info: &Info) -> Result<Vec<f16>> {
     let values: Vec<f16> = source.values::<u16>(info.begin, info.elements())?.reinterpret_into();
     match first_non_finite(&values) {
         Some(i) => {
-            let (offset, reason) = (info.begin + 2 * i as u64, format!("tensor {}: value {i} is {}", info.name, values[i]));
+            let (offset, reason) = (
+                info.begin + 2 * i as u64,
+                format!("tensor {}: value {i} is {}", info.name, values[i]),
+            );
             Err(Error::Format { file: source.file.clone(), offset, reason })
         }
         None => Ok(values),
@@ -250,7 +358,10 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
     };
     match storage {
         Storage::Float(info) => float_data(source, info),
-        Storage::Blocks { kind, bytes } => Ok(TensorData::Blocks { kind: *kind, bytes: source.values(bytes.begin, bytes.elements())? }),
+        Storage::Blocks { kind, bytes } => Ok(TensorData::Blocks {
+            kind: *kind,
+            bytes: source.values(bytes.begin, bytes.elements())?,
+        }),
         Storage::Packed { quantizer, codes: code_info, scale, zero_point } => {
             let (rows, cols) = (shape[0], shape[1]);
             let codes: Vec<u8> = source.values(code_info.begin, code_info.elements())?;
@@ -258,7 +369,8 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
             let scales = match quantizer.scale_codec {
                 ScaleCodec::F32 => source.values(scale.begin, scale.elements())?,
                 ScaleCodec::F16 => {
-                    let halves: Vec<f16> = source.values::<u16>(scale.begin, scale.elements())?.reinterpret_into();
+                    let halves: Vec<f16> =
+                        source.values::<u16>(scale.begin, scale.elements())?.reinterpret_into();
                     halves.to_f32_vec()
                 }
             };
@@ -270,21 +382,43 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
                 // Any bits are a zero point of an affine grid.
                 check_padding(bits, groups, &packed).map_err(|fault| wrong(info, fault))?;
                 zero_points = vec![0; scales.len()];
-                let rows = packed.chunks_exact(info.shape[1].max(1)).zip(zero_points.chunks_exact_mut(groups.max(1)));
+                let rows = packed
+                    .chunks_exact(info.shape[1].max(1))
+                    .zip(zero_points.chunks_exact_mut(groups.max(1)));
                 rows.for_each(|(packed, row)| unpack_row(packed, bits, row));
             }
-            Ok(TensorData::Packed(PackedMatrix { rows, cols, quantizer: *quantizer, codes, scales, zero_points }))
+            Ok(TensorData::Packed(PackedMatrix {
+                rows,
+                cols,
+                quantizer: *quantizer,
+                codes,
+                scales,
+                zero_points,
+            }))
         }
     }
 }
 
-fn read_tokenizer(source: &mut Source, info: &Info, architecture: &Architecture) -> Result<Tokenizer> {
+fn read_tokenizer(
+    source: &mut Source,
+    info: &Info,
+    architecture: &Architecture,
+) -> Result<Tokenizer> {
     let bytes = info.end - info.begin;
     if bytes > MAX_TOKENIZER_BYTES {
-        return Err(Error::Memory { file: source.file.clone(), what: TOKENIZER.into(), bytes, cap: MAX_TOKENIZER_BYTES });
+        return Err(Error::Memory {
+            file: source.file.clone(),
+            what: TOKENIZER.into(),
+            bytes,
+            cap: MAX_TOKENIZER_BYTES,
+        });
     }
     if info.dtype != Dtype::U8 || info.shape.len() != 1 {
-        return Err(Error::Format { file: source.file.clone(), offset: info.begin, reason: format!("tensor {TOKENIZER} is not a row of U8") });
+        return Err(Error::Format {
+            file: source.file.clone(),
+            offset: info.begin,
+            reason: format!("tensor {TOKENIZER} is not a row of U8"),
+        });
     }
     let text: Vec<u8> = source.values(info.begin, bytes as usize)?;
     let file = format!("{}[{TOKENIZER}]", source.file);

@@ -1,4 +1,5 @@
-//! Writing: the same model gives the same bytes, and nothing is written that the reader would refuse.
+//! Writing: the same model gives the same bytes, and nothing is written that the reader would
+//! refuse.
 
 use super::*;
 use crate::error::{Error, Result};
@@ -15,14 +16,21 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor, key or low-rank factor without a place), `Unencodable` (a value
-/// outside of its grid, a scale that its codec does not hold), `Io`.
+/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor, key or
+/// low-rank factor without a place), `Unencodable` (a value outside of its grid, a scale that its
+/// codec does not hold), `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
-    inventory::check_shapes(&model.name, &model.architecture, |name| model.tensors.get(name).map(|t| t.shape.clone()))?;
+    inventory::check_shapes(&model.name, &model.architecture, |name| {
+        model.tensors.get(name).map(|t| t.shape.clone())
+    })?;
     let present: BTreeMap<&str, ()> = model.tensors.keys().map(|k| (k.as_str(), ())).collect();
     if let Some(name) = inventory::extra(&model.architecture, &present).first() {
         let name = format!("tensor {name}");
-        return Err(Error::Unsupported { file: model.name.clone(), name, reason: "the architecture has no place for it".into() });
+        return Err(Error::Unsupported {
+            file: model.name.clone(),
+            name,
+            reason: "the architecture has no place for it".into(),
+        });
     }
     let mut weights = Weights::default();
     for (name, tensor) in &model.tensors {
@@ -39,16 +47,26 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
         metadata.insert(key::QUANTIZATION.into(), json(&without_steps)?);
         step_entries(&model.architecture, q, &mut weights)?;
     }
-    if let Some((name, value)) = metadata.iter().find(|(name, value)| value.len() > value_cap(name)) {
-        return Err(unencodable(name, format!("{} bytes, more than {}", value.len(), value_cap(name))));
+    if let Some((name, value)) = metadata.iter().find(|(name, value)| value.len() > value_cap(name))
+    {
+        return Err(unencodable(
+            name,
+            format!("{} bytes, more than {}", value.len(), value_cap(name)),
+        ));
     }
     let mut entries = weights.entries;
     if let Some(tokenizer) = &model.tokenizer {
         check_vocabulary(tokenizer, &model.architecture, &model.name)?;
         let text = tokenizer.to_json().into_bytes();
-        entries.push(Entry { name: TOKENIZER.into(), dtype: Dtype::U8, shape: vec![text.len()], data: text.into() });
+        entries.push(Entry {
+            name: TOKENIZER.into(),
+            dtype: Dtype::U8,
+            shape: vec![text.len()],
+            data: text.into(),
+        });
     }
-    safetensors::write(entries, &metadata, out).map_err(|source| Error::Io { path: model.name.clone(), source })
+    safetensors::write(entries, &metadata, out)
+        .map_err(|source| Error::Io { path: model.name.clone(), source })
 }
 
 fn unencodable(what: &str, reason: String) -> Error {
@@ -64,7 +82,11 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
     if config::parse(key::CONFIG, config.as_bytes())? != model.architecture {
         return Err(unencodable(key::CONFIG, "does not read back as it was".into()));
     }
-    let mut metadata: BTreeMap<String, String> = model.provenance.iter().map(|(k, v)| (format!("{}{k}", key::PROVENANCE_PREFIX), v.clone())).collect();
+    let mut metadata: BTreeMap<String, String> = model
+        .provenance
+        .iter()
+        .map(|(k, v)| (format!("{}{k}", key::PROVENANCE_PREFIX), v.clone()))
+        .collect();
     metadata.insert(FORMAT_KEY.into(), FORMAT_VERSION.into());
     metadata.insert(key::NAME.into(), model.name.clone());
     metadata.insert(key::CONFIG.into(), config);
@@ -97,22 +119,44 @@ impl<'a> Weights<'a> {
         match &tensor.data {
             TensorData::Packed(matrix) => {
                 self.packed.insert(name, matrix.quantizer);
-                let wrong = |(row, reason)| Error::Unencodable { format: "halfstep".into(), row, reason: format!("{name}: {reason}") };
+                let wrong = |(row, reason)| Error::Unencodable {
+                    format: "halfstep".into(),
+                    row,
+                    reason: format!("{name}: {reason}"),
+                };
                 packed_entries(name, tensor, matrix, &mut self.entries).map_err(wrong)
             }
             TensorData::Blocks { kind, bytes } => {
                 let row_bytes = crate::blocks::row_bytes(*kind, tensor.cols());
                 let is_matrix = tensor.shape.len() == 2 && !kind.is_float();
-                let Some(row_bytes) = row_bytes.filter(|b| is_matrix && b * tensor.rows() == bytes.len()) else {
-                    return Err(unencodable(name, format!("{} bytes of {} blocks for shape {:?}", bytes.len(), kind.name(), tensor.shape)));
+                let Some(row_bytes) =
+                    row_bytes.filter(|b| is_matrix && b * tensor.rows() == bytes.len())
+                else {
+                    return Err(unencodable(
+                        name,
+                        format!(
+                            "{} bytes of {} blocks for shape {:?}",
+                            bytes.len(),
+                            kind.name(),
+                            tensor.shape
+                        ),
+                    ));
                 };
                 self.blocks.insert(name, kind.name());
-                self.entries.push(entry(name, part::BLOCKS, Dtype::U8, vec![tensor.rows(), row_bytes], bytes));
+                self.entries.push(entry(
+                    name,
+                    part::BLOCKS,
+                    Dtype::U8,
+                    vec![tensor.rows(), row_bytes],
+                    bytes,
+                ));
                 Ok(())
             }
             float => {
                 let entry = float_entry(name, &tensor.shape, float);
-                self.entries.push(entry.ok_or_else(|| unencodable(name, "as many values as its shape says are needed".into()))?);
+                self.entries.push(entry.ok_or_else(|| {
+                    unencodable(name, "as many values as its shape says are needed".into())
+                })?);
                 Ok(())
             }
         }
@@ -121,23 +165,50 @@ impl<'a> Weights<'a> {
     /// Checked factors.
     fn add_low_rank(&mut self, name: &'a str, factors: &'a LowRank) -> Result<()> {
         if !self.packed.contains_key(name) {
-            return Err(unencodable(name, "low-rank factors beside a weight that is not packed".into()));
+            return Err(unencodable(
+                name,
+                "low-rank factors beside a weight that is not packed".into(),
+            ));
         }
         let LowRank { rank, a, b } = factors;
-        let values = |factor: &'a [f16]| -> &'a [u8] { bytemuck::cast_slice(factor.reinterpret_cast()) };
+        let values =
+            |factor: &'a [f16]| -> &'a [u8] { bytemuck::cast_slice(factor.reinterpret_cast()) };
         self.low_rank.insert(name, *rank);
-        self.entries.push(entry(name, part::LOW_RANK_A, Dtype::F16, vec![*rank, a.len() / rank], values(a)));
-        self.entries.push(entry(name, part::LOW_RANK_B, Dtype::F16, vec![b.len() / rank, *rank], values(b)));
+        self.entries.push(entry(
+            name,
+            part::LOW_RANK_A,
+            Dtype::F16,
+            vec![*rank, a.len() / rank],
+            values(a),
+        ));
+        self.entries.push(entry(
+            name,
+            part::LOW_RANK_B,
+            Dtype::F16,
+            vec![b.len() / rank, *rank],
+            values(b),
+        ));
         Ok(())
     }
 }
 
-fn entry<'a>(name: &str, part: &str, dtype: Dtype, shape: Vec<usize>, data: impl Into<Cow<'a, [u8]>>) -> Entry<'a> {
+fn entry<'a>(
+    name: &str,
+    part: &str,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data: impl Into<Cow<'a, [u8]>>,
+) -> Entry<'a> {
     Entry { name: format!("{name}.{part}"), dtype, shape, data: data.into() }
 }
 
-/// A float tensor as it is stored; None for packed data or another number of values than the shape says.
-pub(crate) fn float_entry<'a>(name: &str, shape: &[usize], data: &'a TensorData) -> Option<Entry<'a>> {
+/// A float tensor as it is stored; None for packed data or another number of values than the shape
+/// says.
+pub(crate) fn float_entry<'a>(
+    name: &str,
+    shape: &[usize],
+    data: &'a TensorData,
+) -> Option<Entry<'a>> {
     let (dtype, bytes): (Dtype, &[u8]) = match data {
         TensorData::F32(v) => (Dtype::F32, bytemuck::cast_slice(v)),
         TensorData::F16(v) => (Dtype::F16, bytemuck::cast_slice(v.reinterpret_cast())),
@@ -149,15 +220,28 @@ pub(crate) fn float_entry<'a>(name: &str, shape: &[usize], data: &'a TensorData)
 }
 
 /// The row of a fault, and the fault.
-fn packed_entries<'a>(name: &str, tensor: &Tensor, matrix: &'a PackedMatrix, entries: &mut Vec<Entry<'a>>) -> std::result::Result<(), Fault> {
+fn packed_entries<'a>(
+    name: &str,
+    tensor: &Tensor,
+    matrix: &'a PackedMatrix,
+    entries: &mut Vec<Entry<'a>>,
+) -> std::result::Result<(), Fault> {
     let PackedMatrix { rows, cols, quantizer: q, codes, scales, zero_points } = matrix;
     let (rows, cols) = (*rows, *cols);
     check_quantizer(*q).map_err(|reason| (0, reason))?;
     let code_bytes = row_bytes(cols, q.grid.bits);
     let scale_count = q.partition.scales(rows, cols);
     let zero_count = if q.grid.range == CodeRange::Affine { scale_count } else { 0 };
-    if tensor.shape != [rows, cols] || (codes.len(), scales.len(), zero_points.len()) != (rows * code_bytes, scale_count, zero_count) {
-        let sizes = format!("{rows} x {cols}, {} bytes of codes, {} scales, {} zero points", codes.len(), scales.len(), zero_points.len());
+    if tensor.shape != [rows, cols]
+        || (codes.len(), scales.len(), zero_points.len())
+            != (rows * code_bytes, scale_count, zero_count)
+    {
+        let sizes = format!(
+            "{rows} x {cols}, {} bytes of codes, {} scales, {} zero points",
+            codes.len(),
+            scales.len(),
+            zero_points.len()
+        );
         return Err((0, format!("parts do not fit together: {sizes}")));
     }
     check_codes(q.grid, cols, codes).map_err(|(at, reason)| (at / code_bytes, reason))?;
@@ -168,7 +252,9 @@ fn packed_entries<'a>(name: &str, tensor: &Tensor, matrix: &'a PackedMatrix, ent
     let scale_bytes: Cow<[u8]> = match q.scale_codec {
         ScaleCodec::F32 => bytemuck::cast_slice(scales).into(),
         ScaleCodec::F16 => {
-            if let Some(i) = scales.iter().position(|&s| f16::from_f32(s).to_f32().to_bits() != s.to_bits()) {
+            if let Some(i) =
+                scales.iter().position(|&s| f16::from_f32(s).to_f32().to_bits() != s.to_bits())
+            {
                 return Err(row_of_scale((i, format!("scale {:e} is no f16 number", scales[i]))));
             }
             scales.iter().flat_map(|&s| f16::from_f32(s).to_le_bytes()).collect::<Vec<u8>>().into()
@@ -177,7 +263,13 @@ fn packed_entries<'a>(name: &str, tensor: &Tensor, matrix: &'a PackedMatrix, ent
     entries.push(entry(name, part::CODES, Dtype::U8, vec![rows, code_bytes], codes));
     entries.push(entry(name, part::SCALE, scale_dtype(q.scale_codec), shape, scale_bytes));
     if let Some(shape) = zero_point_shape(*q, rows, cols) {
-        entries.push(entry(name, part::ZERO_POINT, Dtype::U8, shape.into(), packed_zero_points(q.grid, shape, zero_points)));
+        entries.push(entry(
+            name,
+            part::ZERO_POINT,
+            Dtype::U8,
+            shape.into(),
+            packed_zero_points(q.grid, shape, zero_points),
+        ));
     }
     Ok(())
 }
@@ -187,11 +279,18 @@ fn packed_zero_points(grid: IntGrid, [rows, bytes]: [usize; 2], zero_points: &[u
     let codes: Vec<i16> = zero_points.iter().map(|&z| z.into()).collect();
     let mut packed = vec![0; rows * bytes];
     let groups = (codes.len() / rows.max(1)).max(1);
-    codes.chunks_exact(groups).zip(packed.chunks_exact_mut(bytes.max(1))).for_each(|(row, out)| pack_row(row, grid, out));
+    codes
+        .chunks_exact(groups)
+        .zip(packed.chunks_exact_mut(bytes.max(1)))
+        .for_each(|(row, out)| pack_row(row, grid, out));
     packed
 }
 
-fn step_entries<'a>(a: &Architecture, q: &'a Quantization, weights: &mut Weights<'a>) -> Result<()> {
+fn step_entries<'a>(
+    a: &Architecture,
+    q: &'a Quantization,
+    weights: &mut Weights<'a>,
+) -> Result<()> {
     let wrong = |name: &str, reason: String| unencodable(&format!("step {name}"), reason);
     let steps = static_steps(a, Some(q), |name| weights.packed.contains_key(name));
     if let Some(name) = steps.required.iter().find(|name| !q.static_steps.contains_key(*name)) {
@@ -202,7 +301,12 @@ fn step_entries<'a>(a: &Architecture, q: &'a Quantization, weights: &mut Weights
             return Err(wrong(name, "no static quantizer reads it".into()));
         }
         check_step(*step).map_err(|reason| wrong(name, reason))?;
-        weights.entries.push(Entry { name: name.clone(), dtype: Dtype::F32, shape: vec![1], data: step.to_le_bytes().to_vec().into() });
+        weights.entries.push(Entry {
+            name: name.clone(),
+            dtype: Dtype::F32,
+            shape: vec![1],
+            data: step.to_le_bytes().to_vec().into(),
+        });
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A parsed template. Chains (`a + b + c`, `x.y[0]|f`) are flat lists, so that the depth of the tree is the depth of nesting in the source.
+//! A parsed template. Chains (`a + b + c`, `x.y[0]|f`) are flat lists, so that the depth of the
+//! tree is the depth of nesting in the source.
 
 use super::value::Value;
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! What a template may use. Work, memory and output are counted from the start of a rendering and never given back.
+//! What a template may use. Work, memory and output are counted from the start of a rendering and
+//! never given back.
 
 use super::{Outcome, too_much};
 
@@ -25,7 +26,10 @@ impl Budget {
 
     /// Pays for `units` of work.
     pub fn work(&mut self, units: usize) -> Outcome<()> {
-        self.fuel = self.fuel.checked_sub(units as u64).ok_or_else(|| too_much(format!("more than {MAX_FUEL} steps")))?;
+        self.fuel = self
+            .fuel
+            .checked_sub(units as u64)
+            .ok_or_else(|| too_much(format!("more than {MAX_FUEL} steps")))?;
         Ok(())
     }
 
@@ -36,7 +40,10 @@ impl Budget {
 
     /// Pays for a value of `bytes`, before it is made.
     pub fn make(&mut self, bytes: usize) -> Outcome<()> {
-        self.value_bytes = self.value_bytes.checked_sub(bytes as u64).ok_or_else(|| too_much(format!("more than {MAX_VALUE_BYTES} bytes of values")))?;
+        self.value_bytes = self
+            .value_bytes
+            .checked_sub(bytes as u64)
+            .ok_or_else(|| too_much(format!("more than {MAX_VALUE_BYTES} bytes of values")))?;
         self.read(bytes)
     }
 
@@ -61,5 +68,9 @@ impl Budget {
 
 /// The depth of a container over contents of depth `inner`.
 pub fn deeper(inner: u32) -> Outcome<u32> {
-    if inner == MAX_DEPTH { Err(too_much(format!("lists nested deeper than {MAX_DEPTH}"))) } else { Ok(inner + 1) }
+    if inner == MAX_DEPTH {
+        Err(too_much(format!("lists nested deeper than {MAX_DEPTH}")))
+    } else {
+        Ok(inner + 1)
+    }
 }

@@ -25,7 +25,8 @@ impl Given {
     }
 
     pub fn required(&mut self, position: usize, name: &str) -> Outcome<Value> {
-        self.optional(position, name).ok_or_else(|| wrong(format!("{} needs the argument {name}", self.callee)))
+        self.optional(position, name)
+            .ok_or_else(|| wrong(format!("{} needs the argument {name}", self.callee)))
     }
 
     pub fn text(&mut self, position: usize, name: &str) -> Outcome<Option<Rc<str>>> {
@@ -50,12 +51,20 @@ impl Given {
 
     /// A copy of the arguments from `position` on, for a callee of its own.
     pub fn rest(&self, position: usize) -> Given {
-        Given { callee: String::new(), positional: self.positional.get(position..).unwrap_or_default().to_vec(), named: self.named.clone() }
+        Given {
+            callee: String::new(),
+            positional: self.positional.get(position..).unwrap_or_default().to_vec(),
+            named: self.named.clone(),
+        }
     }
 
     /// The same arguments once more.
     pub fn again(&self, callee: &str) -> Given {
-        Given { callee: callee.to_string(), positional: self.positional.clone(), named: self.named.clone() }
+        Given {
+            callee: callee.to_string(),
+            positional: self.positional.clone(),
+            named: self.named.clone(),
+        }
     }
 
     /// Forgets what was passed on.
@@ -104,16 +113,24 @@ impl Interpreter<'_> {
             "dict" => {
                 let mut entries = DictBuilder::default();
                 for (name, value) in &mut given.named {
-                    entries.insert(Value::Str(name.clone()), value.take().unwrap_or(Value::None), &mut self.budget)?;
+                    entries.insert(
+                        Value::Str(name.clone()),
+                        value.take().unwrap_or(Value::None),
+                        &mut self.budget,
+                    )?;
                 }
                 entries.finish()?
             }
             "raise_exception" => {
                 let message = self.text_of(&given.required(0, "message")?)?;
-                return Err(wrong(format!("the template says: {}", message.chars().take(1000).collect::<String>())));
+                return Err(wrong(format!(
+                    "the template says: {}",
+                    message.chars().take(1000).collect::<String>()
+                )));
             }
             _ => {
-                let format = given.text(0, "format")?.ok_or_else(|| wrong("strftime_now needs a format"))?;
+                let format =
+                    given.text(0, "format")?.ok_or_else(|| wrong("strftime_now needs a format"))?;
                 let text = clock::now(&format)?;
                 self.budget.make(text.len())?;
                 Value::str(&text)
@@ -159,7 +176,9 @@ impl Interpreter<'_> {
             "number" => matches!(value, Value::Int(_) | Value::Float(_) | Value::Bool(_)),
             "string" => matches!(value, Value::Str(_)),
             "mapping" => matches!(value, Value::Dict(_)),
-            "sequence" | "iterable" => matches!(value, Value::List(_) | Value::Dict(_) | Value::Str(_) | Value::Undefined),
+            "sequence" | "iterable" => {
+                matches!(value, Value::List(_) | Value::Dict(_) | Value::Str(_) | Value::Undefined)
+            }
             "callable" => value.is_callable(),
             "odd" => number(value)? % 2 != 0,
             "even" => number(value)? % 2 == 0,
@@ -170,13 +189,19 @@ impl Interpreter<'_> {
             "lower" | "upper" => {
                 let text = self.text_of(value)?;
                 let cased = text.chars().any(|c| c.is_lowercase() || c.is_uppercase());
-                cased && text.chars().all(|c| if name == "lower" { !c.is_uppercase() } else { !c.is_lowercase() })
+                cased
+                    && text.chars().all(|c| {
+                        if name == "lower" { !c.is_uppercase() } else { !c.is_lowercase() }
+                    })
             }
             "sameas" => {
                 let other = given.required(0, "other")?;
                 other.kind() == value.kind() && compare::equal(value, &other, &mut self.budget)?
             }
-            "filter" => given.optional(0, "name").is_none() && value.as_str().is_some_and(super::filters::is_known),
+            "filter" => {
+                given.optional(0, "name").is_none()
+                    && value.as_str().is_some_and(super::filters::is_known)
+            }
             _ => {
                 let comparison = match name {
                     "eq" | "equalto" => Comparison::Equal,

@@ -1,19 +1,36 @@
-//! Today's date for templates that put it into the system message (`strftime_now`), in UTC. A browser's module has no clock; there the function is not
-//! defined, and templates that ask first take their fixed date.
+//! Today's date for templates that put it into the system message (`strftime_now`), in UTC. A
+//! browser's module has no clock; there the function is not defined, and templates that ask first
+//! take their fixed date.
 
 use super::{Outcome, wrong};
 
 pub const IS_THERE: bool = cfg!(not(target_arch = "wasm32"));
 
-const MONTHS: [&str; 12] = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
 /// From the weekday of 1 January 1970.
-const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+const DAYS: [&str; 7] =
+    ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 pub fn now(format: &str) -> Outcome<String> {
     if !IS_THERE {
         return Err(wrong("there is no clock"));
     }
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong("the clock stands before 1970"))?;
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_err(|_| wrong("the clock stands before 1970"))?;
     at(since.as_secs(), format)
 }
 
@@ -46,22 +63,33 @@ fn at(seconds: u64, format: &str) -> Outcome<String> {
             Some('M') => format!("{minute:02}"),
             Some('S') => format!("{second:02}"),
             Some('%') => "%".to_string(),
-            other => return Err(wrong(format!("strftime_now does not know %{}", other.map(String::from).unwrap_or_default()))),
+            other => {
+                return Err(wrong(format!(
+                    "strftime_now does not know %{}",
+                    other.map(String::from).unwrap_or_default()
+                )));
+            }
         };
         text.push_str(&part);
     }
     Ok(text)
 }
 
-/// Year, month and day of a day counted from 1 January 1970: the civil calendar in eras of 400 years that begin on 1 March.
+/// Year, month and day of a day counted from 1 January 1970: the civil calendar in eras of 400
+/// years that begin on 1 March.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day_of_year - (153 * from_march + 2) / 5 + 1)
+    (
+        era * 400 + year_of_era + u64::from(month <= 2),
+        month,
+        day_of_year - (153 * from_march + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]

@@ -7,20 +7,30 @@ use super::value::Value;
 use super::{Outcome, wrong};
 use std::cmp::Ordering;
 
-pub fn compare(comparison: Comparison, left: &Value, right: &Value, budget: &mut Budget) -> Outcome<bool> {
+pub fn compare(
+    comparison: Comparison,
+    left: &Value,
+    right: &Value,
+    budget: &mut Budget,
+) -> Outcome<bool> {
     Ok(match comparison {
         Comparison::Equal => equal(left, right, budget)?,
         Comparison::NotEqual => !equal(left, right, budget)?,
         Comparison::Less => order(left, right, budget)? == Some(Ordering::Less),
-        Comparison::LessEqual => matches!(order(left, right, budget)?, Some(Ordering::Less | Ordering::Equal)),
+        Comparison::LessEqual => {
+            matches!(order(left, right, budget)?, Some(Ordering::Less | Ordering::Equal))
+        }
         Comparison::Greater => order(left, right, budget)? == Some(Ordering::Greater),
-        Comparison::GreaterEqual => matches!(order(left, right, budget)?, Some(Ordering::Greater | Ordering::Equal)),
+        Comparison::GreaterEqual => {
+            matches!(order(left, right, budget)?, Some(Ordering::Greater | Ordering::Equal))
+        }
         Comparison::In => contains(right, left, budget)?,
         Comparison::NotIn => !contains(right, left, budget)?,
     })
 }
 
-/// Every element visited is paid for: two lists that share their parts may be much larger than they are long.
+/// Every element visited is paid for: two lists that share their parts may be much larger than they
+/// are long.
 pub fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Outcome<bool> {
     budget.work(1)?;
     if let (Some(a), Some(b)) = (Number::of(left), Number::of(right)) {
@@ -121,7 +131,11 @@ impl Ord for TotalFloat {
 }
 
 /// Keys for sorting `values`: all numbers or all strings, else an error. Pays for the sorting too.
-pub fn sort_keys(values: &[Value], case_sensitive: bool, budget: &mut Budget) -> Outcome<Vec<SortKey>> {
+pub fn sort_keys(
+    values: &[Value],
+    case_sensitive: bool,
+    budget: &mut Budget,
+) -> Outcome<Vec<SortKey>> {
     let steps = values.len().checked_ilog2().unwrap_or(0) as usize + 1;
     budget.make(values.len() * size_of::<SortKey>())?;
     budget.work(values.len() * steps)?;

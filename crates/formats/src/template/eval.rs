@@ -42,7 +42,10 @@ impl Interpreter<'_> {
             Expr::Or(parts) => self.until(parts, true),
             Expr::Not(inner) => Ok(Value::Bool(!self.evaluate(inner)?.is_true())),
             Expr::Negate(inner) => match Number::of(&self.evaluate(inner)?) {
-                Some(Number::Int(number)) => number.checked_neg().map(Value::Int).ok_or_else(|| wrong("the result is too large")),
+                Some(Number::Int(number)) => number
+                    .checked_neg()
+                    .map(Value::Int)
+                    .ok_or_else(|| wrong("the result is too large")),
                 Some(Number::Float(number)) => Ok(Value::Float(-number)),
                 None => Err(wrong("minus before something that is no number")),
             },
@@ -51,10 +54,13 @@ impl Interpreter<'_> {
                 if self.evaluate(test)?.is_true() {
                     return self.evaluate(value);
                 }
-                otherwise.as_ref().map_or(Ok(Value::Undefined), |otherwise| self.evaluate(otherwise))
+                otherwise
+                    .as_ref()
+                    .map_or(Ok(Value::Undefined), |otherwise| self.evaluate(otherwise))
             }
             Expr::Postfix(base, posts) => {
-                let base_name = if let Expr::Name(name) = &**base { self.name(*name) } else { "a value" };
+                let base_name =
+                    if let Expr::Name(name) = &**base { self.name(*name) } else { "a value" };
                 let value = self.evaluate(base)?;
                 if matches!((&value, posts.first()), (Value::Undefined, Some(Post::Call(_)))) {
                     return Err(wrong(format!("{base_name} is undefined, so it cannot be called")));
@@ -91,13 +97,16 @@ impl Interpreter<'_> {
         Ok(true)
     }
 
-    /// A text that grows along a chain is kept in one buffer, so that it is not copied at every plus.
+    /// A text that grows along a chain is kept in one buffer, so that it is not copied at every
+    /// plus.
     fn chain(&mut self, first: &Expr, rest: &[(Operator, Expr)]) -> Outcome<Value> {
         let mut left = self.evaluate(first)?;
         let mut buffer: Option<String> = None;
         for (operator, right) in rest {
             let right = self.evaluate(right)?;
-            let joins = *operator == Operator::Concat || (*operator == Operator::Add && matches!((&left, &right), (Value::Str(_), Value::Str(_))));
+            let joins = *operator == Operator::Concat
+                || (*operator == Operator::Add
+                    && matches!((&left, &right), (Value::Str(_), Value::Str(_))));
             if joins {
                 let right = self.text_of(&right)?;
                 self.budget.make(right.len())?;
@@ -134,13 +143,16 @@ impl Interpreter<'_> {
                 self.budget.work(a.items.len() + b.items.len())?;
                 Value::list(a.items.iter().chain(&b.items).cloned().collect())
             }
-            (Operator::Multiply, Value::Str(text), Value::Int(count)) | (Operator::Multiply, Value::Int(count), Value::Str(text)) => {
+            (Operator::Multiply, Value::Str(text), Value::Int(count))
+            | (Operator::Multiply, Value::Int(count), Value::Str(text)) => {
                 let count = usize::try_from(*count).unwrap_or(0);
                 self.budget.make(text.len().saturating_mul(count))?;
                 Ok(Value::str(&text.repeat(count)))
             }
-            (Operator::Multiply, Value::List(list), Value::Int(count)) | (Operator::Multiply, Value::Int(count), Value::List(list)) => {
-                let count = if list.items.is_empty() { 0 } else { usize::try_from(*count).unwrap_or(0) };
+            (Operator::Multiply, Value::List(list), Value::Int(count))
+            | (Operator::Multiply, Value::Int(count), Value::List(list)) => {
+                let count =
+                    if list.items.is_empty() { 0 } else { usize::try_from(*count).unwrap_or(0) };
                 let len = list.items.len().saturating_mul(count);
                 self.budget.make_list(len)?;
                 self.budget.work(len)?;
@@ -150,7 +162,8 @@ impl Interpreter<'_> {
         }
     }
 
-    /// What stands after a value, from left to right. An attribute that is called at once is a method.
+    /// What stands after a value, from left to right. An attribute that is called at once is a
+    /// method.
     pub fn apply(&mut self, mut value: Value, posts: &[Post]) -> Outcome<Value> {
         let mut posts = posts.iter().peekable();
         while let Some(post) = posts.next() {
@@ -187,8 +200,16 @@ impl Interpreter<'_> {
     }
 
     fn given(&mut self, callee: &str, arguments: &Arguments) -> Outcome<Given> {
-        let positional = arguments.positional.iter().map(|value| self.evaluate(value).map(Some)).collect::<Outcome<_>>()?;
-        let named = arguments.named.iter().map(|(name, value)| Ok((name.clone(), Some(self.evaluate(value)?)))).collect::<Outcome<_>>()?;
+        let positional = arguments
+            .positional
+            .iter()
+            .map(|value| self.evaluate(value).map(Some))
+            .collect::<Outcome<_>>()?;
+        let named = arguments
+            .named
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), Some(self.evaluate(value)?))))
+            .collect::<Outcome<_>>()?;
         Ok(Given { callee: callee.to_string(), positional, named })
     }
 
@@ -221,7 +242,8 @@ impl Interpreter<'_> {
         match name {
             "cycle" => {
                 let count = given.positional.len();
-                let chosen = state.index.get().checked_rem(count).and_then(|i| given.positional[i].take());
+                let chosen =
+                    state.index.get().checked_rem(count).and_then(|i| given.positional[i].take());
                 given.clear();
                 chosen.ok_or_else(|| wrong("cycle needs values"))
             }
@@ -239,7 +261,8 @@ impl Interpreter<'_> {
         }
     }
 
-    /// `value.name`: nothing but entries of dicts and namespaces and the state of a loop. Python's own attributes are not there to be had.
+    /// `value.name`: nothing but entries of dicts and namespaces and the state of a loop. Python's
+    /// own attributes are not there to be had.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Outcome<Value> {
         self.budget.read(2 * name.len())?;
         let found = match value {
@@ -259,11 +282,14 @@ impl Interpreter<'_> {
     /// `value[key]`
     pub fn item(&mut self, value: &Value, key: &Value) -> Outcome<Value> {
         let found = match (value, key) {
-            (Value::List(list), Value::Int(at)) => index(*at, list.items.len()).map(|at| list.items[at].clone()),
+            (Value::List(list), Value::Int(at)) => {
+                index(*at, list.items.len()).map(|at| list.items[at].clone())
+            }
             (Value::Str(text), Value::Int(at)) => {
                 self.budget.read(text.len())?;
                 let at = index(*at, text.chars().count());
-                at.and_then(|at| text.chars().nth(at)).map(|c| Value::str(c.encode_utf8(&mut [0; 4])))
+                at.and_then(|at| text.chars().nth(at))
+                    .map(|c| Value::str(c.encode_utf8(&mut [0; 4])))
             }
             (Value::Dict(dict), key) => dict.get(key, &mut self.budget)?.cloned(),
             (value, Value::Str(name)) => return self.attribute(value, name),
@@ -289,19 +315,30 @@ impl Interpreter<'_> {
         match value {
             Value::List(list) => {
                 self.budget.make_list(list.items.len())?;
-                Value::list(slice(start, stop, step, list.items.len())?.into_iter().map(|at| list.items[at].clone()).collect())
+                Value::list(
+                    slice(start, stop, step, list.items.len())?
+                        .into_iter()
+                        .map(|at| list.items[at].clone())
+                        .collect(),
+                )
             }
             Value::Str(text) if step.is_none_or(|step| step == 1) => {
                 self.budget.make(text.len())?;
                 let (from, to) = span(start, stop, text.chars().count());
-                let place = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(at, _)| at);
+                let place =
+                    |at: usize| text.char_indices().nth(at).map_or(text.len(), |(at, _)| at);
                 Ok(Value::str(&text[place(from)..place(to)]))
             }
             Value::Str(text) => {
                 // Characters and their places, then the new text.
                 self.budget.make(text.len().saturating_mul(13))?;
                 let chars: Vec<char> = text.chars().collect();
-                Ok(Value::str(&slice(start, stop, step, chars.len())?.into_iter().map(|at| chars[at]).collect::<String>()))
+                Ok(Value::str(
+                    &slice(start, stop, step, chars.len())?
+                        .into_iter()
+                        .map(|at| chars[at])
+                        .collect::<String>(),
+                ))
             }
             other => Err(wrong(format!("a {} cannot be sliced", other.kind()))),
         }
@@ -325,7 +362,9 @@ impl Interpreter<'_> {
 fn loop_attribute(state: &Loop, name: &str) -> Outcome<Value> {
     let (index, count) = (state.index.get(), state.items.items.len());
     let number = |n: usize| Ok(Value::Int(n as i64));
-    let item = |at: Option<usize>| Ok(at.and_then(|at| state.items.items.get(at)).cloned().unwrap_or(Value::Undefined));
+    let item = |at: Option<usize>| {
+        Ok(at.and_then(|at| state.items.items.get(at)).cloned().unwrap_or(Value::Undefined))
+    };
     match name {
         "index" => number(index + 1),
         "index0" => number(index),

@@ -60,7 +60,11 @@ impl Interpreter<'_> {
             "default" | "d" => {
                 let default = given.optional(0, "default_value").unwrap_or(Value::str(""));
                 let whole = given.flag(1, "boolean");
-                if matches!(value, Value::Undefined) || (whole && !value.is_true()) { default } else { value }
+                if matches!(value, Value::Undefined) || (whole && !value.is_true()) {
+                    default
+                } else {
+                    value
+                }
             }
             "length" | "count" => Value::Int(self.length(&value)? as i64),
             "string" => Value::Str(self.text_of(&value)?),
@@ -79,8 +83,12 @@ impl Interpreter<'_> {
             "int" | "float" | "abs" | "round" => numeric(name, &value, &mut given)?,
             "tojson" => self.as_json(&value, &mut given)?,
             "map" => self.map(&value, &mut given)?,
-            "select" | "reject" | "selectattr" | "rejectattr" => self.select(name, &value, &mut given)?,
-            "sort" | "unique" | "min" | "max" | "dictsort" => self.ordered(name, &value, &mut given)?,
+            "select" | "reject" | "selectattr" | "rejectattr" => {
+                self.select(name, &value, &mut given)?
+            }
+            "sort" | "unique" | "min" | "max" | "dictsort" => {
+                self.ordered(name, &value, &mut given)?
+            }
             "reverse" => self.reversed(&value)?,
             "sum" => self.sum(&value, &mut given)?,
             "join" => self.join_any(&value, &mut given)?,
@@ -100,7 +108,8 @@ impl Interpreter<'_> {
         Ok(match name {
             "trim" => {
                 let set = given.text(0, "chars")?;
-                self.budget.read(string.len().saturating_mul(set.as_ref().map_or(0, |s| s.len())))?;
+                self.budget
+                    .read(string.len().saturating_mul(set.as_ref().map_or(0, |s| s.len())))?;
                 Value::str(text::strip(&string, set.as_deref(), true, true))
             }
             "upper" => Value::str(&string.to_uppercase()),
@@ -108,7 +117,9 @@ impl Interpreter<'_> {
             "title" => Value::str(&text::title(&string)),
             "capitalize" => Value::str(&text::capitalize(&string)),
             "replace" => {
-                let (Some(old), Some(new)) = (given.text(0, "old")?, given.text(1, "new")?) else { return Err(wrong("replace needs two strings")) };
+                let (Some(old), Some(new)) = (given.text(0, "old")?, given.text(1, "new")?) else {
+                    return Err(wrong("replace needs two strings"));
+                };
                 let most = given.int(2, "count")?.and_then(|n| usize::try_from(n).ok());
                 text::replace(&string, &old, &new, most, &mut self.budget)?
             }
@@ -129,8 +140,16 @@ impl Interpreter<'_> {
             // "e" and "escape"
             _ => {
                 let mut escaped = Value::Str(string);
-                for (from, to) in [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;"), ("\"", "&#34;")] {
-                    escaped = text::replace(escaped.as_str().unwrap_or_default(), from, to, None, &mut self.budget)?;
+                for (from, to) in
+                    [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;"), ("\"", "&#34;")]
+                {
+                    escaped = text::replace(
+                        escaped.as_str().unwrap_or_default(),
+                        from,
+                        to,
+                        None,
+                        &mut self.budget,
+                    )?;
                 }
                 escaped
             }
@@ -175,11 +194,16 @@ impl Interpreter<'_> {
             let default = given.optional(usize::MAX, "default");
             for item in &list.items {
                 let found = self.attribute_path(item, &path)?;
-                mapped.push(if let (Value::Undefined, Some(default)) = (&found, &default) { default.clone() } else { found });
+                mapped.push(if let (Value::Undefined, Some(default)) = (&found, &default) {
+                    default.clone()
+                } else {
+                    found
+                });
             }
             return Value::list(mapped);
         }
-        let name = given.text(0, "filter")?.ok_or_else(|| wrong("map needs a filter or an attribute"))?;
+        let name =
+            given.text(0, "filter")?.ok_or_else(|| wrong("map needs a filter or an attribute"))?;
         let arguments = given.rest(1);
         for item in &list.items {
             self.budget.enter()?;
@@ -192,7 +216,8 @@ impl Interpreter<'_> {
 
     fn select(&mut self, name: &str, value: &Value, given: &mut Given) -> Outcome<Value> {
         let wanted = name.starts_with("select");
-        let path = if name.ends_with("attr") { Some(given.required(0, "attribute")?) } else { None };
+        let path =
+            if name.ends_with("attr") { Some(given.required(0, "attribute")?) } else { None };
         let first = usize::from(path.is_some());
         let test = given.text(first, "test")?;
         let arguments = given.rest(first + 1);
@@ -219,15 +244,27 @@ impl Interpreter<'_> {
     /// Filters that need an order: by the values, by an attribute of them, or (dictsort) by key.
     fn ordered(&mut self, name: &str, value: &Value, given: &mut Given) -> Outcome<Value> {
         let (list, path, reverse, case_sensitive) = if name == "dictsort" {
-            let Value::Dict(dict) = value else { return Err(wrong(format!("a {} is no dict", value.kind()))) };
+            let Value::Dict(dict) = value else {
+                return Err(wrong(format!("a {} is no dict", value.kind())));
+            };
             let pairs = items(dict, &mut self.budget)?;
             let case_sensitive = given.flag(0, "case_sensitive");
             let by_value = given.text(1, "by")?.is_some_and(|by| &*by == "value");
-            (self.items_of(&pairs)?, Some(Value::Int(i64::from(by_value))), given.flag(2, "reverse"), case_sensitive)
+            (
+                self.items_of(&pairs)?,
+                Some(Value::Int(i64::from(by_value))),
+                given.flag(2, "reverse"),
+                case_sensitive,
+            )
         } else {
             let reverse = name == "sort" && given.flag(0, "reverse");
             let case_sensitive = given.flag(usize::from(name == "sort"), "case_sensitive");
-            (self.items_of(value)?, given.optional(usize::MAX, "attribute"), reverse, case_sensitive)
+            (
+                self.items_of(value)?,
+                given.optional(usize::MAX, "attribute"),
+                reverse,
+                case_sensitive,
+            )
         };
         let mut looked_at = Vec::with_capacity(list.items.len());
         self.budget.make_list(2 * list.items.len())?;
@@ -310,9 +347,15 @@ fn numeric(name: &str, value: &Value, given: &mut Given) -> Outcome<Value> {
         ("int", None) => Ok(given.optional(0, "default").unwrap_or(Value::Int(0))),
         ("float", None) => Ok(given.optional(0, "default").unwrap_or(Value::Float(0.0))),
         // A cast of a float saturates.
-        ("int", Some(number)) => Ok(Value::Int(if let Number::Int(number) = number { number } else { number.as_f64() as i64 })),
+        ("int", Some(number)) => Ok(Value::Int(if let Number::Int(number) = number {
+            number
+        } else {
+            number.as_f64() as i64
+        })),
         ("float", Some(number)) => Ok(Value::Float(number.as_f64())),
-        ("abs", Some(Number::Int(number))) => number.checked_abs().map(Value::Int).ok_or_else(|| wrong("the result is too large")),
+        ("abs", Some(Number::Int(number))) => {
+            number.checked_abs().map(Value::Int).ok_or_else(|| wrong("the result is too large"))
+        }
         ("abs", Some(Number::Float(number))) => Ok(Value::Float(number.abs())),
         ("round", Some(number)) => {
             let digits = given.int(0, "precision")?.unwrap_or(0).clamp(-300, 300) as i32;

@@ -37,12 +37,28 @@ enum Flow {
 
 impl<'t> Interpreter<'t> {
     pub fn new(template: &'t Template) -> Self {
-        let id = |wanted: &str| template.names.iter().position(|name| &**name == wanted).map(|id| id as Name);
+        let id = |wanted: &str| {
+            template.names.iter().position(|name| &**name == wanted).map(|id| id as Name)
+        };
         let (loop_name, caller_name) = (id("loop"), id("caller"));
-        Self { template, budget: Budget::new(), frames: vec![Frame::default()], out: String::new(), calls: 0, loop_name, caller_name }
+        Self {
+            template,
+            budget: Budget::new(),
+            frames: vec![Frame::default()],
+            out: String::new(),
+            calls: 0,
+            loop_name,
+            caller_name,
+        }
     }
 
-    pub fn render(mut self, messages: &[Message], add_generation_prompt: bool, bos_token: &str, eos_token: &str) -> Outcome<String> {
+    pub fn render(
+        mut self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        bos_token: &str,
+        eos_token: &str,
+    ) -> Outcome<String> {
         let mut list = Vec::with_capacity(messages.len());
         for message in messages {
             let mut entries = DictBuilder::default();
@@ -61,7 +77,11 @@ impl<'t> Interpreter<'t> {
             ("documents", Value::None),
         ];
         for (id, name) in self.template.names.iter().enumerate() {
-            let value = given.iter().find(|(given, _)| *given == &**name).map(|(_, value)| value.clone()).or_else(|| builtins::function(name));
+            let value = given
+                .iter()
+                .find(|(given, _)| *given == &**name)
+                .map(|(_, value)| value.clone())
+                .or_else(|| builtins::function(name));
             self.frames[0].variables.extend(value.map(|value| (id as Name, value)));
         }
         match self.run(&self.template.body)? {
@@ -94,7 +114,11 @@ impl<'t> Interpreter<'t> {
     }
 
     /// Runs `inner` in a new frame above `parent`.
-    fn framed<T>(&mut self, parent: usize, inner: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+    fn framed<T>(
+        &mut self,
+        parent: usize,
+        inner: impl FnOnce(&mut Self) -> Outcome<T>,
+    ) -> Outcome<T> {
         self.frames.push(Frame { parent: Some(parent), ..Frame::default() });
         let result = inner(self);
         self.frames.pop();
@@ -138,7 +162,11 @@ impl<'t> Interpreter<'t> {
                 if let Some(filter) = filter {
                     items = self.filtered(target, &items, filter)?;
                 }
-                return if items.items.is_empty() { self.run(otherwise) } else { self.repeat(target, items, body) };
+                return if items.items.is_empty() {
+                    self.run(otherwise)
+                } else {
+                    self.repeat(target, items, body)
+                };
             }
             Statement::If { branches, otherwise } => {
                 for (test, body) in branches {
@@ -157,7 +185,10 @@ impl<'t> Interpreter<'t> {
                 self.assign(target, text)?;
             }
             Statement::With { assignments, body } => {
-                let values = assignments.iter().map(|(_, value)| self.evaluate(value)).collect::<Outcome<Vec<_>>>()?;
+                let values = assignments
+                    .iter()
+                    .map(|(_, value)| self.evaluate(value))
+                    .collect::<Outcome<Vec<_>>>()?;
                 return self.framed(self.top(), |this| {
                     for ((target, _), value) in assignments.iter().zip(values) {
                         this.assign(target, value)?;
@@ -251,7 +282,11 @@ impl<'t> Interpreter<'t> {
     }
 
     fn repeat(&mut self, target: &Target, items: Rc<List>, body: &[Node]) -> Outcome<Flow> {
-        let state = Rc::new(Loop { items: items.clone(), index: Cell::new(0), last_changed: RefCell::new(None) });
+        let state = Rc::new(Loop {
+            items: items.clone(),
+            index: Cell::new(0),
+            last_changed: RefCell::new(None),
+        });
         let parent = self.top();
         for (index, item) in items.items.iter().enumerate() {
             self.budget.work(1)?;
@@ -276,7 +311,10 @@ impl<'t> Interpreter<'t> {
             Target::Attribute(name, attribute) => {
                 value.check_storable()?;
                 let Value::Namespace(namespace) = self.get(*name)? else {
-                    return Err(wrong(format!("{} is no namespace, so its attributes cannot be set", self.name(*name))));
+                    return Err(wrong(format!(
+                        "{} is no namespace, so its attributes cannot be set",
+                        self.name(*name)
+                    )));
                 };
                 self.budget.make_list(4)?;
                 namespace.borrow_mut().insert(attribute.clone(), value);
@@ -285,9 +323,16 @@ impl<'t> Interpreter<'t> {
             Target::Tuple(targets) => {
                 let items = self.items_of(&value)?;
                 if items.items.len() != targets.len() {
-                    return Err(wrong(format!("{} values for {} variables", items.items.len(), targets.len())));
+                    return Err(wrong(format!(
+                        "{} values for {} variables",
+                        items.items.len(),
+                        targets.len()
+                    )));
                 }
-                targets.iter().zip(&items.items).try_for_each(|(target, item)| self.assign(target, item.clone()))
+                targets
+                    .iter()
+                    .zip(&items.items)
+                    .try_for_each(|(target, item)| self.assign(target, item.clone()))
             }
         }
     }

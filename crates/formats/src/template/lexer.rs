@@ -1,4 +1,5 @@
-//! Template source to tokens, with Jinja's rules for white space around tags (`trim_blocks` and `lstrip_blocks` on).
+//! Template source to tokens, with Jinja's rules for white space around tags (`trim_blocks` and
+//! `lstrip_blocks` on).
 
 use super::{Outcome, wrong};
 
@@ -18,8 +19,10 @@ pub enum Token {
 }
 
 /// Longest first.
-const OPERATORS: [&str; 28] =
-    ["//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", "=", ">", "<", ".", ":", "|", ",", ";", "!", "&"];
+const OPERATORS: [&str; 28] = [
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}",
+    "=", ">", "<", ".", ":", "|", ",", ";", "!", "&",
+];
 
 pub struct Lexer<'s> {
     source: &'s str,
@@ -66,12 +69,18 @@ impl<'s> Lexer<'s> {
     /// Text up to a tag, and the tag.
     fn step(&mut self) -> Outcome<()> {
         let rest = self.rest();
-        let Some(start) = (0..rest.len()).find(|&i| rest.as_bytes()[i] == b'{' && matches!(rest.as_bytes().get(i + 1), Some(b'{' | b'%' | b'#'))) else {
+        let Some(start) = (0..rest.len()).find(|&i| {
+            rest.as_bytes()[i] == b'{'
+                && matches!(rest.as_bytes().get(i + 1), Some(b'{' | b'%' | b'#'))
+        }) else {
             self.text(rest);
             self.advance(rest.len());
             return Ok(());
         };
-        let (kind, sign) = (rest.as_bytes()[start + 1], rest.as_bytes().get(start + 2).copied().filter(|b| matches!(b, b'-' | b'+')));
+        let (kind, sign) = (
+            rest.as_bytes()[start + 1],
+            rest.as_bytes().get(start + 2).copied().filter(|b| matches!(b, b'-' | b'+')),
+        );
         self.text_before(&rest[..start], kind, sign);
         self.advance(start);
         match kind {
@@ -100,14 +109,19 @@ impl<'s> Lexer<'s> {
             _ => {
                 let line = text.rfind('\n').map_or(0, |i| i + 1);
                 let at_start = line > 0 || self.line_starts;
-                if at_start && text[line..].chars().all(char::is_whitespace) { &text[..line] } else { text }
+                if at_start && text[line..].chars().all(char::is_whitespace) {
+                    &text[..line]
+                } else {
+                    text
+                }
             }
         };
         self.text(kept);
     }
 
     fn comment(&mut self) -> Outcome<()> {
-        let end = 2 + self.rest()[2..].find("#}").ok_or_else(|| wrong("a comment is not closed"))?;
+        let end =
+            2 + self.rest()[2..].find("#}").ok_or_else(|| wrong("a comment is not closed"))?;
         let sign = self.rest().as_bytes()[end - 1];
         self.advance(end + 2);
         self.after_block(Some(sign));
@@ -138,10 +152,19 @@ impl<'s> Lexer<'s> {
         self.advance(open);
         let rest = self.rest();
         let ends = rest.match_indices("{%").map(|(at, _)| at);
-        let found = ends.filter_map(|at| block_tag(&rest[at..], "endraw").map(|len| (at, at + len))).next();
+        let found =
+            ends.filter_map(|at| block_tag(&rest[at..], "endraw").map(|len| (at, at + len))).next();
         let (body, close) = found.ok_or_else(|| wrong("a raw block is not closed"))?;
-        let trimmed = if self.source[..self.at].ends_with("-%}") { rest[..body].trim_start() } else { &rest[..body] };
-        self.text_before(trimmed, b'%', Some(rest.as_bytes()[body + 2]).filter(|b| matches!(b, b'-' | b'+')));
+        let trimmed = if self.source[..self.at].ends_with("-%}") {
+            rest[..body].trim_start()
+        } else {
+            &rest[..body]
+        };
+        self.text_before(
+            trimmed,
+            b'%',
+            Some(rest.as_bytes()[body + 2]).filter(|b| matches!(b, b'-' | b'+')),
+        );
         self.advance(close);
         self.after_block(Some(rest.as_bytes()[close - 3]));
         Ok(())
@@ -154,7 +177,11 @@ impl<'s> Lexer<'s> {
             self.skip_space();
             let rest = self.rest();
             if open.is_empty() {
-                let sign = rest.as_bytes().first().copied().filter(|b| *b == b'-' || (*b == b'+' && end == "%}"));
+                let sign = rest
+                    .as_bytes()
+                    .first()
+                    .copied()
+                    .filter(|b| *b == b'-' || (*b == b'+' && end == "%}"));
                 if rest[usize::from(sign.is_some())..].starts_with(end) {
                     self.push(end_token);
                     self.advance(2 + usize::from(sign.is_some()));
@@ -166,12 +193,15 @@ impl<'s> Lexer<'s> {
                     return Ok(());
                 }
             }
-            let Some(first) = rest.chars().next() else { return Err(wrong(format!("a tag is not closed by {end}"))) };
+            let Some(first) = rest.chars().next() else {
+                return Err(wrong(format!("a tag is not closed by {end}")));
+            };
             match first {
                 '"' | '\'' => self.string(first)?,
                 '0'..='9' => self.number()?,
                 c if c == '_' || c.is_alphabetic() => {
-                    let len = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
+                    let len =
+                        rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
                     self.push(Token::Name(rest[..len].to_string()));
                     self.advance(len);
                 }
@@ -182,13 +212,18 @@ impl<'s> Lexer<'s> {
 
     fn operator(&mut self, open: &mut Vec<&'static str>) -> Outcome<()> {
         let Some(operator) = OPERATORS.into_iter().find(|o| self.rest().starts_with(o)) else {
-            return Err(wrong(format!("unexpected character {:?}", self.rest().chars().next().unwrap_or(' '))));
+            return Err(wrong(format!(
+                "unexpected character {:?}",
+                self.rest().chars().next().unwrap_or(' ')
+            )));
         };
         match operator {
             "(" => open.push(")"),
             "[" => open.push("]"),
             "{" => open.push("}"),
-            ")" | "]" | "}" if open.pop() != Some(operator) => return Err(wrong(format!("unexpected {operator:?}"))),
+            ")" | "]" | "}" if open.pop() != Some(operator) => {
+                return Err(wrong(format!("unexpected {operator:?}")));
+            }
             _ => {}
         }
         self.push(Token::Operator(operator));
@@ -198,11 +233,15 @@ impl<'s> Lexer<'s> {
 
     fn number(&mut self) -> Outcome<()> {
         let rest = self.rest();
-        let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+        let digits =
+            |text: &str| text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
         let mut len = digits(rest);
         let mut float = false;
         let after_dot = matches!(self.tokens.last(), Some((_, Token::Operator("."))));
-        if !after_dot && rest[len..].starts_with('.') && rest.as_bytes().get(len + 1).is_some_and(u8::is_ascii_digit) {
+        if !after_dot
+            && rest[len..].starts_with('.')
+            && rest.as_bytes().get(len + 1).is_some_and(u8::is_ascii_digit)
+        {
             len += 1 + digits(&rest[len + 1..]);
             float = true;
         }
@@ -216,7 +255,11 @@ impl<'s> Lexer<'s> {
         }
         let text = rest[..len].replace('_', "");
         let bad = || wrong(format!("number {text} is too large"));
-        self.push(if float { Token::Float(text.parse().map_err(|_| bad())?) } else { Token::Int(text.parse().map_err(|_| bad())?) });
+        self.push(if float {
+            Token::Float(text.parse().map_err(|_| bad())?)
+        } else {
+            Token::Int(text.parse().map_err(|_| bad())?)
+        });
         self.advance(len);
         Ok(())
     }
@@ -243,9 +286,14 @@ impl<'s> Lexer<'s> {
 }
 
 /// Python's escapes; an unknown one stays as it is.
-fn unescape(escape: char, chars: &mut impl Iterator<Item = (usize, char)>, text: &mut String) -> Outcome<()> {
+fn unescape(
+    escape: char,
+    chars: &mut impl Iterator<Item = (usize, char)>,
+    text: &mut String,
+) -> Outcome<()> {
     let mut hex = |digits: usize| -> Outcome<char> {
-        let code = (0..digits).try_fold(0u32, |code, _| Some(code << 4 | chars.next()?.1.to_digit(16)?));
+        let code =
+            (0..digits).try_fold(0u32, |code, _| Some(code << 4 | chars.next()?.1.to_digit(16)?));
         code.and_then(char::from_u32).ok_or_else(|| wrong("a string has a broken escape"))
     };
     match escape {
@@ -271,7 +319,8 @@ fn unescape(escape: char, chars: &mut impl Iterator<Item = (usize, char)>, text:
 fn block_tag(rest: &str, name: &str) -> Option<usize> {
     let sign = ['-', '+'];
     let inner = rest.strip_prefix("{%")?;
-    let inner = inner.strip_prefix(sign).unwrap_or(inner).trim_start().strip_prefix(name)?.trim_start();
+    let inner =
+        inner.strip_prefix(sign).unwrap_or(inner).trim_start().strip_prefix(name)?.trim_start();
     let after = inner.strip_prefix(sign).unwrap_or(inner).strip_prefix("%}")?;
     Some(rest.len() - after.len())
 }
@@ -281,7 +330,12 @@ mod tests {
     use super::*;
 
     fn text(source: &str) -> String {
-        tokens(source).expect("tokens").into_iter().filter_map(|(_, t)| if let Token::Text(t) = t { Some(t) } else { None }).collect::<Vec<_>>().join("|")
+        tokens(source)
+            .expect("tokens")
+            .into_iter()
+            .filter_map(|(_, t)| if let Token::Text(t) = t { Some(t) } else { None })
+            .collect::<Vec<_>>()
+            .join("|")
     }
 
     #[test]
@@ -297,12 +351,37 @@ mod tests {
 
     #[test]
     fn inside_of_a_tag() {
-        let inner = |source: &str| tokens(source).expect("tokens").into_iter().map(|(_, t)| t).collect::<Vec<_>>();
-        let float = [Token::PrintStart, Token::Float(1.5), Token::Operator("-"), Token::Str("a\n}}\u{e9}".into()), Token::PrintEnd];
+        let inner = |source: &str| {
+            tokens(source).expect("tokens").into_iter().map(|(_, t)| t).collect::<Vec<_>>()
+        };
+        let float = [
+            Token::PrintStart,
+            Token::Float(1.5),
+            Token::Operator("-"),
+            Token::Str("a\n}}\u{e9}".into()),
+            Token::PrintEnd,
+        ];
         assert_eq!(inner(r#"{{ 1.5 -'a\n}}\xe9' -}}"#), float);
-        let brackets = [Token::PrintStart, Token::Operator("{"), Token::Operator("{"), Token::Operator("}"), Token::Operator("}"), Token::PrintEnd];
+        let brackets = [
+            Token::PrintStart,
+            Token::Operator("{"),
+            Token::Operator("{"),
+            Token::Operator("}"),
+            Token::Operator("}"),
+            Token::PrintEnd,
+        ];
         assert_eq!(inner("{{{{}}}}"), brackets);
-        for bad in ["{{ x", "{% if", "{# x", "{{ 'x }}", "{{ ) }}", "{{ ? }}", "{{ 99999999999999999999 }}", r"{{ '\xg0' }}", r"{{ '\U00110000' }}"] {
+        for bad in [
+            "{{ x",
+            "{% if",
+            "{# x",
+            "{{ 'x }}",
+            "{{ ) }}",
+            "{{ ? }}",
+            "{{ 99999999999999999999 }}",
+            r"{{ '\xg0' }}",
+            r"{{ '\U00110000' }}",
+        ] {
             assert!(tokens(bad).is_err(), "{bad}");
         }
     }

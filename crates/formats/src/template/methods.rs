@@ -1,4 +1,5 @@
-//! Methods of strings and dicts that only read. What would change a value is refused, as the sandbox of transformers does.
+//! Methods of strings and dicts that only read. What would change a value is refused, as the
+//! sandbox of transformers does.
 
 use super::budget::Budget;
 use super::builtins::Given;
@@ -8,12 +9,18 @@ use super::{Outcome, text, wrong};
 
 impl Interpreter<'_> {
     /// `value.name(arguments)`; None if it has no such method.
-    pub fn call_method(&mut self, value: &Value, name: &str, given: &mut Given) -> Outcome<Option<Value>> {
+    pub fn call_method(
+        &mut self,
+        value: &Value,
+        name: &str,
+        given: &mut Given,
+    ) -> Outcome<Option<Value>> {
         match value {
             Value::Str(string) => string_method(string, name, given, &mut self.budget),
             Value::Dict(dict) => dict_method(dict, name, given, &mut self.budget),
             Value::List(list) => match name {
-                "append" | "extend" | "insert" | "pop" | "remove" | "clear" | "sort" | "reverse" => Err(wrong(format!("{name} would change a list"))),
+                "append" | "extend" | "insert" | "pop" | "remove" | "clear" | "sort"
+                | "reverse" => Err(wrong(format!("{name} would change a list"))),
                 "count" | "index" => {
                     let wanted = given.required(0, "value")?;
                     let mut places = Vec::new();
@@ -22,8 +29,11 @@ impl Interpreter<'_> {
                             places.push(at);
                         }
                     }
-                    let found = if name == "count" { Some(places.len()) } else { places.first().copied() };
-                    found.map(|n| Some(Value::Int(n as i64))).ok_or_else(|| wrong("the value is not in the list"))
+                    let found =
+                        if name == "count" { Some(places.len()) } else { places.first().copied() };
+                    found
+                        .map(|n| Some(Value::Int(n as i64)))
+                        .ok_or_else(|| wrong("the value is not in the list"))
                 }
                 _ => Ok(None),
             },
@@ -32,7 +42,12 @@ impl Interpreter<'_> {
     }
 }
 
-fn string_method(string: &str, name: &str, given: &mut Given, budget: &mut Budget) -> Outcome<Option<Value>> {
+fn string_method(
+    string: &str,
+    name: &str,
+    given: &mut Given,
+    budget: &mut Budget,
+) -> Outcome<Option<Value>> {
     budget.read(string.len())?;
     let mut made = |result: &str| -> Outcome<Option<Value>> {
         budget.make(result.len())?;
@@ -52,12 +67,18 @@ fn string_method(string: &str, name: &str, given: &mut Given, budget: &mut Budge
         "capitalize" => made(&text::capitalize(string)),
         "removeprefix" | "removesuffix" => {
             let part = given.text(0, "part")?.unwrap_or_default();
-            let result = if name == "removeprefix" { string.strip_prefix(&*part) } else { string.strip_suffix(&*part) };
+            let result = if name == "removeprefix" {
+                string.strip_prefix(&*part)
+            } else {
+                string.strip_suffix(&*part)
+            };
             made(result.unwrap_or(string))
         }
         "replace" => {
             let (old, new) = (given.text(0, "old")?, given.text(1, "new")?);
-            let (Some(old), Some(new)) = (old, new) else { return Err(wrong("replace needs two strings")) };
+            let (Some(old), Some(new)) = (old, new) else {
+                return Err(wrong("replace needs two strings"));
+            };
             let most = given.int(2, "count")?.and_then(|n| usize::try_from(n).ok());
             text::replace(string, &old, &new, most, budget).map(Some)
         }
@@ -73,9 +94,18 @@ fn string_method(string: &str, name: &str, given: &mut Given, budget: &mut Budge
             affix(string, &given.required(0, "part")?, starts).map(|found| Some(Value::Bool(found)))
         }
         "find" | "rfind" | "index" | "count" => {
-            let part = given.text(0, "sub")?.ok_or_else(|| wrong(format!("{name} needs a string")))?;
-            let found = if name == "count" { string.matches(&*part).count() as i64 } else { text::find(string, &part, name == "rfind") };
-            if name == "index" && found < 0 { Err(wrong("the part is not in the string")) } else { Ok(Some(Value::Int(found))) }
+            let part =
+                given.text(0, "sub")?.ok_or_else(|| wrong(format!("{name} needs a string")))?;
+            let found = if name == "count" {
+                string.matches(&*part).count() as i64
+            } else {
+                text::find(string, &part, name == "rfind")
+            };
+            if name == "index" && found < 0 {
+                Err(wrong("the part is not in the string"))
+            } else {
+                Ok(Some(Value::Int(found)))
+            }
         }
         _ => Ok(is_all(string, name).map(Value::Bool)),
     }
@@ -116,12 +146,16 @@ fn is_all(string: &str, name: &str) -> Option<bool> {
 
 /// The strings of a list with `separator` between them.
 pub fn join(list: &Value, separator: &str, budget: &mut Budget) -> Outcome<Value> {
-    let Value::List(list) = list else { return Err(wrong(format!("a {} cannot be joined", list.kind()))) };
+    let Value::List(list) = list else {
+        return Err(wrong(format!("a {} cannot be joined", list.kind())));
+    };
     budget.work(list.items.len())?;
     let mut bytes = list.items.len().saturating_sub(1).saturating_mul(separator.len());
     let mut parts = Vec::with_capacity(list.items.len());
     for item in &list.items {
-        let part = item.as_str().ok_or_else(|| wrong(format!("a {} among the strings to join", item.kind())))?;
+        let part = item
+            .as_str()
+            .ok_or_else(|| wrong(format!("a {} among the strings to join", item.kind())))?;
         bytes = bytes.saturating_add(part.len());
         parts.push(part);
     }
@@ -129,10 +163,16 @@ pub fn join(list: &Value, separator: &str, budget: &mut Budget) -> Outcome<Value
     Ok(Value::str(&parts.join(separator)))
 }
 
-fn dict_method(dict: &Dict, name: &str, given: &mut Given, budget: &mut Budget) -> Outcome<Option<Value>> {
+fn dict_method(
+    dict: &Dict,
+    name: &str,
+    given: &mut Given,
+    budget: &mut Budget,
+) -> Outcome<Option<Value>> {
     match name {
         "get" => {
-            let (key, default) = (given.required(0, "key")?, given.optional(1, "default").unwrap_or(Value::None));
+            let (key, default) =
+                (given.required(0, "key")?, given.optional(1, "default").unwrap_or(Value::None));
             Ok(Some(dict.get(&key, budget)?.cloned().unwrap_or(default)))
         }
         "keys" => {
@@ -144,7 +184,9 @@ fn dict_method(dict: &Dict, name: &str, given: &mut Given, budget: &mut Budget) 
             Value::list(dict.entries.iter().map(|(_, value)| value.clone()).collect()).map(Some)
         }
         "items" => items(dict, budget).map(Some),
-        "update" | "pop" | "popitem" | "clear" | "setdefault" => Err(wrong(format!("{name} would change a dict"))),
+        "update" | "pop" | "popitem" | "clear" | "setdefault" => {
+            Err(wrong(format!("{name} would change a dict")))
+        }
         _ => Ok(None),
     }
 }
@@ -152,6 +194,7 @@ fn dict_method(dict: &Dict, name: &str, given: &mut Given, budget: &mut Budget) 
 /// Pairs of key and value.
 pub fn items(dict: &Dict, budget: &mut Budget) -> Outcome<Value> {
     budget.make_list(4 * dict.entries.len())?;
-    let pairs = dict.entries.iter().map(|(key, value)| Value::list(vec![key.clone(), value.clone()]));
+    let pairs =
+        dict.entries.iter().map(|(key, value)| Value::list(vec![key.clone(), value.clone()]));
     Value::list(pairs.collect::<Outcome<Vec<_>>>()?)
 }

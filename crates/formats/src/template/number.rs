@@ -39,19 +39,33 @@ impl Number {
 
 pub fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Outcome<Value> {
     let (Some(a), Some(b)) = (Number::of(left), Number::of(right)) else {
-        return Err(wrong(format!("{operator:?} does not go with a {} and a {}", left.kind(), right.kind())));
+        return Err(wrong(format!(
+            "{operator:?} does not go with a {} and a {}",
+            left.kind(),
+            right.kind()
+        )));
     };
-    let fits = |value: Option<i64>| value.map(Value::Int).ok_or_else(|| wrong(format!("the result of {operator:?} is too large")));
+    let fits = |value: Option<i64>| {
+        value
+            .map(Value::Int)
+            .ok_or_else(|| wrong(format!("the result of {operator:?} is too large")))
+    };
     let divides = b.as_f64() != 0.0;
     match (operator, a, b) {
-        (Operator::Divide | Operator::FloorDivide | Operator::Remainder, ..) if !divides => Err(wrong("division by zero")),
+        (Operator::Divide | Operator::FloorDivide | Operator::Remainder, ..) if !divides => {
+            Err(wrong("division by zero"))
+        }
         (Operator::Divide, a, b) => Ok(Value::Float(a.as_f64() / b.as_f64())),
         (Operator::Add, Number::Int(a), Number::Int(b)) => fits(a.checked_add(b)),
         (Operator::Subtract, Number::Int(a), Number::Int(b)) => fits(a.checked_sub(b)),
         (Operator::Multiply, Number::Int(a), Number::Int(b)) => fits(a.checked_mul(b)),
         (Operator::FloorDivide, Number::Int(a), Number::Int(b)) => fits(floor_divide(a, b)),
-        (Operator::Remainder, Number::Int(a), Number::Int(b)) => fits(floor_divide(a, b).map(|q| a.wrapping_sub(q.wrapping_mul(b)))),
-        (Operator::Power, Number::Int(a), Number::Int(b)) if b >= 0 => fits(u32::try_from(b).ok().and_then(|b| a.checked_pow(b))),
+        (Operator::Remainder, Number::Int(a), Number::Int(b)) => {
+            fits(floor_divide(a, b).map(|q| a.wrapping_sub(q.wrapping_mul(b))))
+        }
+        (Operator::Power, Number::Int(a), Number::Int(b)) if b >= 0 => {
+            fits(u32::try_from(b).ok().and_then(|b| a.checked_pow(b)))
+        }
         (operator, a, b) => {
             let (a, b) = (a.as_f64(), b.as_f64());
             Ok(Value::Float(match operator {
@@ -81,20 +95,27 @@ pub fn index(index: i64, len: usize) -> Option<usize> {
 /// First and last index of Python's `[start:stop]`.
 pub fn span(start: Option<i64>, stop: Option<i64>, len: usize) -> (usize, usize) {
     let len = len as i64;
-    let clamp = |bound: i64| (if bound < 0 { bound.saturating_add(len) } else { bound }).clamp(0, len);
+    let clamp =
+        |bound: i64| (if bound < 0 { bound.saturating_add(len) } else { bound }).clamp(0, len);
     let (start, stop) = (start.map_or(0, clamp), stop.map_or(len, clamp));
     (start as usize, stop.max(start) as usize)
 }
 
 /// The indices of Python's `[start:stop:step]`, which must not be more than `len`.
-pub fn slice(start: Option<i64>, stop: Option<i64>, step: Option<i64>, len: usize) -> Outcome<Vec<usize>> {
+pub fn slice(
+    start: Option<i64>,
+    stop: Option<i64>,
+    step: Option<i64>,
+    len: usize,
+) -> Outcome<Vec<usize>> {
     let step = step.unwrap_or(1);
     let len = len as i64;
     if step == 0 {
         return Err(wrong("a slice with step 0"));
     }
     let (low, high) = if step > 0 { (0, len) } else { (-1, len - 1) };
-    let clamp = |bound: i64| (if bound < 0 { bound.saturating_add(len) } else { bound }).clamp(low, high);
+    let clamp =
+        |bound: i64| (if bound < 0 { bound.saturating_add(len) } else { bound }).clamp(low, high);
     let (start, stop) = match step > 0 {
         true => (start.map_or(0, clamp), stop.map_or(len, clamp)),
         false => (start.map_or(len - 1, clamp), stop.map_or(-1, clamp)),
@@ -126,15 +147,29 @@ mod tests {
             ((Some(4), Some(1), None), vec![]),
         ];
         for ((start, stop, step), expected) in cases {
-            assert_eq!(slice(start, stop, step, 5).expect("a slice"), expected, "{start:?}:{stop:?}:{step:?}");
+            assert_eq!(
+                slice(start, stop, step, 5).expect("a slice"),
+                expected,
+                "{start:?}:{stop:?}:{step:?}"
+            );
         }
         assert_eq!(slice(None, None, Some(-1), 0).expect("a slice"), Vec::<usize>::new());
         assert!(slice(None, None, Some(0), 5).is_err());
-        for ((start, stop, step), expected) in [((Some(1), Some(-1), None), (1, 4)), ((None, Some(9), None), (0, 5)), ((Some(4), Some(1), Some(1)), (4, 4))] {
+        for ((start, stop, step), expected) in [
+            ((Some(1), Some(-1), None), (1, 4)),
+            ((None, Some(9), None), (0, 5)),
+            ((Some(4), Some(1), Some(1)), (4, 4)),
+        ] {
             assert_eq!(span(start, stop, 5), expected);
-            assert_eq!(slice(start, stop, step, 5).expect("a slice"), (expected.0..expected.1).collect::<Vec<_>>());
+            assert_eq!(
+                slice(start, stop, step, 5).expect("a slice"),
+                (expected.0..expected.1).collect::<Vec<_>>()
+            );
         }
-        assert_eq!((index(-1, 3), index(3, 3), index(-4, 3), index(i64::MIN, 3)), (Some(2), None, None, None));
+        assert_eq!(
+            (index(-1, 3), index(3, 3), index(-4, 3), index(i64::MIN, 3)),
+            (Some(2), None, None, None)
+        );
     }
 
     #[test]
@@ -143,10 +178,20 @@ mod tests {
             Ok(Value::Int(value)) => Some(value),
             _ => None,
         };
-        assert_eq!((run(Operator::FloorDivide, -7, 2), run(Operator::Remainder, -7, 2), run(Operator::Remainder, 7, -2)), (Some(-4), Some(1), Some(-1)));
-        for (operator, a, b) in
-            [(Operator::Power, 10, 30), (Operator::Multiply, i64::MAX, 2), (Operator::FloorDivide, i64::MIN, -1), (Operator::Remainder, 1, 0)]
-        {
+        assert_eq!(
+            (
+                run(Operator::FloorDivide, -7, 2),
+                run(Operator::Remainder, -7, 2),
+                run(Operator::Remainder, 7, -2)
+            ),
+            (Some(-4), Some(1), Some(-1))
+        );
+        for (operator, a, b) in [
+            (Operator::Power, 10, 30),
+            (Operator::Multiply, i64::MAX, 2),
+            (Operator::FloorDivide, i64::MIN, -1),
+            (Operator::Remainder, 1, 0),
+        ] {
             assert_eq!(run(operator, a, b), None, "{operator:?}");
         }
         assert_eq!(run(Operator::Remainder, i64::MIN, -1), None);

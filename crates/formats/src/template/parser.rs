@@ -12,7 +12,13 @@ pub fn parse(source: &str) -> Outcome<Template> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(too_much(format!("{} bytes long, more than {MAX_SOURCE_BYTES}", source.len())));
     }
-    let mut parser = Parser { tokens: lexer::tokens(source)?, at: 0, depth: 0, names: Vec::new(), known: HashMap::new() };
+    let mut parser = Parser {
+        tokens: lexer::tokens(source)?,
+        at: 0,
+        depth: 0,
+        names: Vec::new(),
+        known: HashMap::new(),
+    };
     let body = parser.body(&[]).map_err(|fault| fault.at(parser.line()))?;
     Ok(Template { body, names: parser.names })
 }
@@ -37,7 +43,10 @@ impl Parser {
 
     pub fn next(&mut self) -> Option<Token> {
         // A token is read once, so it can be moved out.
-        let token = self.tokens.get_mut(self.at).map(|(_, token)| std::mem::replace(token, Token::BlockEnd));
+        let token = self
+            .tokens
+            .get_mut(self.at)
+            .map(|(_, token)| std::mem::replace(token, Token::BlockEnd));
         self.at += 1;
         token
     }
@@ -66,10 +75,16 @@ impl Parser {
         Err(wrong(match self.peek() {
             None => format!("the template ends where {wanted} should be"),
             Some(Token::Text(_)) => format!("text where {wanted} should be"),
-            Some(Token::BlockStart | Token::BlockEnd | Token::PrintStart | Token::PrintEnd) => format!("a tag ends or starts where {wanted} should be"),
-            Some(Token::Name(name)) => format!("{:?} where {wanted} should be", name.chars().take(40).collect::<String>()),
+            Some(Token::BlockStart | Token::BlockEnd | Token::PrintStart | Token::PrintEnd) => {
+                format!("a tag ends or starts where {wanted} should be")
+            }
+            Some(Token::Name(name)) => {
+                format!("{:?} where {wanted} should be", name.chars().take(40).collect::<String>())
+            }
             Some(Token::Operator(operator)) => format!("{operator:?} where {wanted} should be"),
-            Some(Token::Str(_) | Token::Int(_) | Token::Float(_)) => format!("a constant where {wanted} should be"),
+            Some(Token::Str(_) | Token::Int(_) | Token::Float(_)) => {
+                format!("a constant where {wanted} should be")
+            }
         }))
     }
 
@@ -118,7 +133,8 @@ impl Parser {
         }
         let mut items = vec![first];
         while self.take(",") {
-            if matches!(self.peek(), None | Some(Token::BlockEnd | Token::PrintEnd)) || self.is(")") {
+            if matches!(self.peek(), None | Some(Token::BlockEnd | Token::PrintEnd)) || self.is(")")
+            {
                 break;
             }
             items.push(self.expression()?);
@@ -133,7 +149,8 @@ impl Parser {
                 return Ok(value);
             }
             let test = p.or()?;
-            let otherwise = if p.take_word("else") { Some(Box::new(p.expression()?)) } else { None };
+            let otherwise =
+                if p.take_word("else") { Some(Box::new(p.expression()?)) } else { None };
             Ok(Expr::Condition(Box::new([test, value]), otherwise))
         })
     }
@@ -182,12 +199,17 @@ impl Parser {
         if self.take_word("in") {
             return Some(Comparison::In);
         }
-        let not_in = self.is_word("not") && matches!(self.tokens.get(self.at + 1), Some((_, Token::Name(name))) if name == "in");
+        let not_in = self.is_word("not")
+            && matches!(self.tokens.get(self.at + 1), Some((_, Token::Name(name))) if name == "in");
         self.at += 2 * usize::from(not_in);
         not_in.then_some(Comparison::NotIn)
     }
 
-    fn chain(&mut self, operators: &[(&str, Operator)], tighter: fn(&mut Self) -> Outcome<Expr>) -> Outcome<Expr> {
+    fn chain(
+        &mut self,
+        operators: &[(&str, Operator)],
+        tighter: fn(&mut Self) -> Outcome<Expr>,
+    ) -> Outcome<Expr> {
         let first = tighter(self)?;
         let mut rest = Vec::new();
         while let Some(&(_, operator)) = operators.iter().find(|(symbol, _)| self.take(symbol)) {
@@ -205,7 +227,12 @@ impl Parser {
     }
 
     fn product(&mut self) -> Outcome<Expr> {
-        let operators = [("*", Operator::Multiply), ("//", Operator::FloorDivide), ("/", Operator::Divide), ("%", Operator::Remainder)];
+        let operators = [
+            ("*", Operator::Multiply),
+            ("//", Operator::FloorDivide),
+            ("/", Operator::Divide),
+            ("%", Operator::Remainder),
+        ];
         self.chain(&operators, Self::power)
     }
 
@@ -355,8 +382,13 @@ impl Parser {
         let negated = self.take_word("not");
         let name: Rc<str> = self.word("a test")?.into();
         let starts_value = match self.peek() {
-            Some(Token::Name(word)) => !matches!(word.as_str(), "else" | "or" | "and" | "is" | "if" | "in" | "not" | "recursive"),
-            Some(Token::Str(_) | Token::Int(_) | Token::Float(_) | Token::Operator("[" | "{")) => true,
+            Some(Token::Name(word)) => !matches!(
+                word.as_str(),
+                "else" | "or" | "and" | "is" | "if" | "in" | "not" | "recursive"
+            ),
+            Some(Token::Str(_) | Token::Int(_) | Token::Float(_) | Token::Operator("[" | "{")) => {
+                true
+            }
             _ => false,
         };
         let arguments = if self.is("(") {
@@ -376,7 +408,8 @@ impl Parser {
             if self.is("*") || self.is("**") {
                 return Err(wrong("arguments by * or ** are not supported"));
             }
-            let named = matches!(self.peek(), Some(Token::Name(_))) && matches!(self.tokens.get(self.at + 1), Some((_, Token::Operator("="))));
+            let named = matches!(self.peek(), Some(Token::Name(_)))
+                && matches!(self.tokens.get(self.at + 1), Some((_, Token::Operator("="))));
             if named {
                 let name = self.word("a name")?;
                 self.at += 1;
@@ -418,6 +451,10 @@ impl Parser {
             return Err(wrong(format!("{name} cannot be set")));
         }
         let name = self.intern(name);
-        Ok(if self.take(".") { Target::Attribute(name, self.word("an attribute")?.into()) } else { Target::Name(name) })
+        Ok(if self.take(".") {
+            Target::Attribute(name, self.word("an attribute")?.into())
+        } else {
+            Target::Name(name)
+        })
     }
 }

@@ -20,7 +20,8 @@ fn push(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()> {
     Ok(())
 }
 
-/// As Python's `repr`: what stands inside of a printed list. Ends because containers are of limited depth and each visit is paid for.
+/// As Python's `repr`: what stands inside of a printed list. Ends because containers are of limited
+/// depth and each visit is paid for.
 fn repr(value: &Value, out: &mut String, budget: &mut Budget) -> Outcome<()> {
     match value {
         Value::Undefined => push("Undefined", out, budget),
@@ -31,11 +32,13 @@ fn repr(value: &Value, out: &mut String, budget: &mut Budget) -> Outcome<()> {
         Value::Float(number) => push(&float(*number), out, budget),
         Value::Str(text) => quote(text, out, budget),
         Value::List(list) => separated(&list.items, "[", "]", ", ", out, budget, repr),
-        Value::Dict(dict) => separated(&dict.entries, "{", "}", ", ", out, budget, |(key, value), out, budget| {
-            repr(key, out, budget)?;
-            push(": ", out, budget)?;
-            repr(value, out, budget)
-        }),
+        Value::Dict(dict) => {
+            separated(&dict.entries, "{", "}", ", ", out, budget, |(key, value), out, budget| {
+                repr(key, out, budget)?;
+                push(": ", out, budget)?;
+                repr(value, out, budget)
+            })
+        }
         other => Err(wrong(format!("a {} has no text", other.kind()))),
     }
 }
@@ -87,7 +90,9 @@ fn quote(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()> {
             '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
             c if c == quote => out.extend(['\\', c]),
-            c if c.is_control() => write!(out, "\\x{:02x}", c as u32).expect("a String takes any text"),
+            c if c.is_control() => {
+                write!(out, "\\x{:02x}", c as u32).expect("a String takes any text")
+            }
             c => out.push(c),
         }
     }
@@ -102,7 +107,13 @@ pub struct Layout {
 }
 
 /// Appends `value` as Python's `json.dumps(value, ensure_ascii=False, indent=...)` writes it.
-pub fn json(value: &Value, layout: Layout, level: usize, out: &mut String, budget: &mut Budget) -> Outcome<()> {
+pub fn json(
+    value: &Value,
+    layout: Layout,
+    level: usize,
+    out: &mut String,
+    budget: &mut Budget,
+) -> Outcome<()> {
     match value {
         Value::None => push("null", out, budget),
         Value::Bool(true) => push("true", out, budget),
@@ -114,32 +125,52 @@ pub fn json(value: &Value, layout: Layout, level: usize, out: &mut String, budge
         Value::Dict(dict) if dict.entries.is_empty() => push("{}", out, budget),
         Value::List(list) => {
             let [open, between, close] = breaks(layout, level, "[", "]", budget)?;
-            separated(&list.items, &open, &close, &between, out, budget, |item, out, budget| json(item, layout, level + 1, out, budget))
+            separated(&list.items, &open, &close, &between, out, budget, |item, out, budget| {
+                json(item, layout, level + 1, out, budget)
+            })
         }
         Value::Dict(dict) => {
             let [open, between, close] = breaks(layout, level, "{", "}", budget)?;
-            separated(&dict.entries, &open, &close, &between, out, budget, |(key, value), out, budget| {
-                let mut text = String::new();
-                match key {
-                    Value::Str(key) => text.push_str(key),
-                    key => json(key, layout, 0, &mut text, budget)?,
-                }
-                json_string(&text, out, budget)?;
-                push(": ", out, budget)?;
-                json(value, layout, level + 1, out, budget)
-            })
+            separated(
+                &dict.entries,
+                &open,
+                &close,
+                &between,
+                out,
+                budget,
+                |(key, value), out, budget| {
+                    let mut text = String::new();
+                    match key {
+                        Value::Str(key) => text.push_str(key),
+                        key => json(key, layout, 0, &mut text, budget)?,
+                    }
+                    json_string(&text, out, budget)?;
+                    push(": ", out, budget)?;
+                    json(value, layout, level + 1, out, budget)
+                },
+            )
         }
         other => Err(wrong(format!("a {} cannot be written as JSON", other.kind()))),
     }
 }
 
-fn breaks(layout: Layout, level: usize, open: &str, close: &str, budget: &mut Budget) -> Outcome<[String; 3]> {
+fn breaks(
+    layout: Layout,
+    level: usize,
+    open: &str,
+    close: &str,
+    budget: &mut Budget,
+) -> Outcome<[String; 3]> {
     let Some(indent) = layout.indent else {
         return Ok([open.to_string(), ", ".to_string(), close.to_string()]);
     };
     budget.make(indent.saturating_mul(3 * level + 4))?;
     let line = |level: usize| format!("\n{}", " ".repeat(indent * level));
-    Ok([format!("{open}{}", line(level + 1)), format!(",{}", line(level + 1)), format!("{}{close}", line(level))])
+    Ok([
+        format!("{open}{}", line(level + 1)),
+        format!(",{}", line(level + 1)),
+        format!("{}{close}", line(level)),
+    ])
 }
 
 fn json_string(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()> {
@@ -154,7 +185,9 @@ fn json_string(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()>
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 => write!(out, "\\u{:04x}", c as u32).expect("a String takes any text"),
+            c if (c as u32) < 0x20 => {
+                write!(out, "\\u{:04x}", c as u32).expect("a String takes any text")
+            }
             c => out.push(c),
         }
     }
@@ -166,7 +199,15 @@ fn json_string(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()>
 mod tests {
     #[test]
     fn floats_as_python_prints_them() {
-        let cases = [(1.0, "1.0"), (0.1, "0.1"), (1e16, "1e+16"), (1.5e-7, "1.5e-07"), (123456789.25, "123456789.25"), (-0.0, "-0.0"), (1e300, "1e+300")];
+        let cases = [
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (1e16, "1e+16"),
+            (1.5e-7, "1.5e-07"),
+            (123456789.25, "123456789.25"),
+            (-0.0, "-0.0"),
+            (1e300, "1e+300"),
+        ];
         for (number, text) in cases {
             assert_eq!(super::float(number), text);
         }

@@ -7,7 +7,8 @@ use super::{Outcome, wrong};
 use std::rc::Rc;
 
 impl Parser {
-    /// Statements up to a block that starts with one of `ends`, which is left to be read (its name is passed).
+    /// Statements up to a block that starts with one of `ends`, which is left to be read (its name
+    /// is passed).
     pub fn body(&mut self, ends: &[&str]) -> Outcome<Vec<Node>> {
         let mut nodes = Vec::new();
         loop {
@@ -82,7 +83,9 @@ impl Parser {
                 Statement::Filter { filters, body: self.closed_by("endfilter")? }
             }
             // Marks what the assistant said, for training masks: the text is the same.
-            "generation" => Statement::With { assignments: Vec::new(), body: self.closed_by("endgeneration")? },
+            "generation" => {
+                Statement::With { assignments: Vec::new(), body: self.closed_by("endgeneration")? }
+            }
             "do" => {
                 let value = self.tuple()?;
                 self.block_end()?;
@@ -92,7 +95,12 @@ impl Parser {
                 self.block_end()?;
                 if word == "break" { Statement::Break } else { Statement::Continue }
             }
-            other => return Err(wrong(format!("statement {:?} is not supported", other.chars().take(40).collect::<String>()))),
+            other => {
+                return Err(wrong(format!(
+                    "statement {:?} is not supported",
+                    other.chars().take(40).collect::<String>()
+                )));
+            }
         };
         Ok(Some(statement))
     }
@@ -119,7 +127,8 @@ impl Parser {
         }
         self.block_end()?;
         let body = self.body(&["else", "endfor"])?;
-        let otherwise = if self.take_word("else") { self.closed_by("endfor")? } else { self.close("endfor")? };
+        let otherwise =
+            if self.take_word("else") { self.closed_by("endfor")? } else { self.close("endfor")? };
         Ok(Statement::For { target, iter, filter, body, otherwise })
     }
 
@@ -142,7 +151,8 @@ impl Parser {
                 break;
             }
         }
-        let otherwise = if self.take_word("else") { self.closed_by("endif")? } else { self.close("endif")? };
+        let otherwise =
+            if self.take_word("else") { self.closed_by("endif")? } else { self.close("endif")? };
         Ok(Statement::If { branches, otherwise })
     }
 
@@ -208,7 +218,9 @@ impl Parser {
         let caller = Rc::new(Macro { name, parameters: Vec::new(), body });
         match &mut call {
             Expr::Postfix(_, posts) => match posts.last_mut() {
-                Some(Post::Call(arguments)) => arguments.named.push(("caller".into(), Expr::Caller(caller))),
+                Some(Post::Call(arguments)) => {
+                    arguments.named.push(("caller".into(), Expr::Caller(caller)))
+                }
                 _ => return Err(wrong("a call block without a call")),
             },
             _ => return Err(wrong("a call block without a call")),

@@ -11,8 +11,15 @@ pub fn strip<'t>(text: &'t str, set: Option<&str>, left: bool, right: bool) -> &
     if right { text.trim_end_matches(gone) } else { text }
 }
 
-/// Parts between `separator` (runs of white space if there is none), at most `most` cuts, from the right if asked.
-pub fn split(text: &str, separator: Option<&str>, most: Option<usize>, from_right: bool, budget: &mut Budget) -> Outcome<Value> {
+/// Parts between `separator` (runs of white space if there is none), at most `most` cuts, from the
+/// right if asked.
+pub fn split(
+    text: &str,
+    separator: Option<&str>,
+    most: Option<usize>,
+    from_right: bool,
+    budget: &mut Budget,
+) -> Outcome<Value> {
     budget.read(text.len())?;
     let parts = most.unwrap_or(usize::MAX).saturating_add(1);
     match (separator, from_right) {
@@ -28,7 +35,11 @@ fn words(text: &str, parts: usize) -> impl Iterator<Item = &str> {
     let (mut rest, mut count) = (text.trim_start(), 0);
     std::iter::from_fn(move || {
         count += 1;
-        let end = if count == parts { rest.len() } else { rest.find(char::is_whitespace).unwrap_or(rest.len()) };
+        let end = if count == parts {
+            rest.len()
+        } else {
+            rest.find(char::is_whitespace).unwrap_or(rest.len())
+        };
         let (word, after) = rest.split_at(end);
         rest = after.trim_start();
         (!word.is_empty()).then_some(word)
@@ -39,7 +50,8 @@ fn words_from_right(text: &str, parts: usize) -> impl Iterator<Item = &str> {
     let (mut rest, mut count) = (text.trim_end(), 0);
     std::iter::from_fn(move || {
         count += 1;
-        let space = rest.char_indices().rev().find(|(_, c)| c.is_whitespace()).filter(|_| count < parts);
+        let space =
+            rest.char_indices().rev().find(|(_, c)| c.is_whitespace()).filter(|_| count < parts);
         let (before, word) = rest.split_at(space.map_or(0, |(at, c)| at + c.len_utf8()));
         rest = before.trim_end();
         (!word.is_empty()).then_some(word)
@@ -47,7 +59,11 @@ fn words_from_right(text: &str, parts: usize) -> impl Iterator<Item = &str> {
 }
 
 /// A list of strings, turned around if asked.
-fn strings<'t>(parts: impl Iterator<Item = &'t str>, reversed: bool, budget: &mut Budget) -> Outcome<Value> {
+fn strings<'t>(
+    parts: impl Iterator<Item = &'t str>,
+    reversed: bool,
+    budget: &mut Budget,
+) -> Outcome<Value> {
     let mut items = Vec::new();
     for part in parts {
         budget.make_list(2)?;
@@ -62,12 +78,24 @@ fn strings<'t>(parts: impl Iterator<Item = &'t str>, reversed: bool, budget: &mu
 
 pub fn lines(text: &str, keep_ends: bool, budget: &mut Budget) -> Outcome<Value> {
     budget.read(text.len())?;
-    let lines = text.split_inclusive('\n').map(|line| if keep_ends { line } else { line.strip_suffix('\n').unwrap_or(line).trim_end_matches('\r') });
+    let lines = text.split_inclusive('\n').map(|line| {
+        if keep_ends {
+            line
+        } else {
+            line.strip_suffix('\n').unwrap_or(line).trim_end_matches('\r')
+        }
+    });
     strings(lines, false, budget)
 }
 
 /// `text` with `old` replaced by `new`, at most `most` times.
-pub fn replace(text: &str, old: &str, new: &str, most: Option<usize>, budget: &mut Budget) -> Outcome<Value> {
+pub fn replace(
+    text: &str,
+    old: &str,
+    new: &str,
+    most: Option<usize>,
+    budget: &mut Budget,
+) -> Outcome<Value> {
     budget.read(text.len())?;
     let most = most.unwrap_or(usize::MAX);
     let count = text.matches(old).take(most).count();
@@ -77,7 +105,9 @@ pub fn replace(text: &str, old: &str, new: &str, most: Option<usize>, budget: &m
 
 pub fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect())
+    chars.next().map_or(String::new(), |first| {
+        first.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect()
+    })
 }
 
 /// Every word with a capital letter at its start.
@@ -96,7 +126,13 @@ pub fn title(text: &str) -> String {
 }
 
 /// Lines after the first (and the first, and empty ones, if asked) with `prefix` before them.
-pub fn indent(text: &str, prefix: &str, first: bool, blank: bool, budget: &mut Budget) -> Outcome<Value> {
+pub fn indent(
+    text: &str,
+    prefix: &str,
+    first: bool,
+    blank: bool,
+    budget: &mut Budget,
+) -> Outcome<Value> {
     budget.read(text.len())?;
     let lines = text.matches('\n').count() + 1;
     budget.make(text.len().saturating_add(lines.saturating_mul(prefix.len())))?;
@@ -125,7 +161,9 @@ mod tests {
 
     fn parts(value: Value) -> Vec<String> {
         match value {
-            Value::List(list) => list.items.iter().map(|v| v.as_str().expect("a string").to_string()).collect(),
+            Value::List(list) => {
+                list.items.iter().map(|v| v.as_str().expect("a string").to_string()).collect()
+            }
             _ => panic!("no list"),
         }
     }
@@ -133,8 +171,9 @@ mod tests {
     #[test]
     fn split_as_python_does() {
         let mut budget = Budget::new();
-        let mut run =
-            |text: &str, separator: Option<&str>, most: Option<usize>, right: bool| parts(split(text, separator, most, right, &mut budget).expect("splits"));
+        let mut run = |text: &str, separator: Option<&str>, most: Option<usize>, right: bool| {
+            parts(split(text, separator, most, right, &mut budget).expect("splits"))
+        };
         assert_eq!(run(" a  b c ", None, None, false), ["a", "b", "c"]);
         assert_eq!(run(" a  b c ", None, Some(1), false), ["a", "b c "]);
         assert_eq!(run(" a  b c ", None, Some(1), true), [" a  b", "c"]);
@@ -150,11 +189,23 @@ mod tests {
         let mut budget = Budget::new();
         assert_eq!(title("half a step, it's"), "Half A Step, It's");
         assert_eq!(capitalize("éCOLE"), "École");
-        assert_eq!(parts(lines("a\r\nb\n\nc", false, &mut budget).expect("lines")), ["a", "b", "", "c"]);
+        assert_eq!(
+            parts(lines("a\r\nb\n\nc", false, &mut budget).expect("lines")),
+            ["a", "b", "", "c"]
+        );
         assert_eq!(find("héllo", "l", false), 2);
         assert_eq!(find("héllo", "l", true), 3);
-        assert_eq!(indent("a\n\nb", "  ", false, false, &mut budget).expect("indents").as_str(), Some("a\n\n  b"));
-        assert_eq!(replace("aaa", "a", "b", Some(2), &mut budget).expect("replaces").as_str(), Some("bba"));
-        assert!(replace(&"a".repeat(1 << 20), "", &"b".repeat(1 << 20), None, &mut budget).is_err_and(|f| f.fuel));
+        assert_eq!(
+            indent("a\n\nb", "  ", false, false, &mut budget).expect("indents").as_str(),
+            Some("a\n\n  b")
+        );
+        assert_eq!(
+            replace("aaa", "a", "b", Some(2), &mut budget).expect("replaces").as_str(),
+            Some("bba")
+        );
+        assert!(
+            replace(&"a".repeat(1 << 20), "", &"b".repeat(1 << 20), None, &mut budget)
+                .is_err_and(|f| f.fuel)
+        );
     }
 }

@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 #[derive(Clone)]
 pub enum Value {
-    /// Something that is not there; an error as soon as it is asked for more than its truth or text.
+    /// Something that is not there; an error as soon as it is asked for more than its truth or
+    /// text.
     Undefined,
     None,
     Bool(bool),
@@ -96,12 +97,15 @@ impl Value {
         matches!(self, Self::Macro(_) | Self::Function(_))
     }
 
-    /// How deep containers nest in it. Only data has a depth: what could lead back to itself may not be put into a container.
+    /// How deep containers nest in it. Only data has a depth: what could lead back to itself may
+    /// not be put into a container.
     fn depth(&self) -> Outcome<u32> {
         match self {
             Self::List(list) => Ok(list.depth),
             Self::Dict(dict) => Ok(dict.depth),
-            Self::Namespace(_) | Self::Macro(_) | Self::Loop(_) | Self::Function(_) => Err(wrong(format!("a {} cannot be stored", self.kind()))),
+            Self::Namespace(_) | Self::Macro(_) | Self::Loop(_) | Self::Function(_) => {
+                Err(wrong(format!("a {} cannot be stored", self.kind())))
+            }
             _ => Ok(0),
         }
     }
@@ -135,8 +139,12 @@ impl Dict {
         search(&self.entries, key, budget)?;
         let found = match key {
             Value::Str(wanted) => self.entries.iter().find(|(key, _)| key.as_str() == Some(wanted)),
-            Value::Int(wanted) => self.entries.iter().find(|(key, _)| matches!(key, Value::Int(k) if k == wanted)),
-            Value::Bool(wanted) => self.entries.iter().find(|(key, _)| matches!(key, Value::Bool(k) if k == wanted)),
+            Value::Int(wanted) => {
+                self.entries.iter().find(|(key, _)| matches!(key, Value::Int(k) if k == wanted))
+            }
+            Value::Bool(wanted) => {
+                self.entries.iter().find(|(key, _)| matches!(key, Value::Bool(k) if k == wanted))
+            }
             Value::None => self.entries.iter().find(|(key, _)| matches!(key, Value::None)),
             _ => None,
         };

@@ -1,6 +1,8 @@
-//! GPT-2's byte alphabet: every byte has one printable character, so that a byte string is a string of characters a vocabulary can hold.
+//! GPT-2's byte alphabet: every byte has one printable character, so that a byte string is a string
+//! of characters a vocabulary can hold.
 //!
-//! The printable bytes of Latin-1 stand for themselves; the other 68 get the characters from U+0100 on, in order of their value.
+//! The printable bytes of Latin-1 stand for themselves; the other 68 get the characters from U+0100
+//! on, in order of their value.
 
 /// One past the last character that stands for a byte.
 const END: usize = 0x144;
@@ -74,10 +76,16 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for byte in 0..=255 {
             let char = alphabet.char(byte);
-            assert!(seen.insert(char) && !char.is_control() && !char.is_whitespace(), "byte {byte}: {char:?}");
+            assert!(
+                seen.insert(char) && !char.is_control() && !char.is_whitespace(),
+                "byte {byte}: {char:?}"
+            );
             assert_eq!(alphabet.byte(char), Some(byte));
         }
-        assert_eq!((alphabet.char(b' '), alphabet.char(b'\n'), alphabet.char(b'a')), ('Ġ', 'Ċ', 'a'));
+        assert_eq!(
+            (alphabet.char(b' '), alphabet.char(b'\n'), alphabet.char(b'a')),
+            ('Ġ', 'Ċ', 'a')
+        );
         assert_eq!((alphabet.byte(' '), alphabet.byte('😀')), (None, None));
     }
 }

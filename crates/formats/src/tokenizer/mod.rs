@@ -1,8 +1,11 @@
-//! Text to token ids and back. One description ([`Vocabulary`]), read from tokenizer.json or from GGUF metadata; merging by the `tokenizers` crate.
+//! Text to token ids and back. One description ([`Vocabulary`]), read from tokenizer.json or from
+//! GGUF metadata; merging by the `tokenizers` crate.
 //!
-//! Byte-level BPE (Radford et al., GPT-2, 2019; Sennrich et al., arXiv 1508.07909): special tokens are found first, the text between them is cut into words
-//! ([`pre`]), each word's bytes are spelled in the byte alphabet and merged by rank. Of the `tokenizers` crate only the merging (and training) is used: its
-//! pipeline stops silently where a pattern gives up, keeps a cache per thread for ever, and costs several times more than the words themselves.
+//! Byte-level BPE (Radford et al., GPT-2, 2019; Sennrich et al., arXiv 1508.07909): special tokens
+//! are found first, the text between them is cut into words ([`pre`]), each word's bytes are
+//! spelled in the byte alphabet and merged by rank. Of the `tokenizers` crate only the merging (and
+//! training) is used: its pipeline stops silently where a pattern gives up, keeps a cache per
+//! thread for ever, and costs several times more than the words themselves.
 
 mod alphabet;
 mod json;
@@ -74,11 +77,17 @@ impl Tokenizer {
     }
 
     /// From the bytes of a tokenizer.json (and, if there is one, tokenizer_config.json).
-    pub fn from_json(file: &str, tokenizer_json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self> {
+    pub fn from_json(
+        file: &str,
+        tokenizer_json: &[u8],
+        tokenizer_config: Option<&[u8]>,
+    ) -> Result<Self> {
         let vocabulary = json::read(file, tokenizer_json, tokenizer_config)?;
         Self::new(vocabulary).map_err(|e| match e {
             Error::Tokenizer { reason } => Error::Tokenizer { reason: format!("{file}: {reason}") },
-            Error::Unsupported { name, reason, .. } => Error::Unsupported { file: file.into(), name, reason },
+            Error::Unsupported { name, reason, .. } => {
+                Error::Unsupported { file: file.into(), name, reason }
+            }
             other => other,
         })
     }
@@ -88,13 +97,16 @@ impl Tokenizer {
         json::write(&self.vocabulary)
     }
 
-    /// The tokenizer_config.json beside it, for other readers: special tokens by name, and the chat template.
+    /// The tokenizer_config.json beside it, for other readers: special tokens by name, and the chat
+    /// template.
     pub fn to_config_json(&self, chat_template: Option<&str>) -> String {
         json::write_config(&self.vocabulary, chat_template)
     }
 
-    /// Ids of `text`. `special`: special tokens in the text are recognised, and bos/eos are added if the model asks for them (not a second time where the
-    /// text has them); without it the text is plain. A byte that the vocabulary has no token for is left out, as the reference tokenizers do.
+    /// Ids of `text`. `special`: special tokens in the text are recognised, and bos/eos are added
+    /// if the model asks for them (not a second time where the text has them); without it the text
+    /// is plain. A byte that the vocabulary has no token for is left out, as the reference
+    /// tokenizers do.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let vocabulary = &*self.vocabulary;
         let mut ids = Vec::with_capacity(text.len() / 3);
@@ -112,20 +124,26 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Text of `ids`. Bytes that are no UTF-8 become U+FFFD; an id outside the vocabulary is an error.
+    /// Text of `ids`. Bytes that are no UTF-8 become U+FFFD; an id outside the vocabulary is an
+    /// error.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         let mut bytes = Vec::new();
         for (at, &id) in ids.iter().enumerate() {
             let token = self.bytes(id, skip_special).ok_or_else(|| {
-                let reason = format!("id {id} at position {at} is outside the vocabulary of {} tokens", self.vocabulary.tokens.len());
+                let reason = format!(
+                    "id {id} at position {at} is outside the vocabulary of {} tokens",
+                    self.vocabulary.tokens.len()
+                );
                 Error::Tokenizer { reason }
             })?;
             bytes.extend_from_slice(token);
         }
-        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
-    /// A decoder for streaming: give it ids one by one, it gives text as soon as whole UTF-8 characters are there. Special tokens give no text.
+    /// A decoder for streaming: give it ids one by one, it gives text as soon as whole UTF-8
+    /// characters are there. Special tokens give no text.
     pub fn stream(&self) -> TokenStream {
         TokenStream::new(self.clone(), true)
     }
@@ -135,10 +153,15 @@ impl Tokenizer {
         TokenStream::new(self.clone(), skip_special)
     }
 
-    /// The bytes of a token (none for a special token that is to be skipped); None outside the vocabulary.
+    /// The bytes of a token (none for a special token that is to be skipped); None outside the
+    /// vocabulary.
     pub fn bytes(&self, id: u32, skip_special: bool) -> Option<&[u8]> {
         let kind = self.vocabulary.kinds.get(id as usize)?;
-        Some(if skip_special && kind.is_special() { &[] } else { self.engine.token_bytes(id as usize) })
+        Some(if skip_special && kind.is_special() {
+            &[]
+        } else {
+            self.engine.token_bytes(id as usize)
+        })
     }
 
     /// Id of a token by its text in the byte alphabet (special tokens verbatim).
@@ -193,22 +216,42 @@ impl Engine {
 /// The merges with the tokens they may build, in the form the crate wants.
 fn merger(vocabulary: &Vocabulary, whole_words: bool) -> Result<BPE> {
     let tokens = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0u32..);
-    let ids: Vocab = tokens.filter(|((_, kind), _)| kind.is_mergeable()).map(|((token, _), id)| (token.clone(), id)).collect();
-    let merges = (0..vocabulary.merges.len()).map(|rank| vocabulary.merge(rank).map(|(l, r)| (l.to_string(), r.to_string()))).collect::<Result<Vec<_>>>()?;
+    let ids: Vocab = tokens
+        .filter(|((_, kind), _)| kind.is_mergeable())
+        .map(|((token, _), id)| (token.clone(), id))
+        .collect();
+    let merges = (0..vocabulary.merges.len())
+        .map(|rank| vocabulary.merge(rank).map(|(l, r)| (l.to_string(), r.to_string())))
+        .collect::<Result<Vec<_>>>()?;
     // Its cache would live as long as the thread; ours lives as long as one text.
-    let builder = BPE::builder().vocab_and_merges(ids, merges).cache_capacity(0).ignore_merges(whole_words);
+    let builder =
+        BPE::builder().vocab_and_merges(ids, merges).cache_capacity(0).ignore_merges(whole_words);
     builder.build().map_err(|e| Error::Tokenizer { reason: e.to_string() })
 }
 
 impl Markers {
     fn new(vocabulary: &Vocabulary, wanted: impl Fn(TokenKind) -> bool) -> Result<Self> {
-        let chosen = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0u32..).filter(|((_, kind), _)| wanted(**kind));
-        let (texts, ids): (Vec<&str>, Vec<u32>) = chosen.map(|((token, _), id)| (token.as_str(), id)).unzip();
+        let chosen = vocabulary
+            .tokens
+            .iter()
+            .zip(&vocabulary.kinds)
+            .zip(0u32..)
+            .filter(|((_, kind), _)| wanted(**kind));
+        let (texts, ids): (Vec<&str>, Vec<u32>) =
+            chosen.map(|((token, _), id)| (token.as_str(), id)).unzip();
         if ids.is_empty() {
             return Ok(Self { finder: None, ids });
         }
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA)).build(&texts);
-        Ok(Self { finder: Some(finder.map_err(|e| Error::Tokenizer { reason: format!("special tokens: {e}") })?), ids })
+        let finder = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(&texts);
+        Ok(Self {
+            finder: Some(
+                finder.map_err(|e| Error::Tokenizer { reason: format!("special tokens: {e}") })?,
+            ),
+            ids,
+        })
     }
 }
 
@@ -227,7 +270,11 @@ impl<'t> Words<'_, 't> {
                 return Ok(());
             }
             self.engine.alphabet.spell(word.as_bytes(), &mut self.spelled);
-            let tokens = self.engine.merger.tokenize(&self.spelled).map_err(|e| Error::Tokenizer { reason: e.to_string() })?;
+            let tokens = self
+                .engine
+                .merger
+                .tokenize(&self.spelled)
+                .map_err(|e| Error::Tokenizer { reason: e.to_string() })?;
             let start = ids.len();
             ids.extend(tokens.iter().map(|t| t.id));
             if word.len() <= LONGEST_REMEMBERED_WORD {

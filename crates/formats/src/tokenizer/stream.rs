@@ -2,7 +2,8 @@
 
 use super::Tokenizer;
 
-/// Holds back the bytes of a character that is not whole yet. All pushes and `finish` together give what `decode` gives.
+/// Holds back the bytes of a character that is not whole yet. All pushes and `finish` together give
+/// what `decode` gives.
 pub struct TokenStream {
     tokenizer: Tokenizer,
     skip_special: bool,
@@ -14,7 +15,8 @@ impl TokenStream {
         Self { tokenizer, skip_special, held: Vec::new() }
     }
 
-    /// The text that is certain after this token, often empty. An id outside the vocabulary gives U+FFFD.
+    /// The text that is certain after this token, often empty. An id outside the vocabulary gives
+    /// U+FFFD.
     pub fn push(&mut self, id: u32) -> String {
         match self.tokenizer.bytes(id, self.skip_special) {
             Some(bytes) => self.held.extend_from_slice(bytes),
@@ -28,7 +30,9 @@ impl TokenStream {
             match chunk.invalid() {
                 [] => {}
                 // The end of the bytes may be the start of a character: only that waits.
-                start if chunks.peek().is_none() && may_continue(start) => self.held = start.to_vec(),
+                start if chunks.peek().is_none() && may_continue(start) => {
+                    self.held = start.to_vec()
+                }
                 _ => text.push('\u{FFFD}'),
             }
         }

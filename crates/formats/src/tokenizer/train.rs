@@ -1,4 +1,5 @@
-//! Training of a vocabulary: byte-level BPE by the `tokenizers` crate's trainer (Sennrich et al., arXiv 1508.07909). Native only.
+//! Training of a vocabulary: byte-level BPE by the `tokenizers` crate's trainer (Sennrich et al.,
+//! arXiv 1508.07909). Native only.
 
 use super::alphabet::ByteAlphabet;
 use super::pre::{self, Splitter};
@@ -11,12 +12,17 @@ fn wrong(reason: impl std::fmt::Display) -> Error {
     Error::Tokenizer { reason: format!("training: {reason}") }
 }
 
-/// A vocabulary of exactly `vocab_size` tokens from `text`: first `special` (control tokens), then the 256 bytes, then what merging builds. The first
-/// special token is bos, eos, unknown and padding at once. The same text gives the same vocabulary, always.
+/// A vocabulary of exactly `vocab_size` tokens from `text`: first `special` (control tokens), then
+/// the 256 bytes, then what merging builds. The first special token is bos, eos, unknown and
+/// padding at once. The same text gives the same vocabulary, always.
 pub fn train(text: &str, vocab_size: usize, pre: &str, special: &[&str]) -> Result<Vocabulary> {
-    let known = pre::find(pre).ok_or_else(|| wrong(format!("pre-tokenizers are {}, not {pre:?}", pre::names())))?;
+    let known = pre::find(pre)
+        .ok_or_else(|| wrong(format!("pre-tokenizers are {}, not {pre:?}", pre::names())))?;
     if vocab_size < special.len() + 256 {
-        return Err(wrong(format!("a vocabulary of {vocab_size} cannot hold 256 bytes and {} special tokens", special.len())));
+        return Err(wrong(format!(
+            "a vocabulary of {vocab_size} cannot hold 256 bytes and {} special tokens",
+            special.len()
+        )));
     }
     let alphabet = ByteAlphabet::new();
     let mut words = Vec::new();
@@ -40,7 +46,10 @@ pub fn train(text: &str, vocab_size: usize, pre: &str, special: &[&str]) -> Resu
     let mut model = BPE::default();
     trainer.train(&mut model).map_err(wrong)?;
     if model.get_vocab_size() != vocab_size {
-        return Err(wrong(format!("the text gives {} tokens, not {vocab_size}: take a longer text or a smaller vocabulary", model.get_vocab_size())));
+        return Err(wrong(format!(
+            "the text gives {} tokens, not {vocab_size}: take a longer text or a smaller vocabulary",
+            model.get_vocab_size()
+        )));
     }
     read_model(&model, pre, special)
 }
@@ -52,9 +61,15 @@ fn read_model(model: &BPE, pre: &str, special: &[&str]) -> Result<Vocabulary> {
         tokens[id as usize] = token;
     }
     let json = serde_json::to_value(model).map_err(wrong)?;
-    let pair = |merge: &serde_json::Value| Some(format!("{} {}", merge.get(0)?.as_str()?, merge.get(1)?.as_str()?));
-    let merges: Option<Vec<String>> = json["merges"].as_array().map_or(Some(Vec::new()), |merges| merges.iter().map(pair).collect());
-    let kinds = (0..tokens.len()).map(|id| if id < special.len() { TokenKind::Control } else { TokenKind::Normal }).collect();
+    let pair = |merge: &serde_json::Value| {
+        Some(format!("{} {}", merge.get(0)?.as_str()?, merge.get(1)?.as_str()?))
+    };
+    let merges: Option<Vec<String>> = json["merges"]
+        .as_array()
+        .map_or(Some(Vec::new()), |merges| merges.iter().map(pair).collect());
+    let kinds = (0..tokens.len())
+        .map(|id| if id < special.len() { TokenKind::Control } else { TokenKind::Normal })
+        .collect();
     let first = (!special.is_empty()).then_some(0);
     let vocabulary = Vocabulary {
         tokens,

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 pub const MAX_TOKENS: usize = 1 << 24;
 /// Longest text of one token.
 pub const MAX_TOKEN_BYTES: usize = 64 << 10;
-/// Tokens that are searched for in the text are compiled into an automaton, which takes many times their size.
+/// Tokens that are searched for in the text are compiled into an automaton, which takes many times
+/// their size.
 pub const MAX_MARKERS: usize = 1 << 16;
 pub const MAX_MARKER_BYTES: usize = 4 << 20;
 
@@ -31,10 +32,13 @@ pub fn unused_token(id: usize) -> String {
 impl TokenKind {
     /// The kind with this number in a GGUF file.
     pub fn from_ggml(number: i64) -> Option<Self> {
-        [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte].into_iter().find(|&k| k as i64 == number)
+        [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte]
+            .into_iter()
+            .find(|&k| k as i64 == number)
     }
 
-    /// Whether the token stands in a text as it is and is looked for there, instead of being built by merges.
+    /// Whether the token stands in a text as it is and is looked for there, instead of being built
+    /// by merges.
     pub fn is_marker(self) -> bool {
         matches!(self, Self::Control | Self::Unknown | Self::UserDefined)
     }
@@ -78,8 +82,15 @@ impl Vocabulary {
         let merge = &self.merges[rank];
         // In the byte alphabet no token holds a space, so the one space is the separator.
         match merge.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => Ok((left, right)),
-            _ => Err(wrong(format!("merge {rank} is not two tokens with a space between: {:?}", shown(merge)))),
+            Some((left, right))
+                if !left.is_empty() && !right.is_empty() && !right.contains(' ') =>
+            {
+                Ok((left, right))
+            }
+            _ => Err(wrong(format!(
+                "merge {rank} is not two tokens with a space between: {:?}",
+                shown(merge)
+            ))),
         }
     }
 
@@ -88,11 +99,16 @@ impl Vocabulary {
         self.tokens.iter().zip(0..).map(|(t, id)| (t.as_str(), id)).collect()
     }
 
-    /// Everything that must hold before a tokenizer is built. Errors are `Tokenizer`, naming token or merge; an unknown pre-tokenizer is `Unsupported`.
+    /// Everything that must hold before a tokenizer is built. Errors are `Tokenizer`, naming token
+    /// or merge; an unknown pre-tokenizer is `Unsupported`.
     pub fn validate(&self) -> Result<()> {
         if pre::find(&self.pre).is_none() {
             let reason = format!("pre-tokenizers are {}", pre::names());
-            return Err(Error::Unsupported { file: "tokenizer".into(), name: format!("pre-tokenizer {:?}", shown(&self.pre)), reason });
+            return Err(Error::Unsupported {
+                file: "tokenizer".into(),
+                name: format!("pre-tokenizer {:?}", shown(&self.pre)),
+                reason,
+            });
         }
         self.check_tokens()?;
         self.check_merges()?;
@@ -104,7 +120,11 @@ impl Vocabulary {
             return Err(wrong(format!("{} tokens, expected 1 to {MAX_TOKENS}", self.tokens.len())));
         }
         if self.kinds.len() != self.tokens.len() {
-            return Err(wrong(format!("{} tokens but {} token types", self.tokens.len(), self.kinds.len())));
+            return Err(wrong(format!(
+                "{} tokens but {} token types",
+                self.tokens.len(),
+                self.kinds.len()
+            )));
         }
         let mut seen: HashMap<&str, usize> = HashMap::with_capacity(self.tokens.len());
         let (mut markers, mut marker_bytes) = (0, 0);
@@ -113,20 +133,28 @@ impl Vocabulary {
                 return Err(wrong(format!("token {id} is empty")));
             }
             if token.len() > MAX_TOKEN_BYTES {
-                return Err(wrong(format!("token {id} has {} bytes, more than {MAX_TOKEN_BYTES}", token.len())));
+                return Err(wrong(format!(
+                    "token {id} has {} bytes, more than {MAX_TOKEN_BYTES}",
+                    token.len()
+                )));
             }
             if let Some(first) = seen.insert(token, id) {
                 return Err(wrong(format!("tokens {first} and {id} are both {:?}", shown(token))));
             }
             if kind == TokenKind::Byte && byte_token(token).is_none() {
-                return Err(wrong(format!("token {id} is of the byte type but not of the form <0x00> to <0xFF>: {:?}", shown(token))));
+                return Err(wrong(format!(
+                    "token {id} is of the byte type but not of the form <0x00> to <0xFF>: {:?}",
+                    shown(token)
+                )));
             }
             if kind.is_marker() {
                 (markers, marker_bytes) = (markers + 1, marker_bytes + token.len());
             }
         }
         if markers > MAX_MARKERS || marker_bytes > MAX_MARKER_BYTES {
-            return Err(wrong(format!("{markers} special tokens of {marker_bytes} bytes, more than {MAX_MARKERS} of {MAX_MARKER_BYTES}")));
+            return Err(wrong(format!(
+                "{markers} special tokens of {marker_bytes} bytes, more than {MAX_MARKERS} of {MAX_MARKER_BYTES}"
+            )));
         }
         Ok(())
     }
@@ -136,7 +164,8 @@ impl Vocabulary {
             return Err(wrong(format!("{} merges, more than {MAX_TOKENS}", self.merges.len())));
         }
         let ids = self.ids();
-        let mergeable = |token: &str| ids.get(token).is_some_and(|&id| self.kinds[id as usize].is_mergeable());
+        let mergeable =
+            |token: &str| ids.get(token).is_some_and(|&id| self.kinds[id as usize].is_mergeable());
         let mut seen = HashSet::with_capacity(self.merges.len());
         let mut whole = String::new();
         for rank in 0..self.merges.len() {
@@ -146,20 +175,34 @@ impl Vocabulary {
             whole.push_str(right);
             for token in [left, right, whole.as_str()] {
                 if !mergeable(token) {
-                    return Err(wrong(format!("merge {rank} needs the token {:?}, which is not in the vocabulary", shown(token))));
+                    return Err(wrong(format!(
+                        "merge {rank} needs the token {:?}, which is not in the vocabulary",
+                        shown(token)
+                    )));
                 }
             }
             if !seen.insert(self.merges[rank].as_str()) {
-                return Err(wrong(format!("merge {rank} stands there twice: {:?}", shown(&self.merges[rank]))));
+                return Err(wrong(format!(
+                    "merge {rank} stands there twice: {:?}",
+                    shown(&self.merges[rank])
+                )));
             }
         }
         Ok(())
     }
 
     fn check_roles(&self) -> Result<()> {
-        for (role, id) in [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown), ("padding", self.padding)] {
+        for (role, id) in [
+            ("bos", self.bos),
+            ("eos", self.eos),
+            ("unknown", self.unknown),
+            ("padding", self.padding),
+        ] {
             if let Some(id) = id.filter(|&id| id as usize >= self.tokens.len()) {
-                return Err(wrong(format!("{role} token is {id}, but there are {} tokens", self.tokens.len())));
+                return Err(wrong(format!(
+                    "{role} token is {id}, but there are {} tokens",
+                    self.tokens.len()
+                )));
             }
         }
         for (role, add, id) in [("bos", self.add_bos, self.bos), ("eos", self.add_eos, self.eos)] {
@@ -175,7 +218,8 @@ impl Vocabulary {
 pub(super) fn byte_token(token: &str) -> Option<u8> {
     let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
     // from_str_radix would take a sign.
-    (hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| u8::from_str_radix(hex, 16).ok())?
+    (hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| u8::from_str_radix(hex, 16).ok())?
 }
 
 /// The start of a text, short enough for a message.

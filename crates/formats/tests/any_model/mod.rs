@@ -1,4 +1,5 @@
-//! Small models whose weights are stored in any way the halfstep layout has, and a folder that goes away.
+//! Small models whose weights are stored in any way the halfstep layout has, and a folder that goes
+//! away.
 #![allow(dead_code)] // each test file uses its part
 
 use half::{bf16, f16};
@@ -6,7 +7,9 @@ use halfstep_formats::architecture::{Architecture, Role};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, CodeRange, ScaleCodec, WeightQuantizer,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -42,15 +45,23 @@ pub fn architecture(tied_head: bool) -> Architecture {
         head_dim: 6,
         norm_eps: 9.999999747378752e-06,
         rope_theta: 100_000.0,
-        rope_scaling: Some(halfstep_kernels::ops::rope::Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64 }),
+        rope_scaling: Some(halfstep_kernels::ops::rope::Llama3Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position: 64,
+        }),
         tied_head,
         max_positions: 512,
     }
 }
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let text = "the half step that rounds the whole step; a half is a half and the rest is rounded ".repeat(40);
-    Tokenizer::new(train(&text, 268, "smollm", &["<|endoftext|>", "<|im_start|>"]).expect("trains")).expect("sound")
+    let text =
+        "the half step that rounds the whole step; a half is a half and the rest is rounded "
+            .repeat(40);
+    Tokenizer::new(train(&text, 268, "smollm", &["<|endoftext|>", "<|im_start|>"]).expect("trains"))
+        .expect("sound")
 });
 
 pub fn tokenizer() -> Tokenizer {
@@ -79,7 +90,8 @@ pub fn tensor(shape: &[usize], stored: Stored, draw: &mut Draw) -> Tensor {
 
 pub fn packed(rows: usize, cols: usize, q: WeightQuantizer, draw: &mut Draw) -> PackedMatrix {
     let span = (q.grid.max() - q.grid.min() + 1) as usize;
-    let codes: Vec<i16> = (0..rows * cols).map(|_| (q.grid.min() + draw.below(span) as i32) as i16).collect();
+    let codes: Vec<i16> =
+        (0..rows * cols).map(|_| (q.grid.min() + draw.below(span) as i32) as i16).collect();
     let count = q.partition.scales(rows, cols);
     // Zero, negative and tiny scales are legal.
     let scale = |draw: &mut Draw| match draw.below(8) {
@@ -88,14 +100,26 @@ pub fn packed(rows: usize, cols: usize, q: WeightQuantizer, draw: &mut Draw) -> 
         2 => draw.float().abs() * 1e-6,
         _ => draw.float().abs(),
     };
-    let stored = |s: f32| if q.scale_codec == ScaleCodec::F16 { f16::from_f32(s).to_f32() } else { s };
+    let stored =
+        |s: f32| if q.scale_codec == ScaleCodec::F16 { f16::from_f32(s).to_f32() } else { s };
     let scales = (0..count).map(|_| stored(scale(draw))).collect();
-    let zero_points = if q.grid.range == CodeRange::Affine { (0..count).map(|_| draw.below(span) as u8).collect() } else { vec![] };
+    let zero_points = if q.grid.range == CodeRange::Affine {
+        (0..count).map(|_| draw.below(span) as u8).collect()
+    } else {
+        vec![]
+    };
     PackedMatrix::from_codes(q, rows, cols, &codes, scales, zero_points)
 }
 
 /// A model whose block linears, embedding and head, and norms are stored as given.
-pub fn model(tied_head: bool, linears: Stored, tables: Stored, norms: Stored, quantization: Option<Quantization>, seed: u64) -> Model {
+pub fn model(
+    tied_head: bool,
+    linears: Stored,
+    tables: Stored,
+    norms: Stored,
+    quantization: Option<Quantization>,
+    seed: u64,
+) -> Model {
     let (architecture, mut draw) = (architecture(tied_head), Draw(seed));
     let mut tensors = BTreeMap::new();
     for want in architecture.tensors() {
@@ -106,7 +130,11 @@ pub fn model(tied_head: bool, linears: Stored, tables: Stored, norms: Stored, qu
         };
         tensors.insert(want.name, tensor(&want.shape, stored, &mut draw));
     }
-    let provenance = [("recipe", "{\"kind\":\"silq\"}"), ("seed", "7"), ("note \"ü\"\n", "\u{1}\\ tab\t, 半歩 😀")];
+    let provenance = [
+        ("recipe", "{\"kind\":\"silq\"}"),
+        ("seed", "7"),
+        ("note \"ü\"\n", "\u{1}\\ tab\t, 半歩 😀"),
+    ];
     Model {
         name: "small \"model\" ½".into(),
         architecture,
@@ -120,8 +148,13 @@ pub fn model(tied_head: bool, linears: Stored, tables: Stored, norms: Stored, qu
     }
 }
 
-/// Puts factors beside packed block linears: of the rank that `rank` gives for the largest there may be, none for 0.
-pub fn add_low_rank(m: &mut Model, draw: &mut Draw, mut rank: impl FnMut(&mut Draw, usize) -> usize) {
+/// Puts factors beside packed block linears: of the rank that `rank` gives for the largest there
+/// may be, none for 0.
+pub fn add_low_rank(
+    m: &mut Model,
+    draw: &mut Draw,
+    mut rank: impl FnMut(&mut Draw, usize) -> usize,
+) {
     for spec in m.architecture.tensors() {
         let packed = matches!(m.tensors[&spec.name].data, TensorData::Packed(_));
         if !packed || !matches!(spec.role, Role::Linear(_)) {
@@ -131,7 +164,10 @@ pub fn add_low_rank(m: &mut Model, draw: &mut Draw, mut rank: impl FnMut(&mut Dr
         let rank = rank(draw, rows.min(cols));
         if rank > 0 {
             let mut factor = |len: usize| (0..len).map(|_| f16::from_f32(draw.float())).collect();
-            m.low_rank.insert(spec.name, LowRank { rank, a: factor(rank * cols), b: factor(rows * rank) });
+            m.low_rank.insert(
+                spec.name,
+                LowRank { rank, a: factor(rank * cols), b: factor(rows * rank) },
+            );
         }
     }
 }
@@ -167,14 +203,22 @@ pub fn assert_same(got: &Model, want: &Model) {
 pub fn assert_same_content(got: &Model, want: &Model) {
     assert_eq!(got.architecture, want.architecture);
     assert_eq!(got.chat_template, want.chat_template);
-    assert_eq!(got.tokenizer.as_ref().map(|t| &*t.vocabulary), want.tokenizer.as_ref().map(|t| &*t.vocabulary));
+    assert_eq!(
+        got.tokenizer.as_ref().map(|t| &*t.vocabulary),
+        want.tokenizer.as_ref().map(|t| &*t.vocabulary)
+    );
     assert_eq!(got.tensors.keys().collect::<Vec<_>>(), want.tensors.keys().collect::<Vec<_>>());
     for (name, tensor) in &want.tensors {
         assert_eq!(got.tensors[name].shape, tensor.shape, "{name}");
         assert!(same_data(&got.tensors[name].data, &tensor.data), "{name} differs");
     }
     let bits = |v: &[f16]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    let factors = |m: &Model| m.low_rank.iter().map(|(name, f)| (name.clone(), f.rank, bits(&f.a), bits(&f.b))).collect::<Vec<_>>();
+    let factors = |m: &Model| {
+        m.low_rank
+            .iter()
+            .map(|(name, f)| (name.clone(), f.rank, bits(&f.a), bits(&f.b)))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(factors(got), factors(want));
 }
 
@@ -182,10 +226,18 @@ fn same_data(a: &TensorData, b: &TensorData) -> bool {
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     match (a, b) {
         (TensorData::F32(a), TensorData::F32(b)) => bits(a) == bits(b),
-        (TensorData::F16(a), TensorData::F16(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
-        (TensorData::BF16(a), TensorData::BF16(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
-        (TensorData::Packed(a), TensorData::Packed(b)) => a == b && bits(&a.scales) == bits(&b.scales),
-        (TensorData::Blocks { kind: a, bytes: x }, TensorData::Blocks { kind: b, bytes: y }) => a == b && x == y,
+        (TensorData::F16(a), TensorData::F16(b)) => {
+            a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits()))
+        }
+        (TensorData::BF16(a), TensorData::BF16(b)) => {
+            a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits()))
+        }
+        (TensorData::Packed(a), TensorData::Packed(b)) => {
+            a == b && bits(&a.scales) == bits(&b.scales)
+        }
+        (TensorData::Blocks { kind: a, bytes: x }, TensorData::Blocks { kind: b, bytes: y }) => {
+            a == b && x == y
+        }
         _ => false,
     }
 }
@@ -195,7 +247,8 @@ pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a folder for the test");
         Self(path)
@@ -215,8 +268,10 @@ impl Folder {
 }
 
 pub fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder).expect("the folder").map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("the folder")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }

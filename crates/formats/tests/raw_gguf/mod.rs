@@ -1,4 +1,5 @@
-//! A GGUF file as loose parts, so that a test can put any of them wrong. Independent of the reader under test; it trusts its input.
+//! A GGUF file as loose parts, so that a test can put any of them wrong. Independent of the reader
+//! under test; it trusts its input.
 #![allow(dead_code)]
 
 pub const U8: u32 = 0;
@@ -95,11 +96,27 @@ impl Raw {
         let tensor = |p: &mut Parts| {
             let (name, rank) = (p.string(), p.u32());
             let dimensions = (0..rank).map(|_| p.u64()).collect();
-            Tensor { name, name_length: None, rank: None, dimensions, kind: p.u32(), offset: p.u64() }
+            Tensor {
+                name,
+                name_length: None,
+                rank: None,
+                dimensions,
+                kind: p.u32(),
+                offset: p.u64(),
+            }
         };
         let tensors = (0..tensor_count).map(|_| tensor(&mut p)).collect();
         let data = file[(file.len() - p.0.len()).next_multiple_of(32)..].to_vec();
-        Raw { magic, version, entry_count: None, tensor_count: None, entries, tensors, alignment: 32, data }
+        Raw {
+            magic,
+            version,
+            entry_count: None,
+            tensor_count: None,
+            entries,
+            tensors,
+            alignment: 32,
+            data,
+        }
     }
 
     /// Everything before the data, without padding.
@@ -133,7 +150,10 @@ impl Raw {
     }
 
     pub fn entry(&mut self, key: &str) -> &mut Entry {
-        self.entries.iter_mut().find(|e| e.key == key.as_bytes()).unwrap_or_else(|| panic!("no key {key}"))
+        self.entries
+            .iter_mut()
+            .find(|e| e.key == key.as_bytes())
+            .unwrap_or_else(|| panic!("no key {key}"))
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -163,7 +183,10 @@ impl Raw {
     }
 
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {
-        self.tensors.iter_mut().find(|t| t.name == name.as_bytes()).unwrap_or_else(|| panic!("no tensor {name}"))
+        self.tensors
+            .iter_mut()
+            .find(|t| t.name == name.as_bytes())
+            .unwrap_or_else(|| panic!("no tensor {name}"))
     }
 
     /// The data from where tensor `name` begins.

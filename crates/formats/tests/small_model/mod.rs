@@ -30,12 +30,15 @@ impl Numbers {
     }
 }
 
-pub const TOKENS: [&str; 8] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "ab", "Ġ", "Ġa"];
+pub const TOKENS: [&str; 8] =
+    ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "ab", "Ġ", "Ġa"];
 
 pub fn vocabulary() -> Vocabulary {
     Vocabulary {
         tokens: TOKENS.map(str::to_owned).to_vec(),
-        kinds: (0..TOKENS.len()).map(|i| if i < 3 { TokenKind::Control } else { TokenKind::Normal }).collect(),
+        kinds: (0..TOKENS.len())
+            .map(|i| if i < 3 { TokenKind::Control } else { TokenKind::Normal })
+            .collect(),
         merges: vec!["a b".into(), "Ġ a".into()],
         pre: "smollm".into(),
         bos: Some(1),
@@ -47,7 +50,8 @@ pub fn vocabulary() -> Vocabulary {
     }
 }
 
-static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::new(vocabulary()).expect("a sound vocabulary"));
+static TOKENIZER: LazyLock<Tokenizer> =
+    LazyLock::new(|| Tokenizer::new(vocabulary()).expect("a sound vocabulary"));
 
 /// A Llama of two layers; sizes are multiples of `block`, the vocabulary is that of [`vocabulary`].
 pub fn architecture(block: usize) -> Architecture {
@@ -67,31 +71,51 @@ pub fn architecture(block: usize) -> Architecture {
     }
 }
 
-pub const LLAMA3: Llama3Scaling = Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64 };
+pub const LLAMA3: Llama3Scaling = Llama3Scaling {
+    factor: 8.0,
+    low_freq_factor: 1.0,
+    high_freq_factor: 4.0,
+    original_max_position: 64,
+};
 
-/// A random tensor stored as `kind`. Block types this library cannot encode get random bytes with finite scales.
+/// A random tensor stored as `kind`. Block types this library cannot encode get random bytes with
+/// finite scales.
 pub fn tensor(numbers: &mut Numbers, shape: &[usize], kind: GgmlType) -> Tensor {
     let count = shape.iter().product::<usize>();
     let values: Vec<f32> = (0..count).map(|_| numbers.signed()).collect();
     let cols = *shape.last().expect("a shape");
-    let encoded = || values.chunks(cols).flat_map(|row| blocks::encode(kind, row).expect("encodable")).collect::<Vec<u8>>();
+    let encoded = || {
+        values
+            .chunks(cols)
+            .flat_map(|row| blocks::encode(kind, row).expect("encodable"))
+            .collect::<Vec<u8>>()
+    };
     let data = match kind {
         GgmlType::F32 => TensorData::F32(values),
         GgmlType::F16 => TensorData::F16(values.iter().map(|&v| f16::from_f32(v)).collect()),
         GgmlType::BF16 => TensorData::BF16(values.iter().map(|&v| bf16::from_f32(v)).collect()),
-        GgmlType::Q4_0 | GgmlType::Q8_0 | GgmlType::TQ2_0 => TensorData::Packed(blocks::packed::unpack(kind, count / cols, cols, &encoded()).expect("packed")),
+        GgmlType::Q4_0 | GgmlType::Q8_0 | GgmlType::TQ2_0 => TensorData::Packed(
+            blocks::packed::unpack(kind, count / cols, cols, &encoded()).expect("packed"),
+        ),
         _ if blocks::encodes(kind) => TensorData::Blocks { kind, bytes: encoded() },
         _ => {
             let length = count / kind.block_elements() * kind.block_bytes();
             // Bytes up to 0x3F keep every f16 in them finite.
-            TensorData::Blocks { kind, bytes: (0..length).map(|_| numbers.below(0x40) as u8).collect() }
+            TensorData::Blocks {
+                kind,
+                bytes: (0..length).map(|_| numbers.below(0x40) as u8).collect(),
+            }
         }
     };
     Tensor { shape: shape.to_vec(), data }
 }
 
 /// A model whose tensors are stored as `kind_of` says; norms are F32.
-pub fn model(architecture: Architecture, numbers: &mut Numbers, mut kind_of: impl FnMut(&TensorSpec, &mut Numbers) -> GgmlType) -> Model {
+pub fn model(
+    architecture: Architecture,
+    numbers: &mut Numbers,
+    mut kind_of: impl FnMut(&TensorSpec, &mut Numbers) -> GgmlType,
+) -> Model {
     let mut tensors = BTreeMap::new();
     for spec in architecture.tensors() {
         let kind = if spec.role == Role::Norm { GgmlType::F32 } else { kind_of(&spec, numbers) };
@@ -105,7 +129,10 @@ pub fn model(architecture: Architecture, numbers: &mut Numbers, mut kind_of: imp
         tokenizer: Some(TOKENIZER.clone()),
         chat_template: Some("{{ messages }}".into()),
         quantization: None,
-        provenance: BTreeMap::from([("recipe".into(), "{\"id\":\"rtn\"}".into()), ("seed".into(), "7".into())]),
+        provenance: BTreeMap::from([
+            ("recipe".into(), "{\"id\":\"rtn\"}".into()),
+            ("seed".into(), "7".into()),
+        ]),
         file_bytes: 0,
     }
 }
@@ -114,8 +141,16 @@ pub fn model(architecture: Architecture, numbers: &mut Numbers, mut kind_of: imp
 pub fn client_quantization(target: &str, head: bool) -> Quantization {
     Quantization {
         target: target.into(),
-        activation: if target == "gguf:tq2_0" { ActivationQuantizer::DynamicBlock256 } else { ActivationQuantizer::DynamicBlock32 },
-        head_activation: if head { ActivationQuantizer::DynamicBlock32 } else { ActivationQuantizer::None },
+        activation: if target == "gguf:tq2_0" {
+            ActivationQuantizer::DynamicBlock256
+        } else {
+            ActivationQuantizer::DynamicBlock32
+        },
+        head_activation: if head {
+            ActivationQuantizer::DynamicBlock32
+        } else {
+            ActivationQuantizer::None
+        },
         cache: CacheQuantizer::F16,
         static_steps: BTreeMap::new(),
     }
@@ -124,15 +159,24 @@ pub fn client_quantization(target: &str, head: bool) -> Quantization {
 /// The same stored numbers, bit for bit.
 pub fn same_data(a: &TensorData, b: &TensorData) -> bool {
     match (a, b) {
-        (TensorData::F32(a), TensorData::F32(b)) => a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits())),
-        (TensorData::F16(a), TensorData::F16(b)) => a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits())),
-        (TensorData::BF16(a), TensorData::BF16(b)) => a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits())),
+        (TensorData::F32(a), TensorData::F32(b)) => {
+            a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits()))
+        }
+        (TensorData::F16(a), TensorData::F16(b)) => {
+            a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits()))
+        }
+        (TensorData::BF16(a), TensorData::BF16(b)) => {
+            a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits()))
+        }
         (TensorData::Packed(a), TensorData::Packed(b)) => {
-            let scales = a.scales.iter().map(|s| s.to_bits()).eq(b.scales.iter().map(|s| s.to_bits()));
+            let scales =
+                a.scales.iter().map(|s| s.to_bits()).eq(b.scales.iter().map(|s| s.to_bits()));
             let shape = (a.rows, a.cols, a.quantizer) == (b.rows, b.cols, b.quantizer);
             scales && shape && a.codes == b.codes && a.zero_points == b.zero_points
         }
-        (TensorData::Blocks { kind: a, bytes: x }, TensorData::Blocks { kind: b, bytes: y }) => a == b && x == y,
+        (TensorData::Blocks { kind: a, bytes: x }, TensorData::Blocks { kind: b, bytes: y }) => {
+            a == b && x == y
+        }
         _ => false,
     }
 }
@@ -141,7 +185,10 @@ pub fn same_data(a: &TensorData, b: &TensorData) -> bool {
 pub fn assert_same(a: &Model, b: &Model) {
     assert_eq!(a.name, b.name);
     assert_eq!(a.architecture, b.architecture);
-    assert_eq!(a.tokenizer.as_ref().map(|t| &t.vocabulary), b.tokenizer.as_ref().map(|t| &t.vocabulary));
+    assert_eq!(
+        a.tokenizer.as_ref().map(|t| &t.vocabulary),
+        b.tokenizer.as_ref().map(|t| &t.vocabulary)
+    );
     assert_eq!(a.chat_template, b.chat_template);
     assert_eq!(a.quantization, b.quantization);
     assert_eq!(a.provenance, b.provenance);

@@ -8,7 +8,8 @@ use super::lanes::{LANES, add_product_wide, fold};
 use crate::math::power;
 use crate::{Pool, Real, dispatch};
 
-/// One parameter's AdamW step (arXiv 1711.05101): decoupled weight decay first, then the moments, then the update.
+/// One parameter's AdamW step (arXiv 1711.05101): decoupled weight decay first, then the moments,
+/// then the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     pub learning_rate: f64,
@@ -62,17 +63,27 @@ dispatch! {
     }
 }
 
-/// `x = x - share (x - origin)`: decoupled decay towards where a parameter began instead of 0 (L2-SP; Li, Grandvalet and Davoine, Explicit Inductive Bias for Transfer
-/// Learning with Convolutional Networks, arXiv 1802.01483).
+/// `x = x - share (x - origin)`: decoupled decay towards where a parameter began instead of 0
+/// (L2-SP; Li, Grandvalet and Davoine, Explicit Inductive Bias for Transfer Learning with
+/// Convolutional Networks, arXiv 1802.01483).
 pub fn pull<T: Real>(pool: &Pool, x: &mut [T], origin: &[T], share: f64) {
     assert_eq!(x.len(), origin.len(), "pull: shapes");
     let share = T::from_f64(share);
-    pool.parts(x.chunks_mut(PIECE).zip(origin.chunks(PIECE)).collect(), |_, (x, origin)| towards(share, x, origin));
+    pool.parts(x.chunks_mut(PIECE).zip(origin.chunks(PIECE)).collect(), |_, (x, origin)| {
+        towards(share, x, origin)
+    });
 }
 
 impl AdamW {
     /// Moves `x` by one step; m and v are its moments, zero before the first step.
-    pub fn update<T: Real>(&self, pool: &Pool, x: &mut [T], gradient: &[T], m: &mut [T], v: &mut [T]) {
+    pub fn update<T: Real>(
+        &self,
+        pool: &Pool,
+        x: &mut [T],
+        gradient: &[T],
+        m: &mut [T],
+        v: &mut [T],
+    ) {
         let n = x.len();
         assert_eq!([gradient.len(), m.len(), v.len()], [n; 3], "AdamW: shapes");
         let factors = Factors {
@@ -95,7 +106,9 @@ impl AdamW {
 /// Sum of squares in f64, in an order that depends on the length alone.
 pub fn sum_of_squares<T: Real>(pool: &Pool, x: &[T]) -> f64 {
     let mut partial = vec![0.0; x.len().div_ceil(PIECE)];
-    pool.chunks_mut(&mut partial, 1, |i, sum| sum[0] = squares(&x[i * PIECE..x.len().min((i + 1) * PIECE)]));
+    pool.chunks_mut(&mut partial, 1, |i, sum| {
+        sum[0] = squares(&x[i * PIECE..x.len().min((i + 1) * PIECE)])
+    });
     partial.iter().sum()
 }
 

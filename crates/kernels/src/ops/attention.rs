@@ -1,18 +1,21 @@
-//! Causal grouped-query attention: `y = softmax(q k^T / sqrt(D)) v`, each query seeing the keys up to its own position.
+//! Causal grouped-query attention: `y = softmax(q k^T / sqrt(D)) v`, each query seeing the keys up
+//! to its own position.
 //!
-//! Training works on blocks of query rows, so that memory never holds T x S scores (as FlashAttention, Dao et al., 2022, arXiv 2205.14135,
-//! but with whole key rows per block): with `P = softmax(S)` remade from the saved log-sum-exp and `delta = rowsum(dy y)`,
+//! Training works on blocks of query rows, so that memory never holds T x S scores (as
+//! FlashAttention, Dao et al., 2022, arXiv 2205.14135, but with whole key rows per block): with `P
+//! = softmax(S)` remade from the saved log-sum-exp and `delta = rowsum(dy y)`,
 //!
 //!     dV += P^T dY;   dP = dY V^T;   dS = P (dP - delta);   dQ = dS K / sqrt(D);   dK += dS^T Q / sqrt(D)
 //!
-//! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics and their order is fixed.
+//! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics
+//! and their order is fixed.
 
 use super::gemm::{View, product};
 use super::lanes::{dot, maximum, sum};
 use crate::{Pool, Real, dispatch, room};
 
-/// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >= T;
-/// query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
+/// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >=
+/// T; query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     pub batch: usize,
@@ -32,7 +35,10 @@ impl AttentionShape {
         self.heads / self.kv_heads
     }
     fn check(&self, q: usize, k: usize, v: usize) {
-        assert!(self.keys >= self.queries && self.heads.is_multiple_of(self.kv_heads), "attention: {self:?}");
+        assert!(
+            self.keys >= self.queries && self.heads.is_multiple_of(self.kv_heads),
+            "attention: {self:?}"
+        );
         let keys = self.batch * self.keys * self.kv_heads * self.head_dim;
         assert_eq!([q, k, v], [self.query_len(), keys, keys], "attention: shapes");
     }
@@ -55,7 +61,8 @@ impl AttentionShape {
     }
 }
 
-/// A block of query tokens `first .. first + count` of one (batch, kv head): rows (token, head of the group), `[rows, D]` contiguous.
+/// A block of query tokens `first .. first + count` of one (batch, kv head): rows (token, head of
+/// the group), `[rows, D]` contiguous.
 struct QueryBlock {
     b: usize,
     kv: usize,
@@ -131,24 +138,65 @@ dispatch! {
 }
 
 /// Training forward. `log_sum_exp` `[B, T, H]` is what the backward needs of the softmax.
-pub fn attention<T: Real>(pool: &Pool, shape: AttentionShape, q: &[T], k: &[T], v: &[T], y: &mut [T], log_sum_exp: &mut [T]) {
+pub fn attention<T: Real>(
+    pool: &Pool,
+    shape: AttentionShape,
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    y: &mut [T],
+    log_sum_exp: &mut [T],
+) {
     shape.check(q.len(), k.len(), v.len());
-    assert_eq!((y.len(), log_sum_exp.len()), (q.len(), q.len() / shape.head_dim), "attention: shapes of the results");
+    assert_eq!(
+        (y.len(), log_sum_exp.len()),
+        (q.len(), q.len() / shape.head_dim),
+        "attention: shapes of the results"
+    );
     let (d, group, stride) = (shape.head_dim, shape.group(), shape.kv_heads * shape.head_dim);
     let blocks = shape.queries.div_ceil(BLOCK);
-    // One result buffer per task, [rows, D] and [rows]; scattered afterwards, since a head's rows are not contiguous in y.
-    let mut results: Vec<(Vec<T>, Vec<T>)> = vec![Default::default(); shape.batch * shape.kv_heads * blocks];
+    // One result buffer per task, [rows, D] and [rows]; scattered afterwards, since a head's rows
+    // are not contiguous in y.
+    let mut results: Vec<(Vec<T>, Vec<T>)> =
+        vec![Default::default(); shape.batch * shape.kv_heads * blocks];
     pool.chunks_mut(&mut results, 1, |i, result| {
         let first = i % blocks * BLOCK;
-        let block = QueryBlock { b: i / blocks / shape.kv_heads, kv: i / blocks % shape.kv_heads, first, count: BLOCK.min(shape.queries - first) };
+        let block = QueryBlock {
+            b: i / blocks / shape.kv_heads,
+            kv: i / blocks % shape.kv_heads,
+            first,
+            count: BLOCK.min(shape.queries - first),
+        };
         let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
         let mut q_block = room(rows * d);
         block.gather(&shape, q, shape.scale(), &mut q_block);
         let at = shape.key_at(block.b, 0, block.kv);
         let mut p = room(rows * n);
-        product(&mut p, n, View::rows(&q_block, d), View::transposed(&k[at..], stride), rows, n, d, false);
-        let sums = p.chunks_exact_mut(n).enumerate().map(|(r, p)| softmax(p, shape.seen(first + r / group))).collect();
-        product(&mut q_block, d, View::rows(&p, n), View::rows(&v[at..], stride), rows, d, n, false);
+        product(
+            &mut p,
+            n,
+            View::rows(&q_block, d),
+            View::transposed(&k[at..], stride),
+            rows,
+            n,
+            d,
+            false,
+        );
+        let sums = p
+            .chunks_exact_mut(n)
+            .enumerate()
+            .map(|(r, p)| softmax(p, shape.seen(first + r / group)))
+            .collect();
+        product(
+            &mut q_block,
+            d,
+            View::rows(&p, n),
+            View::rows(&v[at..], stride),
+            rows,
+            d,
+            n,
+            false,
+        );
         result[0] = (q_block, sums);
     });
     let width = group * d;
@@ -163,8 +211,8 @@ pub fn attention<T: Real>(pool: &Pool, shape: AttentionShape, q: &[T], k: &[T], 
     });
 }
 
-/// Tasks of the backward, about. Where there are fewer (batch, kv head) pairs, the query blocks of each are dealt out to several tasks,
-/// whose dK and dV are added in order.
+/// Tasks of the backward, about. Where there are fewer (batch, kv head) pairs, the query blocks of
+/// each are dealt out to several tasks, whose dK and dV are added in order.
 const TASKS: usize = 16;
 
 /// What one task gives: dq of its query blocks `[its T, group, D]`, dk and dv `[S, D]`.
@@ -185,7 +233,8 @@ struct Saved<'a, T> {
     dy: &'a [T],
 }
 
-/// Gradients of [`attention`]; dq, dk, dv are overwritten. Memory beyond them is bounded by a block of query rows, never T x T.
+/// Gradients of [`attention`]; dq, dk, dv are overwritten. Memory beyond them is bounded by a block
+/// of query rows, never T x T.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward<T: Real>(
     pool: &Pool,
@@ -201,7 +250,11 @@ pub fn attention_backward<T: Real>(
     dv: &mut [T],
 ) {
     shape.check(q.len(), k.len(), v.len());
-    assert_eq!([y.len(), dy.len(), dq.len(), log_sum_exp.len() * shape.head_dim], [q.len(); 4], "attention_backward: shapes of the queries");
+    assert_eq!(
+        [y.len(), dy.len(), dq.len(), log_sum_exp.len() * shape.head_dim],
+        [q.len(); 4],
+        "attention_backward: shapes of the queries"
+    );
     assert_eq!([dk.len(), dv.len()], [k.len(); 2], "attention_backward: shapes of the keys");
     let saved = Saved { q, k, v, y, log_sum_exp, dy };
     let pairs = shape.batch * shape.kv_heads;
@@ -210,11 +263,19 @@ pub fn attention_backward<T: Real>(
     let mut results: Vec<HeadGradients<T>> = vec![HeadGradients::default(); pairs * hands];
     pool.chunks_mut(&mut results, 1, |i, result| {
         let pair = i / hands;
-        result[0] = head_backward(&shape, &saved, pair / shape.kv_heads, pair % shape.kv_heads, i % hands, hands);
+        result[0] = head_backward(
+            &shape,
+            &saved,
+            pair / shape.kv_heads,
+            pair % shape.kv_heads,
+            i % hands,
+            hands,
+        );
     });
     let (d, width) = (shape.head_dim, shape.group() * shape.head_dim);
     pool.chunks_mut(dq, shape.heads * d, |row, dq| {
-        let (b, block, t) = (row / shape.queries, row % shape.queries / BLOCK, row % shape.queries % BLOCK);
+        let (b, block, t) =
+            (row / shape.queries, row % shape.queries / BLOCK, row % shape.queries % BLOCK);
         for (kv, dq) in dq.chunks_exact_mut(width).enumerate() {
             let from = &results[(b * shape.kv_heads + kv) * hands + block % hands];
             dq.copy_from_slice(&from.dq[(block / hands * BLOCK + t) * width..][..width]);
@@ -235,15 +296,27 @@ pub fn attention_backward<T: Real>(
 }
 
 /// The query blocks `hand`, `hand + hands`, ... of one (batch, kv head).
-fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv: usize, hand: usize, hands: usize) -> HeadGradients<T> {
+fn head_backward<T: Real>(
+    shape: &AttentionShape,
+    saved: &Saved<T>,
+    b: usize,
+    kv: usize,
+    hand: usize,
+    hands: usize,
+) -> HeadGradients<T> {
     let (d, group, stride) = (shape.head_dim, shape.group(), shape.kv_heads * shape.head_dim);
     let at = shape.key_at(b, 0, kv);
     let (k, v) = (&saved.k[at..], &saved.v[at..]);
     let zeros = |n: usize| vec![T::ZERO; n];
     let mine = (hand * BLOCK..shape.queries).step_by(hands * BLOCK);
-    let mut out = HeadGradients { dq: zeros(mine.len() * BLOCK * group * d), dk: zeros(shape.keys * d), dv: zeros(shape.keys * d) };
+    let mut out = HeadGradients {
+        dq: zeros(mine.len() * BLOCK * group * d),
+        dk: zeros(shape.keys * d),
+        dv: zeros(shape.keys * d),
+    };
     let most = BLOCK.min(shape.queries) * group;
-    let (mut q_block, mut y_block, mut dy_block) = (zeros(most * d), zeros(most * d), zeros(most * d));
+    let (mut q_block, mut y_block, mut dy_block) =
+        (zeros(most * d), zeros(most * d), zeros(most * d));
     let (mut p, mut dp) = (zeros(most * shape.keys), zeros(most * shape.keys));
     for (turn, first) in mine.enumerate() {
         let block = QueryBlock { b, kv, first, count: BLOCK.min(shape.queries - first) };
@@ -252,15 +325,43 @@ fn head_backward<T: Real>(shape: &AttentionShape, saved: &Saved<T>, b: usize, kv
         block.gather(shape, saved.y, T::ONE, &mut y_block);
         block.gather(shape, saved.dy, T::ONE, &mut dy_block);
         product(&mut p, n, View::rows(&q_block, d), View::transposed(k, stride), rows, n, d, false);
-        product(&mut dp, n, View::rows(&dy_block, d), View::transposed(v, stride), rows, n, d, false);
-        for (r, (p, dp)) in p.chunks_exact_mut(n).zip(dp.chunks_exact_mut(n)).take(rows).enumerate() {
+        product(
+            &mut dp,
+            n,
+            View::rows(&dy_block, d),
+            View::transposed(v, stride),
+            rows,
+            n,
+            d,
+            false,
+        );
+        for (r, (p, dp)) in p.chunks_exact_mut(n).zip(dp.chunks_exact_mut(n)).take(rows).enumerate()
+        {
             let t = first + r / group;
             let row = (b * shape.queries + t) * shape.heads + kv * group + r % group;
             softmax_again(p, shape.seen(t), saved.log_sum_exp[row]);
             score_gradient(p, dp, dot(&y_block[r * d..][..d], &dy_block[r * d..][..d]));
         }
-        product(&mut out.dv, d, View::transposed(&p, n), View::rows(&dy_block, d), n, d, rows, true);
-        product(&mut out.dk, d, View::transposed(&dp, n), View::rows(&q_block, d), n, d, rows, true);
+        product(
+            &mut out.dv,
+            d,
+            View::transposed(&p, n),
+            View::rows(&dy_block, d),
+            n,
+            d,
+            rows,
+            true,
+        );
+        product(
+            &mut out.dk,
+            d,
+            View::transposed(&dp, n),
+            View::rows(&q_block, d),
+            n,
+            d,
+            rows,
+            true,
+        );
         let dq = &mut out.dq[turn * BLOCK * group * d..][..rows * d];
         product(dq, d, View::rows(&dp, n), View::rows(k, stride), rows, d, n, false);
         scale_in_place(shape.scale(), dq);

@@ -1,6 +1,7 @@
-//! The trainer's matrix products. f32 with AVX2 or AVX-512: packed panels and our own tile, one order on both. Everything else (f64, other
-//! CPUs) goes to the `gemm` crate, split into pieces by shape alone, each piece single-threaded. Either way the thread count cannot change a
-//! byte. Not for the runtime, whose order may not depend on M.
+//! The trainer's matrix products. f32 with AVX2 or AVX-512: packed panels and our own tile, one
+//! order on both. Everything else (f64, other CPUs) goes to the `gemm` crate, split into pieces by
+//! shape alone, each piece single-threaded. Either way the thread count cannot change a byte. Not
+//! for the runtime, whose order may not depend on M.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -36,24 +37,33 @@ pub trait Rows<T>: Sync {
     }
 }
 
-/// A matrix that several products read, its panels made once: two bytes a value in bf16 and f16, four in f32. A product of another kind or precision
-/// reads the matrix itself.
+/// A matrix that several products read, its panels made once: two bytes a value in bf16 and f16,
+/// four in f32. A product of another kind or precision reads the matrix itself.
 pub struct Prepared<'a, T> {
     source: &'a dyn Rows<T>,
     panels: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl<'a, T: Real> Prepared<'a, T> {
-    /// For [`linear`] with the weight `w`, so many `products` of it; a single one makes its panels itself.
+    /// For [`linear`] with the weight `w`, so many `products` of it; a single one makes its panels
+    /// itself.
     pub fn linear(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>, products: usize) -> Self {
         Self::new(pool, precision, Operand { source: w, lie: Lie::Along }, products)
     }
     /// The same for [`linear_backward_input`].
-    pub fn linear_backward_input(pool: &Pool, precision: Precision, w: &'a dyn Rows<T>, products: usize) -> Self {
+    pub fn linear_backward_input(
+        pool: &Pool,
+        precision: Precision,
+        w: &'a dyn Rows<T>,
+        products: usize,
+    ) -> Self {
         Self::new(pool, precision, Operand { source: w, lie: Lie::Across }, products)
     }
     fn new(pool: &Pool, precision: Precision, w: Operand<'a, T>, products: usize) -> Self {
-        Self { source: w.source, panels: if products > 1 { T::prepare(pool, precision, w) } else { None } }
+        Self {
+            source: w.source,
+            panels: if products > 1 { T::prepare(pool, precision, w) } else { None },
+        }
     }
 }
 
@@ -123,7 +133,8 @@ impl<T: Real> Rows<T> for WeightPanels {
     }
 }
 
-/// What the products of a matrix multiplication are computed in; inputs and results are f32 in each.
+/// What the products of a matrix multiplication are computed in; inputs and results are f32 in
+/// each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -131,7 +142,8 @@ pub enum Precision {
     F32,
     /// Operands rounded to bf16, sums in f32: fast on CPUs whose `vdpbf16ps` is.
     Bf16,
-    /// Operands scaled and rounded to f16, short sums in f16, long ones in f32: twice as fast as f32 on CPUs with AVX-512 FP16.
+    /// Operands scaled and rounded to f16, short sums in f16, long ones in f32: twice as fast as
+    /// f32 on CPUs with AVX-512 FP16.
     F16,
 }
 
@@ -145,8 +157,8 @@ impl Precision {
         self == Precision::F32
     }
 
-    /// The fastest of this CPU: always the same one. f16 by its instructions, which do twice the work of f32 wherever there are any; bf16 if it beats f32, found once
-    /// per process.
+    /// The fastest of this CPU: always the same one. f16 by its instructions, which do twice the
+    /// work of f32 wherever there are any; bf16 if it beats f32, found once per process.
     pub fn fastest() -> Self {
         if Precision::F16.is_native() {
             return Precision::F16;
@@ -166,12 +178,23 @@ impl Precision {
 pub trait Product: Sized {
     /// `out = a b^T` (`+=` if `accumulate`); false, and nothing done, where there is no kernel.
     #[doc(hidden)]
-    fn blocked(_pool: &Pool, _precision: Precision, _out: &mut [Self], _a: Operand<Self>, _b: Operand<Self>, _accumulate: bool) -> bool {
+    fn blocked(
+        _pool: &Pool,
+        _precision: Precision,
+        _out: &mut [Self],
+        _a: Operand<Self>,
+        _b: Operand<Self>,
+        _accumulate: bool,
+    ) -> bool {
         false
     }
     /// The panels of `b`, where there is a kernel that reads some.
     #[doc(hidden)]
-    fn prepare(_pool: &Pool, _precision: Precision, _b: Operand<Self>) -> Option<Box<dyn Any + Send + Sync>> {
+    fn prepare(
+        _pool: &Pool,
+        _precision: Precision,
+        _b: Operand<Self>,
+    ) -> Option<Box<dyn Any + Send + Sync>> {
         None
     }
 }
@@ -180,11 +203,19 @@ impl Product for f64 {}
 
 impl Product for f32 {
     #[cfg(target_arch = "x86_64")]
-    fn blocked(pool: &Pool, precision: Precision, out: &mut [f32], a: Operand<f32>, b: Operand<f32>, accumulate: bool) -> bool {
+    fn blocked(
+        pool: &Pool,
+        precision: Precision,
+        out: &mut [f32],
+        a: Operand<f32>,
+        b: Operand<f32>,
+        accumulate: bool,
+    ) -> bool {
         use micro::{Avx2, Avx512, Bf16, F16, Kernel};
         let Some(kernel) = Kernel::choose(precision) else { return false };
         let whole = Output { data: out.as_mut_ptr(), stride: b.outer() };
-        // SAFETY: the caller checked that out is [a.outer, b.outer], borrowed mutably; the kernel is one that the CPU has.
+        // SAFETY: the caller checked that out is [a.outer, b.outer], borrowed mutably; the kernel
+        // is one that the CPU has.
         unsafe {
             match kernel {
                 Kernel::Avx2 => blocked::product::<Avx2>(pool, whole, a, b, accumulate),
@@ -197,7 +228,11 @@ impl Product for f32 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn prepare(pool: &Pool, precision: Precision, b: Operand<f32>) -> Option<Box<dyn Any + Send + Sync>> {
+    fn prepare(
+        pool: &Pool,
+        precision: Precision,
+        b: Operand<f32>,
+    ) -> Option<Box<dyn Any + Send + Sync>> {
         use blocked::Panels;
         use micro::{Avx2, Avx512, Bf16, F16, Kernel};
         if b.k() == 0 {
@@ -233,7 +268,9 @@ impl<'a, T> View<'a, T> {
         Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
     fn holds(&self, rows: usize, cols: usize) -> bool {
-        rows == 0 || cols == 0 || (rows - 1) * self.row_stride + (cols - 1) * self.col_stride < self.data.len()
+        rows == 0
+            || cols == 0
+            || (rows - 1) * self.row_stride + (cols - 1) * self.col_stride < self.data.len()
     }
 }
 
@@ -248,9 +285,11 @@ unsafe impl<T: Send> Send for Output<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Output<T> {}
 
-/// Pieces an output is cut into, if it is large enough to: twice as many for a product of 2^32 multiplications or more.
+/// Pieces an output is cut into, if it is large enough to: twice as many for a product of 2^32
+/// multiplications or more.
 const PIECES: usize = 8;
-/// Shortest side of a piece. Each piece packs its inputs again, at a cost of about 10 / side of the multiplication.
+/// Shortest side of a piece. Each piece packs its inputs again, at a cost of about 10 / side of the
+/// multiplication.
 const SHORTEST: usize = 192;
 
 /// Rows and columns of a piece of an output `[m, n]`: the longer side is halved again and again.
@@ -267,9 +306,19 @@ fn piece(m: usize, n: usize, k: usize) -> (usize, usize) {
     (rows, cols.next_multiple_of(16))
 }
 
-/// `out = a b` (`out += a b` if `accumulate`) on the calling thread: a `[m, k]`, b `[k, n]`, out row-major with rows `stride` apart.
+/// `out = a b` (`out += a b` if `accumulate`) on the calling thread: a `[m, k]`, b `[k, n]`, out
+/// row-major with rows `stride` apart.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn product<T: Real>(out: &mut [T], stride: usize, a: View<T>, b: View<T>, m: usize, n: usize, k: usize, accumulate: bool) {
+pub(crate) fn product<T: Real>(
+    out: &mut [T],
+    stride: usize,
+    a: View<T>,
+    b: View<T>,
+    m: usize,
+    n: usize,
+    k: usize,
+    accumulate: bool,
+) {
     assert!(m == 0 || n == 0 || (m - 1) * stride + n <= out.len(), "product: output too short");
     assert!(a.holds(m, k) && b.holds(k, n), "product: input too short");
     // SAFETY: the three extents were just checked, and `out` is borrowed mutably.
@@ -277,9 +326,18 @@ pub(crate) fn product<T: Real>(out: &mut [T], stride: usize, a: View<T>, b: View
 }
 
 /// # Safety
-/// `out` must be valid for writes of `m` rows of `n` elements, and nobody else may touch them; a and b must hold `[m, k]` and `[k, n]`.
+/// `out` must be valid for writes of `m` rows of `n` elements, and nobody else may touch them; a
+/// and b must hold `[m, k]` and `[k, n]`.
 #[cfg(not(target_family = "wasm"))]
-unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize, n: usize, k: usize, accumulate: bool) {
+unsafe fn product_raw<T: Real>(
+    out: Output<T>,
+    a: View<T>,
+    b: View<T>,
+    m: usize,
+    n: usize,
+    k: usize,
+    accumulate: bool,
+) {
     // SAFETY: the caller's promise covers every element read or written.
     unsafe {
         gemm::gemm(
@@ -309,7 +367,15 @@ unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize,
 /// # Safety
 /// As above.
 #[cfg(target_family = "wasm")]
-unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize, n: usize, k: usize, accumulate: bool) {
+unsafe fn product_raw<T: Real>(
+    out: Output<T>,
+    a: View<T>,
+    b: View<T>,
+    m: usize,
+    n: usize,
+    k: usize,
+    accumulate: bool,
+) {
     for r in 0..m {
         // SAFETY: row r of the caller's output.
         let row = unsafe { std::slice::from_raw_parts_mut(out.data.add(r * out.stride), n) };
@@ -326,7 +392,14 @@ unsafe fn product_raw<T: Real>(out: Output<T>, a: View<T>, b: View<T>, m: usize,
 }
 
 /// `out [m, n] = a b^T` (`+=` if `accumulate`), a seen as `[m, k]` and b as `[n, k]`.
-fn parallel_product<T: Real>(pool: &Pool, precision: Precision, out: &mut [T], a: Operand<T>, b: Operand<T>, accumulate: bool) {
+fn parallel_product<T: Real>(
+    pool: &Pool,
+    precision: Precision,
+    out: &mut [T],
+    a: Operand<T>,
+    b: Operand<T>,
+    accumulate: bool,
+) {
     let (m, n, k) = (a.outer(), b.outer(), a.k());
     assert_eq!((out.len(), k), (m * n, b.k()), "product: shapes");
     if out.is_empty() || (k > 0 && T::blocked(pool, precision, out, a, b, accumulate)) {
@@ -344,7 +417,8 @@ fn parallel_product<T: Real>(pool: &Pool, precision: Precision, out: &mut [T], a
         let whole = &whole;
         let a = View { data: a.data.get(row * a.row_stride..).unwrap_or_default(), ..a };
         let b = View { data: b.data.get(col * b.col_stride..).unwrap_or_default(), ..b };
-        // SAFETY: the pieces are disjoint blocks inside `out`, whose length was checked; so were a and b.
+        // SAFETY: the pieces are disjoint blocks inside `out`, whose length was checked; so were a
+        // and b.
         unsafe {
             let part = Output { data: whole.data.add(row * n + col), stride: n };
             product_raw(part, a, b, rows.min(m - row), cols.min(n - col), k, accumulate)
@@ -353,16 +427,57 @@ fn parallel_product<T: Real>(pool: &Pool, precision: Precision, out: &mut [T], a
 }
 
 /// `y = x w^T`: x `[M, I]`, w `[O, I]`, y `[M, O]` (overwritten).
-pub fn linear<T: Real>(pool: &Pool, precision: Precision, x: &dyn Rows<T>, w: &dyn Rows<T>, y: &mut [T]) {
-    parallel_product(pool, precision, y, Operand { source: x, lie: Lie::Along }, Operand { source: w, lie: Lie::Along }, false);
+pub fn linear<T: Real>(
+    pool: &Pool,
+    precision: Precision,
+    x: &dyn Rows<T>,
+    w: &dyn Rows<T>,
+    y: &mut [T],
+) {
+    parallel_product(
+        pool,
+        precision,
+        y,
+        Operand { source: x, lie: Lie::Along },
+        Operand { source: w, lie: Lie::Along },
+        false,
+    );
 }
 
 /// `dx = dy w`: dy `[M, O]`, w `[O, I]`, dx `[M, I]`; added to dx if `accumulate`.
-pub fn linear_backward_input<T: Real>(pool: &Pool, precision: Precision, dy: &dyn Rows<T>, w: &dyn Rows<T>, dx: &mut [T], accumulate: bool) {
-    parallel_product(pool, precision, dx, Operand { source: dy, lie: Lie::Along }, Operand { source: w, lie: Lie::Across }, accumulate);
+pub fn linear_backward_input<T: Real>(
+    pool: &Pool,
+    precision: Precision,
+    dy: &dyn Rows<T>,
+    w: &dyn Rows<T>,
+    dx: &mut [T],
+    accumulate: bool,
+) {
+    parallel_product(
+        pool,
+        precision,
+        dx,
+        Operand { source: dy, lie: Lie::Along },
+        Operand { source: w, lie: Lie::Across },
+        accumulate,
+    );
 }
 
 /// `dw = dy^T x`: dw `[O, I]`; added to dw if `accumulate`.
-pub fn linear_backward_weight<T: Real>(pool: &Pool, precision: Precision, dy: &dyn Rows<T>, x: &dyn Rows<T>, dw: &mut [T], accumulate: bool) {
-    parallel_product(pool, precision, dw, Operand { source: dy, lie: Lie::Across }, Operand { source: x, lie: Lie::Across }, accumulate);
+pub fn linear_backward_weight<T: Real>(
+    pool: &Pool,
+    precision: Precision,
+    dy: &dyn Rows<T>,
+    x: &dyn Rows<T>,
+    dw: &mut [T],
+    accumulate: bool,
+) {
+    parallel_product(
+        pool,
+        precision,
+        dw,
+        Operand { source: dy, lie: Lie::Across },
+        Operand { source: x, lie: Lie::Across },
+        accumulate,
+    );
 }

@@ -1,9 +1,10 @@
-//! Sums in a fixed order: element i goes to lane `i % LANES`, the lanes are folded as a tree. The order depends on the length alone, and the
-//! lanes fill the registers of every instruction set.
+//! Sums in a fixed order: element i goes to lane `i % LANES`, the lanes are folded as a tree. The
+//! order depends on the length alone, and the lanes fill the registers of every instruction set.
 //!
-//! Here and in all dispatched bodies the loops run over indices of slices cut to one length: `zip` and its kind are not always inlined into
-//! a function with more instruction sets than their own, and then nothing vectorises. A short last block is padded with zeros, so that
-//! the lanes are indexed by constants alone and stay in registers.
+//! Here and in all dispatched bodies the loops run over indices of slices cut to one length: `zip`
+//! and its kind are not always inlined into a function with more instruction sets than their own,
+//! and then nothing vectorises. A short last block is padded with zeros, so that the lanes are
+//! indexed by constants alone and stay in registers.
 
 use crate::Real;
 
@@ -69,7 +70,8 @@ pub fn sum<T: Real>(x: &[T]) -> T {
     fold(lanes)
 }
 
-/// The lanes plus x, widened to f64. Between calls `x` must be a multiple of [`LANES`] long for the order to be that of one sum.
+/// The lanes plus x, widened to f64. Between calls `x` must be a multiple of [`LANES`] long for the
+/// order to be that of one sum.
 #[inline(always)]
 pub fn add_wide<T: Real>(mut lanes: [f64; LANES], x: &[T]) -> [f64; LANES] {
     let (x, rest) = x.as_chunks::<LANES>();

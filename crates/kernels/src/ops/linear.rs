@@ -1,7 +1,8 @@
 //! The runtime's linear layers: float, and integer codes times integer activations.
 //!
-//! Work is cut into runs of output columns, so that a weight is unpacked once and used for all tokens. An output depends on its own row and
-//! token alone: neither the number of tokens, nor the tile it is computed in, nor the thread count can change a byte.
+//! Work is cut into runs of output columns, so that a weight is unpacked once and used for all
+//! tokens. An output depends on its own row and token alone: neither the number of tokens, nor the
+//! tile it is computed in, nor the thread count can change a byte.
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -32,8 +33,17 @@ use tokens::Tokens;
 /// Weights a task takes at least.
 const PIECE: usize = 1 << 16;
 
-/// `y = x w^T` in f32, in an order that depends on I alone (16 lanes, then a fixed tree; no fused multiply-add).
-pub fn linear_ordered(pool: &Pool, x: &[f32], w: &[f32], y: &mut [f32], m: usize, o: usize, i: usize) {
+/// `y = x w^T` in f32, in an order that depends on I alone (16 lanes, then a fixed tree; no fused
+/// multiply-add).
+pub fn linear_ordered(
+    pool: &Pool,
+    x: &[f32],
+    w: &[f32],
+    y: &mut [f32],
+    m: usize,
+    o: usize,
+    i: usize,
+) {
     assert_eq!((x.len(), w.len(), y.len()), (m * i, o * i, m * o), "shapes of linear_ordered");
     if i == 0 {
         return y.fill(0.0);
@@ -62,11 +72,20 @@ fn columns(y: &mut [f32], o: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
     out
 }
 
-/// `y = Qa(x) Wq^T` for each of several weights with the same input, whose outputs stand beside them: x `[M, I]`, y `[M, O]`. Activations are
-/// quantized as `activation` says, once (`step` is the stored step of a static site). Integer sums per segment (the smaller of weight group and
-/// activation block), then `y += f32(sum) * (weight_scale * activation_scale)`, segment by segment in order: multiply, then add.
-/// With `ActivationQuantizer::None` the weights are decoded row by row and multiplied as [`linear_ordered`] does.
-pub fn linear_panels(pool: &Pool, x: &[f32], m: usize, activation: ActivationQuantizer, step: Option<f32>, outputs: &mut [(&WeightPanels, &mut [f32])]) {
+/// `y = Qa(x) Wq^T` for each of several weights with the same input, whose outputs stand beside
+/// them: x `[M, I]`, y `[M, O]`. Activations are quantized as `activation` says, once (`step` is
+/// the stored step of a static site). Integer sums per segment (the smaller of weight group and
+/// activation block), then `y += f32(sum) * (weight_scale * activation_scale)`, segment by segment
+/// in order: multiply, then add. With `ActivationQuantizer::None` the weights are decoded row by
+/// row and multiplied as [`linear_ordered`] does.
+pub fn linear_panels(
+    pool: &Pool,
+    x: &[f32],
+    m: usize,
+    activation: ActivationQuantizer,
+    step: Option<f32>,
+    outputs: &mut [(&WeightPanels, &mut [f32])],
+) {
     for (w, y) in outputs.iter() {
         assert_eq!((x.len(), y.len()), (m * w.cols(), m * w.rows()), "shapes of linear_panels");
     }
@@ -77,8 +96,17 @@ pub fn linear_panels(pool: &Pool, x: &[f32], m: usize, activation: ActivationQua
     }
 }
 
-/// [`linear_panels`] of one packed matrix, whose panels are made on the way: for a product that is computed once.
-pub fn linear_packed(pool: &Pool, x: &[f32], w: &PackedMatrix, activation: ActivationQuantizer, step: Option<f32>, y: &mut [f32], m: usize) {
+/// [`linear_panels`] of one packed matrix, whose panels are made on the way: for a product that is
+/// computed once.
+pub fn linear_packed(
+    pool: &Pool,
+    x: &[f32],
+    w: &PackedMatrix,
+    activation: ActivationQuantizer,
+    step: Option<f32>,
+    y: &mut [f32],
+    m: usize,
+) {
     linear_panels(pool, x, m, activation, step, &mut [(&WeightPanels::new(pool, w), y)]);
 }
 
@@ -90,7 +118,10 @@ fn decoded_linear(pool: &Pool, x: &[f32], w: &WeightPanels, y: &mut [f32]) {
     let (rows, tokens) = (task_rows(i), ordered::Tokens::new(pool, x, i));
     pool.parts(columns(y, o, rows), |task, mut y| {
         let mut decoded = vec![0.0; y[0].len() * i];
-        decoded.chunks_exact_mut(i).enumerate().for_each(|(r, out)| w.decode_row(task * rows + r, out));
+        decoded
+            .chunks_exact_mut(i)
+            .enumerate()
+            .for_each(|(r, out)| w.decode_row(task * rows + r, out));
         ordered::columns(&tokens, &decoded, &mut y);
     });
 }
@@ -100,7 +131,14 @@ thread_local! {
     static TOKENS: RefCell<Tokens> = RefCell::default();
 }
 
-fn integer_linear(kernel: Kernel, pool: &Pool, x: &[f32], activation: ActivationQuantizer, step: Option<f32>, outputs: &mut [(&WeightPanels, &mut [f32])]) {
+fn integer_linear(
+    kernel: Kernel,
+    pool: &Pool,
+    x: &[f32],
+    activation: ActivationQuantizer,
+    step: Option<f32>,
+    outputs: &mut [(&WeightPanels, &mut [f32])],
+) {
     let mut rest = outputs;
     while let Some((w, _)) = rest.first() {
         // What shares the first one's layout shares its tokens.
@@ -114,9 +152,11 @@ fn integer_linear(kernel: Kernel, pool: &Pool, x: &[f32], activation: Activation
 
 /// Weights that one task of a product with one token takes at least, in bytes of memory.
 const TASK_BYTES: usize = 1 << 13;
-/// Tasks per thread, where there is work for so many: a thread that is held up leaves its share to the others.
+/// Tasks per thread, where there is work for so many: a thread that is held up leaves its share to
+/// the others.
 const TASKS: usize = 16;
-/// Bytes of activations that a task goes through for every two panels: they stay in the second-level cache beside the panels.
+/// Bytes of activations that a task goes through for every two panels: they stay in the
+/// second-level cache beside the panels.
 const TOKEN_BYTES: usize = 1 << 18;
 
 /// A run of panels of one of the weights, and of groups of tokens.
@@ -126,8 +166,14 @@ struct Task {
     groups: Range<usize>,
 }
 
-/// Cuts a product into tasks. The cut has no influence on a result, so it may go by the number of threads. `weights`: panels of each, and bytes of one.
-fn tasks(threads: usize, weights: impl Iterator<Item = (usize, usize)> + Clone, tokens: &Tokens, layout: &Layout) -> Vec<Task> {
+/// Cuts a product into tasks. The cut has no influence on a result, so it may go by the number of
+/// threads. `weights`: panels of each, and bytes of one.
+fn tasks(
+    threads: usize,
+    weights: impl Iterator<Item = (usize, usize)> + Clone,
+    tokens: &Tokens,
+    layout: &Layout,
+) -> Vec<Task> {
     let all = tokens.groups.len();
     let fit = (TOKEN_BYTES / (layout.quads * segments::QUAD)).max(1);
     // Runs of groups that hold about `fit` tokens.
@@ -144,41 +190,72 @@ fn tasks(threads: usize, weights: impl Iterator<Item = (usize, usize)> + Clone, 
             let run = (size / (bytes * m)).clamp(1, panels.max(1));
             // Several tokens take panels two by two.
             let run = if m > 1 { run.next_multiple_of(2) } else { run };
-            out.extend((0..panels).step_by(run).map(|first| Task { output, panels: first..panels.min(first + run), groups: groups.clone() }));
+            out.extend((0..panels).step_by(run).map(|first| Task {
+                output,
+                panels: first..panels.min(first + run),
+                groups: groups.clone(),
+            }));
         }
     }
     out
 }
 
 #[allow(unsafe_code)]
-fn products(kernel: Kernel, pool: &Pool, x: &[f32], how: (ActivationQuantizer, Option<f32>), layout: &Layout, outputs: &mut [(&WeightPanels, &mut [f32])]) {
+fn products(
+    kernel: Kernel,
+    pool: &Pool,
+    x: &[f32],
+    how: (ActivationQuantizer, Option<f32>),
+    layout: &Layout,
+    outputs: &mut [(&WeightPanels, &mut [f32])],
+) {
     if layout.segments.is_empty() {
         return outputs.iter_mut().for_each(|(_, y)| y.fill(0.0));
     }
     let m = x.len() / layout.cols;
-    assert!(outputs.iter().all(|(w, y)| y.len() == m * w.rows() && w.cols() == layout.cols), "shapes of products");
+    assert!(
+        outputs.iter().all(|(w, y)| y.len() == m * w.rows() && w.cols() == layout.cols),
+        "shapes of products"
+    );
     let mut tokens = TOKENS.take();
     tokens.fill(pool, x, how, layout, kernel.sizes());
-    let shapes = outputs.iter().map(|(w, _)| (w.rows().div_ceil(ROWS), w.geometry.lines * size_of::<panels::Line>()));
+    let shapes = outputs
+        .iter()
+        .map(|(w, _)| (w.rows().div_ceil(ROWS), w.geometry.lines * size_of::<panels::Line>()));
     let tasks = tasks(pool.threads(), shapes, &tokens, layout);
-    let places: Vec<(&WeightPanels, Output)> = outputs.iter_mut().map(|(w, y)| (*w, Output { data: y.as_mut_ptr(), rows: w.rows() })).collect();
+    let places: Vec<(&WeightPanels, Output)> = outputs
+        .iter_mut()
+        .map(|(w, y)| (*w, Output { data: y.as_mut_ptr(), rows: w.rows() }))
+        .collect();
     pool.for_each(tasks.len(), |i| {
         let task = &tasks[i];
         let (w, y) = places[task.output];
-        // SAFETY: `choose` (and the tests) give kernels that the CPU has; the layout is that of every weight; the tokens were made for it just
-        // now; y is whole, as was checked, mutably borrowed, and no two tasks have panels and tokens in common.
+        // SAFETY: `choose` (and the tests) give kernels that the CPU has; the layout is that of
+        // every weight; the tokens were made for it just now; y is whole, as was checked, mutably
+        // borrowed, and no two tasks have panels and tokens in common.
         unsafe { kernel.run(w, task.panels.clone(), layout, &tokens, task.groups.clone(), y) };
     });
     TOKENS.replace(tokens);
 }
 
 fn integer_dot(a: &[i8], w: &[i16], zero_point: i32, s: &Segment) -> i32 {
-    a[s.start..s.end].iter().zip(&w[s.start..s.end]).map(|(&a, &w)| a as i32 * (w as i32 - zero_point)).sum()
+    a[s.start..s.end]
+        .iter()
+        .zip(&w[s.start..s.end])
+        .map(|(&a, &w)| a as i32 * (w as i32 - zero_point))
+        .sum()
 }
 
-/// The integer sums of [`linear_packed`], `[M, O, segments]`, by the plain scalar loop: what the parity gate compares.
-/// A sum runs over `activation code * (weight code - zero point)`. Empty for `ActivationQuantizer::None`.
-pub fn integer_sums(x: &[f32], w: &PackedMatrix, activation: ActivationQuantizer, step: Option<f32>, m: usize) -> Vec<i32> {
+/// The integer sums of [`linear_packed`], `[M, O, segments]`, by the plain scalar loop: what the
+/// parity gate compares. A sum runs over `activation code * (weight code - zero point)`. Empty for
+/// `ActivationQuantizer::None`.
+pub fn integer_sums(
+    x: &[f32],
+    w: &PackedMatrix,
+    activation: ActivationQuantizer,
+    step: Option<f32>,
+    m: usize,
+) -> Vec<i32> {
     let (o, i) = (w.rows, w.cols);
     assert_eq!(x.len(), m * i, "shape of integer_sums");
     if activation == ActivationQuantizer::None {

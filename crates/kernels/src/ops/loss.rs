@@ -1,13 +1,16 @@
-//! Losses on logits `[M, V]` with their gradients, row by row: KL to a teacher (distillation) and cross-entropy.
+//! Losses on logits `[M, V]` with their gradients, row by row: KL to a teacher (distillation) and
+//! cross-entropy.
 //!
-//! With `p = softmax(teacher / T)`, `q = softmax(student / T)`: `KL = sum p ln(p / q)`, `dKL/dstudent = (q - p) / T`.
-//! A row's maximum is removed before exp; exp is taken in the logits' type, its sums in f64 in a fixed lane order.
+//! With `p = softmax(teacher / T)`, `q = softmax(student / T)`: `KL = sum p ln(p / q)`,
+//! `dKL/dstudent = (q - p) / T`. A row's maximum is removed before exp; exp is taken in the logits'
+//! type, its sums in f64 in a fixed lane order.
 
 use super::lanes::{LANES, add_product_wide, add_wide, fold, maximum};
 use crate::math::ln_f64;
 use crate::{Pool, Real, dispatch};
 
-/// Logits of a row at a time: a multiple of the lanes, small enough that what one loop writes is still in the first cache for the next.
+/// Logits of a row at a time: a multiple of the lanes, small enough that what one loop writes is
+/// still in the first cache for the next.
 const TILE: usize = 1024;
 
 /// A row of logits and what is taken off before exp.
@@ -59,7 +62,8 @@ dispatch! {
         Kl { value: fold(cross) / p_sum + ln_f64(q_sum / p_sum), p_sum, q_sum, maxima: (teacher.max, student.max) }
     }
 
-    /// The student's logits become the gradient of their KL times `gain`. exp is taken again: cheaper than to keep a row of probabilities.
+    /// The student's logits become the gradient of their KL times `gain`. exp is taken again:
+    /// cheaper than to keep a row of probabilities.
     fn kl_gradient_row[T: Real](teacher: &[T], student: &mut [T], inverse_temperature: T, gain: f64, kl: Kl<T>) {
         let (p_gain, q_gain) = (T::from_f64(gain / kl.p_sum), T::from_f64(gain / kl.q_sum));
         let ((p_max, q_max), teacher) = (kl.maxima, &teacher[..student.len()]);
@@ -96,8 +100,10 @@ dispatch! {
 }
 
 /// Mean over kept rows of KL(softmax(teacher / T) || softmax(student / T)), without the factor T^2.
-/// teacher, student `[M, V]`; `kept[m] == 0` drops row m; the mean divides by `normalizer` (the number of kept rows of the whole batch,
-/// so that chunks add up). Writes per-row KL (0 where dropped) to `row_kl` `[M]` and, if given, dL/dstudent to `dstudent` `[M, V]`. Returns this chunk's share of the loss.
+/// teacher, student `[M, V]`; `kept[m] == 0` drops row m; the mean divides by `normalizer` (the
+/// number of kept rows of the whole batch, so that chunks add up). Writes per-row KL (0 where
+/// dropped) to `row_kl` `[M]` and, if given, dL/dstudent to `dstudent` `[M, V]`. Returns this
+/// chunk's share of the loss.
 #[allow(clippy::too_many_arguments)]
 pub fn kl_divergence<T: Real>(
     pool: &Pool,
@@ -110,8 +116,13 @@ pub fn kl_divergence<T: Real>(
     row_kl: &mut [f64],
     dstudent: Option<&mut [T]>,
 ) -> f64 {
-    assert_eq!((teacher.len(), student.len()), (row_kl.len() * vocab, row_kl.len() * vocab), "kl_divergence: shapes");
-    let (inverse_temperature, gain) = (T::from_f64(1.0 / temperature), 1.0 / (temperature * normalizer));
+    assert_eq!(
+        (teacher.len(), student.len()),
+        (row_kl.len() * vocab, row_kl.len() * vocab),
+        "kl_divergence: shapes"
+    );
+    let (inverse_temperature, gain) =
+        (T::from_f64(1.0 / temperature), 1.0 / (temperature * normalizer));
     let counted = |m: usize| kept.is_none_or(|k| k[m] != 0);
     rows(pool, vocab, row_kl, dstudent, counted, |m, gradient| {
         let (teacher, student) = (&teacher[m * vocab..][..vocab], &student[m * vocab..][..vocab]);
@@ -135,8 +146,13 @@ pub fn kl_divergence_in_place<T: Real>(
     normalizer: f64,
     row_kl: &mut [f64],
 ) -> f64 {
-    assert_eq!((teacher.len(), student.len()), (row_kl.len() * vocab, row_kl.len() * vocab), "kl_divergence_in_place: shapes");
-    let (inverse_temperature, gain) = (T::from_f64(1.0 / temperature), 1.0 / (temperature * normalizer));
+    assert_eq!(
+        (teacher.len(), student.len()),
+        (row_kl.len() * vocab, row_kl.len() * vocab),
+        "kl_divergence_in_place: shapes"
+    );
+    let (inverse_temperature, gain) =
+        (T::from_f64(1.0 / temperature), 1.0 / (temperature * normalizer));
     let parts = row_kl.iter_mut().zip(student.chunks_mut(vocab)).collect();
     pool.parts(parts, |m, (value, student)| {
         let teacher = &teacher[m * vocab..][..vocab];
@@ -150,8 +166,8 @@ pub fn kl_divergence_in_place<T: Real>(
 /// Target that is not counted by [`cross_entropy`].
 pub const IGNORE_INDEX: i64 = -100;
 
-/// Mean over counted rows of -ln softmax(student)[target]; as [`kl_divergence`] otherwise. `row_nll` `[M]`.
-/// A target is [`IGNORE_INDEX`] or below V.
+/// Mean over counted rows of -ln softmax(student)[target]; as [`kl_divergence`] otherwise.
+/// `row_nll` `[M]`. A target is [`IGNORE_INDEX`] or below V.
 pub fn cross_entropy<T: Real>(
     pool: &Pool,
     student: &[T],
@@ -161,13 +177,20 @@ pub fn cross_entropy<T: Real>(
     row_nll: &mut [f64],
     dstudent: Option<&mut [T]>,
 ) -> f64 {
-    assert_eq!((student.len(), targets.len()), (row_nll.len() * vocab, row_nll.len()), "cross_entropy: shapes");
+    assert_eq!(
+        (student.len(), targets.len()),
+        (row_nll.len() * vocab, row_nll.len()),
+        "cross_entropy: shapes"
+    );
     let counted = |m: usize| targets[m] != IGNORE_INDEX;
-    rows(pool, vocab, row_nll, dstudent, counted, |m, gradient| nll_row(&student[m * vocab..][..vocab], targets[m] as usize, 1.0 / normalizer, gradient));
+    rows(pool, vocab, row_nll, dstudent, counted, |m, gradient| {
+        nll_row(&student[m * vocab..][..vocab], targets[m] as usize, 1.0 / normalizer, gradient)
+    });
     mean(row_nll, normalizer)
 }
 
-/// Runs `row(m, gradient of row m)` for the counted rows in parallel; the others have value and gradient 0.
+/// Runs `row(m, gradient of row m)` for the counted rows in parallel; the others have value and
+/// gradient 0.
 fn rows<T: Real>(
     pool: &Pool,
     vocab: usize,
@@ -189,7 +212,9 @@ fn rows<T: Real>(
                 }
             });
         }
-        None => pool.chunks_mut(values, 1, |m, value| value[0] = if counted(m) { row(m, None) } else { 0.0 }),
+        None => pool.chunks_mut(values, 1, |m, value| {
+            value[0] = if counted(m) { row(m, None) } else { 0.0 }
+        }),
     }
 }
 

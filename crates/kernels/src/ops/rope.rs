@@ -1,7 +1,8 @@
-//! Rotary position embedding (Su et al., 2021, arXiv 2104.09864): pair i of a head at position p turns by the angle
-//! `p * theta^(-2i / D)`: `(a, b) -> (a cos - b sin, b cos + a sin)`.
+//! Rotary position embedding (Su et al., 2021, arXiv 2104.09864): pair i of a head at position p
+//! turns by the angle `p * theta^(-2i / D)`: `(a, b) -> (a cos - b sin, b cos + a sin)`.
 //!
-//! Angles, cos and sin are made in f64 and rounded once, so positions of any length keep their precision.
+//! Angles, cos and sin are made in f64 and rounded once, so positions of any length keep their
+//! precision.
 
 use crate::math::{exp_f64, ln_f64, sin_cos_f64};
 use crate::{Pool, Real, dispatch};
@@ -26,12 +27,19 @@ pub struct Llama3Scaling {
 }
 
 impl Llama3Scaling {
-    /// Long waves are slowed by `factor`, short ones kept, those between blended linearly in the number of turns over the original context.
+    /// Long waves are slowed by `factor`, short ones kept, those between blended linearly in the
+    /// number of turns over the original context.
     fn apply(self, frequency: f64) -> f64 {
         let turns = self.original_max_position as f64 * frequency / (2.0 * PI);
-        let keep = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0.0, 1.0);
+        let keep = ((turns - self.low_freq_factor)
+            / (self.high_freq_factor - self.low_freq_factor))
+            .clamp(0.0, 1.0);
         // Exact at both ends, as the original's three cases are.
-        if keep == 1.0 { frequency } else { (1.0 - keep) * frequency / self.factor + keep * frequency }
+        if keep == 1.0 {
+            frequency
+        } else {
+            (1.0 - keep) * frequency / self.factor + keep * frequency
+        }
     }
 }
 
@@ -46,12 +54,18 @@ pub struct RopeTable {
 impl RopeTable {
     pub fn new(head_dim: usize, theta: f64, scaling: Option<Llama3Scaling>) -> Self {
         let plain = unscaled(head_dim, theta);
-        Self { head_dim, inverse_frequencies: plain.map(|f| scaling.map_or(f, |s| s.apply(f))).collect() }
+        Self {
+            head_dim,
+            inverse_frequencies: plain.map(|f| scaling.map_or(f, |s| s.apply(f))).collect(),
+        }
     }
 
     /// The factors ggml stores as `rope_freqs.weight` `[D/2]`: unscaled / scaled inverse frequency.
     pub fn factors(&self, theta: f64) -> Vec<f32> {
-        unscaled(self.head_dim, theta).zip(&self.inverse_frequencies).map(|(plain, &scaled)| (plain / scaled) as f32).collect()
+        unscaled(self.head_dim, theta)
+            .zip(&self.inverse_frequencies)
+            .map(|(plain, &scaled)| (plain / scaled) as f32)
+            .collect()
     }
 }
 
@@ -97,7 +111,8 @@ dispatch! {
     }
 }
 
-/// cos and sin of some positions, `[M, 2, D/2]`, for [`turn`]: made once for all layers of a forward.
+/// cos and sin of some positions, `[M, 2, D/2]`, for [`turn`]: made once for all layers of a
+/// forward.
 pub fn turns(table: &RopeTable, positions: impl Iterator<Item = usize>) -> Vec<f32> {
     let half = table.head_dim / 2;
     let mut out = vec![];
@@ -110,7 +125,8 @@ pub fn turns(table: &RopeTable, positions: impl Iterator<Item = usize>) -> Vec<f
     out
 }
 
-/// Rows x `[M, H, D]`, pairs [`RopePairs::Half`], each rotated by its own of the `turns`: the numbers of [`rope`].
+/// Rows x `[M, H, D]`, pairs [`RopePairs::Half`], each rotated by its own of the `turns`: the
+/// numbers of [`rope`].
 pub fn turn(pool: &Pool, turns: &[f32], head_dim: usize, x: &[f32], heads: usize, y: &mut [f32]) {
     let (row, angles) = (heads * head_dim, head_dim / 2 * 2);
     assert_eq!((x.len(), turns.len() * row), (y.len(), x.len() * angles), "turn: shapes");
@@ -127,7 +143,17 @@ pub fn turn(pool: &Pool, turns: &[f32], head_dim: usize, x: &[f32], heads: usize
 /// Row m of x `[M, H, D]` is rotated by position `first + m % period`; y may not alias x.
 /// `inverse` rotates back, which is also the gradient of the forward rotation.
 #[allow(clippy::too_many_arguments)]
-pub fn rope<T: Real>(pool: &Pool, table: &RopeTable, pairs: RopePairs, x: &[T], heads: usize, first: usize, period: usize, inverse: bool, y: &mut [T]) {
+pub fn rope<T: Real>(
+    pool: &Pool,
+    table: &RopeTable,
+    pairs: RopePairs,
+    x: &[T],
+    heads: usize,
+    first: usize,
+    period: usize,
+    inverse: bool,
+    y: &mut [T],
+) {
     let (row, half) = (heads * table.head_dim, table.head_dim / 2);
     assert_eq!((x.len(), x.len() % row), (y.len(), 0), "rope: shapes");
     let positions = period.min(x.len() / row);
@@ -136,7 +162,13 @@ pub fn rope<T: Real>(pool: &Pool, table: &RopeTable, pairs: RopePairs, x: &[T], 
     pool.chunks_mut(&mut turns, ROWS * 2 * half, |block, turns| {
         for (i, turn) in turns.chunks_exact_mut(2 * half).enumerate() {
             let (cos, sin) = turn.split_at_mut(half);
-            angles(&table.inverse_frequencies, (first + block * ROWS + i) as f64, inverse, cos, sin);
+            angles(
+                &table.inverse_frequencies,
+                (first + block * ROWS + i) as f64,
+                inverse,
+                cos,
+                sin,
+            );
         }
     });
     pool.chunks_mut(y, ROWS * row, |block, y| {

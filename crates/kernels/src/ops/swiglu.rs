@@ -1,6 +1,8 @@
-//! The gated unit of Llama (Shazeer, 2020, arXiv 2002.05202): `y = silu(gate) * up`, `silu(g) = g sigmoid(g)`.
+//! The gated unit of Llama (Shazeer, 2020, arXiv 2002.05202): `y = silu(gate) * up`, `silu(g) = g
+//! sigmoid(g)`.
 //!
-//! `dup = dy g s`, `dgate = dy up s (1 + g (1 - s))` with `s = sigmoid(g) = 1 / (1 + exp(-g))`, which is 0, not NaN, where exp overflows.
+//! `dup = dy g s`, `dgate = dy up s (1 + g (1 - s))` with `s = sigmoid(g) = 1 / (1 + exp(-g))`,
+//! which is 0, not NaN, where exp overflows.
 
 use crate::{Pool, Real, dispatch};
 
@@ -39,7 +41,14 @@ pub fn swiglu<T: Real>(pool: &Pool, gate: &[T], up: &[T], y: &mut [T]) {
 }
 
 /// Gradients of [`swiglu`]; dgate and dup are overwritten.
-pub fn swiglu_backward<T: Real>(pool: &Pool, gate: &[T], up: &[T], dy: &[T], dgate: &mut [T], dup: &mut [T]) {
+pub fn swiglu_backward<T: Real>(
+    pool: &Pool,
+    gate: &[T],
+    up: &[T],
+    dy: &[T],
+    dgate: &mut [T],
+    dup: &mut [T],
+) {
     let n = dy.len();
     assert_eq!([gate.len(), up.len(), dgate.len(), dup.len()], [n; 4], "swiglu_backward: shapes");
     let inputs = gate.chunks(PIECE).zip(up.chunks(PIECE)).zip(dy.chunks(PIECE));

@@ -1,12 +1,13 @@
-//! Activation quantizers: fake-quant for training (value out), codes for the integer path. One rule, two outputs:
-//! the value is always exactly `code as T * scale`.
+//! Activation quantizers: fake-quant for training (value out), codes for the integer path. One
+//! rule, two outputs: the value is always exactly `code as T * scale`.
 //!
 //!     DynamicToken     scale = max(max|x|, 1e-30) / p          code = rnd(x / scale)            per row
 //!     DynamicBlock32   id = 127 / max|x| (0 if max|x| = 0)     code = rnd(x * id), scale = f16(max|x| / 127)
 //!     DynamicBlock256  id = -127 / m (0 if m = 0)              code = rnd(x * id), scale = 1 / id, m the x of largest magnitude
 //!     Static           scale = the site's step                 code = rnd(clip(x / step, n, p))
 //!
-//! An input that is not a number makes its whole row or block so: a broken model must not answer with zeros.
+//! An input that is not a number makes its whole row or block so: a broken model must not answer
+//! with zeros.
 use super::lsq::lsq_forward;
 use super::rounding::{clip, nearest_even, nearest_even_bits};
 use super::scale::round_f16;
@@ -22,13 +23,16 @@ pub const BLOCKS: [Option<usize>; 3] = [None, Some(BLOCK), Some(LONG_BLOCK)];
 /// Rows a task takes hold about this many elements.
 const PIECE: usize = 16384;
 
-/// max|x|, or not a number if any x is: the order of magnitudes is that of their bits, with the numbers that are none on top.
+/// max|x|, or not a number if any x is: the order of magnitudes is that of their bits, with the
+/// numbers that are none on top.
 #[inline(always)]
 pub(super) fn largest<T: Real>(x: &[T]) -> T {
     if size_of::<T>() == 4 {
         T::from_f32(f32::from_bits(most(x, |x| (x.to_f32().to_bits() & 0x7fff_ffff) as i32) as u32))
     } else {
-        T::from_f64(f64::from_bits(most(x, |x| (x.to_f64().to_bits() & (u64::MAX >> 1)) as i64) as u64))
+        T::from_f64(f64::from_bits(
+            most(x, |x| (x.to_f64().to_bits() & (u64::MAX >> 1)) as i64) as u64
+        ))
     }
 }
 
@@ -65,17 +69,20 @@ fn token_scale<T: Real>(x: &[T], bits: u8) -> T {
 fn block_scale<T: Real>(x: &[T]) -> (T, T) {
     let (max, p) = (largest(x), T::from_f64(127.0));
     let id = p / max;
-    // An all-zero block has id 0. So has one so small that 127 / max overflows: its f16 scale is 0 as well.
+    // An all-zero block has id 0. So has one so small that 127 / max overflows: its f16 scale is 0
+    // as well.
     let id = if id > T::from_f64(f32::MAX as f64) { T::ZERO } else { id };
     (id, round_f16(max / p))
 }
 
-/// Multiplier and scale of one block of 256: the sign of the largest entry is ggml's, who gives it the code -127.
+/// Multiplier and scale of one block of 256: the sign of the largest entry is ggml's, who gives it
+/// the code -127.
 #[inline(always)]
 fn long_block_scale<T: Real>(x: &[T]) -> (T, T) {
     let most = largest(x);
     let mut max = most;
-    // The first of several that are as large. If one is not a number, so is `most`, and nothing equals it.
+    // The first of several that are as large. If one is not a number, so is `most`, and nothing
+    // equals it.
     for i in (0..x.len()).rev() {
         max = if x[i].abs() == most { x[i] } else { max };
     }
@@ -84,21 +91,45 @@ fn long_block_scale<T: Real>(x: &[T]) -> (T, T) {
     if id.abs() > T::from_f64(f32::MAX as f64) { (T::ZERO, T::ZERO) } else { (id, T::ONE / id) }
 }
 
-/// Fake-quant of x `[M, D]`: y = the values the integer path would use. `step` for static sites (already as stored). Straight-through gradient
-/// for the dynamic kinds (nothing is clipped); static sites use [`super::lsq`] for gradients.
-pub fn fake_quant<T: Real>(pool: &Pool, quantizer: ActivationQuantizer, x: &[T], cols: usize, step: Option<T>, y: &mut [T]) {
+/// Fake-quant of x `[M, D]`: y = the values the integer path would use. `step` for static sites
+/// (already as stored). Straight-through gradient for the dynamic kinds (nothing is clipped);
+/// static sites use [`super::lsq`] for gradients.
+pub fn fake_quant<T: Real>(
+    pool: &Pool,
+    quantizer: ActivationQuantizer,
+    x: &[T],
+    cols: usize,
+    step: Option<T>,
+    y: &mut [T],
+) {
     assert_eq!(x.len(), y.len(), "shapes of fake_quant");
     let rows = (PIECE / cols.max(1)).max(1);
     match quantizer {
         ActivationQuantizer::None => y.copy_from_slice(x),
-        ActivationQuantizer::DynamicToken { bits } => pool.chunks_mut(y, rows * cols, |i, y| fake_tokens(&x[i * rows * cols..][..y.len()], cols, bits, y)),
-        ActivationQuantizer::DynamicBlock32 => pool.chunks_mut(y, rows * cols, |i, y| fake_blocks(&x[i * rows * cols..][..y.len()], cols, y)),
+        ActivationQuantizer::DynamicToken { bits } => pool.chunks_mut(y, rows * cols, |i, y| {
+            fake_tokens(&x[i * rows * cols..][..y.len()], cols, bits, y)
+        }),
+        ActivationQuantizer::DynamicBlock32 => pool.chunks_mut(y, rows * cols, |i, y| {
+            fake_blocks(&x[i * rows * cols..][..y.len()], cols, y)
+        }),
         ActivationQuantizer::DynamicBlock256 => {
-            pool.chunks_mut(y, rows * cols, |i, y| fake_long_blocks(&x[i * rows * cols..][..y.len()], cols, y));
+            pool.chunks_mut(y, rows * cols, |i, y| {
+                fake_long_blocks(&x[i * rows * cols..][..y.len()], cols, y)
+            });
         }
         ActivationQuantizer::Static { bits } => {
             let step = step.expect("a static site has a step");
-            lsq_forward(pool, x, 1, x.len(), &[step], Partition::Tensor, IntGrid::symmetric(bits), y, None);
+            lsq_forward(
+                pool,
+                x,
+                1,
+                x.len(),
+                &[step],
+                Partition::Tensor,
+                IntGrid::symmetric(bits),
+                y,
+                None,
+            );
         }
     }
 }
@@ -163,7 +194,8 @@ dispatch! {
     }
 }
 
-/// y = f(x). A loop over indices: iterators are not always inlined into a function with more instruction sets than their own.
+/// y = f(x). A loop over indices: iterators are not always inlined into a function with more
+/// instruction sets than their own.
 #[inline(always)]
 fn map<X: Copy, Y>(x: &[X], y: &mut [Y], f: impl Fn(X) -> Y) {
     let n = x.len().min(y.len());
@@ -182,13 +214,22 @@ pub fn block(quantizer: ActivationQuantizer) -> Option<usize> {
     }
 }
 
-/// Scales one row of `cols` columns has in [`quantize`]'s result; a static site has one for all rows.
+/// Scales one row of `cols` columns has in [`quantize`]'s result; a static site has one for all
+/// rows.
 pub fn scales_per_row(quantizer: ActivationQuantizer, cols: usize) -> usize {
     block(quantizer).map_or(1, |block| cols.div_ceil(block))
 }
 
-/// Codes `[M, D]` and scales: one per row (token), per block of columns, or one (static). All 8 bits or fewer.
-pub fn quantize(quantizer: ActivationQuantizer, x: &[f32], cols: usize, step: Option<f32>, codes: &mut [i8], scales: &mut Vec<f32>) {
+/// Codes `[M, D]` and scales: one per row (token), per block of columns, or one (static). All 8
+/// bits or fewer.
+pub fn quantize(
+    quantizer: ActivationQuantizer,
+    x: &[f32],
+    cols: usize,
+    step: Option<f32>,
+    codes: &mut [i8],
+    scales: &mut Vec<f32>,
+) {
     assert_eq!(x.len(), codes.len(), "shapes of quantize");
     let (cols, per_row) = (cols.max(1), scales_per_row(quantizer, cols));
     let rows = x.chunks(cols).zip(codes.chunks_mut(cols));
@@ -208,8 +249,15 @@ pub fn quantize(quantizer: ActivationQuantizer, x: &[f32], cols: usize, step: Op
     }
 }
 
-/// One row of [`quantize`]: its codes and its scales (a static site's step; not a number if an x is not one).
-pub fn quantize_row(quantizer: ActivationQuantizer, x: &[f32], step: Option<f32>, codes: &mut [i8], scales: &mut [f32]) {
+/// One row of [`quantize`]: its codes and its scales (a static site's step; not a number if an x is
+/// not one).
+pub fn quantize_row(
+    quantizer: ActivationQuantizer,
+    x: &[f32],
+    step: Option<f32>,
+    codes: &mut [i8],
+    scales: &mut [f32],
+) {
     match quantizer {
         ActivationQuantizer::None => panic!("an unquantized site has no codes"),
         ActivationQuantizer::DynamicToken { bits } => scales[0] = token_codes(x, bits, codes),

@@ -1,16 +1,18 @@
-//! Affine grids with a scale and a zero point per group: forward and gradients in closed form, and the ranges that LWC learns.
+//! Affine grids with a scale and a zero point per group: forward and gradients in closed form, and
+//! the ranges that LWC learns.
 //!
 //!     u = w / s      q = clip(rnd(u), -z, p - z)      y = q s      code = q + z      p = 2^b - 1
 //!     inside: -z <= rnd(u) <= p - z        dy/dw = inside        dy/ds = q - u inside, q outside        dy/dz = 0 inside, -s outside
 //!
-//! Rounded, then clipped: a weight that rounds to a bound is inside. Scales are those that will be stored, above 0 in
-//! magnitude; zero points are whole numbers.
+//! Rounded, then clipped: a weight that rounds to a bound is inside. Scales are those that will be
+//! stored, above 0 in magnitude; zero points are whole numbers.
 use super::lsq::Split;
 use super::rounding::{clip, nearest_even, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
 use crate::{IntGrid, Partition, Pool, Real, ScaleCodec, dispatch};
 
-/// A matrix `[rows, cols]` on an affine grid: one scale and one zero point per group of `partition`.
+/// A matrix `[rows, cols]` on an affine grid: one scale and one zero point per group of
+/// `partition`.
 #[derive(Clone, Copy)]
 pub struct Affine<'a, T> {
     pub w: &'a [T],
@@ -25,8 +27,15 @@ pub struct Affine<'a, T> {
 impl<T: Real> Affine<'_, T> {
     fn check(&self) -> Split {
         let n = self.partition.scales(self.rows, self.cols);
-        assert_eq!((self.w.len(), self.scales.len(), self.zero_points.len()), (self.rows * self.cols, n, n), "shapes of an affine matrix");
-        assert!(self.partition != Partition::Tensor, "an affine grid per tensor has no gradient here");
+        assert_eq!(
+            (self.w.len(), self.scales.len(), self.zero_points.len()),
+            (self.rows * self.cols, n, n),
+            "shapes of an affine matrix"
+        );
+        assert!(
+            self.partition != Partition::Tensor,
+            "an affine grid per tensor has no gradient here"
+        );
         Split::new(self.rows, self.cols, self.partition)
     }
 
@@ -35,22 +44,49 @@ impl<T: Real> Affine<'_, T> {
         let split = self.check();
         let p = T::from_f64(f64::from(self.grid.max()));
         pool.chunks_mut(y, split.piece, |index, y| {
-            let (scales, zero_points) = (split.steps_of(index, self.scales), split.steps_of(index, self.zero_points));
-            forward_piece(&self.w[index * split.piece..][..y.len()], (scales, zero_points), split.row, split.group, p, y);
+            let (scales, zero_points) =
+                (split.steps_of(index, self.scales), split.steps_of(index, self.zero_points));
+            forward_piece(
+                &self.w[index * split.piece..][..y.len()],
+                (scales, zero_points),
+                split.row,
+                split.group,
+                p,
+                y,
+            );
         });
     }
 
-    /// Gradients from `dy` `[rows, cols]`: `dw` is left out where the weights are frozen (empty), `ds` and `dz` are sums per group. All overwritten.
+    /// Gradients from `dy` `[rows, cols]`: `dw` is left out where the weights are frozen (empty),
+    /// `ds` and `dz` are sums per group. All overwritten.
     pub fn backward(&self, pool: &Pool, dy: &[T], dw: &mut [T], ds: &mut [T], dz: &mut [T]) {
         let split = self.check();
-        assert_eq!((dy.len(), ds.len(), dz.len()), (self.w.len(), self.scales.len(), self.scales.len()), "shapes of an affine backward");
+        assert_eq!(
+            (dy.len(), ds.len(), dz.len()),
+            (self.w.len(), self.scales.len(), self.scales.len()),
+            "shapes of an affine backward"
+        );
         let p = T::from_f64(f64::from(self.grid.max()));
         let mut pieces = dw.chunks_mut(split.piece);
-        let tasks: Vec<_> = ds.chunks_mut(split.steps).zip(dz.chunks_mut(split.steps)).map(|(ds, dz)| (pieces.next().unwrap_or_default(), ds, dz)).collect();
+        let tasks: Vec<_> = ds
+            .chunks_mut(split.steps)
+            .zip(dz.chunks_mut(split.steps))
+            .map(|(ds, dz)| (pieces.next().unwrap_or_default(), ds, dz))
+            .collect();
         pool.parts(tasks, |index, (dw, ds, dz): (&mut [T], &mut [T], &mut [T])| {
-            let (scales, zero_points) = (split.steps_of(index, self.scales), split.steps_of(index, self.zero_points));
+            let (scales, zero_points) =
+                (split.steps_of(index, self.scales), split.steps_of(index, self.zero_points));
             let run = index * split.piece..self.w.len().min((index + 1) * split.piece);
-            backward_piece(&self.w[run.clone()], (scales, zero_points), split.row, split.group, p, &dy[run], dw, (ds, dz));
+            backward_piece(
+                &self.w[run.clone()],
+                (scales, zero_points),
+                split.row,
+                split.group,
+                p,
+                &dy[run],
+                dw,
+                (ds, dz),
+            );
         });
     }
 }
@@ -97,7 +133,14 @@ fn group_slopes<T: Real>(w: &[T], s: T, limits: (T, T), dy: &[T], dw: &mut [T]) 
     }
     if !rest.is_empty() {
         // Filled up with weights whose gradient is 0, which changes no sum.
-        let inside = slopes(padded(rest, T::ZERO), s, limits, padded(dy_rest, T::ZERO), &mut to_s, &mut outside);
+        let inside = slopes(
+            padded(rest, T::ZERO),
+            s,
+            limits,
+            padded(dy_rest, T::ZERO),
+            &mut to_s,
+            &mut outside,
+        );
         dw_rest.copy_from_slice(&inside[..dw_rest.len()]);
     }
     (fold(to_s), fold(outside))
@@ -105,11 +148,19 @@ fn group_slopes<T: Real>(w: &[T], s: T, limits: (T, T), dy: &[T], dw: &mut [T]) 
 
 /// dy where inside, 0 elsewhere; adds what the weights give to the two sums.
 #[inline(always)]
-fn slopes<T: Real>(w: [T; LANES], s: T, (n, p): (T, T), dy: [T; LANES], to_s: &mut [f64; LANES], outside: &mut [f64; LANES]) -> [T; LANES] {
+fn slopes<T: Real>(
+    w: [T; LANES],
+    s: T,
+    (n, p): (T, T),
+    dy: [T; LANES],
+    to_s: &mut [f64; LANES],
+    outside: &mut [f64; LANES],
+) -> [T; LANES] {
     let (mut passed, mut scaled) = ([T::ZERO; LANES], [T::ZERO; LANES]);
     for l in 0..LANES {
         let u = w[l] / s;
-        // One code beyond the bounds tells inside from outside, and keeps the rounding within its reach.
+        // One code beyond the bounds tells inside from outside, and keeps the rounding within its
+        // reach.
         let rounded = nearest_even(clip(u, n - T::ONE, p + T::ONE));
         let inside = (rounded >= n) & (rounded <= p);
         passed[l] = if inside { dy[l] } else { T::ZERO };
@@ -126,11 +177,13 @@ fn slopes<T: Real>(w: [T; LANES], s: T, (n, p): (T, T), dy: [T; LANES], to_s: &m
 const LEAST_SCALE: f64 = 1e-5;
 const LARGEST_SCALE: f64 = 1e4;
 
-/// Learned weight clipping (OmniQuant, 2023, arXiv 2308.13137): per group two numbers shrink the range of frozen weights.
+/// Learned weight clipping (OmniQuant, 2023, arXiv 2308.13137): per group two numbers shrink the
+/// range of frozen weights.
 ///
 ///     high = sigm(gamma) max(w, 0)     low = sigm(beta) min(w, 0)     s = (high - low) / p     z = rnd(-low / s)
 ///
-/// Zero points get no gradient (authors' code): gamma and beta move through s alone, also where z jumps.
+/// Zero points get no gradient (authors' code): gamma and beta move through s alone, also where z
+/// jumps.
 #[derive(Clone, Debug)]
 pub struct ClipRange<T> {
     /// Largest and smallest weight of each group, 0 included (so that 0 <= z <= p).
@@ -141,7 +194,8 @@ pub struct ClipRange<T> {
 impl<T: Real> ClipRange<T> {
     /// Of the groups of `w` `[rows, cols]`.
     pub fn new(w: &[T], cols: usize, partition: Partition) -> Self {
-        let groups = || w.chunks(cols.max(1)).flat_map(|row| row.chunks(partition.group_size(cols).max(1)));
+        let groups =
+            || w.chunks(cols.max(1)).flat_map(|row| row.chunks(partition.group_size(cols).max(1)));
         Self {
             most: groups().map(|g| g.iter().fold(T::ZERO, |most, &w| most.maximum(w))).collect(),
             least: groups().map(|g| g.iter().fold(T::ZERO, |least, &w| least.minimum(w))).collect(),
@@ -149,26 +203,42 @@ impl<T: Real> ClipRange<T> {
     }
 
     /// Scales as `codec` stores them, and zero points.
-    pub fn forward(&self, gamma: &[T], beta: &[T], grid: IntGrid, codec: ScaleCodec) -> (Vec<T>, Vec<T>) {
+    pub fn forward(
+        &self,
+        gamma: &[T],
+        beta: &[T],
+        grid: IntGrid,
+        codec: ScaleCodec,
+    ) -> (Vec<T>, Vec<T>) {
         let mut zero_points = Vec::with_capacity(gamma.len());
         let scales = (0..gamma.len()).map(|g| {
             let low = sigmoid(beta[g]) * self.least[g];
             let (least, largest) = (T::from_f64(LEAST_SCALE), T::from_f64(LARGEST_SCALE));
-            let scale = codec.store_real(self.raw_scale(g, gamma, beta, grid).maximum(least).minimum(largest));
-            zero_points.push(nearest_even((-low / scale).minimum(T::from_f64(LARGEST_SCALE)).maximum(T::from_f64(-LARGEST_SCALE))));
+            let scale = codec
+                .store_real(self.raw_scale(g, gamma, beta, grid).maximum(least).minimum(largest));
+            zero_points.push(nearest_even(
+                (-low / scale)
+                    .minimum(T::from_f64(LARGEST_SCALE))
+                    .maximum(T::from_f64(-LARGEST_SCALE)),
+            ));
             scale
         });
         let scales = scales.collect();
         (scales, zero_points)
     }
 
-    /// dL/dgamma and dL/dbeta from dL/ds (the codec passes its gradient on unchanged; a scale at its guard passes none).
+    /// dL/dgamma and dL/dbeta from dL/ds (the codec passes its gradient on unchanged; a scale at
+    /// its guard passes none).
     pub fn backward(&self, gamma: &[T], beta: &[T], grid: IntGrid, ds: &[T]) -> (Vec<T>, Vec<T>) {
         let p = T::from_f64(f64::from(grid.max()));
         let slope = |x: T| sigmoid(x) * (T::ONE - sigmoid(x)) / p;
         let passed = |g: usize| {
             let raw = self.raw_scale(g, gamma, beta, grid);
-            if raw >= T::from_f64(LEAST_SCALE) && raw <= T::from_f64(LARGEST_SCALE) { ds[g] } else { T::ZERO }
+            if raw >= T::from_f64(LEAST_SCALE) && raw <= T::from_f64(LARGEST_SCALE) {
+                ds[g]
+            } else {
+                T::ZERO
+            }
         };
         let dgamma = (0..ds.len()).map(|g| passed(g) * slope(gamma[g]) * self.most[g]).collect();
         let dbeta = (0..ds.len()).map(|g| -passed(g) * slope(beta[g]) * self.least[g]).collect();
@@ -176,7 +246,8 @@ impl<T: Real> ClipRange<T> {
     }
 
     fn raw_scale(&self, g: usize, gamma: &[T], beta: &[T], grid: IntGrid) -> T {
-        (sigmoid(gamma[g]) * self.most[g] - sigmoid(beta[g]) * self.least[g]) / T::from_f64(f64::from(grid.max()))
+        (sigmoid(gamma[g]) * self.most[g] - sigmoid(beta[g]) * self.least[g])
+            / T::from_f64(f64::from(grid.max()))
     }
 }
 

@@ -1,5 +1,5 @@
-//! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate and LSQ's rule;
-//! and rounding to nearest on the grid they give.
+//! First steps of a weight: by absmax, ggml's signed rule, error search, the convex surrogate and
+//! LSQ's rule; and rounding to nearest on the grid they give.
 use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
 use super::lsq::codes_of;
@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 pub enum ScaleRule {
     /// Symmetric: max|w| / p. Affine: min-max widened to hold 0.
     Absmax,
-    /// ggml's Q4_0 rule: (first entry of largest magnitude, with its sign) / n; the scale may be negative. Affine grids: as Absmax.
+    /// ggml's Q4_0 rule: (first entry of largest magnitude, with its sign) / n; the scale may be
+    /// negative. Affine grids: as Absmax.
     SignedAbsmax,
-    /// Least squared error: exact on symmetric grids (of either sign), 80 shrunken ranges on affine ones.
+    /// Least squared error: exact on symmetric grids (of either sign), 80 shrunken ranges on affine
+    /// ones.
     ErrorSearch,
-    /// The least sum over the weights of max(s^2 / 12, max(0, |w| - s p)^2), a convex surrogate of the error. Affine grids: as Absmax.
+    /// The least sum over the weights of max(s^2 / 12, max(0, |w| - s p)^2), a convex surrogate of
+    /// the error. Affine grids: as Absmax.
     Convex,
     /// LSQ's start 2 mean|w| / sqrt(p). Affine grids: as Absmax.
     Lsq,
@@ -27,24 +30,41 @@ pub enum ScaleRule {
 /// Elements a task holds at least.
 const PIECE: usize = 16384;
 
-/// Scales (unrounded, f32) and, for affine grids, zero points of `w` `[rows, cols]`. An all-zero group has scale 0; a group with an entry
-/// that is not finite has a scale that is not a number.
-pub fn find_scales(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, rule: ScaleRule) -> (Vec<f32>, Vec<u8>) {
+/// Scales (unrounded, f32) and, for affine grids, zero points of `w` `[rows, cols]`. An all-zero
+/// group has scale 0; a group with an entry that is not finite has a scale that is not a number.
+pub fn find_scales(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+    rule: ScaleRule,
+) -> (Vec<f32>, Vec<u8>) {
     assert_eq!(w.len(), rows * cols, "shape of find_scales");
     let n = quantizer.partition.scales(rows, cols);
     let mut found = vec![(0.0, 0); n];
     let cols = cols.max(1);
     // One row per tensor: the whole matrix.
-    let (row, group) = if quantizer.partition == Partition::Tensor { (w.len(), w.len()) } else { (cols, quantizer.partition.group_size(cols)) };
+    let (row, group) = if quantizer.partition == Partition::Tensor {
+        (w.len(), w.len())
+    } else {
+        (cols, quantizer.partition.group_size(cols))
+    };
     let (groups, rows_a_task) = (row.div_ceil(group.max(1)).max(1), (PIECE / row.max(1)).max(1));
     pool.chunks_mut(&mut found, groups * rows_a_task, |i, found| {
         let mut search = Search::default();
         for (j, found) in found.chunks_mut(groups).enumerate() {
             let w = &w[(i * rows_a_task + j) * row..][..row];
-            w.chunks(group.max(1)).zip(found).for_each(|(w, found)| *found = search.group(w, quantizer, rule));
+            w.chunks(group.max(1))
+                .zip(found)
+                .for_each(|(w, found)| *found = search.group(w, quantizer, rule));
         }
     });
-    let zero_points = if quantizer.grid.range == CodeRange::Affine { found.iter().map(|f| f.1).collect() } else { vec![] };
+    let zero_points = if quantizer.grid.range == CodeRange::Affine {
+        found.iter().map(|f| f.1).collect()
+    } else {
+        vec![]
+    };
     (found.into_iter().map(|f| f.0).collect(), zero_points)
 }
 
@@ -72,11 +92,18 @@ impl Search {
         }
         let scale = match rule {
             ScaleRule::Absmax => most / grid.max() as f32,
-            ScaleRule::SignedAbsmax => w.iter().find(|w| w.abs() == most).copied().unwrap_or(most) / grid.min() as f32,
-            ScaleRule::Lsq => (2.0 * w.iter().map(|w| w.abs() as f64).sum::<f64>() / w.len() as f64 / (grid.max() as f64).sqrt()) as f32,
+            ScaleRule::SignedAbsmax => {
+                w.iter().find(|w| w.abs() == most).copied().unwrap_or(most) / grid.min() as f32
+            }
+            ScaleRule::Lsq => {
+                (2.0 * w.iter().map(|w| w.abs() as f64).sum::<f64>()
+                    / w.len() as f64
+                    / (grid.max() as f64).sqrt()) as f32
+            }
             ScaleRule::Convex => convex(self.sort(w), grid.max() as f64) as f32,
             ScaleRule::ErrorSearch => {
-                let best = self.error_minimum(w, grid).expect("a group with an entry that is not zero");
+                let best =
+                    self.error_minimum(w, grid).expect("a group with an entry that is not zero");
                 // A negative step sees the mirrored weights: the side with one code more changes.
                 match self.error_minimum_below(w, limits(grid).mirrored(), grid, Some(best)) {
                     Some(mirrored) => -mirrored.step as f32,
@@ -100,7 +127,13 @@ impl Search {
     }
 
     /// With |w| sorted already.
-    fn error_minimum_below(&mut self, w: &[f32], limits: Limits, grid: IntGrid, known: Option<Best>) -> Option<Best> {
+    fn error_minimum_below(
+        &mut self,
+        w: &[f32],
+        limits: Limits,
+        grid: IntGrid,
+        known: Option<Best>,
+    ) -> Option<Best> {
         let start = convex(&self.sorted, grid.max() as f64);
         self.error.minimum(w, &self.sorted, limits, start, known)
     }
@@ -110,7 +143,8 @@ fn limits(grid: IntGrid) -> Limits {
     Limits { negative: -grid.min(), positive: grid.max() }
 }
 
-/// Min-max widened to hold 0, or the best of `candidates` ranges shrunk by 1.00, 0.99, ...: scale and zero point, the error taken as stored.
+/// Min-max widened to hold 0, or the best of `candidates` ranges shrunk by 1.00, 0.99, ...: scale
+/// and zero point, the error taken as stored.
 fn affine_group(w: &[f32], quantizer: WeightQuantizer, candidates: usize) -> (f32, u8) {
     let (low, high) = w.iter().fold((0.0f32, 0.0f32), |(low, high), &w| (low.min(w), high.max(w)));
     let mut best = (f64::INFINITY, (0.0, 0));
@@ -128,7 +162,11 @@ fn affine_group(w: &[f32], quantizer: WeightQuantizer, candidates: usize) -> (f3
         if candidates == 1 {
             return (scale, zero as u8);
         }
-        let error = w.iter().map(|&w| (w - affine_code(w, stored, zero, p) * stored) as f64).map(|e| e * e).sum::<f64>();
+        let error = w
+            .iter()
+            .map(|&w| (w - affine_code(w, stored, zero, p) * stored) as f64)
+            .map(|e| e * e)
+            .sum::<f64>();
         if error < best.0 || i == 0 {
             best = (error, (scale, zero as u8));
         }
@@ -136,18 +174,31 @@ fn affine_group(w: &[f32], quantizer: WeightQuantizer, candidates: usize) -> (f3
     best.1
 }
 
-/// The round-clip order, clip(rnd(w / s) + z, 0, p), less z. With whole bounds it does not matter which comes first.
+/// The round-clip order, clip(rnd(w / s) + z, 0, p), less z. With whole bounds it does not matter
+/// which comes first.
 #[inline(always)]
 fn affine_code(w: f32, scale: f32, zero: f32, p: f32) -> f32 {
     clip_round(w / scale, -zero, p - zero)
 }
 
-/// Stores the scales by the codec, then codes = clip(nearest-even(w / scale) + z): the clip-round order for symmetric grids, round-clip for affine ones.
-/// A scale of 0 gives codes of value 0.
-pub fn quantize(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, scales: &[f32], zero_points: &[u8]) -> PackedMatrix {
+/// Stores the scales by the codec, then codes = clip(nearest-even(w / scale) + z): the clip-round
+/// order for symmetric grids, round-clip for affine ones. A scale of 0 gives codes of value 0.
+pub fn quantize(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+    scales: &[f32],
+    zero_points: &[u8],
+) -> PackedMatrix {
     let (grid, partition) = (quantizer.grid, quantizer.partition);
     let affine = grid.range == CodeRange::Affine;
-    assert_eq!((w.len(), scales.len()), (rows * cols, partition.scales(rows, cols)), "shapes of quantize");
+    assert_eq!(
+        (w.len(), scales.len()),
+        (rows * cols, partition.scales(rows, cols)),
+        "shapes of quantize"
+    );
     assert_eq!(zero_points.len(), if affine { scales.len() } else { 0 }, "zero points of quantize");
     let scales: Vec<f32> = scales.iter().map(|&s| quantizer.scale_codec.store(s)).collect();
     let bytes = row_bytes(cols, grid.bits);
@@ -160,7 +211,14 @@ pub fn quantize(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: Wei
             let row = i * rows_a_task + j;
             let first = partition.scale_index(row, 0, cols);
             let zero_points = if affine { &zero_points[first..first + groups] } else { &[] };
-            row_codes(&w[row * cols..][..cols], &scales[first..first + groups], zero_points, group, grid, &mut codes);
+            row_codes(
+                &w[row * cols..][..cols],
+                &scales[first..first + groups],
+                zero_points,
+                group,
+                grid,
+                &mut codes,
+            );
             pack_row(&codes, grid, packed);
         }
     });
@@ -186,7 +244,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// The codes of [`quantize`] less `grid.min()`, for one row: group g of `group` columns goes to `g * padded` of `out`; the columns between are left alone.
+    /// The codes of [`quantize`] less `grid.min()`, for one row: group g of `group` columns goes to
+    /// `g * padded` of `out`; the columns between are left alone.
     pub(crate) fn unsigned_codes(w: &[f32], scales: &[f32], zero_points: &[u8], widths: (usize, usize), grid: IntGrid, out: &mut [u8]) {
         match widths {
             (32, 32) if w.len().is_multiple_of(32) => groups_of::<32>(w, scales, zero_points, grid, out),
@@ -203,7 +262,13 @@ dispatch! {
 
 /// The usual sizes have loops of their own, of a length the compiler knows.
 #[inline(always)]
-fn groups_of<const GROUP: usize>(w: &[f32], scales: &[f32], zero_points: &[u8], grid: IntGrid, out: &mut [u8]) {
+fn groups_of<const GROUP: usize>(
+    w: &[f32],
+    scales: &[f32],
+    zero_points: &[u8],
+    grid: IntGrid,
+    out: &mut [u8],
+) {
     let (w, out) = (w.as_chunks::<GROUP>().0, out.as_chunks_mut::<GROUP>().0);
     let (scales, out) = (&scales[..w.len()], &mut out[..w.len()]);
     for g in 0..w.len() {
@@ -213,36 +278,57 @@ fn groups_of<const GROUP: usize>(w: &[f32], scales: &[f32], zero_points: &[u8], 
 
 #[inline(always)]
 fn group_codes(w: &[f32], scale: f32, zero_point: Option<u8>, grid: IntGrid, out: &mut [u8]) {
-    let (n, p, min, mask) = (grid.min() as f32, grid.max() as f32, grid.min() as u16, ((1u16 << grid.bits) - 1) as u8);
+    let (n, p, min, mask) =
+        (grid.min() as f32, grid.max() as f32, grid.min() as u16, ((1u16 << grid.bits) - 1) as u8);
     match zero_point {
         None if scale == 0.0 => out.fill(min.wrapping_neg() as u8 & mask),
-        None => rounded_quotients(w, scale, (n, p), out, |code| nearest_even_bits(code).wrapping_sub(min) as u8 & mask),
+        None => rounded_quotients(w, scale, (n, p), out, |code| {
+            nearest_even_bits(code).wrapping_sub(min) as u8 & mask
+        }),
         Some(zero) if scale == 0.0 => out.fill(zero & mask),
         Some(zero) => {
             for i in 0..w.len() {
-                out[i] = nearest_even_bits(affine_code(w[i], scale, zero as f32, p)).wrapping_add(zero as u16) as u8 & mask;
+                out[i] = nearest_even_bits(affine_code(w[i], scale, zero as f32, p))
+                    .wrapping_add(zero as u16) as u8
+                    & mask;
             }
         }
     }
 }
 
 /// Scales by a rule, then [`quantize`].
-pub fn quantize_by(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, rule: ScaleRule) -> PackedMatrix {
+pub fn quantize_by(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+    rule: ScaleRule,
+) -> PackedMatrix {
     let (scales, zero_points) = find_scales(pool, w, rows, cols, quantizer, rule);
     quantize(pool, w, rows, cols, quantizer, &scales, &zero_points)
 }
 
-/// Round to nearest as a baseline: for the whole matrix the better, by squared error of the values as stored, of ggml's signed rule and the error
-/// search. Narrow grids take their codec's own rule, max|w| / p; affine ones the error search alone.
+/// Round to nearest as a baseline: for the whole matrix the better, by squared error of the values
+/// as stored, of ggml's signed rule and the error search. Narrow grids take their codec's own rule,
+/// max|w| / p; affine ones the error search alone.
 ///
-/// The error search being exact, ggml's rule wins here only through the rounding of the scales. A table that wants the better of the two
-/// *models* evaluates both rules ([`quantize_by`]): less squared error is not always less loss.
-pub fn quantize_rtn(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer) -> PackedMatrix {
+/// The error search being exact, ggml's rule wins here only through the rounding of the scales. A
+/// table that wants the better of the two *models* evaluates both rules ([`quantize_by`]): less
+/// squared error is not always less loss.
+pub fn quantize_rtn(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+) -> PackedMatrix {
     match quantizer.grid.range {
         CodeRange::Narrow => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::Absmax),
         CodeRange::Affine => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::ErrorSearch),
         CodeRange::Symmetric => {
-            let found = [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch].map(|rule| quantize_by(pool, w, rows, cols, quantizer, rule));
+            let found = [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch]
+                .map(|rule| quantize_by(pool, w, rows, cols, quantizer, rule));
             let [signed, searched] = found.each_ref().map(|packed| squared_error(w, packed));
             let [by_sign, by_search] = found;
             if signed <= searched { by_sign } else { by_search }
@@ -261,13 +347,15 @@ pub fn squared_error(w: &[f32], packed: &PackedMatrix) -> f64 {
     total
 }
 
-/// One step of a row by the convex surrogate `sum max(s^2/12, max(0, |w| - s p)^2)`, in f64 (golden `calibration`: convex_s). 0 for a row of zeros.
+/// One step of a row by the convex surrogate `sum max(s^2/12, max(0, |w| - s p)^2)`, in f64 (golden
+/// `calibration`: convex_s). 0 for a row of zeros.
 pub fn convex_step(row: &[f32], bits: u8) -> f64 {
     convex(Search::default().sort(row), IntGrid::symmetric(bits).max() as f64)
 }
 
-/// The surrogate is quadratic between the points |w_i| / (p + 1/sqrt 12), where weight i goes from clipped to rounded: its minimum is that of a
-/// piece, or the point where the slope turns positive. `sorted`: |w| ascending.
+/// The surrogate is quadratic between the points |w_i| / (p + 1/sqrt 12), where weight i goes from
+/// clipped to rounded: its minimum is that of a piece, or the point where the slope turns positive.
+/// `sorted`: |w| ascending.
 fn convex(sorted: &[f32], p: f64) -> f64 {
     let (mut total, mut low) = (sorted.iter().map(|&a| a as f64).sum::<f64>(), 0.0);
     for (i, &a) in sorted.iter().enumerate() {
@@ -283,7 +371,8 @@ fn convex(sorted: &[f32], p: f64) -> f64 {
     low
 }
 
-/// The step of least squared error over all s > 0 on the symmetric grid (golden: mse_s). 0 for a row of zeros.
+/// The step of least squared error over all s > 0 on the symmetric grid (golden: mse_s). 0 for a
+/// row of zeros.
 pub fn error_step(row: &[f32], bits: u8) -> f64 {
     if row.iter().all(|&w| w == 0.0) {
         return 0.0;

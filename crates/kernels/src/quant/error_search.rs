@@ -1,13 +1,16 @@
-//! The step of least squared error of a symmetric grid, exactly: the minimiser over all s > 0, not the best of some candidates.
+//! The step of least squared error of a symmetric grid, exactly: the minimiser over all s > 0, not
+//! the best of some candidates.
 //!
 //!     E(s) = sum_i (w_i - s c_i(s))^2,     c_i(s) = clip(rnd(w_i / s), n, p)
 //!
-//! Between two steps where some code changes, at |w_i| / (k + 1/2), the codes are fixed and E is a parabola with its minimum at
-//! `sum w c / sum c c`; E is the lower envelope of these parabolas, so the best parabola is the global minimum. A sweep over all such
-//! points costs N 2^(b-1) log, too much at 8 bits; so it is a branch and bound. Steps that clip, or round to zero, more than the best
-//! known error are left out at once. An interval [a, b] is left out when its floor is no better than that error: weights whose code stays the
-//! same add a parabola, which has a minimum on [a, b]; a weight that passes one border between codes is nearest to a level at a or at b.
-//! What remains is halved, and swept when few codes change.
+//! Between two steps where some code changes, at |w_i| / (k + 1/2), the codes are fixed and E is a
+//! parabola with its minimum at `sum w c / sum c c`; E is the lower envelope of these parabolas, so
+//! the best parabola is the global minimum. A sweep over all such points costs N 2^(b-1) log, too
+//! much at 8 bits; so it is a branch and bound. Steps that clip, or round to zero, more than the
+//! best known error are left out at once. An interval [a, b] is left out when its floor is no
+//! better than that error: weights whose code stays the same add a parabola, which has a minimum on
+//! [a, b]; a weight that passes one border between codes is nearest to a level at a or at b. What
+//! remains is halved, and swept when few codes change.
 use super::rounding::clip_round;
 use crate::dispatch;
 
@@ -60,9 +63,16 @@ struct Bounds {
 }
 
 impl ErrorSearch {
-    /// The best step over all s > 0, if one has a smaller error than `known`. `sorted`: |w| ascending, its last entry above 0;
-    /// `start`: a step to begin from (any positive one).
-    pub fn minimum(&mut self, w: &[f32], sorted: &[f32], limits: Limits, start: f64, known: Option<Best>) -> Option<Best> {
+    /// The best step over all s > 0, if one has a smaller error than `known`. `sorted`: |w|
+    /// ascending, its last entry above 0; `start`: a step to begin from (any positive one).
+    pub fn minimum(
+        &mut self,
+        w: &[f32],
+        sorted: &[f32],
+        limits: Limits,
+        start: f64,
+        known: Option<Best>,
+    ) -> Option<Best> {
         let squares: f64 = sorted.iter().map(|&a| f64::from(a) * f64::from(a)).sum();
         // Step 0 leaves everything: its error is that of a step too large for any code.
         let nothing = Best { step: 3.0 * f64::from(sorted[sorted.len() - 1]), error: squares };
@@ -108,7 +118,9 @@ impl ErrorSearch {
         self.magnitudes.extend(w.iter().map(|w| f64::from(w.abs())));
         self.magnitudes.resize(whole, 0.0);
         self.limits.clear();
-        self.limits.extend(w.iter().map(|&w| f64::from(if w > 0.0 { limits.positive } else { limits.negative })));
+        self.limits.extend(
+            w.iter().map(|&w| f64::from(if w > 0.0 { limits.positive } else { limits.negative })),
+        );
         self.limits.resize(whole, 1.0);
     }
 
@@ -117,7 +129,10 @@ impl ErrorSearch {
         let (mut wc, mut cc, per_low, per_high) = (0.0, 0.0, 1.0 / low, 1.0 / high);
         self.breaks.clear();
         for (&magnitude, &limit) in self.magnitudes.iter().zip(&self.limits) {
-            let (mut code, last) = (clip_round(magnitude * per_low, 0.0, limit), clip_round(magnitude * per_high, 0.0, limit));
+            let (mut code, last) = (
+                clip_round(magnitude * per_low, 0.0, limit),
+                clip_round(magnitude * per_high, 0.0, limit),
+            );
             wc += magnitude * code;
             cc += code * code;
             while code > last {
@@ -131,7 +146,10 @@ impl ErrorSearch {
             let to = self.breaks.get(i).map_or(high, |b| b.at);
             if cc > 0.0 {
                 let step = wc / cc;
-                if step >= from * (1.0 - 1e-12) && step <= to * (1.0 + 1e-12) && squares - wc * step < best.error {
+                if step >= from * (1.0 - 1e-12)
+                    && step <= to * (1.0 + 1e-12)
+                    && squares - wc * step < best.error
+                {
                     *best = Best { step, error: (squares - wc * step).max(0.0) };
                 }
             }
@@ -164,7 +182,8 @@ enum Sum {
 }
 
 dispatch! {
-    /// The bounds of [low, high]: |w| and code limits in whole pieces (filled up with zeros, which add nothing).
+    /// The bounds of [low, high]: |w| and code limits in whole pieces (filled up with zeros, which
+    /// add nothing).
     fn bounds(magnitudes: &[f64], limits: &[f64], low: f64, high: f64) -> Bounds {
         let (per_low, per_high) = (1.0 / low, 1.0 / high);
         let mut sums = [[0.0; PIECE]; 8];
@@ -197,8 +216,9 @@ dispatch! {
     }
 }
 
-/// Below this step the clipped weights alone cost more than `error`: sum over |w| > s P of (|w| - s P)^2. Never 0: a millionth of the step that
-/// just holds the largest weight clips nearly all there is.
+/// Below this step the clipped weights alone cost more than `error`: sum over |w| > s P of (|w| - s
+/// P)^2. Never 0: a millionth of the step that just holds the largest weight clips nearly all there
+/// is.
 fn smallest_step(sorted: &[f32], limit: f64, error: f64) -> f64 {
     let least = f64::from(sorted[sorted.len() - 1]) / limit * 1e-6;
     let (mut sum, mut squares) = (0.0, 0.0);

@@ -1,17 +1,20 @@
-//! Learned step size quantization (LSQ, 2020, arXiv 1902.08153): forward and both gradients in closed form.
+//! Learned step size quantization (LSQ, 2020, arXiv 1902.08153): forward and both gradients in
+//! closed form.
 //!
 //!     u = v / s (a division)      code = rnd(clip(u, n, p))      y = code * s
 //!     dy/dv = 1 inside, 0 outside           dy/ds = code - u inside, code (the bound itself) outside
 //!
-//! `rnd` is nearest, ties to even. Equality with a bound is inside or outside as [`EdgeRule`] says (the paper: outside).
-//! A step may be negative (ggml's signed start): the formulas hold as they stand. A step of zero belongs to an all-zero group: codes and
-//! values 0, `dv = dy`, `ds = 0`. A value that is not a number stays one, so that a broken run is seen.
+//! `rnd` is nearest, ties to even. Equality with a bound is inside or outside as [`EdgeRule`] says
+//! (the paper: outside). A step may be negative (ggml's signed start): the formulas hold as they
+//! stand. A step of zero belongs to an all-zero group: codes and values 0, `dv = dy`, `ds = 0`. A
+//! value that is not a number stays one, so that a broken run is seen.
 use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
 use crate::{IntGrid, Partition, Pool, Real, dispatch};
 use serde::{Deserialize, Serialize};
 
-/// Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside (LSQ's paper).
+/// Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
+/// (LSQ's paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum EdgeRule {
@@ -20,13 +23,15 @@ pub enum EdgeRule {
     Outside,
 }
 
-/// Elements a task takes at least. Sums of a per-tensor step are made per piece of this size, then in order of the pieces.
+/// Elements a task takes at least. Sums of a per-tensor step are made per piece of this size, then
+/// in order of the pieces.
 const PIECE: usize = 16384;
 
 /// Groups whose lanes are kept and folded together.
 const FOLDED: usize = 16;
 
-/// How a matrix falls into tasks, rows and groups. A per-tensor step sees one long row, cut into pieces.
+/// How a matrix falls into tasks, rows and groups. A per-tensor step sees one long row, cut into
+/// pieces.
 pub(super) struct Split {
     /// Elements of one task: whole rows, or a piece of the one row of a tensor.
     pub piece: usize,
@@ -44,11 +49,21 @@ impl Split {
             return Self { piece: PIECE, steps: 1, row: PIECE, group: PIECE, tensor: true };
         }
         let rows = (PIECE / cols).clamp(1, rows.max(1));
-        Self { piece: rows * cols, steps: rows * partition.groups(cols), row: cols, group: partition.group_size(cols), tensor: false }
+        Self {
+            piece: rows * cols,
+            steps: rows * partition.groups(cols),
+            row: cols,
+            group: partition.group_size(cols),
+            tensor: false,
+        }
     }
     /// The steps of task `index`.
     pub fn steps_of<'a, T>(&self, index: usize, steps: &'a [T]) -> &'a [T] {
-        if self.tensor { steps } else { &steps[index * self.steps..steps.len().min((index + 1) * self.steps)] }
+        if self.tensor {
+            steps
+        } else {
+            &steps[index * self.steps..steps.len().min((index + 1) * self.steps)]
+        }
     }
 }
 
@@ -56,7 +71,8 @@ fn bounds<T: Real>(grid: IntGrid) -> (T, T) {
     (T::from_f64(grid.min() as f64), T::from_f64(grid.max() as f64))
 }
 
-/// `code = rnd(clip(v / s, n, p))`, `y = code * s`. v, y `[rows, cols]`; steps laid out as `partition` says.
+/// `code = rnd(clip(v / s, n, p))`, `y = code * s`. v, y `[rows, cols]`; steps laid out as
+/// `partition` says.
 #[allow(clippy::too_many_arguments)]
 pub fn lsq_forward<T: Real>(
     pool: &Pool,
@@ -69,13 +85,18 @@ pub fn lsq_forward<T: Real>(
     y: &mut [T],
     codes: Option<&mut [i16]>,
 ) {
-    assert_eq!((v.len(), y.len(), steps.len()), (rows * cols, rows * cols, partition.scales(rows, cols)), "shapes of lsq_forward");
+    assert_eq!(
+        (v.len(), y.len(), steps.len()),
+        (rows * cols, rows * cols, partition.scales(rows, cols)),
+        "shapes of lsq_forward"
+    );
     let split = Split::new(rows, cols, partition);
     let limits = bounds::<T>(grid);
     let mut no_codes = vec![];
     let codes = codes.unwrap_or(&mut no_codes);
     let mut code_pieces = codes.chunks_mut(split.piece);
-    let tasks = y.chunks_mut(split.piece).map(|y| (y, code_pieces.next().unwrap_or_default())).collect();
+    let tasks =
+        y.chunks_mut(split.piece).map(|y| (y, code_pieces.next().unwrap_or_default())).collect();
     pool.parts(tasks, |index, (y, codes): (&mut [T], &mut [i16])| {
         let v = &v[index * split.piece..][..y.len()];
         forward_piece(v, split.steps_of(index, steps), split.row, split.group, limits, y);
@@ -132,7 +153,8 @@ dispatch! {
     }
 }
 
-/// The group's size where all groups are whole, else 0: the usual sizes have loops of their own, of a length the compiler knows.
+/// The group's size where all groups are whole, else 0: the usual sizes have loops of their own, of
+/// a length the compiler knows.
 #[inline(always)]
 fn usual(row: usize, group: usize) -> usize {
     if row.is_multiple_of(group) { group } else { 0 }
@@ -156,11 +178,20 @@ fn forward_run<T: Real>(v: &[T], s: T, limits: (T, T), y: &mut [T]) {
 }
 
 #[inline(always)]
-fn backward_groups<T: Real, const GROUP: usize>(v: &[T], steps: &[T], limits: (T, T), dy: &[T], dv: &mut [T], ds: &mut [f64]) {
-    let (v, dy, dv) = (v.as_chunks::<GROUP>().0, dy.as_chunks::<GROUP>().0, dv.as_chunks_mut::<GROUP>().0);
+fn backward_groups<T: Real, const GROUP: usize>(
+    v: &[T],
+    steps: &[T],
+    limits: (T, T),
+    dy: &[T],
+    dv: &mut [T],
+    ds: &mut [f64],
+) {
+    let (v, dy, dv) =
+        (v.as_chunks::<GROUP>().0, dy.as_chunks::<GROUP>().0, dv.as_chunks_mut::<GROUP>().0);
     let groups = dv.len();
     let (v, dy, steps, ds) = (&v[..groups], &dy[..groups], &steps[..groups], &mut ds[..groups]);
-    // Lanes are folded later, some groups together: next to the loop that fills them the compiler would take them apart into pairs.
+    // Lanes are folded later, some groups together: next to the loop that fills them the compiler
+    // would take them apart into pairs.
     let mut partial = [[0.0f64; LANES]; FOLDED];
     for first in (0..groups).step_by(FOLDED) {
         let count = FOLDED.min(groups - first);
@@ -170,7 +201,11 @@ fn backward_groups<T: Real, const GROUP: usize>(v: &[T], steps: &[T], limits: (T
                 dv[g] = dy[g];
                 continue;
             }
-            let (v, dy, dv) = (v[g].as_chunks::<LANES>().0, dy[g].as_chunks::<LANES>().0, dv[g].as_chunks_mut::<LANES>().0);
+            let (v, dy, dv) = (
+                v[g].as_chunks::<LANES>().0,
+                dy[g].as_chunks::<LANES>().0,
+                dv[g].as_chunks_mut::<LANES>().0,
+            );
             let mut lanes = [0.0f64; LANES];
             for c in 0..GROUP / LANES {
                 dv[c] = slopes::<T, true>(v[c], steps[g], limits, dy[c], &mut lanes);
@@ -192,7 +227,8 @@ pub(super) fn codes_of<T: Real>(v: &[T], s: T, limits: (T, T), codes: &mut [i16]
     rounded_quotients(v, s, limits, codes, |code| nearest_even_bits(code.to_f32()) as i16);
 }
 
-/// `dv = dy * inside`, `ds = sum of dy * (code - u inside, code outside)` per step, **without** LSQ's gradient scale. Both overwritten.
+/// `dv = dy * inside`, `ds = sum of dy * (code - u inside, code outside)` per step, **without**
+/// LSQ's gradient scale. Both overwritten.
 #[allow(clippy::too_many_arguments)]
 pub fn lsq_backward<T: Real>(
     pool: &Pool,
@@ -207,19 +243,40 @@ pub fn lsq_backward<T: Real>(
     dv: &mut [T],
     ds: &mut [T],
 ) {
-    assert_eq!((v.len(), dy.len(), dv.len()), (rows * cols, rows * cols, rows * cols), "shapes of lsq_backward");
-    assert_eq!((steps.len(), ds.len()), (partition.scales(rows, cols), partition.scales(rows, cols)), "steps of lsq_backward");
+    assert_eq!(
+        (v.len(), dy.len(), dv.len()),
+        (rows * cols, rows * cols, rows * cols),
+        "shapes of lsq_backward"
+    );
+    assert_eq!(
+        (steps.len(), ds.len()),
+        (partition.scales(rows, cols), partition.scales(rows, cols)),
+        "steps of lsq_backward"
+    );
     let split = Split::new(rows, cols, partition);
     let limits = bounds::<T>(grid);
     let piece = |index: usize, dv: &mut [T], sums: &mut [f64]| {
         let at = index * split.piece;
         let (v, dy) = (&v[at..][..dv.len()], &dy[at..][..dv.len()]);
-        backward_piece(v, split.steps_of(index, steps), split.row, split.group, limits, edge, dy, dv, sums);
+        backward_piece(
+            v,
+            split.steps_of(index, steps),
+            split.row,
+            split.group,
+            limits,
+            edge,
+            dy,
+            dv,
+            sums,
+        );
     };
     if split.tensor {
         // Its step has one sum per piece.
         let mut sums = vec![0.0; v.len().div_ceil(PIECE)];
-        pool.parts(dv.chunks_mut(split.piece).zip(&mut sums).collect(), |index, (dv, sum): (&mut [T], &mut f64)| piece(index, dv, std::slice::from_mut(sum)));
+        pool.parts(
+            dv.chunks_mut(split.piece).zip(&mut sums).collect(),
+            |index, (dv, sum): (&mut [T], &mut f64)| piece(index, dv, std::slice::from_mut(sum)),
+        );
         ds[0] = T::from_f64(sums.iter().sum());
         return;
     }
@@ -231,9 +288,16 @@ pub fn lsq_backward<T: Real>(
     });
 }
 
-/// One run: writes dv, returns the sum for ds. Summed in f64 lanes: an f32 sum over a long row would cost more than u's own rounding.
+/// One run: writes dv, returns the sum for ds. Summed in f64 lanes: an f32 sum over a long row
+/// would cost more than u's own rounding.
 #[inline(always)]
-fn backward_run<T: Real, const INSIDE: bool>(v: &[T], s: T, (n, p): (T, T), dy: &[T], dv: &mut [T]) -> f64 {
+fn backward_run<T: Real, const INSIDE: bool>(
+    v: &[T],
+    s: T,
+    (n, p): (T, T),
+    dy: &[T],
+    dv: &mut [T],
+) -> f64 {
     if s == T::ZERO {
         dv.copy_from_slice(dy);
         return 0.0;
@@ -247,15 +311,28 @@ fn backward_run<T: Real, const INSIDE: bool>(v: &[T], s: T, (n, p): (T, T), dy: 
     }
     if !v_rest.is_empty() {
         // Filled up with weights whose gradient is 0, which changes no sum.
-        let short = slopes::<T, INSIDE>(padded(v_rest, T::ZERO), s, (n, p), padded(dy_rest, T::ZERO), &mut lanes);
+        let short = slopes::<T, INSIDE>(
+            padded(v_rest, T::ZERO),
+            s,
+            (n, p),
+            padded(dy_rest, T::ZERO),
+            &mut lanes,
+        );
         dv_rest.copy_from_slice(&short[..dv_rest.len()]);
     }
     fold(lanes)
 }
 
-/// dv of a few weights; adds what they give to ds. By value, so that the compiler need not ask whether they overlap.
+/// dv of a few weights; adds what they give to ds. By value, so that the compiler need not ask
+/// whether they overlap.
 #[inline(always)]
-fn slopes<T: Real, const INSIDE: bool>(v: [T; LANES], s: T, (n, p): (T, T), dy: [T; LANES], lanes: &mut [f64; LANES]) -> [T; LANES] {
+fn slopes<T: Real, const INSIDE: bool>(
+    v: [T; LANES],
+    s: T,
+    (n, p): (T, T),
+    dy: [T; LANES],
+    lanes: &mut [f64; LANES],
+) -> [T; LANES] {
     let (mut to_v, mut to_s) = ([T::ZERO; LANES], [T::ZERO; LANES]);
     for l in 0..LANES {
         let u = v[l] / s;

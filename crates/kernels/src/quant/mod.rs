@@ -1,4 +1,5 @@
-//! Quantizers: codes and values from numbers and steps, their gradients, and the rules that find a first step.
+//! Quantizers: codes and values from numbers and steps, their gradients, and the rules that find a
+//! first step.
 
 pub mod activation;
 pub mod affine;

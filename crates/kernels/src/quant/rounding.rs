@@ -7,16 +7,19 @@ fn magic<T: Real>() -> T {
     T::from_f64(if size_of::<T>() == 4 { 12_582_912.0 } else { 6_755_399_441_055_744.0 })
 }
 
-/// `u` to the nearest whole number, ties to even, never -0; for |u| up to 2^21. Not a number and infinities stay what they are.
+/// `u` to the nearest whole number, ties to even, never -0; for |u| up to 2^21. Not a number and
+/// infinities stay what they are.
 ///
-/// Adding the large number leaves no bits for a fraction, so the adder itself rounds; taking it away again is exact. The same everywhere,
-/// and two additions where an instruction set has no rounding (SSE2).
+/// Adding the large number leaves no bits for a fraction, so the adder itself rounds; taking it
+/// away again is exact. The same everywhere, and two additions where an instruction set has no
+/// rounding (SSE2).
 #[inline(always)]
 pub fn nearest_even<T: Real>(u: T) -> T {
     (u + magic::<T>()) - magic::<T>()
 }
 
-/// The same as an integer, in two's complement, in the low 16 bits (no saturation, which the compiler would have to spell out).
+/// The same as an integer, in two's complement, in the low 16 bits (no saturation, which the
+/// compiler would have to spell out).
 #[inline(always)]
 pub fn nearest_even_bits(u: f32) -> u16 {
     (u + magic::<f32>()).to_bits() as u16
@@ -40,10 +43,17 @@ const RUN: usize = 64;
 
 /// `y = make(rnd(clip(v / s, n, p)))`, s not 0.
 ///
-/// Divides only where it could matter. In f32 `v * (1 / s)` is off by at most two units in the last place, hence rounds to the same whole number
-/// unless it lies that near to a tie; a run with such a value, or with one that is not a number, is divided.
+/// Divides only where it could matter. In f32 `v * (1 / s)` is off by at most two units in the last
+/// place, hence rounds to the same whole number unless it lies that near to a tie; a run with such
+/// a value, or with one that is not a number, is divided.
 #[inline(always)]
-pub fn rounded_quotients<T: Real, Y>(v: &[T], s: T, (n, p): (T, T), y: &mut [Y], make: impl Fn(T) -> Y) {
+pub fn rounded_quotients<T: Real, Y>(
+    v: &[T],
+    s: T,
+    (n, p): (T, T),
+    y: &mut [Y],
+    make: impl Fn(T) -> Y,
+) {
     let len = v.len().min(y.len());
     let (v, y, inverse) = (&v[..len], &mut y[..len], T::ONE / s);
     let most = if p < -n { -n } else { p };
@@ -83,21 +93,42 @@ mod tests {
         for (n, p) in [(-8.0f32, 7.0f32), (-2.0, 1.0), (-127.0, 127.0), (0.0, 255.0)] {
             for power in [-149, -140, -126, -60, -10, 0, 3, 100, 120, 127] {
                 for _ in 0..40 {
-                    let s = next() * 2f32.powi(power.max(-126)) * 2f32.powi(power - power.max(-126));
+                    let s =
+                        next() * 2f32.powi(power.max(-126)) * 2f32.powi(power - power.max(-126));
                     if s == 0.0 {
                         continue;
                     }
-                    // Ties and what lies near them, whatever lies between, and what is out of all bounds.
+                    // Ties and what lies near them, whatever lies between, and what is out of all
+                    // bounds.
                     let tie = ((next() * 2.0 * p).round() + 0.5) * s;
                     let near = |parts: f32| tie + tie * f32::EPSILON * parts;
-                    let v = [tie, tie.next_up(), near(2.0), near(-3.0), near(7.0), near(300.0), next() * 2.0 * p * s, next(), 0.0, -0.0];
+                    let v = [
+                        tie,
+                        tie.next_up(),
+                        near(2.0),
+                        near(-3.0),
+                        near(7.0),
+                        near(300.0),
+                        next() * 2.0 * p * s,
+                        next(),
+                        0.0,
+                        -0.0,
+                    ];
                     let odd = [f32::MAX, f32::INFINITY, f32::MIN_POSITIVE, f32::NAN];
-                    let sure: Vec<f32> = (0..RUN + 9).map(|i| (i as f32 - 30.0 + next() * 0.5) * s).collect();
+                    let sure: Vec<f32> =
+                        (0..RUN + 9).map(|i| (i as f32 - 30.0 + next() * 0.5) * s).collect();
                     // One by one too, since a run with one value near a tie is divided whole.
                     for v in v.chunks(1).chain(odd.chunks(1)).chain([&v[..], &sure]) {
-                        let (mut y, want) = (vec![9.0; v.len()], v.iter().map(|v| clip_round(v / s, n, p).to_bits()).collect::<Vec<u32>>());
+                        let (mut y, want) = (
+                            vec![9.0; v.len()],
+                            v.iter()
+                                .map(|v| clip_round(v / s, n, p).to_bits())
+                                .collect::<Vec<u32>>(),
+                        );
                         rounded_quotients(v, s, (n, p), &mut y, |code| code);
-                        let same = y.iter().zip(&want).all(|(y, want)| y.to_bits() == *want || y.is_nan() && f32::from_bits(*want).is_nan());
+                        let same = y.iter().zip(&want).all(|(y, want)| {
+                            y.to_bits() == *want || y.is_nan() && f32::from_bits(*want).is_nan()
+                        });
                         assert!(same, "{v:?} by {s:e} on {n}..={p}: {y:?}");
                     }
                 }
@@ -123,7 +154,10 @@ mod tests {
     #[test]
     fn broken_numbers_stay_broken() {
         assert!(clip_round(f32::NAN, -8.0, 7.0).is_nan());
-        assert_eq!((clip_round(f32::INFINITY, -8.0, 7.0), clip_round(f32::NEG_INFINITY, -8.0, 7.0)), (7.0, -8.0));
+        assert_eq!(
+            (clip_round(f32::INFINITY, -8.0, 7.0), clip_round(f32::NEG_INFINITY, -8.0, 7.0)),
+            (7.0, -8.0)
+        );
         assert_eq!(nearest_even(f64::INFINITY), f64::INFINITY);
     }
 }

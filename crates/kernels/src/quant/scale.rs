@@ -1,10 +1,12 @@
-//! Scales as stored. Every computation uses the stored scale, so that training, export and the reader of the file agree.
+//! Scales as stored. Every computation uses the stored scale, so that training, export and the
+//! reader of the file agree.
 use crate::{Real, ScaleCodec};
 
 /// Smallest scale an f16 codec may hold without losing mantissa bits.
 pub const MIN_F16_SCALE: f32 = 6.103_515_6e-5; // 2^-14
 
-/// x rounded to f16 (nearest, ties to even), from f32 and never from f64: the `half` crate drops the low half of an f64 before it rounds.
+/// x rounded to f16 (nearest, ties to even), from f32 and never from f64: the `half` crate drops
+/// the low half of an f64 before it rounds.
 #[inline(always)]
 pub fn round_f16<T: Real>(x: T) -> T {
     // Without branches or calls, so that loops over it become vector code.
@@ -19,10 +21,12 @@ pub fn round_f16<T: Real>(x: T) -> T {
 }
 
 impl ScaleCodec {
-    /// The scale as it will be read back: what every computation uses. Keeps the sign; guards |s| from below for F16.
+    /// The scale as it will be read back: what every computation uses. Keeps the sign; guards |s|
+    /// from below for F16.
     ///
-    /// Zero (the scale of an all-zero group) stays zero. A scale past f16's range becomes infinite, as IEEE rounding says, and makes
-    /// the values not finite instead of clipping them unseen: a caller that can refuse asks [`ScaleCodec::holds`] first.
+    /// Zero (the scale of an all-zero group) stays zero. A scale past f16's range becomes infinite,
+    /// as IEEE rounding says, and makes the values not finite instead of clipping them unseen: a
+    /// caller that can refuse asks [`ScaleCodec::holds`] first.
     pub fn store(self, scale: f32) -> f32 {
         match self {
             ScaleCodec::F32 => scale,
@@ -63,15 +67,27 @@ mod tests {
             let (low, high) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits + 1).to_f32());
             let middle = (low + high) / 2.0;
             let even = if bits % 2 == 0 { low } else { high };
-            for (x, want) in [(low, low), (middle, even), (middle.next_down(), low), (middle.next_up(), high)] {
-                assert_eq!((round_f16(x), round_f16(-x), round_f16(f64::from(x))), (want, -want, f64::from(want)), "{x:e}");
+            for (x, want) in
+                [(low, low), (middle, even), (middle.next_down(), low), (middle.next_up(), high)]
+            {
+                assert_eq!(
+                    (round_f16(x), round_f16(-x), round_f16(f64::from(x))),
+                    (want, -want, f64::from(want)),
+                    "{x:e}"
+                );
             }
         }
     }
 
     #[test]
     fn the_ends_of_f16_are_rounded_as_ieee_says() {
-        for (x, want) in [(65504.0f32, 65504.0), (65519.99, 65504.0), (65520.0, f32::INFINITY), (f32::INFINITY, f32::INFINITY), (1e38, f32::INFINITY)] {
+        for (x, want) in [
+            (65504.0f32, 65504.0),
+            (65519.99, 65504.0),
+            (65520.0, f32::INFINITY),
+            (f32::INFINITY, f32::INFINITY),
+            (1e38, f32::INFINITY),
+        ] {
             assert_eq!((round_f16(x), round_f16(-x)), (want, -want));
         }
         assert!(round_f16(f32::NAN).is_nan() && round_f16(-0.0f32).is_sign_negative());

@@ -10,13 +10,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a worker looks out for the next region before it sleeps: longer than what lies between the regions of one token, far shorter than a
-/// user's pause.
+/// How long a worker looks out for the next region before it sleeps: longer than what lies between
+/// the regions of one token, far shorter than a user's pause.
 const LOOKOUT: Duration = Duration::from_micros(50);
 /// Turns the caller waits for the last workers before it lets the system wake it.
 const TURNS: usize = 2000;
 
-/// In the low half of [`Workers::gate`]: the region is open, and how many workers are inside. The high half counts the regions.
+/// In the low half of [`Workers::gate`]: the region is open, and how many workers are inside. The
+/// high half counts the regions.
 const OPEN: u64 = 1 << 31;
 const REGION: u64 = 1 << 32;
 
@@ -53,12 +54,14 @@ pub(super) struct Workers {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `region` is written and read under the protocol of `gate` (see there); everything else is made for sharing.
+// SAFETY: `region` is written and read under the protocol of `gate` (see there); everything else is
+// made for sharing.
 unsafe impl Send for Workers {}
 // SAFETY: as above.
 unsafe impl Sync for Workers {}
 
-/// The workers for `threads` threads, started when first asked for; None if the system refuses even one.
+/// The workers for `threads` threads, started when first asked for; None if the system refuses even
+/// one.
 pub(super) fn of(threads: usize) -> Option<Arc<Workers>> {
     static ALL: Mutex<BTreeMap<usize, Arc<Workers>>> = Mutex::new(BTreeMap::new());
     let mut all = lock(&ALL);
@@ -78,7 +81,8 @@ pub(super) fn of(threads: usize) -> Option<Arc<Workers>> {
     });
     for i in 1..threads {
         let mine = workers.clone();
-        if thread::Builder::new().name(format!("halfstep-{i}")).spawn(move || mine.work()).is_err() {
+        if thread::Builder::new().name(format!("halfstep-{i}")).spawn(move || mine.work()).is_err()
+        {
             break;
         }
         workers.threads.store(i + 1, Ordering::Relaxed);
@@ -99,14 +103,16 @@ impl Workers {
         self.threads.load(Ordering::Relaxed)
     }
 
-    /// Runs `task(i)` for i in 0..count. The first panic of a task goes on in the caller, once no worker is inside any more.
+    /// Runs `task(i)` for i in 0..count. The first panic of a task goes on in the caller, once no
+    /// worker is inside any more.
     pub fn region(&self, count: usize, task: &Task) {
         if INSIDE.get() {
             return (0..count).for_each(task);
         }
         let caller = lock(&self.caller);
-        // SAFETY: the lifetime is only forgotten: below, nobody is inside any more before this function ends in any way. Nobody is inside
-        // now: the last region was closed and left before its caller let go of the lock.
+        // SAFETY: the lifetime is only forgotten: below, nobody is inside any more before this
+        // function ends in any way. Nobody is inside now: the last region was closed and left
+        // before its caller let go of the lock.
         unsafe {
             let task = std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task);
             *self.region.get() = Some(Region { task, count, caller: thread::current() });
@@ -160,12 +166,18 @@ impl Workers {
                 seen = gate / REGION;
                 continue;
             }
-            if self.gate.0.compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if self
+                .gate
+                .0
+                .compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
+            {
                 // Closed meanwhile, or another worker came in at the same moment.
                 continue;
             }
             seen = gate / REGION;
-            // SAFETY: inside, and so until the count goes down: the region stays what it is, and what it points to alive.
+            // SAFETY: inside, and so until the count goes down: the region stays what it is, and
+            // what it points to alive.
             let (task, count, caller) = unsafe {
                 let region = (*self.region.get()).as_ref().expect("an open region");
                 (&*region.task, region.count, region.caller.clone())
@@ -193,7 +205,8 @@ impl Workers {
         }
         let mut asleep = lock(&self.asleep);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        // The caller first opens the gate, then looks for sleepers; a worker first counts as one, then looks at the gate. One of them sees the other.
+        // The caller first opens the gate, then looks for sleepers; a worker first counts as one,
+        // then looks at the gate. One of them sees the other.
         while self.gate.0.load(Ordering::SeqCst) / REGION == seen {
             asleep = self.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
         }

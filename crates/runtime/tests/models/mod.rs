@@ -1,4 +1,5 @@
-//! Small models with random weights: shapes in which no two widths are equal by chance, and every kind of quantizer.
+//! Small models with random weights: shapes in which no two widths are equal by chance, and every
+//! kind of quantizer.
 #![allow(dead_code)] // each test file uses its part
 
 use half::f16;
@@ -7,7 +8,9 @@ use halfstep_formats::{Architecture, LowRank, Model, Quantization, Tensor, Tenso
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+};
 use halfstep_runtime::{Arithmetic, Network};
 use std::collections::BTreeMap;
 
@@ -30,8 +33,20 @@ pub fn architecture() -> Architecture {
 
 /// Llama 3's kind: scaled rope, a head of its own, a head width that is no multiple of 32.
 pub fn untied() -> Architecture {
-    let rope_scaling = Some(Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64 });
-    Architecture { rope_scaling, tied_head: false, heads: 4, kv_heads: 4, head_dim: 24, ..architecture() }
+    let rope_scaling = Some(Llama3Scaling {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position: 64,
+    });
+    Architecture {
+        rope_scaling,
+        tied_head: false,
+        heads: 4,
+        kv_heads: 4,
+        head_dim: 24,
+        ..architecture()
+    }
 }
 
 /// Whole blocks of 256 in every row.
@@ -50,11 +65,26 @@ pub fn float_model(architecture: Architecture) -> Model {
         tensors.insert(spec.name, Tensor { shape: spec.shape, data });
     }
     let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
-    Model { name: "random".into(), architecture, tensors, low_rank, tokenizer: None, chat_template: None, quantization: None, provenance, file_bytes: 0 }
+    Model {
+        name: "random".into(),
+        architecture,
+        tensors,
+        low_rank,
+        tokenizer: None,
+        chat_template: None,
+        quantization: None,
+        provenance,
+        file_bytes: 0,
+    }
 }
 
 /// The model with block linears on `weights`, and embedding and head on `tables` if given.
-pub fn quantized(architecture: Architecture, weights: WeightQuantizer, tables: Option<WeightQuantizer>, quantization: Quantization) -> Model {
+pub fn quantized(
+    architecture: Architecture,
+    weights: WeightQuantizer,
+    tables: Option<WeightQuantizer>,
+    quantization: Quantization,
+) -> Model {
     let (mut model, pool) = (float_model(architecture), Pool::new(1));
     for spec in model.architecture.tensors() {
         let quantizer = match spec.role {
@@ -66,15 +96,25 @@ pub fn quantized(architecture: Architecture, weights: WeightQuantizer, tables: O
             let tensor = model.tensors.get_mut(&spec.name).unwrap();
             let TensorData::F32(values) = &tensor.data else { unreachable!() };
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
-            let (scales, zero_points) = find_scales(&pool, values, rows, cols, quantizer, ScaleRule::Absmax);
-            tensor.data = TensorData::Packed(quantize(&pool, values, rows, cols, quantizer, &scales, &zero_points));
+            let (scales, zero_points) =
+                find_scales(&pool, values, rows, cols, quantizer, ScaleRule::Absmax);
+            tensor.data = TensorData::Packed(quantize(
+                &pool,
+                values,
+                rows,
+                cols,
+                quantizer,
+                &scales,
+                &zero_points,
+            ));
         }
     }
     model.quantization = Some(quantization);
     model
 }
 
-/// The model with factors of `rank` beside every block linear, about half as large as the weights; q of layer 0 and down of layer 1 have none.
+/// The model with factors of `rank` beside every block linear, about half as large as the weights;
+/// q of layer 0 and down of layer 1 have none.
 pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
     let mut rng = Rng::new(17, rank as u64);
     for spec in model.architecture.tensors() {
@@ -83,15 +123,30 @@ pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
             continue;
         }
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
-        let mut factor = |len: usize, width: usize| (0..len).map(|_| f16::from_f64(0.8 * rng.normal() / (width as f64).sqrt())).collect();
-        model.low_rank.insert(spec.name, LowRank { rank, a: factor(rank * cols, cols), b: factor(rows * rank, rank) });
+        let mut factor = |len: usize, width: usize| {
+            (0..len).map(|_| f16::from_f64(0.8 * rng.normal() / (width as f64).sqrt())).collect()
+        };
+        model.low_rank.insert(
+            spec.name,
+            LowRank { rank, a: factor(rank * cols, cols), b: factor(rows * rank, rank) },
+        );
     }
     model
 }
 
 pub fn quantization(activation: ActivationQuantizer, cache: CacheQuantizer) -> Quantization {
-    let head_activation = if matches!(activation, ActivationQuantizer::Static { .. }) { ActivationQuantizer::None } else { activation };
-    Quantization { target: "halfstep".into(), activation, head_activation, cache, static_steps: BTreeMap::new() }
+    let head_activation = if matches!(activation, ActivationQuantizer::Static { .. }) {
+        ActivationQuantizer::None
+    } else {
+        activation
+    };
+    Quantization {
+        target: "halfstep".into(),
+        activation,
+        head_activation,
+        cache,
+        static_steps: BTreeMap::new(),
+    }
 }
 
 pub fn with_static_steps(mut quantization: Quantization, layers: usize) -> Quantization {
@@ -107,7 +162,8 @@ pub fn grid(grid: IntGrid, partition: Partition) -> WeightQuantizer {
     WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 }
 }
 
-/// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and float tables, tied and not.
+/// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and
+/// float tables, tied and not.
 pub fn zoo() -> Vec<(&'static str, Model)> {
     use ActivationQuantizer as A;
     use CacheQuantizer as C;
@@ -117,32 +173,104 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
     vec![
         ("float", float_model(architecture())),
         ("float, untied", float_model(untied())),
-        ("q4_0", quantized(architecture(), q4_0, Some(q8_0), quantization(A::DynamicBlock32, C::F16))),
-        ("q8_0, cache q8_0", quantized(untied(), q8_0, Some(q8_0), quantization(A::DynamicBlock32, C::Q8_0))),
-        ("w4 channel, a8 token, cache 8", quantized(architecture(), channel(4), None, quantization(A::DynamicToken { bits: 8 }, C::DynamicHead { bits: 8 }))),
+        (
+            "q4_0",
+            quantized(architecture(), q4_0, Some(q8_0), quantization(A::DynamicBlock32, C::F16)),
+        ),
+        (
+            "q8_0, cache q8_0",
+            quantized(untied(), q8_0, Some(q8_0), quantization(A::DynamicBlock32, C::Q8_0)),
+        ),
+        (
+            "w4 channel, a8 token, cache 8",
+            quantized(
+                architecture(),
+                channel(4),
+                None,
+                quantization(A::DynamicToken { bits: 8 }, C::DynamicHead { bits: 8 }),
+            ),
+        ),
         (
             "w3 channel, a6 token, cache 4",
-            quantized(untied(), channel(3), Some(channel(8)), quantization(A::DynamicToken { bits: 6 }, C::DynamicHead { bits: 4 })),
+            quantized(
+                untied(),
+                channel(3),
+                Some(channel(8)),
+                quantization(A::DynamicToken { bits: 6 }, C::DynamicHead { bits: 4 }),
+            ),
         ),
-        ("w8 static", quantized(architecture(), channel(8), None, with_static_steps(quantization(A::Static { bits: 8 }, C::Static { bits: 8 }), layers))),
+        (
+            "w8 static",
+            quantized(
+                architecture(),
+                channel(8),
+                None,
+                with_static_steps(
+                    quantization(A::Static { bits: 8 }, C::Static { bits: 8 }),
+                    layers,
+                ),
+            ),
+        ),
         (
             "affine 2 bit, group 16, float activations",
-            quantized(architecture(), grid(IntGrid::affine(2), Partition::Group(16)), Some(channel(8)), quantization(A::None, C::F32)),
+            quantized(
+                architecture(),
+                grid(IntGrid::affine(2), Partition::Group(16)),
+                Some(channel(8)),
+                quantization(A::None, C::F32),
+            ),
         ),
         (
             "affine 4 bit, group 32, a8 token",
-            quantized(untied(), grid(IntGrid::affine(4), Partition::Group(32)), None, quantization(A::DynamicToken { bits: 8 }, C::F16)),
+            quantized(
+                untied(),
+                grid(IntGrid::affine(4), Partition::Group(32)),
+                None,
+                quantization(A::DynamicToken { bits: 8 }, C::F16),
+            ),
         ),
         (
             "affine 2 bit, group 16, float activations, rank 8",
-            with_low_rank(quantized(architecture(), grid(IntGrid::affine(2), Partition::Group(16)), None, quantization(A::None, C::F32)), 8),
+            with_low_rank(
+                quantized(
+                    architecture(),
+                    grid(IntGrid::affine(2), Partition::Group(16)),
+                    None,
+                    quantization(A::None, C::F32),
+                ),
+                8,
+            ),
         ),
         (
             "affine 3 bit, group 32, a8 token, rank 3",
-            with_low_rank(quantized(untied(), grid(IntGrid::affine(3), Partition::Group(32)), None, quantization(A::DynamicToken { bits: 8 }, C::F16)), 3),
+            with_low_rank(
+                quantized(
+                    untied(),
+                    grid(IntGrid::affine(3), Partition::Group(32)),
+                    None,
+                    quantization(A::DynamicToken { bits: 8 }, C::F16),
+                ),
+                3,
+            ),
         ),
-        ("ternary, a8 in blocks of 256", quantized(wide(), WeightQuantizer::TQ2_0, Some(q8_0), quantization(A::DynamicBlock256, C::F16))),
-        ("w5 tensor", quantized(architecture(), grid(IntGrid::narrow(5), Partition::Tensor), None, quantization(A::DynamicBlock32, C::F16))),
+        (
+            "ternary, a8 in blocks of 256",
+            quantized(
+                wide(),
+                WeightQuantizer::TQ2_0,
+                Some(q8_0),
+                quantization(A::DynamicBlock256, C::F16),
+            ),
+        ),
+        (
+            "w5 tensor",
+            quantized(
+                architecture(),
+                grid(IntGrid::narrow(5), Partition::Tensor),
+                None,
+                quantization(A::DynamicBlock32, C::F16),
+            ),
+        ),
     ]
 }
 

@@ -7,7 +7,8 @@ fn normals(stream: u64, count: usize) -> Vec<f32> {
     (0..count).map(|_| rng.normal() as f32).collect()
 }
 
-/// Inputs `[T, I]` whose neighbouring columns are correlated and unevenly large; column `dead` is 0.
+/// Inputs `[T, I]` whose neighbouring columns are correlated and unevenly large; column `dead` is
+/// 0.
 fn inputs(tokens: usize, cols: usize, dead: Option<usize>) -> Vec<f32> {
     let mut x = normals(1, tokens * cols);
     for row in x.chunks_exact_mut(cols) {
@@ -32,7 +33,10 @@ fn quantizer(grid: IntGrid, partition: Partition) -> WeightQuantizer {
 
 fn codes(packed: &PackedMatrix) -> Vec<i16> {
     let mut codes = vec![0; packed.rows * packed.cols];
-    codes.chunks_exact_mut(packed.cols).enumerate().for_each(|(row, codes)| packed.row_codes(row, codes));
+    codes
+        .chunks_exact_mut(packed.cols)
+        .enumerate()
+        .for_each(|(row, codes)| packed.row_codes(row, codes));
     codes
 }
 
@@ -45,7 +49,8 @@ fn values(packed: &PackedMatrix) -> Vec<f32> {
 /// `tr(D H D^T)` by the definition, in f64, H damped.
 fn trace_error(w: &[f32], values: &[f32], h: &Hessian, damping: f64) -> f64 {
     let cols = h.cols();
-    let lift = damping * h.diagonal().iter().map(|&h| if h == 0.0 { 1.0 } else { h }).sum::<f64>() / cols as f64;
+    let lift = damping * h.diagonal().iter().map(|&h| if h == 0.0 { 1.0 } else { h }).sum::<f64>()
+        / cols as f64;
     let mut error = 0.0;
     for (w, values) in w.chunks(cols).zip(values.chunks(cols)) {
         let d: Vec<f64> = w.iter().zip(values).map(|(&w, &v)| w as f64 - v as f64).collect();
@@ -57,39 +62,70 @@ fn trace_error(w: &[f32], values: &[f32], h: &Hessian, damping: f64) -> f64 {
     error
 }
 
-const ORDERS: [(bool, GroupScales); 3] = [(false, GroupScales::Running), (false, GroupScales::Static), (true, GroupScales::Static)];
+const ORDERS: [(bool, GroupScales); 3] =
+    [(false, GroupScales::Running), (false, GroupScales::Static), (true, GroupScales::Static)];
 
-/// Every kind of grid and partition, with groups that are shorter, longer and no divisor of a block of 32, and a short last one.
+/// Every kind of grid and partition, with groups that are shorter, longer and no divisor of a block
+/// of 32, and a short last one.
 fn quantizers() -> Vec<WeightQuantizer> {
-    let partitions = [Partition::Tensor, Partition::Channel, Partition::Group(1), Partition::Group(24), Partition::Group(40), Partition::Group(32)];
+    let partitions = [
+        Partition::Tensor,
+        Partition::Channel,
+        Partition::Group(1),
+        Partition::Group(24),
+        Partition::Group(40),
+        Partition::Group(32),
+    ];
     let grids = [IntGrid::symmetric(3), IntGrid::affine(3), IntGrid::narrow(4), IntGrid::affine(2)];
-    partitions.into_iter().flat_map(|partition| grids.map(|grid| quantizer(grid, partition))).collect()
+    partitions
+        .into_iter()
+        .flat_map(|partition| grids.map(|grid| quantizer(grid, partition)))
+        .collect()
 }
 
-/// The method without Cholesky and blocks (optimal brain quantization): after each column the inverse Hessian of the others is made anew, in f64.
-fn naive(w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, h: &Hessian, options: GptqOptions) -> Vec<i16> {
+/// The method without Cholesky and blocks (optimal brain quantization): after each column the
+/// inverse Hessian of the others is made anew, in f64.
+fn naive(
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+    h: &Hessian,
+    options: GptqOptions,
+) -> Vec<i16> {
     let pool = Pool::serial();
     let mut diagonal = h.diagonal();
     diagonal.iter_mut().filter(|h| **h == 0.0).for_each(|h| *h = 1.0);
-    let mut inverse = invert(damped(&pool, h, &order(&diagonal, false), &diagonal, options.damping), cols);
-    let (mut scales, mut zero_points) = stored_scales(&pool, w, rows, cols, quantizer, options.range).unwrap();
+    let mut inverse =
+        invert(damped(&pool, h, &order(&diagonal, false), &diagonal, options.damping), cols);
+    let (mut scales, mut zero_points) =
+        stored_scales(&pool, w, rows, cols, quantizer, options.range).unwrap();
     let mut now: Vec<f64> = w.iter().map(|&w| w as f64).collect();
     let mut codes = vec![0; rows * cols];
     let group = quantizer.partition.group_size(cols);
     for j in order(&diagonal, options.act_order) {
-        if options.groups == GroupScales::Running && matches!(quantizer.partition, Partition::Group(_)) && j % group == 0 {
+        if options.groups == GroupScales::Running
+            && matches!(quantizer.partition, Partition::Group(_))
+            && j % group == 0
+        {
             for row in 0..rows {
-                let part: Vec<f32> = now[row * cols + j..row * cols + cols.min(j + group)].iter().map(|&w| w as f32).collect();
+                let part: Vec<f32> = now[row * cols + j..row * cols + cols.min(j + group)]
+                    .iter()
+                    .map(|&w| w as f32)
+                    .collect();
                 let one = WeightQuantizer { partition: Partition::Channel, ..quantizer };
-                let (scale, zero) = stored_scales(&pool, &part, 1, part.len(), one, options.range).unwrap();
+                let (scale, zero) =
+                    stored_scales(&pool, &part, 1, part.len(), one, options.range).unwrap();
                 let index = quantizer.partition.scale_index(row, j, cols);
                 (scales[index], zero_points[index]) = (scale[0], zero[0]);
             }
         }
         for row in 0..rows {
             let index = quantizer.partition.scale_index(row, j, cols);
-            let (scale, zero, now) = (scales[index] as f64, zero_points[index] as f64, &mut now[row * cols..][..cols]);
-            let code = ((now[j] / scale).round_ties_even() + zero).clamp(quantizer.grid.min() as f64, quantizer.grid.max() as f64);
+            let (scale, zero, now) =
+                (scales[index] as f64, zero_points[index] as f64, &mut now[row * cols..][..cols]);
+            let code = ((now[j] / scale).round_ties_even() + zero)
+                .clamp(quantizer.grid.min() as f64, quantizer.grid.max() as f64);
             codes[row * cols + j] = code as i16;
             let error = (now[j] - (code - zero) * scale) / inverse[j * cols + j];
             (0..cols).for_each(|k| now[k] -= error * inverse[j * cols + k]);
@@ -128,7 +164,11 @@ fn equals_the_naive_method() {
         for (act_order, groups) in ORDERS {
             let options = GptqOptions { act_order, groups, block: 32, ..GptqOptions::default() };
             let solved = gptq(&pool, &w, rows, cols, quantizer, &h, options).unwrap();
-            assert_eq!(codes(&solved.packed), naive(&w, rows, cols, quantizer, &h, options), "{quantizer:?} {options:?}");
+            assert_eq!(
+                codes(&solved.packed),
+                naive(&w, rows, cols, quantizer, &h, options),
+                "{quantizer:?} {options:?}"
+            );
         }
     }
 }
@@ -143,9 +183,18 @@ fn a_diagonal_hessian_rounds_to_nearest() {
     for quantizer in quantizers() {
         for (act_order, groups) in ORDERS {
             for rule in [ScaleRule::Absmax, ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch] {
-                let options = GptqOptions { act_order, groups, range: GroupRange::Rule(rule), ..GptqOptions::default() };
+                let options = GptqOptions {
+                    act_order,
+                    groups,
+                    range: GroupRange::Rule(rule),
+                    ..GptqOptions::default()
+                };
                 let solved = gptq(&pool, &w, rows, cols, quantizer, &h, options).unwrap();
-                assert_eq!(solved.packed, quantize_by(&pool, &w, rows, cols, quantizer, rule), "{quantizer:?} {options:?}");
+                assert_eq!(
+                    solved.packed,
+                    quantize_by(&pool, &w, rows, cols, quantizer, rule),
+                    "{quantizer:?} {options:?}"
+                );
                 assert!((solved.error - solved.nearest_error).abs() <= 1e-5 * solved.error);
             }
         }
@@ -159,22 +208,51 @@ fn the_running_loss_is_the_layer_error() {
     let h = hessian(&x, cols);
     let output_error = |values: &[f32]| {
         let d: Vec<f64> = w.iter().zip(values).map(|(&w, &v)| w as f64 - v as f64).collect();
-        let outputs = x.chunks(cols).flat_map(|x| d.chunks(cols).map(|d| x.iter().zip(d).map(|(&x, d)| x as f64 * d).sum::<f64>()));
+        let outputs = x.chunks(cols).flat_map(|x| {
+            d.chunks(cols).map(|d| x.iter().zip(d).map(|(&x, d)| x as f64 * d).sum::<f64>())
+        });
         outputs.map(|y| y * y).sum::<f64>()
     };
-    // Groups of one column are left out: they are right but for the rounding of their scale, so that what remains is rounding of f32 itself.
+    // Groups of one column are left out: they are right but for the rounding of their scale, so
+    // that what remains is rounding of f32 itself.
     for quantizer in quantizers().into_iter().filter(|q| q.partition != Partition::Group(1)) {
         for (act_order, groups) in ORDERS {
             let what = format!("{quantizer:?} {act_order} {groups:?}");
-            let solved = gptq(&pool, &w, rows, cols, quantizer, &h, GptqOptions { act_order, groups, ..GptqOptions::default() }).unwrap();
+            let solved = gptq(
+                &pool,
+                &w,
+                rows,
+                cols,
+                quantizer,
+                &h,
+                GptqOptions { act_order, groups, ..GptqOptions::default() },
+            )
+            .unwrap();
             assert_eq!(solved.damping, 0.01);
-            let nearest = quantize(&pool, &w, rows, cols, quantizer, &solved.packed.scales, &solved.packed.zero_points);
-            for (got, packed) in [(solved.error, &solved.packed), (solved.nearest_error, &nearest)] {
+            let nearest = quantize(
+                &pool,
+                &w,
+                rows,
+                cols,
+                quantizer,
+                &solved.packed.scales,
+                &solved.packed.zero_points,
+            );
+            for (got, packed) in [(solved.error, &solved.packed), (solved.nearest_error, &nearest)]
+            {
                 let want = trace_error(&w, &values(packed), &h, solved.damping);
                 assert!((got - want).abs() <= 1e-4 * want, "{what}: {got} {want}");
             }
-            assert!(solved.error < solved.nearest_error, "{what}: {} {}", solved.error, solved.nearest_error);
-            assert!(output_error(&values(&solved.packed)) < output_error(&values(&nearest)), "{what}");
+            assert!(
+                solved.error < solved.nearest_error,
+                "{what}: {} {}",
+                solved.error,
+                solved.nearest_error
+            );
+            assert!(
+                output_error(&values(&solved.packed)) < output_error(&values(&nearest)),
+                "{what}"
+            );
         }
     }
 }
@@ -183,9 +261,23 @@ fn the_running_loss_is_the_layer_error() {
 fn the_block_is_only_speed() {
     let (rows, cols, pool) = (10, 300, Pool::new(2));
     let (w, h) = (normals(5, rows * cols), hessian(&inputs(600, cols, None), cols));
-    for quantizer in [quantizer(IntGrid::affine(3), Partition::Group(48)), quantizer(IntGrid::symmetric(4), Partition::Channel)] {
+    for quantizer in [
+        quantizer(IntGrid::affine(3), Partition::Group(48)),
+        quantizer(IntGrid::symmetric(4), Partition::Channel),
+    ] {
         for (act_order, groups) in ORDERS {
-            let solve = |block| gptq(&pool, &w, rows, cols, quantizer, &h, GptqOptions { act_order, groups, block, ..GptqOptions::default() }).unwrap();
+            let solve = |block| {
+                gptq(
+                    &pool,
+                    &w,
+                    rows,
+                    cols,
+                    quantizer,
+                    &h,
+                    GptqOptions { act_order, groups, block, ..GptqOptions::default() },
+                )
+                .unwrap()
+            };
             let whole = solve(1000);
             for block in [1, 32, 128] {
                 let solved = solve(block);
@@ -202,15 +294,26 @@ fn columns_are_taken_by_falling_diagonal() {
     let w = normals(6, 4 * cols);
     let solve = |x: &[f32], act_order| {
         let options = GptqOptions { act_order, ..GptqOptions::default() };
-        gptq(&Pool::serial(), &w, 4, cols, quantizer(IntGrid::affine(3), Partition::Group(20)), &hessian(x, cols), options).unwrap()
+        gptq(
+            &Pool::serial(),
+            &w,
+            4,
+            cols,
+            quantizer(IntGrid::affine(3), Partition::Group(20)),
+            &hessian(x, cols),
+            options,
+        )
+        .unwrap()
     };
     // Signs: correlated by chance, but every column has the same squares.
     let signs: Vec<f32> = normals(7, 90 * cols).iter().map(|x| x.signum()).collect();
     let (given, sorted) = (solve(&signs, false), solve(&signs, true));
     assert_eq!(sorted.order, (0..cols).collect::<Vec<_>>(), "equal columns stay in order");
     assert_eq!((given.packed, given.error), (sorted.packed, sorted.error));
-    let uneven: Vec<f32> = signs.iter().enumerate().map(|(i, x)| x * [1.0, 4.0, 2.0][i % cols % 3]).collect();
-    let want: Vec<usize> = [1, 2, 0].into_iter().flat_map(|first| (first..cols).step_by(3)).collect();
+    let uneven: Vec<f32> =
+        signs.iter().enumerate().map(|(i, x)| x * [1.0, 4.0, 2.0][i % cols % 3]).collect();
+    let want: Vec<usize> =
+        [1, 2, 0].into_iter().flat_map(|first| (first..cols).step_by(3)).collect();
     assert_eq!(solve(&uneven, true).order, want);
 }
 
@@ -218,14 +321,27 @@ fn columns_are_taken_by_falling_diagonal() {
 fn damping_is_raised_only_if_needed() {
     let (cols, pool) = (80, Pool::serial());
     let w = normals(8, 3 * cols);
-    let (few, many) = (hessian(&inputs(20, cols, None), cols), hessian(&inputs(400, cols, None), cols));
+    let (few, many) =
+        (hessian(&inputs(20, cols, None), cols), hessian(&inputs(400, cols, None), cols));
     let used = |h: &Hessian, damping| {
         let quantizer = quantizer(IntGrid::symmetric(4), Partition::Group(32));
-        let solved = gptq(&pool, &w, 3, cols, quantizer, h, GptqOptions { damping, ..GptqOptions::default() }).unwrap();
+        let solved = gptq(
+            &pool,
+            &w,
+            3,
+            cols,
+            quantizer,
+            h,
+            GptqOptions { damping, ..GptqOptions::default() },
+        )
+        .unwrap();
         assert!(solved.error.is_finite() && solved.error <= solved.nearest_error);
         solved.damping
     };
-    assert_eq!((used(&many, 0.0), used(&many, 0.01), used(&few, 0.01), used(&few, 1.0)), (0.0, 0.01, 0.01, 1.0));
+    assert_eq!(
+        (used(&many, 0.0), used(&many, 0.01), used(&few, 0.01), used(&few, 1.0)),
+        (0.0, 0.01, 0.01, 1.0)
+    );
     let raised = used(&few, 0.0);
     assert!((1e-4..0.1).contains(&raised), "fewer tokens than columns: {raised}");
 }
@@ -235,14 +351,30 @@ fn dead_columns_keep_their_weights_or_lose_them() {
     let (cols, pool) = (64, Pool::serial());
     let (w, h) = (normals(9, 3 * cols), hessian(&inputs(128, cols, Some(20)), cols));
     let quantizer = quantizer(IntGrid::symmetric(8), Partition::Channel);
-    let solve = |dead| gptq(&pool, &w, 3, cols, quantizer, &h, GptqOptions { dead, ..GptqOptions::default() }).unwrap();
+    let solve = |dead| {
+        gptq(&pool, &w, 3, cols, quantizer, &h, GptqOptions { dead, ..GptqOptions::default() })
+            .unwrap()
+    };
     let nearest = values(&quantize_by(&pool, &w, 3, cols, quantizer, ScaleRule::Absmax));
-    let (kept, zeroed) = (values(&solve(DeadColumns::Keep).packed), values(&solve(DeadColumns::Zero).packed));
+    let (kept, zeroed) =
+        (values(&solve(DeadColumns::Keep).packed), values(&solve(DeadColumns::Zero).packed));
     for row in 0..3 {
-        assert_eq!((kept[row * cols + 20], zeroed[row * cols + 20]), (nearest[row * cols + 20], 0.0));
+        assert_eq!(
+            (kept[row * cols + 20], zeroed[row * cols + 20]),
+            (nearest[row * cols + 20], 0.0)
+        );
     }
     // An input that was never anything else than 0 says nothing: plain rounding.
-    let silent = gptq(&pool, &w, 3, cols, quantizer, &hessian(&vec![0.0; cols], cols), GptqOptions::default()).unwrap();
+    let silent = gptq(
+        &pool,
+        &w,
+        3,
+        cols,
+        quantizer,
+        &hessian(&vec![0.0; cols], cols),
+        GptqOptions::default(),
+    )
+    .unwrap();
     assert_eq!(values(&silent.packed), nearest);
 }
 
@@ -251,7 +383,10 @@ fn centred_ranges_have_their_zero_in_the_middle() {
     let (cols, pool) = (64, Pool::serial());
     let (mut w, h) = (normals(10, 2 * cols), hessian(&inputs(128, cols, None), cols));
     w[..32].fill(0.0);
-    let quantizer = WeightQuantizer { scale_codec: ScaleCodec::F32, ..quantizer(IntGrid::affine(4), Partition::Group(32)) };
+    let quantizer = WeightQuantizer {
+        scale_codec: ScaleCodec::F32,
+        ..quantizer(IntGrid::affine(4), Partition::Group(32))
+    };
     let options = GptqOptions { range: GroupRange::Centred, ..GptqOptions::default() };
     let packed = gptq(&pool, &w, 2, cols, quantizer, &h, options).unwrap().packed;
     assert_eq!(packed.zero_points, [8; 4]);
@@ -267,19 +402,32 @@ fn mistakes_are_named() {
     let (cols, pool) = (32, Pool::serial());
     let (w, h) = (normals(12, 2 * cols), hessian(&inputs(64, cols, None), cols));
     let symmetric = quantizer(IntGrid::symmetric(4), Partition::Channel);
-    let refuse = |w: &[f32], h: &Hessian, options| gptq(&pool, w, 2, cols, symmetric, h, options).unwrap_err();
+    let refuse = |w: &[f32], h: &Hessian, options| {
+        gptq(&pool, w, 2, cols, symmetric, h, options).unwrap_err()
+    };
     let options = GptqOptions::default();
     for damping in [-0.1, f64::NAN, 11.0] {
         assert_eq!(refuse(&w, &h, GptqOptions { damping, ..options }).code(), "ERR_CONFIG");
     }
     assert_eq!(refuse(&w, &h, GptqOptions { block: 0, ..options }).code(), "ERR_CONFIG");
-    assert_eq!(refuse(&w, &h, GptqOptions { range: GroupRange::Centred, ..options }).code(), "ERR_CONFIG");
-    assert_eq!(refuse(&w, &Hessian::new(cols), options).to_string(), "calibration input: no token was seen");
+    assert_eq!(
+        refuse(&w, &h, GptqOptions { range: GroupRange::Centred, ..options }).code(),
+        "ERR_CONFIG"
+    );
+    assert_eq!(
+        refuse(&w, &Hessian::new(cols), options).to_string(),
+        "calibration input: no token was seen"
+    );
     let (mut broken, mut large) = (w.clone(), w.clone());
     broken[cols + 3] = f32::NAN;
-    assert!(refuse(&broken, &h, options).to_string().starts_with("weights: row 1, column 3 is NaN"));
+    assert!(
+        refuse(&broken, &h, options).to_string().starts_with("weights: row 1, column 3 is NaN")
+    );
     large[cols + 3] = 1e6;
-    assert_eq!(refuse(&large, &h, options).to_string(), "weights: row 1: the scale is too large for f16");
+    assert_eq!(
+        refuse(&large, &h, options).to_string(),
+        "weights: row 1: the scale is too large for f16"
+    );
 }
 
 #[test]
@@ -291,7 +439,16 @@ fn threads_do_not_change_a_byte() {
             let (pool, mut h) = (Pool::new(threads), Hessian::new(cols));
             h.add(&pool, &x).unwrap();
             let quantizer = quantizer(IntGrid::affine(3), Partition::Group(64));
-            let solved = gptq(&pool, &w, rows, cols, quantizer, &h, GptqOptions { act_order, groups, ..GptqOptions::default() }).unwrap();
+            let solved = gptq(
+                &pool,
+                &w,
+                rows,
+                cols,
+                quantizer,
+                &h,
+                GptqOptions { act_order, groups, ..GptqOptions::default() },
+            )
+            .unwrap();
             (solved.packed, solved.error, solved.nearest_error)
         });
         assert!(one == two && one == five);

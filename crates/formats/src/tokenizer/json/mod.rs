@@ -1,8 +1,9 @@
 //! tokenizer.json (Hugging Face) to a vocabulary and back.
 //!
-//! Hostile input: size, nesting and counts are capped before anything is built, and what we would encode differently is refused by its name. What only we
-//! write is the key `halfstep` of the decoder section: the roles that others keep in tokenizer_config.json and the token types that tokenizer.json has no
-//! word for. Other readers pass over it.
+//! Hostile input: size, nesting and counts are capped before anything is built, and what we would
+//! encode differently is refused by its name. What only we write is the key `halfstep` of the
+//! decoder section: the roles that others keep in tokenizer_config.json and the token types that
+//! tokenizer.json has no word for. Other readers pass over it.
 
 mod read;
 mod schema;

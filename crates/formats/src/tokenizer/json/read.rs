@@ -1,6 +1,9 @@
-//! tokenizer.json to a vocabulary. What decides the ids is read by structure, never by a file's or a model's name.
+//! tokenizer.json to a vocabulary. What decides the ids is read by structure, never by a file's or
+//! a model's name.
 
-use super::schema::{AddedToken, Bpe, Config, File, MAX_STEPS, Pattern, Piece, Roles, Step, TokenName};
+use super::schema::{
+    AddedToken, Bpe, Config, File, MAX_STEPS, Pattern, Piece, Roles, Step, TokenName,
+};
 use crate::error::{Error, Result};
 use crate::json::typed;
 use crate::tokenizer::alphabet::ByteAlphabet;
@@ -10,7 +13,8 @@ use crate::tokenizer::vocabulary::{MAX_TOKENS, TokenKind, Vocabulary, shown, unu
 const MAX_FILE_BYTES: usize = 256 << 20;
 const MAX_CONFIG_BYTES: usize = 16 << 20;
 const MAX_DEPTH: usize = 128;
-/// Ids that no token has are filled up as llama.cpp's converter does, but a file may not have many more of them than tokens.
+/// Ids that no token has are filled up as llama.cpp's converter does, but a file may not have many
+/// more of them than tokens.
 const MAX_GAPS: usize = 4096;
 
 fn unsupported(file: &str, name: impl Into<String>, reason: impl Into<String>) -> Error {
@@ -36,7 +40,11 @@ pub fn read(file: &str, bytes: &[u8], config: Option<&[u8]>) -> Result<Vocabular
         }
     };
     if let Some(kind) = parsed.model.r#type.as_deref().filter(|&kind| kind != "BPE") {
-        return Err(unsupported(file, format!("model type {}", shown(kind)), "only byte-level BPE is"));
+        return Err(unsupported(
+            file,
+            format!("model type {}", shown(kind)),
+            "only byte-level BPE is",
+        ));
     }
     let pre = recognise(file, parsed.pre_tokenizer.as_ref())?;
     check_model(file, &parsed.model, pre)?;
@@ -45,7 +53,11 @@ pub fn read(file: &str, bytes: &[u8], config: Option<&[u8]>) -> Result<Vocabular
     let frame = frame(file, parsed.post_processor.as_ref())?;
     let (tokens, kinds) = tokens_by_id(file, parsed.model.vocab.0, parsed.added_tokens.0)?;
     if parsed.model.unk_token.is_some() && !ByteAlphabet::new().is_whole_in(&tokens) {
-        return Err(unsupported(file, "model.unk_token", "the vocabulary has no token for some bytes, which would become it"));
+        return Err(unsupported(
+            file,
+            "model.unk_token",
+            "the vocabulary has no token for some bytes, which would become it",
+        ));
     }
     let mut vocabulary = Vocabulary {
         tokens,
@@ -68,7 +80,12 @@ pub fn read(file: &str, bytes: &[u8], config: Option<&[u8]>) -> Result<Vocabular
 
 fn check_size(file: &str, what: &str, bytes: &[u8], cap: usize) -> Result<()> {
     if bytes.len() > cap {
-        return Err(Error::Memory { file: file.into(), what: what.into(), bytes: bytes.len() as u64, cap: cap as u64 });
+        return Err(Error::Memory {
+            file: file.into(),
+            what: what.into(),
+            bytes: bytes.len() as u64,
+            cap: cap as u64,
+        });
     }
     Ok(())
 }
@@ -87,7 +104,11 @@ fn check_depth(file: &str, bytes: &[u8]) -> Result<()> {
             _ => {}
         }
         if depth > MAX_DEPTH {
-            return Err(Error::Format { file: file.into(), offset: offset as u64, reason: format!("JSON nested deeper than {MAX_DEPTH}") });
+            return Err(Error::Format {
+                file: file.into(),
+                offset: offset as u64,
+                reason: format!("JSON nested deeper than {MAX_DEPTH}"),
+            });
         }
     }
     Ok(())
@@ -103,19 +124,31 @@ fn recognise(file: &str, section: Option<&Step>) -> Result<&'static PreTokenizer
     found.ok_or_else(|| {
         let name = match patterns.as_slice() {
             [] => "pre_tokenizer without a pattern".to_string(),
-            patterns => format!("pre_tokenizer with {}", patterns.iter().map(|p| format!("{:?}", shown(p))).collect::<Vec<_>>().join(", ")),
+            patterns => format!(
+                "pre_tokenizer with {}",
+                patterns.iter().map(|p| format!("{:?}", shown(p))).collect::<Vec<_>>().join(", ")
+            ),
         };
         unsupported(file, name, format!("known are those of {}", pre::names()))
     })
 }
 
-fn flatten<'s>(file: &str, step: &'s Step, patterns: &mut Vec<&'s str>, depth: usize) -> Result<()> {
-    let refuse = |reason: &str| Err(unsupported(file, format!("pre_tokenizer {}", shown(&step.r#type)), reason));
+fn flatten<'s>(
+    file: &str,
+    step: &'s Step,
+    patterns: &mut Vec<&'s str>,
+    depth: usize,
+) -> Result<()> {
+    let refuse = |reason: &str| {
+        Err(unsupported(file, format!("pre_tokenizer {}", shown(&step.r#type)), reason))
+    };
     if patterns.len() > MAX_STEPS || depth > 8 {
         return refuse("too many steps");
     }
     match step.r#type.as_str() {
-        "Sequence" => step.pretokenizers.0.iter().try_for_each(|s| flatten(file, s, patterns, depth + 1))?,
+        "Sequence" => {
+            step.pretokenizers.0.iter().try_for_each(|s| flatten(file, s, patterns, depth + 1))?
+        }
         "ByteLevel" => {
             if step.add_prefix_space.unwrap_or(true) {
                 return refuse("add_prefix_space would add a space to the text");
@@ -127,9 +160,13 @@ fn flatten<'s>(file: &str, step: &'s Step, patterns: &mut Vec<&'s str>, depth: u
         "Digits" if step.individual_digits == Some(true) => patterns.push(DIGIT),
         "Digits" => return refuse("digits are known one by one only"),
         "Split" => match (&step.pattern, step.behavior.as_deref(), step.invert.unwrap_or(false)) {
-            // Our patterns that come in this form match every character, so that removing what lies between them removes nothing.
-            (Some(Pattern::Regex(pattern)), Some("Isolated"), false) | (Some(Pattern::Regex(pattern)), Some("Removed"), true) => patterns.push(pattern),
-            (Some(Pattern::String(pattern)), _, _) => return refuse(&format!("splits at the string {:?}", shown(pattern))),
+            // Our patterns that come in this form match every character, so that removing what lies
+            // between them removes nothing.
+            (Some(Pattern::Regex(pattern)), Some("Isolated"), false)
+            | (Some(Pattern::Regex(pattern)), Some("Removed"), true) => patterns.push(pattern),
+            (Some(Pattern::String(pattern)), _, _) => {
+                return refuse(&format!("splits at the string {:?}", shown(pattern)));
+            }
             _ => return refuse("known is behavior Isolated only"),
         },
         _ => return refuse(&format!("known are those of {}", pre::names())),
@@ -151,7 +188,11 @@ fn check_model(file: &str, model: &Bpe, pre: &PreTokenizer) -> Result<()> {
     }
     if model.ignore_merges != pre.whole_words {
         let reason = format!("the pre-tokenizer {} goes with {}", pre.name, pre.whole_words);
-        return Err(unsupported(file, format!("model.ignore_merges {}", model.ignore_merges), reason));
+        return Err(unsupported(
+            file,
+            format!("model.ignore_merges {}", model.ignore_merges),
+            reason,
+        ));
     }
     Ok(())
 }
@@ -160,18 +201,25 @@ fn check_normalizer(file: &str, normalizer: Option<&Step>, pre: &PreTokenizer) -
     match normalizer {
         None => Ok(()),
         Some(step) if step.r#type == "NFC" && pre.nfc_in_json => Ok(()),
-        Some(step) => Err(unsupported(file, format!("normalizer {}", shown(&step.r#type)), "the text is encoded as it is")),
+        Some(step) => Err(unsupported(
+            file,
+            format!("normalizer {}", shown(&step.r#type)),
+            "the text is encoded as it is",
+        )),
     }
 }
 
 fn check_decoder(file: &str, decoder: Option<&Step>) -> Result<()> {
     match decoder {
-        Some(step) if step.r#type != "ByteLevel" => Err(unsupported(file, format!("decoder {}", shown(&step.r#type)), "known is ByteLevel")),
+        Some(step) if step.r#type != "ByteLevel" => {
+            Err(unsupported(file, format!("decoder {}", shown(&step.r#type)), "known is ByteLevel"))
+        }
         _ => Ok(()),
     }
 }
 
-/// The special tokens that the post-processor puts before and after a text, with the ids it gives them.
+/// The special tokens that the post-processor puts before and after a text, with the ids it gives
+/// them.
 #[derive(Default)]
 struct Frame<'s> {
     template: bool,
@@ -182,20 +230,36 @@ struct Frame<'s> {
 fn frame<'s>(file: &str, section: Option<&'s Step>) -> Result<Frame<'s>> {
     let mut frame = Frame::default();
     let Some(step) = section else { return Ok(frame) };
-    let steps = if step.r#type == "Sequence" { step.processors.0.as_slice() } else { std::slice::from_ref(step) };
+    let steps = if step.r#type == "Sequence" {
+        step.processors.0.as_slice()
+    } else {
+        std::slice::from_ref(step)
+    };
     for step in steps {
         match step.r#type.as_str() {
             // It moves offsets, not ids.
             "ByteLevel" => {}
             "TemplateProcessing" if !frame.template => frame = read_template(file, step)?,
-            other => return Err(unsupported(file, format!("post_processor {}", shown(other)), "known are one TemplateProcessing and ByteLevel")),
+            other => {
+                return Err(unsupported(
+                    file,
+                    format!("post_processor {}", shown(other)),
+                    "known are one TemplateProcessing and ByteLevel",
+                ));
+            }
         }
     }
     Ok(frame)
 }
 
 fn read_template<'s>(file: &str, step: &'s Step) -> Result<Frame<'s>> {
-    let odd = || unsupported(file, "post_processor TemplateProcessing", "known is the text alone, with one special token before it, after it, or both");
+    let odd = || {
+        unsupported(
+            file,
+            "post_processor TemplateProcessing",
+            "known is the text alone, with one special token before it, after it, or both",
+        )
+    };
     let token = |id: &'s String| -> Result<Option<(&'s str, u32)>> {
         let special = step.special_tokens.as_ref().and_then(|t| t.get(id)).ok_or_else(odd)?;
         match special.ids.0.as_slice() {
@@ -206,70 +270,119 @@ fn read_template<'s>(file: &str, step: &'s Step) -> Result<Frame<'s>> {
     let is_text = |id: &String| id == "A";
     let (before, after) = match step.single.0.as_slice() {
         [Piece::Sequence { id }] if is_text(id) => (None, None),
-        [Piece::SpecialToken { id: first }, Piece::Sequence { id }] if is_text(id) => (token(first)?, None),
-        [Piece::Sequence { id }, Piece::SpecialToken { id: last }] if is_text(id) => (None, token(last)?),
-        [Piece::SpecialToken { id: first }, Piece::Sequence { id }, Piece::SpecialToken { id: last }] if is_text(id) => (token(first)?, token(last)?),
+        [Piece::SpecialToken { id: first }, Piece::Sequence { id }] if is_text(id) => {
+            (token(first)?, None)
+        }
+        [Piece::Sequence { id }, Piece::SpecialToken { id: last }] if is_text(id) => {
+            (None, token(last)?)
+        }
+        [
+            Piece::SpecialToken { id: first },
+            Piece::Sequence { id },
+            Piece::SpecialToken { id: last },
+        ] if is_text(id) => (token(first)?, token(last)?),
         _ => return Err(odd()),
     };
     Ok(Frame { template: true, before, after })
 }
 
-fn tokens_by_id(file: &str, entries: Vec<(String, u32)>, added: Vec<AddedToken>) -> Result<(Vec<String>, Vec<TokenKind>)> {
+fn tokens_by_id(
+    file: &str,
+    entries: Vec<(String, u32)>,
+    added: Vec<AddedToken>,
+) -> Result<(Vec<String>, Vec<TokenKind>)> {
     let count = entries.len() + added.len();
-    let last = entries.iter().map(|(_, id)| *id).chain(added.iter().map(|t| t.id)).max().unwrap_or(0) as usize;
+    let last =
+        entries.iter().map(|(_, id)| *id).chain(added.iter().map(|t| t.id)).max().unwrap_or(0)
+            as usize;
     if last >= MAX_TOKENS || last >= count + count.max(MAX_GAPS) {
         return Err(wrong(format!("token id {last} in a vocabulary of {count} tokens")));
     }
     let mut slots: Vec<Option<(String, TokenKind)>> = (0..=last).map(|_| None).collect();
     for (token, id) in entries {
         if let Some((other, _)) = slots[id as usize].replace((token, TokenKind::Normal)) {
-            return Err(wrong(format!("id {id} belongs to {:?} and to another token", shown(&other))));
+            return Err(wrong(format!(
+                "id {id} belongs to {:?} and to another token",
+                shown(&other)
+            )));
         }
     }
     for token in added {
         if token.lstrip || token.rstrip || token.single_word {
             let reason = "tokens that take part of the text around them (lstrip, rstrip, single_word) are not";
-            return Err(unsupported(file, format!("added token {:?}", shown(&token.content)), reason));
+            return Err(unsupported(
+                file,
+                format!("added token {:?}", shown(&token.content)),
+                reason,
+            ));
         }
         let kind = if token.special { TokenKind::Control } else { TokenKind::UserDefined };
         match &mut slots[token.id as usize] {
-            Some((content, slot)) if *content == token.content && *slot == TokenKind::Normal => *slot = kind,
+            Some((content, slot)) if *content == token.content && *slot == TokenKind::Normal => {
+                *slot = kind
+            }
             Some((content, _)) => {
-                return Err(wrong(format!("id {} belongs to {:?} and to the added token {:?}", token.id, shown(content), shown(&token.content))));
+                return Err(wrong(format!(
+                    "id {} belongs to {:?} and to the added token {:?}",
+                    token.id,
+                    shown(content),
+                    shown(&token.content)
+                )));
             }
             slot => *slot = Some((token.content, kind)),
         }
     }
-    let filled = slots.into_iter().enumerate().map(|(id, slot)| slot.unwrap_or_else(|| (unused_token(id), TokenKind::Unused)));
+    let filled = slots
+        .into_iter()
+        .enumerate()
+        .map(|(id, slot)| slot.unwrap_or_else(|| (unused_token(id), TokenKind::Unused)));
     Ok(filled.unzip())
 }
 
-/// Roles from tokenizer_config.json and the post-processor. Where both speak of adding a token the config wins, as in llama.cpp's converter.
-fn find_roles(file: &str, vocabulary: &mut Vocabulary, config: &Config, frame: &Frame) -> Result<()> {
+/// Roles from tokenizer_config.json and the post-processor. Where both speak of adding a token the
+/// config wins, as in llama.cpp's converter.
+fn find_roles(
+    file: &str,
+    vocabulary: &mut Vocabulary,
+    config: &Config,
+    frame: &Frame,
+) -> Result<()> {
     let ids = vocabulary.ids();
     let role = |key: &str, name: &Option<TokenName>| -> Result<Option<u32>> {
         let Some(text) = name.as_ref().map(TokenName::text) else { return Ok(None) };
-        let missing = || wrong(format!("tokenizer_config.json: {key} is {:?}, which is not in the vocabulary", shown(text)));
+        let missing = || {
+            wrong(format!(
+                "tokenizer_config.json: {key} is {:?}, which is not in the vocabulary",
+                shown(text)
+            ))
+        };
         ids.get(text).copied().map(Some).ok_or_else(missing)
     };
     let (bos, eos) = (role("bos_token", &config.bos_token)?, role("eos_token", &config.eos_token)?);
-    let (unknown, padding) = (role("unk_token", &config.unk_token)?, role("pad_token", &config.pad_token)?);
+    let (unknown, padding) =
+        (role("unk_token", &config.unk_token)?, role("pad_token", &config.pad_token)?);
     let framed = |added: Option<(&str, u32)>, named: Option<u32>| -> Result<Option<u32>> {
         let Some((text, id)) = added else { return Ok(named) };
         if ids.get(text) != Some(&id) {
-            return Err(wrong(format!("post_processor adds {:?} with id {id}, which is another token", shown(text))));
+            return Err(wrong(format!(
+                "post_processor adds {:?} with id {id}, which is another token",
+                shown(text)
+            )));
         }
         match named {
-            Some(named) if named != id => {
-                Err(unsupported(file, format!("post_processor adding {:?}", shown(text)), "tokenizer_config.json names another token for this"))
-            }
+            Some(named) if named != id => Err(unsupported(
+                file,
+                format!("post_processor adding {:?}", shown(text)),
+                "tokenizer_config.json names another token for this",
+            )),
             _ => Ok(Some(id)),
         }
     };
     let (bos, eos) = (framed(frame.before, bos)?, framed(frame.after, eos)?);
     vocabulary.add_bos = bos.is_some() && config.add_bos_token.unwrap_or(frame.before.is_some());
     vocabulary.add_eos = eos.is_some() && config.add_eos_token.unwrap_or(frame.after.is_some());
-    (vocabulary.bos, vocabulary.eos, vocabulary.unknown, vocabulary.padding) = (bos, eos, unknown, padding);
+    (vocabulary.bos, vocabulary.eos, vocabulary.unknown, vocabulary.padding) =
+        (bos, eos, unknown, padding);
     Ok(())
 }
 
@@ -280,12 +393,18 @@ fn take_roles(file: &str, vocabulary: &mut Vocabulary, roles: Roles) -> Result<(
         return Err(unsupported(file, format!("halfstep.pre {:?}", shown(&roles.pre)), reason));
     }
     for &(id, number) in &roles.kinds {
-        let kind = TokenKind::from_ggml(number.into()).ok_or_else(|| wrong(format!("halfstep.kinds: token {id} has the unknown type {number}")))?;
-        let slot = vocabulary.kinds.get_mut(id as usize).ok_or_else(|| wrong(format!("halfstep.kinds: there is no token {id}")))?;
+        let kind = TokenKind::from_ggml(number.into()).ok_or_else(|| {
+            wrong(format!("halfstep.kinds: token {id} has the unknown type {number}"))
+        })?;
+        let slot = vocabulary
+            .kinds
+            .get_mut(id as usize)
+            .ok_or_else(|| wrong(format!("halfstep.kinds: there is no token {id}")))?;
         *slot = kind;
     }
     vocabulary.pre = roles.pre;
-    (vocabulary.bos, vocabulary.eos, vocabulary.unknown, vocabulary.padding) = (roles.bos, roles.eos, roles.unknown, roles.padding);
+    (vocabulary.bos, vocabulary.eos, vocabulary.unknown, vocabulary.padding) =
+        (roles.bos, roles.eos, roles.unknown, roles.padding);
     (vocabulary.add_bos, vocabulary.add_eos) = (roles.add_bos, roles.add_eos);
     Ok(())
 }

@@ -42,7 +42,8 @@ pub struct AddedToken {
     pub special: bool,
 }
 
-/// A normalizer, pre-tokenizer, post-processor or decoder: the fields of all that we know, of which each has some.
+/// A normalizer, pre-tokenizer, post-processor or decoder: the fields of all that we know, of which
+/// each has some.
 #[derive(Deserialize)]
 pub struct Step {
     pub r#type: String,
@@ -125,7 +126,9 @@ impl<'de> Deserialize<'de> for Merge {
                 Ok(text.to_string())
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<String, A::Error> {
-                let mut half = |n: usize| seq.next_element::<String>()?.ok_or_else(|| A::Error::invalid_length(n, &self));
+                let mut half = |n: usize| {
+                    seq.next_element::<String>()?.ok_or_else(|| A::Error::invalid_length(n, &self))
+                };
                 let (left, right) = (half(0)?, half(1)?);
                 match seq.next_element::<IgnoredAny>()? {
                     None => Ok(format!("{left} {right}")),
@@ -175,7 +178,8 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for CappedVisitor<
     }
 }
 
-/// The object `{"token": id}`, every entry kept, so that one that stands there twice is seen. A list (the form of other model types) counts as empty.
+/// The object `{"token": id}`, every entry kept, so that one that stands there twice is seen. A
+/// list (the form of other model types) counts as empty.
 pub struct Entries(pub Vec<(String, u32)>);
 
 impl<'de> Deserialize<'de> for Entries {
@@ -218,7 +222,8 @@ impl Serialize for Entries {
     }
 }
 
-/// The keys of tokenizer_config.json that we read. A token is a string or an object with its `content`.
+/// The keys of tokenizer_config.json that we read. A token is a string or an object with its
+/// `content`.
 #[derive(Deserialize, Default)]
 pub struct Config {
     pub bos_token: Option<TokenName>,

@@ -60,7 +60,8 @@ pub fn write(vocabulary: &Vocabulary) -> String {
     serde_json::to_string(&file).expect("text and numbers only")
 }
 
-/// A tokenizer_config.json for other readers: the special tokens by name, and the chat template if there is one.
+/// A tokenizer_config.json for other readers: the special tokens by name, and the chat template if
+/// there is one.
 pub fn write_config(vocabulary: &Vocabulary, chat_template: Option<&str>) -> String {
     let name = |id: Option<u32>| id.map(|id| vocabulary.tokens[id as usize].as_str());
     let mut config = json!({
@@ -81,15 +82,16 @@ pub fn write_config(vocabulary: &Vocabulary, chat_template: Option<&str>) -> Str
 
 fn added_tokens(vocabulary: &Vocabulary) -> Vec<AddedToken> {
     let all = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0u32..);
-    let added = all.filter(|((_, kind), _)| kind.is_marker()).map(|((token, kind), id)| AddedToken {
-        id,
-        content: token.clone(),
-        single_word: false,
-        lstrip: false,
-        rstrip: false,
-        normalized: false,
-        special: kind.is_special(),
-    });
+    let added =
+        all.filter(|((_, kind), _)| kind.is_marker()).map(|((token, kind), id)| AddedToken {
+            id,
+            content: token.clone(),
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+            special: kind.is_special(),
+        });
     added.collect()
 }
 
@@ -105,7 +107,9 @@ fn pre_tokenizer(pre: &PreTokenizer) -> Value {
     };
     let step = |pattern: &&str| match *pattern {
         DIGIT => json!({"type": "Digits", "individual_digits": true}),
-        pattern => json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
+        pattern => {
+            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+        }
     };
     let mut steps: Vec<Value> = patterns.iter().map(step).collect();
     steps.push(byte_level(own_regex));
@@ -116,21 +120,32 @@ fn pre_tokenizer(pre: &PreTokenizer) -> Value {
 }
 
 fn post_processor(vocabulary: &Vocabulary) -> Value {
-    let added = |add: bool, id: Option<u32>| id.filter(|_| add).map(|id| (vocabulary.tokens[id as usize].as_str(), id));
-    let (before, after) = (added(vocabulary.add_bos, vocabulary.bos), added(vocabulary.add_eos, vocabulary.eos));
-    let special = |token: &str, type_id: u32| json!({"SpecialToken": {"id": token, "type_id": type_id}});
+    let added = |add: bool, id: Option<u32>| {
+        id.filter(|_| add).map(|id| (vocabulary.tokens[id as usize].as_str(), id))
+    };
+    let (before, after) =
+        (added(vocabulary.add_bos, vocabulary.bos), added(vocabulary.add_eos, vocabulary.eos));
+    let special =
+        |token: &str, type_id: u32| json!({"SpecialToken": {"id": token, "type_id": type_id}});
     let framed = |text: &str, type_id: u32| {
         let text = json!({"Sequence": {"id": text, "type_id": type_id}});
-        let pieces = [before.map(|(token, _)| special(token, type_id)), Some(text), after.map(|(token, _)| special(token, type_id))];
+        let pieces = [
+            before.map(|(token, _)| special(token, type_id)),
+            Some(text),
+            after.map(|(token, _)| special(token, type_id)),
+        ];
         pieces.into_iter().flatten().collect::<Vec<_>>()
     };
     let (single, second) = (framed("A", 0), framed("B", 1));
     let pair: Vec<Value> = single.iter().cloned().chain(second).collect();
-    let tokens = [before, after].into_iter().flatten().map(|(token, id)| (token.to_string(), json!({"id": token, "ids": [id], "tokens": [token]})));
+    let tokens = [before, after].into_iter().flatten().map(|(token, id)| {
+        (token.to_string(), json!({"id": token, "ids": [id], "tokens": [token]}))
+    });
     json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens.collect::<serde_json::Map<_, _>>()})
 }
 
-/// The tokenizers crate fails on a key it does not know, except in sections like this one, where it passes over it.
+/// The tokenizers crate fails on a key it does not know, except in sections like this one, where it
+/// passes over it.
 fn decoder(vocabulary: &Vocabulary) -> Value {
     let mut section = byte_level(true);
     section["halfstep"] = json!(roles(vocabulary));
@@ -138,7 +153,9 @@ fn decoder(vocabulary: &Vocabulary) -> Value {
 }
 
 fn roles(vocabulary: &Vocabulary) -> Roles {
-    let said = |kind: TokenKind| matches!(kind, TokenKind::Normal | TokenKind::Control | TokenKind::UserDefined);
+    let said = |kind: TokenKind| {
+        matches!(kind, TokenKind::Normal | TokenKind::Control | TokenKind::UserDefined)
+    };
     Roles {
         pre: vocabulary.pre.clone(),
         bos: vocabulary.bos,
@@ -147,6 +164,12 @@ fn roles(vocabulary: &Vocabulary) -> Roles {
         padding: vocabulary.padding,
         add_bos: vocabulary.add_bos,
         add_eos: vocabulary.add_eos,
-        kinds: vocabulary.kinds.iter().zip(0u32..).filter(|&(&kind, _)| !said(kind)).map(|(&kind, id)| (id, kind as u8)).collect(),
+        kinds: vocabulary
+            .kinds
+            .iter()
+            .zip(0u32..)
+            .filter(|&(&kind, _)| !said(kind))
+            .map(|(&kind, id)| (id, kind as u8))
+            .collect(),
     }
 }

@@ -1,6 +1,7 @@
-//! The loops around the tile. The operand with fewer panels is packed once and shared by all threads; every task packs its own block of the
-//! other, whose panels are dealt out more evenly, where only the second-level cache sees it, and multiplies the two. The order of each sum
-//! (blocks of k in order, one chain within a block) depends on k alone.
+//! The loops around the tile. The operand with fewer panels is packed once and shared by all
+//! threads; every task packs its own block of the other, whose panels are dealt out more evenly,
+//! where only the second-level cache sees it, and multiplies the two. The order of each sum (blocks
+//! of k in order, one chain within a block) depends on k alone.
 #![allow(unsafe_code)]
 
 use super::Output;
@@ -18,7 +19,8 @@ use std::ops::Range;
 const MAX_DEPTH: usize = 640;
 /// Steps of k that the shared operand is packed for at once.
 const MAX_K: usize = 8 * MAX_DEPTH;
-/// Most rows of a task's own block of a, columns of its own block of b, and columns read again and again from the second-level cache.
+/// Most rows of a task's own block of a, columns of its own block of b, and columns read again and
+/// again from the second-level cache.
 const TASK_ROWS: usize = 16 * MR;
 const TASK_COLS: usize = 192;
 /// Columns of b that one task of the shared packing takes.
@@ -26,7 +28,8 @@ const PACK_COLS: usize = 128;
 
 /// Most rows of the outer dimension that are packed at once.
 pub(super) const MAX_BLOCK: usize = 192;
-const _: () = assert!(TASK_ROWS <= MAX_BLOCK && TASK_COLS <= MAX_BLOCK && PACK_COLS + 64 <= MAX_BLOCK);
+const _: () =
+    assert!(TASK_ROWS <= MAX_BLOCK && TASK_COLS <= MAX_BLOCK && PACK_COLS + 64 <= MAX_BLOCK);
 
 /// Steps of a block of k > 0.
 fn depth(k: usize) -> usize {
@@ -71,14 +74,28 @@ impl Side {
         if self == Side::A { Side::B } else { Side::A }
     }
 
-    /// Packs the panels from `first` on that `out` has room for, for the steps `from..from + k`; writes every word.
-    fn pack<K: Tile>(self, operand: Operand<f32>, first: usize, (from, k): (usize, usize), out: &mut Words, scratch: (&mut Room, &mut Room)) {
+    /// Packs the panels from `first` on that `out` has room for, for the steps `from..from + k`;
+    /// writes every word.
+    fn pack<K: Tile>(
+        self,
+        operand: Operand<f32>,
+        first: usize,
+        (from, k): (usize, usize),
+        out: &mut Words,
+        scratch: (&mut Room, &mut Room),
+    ) {
         let (width, panel, (source, plain)) = (self.width::<K>(), self.words::<K>(k), scratch);
         let count = operand.outer().saturating_sub(first).min(out.len() / panel * width);
         if operand.source.dense().is_none() && operand.lie == Lie::Along {
             // Rows are read a panel at a time, while the first-level cache still has them.
             for (p, out) in out.chunks_exact_mut(panel).enumerate() {
-                let part = read(operand, first + p * width, width.min(count.saturating_sub(p * width)), (from, k), source);
+                let part = read(
+                    operand,
+                    first + p * width,
+                    width.min(count.saturating_sub(p * width)),
+                    (from, k),
+                    source,
+                );
                 self.pack_block::<K>(&part, plain, out);
             }
             return;
@@ -86,7 +103,8 @@ impl Side {
         let whole = match operand.source.dense() {
             Some(data) => {
                 let (stride, lie) = (operand.source.cols(), operand.lie);
-                let at = if lie == Lie::Along { first * stride + from } else { from * stride + first };
+                let at =
+                    if lie == Lie::Along { first * stride + from } else { from * stride + first };
                 Part { data: data.get(at..).unwrap_or_default(), stride, lie, count, k }
             }
             None => read(operand, first, count, (from, k), source),
@@ -100,9 +118,16 @@ impl Side {
 }
 
 /// `count` rows of the outer dimension as values in `room`.
-fn read<'r>(operand: Operand<f32>, first: usize, count: usize, (from, k): (usize, usize), room: &'r mut Room) -> Part<'r> {
+fn read<'r>(
+    operand: Operand<f32>,
+    first: usize,
+    count: usize,
+    (from, k): (usize, usize),
+    room: &'r mut Room,
+) -> Part<'r> {
     let lie = operand.lie;
-    let (stride, rows) = if lie == Lie::Along { (k, first..first + count) } else { (count, from..from + k) };
+    let (stride, rows) =
+        if lie == Lie::Along { (k, first..first + count) } else { (count, from..from + k) };
     let values = room.values(count * k);
     values.fill(MaybeUninit::new(0.0));
     // SAFETY: every value was just written.
@@ -144,7 +169,12 @@ impl<K: Tile> Panels<K> {
         let mut rest = room.words(len);
         for (from, k) in wanted {
             let (block, later) = rest.split_at_mut(panels * side.words::<K>(k));
-            parts.extend(block.chunks_mut(run * side.words::<K>(k)).enumerate().map(|(i, piece)| (i * run * width, (from, k), piece)));
+            parts.extend(
+                block
+                    .chunks_mut(run * side.words::<K>(k))
+                    .enumerate()
+                    .map(|(i, piece)| (i * run * width, (from, k), piece)),
+            );
             rest = later;
         }
         pool.parts(parts, |_, (first, steps, piece)| {
@@ -155,7 +185,8 @@ impl<K: Tile> Panels<K> {
         Self { room, side, lie: operand.lie, outer, k: operand.k(), kernel: PhantomData }
     }
 
-    /// The panels from row (or column) `first` on of a block of `k` steps, of which `before` stand before it in the room.
+    /// The panels from row (or column) `first` on of a block of `k` steps, of which `before` stand
+    /// before it in the room.
     fn block(&self, before: usize, k: usize, first: usize, count: usize) -> &[u32] {
         let width = self.side.width::<K>();
         let at = self.outer.div_ceil(width) * before + first / width * self.side.words::<K>(k);
@@ -170,12 +201,23 @@ impl<K: Tile> Panels<K> {
 ///
 /// # Safety
 /// `out` must be valid for writes of m rows of n values; the CPU must have the kernel's features.
-pub(super) unsafe fn product<K: Tile + 'static>(pool: &Pool, out: Output<f32>, a: Operand<f32>, b: Operand<f32>, accumulate: bool) {
+pub(super) unsafe fn product<K: Tile + 'static>(
+    pool: &Pool,
+    out: Output<f32>,
+    a: Operand<f32>,
+    b: Operand<f32>,
+    accumulate: bool,
+) {
     let ready = b.source.panels().and_then(|p| p.downcast_ref::<Panels<K>>()).filter(|p| p.fits(b));
-    let shared_side = if a.outer().div_ceil(MR) >= b.outer().div_ceil(K::NR) { Side::B } else { Side::A };
+    let shared_side =
+        if a.outer().div_ceil(MR) >= b.outer().div_ceil(K::NR) { Side::B } else { Side::A };
     let (shared_operand, own) = if shared_side == Side::B { (b, a) } else { (a, b) };
     // What is packed already takes no memory by being read at once.
-    let most = if ready.is_some() && shared_side == Side::B { a.k() } else { MAX_K / depth(a.k()) * depth(a.k()) };
+    let most = if ready.is_some() && shared_side == Side::B {
+        a.k()
+    } else {
+        MAX_K / depth(a.k()) * depth(a.k())
+    };
     for first in (0..a.k()).step_by(most) {
         let steps = first..(first + most).min(a.k());
         let made;
@@ -218,9 +260,11 @@ impl<K: Tile> Job<'_, K> {
         let most = if side == Side::A { TASK_ROWS } else { TASK_COLS };
         // As many tasks for every thread, as even as whole panels allow.
         let (unit, outer) = (side.width::<K>(), self.own.outer());
-        let tasks = (outer.div_ceil(pool.threads() * most) * pool.threads()).min(outer.div_ceil(unit));
+        let tasks =
+            (outer.div_ceil(pool.threads() * most) * pool.threads()).min(outer.div_ceil(unit));
         pool.for_each(tasks, |task| {
-            let [from, to] = [task, task + 1].map(|t| (t * outer.div_ceil(unit) / tasks * unit).min(outer));
+            let [from, to] =
+                [task, task + 1].map(|t| (t * outer.div_ceil(unit) / tasks * unit).min(outer));
             let mut scratch = SCRATCH.take();
             // SAFETY: rows (or columns) of the output that belong to this task alone.
             unsafe { self.task(side, from, to - from, &mut scratch) };
@@ -234,24 +278,47 @@ impl<K: Tile> Job<'_, K> {
     /// As [`product`]; nobody else may touch those rows.
     unsafe fn task(&self, side: Side, from: usize, count: usize, scratch: &mut Scratch) {
         // SAFETY: the caller's promise.
-        let data = unsafe { self.out.data.add(if side == Side::A { from * self.out.stride } else { from }) };
+        let data = unsafe {
+            self.out.data.add(if side == Side::A { from * self.out.stride } else { from })
+        };
         let shared_outer = self.shared.panels.outer;
-        let (rows, cols) = if side == Side::A { (count, shared_outer) } else { (shared_outer, count) };
+        let (rows, cols) =
+            if side == Side::A { (count, shared_outer) } else { (shared_outer, count) };
         let before = |side: Side, first: usize, to: usize| -> usize {
-            blocks(self.own.k()).filter(|(from, _)| (first..to).contains(from)).map(|(_, k)| side.words::<K>(k)).sum()
+            blocks(self.own.k())
+                .filter(|(from, _)| (first..to).contains(from))
+                .map(|(_, k)| side.words::<K>(k))
+                .sum()
         };
         for (step, depth) in blocks(self.own.k()).filter(|(from, _)| self.steps.contains(from)) {
-            let shared = self.shared.panels.block(before(side.other(), self.shared.first, step), depth, 0, shared_outer);
+            let shared = self.shared.panels.block(
+                before(side.other(), self.shared.first, step),
+                depth,
+                0,
+                shared_outer,
+            );
             let own = match self.own_ready {
                 Some(panels) => panels.block(before(side, 0, step), depth, from, count),
                 None => {
                     let len = count.div_ceil(side.width::<K>()) * side.words::<K>(depth);
-                    side.pack::<K>(self.own, from, (step, depth), scratch.own.words(len), (&mut scratch.source, &mut scratch.plain));
+                    side.pack::<K>(
+                        self.own,
+                        from,
+                        (step, depth),
+                        scratch.own.words(len),
+                        (&mut scratch.source, &mut scratch.plain),
+                    );
                     // SAFETY: packing writes every word.
                     unsafe { scratch.own.written(len) }
                 }
             };
-            let tiles = Tiles { out: Output { data, ..self.out }, rows, cols, depth, accumulate: self.accumulate || step > 0 };
+            let tiles = Tiles {
+                out: Output { data, ..self.out },
+                rows,
+                cols,
+                depth,
+                accumulate: self.accumulate || step > 0,
+            };
             let (a, b) = if side == Side::A { (own, shared) } else { (shared, own) };
             // SAFETY: as above.
             unsafe { tiles.multiply::<K>(a, b) };
@@ -292,7 +359,9 @@ impl Tiles {
         let (rows, cols) = ((self.rows - row).min(MR), (self.cols - col).min(K::NR));
         if (rows, cols) == (MR, K::NR) {
             // SAFETY: a whole tile of the output; the panels hold `depth` steps.
-            return unsafe { K::run(self.depth, a.as_ptr(), b.as_ptr(), out, self.out.stride, self.accumulate) };
+            return unsafe {
+                K::run(self.depth, a.as_ptr(), b.as_ptr(), out, self.out.stride, self.accumulate)
+            };
         }
         let mut whole = [0.0f32; MR * 64]; // of the widest tile
         // SAFETY: a tile of its own.

@@ -3,7 +3,8 @@
 use super::{Rows, View};
 use crate::{Pool, Real};
 
-/// How an operand lies: whether its stored rows run along k (`[outer, k]`) or across it (`[k, outer]`).
+/// How an operand lies: whether its stored rows run along k (`[outer, k]`) or across it (`[k,
+/// outer]`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Lie {
     Along,
@@ -35,7 +36,9 @@ impl<T: Real> Operand<'_, T> {
         let mut values = vec![];
         if self.source.dense().is_none() {
             values.resize(self.outer() * self.k(), T::ZERO);
-            pool.chunks_mut(&mut values, self.source.cols(), |row, out| self.source.read(row, 0, out));
+            pool.chunks_mut(&mut values, self.source.cols(), |row, out| {
+                self.source.read(row, 0, out)
+            });
         }
         values
     }

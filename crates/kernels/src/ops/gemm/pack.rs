@@ -1,5 +1,5 @@
-//! Parts of an operand into panels `[k][W]`: W rows (of a) or columns (of b) side by side, padded with zeros. A tile reads its panels front to
-//! back.
+//! Parts of an operand into panels `[k][W]`: W rows (of a) or columns (of b) side by side, padded
+//! with zeros. A tile reads its panels front to back.
 #![allow(unsafe_code)]
 
 mod halves;
@@ -16,8 +16,8 @@ const BLOCK: usize = 8;
 const STEPS: usize = 64;
 static ZEROS: [f32; STEPS] = [0.0; STEPS];
 
-/// The values of a panel, or of a block of some, where they lie: element (row r of the outer dimension, step s) is `data[r * stride + s]` along k, `data[s * stride + r]`
-/// across it.
+/// The values of a panel, or of a block of some, where they lie: element (row r of the outer
+/// dimension, step s) is `data[r * stride + s]` along k, `data[s * stride + r]` across it.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
     pub data: &'a [f32],
@@ -33,7 +33,11 @@ impl<'a> Part<'a> {
     /// `count` rows (columns, where the lie is across) from `first` on.
     pub fn from(self, first: usize, count: usize) -> Self {
         let count = count.min(self.count.saturating_sub(first));
-        let at = if count == 0 { self.data.len() } else { first * if self.lie == Lie::Along { self.stride } else { 1 } };
+        let at = if count == 0 {
+            self.data.len()
+        } else {
+            first * if self.lie == Lie::Along { self.stride } else { 1 }
+        };
         Self { data: &self.data[at..], count, ..self }
     }
 
@@ -48,8 +52,16 @@ impl<'a> Part<'a> {
     }
 
     /// `pack` for each panel of `W` rows and `words` words.
-    pub fn panels<const W: usize>(&self, words: usize, out: &mut Words, mut pack: impl FnMut(Part, &mut Words)) {
-        assert!(out.len().is_multiple_of(words) && self.count <= out.len() / words * W, "whole panels");
+    pub fn panels<const W: usize>(
+        &self,
+        words: usize,
+        out: &mut Words,
+        mut pack: impl FnMut(Part, &mut Words),
+    ) {
+        assert!(
+            out.len().is_multiple_of(words) && self.count <= out.len() / words * W,
+            "whole panels"
+        );
         for (p, out) in out.chunks_exact_mut(words).enumerate() {
             pack(self.from(p * W, W), out);
         }
@@ -70,7 +82,11 @@ impl<'a> Part<'a> {
             for at in (0..W).step_by(BLOCK) {
                 for (i, panel) in panel.chunks_mut(W * STEPS).enumerate() {
                     let steps = panel.len() / W;
-                    transpose::<W>(std::array::from_fn(|r| self.row(at + r, i * STEPS, steps)), at, panel);
+                    transpose::<W>(
+                        std::array::from_fn(|r| self.row(at + r, i * STEPS, steps)),
+                        at,
+                        panel,
+                    );
                 }
             }
             return;
@@ -92,7 +108,13 @@ impl<'a> Part<'a> {
 fn transpose<const W: usize>(rows: [&[f32]; BLOCK], at: usize, panel: &mut [MaybeUninit<f32>]) {
     const { assert!(W.is_multiple_of(4)) };
     let k = rows[0].len();
-    assert!(rows.iter().all(|row| row.len() == k) && panel.len() >= W * k && at.is_multiple_of(BLOCK) && at < W, "transpose: shapes");
+    assert!(
+        rows.iter().all(|row| row.len() == k)
+            && panel.len() >= W * k
+            && at.is_multiple_of(BLOCK)
+            && at < W,
+        "transpose: shapes"
+    );
     let done = if level() >= Level::Avx2 {
         // SAFETY: the level is one the CPU was found to have; the shapes were just checked.
         unsafe { transpose_avx2::<W>(rows, k, at, panel.as_mut_ptr().cast()) }
@@ -109,9 +131,15 @@ fn transpose<const W: usize>(rows: [&[f32]; BLOCK], at: usize, panel: &mut [Mayb
 /// Whole blocks of 8 steps; returns how many steps are done.
 ///
 /// # Safety
-/// Every row must hold k values, `panel` has room for `[k, W]`; at is a multiple of 8 below W, and W a multiple of 4.
+/// Every row must hold k values, `panel` has room for `[k, W]`; at is a multiple of 8 below W, and
+/// W a multiple of 4.
 #[target_feature(enable = "avx2")]
-unsafe fn transpose_avx2<const W: usize>(rows: [&[f32]; BLOCK], k: usize, at: usize, panel: *mut f32) -> usize {
+unsafe fn transpose_avx2<const W: usize>(
+    rows: [&[f32]; BLOCK],
+    k: usize,
+    at: usize,
+    panel: *mut f32,
+) -> usize {
     use std::arch::x86_64::*;
     let wide = W - at >= BLOCK;
     for step in (0..k / 8 * 8).step_by(8) {
@@ -132,12 +160,19 @@ unsafe fn transpose_avx2<const W: usize>(rows: [&[f32]; BLOCK], k: usize, at: us
             fours[i + 3] = _mm256_shuffle_ps::<0xee>(pairs[i + 1], pairs[i + 3]);
         }
         for i in 0..4 {
-            let columns = [_mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]), _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4])];
+            let columns = [
+                _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]),
+                _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]),
+            ];
             for (half, column) in columns.into_iter().enumerate() {
                 // SAFETY: 8 or 4 values of one step of the panel.
                 unsafe {
                     let out = panel.add((step + i + 4 * half) * W + at);
-                    if wide { _mm256_storeu_ps(out, column) } else { _mm_storeu_ps(out, _mm256_castps256_ps128(column)) }
+                    if wide {
+                        _mm256_storeu_ps(out, column)
+                    } else {
+                        _mm_storeu_ps(out, _mm256_castps256_ps128(column))
+                    }
                 }
             }
         }
@@ -154,7 +189,8 @@ mod tests {
     fn both_lies_give_the_same_panels() {
         for (outer, k) in [(1, 1), (12, 8), (13, 17), (31, 33), (64, 129)] {
             let along: Vec<f32> = (0..outer * k).map(|i| i as f32 + 1.0).collect();
-            let across: Vec<f32> = (0..outer * k).map(|i| along[i % outer * k + i / outer]).collect();
+            let across: Vec<f32> =
+                (0..outer * k).map(|i| along[i % outer * k + i / outer]).collect();
             for level in available() {
                 force(level);
                 check::<12>(&along, &across, outer, k);

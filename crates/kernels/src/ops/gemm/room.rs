@@ -27,7 +27,8 @@ impl Room {
         if self.0.len() * LINE < len {
             *self = Self::new(len);
         }
-        // SAFETY: lines are arrays of words, and `len` of them fit; uninitialised stays uninitialised.
+        // SAFETY: lines are arrays of words, and `len` of them fit; uninitialised stays
+        // uninitialised.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
     }
 

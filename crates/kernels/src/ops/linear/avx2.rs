@@ -1,7 +1,7 @@
 //! AVX2, with and without AVX-VNNI: a line is two registers of 8 rows each.
 //!
-//! Without `vpdpbusd`, `vpmaddubsw` multiplies half bytes: 8 sums of two products of 15 and -128 fit in 16 bits, so codes of 8 bits are taken as
-//! two halves too, the high one counted 16 times.
+//! Without `vpdpbusd`, `vpmaddubsw` multiplies half bytes: 8 sums of two products of 15 and -128
+//! fit in 16 bits, so codes of 8 bits are taken as two halves too, the high one counted 16 times.
 #![allow(unsafe_code)]
 
 use super::cells::{THIRD, lines, mask, place, quads};
@@ -16,18 +16,21 @@ const HALF: usize = ROWS / 2;
 /// Bytes ahead of the weights in use that one token asks for.
 const AHEAD: usize = 2048;
 
-/// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once. A quad's products are added to a part by
-/// `$add`, those of `$most` quads at most before `$whole` makes sums of 32 bits of it.
+/// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once. A
+/// quad's products are added to a part by `$add`, those of `$most` quads at most before `$whole`
+/// makes sums of 32 bits of it.
 macro_rules! tiles {
     ($(#[$doc:meta])* $name:ident, $features:literal, $halves:literal, $most:ident, $add:ident, $whole:ident) => {
         $(#[$doc])*
         pub mod $name {
             use super::*;
 
-            /// See [`Kernel::run`](super::super::kernel::Kernel::run): `y` `[tokens, panels]`, 4 tokens or 1.
+            /// See [`Kernel::run`](super::super::kernel::Kernel::run): `y` `[tokens, panels]`, 4
+            /// tokens or 1.
             ///
             /// # Safety
-            /// The CPU must have the instructions; every panel must hold the lines and groups of the segments, `x` as many tokens as `y`.
+            /// The CPU must have the instructions; every panel must hold the lines and groups of
+            /// the segments, `x` as many tokens as `y`.
             pub unsafe fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
                 let panels = strip.len();
                 for y in &mut *y {
@@ -63,7 +66,8 @@ macro_rules! tiles {
                 stride: usize,
             ) {
                 for (j, s) in segments.iter().enumerate() {
-                    // SAFETY: segment j's corrections, scales, quads and lines are there; a prefetch may ask for any address.
+                    // SAFETY: segment j's corrections, scales, quads and lines are there; a
+                    // prefetch may ask for any address.
                     unsafe {
                         let mut sums = [[_mm256_setzero_si256(); H]; T];
                         for t in 0..T {
@@ -91,7 +95,8 @@ macro_rules! tiles {
                                     }
                                     for t in 0..T {
                                         let a = _mm256_set1_epi32(*a.add((cell * quads(BITS) + q) * T + t));
-                                        // One token alone has parts for even and odd quads: a product need not wait for the one before.
+                                        // One token alone has parts for even and odd quads: a
+                                        // product need not wait for the one before.
                                         let part = if T == 1 { q % 2 } else { 0 };
                                         for h in 0..H {
                                             parts[t][h] = $add::<BITS>(parts[t][h], part, codes[h], a);
@@ -150,7 +155,10 @@ unsafe fn quad<const BITS: u32>(w: *const __m256i, j: usize) -> __m256i {
     unsafe {
         match place(BITS, j) {
             Some((line, shift)) => bits(w.add(2 * line), shift, mask(BITS)),
-            None => _mm256_or_si256(bits(w.add(2 * (j - 6)), 6, mask(2)), bits(w.add(4), j as u32 - 2, THIRD)),
+            None => _mm256_or_si256(
+                bits(w.add(2 * (j - 6)), 6, mask(2)),
+                bits(w.add(4), j as u32 - 2, THIRD),
+            ),
         }
     }
 }
@@ -163,7 +171,8 @@ unsafe fn quad<const BITS: u32>(w: *const __m256i, j: usize) -> __m256i {
 #[target_feature(enable = "avx2")]
 unsafe fn bits(w: *const __m256i, shift: u32, mask: u32) -> __m256i {
     // SAFETY: the caller's promise.
-    let shifted = _mm256_srl_epi32(unsafe { _mm256_load_si256(w) }, _mm_cvtsi32_si128(shift as i32));
+    let shifted =
+        _mm256_srl_epi32(unsafe { _mm256_load_si256(w) }, _mm_cvtsi32_si128(shift as i32));
     _mm256_and_si256(shifted, _mm256_set1_epi32(mask as i32))
 }
 
@@ -174,16 +183,25 @@ const fn fit_in_halves(bits: u32) -> usize {
     i16::MAX as usize / (2 * 128 * ((1 << half) - 1))
 }
 
-/// Two parts of 16-bit lanes: of 8-bit codes, the sums of the low halves and of the high ones; else all in the first.
+/// Two parts of 16-bit lanes: of 8-bit codes, the sums of the low halves and of the high ones; else
+/// all in the first.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_halves<const BITS: u32>(part: [__m256i; 2], _: usize, codes: __m256i, a: __m256i) -> [__m256i; 2] {
+fn add_halves<const BITS: u32>(
+    part: [__m256i; 2],
+    _: usize,
+    codes: __m256i,
+    a: __m256i,
+) -> [__m256i; 2] {
     if BITS < 8 {
         return [_mm256_add_epi16(part[0], _mm256_maddubs_epi16(codes, a)), part[1]];
     }
     let low = _mm256_set1_epi8(15);
     let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low);
-    [_mm256_add_epi16(part[0], _mm256_maddubs_epi16(_mm256_and_si256(codes, low), a)), _mm256_add_epi16(part[1], _mm256_maddubs_epi16(high, a))]
+    [
+        _mm256_add_epi16(part[0], _mm256_maddubs_epi16(_mm256_and_si256(codes, low), a)),
+        _mm256_add_epi16(part[1], _mm256_maddubs_epi16(high, a)),
+    ]
 }
 
 #[inline]
@@ -191,7 +209,11 @@ fn add_halves<const BITS: u32>(part: [__m256i; 2], _: usize, codes: __m256i, a: 
 fn whole_halves<const BITS: u32>(part: [__m256i; 2]) -> __m256i {
     let ones = _mm256_set1_epi16(1);
     let sum = _mm256_madd_epi16(part[0], ones);
-    if BITS < 8 { sum } else { _mm256_add_epi32(sum, _mm256_slli_epi32::<4>(_mm256_madd_epi16(part[1], ones))) }
+    if BITS < 8 {
+        sum
+    } else {
+        _mm256_add_epi32(sum, _mm256_slli_epi32::<4>(_mm256_madd_epi16(part[1], ones)))
+    }
 }
 
 /// Nothing overflows: those of a whole segment.
@@ -203,7 +225,12 @@ const fn fit_in_dots(_: u32) -> usize {
 /// Products added to one of two parts.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn add_dots<const BITS: u32>(mut parts: [__m256i; 2], part: usize, codes: __m256i, a: __m256i) -> [__m256i; 2] {
+fn add_dots<const BITS: u32>(
+    mut parts: [__m256i; 2],
+    part: usize,
+    codes: __m256i,
+    a: __m256i,
+) -> [__m256i; 2] {
     parts[part] = _mm256_dpbusd_avx_epi32(parts[part], codes, a);
     parts
 }
@@ -225,7 +252,9 @@ unsafe fn start(panel: &PanelView, half: usize, group: usize, correction: __m256
         return correction;
     }
     // SAFETY: the caller's promise; 8 of 16 bytes.
-    let zero_points = unsafe { _mm_loadl_epi64(panel.zero_points.as_ptr().add(group).cast::<u8>().add(half * HALF).cast()) };
+    let zero_points = unsafe {
+        _mm_loadl_epi64(panel.zero_points.as_ptr().add(group).cast::<u8>().add(half * HALF).cast())
+    };
     _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zero_points), correction)
 }
 
@@ -237,8 +266,12 @@ unsafe fn load_scales(scales: ScalesView, half: usize, group: usize) -> __m256 {
     // SAFETY: the caller's promise: 8 of 16 halves or floats.
     unsafe {
         match scales {
-            ScalesView::F16(s) => _mm256_cvtph_ps(_mm_loadu_si128(s.as_ptr().add(group).cast::<u16>().add(half * HALF).cast())),
-            ScalesView::F32(s) => _mm256_loadu_ps(s.as_ptr().add(group).cast::<f32>().add(half * HALF)),
+            ScalesView::F16(s) => _mm256_cvtph_ps(_mm_loadu_si128(
+                s.as_ptr().add(group).cast::<u16>().add(half * HALF).cast(),
+            )),
+            ScalesView::F32(s) => {
+                _mm256_loadu_ps(s.as_ptr().add(group).cast::<f32>().add(half * HALF))
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! AVX-512 with VNNI: a line is one register, `vpdpbusd` multiplies four columns of 16 rows.
 //!
-//! Twelve tokens and two panels keep 24 sums in registers: a weight that is loaded serves twelve products, an activation that is broadcast two.
-//! The outputs stay in the first-level cache, added to after each segment.
+//! Twelve tokens and two panels keep 24 sums in registers: a weight that is loaded serves twelve
+//! products, an activation that is broadcast two. The outputs stay in the first-level cache, added
+//! to after each segment.
 #![allow(unsafe_code)]
 
 use super::cells::{THIRD, each_quad, lines, mask, place, quads};
@@ -11,14 +12,21 @@ use super::segments::Segment;
 use super::tokens::View;
 use std::arch::x86_64::*;
 
-/// Bytes ahead of the weights in use that one token asks for, into the second-level cache: the first has too few requests under way for memory.
+/// Bytes ahead of the weights in use that one token asks for, into the second-level cache: the
+/// first has too few requests under way for memory.
 const AHEAD: usize = 4096;
 
 /// See [`super::kernel::Kernel::run`]: `y` `[tokens, panels]`, 1 or 2 panels, 12, 8, 4 or 1 tokens.
 ///
 /// # Safety
-/// Needs AVX-512 F, BW and VNNI; the panels must be of one matrix and hold the lines and groups of the segments, `x` as many tokens as `y`.
-pub unsafe fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+/// Needs AVX-512 F, BW and VNNI; the panels must be of one matrix and hold the lines and groups of
+/// the segments, `x` as many tokens as `y`.
+pub unsafe fn tile<const BITS: u32>(
+    strip: &[PanelView],
+    segments: &[Segment],
+    x: View,
+    y: &mut [Outputs],
+) {
     // SAFETY: the caller's promise.
     unsafe {
         match strip[0].zero_points.is_empty() {
@@ -30,7 +38,12 @@ pub unsafe fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x
 
 /// # Safety
 /// As [`tile`]; `AFFINE`: the panels have zero points.
-unsafe fn sized<const BITS: u32, const AFFINE: bool>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+unsafe fn sized<const BITS: u32, const AFFINE: bool>(
+    strip: &[PanelView],
+    segments: &[Segment],
+    x: View,
+    y: &mut [Outputs],
+) {
     // SAFETY: the caller's promise.
     unsafe {
         match (y.len() / strip.len(), strip) {
@@ -40,16 +53,20 @@ unsafe fn sized<const BITS: u32, const AFFINE: bool>(strip: &[PanelView], segmen
             (12, &[a]) => several::<12, 1, BITS, AFFINE>([a], segments, x, y),
             (8, &[a]) => several::<8, 1, BITS, AFFINE>([a], segments, x, y),
             (4, &[a]) => several::<4, 1, BITS, AFFINE>([a], segments, x, y),
-            (1, _) => strip.iter().zip(y).for_each(|(panel, y)| single::<BITS>(panel, segments, x, y)),
+            (1, _) => {
+                strip.iter().zip(y).for_each(|(panel, y)| single::<BITS>(panel, segments, x, y))
+            }
             (tokens, _) => unreachable!("no tile of {tokens} tokens"),
         }
     }
 }
 
-/// Writes a tile `[tokens, panels]` from (token, panel) on, whole registers at a time: the store buffer has room for few.
+/// Writes a tile `[tokens, panels]` from (token, panel) on, whole registers at a time: the store
+/// buffer has room for few.
 ///
 /// # Safety
-/// Needs AVX-512 F. The tile's tokens must be rows of y, and no other task may write their columns of the tile's panels.
+/// Needs AVX-512 F. The tile's tokens must be rows of y, and no other task may write their columns
+/// of the tile's panels.
 #[target_feature(enable = "avx512f")]
 pub unsafe fn put(y: &Output, token: usize, panel: usize, tile: &[Outputs], panels: usize) {
     for (t, values) in tile.chunks_exact(panels).enumerate() {
@@ -57,7 +74,11 @@ pub unsafe fn put(y: &Output, token: usize, panel: usize, tile: &[Outputs], pane
             // SAFETY: the caller's promise; the mask leaves as many lanes as there are columns.
             unsafe {
                 let (at, count) = y.place(token + t, panel + p);
-                _mm512_mask_storeu_ps(at, (u32::MAX >> (2 * ROWS - count)) as __mmask16, _mm512_load_ps(values.0.as_ptr()));
+                _mm512_mask_storeu_ps(
+                    at,
+                    (u32::MAX >> (2 * ROWS - count)) as __mmask16,
+                    _mm512_load_ps(values.0.as_ptr()),
+                );
             }
         }
     }
@@ -77,15 +98,17 @@ unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE:
         // SAFETY: y has T * P entries. Volatile: see below.
         unsafe { y.add(i).write_volatile(_mm512_setzero_ps()) };
     }
-    let (mut corrections, mut token_scales, mut a) = (x.corrections.as_ptr(), x.scales.as_ptr(), x.quads.as_ptr().cast::<i32>());
+    let (mut corrections, mut token_scales, mut a) =
+        (x.corrections.as_ptr(), x.scales.as_ptr(), x.quads.as_ptr().cast::<i32>());
     for s in segments {
-        // SAFETY: every segment's corrections, scales, quads and lines are there, one after the other, as are T * P entries of y, and an entry
-        // is a cache line.
+        // SAFETY: every segment's corrections, scales, quads and lines are there, one after the
+        // other, as are T * P entries of y, and an entry is a cache line.
         unsafe {
             let mut sums = [[_mm512_setzero_si512(); P]; T];
             for t in 0..T {
                 for p in 0..P {
-                    // Volatile: one load that broadcasts, instead of one load and shuffles, which the products' units have no time for.
+                    // Volatile: one load that broadcasts, instead of one load and shuffles, which
+                    // the products' units have no time for.
                     sums[t][p] = _mm512_set1_epi32(corrections.add(t).read_volatile());
                 }
             }
@@ -99,7 +122,11 @@ unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE:
             }
             let mut w = [std::ptr::null::<__m512i>(); P];
             for p in 0..P {
-                w[p] = strip[p].lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS) * lines(BITS));
+                w[p] = strip[p]
+                    .lines
+                    .as_ptr()
+                    .cast::<__m512i>()
+                    .add(s.weight / quads(BITS) * lines(BITS));
             }
             for _ in 0..s.quads / quads(BITS) {
                 each_quad!(BITS, q, {
@@ -117,8 +144,12 @@ unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE:
             for p in 0..P {
                 let scales = load_scales(strip[p].scales, s.group);
                 for t in 0..T {
-                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t][p]), _mm512_mul_ps(scales, _mm512_set1_ps(*token_scales.add(t))));
-                    // Volatile: the compiler would keep the outputs in registers, and then put sums on the stack.
+                    let scaled = _mm512_mul_ps(
+                        _mm512_cvtepi32_ps(sums[t][p]),
+                        _mm512_mul_ps(scales, _mm512_set1_ps(*token_scales.add(t))),
+                    );
+                    // Volatile: the compiler would keep the outputs in registers, and then put sums
+                    // on the stack.
                     let at = y.add(t * P + p);
                     at.write_volatile(_mm512_add_ps(at.read_volatile(), scaled));
                 }
@@ -133,7 +164,11 @@ unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE:
 /// `a` must point to T quads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn add_products<const T: usize, const P: usize>(sums: &mut [[__m512i; P]; T], codes: [__m512i; P], a: *const i32) {
+unsafe fn add_products<const T: usize, const P: usize>(
+    sums: &mut [[__m512i; P]; T],
+    codes: [__m512i; P],
+    a: *const i32,
+) {
     for t in 0..T {
         // SAFETY: the caller's promise.
         let a = _mm512_set1_epi32(unsafe { *a.add(t) });
@@ -143,21 +178,33 @@ unsafe fn add_products<const T: usize, const P: usize>(sums: &mut [[__m512i; P];
     }
 }
 
-/// One token: bound by memory. Four sums in flight hide the latency of the product, and what comes next is asked for in time.
+/// One token: bound by memory. Four sums in flight hide the latency of the product, and what comes
+/// next is asked for in time.
 ///
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn single<const BITS: u32>(panel: &PanelView, segments: &[Segment], x: View, y: &mut Outputs) {
+unsafe fn single<const BITS: u32>(
+    panel: &PanelView,
+    segments: &[Segment],
+    x: View,
+    y: &mut Outputs,
+) {
     let zero = _mm512_setzero_si512();
     let mut out = _mm512_setzero_ps();
     for (j, s) in segments.iter().enumerate() {
         // SAFETY: segment j's correction, scale, quads and lines are there.
         unsafe {
-            let mut sums = [start(panel, s.group, _mm512_set1_epi32(*x.corrections.get_unchecked(j))), zero, zero, zero];
+            let mut sums = [
+                start(panel, s.group, _mm512_set1_epi32(*x.corrections.get_unchecked(j))),
+                zero,
+                zero,
+                zero,
+            ];
             let mut a = x.quads.as_ptr().add(s.token).cast::<i32>();
             let cells = s.quads / quads(BITS);
-            let mut w = panel.lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS) * lines(BITS));
+            let mut w =
+                panel.lines.as_ptr().cast::<__m512i>().add(s.weight / quads(BITS) * lines(BITS));
             // Constant indices: the sums stay in registers.
             for _ in 0..cells / 4 {
                 for i in 0..4 {
@@ -169,8 +216,14 @@ unsafe fn single<const BITS: u32>(panel: &PanelView, segments: &[Segment], x: Vi
                 cell::<BITS>(&mut sums, 0, w, a);
                 (w, a) = (w.add(lines(BITS)), a.add(quads(BITS)));
             }
-            let sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
-            let scale = _mm512_mul_ps(load_scales(panel.scales, s.group), _mm512_set1_ps(*x.scales.get_unchecked(j)));
+            let sum = _mm512_add_epi32(
+                _mm512_add_epi32(sums[0], sums[1]),
+                _mm512_add_epi32(sums[2], sums[3]),
+            );
+            let scale = _mm512_mul_ps(
+                load_scales(panel.scales, s.group),
+                _mm512_set1_ps(*x.scales.get_unchecked(j)),
+            );
             out = _mm512_add_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
         }
     }
@@ -184,7 +237,12 @@ unsafe fn single<const BITS: u32>(panel: &PanelView, segments: &[Segment], x: Vi
 /// `w` must point to a cell, `a` to its quads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn cell<const BITS: u32>(sums: &mut [__m512i; 4], i: usize, w: *const __m512i, a: *const i32) {
+unsafe fn cell<const BITS: u32>(
+    sums: &mut [__m512i; 4],
+    i: usize,
+    w: *const __m512i,
+    a: *const i32,
+) {
     // SAFETY: the caller's promise; a prefetch may ask for any address.
     unsafe {
         for line in 0..lines(BITS) {
@@ -208,7 +266,9 @@ unsafe fn quad<const BITS: u32>(w: *const __m512i, j: usize) -> __m512i {
     unsafe {
         match place(BITS, j) {
             Some((line, shift)) => bits(w.add(line), shift, mask(BITS)),
-            None => _mm512_or_si512(bits(w.add(j - 6), 6, mask(2)), bits(w.add(2), j as u32 - 2, THIRD)),
+            None => {
+                _mm512_or_si512(bits(w.add(j - 6), 6, mask(2)), bits(w.add(2), j as u32 - 2, THIRD))
+            }
         }
     }
 }
@@ -221,7 +281,8 @@ unsafe fn quad<const BITS: u32>(w: *const __m512i, j: usize) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn bits(w: *const __m512i, shift: u32, mask: u32) -> __m512i {
     // SAFETY: the caller's promise.
-    let shifted = _mm512_srl_epi32(unsafe { _mm512_load_si512(w) }, _mm_cvtsi32_si128(shift as i32));
+    let shifted =
+        _mm512_srl_epi32(unsafe { _mm512_load_si512(w) }, _mm_cvtsi32_si128(shift as i32));
     _mm512_and_si512(shifted, _mm512_set1_epi32(mask as i32))
 }
 
@@ -233,7 +294,11 @@ unsafe fn bits(w: *const __m512i, shift: u32, mask: u32) -> __m512i {
 #[target_feature(enable = "avx512f")]
 unsafe fn start(panel: &PanelView, group: usize, correction: __m512i) -> __m512i {
     // SAFETY: the caller's promise.
-    if panel.zero_points.is_empty() { correction } else { _mm512_mullo_epi32(unsafe { zero_points(panel, group) }, correction) }
+    if panel.zero_points.is_empty() {
+        correction
+    } else {
+        _mm512_mullo_epi32(unsafe { zero_points(panel, group) }, correction)
+    }
 }
 
 /// # Safety

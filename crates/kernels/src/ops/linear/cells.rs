@@ -1,7 +1,8 @@
 //! How codes lie in the lines of a panel.
 //!
-//! A word is a row's share of a line. A quad, four neighbouring columns, lies at one place in the four bytes of a word: shifts and masks give
-//! what a dot product takes. A cell is as many lines as hold whole quads, which follow one another from the low bits up:
+//! A word is a row's share of a line. A quad, four neighbouring columns, lies at one place in the
+//! four bytes of a word: shifts and masks give what a dot product takes. A cell is as many lines as
+//! hold whole quads, which follow one another from the low bits up:
 //!
 //!     bits   grids of      lines   columns   quad j of a row's words
 //!      8     5 to 8 bits     1         4     word
@@ -10,8 +11,8 @@
 //!                                            6, 7: word[j - 6] >> 6 & 0x03030303 | word[2] >> (j - 2) & 0x04040404
 //!      2     2 bits          1        16     word >> 2 j & 0x03030303
 //!
-//! Two codes of 3 bits leave two bits of a byte: those of the first two lines are the low bits of a quad each, those of the third are the high
-//! bits of both.
+//! Two codes of 3 bits leave two bits of a byte: those of the first two lines are the low bits of a
+//! quad each, those of the third are the high bits of both.
 
 use super::panels::{Line, ROWS};
 use super::segments::QUAD;
@@ -30,7 +31,8 @@ macro_rules! of_bits {
 }
 pub(super) use of_bits;
 
-/// The loop over the quads of a cell written out, which the compiler leaves a loop when there are many: lines and shifts are constants then.
+/// The loop over the quads of a cell written out, which the compiler leaves a loop when there are
+/// many: lines and shifts are constants then.
 macro_rules! each_quad {
     ($bits:expr, $j:ident, $body:block) => { each_quad!($bits, $j, $body, 0 1 2 3 4 5 6 7) };
     ($bits:expr, $j:ident, $body:block, $($index:literal)+) => {
@@ -64,7 +66,8 @@ pub(super) const fn quads(bits: u32) -> usize {
     8 * lines(bits) / bits as usize
 }
 
-/// Where the first quads of a cell lie, of which every byte holds as many codes as fit: the line, and the lowest bit. None: in bits left over.
+/// Where the first quads of a cell lie, of which every byte holds as many codes as fit: the line,
+/// and the lowest bit. None: in bits left over.
 #[inline(always)]
 pub(super) const fn place(bits: u32, j: usize) -> Option<(usize, u32)> {
     let fit = (8 / bits) as usize;
@@ -119,7 +122,10 @@ dispatch! {
 }
 
 #[inline(always)]
-fn pack_cells<const BITS: u32, const LINES: usize, const QUADS: usize>(units: &[u8], words: &mut [u32]) {
+fn pack_cells<const BITS: u32, const LINES: usize, const QUADS: usize>(
+    units: &[u8],
+    words: &mut [u32],
+) {
     let cells = units.as_chunks::<QUAD>().0.as_chunks::<QUADS>().0;
     for (words, units) in words.as_chunks_mut::<LINES>().0.iter_mut().zip(cells) {
         *words = [0; LINES];
@@ -141,7 +147,11 @@ pub(super) fn unpack(bits: u32, lines: &[Line], r: usize, units: &mut [u8]) {
     of_cells!(bits, unpack_cells, lines, r, units);
 }
 
-fn unpack_cells<const BITS: u32, const LINES: usize, const QUADS: usize>(lines: &[Line], r: usize, units: &mut [u8]) {
+fn unpack_cells<const BITS: u32, const LINES: usize, const QUADS: usize>(
+    lines: &[Line],
+    r: usize,
+    units: &mut [u8],
+) {
     assert!(r < ROWS);
     let cells = units.as_chunks_mut::<QUAD>().0.as_chunks_mut::<QUADS>().0;
     for (units, cell) in cells.iter_mut().zip(lines.as_chunks::<LINES>().0) {
@@ -166,12 +176,22 @@ mod tests {
         assert_eq!(words, [0x7362_5140, 0xfbea_d9c8]);
         let mut words = [0];
         pack(2, &[0, 1, 2, 3, 1, 1, 1, 1, 2, 2, 2, 2, 3, 2, 1, 0], &mut words);
-        assert_eq!(words[0].to_le_bytes(), [0b11_10_01_00, 0b10_10_01_01, 0b01_10_01_10, 0b00_10_01_11]);
+        assert_eq!(
+            words[0].to_le_bytes(),
+            [0b11_10_01_00, 0b10_10_01_01, 0b01_10_01_10, 0b00_10_01_11]
+        );
         // Of 3 bits: quad j holds 0, 1, j, 7.
         let units: Vec<u8> = (0..8).flat_map(|j| [0, 1, j, 7]).collect();
         let mut words = [0; 3];
         pack(3, &units, &mut words);
         let bytes = words.map(u32::to_le_bytes);
-        assert_eq!(bytes, [[0, 0b01_001_001, 0b10_001_000, 0xff], [0, 0b01_001_001, 0b11_011_010, 0xff], [0, 0b00_001_001, 0b11_101_100, 0xff]]);
+        assert_eq!(
+            bytes,
+            [
+                [0, 0b01_001_001, 0b10_001_000, 0xff],
+                [0, 0b01_001_001, 0b11_011_010, 0xff],
+                [0, 0b00_001_001, 0b11_101_100, 0xff]
+            ]
+        );
     }
 }

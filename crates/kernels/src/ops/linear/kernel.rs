@@ -3,9 +3,10 @@
 //!     sum = sum over the segment of u a + (min - z) * sum of a           u = code - min, a = activation code
 //!     y += f32(sum) * (weight scale * activation scale)                  segment by segment, in order
 //!
-//! Integer sums are exact and wrap at most on the way, so every kernel gives the same bytes. They are written several times because the
-//! instructions that matter are out of the compiler's reach: `vpdpbusd` of AVX-512 VNNI and AVX-VNNI (four u8 x i8 products into an i32
-//! lane), `vpmaddubsw` and `vpmaddwd` of AVX2, `i32x4.dot_i16x8_s` of simd128.
+//! Integer sums are exact and wrap at most on the way, so every kernel gives the same bytes. They
+//! are written several times because the instructions that matter are out of the compiler's reach:
+//! `vpdpbusd` of AVX-512 VNNI and AVX-VNNI (four u8 x i8 products into an i32 lane), `vpmaddubsw`
+//! and `vpmaddwd` of AVX2, `i32x4.dot_i16x8_s` of simd128.
 
 use super::cells::{each_quad, lines, of_bits, quad, quads};
 use super::panels::{Line, ROWS, Scales, WeightPanels};
@@ -78,7 +79,8 @@ impl Output {
     /// Writes a tile `[tokens, panels]` from (token, panel) on.
     ///
     /// # Safety
-    /// The tile's tokens must be rows of y, and no other task may write their columns of the tile's panels.
+    /// The tile's tokens must be rows of y, and no other task may write their columns of the tile's
+    /// panels.
     #[allow(unsafe_code)]
     unsafe fn put(&self, token: usize, panel: usize, tile: &[Outputs], panels: usize) {
         for (t, values) in tile.chunks_exact(panels).enumerate() {
@@ -103,8 +105,12 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         match dispatch::level() {
             dispatch::Level::Avx512 if Self::Vnni.runs() => return Self::Vnni,
-            dispatch::Level::Avx512 | dispatch::Level::Avx2 if Self::AvxVnni.runs() => return Self::AvxVnni,
-            dispatch::Level::Avx512 | dispatch::Level::Avx2 if Self::Avx2.runs() => return Self::Avx2,
+            dispatch::Level::Avx512 | dispatch::Level::Avx2 if Self::AvxVnni.runs() => {
+                return Self::AvxVnni;
+            }
+            dispatch::Level::Avx512 | dispatch::Level::Avx2 if Self::Avx2.runs() => {
+                return Self::Avx2;
+            }
             _ => {}
         }
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -122,7 +128,10 @@ impl Kernel {
             Self::Plain => true,
             Self::Avx2 => avx2,
             Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
-            Self::Vnni => avx2 && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw"),
+            Self::Vnni => {
+                avx2 && is_x86_feature_detected!("avx512vnni")
+                    && is_x86_feature_detected!("avx512bw")
+            }
         }
     }
 
@@ -138,19 +147,36 @@ impl Kernel {
     /// Writes the outputs of the rows of `panels` for the tokens of `groups`.
     ///
     /// # Safety
-    /// The kernel must run on this CPU. `layout` must be made for `w`, `tokens` for `layout` with this kernel's sizes. y must have a row for
-    /// every token and a column for every row of `w`, and nobody else may touch these columns of these tokens.
+    /// The kernel must run on this CPU. `layout` must be made for `w`, `tokens` for `layout` with
+    /// this kernel's sizes. y must have a row for every token and a column for every row of `w`,
+    /// and nobody else may touch these columns of these tokens.
     #[allow(unsafe_code)]
-    pub unsafe fn run(self, w: &WeightPanels, panels: Range<usize>, layout: &Layout, tokens: &Tokens, groups: Range<usize>, y: Output) {
+    pub unsafe fn run(
+        self,
+        w: &WeightPanels,
+        panels: Range<usize>,
+        layout: &Layout,
+        tokens: &Tokens,
+        groups: Range<usize>,
+        y: Output,
+    ) {
         let mut tile = [Outputs([0.0; ROWS]); MOST * STRIP];
         for first in panels.clone().step_by(STRIP) {
             let count = STRIP.min(panels.end - first);
-            let strip: [PanelView; STRIP] = std::array::from_fn(|i| w.panel(first + i.min(count - 1)));
+            let strip: [PanelView; STRIP] =
+                std::array::from_fn(|i| w.panel(first + i.min(count - 1)));
             for group in &tokens.groups[groups.clone()] {
                 let tile = &mut tile[..group.size * count];
-                // SAFETY: the caller vouches for the instructions, for y, and that panels, segments and tokens belong together.
+                // SAFETY: the caller vouches for the instructions, for y, and that panels, segments
+                // and tokens belong together.
                 unsafe {
-                    self.tile(&strip[..count], w.geometry.bits, &layout.segments, tokens.view(*group, layout), tile);
+                    self.tile(
+                        &strip[..count],
+                        w.geometry.bits,
+                        &layout.segments,
+                        tokens.view(*group, layout),
+                        tile,
+                    );
                     match self {
                         #[cfg(target_arch = "x86_64")]
                         Self::Vnni => super::avx512::put(&y, group.first, first, tile, count),
@@ -164,10 +190,18 @@ impl Kernel {
     /// The outputs of the strip's rows: `y` `[tokens, panels of the strip]`.
     ///
     /// # Safety
-    /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x` the tokens that `y` has room for.
+    /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x`
+    /// the tokens that `y` has room for.
     // Where only the plain kernel is, nothing in it is unsafe.
     #[allow(unsafe_code, unused_unsafe)]
-    unsafe fn tile(self, strip: &[PanelView], bits: u32, segments: &[Segment], x: View, y: &mut [Outputs]) {
+    unsafe fn tile(
+        self,
+        strip: &[PanelView],
+        bits: u32,
+        segments: &[Segment],
+        x: View,
+        y: &mut [Outputs],
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
@@ -220,8 +254,10 @@ impl ScalesView<'_> {
 /// f16 to f32 by the adder: exact, subnormals too.
 #[inline(always)]
 fn widened(x: f16) -> f32 {
-    let (bits, sign) = (u32::from(x.to_bits() & 0x7fff) << 13, u32::from(x.to_bits() & 0x8000) << 16);
-    // Exponents are 112 apart; the product makes subnormals whole. Infinities and what is no number keep the highest exponent.
+    let (bits, sign) =
+        (u32::from(x.to_bits() & 0x7fff) << 13, u32::from(x.to_bits() & 0x8000) << 16);
+    // Exponents are 112 apart; the product makes subnormals whole. Infinities and what is no number
+    // keep the highest exponent.
     let finite = f32::from_bits(bits) * f32::from_bits((127 + 112) << 23);
     let special = f32::from_bits(bits | 0x7f80_0000);
     f32::from_bits((if bits >= 0x7c00 << 13 { special } else { finite }).to_bits() | sign)
@@ -246,7 +282,12 @@ dispatch! {
 }
 
 #[inline(always)]
-fn plain_tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+fn plain_tile<const BITS: u32>(
+    strip: &[PanelView],
+    segments: &[Segment],
+    x: View,
+    y: &mut [Outputs],
+) {
     let size = y.len() / strip.len();
     for i in 0..y.len() {
         let (t, panel) = (i / strip.len(), &strip[i % strip.len()]);
@@ -254,7 +295,8 @@ fn plain_tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: Vie
         for j in 0..segments.len() {
             let s = &segments[j];
             let mut sums = start(panel, s.group, x.corrections[j * size + t]);
-            let cells = &panel.lines[s.weight / quads(BITS) * lines(BITS)..][..s.quads / quads(BITS) * lines(BITS)];
+            let cells = &panel.lines[s.weight / quads(BITS) * lines(BITS)..]
+                [..s.quads / quads(BITS) * lines(BITS)];
             for (i, cell) in cells.chunks_exact(lines(BITS)).enumerate() {
                 each_quad!(BITS, q, {
                     let codes = quad::<BITS>(cell, q);
@@ -283,7 +325,10 @@ mod tests {
     fn halves_are_widened_exactly() {
         for bits in 0..=u16::MAX {
             let x = f16::from_bits(bits);
-            assert!(widened(x).to_bits() == x.to_f32().to_bits() || x.is_nan() && widened(x).is_nan(), "{bits:x}");
+            assert!(
+                widened(x).to_bits() == x.to_f32().to_bits() || x.is_nan() && widened(x).is_nan(),
+                "{bits:x}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The float product in a fixed order: each output is [`lanes::dot`](crate::ops::lanes::dot) of its row and its token, whatever is computed beside it.
+//! The float product in a fixed order: each output is [`lanes::dot`](crate::ops::lanes::dot) of its
+//! row and its token, whatever is computed beside it.
 #![allow(unsafe_code)]
 
 use crate::Pool;
@@ -8,13 +9,15 @@ use crate::ops::lanes::{LANES, fold};
 
 /// Rows computed together: enough independent sums to hide the latency of an addition.
 const ROWS: usize = 4;
-/// Tokens beside them where the registers hold all sums (AVX-512 has 32 of 16 lanes): every load then serves 4 products.
+/// Tokens beside them where the registers hold all sums (AVX-512 has 32 of 16 lanes): every load
+/// then serves 4 products.
 const TOKENS: usize = 4;
 
 /// [`LANES`] neighbouring columns of several tokens or rows: what a tile reads next lies next.
 type Block<const N: usize> = [[f32; LANES]; N];
 
-/// The tokens of a product, the groups of [`TOKENS`] interleaved where that is faster than one by one.
+/// The tokens of a product, the groups of [`TOKENS`] interleaved where that is faster than one by
+/// one.
 pub(super) struct Tokens<'a> {
     x: &'a [f32],
     k: usize,
@@ -27,7 +30,9 @@ impl<'a> Tokens<'a> {
         let groups = if level() == Level::Avx512 { x.len() / (TOKENS * k) } else { 0 };
         let blocks = k.div_ceil(LANES);
         let mut interleaved = vec![[[0.0; LANES]; TOKENS]; groups * blocks];
-        pool.chunks_mut(&mut interleaved, blocks, |i, out| interleave(&x[i * TOKENS * k..], k, out));
+        pool.chunks_mut(&mut interleaved, blocks, |i, out| {
+            interleave(&x[i * TOKENS * k..], k, out)
+        });
         Self { x, k, interleaved }
     }
 }
@@ -103,11 +108,14 @@ fn products<const R: usize>(x: &[f32], w: [&[f32]; R]) -> [f32; R] {
     out
 }
 
-/// The lanes of [`TOKENS`] tokens times [`ROWS`] rows. In intrinsics, since the compiler does not keep 16 sums in registers by itself.
+/// The lanes of [`TOKENS`] tokens times [`ROWS`] rows. In intrinsics, since the compiler does not
+/// keep 16 sums in registers by itself.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn tile_avx512(x: &[Block<TOKENS>], w: &[Block<ROWS>]) -> [Block<ROWS>; TOKENS] {
-    use std::arch::x86_64::{_mm512_add_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_setzero_ps, _mm512_storeu_ps};
+    use std::arch::x86_64::{
+        _mm512_add_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
     // SAFETY: a block of LANES values is one register, no alignment asked.
     let load = |lanes: &[f32; LANES]| unsafe { _mm512_loadu_ps(lanes.as_ptr()) };
     let mut sums = [[_mm512_setzero_ps(); ROWS]; TOKENS];

@@ -1,10 +1,13 @@
-//! A quantized weight in the layout that the kernels read: made once, when a model is loaded or after an optimizer step.
+//! A quantized weight in the layout that the kernels read: made once, when a model is loaded or
+//! after an optimizer step.
 //!
-//! A panel is 16 rows. Its codes (unsigned: `code - grid.min()`) lie in lines of 64 bytes, one 32-bit word per row, so that a sum over columns
-//! never crosses lanes: AVX-512 reads a line whole, AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of
-//! 8 bits (grids of 5 to 8 bits), eight of 4 or sixteen of 2, and three words hold 32 columns of 3 bits: cells, see [`cells`](super::cells).
-//! Each weight group starts on a cell and is filled up with zeros, and so are the rows of the last panel.
-//! Scales lie beside, 16 at a time in the order of the groups, as f16 where the codec stores them so.
+//! A panel is 16 rows. Its codes (unsigned: `code - grid.min()`) lie in lines of 64 bytes, one
+//! 32-bit word per row, so that a sum over columns never crosses lanes: AVX-512 reads a line whole,
+//! AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of 8 bits
+//! (grids of 5 to 8 bits), eight of 4 or sixteen of 2, and three words hold 32 columns of 3 bits:
+//! cells, see [`cells`](super::cells). Each weight group starts on a cell and is filled up with
+//! zeros, and so are the rows of the last panel. Scales lie beside, 16 at a time in the order of
+//! the groups, as f16 where the codec stores them so.
 
 use super::cells::{self, bits_of, pack, unpack};
 use super::segments::{Geometry, Layout};
@@ -33,7 +36,8 @@ pub(super) enum Scales {
     F32(Vec<[f32; ROWS]>),
 }
 
-/// A quantized weight `[rows, cols]`, ready to be multiplied by [`linear_panels`](super::linear_panels).
+/// A quantized weight `[rows, cols]`, ready to be multiplied by
+/// [`linear_panels`](super::linear_panels).
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightPanels {
     rows: usize,
@@ -59,8 +63,13 @@ impl WeightPanels {
                 s.iter().zip(&back).all(|(a, b)| a.to_bits() == b.to_bits())
             })
         };
-        // Scales that their codec does not hold exactly, which nothing of ours writes, are kept as they are.
-        let codec = if w.quantizer.scale_codec == ScaleCodec::F16 && exact(&w.scales) { ScaleCodec::F16 } else { ScaleCodec::F32 };
+        // Scales that their codec does not hold exactly, which nothing of ours writes, are kept as
+        // they are.
+        let codec = if w.quantizer.scale_codec == ScaleCodec::F16 && exact(&w.scales) {
+            ScaleCodec::F16
+        } else {
+            ScaleCodec::F32
+        };
         let mut out = Self::empty(w.rows, w.cols, w.quantizer, codec);
         out.set_scales(pool, &w.scales, &w.zero_points);
         let (geometry, bits) = (out.geometry, w.grid().bits);
@@ -78,30 +87,53 @@ impl WeightPanels {
         out
     }
 
-    /// Quantizes `w` `[rows, cols]` into panels in one pass: the codes of [`quantize`](crate::quant::calibrate::quantize) and of LSQ's forward.
-    /// Scales are stored by the codec first.
-    pub fn quantize(pool: &Pool, w: &[f32], rows: usize, cols: usize, quantizer: WeightQuantizer, scales: &[f32], zero_points: &[u8]) -> Self {
+    /// Quantizes `w` `[rows, cols]` into panels in one pass: the codes of
+    /// [`quantize`](crate::quant::calibrate::quantize) and of LSQ's forward. Scales are stored by
+    /// the codec first.
+    pub fn quantize(
+        pool: &Pool,
+        w: &[f32],
+        rows: usize,
+        cols: usize,
+        quantizer: WeightQuantizer,
+        scales: &[f32],
+        zero_points: &[u8],
+    ) -> Self {
         let mut out = Self::empty(rows, cols, quantizer, quantizer.scale_codec);
         out.requantize(pool, w, scales, zero_points);
         out
     }
 
-    /// [`Self::quantize`] with the same shape and quantizer into the memory at hand: after an optimizer step.
+    /// [`Self::quantize`] with the same shape and quantizer into the memory at hand: after an
+    /// optimizer step.
     pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32], zero_points: &[u8]) {
         let (cols, q, geometry) = (self.cols(), self.quantizer, self.geometry);
         let n = q.partition.scales(self.rows, cols);
         let affine = q.grid.range == CodeRange::Affine;
-        assert_eq!((w.len(), scales.len(), zero_points.len()), (self.rows * cols, n, if affine { n } else { 0 }), "shapes of requantize");
+        assert_eq!(
+            (w.len(), scales.len(), zero_points.len()),
+            (self.rows * cols, n, if affine { n } else { 0 }),
+            "shapes of requantize"
+        );
         let mut stored = vec![0.0; n];
         pool.chunks_mut(&mut stored, PIECE, |i, out| {
-            out.iter_mut().zip(&scales[i * PIECE..]).for_each(|(out, &s)| *out = q.scale_codec.store(s));
+            out.iter_mut()
+                .zip(&scales[i * PIECE..])
+                .for_each(|(out, &s)| *out = q.scale_codec.store(s));
         });
         self.set_scales(pool, &stored, zero_points);
         self.fill(pool, |row, units| {
             let first = q.partition.scale_index(row, 0, cols);
             let zero_points = zero_points.get(first..).unwrap_or_default();
             let w = &w[row * cols..][..cols];
-            unsigned_codes(w, &stored[first..], zero_points, (geometry.group, geometry.group.next_multiple_of(geometry.cell)), q.grid, units);
+            unsigned_codes(
+                w,
+                &stored[first..],
+                zero_points,
+                (geometry.group, geometry.group.next_multiple_of(geometry.cell)),
+                q.grid,
+                units,
+            );
         });
     }
 
@@ -119,15 +151,25 @@ impl WeightPanels {
                 ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
                 ScaleCodec::F32 => Scales::F32(vec![[0.0; ROWS]; scales]),
             },
-            zero_points: if quantizer.grid.range == CodeRange::Affine { vec![[0; ROWS]; scales] } else { vec![] },
+            zero_points: if quantizer.grid.range == CodeRange::Affine {
+                vec![[0; ROWS]; scales]
+            } else {
+                vec![]
+            },
         }
     }
 
     /// Scales as stored, and zero points, in the order of [`PackedMatrix`].
     fn set_scales(&mut self, pool: &Pool, scales: &[f32], zero_points: &[u8]) {
         let (rows, cols, partition) = (self.rows, self.cols(), self.quantizer.partition);
-        let (groups, panels) = (self.geometry.groups.max(1), (PIECE / self.geometry.padded.max(1)).max(1));
-        fn set<T: Copy>(out: &mut [[T; ROWS]], groups: usize, rows: usize, value: impl Fn(usize, usize) -> T) {
+        let (groups, panels) =
+            (self.geometry.groups.max(1), (PIECE / self.geometry.padded.max(1)).max(1));
+        fn set<T: Copy>(
+            out: &mut [[T; ROWS]],
+            groups: usize,
+            rows: usize,
+            value: impl Fn(usize, usize) -> T,
+        ) {
             for (p, out) in out.chunks_mut(groups).enumerate() {
                 for r in 0..ROWS.min(rows - p * ROWS) {
                     out.iter_mut().enumerate().for_each(|(g, out)| out[r] = value(p * ROWS + r, g));
@@ -157,7 +199,8 @@ impl WeightPanels {
         });
     }
 
-    /// Fills the lines: `units(row, out)` writes the unsigned codes of a row, groups filled up; what it leaves is 0.
+    /// Fills the lines: `units(row, out)` writes the unsigned codes of a row, groups filled up;
+    /// what it leaves is 0.
     fn fill(&mut self, pool: &Pool, units: impl Fn(usize, &mut [u8]) + Sync) {
         let (rows, padded, lines) = (self.rows, self.geometry.padded, self.geometry.lines);
         if lines == 0 {
@@ -197,7 +240,8 @@ impl WeightPanels {
     /// How the tokens that it is multiplied by are laid out.
     pub(super) fn layout(&self, activation: ActivationQuantizer) -> &Layout {
         let block = activation::block(activation);
-        &self.layouts[BLOCKS.iter().position(|b| *b == block).expect("a layout of every block length")]
+        &self.layouts
+            [BLOCKS.iter().position(|b| *b == block).expect("a layout of every block length")]
     }
 
     /// Bytes held in memory.
@@ -209,7 +253,8 @@ impl WeightPanels {
         size_of_val(self.lines.as_slice()) + scales + size_of_val(self.zero_points.as_slice())
     }
 
-    /// Values of one row in f32: (code - zero_point) as f32 * scale, those of [`PackedMatrix::decode_row`].
+    /// Values of one row in f32: (code - zero_point) as f32 * scale, those of
+    /// [`PackedMatrix::decode_row`].
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols(), "one value per column");
         self.decode_part(row, 0, out);
@@ -234,7 +279,12 @@ impl WeightPanels {
             let skip = inside % geometry.cell;
             let count = (columns.end - at).min(out.len()).min(units.len() - skip);
             let units = &mut units[..(skip + count).next_multiple_of(geometry.cell)];
-            unpack(geometry.bits, &lines[(start + inside) / geometry.cell * cells::lines(geometry.bits)..], r, units);
+            unpack(
+                geometry.bits,
+                &lines[(start + inside) / geometry.cell * cells::lines(geometry.bits)..],
+                r,
+                units,
+            );
             let (now, later) = out.split_at_mut(count);
             values_of(&units[skip..], offset, scale, now);
             (out, at) = (later, at + count);

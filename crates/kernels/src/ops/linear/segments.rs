@@ -1,8 +1,9 @@
 //! Where the columns of a row lie in the panels, and which of them are summed together.
 //!
-//! A quad is four neighbouring columns. Each weight group starts on a whole cell of the panel (4 to 32 columns) and is filled up with zeros. A
-//! segment is what has one weight scale and one activation scale; it covers the cells it touches, and where it does not begin or end on a
-//! cell, the activations placed for it are zero outside of it, which leaves its integer sum as it is.
+//! A quad is four neighbouring columns. Each weight group starts on a whole cell of the panel (4 to
+//! 32 columns) and is filled up with zeros. A segment is what has one weight scale and one
+//! activation scale; it covers the cells it touches, and where it does not begin or end on a cell,
+//! the activations placed for it are zero outside of it, which leaves its integer sum as it is.
 
 use super::cells::{lines, quads};
 use crate::{CodeRange, IntGrid, Partition};
@@ -33,12 +34,16 @@ impl Geometry {
         let group = partition.group_size(cols).max(1);
         let groups = cols.div_ceil(group);
         let last = cols - groups.saturating_sub(1) * group;
-        let padded = groups.saturating_sub(1) * group.next_multiple_of(cell) + last.next_multiple_of(cell);
+        let padded =
+            groups.saturating_sub(1) * group.next_multiple_of(cell) + last.next_multiple_of(cell);
         Self { cols, group, bits, cell, groups, padded, lines: padded / cell * lines(bits) }
     }
     /// Columns of group `g`, and where it starts once all groups are filled up.
     pub fn columns(&self, g: usize) -> (std::ops::Range<usize>, usize) {
-        (g * self.group..self.cols.min((g + 1) * self.group), g * self.group.next_multiple_of(self.cell))
+        (
+            g * self.group..self.cols.min((g + 1) * self.group),
+            g * self.group.next_multiple_of(self.cell),
+        )
     }
 }
 
@@ -51,7 +56,8 @@ pub(super) struct Segment {
     pub group: usize,
     /// Index of the activation scale within a token's scales.
     pub block: usize,
-    /// Where its quads lie in a row of the weight and among a token's, and how many there are (whole cells).
+    /// Where its quads lie in a row of the weight and among a token's, and how many there are
+    /// (whole cells).
     pub weight: usize,
     pub token: usize,
     pub quads: usize,
@@ -59,17 +65,30 @@ pub(super) struct Segment {
     pub skip: usize,
 }
 
-/// Cuts a row at every border of a weight group and, if the activations have one scale per block of columns, of a block.
+/// Cuts a row at every border of a weight group and, if the activations have one scale per block of
+/// columns, of a block.
 pub(super) fn segments(geometry: &Geometry, block: Option<usize>) -> Vec<Segment> {
     let (cols, group, cell) = (geometry.cols, geometry.group, geometry.cell);
     let block = block.unwrap_or(cols.max(1));
     let (mut out, mut start, mut token) = (vec![], 0, 0);
     while start < cols {
-        let end = cols.min((start / group + 1) * group).min((start / block + 1) * block).min(start + MAX_SEGMENT);
+        let end = cols
+            .min((start / group + 1) * group)
+            .min((start / block + 1) * block)
+            .min(start + MAX_SEGMENT);
         let place = start / group * group.next_multiple_of(cell) + start % group;
         let skip = place % cell;
         let quads = (skip + end - start).next_multiple_of(cell) / QUAD;
-        out.push(Segment { start, end, group: start / group, block: start / block, weight: (place - skip) / QUAD, token, quads, skip });
+        out.push(Segment {
+            start,
+            end,
+            group: start / group,
+            block: start / block,
+            weight: (place - skip) / QUAD,
+            token,
+            quads,
+            skip,
+        });
         (start, token) = (end, token + quads);
     }
     out
@@ -84,8 +103,8 @@ pub(super) struct Layout {
     pub quads: usize,
     /// Whether these are simply its codes.
     pub plain: bool,
-    /// What the sum of a segment's activation codes is multiplied by before the products are added: `grid.min()`; -1 on affine grids, whose
-    /// kernels multiply by the zero point.
+    /// What the sum of a segment's activation codes is multiplied by before the products are added:
+    /// `grid.min()`; -1 on affine grids, whose kernels multiply by the zero point.
     pub correction: i32,
 }
 
@@ -118,7 +137,9 @@ mod tests {
                             let (columns, start) = geometry.columns(s.group);
                             assert_eq!(s.weight * QUAD + s.skip, start + s.start - columns.start);
                             assert!(
-                                s.skip + s.end - s.start <= s.quads * QUAD && (s.weight * QUAD).is_multiple_of(cell) && (s.quads * QUAD).is_multiple_of(cell)
+                                s.skip + s.end - s.start <= s.quads * QUAD
+                                    && (s.weight * QUAD).is_multiple_of(cell)
+                                    && (s.quads * QUAD).is_multiple_of(cell)
                             );
                             assert!(s.weight + s.quads <= geometry.padded / QUAD);
                         }

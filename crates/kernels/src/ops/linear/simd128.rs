@@ -1,5 +1,5 @@
-//! WebAssembly's simd128: a line is four registers of 4 rows each. Bytes 0 and 2 of a word, then 1 and 3, become the 16-bit pairs of one
-//! multiply-add.
+//! WebAssembly's simd128: a line is four registers of 4 rows each. Bytes 0 and 2 of a word, then 1
+//! and 3, become the 16-bit pairs of one multiply-add.
 
 use super::cells::{THIRD, each_quad, lines, mask, place, quads};
 use super::kernel::{Outputs, PanelView, start};
@@ -13,7 +13,12 @@ const ROWS_EACH: usize = 4;
 const QUARTERS: usize = ROWS / ROWS_EACH;
 
 /// See [`Kernel::run`](super::kernel::Kernel::run): `y` `[tokens, panels]`.
-pub fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+pub fn tile<const BITS: u32>(
+    strip: &[PanelView],
+    segments: &[Segment],
+    x: View,
+    y: &mut [Outputs],
+) {
     let size = y.len() / strip.len();
     for y in &mut *y {
         y.0 = [0.0; ROWS];
@@ -23,7 +28,8 @@ pub fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View,
             let scales = panel.scales.get(s.group);
             for t in 0..size {
                 let mut sums = registers(start(panel, s.group, x.corrections[j * size + t]));
-                let cells = &panel.lines[s.weight / quads(BITS) * lines(BITS)..][..s.quads / quads(BITS) * lines(BITS)];
+                let cells = &panel.lines[s.weight / quads(BITS) * lines(BITS)..]
+                    [..s.quads / quads(BITS) * lines(BITS)];
                 let tokens = &x.quads[s.token * size + t..];
                 for (i, cell) in cells.chunks_exact(lines(BITS)).enumerate() {
                     each_quad!(BITS, q, {
@@ -36,7 +42,12 @@ pub fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View,
                 let scale = x.scales[j * size + t];
                 let y = &mut y[t * strip.len() + p];
                 for (r, sum) in sums.into_iter().enumerate() {
-                    let sums = [i32x4_extract_lane::<0>(sum), i32x4_extract_lane::<1>(sum), i32x4_extract_lane::<2>(sum), i32x4_extract_lane::<3>(sum)];
+                    let sums = [
+                        i32x4_extract_lane::<0>(sum),
+                        i32x4_extract_lane::<1>(sum),
+                        i32x4_extract_lane::<2>(sum),
+                        i32x4_extract_lane::<3>(sum),
+                    ];
                     for (i, sum) in sums.into_iter().enumerate() {
                         let row = r * ROWS_EACH + i;
                         y.0[row] += sum as f32 * (scales[row] * scale);

@@ -26,20 +26,31 @@ fn kernels() -> Vec<Kernel> {
     vec![Kernel::Plain]
 }
 
-fn multiply(kernel: Kernel, pool: &Pool, x: &[f32], w: &PackedMatrix, activation: ActivationQuantizer, step: Option<f32>, y: &mut [f32]) {
+fn multiply(
+    kernel: Kernel,
+    pool: &Pool,
+    x: &[f32],
+    w: &PackedMatrix,
+    activation: ActivationQuantizer,
+    step: Option<f32>,
+    y: &mut [f32],
+) {
     let panels = WeightPanels::new(pool, w);
     integer_linear(kernel, pool, x, activation, step, &mut [(&panels, y)]);
 }
 
 fn quantizers() -> impl Strategy<Value = WeightQuantizer> {
-    let range = prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
+    let range =
+        prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
     let group = prop_oneof![Just(8usize), Just(16), Just(32), Just(64), 1usize..100];
-    let partition = prop_oneof![Just(Partition::Tensor), Just(Partition::Channel), group.prop_map(Partition::Group)];
+    let partition = prop_oneof![
+        Just(Partition::Tensor),
+        Just(Partition::Channel),
+        group.prop_map(Partition::Group)
+    ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
-    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| WeightQuantizer {
-        grid: IntGrid { bits, range },
-        partition,
-        scale_codec,
+    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| {
+        WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec }
     })
 }
 
@@ -62,12 +73,18 @@ struct Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     let cols = prop_oneof![1usize..200, (1usize..8).prop_map(|n| 32 * n), 250usize..600];
-    (quantizers(), activations(), prop_oneof![1usize..8, 8usize..30], 1usize..40, cols).prop_flat_map(|(quantizer, activation, m, o, i)| {
-        (numbers(m * i), numbers(o * i)).prop_map(move |(x, w)| {
-            let rule = if m % 2 == 0 { ScaleRule::Absmax } else { ScaleRule::SignedAbsmax };
-            Case { x, w: quantize_by(&Pool::serial(), &w, o, i, quantizer, rule), m, activation }
+    (quantizers(), activations(), prop_oneof![1usize..8, 8usize..30], 1usize..40, cols)
+        .prop_flat_map(|(quantizer, activation, m, o, i)| {
+            (numbers(m * i), numbers(o * i)).prop_map(move |(x, w)| {
+                let rule = if m % 2 == 0 { ScaleRule::Absmax } else { ScaleRule::SignedAbsmax };
+                Case {
+                    x,
+                    w: quantize_by(&Pool::serial(), &w, o, i, quantizer, rule),
+                    m,
+                    activation,
+                }
+            })
         })
-    })
 }
 
 const STEP: Option<f32> = Some(0.013);
@@ -78,18 +95,24 @@ fn combined(case: &Case) -> Vec<f32> {
     let sums = integer_sums(&case.x, &case.w, case.activation, STEP, case.m);
     let (mut codes, mut scales) = (vec![0; case.x.len()], vec![]);
     activation::quantize(case.activation, &case.x, i, STEP, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, case.w.partition(), 8), activation::block(case.activation));
+    let segments =
+        segments(&Geometry::new(i, case.w.partition(), 8), activation::block(case.activation));
     let mut y = vec![0.0f32; case.m * o];
     for (j, sums) in sums.chunks_exact(segments.len()).enumerate() {
         let (token, row) = (j / o, j % o);
         for (s, &sum) in segments.iter().zip(sums) {
             let scale = match case.activation {
-                ActivationQuantizer::DynamicBlock32 => scales[token * i.div_ceil(32) + s.start / 32],
-                ActivationQuantizer::DynamicBlock256 => scales[token * i.div_ceil(256) + s.start / 256],
+                ActivationQuantizer::DynamicBlock32 => {
+                    scales[token * i.div_ceil(32) + s.start / 32]
+                }
+                ActivationQuantizer::DynamicBlock256 => {
+                    scales[token * i.div_ceil(256) + s.start / 256]
+                }
                 ActivationQuantizer::DynamicToken { .. } => scales[token],
                 _ => scales[0],
             };
-            y[j] += sum as f32 * (case.w.scales[case.w.partition().scale_index(row, s.start, i)] * scale);
+            y[j] += sum as f32
+                * (case.w.scales[case.w.partition().scale_index(row, s.start, i)] * scale);
         }
     }
     y
@@ -178,7 +201,8 @@ proptest! {
     }
 }
 
-/// Every level at every awkward size in each dimension, and weights of several layouts beside each other.
+/// Every level at every awkward size in each dimension, and weights of several layouts beside each
+/// other.
 #[test]
 fn awkward_sizes() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
@@ -200,16 +224,33 @@ fn awkward_sizes() {
                 let m = sizes[(at + o + i) % sizes.len()];
                 let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
                 let w: Vec<f32> = (0..o * i).map(number).collect();
-                let case = Case { x: (0..m * i).map(|k| number(k + 77)).collect(), w: quantize_by(&pools[0], &w, o, i, q, ScaleRule::Absmax), m, activation };
-                let (want, panels) = (bits(&combined(&case)), WeightPanels::new(&pools[1], &case.w));
+                let case = Case {
+                    x: (0..m * i).map(|k| number(k + 77)).collect(),
+                    w: quantize_by(&pools[0], &w, o, i, q, ScaleRule::Absmax),
+                    m,
+                    activation,
+                };
+                let (want, panels) =
+                    (bits(&combined(&case)), WeightPanels::new(&pools[1], &case.w));
                 let bytes = WeightQuantizer { grid: IntGrid::symmetric(7), ..q };
-                let other = WeightPanels::new(&pools[1], &quantize_by(&pools[0], &w, o, i, bytes, ScaleRule::Absmax));
+                let other = WeightPanels::new(
+                    &pools[1],
+                    &quantize_by(&pools[0], &w, o, i, bytes, ScaleRule::Absmax),
+                );
                 for kernel in kernels() {
                     for pool in &pools {
-                        let (mut y, mut same, mut differs) = (vec![f32::NAN; m * o], vec![f32::NAN; m * o], vec![f32::NAN; m * o]);
-                        let outputs = &mut [(&panels, &mut y[..]), (&panels, &mut same[..]), (&other, &mut differs[..])];
+                        let (mut y, mut same, mut differs) =
+                            (vec![f32::NAN; m * o], vec![f32::NAN; m * o], vec![f32::NAN; m * o]);
+                        let outputs = &mut [
+                            (&panels, &mut y[..]),
+                            (&panels, &mut same[..]),
+                            (&other, &mut differs[..]),
+                        ];
                         integer_linear(kernel, pool, &case.x, activation, STEP, outputs);
-                        assert!(bits(&y) == want && bits(&same) == want, "{kernel:?} {grid:?} {m} x {o} x {i}");
+                        assert!(
+                            bits(&y) == want && bits(&same) == want,
+                            "{kernel:?} {grid:?} {m} x {o} x {i}"
+                        );
                         assert!(differs.iter().all(|y| y.is_finite()));
                     }
                 }
@@ -223,20 +264,44 @@ fn awkward_sizes() {
 fn few_bits_in_every_group_and_tile() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let (o, i) = (35, 416);
-    let partitions = [Partition::Channel, Partition::Tensor].into_iter().chain([8, 16, 20, 32, 33, 48, 64, 128, 200, 256].map(Partition::Group));
+    let partitions = [Partition::Channel, Partition::Tensor]
+        .into_iter()
+        .chain([8, 16, 20, 32, 33, 48, 64, 128, 200, 256].map(Partition::Group));
     for partition in partitions {
-        for grid in [2, 3, 4].into_iter().flat_map(|bits| [IntGrid::affine(bits), IntGrid::symmetric(bits), IntGrid::narrow(bits)]) {
+        for grid in [2, 3, 4].into_iter().flat_map(|bits| {
+            [IntGrid::affine(bits), IntGrid::symmetric(bits), IntGrid::narrow(bits)]
+        }) {
             let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
             let w: Vec<f32> = (0..o * i).map(number).collect();
             let w = quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax);
-            for activation in [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicToken { bits: 8 }, ActivationQuantizer::Static { bits: 8 }] {
+            for activation in [
+                ActivationQuantizer::DynamicBlock32,
+                ActivationQuantizer::DynamicToken { bits: 8 },
+                ActivationQuantizer::Static { bits: 8 },
+            ] {
                 for m in [1, 4, 5, 8, 12, 13, 25] {
-                    let case = Case { x: (0..m * i).map(|k| number(k + 77)).collect(), w: w.clone(), m, activation };
+                    let case = Case {
+                        x: (0..m * i).map(|k| number(k + 77)).collect(),
+                        w: w.clone(),
+                        m,
+                        activation,
+                    };
                     let want = bits(&combined(&case));
                     for kernel in kernels() {
                         let mut y = vec![f32::NAN; m * o];
-                        multiply(kernel, &Pool::serial(), &case.x, &case.w, activation, STEP, &mut y);
-                        assert!(bits(&y) == want, "{kernel:?} {grid:?} {partition:?} {activation:?} {m} tokens");
+                        multiply(
+                            kernel,
+                            &Pool::serial(),
+                            &case.x,
+                            &case.w,
+                            activation,
+                            STEP,
+                            &mut y,
+                        );
+                        assert!(
+                            bits(&y) == want,
+                            "{kernel:?} {grid:?} {partition:?} {activation:?} {m} tokens"
+                        );
                     }
                 }
             }
@@ -247,10 +312,18 @@ fn few_bits_in_every_group_and_tile() {
 #[test]
 fn panels_take_the_bits_of_their_codes() {
     for (bits, memory) in [(2, 2), (3, 3), (4, 4), (5, 8), (8, 8)] {
-        let q = WeightQuantizer { grid: IntGrid::affine(bits), partition: Partition::Group(64), scale_codec: ScaleCodec::F16 };
+        let q = WeightQuantizer {
+            grid: IntGrid::affine(bits),
+            partition: Partition::Group(64),
+            scale_codec: ScaleCodec::F16,
+        };
         let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, ScaleRule::Absmax);
         // Per group a scale of two bytes and a zero point of one.
-        assert_eq!(WeightPanels::new(&Pool::serial(), &w).bytes(), 32 * 192 * memory / 8 + 32 * 3 * 3, "{bits} bits");
+        assert_eq!(
+            WeightPanels::new(&Pool::serial(), &w).bytes(),
+            32 * 192 * memory / 8 + 32 * 3 * 3,
+            "{bits} bits"
+        );
     }
 }
 
@@ -259,12 +332,23 @@ fn panels_take_the_bits_of_their_codes() {
 fn many_rows_and_threads() {
     let (m, o, i) = (5, 333, 1024);
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
-    let (x, w): (Vec<f32>, Vec<f32>) = ((0..m * i).map(number).collect(), (0..o * i).map(|k| number(k + 77)).collect());
-    for (bits_, partition, activation) in
-        [(4, Partition::Group(32), ActivationQuantizer::DynamicBlock32), (8, Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 })]
-    {
-        let q = WeightQuantizer { grid: IntGrid::symmetric(bits_), partition, scale_codec: ScaleCodec::F16 };
-        let case = Case { w: quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax), x: x.clone(), m, activation };
+    let (x, w): (Vec<f32>, Vec<f32>) =
+        ((0..m * i).map(number).collect(), (0..o * i).map(|k| number(k + 77)).collect());
+    for (bits_, partition, activation) in [
+        (4, Partition::Group(32), ActivationQuantizer::DynamicBlock32),
+        (8, Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
+    ] {
+        let q = WeightQuantizer {
+            grid: IntGrid::symmetric(bits_),
+            partition,
+            scale_codec: ScaleCodec::F16,
+        };
+        let case = Case {
+            w: quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax),
+            x: x.clone(),
+            m,
+            activation,
+        };
         let want = bits(&combined(&case));
         for threads in [1, 2, 7] {
             let mut y = vec![f32::NAN; m * o];
@@ -279,30 +363,55 @@ fn many_rows_and_threads() {
 fn the_largest_codes_do_not_saturate() {
     for grid_bits in 2..=8 {
         let (grid, i) = (IntGrid::affine(grid_bits), 4096);
-        let q = WeightQuantizer { grid, partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
+        let q =
+            WeightQuantizer { grid, partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
         let w = PackedMatrix::from_codes(q, 1, i, &vec![grid.max() as i16; i], vec![1.0], vec![0]);
         for m in [1, 4] {
             for kernel in kernels() {
                 let mut y = vec![0.0; m];
-                multiply(kernel, &Pool::serial(), &vec![-1e9; m * i], &w, ActivationQuantizer::Static { bits: 8 }, Some(1.0), &mut y);
-                assert_eq!(y, vec![(-128 * grid.max() * i as i32) as f32; m], "{kernel:?} {grid_bits} bits");
+                multiply(
+                    kernel,
+                    &Pool::serial(),
+                    &vec![-1e9; m * i],
+                    &w,
+                    ActivationQuantizer::Static { bits: 8 },
+                    Some(1.0),
+                    &mut y,
+                );
+                assert_eq!(
+                    y,
+                    vec![(-128 * grid.max() * i as i32) as f32; m],
+                    "{kernel:?} {grid_bits} bits"
+                );
             }
         }
     }
 }
 
-/// The largest sum: 65536 products of 255 and -128 end one segment, and a longer row starts another.
+/// The largest sum: 65536 products of 255 and -128 end one segment, and a longer row starts
+/// another.
 #[test]
 fn the_longest_sums_do_not_overflow() {
     let i = segments::MAX_SEGMENT + 3;
-    let q = WeightQuantizer { grid: IntGrid::affine(8), partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
+    let q = WeightQuantizer {
+        grid: IntGrid::affine(8),
+        partition: Partition::Channel,
+        scale_codec: ScaleCodec::F32,
+    };
     let w = PackedMatrix::from_codes(q, 1, i, &vec![255; i], vec![1.0], vec![0]);
     let (x, activation) = (vec![-1e9; i], ActivationQuantizer::Static { bits: 8 });
-    assert_eq!(integer_sums(&x, &w, activation, Some(1.0), 1), [-255 * 128 * segments::MAX_SEGMENT as i32, -255 * 128 * 3]);
+    assert_eq!(
+        integer_sums(&x, &w, activation, Some(1.0), 1),
+        [-255 * 128 * segments::MAX_SEGMENT as i32, -255 * 128 * 3]
+    );
     for kernel in kernels() {
         let mut y = [0.0];
         multiply(kernel, &Pool::serial(), &x, &w, activation, Some(1.0), &mut y);
-        assert_eq!(y[0], (-255 * 128 * segments::MAX_SEGMENT as i32) as f32 + (-255.0 * 128.0 * 3.0), "{kernel:?}");
+        assert_eq!(
+            y[0],
+            (-255 * 128 * segments::MAX_SEGMENT as i32) as f32 + (-255.0 * 128.0 * 3.0),
+            "{kernel:?}"
+        );
     }
 }
 
@@ -313,7 +422,12 @@ fn broken_activations_give_broken_outputs() {
     let mut x = vec![1.0; 64];
     x[40] = f32::NAN;
     let token = ActivationQuantizer::DynamicToken { bits: 8 };
-    for activation in [ActivationQuantizer::DynamicBlock32, token, ActivationQuantizer::Static { bits: 8 }, ActivationQuantizer::None] {
+    for activation in [
+        ActivationQuantizer::DynamicBlock32,
+        token,
+        ActivationQuantizer::Static { bits: 8 },
+        ActivationQuantizer::None,
+    ] {
         let (mut y, both) = ([0.0; 2], [vec![1.0; 64], x.clone()].concat());
         linear_packed(&Pool::serial(), &both, &w, activation, STEP, &mut y, 2);
         assert!(y[0].is_finite() && y[1].is_nan(), "{activation:?}");

@@ -1,7 +1,8 @@
 //! Quantized activations in the order in which the kernels read them.
 //!
-//! Tokens are taken in groups of a size the kernel has a tile for. In a group quad q of token t lies at `q * size + t`, and so do the scales
-//! and corrections of the segments: a tile walks through one piece of memory.
+//! Tokens are taken in groups of a size the kernel has a tile for. In a group quad q of token t
+//! lies at `q * size + t`, and so do the scales and corrections of the segments: a tile walks
+//! through one piece of memory.
 
 use super::segments::{Layout, QUAD, Segment};
 use crate::quant::activation::{quantize_row, scales_per_row};
@@ -30,14 +31,23 @@ pub(super) struct Group {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub quads: &'a [u32],
-    /// Per segment and token: the activation scale, and what the codes' offset adds to the integer sum (see [`Layout::correction`]).
+    /// Per segment and token: the activation scale, and what the codes' offset adds to the integer
+    /// sum (see [`Layout::correction`]).
     pub scales: &'a [f32],
     pub corrections: &'a [i32],
 }
 
 impl Tokens {
-    /// Quantizes x `[M, I]`, `how`: the quantizer and the step of a static site; `sizes`: the groups a kernel has tiles for, largest first, down to 1.
-    pub fn fill(&mut self, pool: &Pool, x: &[f32], how: (ActivationQuantizer, Option<f32>), layout: &Layout, sizes: &[usize]) {
+    /// Quantizes x `[M, I]`, `how`: the quantizer and the step of a static site; `sizes`: the
+    /// groups a kernel has tiles for, largest first, down to 1.
+    pub fn fill(
+        &mut self,
+        pool: &Pool,
+        x: &[f32],
+        how: (ActivationQuantizer, Option<f32>),
+        layout: &Layout,
+        sizes: &[usize],
+    ) {
         let (cols, quads, segments) = (layout.cols, layout.quads, layout.segments.len());
         let m = x.len() / cols;
         self.groups.clear();
@@ -52,7 +62,11 @@ impl Tokens {
         self.quads.resize(m * quads, 0);
         self.scales.resize(m * segments, 0.0);
         self.corrections.resize(m * segments, 0);
-        let (mut q, mut s, mut c) = (&mut self.quads[..], &mut self.scales[..m * segments], &mut self.corrections[..m * segments]);
+        let (mut q, mut s, mut c) = (
+            &mut self.quads[..],
+            &mut self.scales[..m * segments],
+            &mut self.corrections[..m * segments],
+        );
         let parts = self.groups.iter().map(|group| {
             let mut part = (*group, Part::default());
             (part.1.quads, q) = std::mem::take(&mut q).split_at_mut(group.size * quads);
@@ -69,7 +83,11 @@ impl Tokens {
     pub fn view(&self, group: Group, layout: &Layout) -> View<'_> {
         let (quads, segments) = (layout.quads, layout.segments.len());
         let run = |n: usize| group.first * n..(group.first + group.size) * n;
-        View { quads: &self.quads[run(quads)], scales: &self.scales[run(segments)], corrections: &self.corrections[run(segments)] }
+        View {
+            quads: &self.quads[run(quads)],
+            scales: &self.scales[run(segments)],
+            corrections: &self.corrections[run(segments)],
+        }
     }
 }
 
@@ -81,15 +99,33 @@ struct Part<'a> {
     corrections: &'a mut [i32],
 }
 
-fn quantize(x: &[f32], (activation, step): (ActivationQuantizer, Option<f32>), layout: &Layout, group: Group, part: Part) {
+fn quantize(
+    x: &[f32],
+    (activation, step): (ActivationQuantizer, Option<f32>),
+    layout: &Layout,
+    group: Group,
+    part: Part,
+) {
     let cols = layout.cols;
     let (mut codes, mut scales) = (vec![0i8; cols], vec![0.0; scales_per_row(activation, cols)]);
     for t in 0..group.size {
-        quantize_row(activation, &x[(group.first + t) * cols..][..cols], step, &mut codes, &mut scales);
+        quantize_row(
+            activation,
+            &x[(group.first + t) * cols..][..cols],
+            step,
+            &mut codes,
+            &mut scales,
+        );
         for (i, s) in layout.segments.iter().enumerate() {
             part.scales[i * group.size + t] = scales[s.block];
         }
-        correct(&codes, &layout.segments, layout.correction, group.size, &mut part.corrections[t..]);
+        correct(
+            &codes,
+            &layout.segments,
+            layout.correction,
+            group.size,
+            &mut part.corrections[t..],
+        );
         if layout.plain {
             place(&codes, group.size, &mut part.quads[t..]);
         } else {

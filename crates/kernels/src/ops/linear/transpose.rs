@@ -1,12 +1,13 @@
-//! Words of 16 rows side by side: a transposition of 4-byte words, which the compiler makes of single loads and stores. Eight by eight in AVX2
-//! registers it takes less than half the time.
+//! Words of 16 rows side by side: a transposition of 4-byte words, which the compiler makes of
+//! single loads and stores. Eight by eight in AVX2 registers it takes less than half the time.
 #![allow(unsafe_code)]
 
 use super::panels::{Line, ROWS};
 #[cfg(target_arch = "x86_64")]
 use crate::dispatch::{Level, level};
 
-/// Line i becomes word i of every row. `words`: the rows one after the other, each as long as there are lines.
+/// Line i becomes word i of every row. `words`: the rows one after the other, each as long as there
+/// are lines.
 pub(super) fn side_by_side(words: &[u32], lines: &mut [Line]) {
     let n = lines.len();
     assert_eq!(words.len(), ROWS * n, "as many words as lines");
@@ -44,7 +45,8 @@ mod x86 {
                 let mut x = [_mm256_setzero_si256(); 8];
                 for r in 0..8 {
                     // SAFETY: words block * 8 .. block * 8 + 8 of row half + r.
-                    x[r] = unsafe { _mm256_loadu_si256(words.add((half + r) * n + block * 8).cast()) };
+                    x[r] =
+                        unsafe { _mm256_loadu_si256(words.add((half + r) * n + block * 8).cast()) };
                 }
                 for (line, x) in lines.iter_mut().zip(transpose(x)) {
                     let part: &mut [u32] = &mut line.0[half..half + 8];
@@ -87,7 +89,8 @@ mod tests {
     #[test]
     fn every_word_lands_in_its_place() {
         for n in [1, 7, 8, 29] {
-            let words: Vec<u32> = (0..(ROWS * n) as u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+            let words: Vec<u32> =
+                (0..(ROWS * n) as u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
             let mut lines = vec![Line([9; ROWS]); n];
             side_by_side(&words, &mut lines);
             for (i, line) in lines.iter().enumerate() {

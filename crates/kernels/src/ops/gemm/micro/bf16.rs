@@ -1,4 +1,5 @@
-//! bf16 operands, f32 sums: `vdpbf16ps` adds two products to a lane. A word is a pair of neighbouring steps of k.
+//! bf16 operands, f32 sums: `vdpbf16ps` adds two products to a lane. A word is a pair of
+//! neighbouring steps of k.
 
 use super::f32::{Avx512, prefetch, store};
 use super::{MR, Room, Tile, Words};
@@ -33,7 +34,14 @@ impl Tile for Bf16 {
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
+    unsafe fn run(
+        k: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
         prefetch::<NR>(c, stride);
         for pair in 0..k.div_ceil(2) {
@@ -54,11 +62,13 @@ impl Tile for Bf16 {
     }
 }
 
-/// How much faster than f32 a tile has to be. `vdpbf16ps` does twice or half the work of `vfmadd231ps`, by CPU: nothing lies between.
+/// How much faster than f32 a tile has to be. `vdpbf16ps` does twice or half the work of
+/// `vfmadd231ps`, by CPU: nothing lies between.
 const MARGIN: f64 = 1.2;
 
-/// Whether this CPU's bf16 tile beats its f32 tile. Measured, on one thread in its innermost cache, by the shortest of many times of some microseconds: no load turns the
-/// answer, and a run's bytes may depend on it.
+/// Whether this CPU's bf16 tile beats its f32 tile. Measured, on one thread in its innermost cache,
+/// by the shortest of many times of some microseconds: no load turns the answer, and a run's bytes
+/// may depend on it.
 pub fn beats_f32() -> bool {
     const STEPS: usize = 128;
     let [a, b] = Avx512::words(STEPS).map(|words| vec![0u32; words]);
@@ -67,7 +77,8 @@ pub fn beats_f32() -> bool {
         let once = |_| {
             let start = Instant::now();
             for _ in 0..8 {
-                // SAFETY: panels of at least the words that either kernel reads, a whole tile, and bf16's features, which are asked for first.
+                // SAFETY: panels of at least the words that either kernel reads, a whole tile, and
+                // bf16's features, which are asked for first.
                 unsafe { run(STEPS, black_box(a.as_ptr()), b.as_ptr(), c.as_mut_ptr(), NR, false) };
             }
             start.elapsed().as_secs_f64()
@@ -83,7 +94,8 @@ fn words(x: __m512i) -> __m512bh {
     unsafe { std::mem::transmute(x) }
 }
 
-/// `[k][W]` values to `[k / 2][W]` pairs, the first step in the low half; an odd last step stands beside zeros.
+/// `[k][W]` values to `[k / 2][W]` pairs, the first step in the low half; an odd last step stands
+/// beside zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn pairs<const W: usize>(values: &[f32], out: &mut [MaybeUninit<u32>]) {
     assert_eq!(out.len(), (values.len() / W).div_ceil(2) * W, "bf16 panel: shapes");

@@ -1,5 +1,6 @@
-//! f16 operands and short f16 sums: `vfmadd231ph` does twice the work of f32. The panels are scaled so that [`RUN`] products can never overflow; a
-//! run's sums are widened and added in f32. Rounding: 2^-12 of a partial sum per step, where bf16 operands alone cost 2^-9 of each product.
+//! f16 operands and short f16 sums: `vfmadd231ph` does twice the work of f32. The panels are scaled
+//! so that [`RUN`] products can never overflow; a run's sums are widened and added in f32.
+//! Rounding: 2^-12 of a partial sum per step, where bf16 operands alone cost 2^-9 of each product.
 
 use super::f32::prefetch;
 use super::{MR, Room, Tile, Words};
@@ -15,7 +16,8 @@ const AHEAD: usize = 16;
 /// Words of a step of b: two columns each.
 const B: usize = NR / 2;
 
-/// Panel of a: `[k][MR]` words that hold a value twice, then the rows' scales; of b: `[k][NR]` values, then the columns' scales.
+/// Panel of a: `[k][MR]` words that hold a value twice, then the rows' scales; of b: `[k][NR]`
+/// values, then the columns' scales.
 pub struct F16;
 
 impl Tile for F16 {
@@ -36,22 +38,35 @@ impl Tile for F16 {
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512fp16")]
-    unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
+    unsafe fn run(
+        k: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
         prefetch::<NR>(c, stride);
         // Written by the first run, before anything reads it.
         let mut wide = [[MaybeUninit::<f32>::uninit(); NR]; MR];
         let run = k.div_ceil(k.div_ceil(RUN));
         for from in (0..k).step_by(run) {
             // SAFETY: steps that both panels hold.
-            unsafe { short(run.min(k - from), a.add(from * MR), b.add(from * B), &mut wide, from > 0) };
+            unsafe {
+                short(run.min(k - from), a.add(from * MR), b.add(from * B), &mut wide, from > 0)
+            };
         }
         // SAFETY: the scales behind the steps of both panels.
-        let (a_scales, b_scales) = unsafe { (a.add(k * MR).cast::<f32>(), b.add(k * B).cast::<f32>()) };
+        let (a_scales, b_scales) =
+            unsafe { (a.add(k * MR).cast::<f32>(), b.add(k * B).cast::<f32>()) };
         for r in 0..MR {
             for at in (0..NR).step_by(16) {
                 // SAFETY: the caller's tile, and the scales of its rows and columns.
                 unsafe {
-                    let scale = _mm512_mul_ps(_mm512_set1_ps(*a_scales.add(r)), _mm512_loadu_ps(b_scales.add(at)));
+                    let scale = _mm512_mul_ps(
+                        _mm512_set1_ps(*a_scales.add(r)),
+                        _mm512_loadu_ps(b_scales.add(at)),
+                    );
                     let sum = _mm512_loadu_ps(wide[r].as_ptr().add(at).cast());
                     let c = c.add(r * stride + at);
                     let old = if accumulate { _mm512_loadu_ps(c) } else { _mm512_setzero_ps() };
@@ -62,14 +77,20 @@ impl Tile for F16 {
     }
 }
 
-/// At most [`RUN`] steps summed in f16; the sums, widened, become `wide` or are added to it. Apart from the rest, whose registers would push
-/// out sums.
+/// At most [`RUN`] steps summed in f16; the sums, widened, become `wide` or are added to it. Apart
+/// from the rest, whose registers would push out sums.
 ///
 /// # Safety
 /// As [`Tile::run`]; `wide` must have been written if it is added to.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512fp16")]
-unsafe fn short(k: usize, a: *const u32, b: *const u32, wide: &mut [[MaybeUninit<f32>; NR]; MR], accumulate: bool) {
+unsafe fn short(
+    k: usize,
+    a: *const u32,
+    b: *const u32,
+    wide: &mut [[MaybeUninit<f32>; NR]; MR],
+    accumulate: bool,
+) {
     let mut sums = [[_mm512_setzero_ph(); 2]; MR];
     for step in 0..k {
         // SAFETY: step < k, which both panels hold.
@@ -98,7 +119,10 @@ unsafe fn short(k: usize, a: *const u32, b: *const u32, wide: &mut [[MaybeUninit
                 // SAFETY: 16 of a row's values.
                 unsafe {
                     let wide = wide[r].as_mut_ptr().add(j * 32 + h * 16).cast();
-                    _mm512_storeu_ps(wide, if accumulate { _mm512_add_ps(_mm512_loadu_ps(wide), sum) } else { sum });
+                    _mm512_storeu_ps(
+                        wide,
+                        if accumulate { _mm512_add_ps(_mm512_loadu_ps(wide), sum) } else { sum },
+                    );
                 }
             }
         }

@@ -25,7 +25,14 @@ impl Tile for Avx512 {
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
+    unsafe fn run(
+        k: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
         let (a, b) = (a.cast::<f32>(), b.cast::<f32>());
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
         prefetch::<NR>(c, stride);
@@ -51,7 +58,8 @@ impl Tile for Avx512 {
     }
 }
 
-/// The lines of a tile's output arrive while the sums are made. An address alone is safe, whatever lies there.
+/// The lines of a tile's output arrive while the sums are made. An address alone is safe, whatever
+/// lies there.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn prefetch<const NR: usize>(c: *mut f32, stride: usize) {
@@ -74,7 +82,11 @@ pub(super) unsafe fn store(sums: &[[__m512; 2]; MR], c: *mut f32, stride: usize,
             // SAFETY: the caller's tile.
             unsafe {
                 let c = c.add(r * stride + j * 16);
-                let sum = if accumulate { _mm512_add_ps(_mm512_loadu_ps(c), sums[r][j]) } else { sums[r][j] };
+                let sum = if accumulate {
+                    _mm512_add_ps(_mm512_loadu_ps(c), sums[r][j])
+                } else {
+                    sums[r][j]
+                };
                 _mm512_storeu_ps(c, sum);
             }
         }
@@ -99,11 +111,27 @@ impl Tile for Avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn run(k: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize, accumulate: bool) {
+    unsafe fn run(
+        k: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
         for col in (0..NR).step_by(COLS) {
             for row in (0..MR).step_by(ROWS) {
                 // SAFETY: a part of the caller's tile, and the same k steps.
-                unsafe { part(k, a.add(row).cast(), b.add(col).cast(), c.add(row * stride + col), stride, accumulate) };
+                unsafe {
+                    part(
+                        k,
+                        a.add(row).cast(),
+                        b.add(col).cast(),
+                        c.add(row * stride + col),
+                        stride,
+                        accumulate,
+                    )
+                };
             }
         }
     }
@@ -113,7 +141,14 @@ impl Tile for Avx2 {
 /// As [`Tile::run`], for [`ROWS`] x [`COLS`] of the tile.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn part(k: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+unsafe fn part(
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     for step in 0..k {
         // SAFETY: step < k, which both panels hold.
@@ -133,7 +168,11 @@ unsafe fn part(k: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usiz
             // SAFETY: the caller's tile.
             unsafe {
                 let c = c.add(r * stride + j * 8);
-                let sum = if accumulate { _mm256_add_ps(_mm256_loadu_ps(c), sums[r][j]) } else { sums[r][j] };
+                let sum = if accumulate {
+                    _mm256_add_ps(_mm256_loadu_ps(c), sums[r][j])
+                } else {
+                    sums[r][j]
+                };
                 _mm256_storeu_ps(c, sum);
             }
         }

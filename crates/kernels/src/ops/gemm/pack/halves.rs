@@ -1,5 +1,6 @@
-//! Panels of f16. Where the range of f16 ends is dealt with here: each row of the outer dimension is scaled by a power of two, exactly, until its
-//! largest value lies in [8, 16); rounded, it is 16 at most.
+//! Panels of f16. Where the range of f16 ends is dealt with here: each row of the outer dimension
+//! is scaled by a power of two, exactly, until its largest value lies in [8, 16); rounded, it is 16
+//! at most.
 
 use super::super::blocked::MAX_BLOCK;
 use super::super::operand::Lie;
@@ -12,14 +13,26 @@ const ROWS: usize = 8;
 /// Lanes of a register.
 const LANES: usize = 16;
 
-/// Packs a block into panels of `panel` words each: `[k][W]` halves, each written once or `TWICE` (a word each), then, `W` words, what undoes the
-/// scaling of each row, then zeros. A row with an entry that is not finite keeps one.
+/// Packs a block into panels of `panel` words each: `[k][W]` halves, each written once or `TWICE`
+/// (a word each), then, `W` words, what undoes the scaling of each row, then zeros. A row with an
+/// entry that is not finite keeps one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub fn halves<const W: usize, const TWICE: bool>(block: &Part, panel: usize, out: &mut [MaybeUninit<u32>]) {
+pub fn halves<const W: usize, const TWICE: bool>(
+    block: &Part,
+    panel: usize,
+    out: &mut [MaybeUninit<u32>],
+) {
     const { assert!((TWICE || W.is_multiple_of(LANES)) && W.is_multiple_of(4)) };
     let (panels, lanes) = (out.len() / panel, if TWICE { block.k * W } else { block.k * W / 2 });
-    assert!(lanes + W <= panel && out.len() == panels * panel && block.count <= panels * W && panels * W <= MAX_BLOCK, "a block's shape");
-    // Exponents kept where both factors are normal numbers; what lies beyond is far from anything a gradient can use.
+    assert!(
+        lanes + W <= panel
+            && out.len() == panels * panel
+            && block.count <= panels * W
+            && panels * W <= MAX_BLOCK,
+        "a block's shape"
+    );
+    // Exponents kept where both factors are normal numbers; what lies beyond is far from anything a
+    // gradient can use.
     let power = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
     let (largest, mut factors) = (largest(block), [0.0; MAX_BLOCK + LANES]);
     for (p, out) in out.chunks_exact_mut(panel).enumerate() {
@@ -37,7 +50,9 @@ pub fn halves<const W: usize, const TWICE: bool>(block: &Part, panel: usize, out
             }
         }
         // SAFETY: every panel has room for its lanes, as was checked.
-        Lie::Across => unsafe { across::<W, TWICE>(block, &factors, panel, panels, out.as_mut_ptr().cast()) },
+        Lie::Across => unsafe {
+            across::<W, TWICE>(block, &factors, panel, panels, out.as_mut_ptr().cast())
+        },
     }
 }
 
@@ -47,13 +62,17 @@ fn largest(block: &Part) -> [u32; MAX_BLOCK] {
     let mut largest = [0; MAX_BLOCK];
     if block.lie == Lie::Along {
         for r in 0..block.count {
-            let (row, mut of) = (&block.data[r * block.stride..][..block.k], [_mm512_setzero_si512(); 4]);
+            let (row, mut of) =
+                (&block.data[r * block.stride..][..block.k], [_mm512_setzero_si512(); 4]);
             for at in (0..block.k).step_by(4 * LANES) {
                 for j in 0..4 {
                     of[j] = _mm512_max_epu32(magnitudes(load(row, at + j * LANES)), of[j]);
                 }
             }
-            largest[r] = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_max_epu32(of[0], of[1]), _mm512_max_epu32(of[2], of[3])));
+            largest[r] = _mm512_reduce_max_epu32(_mm512_max_epu32(
+                _mm512_max_epu32(of[0], of[1]),
+                _mm512_max_epu32(of[2], of[3]),
+            ));
         }
         return largest;
     }
@@ -61,7 +80,8 @@ fn largest(block: &Part) -> [u32; MAX_BLOCK] {
         let mut of = [_mm512_setzero_si512(); 4];
         for s in 0..if i * 4 * LANES < block.count { block.k } else { 0 } {
             for j in 0..4 {
-                of[j] = _mm512_max_epu32(magnitudes(load(block.step(s), (i * 4 + j) * LANES)), of[j]);
+                of[j] =
+                    _mm512_max_epu32(magnitudes(load(block.step(s), (i * 4 + j) * LANES)), of[j]);
             }
         }
         for j in 0..4 {
@@ -74,18 +94,29 @@ fn largest(block: &Part) -> [u32; MAX_BLOCK] {
 
 /// A panel of rows along k, in blocks of [`ROWS`] rows by 16 steps, transposed as halves.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn along<const W: usize, const TWICE: bool>(part: &Part, factors: &[f32], out: &mut [MaybeUninit<u32>]) {
+fn along<const W: usize, const TWICE: bool>(
+    part: &Part,
+    factors: &[f32],
+    out: &mut [MaybeUninit<u32>],
+) {
     for at in (0..W).step_by(ROWS) {
         for from in (0..part.k).step_by(LANES) {
             let mut x = [_mm256_setzero_si256(); ROWS];
             for r in at..part.count.min(at + ROWS) {
                 let values = load(&part.data[r * part.stride..][..part.k], from);
-                x[r - at] = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(values, _mm512_set1_ps(factors[r])));
+                x[r - at] = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(
+                    values,
+                    _mm512_set1_ps(factors[r]),
+                ));
             }
             let steps = transposed(x);
             for s in 0..LANES.min(part.k - from) {
                 let x = steps[s % 8];
-                let x = if s < 8 { _mm256_castsi256_si128(x) } else { _mm256_extracti128_si256::<1>(x) };
+                let x = if s < 8 {
+                    _mm256_castsi256_si128(x)
+                } else {
+                    _mm256_extracti128_si256::<1>(x)
+                };
                 if TWICE {
                     let out = &mut out[(from + s) * W + at..];
                     store4(_mm_unpacklo_epi16(x, x), out);
@@ -103,20 +134,34 @@ fn along<const W: usize, const TWICE: bool>(part: &Part, factors: &[f32], out: &
 /// All panels of rows across k, step by step: each line of the source is read once.
 ///
 /// # Safety
-/// `out` must have room for `panels` panels of `panel` words, and those for `[k][W]` halves; `factors` for [`LANES`] more than all rows.
+/// `out` must have room for `panels` panels of `panel` words, and those for `[k][W]` halves;
+/// `factors` for [`LANES`] more than all rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn across<const W: usize, const TWICE: bool>(block: &Part, factors: &[f32], panel: usize, panels: usize, out: *mut u32) {
+unsafe fn across<const W: usize, const TWICE: bool>(
+    block: &Part,
+    factors: &[f32],
+    panel: usize,
+    panels: usize,
+    out: *mut u32,
+) {
     let kept = if W < LANES { u16::MAX >> (LANES - W) } else { u16::MAX };
     for s in 0..block.k {
         let row = block.step(s);
         for at in (0..panels * W).step_by(W.min(LANES)) {
-            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(load(row, at), load(factors, at)));
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_mul_ps(
+                load(row, at),
+                load(factors, at),
+            ));
             // SAFETY: the caller's promise; the mask leaves the words of the panel.
             unsafe {
                 let out = out.add(at / W * panel);
                 if TWICE {
                     let words = _mm512_cvtepu16_epi32(halves);
-                    _mm512_mask_storeu_epi32(out.add(s * W + at % W).cast(), kept, _mm512_or_si512(words, _mm512_slli_epi32::<16>(words)));
+                    _mm512_mask_storeu_epi32(
+                        out.add(s * W + at % W).cast(),
+                        kept,
+                        _mm512_or_si512(words, _mm512_slli_epi32::<16>(words)),
+                    );
                 } else {
                     _mm256_storeu_si256(out.add((s * W + at % W) / 2).cast(), halves);
                 }
@@ -125,7 +170,8 @@ unsafe fn across<const W: usize, const TWICE: bool>(block: &Part, factors: &[f32
     }
 }
 
-/// Halves of 8 rows by 16 steps to 8 halves of each step: steps 0 to 7 in the low lanes, 8 to 15 in the high ones.
+/// Halves of 8 rows by 16 steps to 8 halves of each step: steps 0 to 7 in the low lanes, 8 to 15 in
+/// the high ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn transposed(x: [__m256i; ROWS]) -> [__m256i; 8] {
@@ -137,7 +183,8 @@ fn transposed(x: [__m256i; ROWS]) -> [__m256i; 8] {
     for i in [0, 4] {
         for rows in 0..2 {
             fours[i + rows] = _mm256_unpacklo_epi32(pairs[i + 2 * rows], pairs[i + 2 * rows + 1]);
-            fours[i + rows + 2] = _mm256_unpackhi_epi32(pairs[i + 2 * rows], pairs[i + 2 * rows + 1]);
+            fours[i + rows + 2] =
+                _mm256_unpackhi_epi32(pairs[i + 2 * rows], pairs[i + 2 * rows + 1]);
         }
         for steps in [0, 2] {
             eights[i + steps] = _mm256_unpacklo_epi64(fours[i + steps], fours[i + steps + 1]);
