@@ -6,9 +6,10 @@
 //! Windows of 512; the full-precision model runs once for all. Bits are those of the stored block
 //! linears, scales, zero points and low-rank factors included.
 
-use halfstep::evaluation::EvaluationRun;
-use halfstep::rtn::bits_per_weight;
-use halfstep::session::{EvaluateConfig, load};
+use halfstep::config::options::EvaluateConfig;
+use halfstep::run::evaluate::EvaluationRun;
+use halfstep::run::load;
+use halfstep::solver::rtn::bits_per_weight;
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -7,12 +7,14 @@
 //! either. The first two steps, which find their memory, are left out. One setting per process,
 //! since the peak is the process's.
 
+use halfstep::cancel::Cancel;
 use halfstep::data::{Text, Windows};
+use halfstep::engine::memory::peak_bytes;
+use halfstep::engine::{Trainer, arithmetic};
 use halfstep::recipe::{Recipe, Stage, TrainConfig};
 use halfstep::recipes::silq::SilqConfig;
-use halfstep::session::{Cancel, load};
-use halfstep::targets::TargetId;
-use halfstep::train::{Trainer, arithmetic, memory::peak_bytes};
+use halfstep::run::load;
+use halfstep::target::TargetId;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::time::Instant;
 

@@ -6,11 +6,11 @@
 //! The first 300,000 characters of the text are never trained on: the demo's evaluation text comes
 //! from them.
 
+use halfstep::cancel::Cancel;
 use halfstep::data::{Text, Windows};
+use halfstep::engine::Trainer;
 use halfstep::recipe::{Learns, Recipe, Stage, TrainConfig};
-use halfstep::session::Cancel;
-use halfstep::targets::TargetId;
-use halfstep::train::Trainer;
+use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Architecture, Role};
 use halfstep_formats::tokenizer::{Tokenizer, train};
 use halfstep_formats::{Model, Tensor, TensorData, write};

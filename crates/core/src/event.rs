@@ -1,7 +1,10 @@
 //! What a run tells while it runs: one typed stream for API, command line and report.
 
+use crate::Result;
+use halfstep_formats::Model;
 use halfstep_runtime::Evaluation;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use ts_rs::TS;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
@@ -70,6 +73,12 @@ pub struct EvaluationRecord {
     pub top1_agreement: Option<f64>,
     pub tokens_per_second: f64,
 }
+
+/// By subject: `fp`, `rtn`, `result`.
+pub type Evaluations = BTreeMap<String, EvaluationRecord>;
+
+/// What is measured on the packed model, while a trainer's state can still be saved.
+pub type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
 
 impl From<Evaluation> for EvaluationRecord {
     fn from(e: Evaluation) -> Self {

@@ -4,24 +4,29 @@
 //! The way of the data: [`recipes::RecipeConfig`] + [`targets::TargetId`] -> [`recipe::Recipe`] ->
 //! [`session::quantize`] -> a packed [`halfstep_formats::Model`] -> [`session::save`].
 
+#[cfg(feature = "train")]
+pub mod autograd;
+pub mod cancel;
 pub mod config;
 pub mod data;
-pub mod error;
-pub mod evaluation;
-pub mod event;
-pub mod export;
-pub mod generation;
 #[cfg(feature = "train")]
-pub mod ops;
+pub mod engine;
+pub mod error;
+pub mod event;
+#[cfg(feature = "train")]
+pub mod objective;
+#[cfg(feature = "train")]
+pub mod optimizer;
+#[cfg(feature = "train")]
+pub mod quantizer;
 pub mod recipe;
 pub mod recipes;
 pub mod record;
-pub mod rtn;
-pub mod session;
-pub mod solve;
-pub mod targets;
+pub mod run;
+pub mod solver;
 #[cfg(feature = "train")]
-pub mod train;
+pub mod statistics;
+pub mod target;
 
 pub use error::{Error, Result};
 pub use event::Event;

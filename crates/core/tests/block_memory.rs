@@ -1,11 +1,15 @@
 //! Memory of a block run does not grow with depth, but for what is finished: counted by the
 //! allocator, alone in its process.
 
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
 use halfstep::recipe::block::{BlockOptions, SolverOptions};
-use halfstep::recipes::{
-    RecipeConfig, apiq::ApiqConfig, awq::AwqRecipeConfig, gptq::GptqRecipeConfig, sapr::SaprConfig,
-};
-use halfstep::session::{Cancel, RunConfig, load, quantize};
+use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::apiq::ApiqConfig;
+use halfstep::recipes::awq::AwqRecipeConfig;
+use halfstep::recipes::gptq::GptqRecipeConfig;
+use halfstep::recipes::sapr::SaprConfig;
+use halfstep::run::{load, quantize};
 use halfstep_formats::Model;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;

@@ -1,14 +1,19 @@
 //! Training block by block on the demo model: what must be the same bytes, what stopping and
 //! resuming gives, what bad input gets.
 
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
 use halfstep::recipe::block::{BlockOptions, SaliencyPlace, SaliencyScale, SolverOptions};
-use halfstep::recipes::{
-    RecipeConfig, apiq::ApiqConfig, efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig,
-    omniquant::OmniquantConfig, sapr::SaprConfig,
-};
-use halfstep::recipes::{awq::AwqRecipeConfig, rtn::RtnConfig};
-use halfstep::session::{Cancel, Report, RunConfig, load, quantize, save};
-use halfstep::targets::TargetId;
+use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::apiq::ApiqConfig;
+use halfstep::recipes::awq::AwqRecipeConfig;
+use halfstep::recipes::efficientqat::EfficientqatConfig;
+use halfstep::recipes::gptq::GptqRecipeConfig;
+use halfstep::recipes::omniquant::OmniquantConfig;
+use halfstep::recipes::rtn::RtnConfig;
+use halfstep::recipes::sapr::SaprConfig;
+use halfstep::run::{Report, load, quantize, save};
+use halfstep::target::TargetId;
 use halfstep::{Error, Event, Model};
 use halfstep_formats::TensorData;
 use halfstep_formats::write::{FileFormat, to_bytes};

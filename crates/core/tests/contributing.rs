@@ -2,15 +2,17 @@
 //! and its model is trained, saved and read again.
 
 /// The names that the recipe's file finds in its crate.
-pub use halfstep::{error, recipe, targets};
+pub use halfstep::{error, recipe, target as targets};
 
 #[path = "worked_recipe/clip_then_scales.rs"]
 mod clip_then_scales;
 
 use clip_then_scales::ClipThenScalesConfig;
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
-use halfstep::session::{Cancel, RunConfig, load, quantize_as, save};
+use halfstep::run::{load, quantize_as, save};
 use std::path::Path;
 
 const EXAMPLE: &str = include_str!("worked_recipe/clip_then_scales.rs");

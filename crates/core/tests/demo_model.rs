@@ -1,10 +1,14 @@
 //! Whole runs on the demo model of assets/: resume, export with its parity gate, what bad input
 //! gets.
 
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
 use halfstep::recipe::{TrainArithmetic, TrainConfig};
-use halfstep::recipes::{RecipeConfig, rtn::RtnConfig, silq::SilqConfig};
-use halfstep::session::{Cancel, RunConfig, load, parse_config, quantize, save};
-use halfstep::targets::TargetId;
+use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::rtn::RtnConfig;
+use halfstep::recipes::silq::SilqConfig;
+use halfstep::run::{load, parse_config, quantize, save};
+use halfstep::target::TargetId;
 use halfstep::{Error, Event, Model};
 use halfstep_formats::TensorData;
 use halfstep_formats::write::{FileFormat, to_bytes};
@@ -248,7 +252,7 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
             let report = save(&model, &path.display().to_string()).expect("it passes its own gate");
             assert!(report.parity && report.bytes > 0);
             let reopened = load(&path.display().to_string()).expect("it loads");
-            halfstep::export::compare(&model, &reopened, &Pool::new(2)).expect("equal");
+            halfstep::run::save::compare(&model, &reopened, &Pool::new(2)).expect("equal");
         }
     }
     assert_eq!(
@@ -283,8 +287,8 @@ fn two_and_three_bits_in_groups_pass_the_gate() {
             folder.join(format!("w{weights}g{group_size}.safetensors")).display().to_string();
         assert!(save(&small, &path).expect("it passes its own gate").parity);
         let reopened = load(&path).expect("it loads");
-        halfstep::export::compare(&small, &reopened, &Pool::new(2)).expect("equal");
-        let bits = halfstep::rtn::bits_per_weight(&reopened);
+        halfstep::run::save::compare(&small, &reopened, &Pool::new(2)).expect("equal");
+        let bits = halfstep::solver::rtn::bits_per_weight(&reopened);
         let stated = weights + (16.0 + weights) / group_size as f64;
         assert!((stated..stated + 0.03).contains(&bits), "{bits} of {stated} bits");
     }
@@ -308,7 +312,7 @@ fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
         if let Some(TensorData::Packed(packed)) = other.tensors.get_mut(name).map(|t| &mut t.data) {
             change(packed);
         }
-        halfstep::export::compare(&small, &other, &Pool::new(2)).expect_err("a difference")
+        halfstep::run::save::compare(&small, &other, &Pool::new(2)).expect_err("a difference")
     };
     assert!(tamper(&|p| p.codes[77] ^= 1).contains(name));
     assert!(tamper(&|p| p.scales[5] *= 1.001).contains("scale"));
@@ -389,9 +393,9 @@ fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
     let recipe = |target| {
         RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }).resolve().expect("a recipe")
     };
-    halfstep::rtn::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0))
+    halfstep::solver::rtn::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0))
         .expect("blocks of 32 divide 704");
-    match halfstep::rtn::check_shapes(&architecture, &recipe(TargetId::GgufTQ2_0)) {
+    match halfstep::solver::rtn::check_shapes(&architecture, &recipe(TargetId::GgufTQ2_0)) {
         Err(Error::Target { grid, reason, targets, .. }) => {
             assert_eq!((&*grid, &*targets), ("blocks of 256", "halfstep"));
             assert!(
@@ -415,12 +419,12 @@ fn the_demo_model_in_three_values() {
     let path = folder.join("small.gguf").display().to_string();
     assert!(save(&small, &path).expect("it passes its own gate").parity);
     let read = load(&path).expect("it loads");
-    let seen = halfstep::session::inspect(&read);
+    let seen = halfstep::run::inspect(&read);
     assert_eq!(
         (seen.target.as_deref(), seen.tensor_types["TQ2_0"]),
         (Some("gguf:tq2_0"), 7 * seen.layers)
     );
-    assert_eq!(halfstep::rtn::bits_per_weight(&read), 2.0625);
+    assert_eq!(halfstep::solver::rtn::bits_per_weight(&read), 2.0625);
     assert_eq!(read.quantization, small.quantization);
 }
 

@@ -3,17 +3,18 @@
 //! line's help. Fails when other files stood there: a changed Rust type is committed together with
 //! its TypeScript twin.
 
+use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep::event::Event;
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
 use halfstep::recipes::RecipeConfig;
-use halfstep::recipes::{
-    efficientqat::EfficientqatConfig, gptq::GptqRecipeConfig, rtn::RtnConfig, sapr::SaprConfig,
-    silq::SilqConfig,
-};
-use halfstep::session::{
-    EvaluateConfig, Generation, GenerationConfig, Inspection, Plan, Report, RunConfig, SaveReport,
-};
+use halfstep::recipes::efficientqat::EfficientqatConfig;
+use halfstep::recipes::gptq::GptqRecipeConfig;
+use halfstep::recipes::rtn::RtnConfig;
+use halfstep::recipes::sapr::SaprConfig;
+use halfstep::recipes::silq::SilqConfig;
+use halfstep::run::report::{Generation, SaveReport};
+use halfstep::run::{Inspection, Plan, Report};
 use serde_json::{Value, json};
 use std::any::TypeId;
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! SAPR's saliency and penalty against golden `saliency` (make/saliency.py).
 
+use halfstep::cancel::Cancel;
+use halfstep::engine::stream::Stream;
+use halfstep::objective::saliency::{Penalty, penalty};
 use halfstep::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
-use halfstep::session::Cancel;
-use halfstep::train::saliency::{Penalty, penalty, squared_gradients};
-use halfstep::train::stream::Stream;
+use halfstep::statistics::saliency::squared_gradients;
 use halfstep_formats::architecture::Linear;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::gemm::Precision;

@@ -1,8 +1,8 @@
 //! GPTQ and AWQ's channel scales against golden `solvers` (make/solvers.py).
 
-use halfstep::solve::awq::{AbsMean, channel_scales, ratios, search_scales};
-use halfstep::solve::gptq::{DeadColumns, GptqOptions, GroupScales, gptq};
-use halfstep::solve::hessian::Hessian;
+use halfstep::solver::awq::search::{AbsMean, channel_scales, ratios, search_scales};
+use halfstep::solver::gptq::matrix::{DeadColumns, GptqOptions, GroupScales, gptq};
+use halfstep::statistics::hessian::Hessian;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};

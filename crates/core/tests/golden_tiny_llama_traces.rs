@@ -1,15 +1,15 @@
 //! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers,
 //! distillation and AdamW, in f64 and in f32.
 
-use halfstep::ops::Number;
+use halfstep::autograd::ops::Number;
+use halfstep::autograd::parameter::Group;
+use halfstep::cancel::Cancel;
+use halfstep::engine::Trainer;
+use halfstep::optimizer::{GroupConfig, Optimizer, Schedule};
 use halfstep::recipe::{
     GradientScale, RangeLearning, Recipe, Recompute, StartRule, TrainConfig, WeightSite,
 };
-use halfstep::session::Cancel;
-use halfstep::targets::TargetId;
-use halfstep::train::Trainer;
-use halfstep::train::optimizer::{GroupConfig, Optimizer, Schedule};
-use halfstep::train::parameter::Group;
+use halfstep::target::TargetId;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{

@@ -2,9 +2,12 @@
 //! file: the gate, what is counted, what is merged.
 
 use half::f16;
-use halfstep::recipes::{RecipeConfig, rtn::RtnConfig};
-use halfstep::rtn;
-use halfstep::session::{Cancel, RunConfig, dequantize, inspect, load, quantize, save};
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
+use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::rtn::RtnConfig;
+use halfstep::run::{dequantize, inspect, load, quantize, save};
+use halfstep::solver::rtn;
 use halfstep::{Error, Model};
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LowRank, Quantization, TensorData};
@@ -78,7 +81,7 @@ fn the_file_is_what_was_saved_and_passes_the_gate() {
     let report = save(&model, &path).expect("it passes its own gate");
     assert!(report.parity);
     let reopened = load(&path).expect("it loads");
-    halfstep::export::compare(&model, &reopened, &Pool::new(2)).expect("equal");
+    halfstep::run::save::compare(&model, &reopened, &Pool::new(2)).expect("equal");
     assert_eq!(inspect(&reopened), inspect(&Model { file_bytes: report.bytes, ..model.clone() }));
     let error = save(&model, &folder.join("small.gguf").display().to_string())
         .expect_err("another ending than the target's");
@@ -106,7 +109,7 @@ fn the_gate_sees_one_wrong_value_of_a_factor_and_one_wrong_zero_point() {
     let tamper = |change: &dyn Fn(&mut Model)| {
         let mut other = model.clone();
         change(&mut other);
-        halfstep::export::compare(&model, &other, &Pool::new(2)).expect_err("a difference")
+        halfstep::run::save::compare(&model, &other, &Pool::new(2)).expect_err("a difference")
     };
     fn packed<'a>(m: &'a mut Model, name: &str) -> &'a mut PackedMatrix {
         let TensorData::Packed(packed) = &mut m.tensors.get_mut(name).expect("is there").data
@@ -152,7 +155,7 @@ fn the_gate_sees_one_flipped_bit_of_the_file() {
         flipped[header.by_name()[&*format!("{name}.{part}")].begin as usize] ^= 1;
         let other = halfstep_formats::load::load_bytes("flipped", &flipped).expect("it reads");
         let what =
-            halfstep::export::compare(&model, &other, &Pool::new(2)).expect_err("a difference");
+            halfstep::run::save::compare(&model, &other, &Pool::new(2)).expect_err("a difference");
         assert!(what.contains(&name), "{part}: {what}");
     }
 }
@@ -219,5 +222,6 @@ fn dequantized_values_hold_the_factors_and_so_does_what_is_quantized_anew() {
         );
         made.map_err(|e: Error| e.to_string()).expect("rounded").0
     };
-    halfstep::export::compare(&rounded(&model), &rounded(&float), &pool).expect("the same model");
+    halfstep::run::save::compare(&rounded(&model), &rounded(&float), &pool)
+        .expect("the same model");
 }

@@ -1,15 +1,22 @@
 //! What a plan says, against the run that it plans, on the demo model of assets/.
 
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
+use halfstep::engine::memory;
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::{BlockOptions, SolverOptions};
-use halfstep::recipes::{
-    RecipeConfig, apiq::ApiqConfig, awq::AwqRecipeConfig, efficientqat::EfficientqatConfig,
-    gptq::GptqRecipeConfig, llm_qat::LlmQatConfig, omniquant::OmniquantConfig, rtn::RtnConfig,
-    sapr::SaprConfig, silq::SilqConfig,
-};
-use halfstep::session::{Cancel, Plan, RunConfig, load, plan, quantize, save};
-use halfstep::targets::TargetId;
-use halfstep::train::memory;
+use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::apiq::ApiqConfig;
+use halfstep::recipes::awq::AwqRecipeConfig;
+use halfstep::recipes::efficientqat::EfficientqatConfig;
+use halfstep::recipes::gptq::GptqRecipeConfig;
+use halfstep::recipes::llm_qat::LlmQatConfig;
+use halfstep::recipes::omniquant::OmniquantConfig;
+use halfstep::recipes::rtn::RtnConfig;
+use halfstep::recipes::sapr::SaprConfig;
+use halfstep::recipes::silq::SilqConfig;
+use halfstep::run::{Plan, load, plan, quantize, save};
+use halfstep::target::TargetId;
 use halfstep::{Error, Model};
 use std::path::{Path, PathBuf};
 

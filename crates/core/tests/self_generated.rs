@@ -1,16 +1,19 @@
 //! Text that the demo model generates for itself: what must be the same bytes, what is kept on
 //! disk, and what is learned from it.
 
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
 use halfstep::data::Text;
+use halfstep::data::self_generated::{BATCH, Settings, generate};
 use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
-use halfstep::recipes::{
-    RecipeConfig, apiq::ApiqConfig, llm_qat::LlmQatConfig, omniquant::OmniquantConfig,
-    silq::SilqConfig,
-};
-use halfstep::session::{Cancel, Report, RunConfig, load, quantize};
-use halfstep::targets::TargetId;
-use halfstep::train::self_generated::{BATCH, Settings, generate};
+use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::apiq::ApiqConfig;
+use halfstep::recipes::llm_qat::LlmQatConfig;
+use halfstep::recipes::omniquant::OmniquantConfig;
+use halfstep::recipes::silq::SilqConfig;
+use halfstep::run::{Report, load, quantize};
+use halfstep::target::TargetId;
 use halfstep::{Error, Event, Model};
 use halfstep_formats::TensorData;
 use halfstep_kernels::Pool;

@@ -13,7 +13,8 @@ mod outcome;
 mod task;
 
 use halfstep::Error;
-use halfstep::session::{self, EvaluateConfig, GenerationConfig, RunConfig};
+use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
+use halfstep::run as session;
 use halfstep_bench::quick;
 use halfstep_kernels::dispatch;
 use message::{Message, Note};

@@ -1,7 +1,8 @@
 //! A handle on a model.
 
 use crate::outcome;
-use halfstep::session::{self, Loaded};
+use halfstep::run as session;
+use halfstep::run::Loaded;
 use halfstep::{Error, Model};
 use halfstep_formats::{LowRank, TensorData};
 use napi::bindgen_prelude::ObjectFinalize;

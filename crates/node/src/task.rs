@@ -3,7 +3,8 @@
 use crate::message::{Message, Queue};
 use crate::model::NativeModel;
 use crate::outcome;
-use halfstep::session::{Cancel, Loaded};
+use halfstep::cancel::Cancel;
+use halfstep::run::Loaded;
 use halfstep::{Error, Result};
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, JsDeferred};

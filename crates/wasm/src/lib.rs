@@ -11,9 +11,10 @@
 mod model;
 mod task;
 
-use halfstep::evaluation::EvaluationRun;
-use halfstep::generation::GenerationRun;
-use halfstep::session::{self, GenerationConfig, RunConfig};
+use halfstep::config::options::{GenerationConfig, RunConfig};
+use halfstep::run as session;
+use halfstep::run::evaluate::EvaluationRun;
+use halfstep::run::generate::GenerationRun;
 use model::WasmModel;
 use serde_json::json;
 use std::cell::RefCell;

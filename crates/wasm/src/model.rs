@@ -1,7 +1,8 @@
 //! A handle on a model.
 
 use crate::task::{Done, outcome};
-use halfstep::session::{self, Loaded};
+use halfstep::run as session;
+use halfstep::run::Loaded;
 use halfstep::{Error, Result};
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Work in steps, with a queue of messages and one outcome.
 
 use crate::model::WasmModel;
-use halfstep::session::{Cancel, Loaded};
+use halfstep::cancel::Cancel;
+use halfstep::run::Loaded;
 use halfstep::{Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Training one block at a time: what learns, from what, how long.
 
-use super::TrainArithmetic;
+use crate::recipe::TrainArithmetic;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;

@@ -5,18 +5,18 @@
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates, LowRankConfig};
 use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
-use crate::targets::{Request, TargetId};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-pub(super) const RANK: usize = 8;
-pub(super) const ALPHA: f64 = 16.0;
+pub(crate) const RANK: usize = 8;
+pub(crate) const ALPHA: f64 = 16.0;
 
 /// Authors' decay and second target; rank 0 for no factors. The rates, the cosine that they fall
 /// along and the start of the ranges are for the 160 steps that a block has by default
 /// (docs/results.md); the authors begin with open ranges and keep a twentieth and an eighth of
 /// these rates for 2,560 steps.
-pub(super) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
+pub(crate) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
     let usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 }, 0.05);
     BlockConfig {
         second_target: true,

@@ -5,7 +5,7 @@
 use crate::error::Result;
 use crate::recipe::block::{AwqConfig, Solver, SolverOptions};
 use crate::recipe::{RangeLearning, Recipe, Stage, StartRule};
-use crate::targets::{Request, TargetId};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 

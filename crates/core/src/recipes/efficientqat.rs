@@ -11,7 +11,7 @@
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{BlockConfig, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig};
-use crate::targets::{Request, TargetId};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 

@@ -7,7 +7,7 @@
 
 use crate::error::Result;
 use crate::recipe::{Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig};
-use crate::targets::{Request, TargetId};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -95,7 +95,7 @@ impl LlmQatConfig {
 #[cfg(test)]
 mod tests {
     use crate::recipes::RecipeConfig;
-    use crate::session::parse_config;
+    use crate::run::parse_config;
 
     #[test]
     fn what_is_not_said_of_the_training_has_this_recipe_s_defaults() {

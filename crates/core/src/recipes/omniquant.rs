@@ -8,7 +8,7 @@
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
-use crate::targets::{Request, TargetId};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::recipe::{RangeLearning, Recipe, StartRule};
-use crate::targets::{Request, TargetId};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 

@@ -3,13 +3,13 @@
 //! error, weighted by the squared gradients of the unquantized model. Up to three phases for every
 //! block: the penalty alone, both, the output alone. With lambda 0 it is `apiq`.
 
-use super::apiq::{ALPHA, RANK, blocks};
 use crate::error::{Error, Result};
 use crate::recipe::block::{
     BlockOptions, BlockPhase, SaliencyConfig, SaliencyPlace, SaliencyScale,
 };
 use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
-use crate::targets::{Request, TargetId};
+use crate::recipes::apiq::{ALPHA, RANK, blocks};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 

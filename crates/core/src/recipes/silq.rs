@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::recipe::{
     GradientScale, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig, WeightSite,
 };
-use crate::targets::{Request, TargetId};
+use crate::target::{Request, TargetId};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;

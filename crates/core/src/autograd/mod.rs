@@ -1,0 +1,6 @@
+//! Operations with a forward and a backward, the tape that records them, and the parameters that
+//! their gradients reach.
+
+pub mod ops;
+pub mod parameter;
+pub mod tape;

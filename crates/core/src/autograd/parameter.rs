@@ -1,0 +1,143 @@
+//! What the optimizer changes: an ordered list of named parameters, each with its value, gradient
+//! and moments.
+
+use crate::autograd::ops::{Number, Sink};
+use crate::{Error, Result};
+use halfstep_kernels::Real;
+use std::collections::BTreeMap;
+
+/// Optimizer groups; each has its own rate multiplier and weight decay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    Weights,
+    WeightSteps,
+    ActivationSteps,
+    Norms,
+    /// Clips, or steps and zero points, of affine grids.
+    Ranges,
+    LowRank,
+}
+
+pub struct Parameter<T> {
+    /// Hugging Face name; a step is named after what it steps: `<linear>.step`,
+    /// `model.layers.<i>.<site>.step`.
+    pub name: String,
+    pub group: Group,
+    pub value: Vec<T>,
+    /// What its group's rate is counted in: 1, or the root mean square of the values it began with.
+    pub unit: f64,
+    /// Where it is pulled to; empty where nothing pulls.
+    pub anchor: Vec<T>,
+    /// AdamW's first and second moment.
+    pub m: Vec<T>,
+    pub v: Vec<T>,
+    /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads
+    /// it.
+    pub sink: Sink<T>,
+    /// Never updated, without moments. What stands beside a frozen weight may still learn from the
+    /// gradient in its sink.
+    pub frozen: bool,
+}
+
+impl<T> Parameter<T> {
+    /// Where its gradient goes; None if it is frozen.
+    pub fn learned_sink(&self) -> Option<&Sink<T>> {
+        (!self.frozen).then_some(&self.sink)
+    }
+}
+
+impl<T: Number> Parameter<T> {
+    /// A frozen one, with room for a gradient of `sink` numbers.
+    fn still(name: &str, group: Group, value: Vec<T>, sink: usize) -> Self {
+        Self {
+            name: name.into(),
+            group,
+            value,
+            unit: 1.0,
+            anchor: vec![],
+            m: vec![],
+            v: vec![],
+            sink: Sink::new(sink),
+            frozen: true,
+        }
+    }
+}
+
+/// Parameters in the order of the forward: the order of every sum over them.
+#[derive(Default)]
+pub struct Parameters<T> {
+    pub list: Vec<Parameter<T>>,
+    index: BTreeMap<String, usize>,
+}
+
+impl<T: Number> Parameters<T> {
+    pub fn new() -> Self {
+        Self { list: vec![], index: BTreeMap::new() }
+    }
+
+    /// Adds a parameter and returns its place.
+    pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
+        let zeros = vec![<T as Real>::ZERO; value.len()];
+        let sink = value.len();
+        self.push(Parameter {
+            m: zeros.clone(),
+            v: zeros,
+            frozen: false,
+            ..Parameter::still(name, group, value, sink)
+        })
+    }
+
+    /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
+    pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
+        self.push(Parameter::still(name, group, value, sink))
+    }
+
+    /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same
+    /// one serves small weights and large ones (docs/decisions/0009-relative-rates.md).
+    pub fn add_relative(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
+        let squares: f64 = value.iter().map(|&v| Real::to_f64(v).powi(2)).sum();
+        let unit = (squares / (value.len() as f64).max(1.0)).sqrt();
+        let place = self.add(name, group, value);
+        self.list[place].unit = if unit > 0.0 { unit } else { 1.0 };
+        place
+    }
+
+    fn push(&mut self, parameter: Parameter<T>) -> usize {
+        self.index.insert(parameter.name.clone(), self.list.len());
+        self.list.push(parameter);
+        self.list.len() - 1
+    }
+
+    /// Those that the optimizer changes.
+    pub fn learned(&self) -> impl Iterator<Item = &Parameter<T>> {
+        self.list.iter().filter(|p| !p.frozen)
+    }
+
+    /// AdamW begins anew.
+    pub fn forget_moments(&mut self) {
+        for p in self.learned_mut() {
+            p.m.fill(<T as Real>::ZERO);
+            p.v.fill(<T as Real>::ZERO);
+        }
+    }
+
+    pub fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+        self.list.iter_mut().filter(|p| !p.frozen)
+    }
+
+    pub fn place(&self, name: &str) -> Result<usize> {
+        self.index
+            .get(name)
+            .copied()
+            .ok_or_else(|| Error::Internal { reason: format!("no parameter {name}") })
+    }
+
+    pub fn get(&self, name: &str) -> Result<&Parameter<T>> {
+        Ok(&self.list[self.place(name)?])
+    }
+
+    pub fn get_mut(&mut self, name: &str) -> Result<&mut Parameter<T>> {
+        let place = self.place(name)?;
+        Ok(&mut self.list[place])
+    }
+}

@@ -1,0 +1,144 @@
+//! Configs from JSON. Every error names the field as the user wrote it (`train.learningRate`) and
+//! what would work.
+
+pub mod options;
+
+use crate::error::{Error, Result, nearest};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Parses a config, naming an unknown or wrong field and the nearest known name.
+pub fn parse_config<T: DeserializeOwned>(json: &str) -> Result<T> {
+    let value: Value =
+        serde_json::from_str(json).map_err(|e| Error::config("config", e.to_string()))?;
+    T::deserialize(&value).map_err(|e| {
+        let message = e.to_string();
+        config_error(&message, wrong_field::<T>(&value, &message))
+    })
+}
+
+/// The path of the field that `message` is about. serde loses it inside a tagged enum, so it is
+/// found by leaving fields out: every field has a default, and without the wrong one this error is
+/// gone.
+fn wrong_field<T: DeserializeOwned>(config: &Value, message: &str) -> Option<String> {
+    let fixes = |path: &[&str]| match T::deserialize(&without(config, path)) {
+        Ok(_) => true,
+        // The next wrong field takes its turn; leaving out a tag is no repair.
+        Err(e) => e.to_string() != message && !e.to_string().starts_with("missing field"),
+    };
+    let fields = config.as_object()?;
+    for (name, value) in fields {
+        let inner =
+            value.as_object().into_iter().flatten().find(|(inner, _)| fixes(&[name, inner]));
+        if let Some((inner, _)) = inner {
+            return Some(format!("{name}.{inner}"));
+        }
+        if fixes(&[name]) {
+            return Some(name.clone());
+        }
+    }
+    None
+}
+
+fn without(config: &Value, path: &[&str]) -> Value {
+    let mut copy = config.clone();
+    if let Some((last, parents)) = path.split_last() {
+        let parent = parents.iter().try_fold(&mut copy, |at, name| at.get_mut(*name));
+        parent.and_then(Value::as_object_mut).and_then(|fields| fields.remove(*last));
+    }
+    copy
+}
+
+fn config_error(message: &str, field: Option<String>) -> Error {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (wrong, known) =
+        quoted.split_first().map_or(("", &quoted[..]), |(wrong, known)| (*wrong, known));
+    let suggestion =
+        nearest(wrong, known).map(|k| format!("; did you mean {k}?")).unwrap_or_else(|| ".".into());
+    let known = known.join(", ");
+    if message.starts_with("unknown field") {
+        return Error::config(
+            field.unwrap_or_else(|| wrong.into()),
+            format!("unknown option{suggestion} Known: {known}"),
+        );
+    }
+    // The tag itself cannot be left out: an unknown recipe is its `kind`.
+    if message.starts_with("unknown variant") {
+        return Error::config(
+            field.unwrap_or_else(|| "kind".into()),
+            format!("{wrong} is not known{suggestion} Known: {known}"),
+        );
+    }
+    let reason = match message.split_once(", expected ") {
+        Some((found, expected)) => {
+            format!("{}; {} is needed", found.replace('`', ""), plain(expected))
+        }
+        None => message.to_owned(),
+    };
+    Error::config(field.unwrap_or_else(|| "config".into()), reason)
+}
+
+/// serde's names of types in words.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "usize" | "u64" | "u32" | "u8" => "a whole number, 0 or more,",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::options::RunConfig;
+    use crate::recipes::RecipeConfig;
+
+    fn refusal<T: DeserializeOwned + std::fmt::Debug>(json: &str) -> (String, String) {
+        match parse_config::<T>(json) {
+            Err(Error::Config { field, reason }) => (field, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn wrong_types_and_values_are_found_at_any_depth() {
+        let cases = [
+            (r#"{"kind":"silq","train":{"seed":-1}}"#, "train.seed", "a whole number"),
+            (r#"{"kind":"silq","train":{"batch":2,"tokens":1.5}}"#, "train.tokens", "1.5"),
+            (r#"{"kind":"silq","start":"bset"}"#, "start", "did you mean best?"),
+            (r#"{"kind":"rtn","weights":"four"}"#, "weights", "a number is needed"),
+            (r#"{"kind":"silk"}"#, "kind", "did you mean silq?"),
+            (r#"{"kind":"silq","train":3}"#, "train", "3"),
+        ];
+        for (json, field, words) in cases {
+            let (found, reason) = refusal::<RecipeConfig>(json);
+            assert_eq!(found, field, "{json}: {reason}");
+            assert!(reason.contains(words), "{json}: {reason}");
+        }
+    }
+
+    #[test]
+    fn unknown_options_are_named_with_the_nearest() {
+        assert_eq!(refusal::<RecipeConfig>(r#"{"kind":"rtn","wieghts":4}"#).0, "wieghts");
+        assert!(
+            refusal::<RecipeConfig>(r#"{"kind":"rtn","wieghts":4}"#)
+                .1
+                .contains("did you mean weights?")
+        );
+        assert_eq!(
+            refusal::<RecipeConfig>(r#"{"kind":"silq","train":{"leaningRate":4}}"#).0,
+            "train.leaningRate"
+        );
+        let (field, reason) = refusal::<RunConfig>(r#"{"banana":4}"#);
+        assert_eq!(field, "banana");
+        assert!(reason.starts_with("unknown option. Known: data, "), "{reason}");
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        assert_eq!(refusal::<RunConfig>("3").0, "config");
+        assert_eq!(refusal::<RunConfig>("{").0, "config");
+        assert_eq!(refusal::<RecipeConfig>("{}").0, "config");
+    }
+}

@@ -1,0 +1,264 @@
+//! Text in, batches of token windows out. The batch of a step is a function of (tokens, seed, step)
+//! alone, so nothing of it needs saving.
+
+mod jsonl;
+#[cfg(feature = "train")]
+pub mod self_generated;
+
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use halfstep_formats::load::regular_file_bytes;
+use halfstep_kernels::rng::Rng;
+use std::path::Path;
+
+/// The RNG stream that orders training windows; the epoch is added to it.
+const ORDER_STREAM: u64 = 1 << 32;
+
+/// The text is in memory as a whole, and its token ids beside it.
+const MAX_TEXT_BYTES: u64 = 4 << 30;
+
+const SELF_GENERATED: &str = "self-generated";
+
+/// What is trained or measured on: characters, ids that a model generated, or those beside the
+/// characters.
+pub struct Text {
+    /// Path, `text` or `self-generated`, or the first with the last.
+    pub name: String,
+    characters: Option<String>,
+    /// Ids as a model gave them: its tokenizer may cut their text otherwise.
+    generated: Vec<u32>,
+}
+
+impl Text {
+    /// Reads `path` (plain text, or documents where it ends in .jsonl) or takes `text`, leaving out
+    /// the first `skip` characters. None if neither is given.
+    pub fn read(path: Option<&str>, text: Option<&str>, skip: usize) -> Result<Option<Self>> {
+        let (name, text) = match (path, text) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                return Err(Error::config("text", "give a path or the text itself, not both"));
+            }
+            (Some(path), None) => (path.to_owned(), file(path)?),
+            (None, Some(text)) => ("text".to_owned(), text.to_owned()),
+        };
+        let start = text.char_indices().nth(skip).map_or(text.len(), |(at, _)| at);
+        let text = if skip == 0 { text } else { text[start..].to_owned() };
+        if text.trim().is_empty() {
+            return Err(Error::Data { data: name, reason: "no text in it".into() });
+        }
+        Ok(Some(Self { name, characters: Some(text), generated: vec![] }))
+    }
+
+    /// What a model generated.
+    pub fn generated(tokens: Vec<u32>) -> Self {
+        Self { name: SELF_GENERATED.into(), characters: None, generated: tokens }
+    }
+
+    /// This text, and what a model generated behind it.
+    pub fn and(self, generated: Self) -> Self {
+        Self {
+            name: format!("{} and {}", self.name, generated.name),
+            characters: self.characters,
+            generated: generated.generated,
+        }
+    }
+
+    /// Token ids without special tokens (but those that a model generated); at least `least` of
+    /// them.
+    pub fn tokens(&self, model: &Model, least: usize) -> Result<Vec<u32>> {
+        let mut tokens = self.own(model)?;
+        tokens.extend(&self.generated);
+        if tokens.len() < least {
+            let reason = format!(
+                "{} tokens are fewer than one window of {least}; give a longer text or a shorter window",
+                tokens.len()
+            );
+            return Err(Error::Data { data: self.name.clone(), reason });
+        }
+        Ok(tokens)
+    }
+
+    /// Token ids of `samples` sequences of `window`: the first of the characters, and, for up to
+    /// half of the samples, the first that a model generated.
+    ///
+    /// Errors: `Data`, there are fewer.
+    pub fn sequences(&self, model: &Model, samples: usize, window: usize) -> Result<Vec<u32>> {
+        if self.characters.is_none() {
+            return self.first(self.generated.clone(), samples, window);
+        }
+        let mut tokens = self.given_sequences(model, samples, window, self.generated.len())?;
+        tokens.extend(&self.generated[..samples * window - tokens.len()]);
+        Ok(tokens)
+    }
+
+    /// The part of [`Text::sequences`] that comes from the characters where a model generates
+    /// `generated` tokens beside them.
+    ///
+    /// Errors: `Data`, there are fewer.
+    pub fn given_sequences(
+        &self,
+        model: &Model,
+        samples: usize,
+        window: usize,
+        generated: usize,
+    ) -> Result<Vec<u32>> {
+        self.first(self.own(model)?, samples - (generated / window).min(samples / 2), window)
+    }
+
+    fn first(&self, mut tokens: Vec<u32>, samples: usize, window: usize) -> Result<Vec<u32>> {
+        let there = tokens.len() / window;
+        if there < samples {
+            let reason = format!(
+                "{} tokens are {there} sequences of {window}, and {samples} were asked for; give a longer text or fewer samples",
+                tokens.len()
+            );
+            return Err(Error::Data { data: self.name.clone(), reason });
+        }
+        tokens.truncate(samples * window);
+        Ok(tokens)
+    }
+
+    /// Ids of the characters.
+    fn own(&self, model: &Model) -> Result<Vec<u32>> {
+        let Some(characters) = &self.characters else { return Ok(vec![]) };
+        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
+            data: model.name.clone(),
+            reason: "the model has no tokenizer".into(),
+        })?;
+        Ok(tokenizer.encode(characters, false)?)
+    }
+
+    /// BLAKE3 of the text and of the ids, in hex: names the data in checkpoints.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update(self.characters.as_deref().unwrap_or_default().as_bytes())
+            .update(bytemuck::cast_slice(&self.generated));
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Where the data came from, for provenance: `blake3:<hash>`, behind `self-generated:` or
+    /// `and-self-generated:` if a model generated all or some of it.
+    pub fn origin(&self) -> String {
+        let kind = match (&self.characters, self.generated.is_empty()) {
+            (None, _) => format!("{SELF_GENERATED}:"),
+            (Some(_), false) => format!("and-{SELF_GENERATED}:"),
+            (Some(_), true) => String::new(),
+        };
+        format!("{kind}blake3:{}", self.hash())
+    }
+}
+
+/// The text of a file.
+fn file(path: &str) -> Result<String> {
+    let wrong = |reason: String| Error::Data { data: path.into(), reason };
+    let size = regular_file_bytes(Path::new(path))?;
+    if size > MAX_TEXT_BYTES {
+        return Err(wrong(format!("{size} bytes; a text has at most {MAX_TEXT_BYTES}")));
+    }
+    let bytes = std::fs::read(path).map_err(|source| {
+        Error::Format(halfstep_formats::Error::Io { path: path.into(), source })
+    })?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let line = e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;
+        wrong(format!("line {line}: not UTF-8 text; the first wrong byte is at {at}"))
+    })?;
+    if jsonl::is_jsonl(path) { jsonl::documents(path, &text) } else { Ok(text) }
+}
+
+/// The order of `n` windows in a pass.
+pub fn permutation(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    Rng { seed, stream: ORDER_STREAM + epoch, counter: 0 }.permutation(n)
+}
+
+/// Windows of a text in an order drawn anew for every pass.
+pub struct Windows {
+    tokens: Vec<u32>,
+    window: usize,
+    seed: u64,
+    /// (epoch, its order), for the last epoch asked for.
+    order: Option<(u64, Vec<usize>)>,
+}
+
+impl Windows {
+    /// `tokens` holds at least one window; what is left over at the end is not used.
+    pub fn new(tokens: Vec<u32>, window: usize, seed: u64) -> Self {
+        Self { tokens, window, seed, order: None }
+    }
+
+    /// Windows in one pass over the text.
+    pub fn count(&self) -> usize {
+        self.tokens.len() / self.window
+    }
+
+    /// The `n` windows that follow the first `start` ones, `[n, window]`.
+    pub fn batch(&mut self, start: u64, n: usize) -> Vec<u32> {
+        let mut batch = Vec::with_capacity(n * self.window);
+        for index in start..start + n as u64 {
+            let (epoch, place) =
+                (index / self.count() as u64, (index % self.count() as u64) as usize);
+            let first = self.order(epoch)[place] * self.window;
+            batch.extend_from_slice(&self.tokens[first..first + self.window]);
+        }
+        batch
+    }
+
+    fn order(&mut self, epoch: u64) -> &[usize] {
+        if self.order.as_ref().is_none_or(|(e, _)| *e != epoch) {
+            self.order = Some((epoch, permutation(self.count(), self.seed, epoch)));
+        }
+        &self.order.as_ref().expect("just drawn").1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_window_once_a_pass_and_the_same_again_from_any_start() {
+        let mut windows = Windows::new((0..100).collect(), 10, 7);
+        let mut firsts: Vec<u32> = windows.batch(0, 10).chunks(10).map(|w| w[0]).collect();
+        let whole = windows.batch(0, 25);
+        assert_eq!(Windows::new((0..100).collect(), 10, 7).batch(13, 12), whole[130..]);
+        assert_ne!(firsts, (0..10).map(|i| i * 10).collect::<Vec<_>>());
+        firsts.sort();
+        assert_eq!(firsts, (0..10).map(|i| i * 10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn skipping_counts_characters_not_bytes() {
+        let text = Text::read(None, Some("äöü def"), 4).unwrap().unwrap();
+        assert_eq!(text.hash(), blake3::hash(b"def").to_hex().to_string());
+        assert_eq!(text.origin(), format!("blake3:{}", text.hash()));
+    }
+
+    #[test]
+    fn a_file_is_read_by_its_ending() {
+        let folder = std::env::temp_dir().join(format!("halfstep-data-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let written = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name).display().to_string();
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let hash = |path: &str, skip| Text::read(Some(path), None, skip).unwrap().unwrap().hash();
+        let (lines, plain) = (
+            written("a.jsonl", "{\"text\": \"äö\"}\n{\"text\": \"b\"}\n".as_bytes()),
+            written("a.txt", "äö\n\nb".as_bytes()),
+        );
+        assert_eq!(hash(&lines, 0), hash(&plain, 0));
+        assert_eq!(hash(&lines, 3), blake3::hash(b"\nb").to_hex().to_string());
+        for (bytes, words) in [
+            (&b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}"[..], "line 2: not UTF-8"),
+            (b"", "no text"),
+            (b"{\"text\": \" \"}", "no text"),
+        ] {
+            let error =
+                Text::read(Some(&written("b.jsonl", bytes)), None, 0).err().expect("it is refused");
+            assert!(error.code() == "ERR_DATA" && error.to_string().contains(words), "{error}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,451 @@
+//! Training block after block (ApiQ's block-wise form, arXiv 2402.05147; OmniQuant, EfficientQAT's
+//! Block-AP and SAPR by the same loop):
+//!
+//!     fp = qs = embedding of the tokens                                            [samples, T, D]
+//!     for each block i:   t1 = B_i(fp)        t2 = B_i(qs), if there is a second target
+//!                         train Bq_i:  mean (Bq_i(qs) - t1)^2 [+ mean (Bq_i(qs) - t2)^2] + penalty
+//!                         freeze codes, scales and factors as they will be stored;  qs = Bq_i(qs);  fp = t1;  checkpoint
+//!
+//! One block's parameters are in memory at a time. A finished block is on disk as it will be
+//! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
+//! with the same bytes.
+
+use crate::autograd::ops::{tensor, with_values};
+use crate::autograd::tape::Tape;
+use crate::cancel::Cancel;
+use crate::config::options::RunConfig;
+use crate::data::Text;
+use crate::engine::arithmetic;
+use crate::engine::arithmetic::Arithmetic;
+use crate::engine::block::{Block, BlockSinks, Context, check_finite};
+use crate::engine::block_training::{Pace, Told, squared_difference};
+use crate::engine::finished::FinishedBlocks;
+use crate::engine::stages::Trained;
+use crate::engine::stream;
+use crate::engine::stream::Stream;
+use crate::engine::student::{Finished, teacher};
+use crate::engine::weights::BlockWeights;
+use crate::event::Event;
+use crate::objective::saliency::Penalty;
+use crate::recipe::block::Solver;
+use crate::recipe::{BlockConfig, Recipe, WeightSite};
+use crate::record::{BlockRecord, StageRecord, note_saliency};
+use crate::solver::rtn::{quantization, round_tensor};
+use crate::statistics::saliency::{Place, Saliency};
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Everything that one block's training reads and does not change.
+pub struct Blockwise<'a> {
+    pub model: &'a Model,
+    pub site: WeightSite,
+    pub config: &'a BlockConfig,
+    pub arithmetic: Arithmetic,
+    /// One sequence through an unquantized block, and through a quantized one.
+    pub(crate) plain: Context,
+    pub(crate) quantized: Context,
+    pub(crate) pool: &'a Pool,
+    cancel: &'a Cancel,
+}
+
+/// Inputs and targets of a block, all `[samples, T D]`.
+pub(crate) struct Streams {
+    /// What the unquantized blocks before gave; becomes the first target.
+    pub plain: Stream,
+    /// What the quantized blocks before gave.
+    pub quantized: Stream,
+    pub(crate) second_target: Option<Stream>,
+}
+
+/// Trains `model` by one block stage of `recipe` on the first sequences of `text`.
+#[allow(clippy::too_many_arguments)]
+pub fn train(
+    model: &Model,
+    recipe: &Recipe,
+    config: &BlockConfig,
+    run: &RunConfig,
+    text: &Text,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Trained> {
+    let tokens = text.sequences(model, config.samples, config.window)?;
+    let site = site(recipe)?;
+    let (folder, scratch) = (run.run_folder.as_deref().map(Path::new), stream::scratch(run));
+    let identity = crate::engine::stages::identity(model, recipe, text, pool);
+    let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
+    let arithmetic = begun.map_or_else(
+        || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
+        Ok::<_, Error>,
+    )?;
+    let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
+    let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
+    let (layers, steps) = (model.architecture.layers, config.steps());
+    finished.begin(layers, events)?;
+    let saliency = blockwise.saliency(
+        text,
+        folder.map_or_else(|| Place::Scratch(&scratch), Place::Kept),
+        events,
+    )?;
+    let (name, detail) = if config.solver.is_some() {
+        ("solve", String::new())
+    } else {
+        ("train", format!(", {steps} steps each"))
+    };
+    events(Event::Phase {
+        name: name.into(),
+        detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()),
+    });
+    let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
+    let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+    let (mut last, mut record, mut pace) =
+        (f64::NAN, StageRecord::default(), Pace { first: 0, start });
+    for layer in 0..layers {
+        let block = blockwise.next_block(
+            layer,
+            &finished,
+            &mut streams,
+            saliency.as_ref(),
+            &mut pace,
+            events,
+        );
+        let block = block.map_err(|e| finished.ended(layer, e, events))?;
+        last = block.record.losses.last().copied().unwrap_or(last);
+        record.blocks.push(block.record);
+        record.matrices.extend(block.matrices);
+        tensors.extend(block.tensors);
+        low_rank.extend(block.low_rank);
+    }
+    for spec in model.architecture.tensors() {
+        if let Entry::Vacant(entry) = tensors.entry(spec.name.clone()) {
+            entry.insert(round_tensor(model, recipe, &spec, pool)?);
+        }
+    }
+    if let Some(saliency) = &saliency {
+        note_saliency(&mut record.matrices, &saliency.shares(layers)?);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let (all, per_step) = (layers as u64 * steps, (config.batch * config.window) as u64);
+    let mut model = model.with(tensors, Some(quantization(recipe, BTreeMap::new())));
+    model.low_rank = low_rank;
+    Ok(Trained {
+        model,
+        evaluations: BTreeMap::new(),
+        steps: all,
+        tokens: all * per_step,
+        seconds,
+        tokens_per_second: ((all - pace.first) * per_step) as f64
+            / pace.start.elapsed().as_secs_f64().max(1e-9),
+        final_loss: last,
+        stages: vec![record],
+        checkpoint_bytes: 0,
+    })
+}
+
+/// The quantizer that the blocks learn.
+pub(crate) fn site(recipe: &Recipe) -> Result<WeightSite> {
+    recipe
+        .weights
+        .ok_or_else(|| Error::Internal { reason: format!("{} quantizes no weights", recipe.id) })
+}
+
+/// Streams of hidden states that a stage keeps, and the bytes of each.
+pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
+    let width = config.window * model.architecture.hidden_size;
+    (2 + usize::from(config.second_target), (config.samples * width * size_of::<f32>()) as u64)
+}
+
+impl<'a> Blockwise<'a> {
+    pub(crate) fn new(
+        model: &'a Model,
+        recipe: &Recipe,
+        site: WeightSite,
+        config: &'a BlockConfig,
+        arithmetic: Arithmetic,
+        pool: &'a Pool,
+        cancel: &'a Cancel,
+    ) -> Self {
+        let plain = Context {
+            architecture: Arc::new(model.architecture.clone()),
+            pool: pool.clone(),
+            rope: Arc::new(crate::rope_table(&model.architecture)),
+            batch: 1,
+            tokens: config.window,
+            precision: arithmetic.precision,
+            activation: ActivationQuantizer::None,
+            cache: CacheQuantizer::F32,
+            edge: EdgeRule::Inside,
+        };
+        let quantized =
+            Context { activation: recipe.activation, cache: recipe.cache, ..plain.clone() };
+        Self { model, site, config, arithmetic, plain, quantized, pool, cancel }
+    }
+
+    pub(crate) fn integer(&self) -> bool {
+        self.arithmetic.integer_forward && self.quantized.activation != ActivationQuantizer::None
+    }
+
+    /// The squared gradients that the stage weighs by, if it does.
+    fn saliency(
+        &self,
+        text: &Text,
+        place: Place,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Option<Saliency>> {
+        let Some(s) = self.config.penalty() else { return Ok(None) };
+        events(Event::Phase {
+            name: "saliency".into(),
+            detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window),
+        });
+        Saliency::of(self.model, s, text, place, self.arithmetic, self.cancel, self.pool).map(Some)
+    }
+
+    /// Numbers of a sequence's hidden states.
+    pub(crate) fn width(&self) -> usize {
+        self.config.window * self.model.architecture.hidden_size
+    }
+
+    /// Both streams at the embedding, the quantized one by the embedding as it will be stored.
+    pub(crate) fn start(&self, recipe: &Recipe, tokens: &[u32], scratch: &Path) -> Result<Streams> {
+        let (architecture, d) = (&self.model.architecture, self.model.architecture.hidden_size);
+        let spec = architecture.tensors().into_iter().find(|spec| spec.role == Role::Embedding);
+        let spec = spec.ok_or_else(|| Error::Internal {
+            reason: format!("the architecture has no {EMBEDDING}"),
+        })?;
+        let embeddings = [
+            crate::engine::trainer::find(self.model, EMBEDDING)?.clone(),
+            round_tensor(self.model, recipe, &spec, self.pool)?,
+        ];
+        let (beside, _) = streams(self.model, self.config);
+        let stream = || Stream::new(self.config.samples, self.width(), beside, scratch);
+        let mut streams = Streams {
+            plain: stream()?,
+            quantized: stream()?,
+            second_target: self.config.second_target.then(stream).transpose()?,
+        };
+        for (sample, tokens) in tokens.chunks(self.config.window).enumerate() {
+            for (embedding, stream) in
+                embeddings.iter().zip([&mut streams.plain, &mut streams.quantized])
+            {
+                let mut x = vec![0.0; tokens.len() * d];
+                for (row, &token) in x.chunks_exact_mut(d).zip(tokens) {
+                    embedding.read(token as usize, 0, row);
+                }
+                stream.write(sample, &x)?;
+            }
+        }
+        Ok(streams)
+    }
+
+    /// What the linears at `site` read when a sequence goes through a block.
+    pub(crate) fn seen(
+        &self,
+        context: &Context,
+        weights: &BlockWeights<f32>,
+        site: ActivationSite,
+        x: Vec<f32>,
+        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.check_cancelled()?;
+        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let mut seen = Ok(());
+        let mut observe = |at: ActivationSite, x: &[f32]| {
+            if at == site && seen.is_ok() {
+                seen = see(x);
+            }
+        };
+        Block { context, weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }
+            .forward(&mut Tape::off(), &x)?;
+        seen
+    }
+
+    /// One sequence through a block.
+    pub(crate) fn forward(
+        &self,
+        context: &Context,
+        weights: &BlockWeights<f32>,
+        x: Vec<f32>,
+    ) -> Result<Vec<f32>> {
+        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }
+            .forward(&mut Tape::off(), &x)?;
+        Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
+    }
+
+    /// The plain stream becomes the first target, and the second is made.
+    pub(crate) fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
+        let weights = teacher(self.model, layer, self.pool)?;
+        for sample in 0..self.config.samples {
+            self.check_cancelled()?;
+            let target = self.forward(&self.plain, &weights, streams.plain.read(sample, 1)?)?;
+            check_finite(&target, || format!("the unquantized block {layer}, sequence {sample}"))?;
+            streams.plain.write(sample, &target)?;
+            if let Some(second) = &mut streams.second_target {
+                second.write(
+                    sample,
+                    &self.forward(&self.plain, &weights, streams.quantized.read(sample, 1)?)?,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A block as it will be stored, read if it was finished before and made if not. Then both
+    /// streams are at its outputs.
+    ///
+    /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing
+    /// the folder; cancelled.
+    fn next_block(
+        &self,
+        layer: usize,
+        finished: &FinishedBlocks,
+        streams: &mut Streams,
+        saliency: Option<&Saliency>,
+        pace: &mut Pace,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Finished> {
+        let (layers, steps, solves) =
+            (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
+        if let Some(block) = finished.read(layer, events)? {
+            self.targets(layer, streams)?;
+            self.advance(layer, &block, streams)?;
+            *pace = Pace { first: (layer + 1) as u64 * steps, start: Instant::now() };
+            return Ok(block);
+        }
+        let penalty = saliency.map(|s| s.block(layer)).transpose()?;
+        let mut tell = |told: Told| match told {
+            Told::Step(step) => events(step.event(layer, layers, steps, self.config, *pace)),
+            Told::Warning(message) => events(Event::Warning { message }),
+        };
+        let mut block = self.make_block(layer, streams, penalty, &mut tell)?;
+        let loss = self.advance(layer, &block, streams)?;
+        if solves {
+            block.record = BlockRecord::new(layer, vec![loss], 1);
+        }
+        events(Event::Block { block: layer as u64, blocks: layers as u64, loss });
+        finished.save(layer, &block, events)?;
+        Ok(block)
+    }
+
+    /// The quantized stream goes through the finished block, as it is stored. Returns the mean
+    /// squared difference from the first target.
+    pub(crate) fn advance(
+        &self,
+        layer: usize,
+        block: &Finished,
+        streams: &mut Streams,
+    ) -> Result<f64> {
+        let weights = block.weights(layer, self.integer(), self.pool)?;
+        let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
+        for sample in 0..self.config.samples {
+            self.check_cancelled()?;
+            let y = self.forward(&self.quantized, &weights, streams.quantized.read(sample, 1)?)?;
+            loss += squared_difference(
+                self.pool,
+                &y,
+                &streams.plain.read(sample, 1)?,
+                elements,
+                &mut vec![0.0; y.len()],
+            );
+            streams.quantized.write(sample, &y)?;
+        }
+        if !loss.is_finite() {
+            return Err(Error::NonFinite {
+                step: self.config.steps(),
+                tensor: format!("the output of quantized block {layer}"),
+            });
+        }
+        Ok(loss)
+    }
+
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
+    }
+
+    /// A block's codes, by whatever the recipe says. Then the plain stream is at its outputs, the
+    /// quantized one still at its inputs.
+    pub(crate) fn make_block(
+        &self,
+        layer: usize,
+        streams: &mut Streams,
+        penalty: Option<Penalty>,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<Finished> {
+        let solved = match &self.config.solver {
+            None => None,
+            Some(Solver::Gptq(config)) => Some(self.solve_gptq(layer, config, streams, tell)?),
+            Some(Solver::Awq(config)) => Some(self.solve_awq(layer, config, streams)?),
+        };
+        self.targets(layer, streams)?;
+        solved.map_or_else(|| self.train_block(layer, streams, penalty, tell), Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Stage;
+    use crate::recipe::block::BlockOptions;
+    use crate::recipes::apiq::ApiqConfig;
+
+    /// With its streams in files a block run gives the same bytes.
+    #[test]
+    fn blocks_learn_the_same_from_streams_on_disk() {
+        let model = halfstep_formats::load::load(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo"),
+        )
+        .expect("the demo model");
+        let train = BlockOptions {
+            samples: Some(3),
+            window: Some(32),
+            epochs: Some(1),
+            ..BlockOptions::default()
+        };
+        let recipe = ApiqConfig { train, ..ApiqConfig::default() }.recipe().expect("a recipe");
+        let [Stage::Block { config }] = &recipe.stages[..] else { panic!("one block stage") };
+        let (pool, cancel, scratch) = (Pool::new(2), Cancel::default(), std::env::temp_dir());
+        let arithmetic = Arithmetic::of(arithmetic::choose(None, &recipe).expect("an arithmetic"));
+        let blockwise = Blockwise::new(
+            &model,
+            &recipe,
+            site(&recipe).expect("a site"),
+            config,
+            arithmetic,
+            &pool,
+            &cancel,
+        );
+        let tokens: Vec<u32> =
+            (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
+        let made = |on_disk: bool| {
+            let mut streams = blockwise.start(&recipe, &tokens, &scratch).expect("streams");
+            for stream in [&mut streams.plain, &mut streams.quantized]
+                .into_iter()
+                .chain(&mut streams.second_target)
+                .filter(|_| on_disk)
+            {
+                let mut file = Stream::in_file(config.samples, blockwise.width(), &scratch, "")
+                    .expect("a file");
+                file.write(0, &stream.read(0, config.samples).expect("its numbers"))
+                    .expect("written");
+                *stream = file;
+            }
+            let mut made = vec![];
+            for layer in 0..model.architecture.layers {
+                let block =
+                    blockwise.make_block(layer, &mut streams, None, &mut |_| {}).expect("a block");
+                blockwise.advance(layer, &block, &mut streams).expect("its outputs");
+                made.push(format!("{:?} {:?}", block.tensors, block.low_rank));
+            }
+            made
+        };
+        assert!(made(true) == made(false));
+    }
+}

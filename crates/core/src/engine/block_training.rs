@@ -1,0 +1,220 @@
+//! One block's training by gradients: phases, steps, and the loss of a step.
+
+use crate::autograd::ops::{tensor, with_values};
+use crate::autograd::tape::Tape;
+use crate::data::permutation;
+use crate::engine::block::Block;
+use crate::engine::block_loop::{Blockwise, Streams};
+use crate::engine::memory::peak_bytes;
+use crate::engine::observe::Starts;
+use crate::engine::student::{Finished, Student};
+use crate::event::Event;
+use crate::objective::saliency::Penalty;
+use crate::optimizer::{GroupConfig, Optimizer, Schedule};
+use crate::recipe::BlockConfig;
+use crate::recipe::block::BlockPhase;
+use crate::record::BlockRecord;
+use crate::{Error, Result};
+use halfstep_kernels::Pool;
+use std::time::Instant;
+
+/// What is heard of a block in the making.
+pub(crate) enum Told {
+    Step(BlockStep),
+    Warning(String),
+}
+
+/// What one step of a block did.
+pub(crate) struct BlockStep {
+    /// Of this block, from 1.
+    step: u64,
+    pub loss: f64,
+    rate: f64,
+    gradient_norm: f64,
+}
+
+/// Steps done before this part of the run, and when it began.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    pub first: u64,
+    pub start: Instant,
+}
+
+impl BlockStep {
+    pub fn event(
+        &self,
+        layer: usize,
+        layers: usize,
+        steps: u64,
+        config: &BlockConfig,
+        pace: Pace,
+    ) -> Event {
+        let (done, all) = (layer as u64 * steps + self.step, layers as u64 * steps);
+        let per_second = (done - pace.first) as f64 / pace.start.elapsed().as_secs_f64();
+        let per_step = (config.batch * config.window) as u64;
+        Event::Step {
+            step: done,
+            steps: all,
+            loss: self.loss,
+            learning_rate: self.rate,
+            gradient_norm: self.gradient_norm,
+            tokens: done * per_step,
+            tokens_per_second: per_second * per_step as f64,
+            eta_seconds: (all - done) as f64 / per_second,
+            memory_bytes: peak_bytes(),
+        }
+    }
+}
+
+impl Blockwise<'_> {
+    /// The codes of a block that trains. The plain stream is at its outputs, the quantized one at
+    /// its inputs.
+    pub(crate) fn train_block(
+        &self,
+        layer: usize,
+        streams: &mut Streams,
+        penalty: Option<Penalty>,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<Finished> {
+        let mut student = Student::<f32>::new(
+            self.model,
+            layer,
+            &self.site,
+            self.config,
+            self.integer(),
+            self.pool,
+        )?;
+        let starts = Starts::of(&student.matrices, &student.parameters, self.pool);
+        let (per_epoch, mut done, mut losses) =
+            (self.config.samples.div_ceil(self.config.batch), 0, vec![]);
+        for (number, phase) in self.config.phases.iter().enumerate() {
+            let optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
+            student.parameters.forget_moments();
+            for epoch in 0..phase.epochs {
+                // The same order for every block: a function of seed, phase and epoch.
+                let order = permutation(
+                    self.config.samples,
+                    self.config.seed,
+                    (number << 16 | epoch) as u64,
+                );
+                for (i, batch) in order.chunks(self.config.batch).enumerate() {
+                    self.check_cancelled()?;
+                    let loss = self.gradients(&student, streams, batch, phase, penalty.as_ref())?;
+                    let (at, step) = ((epoch * per_epoch + i) as u64, done + 1);
+                    if !loss.is_finite() {
+                        return Err(Error::NonFinite {
+                            step,
+                            tensor: format!("the loss of block {layer}"),
+                        });
+                    }
+                    let gradient_norm =
+                        optimizer.gradient_norm(self.pool, &student.parameters, step)?;
+                    optimizer.update(self.pool, &mut student.parameters, at, gradient_norm);
+                    done = step;
+                    losses.push(loss);
+                    let rate =
+                        optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
+                    tell(Told::Step(BlockStep { step, loss, rate, gradient_norm }));
+                }
+            }
+        }
+        let matrices = starts.records(&student.matrices, &student.parameters, self.pool);
+        Ok(Finished {
+            record: BlockRecord::new(layer, losses, per_epoch),
+            matrices,
+            ..student.finish(self.pool)?
+        })
+    }
+
+    /// Loss of some sequences, with the gradients of what learns left in its sinks.
+    fn gradients(
+        &self,
+        student: &Student<f32>,
+        streams: &mut Streams,
+        batch: &[usize],
+        phase: &BlockPhase,
+        penalty: Option<&Penalty>,
+    ) -> Result<f64> {
+        student.parameters.list.iter().for_each(|p| p.sink.clear());
+        let (weights, sinks) = (student.weights(self.pool), student.sinks());
+        let mut loss = 0.0;
+        if phase.output {
+            let shape = [self.config.window, self.model.architecture.hidden_size];
+            for &sample in batch {
+                let x = tensor(streams.quantized.read(sample, 1)?, &shape)?;
+                let mut tape = Tape::on();
+                let y = Block {
+                    context: &self.quantized,
+                    weights: &weights,
+                    sinks: &sinks,
+                    observer: None,
+                }
+                .forward(&mut tape, &x)?;
+                let mut dy = vec![0.0; self.width()];
+                let elements = (batch.len() * self.width()) as f64;
+                let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
+                for target in targets {
+                    let target = target.read(sample, 1)?;
+                    loss += with_values(&y, |y: &[f32]| {
+                        squared_difference(self.pool, y, &target, elements, &mut dy)
+                    })?;
+                }
+                tape.backward::<f32>(self.pool, &x, &y, tensor(dy, &shape)?)?;
+            }
+        } else {
+            student
+                .parameters
+                .list
+                .iter()
+                .for_each(|p| p.sink.add(|gradient, _| gradient.fill(0.0)));
+        }
+        if let Some(penalty) = penalty.filter(|_| phase.saliency) {
+            loss += penalty.add(student, &weights, self.pool);
+        }
+        student.backward(self.pool);
+        Ok(loss)
+    }
+}
+
+/// sum (y - target)^2 / elements; adds its gradient to `dy`.
+pub(crate) fn squared_difference(
+    pool: &Pool,
+    y: &[f32],
+    target: &[f32],
+    elements: f64,
+    dy: &mut [f32],
+) -> f64 {
+    const PIECE: usize = 1 << 14;
+    let (mut sums, slope) = (vec![0.0f64; y.len().div_ceil(PIECE)], (2.0 / elements) as f32);
+    pool.parts(
+        dy.chunks_mut(PIECE).zip(&mut sums).collect(),
+        |i, (dy, sum): (&mut [f32], &mut f64)| {
+            for ((dy, y), t) in dy.iter_mut().zip(&y[i * PIECE..]).zip(&target[i * PIECE..]) {
+                let difference = y - t;
+                *dy += slope * difference;
+                *sum += f64::from(difference) * f64::from(difference);
+            }
+        },
+    );
+    sums.iter().sum::<f64>() / elements
+}
+
+/// Rates as given: the groups' multipliers are the rates themselves.
+fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer {
+    let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
+    let still = group(0.0, 0.0);
+    Optimizer {
+        schedule: Schedule { steps, warmup: 0, learning_rate: 1.0, min_ratio: phase.min_ratio },
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        max_norm: f64::INFINITY,
+        weights: group(phase.rates.weights, 0.0),
+        norms: group(phase.rates.weights, 0.0),
+        ranges: group(phase.rates.ranges, config.weight_decay),
+        low_rank: group(phase.rates.low_rank, config.weight_decay),
+        anchor: config.anchor,
+        weight_steps: still,
+        activation_steps: still,
+    }
+}

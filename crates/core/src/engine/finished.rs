@@ -1,0 +1,311 @@
+//! Finished blocks on disk, as they will be shipped.
+
+use crate::engine::arithmetic::Arithmetic;
+use crate::engine::checkpoint;
+use crate::engine::checkpoint::Unusable;
+use crate::engine::student::Finished;
+use crate::event::Event;
+use crate::{Error, Result};
+use half::f16;
+use halfstep_formats::safetensors::{self, Dtype, Entry, Info};
+use halfstep_formats::{LowRank, Tensor, TensorData};
+use halfstep_kernels::WeightQuantizer;
+use halfstep_kernels::pack::PackedMatrix;
+use std::path::{Path, PathBuf};
+
+/// Where finished blocks go and come from; nowhere without a folder.
+pub struct FinishedBlocks<'a> {
+    folder: Option<&'a Path>,
+    run: String,
+    arithmetic: Arithmetic,
+    resume: bool,
+}
+
+/// The parts of a stored block's tensors; a quantizer is kept as JSON.
+const QUANTIZER: &str = "quantizer";
+/// How the block learned, as JSON.
+const RECORD: &str = "record";
+
+impl<'a> FinishedBlocks<'a> {
+    pub fn new(
+        folder: Option<&'a Path>,
+        run: String,
+        arithmetic: Arithmetic,
+        resume: bool,
+    ) -> Self {
+        Self { folder, run, arithmetic, resume }
+    }
+
+    /// Makes the folder, and looks at what an earlier run left there before anything long begins.
+    ///
+    /// Errors: `Io`, no folder can be made; `Checkpoint`, without `resume` it holds some but not
+    /// all of the `layers` blocks of this very run, which would be lost.
+    pub fn begin(&self, layers: usize, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let Some(folder) = self.folder else { return Ok(()) };
+        let name = folder.display().to_string();
+        std::fs::create_dir_all(folder).map_err(checkpoint::io(folder))?;
+        let there = self.path(folder, 0).exists();
+        if self.resume && !there {
+            events(Event::Warning {
+                message: format!("no finished block in {name}; starting anew"),
+            });
+        } else if there && !self.resume {
+            let done = (0..layers)
+                .take_while(|&layer| {
+                    checkpoint::verify(&self.path(folder, layer), &self.run).is_ok()
+                })
+                .count();
+            if done > 0 && done < layers {
+                let reason = format!(
+                    "{done} of {layers} blocks of this very run are finished there; resume goes on from them, another or no folder begins anew"
+                );
+                return Err(Error::Checkpoint { path: name, reason });
+            }
+            events(Event::Warning {
+                message: format!(
+                    "{name} holds blocks of an earlier run; this one starts anew and replaces them, resume would go on"
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn path(&self, folder: &Path, layer: usize) -> PathBuf {
+        folder.join(format!("block-{layer:08}"))
+    }
+
+    /// What the first finished block of this run was computed in: a resumed run goes on in it,
+    /// whatever the probe says then.
+    pub fn arithmetic(folder: Option<&Path>, run: &str) -> Option<Arithmetic> {
+        checkpoint::verify(&folder?.join("block-00000000"), run)
+            .ok()
+            .map(|manifest| manifest.arithmetic)
+    }
+
+    /// The error of a run that ended in block `layer`. Those before it are kept: a cancelled run
+    /// names their folder, any other end is told of beside its error.
+    pub fn ended(&self, layer: usize, e: Error, events: &mut dyn FnMut(Event)) -> Error {
+        let folder = self
+            .folder
+            .filter(|folder| checkpoint::verify(&self.path(folder, 0), &self.run).is_ok())
+            .map(|folder| folder.display().to_string());
+        match (e, folder) {
+            (Error::Cancelled { .. }, resume) => Error::Cancelled { resume },
+            (e, Some(folder)) if layer > 0 => {
+                events(Event::Warning {
+                    message: format!(
+                        "finished blocks, kept in {folder}: {layer}; the same run with resume goes on from them"
+                    ),
+                });
+                e
+            }
+            (e, _) => e,
+        }
+    }
+
+    /// What a block is on disk, part by part.
+    fn entries(block: &Finished) -> Result<Vec<Entry<'static>>> {
+        let mut entries = vec![];
+        for (name, tensor) in &block.tensors {
+            match &tensor.data {
+                TensorData::Packed(p) => {
+                    let quantizer = serde_json::to_vec(&p.quantizer)
+                        .map_err(|e| Error::Internal { reason: e.to_string() })?;
+                    entries.push(entry(
+                        name,
+                        QUANTIZER,
+                        Dtype::U8,
+                        vec![quantizer.len()],
+                        quantizer,
+                    ));
+                    entries.push(entry(
+                        name,
+                        "codes",
+                        Dtype::U8,
+                        vec![p.rows, p.codes.len() / p.rows.max(1)],
+                        p.codes.clone(),
+                    ));
+                    entries.push(entry(
+                        name,
+                        "scale",
+                        Dtype::F32,
+                        vec![p.scales.len()],
+                        bytemuck::cast_slice(&p.scales).to_vec(),
+                    ));
+                    entries.push(entry(
+                        name,
+                        "zero_point",
+                        Dtype::U8,
+                        vec![p.zero_points.len()],
+                        p.zero_points.clone(),
+                    ));
+                    entries.push(entry(
+                        name,
+                        "shape",
+                        Dtype::U64,
+                        vec![2],
+                        [p.rows, p.cols].map(|n| (n as u64).to_le_bytes()).concat(),
+                    ));
+                }
+                TensorData::F32(values) => entries.push(entry(
+                    name,
+                    "value",
+                    Dtype::F32,
+                    tensor.shape.clone(),
+                    bytemuck::cast_slice(values).to_vec(),
+                )),
+                _ => {
+                    return Err(Error::Internal {
+                        reason: format!("{name} of a finished block is neither packed nor f32"),
+                    });
+                }
+            }
+        }
+        for (name, factors) in &block.low_rank {
+            for (part, values) in [("low_rank_a", &factors.a), ("low_rank_b", &factors.b)] {
+                let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                entries.push(entry(
+                    name,
+                    part,
+                    Dtype::F16,
+                    vec![factors.rank, values.len() / factors.rank],
+                    bytes,
+                ));
+            }
+        }
+        let record = serde_json::to_vec(&(&block.record, &block.matrices))
+            .map_err(|e| Error::Internal { reason: e.to_string() })?;
+        entries.push(entry("block", RECORD, Dtype::U8, vec![record.len()], record));
+        Ok(entries)
+    }
+
+    /// Bytes on disk of a finished block.
+    pub fn size(block: &Finished) -> Result<u64> {
+        checkpoint::size(Self::entries(block)?)
+    }
+
+    pub fn save(
+        &self,
+        layer: usize,
+        block: &Finished,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let Some(folder) = self.folder else { return Ok(()) };
+        let path = checkpoint::write(
+            folder,
+            ("block", layer as u64),
+            Self::entries(block)?,
+            &self.run,
+            self.arithmetic,
+        )?;
+        events(Event::Checkpoint { step: layer as u64, path: path.display().to_string() });
+        Ok(())
+    }
+
+    /// The block, if this run has finished it before. One that is damaged is told of and trained
+    /// again; another run's is an error.
+    pub fn read(&self, layer: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Finished>> {
+        let Some(path) = self
+            .folder
+            .filter(|_| self.resume)
+            .map(|folder| self.path(folder, layer))
+            .filter(|path| path.exists())
+        else {
+            return Ok(None);
+        };
+        let manifest = match checkpoint::verify(&path, &self.run) {
+            Ok(manifest) => manifest,
+            // Left by an earlier run, behind what this one has finished.
+            Err(Unusable::Foreign(e)) => return if layer > 0 { Ok(None) } else { Err(e) },
+            Err(Unusable::Damaged(e)) => {
+                events(Event::Warning {
+                    message: format!("a finished block was passed over: {e}"),
+                });
+                return Ok(None);
+            }
+        };
+        match checkpoint::state(&path, &manifest).and_then(|bytes| parse(&path, &bytes)) {
+            Ok(block) => {
+                events(Event::Phase { name: "resume".into(), detail: path.display().to_string() });
+                Ok(Some(block))
+            }
+            Err(e) => {
+                events(Event::Warning {
+                    message: format!("a finished block was passed over: {e}"),
+                });
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn entry(name: &str, part: &str, dtype: Dtype, shape: Vec<usize>, data: Vec<u8>) -> Entry<'static> {
+    Entry { name: format!("{name}/{part}"), dtype, shape, data: data.into() }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
+    let fault = |what: &str| Error::Checkpoint {
+        path: path.display().to_string(),
+        reason: format!("{what} is missing or not as it was written"),
+    };
+    let header = safetensors::read(&path.display().to_string(), bytes)?;
+    let tensors = header.by_name();
+    let data = |info: &Info| &bytes[info.begin as usize..info.end as usize];
+    let floats = |info: &Info| {
+        data(info).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<f32>>()
+    };
+    let part = |name: &str, part: &str| {
+        tensors
+            .get(format!("{name}/{part}").as_str())
+            .copied()
+            .ok_or_else(|| fault(&format!("{part} of {name}")))
+    };
+    let mut block = Finished::default();
+    for info in &header.tensors {
+        let Some((name, kind)) = info.name.split_once('/') else { return Err(fault(&info.name)) };
+        let tensor = match kind {
+            "value" => Tensor { shape: info.shape.clone(), data: TensorData::F32(floats(info)) },
+            QUANTIZER => {
+                let quantizer: WeightQuantizer =
+                    serde_json::from_slice(data(info)).map_err(|_| fault(name))?;
+                let shape: Vec<usize> = data(part(name, "shape")?)
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|b| u64::from_le_bytes(*b) as usize)
+                    .collect();
+                let [rows, cols] = shape[..] else { return Err(fault(name)) };
+                let codes = data(part(name, "codes")?).to_vec();
+                let zero_points = data(part(name, "zero_point")?).to_vec();
+                let packed = PackedMatrix {
+                    rows,
+                    cols,
+                    quantizer,
+                    codes,
+                    scales: floats(part(name, "scale")?),
+                    zero_points,
+                };
+                Tensor { shape, data: TensorData::Packed(packed) }
+            }
+            "low_rank_a" => {
+                let halves = |info: &Info| {
+                    data(info).as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect()
+                };
+                let rank = info.shape.first().copied().unwrap_or(0);
+                block.low_rank.insert(
+                    name.into(),
+                    LowRank { rank, a: halves(info), b: halves(part(name, "low_rank_b")?) },
+                );
+                continue;
+            }
+            RECORD => {
+                (block.record, block.matrices) =
+                    serde_json::from_slice(data(info)).map_err(|_| fault(RECORD))?;
+                continue;
+            }
+            _ => continue,
+        };
+        block.tensors.insert(name.into(), tensor);
+    }
+    Ok(block)
+}

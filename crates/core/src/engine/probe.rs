@@ -1,0 +1,378 @@
+//! A few real steps of a stage, and what the whole of it will take by them.
+
+use crate::cancel::Cancel;
+use crate::config::options::RunConfig;
+use crate::data::Text;
+use crate::data::self_generated;
+use crate::data::self_generated::Settings;
+use crate::engine::block_loop;
+use crate::engine::block_loop::Blockwise;
+use crate::engine::finished::FinishedBlocks;
+use crate::engine::stages as run;
+use crate::engine::stages::Trained;
+use crate::engine::stream;
+use crate::engine::stream::{Stream, existing};
+use crate::engine::student::Finished;
+use crate::engine::{arithmetic, checkpoint, memory};
+use crate::event::Event;
+use crate::event::Measure;
+use crate::recipe::block::{BlockPhase, SaliencyConfig};
+use crate::recipe::{BlockConfig, Recipe, TrainConfig};
+use crate::solver::rtn::stored_bytes;
+use crate::statistics::saliency::{Place, Saliency};
+use crate::{Error, Result};
+use halfstep_formats::architecture::Linear;
+use halfstep_formats::{LowRank, Model};
+use halfstep_kernels::Pool;
+use std::path::Path;
+use std::time::Instant;
+
+/// Steps that are run: half of them warm up.
+const STEPS: usize = 4;
+
+/// Tokens of each text that is generated for a plan.
+const BEGINNING: usize = 32;
+
+/// What a stage will take.
+#[derive(Clone, Debug, Default)]
+pub struct Probe {
+    pub steps: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub seconds_per_step: f64,
+    /// Peak resident memory while the stage runs.
+    pub peak_bytes: u64,
+    /// Memory that stays with the process when the stage is over, more than the probe has left.
+    pub left_bytes: u64,
+    /// In the run folder, at most.
+    pub disk_bytes: u64,
+}
+
+/// A text that the model is to generate first: the beginnings of some texts, over and over, stand
+/// for all of it.
+pub fn generation(
+    model: &Model,
+    settings: Settings,
+    run: &RunConfig,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<(Probe, Text)> {
+    memory::reset_peak();
+    let few = Settings {
+        tokens: settings.tokens.min(settings.batch * BEGINNING),
+        window: settings.window.min(BEGINNING),
+        ..settings
+    };
+    let mut per_second = f64::INFINITY;
+    let mut watch = |event: Event| {
+        if let Event::Generate { tokens_per_second, .. } = event {
+            per_second = tokens_per_second;
+        }
+    };
+    let (text, seconds) =
+        timed(|| self_generated::generate(model, few, None, &mut watch, cancel, pool))?;
+    let written = text.tokens(model, 1)?;
+    let at_once = settings.batch.min(settings.tokens.div_ceil(settings.window));
+    let a = &model.architecture;
+    let token_bytes = 2 * a.layers * a.kv_heads * a.head_dim * size_of::<f32>();
+    let growth = (at_once * (settings.window - few.window) * token_bytes) as u64;
+    let probe = Probe {
+        tokens: settings.tokens as u64,
+        seconds: seconds + settings.tokens.saturating_sub(written.len()) as f64 / per_second,
+        // Beside the model a network of its weights in f32.
+        peak_bytes: peak(growth, || {
+            stored(model) + growth + (a.parameters() * size_of::<f32>()) as u64
+        }),
+        disk_bytes: if run.run_folder.is_some() {
+            (settings.tokens * size_of::<u32>()) as u64
+        } else {
+            0
+        },
+        ..Probe::default()
+    };
+    Ok((probe, Text::generated(written.into_iter().cycle().take(settings.tokens).collect())))
+}
+
+/// One block stage: a few steps of every phase of the first block, from some of the samples, or the
+/// first block solved.
+#[allow(clippy::too_many_arguments)]
+pub fn block(
+    model: &Model,
+    recipe: &Recipe,
+    config: &BlockConfig,
+    run: &RunConfig,
+    text: &Text,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Probe> {
+    let tokens = text.sequences(model, config.samples, config.window)?;
+    let few = fewer(config);
+    memory::reset_peak();
+    let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?);
+    let folder = run.run_folder.as_deref().map(Path::new);
+    let scratch = existing(&stream::scratch(run));
+    let (saliency, saliency_seconds) = timed(|| {
+        let one = config.penalty().map(|s| SaliencyConfig { samples: 1, ..s });
+        one.map(|one| {
+            Saliency::of(model, one, text, Place::Scratch(&scratch), arithmetic, cancel, pool)
+        })
+        .transpose()
+    })?;
+    let penalty = saliency.as_ref().map(|s| s.block(0)).transpose()?;
+    let blockwise =
+        Blockwise::new(model, recipe, block_loop::site(recipe)?, &few, arithmetic, pool, cancel);
+    let (mut streams, start_seconds) =
+        timed(|| blockwise.start(recipe, &tokens[..few.samples * few.window], &scratch))?;
+    let ((), targets_seconds) = timed(|| blockwise.targets(0, &mut streams))?;
+    drop(streams);
+    let mut streams = blockwise.start(recipe, &tokens[..few.samples * few.window], &scratch)?;
+    let mut ends = vec![];
+    let (block, block_seconds) = timed(|| {
+        blockwise.make_block(0, &mut streams, penalty, &mut |_| ends.push(Instant::now()))
+    })?;
+    let block_seconds = (block_seconds - targets_seconds).max(0.0);
+    let (_, advance_seconds) = timed(|| blockwise.advance(0, &block, &mut streams))?;
+    let durations: Vec<f64> =
+        ends.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let steps = phase_seconds(&few, &durations, block_seconds);
+    let all_steps: f64 = config
+        .phases
+        .iter()
+        .zip(&steps)
+        .map(|(phase, seconds)| (phase.epochs * passes(config)) as f64 * seconds)
+        .sum();
+    // Beside its steps a block is taken in hand and packed.
+    let around =
+        (block_seconds - durations.iter().sum::<f64>() - steps.first().unwrap_or(&0.0)).max(0.0);
+    let share = config.samples as f64 / few.samples as f64;
+    let layers = model.architecture.layers;
+    let more_texts = config.penalty().map_or(0, |s| s.samples.saturating_sub(1)) as f64;
+    let text_seconds = saliency.as_ref().map_or(0.0, |s| s.seconds);
+    let seconds = saliency_seconds
+        + text_seconds * more_texts
+        + start_seconds * share
+        + layers as f64 * ((targets_seconds + advance_seconds) * share + all_steps + around);
+    let (count, each) = block_loop::streams(model, config);
+    let (streams_bytes, in_memory) = (count as u64 * each, Stream::fits(each, count));
+    let growth = if in_memory {
+        streams_bytes - count as u64 * block_loop::streams(model, &few).1
+    } else {
+        0
+    };
+    let finished = (layers as u64 - 1) * finished_bytes(&block);
+    let saved = if folder.is_some() { layers as u64 * FinishedBlocks::size(&block)? } else { 0 };
+    let (sums, inputs) = saliency
+        .as_ref()
+        .filter(|_| folder.is_some())
+        .map_or((0, 0), |s| s.bytes(layers, model.architecture.hidden_size));
+    let steps = layers as u64 * config.steps();
+    Ok(Probe {
+        steps,
+        tokens: steps * (config.batch * config.window) as u64,
+        seconds,
+        seconds_per_step: all_steps / config.steps().max(1) as f64,
+        peak_bytes: peak(growth + finished, || {
+            let held = stored(model) + growth + finished;
+            memory::estimate(&model.architecture, held, block_weights(model), config.window, 1)
+        }),
+        left_bytes: growth,
+        // The sums once as they are taken, once as they are kept.
+        disk_bytes: saved + 2 * sums + inputs + if in_memory { 0 } else { streams_bytes },
+    })
+}
+
+/// The same phases over a few samples; a solver sees all of them, since most of its time does not
+/// depend on their number.
+fn fewer(config: &BlockConfig) -> BlockConfig {
+    if config.solver.is_some() {
+        return config.clone();
+    }
+    let few = BlockConfig { samples: config.samples.min(STEPS * config.batch), ..config.clone() };
+    let phases = config
+        .phases
+        .iter()
+        .map(|phase| BlockPhase {
+            epochs: phase.epochs.min(STEPS.div_ceil(passes(&few))),
+            ..*phase
+        })
+        .collect();
+    BlockConfig { phases, ..few }
+}
+
+/// Steps of a pass through the samples.
+fn passes(config: &BlockConfig) -> usize {
+    config.samples.div_ceil(config.batch)
+}
+
+/// Seconds of a step of every phase, the first ones left out. `durations`: between the ends of any
+/// two steps; `whole`: of the block, if there was one step alone.
+fn phase_seconds(few: &BlockConfig, durations: &[f64], whole: f64) -> Vec<f64> {
+    let mut first = 0;
+    let phases = few.phases.iter().map(|phase| {
+        let steps = phase.epochs * passes(few);
+        // Duration i is that of step i + 1.
+        let own: Vec<f64> = (first.max(1)..first + steps)
+            .filter_map(|step| durations.get(step - 1).copied())
+            .collect();
+        first += steps;
+        let warm = &own[own.len() / 2..];
+        if warm.is_empty() { whole } else { warm.iter().sum::<f64>() / warm.len() as f64 }
+    });
+    phases.collect()
+}
+
+/// Bytes of a finished block in memory.
+fn finished_bytes(block: &Finished) -> u64 {
+    let factors: usize = block.low_rank.values().map(LowRank::stored_bytes).sum();
+    (factors + block.tensors.values().map(stored_bytes).sum::<usize>()) as u64
+}
+
+/// One model stage: a few steps of the real batches. `measure` is called with the packed model as
+/// in the run; its seconds, which it tells, are left out.
+#[allow(clippy::too_many_arguments)]
+pub fn end_to_end(
+    model: &Model,
+    start: Option<&Model>,
+    recipe: &Recipe,
+    config: &TrainConfig,
+    run: &RunConfig,
+    text: &Text,
+    measure: &mut Measure,
+    measured_seconds: &dyn Fn() -> f64,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<(Probe, Trained)> {
+    let steps = config.steps();
+    let few = TrainConfig {
+        tokens: config.tokens.min(STEPS * config.batch * config.window),
+        ..config.clone()
+    };
+    let alone =
+        RunConfig { run_folder: None, checkpoint_every: None, resume: false, ..run.clone() };
+    memory::reset_peak();
+    let mut ends = vec![];
+    let mut watch = |event: Event| {
+        if matches!(event, Event::Step { .. }) {
+            ends.push(Instant::now());
+        }
+    };
+    let (trained, seconds) = timed(|| {
+        run::end_to_end(model, start, recipe, &few, &alone, text, measure, &mut watch, cancel, pool)
+    })?;
+    let warm = &ends[ends.len() / 2..];
+    let seconds_per_step = match (ends.get((ends.len() / 2).wrapping_sub(1)), warm.last()) {
+        (Some(&from), Some(&to)) => (to - from).as_secs_f64() / warm.len() as f64,
+        _ => trained.seconds,
+    };
+    let disk_bytes = if run.run_folder.is_some() {
+        checkpoint::at_once(steps, run.checkpoint_every) * trained.checkpoint_bytes
+    } else {
+        0
+    };
+    let probe = Probe {
+        steps,
+        tokens: steps * (config.batch * config.window) as u64,
+        seconds: seconds - measured_seconds()
+            + steps.saturating_sub(trained.steps) as f64 * seconds_per_step,
+        seconds_per_step,
+        peak_bytes: peak(0, || {
+            let a = &model.architecture;
+            memory::estimate(
+                a,
+                stored(model),
+                a.parameters() as u64,
+                config.micro_batch.unwrap_or(config.batch) * config.window,
+                a.layers,
+            )
+        }),
+        left_bytes: 0,
+        disk_bytes,
+    };
+    Ok((probe, trained))
+}
+
+/// Saliency for a report; nothing for a recipe that has its own.
+pub fn recorded_saliency(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    text: &Text,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Probe> {
+    memory::reset_peak();
+    let scratch = existing(&stream::scratch(run));
+    let (found, seconds) = timed(|| {
+        run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, cancel, pool)
+    })?;
+    let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
+    let (layers, of_block) =
+        (model.architecture.layers as u64, block_weights(model) * size_of::<f32>() as u64);
+    let inputs =
+        (recipe.window().unwrap_or(0) * model.architecture.hidden_size * size_of::<f32>()) as u64;
+    let disk_bytes =
+        if run.run_folder.is_some() && samples > 0 { layers * (of_block + inputs) } else { 0 };
+    Ok(Probe {
+        seconds: seconds * samples as f64,
+        peak_bytes: peak(0, || stored(model) + of_block),
+        disk_bytes,
+        ..Probe::default()
+    })
+}
+
+/// The peak since the last reset and what is to come on top; where the system does not tell, an
+/// estimate.
+pub fn peak(more: u64, estimate: impl FnOnce() -> u64) -> u64 {
+    match memory::peak_bytes() {
+        0 => estimate(),
+        measured => measured + more,
+    }
+}
+
+/// Bytes of a model in memory.
+pub fn stored(model: &Model) -> u64 {
+    model.tensors.values().map(stored_bytes).sum::<usize>() as u64
+}
+
+/// Weights of a block.
+fn block_weights(model: &Model) -> u64 {
+    Linear::ALL
+        .iter()
+        .map(|&linear| model.architecture.linear_shape(linear).iter().product::<usize>())
+        .sum::<usize>() as u64
+}
+
+/// What `work` gives, and its seconds.
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let start = Instant::now();
+    work().map(|value| (value, start.elapsed().as_secs_f64())).map_err(without_resume)
+}
+
+/// There is nothing to go on from.
+fn without_resume(e: Error) -> Error {
+    if e.is_cancelled() { Error::Cancelled { resume: None } } else { e }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::block::BlockRates;
+
+    #[test]
+    fn steps_are_timed_by_phase_and_the_first_left_out() {
+        let usual = BlockConfig { samples: 3, ..BlockConfig::usual(BlockRates::default(), 1.0) };
+        let phase = usual.phases[0];
+        let two = BlockConfig {
+            phases: vec![BlockPhase { epochs: 9, ..phase }, BlockPhase { epochs: 1, ..phase }],
+            ..usual
+        };
+        let few = fewer(&two);
+        assert_eq!((few.samples, few.phases[0].epochs, few.phases[1].epochs), (3, 2, 1));
+        // Six steps of the first phase, three of the second: eight durations.
+        let durations = [9.0, 9.0, 2.0, 2.0, 2.0, 5.0, 7.0, 7.0];
+        assert_eq!(phase_seconds(&few, &durations, 100.0), [2.0, 7.0]);
+        let one =
+            BlockConfig { samples: 1, phases: vec![BlockPhase { epochs: 1, ..phase }], ..two };
+        assert_eq!(phase_seconds(&fewer(&one), &[], 3.0), [3.0]);
+    }
+}

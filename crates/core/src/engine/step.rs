@@ -1,0 +1,289 @@
+//! One optimizer step, in the order one would explain it.
+
+use crate::autograd::ops::weight::Weight;
+use crate::autograd::ops::{Number, tensor, with_values};
+use crate::autograd::tape::Tape;
+use crate::cancel::Cancel;
+use crate::engine::block::{Block, BlockSinks, Context, StaticStep};
+use crate::engine::memory::{available_bytes, block_bytes};
+use crate::engine::trainer::Trainer;
+use crate::engine::weights::Weights;
+use crate::objective::head::{LossHead, Normalizers, next_tokens};
+use crate::quantizer::matrix::guard_steps;
+use crate::recipe::Recompute;
+use crate::{Error, Result};
+use candle_core::Tensor;
+use halfstep_formats::architecture::{
+    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
+};
+use halfstep_kernels::ops::gemm::Rows;
+use halfstep_kernels::{ActivationQuantizer, Real};
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Before the update.
+    pub loss: f64,
+    /// Before clipping.
+    pub gradient_norm: f64,
+    pub learning_rate: f64,
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(e: candle_core::Error) -> Self {
+        Error::Internal { reason: e.to_string() }
+    }
+}
+
+impl<T: Number> Trainer<T> {
+    /// Trains on `batch` `[B, tokens]`. On any error nothing was updated.
+    pub fn step(&mut self, batch: &[u32], tokens: usize, cancel: &Cancel) -> Result<StepReport> {
+        let loss = self.gradients(batch, tokens, cancel)?;
+        let gradient_norm =
+            self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
+        let learning_rate = self.optimizer.schedule.rate(self.step);
+        let signs = self.step_signs();
+        self.optimizer.update(&self.pool, &mut self.parameters, self.step, gradient_norm);
+        guard_steps(&mut self.parameters, &self.matrices, &signs);
+        self.step += 1;
+        Ok(StepReport { loss, gradient_norm, learning_rate })
+    }
+
+    /// Loss of a batch, with dL/d(parameter) left in every sink.
+    pub fn gradients(&mut self, batch: &[u32], tokens: usize, cancel: &Cancel) -> Result<f64> {
+        self.parameters.list.iter().for_each(|p| p.sink.clear());
+        let weights = self.student_weights()?;
+        let sinks = self.block_sinks()?;
+        let sequences = batch.len() / tokens;
+        let micro = self.micro_batch.unwrap_or(sequences) * tokens;
+        // Once, since from the second step on the memory that the first one took counts as used.
+        let keep = self.kept_blocks.unwrap_or_else(|| self.blocks_that_fit(micro));
+        self.kept_blocks = Some(keep);
+        let normalizers =
+            Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
+        let mut loss = 0.0;
+        for micro in batch.chunks(micro) {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled { resume: None });
+            }
+            loss += self.accumulate(&weights, &sinks, micro, tokens, keep, normalizers)?;
+        }
+        if !loss.is_finite() {
+            return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
+        }
+        self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
+        Ok(loss)
+    }
+
+    /// Forward and backward of one micro-batch: gradients of the weights as used are added to the
+    /// sinks. Returns its share of the loss.
+    fn accumulate(
+        &self,
+        weights: &Weights<T>,
+        sinks: &[BlockSinks<T>],
+        micro: &[u32],
+        tokens: usize,
+        keep: usize,
+        normalizers: Normalizers,
+    ) -> Result<f64> {
+        let teacher_hidden = if self.objective.kl_weight > 0.0 {
+            Some(self.teacher_forward(micro, tokens)?)
+        } else {
+            None
+        };
+        let context = self.context(micro.len() / tokens, tokens);
+        let mut x = self.embed(&weights.embedding, micro)?;
+        let mut passed = Vec::with_capacity(weights.blocks.len());
+        // The last blocks are kept: their backward comes first, when the memory of the others' is
+        // not taken yet.
+        let recomputed = weights.blocks.len().saturating_sub(keep);
+        for (layer, (block, sinks)) in weights.blocks.iter().zip(sinks).enumerate() {
+            let mut tape = if layer >= recomputed { Tape::on() } else { Tape::off() };
+            let y = Block { context: &context, weights: block, sinks, observer: None }
+                .forward(&mut tape, &x)?;
+            passed.push((x, tape));
+            x = y;
+        }
+        let (loss, dx) =
+            self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
+        let (mut y, mut dy) = (x, tensor(dx, &[micro.len(), self.architecture.hidden_size])?);
+        for ((x, mut tape), (block, sinks)) in
+            passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev()
+        {
+            if !tape.is_on() {
+                tape = Tape::on();
+                y = Block { context: &context, weights: block, sinks, observer: None }
+                    .forward(&mut tape, &x)?;
+            }
+            dy = tape.backward::<T>(&self.pool, &x, &y, dy)?;
+            y = x;
+        }
+        self.embed_backward(&dy, micro)?;
+        Ok(loss)
+    }
+
+    fn loss(
+        &self,
+        weights: &Weights<T>,
+        x: &Tensor,
+        teacher_hidden: Option<&Tensor>,
+        micro: &[u32],
+        tokens: usize,
+        normalizers: Normalizers,
+    ) -> Result<(f64, Vec<T>)> {
+        let a = &self.architecture;
+        let head = LossHead {
+            pool: &self.pool,
+            norm_eps: a.norm_eps,
+            vocab: a.vocab_size,
+            hidden: a.hidden_size,
+            activation: self.head_activation,
+            precision: self.arithmetic.precision,
+            objective: self.objective,
+            bytes: self.loss_bytes,
+            weights,
+            teacher: Some(&self.teacher),
+            norm_sink: self.parameters.get(FINAL_NORM)?.learned_sink(),
+            head_sink: self
+                .parameters
+                .get(if a.tied_head { EMBEDDING } else { HEAD })?
+                .learned_sink(),
+        };
+        let targets = next_tokens(micro, tokens);
+        let run = |x: &[T], hidden: Option<&[T]>| head.backward(x, hidden, &targets, normalizers);
+        Ok(match teacher_hidden {
+            Some(hidden) => {
+                with_values(x, |x: &[T]| with_values(hidden, |hidden: &[T]| run(x, Some(hidden))))??
+            }
+            None => with_values(x, |x: &[T]| run(x, None))?,
+        })
+    }
+
+    /// The teacher's last block output `[M, D]`, without quantizers or a graph.
+    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor> {
+        let context = Context {
+            activation: Default::default(),
+            cache: halfstep_kernels::CacheQuantizer::F32,
+            ..self.context(micro.len() / tokens, tokens)
+        };
+        let mut x = self.embed(&self.teacher.embedding, micro)?;
+        let sinks = BlockSinks::none();
+        for block in &self.teacher.blocks {
+            x = Block { context: &context, weights: block, sinks: &sinks, observer: None }
+                .forward(&mut Tape::off(), &x)?;
+        }
+        Ok(x)
+    }
+
+    pub(crate) fn context(&self, batch: usize, tokens: usize) -> Context {
+        Context {
+            architecture: self.architecture.clone(),
+            pool: self.pool.clone(),
+            rope: self.rope.clone(),
+            batch,
+            tokens,
+            precision: self.arithmetic.precision,
+            activation: self.activation,
+            cache: self.cache,
+            edge: self.edge,
+        }
+    }
+
+    /// Rows of the embedding, `[M, D]`.
+    pub(crate) fn embed(&self, embedding: &Weight<T>, tokens: &[u32]) -> Result<Tensor> {
+        let d = self.architecture.hidden_size;
+        let mut x = Vec::with_capacity(tokens.len() * d);
+        for &token in tokens {
+            if token as usize >= embedding.rows() {
+                return Err(Error::Data {
+                    data: "tokens".into(),
+                    reason: format!("id {token} is outside the vocabulary"),
+                });
+            }
+            x.extend_from_slice(&embedding.row(token as usize));
+        }
+        Ok(tensor(x, &[tokens.len(), d])?)
+    }
+
+    /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one
+    /// sink.
+    fn embed_backward(&self, dx: &Tensor, tokens: &[u32]) -> Result<()> {
+        let d = self.architecture.hidden_size;
+        let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
+        with_values(dx, |dx: &[T]| {
+            sink.add(|gradient, accumulate| {
+                if !accumulate {
+                    gradient.fill(<T as Real>::ZERO);
+                }
+                for (row, &token) in dx.chunks(d).zip(tokens) {
+                    let at = token as usize * d;
+                    gradient[at..at + d].iter_mut().zip(row).for_each(|(g, &r)| *g += r);
+                }
+            });
+        })?;
+        Ok(())
+    }
+
+    /// The weights of this step: every matrix quantized once.
+    pub fn student_weights(&self) -> Result<Weights<T>> {
+        let matrix = |name: &str| {
+            let place = self.parameters.place(name)?;
+            let matrix = self.matrices.iter().find(|m| m.place == place);
+            let matrix =
+                matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })?;
+            let activation = if name == EMBEDDING || name == HEAD {
+                self.head_activation
+            } else {
+                self.activation
+            };
+            let integer =
+                self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
+            Ok(matrix.forward(&self.parameters, &self.pool, integer))
+        };
+        Weights::collect(
+            &self.architecture,
+            |name| Ok(self.parameters.get(name)?.value.clone()),
+            matrix,
+        )
+    }
+
+    fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
+        let learned = |name: &str| self.parameters.get(name).map(|p| p.learned_sink().cloned());
+        let mut all = Vec::with_capacity(self.architecture.layers);
+        for layer in 0..self.architecture.layers {
+            let mut sinks = BlockSinks {
+                attn_norm: learned(&attn_norm(layer))?,
+                ffn_norm: learned(&ffn_norm(layer))?,
+                ..BlockSinks::none()
+            };
+            for (place, linear) in Linear::ALL.iter().enumerate() {
+                // Of frozen codes too: their scales learn from it.
+                sinks.linears[place] =
+                    Some(self.parameters.get(&linear.weight_name(layer))?.sink.clone());
+            }
+            for (place, site) in ActivationSite::ALL.iter().enumerate() {
+                if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
+                    sinks.steps[place] =
+                        Some(StaticStep { step: p.value[0], sink: Some(p.sink.clone()) });
+                }
+            }
+            all.push(sinks);
+        }
+        Ok(all)
+    }
+
+    /// How many blocks' forwards can be kept for the backward, for `rows` tokens at a time.
+    fn blocks_that_fit(&self, rows: usize) -> usize {
+        let layers = self.architecture.layers;
+        match self.recompute {
+            Recompute::Never => layers,
+            Recompute::Always => 0,
+            Recompute::Auto => layers.min(
+                (available_bytes()
+                    / 2
+                    / block_bytes(&self.architecture, rows, size_of::<T>()).max(1))
+                    as usize,
+            ),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What training minimises.
+
+pub mod head;
+pub mod saliency;

@@ -1,0 +1,135 @@
+//! The penalty weighted by saliency; formulas in [`crate::statistics::saliency`].
+
+use crate::autograd::ops::Number;
+use crate::engine::student::Student;
+use crate::engine::weights::BlockWeights;
+use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
+use halfstep_kernels::{Pool, Real, room};
+
+/// R of one block: S of its linears, each with its factor.
+pub struct Penalty {
+    s: Vec<Vec<f32>>,
+    factors: Vec<f64>,
+    place: SaliencyPlace,
+}
+
+impl Penalty {
+    pub fn new(s: Vec<Vec<f32>>, config: &SaliencyConfig) -> Self {
+        // mean of S times the number of weights is the sum of S.
+        let over = |sum: f64| if sum > 0.0 { config.lambda / sum } else { 0.0 };
+        let block = s.iter().map(|s| sum(s)).sum::<f64>();
+        let factor = |s: &Vec<f32>| match config.scale {
+            SaliencyScale::Raw => config.lambda,
+            SaliencyScale::ScaleFree => over(block),
+            SaliencyScale::PerMatrix => over(sum(s)),
+        };
+        Self { factors: s.iter().map(factor).collect(), s, place: config.place }
+    }
+
+    /// f of each linear.
+    pub fn factors(&self) -> &[f64] {
+        &self.factors
+    }
+
+    /// Adds the penalty's gradients to the sinks of the student, whose forward used `weights`;
+    /// returns R.
+    pub fn add<T: Number>(
+        &self,
+        student: &Student<T>,
+        weights: &BlockWeights<T>,
+        pool: &Pool,
+    ) -> f64 {
+        let mut total = 0.0;
+        for (i, matrix) in student.matrices.iter().enumerate() {
+            let parameter = &student.parameters.list[matrix.place];
+            let mut wq = room(matrix.rows * matrix.cols);
+            pool.chunks_mut(&mut wq, matrix.cols, |row, out| weights.linears[i].read(row, 0, out));
+            let beside = matrix
+                .low_rank
+                .zip(weights.low_rank[i].as_ref())
+                .filter(|_| self.place == SaliencyPlace::AfterLowRank);
+            let factors =
+                beside.map(|(_, f)| [&f.a, &f.b].map(|w| w.dense().expect("factors are values")));
+            let (value, gradients) = penalty(
+                pool,
+                &parameter.value,
+                wq,
+                &self.s[i],
+                self.factors[i],
+                matrix.cols,
+                factors,
+            );
+            total += value;
+            parameter.sink.add_slice(&gradients.wq);
+            if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors) {
+                let sinks = part.sinks(&student.parameters);
+                sinks.a.add_slice(&da);
+                sinks.b.add_slice(&db);
+            }
+        }
+        total
+    }
+}
+
+/// dR/dWq `[O, I]`, and dR/dA `[r, I]`, dR/dB `[O, r]` of factors that count.
+pub struct PenaltyGradients<T> {
+    pub wq: Vec<T>,
+    pub factors: Option<[Vec<T>; 2]>,
+}
+
+/// `f sum S D^2` of one matrix and its gradients; `factors`: A and B (alpha / r included) if D
+/// holds them.
+pub fn penalty<T: Number>(
+    pool: &Pool,
+    w: &[T],
+    mut wq: Vec<T>,
+    s: &[f32],
+    f: f64,
+    cols: usize,
+    factors: Option<[&[T]; 2]>,
+) -> (f64, PenaltyGradients<T>) {
+    let rows = w.len() / cols;
+    if let Some([a, b]) = factors {
+        // Wq + B A.
+        gemm::linear_backward_input(
+            pool,
+            Precision::F32,
+            &Dense::new(b, a.len() / cols),
+            &Dense::new(a, cols),
+            &mut wq,
+            true,
+        );
+    }
+    let slope = <T as Real>::from_f64(2.0 * f);
+    let mut sums = vec![0.0f64; rows];
+    pool.parts(
+        wq.chunks_mut(cols).zip(&mut sums).collect(),
+        |row, (wq, sum): (&mut [T], &mut f64)| {
+            for ((wq, &w), &s) in wq.iter_mut().zip(&w[row * cols..]).zip(&s[row * cols..]) {
+                let weighted = <T as Real>::from_f32(s) * (*wq - w);
+                *sum += Real::to_f64(weighted) * Real::to_f64(*wq - w);
+                *wq = slope * weighted;
+            }
+        },
+    );
+    let by_factors = factors.map(|[a, b]| {
+        let rank = a.len() / cols;
+        let (mut da, mut db) = (room(a.len()), room(b.len()));
+        gemm::linear(pool, Precision::F32, &Dense::new(&wq, cols), &Dense::new(a, cols), &mut db); // [O, r]
+        gemm::linear_backward_weight(
+            pool,
+            Precision::F32,
+            &Dense::new(b, rank),
+            &Dense::new(&wq, cols),
+            &mut da,
+            false,
+        ); // [r, I]
+        [da, db]
+    });
+    (f * sums.iter().sum::<f64>(), PenaltyGradients { wq, factors: by_factors })
+}
+
+fn sum(s: &[f32]) -> f64 {
+    s.iter().map(|&s| f64::from(s)).sum()
+}

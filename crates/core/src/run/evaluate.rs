@@ -1,0 +1,101 @@
+//! An evaluation: from a text to perplexity, and KL and top-1 agreement against another model.
+
+use crate::cancel::Cancel;
+use crate::config::options::{ArithmeticConfig, EvaluateConfig};
+use crate::data::Text;
+use crate::error::{Error, Result};
+use crate::event::EvaluationRecord;
+use halfstep_formats::Model;
+use halfstep_kernels::Pool;
+use halfstep_runtime::score::Scoring;
+use halfstep_runtime::{Arithmetic, Network};
+
+/// Perplexity, and KL and top-1 agreement against another model. `progress(done, total)` in tokens.
+pub fn evaluate(
+    model: &Model,
+    against: Option<&Model>,
+    config: &EvaluateConfig,
+    progress: &mut dyn FnMut(usize, usize),
+    cancel: &Cancel,
+) -> Result<EvaluationRecord> {
+    let mut run = EvaluationRun::new(&[model], against, config)?;
+    loop {
+        let (done, total) = run.progress();
+        progress(done, total);
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
+        if !run.step()? {
+            return Ok(run.finish().remove(0));
+        }
+    }
+}
+
+/// An evaluation under way, window by window, for callers that have other things to do in between.
+/// Several models are measured beside one reference, which runs once.
+pub struct EvaluationRun {
+    networks: Vec<Network>,
+    against: Option<Network>,
+    scoring: Scoring,
+}
+
+impl EvaluationRun {
+    pub fn new(
+        models: &[&Model],
+        against: Option<&Model>,
+        config: &EvaluateConfig,
+    ) -> Result<Self> {
+        let pool = Pool::new(config.threads);
+        let text = Text::read(config.data.as_deref(), config.text.as_deref(), 0)?;
+        let text = text.ok_or_else(|| Error::config("data", "give a text file to measure on"))?;
+        let first =
+            *models.first().ok_or_else(|| Error::config("models", "give a model to measure"))?;
+        let mut tokens = text.tokens(first, 2)?;
+        if config.tokens > 0 {
+            tokens.truncate(config.tokens);
+        }
+        let vocabulary = |model: &Model| model.architecture.vocab_size;
+        for model in models {
+            if let Some(other) = against.filter(|other| vocabulary(other) != vocabulary(model)) {
+                let reason = format!(
+                    "its vocabulary of {} tokens is not the model's of {}",
+                    vocabulary(other),
+                    vocabulary(model)
+                );
+                return Err(Error::config("against", reason));
+            }
+        }
+        let arithmetic = match config.arithmetic {
+            ArithmeticConfig::Auto => Arithmetic::Auto,
+            ArithmeticConfig::Float => Arithmetic::Float,
+            ArithmeticConfig::Integer => Arithmetic::Integer,
+        };
+        let networks = models
+            .iter()
+            .map(|model| Network::new(model, arithmetic, pool.clone()))
+            .collect::<halfstep_runtime::Result<Vec<_>>>()?;
+        let against = against.map(|m| Network::new(m, Arithmetic::Auto, pool)).transpose()?;
+        let scoring = Scoring::new(
+            &networks.iter().collect::<Vec<_>>(),
+            against.as_ref(),
+            tokens,
+            config.window,
+        )?;
+        Ok(Self { networks, against, scoring })
+    }
+
+    /// Measures the next window; false when there is none.
+    pub fn step(&mut self) -> Result<bool> {
+        Ok(self.scoring.step(&self.networks.iter().collect::<Vec<_>>(), self.against.as_ref())?)
+    }
+
+    /// Tokens done, and all.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.scoring.done, self.scoring.total)
+    }
+
+    /// The means over what has been measured so far, of every model.
+    pub fn finish(&self) -> Vec<EvaluationRecord> {
+        self.scoring.evaluations().into_iter().map(EvaluationRecord::from).collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! A model from a file, and the network made of it.
+
+use crate::error::Result;
+use halfstep_formats::Model;
+use halfstep_kernels::Pool;
+use halfstep_runtime::{Arithmetic, Network};
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A model and, once it has been run, the network made of it: its weights are prepacked once, not
+/// for every generation.
+pub struct Loaded {
+    model: Model,
+    network: Mutex<Option<(usize, Arc<Network>)>>,
+}
+
+impl From<Model> for Loaded {
+    fn from(model: Model) -> Self {
+        Self { model, network: Mutex::new(None) }
+    }
+}
+
+impl Deref for Loaded {
+    type Target = Model;
+    fn deref(&self) -> &Model {
+        &self.model
+    }
+}
+
+impl Loaded {
+    /// The network in the model's own arithmetic; kept for the number of threads last asked for.
+    pub fn network(&self, threads: usize) -> Result<Arc<Network>> {
+        let mut kept = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, network)) = kept.as_ref().filter(|(for_threads, _)| *for_threads == threads)
+        {
+            return Ok(network.clone());
+        }
+        // The old one goes first: two would need twice the memory.
+        *kept = None;
+        let network = Arc::new(Network::new(&self.model, Arithmetic::Auto, Pool::new(threads))?);
+        *kept = Some((threads, network.clone()));
+        Ok(network)
+    }
+}
+
+/// Reads a model from a file or folder.
+pub fn load(path: &str) -> Result<Arc<Loaded>> {
+    Ok(Arc::new(halfstep_formats::load::load(Path::new(path))?.into()))
+}

@@ -1,0 +1,80 @@
+//! The surface that the bindings forward to: configs in, models, reports and events out. Nothing
+//! here knows napi or wasm-bindgen.
+
+pub mod evaluate;
+pub mod generate;
+pub mod inspect;
+pub mod load;
+#[cfg(feature = "train")]
+pub mod plan;
+pub mod quantize;
+mod record;
+pub mod report;
+pub mod save;
+mod validation;
+
+pub use crate::cancel::Cancel;
+pub use crate::config::options::{
+    ArithmeticConfig, ChatMessage, EvaluateConfig, GenerationConfig, RunConfig,
+};
+pub use crate::config::parse_config;
+pub use evaluate::evaluate;
+pub use generate::{generate, generate_all};
+pub use inspect::inspect;
+pub use load::{Loaded, load};
+#[cfg(feature = "train")]
+pub use plan::{Plan, PlanStage, plan};
+pub use quantize::{quantize, quantize_as};
+pub use report::{Generation, Inspection, Report, SaveReport};
+
+use crate::error::{Error, Result};
+use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_kernels::Pool;
+use halfstep_runtime::Cache;
+use halfstep_runtime::network::Logits;
+use std::path::Path;
+
+/// Token ids of `text`. `special`: special tokens in it are recognised, and begin and end tokens
+/// added if the model asks for them.
+pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
+    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
+        data: model.name.clone(),
+        reason: "the model has no tokenizer".into(),
+    })?;
+    Ok(tokenizer.encode(text, special)?)
+}
+
+/// Logits `[tokens, V]` of a sequence run from position 0, in the model's own arithmetic.
+pub fn logits(model: &Loaded, tokens: &[u32]) -> Result<Vec<f32>> {
+    let network = model.network(0)?;
+    Ok(network.forward(tokens, &mut Cache::new(&network), Logits::All)?)
+}
+
+/// The model's values as a full-precision f32 model: blocks and codes decoded, low-rank factors
+/// merged, nothing quantized any more. Factors that fit no weight are left out; no file holds such.
+pub fn dequantize(model: &Model, threads: usize) -> Model {
+    let pool = Pool::new(threads);
+    let tensors = model.tensors.iter().map(|(name, t)| {
+        let mut values = t.to_f32(&pool);
+        if let Some(factors) =
+            model.low_rank.get(name).filter(|factors| factors.check(t.rows(), t.cols()).is_ok())
+        {
+            factors.merge(&mut values);
+        }
+        (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(values) })
+    });
+    Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) }
+}
+
+/// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for
+/// a float model). A quantized model passes the parity gate on the re-opened file, or no file is
+/// kept.
+pub fn save(model: &Model, path: &str) -> Result<SaveReport> {
+    crate::run::save::save(model, Path::new(path), &Pool::new(0))
+}
+
+/// The bytes of the file that [`save`] would write to `path`; without a path, in the format of the
+/// model's target (GGUF for a float model).
+pub fn to_bytes(model: &Model, path: Option<&str>) -> Result<(Vec<u8>, SaveReport)> {
+    crate::run::save::to_bytes(model, path.map(Path::new), &Pool::new(0))
+}

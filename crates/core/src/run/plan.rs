@@ -1,0 +1,426 @@
+//! What a run will take, told before anything long starts: a few real steps of each stage on the
+//! real text, and the rest by arithmetic.
+
+use crate::Result;
+use crate::cancel::Cancel;
+use crate::config::options::RunConfig;
+use crate::data::Text;
+use crate::data::self_generated;
+use crate::engine::probe;
+use crate::engine::probe::{Probe, timed};
+use crate::engine::{memory, stages as run};
+use crate::event::Evaluations;
+use crate::event::Event;
+use crate::recipe::{Learns, Recipe, Stage, StartRule, WeightSite};
+use crate::recipes::RecipeConfig;
+use crate::run::dequantize;
+use crate::run::quantize::{check, client_flags, provenance};
+use crate::run::validation::Validation;
+use crate::solver::rtn;
+use half::f16;
+use halfstep_formats::architecture::Role;
+use halfstep_formats::{LowRank, Model};
+use halfstep_kernels::Pool;
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::time::Instant;
+use ts_rs::TS;
+
+/// What a run will take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    pub recipe: String,
+    pub target: String,
+    /// Stored bits of the block linears, scales and low-rank factors included, per weight.
+    pub bits_per_weight: f64,
+    /// Of the file that will be written.
+    pub output_bytes: u64,
+    /// In the run folder, at most.
+    pub disk_bytes: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    pub tokens: u64,
+    /// Until the result is in memory and measured.
+    pub seconds: f64,
+    /// Peak resident memory of the process.
+    pub peak_memory_bytes: u64,
+    /// What this process could have without swapping; 0 where the system does not tell.
+    pub free_memory_bytes: u64,
+    /// Whether the peak was measured. Else it is estimated: the system does not tell it, or only
+    /// with what the process has needed before.
+    pub memory_measured: bool,
+    /// Whether the memory is enough; null where the system does not tell.
+    pub fits: Option<bool>,
+    /// What would need less memory, if it does not fit.
+    pub advice: Option<String>,
+    /// One after the other.
+    pub stages: Vec<PlanStage>,
+    /// Flags the client will need to run the file.
+    pub client_flags: Vec<String>,
+    /// What making the plan took.
+    pub plan_seconds: f64,
+}
+
+/// A part of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanStage {
+    /// `generate`, `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
+    pub name: String,
+    pub steps: u64,
+    pub seconds_per_step: f64,
+    pub seconds: f64,
+    pub peak_memory_bytes: u64,
+    /// In the run folder, at most.
+    pub disk_bytes: u64,
+}
+
+impl PlanStage {
+    fn new(name: &str, probe: &Probe, left: u64) -> Self {
+        Self {
+            name: name.into(),
+            steps: probe.steps,
+            seconds_per_step: probe.seconds_per_step,
+            seconds: probe.seconds,
+            peak_memory_bytes: probe.peak_bytes + left,
+            disk_bytes: probe.disk_bytes,
+        }
+    }
+}
+
+/// Plans [`crate::run::quantize`] with the same arguments, refusing what it would refuse. Nothing is
+/// written.
+pub fn plan(
+    model: &Model,
+    recipe: &RecipeConfig,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<Plan> {
+    let recipe = recipe.resolve()?;
+    check(model, &recipe, run)?;
+    // What was needed so far (to read the model) will be needed again.
+    let (before, free) =
+        (memory::peak_bytes(), memory::available_bytes() + memory::resident_bytes());
+    let memory_measured = memory::reset_peak();
+    let start = Instant::now();
+    let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
+    let mut planner = Planner::new(merged.as_ref().unwrap_or(model), &recipe, run, cancel)?;
+    planner.work(events)?;
+    planner.finish()?;
+    let peak = planner.stages.iter().map(|s| s.peak_memory_bytes).max().unwrap_or(0).max(before);
+    let free = if memory::available_bytes() > 0 { free } else { 0 };
+    let (fits, advice) = verdict(peak, free, &planner.stages);
+    Ok(Plan {
+        recipe: recipe.id.clone(),
+        target: recipe.target.name().into(),
+        bits_per_weight: planner.bits_per_weight,
+        output_bytes: planner.output_bytes,
+        disk_bytes: planner.stages.iter().map(|s| s.disk_bytes).sum(),
+        steps: planner.stages.iter().map(|s| s.steps).sum(),
+        tokens: planner.tokens,
+        seconds: planner.stages.iter().map(|s| s.seconds).sum(),
+        peak_memory_bytes: peak,
+        free_memory_bytes: free,
+        memory_measured,
+        fits,
+        advice,
+        stages: std::mem::take(&mut planner.stages),
+        client_flags: client_flags(&recipe),
+        plan_seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// Whether the memory is enough, and what would make the greatest part smaller if it is not;
+/// neither where the system does not tell (`free` 0).
+fn verdict(peak: u64, free: u64, stages: &[PlanStage]) -> (Option<bool>, Option<String>) {
+    let fits = (free > 0).then_some(peak <= free);
+    let Some(greatest) =
+        stages.iter().max_by_key(|s| s.peak_memory_bytes).filter(|_| fits == Some(false))
+    else {
+        return (fits, None);
+    };
+    let advice = match greatest.name.as_str() {
+        "model" => {
+            "a smaller micro-batch, a shorter window or recompute always; or train block by block (omniquant, apiq, efficientqat)"
+        }
+        "blocks" => "fewer samples or a shorter window",
+        "evaluate" => "no validation text in the run: measure the file afterwards",
+        _ => "a smaller model",
+    };
+    (fits, Some(advice.into()))
+}
+
+/// A plan being made.
+struct Planner<'a> {
+    model: &'a Model,
+    recipe: &'a Recipe,
+    run: &'a RunConfig,
+    validation: Option<Validation>,
+    cancel: &'a Cancel,
+    pool: Pool,
+    stages: Vec<PlanStage>,
+    tokens: u64,
+    /// Where the text comes from.
+    data: Option<String>,
+    /// As large as the result: rounded, or the packed model of a model stage's first steps.
+    result: Model,
+    evaluations: Evaluations,
+    bits_per_weight: f64,
+    output_bytes: u64,
+}
+
+impl<'a> Planner<'a> {
+    fn new(
+        model: &'a Model,
+        recipe: &'a Recipe,
+        run: &'a RunConfig,
+        cancel: &'a Cancel,
+    ) -> Result<Self> {
+        let (pool, validation) = (Pool::new(run.threads), Validation::read(model, recipe, run)?);
+        let result = model.with(Default::default(), None);
+        let (stages, tokens, data, evaluations, bits_per_weight, output_bytes) =
+            (vec![], 0, None, Evaluations::new(), 0.0, 0);
+        Ok(Self {
+            model,
+            recipe,
+            run,
+            validation,
+            cancel,
+            pool,
+            stages,
+            tokens,
+            data,
+            result,
+            evaluations,
+            bits_per_weight,
+            output_bytes,
+        })
+    }
+
+    fn work(&mut self, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let (model, recipe, pool) = (self.model, self.recipe, self.pool.clone());
+        if recipe.stages.is_empty() {
+            events(Event::Phase { name: "plan".into(), detail: "rounding".into() });
+            let ((), seconds) = timed(|| self.round())?;
+            let probe =
+                Probe { seconds, peak_bytes: probe::peak(0, || self.held()), ..Probe::default() };
+            self.stages.push(PlanStage::new("round", &probe, 0));
+            return self.evaluate(0, events);
+        }
+        let (_kept, mut left) = (run::keep_memory(), 0);
+        let text = self.training_text(events)?;
+        self.data = Some(text.origin());
+        if self.run.record {
+            let probe =
+                probe::recorded_saliency(model, recipe, self.run, &text, self.cancel, &pool)?;
+            self.stages.push(PlanStage::new("saliency", &probe, 0));
+        }
+        for (number, stage) in recipe.stages.iter().enumerate() {
+            let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
+            match stage {
+                Stage::Block { config } => {
+                    events(Event::Phase {
+                        name: "plan".into(),
+                        detail: "a few steps of the first block".into(),
+                    });
+                    let mut probe =
+                        probe::block(model, recipe, config, &run, &text, self.cancel, &pool)?;
+                    // In the end all blocks are there, and what is no block is rounded. Not before:
+                    // a run does not hold both either.
+                    memory::reset_peak();
+                    self.round()?;
+                    probe.peak_bytes = probe.peak_bytes.max(probe::peak(probe.left_bytes, || 0));
+                    self.stages.push(PlanStage::new("blocks", &probe, left));
+                    (self.tokens, left) = (self.tokens + probe.tokens, left + probe.left_bytes);
+                }
+                Stage::Model { learns, config } => {
+                    events(Event::Phase {
+                        name: "plan".into(),
+                        detail: "a few steps of the whole model".into(),
+                    });
+                    let (measured, whole) = (Cell::new(0.0), Cell::new(0.0));
+                    let validation = self.validation.as_ref().filter(|_| last);
+                    let mut measure = |small: &Model, _: &mut dyn FnMut(Event)| {
+                        let Some(validation) = validation else { return Ok(Evaluations::new()) };
+                        let ((evaluations, seconds), here) = timed(|| {
+                            on_a_window(
+                                validation,
+                                model,
+                                small,
+                                recipe,
+                                self.run.record,
+                                self.cancel,
+                                &pool,
+                            )
+                        })?;
+                        measured.set(here);
+                        whole.set(seconds);
+                        Ok(evaluations)
+                    };
+                    let start = (*learns == Learns::Scales).then_some(&self.result);
+                    let (probe, trained) = probe::end_to_end(
+                        model,
+                        start,
+                        recipe,
+                        config,
+                        &run,
+                        &text,
+                        &mut measure,
+                        &|| measured.get(),
+                        self.cancel,
+                        &pool,
+                    )?;
+                    self.stages.push(PlanStage::new("model", &probe, left));
+                    if validation.is_some() {
+                        // Its peak is within that of the stage, whose state is kept meanwhile.
+                        let evaluate = Probe {
+                            seconds: whole.get(),
+                            peak_bytes: probe.peak_bytes,
+                            ..Probe::default()
+                        };
+                        self.stages.push(PlanStage::new("evaluate", &evaluate, left));
+                    }
+                    (self.tokens, self.result, self.evaluations) =
+                        (self.tokens + probe.tokens, trained.model, trained.evaluations);
+                }
+            }
+        }
+        if !matches!(recipe.stages.last(), Some(Stage::Model { .. })) {
+            self.evaluate(left, events)?;
+        }
+        Ok(())
+    }
+
+    /// The text that is given, and one that stands for what will be generated.
+    fn training_text(&mut self, events: &mut dyn FnMut(Event)) -> Result<Text> {
+        let (model, recipe, run, cancel) = (self.model, self.recipe, self.run, self.cancel);
+        self_generated::with_generated(model, recipe, run, |settings| {
+            events(Event::Phase { name: "plan".into(), detail: "generating a few tokens".into() });
+            let (probe, text) = probe::generation(model, settings, run, cancel, &self.pool)?;
+            self.stages.push(PlanStage::new("generate", &probe, 0));
+            Ok(text)
+        })
+    }
+
+    /// Rounds to nearest: the whole work of a recipe without training, else what stands for the
+    /// blocks that were trained in what follows.
+    fn round(&mut self) -> Result<()> {
+        let alone = self.recipe.stages.is_empty();
+        let quick = self
+            .recipe
+            .weights
+            .map(|w| if alone { w } else { WeightSite { start: StartRule::Absmax, ..w } });
+        let recipe = Recipe { weights: quick, ..self.recipe.clone() };
+        let mut rounded = rtn::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
+        let low_rank = self.recipe.low_rank();
+        for spec in self
+            .model
+            .architecture
+            .tensors()
+            .into_iter()
+            .filter(|spec| low_rank.is_some() && matches!(spec.role, Role::Linear(_)))
+        {
+            let rank = low_rank.map_or(0, |l| l.rank);
+            let zeros = |n: usize| vec![f16::ZERO; n];
+            rounded.low_rank.insert(
+                spec.name,
+                LowRank { rank, a: zeros(rank * spec.shape[1]), b: zeros(spec.shape[0] * rank) },
+            );
+        }
+        self.result = rounded;
+        Ok(())
+    }
+
+    fn evaluate(&mut self, left: u64, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let Some(validation) = &self.validation else { return Ok(()) };
+        events(Event::Phase { name: "plan".into(), detail: "measuring a window".into() });
+        memory::reset_peak();
+        let (evaluations, seconds) = on_a_window(
+            validation,
+            self.model,
+            &self.result,
+            self.recipe,
+            self.run.record,
+            self.cancel,
+            &self.pool,
+        )?;
+        let probe =
+            Probe { seconds, peak_bytes: probe::peak(0, || self.held()), ..Probe::default() };
+        self.stages.push(PlanStage::new("evaluate", &probe, left));
+        self.evaluations = evaluations;
+        Ok(())
+    }
+
+    /// Without a system that tells: both models, and both again as networks, one of them in f32.
+    fn held(&self) -> u64 {
+        let floats = (self.model.architecture.parameters() * size_of::<f32>()) as u64;
+        probe::stored(self.model) + 2 * probe::stored(&self.result) + floats
+    }
+
+    /// Sizes of what will be written.
+    fn finish(&mut self) -> Result<()> {
+        self.result.provenance =
+            provenance(self.model, self.recipe, self.data.as_deref(), &self.evaluations);
+        self.bits_per_weight = rtn::bits_per_weight(&self.result);
+        self.output_bytes =
+            halfstep_formats::write::size(&self.result, self.recipe.target.file_format())?;
+        Ok(())
+    }
+}
+
+/// Tokens of the shorter of two measurements, whose difference tells the time of a token.
+const FEW_TOKENS: usize = 32;
+
+/// What measuring gives on one window, and the seconds it will take on all; with `record`, of each
+/// block alone too.
+#[allow(clippy::too_many_arguments)]
+fn on_a_window(
+    validation: &Validation,
+    model: &Model,
+    result: &Model,
+    recipe: &Recipe,
+    record: bool,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<(Evaluations, f64)> {
+    let window = validation.first(validation.window());
+    let few = validation.first(FEW_TOKENS.min(validation.window() / 2).max(2));
+    let on = |part: &Validation| {
+        timed(|| part.measure(model, result, recipe, &mut |_| {}, cancel, pool))
+    };
+    let ((_, few_seconds), (evaluations, mut seconds)) = (on(&few)?, on(&window)?);
+    let tokens = (window.tokens() - few.tokens()).max(1) as f64;
+    let more = (validation.tokens() - window.tokens()) as f64;
+    seconds += (seconds - few_seconds).max(0.0) / tokens * more;
+    if record {
+        let (_, of_one) = timed(|| window.blocks(model, result, 1, &mut |_| {}, cancel, pool))?;
+        let windows = validation.block_tokens() as f64 / window.tokens() as f64;
+        seconds += of_one * windows * model.architecture.layers as f64;
+    }
+    Ok((evaluations, seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_told_by_its_greatest_part() {
+        let stage = |name: &str, peak_bytes| {
+            PlanStage::new(name, &Probe { peak_bytes, ..Probe::default() }, 0)
+        };
+        let stages = [stage("blocks", 700), stage("model", 900), stage("evaluate", 200)];
+        assert_eq!(verdict(900, 900, &stages), (Some(true), None));
+        assert_eq!(verdict(900, 0, &stages), (None, None));
+        let (fits, advice) = verdict(900, 899, &stages);
+        assert!(
+            fits == Some(false)
+                && advice
+                    .is_some_and(|a| a.contains("micro-batch") && a.contains("block by block"))
+        );
+        let (_, advice) = verdict(700, 600, &stages[..1]);
+        assert!(advice.is_some_and(|a| a.contains("fewer samples")));
+    }
+}

@@ -1,0 +1,300 @@
+//! A run from a model and a recipe to a packed model and its report.
+
+use super::report::Report;
+use super::validation::{BlockParts, Validation};
+use super::{dequantize, record};
+use crate::cancel::Cancel;
+use crate::config::options::RunConfig;
+#[cfg(feature = "train")]
+use crate::data::self_generated::training_text;
+use crate::error::{Error, Result};
+use crate::event::{Evaluations, Event, Measure};
+use crate::recipe::{Recipe, Stage};
+use crate::recipes::RecipeConfig;
+use crate::record::StageRecord;
+use crate::solver::rtn;
+use crate::target::TargetId;
+use halfstep_formats::Model;
+use halfstep_kernels::{CacheQuantizer, CodeRange, Partition, Pool};
+use halfstep_runtime::clock::Clock;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement
+/// after it writes a checkpoint when there is a run folder.
+pub fn quantize(
+    model: &Model,
+    recipe: &RecipeConfig,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<(Model, Report)> {
+    quantize_as(model, &recipe.resolve()?, run, events, cancel)
+}
+
+/// [`quantize`] by a recipe that need not be one of the built-in ones.
+pub fn quantize_as(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<(Model, Report)> {
+    check(model, recipe, run)?;
+    if model.provenance.contains_key("recipe") {
+        let message = format!(
+            "{} was quantized before; what it is now is taken for the unquantized model",
+            model.name
+        );
+        events(Event::Warning { message });
+    }
+    // What is rounded and measured against is what the model means, low-rank factors included.
+    let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
+    let model = merged.as_ref().unwrap_or(model);
+    let pool = Pool::new(run.threads);
+    let validation = Validation::read(model, recipe, run)?;
+    let mut parts = BlockParts::default();
+    let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| {
+        let Some(validation) = &validation else { return Ok(Evaluations::new()) };
+        let evaluations = validation.measure(model, small, recipe, events, cancel, &pool)?;
+        if run.record {
+            parts = validation.blocks(
+                model,
+                small,
+                model.architecture.layers,
+                events,
+                cancel,
+                &pool,
+            )?;
+        }
+        Ok(evaluations)
+    };
+    let mut trained = match recipe.stages[..] {
+        [] => round(model, recipe, &mut measure, events, cancel, &pool)?,
+        _ => train(model, recipe, run, &mut measure, events, cancel, &pool)?,
+    };
+    trained.model.provenance =
+        provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
+    let record = if run.record {
+        Some(record::of(model, recipe, &trained, parts, cancel, &pool)?)
+    } else {
+        None
+    };
+    let report = Report {
+        recipe: recipe.id.clone(),
+        target: recipe.target.name().into(),
+        bits_per_weight: rtn::bits_per_weight(&trained.model),
+        steps: trained.steps,
+        tokens: trained.tokens,
+        seconds: trained.seconds,
+        tokens_per_second: trained.tokens_per_second,
+        final_loss: trained.final_loss,
+        memory_bytes: peak_memory_bytes(),
+        evaluations: trained.evaluations,
+        client_flags: client_flags(recipe),
+        record,
+    };
+    Ok((trained.model, report))
+}
+
+/// What can be known to fail before anything is read or computed.
+pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
+    rtn::check_shapes(&model.architecture, recipe)?;
+    check_stages(recipe)?;
+    if let Some(output) = &run.output {
+        crate::run::save::check_ending(Some(recipe.target), Path::new(output)).map_err(
+            |e| match e {
+                Error::Config { reason, .. } => Error::config("output", reason),
+                e => e,
+            },
+        )?;
+    }
+    let positions = model.architecture.max_positions;
+    if let Some(window) = recipe.window().filter(|&w| w > positions) {
+        return Err(Error::config(
+            "train.window",
+            format!("{window} tokens are more than the model's {positions} positions"),
+        ));
+    }
+    if run.resume || run.checkpoint_every.is_some() {
+        let field = if run.resume { "resume" } else { "checkpointEvery" };
+        if recipe.stages.is_empty() {
+            return Err(Error::config(field, "rounding has no steps to keep or to go on from"));
+        }
+        if run.run_folder.is_none() {
+            return Err(Error::config(field, "there is no runFolder to find checkpoints in"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses stages that do not go together, which no built-in recipe has.
+fn check_stages(recipe: &Recipe) -> Result<()> {
+    let mut low_rank = false;
+    for stage in &recipe.stages {
+        match stage {
+            Stage::Block { config } => {
+                let affine = recipe.weights.is_some_and(|w| {
+                    w.quantizer.grid.range == CodeRange::Affine
+                        && w.quantizer.partition != Partition::Tensor
+                });
+                if config.solver.is_none() && !affine {
+                    return Err(Error::config(
+                        "stages",
+                        "blocks are trained on grids with zero points per row or group",
+                    ));
+                }
+                low_rank |= config.low_rank.is_some();
+            }
+            Stage::Model { .. } if low_rank => {
+                return Err(Error::config(
+                    "stages",
+                    "low-rank factors of an earlier stage do not go through a model stage yet",
+                ));
+            }
+            Stage::Model { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a recipe made.
+pub(super) struct Made {
+    pub model: Model,
+    pub evaluations: Evaluations,
+    steps: u64,
+    tokens: u64,
+    seconds: f64,
+    tokens_per_second: f64,
+    final_loss: Option<f64>,
+    /// Where the training text came from.
+    pub data: Option<String>,
+    pub stages: Vec<StageRecord>,
+}
+
+/// Without training.
+fn round(
+    model: &Model,
+    recipe: &Recipe,
+    measure: &mut Measure,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Made> {
+    let start = Clock::start();
+    let small = rtn::quantize_model(model, recipe, cancel, pool)?;
+    let seconds = start.seconds();
+    let evaluations = measure(&small, events)?;
+    Ok(Made {
+        model: small,
+        evaluations,
+        steps: 0,
+        tokens: 0,
+        seconds,
+        tokens_per_second: 0.0,
+        final_loss: None,
+        data: None,
+        stages: vec![],
+    })
+}
+
+#[cfg(feature = "train")]
+fn train(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    measure: &mut Measure,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Made> {
+    let text = training_text(model, recipe, run, events, cancel, pool)?;
+    let t = crate::engine::stages::train(model, recipe, run, &text, measure, events, cancel, pool)?;
+    Ok(Made {
+        model: t.model,
+        evaluations: t.evaluations,
+        steps: t.steps,
+        tokens: t.tokens,
+        seconds: t.seconds,
+        tokens_per_second: t.tokens_per_second,
+        final_loss: t.final_loss.is_finite().then_some(t.final_loss),
+        data: Some(text.origin()),
+        stages: t.stages,
+    })
+}
+
+#[cfg(not(feature = "train"))]
+fn train(
+    _: &Model,
+    recipe: &Recipe,
+    _: &RunConfig,
+    _: &mut Measure,
+    _: &mut dyn FnMut(Event),
+    _: &Cancel,
+    _: &Pool,
+) -> Result<Made> {
+    let reason =
+        "this build does not train; use the native addon, or a recipe without training: rtn"
+            .to_owned();
+    Err(Error::Format(halfstep_formats::Error::Unsupported {
+        file: "halfstep".into(),
+        name: recipe.id.clone(),
+        reason,
+    }))
+}
+
+#[cfg(feature = "train")]
+fn peak_memory_bytes() -> u64 {
+    crate::engine::memory::peak_bytes()
+}
+
+#[cfg(not(feature = "train"))]
+fn peak_memory_bytes() -> u64 {
+    0
+}
+
+/// What made the model, as strings for the file's metadata.
+pub(super) fn provenance(
+    model: &Model,
+    recipe: &Recipe,
+    data: Option<&str>,
+    evaluations: &Evaluations,
+) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::from([
+        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("source".to_owned(), model.name.clone()),
+        ("recipe".to_owned(), serde_json::to_string(recipe).unwrap_or_default()),
+    ]);
+    if let Some(seed) = recipe.seed() {
+        out.insert("seed".to_owned(), seed.to_string());
+    }
+    if let Some(data) = data {
+        out.insert("data".to_owned(), data.to_owned());
+    }
+    if !evaluations.is_empty() {
+        // Without the speed: the same run gives the same bytes.
+        let mut metrics = serde_json::to_value(evaluations).unwrap_or_default();
+        for record in metrics
+            .as_object_mut()
+            .into_iter()
+            .flat_map(|all| all.values_mut())
+            .filter_map(|r| r.as_object_mut())
+        {
+            record.remove("tokensPerSecond");
+        }
+        out.insert("metrics".to_owned(), metrics.to_string());
+    }
+    out
+}
+
+/// What llama.cpp must be told: the cache type is a flag of the client, not in the file.
+pub(super) fn client_flags(recipe: &Recipe) -> Vec<String> {
+    match (recipe.target, recipe.cache) {
+        (TargetId::Halfstep, _) => vec![],
+        (_, CacheQuantizer::Q8_0) => {
+            vec!["--cache-type-k q8_0".into(), "--cache-type-v q8_0".into()]
+        }
+        (_, CacheQuantizer::F32) => vec!["--cache-type-k f32".into(), "--cache-type-v f32".into()],
+        _ => vec![],
+    }
+}

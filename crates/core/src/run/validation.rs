@@ -1,0 +1,173 @@
+//! A run's own measurements, before and after.
+
+use crate::cancel::Cancel;
+use crate::config::options::RunConfig;
+use crate::data::Text;
+use crate::event::Evaluations;
+use crate::event::{EvaluationRecord, Event};
+use crate::recipe::{Recipe, StartRule};
+use crate::solver::rtn;
+use crate::solver::rtn::RTN_RULES;
+use crate::{Error, Result};
+use halfstep_formats::architecture::{Linear, attn_norm, ffn_norm};
+use halfstep_formats::{Model, Quantization};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_runtime::{Arithmetic, Network, score};
+
+/// Text on which a run is measured before and after.
+pub(crate) struct Validation {
+    tokens: Vec<u32>,
+    window: usize,
+}
+
+/// Tokens on which one block's part in the KL is measured, at most; a whole window at least.
+const BLOCK_TOKENS: usize = 1024;
+
+/// What each block changes.
+#[derive(Default)]
+pub(crate) struct BlockParts {
+    /// KL to the unquantized model when this block alone is quantized.
+    pub kl: Vec<f64>,
+    pub tokens: usize,
+}
+
+impl Validation {
+    /// The same text, its first tokens only, as one window.
+    #[cfg(feature = "train")]
+    pub fn first(&self, tokens: usize) -> Self {
+        Self { tokens: self.tokens[..tokens].to_vec(), window: tokens }
+    }
+
+    #[cfg(feature = "train")]
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    #[cfg(feature = "train")]
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub fn read(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<Option<Self>> {
+        let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)?
+        else {
+            return Ok(None);
+        };
+        let window = recipe.window().unwrap_or(512).min(model.architecture.max_positions);
+        let mut tokens = text.tokens(model, window)?;
+        tokens.truncate(run.validation_tokens.unwrap_or(4096).max(window));
+        Ok(Some(Self { tokens, window }))
+    }
+
+    pub fn measure(
+        &self,
+        model: &Model,
+        result: &Model,
+        recipe: &Recipe,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+        pool: &Pool,
+    ) -> Result<Evaluations> {
+        let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
+        let score = |quantized: Option<&Model>| -> Result<EvaluationRecord> {
+            let network = quantized
+                .map(|m| Network::new(m, Arithmetic::Integer, pool.clone()))
+                .transpose()?;
+            let (network, against) = network.as_ref().map_or((&fp, None), |n| (n, Some(&fp)));
+            Ok(score::evaluate(network, against, &self.tokens, self.window, &mut |_, _| {
+                !cancel.is_cancelled()
+            })?
+            .into())
+        };
+        let mut records = Evaluations::new();
+        let mut record =
+            |subject: &str, measure: &dyn Fn() -> Result<EvaluationRecord>| -> Result<()> {
+                events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
+                let measured = measure()?;
+                events(Event::Eval { subject: subject.into(), evaluation: measured.clone() });
+                records.insert(subject.to_owned(), measured);
+                Ok(())
+            };
+        record("fp", &|| score(None))?;
+        // Static steps are calibrated by the trainer, so a grid with them has no untrained twin;
+        // without training the result is the rounded model.
+        let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. })
+            || matches!(recipe.cache, CacheQuantizer::Static { .. });
+        if !recipe.stages.is_empty() && !has_static {
+            let rounded = |start: StartRule| {
+                score(Some(&rtn::quantize_model(
+                    model,
+                    &rtn::baseline(recipe, start, &model.architecture),
+                    cancel,
+                    pool,
+                )?))
+            };
+            record("rtn", &|| {
+                let [a, b] = RTN_RULES.map(rounded);
+                let (a, b) = (a?, b?);
+                Ok(if b.kl < a.kl { b } else { a })
+            })?;
+        }
+        record("result", &|| score(Some(result)))?;
+        Ok(records)
+    }
+
+    /// Tokens that each block alone is measured on.
+    pub fn block_tokens(&self) -> usize {
+        self.tokens.len().min(BLOCK_TOKENS.max(self.window) / self.window * self.window)
+    }
+
+    /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the
+    /// activations before them), the cache in f32: for the first `layers` blocks.
+    pub fn blocks(
+        &self,
+        model: &Model,
+        result: &Model,
+        layers: usize,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+        pool: &Pool,
+    ) -> Result<BlockParts> {
+        let tokens = &self.tokens[..self.block_tokens()];
+        events(Event::Phase {
+            name: "evaluate".into(),
+            detail: format!("each of {layers} blocks alone"),
+        });
+        let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
+        let quantization =
+            result.quantization.clone().map(|q| Quantization { cache: CacheQuantizer::F32, ..q });
+        let mut mixed = Model { quantization, ..model.clone() };
+        let mut kl = Vec::with_capacity(layers);
+        for layer in 0..layers {
+            let names: Vec<String> = Linear::ALL
+                .iter()
+                .map(|linear| linear.weight_name(layer))
+                .chain([attn_norm(layer), ffn_norm(layer)])
+                .collect();
+            let exchange = |mixed: &mut Model, from: &Model| {
+                for name in &names {
+                    mixed.tensors.extend(
+                        from.tensors.get(name).map(|tensor| (name.clone(), tensor.clone())),
+                    );
+                    mixed.low_rank.remove(name);
+                    mixed.low_rank.extend(
+                        from.low_rank.get(name).map(|factors| (name.clone(), factors.clone())),
+                    );
+                }
+            };
+            exchange(&mut mixed, result);
+            let network = Network::new(&mixed, Arithmetic::Integer, pool.clone())?;
+            let measured =
+                score::evaluate(&network, Some(&fp), tokens, self.window, &mut |_, _| {
+                    !cancel.is_cancelled()
+                })?;
+            kl.push(
+                measured.kl.ok_or_else(|| Error::Internal {
+                    reason: "a comparison without a KL".into(),
+                })?,
+            );
+            exchange(&mut mixed, model);
+        }
+        Ok(BlockParts { kl, tokens: tokens.len() })
+    }
+}

@@ -1,0 +1,267 @@
+//! AWQ in a block (arXiv 2306.00978; authors' code): for each input site, channels that carry much
+//! are made larger, the producer making up for it exactly; then each group's range is clipped; both
+//! by the least squared error of what follows, on the unquantized stream.
+//!
+//! | site | producer | error measured on |
+//! |---|---|---|
+//! | input of q, k, v | the norm before | attention's output |
+//! | input of o | rows of v, if every query head has its own key head | attention's output |
+//! | input of gate, up | the norm before | the block's output |
+//! | input of down | rows of up | the block's output |
+
+pub mod search;
+
+use crate::Result;
+use crate::autograd::ops::weight::Weight;
+use crate::engine::block_loop::{Blockwise, Streams};
+use crate::engine::student::Finished;
+use crate::engine::weights::BlockWeights;
+use crate::recipe::block::AwqConfig;
+use crate::solver::awq::search::{AbsMean, search_clip, search_scales};
+use crate::solver::gptq::named;
+use crate::solver::open_block::{OpenBlock, SITES};
+use halfstep_formats::architecture::{ActivationSite, Linear};
+use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use std::sync::Arc;
+
+/// Sequences on which errors are compared; magnitudes are means over all.
+const SEARCHED: usize = 4;
+
+impl Blockwise<'_> {
+    /// Reads the plain stream, which must still be at the block's input.
+    pub(crate) fn solve_awq(
+        &self,
+        layer: usize,
+        config: &AwqConfig,
+        streams: &mut Streams,
+    ) -> Result<Finished> {
+        let mut block = OpenBlock::new(self.model, layer, self.pool)?;
+        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(self.config.samples))
+            .map(|sample| streams.plain.read(sample, 1))
+            .collect::<Result<_>>()?;
+        let one_key_head_each = self.model.architecture.heads == self.model.architecture.kv_heads;
+        for (site, linears) in
+            SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || one_key_head_each)
+        {
+            let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
+            let weights = block.weights();
+            for sample in 0..self.config.samples {
+                self.seen(&self.plain, &weights, site, streams.plain.read(sample, 1)?, &mut |x| {
+                    magnitudes.add(x)
+                })?;
+            }
+            // What the error of this site is measured on.
+            let weights = measured(&block, site);
+            let wanted: Vec<Vec<f32>> = samples
+                .iter()
+                .map(|sample| self.forward(&self.plain, &weights, sample.clone()))
+                .collect::<Result<_>>()?;
+            let mut failed = Ok(());
+            let found = search_scales(&magnitudes.mean(), |v| {
+                let error = self.scaled_error(&block, linears, v, site, &samples, &wanted);
+                error.unwrap_or_else(|e| {
+                    failed = Err(e);
+                    f64::NAN
+                })
+            });
+            failed?;
+            fold(&mut block, site, linears, &found?.scales);
+        }
+        for (site, linears) in SITES {
+            let (mut inputs, weights) = (vec![], block.weights());
+            for sample in &samples {
+                self.seen(&self.plain, &weights, site, sample.clone(), &mut |x| {
+                    inputs.extend_from_slice(x);
+                    Ok(())
+                })?;
+            }
+            for &linear in linears {
+                let ((rows, cols), values) =
+                    (block.shape(linear), block.values[linear.place()].clone());
+                let clips = config.clip && !matches!(linear, Linear::Q | Linear::K);
+                let clipped = if clips {
+                    search_clip(
+                        self.pool,
+                        &values,
+                        rows,
+                        cols,
+                        self.site.quantizer,
+                        ScaleRule::Absmax,
+                        &inputs,
+                    )
+                    .map_err(|e| named(e, &block.specs[linear.place()].name))?
+                    .weights
+                } else {
+                    values.to_vec()
+                };
+                block.store(
+                    linear,
+                    quantize_by(
+                        self.pool,
+                        &clipped,
+                        rows,
+                        cols,
+                        self.site.quantizer,
+                        ScaleRule::Absmax,
+                    ),
+                    self.pool,
+                );
+            }
+        }
+        block.finish()
+    }
+
+    /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
+    fn scaled_error(
+        &self,
+        block: &OpenBlock,
+        linears: &[Linear],
+        v: &[f32],
+        site: ActivationSite,
+        samples: &[Vec<f32>],
+        wanted: &[Vec<f32>],
+    ) -> Result<f64> {
+        let mut weights = measured(block, site);
+        for &linear in linears {
+            let ((rows, cols), i) = (block.shape(linear), linear.place());
+            let mut values = block.values[i].to_vec();
+            values
+                .chunks_exact_mut(cols)
+                .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
+            let packed =
+                quantize_by(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax);
+            packed.decode(self.pool, &mut values);
+            values
+                .chunks_exact_mut(cols)
+                .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
+            weights.linears[i] = Weight::values(values, cols);
+        }
+        let mut error = 0.0;
+        for (sample, wanted) in samples.iter().zip(wanted) {
+            self.check_cancelled()?;
+            let y = self.forward(&self.plain, &weights, sample.clone())?;
+            error += y.iter().zip(wanted).map(|(y, w)| f64::from(y - w).powi(2)).sum::<f64>();
+        }
+        Ok(error)
+    }
+}
+
+/// The block as a site's error sees it: without its feed-forward where only attention's output
+/// counts.
+fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<f32> {
+    let mut weights = block.weights();
+    if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
+        let (rows, cols) = block.shape(Linear::Down);
+        weights.linears[Linear::Down.place()] = Weight::values(vec![0.0; rows * cols], cols);
+    }
+    weights
+}
+
+/// Columns of the linears times v, what produces them over v: the block computes what it did.
+pub(crate) fn fold(block: &mut OpenBlock, site: ActivationSite, linears: &[Linear], v: &[f32]) {
+    for &linear in linears {
+        let cols = block.shape(linear).1;
+        let values = Arc::make_mut(&mut block.values[linear.place()]);
+        values
+            .chunks_exact_mut(cols)
+            .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
+    }
+    let norm = |norm: &mut Vec<f32>| norm.iter_mut().zip(v).for_each(|(g, v)| *g /= v);
+    match site {
+        ActivationSite::AttnIn => norm(&mut block.norms[0]),
+        ActivationSite::FfnIn => norm(&mut block.norms[1]),
+        _ => {
+            let producer = if site == ActivationSite::OIn { Linear::V } else { Linear::Up };
+            let cols = block.shape(producer).1;
+            let values = Arc::make_mut(&mut block.values[producer.place()]);
+            values
+                .chunks_exact_mut(cols)
+                .zip(v)
+                .for_each(|(row, v)| row.iter_mut().for_each(|w| *w /= v));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halfstep_formats::Model;
+    use halfstep_kernels::Pool;
+    use halfstep_kernels::rng::Rng;
+    use std::path::Path;
+
+    /// The same model with a key head of its own for every query head.
+    fn without_sharing(mut model: Model, pool: &Pool) -> Model {
+        let (heads, shared, dim) =
+            (model.architecture.heads, model.architecture.kv_heads, model.architecture.head_dim);
+        for name in (0..model.architecture.layers)
+            .flat_map(|layer| [Linear::K, Linear::V].map(|linear| linear.weight_name(layer)))
+        {
+            let tensor = model.tensors.get_mut(&name).expect("a linear");
+            let (values, cols) = (tensor.to_f32(pool), tensor.shape[1]);
+            let repeated = (0..heads)
+                .flat_map(|head| {
+                    values[head * shared / heads * dim * cols..][..dim * cols].to_vec()
+                })
+                .collect();
+            *tensor = halfstep_formats::Tensor {
+                shape: vec![heads * dim, cols],
+                data: halfstep_formats::TensorData::F32(repeated),
+            };
+        }
+        model.architecture.kv_heads = heads;
+        model
+    }
+
+    /// Folding alone leaves the model as it is, where heads share their keys and values and where
+    /// they do not.
+    #[test]
+    fn folding_changes_no_logit() {
+        let model = halfstep_formats::load::load(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo"),
+        )
+        .expect("the demo model");
+        let alone = without_sharing(model.clone(), &Pool::new(2));
+        assert!(model.architecture.kv_heads < alone.architecture.kv_heads);
+        folding_leaves(model);
+        folding_leaves(alone);
+    }
+
+    fn folding_leaves(model: Model) {
+        let (pool, mut folded) = (Pool::new(2), model.clone());
+        let mut rng = Rng { seed: 1, stream: 0, counter: 0 };
+        let each = model.architecture.heads == model.architecture.kv_heads;
+        for layer in 0..model.architecture.layers {
+            let mut block = OpenBlock::new(&model, layer, &pool).expect("a block");
+            for (site, linears) in
+                SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || each)
+            {
+                let v: Vec<f32> = (0..block.shape(linears[0]).1)
+                    .map(|_| (rng.normal() * 0.7).exp() as f32)
+                    .collect();
+                fold(&mut block, site, linears, &v);
+            }
+            for (spec, values) in block.specs.iter().zip(&block.values) {
+                folded.tensors.get_mut(&spec.name).expect("a linear").data =
+                    halfstep_formats::TensorData::F32(values.to_vec());
+            }
+            for (name, norm) in [
+                halfstep_formats::architecture::attn_norm(layer),
+                halfstep_formats::architecture::ffn_norm(layer),
+            ]
+            .into_iter()
+            .zip(&block.norms)
+            {
+                folded.tensors.get_mut(&name).expect("a norm").data =
+                    halfstep_formats::TensorData::F32(norm.clone());
+            }
+        }
+        let tokens: Vec<u32> =
+            (0..40).map(|_| rng.below(model.architecture.vocab_size as u64) as u32).collect();
+        let [want, got] = [model, folded]
+            .map(|model| crate::run::logits(&model.into(), &tokens).expect("logits"));
+        let most = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let off = want.iter().zip(&got).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off <= 1e-5 * most && off > 0.0, "{off} of {most}");
+    }
+}

@@ -1,0 +1,278 @@
+//! Quantization without training: every site's quantizer with the scales its start rule finds.
+
+use crate::cancel::Cancel;
+use crate::recipe::{Recipe, StartRule, WeightSite};
+use crate::target::TargetId;
+use crate::{Error, Result};
+use half::f16;
+use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
+use halfstep_formats::write::FileFormat;
+use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::pack::{PackedMatrix, zero_point_shape};
+use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer,
+};
+use std::collections::BTreeMap;
+
+/// What "RTN" means in a table: the better of these, as whole models, by KL.
+pub const RTN_RULES: [StartRule; 2] = [StartRule::SignedAbsmax, StartRule::ErrorSearch];
+
+/// Quantizes a matrix `[rows, cols]` by a start rule.
+pub fn quantize_matrix(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+    start: StartRule,
+) -> PackedMatrix {
+    match start.rule() {
+        Some(rule) => quantize_by(pool, w, rows, cols, quantizer, rule),
+        None => quantize_rtn(pool, w, rows, cols, quantizer),
+    }
+}
+
+/// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and
+/// untrained files have equal bytes.
+///
+/// Errors: a missing tensor; weights whose scale is not finite as stored (the tensor is named);
+/// cancelled between two tensors.
+pub fn quantize_model(
+    model: &Model,
+    recipe: &Recipe,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<Model> {
+    let mut tensors = BTreeMap::new();
+    for spec in model.architecture.tensors() {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
+        let tensor = round_tensor(model, recipe, &spec, pool)?;
+        tensors.insert(spec.name, tensor);
+    }
+    Ok(model.with(tensors, Some(quantization(recipe, BTreeMap::new()))))
+}
+
+/// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
+/// where factors lie beside it, in groups of a half, a quarter, ... of the result's, whichever come
+/// nearest to its size.
+pub fn baseline(recipe: &Recipe, start: StartRule, architecture: &Architecture) -> Recipe {
+    let rank = recipe.low_rank().map_or(0, |low_rank| low_rank.rank);
+    let weights = recipe.weights.map(|w| WeightSite {
+        quantizer: as_large(w.quantizer, rank, architecture),
+        start,
+        ..w
+    });
+    Recipe { weights, ..recipe.clone() }
+}
+
+/// The quantizer in groups so small that it needs what it needs by itself with factors of `rank`
+/// beside.
+fn as_large(
+    quantizer: WeightQuantizer,
+    rank: usize,
+    architecture: &Architecture,
+) -> WeightQuantizer {
+    const LEAST: usize = 8;
+    let Partition::Group(group) = quantizer.partition else { return quantizer };
+    let shapes = Linear::ALL.map(|linear| architecture.linear_shape(linear));
+    let beside_codes = |q: &WeightQuantizer| -> usize {
+        let zero_points =
+            |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
+        shapes
+            .iter()
+            .map(|&[rows, cols]| {
+                rows * q.partition.groups(cols) * q.scale_codec.bytes() + zero_points(rows, cols)
+            })
+            .sum()
+    };
+    let factors: usize =
+        shapes.iter().map(|[rows, cols]| rank * (rows + cols) * size_of::<f16>()).sum();
+    let wanted = beside_codes(&quantizer) + factors;
+    let groups =
+        std::iter::successors(Some(group), |&g| (g % 2 == 0 && g / 2 >= LEAST).then_some(g / 2));
+    let quantizers =
+        groups.map(|group| WeightQuantizer { partition: Partition::Group(group), ..quantizer });
+    quantizers.min_by_key(|q| beside_codes(q).abs_diff(wanted)).unwrap_or(quantizer)
+}
+
+/// One tensor under the recipe's sites.
+pub fn round_tensor(
+    model: &Model,
+    recipe: &Recipe,
+    spec: &TensorSpec,
+    pool: &Pool,
+) -> Result<Tensor> {
+    let tensor = model.tensors.get(&spec.name);
+    let tensor = tensor.ok_or_else(|| {
+        Error::Format(halfstep_formats::Error::MissingTensor {
+            file: model.name.clone(),
+            tensor: spec.name.clone(),
+        })
+    })?;
+    let values = tensor.to_f32(pool);
+    let quantizer = match spec.role {
+        Role::Linear(_) => recipe.weights.map(|w| (w.quantizer, w.start)),
+        Role::Embedding => recipe.embedding.map(|q| (q, StartRule::Absmax)),
+        Role::Head => recipe.head.map(|q| (q, StartRule::Absmax)),
+        Role::Norm => None,
+    };
+    let data = match quantizer {
+        Some((quantizer, start)) => {
+            let packed =
+                quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start);
+            check_scales(&packed, &spec.name)?;
+            TensorData::Packed(packed)
+        }
+        None => TensorData::F32(values),
+    };
+    Ok(Tensor { shape: spec.shape.clone(), data })
+}
+
+/// Refuses scales that are not numbers: weights that are none, or too large for the scale's type.
+pub fn check_scales(packed: &PackedMatrix, name: &str) -> Result<()> {
+    match packed.scales.iter().position(|s| !s.is_finite()) {
+        Some(at) => Err(Error::Format(halfstep_formats::Error::Unencodable {
+            format: name.into(),
+            row: at * packed.rows / packed.scales.len(),
+            reason: "its weights are not finite, or too large for the scale's type".into(),
+        })),
+        None => Ok(()),
+    }
+}
+
+/// How a model made by `recipe` is to be run.
+pub fn quantization(recipe: &Recipe, static_steps: BTreeMap<String, f32>) -> Quantization {
+    Quantization {
+        target: recipe.target.name().into(),
+        activation: recipe.activation,
+        head_activation: recipe.head_activation,
+        cache: recipe.cache,
+        static_steps,
+    }
+}
+
+/// Refuses what the recipe's groups cannot do to this architecture, naming the tensor.
+pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> {
+    for spec in architecture.tensors() {
+        let quantizer = match spec.role {
+            Role::Linear(_) => recipe.weights.map(|w| w.quantizer),
+            Role::Embedding => recipe.embedding,
+            Role::Head => recipe.head,
+            Role::Norm => None,
+        };
+        if let Some(Partition::Group(n)) = quantizer.map(|q| q.partition)
+            && (n == 0 || !spec.shape[1].is_multiple_of(n))
+        {
+            if recipe.target.file_format() == FileFormat::Gguf {
+                let reason =
+                    format!("they do not divide the {} columns of {}", spec.shape[1], spec.name);
+                return Err(Error::Target {
+                    target: recipe.target.name().into(),
+                    grid: format!("blocks of {n}"),
+                    reason,
+                    targets: TargetId::Halfstep.name().into(),
+                });
+            }
+            let divisors: Vec<String> = [32, 64, 128, 256]
+                .iter()
+                .filter(|g| spec.shape[1].is_multiple_of(**g))
+                .map(usize::to_string)
+                .collect();
+            let hint = if divisors.is_empty() {
+                "0 (one scale per row)".into()
+            } else {
+                format!("{} or 0 (one scale per row)", divisors.join(", "))
+            };
+            return Err(Error::config(
+                "groupSize",
+                format!(
+                    "{n} does not divide the {} columns of {}; try {hint}",
+                    spec.shape[1], spec.name
+                ),
+            ));
+        }
+    }
+    let low_rank = recipe.low_rank();
+    for spec in
+        architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)))
+    {
+        let most = spec.shape[0].min(spec.shape[1]);
+        if let Some(low_rank) = low_rank.filter(|l| l.rank > most) {
+            return Err(Error::config(
+                "rank",
+                format!("{} is more than {} has: at most {most}", low_rank.rank, spec.name),
+            ));
+        }
+    }
+    let blocks = matches!(recipe.activation, ActivationQuantizer::DynamicBlock32);
+    if blocks && !architecture.hidden_size.is_multiple_of(32) {
+        return Err(Error::config(
+            "target",
+            format!(
+                "activations in blocks of 32 do not divide the hidden size {}",
+                architecture.hidden_size
+            ),
+        ));
+    }
+    if recipe.cache == CacheQuantizer::Q8_0 && !architecture.head_dim.is_multiple_of(32) {
+        return Err(Error::config(
+            "cache",
+            format!("blocks of 32 do not divide the head width {}", architecture.head_dim),
+        ));
+    }
+    Ok(())
+}
+
+/// Stored bits of the block linears, scales and low-rank factors included, per weight.
+pub fn bits_per_weight(model: &Model) -> f64 {
+    let (mut bits, mut weights) = (0.0, 0usize);
+    for spec in model.architecture.tensors() {
+        if !matches!(spec.role, Role::Linear(_)) {
+            continue;
+        }
+        if let Some(tensor) = model.tensors.get(&spec.name) {
+            let factors = model.low_rank.get(&spec.name).map_or(0, LowRank::stored_bytes);
+            bits += 8.0 * (stored_bytes(tensor) + factors) as f64;
+            weights += spec.shape.iter().product::<usize>();
+        }
+    }
+    bits / weights.max(1) as f64
+}
+
+/// Bytes of a tensor's values in a file.
+pub fn stored_bytes(tensor: &Tensor) -> usize {
+    match &tensor.data {
+        TensorData::F32(v) => 4 * v.len(),
+        TensorData::F16(v) => 2 * v.len(),
+        TensorData::BF16(v) => 2 * v.len(),
+        TensorData::Packed(p) => p.stored_bytes(),
+        TensorData::Blocks { bytes, .. } => bytes.len(),
+    }
+}
+
+/// What a tensor is stored as: `F32`, `Q4_0`, `int3 per channel`, `ternary per channel`, ...
+pub fn type_name(tensor: &Tensor) -> String {
+    match &tensor.data {
+        TensorData::F32(_) => "F32".into(),
+        TensorData::F16(_) => "F16".into(),
+        TensorData::BF16(_) => "BF16".into(),
+        TensorData::Blocks { kind, .. } => format!("{kind:?}"),
+        TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q4_0 => "Q4_0".into(),
+        TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q8_0 => "Q8_0".into(),
+        TensorData::Packed(p) if p.quantizer == WeightQuantizer::TQ2_0 => "TQ2_0".into(),
+        TensorData::Packed(p) => {
+            let shared = match p.quantizer.partition {
+                Partition::Tensor => "per tensor".into(),
+                Partition::Channel => "per channel".into(),
+                Partition::Group(n) => format!("groups of {n}"),
+            };
+            if p.quantizer.grid == IntGrid::narrow(2) {
+                return format!("ternary {shared}");
+            }
+            format!("int{} {shared}", p.quantizer.grid.bits)
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Saliency and the penalty weighted by it (SAPR: Enhancing Ultra-Low-Bit Quantization of Large
+//! Language Models Through Saliency-Aware Partial Retraining, 2025, arXiv 2504.13932; formulas from
+//! the authors' code).
+//!
+//!     S = sum over texts n of (d l_n / dW)^2  [O, I]        l_n: mean next-token loss of text n alone, unquantized weights
+//!     R = sum over the block's linears of f S D^2           D = Wq - W, or Wq + (alpha / r) B A - W
+//!     dR/dWq = 2 f S D        dR/dA = 2 f (alpha / r) B^T (S D)        dR/d((alpha / r) B) = 2 f (S D) A^T
+//!
+//! f is lambda ([`SaliencyScale::Raw`], the authors'), lambda / (mean of S over the block * weights
+//! of the block) (ours: the same lambda for any number of texts and any scale of the loss), or
+//! lambda / (mean of S in the matrix * weights of the matrix).
+
+use crate::autograd::ops::weight::Weight;
+use crate::autograd::ops::{Sink, tensor, with_values};
+use crate::autograd::tape::Tape;
+use crate::cancel::Cancel;
+use crate::data::Text;
+use crate::engine::arithmetic::Arithmetic;
+use crate::engine::block::{Block, BlockSinks, Context, check_finite};
+use crate::engine::checkpoint;
+use crate::engine::checkpoint::Unusable;
+use crate::engine::stages::hash_weights;
+use crate::engine::stream::Stream;
+use crate::engine::student::{linears, teacher};
+use crate::engine::trainer::{find, tensor_values};
+use crate::engine::weights::{BlockWeights, Weights};
+use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
+use crate::objective::saliency::Penalty;
+use crate::recipe::block::SaliencyConfig;
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
+use halfstep_formats::safetensors::{self, Dtype, Entry};
+use halfstep_kernels::ops::gemm::{Precision, Rows};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where S lies while it is summed.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// In a scratch file there, and afterwards kept there, block by block, for a run that goes on.
+    Kept(&'a Path),
+    /// In a scratch file there.
+    Scratch(&'a Path),
+}
+
+/// S of every block.
+pub struct Saliency {
+    config: SaliencyConfig,
+    /// Elements of each linear of a block.
+    sizes: Vec<usize>,
+    /// A sample is a block's S, linear after linear. In a file: one number for every weight of the
+    /// model would not fit where a block does.
+    sums: std::cell::RefCell<Stream>,
+    /// That the gradients took; 0 if they were read.
+    pub seconds: f64,
+}
+
+/// Bytes of logits at once.
+const LOSS_BYTES: usize = 64 << 20;
+
+impl Saliency {
+    /// Squared gradients over the first `config.samples` sequences of the text; read where they
+    /// were kept before.
+    ///
+    /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is
+    /// kept there was made of another model or text.
+    pub fn of(
+        model: &Model,
+        config: SaliencyConfig,
+        text: &Text,
+        place: Place,
+        arithmetic: Arithmetic,
+        cancel: &Cancel,
+        pool: &Pool,
+    ) -> Result<Self> {
+        let tokens = text.tokens(model, config.window)?;
+        let there = tokens.len() / config.window;
+        if there < config.samples {
+            let reason = format!(
+                "{there} sequences of {} tokens, {} asked for saliency; a longer text or fewer samples are needed",
+                config.window, config.samples
+            );
+            return Err(Error::Data { data: text.name.clone(), reason });
+        }
+        let tokens = &tokens[..config.samples * config.window];
+        let sizes: Vec<usize> =
+            linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
+        let (layers, weights) = (model.architecture.layers, sizes.iter().sum());
+        let (folder, kept) = match place {
+            Place::Kept(folder) => (folder, true),
+            Place::Scratch(folder) => (folder, false),
+        };
+        let mut sums =
+            Stream::in_file(layers, weights, folder, "a run folder elsewhere may have more room")?;
+        let identity = identity(model, tokens, config.window, arithmetic.precision, pool);
+        let mut seconds = 0.0;
+        if !kept || !read(folder, &identity, &mut sums, layers)? {
+            // Some blocks may have been read before one that was damaged.
+            (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
+            let start = Instant::now();
+            squared_gradients(
+                model,
+                tokens,
+                config.window,
+                arithmetic.precision,
+                &mut sums,
+                cancel,
+                pool,
+            )?;
+            seconds = start.elapsed().as_secs_f64();
+            for layer in (0..layers).filter(|_| kept) {
+                let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
+                let entries = vec![Entry {
+                    name: KIND.into(),
+                    dtype: Dtype::F32,
+                    shape: vec![data.len() / 4],
+                    data,
+                }];
+                checkpoint::write(folder, (KIND, layer as u64), entries, &identity, arithmetic)?;
+            }
+        }
+        Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums), seconds })
+    }
+
+    /// The penalty of a block.
+    pub fn block(&self, layer: usize) -> Result<Penalty> {
+        Ok(Penalty::new(self.linears(layer)?, &self.config))
+    }
+
+    /// S of the linears of a block.
+    fn linears(&self, layer: usize) -> Result<Vec<Vec<f32>>> {
+        let sums = self.sums.borrow_mut().read(layer, 1)?;
+        let mut rest = &sums[..];
+        let s = self.sizes.iter().map(|&n| {
+            let (own, later) = rest.split_at(n);
+            rest = later;
+            own.to_vec()
+        });
+        Ok(s.collect())
+    }
+
+    /// Bytes of all of it, and of the inputs of the blocks while it is summed.
+    pub fn bytes(&self, layers: usize, hidden_size: usize) -> (u64, u64) {
+        let of = |numbers: usize| (layers * numbers * size_of::<f32>()) as u64;
+        (of(self.sizes.iter().sum()), of(self.config.window * hidden_size))
+    }
+
+    /// Mean of S over that of all linears: of every linear of every block.
+    pub fn shares(&self, layers: usize) -> Result<Vec<Vec<f64>>> {
+        let mean = |(s, size): (&Vec<f32>, &usize)| sum(s) / *size as f64;
+        let means = |layer| Ok(self.linears(layer)?.iter().zip(&self.sizes).map(mean).collect());
+        let mut shares = (0..layers).map(means).collect::<Result<Vec<Vec<f64>>>>()?;
+        let weights: f64 = shares
+            .iter()
+            .flat_map(|of_block| of_block.iter().zip(&self.sizes))
+            .map(|(mean, &size)| mean * size as f64)
+            .sum();
+        let all = weights / (layers * self.sizes.iter().sum::<usize>()) as f64;
+        shares.iter_mut().flatten().filter(|_| all > 0.0).for_each(|share| *share /= all);
+        Ok(shares)
+    }
+}
+
+const KIND: &str = "saliency";
+
+/// Adds S of the sequences `tokens` `[texts, window]` to `sums`: a sample is a block, its linears
+/// one after the other.
+pub fn squared_gradients(
+    model: &Model,
+    tokens: &[u32],
+    window: usize,
+    precision: Precision,
+    sums: &mut Stream,
+    cancel: &Cancel,
+    pool: &Pool,
+) -> Result<()> {
+    let pass = Pass::new(model, window, precision, pool)?;
+    let mut inputs =
+        sums.another(model.architecture.layers, window * model.architecture.hidden_size)?;
+    for (number, text) in tokens.chunks(window).enumerate() {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled { resume: None });
+        }
+        pass.add(number, text, &mut inputs, sums)?;
+    }
+    Ok(())
+}
+
+fn sum(s: &[f32]) -> f64 {
+    s.iter().map(|&s| f64::from(s)).sum()
+}
+
+/// Weights, texts and arithmetic, as one hash.
+fn identity(
+    model: &Model,
+    tokens: &[u32],
+    window: usize,
+    precision: Precision,
+    pool: &Pool,
+) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(format!("{window} {precision:?} {:?}", model.architecture).as_bytes())
+        .update(bytemuck::cast_slice(tokens));
+    hash_weights(&mut hasher, model, pool);
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Whether all of it lies in `folder`, whole; then it is in `sums`. What was made of another model
+/// or text is an error, what is damaged is made again.
+fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Result<bool> {
+    for layer in 0..layers {
+        let path = folder.join(format!("{KIND}-{layer:08}"));
+        let manifest = match checkpoint::verify(&path, identity) {
+            Ok(manifest) => manifest,
+            Err(Unusable::Foreign(_)) => {
+                let reason =
+                    "this saliency was made of another model or text; use another run folder"
+                        .into();
+                return Err(Error::Checkpoint { path: path.display().to_string(), reason });
+            }
+            Err(Unusable::Damaged(_)) => return Ok(false),
+        };
+        let Ok(bytes) = checkpoint::state(&path, &manifest) else { return Ok(false) };
+        let header = safetensors::read(&path.display().to_string(), &bytes)?;
+        let Some(info) = header.tensors.first() else { return Ok(false) };
+        let values: Vec<f32> = bytes[info.begin as usize..info.end as usize]
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
+        sums.write(layer, &values)?;
+    }
+    Ok(true)
+}
+
+/// Forward and backward of the unquantized model, one text at a time, one block's gradients at a
+/// time.
+struct Pass<'a> {
+    model: &'a Model,
+    context: Context,
+    /// Embedding, final norm and head; blocks are read as they come.
+    ends: Weights<f32>,
+    pool: &'a Pool,
+}
+
+impl<'a> Pass<'a> {
+    fn new(model: &'a Model, window: usize, precision: Precision, pool: &'a Pool) -> Result<Self> {
+        let a = &model.architecture;
+        let context = Context {
+            architecture: Arc::new(a.clone()),
+            pool: pool.clone(),
+            rope: Arc::new(crate::rope_table(a)),
+            batch: 1,
+            tokens: window,
+            precision,
+            activation: ActivationQuantizer::None,
+            cache: CacheQuantizer::F32,
+            edge: EdgeRule::Inside,
+        };
+        let embedding = Weight::stored(find(model, EMBEDDING)?, pool);
+        let head =
+            if a.tied_head { embedding.clone() } else { Weight::stored(find(model, HEAD)?, pool) };
+        let ends = Weights {
+            blocks: vec![],
+            embedding,
+            final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?),
+            head,
+        };
+        Ok(Self { model, context, ends, pool })
+    }
+
+    fn block(
+        &self,
+        weights: &BlockWeights<f32>,
+        sinks: &BlockSinks<f32>,
+        tape: &mut Tape,
+        x: &candle_core::Tensor,
+    ) -> Result<candle_core::Tensor> {
+        Ok(Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)?)
+    }
+
+    /// Adds the squared gradients of one text; `inputs`: room for those of every block.
+    ///
+    /// Errors: `NonFinite`, what a block gives or a gradient of it.
+    fn add(
+        &self,
+        number: usize,
+        tokens: &[u32],
+        inputs: &mut Stream,
+        sums: &mut Stream,
+    ) -> Result<()> {
+        let (a, mut x) = (&self.model.architecture, vec![]);
+        tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
+        let shape = [tokens.len(), a.hidden_size];
+        let mut x = tensor::<f32>(x, &shape)?;
+        for layer in 0..a.layers {
+            with_values(&x, |x: &[f32]| inputs.write(layer, x))??;
+            x = self.block(
+                &teacher(self.model, layer, self.pool)?,
+                &BlockSinks::none(),
+                &mut Tape::off(),
+                &x,
+            )?;
+            with_values(&x, |y: &[f32]| {
+                check_finite(y, || format!("the unquantized block {layer}, text {number}"))
+            })??;
+        }
+        let head = LossHead {
+            pool: self.pool,
+            norm_eps: a.norm_eps,
+            vocab: a.vocab_size,
+            hidden: a.hidden_size,
+            activation: ActivationQuantizer::None,
+            precision: self.context.precision,
+            objective: Objective { kl_weight: 0.0, ce_weight: 1.0, temperature: 1.0 },
+            bytes: LOSS_BYTES,
+            weights: &self.ends,
+            teacher: None,
+            norm_sink: None,
+            head_sink: None,
+        };
+        let targets = next_tokens(tokens, tokens.len());
+        let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
+        let (_, dy) = with_values(&x, |x: &[f32]| head.backward(x, None, &targets, normalizers))?;
+        let mut dy = tensor(dy, &shape)?;
+        for layer in (0..a.layers).rev() {
+            let x = tensor(inputs.read(layer, 1)?, &shape)?;
+            let weights = teacher(self.model, layer, self.pool)?;
+            let sinks = BlockSinks {
+                linears: weights.linears.each_ref().map(|w| Some(Sink::new(w.rows() * w.cols()))),
+                ..BlockSinks::none()
+            };
+            let mut tape = Tape::on();
+            let y = self.block(&weights, &sinks, &mut tape, &x)?;
+            dy = tape.backward::<f32>(self.pool, &x, &y, dy)?;
+            self.add_squares(layer, &sinks, sums)?;
+        }
+        Ok(())
+    }
+
+    fn add_squares(&self, layer: usize, sinks: &BlockSinks<f32>, sums: &mut Stream) -> Result<()> {
+        let mut s = sums.read(layer, 1)?;
+        let mut rest = &mut s[..];
+        for sink in sinks.linears.iter().flatten() {
+            let own = sink.with(|gradient| {
+                let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
+                self.pool.chunks_mut(own, 1 << 16, |i, own| {
+                    own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g)
+                });
+                rest = later;
+                own.iter().all(|s| s.is_finite())
+            });
+            if !own {
+                return Err(Error::NonFinite {
+                    step: 0,
+                    tensor: format!("a squared gradient of block {layer}"),
+                });
+            }
+        }
+        sums.write(layer, &s)
+    }
+}
