@@ -13,9 +13,7 @@ use crate::quantizer::matrix::guard_steps;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 use candle_core::Tensor;
-use halfstep_formats::architecture::{
-    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
-};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
 use halfstep_kernels::ops::gemm::Rows;
 use halfstep_kernels::{ActivationQuantizer, Real};
 
@@ -179,7 +177,7 @@ impl<T: Number> Trainer<T> {
         Context {
             architecture: self.architecture.clone(),
             pool: self.pool.clone(),
-            rope: self.rope.clone(),
+            ropes: self.ropes.clone(),
             batch,
             tokens,
             precision: self.arithmetic.precision,
@@ -248,23 +246,22 @@ impl<T: Number> Trainer<T> {
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
-        let learned = |name: &str| self.parameters.get(name).map(|p| p.learned_sink().cloned());
-        let mut all = Vec::with_capacity(self.architecture.layers);
-        for layer in 0..self.architecture.layers {
-            let mut sinks = BlockSinks {
-                attn_norm: learned(&attn_norm(layer))?,
-                ffn_norm: learned(&ffn_norm(layer))?,
-                ..BlockSinks::none()
-            };
-            for (place, linear) in Linear::ALL.iter().enumerate() {
-                // Of frozen codes too: their scales learn from it.
-                sinks.linears[place] =
-                    Some(self.parameters.get(&linear.weight_name(layer))?.sink.clone());
+        let mut all = Vec::with_capacity(self.architecture.layers.len());
+        for layer in 0..self.architecture.layers.len() {
+            let mut sinks = BlockSinks::none();
+            for spec in self.architecture.layer_tensors(layer) {
+                let parameter = self.parameters.get(&spec.name)?;
+                if let Role::Linear(linear) = spec.role {
+                    // Of frozen codes too: their scales learn from it.
+                    sinks.linears.insert(linear, parameter.sink.clone());
+                } else if let Some(sink) = parameter.learned_sink() {
+                    sinks.vectors.insert(spec.role, sink.clone());
+                }
             }
-            for (place, site) in ActivationSite::ALL.iter().enumerate() {
+            for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
-                    sinks.steps[place] =
-                        Some(StaticStep { step: p.value[0], sink: Some(p.sink.clone()) });
+                    let step = StaticStep { step: p.value[0], sink: Some(p.sink.clone()) };
+                    sinks.steps.insert(site, step);
                 }
             }
             all.push(sinks);
@@ -274,7 +271,7 @@ impl<T: Number> Trainer<T> {
 
     /// How many blocks' forwards can be kept for the backward, for `rows` tokens at a time.
     fn blocks_that_fit(&self, rows: usize) -> usize {
-        let layers = self.architecture.layers;
+        let layers = self.architecture.layers.len();
         match self.recompute {
             Recompute::Never => layers,
             Recompute::Always => 0,

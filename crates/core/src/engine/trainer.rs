@@ -4,6 +4,7 @@ use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::engine::arithmetic::Arithmetic;
+use crate::engine::block::rope_tables;
 use crate::engine::calibrate::static_steps;
 use crate::engine::weights::Weights;
 use crate::objective::head::Objective;
@@ -12,7 +13,7 @@ use crate::quantizer::matrix::{Matrix, Steps, WeightPart};
 use crate::recipe::{Recipe, Recompute, TrainConfig};
 use crate::solver::rtn::{check_scales, quantization};
 use crate::{Error, Result};
-use halfstep_formats::architecture::{ActivationSite, Role};
+use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::pack::PackedMatrix;
@@ -24,7 +25,8 @@ use std::sync::Arc;
 pub struct Trainer<T> {
     pub architecture: Arc<Architecture>,
     pub pool: Pool,
-    pub rope: Arc<RopeTable>,
+    /// The rotation of each layer.
+    pub ropes: Arc<[Arc<RopeTable>]>,
     pub parameters: Parameters<T>,
     pub matrices: Vec<Matrix<T>>,
     /// The unquantized model, frozen.
@@ -64,14 +66,14 @@ impl<T: Number> Trainer<T> {
         let mut matrices = vec![];
         for spec in architecture.tensors() {
             match (spec.role, start) {
-                (Role::Norm, None) => {
+                (role, None) if role.is_vector() => {
                     parameters.add(
                         &spec.name,
                         Group::Norms,
                         T::from_f32s(tensor_values(model, &spec.name, &pool)?),
                     );
                 }
-                (Role::Norm, Some(start)) => {
+                (role, Some(start)) if role.is_vector() => {
                     parameters.add_frozen(
                         &spec.name,
                         Group::Norms,
@@ -100,7 +102,7 @@ impl<T: Number> Trainer<T> {
         })?;
         let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default());
         let mut trainer = Self {
-            rope: Arc::new(crate::rope_table(&architecture)),
+            ropes: rope_tables(&architecture),
             architecture,
             pool,
             parameters,
@@ -168,7 +170,7 @@ impl<T: Number> Trainer<T> {
             tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }
         let mut static_steps = BTreeMap::new();
-        for layer in 0..self.architecture.layers {
+        for layer in 0..self.architecture.layers.len() {
             for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
                     static_steps.insert(p.name.clone(), Real::to_f32(p.value[0]));

@@ -61,7 +61,7 @@ pub fn quantize_as(
             parts = validation.blocks(
                 model,
                 small,
-                model.architecture.layers,
+                model.architecture.layers.len(),
                 events,
                 cancel,
                 &pool,

@@ -5,7 +5,7 @@ use crate::recipe::{Recipe, StartRule, WeightSite};
 use crate::target::TargetId;
 use crate::{Error, Result};
 use half::f16;
-use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
+use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::{PackedMatrix, zero_point_shape};
@@ -77,7 +77,8 @@ fn as_large(
 ) -> WeightQuantizer {
     const LEAST: usize = 8;
     let Partition::Group(group) = quantizer.partition else { return quantizer };
-    let shapes = Linear::ALL.map(|linear| architecture.linear_shape(linear));
+    let linears = (0..architecture.layers.len()).flat_map(|layer| architecture.linears(layer));
+    let shapes: Vec<[usize; 2]> = linears.map(|linear| linear.shape).collect();
     let beside_codes = |q: &WeightQuantizer| -> usize {
         let zero_points =
             |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
@@ -117,7 +118,7 @@ pub fn round_tensor(
         Role::Linear(_) => recipe.weights.map(|w| (w.quantizer, w.start)),
         Role::Embedding => recipe.embedding.map(|q| (q, StartRule::Absmax)),
         Role::Head => recipe.head.map(|q| (q, StartRule::Absmax)),
-        Role::Norm => None,
+        Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => None,
     };
     let data = match quantizer {
         Some((quantizer, start)) => {
@@ -161,7 +162,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             Role::Linear(_) => recipe.weights.map(|w| w.quantizer),
             Role::Embedding => recipe.embedding,
             Role::Head => recipe.head,
-            Role::Norm => None,
+            Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => None,
         };
         if let Some(Partition::Group(n)) = quantizer.map(|q| q.partition)
             && (n == 0 || !spec.shape[1].is_multiple_of(n))
@@ -217,10 +218,12 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ),
         ));
     }
-    if recipe.cache == CacheQuantizer::Q8_0 && !architecture.head_dim.is_multiple_of(32) {
+    let mut head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
+    let odd = head_dims.find(|head_dim| !head_dim.is_multiple_of(32));
+    if let Some(head_dim) = odd.filter(|_| recipe.cache == CacheQuantizer::Q8_0) {
         return Err(Error::config(
             "cache",
-            format!("blocks of 32 do not divide the head width {}", architecture.head_dim),
+            format!("blocks of 32 do not divide the head width {head_dim}"),
         ));
     }
     Ok(())

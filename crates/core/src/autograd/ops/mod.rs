@@ -6,6 +6,7 @@
 //! micro-batches there, and never through the graph.
 
 pub mod attention;
+pub mod bias;
 pub mod fake_quant;
 pub mod linear;
 pub mod rms_norm;

@@ -1,7 +1,7 @@
-//! `y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension. The weight's gradient goes
-//! into the sink.
+//! `y = x / sqrt(mean(x^2) + eps) * weight` over pieces of the last dimension as wide as the
+//! weight: the whole of it, or every head by itself. The weight's gradient goes into the sink.
 
-use crate::autograd::ops::{Number, Sink, matrix, tensor, values, with_values};
+use crate::autograd::ops::{Number, Sink, tensor, values, with_values};
 use crate::autograd::tape::Reads;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
@@ -33,8 +33,8 @@ impl<T: Number> CustomOp1 for RmsNorm<T> {
         Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
     }
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let (m, d) = matrix(x.layout());
-        let (mut dx, mut dweight) = (room(m * d), vec![<T as Real>::ZERO; d]);
+        let mut dx = room(x.elem_count());
+        let mut dweight = vec![<T as Real>::ZERO; self.weight.len()];
         with_values(x, |x: &[T]| {
             with_values(dy, |dy: &[T]| {
                 rms_norm_backward(&self.pool, x, &self.weight, self.eps, dy, &mut dx, &mut dweight)
@@ -43,6 +43,6 @@ impl<T: Number> CustomOp1 for RmsNorm<T> {
         if let Some(sink) = &self.sink {
             sink.add_slice(&dweight);
         }
-        tensor(dx, &[m, d]).map(Some)
+        tensor(dx, x.dims()).map(Some)
     }
 }

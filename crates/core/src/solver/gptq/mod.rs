@@ -9,7 +9,7 @@ use crate::engine::block_training::Told;
 use crate::engine::student::Finished;
 use crate::recipe::block::GptqConfig;
 use crate::solver::gptq::matrix::{GptqOptions, gptq};
-use crate::solver::open_block::{OpenBlock, SITES};
+use crate::solver::open_block::OpenBlock;
 use crate::statistics::hessian::Hessian;
 use crate::{Error, Result};
 
@@ -27,29 +27,29 @@ impl Blockwise<'_> {
             act_order: config.act_order,
             ..GptqOptions::default()
         };
-        for (site, linears) in SITES {
+        for (site, linears) in block.sites() {
             let mut hessian = Hessian::new(block.shape(linears[0]).1);
             let weights = block.weights();
             for sample in 0..self.config.samples {
                 let x = streams.quantized.read(sample, 1)?;
                 let add = &mut |x: &[f32]| hessian.add(self.pool, x);
                 self.seen(&self.quantized, &weights, site, x, add)
-                    .map_err(|e| named(e, &block.specs[linears[0].place()].name))?;
+                    .map_err(|e| named(e, block.name(linears[0])))?;
             }
-            for &linear in linears {
-                let ((rows, cols), i) = (block.shape(linear), linear.place());
+            for linear in linears {
+                let (rows, cols) = block.shape(linear);
                 let solved = gptq(
                     self.pool,
-                    &block.values[i],
+                    &block.values[&linear],
                     rows,
                     cols,
                     self.site.quantizer,
                     &hessian,
                     options,
                 )
-                .map_err(|e| named(e, &block.specs[i].name))?;
+                .map_err(|e| named(e, block.name(linear)))?;
                 if solved.damping > config.damping {
-                    let name = &block.specs[i].name;
+                    let name = block.name(linear);
                     let message = format!(
                         "{name}: its inputs span too little; damping raised from {} to {}",
                         config.damping, solved.damping
