@@ -9,7 +9,7 @@ use crate::engine::memory::{available_bytes, block_bytes};
 use crate::engine::trainer::Trainer;
 use crate::engine::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, next_tokens};
-use crate::quantizer::matrix::guard_steps;
+use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -42,9 +42,11 @@ impl<T: Number> Trainer<T> {
         let gradient_norm =
             self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
         let learning_rate = self.optimizer.schedule.rate(self.step);
-        let signs = self.step_signs();
+        let signs = self.signs();
         self.optimizer.update(&self.pool, &mut self.parameters, self.step, gradient_norm);
-        guard_steps(&mut self.parameters, &self.matrices, &signs);
+        for (matrix, signs) in self.matrices.iter().zip(&signs) {
+            matrix.guard(&mut self.parameters, signs);
+        }
         self.step += 1;
         Ok(StepReport { loss, gradient_norm, learning_rate })
     }
@@ -227,10 +229,6 @@ impl<T: Number> Trainer<T> {
     /// The weights of this step: every matrix quantized once.
     pub fn student_weights(&self) -> Result<Weights<T>> {
         let matrix = |name: &str| {
-            let place = self.parameters.place(name)?;
-            let matrix = self.matrices.iter().find(|m| m.place == place);
-            let matrix =
-                matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })?;
             let activation = if name == EMBEDDING || name == HEAD {
                 self.head_activation
             } else {
@@ -238,13 +236,27 @@ impl<T: Number> Trainer<T> {
             };
             let integer =
                 self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
-            Ok(matrix.forward(&self.parameters, &self.pool, integer))
+            Ok(self.matrix(name)?.forward(&self.parameters, &self.pool, integer))
         };
-        Weights::collect(
+        let mut weights = Weights::collect(
             &self.architecture,
             |name| Ok(self.parameters.get(name)?.value.clone()),
             matrix,
-        )
+        )?;
+        for (layer, block) in weights.blocks.iter_mut().enumerate() {
+            for linear in Linear::ALL {
+                let factors = self.matrix(&linear.weight_name(layer))?.low_rank;
+                block.low_rank[linear.place()] = factors.map(|f| f.forward(&self.parameters));
+            }
+        }
+        Ok(weights)
+    }
+
+    /// The matrix of a weight by name.
+    fn matrix(&self, name: &str) -> Result<&Matrix<T>> {
+        let index = self.parameters.place(name)?;
+        let matrix = self.matrices.iter().find(|m| m.index == index);
+        matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
@@ -257,14 +269,14 @@ impl<T: Number> Trainer<T> {
                 ..BlockSinks::none()
             };
             for (place, linear) in Linear::ALL.iter().enumerate() {
-                // Of frozen codes too: their scales learn from it.
-                sinks.linears[place] =
-                    Some(self.parameters.get(&linear.weight_name(layer))?.sink.clone());
+                let matrix = self.matrix(&linear.weight_name(layer))?;
+                sinks.linears[place] = matrix.sink(&self.parameters);
+                sinks.low_rank[place] = matrix.low_rank.and_then(|f| f.sinks(&self.parameters));
             }
             for (place, site) in ActivationSite::ALL.iter().enumerate() {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
                     sinks.steps[place] =
-                        Some(StaticStep { step: p.value[0], sink: Some(p.sink.clone()) });
+                        Some(StaticStep { step: p.value[0], sink: p.learned_sink().cloned() });
                 }
             }
             all.push(sinks);

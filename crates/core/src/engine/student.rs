@@ -5,17 +5,18 @@ use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::engine::block::BlockSinks;
+use crate::engine::block_loop::Blockwise;
 use crate::engine::trainer::{find, tensor_values};
 use crate::engine::weights::BlockWeights;
-use crate::quantizer::low_rank::{LowRankPart, factors};
-use crate::quantizer::matrix::Matrix;
-use crate::recipe::{BlockConfig, WeightSite};
+use crate::quantizer::builder::Builder;
+use crate::quantizer::low_rank::factors;
+use crate::quantizer::matrix::{Matrix, Source};
+use crate::quantizer::observer::check_scales;
 use crate::record::{BlockRecord, MatrixRecord};
-use crate::solver::rtn::check_scales;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, TensorSpec, attn_norm, ffn_norm};
 use halfstep_formats::{LowRank, Model, Tensor, TensorData};
-use halfstep_kernels::{Pool, Real};
+use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,43 +40,35 @@ pub struct Finished {
 }
 
 impl<T: Number> Student<T> {
-    pub fn new(
-        model: &Model,
-        layer: usize,
-        site: &WeightSite,
-        config: &BlockConfig,
-        integer: bool,
-        pool: &Pool,
-    ) -> Result<Self> {
-        let (mut parameters, mut matrices) = (Parameters::new(), vec![]);
+    /// The layer of `model` under the recipe's quantizers, or of what an earlier stage stored
+    /// (`previous`).
+    pub fn new(block: &Blockwise, layer: usize) -> Result<Self> {
+        let (pool, start) = (block.pool, block.previous.unwrap_or(block.model));
+        let mut parameters = Parameters::new();
+        let trains = block.trains;
+        let mut matrices = vec![];
+        let builder = &mut Builder { parameters: &mut parameters, pool, trains, relative: true };
         let mut norm = |name: String| -> Result<usize> {
-            let values = T::from_f32s(tensor_values(model, &name, pool)?);
-            Ok(if config.learn_weights {
-                parameters.add_relative(&name, Group::Norms, values)
-            } else {
-                parameters.add_frozen(&name, Group::Norms, values, 0)
-            })
+            let values = T::from_f32s(tensor_values(start, &name, pool)?);
+            Ok(builder.add(&name, Group::Norms, values, trains.norms))
         };
         let norms = [norm(attn_norm(layer))?, norm(ffn_norm(layer))?];
-        for (number, spec) in linears(model, layer)?.into_iter().enumerate() {
-            let mut matrix = Matrix::ranged(
-                &mut parameters,
-                pool,
-                &spec,
-                tensor_values(model, &spec.name, pool)?,
-                site,
-            );
-            let weight = &mut parameters.list[matrix.place];
-            if config.anchor > 0.0 && !weight.frozen {
+        for (number, spec) in linears(block.model, layer)?.into_iter().enumerate() {
+            let tensor = find(start, &spec.name)?;
+            let source = match block.previous {
+                Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
+                None => Source::Original(tensor),
+            };
+            let number = (layer * Linear::ALL.len() + number) as u64;
+            let (site, seed) = (block.sites.of(&spec), block.config.seed);
+            let matrix = Matrix::new(builder, &spec, site, source, seed, number);
+            let weight = &mut builder.parameters.list[matrix.index];
+            if block.config.anchor > 0.0 && !weight.frozen {
                 weight.anchor = weight.value.clone();
-            }
-            if let Some(low_rank) = config.low_rank {
-                let number = (layer * Linear::ALL.len() + number) as u64;
-                matrix.low_rank =
-                    Some(LowRankPart::new(&mut parameters, &spec, low_rank, config.seed, number));
             }
             matrices.push(matrix);
         }
+        let integer = block.integer();
         Ok(Self { layer, parameters, matrices, norms, integer })
     }
 
@@ -97,11 +90,9 @@ impl<T: Number> Student<T> {
         BlockSinks {
             attn_norm,
             ffn_norm,
-            linears: std::array::from_fn(|i| {
-                Some(self.parameters.list[self.matrices[i].place].sink.clone())
-            }),
+            linears: std::array::from_fn(|i| self.matrices[i].sink(&self.parameters)),
             low_rank: std::array::from_fn(|i| {
-                self.matrices[i].low_rank.map(|part| part.sinks(&self.parameters))
+                self.matrices[i].low_rank.and_then(|part| part.sinks(&self.parameters))
             }),
             ..BlockSinks::none()
         }
@@ -123,30 +114,22 @@ impl<T: Number> Student<T> {
                 .insert(norm.name.clone(), Tensor { shape: vec![norm.value.len()], data });
         }
         for matrix in &self.matrices {
-            let name = &self.parameters.list[matrix.place].name;
-            let packed = matrix
-                .pack(&self.parameters, pool)
-                .ok_or_else(|| Error::Internal { reason: format!("{name} is not quantized") })?;
-            check_scales(&packed, name)?;
-            let mut decoded = vec![0.0; matrix.rows * matrix.cols];
-            packed.decode(pool, &mut decoded);
-            let used = matrix.forward(&self.parameters, pool, self.integer);
-            let differs = |row: &usize| {
-                used.row(*row)
-                    .iter()
-                    .zip(&decoded[row * matrix.cols..])
-                    .any(|(&u, d)| Real::to_f32(u) != *d)
+            let weight = &self.parameters.list[matrix.index];
+            let (name, shape) = (&weight.name, vec![matrix.rows, matrix.cols]);
+            let Some(packed) = matrix.pack(&self.parameters, pool) else {
+                let data = TensorData::F32(T::to_f32s(&weight.value).into_owned());
+                finished.tensors.insert(name.clone(), Tensor { shape, data });
+                continue;
             };
-            if let Some(row) = (0..matrix.rows).find(differs) {
+            check_scales(&packed, name)?;
+            if let Some(row) = matrix.differing_row(&packed, &self.parameters, pool, self.integer) {
                 return Err(Error::Parity {
                     path: "the packed block".into(),
                     place: format!("{name}: row {row}"),
                 });
             }
-            finished.tensors.insert(
-                name.clone(),
-                Tensor { shape: vec![matrix.rows, matrix.cols], data: TensorData::Packed(packed) },
-            );
+            let data = TensorData::Packed(packed);
+            finished.tensors.insert(name.clone(), Tensor { shape, data });
             if let Some(part) = matrix.low_rank {
                 let factors = part.pack(&self.parameters);
                 factors

@@ -1,13 +1,14 @@
 //! A block whose matrices are replaced one after the other, for methods without gradients: its
 //! values, and the codes of those that are done.
 
+use crate::Result;
 use crate::autograd::ops::weight::Weight;
+use crate::engine::block_loop::Blockwise;
 use crate::engine::student::{Finished, linears};
 use crate::engine::trainer::tensor_values;
 use crate::engine::weights::BlockWeights;
+use crate::quantizer::observer::check_scales;
 use crate::record::MatrixRecord;
-use crate::solver::rtn::check_scales;
-use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Linear, TensorSpec, attn_norm, ffn_norm};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
@@ -34,7 +35,12 @@ pub(crate) const SITES: [(ActivationSite, &[Linear]); 4] = [
 ];
 
 impl OpenBlock {
-    pub fn new(model: &Model, layer: usize, pool: &Pool) -> Result<Self> {
+    /// The layer that is quantized: of the model, or of what an earlier stage stored.
+    pub fn new(blocks: &Blockwise, layer: usize) -> Result<Self> {
+        Self::of(blocks.previous.unwrap_or(blocks.model), layer, blocks.pool)
+    }
+
+    pub(crate) fn of(model: &Model, layer: usize, pool: &Pool) -> Result<Self> {
         let specs = linears(model, layer)?;
         let norms = [
             tensor_values(model, &attn_norm(layer), pool)?,
@@ -93,14 +99,16 @@ impl OpenBlock {
                 .tensors
                 .insert(name, Tensor { shape: vec![norm.len()], data: TensorData::F32(norm) });
         }
-        for (spec, packed) in self.specs.into_iter().zip(self.packed) {
-            let packed = packed.ok_or_else(|| Error::Internal {
-                reason: format!("{} was not solved", spec.name),
-            })?;
-            check_scales(&packed, &spec.name)?;
-            finished
-                .tensors
-                .insert(spec.name, Tensor { shape: spec.shape, data: TensorData::Packed(packed) });
+        for ((spec, packed), values) in self.specs.into_iter().zip(self.packed).zip(self.values) {
+            // A linear without a quantizer stays in floating point.
+            let data = match packed {
+                Some(packed) => {
+                    check_scales(&packed, &spec.name)?;
+                    TensorData::Packed(packed)
+                }
+                None => TensorData::F32(Arc::unwrap_or_clone(values)),
+            };
+            finished.tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }
         Ok(finished)
     }
