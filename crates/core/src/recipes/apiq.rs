@@ -14,7 +14,7 @@ pub(crate) const ALPHA: f64 = 16.0;
 
 /// Authors' decay and second target; rank 0 for no factors. The rates, the cosine that they fall
 /// along and the start of the ranges are for the 160 steps that a block has by default
-/// (docs/results.md); the authors begin with open ranges and keep a twentieth and an eighth of
+/// (docs/lab); the authors begin with open ranges and keep a twentieth and an eighth of
 /// these rates for 2,560 steps.
 pub(crate) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
     let usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 }, 0.05);
