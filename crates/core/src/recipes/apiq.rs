@@ -17,7 +17,7 @@ pub(super) const ALPHA: f64 = 16.0;
 
 /// Authors' decay and second target. The rates, the cosine that they fall
 /// along and the start of the ranges are for the 160 steps that a block has by default
-/// (docs/results.md); the authors begin with open ranges and keep a twentieth and an eighth of
+/// (docs/lab); the authors begin with open ranges and keep a twentieth and an eighth of
 /// these rates for 2,560 steps.
 pub(super) fn blocks() -> BlockConfig {
     let usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 }, 0.05);

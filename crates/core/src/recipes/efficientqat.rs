@@ -1,7 +1,7 @@
 //! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models
 //! (2024, arXiv 2407.11062). Phase 1 (Block-AP): weights, norms, steps and zero points learn block
 //! by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the unquantized
-//! model's answers, which leave a lower KL than the authors' next token (docs/results.md;
+//! model's answers, which leave a lower KL than the authors' next token (docs/lab;
 //! `endCeWeight: 1, endKlWeight: 0` for theirs). Steps and zero points start from the least squared
 //! error (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest
 //! range; weights are held near where they began (docs/decisions/0011-weights-are-held.md), the

@@ -2,7 +2,7 @@
 //! a SiLQ-class recipe, since the paper has no public code. All weights, norms and steps learn by
 //! AdamW from the KL to the unquantized model; steps by LSQ (arXiv 1902.08153). The paper starts
 //! the steps from a convex surrogate; ours start from the least squared error, which trained better
-//! on both models we measured (docs/results.md).
+//! on both models we measured (docs/lab).
 
 use crate::error::Result;
 use crate::recipe::{
