@@ -1,5 +1,5 @@
 // What each part of SiLQ is worth, on the demo model, over several seeds. Prints a markdown table
-// for docs/results.md.
+// for docs/lab.
 //
 //     npm run build && node bench/ablations.mjs [tokens] [seeds]
 //

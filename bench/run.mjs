@@ -9,11 +9,12 @@
 // --model: SmolLM2 of HALFSTEP_SHARED (default ../shared), else the demo model. See
 // bench/README.md.
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { addon, dist, packages } from '../scripts/prepare.mjs'
 import { must, root } from '../scripts/shell.mjs'
+import { inputs } from './inputs.mjs'
 import { kernelRows } from './kernels.mjs'
 import { modelRows } from './model.mjs'
 import { markdown } from './table.mjs'
@@ -30,17 +31,12 @@ const { values } = parseArgs({
     text: { type: 'string' },
   },
 })
-const shared = process.env.HALFSTEP_SHARED ?? join(root, '../shared')
-const real = join(shared, 'models/SmolLM2-135M-Instruct.Q4_1.gguf')
-const model = values.model ?? (existsSync(real) ? real : join(root, 'assets/demo'))
-const sharedText = join(shared, 'text/shakespeare.txt')
 const settings = {
+  ...inputs(values),
   full: values.full ?? false,
   only: values.only,
   threads: Number(values.threads),
   commit: commit(),
-  model,
-  text: values.text ?? (existsSync(sharedText) ? sharedText : join(root, 'assets/demo-train.txt')),
   wants: (name) => name.includes(values.only) || values.only.startsWith(name),
 }
 

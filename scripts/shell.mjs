@@ -30,17 +30,17 @@ export function fail(message) {
 }
 
 /**
- * Runs a program in the repository's root with its output shown. Resolves to { code, output };
- * `keep` also returns the output.
+ * Runs a program in the repository's root, or in `cwd`, with its output shown. Resolves to
+ * { code, output }; `keep` also returns the output.
  * @param {string} program
  * @param {string[]} args
- * @param {{ keep?: boolean, env?: Record<string, string> }} options
+ * @param {{ keep?: boolean, cwd?: string, env?: Record<string, string> }} options
  */
-export function run(program, args, { keep = false, env = {} } = {}) {
+export function run(program, args, { keep = false, cwd = root, env = {} } = {}) {
   return new Promise((done) => {
     const windows = process.platform === 'win32'
     const child = spawn(program, args, {
-      cwd: root,
+      cwd,
       env: { ...process.env, ...env },
       stdio: keep ? ['inherit', 'pipe', 'pipe'] : 'inherit',
       shell: windows,

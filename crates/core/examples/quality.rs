@@ -1,5 +1,5 @@
 //! Perplexity, KL to the full-precision model and top-1 agreement of several files on several
-//! texts, as a table for docs/results.md.
+//! texts, as a table for docs/lab.
 //!
 //!     cargo run --release -p halfstep --example quality -- <tokens> <full-precision model> <text,text> <model> ...
 //!

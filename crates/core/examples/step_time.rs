@@ -11,11 +11,11 @@ use halfstep::cancel::Cancel;
 use halfstep::data::{Text, Windows};
 use halfstep::engine::memory::peak_bytes;
 use halfstep::engine::{Trainer, arithmetic};
-use halfstep::recipe::{Recipe, Stage, TrainConfig};
+use halfstep::recipe::{Recipe, Rule, Stage, TrainConfig, Trains};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::run::load;
 use halfstep::target::TargetId;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{CacheQuantizer, Pool};
 use std::time::Instant;
 
 #[global_allocator]
@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &model,
         None,
         &recipe,
+        recipe.stages.first().map_or(Trains::ALL, Stage::trains),
         &config,
         steps + WARM_UP as u64,
         &windows.batch(0, batch),
@@ -90,12 +91,9 @@ fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
     .recipe()?;
     match setting {
         "gguf:q4_0" | "halfstep" => Ok(recipe),
-        "off" | "plain" => Ok(Recipe {
-            weights: None,
-            activation: ActivationQuantizer::None,
-            cache: CacheQuantizer::F32,
-            ..recipe
-        }),
+        "off" | "plain" => {
+            Ok(Recipe { rules: vec![Rule::Cache { quantizer: CacheQuantizer::F32 }], ..recipe })
+        }
         other => Err(format!("{other}: gguf:q4_0, halfstep, off or plain").into()),
     }
 }

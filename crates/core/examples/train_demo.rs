@@ -9,13 +9,13 @@
 use halfstep::cancel::Cancel;
 use halfstep::data::{Text, Windows};
 use halfstep::engine::Trainer;
-use halfstep::recipe::{Learns, Recipe, Stage, TrainConfig};
+use halfstep::recipe::{Recipe, RecipeData, Rule, Stage, StageStart, TrainConfig, Trains};
 use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Role, Sizes};
 use halfstep_formats::tokenizer::{Tokenizer, train};
 use halfstep_formats::{Model, Tensor, TensorData, write};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{CacheQuantizer, Pool};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -120,14 +120,13 @@ fn pretrain(
     let recipe = Recipe {
         id: "pretrain".into(),
         target: TargetId::Halfstep,
-        weights: None,
-        embedding: None,
-        head: None,
-        activation: ActivationQuantizer::None,
-        head_activation: ActivationQuantizer::None,
-        cache: CacheQuantizer::F32,
-        self_generated: None,
-        stages: vec![Stage::Model { learns: Learns::All, config: config.clone() }],
+        rules: vec![Rule::Cache { quantizer: CacheQuantizer::F32 }],
+        data: RecipeData::default(),
+        stages: vec![Stage::Model {
+            from: StageStart::Previous,
+            trains: Trains::ALL,
+            config: config.clone(),
+        }],
     };
     let steps = (tokens as u64).div_ceil((config.batch * config.window) as u64);
     let mut windows = Windows::new(text.tokens(&model, config.window)?, config.window, seed);
@@ -137,7 +136,7 @@ fn pretrain(
         windows.count()
     );
     let mut trainer =
-        Trainer::<f32>::new(&model, None, &recipe, &config, steps, &[], Pool::new(0))?;
+        Trainer::<f32>::new(&model, None, &recipe, Trains::ALL, &config, steps, &[], Pool::new(0))?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = trainer.step(&batch, config.window, &Cancel::default())?;

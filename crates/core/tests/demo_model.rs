@@ -234,7 +234,7 @@ fn a_damaged_checkpoint_is_passed_over_and_another_runs_is_refused() {
 fn every_target_writes_what_was_trained_and_reads_it_back() {
     let model = demo();
     let folder = scratch("targets");
-    for target in TargetId::ALL {
+    for &target in TargetId::ALL {
         let trained =
             quantize(&model, &silq(target), &run(None, false), &mut |_| {}, &Cancel::default())
                 .expect("a trained model")

@@ -7,7 +7,8 @@ use halfstep::cancel::Cancel;
 use halfstep::engine::Trainer;
 use halfstep::optimizer::{GroupConfig, Optimizer, Schedule};
 use halfstep::recipe::{
-    GradientScale, RangeLearning, Recipe, Recompute, StartRule, TrainConfig, WeightSite,
+    GradientScale, RangeConfig, Recipe, RecipeData, Recompute, RoundingConfig, Rule, StartRule,
+    TrainConfig, Trains, WeightSite,
 };
 use halfstep::target::TargetId;
 use halfstep_golden::{Golden, assert_close, load};
@@ -50,9 +51,11 @@ impl Trace<'_> {
         let site = WeightSite {
             quantizer,
             start: StartRule::Convex,
-            ranges: RangeLearning::Step,
+            range: RangeConfig::Step,
+            rounding: RoundingConfig::Nearest,
             edge: EdgeRule::Outside,
             gradient_scale: GradientScale::Layer,
+            low_rank: None,
         };
         let activation = match (kind("activations"), bits("activation_bits")) {
             ("none", _) | (_, 0) => ActivationQuantizer::None,
@@ -67,13 +70,13 @@ impl Trace<'_> {
         Recipe {
             id: "golden".into(),
             target: TargetId::Halfstep,
-            weights: (bits("weight_bits") > 0).then_some(site),
-            embedding: None,
-            head: None,
-            activation,
-            head_activation: ActivationQuantizer::None,
-            cache,
-            self_generated: None,
+            rules: (bits("weight_bits") > 0)
+                .then_some(Rule::weights(site))
+                .into_iter()
+                .chain([Rule::Activation { quantizer: activation }])
+                .chain([Rule::Cache { quantizer: cache }])
+                .collect(),
+            data: RecipeData::default(),
             stages: vec![],
         }
     }
@@ -117,9 +120,17 @@ impl Trace<'_> {
             ..TrainConfig::default()
         };
         let first = &self.batches[..self.sequences * self.tokens];
-        let mut trainer =
-            Trainer::new(&model(), None, &self.recipe(), &config, 1, first, Pool::new(threads))
-                .expect("a trainer");
+        let mut trainer = Trainer::new(
+            &model(),
+            None,
+            &self.recipe(),
+            Trains::ALL,
+            &config,
+            1,
+            first,
+            Pool::new(threads),
+        )
+        .expect("a trainer");
         trainer.optimizer = self.optimizer();
         for p in &mut trainer.parameters.list {
             // Static sites start from the golden's own rule (a quantile); the convex rule of the

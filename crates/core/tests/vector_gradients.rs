@@ -4,12 +4,12 @@
 use halfstep::autograd::parameter::Group;
 use halfstep::cancel::Cancel;
 use halfstep::engine::Trainer;
-use halfstep::recipe::{Learns, Recipe, Stage, TrainConfig};
+use halfstep::recipe::{Recipe, RecipeData, Rule, TrainConfig, Trains};
 use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{CacheQuantizer, Pool};
 use std::collections::BTreeMap;
 
 const SEQUENCES: usize = 2;
@@ -73,19 +73,15 @@ fn norms_and_biases_have_the_gradients_of_finite_differences() {
     let recipe = Recipe {
         id: "float".into(),
         target: TargetId::Halfstep,
-        weights: None,
-        embedding: None,
-        head: None,
-        activation: ActivationQuantizer::None,
-        head_activation: ActivationQuantizer::None,
-        cache: CacheQuantizer::F32,
-        self_generated: None,
-        stages: vec![Stage::Model { learns: Learns::All, config: config.clone() }],
+        rules: vec![Rule::Cache { quantizer: CacheQuantizer::F32 }],
+        data: RecipeData::default(),
+        stages: vec![],
     };
     let (cancel, mut rng) = (Cancel::default(), Rng::new(4, 0));
     let batch: Vec<u32> = (0..SEQUENCES * TOKENS).map(|_| rng.below(13) as u32).collect();
     let mut trainer =
-        Trainer::<f64>::new(&model, None, &recipe, &config, 1, &[], Pool::new(2)).expect("built");
+        Trainer::<f64>::new(&model, None, &recipe, Trains::ALL, &config, 1, &[], Pool::new(2))
+            .expect("built");
     trainer.gradients(&batch, TOKENS, &cancel).expect("gradients");
     let vectors: Vec<(usize, Vec<f64>)> = trainer
         .parameters

@@ -22,7 +22,8 @@ activations?: number,
  */
 cache?: number, 
 /**
- * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they outweigh a small model's weights.
+ * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they
+ * outweigh a small model's weights.
  */
 rank: number, 
 /**
@@ -71,7 +72,8 @@ train: SolverOptions, };
  */
 export type BlockOptions = { 
 /**
- * Sequences that every block learns from; up to half of them are the model's own, if it generates text beside a given one. Default 32; the papers take 128 and more.
+ * Sequences that every block learns from; up to half of them are the model's own, if it
+ * generates text beside a given one. Default 32; the papers take 128 and more.
  */
 samples?: number, 
 /**
@@ -87,7 +89,8 @@ batch?: number,
  */
 epochs?: number, 
 /**
- * Rate of clips; or of steps, in parts of their root mean square, and zero points, in codes. Default: the recipe's.
+ * Rate of clips; or of steps, in parts of their root mean square, and zero points, in codes.
+ * Default: the recipe's.
  */
 rangeLearningRate?: number, 
 /**
@@ -95,7 +98,8 @@ rangeLearningRate?: number,
  */
 lowRankLearningRate?: number, 
 /**
- * Rate of weights and norms, where they learn, in parts of each tensor's root mean square. Default: the recipe's.
+ * Rate of weights and norms, where they learn, in parts of each tensor's root mean square.
+ * Default: the recipe's.
  */
 weightLearningRate?: number, 
 /**
@@ -107,11 +111,13 @@ minRatio?: number,
  */
 weightDecay?: number, 
 /**
- * Pull of weights that learn towards where they began, in parts of their rate. Default: the recipe's.
+ * Pull of weights that learn towards where they began, in parts of their rate. Default: the
+ * recipe's.
  */
 anchor?: number, 
 /**
- * Learn from a second target too: what the unquantized block makes of the quantized inputs. Default: the recipe's.
+ * Learn from a second target too: what the unquantized block makes of the quantized inputs.
+ * Default: the recipe's.
  */
 secondTarget?: boolean, 
 /**
@@ -132,7 +138,8 @@ export type BlockRecord = { block: number,
  */
 losses: Array<number>, 
 /**
- * Means over the first and the last pass through the samples (of the first and the last half, if there were fewer than two passes).
+ * Means over the first and the last pass through the samples (of the first and the last half,
+ * if there were fewer than two passes).
  */
 firstLoss: number, lastLoss: number, };
 
@@ -176,7 +183,8 @@ train: BlockOptions,
  */
 endTokens: number, 
 /**
- * Rate of the steps in phase 2, in parts of their root mean square. Default 5e-3; 1e-3 suits the next-token loss.
+ * Rate of the steps in phase 2, in parts of their root mean square. Default 5e-3; 1e-3 suits
+ * the next-token loss.
  */
 endLearningRate: number, 
 /**
@@ -209,7 +217,8 @@ tokens: number,
  */
 window: number, 
 /**
- * `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded, nothing else quantized; `integer`.
+ * `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded,
+ * nothing else quantized; `integer`.
  */
 arithmetic: ArithmeticConfig, 
 /**
@@ -316,7 +325,8 @@ activations?: number,
  */
 cache?: number, 
 /**
- * Added to the Hessian's diagonal, in parts of its mean; raised, with a warning, where that is too little. Default 0.01.
+ * Added to the Hessian's diagonal, in parts of its mean; raised, with a warning, where that is
+ * too little. Default 0.01.
  */
 damping: number, 
 /**
@@ -346,7 +356,8 @@ bitsPerWeight: number, vocabSize: number, hiddenSize: number, intermediateSize: 
  */
 target: string | null, 
 /**
- * Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors beside them.
+ * Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors
+ * beside them.
  */
 tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
 
@@ -360,7 +371,8 @@ target: TargetId,
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale; 0 is the whole row. Default 0, or what the target holds.
+ * Columns of a row that share a scale; 0 is the whole row. Default 0, or what the target
+ * holds.
  */
 groupSize?: number, 
 /**
@@ -372,8 +384,9 @@ activations?: number,
  */
 cache?: number, 
 /**
- * Everything about the training run. Where the run gives no data, `tokens` are generated too. Without warm-up, and the cosine ends at 0; the rate, 2e-4, is for small
- * budgets: the authors take 2e-5 for 200 million tokens.
+ * Everything about the training run. Where the run gives no data, `tokens` are generated too.
+ * Without warm-up, and the cosine ends at 0; the rate, 2e-4, is for small budgets: the authors
+ * take 2e-5 for 200 million tokens.
  */
 train: TrainConfig, };
 
@@ -386,11 +399,13 @@ export type MatrixRecord = { block: number,
  */
 linear: string, 
 /**
- * Share of the weights that lie outside the grid's limits and are clipped to them; null where codes alone were left.
+ * Share of the weights that lie outside the grid's limits and are clipped to them; null where
+ * codes alone were left.
  */
 clipFraction: number | null, 
 /**
- * Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that trained them.
+ * Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that
+ * trained them.
  */
 stepDrift: number | null, 
 /**
@@ -457,7 +472,8 @@ peakMemoryBytes: number,
  */
 freeMemoryBytes: number, 
 /**
- * Whether the peak was measured. Else it is estimated: the system does not tell it, or only with what the process has needed before.
+ * Whether the peak was measured. Else it is estimated: the system does not tell it, or only
+ * with what the process has needed before.
  */
 memoryMeasured: boolean, 
 /**
@@ -525,7 +541,9 @@ finalLoss: number | null,
  */
 memoryBytes: number, 
 /**
- * On the validation text, if there is one: full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
+ * On the validation text, if there is one: full precision, round to nearest on the same grid
+ * (in smaller groups to be about as large, where low-rank factors lie beside the result), and
+ * the result.
  */
 evaluations: { [key in string]: EvaluationRecord }, 
 /**
@@ -568,12 +586,13 @@ zeroPoints: boolean,
 start: StartRule, };
 
 /**
- * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that trains needs `data`, `text` or
- * `selfGenerated`.
+ * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that
+ * trains needs `data`, `text` or `selfGenerated`.
  */
 export type RunConfig = { 
 /**
- * Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each with a document in its field `text`.
+ * Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each
+ * with a document in its field `text`.
  */
 data?: string, 
 /**
@@ -581,8 +600,9 @@ data?: string,
  */
 text?: string, 
 /**
- * Tokens that the unquantized model generates to train on, instead of `data` or beside it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read
- * from there again. Default: what the recipe says; most want a text.
+ * Tokens that the unquantized model generates to train on, instead of `data` or beside it
+ * (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read from there again.
+ * Default: what the recipe says; most want a text.
  */
 selfGenerated?: number, 
 /**
@@ -602,7 +622,8 @@ validationText?: string,
  */
 validationTokens?: number, 
 /**
- * Where the result will be saved: an ending that the target is not written with is refused before anything is done. Nothing is written there by the run.
+ * Where the result will be saved: an ending that the target is not written with is refused
+ * before anything is done. Nothing is written there by the run.
  */
 output?: string, 
 /**
@@ -610,7 +631,8 @@ output?: string,
  */
 runFolder?: string, 
 /**
- * Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block is written always.
+ * Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block
+ * is written always.
  */
 checkpointEvery?: number, 
 /**
@@ -622,7 +644,8 @@ resume: boolean,
  */
 threads: number, 
 /**
- * Give the report a record of the run: losses, matrices, what each block changes. Default false.
+ * Give the report a record of the run: losses, matrices, what each block changes. Default
+ * false.
  */
 record: boolean, };
 
@@ -631,7 +654,8 @@ record: boolean, };
  */
 export type RunRecord = { settings: RunSettings, 
 /**
- * Full precision, round to nearest on the same grid (in smaller groups to be about as large, where low-rank factors lie beside the result), and the result.
+ * Full precision, round to nearest on the same grid (in smaller groups to be about as large,
+ * where low-rank factors lie beside the result), and the result.
  */
 table: Array<TableRow>, 
 /**
@@ -643,7 +667,8 @@ stages: Array<StageRecord>,
  */
 matrices: Array<MatrixRecord>, 
 /**
- * By block: KL to the unquantized model in nats when this block alone is as in the result. Empty without a validation text.
+ * By block: KL to the unquantized model in nats when this block alone is as in the result.
+ * Empty without a validation text.
  */
 blockKl: Array<number>, 
 /**
@@ -708,7 +733,8 @@ activations?: number,
  */
 cache?: number, 
 /**
- * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they outweigh a small model's weights.
+ * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they
+ * outweigh a small model's weights.
  */
 rank: number, 
 /**
@@ -716,7 +742,8 @@ rank: number,
  */
 alpha: number, 
 /**
- * Weight of the penalty. Default 1 (the scale-free penalty is a weighted mean of squared rounding errors).
+ * Weight of the penalty. Default 1 (the scale-free penalty is a weighted mean of squared
+ * rounding errors).
  */
 lambda: number, 
 /**
@@ -749,7 +776,8 @@ train: BlockOptions, };
  */
 export type SaveReport = { path: string, bytes: number, 
 /**
- * Codes, scales and outputs of the re-opened file were compared with the model in memory and are equal.
+ * Codes, scales and outputs of the re-opened file were compared with the model in memory and
+ * are equal.
  */
 parity: boolean, };
 
@@ -775,11 +803,13 @@ activations?: number,
  */
 cache?: number, 
 /**
- * One learned step per activation and cache site instead of dynamic scales (target `halfstep` only). Default false.
+ * One learned step per activation and cache site instead of dynamic scales (target `halfstep`
+ * only). Default false.
  */
 staticActivations: boolean, 
 /**
- * How the first weight steps are found. Default `best`. At 4 bit per channel `signedAbsmax` can train better still.
+ * How the first weight steps are found. Default `best`. At 4 bit per channel `signedAbsmax`
+ * can train better still.
  */
 start: StartRule, 
 /**
@@ -862,7 +892,8 @@ evaluation: EvaluationRecord | null, };
 export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "gguf:tq2_0" | "halfstep";
 
 /**
- * What the products of a training step are computed in. Parameters, gradients and the optimizer are f32 in each.
+ * What the products of a training step are computed in. Parameters, gradients and the optimizer
+ * are f32 in each.
  */
 export type TrainArithmetic = "f32" | "bf16" | "f16" | "int8-forward";
 
@@ -871,7 +902,8 @@ export type TrainArithmetic = "f32" | "bf16" | "f16" | "int8-forward";
  */
 export type TrainConfig = { 
 /**
- * Tokens to train on, rounded up to whole steps; the text is passed over again when it is shorter. More is better and slower. Default 50,000.
+ * Tokens to train on, rounded up to whole steps; the text is passed over again when it is
+ * shorter. More is better and slower. Default 50,000.
  */
 tokens: number, 
 /**
@@ -883,7 +915,8 @@ window: number,
  */
 batch: number, 
 /**
- * Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory, same result up to rounding. Default: `batch`.
+ * Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory,
+ * same result up to rounding. Default: `batch`.
  */
 microBatch?: number, 
 /**
@@ -935,7 +968,8 @@ temperature: number,
  */
 arithmetic?: TrainArithmetic, recompute: Recompute, 
 /**
- * Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64 MiB.
+ * Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64
+ * MiB.
  */
 lossBytes: number, 
 /**

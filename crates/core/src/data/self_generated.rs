@@ -98,7 +98,7 @@ pub fn with_generated(
         return make(settings);
     };
     for stage in &recipe.stages {
-        if let Stage::Block { config } = stage {
+        if let Stage::Block { config, .. } = stage {
             text.given_sequences(model, config.samples, config.window, settings.tokens)?;
         }
     }
@@ -112,7 +112,7 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
     let window = recipe
         .window()
         .ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
-    let tokens = run.self_generated.or(recipe.self_generated.map(|tokens| tokens.max(window)));
+    let tokens = run.self_generated.or(recipe.data.self_generated.map(|tokens| tokens.max(window)));
     let tokens = tokens.ok_or_else(|| {
         let reason = format!("{} needs a text: give a file, or by selfGenerated the number of tokens that the model is to generate", recipe.id);
         Error::config("data", reason)

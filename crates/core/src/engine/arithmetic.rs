@@ -41,7 +41,7 @@ impl Arithmetic {
 
 /// What was asked for, if the recipe can be trained so; else the fastest that it can.
 pub fn choose(asked: Option<TrainArithmetic>, recipe: &Recipe) -> Result<TrainArithmetic> {
-    let integer = recipe.weights.is_some() && recipe.activation != ActivationQuantizer::None;
+    let integer = recipe.quantizes_weights() && recipe.activation() != ActivationQuantizer::None;
     match asked {
         Some(TrainArithmetic::Int8Forward) if !integer => Err(Error::config(
             "arithmetic",

@@ -24,17 +24,17 @@ use crate::engine::stages::Trained;
 use crate::engine::stream;
 use crate::engine::stream::Stream;
 use crate::engine::student::{Finished, teacher};
+use crate::engine::trainer::find;
 use crate::engine::weights::BlockWeights;
 use crate::event::Event;
 use crate::objective::saliency::Penalty;
-use crate::recipe::block::Solver;
-use crate::recipe::{BlockConfig, Recipe, WeightSite};
+use crate::recipe::{BlockConfig, Recipe, Sites, Trains};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::solver::rtn::{quantization, round_tensor};
 use crate::statistics::saliency::{Place, Saliency};
 use crate::{Error, Result};
-use halfstep_formats::Model;
-use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
+use halfstep_formats::{Model, Tensor};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::collections::BTreeMap;
@@ -46,7 +46,10 @@ use std::time::Instant;
 /// Everything that one block's training reads and does not change.
 pub struct Blockwise<'a> {
     pub model: &'a Model,
-    pub site: WeightSite,
+    /// What an earlier stage stored, if this one goes on from it.
+    pub(crate) previous: Option<&'a Model>,
+    pub(crate) sites: Sites,
+    pub(crate) trains: Trains,
     pub config: &'a BlockConfig,
     pub arithmetic: Arithmetic,
     /// One sequence through an unquantized block, and through a quantized one.
@@ -69,7 +72,9 @@ pub(crate) struct Streams {
 #[allow(clippy::too_many_arguments)]
 pub fn train(
     model: &Model,
+    previous: Option<&Model>,
     recipe: &Recipe,
+    trains: Trains,
     config: &BlockConfig,
     run: &RunConfig,
     text: &Text,
@@ -78,15 +83,15 @@ pub fn train(
     pool: &Pool,
 ) -> Result<Trained> {
     let tokens = text.sequences(model, config.samples, config.window)?;
-    let site = site(recipe)?;
     let (folder, scratch) = (run.run_folder.as_deref().map(Path::new), stream::scratch(run));
-    let identity = crate::engine::stages::identity(model, recipe, text, pool);
+    let identity = crate::engine::stages::identity(previous.unwrap_or(model), recipe, text, pool);
     let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
     let arithmetic = begun.map_or_else(
         || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
         Ok::<_, Error>,
     )?;
-    let blockwise = Blockwise::new(model, recipe, site, config, arithmetic, pool, cancel);
+    let blockwise =
+        Blockwise::new(model, previous, recipe, trains, config, arithmetic, pool, cancel)?;
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
     let (layers, steps) = (model.architecture.layers.len(), config.steps());
     finished.begin(layers, events)?;
@@ -104,7 +109,7 @@ pub fn train(
         name: name.into(),
         detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()),
     });
-    let mut streams = blockwise.start(recipe, &tokens, &scratch)?;
+    let mut streams = blockwise.start(&tokens, &scratch)?;
     let (mut tensors, mut low_rank, start) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
     let (mut last, mut record, mut pace) =
         (f64::NAN, StageRecord::default(), Pace { first: 0, start });
@@ -126,7 +131,7 @@ pub fn train(
     }
     for spec in model.architecture.tensors() {
         if let Entry::Vacant(entry) = tensors.entry(spec.name.clone()) {
-            entry.insert(round_tensor(model, recipe, &spec, pool)?);
+            entry.insert(blockwise.outside(&spec)?);
         }
     }
     if let Some(saliency) = &saliency {
@@ -150,13 +155,6 @@ pub fn train(
     })
 }
 
-/// The quantizer that the blocks learn.
-pub(crate) fn site(recipe: &Recipe) -> Result<WeightSite> {
-    recipe
-        .weights
-        .ok_or_else(|| Error::Internal { reason: format!("{} quantizes no weights", recipe.id) })
-}
-
 /// Streams of hidden states that a stage keeps, and the bytes of each.
 pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
     let width = config.window * model.architecture.hidden_size;
@@ -164,15 +162,17 @@ pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
 }
 
 impl<'a> Blockwise<'a> {
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         model: &'a Model,
+        previous: Option<&'a Model>,
         recipe: &Recipe,
-        site: WeightSite,
+        trains: Trains,
         config: &'a BlockConfig,
         arithmetic: Arithmetic,
         pool: &'a Pool,
         cancel: &'a Cancel,
-    ) -> Self {
+    ) -> Result<Self> {
         let plain = Context {
             architecture: Arc::new(model.architecture.clone()),
             pool: pool.clone(),
@@ -185,8 +185,20 @@ impl<'a> Blockwise<'a> {
             edge: EdgeRule::Inside,
         };
         let quantized =
-            Context { activation: recipe.activation, cache: recipe.cache, ..plain.clone() };
-        Self { model, site, config, arithmetic, plain, quantized, pool, cancel }
+            Context { activation: recipe.activation(), cache: recipe.cache(), ..plain.clone() };
+        let sites = Sites::new(recipe, &model.architecture)?;
+        Ok(Self {
+            model,
+            previous,
+            sites,
+            trains,
+            config,
+            arithmetic,
+            plain,
+            quantized,
+            pool,
+            cancel,
+        })
     }
 
     pub(crate) fn integer(&self) -> bool {
@@ -214,16 +226,13 @@ impl<'a> Blockwise<'a> {
     }
 
     /// Both streams at the embedding, the quantized one by the embedding as it will be stored.
-    pub(crate) fn start(&self, recipe: &Recipe, tokens: &[u32], scratch: &Path) -> Result<Streams> {
+    pub(crate) fn start(&self, tokens: &[u32], scratch: &Path) -> Result<Streams> {
         let (architecture, d) = (&self.model.architecture, self.model.architecture.hidden_size);
         let spec = architecture.tensors().into_iter().find(|spec| spec.role == Role::Embedding);
         let spec = spec.ok_or_else(|| Error::Internal {
             reason: format!("the architecture has no {EMBEDDING}"),
         })?;
-        let embeddings = [
-            crate::engine::trainer::find(self.model, EMBEDDING)?.clone(),
-            round_tensor(self.model, recipe, &spec, self.pool)?,
-        ];
+        let embeddings = [find(self.model, EMBEDDING)?.clone(), self.outside(&spec)?];
         let (beside, _) = streams(self.model, self.config);
         let stream = || Stream::new(self.config.samples, self.width(), beside, scratch);
         let mut streams = Streams {
@@ -369,6 +378,14 @@ impl<'a> Blockwise<'a> {
         Ok(loss)
     }
 
+    /// A tensor that is no part of a layer, as it will be stored.
+    fn outside(&self, spec: &TensorSpec) -> Result<Tensor> {
+        match self.previous {
+            Some(previous) => Ok(find(previous, &spec.name)?.clone()),
+            None => round_tensor(self.model, &self.sites, spec, self.pool),
+        }
+    }
+
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }
@@ -382,11 +399,9 @@ impl<'a> Blockwise<'a> {
         penalty: Option<Penalty>,
         tell: &mut dyn FnMut(Told),
     ) -> Result<Finished> {
-        let solved = match &self.config.solver {
-            None => None,
-            Some(Solver::Gptq(config)) => Some(self.solve_gptq(layer, config, streams, tell)?),
-            Some(Solver::Awq(config)) => Some(self.solve_awq(layer, config, streams)?),
-        };
+        let solver = self.config.solver.as_ref();
+        let solved =
+            solver.map(|solver| solver.solver().solve(self, layer, streams, tell)).transpose()?;
         self.targets(layer, streams)?;
         solved.map_or_else(|| self.train_block(layer, streams, penalty, tell), Ok)
     }
@@ -413,22 +428,18 @@ mod tests {
             ..BlockOptions::default()
         };
         let recipe = ApiqConfig { train, ..ApiqConfig::default() }.recipe().expect("a recipe");
-        let [Stage::Block { config }] = &recipe.stages[..] else { panic!("one block stage") };
+        let [Stage::Block { trains, config, .. }] = &recipe.stages[..] else {
+            panic!("one block stage")
+        };
         let (pool, cancel, scratch) = (Pool::new(2), Cancel::default(), std::env::temp_dir());
         let arithmetic = Arithmetic::of(arithmetic::choose(None, &recipe).expect("an arithmetic"));
-        let blockwise = Blockwise::new(
-            &model,
-            &recipe,
-            site(&recipe).expect("a site"),
-            config,
-            arithmetic,
-            &pool,
-            &cancel,
-        );
+        let blockwise =
+            Blockwise::new(&model, None, &recipe, *trains, config, arithmetic, &pool, &cancel)
+                .expect("blocks");
         let tokens: Vec<u32> =
             (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
         let made = |on_disk: bool| {
-            let mut streams = blockwise.start(&recipe, &tokens, &scratch).expect("streams");
+            let mut streams = blockwise.start(&tokens, &scratch).expect("streams");
             for stream in [&mut streams.plain, &mut streams.quantized]
                 .into_iter()
                 .chain(&mut streams.second_target)

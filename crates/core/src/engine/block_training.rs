@@ -76,14 +76,7 @@ impl Blockwise<'_> {
         penalty: Option<Penalty>,
         tell: &mut dyn FnMut(Told),
     ) -> Result<Finished> {
-        let mut student = Student::<f32>::new(
-            self.model,
-            layer,
-            &self.site,
-            self.config,
-            self.integer(),
-            self.pool,
-        )?;
+        let mut student = Student::<f32>::new(self, layer)?;
         let starts = Starts::of(&student.matrices, &student.parameters, self.pool);
         let (per_epoch, mut done, mut losses) =
             (self.config.samples.div_ceil(self.config.batch), 0, vec![]);
@@ -109,7 +102,12 @@ impl Blockwise<'_> {
                     }
                     let gradient_norm =
                         optimizer.gradient_norm(self.pool, &student.parameters, step)?;
+                    let signs: Vec<_> =
+                        student.matrices.iter().map(|m| m.signs(&student.parameters)).collect();
                     optimizer.update(self.pool, &mut student.parameters, at, gradient_norm);
+                    for (matrix, signs) in student.matrices.iter().zip(&signs) {
+                        matrix.guard(&mut student.parameters, signs);
+                    }
                     done = step;
                     losses.push(loss);
                     let rate =
@@ -214,7 +212,7 @@ fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer 
         ranges: group(phase.rates.ranges, config.weight_decay),
         low_rank: group(phase.rates.low_rank, config.weight_decay),
         anchor: config.anchor,
-        weight_steps: still,
+        weight_steps: group(phase.rates.ranges, config.weight_decay),
         activation_steps: still,
     }
 }

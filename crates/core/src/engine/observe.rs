@@ -3,7 +3,7 @@
 
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
-use crate::quantizer::matrix::{Matrix, WeightPart};
+use crate::quantizer::matrix::Matrix;
 use crate::record::{MatrixRecord, clip_fraction, place, step_drift};
 use halfstep_kernels::Pool;
 
@@ -23,14 +23,13 @@ impl Starts {
         pool: &Pool,
     ) -> Vec<MatrixRecord> {
         let record = |(matrix, start): (&Matrix<T>, &Vec<f32>)| {
-            let weight = &parameters.list[matrix.place];
+            let weight = &parameters.list[matrix.index];
             let (block, linear) = place(&weight.name)?;
             let (quantizer, scales, zero_points) = matrix.scales(parameters, pool)?;
-            let is_coded = matches!(matrix.part, WeightPart::Coded { .. });
             Some(MatrixRecord {
                 block,
                 linear: linear.name().into(),
-                clip_fraction: (!is_coded).then(|| {
+                clip_fraction: matrix.follows_weights().then(|| {
                     clip_fraction(
                         pool,
                         &weight.value,

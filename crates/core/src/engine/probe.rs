@@ -17,7 +17,7 @@ use crate::engine::{arithmetic, checkpoint, memory};
 use crate::event::Event;
 use crate::event::Measure;
 use crate::recipe::block::{BlockPhase, SaliencyConfig};
-use crate::recipe::{BlockConfig, Recipe, TrainConfig};
+use crate::recipe::{BlockConfig, Recipe, TrainConfig, Trains};
 use crate::solver::rtn::stored_bytes;
 use crate::statistics::saliency::{Place, Saliency};
 use crate::{Error, Result};
@@ -98,7 +98,9 @@ pub fn generation(
 #[allow(clippy::too_many_arguments)]
 pub fn block(
     model: &Model,
+    previous: Option<&Model>,
     recipe: &Recipe,
+    trains: Trains,
     config: &BlockConfig,
     run: &RunConfig,
     text: &Text,
@@ -120,12 +122,12 @@ pub fn block(
     })?;
     let penalty = saliency.as_ref().map(|s| s.block(0)).transpose()?;
     let blockwise =
-        Blockwise::new(model, recipe, block_loop::site(recipe)?, &few, arithmetic, pool, cancel);
+        Blockwise::new(model, previous, recipe, trains, &few, arithmetic, pool, cancel)?;
     let (mut streams, start_seconds) =
-        timed(|| blockwise.start(recipe, &tokens[..few.samples * few.window], &scratch))?;
+        timed(|| blockwise.start(&tokens[..few.samples * few.window], &scratch))?;
     let ((), targets_seconds) = timed(|| blockwise.targets(0, &mut streams))?;
     drop(streams);
-    let mut streams = blockwise.start(recipe, &tokens[..few.samples * few.window], &scratch)?;
+    let mut streams = blockwise.start(&tokens[..few.samples * few.window], &scratch)?;
     let mut ends = vec![];
     let (block, block_seconds) = timed(|| {
         blockwise.make_block(0, &mut streams, penalty, &mut |_| ends.push(Instant::now()))
@@ -234,6 +236,7 @@ pub fn end_to_end(
     model: &Model,
     start: Option<&Model>,
     recipe: &Recipe,
+    trains: Trains,
     config: &TrainConfig,
     run: &RunConfig,
     text: &Text,
@@ -257,7 +260,9 @@ pub fn end_to_end(
         }
     };
     let (trained, seconds) = timed(|| {
-        run::end_to_end(model, start, recipe, &few, &alone, text, measure, &mut watch, cancel, pool)
+        run::end_to_end(
+            model, start, recipe, trains, &few, &alone, text, measure, &mut watch, cancel, pool,
+        )
     })?;
     let warm = &ends[ends.len() / 2..];
     let seconds_per_step = match (ends.get((ends.len() / 2).wrapping_sub(1)), warm.last()) {

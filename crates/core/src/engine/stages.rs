@@ -12,7 +12,7 @@ use crate::engine::{StepReport, arithmetic, block_loop, checkpoint};
 use crate::event::Event;
 use crate::event::{Evaluations, Measure};
 use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
-use crate::recipe::{Learns, Recipe, Stage, TrainConfig};
+use crate::recipe::{Recipe, Stage, StageStart, TrainConfig, Trains};
 use crate::record::{StageRecord, note_saliency};
 use crate::statistics::saliency::{Place, Saliency};
 use crate::{Error, Result};
@@ -83,28 +83,26 @@ pub fn train(
         // run resumed.
         let recipe = &Recipe { stages: recipe.stages[..=number].to_vec(), ..recipe.clone() };
         let before = trained.take();
+        let previous =
+            before.as_ref().map(|t| &t.model).filter(|_| stage.from() == StageStart::Previous);
         // Whoever goes on gives the whole run's folder again.
         let outer = |e: Error| match e {
             Error::Cancelled { resume: Some(_) } => Error::Cancelled { resume: folder.clone() },
             e => e,
         };
         let mut now = match stage {
-            Stage::Block { config } => {
-                block_loop::train(model, recipe, config, &run, text, events, cancel, pool)
-                    .map_err(outer)?
-            }
-            Stage::Model { learns, config } => {
-                let start = before.as_ref().map(|t| &t.model).filter(|_| *learns == Learns::Scales);
-                if *learns == Learns::Scales && start.is_none() {
-                    return Err(Error::config(
-                        "stages",
-                        "scales learn on the codes of an earlier stage, and there is none",
-                    ));
-                }
+            Stage::Block { trains, config, .. } => block_loop::train(
+                model, previous, recipe, *trains, config, &run, text, events, cancel, pool,
+            )
+            .map_err(outer)?,
+            Stage::Model { trains, config, .. } => {
                 let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
                 let measure = if last { &mut *measure } else { &mut *nothing };
-                end_to_end(model, start, recipe, config, &run, text, measure, events, cancel, pool)
-                    .map_err(outer)?
+                end_to_end(
+                    model, previous, recipe, *trains, config, &run, text, measure, events, cancel,
+                    pool,
+                )
+                .map_err(outer)?
             }
         };
         if last && matches!(stage, Stage::Block { .. }) {
@@ -160,7 +158,7 @@ pub(crate) fn recorded_saliency(
     let own = recipe
         .stages
         .iter()
-        .any(|stage| matches!(stage, Stage::Block { config } if config.penalty().is_some()));
+        .any(|stage| matches!(stage, Stage::Block { config, .. } if config.penalty().is_some()));
     let Some(window) = recipe.window().filter(|_| !own) else { return Ok(None) };
     let samples = samples.min(text.tokens(model, window)?.len() / window);
     let config = SaliencyConfig {
@@ -186,8 +184,9 @@ pub(crate) fn recorded_saliency(
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn end_to_end(
     model: &Model,
-    start_model: Option<&Model>,
+    previous: Option<&Model>,
     recipe: &Recipe,
+    trains: Trains,
     config: &TrainConfig,
     run: &RunConfig,
     text: &Text,
@@ -208,10 +207,10 @@ pub(crate) fn end_to_end(
     let steps = config.steps();
     let checkpoints = run.run_folder.as_deref().map(|folder| Checkpoints {
         folder: Path::new(folder),
-        run: identity(start_model.unwrap_or(model), recipe, text, pool),
+        run: identity(previous.unwrap_or(model), recipe, text, pool),
     });
     let mut windows = Windows::new(tokens, config.window, config.seed);
-    if start_model.is_none() {
+    if previous.is_none() {
         let linears: usize = (0..model.architecture.layers.len())
             .map(|layer| model.architecture.linears(layer).len())
             .sum();
@@ -223,8 +222,9 @@ pub(crate) fn end_to_end(
     let calibration = windows.batch(0, config.batch);
     let mut trainer = Trainer::<f32>::new(
         model,
-        start_model,
+        previous,
         recipe,
+        trains,
         &config,
         steps,
         &calibration,

@@ -9,7 +9,7 @@ use crate::engine::memory::{available_bytes, block_bytes};
 use crate::engine::trainer::Trainer;
 use crate::engine::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, next_tokens};
-use crate::quantizer::matrix::guard_steps;
+use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -40,9 +40,11 @@ impl<T: Number> Trainer<T> {
         let gradient_norm =
             self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
         let learning_rate = self.optimizer.schedule.rate(self.step);
-        let signs = self.step_signs();
+        let signs = self.signs();
         self.optimizer.update(&self.pool, &mut self.parameters, self.step, gradient_norm);
-        guard_steps(&mut self.parameters, &self.matrices, &signs);
+        for (matrix, signs) in self.matrices.iter().zip(&signs) {
+            matrix.guard(&mut self.parameters, signs);
+        }
         self.step += 1;
         Ok(StepReport { loss, gradient_norm, learning_rate })
     }
@@ -225,10 +227,6 @@ impl<T: Number> Trainer<T> {
     /// The weights of this step: every matrix quantized once.
     pub fn student_weights(&self) -> Result<Weights<T>> {
         let matrix = |name: &str| {
-            let place = self.parameters.place(name)?;
-            let matrix = self.matrices.iter().find(|m| m.place == place);
-            let matrix =
-                matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })?;
             let activation = if name == EMBEDDING || name == HEAD {
                 self.head_activation
             } else {
@@ -236,13 +234,28 @@ impl<T: Number> Trainer<T> {
             };
             let integer =
                 self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
-            Ok(matrix.forward(&self.parameters, &self.pool, integer))
+            Ok(self.matrix(name)?.forward(&self.parameters, &self.pool, integer))
         };
-        Weights::collect(
+        let mut weights = Weights::collect(
             &self.architecture,
             |name| Ok(self.parameters.get(name)?.value.clone()),
             matrix,
-        )
+        )?;
+        for block in &mut weights.blocks {
+            for &linear in block.linears.keys() {
+                let matrix = self.matrix(&linear.weight_name(block.layer))?;
+                let factors = matrix.low_rank.map(|f| f.forward(&self.parameters));
+                block.low_rank.extend(factors.map(|factors| (linear, factors)));
+            }
+        }
+        Ok(weights)
+    }
+
+    /// The matrix of a weight by name.
+    fn matrix(&self, name: &str) -> Result<&Matrix<T>> {
+        let index = self.parameters.place(name)?;
+        let matrix = self.matrices.iter().find(|m| m.index == index);
+        matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
@@ -250,17 +263,18 @@ impl<T: Number> Trainer<T> {
         for layer in 0..self.architecture.layers.len() {
             let mut sinks = BlockSinks::none();
             for spec in self.architecture.layer_tensors(layer) {
-                let parameter = self.parameters.get(&spec.name)?;
                 if let Role::Linear(linear) = spec.role {
-                    // Of frozen codes too: their scales learn from it.
-                    sinks.linears.insert(linear, parameter.sink.clone());
-                } else if let Some(sink) = parameter.learned_sink() {
+                    let matrix = self.matrix(&spec.name)?;
+                    let low_rank = matrix.low_rank.and_then(|f| f.sinks(&self.parameters));
+                    sinks.linears.extend(matrix.sink(&self.parameters).map(|s| (linear, s)));
+                    sinks.low_rank.extend(low_rank.map(|s| (linear, s)));
+                } else if let Some(sink) = self.parameters.get(&spec.name)?.learned_sink() {
                     sinks.vectors.insert(spec.role, sink.clone());
                 }
             }
             for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
-                    let step = StaticStep { step: p.value[0], sink: Some(p.sink.clone()) };
+                    let step = StaticStep { step: p.value[0], sink: p.learned_sink().cloned() };
                     sinks.steps.insert(site, step);
                 }
             }

@@ -5,17 +5,18 @@ use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::engine::block::BlockSinks;
+use crate::engine::block_loop::Blockwise;
 use crate::engine::trainer::{find, tensor_values};
 use crate::engine::weights::BlockWeights;
-use crate::quantizer::low_rank::{LowRankPart, factors};
-use crate::quantizer::matrix::Matrix;
-use crate::recipe::{BlockConfig, WeightSite};
+use crate::quantizer::builder::Builder;
+use crate::quantizer::low_rank::factors;
+use crate::quantizer::matrix::{Matrix, Source};
+use crate::quantizer::observer::check_scales;
 use crate::record::{BlockRecord, MatrixRecord};
-use crate::solver::rtn::check_scales;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
 use halfstep_formats::{Architecture, LowRank, Model, Tensor, TensorData};
-use halfstep_kernels::{Pool, Real};
+use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,48 +42,38 @@ pub struct Finished {
 }
 
 impl<T: Number> Student<T> {
-    pub fn new(
-        model: &Model,
-        layer: usize,
-        site: &WeightSite,
-        config: &BlockConfig,
-        integer: bool,
-        pool: &Pool,
-    ) -> Result<Self> {
-        let (mut parameters, mut matrices) = (Parameters::new(), vec![]);
-        let (vector_specs, linear_specs) = tensors(model, layer);
-        let mut vectors = vec![];
+    /// The layer of `model` under the recipe's quantizers, or of what an earlier stage stored
+    /// (`previous`).
+    pub fn new(block: &Blockwise, layer: usize) -> Result<Self> {
+        let (pool, start) = (block.pool, block.previous.unwrap_or(block.model));
+        let mut parameters = Parameters::new();
+        let trains = block.trains;
+        let (mut vectors, mut linears, mut matrices) = (vec![], vec![], vec![]);
+        let builder = &mut Builder { parameters: &mut parameters, pool, trains, relative: true };
+        let (vector_specs, linear_specs) = tensors(block.model, layer);
         for TensorSpec { name, role, .. } in vector_specs {
-            let values = T::from_f32s(tensor_values(model, &name, pool)?);
-            let place = if config.learn_weights {
-                parameters.add_relative(&name, Group::Norms, values)
-            } else {
-                parameters.add_frozen(&name, Group::Norms, values, 0)
-            };
-            vectors.push((role, place));
+            let values = T::from_f32s(tensor_values(start, &name, pool)?);
+            vectors.push((role, builder.add(&name, Group::Norms, values, trains.norms)));
         }
-        let (mut kinds, count) = (vec![], linear_specs.len());
+        let count = linear_specs.len();
         for (number, (linear, spec)) in linear_specs.into_iter().enumerate() {
-            kinds.push(linear);
-            let mut matrix = Matrix::ranged(
-                &mut parameters,
-                pool,
-                &spec,
-                tensor_values(model, &spec.name, pool)?,
-                site,
-            );
-            let weight = &mut parameters.list[matrix.place];
-            if config.anchor > 0.0 && !weight.frozen {
+            let tensor = find(start, &spec.name)?;
+            let source = match block.previous {
+                Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
+                None => Source::Original(tensor),
+            };
+            let number = (layer * count + number) as u64;
+            let (site, seed) = (block.sites.of(&spec), block.config.seed);
+            let matrix = Matrix::new(builder, &spec, site, source, seed, number);
+            let weight = &mut builder.parameters.list[matrix.index];
+            if block.config.anchor > 0.0 && !weight.frozen {
                 weight.anchor = weight.value.clone();
             }
-            if let Some(low_rank) = config.low_rank {
-                let number = (layer * count + number) as u64;
-                matrix.low_rank =
-                    Some(LowRankPart::new(&mut parameters, &spec, low_rank, config.seed, number));
-            }
+            linears.push(linear);
             matrices.push(matrix);
         }
-        Ok(Self { layer, parameters, matrices, linears: kinds, vectors, integer })
+        let integer = block.integer();
+        Ok(Self { layer, parameters, matrices, linears, vectors, integer })
     }
 
     /// The block as this step's forward uses it.
@@ -109,9 +100,11 @@ impl<T: Number> Student<T> {
         let matrices = || self.linears.iter().copied().zip(&self.matrices);
         BlockSinks {
             vectors: self.vectors.iter().filter_map(learned).collect(),
-            linears: matrices().map(|(linear, m)| (linear, list[m.place].sink.clone())).collect(),
+            linears: matrices()
+                .filter_map(|(linear, m)| Some((linear, m.sink(&self.parameters)?)))
+                .collect(),
             low_rank: matrices()
-                .filter_map(|(linear, m)| Some((linear, m.low_rank?.sinks(&self.parameters))))
+                .filter_map(|(linear, m)| Some((linear, m.low_rank?.sinks(&self.parameters)?)))
                 .collect(),
             ..BlockSinks::none()
         }
@@ -133,30 +126,22 @@ impl<T: Number> Student<T> {
                 .insert(vector.name.clone(), Tensor { shape: vec![vector.value.len()], data });
         }
         for matrix in &self.matrices {
-            let name = &self.parameters.list[matrix.place].name;
-            let packed = matrix
-                .pack(&self.parameters, pool)
-                .ok_or_else(|| Error::Internal { reason: format!("{name} is not quantized") })?;
-            check_scales(&packed, name)?;
-            let mut decoded = vec![0.0; matrix.rows * matrix.cols];
-            packed.decode(pool, &mut decoded);
-            let used = matrix.forward(&self.parameters, pool, self.integer);
-            let differs = |row: &usize| {
-                used.row(*row)
-                    .iter()
-                    .zip(&decoded[row * matrix.cols..])
-                    .any(|(&u, d)| Real::to_f32(u) != *d)
+            let weight = &self.parameters.list[matrix.index];
+            let (name, shape) = (&weight.name, vec![matrix.rows, matrix.cols]);
+            let Some(packed) = matrix.pack(&self.parameters, pool) else {
+                let data = TensorData::F32(T::to_f32s(&weight.value).into_owned());
+                finished.tensors.insert(name.clone(), Tensor { shape, data });
+                continue;
             };
-            if let Some(row) = (0..matrix.rows).find(differs) {
+            check_scales(&packed, name)?;
+            if let Some(row) = matrix.differing_row(&packed, &self.parameters, pool, self.integer) {
                 return Err(Error::Parity {
                     path: "the packed block".into(),
                     place: format!("{name}: row {row}"),
                 });
             }
-            finished.tensors.insert(
-                name.clone(),
-                Tensor { shape: vec![matrix.rows, matrix.cols], data: TensorData::Packed(packed) },
-            );
+            let data = TensorData::Packed(packed);
+            finished.tensors.insert(name.clone(), Tensor { shape, data });
             if let Some(part) = matrix.low_rank {
                 let factors = part.pack(&self.parameters);
                 factors

@@ -9,9 +9,11 @@ use crate::engine::calibrate::static_steps;
 use crate::engine::weights::Weights;
 use crate::objective::head::Objective;
 use crate::optimizer::Optimizer;
-use crate::quantizer::matrix::{Matrix, Steps, WeightPart};
-use crate::recipe::{Recipe, Recompute, TrainConfig};
-use crate::solver::rtn::{check_scales, quantization};
+use crate::quantizer::builder::Builder;
+use crate::quantizer::matrix::{Matrix, Source};
+use crate::quantizer::observer::check_scales;
+use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
+use crate::solver::rtn::quantization;
 use crate::{Error, Result};
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
@@ -49,52 +51,41 @@ pub struct Trainer<T> {
 }
 
 impl<T: Number> Trainer<T> {
-    /// Student = teacher with the recipe's quantizers at their first steps, all of which learns;
-    /// or, if there is a `start`, that quantized model, whose scales learn. `calibration` `[B,
-    /// window]` tokens serve static sites.
+    /// Student = the model under the recipe's quantizers, or what an earlier stage stored
+    /// (`previous`); `trains` says what of it learns. `calibration` `[B, window]` tokens serve static
+    /// sites.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         model: &Model,
-        start: Option<&Model>,
+        previous: Option<&Model>,
         recipe: &Recipe,
+        trains: Trains,
         config: &TrainConfig,
         steps: u64,
         calibration: &[u32],
         pool: Pool,
     ) -> Result<Self> {
         let architecture = Arc::new(model.architecture.clone());
+        let sites = Sites::new(recipe, &architecture)?;
         let mut parameters = Parameters::new();
+        let builder =
+            &mut Builder { parameters: &mut parameters, pool: &pool, trains, relative: false };
         let mut matrices = vec![];
+        let start = previous.unwrap_or(model);
         for spec in architecture.tensors() {
-            match (spec.role, start) {
-                (role, None) if role.is_vector() => {
-                    parameters.add(
-                        &spec.name,
-                        Group::Norms,
-                        T::from_f32s(tensor_values(model, &spec.name, &pool)?),
-                    );
-                }
-                (role, Some(start)) if role.is_vector() => {
-                    parameters.add_frozen(
-                        &spec.name,
-                        Group::Norms,
-                        T::from_f32s(tensor_values(start, &spec.name, &pool)?),
-                        0,
-                    );
-                }
-                (_, None) => matrices.push(Matrix::new(
-                    &mut parameters,
-                    &pool,
-                    &spec,
-                    tensor_values(model, &spec.name, &pool)?,
-                    recipe,
-                )),
-                (_, Some(start)) => matrices.push(Matrix::coded(
-                    &mut parameters,
-                    &pool,
-                    &spec,
-                    find(start, &spec.name)?,
-                )),
+            if spec.role.is_vector() {
+                let values = T::from_f32s(tensor_values(start, &spec.name, &pool)?);
+                builder.add(&spec.name, Group::Norms, values, trains.norms);
+                continue;
             }
+            let tensor = find(start, &spec.name)?;
+            let source = match previous {
+                Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
+                None => Source::Original(tensor),
+            };
+            let number = matrices.len() as u64;
+            let site = sites.of(&spec);
+            matrices.push(Matrix::new(builder, &spec, site, source, config.seed, number));
         }
         let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
         let teacher = Weights::collect(&architecture, values, |name| {
@@ -108,10 +99,10 @@ impl<T: Number> Trainer<T> {
             parameters,
             matrices,
             teacher,
-            activation: recipe.activation,
-            head_activation: recipe.head_activation,
-            cache: recipe.cache,
-            edge: recipe.weights.map_or(EdgeRule::Inside, |w| w.edge),
+            activation: recipe.activation(),
+            head_activation: recipe.head_activation(),
+            cache: recipe.cache(),
+            edge: recipe.weight_sites().next().map_or(EdgeRule::Inside, |site| site.edge),
             arithmetic,
             optimizer: Optimizer::new(config, steps),
             objective: Objective {
@@ -125,29 +116,25 @@ impl<T: Number> Trainer<T> {
             kept_blocks: None,
             step: 0,
         };
-        for (name, step) in static_steps(&trainer, calibration, config.window)? {
-            trainer.parameters.add(
-                &name,
-                Group::ActivationSteps,
-                vec![<T as Real>::from_f32(step)],
-            );
+        let stored = previous.and_then(|previous| previous.quantization.as_ref());
+        let static_steps = match stored {
+            Some(stored) => stored.static_steps.clone().into_iter().collect(),
+            None => static_steps(&trainer, calibration, config.window)?,
+        };
+        for (name, step) in static_steps {
+            let (group, step) = (Group::ActivationSteps, vec![<T as Real>::from_f32(step)]);
+            if trains.activation_scales {
+                trainer.parameters.add(&name, group, step);
+            } else {
+                trainer.parameters.add_frozen(&name, group, step, 0);
+            }
         }
         Ok(trainer)
     }
 
-    /// For every matrix, which of its learned steps are negative (a step's sign is fixed at the
-    /// start).
-    pub(crate) fn step_signs(&self) -> Vec<Vec<bool>> {
-        let negative = |place: usize| {
-            self.parameters.list[place].value.iter().map(|s| *s < <T as Real>::ZERO).collect()
-        };
-        self.matrices
-            .iter()
-            .map(|m| match &m.part {
-                WeightPart::Stepped { steps: Steps::Learned { place }, .. } => negative(*place),
-                _ => vec![],
-            })
-            .collect()
+    /// For every matrix, which of its learned scales are negative (a scale keeps its sign).
+    pub(crate) fn signs(&self) -> Vec<Vec<bool>> {
+        self.matrices.iter().map(|matrix| matrix.signs(&self.parameters)).collect()
     }
 
     /// The trained model: codes and scales exactly as the last forward would use them, nothing
@@ -156,7 +143,7 @@ impl<T: Number> Trainer<T> {
         let mut tensors = BTreeMap::new();
         for spec in self.architecture.tensors() {
             let place = self.parameters.place(&spec.name)?;
-            let matrix = self.matrices.iter().find(|m| m.place == place);
+            let matrix = self.matrices.iter().find(|m| m.index == place);
             let data = match matrix.and_then(|m| Some((m, m.pack(&self.parameters, &self.pool)?))) {
                 Some((matrix, packed)) => {
                     check_scales(&packed, &spec.name)?;
@@ -177,21 +164,21 @@ impl<T: Number> Trainer<T> {
                 }
             }
         }
-        Ok(source.with(tensors, recipe.weights.map(|_| quantization(recipe, static_steps))))
+        let quantized = recipe.quantizes_weights().then(|| quantization(recipe, static_steps));
+        let mut packed = source.with(tensors, quantized);
+        for matrix in &self.matrices {
+            if let Some(factors) = matrix.low_rank {
+                let name = self.parameters.list[matrix.index].name.clone();
+                packed.low_rank.insert(name, factors.pack(&self.parameters));
+            }
+        }
+        Ok(packed)
     }
 
     /// The codes and scales decode to exactly what the forward multiplied with.
     fn check_packed(&self, matrix: &Matrix<T>, packed: &PackedMatrix, name: &str) -> Result<()> {
-        let mut decoded = vec![0.0; matrix.rows * matrix.cols];
-        packed.decode(&self.pool, &mut decoded);
-        let used = matrix.forward(&self.parameters, &self.pool, self.arithmetic.integer_forward);
-        let differs = |row: &usize| {
-            used.row(*row)
-                .iter()
-                .zip(&decoded[row * matrix.cols..])
-                .any(|(&u, d)| Real::to_f32(u) != *d)
-        };
-        match (0..matrix.rows).find(differs) {
+        let integer = self.arithmetic.integer_forward;
+        match matrix.differing_row(packed, &self.parameters, &self.pool, integer) {
             Some(row) => Err(Error::Parity {
                 path: "the packed model".into(),
                 place: format!("{name}: row {row}"),

@@ -44,7 +44,7 @@ impl Penalty {
         for (i, (matrix, (linear, used))) in
             student.matrices.iter().zip(&weights.linears).enumerate()
         {
-            let parameter = &student.parameters.list[matrix.place];
+            let parameter = &student.parameters.list[matrix.index];
             let mut wq = room(matrix.rows * matrix.cols);
             pool.chunks_mut(&mut wq, matrix.cols, |row, out| used.read(row, 0, out));
             let beside = matrix
@@ -65,9 +65,10 @@ impl Penalty {
             total += value;
             parameter.sink.add_slice(&gradients.wq);
             if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors) {
-                let sinks = part.sinks(&student.parameters);
-                sinks.a.add_slice(&da);
-                sinks.b.add_slice(&db);
+                if let Some(sinks) = part.sinks(&student.parameters) {
+                    sinks.a.add_slice(&da);
+                    sinks.b.add_slice(&db);
+                }
             }
         }
         total

@@ -9,8 +9,8 @@
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::ops::{Number, Sink};
 use crate::autograd::parameter::{Group, Parameters};
-use crate::quantizer::matrix::part_name;
-use crate::recipe::block::LowRankConfig;
+use crate::quantizer::builder::{Builder, part_name};
+use crate::recipe::site::LowRankConfig;
 use half::f16;
 use half::vec::HalfFloatVecExt;
 use halfstep_formats::LowRank;
@@ -30,6 +30,7 @@ pub struct LowRankPart {
     rank: usize,
     /// alpha / rank.
     scaling: f64,
+    learns: bool,
 }
 
 /// Factors as one forward uses them.
@@ -51,7 +52,7 @@ pub struct FactorSinks<T> {
 impl LowRankPart {
     /// First factors of the weight `spec`; `number` tells the matrices of a model apart.
     pub fn new<T: Number>(
-        parameters: &mut Parameters<T>,
+        builder: &mut Builder<T>,
         spec: &TensorSpec,
         config: LowRankConfig,
         seed: u64,
@@ -63,37 +64,56 @@ impl LowRankPart {
         let a = (0..rank * cols)
             .map(|_| <T as Real>::from_f64((2.0 * rng.next_f64() - 1.0) * bound))
             .collect();
-        let mut add = |name: &str, values: Vec<T>| {
-            parameters.add(&part_name(&spec.name, name), Group::LowRank, values)
+        let b = vec![<T as Real>::ZERO; rows * rank];
+        Self::register(builder, &spec.name, rank, [a, b], config.alpha / rank as f64)
+    }
+
+    /// Factors that an earlier stage stored.
+    pub fn stored<T: Number>(builder: &mut Builder<T>, name: &str, stored: &LowRank) -> Self {
+        let values = |factor: &[f16]| T::from_f32s(factor.iter().map(|v| v.to_f32()).collect());
+        let factors = [values(&stored.a), values(&stored.b)];
+        // B holds alpha / r already.
+        Self::register(builder, name, stored.rank, factors, 1.0)
+    }
+
+    fn register<T: Number>(
+        builder: &mut Builder<T>,
+        name: &str,
+        rank: usize,
+        [a, b]: [Vec<T>; 2],
+        scaling: f64,
+    ) -> Self {
+        let learns = builder.trains.low_rank;
+        let mut add = |part: &str, values: Vec<T>| {
+            builder.add_absolute(&part_name(name, part), Group::LowRank, values, learns)
         };
-        Self {
-            a: add("low_rank_a", a),
-            b: add("low_rank_b", vec![<T as Real>::ZERO; rows * rank]),
-            rank,
-            scaling: config.alpha / rank as f64,
-        }
+        Self { a: add("low_rank_a", a), b: add("low_rank_b", b), rank, scaling, learns }
     }
 
     pub fn forward<T: Number>(&self, parameters: &Parameters<T>) -> Factors<T> {
-        let (a, b) = self.stored(parameters);
+        let (a, b) = self.as_stored(parameters);
         let cols = a.len() / self.rank;
         Factors { a: Weight::values(a, cols), b: Weight::values(b, self.rank) }
     }
 
-    pub fn sinks<T: Number>(&self, parameters: &Parameters<T>) -> FactorSinks<T> {
-        let [a, b] = [self.a, self.b].map(|place| parameters.list[place].sink.clone());
-        FactorSinks { a, b }
+    /// Where the gradients of both go; None if they do not learn.
+    pub fn sinks<T: Number>(&self, parameters: &Parameters<T>) -> Option<FactorSinks<T>> {
+        let [a, b] = [self.a, self.b].map(|index| parameters.list[index].sink.clone());
+        self.learns.then_some(FactorSinks { a, b })
     }
 
     /// dL/dB from dL/d((alpha / r) B), in its sink.
     pub fn backward<T: Number>(&self, parameters: &Parameters<T>) {
+        if !self.learns {
+            return;
+        }
         let scaling = <T as Real>::from_f64(self.scaling);
         parameters.list[self.b].sink.with(|db| db.iter_mut().for_each(|g| *g *= scaling));
     }
 
     /// Exactly what the forward used.
     pub fn pack<T: Number>(&self, parameters: &Parameters<T>) -> LowRank {
-        let (a, b) = self.stored(parameters);
+        let (a, b) = self.as_stored(parameters);
         LowRank {
             rank: self.rank,
             a: Vec::from_f32_slice(&T::to_f32s(&a)),
@@ -101,7 +121,7 @@ impl LowRankPart {
         }
     }
 
-    fn stored<T: Number>(&self, parameters: &Parameters<T>) -> (Vec<T>, Vec<T>) {
+    fn as_stored<T: Number>(&self, parameters: &Parameters<T>) -> (Vec<T>, Vec<T>) {
         let (a, b, scaling) = (
             &parameters.list[self.a].value,
             &parameters.list[self.b].value,

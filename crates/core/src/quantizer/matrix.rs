@@ -1,293 +1,133 @@
-//! The weight side of the student, outside any graph: quantize once per optimizer step, sum dL/dWq
-//! over micro-batches, run the quantizer's backward once (exact, since that backward is linear in
+//! One matrix of the student, outside any graph: quantized once per optimizer step, dL/dWq summed
+//! over micro-batches, the quantizer's backward run once (exact, since that backward is linear in
 //! dL/dWq).
 
-use crate::autograd::ops::Number;
+use super::builder::{Beginning, Builder};
+use super::low_rank::LowRankPart;
+use super::range::{self, Range, Ranges};
+use super::rounding::{self, Rounding, Step};
 use crate::autograd::ops::weight::Weight;
+use crate::autograd::ops::{Number, Sink};
 use crate::autograd::parameter::{Group, Parameters};
-use crate::quantizer::low_rank::LowRankPart;
-use crate::recipe::{GradientScale, RangeLearning, Recipe, StartRule, WeightSite};
-use crate::solver::rtn::quantize_matrix;
+use crate::recipe::site::WeightSite;
 use halfstep_formats::architecture::{Role, TensorSpec};
-use halfstep_formats::{Tensor, TensorData};
-use halfstep_kernels::math::ln_f64;
-use halfstep_kernels::ops::linear::WeightPanels;
+use halfstep_formats::{LowRank, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::quant::affine::{Affine, ClipRange};
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
-use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{IntGrid, Pool, Real, ScaleCodec, WeightQuantizer, room};
+use halfstep_kernels::{Pool, Real, WeightQuantizer, room};
 use std::sync::Arc;
 
-/// How a matrix becomes what the forward uses. Places are those of parameters.
+/// The quantized part of a matrix: `None` of it is a float matrix.
 #[derive(Clone, Debug)]
-pub enum WeightPart<T> {
-    /// As it is.
-    Float,
-    /// LSQ on steps kept beside the weight; `step` is their place among the parameters, or the
-    /// steps themselves when frozen.
-    Stepped { quantizer: WeightQuantizer, steps: Steps, edge: EdgeRule, gradient_scale: f64 },
-    /// Scales found anew from the weight every time by the codec's own rule (absmax); gradient
-    /// straight through, since nothing is clipped.
-    Ruled { quantizer: WeightQuantizer },
-    /// LWC: clips shrink the range of a frozen weight.
-    Clipped { quantizer: WeightQuantizer, range: ClipRange<T>, gamma: usize, beta: usize },
-    /// Block-AP: weight, scales and zero points learn.
-    Ranged { quantizer: WeightQuantizer, scales: usize, zero_points: usize },
-    /// Frozen codes, no weight. Their scales learn (E2E-QP), or stay too.
-    Coded { codes: Box<PackedMatrix>, scales: Option<usize> },
+struct Quantized<T> {
+    quantizer: WeightQuantizer,
+    range: Arc<dyn Range<T>>,
+    rounding: Arc<dyn Rounding<T>>,
 }
 
-#[derive(Clone, Debug)]
-pub enum Steps {
-    Learned { place: usize },
-    Frozen(Vec<f32>),
-}
-
-/// One matrix of the student: its place among the parameters, its shape, its quantizer, and what
-/// stands beside it.
+/// One matrix of the student: its index among the parameters, its shape, its quantizer, and what is
+/// added beside it.
 #[derive(Clone, Debug)]
 pub struct Matrix<T> {
-    pub place: usize,
+    /// Of the weight among the parameters.
+    pub index: usize,
     pub rows: usize,
     pub cols: usize,
-    pub part: WeightPart<T>,
+    quantized: Option<Quantized<T>>,
     pub low_rank: Option<LowRankPart>,
 }
 
-/// `<linear>.step` of `<linear>.weight`, and likewise for other parts.
-pub fn part_name(weight: &str, part: &str) -> String {
-    format!("{}.{part}", weight.trim_end_matches(".weight"))
+/// Where a matrix begins.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// The model that is quantized.
+    Original(&'a Tensor),
+    /// What an earlier stage stored: its values, and where they were packed its codes.
+    Previous(&'a Tensor, Option<&'a LowRank>),
+}
+
+impl<'a> Source<'a> {
+    fn tensor(self) -> &'a Tensor {
+        match self {
+            Source::Original(tensor) | Source::Previous(tensor, _) => tensor,
+        }
+    }
 }
 
 impl<T: Number> Matrix<T> {
-    /// Registers a weight that learns (and, if they learn, its steps) and finds the first steps.
+    /// Registers a matrix under `site` (None: it stays in floating point); `number` tells the
+    /// matrices of a model apart, `seed` the runs.
+    ///
+    /// Codes of an earlier stage stay as they are unless the stage trains weights; then the values
+    /// of the codes are the weights that it begins with.
     pub fn new(
-        parameters: &mut Parameters<T>,
-        pool: &Pool,
+        builder: &mut Builder<T>,
         spec: &TensorSpec,
-        values: Vec<f32>,
-        recipe: &Recipe,
+        site: Option<&WeightSite>,
+        source: Source,
+        seed: u64,
+        number: u64,
     ) -> Self {
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
-        let part = match spec.role {
-            Role::Linear(_) => recipe.weights.map_or(WeightPart::Float, |site| {
-                if site.ranges == RangeLearning::FollowWeights {
-                    return WeightPart::Ruled { quantizer: site.quantizer };
-                }
-                let (steps, gradient_scale) = first_steps(parameters, pool, spec, &values, &site);
-                WeightPart::Stepped {
-                    quantizer: site.quantizer,
-                    steps,
-                    edge: site.edge,
-                    gradient_scale,
-                }
-            }),
-            Role::Embedding => recipe
-                .embedding
-                .map_or(WeightPart::Float, |quantizer| WeightPart::Ruled { quantizer }),
-            _ => recipe.head.map_or(WeightPart::Float, |quantizer| WeightPart::Ruled { quantizer }),
+        let previous = match (source, &source.tensor().data) {
+            (Source::Previous(..), TensorData::Packed(packed)) => Some(packed),
+            _ => None,
         };
-        let values = values.into_iter().map(<T as Real>::from_f32).collect();
-        Self {
-            place: parameters.add(&spec.name, Group::Weights, values),
-            rows,
-            cols,
-            part,
-            low_rank: None,
-        }
+        let (index, quantized) = match (site, previous) {
+            (Some(_), Some(codes)) if !builder.trains.weights => coded(builder, spec, codes),
+            (Some(site), previous) => {
+                let values = source.tensor().to_f32(builder.pool);
+                let name = &spec.name;
+                let beginning = Beginning { name, rows, cols, values: &values, site, previous };
+                pipeline(builder, &beginning)
+            }
+            (None, _) => {
+                let values = T::from_f32s(source.tensor().to_f32(builder.pool));
+                let learns = builder.trains.weights;
+                (builder.add(&spec.name, Group::Weights, values, learns), None)
+            }
+        };
+        let low_rank = match (source, site.and_then(|site| site.low_rank)) {
+            (Source::Previous(_, Some(stored)), _) => {
+                Some(LowRankPart::stored(builder, &spec.name, stored))
+            }
+            (_, Some(config)) => Some(LowRankPart::new(builder, spec, config, seed, number)),
+            _ => None,
+        };
+        Self { index, rows, cols, quantized, low_rank }
     }
 
-    /// A weight on an affine grid whose ranges learn; the weight itself if the ranges are steps and
-    /// zero points.
-    pub fn ranged(
-        parameters: &mut Parameters<T>,
-        pool: &Pool,
-        spec: &TensorSpec,
-        values: Vec<f32>,
-        site: &WeightSite,
-    ) -> Self {
-        let (rows, cols, quantizer) = (spec.shape[0], spec.shape[1], site.quantizer);
-        let mut add = |name: &str, values: Vec<T>| {
-            parameters.add(&part_name(&spec.name, name), Group::Ranges, values)
-        };
-        if site.ranges == RangeLearning::Clip {
-            let clips: Vec<T> = first_clips(pool, &values, (rows, cols), site)
-                .into_iter()
-                .map(<T as Real>::from_f64)
-                .collect();
-            let (gamma, beta) = (add("gamma", clips.clone()), add("beta", clips));
-            let values: Vec<T> = T::from_f32s(values);
-            let range = ClipRange::new(&values, cols, quantizer.partition);
-            let place = parameters.add_frozen(&spec.name, Group::Weights, values, rows * cols);
-            return Self {
-                place,
-                rows,
-                cols,
-                part: WeightPart::Clipped { quantizer, range, gamma, beta },
-                low_rank: None,
-            };
-        }
-        let (scales, zero_points) = find_scales(
-            pool,
-            &values,
-            rows,
-            cols,
-            quantizer,
-            site.start.rule().unwrap_or(ScaleRule::ErrorSearch),
-        );
-        let zero_points = add(
-            "zero_point",
-            zero_points.into_iter().map(|z| <T as Real>::from_f32(f32::from(z))).collect(),
-        );
-        let scales = parameters.add_relative(
-            &part_name(&spec.name, "scale"),
-            Group::Ranges,
-            T::from_f32s(scales),
-        );
-        let place = parameters.add_relative(&spec.name, Group::Weights, T::from_f32s(values));
-        Self {
-            place,
-            rows,
-            cols,
-            part: WeightPart::Ranged { quantizer, scales, zero_points },
-            low_rank: None,
-        }
+    fn step<'a>(
+        &self,
+        quantizer: WeightQuantizer,
+        parameters: &'a Parameters<T>,
+        pool: &'a Pool,
+    ) -> Step<'a, T> {
+        let w = &parameters.list[self.index].value;
+        Step { w, rows: self.rows, cols: self.cols, quantizer, parameters, pool }
     }
 
-    /// A matrix of a quantized model: frozen codes, whose scales learn in the block linears, or a
-    /// frozen weight.
-    pub fn coded(
-        parameters: &mut Parameters<T>,
-        pool: &Pool,
-        spec: &TensorSpec,
-        tensor: &Tensor,
-    ) -> Self {
-        let (rows, cols) = (spec.shape[0], spec.shape[1]);
-        let TensorData::Packed(codes) = &tensor.data else {
-            let place = parameters.add_frozen(
-                &spec.name,
-                Group::Weights,
-                T::from_f32s(tensor.to_f32(pool)),
-                0,
-            );
-            return Self { place, rows, cols, part: WeightPart::Float, low_rank: None };
-        };
-        let learned = matches!(spec.role, Role::Linear(_));
-        let scales = learned.then(|| {
-            parameters.add_relative(
-                &part_name(&spec.name, "scale"),
-                Group::Ranges,
-                T::from_f32s(codes.scales.clone()),
-            )
-        });
-        let place = parameters.add_frozen(
-            &spec.name,
-            Group::Weights,
-            vec![],
-            if learned { rows * cols } else { 0 },
-        );
-        Self {
-            place,
-            rows,
-            cols,
-            part: WeightPart::Coded { codes: Box::new(codes.clone()), scales },
-            low_rank: None,
-        }
+    /// The parts of this step; None for a float matrix.
+    fn parts<'a>(
+        &self,
+        parameters: &'a Parameters<T>,
+        pool: &'a Pool,
+    ) -> Option<(&Quantized<T>, Step<'a, T>, Ranges<T>)> {
+        let quantized = self.quantized.as_ref()?;
+        let step = self.step(quantized.quantizer, parameters, pool);
+        let ranges = quantized.range.ranges(parameters, pool, step.w);
+        Some((quantized, step, ranges))
     }
 
     /// The weight as the forward uses it: panels where the products are the packed runtime's,
     /// values otherwise.
     pub fn forward(&self, parameters: &Parameters<T>, pool: &Pool, integer: bool) -> Weight<T> {
-        let w = &parameters.list[self.place].value;
-        if let WeightPart::Coded { .. } = self.part {
-            let packed = self.pack(parameters, pool).expect("codes are packed");
-            return if integer {
-                Weight::Panels(Arc::new(WeightPanels::new(pool, &packed)))
-            } else {
-                let mut y = room(packed.rows * packed.cols);
-                packed.decode(pool, &mut y);
-                Weight::values(T::from_f32s(y), self.cols)
-            };
-        }
-        if integer && let Some((quantizer, scales, zero_points)) = self.scales(parameters, pool) {
-            return Weight::Panels(Arc::new(WeightPanels::quantize(
-                pool,
-                &T::to_f32s(w),
-                self.rows,
-                self.cols,
-                quantizer,
-                &scales,
-                &zero_points,
-            )));
-        }
-        let values = match &self.part {
-            WeightPart::Float | WeightPart::Coded { .. } => w.clone(),
-            WeightPart::Stepped { quantizer, steps, .. } => {
-                let stored = stored_steps(steps, parameters, quantizer.scale_codec);
-                let mut y = room(w.len());
-                lsq_forward(
-                    pool,
-                    w,
-                    self.rows,
-                    self.cols,
-                    &stored,
-                    quantizer.partition,
-                    quantizer.grid,
-                    &mut y,
-                    None,
-                );
-                y
-            }
-            WeightPart::Ruled { .. } => {
-                let mut y = room(w.len());
-                self.pack(parameters, pool).expect("a ruled matrix packs").decode(pool, &mut y);
-                T::from_f32s(y)
-            }
-            WeightPart::Clipped { quantizer, .. } | WeightPart::Ranged { quantizer, .. } => {
-                let (scales, zero_points) = self.ranges(parameters).expect("an affine matrix");
-                let mut y = room(w.len());
-                self.affine(w, &scales, &zero_points, quantizer).forward(pool, &mut y);
-                y
-            }
+        let Some((quantized, step, ranges)) = self.parts(parameters, pool) else {
+            return Weight::values(parameters.list[self.index].value.clone(), self.cols);
         };
-        Weight::values(values, self.cols)
-    }
-
-    fn affine<'a>(
-        &self,
-        w: &'a [T],
-        scales: &'a [T],
-        zero_points: &'a [T],
-        quantizer: &WeightQuantizer,
-    ) -> Affine<'a, T> {
-        Affine {
-            w,
-            rows: self.rows,
-            cols: self.cols,
-            scales,
-            zero_points,
-            partition: quantizer.partition,
-            grid: quantizer.grid,
+        if integer {
+            return Weight::Panels(Arc::new(quantized.rounding.panels(step, &ranges)));
         }
-    }
-
-    /// Scales as stored, and zero points, of an affine grid.
-    fn ranges(&self, parameters: &Parameters<T>) -> Option<(Vec<T>, Vec<T>)> {
-        let value = |place: usize| &parameters.list[place].value;
-        match &self.part {
-            WeightPart::Clipped { quantizer, range, gamma, beta } => Some(range.forward(
-                value(*gamma),
-                value(*beta),
-                quantizer.grid,
-                quantizer.scale_codec,
-            )),
-            WeightPart::Ranged { quantizer, scales, zero_points } => Some((
-                value(*scales).iter().map(|&s| stored_scale(s, quantizer.scale_codec)).collect(),
-                value(*zero_points).iter().map(|&z| stored_zero_point(z, quantizer.grid)).collect(),
-            )),
-            _ => None,
-        }
+        Weight::values(quantized.rounding.forward(step, &ranges), self.cols)
     }
 
     /// Quantizer, scales as stored and zero points of this step; None for a float matrix.
@@ -296,276 +136,114 @@ impl<T: Number> Matrix<T> {
         parameters: &Parameters<T>,
         pool: &Pool,
     ) -> Option<(WeightQuantizer, Vec<f32>, Vec<u8>)> {
-        match &self.part {
-            WeightPart::Float => None,
-            WeightPart::Stepped { quantizer, steps, .. } => {
-                let stored = stored_steps(steps, parameters, quantizer.scale_codec)
-                    .into_iter()
-                    .map(Real::to_f32)
-                    .collect();
-                Some((*quantizer, stored, vec![]))
-            }
-            WeightPart::Ruled { quantizer } => {
-                let w = &parameters.list[self.place].value;
-                let (scales, zero_points) = find_scales(
-                    pool,
-                    &T::to_f32s(w),
-                    self.rows,
-                    self.cols,
-                    *quantizer,
-                    ScaleRule::Absmax,
-                );
-                Some((*quantizer, scales, zero_points))
-            }
-            WeightPart::Clipped { quantizer, .. } | WeightPart::Ranged { quantizer, .. } => {
-                let (scales, zero_points) = self.ranges(parameters)?;
-                Some((
-                    *quantizer,
-                    scales.into_iter().map(Real::to_f32).collect(),
-                    zero_points.into_iter().map(|z| Real::to_f32(z) as u8).collect(),
-                ))
-            }
-            WeightPart::Coded { codes, scales } => {
-                let learned = |place: usize| {
-                    parameters.list[place]
-                        .value
-                        .iter()
-                        .map(|&s| Real::to_f32(stored_scale(s, codes.quantizer.scale_codec)))
-                        .collect()
-                };
-                Some((
-                    codes.quantizer,
-                    scales.map_or_else(|| codes.scales.clone(), learned),
-                    codes.zero_points.clone(),
-                ))
-            }
-        }
+        let (quantized, _, ranges) = self.parts(parameters, pool)?;
+        let (scales, zero_points) = ranges.packed();
+        Some((quantized.quantizer, scales, zero_points))
     }
 
-    /// Turns the summed dL/dWq in the weight's sink into dL/dW, and puts the gradient of what
-    /// stands beside the weight into its sinks.
+    /// Turns the summed dL/dWq in the weight's sink into dL/dW, and puts the gradients of everything
+    /// else that learns into its sinks.
     pub fn backward(&self, parameters: &Parameters<T>, pool: &Pool) {
-        let weight = &parameters.list[self.place];
-        let add = |place: usize, gradient: &[T]| parameters.list[place].sink.add_slice(gradient);
         if let Some(low_rank) = &self.low_rank {
             low_rank.backward(parameters);
         }
-        match &self.part {
-            WeightPart::Float | WeightPart::Ruled { .. } => {}
-            WeightPart::Stepped { quantizer, steps, edge, gradient_scale } => {
-                let stored = stored_steps(steps, parameters, quantizer.scale_codec);
-                let (mut dw, mut ds) =
-                    (room(weight.value.len()), vec![<T as Real>::ZERO; stored.len()]);
-                weight.sink.with(|dwq| {
-                    lsq_backward(
-                        pool,
-                        &weight.value,
-                        self.rows,
-                        self.cols,
-                        &stored,
-                        quantizer.partition,
-                        quantizer.grid,
-                        *edge,
-                        dwq,
-                        &mut dw,
-                        &mut ds,
-                    );
-                    std::mem::swap(dwq, &mut dw);
-                });
-                if let Steps::Learned { place } = steps {
-                    let g = <T as Real>::from_f64(*gradient_scale);
-                    ds.iter_mut().for_each(|d| *d *= g);
-                    add(*place, &ds);
-                }
-            }
-            WeightPart::Clipped { quantizer, range, gamma, beta } => {
-                let (ds, _) = self.range_gradients(parameters, pool, quantizer, &mut []);
-                let [g, b] = [gamma, beta].map(|place| &parameters.list[*place].value);
-                let (dgamma, dbeta) = range.backward(g, b, quantizer.grid, &ds);
-                add(*gamma, &dgamma);
-                add(*beta, &dbeta);
-            }
-            WeightPart::Ranged { quantizer, scales, zero_points } => {
-                let mut dw = room(weight.value.len());
-                let (ds, dz) = self.range_gradients(parameters, pool, quantizer, &mut dw);
-                weight.sink.with(|dwq| std::mem::swap(dwq, &mut dw));
-                add(*scales, &ds);
-                add(*zero_points, &dz);
-            }
-            WeightPart::Coded { scales: None, .. } => {}
-            WeightPart::Coded { codes, scales: Some(scales) } => {
-                add(*scales, &weight.sink.with(|dwq| scale_gradient(codes, dwq)))
-            }
+        let Some((Quantized { range, rounding, .. }, step, ranges)) = self.parts(parameters, pool)
+        else {
+            return;
+        };
+        let weight = &parameters.list[self.index];
+        if !range.learns() && !rounding.learns() && (weight.frozen || !range.clips()) {
+            return;
         }
-    }
-
-    /// ds, dz and, if there is room for it, dw of an affine grid.
-    fn range_gradients(
-        &self,
-        parameters: &Parameters<T>,
-        pool: &Pool,
-        quantizer: &WeightQuantizer,
-        dw: &mut [T],
-    ) -> (Vec<T>, Vec<T>) {
-        let (weight, (scales, zero_points)) =
-            (&parameters.list[self.place], self.ranges(parameters).expect("an affine matrix"));
-        let (mut ds, mut dz) =
-            (vec![<T as Real>::ZERO; scales.len()], vec![<T as Real>::ZERO; scales.len()]);
-        weight.sink.with(|dwq| {
-            self.affine(&weight.value, &scales, &zero_points, quantizer)
-                .backward(pool, dwq, dw, &mut ds, &mut dz)
-        });
-        (ds, dz)
+        let gradients =
+            weight.sink.with(|dwq| rounding.backward(step, &ranges, dwq, !weight.frozen));
+        if range.learns() {
+            range.backward(parameters, &gradients);
+        }
     }
 
     /// Codes and scales exactly as the forward used them; None for a float matrix.
     pub fn pack(&self, parameters: &Parameters<T>, pool: &Pool) -> Option<PackedMatrix> {
-        let (quantizer, scales, zero_points) = self.scales(parameters, pool)?;
-        if let WeightPart::Coded { codes, .. } = &self.part {
-            return Some(PackedMatrix { scales, ..(**codes).clone() });
-        }
-        let w = T::to_f32s(&parameters.list[self.place].value);
-        Some(quantize(pool, &w, self.rows, self.cols, quantizer, &scales, &zero_points))
+        let (quantized, step, ranges) = self.parts(parameters, pool)?;
+        Some(quantized.rounding.pack(step, &ranges))
     }
-}
 
-/// Where clips start by [`StartRule::Absmax`], and at most: the range shrinks to sigm(4) = 0.982 of
-/// itself (authors' code of OmniQuant).
-const OPEN_CLIP: f64 = 4.0;
-
-/// Both clips of every group: open, or such that the range is the shrunken one of least squared
-/// error.
-fn first_clips(
-    pool: &Pool,
-    values: &[f32],
-    (rows, cols): (usize, usize),
-    site: &WeightSite,
-) -> Vec<f64> {
-    if site.start == StartRule::Absmax {
-        return vec![OPEN_CLIP; site.quantizer.partition.scales(rows, cols)];
+    /// Whether a code follows from the weight, so that weights outside the grid can be counted.
+    pub fn follows_weights(&self) -> bool {
+        self.quantized.as_ref().is_some_and(|quantized| quantized.rounding.follows_weights())
     }
-    let scales = |rule| find_scales(pool, values, rows, cols, site.quantizer, rule).0;
-    let shrink =
-        |(best, widest): (f32, f32)| f64::from(best) / f64::from(widest).max(f64::MIN_POSITIVE);
-    let logit = |share: f64| ln_f64(share / (1.0 - share));
-    scales(ScaleRule::ErrorSearch)
-        .into_iter()
-        .zip(scales(ScaleRule::Absmax))
-        .map(shrink)
-        .map(
-            |share| {
-                if share > 0.0 && share < 1.0 { logit(share).min(OPEN_CLIP) } else { OPEN_CLIP }
-            },
-        )
-        .collect()
-}
 
-/// A learned scale of an affine grid as stored, within the bounds of EfficientQAT's code.
-fn stored_scale<T: Number>(scale: T, codec: ScaleCodec) -> T {
-    codec.store_real(scale.maximum(<T as Real>::from_f64(1e-4)).minimum(<T as Real>::from_f64(1e4)))
-}
+    /// Where the gradient of the weight as the forward used it goes; None if nothing learns from it.
+    pub fn sink(&self, parameters: &Parameters<T>) -> Option<Sink<T>> {
+        let weight = &parameters.list[self.index];
+        let wanted = !weight.frozen || weight.sink.with(|gradient| !gradient.is_empty());
+        wanted.then(|| weight.sink.clone())
+    }
 
-/// A learned zero point as stored: one of the codes.
-fn stored_zero_point<T: Number>(zero_point: T, grid: IntGrid) -> T {
-    Real::round(
-        zero_point.maximum(<T as Real>::ZERO).minimum(<T as Real>::from_f64(f64::from(grid.max()))),
-    )
-}
+    /// For each learned scale, whether it is negative.
+    pub fn signs(&self, parameters: &Parameters<T>) -> Vec<bool> {
+        self.quantized.as_ref().map_or_else(Vec::new, |quantized| quantized.range.signs(parameters))
+    }
 
-/// ds = sum over the group of dL/dWq (c - z).
-fn scale_gradient<T: Number>(codes: &PackedMatrix, dwq: &[T]) -> Vec<T> {
-    let units = PackedMatrix { scales: vec![1.0; codes.scales.len()], ..codes.clone() };
-    let (mut row_units, mut ds) = (vec![0.0; codes.cols], vec![0.0f64; codes.scales.len()]);
-    for (row, dwq) in dwq.chunks_exact(codes.cols).enumerate() {
-        units.decode_row(row, &mut row_units);
-        for (col, (g, u)) in dwq.iter().zip(&row_units).enumerate() {
-            ds[codes.partition().scale_index(row, col, codes.cols)] +=
-                Real::to_f64(*g) * f64::from(*u);
+    /// Moves what an update made illegal back to the nearest legal value.
+    pub fn guard(&self, parameters: &mut Parameters<T>, signs: &[bool]) {
+        if let Some(quantized) = &self.quantized {
+            quantized.range.guard(parameters, signs);
         }
     }
-    ds.into_iter().map(<T as Real>::from_f64).collect()
+
+    /// The first row whose packed values are not the ones that the forward multiplied with.
+    pub fn differing_row(
+        &self,
+        packed: &PackedMatrix,
+        parameters: &Parameters<T>,
+        pool: &Pool,
+        integer: bool,
+    ) -> Option<usize> {
+        let mut decoded = room(self.rows * self.cols);
+        packed.decode(pool, &mut decoded);
+        let used = self.forward(parameters, pool, integer);
+        let differs = |row: &usize| {
+            let row_values = used.row(*row);
+            row_values.iter().zip(&decoded[row * self.cols..]).any(|(&u, d)| Real::to_f32(u) != *d)
+        };
+        (0..self.rows).find(differs)
+    }
 }
 
-/// First steps of a block linear by the recipe's rule, registered as a parameter if they learn; and
-/// LSQ's gradient scale 1/sqrt(N p).
-fn first_steps<T: Number>(
-    parameters: &mut Parameters<T>,
-    pool: &Pool,
+/// Codes of an earlier stage that stay; the scales of a linear learn where the stage trains scales.
+fn coded<T: Number>(
+    builder: &mut Builder<T>,
     spec: &TensorSpec,
-    values: &[f32],
-    site: &WeightSite,
-) -> (Steps, f64) {
-    let (rows, cols, quantizer) = (spec.shape[0], spec.shape[1], site.quantizer);
-    let packed = quantize_matrix(pool, values, rows, cols, quantizer, site.start);
-    let scales: Vec<f32> =
-        packed.scales.into_iter().map(|s| guard(s, quantizer.scale_codec)).collect();
-    let shared = match site.gradient_scale {
-        GradientScale::Layer => rows * cols,
-        GradientScale::Step => rows * cols / scales.len(),
-    };
-    let gradient_scale = 1.0 / (shared as f64 * f64::from(quantizer.grid.max())).sqrt();
-    let steps = if site.ranges == RangeLearning::Step {
-        let place = parameters.add(
-            &part_name(&spec.name, "step"),
-            Group::WeightSteps,
-            scales.into_iter().map(<T as Real>::from_f32).collect(),
-        );
-        Steps::Learned { place }
+    codes: &PackedMatrix,
+) -> (usize, Option<Quantized<T>>) {
+    let learns = builder.trains.scales && matches!(spec.role, Role::Linear(_));
+    let range = range::stored::Stored::register(builder, &spec.name, codes, learns);
+    let sink = if learns { codes.rows * codes.cols } else { 0 };
+    let index = builder.parameters.add_frozen(&spec.name, Group::Weights, vec![], sink);
+    let rounding = rounding::stored::Stored(codes.clone());
+    let (range, rounding) = (Arc::new(range), Arc::new(rounding));
+    (index, Some(Quantized { quantizer: codes.quantizer, range, rounding }))
+}
+
+/// A weight under the parts that its site names.
+fn pipeline<T: Number>(
+    builder: &mut Builder<T>,
+    beginning: &Beginning,
+) -> (usize, Option<Quantized<T>>) {
+    let site = beginning.site;
+    let range = site.range.register(builder, beginning);
+    let values: Vec<T> = T::from_f32s(beginning.values.to_vec());
+    let ranges = range.ranges(builder.parameters, builder.pool, &values);
+    let rounding = site.rounding.register(builder, beginning, &ranges);
+    let may_learn =
+        site.range.traits().weights_may_learn && site.rounding.traits().weights_may_learn;
+    let index = if builder.trains.weights && may_learn {
+        builder.add(beginning.name, Group::Weights, values, true)
     } else {
-        Steps::Frozen(scales)
+        // What stands beside a frozen weight still learns from the gradient in its sink.
+        let sink = if range.learns() || rounding.learns() { values.len() } else { 0 };
+        builder.parameters.add_frozen(beginning.name, Group::Weights, values, sink)
     };
-    (steps, gradient_scale)
-}
-
-/// Smallest magnitude of a learned step: f16 keeps all its mantissa bits above 2^-14; f32 only has
-/// to stay away from 0.
-const fn smallest_step(codec: ScaleCodec) -> f32 {
-    match codec {
-        ScaleCodec::F16 => halfstep_kernels::quant::scale::MIN_F16_SCALE,
-        ScaleCodec::F32 => 1e-10,
-    }
-}
-
-fn guard(step: f32, codec: ScaleCodec) -> f32 {
-    let least = smallest_step(codec);
-    if step.abs() < least { least.copysign(step) } else { step }
-}
-
-/// Keeps every learned step away from 0 after an update; its sign never changes.
-pub fn guard_steps<T: Number>(
-    parameters: &mut Parameters<T>,
-    matrices: &[Matrix<T>],
-    before: &[Vec<bool>],
-) {
-    for (matrix, negative) in matrices.iter().zip(before) {
-        if let WeightPart::Stepped { quantizer, steps: Steps::Learned { place }, .. } = &matrix.part
-        {
-            let least = <T as Real>::from_f32(smallest_step(quantizer.scale_codec));
-            for (step, &negative) in parameters.list[*place].value.iter_mut().zip(negative) {
-                let magnitude = if negative { -*step } else { *step };
-                if magnitude < least {
-                    *step = if negative { -least } else { least };
-                }
-            }
-        }
-    }
-}
-
-/// Steps as stored: what the forward, the backward and the file use.
-fn stored_steps<T: Number>(steps: &Steps, parameters: &Parameters<T>, codec: ScaleCodec) -> Vec<T> {
-    match steps {
-        Steps::Frozen(steps) => {
-            steps.iter().map(|&s| <T as Real>::from_f32(codec.store(s))).collect()
-        }
-        Steps::Learned { place } => {
-            let steps = &parameters.list[*place].value;
-            match codec {
-                ScaleCodec::F32 => steps.clone(),
-                ScaleCodec::F16 => steps
-                    .iter()
-                    .map(|&s| <T as Real>::from_f32(codec.store(Real::to_f32(s))))
-                    .collect(),
-            }
-        }
-    }
+    (index, Some(Quantized { quantizer: site.quantizer, range, rounding }))
 }

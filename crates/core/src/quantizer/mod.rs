@@ -1,5 +1,16 @@
 //! The weight side of a quantized model: how a matrix becomes what the forward uses, and what of it
-//! learns.
+//! learns. A quantized weight is a pipeline of parts, each a file and a line in its list:
+//!
+//! | part | room | question |
+//! |---|---|---|
+//! | observer | [`observer`] | which scales and zero points does it begin with? |
+//! | range | [`range`] | how do scales and zero points come about in each step, what of them learns? |
+//! | rounding | [`rounding`] | which code does a weight get, and where does its gradient go? |
+//! | low rank | [`low_rank`] | which factors are added beside the quantized weight? |
 
+pub mod builder;
 pub mod low_rank;
 pub mod matrix;
+pub mod observer;
+pub mod range;
+pub mod rounding;

@@ -1,6 +1,7 @@
 //! Training one block at a time: what learns, from what, how long.
 
 use crate::recipe::TrainArithmetic;
+use crate::solver::SolverConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -21,12 +22,9 @@ pub struct BlockConfig {
     /// A second target beside the first: what the unquantized block gives from the quantized
     /// stream.
     pub second_target: bool,
-    /// Weights and norms learn too, beside the ranges.
-    pub learn_weights: bool,
-    pub low_rank: Option<LowRankConfig>,
     pub saliency: Option<SaliencyConfig>,
     /// What makes a block without gradients; then there are no phases.
-    pub solver: Option<Solver>,
+    pub solver: Option<SolverConfig>,
     /// One after the other, for every block.
     pub phases: Vec<BlockPhase>,
     /// On ranges and low-rank factors.
@@ -36,39 +34,6 @@ pub struct BlockConfig {
     pub anchor: f64,
     pub arithmetic: Option<TrainArithmetic>,
     pub seed: u64,
-}
-
-/// A method that sees the blocks' inputs and makes the codes from them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
-pub enum Solver {
-    Gptq(GptqConfig),
-    Awq(AwqConfig),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GptqConfig {
-    /// Added to the Hessian's diagonal, in parts of its mean.
-    pub damping: f64,
-    /// Columns by falling diagonal of the Hessian.
-    pub act_order: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AwqConfig {
-    /// Search the groups' clips too.
-    pub clip: bool,
-}
-
-/// Factors `A [rank, I]`, `B [O, rank]` beside each quantized linear: `y = x Wq^T + (alpha / rank)
-/// (x A^T) B^T`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LowRankConfig {
-    pub rank: usize,
-    pub alpha: f64,
 }
 
 /// The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
@@ -149,7 +114,7 @@ pub struct SolverOptions {
 }
 
 impl SolverOptions {
-    pub fn config(&self, solver: Solver) -> Result<BlockConfig> {
+    pub fn config(&self, solver: SolverConfig) -> Result<BlockConfig> {
         let options = BlockOptions {
             samples: self.samples,
             window: self.window,
@@ -247,8 +212,6 @@ impl BlockConfig {
             window: 512,
             batch: 1,
             second_target: false,
-            learn_weights: false,
-            low_rank: None,
             saliency: None,
             solver: None,
             phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio }],
@@ -270,7 +233,7 @@ impl BlockConfig {
         self.phases.iter().map(|phase| phase.epochs as u64 * per_epoch).sum()
     }
 
-    fn validate(&self) -> Result<()> {
+    pub fn validate(&self) -> Result<()> {
         let at_least = |field: &str, value: usize, least: usize| {
             if value >= least {
                 Ok(())
@@ -314,16 +277,8 @@ impl BlockConfig {
                 ));
             }
         }
-        if self.low_rank.is_some_and(|l| !(l.alpha.is_finite() && l.alpha > 0.0)) {
-            return Err(Error::config("alpha", "it must be a number above 0"));
-        }
-        if let Some(Solver::Gptq(gptq)) = &self.solver
-            && !(0.0..=10.0).contains(&gptq.damping)
-        {
-            return Err(Error::config(
-                "damping",
-                format!("{} is not possible; 0 to 10", gptq.damping),
-            ));
+        if let Some(solver) = &self.solver {
+            solver.check()?;
         }
         if let Some(saliency) = &self.saliency {
             if !(saliency.lambda.is_finite() && saliency.lambda >= 0.0) {

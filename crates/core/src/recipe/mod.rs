@@ -1,369 +1,104 @@
-//! A recipe is data: which quantizer stands at which site, what learns, on which objective and
-//! schedule.
+//! A recipe is data: which quantizer is used at which site, what learns, on which objective and
+//! schedule. Nothing here computes.
 
 pub mod block;
+pub mod rules;
+pub mod site;
+pub mod stage;
+pub mod train;
+
+pub use crate::quantizer::range::RangeConfig;
+pub use crate::quantizer::rounding::RoundingConfig;
+pub use block::BlockConfig;
+pub use rules::{Rule, Sites};
+pub use site::{GradientScale, LowRankConfig, StartRule, WeightSite};
+pub use stage::{Stage, StageStart, Trains};
+pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
 use crate::target::TargetId;
-pub use block::{BlockConfig, LowRankConfig};
-use halfstep_kernels::quant::calibrate::ScaleRule;
-use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
 use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
 /// The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
 /// options to one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recipe {
     /// Name of the recipe it came from: `silq`, `rtn`.
     pub id: String,
     pub target: TargetId,
-    /// Block linears. None leaves them in floating point.
-    pub weights: Option<WeightSite>,
-    /// Token embedding (and the head, when tied). None leaves it in floating point.
-    pub embedding: Option<WeightQuantizer>,
-    /// Untied head. None leaves it in floating point.
-    pub head: Option<WeightQuantizer>,
-    /// Before every block linear.
-    pub activation: ActivationQuantizer,
-    /// Before the head, when the head is quantized.
-    pub head_activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
-    /// Tokens that the unquantized model generates to train on, where the run gives no data. None:
-    /// data must be given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub self_generated: Option<usize>,
-    /// What is trained, one after the other; empty: quantize without training.
+    /// Which quantizer is used at which site.
+    pub rules: Vec<Rule>,
+    /// Where the training text comes from if the run gives none.
+    #[serde(default)]
+    pub data: RecipeData,
+    /// What is trained or solved, one after the other; empty: quantize without training.
     pub stages: Vec<Stage>,
 }
 
-/// One window of training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "window")]
-pub enum Stage {
-    /// End to end.
-    Model { learns: Learns, config: TrainConfig },
-    /// Block after block, each from its own inputs to its own outputs.
-    Block { config: BlockConfig },
-}
-
-/// What learns end to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Learns {
-    /// Weights, norms and whatever of the ranges and static steps does.
-    All,
-    /// The scales of codes that an earlier stage found and that stay as they are (EfficientQAT's
-    /// E2E-QP).
-    Scales,
+/// The text of a recipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RecipeData {
+    /// Tokens that the teacher generates to train on, where the run gives no data. None: data must
+    /// be given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_generated: Option<usize>,
 }
 
 impl Recipe {
-    /// Tokens of a training sequence; None without training.
+    /// Tokens of the longest training sequence; None without training.
     pub fn window(&self) -> Option<usize> {
-        let window = |stage: &Stage| match stage {
-            Stage::Model { config, .. } => config.window,
-            Stage::Block { config } => config.window,
-        };
-        self.stages.iter().map(window).max()
-    }
-
-    /// The factors beside the block linears; None without.
-    pub fn low_rank(&self) -> Option<LowRankConfig> {
-        self.stages.iter().find_map(|stage| {
-            if let Stage::Block { config } = stage { config.low_rank } else { None }
-        })
+        self.stages.iter().map(Stage::window).max()
     }
 
     pub fn seed(&self) -> Option<u64> {
-        self.stages.first().map(|stage| match stage {
-            Stage::Model { config, .. } => config.seed,
-            Stage::Block { config } => config.seed,
-        })
-    }
-}
-
-/// The quantizer of the block linears and what of it learns.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WeightSite {
-    pub quantizer: WeightQuantizer,
-    pub start: StartRule,
-    /// What of the scales learns; the rest stays where `start` put it, unless it follows the
-    /// weights.
-    pub ranges: RangeLearning,
-    pub edge: EdgeRule,
-    pub gradient_scale: GradientScale,
-}
-
-/// What of a weight's ranges learns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RangeLearning {
-    #[default]
-    None,
-    /// Nothing, but the scales are found anew from the weights at every step, as absmax: nothing is
-    /// ever clipped, so the gradient goes straight through.
-    FollowWeights,
-    /// The step (LSQ, arXiv 1902.08153): symmetric grids.
-    Step,
-    /// Two numbers per group that shrink its range (LWC, arXiv 2308.13137): affine grids, frozen
-    /// weights.
-    Clip,
-    /// Step and zero point (EfficientQAT's Block-AP, arXiv 2407.11062): affine grids.
-    StepZero,
-}
-
-/// How the first step of a weight is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum StartRule {
-    /// Per matrix the better of ggml's signed rule and error search, by squared error with the
-    /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
-    /// better of the two by KL.
-    #[default]
-    Best,
-    /// max|w| / p.
-    Absmax,
-    /// ggml's Q4_0 rule: (entry of largest magnitude, with its sign) / n.
-    SignedAbsmax,
-    /// Least squared error.
-    ErrorSearch,
-    /// The convex surrogate.
-    Convex,
-    /// LSQ's 2 mean|w| / sqrt(p).
-    Lsq,
-}
-
-impl StartRule {
-    /// The kernel's rule; None for [`StartRule::Best`], which chooses between two.
-    pub fn rule(self) -> Option<ScaleRule> {
-        match self {
-            StartRule::Best => None,
-            StartRule::Absmax => Some(ScaleRule::Absmax),
-            StartRule::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
-            StartRule::ErrorSearch => Some(ScaleRule::ErrorSearch),
-            StartRule::Convex => Some(ScaleRule::Convex),
-            StartRule::Lsq => Some(ScaleRule::Lsq),
-        }
-    }
-}
-
-/// N in LSQ's gradient scale 1 / sqrt(N p).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum GradientScale {
-    /// Elements of the whole matrix.
-    #[default]
-    Layer,
-    /// Elements that share the step.
-    Step,
-}
-
-/// When the forward of a block is run again in the backward instead of kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum Recompute {
-    /// Keep the graph while it fits half of the machine's free memory.
-    #[default]
-    Auto,
-    /// Least memory, about a quarter slower.
-    Always,
-    /// Fastest.
-    Never,
-}
-
-/// What the products of a training step are computed in. Parameters, gradients and the optimizer
-/// are f32 in each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "kebab-case")]
-pub enum TrainArithmetic {
-    /// All in f32, the student with quantized and decoded values.
-    #[default]
-    F32,
-    /// As f32, operands rounded to bf16.
-    Bf16,
-    /// As f32, operands scaled and rounded to f16 and short sums in f16: more exact than bf16, and
-    /// the fastest on CPUs with AVX-512 FP16.
-    F16,
-    /// The student's forward by the integer products of the packed runtime, on the codes that will
-    /// be shipped; the teacher and the backward in whichever of f32, bf16 and f16 a probe finds
-    /// fastest. For targets that quantize activations.
-    Int8Forward,
-}
-
-/// The training part of a recipe. Every field has a default.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct TrainConfig {
-    /// Tokens to train on, rounded up to whole steps; the text is passed over again when it is
-    /// shorter. More is better and slower. Default 50,000.
-    pub tokens: usize,
-    /// Tokens of one sequence. Longer gives the teacher more to say and costs memory. Default 512.
-    pub window: usize,
-    /// Sequences per optimizer step. Default 4.
-    pub batch: usize,
-    /// Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory,
-    /// same result up to rounding. Default: `batch`.
-    pub micro_batch: Option<usize>,
-    /// Peak rate of the weights. Too small moves nothing within a small budget. Default 2e-4.
-    pub learning_rate: f64,
-    /// Rate of weight steps over that of the weights. Default 1.
-    pub weight_step_multiplier: f64,
-    /// Rate of activation and cache steps over that of the weights (static sites only). Default 10.
-    pub activation_step_multiplier: f64,
-    /// Rate of the norms over that of the weights. Default 1.
-    pub norm_multiplier: f64,
-    /// Steps of linear warm-up, as a share of all. Default 0.1.
-    pub warmup: f64,
-    /// The cosine ends at this share of the peak rate. Default 0.05.
-    pub min_ratio: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
-    /// On matrices only, never on steps or norms. Default 0.
-    pub weight_decay: f64,
-    /// Global gradient norm. Default 1.
-    pub max_norm: f64,
-    /// Weight of KL(teacher || student). Default 1.
-    pub kl_weight: f64,
-    /// Weight of the next-token cross-entropy. Default 0.
-    pub ce_weight: f64,
-    /// Temperature of the KL. Default 1.
-    pub temperature: f64,
-    /// Default: what a probe finds fastest on this machine; the `train` phase names it.
-    pub arithmetic: Option<TrainArithmetic>,
-    pub recompute: Recompute,
-    /// Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64
-    /// MiB.
-    pub loss_bytes: usize,
-    /// Decides the order of the data. Same seed, same bytes. Default 0.
-    pub seed: u64,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            tokens: 50_000,
-            window: 512,
-            batch: 4,
-            micro_batch: None,
-            learning_rate: 2e-4,
-            weight_step_multiplier: 1.0,
-            activation_step_multiplier: 10.0,
-            norm_multiplier: 1.0,
-            warmup: 0.1,
-            min_ratio: 0.05,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            max_norm: 1.0,
-            kl_weight: 1.0,
-            ce_weight: 0.0,
-            temperature: 1.0,
-            arithmetic: None,
-            recompute: Recompute::Auto,
-            loss_bytes: 64 << 20,
-            seed: 0,
-        }
-    }
-}
-
-/// Tokens of a step at most: far more than any method asks for.
-const MAX_STEP_TOKENS: usize = 1 << 20;
-
-impl TrainConfig {
-    /// Optimizer steps.
-    pub fn steps(&self) -> u64 {
-        (self.tokens as u64).div_ceil((self.batch * self.window) as u64)
+        self.stages.first().map(Stage::seed)
     }
 
-    /// Refuses what cannot work, naming the field.
-    pub fn validate(&self) -> crate::Result<()> {
-        use crate::Error;
-        let positive = |field: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(())
-            } else {
-                Err(Error::config(field, format!("{value} is not possible; a number above 0")))
-            }
-        };
-        let share = |field: &str, value: f64| {
-            if (0.0..=1.0).contains(&value) {
-                Ok(())
-            } else {
-                Err(Error::config(field, format!("{value} is not possible; 0 to 1")))
-            }
-        };
-        let not_negative = |field: &str, value: f64| {
-            if value.is_finite() && value >= 0.0 {
-                Ok(())
-            } else {
-                Err(Error::config(field, format!("{value} is not possible; 0 or more")))
-            }
-        };
-        for (field, value) in
-            [("tokens", self.tokens), ("batch", self.batch), ("lossBytes", self.loss_bytes)]
-        {
-            positive(field, value as f64)?;
-        }
-        if self.batch.saturating_mul(self.window) > MAX_STEP_TOKENS {
-            let reason = format!(
-                "{} sequences of {} tokens are not possible; a step has at most {MAX_STEP_TOKENS} tokens",
-                self.batch, self.window
-            );
-            return Err(Error::config("batch", reason));
-        }
-        if self.window < 2 {
-            return Err(Error::config(
-                "window",
-                format!("{} is not possible; at least 2 tokens", self.window),
-            ));
-        }
-        if let Some(micro) = self.micro_batch
-            && (micro == 0 || !self.batch.is_multiple_of(micro))
-        {
-            return Err(Error::config(
-                "microBatch",
-                format!("{micro} does not divide batch {}", self.batch),
-            ));
-        }
-        positive("learningRate", self.learning_rate)?;
-        for (field, value) in [
-            ("weightStepMultiplier", self.weight_step_multiplier),
-            ("activationStepMultiplier", self.activation_step_multiplier),
-            ("normMultiplier", self.norm_multiplier),
-            ("weightDecay", self.weight_decay),
-            ("klWeight", self.kl_weight),
-            ("ceWeight", self.ce_weight),
-        ] {
-            not_negative(field, value)?;
-        }
-        if self.kl_weight + self.ce_weight <= 0.0 {
-            return Err(Error::config(
-                "klWeight",
-                "klWeight and ceWeight are both 0: there is no loss",
-            ));
-        }
-        for (field, value) in
-            [("eps", self.eps), ("maxNorm", self.max_norm), ("temperature", self.temperature)]
-        {
-            positive(field, value)?;
-        }
-        for (field, value) in [("warmup", self.warmup), ("minRatio", self.min_ratio)] {
-            share(field, value)?;
-        }
-        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Error::config(
-                    field,
-                    format!("{value} is not possible; 0 up to, not including, 1"),
-                ));
+    /// Before every quantized linear of a layer.
+    pub fn activation(&self) -> ActivationQuantizer {
+        rules::activation(&self.rules)
+    }
+
+    /// Before the head, when the head is quantized.
+    pub fn head_activation(&self) -> ActivationQuantizer {
+        rules::head_activation(&self.rules)
+    }
+
+    pub fn cache(&self) -> CacheQuantizer {
+        rules::cache(&self.rules)
+    }
+
+    /// The quantizers that rules give to weights of layers.
+    pub fn weight_sites(&self) -> impl Iterator<Item = &WeightSite> {
+        self.rules.iter().filter_map(Rule::weight_site)
+    }
+
+    /// Whether weights of layers are quantized at all.
+    pub fn quantizes_weights(&self) -> bool {
+        self.weight_sites().next().is_some()
+    }
+
+    /// The largest rank of factors beside weights; None without factors.
+    pub fn rank(&self) -> Option<usize> {
+        self.weight_sites().filter_map(|site| site.low_rank.map(|low_rank| low_rank.rank)).max()
+    }
+
+    /// The same recipe with another quantizer wherever a rule quantizes weights of layers.
+    pub fn with_weight_sites(&self, change: impl Fn(WeightSite) -> WeightSite) -> Self {
+        let mut recipe = self.clone();
+        for rule in &mut recipe.rules {
+            if let Rule::Weight { quantizer: Some(site), .. } = rule {
+                *site = change(*site);
             }
         }
-        Ok(())
+        recipe
+    }
+
+    /// Whether activations or cache have scales that are stored and may learn.
+    pub fn has_static_sites(&self) -> bool {
+        matches!(self.activation(), ActivationQuantizer::Static { .. })
+            || matches!(self.cache(), CacheQuantizer::Static { .. })
     }
 }

@@ -3,27 +3,42 @@
 //! beside them in the file. With rank 0 it is `omniquant` under ApiQ's rates.
 
 use crate::error::Result;
-use crate::recipe::block::{BlockOptions, BlockRates, LowRankConfig};
-use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
+use crate::recipe::block::{BlockOptions, BlockRates};
+use crate::recipe::{
+    BlockConfig, LowRankConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, Trains,
+    WeightSite,
+};
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-pub(crate) const RANK: usize = 8;
-pub(crate) const ALPHA: f64 = 16.0;
+pub(super) const RANK: usize = 8;
+pub(super) const ALPHA: f64 = 16.0;
 
-/// Authors' decay and second target; rank 0 for no factors. The rates, the cosine that they fall
+/// Authors' decay and second target. The rates, the cosine that they fall
 /// along and the start of the ranges are for the 160 steps that a block has by default
-/// (docs/results.md); the authors begin with open ranges and keep a twentieth and an eighth of
+/// (docs/lab); the authors begin with open ranges and keep a twentieth and an eighth of
 /// these rates for 2,560 steps.
-pub(crate) fn blocks(rank: usize, alpha: f64) -> BlockConfig {
+pub(super) fn blocks() -> BlockConfig {
     let usual = BlockConfig::usual(BlockRates { ranges: 0.1, low_rank: 4e-3, weights: 0.0 }, 0.05);
-    BlockConfig {
-        second_target: true,
-        low_rank: (rank > 0).then_some(LowRankConfig { rank, alpha }),
-        weight_decay: 0.1,
-        ..usual
-    }
+    BlockConfig { second_target: true, weight_decay: 0.1, ..usual }
+}
+
+/// `apiq` and its variants: learned clips, and factors of `rank` beside every weight.
+pub(super) fn clips_and_factors(
+    id: &str,
+    target: TargetId,
+    request: &Request,
+    rank: usize,
+    alpha: f64,
+    config: BlockConfig,
+) -> Result<Recipe> {
+    let low_rank = (rank > 0).then_some(LowRankConfig { rank, alpha });
+    let trains = Trains { low_rank: low_rank.is_some(), ..Trains::SCALES };
+    let stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
+    let (start, range) = (StartRule::ErrorSearch, RangeConfig::Clip);
+    let recipe = target.sites(request)?.recipe(id, target, start, range, stages);
+    Ok(recipe.with_weight_sites(|site| WeightSite { low_rank, ..site }))
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
@@ -67,13 +82,7 @@ impl Default for ApiqConfig {
 impl ApiqConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
-        let config = self.train.over(blocks(self.rank, self.alpha))?;
-        Ok(self.target.sites(&request)?.recipe(
-            "apiq",
-            self.target,
-            StartRule::ErrorSearch,
-            RangeLearning::Clip,
-            vec![Stage::Block { config }],
-        ))
+        let config = self.train.over(blocks())?;
+        clips_and_factors("apiq", self.target, &request, self.rank, self.alpha, config)
     }
 }

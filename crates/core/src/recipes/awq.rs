@@ -3,8 +3,10 @@
 //! by what produces them; then the groups' ranges are clipped. Forward passes only.
 
 use crate::error::Result;
-use crate::recipe::block::{AwqConfig, Solver, SolverOptions};
-use crate::recipe::{RangeLearning, Recipe, Stage, StartRule};
+use crate::recipe::block::SolverOptions;
+use crate::recipe::{RangeConfig, Recipe, Stage, StageStart, StartRule, Trains};
+use crate::solver::SolverConfig;
+use crate::solver::awq::AwqConfig;
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -45,19 +47,15 @@ impl Default for AwqRecipeConfig {
 
 impl AwqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request::affine(
-            self.weights.or(Some(3.0)),
-            self.group_size,
-            self.activations,
-            self.cache,
-        );
-        let config = self.train.config(Solver::Awq(AwqConfig { clip: self.clip }))?;
+        let request =
+            Request::affine(self.weights, self.group_size, self.activations, self.cache).or_bits(3);
+        let config = self.train.config(SolverConfig::Awq(AwqConfig { clip: self.clip }))?;
         Ok(self.target.sites(&request)?.recipe(
             "awq",
             self.target,
             StartRule::Absmax,
-            RangeLearning::None,
-            vec![Stage::Block { config }],
+            RangeConfig::Frozen,
+            vec![Stage::Block { from: StageStart::Original, trains: Trains::NONE, config }],
         ))
     }
 }

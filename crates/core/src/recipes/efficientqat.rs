@@ -1,7 +1,7 @@
 //! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models
 //! (2024, arXiv 2407.11062). Phase 1 (Block-AP): weights, norms, steps and zero points learn block
 //! by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the unquantized
-//! model's answers, which leave a lower KL than the authors' next token (docs/results.md;
+//! model's answers, which leave a lower KL than the authors' next token (docs/lab;
 //! `endCeWeight: 1, endKlWeight: 0` for theirs). Steps and zero points start from the least squared
 //! error (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest
 //! range; weights are held near where they began (docs/decisions/0011-weights-are-held.md), the
@@ -10,7 +10,9 @@
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
-use crate::recipe::{BlockConfig, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig};
+use crate::recipe::{
+    BlockConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, TrainConfig, Trains,
+};
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -63,9 +65,10 @@ impl EfficientqatConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.
-        let weights = if self.weights.is_none_or(|bits| bits <= 2.0) { 2e-2 } else { 1e-2 };
+        let sites = self.target.sites(&request)?;
+        let weights = if sites.weights.grid.bits <= 2 { 2e-2 } else { 1e-2 };
         let usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights }, 0.05);
-        let config = self.train.over(BlockConfig { learn_weights: true, anchor: 1.0, ..usual })?;
+        let config = self.train.over(BlockConfig { anchor: 1.0, ..usual })?;
         let end = TrainConfig {
             tokens: self.end_tokens,
             window: config.window,
@@ -79,16 +82,21 @@ impl EfficientqatConfig {
             arithmetic: config.arithmetic,
             ..TrainConfig::default()
         };
-        let mut stages = vec![Stage::Block { config }];
+        let mut stages = vec![Stage::Block {
+            from: StageStart::Original,
+            trains: Trains { weights: true, norms: true, ..Trains::SCALES },
+            config,
+        }];
         if self.end_tokens > 0 {
             end.validate()?;
-            stages.push(Stage::Model { learns: Learns::Scales, config: end });
+            let (from, trains) = (StageStart::Previous, Trains::SCALES);
+            stages.push(Stage::Model { from, trains, config: end });
         }
-        Ok(self.target.sites(&request)?.recipe(
+        Ok(sites.recipe(
             "efficientqat",
             self.target,
             StartRule::ErrorSearch,
-            RangeLearning::StepZero,
+            RangeConfig::StepZero,
             stages,
         ))
     }

@@ -4,8 +4,10 @@
 //! stored.
 
 use crate::error::Result;
-use crate::recipe::block::{GptqConfig, Solver, SolverOptions};
-use crate::recipe::{RangeLearning, Recipe, Stage, StartRule};
+use crate::recipe::block::SolverOptions;
+use crate::recipe::{RangeConfig, Recipe, Stage, StageStart, StartRule, Trains};
+use crate::solver::SolverConfig;
+use crate::solver::gptq::GptqConfig;
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -50,13 +52,9 @@ impl Default for GptqRecipeConfig {
 
 impl GptqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request::affine(
-            self.weights.or(Some(3.0)),
-            self.group_size,
-            self.activations,
-            self.cache,
-        );
-        let config = self.train.config(Solver::Gptq(GptqConfig {
+        let request =
+            Request::affine(self.weights, self.group_size, self.activations, self.cache).or_bits(3);
+        let config = self.train.config(SolverConfig::Gptq(GptqConfig {
             damping: self.damping,
             act_order: self.act_order,
         }))?;
@@ -64,8 +62,8 @@ impl GptqRecipeConfig {
             "gptq",
             self.target,
             StartRule::Absmax,
-            RangeLearning::None,
-            vec![Stage::Block { config }],
+            RangeConfig::Frozen,
+            vec![Stage::Block { from: StageStart::Original, trains: Trains::NONE, config }],
         ))
     }
 }

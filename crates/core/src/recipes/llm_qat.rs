@@ -6,7 +6,9 @@
 //! after RoPE and by head, as the runtime stores them.
 
 use crate::error::Result;
-use crate::recipe::{Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig};
+use crate::recipe::{
+    RangeConfig, Recipe, RecipeData, Stage, StageStart, StartRule, TrainConfig, Trains,
+};
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -80,15 +82,18 @@ impl LlmQatConfig {
         };
         let sites = self.target.sites(&request)?;
         self.train.validate()?;
-        let stage = Stage::Model { learns: Learns::All, config: self.train.clone() };
+        let trains = Trains { weights: true, norms: true, ..Trains::NONE };
+        let from = StageStart::Previous;
+        let stage = Stage::Model { from, trains, config: self.train.clone() };
         let recipe = sites.recipe(
             "llm-qat",
             self.target,
             StartRule::Absmax,
-            RangeLearning::FollowWeights,
+            RangeConfig::Absmax,
             vec![stage],
         );
-        Ok(Recipe { self_generated: Some(self.train.tokens), ..recipe })
+        let data = RecipeData { self_generated: Some(self.train.tokens) };
+        Ok(Recipe { data, ..recipe })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
-use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
+use crate::recipe::{BlockConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, Trains};
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -53,8 +53,8 @@ impl OmniquantConfig {
             "omniquant",
             self.target,
             StartRule::ErrorSearch,
-            RangeLearning::Clip,
-            vec![Stage::Block { config }],
+            RangeConfig::Clip,
+            vec![Stage::Block { from: StageStart::Original, trains: Trains::SCALES, config }],
         ))
     }
 }

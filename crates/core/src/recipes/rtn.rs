@@ -2,8 +2,8 @@
 //! `start`.
 
 use crate::error::Result;
-use crate::recipe::{RangeLearning, Recipe, StartRule};
-use crate::target::{Request, TargetId};
+use crate::recipe::{RangeConfig, Recipe, StartRule};
+use crate::target::{Request, TargetId, ZeroPoints};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -34,11 +34,10 @@ impl RtnConfig {
             group_size: self.group_size,
             activations: self.activations,
             cache: self.cache,
-            static_activations: false,
-            learned: false,
-            affine: self.zero_points,
+            zero_points: if self.zero_points { ZeroPoints::Required } else { ZeroPoints::No },
+            ..Request::default()
         };
         let sites = self.target.sites(&request)?;
-        Ok(sites.recipe("rtn", self.target, self.start, RangeLearning::None, vec![]))
+        Ok(sites.recipe("rtn", self.target, self.start, RangeConfig::Frozen, vec![]))
     }
 }

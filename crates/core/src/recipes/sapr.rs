@@ -3,12 +3,12 @@
 //! error, weighted by the squared gradients of the unquantized model. Up to three phases for every
 //! block: the penalty alone, both, the output alone. With lambda 0 it is `apiq`.
 
+use super::apiq::{ALPHA, RANK, blocks, clips_and_factors};
 use crate::error::{Error, Result};
 use crate::recipe::block::{
     BlockOptions, BlockPhase, SaliencyConfig, SaliencyPlace, SaliencyScale,
 };
-use crate::recipe::{BlockConfig, RangeLearning, Recipe, Stage, StartRule};
-use crate::recipes::apiq::{ALPHA, RANK, blocks};
+use crate::recipe::{BlockConfig, Recipe};
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -73,7 +73,7 @@ impl Default for SaprConfig {
 impl SaprConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
-        let usual = blocks(self.rank, self.alpha);
+        let usual = blocks();
         let window = self.train.window.unwrap_or(usual.window);
         let mut config = self.train.over(BlockConfig {
             saliency: Some(SaliencyConfig {
@@ -98,12 +98,6 @@ impl SaprConfig {
                 "no phase has an epoch: nothing would train",
             ));
         }
-        Ok(self.target.sites(&request)?.recipe(
-            "sapr",
-            self.target,
-            StartRule::ErrorSearch,
-            RangeLearning::Clip,
-            vec![Stage::Block { config }],
-        ))
+        clips_and_factors("sapr", self.target, &request, self.rank, self.alpha, config)
     }
 }

@@ -2,11 +2,12 @@
 //! a SiLQ-class recipe, since the paper has no public code. All weights, norms and steps learn by
 //! AdamW from the KL to the unquantized model; steps by LSQ (arXiv 1902.08153). The paper starts
 //! the steps from a convex surrogate; ours start from the least squared error, which trained better
-//! on both models we measured (docs/results.md).
+//! on both models we measured (docs/lab).
 
 use crate::error::Result;
 use crate::recipe::{
-    GradientScale, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig, WeightSite,
+    GradientScale, RangeConfig, Recipe, Stage, StageStart, StartRule, TrainConfig, Trains,
+    WeightSite,
 };
 use crate::target::{Request, TargetId};
 use halfstep_kernels::quant::lsq::EdgeRule;
@@ -60,26 +61,27 @@ impl SilqConfig {
             cache: self.cache,
             static_activations: self.static_activations,
             learned: true,
-            affine: false,
+            ..Request::default()
         };
         let sites = self.target.sites(&request)?;
         self.train.validate()?;
-        let ranges = if self.learn_steps.unwrap_or(true) {
-            RangeLearning::Step
-        } else {
-            RangeLearning::None
+        let learns = self.learn_steps.unwrap_or(true);
+        let range = if learns { RangeConfig::Step } else { RangeConfig::Frozen };
+        let trains = Trains {
+            scales: learns,
+            low_rank: false,
+            activation_scales: self.static_activations,
+            ..Trains::ALL
         };
-        let stage = Stage::Model { learns: Learns::All, config: self.train.clone() };
-        let mut recipe = sites.recipe("silq", self.target, self.start, ranges, vec![stage]);
-        recipe.weights = recipe.weights.map(|weights| WeightSite {
-            gradient_scale: self.gradient_scale,
-            edge: if self.edge == Some(EdgeRuleConfig::Outside) {
-                EdgeRule::Outside
-            } else {
-                EdgeRule::Inside
-            },
-            ..weights
-        });
-        Ok(recipe)
+        let from = StageStart::Previous;
+        let stage = Stage::Model { from, trains, config: self.train.clone() };
+        let recipe = sites.recipe("silq", self.target, self.start, range, vec![stage]);
+        let edge = if self.edge == Some(EdgeRuleConfig::Outside) {
+            EdgeRule::Outside
+        } else {
+            EdgeRule::Inside
+        };
+        let gradient_scale = self.gradient_scale;
+        Ok(recipe.with_weight_sites(|site| WeightSite { gradient_scale, edge, ..site }))
     }
 }

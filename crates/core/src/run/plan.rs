@@ -11,14 +11,13 @@ use crate::engine::probe::{Probe, timed};
 use crate::engine::{memory, stages as run};
 use crate::event::Evaluations;
 use crate::event::Event;
-use crate::recipe::{Learns, Recipe, Stage, StartRule, WeightSite};
+use crate::recipe::{LowRankConfig, Recipe, Sites, Stage, StageStart, StartRule, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::run::dequantize;
 use crate::run::quantize::{check, client_flags, provenance};
 use crate::run::validation::Validation;
 use crate::solver::rtn;
 use half::f16;
-use halfstep_formats::architecture::Role;
 use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
 use serde::{Deserialize, Serialize};
@@ -219,14 +218,25 @@ impl<'a> Planner<'a> {
         }
         for (number, stage) in recipe.stages.iter().enumerate() {
             let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
+            let goes_on = number > 0 && stage.from() == StageStart::Previous;
+            let previous = goes_on.then_some(&self.result);
             match stage {
-                Stage::Block { config } => {
+                Stage::Block { trains, config, .. } => {
                     events(Event::Phase {
                         name: "plan".into(),
                         detail: "a few steps of the first block".into(),
                     });
-                    let mut probe =
-                        probe::block(model, recipe, config, &run, &text, self.cancel, &pool)?;
+                    let mut probe = probe::block(
+                        model,
+                        previous,
+                        recipe,
+                        *trains,
+                        config,
+                        &run,
+                        &text,
+                        self.cancel,
+                        &pool,
+                    )?;
                     // In the end all blocks are there, and what is no block is rounded. Not before:
                     // a run does not hold both either.
                     memory::reset_peak();
@@ -235,7 +245,7 @@ impl<'a> Planner<'a> {
                     self.stages.push(PlanStage::new("blocks", &probe, left));
                     (self.tokens, left) = (self.tokens + probe.tokens, left + probe.left_bytes);
                 }
-                Stage::Model { learns, config } => {
+                Stage::Model { trains, config, .. } => {
                     events(Event::Phase {
                         name: "plan".into(),
                         detail: "a few steps of the whole model".into(),
@@ -259,11 +269,11 @@ impl<'a> Planner<'a> {
                         whole.set(seconds);
                         Ok(evaluations)
                     };
-                    let start = (*learns == Learns::Scales).then_some(&self.result);
                     let (probe, trained) = probe::end_to_end(
                         model,
-                        start,
+                        previous,
                         recipe,
+                        *trains,
                         config,
                         &run,
                         &text,
@@ -308,26 +318,19 @@ impl<'a> Planner<'a> {
     /// blocks that were trained in what follows.
     fn round(&mut self) -> Result<()> {
         let alone = self.recipe.stages.is_empty();
-        let quick = self
-            .recipe
-            .weights
-            .map(|w| if alone { w } else { WeightSite { start: StartRule::Absmax, ..w } });
-        let recipe = Recipe { weights: quick, ..self.recipe.clone() };
+        let start = |site: WeightSite| {
+            if alone { site } else { WeightSite { start: StartRule::Absmax, ..site } }
+        };
+        let recipe = self.recipe.with_weight_sites(start);
         let mut rounded = rtn::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
-        let low_rank = self.recipe.low_rank();
-        for spec in self
-            .model
-            .architecture
-            .tensors()
-            .into_iter()
-            .filter(|spec| low_rank.is_some() && matches!(spec.role, Role::Linear(_)))
-        {
-            let rank = low_rank.map_or(0, |l| l.rank);
+        let sites = Sites::new(&recipe, &self.model.architecture)?;
+        for spec in self.model.architecture.tensors() {
+            let Some(LowRankConfig { rank, .. }) = sites.of(&spec).and_then(|s| s.low_rank) else {
+                continue;
+            };
             let zeros = |n: usize| vec![f16::ZERO; n];
-            rounded.low_rank.insert(
-                spec.name,
-                LowRank { rank, a: zeros(rank * spec.shape[1]), b: zeros(spec.shape[0] * rank) },
-            );
+            let (a, b) = (zeros(rank * spec.shape[1]), zeros(spec.shape[0] * rank));
+            rounded.low_rank.insert(spec.name, LowRank { rank, a, b });
         }
         self.result = rounded;
         Ok(())

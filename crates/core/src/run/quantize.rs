@@ -9,13 +9,12 @@ use crate::config::options::RunConfig;
 use crate::data::self_generated::training_text;
 use crate::error::{Error, Result};
 use crate::event::{Evaluations, Event, Measure};
-use crate::recipe::{Recipe, Stage};
+use crate::recipe::{Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::record::StageRecord;
 use crate::solver::rtn;
-use crate::target::TargetId;
 use halfstep_formats::Model;
-use halfstep_kernels::{CacheQuantizer, CodeRange, Partition, Pool};
+use halfstep_kernels::Pool;
 use halfstep_runtime::clock::Clock;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -99,8 +98,8 @@ pub fn quantize_as(
 
 /// What can be known to fail before anything is read or computed.
 pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
+    check_parts(model, recipe)?;
     rtn::check_shapes(&model.architecture, recipe)?;
-    check_stages(recipe)?;
     if let Some(output) = &run.output {
         crate::run::save::check_ending(Some(recipe.target), Path::new(output)).map_err(
             |e| match e {
@@ -128,32 +127,18 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
     Ok(())
 }
 
-/// Refuses stages that do not go together, which no built-in recipe has.
-fn check_stages(recipe: &Recipe) -> Result<()> {
-    let mut low_rank = false;
-    for stage in &recipe.stages {
+/// Refuses rules and stages that do not go together, which no built-in recipe has.
+fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
+    recipe.target.check(recipe)?;
+    Sites::new(recipe, &model.architecture)?;
+    let sites: Vec<WeightSite> = recipe.weight_sites().copied().collect();
+    for (i, stage) in recipe.stages.iter().enumerate() {
         match stage {
-            Stage::Block { config } => {
-                let affine = recipe.weights.is_some_and(|w| {
-                    w.quantizer.grid.range == CodeRange::Affine
-                        && w.quantizer.partition != Partition::Tensor
-                });
-                if config.solver.is_none() && !affine {
-                    return Err(Error::config(
-                        "stages",
-                        "blocks are trained on grids with zero points per row or group",
-                    ));
-                }
-                low_rank |= config.low_rank.is_some();
-            }
-            Stage::Model { .. } if low_rank => {
-                return Err(Error::config(
-                    "stages",
-                    "low-rank factors of an earlier stage do not go through a model stage yet",
-                ));
-            }
-            Stage::Model { .. } => {}
+            Stage::Model { config, .. } => config.validate()?,
+            Stage::Block { config, .. } => config.validate()?,
         }
+        let goes_on = i > 0 && stage.from() == StageStart::Previous;
+        stage.check(&format!("stages[{i}]"), &sites, goes_on, recipe.has_static_sites())?;
     }
     Ok(())
 }
@@ -287,14 +272,7 @@ pub(super) fn provenance(
     out
 }
 
-/// What llama.cpp must be told: the cache type is a flag of the client, not in the file.
+/// What the client must be told to run the file as it was trained.
 pub(super) fn client_flags(recipe: &Recipe) -> Vec<String> {
-    match (recipe.target, recipe.cache) {
-        (TargetId::Halfstep, _) => vec![],
-        (_, CacheQuantizer::Q8_0) => {
-            vec!["--cache-type-k q8_0".into(), "--cache-type-v q8_0".into()]
-        }
-        (_, CacheQuantizer::F32) => vec!["--cache-type-k f32".into(), "--cache-type-v f32".into()],
-        _ => vec![],
-    }
+    recipe.target.target().client_flags(recipe.cache())
 }

@@ -116,7 +116,7 @@ pub fn check_ending(target: Option<TargetId>, path: &Path) -> Result<FileFormat>
 /// The target of a quantized model.
 fn target(model: &Model) -> Option<TargetId> {
     let quantization = model.quantization.as_ref()?;
-    TargetId::ALL.into_iter().find(|target| target.name() == quantization.target)
+    TargetId::ALL.iter().copied().find(|target| target.name() == quantization.target)
 }
 
 /// Ok if `file` is `trained`: (a) codes, scales, zero points and low-rank factors byte for byte,

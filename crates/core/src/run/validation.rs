@@ -10,7 +10,7 @@ use crate::solver::rtn;
 use crate::solver::rtn::RTN_RULES;
 use crate::{Error, Result};
 use halfstep_formats::{Model, Quantization};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{CacheQuantizer, Pool};
 use halfstep_runtime::{Arithmetic, Network, score};
 
 /// Text on which a run is measured before and after.
@@ -90,8 +90,7 @@ impl Validation {
         record("fp", &|| score(None))?;
         // Static steps are calibrated by the trainer, so a grid with them has no untrained twin;
         // without training the result is the rounded model.
-        let has_static = matches!(recipe.activation, ActivationQuantizer::Static { .. })
-            || matches!(recipe.cache, CacheQuantizer::Static { .. });
+        let has_static = recipe.has_static_sites();
         if !recipe.stages.is_empty() && !has_static {
             let rounded = |start: StartRule| {
                 score(Some(&rtn::quantize_model(

@@ -5,17 +5,69 @@
 //! row; weights `[O, I]`, inputs `[T, I]`. Every result is the same for any number of threads. CPUs
 //! of another kind may differ in the last bits of a product, and so in a code that is nearly a tie.
 
-#[cfg(feature = "train")]
-pub mod awq;
-#[cfg(feature = "train")]
+//! A solver is one file and one line in the list below. The list makes the tagged value that a
+//! recipe holds ([`SolverConfig`]) and its names.
+
 pub mod cholesky;
-#[cfg(feature = "train")]
-pub mod gptq;
-#[cfg(feature = "train")]
 mod matrix;
-#[cfg(feature = "train")]
 pub(crate) mod open_block;
 pub mod rtn;
 
-#[cfg(feature = "train")]
 pub(crate) use matrix::{Part, check_finite, quadratic_errors};
+
+use crate::Result;
+use crate::engine::block_loop::{Blockwise, Streams};
+use crate::engine::block_training::Told;
+use crate::engine::student::Finished;
+use serde::{Deserialize, Serialize};
+
+/// A method that finds the codes of a layer from what its linears read, without gradients.
+pub(crate) trait Solver {
+    /// Refuses options that cannot work.
+    ///
+    /// Errors: `Config`, naming the field.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The layer as it will be stored. Both streams are at its inputs.
+    fn solve(
+        &self,
+        blocks: &Blockwise,
+        layer: usize,
+        streams: &mut Streams,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<Finished>;
+}
+
+macro_rules! solvers {
+    ($($(#[$doc:meta])* $module:ident $variant:ident($config:ident)),* $(,)?) => {
+        $(pub mod $module;)*
+
+        /// A solver and its options.
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase", tag = "kind")]
+        pub enum SolverConfig {
+            $($(#[$doc])* $variant($module::$config)),*
+        }
+
+        impl SolverConfig {
+            pub(crate) fn solver(&self) -> &dyn Solver {
+                match self {
+                    $(SolverConfig::$variant(config) => config),*
+                }
+            }
+
+            pub fn check(&self) -> Result<()> {
+                self.solver().check()
+            }
+        }
+    };
+}
+
+solvers! {
+    /// Columns are rounded one after the other; those still free make up for each error.
+    gptq Gptq(GptqConfig),
+    /// Channels that carry much are made larger before rounding, then ranges are clipped.
+    awq Awq(AwqConfig),
+}

@@ -1,13 +1,14 @@
 //! A block whose matrices are replaced one after the other, for methods without gradients: its
 //! values, and the codes of those that are done.
 
+use crate::Result;
 use crate::autograd::ops::weight::Weight;
+use crate::engine::block_loop::Blockwise;
 use crate::engine::student::{Finished, tensors};
 use crate::engine::trainer::tensor_values;
 use crate::engine::weights::BlockWeights;
+use crate::quantizer::observer::check_scales;
 use crate::record::MatrixRecord;
-use crate::solver::rtn::check_scales;
-use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
@@ -29,7 +30,12 @@ pub(crate) struct OpenBlock<'a> {
 }
 
 impl<'a> OpenBlock<'a> {
-    pub fn new(model: &'a Model, layer: usize, pool: &Pool) -> Result<Self> {
+    /// The layer that is quantized: of the model, or of what an earlier stage stored.
+    pub fn new(blocks: &Blockwise<'a>, layer: usize) -> Result<Self> {
+        Self::of(blocks.previous.unwrap_or(blocks.model), layer, blocks.pool)
+    }
+
+    pub(crate) fn of(model: &'a Model, layer: usize, pool: &Pool) -> Result<Self> {
         let (vector_specs, linear_specs) = tensors(model, layer);
         let (mut vectors, mut values) = (BTreeMap::new(), BTreeMap::new());
         for spec in vector_specs {
@@ -117,13 +123,18 @@ impl<'a> OpenBlock<'a> {
                 .insert(spec.name, Tensor { shape: spec.shape, data: TensorData::F32(of) });
         }
         for (linear, spec) in self.specs {
-            let packed = self.packed.remove(&linear).ok_or_else(|| Error::Internal {
-                reason: format!("{} was not solved", spec.name),
-            })?;
-            check_scales(&packed, &spec.name)?;
-            finished
-                .tensors
-                .insert(spec.name, Tensor { shape: spec.shape, data: TensorData::Packed(packed) });
+            // A linear without a quantizer stays in floating point.
+            let data = match self.packed.remove(&linear) {
+                Some(packed) => {
+                    check_scales(&packed, &spec.name)?;
+                    TensorData::Packed(packed)
+                }
+                None => {
+                    let values = self.values.remove(&linear).unwrap_or_default();
+                    TensorData::F32(Arc::unwrap_or_clone(values))
+                }
+            };
+            finished.tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }
         Ok(finished)
     }

@@ -1,15 +1,15 @@
 //! Quantization without training: every site's quantizer with the scales its start rule finds.
 
 use crate::cancel::Cancel;
-use crate::recipe::{Recipe, StartRule, WeightSite};
+use crate::quantizer::observer::{check_scales, quantize_matrix};
+use crate::recipe::{Recipe, Sites, StartRule, WeightSite};
 use crate::target::TargetId;
 use crate::{Error, Result};
 use half::f16;
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
-use halfstep_kernels::pack::{PackedMatrix, zero_point_shape};
-use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
+use halfstep_kernels::pack::zero_point_shape;
 use halfstep_kernels::{
     ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer,
 };
@@ -17,21 +17,6 @@ use std::collections::BTreeMap;
 
 /// What "RTN" means in a table: the better of these, as whole models, by KL.
 pub const RTN_RULES: [StartRule; 2] = [StartRule::SignedAbsmax, StartRule::ErrorSearch];
-
-/// Quantizes a matrix `[rows, cols]` by a start rule.
-pub fn quantize_matrix(
-    pool: &Pool,
-    w: &[f32],
-    rows: usize,
-    cols: usize,
-    quantizer: WeightQuantizer,
-    start: StartRule,
-) -> PackedMatrix {
-    match start.rule() {
-        Some(rule) => quantize_by(pool, w, rows, cols, quantizer, rule),
-        None => quantize_rtn(pool, w, rows, cols, quantizer),
-    }
-}
 
 /// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and
 /// untrained files have equal bytes.
@@ -44,12 +29,12 @@ pub fn quantize_model(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Model> {
-    let mut tensors = BTreeMap::new();
+    let (mut tensors, sites) = (BTreeMap::new(), Sites::new(recipe, &model.architecture)?);
     for spec in model.architecture.tensors() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
         }
-        let tensor = round_tensor(model, recipe, &spec, pool)?;
+        let tensor = round_tensor(model, &sites, &spec, pool)?;
         tensors.insert(spec.name, tensor);
     }
     Ok(model.with(tensors, Some(quantization(recipe, BTreeMap::new()))))
@@ -59,13 +44,12 @@ pub fn quantize_model(
 /// where factors lie beside it, in groups of a half, a quarter, ... of the result's, whichever come
 /// nearest to its size.
 pub fn baseline(recipe: &Recipe, start: StartRule, architecture: &Architecture) -> Recipe {
-    let rank = recipe.low_rank().map_or(0, |low_rank| low_rank.rank);
-    let weights = recipe.weights.map(|w| WeightSite {
-        quantizer: as_large(w.quantizer, rank, architecture),
+    recipe.with_weight_sites(|site| WeightSite {
+        quantizer: as_large(site.quantizer, site.low_rank.map_or(0, |l| l.rank), architecture),
         start,
-        ..w
-    });
-    Recipe { weights, ..recipe.clone() }
+        low_rank: None,
+        ..site
+    })
 }
 
 /// The quantizer in groups so small that it needs what it needs by itself with factors of `rank`
@@ -99,10 +83,10 @@ fn as_large(
     quantizers.min_by_key(|q| beside_codes(q).abs_diff(wanted)).unwrap_or(quantizer)
 }
 
-/// One tensor under the recipe's sites.
+/// One tensor under the sites of a recipe.
 pub fn round_tensor(
     model: &Model,
-    recipe: &Recipe,
+    sites: &Sites,
     spec: &TensorSpec,
     pool: &Pool,
 ) -> Result<Tensor> {
@@ -114,16 +98,10 @@ pub fn round_tensor(
         })
     })?;
     let values = tensor.to_f32(pool);
-    let quantizer = match spec.role {
-        Role::Linear(_) => recipe.weights.map(|w| (w.quantizer, w.start)),
-        Role::Embedding => recipe.embedding.map(|q| (q, StartRule::Absmax)),
-        Role::Head => recipe.head.map(|q| (q, StartRule::Absmax)),
-        Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => None,
-    };
-    let data = match quantizer {
-        Some((quantizer, start)) => {
-            let packed =
-                quantize_matrix(pool, &values, spec.shape[0], spec.shape[1], quantizer, start);
+    let data = match sites.of(spec) {
+        Some(site) => {
+            let (rows, cols) = (spec.shape[0], spec.shape[1]);
+            let packed = quantize_matrix(pool, &values, rows, cols, site.quantizer, site.start);
             check_scales(&packed, &spec.name)?;
             TensorData::Packed(packed)
         }
@@ -132,38 +110,22 @@ pub fn round_tensor(
     Ok(Tensor { shape: spec.shape.clone(), data })
 }
 
-/// Refuses scales that are not numbers: weights that are none, or too large for the scale's type.
-pub fn check_scales(packed: &PackedMatrix, name: &str) -> Result<()> {
-    match packed.scales.iter().position(|s| !s.is_finite()) {
-        Some(at) => Err(Error::Format(halfstep_formats::Error::Unencodable {
-            format: name.into(),
-            row: at * packed.rows / packed.scales.len(),
-            reason: "its weights are not finite, or too large for the scale's type".into(),
-        })),
-        None => Ok(()),
-    }
-}
-
 /// How a model made by `recipe` is to be run.
 pub fn quantization(recipe: &Recipe, static_steps: BTreeMap<String, f32>) -> Quantization {
     Quantization {
         target: recipe.target.name().into(),
-        activation: recipe.activation,
-        head_activation: recipe.head_activation,
-        cache: recipe.cache,
+        activation: recipe.activation(),
+        head_activation: recipe.head_activation(),
+        cache: recipe.cache(),
         static_steps,
     }
 }
 
 /// Refuses what the recipe's groups cannot do to this architecture, naming the tensor.
 pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> {
+    let sites = Sites::new(recipe, architecture)?;
     for spec in architecture.tensors() {
-        let quantizer = match spec.role {
-            Role::Linear(_) => recipe.weights.map(|w| w.quantizer),
-            Role::Embedding => recipe.embedding,
-            Role::Head => recipe.head,
-            Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => None,
-        };
+        let quantizer = sites.of(&spec).map(|site| site.quantizer);
         if let Some(Partition::Group(n)) = quantizer.map(|q| q.partition)
             && (n == 0 || !spec.shape[1].is_multiple_of(n))
         {
@@ -196,11 +158,9 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ));
         }
     }
-    let low_rank = recipe.low_rank();
-    for spec in
-        architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)))
-    {
-        let most = spec.shape[0].min(spec.shape[1]);
+    for spec in architecture.tensors() {
+        let low_rank = sites.of(&spec).and_then(|site| site.low_rank);
+        let most = spec.shape.iter().copied().min().unwrap_or(0);
         if let Some(low_rank) = low_rank.filter(|l| l.rank > most) {
             return Err(Error::config(
                 "rank",
@@ -208,7 +168,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ));
         }
     }
-    let blocks = matches!(recipe.activation, ActivationQuantizer::DynamicBlock32);
+    let blocks = matches!(recipe.activation(), ActivationQuantizer::DynamicBlock32);
     if blocks && !architecture.hidden_size.is_multiple_of(32) {
         return Err(Error::config(
             "target",
@@ -220,7 +180,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
     }
     let mut head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
     let odd = head_dims.find(|head_dim| !head_dim.is_multiple_of(32));
-    if let Some(head_dim) = odd.filter(|_| recipe.cache == CacheQuantizer::Q8_0) {
+    if let Some(head_dim) = odd.filter(|_| recipe.cache() == CacheQuantizer::Q8_0) {
         return Err(Error::config(
             "cache",
             format!("blocks of 32 do not divide the head width {head_dim}"),

@@ -1,11 +1,13 @@
 //! `clip-then-scales`: clips learn block by block (OmniQuant, arXiv 2308.13137), then the codes
 //! stay and their scales learn end to end (E2E-QP of EfficientQAT, arXiv 2407.11062), here from the
-//! unquantized model's answers instead of the next token.
+//! teacher's output instead of the next token.
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
-use crate::recipe::{BlockConfig, Learns, RangeLearning, Recipe, Stage, StartRule, TrainConfig};
-use crate::targets::{Request, TargetId};
+use crate::recipe::{
+    BlockConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, TrainConfig, Trains,
+};
+use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -24,16 +26,19 @@ pub struct ClipThenScalesConfig {
 impl ClipThenScalesConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let target = TargetId::Halfstep;
-        let sites =
-            target.sites(&Request { weights: self.weights, affine: true, ..Request::default() })?;
+        let sites = target.sites(&Request::affine(self.weights, None, None, None))?;
         let blocks = self
             .train
             .over(BlockConfig::usual(BlockRates { ranges: 1e-2, ..BlockRates::default() }, 1.0))?;
         self.end.validate()?;
         let stages = vec![
-            Stage::Block { config: blocks },
-            Stage::Model { learns: Learns::Scales, config: self.end.clone() },
+            Stage::Block { from: StageStart::Original, trains: Trains::SCALES, config: blocks },
+            Stage::Model {
+                from: StageStart::Previous,
+                trains: Trains::SCALES,
+                config: self.end.clone(),
+            },
         ];
-        Ok(sites.recipe("clip-then-scales", target, StartRule::Absmax, RangeLearning::Clip, stages))
+        Ok(sites.recipe("clip-then-scales", target, StartRule::Absmax, RangeConfig::Clip, stages))
     }
 }

@@ -17,48 +17,62 @@ pub mod search;
 use crate::Result;
 use crate::autograd::ops::weight::Weight;
 use crate::engine::block_loop::{Blockwise, Streams};
+use crate::engine::block_training::Told;
 use crate::engine::student::Finished;
 use crate::engine::weights::BlockWeights;
-use crate::recipe::block::AwqConfig;
+use crate::solver::Solver;
 use crate::solver::awq::search::{AbsMean, search_clip, search_scales};
 use crate::solver::gptq::named;
 use crate::solver::open_block::OpenBlock;
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use serde::{Deserialize, Serialize};
 
 /// Sequences on which errors are compared; magnitudes are means over all.
 const SEARCHED: usize = 4;
 
-impl Blockwise<'_> {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AwqConfig {
+    /// Search the groups' clips too.
+    pub clip: bool,
+}
+
+impl Solver for AwqConfig {
     /// Reads the plain stream, which must still be at the block's input.
-    pub(crate) fn solve_awq(
+    fn solve(
         &self,
+        blocks: &Blockwise,
         layer: usize,
-        config: &AwqConfig,
         streams: &mut Streams,
+        _tell: &mut dyn FnMut(Told),
     ) -> Result<Finished> {
-        let mut block = OpenBlock::new(self.model, layer, self.pool)?;
-        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(self.config.samples))
+        let mut block = OpenBlock::new(blocks, layer)?;
+        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(blocks.config.samples))
             .map(|sample| streams.plain.read(sample, 1))
             .collect::<Result<_>>()?;
-        for pair in self.model.architecture.layers[layer].folds() {
+        for pair in blocks.model.architecture.layers[layer].folds() {
             let (site, linears) = (pair.site, block.readers(pair.site));
             let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
             let weights = block.weights();
-            for sample in 0..self.config.samples {
-                self.seen(&self.plain, &weights, site, streams.plain.read(sample, 1)?, &mut |x| {
-                    magnitudes.add(x)
-                })?;
+            for sample in 0..blocks.config.samples {
+                blocks.seen(
+                    &blocks.plain,
+                    &weights,
+                    site,
+                    streams.plain.read(sample, 1)?,
+                    &mut |x| magnitudes.add(x),
+                )?;
             }
             // What the error of this site is measured on.
             let weights = measured(&block, site);
             let wanted: Vec<Vec<f32>> = samples
                 .iter()
-                .map(|sample| self.forward(&self.plain, &weights, sample.clone()))
+                .map(|sample| blocks.forward(&blocks.plain, &weights, sample.clone()))
                 .collect::<Result<_>>()?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {
-                let error = self.scaled_error(&block, &linears, v, site, &samples, &wanted);
+                let error = scaled_error(blocks, &block, &linears, v, site, &samples, &wanted);
                 error.unwrap_or_else(|e| {
                     failed = Err(e);
                     f64::NAN
@@ -70,21 +84,22 @@ impl Blockwise<'_> {
         for (site, linears) in block.sites() {
             let (mut inputs, weights) = (vec![], block.weights());
             for sample in &samples {
-                self.seen(&self.plain, &weights, site, sample.clone(), &mut |x| {
+                blocks.seen(&blocks.plain, &weights, site, sample.clone(), &mut |x| {
                     inputs.extend_from_slice(x);
                     Ok(())
                 })?;
             }
             for linear in linears {
+                let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
                 let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
-                let clips = config.clip && !matches!(linear, Linear::Q | Linear::K);
+                let clips = self.clip && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
                     search_clip(
-                        self.pool,
+                        blocks.pool,
                         &values,
                         rows,
                         cols,
-                        self.site.quantizer,
+                        site.quantizer,
                         ScaleRule::Absmax,
                         &inputs,
                     )
@@ -96,53 +111,54 @@ impl Blockwise<'_> {
                 block.store(
                     linear,
                     quantize_by(
-                        self.pool,
+                        blocks.pool,
                         &clipped,
                         rows,
                         cols,
-                        self.site.quantizer,
+                        site.quantizer,
                         ScaleRule::Absmax,
                     ),
-                    self.pool,
+                    blocks.pool,
                 );
             }
         }
         block.finish()
     }
+}
 
-    /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
-    fn scaled_error(
-        &self,
-        block: &OpenBlock,
-        linears: &[Linear],
-        v: &[f32],
-        site: ActivationSite,
-        samples: &[Vec<f32>],
-        wanted: &[Vec<f32>],
-    ) -> Result<f64> {
-        let mut weights = measured(block, site);
-        for &linear in linears {
-            let (rows, cols) = block.shape(linear);
-            let mut values = block.values[&linear].to_vec();
-            values
-                .chunks_exact_mut(cols)
-                .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
-            let packed =
-                quantize_by(self.pool, &values, rows, cols, self.site.quantizer, ScaleRule::Absmax);
-            packed.decode(self.pool, &mut values);
-            values
-                .chunks_exact_mut(cols)
-                .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
-            weights.linears.insert(linear, Weight::values(values, cols));
-        }
-        let mut error = 0.0;
-        for (sample, wanted) in samples.iter().zip(wanted) {
-            self.check_cancelled()?;
-            let y = self.forward(&self.plain, &weights, sample.clone())?;
-            error += y.iter().zip(wanted).map(|(y, w)| f64::from(y - w).powi(2)).sum::<f64>();
-        }
-        Ok(error)
+/// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
+fn scaled_error(
+    blocks: &Blockwise,
+    block: &OpenBlock,
+    linears: &[Linear],
+    v: &[f32],
+    site: ActivationSite,
+    samples: &[Vec<f32>],
+    wanted: &[Vec<f32>],
+) -> Result<f64> {
+    let mut weights = measured(block, site);
+    for &linear in linears {
+        let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
+        let (rows, cols) = block.shape(linear);
+        let mut values = block.values[&linear].to_vec();
+        values
+            .chunks_exact_mut(cols)
+            .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
+        let packed =
+            quantize_by(blocks.pool, &values, rows, cols, site.quantizer, ScaleRule::Absmax);
+        packed.decode(blocks.pool, &mut values);
+        values
+            .chunks_exact_mut(cols)
+            .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
+        weights.linears.insert(linear, Weight::values(values, cols));
     }
+    let mut error = 0.0;
+    for (sample, wanted) in samples.iter().zip(wanted) {
+        blocks.check_cancelled()?;
+        let y = blocks.forward(&blocks.plain, &weights, sample.clone())?;
+        error += y.iter().zip(wanted).map(|(y, w)| f64::from(y - w).powi(2)).sum::<f64>();
+    }
+    Ok(error)
 }
 
 /// The block as a site's error sees it: without its feed-forward where only attention's output
@@ -250,7 +266,7 @@ mod tests {
         let (pool, mut folded) = (Pool::new(2), model.clone());
         let mut rng = Rng { seed: 1, stream: 0, counter: 0 };
         for (layer, graph) in model.architecture.layers.iter().enumerate() {
-            let mut block = OpenBlock::new(&model, layer, &pool).expect("a block");
+            let mut block = OpenBlock::of(&model, layer, &pool).expect("a block");
             for pair in graph.folds() {
                 let read = block.readers(pair.site);
                 let v: Vec<f32> = (0..block.shape(read[0]).1)

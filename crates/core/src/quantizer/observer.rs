@@ -1,0 +1,58 @@
+//! The scales and zero points that a matrix begins with, found from its values alone.
+
+use super::builder::Beginning;
+use crate::recipe::site::StartRule;
+use crate::{Error, Result};
+use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
+use halfstep_kernels::{Pool, ScaleCodec, WeightQuantizer};
+
+/// Quantizes a matrix `[rows, cols]` by a start rule.
+pub fn quantize_matrix(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    quantizer: WeightQuantizer,
+    start: StartRule,
+) -> PackedMatrix {
+    match start.rule() {
+        Some(rule) => quantize_by(pool, w, rows, cols, quantizer, rule),
+        None => quantize_rtn(pool, w, rows, cols, quantizer),
+    }
+}
+
+/// Refuses scales that are NaN or infinite: the weights are, or they are too large for the scale's
+/// type.
+pub fn check_scales(packed: &PackedMatrix, name: &str) -> Result<()> {
+    match packed.scales.iter().position(|s| !s.is_finite()) {
+        Some(at) => Err(Error::Format(halfstep_formats::Error::Unencodable {
+            format: name.into(),
+            row: at * packed.rows / packed.scales.len(),
+            reason: "its weights are not finite, or too large for the scale's type".into(),
+        })),
+        None => Ok(()),
+    }
+}
+
+/// Smallest magnitude of a scale: f16 keeps all its mantissa bits above 2^-14; f32 only has to stay
+/// away from 0.
+pub const fn smallest_scale(codec: ScaleCodec) -> f32 {
+    match codec {
+        ScaleCodec::F16 => halfstep_kernels::quant::scale::MIN_F16_SCALE,
+        ScaleCodec::F32 => 1e-10,
+    }
+}
+
+/// Scales and zero points that a matrix begins with: those of an earlier stage's codes, or found by
+/// the site's start rule. A scale that divides is never 0.
+pub fn first_ranges(pool: &Pool, beginning: &Beginning) -> (Vec<f32>, Vec<u8>) {
+    let Beginning { rows, cols, values, site, .. } = *beginning;
+    let found = match beginning.previous {
+        Some(packed) => packed.clone(),
+        None => quantize_matrix(pool, values, rows, cols, site.quantizer, site.start),
+    };
+    let least = smallest_scale(site.quantizer.scale_codec);
+    let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };
+    (found.scales.into_iter().map(away).collect(), found.zero_points)
+}

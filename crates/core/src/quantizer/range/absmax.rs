@@ -1,0 +1,38 @@
+//! Scales that follow the weights: found anew in every step by the largest magnitude of each group,
+//! on a grid with zero points by its minimum and maximum. Nothing is clipped.
+
+use super::{Range, RangeTraits, Ranges};
+use crate::autograd::ops::Number;
+use crate::autograd::parameter::Parameters;
+use crate::quantizer::builder::{Beginning, Builder};
+use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
+use halfstep_kernels::{Pool, WeightQuantizer};
+
+pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
+
+#[derive(Debug)]
+pub struct Absmax {
+    quantizer: WeightQuantizer,
+    rows: usize,
+    cols: usize,
+}
+
+impl Absmax {
+    pub fn register<T>(_builder: &mut Builder<T>, beginning: &Beginning) -> Self {
+        Self { quantizer: beginning.site.quantizer, rows: beginning.rows, cols: beginning.cols }
+    }
+}
+
+impl<T: Number> Range<T> for Absmax {
+    fn ranges(&self, _parameters: &Parameters<T>, pool: &Pool, w: &[T]) -> Ranges<T> {
+        let w = T::to_f32s(w);
+        let (mut scales, zero_points) =
+            find_scales(pool, &w, self.rows, self.cols, self.quantizer, ScaleRule::Absmax);
+        scales.iter_mut().for_each(|scale| *scale = self.quantizer.scale_codec.store(*scale));
+        Ranges::from_packed(scales, zero_points)
+    }
+
+    fn clips(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,152 @@
+//! Learned weight clipping (LWC of OmniQuant, 2023, arXiv 2308.13137). The weights are frozen.
+//!
+//! With zero points two numbers for each group shrink its range, `high' = sigm(gamma) high`, `low' =
+//! sigm(beta) low`. Without, one does, `s = sigm(gamma) s0`, s0 the scale that clips nothing: the
+//! entry of largest magnitude, with its sign, over the last code on its side.
+
+use super::{Range, RangeTraits, Ranges};
+use crate::autograd::ops::Number;
+use crate::autograd::parameter::{Group, Parameters};
+use crate::quantizer::builder::{Beginning, Builder, part_name};
+use crate::recipe::site::StartRule;
+use halfstep_kernels::math::{exp_f64, ln_f64};
+use halfstep_kernels::quant::affine::ClipRange;
+use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
+use halfstep_kernels::{CodeRange, Pool, Real, WeightQuantizer};
+
+pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
+
+#[derive(Debug)]
+pub struct Clip<T> {
+    quantizer: WeightQuantizer,
+    widest: Widest<T>,
+    /// Indices of the clips among the parameters: gamma, and beta where there are zero points.
+    clips: Vec<usize>,
+    learns: bool,
+}
+
+/// The range of each group that clips nothing.
+#[derive(Debug)]
+enum Widest<T> {
+    /// Minimum and maximum.
+    Affine(ClipRange<T>),
+    /// The scale.
+    Symmetric(Vec<T>),
+}
+
+impl<T: Number> Clip<T> {
+    pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
+        let Beginning { values, cols, site, .. } = *beginning;
+        let (quantizer, learns) = (site.quantizer, builder.trains.scales);
+        let affine = quantizer.grid.range == CodeRange::Affine;
+        let widest_scales = widest_scales(builder.pool, beginning);
+        let first = first_clips(builder.pool, beginning, &widest_scales).into_iter();
+        let first: Vec<T> = first.map(<T as Real>::from_f64).collect();
+        let parts: &[&str] = if affine { &["gamma", "beta"] } else { &["gamma"] };
+        let add = |part: &&str| {
+            let name = part_name(beginning.name, part);
+            builder.add_absolute(&name, Group::Ranges, first.clone(), learns)
+        };
+        let clips = parts.iter().map(add).collect();
+        let widest = if affine {
+            let values: Vec<T> = T::from_f32s(values.to_vec());
+            Widest::Affine(ClipRange::new(&values, cols, quantizer.partition))
+        } else {
+            Widest::Symmetric(T::from_f32s(widest_scales))
+        };
+        Self { quantizer, widest, clips, learns }
+    }
+
+    fn clip<'a>(&self, parameters: &'a Parameters<T>, number: usize) -> &'a [T] {
+        &parameters.list[self.clips[number]].value
+    }
+}
+
+/// sigm(x) and its derivative.
+fn sigmoid<T: Real>(x: T) -> (f64, f64) {
+    let share = 1.0 / (1.0 + exp_f64(-x.to_f64()));
+    (share, share * (1.0 - share))
+}
+
+impl<T: Number> Range<T> for Clip<T> {
+    fn ranges(&self, parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
+        let WeightQuantizer { grid, scale_codec, .. } = self.quantizer;
+        let gamma = self.clip(parameters, 0);
+        match &self.widest {
+            Widest::Affine(widest) => {
+                let beta = self.clip(parameters, 1);
+                let (scales, zero_points) = widest.forward(gamma, beta, grid, scale_codec);
+                Ranges { scales, zero_points }
+            }
+            Widest::Symmetric(widest) => {
+                let scale = |(&g, &s): (&T, &T)| {
+                    scale_codec.store_real(<T as Real>::from_f64(sigmoid(g).0) * s)
+                };
+                let scales = gamma.iter().zip(widest).map(scale).collect();
+                Ranges { scales, zero_points: vec![] }
+            }
+        }
+    }
+
+    fn learns(&self) -> bool {
+        self.learns
+    }
+
+    fn backward(&self, parameters: &Parameters<T>, gradients: &Ranges<T>) {
+        let gamma = self.clip(parameters, 0);
+        let add = |number: usize, gradient: &[T]| {
+            parameters.list[self.clips[number]].sink.add_slice(gradient);
+        };
+        match &self.widest {
+            Widest::Affine(widest) => {
+                let (beta, grid) = (self.clip(parameters, 1), self.quantizer.grid);
+                let (dgamma, dbeta) = widest.backward(gamma, beta, grid, &gradients.scales);
+                add(0, &dgamma);
+                add(1, &dbeta);
+            }
+            Widest::Symmetric(widest) => {
+                let slope =
+                    |((&g, &s), &ds): ((&T, &T), &T)| <T as Real>::from_f64(sigmoid(g).1) * s * ds;
+                let dgamma: Vec<T> =
+                    gamma.iter().zip(widest).zip(&gradients.scales).map(slope).collect();
+                add(0, &dgamma);
+            }
+        }
+    }
+}
+
+/// Where clips start by [`StartRule::Absmax`], and at most: the range shrinks to sigm(4) = 0.982 of
+/// itself (authors' code of OmniQuant).
+const OPEN_CLIP: f64 = 4.0;
+
+/// The scales that clip nothing.
+fn widest_scales(pool: &Pool, beginning: &Beginning) -> Vec<f32> {
+    let Beginning { rows, cols, values, site, .. } = *beginning;
+    let rule = match site.quantizer.grid.range {
+        CodeRange::Symmetric => ScaleRule::SignedAbsmax,
+        CodeRange::Narrow | CodeRange::Affine => ScaleRule::Absmax,
+    };
+    find_scales(pool, values, rows, cols, site.quantizer, rule).0
+}
+
+/// The clips of every group: open, or such that the range is the shrunken one of least squared
+/// error.
+fn first_clips(pool: &Pool, beginning: &Beginning, widest: &[f32]) -> Vec<f64> {
+    let Beginning { rows, cols, values, site, .. } = *beginning;
+    if site.start == StartRule::Absmax {
+        return vec![OPEN_CLIP; widest.len()];
+    }
+    let best = find_scales(pool, values, rows, cols, site.quantizer, ScaleRule::ErrorSearch).0;
+    let logit = |share: f64| ln_f64(share / (1.0 - share));
+    // A widest scale of 0 is that of a group of zeros, which no clip changes.
+    let share = |(&best, &widest): (&f32, &f32)| f64::from(best) / f64::from(widest);
+    best.iter()
+        .zip(widest)
+        .map(share)
+        .map(
+            |share| {
+                if share > 0.0 && share < 1.0 { logit(share).min(OPEN_CLIP) } else { OPEN_CLIP }
+            },
+        )
+        .collect()
+}

@@ -1,0 +1,118 @@
+//! Which code a weight gets under the ranges of a step, and where the gradient of its value goes.
+//!
+//! A rounding is one file here and one line in the list below. The list makes the value that a
+//! recipe holds ([`RoundingConfig`]), its TypeScript type and its names.
+
+use super::builder::{Beginning, Builder};
+use super::range::Ranges;
+use crate::autograd::ops::Number;
+use crate::autograd::parameter::Parameters;
+use halfstep_kernels::ops::linear::WeightPanels;
+use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::{Pool, WeightQuantizer};
+use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
+use std::sync::Arc;
+use ts_rs::TS;
+
+pub mod stored;
+
+macro_rules! roundings {
+    ($($(#[$doc:meta])* $module:ident $variant:ident),* $(,)?) => {
+        $(mod $module;)*
+
+        /// Which code a weight gets.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+        #[serde(rename_all = "camelCase")]
+        pub enum RoundingConfig {
+            $($(#[$doc])* $variant),*
+        }
+
+        impl RoundingConfig {
+            pub const ALL: &[RoundingConfig] = &[$(RoundingConfig::$variant),*];
+
+            /// What it can be combined with.
+            pub fn traits(self) -> RoundingTraits {
+                match self {
+                    $(RoundingConfig::$variant => $module::TRAITS),*
+                }
+            }
+
+            /// Registers the rounding of one matrix: what learns becomes a parameter. `ranges` are
+            /// those of the first step.
+            pub fn register<T: Number>(
+                self,
+                builder: &mut Builder<T>,
+                beginning: &Beginning,
+                ranges: &Ranges<T>,
+            ) -> Arc<dyn Rounding<T>> {
+                match self {
+                    $(RoundingConfig::$variant => {
+                        Arc::new($module::$variant::register(builder, beginning, ranges))
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+roundings! {
+    /// To the nearest code, ties to the even one.
+    #[default]
+    nearest Nearest,
+}
+
+/// What a rounding can be combined with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoundingTraits {
+    /// Whether something of the rounding itself learns.
+    pub learns: bool,
+    /// Whether the weights may learn under it.
+    pub weights_may_learn: bool,
+}
+
+/// A matrix in one step: its weight, and the parameters that its parts registered.
+#[derive(Clone, Copy)]
+pub struct Step<'a, T> {
+    pub w: &'a [T],
+    pub rows: usize,
+    pub cols: usize,
+    pub quantizer: WeightQuantizer,
+    pub parameters: &'a Parameters<T>,
+    pub pool: &'a Pool,
+}
+
+/// The rounding of one matrix.
+pub trait Rounding<T: Number>: Debug + Send + Sync {
+    /// The values of the codes `[rows, cols]`.
+    fn forward(&self, step: Step<T>, ranges: &Ranges<T>) -> Vec<T>;
+
+    /// From dL/dWq in `gradient` to dL/dW in its place, which nobody reads where the weight is
+    /// frozen (`weight_learns` false). Returns the gradients of scales and zero points, and adds
+    /// those of its own parameters to their sinks.
+    fn backward(
+        &self,
+        step: Step<T>,
+        ranges: &Ranges<T>,
+        gradient: &mut Vec<T>,
+        weight_learns: bool,
+    ) -> Ranges<T>;
+
+    /// The codes of [`Self::forward`], as they are stored.
+    fn pack(&self, step: Step<T>, ranges: &Ranges<T>) -> PackedMatrix;
+
+    /// The codes of [`Self::forward`], as the packed runtime multiplies with them.
+    fn panels(&self, step: Step<T>, ranges: &Ranges<T>) -> WeightPanels {
+        WeightPanels::new(step.pool, &self.pack(step, ranges))
+    }
+
+    /// Whether a code follows from the weight, so that weights outside the grid can be counted.
+    fn follows_weights(&self) -> bool {
+        true
+    }
+
+    /// Whether something of the rounding itself learns.
+    fn learns(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,230 @@
+//! Rules pick sites by pattern and give them a whole quantizer. Of the rules that match a weight the
+//! most specific one counts: one that names layers and linears before one that names either, before
+//! one that names neither.
+
+use super::Recipe;
+use super::site::WeightSite;
+use crate::error::{Error, Result, nearest};
+use crate::record::place;
+use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a kind of site gets, or some weights of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "site", deny_unknown_fields)]
+pub enum Rule {
+    /// Weights of layers; without a quantizer they stay in floating point.
+    Weight {
+        /// Layers by number; -1 is the last one. None: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layers: Option<Vec<i64>>,
+        /// Linears by name: `q_proj`, `down_proj`. None: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        linears: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quantizer: Option<WeightSite>,
+    },
+    /// Token embedding (and the head, when tied).
+    Embedding { quantizer: WeightQuantizer },
+    /// Untied head.
+    Head { quantizer: WeightQuantizer },
+    /// Before every quantized linear of a layer.
+    Activation { quantizer: ActivationQuantizer },
+    /// Before the head, when the head is quantized.
+    HeadActivation { quantizer: ActivationQuantizer },
+    /// Keys after RoPE, and values.
+    Cache { quantizer: CacheQuantizer },
+}
+
+impl Rule {
+    /// All weights of layers.
+    pub fn weights(site: WeightSite) -> Self {
+        Rule::Weight { layers: None, linears: None, quantizer: Some(site) }
+    }
+
+    pub fn weight_site(&self) -> Option<&WeightSite> {
+        if let Rule::Weight { quantizer, .. } = self { quantizer.as_ref() } else { None }
+    }
+
+    /// What tells kinds of sites apart.
+    fn kind(&self) -> &'static str {
+        match self {
+            Rule::Weight { .. } => "weight",
+            Rule::Embedding { .. } => "embedding",
+            Rule::Head { .. } => "head",
+            Rule::Activation { .. } => "activation",
+            Rule::HeadActivation { .. } => "headActivation",
+            Rule::Cache { .. } => "cache",
+        }
+    }
+
+    /// How many of its fields name what it matches; None where it does not match the weight.
+    fn specificity(&self, layer: usize, layers_of_model: usize, linear: Linear) -> Option<usize> {
+        let Rule::Weight { layers, linears, .. } = self else { return None };
+        let at = |&wanted: &i64| {
+            let from_end = wanted + layers_of_model as i64;
+            (if wanted < 0 { from_end } else { wanted }) == layer as i64
+        };
+        let here = layers.as_ref().is_none_or(|layers| layers.iter().any(at));
+        let named = linears
+            .as_ref()
+            .is_none_or(|linears| linears.iter().any(|name| short_name(linear) == name));
+        let fields = usize::from(layers.is_some()) + usize::from(linears.is_some());
+        (here && named).then_some(fields)
+    }
+}
+
+/// `down_proj` of `mlp.down_proj`.
+fn short_name(linear: Linear) -> &'static str {
+    linear.name().rsplit('.').next().unwrap_or_default()
+}
+
+pub(super) fn activation(rules: &[Rule]) -> ActivationQuantizer {
+    let find = |rule: &Rule| {
+        if let Rule::Activation { quantizer } = rule { Some(*quantizer) } else { None }
+    };
+    rules.iter().find_map(find).unwrap_or_default()
+}
+
+pub(super) fn head_activation(rules: &[Rule]) -> ActivationQuantizer {
+    let find = |rule: &Rule| {
+        if let Rule::HeadActivation { quantizer } = rule { Some(*quantizer) } else { None }
+    };
+    rules.iter().find_map(find).unwrap_or_default()
+}
+
+pub(super) fn cache(rules: &[Rule]) -> CacheQuantizer {
+    let find = |rule: &Rule| {
+        if let Rule::Cache { quantizer } = rule { Some(*quantizer) } else { None }
+    };
+    rules.iter().find_map(find).unwrap_or_default()
+}
+
+/// The quantizer of every tensor of a model under the rules of a recipe.
+#[derive(Clone, Debug, Default)]
+pub struct Sites {
+    by_name: BTreeMap<String, WeightSite>,
+}
+
+impl Sites {
+    /// Matches every rule with every weight.
+    ///
+    /// Errors: `Config` with the path of the rule: it matches nothing, another one of equal right
+    /// gives a weight another quantizer, or its parts do not go together.
+    pub fn new(recipe: &Recipe, architecture: &Architecture) -> Result<Self> {
+        check_kinds(recipe)?;
+        let mut matched = vec![false; recipe.rules.len()];
+        let mut by_name = BTreeMap::new();
+        for spec in architecture.tensors() {
+            let site = match (spec.role, place(&spec.name)) {
+                (Role::Linear(_), Some((layer, linear))) => {
+                    strongest(recipe, architecture.layers.len(), (layer, linear), &mut matched)?
+                }
+                _ => whole(recipe, spec.role).map(WeightSite::absmax),
+            };
+            if let Some(site) = site {
+                by_name.insert(spec.name, site);
+            }
+        }
+        for (i, rule) in recipe.rules.iter().enumerate() {
+            if let Rule::Weight { quantizer, linears, .. } = rule {
+                let path = format!("rules[{i}]");
+                if !matched[i] {
+                    return Err(matches_nothing(
+                        &path,
+                        linears.as_deref(),
+                        architecture.layers.len(),
+                    ));
+                }
+                if let Some(site) = quantizer {
+                    site.check(&format!("{path}.quantizer"))?;
+                }
+            }
+        }
+        Ok(Self { by_name })
+    }
+
+    /// The quantizer of a tensor; None where it stays in floating point.
+    pub fn of(&self, spec: &TensorSpec) -> Option<&WeightSite> {
+        self.by_name.get(&spec.name)
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&WeightSite> {
+        self.by_name.get(name)
+    }
+}
+
+/// Two rules for a kind of site that can have only one.
+fn check_kinds(recipe: &Recipe) -> Result<()> {
+    for (i, rule) in recipe.rules.iter().enumerate() {
+        let same = |earlier: &Rule| earlier.kind() == rule.kind();
+        if !matches!(rule, Rule::Weight { .. })
+            && let Some(first) = recipe.rules[..i].iter().position(same)
+        {
+            let kind = rule.kind();
+            return Err(Error::config(
+                format!("rules[{i}]"),
+                format!("rules[{first}] already gives the {kind} its quantizer; leave one out"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The quantizer of a whole tensor that is no weight of a layer.
+fn whole(recipe: &Recipe, role: Role) -> Option<WeightQuantizer> {
+    recipe.rules.iter().find_map(|rule| match (rule, role) {
+        (Rule::Embedding { quantizer }, Role::Embedding) => Some(*quantizer),
+        (Rule::Head { quantizer }, Role::Head) => Some(*quantizer),
+        _ => None,
+    })
+}
+
+/// What the most specific rule gives a weight.
+fn strongest(
+    recipe: &Recipe,
+    layers: usize,
+    (layer, linear): (usize, Linear),
+    matched: &mut [bool],
+) -> Result<Option<WeightSite>> {
+    let mut best: Option<(usize, usize)> = None;
+    for (i, rule) in recipe.rules.iter().enumerate() {
+        let Some(fields) = rule.specificity(layer, layers, linear) else { continue };
+        matched[i] = true;
+        match best {
+            Some((most, at)) if most == fields => {
+                if recipe.rules[at].weight_site() != rule.weight_site() {
+                    let weight = linear.weight_name(layer);
+                    return Err(Error::config(
+                        format!("rules[{i}]"),
+                        format!(
+                            "it and rules[{at}] match {weight} with equal right; name layers or \
+                             linears in one of them"
+                        ),
+                    ));
+                }
+            }
+            Some((most, _)) if most > fields => {}
+            _ => best = Some((fields, i)),
+        }
+    }
+    Ok(best.and_then(|(_, i)| recipe.rules[i].weight_site().copied()))
+}
+
+fn matches_nothing(path: &str, linears: Option<&[String]>, layers: usize) -> Error {
+    let known = Linear::ALL.map(short_name);
+    let unknown = linears.into_iter().flatten().find(|name| !known.contains(&name.as_str()));
+    let Some(unknown) = unknown else {
+        return Error::config(
+            format!("{path}.layers"),
+            format!("it matches no weight: the model has layers 0 to {}", layers.saturating_sub(1)),
+        );
+    };
+    let hint = nearest(unknown, &known).map(|k| format!("did you mean {k}? ")).unwrap_or_default();
+    Error::config(
+        format!("{path}.linears"),
+        format!("{unknown} matches no linear; {hint}Known: {}", known.join(", ")),
+    )
+}

@@ -1,0 +1,139 @@
+//! What stands at a site: the quantizer of a weight with the parts that it is made of.
+
+use crate::quantizer::range::RangeConfig;
+use crate::quantizer::rounding::RoundingConfig;
+use crate::{Error, Result};
+use halfstep_kernels::quant::calibrate::ScaleRule;
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{CodeRange, Partition, WeightQuantizer};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// The quantizer of a weight: its grid, and the parts that find codes and scales on it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WeightSite {
+    /// What decides the stored bytes.
+    pub quantizer: WeightQuantizer,
+    /// How the first scales are found.
+    #[serde(default)]
+    pub start: StartRule,
+    /// How scales come about in each step, and what of them learns.
+    #[serde(default)]
+    pub range: RangeConfig,
+    /// Which code a weight gets.
+    #[serde(default)]
+    pub rounding: RoundingConfig,
+    /// Whether a weight exactly on the edge of the grid counts as inside.
+    #[serde(default)]
+    pub edge: EdgeRule,
+    #[serde(default)]
+    pub gradient_scale: GradientScale,
+    /// Factors beside the quantized weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_rank: Option<LowRankConfig>,
+}
+
+/// Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
+/// A^T) B^T`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LowRankConfig {
+    pub rank: usize,
+    pub alpha: f64,
+}
+
+impl WeightSite {
+    /// A weight whose scales follow it, by its largest magnitudes.
+    pub fn absmax(quantizer: WeightQuantizer) -> Self {
+        Self {
+            quantizer,
+            start: StartRule::Absmax,
+            range: RangeConfig::Absmax,
+            rounding: RoundingConfig::default(),
+            edge: EdgeRule::default(),
+            gradient_scale: GradientScale::default(),
+            low_rank: None,
+        }
+    }
+
+    /// Refuses parts that do not go together; `path` is that of the site in the recipe.
+    ///
+    /// Errors: `Config`, naming the part's field and what would work.
+    pub fn check(&self, path: &str) -> Result<()> {
+        let affine = self.quantizer.grid.range == CodeRange::Affine;
+        let range = self.range.traits();
+        if affine && self.quantizer.partition == Partition::Tensor && range.learns {
+            return Err(Error::config(
+                format!("{path}.quantizer.partition"),
+                "zero points per tensor have no gradient; use channel or group, or the range frozen",
+            ));
+        }
+        if let Some(low_rank) = self.low_rank {
+            if low_rank.rank == 0 {
+                return Err(Error::config(
+                    format!("{path}.lowRank.rank"),
+                    "0 is not a rank; 1 or more",
+                ));
+            }
+            if !(low_rank.alpha.is_finite() && low_rank.alpha > 0.0) {
+                return Err(Error::config("alpha", "it must be a number above 0"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a choice as a recipe writes it.
+pub(crate) fn name(choice: &impl Serialize) -> String {
+    serde_json::to_value(choice)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// How the first scales of a weight are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum StartRule {
+    /// Per matrix the better of ggml's signed rule and error search, by squared error with the
+    /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
+    /// better of the two by KL.
+    #[default]
+    Best,
+    /// max|w| / p.
+    Absmax,
+    /// ggml's Q4_0 rule: (entry of largest magnitude, with its sign) / n.
+    SignedAbsmax,
+    /// Least squared error.
+    ErrorSearch,
+    /// The convex surrogate.
+    Convex,
+    /// LSQ's 2 mean|w| / sqrt(p).
+    Lsq,
+}
+
+impl StartRule {
+    /// The kernel's rule; None for [`StartRule::Best`], which chooses between two.
+    pub fn rule(self) -> Option<ScaleRule> {
+        match self {
+            StartRule::Best => None,
+            StartRule::Absmax => Some(ScaleRule::Absmax),
+            StartRule::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
+            StartRule::ErrorSearch => Some(ScaleRule::ErrorSearch),
+            StartRule::Convex => Some(ScaleRule::Convex),
+            StartRule::Lsq => Some(ScaleRule::Lsq),
+        }
+    }
+}
+
+/// N in LSQ's gradient scale 1 / sqrt(N p).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum GradientScale {
+    /// Elements of the whole matrix.
+    #[default]
+    Layer,
+    /// Elements that share the step.
+    Step,
+}

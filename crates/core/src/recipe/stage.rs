@@ -1,0 +1,178 @@
+//! The stages of a recipe: where training looks, what it goes on from, what learns in it.
+
+use super::block::BlockConfig;
+use super::site::{WeightSite, name};
+use super::train::TrainConfig;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// One stage: the scope of its loss, what it begins from and what it trains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "scope", deny_unknown_fields)]
+pub enum Stage {
+    /// End to end.
+    Model {
+        #[serde(default)]
+        from: StageStart,
+        trains: Trains,
+        config: TrainConfig,
+    },
+    /// Layer after layer, each from its own inputs to its own outputs.
+    Block {
+        #[serde(default)]
+        from: StageStart,
+        trains: Trains,
+        config: BlockConfig,
+    },
+}
+
+/// What a stage begins from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StageStart {
+    /// What the stage before stored: its codes stay unless the weights learn; if they do, they
+    /// begin at the values of the codes. The first stage begins from the original model.
+    #[default]
+    Previous,
+    /// The original model; what earlier stages made of it is dropped.
+    Original,
+}
+
+/// What learns in a stage; everything else is frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Trains {
+    /// Weights, where their range and rounding let them.
+    pub weights: bool,
+    pub norms: bool,
+    /// Whatever learns of the weights' ranges: scales, clips, zero points.
+    pub scales: bool,
+    /// Factors beside the weights.
+    pub low_rank: bool,
+    /// Scales of static activation and cache quantizers.
+    pub activation_scales: bool,
+}
+
+impl Trains {
+    pub const ALL: Self =
+        Self { weights: true, norms: true, scales: true, low_rank: true, activation_scales: true };
+    pub const NONE: Self = Self {
+        weights: false,
+        norms: false,
+        scales: false,
+        low_rank: false,
+        activation_scales: false,
+    };
+    pub const SCALES: Self = Self { scales: true, ..Self::NONE };
+}
+
+impl Stage {
+    pub fn from(&self) -> StageStart {
+        match self {
+            Stage::Model { from, .. } | Stage::Block { from, .. } => *from,
+        }
+    }
+
+    pub fn trains(&self) -> Trains {
+        match self {
+            Stage::Model { trains, .. } | Stage::Block { trains, .. } => *trains,
+        }
+    }
+
+    /// Tokens of a training sequence.
+    pub fn window(&self) -> usize {
+        match self {
+            Stage::Model { config, .. } => config.window,
+            Stage::Block { config, .. } => config.window,
+        }
+    }
+
+    pub fn seed(&self) -> u64 {
+        match self {
+            Stage::Model { config, .. } => config.seed,
+            Stage::Block { config, .. } => config.seed,
+        }
+    }
+
+    /// Whether codes are found without gradients.
+    pub fn solves(&self) -> bool {
+        matches!(self, Stage::Block { config, .. } if config.solver.is_some())
+    }
+
+    /// Refuses a stage that trains nothing, or what its sites keep frozen; `sites` are those of the
+    /// weights, `begins_from_codes` whether an earlier stage stored some, `static_sites` whether
+    /// activations or cache have learned scales.
+    ///
+    /// Errors: `Config`, naming the field under `path` and what would work.
+    pub fn check(
+        &self,
+        path: &str,
+        sites: &[WeightSite],
+        begins_from_codes: bool,
+        static_sites: bool,
+    ) -> Result<()> {
+        let (trains, path) = (self.trains(), format!("{path}.trains"));
+        if self.solves() {
+            return match trains {
+                Trains::NONE => Ok(()),
+                _ => Err(Error::config(path, "a solver trains nothing; leave every field false")),
+            };
+        }
+        if trains == Trains::NONE
+            && !matches!(self, Stage::Model { config, .. } if config.tokens == 0)
+        {
+            return Err(Error::config(
+                path,
+                "nothing learns in this stage; weights, norms, scales, lowRank or activationScales",
+            ));
+        }
+        let frozen =
+            |field: &str, reason: String| Err(Error::config(format!("{path}.{field}"), reason));
+        if trains.weights
+            && let Some(site) = sites.iter().find(|site| !site.range.traits().weights_may_learn)
+        {
+            let range = name(&site.range);
+            return frozen(
+                "weights",
+                format!(
+                    "the range {range} keeps the weights frozen; use step, stepZero, absmax or frozen"
+                ),
+            );
+        }
+        if trains.weights
+            && let Some(site) = sites.iter().find(|site| !site.rounding.traits().weights_may_learn)
+        {
+            let rounding = name(&site.rounding);
+            return frozen(
+                "weights",
+                format!("the rounding {rounding} keeps the weights frozen; use nearest"),
+            );
+        }
+        let codes_stay = begins_from_codes && !trains.weights;
+        if trains.scales
+            && !codes_stay
+            && !sites.is_empty()
+            && !sites.iter().any(|s| s.range.traits().learns || s.rounding.traits().learns)
+        {
+            let range = name(&sites[0].range);
+            return frozen(
+                "scales",
+                format!("nothing of the range {range} learns; use step, clip or stepZero"),
+            );
+        }
+        if trains.low_rank && !sites.iter().any(|site| site.low_rank.is_some()) {
+            return frozen(
+                "lowRank",
+                "no site has factors; give one lowRank: {{ rank, alpha }}".into(),
+            );
+        }
+        if trains.activation_scales && !static_sites {
+            return frozen(
+                "activationScales",
+                "no activation or cache quantizer is static, so none has a scale that learns"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! Training end to end: how long, how fast, by which loss.
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// When the forward of a block is run again in the backward instead of kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum Recompute {
+    /// Keep the graph while it fits half of the machine's free memory.
+    #[default]
+    Auto,
+    /// Least memory, about a quarter slower.
+    Always,
+    /// Fastest.
+    Never,
+}
+
+/// What the products of a training step are computed in. Parameters, gradients and the optimizer
+/// are f32 in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainArithmetic {
+    /// All in f32, the student with quantized and decoded values.
+    #[default]
+    F32,
+    /// As f32, operands rounded to bf16.
+    Bf16,
+    /// As f32, operands scaled and rounded to f16 and short sums in f16: more exact than bf16, and
+    /// the fastest on CPUs with AVX-512 FP16.
+    F16,
+    /// The student's forward by the integer products of the packed runtime, on the codes that will
+    /// be shipped; the teacher and the backward in whichever of f32, bf16 and f16 a probe finds
+    /// fastest. For targets that quantize activations.
+    Int8Forward,
+}
+
+/// The training part of a recipe. Every field has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct TrainConfig {
+    /// Tokens to train on, rounded up to whole steps; the text is passed over again when it is
+    /// shorter. More is better and slower. Default 50,000.
+    pub tokens: usize,
+    /// Tokens of one sequence. Longer gives the teacher more to say and costs memory. Default 512.
+    pub window: usize,
+    /// Sequences per optimizer step. Default 4.
+    pub batch: usize,
+    /// Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory,
+    /// same result up to rounding. Default: `batch`.
+    pub micro_batch: Option<usize>,
+    /// Peak rate of the weights. Too small moves nothing within a small budget. Default 2e-4.
+    pub learning_rate: f64,
+    /// Rate of weight steps over that of the weights. Default 1.
+    pub weight_step_multiplier: f64,
+    /// Rate of activation and cache steps over that of the weights (static sites only). Default 10.
+    pub activation_step_multiplier: f64,
+    /// Rate of the norms over that of the weights. Default 1.
+    pub norm_multiplier: f64,
+    /// Steps of linear warm-up, as a share of all. Default 0.1.
+    pub warmup: f64,
+    /// The cosine ends at this share of the peak rate. Default 0.05.
+    pub min_ratio: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    /// On matrices only, never on steps or norms. Default 0.
+    pub weight_decay: f64,
+    /// Global gradient norm. Default 1.
+    pub max_norm: f64,
+    /// Weight of KL(teacher || student). Default 1.
+    pub kl_weight: f64,
+    /// Weight of the next-token cross-entropy. Default 0.
+    pub ce_weight: f64,
+    /// Temperature of the KL. Default 1.
+    pub temperature: f64,
+    /// Default: what a probe finds fastest on this machine; the `train` phase names it.
+    pub arithmetic: Option<TrainArithmetic>,
+    pub recompute: Recompute,
+    /// Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64
+    /// MiB.
+    pub loss_bytes: usize,
+    /// Decides the order of the data. Same seed, same bytes. Default 0.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            tokens: 50_000,
+            window: 512,
+            batch: 4,
+            micro_batch: None,
+            learning_rate: 2e-4,
+            weight_step_multiplier: 1.0,
+            activation_step_multiplier: 10.0,
+            norm_multiplier: 1.0,
+            warmup: 0.1,
+            min_ratio: 0.05,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            max_norm: 1.0,
+            kl_weight: 1.0,
+            ce_weight: 0.0,
+            temperature: 1.0,
+            arithmetic: None,
+            recompute: Recompute::Auto,
+            loss_bytes: 64 << 20,
+            seed: 0,
+        }
+    }
+}
+
+/// Tokens of a step at most: far more than any method asks for.
+const MAX_STEP_TOKENS: usize = 1 << 20;
+
+impl TrainConfig {
+    /// Optimizer steps.
+    pub fn steps(&self) -> u64 {
+        (self.tokens as u64).div_ceil((self.batch * self.window) as u64)
+    }
+
+    /// Refuses what cannot work, naming the field.
+    pub fn validate(&self) -> crate::Result<()> {
+        use crate::Error;
+        let positive = |field: &str, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                Ok(())
+            } else {
+                Err(Error::config(field, format!("{value} is not possible; a number above 0")))
+            }
+        };
+        let share = |field: &str, value: f64| {
+            if (0.0..=1.0).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::config(field, format!("{value} is not possible; 0 to 1")))
+            }
+        };
+        let not_negative = |field: &str, value: f64| {
+            if value.is_finite() && value >= 0.0 {
+                Ok(())
+            } else {
+                Err(Error::config(field, format!("{value} is not possible; 0 or more")))
+            }
+        };
+        for (field, value) in
+            [("tokens", self.tokens), ("batch", self.batch), ("lossBytes", self.loss_bytes)]
+        {
+            positive(field, value as f64)?;
+        }
+        if self.batch.saturating_mul(self.window) > MAX_STEP_TOKENS {
+            let reason = format!(
+                "{} sequences of {} tokens are not possible; a step has at most {MAX_STEP_TOKENS} tokens",
+                self.batch, self.window
+            );
+            return Err(Error::config("batch", reason));
+        }
+        if self.window < 2 {
+            return Err(Error::config(
+                "window",
+                format!("{} is not possible; at least 2 tokens", self.window),
+            ));
+        }
+        if let Some(micro) = self.micro_batch
+            && (micro == 0 || !self.batch.is_multiple_of(micro))
+        {
+            return Err(Error::config(
+                "microBatch",
+                format!("{micro} does not divide batch {}", self.batch),
+            ));
+        }
+        positive("learningRate", self.learning_rate)?;
+        for (field, value) in [
+            ("weightStepMultiplier", self.weight_step_multiplier),
+            ("activationStepMultiplier", self.activation_step_multiplier),
+            ("normMultiplier", self.norm_multiplier),
+            ("weightDecay", self.weight_decay),
+            ("klWeight", self.kl_weight),
+            ("ceWeight", self.ce_weight),
+        ] {
+            not_negative(field, value)?;
+        }
+        if self.kl_weight + self.ce_weight <= 0.0 {
+            return Err(Error::config(
+                "klWeight",
+                "klWeight and ceWeight are both 0: there is no loss",
+            ));
+        }
+        for (field, value) in
+            [("eps", self.eps), ("maxNorm", self.max_norm), ("temperature", self.temperature)]
+        {
+            positive(field, value)?;
+        }
+        for (field, value) in [("warmup", self.warmup), ("minRatio", self.min_ratio)] {
+            share(field, value)?;
+        }
+        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::config(
+                    field,
+                    format!("{value} is not possible; 0 up to, not including, 1"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

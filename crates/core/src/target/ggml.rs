@@ -1,0 +1,144 @@
+//! What the targets of llama.cpp share: one ggml type for the weights of layers, Q8_0 for embedding
+//! and head, activations quantized dynamically in blocks, a cache that is a flag of the client.
+
+use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
+use super::{Target, TargetId, targets_that_hold};
+use crate::error::{Error, Result};
+use halfstep_formats::write::FileFormat;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Partition, WeightQuantizer};
+
+/// A target that differs from its siblings in the type of its weights.
+pub(super) struct Ggml {
+    pub id: TargetId,
+    /// The grid of a recipe that asks for none.
+    pub weights: WeightQuantizer,
+    /// Types that its runtime multiplies with the same activations, so that they may be mixed.
+    pub mixes: &'static [WeightQuantizer],
+    pub activation: ActivationQuantizer,
+}
+
+/// What llama.cpp quantizes the input of the head into.
+const HEAD_ACTIVATION: ActivationQuantizer = ActivationQuantizer::DynamicBlock32;
+
+impl Target for Ggml {
+    fn file_format(&self) -> FileFormat {
+        FileFormat::Gguf
+    }
+
+    fn accepts(&self, request: &Request) -> bool {
+        self.conflict(request).is_ok_and(|conflict| conflict.is_none())
+    }
+
+    fn complete(&self, request: &Request) -> Result<TargetSites> {
+        if let Some((grid, reason)) = self.conflict(request)? {
+            let (target, targets) = (self.id.name().into(), targets_that_hold(request));
+            return Err(Error::Target { target, grid, reason, targets });
+        }
+        let cache = match whole_bits("cache", request.cache, 2, 32)? {
+            Some(8) => CacheQuantizer::Q8_0,
+            Some(32) => CacheQuantizer::F32,
+            _ => CacheQuantizer::F16,
+        };
+        let table = Some(WeightQuantizer::Q8_0);
+        Ok(TargetSites {
+            weights: self.weights,
+            embedding: table,
+            head: table,
+            activation: self.activation,
+            head_activation: HEAD_ACTIVATION,
+            cache,
+        })
+    }
+
+    fn holds_weight(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
+        if self.mixes.contains(&quantizer) {
+            return Ok(());
+        }
+        let held: Vec<String> = self.mixes.iter().map(describe).collect();
+        Err(format!("its weights are {}", held.join(", or ")))
+    }
+
+    fn holds_table(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
+        if quantizer == WeightQuantizer::Q8_0 {
+            return Ok(());
+        }
+        Err(format!("its embedding and head are {}", describe(&WeightQuantizer::Q8_0)))
+    }
+
+    fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String> {
+        if [self.activation, HEAD_ACTIVATION].contains(&quantizer) {
+            return Ok(());
+        }
+        Err("its runtime quantizes every input to 8 bit in blocks".into())
+    }
+
+    fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String> {
+        match quantizer {
+            CacheQuantizer::F32 | CacheQuantizer::F16 | CacheQuantizer::Q8_0 => Ok(()),
+            _ => Err("its runtime keeps f32, f16 or q8_0".into()),
+        }
+    }
+
+    fn holds_low_rank(&self) -> bool {
+        false
+    }
+
+    fn client_flags(&self, cache: CacheQuantizer) -> Vec<String> {
+        let kind = match cache {
+            CacheQuantizer::Q8_0 => "q8_0",
+            CacheQuantizer::F32 => "f32",
+            _ => return vec![],
+        };
+        vec![format!("--cache-type-k {kind}"), format!("--cache-type-v {kind}")]
+    }
+}
+
+impl Ggml {
+    /// The grid that is asked for and cannot be held, and why.
+    fn conflict(&self, request: &Request) -> Result<Option<(String, String)>> {
+        let (held, block) = (self.weights.grid.bits, self.weights.partition);
+        if let Some(bits) = whole_bits("weights", request.weights, 2, 8)?
+            && bits != held
+        {
+            let reason = format!("its block linears are {held} bit");
+            return Ok(Some((format!("{bits}-bit weights"), reason)));
+        }
+        if let Some(group) = request.group_size
+            && Partition::Group(group) != block
+        {
+            let grid = if group == 0 {
+                "one scale per channel".into()
+            } else {
+                format!("groups of {group}")
+            };
+            let reason = format!("its blocks have {} columns", block.group_size(usize::MAX));
+            return Ok(Some((grid, reason)));
+        }
+        if let Some(bits) = whole_bits("activations", request.activations, 2, 32)?
+            && bits != 8
+        {
+            let reason = "its runtime quantizes every input to 8 bit in blocks".into();
+            return Ok(Some((format!("{bits}-bit activations"), reason)));
+        }
+        if request.zero_points == ZeroPoints::Required {
+            return Ok(Some(("zero points".into(), "its block linears are symmetric".into())));
+        }
+        if request.static_activations {
+            let reason = "its runtime quantizes activations dynamically".into();
+            return Ok(Some(("static activation steps".into(), reason)));
+        }
+        if let Some(bits) = whole_bits("cache", request.cache, 2, 32)?
+            && ![8, 16, 32].contains(&bits)
+        {
+            let reason = "its runtime keeps f32, f16 or q8_0".into();
+            return Ok(Some((format!("a {bits}-bit cache"), reason)));
+        }
+        Ok(None)
+    }
+}
+
+/// A quantizer for a message.
+fn describe(quantizer: &WeightQuantizer) -> String {
+    let group = quantizer.partition.group_size(usize::MAX);
+    format!("{} bit in blocks of {group}", quantizer.grid.bits)
+}

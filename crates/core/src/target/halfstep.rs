@@ -1,0 +1,146 @@
+//! `halfstep`: our own safetensors layout (docs/format.md). It holds any grid of 2 to 8 bits.
+
+use super::Target;
+use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
+use crate::error::{Error, Result};
+use halfstep_formats::write::FileFormat;
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+};
+
+pub(super) struct Halfstep;
+
+pub(super) const TARGET: Halfstep = Halfstep;
+
+fn bits_held(bits: u8) -> std::result::Result<(), String> {
+    if (2..=8).contains(&bits) { Ok(()) } else { Err("its grids have 2 to 8 bits".into()) }
+}
+
+impl Target for Halfstep {
+    fn file_format(&self) -> FileFormat {
+        FileFormat::Halfstep
+    }
+
+    fn accepts(&self, request: &Request) -> bool {
+        complete(request).is_ok()
+    }
+
+    fn complete(&self, request: &Request) -> Result<TargetSites> {
+        complete(request)
+    }
+
+    fn holds_weight(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
+        bits_held(quantizer.grid.bits)
+    }
+
+    fn holds_table(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
+        bits_held(quantizer.grid.bits)
+    }
+
+    fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String> {
+        match quantizer {
+            ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } => {
+                bits_held(bits)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String> {
+        match quantizer {
+            CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } => {
+                bits_held(bits)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn holds_low_rank(&self) -> bool {
+        true
+    }
+
+    fn client_flags(&self, _cache: CacheQuantizer) -> Vec<String> {
+        vec![]
+    }
+}
+
+/// What is asked for, and else 4 bits per channel, or 2 in groups of 64 where there are zero points.
+fn complete(request: &Request) -> Result<TargetSites> {
+    let affine = request.zero_points != ZeroPoints::No;
+    let bits = whole_bits("weights", request.weights, 2, 8)?
+        .unwrap_or(request.usual_bits.unwrap_or(if affine { 2 } else { 4 }));
+    let partition = match request.group_size.unwrap_or(if affine { 64 } else { 0 }) {
+        0 => Partition::Channel,
+        n => Partition::Group(n),
+    };
+    let compact = affine || partition != Partition::Channel;
+    let weights = WeightQuantizer {
+        grid: if affine { IntGrid::affine(bits) } else { IntGrid::symmetric(bits) },
+        partition,
+        scale_codec: if compact { ScaleCodec::F16 } else { ScaleCodec::F32 },
+    };
+    let whole_blocks = matches!(partition, Partition::Group(n) if n.is_multiple_of(32));
+    let activation = match whole_bits("activations", request.activations, 2, 32)?.unwrap_or(8) {
+        16 | 32 if !request.static_activations => ActivationQuantizer::None,
+        bits @ 2..=8 if request.static_activations => ActivationQuantizer::Static { bits },
+        8 if whole_blocks => ActivationQuantizer::DynamicBlock32,
+        bits @ 2..=8 => ActivationQuantizer::DynamicToken { bits },
+        bits if request.static_activations => {
+            return Err(Error::config(
+                "activations",
+                format!("{bits} bit has no static step to learn; 2 to 8"),
+            ));
+        }
+        bits => {
+            return Err(Error::config(
+                "activations",
+                format!(
+                    "{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"
+                ),
+            ));
+        }
+    };
+    let cache = match whole_bits("cache", request.cache, 2, 32)?.unwrap_or(16) {
+        32 => CacheQuantizer::F32,
+        16 => CacheQuantizer::F16,
+        bits @ 2..=8 if request.static_activations => CacheQuantizer::Static { bits },
+        bits @ 2..=8 => CacheQuantizer::DynamicHead { bits },
+        bits => {
+            return Err(Error::config(
+                "cache",
+                format!("{bits} bit is not possible; 2 to 8, 16 or 32"),
+            ));
+        }
+    };
+    if request.static_activations && !request.learned {
+        return Err(Error::config(
+            "staticActivations",
+            "static steps need a recipe that calibrates them: silq",
+        ));
+    }
+    if !compact {
+        return Ok(TargetSites {
+            weights,
+            embedding: None,
+            head: None,
+            activation,
+            head_activation: ActivationQuantizer::None,
+            cache,
+        });
+    }
+    // Who pays for a scale per group counts bytes, and beside few bits a float embedding would be
+    // most of the file.
+    let head_activation = if activation == ActivationQuantizer::None {
+        activation
+    } else {
+        ActivationQuantizer::DynamicBlock32
+    };
+    Ok(TargetSites {
+        weights,
+        embedding: Some(WeightQuantizer::Q8_0),
+        head: Some(WeightQuantizer::Q8_0),
+        activation,
+        head_activation,
+        cache,
+    })
+}

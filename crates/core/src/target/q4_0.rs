@@ -1,0 +1,12 @@
+//! `gguf:q4_0`: groups of 32, codes -8 to 7, an f16 scale.
+
+use super::TargetId;
+use super::ggml::Ggml;
+use halfstep_kernels::{ActivationQuantizer, WeightQuantizer};
+
+pub(super) const TARGET: Ggml = Ggml {
+    id: TargetId::GgufQ4_0,
+    weights: WeightQuantizer::Q4_0,
+    mixes: &[WeightQuantizer::Q4_0, WeightQuantizer::Q8_0],
+    activation: ActivationQuantizer::DynamicBlock32,
+};

@@ -1,0 +1,12 @@
+//! `gguf:tq2_0`: groups of 256, codes -1 to 1, an f16 scale.
+
+use super::TargetId;
+use super::ggml::Ggml;
+use halfstep_kernels::{ActivationQuantizer, WeightQuantizer};
+
+pub(super) const TARGET: Ggml = Ggml {
+    id: TargetId::GgufTQ2_0,
+    weights: WeightQuantizer::TQ2_0,
+    mixes: &[WeightQuantizer::TQ2_0],
+    activation: ActivationQuantizer::DynamicBlock256,
+};
