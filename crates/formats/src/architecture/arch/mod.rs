@@ -12,4 +12,5 @@ macro_rules! families {
 
 families! {
     llama Llama,
+    qwen2 Qwen2,
 }
