@@ -13,4 +13,5 @@ macro_rules! families {
 families! {
     llama Llama,
     qwen2 Qwen2,
+    qwen3 Qwen3,
 }
