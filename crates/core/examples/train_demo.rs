@@ -139,16 +139,7 @@ fn pretrain(
         windows.count()
     );
     let mut trainer =
-        Trainer::<f32>::new(
-        &model,
-        None,
-        &recipe,
-        Trains::ALL,
-        &config,
-        steps,
-        &[],
-        Pool::new(0),
-    )?;
+        Trainer::<f32>::new(&model, None, &recipe, Trains::ALL, &config, steps, &[], Pool::new(0))?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = trainer.step(&batch, config.window, &Cancel::default())?;
