@@ -10,8 +10,8 @@
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
-use crate::autograd::ops::{tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 use crate::data::Text;
@@ -255,7 +255,7 @@ impl<'a> Blockwise<'a> {
         see: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
         self.check_cancelled()?;
-        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
         let mut observe = |at: ActivationSite, x: &[f32]| {
             if at == site && seen.is_ok() {
@@ -274,10 +274,10 @@ impl<'a> Blockwise<'a> {
         weights: &BlockWeights<f32>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>> {
-        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
-        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }
-            .forward(&mut Tape::off(), &x)?;
-        Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
+        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        Block { context, weights, sinks: &BlockSinks::none(), observer: None }
+            .forward(&mut Tape::off(), &x)
+            .map(Tensor::into_values)
     }
 
     /// The plain stream becomes the first target, and the second is made.
