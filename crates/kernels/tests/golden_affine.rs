@@ -4,6 +4,45 @@ use halfstep_golden::{Golden, assert_close};
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
 use halfstep_kernels::{IntGrid, Partition, Pool, Real, ScaleCodec};
 
+/// In f64, relative to the largest element of a tensor: some thousand roundings.
+const F64: f64 = 1e-12;
+/// In f32, the tolerance that the set states for settings like its own.
+const F32: f64 = 3e-6;
+/// In f32 where an affine grid has more than [`FEW_BITS`]: the gradient of a scale holds rounding
+/// residuals `q - u`, and the error of `u` grows with the codes.
+const F32_MANY_BITS: f64 = 1e-5;
+const FEW_BITS: u8 = 4;
+/// In f32 where a group has one column. The largest and the smallest weight are then the same, so
+/// that a range not widened to 0 is the difference of two nearly equal products, ...
+const F32_ONE_COLUMN: f64 = 2e-5;
+/// ... and no other column covers that error in the sum over a group that the gradients are.
+const F32_ONE_COLUMN_GRADIENT: f64 = 1e-4;
+
+/// Relative limits of one case in one number type.
+#[derive(Clone, Copy)]
+struct Limits {
+    value: f64,
+    gradient: f64,
+}
+
+impl Limits {
+    const F64: Self = Self { value: F64, gradient: F64 };
+
+    fn block_ap_f32(case: &Case) -> Self {
+        let rel = if case.grid.bits > FEW_BITS { F32_MANY_BITS } else { F32 };
+        Self { value: rel, gradient: rel }
+    }
+
+    fn learned_clip_f32(case: &Case) -> Self {
+        // The last group of a row may be shorter than the others.
+        if case.group == 1 || case.cols % case.group == 1 {
+            Self { value: F32_ONE_COLUMN, gradient: F32_ONE_COLUMN_GRADIENT }
+        } else {
+            Self { value: F32, gradient: F32 }
+        }
+    }
+}
+
 struct Case<'a> {
     golden: &'a Golden,
     name: String,
@@ -85,7 +124,7 @@ fn gradients<T: Real>(case: &Case, pool: &Pool, scales: &[T], zero_points: &[T])
     [y, dw, ds, dz]
 }
 
-fn block_ap<T: Real>(case: &Case, pool: &Pool, rel: f64) {
+fn block_ap<T: Real>(case: &Case, pool: &Pool, limits: Limits) {
     let p = f64::from(case.grid.max());
     let scales: Vec<T> =
         case.values::<f64>("s").iter().map(|s| T::from_f64(s.clamp(1e-4, 1e4))).collect();
@@ -96,12 +135,15 @@ fn block_ap<T: Real>(case: &Case, pool: &Pool, rel: f64) {
         .collect();
     let [y, dw, ds, dz] = gradients(case, pool, &scales, &zero_points);
     case.check_codes(&y, &scales, &zero_points);
-    for (key, got, rel) in [("y", &y, rel), ("dw", &dw, 0.0), ("ds", &ds, rel), ("dz", &dz, rel)] {
+    let Limits { value, gradient } = limits;
+    for (key, got, rel) in
+        [("y", &y, value), ("dw", &dw, 0.0), ("ds", &ds, gradient), ("dz", &dz, gradient)]
+    {
         case.close(key, got, rel);
     }
 }
 
-fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
+fn learned_clip<T: Real>(case: &Case, pool: &Pool, limits: Limits) {
     let (w, gamma, beta) =
         (case.values::<T>("w"), case.values::<T>("gamma"), case.values::<T>("beta"));
     let mut range = ClipRange::new(&w, case.cols, Partition::Group(case.group));
@@ -113,22 +155,22 @@ fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
         range = ClipRange { most: extreme(T::maximum), least: extreme(T::minimum) };
     }
     let (scales, zero_points) = range.forward(&gamma, &beta, case.grid, ScaleCodec::F32);
-    case.close("s", &scales, rel);
+    case.close("s", &scales, limits.value);
     case.close("z", &zero_points, 0.0);
     let [y, _, ds, _] = gradients(case, pool, &scales, &zero_points);
     case.check_codes(&y, &scales, &zero_points);
     let (dgamma, dbeta) = range.backward(&gamma, &beta, case.grid, &ds);
-    for (key, got) in [("y", &y), ("dgamma", &dgamma), ("dbeta", &dbeta)] {
-        case.close(key, got, rel);
-    }
+    case.close("y", &y, limits.value);
+    case.close("dgamma", &dgamma, limits.gradient);
+    case.close("dbeta", &dbeta, limits.gradient);
 }
 
 #[test]
 fn block_ap_forward_and_gradients() {
     let Some(golden) = halfstep_golden::load("quantizers") else { return };
     for case in Case::of(&golden, "efficientqat") {
-        block_ap::<f64>(&case, &Pool::serial(), 1e-12);
-        block_ap::<f32>(&case, &Pool::new(2), 3e-6);
+        block_ap::<f64>(&case, &Pool::serial(), Limits::F64);
+        block_ap::<f32>(&case, &Pool::new(2), Limits::block_ap_f32(&case));
     }
 }
 
@@ -136,8 +178,8 @@ fn block_ap_forward_and_gradients() {
 fn learned_clip_forward_and_gradients() {
     let Some(golden) = halfstep_golden::load("quantizers") else { return };
     for case in Case::of(&golden, "lwc") {
-        learned_clip::<f64>(&case, &Pool::serial(), 1e-12);
-        learned_clip::<f32>(&case, &Pool::new(2), 3e-6);
+        learned_clip::<f64>(&case, &Pool::serial(), Limits::F64);
+        learned_clip::<f32>(&case, &Pool::new(2), Limits::learned_clip_f32(&case));
     }
 }
 
