@@ -156,13 +156,13 @@ fn logits_of_the_quantized_students() {
         println!("{name}: mean difference {:e} of the largest logit", difference / scale);
         assert_close(name, &got, &want, rel);
         assert!(difference <= mean * scale, "{name}: mean difference {difference} of {scale}");
-        // The students must not all be the same model.
+        // The float model would not pass for the student: the quantizers did something.
         let moved = want
             .iter()
             .zip(trace.tensor("logits").f64)
             .fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
         assert!(
-            settings["weight_bits"] == 0 || moved > 1e-3 * scale,
+            settings["weight_bits"] == 0 || moved > REL * scale,
             "{name}: the quantizers did nothing"
         );
     }

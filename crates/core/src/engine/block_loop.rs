@@ -10,8 +10,8 @@
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
-use crate::autograd::ops::{tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 use crate::data::Text;
@@ -33,8 +33,8 @@ use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::solver::rtn::{quantization, round_tensor};
 use crate::statistics::saliency::{Place, Saliency};
 use crate::{Error, Result};
+use halfstep_formats::Model;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
-use halfstep_formats::{Model, Tensor};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::collections::BTreeMap;
@@ -264,7 +264,7 @@ impl<'a> Blockwise<'a> {
         see: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
         self.check_cancelled()?;
-        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
         let mut observe = |at: ActivationSite, x: &[f32]| {
             if at == site && seen.is_ok() {
@@ -283,10 +283,10 @@ impl<'a> Blockwise<'a> {
         weights: &BlockWeights<f32>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>> {
-        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
-        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }
-            .forward(&mut Tape::off(), &x)?;
-        Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
+        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        Block { context, weights, sinks: &BlockSinks::none(), observer: None }
+            .forward(&mut Tape::off(), &x)
+            .map(Tensor::into_values)
     }
 
     /// The plain stream becomes the first target, and the second is made.
@@ -379,7 +379,7 @@ impl<'a> Blockwise<'a> {
     }
 
     /// A tensor that is no part of a layer, as it will be stored.
-    fn outside(&self, spec: &TensorSpec) -> Result<Tensor> {
+    fn outside(&self, spec: &TensorSpec) -> Result<halfstep_formats::Tensor> {
         match self.previous {
             Some(previous) => Ok(find(previous, &spec.name)?.clone()),
             None => round_tensor(self.model, &self.sites, spec, self.pool),

@@ -1,7 +1,7 @@
 //! One block's training by gradients: phases, steps, and the loss of a step.
 
-use crate::autograd::ops::{tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::data::permutation;
 use crate::engine::block::Block;
 use crate::engine::block_loop::{Blockwise, Streams};
@@ -139,7 +139,7 @@ impl Blockwise<'_> {
         if phase.output {
             let shape = [self.config.window, self.model.architecture.hidden_size];
             for &sample in batch {
-                let x = tensor(streams.quantized.read(sample, 1)?, &shape)?;
+                let x = Tensor::new(streams.quantized.read(sample, 1)?, &shape)?;
                 let mut tape = Tape::on();
                 let y = Block {
                     context: &self.quantized,
@@ -153,11 +153,9 @@ impl Blockwise<'_> {
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
                 for target in targets {
                     let target = target.read(sample, 1)?;
-                    loss += with_values(&y, |y: &[f32]| {
-                        squared_difference(self.pool, y, &target, elements, &mut dy)
-                    })?;
+                    loss += squared_difference(self.pool, y.values(), &target, elements, &mut dy);
                 }
-                tape.backward::<f32>(self.pool, &x, &y, tensor(dy, &shape)?)?;
+                tape.backward(self.pool, &x, &y, Tensor::new(dy, &shape)?)?;
             }
         } else {
             student

@@ -1,8 +1,9 @@
 //! One optimizer step, in the order one would explain it.
 
+use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::engine::block::{Block, BlockSinks, Context, StaticStep};
 use crate::engine::memory::{available_bytes, block_bytes};
@@ -12,10 +13,9 @@ use crate::objective::head::{LossHead, Normalizers, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
-use candle_core::Tensor;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
+use halfstep_kernels::ActivationQuantizer;
 use halfstep_kernels::ops::gemm::Rows;
-use halfstep_kernels::{ActivationQuantizer, Real};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,12 +25,6 @@ pub struct StepReport {
     /// Before clipping.
     pub gradient_norm: f64,
     pub learning_rate: f64,
-}
-
-impl From<candle_core::Error> for Error {
-    fn from(e: candle_core::Error) -> Self {
-        Error::Internal { reason: e.to_string() }
-    }
 }
 
 impl<T: Number> Trainer<T> {
@@ -106,7 +100,7 @@ impl<T: Number> Trainer<T> {
         }
         let (loss, dx) =
             self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
-        let (mut y, mut dy) = (x, tensor(dx, &[micro.len(), self.architecture.hidden_size])?);
+        let (mut y, mut dy) = (x, Tensor::new(dx, &[micro.len(), self.architecture.hidden_size])?);
         for ((x, mut tape), (block, sinks)) in
             passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev()
         {
@@ -115,7 +109,7 @@ impl<T: Number> Trainer<T> {
                 y = Block { context: &context, weights: block, sinks, observer: None }
                     .forward(&mut tape, &x)?;
             }
-            dy = tape.backward::<T>(&self.pool, &x, &y, dy)?;
+            dy = tape.backward(&self.pool, &x, &y, dy)?;
             y = x;
         }
         self.embed_backward(&dy, micro)?;
@@ -125,8 +119,8 @@ impl<T: Number> Trainer<T> {
     fn loss(
         &self,
         weights: &Weights<T>,
-        x: &Tensor,
-        teacher_hidden: Option<&Tensor>,
+        x: &Tensor<T>,
+        teacher_hidden: Option<&Tensor<T>>,
         micro: &[u32],
         tokens: usize,
         normalizers: Normalizers,
@@ -150,17 +144,12 @@ impl<T: Number> Trainer<T> {
                 .learned_sink(),
         };
         let targets = next_tokens(micro, tokens);
-        let run = |x: &[T], hidden: Option<&[T]>| head.backward(x, hidden, &targets, normalizers);
-        Ok(match teacher_hidden {
-            Some(hidden) => {
-                with_values(x, |x: &[T]| with_values(hidden, |hidden: &[T]| run(x, Some(hidden))))??
-            }
-            None => with_values(x, |x: &[T]| run(x, None))?,
-        })
+        let teacher_hidden = teacher_hidden.map(Tensor::values);
+        Ok(head.backward(x.values(), teacher_hidden, &targets, normalizers))
     }
 
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.
-    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor> {
+    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<T>> {
         let context = Context {
             activation: Default::default(),
             cache: halfstep_kernels::CacheQuantizer::F32,
@@ -190,7 +179,7 @@ impl<T: Number> Trainer<T> {
     }
 
     /// Rows of the embedding, `[M, D]`.
-    pub(crate) fn embed(&self, embedding: &Weight<T>, tokens: &[u32]) -> Result<Tensor> {
+    pub(crate) fn embed(&self, embedding: &Weight<T>, tokens: &[u32]) -> Result<Tensor<T>> {
         let d = self.architecture.hidden_size;
         let mut x = Vec::with_capacity(tokens.len() * d);
         for &token in tokens {
@@ -202,25 +191,23 @@ impl<T: Number> Trainer<T> {
             }
             x.extend_from_slice(&embedding.row(token as usize));
         }
-        Ok(tensor(x, &[tokens.len(), d])?)
+        Tensor::new(x, &[tokens.len(), d])
     }
 
     /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one
     /// sink.
-    fn embed_backward(&self, dx: &Tensor, tokens: &[u32]) -> Result<()> {
+    fn embed_backward(&self, dx: &Tensor<T>, tokens: &[u32]) -> Result<()> {
         let d = self.architecture.hidden_size;
         let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
-        with_values(dx, |dx: &[T]| {
-            sink.add(|gradient, accumulate| {
-                if !accumulate {
-                    gradient.fill(<T as Real>::ZERO);
-                }
-                for (row, &token) in dx.chunks(d).zip(tokens) {
-                    let at = token as usize * d;
-                    gradient[at..at + d].iter_mut().zip(row).for_each(|(g, &r)| *g += r);
-                }
-            });
-        })?;
+        sink.add(|gradient, accumulate| {
+            if !accumulate {
+                gradient.fill(T::ZERO);
+            }
+            for (row, &token) in dx.values().chunks(d).zip(tokens) {
+                let at = token as usize * d;
+                gradient[at..at + d].iter_mut().zip(row).for_each(|(g, &r)| *g += r);
+            }
+        });
         Ok(())
     }
 

@@ -163,7 +163,7 @@ impl Stage {
         if trains.low_rank && !sites.iter().any(|site| site.low_rank.is_some()) {
             return frozen(
                 "lowRank",
-                "no site has factors; give one lowRank: {{ rank, alpha }}".into(),
+                "no site has factors; give one lowRank: { rank, alpha }".into(),
             );
         }
         if trains.activation_scales && !static_sites {

@@ -10,9 +10,10 @@
 //! of the block) (ours: the same lambda for any number of texts and any scale of the loss), or
 //! lambda / (mean of S in the matrix * weights of the matrix).
 
+use crate::autograd::ops::Sink;
 use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Sink, tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::data::Text;
 use crate::engine::arithmetic::Arithmetic;
@@ -292,10 +293,10 @@ impl<'a> Pass<'a> {
         &self,
         weights: &BlockWeights<f32>,
         sinks: &BlockSinks<f32>,
-        tape: &mut Tape,
-        x: &candle_core::Tensor,
-    ) -> Result<candle_core::Tensor> {
-        Ok(Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)?)
+        tape: &mut Tape<f32>,
+        x: &Tensor<f32>,
+    ) -> Result<Tensor<f32>> {
+        Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)
     }
 
     /// Adds the squared gradients of one text; `inputs`: room for those of every block.
@@ -311,18 +312,16 @@ impl<'a> Pass<'a> {
         let (a, mut x) = (&self.model.architecture, vec![]);
         tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
         let shape = [tokens.len(), a.hidden_size];
-        let mut x = tensor::<f32>(x, &shape)?;
+        let mut x = Tensor::new(x, &shape)?;
         for layer in 0..a.layers.len() {
-            with_values(&x, |x: &[f32]| inputs.write(layer, x))??;
+            inputs.write(layer, x.values())?;
             x = self.block(
                 &teacher(self.model, layer, self.pool)?,
                 &BlockSinks::none(),
                 &mut Tape::off(),
                 &x,
             )?;
-            with_values(&x, |y: &[f32]| {
-                check_finite(y, || format!("the unquantized block {layer}, text {number}"))
-            })??;
+            check_finite(x.values(), || format!("the unquantized block {layer}, text {number}"))?;
         }
         let head = LossHead {
             pool: self.pool,
@@ -340,10 +339,10 @@ impl<'a> Pass<'a> {
         };
         let targets = next_tokens(tokens, tokens.len());
         let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
-        let (_, dy) = with_values(&x, |x: &[f32]| head.backward(x, None, &targets, normalizers))?;
-        let mut dy = tensor(dy, &shape)?;
+        let (_, dy) = head.backward(x.values(), None, &targets, normalizers);
+        let mut dy = Tensor::new(dy, &shape)?;
         for layer in (0..a.layers.len()).rev() {
-            let x = tensor(inputs.read(layer, 1)?, &shape)?;
+            let x = Tensor::new(inputs.read(layer, 1)?, &shape)?;
             let weights = teacher(self.model, layer, self.pool)?;
             let sinks = BlockSinks {
                 linears: weights
@@ -355,7 +354,7 @@ impl<'a> Pass<'a> {
             };
             let mut tape = Tape::on();
             let y = self.block(&weights, &sinks, &mut tape, &x)?;
-            dy = tape.backward::<f32>(self.pool, &x, &y, dy)?;
+            dy = tape.backward(self.pool, &x, &y, dy)?;
             self.add_squares(layer, &sinks, sums)?;
         }
         Ok(())
