@@ -15,7 +15,7 @@
 use half::f16;
 use halfstep::Model;
 use halfstep::recipes::RecipeConfig;
-use halfstep::session::{
+use halfstep::run::{
     ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, Loaded, RunConfig,
     evaluate, generate, load, logits, parse_config, quantize, tokenize,
 };
