@@ -110,7 +110,8 @@ fn legal(range: RangeConfig, rounding: RoundingConfig) -> Trains {
     Trains {
         weights: range.weights_may_learn && rounding.weights_may_learn,
         norms: true,
-        scales: range.learns || rounding.learns,
+        scales: range.learns && rounding.ranges_may_learn,
+        rounding: rounding.learns,
         ..Trains::NONE
     }
 }

@@ -47,6 +47,8 @@ pub struct Trains {
     pub norms: bool,
     /// Whatever learns of the weights' ranges: scales, clips, zero points.
     pub scales: bool,
+    /// Whatever learns of the weights' rounding.
+    pub rounding: bool,
     /// Factors beside the weights.
     pub low_rank: bool,
     /// Scales of static activation and cache quantizers.
@@ -54,12 +56,19 @@ pub struct Trains {
 }
 
 impl Trains {
-    pub const ALL: Self =
-        Self { weights: true, norms: true, scales: true, low_rank: true, activation_scales: true };
+    pub const ALL: Self = Self {
+        weights: true,
+        norms: true,
+        scales: true,
+        rounding: true,
+        low_rank: true,
+        activation_scales: true,
+    };
     pub const NONE: Self = Self {
         weights: false,
         norms: false,
         scales: false,
+        rounding: false,
         low_rank: false,
         activation_scales: false,
     };
@@ -123,7 +132,8 @@ impl Stage {
         {
             return Err(Error::config(
                 path,
-                "nothing learns in this stage; weights, norms, scales, lowRank or activationScales",
+                "nothing learns in this stage; weights, norms, scales, rounding, lowRank or \
+                 activationScales",
             ));
         }
         let frozen =
@@ -152,13 +162,25 @@ impl Stage {
         if trains.scales
             && !codes_stay
             && !sites.is_empty()
-            && !sites.iter().any(|s| s.range.traits().learns || s.rounding.traits().learns)
+            && !sites.iter().any(|s| s.range.traits().learns)
         {
             let range = name(&sites[0].range);
             return frozen(
                 "scales",
                 format!("nothing of the range {range} learns; use step, clip or stepZero"),
             );
+        }
+        if trains.scales
+            && let Some(site) = sites.iter().find(|site| !site.rounding.traits().ranges_may_learn)
+        {
+            let rounding = name(&site.rounding);
+            return frozen(
+                "scales",
+                format!("the rounding {rounding} keeps the ranges frozen; use nearest"),
+            );
+        }
+        if trains.rounding && !sites.iter().any(|site| site.rounding.traits().learns) {
+            return frozen("rounding", "no site has a rounding that learns; use adaRound".into());
         }
         if trains.low_rank && !sites.iter().any(|site| site.low_rank.is_some()) {
             return frozen(
