@@ -19,7 +19,7 @@ use halfstep::run::{
     ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, Loaded, RunConfig,
     evaluate, generate, load, logits, parse_config, quantize, tokenize,
 };
-use halfstep_formats::architecture::{ActivationSite, Architecture, Role, TensorSpec};
+use halfstep_formats::architecture::{ActivationSite, Role, TensorSpec};
 use halfstep_formats::load::load_bytes;
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{LowRank, Tensor, TensorData};
@@ -256,12 +256,9 @@ fn run_cases() -> [(&'static str, Value); 12] {
 /// A small model cut out of a large one: the corner of every matrix of the first layer. It keeps
 /// the width, because the blocks of a ternary file have 256 columns.
 fn corner(model: &Model) -> Model {
-    let architecture = Architecture {
-        layers: 1,
-        vocab_size: 64,
-        intermediate_size: 256,
-        ..model.architecture.clone()
-    };
+    let architecture = model.architecture.resized(|sizes| {
+        (sizes.layers, sizes.vocab_size, sizes.intermediate_size) = (1, 64, 256);
+    });
     let cut = |spec: TensorSpec| {
         let tensor = &model.tensors[&spec.name];
         let (rows, cols) = match spec.shape[..] {
@@ -279,7 +276,7 @@ fn corner(model: &Model) -> Model {
 /// The model with static sites, whose steps are found by training elsewhere and are made up here.
 fn with_static_sites(model: &Model, bits: u8) -> Model {
     let mut model = model.clone();
-    let (layers, coarse) = (model.architecture.layers, f32::from(1u16 << (8 - bits)));
+    let (layers, coarse) = (model.architecture.layers.len(), f32::from(1u16 << (8 - bits)));
     let quantization = model.quantization.as_mut().expect("a quantized model");
     quantization.activation = ActivationQuantizer::Static { bits };
     quantization.cache = CacheQuantizer::Static { bits };

@@ -58,7 +58,7 @@ fn logits_and_hidden_states_of_the_float_model() {
             hidden.push(f64s(rows))
         })
         .unwrap();
-    assert_eq!(hidden.len(), model.architecture.layers);
+    assert_eq!(hidden.len(), model.architecture.layers.len());
     for (layer, got) in hidden.iter().enumerate() {
         let name = format!("hidden.{layer}");
         assert_close(&name, got, &trace.tensor(&name).f64, REL);
@@ -72,7 +72,7 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
     let settings = &trace.json["traces"][name];
     let bits = |key: &str| settings[key].as_u64().unwrap() as u8;
     let kind = |key: &str| settings[key].as_str().unwrap();
-    let (weight_bits, layers) = (bits("weight_bits"), teacher.architecture.layers);
+    let (weight_bits, layers) = (bits("weight_bits"), teacher.architecture.layers.len());
     if weight_bits == 0 && kind("activations") != "none" {
         println!(
             "skipped: tiny_llama/{name}: activations are quantized before packed weights only"

@@ -120,7 +120,7 @@ impl Sites {
         for spec in architecture.tensors() {
             let site = match (spec.role, place(&spec.name)) {
                 (Role::Linear(_), Some((layer, linear))) => {
-                    strongest(recipe, architecture.layers, (layer, linear), &mut matched)?
+                    strongest(recipe, architecture.layers.len(), (layer, linear), &mut matched)?
                 }
                 _ => whole(recipe, spec.role).map(WeightSite::absmax),
             };
@@ -132,7 +132,11 @@ impl Sites {
             if let Rule::Weight { quantizer, linears, .. } = rule {
                 let path = format!("rules[{i}]");
                 if !matched[i] {
-                    return Err(matches_nothing(&path, linears.as_deref(), architecture.layers));
+                    return Err(matches_nothing(
+                        &path,
+                        linears.as_deref(),
+                        architecture.layers.len(),
+                    ));
                 }
                 if let Some(site) = quantizer {
                     site.check(&format!("{path}.quantizer"))?;
