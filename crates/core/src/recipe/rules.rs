@@ -10,10 +10,12 @@ use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use ts_rs::TS;
 
 /// What a kind of site gets, or some weights of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", tag = "site", deny_unknown_fields)]
+#[ts(optional_fields)]
 pub enum Rule {
     /// Weights of layers; without a quantizer they stay in floating point.
     Weight {

@@ -5,21 +5,25 @@ use super::site::{WeightSite, name};
 use super::train::TrainConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
 /// One stage: the scope of its loss, what it begins from and what it trains.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", tag = "scope", deny_unknown_fields)]
 pub enum Stage {
     /// End to end.
     Model {
         #[serde(default)]
+        #[ts(optional, as = "Option<_>")]
         from: StageStart,
         trains: Trains,
+        #[ts(type = "Partial<TrainConfig>")]
         config: TrainConfig,
     },
     /// Layer after layer, each from its own inputs to its own outputs.
     Block {
         #[serde(default)]
+        #[ts(optional, as = "Option<_>")]
         from: StageStart,
         trains: Trains,
         config: BlockConfig,
@@ -27,7 +31,7 @@ pub enum Stage {
 }
 
 /// What a stage begins from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum StageStart {
     /// What the stage before stored: its codes stay unless the weights learn; if they do, they
@@ -39,19 +43,24 @@ pub enum StageStart {
 }
 
 /// What learns in a stage; everything else is frozen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Trains {
     /// Weights, where their range and rounding let them.
+    #[ts(optional, as = "Option<_>")]
     pub weights: bool,
+    #[ts(optional, as = "Option<_>")]
     pub norms: bool,
     /// Whatever learns of the weights' ranges: scales, clips, zero points.
+    #[ts(optional, as = "Option<_>")]
     pub scales: bool,
     /// Whatever learns of the weights' rounding.
     pub rounding: bool,
     /// Factors beside the weights.
+    #[ts(optional, as = "Option<_>")]
     pub low_rank: bool,
     /// Scales of static activation and cache quantizers.
+    #[ts(optional, as = "Option<_>")]
     pub activation_scales: bool,
 }
 
