@@ -261,6 +261,7 @@ pub(crate) fn end_to_end(
         name: "pack".into(),
         detail: "codes and scales as the last forward used them".into(),
     });
+    trainer.settle();
     let packed = trainer.packed(model, recipe)?;
     let evaluations = match measure(&packed, events) {
         Err(e) if e.is_cancelled() => return Err(stop(&trainer, checkpoints.as_ref(), events)),

@@ -66,6 +66,12 @@ impl<T: Number> Trainer<T> {
             return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
         }
         self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
+        let progress = self.step as f64 / self.optimizer.schedule.steps.max(1) as f64;
+        loss += self
+            .matrices
+            .iter()
+            .map(|matrix| matrix.regularise(&self.parameters, progress))
+            .sum::<f64>();
         Ok(loss)
     }
 

@@ -115,6 +115,11 @@ impl<T: Number> Student<T> {
         self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, pool));
     }
 
+    /// Chooses a code for every value, where the forward used values between two.
+    pub fn settle(&mut self) {
+        self.matrices.iter().for_each(|matrix| matrix.settle(&mut self.parameters));
+    }
+
     /// Exactly what the last forward would use.
     pub fn finish(&self, pool: &Pool) -> Result<Finished> {
         let mut finished = Finished::default();

@@ -137,6 +137,11 @@ impl<T: Number> Trainer<T> {
         self.matrices.iter().map(|matrix| matrix.signs(&self.parameters)).collect()
     }
 
+    /// Chooses a code for every value, where the forward used values between two.
+    pub fn settle(&mut self) {
+        self.matrices.iter().for_each(|matrix| matrix.settle(&mut self.parameters));
+    }
+
     /// The trained model: codes and scales exactly as the last forward would use them, nothing
     /// searched again.
     pub fn packed(&self, source: &Model, recipe: &Recipe) -> Result<Model> {

@@ -27,11 +27,12 @@ use crate::solver::open_block::OpenBlock;
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
 /// Sequences on which errors are compared; magnitudes are means over all.
 const SEARCHED: usize = 4;
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwqConfig {
     /// Search the groups' clips too.

@@ -13,8 +13,9 @@ use crate::solver::open_block::OpenBlock;
 use crate::statistics::hessian::Hessian;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GptqConfig {
     /// Added to the Hessian's diagonal, as a share of its mean.
