@@ -25,8 +25,11 @@ fn sizes() -> Sizes {
     }
 }
 
-/// A config.json of the family with some keys set; `-key` takes one out.
-fn config(family: &dyn family::Family, changes: &[(&str, Value)]) -> Vec<u8> {
+/// Keys of a config.json and what they are set to; `-key` takes one out.
+type Changes<'a> = &'a [(&'a str, Value)];
+
+/// A config.json of the family with some keys changed.
+fn config(family: &dyn family::Family, changes: Changes) -> Vec<u8> {
     let mut config = to_json(&family.graph(&sizes()));
     let keys = config.as_object_mut().expect("an object");
     for (key, value) in changes {
@@ -129,7 +132,7 @@ fn a_refusal_lists_the_families_that_are_read() {
 fn keys_that_change_the_maths_are_refused_by_family() {
     let (on, window) = (json!(true), [("sliding_window", json!(8))]);
     let used = [("sliding_window", json!(8)), ("use_sliding_window", on.clone())];
-    let cases: &[(&str, &[(&str, Value)], Option<&str>)] = &[
+    let cases: &[(&str, Changes, Option<&str>)] = &[
         ("llama", &[("attention_bias", on.clone())], Some("attention_bias")),
         ("llama", &window, Some("sliding_window")),
         ("llama", &[("use_qk_norm", on.clone())], Some("use_qk_norm")),
@@ -139,6 +142,9 @@ fn keys_that_change_the_maths_are_refused_by_family() {
         ("qwen2", &used, Some("sliding_window")),
         ("qwen2", &[("use_qk_norm", on.clone())], Some("use_qk_norm")),
         ("qwen2", &[("layer_types", json!(["sliding_attention"]))], Some("layer_types")),
+        ("qwen3", &[("attention_bias", on.clone())], Some("attention_bias")),
+        ("qwen3", &[("use_qk_norm", on.clone())], None),
+        ("qwen3", &used, Some("sliding_window")),
     ];
     for (family, changes, refused) in cases {
         let got = parse("config", &config(named(family), changes));
