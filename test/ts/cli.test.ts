@@ -7,9 +7,32 @@ import { describe, expect, it } from 'vitest'
 import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
 
 const cli = fileURLToPath(new URL('../../ts/dist/cli.js', import.meta.url))
-const COMMANDS = ['quantize', 'plan', 'eval', 'generate', 'inspect', 'demo', 'bench', 'doctor']
+const COMMANDS = [
+  'quantize',
+  'plan',
+  'recipes',
+  'explain',
+  'eval',
+  'generate',
+  'inspect',
+  'demo',
+  'bench',
+  'doctor',
+]
+const RECIPES = [
+  'silq',
+  'rtn',
+  'llm-qat',
+  'gptq',
+  'awq',
+  'omniquant',
+  'apiq',
+  'sapr',
+  'efficientqat',
+]
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
+writeFileSync(join(folder, 'whole.json'), '{"id":"mine","rules":[],"stages":[]}')
 const TRAIN = ['--tokens', '1024', '--window', '32', '--learning-rate', '1e-3']
 
 interface Ended {
@@ -54,6 +77,85 @@ describe('halfstep --help', () => {
     expect(code).toBe(0)
     expect(stdout).toMatch(new RegExp(`Examples?:\\n  halfstep ${command}`))
     for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
+  })
+})
+
+describe('halfstep quantize --recipe <name> --help', () => {
+  it.each(RECIPES)('%s fits 80 columns and ends every text with a full stop', async (recipe) => {
+    const { code, stdout } = await halfstep(['quantize', '--recipe', recipe, '--help'])
+    expect(code).toBe(0)
+    for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
+    const text = stdout.split('Examples:')[0]?.replace(/\n {10,}/g, ' ') ?? ''
+    const options = text.match(/^ {2}-.*$/gm) ?? []
+    expect(options.length).toBeGreaterThan(15)
+    for (const option of options.filter((line) => !/ -h, --help | \(default/.test(line)))
+      expect(option).toMatch(/\.$/)
+  })
+
+  it('shows the options of that recipe only', async () => {
+    const flags = async (recipe: string) =>
+      new Set(
+        (await halfstep(['quantize', `--recipe=${recipe}`, '--help'])).stdout.match(
+          /(?<=^ {2})--[\w-]+/gm,
+        ),
+      )
+    const [gptq, rtn, silq] = [await flags('gptq'), await flags('rtn'), await flags('silq')]
+    const [own, shared] = [
+      ['--damping', '--no-act-order', '--samples'],
+      ['--weights', '--data'],
+    ]
+    for (const flag of [...own, ...shared]) expect(gptq).toContain(flag)
+    for (const flag of own) expect([...rtn, ...silq]).not.toContain(flag)
+    for (const flag of ['--learning-rate', '--no-learn-steps']) expect(silq).toContain(flag)
+    expect(rtn).not.toContain('--learning-rate')
+  })
+})
+
+describe('halfstep recipes and explain', () => {
+  it('lists the recipes in one line each or a few', async () => {
+    const { stdout } = await halfstep(['recipes'])
+    for (const recipe of RECIPES) expect(stdout).toMatch(new RegExp(`^${recipe} .*`, 'm'))
+    for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
+    const listed = JSON.parse((await halfstep(['recipes', '--json'])).stdout)
+    expect(listed.map(({ kind }: { kind: string }) => kind)).toEqual(RECIPES)
+  })
+
+  it('prints a recipe in full, which gives the same file as its name', async () => {
+    const { stdout } = await halfstep(['recipes', 'rtn', '--json'])
+    expect(JSON.parse(stdout)).toMatchObject({ id: 'rtn', target: 'gguf:q4_0', stages: [] })
+    writeFileSync(join(folder, 'mine.json'), stdout)
+    const file = async (name: string, ...args: string[]) => {
+      const { code } = await halfstep(['quantize', path, '-o', name, ...args])
+      expect(code).toBe(0)
+      return readFileSync(join(folder, name)).toString('base64')
+    }
+    const named = await file('named.gguf', '--recipe', 'rtn', '--start', 'absmax')
+    const change = 'rules[0].quantizer.start=absmax'
+    expect(await file('changed.gguf', '--recipe', 'mine.json', '--set', change)).toBe(named)
+    expect(await file('set.gguf', '--recipe', 'rtn', '--set', change)).toBe(named)
+    expect(await file('plain.gguf', '--recipe', 'mine.json')).not.toBe(named)
+  })
+
+  it.each([
+    ['efficientqat', ['Phase 1', 'Costs', 'Defaults', '--recipe efficientqat --help']],
+    ['learning-rate', ['--learning-rate', 'train.learningRate', 'silq (0.0002)', 'Default 2e-4']],
+    ['--learning-rate', ['train.learningRate']],
+    ['resume', ['every run (false)']],
+    ['stages[].trains.scales', ['stages[].trains.scales, field of a whole recipe']],
+  ])('explains %s', async (word, words) => {
+    const { code, stdout } = await halfstep(['explain', word])
+    expect(code).toBe(0)
+    for (const part of words) expect(stdout).toContain(part)
+    for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
+  })
+
+  it('refuses a word that nothing has, and a recipe that is not there', async () => {
+    const unknown = await halfstep(['explain', 'learning'])
+    expect(unknown.code).toBe(1)
+    expect(unknown.stderr).toMatch(/^error ERR_CONFIG: learning: .*learning-rate/m)
+    const recipe = await halfstep(['recipes', 'gptk'])
+    expect(recipe.code).toBe(1)
+    expect(recipe.stderr).toContain('gptk is not known; did you mean gptq?')
   })
 })
 
@@ -245,6 +347,12 @@ describe('halfstep quantize', () => {
       ' --window: not an option of this recipe, which has ',
     ],
     [['--recipe', 'rtn', '--resume'], 'ERR_CONFIG', ' --resume: rounding has no steps'],
+    [['--set', 'stages[0].confg.tokens=8'], 'ERR_CONFIG', ' stages[0].confg: unknown option; did'],
+    [['--set', 'stages[1].config.tokens=8'], 'ERR_CONFIG', ' stages[1]: the list has elements 0'],
+    [['--set', 'stages[0].config.tokens=few'], 'ERR_CONFIG', ' stages[0].config.tokens: '],
+    [['--set', 'stages[0].config.warmup=7'], 'ERR_CONFIG', ' stages[0].config.warmup: 7 is not'],
+    [['--recipe', 'absent.json'], 'ERR_IO', ' --recipe: absent.json: the file is not there'],
+    [['--recipe', 'whole.json', '--weights', '4'], 'ERR_CONFIG', '--set'],
     [
       ['--recipe', 'apiq', '--tokens', '64'],
       'ERR_CONFIG',
@@ -282,6 +390,7 @@ describe('halfstep quantize', () => {
   it.each([
     [['--wieghts', '4'], '--weights'],
     [['--weights', 'four'], 'a number is needed'],
+    [['--set', 'weights'], 'path=value is needed'],
   ])('refuses %j as wrong usage with exit code 2', async (args, words) => {
     const ended = await halfstep(['quantize', path, '-o', 'never.gguf', ...args])
     expect(ended.code).toBe(2)

@@ -2,12 +2,12 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { HalfstepError } from './errors.js'
+import { recipes } from './generated/recipes.js'
 import type { Model } from './model.js'
 import { Model as NodeModel } from './model-node.js'
 import type { BenchConfig, BenchRow, BenchSummary } from './native.js'
 import { loadAddon } from './native-node.js'
 import { quantize } from './quantize.js'
-import { recipes } from './recipes/index.js'
 import { configJson, Task } from './task.js'
 
 /** The demo's own model and text. */

@@ -1,10 +1,15 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import {
+  type RecipeInput,
+  type RtnOptions,
+  recipes,
+  type SilqOptions,
+} from './generated/recipes.js'
 import type { EvaluationRecord, Event } from './generated/types.js'
 import { Model } from './model-node.js'
 import { quantize } from './quantize.js'
-import { type Recipe, type RtnOptions, recipes, type SilqOptions } from './recipes/index.js'
 
 /** The demo's own model and texts. */
 const ASSETS = fileURLToPath(new URL('../../assets/', import.meta.url))
@@ -106,7 +111,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   add(await measure('full precision', original, inspection.fileBytes, inspection.bitsPerWeight))
   await mkdir(folder, { recursive: true })
   for (const { name, sites, learningRate, file } of SETTINGS) {
-    const methods: [name: string, candidates: Recipe[], kept?: string][] = [
+    const methods: [name: string, candidates: RecipeInput[], kept?: string][] = [
       // The rule that is better by squared error can be worse as a whole model, so both are
       // measured.
       ['RTN', RTN_RULES.map((start) => recipes.rtn({ ...sites, start }))],

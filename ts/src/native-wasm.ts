@@ -122,6 +122,10 @@ class WasmNative implements Native {
     return new WasmRun(this.#glue, () => this.#glue.toBytes(ours))
   }
 
+  resolve(recipe: string, changes: string): string {
+    return this.#glue.resolve(recipe, changes)
+  }
+
   doctor(): string {
     return this.#glue.doctor()
   }

@@ -77,7 +77,7 @@ export interface Native {
    */
   loadBytes(name: string, bytes: Uint8Array): NativeTask
   /**
-   * `recipe` is JSON of `RecipeConfig`, `run` of `RunConfig`. Messages: `Event`. Outcome: `Report`;
+   * `recipe` is JSON of `RecipeInput`, `run` of `RunConfig`. Messages: `Event`. Outcome: `Report`;
    * then `takeModel`.
    */
   quantize(model: NativeModel, recipe: string, run: string): NativeTask
@@ -113,6 +113,11 @@ export interface Native {
    * {@link BenchSummary}. The addon only.
    */
   bench?(config: string): NativeTask
+  /**
+   * The whole recipe that `recipe` stands for, after `changes`: JSON of pairs of a path
+   * (`stages[0].config.samples`) and the new value. JSON of `Outcome<Recipe>`.
+   */
+  resolve(recipe: string, changes: string): string
   /** JSON of `Doctor`: what this build found on this machine. */
   doctor(): string
 }

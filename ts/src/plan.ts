@@ -1,7 +1,7 @@
 import { HalfstepError } from './errors.js'
+import type { RecipeInput } from './generated/recipes.js'
 import type { Event, Plan, RunConfig } from './generated/types.js'
 import { type Model, parts } from './model.js'
-import type { Recipe } from './recipes/index.js'
 import { configJson, Task } from './task.js'
 
 /** What {@link plan} is to plan: the options of the run, and how the plan is made. */
@@ -24,7 +24,11 @@ export interface PlanOptions extends Partial<RunConfig> {
  * Rejected as the run itself would be: `ERR_CONFIG`, `ERR_TARGET`, `ERR_DATA`, ...;
  * `ERR_UNSUPPORTED` in WebAssembly, which does not train.
  */
-export async function plan(model: Model, recipe: Recipe, options: PlanOptions = {}): Promise<Plan> {
+export async function plan(
+  model: Model,
+  recipe: RecipeInput,
+  options: PlanOptions = {},
+): Promise<Plan> {
   const { signal, onEvent, ...run } = options
   const { native, handle } = parts(model)
   if (native.plan === undefined) {

@@ -1,6 +1,6 @@
+import type { RecipeInput } from './generated/recipes.js'
 import type { Event, Report, RunConfig } from './generated/types.js'
 import { adopt, type Model, parts } from './model.js'
-import type { Recipe } from './recipes/index.js'
 import { configJson, Task } from './task.js'
 
 /**
@@ -59,7 +59,7 @@ export class Run implements AsyncIterable<Event>, AsyncDisposable {
 }
 
 /**
- * Quantizes a model by a recipe and, if the recipe trains, trains it on `data` (a path), `text`,
+ * Quantizes a model by a recipe (a built-in one or a whole `Recipe`) and, if the recipe trains, trains it on `data` (a path), `text`,
  * what the model generates itself (`selfGenerated`) or both, simulating exactly the grids of the
  * recipe's target.
  *
@@ -71,7 +71,7 @@ export class Run implements AsyncIterable<Event>, AsyncDisposable {
  * `result` is rejected with `ERR_CONFIG` or `ERR_TARGET` (an impossible option, before any work),
  * `ERR_DATA`, `ERR_NON_FINITE`, `ERR_CHECKPOINT` or `ERR_CANCELLED`.
  */
-export function quantize(model: Model, recipe: Recipe, options: RunOptions = {}): Run {
+export function quantize(model: Model, recipe: RecipeInput, options: RunOptions = {}): Run {
   const { signal, ...run } = options
   const { native, handle } = parts(model)
   const task = native.quantize(handle, configJson(recipe), configJson(run))

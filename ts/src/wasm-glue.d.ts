@@ -32,6 +32,7 @@ declare module '*/wasm/halfstep.js' {
   export function tokenize(model: WasmModel, text: string, special: boolean): WasmTask
   export function logits(model: WasmModel, tokens: Uint32Array): WasmTask
   export function toBytes(model: WasmModel, path?: string): WasmTask
+  export function resolve(recipe: string, changes: string): string
   export function doctor(): string
   export default function init(options?: { module_or_path?: unknown }): Promise<unknown>
 }

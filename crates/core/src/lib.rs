@@ -25,10 +25,3 @@ pub mod target;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use halfstep_formats::Model;
-
-/// The rotary table of an architecture.
-pub(crate) fn rope_table(
-    a: &halfstep_formats::Architecture,
-) -> halfstep_kernels::ops::rope::RopeTable {
-    halfstep_kernels::ops::rope::RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling)
-}

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which integers a grid of `bits` bits uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum CodeRange {
     /// `-2^(b-1) ..= 2^(b-1)-1`, no zero point.
@@ -16,6 +17,8 @@ pub enum CodeRange {
 
 /// A uniform integer grid, 2 to 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
 pub struct IntGrid {
     pub bits: u8,
     pub range: CodeRange,
@@ -50,6 +53,7 @@ impl IntGrid {
 
 /// Which elements of a matrix `[O, I]` share one scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum Partition {
     /// The whole matrix: one scale.
@@ -89,6 +93,7 @@ impl Partition {
 
 /// How a scale is stored. Arithmetic always uses the scale *as stored*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum ScaleCodec {
     F32,
@@ -97,7 +102,8 @@ pub enum ScaleCodec {
 
 /// What decides the bytes of a quantized weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightQuantizer {
     pub grid: IntGrid,
     pub partition: Partition,
@@ -127,7 +133,8 @@ impl WeightQuantizer {
 
 /// How the input of a quantized matmul becomes integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
 pub enum ActivationQuantizer {
     /// Left in floating point.
     #[default]
@@ -149,7 +156,8 @@ pub enum ActivationQuantizer {
 
 /// How K (after RoPE) and V are kept between tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
 pub enum CacheQuantizer {
     F32,
     /// Rounded to f16 (what llama.cpp does unless asked).

@@ -14,7 +14,7 @@ mod task;
 
 use halfstep::Error;
 use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
-use halfstep::run as session;
+use halfstep::run::{self as session, RecipeInput};
 use halfstep_bench::quick;
 use halfstep_kernels::dispatch;
 use message::{Message, Note};
@@ -55,9 +55,9 @@ pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
 pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |post, cancel| {
-        let (recipe, run) =
-            (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
-        let (small, report) = session::quantize(
+        let recipe = RecipeInput::parse(&recipe)?.resolve()?;
+        let run: RunConfig = session::parse_config(&run)?;
+        let (small, report) = session::quantize_as(
             &*model?,
             &recipe,
             &run,
@@ -73,9 +73,9 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
 pub fn plan(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |post, cancel| {
-        let (recipe, run) =
-            (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
-        Done::value(&session::plan(
+        let recipe = RecipeInput::parse(&recipe)?.resolve()?;
+        let run: RunConfig = session::parse_config(&run)?;
+        Done::value(&session::plan_as(
             &*model?,
             &recipe,
             &run,
@@ -165,6 +165,12 @@ pub fn to_bytes(model: &NativeModel) -> NativeTask {
     })
 }
 
+/// The whole recipe that `recipe` stands for after `changes`, as an outcome; at once.
+#[napi(catch_unwind)]
+pub fn resolve(recipe: String, changes: String) -> String {
+    outcome::of(|| outcome::value(&session::resolve(&recipe, &changes)?))
+}
+
 /// The kernel benches of `halfstep bench`; a message per row.
 #[napi(catch_unwind)]
 pub fn bench(config: String) -> NativeTask {
@@ -205,6 +211,6 @@ mod tests {
                 exports += 1;
             }
         }
-        assert_eq!(exports, 21, "functions and methods of the addon");
+        assert_eq!(exports, 22, "functions and methods of the addon");
     }
 }

@@ -12,7 +12,7 @@ mod model;
 mod task;
 
 use halfstep::config::options::{GenerationConfig, RunConfig};
-use halfstep::run as session;
+use halfstep::run::{self as session, RecipeInput};
 use halfstep::run::evaluate::EvaluationRun;
 use halfstep::run::generate::GenerationRun;
 use model::WasmModel;
@@ -87,9 +87,9 @@ pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
 pub fn quantize(model: &WasmModel, recipe: String, run: String) -> WasmTask {
     let model = model.arc();
     WasmTask::once(move |messages, cancel| {
-        let (recipe, run) =
-            (session::parse_config(&recipe)?, session::parse_config::<RunConfig>(&run)?);
-        let (small, report) = session::quantize(
+        let recipe = RecipeInput::parse(&recipe)?.resolve()?;
+        let run: RunConfig = session::parse_config(&run)?;
+        let (small, report) = session::quantize_as(
             &*model?,
             &recipe,
             &run,
@@ -185,6 +185,13 @@ pub fn to_bytes(model: &WasmModel, path: Option<String>) -> WasmTask {
         let (bytes, report) = session::to_bytes(&*model?, path.as_deref())?;
         Done::value(&report).map(|done| Done { bytes: Some(bytes), ..done })
     })
+}
+
+/// The whole recipe that `recipe` stands for after `changes`, as an outcome; at once.
+#[wasm_bindgen]
+pub fn resolve(recipe: String, changes: String) -> String {
+    let recipe = session::resolve(&recipe, &changes);
+    task::outcome(&recipe.and_then(|recipe| Done::value(&recipe)))
 }
 
 /// JSON of what this build found: simd128 is fixed when the module is made.

@@ -1,9 +1,9 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { type BenchOptions, type BenchResult, runBench, type SpeedRow } from '../bench.js'
 import type { BenchRow } from '../native.js'
 import { attempt } from './exit.js'
-import { type Flags, given, number, text } from './flags.js'
 import { formatNumber, formatPairs, formatSeconds, formatTable } from './format.js'
+import { parseNumber } from './options.js'
 import { Progress } from './progress.js'
 
 const EXAMPLE = `
@@ -11,29 +11,34 @@ Examples:
   halfstep bench
   halfstep bench --model small.gguf --json`
 
-const FLAGS: Flags<Pick<BenchOptions, 'model' | 'only' | 'answers' | 'threads'>> = {
-  model: text('--model <path>', 'model to run; the demo model as gguf:q4_0, if not given'),
-  only: text('--only <part>', 'only cases with this in their name, such as c.gemv'),
-  answers: text('--answers', 'check every answer and time nothing'),
-  threads: number('--threads <n>', '0: one per core (default 0)'),
-}
+type BenchFlags = Pick<BenchOptions, 'model' | 'only' | 'answers' | 'threads'>
 
 export function benchCommand(): Command {
   const command = new Command('bench').description(
-    'What this machine can do and what the kernels reach of it: bandwidth, unit peaks, products, reading and writing tokens. Two minutes, 2 GB of memory.',
+    'Measures what this machine can do and what the kernels reach of it: bandwidth, peak rates, products, reading and writing tokens. Takes two minutes and 2 GB of memory.',
   )
-  for (const option of Object.values(FLAGS)) command.addOption(option)
-  command.option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
-  return command.action((options: { json?: boolean }) =>
+  command
+    .option('--model <path>', 'Model to run. Default: the demo model for gguf:q4_0.')
+    .option('--only <part>', 'Runs only the cases with this in their name, such as c.gemv.')
+    .option('--answers', 'Checks every answer and times nothing.')
+    .addOption(
+      new Option('--threads <n>', 'Number of threads; 0 is one per core. Default 0.').argParser(
+        parseNumber,
+      ),
+    )
+    .option('--json', 'Prints one line with one object.')
+    .addHelpText('after', EXAMPLE)
+  return command.action((options: BenchFlags & { json?: boolean }) =>
     attempt(async (signal) => {
-      const progress = new Progress(options.json === true)
+      const { json, ...flags } = options
+      const progress = new Progress(json === true)
       const onRow = (row: BenchRow) => progress.line(`${row.bench} ${row.case}: ${speed(row)}`)
       const onSpeed = (row: SpeedRow) =>
         progress.line(`${row.bench} ${row.model}: ${formatNumber(row.tokensPerSecond, 0)} tokens/s`)
-      const result = await runBench({ ...given(command, FLAGS), signal, onRow, onSpeed }).finally(
-        () => progress.end(),
+      const result = await runBench({ ...flags, signal, onRow, onSpeed }).finally(() =>
+        progress.end(),
       )
-      console.log(options.json ? JSON.stringify(result) : benchReport(result).join('\n'))
+      console.log(json ? JSON.stringify(result) : benchReport(result).join('\n'))
     }, options),
   )
 }

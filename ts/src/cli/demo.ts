@@ -13,8 +13,8 @@ export function demoCommand(): Command {
     'Quantizes a small model of Shakespeare in several ways and shows what is lost and won back.',
   )
   command
-    .option('--folder <folder>', 'where the files go', 'halfstep-demo')
-    .option('--json', 'one line, one object')
+    .option('--folder <folder>', 'Folder that the files are written to.', 'halfstep-demo')
+    .option('--json', 'Prints one line with one object.')
     .addHelpText('after', EXAMPLE)
   return command.action((options: { folder: string; json?: boolean }) =>
     attempt(async (signal) => {

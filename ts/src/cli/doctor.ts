@@ -11,9 +11,9 @@ Example:
 
 export function doctorCommand(): Command {
   const command = new Command('doctor').description(
-    'What halfstep finds on this machine, and what is missing.',
+    'Shows what halfstep finds on this machine, and what is missing.',
   )
-  command.option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+  command.option('--json', 'Prints one line with one object.').addHelpText('after', EXAMPLE)
   return command.action(async (options: { json?: boolean }) => {
     const addon = loadAddon()
     const wasm = await loadWasm()

@@ -1,8 +1,8 @@
 import { Command } from 'commander'
 import { Model } from '../model-node.js'
 import { attempt } from './exit.js'
-import { addFlags, EVALUATE_FLAGS, given } from './flags.js'
 import { formatNumber, formatPerplexity, formatTable } from './format.js'
+import { addOptions, EVALUATE_OPTIONS, given } from './options.js'
 import { Progress } from './progress.js'
 
 const EXAMPLE = `
@@ -11,13 +11,13 @@ Example:
 
 export function evalCommand(): Command {
   const command = new Command('eval').description(
-    'Perplexity of a model over a text; with --against also KL and top-1 agreement.',
+    'Measures the perplexity of a model on a text; with --against also KL divergence and top-1 agreement.',
   )
-  command.argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
-  addFlags(command, EVALUATE_FLAGS, 'evaluate')
+  command.argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
+  addOptions(command, EVALUATE_OPTIONS)
   command
-    .option('--against <model>', 'the model to compare with')
-    .option('--json', 'one line, one object')
+    .option('--against <model>', 'Model to compare with, usually the unquantized one.')
+    .option('--json', 'Prints one line with one object.')
     .addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { against?: string; json?: boolean }) =>
     attempt(async (signal) => {
@@ -32,7 +32,7 @@ export function evalCommand(): Command {
         progress.update('eval', done, total, left, `${done} of ${total} tokens`)
       }
       const record = await model
-        .evaluate(given(command, EVALUATE_FLAGS), { against, onProgress, signal })
+        .evaluate(given(command, EVALUATE_OPTIONS), { against, onProgress, signal })
         .finally(() => progress.end())
       if (options.json) {
         console.log(JSON.stringify(record))

@@ -48,3 +48,15 @@ export function formatPairs(
   const lines = pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd())
   return lines.map((line) => (line.length > columns ? `${line.slice(0, columns - 3)}...` : line))
 }
+
+/** Words in lines of at most so many columns. */
+export function wrapped(text: string, columns = 80): string[] {
+  const lines = ['']
+  for (const word of text.split(' ')) {
+    const last = lines.length - 1
+    const longer = lines[last] === '' ? word : `${lines[last]} ${word}`
+    if (longer.length <= columns) lines[last] = longer
+    else lines.push(word)
+  }
+  return lines
+}

@@ -1,7 +1,8 @@
 import { Command } from 'commander'
+import type { GenerationConfig } from '../generated/types.js'
 import { Model } from '../model-node.js'
 import { attempt } from './exit.js'
-import { addFlags, GENERATE_FLAGS, given } from './flags.js'
+import { addOptions, GENERATE_OPTIONS, given } from './options.js'
 
 const EXAMPLE = `
 Example:
@@ -10,15 +11,18 @@ Example:
 export function generateCommand(): Command {
   const command = new Command('generate')
     .description('Continues a text, or answers with --chat.')
-    .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
-  addFlags(command, GENERATE_FLAGS, 'generate')
+    .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
+  addOptions(command, GENERATE_OPTIONS)
   command
-    .option('--chat', 'the prompt is a message; needs a model with a chat template')
-    .option('--json', 'pieces of text as lines, the whole last')
+    .option(
+      '--chat',
+      'Treats the prompt as a message and answers it; needs a model with a chat template.',
+    )
+    .option('--json', 'Prints pieces of text as JSON lines, the whole text last.')
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { chat?: boolean; json?: boolean }) =>
     attempt(async (signal) => {
-      const { prompt, ...rest } = given(command, GENERATE_FLAGS)
+      const { prompt, ...rest } = given(command, GENERATE_OPTIONS) as Partial<GenerationConfig>
       const start = options.chat
         ? { messages: [{ role: 'user', content: prompt ?? '' }] }
         : { prompt }

@@ -9,9 +9,9 @@ Example:
 
 export function inspectCommand(): Command {
   const command = new Command('inspect')
-    .description('What stands in a model file.')
-    .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder')
-  command.option('--json', 'one line, one object').addHelpText('after', EXAMPLE)
+    .description('Shows what a model file contains.')
+    .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
+  command.option('--json', 'Prints one line with one object.').addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { json?: boolean }) =>
     attempt(async (signal) => {
       const model = await Model.load(path, { signal })

@@ -5,10 +5,12 @@ import { demoCommand } from './demo.js'
 import { doctorCommand } from './doctor.js'
 import { evalCommand } from './eval.js'
 import { EXIT, EXIT_HELP } from './exit.js'
+import { explainCommand } from './explain.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
 import { planCommand } from './plan.js'
 import { quantizeCommand } from './quantize.js'
+import { recipesCommand } from './recipes.js'
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
 
@@ -19,6 +21,8 @@ const program = new Command('halfstep')
 const COMMANDS = [
   quantizeCommand,
   planCommand,
+  recipesCommand,
+  explainCommand,
   evalCommand,
   generateCommand,
   inspectCommand,
@@ -28,7 +32,10 @@ const COMMANDS = [
 ]
 for (const make of COMMANDS) program.addCommand(make())
 for (const command of [program, ...program.commands])
-  command.exitOverride().configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
+  command
+    .exitOverride()
+    .helpOption('-h, --help', 'Shows this help.')
+    .configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
 
 // A reader that closes the pipe (head) has seen enough.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -5,7 +5,7 @@ import type { Plan, PlanStage } from '../generated/types.js'
 import { Model } from '../model-node.js'
 import { plan } from '../plan.js'
 import { attempt } from './exit.js'
-import { formatBytes, formatPairs, formatSeconds, formatTable } from './format.js'
+import { formatBytes, formatPairs, formatSeconds, formatTable, wrapped } from './format.js'
 import { Progress } from './progress.js'
 import { addRecipeFlags, mustBeWritable, recipeOf, runOf } from './recipe-flags.js'
 
@@ -14,18 +14,18 @@ Examples:
   halfstep plan big.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
   halfstep plan big.gguf --recipe apiq --data corpus.txt -o tiny.safetensors
 
-Takes the flags of quantize. Nothing is written.`
+It takes the flags of quantize and writes nothing.`
 
 export function planCommand(): Command {
   const command = new Command('plan').description(
-    'What quantize will take, by a few real steps: time, memory, disk, and whether it fits.',
+    'Tells what quantize will take, from a few real steps: time, memory, disk, and whether it fits.',
   )
   command
-    .argument('<model>', 'GGUF file or Hugging Face folder')
-    .option('-o, --output <file>', 'where the result will go')
+    .argument('<model>', 'GGUF file or Hugging Face folder.')
+    .option('-o, --output <file>', 'File that the result will be written to.')
   command
-    .option('--report <page>', 'count what a report takes')
-    .option('--json', 'one line, one object')
+    .option('--report <page>', 'Counts what a report takes too.')
+    .option('--json', 'Prints one line with one object.')
   addRecipeFlags(command)
   command.addHelpText('after', EXAMPLE)
   return command.action(
@@ -37,7 +37,8 @@ export function planCommand(): Command {
         const onEvent = (event: { kind: string; detail?: string }) =>
           event.kind === 'phase' && progress.line(`plan: ${event.detail}`)
         const run = { ...runOf(command), record: options.report !== undefined }
-        const made = await plan(model, recipeOf(command), { ...run, signal, onEvent }).finally(() =>
+        const recipe = await recipeOf(command)
+        const made = await plan(model, recipe, { ...run, signal, onEvent }).finally(() =>
           progress.end(),
         )
         const freeDiskBytes = await freeDisk(run.runFolder ?? run.output ?? '.')
@@ -117,16 +118,4 @@ function verdict(made: Plan, freeDiskBytes: number | null): string {
   if (made.fits)
     return `${isDiskShort ? 'The memory is enough' : 'It fits'}: ${needed}, ${free} can be had.${shortDisk}`
   return `It does not fit: ${needed}, ${free} can be had. Less is needed with ${made.advice}.${shortDisk}`
-}
-
-/** Words in lines of at most 80 columns. */
-function wrapped(text: string): string[] {
-  const lines = ['']
-  for (const word of text.split(' ')) {
-    const last = lines.length - 1
-    const longer = lines[last] === '' ? word : `${lines[last]} ${word}`
-    if (longer.length <= 80) lines[last] = longer
-    else lines.push(word)
-  }
-  return lines
 }

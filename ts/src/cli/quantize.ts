@@ -28,6 +28,7 @@ Examples:
   halfstep quantize big.gguf --recipe rtn --target gguf:q8_0 -o small.gguf
   halfstep quantize big.gguf --recipe apiq --data corpus.txt -o tiny.safetensors
   halfstep quantize big.gguf --recipe llm-qat -o own.safetensors
+  halfstep quantize big.gguf --recipe mine.json --data corpus.txt -o mine.gguf
 
 Ctrl-C saves the state into the run folder; the same with --resume goes on.`
 
@@ -45,10 +46,13 @@ export function quantizeCommand(): Command {
     'Quantizes a model, and trains it for the grid it will run on.',
   )
   command
-    .argument('<model>', 'GGUF file or Hugging Face folder')
-    .requiredOption('-o, --output <file>', 'where to write the result')
-  command.option('--report <page>', 'writes an .html page about the run, and its data as .json')
-  command.option('--json', 'events as lines, the result last')
+    .argument('<model>', 'GGUF file or Hugging Face folder.')
+    .requiredOption('-o, --output <file>', 'File to write the result to.')
+  command.option(
+    '--report <page>',
+    'Writes an .html page about the run, and its data as .json beside it.',
+  )
+  command.option('--json', 'Prints events as JSON lines, the result last.')
   addRecipeFlags(command)
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: Options) =>
@@ -57,7 +61,7 @@ export function quantizeCommand(): Command {
         await mustBeWritable(options)
         const model = await Model.load(path, { signal })
         const record = options.report !== undefined
-        const run = quantize(model, recipeOf(command), { ...runOf(command), record, signal })
+        const run = quantize(model, await recipeOf(command), { ...runOf(command), record, signal })
         const progress = new Progress(options.json === true)
         try {
           for await (const event of run) {

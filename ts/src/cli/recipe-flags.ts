@@ -1,47 +1,125 @@
-import { access, constants } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
-import type { Command } from 'commander'
+import { access, constants, readFile } from 'node:fs/promises'
+import { dirname, resolve as resolvePath } from 'node:path'
+import { type Command, InvalidArgumentError } from 'commander'
 import { HalfstepError } from '../errors.js'
-import type { Recipe } from '../recipes/index.js'
+import { type OptionDoc, RECIPES } from '../generated/options.js'
+import type { RecipeInput } from '../generated/recipes.js'
+import type { RunConfig } from '../generated/types.js'
 import { reportPaths } from '../report/files.js'
-import {
-  addFlags,
-  BLOCK_FLAGS,
-  given,
-  METHOD_FLAGS,
-  RUN_FLAGS,
-  SITE_FLAGS,
-  TRAIN_FLAGS,
-} from './flags.js'
+import { resolve } from '../resolve-node.js'
+import { addOptions, fieldOf, flagOf, given, optionOf, RUN_OPTIONS } from './options.js'
 
-const RECIPES =
-  'rtn, gptq, awq (round); silq, llm-qat (train all; the latter needs no data); omniquant, apiq, sapr, efficientqat (train block by block)'
+const DEFAULT_RECIPE = 'silq'
 
-/** The flags of a run: the recipe and all that it can be told. */
+/** All options of all recipes, each flag once; those of `first` come first. */
+function allOptions(first: string): OptionDoc[] {
+  const ordered = [...RECIPES].sort((a, b) => Number(b.kind === first) - Number(a.kind === first))
+  const byField = new Map<string, OptionDoc>()
+  for (const doc of ordered.flatMap(({ options }) => options))
+    if (!byField.has(fieldOf(doc.path))) byField.set(fieldOf(doc.path), doc)
+  return [...byField.values()]
+}
+
+/** The recipe that is named among the words of a command line. */
+export function recipeAmong(words: readonly string[]): string {
+  const at = words.findIndex((word) => word === '--recipe' || word.startsWith('--recipe='))
+  if (at < 0) return DEFAULT_RECIPE
+  const [, value] = words[at]?.split('=') ?? []
+  return value ?? words[at + 1] ?? DEFAULT_RECIPE
+}
+
+/**
+ * The flags of a run: the recipe, its options, how the run is carried out. The help shows the
+ * options of the recipe that was named, and the parser knows those of all.
+ */
 export function addRecipeFlags(command: Command): void {
-  command.option('--recipe <name>', RECIPES, 'silq')
-  addFlags(command, SITE_FLAGS, 'sites', 'Grid:')
-  addFlags(command, RUN_FLAGS, 'run', 'Run:')
-  addFlags(command, TRAIN_FLAGS, 'train', 'Training (defaults of silq):')
-  addFlags(
-    command,
-    BLOCK_FLAGS,
-    'block',
-    'Training block by block (window, batch, min-ratio, weight-decay, seed too):',
+  const named = recipeAmong(process.argv)
+  const shown = RECIPES.find(({ kind }) => kind === named)
+  command
+    .option(
+      '--recipe <name>',
+      'A built-in recipe (halfstep recipes lists them), or the path of a .json file with a recipe.',
+      DEFAULT_RECIPE,
+    )
+    .option(
+      '--set <path=value>',
+      'Changes a field of the resolved recipe, such as stages[0].config.samples=8; may be repeated.',
+      collectChange,
+    )
+  for (const doc of allOptions(named)) {
+    const option = optionOf(doc)
+    if (shown?.options.some(({ path }) => path === doc.path))
+      option.helpGroup(`${doc.path.includes('.') ? 'Training' : 'Options'} of ${named}:`)
+    else option.hideHelp()
+    command.addOption(option)
+  }
+  addOptions(command, RUN_OPTIONS, 'Run:')
+  command.addHelpText(
+    'after',
+    `\nEvery recipe has its own options: halfstep ${command.name()} --recipe <name> --help`,
   )
-  addFlags(command, METHOD_FLAGS, 'method', 'Of single recipes:')
+}
+
+/** `path=value`, the value being JSON or else a text. */
+function collectChange(change: string, before: Record<string, unknown> = {}) {
+  const at = change.indexOf('=')
+  if (at < 1) throw new InvalidArgumentError('path=value is needed.')
+  const text = change.slice(at + 1)
+  let value: unknown = text
+  try {
+    value = JSON.parse(text)
+  } catch {
+    // A word needs no quotes.
+  }
+  return { ...before, [change.slice(0, at)]: value }
 }
 
 /** The recipe as data. Which names and options there are, Rust knows and says. */
-export function recipeOf(command: Command): Recipe {
-  const train = { ...given(command, TRAIN_FLAGS), ...given(command, BLOCK_FLAGS) }
-  const nested = Object.keys(train).length > 0 ? { train } : {}
-  return {
-    kind: command.opts().recipe,
-    ...given(command, SITE_FLAGS),
-    ...given(command, METHOD_FLAGS),
-    ...nested,
-  } as Recipe
+export async function recipeOf(command: Command): Promise<RecipeInput> {
+  const { recipe, set } = command.opts() as { recipe: string; set?: Record<string, unknown> }
+  const options = nested(command, recipe)
+  const input = recipe.endsWith('.json')
+    ? await recipeFile(recipe, options)
+    : ({ kind: recipe, ...options } as RecipeInput)
+  return set === undefined ? input : resolve(input, set)
+}
+
+/** The recipe options that were given, nested as the recipe has them. */
+function nested(command: Command, recipe: string): Record<string, unknown> {
+  const docs = allOptions(recipe)
+  const values = given(command, docs)
+  const out: Record<string, unknown> = {}
+  for (const { path } of docs) {
+    const field = fieldOf(path)
+    if (!(field in values)) continue
+    const [outer, inner] = path.split('.') as [string, string?]
+    out[outer] =
+      inner === undefined ? values[field] : { ...(out[outer] as object), [inner]: values[field] }
+  }
+  return out
+}
+
+/** A recipe from a file: a whole one, or a built-in one that takes options besides. */
+async function recipeFile(path: string, options: Record<string, unknown>): Promise<RecipeInput> {
+  const refuse = (code: 'ERR_IO' | 'ERR_CONFIG', reason: string) =>
+    new HalfstepError(code, `--recipe: ${path}: ${reason}`, { path, reason })
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw refuse('ERR_IO', error.code === 'ENOENT' ? 'the file is not there' : error.message)
+  })
+  let recipe: RecipeInput
+  try {
+    recipe = JSON.parse(text)
+  } catch (error) {
+    throw refuse('ERR_CONFIG', (error as Error).message)
+  }
+  const [first] = Object.entries(options).flatMap(([name, value]) =>
+    typeof value === 'object' ? Object.keys(value as object) : [name],
+  )
+  if (first === undefined) return recipe
+  if (typeof recipe !== 'object' || recipe === null || !('kind' in recipe))
+    throw refuse('ERR_CONFIG', `a whole recipe has no ${flagOf(first)}; --set changes its fields`)
+  const train = { ...(recipe as { train?: object }).train, ...(options.train as object) }
+  return { ...recipe, ...options, ...('train' in options ? { train } : {}) } as RecipeInput
 }
 
 /** Where a run keeps its state unless it is told where. */
@@ -50,10 +128,10 @@ export function defaultRunFolder(output: string): string {
 }
 
 /** How it is carried out; training keeps its state beside the output unless told where. */
-export function runOf(command: Command) {
+export function runOf(command: Command): Partial<RunConfig> {
   const { output } = command.opts() as { output?: string }
   const runFolder = output === undefined ? {} : { runFolder: defaultRunFolder(output) }
-  return { ...runFolder, ...given(command, RUN_FLAGS), output }
+  return { ...runFolder, ...given(command, RUN_OPTIONS), output }
 }
 
 /**
@@ -70,7 +148,7 @@ export async function mustBeWritable({
   const page = report === undefined ? undefined : reportPaths(report).page
   for (const [flag, file] of Object.entries({ '--output': output, '--report': page })) {
     if (file === undefined) continue
-    const folder = dirname(resolve(file))
+    const folder = dirname(resolvePath(file))
     try {
       await access(folder, constants.W_OK)
     } catch (error) {

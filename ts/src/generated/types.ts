@@ -1,133 +1,243 @@
 // Written by crates/core/tests/generated.rs from the Rust types. Do not edit.
 
+/**
+ * How the input of a quantized matmul becomes integers.
+ */
+export type ActivationQuantizer = { "kind": "none" } | { "kind": "dynamicToken", bits: number, } | { "kind": "dynamicBlock32" } | { "kind": "dynamicBlock256" } | { "kind": "static", bits: number, };
+
+/**
+ * ApiQ: clipping and low-rank factors, which stay beside the weights in the file, learn layer by
+ * layer.
+ */
 export type ApiqConfig = { 
 /**
- * Where the model will run. Default `halfstep`, which holds its grids.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default 2.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 2.
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale and a zero point. Default 64.
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
 cache?: number, 
 /**
- * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they
- * outweigh a small model's weights.
+ * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
+ * the paper, the factors of a small model take more bytes than its weights.
  */
 rank: number, 
 /**
- * The factors' product is multiplied by alpha / rank. Default 16.
+ * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
+ * 16.
  */
 alpha: number, 
 /**
- * Everything about the training run.
+ * Options of the training, layer by layer.
  */
 train: BlockOptions, };
 
 export type ArithmeticConfig = "auto" | "float" | "integer";
 
+export type AwqConfig = { 
+/**
+ * Search the groups' clips too.
+ */
+clip: boolean, };
+
+/**
+ * AWQ: input channels that carry much are made larger before rounding, then the ranges are
+ * clipped.
+ */
 export type AwqRecipeConfig = { 
 /**
- * Where the model will run. Default `halfstep`, which holds its grids.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default 3.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 3.
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale and a zero point. Default 64.
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
 cache?: number, 
 /**
- * Search the groups' clips too. Default true.
+ * Search for the best clipping of each group of weights too. Default true.
  */
 clip: boolean, 
 /**
- * The text that the method sees.
+ * Options of the text that the method sees.
  */
 train: SolverOptions, };
+
+/**
+ * Two streams run through the blocks: hidden states of the unquantized model, and those that the
+ * finished quantized blocks give. Each block learns to give, from the second, what the unquantized
+ * block gives from the first. Memory holds one block, whatever the depth of the model.
+ */
+export type BlockConfig = { 
+/**
+ * Sequences that the blocks see: of the text and, if the model generates one beside it, up to
+ * half of them of that.
+ */
+samples: number, 
+/**
+ * Tokens of a sequence.
+ */
+window: number, 
+/**
+ * Sequences of a step.
+ */
+batch: number, 
+/**
+ * A second target beside the first: what the unquantized block gives from the quantized
+ * stream.
+ */
+secondTarget: boolean, saliency?: SaliencyConfig, 
+/**
+ * What makes a block without gradients; then there are no phases.
+ */
+solver?: SolverConfig, 
+/**
+ * One after the other, for every block.
+ */
+phases: Array<BlockPhase>, 
+/**
+ * On ranges and low-rank factors.
+ */
+weightDecay: number, 
+/**
+ * Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
+ * 1802.01483).
+ */
+anchor: number, arithmetic?: TrainArithmetic, seed: number, };
 
 /**
  * What a user may say about block training. Every field has a default, which the recipe gives.
  */
 export type BlockOptions = { 
 /**
- * Sequences that every block learns from; up to half of them are the model's own, if it
- * generates text beside a given one. Default 32; the papers take 128 and more.
+ * Number of sequences that every layer learns from, at least 1; up to half of them are
+ * generated by the model itself, if the run asks for that beside a text. Default 32; the
+ * papers take 128 and more.
  */
 samples?: number, 
 /**
- * Tokens of a sequence. Default 512.
+ * Tokens of each sequence, at least 2. Default 512.
  */
 window?: number, 
 /**
- * Sequences per step. Default 1.
+ * Sequences in each optimizer step, at most `samples`. Default 1.
  */
 batch?: number, 
 /**
- * Passes over the sequences for every block. Default 5; the papers take 20 and more at 2 bits.
+ * Passes over the sequences for every layer, at least 1. Default 5; the papers take 20 and
+ * more at 2 bits.
  */
 epochs?: number, 
 /**
- * Rate of clips; or of steps, in parts of their root mean square, and zero points, in codes.
- * Default: the recipe's.
+ * Learning rate of the ranges, 0 or more: of clipping factors; or of scales, as a share of
+ * their root mean square, and of zero points, in codes. Default: given by the recipe.
  */
 rangeLearningRate?: number, 
 /**
- * Rate of the low-rank factors. Default: the recipe's.
+ * Learning rate of the low-rank factors, 0 or more. Default: given by the recipe.
  */
 lowRankLearningRate?: number, 
 /**
- * Rate of weights and norms, where they learn, in parts of each tensor's root mean square.
- * Default: the recipe's.
+ * Learning rate of weights and norms, where they learn, as a share of the root mean square of
+ * each tensor. Default: given by the recipe.
  */
 weightLearningRate?: number, 
 /**
- * The rates fall along a cosine to this share of them. Default: the recipe's.
+ * Share of the learning rates that is left at the end of the cosine, 0 to 1; 1 keeps them
+ * constant. Default: given by the recipe.
  */
 minRatio?: number, 
 /**
- * On clips and factors. Default: the recipe's.
+ * Weight decay of clipping factors and low-rank factors, 0 or more. Default: given by the
+ * recipe, 0.1 in apiq and sapr.
  */
 weightDecay?: number, 
 /**
- * Pull of weights that learn towards where they began, in parts of their rate. Default: the
- * recipe's.
+ * Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
+ * more. Default: given by the recipe, 1 in efficientqat.
  */
 anchor?: number, 
 /**
- * Learn from a second target too: what the unquantized block makes of the quantized inputs.
- * Default: the recipe's.
+ * Learn from a second target too: the outputs of the unquantized layer for the inputs that the
+ * quantized layers before it give. Default: given by the recipe, true in apiq and sapr.
  */
 secondTarget?: boolean, 
 /**
- * Default: what a probe finds fastest on this machine.
+ * What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
+ * (forward by the integer products of the packed model; for targets that quantize
+ * activations). Default: what a probe finds fastest on this machine.
  */
 arithmetic?: TrainArithmetic, 
 /**
- * Decides the order of the data and the first factors. Same seed, same bytes. Default 0.
+ * Number that decides the order of the data and the first low-rank factors; the same seed
+ * gives the same bytes. Default 0.
  */
 seed: number, };
+
+/**
+ * Some epochs with one loss and one set of rates.
+ */
+export type BlockPhase = { epochs: number, 
+/**
+ * Whether the block's outputs are compared.
+ */
+output: boolean, 
+/**
+ * Whether the saliency penalty is added.
+ */
+saliency: boolean, rates: BlockRates, 
+/**
+ * The cosine ends at this share of the rates; 1 keeps them.
+ */
+minRatio: number, };
+
+/**
+ * Learning rates by what learns; 0 keeps it still. Those of steps, weights and norms are in parts
+ * of the root mean square that each tensor begins with.
+ */
+export type BlockRates = { 
+/**
+ * Clips, or steps, and zero points in codes.
+ */
+ranges: number, lowRank: number, 
+/**
+ * Weights and norms.
+ */
+weights: number, };
 
 /**
  * How a block learned.
@@ -144,55 +254,81 @@ losses: Array<number>,
 firstLoss: number, lastLoss: number, };
 
 /**
+ * How K (after RoPE) and V are kept between tokens.
+ */
+export type CacheQuantizer = { "kind": "f32" } | { "kind": "f16" } | { "kind": "dynamicHead", bits: number, } | { "kind": "q80" } | { "kind": "static", bits: number, };
+
+/**
  * One turn of a conversation.
  */
 export type ChatMessage = { role: string, content: string, };
+
+/**
+ * Which integers a grid of `bits` bits uses.
+ */
+export type CodeRange = "symmetric" | "narrow" | "affine";
+
+/**
+ * Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
+ * (LSQ's paper).
+ */
+export type EdgeRule = "inside" | "outside";
 
 /**
  * LSQ's edge rule, as a config value.
  */
 export type EdgeRuleConfig = "inside" | "outside";
 
+/**
+ * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end to
+ * end.
+ */
 export type EfficientqatConfig = { 
 /**
- * Where the model will run. Default `halfstep`, which holds its grids.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default 2.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 2.
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale and a zero point. Default 64.
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
 cache?: number, 
 /**
- * Phase 1.
+ * Options of phase 1, layer by layer.
  */
 train: BlockOptions, 
 /**
- * Tokens of phase 2; 0 leaves it out. Default 32,768.
+ * Tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
  */
 endTokens: number, 
 /**
- * Rate of the steps in phase 2, in parts of their root mean square. Default 5e-3; 1e-3 suits
- * the next-token loss.
+ * Learning rate of the scales in phase 2, as a share of the root mean square that the scales
+ * of each matrix begin with. Default 5e-3; 1e-3 suits the next-token loss.
  */
 endLearningRate: number, 
 /**
- * Weight of the KL to the unquantized model in phase 2. Default 1.
+ * Weight of the KL divergence to the unquantized model in the loss of phase 2, 0 or more.
+ * Default 1.
  */
 endKlWeight: number, 
 /**
- * Weight of the next-token loss in phase 2. Default 0.
+ * Weight of the next-token loss in the loss of phase 2, 0 or more. Default 0.
  */
 endCeWeight: number, };
 
@@ -201,28 +337,29 @@ endCeWeight: number, };
  */
 export type EvaluateConfig = { 
 /**
- * Path of a UTF-8 text or .jsonl file.
+ * Path of the text to measure on: UTF-8, or .jsonl with a document in the field `text` of each
+ * line. Default: none.
  */
 data?: string, 
 /**
- * The text itself, instead of `data`.
+ * The text to measure on itself, instead of `data`. Default: none.
  */
 text?: string, 
 /**
- * Token ids to use, from the beginning of the text; 0 is all. Default 0.
+ * Tokens to measure on, from the beginning of the text; 0 is all of it. Default 0.
  */
 tokens: number, 
 /**
- * Tokens of a window; each is run alone from position 0. Default 512.
+ * Tokens of each sequence that the text is cut into; each is run by itself. Default 512.
  */
 window: number, 
 /**
- * `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded,
- * nothing else quantized; `integer`.
+ * What to compute in: `integer` (quantized weights as they are), `float` (weights decoded,
+ * nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.
  */
 arithmetic: ArithmeticConfig, 
 /**
- * Worker threads; 0 is one per core.
+ * Number of threads; 0 is one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -271,70 +408,92 @@ export type Generation = { text: string, tokens: Array<number>, promptTokens: nu
  */
 export type GenerationConfig = { 
 /**
- * Plain text to continue.
+ * Plain text to continue. Default: none.
  */
 prompt?: string, 
 /**
- * A conversation, rendered by the model's chat template; instead of `prompt`.
+ * A conversation, rendered by the chat template of the model, instead of `prompt`. Default:
+ * none.
  */
 messages?: Array<ChatMessage>, 
 /**
- * New tokens at most. Default 128.
+ * Greatest number of new tokens. Default 128.
  */
 maxTokens: number, 
 /**
- * 0 (default) is greedy.
+ * Temperature of the sampling, 0 or more; 0 always takes the likeliest token. Default 0.
  */
 temperature: number, 
 /**
- * Keep the k most likely tokens; 0 (default) keeps all.
+ * Sample from the k likeliest tokens only; 0 samples from all. Default 0.
  */
 topK: number, 
 /**
- * Keep the smallest set of tokens whose probabilities reach this; 1 (default) keeps all.
+ * Sample from the smallest set of tokens whose probabilities reach this sum; 1 samples from
+ * all. Default 1.
  */
 topP: number, 
 /**
- * Same seed, same text. Default 0.
+ * Number that decides what is sampled; the same seed gives the same text. Default 0.
  */
 seed: number, 
 /**
- * Worker threads; 0 is one per core.
+ * Number of threads; 0 is one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
-export type GptqRecipeConfig = { 
+export type GptqConfig = { 
 /**
- * Where the model will run. Default `halfstep`, which holds its grids.
- */
-target: TargetId, 
-/**
- * Bits of the block linears. Default 3.
- */
-weights?: number, 
-/**
- * Columns of a row that share a scale and a zero point. Default 64.
- */
-groupSize?: number, 
-/**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
- */
-cache?: number, 
-/**
- * Added to the Hessian's diagonal, in parts of its mean; raised, with a warning, where that is
- * too little. Default 0.01.
+ * Added to the Hessian's diagonal, as a share of its mean.
  */
 damping: number, 
 /**
- * Take the columns by falling diagonal of the Hessian. Default true.
+ * Columns by falling diagonal of the Hessian.
+ */
+actOrder: boolean, };
+
+/**
+ * GPTQ: columns are rounded one after the other, and the columns still free make up for each
+ * error.
+ */
+export type GptqRecipeConfig = { 
+/**
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
+ */
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 3.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Number that is added to the diagonal of the Hessian, as a share of its mean, so that it can
+ * be inverted; 0 to 10. It is raised, with a warning, where that is too little. Default 0.01.
+ */
+damping: number, 
+/**
+ * Round the columns with the largest diagonal entries of the Hessian first, instead of from
+ * left to right. Default true.
  */
 actOrder: boolean, 
 /**
- * The text that the method sees.
+ * Options of the text that the method sees.
  */
 train: SolverOptions, };
 
@@ -361,34 +520,54 @@ target: string | null,
  */
 tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
 
+/**
+ * A uniform integer grid, 2 to 8 bits.
+ */
+export type IntGrid = { bits: number, range: CodeRange, };
+
+/**
+ * LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
+ * needed.
+ */
 export type LlmQatConfig = { 
 /**
- * Where the model will run. Default `halfstep`, which holds its grids.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default 4, or what the target holds.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 4.
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale; 0 is the whole row. Default 0, or what the target
- * holds.
+ * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
+ * holds, otherwise 0.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default 8, or what the target uses.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 8 for
+ * `halfstep`, otherwise 16.
  */
 cache?: number, 
 /**
- * Everything about the training run. Where the run gives no data, `tokens` are generated too.
- * Without warm-up, and the cosine ends at 0; the rate, 2e-4, is for small budgets: the authors
- * take 2e-5 for 200 million tokens.
+ * Options of the training. Unless the run is given data, the model generates `tokens` first.
+ * Compared with other recipes there is no warm-up and the learning rate falls to 0; its peak,
+ * 2e-4, is for small budgets: the authors take 2e-5 for 200 million tokens.
  */
 train: TrainConfig, };
+
+/**
+ * Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
+ * A^T) B^T`.
+ */
+export type LowRankConfig = { rank: number, alpha: number, };
 
 /**
  * What became of a quantized linear.
@@ -413,31 +592,44 @@ stepDrift: number | null,
  */
 saliency: number | null, };
 
+/**
+ * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights stay.
+ */
 export type OmniquantConfig = { 
 /**
- * Where the model will run. Default `halfstep`, which holds its grids.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default 2.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 2.
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale and a zero point. Default 64.
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
 cache?: number, 
 /**
- * Everything about the training run.
+ * Options of the training, layer by layer.
  */
 train: BlockOptions, };
+
+/**
+ * Which elements of a matrix `[O, I]` share one scale.
+ */
+export type Partition = "tensor" | "channel" | { "group": number };
 
 /**
  * What a run will take.
@@ -511,9 +703,46 @@ name: string, steps: number, secondsPerStep: number, seconds: number, peakMemory
 diskBytes: number, };
 
 /**
+ * How scales and zero points come about in each step, and what of them learns.
+ */
+export type RangeConfig = "frozen" | "absmax" | "step" | "clip" | "stepZero";
+
+/**
+ * The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
+ * options to one of these.
+ */
+export type Recipe = { 
+/**
+ * Name of the recipe it came from: `silq`, `rtn`.
+ */
+id: string, target: TargetId, 
+/**
+ * Which quantizer is used at which site.
+ */
+rules: Array<Rule>, 
+/**
+ * Where the training text comes from if the run gives none.
+ */
+data?: RecipeData, 
+/**
+ * What is trained or solved, one after the other; empty: quantize without training.
+ */
+stages: Array<Stage>, };
+
+/**
  * What a user writes: a recipe's name and its options.
  */
 export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
+
+/**
+ * The text of a recipe.
+ */
+export type RecipeData = { 
+/**
+ * Tokens that the teacher generates to train on, where the run gives no data. None: data must
+ * be given.
+ */
+selfGenerated?: number, };
 
 /**
  * When the forward of a block is run again in the backward instead of kept.
@@ -555,35 +784,66 @@ clientFlags: Array<string>,
  */
 record?: RunRecord, };
 
+/**
+ * Which code a weight gets.
+ */
+export type RoundingConfig = "nearest";
+
+/**
+ * Round to nearest: every weight goes to the nearest point of the grid, and nothing is trained.
+ */
 export type RtnConfig = { 
 /**
- * Where the model will run. Default `gguf:q4_0`.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `gguf:q4_0`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default: what the target holds.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 4.
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale; 0 is the whole row. Default: what the target holds.
+ * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
+ * holds, otherwise 0.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default: what the target uses.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default: what the target uses.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
 cache?: number, 
 /**
- * A zero point per group (target `halfstep`). Default false.
+ * Give each group of weights a zero point, so that its range need not be centred on 0; target
+ * `halfstep` only. Default false.
  */
 zeroPoints: boolean, 
 /**
- * How scales are found. Default `best`.
+ * How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
+ * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
+ * (least squared error), `best` (of the last two the one with the smaller squared error, for
+ * each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
+ * sqrt(largest code)). Default `best`.
  */
 start: StartRule, };
+
+/**
+ * What a kind of site gets, or some weights of it.
+ */
+export type Rule = { "site": "weight", 
+/**
+ * Layers by number; -1 is the last one. None: all.
+ */
+layers?: Array<number>, 
+/**
+ * Linears by name: `q_proj`, `down_proj`. None: all.
+ */
+linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: WeightQuantizer, } | { "site": "head", quantizer: WeightQuantizer, } | { "site": "activation", quantizer: ActivationQuantizer, } | { "site": "headActivation", quantizer: ActivationQuantizer, } | { "site": "cache", quantizer: CacheQuantizer, };
 
 /**
  * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that
@@ -591,30 +851,32 @@ start: StartRule, };
  */
 export type RunConfig = { 
 /**
- * Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each
- * with a document in its field `text`.
+ * Path of the text to train on: UTF-8, or .jsonl with a document in the field `text` of each
+ * line. Default: none; a recipe that trains needs one, or `selfGenerated`.
  */
 data?: string, 
 /**
- * The text itself, instead of `data`.
+ * The text to train on itself, instead of `data`. Default: none.
  */
 text?: string, 
 /**
  * Tokens that the unquantized model generates to train on, instead of `data` or beside it
- * (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read from there again.
- * Default: what the recipe says; most want a text.
+ * (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and read from there again.
+ * Default: given by the recipe; all but llm-qat generate none.
  */
 selfGenerated?: number, 
 /**
- * Characters of the text to leave out at its beginning (kept for reporting). Default 0.
+ * Characters to leave out at the beginning of the text, such as those kept for measuring.
+ * Default 0.
  */
 skipCharacters: number, 
 /**
- * Path of a UTF-8 text or .jsonl file to measure on, before and after. Never trained on.
+ * Path of a text (or .jsonl file) that is never trained on, to measure the model on before and
+ * after. Default: nothing is measured.
  */
 validation?: string, 
 /**
- * The validation text itself, instead of `validation`.
+ * The text to measure on itself, instead of `validation`. Default: none.
  */
 validationText?: string, 
 /**
@@ -622,29 +884,31 @@ validationText?: string,
  */
 validationTokens?: number, 
 /**
- * Where the result will be saved: an ending that the target is not written with is refused
- * before anything is done. Nothing is written there by the run.
+ * Where the result will be saved: an ending that does not fit the target is refused before
+ * anything is done. The run itself writes nothing there. Default: none.
  */
 output?: string, 
 /**
- * Folder for checkpoints and finished blocks. Default: none are written.
+ * Folder for checkpoints and finished layers, from which a stopped run goes on. Default: none;
+ * on the command line the output with `.run`.
  */
 runFolder?: string, 
 /**
- * Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block
- * is written always.
+ * Optimizer steps between two checkpoints; finished layers are always kept. Default: a
+ * checkpoint is written only when the run is interrupted.
  */
 checkpointEvery?: number, 
 /**
- * Go on from the finished blocks or the newest checkpoint in `runFolder`, if there are any.
+ * Go on from the newest checkpoint or the last finished layer in `runFolder`, if there is one.
+ * Default false.
  */
 resume: boolean, 
 /**
- * Worker threads; 0 is one per core. The number never changes a result. Default 0.
+ * Number of threads; 0 is one per core. It never changes a result. Default 0.
  */
 threads: number, 
 /**
- * Give the report a record of the run: losses, matrices, what each block changes. Default
+ * Add a record of the run to the report: losses, matrices, what each layer changes. Default
  * false.
  */
 record: boolean, };
@@ -702,6 +966,16 @@ seed: number | null,
 data: string | null, };
 
 /**
+ * The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
+ * 2504.13932).
+ */
+export type SaliencyConfig = { lambda: number, scale: SaliencyScale, place: SaliencyPlace, 
+/**
+ * Sequences whose gradients are squared, one at a time, and their tokens.
+ */
+samples: number, window: number, };
+
+/**
  * Which difference is penalised.
  */
 export type SaliencyPlace = "beforeLowRank" | "afterLowRank";
@@ -711,63 +985,79 @@ export type SaliencyPlace = "beforeLowRank" | "afterLowRank";
  */
 export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
 
+/**
+ * SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
+ * unquantized model.
+ */
 export type SaprConfig = { 
 /**
- * Where the model will run. Default `halfstep`, which holds its grids.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default 2.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 2.
  */
 weights?: number, 
 /**
- * Columns of a row that share a scale and a zero point. Default 64.
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
 cache?: number, 
 /**
- * Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they
- * outweigh a small model's weights.
+ * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
+ * the paper, the factors of a small model take more bytes than its weights.
  */
 rank: number, 
 /**
- * The factors' product is multiplied by alpha / rank. Default 16.
+ * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
+ * 16.
  */
 alpha: number, 
 /**
- * Weight of the penalty. Default 1 (the scale-free penalty is a weighted mean of squared
- * rounding errors).
+ * Weight of the penalty on rounding errors, 0 or more. Default 1: the scale-free penalty is a
+ * weighted mean of squared rounding errors.
  */
 lambda: number, 
 /**
- * What lambda multiplies. Default `scaleFree`.
+ * How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by their
+ * mean in the layer, so that the same lambda suits any number of texts), `perMatrix` (by their
+ * mean in each matrix) or `raw` (not at all, as in the code of the authors). Default
+ * `scaleFree`.
  */
 saliencyScale: SaliencyScale, 
 /**
- * Whether the penalised difference holds the factors. Default `beforeLowRank`.
+ * Which difference to the original weights is penalised: `beforeLowRank` (that of the
+ * quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
+ * together). Default `beforeLowRank`.
  */
 saliencyPlace: SaliencyPlace, 
 /**
- * Sequences whose gradients are squared. Default 32.
+ * Number of sequences whose gradients are squared, at least 1. Default 32.
  */
 saliencySamples: number, 
 /**
- * Epochs with the penalty alone, before those with both (`train.epochs`). Default 0.
+ * Epochs with the penalty alone, before those with penalty and outputs (`train.epochs`).
+ * Default 0.
  */
 penaltyEpochs: number, 
 /**
- * Epochs with the outputs alone, after them. Default 0.
+ * Epochs with the outputs alone, after those with penalty and outputs. Default 0.
  */
 outputEpochs: number, 
 /**
- * Everything about the training run.
+ * Options of the training, layer by layer.
  */
 train: BlockOptions, };
 
@@ -781,70 +1071,104 @@ export type SaveReport = { path: string, bytes: number,
  */
 parity: boolean, };
 
+/**
+ * How a scale is stored. Arithmetic always uses the scale *as stored*.
+ */
+export type ScaleCodec = "f32" | "f16";
+
+/**
+ * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
+ * model.
+ */
 export type SilqConfig = { 
 /**
- * Where the model will run: training simulates exactly its grids. Default `gguf:q4_0`.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `gguf:q4_0`.
  */
 target: TargetId, 
 /**
- * Bits of the block linears. Default: what the target holds.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 4.
  */
 weights?: number, 
 /**
- * Columns of a row that share a step; 0 is the whole row. Default: what the target holds.
+ * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
+ * holds, otherwise 0.
  */
 groupSize?: number, 
 /**
- * Bits of the linears' inputs: 8, or 16 to leave them alone. Default: what the target uses.
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 4 or 8, 16, 32. Default: what the target uses.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
 cache?: number, 
 /**
- * One learned step per activation and cache site instead of dynamic scales (target `halfstep`
- * only). Default false.
+ * Give each input and each cache one learned scale that is stored in the file, instead of
+ * scales computed while the model runs; target `halfstep` only. Default false.
  */
 staticActivations: boolean, 
 /**
- * How the first weight steps are found. Default `best`. At 4 bit per channel `signedAbsmax`
- * can train better still.
+ * How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
+ * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
+ * (least squared error), `best` (of the last two the one with the smaller squared error, for
+ * each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
+ * sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
+ * still.
  */
 start: StartRule, 
 /**
- * Learn the weight steps; false freezes them at `start`. Default true.
+ * Let the scales of the weights learn; false keeps them where `start` puts them. Default true.
  */
-learnSteps?: boolean, 
+learnSteps: boolean, 
 /**
- * Whether a weight exactly on the edge of the grid counts as inside. Default `inside`.
+ * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
+ * gradients are computed. Default `inside`.
  */
 edge?: EdgeRuleConfig, 
 /**
- * N of LSQ's gradient scale. Default `layer`.
+ * What the gradient of a scale is divided by, sqrt(N p) with p the largest code and N the
+ * number of weights of the whole matrix (`layer`) or of those that share the scale (`step`).
+ * Default `layer`.
  */
 gradientScale: GradientScale, 
 /**
- * Everything about the training run.
+ * Options of the training.
  */
 train: TrainConfig, };
+
+/**
+ * A solver and its options.
+ */
+export type SolverConfig = { "kind": "gptq" } & GptqConfig | { "kind": "awq" } & AwqConfig;
 
 /**
  * What a user may say about the text that a solver sees.
  */
 export type SolverOptions = { 
 /**
- * Sequences of the text. Default 32; the papers take 128.
+ * Number of sequences of the text, at least 1; more is better and slower. Default 32; the
+ * papers take 128.
  */
 samples?: number, 
 /**
- * Tokens of a sequence. Default 512.
+ * Tokens of each sequence, at least 2. Default 512.
  */
 window?: number, 
 /**
- * Default: what a probe finds fastest on this machine.
+ * What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
+ * (forward by the integer products of the packed model; for targets that quantize
+ * activations). Default: what a probe finds fastest on this machine.
  */
 arithmetic?: TrainArithmetic, };
+
+/**
+ * One stage: the scope of its loss, what it begins from and what it trains.
+ */
+export type Stage = { "scope": "model", from?: StageStart, trains: Trains, config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, };
 
 /**
  * One stage of training.
@@ -864,7 +1188,12 @@ losses: Array<number>,
 blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
 
 /**
- * How the first step of a weight is found.
+ * What a stage begins from.
+ */
+export type StageStart = "previous" | "original";
+
+/**
+ * How the first scales of a weight are found.
  */
 export type StartRule = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
@@ -902,77 +1231,155 @@ export type TrainArithmetic = "f32" | "bf16" | "f16" | "int8-forward";
  */
 export type TrainConfig = { 
 /**
- * Tokens to train on, rounded up to whole steps; the text is passed over again when it is
- * shorter. More is better and slower. Default 50,000.
+ * Tokens to train on, rounded up to whole steps; a shorter text is passed over again. More is
+ * better and slower. Default 50,000.
  */
 tokens: number, 
 /**
- * Tokens of one sequence. Longer gives the teacher more to say and costs memory. Default 512.
+ * Tokens of each training sequence, at least 2. Longer sequences cost more memory. Default
+ * 512.
  */
 window: number, 
 /**
- * Sequences per optimizer step. Default 4.
+ * Sequences in each optimizer step. Default 4.
  */
 batch: number, 
 /**
- * Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory,
- * same result up to rounding. Default: `batch`.
+ * Sequences that are computed at once; `batch` is a multiple of it (gradient accumulation).
+ * Less takes less memory and gives the same result up to rounding. Default: `batch`.
  */
 microBatch?: number, 
 /**
- * Peak rate of the weights. Too small moves nothing within a small budget. Default 2e-4.
+ * Peak learning rate of the weights, above 0. Too small a rate moves nothing within a small
+ * budget. Default 2e-4.
  */
 learningRate: number, 
 /**
- * Rate of weight steps over that of the weights. Default 1.
+ * Learning rate of the scales of weights, as a multiple of that of the weights. Default 1.
  */
 weightStepMultiplier: number, 
 /**
- * Rate of activation and cache steps over that of the weights (static sites only). Default 10.
+ * Learning rate of the stored scales of activations and cache, as a multiple of that of the
+ * weights; only with static scales. Default 10.
  */
 activationStepMultiplier: number, 
 /**
- * Rate of the norms over that of the weights. Default 1.
+ * Learning rate of the norms, as a multiple of that of the weights. Default 1.
  */
 normMultiplier: number, 
 /**
- * Steps of linear warm-up, as a share of all. Default 0.1.
+ * Share of the steps in which the learning rate rises from 0 to its peak, 0 to 1. Default 0.1.
  */
 warmup: number, 
 /**
- * The cosine ends at this share of the peak rate. Default 0.05.
+ * Share of the peak learning rate that is left at the end of the cosine, 0 to 1. Default 0.05.
  */
-minRatio: number, beta1: number, beta2: number, eps: number, 
+minRatio: number, 
 /**
- * On matrices only, never on steps or norms. Default 0.
+ * Decay of the mean of the gradients in AdamW, 0 up to 1. Default 0.9.
+ */
+beta1: number, 
+/**
+ * Decay of the mean of the squared gradients in AdamW, 0 up to 1. Default 0.95.
+ */
+beta2: number, 
+/**
+ * Number that AdamW adds to the denominator, above 0. Default 1e-8.
+ */
+eps: number, 
+/**
+ * Weight decay of the weight matrices, 0 or more; never of scales or norms. Default 0.
  */
 weightDecay: number, 
 /**
- * Global gradient norm. Default 1.
+ * Greatest norm of the whole gradient; a longer one is shortened to it. Default 1.
  */
 maxNorm: number, 
 /**
- * Weight of KL(teacher || student). Default 1.
+ * Weight of the KL divergence to the unquantized model in the loss, 0 or more. Default 1.
  */
 klWeight: number, 
 /**
- * Weight of the next-token cross-entropy. Default 0.
+ * Weight of the next-token cross-entropy in the loss, 0 or more. Default 0.
  */
 ceWeight: number, 
 /**
- * Temperature of the KL. Default 1.
+ * Temperature of both distributions in the KL divergence, above 0. Default 1.
  */
 temperature: number, 
 /**
- * Default: what a probe finds fastest on this machine; the `train` phase names it.
+ * What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
+ * (forward by the integer products of the packed model; for targets that quantize
+ * activations). Default: what a probe finds fastest on this machine.
  */
-arithmetic?: TrainArithmetic, recompute: Recompute, 
+arithmetic?: TrainArithmetic, 
 /**
- * Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64
- * MiB.
+ * When the forward pass of a layer is computed again for the backward pass instead of kept in
+ * memory: `always` (least memory, about a quarter slower), `never` (fastest) or `auto` (kept
+ * while it fits half of the free memory). Default `auto`.
+ */
+recompute: Recompute, 
+/**
+ * Memory for logits while the loss is computed, in bytes; tokens go through the head in chunks
+ * of that size. Default 64 MiB.
  */
 lossBytes: number, 
 /**
- * Decides the order of the data. Same seed, same bytes. Default 0.
+ * Number that decides the order of the data; the same seed gives the same bytes. Default 0.
  */
 seed: number, };
+
+/**
+ * What learns in a stage; everything else is frozen.
+ */
+export type Trains = { 
+/**
+ * Weights, where their range and rounding let them.
+ */
+weights?: boolean, norms?: boolean, 
+/**
+ * Whatever learns of the weights' ranges: scales, clips, zero points.
+ */
+scales?: boolean, 
+/**
+ * Factors beside the weights.
+ */
+lowRank?: boolean, 
+/**
+ * Scales of static activation and cache quantizers.
+ */
+activationScales?: boolean, };
+
+/**
+ * What decides the bytes of a quantized weight.
+ */
+export type WeightQuantizer = { grid: IntGrid, partition: Partition, scaleCodec: ScaleCodec, };
+
+/**
+ * The quantizer of a weight: its grid, and the parts that find codes and scales on it.
+ */
+export type WeightSite = { 
+/**
+ * What decides the stored bytes.
+ */
+quantizer: WeightQuantizer, 
+/**
+ * How the first scales are found.
+ */
+start?: StartRule, 
+/**
+ * How scales come about in each step, and what of them learns.
+ */
+range?: RangeConfig, 
+/**
+ * Which code a weight gets.
+ */
+rounding?: RoundingConfig, 
+/**
+ * Whether a weight exactly on the edge of the grid counts as inside.
+ */
+edge?: EdgeRule, gradientScale?: GradientScale, 
+/**
+ * Factors beside the quantized weight.
+ */
+lowRank?: LowRankConfig, };

@@ -1,7 +1,9 @@
-//! Configs from JSON. Every error names the field as the user wrote it (`train.learningRate`) and
-//! what would work.
+//! Configs from JSON. Every error names the field as the user wrote it (`train.learningRate`,
+//! `stages[1].trains.weights`) and what would work.
 
 pub mod options;
+mod path;
+pub mod recipe_input;
 
 use crate::error::{Error, Result, nearest};
 use serde::de::DeserializeOwned;
@@ -9,44 +11,19 @@ use serde_json::Value;
 
 /// Parses a config, naming an unknown or wrong field and the nearest known name.
 pub fn parse_config<T: DeserializeOwned>(json: &str) -> Result<T> {
-    let value: Value =
-        serde_json::from_str(json).map_err(|e| Error::config("config", e.to_string()))?;
-    T::deserialize(&value).map_err(|e| {
+    parse_value(&json_value(json)?)
+}
+
+fn json_value(json: &str) -> Result<Value> {
+    serde_json::from_str(json).map_err(|e| Error::config("config", e.to_string()))
+}
+
+/// [`parse_config`] of a value.
+fn parse_value<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    T::deserialize(value).map_err(|e| {
         let message = e.to_string();
-        config_error(&message, wrong_field::<T>(&value, &message))
+        config_error(&message, path::of_error::<T>(value, &message))
     })
-}
-
-/// The path of the field that `message` is about. serde loses it inside a tagged enum, so it is
-/// found by leaving fields out: every field has a default, and without the wrong one this error is
-/// gone.
-fn wrong_field<T: DeserializeOwned>(config: &Value, message: &str) -> Option<String> {
-    let fixes = |path: &[&str]| match T::deserialize(&without(config, path)) {
-        Ok(_) => true,
-        // The next wrong field takes its turn; leaving out a tag is no repair.
-        Err(e) => e.to_string() != message && !e.to_string().starts_with("missing field"),
-    };
-    let fields = config.as_object()?;
-    for (name, value) in fields {
-        let inner =
-            value.as_object().into_iter().flatten().find(|(inner, _)| fixes(&[name, inner]));
-        if let Some((inner, _)) = inner {
-            return Some(format!("{name}.{inner}"));
-        }
-        if fixes(&[name]) {
-            return Some(name.clone());
-        }
-    }
-    None
-}
-
-fn without(config: &Value, path: &[&str]) -> Value {
-    let mut copy = config.clone();
-    if let Some((last, parents)) = path.split_last() {
-        let parent = parents.iter().try_fold(&mut copy, |at, name| at.get_mut(*name));
-        parent.and_then(Value::as_object_mut).and_then(|fields| fields.remove(*last));
-    }
-    copy
 }
 
 fn config_error(message: &str, field: Option<String>) -> Error {
@@ -68,6 +45,9 @@ fn config_error(message: &str, field: Option<String>) -> Error {
             field.unwrap_or_else(|| "kind".into()),
             format!("{wrong} is not known{suggestion} Known: {known}"),
         );
+    }
+    if message.starts_with("missing field") {
+        return Error::config(field.unwrap_or_else(|| wrong.into()), "it is missing");
     }
     let reason = match message.split_once(", expected ") {
         Some((found, expected)) => {
@@ -139,6 +119,6 @@ mod tests {
     fn what_is_no_object_is_refused() {
         assert_eq!(refusal::<RunConfig>("3").0, "config");
         assert_eq!(refusal::<RunConfig>("{").0, "config");
-        assert_eq!(refusal::<RecipeConfig>("{}").0, "config");
+        assert_eq!(refusal::<RecipeConfig>("{}"), ("kind".into(), "it is missing".into()));
     }
 }

@@ -10,36 +10,40 @@ use ts_rs::TS;
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct RunConfig {
-    /// Path of a UTF-8 text file to train on; one that ends in .jsonl holds an object a line, each
-    /// with a document in its field `text`.
+    /// Path of the text to train on: UTF-8, or .jsonl with a document in the field `text` of each
+    /// line. Default: none; a recipe that trains needs one, or `selfGenerated`.
     pub data: Option<String>,
-    /// The text itself, instead of `data`.
+    /// The text to train on itself, instead of `data`. Default: none.
     pub text: Option<String>,
     /// Tokens that the unquantized model generates to train on, instead of `data` or beside it
-    /// (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder`, and read from there again.
-    /// Default: what the recipe says; most want a text.
+    /// (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and read from there again.
+    /// Default: given by the recipe; all but llm-qat generate none.
     pub self_generated: Option<usize>,
-    /// Characters of the text to leave out at its beginning (kept for reporting). Default 0.
+    /// Characters to leave out at the beginning of the text, such as those kept for measuring.
+    /// Default 0.
     pub skip_characters: usize,
-    /// Path of a UTF-8 text or .jsonl file to measure on, before and after. Never trained on.
+    /// Path of a text (or .jsonl file) that is never trained on, to measure the model on before and
+    /// after. Default: nothing is measured.
     pub validation: Option<String>,
-    /// The validation text itself, instead of `validation`.
+    /// The text to measure on itself, instead of `validation`. Default: none.
     pub validation_text: Option<String>,
     /// Tokens of the validation text to measure on. Default 4096.
     pub validation_tokens: Option<usize>,
-    /// Where the result will be saved: an ending that the target is not written with is refused
-    /// before anything is done. Nothing is written there by the run.
+    /// Where the result will be saved: an ending that does not fit the target is refused before
+    /// anything is done. The run itself writes nothing there. Default: none.
     pub output: Option<String>,
-    /// Folder for checkpoints and finished blocks. Default: none are written.
+    /// Folder for checkpoints and finished layers, from which a stopped run goes on. Default: none;
+    /// on the command line the output with `.run`.
     pub run_folder: Option<String>,
-    /// Optimizer steps between checkpoints. Default: only when the run is stopped. A finished block
-    /// is written always.
+    /// Optimizer steps between two checkpoints; finished layers are always kept. Default: a
+    /// checkpoint is written only when the run is interrupted.
     pub checkpoint_every: Option<u64>,
-    /// Go on from the finished blocks or the newest checkpoint in `runFolder`, if there are any.
+    /// Go on from the newest checkpoint or the last finished layer in `runFolder`, if there is one.
+    /// Default false.
     pub resume: bool,
-    /// Worker threads; 0 is one per core. The number never changes a result. Default 0.
+    /// Number of threads; 0 is one per core. It never changes a result. Default 0.
     pub threads: usize,
-    /// Give the report a record of the run: losses, matrices, what each block changes. Default
+    /// Add a record of the run to the report: losses, matrices, what each layer changes. Default
     /// false.
     pub record: bool,
 }
@@ -49,18 +53,19 @@ pub struct RunConfig {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct EvaluateConfig {
-    /// Path of a UTF-8 text or .jsonl file.
+    /// Path of the text to measure on: UTF-8, or .jsonl with a document in the field `text` of each
+    /// line. Default: none.
     pub data: Option<String>,
-    /// The text itself, instead of `data`.
+    /// The text to measure on itself, instead of `data`. Default: none.
     pub text: Option<String>,
-    /// Token ids to use, from the beginning of the text; 0 is all. Default 0.
+    /// Tokens to measure on, from the beginning of the text; 0 is all of it. Default 0.
     pub tokens: usize,
-    /// Tokens of a window; each is run alone from position 0. Default 512.
+    /// Tokens of each sequence that the text is cut into; each is run by itself. Default 512.
     pub window: usize,
-    /// `auto` (default): integer arithmetic for a quantized model; `float`: weights decoded,
-    /// nothing else quantized; `integer`.
+    /// What to compute in: `integer` (quantized weights as they are), `float` (weights decoded,
+    /// nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.
     pub arithmetic: ArithmeticConfig,
-    /// Worker threads; 0 is one per core.
+    /// Number of threads; 0 is one per core. It never changes a result. Default 0.
     pub threads: usize,
 }
 
@@ -91,22 +96,24 @@ pub enum ArithmeticConfig {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct GenerationConfig {
-    /// Plain text to continue.
+    /// Plain text to continue. Default: none.
     pub prompt: Option<String>,
-    /// A conversation, rendered by the model's chat template; instead of `prompt`.
+    /// A conversation, rendered by the chat template of the model, instead of `prompt`. Default:
+    /// none.
     #[ts(as = "Option<Vec<ChatMessage>>")]
     pub messages: Option<Vec<Message>>,
-    /// New tokens at most. Default 128.
+    /// Greatest number of new tokens. Default 128.
     pub max_tokens: usize,
-    /// 0 (default) is greedy.
+    /// Temperature of the sampling, 0 or more; 0 always takes the likeliest token. Default 0.
     pub temperature: f32,
-    /// Keep the k most likely tokens; 0 (default) keeps all.
+    /// Sample from the k likeliest tokens only; 0 samples from all. Default 0.
     pub top_k: usize,
-    /// Keep the smallest set of tokens whose probabilities reach this; 1 (default) keeps all.
+    /// Sample from the smallest set of tokens whose probabilities reach this sum; 1 samples from
+    /// all. Default 1.
     pub top_p: f32,
-    /// Same seed, same text. Default 0.
+    /// Number that decides what is sampled; the same seed gives the same text. Default 0.
     pub seed: u64,
-    /// Worker threads; 0 is one per core.
+    /// Number of threads; 0 is one per core. It never changes a result. Default 0.
     pub threads: usize,
 }
 

@@ -17,7 +17,7 @@ use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::engine::arithmetic;
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::block::{Block, BlockSinks, Context, check_finite};
+use crate::engine::block::{Block, BlockSinks, Context, check_finite, rope_tables};
 use crate::engine::block_training::{Pace, Told, squared_difference};
 use crate::engine::finished::FinishedBlocks;
 use crate::engine::stages::Trained;
@@ -93,7 +93,7 @@ pub fn train(
     let blockwise =
         Blockwise::new(model, previous, recipe, trains, config, arithmetic, pool, cancel)?;
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
-    let (layers, steps) = (model.architecture.layers, config.steps());
+    let (layers, steps) = (model.architecture.layers.len(), config.steps());
     finished.begin(layers, events)?;
     let saliency = blockwise.saliency(
         text,
@@ -135,7 +135,7 @@ pub fn train(
         }
     }
     if let Some(saliency) = &saliency {
-        note_saliency(&mut record.matrices, &saliency.shares(layers)?);
+        note_saliency(&mut record.matrices, &saliency.shares()?);
     }
     let seconds = start.elapsed().as_secs_f64();
     let (all, per_step) = (layers as u64 * steps, (config.batch * config.window) as u64);
@@ -176,7 +176,7 @@ impl<'a> Blockwise<'a> {
         let plain = Context {
             architecture: Arc::new(model.architecture.clone()),
             pool: pool.clone(),
-            rope: Arc::new(crate::rope_table(&model.architecture)),
+            ropes: rope_tables(&model.architecture),
             batch: 1,
             tokens: config.window,
             precision: arithmetic.precision,
@@ -321,8 +321,11 @@ impl<'a> Blockwise<'a> {
         pace: &mut Pace,
         events: &mut dyn FnMut(Event),
     ) -> Result<Finished> {
-        let (layers, steps, solves) =
-            (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
+        let (layers, steps, solves) = (
+            self.model.architecture.layers.len(),
+            self.config.steps(),
+            self.config.solver.is_some(),
+        );
         if let Some(block) = finished.read(layer, events)? {
             self.targets(layer, streams)?;
             self.advance(layer, &block, streams)?;
@@ -352,7 +355,7 @@ impl<'a> Blockwise<'a> {
         block: &Finished,
         streams: &mut Streams,
     ) -> Result<f64> {
-        let weights = block.weights(layer, self.integer(), self.pool)?;
+        let weights = block.weights(&self.model.architecture, layer, self.integer(), self.pool)?;
         let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
         for sample in 0..self.config.samples {
             self.check_cancelled()?;
@@ -449,7 +452,7 @@ mod tests {
                 *stream = file;
             }
             let mut made = vec![];
-            for layer in 0..model.architecture.layers {
+            for layer in 0..model.architecture.layers.len() {
                 let block =
                     blockwise.make_block(layer, &mut streams, None, &mut |_| {}).expect("a block");
                 blockwise.advance(layer, &block, &mut streams).expect("its outputs");

@@ -11,6 +11,7 @@ use crate::engine::student::{Finished, Student};
 use crate::event::Event;
 use crate::objective::saliency::Penalty;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
+use crate::quantizer::matrix::Matrix;
 use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
@@ -92,8 +93,13 @@ impl Blockwise<'_> {
                 );
                 for (i, batch) in order.chunks(self.config.batch).enumerate() {
                     self.check_cancelled()?;
-                    let loss = self.gradients(&student, streams, batch, phase, penalty.as_ref())?;
+                    let mut loss =
+                        self.gradients(&student, streams, batch, phase, penalty.as_ref())?;
                     let (at, step) = ((epoch * per_epoch + i) as u64, done + 1);
+                    let progress = at as f64 / optimizer.schedule.steps.max(1) as f64;
+                    let regularise =
+                        |matrix: &Matrix<f32>| matrix.regularise(&student.parameters, progress);
+                    loss += student.matrices.iter().map(regularise).sum::<f64>();
                     if !loss.is_finite() {
                         return Err(Error::NonFinite {
                             step,
@@ -116,6 +122,7 @@ impl Blockwise<'_> {
                 }
             }
         }
+        student.settle();
         let matrices = starts.records(&student.matrices, &student.parameters, self.pool);
         Ok(Finished {
             record: BlockRecord::new(layer, losses, per_epoch),

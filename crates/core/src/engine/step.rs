@@ -13,9 +13,7 @@ use crate::objective::head::{LossHead, Normalizers, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{
-    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
-};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
 use halfstep_kernels::ActivationQuantizer;
 use halfstep_kernels::ops::gemm::Rows;
 
@@ -68,6 +66,12 @@ impl<T: Number> Trainer<T> {
             return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
         }
         self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
+        let progress = self.step as f64 / self.optimizer.schedule.steps.max(1) as f64;
+        loss += self
+            .matrices
+            .iter()
+            .map(|matrix| matrix.regularise(&self.parameters, progress))
+            .sum::<f64>();
         Ok(loss)
     }
 
@@ -170,7 +174,7 @@ impl<T: Number> Trainer<T> {
         Context {
             architecture: self.architecture.clone(),
             pool: self.pool.clone(),
-            rope: self.rope.clone(),
+            ropes: self.ropes.clone(),
             batch,
             tokens,
             precision: self.arithmetic.precision,
@@ -230,10 +234,11 @@ impl<T: Number> Trainer<T> {
             |name| Ok(self.parameters.get(name)?.value.clone()),
             matrix,
         )?;
-        for (layer, block) in weights.blocks.iter_mut().enumerate() {
-            for linear in Linear::ALL {
-                let factors = self.matrix(&linear.weight_name(layer))?.low_rank;
-                block.low_rank[linear.place()] = factors.map(|f| f.forward(&self.parameters));
+        for block in &mut weights.blocks {
+            for &linear in block.linears.keys() {
+                let matrix = self.matrix(&linear.weight_name(block.layer))?;
+                let factors = matrix.low_rank.map(|f| f.forward(&self.parameters));
+                block.low_rank.extend(factors.map(|factors| (linear, factors)));
             }
         }
         Ok(weights)
@@ -247,23 +252,23 @@ impl<T: Number> Trainer<T> {
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
-        let learned = |name: &str| self.parameters.get(name).map(|p| p.learned_sink().cloned());
-        let mut all = Vec::with_capacity(self.architecture.layers);
-        for layer in 0..self.architecture.layers {
-            let mut sinks = BlockSinks {
-                attn_norm: learned(&attn_norm(layer))?,
-                ffn_norm: learned(&ffn_norm(layer))?,
-                ..BlockSinks::none()
-            };
-            for (place, linear) in Linear::ALL.iter().enumerate() {
-                let matrix = self.matrix(&linear.weight_name(layer))?;
-                sinks.linears[place] = matrix.sink(&self.parameters);
-                sinks.low_rank[place] = matrix.low_rank.and_then(|f| f.sinks(&self.parameters));
+        let mut all = Vec::with_capacity(self.architecture.layers.len());
+        for layer in 0..self.architecture.layers.len() {
+            let mut sinks = BlockSinks::none();
+            for spec in self.architecture.layer_tensors(layer) {
+                if let Role::Linear(linear) = spec.role {
+                    let matrix = self.matrix(&spec.name)?;
+                    let low_rank = matrix.low_rank.and_then(|f| f.sinks(&self.parameters));
+                    sinks.linears.extend(matrix.sink(&self.parameters).map(|s| (linear, s)));
+                    sinks.low_rank.extend(low_rank.map(|s| (linear, s)));
+                } else if let Some(sink) = self.parameters.get(&spec.name)?.learned_sink() {
+                    sinks.vectors.insert(spec.role, sink.clone());
+                }
             }
-            for (place, site) in ActivationSite::ALL.iter().enumerate() {
+            for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
-                    sinks.steps[place] =
-                        Some(StaticStep { step: p.value[0], sink: p.learned_sink().cloned() });
+                    let step = StaticStep { step: p.value[0], sink: p.learned_sink().cloned() };
+                    sinks.steps.insert(site, step);
                 }
             }
             all.push(sinks);
@@ -273,7 +278,7 @@ impl<T: Number> Trainer<T> {
 
     /// How many blocks' forwards can be kept for the backward, for `rows` tokens at a time.
     fn blocks_that_fit(&self, rows: usize) -> usize {
-        let layers = self.architecture.layers;
+        let layers = self.architecture.layers.len();
         match self.recompute {
             Recompute::Never => layers,
             Recompute::Always => 0,

@@ -18,10 +18,11 @@ pub use train::{Recompute, TrainArithmetic, TrainConfig};
 use crate::target::TargetId;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
 /// The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
 /// options to one of these.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recipe {
     /// Name of the recipe it came from: `silq`, `rtn`.
@@ -31,14 +32,16 @@ pub struct Recipe {
     pub rules: Vec<Rule>,
     /// Where the training text comes from if the run gives none.
     #[serde(default)]
+    #[ts(optional, as = "Option<_>")]
     pub data: RecipeData,
     /// What is trained or solved, one after the other; empty: quantize without training.
     pub stages: Vec<Stage>,
 }
 
 /// The text of a recipe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[ts(optional_fields)]
 pub struct RecipeData {
     /// Tokens that the teacher generates to train on, where the run gives no data. None: data must
     /// be given.

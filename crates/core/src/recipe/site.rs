@@ -10,24 +10,30 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 /// The quantizer of a weight: its grid, and the parts that find codes and scales on it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
 pub struct WeightSite {
     /// What decides the stored bytes.
     pub quantizer: WeightQuantizer,
     /// How the first scales are found.
     #[serde(default)]
+    #[ts(optional, as = "Option<_>")]
     pub start: StartRule,
     /// How scales come about in each step, and what of them learns.
     #[serde(default)]
+    #[ts(optional, as = "Option<_>")]
     pub range: RangeConfig,
     /// Which code a weight gets.
     #[serde(default)]
+    #[ts(optional, as = "Option<_>")]
     pub rounding: RoundingConfig,
     /// Whether a weight exactly on the edge of the grid counts as inside.
     #[serde(default)]
+    #[ts(optional, as = "Option<_>")]
     pub edge: EdgeRule,
     #[serde(default)]
+    #[ts(optional, as = "Option<_>")]
     pub gradient_scale: GradientScale,
     /// Factors beside the quantized weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,8 +42,9 @@ pub struct WeightSite {
 
 /// Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
 /// A^T) B^T`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
 pub struct LowRankConfig {
     pub rank: usize,
     pub alpha: f64,

@@ -5,21 +5,25 @@ use super::site::{WeightSite, name};
 use super::train::TrainConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
 /// One stage: the scope of its loss, what it begins from and what it trains.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", tag = "scope", deny_unknown_fields)]
 pub enum Stage {
     /// End to end.
     Model {
         #[serde(default)]
+        #[ts(optional, as = "Option<_>")]
         from: StageStart,
         trains: Trains,
+        #[ts(type = "Partial<TrainConfig>")]
         config: TrainConfig,
     },
     /// Layer after layer, each from its own inputs to its own outputs.
     Block {
         #[serde(default)]
+        #[ts(optional, as = "Option<_>")]
         from: StageStart,
         trains: Trains,
         config: BlockConfig,
@@ -27,7 +31,7 @@ pub enum Stage {
 }
 
 /// What a stage begins from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum StageStart {
     /// What the stage before stored: its codes stay unless the weights learn; if they do, they
@@ -39,27 +43,41 @@ pub enum StageStart {
 }
 
 /// What learns in a stage; everything else is frozen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Trains {
     /// Weights, where their range and rounding let them.
+    #[ts(optional, as = "Option<_>")]
     pub weights: bool,
+    #[ts(optional, as = "Option<_>")]
     pub norms: bool,
     /// Whatever learns of the weights' ranges: scales, clips, zero points.
+    #[ts(optional, as = "Option<_>")]
     pub scales: bool,
+    /// Whatever learns of the weights' rounding.
+    pub rounding: bool,
     /// Factors beside the weights.
+    #[ts(optional, as = "Option<_>")]
     pub low_rank: bool,
     /// Scales of static activation and cache quantizers.
+    #[ts(optional, as = "Option<_>")]
     pub activation_scales: bool,
 }
 
 impl Trains {
-    pub const ALL: Self =
-        Self { weights: true, norms: true, scales: true, low_rank: true, activation_scales: true };
+    pub const ALL: Self = Self {
+        weights: true,
+        norms: true,
+        scales: true,
+        rounding: true,
+        low_rank: true,
+        activation_scales: true,
+    };
     pub const NONE: Self = Self {
         weights: false,
         norms: false,
         scales: false,
+        rounding: false,
         low_rank: false,
         activation_scales: false,
     };
@@ -123,7 +141,8 @@ impl Stage {
         {
             return Err(Error::config(
                 path,
-                "nothing learns in this stage; weights, norms, scales, lowRank or activationScales",
+                "nothing learns in this stage; weights, norms, scales, rounding, lowRank or \
+                 activationScales",
             ));
         }
         let frozen =
@@ -152,13 +171,25 @@ impl Stage {
         if trains.scales
             && !codes_stay
             && !sites.is_empty()
-            && !sites.iter().any(|s| s.range.traits().learns || s.rounding.traits().learns)
+            && !sites.iter().any(|s| s.range.traits().learns)
         {
             let range = name(&sites[0].range);
             return frozen(
                 "scales",
                 format!("nothing of the range {range} learns; use step, clip or stepZero"),
             );
+        }
+        if trains.scales
+            && let Some(site) = sites.iter().find(|site| !site.rounding.traits().ranges_may_learn)
+        {
+            let rounding = name(&site.rounding);
+            return frozen(
+                "scales",
+                format!("the rounding {rounding} keeps the ranges frozen; use nearest"),
+            );
+        }
+        if trains.rounding && !sites.iter().any(|site| site.rounding.traits().learns) {
+            return frozen("rounding", "no site has a rounding that learns; use adaRound".into());
         }
         if trains.low_rank && !sites.iter().any(|site| site.low_rank.is_some()) {
             return frozen(

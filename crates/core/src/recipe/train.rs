@@ -40,48 +40,59 @@ pub enum TrainArithmetic {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct TrainConfig {
-    /// Tokens to train on, rounded up to whole steps; the text is passed over again when it is
-    /// shorter. More is better and slower. Default 50,000.
+    /// Tokens to train on, rounded up to whole steps; a shorter text is passed over again. More is
+    /// better and slower. Default 50,000.
     pub tokens: usize,
-    /// Tokens of one sequence. Longer gives the teacher more to say and costs memory. Default 512.
+    /// Tokens of each training sequence, at least 2. Longer sequences cost more memory. Default
+    /// 512.
     pub window: usize,
-    /// Sequences per optimizer step. Default 4.
+    /// Sequences in each optimizer step. Default 4.
     pub batch: usize,
-    /// Sequences per forward; `batch` is a multiple of it (gradient accumulation). Less memory,
-    /// same result up to rounding. Default: `batch`.
+    /// Sequences that are computed at once; `batch` is a multiple of it (gradient accumulation).
+    /// Less takes less memory and gives the same result up to rounding. Default: `batch`.
     pub micro_batch: Option<usize>,
-    /// Peak rate of the weights. Too small moves nothing within a small budget. Default 2e-4.
+    /// Peak learning rate of the weights, above 0. Too small a rate moves nothing within a small
+    /// budget. Default 2e-4.
     pub learning_rate: f64,
-    /// Rate of weight steps over that of the weights. Default 1.
+    /// Learning rate of the scales of weights, as a multiple of that of the weights. Default 1.
     pub weight_step_multiplier: f64,
-    /// Rate of activation and cache steps over that of the weights (static sites only). Default 10.
+    /// Learning rate of the stored scales of activations and cache, as a multiple of that of the
+    /// weights; only with static scales. Default 10.
     pub activation_step_multiplier: f64,
-    /// Rate of the norms over that of the weights. Default 1.
+    /// Learning rate of the norms, as a multiple of that of the weights. Default 1.
     pub norm_multiplier: f64,
-    /// Steps of linear warm-up, as a share of all. Default 0.1.
+    /// Share of the steps in which the learning rate rises from 0 to its peak, 0 to 1. Default 0.1.
     pub warmup: f64,
-    /// The cosine ends at this share of the peak rate. Default 0.05.
+    /// Share of the peak learning rate that is left at the end of the cosine, 0 to 1. Default 0.05.
     pub min_ratio: f64,
+    /// Decay of the mean of the gradients in AdamW, 0 up to 1. Default 0.9.
     pub beta1: f64,
+    /// Decay of the mean of the squared gradients in AdamW, 0 up to 1. Default 0.95.
     pub beta2: f64,
+    /// Number that AdamW adds to the denominator, above 0. Default 1e-8.
     pub eps: f64,
-    /// On matrices only, never on steps or norms. Default 0.
+    /// Weight decay of the weight matrices, 0 or more; never of scales or norms. Default 0.
     pub weight_decay: f64,
-    /// Global gradient norm. Default 1.
+    /// Greatest norm of the whole gradient; a longer one is shortened to it. Default 1.
     pub max_norm: f64,
-    /// Weight of KL(teacher || student). Default 1.
+    /// Weight of the KL divergence to the unquantized model in the loss, 0 or more. Default 1.
     pub kl_weight: f64,
-    /// Weight of the next-token cross-entropy. Default 0.
+    /// Weight of the next-token cross-entropy in the loss, 0 or more. Default 0.
     pub ce_weight: f64,
-    /// Temperature of the KL. Default 1.
+    /// Temperature of both distributions in the KL divergence, above 0. Default 1.
     pub temperature: f64,
-    /// Default: what a probe finds fastest on this machine; the `train` phase names it.
+    /// What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
+    /// (forward by the integer products of the packed model; for targets that quantize
+    /// activations). Default: what a probe finds fastest on this machine.
     pub arithmetic: Option<TrainArithmetic>,
+    /// When the forward pass of a layer is computed again for the backward pass instead of kept in
+    /// memory: `always` (least memory, about a quarter slower), `never` (fastest) or `auto` (kept
+    /// while it fits half of the free memory). Default `auto`.
     pub recompute: Recompute,
-    /// Memory of the loss's logits in bytes; tokens go through the head in chunks of it. Default 64
-    /// MiB.
+    /// Memory for logits while the loss is computed, in bytes; tokens go through the head in chunks
+    /// of that size. Default 64 MiB.
     pub loss_bytes: usize,
-    /// Decides the order of the data. Same seed, same bytes. Default 0.
+    /// Number that decides the order of the data; the same seed gives the same bytes. Default 0.
     pub seed: u64,
 }
 

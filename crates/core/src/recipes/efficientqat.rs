@@ -1,12 +1,19 @@
 //! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models
-//! (2024, arXiv 2407.11062). Phase 1 (Block-AP): weights, norms, steps and zero points learn block
-//! by block. Phase 2 (E2E-QP): codes stay, the steps learn end to end: here from the unquantized
-//! model's answers, which leave a lower KL than the authors' next token (docs/lab;
-//! `endCeWeight: 1, endKlWeight: 0` for theirs). Steps and zero points start from the least squared
-//! error (docs/decisions/0010-ranges-start-from-least-error.md), the authors' from the widest
-//! range; weights are held near where they began (docs/decisions/0011-weights-are-held.md), the
-//! authors' are not. Rates are relative and for some hundred steps; the authors' absolute ones
-//! (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
+//! (2024, arXiv 2407.11062). Phase 1 (Block-AP): weights, norms, scales and zero points learn layer
+//! by layer. Phase 2 (E2E-QP): codes stay, the scales learn end to end.
+//!
+//! Costs the memory of one layer in phase 1 and of the whole model in phase 2: 6 minutes and 0.6
+//! GB, then 4.5 minutes and 1.9 GB (SmolLM2-135M, two cores, docs/lab). The best recipe at 2 and 3
+//! bits; `endTokens: 0` where memory is short.
+//!
+//! Defaults: phase 2 learns from the outputs of the unquantized model, which leaves a lower KL
+//! divergence than the next token that the authors train on (docs/lab; `endCeWeight: 1,
+//! endKlWeight: 0` for theirs). Scales and zero points start from the least squared error
+//! (docs/decisions/0010-ranges-start-from-least-error.md), those of the authors from the widest
+//! range; weights are held near where they began (docs/decisions/0011-weights-are-held.md), those
+//! of the authors are not. Learning rates are relative and for some hundred steps; the absolute
+//! ones of the authors (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of
+//! about 0.02.
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
@@ -17,30 +24,38 @@ use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end to
+/// end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct EfficientqatConfig {
-    /// Where the model will run. Default `halfstep`, which holds its grids.
+    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+    /// `halfstep`.
     pub target: TargetId,
-    /// Bits of the block linears. Default 2.
+    /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+    /// gguf target holds, otherwise 2.
     pub weights: Option<f64>,
-    /// Columns of a row that share a scale and a zero point. Default 64.
+    /// Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+    /// the whole row. Default: what a gguf target holds, otherwise 64.
     pub group_size: Option<usize>,
-    /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+    /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+    /// Default 8.
     pub activations: Option<f64>,
-    /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+    /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
     pub cache: Option<f64>,
-    /// Phase 1.
+    /// Options of phase 1, layer by layer.
     pub train: BlockOptions,
-    /// Tokens of phase 2; 0 leaves it out. Default 32,768.
+    /// Tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
     pub end_tokens: usize,
-    /// Rate of the steps in phase 2, in parts of their root mean square. Default 5e-3; 1e-3 suits
-    /// the next-token loss.
+    /// Learning rate of the scales in phase 2, as a share of the root mean square that the scales
+    /// of each matrix begin with. Default 5e-3; 1e-3 suits the next-token loss.
     pub end_learning_rate: f64,
-    /// Weight of the KL to the unquantized model in phase 2. Default 1.
+    /// Weight of the KL divergence to the unquantized model in the loss of phase 2, 0 or more.
+    /// Default 1.
     pub end_kl_weight: f64,
-    /// Weight of the next-token loss in phase 2. Default 0.
+    /// Weight of the next-token loss in the loss of phase 2, 0 or more. Default 0.
     pub end_ce_weight: f64,
 }
 

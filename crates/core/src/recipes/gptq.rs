@@ -1,7 +1,13 @@
 //! `gptq`: GPTQ: Accurate Post-training Compression for Generative Pretrained Transformers (2022,
-//! arXiv 2210.17323): columns are rounded one after the other, those still free making up for each
-//! error. Scales are those of the original groups (static), so that any order of columns can be
-//! stored.
+//! arXiv 2210.17323): columns are rounded one after the other, and those still free make up for
+//! each error. Scales are those of the original groups (static), so that any order of columns can
+//! be stored.
+//!
+//! Costs forward passes over the text and one inverse per linear layer: 2.5 minutes and 1.3 GB
+//! (SmolLM2-135M, two cores, docs/lab). Good at 3 and 4 bits; at 2 bits block training is much
+//! better.
+//!
+//! Defaults: the damping of the authors; 32 sequences of 512 tokens instead of 128 of 2048.
 
 use crate::error::Result;
 use crate::recipe::block::SolverOptions;
@@ -12,26 +18,34 @@ use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// GPTQ: columns are rounded one after the other, and the columns still free make up for each
+/// error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct GptqRecipeConfig {
-    /// Where the model will run. Default `halfstep`, which holds its grids.
+    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+    /// `halfstep`.
     pub target: TargetId,
-    /// Bits of the block linears. Default 3.
+    /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+    /// gguf target holds, otherwise 3.
     pub weights: Option<f64>,
-    /// Columns of a row that share a scale and a zero point. Default 64.
+    /// Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+    /// the whole row. Default: what a gguf target holds, otherwise 64.
     pub group_size: Option<usize>,
-    /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+    /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+    /// Default 8.
     pub activations: Option<f64>,
-    /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+    /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
     pub cache: Option<f64>,
-    /// Added to the Hessian's diagonal, in parts of its mean; raised, with a warning, where that is
-    /// too little. Default 0.01.
+    /// Number that is added to the diagonal of the Hessian, as a share of its mean, so that it can
+    /// be inverted; 0 to 10. It is raised, with a warning, where that is too little. Default 0.01.
     pub damping: f64,
-    /// Take the columns by falling diagonal of the Hessian. Default true.
+    /// Round the columns with the largest diagonal entries of the Hessian first, instead of from
+    /// left to right. Default true.
     pub act_order: bool,
-    /// The text that the method sees.
+    /// Options of the text that the method sees.
     pub train: SolverOptions,
 }
 

@@ -1,9 +1,14 @@
 //! `llm-qat`: LLM-QAT: Data-Free Quantization Aware Training for Large Language Models (2023, arXiv
-//! 2305.17888): all weights and norms learn from the unquantized model's answers, on text that it
-//! generated itself. Scales are absmax / p of the weights as they are, found anew every step:
-//! nothing is clipped and no range learns. Ours: the gradient goes straight through (the authors'
-//! code zeroes it where |w| >= 2, though nothing is clipped there); scales without their 1e-6; keys
-//! after RoPE and by head, as the runtime stores them.
+//! 2305.17888): all weights and norms learn from the outputs of the unquantized model, on text that
+//! it generated itself. Scales are the largest magnitude / the largest code of the weights as they
+//! are, found anew in every step: nothing is clipped and no range learns.
+//!
+//! Costs the memory of the whole model several times, as `silq` does, and the time to generate the
+//! text besides. For models whose training text nobody has.
+//!
+//! Defaults and differences: the gradient of a weight goes straight through (the code of the
+//! authors zeroes it where |w| >= 2, though nothing is clipped there); scales without their added
+//! 1e-6; keys are quantized after RoPE and by head, as the runtime stores them.
 
 use crate::error::Result;
 use crate::recipe::{
@@ -13,24 +18,31 @@ use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
+/// needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct LlmQatConfig {
-    /// Where the model will run. Default `halfstep`, which holds its grids.
+    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+    /// `halfstep`.
     pub target: TargetId,
-    /// Bits of the block linears. Default 4, or what the target holds.
+    /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+    /// gguf target holds, otherwise 4.
     pub weights: Option<f64>,
-    /// Columns of a row that share a scale; 0 is the whole row. Default 0, or what the target
-    /// holds.
+    /// Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
+    /// holds, otherwise 0.
     pub group_size: Option<usize>,
-    /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+    /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+    /// Default 8.
     pub activations: Option<f64>,
-    /// Bits of the key/value cache: 4 or 8, 16, 32. Default 8, or what the target uses.
+    /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 8 for
+    /// `halfstep`, otherwise 16.
     pub cache: Option<f64>,
-    /// Everything about the training run. Where the run gives no data, `tokens` are generated too.
-    /// Without warm-up, and the cosine ends at 0; the rate, 2e-4, is for small budgets: the authors
-    /// take 2e-5 for 200 million tokens.
+    /// Options of the training. Unless the run is given data, the model generates `tokens` first.
+    /// Compared with other recipes there is no warm-up and the learning rate falls to 0; its peak,
+    /// 2e-4, is for small budgets: the authors take 2e-5 for 200 million tokens.
     #[serde(with = "over_defaults")]
     #[ts(as = "TrainConfig")]
     pub train: TrainConfig,

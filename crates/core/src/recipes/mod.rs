@@ -18,6 +18,11 @@ macro_rules! recipes {
         }
 
         impl RecipeConfig {
+            /// Every built-in recipe with its defaults, in the order of the list.
+            pub fn defaults() -> Vec<RecipeConfig> {
+                vec![$(RecipeConfig::$variant(Default::default())),*]
+            }
+
             /// The recipe under its target: defaults filled in, every option checked, grids the
             /// target cannot hold refused.
             pub fn resolve(&self) -> Result<Recipe> {

@@ -1,7 +1,13 @@
 //! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware
-//! Partial Retraining (2025, arXiv 2504.13932): `apiq` with a penalty on each weight's rounding
-//! error, weighted by the squared gradients of the unquantized model. Up to three phases for every
-//! block: the penalty alone, both, the output alone. With lambda 0 it is `apiq`.
+//! Partial Retraining (2025, arXiv 2504.13932): `apiq` with a penalty on the rounding error of each
+//! weight, weighted by the squared gradients of the unquantized model. Up to three phases for every
+//! layer: the penalty alone, both, the output alone. With lambda 0 it is `apiq`.
+//!
+//! Costs the memory of one layer and, for the gradients, a pass backward through the whole model
+//! for each sequence: 10 minutes and 1 GB (SmolLM2-135M, two cores, docs/lab). Only the target
+//! `halfstep` stores the factors. We have not measured it to be better than `apiq`.
+//!
+//! Defaults: those of `apiq`, with one phase in which both learn.
 
 use super::apiq::{ALPHA, RANK, blocks, clips_and_factors};
 use crate::error::{Error, Result};
@@ -13,39 +19,53 @@ use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
+/// unquantized model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct SaprConfig {
-    /// Where the model will run. Default `halfstep`, which holds its grids.
+    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+    /// `halfstep`.
     pub target: TargetId,
-    /// Bits of the block linears. Default 2.
+    /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+    /// gguf target holds, otherwise 2.
     pub weights: Option<f64>,
-    /// Columns of a row that share a scale and a zero point. Default 64.
+    /// Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+    /// the whole row. Default: what a gguf target holds, otherwise 64.
     pub group_size: Option<usize>,
-    /// Bits of the linears' inputs: 8, or 16 to leave them alone. Default 8.
+    /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+    /// Default 8.
     pub activations: Option<f64>,
-    /// Bits of the key/value cache: 4 or 8, 16, 32. Default 16.
+    /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
     pub cache: Option<f64>,
-    /// Rank of the factors beside each linear; 0 for none. Default 8: at 64, as in the paper, they
-    /// outweigh a small model's weights.
+    /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
+    /// the paper, the factors of a small model take more bytes than its weights.
     pub rank: usize,
-    /// The factors' product is multiplied by alpha / rank. Default 16.
+    /// Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
+    /// 16.
     pub alpha: f64,
-    /// Weight of the penalty. Default 1 (the scale-free penalty is a weighted mean of squared
-    /// rounding errors).
+    /// Weight of the penalty on rounding errors, 0 or more. Default 1: the scale-free penalty is a
+    /// weighted mean of squared rounding errors.
     pub lambda: f64,
-    /// What lambda multiplies. Default `scaleFree`.
+    /// How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by their
+    /// mean in the layer, so that the same lambda suits any number of texts), `perMatrix` (by their
+    /// mean in each matrix) or `raw` (not at all, as in the code of the authors). Default
+    /// `scaleFree`.
     pub saliency_scale: SaliencyScale,
-    /// Whether the penalised difference holds the factors. Default `beforeLowRank`.
+    /// Which difference to the original weights is penalised: `beforeLowRank` (that of the
+    /// quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
+    /// together). Default `beforeLowRank`.
     pub saliency_place: SaliencyPlace,
-    /// Sequences whose gradients are squared. Default 32.
+    /// Number of sequences whose gradients are squared, at least 1. Default 32.
     pub saliency_samples: usize,
-    /// Epochs with the penalty alone, before those with both (`train.epochs`). Default 0.
+    /// Epochs with the penalty alone, before those with penalty and outputs (`train.epochs`).
+    /// Default 0.
     pub penalty_epochs: usize,
-    /// Epochs with the outputs alone, after them. Default 0.
+    /// Epochs with the outputs alone, after those with penalty and outputs. Default 0.
     pub output_epochs: usize,
-    /// Everything about the training run.
+    /// Options of the training, layer by layer.
     pub train: BlockOptions,
 }
 

@@ -18,12 +18,13 @@ pub use crate::config::options::{
     ArithmeticConfig, ChatMessage, EvaluateConfig, GenerationConfig, RunConfig,
 };
 pub use crate::config::parse_config;
+pub use crate::config::recipe_input::{RecipeInput, resolve};
 pub use evaluate::evaluate;
 pub use generate::{generate, generate_all};
 pub use inspect::inspect;
 pub use load::{Loaded, load};
 #[cfg(feature = "train")]
-pub use plan::{Plan, PlanStage, plan};
+pub use plan::{Plan, PlanStage, plan, plan_as};
 pub use quantize::{quantize, quantize_as};
 pub use report::{Generation, Inspection, Report, SaveReport};
 

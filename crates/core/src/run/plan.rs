@@ -97,15 +97,25 @@ pub fn plan(
     events: &mut dyn FnMut(Event),
     cancel: &Cancel,
 ) -> Result<Plan> {
-    let recipe = recipe.resolve()?;
-    check(model, &recipe, run)?;
+    plan_as(model, &recipe.resolve()?, run, events, cancel)
+}
+
+/// [`plan`] of a recipe that need not be one of the built-in ones.
+pub fn plan_as(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<Plan> {
+    check(model, recipe, run)?;
     // What was needed so far (to read the model) will be needed again.
     let (before, free) =
         (memory::peak_bytes(), memory::available_bytes() + memory::resident_bytes());
     let memory_measured = memory::reset_peak();
     let start = Instant::now();
     let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
-    let mut planner = Planner::new(merged.as_ref().unwrap_or(model), &recipe, run, cancel)?;
+    let mut planner = Planner::new(merged.as_ref().unwrap_or(model), recipe, run, cancel)?;
     planner.work(events)?;
     planner.finish()?;
     let peak = planner.stages.iter().map(|s| s.peak_memory_bytes).max().unwrap_or(0).max(before);
@@ -126,7 +136,7 @@ pub fn plan(
         fits,
         advice,
         stages: std::mem::take(&mut planner.stages),
-        client_flags: client_flags(&recipe),
+        client_flags: client_flags(recipe),
         plan_seconds: start.elapsed().as_secs_f64(),
     })
 }
@@ -400,7 +410,7 @@ fn on_a_window(
     if record {
         let (_, of_one) = timed(|| window.blocks(model, result, 1, &mut |_| {}, cancel, pool))?;
         let windows = validation.block_tokens() as f64 / window.tokens() as f64;
-        seconds += of_one * windows * model.architecture.layers as f64;
+        seconds += of_one * windows * model.architecture.layers.len() as f64;
     }
     Ok((evaluations, seconds))
 }

@@ -60,7 +60,7 @@ pub fn quantize_as(
             parts = validation.blocks(
                 model,
                 small,
-                model.architecture.layers,
+                model.architecture.layers.len(),
                 events,
                 cancel,
                 &pool,
@@ -133,14 +133,35 @@ fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     Sites::new(recipe, &model.architecture)?;
     let sites: Vec<WeightSite> = recipe.weight_sites().copied().collect();
     for (i, stage) in recipe.stages.iter().enumerate() {
-        match stage {
-            Stage::Model { config, .. } => config.validate()?,
-            Stage::Block { config, .. } => config.validate()?,
-        }
+        let valid = match stage {
+            Stage::Model { config, .. } => config.validate(),
+            Stage::Block { config, .. } => config.validate(),
+        };
+        valid.map_err(|e| of_stage(i, stage, e))?;
         let goes_on = i > 0 && stage.from() == StageStart::Previous;
         stage.check(&format!("stages[{i}]"), &sites, goes_on, recipe.has_static_sites())?;
     }
     Ok(())
+}
+
+/// An error of a stage's config with the path that its field has in the recipe. Built-in recipes
+/// have passed before, so that their options are not what it is about.
+fn of_stage(index: usize, stage: &Stage, error: Error) -> Error {
+    let Error::Config { field, reason } = error else { return error };
+    let field = field.strip_prefix("train.").unwrap_or(&field);
+    let inside = match (stage, field) {
+        (Stage::Block { .. }, "lambda") => "saliency.lambda",
+        (Stage::Block { .. }, "saliencySamples") => "saliency.samples",
+        (Stage::Block { .. }, "saliencyWindow") => "saliency.window",
+        (Stage::Block { .. }, "damping") => "solver.damping",
+        (Stage::Block { .. }, "epochs") => "phases",
+        (Stage::Block { .. }, "rangeLearningRate") => "phases[0].rates.ranges",
+        (Stage::Block { .. }, "lowRankLearningRate") => "phases[0].rates.lowRank",
+        (Stage::Block { .. }, "weightLearningRate") => "phases[0].rates.weights",
+        (Stage::Block { .. }, "minRatio") => "phases[0].minRatio",
+        _ => field,
+    };
+    Error::config(format!("stages[{index}].config.{inside}"), reason)
 }
 
 /// What a recipe made.

@@ -20,6 +20,7 @@ use crate::engine::block_loop::{Blockwise, Streams};
 use crate::engine::block_training::Told;
 use crate::engine::student::Finished;
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
 /// A method that finds the codes of a layer from what its linears read, without gradients.
 pub(crate) trait Solver {
@@ -45,7 +46,7 @@ macro_rules! solvers {
         $(pub mod $module;)*
 
         /// A solver and its options.
-        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
         #[serde(rename_all = "camelCase", tag = "kind")]
         pub enum SolverConfig {
             $($(#[$doc])* $variant($module::$config)),*

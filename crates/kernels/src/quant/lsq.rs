@@ -16,10 +16,13 @@ use serde::{Deserialize, Serialize};
 /// Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
 /// (LSQ's paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum EdgeRule {
+    /// Inside: its gradient goes to the weight.
     #[default]
     Inside,
+    /// Outside: its gradient goes to the scale.
     Outside,
 }
 

@@ -5,6 +5,7 @@
 //! parameter's buffer (a [`Sink`]), summed over micro-batches there, and never through the tape.
 
 pub mod attention;
+pub mod bias;
 pub mod fake_quant;
 pub mod linear;
 pub mod rms_norm;

@@ -1,5 +1,5 @@
-//! `y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension. The weight's gradient goes
-//! into the sink.
+//! `y = x / sqrt(mean(x^2) + eps) * weight` over pieces of the last dimension as wide as the
+//! weight: the whole of it, or every head by itself. The weight's gradient goes into the sink.
 
 use crate::Result;
 use crate::autograd::ops::{Number, Op, Sink};
@@ -24,7 +24,6 @@ impl<T: Number> Op<T, 1> for RmsNorm<T> {
     fn is_cheap(&self) -> bool {
         true
     }
-
     fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
         let mut y = room(x.len());
         rms_norm(&self.pool, x.values(), &self.weight, self.eps, &mut y);
@@ -37,7 +36,7 @@ impl<T: Number> Op<T, 1> for RmsNorm<T> {
         _: &Tensor<T>,
         dy: &Tensor<T>,
     ) -> Result<[Option<Tensor<T>>; 1]> {
-        let (mut dx, mut dweight) = (room(x.len()), vec![T::ZERO; x.cols()]);
+        let (mut dx, mut dweight) = (room(x.len()), vec![T::ZERO; self.weight.len()]);
         rms_norm_backward(
             &self.pool,
             x.values(),

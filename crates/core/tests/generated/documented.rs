@@ -1,0 +1,319 @@
+//! The Rust types with their comments, read from the TypeScript declarations that ts-rs makes.
+
+use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
+use halfstep::event::Event;
+use halfstep::recipe::{Recipe, Stage, TrainConfig};
+use halfstep::recipes::RecipeConfig;
+use halfstep::run::report::{Generation, SaveReport};
+use halfstep::run::{Inspection, Plan, Report};
+use serde_json::{Value, json};
+use std::any::TypeId;
+use std::collections::BTreeMap;
+use std::path::Path;
+use ts_rs::{Config, TS, TypeVisitor};
+
+pub const HEADER: &str =
+    "// Written by crates/core/tests/generated.rs from the Rust types. Do not edit.\n\n";
+
+/// A TypeScript declaration and the comment before it.
+struct Declaration {
+    docs: String,
+    text: String,
+}
+
+/// Declarations by name, so that the file does not depend on the order of visits.
+pub struct Declarations {
+    config: Config,
+    seen: Vec<TypeId>,
+    by_name: BTreeMap<String, Declaration>,
+}
+
+impl Declarations {
+    /// Those of everything that crosses to JavaScript.
+    pub fn all() -> Self {
+        // Sizes, steps and seeds stay far below 2^53, and JSON has no other numbers.
+        let config = Config::new().with_large_int("number");
+        let mut all = Self { config, seen: vec![], by_name: BTreeMap::new() };
+        all.add::<RecipeConfig>();
+        all.add::<Recipe>();
+        all.add::<RunConfig>();
+        all.add::<Report>();
+        all.add::<Plan>();
+        all.add::<EvaluateConfig>();
+        all.add::<GenerationConfig>();
+        all.add::<Generation>();
+        all.add::<Inspection>();
+        all.add::<SaveReport>();
+        all.add::<Event>();
+        all
+    }
+
+    fn add<T: TS + 'static + ?Sized>(&mut self) {
+        if self.seen.contains(&TypeId::of::<T>()) {
+            return;
+        }
+        self.seen.push(TypeId::of::<T>());
+        // Primitives and containers have no file of their own.
+        if T::output_path().is_some() {
+            let docs = T::docs().unwrap_or_default();
+            let text = T::decl(&self.config);
+            self.by_name.insert(T::ident(&self.config), Declaration { docs, text });
+        }
+        T::visit_dependencies(self);
+    }
+
+    /// The file of all declarations.
+    pub fn types(&self) -> String {
+        let body: Vec<String> = self
+            .by_name
+            .values()
+            .map(|Declaration { docs, text }| format!("{docs}export {text}\n"))
+            .collect();
+        format!("{HEADER}{}", body.join("\n"))
+    }
+
+    fn declaration(&self, name: &str) -> Option<&str> {
+        self.by_name.get(name).map(|declaration| declaration.text.as_str())
+    }
+
+    /// The names of a type that is one of several texts.
+    fn choices(&self, name: &str) -> Option<Vec<String>> {
+        let (_, body) = self.declaration(name)?.split_once('=')?;
+        let texts = body.trim().trim_end_matches(';').split(" | ");
+        texts.map(|text| Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned())).collect()
+    }
+}
+
+impl TypeVisitor for Declarations {
+    fn visit<T: TS + 'static + ?Sized>(&mut self) {
+        self.add::<T>();
+    }
+}
+
+/// A field of a declaration.
+struct Field {
+    name: String,
+    /// Its type in TypeScript.
+    of: String,
+    doc: String,
+}
+
+/// The fields of a declaration: of all its variants, where it has several.
+fn fields(declaration: &str) -> Vec<Field> {
+    let mut out = vec![];
+    let mut rest = declaration;
+    while let Some((_, inside)) = rest.split_once('{') {
+        rest = inside;
+        loop {
+            rest = rest.trim_start_matches([',', ' ', '\n']);
+            if let Some(after) = rest.strip_prefix('}') {
+                rest = after;
+                break;
+            }
+            let mut doc = String::new();
+            if let Some(comment) = rest.strip_prefix("/**") {
+                let (text, after) = comment.split_once("*/").expect("a comment ends");
+                (doc, rest) = (plain(text), after.trim_start());
+            }
+            let (name, after) = rest.split_once(':').expect("a field has a type");
+            let end = end_of_type(after);
+            let name = name.trim_matches(['"', '?', ' ']).to_owned();
+            out.push(Field { name, of: after[..end].trim().to_owned(), doc });
+            rest = &after[end..];
+        }
+    }
+    out
+}
+
+/// Where the type at the beginning of `text` ends: at a comma or brace that is not inside of it.
+fn end_of_type(text: &str) -> usize {
+    let (mut depth, mut quoted) = (0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            ',' | '}' if depth == 0 => return at,
+            '{' | '<' | '(' | '[' => depth += 1,
+            '}' | '>' | ')' | ']' => depth -= 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// A comment as paragraphs, each on one line.
+fn plain(comment: &str) -> String {
+    let lines = comment.lines().map(|line| line.trim().trim_start_matches(['*', '/']).trim());
+    let text: Vec<&str> = lines.collect();
+    let paragraphs = text.split(|line| line.is_empty()).filter(|lines| !lines.is_empty());
+    paragraphs.map(|lines| lines.join(" ")).collect::<Vec<_>>().join("\n\n")
+}
+
+/// What stands at an option.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    Number,
+    Boolean,
+    Text,
+    /// One of these names.
+    Choice(Vec<String>),
+}
+
+/// A field that a user can give.
+#[derive(Clone, Debug)]
+pub struct Documented {
+    /// `train.learningRate`.
+    pub path: String,
+    pub kind: Kind,
+    /// Null where something else decides it.
+    pub default: Value,
+    pub doc: String,
+}
+
+/// The options of a config type: its fields, and those of the configs in it.
+pub fn option_fields<T: TS>(all: &Declarations, defaults: &Value) -> Vec<Documented> {
+    collect(all, &T::ident(&all.config), "", defaults)
+}
+
+fn collect(all: &Declarations, of: &str, prefix: &str, defaults: &Value) -> Vec<Documented> {
+    let mut out = vec![];
+    for Field { name, of, doc } in fields(all.declaration(of).expect("a declared type")) {
+        let (path, default) = (format!("{prefix}{name}"), defaults[&name].clone());
+        let kind = match of.as_str() {
+            "number" => Kind::Number,
+            "boolean" => Kind::Boolean,
+            "string" => Kind::Text,
+            of => match all.choices(of) {
+                Some(names) => Kind::Choice(names),
+                // A list is no option of the command line.
+                None if of.starts_with("Array<") => continue,
+                None => {
+                    out.extend(collect(all, of, &format!("{path}."), &default));
+                    continue;
+                }
+            },
+        };
+        out.push(Documented { path, kind, default, doc });
+    }
+    out
+}
+
+/// The fields of a whole recipe, as `stages[].config.samples`, each path once.
+pub fn recipe_fields(all: &Declarations) -> Vec<Documented> {
+    let mut out: Vec<Documented> = vec![];
+    walk(all, "Recipe", "", &mut out);
+    out
+}
+
+fn walk(all: &Declarations, of: &str, prefix: &str, out: &mut Vec<Documented>) {
+    for Field { name, of, doc } in fields(all.declaration(of).expect("a declared type")) {
+        let (element, list) = match of.strip_prefix("Array<").and_then(|of| of.strip_suffix('>')) {
+            Some(element) => (element, "[]"),
+            None => (of.as_str(), ""),
+        };
+        let element =
+            element.strip_prefix("Partial<").and_then(|of| of.strip_suffix('>')).unwrap_or(element);
+        let path = format!("{prefix}{name}{list}");
+        let kind = match element {
+            "number" => Kind::Number,
+            "boolean" => Kind::Boolean,
+            _ => all.choices(element).map_or(Kind::Text, Kind::Choice),
+        };
+        // Variants share fields; the comment of the first that has one counts.
+        match out.iter_mut().find(|known| known.path == path) {
+            Some(known) if known.doc.is_empty() => known.doc = doc,
+            Some(_) => {}
+            None => out.push(Documented {
+                path: path.clone(),
+                kind: kind.clone(),
+                default: json!(null),
+                doc,
+            }),
+        }
+        if kind == Kind::Text && all.declaration(element).is_some() {
+            walk(all, element, &format!("{path}."), out);
+        }
+    }
+}
+
+/// A built-in recipe.
+pub struct DocumentedRecipe {
+    /// `llm-qat`.
+    pub kind: String,
+    /// `LlmQatConfig`.
+    pub config: String,
+    pub summary: String,
+    /// What it does and costs, and why its defaults.
+    pub doc: String,
+    pub options: Vec<Documented>,
+}
+
+/// All built-in recipes, in the order of their list.
+pub fn recipes(all: &Declarations) -> Vec<DocumentedRecipe> {
+    let union = all.declaration("RecipeConfig").expect("the list of recipes");
+    RecipeConfig::defaults()
+        .iter()
+        .map(|config_of_kind| {
+            let defaults = serde_json::to_value(config_of_kind).expect("a config is data");
+            let kind = defaults["kind"].as_str().expect("a tag").to_owned();
+            let (_, after) =
+                union.split_once(&format!("\"{kind}\" }} & ")).expect("one of the list");
+            let config = after.split([' ', ';']).next().unwrap_or_default().to_owned();
+            let options = collect(all, &config, "", &defaults);
+            let block = block_defaults(config_of_kind);
+            let options =
+                options.into_iter().map(|option| own_default(option, block.as_ref())).collect();
+            let summary = plain(&all.by_name[&config].docs);
+            DocumentedRecipe { doc: module_doc(&kind), kind, config, summary, options }
+        })
+        .collect()
+}
+
+/// What a recipe that trains layer by layer gives to options whose comments leave it to the recipe.
+fn block_defaults(config: &RecipeConfig) -> Option<Value> {
+    let recipe = config.resolve().expect("its defaults go together");
+    let block = recipe.stages.iter().find_map(|stage| match stage {
+        Stage::Block { config, .. } => Some(config),
+        Stage::Model { .. } => None,
+    })?;
+    let phase = block.phases.first()?;
+    Some(json!({
+        "rangeLearningRate": phase.rates.ranges,
+        "lowRankLearningRate": phase.rates.low_rank,
+        "weightLearningRate": phase.rates.weights,
+        "minRatio": phase.min_ratio,
+        "weightDecay": block.weight_decay,
+        "anchor": block.anchor,
+        "secondTarget": block.second_target,
+    }))
+}
+
+/// An option of the training with the default that this recipe gives it, where its comment tells
+/// another or leaves it to the recipe; `block` is what the recipe gives in the latter case.
+fn own_default(option: Documented, block: Option<&Value>) -> Documented {
+    let Some(field) = option.path.strip_prefix("train.") else { return option };
+    let usual = serde_json::to_value(TrainConfig::default()).expect("a config is data");
+    let own = match (usual[field].as_f64(), option.default.as_f64()) {
+        (Some(usual), Some(own)) if usual != own => own.to_string(),
+        _ if option.doc.contains("Default: given by the recipe") => match block {
+            Some(block) if block[field].is_f64() => block[field].as_f64().unwrap().to_string(),
+            Some(block) => block[field].to_string(),
+            None => return option,
+        },
+        _ => return option,
+    };
+    let (meaning, _) = option.doc.rsplit_once("Default").expect("it says its default");
+    Documented { doc: format!("{meaning}Default {own}."), ..option }
+}
+
+/// The comment at the beginning of a recipe's file, without its name.
+fn module_doc(kind: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/recipes")
+        .join(kind.replace('-', "_"))
+        .with_extension("rs");
+    let text = std::fs::read_to_string(path).expect("a recipe is a file");
+    let comment: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//!")).collect();
+    let doc = plain(&comment.join("\n"));
+    doc.strip_prefix(&format!("`{kind}`: ")).expect("it begins with the recipe's name").to_owned()
+}

@@ -1,0 +1,176 @@
+//! The files that are written.
+
+use crate::documented::{Documented, DocumentedRecipe, HEADER, Kind};
+use serde_json::{Value, json};
+
+/// Columns of a page's lines.
+const COLUMNS: usize = 100;
+
+/// `llmQat` of `llm-qat`.
+fn function_name(kind: &str) -> String {
+    let mut words = kind.split('-');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| name + &capital(word))
+}
+
+fn capital(word: &str) -> String {
+    let (first, rest) = word.split_at(1);
+    first.to_uppercase() + rest
+}
+
+/// `ts/src/generated/recipes.ts`: a function for each recipe, and the types of their options.
+pub fn functions(recipes: &[DocumentedRecipe]) -> String {
+    let configs: String = recipes.iter().map(|recipe| format!("  {},\n", recipe.config)).collect();
+    let mut text = format!(
+        "{HEADER}import type {{\n{configs}  Recipe,\n  TrainConfig,\n}} from './types.js'\n\n\
+         /** A config in which every field may be left out. */\n\
+         type Options<Config> = {{\n  \
+         [Name in keyof Config]?: Config[Name] extends object ? Partial<Config[Name]> : Config[Name]\n\
+         }}\n\n\
+         /** Options of training end to end; every one has a default. */\n\
+         export type TrainOptions = Partial<TrainConfig>\n"
+    );
+    for recipe in recipes {
+        let (name, config) = (function_name(&recipe.kind), &recipe.config);
+        text += &format!(
+            "/** Options of `recipes.{name}`; every one has a default. */\n\
+             export type {}Options = Options<{config}>\n",
+            capital(&name)
+        );
+    }
+    text += "\n/** A built-in recipe by its name, with its options. Rust fills in the defaults and \
+             checks it. */\nexport type BuiltInRecipe =\n";
+    for recipe in recipes {
+        let name = capital(&function_name(&recipe.kind));
+        text += &format!("  | ({{ kind: '{}' }} & {name}Options)\n", recipe.kind);
+    }
+    text += "\n/** What a run can be given: a built-in recipe, or a whole one. */\n\
+             export type RecipeInput = BuiltInRecipe | Recipe\n\n\
+             /** The built-in recipes. */\nexport const recipes = {\n";
+    for recipe in recipes {
+        let (name, kind) = (function_name(&recipe.kind), &recipe.kind);
+        let options = format!("{}Options", capital(&name));
+        text += &format!(
+            "{}  {name}: (options: {options} = {{}}): {{ kind: '{kind}' }} & {options} => ({{\n    \
+             kind: '{kind}',\n    ...options,\n  }}),\n",
+            comment(&recipe.summary)
+        );
+    }
+    text + "}\n"
+}
+
+/// A comment in front of a member.
+fn comment(text: &str) -> String {
+    let one = format!("  /** {text} */\n");
+    if one.len() <= COLUMNS {
+        return one;
+    }
+    let lines = wrapped(text, COLUMNS - 5).into_iter().map(|line| format!("   * {line}\n"));
+    format!("  /**\n{}   */\n", lines.collect::<String>())
+}
+
+/// `ts/src/generated/options.ts`: the texts of recipes and options for the command line.
+pub fn options(recipes: &[DocumentedRecipe], groups: &[(&str, Vec<Documented>)]) -> String {
+    let mut text = format!(
+        "{HEADER}/** A field that a user can give, as its comment in Rust explains it. */\n\
+         export interface OptionDoc {{\n  path: string\n  \
+         type: 'number' | 'boolean' | 'string'\n  choices?: readonly string[]\n  \
+         /** Absent where something else decides it. */\n  \
+         default?: string | number | boolean\n  doc: string\n}}\n\n\
+         /** A built-in recipe. */\nexport interface RecipeDoc {{\n  kind: string\n  \
+         summary: string\n  doc: string\n  options: readonly OptionDoc[]\n}}\n\n\
+         export const RECIPES: readonly RecipeDoc[] = [\n"
+    );
+    for recipe in recipes {
+        let options: String =
+            recipe.options.iter().map(|option| format!("      {},\n", as_json(option))).collect();
+        text += &format!(
+            "  {{\n    kind: {},\n    summary: {},\n    doc: {},\n    options: [\n{options}    ],\n  \
+             }},\n",
+            json!(recipe.kind),
+            json!(recipe.summary),
+            json!(recipe.doc)
+        );
+    }
+    text += "]\n";
+    for (name, options) in groups {
+        let options: String =
+            options.iter().map(|option| format!("  {},\n", as_json(option))).collect();
+        text += &format!("\nexport const {name}: readonly OptionDoc[] = [\n{options}]\n");
+    }
+    text
+}
+
+fn as_json(option: &Documented) -> Value {
+    let mut out = json!({ "path": option.path, "doc": option.doc });
+    let kind = match &option.kind {
+        Kind::Number => "number",
+        Kind::Boolean => "boolean",
+        Kind::Text => "string",
+        Kind::Choice(names) => {
+            out["choices"] = json!(names);
+            "string"
+        }
+    };
+    out["type"] = json!(kind);
+    if !option.default.is_null() {
+        out["default"] = option.default.clone();
+    }
+    out
+}
+
+/// `docs/recipes.md`.
+pub fn guide(recipes: &[DocumentedRecipe]) -> String {
+    let mut text = String::from(
+        "# Recipes\n\n<!-- Written by crates/core/tests/generated.rs from the comments of the Rust \
+         types. Do not edit. -->\n\nThe built-in recipes: what each does and costs, why its \
+         defaults, and its options. In TypeScript\nthey are `recipes.<name>(options)`, options with \
+         a dot being nested; on the command line\n`--recipe <name>` and flags, of which `halfstep \
+         quantize --recipe <name> --help` shows those of a\nrecipe. `halfstep recipes <name> --json` \
+         prints a recipe in full, to be edited and given back as\n`--recipe file.json`; \
+         [examples/custom-recipe.mjs](../examples/custom-recipe.mjs) writes one in code.\n\n\
+         | recipe | what |\n|---|---|\n",
+    );
+    for recipe in recipes {
+        let kind = &recipe.kind;
+        text += &format!("| [`{kind}`](#{kind}) | {} |\n", recipe.summary);
+    }
+    for recipe in recipes {
+        text += &format!("\n## {}\n", recipe.kind);
+        for paragraph in recipe.doc.split("\n\n") {
+            text += &format!("\n{}\n", wrapped(paragraph, COLUMNS).join("\n"));
+        }
+        text += "\n| option | flag | meaning |\n|---|---|---|\n";
+        for option in &recipe.options {
+            let doc = option.doc.replace('|', "\\|").replace("\n\n", " ");
+            text += &format!("| `{}` | `{}` | {doc} |\n", option.path, flag(option));
+        }
+    }
+    text
+}
+
+/// `--learning-rate` of `train.learningRate`; what is on by default has a flag that turns it off.
+fn flag(option: &Documented) -> String {
+    let name = option.path.rsplit('.').next().unwrap_or_default();
+    let off = if option.default == json!(true) { "no-" } else { "" };
+    let kebab = name
+        .chars()
+        .map(|c| if c.is_uppercase() { format!("-{}", c.to_lowercase()) } else { c.to_string() });
+    format!("--{off}{}", kebab.collect::<String>())
+}
+
+/// Words in lines.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("a line");
+        if last.is_empty() {
+            *last = word.into();
+        } else if last.chars().count() + 1 + word.chars().count() <= columns {
+            *last += &format!(" {word}");
+        } else {
+            lines.push(word.into());
+        }
+    }
+    lines
+}

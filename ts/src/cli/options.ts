@@ -1,0 +1,98 @@
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { EVALUATE, GENERATE, type OptionDoc, RECIPES, RUN } from '../generated/options.js'
+
+/**
+ * Flags made of the config fields in Rust. Defaults, ranges and the names of choices live there; a
+ * flag that is not given is not sent.
+ */
+
+/** What stands for the value of a text in the help. */
+const PLACEHOLDERS: Readonly<Record<string, string>> = {
+  data: 'file',
+  validation: 'file',
+  runFolder: 'folder',
+  prompt: 'text',
+}
+
+/** `learningRate` of `train.learningRate`. */
+export const fieldOf = (path: string) => path.split('.').at(-1) ?? path
+
+/** `--learning-rate` of `train.learningRate`. */
+export const flagOf = (path: string) =>
+  `--${fieldOf(path).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
+export function parseNumber(value: string): number {
+  const parsed = Number(value)
+  if (value.trim() === '' || !Number.isFinite(parsed))
+    throw new InvalidArgumentError('a number is needed.')
+  return parsed
+}
+
+function parseOnOff(value: string): boolean {
+  if (value !== 'on' && value !== 'off') throw new InvalidArgumentError('on or off is needed.')
+  return value === 'on'
+}
+
+/** The fields that the command line has flags for; texts themselves stand in files there. */
+export const RUN_OPTIONS = without(RUN, ['text', 'validationText', 'output', 'record'])
+export const EVALUATE_OPTIONS = without(EVALUATE, ['text'])
+export const GENERATE_OPTIONS = GENERATE
+
+function without(docs: readonly OptionDoc[], paths: readonly string[]): OptionDoc[] {
+  return docs.filter(({ path }) => !paths.includes(path))
+}
+
+/** Fields that have a flag, by their paths and their names. */
+const FLAGS: Readonly<Record<string, string>> = Object.fromEntries(
+  [
+    ...RECIPES.flatMap(({ options }) => options),
+    ...RUN_OPTIONS,
+    ...EVALUATE_OPTIONS,
+    ...GENERATE_OPTIONS,
+  ].flatMap(({ path }) => [
+    [path, flagOf(path)],
+    [fieldOf(path), flagOf(path)],
+  ]),
+)
+
+/** The flag of a config field; undefined where there is none. */
+export const flagOfField = (field: string): string | undefined =>
+  Object.hasOwn(FLAGS, field) ? FLAGS[field] : undefined
+
+/** The text of an option in the words of the command line: flags in place of fields. */
+export const inWords = (doc: string) =>
+  doc.replace(/`([^`]*)`/g, (_, quoted: string) => flagOfField(quoted) ?? quoted)
+
+/** The flag of a field. */
+export function optionOf({ path, type, choices, default: value, doc }: OptionDoc): Option {
+  const [flag, help] = [flagOf(path), inWords(doc)]
+  if (type === 'number') return new Option(`${flag} <n>`, help).argParser(parseNumber)
+  if (type === 'string') {
+    const placeholder = choices ? 'name' : (PLACEHOLDERS[fieldOf(path)] ?? 'text')
+    return new Option(`${flag} <${placeholder}>`, help)
+  }
+  if (value === true) return new Option(flag.replace('--', '--no-'), `Turns off: ${help}`)
+  if (value === false) return new Option(flag, help)
+  // Without a word it is true.
+  return new Option(`${flag} [on]`, help).argParser(parseOnOff)
+}
+
+/** Adds the flags of some fields to a command. */
+export function addOptions(command: Command, docs: readonly OptionDoc[], heading?: string): void {
+  for (const doc of docs) {
+    const option = optionOf(doc)
+    if (heading) option.helpGroup(heading)
+    command.addOption(option)
+  }
+}
+
+/** The config fields whose flags were given. */
+export function given(command: Command, docs: readonly OptionDoc[]): Record<string, unknown> {
+  const values = command.opts()
+  const names = docs.map(({ path }) => fieldOf(path))
+  return Object.fromEntries(
+    names
+      .filter((name) => command.getOptionValueSource(name) === 'cli')
+      .map((name) => [name, values[name]]),
+  )
+}

@@ -1,0 +1,20 @@
+import type { RecipeInput } from './generated/recipes.js'
+import type { Recipe } from './generated/types.js'
+import { loadWasm } from './native-wasm.js'
+import { resolveIn } from './resolve.js'
+
+/**
+ * The whole recipe that a recipe stands for, every default filled in: what is to be read, saved or
+ * changed. `changes` are made one after the other, each the path of a field and its new value.
+ *
+ * @example
+ * const recipe = await resolve(recipes.efficientqat(), { 'stages[0].config.samples': 8 })
+ *
+ * Rejected with `ERR_CONFIG` or `ERR_TARGET`, `details.field` naming the path.
+ */
+export async function resolve(
+  recipe: RecipeInput,
+  changes: Readonly<Record<string, unknown>> = {},
+): Promise<Recipe> {
+  return resolveIn(await loadWasm(), recipe, changes)
+}
