@@ -8,10 +8,9 @@
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use halfstep_candle::{ChunkedKl, FakeQuant, Logits, from_candle, to_candle};
 use halfstep_formats::architecture::{
-    Architecture, EMBEDDING, FINAL_NORM, Linear, Role, attn_norm, ffn_norm,
+    Architecture, Attention, EMBEDDING, FINAL_NORM, Linear, Norm, Role,
 };
 use halfstep_formats::{Model, Quantization, TensorData};
-use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, WeightQuantizer};
 use halfstep_runtime::network::{Arithmetic, Logits as Rows};
@@ -48,16 +47,15 @@ impl Llama<'_> {
         let a = self.architecture;
         let ids = Tensor::from_slice(tokens, tokens.len(), &Device::Cpu)?;
         let mut x = self.weights[EMBEDDING].index_select(&ids, 0)?;
-        let rope = rope(a, tokens.len())?;
-        for layer in 0..a.layers {
+        for (layer, parts) in a.layers.iter().enumerate() {
             let linear = |x: &Tensor, linear: Linear| {
                 x.matmul(&self.weights[&linear.weight_name(layer)].t()?)
             };
-            let n = self.norm(&x, &attn_norm(layer))?;
+            let n = self.norm(&x, &Norm::Attention.weight_name(layer))?;
             let [q, k, v] = [Linear::Q, Linear::K, Linear::V].map(|l| linear(&n, l));
-            let attended = self.attention([&q?, &k?, &v?], &rope)?;
+            let attended = attention(&parts.attention, [&q?, &k?, &v?])?;
             x = x.add(&linear(&attended, Linear::O)?)?;
-            let n = self.norm(&x, &ffn_norm(layer))?;
+            let n = self.norm(&x, &Norm::FeedForward.weight_name(layer))?;
             let gated = linear(&n, Linear::Gate)?.silu()?.mul(&linear(&n, Linear::Up)?)?;
             x = x.add(&linear(&gated, Linear::Down)?)?;
         }
@@ -69,35 +67,35 @@ impl Llama<'_> {
         let root = mean.affine(1.0, self.architecture.norm_eps)?.sqrt()?;
         x.broadcast_div(&root)?.broadcast_mul(&self.weights[name])
     }
+}
 
-    /// Causal attention of one sequence, keys and values shared by groups of heads.
-    fn attention(&self, [q, k, v]: [&Tensor; 3], rope: &[Tensor; 2]) -> Result<Tensor> {
-        let (a, t) = (self.architecture, q.dim(0)?);
-        let heads = |x: &Tensor, heads: usize| {
-            x.reshape((t, heads, a.head_dim))?.transpose(0, 1)?.contiguous()
-        };
-        let shared = |x: Tensor| {
-            let group = a.heads / a.kv_heads;
-            let shape = (a.kv_heads, group, t, a.head_dim);
-            x.unsqueeze(1)?.broadcast_as(shape)?.reshape((a.heads, t, a.head_dim))
-        };
-        let q = turned(&heads(q, a.heads)?, rope)?;
-        let k = shared(turned(&heads(k, a.kv_heads)?, rope)?)?;
-        let v = shared(heads(v, a.kv_heads)?)?;
-        let scores = q.matmul(&k.t()?)?.affine(1.0 / (a.head_dim as f64).sqrt(), 0.0)?;
-        let mask: Vec<f32> =
-            (0..t * t).map(|i| if i % t > i / t { f32::NEG_INFINITY } else { 0.0 }).collect();
-        let scores = scores.broadcast_add(&Tensor::from_vec(mask, (t, t), &Device::Cpu)?)?;
-        let largest = scores.max_keepdim(D::Minus1)?.detach();
-        let p = scores.broadcast_sub(&largest)?.exp()?;
-        let p = p.broadcast_div(&p.sum_keepdim(D::Minus1)?)?;
-        p.matmul(&v)?.transpose(0, 1)?.contiguous()?.reshape((t, a.heads * a.head_dim))
-    }
+/// Causal attention of one sequence, keys and values shared by groups of heads.
+fn attention(a: &Attention, [q, k, v]: [&Tensor; 3]) -> Result<Tensor> {
+    let t = q.dim(0)?;
+    let rope = &rope(a, t)?;
+    let heads =
+        |x: &Tensor, heads: usize| x.reshape((t, heads, a.head_dim))?.transpose(0, 1)?.contiguous();
+    let shared = |x: Tensor| {
+        let group = a.heads / a.kv_heads;
+        let shape = (a.kv_heads, group, t, a.head_dim);
+        x.unsqueeze(1)?.broadcast_as(shape)?.reshape((a.heads, t, a.head_dim))
+    };
+    let q = turned(&heads(q, a.heads)?, rope)?;
+    let k = shared(turned(&heads(k, a.kv_heads)?, rope)?)?;
+    let v = shared(heads(v, a.kv_heads)?)?;
+    let scores = q.matmul(&k.t()?)?.affine(1.0 / (a.head_dim as f64).sqrt(), 0.0)?;
+    let mask: Vec<f32> =
+        (0..t * t).map(|i| if i % t > i / t { f32::NEG_INFINITY } else { 0.0 }).collect();
+    let scores = scores.broadcast_add(&Tensor::from_vec(mask, (t, t), &Device::Cpu)?)?;
+    let largest = scores.max_keepdim(D::Minus1)?.detach();
+    let p = scores.broadcast_sub(&largest)?.exp()?;
+    let p = p.broadcast_div(&p.sum_keepdim(D::Minus1)?)?;
+    p.matmul(&v)?.transpose(0, 1)?.contiguous()?.reshape((t, a.heads * a.head_dim))
 }
 
 /// cos and sin `[T, head_dim / 2]`.
-fn rope(a: &Architecture, tokens: usize) -> Result<[Tensor; 2]> {
-    let table = RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling);
+fn rope(a: &Attention, tokens: usize) -> Result<[Tensor; 2]> {
+    let table = a.rope_table();
     let frequencies = &table.inverse_frequencies;
     let tensor = |function: fn(f64) -> f64| {
         let angles = (0..tokens).flat_map(|t| frequencies.iter().map(move |f| t as f64 * f));
