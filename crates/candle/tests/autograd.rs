@@ -73,9 +73,9 @@ fn spread(per_group: &Tensor, rows: usize, cols: usize) -> Result<Tensor> {
         .reshape((rows, cols))
 }
 
-/// The formulas of the papers: u = w / s, q = rnd(u) between the bounds n and p, y = q s. Clipped is
-/// what lies outside by `clipped`, which is u or rnd(u): candle's own clamp would share the gradient
-/// of a value equal to a bound.
+/// The formulas of the papers: u = w / s, q = rnd(u) between the bounds n and p, y = q s. What lies
+/// outside is clipped, by `clipped`, which is u or rnd(u): candle's own clamp would share the
+/// gradient of a value equal to a bound.
 fn reference(w: &Tensor, s: &Tensor, [n, p]: [&Tensor; 2], clipped: &Tensor) -> Result<Tensor> {
     let (u, dtype) = (w.div(s)?, w.dtype());
     let below = clipped.broadcast_lt(n)?.to_dtype(dtype)?;
