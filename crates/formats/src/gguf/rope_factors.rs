@@ -105,16 +105,7 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
     if !factor.is_finite() || factor <= 1.0 {
         return None;
     }
-    let told = factors.iter().enumerate().filter_map(|(i, &f)| {
-        // Of waves between a quarter of the original context and all of it: 1 / f lies between
-        // 1 / factor and 1 as original / wave does between 1 and 4.
-        let (f, factor) = (f64::from(f), f64::from(factor));
-        let smooth = (1.0 / f - 1.0 / factor) / (1.0 - 1.0 / factor);
-        let wave = 2.0 * PI * theta.powf(2.0 * i as f64 / head_dim as f64);
-        let original = (wave * (1.0 + 3.0 * smooth)).round();
-        let possible = (1.0..=caps::POSITIONS as f64).contains(&original);
-        (1.0 < f && f < factor && possible).then_some(original as usize)
-    });
+    let told = originals(factors, head_dim, theta, factor);
     ORIGINAL_POSITIONS.into_iter().chain(told).find_map(|original_max_position| {
         let scaling = Llama3Scaling {
             factor: factor.into(),
@@ -126,6 +117,28 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
         let close = ours.iter().zip(factors).all(|(a, b)| (a - b).abs() <= CONVERTER_ERROR * a);
         close.then_some(scaling)
     })
+}
+
+/// Original contexts that the factors tell.
+fn originals(factors: &[f32], head_dim: usize, theta: f64, factor: f32) -> Vec<usize> {
+    let wave = |i: usize| 2.0 * PI * theta.powf(2.0 * i as f64 / head_dim as f64);
+    let (mut out, factor) = (vec![], f64::from(factor));
+    for (i, f) in factors.iter().map(|&f| f64::from(f)).enumerate() {
+        if 1.0 < f && f < factor {
+            // Between a quarter of the original context and all of it: 1 / f lies between
+            // 1 / factor and 1 as original / wave does between 1 and 4.
+            let smooth = (1.0 / f - 1.0 / factor) / (1.0 - 1.0 / factor);
+            out.push((wave(i) * (1.0 + 3.0 * smooth)).round());
+        } else if f == factor {
+            // Where no wave is blended, every context that is no longer than the first stretched
+            // wave and four times as long as the last unstretched one is the same: a power of two,
+            // if there is one.
+            out.extend([wave(i).log2().floor().exp2(), wave(i).floor()]);
+            break;
+        }
+    }
+    let possible = |original: &f64| (1.0..=caps::POSITIONS as f64).contains(original);
+    out.into_iter().filter(possible).map(|original| original as usize).collect()
 }
 
 #[cfg(test)]
