@@ -183,17 +183,17 @@ weightLearningRate?: number,
 minRatio?: number, 
 /**
  * Weight decay of clipping factors and low-rank factors, 0 or more. Default: given by the
- * recipe, 0.1 in apiq and sapr.
+ * recipe.
  */
 weightDecay?: number, 
 /**
  * Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
- * more. Default: given by the recipe, 1 in efficientqat.
+ * more. Default: given by the recipe.
  */
 anchor?: number, 
 /**
  * Learn from a second target too: the outputs of the unquantized layer for the inputs that the
- * quantized layers before it give. Default: given by the recipe, true in apiq and sapr.
+ * quantized layers before it give. Default: given by the recipe.
  */
 secondTarget?: boolean, 
 /**

@@ -164,13 +164,13 @@ pub struct BlockOptions {
     /// constant. Default: given by the recipe.
     pub min_ratio: Option<f64>,
     /// Weight decay of clipping factors and low-rank factors, 0 or more. Default: given by the
-    /// recipe, 0.1 in apiq and sapr.
+    /// recipe.
     pub weight_decay: Option<f64>,
     /// Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
-    /// more. Default: given by the recipe, 1 in efficientqat.
+    /// more. Default: given by the recipe.
     pub anchor: Option<f64>,
     /// Learn from a second target too: the outputs of the unquantized layer for the inputs that the
-    /// quantized layers before it give. Default: given by the recipe, true in apiq and sapr.
+    /// quantized layers before it give. Default: given by the recipe.
     pub second_target: Option<bool>,
     /// What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
     /// (forward by the integer products of the packed model; for targets that quantize
