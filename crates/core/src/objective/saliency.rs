@@ -64,11 +64,11 @@ impl Penalty {
             );
             total += value;
             parameter.sink.add_slice(&gradients.wq);
-            if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors) {
-                if let Some(sinks) = part.sinks(&student.parameters) {
-                    sinks.a.add_slice(&da);
-                    sinks.b.add_slice(&db);
-                }
+            if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors)
+                && let Some(sinks) = part.sinks(&student.parameters)
+            {
+                sinks.a.add_slice(&da);
+                sinks.b.add_slice(&db);
             }
         }
         total
