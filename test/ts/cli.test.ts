@@ -69,6 +69,7 @@ describe('halfstep --help', () => {
   it('names every command and the exit codes', async () => {
     const { code, stdout } = await halfstep(['--help'])
     expect(code).toBe(0)
+    for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
     for (const word of [...COMMANDS, 'Exit codes', '130']) expect(stdout).toContain(word)
   })
 
@@ -142,6 +143,7 @@ describe('halfstep recipes and explain', () => {
     ['--learning-rate', ['train.learningRate']],
     ['resume', ['every run (false)']],
     ['stages[].trains.scales', ['stages[].trains.scales, field of a whole recipe']],
+    ['stages[0].scope', ['stages[].scope', 'One of model, block.']],
   ])('explains %s', async (word, words) => {
     const { code, stdout } = await halfstep(['explain', word])
     expect(code).toBe(0)
@@ -395,6 +397,16 @@ describe('halfstep quantize', () => {
     const ended = await halfstep(['quantize', path, '-o', 'never.gguf', ...args])
     expect(ended.code).toBe(2)
     expect(ended.stderr).toContain(words)
+  })
+
+  it.each([
+    ['quantize', '-o, --output'],
+    ['eval', '--data'],
+    ['generate', '--prompt'],
+  ])('%s without %s is wrong usage', async (command, flag) => {
+    const ended = await halfstep([command, path])
+    expect(ended.code).toBe(2)
+    expect(ended.stderr).toContain(`required option '${flag}`)
   })
 })
 

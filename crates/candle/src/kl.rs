@@ -5,13 +5,13 @@
 //! Where gradients are wanted they are computed by the forward, chunk by chunk, and kept until the
 //! backward, as the logits are at hand there.
 
-use crate::values::{Argument, Float, by_type, read};
+use crate::values::{read, slice};
 use candle_core::{CpuStorage, CustomOp2, Device, Error, Layout, Result, Shape, Tensor};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, linear, linear_backward_input, linear_backward_weight,
 };
 use halfstep_kernels::ops::loss::{kl_divergence, kl_divergence_in_place};
-use halfstep_kernels::{Pool, Real, room};
+use halfstep_kernels::{Pool, room};
 use std::sync::Mutex;
 
 /// Options of the loss.
@@ -38,9 +38,9 @@ pub struct Logits<'a> {
 
 impl ChunkedKl {
     /// The loss, a scalar, with gradients of the student's hidden states and head; the teacher gets
-    /// none. Both may have their own width D. All in f32 or all in f64.
+    /// none. Both may have their own width D. All in f32.
     ///
-    /// Errors: shapes that do not fit, mixed types, no rows, a temperature that is not positive.
+    /// Errors: shapes that do not fit, another type, no rows, a temperature that is not positive.
     pub fn loss(&self, student: Logits, teacher: Logits) -> Result<Tensor> {
         let ([m, v], of_teacher) = (student.shape()?, teacher.shape()?);
         if [m, v] != of_teacher || m == 0 || v == 0 {
@@ -50,12 +50,6 @@ impl ChunkedKl {
         }
         if self.temperature.is_nan() || self.temperature <= 0.0 {
             return Err(Error::Msg(format!("a temperature of {}", self.temperature)));
-        }
-        let dtype = student.hidden.dtype();
-        let tensors = [student.head, teacher.hidden, teacher.head];
-        if let Some(other) = tensors.into_iter().find(|tensor| tensor.dtype() != dtype) {
-            let (lhs, rhs) = (dtype, other.dtype());
-            return Err(Error::DTypeMismatchBinaryOp { lhs, rhs, op: "chunked_kl" });
         }
         let op = Op {
             options: self.clone(),
@@ -89,17 +83,17 @@ struct Op {
 
 impl Op {
     /// The loss; leaves the gradients that are wanted, empty in place of others.
-    fn forward<T: Float>(&self, hidden: &[T], head: &[T], v: usize) -> Result<f64> {
+    fn forward(&self, hidden: &[f32], head: &[f32], v: usize) -> Result<f64> {
         let ChunkedKl { temperature, bytes, pool } = &self.options;
         let [of_teacher, teacher_head] = &self.teacher;
         let (d, e) = (head.len() / v, teacher_head.dim(1)?);
         let m = hidden.len() / d;
-        read!(T: of_teacher, teacher_head);
-        let precision = Precision::F32;
+        read!(of_teacher, teacher_head);
+        let (precision, w) = (Precision::F32, Dense::new(head, d));
         let size = |wanted: bool, size: usize| if wanted { size } else { 0 };
         let [to_hidden, to_head] = self.wants;
         let (mut dhidden, mut dhead) = (room(size(to_hidden, m * d)), room(size(to_head, v * d)));
-        let rows = (bytes / (2 * v * size_of::<T>())).clamp(1, m);
+        let rows = (bytes / (2 * v * size_of::<f32>())).clamp(1, m);
         let (mut student, mut teacher) = (room(rows * v), room(rows * v));
         let (mut loss, mut row_kl) = (0.0, vec![0.0; rows]);
         for first in (0..m).step_by(rows) {
@@ -108,7 +102,7 @@ impl Op {
                 (Dense::new(&hidden[first * d..][..n * d], d), &mut student[..n * v]);
             let (t, teacher) =
                 (Dense::new(&of_teacher[first * e..][..n * e], e), &mut teacher[..n * v]);
-            linear(pool, precision, &x, &Dense::new(head, d), student);
+            linear(pool, precision, &x, &w, student);
             linear(pool, precision, &t, &Dense::new(teacher_head, e), teacher);
             let (row_kl, all) = (&mut row_kl[..n], m as f64);
             if self.wants == [false; 2] {
@@ -120,14 +114,7 @@ impl Op {
             let dlogits = Dense::new(student, v);
             if to_hidden {
                 let dhidden = &mut dhidden[first * d..][..n * d];
-                linear_backward_input(
-                    pool,
-                    precision,
-                    &dlogits,
-                    &Dense::new(head, d),
-                    dhidden,
-                    false,
-                );
+                linear_backward_input(pool, precision, &dlogits, &w, dhidden, false);
             }
             if to_head {
                 linear_backward_weight(pool, precision, &dlogits, &x, &mut dhead, first > 0);
@@ -140,19 +127,6 @@ impl Op {
         ];
         *self.gradients.lock().unwrap_or_else(|e| e.into_inner()) = Some(gradients);
         Ok(loss)
-    }
-
-    fn loss<T: Float>(&self, hidden: Argument, head: Argument) -> Result<CpuStorage> {
-        let (v, _) = head.1.shape().dims2()?;
-        let loss = self.forward::<T>(hidden.values()?, head.values()?, v)?;
-        Ok(T::to_cpu_storage_owned(vec![<T as Real>::from_f64(loss)]))
-    }
-
-    /// Computes what an earlier backward of the same graph has taken again.
-    fn again<T: Float>(&self, hidden: &Tensor, head: &Tensor) -> Result<()> {
-        let (v, _) = head.dims2()?;
-        read!(T: hidden, head);
-        self.forward::<T>(hidden, head, v).map(|_| ())
     }
 
     fn take(&self) -> Option<[Tensor; 2]> {
@@ -172,8 +146,9 @@ impl CustomOp2 for Op {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (hidden, head) = (Argument(s1, l1), Argument(s2, l2));
-        Ok((by_type!(hidden, self.loss(hidden, head))?, ().into()))
+        let (v, _) = l2.shape().dims2()?;
+        let loss = self.forward(slice(s1, l1)?, slice(s2, l2)?, v)?;
+        Ok((CpuStorage::F32(vec![loss as f32]), ().into()))
     }
 
     fn bwd(
@@ -186,7 +161,10 @@ impl CustomOp2 for Op {
         let taken = match self.take() {
             Some(gradients) => Some(gradients),
             None => {
-                by_type!(hidden, self.again(hidden, head))?;
+                // An earlier backward of the same graph has taken them.
+                let (v, _) = head.dims2()?;
+                read!(hidden, head);
+                self.forward(hidden, head, v)?;
                 self.take()
             }
         };

@@ -4,9 +4,7 @@
 //! The codes are frozen. dL/dx = dL/dy Wq: the quantizer of activations passes its gradient on.
 
 use crate::values::{read, slice};
-use candle_core::{
-    CpuStorage, CustomOp1, DType, Device, Error, Layout, Module, Result, Shape, Tensor,
-};
+use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Module, Result, Shape, Tensor};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear_backward_input};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::pack::{PackedMatrix, row_bytes};
@@ -59,7 +57,7 @@ impl CustomOp1 for PackedLinear {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, mut shape) = (slice::<f32>(storage, layout)?, layout.dims().to_vec());
+        let (x, mut shape) = (slice(storage, layout)?, layout.dims().to_vec());
         match shape.last_mut() {
             Some(last) if *last == self.weight.cols() => *last = self.weight.rows(),
             _ => {
@@ -75,9 +73,8 @@ impl CustomOp1 for PackedLinear {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        debug_assert_eq!(x.dtype(), DType::F32, "the forward takes nothing else");
         let mut dx = room(x.elem_count());
-        read!(f32: dy);
+        read!(dy);
         let dy = Dense::new(dy, self.weight.rows());
         let weight = &*self.weight;
         linear_backward_input(&self.pool, Precision::F32, &dy, weight, &mut dx, false);

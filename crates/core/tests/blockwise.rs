@@ -101,7 +101,7 @@ fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
         ..options()
     };
     let without_rank =
-        made(&RecipeConfig::Apiq(ApiqConfig { rank: 0, train, ..ApiqConfig::default() }));
+        made(&RecipeConfig::Apiq(ApiqConfig { rank: Some(0), train, ..ApiqConfig::default() }));
     assert!(without_rank.low_rank.is_empty() && bytes(&without_rank) == bytes(&made(&omniquant)));
 }
 
@@ -365,7 +365,7 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
     );
     assert!(bytes(&resumed) == bytes(&whole));
     let other =
-        RecipeConfig::Apiq(ApiqConfig { rank: 4, train: options(), ..ApiqConfig::default() });
+        RecipeConfig::Apiq(ApiqConfig { rank: Some(4), train: options(), ..ApiqConfig::default() });
     let (code, text) = refusal(&other, &run(Some(&folder), true));
     assert!(code == "ERR_CHECKPOINT" && text.contains("another run"), "{text}");
 }
@@ -424,7 +424,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
     let cases = [
         (
             RecipeConfig::Apiq(ApiqConfig {
-                rank: 4096,
+                rank: Some(4096),
                 train: options(),
                 ..ApiqConfig::default()
             }),

@@ -68,6 +68,18 @@ fn every_option_says_its_default_and_is_a_full_sentence() {
 }
 
 #[test]
+fn every_field_of_a_whole_recipe_is_explained() {
+    let all = Declarations::all();
+    let bare: Vec<String> = recipe_fields(&all)
+        .into_iter()
+        // The names of a type's variants explain themselves.
+        .filter(|field| field.doc.is_empty() && !field.path.ends_with(".group"))
+        .map(|field| field.path)
+        .collect();
+    assert_eq!(bare, [""; 0]);
+}
+
+#[test]
 fn every_recipe_says_what_it_is_costs_and_why_its_defaults() {
     for recipe in recipes(&Declarations::all()) {
         assert!(recipe.summary.ends_with('.'), "{}: {}", recipe.kind, recipe.summary);

@@ -20,7 +20,9 @@ pub enum CodeRange {
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields)]
 pub struct IntGrid {
+    /// Number of bits of a code, 2 to 8.
     pub bits: u8,
+    /// Which of the integers with so many bits are codes.
     pub range: CodeRange,
 }
 
@@ -105,8 +107,11 @@ pub enum ScaleCodec {
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightQuantizer {
+    /// Which codes there are.
     pub grid: IntGrid,
+    /// Which elements share a scale.
     pub partition: Partition,
+    /// How a scale is stored.
     pub scale_codec: ScaleCodec,
 }
 
@@ -141,7 +146,10 @@ pub enum ActivationQuantizer {
     None,
     /// Per token (row): scale = max|x| / p in f32, code = nearest-even(x / scale), value = code *
     /// scale.
-    DynamicToken { bits: u8 },
+    DynamicToken {
+        /// Number of bits of a code, 2 to 8.
+        bits: u8,
+    },
     /// ggml's Q8_0 activations, blocks of 32: id = 127 / max|x| in f32 (0 for an all-zero block),
     /// code = nearest-even(x * id), value = code * f16(max|x| / 127).
     DynamicBlock32,

@@ -14,7 +14,7 @@ export function evalCommand(): Command {
     'Measures the perplexity of a model on a text; with --against also KL divergence and top-1 agreement.',
   )
   command.argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
-  addOptions(command, EVALUATE_OPTIONS)
+  addOptions(command, EVALUATE_OPTIONS, { needed: 'data' })
   command
     .option('--against <model>', 'Model to compare with, usually the unquantized one.')
     .option('--json', 'Prints one line with one object.')

@@ -5,8 +5,8 @@ import { inFlags } from './messages.js'
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 export const EXIT_HELP = `
-Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed (stderr: error ERR_CODE: message), ${EXIT.usage} no such command
-or option, ${EXIT.interrupted} interrupted.
+Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed (stderr: error ERR_CODE: message), ${EXIT.usage} no such
+command or option, ${EXIT.interrupted} interrupted.
 Run halfstep <command> --help for its options and an example.`
 
 /**

@@ -12,7 +12,7 @@ export function generateCommand(): Command {
   const command = new Command('generate')
     .description('Continues a text, or answers with --chat.')
     .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
-  addOptions(command, GENERATE_OPTIONS)
+  addOptions(command, GENERATE_OPTIONS, { needed: 'prompt' })
   command
     .option(
       '--chat',

@@ -77,11 +77,19 @@ export function optionOf({ path, type, choices, default: value, doc }: OptionDoc
   return new Option(`${flag} [on]`, help).argParser(parseOnOff)
 }
 
-/** Adds the flags of some fields to a command. */
-export function addOptions(command: Command, docs: readonly OptionDoc[], heading?: string): void {
+/** Adds the flags of some fields to a command, of which `needed` must be given. */
+export function addOptions(
+  command: Command,
+  docs: readonly OptionDoc[],
+  { heading, needed }: { heading?: string; needed?: string } = {},
+): void {
   for (const doc of docs) {
     const option = optionOf(doc)
-    if (heading) option.helpGroup(heading)
+    if (heading !== undefined) option.helpGroup(heading)
+    if (doc.path === needed) {
+      option.makeOptionMandatory()
+      option.description = option.description.replace('Default: none.', 'It must be given.')
+    }
     command.addOption(option)
   }
 }

@@ -53,7 +53,7 @@ export function addRecipeFlags(command: Command): void {
     else option.hideHelp()
     command.addOption(option)
   }
-  addOptions(command, RUN_OPTIONS, 'Run:')
+  addOptions(command, RUN_OPTIONS, { heading: 'Run:' })
   command.addHelpText(
     'after',
     `\nEvery recipe has its own options: halfstep ${command.name()} --recipe <name> --help`,

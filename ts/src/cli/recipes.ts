@@ -10,7 +10,7 @@ const EXAMPLE = `
 Examples:
   halfstep recipes
   halfstep recipes gptq --json > mine.json
-  halfstep quantize big.gguf --recipe mine.json --data corpus.txt -o mine.safetensors`
+  halfstep quantize big.gguf --recipe mine.json --data t.txt -o my.safetensors`
 
 export function recipesCommand(): Command {
   const command = new Command('recipes')

@@ -16,7 +16,9 @@ import type {
 
 /** A config in which every field may be left out. */
 type Options<Config> = {
-  [Name in keyof Config]?: Config[Name] extends object ? Partial<Config[Name]> : Config[Name]
+  [Name in keyof Config]?: Config[Name] extends object
+    ? Partial<Config[Name]>
+    : Config[Name]
 }
 
 /** Options of training end to end; every one has a default. */

@@ -3,7 +3,11 @@
 /**
  * How the input of a quantized matmul becomes integers.
  */
-export type ActivationQuantizer = { "kind": "none" } | { "kind": "dynamicToken", bits: number, } | { "kind": "dynamicBlock32" } | { "kind": "dynamicBlock256" } | { "kind": "static", bits: number, };
+export type ActivationQuantizer = { "kind": "none" } | { "kind": "dynamicToken", 
+/**
+ * Number of bits of a code, 2 to 8.
+ */
+bits: number, } | { "kind": "dynamicBlock32" } | { "kind": "dynamicBlock256" } | { "kind": "static", bits: number, };
 
 /**
  * ApiQ: clipping and low-rank factors, which stay beside the weights in the file, learn layer by
@@ -120,7 +124,11 @@ batch: number,
  * A second target beside the first: what the unquantized block gives from the quantized
  * stream.
  */
-secondTarget: boolean, saliency?: SaliencyConfig, 
+secondTarget: boolean, 
+/**
+ * The penalty on rounding errors, for phases that add it; none if absent.
+ */
+saliency?: SaliencyConfig, 
 /**
  * What makes a block without gradients; then there are no phases.
  */
@@ -137,7 +145,15 @@ weightDecay: number,
  * Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
  * 1802.01483).
  */
-anchor: number, arithmetic?: TrainArithmetic, seed: number, };
+anchor: number, 
+/**
+ * What products are computed in; the fastest on the machine if absent.
+ */
+arithmetic?: TrainArithmetic, 
+/**
+ * Decides the order of the data and the first factors.
+ */
+seed: number, };
 
 /**
  * What a user may say about block training. Every field has a default, which the recipe gives.
@@ -183,17 +199,17 @@ weightLearningRate?: number,
 minRatio?: number, 
 /**
  * Weight decay of clipping factors and low-rank factors, 0 or more. Default: given by the
- * recipe, 0.1 in apiq and sapr.
+ * recipe.
  */
 weightDecay?: number, 
 /**
  * Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
- * more. Default: given by the recipe, 1 in efficientqat.
+ * more. Default: given by the recipe.
  */
 anchor?: number, 
 /**
  * Learn from a second target too: the outputs of the unquantized layer for the inputs that the
- * quantized layers before it give. Default: given by the recipe, true in apiq and sapr.
+ * quantized layers before it give. Default: given by the recipe.
  */
 secondTarget?: boolean, 
 /**
@@ -211,7 +227,11 @@ seed: number, };
 /**
  * Some epochs with one loss and one set of rates.
  */
-export type BlockPhase = { epochs: number, 
+export type BlockPhase = { 
+/**
+ * Passes over the sequences.
+ */
+epochs: number, 
 /**
  * Whether the block's outputs are compared.
  */
@@ -219,7 +239,11 @@ output: boolean,
 /**
  * Whether the saliency penalty is added.
  */
-saliency: boolean, rates: BlockRates, 
+saliency: boolean, 
+/**
+ * Learning rates by what learns.
+ */
+rates: BlockRates, 
 /**
  * The cosine ends at this share of the rates; 1 keeps them.
  */
@@ -233,7 +257,11 @@ export type BlockRates = {
 /**
  * Clips, or steps, and zero points in codes.
  */
-ranges: number, lowRank: number, 
+ranges: number, 
+/**
+ * Factors beside the weights.
+ */
+lowRank: number, 
 /**
  * Weights and norms.
  */
@@ -523,7 +551,15 @@ tensorTypes: { [key in string]: number }, provenance: { [key in string]: string 
 /**
  * A uniform integer grid, 2 to 8 bits.
  */
-export type IntGrid = { bits: number, range: CodeRange, };
+export type IntGrid = { 
+/**
+ * Number of bits of a code, 2 to 8.
+ */
+bits: number, 
+/**
+ * Which of the integers with so many bits are codes.
+ */
+range: CodeRange, };
 
 /**
  * LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
@@ -567,7 +603,15 @@ train: TrainConfig, };
  * Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
  * A^T) B^T`.
  */
-export type LowRankConfig = { rank: number, alpha: number, };
+export type LowRankConfig = { 
+/**
+ * Rank of the factors, 1 or more.
+ */
+rank: number, 
+/**
+ * The product of the factors is multiplied by alpha / rank; above 0.
+ */
+alpha: number, };
 
 /**
  * What became of a quantized linear.
@@ -715,7 +759,11 @@ export type Recipe = {
 /**
  * Name of the recipe it came from: `silq`, `rtn`.
  */
-id: string, target: TargetId, 
+id: string, 
+/**
+ * Where the model will run; it refuses quantizers that it cannot hold.
+ */
+target: TargetId, 
 /**
  * Which quantizer is used at which site.
  */
@@ -969,11 +1017,27 @@ data: string | null, };
  * The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
  * 2504.13932).
  */
-export type SaliencyConfig = { lambda: number, scale: SaliencyScale, place: SaliencyPlace, 
+export type SaliencyConfig = { 
 /**
- * Sequences whose gradients are squared, one at a time, and their tokens.
+ * Weight of the penalty, 0 or more.
  */
-samples: number, window: number, };
+lambda: number, 
+/**
+ * How the squared gradients are scaled before lambda multiplies them.
+ */
+scale: SaliencyScale, 
+/**
+ * Which difference to the original weights is penalised.
+ */
+place: SaliencyPlace, 
+/**
+ * Number of sequences whose gradients are squared, one at a time.
+ */
+samples: number, 
+/**
+ * Tokens of each of these sequences.
+ */
+window: number, };
 
 /**
  * Which difference is penalised.
@@ -1168,7 +1232,19 @@ arithmetic?: TrainArithmetic, };
 /**
  * One stage: the scope of its loss, what it begins from and what it trains.
  */
-export type Stage = { "scope": "model", from?: StageStart, trains: Trains, config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, };
+export type Stage = { "scope": "model", 
+/**
+ * What the stage begins from.
+ */
+from?: StageStart, 
+/**
+ * What learns; everything else is frozen.
+ */
+trains: Trains, 
+/**
+ * How long, how fast and by which loss.
+ */
+config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, };
 
 /**
  * One stage of training.
@@ -1336,7 +1412,11 @@ export type Trains = {
 /**
  * Weights, where their range and rounding let them.
  */
-weights?: boolean, norms?: boolean, 
+weights?: boolean, 
+/**
+ * Weights of the norms.
+ */
+norms?: boolean, 
 /**
  * Whatever learns of the weights' ranges: scales, clips, zero points.
  */
@@ -1353,7 +1433,19 @@ activationScales?: boolean, };
 /**
  * What decides the bytes of a quantized weight.
  */
-export type WeightQuantizer = { grid: IntGrid, partition: Partition, scaleCodec: ScaleCodec, };
+export type WeightQuantizer = { 
+/**
+ * Which codes there are.
+ */
+grid: IntGrid, 
+/**
+ * Which elements share a scale.
+ */
+partition: Partition, 
+/**
+ * How a scale is stored.
+ */
+scaleCodec: ScaleCodec, };
 
 /**
  * The quantizer of a weight: its grid, and the parts that find codes and scales on it.
@@ -1378,7 +1470,11 @@ rounding?: RoundingConfig,
 /**
  * Whether a weight exactly on the edge of the grid counts as inside.
  */
-edge?: EdgeRule, gradientScale?: GradientScale, 
+edge?: EdgeRule, 
+/**
+ * What the gradient of a learned scale is divided by.
+ */
+gradientScale?: GradientScale, 
 /**
  * Factors beside the quantized weight.
  */

@@ -22,9 +22,11 @@ pub(super) fn of_error<T: DeserializeOwned>(config: &Value, message: &str) -> Op
     let fails = |value: &Value| says(value).is_some_and(|said| said == message);
     let quoted = message.split('`').nth(1).unwrap_or_default();
     if message.starts_with("missing field") {
-        let unknown = format!("unknown field `{quoted}`");
+        // Where it belongs the parser is content, or complains of what it has found in it.
         let belongs = |value: &Value| {
-            says(value).is_none_or(|said| said != message && !said.starts_with(&unknown))
+            says(value).is_none_or(|said| {
+                ["invalid type: null", "invalid type: unit"].iter().any(|s| said.starts_with(s))
+            })
         };
         return of_missing(config, quoted, &belongs, &mut vec![]);
     }

@@ -23,6 +23,7 @@ pub struct BlockConfig {
     /// A second target beside the first: what the unquantized block gives from the quantized
     /// stream.
     pub second_target: bool,
+    /// The penalty on rounding errors, for phases that add it; none if absent.
     pub saliency: Option<SaliencyConfig>,
     /// What makes a block without gradients; then there are no phases.
     pub solver: Option<SolverConfig>,
@@ -33,7 +34,9 @@ pub struct BlockConfig {
     /// Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
     /// 1802.01483).
     pub anchor: f64,
+    /// What products are computed in; the fastest on the machine if absent.
     pub arithmetic: Option<TrainArithmetic>,
+    /// Decides the order of the data and the first factors.
     pub seed: u64,
 }
 
@@ -43,11 +46,15 @@ pub struct BlockConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct SaliencyConfig {
+    /// Weight of the penalty, 0 or more.
     pub lambda: f64,
+    /// How the squared gradients are scaled before lambda multiplies them.
     pub scale: SaliencyScale,
+    /// Which difference to the original weights is penalised.
     pub place: SaliencyPlace,
-    /// Sequences whose gradients are squared, one at a time, and their tokens.
+    /// Number of sequences whose gradients are squared, one at a time.
     pub samples: usize,
+    /// Tokens of each of these sequences.
     pub window: usize,
 }
 
@@ -81,11 +88,13 @@ pub enum SaliencyPlace {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct BlockPhase {
+    /// Passes over the sequences.
     pub epochs: usize,
     /// Whether the block's outputs are compared.
     pub output: bool,
     /// Whether the saliency penalty is added.
     pub saliency: bool,
+    /// Learning rates by what learns.
     pub rates: BlockRates,
     /// The cosine ends at this share of the rates; 1 keeps them.
     pub min_ratio: f64,
@@ -99,6 +108,7 @@ pub struct BlockPhase {
 pub struct BlockRates {
     /// Clips, or steps, and zero points in codes.
     pub ranges: f64,
+    /// Factors beside the weights.
     pub low_rank: f64,
     /// Weights and norms.
     pub weights: f64,
@@ -164,13 +174,13 @@ pub struct BlockOptions {
     /// constant. Default: given by the recipe.
     pub min_ratio: Option<f64>,
     /// Weight decay of clipping factors and low-rank factors, 0 or more. Default: given by the
-    /// recipe, 0.1 in apiq and sapr.
+    /// recipe.
     pub weight_decay: Option<f64>,
     /// Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
-    /// more. Default: given by the recipe, 1 in efficientqat.
+    /// more. Default: given by the recipe.
     pub anchor: Option<f64>,
     /// Learn from a second target too: the outputs of the unquantized layer for the inputs that the
-    /// quantized layers before it give. Default: given by the recipe, true in apiq and sapr.
+    /// quantized layers before it give. Default: given by the recipe.
     pub second_target: Option<bool>,
     /// What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
     /// (forward by the integer products of the packed model; for targets that quantize

@@ -27,6 +27,7 @@ use ts_rs::TS;
 pub struct Recipe {
     /// Name of the recipe it came from: `silq`, `rtn`.
     pub id: String,
+    /// Where the model will run; it refuses quantizers that it cannot hold.
     pub target: TargetId,
     /// Which quantizer is used at which site.
     pub rules: Vec<Rule>,

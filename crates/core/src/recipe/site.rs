@@ -32,6 +32,7 @@ pub struct WeightSite {
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub edge: EdgeRule,
+    /// What the gradient of a learned scale is divided by.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub gradient_scale: GradientScale,
@@ -46,7 +47,9 @@ pub struct WeightSite {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct LowRankConfig {
+    /// Rank of the factors, 1 or more.
     pub rank: usize,
+    /// The product of the factors is multiplied by alpha / rank; above 0.
     pub alpha: f64,
 }
 

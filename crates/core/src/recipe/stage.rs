@@ -13,10 +13,13 @@ use ts_rs::TS;
 pub enum Stage {
     /// End to end.
     Model {
+        /// What the stage begins from.
         #[serde(default)]
         #[ts(optional, as = "Option<_>")]
         from: StageStart,
+        /// What learns; everything else is frozen.
         trains: Trains,
+        /// How long, how fast and by which loss.
         #[ts(type = "Partial<TrainConfig>")]
         config: TrainConfig,
     },
@@ -49,6 +52,7 @@ pub struct Trains {
     /// Weights, where their range and rounding let them.
     #[ts(optional, as = "Option<_>")]
     pub weights: bool,
+    /// Weights of the norms.
     #[ts(optional, as = "Option<_>")]
     pub norms: bool,
     /// Whatever learns of the weights' ranges: scales, clips, zero points.

@@ -214,15 +214,30 @@ fn walk(all: &Declarations, of: &str, prefix: &str, out: &mut Vec<Documented>) {
         let element =
             element.strip_prefix("Partial<").and_then(|of| of.strip_suffix('>')).unwrap_or(element);
         let path = format!("{prefix}{name}{list}");
-        let kind = match element {
-            "number" => Kind::Number,
-            "boolean" => Kind::Boolean,
+        let tag = element.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        let kind = match (element, tag) {
+            ("number", _) => Kind::Number,
+            ("boolean", _) => Kind::Boolean,
+            (_, Some(name)) => Kind::Choice(vec![name.to_owned()]),
             _ => all.choices(element).map_or(Kind::Text, Kind::Choice),
+        };
+        let of_type = || all.by_name.get(element).map(|of| plain(&of.docs)).unwrap_or_default();
+        let doc = match tag {
+            Some(_) => "Decides which other fields there are.".into(),
+            None if doc.is_empty() => of_type(),
+            None => doc,
         };
         // Variants share fields; the comment of the first that has one counts.
         match out.iter_mut().find(|known| known.path == path) {
-            Some(known) if known.doc.is_empty() => known.doc = doc,
-            Some(_) => {}
+            Some(known) => {
+                if known.doc.is_empty() {
+                    known.doc = doc;
+                }
+                if let (Kind::Choice(names), Kind::Choice(more)) = (&mut known.kind, &kind) {
+                    let new = more.iter().filter(|name| !names.contains(name)).cloned();
+                    names.extend(new.collect::<Vec<_>>());
+                }
+            }
             None => out.push(Documented {
                 path: path.clone(),
                 kind: kind.clone(),

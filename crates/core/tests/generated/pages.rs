@@ -25,7 +25,8 @@ pub fn functions(recipes: &[DocumentedRecipe]) -> String {
         "{HEADER}import type {{\n{configs}  Recipe,\n  TrainConfig,\n}} from './types.js'\n\n\
          /** A config in which every field may be left out. */\n\
          type Options<Config> = {{\n  \
-         [Name in keyof Config]?: Config[Name] extends object ? Partial<Config[Name]> : Config[Name]\n\
+         [Name in keyof Config]?: Config[Name] extends object\n    ? Partial<Config[Name]>\n    \
+         : Config[Name]\n\
          }}\n\n\
          /** Options of training end to end; every one has a default. */\n\
          export type TrainOptions = Partial<TrainConfig>\n"
@@ -85,8 +86,8 @@ pub fn options(recipes: &[DocumentedRecipe], groups: &[(&str, Vec<Documented>)])
         let options: String =
             recipe.options.iter().map(|option| format!("      {},\n", as_json(option))).collect();
         text += &format!(
-            "  {{\n    kind: {},\n    summary: {},\n    doc: {},\n    options: [\n{options}    ],\n  \
-             }},\n",
+            "  {{\n    kind: {},\n    summary: {},\n    doc: {},\n    options: [\n{options}    \
+             ],\n  }},\n",
             json!(recipe.kind),
             json!(recipe.summary),
             json!(recipe.doc)
@@ -119,18 +120,21 @@ fn as_json(option: &Documented) -> Value {
     out
 }
 
+/// How the page of recipes begins.
+const GUIDE: &str = "# Recipes
+
+<!-- Written by crates/core/tests/generated.rs from the comments of the Rust types. Do not edit. -->
+
+The built-in recipes: what each does and costs, why its defaults, and its options. In TypeScript
+they are `recipes.<name>(options)`, options with a dot being nested; on the command line
+`--recipe <name>` and flags, of which `halfstep quantize --recipe <name> --help` shows those of a
+recipe. `halfstep recipes <name> --json` prints a recipe in full, to be edited and given back as
+`--recipe file.json`; [examples/custom-recipe.mjs](../examples/custom-recipe.mjs) writes one in
+code.";
+
 /// `docs/recipes.md`.
 pub fn guide(recipes: &[DocumentedRecipe]) -> String {
-    let mut text = String::from(
-        "# Recipes\n\n<!-- Written by crates/core/tests/generated.rs from the comments of the Rust \
-         types. Do not edit. -->\n\nThe built-in recipes: what each does and costs, why its \
-         defaults, and its options. In TypeScript\nthey are `recipes.<name>(options)`, options with \
-         a dot being nested; on the command line\n`--recipe <name>` and flags, of which `halfstep \
-         quantize --recipe <name> --help` shows those of a\nrecipe. `halfstep recipes <name> --json` \
-         prints a recipe in full, to be edited and given back as\n`--recipe file.json`; \
-         [examples/custom-recipe.mjs](../examples/custom-recipe.mjs) writes one in code.\n\n\
-         | recipe | what |\n|---|---|\n",
-    );
+    let mut text = format!("{GUIDE}\n\n| recipe | what |\n|---|---|\n");
     for recipe in recipes {
         let kind = &recipe.kind;
         text += &format!("| [`{kind}`](#{kind}) | {} |\n", recipe.summary);
