@@ -12,9 +12,9 @@ mod model;
 mod task;
 
 use halfstep::config::options::{GenerationConfig, RunConfig};
-use halfstep::run::{self as session, RecipeInput};
 use halfstep::run::evaluate::EvaluationRun;
 use halfstep::run::generate::GenerationRun;
+use halfstep::run::{self as session, RecipeInput};
 use model::WasmModel;
 use serde_json::json;
 use std::cell::RefCell;
