@@ -1,5 +1,5 @@
 // npm run test:golden: every test against reference numbers (folder: HALFSTEP_GOLDEN, default
-// test/golden).
+// test/golden; tiny models of every family: HALFSTEP_GOLDEN_ARCH, default test/golden/arch).
 import { cargoTest, totals } from './cargo-test.mjs'
 
 const { code, results, skips } = await cargoTest(['--test', 'golden_*'])

@@ -11,7 +11,7 @@ use halfstep::data::{Text, Windows};
 use halfstep::engine::Trainer;
 use halfstep::recipe::{Recipe, RecipeData, Rule, Stage, StageStart, TrainConfig, Trains};
 use halfstep::target::TargetId;
-use halfstep_formats::architecture::{Architecture, Role};
+use halfstep_formats::architecture::{Role, Sizes};
 use halfstep_formats::tokenizer::{Tokenizer, train};
 use halfstep_formats::{Model, Tensor, TensorData, write};
 use halfstep_kernels::rng::Rng;
@@ -25,7 +25,7 @@ const HELD_OUT: usize = 300_000;
 const TRAIN_CHARACTERS: usize = 700_000;
 const EVAL_CHARACTERS: usize = 60_000;
 
-const ARCHITECTURE: Architecture = Architecture {
+const SIZES: Sizes = Sizes {
     vocab_size: 2048,
     hidden_size: 256,
     intermediate_size: 768,
@@ -59,12 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         training.chars().take(TRAIN_CHARACTERS).collect::<String>(),
     )?;
 
-    let tokenizer = Tokenizer::new(train::train(
-        &training,
-        ARCHITECTURE.vocab_size,
-        "gpt-2",
-        &["<|endoftext|>"],
-    )?)?;
+    let tokenizer =
+        Tokenizer::new(train::train(&training, SIZES.vocab_size, "gpt-2", &["<|endoftext|>"])?)?;
     let model = first_model(seed, tokenizer);
     let text = Text::read(None, Some(&training), 0)?.ok_or("no text")?;
     let model = pretrain(model, &text, tokens, seed)?;
@@ -74,11 +70,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Random weights: normal, with deviation 0.02 for tables and 1/sqrt(fan in) for linears.
 fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
-    let tensors = ARCHITECTURE.tensors().into_iter().enumerate().map(|(index, spec)| {
+    let architecture = SIZES.decoder("llama");
+    let tensors = architecture.tensors().into_iter().enumerate().map(|(index, spec)| {
         let mut rng = Rng { seed, stream: index as u64, counter: 0 };
         let n: usize = spec.shape.iter().product();
         let values = match spec.role {
-            Role::Norm => vec![1.0; n],
+            Role::FinalNorm | Role::Norm(_) => vec![1.0; n],
             Role::Linear(_) => {
                 (0..n).map(|_| (rng.normal() / (spec.shape[1] as f64).sqrt()) as f32).collect()
             }
@@ -90,7 +87,7 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
         name: "demo".into(),
         tensors: tensors.collect(),
         low_rank: BTreeMap::new(),
-        architecture: ARCHITECTURE,
+        architecture,
         tokenizer: Some(tokenizer),
         chat_template: None,
         quantization: None,
@@ -139,16 +136,7 @@ fn pretrain(
         windows.count()
     );
     let mut trainer =
-        Trainer::<f32>::new(
-        &model,
-        None,
-        &recipe,
-        Trains::ALL,
-        &config,
-        steps,
-        &[],
-        Pool::new(0),
-    )?;
+        Trainer::<f32>::new(&model, None, &recipe, Trains::ALL, &config, steps, &[], Pool::new(0))?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = trainer.step(&batch, config.window, &Cancel::default())?;

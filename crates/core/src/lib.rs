@@ -4,38 +4,24 @@
 //! The way of the data: [`recipes::RecipeConfig`] + [`targets::TargetId`] -> [`recipe::Recipe`] ->
 //! [`session::quantize`] -> a packed [`halfstep_formats::Model`] -> [`session::save`].
 
-#[cfg(feature = "train")]
 pub mod autograd;
 pub mod cancel;
 pub mod config;
 pub mod data;
-#[cfg(feature = "train")]
 pub mod engine;
 pub mod error;
 pub mod event;
-#[cfg(feature = "train")]
 pub mod objective;
-#[cfg(feature = "train")]
 pub mod optimizer;
-#[cfg(feature = "train")]
 pub mod quantizer;
 pub mod recipe;
 pub mod recipes;
 pub mod record;
 pub mod run;
 pub mod solver;
-#[cfg(feature = "train")]
 pub mod statistics;
 pub mod target;
 
 pub use error::{Error, Result};
 pub use event::Event;
 pub use halfstep_formats::Model;
-
-/// The rotary table of an architecture.
-#[cfg(feature = "train")]
-pub(crate) fn rope_table(
-    a: &halfstep_formats::Architecture,
-) -> halfstep_kernels::ops::rope::RopeTable {
-    halfstep_kernels::ops::rope::RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling)
-}

@@ -42,12 +42,11 @@ static ALLOCATOR: Counting = Counting;
 /// The demo model with its blocks repeated to `layers`.
 fn deep(demo: &Model, layers: usize) -> Model {
     let mut model = demo.clone();
-    model.architecture.layers = layers;
+    model.architecture = model.architecture.resized(|sizes| sizes.layers = layers);
+    let there = demo.architecture.layers.len();
     for layer in 0..layers {
-        let (from, to) = (
-            format!("model.layers.{}.", layer % demo.architecture.layers),
-            format!("model.layers.{layer}."),
-        );
+        let (from, to) =
+            (format!("model.layers.{}.", layer % there), format!("model.layers.{layer}."));
         let copies: Vec<_> = demo
             .tensors
             .iter()
@@ -57,8 +56,7 @@ fn deep(demo: &Model, layers: usize) -> Model {
         model.tensors.extend(copies);
     }
     model.tensors.retain(|name, _| {
-        layers >= demo.architecture.layers
-            || !(layers..demo.architecture.layers).any(|l| name.contains(&format!("layers.{l}.")))
+        layers >= there || !(layers..there).any(|l| name.contains(&format!("layers.{l}.")))
     });
     model
 }

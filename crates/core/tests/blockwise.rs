@@ -101,7 +101,7 @@ fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
         ..options()
     };
     let without_rank =
-        made(&RecipeConfig::Apiq(ApiqConfig { rank: 0, train, ..ApiqConfig::default() }));
+        made(&RecipeConfig::Apiq(ApiqConfig { rank: Some(0), train, ..ApiqConfig::default() }));
     assert!(without_rank.low_rank.is_empty() && bytes(&without_rank) == bytes(&made(&omniquant)));
 }
 
@@ -279,7 +279,7 @@ fn every_method_beats_what_it_starts_from() {
 fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
     let (model, recipe) = (demo(), sapr(|_| {}));
     let whole = bytes(&made(&recipe));
-    for stop in 0..model.architecture.layers as u64 {
+    for stop in 0..model.architecture.layers.len() as u64 {
         let (folder, cancel) = (scratch(&format!("resume-{stop}")), Cancel::default());
         let mut stopping = |event: Event| {
             if matches!(event, Event::Block { block, .. } if block == stop) {
@@ -289,10 +289,10 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
         match quantize(&model, &recipe, &run(Some(&folder), false), &mut stopping, &cancel) {
             Err(Error::Cancelled { resume: Some(_) }) => {}
             // The last block's end is the run's.
-            Ok(_) if stop + 1 == model.architecture.layers as u64 => {}
+            Ok(_) if stop + 1 == model.architecture.layers.len() as u64 => {}
             other => panic!("a cancelled run gave {:?}", other.map(|(_, report)| report)),
         }
-        if stop + 1 < model.architecture.layers as u64 {
+        if stop + 1 < model.architecture.layers.len() as u64 {
             let (code, text) = refusal(&recipe, &run(Some(&folder), false));
             assert!(
                 code == "ERR_CHECKPOINT" && text.contains("resume goes on from them"),
@@ -310,7 +310,7 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
                 .expect("the resumed run");
         assert_eq!(
             again.first().copied(),
-            (stop + 1 < model.architecture.layers as u64).then_some(stop + 1),
+            (stop + 1 < model.architecture.layers.len() as u64).then_some(stop + 1),
             "finished blocks are not trained again"
         );
         assert!(bytes(&resumed) == whole, "the file differs, stopped after block {stop}");
@@ -365,7 +365,7 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
     );
     assert!(bytes(&resumed) == bytes(&whole));
     let other =
-        RecipeConfig::Apiq(ApiqConfig { rank: 4, train: options(), ..ApiqConfig::default() });
+        RecipeConfig::Apiq(ApiqConfig { rank: Some(4), train: options(), ..ApiqConfig::default() });
     let (code, text) = refusal(&other, &run(Some(&folder), true));
     assert!(code == "ERR_CHECKPOINT" && text.contains("another run"), "{text}");
 }
@@ -424,7 +424,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
     let cases = [
         (
             RecipeConfig::Apiq(ApiqConfig {
-                rank: 4096,
+                rank: Some(4096),
                 train: options(),
                 ..ApiqConfig::default()
             }),
@@ -562,7 +562,7 @@ fn solvers_record_what_they_clip_and_the_saliency() {
             made_on(&demo(), &recipe, &RunConfig { record: true, ..run(None, false) });
         let matrices = report.record.expect("a record").matrices;
         let linears: Vec<_> = matrices.iter().map(|m| (m.block, m.linear.as_str())).collect();
-        let all: Vec<_> = (0..model.architecture.layers)
+        let all: Vec<_> = (0..model.architecture.layers.len())
             .flat_map(|l| {
                 halfstep_formats::architecture::Linear::ALL.map(|linear| (l, linear.name()))
             })

@@ -67,7 +67,7 @@ fn its_model_is_trained_saved_and_read_again() {
         &Cancel::default(),
     )
     .expect("a run");
-    assert_eq!(report.steps, model.architecture.layers as u64 * 2 + 4);
+    assert_eq!(report.steps, model.architecture.layers.len() as u64 * 2 + 4);
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("worked.safetensors");
     assert!(save(&small, &path.display().to_string()).expect("it passes its gate").parity);
 }

@@ -388,8 +388,7 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
 /// target.
 #[test]
 fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
-    let mut architecture = demo().architecture.clone();
-    architecture.intermediate_size = 704;
+    let architecture = demo().architecture.resized(|sizes| sizes.intermediate_size = 704);
     let recipe = |target| {
         RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }).resolve().expect("a recipe")
     };

@@ -19,7 +19,7 @@ fn squared_gradients_of_every_text_alone() {
     let (model, pool) = (tiny_llama::model(), Pool::new(2));
     let sequences = golden.tensor("sequences");
     let tokens: Vec<u32> = sequences.i64.iter().map(|&t| t as u32).collect();
-    let linears: Vec<_> = (0..model.architecture.layers)
+    let linears: Vec<_> = (0..model.architecture.layers.len())
         .map(|layer| Linear::ALL.map(|linear| linear.weight_name(layer)))
         .collect();
     let width =

@@ -9,6 +9,9 @@ use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use halfstep_kernels::{IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
 use serde_json::Value;
 
+/// Relative tolerance of the errors of a layer.
+const ERROR: f64 = 1e-4;
+
 struct Case<'a> {
     golden: &'a Golden,
     spec: &'a Value,
@@ -57,11 +60,11 @@ impl Case<'_> {
         self.spec[key].as_f64().expect("a number")
     }
 
-    /// An error of the layer: 1e-4 relative, or what rounding the values to f32 does to the outputs
-    /// (where the error itself is 0).
+    /// An error of the layer: [`ERROR`] relative, or what rounding the values to f32 does to the
+    /// outputs (where the error itself is 0).
     fn assert_error(&self, what: &str, got: f64, want: f64) {
         let outputs = self.layer_error(&vec![0.0; self.w.len()]);
-        let limit = 1e-4 * want + f64::from(f32::EPSILON).powi(2) * outputs;
+        let limit = ERROR * want + f64::from(f32::EPSILON).powi(2) * outputs;
         assert!((got - want).abs() <= limit, "{} {what}: got {got}, want {want}", self.name);
     }
 
@@ -150,7 +153,7 @@ fn gptq_cases() {
 #[test]
 fn awq_cases() {
     let Some(golden) = load("solvers") else { return };
-    let (pool, mut seen) = (Pool::new(2), 0);
+    let (pool, mut seen, mut compared) = (Pool::new(2), 0, 0);
     for case in cases(&golden, "awq") {
         let mut m = AbsMean::new(case.cols);
         m.add(&case.x).unwrap();
@@ -185,9 +188,12 @@ fn awq_cases() {
             case.number("error_without_scale"),
         );
         seen += 1;
-        if case.number("error") == 0.0 {
-            continue; // exact under any scale, so that none is the best
+        // Two errors within the tolerance are as good, and where all are 0 none is the best.
+        match case.spec.get("second_best_excess").expect("an excess or null").as_f64() {
+            Some(excess) if excess > 2.0 * ERROR => {}
+            _ => continue,
         }
+        compared += 1;
         assert_eq!(found.ratio, case.number("ratio"), "{} ratio", case.name);
         assert_close(
             &format!("{} channel_scale", case.name),
@@ -199,5 +205,5 @@ fn awq_cases() {
         case.assert_packed(&packed);
     }
     assert!(seen > 0, "no case");
-    println!("{seen} awq cases");
+    println!("{seen} awq cases, {compared} with a best ratio");
 }

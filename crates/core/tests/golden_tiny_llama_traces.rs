@@ -187,8 +187,9 @@ impl Trace<'_> {
         }
     }
 
+    /// Losses of the first three steps, or of all where the trace has fewer.
     fn three_steps<T: Number>(&self, trainer: &mut Trainer<T>) -> Vec<f64> {
-        (0..3)
+        (0..numbers(&self.spec["loss"]).len().min(3))
             .map(|s| {
                 trainer.step(self.batch(s), self.tokens, &Cancel::default()).expect("a step").loss
             })

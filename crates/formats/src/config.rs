@@ -4,7 +4,8 @@
 //! does not compute, is refused by its name: a model that runs but answers differently is worse
 //! than an error.
 
-use crate::architecture::Architecture;
+use crate::architecture::family::{self, Defaults, Family};
+use crate::architecture::{Architecture, Sizes};
 use crate::error::{Error, Result};
 use crate::json;
 use halfstep_kernels::ops::rope::Llama3Scaling;
@@ -19,15 +20,8 @@ pub const MAX_INTERMEDIATE: usize = 1 << 20;
 pub const MAX_VOCABULARY: usize = 1 << 24;
 pub const MAX_POSITIONS: usize = 1 << 31;
 
-/// What Hugging Face's LlamaConfig takes for an absent key.
-mod default {
-    pub const NORM_EPS: f64 = 1e-6;
-    pub const ROPE_THETA: f64 = 10_000.0;
-    pub const POSITIONS: usize = 2048;
-}
-
-/// Keys that must be absent, null or false: each switches on something the Llama forward does not
-/// have.
+/// Keys that must be absent, null or false unless the family has settled them: each switches on
+/// something that no graph here has, or only that of another family.
 const MUST_BE_OFF: &[&str] = &[
     "attention_bias",
     "mlp_bias",
@@ -112,14 +106,15 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
         });
     };
     let config = Config { file, bytes, keys: &keys };
-    config.check_kind()?;
-    config.check_maths()?;
-    config.architecture()
+    let family = config.family()?;
+    config.check_maths(family)?;
+    Ok(family.graph(&config.sizes(family.defaults())?))
 }
 
 /// A config.json that `parse` reads back equal; rope in the spelling that all versions of
 /// transformers read.
-pub fn to_json(a: &Architecture) -> Value {
+pub fn to_json(architecture: &Architecture) -> Value {
+    let (family, a) = (family::of(architecture), architecture.sizes());
     let scaling = a.rope_scaling.map(|s| {
         let pairs: BTreeMap<&str, Value> = BTreeMap::from([
             ("factor", s.factor.into()),
@@ -131,16 +126,14 @@ pub fn to_json(a: &Architecture) -> Value {
         pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect::<Map<_, _>>()
     });
     // Sorted, so that the bytes do not depend on how a JSON map keeps its keys.
-    let pairs: BTreeMap<&str, Value> = BTreeMap::from([
-        ("architectures", json!(["LlamaForCausalLM"])),
-        ("attention_bias", false.into()),
+    let mut pairs: BTreeMap<&str, Value> = BTreeMap::from([
+        ("architectures", json!([family.class()])),
         ("head_dim", a.head_dim.into()),
         ("hidden_act", "silu".into()),
         ("hidden_size", a.hidden_size.into()),
         ("intermediate_size", a.intermediate_size.into()),
         ("max_position_embeddings", a.max_positions.into()),
-        ("mlp_bias", false.into()),
-        ("model_type", "llama".into()),
+        ("model_type", family.model_type().into()),
         ("num_attention_heads", a.heads.into()),
         ("num_hidden_layers", a.layers.into()),
         ("num_key_value_heads", a.kv_heads.into()),
@@ -150,6 +143,7 @@ pub fn to_json(a: &Architecture) -> Value {
         ("tie_word_embeddings", a.tied_head.into()),
         ("vocab_size", a.vocab_size.into()),
     ]);
+    pairs.extend(family.own_keys());
     Value::Object(pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect())
 }
 
@@ -201,37 +195,44 @@ impl Config<'_> {
             .ok_or_else(|| self.wrong(key, format!("{} is not a positive number", brief(value))))
     }
 
-    /// Only a plain Llama causal language model is the one that `Architecture` describes.
-    fn check_kind(&self) -> Result<()> {
+    /// The family that `architectures` and `model_type` name.
+    fn family(&self) -> Result<&'static dyn Family> {
         let model_type = self
             .get("model_type")
             .map(|v| v.as_str().ok_or_else(|| self.wrong("model_type", "not a string")))
             .transpose()?;
         let architectures = match self.get("architectures") {
-            None => None,
-            Some(Value::Array(list)) => Some(
-                list.iter()
-                    .map(|v| v.as_str())
-                    .collect::<Option<Vec<_>>>()
-                    .ok_or_else(|| self.wrong("architectures", "not strings"))?,
-            ),
+            None => vec![],
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(|v| v.as_str())
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(|| self.wrong("architectures", "not strings"))?,
             Some(_) => return Err(self.wrong("architectures", "not a list")),
         };
-        let reason = "the architecture read here is LlamaForCausalLM (model_type llama)";
-        for name in architectures.iter().flatten() {
-            if *name != "LlamaForCausalLM" {
-                return Err(self.unsupported(name, reason));
-            }
+        let unknown = |name: &str| {
+            self.unsupported(name, format!("the architectures read here are {}", family::listed()))
+        };
+        let mut named = vec![];
+        for name in architectures {
+            named.push(family::find(|f| f.class() == name).ok_or_else(|| unknown(name))?);
         }
-        match model_type {
-            Some("llama") => Ok(()),
-            Some(other) => Err(self.unsupported(other, reason)),
-            None if architectures.is_some_and(|a| !a.is_empty()) => Ok(()),
-            None => Err(self.wrong("model_type", "missing, and no architectures either")),
+        if let Some(name) = model_type {
+            named.push(family::find(|f| f.model_type() == name).ok_or_else(|| unknown(name))?);
+        }
+        let Some(family) = named.last().copied() else {
+            return Err(self.wrong("model_type", "missing, and no architectures either"));
+        };
+        match named.iter().find(|other| other.name() != family.name()) {
+            Some(other) => Err(self.wrong(
+                "architectures",
+                format!("{} beside {}", other.class(), family.model_type()),
+            )),
+            None => Ok(family),
         }
     }
 
-    fn check_maths(&self) -> Result<()> {
+    fn check_maths(&self, family: &dyn Family) -> Result<()> {
         for key in ["hidden_act", "hidden_activation", "activation_function"] {
             match self.get(key) {
                 None => {}
@@ -243,7 +244,7 @@ impl Config<'_> {
                 }
             }
         }
-        for key in MUST_BE_OFF {
+        for key in MUST_BE_OFF.iter().filter(|key| !family.settled_keys().contains(key)) {
             match self.get(key) {
                 None | Some(Value::Bool(false)) => {}
                 Some(Value::Object(o)) if o.is_empty() => {}
@@ -280,17 +281,20 @@ impl Config<'_> {
             ));
         }
         self.check_attention_scale()?;
-        self.check_window()
+        self.check_window(family.defaults())
     }
 
     /// A window no shorter than the positions, or switched off, changes nothing.
-    fn check_window(&self) -> Result<()> {
+    fn check_window(&self, default: Defaults) -> Result<()> {
         let Some(window) = self.get("sliding_window") else { return Ok(()) };
-        let off = self.get("use_sliding_window") == Some(&Value::Bool(false))
-            || window == &Value::Bool(false);
+        let used = match self.get("use_sliding_window") {
+            None => default.use_sliding_window,
+            Some(used) => used != &Value::Bool(false),
+        };
+        let off = !used || window == &Value::Bool(false);
         let positions = self
             .size("max_position_embeddings", MAX_POSITIONS)?
-            .unwrap_or(default::POSITIONS) as u64;
+            .unwrap_or(default.positions) as u64;
         if off || window.as_u64().is_some_and(|w| w >= positions) {
             return Ok(());
         }
@@ -311,11 +315,12 @@ impl Config<'_> {
         }
     }
 
-    fn architecture(&self) -> Result<Architecture> {
+    fn sizes(&self, default: Defaults) -> Result<Sizes> {
         let hidden_size = self.required_size("hidden_size", MAX_HIDDEN)?;
         let heads = self.required_size("num_attention_heads", MAX_HIDDEN)?;
-        let kv_heads = self.size("num_key_value_heads", MAX_HIDDEN)?.unwrap_or(heads);
-        let head_dim = match self.size("head_dim", MAX_HIDDEN)? {
+        let kv_heads = self.size("num_key_value_heads", MAX_HIDDEN)?;
+        let kv_heads = kv_heads.or(default.kv_heads).unwrap_or(heads);
+        let head_dim = match self.size("head_dim", MAX_HIDDEN)?.or(default.head_dim) {
             Some(d) => d,
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
             None => {
@@ -350,8 +355,8 @@ impl Config<'_> {
                 ));
             }
         };
-        let (rope_theta, rope_scaling) = self.rope()?;
-        Ok(Architecture {
+        let (rope_theta, rope_scaling) = self.rope(default)?;
+        Ok(Sizes {
             vocab_size: self.required_size("vocab_size", MAX_VOCABULARY)?,
             hidden_size,
             intermediate_size: self.required_size("intermediate_size", MAX_INTERMEDIATE)?,
@@ -359,19 +364,19 @@ impl Config<'_> {
             heads,
             kv_heads,
             head_dim,
-            norm_eps: self.positive("rms_norm_eps", self.keys)?.unwrap_or(default::NORM_EPS),
+            norm_eps: self.positive("rms_norm_eps", self.keys)?.unwrap_or(default.norm_eps),
             rope_theta,
             rope_scaling,
             tied_head,
             max_positions: self
                 .size("max_position_embeddings", MAX_POSITIONS)?
-                .unwrap_or(default::POSITIONS),
+                .unwrap_or(default.positions),
         })
     }
 
     /// Theta and scaling from `rope_theta` + `rope_scaling`, from `rope_parameters`, or from both
     /// if they say the same.
-    fn rope(&self) -> Result<(f64, Option<Llama3Scaling>)> {
+    fn rope(&self, default: Defaults) -> Result<(f64, Option<Llama3Scaling>)> {
         let object = |key: &str| match self.get(key) {
             None => Ok(None),
             Some(Value::Object(o)) => Ok(Some(o)),
@@ -397,7 +402,7 @@ impl Config<'_> {
             return Err(self.wrong("rope_scaling", "differs from rope_parameters"));
         }
         Ok((
-            thetas.first().copied().unwrap_or(default::ROPE_THETA),
+            thetas.first().copied().unwrap_or(default.rope_theta),
             scalings.first().copied().flatten(),
         ))
     }

@@ -11,7 +11,7 @@ pub use read::read;
 pub(crate) use write::float_entry;
 pub use write::write;
 
-use crate::architecture::{ActivationSite, Architecture, Linear};
+use crate::architecture::{ActivationSite, Architecture};
 use crate::config::{MAX_CONFIG_BYTES, MAX_INTERMEDIATE};
 use crate::hugging_face::MAX_TEMPLATE_BYTES;
 use crate::model::Quantization;
@@ -135,14 +135,15 @@ fn static_steps(
     let Some(q) = quantization else { return steps };
     let activation = matches!(q.activation, ActivationQuantizer::Static { .. });
     let cache = matches!(q.cache, CacheQuantizer::Static { .. });
-    for layer in 0..architecture.layers {
+    for layer in 0..architecture.layers.len() {
+        let linears = architecture.linears(layer);
         for site in ActivationSite::ALL {
             let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
             if if of_cache { cache } else { activation } {
                 let read = of_cache
-                    || Linear::ALL
-                        .iter()
-                        .any(|l| l.input() == site && is_packed(&l.weight_name(layer)));
+                    || linears.iter().any(|linear| {
+                        linear.kind.input() == site && is_packed(&linear.kind.weight_name(layer))
+                    });
                 steps.allowed.insert(site.step_name(layer));
                 steps.required.extend(read.then(|| site.step_name(layer)));
             }

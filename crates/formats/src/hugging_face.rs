@@ -1,7 +1,7 @@
 //! A Hugging Face folder: config.json, tokenizer.json and model.safetensors or shards with an
 //! index.
 
-use crate::architecture::{Architecture, EMBEDDING, HEAD};
+use crate::architecture::{Architecture, Role, TensorSpec, family};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::model::{Model, Tensor, TensorData};
@@ -160,18 +160,18 @@ fn read_tensors(
     architecture: &Architecture,
     shards: &mut [Shard],
 ) -> Result<BTreeMap<String, Tensor>> {
-    let file = folder.label();
+    let (file, named) = (folder.label(), named_specs(architecture));
+    let wanted: Vec<TensorSpec> = named.iter().map(|(_, stored)| stored.clone()).collect();
     let places: BTreeMap<String, (usize, Info)> = shards
         .iter()
         .enumerate()
         .flat_map(|(i, s)| s.tensors.iter().map(move |t| (t.name.clone(), (i, t.clone()))))
         .collect();
     inventory::check_size(&file, architecture, 16, shards.iter().map(|s| s.source.length).sum())?;
-    inventory::check_shapes(&file, architecture, |name| {
-        places.get(name).map(|(_, t)| t.shape.clone())
-    })?;
+    inventory::check_shapes(&file, &wanted, |name| places.get(name).map(|(_, t)| t.shape.clone()))?;
     let present: BTreeMap<&str, ()> = places.keys().map(|k| (k.as_str(), ())).collect();
-    for name in inventory::extra(architecture, &present) {
+    let [embedding_name, head_name] = table_names(architecture);
+    for name in inventory::extra(&wanted, &present) {
         if name.ends_with("rotary_emb.inv_freq") {
             continue; // computed from theta by everyone who reads it
         }
@@ -182,13 +182,14 @@ fn read_tensors(
             name: format!("tensor {name}"),
             reason: reason.into(),
         };
-        if name != HEAD {
-            return Err(unsupported("a Llama with this config has no place for it"));
+        if name != head_name {
+            let reason = format!("a {} with this config has no place for it", architecture.family);
+            return Err(unsupported(&reason));
         }
         // The head is tied, as config.json says, and written out too.
         let reason = "tie_word_embeddings is true, but it is not the embedding";
         let differs = unsupported(reason);
-        let (embedding_shard, embedding) = &places[EMBEDDING];
+        let (embedding_shard, embedding) = &places[&embedding_name];
         if tensor.dtype != embedding.dtype || tensor.shape != embedding.shape {
             return Err(differs);
         }
@@ -201,14 +202,33 @@ fn read_tensors(
         }
     }
     let mut tensors = BTreeMap::new();
-    for want in architecture.tensors() {
-        let (shard, info) = &places[&want.name];
-        tensors.insert(
-            want.name,
-            Tensor { shape: want.shape, data: float_data(&mut shards[*shard].source, info)? },
-        );
+    for (name, stored) in named {
+        let (shard, info) = &places[&stored.name];
+        let data = float_data(&mut shards[*shard].source, info)?;
+        tensors.insert(name, Tensor { shape: stored.shape, data });
     }
     Ok(tensors)
+}
+
+/// Every tensor of the architecture: its name inside, and itself under the name that the folder has
+/// for it.
+fn named_specs(architecture: &Architecture) -> Vec<(String, TensorSpec)> {
+    let family = family::of(architecture);
+    let named = |spec: TensorSpec| {
+        let stored = family.hugging_face_name(&spec);
+        (spec.name.clone(), TensorSpec { name: stored, ..spec })
+    };
+    architecture.tensors().into_iter().map(named).collect()
+}
+
+/// What the folder calls the embedding and the head, were it not tied.
+fn table_names(architecture: &Architecture) -> [String; 2] {
+    let untied =
+        named_specs(&architecture.resized(|sizes| (sizes.tied_head, sizes.layers) = (false, 1)));
+    [Role::Embedding, Role::Head].map(|role| {
+        let table = untied.iter().find(|(_, stored)| stored.role == role);
+        table.map(|(_, stored)| stored.name.clone()).unwrap_or_default()
+    })
 }
 
 /// The values of a float tensor, as they are stored.
@@ -368,16 +388,17 @@ pub fn save(model: &Model, folder: &Path) -> Result<()> {
 fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
     let file = model.name.clone();
     model.refuse_low_rank(&file, "a Hugging Face folder")?;
-    inventory::check_shapes(&file, &model.architecture, |name| {
+    model.architecture.check_family(&file)?;
+    inventory::check_shapes(&file, &model.architecture.tensors(), |name| {
         model.tensors.get(name).map(|t| t.shape.clone())
     })?;
     let mut entries = vec![];
-    for want in model.architecture.tensors() {
+    for (name, stored) in named_specs(&model.architecture) {
         let entry =
-            halfstep_file::float_entry(&want.name, &want.shape, &model.tensors[&want.name].data);
+            halfstep_file::float_entry(&stored.name, &stored.shape, &model.tensors[&name].data);
         entries.push(entry.ok_or_else(|| Error::Unsupported {
             file: file.clone(),
-            name: format!("tensor {}", want.name),
+            name: format!("tensor {name}"),
             reason: "a Hugging Face folder is written from float tensors; quantized ones go to a GGUF or halfstep file".into(),
         })?);
     }

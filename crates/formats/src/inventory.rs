@@ -1,8 +1,8 @@
 //! What a model must hold, compared with what a file declares, before anything is allocated.
 
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, TensorSpec};
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Parameters the architecture declares, in u64 (the caps of config.rs keep the sum far below its
 /// end; a 32-bit usize would wrap).
@@ -25,22 +25,21 @@ pub fn check_size(file: &str, architecture: &Architecture, bits: u64, bytes: u64
     Ok(())
 }
 
-/// Every tensor of the architecture is there in its shape. `shape_of` answers for a Hugging Face
-/// name.
+/// Every one of these tensors is there in its shape. `shape_of` answers for a name.
 pub fn check_shapes(
     file: &str,
-    architecture: &Architecture,
+    wanted: &[TensorSpec],
     shape_of: impl Fn(&str) -> Option<Vec<usize>>,
 ) -> Result<()> {
-    for want in architecture.tensors() {
+    for want in wanted {
         let Some(got) = shape_of(&want.name) else {
-            return Err(Error::MissingTensor { file: file.into(), tensor: want.name });
+            return Err(Error::MissingTensor { file: file.into(), tensor: want.name.clone() });
         };
         if got != want.shape {
             return Err(Error::Shape {
                 file: file.into(),
-                tensor: want.name,
-                expected: want.shape,
+                tensor: want.name.clone(),
+                expected: want.shape.clone(),
                 got,
             });
         }
@@ -48,12 +47,8 @@ pub fn check_shapes(
     Ok(())
 }
 
-/// Names of `present` that the architecture does not ask for.
-pub fn extra<'a, T>(
-    architecture: &Architecture,
-    present: &'a BTreeMap<&'a str, T>,
-) -> Vec<&'a str> {
-    let wanted: std::collections::BTreeSet<String> =
-        architecture.tensors().into_iter().map(|t| t.name).collect();
+/// Names of `present` that are none of these tensors.
+pub fn extra<'a, T>(wanted: &[TensorSpec], present: &'a BTreeMap<&'a str, T>) -> Vec<&'a str> {
+    let wanted: BTreeSet<&str> = wanted.iter().map(|t| t.name.as_str()).collect();
     present.keys().copied().filter(|name| !wanted.contains(*name)).collect()
 }

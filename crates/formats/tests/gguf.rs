@@ -1,19 +1,21 @@
 //! GGUF there and back: what is read equals what was written, bit for bit, and other readers find
 //! what they need.
 
+mod llama_keys;
 mod raw_gguf;
 mod small_model;
 
-use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Role};
-use halfstep_formats::gguf::{self, Container, GgmlType, Value, keys};
+use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Norm, Role, Sizes};
+use halfstep_formats::gguf::{self, Container, GgmlType, Value};
 use halfstep_formats::write::{FileFormat, to_bytes};
-use halfstep_formats::{Architecture, Error, Model, Tensor, TensorData};
+use halfstep_formats::{Error, Model, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
 use halfstep_kernels::{
     ActivationQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
 };
+use llama_keys as keys;
 use raw_gguf::Raw;
-use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model};
+use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model, sizes};
 
 /// Random models of the round-trip test (goal F6).
 const RANDOM_MODELS: u64 = 10_000;
@@ -62,7 +64,7 @@ fn random_models_round_trip() {
     for seed in 0..RANDOM_MODELS {
         let mut numbers = Numbers(seed);
         let kv_heads = 1 + numbers.below(2);
-        let architecture = Architecture {
+        let sizes = Sizes {
             layers: 1 + numbers.below(2),
             intermediate_size: 32 * (1 + numbers.below(2)),
             kv_heads,
@@ -72,10 +74,10 @@ fn random_models_round_trip() {
             rope_theta: [1e4, 5e5, 123_456.789][numbers.below(3)],
             rope_scaling: [None, Some(LLAMA3)][numbers.below(2)],
             tied_head: numbers.below(2) == 0,
-            ..architecture(32)
+            ..sizes(32)
         };
         // The rows of o_proj are heads * head_dim long: only element types fit any of them.
-        let mut model = model(architecture, &mut numbers, |spec, n| {
+        let mut model = model(sizes.decoder("llama"), &mut numbers, |spec, n| {
             kinds[n.below(if spec.shape[1] % 32 == 0 { kinds.len() } else { 3 })]
         });
         model.quantization = Some(client_quantization("gguf:q4_0", numbers.below(2) == 0));
@@ -92,13 +94,13 @@ fn random_models_round_trip() {
 #[test]
 fn q_and_k_rows_stand_interleaved_in_the_file() {
     let mut model = uniform(GgmlType::F32, 32);
-    let a = model.architecture.clone();
+    let a = model.architecture.sizes();
     // Every element of row r holds r.
-    for linear in Linear::ALL {
-        let [rows, cols] = a.linear_shape(linear);
+    for linear in model.architecture.linears(0) {
+        let [rows, cols] = linear.shape;
         let values = (0..rows * cols).map(|i| (i / cols) as f32).collect();
         model.tensors.insert(
-            linear.weight_name(0),
+            linear.kind.weight_name(0),
             Tensor { shape: vec![rows, cols], data: TensorData::F32(values) },
         );
     }
@@ -127,10 +129,10 @@ fn q_and_k_rows_stand_interleaved_in_the_file() {
 #[test]
 fn a_client_finds_what_it_needs() {
     let mut model = uniform(GgmlType::Q4_0, 32);
-    model.architecture.rope_scaling = Some(LLAMA3);
+    model.architecture = model.architecture.resized(|s| s.rope_scaling = Some(LLAMA3));
     let bytes = written(&model);
     let container = Container::parse("test.gguf", &bytes).expect("a file");
-    let (metadata, a) = (&container.metadata, &model.architecture);
+    let (metadata, a) = (&container.metadata, model.architecture.sizes());
     assert_eq!(container.version, 3);
     for (key, want) in [
         ("general.architecture", "llama"),
@@ -206,7 +208,7 @@ fn a_client_finds_what_it_needs() {
 #[test]
 fn half_precision_norms_become_f32() {
     let mut model = uniform(GgmlType::BF16, 32);
-    let name = halfstep_formats::architecture::attn_norm(1);
+    let name = Norm::Attention.weight_name(1);
     for kind in [GgmlType::F16, GgmlType::BF16] {
         let norm = small_model::tensor(&mut Numbers(3), &[32], kind);
         let pool = Pool::new(1);
@@ -324,17 +326,17 @@ fn foreign_files_run_as_their_client_would() {
 fn scaling_of_a_foreign_file_is_recovered() {
     // Llama 3.2's own numbers, which a converter stores as factors only.
     let mut model = uniform(GgmlType::F16, 256);
-    model.architecture.rope_theta = 5e5;
     let scaling = halfstep_kernels::ops::rope::Llama3Scaling {
         factor: 32.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
         original_max_position: 8192,
     };
-    model.architecture.rope_scaling = Some(scaling);
+    model.architecture =
+        model.architecture.resized(|s| (s.rope_theta, s.rope_scaling) = (5e5, Some(scaling)));
     let mut raw = Raw::parse(&written(&model));
     raw.entries.retain(|e| !e.key.starts_with(b"halfstep.rope"));
-    assert_eq!(read(&raw.to_bytes()).architecture.rope_scaling, Some(scaling));
+    assert_eq!(read(&raw.to_bytes()).architecture.sizes().rope_scaling, Some(scaling));
     raw.data_of("rope_freqs.weight")[..4].copy_from_slice(&7f32.to_le_bytes());
     assert!(
         matches!(gguf::read("test.gguf", &raw.to_bytes()), Err(Error::Unsupported { name, .. }) if name == "rope_freqs.weight")
@@ -403,7 +405,7 @@ fn the_real_model_is_read_and_written_exactly() {
     let original = Container::parse("SmolLM2.gguf", &bytes).expect("a file");
     assert!(model.tokenizer.is_some() && model.chat_template.is_some());
     assert_eq!(model.quantization, None, "Q4_1 is a float model");
-    assert!(model.architecture.tied_head && model.architecture.rope_scaling.is_none());
+    assert!(model.architecture.tied_head && model.architecture.sizes().rope_scaling.is_none());
     let again = written(&model);
     let ours = Container::parse("again.gguf", &again).expect("a file");
     // Every tensor's bytes, so also the permutation and the packing of codes, come back as they

@@ -93,7 +93,11 @@ fn bytes_are_exact() {
 #[test]
 fn packed_forms_are_exact() {
     let Some(golden) = load(TOPIC) else { return };
-    for kind in [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::TQ2_0] {
+    let held = |kind: &GgmlType| golden.has(&format!("{}/bytes", kind.name()));
+    let kinds: Vec<_> =
+        [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::TQ2_0].into_iter().filter(held).collect();
+    assert!(!kinds.is_empty(), "the set encodes no type that has a packed form");
+    for kind in kinds {
         let (bytes, values) = (
             golden.tensor(&format!("{}/bytes", kind.name())),
             golden.tensor(&format!("{}/values", kind.name())),

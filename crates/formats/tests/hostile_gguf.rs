@@ -5,6 +5,7 @@
 //! wrong; the rows of reliability.md section 4 and their CVEs are among them by name (which number
 //! belongs to which field of llama.cpp's 2024 parser was taken from the advisories' titles).
 
+mod llama_keys;
 mod raw_gguf;
 mod small_model;
 
@@ -52,9 +53,7 @@ fn without_tokenizer() -> Vec<u8> {
 }
 
 fn valid_model() -> Model {
-    let mut architecture = architecture(32);
-    architecture.rope_scaling = Some(LLAMA3);
-    architecture.layers = 1;
+    let architecture = architecture(32).resized(|s| (s.rope_scaling, s.layers) = (Some(LLAMA3), 1));
     let kind = |role| if role == Role::Embedding { GgmlType::Q8_0 } else { GgmlType::Q4_0 };
     let mut model = model(architecture, &mut Numbers(5), |spec, _| kind(spec.role));
     model.quantization = Some(client_quantization("gguf:q4_0", true));

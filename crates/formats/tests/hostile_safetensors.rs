@@ -430,13 +430,13 @@ fn small_file(layers: usize) -> Vec<u8> {
         scale_codec: ScaleCodec::F16,
     };
     let mut m = packed_model(q);
-    m.architecture.layers = layers;
+    m.architecture = m.architecture.resized(|s| s.layers = layers);
     let wanted: Vec<String> = m.architecture.tensors().into_iter().map(|t| t.name).collect();
     m.tensors.retain(|name, _| wanted.contains(name));
     let quantization = m.quantization.as_mut().expect("is quantized");
     quantization.activation = ActivationQuantizer::Static { bits: 8 };
     quantization.cache = CacheQuantizer::Static { bits: 8 };
-    for layer in 0..m.architecture.layers {
+    for layer in 0..layers {
         for site in halfstep_formats::architecture::ActivationSite::ALL {
             quantization.static_steps.insert(site.step_name(layer), 0.125);
         }

@@ -7,7 +7,7 @@
 
 mod small_model;
 
-use halfstep_formats::architecture::{Linear, Role};
+use halfstep_formats::architecture::{Linear, Norm, Role};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Model, gguf};
@@ -96,11 +96,12 @@ fn elsewhere(model: &Model, name: &str, role: Role) -> (String, Option<usize>) {
     match role {
         Role::Embedding => ("token_embd.weight".into(), None),
         Role::Head => ("output.weight".into(), None),
-        Role::Norm if name == "model.norm.weight" => ("output_norm.weight".into(), None),
-        Role::Norm if name.contains("input_layernorm") => (block("attn_norm"), None),
-        Role::Norm => (block("ffn_norm"), None),
-        Role::Linear(Linear::Q) => (block("attn_q"), Some(model.architecture.heads)),
-        Role::Linear(Linear::K) => (block("attn_k"), Some(model.architecture.kv_heads)),
+        Role::FinalNorm => ("output_norm.weight".into(), None),
+        Role::Norm(Norm::Attention) => (block("attn_norm"), None),
+        Role::Norm(_) => (block("ffn_norm"), None),
+        Role::Bias(_) => unreachable!("a Llama has no bias"),
+        Role::Linear(Linear::Q) => (block("attn_q"), Some(model.architecture.sizes().heads)),
+        Role::Linear(Linear::K) => (block("attn_k"), Some(model.architecture.sizes().kv_heads)),
         Role::Linear(Linear::V) => (block("attn_v"), None),
         Role::Linear(Linear::O) => (block("attn_output"), None),
         Role::Linear(Linear::Gate) => (block("ffn_gate"), None),
@@ -117,7 +118,7 @@ fn differing(python: &str, name: &str, model: &Model) -> usize {
     let specs = model.architecture.tensors();
     assert_eq!(
         found.len(),
-        specs.len() + usize::from(model.architecture.rope_scaling.is_some()),
+        specs.len() + usize::from(model.architecture.sizes().rope_scaling.is_some()),
         "tensors"
     );
     let mut differing = 0;
@@ -149,8 +150,7 @@ fn every_type_is_decoded_alike() {
     let Some(python) = python() else { return };
     for kind in GgmlType::ALL {
         let mut a = architecture(kind.block_elements().max(32));
-        a.rope_scaling = Some(LLAMA3);
-        a.tied_head = kind.is_float();
+        a = a.resized(|s| (s.rope_scaling, s.tied_head) = (Some(LLAMA3), kind.is_float()));
         let model = model(a, &mut Numbers(kind.id().into()), |_, _| kind);
         assert_eq!(differing(&python, kind.name(), &model), 0, "{}", kind.name());
     }

@@ -113,7 +113,7 @@ fn quantizations() -> impl Strategy<Value = Quantization> {
                 static_steps: Default::default(),
             };
             let mut draw = Draw(seed);
-            for layer in 0..architecture(true).layers {
+            for layer in 0..architecture(true).layers.len() {
                 for site in ActivationSite::ALL {
                     let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
                     if if of_cache {
@@ -142,12 +142,13 @@ proptest! {
     ) {
         let mut m = model(tied, linears, tables, norms, q, seed);
         (m.name, m.provenance) = (name, provenance);
-        (m.architecture.rope_theta, m.architecture.norm_eps) = (theta, eps);
+        m.architecture = m.architecture.resized(|s| (s.rope_theta, s.norm_eps) = (theta, eps));
         if parts.0 {
             m.tokenizer = None;
         }
         if parts.1 {
-            (m.chat_template, m.architecture.rope_scaling) = (None, None);
+            m.chat_template = None;
+            m.architecture = m.architecture.resized(|s| s.rope_scaling = None);
         }
         if parts.2 {
             add_low_rank(&mut m, &mut Draw(seed), |draw, most| draw.below(most + 1));
@@ -176,11 +177,11 @@ fn factors_of_every_rank() {
 fn ggml_blocks_are_kept_as_they_are() {
     let mut m = packed_model(WeightQuantizer::Q4_0);
     let mut draw = Draw(5);
-    m.architecture.intermediate_size = 256;
-    for layer in 0..m.architecture.layers {
-        for linear in Linear::ALL {
-            let shape = m.architecture.linear_shape(linear).to_vec();
-            let tensor = match linear {
+    m.architecture = m.architecture.resized(|s| s.intermediate_size = 256);
+    for layer in 0..m.architecture.layers.len() {
+        for linear in m.architecture.linears(layer) {
+            let shape = linear.shape.to_vec();
+            let tensor = match linear.kind {
                 Linear::Down => {
                     let kind = if layer == 0 { GgmlType::Q4_1 } else { GgmlType::Q6_K };
                     let bytes = shape[0] * blocks::row_bytes(kind, shape[1]).expect("whole blocks");
@@ -194,7 +195,7 @@ fn ggml_blocks_are_kept_as_they_are() {
                 }
                 _ => tensor(&shape, Stored::Packed(WeightQuantizer::Q4_0), &mut draw),
             };
-            m.tensors.insert(linear.weight_name(layer), tensor);
+            m.tensors.insert(linear.kind.weight_name(layer), tensor);
         }
     }
     check_round_trip(&m);

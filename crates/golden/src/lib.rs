@@ -20,6 +20,14 @@ pub fn folder() -> PathBuf {
         .unwrap_or_else(|| repository().join("test/golden"))
 }
 
+/// The folder of tiny models of every family, `HALFSTEP_GOLDEN_ARCH`, by default `test/golden/arch`
+/// of the repository. Any set made in the same way may stand there.
+pub fn arch_folder() -> PathBuf {
+    std::env::var_os("HALFSTEP_GOLDEN_ARCH")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| repository().join("test/golden/arch"))
+}
+
 /// A file of the shared model and text folder (`HALFSTEP_SHARED`, default `../shared` beside the
 /// repository), or a printed skip line and None.
 pub fn shared(path: &str) -> Option<PathBuf> {
@@ -60,10 +68,18 @@ pub struct Golden {
 /// The topic's files `<topic>.json` and `<topic>.safetensors`, or a printed skip line and None when
 /// the set has no such topic.
 pub fn load(topic: &str) -> Option<Golden> {
-    let (json, tensors) =
-        (folder().join(format!("{topic}.json")), folder().join(format!("{topic}.safetensors")));
-    if !json.exists() || !tensors.exists() {
+    let found = load_from(&folder(), topic);
+    if found.is_none() {
         println!("skipped: {topic}: not in {}", folder().display());
+    }
+    found
+}
+
+/// A topic of another folder, if it is there.
+pub fn load_from(folder: &Path, topic: &str) -> Option<Golden> {
+    let (json, tensors) =
+        (folder.join(format!("{topic}.json")), folder.join(format!("{topic}.safetensors")));
+    if !json.exists() || !tensors.exists() {
         return None;
     }
     let json =

@@ -17,6 +17,10 @@ use serde_json::Value;
 const F64: f64 = 1e-12;
 const F32: f64 = 2e-6;
 const F32_BLOCK: f64 = 5e-6;
+/// What a rotation at position p may be off by beside that, as a share of p 2^-52. The angle
+/// p theta^(-2i / D) is a rounded power times p, so that its error grows with p whatever comes
+/// after: half a unit in the product and one or two in the power, here and in the reference alike.
+const ROPE_ANGLE: f64 = 4.0;
 
 struct Case<'a> {
     golden: &'a Golden,
@@ -47,9 +51,12 @@ impl Case<'_> {
         self.golden.tensor(&format!("{}/{tensor}", self.name())).shape
     }
     fn check<T: Real>(&self, tensor: &str, got: &[T]) {
+        self.check_within(tensor, got, self.limit);
+    }
+    fn check_within<T: Real>(&self, tensor: &str, got: &[T], limit: f64) {
         let name = format!("{}/{tensor}", self.name());
         let got: Vec<f64> = got.iter().map(|v| v.to_f64()).collect();
-        assert_close(&name, &got, &self.golden.tensor(&name).f64, self.limit);
+        assert_close(&name, &got, &self.golden.tensor(&name).f64, limit);
     }
 }
 
@@ -78,8 +85,9 @@ fn replay_rope<T: Real>(case: &Case) {
     let (mut y, mut dx) = (zeros(x.len()), zeros(x.len()));
     rope(case.pool, &table, pairs, &x, h, first, t, false, &mut y);
     rope(case.pool, &table, pairs, &dy, h, first, t, true, &mut dx);
-    case.check("y", &y);
-    case.check("dx", &dx);
+    let limit = case.limit + ROPE_ANGLE * f64::EPSILON * (first + t - 1) as f64;
+    case.check_within("y", &y, limit);
+    case.check_within("dx", &dx, limit);
     // Two sequences one after the other: the second starts again at `first`.
     let twice = [x.as_slice(), &x].concat();
     let mut both = zeros(twice.len());

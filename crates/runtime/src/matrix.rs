@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::low_rank::Factors;
+use crate::network::add_rows;
 use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_ordered, linear_panels};
 use halfstep_kernels::pack::{PackedMatrix, row_bytes};
@@ -13,8 +14,8 @@ pub(crate) enum Matrix {
     Packed(Box<WeightPanels>),
 }
 
-/// A linear layer: its weight, what happens to the input before it is multiplied, and the factors
-/// beside the weight.
+/// A linear layer: its weight, what happens to the input before it is multiplied, the factors
+/// beside the weight, and the bias.
 pub(crate) struct Projection {
     pub weight: Matrix,
     /// `None` for a float weight: activations are quantized before packed linears only.
@@ -22,18 +23,22 @@ pub(crate) struct Projection {
     /// Of a static site, as stored.
     pub step: Option<f32>,
     pub low_rank: Option<Factors>,
+    /// `[O]`.
+    pub bias: Option<Vec<f32>>,
 }
 
 impl Projection {
-    /// `y = Qa(x) W^T + (x A^T) B^T`, the second term where there are factors: x `[M, I]`, y `[M,
-    /// O]`.
+    /// `y = Qa(x) W^T + (x A^T) B^T + b`, the second term where there are factors, the third where
+    /// there is a bias: x `[M, I]`, y `[M, O]`.
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
         apply_all(pool, x, m, [(self, y)]);
     }
 
     /// Bytes held in memory.
     pub fn bytes(&self) -> usize {
-        self.weight.bytes() + self.low_rank.as_ref().map_or(0, Factors::bytes)
+        self.weight.bytes()
+            + self.low_rank.as_ref().map_or(0, Factors::bytes)
+            + self.bias.as_deref().map_or(0, size_of_val)
     }
 }
 
@@ -71,6 +76,9 @@ pub(crate) fn apply_all<const N: usize>(
     for (projection, y) in outputs {
         if let Some(factors) = &projection.low_rank {
             factors.add(pool, x, y, m);
+        }
+        if let Some(bias) = &projection.bias {
+            add_rows(pool, y, bias);
         }
     }
 }

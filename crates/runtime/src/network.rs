@@ -1,7 +1,8 @@
 //! The forward pass, read off the architecture.
 //!
-//! Per block: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, then `y =
-//! h + Wdown swiglu(Wgate m, Wup m)` with `m = norm(h)`; in the end the final norm and the head.
+//! Per block: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, queries
+//! and keys normalised before they turn where the architecture says so, then `y = h + Wdown
+//! swiglu(Wgate m, Wup m)` with `m = norm(h)`; in the end the final norm and the head.
 //! Every row's numbers depend on the rows before it through the cache alone, and no operation's
 //! order depends on the number of rows: prefill and decode give the same bytes.
 
@@ -11,7 +12,7 @@ use crate::cache::{Decoded, LayerCache};
 use crate::matrix::{Projection, apply_all};
 use crate::{Cache, Error, Result};
 use halfstep_formats::Architecture;
-use halfstep_formats::architecture::Linear;
+use halfstep_formats::architecture::Layer;
 use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::rms_norm::rms_norm;
 use halfstep_kernels::ops::rope::{RopeTable, turn, turns};
@@ -57,15 +58,26 @@ pub struct Network {
     final_norm: Vec<f32>,
     /// The embedding itself when tied.
     head: Arc<Projection>,
-    rope: RopeTable,
+    /// Those that the blocks rotate by, each once.
+    ropes: Vec<RopeTable>,
     cache: CacheQuantizer,
 }
 
 struct Block {
     attn_norm: Vec<f32>,
+    /// Of each head, shared by all of them: `[head width]`.
+    query_norm: Option<Vec<f32>>,
+    key_norm: Option<Vec<f32>>,
     ffn_norm: Vec<f32>,
-    /// In the order of [`Linear::ALL`].
-    linears: Vec<Projection>,
+    q: Projection,
+    k: Projection,
+    v: Projection,
+    o: Projection,
+    gate: Projection,
+    up: Projection,
+    down: Projection,
+    /// Which of the network's.
+    rope: usize,
     key_step: Option<f32>,
     value_step: Option<f32>,
 }
@@ -77,8 +89,9 @@ struct Run<'a> {
     rows: usize,
 }
 
-/// Rows on their way through a block. Widths: D model, Q = H * head width, C = K * head width, F
+/// Rows on their way through a block. Widths of the block it was fitted to last: D model, Q = H * head width, C = K * head width, F
 /// intermediate.
+#[derive(Default)]
 struct Workspace {
     rows: usize,
     normed: Vec<f32>,    // [M, D]
@@ -92,7 +105,8 @@ struct Workspace {
     gate: Vec<f32>,      // [M, F]
     up: Vec<f32>,        // [M, F]
     activated: Vec<f32>, // [M, F]
-    turns: Vec<f32>,     // [M, 2, head width / 2]
+    /// `[M, 2, head width / 2]` of each of the network's ropes.
+    turns: Vec<Vec<f32>>,
     /// Of each run.
     decoded: Vec<Decoded>,
 }
@@ -113,15 +127,11 @@ impl Network {
 
     /// Bytes of the weights held in memory (a tied head counts once).
     pub fn memory_bytes(&self) -> usize {
-        let block = |b: &Block| {
-            size_of_val(b.attn_norm.as_slice()) * 2
-                + b.linears.iter().map(Projection::bytes).sum::<usize>()
-        };
         let head = if self.architecture.tied_head { 0 } else { self.head.weight.bytes() };
         self.embedding.weight.bytes()
             + head
             + size_of_val(self.final_norm.as_slice())
-            + self.blocks.iter().map(block).sum::<usize>()
+            + self.blocks.iter().map(Block::bytes).sum::<usize>()
     }
 
     /// Appends `tokens` to the sequence in `cache` and returns logits `[rows, V]`. Errors, before
@@ -179,10 +189,12 @@ impl Network {
     }
 
     pub(crate) fn empty_layers(&self) -> Vec<LayerCache> {
-        let a = &self.architecture;
-        self.blocks
-            .iter()
-            .map(|b| LayerCache::new(self.cache, a.kv_heads, a.head_dim, b.key_step, b.value_step))
+        let layers = self.architecture.layers.iter().zip(&self.blocks);
+        layers
+            .map(|(layer, b)| {
+                let a = &layer.attention;
+                LayerCache::new(self.cache, a.kv_heads, a.head_dim, b.key_step, b.value_step)
+            })
             .collect()
     }
 
@@ -254,16 +266,15 @@ impl Network {
         for (row, &id) in x.chunks_exact_mut(d).zip(tokens) {
             self.embedding.weight.row(id as usize, row);
         }
-        let mut work = Workspace::new(&self.architecture, tokens.len());
-        work.turns = turns(
-            &self.rope,
-            runs.iter().flat_map(|run| run.cache.len()..run.cache.len() + run.rows),
-        );
+        let mut work = Workspace { rows: tokens.len(), ..Workspace::default() };
+        let positions = || runs.iter().flat_map(|run| run.cache.len()..run.cache.len() + run.rows);
+        work.turns = self.ropes.iter().map(|rope| turns(rope, positions())).collect();
         work.decoded.resize_with(runs.len(), Decoded::new);
         let norm = |x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], y: &mut [f32]| {
             add_and_norm(&self.pool, x, branch, weight, self.architecture.norm_eps, y)
         };
         for (layer, block) in self.blocks.iter().enumerate() {
+            work.fit(d, &self.architecture.layers[layer]);
             norm(&mut x, None, &block.attn_norm, &mut work.normed);
             self.attention(layer, block, runs, &mut work);
             norm(&mut x, Some(&work.branch), &block.ffn_norm, &mut work.normed);
@@ -277,21 +288,19 @@ impl Network {
 
     /// Wo attn(...) of the normalised rows, the new keys and values going into the caches first.
     fn attention(&self, layer: usize, block: &Block, runs: &mut [Run], w: &mut Workspace) {
-        let (a, pool) = (&self.architecture, &self.pool);
-        let linear = |l: Linear| &block.linears[l as usize];
+        let (a, pool) = (&self.architecture.layers[layer].attention, &self.pool);
         apply_all(
             pool,
             &w.normed,
             w.rows,
-            [
-                (linear(Linear::Q), &mut w.q),
-                (linear(Linear::K), &mut w.k),
-                (linear(Linear::V), &mut w.v),
-            ],
+            [(&block.q, &mut w.q), (&block.k, &mut w.k), (&block.v, &mut w.v)],
         );
-        turn(pool, &w.turns, a.head_dim, &w.q, a.heads, &mut w.q_turned);
-        turn(pool, &w.turns, a.head_dim, &w.k, a.kv_heads, &mut w.k_turned);
-        let (width, mut from) = (a.kv_heads * a.head_dim, 0);
+        self.normalize_heads(&block.query_norm, &mut w.q, &mut w.q_turned);
+        self.normalize_heads(&block.key_norm, &mut w.k, &mut w.k_turned);
+        let turns = &w.turns[block.rope];
+        turn(pool, turns, a.head_dim, &w.q, a.heads, &mut w.q_turned);
+        turn(pool, turns, a.head_dim, &w.k, a.kv_heads, &mut w.k_turned);
+        let (width, mut from) = (a.key_width(), 0);
         for (run, decoded) in runs.iter_mut().zip(&mut w.decoded) {
             let kept = &mut run.cache.layers[layer];
             let rows = from * width..(from + run.rows) * width;
@@ -300,13 +309,21 @@ impl Network {
             from += run.rows;
         }
         self.attend(layer, runs, w);
-        linear(Linear::O).apply(pool, &w.attended, &mut w.branch, w.rows);
+        block.o.apply(pool, &w.attended, &mut w.branch, w.rows);
+    }
+
+    /// Each head of x by itself, if there is a weight; `other` is as long as x and overwritten.
+    fn normalize_heads(&self, weight: &Option<Vec<f32>>, x: &mut Vec<f32>, other: &mut Vec<f32>) {
+        if let Some(weight) = weight {
+            rms_norm(&self.pool, x, weight, self.architecture.norm_eps, other);
+            std::mem::swap(x, other);
+        }
     }
 
     /// One task per block of rows and key/value head; the query heads that share it lie side by
     /// side. Where that gives few tasks, each query head is one.
     fn attend(&self, layer: usize, runs: &[Run], w: &mut Workspace) {
-        let a = &self.architecture;
+        let a = &self.architecture.layers[layer].attention;
         let tasks =
             runs.iter().map(|run| run.rows.div_ceil(ATTEND_ROWS)).sum::<usize>() * a.kv_heads;
         let group = if tasks < 2 * self.pool.threads() { 1 } else { a.heads / a.kv_heads };
@@ -352,39 +369,44 @@ impl Network {
 
     /// Wdown swiglu(Wgate m, Wup m) of the normalised rows m.
     fn feed_forward(&self, block: &Block, w: &mut Workspace) {
-        let (pool, linear) = (&self.pool, |l: Linear| &block.linears[l as usize]);
-        apply_all(
-            pool,
-            &w.normed,
-            w.rows,
-            [(linear(Linear::Gate), &mut w.gate), (linear(Linear::Up), &mut w.up)],
-        );
+        let pool = &self.pool;
+        apply_all(pool, &w.normed, w.rows, [(&block.gate, &mut w.gate), (&block.up, &mut w.up)]);
         swiglu(pool, &w.gate, &w.up, &mut w.activated);
-        linear(Linear::Down).apply(pool, &w.activated, &mut w.branch, w.rows);
+        block.down.apply(pool, &w.activated, &mut w.branch, w.rows);
     }
 }
 
 impl Workspace {
-    fn new(a: &Architecture, rows: usize) -> Self {
-        let (d, q, c, f) =
-            (a.hidden_size, a.heads * a.head_dim, a.kv_heads * a.head_dim, a.intermediate_size);
-        let zeros = |width: usize| vec![0.0; rows * width];
-        Self {
-            rows,
-            normed: zeros(d),
-            branch: zeros(d),
-            q: zeros(q),
-            q_turned: zeros(q),
-            attended: zeros(q),
-            k: zeros(c),
-            k_turned: zeros(c),
-            v: zeros(c),
-            gate: zeros(f),
-            up: zeros(f),
-            activated: zeros(f),
-            turns: vec![],
-            decoded: vec![],
+    /// Gives every buffer the width that this layer needs; nothing moves where layers are alike.
+    fn fit(&mut self, d: usize, layer: &Layer) {
+        let (q, c) = (layer.attention.query_width(), layer.attention.key_width());
+        let f = layer.feed_forward.intermediate_size;
+        for (buffer, width) in [
+            (&mut self.normed, d),
+            (&mut self.branch, d),
+            (&mut self.q, q),
+            (&mut self.q_turned, q),
+            (&mut self.attended, q),
+            (&mut self.k, c),
+            (&mut self.k_turned, c),
+            (&mut self.v, c),
+            (&mut self.gate, f),
+            (&mut self.up, f),
+            (&mut self.activated, f),
+        ] {
+            buffer.resize(self.rows * width, 0.0);
         }
+    }
+}
+
+impl Block {
+    /// Bytes of its weights in memory.
+    fn bytes(&self) -> usize {
+        let norms = [Some(&self.attn_norm), self.query_norm.as_ref(), self.key_norm.as_ref()];
+        let linears = [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down];
+        norms.into_iter().flatten().map(|norm| size_of_val(norm.as_slice())).sum::<usize>()
+            + size_of_val(self.ffn_norm.as_slice())
+            + linears.into_iter().map(Projection::bytes).sum::<usize>()
     }
 }
 
@@ -395,6 +417,16 @@ const PIECE: usize = 1 << 13;
 pub(crate) fn add(pool: &Pool, x: &mut [f32], branch: &[f32]) {
     pool.chunks_mut(x, PIECE, |i, x| {
         x.iter_mut().zip(&branch[i * PIECE..]).for_each(|(x, b)| *x += b)
+    });
+}
+
+/// Adds `row` to every row of `x`.
+pub(crate) fn add_rows(pool: &Pool, x: &mut [f32], row: &[f32]) {
+    let run = PIECE.div_ceil(row.len()) * row.len();
+    pool.chunks_mut(x, run, |_, x| {
+        for x in x.chunks_exact_mut(row.len()) {
+            x.iter_mut().zip(row).for_each(|(x, r)| *x += r);
+        }
     });
 }
 

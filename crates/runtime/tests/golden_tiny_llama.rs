@@ -58,7 +58,7 @@ fn logits_and_hidden_states_of_the_float_model() {
             hidden.push(f64s(rows))
         })
         .unwrap();
-    assert_eq!(hidden.len(), model.architecture.layers);
+    assert_eq!(hidden.len(), model.architecture.layers.len());
     for (layer, got) in hidden.iter().enumerate() {
         let name = format!("hidden.{layer}");
         assert_close(&name, got, &trace.tensor(&name).f64, REL);
@@ -72,7 +72,7 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
     let settings = &trace.json["traces"][name];
     let bits = |key: &str| settings[key].as_u64().unwrap() as u8;
     let kind = |key: &str| settings[key].as_str().unwrap();
-    let (weight_bits, layers) = (bits("weight_bits"), teacher.architecture.layers);
+    let (weight_bits, layers) = (bits("weight_bits"), teacher.architecture.layers.len());
     if weight_bits == 0 && kind("activations") != "none" {
         println!(
             "skipped: tiny_llama/{name}: activations are quantized before packed weights only"
@@ -156,13 +156,13 @@ fn logits_of_the_quantized_students() {
         println!("{name}: mean difference {:e} of the largest logit", difference / scale);
         assert_close(name, &got, &want, rel);
         assert!(difference <= mean * scale, "{name}: mean difference {difference} of {scale}");
-        // The students must not all be the same model.
+        // The float model would not pass for the student: the quantizers did something.
         let moved = want
             .iter()
             .zip(trace.tensor("logits").f64)
             .fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
         assert!(
-            settings["weight_bits"] == 0 || moved > 1e-3 * scale,
+            settings["weight_bits"] == 0 || moved > REL * scale,
             "{name}: the quantizers did nothing"
         );
     }

@@ -4,7 +4,7 @@ mod models;
 
 use halfstep_formats::Model;
 use halfstep_formats::architecture::{
-    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
+    ActivationSite, Attention, EMBEDDING, FINAL_NORM, HEAD, Linear, Norm,
 };
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::{activation, cache};
@@ -66,7 +66,35 @@ impl Naive<'_> {
     fn linear(&self, x: &Rows, linear: Linear, layer: usize) -> Rows {
         let quantizer =
             self.model.quantization.as_ref().map_or(ActivationQuantizer::None, |q| q.activation);
-        self.multiply(x, &linear.weight_name(layer), quantizer, self.step(linear.input(), layer))
+        let mut y = self.multiply(
+            x,
+            &linear.weight_name(layer),
+            quantizer,
+            self.step(linear.input(), layer),
+        );
+        if self.model.tensors.contains_key(&linear.bias_name(layer)) {
+            let bias = self.tensor(&linear.bias_name(layer));
+            y.iter_mut().for_each(|y| y.iter_mut().zip(&bias).for_each(|(y, b)| *y += b));
+        }
+        y
+    }
+
+    /// Each head of each row by itself, where there is a weight.
+    fn normed_heads(&self, x: Rows, norm: Norm, layer: usize) -> Rows {
+        let weight = norm.weight_name(layer);
+        if !self.model.tensors.contains_key(&weight) {
+            return x;
+        }
+        let width = self.attention(layer).head_dim;
+        let row = |x: Vec<f64>| {
+            let heads = x.chunks(width).map(<[f64]>::to_vec).collect();
+            self.norm(&heads, &weight).concat()
+        };
+        x.into_iter().map(row).collect()
+    }
+
+    fn attention(&self, layer: usize) -> &Attention {
+        &self.model.architecture.layers[layer].attention
     }
 
     fn norm(&self, x: &Rows, weight: &str) -> Rows {
@@ -79,12 +107,12 @@ impl Naive<'_> {
     }
 
     /// Pairs (i, i + D/2); wavelengths beyond the original context are stretched as Llama 3 does.
-    fn rope(&self, x: &Rows) -> Rows {
-        let a = &self.model.architecture;
+    fn rope(&self, x: &Rows, layer: usize) -> Rows {
+        let a = self.attention(layer);
         let (d, half) = (a.head_dim, a.head_dim / 2);
         let frequency = |i: usize| {
-            let f = a.rope_theta.powf(-2.0 * i as f64 / d as f64);
-            a.rope_scaling.map_or(f, |s| stretched(f, s))
+            let f = a.rope.theta.powf(-2.0 * i as f64 / d as f64);
+            a.rope.scaling.map_or(f, |s| stretched(f, s))
         };
         let mut y = x.clone();
         for (position, (x, y)) in x.iter().zip(&mut y).enumerate() {
@@ -100,7 +128,7 @@ impl Naive<'_> {
     }
 
     fn cached(&self, x: Rows, site: ActivationSite, layer: usize) -> Rows {
-        let (a, Some(q)) = (&self.model.architecture, &self.model.quantization) else { return x };
+        let (a, Some(q)) = (self.attention(layer), &self.model.quantization) else { return x };
         let row = |x: Vec<f64>| {
             let mut y = x.clone();
             cache::fake_quant(
@@ -117,8 +145,8 @@ impl Naive<'_> {
         x.into_iter().map(row).collect()
     }
 
-    fn attend(&self, q: &Rows, k: &Rows, v: &Rows) -> Rows {
-        let a = &self.model.architecture;
+    fn attend(&self, q: &Rows, k: &Rows, v: &Rows, layer: usize) -> Rows {
+        let a = self.attention(layer);
         let (d, group) = (a.head_dim, a.heads / a.kv_heads);
         let row =
             |t: usize| {
@@ -153,15 +181,17 @@ impl Naive<'_> {
             .iter()
             .map(|&id| embedding[id as usize * a.hidden_size..][..a.hidden_size].to_vec())
             .collect();
-        for layer in 0..a.layers {
-            let n = self.norm(&x, &attn_norm(layer));
+        for layer in 0..a.layers.len() {
+            let n = self.norm(&x, &Norm::Attention.weight_name(layer));
             let [q, k, v] =
                 [Linear::Q, Linear::K, Linear::V].map(|linear| self.linear(&n, linear, layer));
-            let keys = self.cached(self.rope(&k), ActivationSite::KCache, layer);
-            let attended =
-                self.attend(&self.rope(&q), &keys, &self.cached(v, ActivationSite::VCache, layer));
+            let q = self.rope(&self.normed_heads(q, Norm::Query, layer), layer);
+            let k = self.rope(&self.normed_heads(k, Norm::Key, layer), layer);
+            let keys = self.cached(k, ActivationSite::KCache, layer);
+            let values = self.cached(v, ActivationSite::VCache, layer);
+            let attended = self.attend(&q, &keys, &values, layer);
             x = add(x, self.linear(&attended, Linear::O, layer));
-            let m = self.norm(&x, &ffn_norm(layer));
+            let m = self.norm(&x, &Norm::FeedForward.weight_name(layer));
             let (gate, up) =
                 (self.linear(&m, Linear::Gate, layer), self.linear(&m, Linear::Up, layer));
             let silu = |(gate, up): (&Vec<f64>, &Vec<f64>)| {

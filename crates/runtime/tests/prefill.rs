@@ -135,7 +135,8 @@ fn the_observer_sees_every_layer_and_row() {
     let (_, model) = zoo().remove(0);
     let network = network(&model, 2);
     let tokens = tokens(300, model.architecture.vocab_size);
-    let (mut seen, d) = (vec![vec![]; model.architecture.layers], model.architecture.hidden_size);
+    let (mut seen, d) =
+        (vec![vec![]; model.architecture.layers.len()], model.architecture.hidden_size);
     network
         .forward_with(&tokens, &mut Cache::new(&network), Logits::None, &mut |layer, rows| {
             seen[layer].extend_from_slice(rows)

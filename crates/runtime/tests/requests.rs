@@ -263,7 +263,7 @@ fn models_that_cannot_run_say_what_is_wrong() {
 
     let static_sites =
         quantization(ActivationQuantizer::Static { bits: 8 }, CacheQuantizer::Static { bits: 8 });
-    let mut steps = with_static_steps(static_sites, architecture().layers);
+    let mut steps = with_static_steps(static_sites, architecture().layers.len());
     let step = "model.layers.2.k_cache.step";
     steps.static_steps.remove(step);
     let mut model = quantized(architecture(), WeightQuantizer::Q8_0, None, steps);

@@ -4,3 +4,4 @@
 pub mod ops;
 pub mod parameter;
 pub mod tape;
+pub mod tensor;

@@ -1,60 +1,74 @@
 //! The record of one block's forward, and its way back.
 //!
-//! candle's own `backward` adds every gradient onto fresh zeros on one thread; here the first
-//! gradient of a tensor is taken as it is and later ones are added in place on our pool. Ops stay
-//! candle `CustomOp`s: the tape only keeps (op, arguments, result) and calls their `bwd` in
-//! reverse. What no backward reads, or what a cheap op can make again, does not stay in memory.
+//! The tape keeps (operation, arguments, result) and calls the backwards in reverse. The first
+//! gradient of a tensor is taken as it is, later ones are added in place on our pool. What no
+//! backward reads, or what a cheap operation can make again, does not stay in memory.
 
 use crate::autograd::ops::linear::add;
-use crate::autograd::ops::{Number, values};
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layout, Result, Shape, Tensor,
-    TensorId,
-};
+use crate::autograd::ops::{Number, Op};
+use crate::autograd::tensor::{Tensor, TensorId};
+use crate::{Error, Result};
 use halfstep_kernels::Pool;
 use std::collections::HashMap;
-use std::marker::PhantomData;
 
-/// What an op's backward reads of its forward. The rest need not stay in memory; in its place the
-/// backward is given dL/dy.
-pub trait Reads {
-    /// Its arguments, in order.
-    const ARGUMENTS: [bool; 3] = [true; 3];
-    const RESULT: bool = false;
+/// An operation whose type and number of arguments are gone.
+trait AnyOp<T>: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn forward(&self, arguments: &[Tensor<T>]) -> Result<Tensor<T>>;
+    fn backward(
+        &self,
+        arguments: &[Tensor<T>],
+        y: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<Vec<Option<Tensor<T>>>>;
+}
 
-    /// Whether its result costs little: it is then made again from the arguments when a backward
-    /// reads it, instead of kept.
-    fn is_cheap(&self) -> bool {
-        false
+/// Keeps the number of arguments in its type.
+struct Erased<O, const N: usize>(O);
+
+impl<O, const N: usize> Erased<O, N> {
+    fn arguments<'a, T>(&self, arguments: &'a [Tensor<T>]) -> Result<[&'a Tensor<T>; N]> {
+        let all: Option<&[Tensor<T>; N]> = arguments.as_array();
+        all.map(<[_; N]>::each_ref).ok_or_else(|| {
+            let reason = format!("an operation of {N} arguments got {}", arguments.len());
+            Error::Internal { reason }
+        })
     }
 }
 
-/// A tensor of the forward: by name, and itself if a backward reads it and it cannot be made again.
-struct Kept {
-    id: TensorId,
-    read: bool,
-    tensor: Option<Tensor>,
+impl<T: Number, const N: usize, O: Op<T, N>> AnyOp<T> for Erased<O, N> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn forward(&self, arguments: &[Tensor<T>]) -> Result<Tensor<T>> {
+        self.0.forward(self.arguments(arguments)?)
+    }
+    fn backward(
+        &self,
+        arguments: &[Tensor<T>],
+        y: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<Vec<Option<Tensor<T>>>> {
+        Ok(self.0.backward(self.arguments(arguments)?, y, dy)?.into())
+    }
 }
 
-enum Op {
-    One(Box<dyn CustomOp1 + Send + Sync>),
-    Two(Box<dyn CustomOp2 + Send + Sync>),
-    Three(Box<dyn CustomOp3 + Send + Sync>),
-}
-
-struct Record {
-    op: Op,
-    arguments: Vec<Kept>,
-    result: Kept,
+struct Record<T> {
+    op: Box<dyn AnyOp<T>>,
+    /// With values if this operation or a cheap one's second forward reads them and they cannot be
+    /// made again, and whether the backward reads them.
+    arguments: Vec<(Tensor<T>, bool)>,
+    /// With values if the backward reads them.
+    result: Tensor<T>,
     cheap: bool,
 }
 
-/// Ops in the order they ran. A tape made by [`Tape::off`] keeps nothing.
-pub struct Tape {
-    records: Option<Vec<Record>>,
+/// Operations in the order they ran. A tape made by [`Tape::off`] keeps nothing.
+pub struct Tape<T> {
+    records: Option<Vec<Record<T>>>,
 }
 
-impl Tape {
+impl<T: Number> Tape<T> {
     pub fn on() -> Self {
         Self { records: Some(vec![]) }
     }
@@ -68,248 +82,240 @@ impl Tape {
         self.records.is_some()
     }
 
-    pub fn apply1<C: CustomOp1 + Reads + Send + Sync + 'static>(
+    /// Runs an operation and records it.
+    pub fn apply<const N: usize, O: Op<T, N> + 'static>(
         &mut self,
-        x: &Tensor,
-        op: C,
-    ) -> Result<Tensor> {
-        let y = x.apply_op1_no_bwd(&op)?;
-        self.keep1(x, op, &y);
+        arguments: [&Tensor<T>; N],
+        op: O,
+    ) -> Result<Tensor<T>> {
+        let y = op.forward(arguments)?;
+        self.record(arguments, op, &y);
         Ok(y)
     }
 
-    pub fn apply2<C: CustomOp2 + Reads + Send + Sync + 'static>(
-        &mut self,
-        a: &Tensor,
-        b: &Tensor,
-        op: C,
-    ) -> Result<Tensor> {
-        let y = a.apply_op2_no_bwd(b, &op)?;
-        self.keep2(a, b, op, &y);
+    /// Records a cheap operation without running it, for a result that only backwards read, and
+    /// returns that result without values; it has the argument's shape.
+    pub fn defer<O: Op<T, 1> + 'static>(&mut self, x: &Tensor<T>, op: O) -> Result<Tensor<T>> {
+        if !op.is_cheap() {
+            let reason = format!("{}: deferred, but not cheap enough to be run again", op.name());
+            return Err(Error::Internal { reason });
+        }
+        let y = Tensor::without_values(x.shape());
+        self.record([x], op, &y);
         Ok(y)
     }
 
-    pub fn apply3<C: CustomOp3 + Reads + Send + Sync + 'static>(
+    /// Records an operation whose result was computed elsewhere.
+    pub fn record<const N: usize, O: Op<T, N> + 'static>(
         &mut self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        op: C,
-    ) -> Result<Tensor> {
-        let y = a.apply_op3_no_bwd(b, c, &op)?;
-        self.keep(&[a, b, c], op, &y, |op| Op::Three(Box::new(op)));
-        Ok(y)
-    }
-
-    /// Records a cheap op without running it, for a result that only backwards read: returns its
-    /// name, a tensor without values.
-    pub fn name1<C: CustomOp1 + Reads + Send + Sync + 'static>(
-        &mut self,
-        x: &Tensor,
-        op: C,
-    ) -> Result<Tensor> {
-        assert!(op.is_cheap(), "a name that nothing can be made of again");
-        let name = Tensor::zeros(0, x.dtype(), x.device())?;
-        self.keep1(x, op, &name);
-        Ok(name)
-    }
-
-    /// Records an op whose result was computed elsewhere.
-    pub fn keep1<C: CustomOp1 + Reads + Send + Sync + 'static>(
-        &mut self,
-        x: &Tensor,
-        op: C,
-        y: &Tensor,
-    ) {
-        self.keep(&[x], op, y, |op| Op::One(Box::new(op)));
-    }
-
-    pub fn keep2<C: CustomOp2 + Reads + Send + Sync + 'static>(
-        &mut self,
-        a: &Tensor,
-        b: &Tensor,
-        op: C,
-        y: &Tensor,
-    ) {
-        self.keep(&[a, b], op, y, |op| Op::Two(Box::new(op)));
-    }
-
-    fn keep<C: Reads>(
-        &mut self,
-        arguments: &[&Tensor],
-        op: C,
-        y: &Tensor,
-        boxed: impl FnOnce(C) -> Op,
+        arguments: [&Tensor<T>; N],
+        op: O,
+        y: &Tensor<T>,
     ) {
         let Some(records) = &mut self.records else { return };
         let cheap = op.is_cheap();
-        let keep = |(tensor, read): (&&Tensor, bool)| {
-            let again = records.iter().any(|r| r.cheap && r.result.id == tensor.id());
-            Kept {
-                id: tensor.id(),
-                read,
-                tensor: ((read || cheap) && !again).then(|| (*tensor).clone()),
-            }
-        };
-        let arguments = arguments.iter().zip(C::ARGUMENTS).map(keep).collect();
-        let result = Kept { id: y.id(), read: C::RESULT, tensor: C::RESULT.then(|| y.clone()) };
-        records.push(Record { op: boxed(op), arguments, result, cheap });
+        let arguments = arguments
+            .into_iter()
+            .zip(O::READS_ARGUMENTS)
+            .map(|(tensor, read)| {
+                let again = records.iter().any(|r| r.cheap && r.result.id() == tensor.id());
+                let keep = (read || cheap) && !again;
+                (if keep { tensor.clone() } else { tensor.name() }, read)
+            })
+            .collect();
+        let result = if O::READS_RESULT { y.clone() } else { y.name() };
+        records.push(Record { op: Box::new(Erased::<O, N>(op)), arguments, result, cheap });
     }
 
     /// Runs the record backwards from `y` with gradient `dy` and returns the gradient of `x`.
-    /// Consumes the tape, freeing each step's tensors as it goes.
-    pub fn backward<T: Number>(
+    /// Consumes the tape, freeing each operation's tensors as it goes.
+    pub fn backward(
         self,
         pool: &Pool,
-        x: &Tensor,
-        y: &Tensor,
-        dy: Tensor,
-    ) -> Result<Tensor> {
-        let mut gradients = Gradients::<T> { pool, of: HashMap::new(), number: PhantomData };
-        gradients.add(y.id(), Some(dy))?;
+        x: &Tensor<T>,
+        y: &Tensor<T>,
+        dy: Tensor<T>,
+    ) -> Result<Tensor<T>> {
+        let mut gradients = Gradients { pool, of: HashMap::from([(y.id(), dy)]) };
         let (mut records, mut again) = (self.records.unwrap_or_default(), HashMap::new());
-        while let Some(record) = records.pop() {
-            again.remove(&record.result.id);
+        while let Some(Record { op, arguments, result, .. }) = records.pop() {
+            again.remove(&result.id());
             // A result that nothing used further has no gradient to pass on.
-            let Some(dy) = gradients.of.remove(&record.result.id) else { continue };
-            let mut value = |kept: &Kept| {
-                if kept.read { find(kept, &records, &mut again) } else { Ok(dy.clone()) }
-            };
-            let values = record.arguments.iter().map(&mut value).collect::<Result<Vec<_>>>()?;
-            let y = value(&record.result)?;
-            let passed = match (&record.op, &values[..]) {
-                (Op::One(op), [a]) => vec![op.bwd(a, &y, &dy)?],
-                (Op::Two(op), [a, b]) => {
-                    let (da, db) = op.bwd(a, b, &y, &dy)?;
-                    vec![da, db]
-                }
-                (Op::Three(op), [a, b, c]) => {
-                    let (da, db, dc) = op.bwd(a, b, c, &y, &dy)?;
-                    vec![da, db, dc]
-                }
-                _ => {
-                    return Err(candle_core::Error::Msg(
-                        "an op recorded with other arguments".into(),
-                    ));
-                }
-            };
-            // Let go of before any sum: an op may pass dy itself on.
-            drop((values, y, dy));
-            for (argument, gradient) in record.arguments.iter().zip(passed) {
-                gradients.add(argument.id, gradient)?;
+            let Some(dy) = gradients.of.remove(&result.id()) else { continue };
+            let names: Vec<_> = arguments.iter().map(|(tensor, _)| tensor.name()).collect();
+            let values = arguments
+                .into_iter()
+                .map(
+                    |(tensor, read)| {
+                        if read { find(tensor, &records, &mut again) } else { Ok(tensor.name()) }
+                    },
+                )
+                .collect::<Result<Vec<_>>>()?;
+            let passed = op.backward(&values, &result, &dy)?;
+            // Released before any sum: an operation may pass dy itself on, which is then changed
+            // in place.
+            drop((values, result, dy));
+            for (argument, gradient) in names.iter().zip(passed) {
+                gradients.add(op.name(), argument, gradient)?;
             }
         }
-        gradients
-            .of
-            .remove(&x.id())
-            .ok_or_else(|| candle_core::Error::Msg("no gradient reached the block's input".into()))
+        gradients.of.remove(&x.id()).ok_or_else(|| Error::Internal {
+            reason: "no gradient reached the block's input".into(),
+        })
     }
 }
 
-/// The tensor itself, made again (once) by the cheap ops it comes from if it was not kept.
-fn find(kept: &Kept, records: &[Record], again: &mut HashMap<TensorId, Tensor>) -> Result<Tensor> {
-    if let Some(tensor) = kept.tensor.as_ref().or(again.get(&kept.id)) {
-        return Ok(tensor.clone());
+/// The tensor itself, made again (once) by the cheap operations it comes from if it was not kept.
+fn find<T: Number>(
+    tensor: Tensor<T>,
+    records: &[Record<T>],
+    again: &mut HashMap<TensorId, Tensor<T>>,
+) -> Result<Tensor<T>> {
+    if tensor.has_values() {
+        return Ok(tensor);
     }
-    let Some(record) = records.iter().find(|r| r.result.id == kept.id) else {
-        return Err(candle_core::Error::Msg(
-            "a tensor that was neither kept nor can be made again".into(),
-        ));
+    if let Some(made) = again.get(&tensor.id()) {
+        return Ok(made.clone());
+    }
+    let Some(record) = records.iter().find(|r| r.result.id() == tensor.id()) else {
+        let reason = "a tensor was neither kept nor can be made again".into();
+        return Err(Error::Internal { reason });
     };
-    let values =
-        record.arguments.iter().map(|a| find(a, records, again)).collect::<Result<Vec<_>>>()?;
-    let tensor = match (&record.op, &values[..]) {
-        (Op::One(op), [a]) => a.apply_op1_no_bwd(&Forward(&**op))?,
-        (Op::Two(op), [a, b]) => a.apply_op2_no_bwd(b, &Forward(&**op))?,
-        _ => {
-            return Err(candle_core::Error::Msg(
-                "only ops of one or two arguments are made again".into(),
-            ));
-        }
-    };
-    again.insert(kept.id, tensor.clone());
-    Ok(tensor)
-}
-
-/// The forward of an op whose type is gone.
-struct Forward<'a, O: ?Sized>(&'a O);
-
-impl CustomOp1 for Forward<'_, dyn CustomOp1 + Send + Sync> {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.0.cpu_fwd(storage, layout)
-    }
-}
-
-impl CustomOp2 for Forward<'_, dyn CustomOp2 + Send + Sync> {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.0.cpu_fwd(s1, l1, s2, l2)
-    }
+    let values = record
+        .arguments
+        .iter()
+        .map(|(argument, _)| find(argument.clone(), records, again))
+        .collect::<Result<Vec<_>>>()?;
+    let made = record.op.forward(&values)?;
+    again.insert(tensor.id(), made.clone());
+    Ok(made)
 }
 
 struct Gradients<'a, T> {
     pool: &'a Pool,
-    of: HashMap<TensorId, Tensor>,
-    number: PhantomData<T>,
+    of: HashMap<TensorId, Tensor<T>>,
 }
 
 impl<T: Number> Gradients<'_, T> {
-    fn add(&mut self, id: TensorId, gradient: Option<Tensor>) -> Result<()> {
+    fn add(&mut self, op: &str, argument: &Tensor<T>, gradient: Option<Tensor<T>>) -> Result<()> {
         let Some(gradient) = gradient else { return Ok(()) };
-        match self.of.get(&id) {
-            Some(sum) => sum.inplace_op2(
-                &gradient,
-                &AddInPlace::<T> { pool: self.pool.clone(), number: PhantomData },
-            ),
+        if gradient.len() != argument.len() {
+            let (of, is) = (argument.shape(), gradient.shape());
+            let reason = format!("{op}: a gradient of shape {is:?} for an argument of {of:?}");
+            return Err(Error::Internal { reason });
+        }
+        match self.of.get_mut(&argument.id()) {
+            Some(sum) => add(self.pool, sum.values_mut(), gradient.values()),
             None => {
-                self.of.insert(id, gradient);
-                Ok(())
+                self.of.insert(argument.id(), gradient);
             }
         }
-    }
-}
-
-struct AddInPlace<T> {
-    pool: Pool,
-    number: PhantomData<T>,
-}
-
-impl<T: Number> InplaceOp2 for AddInPlace<T> {
-    fn name(&self) -> &'static str {
-        "add_in_place"
-    }
-    fn cpu_fwd(
-        &self,
-        sum: &mut CpuStorage,
-        _: &Layout,
-        other: &CpuStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let other: &[T] = values(other, layout)?;
-        add(&self.pool, storage_mut::<T>(sum)?, other);
         Ok(())
     }
 }
 
-/// candle has no public mutable view by type; both number types of ours are named here.
-fn storage_mut<T: Number>(storage: &mut CpuStorage) -> Result<&mut [T]> {
-    let any: &mut dyn std::any::Any = match storage {
-        CpuStorage::F32(v) => v,
-        CpuStorage::F64(v) => v,
-        _ => return Err(candle_core::Error::Msg("gradient of an unexpected type".into())),
-    };
-    any.downcast_mut::<Vec<T>>()
-        .map(Vec::as_mut_slice)
-        .ok_or_else(|| candle_core::Error::Msg("gradient of an unexpected type".into()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// y = x^2.
+    struct Square {
+        cheap: bool,
+    }
+
+    impl Op<f32, 1> for Square {
+        fn name(&self) -> &'static str {
+            "square"
+        }
+        fn is_cheap(&self) -> bool {
+            self.cheap
+        }
+        fn forward(&self, [x]: [&Tensor<f32>; 1]) -> Result<Tensor<f32>> {
+            Tensor::new(x.values().iter().map(|x| x * x).collect(), x.shape())
+        }
+        fn backward(
+            &self,
+            [x]: [&Tensor<f32>; 1],
+            _: &Tensor<f32>,
+            dy: &Tensor<f32>,
+        ) -> Result<[Option<Tensor<f32>>; 1]> {
+            let dx = x.values().iter().zip(dy.values()).map(|(x, dy)| 2.0 * x * dy).collect();
+            Ok([Some(Tensor::new(dx, x.shape())?)])
+        }
+    }
+
+    /// y = a + b; passes dy on to both.
+    struct Sum;
+
+    impl Op<f32, 2> for Sum {
+        const READS_ARGUMENTS: [bool; 2] = [false; 2];
+
+        fn name(&self) -> &'static str {
+            "sum"
+        }
+        fn forward(&self, [a, b]: [&Tensor<f32>; 2]) -> Result<Tensor<f32>> {
+            let y = a.values().iter().zip(b.values()).map(|(a, b)| a + b).collect();
+            Tensor::new(y, a.shape())
+        }
+        fn backward(
+            &self,
+            [a, b]: [&Tensor<f32>; 2],
+            _: &Tensor<f32>,
+            dy: &Tensor<f32>,
+        ) -> Result<[Option<Tensor<f32>>; 2]> {
+            assert!(!a.has_values() && !b.has_values());
+            Ok([Some(dy.clone()), Some(dy.clone())])
+        }
+    }
+
+    fn row(values: &[f32]) -> Tensor<f32> {
+        Tensor::new(values.to_vec(), &[values.len()]).expect("a row")
+    }
+
+    fn kept(tape: &Tape<f32>) -> Vec<Vec<bool>> {
+        let records = tape.records.as_ref().expect("a tape that is on");
+        records.iter().map(|r| r.arguments.iter().map(|(t, _)| t.has_values()).collect()).collect()
+    }
+
+    /// y = (x^2)^2 + x^2, so dy/dx = 4 x^3 + 2 x; the gradient of the sum reaches x^2 twice.
+    fn polynomial(cheap: bool) -> (Vec<Vec<bool>>, Vec<f32>) {
+        let (x, mut tape) = (row(&[1.0, -3.0]), Tape::on());
+        let square = tape.apply([&x], Square { cheap }).expect("x^2");
+        let fourth = tape.apply([&square], Square { cheap: false }).expect("x^4");
+        let y = tape.apply([&fourth, &square], Sum).expect("the sum");
+        drop((square, fourth));
+        let kept = kept(&tape);
+        let dx = tape.backward(&Pool::new(1), &x, &y, row(&[1.0, 1.0])).expect("a gradient");
+        (kept, dx.into_values())
+    }
+
+    #[test]
+    fn gradients_of_a_tensor_that_is_used_twice_are_summed() {
+        assert_eq!(polynomial(false).1, [6.0, -114.0]);
+    }
+
+    #[test]
+    fn cheap_results_and_what_no_backward_reads_are_not_kept_and_gradients_are_the_same() {
+        assert_eq!(polynomial(false).0, [vec![true], vec![true], vec![false, false]]);
+        assert_eq!(polynomial(true).0, [vec![true], vec![false], vec![false, false]]);
+        assert_eq!(polynomial(true).1, polynomial(false).1);
+    }
+
+    #[test]
+    fn a_deferred_operation_runs_when_a_backward_reads_its_result() {
+        let (x, mut tape) = (row(&[2.0]), Tape::on());
+        assert!(tape.defer(&x, Square { cheap: false }).is_err());
+        let square = tape.defer(&x, Square { cheap: true }).expect("x^2 without values");
+        assert!(square.values().is_empty());
+        let y = row(&[16.0]);
+        tape.record([&square], Square { cheap: false }, &y);
+        let dx = tape.backward(&Pool::new(1), &x, &y, row(&[1.0])).expect("a gradient");
+        assert_eq!(dx.into_values(), [32.0]);
+    }
+
+    #[test]
+    fn an_input_that_no_gradient_reaches_is_an_error() {
+        let (x, y) = (row(&[1.0]), row(&[1.0]));
+        assert!(Tape::on().backward(&Pool::new(1), &x, &y, row(&[1.0])).is_err());
+    }
 }

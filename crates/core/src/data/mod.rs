@@ -2,7 +2,6 @@
 //! alone, so nothing of it needs saving.
 
 mod jsonl;
-#[cfg(feature = "train")]
 pub mod self_generated;
 
 use crate::{Error, Result};

@@ -1,25 +1,29 @@
 //! One transformer block as ops on a tape: the architecture's data read by the trainer.
 
 use crate::autograd::ops::attention::Attention;
+use crate::autograd::ops::bias::AddBias;
 use crate::autograd::ops::fake_quant::{Dynamic, DynamicQuant, StaticQuant};
 use crate::autograd::ops::linear::{Linear, ResidualLinear, add, integer_products};
 use crate::autograd::ops::rms_norm::RmsNorm;
 use crate::autograd::ops::rope::Rope;
 use crate::autograd::ops::swiglu::SwiGlu;
 use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, Sink, tensor, with_values};
+use crate::autograd::ops::{Number, Sink};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::engine::weights::BlockWeights;
 use crate::quantizer::low_rank::{FactorSinks, Factors};
-use candle_core::{Result, Tensor};
+use crate::{Error, Result};
 use halfstep_formats::Architecture;
-use halfstep_formats::architecture::{ActivationSite, Linear as Name};
+use halfstep_formats::architecture::{
+    ActivationSite, Attention as Heads, Linear as Name, Norm, Role,
+};
 use halfstep_kernels::ops::attention::AttentionShape;
 use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Pool, Real};
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What all blocks of a forward share.
@@ -27,7 +31,8 @@ use std::sync::Arc;
 pub struct Context {
     pub architecture: Arc<Architecture>,
     pub pool: Pool,
-    pub rope: Arc<RopeTable>,
+    /// The rotation of each layer.
+    pub ropes: Arc<[Arc<RopeTable>]>,
     pub batch: usize,
     pub tokens: usize,
     pub precision: Precision,
@@ -43,31 +48,28 @@ pub struct StaticStep<T> {
     pub sink: Option<Sink<T>>,
 }
 
-/// Sinks and static steps of one block; empty for the teacher.
+/// Sinks of what learns in one layer, and its static steps; empty for the teacher.
 pub struct BlockSinks<T> {
-    pub attn_norm: Option<Sink<T>>,
-    pub ffn_norm: Option<Sink<T>>,
-    pub linears: [Option<Sink<T>>; 7],
-    pub low_rank: [Option<FactorSinks<T>>; 7],
-    /// In the order of [`ActivationSite::ALL`].
-    pub steps: [Option<StaticStep<T>>; 6],
+    pub vectors: BTreeMap<Role, Sink<T>>,
+    pub linears: BTreeMap<Name, Sink<T>>,
+    pub low_rank: BTreeMap<Name, FactorSinks<T>>,
+    pub steps: BTreeMap<ActivationSite, StaticStep<T>>,
 }
 
 impl<T> BlockSinks<T> {
     pub fn none() -> Self {
         Self {
-            attn_norm: None,
-            ffn_norm: None,
-            linears: [const { None }; 7],
-            low_rank: [const { None }; 7],
-            steps: [const { None }; 6],
+            vectors: BTreeMap::new(),
+            linears: BTreeMap::new(),
+            low_rank: BTreeMap::new(),
+            steps: BTreeMap::new(),
         }
     }
 }
 
-/// Place of a site's step.
-fn site_place(site: ActivationSite) -> usize {
-    ActivationSite::ALL.iter().position(|s| *s == site).unwrap_or_default()
+/// The rotation of each layer of an architecture.
+pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> {
+    architecture.layers.iter().map(|layer| Arc::new(layer.attention.rope_table())).collect()
 }
 
 /// Sees the values at every activation and cache site where they are quantized, before; for
@@ -84,92 +86,109 @@ pub struct Block<'a, T> {
 
 impl<T: Number> Block<'_, T> {
     /// x `[M, D]` -> `[M, D]`, M = batch x tokens.
-    pub fn forward(&mut self, tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
-        let a = &self.context.architecture.clone();
-        let normed = tape.apply1(x, self.norm(&self.weights.attn_norm, &self.sinks.attn_norm))?; // [M, D]
+    pub fn forward(&mut self, tape: &mut Tape<T>, x: &Tensor<T>) -> Result<Tensor<T>> {
+        let (heads, kv_heads) = (self.heads().heads, self.heads().kv_heads);
+        let normed = self.norm(tape, Norm::Attention, x.clone())?; // [M, D]
         let [q, k, v] =
             self.linears(tape, ActivationSite::AttnIn, normed, [Name::Q, Name::K, Name::V])?; // [M, H D'], [M, K D'] twice
-        let q = tape.apply1(&q, self.rope(a.heads))?;
-        let k = tape.apply1(&k, self.rope(a.kv_heads))?;
+        let q = self.norm(tape, Norm::Query, q)?;
+        let k = self.norm(tape, Norm::Key, k)?;
+        let q = tape.apply([&q], self.rope(heads))?;
+        let k = tape.apply([&k], self.rope(kv_heads))?;
         let k = self.quantized(tape, ActivationSite::KCache, k)?;
         let v = self.quantized(tape, ActivationSite::VCache, v)?;
-        let attended = tape.apply3(
-            &q,
-            &k,
-            &v,
-            Attention::<T>::new(self.context.pool.clone(), self.attention_shape()),
+        let attended = tape.apply(
+            [&q, &k, &v],
+            Attention::new(self.context.pool.clone(), self.attention_shape()),
         )?;
         let x = &self.residual_linear(tape, ActivationSite::OIn, attended, x, Name::O)?;
-        let normed = tape.apply1(x, self.norm(&self.weights.ffn_norm, &self.sinks.ffn_norm))?;
+        let normed = self.norm(tape, Norm::FeedForward, x.clone())?;
         let [gate, up] =
             self.linears(tape, ActivationSite::FfnIn, normed, [Name::Gate, Name::Up])?; // [M, F]
-        let hidden = tape.apply2(
-            &gate,
-            &up,
-            SwiGlu::<T> { pool: self.context.pool.clone(), number: PhantomData },
-        )?;
+        let hidden = tape.apply([&gate, &up], SwiGlu { pool: self.context.pool.clone() })?;
         self.residual_linear(tape, ActivationSite::DownIn, hidden, x, Name::Down)
     }
 
     /// Linears of one input x `[M, I]`, quantized at `site`.
     fn linears<const N: usize>(
         &mut self,
-        tape: &mut Tape,
+        tape: &mut Tape<T>,
         site: ActivationSite,
-        x: Tensor,
+        x: Tensor<T>,
         names: [Name; N],
-    ) -> Result<[Tensor; N]> {
-        let (rows, linears) = (x.dims()[0], names.map(|name| self.linear(name)));
-        let outputs = self.integer_outputs(site, &x, &linears)?;
+    ) -> Result<[Tensor<T>; N]> {
+        let rows = x.rows();
+        let linears = names.iter().map(|&name| self.linear(name)).collect::<Result<Vec<_>>>()?;
+        let outputs = self.integer_outputs(site, &x, &linears);
         let input = self.input(tape, site, x.clone(), outputs.is_some())?;
         let mut out = Vec::with_capacity(N);
         let mut outputs = outputs.map(Vec::into_iter);
         for (name, linear) in names.into_iter().zip(linears) {
             let y = match outputs.as_mut().and_then(Iterator::next) {
                 Some(y) => {
-                    let y = tensor(y, &[rows, linear.weight.rows()])?;
-                    tape.keep1(&input, linear, &y);
+                    let y = Tensor::new(y, &[rows, linear.weight.rows()])?;
+                    tape.record([&input], linear, &y);
                     y
                 }
-                None => tape.apply1(&input, linear)?,
+                None => tape.apply([&input], linear)?,
             };
             out.push(self.beside(tape, name, &x, y)?);
         }
-        out.try_into().map_err(|_| candle_core::Error::Msg("one output per linear".into()))
+        out.try_into().map_err(|_| Error::Internal { reason: "one output per linear".into() })
     }
 
     /// `residual + linear(x)`, x quantized at `site`.
     fn residual_linear(
         &mut self,
-        tape: &mut Tape,
+        tape: &mut Tape<T>,
         site: ActivationSite,
-        x: Tensor,
-        residual: &Tensor,
+        x: Tensor<T>,
+        residual: &Tensor<T>,
         name: Name,
-    ) -> Result<Tensor> {
-        let linear = self.linear(name);
-        let output = self
-            .integer_outputs(site, &x, std::slice::from_ref(&linear))?
-            .and_then(|mut y| y.pop());
+    ) -> Result<Tensor<T>> {
+        let linear = self.linear(name)?;
+        let output =
+            self.integer_outputs(site, &x, std::slice::from_ref(&linear)).and_then(|mut y| y.pop());
         let input = self.input(tape, site, x.clone(), output.is_some())?;
         let y = match output {
             Some(mut y) => {
-                with_values(residual, |r: &[T]| add(&self.context.pool, &mut y, r))?;
-                let y = tensor(y, residual.dims())?;
-                tape.keep2(&input, residual, ResidualLinear(linear), &y);
+                add(&self.context.pool, &mut y, residual.values());
+                let y = Tensor::new(y, residual.shape())?;
+                tape.record([&input, residual], ResidualLinear(linear), &y);
                 y
             }
-            None => tape.apply2(&input, residual, ResidualLinear(linear))?,
+            None => tape.apply([&input, residual], ResidualLinear(linear))?,
         };
         self.beside(tape, name, &x, y)
     }
 
-    /// `y + (x A^T) B^T` if factors stand beside the linear; x before any quantizer.
-    fn beside(&self, tape: &mut Tape, name: Name, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let Some(Factors { a, b }) = self.weights.low_rank[name.place()].clone() else {
+    /// `y + (x A^T) B^T + b`: the factors and the bias of the linear, if it has them; x before any
+    /// quantizer.
+    fn beside(
+        &self,
+        tape: &mut Tape<T>,
+        name: Name,
+        x: &Tensor<T>,
+        y: Tensor<T>,
+    ) -> Result<Tensor<T>> {
+        let y = self.low_rank(tape, name, x, y)?;
+        let role = Role::Bias(name);
+        let Some(bias) = self.weights.vectors.get(&role) else { return Ok(y) };
+        let sink = self.sinks.vectors.get(&role).cloned();
+        tape.apply([&y], AddBias { pool: self.context.pool.clone(), bias: bias.clone(), sink })
+    }
+
+    fn low_rank(
+        &self,
+        tape: &mut Tape<T>,
+        name: Name,
+        x: &Tensor<T>,
+        y: Tensor<T>,
+    ) -> Result<Tensor<T>> {
+        let Some(Factors { a, b }) = self.weights.low_rank.get(&name).cloned() else {
             return Ok(y);
         };
-        let sinks = self.sinks.low_rank[name.place()].clone();
+        let sinks = self.sinks.low_rank.get(&name).cloned();
         let (to_a, to_b) = sinks.map_or((None, None), |sinks| (Some(sinks.a), Some(sinks.b)));
         let linear = |weight, sink| Linear {
             pool: self.context.pool.clone(),
@@ -177,18 +196,18 @@ impl<T: Number> Block<'_, T> {
             weight,
             sink,
         };
-        let h = tape.apply1(x, linear(a, to_a))?; // [M, r]
-        tape.apply2(&h, &y, ResidualLinear(linear(b, to_b)))
+        let h = tape.apply([x], linear(a, to_a))?; // [M, r]
+        tape.apply([&h, &y], ResidualLinear(linear(b, to_b)))
     }
 
     /// What linears at `site` read; where their outputs are `known`, only their backwards will.
     fn input(
         &mut self,
-        tape: &mut Tape,
+        tape: &mut Tape<T>,
         site: ActivationSite,
-        x: Tensor,
+        x: Tensor<T>,
         known: bool,
-    ) -> Result<Tensor> {
+    ) -> Result<Tensor<T>> {
         match self.context.activation {
             _ if known && !tape.is_on() => Ok(x),
             quantizer
@@ -198,7 +217,7 @@ impl<T: Number> Block<'_, T> {
                         ActivationQuantizer::None | ActivationQuantizer::Static { .. }
                     ) =>
             {
-                tape.name1(&x, self.dynamic(Dynamic::Activation(quantizer)))
+                tape.defer(&x, self.dynamic(Dynamic::Activation(quantizer)))
             }
             _ => self.quantized(tape, site, x),
         }
@@ -209,27 +228,31 @@ impl<T: Number> Block<'_, T> {
     fn integer_outputs(
         &self,
         site: ActivationSite,
-        x: &Tensor,
+        x: &Tensor<T>,
         linears: &[Linear<T>],
-    ) -> Result<Option<Vec<Vec<T>>>> {
+    ) -> Option<Vec<Vec<T>>> {
         if self.context.activation == ActivationQuantizer::None {
-            return Ok(None);
+            return None;
         }
         let panels: Option<Vec<_>> = linears
             .iter()
             .map(|l| if let Weight::Panels(panels) = &l.weight { Some(panels) } else { None })
             .collect();
-        let Some(panels) = panels else { return Ok(None) };
-        let step = self.sinks.steps[site_place(site)].as_ref().map(|s| Real::to_f32(s.step));
-        with_values(x, |x: &[T]| {
-            Some(integer_products(&self.context.pool, x, self.context.activation, step, &panels))
-        })
+        let panels = panels?;
+        let step = self.sinks.steps.get(&site).map(|s| Real::to_f32(s.step));
+        let (pool, activation) = (&self.context.pool, self.context.activation);
+        Some(integer_products(pool, x.values(), activation, step, &panels))
     }
 
     /// The value as the target's runtime would see it at `site`.
-    fn quantized(&mut self, tape: &mut Tape, site: ActivationSite, x: Tensor) -> Result<Tensor> {
+    fn quantized(
+        &mut self,
+        tape: &mut Tape<T>,
+        site: ActivationSite,
+        x: Tensor<T>,
+    ) -> Result<Tensor<T>> {
         if let Some(observer) = &mut self.observer {
-            with_values(&x, |values: &[T]| observer(site, values))?;
+            observer(site, x.values());
         }
         let pool = self.context.pool.clone();
         let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
@@ -239,21 +262,19 @@ impl<T: Number> Block<'_, T> {
             | (true, _, CacheQuantizer::Static { bits }) => (None, bits),
             (false, quantizer, _) => (Some(Dynamic::Activation(quantizer)), 0),
             (true, _, quantizer) => {
-                let a = &self.context.architecture;
+                let a = self.heads();
                 (Some(Dynamic::Cache { quantizer, kv_heads: a.kv_heads, head_dim: a.head_dim }), 0)
             }
         };
         if let Some(quantizer) = dynamic {
-            return tape.apply1(&x, self.dynamic(quantizer));
+            return tape.apply([&x], self.dynamic(quantizer));
         }
-        let Some(StaticStep { step, sink }) = self.sinks.steps[site_place(site)].clone() else {
-            return Err(candle_core::Error::Msg(format!(
-                "static site {} has no step",
-                site.name()
-            )));
+        let Some(StaticStep { step, sink }) = self.sinks.steps.get(&site).cloned() else {
+            let reason = format!("static site {} has no step", site.name());
+            return Err(Error::Internal { reason });
         };
-        tape.apply1(
-            &x,
+        tape.apply(
+            [&x],
             StaticQuant {
                 pool,
                 grid: IntGrid::symmetric(bits),
@@ -264,40 +285,51 @@ impl<T: Number> Block<'_, T> {
         )
     }
 
-    fn dynamic(&self, quantizer: Dynamic) -> DynamicQuant<T> {
-        DynamicQuant { pool: self.context.pool.clone(), quantizer, number: PhantomData }
+    fn dynamic(&self, quantizer: Dynamic) -> DynamicQuant {
+        DynamicQuant { pool: self.context.pool.clone(), quantizer }
     }
 
-    fn linear(&self, name: Name) -> Linear<T> {
-        Linear {
+    fn linear(&self, name: Name) -> Result<Linear<T>> {
+        let weight = self.weights.linears.get(&name).cloned();
+        Ok(Linear {
             pool: self.context.pool.clone(),
             precision: self.context.precision,
-            weight: self.weights.linears[name.place()].clone(),
-            sink: self.sinks.linears[name.place()].clone(),
-        }
+            weight: weight.ok_or_else(|| Error::Internal {
+                reason: format!("the layer has no {}", name.name()),
+            })?,
+            sink: self.sinks.linears.get(&name).cloned(),
+        })
     }
 
-    fn norm(&self, weight: &Arc<Vec<T>>, sink: &Option<Sink<T>>) -> RmsNorm<T> {
-        RmsNorm {
+    /// x normalised, if the layer has this norm.
+    fn norm(&self, tape: &mut Tape<T>, norm: Norm, x: Tensor<T>) -> Result<Tensor<T>> {
+        let role = Role::Norm(norm);
+        let Some(weight) = self.weights.vectors.get(&role) else { return Ok(x) };
+        let op = RmsNorm {
             pool: self.context.pool.clone(),
             weight: weight.clone(),
             eps: self.context.architecture.norm_eps,
-            sink: sink.clone(),
-        }
+            sink: self.sinks.vectors.get(&role).cloned(),
+        };
+        tape.apply([&x], op)
     }
 
-    fn rope(&self, heads: usize) -> Rope<T> {
+    /// The layer's attention.
+    fn heads(&self) -> &Heads {
+        &self.context.architecture.layers[self.weights.layer].attention
+    }
+
+    fn rope(&self, heads: usize) -> Rope {
         Rope {
             pool: self.context.pool.clone(),
-            table: self.context.rope.clone(),
+            table: self.context.ropes[self.weights.layer].clone(),
             heads,
             period: self.context.tokens,
-            number: PhantomData,
         }
     }
 
     fn attention_shape(&self) -> AttentionShape {
-        let (a, t) = (&self.context.architecture, self.context.tokens);
+        let (a, t) = (self.heads(), self.context.tokens);
         AttentionShape {
             batch: self.context.batch,
             queries: t,
@@ -310,7 +342,7 @@ impl<T: Number> Block<'_, T> {
 }
 
 /// Errors: `NonFinite`, naming `place` and the first number that is none.
-pub(crate) fn check_finite(values: &[f32], place: impl FnOnce() -> String) -> crate::Result<()> {
+pub(crate) fn check_finite(values: &[f32], place: impl FnOnce() -> String) -> Result<()> {
     let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-    Err(crate::Error::NonFinite { step: 0, tensor: format!("{}, number {at}", place()) })
+    Err(Error::NonFinite { step: 0, tensor: format!("{}, number {at}", place()) })
 }

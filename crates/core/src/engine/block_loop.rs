@@ -10,14 +10,14 @@
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
-use crate::autograd::ops::{tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::engine::arithmetic;
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::block::{Block, BlockSinks, Context, check_finite};
+use crate::engine::block::{Block, BlockSinks, Context, check_finite, rope_tables};
 use crate::engine::block_training::{Pace, Told, squared_difference};
 use crate::engine::finished::FinishedBlocks;
 use crate::engine::stages::Trained;
@@ -33,8 +33,8 @@ use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::solver::rtn::{quantization, round_tensor};
 use crate::statistics::saliency::{Place, Saliency};
 use crate::{Error, Result};
+use halfstep_formats::Model;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
-use halfstep_formats::{Model, Tensor};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ pub fn train(
     let blockwise =
         Blockwise::new(model, previous, recipe, trains, config, arithmetic, pool, cancel)?;
     let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume);
-    let (layers, steps) = (model.architecture.layers, config.steps());
+    let (layers, steps) = (model.architecture.layers.len(), config.steps());
     finished.begin(layers, events)?;
     let saliency = blockwise.saliency(
         text,
@@ -135,7 +135,7 @@ pub fn train(
         }
     }
     if let Some(saliency) = &saliency {
-        note_saliency(&mut record.matrices, &saliency.shares(layers)?);
+        note_saliency(&mut record.matrices, &saliency.shares()?);
     }
     let seconds = start.elapsed().as_secs_f64();
     let (all, per_step) = (layers as u64 * steps, (config.batch * config.window) as u64);
@@ -176,7 +176,7 @@ impl<'a> Blockwise<'a> {
         let plain = Context {
             architecture: Arc::new(model.architecture.clone()),
             pool: pool.clone(),
-            rope: Arc::new(crate::rope_table(&model.architecture)),
+            ropes: rope_tables(&model.architecture),
             batch: 1,
             tokens: config.window,
             precision: arithmetic.precision,
@@ -264,7 +264,7 @@ impl<'a> Blockwise<'a> {
         see: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
         self.check_cancelled()?;
-        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
         let mut observe = |at: ActivationSite, x: &[f32]| {
             if at == site && seen.is_ok() {
@@ -283,10 +283,10 @@ impl<'a> Blockwise<'a> {
         weights: &BlockWeights<f32>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>> {
-        let x = tensor(x, &[self.config.window, self.model.architecture.hidden_size])?;
-        let y = Block { context, weights, sinks: &BlockSinks::none(), observer: None }
-            .forward(&mut Tape::off(), &x)?;
-        Ok(with_values(&y, |y: &[f32]| y.to_vec())?)
+        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        Block { context, weights, sinks: &BlockSinks::none(), observer: None }
+            .forward(&mut Tape::off(), &x)
+            .map(Tensor::into_values)
     }
 
     /// The plain stream becomes the first target, and the second is made.
@@ -321,8 +321,11 @@ impl<'a> Blockwise<'a> {
         pace: &mut Pace,
         events: &mut dyn FnMut(Event),
     ) -> Result<Finished> {
-        let (layers, steps, solves) =
-            (self.model.architecture.layers, self.config.steps(), self.config.solver.is_some());
+        let (layers, steps, solves) = (
+            self.model.architecture.layers.len(),
+            self.config.steps(),
+            self.config.solver.is_some(),
+        );
         if let Some(block) = finished.read(layer, events)? {
             self.targets(layer, streams)?;
             self.advance(layer, &block, streams)?;
@@ -352,7 +355,7 @@ impl<'a> Blockwise<'a> {
         block: &Finished,
         streams: &mut Streams,
     ) -> Result<f64> {
-        let weights = block.weights(layer, self.integer(), self.pool)?;
+        let weights = block.weights(&self.model.architecture, layer, self.integer(), self.pool)?;
         let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
         for sample in 0..self.config.samples {
             self.check_cancelled()?;
@@ -376,7 +379,7 @@ impl<'a> Blockwise<'a> {
     }
 
     /// A tensor that is no part of a layer, as it will be stored.
-    fn outside(&self, spec: &TensorSpec) -> Result<Tensor> {
+    fn outside(&self, spec: &TensorSpec) -> Result<halfstep_formats::Tensor> {
         match self.previous {
             Some(previous) => Ok(find(previous, &spec.name)?.clone()),
             None => round_tensor(self.model, &self.sites, spec, self.pool),
@@ -449,7 +452,7 @@ mod tests {
                 *stream = file;
             }
             let mut made = vec![];
-            for layer in 0..model.architecture.layers {
+            for layer in 0..model.architecture.layers.len() {
                 let block =
                     blockwise.make_block(layer, &mut streams, None, &mut |_| {}).expect("a block");
                 blockwise.advance(layer, &block, &mut streams).expect("its outputs");

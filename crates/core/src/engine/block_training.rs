@@ -1,7 +1,7 @@
 //! One block's training by gradients: phases, steps, and the loss of a step.
 
-use crate::autograd::ops::{tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::data::permutation;
 use crate::engine::block::Block;
 use crate::engine::block_loop::{Blockwise, Streams};
@@ -11,6 +11,7 @@ use crate::engine::student::{Finished, Student};
 use crate::event::Event;
 use crate::objective::saliency::Penalty;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
+use crate::quantizer::matrix::Matrix;
 use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
@@ -92,8 +93,13 @@ impl Blockwise<'_> {
                 );
                 for (i, batch) in order.chunks(self.config.batch).enumerate() {
                     self.check_cancelled()?;
-                    let loss = self.gradients(&student, streams, batch, phase, penalty.as_ref())?;
+                    let mut loss =
+                        self.gradients(&student, streams, batch, phase, penalty.as_ref())?;
                     let (at, step) = ((epoch * per_epoch + i) as u64, done + 1);
+                    let progress = at as f64 / optimizer.schedule.steps.max(1) as f64;
+                    let regularise =
+                        |matrix: &Matrix<f32>| matrix.regularise(&student.parameters, progress);
+                    loss += student.matrices.iter().map(regularise).sum::<f64>();
                     if !loss.is_finite() {
                         return Err(Error::NonFinite {
                             step,
@@ -116,6 +122,7 @@ impl Blockwise<'_> {
                 }
             }
         }
+        student.settle();
         let matrices = starts.records(&student.matrices, &student.parameters, self.pool);
         Ok(Finished {
             record: BlockRecord::new(layer, losses, per_epoch),
@@ -139,7 +146,7 @@ impl Blockwise<'_> {
         if phase.output {
             let shape = [self.config.window, self.model.architecture.hidden_size];
             for &sample in batch {
-                let x = tensor(streams.quantized.read(sample, 1)?, &shape)?;
+                let x = Tensor::new(streams.quantized.read(sample, 1)?, &shape)?;
                 let mut tape = Tape::on();
                 let y = Block {
                     context: &self.quantized,
@@ -153,11 +160,9 @@ impl Blockwise<'_> {
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
                 for target in targets {
                     let target = target.read(sample, 1)?;
-                    loss += with_values(&y, |y: &[f32]| {
-                        squared_difference(self.pool, y, &target, elements, &mut dy)
-                    })?;
+                    loss += squared_difference(self.pool, y.values(), &target, elements, &mut dy);
                 }
-                tape.backward::<f32>(self.pool, &x, &y, tensor(dy, &shape)?)?;
+                tape.backward(self.pool, &x, &y, Tensor::new(dy, &shape)?)?;
             }
         } else {
             student

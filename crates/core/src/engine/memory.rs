@@ -34,17 +34,21 @@ pub fn estimate(a: &Architecture, held: u64, learned: u64, rows: usize, blocks: 
 }
 
 /// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of
-/// `size` bytes: the inputs of both norms, what attention reads and gives, gate and up.
+/// `size` bytes: the inputs of the norms, what attention reads and gives, gate and up. Of the
+/// largest layer.
 pub fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
-    let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
-    let per_token = 2 * a.hidden_size + 2 * q + 2 * kv + 2 * a.intermediate_size;
-    (rows * per_token * size) as u64
+    let per_token = a.layers.iter().map(|layer| {
+        let (q, kv) = (layer.attention.query_width(), layer.attention.key_width());
+        let head_norms = if layer.attention.qk_norm.is_some() { q + kv } else { 0 };
+        2 * a.hidden_size + 2 * q + 2 * kv + head_norms + 2 * layer.feed_forward.intermediate_size
+    });
+    (rows * per_token.max().unwrap_or(0) * size) as u64
 }
 
 /// Refuses an f32 forward of `rows` tokens that cannot fit in the free memory even with
 /// recomputation, where the system tells how much that is.
 pub fn check(a: &Architecture, rows: usize) -> Result<()> {
-    let inputs = (rows * a.layers * a.hidden_size * size_of::<f32>()) as u64;
+    let inputs = (rows * a.layers.len() * a.hidden_size * size_of::<f32>()) as u64;
     let (least, free) = (block_bytes(a, rows, size_of::<f32>()) + inputs, available_bytes());
     if free == 0 || least <= free {
         return Ok(());

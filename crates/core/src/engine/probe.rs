@@ -21,7 +21,6 @@ use crate::recipe::{BlockConfig, Recipe, TrainConfig, Trains};
 use crate::solver::rtn::stored_bytes;
 use crate::statistics::saliency::{Place, Saliency};
 use crate::{Error, Result};
-use halfstep_formats::architecture::Linear;
 use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
 use std::path::Path;
@@ -74,7 +73,8 @@ pub fn generation(
     let written = text.tokens(model, 1)?;
     let at_once = settings.batch.min(settings.tokens.div_ceil(settings.window));
     let a = &model.architecture;
-    let token_bytes = 2 * a.layers * a.kv_heads * a.head_dim * size_of::<f32>();
+    let keys: usize = a.layers.iter().map(|layer| layer.attention.key_width()).sum();
+    let token_bytes = 2 * keys * size_of::<f32>();
     let growth = (at_once * (settings.window - few.window) * token_bytes) as u64;
     let probe = Probe {
         tokens: settings.tokens as u64,
@@ -147,7 +147,7 @@ pub fn block(
     let around =
         (block_seconds - durations.iter().sum::<f64>() - steps.first().unwrap_or(&0.0)).max(0.0);
     let share = config.samples as f64 / few.samples as f64;
-    let layers = model.architecture.layers;
+    let layers = model.architecture.layers.len();
     let more_texts = config.penalty().map_or(0, |s| s.samples.saturating_sub(1)) as f64;
     let text_seconds = saliency.as_ref().map_or(0.0, |s| s.seconds);
     let seconds = saliency_seconds
@@ -166,7 +166,7 @@ pub fn block(
     let (sums, inputs) = saliency
         .as_ref()
         .filter(|_| folder.is_some())
-        .map_or((0, 0), |s| s.bytes(layers, model.architecture.hidden_size));
+        .map_or((0, 0), |s| s.bytes(model.architecture.hidden_size));
     let steps = layers as u64 * config.steps();
     Ok(Probe {
         steps,
@@ -287,7 +287,7 @@ pub fn end_to_end(
                 stored(model),
                 a.parameters() as u64,
                 config.micro_batch.unwrap_or(config.batch) * config.window,
-                a.layers,
+                a.layers.len(),
             )
         }),
         left_bytes: 0,
@@ -312,7 +312,7 @@ pub fn recorded_saliency(
     })?;
     let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
     let (layers, of_block) =
-        (model.architecture.layers as u64, block_weights(model) * size_of::<f32>() as u64);
+        (model.architecture.layers.len() as u64, block_weights(model) * size_of::<f32>() as u64);
     let inputs =
         (recipe.window().unwrap_or(0) * model.architecture.hidden_size * size_of::<f32>()) as u64;
     let disk_bytes =
@@ -339,12 +339,13 @@ pub fn stored(model: &Model) -> u64 {
     model.tensors.values().map(stored_bytes).sum::<usize>() as u64
 }
 
-/// Weights of a block.
+/// Weights of the largest block.
 fn block_weights(model: &Model) -> u64 {
-    Linear::ALL
-        .iter()
-        .map(|&linear| model.architecture.linear_shape(linear).iter().product::<usize>())
-        .sum::<usize>() as u64
+    let of = |layer| {
+        let linears = model.architecture.linears(layer);
+        linears.iter().map(|linear| linear.shape.iter().product::<usize>()).sum::<usize>()
+    };
+    (0..model.architecture.layers.len()).map(of).max().unwrap_or(0) as u64
 }
 
 /// What `work` gives, and its seconds.

@@ -175,7 +175,7 @@ pub(crate) fn recorded_saliency(
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe)?);
     Ok(Some(
         Saliency::of(model, config, text, Place::Scratch(scratch), arithmetic, cancel, pool)?
-            .shares(model.architecture.layers)?,
+            .shares()?,
     ))
 }
 
@@ -211,9 +211,12 @@ pub(crate) fn end_to_end(
     });
     let mut windows = Windows::new(tokens, config.window, config.seed);
     if previous.is_none() {
+        let linears: usize = (0..model.architecture.layers.len())
+            .map(|layer| model.architecture.linears(layer).len())
+            .sum();
         events(Event::Phase {
             name: "calibrate".into(),
-            detail: format!("first steps of {} matrices", 7 * model.architecture.layers),
+            detail: format!("first steps of {linears} matrices"),
         });
     }
     let calibration = windows.batch(0, config.batch);
@@ -258,6 +261,7 @@ pub(crate) fn end_to_end(
         name: "pack".into(),
         detail: "codes and scales as the last forward used them".into(),
     });
+    trainer.settle();
     let packed = trainer.packed(model, recipe)?;
     let evaluations = match measure(&packed, events) {
         Err(e) if e.is_cancelled() => return Err(stop(&trainer, checkpoints.as_ref(), events)),
@@ -317,7 +321,9 @@ fn step_event(
 pub(crate) fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
     let mut hasher = blake3::Hasher::new();
     let recipe = serde_json::to_string(recipe).unwrap_or_default();
-    hasher.update(format!("{recipe}\n{}\n{:?}\n", text.hash(), model.architecture).as_bytes());
+    // As a file says it, so that a field which another version adds changes no older run.
+    let architecture = halfstep_formats::config::to_json(&model.architecture);
+    hasher.update(format!("{recipe}\n{}\n{architecture}\n", text.hash()).as_bytes());
     hash_weights(&mut hasher, model, pool);
     for token in model.tokenizer.iter().flat_map(|t| &t.vocabulary.tokens) {
         hasher.update(token.as_bytes()).update(b"\n");

@@ -1,8 +1,9 @@
 //! One optimizer step, in the order one would explain it.
 
+use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::engine::block::{Block, BlockSinks, Context, StaticStep};
 use crate::engine::memory::{available_bytes, block_bytes};
@@ -12,12 +13,9 @@ use crate::objective::head::{LossHead, Normalizers, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
-use candle_core::Tensor;
-use halfstep_formats::architecture::{
-    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
-};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
+use halfstep_kernels::ActivationQuantizer;
 use halfstep_kernels::ops::gemm::Rows;
-use halfstep_kernels::{ActivationQuantizer, Real};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,12 +25,6 @@ pub struct StepReport {
     /// Before clipping.
     pub gradient_norm: f64,
     pub learning_rate: f64,
-}
-
-impl From<candle_core::Error> for Error {
-    fn from(e: candle_core::Error) -> Self {
-        Error::Internal { reason: e.to_string() }
-    }
 }
 
 impl<T: Number> Trainer<T> {
@@ -74,6 +66,12 @@ impl<T: Number> Trainer<T> {
             return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
         }
         self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
+        let progress = self.step as f64 / self.optimizer.schedule.steps.max(1) as f64;
+        loss += self
+            .matrices
+            .iter()
+            .map(|matrix| matrix.regularise(&self.parameters, progress))
+            .sum::<f64>();
         Ok(loss)
     }
 
@@ -108,7 +106,7 @@ impl<T: Number> Trainer<T> {
         }
         let (loss, dx) =
             self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
-        let (mut y, mut dy) = (x, tensor(dx, &[micro.len(), self.architecture.hidden_size])?);
+        let (mut y, mut dy) = (x, Tensor::new(dx, &[micro.len(), self.architecture.hidden_size])?);
         for ((x, mut tape), (block, sinks)) in
             passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev()
         {
@@ -117,7 +115,7 @@ impl<T: Number> Trainer<T> {
                 y = Block { context: &context, weights: block, sinks, observer: None }
                     .forward(&mut tape, &x)?;
             }
-            dy = tape.backward::<T>(&self.pool, &x, &y, dy)?;
+            dy = tape.backward(&self.pool, &x, &y, dy)?;
             y = x;
         }
         self.embed_backward(&dy, micro)?;
@@ -127,8 +125,8 @@ impl<T: Number> Trainer<T> {
     fn loss(
         &self,
         weights: &Weights<T>,
-        x: &Tensor,
-        teacher_hidden: Option<&Tensor>,
+        x: &Tensor<T>,
+        teacher_hidden: Option<&Tensor<T>>,
         micro: &[u32],
         tokens: usize,
         normalizers: Normalizers,
@@ -152,17 +150,12 @@ impl<T: Number> Trainer<T> {
                 .learned_sink(),
         };
         let targets = next_tokens(micro, tokens);
-        let run = |x: &[T], hidden: Option<&[T]>| head.backward(x, hidden, &targets, normalizers);
-        Ok(match teacher_hidden {
-            Some(hidden) => {
-                with_values(x, |x: &[T]| with_values(hidden, |hidden: &[T]| run(x, Some(hidden))))??
-            }
-            None => with_values(x, |x: &[T]| run(x, None))?,
-        })
+        let teacher_hidden = teacher_hidden.map(Tensor::values);
+        Ok(head.backward(x.values(), teacher_hidden, &targets, normalizers))
     }
 
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.
-    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor> {
+    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<T>> {
         let context = Context {
             activation: Default::default(),
             cache: halfstep_kernels::CacheQuantizer::F32,
@@ -181,7 +174,7 @@ impl<T: Number> Trainer<T> {
         Context {
             architecture: self.architecture.clone(),
             pool: self.pool.clone(),
-            rope: self.rope.clone(),
+            ropes: self.ropes.clone(),
             batch,
             tokens,
             precision: self.arithmetic.precision,
@@ -192,7 +185,7 @@ impl<T: Number> Trainer<T> {
     }
 
     /// Rows of the embedding, `[M, D]`.
-    pub(crate) fn embed(&self, embedding: &Weight<T>, tokens: &[u32]) -> Result<Tensor> {
+    pub(crate) fn embed(&self, embedding: &Weight<T>, tokens: &[u32]) -> Result<Tensor<T>> {
         let d = self.architecture.hidden_size;
         let mut x = Vec::with_capacity(tokens.len() * d);
         for &token in tokens {
@@ -204,25 +197,23 @@ impl<T: Number> Trainer<T> {
             }
             x.extend_from_slice(&embedding.row(token as usize));
         }
-        Ok(tensor(x, &[tokens.len(), d])?)
+        Tensor::new(x, &[tokens.len(), d])
     }
 
     /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one
     /// sink.
-    fn embed_backward(&self, dx: &Tensor, tokens: &[u32]) -> Result<()> {
+    fn embed_backward(&self, dx: &Tensor<T>, tokens: &[u32]) -> Result<()> {
         let d = self.architecture.hidden_size;
         let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
-        with_values(dx, |dx: &[T]| {
-            sink.add(|gradient, accumulate| {
-                if !accumulate {
-                    gradient.fill(<T as Real>::ZERO);
-                }
-                for (row, &token) in dx.chunks(d).zip(tokens) {
-                    let at = token as usize * d;
-                    gradient[at..at + d].iter_mut().zip(row).for_each(|(g, &r)| *g += r);
-                }
-            });
-        })?;
+        sink.add(|gradient, accumulate| {
+            if !accumulate {
+                gradient.fill(T::ZERO);
+            }
+            for (row, &token) in dx.values().chunks(d).zip(tokens) {
+                let at = token as usize * d;
+                gradient[at..at + d].iter_mut().zip(row).for_each(|(g, &r)| *g += r);
+            }
+        });
         Ok(())
     }
 
@@ -243,10 +234,11 @@ impl<T: Number> Trainer<T> {
             |name| Ok(self.parameters.get(name)?.value.clone()),
             matrix,
         )?;
-        for (layer, block) in weights.blocks.iter_mut().enumerate() {
-            for linear in Linear::ALL {
-                let factors = self.matrix(&linear.weight_name(layer))?.low_rank;
-                block.low_rank[linear.place()] = factors.map(|f| f.forward(&self.parameters));
+        for block in &mut weights.blocks {
+            for &linear in block.linears.keys() {
+                let matrix = self.matrix(&linear.weight_name(block.layer))?;
+                let factors = matrix.low_rank.map(|f| f.forward(&self.parameters));
+                block.low_rank.extend(factors.map(|factors| (linear, factors)));
             }
         }
         Ok(weights)
@@ -260,23 +252,23 @@ impl<T: Number> Trainer<T> {
     }
 
     fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
-        let learned = |name: &str| self.parameters.get(name).map(|p| p.learned_sink().cloned());
-        let mut all = Vec::with_capacity(self.architecture.layers);
-        for layer in 0..self.architecture.layers {
-            let mut sinks = BlockSinks {
-                attn_norm: learned(&attn_norm(layer))?,
-                ffn_norm: learned(&ffn_norm(layer))?,
-                ..BlockSinks::none()
-            };
-            for (place, linear) in Linear::ALL.iter().enumerate() {
-                let matrix = self.matrix(&linear.weight_name(layer))?;
-                sinks.linears[place] = matrix.sink(&self.parameters);
-                sinks.low_rank[place] = matrix.low_rank.and_then(|f| f.sinks(&self.parameters));
+        let mut all = Vec::with_capacity(self.architecture.layers.len());
+        for layer in 0..self.architecture.layers.len() {
+            let mut sinks = BlockSinks::none();
+            for spec in self.architecture.layer_tensors(layer) {
+                if let Role::Linear(linear) = spec.role {
+                    let matrix = self.matrix(&spec.name)?;
+                    let low_rank = matrix.low_rank.and_then(|f| f.sinks(&self.parameters));
+                    sinks.linears.extend(matrix.sink(&self.parameters).map(|s| (linear, s)));
+                    sinks.low_rank.extend(low_rank.map(|s| (linear, s)));
+                } else if let Some(sink) = self.parameters.get(&spec.name)?.learned_sink() {
+                    sinks.vectors.insert(spec.role, sink.clone());
+                }
             }
-            for (place, site) in ActivationSite::ALL.iter().enumerate() {
+            for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
-                    sinks.steps[place] =
-                        Some(StaticStep { step: p.value[0], sink: p.learned_sink().cloned() });
+                    let step = StaticStep { step: p.value[0], sink: p.learned_sink().cloned() };
+                    sinks.steps.insert(site, step);
                 }
             }
             all.push(sinks);
@@ -286,7 +278,7 @@ impl<T: Number> Trainer<T> {
 
     /// How many blocks' forwards can be kept for the backward, for `rows` tokens at a time.
     fn blocks_that_fit(&self, rows: usize) -> usize {
-        let layers = self.architecture.layers;
+        let layers = self.architecture.layers.len();
         match self.recompute {
             Recompute::Never => layers,
             Recompute::Always => 0,

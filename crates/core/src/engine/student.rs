@@ -14,8 +14,8 @@ use crate::quantizer::matrix::{Matrix, Source};
 use crate::quantizer::observer::check_scales;
 use crate::record::{BlockRecord, MatrixRecord};
 use crate::{Error, Result};
-use halfstep_formats::architecture::{Linear, TensorSpec, attn_norm, ffn_norm};
-use halfstep_formats::{LowRank, Model, Tensor, TensorData};
+use halfstep_formats::architecture::{Linear, Role, TensorSpec};
+use halfstep_formats::{Architecture, LowRank, Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,9 +23,11 @@ use std::sync::Arc;
 pub struct Student<T> {
     pub layer: usize,
     pub parameters: Parameters<T>,
-    /// In the order of [`Linear::ALL`].
+    /// The weights of its linears, in the order of the forward.
     pub matrices: Vec<Matrix<T>>,
-    norms: [usize; 2],
+    linears: Vec<Linear>,
+    /// Norms and biases, and their places.
+    vectors: Vec<(Role, usize)>,
     /// Whether products are the packed runtime's.
     integer: bool,
 }
@@ -46,54 +48,64 @@ impl<T: Number> Student<T> {
         let (pool, start) = (block.pool, block.previous.unwrap_or(block.model));
         let mut parameters = Parameters::new();
         let trains = block.trains;
-        let mut matrices = vec![];
+        let (mut vectors, mut linears, mut matrices) = (vec![], vec![], vec![]);
         let builder = &mut Builder { parameters: &mut parameters, pool, trains, relative: true };
-        let mut norm = |name: String| -> Result<usize> {
+        let (vector_specs, linear_specs) = tensors(block.model, layer);
+        for TensorSpec { name, role, .. } in vector_specs {
             let values = T::from_f32s(tensor_values(start, &name, pool)?);
-            Ok(builder.add(&name, Group::Norms, values, trains.norms))
-        };
-        let norms = [norm(attn_norm(layer))?, norm(ffn_norm(layer))?];
-        for (number, spec) in linears(block.model, layer)?.into_iter().enumerate() {
+            vectors.push((role, builder.add(&name, Group::Norms, values, trains.norms)));
+        }
+        let count = linear_specs.len();
+        for (number, (linear, spec)) in linear_specs.into_iter().enumerate() {
             let tensor = find(start, &spec.name)?;
             let source = match block.previous {
                 Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
                 None => Source::Original(tensor),
             };
-            let number = (layer * Linear::ALL.len() + number) as u64;
+            let number = (layer * count + number) as u64;
             let (site, seed) = (block.sites.of(&spec), block.config.seed);
             let matrix = Matrix::new(builder, &spec, site, source, seed, number);
             let weight = &mut builder.parameters.list[matrix.index];
             if block.config.anchor > 0.0 && !weight.frozen {
                 weight.anchor = weight.value.clone();
             }
+            linears.push(linear);
             matrices.push(matrix);
         }
         let integer = block.integer();
-        Ok(Self { layer, parameters, matrices, norms, integer })
+        Ok(Self { layer, parameters, matrices, linears, vectors, integer })
     }
 
     /// The block as this step's forward uses it.
     pub fn weights(&self, pool: &Pool) -> BlockWeights<T> {
-        let [attn_norm, ffn_norm] =
-            self.norms.map(|place| Arc::new(self.parameters.list[place].value.clone()));
-        let linears =
-            std::array::from_fn(|i| self.matrices[i].forward(&self.parameters, pool, self.integer));
-        let low_rank = std::array::from_fn(|i| {
-            self.matrices[i].low_rank.map(|part| part.forward(&self.parameters))
-        });
-        BlockWeights { attn_norm, ffn_norm, linears, low_rank }
+        let value = |place: usize| Arc::new(self.parameters.list[place].value.clone());
+        let matrices = || self.linears.iter().copied().zip(&self.matrices);
+        BlockWeights {
+            layer: self.layer,
+            vectors: self.vectors.iter().map(|&(role, place)| (role, value(place))).collect(),
+            linears: matrices()
+                .map(|(linear, m)| (linear, m.forward(&self.parameters, pool, self.integer)))
+                .collect(),
+            low_rank: matrices()
+                .filter_map(|(linear, m)| Some((linear, m.low_rank?.forward(&self.parameters))))
+                .collect(),
+        }
     }
 
     pub fn sinks(&self) -> BlockSinks<T> {
-        let [attn_norm, ffn_norm] =
-            self.norms.map(|place| self.parameters.list[place].learned_sink().cloned());
+        let list = &self.parameters.list;
+        let learned = |&(role, place): &(Role, usize)| {
+            list[place].learned_sink().map(|sink| (role, sink.clone()))
+        };
+        let matrices = || self.linears.iter().copied().zip(&self.matrices);
         BlockSinks {
-            attn_norm,
-            ffn_norm,
-            linears: std::array::from_fn(|i| self.matrices[i].sink(&self.parameters)),
-            low_rank: std::array::from_fn(|i| {
-                self.matrices[i].low_rank.and_then(|part| part.sinks(&self.parameters))
-            }),
+            vectors: self.vectors.iter().filter_map(learned).collect(),
+            linears: matrices()
+                .filter_map(|(linear, m)| Some((linear, m.sink(&self.parameters)?)))
+                .collect(),
+            low_rank: matrices()
+                .filter_map(|(linear, m)| Some((linear, m.low_rank?.sinks(&self.parameters)?)))
+                .collect(),
             ..BlockSinks::none()
         }
     }
@@ -103,15 +115,20 @@ impl<T: Number> Student<T> {
         self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, pool));
     }
 
+    /// Chooses a code for every value, where the forward used values between two.
+    pub fn settle(&mut self) {
+        self.matrices.iter().for_each(|matrix| matrix.settle(&mut self.parameters));
+    }
+
     /// Exactly what the last forward would use.
     pub fn finish(&self, pool: &Pool) -> Result<Finished> {
         let mut finished = Finished::default();
-        for place in self.norms {
-            let norm = &self.parameters.list[place];
-            let data = TensorData::F32(T::to_f32s(&norm.value).into_owned());
+        for &(_, place) in &self.vectors {
+            let vector = &self.parameters.list[place];
+            let data = TensorData::F32(T::to_f32s(&vector.value).into_owned());
             finished
                 .tensors
-                .insert(norm.name.clone(), Tensor { shape: vec![norm.value.len()], data });
+                .insert(vector.name.clone(), Tensor { shape: vec![vector.value.len()], data });
         }
         for matrix in &self.matrices {
             let weight = &self.parameters.list[matrix.index];
@@ -146,58 +163,53 @@ impl Finished {
     /// The block as the forward of what was stored uses it.
     pub fn weights<T: Number>(
         &self,
+        architecture: &Architecture,
         layer: usize,
         integer: bool,
         pool: &Pool,
     ) -> Result<BlockWeights<T>> {
-        let find = |name: &str| {
-            self.tensors.get(name).ok_or_else(|| Error::Internal {
-                reason: format!("the finished block has no {name}"),
+        let find = |spec: &TensorSpec| {
+            self.tensors.get(&spec.name).ok_or_else(|| Error::Internal {
+                reason: format!("the finished block has no {}", spec.name),
             })
         };
-        let norm = |name: String| Ok::<_, Error>(Arc::new(T::from_f32s(find(&name)?.to_f32(pool))));
-        let weight = |linear: &Linear| -> Result<Weight<T>> {
-            let tensor = find(&linear.weight_name(layer))?;
+        let weight = |spec: &TensorSpec| -> Result<Weight<T>> {
+            let tensor = find(spec)?;
             Ok(if integer {
                 Weight::stored(tensor, pool)
             } else {
                 Weight::values(T::from_f32s(tensor.to_f32(pool)), tensor.cols())
             })
         };
-        let linears: Vec<_> = Linear::ALL.iter().map(weight).collect::<Result<_>>()?;
-        let linears = linears.try_into().unwrap_or_else(|_| unreachable!("seven linears"));
-        let low_rank =
-            Linear::ALL.map(|linear| self.low_rank.get(&linear.weight_name(layer)).map(factors));
-        Ok(BlockWeights {
-            attn_norm: norm(attn_norm(layer))?,
-            ffn_norm: norm(ffn_norm(layer))?,
-            linears,
-            low_rank,
-        })
+        let vector = |spec: &TensorSpec| Ok(T::from_f32s(find(spec)?.to_f32(pool)));
+        let mut weights = BlockWeights::collect(architecture, layer, vector, weight)?;
+        let linears = weights.linears.keys();
+        let beside =
+            |&linear: &Linear| Some((linear, self.low_rank.get(&linear.weight_name(layer))?));
+        weights.low_rank =
+            linears.filter_map(beside).map(|(linear, f)| (linear, factors(f))).collect();
+        Ok(weights)
     }
 }
 
 /// The unquantized block.
 pub fn teacher<T: Number>(model: &Model, layer: usize, pool: &Pool) -> Result<BlockWeights<T>> {
-    let norm =
-        |name: String| Ok::<_, Error>(Arc::new(T::from_f32s(tensor_values(model, &name, pool)?)));
-    let linears: Vec<_> = linears(model, layer)?
-        .iter()
-        .map(|spec| Ok(Weight::stored(find(model, &spec.name)?, pool)))
-        .collect::<Result<_>>()?;
-    let linears = linears.try_into().unwrap_or_else(|_| unreachable!("seven linears"));
-    Ok(BlockWeights::new(norm(attn_norm(layer))?, norm(ffn_norm(layer))?, linears))
+    BlockWeights::collect(
+        &model.architecture,
+        layer,
+        |spec| Ok(T::from_f32s(tensor_values(model, &spec.name, pool)?)),
+        |spec| Ok(Weight::stored(find(model, &spec.name)?, pool)),
+    )
 }
 
-/// Name and shape of the linears of a block, in the order of [`Linear::ALL`].
-pub fn linears(model: &Model, layer: usize) -> Result<Vec<TensorSpec>> {
-    let specs = model.architecture.tensors();
-    let find =
-        |linear: &Linear| {
-            let name = linear.weight_name(layer);
-            specs.iter().find(|spec| spec.name == name).cloned().ok_or_else(|| Error::Internal {
-                reason: format!("the architecture has no {name}"),
-            })
-        };
-    Linear::ALL.iter().map(find).collect()
+/// Norms and biases of a layer, and its linears, in the order of the forward.
+pub fn tensors(model: &Model, layer: usize) -> (Vec<TensorSpec>, Vec<(Linear, TensorSpec)>) {
+    let (mut vectors, mut linears) = (vec![], vec![]);
+    for spec in model.architecture.layer_tensors(layer) {
+        match spec.role {
+            Role::Linear(linear) => linears.push((linear, spec)),
+            _ => vectors.push(spec),
+        }
+    }
+    (vectors, linears)
 }

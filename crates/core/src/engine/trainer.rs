@@ -4,6 +4,7 @@ use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::engine::arithmetic::Arithmetic;
+use crate::engine::block::rope_tables;
 use crate::engine::calibrate::static_steps;
 use crate::engine::weights::Weights;
 use crate::objective::head::Objective;
@@ -14,7 +15,7 @@ use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
 use crate::solver::rtn::quantization;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{ActivationSite, Role};
+use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::pack::PackedMatrix;
@@ -26,7 +27,8 @@ use std::sync::Arc;
 pub struct Trainer<T> {
     pub architecture: Arc<Architecture>,
     pub pool: Pool,
-    pub rope: Arc<RopeTable>,
+    /// The rotation of each layer.
+    pub ropes: Arc<[Arc<RopeTable>]>,
     pub parameters: Parameters<T>,
     pub matrices: Vec<Matrix<T>>,
     /// The unquantized model, frozen.
@@ -71,7 +73,7 @@ impl<T: Number> Trainer<T> {
         let mut matrices = vec![];
         let start = previous.unwrap_or(model);
         for spec in architecture.tensors() {
-            if spec.role == Role::Norm {
+            if spec.role.is_vector() {
                 let values = T::from_f32s(tensor_values(start, &spec.name, &pool)?);
                 builder.add(&spec.name, Group::Norms, values, trains.norms);
                 continue;
@@ -91,7 +93,7 @@ impl<T: Number> Trainer<T> {
         })?;
         let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default());
         let mut trainer = Self {
-            rope: Arc::new(crate::rope_table(&architecture)),
+            ropes: rope_tables(&architecture),
             architecture,
             pool,
             parameters,
@@ -135,6 +137,11 @@ impl<T: Number> Trainer<T> {
         self.matrices.iter().map(|matrix| matrix.signs(&self.parameters)).collect()
     }
 
+    /// Chooses a code for every value, where the forward used values between two.
+    pub fn settle(&mut self) {
+        self.matrices.iter().for_each(|matrix| matrix.settle(&mut self.parameters));
+    }
+
     /// The trained model: codes and scales exactly as the last forward would use them, nothing
     /// searched again.
     pub fn packed(&self, source: &Model, recipe: &Recipe) -> Result<Model> {
@@ -155,7 +162,7 @@ impl<T: Number> Trainer<T> {
             tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }
         let mut static_steps = BTreeMap::new();
-        for layer in 0..self.architecture.layers {
+        for layer in 0..self.architecture.layers.len() {
             for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
                     static_steps.insert(p.name.clone(), Real::to_f32(p.value[0]));

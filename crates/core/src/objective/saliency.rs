@@ -41,13 +41,15 @@ impl Penalty {
         pool: &Pool,
     ) -> f64 {
         let mut total = 0.0;
-        for (i, matrix) in student.matrices.iter().enumerate() {
+        for (i, (matrix, (linear, used))) in
+            student.matrices.iter().zip(&weights.linears).enumerate()
+        {
             let parameter = &student.parameters.list[matrix.index];
             let mut wq = room(matrix.rows * matrix.cols);
-            pool.chunks_mut(&mut wq, matrix.cols, |row, out| weights.linears[i].read(row, 0, out));
+            pool.chunks_mut(&mut wq, matrix.cols, |row, out| used.read(row, 0, out));
             let beside = matrix
                 .low_rank
-                .zip(weights.low_rank[i].as_ref())
+                .zip(weights.low_rank.get(linear))
                 .filter(|_| self.place == SaliencyPlace::AfterLowRank);
             let factors =
                 beside.map(|(_, f)| [&f.a, &f.b].map(|w| w.dense().expect("factors are values")));
@@ -62,11 +64,11 @@ impl Penalty {
             );
             total += value;
             parameter.sink.add_slice(&gradients.wq);
-            if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors) {
-                if let Some(sinks) = part.sinks(&student.parameters) {
-                    sinks.a.add_slice(&da);
-                    sinks.b.add_slice(&db);
-                }
+            if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors)
+                && let Some(sinks) = part.sinks(&student.parameters)
+            {
+                sinks.a.add_slice(&da);
+                sinks.b.add_slice(&db);
             }
         }
         total

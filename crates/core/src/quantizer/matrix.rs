@@ -124,7 +124,7 @@ impl<T: Number> Matrix<T> {
         let Some((quantized, step, ranges)) = self.parts(parameters, pool) else {
             return Weight::values(parameters.list[self.index].value.clone(), self.cols);
         };
-        if integer {
+        if integer && !quantized.rounding.is_soft() {
             return Weight::Panels(Arc::new(quantized.rounding.panels(step, &ranges)));
         }
         Weight::values(quantized.rounding.forward(step, &ranges), self.cols)
@@ -159,6 +159,21 @@ impl<T: Number> Matrix<T> {
             weight.sink.with(|dwq| rounding.backward(step, &ranges, dwq, !weight.frozen));
         if range.learns() {
             range.backward(parameters, &gradients);
+        }
+    }
+
+    /// Adds the gradients of what a rounding adds to the loss; returns that. `progress`: the share of
+    /// the stage's steps that are done.
+    pub fn regularise(&self, parameters: &Parameters<T>, progress: f64) -> f64 {
+        self.quantized
+            .as_ref()
+            .map_or(0.0, |q| q.rounding.regularise(parameters, self.rows, progress))
+    }
+
+    /// Chooses a code for every value, where the forward used values between two.
+    pub fn settle(&self, parameters: &mut Parameters<T>) {
+        if let Some(quantized) = &self.quantized {
+            quantized.rounding.settle(parameters);
         }
     }
 

@@ -122,7 +122,7 @@ impl Sites {
         for spec in architecture.tensors() {
             let site = match (spec.role, place(&spec.name)) {
                 (Role::Linear(_), Some((layer, linear))) => {
-                    strongest(recipe, architecture.layers, (layer, linear), &mut matched)?
+                    strongest(recipe, architecture.layers.len(), (layer, linear), &mut matched)?
                 }
                 _ => whole(recipe, spec.role).map(WeightSite::absmax),
             };
@@ -134,7 +134,11 @@ impl Sites {
             if let Rule::Weight { quantizer, linears, .. } = rule {
                 let path = format!("rules[{i}]");
                 if !matched[i] {
-                    return Err(matches_nothing(&path, linears.as_deref(), architecture.layers));
+                    return Err(matches_nothing(
+                        &path,
+                        linears.as_deref(),
+                        architecture.layers.len(),
+                    ));
                 }
                 if let Some(site) = quantizer {
                     site.check(&format!("{path}.quantizer"))?;
@@ -187,28 +191,27 @@ fn strongest(
     (layer, linear): (usize, Linear),
     matched: &mut [bool],
 ) -> Result<Option<WeightSite>> {
-    let mut best: Option<(usize, usize)> = None;
-    for (i, rule) in recipe.rules.iter().enumerate() {
-        let Some(fields) = rule.specificity(layer, layers, linear) else { continue };
-        matched[i] = true;
-        match best {
-            Some((most, at)) if most == fields => {
-                if recipe.rules[at].weight_site() != rule.weight_site() {
-                    let weight = linear.weight_name(layer);
-                    return Err(Error::config(
-                        format!("rules[{i}]"),
-                        format!(
-                            "it and rules[{at}] match {weight} with equal right; name layers or \
-                             linears in one of them"
-                        ),
-                    ));
-                }
-            }
-            Some((most, _)) if most > fields => {}
-            _ => best = Some((fields, i)),
-        }
+    let specificity = |rule: &Rule| rule.specificity(layer, layers, linear);
+    let found: Vec<Option<usize>> = recipe.rules.iter().map(specificity).collect();
+    for (matched, found) in matched.iter_mut().zip(&found) {
+        *matched |= found.is_some();
     }
-    Ok(best.and_then(|(_, i)| recipe.rules[i].weight_site().copied()))
+    let most = found.iter().max().copied().flatten();
+    let mut strongest =
+        recipe.rules.iter().enumerate().filter(|(i, _)| most.is_some() && found[*i] == most);
+    let Some((first, rule)) = strongest.next() else { return Ok(None) };
+    let site = rule.weight_site();
+    if let Some((other, _)) = strongest.find(|(_, rule)| rule.weight_site() != site) {
+        let weight = linear.weight_name(layer);
+        return Err(Error::config(
+            format!("rules[{other}]"),
+            format!(
+                "it and rules[{first}] match {weight} with equal right; name layers or linears \
+                 in one of them"
+            ),
+        ));
+    }
+    Ok(site.copied())
 }
 
 fn matches_nothing(path: &str, linears: Option<&[String]>, layers: usize) -> Error {

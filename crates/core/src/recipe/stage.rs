@@ -58,6 +58,8 @@ pub struct Trains {
     /// Whatever learns of the weights' ranges: scales, clips, zero points.
     #[ts(optional, as = "Option<_>")]
     pub scales: bool,
+    /// Whatever learns of the weights' rounding.
+    pub rounding: bool,
     /// Factors beside the weights.
     #[ts(optional, as = "Option<_>")]
     pub low_rank: bool,
@@ -67,12 +69,19 @@ pub struct Trains {
 }
 
 impl Trains {
-    pub const ALL: Self =
-        Self { weights: true, norms: true, scales: true, low_rank: true, activation_scales: true };
+    pub const ALL: Self = Self {
+        weights: true,
+        norms: true,
+        scales: true,
+        rounding: true,
+        low_rank: true,
+        activation_scales: true,
+    };
     pub const NONE: Self = Self {
         weights: false,
         norms: false,
         scales: false,
+        rounding: false,
         low_rank: false,
         activation_scales: false,
     };
@@ -136,7 +145,8 @@ impl Stage {
         {
             return Err(Error::config(
                 path,
-                "nothing learns in this stage; weights, norms, scales, lowRank or activationScales",
+                "nothing learns in this stage; weights, norms, scales, rounding, lowRank or \
+                 activationScales",
             ));
         }
         let frozen =
@@ -165,7 +175,7 @@ impl Stage {
         if trains.scales
             && !codes_stay
             && !sites.is_empty()
-            && !sites.iter().any(|s| s.range.traits().learns || s.rounding.traits().learns)
+            && !sites.iter().any(|s| s.range.traits().learns)
         {
             let range = name(&sites[0].range);
             return frozen(
@@ -173,10 +183,22 @@ impl Stage {
                 format!("nothing of the range {range} learns; use step, clip or stepZero"),
             );
         }
+        if trains.scales
+            && let Some(site) = sites.iter().find(|site| !site.rounding.traits().ranges_may_learn)
+        {
+            let rounding = name(&site.rounding);
+            return frozen(
+                "scales",
+                format!("the rounding {rounding} keeps the ranges frozen; use nearest"),
+            );
+        }
+        if trains.rounding && !sites.iter().any(|site| site.rounding.traits().learns) {
+            return frozen("rounding", "no site has a rounding that learns; use adaRound".into());
+        }
         if trains.low_rank && !sites.iter().any(|site| site.low_rank.is_some()) {
             return frozen(
                 "lowRank",
-                "no site has factors; give one lowRank: {{ rank, alpha }}".into(),
+                "no site has factors; give one lowRank: { rank, alpha }".into(),
             );
         }
         if trains.activation_scales && !static_sites {

@@ -20,7 +20,7 @@ use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-pub(super) const RANK: usize = 8;
+const RANK: usize = 8;
 pub(super) const ALPHA: f64 = 16.0;
 
 /// Authors' decay and second target. The rates, the cosine that they fall
@@ -37,10 +37,11 @@ pub(super) fn clips_and_factors(
     id: &str,
     target: TargetId,
     request: &Request,
-    rank: usize,
+    rank: Option<usize>,
     alpha: f64,
     config: BlockConfig,
 ) -> Result<Recipe> {
+    let rank = rank.unwrap_or(if target.target().holds_low_rank() { RANK } else { 0 });
     let low_rank = (rank > 0).then_some(LowRankConfig { rank, alpha });
     let trains = Trains { low_rank: low_rank.is_some(), ..Trains::SCALES };
     let stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
@@ -66,13 +67,13 @@ pub struct ApiqConfig {
     /// the whole row. Default: what a gguf target holds, otherwise 64.
     pub group_size: Option<usize>,
     /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
-    /// Default 8.
+    /// Default 8 where the target stores them, else 0.
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
     pub cache: Option<f64>,
     /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
     /// the paper, the factors of a small model take more bytes than its weights.
-    pub rank: usize,
+    pub rank: Option<usize>,
     /// Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
     /// 16.
     pub alpha: f64,
@@ -88,7 +89,7 @@ impl Default for ApiqConfig {
             group_size: None,
             activations: None,
             cache: None,
-            rank: RANK,
+            rank: None,
             alpha: ALPHA,
             train: BlockOptions::default(),
         }

@@ -9,7 +9,7 @@
 //!
 //! Defaults: those of `apiq`, with one phase in which both learn.
 
-use super::apiq::{ALPHA, RANK, blocks, clips_and_factors};
+use super::apiq::{ALPHA, blocks, clips_and_factors};
 use crate::error::{Error, Result};
 use crate::recipe::block::{
     BlockOptions, BlockPhase, SaliencyConfig, SaliencyPlace, SaliencyScale,
@@ -36,13 +36,13 @@ pub struct SaprConfig {
     /// the whole row. Default: what a gguf target holds, otherwise 64.
     pub group_size: Option<usize>,
     /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
-    /// Default 8.
+    /// Default 8 where the target stores them, else 0.
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
     pub cache: Option<f64>,
     /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
     /// the paper, the factors of a small model take more bytes than its weights.
-    pub rank: usize,
+    pub rank: Option<usize>,
     /// Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
     /// 16.
     pub alpha: f64,
@@ -77,7 +77,7 @@ impl Default for SaprConfig {
             group_size: None,
             activations: None,
             cache: None,
-            rank: RANK,
+            rank: None,
             alpha: ALPHA,
             lambda: 1.0,
             saliency_scale: SaliencyScale::default(),

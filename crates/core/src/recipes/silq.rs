@@ -108,6 +108,7 @@ impl SilqConfig {
         let range = if learns { RangeConfig::Step } else { RangeConfig::Frozen };
         let trains = Trains {
             scales: learns,
+            rounding: false,
             low_rank: false,
             activation_scales: self.static_activations,
             ..Trains::ALL

@@ -6,7 +6,7 @@ use halfstep_formats::Model;
 use std::collections::BTreeMap;
 
 pub fn inspect(model: &Model) -> Inspection {
-    let a = &model.architecture;
+    let (a, parameters) = (model.architecture.sizes(), model.architecture.parameters());
     let mut tensor_types = BTreeMap::new();
     let mut bytes = 0;
     for tensor in model.tensors.values() {
@@ -19,9 +19,9 @@ pub fn inspect(model: &Model) -> Inspection {
     }
     Inspection {
         name: model.name.clone(),
-        parameters: a.parameters(),
+        parameters,
         file_bytes: model.file_bytes,
-        bits_per_weight: 8.0 * bytes as f64 / a.parameters().max(1) as f64,
+        bits_per_weight: 8.0 * bytes as f64 / parameters.max(1) as f64,
         vocab_size: a.vocab_size,
         hidden_size: a.hidden_size,
         intermediate_size: a.intermediate_size,

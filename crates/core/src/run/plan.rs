@@ -410,7 +410,7 @@ fn on_a_window(
     if record {
         let (_, of_one) = timed(|| window.blocks(model, result, 1, &mut |_| {}, cancel, pool))?;
         let windows = validation.block_tokens() as f64 / window.tokens() as f64;
-        seconds += of_one * windows * model.architecture.layers as f64;
+        seconds += of_one * windows * model.architecture.layers.len() as f64;
     }
     Ok((evaluations, seconds))
 }

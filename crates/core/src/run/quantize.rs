@@ -60,7 +60,7 @@ pub fn quantize_as(
             parts = validation.blocks(
                 model,
                 small,
-                model.architecture.layers,
+                model.architecture.layers.len(),
                 events,
                 cancel,
                 &pool,

@@ -9,7 +9,6 @@ use crate::recipe::{Recipe, StartRule};
 use crate::solver::rtn;
 use crate::solver::rtn::RTN_RULES;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{Linear, attn_norm, ffn_norm};
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::{CacheQuantizer, Pool};
 use halfstep_runtime::{Arithmetic, Network, score};
@@ -138,11 +137,8 @@ impl Validation {
         let mut mixed = Model { quantization, ..model.clone() };
         let mut kl = Vec::with_capacity(layers);
         for layer in 0..layers {
-            let names: Vec<String> = Linear::ALL
-                .iter()
-                .map(|linear| linear.weight_name(layer))
-                .chain([attn_norm(layer), ffn_norm(layer)])
-                .collect();
+            let tensors = model.architecture.layer_tensors(layer);
+            let names: Vec<String> = tensors.into_iter().map(|spec| spec.name).collect();
             let exchange = |mixed: &mut Model, from: &Model| {
                 for name in &names {
                     mixed.tensors.extend(

@@ -59,8 +59,13 @@ macro_rules! solvers {
                 }
             }
 
+            /// Refuses options that cannot work.
+            ///
+            /// Errors: `Config`, naming the field.
             pub fn check(&self) -> Result<()> {
-                self.solver().check()
+                match self {
+                    $(SolverConfig::$variant(config) => config.check()),*
+                }
             }
         }
     };

@@ -4,72 +4,91 @@
 use crate::Result;
 use crate::autograd::ops::weight::Weight;
 use crate::engine::block_loop::Blockwise;
-use crate::engine::student::{Finished, linears};
+use crate::engine::student::{Finished, tensors};
 use crate::engine::trainer::tensor_values;
 use crate::engine::weights::BlockWeights;
 use crate::quantizer::observer::check_scales;
 use crate::record::MatrixRecord;
-use halfstep_formats::architecture::{ActivationSite, Linear, TensorSpec, attn_norm, ffn_norm};
+use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
 use halfstep_kernels::pack::PackedMatrix;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) struct OpenBlock {
+pub(crate) struct OpenBlock<'a> {
     pub layer: usize,
-    /// Of the linears, in the order of [`Linear::ALL`], as everything below.
-    pub specs: Vec<TensorSpec>,
-    /// Before attention and before the feed-forward.
-    pub norms: [Vec<f32>; 2],
-    pub values: [Arc<Vec<f32>>; 7],
-    packed: [Option<PackedMatrix>; 7],
+    architecture: &'a Architecture,
+    /// Of its linears.
+    specs: BTreeMap<Linear, TensorSpec>,
+    /// Norms and biases.
+    pub vectors: BTreeMap<Role, (TensorSpec, Vec<f32>)>,
+    /// Of its linears.
+    pub values: BTreeMap<Linear, Arc<Vec<f32>>>,
+    packed: BTreeMap<Linear, PackedMatrix>,
     records: Vec<MatrixRecord>,
 }
 
-/// The sites of a block in the order of its forward, and the linears that read each.
-pub(crate) const SITES: [(ActivationSite, &[Linear]); 4] = [
-    (ActivationSite::AttnIn, &[Linear::Q, Linear::K, Linear::V]),
-    (ActivationSite::OIn, &[Linear::O]),
-    (ActivationSite::FfnIn, &[Linear::Gate, Linear::Up]),
-    (ActivationSite::DownIn, &[Linear::Down]),
-];
-
-impl OpenBlock {
+impl<'a> OpenBlock<'a> {
     /// The layer that is quantized: of the model, or of what an earlier stage stored.
-    pub fn new(blocks: &Blockwise, layer: usize) -> Result<Self> {
+    pub fn new(blocks: &Blockwise<'a>, layer: usize) -> Result<Self> {
         Self::of(blocks.previous.unwrap_or(blocks.model), layer, blocks.pool)
     }
 
-    pub(crate) fn of(model: &Model, layer: usize, pool: &Pool) -> Result<Self> {
-        let specs = linears(model, layer)?;
-        let norms = [
-            tensor_values(model, &attn_norm(layer), pool)?,
-            tensor_values(model, &ffn_norm(layer), pool)?,
-        ];
-        let values: Vec<_> = specs
-            .iter()
-            .map(|spec| Ok(Arc::new(tensor_values(model, &spec.name, pool)?)))
-            .collect::<Result<_>>()?;
-        let values = values.try_into().unwrap_or_else(|_| unreachable!("seven linears"));
-        Ok(Self { layer, specs, norms, values, packed: [const { None }; 7], records: vec![] })
+    pub(crate) fn of(model: &'a Model, layer: usize, pool: &Pool) -> Result<Self> {
+        let (vector_specs, linear_specs) = tensors(model, layer);
+        let (mut vectors, mut values) = (BTreeMap::new(), BTreeMap::new());
+        for spec in vector_specs {
+            let of = tensor_values(model, &spec.name, pool)?;
+            vectors.insert(spec.role, (spec, of));
+        }
+        for (linear, spec) in &linear_specs {
+            values.insert(*linear, Arc::new(tensor_values(model, &spec.name, pool)?));
+        }
+        let (architecture, specs) = (&model.architecture, linear_specs.into_iter().collect());
+        let (packed, records) = (BTreeMap::new(), vec![]);
+        Ok(Self { layer, architecture, specs, vectors, values, packed, records })
+    }
+
+    /// The inputs of its linears in the order of the forward, and the linears that read each.
+    pub fn sites(&self) -> Vec<(ActivationSite, Vec<Linear>)> {
+        let mut sites: Vec<(ActivationSite, Vec<Linear>)> = vec![];
+        for linear in self.architecture.linears(self.layer) {
+            let site = linear.kind.input();
+            match sites.iter_mut().find(|(there, _)| *there == site) {
+                Some((_, readers)) => readers.push(linear.kind),
+                None => sites.push((site, vec![linear.kind])),
+            }
+        }
+        sites
+    }
+
+    /// The linears that read a site.
+    pub fn readers(&self, site: ActivationSite) -> Vec<Linear> {
+        self.sites().into_iter().find(|(there, _)| *there == site).map_or(vec![], |(_, of)| of)
+    }
+
+    /// Name of a linear's weight.
+    pub fn name(&self, linear: Linear) -> &str {
+        &self.specs[&linear].name
     }
 
     /// (rows, cols) of a linear.
     pub fn shape(&self, linear: Linear) -> (usize, usize) {
-        let shape = &self.specs[linear.place()].shape;
+        let shape = &self.specs[&linear].shape;
         (shape[0], shape[1])
+    }
+
+    /// A linear's values, to be changed.
+    pub fn values_mut(&mut self, linear: Linear) -> &mut Vec<f32> {
+        Arc::make_mut(self.values.get_mut(&linear).expect("a linear of this layer"))
     }
 
     /// A linear as it will be stored; what comes after it reads its values still.
     pub fn store(&mut self, linear: Linear, packed: PackedMatrix, pool: &Pool) {
-        self.records.push(MatrixRecord::rounded(
-            self.layer,
-            linear,
-            &self.values[linear.place()],
-            &packed,
-            pool,
-        ));
-        self.packed[linear.place()] = Some(packed);
+        let values = &self.values[&linear];
+        self.records.push(MatrixRecord::rounded(self.layer, linear, values, &packed, pool));
+        self.packed.insert(linear, packed);
     }
 
     /// A linear as it will be stored; what comes after it reads the stored values.
@@ -77,36 +96,43 @@ impl OpenBlock {
         let mut values = vec![0.0; packed.rows * packed.cols];
         packed.decode(pool, &mut values);
         self.store(linear, packed, pool);
-        self.values[linear.place()] = Arc::new(values);
+        self.values.insert(linear, Arc::new(values));
     }
 
     /// The block with its values as they are now.
     pub fn weights(&self) -> BlockWeights<f32> {
-        let linears = std::array::from_fn(|i| Weight::Values {
-            values: self.values[i].clone(),
-            cols: self.specs[i].shape[1],
-        });
-        let [attn_norm, ffn_norm] = self.norms.each_ref().map(|norm| Arc::new(norm.clone()));
-        BlockWeights::new(attn_norm, ffn_norm, linears)
+        let vector =
+            |(&role, (_, of)): (&Role, &(TensorSpec, Vec<f32>))| (role, Arc::new(of.clone()));
+        let linear = |(&linear, values): (&Linear, &Arc<Vec<f32>>)| {
+            let cols = self.specs[&linear].shape[1];
+            (linear, Weight::Values { values: values.clone(), cols })
+        };
+        BlockWeights {
+            layer: self.layer,
+            vectors: self.vectors.iter().map(vector).collect(),
+            linears: self.values.iter().map(linear).collect(),
+            low_rank: BTreeMap::new(),
+        }
     }
 
-    pub fn finish(self) -> Result<Finished> {
+    pub fn finish(mut self) -> Result<Finished> {
         let mut finished = Finished { matrices: self.records, ..Finished::default() };
-        for (name, norm) in
-            [attn_norm(self.layer), ffn_norm(self.layer)].into_iter().zip(self.norms)
-        {
+        for (spec, of) in self.vectors.into_values() {
             finished
                 .tensors
-                .insert(name, Tensor { shape: vec![norm.len()], data: TensorData::F32(norm) });
+                .insert(spec.name, Tensor { shape: spec.shape, data: TensorData::F32(of) });
         }
-        for ((spec, packed), values) in self.specs.into_iter().zip(self.packed).zip(self.values) {
+        for (linear, spec) in self.specs {
             // A linear without a quantizer stays in floating point.
-            let data = match packed {
+            let data = match self.packed.remove(&linear) {
                 Some(packed) => {
                     check_scales(&packed, &spec.name)?;
                     TensorData::Packed(packed)
                 }
-                None => TensorData::F32(Arc::unwrap_or_clone(values)),
+                None => {
+                    let values = self.values.remove(&linear).unwrap_or_default();
+                    TensorData::F32(Arc::unwrap_or_clone(values))
+                }
             };
             finished.tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }

@@ -6,7 +6,7 @@ use crate::recipe::{Recipe, Sites, StartRule, WeightSite};
 use crate::target::TargetId;
 use crate::{Error, Result};
 use half::f16;
-use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
+use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::zero_point_shape;
@@ -61,7 +61,8 @@ fn as_large(
 ) -> WeightQuantizer {
     const LEAST: usize = 8;
     let Partition::Group(group) = quantizer.partition else { return quantizer };
-    let shapes = Linear::ALL.map(|linear| architecture.linear_shape(linear));
+    let linears = (0..architecture.layers.len()).flat_map(|layer| architecture.linears(layer));
+    let shapes: Vec<[usize; 2]> = linears.map(|linear| linear.shape).collect();
     let beside_codes = |q: &WeightQuantizer| -> usize {
         let zero_points =
             |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
@@ -177,10 +178,12 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ),
         ));
     }
-    if recipe.cache() == CacheQuantizer::Q8_0 && !architecture.head_dim.is_multiple_of(32) {
+    let mut head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
+    let odd = head_dims.find(|head_dim| !head_dim.is_multiple_of(32));
+    if let Some(head_dim) = odd.filter(|_| recipe.cache() == CacheQuantizer::Q8_0) {
         return Err(Error::config(
             "cache",
-            format!("blocks of 32 do not divide the head width {}", architecture.head_dim),
+            format!("blocks of 32 do not divide the head width {head_dim}"),
         ));
     }
     Ok(())

@@ -10,18 +10,19 @@
 //! of the block) (ours: the same lambda for any number of texts and any scale of the loss), or
 //! lambda / (mean of S in the matrix * weights of the matrix).
 
+use crate::autograd::ops::Sink;
 use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Sink, tensor, with_values};
 use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::data::Text;
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::block::{Block, BlockSinks, Context, check_finite};
+use crate::engine::block::{Block, BlockSinks, Context, check_finite, rope_tables};
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
 use crate::engine::stages::hash_weights;
 use crate::engine::stream::Stream;
-use crate::engine::student::{linears, teacher};
+use crate::engine::student::teacher;
 use crate::engine::trainer::{find, tensor_values};
 use crate::engine::weights::{BlockWeights, Weights};
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
@@ -29,7 +30,7 @@ use crate::objective::saliency::Penalty;
 use crate::recipe::block::SaliencyConfig;
 use crate::{Error, Result};
 use halfstep_formats::Model;
-use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
+use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, LinearSpec};
 use halfstep_formats::safetensors::{self, Dtype, Entry};
 use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::quant::lsq::EdgeRule;
@@ -51,8 +52,8 @@ pub enum Place<'a> {
 /// S of every block.
 pub struct Saliency {
     config: SaliencyConfig,
-    /// Elements of each linear of a block.
-    sizes: Vec<usize>,
+    /// Elements of each linear of each block.
+    sizes: Vec<Vec<usize>>,
     /// A sample is a block's S, linear after linear. In a file: one number for every weight of the
     /// model would not fit where a block does.
     sums: std::cell::RefCell<Stream>,
@@ -88,9 +89,11 @@ impl Saliency {
             return Err(Error::Data { data: text.name.clone(), reason });
         }
         let tokens = &tokens[..config.samples * config.window];
-        let sizes: Vec<usize> =
-            linears(model, 0)?.iter().map(|spec| spec.shape.iter().product()).collect();
-        let (layers, weights) = (model.architecture.layers, sizes.iter().sum());
+        let layers = model.architecture.layers.len();
+        let size = |linear: LinearSpec| linear.shape.iter().product();
+        let of = |layer| model.architecture.linears(layer).into_iter().map(size).collect();
+        let sizes: Vec<Vec<usize>> = (0..layers).map(of).collect();
+        let weights = largest(&sizes);
         let (folder, kept) = match place {
             Place::Kept(folder) => (folder, true),
             Place::Scratch(folder) => (folder, false),
@@ -136,7 +139,7 @@ impl Saliency {
     fn linears(&self, layer: usize) -> Result<Vec<Vec<f32>>> {
         let sums = self.sums.borrow_mut().read(layer, 1)?;
         let mut rest = &sums[..];
-        let s = self.sizes.iter().map(|&n| {
+        let s = self.sizes[layer].iter().map(|&n| {
             let (own, later) = rest.split_at(n);
             rest = later;
             own.to_vec()
@@ -145,22 +148,26 @@ impl Saliency {
     }
 
     /// Bytes of all of it, and of the inputs of the blocks while it is summed.
-    pub fn bytes(&self, layers: usize, hidden_size: usize) -> (u64, u64) {
-        let of = |numbers: usize| (layers * numbers * size_of::<f32>()) as u64;
-        (of(self.sizes.iter().sum()), of(self.config.window * hidden_size))
+    pub fn bytes(&self, hidden_size: usize) -> (u64, u64) {
+        let of = |numbers: usize| (self.sizes.len() * numbers * size_of::<f32>()) as u64;
+        (of(largest(&self.sizes)), of(self.config.window * hidden_size))
     }
 
     /// Mean of S over that of all linears: of every linear of every block.
-    pub fn shares(&self, layers: usize) -> Result<Vec<Vec<f64>>> {
+    pub fn shares(&self) -> Result<Vec<Vec<f64>>> {
         let mean = |(s, size): (&Vec<f32>, &usize)| sum(s) / *size as f64;
-        let means = |layer| Ok(self.linears(layer)?.iter().zip(&self.sizes).map(mean).collect());
-        let mut shares = (0..layers).map(means).collect::<Result<Vec<Vec<f64>>>>()?;
+        let means = |(layer, sizes): (usize, &Vec<usize>)| {
+            Ok(self.linears(layer)?.iter().zip(sizes).map(mean).collect())
+        };
+        let mut shares =
+            self.sizes.iter().enumerate().map(means).collect::<Result<Vec<Vec<f64>>>>()?;
         let weights: f64 = shares
             .iter()
-            .flat_map(|of_block| of_block.iter().zip(&self.sizes))
+            .zip(&self.sizes)
+            .flat_map(|(of_block, sizes)| of_block.iter().zip(sizes))
             .map(|(mean, &size)| mean * size as f64)
             .sum();
-        let all = weights / (layers * self.sizes.iter().sum::<usize>()) as f64;
+        let all = weights / self.sizes.iter().flatten().sum::<usize>() as f64;
         shares.iter_mut().flatten().filter(|_| all > 0.0).for_each(|share| *share /= all);
         Ok(shares)
     }
@@ -181,7 +188,7 @@ pub fn squared_gradients(
 ) -> Result<()> {
     let pass = Pass::new(model, window, precision, pool)?;
     let mut inputs =
-        sums.another(model.architecture.layers, window * model.architecture.hidden_size)?;
+        sums.another(model.architecture.layers.len(), window * model.architecture.hidden_size)?;
     for (number, text) in tokens.chunks(window).enumerate() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
@@ -189,6 +196,11 @@ pub fn squared_gradients(
         pass.add(number, text, &mut inputs, sums)?;
     }
     Ok(())
+}
+
+/// Elements of the linears of the largest block.
+fn largest(sizes: &[Vec<usize>]) -> usize {
+    sizes.iter().map(|sizes| sizes.iter().sum()).max().unwrap_or(0)
 }
 
 fn sum(s: &[f32]) -> f64 {
@@ -203,9 +215,10 @@ fn identity(
     precision: Precision,
     pool: &Pool,
 ) -> String {
+    let architecture = halfstep_formats::config::to_json(&model.architecture);
     let mut hasher = blake3::Hasher::new();
     hasher
-        .update(format!("{window} {precision:?} {:?}", model.architecture).as_bytes())
+        .update(format!("{window} {precision:?} {architecture}").as_bytes())
         .update(bytemuck::cast_slice(tokens));
     hash_weights(&mut hasher, model, pool);
     hasher.finalize().to_hex().to_string()
@@ -256,7 +269,7 @@ impl<'a> Pass<'a> {
         let context = Context {
             architecture: Arc::new(a.clone()),
             pool: pool.clone(),
-            rope: Arc::new(crate::rope_table(a)),
+            ropes: rope_tables(a),
             batch: 1,
             tokens: window,
             precision,
@@ -280,10 +293,10 @@ impl<'a> Pass<'a> {
         &self,
         weights: &BlockWeights<f32>,
         sinks: &BlockSinks<f32>,
-        tape: &mut Tape,
-        x: &candle_core::Tensor,
-    ) -> Result<candle_core::Tensor> {
-        Ok(Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)?)
+        tape: &mut Tape<f32>,
+        x: &Tensor<f32>,
+    ) -> Result<Tensor<f32>> {
+        Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)
     }
 
     /// Adds the squared gradients of one text; `inputs`: room for those of every block.
@@ -299,18 +312,16 @@ impl<'a> Pass<'a> {
         let (a, mut x) = (&self.model.architecture, vec![]);
         tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
         let shape = [tokens.len(), a.hidden_size];
-        let mut x = tensor::<f32>(x, &shape)?;
-        for layer in 0..a.layers {
-            with_values(&x, |x: &[f32]| inputs.write(layer, x))??;
+        let mut x = Tensor::new(x, &shape)?;
+        for layer in 0..a.layers.len() {
+            inputs.write(layer, x.values())?;
             x = self.block(
                 &teacher(self.model, layer, self.pool)?,
                 &BlockSinks::none(),
                 &mut Tape::off(),
                 &x,
             )?;
-            with_values(&x, |y: &[f32]| {
-                check_finite(y, || format!("the unquantized block {layer}, text {number}"))
-            })??;
+            check_finite(x.values(), || format!("the unquantized block {layer}, text {number}"))?;
         }
         let head = LossHead {
             pool: self.pool,
@@ -328,18 +339,22 @@ impl<'a> Pass<'a> {
         };
         let targets = next_tokens(tokens, tokens.len());
         let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
-        let (_, dy) = with_values(&x, |x: &[f32]| head.backward(x, None, &targets, normalizers))?;
-        let mut dy = tensor(dy, &shape)?;
-        for layer in (0..a.layers).rev() {
-            let x = tensor(inputs.read(layer, 1)?, &shape)?;
+        let (_, dy) = head.backward(x.values(), None, &targets, normalizers);
+        let mut dy = Tensor::new(dy, &shape)?;
+        for layer in (0..a.layers.len()).rev() {
+            let x = Tensor::new(inputs.read(layer, 1)?, &shape)?;
             let weights = teacher(self.model, layer, self.pool)?;
             let sinks = BlockSinks {
-                linears: weights.linears.each_ref().map(|w| Some(Sink::new(w.rows() * w.cols()))),
+                linears: weights
+                    .linears
+                    .iter()
+                    .map(|(&linear, w)| (linear, Sink::new(w.rows() * w.cols())))
+                    .collect(),
                 ..BlockSinks::none()
             };
             let mut tape = Tape::on();
             let y = self.block(&weights, &sinks, &mut tape, &x)?;
-            dy = tape.backward::<f32>(self.pool, &x, &y, dy)?;
+            dy = tape.backward(self.pool, &x, &y, dy)?;
             self.add_squares(layer, &sinks, sums)?;
         }
         Ok(())
@@ -348,7 +363,7 @@ impl<'a> Pass<'a> {
     fn add_squares(&self, layer: usize, sinks: &BlockSinks<f32>, sums: &mut Stream) -> Result<()> {
         let mut s = sums.read(layer, 1)?;
         let mut rest = &mut s[..];
-        for sink in sinks.linears.iter().flatten() {
+        for sink in sinks.linears.values() {
             let own = sink.with(|gradient| {
                 let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
                 self.pool.chunks_mut(own, 1 << 16, |i, own| {

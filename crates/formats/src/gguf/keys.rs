@@ -7,23 +7,22 @@ pub const FILE_TYPE: &str = "general.file_type";
 pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
 pub const SPLIT_COUNT: &str = "split.count";
 
-/// The one architecture that is read and written.
-pub const LLAMA: &str = "llama";
-pub const BLOCK_COUNT: &str = "llama.block_count";
-pub const CONTEXT_LENGTH: &str = "llama.context_length";
-pub const EMBEDDING_LENGTH: &str = "llama.embedding_length";
-pub const FEED_FORWARD_LENGTH: &str = "llama.feed_forward_length";
-pub const HEAD_COUNT: &str = "llama.attention.head_count";
-pub const HEAD_COUNT_KV: &str = "llama.attention.head_count_kv";
-pub const KEY_LENGTH: &str = "llama.attention.key_length";
-pub const VALUE_LENGTH: &str = "llama.attention.value_length";
-pub const NORM_EPSILON: &str = "llama.attention.layer_norm_rms_epsilon";
-pub const VOCAB_SIZE: &str = "llama.vocab_size";
-pub const ROPE_DIMENSIONS: &str = "llama.rope.dimension_count";
-pub const ROPE_BASE: &str = "llama.rope.freq_base";
-pub const ROPE_SCALING_TYPE: &str = "llama.rope.scaling.type";
-pub const ROPE_SCALING_FACTOR: &str = "llama.rope.scaling.factor";
-pub const ROPE_SCALE_LINEAR: &str = "llama.rope.scale_linear";
+/// These stand below the name of the architecture: [`of`] makes the whole key.
+pub const BLOCK_COUNT: &str = "block_count";
+pub const CONTEXT_LENGTH: &str = "context_length";
+pub const EMBEDDING_LENGTH: &str = "embedding_length";
+pub const FEED_FORWARD_LENGTH: &str = "feed_forward_length";
+pub const HEAD_COUNT: &str = "attention.head_count";
+pub const HEAD_COUNT_KV: &str = "attention.head_count_kv";
+pub const KEY_LENGTH: &str = "attention.key_length";
+pub const VALUE_LENGTH: &str = "attention.value_length";
+pub const NORM_EPSILON: &str = "attention.layer_norm_rms_epsilon";
+pub const VOCAB_SIZE: &str = "vocab_size";
+pub const ROPE_DIMENSIONS: &str = "rope.dimension_count";
+pub const ROPE_BASE: &str = "rope.freq_base";
+pub const ROPE_SCALING_TYPE: &str = "rope.scaling.type";
+pub const ROPE_SCALING_FACTOR: &str = "rope.scaling.factor";
+pub const ROPE_SCALE_LINEAR: &str = "rope.scale_linear";
 
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
 pub const TOKENIZER_PRE: &str = "tokenizer.ggml.pre";
@@ -61,23 +60,28 @@ pub const OWN_RESERVED: [&str; 7] = [
     OWN_ROPE_ORIGINAL,
 ];
 
-/// Keys that would change the maths of a Llama, with the value that leaves it as it is (0 also
-/// stands for "off").
+/// Keys below the name of the architecture that would change the maths of every graph there is,
+/// with the value that leaves it as it is (0 also stands for "off").
 pub const MUST_BE_NEUTRAL: &[(&str, f64)] = &[
-    ("llama.expert_count", 0.0),
-    ("llama.expert_used_count", 0.0),
-    ("llama.attention.clamp_kqv", 0.0),
-    ("llama.attention.max_alibi_bias", 0.0),
-    ("llama.attention.scale", 0.0),
-    ("llama.attention.sliding_window", 0.0),
-    ("llama.attention.temperature_length", 0.0),
-    ("llama.attention.temperature_scale", 0.0),
-    ("llama.attn_logit_softcapping", 0.0),
-    ("llama.final_logit_softcapping", 0.0),
-    ("llama.logit_scale", 1.0),
-    ("llama.residual_scale", 1.0),
-    ("llama.embedding_scale", 1.0),
-    ("llama.rope.scaling.attn_factor", 1.0),
-    ("llama.attention.causal", 1.0),
-    ("llama.use_parallel_residual", 0.0),
+    ("expert_count", 0.0),
+    ("expert_used_count", 0.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attention.scale", 0.0),
+    ("attention.sliding_window", 0.0),
+    ("attention.temperature_length", 0.0),
+    ("attention.temperature_scale", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("logit_scale", 1.0),
+    ("residual_scale", 1.0),
+    ("embedding_scale", 1.0),
+    ("rope.scaling.attn_factor", 1.0),
+    ("attention.causal", 1.0),
+    ("use_parallel_residual", 0.0),
 ];
+
+/// The key `<architecture>.<key>`.
+pub fn of(architecture: &str, key: &str) -> String {
+    format!("{architecture}.{key}")
+}

@@ -1,9 +1,9 @@
 //! GGUF v2 and v3: a validating reader and a v3 writer.
 //!
 //! `container` checks the file as such (metadata, tensor list, where the data lie), `architecture`,
-//! `vocabulary` and `names` know what a Llama in GGUF is, `read` and `write` put a [`crate::Model`]
-//! together and take it apart. Row order: a Llama in GGUF has the rows of q and k permuted for
-//! interleaved rotary pairs; a [`crate::Model`] never has.
+//! `vocabulary` and `names` know what a decoder in GGUF is, `read` and `write` put a
+//! [`crate::Model`] together and take it apart. Row order: some families (a Llama) have the rows of
+//! q and k permuted for interleaved rotary pairs in GGUF; a [`crate::Model`] never has.
 
 mod architecture;
 mod container;

@@ -1,70 +1,70 @@
-//! Tensor names of a Llama in GGUF and their Hugging Face names.
+//! Tensors of an architecture and what its GGUF files call them.
 
-use crate::architecture::{Architecture, Role, TensorSpec};
-use crate::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm};
+use crate::architecture::{Architecture, Linear, Role, TensorSpec, family};
 
-pub const EMBEDDING_GGUF: &str = "token_embd.weight";
-pub const FINAL_NORM_GGUF: &str = "output_norm.weight";
-pub const HEAD_GGUF: &str = "output.weight";
 /// Factors that divide the inverse rotary frequencies `[head_dim / 2]`.
 pub const ROPE_FACTORS: &str = "rope_freqs.weight";
-
-/// Name of a block linear inside `blk.<layer>.`.
-const fn linear_name(linear: Linear) -> &'static str {
-    match linear {
-        Linear::Q => "attn_q",
-        Linear::K => "attn_k",
-        Linear::V => "attn_v",
-        Linear::O => "attn_output",
-        Linear::Gate => "ffn_gate",
-        Linear::Up => "ffn_up",
-        Linear::Down => "ffn_down",
-    }
-}
 
 /// A tensor of the architecture and what GGUF calls it.
 pub struct NamedSpec {
     pub gguf: String,
     pub spec: TensorSpec,
-    /// Heads by which its rows are permuted (q and k), if they are.
+    /// Heads by which its rows are permuted (q and k, where the family permutes them).
     pub permuted_heads: Option<usize>,
 }
 
 /// Every tensor of the architecture with its GGUF name, in the order of the forward.
 pub fn named_specs(architecture: &Architecture) -> Vec<NamedSpec> {
-    let mut layer = 0;
-    architecture
-        .tensors()
-        .into_iter()
-        .map(|spec| {
-            let gguf = match spec.role {
-                Role::Embedding => EMBEDDING_GGUF.into(),
-                Role::Head => HEAD_GGUF.into(),
-                Role::Norm if spec.name == FINAL_NORM => FINAL_NORM_GGUF.into(),
-                Role::Norm if spec.name == attn_norm(layer) => {
-                    format!("blk.{layer}.attn_norm.weight")
-                }
-                Role::Norm => format!("blk.{layer}.ffn_norm.weight"),
-                Role::Linear(linear) => format!("blk.{layer}.{}.weight", linear_name(linear)),
+    let family = family::of(architecture);
+    let named = |spec: TensorSpec| {
+        let attention = spec.layer.map(|layer| &architecture.layers[layer].attention);
+        let permuted_heads = match spec.role {
+            _ if !family.interleaves_rows() => None,
+            Role::Linear(Linear::Q) | Role::Bias(Linear::Q) => attention.map(|a| a.heads),
+            Role::Linear(Linear::K) | Role::Bias(Linear::K) => attention.map(|a| a.kv_heads),
+            _ => None,
+        };
+        NamedSpec { gguf: family.gguf_name(&spec), spec, permuted_heads }
+    };
+    architecture.tensors().into_iter().map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Sizes;
+
+    /// Where a family interleaves the rows of q and k, it does so with their biases.
+    #[test]
+    fn rows_and_biases_of_q_and_k_are_permuted_alike() {
+        let sizes = Sizes {
+            vocab_size: 5,
+            hidden_size: 8,
+            intermediate_size: 8,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 2,
+            norm_eps: 1e-5,
+            rope_theta: 1e4,
+            rope_scaling: None,
+            tied_head: true,
+            max_positions: 8,
+        };
+        for family in family::all() {
+            let mut architecture = sizes.decoder(family.name());
+            architecture.layers.iter_mut().for_each(|layer| layer.attention.qkv_bias = true);
+            let permuted: Vec<_> = named_specs(&architecture)
+                .into_iter()
+                .filter_map(|named| Some((named.spec.name, named.permuted_heads?)))
+                .collect();
+            let q_and_k = |layer: usize| {
+                [(Linear::Q, 4), (Linear::K, 2)].into_iter().flat_map(move |(linear, heads)| {
+                    [(linear.weight_name(layer), heads), (linear.bias_name(layer), heads)]
+                })
             };
-            debug_assert!(
-                spec.role != Role::Norm
-                    || [attn_norm(layer), ffn_norm(layer), FINAL_NORM.into()].contains(&spec.name)
-            );
-            debug_assert!(
-                ![Role::Embedding, Role::Head].contains(&spec.role)
-                    || [EMBEDDING, HEAD].contains(&spec.name.as_str())
-            );
-            let permuted_heads = match spec.role {
-                Role::Linear(Linear::Q) => Some(architecture.heads),
-                Role::Linear(Linear::K) => Some(architecture.kv_heads),
-                _ => None,
-            };
-            // A layer's last tensor is its down projection.
-            if spec.role == Role::Linear(Linear::Down) {
-                layer += 1;
-            }
-            NamedSpec { gguf, spec, permuted_heads }
-        })
-        .collect()
+            let all: Vec<_> = (0..2).flat_map(q_and_k).collect();
+            assert_eq!(permuted, if family.interleaves_rows() { all } else { vec![] });
+        }
+    }
 }

@@ -71,12 +71,13 @@ fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(
     match q.cache {
         CacheQuantizer::F32 | CacheQuantizer::F16 => {}
         CacheQuantizer::DynamicHead { bits: b } => bits(b)?,
-        CacheQuantizer::Q8_0 if architecture.head_dim.is_multiple_of(32) => {}
         CacheQuantizer::Q8_0 => {
-            return Err(format!(
-                "has a Q8_0 cache, but heads of {} are not whole blocks of 32",
-                architecture.head_dim
-            ));
+            let head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
+            if let Some(head_dim) = head_dims.into_iter().find(|d| !d.is_multiple_of(32)) {
+                return Err(format!(
+                    "has a Q8_0 cache, but heads of {head_dim} are not whole blocks of 32"
+                ));
+            }
         }
         CacheQuantizer::Static { .. } => {
             return Err("has a static cache, whose steps GGUF cannot hold".into());

@@ -4,7 +4,6 @@ use super::metadata::{Metadata, Value, error_at};
 use super::names::{NamedSpec, ROPE_FACTORS, named_specs};
 use super::permute::{gather_rows, gguf_row};
 use super::{Container, GgmlType, TensorInfo, architecture, caps, keys, quantization, vocabulary};
-use crate::architecture::Role;
 use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
@@ -12,7 +11,7 @@ use half::{bf16, f16};
 use halfstep_kernels::pack::PackedMatrix;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Reads a Llama from the bytes of a GGUF file, v2 or v3. `file` stands in errors.
+/// Reads a model from the bytes of a GGUF file, v2 or v3. `file` stands in errors.
 ///
 /// Errors: `Format` (byte and reason), `Unsupported` (what it is by its own name), `MissingTensor`,
 /// `Shape`, `Tokenizer`, `Memory`. Nothing is allocated for a tensor before its description, its
@@ -22,7 +21,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
     let metadata = &container.metadata;
     let architecture = architecture::read(&container)?;
     let specs = named_specs(&architecture);
-    check_tensors(&container, &specs)?;
+    check_tensors(&container, architecture.family, &specs)?;
     let chat_template = read_chat_template(metadata)?;
     let provenance = read_provenance(metadata)?;
     let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
@@ -55,7 +54,7 @@ fn stem(file: &str) -> String {
 }
 
 /// Every tensor of the architecture is there with its shape, and no other.
-fn check_tensors(container: &Container, specs: &[NamedSpec]) -> Result<()> {
+fn check_tensors(container: &Container, family: &str, specs: &[NamedSpec]) -> Result<()> {
     let file = container.metadata.file;
     let mut known = BTreeSet::from([ROPE_FACTORS]);
     for NamedSpec { gguf, spec, .. } in specs {
@@ -70,11 +69,11 @@ fn check_tensors(container: &Container, specs: &[NamedSpec]) -> Result<()> {
                 got: info.shape(),
             });
         }
-        if spec.role == Role::Norm && !info.kind.is_float() {
+        if spec.role.is_vector() && !info.kind.is_float() {
             return Err(error_at(
                 file,
                 info.described_at,
-                format!("norm {gguf} is {}, not a float type", info.kind.name()),
+                format!("{gguf} is {}, not a float type", info.kind.name()),
             ));
         }
         known.insert(gguf);
@@ -82,7 +81,7 @@ fn check_tensors(container: &Container, specs: &[NamedSpec]) -> Result<()> {
     match container.tensors.iter().find(|(name, _)| !known.contains(*name)) {
         Some((name, info)) => {
             let reason = format!(
-                "the Llama architecture has no such tensor (described at byte {})",
+                "the architecture {family} with this metadata has no such tensor (described at byte {})",
                 info.described_at
             );
             Err(Error::Unsupported { file: file.into(), name: format!("tensor {name}"), reason })
@@ -140,7 +139,8 @@ fn read_tensor(file: &str, named: &NamedSpec, info: &TensorInfo) -> Result<Tenso
         }
     };
     let data = match named.permuted_heads {
-        Some(heads) => permute(data, rows, gguf_row(rows, heads)),
+        // The rows of a bias are its elements.
+        Some(heads) => permute(data, shape[0], gguf_row(shape[0], heads)),
         None => data,
     };
     Ok(Tensor { shape, data })

@@ -2,22 +2,24 @@
 //! numbers they come from.
 //!
 //! A file of ours carries the four numbers too, and they must give the factors bit for bit. For
-//! another file they are recovered: the factor is the largest one, and the rest must be llama3's
-//! published choice (1 and 4 turns) with an original context that is a power of two. The factors
-//! they give must equal the file's within the error of the f32 arithmetic that converters use;
-//! otherwise the file is refused, since no scaling of ours would be that model.
+//! another file they are recovered: the factor is the largest one, the turns are llama3's
+//! published choice (1 and 4), and the original context is what a blended factor says, or any that
+//! fits where none is blended. The factors they give must equal the file's within the error of the
+//! f32 arithmetic that converters use; otherwise the file is refused, since no scaling of ours would
+//! be that model.
 
 use super::metadata::{Metadata, error_at};
 use super::names::ROPE_FACTORS;
-use super::{Container, GgmlType, keys};
+use super::{Container, GgmlType, caps, keys};
 use crate::blocks;
 use crate::error::{Error, Result};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopeTable};
+use std::f64::consts::PI;
 
 /// Converters compute wave length, blend and factor in f32; the blend's difference of close numbers
 /// costs up to about 2^7 of its 2^-24.
 const CONVERTER_ERROR: f32 = 2e-5;
-/// Original contexts that are tried, most usual first.
+/// Original contexts that are tried first, most usual first.
 const ORIGINAL_POSITIONS: [usize; 10] =
     [8192, 4096, 2048, 16384, 32768, 1024, 65536, 131072, 512, 262144];
 
@@ -83,7 +85,7 @@ fn own_parameters(metadata: &Metadata) -> Result<Option<Llama3Scaling>> {
     let float = |key| metadata.float(key).and_then(|v| metadata.required(key, v));
     let (low_freq_factor, high_freq_factor) =
         (float(keys::OWN_ROPE_LOW)?, float(keys::OWN_ROPE_HIGH)?);
-    let original = metadata.integer(keys::OWN_ROPE_ORIGINAL, 1..=super::caps::POSITIONS)?;
+    let original = metadata.integer(keys::OWN_ROPE_ORIGINAL, 1..=caps::POSITIONS)?;
     let original_max_position = metadata.required(keys::OWN_ROPE_ORIGINAL, original)? as usize;
     let sound = factor.is_finite()
         && factor >= 1.0
@@ -103,7 +105,8 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
     if !factor.is_finite() || factor <= 1.0 {
         return None;
     }
-    ORIGINAL_POSITIONS.into_iter().find_map(|original_max_position| {
+    let told = originals(factors, head_dim, theta, factor);
+    ORIGINAL_POSITIONS.into_iter().chain(told).find_map(|original_max_position| {
         let scaling = Llama3Scaling {
             factor: factor.into(),
             low_freq_factor: 1.0,
@@ -114,6 +117,28 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
         let close = ours.iter().zip(factors).all(|(a, b)| (a - b).abs() <= CONVERTER_ERROR * a);
         close.then_some(scaling)
     })
+}
+
+/// Original contexts that the factors tell.
+fn originals(factors: &[f32], head_dim: usize, theta: f64, factor: f32) -> Vec<usize> {
+    let wave = |i: usize| 2.0 * PI * theta.powf(2.0 * i as f64 / head_dim as f64);
+    let (mut out, factor) = (vec![], f64::from(factor));
+    for (i, f) in factors.iter().map(|&f| f64::from(f)).enumerate() {
+        if 1.0 < f && f < factor {
+            // Between a quarter of the original context and all of it: 1 / f lies between
+            // 1 / factor and 1 as original / wave does between 1 and 4.
+            let smooth = (1.0 / f - 1.0 / factor) / (1.0 - 1.0 / factor);
+            out.push((wave(i) * (1.0 + 3.0 * smooth)).round());
+        } else if f == factor {
+            // Where no wave is blended, every context that is no longer than the first stretched
+            // wave and four times as long as the last unstretched one is the same: a power of two,
+            // if there is one.
+            out.extend([wave(i).log2().floor().exp2(), wave(i).floor()]);
+            break;
+        }
+    }
+    let possible = |original: &f64| (1.0..=caps::POSITIONS as f64).contains(original);
+    out.into_iter().filter(possible).map(|original| original as usize).collect()
 }
 
 #[cfg(test)]
@@ -141,6 +166,8 @@ mod tests {
     #[test]
     fn published_scalings_are_recovered_exactly() {
         for (head_dim, theta, factor, original) in [
+            (16, 5e5, 8.0, 32),
+            (64, 1e4, 8.0, 1000),
             (64, 5e5, 32.0, 8192),
             (128, 5e5, 8.0, 8192),
             (128, 1e6, 16.0, 4096),

@@ -11,7 +11,7 @@ use super::names::{ROPE_FACTORS, named_specs};
 use super::permute::{gguf_row, inverse};
 use super::vocabulary::BYTE_LEVEL_BPE;
 use super::{FORMAT, GgmlType, caps, keys, quantization};
-use crate::architecture::{Architecture, Role};
+use crate::architecture::{Architecture, Role, Sizes, family};
 use crate::blocks::{self, packed};
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
@@ -140,7 +140,9 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
         }
         let kind = stored_kind(tensor, spec.role, &spec.name)?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
-        let source_rows = named.permuted_heads.map(|heads| inverse(rows, gguf_row(rows, heads)));
+        let source_rows = named
+            .permuted_heads
+            .map(|heads| inverse(spec.shape[0], gguf_row(spec.shape[0], heads)));
         planned.push(Planned {
             name: named.gguf,
             shape: spec.shape.clone(),
@@ -151,7 +153,7 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
             source_rows,
         });
     }
-    let a = &model.architecture;
+    let a = model.architecture.sizes();
     if a.rope_scaling.is_some() {
         let factors =
             RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling).factors(a.rope_theta);
@@ -197,14 +199,14 @@ fn stored_kind(tensor: &Tensor, role: Role, name: &str) -> Result<GgmlType> {
         TensorData::Blocks { kind, .. } => *kind,
         TensorData::Packed(matrix) => packed::check(matrix).map_err(|e| with_tensor(e, name))?,
     };
-    match role {
-        Role::Norm if kind.is_float() => Ok(GgmlType::F32),
-        Role::Norm => Err(Error::Unencodable {
+    match role.is_vector() {
+        true if kind.is_float() => Ok(GgmlType::F32),
+        true => Err(Error::Unencodable {
             format: FORMAT.into(),
             row: 0,
-            reason: format!("norm {name} is {}; norms are F32", kind.name()),
+            reason: format!("{name} is {}; norms and biases are F32", kind.name()),
         }),
-        _ => Ok(kind),
+        false => Ok(kind),
     }
 }
 
@@ -295,12 +297,17 @@ impl Entries {
 
 fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
     let mut entries = Entries::default();
-    entries.string(keys::ARCHITECTURE, keys::LLAMA, caps::STRING_BYTES)?;
+    entries.string(
+        keys::ARCHITECTURE,
+        family::of(&model.architecture).name(),
+        caps::STRING_BYTES,
+    )?;
     entries.string("general.type", "model", caps::STRING_BYTES)?;
     entries.string(keys::NAME, &model.name, caps::STRING_BYTES)?;
     entries.u32(keys::FILE_TYPE, file_type(tensors) as usize)?;
     entries.u32(keys::QUANTIZATION_VERSION, QUANTIZATION_VERSION as usize)?;
-    write_architecture(&model.architecture, &mut entries)?;
+    model.architecture.check_family(FORMAT)?;
+    write_architecture(model.architecture.family, &model.architecture.sizes(), &mut entries)?;
     if let Some(tokenizer) = &model.tokenizer {
         write_vocabulary(&tokenizer.vocabulary, &model.architecture, &mut entries)?;
     }
@@ -322,19 +329,20 @@ fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
     Ok(entries)
 }
 
-fn write_architecture(a: &Architecture, entries: &mut Entries) -> Result<()> {
-    entries.u32(keys::BLOCK_COUNT, a.layers)?;
-    entries.u32(keys::CONTEXT_LENGTH, a.max_positions)?;
-    entries.u32(keys::EMBEDDING_LENGTH, a.hidden_size)?;
-    entries.u32(keys::FEED_FORWARD_LENGTH, a.intermediate_size)?;
-    entries.u32(keys::HEAD_COUNT, a.heads)?;
-    entries.u32(keys::HEAD_COUNT_KV, a.kv_heads)?;
-    entries.u32(keys::KEY_LENGTH, a.head_dim)?;
-    entries.u32(keys::VALUE_LENGTH, a.head_dim)?;
-    entries.f32(keys::NORM_EPSILON, keys::OWN_NORM_EPSILON, a.norm_eps);
-    entries.u32(keys::VOCAB_SIZE, a.vocab_size)?;
-    entries.u32(keys::ROPE_DIMENSIONS, a.head_dim)?;
-    entries.f32(keys::ROPE_BASE, keys::OWN_ROPE_BASE, a.rope_theta);
+fn write_architecture(family: &str, a: &Sizes, entries: &mut Entries) -> Result<()> {
+    let key = |key| keys::of(family, key);
+    entries.u32(&key(keys::BLOCK_COUNT), a.layers)?;
+    entries.u32(&key(keys::CONTEXT_LENGTH), a.max_positions)?;
+    entries.u32(&key(keys::EMBEDDING_LENGTH), a.hidden_size)?;
+    entries.u32(&key(keys::FEED_FORWARD_LENGTH), a.intermediate_size)?;
+    entries.u32(&key(keys::HEAD_COUNT), a.heads)?;
+    entries.u32(&key(keys::HEAD_COUNT_KV), a.kv_heads)?;
+    entries.u32(&key(keys::KEY_LENGTH), a.head_dim)?;
+    entries.u32(&key(keys::VALUE_LENGTH), a.head_dim)?;
+    entries.f32(&key(keys::NORM_EPSILON), keys::OWN_NORM_EPSILON, a.norm_eps);
+    entries.u32(&key(keys::VOCAB_SIZE), a.vocab_size)?;
+    entries.u32(&key(keys::ROPE_DIMENSIONS), a.head_dim)?;
+    entries.f32(&key(keys::ROPE_BASE), keys::OWN_ROPE_BASE, a.rope_theta);
     if let Some(scaling) = a.rope_scaling {
         entries.f64(keys::OWN_ROPE_FACTOR, scaling.factor);
         entries.f64(keys::OWN_ROPE_LOW, scaling.low_freq_factor);

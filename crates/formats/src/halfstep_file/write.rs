@@ -20,11 +20,12 @@ use std::io::Write;
 /// low-rank factor without a place), `Unencodable` (a value outside of its grid, a scale that its
 /// codec does not hold), `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
-    inventory::check_shapes(&model.name, &model.architecture, |name| {
+    let wanted = model.architecture.tensors();
+    inventory::check_shapes(&model.name, &wanted, |name| {
         model.tensors.get(name).map(|t| t.shape.clone())
     })?;
     let present: BTreeMap<&str, ()> = model.tensors.keys().map(|k| (k.as_str(), ())).collect();
-    if let Some(name) = inventory::extra(&model.architecture, &present).first() {
+    if let Some(name) = inventory::extra(&wanted, &present).first() {
         let name = format!("tensor {name}");
         return Err(Error::Unsupported {
             file: model.name.clone(),

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use half::{bf16, f16};
-use halfstep_formats::architecture::{Architecture, Role};
+use halfstep_formats::architecture::{Architecture, Role, Sizes};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::PackedMatrix;
@@ -35,7 +35,7 @@ impl Draw {
 
 /// Sizes that most groups and bytes do not divide evenly.
 pub fn architecture(tied_head: bool) -> Architecture {
-    Architecture {
+    let sizes = Sizes {
         vocab_size: 272,
         hidden_size: 20,
         intermediate_size: 33,
@@ -53,7 +53,8 @@ pub fn architecture(tied_head: bool) -> Architecture {
         }),
         tied_head,
         max_positions: 512,
-    }
+    };
+    sizes.decoder("llama")
 }
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
@@ -126,7 +127,7 @@ pub fn model(
         let stored = match want.role {
             Role::Linear(_) => linears,
             Role::Embedding | Role::Head => tables,
-            Role::Norm => norms,
+            Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => norms,
         };
         tensors.insert(want.name, tensor(&want.shape, stored, &mut draw));
     }

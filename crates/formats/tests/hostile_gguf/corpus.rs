@@ -1,11 +1,12 @@
 //! The named files: each an edit of the valid one, and what must come of it.
 
+use super::llama_keys as keys;
 use super::raw_gguf::{
     ARRAY, BOOL, Entry, F32, F64, I32, I64, Raw, STRING, Tensor, U8, U32, U64, array, string,
     strings,
 };
 use super::small_model::TOKENS;
-use halfstep_formats::gguf::{GgmlType, caps, keys};
+use halfstep_formats::gguf::{GgmlType, caps};
 
 /// What must come of a file.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use half::{bf16, f16};
-use halfstep_formats::architecture::{Role, TensorSpec};
+use halfstep_formats::architecture::{Sizes, TensorSpec};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::tokenizer::{TokenKind, Vocabulary};
 use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData, Tokenizer, blocks};
@@ -55,7 +55,12 @@ static TOKENIZER: LazyLock<Tokenizer> =
 
 /// A Llama of two layers; sizes are multiples of `block`, the vocabulary is that of [`vocabulary`].
 pub fn architecture(block: usize) -> Architecture {
-    Architecture {
+    sizes(block).decoder("llama")
+}
+
+/// Its sizes.
+pub fn sizes(block: usize) -> Sizes {
+    Sizes {
         vocab_size: TOKENS.len(),
         hidden_size: block,
         intermediate_size: 2 * block,
@@ -118,7 +123,7 @@ pub fn model(
 ) -> Model {
     let mut tensors = BTreeMap::new();
     for spec in architecture.tensors() {
-        let kind = if spec.role == Role::Norm { GgmlType::F32 } else { kind_of(&spec, numbers) };
+        let kind = if spec.role.is_vector() { GgmlType::F32 } else { kind_of(&spec, numbers) };
         tensors.insert(spec.name.clone(), tensor(numbers, &spec.shape, kind));
     }
     Model {

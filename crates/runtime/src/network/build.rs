@@ -6,7 +6,7 @@ use crate::low_rank::Factors;
 use crate::matrix::{Matrix, Projection, vector};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{
-    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, attn_norm, ffn_norm,
+    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, LinearSpec, Norm, Rope,
 };
 use halfstep_formats::{Error as FormatError, Model, Quantization};
 use halfstep_kernels::ops::rope::RopeTable;
@@ -31,22 +31,19 @@ impl Network {
                 ));
             }
         };
-        let builder = Builder { model, quantization, pool: &pool };
+        let mut builder = Builder { model, quantization, pool: &pool, ropes: vec![] };
         builder.check_quantizers()?;
         model.check_low_rank()?;
-        let blocks =
-            (0..architecture.layers).map(|layer| builder.block(layer)).collect::<Result<_>>()?;
+        let blocks = (0..architecture.layers.len())
+            .map(|layer| builder.block(layer))
+            .collect::<Result<_>>()?;
         let embedding = Arc::new(builder.table(EMBEDDING)?);
         let head =
             if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
         let final_norm = vector(model, FINAL_NORM, architecture.hidden_size, &pool)?;
-        let rope = RopeTable::new(
-            architecture.head_dim,
-            architecture.rope_theta,
-            architecture.rope_scaling,
-        );
+        let ropes = builder.ropes.into_iter().map(|(_, table)| table).collect();
         let cache = quantization.map_or(CacheQuantizer::F32, |q| q.cache);
-        Ok(Self { architecture, embedding, blocks, final_norm, head, rope, cache, pool })
+        Ok(Self { architecture, embedding, blocks, final_norm, head, ropes, cache, pool })
     }
 }
 
@@ -56,6 +53,8 @@ struct Builder<'a> {
     model: &'a Model,
     quantization: Option<&'a Quantization>,
     pool: &'a Pool,
+    /// What blocks rotate by, as far as they are built.
+    ropes: Vec<((usize, Rope), RopeTable)>,
 }
 
 impl Builder<'_> {
@@ -97,28 +96,54 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn block(&self, layer: usize) -> Result<Block> {
-        let d = self.model.architecture.hidden_size;
+    fn block(&mut self, layer: usize) -> Result<Block> {
+        let architecture = &self.model.architecture;
+        let (attention, linears) =
+            (&architecture.layers[layer].attention, architecture.linears(layer));
+        let widths = architecture.norms(layer);
         let static_cache = matches!(
             self.quantization,
             Some(Quantization { cache: CacheQuantizer::Static { .. }, .. })
         );
         let cache_step =
             |site| if static_cache { self.step(site, layer).map(Some) } else { Ok(None) };
+        let norm = |kind: Norm| {
+            let spec = widths.iter().find(|(norm, _)| *norm == kind);
+            let read = |&(norm, width): &(Norm, usize)| {
+                vector(self.model, &norm.weight_name(layer), width, self.pool)
+            };
+            spec.map(read).transpose()
+        };
+        let needed = |kind: Norm| norm(kind).map(|norm| norm.expect("every layer has this norm"));
+        let linear = |kind: Linear| {
+            let spec = linears.iter().find(|linear| linear.kind == kind);
+            self.linear(*spec.expect("every layer has these linears"), layer)
+        };
+        let key = (attention.head_dim, attention.rope);
+        let rope = self.ropes.iter().position(|(rope, _)| *rope == key);
         Ok(Block {
-            attn_norm: vector(self.model, &attn_norm(layer), d, self.pool)?,
-            ffn_norm: vector(self.model, &ffn_norm(layer), d, self.pool)?,
-            linears: Linear::ALL
-                .iter()
-                .map(|&linear| self.linear(linear, layer))
-                .collect::<Result<_>>()?,
+            attn_norm: needed(Norm::Attention)?,
+            query_norm: norm(Norm::Query)?,
+            key_norm: norm(Norm::Key)?,
+            ffn_norm: needed(Norm::FeedForward)?,
+            q: linear(Linear::Q)?,
+            k: linear(Linear::K)?,
+            v: linear(Linear::V)?,
+            o: linear(Linear::O)?,
+            gate: linear(Linear::Gate)?,
+            up: linear(Linear::Up)?,
+            down: linear(Linear::Down)?,
             key_step: cache_step(ActivationSite::KCache)?,
             value_step: cache_step(ActivationSite::VCache)?,
+            rope: rope.unwrap_or_else(|| {
+                self.ropes.push((key, attention.rope_table()));
+                self.ropes.len() - 1
+            }),
         })
     }
 
-    fn linear(&self, linear: Linear, layer: usize) -> Result<Projection> {
-        let [o, i] = self.model.architecture.linear_shape(linear);
+    fn linear(&self, spec: LinearSpec, layer: usize) -> Result<Projection> {
+        let LinearSpec { kind: linear, shape: [o, i], bias } = spec;
         let name = linear.weight_name(layer);
         let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
         let activation = match self.quantization {
@@ -132,6 +157,9 @@ impl Builder<'_> {
             activation,
             step,
             low_rank: self.model.low_rank.get(&name).map(Factors::new),
+            bias: bias
+                .then(|| vector(self.model, &linear.bias_name(layer), o, self.pool))
+                .transpose()?,
         })
     }
 
@@ -150,7 +178,7 @@ impl Builder<'_> {
             Some(q) if weight.is_packed() => q.head_activation,
             _ => ActivationQuantizer::None,
         };
-        Ok(Projection { weight, activation, step: None, low_rank: None })
+        Ok(Projection { weight, activation, step: None, low_rank: None, bias: None })
     }
 
     /// The stored step of a static site.

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use half::f16;
-use halfstep_formats::architecture::{ActivationSite, Linear, Role};
+use halfstep_formats::architecture::{ActivationSite, Linear, QkNorm, Role, Sizes};
 use halfstep_formats::{Architecture, LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
@@ -15,7 +15,11 @@ use halfstep_runtime::{Arithmetic, Network};
 use std::collections::BTreeMap;
 
 pub fn architecture() -> Architecture {
-    Architecture {
+    sizes().decoder("llama")
+}
+
+fn sizes() -> Sizes {
+    Sizes {
         vocab_size: 173,
         hidden_size: 64,
         intermediate_size: 160,
@@ -39,19 +43,28 @@ pub fn untied() -> Architecture {
         high_freq_factor: 4.0,
         original_max_position: 64,
     });
-    Architecture {
-        rope_scaling,
-        tied_head: false,
-        heads: 4,
-        kv_heads: 4,
-        head_dim: 24,
-        ..architecture()
-    }
+    let sizes =
+        Sizes { rope_scaling, tied_head: false, heads: 4, kv_heads: 4, head_dim: 24, ..sizes() };
+    sizes.decoder("llama")
 }
 
 /// Whole blocks of 256 in every row.
 pub fn wide() -> Architecture {
-    Architecture { hidden_size: 256, intermediate_size: 512, layers: 2, heads: 8, ..architecture() }
+    Sizes { hidden_size: 256, intermediate_size: 512, layers: 2, heads: 8, ..sizes() }
+        .decoder("llama")
+}
+
+/// Layers that differ: in heads, head width, rotation, intermediate size, biases and head norms.
+pub fn mixed() -> Architecture {
+    let mut mixed = architecture();
+    let [first, second, _] = &mut mixed.layers[..] else { unreachable!("three layers") };
+    first.attention.qkv_bias = true;
+    second.attention.qk_norm = Some(QkNorm::Head);
+    second.attention.rope.theta = 5e5;
+    (second.attention.heads, second.attention.kv_heads) = (3, 1);
+    second.attention.head_dim = 64;
+    second.feed_forward.intermediate_size = 96;
+    mixed
 }
 
 /// Weights large enough that the output is far from flat.
@@ -59,7 +72,7 @@ pub fn float_model(architecture: Architecture) -> Model {
     let mut rng = Rng::new(11, 0);
     let mut tensors = BTreeMap::new();
     for spec in architecture.tensors() {
-        let (width, norm) = (*spec.shape.last().unwrap() as f64, spec.role == Role::Norm);
+        let (width, norm) = (*spec.shape.last().unwrap() as f64, spec.role.is_vector());
         let values = (0..spec.shape.iter().product()).map(|_| if norm { 1.0 + 0.1 * rng.normal() } else { 1.5 * rng.normal() / width.sqrt() } as f32);
         let data = TensorData::F32(values.collect());
         tensors.insert(spec.name, Tensor { shape: spec.shape, data });
@@ -90,7 +103,7 @@ pub fn quantized(
         let quantizer = match spec.role {
             Role::Linear(_) => Some(weights),
             Role::Embedding | Role::Head => tables,
-            Role::Norm => None,
+            Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => None,
         };
         if let Some(quantizer) = quantizer {
             let tensor = model.tensors.get_mut(&spec.name).unwrap();
@@ -169,10 +182,23 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
     use CacheQuantizer as C;
     let (q4_0, q8_0) = (WeightQuantizer::Q4_0, WeightQuantizer::Q8_0);
     let channel = |bits| grid(IntGrid::symmetric(bits), Partition::Channel);
-    let layers = architecture().layers;
+    let layers = architecture().layers.len();
     vec![
         ("float", float_model(architecture())),
         ("float, untied", float_model(untied())),
+        ("float, layers that differ", float_model(mixed())),
+        (
+            "layers that differ, affine 4 bit, a8 token, rank 8",
+            with_low_rank(
+                quantized(
+                    mixed(),
+                    grid(IntGrid::affine(4), Partition::Group(32)),
+                    None,
+                    quantization(A::DynamicToken { bits: 8 }, C::F16),
+                ),
+                8,
+            ),
+        ),
         (
             "q4_0",
             quantized(architecture(), q4_0, Some(q8_0), quantization(A::DynamicBlock32, C::F16)),

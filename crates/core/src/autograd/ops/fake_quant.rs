@@ -5,13 +5,12 @@
 //! outside; ds (into the sink) = g * sum dy (code - x/s inside, code outside), g = 1/sqrt(features
 //! p).
 
-use crate::autograd::ops::{Number, Sink, matrix, tensor, values, with_values};
-use crate::autograd::tape::Reads;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use crate::Result;
+use crate::autograd::ops::{Number, Op, Sink};
+use crate::autograd::tensor::Tensor;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::{activation, cache};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, room};
-use std::marker::PhantomData;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, room};
 
 /// A dynamic quantizer at a site.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,40 +20,44 @@ pub enum Dynamic {
 }
 
 /// Straight-through fake quantization with scales from the data.
-pub struct DynamicQuant<T> {
+pub struct DynamicQuant {
     pub pool: Pool,
     pub quantizer: Dynamic,
-    pub number: PhantomData<T>,
 }
 
-impl<T> Reads for DynamicQuant<T> {
-    const ARGUMENTS: [bool; 3] = [false; 3];
+impl<T: Number> Op<T, 1> for DynamicQuant {
+    const READS_ARGUMENTS: [bool; 1] = [false];
+
+    fn name(&self) -> &'static str {
+        "dynamic_quant"
+    }
 
     /// Not for the cache: what it is made of would have to be kept instead.
     fn is_cheap(&self) -> bool {
         matches!(self.quantizer, Dynamic::Activation(_))
     }
-}
 
-impl<T: Number> CustomOp1 for DynamicQuant<T> {
-    fn name(&self) -> &'static str {
-        "dynamic_quant"
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x: &[T] = values(storage, layout)?;
+    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
         let mut y = room(x.len());
         match self.quantizer {
             Dynamic::Activation(q) => {
-                activation::fake_quant(&self.pool, q, x, matrix(layout).1, None, &mut y)
+                activation::fake_quant(&self.pool, q, x.values(), x.cols(), None, &mut y)
             }
             Dynamic::Cache { quantizer, kv_heads, head_dim } => {
+                let x = x.values();
                 cache::fake_quant(&self.pool, quantizer, x, kv_heads, head_dim, None, &mut y)
             }
         }
-        Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
+        Tensor::new(y, x.shape())
     }
-    fn bwd(&self, _x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(dy.clone()))
+
+    fn backward(
+        &self,
+        _: [&Tensor<T>; 1],
+        _: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<[Option<Tensor<T>>; 1]> {
+        Ok([Some(dy.clone())])
     }
 }
 
@@ -67,43 +70,51 @@ pub struct StaticQuant<T> {
     pub sink: Option<Sink<T>>,
 }
 
-impl<T> Reads for StaticQuant<T> {}
-
-impl<T: Number> CustomOp1 for StaticQuant<T> {
+impl<T: Number> Op<T, 1> for StaticQuant<T> {
     fn name(&self) -> &'static str {
         "static_quant"
     }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x: &[T] = values(storage, layout)?;
-        let (m, d) = matrix(layout);
+
+    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
         let mut y = room(x.len());
-        lsq_forward(&self.pool, x, m, d, &[self.step], Partition::Tensor, self.grid, &mut y, None);
-        Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
+        lsq_forward(
+            &self.pool,
+            x.values(),
+            x.rows(),
+            x.cols(),
+            &[self.step],
+            Partition::Tensor,
+            self.grid,
+            &mut y,
+            None,
+        );
+        Tensor::new(y, x.shape())
     }
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let (m, d) = matrix(x.layout());
-        let (mut dx, mut ds) = (room(m * d), vec![<T as Real>::ZERO; 1]);
-        with_values(x, |x: &[T]| {
-            with_values(dy, |dy: &[T]| {
-                lsq_backward(
-                    &self.pool,
-                    x,
-                    m,
-                    d,
-                    &[self.step],
-                    Partition::Tensor,
-                    self.grid,
-                    self.edge,
-                    dy,
-                    &mut dx,
-                    &mut ds,
-                )
-            })
-        })??;
+
+    fn backward(
+        &self,
+        [x]: [&Tensor<T>; 1],
+        _: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<[Option<Tensor<T>>; 1]> {
+        let (mut dx, mut ds) = (room(x.len()), [T::ZERO]);
+        lsq_backward(
+            &self.pool,
+            x.values(),
+            x.rows(),
+            x.cols(),
+            &[self.step],
+            Partition::Tensor,
+            self.grid,
+            self.edge,
+            dy.values(),
+            &mut dx,
+            &mut ds,
+        );
         if let Some(sink) = &self.sink {
-            let g = 1.0 / (d as f64 * f64::from(self.grid.max())).sqrt();
-            sink.add_slice(&[ds[0] * <T as Real>::from_f64(g)]);
+            let g = 1.0 / (x.cols() as f64 * f64::from(self.grid.max())).sqrt();
+            sink.add_slice(&[ds[0] * T::from_f64(g)]);
         }
-        tensor(dx, x.dims()).map(Some)
+        Ok([Some(Tensor::new(dx, x.shape())?)])
     }
 }

@@ -3,10 +3,10 @@
 //! dL/dx = dL/dy Wq, dL/dWq = dL/dy^T x (into the sink), dL/dr = dL/dy. x `[M, I]`, Wq `[O, I]`, y
 //! and r `[M, O]`.
 
+use crate::Result;
 use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, Sink, matrix, tensor, values, with_values};
-use crate::autograd::tape::Reads;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use crate::autograd::ops::{Number, Op, Sink};
+use crate::autograd::tensor::Tensor;
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::{ActivationQuantizer, Pool, room};
@@ -23,59 +23,45 @@ pub struct Linear<T> {
 }
 
 impl<T: Number> Linear<T> {
-    fn forward(&self, x: &[T]) -> Vec<T> {
+    fn product(&self, x: &Tensor<T>) -> Vec<T> {
         let (o, i) = (self.weight.rows(), self.weight.cols());
         let mut y = room(x.len() / i * o);
-        gemm::linear(&self.pool, self.precision, &Dense::new(x, i), &self.weight, &mut y);
+        gemm::linear(&self.pool, self.precision, &Dense::new(x.values(), i), &self.weight, &mut y);
         y
     }
 
-    fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    /// The gradient of x; that of the weight goes into the sink.
+    fn gradient(&self, x: &Tensor<T>, dy: &Tensor<T>) -> Result<Option<Tensor<T>>> {
         let (o, i) = (self.weight.rows(), self.weight.cols());
-        let m = dy.elem_count() / o;
-        let mut dx = room(m * i);
-        with_values(dy, |dy: &[T]| {
-            gemm::linear_backward_input(
-                &self.pool,
-                self.precision,
-                &Dense::new(dy, o),
-                &self.weight,
-                &mut dx,
-                false,
-            )
-        })?;
+        let (pool, precision, dy) = (&self.pool, self.precision, Dense::new(dy.values(), o));
+        let mut dx = room(x.len());
+        gemm::linear_backward_input(pool, precision, &dy, &self.weight, &mut dx, false);
         if let Some(sink) = &self.sink {
-            with_values(x, |x: &[T]| {
-                with_values(dy, |dy: &[T]| {
-                    sink.add(|dw, accumulate| {
-                        gemm::linear_backward_weight(
-                            &self.pool,
-                            self.precision,
-                            &Dense::new(dy, o),
-                            &Dense::new(x, i),
-                            dw,
-                            accumulate,
-                        )
-                    });
-                })
-            })??;
+            let x = Dense::new(x.values(), i);
+            sink.add(|dw, accumulate| {
+                gemm::linear_backward_weight(pool, precision, &dy, &x, dw, accumulate)
+            });
         }
-        tensor(dx, &[m, i])
+        Tensor::new(dx, x.shape()).map(Some)
     }
 }
 
-impl<T> Reads for Linear<T> {}
-
-impl<T: Number> CustomOp1 for Linear<T> {
+impl<T: Number> Op<T, 1> for Linear<T> {
     fn name(&self) -> &'static str {
         "linear"
     }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = self.forward(values(storage, layout)?);
-        Ok((T::to_cpu_storage_owned(y), (matrix(layout).0, self.weight.rows()).into()))
+
+    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
+        Tensor::new(self.product(x), &[x.rows(), self.weight.rows()])
     }
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        self.backward(x, dy).map(Some)
+
+    fn backward(
+        &self,
+        [x]: [&Tensor<T>; 1],
+        _: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<[Option<Tensor<T>>; 1]> {
+        Ok([self.gradient(x, dy)?])
     }
 }
 
@@ -106,34 +92,25 @@ pub fn add<T: Number>(pool: &Pool, y: &mut [T], r: &[T]) {
 /// `y = r + x Wq^T`.
 pub struct ResidualLinear<T>(pub Linear<T>);
 
-impl<T> Reads for ResidualLinear<T> {
-    const ARGUMENTS: [bool; 3] = [true, false, false];
-}
+impl<T: Number> Op<T, 2> for ResidualLinear<T> {
+    const READS_ARGUMENTS: [bool; 2] = [true, false];
 
-impl<T: Number> CustomOp2 for ResidualLinear<T> {
     fn name(&self) -> &'static str {
         "residual_linear"
     }
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let mut y = self.0.forward(values(s1, l1)?);
-        add(&self.0.pool, &mut y, values(s2, l2)?);
-        Ok((T::to_cpu_storage_owned(y), (matrix(l1).0, self.0.weight.rows()).into()))
+
+    fn forward(&self, [x, residual]: [&Tensor<T>; 2]) -> Result<Tensor<T>> {
+        let mut y = self.0.product(x);
+        add(&self.0.pool, &mut y, residual.values());
+        Tensor::new(y, &[x.rows(), self.0.weight.rows()])
     }
-    fn bwd(
+
+    fn backward(
         &self,
-        x: &Tensor,
-        _residual: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        // dy itself serves as the residual's gradient: the tape has let go of it, so nothing else
-        // sees a later sum in place.
-        Ok((Some(self.0.backward(x, dy)?), Some(dy.clone())))
+        [x, _]: [&Tensor<T>; 2],
+        _: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<[Option<Tensor<T>>; 2]> {
+        Ok([self.0.gradient(x, dy)?, Some(dy.clone())])
     }
 }

@@ -1,11 +1,11 @@
-//! Trainable operations on candle tensors, one file each: forward and backward side by side, the
-//! arithmetic a call into `halfstep-kernels`.
+//! Trainable operations, one file each: forward and backward side by side, the arithmetic a call
+//! into `halfstep-kernels`.
 //!
-//! Every op is a candle `CustomOp` on our own thread pool. A weight is not an argument of its op
-//! but part of it: its gradient goes straight into the parameter's buffer (a [`Sink`]), summed over
-//! micro-batches there, and never through the graph.
+//! A weight is not an argument of its operation but part of it: its gradient goes straight into the
+//! parameter's buffer (a [`Sink`]), summed over micro-batches there, and never through the tape.
 
 pub mod attention;
+pub mod bias;
 pub mod fake_quant;
 pub mod linear;
 pub mod rms_norm;
@@ -13,13 +13,14 @@ pub mod rope;
 pub mod swiglu;
 pub mod weight;
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType};
+use crate::Result;
+use crate::autograd::tensor::Tensor;
 use halfstep_kernels::Real;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 
 /// The number types the trainer runs in: f32 for training, f64 for replaying reference traces.
-pub trait Number: Real + WithDType {
+pub trait Number: Real {
     /// In f32, without a copy if they are.
     fn to_f32s(values: &[Self]) -> Cow<'_, [f32]>;
     /// From f32, without a copy if they stay so.
@@ -54,6 +55,35 @@ impl Number for f64 {
     }
 }
 
+/// An operation of `N` arguments.
+pub trait Op<T, const N: usize>: Send + Sync {
+    /// Whether the backward reads the values of each argument. Those that nothing reads do not stay
+    /// in memory.
+    const READS_ARGUMENTS: [bool; N] = [true; N];
+    /// Whether the backward reads the values of the result.
+    const READS_RESULT: bool = false;
+
+    /// Named by errors.
+    fn name(&self) -> &'static str;
+
+    /// Whether the result costs little: it is then made again from the arguments when a backward
+    /// reads it, instead of kept.
+    fn is_cheap(&self) -> bool {
+        false
+    }
+
+    fn forward(&self, arguments: [&Tensor<T>; N]) -> Result<Tensor<T>>;
+
+    /// The gradient of each argument; None where nothing flows. `arguments` and the result `y` have
+    /// values where this operation says that it reads them. `dy` may be passed on without a copy.
+    fn backward(
+        &self,
+        arguments: [&Tensor<T>; N],
+        y: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<[Option<Tensor<T>>; N]>;
+}
+
 /// Where the gradient of one parameter is summed. `None` values of it (a frozen parameter) are
 /// simply absent.
 #[derive(Clone)]
@@ -67,7 +97,7 @@ struct SinkState<T> {
 
 impl<T: Number> Sink<T> {
     pub fn new(len: usize) -> Self {
-        Self(Arc::new(Mutex::new(SinkState { gradient: vec![<T as Real>::ZERO; len], count: 0 })))
+        Self(Arc::new(Mutex::new(SinkState { gradient: vec![T::ZERO; len], count: 0 })))
     }
 
     /// Adds a contribution: `write(gradient, accumulate)` overwrites the buffer if `accumulate` is
@@ -103,33 +133,4 @@ impl<T: Number> Sink<T> {
     pub fn with<R>(&self, read: impl FnOnce(&mut Vec<T>) -> R) -> R {
         read(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()).gradient)
     }
-}
-
-/// The values behind a storage; all our tensors are contiguous from offset 0.
-pub(crate) fn values<'a, T: Number>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
-    let (start, end) = layout
-        .contiguous_offsets()
-        .ok_or_else(|| candle_core::Error::Msg("tensor is not contiguous".into()))?;
-    Ok(&T::cpu_storage_as_slice(storage)?[start..end])
-}
-
-/// Reads a CPU tensor's values in place.
-pub fn with_values<T: Number, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> R) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(cpu) => Ok(read(values(cpu, layout)?)),
-        _ => Err(candle_core::Error::Msg("tensor is not on the CPU".into())),
-    }
-}
-
-/// A tensor that owns `data`, without a copy.
-pub fn tensor<T: Number>(data: Vec<T>, shape: &[usize]) -> Result<Tensor> {
-    Tensor::from_vec(data, shape, &candle_core::Device::Cpu)
-}
-
-/// (rows, columns) of a tensor seen as a matrix whose rows are its last dimension.
-pub(crate) fn matrix(layout: &Layout) -> (usize, usize) {
-    let dims = layout.dims();
-    let cols = dims.last().copied().unwrap_or(1);
-    (layout.shape().elem_count() / cols.max(1), cols)
 }

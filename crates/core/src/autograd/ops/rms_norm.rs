@@ -1,11 +1,11 @@
-//! `y = x / sqrt(mean(x^2) + eps) * weight` over the last dimension. The weight's gradient goes
-//! into the sink.
+//! `y = x / sqrt(mean(x^2) + eps) * weight` over pieces of the last dimension as wide as the
+//! weight: the whole of it, or every head by itself. The weight's gradient goes into the sink.
 
-use crate::autograd::ops::{Number, Sink, matrix, tensor, values, with_values};
-use crate::autograd::tape::Reads;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use crate::Result;
+use crate::autograd::ops::{Number, Op, Sink};
+use crate::autograd::tensor::Tensor;
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
-use halfstep_kernels::{Pool, Real, room};
+use halfstep_kernels::{Pool, room};
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -16,33 +16,39 @@ pub struct RmsNorm<T> {
     pub sink: Option<Sink<T>>,
 }
 
-impl<T> Reads for RmsNorm<T> {
-    fn is_cheap(&self) -> bool {
-        true
-    }
-}
-
-impl<T: Number> CustomOp1 for RmsNorm<T> {
+impl<T: Number> Op<T, 1> for RmsNorm<T> {
     fn name(&self) -> &'static str {
         "rms_norm"
     }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x: &[T] = values(storage, layout)?;
-        let mut y = room(x.len());
-        rms_norm(&self.pool, x, &self.weight, self.eps, &mut y);
-        Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
+
+    fn is_cheap(&self) -> bool {
+        true
     }
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let (m, d) = matrix(x.layout());
-        let (mut dx, mut dweight) = (room(m * d), vec![<T as Real>::ZERO; d]);
-        with_values(x, |x: &[T]| {
-            with_values(dy, |dy: &[T]| {
-                rms_norm_backward(&self.pool, x, &self.weight, self.eps, dy, &mut dx, &mut dweight)
-            })
-        })??;
+    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
+        let mut y = room(x.len());
+        rms_norm(&self.pool, x.values(), &self.weight, self.eps, &mut y);
+        Tensor::new(y, x.shape())
+    }
+
+    fn backward(
+        &self,
+        [x]: [&Tensor<T>; 1],
+        _: &Tensor<T>,
+        dy: &Tensor<T>,
+    ) -> Result<[Option<Tensor<T>>; 1]> {
+        let (mut dx, mut dweight) = (room(x.len()), vec![T::ZERO; self.weight.len()]);
+        rms_norm_backward(
+            &self.pool,
+            x.values(),
+            &self.weight,
+            self.eps,
+            dy.values(),
+            &mut dx,
+            &mut dweight,
+        );
         if let Some(sink) = &self.sink {
             sink.add_slice(&dweight);
         }
-        tensor(dx, &[m, d]).map(Some)
+        Ok([Some(Tensor::new(dx, x.shape())?)])
     }
 }

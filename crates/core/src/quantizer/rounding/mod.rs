@@ -19,7 +19,7 @@ pub mod stored;
 
 macro_rules! roundings {
     ($($(#[$doc:meta])* $module:ident $variant:ident),* $(,)?) => {
-        $(mod $module;)*
+        $(pub mod $module;)*
 
         /// Which code a weight gets.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
@@ -60,6 +60,8 @@ roundings! {
     /// To the nearest code, ties to the even one.
     #[default]
     nearest Nearest,
+    /// Down or up, whichever is learned (AdaRound, arXiv 2004.10568). Weights and ranges are frozen.
+    ada_round AdaRound,
 }
 
 /// What a rounding can be combined with.
@@ -69,6 +71,8 @@ pub struct RoundingTraits {
     pub learns: bool,
     /// Whether the weights may learn under it.
     pub weights_may_learn: bool,
+    /// Whether scales and zero points may learn under it.
+    pub ranges_may_learn: bool,
 }
 
 /// A matrix in one step: its weight, and the parameters that its parts registered.
@@ -80,6 +84,13 @@ pub struct Step<'a, T> {
     pub quantizer: WeightQuantizer,
     pub parameters: &'a Parameters<T>,
     pub pool: &'a Pool,
+}
+
+impl<'a, T> Step<'a, T> {
+    /// The value of a parameter that a part registered.
+    pub fn value(&self, index: usize) -> &'a [T] {
+        &self.parameters.list[index].value
+    }
 }
 
 /// The rounding of one matrix.
@@ -115,4 +126,19 @@ pub trait Rounding<T: Number>: Debug + Send + Sync {
     fn learns(&self) -> bool {
         false
     }
+
+    /// Whether the forward may use values between two codes, so that it cannot be the packed
+    /// runtime's.
+    fn is_soft(&self) -> bool {
+        false
+    }
+
+    /// Adds the gradient of a term that draws values to the codes; returns the term. `progress`: the
+    /// share of the stage's steps that are done.
+    fn regularise(&self, _parameters: &Parameters<T>, _rows: usize, _progress: f64) -> f64 {
+        0.0
+    }
+
+    /// Chooses a code for every value, before the matrix is packed.
+    fn settle(&self, _parameters: &mut Parameters<T>) {}
 }

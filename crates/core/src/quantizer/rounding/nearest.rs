@@ -13,7 +13,8 @@ use halfstep_kernels::quant::calibrate::quantize;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::{CodeRange, Real, room};
 
-pub const TRAITS: RoundingTraits = RoundingTraits { learns: false, weights_may_learn: true };
+pub const TRAITS: RoundingTraits =
+    RoundingTraits { learns: false, weights_may_learn: true, ranges_may_learn: true };
 
 #[derive(Debug)]
 pub struct Nearest {

@@ -8,6 +8,9 @@
 //! | input of o | rows of v, if every query head has its own key head | attention's output |
 //! | input of gate, up | the norm before | the block's output |
 //! | input of down | rows of up | the block's output |
+//!
+//! A linear that produces is scaled with its bias. The pairs are the graph's
+//! ([`halfstep_formats::architecture::Layer::folds`]).
 
 pub mod search;
 
@@ -20,11 +23,10 @@ use crate::engine::weights::BlockWeights;
 use crate::solver::Solver;
 use crate::solver::awq::search::{AbsMean, search_clip, search_scales};
 use crate::solver::gptq::named;
-use crate::solver::open_block::{OpenBlock, SITES};
-use halfstep_formats::architecture::{ActivationSite, Linear};
+use crate::solver::open_block::OpenBlock;
+use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use ts_rs::TS;
 
 /// Sequences on which errors are compared; magnitudes are means over all.
@@ -50,11 +52,8 @@ impl Solver for AwqConfig {
         let samples: Vec<Vec<f32>> = (0..SEARCHED.min(blocks.config.samples))
             .map(|sample| streams.plain.read(sample, 1))
             .collect::<Result<_>>()?;
-        let one_key_head_each =
-            blocks.model.architecture.heads == blocks.model.architecture.kv_heads;
-        for (site, linears) in
-            SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || one_key_head_each)
-        {
+        for pair in blocks.model.architecture.layers[layer].folds() {
+            let (site, linears) = (pair.site, block.readers(pair.site));
             let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
             let weights = block.weights();
             for sample in 0..blocks.config.samples {
@@ -74,16 +73,16 @@ impl Solver for AwqConfig {
                 .collect::<Result<_>>()?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {
-                let error = scaled_error(blocks, &block, linears, v, site, &samples, &wanted);
+                let error = scaled_error(blocks, &block, &linears, v, site, &samples, &wanted);
                 error.unwrap_or_else(|e| {
                     failed = Err(e);
                     f64::NAN
                 })
             });
             failed?;
-            fold(&mut block, site, linears, &found?.scales);
+            fold(&mut block, pair, &found?.scales);
         }
-        for (site, linears) in SITES {
+        for (site, linears) in block.sites() {
             let (mut inputs, weights) = (vec![], block.weights());
             for sample in &samples {
                 blocks.seen(&blocks.plain, &weights, site, sample.clone(), &mut |x| {
@@ -91,10 +90,9 @@ impl Solver for AwqConfig {
                     Ok(())
                 })?;
             }
-            for &linear in linears {
-                let Some(site) = blocks.sites.of(&block.specs[linear.place()]) else { continue };
-                let ((rows, cols), values) =
-                    (block.shape(linear), block.values[linear.place()].clone());
+            for linear in linears {
+                let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
+                let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
                 let clips = self.clip && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
                     search_clip(
@@ -106,7 +104,7 @@ impl Solver for AwqConfig {
                         ScaleRule::Absmax,
                         &inputs,
                     )
-                    .map_err(|e| named(e, &block.specs[linear.place()].name))?
+                    .map_err(|e| named(e, block.name(linear)))?
                     .weights
                 } else {
                     values.to_vec()
@@ -141,9 +139,9 @@ fn scaled_error(
 ) -> Result<f64> {
     let mut weights = measured(block, site);
     for &linear in linears {
-        let Some(site) = blocks.sites.of(&block.specs[linear.place()]) else { continue };
-        let ((rows, cols), i) = (block.shape(linear), linear.place());
-        let mut values = block.values[i].to_vec();
+        let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
+        let (rows, cols) = block.shape(linear);
+        let mut values = block.values[&linear].to_vec();
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
@@ -153,7 +151,7 @@ fn scaled_error(
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
-        weights.linears[i] = Weight::values(values, cols);
+        weights.linears.insert(linear, Weight::values(values, cols));
     }
     let mut error = 0.0;
     for (sample, wanted) in samples.iter().zip(wanted) {
@@ -170,49 +168,51 @@ fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<f32> {
     let mut weights = block.weights();
     if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
         let (rows, cols) = block.shape(Linear::Down);
-        weights.linears[Linear::Down.place()] = Weight::values(vec![0.0; rows * cols], cols);
+        weights.linears.insert(Linear::Down, Weight::values(vec![0.0; rows * cols], cols));
     }
     weights
 }
 
-/// Columns of the linears times v, what produces them over v: the block computes what it did.
-pub(crate) fn fold(block: &mut OpenBlock, site: ActivationSite, linears: &[Linear], v: &[f32]) {
-    for &linear in linears {
+/// Columns of the site's readers times v, what produces it over v: the block computes what it did.
+pub(crate) fn fold(block: &mut OpenBlock, pair: Fold, v: &[f32]) {
+    for linear in block.readers(pair.site) {
         let cols = block.shape(linear).1;
-        let values = Arc::make_mut(&mut block.values[linear.place()]);
-        values
+        block
+            .values_mut(linear)
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
     }
-    let norm = |norm: &mut Vec<f32>| norm.iter_mut().zip(v).for_each(|(g, v)| *g /= v);
-    match site {
-        ActivationSite::AttnIn => norm(&mut block.norms[0]),
-        ActivationSite::FfnIn => norm(&mut block.norms[1]),
-        _ => {
-            let producer = if site == ActivationSite::OIn { Linear::V } else { Linear::Up };
-            let cols = block.shape(producer).1;
-            let values = Arc::make_mut(&mut block.values[producer.place()]);
-            values
+    let vector = match pair.producer {
+        Producer::Norm(norm) => Role::Norm(norm),
+        Producer::Linear(linear) => {
+            let cols = block.shape(linear).1;
+            block
+                .values_mut(linear)
                 .chunks_exact_mut(cols)
                 .zip(v)
                 .for_each(|(row, v)| row.iter_mut().for_each(|w| *w /= v));
+            Role::Bias(linear)
         }
+    };
+    if let Some((_, of)) = block.vectors.get_mut(&vector) {
+        of.iter_mut().zip(v).for_each(|(g, v)| *g /= v);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfstep_formats::Model;
+    use halfstep_formats::architecture::QkNorm;
+    use halfstep_formats::{Model, Tensor, TensorData};
     use halfstep_kernels::Pool;
     use halfstep_kernels::rng::Rng;
     use std::path::Path;
 
     /// The same model with a key head of its own for every query head.
     fn without_sharing(mut model: Model, pool: &Pool) -> Model {
-        let (heads, shared, dim) =
-            (model.architecture.heads, model.architecture.kv_heads, model.architecture.head_dim);
-        for name in (0..model.architecture.layers)
+        let sizes = model.architecture.sizes();
+        let (heads, shared, dim) = (sizes.heads, sizes.kv_heads, sizes.head_dim);
+        for name in (0..sizes.layers)
             .flat_map(|layer| [Linear::K, Linear::V].map(|linear| linear.weight_name(layer)))
         {
             let tensor = model.tensors.get_mut(&name).expect("a linear");
@@ -222,17 +222,32 @@ mod tests {
                     values[head * shared / heads * dim * cols..][..dim * cols].to_vec()
                 })
                 .collect();
-            *tensor = halfstep_formats::Tensor {
-                shape: vec![heads * dim, cols],
-                data: halfstep_formats::TensorData::F32(repeated),
-            };
+            *tensor = Tensor { shape: vec![heads * dim, cols], data: TensorData::F32(repeated) };
         }
-        model.architecture.kv_heads = heads;
+        model.architecture = model.architecture.resized(|sizes| sizes.kv_heads = heads);
         model
     }
 
-    /// Folding alone leaves the model as it is, where heads share their keys and values and where
-    /// they do not.
+    /// The same model with biases at q, k and v and norms of queries and keys.
+    fn with_all_vectors(mut model: Model) -> Model {
+        let mut rng = Rng { seed: 2, stream: 0, counter: 0 };
+        for layer in &mut model.architecture.layers {
+            layer.attention.qkv_bias = true;
+            layer.attention.qk_norm = Some(QkNorm::Head);
+        }
+        for spec in model.architecture.tensors() {
+            let mean = if matches!(spec.role, Role::Norm(_)) { 1.0 } else { 0.0 };
+            model.tensors.entry(spec.name).or_insert_with(|| {
+                let values =
+                    (0..spec.shape[0]).map(|_| (mean + 0.3 * rng.normal()) as f32).collect();
+                Tensor { shape: spec.shape, data: TensorData::F32(values) }
+            });
+        }
+        model
+    }
+
+    /// Folding alone leaves the model as it is: where heads share their keys and values and where
+    /// they do not, with biases and head norms and without.
     #[test]
     fn folding_changes_no_logit() {
         let model = halfstep_formats::load::load(
@@ -240,7 +255,10 @@ mod tests {
         )
         .expect("the demo model");
         let alone = without_sharing(model.clone(), &Pool::new(2));
-        assert!(model.architecture.kv_heads < alone.architecture.kv_heads);
+        let layer = |model: &Model| model.architecture.layers[0].folds().len();
+        assert!(layer(&model) < layer(&alone));
+        folding_leaves(with_all_vectors(model.clone()));
+        folding_leaves(with_all_vectors(alone.clone()));
         folding_leaves(model);
         folding_leaves(alone);
     }
@@ -248,30 +266,22 @@ mod tests {
     fn folding_leaves(model: Model) {
         let (pool, mut folded) = (Pool::new(2), model.clone());
         let mut rng = Rng { seed: 1, stream: 0, counter: 0 };
-        let each = model.architecture.heads == model.architecture.kv_heads;
-        for layer in 0..model.architecture.layers {
+        for (layer, graph) in model.architecture.layers.iter().enumerate() {
             let mut block = OpenBlock::of(&model, layer, &pool).expect("a block");
-            for (site, linears) in
-                SITES.into_iter().filter(|(site, _)| *site != ActivationSite::OIn || each)
-            {
-                let v: Vec<f32> = (0..block.shape(linears[0]).1)
+            for pair in graph.folds() {
+                let read = block.readers(pair.site);
+                let v: Vec<f32> = (0..block.shape(read[0]).1)
                     .map(|_| (rng.normal() * 0.7).exp() as f32)
                     .collect();
-                fold(&mut block, site, linears, &v);
+                fold(&mut block, pair, &v);
             }
-            for (spec, values) in block.specs.iter().zip(&block.values) {
-                folded.tensors.get_mut(&spec.name).expect("a linear").data =
-                    halfstep_formats::TensorData::F32(values.to_vec());
+            for (&linear, values) in &block.values {
+                folded.tensors.get_mut(block.name(linear)).expect("a linear").data =
+                    TensorData::F32(values.to_vec());
             }
-            for (name, norm) in [
-                halfstep_formats::architecture::attn_norm(layer),
-                halfstep_formats::architecture::ffn_norm(layer),
-            ]
-            .into_iter()
-            .zip(&block.norms)
-            {
-                folded.tensors.get_mut(&name).expect("a norm").data =
-                    halfstep_formats::TensorData::F32(norm.clone());
+            for (spec, of) in block.vectors.values() {
+                folded.tensors.get_mut(&spec.name).expect("a vector").data =
+                    TensorData::F32(of.clone());
             }
         }
         let tokens: Vec<u32> =

@@ -9,7 +9,7 @@ use crate::engine::block_training::Told;
 use crate::engine::student::Finished;
 use crate::solver::Solver;
 use crate::solver::gptq::matrix::{GptqOptions, gptq};
-use crate::solver::open_block::{OpenBlock, SITES};
+use crate::solver::open_block::OpenBlock;
 use crate::statistics::hessian::Hessian;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ impl Solver for GptqConfig {
             act_order: self.act_order,
             ..GptqOptions::default()
         };
-        for (site, linears) in SITES {
+        for (site, linears) in block.sites() {
             let mut hessian = Hessian::new(block.shape(linears[0]).1);
             let weights = block.weights();
             for sample in 0..blocks.config.samples {
@@ -53,23 +53,23 @@ impl Solver for GptqConfig {
                 let add = &mut |x: &[f32]| hessian.add(blocks.pool, x);
                 blocks
                     .seen(&blocks.quantized, &weights, site, x, add)
-                    .map_err(|e| named(e, &block.specs[linears[0].place()].name))?;
+                    .map_err(|e| named(e, block.name(linears[0])))?;
             }
-            for &linear in linears {
-                let ((rows, cols), i) = (block.shape(linear), linear.place());
-                let Some(site) = blocks.sites.of(&block.specs[i]) else { continue };
+            for linear in linears {
+                let (rows, cols) = block.shape(linear);
+                let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
                 let solved = gptq(
                     blocks.pool,
-                    &block.values[i],
+                    &block.values[&linear],
                     rows,
                     cols,
                     site.quantizer,
                     &hessian,
                     options,
                 )
-                .map_err(|e| named(e, &block.specs[i].name))?;
+                .map_err(|e| named(e, block.name(linear)))?;
                 if solved.damping > self.damping {
-                    let name = &block.specs[i].name;
+                    let name = block.name(linear);
                     let message = format!(
                         "{name}: its inputs span too little; damping raised from {} to {}",
                         self.damping, solved.damping

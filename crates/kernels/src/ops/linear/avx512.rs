@@ -293,12 +293,12 @@ unsafe fn bits(w: *const __m512i, shift: u32, mask: u32) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn start(panel: &PanelView, group: usize, correction: __m512i) -> __m512i {
-    // SAFETY: the caller's promise.
     if panel.zero_points.is_empty() {
-        correction
-    } else {
-        _mm512_mullo_epi32(unsafe { zero_points(panel, group) }, correction)
+        return correction;
     }
+    // SAFETY: the caller's promise.
+    let zero_points = unsafe { zero_points(panel, group) };
+    _mm512_mullo_epi32(zero_points, correction)
 }
 
 /// # Safety

@@ -1,0 +1,20 @@
+//! Parts of halfstep for programs on candle: weights on the grid of a file while they train, linear
+//! layers on packed codes, distillation through large vocabularies, and models both ways.
+//!
+//!     let quantizer = FakeQuant::new(WeightQuantizer::Q4_0);
+//!     let scales = Var::from_tensor(&quantizer.initial(&w, ScaleRule::ErrorSearch)?.scales)?;
+//!     let y = x.matmul(&quantizer.symmetric(&w, &scales)?.t()?)?;         // trains on the grid
+//!     let packed = quantizer.pack(&w, &scales, None)?;                    // what the file holds
+//!
+//! Everything runs on the CPU on halfstep's own threads and works with candle's `backward`.
+
+pub mod fake_quant;
+pub mod kl;
+pub mod model;
+pub mod packed_linear;
+mod values;
+
+pub use fake_quant::{FakeQuant, Initial};
+pub use kl::{ChunkedKl, Logits};
+pub use model::{Error, from_candle, to_candle};
+pub use packed_linear::PackedLinear;

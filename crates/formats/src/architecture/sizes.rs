@@ -1,0 +1,92 @@
+//! What the files of a plain decoder say: one number for all its layers.
+
+use super::family;
+use super::graph::{Architecture, Attention, FeedForward, Layer, Rope};
+use crate::error::{Error, Result};
+use halfstep_kernels::ops::rope::Llama3Scaling;
+
+/// Sizes and options by which a family fills its graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sizes {
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub norm_eps: f64,
+    pub rope_theta: f64,
+    pub rope_scaling: Option<Llama3Scaling>,
+    pub tied_head: bool,
+    pub max_positions: usize,
+}
+
+impl Sizes {
+    /// The decoder of these sizes whose layers are alike, without biases and without norms of
+    /// queries and keys: what a family's graph begins as.
+    pub fn decoder(&self, family: &'static str) -> Architecture {
+        let layer = Layer {
+            attention: Attention {
+                heads: self.heads,
+                kv_heads: self.kv_heads,
+                head_dim: self.head_dim,
+                qkv_bias: false,
+                qk_norm: None,
+                rope: Rope { theta: self.rope_theta, scaling: self.rope_scaling },
+            },
+            feed_forward: FeedForward { intermediate_size: self.intermediate_size },
+        };
+        Architecture {
+            family,
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            layers: vec![layer; self.layers],
+            norm_eps: self.norm_eps,
+            tied_head: self.tied_head,
+            max_positions: self.max_positions,
+        }
+    }
+}
+
+impl Architecture {
+    /// The sizes, those of a layer taken from the first one.
+    pub fn sizes(&self) -> Sizes {
+        let first = self.layers.first();
+        let of = |size: fn(&Attention) -> usize| first.map_or(0, |l| size(&l.attention));
+        let rope = first.map_or(Rope { theta: 1.0, scaling: None }, |l| l.attention.rope);
+        Sizes {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: first.map_or(0, |l| l.feed_forward.intermediate_size),
+            layers: self.layers.len(),
+            heads: of(|a| a.heads),
+            kv_heads: of(|a| a.kv_heads),
+            head_dim: of(|a| a.head_dim),
+            norm_eps: self.norm_eps,
+            rope_theta: rope.theta,
+            rope_scaling: rope.scaling,
+            tied_head: self.tied_head,
+            max_positions: self.max_positions,
+        }
+    }
+
+    /// Refuses a graph that is not its family's: no file could say what it is.
+    pub(crate) fn check_family(&self, file: &str) -> Result<()> {
+        if self.resized(|_| {}) == *self {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            file: file.into(),
+            name: format!("this decoder as {}", self.family),
+            reason: "its layers are not those of the family".into(),
+        })
+    }
+
+    /// The decoder of the same family with other sizes.
+    pub fn resized(&self, change: impl FnOnce(&mut Sizes)) -> Self {
+        let mut sizes = self.sizes();
+        change(&mut sizes);
+        family::of(self).graph(&sizes)
+    }
+}
