@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 /// whole recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecipeInput {
-    BuiltIn(RecipeConfig),
+    BuiltIn(Box<RecipeConfig>),
     Whole(Recipe),
 }
 
@@ -21,7 +21,7 @@ impl RecipeInput {
     pub fn parse(json: &str) -> Result<Self> {
         let value = json_value(json)?;
         if value.get("kind").is_some() {
-            return Ok(Self::BuiltIn(parse_value(&value)?));
+            return Ok(Self::BuiltIn(Box::new(parse_value(&value)?)));
         }
         if ["id", "rules", "stages"].iter().all(|field| value.get(field).is_none()) {
             return Err(Error::config(
