@@ -1426,7 +1426,7 @@ scales?: boolean,
 /**
  * Whatever learns of the weights' rounding.
  */
-rounding: boolean, 
+rounding?: boolean, 
 /**
  * Factors beside the weights.
  */
