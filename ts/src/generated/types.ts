@@ -40,10 +40,11 @@ activations?: number,
  */
 cache?: number, 
 /**
- * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
- * the paper, the factors of a small model take more bytes than its weights.
+ * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
+ * target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
+ * more bytes than its weights.
  */
-rank: number, 
+rank?: number, 
 /**
  * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
  * 16.
@@ -835,7 +836,7 @@ record?: RunRecord, };
 /**
  * Which code a weight gets.
  */
-export type RoundingConfig = "nearest";
+export type RoundingConfig = "nearest" | "adaRound";
 
 /**
  * Round to nearest: every weight goes to the nearest point of the grid, and nothing is trained.
@@ -1080,10 +1081,11 @@ activations?: number,
  */
 cache?: number, 
 /**
- * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
- * the paper, the factors of a small model take more bytes than its weights.
+ * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
+ * target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
+ * more bytes than its weights.
  */
-rank: number, 
+rank?: number, 
 /**
  * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
  * 16.
@@ -1421,6 +1423,10 @@ norms?: boolean,
  * Whatever learns of the weights' ranges: scales, clips, zero points.
  */
 scales?: boolean, 
+/**
+ * Whatever learns of the weights' rounding.
+ */
+rounding?: boolean, 
 /**
  * Factors beside the weights.
  */

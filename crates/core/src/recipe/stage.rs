@@ -59,6 +59,7 @@ pub struct Trains {
     #[ts(optional, as = "Option<_>")]
     pub scales: bool,
     /// Whatever learns of the weights' rounding.
+    #[ts(optional, as = "Option<_>")]
     pub rounding: bool,
     /// Factors beside the weights.
     #[ts(optional, as = "Option<_>")]

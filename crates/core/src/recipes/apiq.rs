@@ -4,7 +4,7 @@
 //!
 //! Costs the memory of one layer: 7 minutes and 0.6 GB (SmolLM2-135M, two cores, docs/lab). The
 //! factors make the file larger, by 0.37 bits per weight at rank 8 on that model. Only the target
-//! `halfstep` stores them.
+//! `halfstep` stores them; for the others there are none.
 //!
 //! Defaults: weight decay and the second target are those of the authors; the learning rates, the
 //! cosine along which they fall and the first ranges are for the 160 steps that a layer has by
@@ -67,12 +67,13 @@ pub struct ApiqConfig {
     /// the whole row. Default: what a gguf target holds, otherwise 64.
     pub group_size: Option<usize>,
     /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
-    /// Default 8 where the target stores them, else 0.
+    /// Default 8.
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
     pub cache: Option<f64>,
-    /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
-    /// the paper, the factors of a small model take more bytes than its weights.
+    /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
+    /// target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
+    /// more bytes than its weights.
     pub rank: Option<usize>,
     /// Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
     /// 16.

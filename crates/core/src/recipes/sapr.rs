@@ -5,7 +5,8 @@
 //!
 //! Costs the memory of one layer and, for the gradients, a pass backward through the whole model
 //! for each sequence: 10 minutes and 1 GB (SmolLM2-135M, two cores, docs/lab). Only the target
-//! `halfstep` stores the factors. We have not measured it to be better than `apiq`.
+//! `halfstep` stores the factors; for the others there are none. We have not measured it to be
+//! better than `apiq`.
 //!
 //! Defaults: those of `apiq`, with one phase in which both learn.
 
@@ -36,12 +37,13 @@ pub struct SaprConfig {
     /// the whole row. Default: what a gguf target holds, otherwise 64.
     pub group_size: Option<usize>,
     /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
-    /// Default 8 where the target stores them, else 0.
+    /// Default 8.
     pub activations: Option<f64>,
     /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
     pub cache: Option<f64>,
-    /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8: at 64, as in
-    /// the paper, the factors of a small model take more bytes than its weights.
+    /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
+    /// target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
+    /// more bytes than its weights.
     pub rank: Option<usize>,
     /// Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
     /// 16.
