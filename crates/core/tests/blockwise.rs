@@ -443,11 +443,12 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
         (
             RecipeConfig::Apiq(ApiqConfig {
                 target: TargetId::GgufQ4_0,
-                weights: Some(4.0),
+                rank: Some(8),
+                train: options(),
                 ..ApiqConfig::default()
             }),
             "ERR_TARGET",
-            "zero points",
+            "no factors beside a weight",
         ),
         (
             RecipeConfig::Apiq(ApiqConfig {
