@@ -74,7 +74,7 @@ describe('the data of a report', () => {
     if (!record) throw new Error('no record')
     expect(record.settings).toMatchObject({
       seed: 0,
-      recipe: { id: 'apiq', stages: [{ window: 'block' }] },
+      recipe: { id: 'apiq', stages: [{ scope: 'block' }] },
       data: expect.stringMatching(/^blake3:[0-9a-f]{64}$/),
     })
     expect(record.table.map(({ subject }) => subject)).toEqual(['fp', 'rtn', 'result'])
