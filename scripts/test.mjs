@@ -53,9 +53,12 @@ for (const line of closing.length > 0
   ? closing
   : [`ended without a summary, exit code ${vitest.code}`])
   console.log(`vitest: ${line}`)
+// A property test says the same of each of its cases.
 const skips = [
-  ...cargo.skips,
-  ...benches.output.split('\n').filter((line) => line.startsWith('skipped:')),
+  ...new Set([
+    ...cargo.skips,
+    ...benches.output.split('\n').filter((line) => line.startsWith('skipped:')),
+  ]),
 ]
 for (const line of skips) console.log(line)
 for (const { fullName } of skippedTests) console.log(`skipped: ${fullName}`)
