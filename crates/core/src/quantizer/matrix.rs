@@ -256,7 +256,7 @@ fn pipeline<T: Number>(
     let index = if builder.trains.weights && may_learn {
         builder.add(beginning.name, Group::Weights, values, true)
     } else {
-        // What stands beside a frozen weight still learns from the gradient in its sink.
+        // Range and rounding of a frozen weight learn from the gradient in its sink.
         let sink = if range.learns() || rounding.learns() { values.len() } else { 0 };
         builder.parameters.add_frozen(beginning.name, Group::Weights, values, sink)
     };

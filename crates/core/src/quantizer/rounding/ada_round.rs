@@ -7,8 +7,8 @@
 //!     regulariser lambda sum (1 - |2h - 1|^beta): off for the first fifth, then beta falls from 20 to 2
 //!     end: c = clip(floor(w / s) + [h >= 1/2] + z, n, p)
 //!
-//! The paper's lambda of 0.01 stands beside an error that is summed over output features; ours is
-//! their mean, so lambda is 0.01 over the number of output features.
+//! The paper weighs the regulariser by 0.01 against an error that is summed over output features;
+//! ours is their mean, so lambda is 0.01 over the number of output features.
 
 use super::{Rounding, RoundingTraits, Step};
 use crate::autograd::ops::Number;
