@@ -26,10 +26,10 @@ pub struct Builder<'a, T> {
 impl<T: Number> Builder<'_, T> {
     /// Adds a parameter that learns where `learns` says so, and returns its index.
     pub fn add(&mut self, name: &str, group: Group, values: Vec<T>, learns: bool) -> usize {
-        match (learns, self.relative) {
-            (false, _) => self.parameters.add_frozen(name, group, values, 0),
-            (true, false) => self.parameters.add(name, group, values),
-            (true, true) => self.parameters.add_relative(name, group, values),
+        if self.relative {
+            self.add_relative(name, group, values, learns)
+        } else {
+            self.add_absolute(name, group, values, learns)
         }
     }
 

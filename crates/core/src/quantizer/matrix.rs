@@ -147,14 +147,13 @@ impl<T: Number> Matrix<T> {
         if let Some(low_rank) = &self.low_rank {
             low_rank.backward(parameters);
         }
-        let Some((Quantized { range, rounding, .. }, step, ranges)) = self.parts(parameters, pool)
-        else {
-            return;
-        };
+        let Some(Quantized { range, rounding, .. }) = &self.quantized else { return };
         let weight = &parameters.list[self.index];
+        // Asked before the ranges are found, which is a pass over the whole weight.
         if !range.learns() && !rounding.learns() && (weight.frozen || !range.clips()) {
             return;
         }
+        let Some((_, step, ranges)) = self.parts(parameters, pool) else { return };
         let gradients =
             weight.sink.with(|dwq| rounding.backward(step, &ranges, dwq, !weight.frozen));
         if range.learns() {

@@ -141,9 +141,7 @@ impl Stage {
                 _ => Err(Error::config(path, "a solver trains nothing; leave every field false")),
             };
         }
-        if trains == Trains::NONE
-            && !matches!(self, Stage::Model { config, .. } if config.tokens == 0)
-        {
+        if trains == Trains::NONE {
             return Err(Error::config(
                 path,
                 "nothing learns in this stage; weights, norms, scales, rounding, lowRank or \
