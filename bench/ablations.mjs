@@ -11,7 +11,7 @@ import { Model, quantize, recipes } from '../ts/dist/index.js'
 const assets = (name) => fileURLToPath(new URL(`../assets/${name}`, import.meta.url))
 const [tokens = 32_768, seeds = 3] = process.argv.slice(2).map(Number)
 
-const TRAIN = { tokens, window: 256, batch: 4, learningRate: 3e-4 }
+const TRAIN = { tokens, sequenceLength: 256, batch: 4, learningRate: 3e-4 }
 const SITES = { target: 'halfstep', weights: 3, activations: 8, cache: 8 }
 const silq =
   (sites = {}, train = {}) =>
@@ -20,26 +20,26 @@ const silq =
 
 const VARIANTS = [
   ['SiLQ: error search start, learned steps, KL, dynamic A8, cache 8', silq()],
-  ['steps frozen', silq({ learnSteps: false })],
-  ["start: ggml's signed rule", silq({ start: 'signedAbsmax' })],
-  ['start: absmax', silq({ start: 'absmax' })],
-  ["start: LSQ's rule", silq({ start: 'lsq' })],
-  ['start: convex', silq({ start: 'convex' })],
+  ['steps frozen', silq({ learnScales: false })],
+  ["start: ggml's signed rule", silq({ observer: 'signedAbsmax' })],
+  ['start: absmax', silq({ observer: 'absmax' })],
+  ["start: LSQ's rule", silq({ observer: 'lsq' })],
+  ['start: convex', silq({ observer: 'convex' })],
   ['cross-entropy instead of KL', silq({}, { klWeight: 0, ceWeight: 1 })],
   ['static activations and cache', silq({ staticActivations: true })],
   ['cache 4 bit', silq({ cache: 4 })],
 ]
 const UNTRAINED = [
-  ["RTN, ggml's signed rule", recipes.rtn({ ...SITES, start: 'signedAbsmax' })],
-  ['RTN, error search', recipes.rtn({ ...SITES, start: 'errorSearch' })],
-  ['convex steps, no training', recipes.rtn({ ...SITES, start: 'convex' })],
+  ["RTN, ggml's signed rule", recipes.rtn({ ...SITES, observer: 'signedAbsmax' })],
+  ['RTN, error search', recipes.rtn({ ...SITES, observer: 'errorSearch' })],
+  ['convex steps, no training', recipes.rtn({ ...SITES, observer: 'convex' })],
 ]
 
 const model = await Model.load(assets('demo'))
 const measure = async (recipe) => {
   const { model: small } = await quantize(model, recipe, { data: assets('demo-train.txt') }).result
   const record = await small.evaluate(
-    { data: assets('demo-eval.txt'), tokens: 8192, window: 256 },
+    { data: assets('demo-eval.txt'), tokens: 8192, sequenceLength: 256 },
     { against: model },
   )
   small.dispose()
@@ -60,7 +60,7 @@ const row = (name, records) => {
   )
 }
 
-const full = await model.evaluate({ data: assets('demo-eval.txt'), tokens: 8192, window: 256 })
+const full = await model.evaluate({ data: assets('demo-eval.txt'), tokens: 8192, sequenceLength: 256 })
 console.log(
   `W3A8 per channel, ${tokens} tokens, mean of ${seeds} seeds (largest minus smallest). Full precision: perplexity ${full.perplexity.toFixed(2)}.\n`,
 )

@@ -8,7 +8,7 @@ import { Model, quantize, recipes } from '../ts/dist/index.js'
 const WRITTEN = 128
 const PROMPTS = [16, 512]
 const [WARM_UP, SAMPLES] = [1, 7]
-const [EVALUATED, WINDOW] = [2048, 512]
+const [EVALUATED, SEQUENCE_LENGTH] = [2048, 512]
 
 export async function modelRows({ threads, model, text, wants }) {
   if (!['e.decode', 'e.prefill', 'e.eval'].some(wants)) return []
@@ -18,7 +18,7 @@ export async function modelRows({ threads, model, text, wants }) {
     const full = await Model.load(model)
     const rounded = await quantize(
       full,
-      recipes.rtn({ target: 'gguf:q4_0', start: 'signedAbsmax' }),
+      recipes.rtn({ target: 'gguf:q4_0', observer: 'signedAbsmax' }),
     ).result
     await rounded.model.save(file)
     rounded.model.dispose()
@@ -36,12 +36,12 @@ async function evaluation(full, file, text, threads) {
   const model = await Model.load(file)
   const run = async (tokens) => {
     const started = performance.now()
-    await model.evaluate({ data: text, tokens, window: WINDOW, threads }, { against: full })
+    await model.evaluate({ data: text, tokens, sequenceLength: SEQUENCE_LENGTH, threads }, { against: full })
     return (performance.now() - started) / 1000
   }
-  await run(WINDOW)
+  await run(SEQUENCE_LENGTH)
   // Without what does not grow with the text.
-  const seconds = (await run(EVALUATED + WINDOW)) - (await run(WINDOW))
+  const seconds = (await run(EVALUATED + SEQUENCE_LENGTH)) - (await run(SEQUENCE_LENGTH))
   model.dispose()
   return report({
     bench: 'e.eval',

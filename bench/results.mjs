@@ -12,16 +12,16 @@ import { Model, quantize, recipes } from '../ts/dist/index.js'
 const [source, plays, bible, folder = 'results'] = process.argv.slice(2)
 if (bible === undefined)
   throw new Error('usage: node bench/results.mjs <model> <plays> <bible> [folder]')
-const MEASURED = { tokens: 16_384, window: 512 }
+const MEASURED = { tokens: 16_384, sequenceLength: 512 }
 /** Characters of the plays that make 32 sequences of 512 tokens. */
 const CALIBRATION = 53_100
 
 const affine = (weights, groupSize) => ({ target: 'halfstep', weights, groupSize })
-const minMax = { zeroPoints: true, start: 'absmax' }
+const minMax = { zeroPoints: true, observer: 'absmax' }
 const long = { tokens: 1_000_000, batch: 2, learningRate: 2e-4, warmup: 0.05 }
 /** Name of the file, recipe, and whether it trains on the whole text. */
 const ROWS = [
-  ['rtn-q4_0.gguf', recipes.rtn({ target: 'gguf:q4_0', start: 'errorSearch' })],
+  ['rtn-q4_0.gguf', recipes.rtn({ target: 'gguf:q4_0', observer: 'errorSearch' })],
   ['silq-q4_0.gguf', recipes.silq({ target: 'gguf:q4_0', train: long }), true],
   ['rtn-w3g64.safetensors', recipes.rtn({ ...affine(3, 64), ...minMax })],
   ['gptq-w3g64.safetensors', recipes.gptq(affine(3, 64))],

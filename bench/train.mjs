@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { built } from './kernels.mjs'
 
-const [BATCH, WINDOW] = [4, 512]
+const [BATCH, SEQUENCE_LENGTH] = [4, 512]
 
 export async function trainRows({ full, threads, model, text, wants }) {
   const rows = []
@@ -32,7 +32,7 @@ export function stepRow(program, { setting, steps, threads, model, text, arithme
   const [median, least, most, tokensPerSecond, peak] = found.slice(2).map(Number)
   return {
     bench: 'd.qat',
-    case: `${setting}/${BATCH}x${WINDOW}`,
+    case: `${setting}/${BATCH}x${SEQUENCE_LENGTH}`,
     contender: 'halfstep',
     state: 'warm',
     arithmetic: found[1],

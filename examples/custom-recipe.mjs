@@ -13,7 +13,7 @@ const [folder = '.'] = process.argv.slice(2)
 /** What decides the stored bytes: which codes there are, who shares a scale, how it is stored. */
 const Q4_0 = {
   grid: { bits: 4, range: 'symmetric' },
-  partition: { group: 32 },
+  granularity: { group: 32 },
   scaleCodec: 'f16',
 }
 const Q8_0 = { ...Q4_0, grid: { bits: 8, range: 'narrow' } }
@@ -37,7 +37,7 @@ const recipe = {
 }
 
 const model = await Model.load(asset('demo'))
-const text = { data: asset('demo-eval.txt'), tokens: 2048, window: 256 }
+const text = { data: asset('demo-eval.txt'), tokens: 2048, sequenceLength: 256 }
 const candidates = { 'all in 4 bits': recipes.rtn({ target: 'gguf:q4_0' }), 'wide down': recipe }
 for (const [name, candidate] of Object.entries(candidates)) {
   const { model: small, report } = await quantize(model, candidate).result

@@ -15,7 +15,7 @@ const recipe = recipes.sapr({
   weights: 2,
   rank: 4,
   saliencySamples: 4,
-  train: { samples: 8, window: 128, epochs: 2 },
+  train: { samples: 8, sequenceLength: 128, epochs: 2 },
 })
 const run = quantize(model, recipe, { data: asset('demo-train.txt') })
 for await (const event of run)
@@ -25,7 +25,7 @@ const { model: small } = await run.result
 
 const rounded = recipes.rtn({ target: 'halfstep', weights: 2, groupSize: 64, zeroPoints: true })
 const baseline = (await quantize(model, rounded).result).model
-const text = { data: asset('demo-eval.txt'), tokens: 2048, window: 256 }
+const text = { data: asset('demo-eval.txt'), tokens: 2048, sequenceLength: 256 }
 for (const [name, candidate] of Object.entries({ rounded: baseline, retrained: small })) {
   const { kl } = await candidate.evaluate(text, { against: model })
   console.log(`${name}: KL ${kl.toFixed(3)}`)

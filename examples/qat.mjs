@@ -16,7 +16,7 @@ const model = await Model.load(asset('demo'))
 const recipe = recipes.silq({
   target: 'halfstep',
   weights: 3,
-  train: { tokens: 8192, window: 128 },
+  train: { tokens: 8192, sequenceLength: 128 },
 })
 const run = quantize(model, recipe, {
   data: asset('demo-train.txt'),

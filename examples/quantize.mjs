@@ -11,7 +11,7 @@ const [folder = '.'] = process.argv.slice(2)
 const model = await Model.load(asset('demo'))
 const { model: small, report } = await quantize(model, recipes.rtn({ target: 'gguf:q4_0' })).result
 
-const text = { data: asset('demo-eval.txt'), tokens: 2048, window: 256 }
+const text = { data: asset('demo-eval.txt'), tokens: 2048, sequenceLength: 256 }
 const before = await model.evaluate(text)
 const after = await small.evaluate(text, { against: model })
 console.log(`${report.bitsPerWeight} bits per weight instead of 16`)

@@ -3,4 +3,15 @@
  * for all its values, or a flag and a value: '--start lsq': '--init lsq'. Every revision has its
  * own table, so that the cases of same-bytes.mjs, written with the names of v0.1.0, run on any.
  */
-export const RENAMED = {}
+export const RENAMED = {
+  '--window': '--sequence-length',
+  '--start': '--observer',
+  '--learn-steps': '--learn-scales',
+  '--no-learn-steps': '--no-learn-scales',
+  '--weight-step-multiplier': '--weight-scale-multiplier',
+  '--activation-step-multiplier': '--activation-scale-multiplier',
+  '--gradient-scale step': '--gradient-scale group',
+  '--gradient-scale layer': '--gradient-scale matrix',
+  '--saliency-window': '--saliency-sequence-length',
+  '--saliency-place': '--saliency-difference',
+}

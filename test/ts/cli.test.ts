@@ -33,7 +33,7 @@ const RECIPES = [
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
 writeFileSync(join(folder, 'whole.json'), '{"id":"mine","rules":[],"stages":[]}')
-const TRAIN = ['--tokens', '1024', '--window', '32', '--learning-rate', '1e-3']
+const TRAIN = ['--tokens', '1024', '--sequence-length', '32', '--learning-rate', '1e-3']
 
 interface Ended {
   code: number | null
@@ -130,8 +130,8 @@ describe('halfstep recipes and explain', () => {
       expect(code).toBe(0)
       return readFileSync(join(folder, name)).toString('base64')
     }
-    const named = await file('named.gguf', '--recipe', 'rtn', '--start', 'absmax')
-    const change = 'rules[0].quantizer.start=absmax'
+    const named = await file('named.gguf', '--recipe', 'rtn', '--observer', 'absmax')
+    const change = 'rules[0].quantizer.observer=absmax'
     expect(await file('changed.gguf', '--recipe', 'mine.json', '--set', change)).toBe(named)
     expect(await file('set.gguf', '--recipe', 'rtn', '--set', change)).toBe(named)
     expect(await file('plain.gguf', '--recipe', 'mine.json')).not.toBe(named)
@@ -258,7 +258,7 @@ describe('halfstep quantize', () => {
       'omniquant',
       '--data',
       data,
-      '--window',
+      '--sequence-length',
       '64',
       '--epochs',
       '1',
@@ -302,7 +302,7 @@ describe('halfstep quantize', () => {
       'apiq',
       '--data',
       data,
-      '--window',
+      '--sequence-length',
       '32',
       '--samples',
       '8',
@@ -344,9 +344,9 @@ describe('halfstep quantize', () => {
       ' --rank: not an option of this recipe, which has --target, --weights, ',
     ],
     [
-      ['--recipe', 'rtn', '--window', '64'],
+      ['--recipe', 'rtn', '--sequence-length', '64'],
       'ERR_CONFIG',
-      ' --window: not an option of this recipe, which has ',
+      ' --sequence-length: not an option of this recipe, which has ',
     ],
     [['--recipe', 'rtn', '--resume'], 'ERR_CONFIG', ' --resume: rounding has no steps'],
     [['--set', 'stages[0].confg.tokens=8'], 'ERR_CONFIG', ' stages[0].confg: unknown option; did'],
@@ -419,7 +419,7 @@ describe('halfstep eval', () => {
       data,
       '--tokens',
       '256',
-      '--window',
+      '--sequence-length',
       '64',
       '--json',
     ])
@@ -431,7 +431,7 @@ describe('halfstep eval', () => {
   })
 
   it('compares with another model', async () => {
-    const args = ['--data', data, '--tokens', '256', '--window', '64', '--against', path]
+    const args = ['--data', data, '--tokens', '256', '--sequence-length', '64', '--against', path]
     const { stdout } = await halfstep(['eval', path, ...args, '--json'])
     expect(JSON.parse(stdout)).toMatchObject({ kl: 0, top1Agreement: 1 })
     const plain = await halfstep(['eval', path, ...args])

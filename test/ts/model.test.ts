@@ -71,13 +71,13 @@ describe('a model', () => {
     const model = await Model.load(path)
     const progress: number[] = []
     const one = await model.evaluate(
-      { data: text, tokens: 256, window: 64, threads: 1 },
+      { data: text, tokens: 256, sequenceLength: 64, threads: 1 },
       { onProgress: (done) => progress.push(done) },
     )
     const two = await model.evaluate({
       text: readFileSync(text, 'utf8'),
       tokens: 256,
-      window: 64,
+      sequenceLength: 64,
       threads: 2,
     })
     expect(one.predictions).toBe(252)
@@ -89,7 +89,7 @@ describe('a model', () => {
 
   it('is at KL 0 and full agreement with itself', async () => {
     const model = await Model.load(path)
-    const record = await model.evaluate({ data: text, tokens: 128, window: 64 }, { against: model })
+    const record = await model.evaluate({ data: text, tokens: 128, sequenceLength: 64 }, { against: model })
     expect(record.kl).toBe(0)
     expect(record.top1Agreement).toBe(1)
   })
@@ -146,15 +146,15 @@ describe('a model', () => {
     await expect(model.evaluate({})).rejects.toMatchObject({ code: 'ERR_CONFIG' })
     await expect(model.evaluate()).rejects.toMatchObject({ code: 'ERR_CONFIG' })
     await expect(model.evaluate({ text: 'to be' })).rejects.toMatchObject({ code: 'ERR_DATA' })
-    await expect(model.evaluate({ data: text, window: 1 })).rejects.toMatchObject({
+    await expect(model.evaluate({ data: text, sequenceLength: 1 })).rejects.toMatchObject({
       code: 'ERR_CONFIG',
-      details: { field: 'window' },
+      details: { field: 'sequenceLength' },
     })
   })
 
   it('cannot be used after dispose, which can be called twice', async () => {
     const model = await Model.load(path)
-    const running = model.evaluate({ data: text, tokens: 256, window: 64 })
+    const running = model.evaluate({ data: text, tokens: 256, sequenceLength: 64 })
     model.dispose()
     model.dispose()
     expect((await running).predictions).toBe(252)
@@ -178,7 +178,7 @@ describe('Model.save', () => {
     expect(saved).toEqual({ path: file, bytes: statSync(file).size, parity: true })
     const again = await Model.load(file)
     expect(again.inspect().target).toBe(target)
-    const config = { data: text, tokens: 128, window: 64 }
+    const config = { data: text, tokens: 128, sequenceLength: 64 }
     expect((await again.evaluate(config, { against: model })).kl).toBe(0)
     const fromBytes = await Model.load(await model.toBytes(), { name })
     expect((await fromBytes.evaluate(config)).meanNll).toBe((await model.evaluate(config)).meanNll)

@@ -20,7 +20,7 @@ const APIQ = [
   data,
   '--samples',
   '6',
-  '--window',
+  '--sequence-length',
   '32',
   '--epochs',
   '2',
@@ -51,7 +51,7 @@ describe('plan', () => {
     const onEvent = (event: { kind: string; detail?: string }) => tried.push(event.detail ?? '')
     const recipe = recipes.efficientqat({
       groupSize: 32,
-      train: { samples: 4, window: 32 },
+      train: { samples: 4, sequenceLength: 32 },
       endTokens: 1024,
     })
     const made = await plan(await Model.load(path), recipe, {

@@ -32,7 +32,7 @@ function node(args: string[], env: Record<string, string> = {}): Promise<Ended> 
 }
 
 const esm = (body: string, env?: Record<string, string>) => {
-  const script = `import { Model, quantize, recipes } from 'halfstep'\nconst [path, data] = ${JSON.stringify([path, data])}\nconst long = recipes.silq({ train: { tokens: 1e8, window: 32 } })\n${body}`
+  const script = `import { Model, quantize, recipes } from 'halfstep'\nconst [path, data] = ${JSON.stringify([path, data])}\nconst long = recipes.silq({ train: { tokens: 1e8, sequenceLength: 32 } })\n${body}`
   return node(['--input-type=module', '-e', script], env)
 }
 
@@ -59,7 +59,7 @@ it('ends when the script ends, a run going on or not', async () => {
 
 it('stays for a run that somebody awaits', async () => {
   const ended = await esm(
-    'quantize(await Model.load(path), recipes.silq({ train: { tokens: 512, window: 32 } }), { data }).result.then((r) => console.log(r.report.steps))',
+    'quantize(await Model.load(path), recipes.silq({ train: { tokens: 512, sequenceLength: 32 } }), { data }).result.then((r) => console.log(r.report.steps))',
   )
   expect(ended).toMatchObject({ code: 0, stdout: '4\n' })
 })
@@ -83,7 +83,7 @@ it('survives process.exit in the middle of a training', async () => {
 it('survives worker threads that are terminated while they train', async () => {
   const body = `import { Worker } from 'node:worker_threads'
     const code = "import('halfstep').then(async ({ Model, quantize, recipes }) => { const run = quantize(await Model.load(process.env.MODEL), " +
-      "recipes.silq({ train: { tokens: 1e8, window: 32 } }), { data: process.env.DATA }); for await (const event of run) if (event.kind === 'step') require('node:worker_threads').parentPort.postMessage(1) })"
+      "recipes.silq({ train: { tokens: 1e8, sequenceLength: 32 } }), { data: process.env.DATA }); for await (const event of run) if (event.kind === 'step') require('node:worker_threads').parentPort.postMessage(1) })"
     for (let i = 0; i < 5; i++) {
       const worker = new Worker(code, { eval: true, execArgv: [] })
       await new Promise((done, fail) => worker.once('message', done).once('error', fail))

@@ -11,7 +11,7 @@ const [path, data, validation] = [
   tinyText(folder),
   tinyText(folder, 'validation.txt', 8),
 ]
-const train = { tokens: 1024, window: 32, batch: 4, learningRate: 1e-3 }
+const train = { tokens: 1024, sequenceLength: 32, batch: 4, learningRate: 1e-3 }
 /** Long enough to be stopped in the middle on any machine. */
 const LONG = { ...train, tokens: 10_000_000 }
 
@@ -46,7 +46,7 @@ describe('quantize', () => {
     const model = await Model.load(path)
     const sites = { target: 'halfstep', weights: 3, activations: 8, cache: 8 } as const
     const measure = async (small: Model) =>
-      (await small.evaluate({ data: validation, tokens: 1024, window: 32 }, { against: model }))
+      (await small.evaluate({ data: validation, tokens: 1024, sequenceLength: 32 }, { against: model }))
         .kl ?? Number.NaN
     const rounded = await measure((await quantize(model, recipes.rtn(sites)).result).model)
     const trained = await measure(
@@ -101,9 +101,9 @@ describe('quantize', () => {
       'train.tokens: invalid type: floating point 1.5; a whole number',
     ],
     [
-      recipes.silq({ start: 'bset' } as object),
+      recipes.silq({ observer: 'bset' } as object),
       'ERR_CONFIG',
-      'start: bset is not known; did you mean best?',
+      'observer: bset is not known; did you mean best?',
     ],
     [recipes.rtn({ target: 'halfstep', groupSize: 48 }), 'ERR_CONFIG', '48'],
     [recipes.silq(), 'ERR_CONFIG', 'data'],

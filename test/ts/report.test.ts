@@ -29,7 +29,7 @@ const RUN = [
   'apiq',
   '--samples',
   '4',
-  '--window',
+  '--sequence-length',
   '64',
   '--epochs',
   '2',
@@ -92,10 +92,10 @@ describe('the data of a report', () => {
     expect(record.blockKl).toHaveLength(layers)
     expect(Math.min(...record.blockKl)).toBeGreaterThan(0)
     expect(record.matrices).toHaveLength(7 * layers)
-    for (const { clipFraction, stepDrift, saliency } of record.matrices) {
+    for (const { clipFraction, scaleDrift, saliency } of record.matrices) {
       expect(clipFraction).toBeGreaterThanOrEqual(0)
       expect(clipFraction).toBeLessThan(0.5)
-      expect(stepDrift).toBeGreaterThan(0)
+      expect(scaleDrift).toBeGreaterThan(0)
       expect(saliency).toBeGreaterThan(0)
     }
   })
@@ -103,7 +103,7 @@ describe('the data of a report', () => {
   it('is there for rounding and for training end to end, and only if asked for', async () => {
     const model = await Model.load(demo)
     const rounded = (
-      await quantize(model, recipes.rtn({ target: 'halfstep', weights: 3, start: 'errorSearch' }), {
+      await quantize(model, recipes.rtn({ target: 'halfstep', weights: 3, observer: 'errorSearch' }), {
         record: true,
       }).result
     ).report
@@ -119,10 +119,10 @@ describe('the data of a report', () => {
     ).toBe(true)
     expect(
       rounded.record?.matrices.every(
-        ({ stepDrift, saliency }) => stepDrift === null && saliency === null,
+        ({ scaleDrift, saliency }) => scaleDrift === null && saliency === null,
       ),
     ).toBe(true)
-    const train = { tokens: 384, window: 32, batch: 4 }
+    const train = { tokens: 384, sequenceLength: 32, batch: 4 }
     const trained = (
       await quantize(model, recipes.silq({ target: 'gguf:q4_0', train }), { data, record: true })
         .result
@@ -131,7 +131,7 @@ describe('the data of a report', () => {
     expect(trained.record?.stages[0]?.losses).toHaveLength(3)
     expect(
       trained.record?.matrices.every(
-        ({ stepDrift, saliency }) => stepDrift !== null && saliency !== null,
+        ({ scaleDrift, saliency }) => scaleDrift !== null && saliency !== null,
       ),
     ).toBe(true)
     for (const made of [rounded, trained])

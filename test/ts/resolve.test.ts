@@ -4,7 +4,7 @@ import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
 
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
-const train = { samples: 4, window: 32, epochs: 1 }
+const train = { samples: 4, sequenceLength: 32, epochs: 1 }
 
 describe('resolve', () => {
   it('gives a whole recipe that trains the same bytes as the built-in one', async () => {
@@ -27,12 +27,12 @@ describe('resolve', () => {
   it('leaves its argument alone, and changes what a change says', async () => {
     const whole = await resolve(recipes.rtn())
     const before = JSON.stringify(whole)
-    const changes = { 'rules[0].quantizer.start': 'absmax', id: 'mine' }
+    const changes = { 'rules[0].quantizer.observer': 'absmax', id: 'mine' }
     const changed = await resolve(whole, changes)
     expect(JSON.stringify(whole)).toBe(before)
     expect(changed).toMatchObject({
       id: 'mine',
-      rules: [{ quantizer: { start: 'absmax' } }, {}, {}, {}, {}, {}],
+      rules: [{ quantizer: { observer: 'absmax' } }, {}, {}, {}, {}, {}],
     })
   })
 

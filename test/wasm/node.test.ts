@@ -30,8 +30,8 @@ it('reads and writes files where there are some, by path or URL', async () => {
   const data = join(folder, 'text.txt')
   writeFileSync(data, text)
   const [fromPath, fromText] = [
-    await small.evaluate({ data, tokens: 64, window: 32 }),
-    await small.evaluate({ text, tokens: 64, window: 32 }),
+    await small.evaluate({ data, tokens: 64, sequenceLength: 32 }),
+    await small.evaluate({ text, tokens: 64, sequenceLength: 32 }),
   ]
   expect({ ...fromPath, tokensPerSecond: 0 }).toEqual({ ...fromText, tokensPerSecond: 0 })
 })
@@ -96,7 +96,7 @@ it('gives the event loop its turn between tokens and stops when asked', async ()
 
 it('says which model was disposed', async () => {
   const model = await Model.load(bytes)
-  const running = model.evaluate({ text, tokens: 64, window: 32 })
+  const running = model.evaluate({ text, tokens: 64, sequenceLength: 32 })
   model.dispose()
   expect((await running).predictions).toBe(62)
   expect(() => model.inspect()).toThrowError(expect.objectContaining({ code: 'ERR_DISPOSED' }))

@@ -90,7 +90,7 @@ async function demoModel(signal?: AbortSignal): Promise<Model> {
   const original = await NodeModel.load(join(ASSETS, 'demo'), { signal })
   const { model } = await quantize(
     original,
-    recipes.rtn({ target: 'gguf:q4_0', start: 'signedAbsmax' }),
+    recipes.rtn({ target: 'gguf:q4_0', observer: 'signedAbsmax' }),
     { signal },
   ).result
   original.dispose()

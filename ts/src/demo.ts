@@ -15,7 +15,7 @@ import { quantize } from './quantize.js'
 const ASSETS = fileURLToPath(new URL('../../assets/', import.meta.url))
 /** Tokens every row of the table is measured on. */
 const EVALUATION_TOKENS = 4096
-const WINDOW = 256
+const SEQUENCE_LENGTH = 256
 const PROMPT = 'KING:\n'
 
 /** A grid, how SiLQ trains for it, and the file it is written to. */
@@ -47,7 +47,7 @@ const SETTINGS: readonly Setting[] = [
  * with the lower KL.
  */
 const RTN_RULES = ['signedAbsmax', 'errorSearch'] as const
-const TRAIN = { tokens: 65_536, window: WINDOW, batch: 4 }
+const TRAIN = { tokens: 65_536, sequenceLength: SEQUENCE_LENGTH, batch: 4 }
 
 /** What one row of the table says. */
 export interface DemoRow {
@@ -98,7 +98,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
     against?: Model,
   ): Promise<DemoRow> => {
     const evaluation = await model.evaluate(
-      { data: evalText, tokens: EVALUATION_TOKENS, window: WINDOW, threads },
+      { data: evalText, tokens: EVALUATION_TOKENS, sequenceLength: SEQUENCE_LENGTH, threads },
       { against, signal },
     )
     return { name, bytes, bitsPerWeight, evaluation }
@@ -115,7 +115,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
       // The rule that is better by squared error can be worse as a whole model, so both are
       // measured.
       ['RTN', RTN_RULES.map((start) => recipes.rtn({ ...sites, start }))],
-      ['steps only', [recipes.rtn({ ...sites, start: 'convex' })]],
+      ['steps only', [recipes.rtn({ ...sites, observer: 'convex' })]],
       ['SiLQ', [recipes.silq({ ...sites, train: { ...TRAIN, learningRate } })], file],
     ]
     for (const [method, candidates, kept] of methods) {

@@ -10,7 +10,7 @@ use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::calibrate::quantize;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{ActivationQuantizer, IntGrid, Partition, Pool, WeightQuantizer, dispatch};
+use halfstep_kernels::{ActivationQuantizer, Granularity, IntGrid, Pool, QuantSpec, dispatch};
 
 const COLUMNS: usize = 2048;
 /// Rows of a cold case: 256 MiB per array, 512 and more with its output. Of a hot one: 256 KiB per
@@ -54,7 +54,7 @@ dispatch! {
 /// Weights `[rows, COLUMNS]` with a step per group, and everything that goes with them.
 struct Weights {
     rows: usize,
-    partition: Partition,
+    granularity: Granularity,
     v: Vec<f32>,
     dy: Vec<f32>,
     steps: Vec<f32>,
@@ -62,13 +62,13 @@ struct Weights {
 }
 
 impl Weights {
-    fn new(rows: usize, partition: Partition, with_gradient: bool) -> Self {
+    fn new(rows: usize, granularity: Granularity, with_gradient: bool) -> Self {
         let n = rows * COLUMNS;
         let v = normal(n, 0.02, 1);
         let dy = if with_gradient { normal(n, 0.02, 2) } else { vec![] };
-        let scales = partition.scales(rows, COLUMNS);
+        let scales = granularity.scales(rows, COLUMNS);
         let steps = (0..scales).map(|i| STEP * (1.0 + (i % 7) as f32 / 8.0)).collect();
-        Self { rows, partition, v, dy, steps, out: vec![0.0; n] }
+        Self { rows, granularity, v, dy, steps, out: vec![0.0; n] }
     }
 
     fn forward(&mut self, pool: &Pool) {
@@ -78,7 +78,7 @@ impl Weights {
             self.rows,
             COLUMNS,
             &self.steps,
-            self.partition,
+            self.granularity,
             GRID,
             &mut self.out,
             None,
@@ -93,7 +93,7 @@ impl Weights {
             self.rows,
             COLUMNS,
             &self.steps,
-            self.partition,
+            self.granularity,
             GRID,
             edge,
             &self.dy,
@@ -104,7 +104,7 @@ impl Weights {
 
     /// Step of element `at`.
     fn step(&self, at: usize) -> f32 {
-        self.steps[self.partition.scale_index(at / COLUMNS, at % COLUMNS, COLUMNS)]
+        self.steps[self.granularity.scale_index(at / COLUMNS, at % COLUMNS, COLUMNS)]
     }
 
     /// Elements of the first, a middle and the last row.
@@ -122,18 +122,18 @@ fn code(v: f32, step: f32) -> f32 {
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
-    const PARTITIONS: [(&str, Partition, Subset); 3] = [
-        ("g128", Partition::Group(128), Subset::Chosen),
-        ("g32", Partition::Group(32), Subset::Chosen),
-        ("channel", Partition::Channel, Subset::Full),
+    const PARTITIONS: [(&str, Granularity, Subset); 3] = [
+        ("g128", Granularity::Group(128), Subset::Chosen),
+        ("g32", Granularity::Group(32), Subset::Chosen),
+        ("channel", Granularity::Channel, Subset::Full),
     ];
     for (state, rows) in [("cold", COLD_ROWS), ("hot", HOT_ROWS)] {
         let rows = if bench.answers { HOT_ROWS } else { rows };
-        for (name, partition, _) in PARTITIONS.into_iter().filter(|p| p.2 <= subset) {
+        for (name, granularity, _) in PARTITIONS.into_iter().filter(|p| p.2 <= subset) {
             let case = format!("w4-{name}/{state}");
-            forward(bench, &case, state, rows, partition)?;
-            backward(bench, &case, state, rows, partition)?;
-            pack(bench, &case, state, rows, partition)?;
+            forward(bench, &case, state, rows, granularity)?;
+            backward(bench, &case, state, rows, granularity)?;
+            pack(bench, &case, state, rows, granularity)?;
         }
         if subset >= Subset::Chosen {
             adamw(bench, state, rows)?;
@@ -152,12 +152,12 @@ fn forward(
     name: &str,
     state: &'static str,
     rows: usize,
-    partition: Partition,
+    granularity: Granularity,
 ) -> Result<(), String> {
     if !bench.wants("b.fq_fwd", name) {
         return Ok(());
     }
-    let mut w = Weights::new(rows, partition, false);
+    let mut w = Weights::new(rows, granularity, false);
     w.forward(&bench.pool);
     if let Some(at) = w.sample().find(|&at| w.out[at] != code(w.v[at], w.step(at)) * w.step(at)) {
         return Err(format!("b.fq_fwd/{name}: element {at} is {}", w.out[at]));
@@ -177,12 +177,12 @@ fn backward(
     name: &str,
     state: &'static str,
     rows: usize,
-    partition: Partition,
+    granularity: Granularity,
 ) -> Result<(), String> {
     if !bench.wants("b.lsq_bwd", name) {
         return Ok(());
     }
-    let mut w = Weights::new(rows, partition, true);
+    let mut w = Weights::new(rows, granularity, true);
     let mut ds = vec![0.0; w.steps.len()];
     w.backward(&bench.pool, &mut ds);
     let (low, high) = (GRID.min() as f32, GRID.max() as f32);
@@ -192,7 +192,7 @@ fn backward(
     {
         return Err(format!("b.lsq_bwd/{name}: dv {at} is {}", w.out[at]));
     }
-    let group = partition.group_size(COLUMNS);
+    let group = granularity.group_size(COLUMNS);
     let slope = |at: usize| {
         code(w.v[at], w.step(at)) as f64
             - if inside(&w, at) { (w.v[at] / w.step(at)) as f64 } else { 0.0 }
@@ -223,13 +223,13 @@ fn pack(
     name: &str,
     state: &'static str,
     rows: usize,
-    partition: Partition,
+    granularity: Granularity,
 ) -> Result<(), String> {
     if !bench.wants("b.fq_pack", name) {
         return Ok(());
     }
-    let w = Weights::new(rows, partition, false);
-    let quantizer = WeightQuantizer { grid: GRID, partition, ..WeightQuantizer::Q4_0 };
+    let w = Weights::new(rows, granularity, false);
+    let quantizer = QuantSpec { grid: GRID, granularity, ..QuantSpec::Q4_0 };
     let mut packed = Weight::new(
         &bench.pool,
         &quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]),

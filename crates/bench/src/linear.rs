@@ -7,7 +7,7 @@ use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use halfstep_kernels::{
-    ActivationQuantizer, CodeRange, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CodeRange, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
 };
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const TOKEN: ActivationQuantizer = ActivationQuantizer::DynamicToken { bits: 8 }
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Format {
     pub name: &'static str,
-    pub weights: WeightQuantizer,
+    pub weights: QuantSpec,
     pub activation: ActivationQuantizer,
     subset: Subset,
 }
@@ -29,7 +29,7 @@ pub struct Format {
 const fn format(
     name: &'static str,
     bits: u8,
-    partition: Partition,
+    granularity: Granularity,
     activation: ActivationQuantizer,
     subset: Subset,
 ) -> Format {
@@ -41,9 +41,9 @@ const fn format(
     };
     Format {
         name,
-        weights: WeightQuantizer {
+        weights: QuantSpec {
             grid: IntGrid { bits, range },
-            partition,
+            granularity,
             scale_codec: ScaleCodec::F16,
         },
         activation,
@@ -53,33 +53,33 @@ const fn format(
 
 /// `a32`: activations in blocks of 32, as llama.cpp has them; the others have one scale per token.
 const FORMATS: [Format; 15] = [
-    format("w2-g32", 2, Partition::Group(32), TOKEN, Subset::Full),
-    format("w2-g64", 2, Partition::Group(64), TOKEN, Subset::Chosen),
-    format("w2-channel", 2, Partition::Channel, TOKEN, Subset::Full),
-    format("w3-g64", 3, Partition::Group(64), TOKEN, Subset::Full),
-    format("w3-g128", 3, Partition::Group(128), TOKEN, Subset::Chosen),
+    format("w2-g32", 2, Granularity::Group(32), TOKEN, Subset::Full),
+    format("w2-g64", 2, Granularity::Group(64), TOKEN, Subset::Chosen),
+    format("w2-channel", 2, Granularity::Channel, TOKEN, Subset::Full),
+    format("w3-g64", 3, Granularity::Group(64), TOKEN, Subset::Full),
+    format("w3-g128", 3, Granularity::Group(128), TOKEN, Subset::Chosen),
     format(
         "w4-g32-a32",
         4,
-        Partition::Group(32),
+        Granularity::Group(32),
         ActivationQuantizer::DynamicBlock32,
         Subset::Quick,
     ),
-    format("w4-g32", 4, Partition::Group(32), TOKEN, Subset::Full),
-    format("w4-g64", 4, Partition::Group(64), TOKEN, Subset::Full),
-    format("w4-g128", 4, Partition::Group(128), TOKEN, Subset::Chosen),
-    format("w4-channel", 4, Partition::Channel, TOKEN, Subset::Quick),
+    format("w4-g32", 4, Granularity::Group(32), TOKEN, Subset::Full),
+    format("w4-g64", 4, Granularity::Group(64), TOKEN, Subset::Full),
+    format("w4-g128", 4, Granularity::Group(128), TOKEN, Subset::Chosen),
+    format("w4-channel", 4, Granularity::Channel, TOKEN, Subset::Quick),
     format(
         "w8-g32-a32",
         8,
-        Partition::Group(32),
+        Granularity::Group(32),
         ActivationQuantizer::DynamicBlock32,
         Subset::Quick,
     ),
-    format("w8-g32", 8, Partition::Group(32), TOKEN, Subset::Full),
-    format("w8-g64", 8, Partition::Group(64), TOKEN, Subset::Full),
-    format("w8-g128", 8, Partition::Group(128), TOKEN, Subset::Chosen),
-    format("w8-channel", 8, Partition::Channel, TOKEN, Subset::Chosen),
+    format("w8-g32", 8, Granularity::Group(32), TOKEN, Subset::Full),
+    format("w8-g64", 8, Granularity::Group(64), TOKEN, Subset::Full),
+    format("w8-g128", 8, Granularity::Group(128), TOKEN, Subset::Chosen),
+    format("w8-channel", 8, Granularity::Channel, TOKEN, Subset::Chosen),
 ];
 
 /// In and out features, with the least subset that has them: SmolLM2, Llama 1B, Llama 8B.

@@ -8,7 +8,7 @@ use halfstep_bench::case::Contender;
 use halfstep_bench::linear::LinearTask;
 use halfstep_bench::numbers::compare;
 use halfstep_bench::product::ProductTask;
-use halfstep_kernels::{ActivationQuantizer, Partition};
+use halfstep_kernels::{ActivationQuantizer, Granularity};
 use std::sync::Arc;
 
 /// 8-bit activations are off by up to 1 / 254 of their block's largest: this of the norms is
@@ -50,11 +50,11 @@ enum WeightKind {
 /// The ggml type with the bits, groups and activations of the task.
 fn kind(task: &LinearTask) -> WeightKind {
     let quantizer = task.format.weights;
-    match (task.format.activation, quantizer.partition, quantizer.grid.bits) {
-        (ActivationQuantizer::DynamicBlock32, Partition::Group(32), 4) => {
+    match (task.format.activation, quantizer.granularity, quantizer.grid.bits) {
+        (ActivationQuantizer::DynamicBlock32, Granularity::Group(32), 4) => {
             WeightKind::Ggml(GgmlDType::Q4_0)
         }
-        (ActivationQuantizer::DynamicBlock32, Partition::Group(32), 8) => {
+        (ActivationQuantizer::DynamicBlock32, Granularity::Group(32), 8) => {
             WeightKind::Ggml(GgmlDType::Q8_0)
         }
         _ => WeightKind::Ours,

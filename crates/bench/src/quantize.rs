@@ -3,24 +3,24 @@
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::numbers::{close, normal};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
-use halfstep_kernels::{Partition, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{Granularity, QuantSpec, ScaleCodec};
 use std::sync::Arc;
 
 const ROWS: usize = 2048;
 const COLUMNS: usize = 2048;
 
 /// Name, grid, rule: plain rounding and searching apart.
-const CASES: [(&str, WeightQuantizer, ScaleRule, Subset); 5] = [
-    ("w4-g32/absmax", WeightQuantizer::Q4_0, ScaleRule::SignedAbsmax, Subset::Chosen),
-    ("w8-g32/absmax", WeightQuantizer::Q8_0, ScaleRule::Absmax, Subset::Chosen),
-    ("w4-g32/search", WeightQuantizer::Q4_0, ScaleRule::ErrorSearch, Subset::Chosen),
+const CASES: [(&str, QuantSpec, ScaleRule, Subset); 5] = [
+    ("w4-g32/absmax", QuantSpec::Q4_0, ScaleRule::SignedAbsmax, Subset::Chosen),
+    ("w8-g32/absmax", QuantSpec::Q8_0, ScaleRule::Absmax, Subset::Chosen),
+    ("w4-g32/search", QuantSpec::Q4_0, ScaleRule::ErrorSearch, Subset::Chosen),
     ("w4-channel/absmax", PER_CHANNEL, ScaleRule::SignedAbsmax, Subset::Full),
     ("w4-channel/search", PER_CHANNEL, ScaleRule::ErrorSearch, Subset::Full),
 ];
-const PER_CHANNEL: WeightQuantizer = WeightQuantizer {
-    partition: Partition::Channel,
+const PER_CHANNEL: QuantSpec = QuantSpec {
+    granularity: Granularity::Channel,
     scale_codec: ScaleCodec::F32,
-    ..WeightQuantizer::Q4_0
+    ..QuantSpec::Q4_0
 };
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
@@ -57,7 +57,7 @@ fn check(
     bench: &Bench,
     case: &str,
     w: &[f32],
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     rule: ScaleRule,
 ) -> Result<(), String> {
     let packed = quantize_by(&bench.pool, w, ROWS, COLUMNS, quantizer, rule);
@@ -66,7 +66,7 @@ fn check(
         packed.decode_row(row, &mut values);
         packed.row_codes(row, &mut codes);
         for (column, (&value, &code)) in values.iter().zip(&codes).enumerate() {
-            let step = packed.scales[quantizer.partition.scale_index(row, column, COLUMNS)].abs();
+            let step = packed.scales[quantizer.granularity.scale_index(row, column, COLUMNS)].abs();
             let edge = code as i32 == quantizer.grid.min() || code as i32 == quantizer.grid.max();
             let error = (value - w[row * COLUMNS + column]).abs();
             if !close(error as f64, 0.0, 0.5001 * step as f64) && !edge {

@@ -12,7 +12,7 @@ use halfstep_formats::architecture::{
 };
 use halfstep_formats::{Model, Quantization, TensorData};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec};
 use halfstep_runtime::network::{Arithmetic, Logits as Rows};
 use halfstep_runtime::{Cache, Network};
 use std::collections::{BTreeMap, HashMap};
@@ -157,7 +157,7 @@ pub fn run(
     path: &Path,
 ) -> std::result::Result<Outcome, Box<dyn std::error::Error>> {
     let (pool, a) = (Pool::new(0), &model.architecture);
-    let (quantizer, kl) = (FakeQuant::new(WeightQuantizer::Q4_0), ChunkedKl::default());
+    let (quantizer, kl) = (FakeQuant::new(QuantSpec::Q4_0), ChunkedKl::default());
     let tokenizer = model.tokenizer.as_ref().ok_or("the model has no tokenizer")?;
     let tokens = tokenizer.encode(text, false)?;
     let mut sequences = tokens.chunks_exact(TOKENS);
@@ -170,7 +170,7 @@ pub fn run(
     let teacher = Llama { architecture: a, weights: weights.clone() };
     let embedding: Vec<f32> = weights[EMBEDDING].flatten_all()?.to_vec1()?;
     let (v, d) = (a.vocab_size, a.hidden_size);
-    let table = quantize_by(&pool, &embedding, v, d, WeightQuantizer::Q8_0, ScaleRule::Absmax);
+    let table = quantize_by(&pool, &embedding, v, d, QuantSpec::Q8_0, ScaleRule::Absmax);
     let mut decoded = vec![0.0; v * d];
     table.decode(&pool, &mut decoded);
     weights.insert(EMBEDDING.into(), Tensor::from_vec(decoded, (v, d), &Device::Cpu)?);
@@ -222,7 +222,7 @@ pub fn run(
         activation: ActivationQuantizer::DynamicBlock32,
         head_activation: ActivationQuantizer::DynamicBlock32,
         cache: CacheQuantizer::F16,
-        static_steps: BTreeMap::new(),
+        static_scales: BTreeMap::new(),
     });
     halfstep::run::save(&file, &path.display().to_string())?;
 

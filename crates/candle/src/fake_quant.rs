@@ -7,11 +7,11 @@
 
 use crate::values::{read, slice};
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Error, Layout, Result, Shape, Tensor};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::affine::Affine;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{CodeRange, Partition, Pool, WeightQuantizer, room};
+use halfstep_kernels::{CodeRange, Granularity, Pool, QuantSpec, uninit_vec};
 
 /// Bounds of a learned scale with a zero point, those of EfficientQAT's code.
 const SCALES: [f32; 2] = [1e-4, 1e4];
@@ -19,7 +19,7 @@ const SCALES: [f32; 2] = [1e-4, 1e4];
 /// Fake quantization of f32 matrices `[rows, cols]`.
 #[derive(Clone)]
 pub struct FakeQuant {
-    pub quantizer: WeightQuantizer,
+    pub quantizer: QuantSpec,
     /// Whether a quotient equal to a bound of a symmetric grid passes its gradient on.
     pub edge: EdgeRule,
     /// Factor of the gradient of symmetric scales; LSQ takes 1 / sqrt(weights * largest code).
@@ -36,7 +36,7 @@ pub struct Initial {
 
 impl FakeQuant {
     /// Quotients at a bound pass, gradients of scales unscaled, a thread per core.
-    pub fn new(quantizer: WeightQuantizer) -> Self {
+    pub fn new(quantizer: QuantSpec) -> Self {
         let (edge, pool) = (EdgeRule::Inside, Pool::new(0));
         Self { quantizer, edge, gradient_scale: 1.0, pool }
     }
@@ -47,9 +47,9 @@ impl FakeQuant {
         self.check_quantizer()?;
         read!(w);
         let (scales, zero_points) = find_scales(&self.pool, w, rows, cols, self.quantizer, rule);
-        let shape = match self.quantizer.partition {
-            Partition::Tensor => vec![1],
-            partition => vec![rows, partition.groups(cols)],
+        let shape = match self.quantizer.granularity {
+            Granularity::Tensor => vec![1],
+            granularity => vec![rows, granularity.groups(cols)],
         };
         let zero_points: Vec<f32> = zero_points.into_iter().map(f32::from).collect();
         let tensor = |values, shape: &[usize]| Tensor::from_vec(values, shape, &Device::Cpu);
@@ -78,7 +78,7 @@ impl FakeQuant {
     ///
     /// Errors: a symmetric grid or one scale for the whole tensor; as [`Self::symmetric`].
     pub fn affine(&self, w: &Tensor, scales: &Tensor, zero_points: &Tensor) -> Result<Tensor> {
-        if !self.is_affine() || self.quantizer.partition == Partition::Tensor {
+        if !self.is_affine() || self.quantizer.granularity == Granularity::Tensor {
             let reason = "zero points need an affine grid with a scale per row or group";
             return Err(Error::Msg(reason.into()));
         }
@@ -97,7 +97,7 @@ impl FakeQuant {
         w: &Tensor,
         scales: &Tensor,
         zero_points: Option<&Tensor>,
-    ) -> Result<PackedMatrix> {
+    ) -> Result<QuantTensor> {
         self.check(w, scales)?;
         zero_points.map(|zero_points| self.check(w, zero_points)).transpose()?;
         if zero_points.is_some() != self.is_affine() {
@@ -123,10 +123,10 @@ impl FakeQuant {
 
     fn check_quantizer(&self) -> Result<()> {
         match self.quantizer {
-            WeightQuantizer { partition: Partition::Group(0), .. } => {
+            QuantSpec { granularity: Granularity::Group(0), .. } => {
                 Err(Error::Msg("groups of 0 columns".into()))
             }
-            WeightQuantizer { grid, .. } if !(2..=8).contains(&grid.bits) => {
+            QuantSpec { grid, .. } if !(2..=8).contains(&grid.bits) => {
                 Err(Error::Msg(format!("a grid of {} bits: 2 to 8 are possible", grid.bits)))
             }
             _ => Ok(()),
@@ -136,7 +136,7 @@ impl FakeQuant {
     fn check(&self, w: &Tensor, scales: &Tensor) -> Result<()> {
         self.check_quantizer()?;
         let (rows, cols) = w.dims2()?;
-        let want = self.quantizer.partition.scales(rows, cols);
+        let want = self.quantizer.granularity.scales(rows, cols);
         if scales.elem_count() != want {
             let (got, shape) = (scales.elem_count(), w.shape());
             return Err(Error::Msg(format!("{got} scales for {shape:?} in {want} groups")));
@@ -174,15 +174,15 @@ impl CustomOp3 for Op {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let FakeQuant { quantizer, pool, .. } = &self.0;
-        let (partition, grid) = (quantizer.partition, quantizer.grid);
+        let (granularity, grid) = (quantizer.granularity, quantizer.grid);
         let ((rows, cols), w) = (l1.shape().dims2()?, slice(s1, l1)?);
-        let (scales, mut y) = (self.0.stored_scales(slice(s2, l2)?), room(w.len()));
+        let (scales, mut y) = (self.0.stored_scales(slice(s2, l2)?), uninit_vec(w.len()));
         if self.0.is_affine() {
             let zero_points = &self.0.stored_zero_points(slice(s3, l3)?);
-            Affine { w, rows, cols, scales: &scales, zero_points, partition, grid }
+            Affine { w, rows, cols, scales: &scales, zero_points, granularity, grid }
                 .forward(pool, &mut y);
         } else {
-            lsq_forward(pool, w, rows, cols, &scales, partition, grid, &mut y, None);
+            lsq_forward(pool, w, rows, cols, &scales, granularity, grid, &mut y, None);
         }
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
@@ -196,19 +196,32 @@ impl CustomOp3 for Op {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let FakeQuant { quantizer, edge, gradient_scale, pool } = &self.0;
-        let (partition, grid) = (quantizer.partition, quantizer.grid);
+        let (granularity, grid) = (quantizer.granularity, quantizer.grid);
         let ((rows, cols), shapes) = (w.dims2()?, [w, scales, zero_points].map(Tensor::shape));
         let gradient = |values, i: usize| Tensor::from_vec(values, shapes[i], &Device::Cpu);
         read!(w, scales, zero_points, dy);
         let scales = &self.0.stored_scales(scales);
-        let (mut dw, mut ds) = (room(w.len()), room(scales.len()));
+        let (mut dw, mut ds) = (uninit_vec(w.len()), uninit_vec(scales.len()));
         if !self.0.is_affine() {
-            lsq_backward(pool, w, rows, cols, scales, partition, grid, *edge, dy, &mut dw, &mut ds);
+            lsq_backward(
+                pool,
+                w,
+                rows,
+                cols,
+                scales,
+                granularity,
+                grid,
+                *edge,
+                dy,
+                &mut dw,
+                &mut ds,
+            );
             ds.iter_mut().for_each(|ds| *ds *= gradient_scale);
             return Ok((Some(gradient(dw, 0)?), Some(gradient(ds, 1)?), None));
         }
-        let (zero_points, mut dz) = (&self.0.stored_zero_points(zero_points), room(scales.len()));
-        Affine { w, rows, cols, scales, zero_points, partition, grid }
+        let (zero_points, mut dz) =
+            (&self.0.stored_zero_points(zero_points), uninit_vec(scales.len()));
+        Affine { w, rows, cols, scales, zero_points, granularity, grid }
             .backward(pool, dy, &mut dw, &mut ds, &mut dz);
         Ok((Some(gradient(dw, 0)?), Some(gradient(ds, 1)?), Some(gradient(dz, 2)?)))
     }

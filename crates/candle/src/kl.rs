@@ -11,7 +11,7 @@ use halfstep_kernels::ops::gemm::{
     Dense, Precision, linear, linear_backward_input, linear_backward_weight,
 };
 use halfstep_kernels::ops::loss::{kl_divergence, kl_divergence_in_place};
-use halfstep_kernels::{Pool, room};
+use halfstep_kernels::{Pool, uninit_vec};
 use std::sync::Mutex;
 
 /// Options of the loss.
@@ -92,9 +92,10 @@ impl Op {
         let (precision, w) = (Precision::F32, Dense::new(head, d));
         let size = |wanted: bool, size: usize| if wanted { size } else { 0 };
         let [to_hidden, to_head] = self.wants;
-        let (mut dhidden, mut dhead) = (room(size(to_hidden, m * d)), room(size(to_head, v * d)));
+        let (mut dhidden, mut dhead) =
+            (uninit_vec(size(to_hidden, m * d)), uninit_vec(size(to_head, v * d)));
         let rows = (bytes / (2 * v * size_of::<f32>())).clamp(1, m);
-        let (mut student, mut teacher) = (room(rows * v), room(rows * v));
+        let (mut student, mut teacher) = (uninit_vec(rows * v), uninit_vec(rows * v));
         let (mut loss, mut row_kl) = (0.0, vec![0.0; rows]);
         for first in (0..m).step_by(rows) {
             let n = rows.min(m - first);

@@ -1,7 +1,7 @@
 //! Parts of halfstep for programs on candle: weights on the grid of a file while they train, linear
 //! layers on packed codes, distillation through large vocabularies, and models both ways.
 //!
-//!     let quantizer = FakeQuant::new(WeightQuantizer::Q4_0);
+//!     let quantizer = FakeQuant::new(QuantSpec::Q4_0);
 //!     let scales = Var::from_tensor(&quantizer.initial(&w, ScaleRule::ErrorSearch)?.scales)?;
 //!     let y = x.matmul(&quantizer.symmetric(&w, &scales)?.t()?)?;         // trains on the grid
 //!     let packed = quantizer.pack(&w, &scales, None)?;                    // what the file holds

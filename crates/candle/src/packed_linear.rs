@@ -7,8 +7,8 @@ use crate::values::{read, slice};
 use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Module, Result, Shape, Tensor};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear_backward_input};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
-use halfstep_kernels::pack::{PackedMatrix, row_bytes};
-use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool, room};
+use halfstep_kernels::pack::{QuantTensor, row_bytes};
+use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool, uninit_vec};
 use std::sync::Arc;
 
 /// A linear layer without bias: x `[.., I]` in f32 gives `[.., O]`.
@@ -22,12 +22,12 @@ pub struct PackedLinear {
 impl PackedLinear {
     /// Errors: codes, scales or zero points of another number than the shape has; bits outside 2 to
     /// 8; a static quantizer of activations, whose scale is a model's.
-    pub fn new(weight: &PackedMatrix, activation: ActivationQuantizer, pool: Pool) -> Result<Self> {
+    pub fn new(weight: &QuantTensor, activation: ActivationQuantizer, pool: Pool) -> Result<Self> {
         let (rows, cols, quantizer) = (weight.rows, weight.cols, weight.quantizer);
         if cols == 0 || !(2..=8).contains(&quantizer.grid.bits) {
             return Err(Error::Msg("a packed linear has columns, of 2 to 8 bits".into()));
         }
-        let scales = quantizer.partition.scales(rows, cols);
+        let scales = quantizer.granularity.scales(rows, cols);
         let affine = quantizer.grid.range == CodeRange::Affine;
         let want = [
             ("bytes of codes", weight.codes.len(), rows * row_bytes(cols, quantizer.grid.bits)),
@@ -66,14 +66,14 @@ impl CustomOp1 for PackedLinear {
             }
         }
         let m = x.len() / self.weight.cols();
-        let mut y = room(m * self.weight.rows());
+        let mut y = uninit_vec(m * self.weight.rows());
         let outputs = &mut [(&*self.weight, &mut y[..])];
         linear_panels(&self.pool, x, m, self.activation, None, outputs);
         Ok((CpuStorage::F32(y), shape.into()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let mut dx = room(x.elem_count());
+        let mut dx = uninit_vec(x.elem_count());
         read!(dy);
         let dy = Dense::new(dy, self.weight.rows());
         let weight = &*self.weight;

@@ -3,7 +3,7 @@
 //!
 //!     cargo run --release -p halfstep --example quality -- <tokens> <full-precision model> <text,text> <model> ...
 //!
-//! Windows of 512; the full-precision model runs once for all. Bits are those of the stored block
+//! Sequences of 512; the full-precision model runs once for all. Bits are those of the stored block
 //! linears, scales, zero points and low-rank factors included.
 
 use halfstep::config::options::EvaluateConfig;
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let config = EvaluateConfig {
             data: Some(text.into()),
             tokens: tokens.parse()?,
-            window: 512,
+            sequence_length: 512,
             ..EvaluateConfig::default()
         };
         let measured: Vec<_> = models.iter().map(|model| &***model).collect();

@@ -8,7 +8,7 @@
 //! since the peak is the process's.
 
 use halfstep::cancel::Cancel;
-use halfstep::data::{Text, Windows};
+use halfstep::data::{Sequences, Text};
 use halfstep::engine::memory::peak_bytes;
 use halfstep::engine::{Trainer, arithmetic};
 use halfstep::recipe::{Recipe, Rule, Stage, TrainConfig, Trains};
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let model = load(model)?;
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
-    let mut windows = Windows::new(tokens, WINDOW, config.seed);
+    let mut windows = Sequences::new(tokens, WINDOW, config.seed);
     let mut trainer = Trainer::<f32>::new(
         &model,
         None,
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &windows.batch(0, batch),
         pool,
     )?;
-    let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
+    let _kept = halfstep_kernels::recycle::MemoryGuard::new(usize::MAX);
     let mut seconds = vec![];
     for step in 0..steps + WARM_UP as u64 {
         let ids = windows.batch(step * batch as u64, batch);

@@ -7,7 +7,7 @@
 //! from them.
 
 use halfstep::cancel::Cancel;
-use halfstep::data::{Text, Windows};
+use halfstep::data::{Sequences, Text};
 use halfstep::engine::Trainer;
 use halfstep::recipe::{Recipe, RecipeData, Rule, Stage, StageStart, TrainConfig, Trains};
 use halfstep::target::TargetId;
@@ -106,7 +106,7 @@ fn pretrain(
 ) -> Result<Model, Box<dyn std::error::Error>> {
     let config = TrainConfig {
         tokens,
-        window: 256,
+        sequence_length: 256,
         batch: 16,
         learning_rate: 3e-3,
         warmup: 0.05,
@@ -128,8 +128,9 @@ fn pretrain(
             config: config.clone(),
         }],
     };
-    let steps = (tokens as u64).div_ceil((config.batch * config.window) as u64);
-    let mut windows = Windows::new(text.tokens(&model, config.window)?, config.window, seed);
+    let steps = (tokens as u64).div_ceil((config.batch * config.sequence_length) as u64);
+    let mut windows =
+        Sequences::new(text.tokens(&model, config.sequence_length)?, config.sequence_length, seed);
     println!(
         "{} parameters, {} windows a pass, {steps} steps",
         model.architecture.parameters(),
@@ -139,7 +140,7 @@ fn pretrain(
         Trainer::<f32>::new(&model, None, &recipe, Trains::ALL, &config, steps, &[], Pool::new(0))?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
-        let report = trainer.step(&batch, config.window, &Cancel::default())?;
+        let report = trainer.step(&batch, config.sequence_length, &Cancel::default())?;
         if trainer.step.is_multiple_of(50) || trainer.step == steps {
             println!(
                 "step {}/{steps}: loss {:.4}, gradient norm {:.3}",

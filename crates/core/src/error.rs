@@ -17,7 +17,7 @@ pub enum Error {
     /// The target cannot hold the grid that the recipe asks for.
     #[error("{target} cannot hold {grid}: {reason}. Targets that can: {targets}")]
     Target { target: String, grid: String, reason: String, targets: String },
-    /// The data cannot be used (empty, shorter than a window).
+    /// The data cannot be used (empty, shorter than a sequence).
     #[error("{data}: {reason}")]
     Data { data: String, reason: String },
     /// A loss or gradient that is not a number, found before the update.

@@ -3,8 +3,8 @@
 
 use crate::event::EvaluationRecord;
 use halfstep_formats::architecture::Linear;
-use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{Pool, Real, WeightQuantizer};
+use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::{Pool, QuantSpec, Real};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -96,7 +96,7 @@ pub struct MatrixRecord {
     pub clip_fraction: Option<f64>,
     /// Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that
     /// trained them.
-    pub step_drift: Option<f64>,
+    pub scale_drift: Option<f64>,
     /// Mean of its squared gradients over that of all linears; null where they were not taken.
     pub saliency: Option<f64>,
 }
@@ -117,7 +117,7 @@ impl MatrixRecord {
         block: usize,
         linear: Linear,
         values: &[f32],
-        packed: &PackedMatrix,
+        packed: &QuantTensor,
         pool: &Pool,
     ) -> Self {
         let clipped = clip_fraction(
@@ -132,7 +132,7 @@ impl MatrixRecord {
             block,
             linear: linear.name().into(),
             clip_fraction: Some(clipped),
-            step_drift: None,
+            scale_drift: None,
             saliency: None,
         }
     }
@@ -147,7 +147,7 @@ pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
             None => merged.push(matrix.clone()),
             Some(earlier) => {
                 earlier.clip_fraction = matrix.clip_fraction.or(earlier.clip_fraction);
-                earlier.step_drift = matrix.step_drift.or(earlier.step_drift);
+                earlier.scale_drift = matrix.scale_drift.or(earlier.scale_drift);
                 earlier.saliency = matrix.saliency.or(earlier.saliency);
             }
         }
@@ -165,7 +165,7 @@ pub fn note_saliency(matrices: &mut [MatrixRecord], saliency: &[Vec<f64>]) {
 }
 
 /// Block and linear of a weight by its name; None if it is no linear of a block.
-pub fn place(name: &str) -> Option<(usize, Linear)> {
+pub fn layer_and_linear(name: &str) -> Option<(usize, Linear)> {
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let linear = Linear::ALL
         .into_iter()
@@ -179,18 +179,20 @@ pub fn clip_fraction<T: Real>(
     pool: &Pool,
     w: &[T],
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     scales: &[f32],
     zero_points: &[u8],
 ) -> f64 {
-    let (partition, grid) = (quantizer.partition, quantizer.grid);
+    let (granularity, grid) = (quantizer.granularity, quantizer.grid);
     let mut clipped = vec![0usize; w.len() / cols.max(1)];
     pool.chunks_mut(&mut clipped, 16, |task, clipped| {
         for (i, count) in clipped.iter_mut().enumerate() {
             let row = task * 16 + i;
-            for (group, w) in w[row * cols..][..cols].chunks(partition.group_size(cols)).enumerate()
+            for (group, w) in
+                w[row * cols..][..cols].chunks(granularity.group_size(cols)).enumerate()
             {
-                let index = partition.scale_index(row, group * partition.group_size(cols), cols);
+                let index =
+                    granularity.scale_index(row, group * granularity.group_size(cols), cols);
                 let z = zero_points.get(index).map_or(0.0, |&z| f32::from(z));
                 let (least, most) = (grid.min() as f32 - z, grid.max() as f32 - z);
                 // One code beyond the limits tells inside from outside.
@@ -205,7 +207,7 @@ pub fn clip_fraction<T: Real>(
 }
 
 /// Mean of |end / start - 1|; of no scales 0.
-pub fn step_drift(start: &[f32], end: &[f32]) -> f64 {
+pub fn scale_drift(start: &[f32], end: &[f32]) -> f64 {
     let sum: f64 = start
         .iter()
         .zip(end)
@@ -218,13 +220,13 @@ pub fn step_drift(start: &[f32], end: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfstep_kernels::{IntGrid, Partition, ScaleCodec};
+    use halfstep_kernels::{Granularity, IntGrid, ScaleCodec};
 
     #[test]
     fn weights_beyond_the_last_codes_are_counted() {
-        let quantizer = |grid| WeightQuantizer {
+        let quantizer = |grid| QuantSpec {
             grid,
-            partition: Partition::Group(4),
+            granularity: Granularity::Group(4),
             scale_codec: ScaleCodec::F32,
         };
         // Two bits, scale 1: codes -2..=1; 1.4 rounds inside, 1.6 and -2.6 outside.
@@ -252,8 +254,8 @@ mod tests {
             ),
             2.0 / 8.0
         );
-        assert_eq!(step_drift(&[1.0, -2.0], &[1.5, -2.0]), 0.25);
-        assert_eq!(step_drift(&[], &[]), 0.0);
+        assert_eq!(scale_drift(&[1.0, -2.0], &[1.5, -2.0]), 0.25);
+        assert_eq!(scale_drift(&[], &[]), 0.0);
     }
 
     #[test]
@@ -270,7 +272,7 @@ mod tests {
             block: 1,
             linear: "mlp.up_proj".into(),
             clip_fraction: clip,
-            step_drift: drift,
+            scale_drift: drift,
             saliency: None,
         };
         let stage = |matrix| StageRecord { matrices: vec![matrix], ..StageRecord::default() };
@@ -278,7 +280,7 @@ mod tests {
             merge(&[stage(matrix(Some(0.5), Some(0.1))), stage(matrix(None, Some(0.2)))]),
             [matrix(Some(0.5), Some(0.2))]
         );
-        assert_eq!(place("model.layers.12.mlp.up_proj.weight"), Some((12, Linear::Up)));
-        assert_eq!(place("model.embed_tokens.weight"), None);
+        assert_eq!(layer_and_linear("model.layers.12.mlp.up_proj.weight"), Some((12, Linear::Up)));
+        assert_eq!(layer_and_linear("model.embed_tokens.weight"), None);
     }
 }

@@ -84,14 +84,15 @@ fn memory_beside_the_result_does_not_grow_with_depth() {
     .expect("the demo model");
     let train = BlockOptions {
         samples: Some(2),
-        window: Some(64),
+        sequence_length: Some(64),
         epochs: Some(1),
         ..BlockOptions::default()
     };
     let apiq = RecipeConfig::Apiq(ApiqConfig { train: train.clone(), ..ApiqConfig::default() });
     let sapr =
         RecipeConfig::Sapr(SaprConfig { train, saliency_samples: 2, ..SaprConfig::default() });
-    let solver = SolverOptions { samples: Some(2), window: Some(64), ..SolverOptions::default() };
+    let solver =
+        SolverOptions { samples: Some(2), sequence_length: Some(64), ..SolverOptions::default() };
     let gptq = RecipeConfig::Gptq(GptqRecipeConfig {
         train: solver.clone(),
         ..GptqRecipeConfig::default()

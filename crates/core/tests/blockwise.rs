@@ -3,7 +3,7 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
-use halfstep::recipe::block::{BlockOptions, SaliencyPlace, SaliencyScale, SolverOptions};
+use halfstep::recipe::block::{BlockOptions, SaliencyDifference, SaliencyScale, SolverOptions};
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::apiq::ApiqConfig;
 use halfstep::recipes::awq::AwqRecipeConfig;
@@ -38,7 +38,7 @@ fn scratch(name: &str) -> PathBuf {
 fn options() -> BlockOptions {
     BlockOptions {
         samples: Some(4),
-        window: Some(48),
+        sequence_length: Some(48),
         epochs: Some(2),
         seed: 5,
         ..BlockOptions::default()
@@ -138,8 +138,8 @@ fn every_choice_of_saliency_trains_another_model_and_threads_change_nothing() {
     let (whole, _) = made_on(&demo(), &scale_free, &run(None, false));
     let (single, _) = made_on(&demo(), &scale_free, &RunConfig { threads: 1, ..run(None, false) });
     assert!(bytes(&whole) == bytes(&single), "the number of threads changed a byte");
-    let places = [SaliencyPlace::BeforeLowRank, SaliencyPlace::AfterLowRank]
-        .map(|place| bytes(&made(&sapr(|c| c.saliency_place = place))));
+    let places = [SaliencyDifference::BeforeLowRank, SaliencyDifference::AfterLowRank]
+        .map(|place| bytes(&made(&sapr(|c| c.saliency_difference = place))));
     let scales = [SaliencyScale::PerMatrix, SaliencyScale::Raw]
         .map(|scale| bytes(&made(&sapr(|c| c.saliency_scale = scale))));
     let all = [&places[0], &places[1], &scales[0], &scales[1]];
@@ -232,16 +232,17 @@ fn every_method_beats_what_it_starts_from() {
         ..RtnConfig::default()
     };
     let rtn = measured(&RecipeConfig::Rtn(RtnConfig {
-        start: halfstep::recipe::StartRule::Absmax,
+        observer: halfstep::recipe::Observer::Absmax,
         ..rtn
     }));
     let train = BlockOptions {
         samples: Some(8),
-        window: Some(64),
+        sequence_length: Some(64),
         epochs: Some(4),
         ..BlockOptions::default()
     };
-    let solver = SolverOptions { samples: Some(16), window: Some(64), ..SolverOptions::default() };
+    let solver =
+        SolverOptions { samples: Some(16), sequence_length: Some(64), ..SolverOptions::default() };
     let omniquant = measured(&RecipeConfig::Omniquant(OmniquantConfig {
         train: train.clone(),
         ..OmniquantConfig::default()
@@ -571,12 +572,12 @@ fn solvers_record_what_they_clip_and_the_saliency() {
         assert_eq!(linears, all);
         assert!(matrices.iter().all(|m| m.clip_fraction.is_some_and(|c| (0.0..1.0).contains(&c))
             && m.saliency.is_some_and(|s| s > 0.0)
-            && m.step_drift.is_none()));
+            && m.scale_drift.is_none()));
     }
 }
 
 fn solver(samples: usize) -> SolverOptions {
-    SolverOptions { samples: Some(samples), window: Some(16), ..SolverOptions::default() }
+    SolverOptions { samples: Some(samples), sequence_length: Some(16), ..SolverOptions::default() }
 }
 
 /// Fewer tokens than channels: the Hessian is singular without damping.

@@ -47,11 +47,11 @@ fn its_model_is_trained_saved_and_read_again() {
     let config = ClipThenScalesConfig {
         train: BlockOptions {
             samples: Some(2),
-            window: Some(32),
+            sequence_length: Some(32),
             epochs: Some(1),
             ..BlockOptions::default()
         },
-        end: TrainConfig { tokens: 256, window: 32, batch: 2, ..TrainConfig::default() },
+        end: TrainConfig { tokens: 256, sequence_length: 32, batch: 2, ..TrainConfig::default() },
         ..ClipThenScalesConfig::default()
     };
     let model = load(&repository("assets/demo").display().to_string()).expect("the demo model");

@@ -37,7 +37,7 @@ const STEPS: u64 = 6;
 fn silq(target: TargetId) -> RecipeConfig {
     let train = TrainConfig {
         tokens: STEPS as usize * 4 * 32,
-        window: 32,
+        sequence_length: 32,
         batch: 4,
         micro_batch: Some(2),
         seed: 3,
@@ -307,7 +307,7 @@ fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
     .expect("rounded")
     .0;
     let name = "model.layers.1.mlp.down_proj.weight";
-    let tamper = |change: &dyn Fn(&mut halfstep_kernels::pack::PackedMatrix)| {
+    let tamper = |change: &dyn Fn(&mut halfstep_kernels::pack::QuantTensor)| {
         let mut other = small.clone();
         if let Some(TensorData::Packed(packed)) = other.tensors.get_mut(name).map(|t| &mut t.data) {
             change(packed);
@@ -348,12 +348,12 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
     let with_text = |text: &str| RunConfig { text: Some(text.into()), ..RunConfig::default() };
     assert_eq!(refuse(&silq_with(&|_| {}), &with_text("  \n")).0, "ERR_DATA");
     let (code, text) = refuse(&silq_with(&|_| {}), &with_text("to be or not to be"));
-    assert!(code == "ERR_DATA" && text.contains("window"), "{text}");
+    assert!(code == "ERR_DATA" && text.contains("sequenceLength"), "{text}");
     let trains = |edit: &dyn Fn(&mut TrainConfig)| silq_with(&|c| edit(&mut c.train));
     for (recipe, field) in [
         (trains(&|t| t.batch = 1 << 55), "batch"),
         (trains(&|t| t.batch = 1_000_000), "batch"),
-        (trains(&|t| (t.window, t.batch) = (2048, 1)), "window"),
+        (trains(&|t| (t.sequence_length, t.batch) = (2048, 1)), "sequenceLength"),
         (
             silq_with(&|c| {
                 (c.target, c.static_activations, c.activations) =

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const START_RULES: [&str; 6] = ["best", "absmax", "signedAbsmax", "errorSearch", "convex", "lsq"];
+const OBSERVERS: [&str; 6] = ["best", "absmax", "signedAbsmax", "errorSearch", "convex", "lsq"];
 const GGUF_TARGETS: [&str; 3] = ["gguf:q4_0", "gguf:q8_0", "gguf:tq2_0"];
 /// Tokens of the text that are measured on, in sequences of which the last is a short one.
 const TOKENS: usize = 200;
@@ -93,7 +93,7 @@ impl Frozen {
         let config = EvaluateConfig {
             data: Some(repository("assets/demo-eval.txt").display().to_string()),
             tokens: TOKENS,
-            window: SEQUENCE_LENGTH,
+            sequence_length: SEQUENCE_LENGTH,
             arithmetic,
             threads: self.threads,
             ..EvaluateConfig::default()
@@ -143,20 +143,20 @@ impl Frozen {
     /// Every rule for every target, on a part of the model that is soon rounded.
     fn rounding(&mut self, demo: &Model) {
         let model = corner(demo);
-        for start in START_RULES {
+        for observer in OBSERVERS {
             for target in GGUF_TARGETS {
-                let recipe = json!({"kind": "rtn", "target": target, "start": start});
+                let recipe = json!({"kind": "rtn", "target": target, "observer": observer});
                 let quantized = self.quantized(&model, &recipe);
-                self.model(&format!("rtn {target} {start}"), &quantized, FileFormat::Gguf);
+                self.model(&format!("rtn {target} {observer}"), &quantized, FileFormat::Gguf);
             }
             for (bits, group_size, zero_points) in grids() {
                 let recipe = json!({
-                    "kind": "rtn", "target": "halfstep", "start": start, "weights": bits,
+                    "kind": "rtn", "target": "halfstep", "observer": observer, "weights": bits,
                     "groupSize": group_size, "zeroPoints": zero_points,
                 });
                 let quantized = self.quantized(&model, &recipe);
                 let zero_points = if zero_points { " zero points" } else { "" };
-                let name = format!("rtn halfstep {bits} bit g{group_size}{zero_points} {start}");
+                let name = format!("rtn halfstep {bits} bit g{group_size}{zero_points} {observer}");
                 self.model(&name, &quantized, FileFormat::Halfstep);
             }
         }
@@ -189,7 +189,7 @@ impl Frozen {
         self.forward("run float", demo.clone());
         for (name, options) in run_cases() {
             // The cheapest rule: `rounding` has the others.
-            let mut recipe = json!({"kind": "rtn", "start": "absmax"});
+            let mut recipe = json!({"kind": "rtn", "observer": "absmax"});
             for (key, value) in options.as_object().expect("options") {
                 recipe[key] = value.clone();
             }
@@ -198,7 +198,7 @@ impl Frozen {
             self.evaluation(&name, &quantized, demo, Arithmetic::Integer);
             self.forward(&name, quantized);
         }
-        let plain = json!({"kind": "rtn", "target": "halfstep", "start": "absmax"});
+        let plain = json!({"kind": "rtn", "target": "halfstep", "observer": "absmax"});
         let plain = self.quantized(demo, &plain);
         self.evaluation("run halfstep decoded", &plain, demo, Arithmetic::Float);
         for bits in [8, 4] {
@@ -282,7 +282,7 @@ fn with_static_sites(model: &Model, bits: u8) -> Model {
     quantization.cache = CacheQuantizer::Static { bits };
     for (layer, site) in (0..layers).flat_map(|layer| ActivationSite::ALL.map(|s| (layer, s))) {
         let step = (0.02 + 0.005 * layer as f32) * coarse;
-        quantization.static_steps.insert(site.step_name(layer), step);
+        quantization.static_scales.insert(site.static_scale_name(layer), step);
     }
     model
 }

@@ -7,7 +7,7 @@ use halfstep::recipes::RecipeConfig;
 use halfstep::run::{load, parse_config, quantize, save};
 use halfstep::{Error, Model};
 use halfstep_formats::TensorData;
-use halfstep_kernels::WeightQuantizer;
+use halfstep_kernels::QuantSpec;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -36,8 +36,8 @@ fn run(recipe: &RecipeConfig) -> Result<Model, Error> {
 /// Saving passes the parity gate on the re-opened file.
 #[test]
 fn recipes_with_zero_points_end_in_gguf_without_them() {
-    let text = r#""samples":2,"window":32"#;
-    let train = r#""samples":2,"window":32,"epochs":1"#;
+    let text = r#""samples":2,"sequenceLength":32"#;
+    let train = r#""samples":2,"sequenceLength":32,"epochs":1"#;
     let cases = [
         ("gptq", format!(r#""train":{{{text}}}"#)),
         ("awq", format!(r#""train":{{{text}}}"#)),
@@ -46,7 +46,7 @@ fn recipes_with_zero_points_end_in_gguf_without_them() {
         ("sapr", format!(r#""saliencySamples":2,"train":{{{train}}}"#)),
         ("efficientqat", format!(r#""endTokens":64,"train":{{{train}}}"#)),
     ];
-    let targets = [("gguf:q4_0", WeightQuantizer::Q4_0), ("gguf:q8_0", WeightQuantizer::Q8_0)];
+    let targets = [("gguf:q4_0", QuantSpec::Q4_0), ("gguf:q8_0", QuantSpec::Q8_0)];
     for (kind, options) in &cases {
         for (target, quantizer) in targets {
             let json = format!(r#"{{"kind":"{kind}","target":"{target}",{options}}}"#);

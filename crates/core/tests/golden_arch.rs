@@ -237,11 +237,13 @@ fn recipes(model: &Model) -> Vec<(&'static str, RecipeConfig)> {
     let group = [64, 32, 16, 8].into_iter().find(|g| cols.clone().all(|cols| cols % g == 0));
     let target = if group >= Some(32) { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
     let group_size = Some(group.unwrap_or(0));
-    let samples = SolverOptions { samples: Some(4), window: Some(32), ..SolverOptions::default() };
-    let train = TrainConfig { tokens: 256, window: 32, batch: 2, ..TrainConfig::default() };
+    let samples =
+        SolverOptions { samples: Some(4), sequence_length: Some(32), ..SolverOptions::default() };
+    let train =
+        TrainConfig { tokens: 256, sequence_length: 32, batch: 2, ..TrainConfig::default() };
     let blocks = BlockOptions {
         samples: Some(4),
-        window: Some(32),
+        sequence_length: Some(32),
         epochs: Some(1),
         ..BlockOptions::default()
     };

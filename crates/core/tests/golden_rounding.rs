@@ -3,11 +3,11 @@
 use halfstep::autograd::parameter::Parameters;
 use halfstep::quantizer::builder::{Beginning, Builder};
 use halfstep::quantizer::range::Ranges;
-use halfstep::quantizer::rounding::Step;
+use halfstep::quantizer::rounding::MatrixView;
 use halfstep::quantizer::rounding::ada_round::{regulariser, soft_bit};
 use halfstep::recipe::{RoundingConfig, Trains, WeightSite};
 use halfstep_golden::load;
-use halfstep_kernels::{IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
 
 /// The set's README: relative 1e-5, `dreg_*` 1e-4.
 const TOLERANCE: f64 = 1e-5;
@@ -38,9 +38,9 @@ fn ada_round_equals_the_formulas_of_the_paper() {
         let bits = case["bits"].as_u64().expect("bits") as u8;
         let affine = case["grid"] == "affine";
         let group = case["group"].as_u64().expect("a group") as usize;
-        let quantizer = WeightQuantizer {
+        let quantizer = QuantSpec {
             grid: if affine { IntGrid::affine(bits) } else { IntGrid::symmetric(bits) },
-            partition: Partition::Group(group),
+            granularity: Granularity::Group(group),
             scale_codec: ScaleCodec::F32,
         };
         let site =
@@ -65,11 +65,11 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             previous: None,
         };
         let rounding = site.rounding.register(builder, &beginning, &ranges);
-        let v = parameters.place("w.rounding").expect("the variables");
+        let v = parameters.index("w.rounding").expect("the variables");
         close("v_start", parameters.list[v].value.clone(), &tensor("v_start").f64, TOLERANCE);
 
         let hard = |parameters: &Parameters<f64>| {
-            let step = Step { w: &w.f64, rows, cols, quantizer, parameters, pool: &pool };
+            let step = MatrixView { w: &w.f64, rows, cols, quantizer, parameters, pool: &pool };
             let packed = rounding.pack(step, &ranges);
             let mut codes = vec![0i16; cols];
             (0..rows)
@@ -84,7 +84,8 @@ fn ada_round_equals_the_formulas_of_the_paper() {
         parameters.list[v].value = tensor("v").f64;
         assert_eq!(hard(&parameters), whole("hard"), "{name}");
 
-        let step = Step { w: &w.f64, rows, cols, quantizer, parameters: &parameters, pool: &pool };
+        let step =
+            MatrixView { w: &w.f64, rows, cols, quantizer, parameters: &parameters, pool: &pool };
         close("h", tensor("v").f64.iter().map(|&v| soft_bit(v).0), &tensor("h").f64, TOLERANCE);
         close("y", rounding.forward(step, &ranges), &tensor("y").f64, TOLERANCE);
         let mut gradient = tensor("dy").f64;
@@ -101,7 +102,8 @@ fn ada_round_equals_the_formulas_of_the_paper() {
         }
         // Settled, the forward uses the codes that are stored.
         rounding.settle(&mut parameters);
-        let step = Step { w: &w.f64, rows, cols, quantizer, parameters: &parameters, pool: &pool };
+        let step =
+            MatrixView { w: &w.f64, rows, cols, quantizer, parameters: &parameters, pool: &pool };
         let mut decoded = vec![0.0; rows * cols];
         rounding.pack(step, &ranges).decode(&pool, &mut decoded);
         let soft = rounding.forward(step, &ranges);

@@ -3,13 +3,13 @@
 use halfstep::cancel::Cancel;
 use halfstep::engine::stream::Stream;
 use halfstep::objective::saliency::{Penalty, penalty};
-use halfstep::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
+use halfstep::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
 use halfstep::statistics::saliency::squared_gradients;
 use halfstep_formats::architecture::Linear;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
-use halfstep_kernels::{IntGrid, Partition, Pool, ScaleCodec};
+use halfstep_kernels::{Granularity, IntGrid, Pool, ScaleCodec};
 
 mod tiny_llama;
 
@@ -54,9 +54,9 @@ fn the_scale_free_penalty_does_not_see_the_scale_of_the_gradients() {
     let config = |scale, lambda| SaliencyConfig {
         lambda,
         scale,
-        place: SaliencyPlace::BeforeLowRank,
+        difference: SaliencyDifference::BeforeLowRank,
         samples: 1,
-        window: 8,
+        sequence_length: 8,
     };
     let weighed = |s: &[Vec<f32>], config: &SaliencyConfig| -> Vec<f64> {
         let factors = Penalty::new(s.to_vec(), config).factors().to_vec();
@@ -88,13 +88,13 @@ struct Case {
     learned: [Vec<f64>; 4],
 }
 
-fn linear(golden: &Golden, linear: Linear, grid: IntGrid, partition: Partition) -> Case {
+fn linear(golden: &Golden, linear: Linear, grid: IntGrid, granularity: Granularity) -> Case {
     let name = linear.weight_name(golden.json["layer"].as_u64().expect("layer") as usize);
     let weights = halfstep_golden::load_tensors("tiny_llama").expect("weights").tensor(&name);
     let [rows, cols] = weights.shape[..] else { panic!("{name} is no matrix") };
     let learned = ["gamma", "beta", "a", "b"]
         .map(|part| golden.tensor(&format!("learned/{name}/{part}")).f64);
-    let range = ClipRange::new(&weights.f64, cols, partition);
+    let range = ClipRange::new(&weights.f64, cols, granularity);
     let (scales, zero_points) = range.forward(&learned[0], &learned[1], grid, ScaleCodec::F32);
     let mut wq = vec![0.0; weights.f64.len()];
     Affine {
@@ -103,7 +103,7 @@ fn linear(golden: &Golden, linear: Linear, grid: IntGrid, partition: Partition) 
         cols,
         scales: &scales,
         zero_points: &zero_points,
-        partition,
+        granularity,
         grid,
     }
     .forward(&Pool::serial(), &mut wq);
@@ -115,12 +115,12 @@ fn linear(golden: &Golden, linear: Linear, grid: IntGrid, partition: Partition) 
 fn the_penalty_and_its_gradients() {
     let Some(golden) = load("saliency") else { return };
     let number = |key: &str| golden.json[key].as_f64().expect("a number");
-    let (grid, partition, pool) = (
+    let (grid, granularity, pool) = (
         IntGrid::affine(number("bits") as u8),
-        Partition::Group(number("group") as usize),
+        Granularity::Group(number("group") as usize),
         Pool::new(2),
     );
-    let linears = Linear::ALL.map(|l| linear(&golden, l, grid, partition));
+    let linears = Linear::ALL.map(|l| linear(&golden, l, grid, granularity));
     let scaling = number("lora_alpha") / number("rank");
     for case in golden.json["cases"].as_array().expect("cases") {
         let (name, after) = (case["name"].as_str().expect("name"), case["after_lora"] == true);
@@ -132,9 +132,9 @@ fn the_penalty_and_its_gradients() {
         let config = SaliencyConfig {
             lambda: 1.0,
             scale,
-            place: SaliencyPlace::default(),
+            difference: SaliencyDifference::default(),
             samples: 1,
-            window: 2,
+            sequence_length: 2,
         };
         let factors =
             Penalty::new(linears.iter().map(|l| l.s.clone()).collect(), &config).factors().to_vec();
@@ -152,7 +152,7 @@ fn the_penalty_and_its_gradients() {
                 cols: l.cols,
                 scales: &l.ranges.0,
                 zero_points: &l.ranges.1,
-                partition,
+                granularity,
                 grid,
             };
             affine.backward(&pool, &gradients.wq, &mut [], &mut ds, &mut dz);

@@ -4,9 +4,9 @@ use halfstep::solver::awq::search::{AbsMean, channel_scales, ratios, search_scal
 use halfstep::solver::gptq::matrix::{DeadColumns, GptqOptions, GroupScales, gptq};
 use halfstep::statistics::hessian::Hessian;
 use halfstep_golden::{Golden, assert_close, load};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
-use halfstep_kernels::{IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
 use serde_json::Value;
 
 /// Relative tolerance of the errors of a layer.
@@ -20,7 +20,7 @@ struct Case<'a> {
     x: Vec<f32>,
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
 }
 
 /// Every case of a kind.
@@ -36,8 +36,8 @@ fn cases<'a>(golden: &'a Golden, kind: &'a str) -> impl Iterator<Item = Case<'a>
         } else {
             IntGrid::affine(bits)
         };
-        let partition = Partition::Group(spec["group"].as_u64().expect("group") as usize);
-        let quantizer = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 };
+        let granularity = Granularity::Group(spec["group"].as_u64().expect("group") as usize);
+        let quantizer = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F32 };
         Case {
             golden,
             spec,
@@ -80,7 +80,7 @@ impl Case<'_> {
         sum / (self.x.len() / self.cols * self.rows) as f64
     }
 
-    fn assert_packed(&self, packed: &PackedMatrix) {
+    fn assert_packed(&self, packed: &QuantTensor) {
         let mut codes = vec![0; self.rows * self.cols];
         codes
             .chunks_mut(self.cols)
@@ -98,7 +98,7 @@ impl Case<'_> {
     }
 }
 
-fn values(packed: &PackedMatrix) -> Vec<f32> {
+fn values(packed: &QuantTensor) -> Vec<f32> {
     let mut values = vec![0.0; packed.rows * packed.cols];
     packed.decode(&Pool::serial(), &mut values);
     values

@@ -7,15 +7,14 @@ use halfstep::cancel::Cancel;
 use halfstep::engine::Trainer;
 use halfstep::optimizer::{GroupConfig, Optimizer, Schedule};
 use halfstep::recipe::{
-    GradientScale, RangeConfig, Recipe, RecipeData, Recompute, RoundingConfig, Rule, StartRule,
+    GradientScale, Observer, RangeConfig, Recipe, RecipeData, Recompute, RoundingConfig, Rule,
     TrainConfig, Trains, WeightSite,
 };
 use halfstep::target::TargetId;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, Real, ScaleCodec,
-    WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, Real, ScaleCodec,
 };
 use serde_json::Value;
 use tiny_llama::model;
@@ -43,18 +42,18 @@ impl Trace<'_> {
     fn recipe(&self) -> Recipe {
         let bits = |name: &str| number(&self.spec[name]) as u8;
         let kind = |name: &str| self.spec[name].as_str().expect("a kind");
-        let quantizer = WeightQuantizer {
+        let quantizer = QuantSpec {
             grid: IntGrid::symmetric(bits("weight_bits").max(2)),
-            partition: Partition::Channel,
+            granularity: Granularity::Channel,
             scale_codec: ScaleCodec::F32,
         };
         let site = WeightSite {
             quantizer,
-            start: StartRule::Convex,
-            range: RangeConfig::Step,
+            observer: Observer::Convex,
+            range: RangeConfig::Scale,
             rounding: RoundingConfig::Nearest,
             edge: EdgeRule::Outside,
-            gradient_scale: GradientScale::Layer,
+            gradient_scale: GradientScale::Matrix,
             low_rank: None,
         };
         let activation = match (kind("activations"), bits("activation_bits")) {
@@ -114,7 +113,7 @@ impl Trace<'_> {
         let config = TrainConfig {
             kl_weight: if cross_entropy { 0.0 } else { 1.0 },
             ce_weight: if cross_entropy { 1.0 } else { 0.0 },
-            window: self.tokens,
+            sequence_length: self.tokens,
             recompute,
             loss_bytes: 1 << 16, // several chunks
             ..TrainConfig::default()
@@ -136,7 +135,7 @@ impl Trace<'_> {
             // Static sites start from the golden's own rule (a quantile); the convex rule of the
             // weights must agree with ours.
             let stored = format!("{}/first_step/{}", self.name, p.name);
-            if p.group == Group::ActivationSteps {
+            if p.group == Group::ActivationScales {
                 p.value = self
                     .golden
                     .tensor(&stored)
@@ -144,7 +143,7 @@ impl Trace<'_> {
                     .iter()
                     .map(|&v| <T as Real>::from_f64(v))
                     .collect();
-            } else if p.group == Group::WeightSteps {
+            } else if p.group == Group::WeightScales {
                 let ours: Vec<f64> = p.value.iter().map(|v| Real::to_f64(*v)).collect();
                 assert_close(&stored, &ours, &self.golden.tensor(&stored).f64, 1e-6);
                 p.value = self
@@ -303,7 +302,7 @@ fn losses_in_f32_stay_within_the_stated_spread() {
         };
         let want = numbers(&trace.spec["loss"]);
         let got = trace.run(&mut trace.trainer::<f32>(Recompute::Auto, 2), |_, _, _| {});
-        for window in windows {
+        for sequence_length in windows {
             let allowed = (4.0 * number(&window["relative"])).max(1e-5);
             for step in number(&window["first"]) as usize..=number(&window["last"]) as usize {
                 let relative = (got[step] - want[step]).abs() / want[step].abs();

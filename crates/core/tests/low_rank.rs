@@ -11,11 +11,11 @@ use halfstep::solver::rtn;
 use halfstep::{Error, Model};
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LowRank, Quantization, TensorData};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::calibrate::quantize_rtn;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
 };
 use std::path::{Path, PathBuf};
 
@@ -28,9 +28,9 @@ fn small() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");
     let demo = load(&path.display().to_string()).expect("the demo model loads");
     let (mut tensors, pool, mut rng) = (demo.tensors.clone(), Pool::new(2), Rng::new(7, 0));
-    let quantizer = WeightQuantizer {
+    let quantizer = QuantSpec {
         grid: IntGrid::affine(2),
-        partition: Partition::Group(GROUP),
+        granularity: Granularity::Group(GROUP),
         scale_codec: ScaleCodec::F16,
     };
     let mut low_rank = std::collections::BTreeMap::new();
@@ -57,7 +57,7 @@ fn small() -> Model {
         activation: ActivationQuantizer::DynamicToken { bits: 8 },
         head_activation: ActivationQuantizer::None,
         cache: CacheQuantizer::F16,
-        static_steps: Default::default(),
+        static_scales: Default::default(),
     };
     Model { low_rank, ..demo.with(tensors, Some(quantization)) }
 }
@@ -111,7 +111,7 @@ fn the_gate_sees_one_wrong_value_of_a_factor_and_one_wrong_zero_point() {
         change(&mut other);
         halfstep::run::save::compare(&model, &other, &Pool::new(2)).expect_err("a difference")
     };
-    fn packed<'a>(m: &'a mut Model, name: &str) -> &'a mut PackedMatrix {
+    fn packed<'a>(m: &'a mut Model, name: &str) -> &'a mut QuantTensor {
         let TensorData::Packed(packed) = &mut m.tensors.get_mut(name).expect("is there").data
         else {
             panic!("is packed")

@@ -17,7 +17,7 @@ use halfstep::target::TargetId;
 use halfstep::{Error, Model, Result};
 use halfstep_formats::TensorData;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, QuantSpec, ScaleCodec,
 };
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -37,29 +37,29 @@ fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-fn grid(grid: IntGrid, partition: Partition, scale_codec: ScaleCodec) -> WeightQuantizer {
-    WeightQuantizer { grid, partition, scale_codec }
+fn grid(grid: IntGrid, granularity: Granularity, scale_codec: ScaleCodec) -> QuantSpec {
+    QuantSpec { grid, granularity, scale_codec }
 }
 
 /// One of every kind of grid.
-fn grids() -> [(&'static str, WeightQuantizer); 5] {
+fn grids() -> [(&'static str, QuantSpec); 5] {
     [
-        ("q4_0", WeightQuantizer::Q4_0),
-        ("q8_0", WeightQuantizer::Q8_0),
-        ("ternary", grid(IntGrid::narrow(2), Partition::Group(256), ScaleCodec::F16)),
-        ("int3 per channel", grid(IntGrid::symmetric(3), Partition::Channel, ScaleCodec::F32)),
-        ("affine int2", grid(IntGrid::affine(2), Partition::Group(64), ScaleCodec::F16)),
+        ("q4_0", QuantSpec::Q4_0),
+        ("q8_0", QuantSpec::Q8_0),
+        ("ternary", grid(IntGrid::narrow(2), Granularity::Group(256), ScaleCodec::F16)),
+        ("int3 per channel", grid(IntGrid::symmetric(3), Granularity::Channel, ScaleCodec::F32)),
+        ("affine int2", grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16)),
     ]
 }
 
-fn site(quantizer: WeightQuantizer, range: RangeConfig) -> WeightSite {
+fn site(quantizer: QuantSpec, range: RangeConfig) -> WeightSite {
     WeightSite { range, ..WeightSite::absmax(quantizer) }
 }
 
 fn model_stage(from: StageStart, trains: Trains) -> Stage {
     let config = TrainConfig {
         tokens: 2 * TOKENS,
-        window: TOKENS,
+        sequence_length: TOKENS,
         batch: 1,
         learning_rate: 1e-3,
         warmup: 0.0,
@@ -77,7 +77,7 @@ fn blocks(solver: Option<SolverConfig>) -> BlockConfig {
         None => vec![BlockPhase { epochs: 1, ..usual.phases[0] }],
     };
     let arithmetic = Some(TrainArithmetic::F32);
-    BlockConfig { samples: 2, window: TOKENS, phases, solver, arithmetic, ..usual }
+    BlockConfig { samples: 2, sequence_length: TOKENS, phases, solver, arithmetic, ..usual }
 }
 
 fn block_stage(from: StageStart, trains: Trains) -> Stage {
@@ -195,7 +195,7 @@ fn every_solver_meets_every_grid() {
 #[test]
 fn a_frozen_range_keeps_its_scales_in_every_scope() {
     for scope in [model_stage, block_stage] {
-        let rule = Rule::weights(site(WeightQuantizer::Q4_0, RangeConfig::Frozen));
+        let rule = Rule::weights(site(QuantSpec::Q4_0, RangeConfig::Frozen));
         let rounded = run(&recipe(vec![rule.clone()], vec![])).expect("rounded");
         let trains = Trains { weights: true, ..Trains::NONE };
         let trained =
@@ -208,14 +208,14 @@ fn a_frozen_range_keeps_its_scales_in_every_scope() {
 
 #[test]
 fn a_step_keeps_its_zero_points_where_step_zero_moves_them() {
-    let affine = grid(IntGrid::affine(2), Partition::Group(64), ScaleCodec::F16);
+    let affine = grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16);
     let zero_points = |model: &Model| match &model.tensors[Q].data {
         TensorData::Packed(packed) => packed.zero_points.clone(),
         other => panic!("{other:?}"),
     };
     let rounded =
         run(&recipe(vec![Rule::weights(site(affine, RangeConfig::Frozen))], vec![])).unwrap();
-    for (range, stays) in [(RangeConfig::Step, true), (RangeConfig::StepZero, false)] {
+    for (range, stays) in [(RangeConfig::Scale, true), (RangeConfig::ScaleZero, false)] {
         let mut config = blocks(None);
         config.phases[0].rates.ranges = 2.0;
         let stage = Stage::Block { from: StageStart::Original, trains: Trains::SCALES, config };
@@ -226,7 +226,7 @@ fn a_step_keeps_its_zero_points_where_step_zero_moves_them() {
 
 #[test]
 fn what_a_stage_trains_is_what_changes() {
-    let rule = || Rule::weights(site(WeightQuantizer::Q4_0, RangeConfig::Step));
+    let rule = || Rule::weights(site(QuantSpec::Q4_0, RangeConfig::Scale));
     let rounded = run(&recipe(vec![rule()], vec![])).expect("rounded");
     for scope in [model_stage, block_stage] {
         let norms = Trains { norms: true, ..Trains::NONE };
@@ -246,8 +246,8 @@ fn what_a_stage_trains_is_what_changes() {
 
 #[test]
 fn a_stage_goes_on_from_what_the_one_before_stored() {
-    let affine = grid(IntGrid::affine(3), Partition::Group(64), ScaleCodec::F16);
-    let rules = || vec![Rule::weights(site(affine, RangeConfig::StepZero))];
+    let affine = grid(IntGrid::affine(3), Granularity::Group(64), ScaleCodec::F16);
+    let rules = || vec![Rule::weights(site(affine, RangeConfig::ScaleZero))];
     let block = || {
         let trains = Trains { weights: true, norms: true, ..Trains::SCALES };
         block_stage(StageStart::Original, trains)
@@ -281,7 +281,7 @@ fn a_stage_goes_on_from_what_the_one_before_stored() {
 
 #[test]
 fn two_model_stages_differ_from_the_last_alone() {
-    let rules = || vec![Rule::weights(site(WeightQuantizer::Q4_0, RangeConfig::Step))];
+    let rules = || vec![Rule::weights(site(QuantSpec::Q4_0, RangeConfig::Scale))];
     let stage = || {
         let trains = Trains { weights: true, norms: true, ..Trains::SCALES };
         model_stage(StageStart::Previous, trains)
@@ -294,7 +294,7 @@ fn two_model_stages_differ_from_the_last_alone() {
 
 #[test]
 fn factors_go_through_model_stages() {
-    let affine = grid(IntGrid::affine(2), Partition::Group(64), ScaleCodec::F16);
+    let affine = grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16);
     let low_rank = Some(LowRankConfig { rank: 4, alpha: 8.0 });
     let rules = || vec![Rule::weights(WeightSite { low_rank, ..site(affine, RangeConfig::Clip) })];
     let both = Trains { low_rank: true, ..Trains::SCALES };
@@ -329,8 +329,8 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
         linears: linears.map(|name| vec![name.to_owned()]),
         quantizer,
     };
-    let q8 = Some(site(WeightQuantizer::Q8_0, RangeConfig::Step));
-    let q4 = Some(site(WeightQuantizer::Q4_0, RangeConfig::Step));
+    let q8 = Some(site(QuantSpec::Q8_0, RangeConfig::Scale));
+    let q4 = Some(site(QuantSpec::Q4_0, RangeConfig::Scale));
     let mut rules = vec![
         weights(None, None, q4),
         weights(None, Some("down_proj"), q8),
@@ -339,7 +339,7 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
         weights(Some(vec![0, -1]), Some("down_proj"), q8),
     ];
     rules.extend([
-        Rule::Embedding { quantizer: WeightQuantizer::Q8_0 },
+        Rule::Embedding { quantizer: QuantSpec::Q8_0 },
         Rule::Activation { quantizer: ActivationQuantizer::DynamicBlock32 },
         Rule::HeadActivation { quantizer: ActivationQuantizer::DynamicBlock32 },
         Rule::Cache { quantizer: CacheQuantizer::F16 },
@@ -361,8 +361,8 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
             TensorData::Packed(packed) => Some(packed.quantizer),
             _ => None,
         };
-        assert_eq!(quantizer(Q), Some(WeightQuantizer::Q4_0));
-        assert_eq!(quantizer(DOWN), Some(WeightQuantizer::Q8_0));
+        assert_eq!(quantizer(Q), Some(QuantSpec::Q4_0));
+        assert_eq!(quantizer(DOWN), Some(QuantSpec::Q8_0));
         assert_eq!(quantizer("model.layers.2.self_attn.q_proj.weight"), None);
         let path = scratch("mixed").join("model.gguf").display().to_string();
         assert!(save(&model, &path).expect("a mixed file").parity);
@@ -371,33 +371,33 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
 
 #[test]
 fn what_cannot_be_combined_is_refused_by_its_path() {
-    let q4 = |range| Rule::weights(site(WeightQuantizer::Q4_0, range));
-    let affine_tensor = grid(IntGrid::affine(4), Partition::Tensor, ScaleCodec::F32);
+    let q4 = |range| Rule::weights(site(QuantSpec::Q4_0, range));
+    let affine_tensor = grid(IntGrid::affine(4), Granularity::Tensor, ScaleCodec::F32);
     let all = Trains { weights: true, norms: true, ..Trains::SCALES };
     let original = StageStart::Original;
     let named = |linear: &str| Rule::Weight {
         layers: None,
         linears: Some(vec![linear.into()]),
-        quantizer: Some(site(WeightQuantizer::Q4_0, RangeConfig::Step)),
+        quantizer: Some(site(QuantSpec::Q4_0, RangeConfig::Scale)),
     };
     let layer = |layer: i64| Rule::Weight {
         layers: Some(vec![layer]),
         linears: None,
-        quantizer: Some(site(WeightQuantizer::Q8_0, RangeConfig::Step)),
+        quantizer: Some(site(QuantSpec::Q8_0, RangeConfig::Scale)),
     };
     let gguf = |rules: Vec<Rule>| Recipe { target: TargetId::GgufQ4_0, ..recipe(rules, vec![]) };
     let affine = Rule::weights(site(
-        grid(IntGrid::affine(2), Partition::Group(64), ScaleCodec::F16),
+        grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16),
         RangeConfig::Frozen,
     ));
     let solver = Some(SolverConfig::Awq(AwqConfig { clip: true }));
     let cases = [
         (
             recipe(
-                vec![Rule::weights(site(affine_tensor, RangeConfig::Step))],
+                vec![Rule::weights(site(affine_tensor, RangeConfig::Scale))],
                 vec![model_stage(original, all)],
             ),
-            "rules[0].quantizer.quantizer.partition",
+            "rules[0].quantizer.quantizer.granularity",
             "channel or group",
         ),
         (
@@ -411,13 +411,13 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
             "use step",
         ),
         (
-            recipe(vec![q4(RangeConfig::Step)], vec![block_stage(original, Trains::NONE)]),
+            recipe(vec![q4(RangeConfig::Scale)], vec![block_stage(original, Trains::NONE)]),
             "stages[0].trains",
             "nothing learns",
         ),
         (
             recipe(
-                vec![q4(RangeConfig::Step)],
+                vec![q4(RangeConfig::Scale)],
                 vec![model_stage(original, Trains { low_rank: true, ..Trains::NONE })],
             ),
             "stages[0].trains.lowRank",
@@ -425,7 +425,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         ),
         (
             recipe(
-                vec![q4(RangeConfig::Step)],
+                vec![q4(RangeConfig::Scale)],
                 vec![model_stage(original, Trains { activation_scales: true, ..Trains::NONE })],
             ),
             "stages[0].trains.activationScales",
@@ -433,7 +433,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         ),
         (
             recipe(
-                vec![q4(RangeConfig::Step)],
+                vec![q4(RangeConfig::Scale)],
                 vec![Stage::Block { from: original, trains: all, config: blocks(solver) }],
             ),
             "stages[0].trains",
@@ -445,7 +445,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         (recipe(vec![named("q_proj"), layer(0)], vec![]), "rules[1]", "equal right"),
         (gguf(vec![affine]), "rules[0]", "4 bit in blocks of 32"),
         (
-            gguf(vec![Rule::Embedding { quantizer: WeightQuantizer::Q4_0 }]),
+            gguf(vec![Rule::Embedding { quantizer: QuantSpec::Q4_0 }]),
             "rules[0]",
             "8 bit in blocks of 32",
         ),

@@ -61,14 +61,21 @@ fn saliency_bytes(run: &Path) -> f64 {
 }
 
 fn blocks() -> BlockOptions {
-    BlockOptions { samples: Some(9), window: Some(64), epochs: Some(3), ..BlockOptions::default() }
+    BlockOptions {
+        samples: Some(9),
+        sequence_length: Some(64),
+        epochs: Some(3),
+        ..BlockOptions::default()
+    }
 }
 
 /// Name, recipe, steps between checkpoints, and how many checkpoints a plan counts of those that
 /// are left.
 fn recipes() -> Vec<(&'static str, RecipeConfig, Option<u64>, f64)> {
-    let train = TrainConfig { tokens: 9 * 4 * 32, window: 32, batch: 4, ..TrainConfig::default() };
-    let solver = SolverOptions { samples: Some(9), window: Some(64), ..SolverOptions::default() };
+    let train =
+        TrainConfig { tokens: 9 * 4 * 32, sequence_length: 32, batch: 4, ..TrainConfig::default() };
+    let solver =
+        SolverOptions { samples: Some(9), sequence_length: Some(64), ..SolverOptions::default() };
     vec![
         ("rtn", RecipeConfig::Rtn(RtnConfig::default()), None, 1.0),
         (

@@ -36,7 +36,7 @@ fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-const SETTINGS: Settings = Settings { tokens: 1500, window: 40, seed: 3, batch: BATCH };
+const SETTINGS: Settings = Settings { tokens: 1500, sequence_length: 40, seed: 3, batch: BATCH };
 
 /// The ids, or the error, and whether any was generated now.
 fn generated(
@@ -79,7 +79,7 @@ fn a_text_begins_greedily_and_special_tokens_begin_none() {
     let model = demo();
     let (eos, positions) = (
         model.tokenizer.as_ref().expect("a tokenizer").vocabulary.eos.expect("an end of text"),
-        SETTINGS.window,
+        SETTINGS.sequence_length,
     );
     let text = ids(&model, SETTINGS);
     let network = Network::new(&model, Arithmetic::Float, Pool::new(2)).expect("a network");
@@ -139,7 +139,7 @@ fn stopped_anywhere_and_resumed_it_is_the_same_text() {
     )
     .expect("the rest");
     assert!(
-        first.is_some_and(|tokens| tokens > 2 * 8 * settings.window),
+        first.is_some_and(|tokens| tokens > 2 * 8 * settings.sequence_length),
         "{first:?}: the first two batches are not generated again"
     );
     assert_eq!(resumed.tokens(&model, 0).expect("ids"), whole);
@@ -178,8 +178,9 @@ fn a_damaged_batch_is_generated_again_and_those_of_another_model_or_seed_are_ref
     let mut values = up.to_f32(&Pool::serial());
     values[77] += 1e-3;
     up.data = TensorData::F32(values);
-    let (seed, window) = (Settings { seed: 4, ..SETTINGS }, Settings { window: 41, ..SETTINGS });
-    for (model, settings) in [(&other, SETTINGS), (&*model, seed), (&*model, window)] {
+    let (seed, sequence_length) =
+        (Settings { seed: 4, ..SETTINGS }, Settings { sequence_length: 41, ..SETTINGS });
+    for (model, settings) in [(&other, SETTINGS), (&*model, seed), (&*model, sequence_length)] {
         let error = generated(model, settings, Some(&folder), 2).0.expect_err("it is refused");
         assert!(
             error.code() == "ERR_CHECKPOINT"
@@ -200,7 +201,7 @@ fn all_that_a_model_has_to_say_is_used_with_a_warning() {
             warnings.push(message);
         }
     };
-    let settings = Settings { tokens: 1 << 20, window: 3, seed: 0, batch: 512 };
+    let settings = Settings { tokens: 1 << 20, sequence_length: 3, seed: 0, batch: 512 };
     let text = generate(&model, settings, None, &mut watch, &Cancel::default(), &Pool::new(2))
         .expect("a text");
     // Every token of the vocabulary but the end of text, three times.
@@ -216,16 +217,16 @@ fn all_that_a_model_has_to_say_is_used_with_a_warning() {
 #[test]
 fn a_model_finds_its_own_text_likelier_than_one_of_others() {
     let model = demo();
-    let (network, window) =
+    let (network, sequence_length) =
         (Network::new(&model, Arithmetic::Float, Pool::new(2)).expect("a network"), 128);
-    let own = ids(&model, Settings { tokens: 4096, window, ..SETTINGS });
+    let own = ids(&model, Settings { tokens: 4096, sequence_length, ..SETTINGS });
     let held_out = Text::read(Some(&assets("demo-eval.txt")), None, 0)
         .expect("a text")
         .expect("it is there")
         .tokens(&model, 4096)
         .expect("ids");
     let [own, held_out] = [&own[..], &held_out[..4096]].map(|tokens| {
-        score::evaluate(&network, None, tokens, window, &mut |_, _| true)
+        score::evaluate(&network, None, tokens, sequence_length, &mut |_, _| true)
             .expect("scores")
             .perplexity
     });
@@ -242,7 +243,7 @@ fn made(recipe: &RecipeConfig, run: &RunConfig) -> (Model, Report) {
 fn llm_qat_beats_rounding_on_a_held_out_text() {
     let train = TrainConfig {
         tokens: 40 * 4 * 64,
-        window: 64,
+        sequence_length: 64,
         learning_rate: 5e-5,
         ..LlmQatConfig::default().train
     };
@@ -273,7 +274,8 @@ fn other_recipes_take_generated_text_too() {
         threads: 2,
         ..RunConfig::default()
     };
-    let train = TrainConfig { tokens: 3 * 2 * 32, window: 32, batch: 2, ..TrainConfig::default() };
+    let train =
+        TrainConfig { tokens: 3 * 2 * 32, sequence_length: 32, batch: 2, ..TrainConfig::default() };
     let silq = RecipeConfig::Silq(SilqConfig {
         target: TargetId::Halfstep,
         train,
@@ -283,13 +285,13 @@ fn other_recipes_take_generated_text_too() {
     assert_eq!(report.steps, 3);
     let block = BlockOptions {
         samples: Some(3),
-        window: Some(32),
+        sequence_length: Some(32),
         epochs: Some(1),
         ..BlockOptions::default()
     };
     let (second, _) =
         made(&RecipeConfig::Apiq(ApiqConfig { train: block, ..ApiqConfig::default() }), &run(200));
-    // Both by seed 0 and windows of 32: one text for both, from the same folder.
+    // Both by seed 0 and sequences of 32: one text for both, from the same folder.
     assert_eq!(first.provenance["data"], second.provenance["data"]);
     assert!(first.provenance["data"].starts_with("self-generated:blake3:"));
 }
@@ -299,7 +301,7 @@ fn generated_text_stands_beside_a_given_one() {
     let recipe = |samples| {
         let train = BlockOptions {
             samples: Some(samples),
-            window: Some(32),
+            sequence_length: Some(32),
             epochs: Some(1),
             ..BlockOptions::default()
         };
@@ -324,7 +326,7 @@ fn generated_text_stands_beside_a_given_one() {
     let model = demo();
     let text = std::fs::read_to_string(assets("demo-train.txt")).unwrap();
     let own = Text::read(None, Some(&text), 0).unwrap().unwrap().tokens(&model, 6 * 32).unwrap();
-    let settings = Settings { tokens: 100, window: 32, seed: 0, batch: BATCH };
+    let settings = Settings { tokens: 100, sequence_length: 32, seed: 0, batch: BATCH };
     let generate = || {
         generate(&model, settings, None, &mut |_| {}, &Cancel::default(), &Pool::new(2)).unwrap()
     };
@@ -355,7 +357,7 @@ fn generated_text_stands_beside_a_given_one() {
 
 #[test]
 fn what_cannot_work_is_refused_and_a_stopped_generation_says_where_to_go_on() {
-    let train = TrainConfig { tokens: 512, window: 32, ..TrainConfig::default() };
+    let train = TrainConfig { tokens: 512, sequence_length: 32, ..TrainConfig::default() };
     let silq = RecipeConfig::Silq(SilqConfig { train: train.clone(), ..SilqConfig::default() });
     let refusal =
         |run: RunConfig| match quantize(&demo(), &silq, &run, &mut |_| {}, &Cancel::default()) {

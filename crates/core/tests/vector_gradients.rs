@@ -89,19 +89,19 @@ fn norms_and_biases_have_the_gradients_of_finite_differences() {
         .iter()
         .enumerate()
         .filter(|(_, p)| p.group == Group::Norms)
-        .map(|(place, p)| (place, p.sink.with(|gradient| gradient.clone())))
+        .map(|(index, p)| (index, p.sink.with(|gradient| gradient.clone())))
         .collect();
     let specs = model.architecture.tensors();
     assert_eq!(vectors.len(), specs.iter().filter(|spec| spec.role.is_vector()).count());
-    for (place, gradient) in vectors {
-        let name = trainer.parameters.list[place].name.clone();
+    for (index, gradient) in vectors {
+        let name = trainer.parameters.list[index].name.clone();
         let largest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         assert!(largest > 1e-4, "{name}: a gradient of {largest}");
         for (i, &got) in gradient.iter().enumerate() {
             let mut loss = |step: f64| {
-                trainer.parameters.list[place].value[i] += step;
+                trainer.parameters.list[index].value[i] += step;
                 let loss = trainer.gradients(&batch, TOKENS, &cancel).expect("a loss");
-                trainer.parameters.list[place].value[i] -= step;
+                trainer.parameters.list[index].value[i] -= step;
                 loss
             };
             let want = (loss(STEP) - loss(-STEP)) / (2.0 * STEP);

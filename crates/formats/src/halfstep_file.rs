@@ -4,6 +4,7 @@
 //! This module is the layout (names, shapes, what a value may be), which reader and writer share:
 //! what the reader refuses, the writer cannot make.
 
+mod quantizers;
 mod read;
 mod write;
 
@@ -18,7 +19,7 @@ use crate::model::Quantization;
 use crate::safetensors::{Dtype, MAX_HEADER_BYTES};
 use halfstep_kernels::pack::{row_bytes, unpack_row, zero_point_shape};
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec,
 };
 use std::collections::BTreeSet;
 
@@ -29,7 +30,7 @@ pub const FORMAT_VERSION: &str = "1";
 mod key {
     pub const NAME: &str = "halfstep.name";
     pub const CONFIG: &str = "halfstep.config";
-    /// JSON: weight name to `WeightQuantizer`.
+    /// JSON: weight name to `StoredQuantizer`.
     pub const WEIGHTS: &str = "halfstep.weights";
     /// JSON: weight name to ggml block type.
     pub const BLOCKS: &str = "halfstep.blocks";
@@ -72,18 +73,18 @@ fn scale_dtype(codec: ScaleCodec) -> Dtype {
 }
 
 /// `[1]`, `[rows]` or `[rows, groups]`.
-fn scale_shape(partition: Partition, rows: usize, cols: usize) -> Vec<usize> {
-    match partition {
-        Partition::Tensor => vec![1],
-        Partition::Channel => vec![rows],
-        Partition::Group(_) => vec![rows, partition.groups(cols)],
+fn scale_shape(granularity: Granularity, rows: usize, cols: usize) -> Vec<usize> {
+    match granularity {
+        Granularity::Tensor => vec![1],
+        Granularity::Channel => vec![rows],
+        Granularity::Group(_) => vec![rows, granularity.groups(cols)],
     }
 }
 
-fn check_quantizer(q: WeightQuantizer) -> std::result::Result<(), String> {
+fn check_quantizer(q: QuantSpec) -> std::result::Result<(), String> {
     check_bits("weights", q.grid.bits)?;
-    match q.partition {
-        Partition::Group(n) if !(1..=MAX_INTERMEDIATE).contains(&n) => {
+    match q.granularity {
+        Granularity::Group(n) if !(1..=MAX_INTERMEDIATE).contains(&n) => {
             Err(format!("groups of {n}, not 1 to {MAX_INTERMEDIATE}"))
         }
         _ => Ok(()),
@@ -121,17 +122,17 @@ fn check_quantization(q: &Quantization) -> std::result::Result<(), String> {
 
 /// The steps a static quantizer may store, and of those the ones that the forward reads: of the
 /// cache, and of the inputs of packed linears.
-struct StaticSteps {
+struct StaticScales {
     allowed: BTreeSet<String>,
     required: BTreeSet<String>,
 }
 
-fn static_steps(
+fn static_scales(
     architecture: &Architecture,
     quantization: Option<&Quantization>,
     is_packed: impl Fn(&str) -> bool,
-) -> StaticSteps {
-    let mut steps = StaticSteps { allowed: BTreeSet::new(), required: BTreeSet::new() };
+) -> StaticScales {
+    let mut steps = StaticScales { allowed: BTreeSet::new(), required: BTreeSet::new() };
     let Some(q) = quantization else { return steps };
     let activation = matches!(q.activation, ActivationQuantizer::Static { .. });
     let cache = matches!(q.cache, CacheQuantizer::Static { .. });
@@ -144,8 +145,8 @@ fn static_steps(
                     || linears.iter().any(|linear| {
                         linear.kind.input() == site && is_packed(&linear.kind.weight_name(layer))
                     });
-                steps.allowed.insert(site.step_name(layer));
-                steps.required.extend(read.then(|| site.step_name(layer)));
+                steps.allowed.insert(site.static_scale_name(layer));
+                steps.required.extend(read.then(|| site.static_scale_name(layer)));
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::low_rank::LowRank;
 use crate::tokenizer::Tokenizer;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub enum TensorData {
     F16(Vec<f16>),
     BF16(Vec<bf16>),
     /// Integer codes with scales: Q4_0, Q8_0, TQ2_0 and everything of a `halfstep` file.
-    Packed(PackedMatrix),
+    Packed(QuantTensor),
     /// Another ggml block type, kept as bytes (whole rows) and decoded on demand.
     Blocks {
         kind: crate::gguf::GgmlType,
@@ -107,7 +107,7 @@ impl Tensor {
 }
 
 /// Everything but the weights' own grids that the forward of a quantized model needs. Weight grids
-/// stand in each [`PackedMatrix`].
+/// stand in each [`QuantTensor`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quantization {
@@ -118,9 +118,9 @@ pub struct Quantization {
     /// Before the head, if the head is packed.
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
-    /// Steps of static sites by [`crate::architecture::ActivationSite::step_name`], as stored.
+    /// Steps of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub static_steps: BTreeMap<String, f32>,
+    pub static_scales: BTreeMap<String, f32>,
 }
 
 /// A model: the tensors are most of it, so that one made from another copies all but them

@@ -9,10 +9,8 @@ use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Norm, Role, Sizes}
 use halfstep_formats::gguf::{self, Container, GgmlType, Value};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData};
-use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{
-    ActivationQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
-};
+use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::{ActivationQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
 use llama_keys as keys;
 use raw_gguf::Raw;
 use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model, sizes};
@@ -222,20 +220,20 @@ fn half_precision_norms_become_f32() {
 
 #[test]
 fn grids_that_no_block_type_holds_are_refused() {
-    let q4 = WeightQuantizer::Q4_0;
+    let q4 = QuantSpec::Q4_0;
     for quantizer in [
-        WeightQuantizer { partition: Partition::Channel, ..q4 },
-        WeightQuantizer { grid: IntGrid::symmetric(3), ..q4 },
-        WeightQuantizer { grid: IntGrid::affine(4), ..q4 },
-        WeightQuantizer { scale_codec: ScaleCodec::F32, ..q4 },
-        WeightQuantizer { grid: IntGrid::symmetric(8), ..q4 },
+        QuantSpec { granularity: Granularity::Channel, ..q4 },
+        QuantSpec { grid: IntGrid::symmetric(3), ..q4 },
+        QuantSpec { grid: IntGrid::affine(4), ..q4 },
+        QuantSpec { scale_codec: ScaleCodec::F32, ..q4 },
+        QuantSpec { grid: IntGrid::symmetric(8), ..q4 },
     ] {
         let mut model = uniform(GgmlType::Q4_0, 32);
         let (rows, cols) = (64, 32);
-        let scales = vec![0.5; quantizer.partition.scales(rows, cols)];
+        let scales = vec![0.5; quantizer.granularity.scales(rows, cols)];
         let zero_points =
             if quantizer.grid == IntGrid::affine(4) { vec![0; scales.len()] } else { vec![] };
-        let packed = PackedMatrix::from_codes(
+        let packed = QuantTensor::from_codes(
             quantizer,
             rows,
             cols,

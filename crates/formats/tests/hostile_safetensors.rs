@@ -9,7 +9,7 @@ use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, safetensors};
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, QuantSpec, ScaleCodec,
 };
 use peak_alloc::PeakAlloc;
 use std::time::{Duration, Instant};
@@ -424,9 +424,9 @@ fn sound_containers_are_read() {
 /// A small file that has every kind of part: codes, scales, zero points, low-rank factors, steps,
 /// floats, tokenizer, metadata.
 fn small_file(layers: usize) -> Vec<u8> {
-    let q = WeightQuantizer {
+    let q = QuantSpec {
         grid: IntGrid::affine(3),
-        partition: Partition::Group(7),
+        granularity: Granularity::Group(7),
         scale_codec: ScaleCodec::F16,
     };
     let mut m = packed_model(q);
@@ -438,7 +438,7 @@ fn small_file(layers: usize) -> Vec<u8> {
     quantization.cache = CacheQuantizer::Static { bits: 8 };
     for layer in 0..layers {
         for site in halfstep_formats::architecture::ActivationSite::ALL {
-            quantization.static_steps.insert(site.step_name(layer), 0.125);
+            quantization.static_scales.insert(site.static_scale_name(layer), 0.125);
         }
     }
     add_low_rank(&mut m, &mut Draw(4), |_, _| 2);
@@ -500,7 +500,7 @@ fn halfstep_files() {
         with_header(&f, |h| drop(h["__metadata__"].as_object_mut().expect("object").remove(key)))
     };
     let quantizer =
-        r#"{"grid":{"bits":3,"range":"affine"},"partition":"channel","scaleCodec":"f16"}"#;
+        r#"{"grid":{"bits":3,"range":"affine"},"granularity":"channel","scaleCodec":"f16"}"#;
     let cases: Vec<Case> = vec![
         ("no format key", dropped("halfstep.format"), "ERR_UNSUPPORTED", "by itself"),
         (
@@ -633,7 +633,7 @@ fn halfstep_files() {
             ".scale",
         ),
         (
-            "another partition",
+            "another granularity",
             edited("halfstep.weights", "{\"group\":7}", "\"channel\""),
             "ERR_SHAPE",
             ".scale",
@@ -948,9 +948,9 @@ fn the_offset_of_a_left_over_bit_is_its_byte() {
 
 #[test]
 fn narrow_codes_outside_of_the_grid() {
-    let q = WeightQuantizer {
+    let q = QuantSpec {
         grid: IntGrid::narrow(2),
-        partition: Partition::Channel,
+        granularity: Granularity::Channel,
         scale_codec: ScaleCodec::F32,
     };
     let f = to_bytes(&packed_model(q), FileFormat::Halfstep).expect("writes");

@@ -13,7 +13,7 @@ use halfstep_formats::{
     Error, Model, Quantization, Tensor, TensorData, Tokenizer, blocks, safetensors,
 };
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec,
 };
 use proptest::prelude::*;
 use std::io::Write;
@@ -24,12 +24,12 @@ fn grids() -> impl Iterator<Item = IntGrid> {
         .flat_map(|bits| [IntGrid::symmetric(bits), IntGrid::narrow(bits), IntGrid::affine(bits)])
 }
 
-const PARTITIONS: [Partition; 5] = [
-    Partition::Tensor,
-    Partition::Channel,
-    Partition::Group(1),
-    Partition::Group(7),
-    Partition::Group(64),
+const PARTITIONS: [Granularity; 5] = [
+    Granularity::Tensor,
+    Granularity::Channel,
+    Granularity::Group(1),
+    Granularity::Group(7),
+    Granularity::Group(64),
 ];
 
 fn check_round_trip(model: &Model) {
@@ -46,25 +46,25 @@ fn check_round_trip(model: &Model) {
 #[test]
 fn every_grid_partition_and_codec() {
     for grid in grids() {
-        for partition in PARTITIONS {
+        for granularity in PARTITIONS {
             for scale_codec in [ScaleCodec::F32, ScaleCodec::F16] {
-                check_round_trip(&packed_model(WeightQuantizer { grid, partition, scale_codec }));
+                check_round_trip(&packed_model(QuantSpec { grid, granularity, scale_codec }));
             }
         }
     }
 }
 
-fn quantizers() -> impl Strategy<Value = WeightQuantizer> {
+fn quantizers() -> impl Strategy<Value = QuantSpec> {
     let range =
         prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
-    let partition = prop_oneof![
-        Just(Partition::Tensor),
-        Just(Partition::Channel),
-        (1usize..80).prop_map(Partition::Group)
+    let granularity = prop_oneof![
+        Just(Granularity::Tensor),
+        Just(Granularity::Channel),
+        (1usize..80).prop_map(Granularity::Group)
     ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
-    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| {
-        WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec }
+    (2u8..=8, range, granularity, codec).prop_map(|(bits, range, granularity, scale_codec)| {
+        QuantSpec { grid: IntGrid { bits, range }, granularity, scale_codec }
     })
 }
 
@@ -110,7 +110,7 @@ fn quantizations() -> impl Strategy<Value = Quantization> {
                 activation,
                 head_activation,
                 cache,
-                static_steps: Default::default(),
+                static_scales: Default::default(),
             };
             let mut draw = Draw(seed);
             for layer in 0..architecture(true).layers.len() {
@@ -121,8 +121,10 @@ fn quantizations() -> impl Strategy<Value = Quantization> {
                     } else {
                         matches!(activation, ActivationQuantizer::Static { .. })
                     } {
-                        q.static_steps
-                            .insert(site.step_name(layer), draw.float().abs() + f32::MIN_POSITIVE);
+                        q.static_scales.insert(
+                            site.static_scale_name(layer),
+                            draw.float().abs() + f32::MIN_POSITIVE,
+                        );
                     }
                 }
             }
@@ -159,9 +161,9 @@ proptest! {
 
 #[test]
 fn factors_of_every_rank() {
-    let mut m = packed_model(WeightQuantizer {
+    let mut m = packed_model(QuantSpec {
         grid: IntGrid::affine(2),
-        partition: Partition::Group(7),
+        granularity: Granularity::Group(7),
         scale_codec: ScaleCodec::F16,
     });
     for rank in 1..=20 {
@@ -175,7 +177,7 @@ fn factors_of_every_rank() {
 
 #[test]
 fn ggml_blocks_are_kept_as_they_are() {
-    let mut m = packed_model(WeightQuantizer::Q4_0);
+    let mut m = packed_model(QuantSpec::Q4_0);
     let mut draw = Draw(5);
     m.architecture = m.architecture.resized(|s| s.intermediate_size = 256);
     for layer in 0..m.architecture.layers.len() {
@@ -193,7 +195,7 @@ fn ggml_blocks_are_kept_as_they_are() {
                         shape,
                     }
                 }
-                _ => tensor(&shape, Stored::Packed(WeightQuantizer::Q4_0), &mut draw),
+                _ => tensor(&shape, Stored::Packed(QuantSpec::Q4_0), &mut draw),
             };
             m.tensors.insert(linear.kind.weight_name(layer), tensor);
         }
@@ -207,8 +209,8 @@ fn ggml_blocks_are_kept_as_they_are() {
 fn stored_bytes_mean_what_the_description_says() {
     let pool = halfstep_kernels::Pool::new(1);
     for grid in grids() {
-        for partition in PARTITIONS {
-            let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
+        for granularity in PARTITIONS {
+            let q = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 };
             let m = packed_model(q);
             let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
             let header = safetensors::read("small", &bytes).expect("reads");
@@ -239,19 +241,19 @@ fn stored_bytes_mean_what_the_description_says() {
                         CodeRange::Narrow => 1 - (1 << (b - 1)),
                         CodeRange::Affine => 0,
                     };
-                    let group = match partition {
-                        Partition::Tensor => 0,
-                        Partition::Channel => r,
-                        Partition::Group(n) => r * cols.div_ceil(n) + c / n,
+                    let group = match granularity {
+                        Granularity::Tensor => 0,
+                        Granularity::Channel => r,
+                        Granularity::Group(n) => r * cols.div_ceil(n) + c / n,
                     };
                     let scale =
                         half::f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]])
                             .to_f32();
-                    let zero_point = match partition {
+                    let zero_point = match granularity {
                         _ if grid.range != CodeRange::Affine => 0,
-                        Partition::Tensor => number(zero_points, 0),
-                        Partition::Channel => number(&zero_points[r * b.div_ceil(8)..], 0),
-                        Partition::Group(n) => {
+                        Granularity::Tensor => number(zero_points, 0),
+                        Granularity::Channel => number(&zero_points[r * b.div_ceil(8)..], 0),
+                        Granularity::Group(n) => {
                             number(&zero_points[r * (cols.div_ceil(n) * b).div_ceil(8)..], c / n)
                         }
                     };
@@ -283,8 +285,8 @@ fn the_description_spells_like_the_writer() {
             .map(|e| format!("{{{e}"))
             .expect("an example")
     };
-    let q: WeightQuantizer = serde_json::from_str(&example("\"grid\"")).expect("a quantizer");
-    assert_eq!(q, WeightQuantizer::Q4_0);
+    let q: QuantSpec = serde_json::from_str(&example("\"grid\"")).expect("a quantizer");
+    assert_eq!(q, QuantSpec::Q4_0);
     let quantization: Quantization =
         serde_json::from_str(&example("\"target\"")).expect("a quantization");
     assert_eq!(quantization, dynamic());
@@ -310,7 +312,7 @@ fn the_description_spells_like_the_writer() {
     for kind in kinds {
         assert!(text.contains(&format!("`{kind}`")), "{kind} is not described");
     }
-    let mut m = packed_model(WeightQuantizer::Q4_0);
+    let mut m = packed_model(QuantSpec::Q4_0);
     add_low_rank(&mut m, &mut Draw(1), |_, _| 2);
     let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
     for key in safetensors::read("small", &bytes).expect("reads").metadata.keys() {
@@ -333,9 +335,9 @@ fn the_description_spells_like_the_writer() {
 fn other_readers_see_the_same_tensors() {
     for m in [
         float_model(),
-        packed_model(WeightQuantizer {
+        packed_model(QuantSpec {
             grid: IntGrid::affine(3),
-            partition: Partition::Group(7),
+            granularity: Granularity::Group(7),
             scale_codec: ScaleCodec::F32,
         }),
     ] {
@@ -358,7 +360,7 @@ fn other_readers_see_the_same_tensors() {
 #[test]
 fn files_are_found_by_their_first_bytes() {
     let folder = Folder::new("first-bytes");
-    let m = packed_model(WeightQuantizer::Q4_0);
+    let m = packed_model(QuantSpec::Q4_0);
     let path = folder.join("small.bin");
     let bytes = save(&m, &path, FileFormat::Halfstep).expect("saves");
     assert_eq!(std::fs::metadata(&path).expect("is there").len(), bytes);
@@ -419,7 +421,7 @@ fn a_folder_reads_back_equal_and_is_written_the_same_twice() {
 #[test]
 fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
     let folder = Folder::new("quantized-folder");
-    let error = save_hugging_face(&packed_model(WeightQuantizer::Q4_0), &folder.join("m"))
+    let error = save_hugging_face(&packed_model(QuantSpec::Q4_0), &folder.join("m"))
         .expect_err("not float");
     assert_eq!(error.code(), "ERR_UNSUPPORTED", "{error}");
     assert_eq!(folder.names(), [""; 0]);
@@ -430,7 +432,7 @@ fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
 fn factors_are_refused_where_they_have_no_place() {
     let folder = Folder::new("factors");
     let name = Linear::Q.weight_name(0);
-    let mut packed = packed_model(WeightQuantizer::Q4_0);
+    let mut packed = packed_model(QuantSpec::Q4_0);
     add_low_rank(&mut packed, &mut Draw(1), |_, _| 2);
     let float = Model {
         low_rank: [(name.clone(), packed.low_rank[&name].clone())].into(),
@@ -535,14 +537,14 @@ fn chat_templates_are_found_where_they_may_stand() {
 #[test]
 fn values_outside_of_the_layout_are_not_written() {
     let name = Linear::Q.weight_name(0);
-    let narrow = WeightQuantizer {
+    let narrow = QuantSpec {
         grid: IntGrid::narrow(3),
-        partition: Partition::Channel,
+        granularity: Granularity::Channel,
         scale_codec: ScaleCodec::F16,
     };
-    let affine = WeightQuantizer { grid: IntGrid::affine(3), ..narrow };
+    let affine = QuantSpec { grid: IntGrid::affine(3), ..narrow };
     type Spoil = fn(&mut Model, &str);
-    fn matrix<'a>(m: &'a mut Model, name: &str) -> &'a mut halfstep_kernels::pack::PackedMatrix {
+    fn matrix<'a>(m: &'a mut Model, name: &str) -> &'a mut halfstep_kernels::pack::QuantTensor {
         let TensorData::Packed(matrix) = &mut m.tensors.get_mut(name).expect("is there").data
         else {
             panic!("is packed")
@@ -559,7 +561,7 @@ fn values_outside_of_the_layout_are_not_written() {
             tensor(&[200, m.architecture.hidden_size], Stored::F32, &mut Draw(1)),
         );
     }
-    let cases: &[(&str, WeightQuantizer, Spoil, &str)] = &[
+    let cases: &[(&str, QuantSpec, Spoil, &str)] = &[
         (
             "code outside of a narrow grid",
             narrow,
@@ -598,7 +600,7 @@ fn values_outside_of_the_layout_are_not_written() {
         (
             "group of 0",
             affine,
-            |m, n| matrix(m, n).quantizer.partition = Partition::Group(0),
+            |m, n| matrix(m, n).quantizer.granularity = Granularity::Group(0),
             "groups of 0",
         ),
         ("tensor missing", affine, |m, n| drop(m.tensors.remove(n)), "missing"),
@@ -691,7 +693,7 @@ fn values_outside_of_the_layout_are_not_written() {
                 m.quantization
                     .as_mut()
                     .expect("is there")
-                    .static_steps
+                    .static_scales
                     .extend([("s".to_string(), 1.0)])
             },
             "no static quantizer",
@@ -759,7 +761,7 @@ fn targets_that_cannot_be_written_are_named() {
     folder.put("full/x", "x");
     for target in ["no/such/folder/m", "file/m", "full", ".."] {
         let error =
-            save(&packed_model(WeightQuantizer::Q4_0), &folder.join(target), FileFormat::Halfstep)
+            save(&packed_model(QuantSpec::Q4_0), &folder.join(target), FileFormat::Halfstep)
                 .expect_err(target);
         assert!(
             matches!(&error, Error::Io { path, .. } if path.ends_with(target)),

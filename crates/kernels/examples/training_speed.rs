@@ -30,7 +30,7 @@ fn time_on(mut task: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let _kept = halfstep_kernels::recycle::Kept::new(usize::MAX);
+    let _kept = halfstep_kernels::recycle::MemoryGuard::new(usize::MAX);
     let args: Vec<String> = std::env::args().skip(1).collect();
     let threads = args.first().and_then(|a| a.parse().ok()).unwrap_or(0);
     let filter = args.get(1).cloned().unwrap_or_default();

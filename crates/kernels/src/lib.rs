@@ -18,13 +18,13 @@ pub mod quant;
 pub mod real;
 pub mod recycle;
 pub mod rng;
-pub mod room;
 pub mod spec;
 pub mod threads;
+pub mod uninit_vec;
 
 pub use real::Real;
-pub use room::room;
 pub use spec::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec,
 };
 pub use threads::Pool;
+pub use uninit_vec::uninit_vec;

@@ -1,17 +1,17 @@
 //! A matrix of integer codes with its scales: the one in-memory form of a quantized weight.
 
-use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer};
+use crate::{CodeRange, Granularity, IntGrid, Pool, QuantSpec};
 
 /// Quantized weight `[rows, cols]`. Value of an element = (code - zero_point) * scale, in f32.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PackedMatrix {
+pub struct QuantTensor {
     pub rows: usize,
     pub cols: usize,
-    pub quantizer: WeightQuantizer,
+    pub quantizer: QuantSpec,
     /// `code - grid.min()` as unsigned `bits`-bit numbers, little-endian bit order, each row padded
     /// to a whole byte.
     pub codes: Vec<u8>,
-    /// As stored (already rounded to the scale codec), `quantizer.partition.scales(rows, cols)` of
+    /// As stored (already rounded to the scale codec), `quantizer.granularity.scales(rows, cols)` of
     /// them.
     pub scales: Vec<f32>,
     /// Affine grids only: one zero point per scale, unpacked; empty otherwise.
@@ -25,15 +25,11 @@ pub fn row_bytes(cols: usize, bits: u8) -> usize {
 
 /// Rows, and bytes of a row, of the zero points as a file packs them: in the grid's own bits, as
 /// codes are. None for a grid that has none.
-pub fn zero_point_shape(
-    quantizer: WeightQuantizer,
-    rows: usize,
-    cols: usize,
-) -> Option<[usize; 2]> {
-    let [rows, groups] = if quantizer.partition == Partition::Tensor {
+pub fn zero_point_shape(quantizer: QuantSpec, rows: usize, cols: usize) -> Option<[usize; 2]> {
+    let [rows, groups] = if quantizer.granularity == Granularity::Tensor {
         [1, 1]
     } else {
-        [rows, quantizer.partition.groups(cols)]
+        [rows, quantizer.granularity.groups(cols)]
     };
     (quantizer.grid.range == CodeRange::Affine)
         .then(|| [rows, row_bytes(groups, quantizer.grid.bits)])
@@ -135,10 +131,10 @@ fn unpack_bits<const B: usize>(packed: &[u8], out: &mut [u8]) {
     }
 }
 
-impl PackedMatrix {
+impl QuantTensor {
     /// Packs codes `[rows, cols]` (each within the grid).
     pub fn from_codes(
-        quantizer: WeightQuantizer,
+        quantizer: QuantSpec,
         rows: usize,
         cols: usize,
         codes: &[i16],
@@ -146,7 +142,7 @@ impl PackedMatrix {
         zero_points: Vec<u8>,
     ) -> Self {
         assert_eq!(codes.len(), rows * cols, "one code per element");
-        assert_eq!(scales.len(), quantizer.partition.scales(rows, cols), "one scale per group");
+        assert_eq!(scales.len(), quantizer.granularity.scales(rows, cols), "one scale per group");
         assert!(
             zero_points.is_empty() || zero_points.len() == scales.len(),
             "one zero point per scale, or none"
@@ -195,7 +191,7 @@ impl PackedMatrix {
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         let (bits, min) = (self.quantizer.grid.bits, self.quantizer.grid.min());
         let packed = self.row_packed(row);
-        let group = self.partition().group_size(self.cols);
+        let group = self.granularity().group_size(self.cols);
         let mut piece = [0u8; 256];
         for (i, out) in out[..self.cols].chunks_mut(piece.len()).enumerate() {
             let (first, piece) = (i * 256, &mut piece[..out.len()]);
@@ -204,7 +200,7 @@ impl PackedMatrix {
             while at < out.len() {
                 let column = first + at;
                 let end = out.len().min((column / group + 1) * group - first);
-                let index = self.partition().scale_index(row, column, self.cols);
+                let index = self.granularity().scale_index(row, column, self.cols);
                 let (scale, offset) = (self.scales[index], min - self.zero_point(index));
                 out[at..end]
                     .iter_mut()
@@ -236,8 +232,8 @@ impl PackedMatrix {
     pub fn grid(&self) -> IntGrid {
         self.quantizer.grid
     }
-    pub fn partition(&self) -> Partition {
-        self.quantizer.partition
+    pub fn granularity(&self) -> Granularity {
+        self.quantizer.granularity
     }
 }
 
@@ -259,20 +255,20 @@ mod tests {
             .prop_map(|(bits, range)| IntGrid { bits, range })
     }
 
-    fn matrices() -> impl Strategy<Value = (PackedMatrix, Vec<i16>)> {
+    fn matrices() -> impl Strategy<Value = (QuantTensor, Vec<i16>)> {
         (
             grids(),
             1usize..5,
             1usize..700,
             prop_oneof![
-                Just(Partition::Tensor),
-                Just(Partition::Channel),
-                (1usize..300).prop_map(Partition::Group)
+                Just(Granularity::Tensor),
+                Just(Granularity::Channel),
+                (1usize..300).prop_map(Granularity::Group)
             ],
         )
-            .prop_flat_map(|(grid, rows, cols, partition)| {
-                let quantizer = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 };
-                let n = partition.scales(rows, cols);
+            .prop_flat_map(|(grid, rows, cols, granularity)| {
+                let quantizer = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F32 };
+                let n = granularity.scales(rows, cols);
                 let zeros = if grid.range == CodeRange::Affine { n } else { 0 };
                 (
                     prop::collection::vec(grid.min() as i16..=grid.max() as i16, rows * cols),
@@ -281,7 +277,7 @@ mod tests {
                 )
                     .prop_map(move |(codes, scales, zeros)| {
                         (
-                            PackedMatrix::from_codes(quantizer, rows, cols, &codes, scales, zeros),
+                            QuantTensor::from_codes(quantizer, rows, cols, &codes, scales, zeros),
                             codes,
                         )
                     })
@@ -300,7 +296,7 @@ mod tests {
                 matrix.row_codes(row, &mut row_codes);
                 prop_assert_eq!(&row_codes[..], &codes[row * cols..(row + 1) * cols]);
                 for (col, &code) in row_codes.iter().enumerate() {
-                    let index = matrix.partition().scale_index(row, col, cols);
+                    let index = matrix.granularity().scale_index(row, col, cols);
                     let want = (code as i32 - matrix.zero_point(index)) as f32 * matrix.scales[index];
                     prop_assert_eq!(values[row * cols + col].to_bits(), want.to_bits());
                 }
@@ -310,12 +306,12 @@ mod tests {
 
     #[test]
     fn bits_lie_little_endian() {
-        let q = WeightQuantizer {
+        let q = QuantSpec {
             grid: IntGrid::affine(3),
-            partition: Partition::Channel,
+            granularity: Granularity::Channel,
             scale_codec: ScaleCodec::F16,
         };
-        let m = PackedMatrix::from_codes(q, 1, 3, &[5, 3, 6], vec![1.0], vec![0]);
+        let m = QuantTensor::from_codes(q, 1, 3, &[5, 3, 6], vec![1.0], vec![0]);
         assert_eq!(m.codes, [0b10_011_101, 0b1]);
         assert_eq!(m.stored_bytes(), 2 + 2 + 1);
     }
@@ -323,14 +319,11 @@ mod tests {
     /// The sizes that docs/format.md names, in bits of a weight.
     #[test]
     fn zero_points_take_the_bits_of_the_grid() {
-        let bits = |partition| {
-            let q = WeightQuantizer {
-                grid: IntGrid::affine(2),
-                partition,
-                scale_codec: ScaleCodec::F16,
-            };
-            let scales = partition.scales(64, 512);
-            let m = PackedMatrix::from_codes(
+        let bits = |granularity| {
+            let q =
+                QuantSpec { grid: IntGrid::affine(2), granularity, scale_codec: ScaleCodec::F16 };
+            let scales = granularity.scales(64, 512);
+            let m = QuantTensor::from_codes(
                 q,
                 64,
                 512,
@@ -340,9 +333,9 @@ mod tests {
             );
             8.0 * m.stored_bytes() as f64 / (64.0 * 512.0)
         };
-        assert_eq!(bits(Partition::Group(64)), 2.28125);
-        assert_eq!(bits(Partition::Group(32)), 2.5625);
-        assert_eq!(bits(Partition::Channel), 2.0 + 24.0 / 512.0);
-        assert_eq!(bits(Partition::Tensor), 2.0 + 24.0 / (64.0 * 512.0));
+        assert_eq!(bits(Granularity::Group(64)), 2.28125);
+        assert_eq!(bits(Granularity::Group(32)), 2.5625);
+        assert_eq!(bits(Granularity::Channel), 2.0 + 24.0 / 512.0);
+        assert_eq!(bits(Granularity::Tensor), 2.0 + 24.0 / (64.0 * 512.0));
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! A training step frees and asks for the same blocks of some megabytes over and over, more than a
 //! gigabyte in all. Given back to the system and mapped anew, page by page, they cost a sixth of
-//! the step. A program opts in with `#[global_allocator]`, and only while a [`Kept`] is alive is
+//! the step. A program opts in with `#[global_allocator]`, and only while a [`MemoryGuard`] is alive is
 //! anything held back.
 #![allow(unsafe_code)]
 
@@ -24,7 +24,7 @@ pub struct Recycling;
 
 /// While one is alive, freed blocks of at least 1 MiB stay with the process, up to a limit in all.
 /// The last one to go gives all of them back.
-pub struct Kept(());
+pub struct MemoryGuard(());
 
 /// A free block, from [`System`], with the layout it stands under.
 struct Block(*mut u8);
@@ -42,7 +42,7 @@ static FREE: Mutex<Free> = Mutex::new(Free { blocks: BTreeMap::new(), bytes: 0 }
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 
-impl Kept {
+impl MemoryGuard {
     /// `limit`: bytes held at most, by all together; the last word counts.
     pub fn new(limit: usize) -> Self {
         LIMIT.store(limit, Ordering::Relaxed);
@@ -51,7 +51,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for MemoryGuard {
     fn drop(&mut self) {
         if KEPT.fetch_sub(1, Ordering::Relaxed) == 1 {
             give_back();
@@ -192,7 +192,7 @@ mod tests {
         // SAFETY: only called with blocks of this layout, written before they are read.
         let bytes =
             |block: *mut u8| unsafe { std::slice::from_raw_parts_mut(block, layout.size()) };
-        let kept = (Kept::new(4 * LEAST), Kept::new(3 * LEAST));
+        let kept = (MemoryGuard::new(4 * LEAST), MemoryGuard::new(3 * LEAST));
         // SAFETY: layouts are not empty, every block is freed once under its own.
         unsafe {
             let first = Recycling.alloc(layout);
@@ -220,7 +220,7 @@ mod tests {
 
     /// A vector that grows again and again: blocks of each of its sizes are held once.
     fn grow(limit: usize) {
-        let _kept = Kept::new(limit);
+        let _kept = MemoryGuard::new(limit);
         let layout = |size| Layout::from_size_align(size, 4).expect("a layout");
         let mut held = vec![];
         for turn in 0..5u8 {

@@ -57,7 +57,7 @@ impl IntGrid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
-pub enum Partition {
+pub enum Granularity {
     /// The whole matrix: one scale.
     Tensor,
     /// One row: `[O]` scales.
@@ -67,11 +67,11 @@ pub enum Partition {
     Group(usize),
 }
 
-impl Partition {
+impl Granularity {
     /// Columns that share a scale, for a row of `cols` columns.
     pub fn group_size(self, cols: usize) -> usize {
         match self {
-            Partition::Group(n) => n.min(cols.max(1)),
+            Granularity::Group(n) => n.min(cols.max(1)),
             _ => cols,
         }
     }
@@ -81,14 +81,14 @@ impl Partition {
     }
     /// Number of scales of a matrix `[rows, cols]`.
     pub fn scales(self, rows: usize, cols: usize) -> usize {
-        if self == Partition::Tensor { 1 } else { rows * self.groups(cols) }
+        if self == Granularity::Tensor { 1 } else { rows * self.groups(cols) }
     }
     /// Index of the scale of element (row, col).
     pub fn scale_index(self, row: usize, col: usize, cols: usize) -> usize {
         match self {
-            Partition::Tensor => 0,
-            Partition::Channel => row,
-            Partition::Group(n) => row * self.groups(cols) + col / n,
+            Granularity::Tensor => 0,
+            Granularity::Channel => row,
+            Granularity::Group(n) => row * self.groups(cols) + col / n,
         }
     }
 }
@@ -106,32 +106,32 @@ pub enum ScaleCodec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct WeightQuantizer {
+pub struct QuantSpec {
     /// Which codes there are.
     pub grid: IntGrid,
     /// Which elements share a scale.
-    pub partition: Partition,
+    pub granularity: Granularity,
     /// How a scale is stored.
     pub scale_codec: ScaleCodec,
 }
 
-impl WeightQuantizer {
+impl QuantSpec {
     /// ggml's Q4_0: groups of 32, codes -8..=7, f16 scale.
     pub const Q4_0: Self = Self {
         grid: IntGrid::symmetric(4),
-        partition: Partition::Group(32),
+        granularity: Granularity::Group(32),
         scale_codec: ScaleCodec::F16,
     };
     /// ggml's Q8_0: groups of 32, codes -127..=127, f16 scale.
     pub const Q8_0: Self = Self {
         grid: IntGrid::narrow(8),
-        partition: Partition::Group(32),
+        granularity: Granularity::Group(32),
         scale_codec: ScaleCodec::F16,
     };
     /// ggml's TQ2_0: groups of 256, codes -1, 0, 1, f16 scale.
     pub const TQ2_0: Self = Self {
         grid: IntGrid::narrow(2),
-        partition: Partition::Group(256),
+        granularity: Granularity::Group(256),
         scale_codec: ScaleCodec::F16,
     };
 }

@@ -2,7 +2,7 @@
 //! arithmetic, f32 to the tolerance the set states.
 use halfstep_golden::{Golden, assert_close};
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
-use halfstep_kernels::{IntGrid, Partition, Pool, Real, ScaleCodec};
+use halfstep_kernels::{Granularity, IntGrid, Pool, Real, ScaleCodec};
 
 /// In f64, relative to the largest element of a tensor: some thousand roundings.
 const F64: f64 = 1e-12;
@@ -111,7 +111,7 @@ fn gradients<T: Real>(case: &Case, pool: &Pool, scales: &[T], zero_points: &[T])
         cols: case.cols,
         scales,
         zero_points,
-        partition: Partition::Group(case.group),
+        granularity: Granularity::Group(case.group),
         grid: case.grid,
     };
     let (mut y, mut dw) = (vec![T::ONE; w.len()], vec![T::ONE; w.len()]);
@@ -149,7 +149,7 @@ fn block_ap<T: Real>(case: &Case, pool: &Pool, rel: f64) {
 fn clip_range<T: Real>(case: &Case) -> ClipRange<T> {
     let w = case.values::<T>("w");
     if case.with_zero {
-        return ClipRange::new(&w, case.cols, Partition::Group(case.group));
+        return ClipRange::new(&w, case.cols, Granularity::Group(case.group));
     }
     let extreme = |better: fn(T, T) -> T| {
         let groups = w.chunks(case.cols).flat_map(|row| row.chunks(case.group));
@@ -279,7 +279,7 @@ fn learned_clip_forward_and_gradients() {
 #[test]
 fn wide_open_clips_are_the_range_itself() {
     let w: Vec<f32> = (0..128).map(|i| ((i * 37 % 101) as f32 - 40.0) * 0.01).collect();
-    let (range, grid) = (ClipRange::new(&w, 64, Partition::Group(32)), IntGrid::affine(2));
+    let (range, grid) = (ClipRange::new(&w, 64, Granularity::Group(32)), IntGrid::affine(2));
     let (scales, zero_points) = range.forward(&[40.0; 4], &[40.0; 4], grid, ScaleCodec::F16);
     for (g, w) in w.chunks(32).enumerate() {
         let (most, least) = w.iter().fold((0.0f32, 0.0f32), |(a, b), &w| (a.max(w), b.min(w)));

@@ -1,6 +1,6 @@
 //! First steps of a symmetric grid against golden `calibration`.
 use halfstep_kernels::quant::calibrate::{ScaleRule, convex_step, error_step, find_scales};
-use halfstep_kernels::{IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
 
 /// Squared error of a row under a step, by the formula.
 fn error(row: &[f32], step: f64, bits: u8) -> f64 {
@@ -52,9 +52,9 @@ fn first_steps() {
                     compared += 1;
                 }
             }
-            let quantizer = WeightQuantizer {
+            let quantizer = QuantSpec {
                 grid: IntGrid::symmetric(bits),
-                partition: Partition::Channel,
+                granularity: Granularity::Channel,
                 scale_codec: ScaleCodec::F32,
             };
             let pool = Pool::new(2);

@@ -14,7 +14,7 @@ use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{Pool, Real, WeightQuantizer};
+use halfstep_kernels::{Pool, QuantSpec, Real};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn numbers<T: Real>(stream: u64, n: usize) -> Vec<T> {
@@ -326,14 +326,14 @@ fn products_do_not_depend_on_how_an_operand_lies() {
                 [200, 40, 1500],
             ] {
                 let (x, w) = (numbers::<f32>(1, m * i), numbers::<f32>(2, o * i));
-                let (quantizer, pool) = (WeightQuantizer::Q4_0, Pool::new(1));
+                let (quantizer, pool) = (QuantSpec::Q4_0, Pool::new(1));
                 let panels = WeightPanels::quantize(
                     &pool,
                     &w,
                     o,
                     i,
                     quantizer,
-                    &vec![0.1; quantizer.partition.scales(o, i)],
+                    &vec![0.1; quantizer.granularity.scales(o, i)],
                     &[],
                 );
                 let mut w = vec![0.0; o * i];

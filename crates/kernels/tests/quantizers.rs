@@ -1,7 +1,7 @@
 //! Properties of the quantizers: start rules, grids, LSQ's gradients, activations and caches.
 use half::f16;
 use halfstep_kernels::dispatch::{available, force};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::calibrate::{
     ScaleRule, convex_step, error_step, find_scales, quantize, quantize_by, quantize_rtn,
     squared_error,
@@ -10,8 +10,8 @@ use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::{activation, cache};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, IntGrid, Partition, Pool, Real, ScaleCodec,
-    WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, Pool, QuantSpec, Real,
+    ScaleCodec,
 };
 use proptest::prelude::*;
 
@@ -51,23 +51,23 @@ fn bits_of(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-fn values(packed: &PackedMatrix) -> Vec<f32> {
+fn values(packed: &QuantTensor) -> Vec<f32> {
     let mut out = vec![f32::NAN; packed.rows * packed.cols];
     packed.decode(&pool(), &mut out);
     out
 }
 
-fn quantizers() -> impl Strategy<Value = WeightQuantizer> {
+fn quantizers() -> impl Strategy<Value = QuantSpec> {
     let range =
         prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
-    let partition = prop_oneof![
-        Just(Partition::Tensor),
-        Just(Partition::Channel),
-        (1usize..50).prop_map(Partition::Group)
+    let granularity = prop_oneof![
+        Just(Granularity::Tensor),
+        Just(Granularity::Channel),
+        (1usize..50).prop_map(Granularity::Group)
     ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
-    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| {
-        WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec }
+    (2u8..=8, range, granularity, codec).prop_map(|(bits, range, granularity, scale_codec)| {
+        QuantSpec { grid: IntGrid { bits, range }, granularity, scale_codec }
     })
 }
 
@@ -95,10 +95,10 @@ proptest! {
         let packed = quantize_by(&pool(), &w, rows, cols, q, RULES[rule]);
         let got = values(&packed);
         for (k, (&w, &got)) in w.iter().zip(&got).enumerate() {
-            let scale = packed.scales[q.partition.scale_index(k / cols, k % cols, cols)];
+            let scale = packed.scales[q.granularity.scale_index(k / cols, k % cols, cols)];
             prop_assert!(got.is_finite());
             // The nearest value of the grid, by trying all.
-            let z = packed.zero_point(q.partition.scale_index(k / cols, k % cols, cols));
+            let z = packed.zero_point(q.granularity.scale_index(k / cols, k % cols, cols));
             let best = (q.grid.min()..=q.grid.max()).map(|c| ((c - z) as f32 * scale - w).abs()).fold(f32::INFINITY, f32::min);
             prop_assert!((got - w).abs() <= best + 1e-6 * w.abs(), "{w} became {got} under {scale}");
         }
@@ -106,11 +106,11 @@ proptest! {
 
     #[test]
     fn absmax_is_within_half_a_step_and_keeps_its_codes(q in quantizers(), (rows, cols, w) in matrices()) {
-        let q = WeightQuantizer { scale_codec: ScaleCodec::F32, ..q };
+        let q = QuantSpec { scale_codec: ScaleCodec::F32, ..q };
         let packed = quantize_by(&pool(), &w, rows, cols, q, ScaleRule::Absmax);
         let got = values(&packed);
         for (k, (&w, &got)) in w.iter().zip(&got).enumerate() {
-            let scale = packed.scales[q.partition.scale_index(k / cols, k % cols, cols)];
+            let scale = packed.scales[q.granularity.scale_index(k / cols, k % cols, cols)];
             // An affine range rounds its zero point: up to half a step more at one end.
             let limit = if q.grid.range == CodeRange::Affine { 1.0 } else { 0.5 };
             prop_assert!((got - w).abs() <= limit * scale * 1.0001);
@@ -123,7 +123,7 @@ proptest! {
 
     #[test]
     fn powers_of_two_go_through(q in quantizers(), (rows, cols, w) in matrices(), rule in 0usize..5, k in -3i32..6) {
-        let q = WeightQuantizer { scale_codec: ScaleCodec::F32, ..q };
+        let q = QuantSpec { scale_codec: ScaleCodec::F32, ..q };
         let factor = 2f32.powi(k);
         let scaled: Vec<f32> = w.iter().map(|w| w * factor).collect();
         let (a, b) = (quantize_by(&pool(), &w, rows, cols, q, RULES[rule]), quantize_by(&pool(), &scaled, rows, cols, q, RULES[rule]));
@@ -134,7 +134,7 @@ proptest! {
     #[test]
     fn no_candidate_beats_the_error_search(bits in 2u8..=8, w in prop::collection::vec(prop_oneof![4 => -1f32..1.0, 1 => Just(0.25f32), 1 => -9f32..9.0], 1..70)) {
         let grid = IntGrid::symmetric(bits);
-        let q = WeightQuantizer { grid, partition: Partition::Tensor, scale_codec: ScaleCodec::F32 };
+        let q = QuantSpec { grid, granularity: Granularity::Tensor, scale_codec: ScaleCodec::F32 };
         let (scales, _) = find_scales(&pool(), &w, 1, w.len(), q, ScaleRule::ErrorSearch);
         let most = w.iter().fold(0.0f32, |m, w| m.max(w.abs())) as f64;
         prop_assume!(most > 0.0);
@@ -154,23 +154,23 @@ proptest! {
     fn lsq_is_the_formula(
         (rows, cols, v) in matrices(),
         grid in (2u8..=8, any::<bool>()).prop_map(|(b, narrow)| if narrow { IntGrid::narrow(b) } else { IntGrid::symmetric(b) }),
-        partition in prop_oneof![Just(Partition::Tensor), Just(Partition::Channel), (1usize..50).prop_map(Partition::Group)],
+        granularity in prop_oneof![Just(Granularity::Tensor), Just(Granularity::Channel), (1usize..50).prop_map(Granularity::Group)],
         seed in any::<u64>(),
     ) {
         let mut rng = Rng { seed, stream: 0, counter: 0 };
-        let steps: Vec<f32> = (0..partition.scales(rows, cols)).map(|_| [0.125, -0.25, 0.3, -0.01, 0.0][rng.below(5) as usize]).collect();
+        let steps: Vec<f32> = (0..granularity.scales(rows, cols)).map(|_| [0.125, -0.25, 0.3, -0.01, 0.0][rng.below(5) as usize]).collect();
         let dy: Vec<f32> = v.iter().map(|_| rng.normal() as f32).collect();
         let (n, p) = (grid.min() as f32, grid.max() as f32);
         for level in available() {
             force(level);
             let (mut y, mut codes) = (vec![f32::NAN; v.len()], vec![99i16; v.len()]);
-            lsq_forward(&pool(), &v, rows, cols, &steps, partition, grid, &mut y, Some(&mut codes));
+            lsq_forward(&pool(), &v, rows, cols, &steps, granularity, grid, &mut y, Some(&mut codes));
             for edge in [EdgeRule::Inside, EdgeRule::Outside] {
                 let (mut dv, mut ds) = (vec![f32::NAN; v.len()], vec![f32::NAN; steps.len()]);
-                lsq_backward(&pool(), &v, rows, cols, &steps, partition, grid, edge, &dy, &mut dv, &mut ds);
+                lsq_backward(&pool(), &v, rows, cols, &steps, granularity, grid, edge, &dy, &mut dv, &mut ds);
                 let mut want_ds = vec![(0.0f64, 0.0f64); steps.len()];
                 for (k, &v) in v.iter().enumerate() {
-                    let index = partition.scale_index(k / cols, k % cols, cols);
+                    let index = granularity.scale_index(k / cols, k % cols, cols);
                     let s = steps[index];
                     if s == 0.0 {
                         prop_assert_eq!((codes[k], y[k], dv[k]), (0, 0.0, dy[k]));
@@ -327,9 +327,9 @@ fn what_is_not_a_number_stays_seen() {
     w[40] = f32::NAN;
     for rule in RULES {
         for grid in [IntGrid::symmetric(4), IntGrid::narrow(8), IntGrid::affine(4)] {
-            let q = WeightQuantizer {
+            let q = QuantSpec {
                 grid,
-                partition: Partition::Group(32),
+                granularity: Granularity::Group(32),
                 scale_codec: ScaleCodec::F16,
             };
             let got = values(&quantize_by(&pool(), &w, 1, 64, q, rule));
@@ -353,7 +353,7 @@ fn groups_of_zeros_have_scale_zero_and_no_noise() {
                     &w,
                     1,
                     96,
-                    WeightQuantizer { grid, partition: Partition::Group(32), scale_codec },
+                    QuantSpec { grid, granularity: Granularity::Group(32), scale_codec },
                     rule,
                 );
                 assert_eq!(packed.scales[1], 0.0);
@@ -368,14 +368,14 @@ fn ggml_rules() {
     // The first of two entries of equal magnitude decides the sign; d = w* / -8; codes from f16(d).
     let mut w = vec![0.1f32; 32];
     (w[3], w[9]) = (1.3, -1.3);
-    let packed = quantize_by(&pool(), &w, 1, 32, WeightQuantizer::Q4_0, ScaleRule::SignedAbsmax);
+    let packed = quantize_by(&pool(), &w, 1, 32, QuantSpec::Q4_0, ScaleRule::SignedAbsmax);
     let d = f16::from_f32(1.3 / -8.0).to_f32();
     assert_eq!(packed.scales, [d]);
     let mut codes = [0; 32];
     packed.row_codes(0, &mut codes);
     assert_eq!((codes[3], codes[9], codes[0]), (-8, 7, (0.1 / d).round_ties_even() as i16));
     // Q8_0: max|w| / 127 rounded to f16, codes from the stored scale.
-    let packed = quantize_rtn(&pool(), &w, 1, 32, WeightQuantizer::Q8_0);
+    let packed = quantize_rtn(&pool(), &w, 1, 32, QuantSpec::Q8_0);
     let d = f16::from_f32(1.3 / 127.0).to_f32();
     assert_eq!(packed.scales, [d]);
     packed.row_codes(0, &mut codes);
@@ -391,10 +391,10 @@ fn ggml_rules() {
 fn rtn_is_the_better_of_its_two_rules() {
     let w = normal(8 * 96, 6);
     for q in [
-        WeightQuantizer::Q4_0,
-        WeightQuantizer {
+        QuantSpec::Q4_0,
+        QuantSpec {
             grid: IntGrid::symmetric(3),
-            partition: Partition::Channel,
+            granularity: Granularity::Channel,
             scale_codec: ScaleCodec::F32,
         },
     ] {
@@ -413,9 +413,9 @@ fn affine_zero_points_stay_inside_and_zero_is_exact() {
     for (shift, bits) in [(-3.0, 4), (0.0, 2), (3.0, 4), (0.7, 8)] {
         let w: Vec<f32> = normal(64, 8).iter().map(|w| w + shift).chain([0.0; 32]).collect();
         for rule in [ScaleRule::Absmax, ScaleRule::ErrorSearch] {
-            let q = WeightQuantizer {
+            let q = QuantSpec {
                 grid: IntGrid::affine(bits),
-                partition: Partition::Channel,
+                granularity: Granularity::Channel,
                 scale_codec: ScaleCodec::F16,
             };
             let packed = quantize_by(&pool(), &w, 1, 96, q, rule);
@@ -436,8 +436,7 @@ fn start_rules_on_a_unit_gaussian() {
         (8, 0.0309, 0.0307, 0.142, 1.01),
     ] {
         let grid = IntGrid::symmetric(bits);
-        let q =
-            WeightQuantizer { grid, partition: Partition::Tensor, scale_codec: ScaleCodec::F32 };
+        let q = QuantSpec { grid, granularity: Granularity::Tensor, scale_codec: ScaleCodec::F32 };
         let near = |got: f64, want: f64, what: &str| {
             assert!((got / want - 1.0).abs() < 0.02, "{bits} bits, {what}: {got} {want}")
         };
@@ -459,7 +458,7 @@ fn descent_finds_the_step() {
         let mut s = [2.0 * want];
         for k in 0..400 {
             let (mut y, mut dv, mut ds) = (vec![0.0; w.len()], vec![0.0; w.len()], [0.0]);
-            lsq_forward(&pool(), &w, 1, w.len(), &s, Partition::Tensor, grid, &mut y, None);
+            lsq_forward(&pool(), &w, 1, w.len(), &s, Granularity::Tensor, grid, &mut y, None);
             let dy: Vec<f64> = y.iter().zip(&w).map(|(y, w)| 2.0 * (y - w)).collect();
             lsq_backward(
                 &pool(),
@@ -467,7 +466,7 @@ fn descent_finds_the_step() {
                 1,
                 w.len(),
                 &s,
-                Partition::Tensor,
+                Granularity::Tensor,
                 grid,
                 EdgeRule::Inside,
                 &dy,
@@ -485,11 +484,12 @@ fn descent_finds_the_step() {
 /// are.
 #[test]
 fn gradients_by_finite_differences() {
-    let (rows, cols, partition) = (3, 20, Partition::Group(8));
+    let (rows, cols, granularity) = (3, 20, Granularity::Group(8));
     let v: Vec<f64> = normal(rows * cols, 11).into_iter().map(f64::from).collect();
     let dy: Vec<f64> = normal(rows * cols, 12).into_iter().map(f64::from).collect();
-    let steps: Vec<f64> =
-        (0..partition.scales(rows, cols)).map(|k| if k % 2 == 0 { 0.31 } else { -0.27 }).collect();
+    let steps: Vec<f64> = (0..granularity.scales(rows, cols))
+        .map(|k| if k % 2 == 0 { 0.31 } else { -0.27 })
+        .collect();
     let grid = IntGrid::symmetric(3);
     let (n, p) = (-4.0, 3.0);
     let (mut dv, mut ds) = (vec![0.0; v.len()], vec![0.0; steps.len()]);
@@ -499,7 +499,7 @@ fn gradients_by_finite_differences() {
         rows,
         cols,
         &steps,
-        partition,
+        granularity,
         grid,
         EdgeRule::Inside,
         &dy,
@@ -510,7 +510,7 @@ fn gradients_by_finite_differences() {
         v.iter()
             .enumerate()
             .map(|(k, &v0)| {
-                let index = partition.scale_index(k / cols, k % cols, cols);
+                let index = granularity.scale_index(k / cols, k % cols, cols);
                 let u = v0 / steps[index];
                 let moved = if at == Some(k) { v0 + shift } else { v0 };
                 let value = if (n..=p).contains(&u) {
@@ -542,14 +542,11 @@ fn gradients_by_finite_differences() {
 fn threads_and_levels_do_not_matter() {
     let (rows, cols) = (67, 1100);
     let (w, dy) = (normal(rows * cols, 13), normal(rows * cols, 14));
-    for partition in
-        [Partition::Tensor, Partition::Channel, Partition::Group(32), Partition::Group(100)]
+    for granularity in
+        [Granularity::Tensor, Granularity::Channel, Granularity::Group(32), Granularity::Group(100)]
     {
-        let q = WeightQuantizer {
-            grid: IntGrid::symmetric(4),
-            partition,
-            scale_codec: ScaleCodec::F16,
-        };
+        let q =
+            QuantSpec { grid: IntGrid::symmetric(4), granularity, scale_codec: ScaleCodec::F16 };
         let mut first = None;
         for level in available() {
             for threads in [1, 2, 5] {
@@ -559,7 +556,17 @@ fn threads_and_levels_do_not_matter() {
                 let packed = quantize(&pool, &w, rows, cols, q, &scales, &[]);
                 let (mut y, mut dv, mut ds) =
                     (vec![0.0; w.len()], vec![0.0; w.len()], vec![0.0; scales.len()]);
-                lsq_forward(&pool, &w, rows, cols, &packed.scales, partition, q.grid, &mut y, None);
+                lsq_forward(
+                    &pool,
+                    &w,
+                    rows,
+                    cols,
+                    &packed.scales,
+                    granularity,
+                    q.grid,
+                    &mut y,
+                    None,
+                );
                 assert_eq!(
                     bits_of(&values(&packed)),
                     bits_of(&y),
@@ -571,7 +578,7 @@ fn threads_and_levels_do_not_matter() {
                     rows,
                     cols,
                     &packed.scales,
-                    partition,
+                    granularity,
                     q.grid,
                     EdgeRule::Inside,
                     &dy,
@@ -581,7 +588,7 @@ fn threads_and_levels_do_not_matter() {
                 let all = (packed.codes, bits_of(&scales), bits_of(&y), bits_of(&dv), bits_of(&ds));
                 assert!(
                     *first.get_or_insert(all.clone()) == all,
-                    "{level:?}, {threads} threads, {partition:?}"
+                    "{level:?}, {threads} threads, {granularity:?}"
                 );
             }
         }

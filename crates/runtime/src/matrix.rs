@@ -5,7 +5,7 @@ use crate::low_rank::Factors;
 use crate::network::add_rows;
 use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_ordered, linear_panels};
-use halfstep_kernels::pack::{PackedMatrix, row_bytes};
+use halfstep_kernels::pack::{QuantTensor, row_bytes};
 use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool};
 
 /// A matrix `[O, I]`.
@@ -160,8 +160,8 @@ fn find<'a>(model: &'a Model, name: &str, expected: &[usize]) -> Result<&'a Tens
 }
 
 /// Whether codes, scales and zero points have the lengths that shape and quantizer call for.
-fn is_whole(p: &PackedMatrix) -> bool {
-    let scales = p.partition().scales(p.rows, p.cols);
+fn is_whole(p: &QuantTensor) -> bool {
+    let scales = p.granularity().scales(p.rows, p.cols);
     let zero_points = if p.grid().range == CodeRange::Affine { scales } else { 0 };
     (2..=8).contains(&p.grid().bits)
         && p.codes.len() == p.rows * row_bytes(p.cols, p.grid().bits)

@@ -25,24 +25,24 @@ pub struct Evaluation {
     pub tokens_per_second: f64,
 }
 
-/// Rows whose logits are in memory at a time: never a window times the vocabulary.
+/// Rows whose logits are in memory at a time: never a sequence times the vocabulary.
 const LOGIT_ROWS: usize = 64;
 /// Rows that one task scores.
 const TASK_ROWS: usize = 4;
 
-/// Cuts `tokens` into windows of `window` (a last window of fewer than 2 tokens is dropped), runs
-/// each alone from position 0, and scores ids 1.. of every window. `progress(done_tokens,
-/// total_tokens)` returns false to cancel. Errors: a window of fewer than 2 tokens or of more than
-/// the models have positions; fewer tokens than one window; ids outside the vocabulary;
+/// Cuts `tokens` into sequences of `sequence_length` (a last sequence of fewer than 2 tokens is dropped), runs
+/// each alone from position 0, and scores ids 1.. of every sequence. `progress(done_tokens,
+/// total_tokens)` returns false to cancel. Errors: a sequence of fewer than 2 tokens or of more than
+/// the models have positions; fewer tokens than one sequence; ids outside the vocabulary;
 /// vocabularies of the two models differ; logits that are not finite.
 pub fn evaluate(
     network: &Network,
     against: Option<&Network>,
     tokens: &[u32],
-    window: usize,
+    sequence_length: usize,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Evaluation> {
-    let mut scoring = Scoring::new(&[network], against, tokens.to_vec(), window)?;
+    let mut scoring = Scoring::new(&[network], against, tokens.to_vec(), sequence_length)?;
     loop {
         if !progress(scoring.done, scoring.total) {
             return Err(Error::Cancelled);
@@ -54,12 +54,12 @@ pub fn evaluate(
 }
 
 /// An [`evaluate`] under way, of one network or of several beside the same reference, which then
-/// runs once: the state between two windows. For callers that have other things to do in between;
+/// runs once: the state between two sequences. For callers that have other things to do in between;
 /// every call is to give the same networks.
 pub struct Scoring {
     tokens: Vec<u32>,
-    window: usize,
-    /// Tokens of the windows scored, and of all windows.
+    sequence_length: usize,
+    /// Tokens of the sequences scored, and of all sequences.
     pub done: usize,
     pub total: usize,
     compared: bool,
@@ -71,26 +71,28 @@ impl Scoring {
         networks: &[&Network],
         against: Option<&Network>,
         tokens: Vec<u32>,
-        window: usize,
+        sequence_length: usize,
     ) -> Result<Self> {
-        networks.iter().try_for_each(|network| check(network, against, &tokens, window))?;
-        let total = tokens.chunks(window).map(<[u32]>::len).filter(|&n| n >= 2).sum();
+        networks
+            .iter()
+            .try_for_each(|network| check(network, against, &tokens, sequence_length))?;
+        let total = tokens.chunks(sequence_length).map(<[u32]>::len).filter(|&n| n >= 2).sum();
         let sums = networks.iter().map(|_| Sums::default()).collect();
-        Ok(Self { tokens, window, done: 0, total, compared: against.is_some(), sums })
+        Ok(Self { tokens, sequence_length, done: 0, total, compared: against.is_some(), sums })
     }
 
-    /// Scores the next window; false when there is none.
+    /// Scores the next sequence; false when there is none.
     pub fn step(&mut self, networks: &[&Network], against: Option<&Network>) -> Result<bool> {
         if self.done == self.total {
             return Ok(false);
         }
-        let window = &self.tokens[self.done..self.total.min(self.done + self.window)];
-        score_window(networks, against, window, self.done, &mut self.sums)?;
-        self.done += window.len();
+        let sequence = &self.tokens[self.done..self.total.min(self.done + self.sequence_length)];
+        score_sequence(networks, against, sequence, self.done, &mut self.sums)?;
+        self.done += sequence.len();
         Ok(true)
     }
 
-    /// The means over the windows scored so far, of every network.
+    /// The means over the sequences scored so far, of every network.
     pub fn evaluations(&self) -> Vec<Evaluation> {
         self.sums.iter().map(|sums| sums.evaluation(self.compared)).collect()
     }
@@ -100,7 +102,7 @@ fn check(
     network: &Network,
     against: Option<&Network>,
     tokens: &[u32],
-    window: usize,
+    sequence_length: usize,
 ) -> Result<()> {
     let positions = [Some(network), against]
         .into_iter()
@@ -108,19 +110,21 @@ fn check(
         .map(|n| n.architecture().max_positions)
         .min()
         .unwrap_or(0);
-    if window < 2 || window > positions {
+    if sequence_length < 2 || sequence_length > positions {
         return Err(Error::argument(
-            "window",
-            format!("{window} is not between 2 and the {positions} positions of the model"),
+            "sequenceLength",
+            format!(
+                "{sequence_length} is not between 2 and the {positions} positions of the model"
+            ),
         ));
     }
-    if tokens.len() < window {
+    if tokens.len() < sequence_length {
         let reason = match tokens.len() {
             n @ 2.. => format!(
-                "{n} tokens are less than one window of {window}; give a longer text or a window of at most {n}"
+                "{n} tokens are less than one sequence of {sequence_length}; give a longer text or a sequenceLength of at most {n}"
             ),
             n => format!(
-                "{n} tokens; nothing can be predicted from fewer than 2, and one window of {window} is needed"
+                "{n} tokens; nothing can be predicted from fewer than 2, and one sequence of {sequence_length} is needed"
             ),
         };
         return Err(Error::argument("data", reason));
@@ -176,16 +180,16 @@ impl Sums {
     }
 }
 
-/// Scores one window; `first` is the place of its first token in the text.
-fn score_window(
+/// Scores one sequence; `first` is the position of its first token in the text.
+fn score_sequence(
     networks: &[&Network],
     against: Option<&Network>,
-    window: &[u32],
+    sequence: &[u32],
     first: usize,
     sums: &mut [Sums],
 ) -> Result<()> {
     // The last token predicts nothing.
-    let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
+    let (inputs, targets) = (&sequence[..sequence.len() - 1], &sequence[1..]);
     let reference = against.map(|a| a.features(inputs, &mut Cache::new(a))).transpose()?;
     let mut features = vec![];
     for (network, sums) in networks.iter().zip(&mut *sums) {

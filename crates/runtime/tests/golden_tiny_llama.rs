@@ -6,7 +6,7 @@ use halfstep_formats::{Model, Quantization, TensorData, load};
 use halfstep_golden::{Golden, assert_close};
 use halfstep_kernels::quant::calibrate::quantize;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
 };
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
@@ -80,9 +80,9 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
         return None;
     }
     let mut model = teacher.clone();
-    let grid = WeightQuantizer {
+    let grid = QuantSpec {
         grid: IntGrid::symmetric(weight_bits.max(2)),
-        partition: Partition::Channel,
+        granularity: Granularity::Channel,
         scale_codec: ScaleCodec::F32,
     };
     for (layer, linear) in (0..layers)
@@ -104,7 +104,8 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
             &[],
         ));
     }
-    let steps = (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| site.step_name(layer)));
+    let steps =
+        (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| site.static_scale_name(layer)));
     let stored = steps
         .map(|step| (step.clone(), format!("{name}/first_step/{step}")))
         .filter(|(_, tensor)| trace.has(tensor));
@@ -123,7 +124,7 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
             "static" => CacheQuantizer::Static { bits: bits("cache_bits") },
             other => panic!("{other}"),
         },
-        static_steps: stored
+        static_scales: stored
             .map(|(step, tensor)| (step, trace.tensor(&tensor).f32()[0]))
             .collect::<BTreeMap<_, _>>(),
     });

@@ -27,7 +27,7 @@ impl Naive<'_> {
 
     fn step(&self, site: ActivationSite, layer: usize) -> Option<f64> {
         let q = self.model.quantization.as_ref()?;
-        q.static_steps.get(&site.step_name(layer)).map(|&step| step as f64)
+        q.static_scales.get(&site.static_scale_name(layer)).map(|&step| step as f64)
     }
 
     fn is_packed(&self, name: &str) -> bool {

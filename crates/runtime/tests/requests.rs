@@ -2,14 +2,14 @@
 mod models;
 
 use halfstep_formats::{Error as FormatError, TensorData};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec};
 use halfstep_runtime::generate::Generator;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
 use models::{
     architecture, float_model, network, quantization, quantized, tokens, untied, with_low_rank,
-    with_static_steps, zoo,
+    with_static_scales, zoo,
 };
 
 fn greedy(max_tokens: usize) -> GenerateConfig {
@@ -104,15 +104,15 @@ fn sampling_repeats_under_its_seed() {
 fn evaluation_equals_its_definition() {
     let (float, packed) = (float_model(untied()), zoo().remove(3).1);
     let (reference, model) = (network(&float, 2), network(&packed, 2));
-    let (ids, window, vocab) = (tokens(101, 173), 33, 173);
+    let (ids, sequence_length, vocab) = (tokens(101, 173), 33, 173);
     let mut seen = vec![];
-    let got = evaluate(&model, Some(&reference), &ids, window, &mut |done, total| {
+    let got = evaluate(&model, Some(&reference), &ids, sequence_length, &mut |done, total| {
         seen.push((done, total));
         true
     })
     .unwrap();
     let (mut nll, mut kl, mut agree, mut count) = (0.0, 0.0, 0, 0);
-    for piece in ids.chunks(window) {
+    for piece in ids.chunks(sequence_length) {
         let logits = |n: &Network| n.forward(piece, &mut Cache::new(n), Logits::All).unwrap();
         let (ours, theirs) = (logits(&model), logits(&reference));
         for (t, &target) in piece.iter().enumerate().skip(1) {
@@ -128,7 +128,7 @@ fn evaluation_equals_its_definition() {
             count += 1;
         }
     }
-    // 101 = 3 * 33 + 2: the short window counts; one token fewer and it is dropped.
+    // 101 = 3 * 33 + 2: the short sequence counts; one token fewer and it is dropped.
     assert_eq!((got.predictions, count), (97, 97));
     let close =
         |got: f64, want: f64| assert!((got - want).abs() <= 1e-9 * want.abs(), "{got} {want}");
@@ -139,7 +139,7 @@ fn evaluation_equals_its_definition() {
     assert!(got.tokens_per_second > 0.0);
     assert_eq!((seen.first(), seen.last()), (Some(&(0, 101)), Some(&(101, 101))));
     assert_eq!(
-        evaluate(&model, None, &ids[..100], window, &mut |_, _| true).unwrap().predictions,
+        evaluate(&model, None, &ids[..100], sequence_length, &mut |_, _| true).unwrap().predictions,
         96
     );
 }
@@ -165,13 +165,14 @@ fn evaluation_refuses_before_it_computes() {
     let model = float_model(architecture());
     let network = network(&model, 1);
     let mut never = |_, _| panic!("started");
-    let mut run = |ids: &[u32], window| argument(evaluate(&network, None, ids, window, &mut never));
+    let mut run =
+        |ids: &[u32], sequence_length| argument(evaluate(&network, None, ids, sequence_length, &mut never));
     assert_eq!(run(&[], 16).0, "data");
     assert_eq!(run(&[3], 16).0, "data");
     let (field, reason) = run(&tokens(15, 173), 16);
     assert!(field == "data" && reason.contains("15") && reason.contains("16"), "{reason}");
-    assert_eq!(run(&tokens(50, 173), 1).0, "window");
-    assert_eq!(run(&tokens(500, 173), 401).0, "window");
+    assert_eq!(run(&tokens(50, 173), 1).0, "sequenceLength");
+    assert_eq!(run(&tokens(500, 173), 401).0, "sequenceLength");
     assert_eq!(run(&[0, 173, 1], 3).0, "data");
     let other =
         models::float_model(halfstep_formats::Architecture { vocab_size: 170, ..architecture() });
@@ -263,15 +264,15 @@ fn models_that_cannot_run_say_what_is_wrong() {
 
     let static_sites =
         quantization(ActivationQuantizer::Static { bits: 8 }, CacheQuantizer::Static { bits: 8 });
-    let mut steps = with_static_steps(static_sites, architecture().layers.len());
+    let mut steps = with_static_scales(static_sites, architecture().layers.len());
     let step = "model.layers.2.k_cache.step";
-    steps.static_steps.remove(step);
-    let mut model = quantized(architecture(), WeightQuantizer::Q8_0, None, steps);
+    steps.static_scales.remove(step);
+    let mut model = quantized(architecture(), QuantSpec::Q8_0, None, steps);
     assert!(
         matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == step)
     );
     new(&model, Arithmetic::Float).unwrap();
-    model.quantization.as_mut().unwrap().static_steps.insert(step.into(), 0.0);
+    model.quantization.as_mut().unwrap().static_scales.insert(step.into(), 0.0);
     assert!(
         matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step)
     );

@@ -237,7 +237,7 @@ function blockKl({ blockKl, blockKlTokens }: RunRecord): string {
 /** One strip for each of the three figures of a matrix that was found. */
 function matrices({ matrices }: RunRecord): string[] {
   const blocks = Math.max(0, ...matrices.map(({ block }) => block + 1))
-  const rowsOf = (field: 'clipFraction' | 'stepDrift' | 'saliency') =>
+  const rowsOf = (field: 'clipFraction' | 'scaleDrift' | 'saliency') =>
     LINEARS.map((linear) => {
       const own = matrices.filter((matrix) => matrix.linear === linear)
       return {
@@ -249,7 +249,7 @@ function matrices({ matrices }: RunRecord): string[] {
     id: string,
     heading: string,
     caption: string,
-    field: 'clipFraction' | 'stepDrift' | 'saliency',
+    field: 'clipFraction' | 'scaleDrift' | 'saliency',
     kind: 'linear' | 'log',
     show: (value: number) => string,
     legend: string,
@@ -286,7 +286,7 @@ function matrices({ matrices }: RunRecord): string[] {
       'drift',
       'How far the steps went',
       'Mean of |end / start - 1| over the scales of a matrix.',
-      'stepDrift',
+      'scaleDrift',
       'linear',
       percent,
       'change, % of the first step',
@@ -306,7 +306,7 @@ function matrices({ matrices }: RunRecord): string[] {
 function figureOf(
   matrices: readonly MatrixRecord[],
   block: number,
-  field: 'clipFraction' | 'stepDrift' | 'saliency',
+  field: 'clipFraction' | 'scaleDrift' | 'saliency',
 ): number | null {
   return matrices.find((matrix) => matrix.block === block)?.[field] ?? null
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     Weights,
-    WeightSteps,
-    ActivationSteps,
+    WeightScales,
+    ActivationScales,
     Norms,
     /// Clips, or steps and zero points, of affine grids.
     Ranges,
@@ -75,7 +75,7 @@ impl<T: Number> Parameters<T> {
         Self { list: vec![], index: BTreeMap::new() }
     }
 
-    /// Adds a parameter and returns its place.
+    /// Adds a parameter and returns its index.
     pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let zeros = vec![<T as Real>::ZERO; value.len()];
         let sink = value.len();
@@ -97,9 +97,9 @@ impl<T: Number> Parameters<T> {
     pub fn add_relative(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
         let squares: f64 = value.iter().map(|&v| Real::to_f64(v).powi(2)).sum();
         let unit = (squares / (value.len() as f64).max(1.0)).sqrt();
-        let place = self.add(name, group, value);
-        self.list[place].unit = if unit > 0.0 { unit } else { 1.0 };
-        place
+        let index = self.add(name, group, value);
+        self.list[index].unit = if unit > 0.0 { unit } else { 1.0 };
+        index
     }
 
     fn push(&mut self, parameter: Parameter<T>) -> usize {
@@ -125,7 +125,7 @@ impl<T: Number> Parameters<T> {
         self.list.iter_mut().filter(|p| !p.frozen)
     }
 
-    pub fn place(&self, name: &str) -> Result<usize> {
+    pub fn index(&self, name: &str) -> Result<usize> {
         self.index
             .get(name)
             .copied()
@@ -133,11 +133,11 @@ impl<T: Number> Parameters<T> {
     }
 
     pub fn get(&self, name: &str) -> Result<&Parameter<T>> {
-        Ok(&self.list[self.place(name)?])
+        Ok(&self.list[self.index(name)?])
     }
 
     pub fn get_mut(&mut self, name: &str) -> Result<&mut Parameter<T>> {
-        let place = self.place(name)?;
-        Ok(&mut self.list[place])
+        let index = self.index(name)?;
+        Ok(&mut self.list[index])
     }
 }

@@ -86,7 +86,7 @@ mod tests {
         let cases = [
             (r#"{"kind":"silq","train":{"seed":-1}}"#, "train.seed", "a whole number"),
             (r#"{"kind":"silq","train":{"batch":2,"tokens":1.5}}"#, "train.tokens", "1.5"),
-            (r#"{"kind":"silq","start":"bset"}"#, "start", "did you mean best?"),
+            (r#"{"kind":"silq","observer":"bset"}"#, "observer", "did you mean best?"),
             (r#"{"kind":"rtn","weights":"four"}"#, "weights", "a number is needed"),
             (r#"{"kind":"silk"}"#, "kind", "did you mean silq?"),
             (r#"{"kind":"silq","train":3}"#, "train", "3"),

@@ -61,7 +61,7 @@ pub struct EvaluateConfig {
     /// Tokens to measure on, from the beginning of the text; 0 is all of it. Default 0.
     pub tokens: usize,
     /// Tokens of each sequence that the text is cut into; each is run by itself. Default 512.
-    pub window: usize,
+    pub sequence_length: usize,
     /// What to compute in: `integer` (quantized weights as they are), `float` (weights decoded,
     /// nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.
     pub arithmetic: ArithmeticConfig,
@@ -75,7 +75,7 @@ impl Default for EvaluateConfig {
             data: None,
             text: None,
             tokens: 0,
-            window: 512,
+            sequence_length: 512,
             arithmetic: ArithmeticConfig::Auto,
             threads: 0,
         }

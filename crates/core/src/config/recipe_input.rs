@@ -98,14 +98,14 @@ pub fn resolve(recipe: &str, changes: &str) -> Result<Recipe> {
     let mut value =
         serde_json::to_value(&recipe).map_err(|e| Error::config("config", e.to_string()))?;
     for (path, new) in changes {
-        *place(&mut value, &path)? = new;
+        *field_at(&mut value, &path)? = new;
     }
     whole(&value)
 }
 
-/// The place that a path names. A field that is not there is made: it may be one that is left out
+/// The field that a path names. A field that is not there is made: it may be one that is left out
 /// while it has no value, and if it is not, whoever reads the recipe knows the nearest name.
-fn place<'a>(recipe: &'a mut Value, path: &str) -> Result<&'a mut Value> {
+fn field_at<'a>(recipe: &'a mut Value, path: &str) -> Result<&'a mut Value> {
     let steps = path::parse(path)
         .ok_or_else(|| Error::config(path, "it is no path, such as stages[0].config.samples"))?;
     let mut at = recipe;
@@ -209,8 +209,8 @@ mod tests {
                 "a whole number",
             ),
             (
-                |r| r["rules"][0]["quantizer"]["quantizer"]["partition"] = json!({"gruop": 32}),
-                "rules[0].quantizer.quantizer.partition",
+                |r| r["rules"][0]["quantizer"]["quantizer"]["granularity"] = json!({"gruop": 32}),
+                "rules[0].quantizer.quantizer.granularity",
                 "did you mean group?",
             ),
             (

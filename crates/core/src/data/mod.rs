@@ -1,4 +1,4 @@
-//! Text in, batches of token windows out. The batch of a step is a function of (tokens, seed, step)
+//! Text in, batches of token sequences out. The batch of a step is a function of (tokens, seed, step)
 //! alone, so nothing of it needs saving.
 
 mod jsonl;
@@ -10,7 +10,7 @@ use halfstep_formats::load::regular_file_bytes;
 use halfstep_kernels::rng::Rng;
 use std::path::Path;
 
-/// The RNG stream that orders training windows; the epoch is added to it.
+/// The RNG stream that orders training sequences; the epoch is added to it.
 const ORDER_STREAM: u64 = 1 << 32;
 
 /// The text is in memory as a whole, and its token ids beside it.
@@ -77,16 +77,22 @@ impl Text {
         Ok(tokens)
     }
 
-    /// Token ids of `samples` sequences of `window`: the first of the characters, and, for up to
+    /// Token ids of `samples` sequences of `sequence_length`: the first of the characters, and, for up to
     /// half of the samples, the first that a model generated.
     ///
     /// Errors: `Data`, there are fewer.
-    pub fn sequences(&self, model: &Model, samples: usize, window: usize) -> Result<Vec<u32>> {
+    pub fn sequences(
+        &self,
+        model: &Model,
+        samples: usize,
+        sequence_length: usize,
+    ) -> Result<Vec<u32>> {
         if self.characters.is_none() {
-            return self.first(self.generated.clone(), samples, window);
+            return self.first(self.generated.clone(), samples, sequence_length);
         }
-        let mut tokens = self.given_sequences(model, samples, window, self.generated.len())?;
-        tokens.extend(&self.generated[..samples * window - tokens.len()]);
+        let mut tokens =
+            self.given_sequences(model, samples, sequence_length, self.generated.len())?;
+        tokens.extend(&self.generated[..samples * sequence_length - tokens.len()]);
         Ok(tokens)
     }
 
@@ -98,22 +104,31 @@ impl Text {
         &self,
         model: &Model,
         samples: usize,
-        window: usize,
+        sequence_length: usize,
         generated: usize,
     ) -> Result<Vec<u32>> {
-        self.first(self.own(model)?, samples - (generated / window).min(samples / 2), window)
+        self.first(
+            self.own(model)?,
+            samples - (generated / sequence_length).min(samples / 2),
+            sequence_length,
+        )
     }
 
-    fn first(&self, mut tokens: Vec<u32>, samples: usize, window: usize) -> Result<Vec<u32>> {
-        let there = tokens.len() / window;
+    fn first(
+        &self,
+        mut tokens: Vec<u32>,
+        samples: usize,
+        sequence_length: usize,
+    ) -> Result<Vec<u32>> {
+        let there = tokens.len() / sequence_length;
         if there < samples {
             let reason = format!(
-                "{} tokens are {there} sequences of {window}, and {samples} were asked for; give a longer text or fewer samples",
+                "{} tokens are {there} sequences of {sequence_length}, and {samples} were asked for; give a longer text or fewer samples",
                 tokens.len()
             );
             return Err(Error::Data { data: self.name.clone(), reason });
         }
-        tokens.truncate(samples * window);
+        tokens.truncate(samples * sequence_length);
         Ok(tokens)
     }
 
@@ -166,39 +181,39 @@ fn file(path: &str) -> Result<String> {
     if jsonl::is_jsonl(path) { jsonl::documents(path, &text) } else { Ok(text) }
 }
 
-/// The order of `n` windows in a pass.
+/// The order of `n` sequences in a pass.
 pub fn permutation(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
     Rng { seed, stream: ORDER_STREAM + epoch, counter: 0 }.permutation(n)
 }
 
-/// Windows of a text in an order drawn anew for every pass.
-pub struct Windows {
+/// Sequences of a text in an order drawn anew for every pass.
+pub struct Sequences {
     tokens: Vec<u32>,
-    window: usize,
+    sequence_length: usize,
     seed: u64,
     /// (epoch, its order), for the last epoch asked for.
     order: Option<(u64, Vec<usize>)>,
 }
 
-impl Windows {
-    /// `tokens` holds at least one window; what is left over at the end is not used.
-    pub fn new(tokens: Vec<u32>, window: usize, seed: u64) -> Self {
-        Self { tokens, window, seed, order: None }
+impl Sequences {
+    /// `tokens` holds at least one sequence; what is left over at the end is not used.
+    pub fn new(tokens: Vec<u32>, sequence_length: usize, seed: u64) -> Self {
+        Self { tokens, sequence_length, seed, order: None }
     }
 
-    /// Windows in one pass over the text.
+    /// Sequences in one pass over the text.
     pub fn count(&self) -> usize {
-        self.tokens.len() / self.window
+        self.tokens.len() / self.sequence_length
     }
 
-    /// The `n` windows that follow the first `start` ones, `[n, window]`.
+    /// The `n` sequences that follow the first `start` ones, `[n, T]`.
     pub fn batch(&mut self, start: u64, n: usize) -> Vec<u32> {
-        let mut batch = Vec::with_capacity(n * self.window);
+        let mut batch = Vec::with_capacity(n * self.sequence_length);
         for index in start..start + n as u64 {
-            let (epoch, place) =
+            let (epoch, index) =
                 (index / self.count() as u64, (index % self.count() as u64) as usize);
-            let first = self.order(epoch)[place] * self.window;
-            batch.extend_from_slice(&self.tokens[first..first + self.window]);
+            let first = self.order(epoch)[index] * self.sequence_length;
+            batch.extend_from_slice(&self.tokens[first..first + self.sequence_length]);
         }
         batch
     }
@@ -217,10 +232,10 @@ mod tests {
 
     #[test]
     fn every_window_once_a_pass_and_the_same_again_from_any_start() {
-        let mut windows = Windows::new((0..100).collect(), 10, 7);
+        let mut windows = Sequences::new((0..100).collect(), 10, 7);
         let mut firsts: Vec<u32> = windows.batch(0, 10).chunks(10).map(|w| w[0]).collect();
         let whole = windows.batch(0, 25);
-        assert_eq!(Windows::new((0..100).collect(), 10, 7).batch(13, 12), whole[130..]);
+        assert_eq!(Sequences::new((0..100).collect(), 10, 7).batch(13, 12), whole[130..]);
         assert_ne!(firsts, (0..10).map(|i| i * 10).collect::<Vec<_>>());
         firsts.sort();
         assert_eq!(firsts, (0..10).map(|i| i * 10).collect::<Vec<_>>());

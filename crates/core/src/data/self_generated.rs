@@ -2,14 +2,14 @@
 //! Aware Training for Large Language Models, 2023, arXiv 2305.17888; the authors' code):
 //!
 //!     for every token i of the vocabulary and j = 3, 4, 5:
-//!         [i], continued greedily to j tokens, then by samples (temperature 1, all tokens) up to a window of tokens or the end of text
+//!         [i], continued greedily to j tokens, then by samples (temperature 1, all tokens) up to the sequence length or the end of text
 //!
 //! Ours: the i come in an order drawn by the seed, special tokens are none of them, and the
 //! tokenizer's begin token stands before i where it puts one. Texts are kept as ids, the end of
 //! text among them, since the tokenizer may cut their characters otherwise; training reads them one
 //! after the other.
 //!
-//! A text is a function of model, seed, window and its number alone: (i, j) have a stream of random
+//! A text is a function of model, seed, sequence and its number alone: (i, j) have a stream of random
 //! numbers of their own. So neither threads nor the number of texts generated at once decide
 //! anything, and a run that was stopped goes on with the same bytes after the last texts on disk.
 
@@ -50,7 +50,7 @@ pub struct Settings {
     /// Of all texts together.
     pub tokens: usize,
     /// Tokens of one text at most.
-    pub window: usize,
+    pub sequence_length: usize,
     pub seed: u64,
     /// Texts at once; changes no token.
     pub batch: usize,
@@ -99,7 +99,7 @@ pub fn with_generated(
     };
     for stage in &recipe.stages {
         if let Stage::Block { config, .. } = stage {
-            text.given_sequences(model, config.samples, config.window, settings.tokens)?;
+            text.given_sequences(model, config.samples, config.sequence_length, settings.tokens)?;
         }
     }
     Ok(text.and(make(settings)?))
@@ -107,23 +107,24 @@ pub fn with_generated(
 
 /// What is to be generated.
 ///
-/// Errors: `Config`, the run asks for nothing, or for less than a window.
+/// Errors: `Config`, the run asks for nothing, or for less than a sequence.
 fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
-    let window = recipe
-        .window()
+    let sequence_length = recipe
+        .sequence_length()
         .ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
-    let tokens = run.self_generated.or(recipe.data.self_generated.map(|tokens| tokens.max(window)));
+    let tokens =
+        run.self_generated.or(recipe.data.self_generated.map(|tokens| tokens.max(sequence_length)));
     let tokens = tokens.ok_or_else(|| {
         let reason = format!("{} needs a text: give a file, or by selfGenerated the number of tokens that the model is to generate", recipe.id);
         Error::config("data", reason)
     })?;
-    if tokens < window {
+    if tokens < sequence_length {
         return Err(Error::config(
             "selfGenerated",
-            format!("{tokens} tokens are fewer than one window of {window}"),
+            format!("{tokens} tokens are fewer than one window of {sequence_length}"),
         ));
     }
-    Ok(Settings { tokens, window, seed: recipe.seed().unwrap_or(0), batch: BATCH })
+    Ok(Settings { tokens, sequence_length, seed: recipe.seed().unwrap_or(0), batch: BATCH })
 }
 
 /// The first `tokens` ids of the model's texts. Those that `folder` holds are read from there, and
@@ -131,7 +132,7 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
 /// to say.
 ///
 /// Errors: `Data`, the model has no tokenizer; `Checkpoint`, `folder` holds texts of another model,
-/// seed or window; logits that are not finite; cancelled.
+/// seed or sequence; logits that are not finite; cancelled.
 pub fn generate(
     model: &Model,
     settings: Settings,
@@ -141,7 +142,7 @@ pub fn generate(
     pool: &Pool,
 ) -> Result<Text> {
     let texts = Texts::new(model, settings)?;
-    let kept = folder.map(|folder| Kept {
+    let kept = folder.map(|folder| SavedTexts {
         folder,
         identity: texts.identity(model, pool),
         arithmetic: Arithmetic::of(TrainArithmetic::F32),
@@ -174,7 +175,7 @@ pub fn generate(
             total: settings.tokens,
         };
         while tokens.len() < settings.tokens && done < texts.count() {
-            let missing = (settings.tokens - tokens.len()).div_ceil(settings.window);
+            let missing = (settings.tokens - tokens.len()).div_ceil(settings.sequence_length);
             let next = done..texts.count().min(done + missing.min(settings.batch.max(1)));
             let mut each = |written: usize| {
                 progress.tell(tokens.len() + written, events);
@@ -228,7 +229,7 @@ struct Texts {
     /// Stands before each i.
     begin: Option<u32>,
     end: Option<u32>,
-    window: usize,
+    sequence_length: usize,
     seed: u64,
 }
 
@@ -254,12 +255,12 @@ impl Texts {
             });
         }
         let order = Rng::new(settings.seed, STREAM).permutation(plain.len());
-        let starts = order.into_iter().map(|place| plain[place]).collect();
+        let starts = order.into_iter().map(|index| plain[index]).collect();
         Ok(Self {
             starts,
             begin: v.bos.filter(|_| v.add_bos),
             end: v.eos,
-            window: settings.window,
+            sequence_length: settings.sequence_length,
             seed: settings.seed,
         })
     }
@@ -270,8 +271,8 @@ impl Texts {
 
     /// (i, j) of text `n`: j in turn, and in every pass over the i another one.
     fn start(&self, n: usize) -> (u32, u64) {
-        let (pass, place) = (n / self.starts.len(), n % self.starts.len());
-        (self.starts[place], BEGINNINGS.start + ((pass + place) as u64) % BEGINNINGS.count() as u64)
+        let (pass, index) = (n / self.starts.len(), n % self.starts.len());
+        (self.starts[index], BEGINNINGS.start + ((pass + index) as u64) % BEGINNINGS.count() as u64)
     }
 
     fn begin(&self, network: &Network, n: usize) -> Result<Writing> {
@@ -280,7 +281,7 @@ impl Texts {
         let sampled = SampleConfig { temperature: 1.0, seed: self.seed, ..SampleConfig::default() };
         Ok(Writing {
             greedy_tokens: tokens.len() - 1 + j as usize,
-            over: tokens.len() >= self.window,
+            over: tokens.len() >= self.sequence_length,
             tokens,
             cache: Cache::new(network),
             greedy: Sampler::new(&SampleConfig::default())?,
@@ -323,7 +324,7 @@ impl Texts {
         let mut hasher = blake3::Hasher::new();
         let settings = format!(
             "{} {} {:?} {:?} {:?}",
-            self.window, self.seed, self.begin, self.end, model.architecture
+            self.sequence_length, self.seed, self.begin, self.end, model.architecture
         );
         hasher.update(settings.as_bytes()).update(bytemuck::cast_slice(&self.starts));
         hash_weights(&mut hasher, model, pool);
@@ -356,13 +357,13 @@ impl Writing {
         };
         let token = sampler.next(logits)?;
         self.tokens.push(token);
-        self.over = Some(token) == texts.end || self.tokens.len() >= texts.window;
+        self.over = Some(token) == texts.end || self.tokens.len() >= texts.sequence_length;
         Ok(())
     }
 }
 
 /// Texts on disk: a checkpoint for every batch, named after its first text.
-struct Kept<'a> {
+struct SavedTexts<'a> {
     folder: &'a Path,
     identity: String,
     arithmetic: Arithmetic,
@@ -370,7 +371,7 @@ struct Kept<'a> {
 
 const KIND: &str = "texts";
 
-impl Kept<'_> {
+impl SavedTexts<'_> {
     fn path(&self, first: usize) -> PathBuf {
         self.folder.join(format!("{KIND}-{first:08}"))
     }
@@ -461,7 +462,7 @@ mod tests {
                 starts: (10..10 + vocabulary).collect(),
                 begin: None,
                 end: None,
-                window: 8,
+                sequence_length: 8,
                 seed: 0,
             };
             let mut all: Vec<(u32, u64)> = (0..texts.count()).map(|n| texts.start(n)).collect();

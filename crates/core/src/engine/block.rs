@@ -43,7 +43,7 @@ pub struct Context {
 
 /// The learned step of a static site and where its gradient goes.
 #[derive(Clone)]
-pub struct StaticStep<T> {
+pub struct StaticScale<T> {
     pub step: T,
     pub sink: Option<Sink<T>>,
 }
@@ -53,7 +53,7 @@ pub struct BlockSinks<T> {
     pub vectors: BTreeMap<Role, Sink<T>>,
     pub linears: BTreeMap<Name, Sink<T>>,
     pub low_rank: BTreeMap<Name, FactorSinks<T>>,
-    pub steps: BTreeMap<ActivationSite, StaticStep<T>>,
+    pub steps: BTreeMap<ActivationSite, StaticScale<T>>,
 }
 
 impl<T> BlockSinks<T> {
@@ -74,14 +74,14 @@ pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> 
 
 /// Sees the values at every activation and cache site where they are quantized, before; for
 /// calibration, whose weights are values.
-pub type Observer<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
+pub type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
 /// One block being run.
 pub struct Block<'a, T> {
     pub context: &'a Context,
     pub weights: &'a BlockWeights<T>,
     pub sinks: &'a BlockSinks<T>,
-    pub observer: Option<Observer<'a, T>>,
+    pub tap: Option<SiteTap<'a, T>>,
 }
 
 impl<T: Number> Block<'_, T> {
@@ -251,8 +251,8 @@ impl<T: Number> Block<'_, T> {
         site: ActivationSite,
         x: Tensor<T>,
     ) -> Result<Tensor<T>> {
-        if let Some(observer) = &mut self.observer {
-            observer(site, x.values());
+        if let Some(tap) = &mut self.tap {
+            tap(site, x.values());
         }
         let pool = self.context.pool.clone();
         let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
@@ -269,7 +269,7 @@ impl<T: Number> Block<'_, T> {
         if let Some(quantizer) = dynamic {
             return tape.apply([&x], self.dynamic(quantizer));
         }
-        let Some(StaticStep { step, sink }) = self.sinks.steps.get(&site).cloned() else {
+        let Some(StaticScale { step, sink }) = self.sinks.steps.get(&site).cloned() else {
             let reason = format!("static site {} has no step", site.name());
             return Err(Error::Internal { reason });
         };

@@ -18,7 +18,7 @@ use crate::data::Text;
 use crate::engine::arithmetic;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::block::{Block, BlockSinks, Context, check_finite, rope_tables};
-use crate::engine::block_training::{Pace, Told, squared_difference};
+use crate::engine::block_training::{BlockEvent, Pace, squared_difference};
 use crate::engine::finished::FinishedBlocks;
 use crate::engine::stages::Trained;
 use crate::engine::stream;
@@ -31,7 +31,7 @@ use crate::objective::saliency::Penalty;
 use crate::recipe::{BlockConfig, Recipe, Sites, Trains};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::solver::rtn::{quantization, round_tensor};
-use crate::statistics::saliency::{Place, Saliency};
+use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
@@ -82,7 +82,7 @@ pub fn train(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Trained> {
-    let tokens = text.sequences(model, config.samples, config.window)?;
+    let tokens = text.sequences(model, config.samples, config.sequence_length)?;
     let (folder, scratch) = (run.run_folder.as_deref().map(Path::new), stream::scratch(run));
     let identity = crate::engine::stages::identity(previous.unwrap_or(model), recipe, text, pool);
     let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
@@ -97,7 +97,7 @@ pub fn train(
     finished.begin(layers, events)?;
     let saliency = blockwise.saliency(
         text,
-        folder.map_or_else(|| Place::Scratch(&scratch), Place::Kept),
+        folder.map_or_else(|| Storage::Scratch(&scratch), Storage::Kept),
         events,
     )?;
     let (name, detail) = if config.solver.is_some() {
@@ -138,7 +138,7 @@ pub fn train(
         note_saliency(&mut record.matrices, &saliency.shares()?);
     }
     let seconds = start.elapsed().as_secs_f64();
-    let (all, per_step) = (layers as u64 * steps, (config.batch * config.window) as u64);
+    let (all, per_step) = (layers as u64 * steps, (config.batch * config.sequence_length) as u64);
     let mut model = model.with(tensors, Some(quantization(recipe, BTreeMap::new())));
     model.low_rank = low_rank;
     Ok(Trained {
@@ -157,7 +157,7 @@ pub fn train(
 
 /// Streams of hidden states that a stage keeps, and the bytes of each.
 pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
-    let width = config.window * model.architecture.hidden_size;
+    let width = config.sequence_length * model.architecture.hidden_size;
     (2 + usize::from(config.second_target), (config.samples * width * size_of::<f32>()) as u64)
 }
 
@@ -178,7 +178,7 @@ impl<'a> Blockwise<'a> {
             pool: pool.clone(),
             ropes: rope_tables(&model.architecture),
             batch: 1,
-            tokens: config.window,
+            tokens: config.sequence_length,
             precision: arithmetic.precision,
             activation: ActivationQuantizer::None,
             cache: CacheQuantizer::F32,
@@ -209,20 +209,24 @@ impl<'a> Blockwise<'a> {
     fn saliency(
         &self,
         text: &Text,
-        place: Place,
+        storage: Storage,
         events: &mut dyn FnMut(Event),
     ) -> Result<Option<Saliency>> {
         let Some(s) = self.config.penalty() else { return Ok(None) };
         events(Event::Phase {
             name: "saliency".into(),
-            detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.window),
+            detail: format!(
+                "squared gradients of {} texts of {} tokens",
+                s.samples, s.sequence_length
+            ),
         });
-        Saliency::of(self.model, s, text, place, self.arithmetic, self.cancel, self.pool).map(Some)
+        Saliency::of(self.model, s, text, storage, self.arithmetic, self.cancel, self.pool)
+            .map(Some)
     }
 
     /// Numbers of a sequence's hidden states.
     pub(crate) fn width(&self) -> usize {
-        self.config.window * self.model.architecture.hidden_size
+        self.config.sequence_length * self.model.architecture.hidden_size
     }
 
     /// Both streams at the embedding, the quantized one by the embedding as it will be stored.
@@ -240,7 +244,7 @@ impl<'a> Blockwise<'a> {
             quantized: stream()?,
             second_target: self.config.second_target.then(stream).transpose()?,
         };
-        for (sample, tokens) in tokens.chunks(self.config.window).enumerate() {
+        for (sample, tokens) in tokens.chunks(self.config.sequence_length).enumerate() {
             for (embedding, stream) in
                 embeddings.iter().zip([&mut streams.plain, &mut streams.quantized])
             {
@@ -264,14 +268,15 @@ impl<'a> Blockwise<'a> {
         see: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
         self.check_cancelled()?;
-        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
+        let x =
+            Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
         let mut observe = |at: ActivationSite, x: &[f32]| {
             if at == site && seen.is_ok() {
                 seen = see(x);
             }
         };
-        Block { context, weights, sinks: &BlockSinks::none(), observer: Some(&mut observe) }
+        Block { context, weights, sinks: &BlockSinks::none(), tap: Some(&mut observe) }
             .forward(&mut Tape::off(), &x)?;
         seen
     }
@@ -283,8 +288,9 @@ impl<'a> Blockwise<'a> {
         weights: &BlockWeights<f32>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>> {
-        let x = Tensor::new(x, &[self.config.window, self.model.architecture.hidden_size])?;
-        Block { context, weights, sinks: &BlockSinks::none(), observer: None }
+        let x =
+            Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
+        Block { context, weights, sinks: &BlockSinks::none(), tap: None }
             .forward(&mut Tape::off(), &x)
             .map(Tensor::into_values)
     }
@@ -333,9 +339,9 @@ impl<'a> Blockwise<'a> {
             return Ok(block);
         }
         let penalty = saliency.map(|s| s.block(layer)).transpose()?;
-        let mut tell = |told: Told| match told {
-            Told::Step(step) => events(step.event(layer, layers, steps, self.config, *pace)),
-            Told::Warning(message) => events(Event::Warning { message }),
+        let mut tell = |told: BlockEvent| match told {
+            BlockEvent::Step(step) => events(step.event(layer, layers, steps, self.config, *pace)),
+            BlockEvent::Warning(message) => events(Event::Warning { message }),
         };
         let mut block = self.make_block(layer, streams, penalty, &mut tell)?;
         let loss = self.advance(layer, &block, streams)?;
@@ -397,7 +403,7 @@ impl<'a> Blockwise<'a> {
         layer: usize,
         streams: &mut Streams,
         penalty: Option<Penalty>,
-        tell: &mut dyn FnMut(Told),
+        tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished> {
         let solver = self.config.solver.as_ref();
         let solved =
@@ -423,7 +429,7 @@ mod tests {
         .expect("the demo model");
         let train = BlockOptions {
             samples: Some(3),
-            window: Some(32),
+            sequence_length: Some(32),
             epochs: Some(1),
             ..BlockOptions::default()
         };

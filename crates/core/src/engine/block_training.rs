@@ -20,7 +20,7 @@ use halfstep_kernels::Pool;
 use std::time::Instant;
 
 /// What is heard of a block in the making.
-pub(crate) enum Told {
+pub(crate) enum BlockEvent {
     Step(BlockStep),
     Warning(String),
 }
@@ -52,7 +52,7 @@ impl BlockStep {
     ) -> Event {
         let (done, all) = (layer as u64 * steps + self.step, layers as u64 * steps);
         let per_second = (done - pace.first) as f64 / pace.start.elapsed().as_secs_f64();
-        let per_step = (config.batch * config.window) as u64;
+        let per_step = (config.batch * config.sequence_length) as u64;
         Event::Step {
             step: done,
             steps: all,
@@ -75,7 +75,7 @@ impl Blockwise<'_> {
         layer: usize,
         streams: &mut Streams,
         penalty: Option<Penalty>,
-        tell: &mut dyn FnMut(Told),
+        tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished> {
         let mut student = Student::<f32>::new(self, layer)?;
         let starts = Starts::of(&student.matrices, &student.parameters, self.pool);
@@ -118,7 +118,7 @@ impl Blockwise<'_> {
                     losses.push(loss);
                     let rate =
                         optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
-                    tell(Told::Step(BlockStep { step, loss, rate, gradient_norm }));
+                    tell(BlockEvent::Step(BlockStep { step, loss, rate, gradient_norm }));
                 }
             }
         }
@@ -144,17 +144,13 @@ impl Blockwise<'_> {
         let (weights, sinks) = (student.weights(self.pool), student.sinks());
         let mut loss = 0.0;
         if phase.output {
-            let shape = [self.config.window, self.model.architecture.hidden_size];
+            let shape = [self.config.sequence_length, self.model.architecture.hidden_size];
             for &sample in batch {
                 let x = Tensor::new(streams.quantized.read(sample, 1)?, &shape)?;
                 let mut tape = Tape::on();
-                let y = Block {
-                    context: &self.quantized,
-                    weights: &weights,
-                    sinks: &sinks,
-                    observer: None,
-                }
-                .forward(&mut tape, &x)?;
+                let y =
+                    Block { context: &self.quantized, weights: &weights, sinks: &sinks, tap: None }
+                        .forward(&mut tape, &x)?;
                 let mut dy = vec![0.0; self.width()];
                 let elements = (batch.len() * self.width()) as f64;
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);

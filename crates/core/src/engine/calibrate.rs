@@ -15,11 +15,11 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Real};
 const SAMPLE: usize = 1 << 16;
 
 /// Name and first step of every static site; empty when the recipe has none. `tokens` `[B,
-/// window]`.
-pub fn static_steps<T: Number>(
+/// sequence]`.
+pub fn static_scales<T: Number>(
     trainer: &Trainer<T>,
     tokens: &[u32],
-    window: usize,
+    sequence_length: usize,
 ) -> Result<Vec<(String, f32)>> {
     let activation_bits = if let ActivationQuantizer::Static { bits } = trainer.activation {
         Some(bits)
@@ -35,7 +35,7 @@ pub fn static_steps<T: Number>(
     let context = Context {
         activation: ActivationQuantizer::None,
         cache: CacheQuantizer::F32,
-        ..trainer.context(tokens.len() / window, window)
+        ..trainer.context(tokens.len() / sequence_length, sequence_length)
     };
     let sinks = BlockSinks::none();
     let mut x = trainer.embed(&trainer.teacher.embedding, tokens)?;
@@ -47,17 +47,17 @@ pub fn static_steps<T: Number>(
                 activation_bits
             };
             if let Some(bits) = bits {
-                steps.push((site.step_name(layer), step_of(values, bits)));
+                steps.push((site.static_scale_name(layer), scale_of(values, bits)));
             }
         };
-        x = Block { context: &context, weights, sinks: &sinks, observer: Some(&mut observe) }
+        x = Block { context: &context, weights, sinks: &sinks, tap: Some(&mut observe) }
             .forward(&mut Tape::off(), &x)?;
     }
     Ok(steps)
 }
 
 /// The step of least squared error on an even sample of the values, which always holds the largest.
-fn step_of<T: Number>(values: &[T], bits: u8) -> f32 {
+fn scale_of<T: Number>(values: &[T], bits: u8) -> f32 {
     let stride = values.len().div_ceil(SAMPLE);
     let mut sample: Vec<f32> = values.iter().step_by(stride).map(|&v| Real::to_f32(v)).collect();
     sample.push(values.iter().fold(0.0f32, |m, &v| m.max(Real::to_f32(v).abs())));

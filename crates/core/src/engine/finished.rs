@@ -9,8 +9,8 @@ use crate::{Error, Result};
 use half::f16;
 use halfstep_formats::safetensors::{self, Dtype, Entry, Info};
 use halfstep_formats::{LowRank, Tensor, TensorData};
-use halfstep_kernels::WeightQuantizer;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::QuantSpec;
+use halfstep_kernels::pack::QuantTensor;
 use std::path::{Path, PathBuf};
 
 /// Where finished blocks go and come from; nowhere without a folder.
@@ -266,7 +266,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
         let tensor = match kind {
             "value" => Tensor { shape: info.shape.clone(), data: TensorData::F32(floats(info)) },
             QUANTIZER => {
-                let quantizer: WeightQuantizer =
+                let quantizer: QuantSpec =
                     serde_json::from_slice(data(info)).map_err(|_| fault(name))?;
                 let shape: Vec<usize> = data(part(name, "shape")?)
                     .as_chunks::<8>()
@@ -277,7 +277,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
                 let [rows, cols] = shape[..] else { return Err(fault(name)) };
                 let codes = data(part(name, "codes")?).to_vec();
                 let zero_points = data(part(name, "zero_point")?).to_vec();
-                let packed = PackedMatrix {
+                let packed = QuantTensor {
                     rows,
                     cols,
                     quantizer,

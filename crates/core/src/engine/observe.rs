@@ -4,7 +4,7 @@
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use crate::quantizer::matrix::Matrix;
-use crate::record::{MatrixRecord, clip_fraction, place, step_drift};
+use crate::record::{MatrixRecord, clip_fraction, layer_and_linear, scale_drift};
 use halfstep_kernels::Pool;
 
 /// The scales of some matrices before training.
@@ -24,7 +24,7 @@ impl Starts {
     ) -> Vec<MatrixRecord> {
         let record = |(matrix, start): (&Matrix<T>, &Vec<f32>)| {
             let weight = &parameters.list[matrix.index];
-            let (block, linear) = place(&weight.name)?;
+            let (block, linear) = layer_and_linear(&weight.name)?;
             let (quantizer, scales, zero_points) = matrix.scales(parameters, pool)?;
             Some(MatrixRecord {
                 block,
@@ -39,7 +39,7 @@ impl Starts {
                         &zero_points,
                     )
                 }),
-                step_drift: Some(step_drift(start, &scales)),
+                scale_drift: Some(scale_drift(start, &scales)),
                 saliency: None,
             })
         };

@@ -19,7 +19,7 @@ use crate::event::Measure;
 use crate::recipe::block::{BlockPhase, SaliencyConfig};
 use crate::recipe::{BlockConfig, Recipe, TrainConfig, Trains};
 use crate::solver::rtn::stored_bytes;
-use crate::statistics::saliency::{Place, Saliency};
+use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
@@ -59,7 +59,7 @@ pub fn generation(
     memory::reset_peak();
     let few = Settings {
         tokens: settings.tokens.min(settings.batch * BEGINNING),
-        window: settings.window.min(BEGINNING),
+        sequence_length: settings.sequence_length.min(BEGINNING),
         ..settings
     };
     let mut per_second = f64::INFINITY;
@@ -71,11 +71,11 @@ pub fn generation(
     let (text, seconds) =
         timed(|| self_generated::generate(model, few, None, &mut watch, cancel, pool))?;
     let written = text.tokens(model, 1)?;
-    let at_once = settings.batch.min(settings.tokens.div_ceil(settings.window));
+    let at_once = settings.batch.min(settings.tokens.div_ceil(settings.sequence_length));
     let a = &model.architecture;
     let keys: usize = a.layers.iter().map(|layer| layer.attention.key_width()).sum();
     let token_bytes = 2 * keys * size_of::<f32>();
-    let growth = (at_once * (settings.window - few.window) * token_bytes) as u64;
+    let growth = (at_once * (settings.sequence_length - few.sequence_length) * token_bytes) as u64;
     let probe = Probe {
         tokens: settings.tokens as u64,
         seconds: seconds + settings.tokens.saturating_sub(written.len()) as f64 / per_second,
@@ -107,7 +107,7 @@ pub fn block(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Probe> {
-    let tokens = text.sequences(model, config.samples, config.window)?;
+    let tokens = text.sequences(model, config.samples, config.sequence_length)?;
     let few = fewer(config);
     memory::reset_peak();
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?);
@@ -116,7 +116,7 @@ pub fn block(
     let (saliency, saliency_seconds) = timed(|| {
         let one = config.penalty().map(|s| SaliencyConfig { samples: 1, ..s });
         one.map(|one| {
-            Saliency::of(model, one, text, Place::Scratch(&scratch), arithmetic, cancel, pool)
+            Saliency::of(model, one, text, Storage::Scratch(&scratch), arithmetic, cancel, pool)
         })
         .transpose()
     })?;
@@ -124,10 +124,10 @@ pub fn block(
     let blockwise =
         Blockwise::new(model, previous, recipe, trains, &few, arithmetic, pool, cancel)?;
     let (mut streams, start_seconds) =
-        timed(|| blockwise.start(&tokens[..few.samples * few.window], &scratch))?;
+        timed(|| blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch))?;
     let ((), targets_seconds) = timed(|| blockwise.targets(0, &mut streams))?;
     drop(streams);
-    let mut streams = blockwise.start(&tokens[..few.samples * few.window], &scratch)?;
+    let mut streams = blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch)?;
     let mut ends = vec![];
     let (block, block_seconds) = timed(|| {
         blockwise.make_block(0, &mut streams, penalty, &mut |_| ends.push(Instant::now()))
@@ -170,12 +170,18 @@ pub fn block(
     let steps = layers as u64 * config.steps();
     Ok(Probe {
         steps,
-        tokens: steps * (config.batch * config.window) as u64,
+        tokens: steps * (config.batch * config.sequence_length) as u64,
         seconds,
         seconds_per_step: all_steps / config.steps().max(1) as f64,
         peak_bytes: peak(growth + finished, || {
             let held = stored(model) + growth + finished;
-            memory::estimate(&model.architecture, held, block_weights(model), config.window, 1)
+            memory::estimate(
+                &model.architecture,
+                held,
+                block_weights(model),
+                config.sequence_length,
+                1,
+            )
         }),
         left_bytes: growth,
         // The sums once as they are taken, once as they are kept.
@@ -247,7 +253,7 @@ pub fn end_to_end(
 ) -> Result<(Probe, Trained)> {
     let steps = config.steps();
     let few = TrainConfig {
-        tokens: config.tokens.min(STEPS * config.batch * config.window),
+        tokens: config.tokens.min(STEPS * config.batch * config.sequence_length),
         ..config.clone()
     };
     let alone =
@@ -276,7 +282,7 @@ pub fn end_to_end(
     };
     let probe = Probe {
         steps,
-        tokens: steps * (config.batch * config.window) as u64,
+        tokens: steps * (config.batch * config.sequence_length) as u64,
         seconds: seconds - measured_seconds()
             + steps.saturating_sub(trained.steps) as f64 * seconds_per_step,
         seconds_per_step,
@@ -286,7 +292,7 @@ pub fn end_to_end(
                 a,
                 stored(model),
                 a.parameters() as u64,
-                config.micro_batch.unwrap_or(config.batch) * config.window,
+                config.micro_batch.unwrap_or(config.batch) * config.sequence_length,
                 a.layers.len(),
             )
         }),
@@ -313,8 +319,9 @@ pub fn recorded_saliency(
     let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
     let (layers, of_block) =
         (model.architecture.layers.len() as u64, block_weights(model) * size_of::<f32>() as u64);
-    let inputs =
-        (recipe.window().unwrap_or(0) * model.architecture.hidden_size * size_of::<f32>()) as u64;
+    let inputs = (recipe.sequence_length().unwrap_or(0)
+        * model.architecture.hidden_size
+        * size_of::<f32>()) as u64;
     let disk_bytes =
         if run.run_folder.is_some() && samples > 0 { layers * (of_block + inputs) } else { 0 };
     Ok(Probe {

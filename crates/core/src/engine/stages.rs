@@ -2,7 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
-use crate::data::{Text, Windows};
+use crate::data::{Sequences, Text};
 use crate::engine::memory;
 use crate::engine::memory::{available_bytes, peak_bytes};
 use crate::engine::observe::Starts;
@@ -11,14 +11,14 @@ use crate::engine::trainer::Trainer;
 use crate::engine::{StepReport, arithmetic, block_loop, checkpoint};
 use crate::event::Event;
 use crate::event::{Evaluations, Measure};
-use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
+use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
 use crate::recipe::{Recipe, Stage, StageStart, TrainConfig, Trains};
 use crate::record::{StageRecord, note_saliency};
-use crate::statistics::saliency::{Place, Saliency};
+use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
-use halfstep_kernels::recycle::Kept;
+use halfstep_kernels::recycle::MemoryGuard;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -159,22 +159,24 @@ pub(crate) fn recorded_saliency(
         .stages
         .iter()
         .any(|stage| matches!(stage, Stage::Block { config, .. } if config.penalty().is_some()));
-    let Some(window) = recipe.window().filter(|_| !own) else { return Ok(None) };
-    let samples = samples.min(text.tokens(model, window)?.len() / window);
+    let Some(sequence_length) = recipe.sequence_length().filter(|_| !own) else { return Ok(None) };
+    let samples = samples.min(text.tokens(model, sequence_length)?.len() / sequence_length);
     let config = SaliencyConfig {
         lambda: 0.0,
         scale: SaliencyScale::Raw,
-        place: SaliencyPlace::BeforeLowRank,
+        difference: SaliencyDifference::BeforeLowRank,
         samples,
-        window,
+        sequence_length,
     };
     events(Event::Phase {
         name: "saliency".into(),
-        detail: format!("for the report: squared gradients of {samples} texts of {window} tokens"),
+        detail: format!(
+            "for the report: squared gradients of {samples} texts of {sequence_length} tokens"
+        ),
     });
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe)?);
     Ok(Some(
-        Saliency::of(model, config, text, Place::Scratch(scratch), arithmetic, cancel, pool)?
+        Saliency::of(model, config, text, Storage::Scratch(scratch), arithmetic, cancel, pool)?
             .shares()?,
     ))
 }
@@ -201,15 +203,18 @@ pub(crate) fn end_to_end(
         arithmetic: Some(arithmetic::choose(config.arithmetic, recipe)?),
         ..config.clone()
     };
-    let tokens = text.tokens(model, config.window)?;
-    memory::check(&model.architecture, config.micro_batch.unwrap_or(config.batch) * config.window)?;
-    let per_step = (config.batch * config.window) as u64;
+    let tokens = text.tokens(model, config.sequence_length)?;
+    memory::check(
+        &model.architecture,
+        config.micro_batch.unwrap_or(config.batch) * config.sequence_length,
+    )?;
+    let per_step = (config.batch * config.sequence_length) as u64;
     let steps = config.steps();
     let checkpoints = run.run_folder.as_deref().map(|folder| Checkpoints {
         folder: Path::new(folder),
         run: identity(previous.unwrap_or(model), recipe, text, pool),
     });
-    let mut windows = Windows::new(tokens, config.window, config.seed);
+    let mut windows = Sequences::new(tokens, config.sequence_length, config.seed);
     if previous.is_none() {
         let linears: usize = (0..model.architecture.layers.len())
             .map(|layer| model.architecture.linears(layer).len())
@@ -241,7 +246,7 @@ pub(crate) fn end_to_end(
     let (start, first, mut losses) = (Instant::now(), trainer.step, vec![]);
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
-        let report = match trainer.step(&batch, config.window, cancel) {
+        let report = match trainer.step(&batch, config.sequence_length, cancel) {
             Err(Error::Cancelled { .. }) => {
                 return Err(stop(&trainer, checkpoints.as_ref(), events));
             }
@@ -288,8 +293,8 @@ pub(crate) fn end_to_end(
 
 /// Lets memory stay with the process between two steps, as long as what is given lives: up to a
 /// part of what was free.
-pub fn keep_memory() -> Kept {
-    Kept::new(match available_bytes() {
+pub fn keep_memory() -> MemoryGuard {
+    MemoryGuard::new(match available_bytes() {
         0 => 2 << 30,
         available => (available / 4) as usize,
     })

@@ -5,7 +5,7 @@ use crate::autograd::ops::weight::Weight;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
-use crate::engine::block::{Block, BlockSinks, Context, StaticStep};
+use crate::engine::block::{Block, BlockSinks, Context, StaticScale};
 use crate::engine::memory::{available_bytes, block_bytes};
 use crate::engine::trainer::Trainer;
 use crate::engine::weights::Weights;
@@ -99,7 +99,7 @@ impl<T: Number> Trainer<T> {
         let recomputed = weights.blocks.len().saturating_sub(keep);
         for (layer, (block, sinks)) in weights.blocks.iter().zip(sinks).enumerate() {
             let mut tape = if layer >= recomputed { Tape::on() } else { Tape::off() };
-            let y = Block { context: &context, weights: block, sinks, observer: None }
+            let y = Block { context: &context, weights: block, sinks, tap: None }
                 .forward(&mut tape, &x)?;
             passed.push((x, tape));
             x = y;
@@ -112,7 +112,7 @@ impl<T: Number> Trainer<T> {
         {
             if !tape.is_on() {
                 tape = Tape::on();
-                y = Block { context: &context, weights: block, sinks, observer: None }
+                y = Block { context: &context, weights: block, sinks, tap: None }
                     .forward(&mut tape, &x)?;
             }
             dy = tape.backward(&self.pool, &x, &y, dy)?;
@@ -164,7 +164,7 @@ impl<T: Number> Trainer<T> {
         let mut x = self.embed(&self.teacher.embedding, micro)?;
         let sinks = BlockSinks::none();
         for block in &self.teacher.blocks {
-            x = Block { context: &context, weights: block, sinks: &sinks, observer: None }
+            x = Block { context: &context, weights: block, sinks: &sinks, tap: None }
                 .forward(&mut Tape::off(), &x)?;
         }
         Ok(x)
@@ -246,7 +246,7 @@ impl<T: Number> Trainer<T> {
 
     /// The matrix of a weight by name.
     fn matrix(&self, name: &str) -> Result<&Matrix<T>> {
-        let index = self.parameters.place(name)?;
+        let index = self.parameters.index(name)?;
         let matrix = self.matrices.iter().find(|m| m.index == index);
         matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })
     }
@@ -266,8 +266,8 @@ impl<T: Number> Trainer<T> {
                 }
             }
             for site in ActivationSite::ALL {
-                if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
-                    let step = StaticStep { step: p.value[0], sink: p.learned_sink().cloned() };
+                if let Ok(p) = self.parameters.get(&site.static_scale_name(layer)) {
+                    let step = StaticScale { step: p.value[0], sink: p.learned_sink().cloned() };
                     sinks.steps.insert(site, step);
                 }
             }

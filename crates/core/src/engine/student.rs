@@ -78,11 +78,11 @@ impl<T: Number> Student<T> {
 
     /// The block as this step's forward uses it.
     pub fn weights(&self, pool: &Pool) -> BlockWeights<T> {
-        let value = |place: usize| Arc::new(self.parameters.list[place].value.clone());
+        let value = |index: usize| Arc::new(self.parameters.list[index].value.clone());
         let matrices = || self.linears.iter().copied().zip(&self.matrices);
         BlockWeights {
             layer: self.layer,
-            vectors: self.vectors.iter().map(|&(role, place)| (role, value(place))).collect(),
+            vectors: self.vectors.iter().map(|&(role, index)| (role, value(index))).collect(),
             linears: matrices()
                 .map(|(linear, m)| (linear, m.forward(&self.parameters, pool, self.integer)))
                 .collect(),
@@ -94,8 +94,8 @@ impl<T: Number> Student<T> {
 
     pub fn sinks(&self) -> BlockSinks<T> {
         let list = &self.parameters.list;
-        let learned = |&(role, place): &(Role, usize)| {
-            list[place].learned_sink().map(|sink| (role, sink.clone()))
+        let learned = |&(role, index): &(Role, usize)| {
+            list[index].learned_sink().map(|sink| (role, sink.clone()))
         };
         let matrices = || self.linears.iter().copied().zip(&self.matrices);
         BlockSinks {
@@ -123,8 +123,8 @@ impl<T: Number> Student<T> {
     /// Exactly what the last forward would use.
     pub fn finish(&self, pool: &Pool) -> Result<Finished> {
         let mut finished = Finished::default();
-        for &(_, place) in &self.vectors {
-            let vector = &self.parameters.list[place];
+        for &(_, index) in &self.vectors {
+            let vector = &self.parameters.list[index];
             let data = TensorData::F32(T::to_f32s(&vector.value).into_owned());
             finished
                 .tensors

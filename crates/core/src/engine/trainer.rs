@@ -5,7 +5,7 @@ use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::block::rope_tables;
-use crate::engine::calibrate::static_steps;
+use crate::engine::calibrate::static_scales;
 use crate::engine::weights::Weights;
 use crate::objective::head::Objective;
 use crate::optimizer::Optimizer;
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub struct Trainer<T> {
 
 impl<T: Number> Trainer<T> {
     /// Student = the model under the recipe's quantizers, or what an earlier stage stored
-    /// (`previous`); `trains` says what of it learns. `calibration` `[B, window]` tokens serve static
+    /// (`previous`); `trains` says what of it learns. `calibration` `[B, T]` tokens serve static
     /// sites.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
@@ -117,12 +117,12 @@ impl<T: Number> Trainer<T> {
             step: 0,
         };
         let stored = previous.and_then(|previous| previous.quantization.as_ref());
-        let static_steps = match stored {
-            Some(stored) => stored.static_steps.clone().into_iter().collect(),
-            None => static_steps(&trainer, calibration, config.window)?,
+        let static_scales = match stored {
+            Some(stored) => stored.static_scales.clone().into_iter().collect(),
+            None => static_scales(&trainer, calibration, config.sequence_length)?,
         };
-        for (name, step) in static_steps {
-            let (group, step) = (Group::ActivationSteps, vec![<T as Real>::from_f32(step)]);
+        for (name, step) in static_scales {
+            let (group, step) = (Group::ActivationScales, vec![<T as Real>::from_f32(step)]);
             if trains.activation_scales {
                 trainer.parameters.add(&name, group, step);
             } else {
@@ -147,8 +147,8 @@ impl<T: Number> Trainer<T> {
     pub fn packed(&self, source: &Model, recipe: &Recipe) -> Result<Model> {
         let mut tensors = BTreeMap::new();
         for spec in self.architecture.tensors() {
-            let place = self.parameters.place(&spec.name)?;
-            let matrix = self.matrices.iter().find(|m| m.index == place);
+            let index = self.parameters.index(&spec.name)?;
+            let matrix = self.matrices.iter().find(|m| m.index == index);
             let data = match matrix.and_then(|m| Some((m, m.pack(&self.parameters, &self.pool)?))) {
                 Some((matrix, packed)) => {
                     check_scales(&packed, &spec.name)?;
@@ -156,20 +156,20 @@ impl<T: Number> Trainer<T> {
                     TensorData::Packed(packed)
                 }
                 None => TensorData::F32(
-                    self.parameters.list[place].value.iter().map(|&v| Real::to_f32(v)).collect(),
+                    self.parameters.list[index].value.iter().map(|&v| Real::to_f32(v)).collect(),
                 ),
             };
             tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }
-        let mut static_steps = BTreeMap::new();
+        let mut static_scales = BTreeMap::new();
         for layer in 0..self.architecture.layers.len() {
             for site in ActivationSite::ALL {
-                if let Ok(p) = self.parameters.get(&site.step_name(layer)) {
-                    static_steps.insert(p.name.clone(), Real::to_f32(p.value[0]));
+                if let Ok(p) = self.parameters.get(&site.static_scale_name(layer)) {
+                    static_scales.insert(p.name.clone(), Real::to_f32(p.value[0]));
                 }
             }
         }
-        let quantized = recipe.quantizes_weights().then(|| quantization(recipe, static_steps));
+        let quantized = recipe.quantizes_weights().then(|| quantization(recipe, static_scales));
         let mut packed = source.with(tensors, quantized);
         for matrix in &self.matrices {
             if let Some(factors) = matrix.low_rank {
@@ -181,7 +181,7 @@ impl<T: Number> Trainer<T> {
     }
 
     /// The codes and scales decode to exactly what the forward multiplied with.
-    fn check_packed(&self, matrix: &Matrix<T>, packed: &PackedMatrix, name: &str) -> Result<()> {
+    fn check_packed(&self, matrix: &Matrix<T>, packed: &QuantTensor, name: &str) -> Result<()> {
         let integer = self.arithmetic.integer_forward;
         match matrix.differing_row(packed, &self.parameters, &self.pool, integer) {
             Some(row) => Err(Error::Parity {

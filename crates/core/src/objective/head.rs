@@ -10,7 +10,7 @@ use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::{ActivationQuantizer, Pool, Real, room};
+use halfstep_kernels::{ActivationQuantizer, Pool, Real, uninit_vec};
 use std::sync::Arc;
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token
@@ -60,11 +60,11 @@ impl<T: Number> LossHead<'_, T> {
     ) -> (f64, Vec<T>) {
         let (d, v) = (self.hidden, self.vocab);
         let m = student.len() / d;
-        let mut normed = room(m * d);
+        let mut normed = uninit_vec(m * d);
         rms_norm(self.pool, student, &self.weights.final_norm, self.norm_eps, &mut normed);
         let mut quantized = vec![];
         if self.activation != ActivationQuantizer::None {
-            quantized = room(m * d);
+            quantized = uninit_vec(m * d);
             fake_quant(self.pool, self.activation, &normed, d, None, &mut quantized);
         }
         let input = if quantized.is_empty() { &normed } else { &quantized };
@@ -73,7 +73,7 @@ impl<T: Number> LossHead<'_, T> {
         let teacher =
             self.teacher.zip(teacher_hidden).filter(|_| self.objective.kl_weight > 0.0).map(
                 |(weights, hidden)| {
-                    let mut normed = room(m * d);
+                    let mut normed = uninit_vec(m * d);
                     rms_norm(self.pool, hidden, &weights.final_norm, self.norm_eps, &mut normed);
                     (Prepared::linear(self.pool, self.precision, &weights.head, chunks), normed)
                 },
@@ -86,8 +86,8 @@ impl<T: Number> LossHead<'_, T> {
             if self.integer_head().is_some() { 0 } else { chunks },
         );
         let backward = Prepared::linear_backward_input(self.pool, self.precision, head, chunks);
-        let mut teacher_logits = room(if teacher.is_some() { rows * v } else { 0 });
-        let mut dinput = room(m * d);
+        let mut teacher_logits = uninit_vec(if teacher.is_some() { rows * v } else { 0 });
+        let mut dinput = uninit_vec(m * d);
         let mut loss = 0.0;
         for first in (0..m).step_by(rows) {
             let part = first * d..(first + rows.min(m - first)) * d;
@@ -134,7 +134,7 @@ impl<T: Number> LossHead<'_, T> {
                 });
             }
         }
-        let (mut dstudent, mut dnorm) = (room(m * d), vec![<T as Real>::ZERO; d]);
+        let (mut dstudent, mut dnorm) = (uninit_vec(m * d), vec![<T as Real>::ZERO; d]);
         rms_norm_backward(
             self.pool,
             student,
@@ -165,7 +165,7 @@ impl<T: Number> LossHead<'_, T> {
             return integer_products(self.pool, normed, self.activation, None, &[panels])
                 .swap_remove(0);
         }
-        let mut logits = room(rows * self.vocab);
+        let mut logits = uninit_vec(rows * self.vocab);
         gemm::linear(self.pool, self.precision, x, head, &mut logits);
         logits
     }
@@ -182,7 +182,7 @@ impl<T: Number> LossHead<'_, T> {
         let mut per_row = vec![0.0; targets.len()];
         let (mut loss, mut ce_gradient) = (0.0, vec![]);
         if ce_weight > 0.0 {
-            ce_gradient = room(logits.len());
+            ce_gradient = uninit_vec(logits.len());
             loss += ce_weight
                 * cross_entropy(
                     self.pool,

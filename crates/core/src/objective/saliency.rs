@@ -3,15 +3,15 @@
 use crate::autograd::ops::Number;
 use crate::engine::student::Student;
 use crate::engine::weights::BlockWeights;
-use crate::recipe::block::{SaliencyConfig, SaliencyPlace, SaliencyScale};
+use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
-use halfstep_kernels::{Pool, Real, room};
+use halfstep_kernels::{Pool, Real, uninit_vec};
 
 /// R of one block: S of its linears, each with its factor.
 pub struct Penalty {
     s: Vec<Vec<f32>>,
     factors: Vec<f64>,
-    place: SaliencyPlace,
+    difference: SaliencyDifference,
 }
 
 impl Penalty {
@@ -24,7 +24,7 @@ impl Penalty {
             SaliencyScale::ScaleFree => over(block),
             SaliencyScale::PerMatrix => over(sum(s)),
         };
-        Self { factors: s.iter().map(factor).collect(), s, place: config.place }
+        Self { factors: s.iter().map(factor).collect(), s, difference: config.difference }
     }
 
     /// f of each linear.
@@ -45,12 +45,12 @@ impl Penalty {
             student.matrices.iter().zip(&weights.linears).enumerate()
         {
             let parameter = &student.parameters.list[matrix.index];
-            let mut wq = room(matrix.rows * matrix.cols);
+            let mut wq = uninit_vec(matrix.rows * matrix.cols);
             pool.chunks_mut(&mut wq, matrix.cols, |row, out| used.read(row, 0, out));
             let beside = matrix
                 .low_rank
                 .zip(weights.low_rank.get(linear))
-                .filter(|_| self.place == SaliencyPlace::AfterLowRank);
+                .filter(|_| self.difference == SaliencyDifference::AfterLowRank);
             let factors =
                 beside.map(|(_, f)| [&f.a, &f.b].map(|w| w.dense().expect("factors are values")));
             let (value, gradients) = penalty(
@@ -118,7 +118,7 @@ pub fn penalty<T: Number>(
     );
     let by_factors = factors.map(|[a, b]| {
         let rank = a.len() / cols;
-        let (mut da, mut db) = (room(a.len()), room(b.len()));
+        let (mut da, mut db) = (uninit_vec(a.len()), uninit_vec(b.len()));
         gemm::linear(pool, Precision::F32, &Dense::new(&wq, cols), &Dense::new(a, cols), &mut db); // [O, r]
         gemm::linear_backward_weight(
             pool,

@@ -66,10 +66,10 @@ impl Optimizer {
             eps: config.eps,
             max_norm: config.max_norm,
             weights: group(1.0, config.weight_decay),
-            weight_steps: group(config.weight_step_multiplier, 0.0),
-            activation_steps: group(config.activation_step_multiplier, 0.0),
+            weight_steps: group(config.weight_scale_multiplier, 0.0),
+            activation_steps: group(config.activation_scale_multiplier, 0.0),
             norms: group(config.norm_multiplier, 0.0),
-            ranges: group(config.weight_step_multiplier, 0.0),
+            ranges: group(config.weight_scale_multiplier, 0.0),
             low_rank: group(1.0, config.weight_decay),
             anchor: 0.0,
         }
@@ -78,8 +78,8 @@ impl Optimizer {
     fn group(&self, group: Group) -> GroupConfig {
         match group {
             Group::Weights => self.weights,
-            Group::WeightSteps => self.weight_steps,
-            Group::ActivationSteps => self.activation_steps,
+            Group::WeightScales => self.weight_steps,
+            Group::ActivationScales => self.activation_steps,
             Group::Norms => self.norms,
             Group::Ranges => self.ranges,
             Group::LowRank => self.low_rank,

@@ -5,7 +5,7 @@ use crate::autograd::parameter::{Group, Parameters};
 use crate::recipe::site::WeightSite;
 use crate::recipe::stage::Trains;
 use halfstep_kernels::Pool;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 
 /// `<linear>.scale` of `<linear>.weight`, and likewise for other parts.
 pub fn part_name(weight: &str, part: &str) -> String {
@@ -73,5 +73,5 @@ pub struct Beginning<'a> {
     pub cols: usize,
     pub values: &'a [f32],
     pub site: &'a WeightSite,
-    pub previous: Option<&'a PackedMatrix>,
+    pub previous: Option<&'a QuantTensor>,
 }

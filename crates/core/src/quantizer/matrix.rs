@@ -5,21 +5,21 @@
 use super::builder::{Beginning, Builder};
 use super::low_rank::LowRankPart;
 use super::range::{self, Range, Ranges};
-use super::rounding::{self, Rounding, Step};
+use super::rounding::{self, MatrixView, Rounding};
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::ops::{Number, Sink};
 use crate::autograd::parameter::{Group, Parameters};
 use crate::recipe::site::WeightSite;
 use halfstep_formats::architecture::{Role, TensorSpec};
 use halfstep_formats::{LowRank, Tensor, TensorData};
-use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{Pool, Real, WeightQuantizer, room};
+use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::{Pool, QuantSpec, Real, uninit_vec};
 use std::sync::Arc;
 
 /// The quantized part of a matrix: `None` of it is a float matrix.
 #[derive(Clone, Debug)]
 struct Quantized<T> {
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     range: Arc<dyn Range<T>>,
     rounding: Arc<dyn Rounding<T>>,
 }
@@ -98,12 +98,12 @@ impl<T: Number> Matrix<T> {
 
     fn step<'a>(
         &self,
-        quantizer: WeightQuantizer,
+        quantizer: QuantSpec,
         parameters: &'a Parameters<T>,
         pool: &'a Pool,
-    ) -> Step<'a, T> {
+    ) -> MatrixView<'a, T> {
         let w = &parameters.list[self.index].value;
-        Step { w, rows: self.rows, cols: self.cols, quantizer, parameters, pool }
+        MatrixView { w, rows: self.rows, cols: self.cols, quantizer, parameters, pool }
     }
 
     /// The parts of this step; None for a float matrix.
@@ -111,7 +111,7 @@ impl<T: Number> Matrix<T> {
         &self,
         parameters: &'a Parameters<T>,
         pool: &'a Pool,
-    ) -> Option<(&Quantized<T>, Step<'a, T>, Ranges<T>)> {
+    ) -> Option<(&Quantized<T>, MatrixView<'a, T>, Ranges<T>)> {
         let quantized = self.quantized.as_ref()?;
         let step = self.step(quantized.quantizer, parameters, pool);
         let ranges = quantized.range.ranges(parameters, pool, step.w);
@@ -135,7 +135,7 @@ impl<T: Number> Matrix<T> {
         &self,
         parameters: &Parameters<T>,
         pool: &Pool,
-    ) -> Option<(WeightQuantizer, Vec<f32>, Vec<u8>)> {
+    ) -> Option<(QuantSpec, Vec<f32>, Vec<u8>)> {
         let (quantized, _, ranges) = self.parts(parameters, pool)?;
         let (scales, zero_points) = ranges.packed();
         Some((quantized.quantizer, scales, zero_points))
@@ -177,7 +177,7 @@ impl<T: Number> Matrix<T> {
     }
 
     /// Codes and scales exactly as the forward used them; None for a float matrix.
-    pub fn pack(&self, parameters: &Parameters<T>, pool: &Pool) -> Option<PackedMatrix> {
+    pub fn pack(&self, parameters: &Parameters<T>, pool: &Pool) -> Option<QuantTensor> {
         let (quantized, step, ranges) = self.parts(parameters, pool)?;
         Some(quantized.rounding.pack(step, &ranges))
     }
@@ -209,12 +209,12 @@ impl<T: Number> Matrix<T> {
     /// The first row whose packed values are not the ones that the forward multiplied with.
     pub fn differing_row(
         &self,
-        packed: &PackedMatrix,
+        packed: &QuantTensor,
         parameters: &Parameters<T>,
         pool: &Pool,
         integer: bool,
     ) -> Option<usize> {
-        let mut decoded = room(self.rows * self.cols);
+        let mut decoded = uninit_vec(self.rows * self.cols);
         packed.decode(pool, &mut decoded);
         let used = self.forward(parameters, pool, integer);
         let differs = |row: &usize| {
@@ -229,7 +229,7 @@ impl<T: Number> Matrix<T> {
 fn coded<T: Number>(
     builder: &mut Builder<T>,
     spec: &TensorSpec,
-    codes: &PackedMatrix,
+    codes: &QuantTensor,
 ) -> (usize, Option<Quantized<T>>) {
     let learns = builder.trains.scales && matches!(spec.role, Role::Linear(_));
     let range = range::stored::Stored::register(builder, &spec.name, codes, learns);

@@ -1,11 +1,11 @@
 //! The scales and zero points that a matrix begins with, found from its values alone.
 
 use super::builder::Beginning;
-use crate::recipe::site::StartRule;
+use crate::recipe::site::Observer;
 use crate::{Error, Result};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
-use halfstep_kernels::{Pool, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{Pool, QuantSpec, ScaleCodec};
 
 /// Quantizes a matrix `[rows, cols]` by a start rule.
 pub fn quantize_matrix(
@@ -13,10 +13,10 @@ pub fn quantize_matrix(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
-    start: StartRule,
-) -> PackedMatrix {
-    match start.rule() {
+    quantizer: QuantSpec,
+    observer: Observer,
+) -> QuantTensor {
+    match observer.rule() {
         Some(rule) => quantize_by(pool, w, rows, cols, quantizer, rule),
         None => quantize_rtn(pool, w, rows, cols, quantizer),
     }
@@ -24,7 +24,7 @@ pub fn quantize_matrix(
 
 /// Refuses scales that are NaN or infinite: the weights are, or they are too large for the scale's
 /// type.
-pub fn check_scales(packed: &PackedMatrix, name: &str) -> Result<()> {
+pub fn check_scales(packed: &QuantTensor, name: &str) -> Result<()> {
     match packed.scales.iter().position(|s| !s.is_finite()) {
         Some(at) => Err(Error::Format(halfstep_formats::Error::Unencodable {
             format: name.into(),
@@ -50,7 +50,7 @@ pub fn first_ranges(pool: &Pool, beginning: &Beginning) -> (Vec<f32>, Vec<u8>) {
     let Beginning { rows, cols, values, site, .. } = *beginning;
     let found = match beginning.previous {
         Some(packed) => packed.clone(),
-        None => quantize_matrix(pool, values, rows, cols, site.quantizer, site.start),
+        None => quantize_matrix(pool, values, rows, cols, site.quantizer, site.observer),
     };
     let least = smallest_scale(site.quantizer.scale_codec);
     let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };

@@ -17,7 +17,7 @@ pub struct BlockConfig {
     /// half of them of that.
     pub samples: usize,
     /// Tokens of a sequence.
-    pub window: usize,
+    pub sequence_length: usize,
     /// Sequences of a step.
     pub batch: usize,
     /// A second target beside the first: what the unquantized block gives from the quantized
@@ -51,11 +51,11 @@ pub struct SaliencyConfig {
     /// How the squared gradients are scaled before lambda multiplies them.
     pub scale: SaliencyScale,
     /// Which difference to the original weights is penalised.
-    pub place: SaliencyPlace,
+    pub difference: SaliencyDifference,
     /// Number of sequences whose gradients are squared, one at a time.
     pub samples: usize,
     /// Tokens of each of these sequences.
-    pub window: usize,
+    pub sequence_length: usize,
 }
 
 /// What lambda multiplies.
@@ -75,7 +75,7 @@ pub enum SaliencyScale {
 /// Which difference is penalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub enum SaliencyPlace {
+pub enum SaliencyDifference {
     /// Wq - W: reaches the ranges only.
     #[default]
     BeforeLowRank,
@@ -123,7 +123,7 @@ pub struct SolverOptions {
     /// papers take 128.
     pub samples: Option<usize>,
     /// Tokens of each sequence, at least 2. Default 512.
-    pub window: Option<usize>,
+    pub sequence_length: Option<usize>,
     /// What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
     /// (forward by the integer products of the packed model; for targets that quantize
     /// activations). Default: what a probe finds fastest on this machine.
@@ -134,7 +134,7 @@ impl SolverOptions {
     pub fn config(&self, solver: SolverConfig) -> Result<BlockConfig> {
         let options = BlockOptions {
             samples: self.samples,
-            window: self.window,
+            sequence_length: self.sequence_length,
             arithmetic: self.arithmetic,
             ..BlockOptions::default()
         };
@@ -156,7 +156,7 @@ pub struct BlockOptions {
     /// papers take 128 and more.
     pub samples: Option<usize>,
     /// Tokens of each sequence, at least 2. Default 512.
-    pub window: Option<usize>,
+    pub sequence_length: Option<usize>,
     /// Sequences in each optimizer step, at most `samples`. Default 1.
     pub batch: Option<usize>,
     /// Passes over the sequences for every layer, at least 1. Default 5; the papers take 20 and
@@ -206,7 +206,7 @@ impl BlockOptions {
         });
         let config = BlockConfig {
             samples: self.samples.unwrap_or(defaults.samples),
-            window: self.window.unwrap_or(defaults.window),
+            sequence_length: self.sequence_length.unwrap_or(defaults.sequence_length),
             batch: self.batch.unwrap_or(defaults.batch),
             second_target: self.second_target.unwrap_or(defaults.second_target),
             weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
@@ -233,7 +233,7 @@ impl BlockConfig {
     pub fn usual(rates: BlockRates, min_ratio: f64) -> Self {
         Self {
             samples: 32,
-            window: 512,
+            sequence_length: 512,
             batch: 1,
             second_target: false,
             saliency: None,
@@ -269,7 +269,7 @@ impl BlockConfig {
             }
         };
         at_least("samples", self.samples, 1)?;
-        at_least("window", self.window, 2)?;
+        at_least("sequenceLength", self.sequence_length, 2)?;
         at_least("batch", self.batch, 1)?;
         if self.batch > self.samples {
             return Err(Error::config(
@@ -312,7 +312,7 @@ impl BlockConfig {
                 ));
             }
             at_least("saliencySamples", saliency.samples, 1)?;
-            at_least("saliencyWindow", saliency.window, 2)?;
+            at_least("saliencySequenceLength", saliency.sequence_length, 2)?;
         }
         Ok(())
     }

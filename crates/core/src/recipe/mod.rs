@@ -11,7 +11,7 @@ pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
 pub use block::BlockConfig;
 pub use rules::{Rule, Sites};
-pub use site::{GradientScale, LowRankConfig, StartRule, WeightSite};
+pub use site::{GradientScale, LowRankConfig, Observer, WeightSite};
 pub use stage::{Stage, StageStart, Trains};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
@@ -52,8 +52,8 @@ pub struct RecipeData {
 
 impl Recipe {
     /// Tokens of the longest training sequence; None without training.
-    pub fn window(&self) -> Option<usize> {
-        self.stages.iter().map(Stage::window).max()
+    pub fn sequence_length(&self) -> Option<usize> {
+        self.stages.iter().map(Stage::sequence_length).max()
     }
 
     pub fn seed(&self) -> Option<u64> {

@@ -5,9 +5,9 @@
 use super::Recipe;
 use super::site::WeightSite;
 use crate::error::{Error, Result, nearest};
-use crate::record::place;
+use crate::record::layer_and_linear;
 use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
@@ -29,9 +29,9 @@ pub enum Rule {
         quantizer: Option<WeightSite>,
     },
     /// Token embedding (and the head, when tied).
-    Embedding { quantizer: WeightQuantizer },
+    Embedding { quantizer: QuantSpec },
     /// Untied head.
-    Head { quantizer: WeightQuantizer },
+    Head { quantizer: QuantSpec },
     /// Before every quantized linear of a layer.
     Activation { quantizer: ActivationQuantizer },
     /// Before the head, when the head is quantized.
@@ -120,7 +120,7 @@ impl Sites {
         let mut matched = vec![false; recipe.rules.len()];
         let mut by_name = BTreeMap::new();
         for spec in architecture.tensors() {
-            let site = match (spec.role, place(&spec.name)) {
+            let site = match (spec.role, layer_and_linear(&spec.name)) {
                 (Role::Linear(_), Some((layer, linear))) => {
                     strongest(recipe, architecture.layers.len(), (layer, linear), &mut matched)?
                 }
@@ -176,7 +176,7 @@ fn check_kinds(recipe: &Recipe) -> Result<()> {
 }
 
 /// The quantizer of a whole tensor that is no weight of a layer.
-fn whole(recipe: &Recipe, role: Role) -> Option<WeightQuantizer> {
+fn whole(recipe: &Recipe, role: Role) -> Option<QuantSpec> {
     recipe.rules.iter().find_map(|rule| match (rule, role) {
         (Rule::Embedding { quantizer }, Role::Embedding) => Some(*quantizer),
         (Rule::Head { quantizer }, Role::Head) => Some(*quantizer),

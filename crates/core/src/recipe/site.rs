@@ -5,7 +5,7 @@ use crate::quantizer::rounding::RoundingConfig;
 use crate::{Error, Result};
 use halfstep_kernels::quant::calibrate::ScaleRule;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{CodeRange, Partition, WeightQuantizer};
+use halfstep_kernels::{CodeRange, Granularity, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -15,11 +15,11 @@ use ts_rs::TS;
 #[ts(optional_fields)]
 pub struct WeightSite {
     /// What decides the stored bytes.
-    pub quantizer: WeightQuantizer,
+    pub quantizer: QuantSpec,
     /// How the first scales are found.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
-    pub start: StartRule,
+    pub observer: Observer,
     /// How scales come about in each step, and what of them learns.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
@@ -55,10 +55,10 @@ pub struct LowRankConfig {
 
 impl WeightSite {
     /// A weight whose scales follow it, by its largest magnitudes.
-    pub fn absmax(quantizer: WeightQuantizer) -> Self {
+    pub fn absmax(quantizer: QuantSpec) -> Self {
         Self {
             quantizer,
-            start: StartRule::Absmax,
+            observer: Observer::Absmax,
             range: RangeConfig::Absmax,
             rounding: RoundingConfig::default(),
             edge: EdgeRule::default(),
@@ -73,9 +73,9 @@ impl WeightSite {
     pub fn check(&self, path: &str) -> Result<()> {
         let affine = self.quantizer.grid.range == CodeRange::Affine;
         let range = self.range.traits();
-        if affine && self.quantizer.partition == Partition::Tensor && range.learns {
+        if affine && self.quantizer.granularity == Granularity::Tensor && range.learns {
             return Err(Error::config(
-                format!("{path}.quantizer.partition"),
+                format!("{path}.quantizer.granularity"),
                 "zero points per tensor have no gradient; use channel or group, or the range frozen",
             ));
         }
@@ -105,7 +105,7 @@ pub(crate) fn name(choice: &impl Serialize) -> String {
 /// How the first scales of a weight are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub enum StartRule {
+pub enum Observer {
     /// Per matrix the better of ggml's signed rule and error search, by squared error with the
     /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
     /// better of the two by KL.
@@ -123,16 +123,16 @@ pub enum StartRule {
     Lsq,
 }
 
-impl StartRule {
-    /// The kernel's rule; None for [`StartRule::Best`], which chooses between two.
+impl Observer {
+    /// The kernel's rule; None for [`Observer::Best`], which chooses between two.
     pub fn rule(self) -> Option<ScaleRule> {
         match self {
-            StartRule::Best => None,
-            StartRule::Absmax => Some(ScaleRule::Absmax),
-            StartRule::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
-            StartRule::ErrorSearch => Some(ScaleRule::ErrorSearch),
-            StartRule::Convex => Some(ScaleRule::Convex),
-            StartRule::Lsq => Some(ScaleRule::Lsq),
+            Observer::Best => None,
+            Observer::Absmax => Some(ScaleRule::Absmax),
+            Observer::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
+            Observer::ErrorSearch => Some(ScaleRule::ErrorSearch),
+            Observer::Convex => Some(ScaleRule::Convex),
+            Observer::Lsq => Some(ScaleRule::Lsq),
         }
     }
 }
@@ -143,7 +143,7 @@ impl StartRule {
 pub enum GradientScale {
     /// Elements of the whole matrix.
     #[default]
-    Layer,
-    /// Elements that share the step.
-    Step,
+    Matrix,
+    /// Elements that share the scale.
+    Group,
 }

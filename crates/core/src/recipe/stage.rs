@@ -103,10 +103,10 @@ impl Stage {
     }
 
     /// Tokens of a training sequence.
-    pub fn window(&self) -> usize {
+    pub fn sequence_length(&self) -> usize {
         match self {
-            Stage::Model { config, .. } => config.window,
-            Stage::Block { config, .. } => config.window,
+            Stage::Model { config, .. } => config.sequence_length,
+            Stage::Block { config, .. } => config.sequence_length,
         }
     }
 
@@ -157,7 +157,7 @@ impl Stage {
             return frozen(
                 "weights",
                 format!(
-                    "the range {range} keeps the weights frozen; use step, stepZero, absmax or frozen"
+                    "the range {range} keeps the weights frozen; use scale, scaleZero, absmax or frozen"
                 ),
             );
         }
@@ -179,7 +179,7 @@ impl Stage {
             let range = name(&sites[0].range);
             return frozen(
                 "scales",
-                format!("nothing of the range {range} learns; use step, clip or stepZero"),
+                format!("nothing of the range {range} learns; use scale, clip or scaleZero"),
             );
         }
         if trains.scales

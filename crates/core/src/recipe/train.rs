@@ -45,7 +45,7 @@ pub struct TrainConfig {
     pub tokens: usize,
     /// Tokens of each training sequence, at least 2. Longer sequences cost more memory. Default
     /// 512.
-    pub window: usize,
+    pub sequence_length: usize,
     /// Sequences in each optimizer step. Default 4.
     pub batch: usize,
     /// Sequences that are computed at once; `batch` is a multiple of it (gradient accumulation).
@@ -55,10 +55,10 @@ pub struct TrainConfig {
     /// budget. Default 2e-4.
     pub learning_rate: f64,
     /// Learning rate of the scales of weights, as a multiple of that of the weights. Default 1.
-    pub weight_step_multiplier: f64,
+    pub weight_scale_multiplier: f64,
     /// Learning rate of the stored scales of activations and cache, as a multiple of that of the
     /// weights; only with static scales. Default 10.
-    pub activation_step_multiplier: f64,
+    pub activation_scale_multiplier: f64,
     /// Learning rate of the norms, as a multiple of that of the weights. Default 1.
     pub norm_multiplier: f64,
     /// Share of the steps in which the learning rate rises from 0 to its peak, 0 to 1. Default 0.1.
@@ -100,12 +100,12 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             tokens: 50_000,
-            window: 512,
+            sequence_length: 512,
             batch: 4,
             micro_batch: None,
             learning_rate: 2e-4,
-            weight_step_multiplier: 1.0,
-            activation_step_multiplier: 10.0,
+            weight_scale_multiplier: 1.0,
+            activation_scale_multiplier: 10.0,
             norm_multiplier: 1.0,
             warmup: 0.1,
             min_ratio: 0.05,
@@ -131,7 +131,7 @@ const MAX_STEP_TOKENS: usize = 1 << 20;
 impl TrainConfig {
     /// Optimizer steps.
     pub fn steps(&self) -> u64 {
-        (self.tokens as u64).div_ceil((self.batch * self.window) as u64)
+        (self.tokens as u64).div_ceil((self.batch * self.sequence_length) as u64)
     }
 
     /// Refuses what cannot work, naming the field.
@@ -163,17 +163,17 @@ impl TrainConfig {
         {
             positive(field, value as f64)?;
         }
-        if self.batch.saturating_mul(self.window) > MAX_STEP_TOKENS {
+        if self.batch.saturating_mul(self.sequence_length) > MAX_STEP_TOKENS {
             let reason = format!(
                 "{} sequences of {} tokens are not possible; a step has at most {MAX_STEP_TOKENS} tokens",
-                self.batch, self.window
+                self.batch, self.sequence_length
             );
             return Err(Error::config("batch", reason));
         }
-        if self.window < 2 {
+        if self.sequence_length < 2 {
             return Err(Error::config(
-                "window",
-                format!("{} is not possible; at least 2 tokens", self.window),
+                "sequenceLength",
+                format!("{} is not possible; at least 2 tokens", self.sequence_length),
             ));
         }
         if let Some(micro) = self.micro_batch
@@ -186,8 +186,8 @@ impl TrainConfig {
         }
         positive("learningRate", self.learning_rate)?;
         for (field, value) in [
-            ("weightStepMultiplier", self.weight_step_multiplier),
-            ("activationStepMultiplier", self.activation_step_multiplier),
+            ("weightScaleMultiplier", self.weight_scale_multiplier),
+            ("activationScaleMultiplier", self.activation_scale_multiplier),
             ("normMultiplier", self.norm_multiplier),
             ("weightDecay", self.weight_decay),
             ("klWeight", self.kl_weight),

@@ -13,7 +13,7 @@
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{
-    BlockConfig, LowRankConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, Trains,
+    BlockConfig, LowRankConfig, Observer, RangeConfig, Recipe, Stage, StageStart, Trains,
     WeightSite,
 };
 use crate::target::{Request, TargetId};
@@ -45,7 +45,7 @@ pub(super) fn clips_and_factors(
     let low_rank = (rank > 0).then_some(LowRankConfig { rank, alpha });
     let trains = Trains { low_rank: low_rank.is_some(), ..Trains::SCALES };
     let stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
-    let (start, range) = (StartRule::ErrorSearch, RangeConfig::Clip);
+    let (start, range) = (Observer::ErrorSearch, RangeConfig::Clip);
     let recipe = target.sites(request)?.recipe(id, target, start, range, stages);
     Ok(recipe.with_weight_sites(|site| WeightSite { low_rank, ..site }))
 }

@@ -10,7 +10,7 @@
 
 use crate::error::Result;
 use crate::recipe::block::SolverOptions;
-use crate::recipe::{RangeConfig, Recipe, Stage, StageStart, StartRule, Trains};
+use crate::recipe::{Observer, RangeConfig, Recipe, Stage, StageStart, Trains};
 use crate::solver::SolverConfig;
 use crate::solver::awq::AwqConfig;
 use crate::target::{Request, TargetId};
@@ -66,7 +66,7 @@ impl AwqRecipeConfig {
         Ok(self.target.sites(&request)?.recipe(
             "awq",
             self.target,
-            StartRule::Absmax,
+            Observer::Absmax,
             RangeConfig::Frozen,
             vec![Stage::Block { from: StageStart::Original, trains: Trains::NONE, config }],
         ))

@@ -18,7 +18,7 @@
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{
-    BlockConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, TrainConfig, Trains,
+    BlockConfig, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig, Trains,
 };
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
@@ -86,10 +86,10 @@ impl EfficientqatConfig {
         let config = self.train.over(BlockConfig { anchor: 1.0, ..usual })?;
         let end = TrainConfig {
             tokens: self.end_tokens,
-            window: config.window,
+            sequence_length: config.sequence_length,
             batch: 1,
             learning_rate: self.end_learning_rate,
-            weight_step_multiplier: 1.0,
+            weight_scale_multiplier: 1.0,
             max_norm: 0.3,
             kl_weight: self.end_kl_weight,
             ce_weight: self.end_ce_weight,
@@ -110,8 +110,8 @@ impl EfficientqatConfig {
         Ok(sites.recipe(
             "efficientqat",
             self.target,
-            StartRule::ErrorSearch,
-            RangeConfig::StepZero,
+            Observer::ErrorSearch,
+            RangeConfig::ScaleZero,
             stages,
         ))
     }

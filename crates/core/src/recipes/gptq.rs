@@ -11,7 +11,7 @@
 
 use crate::error::Result;
 use crate::recipe::block::SolverOptions;
-use crate::recipe::{RangeConfig, Recipe, Stage, StageStart, StartRule, Trains};
+use crate::recipe::{Observer, RangeConfig, Recipe, Stage, StageStart, Trains};
 use crate::solver::SolverConfig;
 use crate::solver::gptq::GptqConfig;
 use crate::target::{Request, TargetId};
@@ -75,7 +75,7 @@ impl GptqRecipeConfig {
         Ok(self.target.sites(&request)?.recipe(
             "gptq",
             self.target,
-            StartRule::Absmax,
+            Observer::Absmax,
             RangeConfig::Frozen,
             vec![Stage::Block { from: StageStart::Original, trains: Trains::NONE, config }],
         ))

@@ -12,7 +12,7 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    RangeConfig, Recipe, RecipeData, Stage, StageStart, StartRule, TrainConfig, Trains,
+    Observer, RangeConfig, Recipe, RecipeData, Stage, StageStart, TrainConfig, Trains,
 };
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ impl LlmQatConfig {
         let recipe = sites.recipe(
             "llm-qat",
             self.target,
-            StartRule::Absmax,
+            Observer::Absmax,
             RangeConfig::Absmax,
             vec![stage],
         );

@@ -11,7 +11,7 @@
 
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
-use crate::recipe::{BlockConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, Trains};
+use crate::recipe::{BlockConfig, Observer, RangeConfig, Recipe, Stage, StageStart, Trains};
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -62,7 +62,7 @@ impl OmniquantConfig {
         Ok(self.target.sites(&request)?.recipe(
             "omniquant",
             self.target,
-            StartRule::ErrorSearch,
+            Observer::ErrorSearch,
             RangeConfig::Clip,
             vec![Stage::Block { from: StageStart::Original, trains: Trains::SCALES, config }],
         ))

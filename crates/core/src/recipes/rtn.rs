@@ -8,7 +8,7 @@
 //! (docs/decisions/0006-rtn-is-chosen-by-kl.md).
 
 use crate::error::Result;
-use crate::recipe::{RangeConfig, Recipe, StartRule};
+use crate::recipe::{Observer, RangeConfig, Recipe};
 use crate::target::{Request, TargetId, ZeroPoints};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -41,7 +41,7 @@ pub struct RtnConfig {
     /// (least squared error), `best` (of the last two the one with the smaller squared error, for
     /// each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
     /// sqrt(largest code)). Default `best`.
-    pub start: StartRule,
+    pub observer: Observer,
 }
 
 impl RtnConfig {
@@ -55,6 +55,6 @@ impl RtnConfig {
             ..Request::default()
         };
         let sites = self.target.sites(&request)?;
-        Ok(sites.recipe("rtn", self.target, self.start, RangeConfig::Frozen, vec![]))
+        Ok(sites.recipe("rtn", self.target, self.observer, RangeConfig::Frozen, vec![]))
     }
 }

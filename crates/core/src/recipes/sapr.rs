@@ -13,7 +13,7 @@
 use super::apiq::{ALPHA, blocks, clips_and_factors};
 use crate::error::{Error, Result};
 use crate::recipe::block::{
-    BlockOptions, BlockPhase, SaliencyConfig, SaliencyPlace, SaliencyScale,
+    BlockOptions, BlockPhase, SaliencyConfig, SaliencyDifference, SaliencyScale,
 };
 use crate::recipe::{BlockConfig, Recipe};
 use crate::target::{Request, TargetId};
@@ -59,7 +59,7 @@ pub struct SaprConfig {
     /// Which difference to the original weights is penalised: `beforeLowRank` (that of the
     /// quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
     /// together). Default `beforeLowRank`.
-    pub saliency_place: SaliencyPlace,
+    pub saliency_difference: SaliencyDifference,
     /// Number of sequences whose gradients are squared, at least 1. Default 32.
     pub saliency_samples: usize,
     /// Epochs with the penalty alone, before those with penalty and outputs (`train.epochs`).
@@ -83,7 +83,7 @@ impl Default for SaprConfig {
             alpha: ALPHA,
             lambda: 1.0,
             saliency_scale: SaliencyScale::default(),
-            saliency_place: SaliencyPlace::default(),
+            saliency_difference: SaliencyDifference::default(),
             saliency_samples: 32,
             penalty_epochs: 0,
             output_epochs: 0,
@@ -96,14 +96,14 @@ impl SaprConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         let usual = blocks();
-        let window = self.train.window.unwrap_or(usual.window);
+        let sequence_length = self.train.sequence_length.unwrap_or(usual.sequence_length);
         let mut config = self.train.over(BlockConfig {
             saliency: Some(SaliencyConfig {
                 lambda: self.lambda,
                 scale: self.saliency_scale,
-                place: self.saliency_place,
+                difference: self.saliency_difference,
                 samples: self.saliency_samples,
-                window,
+                sequence_length,
             }),
             ..usual
         })?;

@@ -13,7 +13,7 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    GradientScale, RangeConfig, Recipe, Stage, StageStart, StartRule, TrainConfig, Trains,
+    GradientScale, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig, Trains,
     WeightSite,
 };
 use crate::target::{Request, TargetId};
@@ -51,9 +51,9 @@ pub struct SilqConfig {
     /// each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
     /// sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
     /// still.
-    pub start: StartRule,
+    pub observer: Observer,
     /// Let the scales of the weights learn; false keeps them where `start` puts them. Default true.
-    pub learn_steps: bool,
+    pub learn_scales: bool,
     /// Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
     /// gradients are computed. Default `inside`.
     pub edge: Option<EdgeRuleConfig>,
@@ -74,8 +74,8 @@ impl Default for SilqConfig {
             activations: None,
             cache: None,
             static_activations: false,
-            start: StartRule::default(),
-            learn_steps: true,
+            observer: Observer::default(),
+            learn_scales: true,
             edge: None,
             gradient_scale: GradientScale::default(),
             train: TrainConfig::default(),
@@ -104,8 +104,8 @@ impl SilqConfig {
         };
         let sites = self.target.sites(&request)?;
         self.train.validate()?;
-        let learns = self.learn_steps;
-        let range = if learns { RangeConfig::Step } else { RangeConfig::Frozen };
+        let learns = self.learn_scales;
+        let range = if learns { RangeConfig::Scale } else { RangeConfig::Frozen };
         let trains = Trains {
             scales: learns,
             rounding: false,
@@ -115,7 +115,7 @@ impl SilqConfig {
         };
         let from = StageStart::Previous;
         let stage = Stage::Model { from, trains, config: self.train.clone() };
-        let recipe = sites.recipe("silq", self.target, self.start, range, vec![stage]);
+        let recipe = sites.recipe("silq", self.target, self.observer, range, vec![stage]);
         let edge = if self.edge == Some(EdgeRuleConfig::Outside) {
             EdgeRule::Outside
         } else {

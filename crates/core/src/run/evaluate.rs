@@ -31,7 +31,7 @@ pub fn evaluate(
     }
 }
 
-/// An evaluation under way, window by window, for callers that have other things to do in between.
+/// An evaluation under way, sequence by sequence, for callers that have other things to do in between.
 /// Several models are measured beside one reference, which runs once.
 pub struct EvaluationRun {
     networks: Vec<Network>,
@@ -79,12 +79,12 @@ impl EvaluationRun {
             &networks.iter().collect::<Vec<_>>(),
             against.as_ref(),
             tokens,
-            config.window,
+            config.sequence_length,
         )?;
         Ok(Self { networks, against, scoring })
     }
 
-    /// Measures the next window; false when there is none.
+    /// Measures the next sequence; false when there is none.
     pub fn step(&mut self) -> Result<bool> {
         Ok(self.scoring.step(&self.networks.iter().collect::<Vec<_>>(), self.against.as_ref())?)
     }

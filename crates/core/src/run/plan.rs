@@ -11,7 +11,7 @@ use crate::engine::probe::{Probe, timed};
 use crate::engine::{memory, stages as run};
 use crate::event::Evaluations;
 use crate::event::Event;
-use crate::recipe::{LowRankConfig, Recipe, Sites, Stage, StageStart, StartRule, WeightSite};
+use crate::recipe::{LowRankConfig, Observer, Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
 use crate::run::dequantize;
 use crate::run::quantize::{check, client_flags, provenance};
@@ -329,7 +329,7 @@ impl<'a> Planner<'a> {
     fn round(&mut self) -> Result<()> {
         let alone = self.recipe.stages.is_empty();
         let start = |site: WeightSite| {
-            if alone { site } else { WeightSite { start: StartRule::Absmax, ..site } }
+            if alone { site } else { WeightSite { observer: Observer::Absmax, ..site } }
         };
         let recipe = self.recipe.with_weight_sites(start);
         let mut rounded = rtn::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
@@ -386,7 +386,7 @@ impl<'a> Planner<'a> {
 /// Tokens of the shorter of two measurements, whose difference tells the time of a token.
 const FEW_TOKENS: usize = 32;
 
-/// What measuring gives on one window, and the seconds it will take on all; with `record`, of each
+/// What measuring gives on one sequence, and the seconds it will take on all; with `record`, of each
 /// block alone too.
 #[allow(clippy::too_many_arguments)]
 fn on_a_window(
@@ -398,18 +398,19 @@ fn on_a_window(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<(Evaluations, f64)> {
-    let window = validation.first(validation.window());
-    let few = validation.first(FEW_TOKENS.min(validation.window() / 2).max(2));
+    let sequence_length = validation.first(validation.sequence_length());
+    let few = validation.first(FEW_TOKENS.min(validation.sequence_length() / 2).max(2));
     let on = |part: &Validation| {
         timed(|| part.measure(model, result, recipe, &mut |_| {}, cancel, pool))
     };
-    let ((_, few_seconds), (evaluations, mut seconds)) = (on(&few)?, on(&window)?);
-    let tokens = (window.tokens() - few.tokens()).max(1) as f64;
-    let more = (validation.tokens() - window.tokens()) as f64;
+    let ((_, few_seconds), (evaluations, mut seconds)) = (on(&few)?, on(&sequence_length)?);
+    let tokens = (sequence_length.tokens() - few.tokens()).max(1) as f64;
+    let more = (validation.tokens() - sequence_length.tokens()) as f64;
     seconds += (seconds - few_seconds).max(0.0) / tokens * more;
     if record {
-        let (_, of_one) = timed(|| window.blocks(model, result, 1, &mut |_| {}, cancel, pool))?;
-        let windows = validation.block_tokens() as f64 / window.tokens() as f64;
+        let (_, of_one) =
+            timed(|| sequence_length.blocks(model, result, 1, &mut |_| {}, cancel, pool))?;
+        let windows = validation.block_tokens() as f64 / sequence_length.tokens() as f64;
         seconds += of_one * windows * model.architecture.layers.len() as f64;
     }
     Ok((evaluations, seconds))

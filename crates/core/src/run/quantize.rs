@@ -109,10 +109,10 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
         )?;
     }
     let positions = model.architecture.max_positions;
-    if let Some(window) = recipe.window().filter(|&w| w > positions) {
+    if let Some(sequence_length) = recipe.sequence_length().filter(|&w| w > positions) {
         return Err(Error::config(
-            "train.window",
-            format!("{window} tokens are more than the model's {positions} positions"),
+            "train.sequenceLength",
+            format!("{sequence_length} tokens are more than the model's {positions} positions"),
         ));
     }
     if run.resume || run.checkpoint_every.is_some() {
@@ -152,7 +152,7 @@ fn of_stage(index: usize, stage: &Stage, error: Error) -> Error {
     let inside = match (stage, field) {
         (Stage::Block { .. }, "lambda") => "saliency.lambda",
         (Stage::Block { .. }, "saliencySamples") => "saliency.samples",
-        (Stage::Block { .. }, "saliencyWindow") => "saliency.window",
+        (Stage::Block { .. }, "saliencySequenceLength") => "saliency.sequenceLength",
         (Stage::Block { .. }, "damping") => "solver.damping",
         (Stage::Block { .. }, "epochs") => "phases",
         (Stage::Block { .. }, "rangeLearningRate") => "phases[0].rates.ranges",
@@ -165,7 +165,7 @@ fn of_stage(index: usize, stage: &Stage, error: Error) -> Error {
 }
 
 /// What a recipe made.
-pub(super) struct Made {
+pub(super) struct QuantizedModel {
     pub model: Model,
     pub evaluations: Evaluations,
     steps: u64,
@@ -186,12 +186,12 @@ fn round(
     events: &mut dyn FnMut(Event),
     cancel: &Cancel,
     pool: &Pool,
-) -> Result<Made> {
+) -> Result<QuantizedModel> {
     let start = Clock::start();
     let small = rtn::quantize_model(model, recipe, cancel, pool)?;
     let seconds = start.seconds();
     let evaluations = measure(&small, events)?;
-    Ok(Made {
+    Ok(QuantizedModel {
         model: small,
         evaluations,
         steps: 0,
@@ -213,10 +213,10 @@ fn train(
     events: &mut dyn FnMut(Event),
     cancel: &Cancel,
     pool: &Pool,
-) -> Result<Made> {
+) -> Result<QuantizedModel> {
     let text = training_text(model, recipe, run, events, cancel, pool)?;
     let t = crate::engine::stages::train(model, recipe, run, &text, measure, events, cancel, pool)?;
-    Ok(Made {
+    Ok(QuantizedModel {
         model: t.model,
         evaluations: t.evaluations,
         steps: t.steps,
@@ -238,7 +238,7 @@ fn train(
     _: &mut dyn FnMut(Event),
     _: &Cancel,
     _: &Pool,
-) -> Result<Made> {
+) -> Result<QuantizedModel> {
     let reason =
         "this build does not train; use the native addon, or a recipe without training: rtn"
             .to_owned();

@@ -2,9 +2,9 @@
 
 use crate::Result;
 use crate::cancel::Cancel;
-use crate::recipe::{Recipe, StartRule};
-use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, merge, place};
-use crate::run::quantize::Made;
+use crate::recipe::{Observer, Recipe};
+use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, layer_and_linear, merge};
+use crate::run::quantize::QuantizedModel;
 use crate::run::validation::BlockParts;
 use crate::solver::rtn;
 use halfstep_formats::architecture::TensorSpec;
@@ -14,7 +14,7 @@ use halfstep_kernels::Pool;
 pub(crate) fn of(
     model: &Model,
     recipe: &Recipe,
-    made: &Made,
+    made: &QuantizedModel,
     parts: BlockParts,
     cancel: &Cancel,
     pool: &Pool,
@@ -44,7 +44,7 @@ pub(crate) fn of(
 fn table(
     model: &Model,
     recipe: &Recipe,
-    made: &Made,
+    made: &QuantizedModel,
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Vec<TableRow>> {
@@ -61,7 +61,7 @@ fn table(
     if made.evaluations.contains_key("rtn") {
         let rounded = rtn::quantize_model(
             model,
-            &rtn::baseline(recipe, StartRule::Absmax, &model.architecture),
+            &rtn::baseline(recipe, Observer::Absmax, &model.architecture),
             cancel,
             pool,
         )?;
@@ -74,7 +74,7 @@ fn table(
 /// What rounding alone clips.
 fn rounded(model: &Model, result: &Model, pool: &Pool) -> Vec<MatrixRecord> {
     let record = |spec: TensorSpec| {
-        let (block, linear) = place(&spec.name)?;
+        let (block, linear) = layer_and_linear(&spec.name)?;
         let (source, TensorData::Packed(packed)) =
             (model.tensors.get(&spec.name)?, &result.tensors.get(&spec.name)?.data)
         else {

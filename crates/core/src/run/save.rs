@@ -8,7 +8,7 @@ use halfstep_formats::architecture::Role;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, TensorData};
 use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationQuantizer, Pool};
@@ -153,7 +153,7 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
     same_logits(trained, file, pool)
 }
 
-fn same_packed(a: &PackedMatrix, b: &PackedMatrix) -> std::result::Result<(), String> {
+fn same_packed(a: &QuantTensor, b: &QuantTensor) -> std::result::Result<(), String> {
     let row = |index: usize, per_row: usize| format!("row {}", index / per_row.max(1));
     if (a.rows, a.cols, a.quantizer) != (b.rows, b.cols, b.quantizer) {
         return Err(format!("{:?} against {:?}", a.quantizer, b.quantizer));
@@ -192,7 +192,7 @@ fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result
 }
 
 /// A packed weight, and the factors beside it.
-type Weight<'a> = (&'a PackedMatrix, Option<&'a LowRank>);
+type Weight<'a> = (&'a QuantTensor, Option<&'a LowRank>);
 
 /// (b): integer sums of both, and the file's output against the fake-quantized product in f64,
 /// which is what training computed.

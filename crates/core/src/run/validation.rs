@@ -5,7 +5,7 @@ use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::event::Evaluations;
 use crate::event::{EvaluationRecord, Event};
-use crate::recipe::{Recipe, StartRule};
+use crate::recipe::{Observer, Recipe};
 use crate::solver::rtn;
 use crate::solver::rtn::RTN_RULES;
 use crate::{Error, Result};
@@ -16,10 +16,10 @@ use halfstep_runtime::{Arithmetic, Network, score};
 /// Text on which a run is measured before and after.
 pub(crate) struct Validation {
     tokens: Vec<u32>,
-    window: usize,
+    sequence_length: usize,
 }
 
-/// Tokens on which one block's part in the KL is measured, at most; a whole window at least.
+/// Tokens on which one block's part in the KL is measured, at most; a whole sequence at least.
 const BLOCK_TOKENS: usize = 1024;
 
 /// What each block changes.
@@ -31,15 +31,15 @@ pub(crate) struct BlockParts {
 }
 
 impl Validation {
-    /// The same text, its first tokens only, as one window.
+    /// The same text, its first tokens only, as one sequence.
     #[cfg(feature = "train")]
     pub fn first(&self, tokens: usize) -> Self {
-        Self { tokens: self.tokens[..tokens].to_vec(), window: tokens }
+        Self { tokens: self.tokens[..tokens].to_vec(), sequence_length: tokens }
     }
 
     #[cfg(feature = "train")]
-    pub fn window(&self) -> usize {
-        self.window
+    pub fn sequence_length(&self) -> usize {
+        self.sequence_length
     }
 
     #[cfg(feature = "train")]
@@ -52,10 +52,11 @@ impl Validation {
         else {
             return Ok(None);
         };
-        let window = recipe.window().unwrap_or(512).min(model.architecture.max_positions);
-        let mut tokens = text.tokens(model, window)?;
-        tokens.truncate(run.validation_tokens.unwrap_or(4096).max(window));
-        Ok(Some(Self { tokens, window }))
+        let sequence_length =
+            recipe.sequence_length().unwrap_or(512).min(model.architecture.max_positions);
+        let mut tokens = text.tokens(model, sequence_length)?;
+        tokens.truncate(run.validation_tokens.unwrap_or(4096).max(sequence_length));
+        Ok(Some(Self { tokens, sequence_length }))
     }
 
     pub fn measure(
@@ -73,9 +74,13 @@ impl Validation {
                 .map(|m| Network::new(m, Arithmetic::Integer, pool.clone()))
                 .transpose()?;
             let (network, against) = network.as_ref().map_or((&fp, None), |n| (n, Some(&fp)));
-            Ok(score::evaluate(network, against, &self.tokens, self.window, &mut |_, _| {
-                !cancel.is_cancelled()
-            })?
+            Ok(score::evaluate(
+                network,
+                against,
+                &self.tokens,
+                self.sequence_length,
+                &mut |_, _| !cancel.is_cancelled(),
+            )?
             .into())
         };
         let mut records = Evaluations::new();
@@ -92,10 +97,10 @@ impl Validation {
         // without training the result is the rounded model.
         let has_static = recipe.has_static_sites();
         if !recipe.stages.is_empty() && !has_static {
-            let rounded = |start: StartRule| {
+            let rounded = |observer: Observer| {
                 score(Some(&rtn::quantize_model(
                     model,
-                    &rtn::baseline(recipe, start, &model.architecture),
+                    &rtn::baseline(recipe, observer, &model.architecture),
                     cancel,
                     pool,
                 )?))
@@ -112,7 +117,9 @@ impl Validation {
 
     /// Tokens that each block alone is measured on.
     pub fn block_tokens(&self) -> usize {
-        self.tokens.len().min(BLOCK_TOKENS.max(self.window) / self.window * self.window)
+        self.tokens.len().min(
+            BLOCK_TOKENS.max(self.sequence_length) / self.sequence_length * self.sequence_length,
+        )
     }
 
     /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the
@@ -153,7 +160,7 @@ impl Validation {
             exchange(&mut mixed, result);
             let network = Network::new(&mixed, Arithmetic::Integer, pool.clone())?;
             let measured =
-                score::evaluate(&network, Some(&fp), tokens, self.window, &mut |_, _| {
+                score::evaluate(&network, Some(&fp), tokens, self.sequence_length, &mut |_, _| {
                     !cancel.is_cancelled()
                 })?;
             kl.push(

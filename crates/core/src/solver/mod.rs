@@ -17,7 +17,7 @@ pub(crate) use matrix::{Part, check_finite, quadratic_errors};
 
 use crate::Result;
 use crate::engine::block_loop::{Blockwise, Streams};
-use crate::engine::block_training::Told;
+use crate::engine::block_training::BlockEvent;
 use crate::engine::student::Finished;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -37,7 +37,7 @@ pub(crate) trait Solver {
         blocks: &Blockwise,
         layer: usize,
         streams: &mut Streams,
-        tell: &mut dyn FnMut(Told),
+        tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished>;
 }
 

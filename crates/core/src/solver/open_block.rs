@@ -12,7 +12,7 @@ use crate::record::MatrixRecord;
 use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) struct OpenBlock<'a> {
     pub vectors: BTreeMap<Role, (TensorSpec, Vec<f32>)>,
     /// Of its linears.
     pub values: BTreeMap<Linear, Arc<Vec<f32>>>,
-    packed: BTreeMap<Linear, PackedMatrix>,
+    packed: BTreeMap<Linear, QuantTensor>,
     records: Vec<MatrixRecord>,
 }
 
@@ -85,14 +85,14 @@ impl<'a> OpenBlock<'a> {
     }
 
     /// A linear as it will be stored; what comes after it reads its values still.
-    pub fn store(&mut self, linear: Linear, packed: PackedMatrix, pool: &Pool) {
+    pub fn store(&mut self, linear: Linear, packed: QuantTensor, pool: &Pool) {
         let values = &self.values[&linear];
         self.records.push(MatrixRecord::rounded(self.layer, linear, values, &packed, pool));
         self.packed.insert(linear, packed);
     }
 
     /// A linear as it will be stored; what comes after it reads the stored values.
-    pub fn close(&mut self, linear: Linear, packed: PackedMatrix, pool: &Pool) {
+    pub fn close(&mut self, linear: Linear, packed: QuantTensor, pool: &Pool) {
         let mut values = vec![0.0; packed.rows * packed.cols];
         packed.decode(pool, &mut values);
         self.store(linear, packed, pool);

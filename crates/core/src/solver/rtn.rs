@@ -2,7 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::quantizer::observer::{check_scales, quantize_matrix};
-use crate::recipe::{Recipe, Sites, StartRule, WeightSite};
+use crate::recipe::{Observer, Recipe, Sites, WeightSite};
 use crate::target::TargetId;
 use crate::{Error, Result};
 use half::f16;
@@ -11,12 +11,12 @@ use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::pack::zero_point_shape;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec,
 };
 use std::collections::BTreeMap;
 
 /// What "RTN" means in a table: the better of these, as whole models, by KL.
-pub const RTN_RULES: [StartRule; 2] = [StartRule::SignedAbsmax, StartRule::ErrorSearch];
+pub const RTN_RULES: [Observer; 2] = [Observer::SignedAbsmax, Observer::ErrorSearch];
 
 /// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and
 /// untrained files have equal bytes.
@@ -43,10 +43,10 @@ pub fn quantize_model(
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
 /// where factors lie beside it, in groups of a half, a quarter, ... of the result's, whichever come
 /// nearest to its size.
-pub fn baseline(recipe: &Recipe, start: StartRule, architecture: &Architecture) -> Recipe {
+pub fn baseline(recipe: &Recipe, observer: Observer, architecture: &Architecture) -> Recipe {
     recipe.with_weight_sites(|site| WeightSite {
         quantizer: as_large(site.quantizer, site.low_rank.map_or(0, |l| l.rank), architecture),
-        start,
+        observer,
         low_rank: None,
         ..site
     })
@@ -54,22 +54,18 @@ pub fn baseline(recipe: &Recipe, start: StartRule, architecture: &Architecture) 
 
 /// The quantizer in groups so small that it needs what it needs by itself with factors of `rank`
 /// beside.
-fn as_large(
-    quantizer: WeightQuantizer,
-    rank: usize,
-    architecture: &Architecture,
-) -> WeightQuantizer {
+fn as_large(quantizer: QuantSpec, rank: usize, architecture: &Architecture) -> QuantSpec {
     const LEAST: usize = 8;
-    let Partition::Group(group) = quantizer.partition else { return quantizer };
+    let Granularity::Group(group) = quantizer.granularity else { return quantizer };
     let linears = (0..architecture.layers.len()).flat_map(|layer| architecture.linears(layer));
     let shapes: Vec<[usize; 2]> = linears.map(|linear| linear.shape).collect();
-    let beside_codes = |q: &WeightQuantizer| -> usize {
+    let beside_codes = |q: &QuantSpec| -> usize {
         let zero_points =
             |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
         shapes
             .iter()
             .map(|&[rows, cols]| {
-                rows * q.partition.groups(cols) * q.scale_codec.bytes() + zero_points(rows, cols)
+                rows * q.granularity.groups(cols) * q.scale_codec.bytes() + zero_points(rows, cols)
             })
             .sum()
     };
@@ -79,7 +75,7 @@ fn as_large(
     let groups =
         std::iter::successors(Some(group), |&g| (g % 2 == 0 && g / 2 >= LEAST).then_some(g / 2));
     let quantizers =
-        groups.map(|group| WeightQuantizer { partition: Partition::Group(group), ..quantizer });
+        groups.map(|group| QuantSpec { granularity: Granularity::Group(group), ..quantizer });
     quantizers.min_by_key(|q| beside_codes(q).abs_diff(wanted)).unwrap_or(quantizer)
 }
 
@@ -101,7 +97,7 @@ pub fn round_tensor(
     let data = match sites.of(spec) {
         Some(site) => {
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
-            let packed = quantize_matrix(pool, &values, rows, cols, site.quantizer, site.start);
+            let packed = quantize_matrix(pool, &values, rows, cols, site.quantizer, site.observer);
             check_scales(&packed, &spec.name)?;
             TensorData::Packed(packed)
         }
@@ -111,13 +107,13 @@ pub fn round_tensor(
 }
 
 /// How a model made by `recipe` is to be run.
-pub fn quantization(recipe: &Recipe, static_steps: BTreeMap<String, f32>) -> Quantization {
+pub fn quantization(recipe: &Recipe, static_scales: BTreeMap<String, f32>) -> Quantization {
     Quantization {
         target: recipe.target.name().into(),
         activation: recipe.activation(),
         head_activation: recipe.head_activation(),
         cache: recipe.cache(),
-        static_steps,
+        static_scales,
     }
 }
 
@@ -126,7 +122,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
     let sites = Sites::new(recipe, architecture)?;
     for spec in architecture.tensors() {
         let quantizer = sites.of(&spec).map(|site| site.quantizer);
-        if let Some(Partition::Group(n)) = quantizer.map(|q| q.partition)
+        if let Some(Granularity::Group(n)) = quantizer.map(|q| q.granularity)
             && (n == 0 || !spec.shape[1].is_multiple_of(n))
         {
             if recipe.target.file_format() == FileFormat::Gguf {
@@ -223,14 +219,14 @@ pub fn type_name(tensor: &Tensor) -> String {
         TensorData::F16(_) => "F16".into(),
         TensorData::BF16(_) => "BF16".into(),
         TensorData::Blocks { kind, .. } => format!("{kind:?}"),
-        TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q4_0 => "Q4_0".into(),
-        TensorData::Packed(p) if p.quantizer == WeightQuantizer::Q8_0 => "Q8_0".into(),
-        TensorData::Packed(p) if p.quantizer == WeightQuantizer::TQ2_0 => "TQ2_0".into(),
+        TensorData::Packed(p) if p.quantizer == QuantSpec::Q4_0 => "Q4_0".into(),
+        TensorData::Packed(p) if p.quantizer == QuantSpec::Q8_0 => "Q8_0".into(),
+        TensorData::Packed(p) if p.quantizer == QuantSpec::TQ2_0 => "TQ2_0".into(),
         TensorData::Packed(p) => {
-            let shared = match p.quantizer.partition {
-                Partition::Tensor => "per tensor".into(),
-                Partition::Channel => "per channel".into(),
-                Partition::Group(n) => format!("groups of {n}"),
+            let shared = match p.quantizer.granularity {
+                Granularity::Tensor => "per tensor".into(),
+                Granularity::Channel => "per channel".into(),
+                Granularity::Group(n) => format!("groups of {n}"),
             };
             if p.quantizer.grid == IntGrid::narrow(2) {
                 return format!("ternary {shared}");

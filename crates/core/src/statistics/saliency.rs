@@ -42,7 +42,7 @@ use std::time::Instant;
 
 /// Where S lies while it is summed.
 #[derive(Clone, Copy)]
-pub enum Place<'a> {
+pub enum Storage<'a> {
     /// In a scratch file there, and afterwards kept there, block by block, for a run that goes on.
     Kept(&'a Path),
     /// In a scratch file there.
@@ -74,33 +74,33 @@ impl Saliency {
         model: &Model,
         config: SaliencyConfig,
         text: &Text,
-        place: Place,
+        storage: Storage,
         arithmetic: Arithmetic,
         cancel: &Cancel,
         pool: &Pool,
     ) -> Result<Self> {
-        let tokens = text.tokens(model, config.window)?;
-        let there = tokens.len() / config.window;
+        let tokens = text.tokens(model, config.sequence_length)?;
+        let there = tokens.len() / config.sequence_length;
         if there < config.samples {
             let reason = format!(
                 "{there} sequences of {} tokens, {} asked for saliency; a longer text or fewer samples are needed",
-                config.window, config.samples
+                config.sequence_length, config.samples
             );
             return Err(Error::Data { data: text.name.clone(), reason });
         }
-        let tokens = &tokens[..config.samples * config.window];
+        let tokens = &tokens[..config.samples * config.sequence_length];
         let layers = model.architecture.layers.len();
         let size = |linear: LinearSpec| linear.shape.iter().product();
         let of = |layer| model.architecture.linears(layer).into_iter().map(size).collect();
         let sizes: Vec<Vec<usize>> = (0..layers).map(of).collect();
         let weights = largest(&sizes);
-        let (folder, kept) = match place {
-            Place::Kept(folder) => (folder, true),
-            Place::Scratch(folder) => (folder, false),
+        let (folder, kept) = match storage {
+            Storage::Kept(folder) => (folder, true),
+            Storage::Scratch(folder) => (folder, false),
         };
         let mut sums =
             Stream::in_file(layers, weights, folder, "a run folder elsewhere may have more room")?;
-        let identity = identity(model, tokens, config.window, arithmetic.precision, pool);
+        let identity = identity(model, tokens, config.sequence_length, arithmetic.precision, pool);
         let mut seconds = 0.0;
         if !kept || !read(folder, &identity, &mut sums, layers)? {
             // Some blocks may have been read before one that was damaged.
@@ -109,7 +109,7 @@ impl Saliency {
             squared_gradients(
                 model,
                 tokens,
-                config.window,
+                config.sequence_length,
                 arithmetic.precision,
                 &mut sums,
                 cancel,
@@ -150,7 +150,7 @@ impl Saliency {
     /// Bytes of all of it, and of the inputs of the blocks while it is summed.
     pub fn bytes(&self, hidden_size: usize) -> (u64, u64) {
         let of = |numbers: usize| (self.sizes.len() * numbers * size_of::<f32>()) as u64;
-        (of(largest(&self.sizes)), of(self.config.window * hidden_size))
+        (of(largest(&self.sizes)), of(self.config.sequence_length * hidden_size))
     }
 
     /// Mean of S over that of all linears: of every linear of every block.
@@ -175,21 +175,23 @@ impl Saliency {
 
 const KIND: &str = "saliency";
 
-/// Adds S of the sequences `tokens` `[texts, window]` to `sums`: a sample is a block, its linears
+/// Adds S of the sequences `tokens` `[texts, T]` to `sums`: a sample is a block, its linears
 /// one after the other.
 pub fn squared_gradients(
     model: &Model,
     tokens: &[u32],
-    window: usize,
+    sequence_length: usize,
     precision: Precision,
     sums: &mut Stream,
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<()> {
-    let pass = Pass::new(model, window, precision, pool)?;
-    let mut inputs =
-        sums.another(model.architecture.layers.len(), window * model.architecture.hidden_size)?;
-    for (number, text) in tokens.chunks(window).enumerate() {
+    let pass = Pass::new(model, sequence_length, precision, pool)?;
+    let mut inputs = sums.another(
+        model.architecture.layers.len(),
+        sequence_length * model.architecture.hidden_size,
+    )?;
+    for (number, text) in tokens.chunks(sequence_length).enumerate() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
         }
@@ -211,14 +213,14 @@ fn sum(s: &[f32]) -> f64 {
 fn identity(
     model: &Model,
     tokens: &[u32],
-    window: usize,
+    sequence_length: usize,
     precision: Precision,
     pool: &Pool,
 ) -> String {
     let architecture = halfstep_formats::config::to_json(&model.architecture);
     let mut hasher = blake3::Hasher::new();
     hasher
-        .update(format!("{window} {precision:?} {architecture}").as_bytes())
+        .update(format!("{sequence_length} {precision:?} {architecture}").as_bytes())
         .update(bytemuck::cast_slice(tokens));
     hash_weights(&mut hasher, model, pool);
     hasher.finalize().to_hex().to_string()
@@ -264,14 +266,19 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(model: &'a Model, window: usize, precision: Precision, pool: &'a Pool) -> Result<Self> {
+    fn new(
+        model: &'a Model,
+        sequence_length: usize,
+        precision: Precision,
+        pool: &'a Pool,
+    ) -> Result<Self> {
         let a = &model.architecture;
         let context = Context {
             architecture: Arc::new(a.clone()),
             pool: pool.clone(),
             ropes: rope_tables(a),
             batch: 1,
-            tokens: window,
+            tokens: sequence_length,
             precision,
             activation: ActivationQuantizer::None,
             cache: CacheQuantizer::F32,
@@ -296,7 +303,7 @@ impl<'a> Pass<'a> {
         tape: &mut Tape<f32>,
         x: &Tensor<f32>,
     ) -> Result<Tensor<f32>> {
-        Block { context: &self.context, weights, sinks, observer: None }.forward(tape, x)
+        Block { context: &self.context, weights, sinks, tap: None }.forward(tape, x)
     }
 
     /// Adds the squared gradients of one text; `inputs`: room for those of every block.

@@ -5,15 +5,15 @@ use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
 use super::{Target, TargetId, targets_that_hold};
 use crate::error::{Error, Result};
 use halfstep_formats::write::FileFormat;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Partition, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, QuantSpec};
 
 /// A target that differs from its siblings in the type of its weights.
 pub(super) struct Ggml {
     pub id: TargetId,
     /// The grid of a recipe that asks for none.
-    pub weights: WeightQuantizer,
+    pub weights: QuantSpec,
     /// Types that its runtime multiplies with the same activations, so that they may be mixed.
-    pub mixes: &'static [WeightQuantizer],
+    pub mixes: &'static [QuantSpec],
     pub activation: ActivationQuantizer,
 }
 
@@ -39,7 +39,7 @@ impl Target for Ggml {
             Some(32) => CacheQuantizer::F32,
             _ => CacheQuantizer::F16,
         };
-        let table = Some(WeightQuantizer::Q8_0);
+        let table = Some(QuantSpec::Q8_0);
         Ok(TargetSites {
             weights: self.weights,
             embedding: table,
@@ -50,7 +50,7 @@ impl Target for Ggml {
         })
     }
 
-    fn holds_weight(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
+    fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
         if self.mixes.contains(&quantizer) {
             return Ok(());
         }
@@ -58,11 +58,11 @@ impl Target for Ggml {
         Err(format!("its weights are {}", held.join(", or ")))
     }
 
-    fn holds_table(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
-        if quantizer == WeightQuantizer::Q8_0 {
+    fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
+        if quantizer == QuantSpec::Q8_0 {
             return Ok(());
         }
-        Err(format!("its embedding and head are {}", describe(&WeightQuantizer::Q8_0)))
+        Err(format!("its embedding and head are {}", describe(&QuantSpec::Q8_0)))
     }
 
     fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String> {
@@ -96,7 +96,7 @@ impl Target for Ggml {
 impl Ggml {
     /// The grid that is asked for and cannot be held, and why.
     fn conflict(&self, request: &Request) -> Result<Option<(String, String)>> {
-        let (held, block) = (self.weights.grid.bits, self.weights.partition);
+        let (held, block) = (self.weights.grid.bits, self.weights.granularity);
         if let Some(bits) = whole_bits("weights", request.weights, 2, 8)?
             && bits != held
         {
@@ -104,7 +104,7 @@ impl Ggml {
             return Ok(Some((format!("{bits}-bit weights"), reason)));
         }
         if let Some(group) = request.group_size
-            && Partition::Group(group) != block
+            && Granularity::Group(group) != block
         {
             let grid = if group == 0 {
                 "one scale per channel".into()
@@ -138,7 +138,7 @@ impl Ggml {
 }
 
 /// A quantizer for a message.
-fn describe(quantizer: &WeightQuantizer) -> String {
-    let group = quantizer.partition.group_size(usize::MAX);
+fn describe(quantizer: &QuantSpec) -> String {
+    let group = quantizer.granularity.group_size(usize::MAX);
     format!("{} bit in blocks of {group}", quantizer.grid.bits)
 }

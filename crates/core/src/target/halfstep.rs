@@ -5,7 +5,7 @@ use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
 use crate::error::{Error, Result};
 use halfstep_formats::write::FileFormat;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, QuantSpec, ScaleCodec,
 };
 
 pub(super) struct Halfstep;
@@ -29,11 +29,11 @@ impl Target for Halfstep {
         complete(request)
     }
 
-    fn holds_weight(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
+    fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
         bits_held(quantizer.grid.bits)
     }
 
-    fn holds_table(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String> {
+    fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
         bits_held(quantizer.grid.bits)
     }
 
@@ -69,17 +69,17 @@ fn complete(request: &Request) -> Result<TargetSites> {
     let affine = request.zero_points != ZeroPoints::No;
     let bits = whole_bits("weights", request.weights, 2, 8)?
         .unwrap_or(request.usual_bits.unwrap_or(if affine { 2 } else { 4 }));
-    let partition = match request.group_size.unwrap_or(if affine { 64 } else { 0 }) {
-        0 => Partition::Channel,
-        n => Partition::Group(n),
+    let granularity = match request.group_size.unwrap_or(if affine { 64 } else { 0 }) {
+        0 => Granularity::Channel,
+        n => Granularity::Group(n),
     };
-    let compact = affine || partition != Partition::Channel;
-    let weights = WeightQuantizer {
+    let compact = affine || granularity != Granularity::Channel;
+    let weights = QuantSpec {
         grid: if affine { IntGrid::affine(bits) } else { IntGrid::symmetric(bits) },
-        partition,
+        granularity,
         scale_codec: if compact { ScaleCodec::F16 } else { ScaleCodec::F32 },
     };
-    let whole_blocks = matches!(partition, Partition::Group(n) if n.is_multiple_of(32));
+    let whole_blocks = matches!(granularity, Granularity::Group(n) if n.is_multiple_of(32));
     let activation = match whole_bits("activations", request.activations, 2, 32)?.unwrap_or(8) {
         16 | 32 if !request.static_activations => ActivationQuantizer::None,
         bits @ 2..=8 if request.static_activations => ActivationQuantizer::Static { bits },
@@ -137,8 +137,8 @@ fn complete(request: &Request) -> Result<TargetSites> {
     };
     Ok(TargetSites {
         weights,
-        embedding: Some(WeightQuantizer::Q8_0),
-        head: Some(WeightQuantizer::Q8_0),
+        embedding: Some(QuantSpec::Q8_0),
+        head: Some(QuantSpec::Q8_0),
         activation,
         head_activation,
         cache,

@@ -11,7 +11,7 @@ pub use request::{Request, TargetSites, ZeroPoints};
 use crate::error::{Error, Result};
 use crate::recipe::{Recipe, Rule};
 use halfstep_formats::write::FileFormat;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -29,10 +29,10 @@ pub trait Target: Sync {
     fn complete(&self, request: &Request) -> Result<TargetSites>;
 
     /// Whether a weight of a layer may have this quantizer; Err says what it may have.
-    fn holds_weight(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String>;
+    fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
     /// Whether embedding and head may have this quantizer; Err says what they may have.
-    fn holds_table(&self, quantizer: WeightQuantizer) -> std::result::Result<(), String>;
+    fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
     /// Whether inputs of linears may have this quantizer; Err says what they may have.
     fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String>;
@@ -182,11 +182,11 @@ mod tests {
             .expect("its own grid");
         assert_eq!(
             (sites.weights, sites.activation),
-            (WeightQuantizer::TQ2_0, ActivationQuantizer::DynamicBlock256)
+            (QuantSpec::TQ2_0, ActivationQuantizer::DynamicBlock256)
         );
         assert_eq!(
             (sites.head, sites.head_activation),
-            (Some(WeightQuantizer::Q8_0), ActivationQuantizer::DynamicBlock32)
+            (Some(QuantSpec::Q8_0), ActivationQuantizer::DynamicBlock32)
         );
     }
 

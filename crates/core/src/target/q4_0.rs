@@ -2,11 +2,11 @@
 
 use super::TargetId;
 use super::ggml::Ggml;
-use halfstep_kernels::{ActivationQuantizer, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, QuantSpec};
 
 pub(super) const TARGET: Ggml = Ggml {
     id: TargetId::GgufQ4_0,
-    weights: WeightQuantizer::Q4_0,
-    mixes: &[WeightQuantizer::Q4_0, WeightQuantizer::Q8_0],
+    weights: QuantSpec::Q4_0,
+    mixes: &[QuantSpec::Q4_0, QuantSpec::Q8_0],
     activation: ActivationQuantizer::DynamicBlock32,
 };

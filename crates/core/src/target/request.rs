@@ -3,11 +3,11 @@
 use super::TargetId;
 use crate::error::{Error, Result};
 use crate::recipe::{
-    GradientScale, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage, StartRule,
+    GradientScale, Observer, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage,
     WeightSite,
 };
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 
 /// What a recipe asks of the sites; None leaves the choice to the target.
 #[derive(Clone, Debug, Default)]
@@ -56,9 +56,9 @@ impl Request {
 /// The quantizer at every site.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TargetSites {
-    pub weights: WeightQuantizer,
-    pub embedding: Option<WeightQuantizer>,
-    pub head: Option<WeightQuantizer>,
+    pub weights: QuantSpec,
+    pub embedding: Option<QuantSpec>,
+    pub head: Option<QuantSpec>,
     pub activation: ActivationQuantizer,
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
@@ -70,17 +70,17 @@ impl TargetSites {
         &self,
         id: &str,
         target: TargetId,
-        start: StartRule,
+        observer: Observer,
         range: RangeConfig,
         stages: Vec<Stage>,
     ) -> Recipe {
         let weights = WeightSite {
             quantizer: self.weights,
-            start,
+            observer,
             range,
             rounding: RoundingConfig::default(),
             edge: EdgeRule::Inside,
-            gradient_scale: GradientScale::Layer,
+            gradient_scale: GradientScale::Matrix,
             low_rank: None,
         };
         let mut rules = vec![Rule::weights(weights)];

@@ -2,11 +2,11 @@
 
 use super::TargetId;
 use super::ggml::Ggml;
-use halfstep_kernels::{ActivationQuantizer, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, QuantSpec};
 
 pub(super) const TARGET: Ggml = Ggml {
     id: TargetId::GgufTQ2_0,
-    weights: WeightQuantizer::TQ2_0,
-    mixes: &[WeightQuantizer::TQ2_0],
+    weights: QuantSpec::TQ2_0,
+    mixes: &[QuantSpec::TQ2_0],
     activation: ActivationQuantizer::DynamicBlock256,
 };

@@ -5,7 +5,7 @@
 use crate::error::Result;
 use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{
-    BlockConfig, RangeConfig, Recipe, Stage, StageStart, StartRule, TrainConfig, Trains,
+    BlockConfig, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig, Trains,
 };
 use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,6 @@ impl ClipThenScalesConfig {
                 config: self.end.clone(),
             },
         ];
-        Ok(sites.recipe("clip-then-scales", target, StartRule::Absmax, RangeConfig::Clip, stages))
+        Ok(sites.recipe("clip-then-scales", target, Observer::Absmax, RangeConfig::Clip, stages))
     }
 }

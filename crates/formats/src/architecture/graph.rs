@@ -271,7 +271,7 @@ impl ActivationSite {
     }
 
     /// Name of the step parameter of a static quantizer here: `model.layers.<layer>.<site>.step`.
-    pub fn step_name(self, layer: usize) -> String {
+    pub fn static_scale_name(self, layer: usize) -> String {
         format!("model.layers.{layer}.{}.step", self.name())
     }
 }

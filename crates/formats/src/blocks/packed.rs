@@ -1,18 +1,18 @@
-//! Q4_0, Q8_0 and TQ2_0 bytes to and from [`PackedMatrix`], the form the runtime computes with.
+//! Q4_0, Q8_0 and TQ2_0 bytes to and from [`QuantTensor`], the form the runtime computes with.
 //! Codes and scales go through unchanged.
 
 use super::tq2_0;
 use crate::error::{Error, Result};
 use crate::gguf::GgmlType;
 use half::f16;
-use halfstep_kernels::WeightQuantizer;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::QuantSpec;
+use halfstep_kernels::pack::QuantTensor;
 
 /// The types that are packed, and the quantizer each is.
-const TYPES: [(GgmlType, WeightQuantizer); 3] = [
-    (GgmlType::Q4_0, WeightQuantizer::Q4_0),
-    (GgmlType::Q8_0, WeightQuantizer::Q8_0),
-    (GgmlType::TQ2_0, WeightQuantizer::TQ2_0),
+const TYPES: [(GgmlType, QuantSpec); 3] = [
+    (GgmlType::Q4_0, QuantSpec::Q4_0),
+    (GgmlType::Q8_0, QuantSpec::Q8_0),
+    (GgmlType::TQ2_0, QuantSpec::TQ2_0),
 ];
 /// Values of a block of Q4_0 or Q8_0.
 const BLOCK: usize = 32;
@@ -20,7 +20,7 @@ const BLOCK: usize = 32;
 const Q8_MIN: i8 = -127;
 
 /// The block type a packed matrix is stored as, if it is exactly one.
-pub fn block_type(quantizer: WeightQuantizer) -> Option<GgmlType> {
+pub fn block_type(quantizer: QuantSpec) -> Option<GgmlType> {
     TYPES.iter().find(|(_, q)| *q == quantizer).map(|(kind, _)| *kind)
 }
 
@@ -31,7 +31,7 @@ const fn scale_offset(kind: GgmlType) -> usize {
 
 /// A packed matrix from rows of a packed type; None for another type, and for a code that our grid
 /// does not have and ggml's quantizer never makes: -128 in Q8_0, 3 in TQ2_0.
-pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<PackedMatrix> {
+pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<QuantTensor> {
     let (_, quantizer) = *TYPES.iter().find(|(k, _)| *k == kind)?;
     let (block_bytes, at) = (super::block_bytes(kind), scale_offset(kind));
     let blocks = bytes.chunks_exact(block_bytes);
@@ -51,7 +51,7 @@ pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<
             _ => codes.extend(ternary_in_order(stored)),
         }
     }
-    Some(PackedMatrix { rows, cols, quantizer, codes, scales, zero_points: vec![] })
+    Some(QuantTensor { rows, cols, quantizer, codes, scales, zero_points: vec![] })
 }
 
 /// Element `j` of a Q4_0 block's nibbles.
@@ -83,7 +83,7 @@ fn ternary_as_stored(codes: &[u8]) -> [u8; 64] {
 ///
 /// Errors: `Unencodable` for another quantizer than those of the packed types, or rows that are not
 /// whole blocks.
-pub fn check(matrix: &PackedMatrix) -> Result<GgmlType> {
+pub fn check(matrix: &QuantTensor) -> Result<GgmlType> {
     let refuse =
         |format: &str, reason: String| Error::Unencodable { format: format.into(), row: 0, reason };
     let Some(kind) = block_type(matrix.quantizer) else {
@@ -112,7 +112,7 @@ pub fn check(matrix: &PackedMatrix) -> Result<GgmlType> {
 /// The bytes of one row of a packed matrix.
 ///
 /// Errors: `Unencodable` as [`check`] gives it, or for a scale that is not an f16 number.
-pub fn pack_row(matrix: &PackedMatrix, row: usize) -> Result<Vec<u8>> {
+pub fn pack_row(matrix: &QuantTensor, row: usize) -> Result<Vec<u8>> {
     let refuse =
         |format: &str, reason: String| Error::Unencodable { format: format.into(), row, reason };
     let kind = check(matrix)?;

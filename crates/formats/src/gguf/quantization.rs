@@ -6,7 +6,7 @@ use super::{FORMAT, keys};
 use crate::architecture::{Architecture, EMBEDDING, HEAD, Role};
 use crate::error::{Error, Result};
 use crate::model::{Quantization, Tensor, TensorData};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, WeightQuantizer};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 use std::collections::BTreeMap;
 
 /// Most bytes of the JSON.
@@ -83,7 +83,7 @@ fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(
             return Err("has a static cache, whose steps GGUF cannot hold".into());
         }
     }
-    if q.static_steps.is_empty() {
+    if q.static_scales.is_empty() {
         Ok(())
     } else {
         Err("has static steps, which GGUF cannot hold".into())
@@ -102,13 +102,13 @@ fn of_client(
     let mut types = linears.map(|spec| quantizer(&tensors[&spec.name]));
     let first = types.next()??;
     let target = match first {
-        WeightQuantizer::Q4_0 => "gguf:q4_0",
-        WeightQuantizer::Q8_0 => "gguf:q8_0",
-        WeightQuantizer::TQ2_0 => "gguf:tq2_0",
+        QuantSpec::Q4_0 => "gguf:q4_0",
+        QuantSpec::Q8_0 => "gguf:q8_0",
+        QuantSpec::TQ2_0 => "gguf:tq2_0",
         _ => return None,
     };
     let activation = |weights| match weights {
-        WeightQuantizer::TQ2_0 => ActivationQuantizer::DynamicBlock256,
+        QuantSpec::TQ2_0 => ActivationQuantizer::DynamicBlock256,
         _ => ActivationQuantizer::DynamicBlock32,
     };
     let head = tensors.get(HEAD).or_else(|| tensors.get(EMBEDDING))?;
@@ -117,6 +117,6 @@ fn of_client(
         activation: activation(first),
         head_activation: quantizer(head).map_or(ActivationQuantizer::None, activation),
         cache: CacheQuantizer::F16,
-        static_steps: BTreeMap::new(),
+        static_scales: BTreeMap::new(),
     })
 }

@@ -8,7 +8,7 @@ use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
 use half::{bf16, f16};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a model from the bytes of a GGUF file, v2 or v3. `file` stands in errors.
@@ -174,7 +174,7 @@ pub(super) fn permute(
         TensorData::Packed(m) => {
             let codes = gather_rows(&m.codes, m.codes.len() / rows, &source);
             let scales = gather_rows(&m.scales, m.scales.len() / rows, &source);
-            TensorData::Packed(PackedMatrix { codes, scales, ..m })
+            TensorData::Packed(QuantTensor { codes, scales, ..m })
         }
     }
 }

@@ -182,7 +182,7 @@ fn holds_its_shape(tensor: &Tensor) -> bool {
         TensorData::Packed(m) => {
             let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.quantizer.grid.bits);
             (m.rows, m.cols, m.codes.len(), m.scales.len())
-                == (rows, cols, code_bytes, m.quantizer.partition.scales(rows, cols))
+                == (rows, cols, code_bytes, m.quantizer.granularity.scales(rows, cols))
         }
         TensorData::Blocks { kind, bytes } => {
             blocks::row_bytes(*kind, cols).is_some_and(|row| row * rows == bytes.len())

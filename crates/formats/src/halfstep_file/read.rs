@@ -1,5 +1,6 @@
 //! Reading: names, types, shapes and sizes of every tensor first, then the values, each checked.
 
+use super::quantizers::StoredQuantizer;
 use super::*;
 use crate::architecture::Role;
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::{config, inventory, json};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfBitsVecExt;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 /// How a weight is stored.
 enum Storage {
     Float(Info),
-    Packed { quantizer: WeightQuantizer, codes: Info, scale: Info, zero_point: Option<Info> },
+    Packed { quantizer: QuantSpec, codes: Info, scale: Info, zero_point: Option<Info> },
     Blocks { kind: GgmlType, bytes: Info },
 }
 
@@ -49,14 +50,14 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
     if let Some(q) = &quantization {
         check_quantization(q).map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
-        if !q.static_steps.is_empty() {
+        if !q.static_scales.is_empty() {
             return Err(metadata.wrong(key::QUANTIZATION, "steps are stored as tensors".into()));
         }
     }
     let mut stored = Stored { file: source.file.clone(), tensors: header.by_name() };
     let storage = plan(&metadata, &architecture, &mut stored)?;
     let factors = plan_low_rank(&metadata, &architecture, &storage, &mut stored)?;
-    let steps = static_steps(&architecture, quantization.as_ref(), |name| {
+    let steps = static_scales(&architecture, quantization.as_ref(), |name| {
         matches!(storage.get(name), Some(Storage::Packed { .. }))
     });
     let mut step_tensors = vec![];
@@ -96,7 +97,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
             offset: info.begin,
             reason: format!("tensor {}: {reason}", info.name),
         })?;
-        quantization.as_mut().map(|q| q.static_steps.insert(info.name, step));
+        quantization.as_mut().map(|q| q.static_scales.insert(info.name, step));
     }
     let chat_template = metadata.text(key::CHAT_TEMPLATE)?.map(str::to_string);
     let name = metadata.text(key::NAME)?.unwrap_or_default().to_string();
@@ -230,7 +231,7 @@ fn plan(
     architecture: &Architecture,
     stored: &mut Stored,
 ) -> Result<BTreeMap<String, Storage>> {
-    let mut packed: BTreeMap<String, WeightQuantizer> =
+    let mut packed: BTreeMap<String, StoredQuantizer> =
         metadata.json(key::WEIGHTS)?.unwrap_or_default();
     let mut blocks: BTreeMap<String, String> = metadata.json(key::BLOCKS)?.unwrap_or_default();
     let mut storage = BTreeMap::new();
@@ -244,10 +245,11 @@ fn plan(
                 &want.shape,
                 &[Dtype::F32, Dtype::F16, Dtype::BF16],
             )?),
-            (Some(quantizer), None, Ok([rows, cols])) => {
+            (Some(stored_quantizer), None, Ok([rows, cols])) => {
+                let quantizer = QuantSpec::from(stored_quantizer);
                 check_quantizer(quantizer)
                     .map_err(|reason| metadata.wrong(key::WEIGHTS, format!("{name}: {reason}")))?;
-                let scales = scale_shape(quantizer.partition, rows, cols);
+                let scales = scale_shape(quantizer.granularity, rows, cols);
                 Storage::Packed {
                     quantizer,
                     codes: stored.take(
@@ -387,7 +389,7 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
                     .zip(zero_points.chunks_exact_mut(groups.max(1)));
                 rows.for_each(|(packed, row)| unpack_row(packed, bits, row));
             }
-            Ok(TensorData::Packed(PackedMatrix {
+            Ok(TensorData::Packed(QuantTensor {
                 rows,
                 cols,
                 quantizer: *quantizer,

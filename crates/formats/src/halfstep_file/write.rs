@@ -1,6 +1,7 @@
 //! Writing: the same model gives the same bytes, and nothing is written that the reader would
 //! refuse.
 
+use super::quantizers::StoredQuantizer;
 use super::*;
 use crate::error::{Error, Result};
 use crate::hugging_face::check_vocabulary;
@@ -10,7 +11,7 @@ use crate::safetensors::{self, Entry};
 use crate::{config, inventory};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use halfstep_kernels::pack::{PackedMatrix, pack_row};
+use halfstep_kernels::pack::{QuantTensor, pack_row};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     let mut metadata = metadata(model, &weights)?;
     if let Some(q) = &model.quantization {
         check_quantization(q).map_err(|reason| unencodable(key::QUANTIZATION, reason))?;
-        let without_steps = Quantization { static_steps: BTreeMap::new(), ..q.clone() };
+        let without_steps = Quantization { static_scales: BTreeMap::new(), ..q.clone() };
         metadata.insert(key::QUANTIZATION.into(), json(&without_steps)?);
         step_entries(&model.architecture, q, &mut weights)?;
     }
@@ -110,7 +111,7 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
 #[derive(Default)]
 struct Weights<'a> {
     entries: Vec<Entry<'a>>,
-    packed: BTreeMap<&'a str, WeightQuantizer>,
+    packed: BTreeMap<&'a str, StoredQuantizer>,
     blocks: BTreeMap<&'a str, &'static str>,
     low_rank: BTreeMap<&'a str, usize>,
 }
@@ -119,7 +120,7 @@ impl<'a> Weights<'a> {
     fn add(&mut self, name: &'a str, tensor: &'a Tensor) -> Result<()> {
         match &tensor.data {
             TensorData::Packed(matrix) => {
-                self.packed.insert(name, matrix.quantizer);
+                self.packed.insert(name, matrix.quantizer.into());
                 let wrong = |(row, reason)| Error::Unencodable {
                     format: "halfstep".into(),
                     row,
@@ -224,14 +225,14 @@ pub(crate) fn float_entry<'a>(
 fn packed_entries<'a>(
     name: &str,
     tensor: &Tensor,
-    matrix: &'a PackedMatrix,
+    matrix: &'a QuantTensor,
     entries: &mut Vec<Entry<'a>>,
 ) -> std::result::Result<(), Fault> {
-    let PackedMatrix { rows, cols, quantizer: q, codes, scales, zero_points } = matrix;
+    let QuantTensor { rows, cols, quantizer: q, codes, scales, zero_points } = matrix;
     let (rows, cols) = (*rows, *cols);
     check_quantizer(*q).map_err(|reason| (0, reason))?;
     let code_bytes = row_bytes(cols, q.grid.bits);
-    let scale_count = q.partition.scales(rows, cols);
+    let scale_count = q.granularity.scales(rows, cols);
     let zero_count = if q.grid.range == CodeRange::Affine { scale_count } else { 0 };
     if tensor.shape != [rows, cols]
         || (codes.len(), scales.len(), zero_points.len())
@@ -249,7 +250,7 @@ fn packed_entries<'a>(
     let row_of_scale = |(at, reason): Fault| (at * rows / scale_count, reason);
     check_scales(scales).map_err(row_of_scale)?;
     check_zero_points(q.grid, zero_points).map_err(row_of_scale)?;
-    let shape = scale_shape(q.partition, rows, cols);
+    let shape = scale_shape(q.granularity, rows, cols);
     let scale_bytes: Cow<[u8]> = match q.scale_codec {
         ScaleCodec::F32 => bytemuck::cast_slice(scales).into(),
         ScaleCodec::F16 => {
@@ -293,11 +294,11 @@ fn step_entries<'a>(
     weights: &mut Weights<'a>,
 ) -> Result<()> {
     let wrong = |name: &str, reason: String| unencodable(&format!("step {name}"), reason);
-    let steps = static_steps(a, Some(q), |name| weights.packed.contains_key(name));
-    if let Some(name) = steps.required.iter().find(|name| !q.static_steps.contains_key(*name)) {
+    let steps = static_scales(a, Some(q), |name| weights.packed.contains_key(name));
+    if let Some(name) = steps.required.iter().find(|name| !q.static_scales.contains_key(*name)) {
         return Err(wrong(name, "a static quantizer needs it".into()));
     }
-    for (name, step) in &q.static_steps {
+    for (name, step) in &q.static_scales {
         if !steps.allowed.contains(name) {
             return Err(wrong(name, "no static quantizer reads it".into()));
         }

@@ -6,10 +6,8 @@ use half::{bf16, f16};
 use halfstep_formats::architecture::{Architecture, Role, Sizes};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
-use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, ScaleCodec, WeightQuantizer,
-};
+use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, QuantSpec, ScaleCodec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -75,7 +73,7 @@ pub enum Stored {
     F32,
     F16,
     BF16,
-    Packed(WeightQuantizer),
+    Packed(QuantSpec),
 }
 
 pub fn tensor(shape: &[usize], stored: Stored, draw: &mut Draw) -> Tensor {
@@ -89,11 +87,11 @@ pub fn tensor(shape: &[usize], stored: Stored, draw: &mut Draw) -> Tensor {
     Tensor { shape: shape.to_vec(), data }
 }
 
-pub fn packed(rows: usize, cols: usize, q: WeightQuantizer, draw: &mut Draw) -> PackedMatrix {
+pub fn packed(rows: usize, cols: usize, q: QuantSpec, draw: &mut Draw) -> QuantTensor {
     let span = (q.grid.max() - q.grid.min() + 1) as usize;
     let codes: Vec<i16> =
         (0..rows * cols).map(|_| (q.grid.min() + draw.below(span) as i32) as i16).collect();
-    let count = q.partition.scales(rows, cols);
+    let count = q.granularity.scales(rows, cols);
     // Zero, negative and tiny scales are legal.
     let scale = |draw: &mut Draw| match draw.below(8) {
         0 => 0.0,
@@ -109,7 +107,7 @@ pub fn packed(rows: usize, cols: usize, q: WeightQuantizer, draw: &mut Draw) -> 
     } else {
         vec![]
     };
-    PackedMatrix::from_codes(q, rows, cols, &codes, scales, zero_points)
+    QuantTensor::from_codes(q, rows, cols, &codes, scales, zero_points)
 }
 
 /// A model whose block linears, embedding and head, and norms are stored as given.
@@ -174,7 +172,7 @@ pub fn add_low_rank(
 }
 
 /// A quantized model with dynamic activations and cache.
-pub fn packed_model(q: WeightQuantizer) -> Model {
+pub fn packed_model(q: QuantSpec) -> Model {
     model(true, Stored::Packed(q), Stored::F32, Stored::F32, Some(dynamic()), 1)
 }
 
@@ -188,7 +186,7 @@ pub fn dynamic() -> Quantization {
         activation: ActivationQuantizer::DynamicToken { bits: 8 },
         head_activation: ActivationQuantizer::None,
         cache: CacheQuantizer::DynamicHead { bits: 8 },
-        static_steps: BTreeMap::new(),
+        static_scales: BTreeMap::new(),
     }
 }
 

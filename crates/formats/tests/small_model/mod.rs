@@ -157,7 +157,7 @@ pub fn client_quantization(target: &str, head: bool) -> Quantization {
             ActivationQuantizer::None
         },
         cache: CacheQuantizer::F16,
-        static_steps: BTreeMap::new(),
+        static_scales: BTreeMap::new(),
     }
 }
 

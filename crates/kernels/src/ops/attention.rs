@@ -12,7 +12,7 @@
 
 use super::gemm::{View, product};
 use super::lanes::{dot, maximum, sum};
-use crate::{Pool, Real, dispatch, room};
+use crate::{Pool, Real, dispatch, uninit_vec};
 
 /// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >=
 /// T; query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
@@ -168,10 +168,10 @@ pub fn attention<T: Real>(
             count: BLOCK.min(shape.queries - first),
         };
         let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
-        let mut q_block = room(rows * d);
+        let mut q_block = uninit_vec(rows * d);
         block.gather(&shape, q, shape.scale(), &mut q_block);
         let at = shape.key_at(block.b, 0, block.kv);
-        let mut p = room(rows * n);
+        let mut p = uninit_vec(rows * n);
         product(
             &mut p,
             n,

@@ -12,7 +12,7 @@ mod operand;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
-mod room;
+mod panel_memory;
 
 use super::linear::WeightPanels;
 use crate::{Pool, Real};

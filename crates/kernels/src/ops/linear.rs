@@ -19,7 +19,7 @@ mod tests;
 mod tokens;
 mod transpose;
 
-use crate::pack::PackedMatrix;
+use crate::pack::QuantTensor;
 use crate::quant::activation;
 use crate::{ActivationQuantizer, Pool};
 use kernel::{Kernel, Output};
@@ -101,7 +101,7 @@ pub fn linear_panels(
 pub fn linear_packed(
     pool: &Pool,
     x: &[f32],
-    w: &PackedMatrix,
+    w: &QuantTensor,
     activation: ActivationQuantizer,
     step: Option<f32>,
     y: &mut [f32],
@@ -251,7 +251,7 @@ fn integer_dot(a: &[i8], w: &[i16], zero_point: i32, s: &Segment) -> i32 {
 /// `ActivationQuantizer::None`.
 pub fn integer_sums(
     x: &[f32],
-    w: &PackedMatrix,
+    w: &QuantTensor,
     activation: ActivationQuantizer,
     step: Option<f32>,
     m: usize,
@@ -263,14 +263,14 @@ pub fn integer_sums(
     }
     let (mut codes, mut scales) = (vec![0i8; x.len()], vec![]);
     activation::quantize(activation, x, i, step, &mut codes, &mut scales);
-    let segments = segments(&Geometry::new(i, w.partition(), 8), activation::block(activation));
+    let segments = segments(&Geometry::new(i, w.granularity(), 8), activation::block(activation));
     let mut sums = Vec::with_capacity(m * o * segments.len());
     let mut row_codes = vec![0i16; i];
     for row in 0..m {
         for j in 0..o {
             w.row_codes(j, &mut row_codes);
             for s in &segments {
-                let zero_point = w.zero_point(w.partition().scale_index(j, s.start, i));
+                let zero_point = w.zero_point(w.granularity().scale_index(j, s.start, i));
                 sums.push(integer_dot(&codes[row * i..], &row_codes, zero_point, s));
             }
         }

@@ -12,7 +12,7 @@ use super::lsq::lsq_forward;
 use super::rounding::{clip, nearest_even, nearest_even_bits};
 use super::scale::round_f16;
 use crate::ops::lanes::LANES;
-use crate::{ActivationQuantizer, IntGrid, Partition, Pool, Real, dispatch};
+use crate::{ActivationQuantizer, Granularity, IntGrid, Pool, Real, dispatch};
 
 /// Block length of ggml's Q8_0 activations and caches.
 const BLOCK: usize = 32;
@@ -125,7 +125,7 @@ pub fn fake_quant<T: Real>(
                 1,
                 x.len(),
                 &[step],
-                Partition::Tensor,
+                Granularity::Tensor,
                 IntGrid::symmetric(bits),
                 y,
                 None,

@@ -9,10 +9,10 @@
 use super::lsq::Split;
 use super::rounding::{clip, nearest_even, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
-use crate::{IntGrid, Partition, Pool, Real, ScaleCodec, dispatch};
+use crate::{Granularity, IntGrid, Pool, Real, ScaleCodec, dispatch};
 
 /// A matrix `[rows, cols]` on an affine grid: one scale and one zero point per group of
-/// `partition`.
+/// `granularity`.
 #[derive(Clone, Copy)]
 pub struct Affine<'a, T> {
     pub w: &'a [T],
@@ -20,23 +20,23 @@ pub struct Affine<'a, T> {
     pub cols: usize,
     pub scales: &'a [T],
     pub zero_points: &'a [T],
-    pub partition: Partition,
+    pub granularity: Granularity,
     pub grid: IntGrid,
 }
 
 impl<T: Real> Affine<'_, T> {
     fn check(&self) -> Split {
-        let n = self.partition.scales(self.rows, self.cols);
+        let n = self.granularity.scales(self.rows, self.cols);
         assert_eq!(
             (self.w.len(), self.scales.len(), self.zero_points.len()),
             (self.rows * self.cols, n, n),
             "shapes of an affine matrix"
         );
         assert!(
-            self.partition != Partition::Tensor,
+            self.granularity != Granularity::Tensor,
             "an affine grid per tensor has no gradient here"
         );
-        Split::new(self.rows, self.cols, self.partition)
+        Split::new(self.rows, self.cols, self.granularity)
     }
 
     /// `y` `[rows, cols]`, the values of the codes.
@@ -193,9 +193,10 @@ pub struct ClipRange<T> {
 
 impl<T: Real> ClipRange<T> {
     /// Of the groups of `w` `[rows, cols]`.
-    pub fn new(w: &[T], cols: usize, partition: Partition) -> Self {
-        let groups =
-            || w.chunks(cols.max(1)).flat_map(|row| row.chunks(partition.group_size(cols).max(1)));
+    pub fn new(w: &[T], cols: usize, granularity: Granularity) -> Self {
+        let groups = || {
+            w.chunks(cols.max(1)).flat_map(|row| row.chunks(granularity.group_size(cols).max(1)))
+        };
         Self {
             most: groups().map(|g| g.iter().fold(T::ZERO, |most, &w| most.maximum(w))).collect(),
             least: groups().map(|g| g.iter().fold(T::ZERO, |least, &w| least.minimum(w))).collect(),

@@ -4,8 +4,8 @@ use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
 use super::lsq::codes_of;
 use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
-use crate::pack::{PackedMatrix, pack_row, row_bytes};
-use crate::{CodeRange, IntGrid, Partition, Pool, WeightQuantizer, dispatch};
+use crate::pack::{QuantTensor, pack_row, row_bytes};
+use crate::{CodeRange, Granularity, IntGrid, Pool, QuantSpec, dispatch};
 use serde::{Deserialize, Serialize};
 
 /// How the first (or, for RTN, the only) scale of a group is found.
@@ -37,18 +37,18 @@ pub fn find_scales(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     rule: ScaleRule,
 ) -> (Vec<f32>, Vec<u8>) {
     assert_eq!(w.len(), rows * cols, "shape of find_scales");
-    let n = quantizer.partition.scales(rows, cols);
+    let n = quantizer.granularity.scales(rows, cols);
     let mut found = vec![(0.0, 0); n];
     let cols = cols.max(1);
     // One row per tensor: the whole matrix.
-    let (row, group) = if quantizer.partition == Partition::Tensor {
+    let (row, group) = if quantizer.granularity == Granularity::Tensor {
         (w.len(), w.len())
     } else {
-        (cols, quantizer.partition.group_size(cols))
+        (cols, quantizer.granularity.group_size(cols))
     };
     let (groups, rows_a_task) = (row.div_ceil(group.max(1)).max(1), (PIECE / row.max(1)).max(1));
     pool.chunks_mut(&mut found, groups * rows_a_task, |i, found| {
@@ -77,7 +77,7 @@ struct Search {
 
 impl Search {
     /// Scale and zero point of one group.
-    fn group(&mut self, w: &[f32], quantizer: WeightQuantizer, rule: ScaleRule) -> (f32, u8) {
+    fn group(&mut self, w: &[f32], quantizer: QuantSpec, rule: ScaleRule) -> (f32, u8) {
         let grid = quantizer.grid;
         let most = largest(w);
         if !most.is_finite() {
@@ -145,7 +145,7 @@ fn limits(grid: IntGrid) -> Limits {
 
 /// Min-max widened to hold 0, or the best of `candidates` ranges shrunk by 1.00, 0.99, ...: scale
 /// and zero point, the error taken as stored.
-fn affine_group(w: &[f32], quantizer: WeightQuantizer, candidates: usize) -> (f32, u8) {
+fn affine_group(w: &[f32], quantizer: QuantSpec, candidates: usize) -> (f32, u8) {
     let (low, high) = w.iter().fold((0.0f32, 0.0f32), |(low, high), &w| (low.min(w), high.max(w)));
     let mut best = (f64::INFINITY, (0.0, 0));
     if low == high {
@@ -188,15 +188,15 @@ pub fn quantize(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     scales: &[f32],
     zero_points: &[u8],
-) -> PackedMatrix {
-    let (grid, partition) = (quantizer.grid, quantizer.partition);
+) -> QuantTensor {
+    let (grid, granularity) = (quantizer.grid, quantizer.granularity);
     let affine = grid.range == CodeRange::Affine;
     assert_eq!(
         (w.len(), scales.len()),
-        (rows * cols, partition.scales(rows, cols)),
+        (rows * cols, granularity.scales(rows, cols)),
         "shapes of quantize"
     );
     assert_eq!(zero_points.len(), if affine { scales.len() } else { 0 }, "zero points of quantize");
@@ -204,12 +204,12 @@ pub fn quantize(
     let bytes = row_bytes(cols, grid.bits);
     let mut codes = vec![0u8; rows * bytes];
     let rows_a_task = (PIECE / cols.max(1)).max(1);
-    let (group, groups) = (partition.group_size(cols), partition.groups(cols));
+    let (group, groups) = (granularity.group_size(cols), granularity.groups(cols));
     pool.chunks_mut(&mut codes, rows_a_task * bytes, |i, packed| {
         let mut codes = vec![0i16; cols];
         for (j, packed) in packed.chunks_mut(bytes).enumerate() {
             let row = i * rows_a_task + j;
-            let first = partition.scale_index(row, 0, cols);
+            let first = granularity.scale_index(row, 0, cols);
             let zero_points = if affine { &zero_points[first..first + groups] } else { &[] };
             row_codes(
                 &w[row * cols..][..cols],
@@ -222,7 +222,7 @@ pub fn quantize(
             pack_row(&codes, grid, packed);
         }
     });
-    PackedMatrix { rows, cols, quantizer, codes, scales, zero_points: zero_points.to_vec() }
+    QuantTensor { rows, cols, quantizer, codes, scales, zero_points: zero_points.to_vec() }
 }
 
 dispatch! {
@@ -302,9 +302,9 @@ pub fn quantize_by(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     rule: ScaleRule,
-) -> PackedMatrix {
+) -> QuantTensor {
     let (scales, zero_points) = find_scales(pool, w, rows, cols, quantizer, rule);
     quantize(pool, w, rows, cols, quantizer, &scales, &zero_points)
 }
@@ -321,8 +321,8 @@ pub fn quantize_rtn(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
-) -> PackedMatrix {
+    quantizer: QuantSpec,
+) -> QuantTensor {
     match quantizer.grid.range {
         CodeRange::Narrow => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::Absmax),
         CodeRange::Affine => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::ErrorSearch),
@@ -337,7 +337,7 @@ pub fn quantize_rtn(
 }
 
 /// Sum of (w - value)^2, in f64, row by row.
-pub fn squared_error(w: &[f32], packed: &PackedMatrix) -> f64 {
+pub fn squared_error(w: &[f32], packed: &QuantTensor) -> f64 {
     let mut values = vec![0.0; packed.cols];
     let mut total = 0.0;
     for (row, w) in w.chunks_exact(packed.cols.max(1)).enumerate() {

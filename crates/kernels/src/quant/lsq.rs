@@ -10,7 +10,7 @@
 //! value that is not a number stays one, so that a broken run is seen.
 use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
-use crate::{IntGrid, Partition, Pool, Real, dispatch};
+use crate::{Granularity, IntGrid, Pool, Real, dispatch};
 use serde::{Deserialize, Serialize};
 
 /// Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
@@ -46,17 +46,17 @@ pub(super) struct Split {
 }
 
 impl Split {
-    pub fn new(rows: usize, cols: usize, partition: Partition) -> Self {
+    pub fn new(rows: usize, cols: usize, granularity: Granularity) -> Self {
         let cols = cols.max(1);
-        if partition == Partition::Tensor {
+        if granularity == Granularity::Tensor {
             return Self { piece: PIECE, steps: 1, row: PIECE, group: PIECE, tensor: true };
         }
         let rows = (PIECE / cols).clamp(1, rows.max(1));
         Self {
             piece: rows * cols,
-            steps: rows * partition.groups(cols),
+            steps: rows * granularity.groups(cols),
             row: cols,
-            group: partition.group_size(cols),
+            group: granularity.group_size(cols),
             tensor: false,
         }
     }
@@ -75,7 +75,7 @@ fn bounds<T: Real>(grid: IntGrid) -> (T, T) {
 }
 
 /// `code = rnd(clip(v / s, n, p))`, `y = code * s`. v, y `[rows, cols]`; steps laid out as
-/// `partition` says.
+/// `granularity` says.
 #[allow(clippy::too_many_arguments)]
 pub fn lsq_forward<T: Real>(
     pool: &Pool,
@@ -83,17 +83,17 @@ pub fn lsq_forward<T: Real>(
     rows: usize,
     cols: usize,
     steps: &[T],
-    partition: Partition,
+    granularity: Granularity,
     grid: IntGrid,
     y: &mut [T],
     codes: Option<&mut [i16]>,
 ) {
     assert_eq!(
         (v.len(), y.len(), steps.len()),
-        (rows * cols, rows * cols, partition.scales(rows, cols)),
+        (rows * cols, rows * cols, granularity.scales(rows, cols)),
         "shapes of lsq_forward"
     );
-    let split = Split::new(rows, cols, partition);
+    let split = Split::new(rows, cols, granularity);
     let limits = bounds::<T>(grid);
     let mut no_codes = vec![];
     let codes = codes.unwrap_or(&mut no_codes);
@@ -239,7 +239,7 @@ pub fn lsq_backward<T: Real>(
     rows: usize,
     cols: usize,
     steps: &[T],
-    partition: Partition,
+    granularity: Granularity,
     grid: IntGrid,
     edge: EdgeRule,
     dy: &[T],
@@ -253,10 +253,10 @@ pub fn lsq_backward<T: Real>(
     );
     assert_eq!(
         (steps.len(), ds.len()),
-        (partition.scales(rows, cols), partition.scales(rows, cols)),
+        (granularity.scales(rows, cols), granularity.scales(rows, cols)),
         "steps of lsq_backward"
     );
-    let split = Split::new(rows, cols, partition);
+    let split = Split::new(rows, cols, granularity);
     let limits = bounds::<T>(grid);
     let piece = |index: usize, dv: &mut [T], sums: &mut [f64]| {
         let at = index * split.piece;

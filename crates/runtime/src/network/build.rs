@@ -183,8 +183,8 @@ impl Builder<'_> {
 
     /// The stored step of a static site.
     fn step(&self, site: ActivationSite, layer: usize) -> Result<f32> {
-        let (file, name) = (self.model.name.clone(), site.step_name(layer));
-        match self.quantization.and_then(|q| q.static_steps.get(&name)) {
+        let (file, name) = (self.model.name.clone(), site.static_scale_name(layer));
+        match self.quantization.and_then(|q| q.static_scales.get(&name)) {
             Some(&step) if step.is_finite() && step > 0.0 => Ok(step),
             Some(step) => Err(FormatError::Unsupported {
                 file,

@@ -9,7 +9,7 @@ use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, ScaleCodec, WeightQuantizer,
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
 };
 use halfstep_runtime::{Arithmetic, Network};
 use std::collections::BTreeMap;
@@ -94,8 +94,8 @@ pub fn float_model(architecture: Architecture) -> Model {
 /// The model with block linears on `weights`, and embedding and head on `tables` if given.
 pub fn quantized(
     architecture: Architecture,
-    weights: WeightQuantizer,
-    tables: Option<WeightQuantizer>,
+    weights: QuantSpec,
+    tables: Option<QuantSpec>,
     quantization: Quantization,
 ) -> Model {
     let (mut model, pool) = (float_model(architecture), Pool::new(1));
@@ -158,21 +158,23 @@ pub fn quantization(activation: ActivationQuantizer, cache: CacheQuantizer) -> Q
         activation,
         head_activation,
         cache,
-        static_steps: BTreeMap::new(),
+        static_scales: BTreeMap::new(),
     }
 }
 
-pub fn with_static_steps(mut quantization: Quantization, layers: usize) -> Quantization {
+pub fn with_static_scales(mut quantization: Quantization, layers: usize) -> Quantization {
     for layer in 0..layers {
         for (i, site) in ActivationSite::ALL.into_iter().enumerate() {
-            quantization.static_steps.insert(site.step_name(layer), 0.02 + 0.003 * i as f32);
+            quantization
+                .static_scales
+                .insert(site.static_scale_name(layer), 0.02 + 0.003 * i as f32);
         }
     }
     quantization
 }
 
-pub fn grid(grid: IntGrid, partition: Partition) -> WeightQuantizer {
-    WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F32 }
+pub fn grid(grid: IntGrid, granularity: Granularity) -> QuantSpec {
+    QuantSpec { grid, granularity, scale_codec: ScaleCodec::F32 }
 }
 
 /// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and
@@ -180,8 +182,8 @@ pub fn grid(grid: IntGrid, partition: Partition) -> WeightQuantizer {
 pub fn zoo() -> Vec<(&'static str, Model)> {
     use ActivationQuantizer as A;
     use CacheQuantizer as C;
-    let (q4_0, q8_0) = (WeightQuantizer::Q4_0, WeightQuantizer::Q8_0);
-    let channel = |bits| grid(IntGrid::symmetric(bits), Partition::Channel);
+    let (q4_0, q8_0) = (QuantSpec::Q4_0, QuantSpec::Q8_0);
+    let channel = |bits| grid(IntGrid::symmetric(bits), Granularity::Channel);
     let layers = architecture().layers.len();
     vec![
         ("float", float_model(architecture())),
@@ -192,7 +194,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     mixed(),
-                    grid(IntGrid::affine(4), Partition::Group(32)),
+                    grid(IntGrid::affine(4), Granularity::Group(32)),
                     None,
                     quantization(A::DynamicToken { bits: 8 }, C::F16),
                 ),
@@ -231,7 +233,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                 architecture(),
                 channel(8),
                 None,
-                with_static_steps(
+                with_static_scales(
                     quantization(A::Static { bits: 8 }, C::Static { bits: 8 }),
                     layers,
                 ),
@@ -241,7 +243,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "affine 2 bit, group 16, float activations",
             quantized(
                 architecture(),
-                grid(IntGrid::affine(2), Partition::Group(16)),
+                grid(IntGrid::affine(2), Granularity::Group(16)),
                 Some(channel(8)),
                 quantization(A::None, C::F32),
             ),
@@ -250,7 +252,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "affine 4 bit, group 32, a8 token",
             quantized(
                 untied(),
-                grid(IntGrid::affine(4), Partition::Group(32)),
+                grid(IntGrid::affine(4), Granularity::Group(32)),
                 None,
                 quantization(A::DynamicToken { bits: 8 }, C::F16),
             ),
@@ -260,7 +262,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     architecture(),
-                    grid(IntGrid::affine(2), Partition::Group(16)),
+                    grid(IntGrid::affine(2), Granularity::Group(16)),
                     None,
                     quantization(A::None, C::F32),
                 ),
@@ -272,7 +274,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     untied(),
-                    grid(IntGrid::affine(3), Partition::Group(32)),
+                    grid(IntGrid::affine(3), Granularity::Group(32)),
                     None,
                     quantization(A::DynamicToken { bits: 8 }, C::F16),
                 ),
@@ -283,7 +285,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "ternary, a8 in blocks of 256",
             quantized(
                 wide(),
-                WeightQuantizer::TQ2_0,
+                QuantSpec::TQ2_0,
                 Some(q8_0),
                 quantization(A::DynamicBlock256, C::F16),
             ),
@@ -292,7 +294,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "w5 tensor",
             quantized(
                 architecture(),
-                grid(IntGrid::narrow(5), Partition::Tensor),
+                grid(IntGrid::narrow(5), Granularity::Tensor),
                 None,
                 quantization(A::DynamicBlock32, C::F16),
             ),

@@ -5,7 +5,7 @@ use crate::autograd::ops::{Number, Op};
 use crate::autograd::tensor::Tensor;
 use crate::{Error, Result};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
-use halfstep_kernels::{Pool, room};
+use halfstep_kernels::{Pool, uninit_vec};
 use std::sync::OnceLock;
 
 pub struct Attention<T> {
@@ -29,7 +29,7 @@ impl<T: Number> Op<T, 3> for Attention<T> {
 
     fn forward(&self, [q, k, v]: [&Tensor<T>; 3]) -> Result<Tensor<T>> {
         let rows = self.shape.batch * self.shape.queries * self.shape.heads;
-        let (mut y, mut log_sum_exp) = (room(q.len()), room(rows));
+        let (mut y, mut log_sum_exp) = (uninit_vec(q.len()), uninit_vec(rows));
         attention(
             &self.pool,
             self.shape,
@@ -52,7 +52,8 @@ impl<T: Number> Op<T, 3> for Attention<T> {
         let log_sum_exp = self.log_sum_exp.get().ok_or_else(|| Error::Internal {
             reason: "attention: backward before forward".into(),
         })?;
-        let (mut dq, mut dk, mut dv) = (room(q.len()), room(k.len()), room(v.len()));
+        let (mut dq, mut dk, mut dv) =
+            (uninit_vec(q.len()), uninit_vec(k.len()), uninit_vec(v.len()));
         attention_backward(
             &self.pool,
             self.shape,

@@ -10,7 +10,9 @@ use crate::autograd::ops::{Number, Op, Sink};
 use crate::autograd::tensor::Tensor;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::{activation, cache};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Partition, Pool, room};
+use halfstep_kernels::{
+    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, uninit_vec,
+};
 
 /// A dynamic quantizer at a site.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,7 +40,7 @@ impl<T: Number> Op<T, 1> for DynamicQuant {
     }
 
     fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        let mut y = room(x.len());
+        let mut y = uninit_vec(x.len());
         match self.quantizer {
             Dynamic::Activation(q) => {
                 activation::fake_quant(&self.pool, q, x.values(), x.cols(), None, &mut y)
@@ -76,14 +78,14 @@ impl<T: Number> Op<T, 1> for StaticQuant<T> {
     }
 
     fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        let mut y = room(x.len());
+        let mut y = uninit_vec(x.len());
         lsq_forward(
             &self.pool,
             x.values(),
             x.rows(),
             x.cols(),
             &[self.step],
-            Partition::Tensor,
+            Granularity::Tensor,
             self.grid,
             &mut y,
             None,
@@ -97,14 +99,14 @@ impl<T: Number> Op<T, 1> for StaticQuant<T> {
         _: &Tensor<T>,
         dy: &Tensor<T>,
     ) -> Result<[Option<Tensor<T>>; 1]> {
-        let (mut dx, mut ds) = (room(x.len()), [T::ZERO]);
+        let (mut dx, mut ds) = (uninit_vec(x.len()), [T::ZERO]);
         lsq_backward(
             &self.pool,
             x.values(),
             x.rows(),
             x.cols(),
             &[self.step],
-            Partition::Tensor,
+            Granularity::Tensor,
             self.grid,
             self.edge,
             dy.values(),

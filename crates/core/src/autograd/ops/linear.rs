@@ -9,7 +9,7 @@ use crate::autograd::ops::{Number, Op, Sink};
 use crate::autograd::tensor::Tensor;
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
-use halfstep_kernels::{ActivationQuantizer, Pool, room};
+use halfstep_kernels::{ActivationQuantizer, Pool, uninit_vec};
 use std::sync::Arc;
 
 /// A linear layer with its weight as the forward uses it. Its input is what the weight was
@@ -25,7 +25,7 @@ pub struct Linear<T> {
 impl<T: Number> Linear<T> {
     fn product(&self, x: &Tensor<T>) -> Vec<T> {
         let (o, i) = (self.weight.rows(), self.weight.cols());
-        let mut y = room(x.len() / i * o);
+        let mut y = uninit_vec(x.len() / i * o);
         gemm::linear(&self.pool, self.precision, &Dense::new(x.values(), i), &self.weight, &mut y);
         y
     }
@@ -34,7 +34,7 @@ impl<T: Number> Linear<T> {
     fn gradient(&self, x: &Tensor<T>, dy: &Tensor<T>) -> Result<Option<Tensor<T>>> {
         let (o, i) = (self.weight.rows(), self.weight.cols());
         let (pool, precision, dy) = (&self.pool, self.precision, Dense::new(dy.values(), o));
-        let mut dx = room(x.len());
+        let mut dx = uninit_vec(x.len());
         gemm::linear_backward_input(pool, precision, &dy, &self.weight, &mut dx, false);
         if let Some(sink) = &self.sink {
             let x = Dense::new(x.values(), i);
@@ -75,7 +75,7 @@ pub fn integer_products<T: Number>(
     weights: &[&Arc<WeightPanels>],
 ) -> Vec<Vec<T>> {
     let m = x.len() / weights.first().map_or(1, |w| w.cols());
-    let mut y: Vec<Vec<f32>> = weights.iter().map(|w| room(m * w.rows())).collect();
+    let mut y: Vec<Vec<f32>> = weights.iter().map(|w| uninit_vec(m * w.rows())).collect();
     let mut outputs: Vec<_> =
         weights.iter().zip(&mut y).map(|(w, y)| (&***w, &mut y[..])).collect();
     linear_panels(pool, &T::to_f32s(x), m, activation, step, &mut outputs);

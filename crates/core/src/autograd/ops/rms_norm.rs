@@ -5,7 +5,7 @@ use crate::Result;
 use crate::autograd::ops::{Number, Op, Sink};
 use crate::autograd::tensor::Tensor;
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
-use halfstep_kernels::{Pool, room};
+use halfstep_kernels::{Pool, uninit_vec};
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -25,7 +25,7 @@ impl<T: Number> Op<T, 1> for RmsNorm<T> {
         true
     }
     fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        let mut y = room(x.len());
+        let mut y = uninit_vec(x.len());
         rms_norm(&self.pool, x.values(), &self.weight, self.eps, &mut y);
         Tensor::new(y, x.shape())
     }
@@ -36,7 +36,7 @@ impl<T: Number> Op<T, 1> for RmsNorm<T> {
         _: &Tensor<T>,
         dy: &Tensor<T>,
     ) -> Result<[Option<Tensor<T>>; 1]> {
-        let (mut dx, mut dweight) = (room(x.len()), vec![T::ZERO; self.weight.len()]);
+        let (mut dx, mut dweight) = (uninit_vec(x.len()), vec![T::ZERO; self.weight.len()]);
         rms_norm_backward(
             &self.pool,
             x.values(),

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::autograd::ops::{Number, Op};
 use crate::autograd::tensor::Tensor;
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
-use halfstep_kernels::{Pool, room};
+use halfstep_kernels::{Pool, uninit_vec};
 use std::sync::Arc;
 
 pub struct Rope {
@@ -18,7 +18,7 @@ pub struct Rope {
 
 impl Rope {
     fn rotate<T: Number>(&self, x: &Tensor<T>, inverse: bool) -> Result<Tensor<T>> {
-        let mut y = room(x.len());
+        let mut y = uninit_vec(x.len());
         rope(
             &self.pool,
             &self.table,

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::autograd::ops::{Number, Op};
 use crate::autograd::tensor::Tensor;
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
-use halfstep_kernels::{Pool, room};
+use halfstep_kernels::{Pool, uninit_vec};
 
 pub struct SwiGlu {
     pub pool: Pool,
@@ -20,7 +20,7 @@ impl<T: Number> Op<T, 2> for SwiGlu {
     }
 
     fn forward(&self, [gate, up]: [&Tensor<T>; 2]) -> Result<Tensor<T>> {
-        let mut y = room(gate.len());
+        let mut y = uninit_vec(gate.len());
         swiglu(&self.pool, gate.values(), up.values(), &mut y);
         Tensor::new(y, gate.shape())
     }
@@ -31,7 +31,7 @@ impl<T: Number> Op<T, 2> for SwiGlu {
         _: &Tensor<T>,
         dy: &Tensor<T>,
     ) -> Result<[Option<Tensor<T>>; 2]> {
-        let (mut dgate, mut dup) = (room(gate.len()), room(up.len()));
+        let (mut dgate, mut dup) = (uninit_vec(gate.len()), uninit_vec(up.len()));
         let dy = dy.values();
         swiglu_backward(&self.pool, gate.values(), up.values(), dy, &mut dgate, &mut dup);
         Ok([Some(Tensor::new(dgate, gate.shape())?), Some(Tensor::new(dup, up.shape())?)])

@@ -4,7 +4,7 @@ use crate::autograd::ops::Number;
 use halfstep_formats::{Tensor, TensorData};
 use halfstep_kernels::ops::gemm::{Dense, Rows};
 use halfstep_kernels::ops::linear::WeightPanels;
-use halfstep_kernels::{Pool, room};
+use halfstep_kernels::{Pool, uninit_vec};
 use std::sync::Arc;
 
 /// A weight `[O, I]`: values, the codes and scales of the packed runtime, or a tensor as its file
@@ -32,7 +32,7 @@ impl<T: Number> Weight<T> {
 
     /// One row as values.
     pub fn row(&self, row: usize) -> Vec<T> {
-        let mut out = room(self.cols());
+        let mut out = uninit_vec(self.cols());
         self.read(row, 0, &mut out);
         out
     }

@@ -6,13 +6,13 @@ use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use crate::quantizer::builder::{Beginning, Builder};
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
-use halfstep_kernels::{Pool, WeightQuantizer};
+use halfstep_kernels::{Pool, QuantSpec};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
 
 #[derive(Debug)]
 pub struct Absmax {
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     rows: usize,
     cols: usize,
 }

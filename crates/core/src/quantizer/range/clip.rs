@@ -8,17 +8,17 @@ use super::{Range, RangeTraits, Ranges};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
-use crate::recipe::site::StartRule;
+use crate::recipe::site::Observer;
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::affine::ClipRange;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
-use halfstep_kernels::{CodeRange, Pool, Real, WeightQuantizer};
+use halfstep_kernels::{CodeRange, Pool, QuantSpec, Real};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
 
 #[derive(Debug)]
 pub struct Clip<T> {
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     widest: Widest<T>,
     /// Indices of the clips among the parameters: gamma, and beta where there are zero points.
     clips: Vec<usize>,
@@ -50,7 +50,7 @@ impl<T: Number> Clip<T> {
         let clips = parts.iter().map(add).collect();
         let widest = if affine {
             let values: Vec<T> = T::from_f32s(values.to_vec());
-            Widest::Affine(ClipRange::new(&values, cols, quantizer.partition))
+            Widest::Affine(ClipRange::new(&values, cols, quantizer.granularity))
         } else {
             Widest::Symmetric(T::from_f32s(widest_scales))
         };
@@ -70,7 +70,7 @@ fn sigmoid<T: Real>(x: T) -> (f64, f64) {
 
 impl<T: Number> Range<T> for Clip<T> {
     fn ranges(&self, parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
-        let WeightQuantizer { grid, scale_codec, .. } = self.quantizer;
+        let QuantSpec { grid, scale_codec, .. } = self.quantizer;
         let gamma = self.clip(parameters, 0);
         match &self.widest {
             Widest::Affine(widest) => {
@@ -115,7 +115,7 @@ impl<T: Number> Range<T> for Clip<T> {
     }
 }
 
-/// Where clips start by [`StartRule::Absmax`], and at most: the range shrinks to sigm(4) = 0.982 of
+/// Where clips start by [`Observer::Absmax`], and at most: the range shrinks to sigm(4) = 0.982 of
 /// itself (authors' code of OmniQuant).
 const OPEN_CLIP: f64 = 4.0;
 
@@ -133,7 +133,7 @@ fn widest_scales(pool: &Pool, beginning: &Beginning) -> Vec<f32> {
 /// error.
 fn first_clips(pool: &Pool, beginning: &Beginning, widest: &[f32]) -> Vec<f64> {
     let Beginning { rows, cols, values, site, .. } = *beginning;
-    if site.start == StartRule::Absmax {
+    if site.observer == Observer::Absmax {
         return vec![OPEN_CLIP; widest.len()];
     }
     let best = find_scales(pool, values, rows, cols, site.quantizer, ScaleRule::ErrorSearch).0;

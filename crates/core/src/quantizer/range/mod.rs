@@ -7,7 +7,7 @@ use super::builder::{Beginning, Builder};
 use super::observer::smallest_scale;
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
-use halfstep_kernels::{CodeRange, Pool, Real, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{CodeRange, Pool, QuantSpec, Real, ScaleCodec};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -60,13 +60,13 @@ ranges! {
     /// of each group. Nothing is ever clipped, so the gradient goes straight through.
     absmax Absmax,
     /// The scale learns (LSQ, arXiv 1902.08153); a zero point stays where it begins.
-    step Step,
+    scale Scale,
     /// A number for each end of a group's range shrinks it (LWC, arXiv 2308.13137). The weights are
     /// frozen.
     clip Clip,
     /// The scale learns, and the zero point on a grid that has one (Block-AP of EfficientQAT, arXiv
     /// 2407.11062).
-    step_zero StepZero,
+    scale_zero ScaleZero,
 }
 
 /// What a range can be combined with.
@@ -127,7 +127,7 @@ pub trait Range<T: Number>: Debug + Send + Sync {
 }
 
 /// A learned scale as stored: on a grid with zero points within the bounds of EfficientQAT's code.
-fn stored_scale<T: Number>(scale: T, quantizer: WeightQuantizer) -> T {
+fn stored_scale<T: Number>(scale: T, quantizer: QuantSpec) -> T {
     if quantizer.grid.range != CodeRange::Affine {
         return quantizer.scale_codec.store_real(scale);
     }
@@ -136,7 +136,7 @@ fn stored_scale<T: Number>(scale: T, quantizer: WeightQuantizer) -> T {
 }
 
 /// A learned zero point as stored: one of the codes.
-fn stored_zero_point<T: Number>(zero_point: T, quantizer: WeightQuantizer) -> T {
+fn stored_zero_point<T: Number>(zero_point: T, quantizer: QuantSpec) -> T {
     let most = <T as Real>::from_f64(f64::from(quantizer.grid.max()));
     Real::round(zero_point.maximum(<T as Real>::ZERO).minimum(most))
 }

@@ -5,8 +5,8 @@ use super::{Range, Ranges, keep_away_from_zero, negative, stored_scale};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Builder, part_name};
-use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{CodeRange, Pool, WeightQuantizer};
+use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::{CodeRange, Pool, QuantSpec};
 
 #[derive(Debug)]
 pub struct Stored<T> {
@@ -14,7 +14,7 @@ pub struct Stored<T> {
     stored: Ranges<T>,
     /// Index among the parameters, where they learn.
     scales: Option<usize>,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
 }
 
 impl<T: Number> Stored<T> {
@@ -22,7 +22,7 @@ impl<T: Number> Stored<T> {
     pub fn register(
         builder: &mut Builder<T>,
         name: &str,
-        codes: &PackedMatrix,
+        codes: &QuantTensor,
         learns: bool,
     ) -> Self {
         let stored = Ranges::from_packed(codes.scales.clone(), codes.zero_points.clone());

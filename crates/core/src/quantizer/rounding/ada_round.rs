@@ -10,14 +10,14 @@
 //! The paper weighs the regulariser by 0.01 against an error that is summed over output features;
 //! ours is their mean, so lambda is 0.01 over the number of output features.
 
-use super::{Rounding, RoundingTraits, Step};
+use super::{MatrixView, Rounding, RoundingTraits};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
 use crate::quantizer::range::Ranges;
 use halfstep_kernels::math::{exp_f64, ln_f64};
-use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{Real, WeightQuantizer};
+use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::{QuantSpec, Real};
 
 pub const TRAITS: RoundingTraits =
     RoundingTraits { learns: true, weights_may_learn: false, ranges_may_learn: false };
@@ -75,19 +75,19 @@ pub fn regulariser(v: f64, beta: f64) -> (f64, f64) {
 
 /// Where the elements of a matrix find their range, and which codes there are.
 struct Cells {
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     cols: usize,
 }
 
 impl Cells {
-    fn new(quantizer: WeightQuantizer, cols: usize) -> Self {
+    fn new(quantizer: QuantSpec, cols: usize) -> Self {
         Self { quantizer, cols }
     }
 
     /// Scale and zero point of element i.
     fn range<T: Number>(&self, ranges: &Ranges<T>, i: usize) -> (f64, f64) {
         let (row, col) = (i / self.cols, i % self.cols);
-        let index = self.quantizer.partition.scale_index(row, col, self.cols);
+        let index = self.quantizer.granularity.scale_index(row, col, self.cols);
         let zero_point = ranges.zero_points.get(index).map_or(0.0, |&z| Real::to_f64(z));
         (Real::to_f64(ranges.scales[index]), zero_point)
     }
@@ -107,7 +107,7 @@ impl Cells {
 const PIECE: usize = 1 << 14;
 
 impl<T: Number> Rounding<T> for AdaRound {
-    fn forward(&self, step: Step<T>, ranges: &Ranges<T>) -> Vec<T> {
+    fn forward(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> Vec<T> {
         let (cells, v) = (Cells::new(step.quantizer, step.cols), step.value(self.v));
         let (low, high) = cells.limits();
         let mut y = vec![<T as Real>::ZERO; step.w.len()];
@@ -127,7 +127,7 @@ impl<T: Number> Rounding<T> for AdaRound {
 
     fn backward(
         &self,
-        step: Step<T>,
+        step: MatrixView<T>,
         ranges: &Ranges<T>,
         gradient: &mut Vec<T>,
         _weight_learns: bool,
@@ -152,7 +152,7 @@ impl<T: Number> Rounding<T> for AdaRound {
         Ranges { scales: zeros(&ranges.scales), zero_points: zeros(&ranges.zero_points) }
     }
 
-    fn pack(&self, step: Step<T>, ranges: &Ranges<T>) -> PackedMatrix {
+    fn pack(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> QuantTensor {
         let (cells, v) = (Cells::new(step.quantizer, step.cols), step.value(self.v));
         let (low, high) = cells.limits();
         let code = |i: usize| {
@@ -165,8 +165,8 @@ impl<T: Number> Rounding<T> for AdaRound {
         };
         let codes: Vec<i16> = (0..step.w.len()).map(code).collect();
         let (scales, zero_points) = ranges.packed();
-        let Step { rows, cols, quantizer, .. } = step;
-        PackedMatrix::from_codes(quantizer, rows, cols, &codes, scales, zero_points)
+        let MatrixView { rows, cols, quantizer, .. } = step;
+        QuantTensor::from_codes(quantizer, rows, cols, &codes, scales, zero_points)
     }
 
     fn learns(&self) -> bool {

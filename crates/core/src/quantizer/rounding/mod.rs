@@ -8,8 +8,8 @@ use super::range::Ranges;
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use halfstep_kernels::ops::linear::WeightPanels;
-use halfstep_kernels::pack::PackedMatrix;
-use halfstep_kernels::{Pool, WeightQuantizer};
+use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::{Pool, QuantSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -77,16 +77,16 @@ pub struct RoundingTraits {
 
 /// A matrix in one step: its weight, and the parameters that its parts registered.
 #[derive(Clone, Copy)]
-pub struct Step<'a, T> {
+pub struct MatrixView<'a, T> {
     pub w: &'a [T],
     pub rows: usize,
     pub cols: usize,
-    pub quantizer: WeightQuantizer,
+    pub quantizer: QuantSpec,
     pub parameters: &'a Parameters<T>,
     pub pool: &'a Pool,
 }
 
-impl<'a, T> Step<'a, T> {
+impl<'a, T> MatrixView<'a, T> {
     /// The value of a parameter that a part registered.
     pub fn value(&self, index: usize) -> &'a [T] {
         &self.parameters.list[index].value
@@ -96,24 +96,24 @@ impl<'a, T> Step<'a, T> {
 /// The rounding of one matrix.
 pub trait Rounding<T: Number>: Debug + Send + Sync {
     /// The values of the codes `[rows, cols]`.
-    fn forward(&self, step: Step<T>, ranges: &Ranges<T>) -> Vec<T>;
+    fn forward(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> Vec<T>;
 
     /// From dL/dWq in `gradient` to dL/dW in its place, which nobody reads where the weight is
     /// frozen (`weight_learns` false). Returns the gradients of scales and zero points, and adds
     /// those of its own parameters to their sinks.
     fn backward(
         &self,
-        step: Step<T>,
+        step: MatrixView<T>,
         ranges: &Ranges<T>,
         gradient: &mut Vec<T>,
         weight_learns: bool,
     ) -> Ranges<T>;
 
     /// The codes of [`Self::forward`], as they are stored.
-    fn pack(&self, step: Step<T>, ranges: &Ranges<T>) -> PackedMatrix;
+    fn pack(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> QuantTensor;
 
     /// The codes of [`Self::forward`], as the packed runtime multiplies with them.
-    fn panels(&self, step: Step<T>, ranges: &Ranges<T>) -> WeightPanels {
+    fn panels(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> WeightPanels {
         WeightPanels::new(step.pool, &self.pack(step, ranges))
     }
 

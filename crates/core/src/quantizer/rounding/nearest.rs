@@ -2,16 +2,16 @@
 //! the grid and 0 outside (LSQ, 2020, arXiv 1902.08153; with zero points Block-AP, 2024, arXiv
 //! 2407.11062).
 
-use super::{Rounding, RoundingTraits, Step};
+use super::{MatrixView, Rounding, RoundingTraits};
 use crate::autograd::ops::Number;
 use crate::quantizer::builder::{Beginning, Builder};
 use crate::quantizer::range::Ranges;
 use halfstep_kernels::ops::linear::WeightPanels;
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::affine::Affine;
 use halfstep_kernels::quant::calibrate::quantize;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{CodeRange, Real, room};
+use halfstep_kernels::{CodeRange, Real, uninit_vec};
 
 pub const TRAITS: RoundingTraits =
     RoundingTraits { learns: false, weights_may_learn: true, ranges_may_learn: true };
@@ -31,27 +31,27 @@ impl Nearest {
     }
 }
 
-fn affine<'a, T: Number>(step: Step<'a, T>, ranges: &'a Ranges<T>) -> Option<Affine<'a, T>> {
+fn affine<'a, T: Number>(step: MatrixView<'a, T>, ranges: &'a Ranges<T>) -> Option<Affine<'a, T>> {
     (step.quantizer.grid.range == CodeRange::Affine).then_some(Affine {
         w: step.w,
         rows: step.rows,
         cols: step.cols,
         scales: &ranges.scales,
         zero_points: &ranges.zero_points,
-        partition: step.quantizer.partition,
+        granularity: step.quantizer.granularity,
         grid: step.quantizer.grid,
     })
 }
 
 impl<T: Number> Rounding<T> for Nearest {
-    fn forward(&self, step: Step<T>, ranges: &Ranges<T>) -> Vec<T> {
-        let Step { w, rows, cols, quantizer, pool, .. } = step;
-        let mut y = room(w.len());
+    fn forward(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> Vec<T> {
+        let MatrixView { w, rows, cols, quantizer, pool, .. } = step;
+        let mut y = uninit_vec(w.len());
         match affine(step, ranges) {
             Some(affine) => affine.forward(pool, &mut y),
             None => {
-                let (partition, grid) = (quantizer.partition, quantizer.grid);
-                lsq_forward(pool, w, rows, cols, &ranges.scales, partition, grid, &mut y, None)
+                let (granularity, grid) = (quantizer.granularity, quantizer.grid);
+                lsq_forward(pool, w, rows, cols, &ranges.scales, granularity, grid, &mut y, None)
             }
         }
         y
@@ -59,24 +59,35 @@ impl<T: Number> Rounding<T> for Nearest {
 
     fn backward(
         &self,
-        step: Step<T>,
+        step: MatrixView<T>,
         ranges: &Ranges<T>,
         gradient: &mut Vec<T>,
         weight_learns: bool,
     ) -> Ranges<T> {
-        let Step { w, rows, cols, quantizer, pool, .. } = step;
+        let MatrixView { w, rows, cols, quantizer, pool, .. } = step;
         let zeros = || vec![<T as Real>::ZERO; ranges.scales.len()];
         let (mut ds, mut dz) = (zeros(), zeros());
         let Some(affine) = affine(step, ranges) else {
-            let (mut dw, partition, grid) = (room(w.len()), quantizer.partition, quantizer.grid);
+            let (mut dw, granularity, grid) =
+                (uninit_vec(w.len()), quantizer.granularity, quantizer.grid);
             let scales = &ranges.scales;
             lsq_backward(
-                pool, w, rows, cols, scales, partition, grid, self.edge, gradient, &mut dw, &mut ds,
+                pool,
+                w,
+                rows,
+                cols,
+                scales,
+                granularity,
+                grid,
+                self.edge,
+                gradient,
+                &mut dw,
+                &mut ds,
             );
             std::mem::swap(gradient, &mut dw);
             return Ranges { scales: ds, zero_points: vec![] };
         };
-        let mut dw = room(if weight_learns { w.len() } else { 0 });
+        let mut dw = uninit_vec(if weight_learns { w.len() } else { 0 });
         affine.backward(pool, gradient, &mut dw, &mut ds, &mut dz);
         if weight_learns {
             std::mem::swap(gradient, &mut dw);
@@ -84,15 +95,15 @@ impl<T: Number> Rounding<T> for Nearest {
         Ranges { scales: ds, zero_points: dz }
     }
 
-    fn pack(&self, step: Step<T>, ranges: &Ranges<T>) -> PackedMatrix {
+    fn pack(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> QuantTensor {
         let (scales, zero_points) = ranges.packed();
         let w = T::to_f32s(step.w);
         quantize(step.pool, &w, step.rows, step.cols, step.quantizer, &scales, &zero_points)
     }
 
-    fn panels(&self, step: Step<T>, ranges: &Ranges<T>) -> WeightPanels {
+    fn panels(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> WeightPanels {
         let (scales, zero_points) = ranges.packed();
-        let Step { rows, cols, quantizer, pool, .. } = step;
+        let MatrixView { rows, cols, quantizer, pool, .. } = step;
         WeightPanels::quantize(
             pool,
             &T::to_f32s(step.w),

@@ -17,7 +17,7 @@ pub mod search;
 use crate::Result;
 use crate::autograd::ops::weight::Weight;
 use crate::engine::block_loop::{Blockwise, Streams};
-use crate::engine::block_training::Told;
+use crate::engine::block_training::BlockEvent;
 use crate::engine::student::Finished;
 use crate::engine::weights::BlockWeights;
 use crate::solver::Solver;
@@ -46,7 +46,7 @@ impl Solver for AwqConfig {
         blocks: &Blockwise,
         layer: usize,
         streams: &mut Streams,
-        _tell: &mut dyn FnMut(Told),
+        _tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished> {
         let mut block = OpenBlock::new(blocks, layer)?;
         let samples: Vec<Vec<f32>> = (0..SEARCHED.min(blocks.config.samples))

@@ -13,7 +13,7 @@ use crate::solver::{check_finite, quadratic_errors};
 use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{Precision, linear_backward_weight};
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
-use halfstep_kernels::{Partition, Pool, WeightQuantizer};
+use halfstep_kernels::{Granularity, Pool, QuantSpec};
 
 /// Collects `m_j = mean_t |x_tj|` of one input of I columns.
 #[derive(Clone, Debug)]
@@ -121,13 +121,13 @@ pub fn search_clip(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     rule: ScaleRule,
     x: &[f32],
 ) -> Result<Clipped> {
     assert_eq!(w.len(), rows * cols, "shape of search_clip");
     assert!(x.len().is_multiple_of(cols), "shape of an input");
-    if quantizer.partition == Partition::Tensor {
+    if quantizer.granularity == Granularity::Tensor {
         return Err(Error::config(
             "groupSize",
             "a clip search needs scales per row or per group of columns, not one per tensor",
@@ -142,7 +142,8 @@ pub fn search_clip(
             reason: "no token was seen".into(),
         });
     }
-    let (group, groups) = (quantizer.partition.group_size(cols), quantizer.partition.groups(cols));
+    let (group, groups) =
+        (quantizer.granularity.group_size(cols), quantizer.granularity.groups(cols));
     let mut found = Clipped { weights: w.to_vec(), limits: vec![1.0; rows * groups] };
     for (g, first) in (0..cols).step_by(group).enumerate() {
         let end = cols.min(first + group);
@@ -179,12 +180,12 @@ fn group_limits(
     pool: &Pool,
     w: &[f32],
     width: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     rule: ScaleRule,
     h: &[f32],
 ) -> Vec<f32> {
     let (rows, quantizer) =
-        (w.len() / width, WeightQuantizer { partition: Partition::Channel, ..quantizer });
+        (w.len() / width, QuantSpec { granularity: Granularity::Channel, ..quantizer });
     let mut best = vec![(f64::INFINITY, 1.0); rows];
     for i in 0..CLIP_LIMITS {
         let limit = 1.0 - i as f32 / 20.0;
@@ -213,10 +214,10 @@ mod tests {
         (0..count).map(|_| rng.normal() as f32).collect()
     }
 
-    fn affine(bits: u8, group: usize) -> WeightQuantizer {
-        WeightQuantizer {
+    fn affine(bits: u8, group: usize) -> QuantSpec {
+        QuantSpec {
             grid: IntGrid::affine(bits),
-            partition: Partition::Group(group),
+            granularity: Granularity::Group(group),
             scale_codec: ScaleCodec::F16,
         }
     }
@@ -371,7 +372,7 @@ mod tests {
         let found =
             search_clip(&Pool::serial(), &w, 1, 64, affine(3, 32), ScaleRule::Absmax, &x).unwrap();
         assert_eq!((found.weights, found.limits), (w.clone(), vec![1.0, 1.0]));
-        let refuse = |quantizer: WeightQuantizer, w: &[f32], x: &[f32]| {
+        let refuse = |quantizer: QuantSpec, w: &[f32], x: &[f32]| {
             search_clip(&Pool::serial(), w, 1, 64, quantizer, ScaleRule::Absmax, x).unwrap_err()
         };
         let mut broken = w.clone();
@@ -386,7 +387,7 @@ mod tests {
             "calibration input: no token was seen"
         );
         assert_eq!(
-            refuse(WeightQuantizer { partition: Partition::Tensor, ..affine(3, 1) }, &w, &x).code(),
+            refuse(QuantSpec { granularity: Granularity::Tensor, ..affine(3, 1) }, &w, &x).code(),
             "ERR_CONFIG"
         );
     }

@@ -20,9 +20,9 @@ use crate::solver::{check_finite, quadratic_errors};
 use crate::statistics::hessian::Hessian;
 use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear_backward_input};
-use halfstep_kernels::pack::PackedMatrix;
+use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
-use halfstep_kernels::{CodeRange, IntGrid, Partition, Pool, Real, ScaleCodec, WeightQuantizer};
+use halfstep_kernels::{CodeRange, Granularity, IntGrid, Pool, QuantSpec, Real, ScaleCodec};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -90,7 +90,7 @@ impl Default for GptqOptions {
 /// A solved layer.
 #[derive(Clone, Debug)]
 pub struct Solved {
-    pub packed: PackedMatrix,
+    pub packed: QuantTensor,
     /// `tr((W0 - Wq) H (W0 - Wq)^T)` under damped H.
     pub error: f64,
     /// The same for plain rounding with the same scales.
@@ -117,7 +117,7 @@ pub fn gptq(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     hessian: &Hessian,
     options: GptqOptions,
 ) -> Result<Solved> {
@@ -132,14 +132,14 @@ pub fn gptq(
 
     let running = options.groups == GroupScales::Running
         && !options.act_order
-        && matches!(quantizer.partition, Partition::Group(_));
-    let n = quantizer.partition.scales(rows, cols);
+        && matches!(quantizer.granularity, Granularity::Group(_));
+    let n = quantizer.granularity.scales(rows, cols);
     let (scales, zero_points) = if running {
         (vec![0.0; n], vec![0; n])
     } else {
         stored_scales(pool, &w, rows, cols, quantizer, options.range)?
     };
-    let group = if running { quantizer.partition.group_size(cols) } else { cols };
+    let group = if running { quantizer.granularity.group_size(cols) } else { cols };
     let now = w.chunks_exact(cols).flat_map(|row| order.iter().map(|&j| row[j])).collect();
     let by = Rounding { cols, quantizer, order: &order, upper: &upper, scales, zero_points };
     let mut columns = Columns { by, now, codes: vec![0; rows * cols], error: 0.0 };
@@ -160,11 +160,11 @@ pub fn gptq(
     }
     let nearest = quantize(pool, &w, rows, cols, quantizer, &scales, &zero_points);
     let nearest_error = damped_error(pool, &w, &nearest, hessian, &diagonal, damping);
-    let packed = PackedMatrix::from_codes(quantizer, rows, cols, &codes, scales, zero_points);
+    let packed = QuantTensor::from_codes(quantizer, rows, cols, &codes, scales, zero_points);
     Ok(Solved { packed, error, nearest_error, order, damping })
 }
 
-fn check(quantizer: WeightQuantizer, hessian: &Hessian, options: GptqOptions) -> Result<()> {
+fn check(quantizer: QuantSpec, hessian: &Hessian, options: GptqOptions) -> Result<()> {
     if !(0.0..=MOST_DAMPING).contains(&options.damping) {
         return Err(Error::config(
             "damping",
@@ -262,7 +262,7 @@ fn stored_scales(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     range: GroupRange,
 ) -> Result<(Vec<f32>, Vec<u8>)> {
     let grid = quantizer.grid;
@@ -275,7 +275,7 @@ fn stored_scales(
                 w,
                 rows,
                 cols,
-                WeightQuantizer { grid: IntGrid::symmetric(2), ..quantizer },
+                QuantSpec { grid: IntGrid::symmetric(2), ..quantizer },
                 ScaleRule::Absmax,
             )
             .0;
@@ -304,7 +304,7 @@ fn stored_scales(
 fn damped_error(
     pool: &Pool,
     w: &[f32],
-    packed: &PackedMatrix,
+    packed: &QuantTensor,
     hessian: &Hessian,
     diagonal: &[f64],
     damping: f64,
@@ -319,7 +319,7 @@ fn damped_error(
 /// What a row's codes are made with.
 struct Rounding<'a> {
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     /// Columns as they are taken.
     order: &'a [usize],
     /// U `[I, I]`.
@@ -341,15 +341,15 @@ impl Columns<'_> {
     /// Scales of the group that begins at column `start`, from its weights as they are now. The
     /// columns are in storage order.
     fn find_scales(&mut self, pool: &Pool, start: usize, range: GroupRange) -> Result<()> {
-        let (cols, partition) = (self.by.cols, self.by.quantizer.partition);
-        let end = cols.min(start + partition.group_size(cols));
+        let (cols, granularity) = (self.by.cols, self.by.quantizer.granularity);
+        let end = cols.min(start + granularity.group_size(cols));
         let w: Vec<f32> =
             self.now.chunks_exact(cols).flat_map(|row| &row[start..end]).copied().collect();
-        let quantizer = WeightQuantizer { partition: Partition::Channel, ..self.by.quantizer };
+        let quantizer = QuantSpec { granularity: Granularity::Channel, ..self.by.quantizer };
         let (scales, zero_points) =
             stored_scales(pool, &w, w.len() / (end - start), end - start, quantizer, range)?;
         for (row, (scale, zero)) in scales.into_iter().zip(zero_points).enumerate() {
-            let index = partition.scale_index(row, start, cols);
+            let index = granularity.scale_index(row, start, cols);
             (self.by.scales[index], self.by.zero_points[index]) = (scale, zero);
         }
         Ok(())
@@ -411,7 +411,7 @@ impl Rounding<'_> {
         let (n, p) = (self.quantizer.grid.min() as f32, self.quantizer.grid.max() as f32);
         for (j, error) in block.clone().zip(errors) {
             let column = self.order[j];
-            let index = self.quantizer.partition.scale_index(row, column, self.cols);
+            let index = self.quantizer.granularity.scale_index(row, column, self.cols);
             let (scale, zero, u) = (
                 self.scales[index],
                 self.zero_points[index] as f32,

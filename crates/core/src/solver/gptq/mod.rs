@@ -5,7 +5,7 @@
 pub mod matrix;
 
 use crate::engine::block_loop::{Blockwise, Streams};
-use crate::engine::block_training::Told;
+use crate::engine::block_training::BlockEvent;
 use crate::engine::student::Finished;
 use crate::solver::Solver;
 use crate::solver::gptq::matrix::{GptqOptions, gptq};
@@ -37,7 +37,7 @@ impl Solver for GptqConfig {
         blocks: &Blockwise,
         layer: usize,
         streams: &mut Streams,
-        tell: &mut dyn FnMut(Told),
+        tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished> {
         let mut block = OpenBlock::new(blocks, layer)?;
         let options = GptqOptions {
@@ -74,7 +74,7 @@ impl Solver for GptqConfig {
                         "{name}: its inputs span too little; damping raised from {} to {}",
                         self.damping, solved.damping
                     );
-                    tell(Told::Warning(message));
+                    tell(BlockEvent::Warning(message));
                 }
                 block.close(linear, solved.packed, blocks.pool);
             }

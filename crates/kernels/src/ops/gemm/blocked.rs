@@ -8,7 +8,7 @@ use super::Output;
 use super::micro::{MR, Tile};
 use super::operand::{Lie, Operand};
 use super::pack::Part;
-use super::room::{Room, Words};
+use super::panel_memory::{PanelMemory, Words};
 use crate::Pool;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -45,11 +45,11 @@ fn blocks(k: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
 /// A task's memory.
 #[derive(Default)]
 struct Scratch {
-    own: Room,
+    own: PanelMemory,
     /// Values of an operand that do not lie in memory.
-    source: Room,
+    source: PanelMemory,
     /// What a kernel needs to make its panels.
-    plain: Room,
+    plain: PanelMemory,
 }
 
 thread_local! {
@@ -74,7 +74,7 @@ impl Side {
         if self == Side::A { Side::B } else { Side::A }
     }
 
-    /// Packs the panels from `first` on that `out` has room for, for the steps `from..from + k`;
+    /// Packs the panels from `first` on that `out` has memory for, for the steps `from..from + k`;
     /// writes every word.
     fn pack<K: Tile>(
         self,
@@ -82,7 +82,7 @@ impl Side {
         first: usize,
         (from, k): (usize, usize),
         out: &mut Words,
-        scratch: (&mut Room, &mut Room),
+        scratch: (&mut PanelMemory, &mut PanelMemory),
     ) {
         let (width, panel, (source, plain)) = (self.width::<K>(), self.words::<K>(k), scratch);
         let count = operand.outer().saturating_sub(first).min(out.len() / panel * width);
@@ -112,23 +112,23 @@ impl Side {
         self.pack_block::<K>(&whole, plain, out);
     }
 
-    fn pack_block<K: Tile>(self, block: &Part, plain: &mut Room, out: &mut Words) {
+    fn pack_block<K: Tile>(self, block: &Part, plain: &mut PanelMemory, out: &mut Words) {
         if self == Side::A { K::pack_a(block, plain, out) } else { K::pack_b(block, plain, out) }
     }
 }
 
-/// `count` rows of the outer dimension as values in `room`.
+/// `count` rows of the outer dimension as values in `memory`.
 fn read<'r>(
     operand: Operand<f32>,
     first: usize,
     count: usize,
     (from, k): (usize, usize),
-    room: &'r mut Room,
+    memory: &'r mut PanelMemory,
 ) -> Part<'r> {
     let lie = operand.lie;
     let (stride, rows) =
         if lie == Lie::Along { (k, first..first + count) } else { (count, from..from + k) };
-    let values = room.values(count * k);
+    let values = memory.values(count * k);
     values.fill(MaybeUninit::new(0.0));
     // SAFETY: every value was just written.
     let values = unsafe { values.assume_init_mut() };
@@ -140,7 +140,7 @@ fn read<'r>(
 
 /// All panels of an operand, `[block of k][panel]`.
 pub(super) struct Panels<K> {
-    room: Room,
+    memory: PanelMemory,
     side: Side,
     lie: Lie,
     outer: usize,
@@ -165,8 +165,8 @@ impl<K: Tile> Panels<K> {
         let (panels, run) = (outer.div_ceil(width), PACK_COLS.div_ceil(width));
         let wanted = blocks(operand.k()).filter(|(from, _)| steps.contains(from));
         let len = wanted.clone().map(|(_, k)| panels * side.words::<K>(k)).sum();
-        let (mut room, mut parts) = (Room::new(len), vec![]);
-        let mut rest = room.words(len);
+        let (mut memory, mut parts) = (PanelMemory::new(len), vec![]);
+        let mut rest = memory.words(len);
         for (from, k) in wanted {
             let (block, later) = rest.split_at_mut(panels * side.words::<K>(k));
             parts.extend(
@@ -182,17 +182,17 @@ impl<K: Tile> Panels<K> {
             side.pack::<K>(operand, first, steps, piece, (&mut scratch.source, &mut scratch.plain));
             SCRATCH.replace(scratch);
         });
-        Self { room, side, lie: operand.lie, outer, k: operand.k(), kernel: PhantomData }
+        Self { memory, side, lie: operand.lie, outer, k: operand.k(), kernel: PhantomData }
     }
 
     /// The panels from row (or column) `first` on of a block of `k` steps, of which `before` stand
-    /// before it in the room.
+    /// before it in the memory.
     fn block(&self, before: usize, k: usize, first: usize, count: usize) -> &[u32] {
         let width = self.side.width::<K>();
         let at = self.outer.div_ceil(width) * before + first / width * self.side.words::<K>(k);
         let end = at + count.div_ceil(width) * self.side.words::<K>(k);
-        // SAFETY: the pieces covered the room, and packing writes every word.
-        let written = unsafe { self.room.written(end) };
+        // SAFETY: the pieces covered the memory, and packing writes every word.
+        let written = unsafe { self.memory.written(end) };
         &written[at..]
     }
 }

@@ -8,7 +8,7 @@ mod f32;
 
 use super::Precision;
 use super::pack::Part;
-use super::room::{Room, Words, as_values};
+use super::panel_memory::{PanelMemory, Words, as_values};
 use crate::dispatch::{Level, level};
 
 pub(super) use bf16::{Bf16, beats_f32 as bf16_beats_f32};
@@ -26,11 +26,11 @@ pub(super) trait Tile: Sync {
     /// 32-bit words of a panel of a, and of b, over `k` steps.
     fn words(k: usize) -> [usize; 2];
 
-    /// A block of a into the panels that `out` has room for; writes every word. `room` is memory to
+    /// A block of a into the panels that `out` has memory for; writes every word. `memory` is memory to
     /// work in.
-    fn pack_a(block: &Part, room: &mut Room, out: &mut Words);
+    fn pack_a(block: &Part, memory: &mut PanelMemory, out: &mut Words);
     /// The same of b.
-    fn pack_b(block: &Part, room: &mut Room, out: &mut Words);
+    fn pack_b(block: &Part, memory: &mut PanelMemory, out: &mut Words);
 
     /// The sums of a tile over `k` steps, c row-major with rows `stride` apart, overwritten or
     /// added to.

@@ -5,7 +5,7 @@
 mod halves;
 
 use super::operand::Lie;
-use super::room::{Room, Words};
+use super::panel_memory::{PanelMemory, Words};
 use crate::dispatch::{Level, level};
 use std::mem::MaybeUninit;
 
@@ -67,9 +67,9 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The panel `[k][W]`, made in `room`.
-    pub fn plain_in<'r, const W: usize>(&self, room: &'r mut Room) -> &'r [f32] {
-        let panel = room.values(W * self.k);
+    /// The panel `[k][W]`, made in `memory`.
+    pub fn plain_in<'r, const W: usize>(&self, memory: &'r mut PanelMemory) -> &'r [f32] {
+        let panel = memory.values(W * self.k);
         self.plain::<W>(panel);
         // SAFETY: every value was just written.
         unsafe { panel.assume_init_ref() }
@@ -131,7 +131,7 @@ fn transpose<const W: usize>(rows: [&[f32]; BLOCK], at: usize, panel: &mut [Mayb
 /// Whole blocks of 8 steps; returns how many steps are done.
 ///
 /// # Safety
-/// Every row must hold k values, `panel` has room for `[k, W]`; at is a multiple of 8 below W, and
+/// Every row must hold k values, `panel` has memory for `[k, W]`; at is a multiple of 8 below W, and
 /// W a multiple of 4.
 #[target_feature(enable = "avx2")]
 unsafe fn transpose_avx2<const W: usize>(

@@ -12,10 +12,10 @@
 use super::cells::{self, bits_of, pack, unpack};
 use super::segments::{Geometry, Layout};
 use super::transpose::side_by_side;
-use crate::pack::{PackedMatrix, unpack_row};
+use crate::pack::{QuantTensor, unpack_row};
 use crate::quant::activation::{self, BLOCKS};
 use crate::quant::calibrate::unsigned_codes;
-use crate::{ActivationQuantizer, CodeRange, IntGrid, Pool, ScaleCodec, WeightQuantizer, dispatch};
+use crate::{ActivationQuantizer, CodeRange, IntGrid, Pool, QuantSpec, ScaleCodec, dispatch};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -41,7 +41,7 @@ pub(super) enum Scales {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightPanels {
     rows: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     pub(super) geometry: Geometry,
     /// For activations with one scale per token, and per block.
     layouts: [Layout; BLOCKS.len()],
@@ -54,7 +54,7 @@ pub struct WeightPanels {
 
 impl WeightPanels {
     /// The panels of a packed matrix.
-    pub fn new(pool: &Pool, w: &PackedMatrix) -> Self {
+    pub fn new(pool: &Pool, w: &QuantTensor) -> Self {
         let exact = |s: &[f32]| {
             let (mut half, mut back) = ([f16::ZERO; 256], [0.0; 256]);
             s.chunks(256).all(|s| {
@@ -95,7 +95,7 @@ impl WeightPanels {
         w: &[f32],
         rows: usize,
         cols: usize,
-        quantizer: WeightQuantizer,
+        quantizer: QuantSpec,
         scales: &[f32],
         zero_points: &[u8],
     ) -> Self {
@@ -108,7 +108,7 @@ impl WeightPanels {
     /// optimizer step.
     pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32], zero_points: &[u8]) {
         let (cols, q, geometry) = (self.cols(), self.quantizer, self.geometry);
-        let n = q.partition.scales(self.rows, cols);
+        let n = q.granularity.scales(self.rows, cols);
         let affine = q.grid.range == CodeRange::Affine;
         assert_eq!(
             (w.len(), scales.len(), zero_points.len()),
@@ -123,7 +123,7 @@ impl WeightPanels {
         });
         self.set_scales(pool, &stored, zero_points);
         self.fill(pool, |row, units| {
-            let first = q.partition.scale_index(row, 0, cols);
+            let first = q.granularity.scale_index(row, 0, cols);
             let zero_points = zero_points.get(first..).unwrap_or_default();
             let w = &w[row * cols..][..cols];
             unsigned_codes(
@@ -137,8 +137,8 @@ impl WeightPanels {
         });
     }
 
-    fn empty(rows: usize, cols: usize, quantizer: WeightQuantizer, codec: ScaleCodec) -> Self {
-        let geometry = Geometry::new(cols, quantizer.partition, bits_of(quantizer.grid));
+    fn empty(rows: usize, cols: usize, quantizer: QuantSpec, codec: ScaleCodec) -> Self {
+        let geometry = Geometry::new(cols, quantizer.granularity, bits_of(quantizer.grid));
         let panels = rows.div_ceil(ROWS);
         let scales = panels * geometry.groups;
         Self {
@@ -159,9 +159,9 @@ impl WeightPanels {
         }
     }
 
-    /// Scales as stored, and zero points, in the order of [`PackedMatrix`].
+    /// Scales as stored, and zero points, in the order of [`QuantTensor`].
     fn set_scales(&mut self, pool: &Pool, scales: &[f32], zero_points: &[u8]) {
-        let (rows, cols, partition) = (self.rows, self.cols(), self.quantizer.partition);
+        let (rows, cols, granularity) = (self.rows, self.cols(), self.quantizer.granularity);
         let (groups, panels) =
             (self.geometry.groups.max(1), (PIECE / self.geometry.padded.max(1)).max(1));
         fn set<T: Copy>(
@@ -176,7 +176,7 @@ impl WeightPanels {
                 }
             }
         }
-        let index = |row, g| partition.scale_index(row, 0, cols) + g;
+        let index = |row, g| granularity.scale_index(row, 0, cols) + g;
         let run = panels * groups;
         match &mut self.scales {
             Scales::F32(out) => {
@@ -231,7 +231,7 @@ impl WeightPanels {
     pub fn cols(&self) -> usize {
         self.geometry.cols
     }
-    pub fn quantizer(&self) -> WeightQuantizer {
+    pub fn quantizer(&self) -> QuantSpec {
         self.quantizer
     }
     pub(super) fn grid(&self) -> IntGrid {
@@ -254,7 +254,7 @@ impl WeightPanels {
     }
 
     /// Values of one row in f32: (code - zero_point) as f32 * scale, those of
-    /// [`PackedMatrix::decode_row`].
+    /// [`QuantTensor::decode_row`].
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols(), "one value per column");
         self.decode_part(row, 0, out);

@@ -6,7 +6,7 @@
 //! the activations placed for it are zero outside of it, which leaves its integer sum as it is.
 
 use super::cells::{lines, quads};
-use crate::{CodeRange, IntGrid, Partition};
+use crate::{CodeRange, Granularity, IntGrid};
 
 /// Columns an integer sum may run over: (255 - 0) * 128 * 65536 still fits in i32.
 pub(super) const MAX_SEGMENT: usize = 1 << 16;
@@ -29,9 +29,9 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub fn new(cols: usize, partition: Partition, bits: u32) -> Self {
+    pub fn new(cols: usize, granularity: Granularity, bits: u32) -> Self {
         let cell = quads(bits) * QUAD;
-        let group = partition.group_size(cols).max(1);
+        let group = granularity.group_size(cols).max(1);
         let groups = cols.div_ceil(group);
         let last = cols - groups.saturating_sub(1) * group;
         let padded =
@@ -128,7 +128,7 @@ mod tests {
             for group in [1, 3, 8, 20, 32, 33, 48, 64, 300] {
                 for bits in [8, 4, 3, 2] {
                     for block in [None, Some(32), Some(256)] {
-                        let geometry = Geometry::new(cols, Partition::Group(group), bits);
+                        let geometry = Geometry::new(cols, Granularity::Group(group), bits);
                         let cell = geometry.cell;
                         let (mut next, mut token) = (0, 0);
                         for s in segments(&geometry, block) {

@@ -2,7 +2,7 @@ use super::*;
 use crate::dispatch::{available, force};
 use crate::ops::lanes;
 use crate::quant::calibrate::{ScaleRule, quantize, quantize_by};
-use crate::{CodeRange, IntGrid, Partition, ScaleCodec, WeightQuantizer};
+use crate::{CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec};
 use proptest::prelude::*;
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -30,7 +30,7 @@ fn multiply(
     kernel: Kernel,
     pool: &Pool,
     x: &[f32],
-    w: &PackedMatrix,
+    w: &QuantTensor,
     activation: ActivationQuantizer,
     step: Option<f32>,
     y: &mut [f32],
@@ -39,18 +39,18 @@ fn multiply(
     integer_linear(kernel, pool, x, activation, step, &mut [(&panels, y)]);
 }
 
-fn quantizers() -> impl Strategy<Value = WeightQuantizer> {
+fn quantizers() -> impl Strategy<Value = QuantSpec> {
     let range =
         prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
     let group = prop_oneof![Just(8usize), Just(16), Just(32), Just(64), 1usize..100];
-    let partition = prop_oneof![
-        Just(Partition::Tensor),
-        Just(Partition::Channel),
-        group.prop_map(Partition::Group)
+    let granularity = prop_oneof![
+        Just(Granularity::Tensor),
+        Just(Granularity::Channel),
+        group.prop_map(Granularity::Group)
     ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
-    (2u8..=8, range, partition, codec).prop_map(|(bits, range, partition, scale_codec)| {
-        WeightQuantizer { grid: IntGrid { bits, range }, partition, scale_codec }
+    (2u8..=8, range, granularity, codec).prop_map(|(bits, range, granularity, scale_codec)| {
+        QuantSpec { grid: IntGrid { bits, range }, granularity, scale_codec }
     })
 }
 
@@ -66,7 +66,7 @@ fn activations() -> impl Strategy<Value = ActivationQuantizer> {
 #[derive(Debug)]
 struct Case {
     x: Vec<f32>,
-    w: PackedMatrix,
+    w: QuantTensor,
     m: usize,
     activation: ActivationQuantizer,
 }
@@ -96,7 +96,7 @@ fn combined(case: &Case) -> Vec<f32> {
     let (mut codes, mut scales) = (vec![0; case.x.len()], vec![]);
     activation::quantize(case.activation, &case.x, i, STEP, &mut codes, &mut scales);
     let segments =
-        segments(&Geometry::new(i, case.w.partition(), 8), activation::block(case.activation));
+        segments(&Geometry::new(i, case.w.granularity(), 8), activation::block(case.activation));
     let mut y = vec![0.0f32; case.m * o];
     for (j, sums) in sums.chunks_exact(segments.len()).enumerate() {
         let (token, row) = (j / o, j % o);
@@ -112,7 +112,7 @@ fn combined(case: &Case) -> Vec<f32> {
                 _ => scales[0],
             };
             y[j] += sum as f32
-                * (case.w.scales[case.w.partition().scale_index(row, s.start, i)] * scale);
+                * (case.w.scales[case.w.granularity().scale_index(row, s.start, i)] * scale);
         }
     }
     y
@@ -208,21 +208,29 @@ fn awkward_sizes() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let sizes = [1, 2, 3, 15, 17, 31, 33, 127, 129, 257];
     let grids = [
-        (IntGrid::symmetric(4), Partition::Group(32), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::narrow(8), Partition::Group(32), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::symmetric(8), Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
-        (IntGrid::affine(3), Partition::Group(24), ActivationQuantizer::DynamicToken { bits: 8 }),
-        (IntGrid::affine(8), Partition::Group(30), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::affine(2), Partition::Group(64), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::narrow(2), Partition::Group(40), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::symmetric(2), Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
+        (IntGrid::symmetric(4), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
+        (IntGrid::narrow(8), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
+        (
+            IntGrid::symmetric(8),
+            Granularity::Channel,
+            ActivationQuantizer::DynamicToken { bits: 8 },
+        ),
+        (IntGrid::affine(3), Granularity::Group(24), ActivationQuantizer::DynamicToken { bits: 8 }),
+        (IntGrid::affine(8), Granularity::Group(30), ActivationQuantizer::DynamicBlock32),
+        (IntGrid::affine(2), Granularity::Group(64), ActivationQuantizer::DynamicBlock32),
+        (IntGrid::narrow(2), Granularity::Group(40), ActivationQuantizer::DynamicBlock32),
+        (
+            IntGrid::symmetric(2),
+            Granularity::Channel,
+            ActivationQuantizer::DynamicToken { bits: 8 },
+        ),
     ];
     let pools = [Pool::serial(), Pool::new(3)];
-    for (at, (grid, partition, activation)) in grids.into_iter().enumerate() {
+    for (at, (grid, granularity, activation)) in grids.into_iter().enumerate() {
         for &o in &sizes {
             for &i in &sizes {
                 let m = sizes[(at + o + i) % sizes.len()];
-                let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
+                let q = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 };
                 let w: Vec<f32> = (0..o * i).map(number).collect();
                 let case = Case {
                     x: (0..m * i).map(|k| number(k + 77)).collect(),
@@ -232,7 +240,7 @@ fn awkward_sizes() {
                 };
                 let (want, panels) =
                     (bits(&combined(&case)), WeightPanels::new(&pools[1], &case.w));
-                let bytes = WeightQuantizer { grid: IntGrid::symmetric(7), ..q };
+                let bytes = QuantSpec { grid: IntGrid::symmetric(7), ..q };
                 let other = WeightPanels::new(
                     &pools[1],
                     &quantize_by(&pools[0], &w, o, i, bytes, ScaleRule::Absmax),
@@ -264,14 +272,14 @@ fn awkward_sizes() {
 fn few_bits_in_every_group_and_tile() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let (o, i) = (35, 416);
-    let partitions = [Partition::Channel, Partition::Tensor]
+    let partitions = [Granularity::Channel, Granularity::Tensor]
         .into_iter()
-        .chain([8, 16, 20, 32, 33, 48, 64, 128, 200, 256].map(Partition::Group));
-    for partition in partitions {
+        .chain([8, 16, 20, 32, 33, 48, 64, 128, 200, 256].map(Granularity::Group));
+    for granularity in partitions {
         for grid in [2, 3, 4].into_iter().flat_map(|bits| {
             [IntGrid::affine(bits), IntGrid::symmetric(bits), IntGrid::narrow(bits)]
         }) {
-            let q = WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 };
+            let q = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 };
             let w: Vec<f32> = (0..o * i).map(number).collect();
             let w = quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax);
             for activation in [
@@ -300,7 +308,7 @@ fn few_bits_in_every_group_and_tile() {
                         );
                         assert!(
                             bits(&y) == want,
-                            "{kernel:?} {grid:?} {partition:?} {activation:?} {m} tokens"
+                            "{kernel:?} {grid:?} {granularity:?} {activation:?} {m} tokens"
                         );
                     }
                 }
@@ -312,9 +320,9 @@ fn few_bits_in_every_group_and_tile() {
 #[test]
 fn panels_take_the_bits_of_their_codes() {
     for (bits, memory) in [(2, 2), (3, 3), (4, 4), (5, 8), (8, 8)] {
-        let q = WeightQuantizer {
+        let q = QuantSpec {
             grid: IntGrid::affine(bits),
-            partition: Partition::Group(64),
+            granularity: Granularity::Group(64),
             scale_codec: ScaleCodec::F16,
         };
         let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, ScaleRule::Absmax);
@@ -334,13 +342,13 @@ fn many_rows_and_threads() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let (x, w): (Vec<f32>, Vec<f32>) =
         ((0..m * i).map(number).collect(), (0..o * i).map(|k| number(k + 77)).collect());
-    for (bits_, partition, activation) in [
-        (4, Partition::Group(32), ActivationQuantizer::DynamicBlock32),
-        (8, Partition::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
+    for (bits_, granularity, activation) in [
+        (4, Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
+        (8, Granularity::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
     ] {
-        let q = WeightQuantizer {
+        let q = QuantSpec {
             grid: IntGrid::symmetric(bits_),
-            partition,
+            granularity,
             scale_codec: ScaleCodec::F16,
         };
         let case = Case {
@@ -363,9 +371,8 @@ fn many_rows_and_threads() {
 fn the_largest_codes_do_not_saturate() {
     for grid_bits in 2..=8 {
         let (grid, i) = (IntGrid::affine(grid_bits), 4096);
-        let q =
-            WeightQuantizer { grid, partition: Partition::Channel, scale_codec: ScaleCodec::F32 };
-        let w = PackedMatrix::from_codes(q, 1, i, &vec![grid.max() as i16; i], vec![1.0], vec![0]);
+        let q = QuantSpec { grid, granularity: Granularity::Channel, scale_codec: ScaleCodec::F32 };
+        let w = QuantTensor::from_codes(q, 1, i, &vec![grid.max() as i16; i], vec![1.0], vec![0]);
         for m in [1, 4] {
             for kernel in kernels() {
                 let mut y = vec![0.0; m];
@@ -393,12 +400,12 @@ fn the_largest_codes_do_not_saturate() {
 #[test]
 fn the_longest_sums_do_not_overflow() {
     let i = segments::MAX_SEGMENT + 3;
-    let q = WeightQuantizer {
+    let q = QuantSpec {
         grid: IntGrid::affine(8),
-        partition: Partition::Channel,
+        granularity: Granularity::Channel,
         scale_codec: ScaleCodec::F32,
     };
-    let w = PackedMatrix::from_codes(q, 1, i, &vec![255; i], vec![1.0], vec![0]);
+    let w = QuantTensor::from_codes(q, 1, i, &vec![255; i], vec![1.0], vec![0]);
     let (x, activation) = (vec![-1e9; i], ActivationQuantizer::Static { bits: 8 });
     assert_eq!(
         integer_sums(&x, &w, activation, Some(1.0), 1),
@@ -417,7 +424,7 @@ fn the_longest_sums_do_not_overflow() {
 
 #[test]
 fn broken_activations_give_broken_outputs() {
-    let q = WeightQuantizer::Q4_0;
+    let q = QuantSpec::Q4_0;
     let w = quantize_by(&Pool::serial(), &[0.5; 64], 1, 64, q, ScaleRule::Absmax);
     let mut x = vec![1.0; 64];
     x[40] = f32::NAN;

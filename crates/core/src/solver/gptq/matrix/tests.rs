@@ -27,11 +27,11 @@ fn hessian(x: &[f32], cols: usize) -> Hessian {
     h
 }
 
-fn quantizer(grid: IntGrid, partition: Partition) -> WeightQuantizer {
-    WeightQuantizer { grid, partition, scale_codec: ScaleCodec::F16 }
+fn quantizer(grid: IntGrid, granularity: Granularity) -> QuantSpec {
+    QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 }
 }
 
-fn codes(packed: &PackedMatrix) -> Vec<i16> {
+fn codes(packed: &QuantTensor) -> Vec<i16> {
     let mut codes = vec![0; packed.rows * packed.cols];
     codes
         .chunks_exact_mut(packed.cols)
@@ -40,7 +40,7 @@ fn codes(packed: &PackedMatrix) -> Vec<i16> {
     codes
 }
 
-fn values(packed: &PackedMatrix) -> Vec<f32> {
+fn values(packed: &QuantTensor) -> Vec<f32> {
     let mut values = vec![0.0; packed.rows * packed.cols];
     packed.decode(&Pool::serial(), &mut values);
     values
@@ -65,21 +65,21 @@ fn trace_error(w: &[f32], values: &[f32], h: &Hessian, damping: f64) -> f64 {
 const ORDERS: [(bool, GroupScales); 3] =
     [(false, GroupScales::Running), (false, GroupScales::Static), (true, GroupScales::Static)];
 
-/// Every kind of grid and partition, with groups that are shorter, longer and no divisor of a block
+/// Every kind of grid and granularity, with groups that are shorter, longer and no divisor of a block
 /// of 32, and a short last one.
-fn quantizers() -> Vec<WeightQuantizer> {
+fn quantizers() -> Vec<QuantSpec> {
     let partitions = [
-        Partition::Tensor,
-        Partition::Channel,
-        Partition::Group(1),
-        Partition::Group(24),
-        Partition::Group(40),
-        Partition::Group(32),
+        Granularity::Tensor,
+        Granularity::Channel,
+        Granularity::Group(1),
+        Granularity::Group(24),
+        Granularity::Group(40),
+        Granularity::Group(32),
     ];
     let grids = [IntGrid::symmetric(3), IntGrid::affine(3), IntGrid::narrow(4), IntGrid::affine(2)];
     partitions
         .into_iter()
-        .flat_map(|partition| grids.map(|grid| quantizer(grid, partition)))
+        .flat_map(|granularity| grids.map(|grid| quantizer(grid, granularity)))
         .collect()
 }
 
@@ -89,7 +89,7 @@ fn naive(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: WeightQuantizer,
+    quantizer: QuantSpec,
     h: &Hessian,
     options: GptqOptions,
 ) -> Vec<i16> {
@@ -102,10 +102,10 @@ fn naive(
         stored_scales(&pool, w, rows, cols, quantizer, options.range).unwrap();
     let mut now: Vec<f64> = w.iter().map(|&w| w as f64).collect();
     let mut codes = vec![0; rows * cols];
-    let group = quantizer.partition.group_size(cols);
+    let group = quantizer.granularity.group_size(cols);
     for j in order(&diagonal, options.act_order) {
         if options.groups == GroupScales::Running
-            && matches!(quantizer.partition, Partition::Group(_))
+            && matches!(quantizer.granularity, Granularity::Group(_))
             && j % group == 0
         {
             for row in 0..rows {
@@ -113,15 +113,15 @@ fn naive(
                     .iter()
                     .map(|&w| w as f32)
                     .collect();
-                let one = WeightQuantizer { partition: Partition::Channel, ..quantizer };
+                let one = QuantSpec { granularity: Granularity::Channel, ..quantizer };
                 let (scale, zero) =
                     stored_scales(&pool, &part, 1, part.len(), one, options.range).unwrap();
-                let index = quantizer.partition.scale_index(row, j, cols);
+                let index = quantizer.granularity.scale_index(row, j, cols);
                 (scales[index], zero_points[index]) = (scale[0], zero[0]);
             }
         }
         for row in 0..rows {
-            let index = quantizer.partition.scale_index(row, j, cols);
+            let index = quantizer.granularity.scale_index(row, j, cols);
             let (scale, zero, now) =
                 (scales[index] as f64, zero_points[index] as f64, &mut now[row * cols..][..cols]);
             let code = ((now[j] / scale).round_ties_even() + zero)
@@ -215,7 +215,7 @@ fn the_running_loss_is_the_layer_error() {
     };
     // Groups of one column are left out: they are right but for the rounding of their scale, so
     // that what remains is rounding of f32 itself.
-    for quantizer in quantizers().into_iter().filter(|q| q.partition != Partition::Group(1)) {
+    for quantizer in quantizers().into_iter().filter(|q| q.granularity != Granularity::Group(1)) {
         for (act_order, groups) in ORDERS {
             let what = format!("{quantizer:?} {act_order} {groups:?}");
             let solved = gptq(
@@ -262,8 +262,8 @@ fn the_block_is_only_speed() {
     let (rows, cols, pool) = (10, 300, Pool::new(2));
     let (w, h) = (normals(5, rows * cols), hessian(&inputs(600, cols, None), cols));
     for quantizer in [
-        quantizer(IntGrid::affine(3), Partition::Group(48)),
-        quantizer(IntGrid::symmetric(4), Partition::Channel),
+        quantizer(IntGrid::affine(3), Granularity::Group(48)),
+        quantizer(IntGrid::symmetric(4), Granularity::Channel),
     ] {
         for (act_order, groups) in ORDERS {
             let solve = |block| {
@@ -299,7 +299,7 @@ fn columns_are_taken_by_falling_diagonal() {
             &w,
             4,
             cols,
-            quantizer(IntGrid::affine(3), Partition::Group(20)),
+            quantizer(IntGrid::affine(3), Granularity::Group(20)),
             &hessian(x, cols),
             options,
         )
@@ -324,7 +324,7 @@ fn damping_is_raised_only_if_needed() {
     let (few, many) =
         (hessian(&inputs(20, cols, None), cols), hessian(&inputs(400, cols, None), cols));
     let used = |h: &Hessian, damping| {
-        let quantizer = quantizer(IntGrid::symmetric(4), Partition::Group(32));
+        let quantizer = quantizer(IntGrid::symmetric(4), Granularity::Group(32));
         let solved = gptq(
             &pool,
             &w,
@@ -350,7 +350,7 @@ fn damping_is_raised_only_if_needed() {
 fn dead_columns_keep_their_weights_or_lose_them() {
     let (cols, pool) = (64, Pool::serial());
     let (w, h) = (normals(9, 3 * cols), hessian(&inputs(128, cols, Some(20)), cols));
-    let quantizer = quantizer(IntGrid::symmetric(8), Partition::Channel);
+    let quantizer = quantizer(IntGrid::symmetric(8), Granularity::Channel);
     let solve = |dead| {
         gptq(&pool, &w, 3, cols, quantizer, &h, GptqOptions { dead, ..GptqOptions::default() })
             .unwrap()
@@ -383,9 +383,9 @@ fn centred_ranges_have_their_zero_in_the_middle() {
     let (cols, pool) = (64, Pool::serial());
     let (mut w, h) = (normals(10, 2 * cols), hessian(&inputs(128, cols, None), cols));
     w[..32].fill(0.0);
-    let quantizer = WeightQuantizer {
+    let quantizer = QuantSpec {
         scale_codec: ScaleCodec::F32,
-        ..quantizer(IntGrid::affine(4), Partition::Group(32))
+        ..quantizer(IntGrid::affine(4), Granularity::Group(32))
     };
     let options = GptqOptions { range: GroupRange::Centred, ..GptqOptions::default() };
     let packed = gptq(&pool, &w, 2, cols, quantizer, &h, options).unwrap().packed;
@@ -401,7 +401,7 @@ fn centred_ranges_have_their_zero_in_the_middle() {
 fn mistakes_are_named() {
     let (cols, pool) = (32, Pool::serial());
     let (w, h) = (normals(12, 2 * cols), hessian(&inputs(64, cols, None), cols));
-    let symmetric = quantizer(IntGrid::symmetric(4), Partition::Channel);
+    let symmetric = quantizer(IntGrid::symmetric(4), Granularity::Channel);
     let refuse = |w: &[f32], h: &Hessian, options| {
         gptq(&pool, w, 2, cols, symmetric, h, options).unwrap_err()
     };
@@ -438,7 +438,7 @@ fn threads_do_not_change_a_byte() {
         let [one, two, five] = [1, 2, 5].map(|threads| {
             let (pool, mut h) = (Pool::new(threads), Hessian::new(cols));
             h.add(&pool, &x).unwrap();
-            let quantizer = quantizer(IntGrid::affine(3), Partition::Group(64));
+            let quantizer = quantizer(IntGrid::affine(3), Granularity::Group(64));
             let solved = gptq(
                 &pool,
                 &w,

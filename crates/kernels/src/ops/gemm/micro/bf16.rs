@@ -2,7 +2,7 @@
 //! neighbouring steps of k.
 
 use super::f32::{Avx512, prefetch, store};
-use super::{MR, Room, Tile, Words};
+use super::{MR, PanelMemory, Tile, Words};
 use crate::ops::gemm::pack::Part;
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -20,16 +20,16 @@ impl Tile for Bf16 {
         [k.div_ceil(2) * MR, k.div_ceil(2) * NR]
     }
 
-    fn pack_a(block: &Part, room: &mut Room, out: &mut Words) {
+    fn pack_a(block: &Part, memory: &mut PanelMemory, out: &mut Words) {
         block.panels::<MR>(Self::words(block.k)[0], out, |part, out| {
             // SAFETY: this kernel is chosen only where the CPU has AVX-512.
-            unsafe { pairs::<MR>(part.plain_in::<MR>(room), out) }
+            unsafe { pairs::<MR>(part.plain_in::<MR>(memory), out) }
         });
     }
-    fn pack_b(block: &Part, room: &mut Room, out: &mut Words) {
+    fn pack_b(block: &Part, memory: &mut PanelMemory, out: &mut Words) {
         block.panels::<NR>(Self::words(block.k)[1], out, |part, out| {
             // SAFETY: as above.
-            unsafe { pairs::<NR>(part.plain_in::<NR>(room), out) }
+            unsafe { pairs::<NR>(part.plain_in::<NR>(memory), out) }
         });
     }
 

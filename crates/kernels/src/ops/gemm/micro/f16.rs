@@ -3,7 +3,7 @@
 //! Rounding: 2^-12 of a partial sum per step, where bf16 operands alone cost 2^-9 of each product.
 
 use super::f32::prefetch;
-use super::{MR, Room, Tile, Words};
+use super::{MR, PanelMemory, Tile, Words};
 use crate::ops::gemm::pack::{Part, halves};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -28,11 +28,11 @@ impl Tile for F16 {
         [(k * MR + MR).next_multiple_of(16), k * B + NR]
     }
 
-    fn pack_a(block: &Part, _: &mut Room, out: &mut Words) {
+    fn pack_a(block: &Part, _: &mut PanelMemory, out: &mut Words) {
         // SAFETY: this kernel is chosen only where the CPU has AVX-512.
         unsafe { halves::<MR, true>(block, Self::words(block.k)[0], out) }
     }
-    fn pack_b(block: &Part, _: &mut Room, out: &mut Words) {
+    fn pack_b(block: &Part, _: &mut PanelMemory, out: &mut Words) {
         // SAFETY: as above.
         unsafe { halves::<NR, false>(block, Self::words(block.k)[1], out) }
     }

@@ -1,6 +1,6 @@
 //! f32: each sum one chain of fused multiply-adds along k, the same bytes on both levels.
 
-use super::{MR, Room, Tile, Words, plain};
+use super::{MR, PanelMemory, Tile, Words, plain};
 use crate::ops::gemm::pack::Part;
 use std::arch::x86_64::*;
 
@@ -17,10 +17,10 @@ impl Tile for Avx512 {
     fn words(k: usize) -> [usize; 2] {
         [k * MR, k * NR]
     }
-    fn pack_a(block: &Part, _: &mut Room, out: &mut Words) {
+    fn pack_a(block: &Part, _: &mut PanelMemory, out: &mut Words) {
         plain::<MR>(block, out);
     }
-    fn pack_b(block: &Part, _: &mut Room, out: &mut Words) {
+    fn pack_b(block: &Part, _: &mut PanelMemory, out: &mut Words) {
         plain::<NR>(block, out);
     }
 
@@ -103,10 +103,10 @@ impl Tile for Avx2 {
     fn words(k: usize) -> [usize; 2] {
         [k * MR, k * NR]
     }
-    fn pack_a(block: &Part, _: &mut Room, out: &mut Words) {
+    fn pack_a(block: &Part, _: &mut PanelMemory, out: &mut Words) {
         plain::<MR>(block, out);
     }
-    fn pack_b(block: &Part, _: &mut Room, out: &mut Words) {
+    fn pack_b(block: &Part, _: &mut PanelMemory, out: &mut Words) {
         plain::<NR>(block, out);
     }
 

@@ -49,7 +49,7 @@ pub fn halves<const W: usize, const TWICE: bool>(
                 along::<W, TWICE>(&block.from(p * W, W), &factors[p * W..], out);
             }
         }
-        // SAFETY: every panel has room for its lanes, as was checked.
+        // SAFETY: every panel has memory for its lanes, as was checked.
         Lie::Across => unsafe {
             across::<W, TWICE>(block, &factors, panel, panels, out.as_mut_ptr().cast())
         },
@@ -134,7 +134,7 @@ fn along<const W: usize, const TWICE: bool>(
 /// All panels of rows across k, step by step: each line of the source is read once.
 ///
 /// # Safety
-/// `out` must have room for `panels` panels of `panel` words, and those for `[k][W]` halves;
+/// `out` must have memory for `panels` panels of `panel` words, and those for `[k][W]` halves;
 /// `factors` for [`LANES`] more than all rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn across<const W: usize, const TWICE: bool>(
@@ -212,6 +212,6 @@ fn load(x: &[f32], at: usize) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store4(words: __m128i, out: &mut [MaybeUninit<u32>]) {
-    // SAFETY: room for four words.
+    // SAFETY: memory for four words.
     unsafe { _mm_storeu_si128(out[..4].as_mut_ptr().cast(), words) }
 }

@@ -15,9 +15,9 @@ const LINE: usize = 16;
 
 /// Memory for panels or values. A task keeps its own, since it asks thousands of times.
 #[derive(Default)]
-pub struct Room(Box<[MaybeUninit<Line>]>);
+pub struct PanelMemory(Box<[MaybeUninit<Line>]>);
 
-impl Room {
+impl PanelMemory {
     pub fn new(words: usize) -> Self {
         Self(Box::new_uninit_slice(words.div_ceil(LINE)))
     }
@@ -38,7 +38,7 @@ impl Room {
     }
 
     /// # Safety
-    /// The first `len` words must have been written since the room was made.
+    /// The first `len` words must have been written since the memory was made.
     pub unsafe fn written(&self, len: usize) -> &[u32] {
         assert!(len <= self.0.len() * LINE);
         // SAFETY: lines are arrays of words; the caller's promise.

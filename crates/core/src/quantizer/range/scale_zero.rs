@@ -1,6 +1,6 @@
 //! Scales and zero points that learn (Block-AP of EfficientQAT, 2024, arXiv 2407.11062). Scales are
 //! held within the bounds of the authors' code; zero points are rounded to one of the codes. On a
-//! grid without zero points the scales alone learn, as [`super::RangeConfig::Step`] but without
+//! grid without zero points the scales alone learn, as [`super::RangeConfig::Scale`] but without
 //! LSQ's gradient scale and with rates relative to their size.
 
 use super::{
@@ -10,27 +10,27 @@ use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
-use halfstep_kernels::{Pool, WeightQuantizer};
+use halfstep_kernels::{Pool, QuantSpec};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
 
 #[derive(Debug)]
-pub struct StepZero {
-    quantizer: WeightQuantizer,
+pub struct ScaleZero {
+    quantizer: QuantSpec,
     /// Indices among the parameters.
     scales: usize,
     zero_points: Option<usize>,
     learns: bool,
 }
 
-impl StepZero {
+impl ScaleZero {
     pub fn register<T: Number>(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
         let Beginning { rows, cols, values, site, .. } = *beginning;
         let (quantizer, learns) = (site.quantizer, builder.trains.scales);
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
             None => {
-                let rule = site.start.rule().unwrap_or(ScaleRule::ErrorSearch);
+                let rule = site.observer.rule().unwrap_or(ScaleRule::ErrorSearch);
                 find_scales(builder.pool, values, rows, cols, quantizer, rule)
             }
         };
@@ -44,7 +44,7 @@ impl StepZero {
     }
 }
 
-impl<T: Number> Range<T> for StepZero {
+impl<T: Number> Range<T> for ScaleZero {
     fn ranges(&self, parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
         let values = |index: usize| parameters.list[index].value.iter();
         Ranges {

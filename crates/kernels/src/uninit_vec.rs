@@ -5,7 +5,7 @@ use crate::Real;
 
 /// `len` values that mean nothing yet, for a result of which every value is going to be written.
 /// Zeros would cost a pass over memory on one thread; a training step asks for gigabytes.
-pub fn room<T: Real>(len: usize) -> Vec<T> {
+pub fn uninit_vec<T: Real>(len: usize) -> Vec<T> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
         let mut values = Vec::with_capacity(len);

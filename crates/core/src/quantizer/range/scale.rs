@@ -13,7 +13,7 @@ use halfstep_kernels::{Pool, Real, ScaleCodec};
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
 
 #[derive(Debug)]
-pub struct Step<T> {
+pub struct Scale<T> {
     /// Index of the scales among the parameters.
     index: usize,
     learns: bool,
@@ -22,20 +22,20 @@ pub struct Step<T> {
     zero_points: Vec<T>,
 }
 
-impl<T: Number> Step<T> {
+impl<T: Number> Scale<T> {
     pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
         let quantizer = beginning.site.quantizer;
         let (scales, zero_points) = observer::first_ranges(builder.pool, beginning);
         let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let elements = beginning.rows * beginning.cols;
         let shared = match beginning.site.gradient_scale {
-            GradientScale::Layer => elements,
-            GradientScale::Step => elements / scales.len(),
+            GradientScale::Matrix => elements,
+            GradientScale::Group => elements / scales.len(),
         };
         let learns = builder.trains.scales;
         let name = part_name(beginning.name, "step");
         Self {
-            index: builder.add(&name, Group::WeightSteps, scales, learns),
+            index: builder.add(&name, Group::WeightScales, scales, learns),
             learns,
             codec: quantizer.scale_codec,
             gradient_scale: 1.0 / (shared as f64 * f64::from(quantizer.grid.max())).sqrt(),
@@ -44,7 +44,7 @@ impl<T: Number> Step<T> {
     }
 }
 
-impl<T: Number> Range<T> for Step<T> {
+impl<T: Number> Range<T> for Scale<T> {
     fn ranges(&self, parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
         let scales = &parameters.list[self.index].value;
         Ranges {
