@@ -204,13 +204,13 @@ mod tests {
                 "did you mean block?",
             ),
             (
-                |r| r["rules"][0]["quantizer"]["quantizer"]["grid"]["bits"] = json!(-4),
-                "rules[0].quantizer.quantizer.grid.bits",
+                |r| r["rules"][0]["quantizer"]["spec"]["element"]["bits"] = json!(-4),
+                "rules[0].quantizer.spec.element.bits",
                 "a whole number",
             ),
             (
-                |r| r["rules"][0]["quantizer"]["quantizer"]["granularity"] = json!({"gruop": 32}),
-                "rules[0].quantizer.quantizer.granularity",
+                |r| r["rules"][0]["quantizer"]["spec"]["granularity"] = json!({"gruop": 32}),
+                "rules[0].quantizer.spec.granularity",
                 "did you mean group?",
             ),
             (

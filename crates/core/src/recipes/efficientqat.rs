@@ -81,7 +81,7 @@ impl EfficientqatConfig {
         let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.
         let sites = self.target.sites(&request)?;
-        let weights = if sites.weights.grid.bits <= 2 { 2e-2 } else { 1e-2 };
+        let weights = if sites.weights.bits() <= 2 { 2e-2 } else { 1e-2 };
         let usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights }, 0.05);
         let config = self.train.over(BlockConfig { anchor: 1.0, ..usual })?;
         let end = TrainConfig {
