@@ -11,8 +11,12 @@ use halfstep_kernels::{ActivationQuantizer, Pool};
 pub struct Weight(WeightPanels);
 
 impl Weight {
-    pub fn new(pool: &Pool, packed: &QuantTensor) -> Self {
-        Self(WeightPanels::new(pool, packed))
+    /// `levels`: what the codes index, if they are not integers.
+    pub fn new(pool: &Pool, packed: &QuantTensor, levels: Option<&[i8; 16]>) -> Self {
+        Self(match levels {
+            Some(levels) => WeightPanels::with_table(pool, packed, levels),
+            None => WeightPanels::new(pool, packed),
+        })
     }
 
     /// Codes and scales, as the kernel reads them.
