@@ -341,7 +341,7 @@ describe('halfstep quantize', () => {
     [
       ['--recipe', 'gptq', '--rank', '4'],
       'ERR_CONFIG',
-      ' --rank: not an option of this recipe, which has --target, --weights, ',
+      ' --rank: not an option of this recipe, which has --activations, ',
     ],
     [
       ['--recipe', 'rtn', '--sequence-length', '64'],
@@ -397,6 +397,42 @@ describe('halfstep quantize', () => {
     const ended = await halfstep(['quantize', path, '-o', 'never.gguf', ...args])
     expect(ended.code).toBe(2)
     expect(ended.stderr).toContain(words)
+  })
+
+  it.each([
+    ['quantize', '--window', '--sequence-length'],
+    ['quantize', '--start=lsq', '--observer'],
+    ['quantize', '--no-learn-steps', '--no-learn-scales'],
+    ['plan', '--weight-step-multiplier', '--weight-scale-multiplier'],
+    ['eval', '--window', '--sequence-length'],
+  ])('%s answers %s, a flag of 0.1, with its name of today', async (command, before, now) => {
+    const output = command === 'eval' ? [] : ['-o', 'never.gguf']
+    const ended = await halfstep([command, path, '--data', data, ...output, before, '64'])
+    const [flag] = before.split('=')
+    expect(ended.code).toBe(2)
+    expect(lines(ended.stderr)).toEqual([`error: ${flag} is called ${now} since 0.2.0`])
+  })
+
+  it('answers a value of 0.1 with its name of today', async () => {
+    const args = ['--data', data, '-o', 'never.gguf', '--gradient-scale', 'layer']
+    const ended = await halfstep(['quantize', path, ...args])
+    expect(ended.code).toBe(1)
+    expect(lines(ended.stderr)).toEqual([
+      'error ERR_CONFIG: --gradient-scale: layer is called matrix since 0.2.0',
+    ])
+  })
+
+  it('knows the new name of every flag that same-bytes renames', async () => {
+    const script = new URL('../../scripts/renamed-flags.mjs', import.meta.url).href
+    const { RENAMED } = (await import(script)) as { RENAMED: Record<string, string> }
+    for (const [before, now] of Object.entries(RENAMED)) {
+      const [flag = '', value] = before.split(' ')
+      const [flagNow, valueNow] = now.split(' ')
+      const args = ['--data', data, '-o', 'never.gguf', flag, value ?? '1']
+      const ended = await halfstep(['quantize', path, ...args])
+      const expected = value === undefined ? [flag, flagNow] : [value, valueNow]
+      expect(ended.stderr).toContain(`${expected.join(' is called ')} since 0.2.0`)
+    }
   })
 
   it.each([

@@ -11,7 +11,7 @@ use halfstep::cancel::Cancel;
 use halfstep::data::{Sequences, Text};
 use halfstep::engine::memory::peak_bytes;
 use halfstep::engine::{Trainer, arithmetic};
-use halfstep::recipe::{Recipe, Rule, Stage, TrainConfig, Trains};
+use halfstep::recipe::{Common, Recipe, Rule, Stage, TrainConfig, Trains};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::run::load;
 use halfstep::target::TargetId;
@@ -81,10 +81,12 @@ fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
     let target = if setting == "gguf:q4_0" { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
     let bits = |n| if target == TargetId::Halfstep { Some(n) } else { None };
     let recipe = SilqConfig {
-        target,
-        weights: bits(4.0),
-        activations: bits(8.0),
-        cache: bits(8.0),
+        common: Common {
+            weights: bits(4.0),
+            activations: bits(8.0),
+            cache: bits(8.0),
+            ..Common::of(target)
+        },
         train,
         ..SilqConfig::default()
     }

@@ -2,7 +2,7 @@
 //! and its model is trained, saved and read again.
 
 /// The names that the recipe's file finds in its crate.
-pub use halfstep::{error, recipe, target};
+pub use halfstep::{error, recipe};
 
 #[path = "worked_recipe/clip_then_scales.rs"]
 mod clip_then_scales;

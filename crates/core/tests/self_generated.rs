@@ -5,7 +5,7 @@ use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::data::Text;
 use halfstep::data::self_generated::{BATCH, Settings, generate};
-use halfstep::recipe::TrainConfig;
+use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipe::block::BlockOptions;
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::apiq::ApiqConfig;
@@ -277,7 +277,7 @@ fn other_recipes_take_generated_text_too() {
     let train =
         TrainConfig { tokens: 3 * 2 * 32, sequence_length: 32, batch: 2, ..TrainConfig::default() };
     let silq = RecipeConfig::Silq(SilqConfig {
-        target: TargetId::Halfstep,
+        common: Common::of(TargetId::Halfstep),
         train,
         ..SilqConfig::default()
     });

@@ -8,6 +8,7 @@ import { EXIT, EXIT_HELP } from './exit.js'
 import { explainCommand } from './explain.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
+import { renamedFlag } from './options.js'
 import { planCommand } from './plan.js'
 import { quantizeCommand } from './quantize.js'
 import { recipesCommand } from './recipes.js'
@@ -34,6 +35,9 @@ for (const make of COMMANDS) program.addCommand(make())
 for (const command of [program, ...program.commands])
   command
     .exitOverride()
+    .configureOutput({
+      outputError: (text, write) => write(renamedFlag(text, command.options) ?? text),
+    })
     .helpOption('-h, --help', 'Shows this help.')
     .configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
 

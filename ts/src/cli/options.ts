@@ -1,5 +1,13 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { EVALUATE, GENERATE, type OptionDoc, RECIPES, RUN } from '../generated/options.js'
+import {
+  EVALUATE,
+  GENERATE,
+  type OptionDoc,
+  RECIPES,
+  RENAMED,
+  RENAMED_SINCE,
+  RUN,
+} from '../generated/options.js'
 
 /**
  * Flags made of the config fields in Rust. Defaults, ranges and the names of choices live there; a
@@ -20,6 +28,25 @@ export const fieldOf = (path: string) => path.split('.').at(-1) ?? path
 /** `--learning-rate` of `train.learningRate`. */
 export const flagOf = (path: string) =>
   `--${fieldOf(path).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
+/** Flags of earlier versions and those of today. */
+const RENAMED_FLAGS: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.entries(RENAMED).flatMap(([before, now]) => [
+    [flagOf(before), flagOf(now)],
+    [flagOf(before).replace('--', '--no-'), flagOf(now).replace('--', '--no-')],
+  ]),
+)
+
+/**
+ * The parser's message about an unknown flag, if that is the earlier name of one of `options`, with
+ * its name of today.
+ */
+export function renamedFlag(message: string, options: readonly Option[]): string | undefined {
+  const before = /unknown option '(--[\w-]+)/.exec(message)?.[1]
+  const now = before === undefined ? undefined : RENAMED_FLAGS[before]
+  if (now === undefined || !options.some(({ long }) => long === now)) return undefined
+  return `error: ${before} is called ${now} since ${RENAMED_SINCE}\n`
+}
 
 export function parseNumber(value: string): number {
   const parsed = Number(value)

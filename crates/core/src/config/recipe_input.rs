@@ -2,8 +2,8 @@
 //! whole recipe that the user wrote.
 
 use super::path::{self, Step};
-use super::{json_value, parse_value};
-use crate::error::{Error, Result, nearest};
+use super::{json_value, parse_value, unknown_field};
+use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::recipes::RecipeConfig;
 use serde_json::{Map, Value};
@@ -61,7 +61,10 @@ fn unread(given: &Value, read: &Value, at: &mut Vec<Step>) -> Option<Error> {
             let error = match read.get(name) {
                 Some(read) => unread(value, read, at),
                 None if value.is_null() => None,
-                None => Some(unknown(name, read, at)),
+                None => {
+                    let known: Vec<&str> = read.keys().map(String::as_str).collect();
+                    Some(unknown_field(path::text(at), name, &known))
+                }
             };
             at.pop();
             error
@@ -76,13 +79,6 @@ fn unread(given: &Value, read: &Value, at: &mut Vec<Step>) -> Option<Error> {
         }
         _ => None,
     }
-}
-
-fn unknown(name: &str, known: &Map<String, Value>, at: &[Step]) -> Error {
-    let known: Vec<&str> = known.keys().map(String::as_str).collect();
-    let hint = nearest(name, &known)
-        .map_or_else(|| ".".into(), |known| format!("; did you mean {known}?"));
-    Error::config(path::text(at), format!("unknown option{hint} Known: {}", known.join(", ")))
 }
 
 /// The whole recipe that `recipe` (JSON of either kind) stands for, after `changes`: a JSON array
@@ -242,6 +238,34 @@ mod tests {
             assert_eq!(field, path, "{reason}");
             assert!(reason.contains(words), "{field}: {reason}");
         }
+    }
+
+    #[test]
+    fn a_field_of_an_earlier_version_is_answered_with_its_path_of_today() {
+        let cases = [
+            ("rules[0].quantizer.start", "rules[0].quantizer.observer"),
+            (
+                "rules[0].quantizer.quantizer.partition",
+                "rules[0].quantizer.quantizer.granularity",
+            ),
+            ("stages[0].config.window", "stages[0].config.sequenceLength"),
+            ("stages[1].config.weightStepMultiplier", "stages[1].config.weightScaleMultiplier"),
+        ];
+        for (old, new) in cases {
+            let changes = json!([[old, 1]]).to_string();
+            let (field, reason) = refusal(resolve(r#"{"kind":"efficientqat"}"#, &changes));
+            assert_eq!((&*field, reason), (old, format!("it is called {new} since 0.2.0")));
+        }
+        let changes = json!([["rules[0].quantizer.range", "stepZero"]]).to_string();
+        let (field, reason) = refusal(resolve(r#"{"kind":"efficientqat"}"#, &changes));
+        assert_eq!(
+            (&*field, &*reason),
+            ("rules[0].quantizer.range", "stepZero is called scaleZero since 0.2.0")
+        );
+        let changes = json!([["stages[0].config.saliency.place", "afterLowRank"]]).to_string();
+        let (field, reason) = refusal(resolve(r#"{"kind":"sapr"}"#, &changes));
+        assert_eq!(field, "stages[0].config.saliency.place", "{reason}");
+        assert!(reason.contains("stages[0].config.saliency.difference"), "{reason}");
     }
 
     #[test]

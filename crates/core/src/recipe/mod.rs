@@ -2,6 +2,7 @@
 //! schedule. Nothing here computes.
 
 pub mod block;
+pub mod common;
 pub mod rules;
 pub mod site;
 pub mod stage;
@@ -9,7 +10,8 @@ pub mod train;
 
 pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
-pub use block::BlockConfig;
+pub use block::{BlockConfig, BlockOptions, BlockRates, SolverOptions};
+pub use common::{Common, Defaults};
 pub use rules::{Rule, Sites};
 pub use site::{GradientScale, LowRankConfig, Observer, WeightSite};
 pub use stage::{Stage, StageStart, Trains};

@@ -16,35 +16,21 @@
 //! authors (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
 
 use crate::error::Result;
-use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{
-    BlockConfig, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig, Trains,
+    BlockConfig, BlockOptions, BlockRates, Common, Defaults, Observer, RangeConfig, Recipe, Stage,
+    StageStart, TrainConfig, Trains,
 };
-use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 /// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end to
 /// end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct EfficientqatConfig {
-    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
-    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
-    /// `halfstep`.
-    pub target: TargetId,
-    /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
-    /// gguf target holds, otherwise 2.
-    pub weights: Option<f64>,
-    /// Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
-    /// the whole row. Default: what a gguf target holds, otherwise 64.
-    pub group_size: Option<usize>,
-    /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
-    /// Default 8.
-    pub activations: Option<f64>,
-    /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
-    pub cache: Option<f64>,
+    #[serde(flatten)]
+    pub common: Common,
     /// Options of phase 1, layer by layer.
     pub train: BlockOptions,
     /// Tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
@@ -62,11 +48,7 @@ pub struct EfficientqatConfig {
 impl Default for EfficientqatConfig {
     fn default() -> Self {
         Self {
-            target: TargetId::Halfstep,
-            weights: None,
-            group_size: None,
-            activations: None,
-            cache: None,
+            common: Common::default(),
             train: BlockOptions::default(),
             end_tokens: 32_768,
             end_learning_rate: 5e-3,
@@ -77,11 +59,13 @@ impl Default for EfficientqatConfig {
 }
 
 impl EfficientqatConfig {
+    pub const DEFAULTS: Defaults = Defaults::GROUPS;
+
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
+        let target = self.common.target(Self::DEFAULTS);
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.
-        let sites = self.target.sites(&request)?;
-        let weights = if sites.weights.grid.bits <= 2 { 2e-2 } else { 1e-2 };
+        let bits = target.sites(&self.common.request(Self::DEFAULTS))?.weights.grid.bits;
+        let weights = if bits <= 2 { 2e-2 } else { 1e-2 };
         let usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights }, 0.05);
         let config = self.train.over(BlockConfig { anchor: 1.0, ..usual })?;
         let end = TrainConfig {
@@ -89,7 +73,6 @@ impl EfficientqatConfig {
             sequence_length: config.sequence_length,
             batch: 1,
             learning_rate: self.end_learning_rate,
-            weight_scale_multiplier: 1.0,
             max_norm: 0.3,
             kl_weight: self.end_kl_weight,
             ce_weight: self.end_ce_weight,
@@ -97,22 +80,14 @@ impl EfficientqatConfig {
             arithmetic: config.arithmetic,
             ..TrainConfig::default()
         };
-        let mut stages = vec![Stage::Block {
-            from: StageStart::Original,
-            trains: Trains { weights: true, norms: true, ..Trains::SCALES },
-            config,
-        }];
+        let trains = Trains { weights: true, norms: true, ..Trains::SCALES };
+        let mut stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
         if self.end_tokens > 0 {
             end.validate()?;
             let (from, trains) = (StageStart::Previous, Trains::SCALES);
             stages.push(Stage::Model { from, trains, config: end });
         }
-        Ok(sites.recipe(
-            "efficientqat",
-            self.target,
-            Observer::ErrorSearch,
-            RangeConfig::ScaleZero,
-            stages,
-        ))
+        let (observer, range) = (Observer::ErrorSearch, RangeConfig::ScaleZero);
+        self.common.recipe("efficientqat", Self::DEFAULTS, observer, range, stages)
     }
 }

@@ -64,12 +64,14 @@ impl Target for Halfstep {
     }
 }
 
-/// What is asked for, and else 4 bits per channel, or 2 in groups of 64 where there are zero points.
+/// The quantizers of a request; 4 bits and a scale per channel if neither it nor its recipe
+/// decides.
 fn complete(request: &Request) -> Result<TargetSites> {
     let affine = request.zero_points != ZeroPoints::No;
     let bits = whole_bits("weights", request.weights, 2, 8)?
-        .unwrap_or(request.usual_bits.unwrap_or(if affine { 2 } else { 4 }));
-    let granularity = match request.group_size.unwrap_or(if affine { 64 } else { 0 }) {
+        .unwrap_or(request.default_weights.unwrap_or(4));
+    let group_size = request.group_size.or(request.default_group_size).unwrap_or(0);
+    let granularity = match group_size {
         0 => Granularity::Channel,
         n => Granularity::Group(n),
     };

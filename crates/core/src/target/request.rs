@@ -20,8 +20,10 @@ pub struct Request {
     /// Whether the recipe calibrates and learns static scales.
     pub learned: bool,
     pub zero_points: ZeroPoints,
-    /// Bits of the weights where neither `weights` nor the target says.
-    pub usual_bits: Option<u8>,
+    /// Bits of the weights if neither `weights` nor the target decides them.
+    pub default_weights: Option<u8>,
+    /// Columns of a group if neither `group_size` nor the target decides them; 0 is the whole row.
+    pub default_group_size: Option<usize>,
 }
 
 /// Whether a grid has a zero point per group.
@@ -33,24 +35,6 @@ pub enum ZeroPoints {
     Preferred,
     /// A target that cannot hold them is refused.
     Required,
-}
-
-impl Request {
-    /// Zero points where the target can hold them; None leaves the choice to the target.
-    pub fn affine(
-        weights: Option<f64>,
-        group_size: Option<usize>,
-        activations: Option<f64>,
-        cache: Option<f64>,
-    ) -> Self {
-        let zero_points = ZeroPoints::Preferred;
-        Self { weights, group_size, activations, cache, zero_points, ..Self::default() }
-    }
-
-    /// `bits` where the user leaves the choice and so does the target.
-    pub fn or_bits(self, bits: u8) -> Self {
-        Self { usual_bits: Some(bits), ..self }
-    }
 }
 
 /// The quantizer at every site.
