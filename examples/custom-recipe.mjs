@@ -23,9 +23,9 @@ const recipe = {
   id: 'wide-down',
   target: 'gguf:q4_0',
   rules: [
-    { site: 'weight', quantizer: { quantizer: Q4_0, start: 'best' } },
+    { site: 'weight', quantizer: { quantizer: Q4_0, observer: 'best' } },
     // The more specific rule counts.
-    { site: 'weight', linears: ['down_proj'], quantizer: { quantizer: Q8_0, start: 'best' } },
+    { site: 'weight', linears: ['down_proj'], quantizer: { quantizer: Q8_0, observer: 'best' } },
     { site: 'embedding', quantizer: Q8_0 },
     { site: 'head', quantizer: Q8_0 },
     { site: 'activation', quantizer: { kind: 'dynamicBlock32' } },

@@ -103,9 +103,13 @@ describe('the data of a report', () => {
   it('is there for rounding and for training end to end, and only if asked for', async () => {
     const model = await Model.load(demo)
     const rounded = (
-      await quantize(model, recipes.rtn({ target: 'halfstep', weights: 3, observer: 'errorSearch' }), {
-        record: true,
-      }).result
+      await quantize(
+        model,
+        recipes.rtn({ target: 'halfstep', weights: 3, observer: 'errorSearch' }),
+        {
+          record: true,
+        },
+      ).result
     ).report
     expect(rounded.record).toMatchObject({
       stages: [],
@@ -145,7 +149,7 @@ describe('the data of a report', () => {
 describe('--report', () => {
   it.each([
     ['page.txt', 'ERR_CONFIG', '.html'],
-    [join('no such folder', 'page.html'), 'ERR_IO', 'the folder is not there'],
+    [join('no such folder', 'page.html'), 'ERR_IO', 'the folder does not exist'],
   ])('refuses %s before the run', async (path, code, words) => {
     const ended = await halfstep([...COMMON, ...RUN, '-o', 'never.safetensors', '--report', path])
     expect(ended.code).toBe(1)

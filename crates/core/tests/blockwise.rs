@@ -376,8 +376,7 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
         "{warnings:?} {again:?}"
     );
     assert!(bytes(&resumed) == bytes(&whole));
-    let other =
-        RecipeConfig::Apiq(ApiqConfig {
+    let other = RecipeConfig::Apiq(ApiqConfig {
         low_rank: rank(4),
         train: options(),
         ..ApiqConfig::default()
@@ -464,7 +463,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
                 ..ApiqConfig::default()
             }),
             "ERR_TARGET",
-            "no factors beside a weight",
+            "cannot store low-rank factors",
         ),
         (
             RecipeConfig::Apiq(ApiqConfig {

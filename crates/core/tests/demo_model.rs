@@ -43,11 +43,7 @@ fn silq(target: TargetId) -> RecipeConfig {
         seed: 3,
         ..TrainConfig::default()
     };
-    RecipeConfig::Silq(SilqConfig {
-        common: Common::of(target),
-        train,
-        ..SilqConfig::default()
-    })
+    RecipeConfig::Silq(SilqConfig { common: Common::of(target), train, ..SilqConfig::default() })
 }
 
 fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
@@ -364,7 +360,7 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         (trains(&|t| (t.sequence_length, t.batch) = (2048, 1)), "sequenceLength"),
         (
             silq_with(&|c| {
-                (c.target, c.static_activations, c.activations) =
+                (c.common.target, c.static_activations, c.common.activations) =
                     (TargetId::Halfstep, true, Some(16.0))
             }),
             "activations",
@@ -398,7 +394,9 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
 fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
     let architecture = demo().architecture.resized(|sizes| sizes.intermediate_size = 704);
     let recipe = |target| {
-        RecipeConfig::Rtn(RtnConfig { common: Common::of(target), ..RtnConfig::default() }).resolve().expect("a recipe")
+        RecipeConfig::Rtn(RtnConfig { common: Common::of(target), ..RtnConfig::default() })
+            .resolve()
+            .expect("a recipe")
     };
     halfstep::solver::rtn::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0))
         .expect("blocks of 32 divide 704");
@@ -418,8 +416,10 @@ fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
 #[test]
 fn the_demo_model_in_three_values() {
     let (model, folder) = (demo(), scratch("ternary"));
-    let recipe =
-        RecipeConfig::Rtn(RtnConfig { common: Common::of(TargetId::GgufTQ2_0), ..RtnConfig::default() });
+    let recipe = RecipeConfig::Rtn(RtnConfig {
+        common: Common::of(TargetId::GgufTQ2_0),
+        ..RtnConfig::default()
+    });
     let small = quantize(&model, &recipe, &RunConfig::default(), &mut |_| {}, &Cancel::default())
         .expect("rounded")
         .0;
@@ -570,7 +570,7 @@ fn an_integer_forward_of_float_activations_is_refused() {
     let RecipeConfig::Silq(mut config) = silq(TargetId::Halfstep) else {
         unreachable!("a SiLQ recipe")
     };
-    config.activations = Some(16.0);
+    config.common.activations = Some(16.0);
     config.train.arithmetic = Some(TrainArithmetic::Int8Forward);
     let refused = quantize(
         &demo(),

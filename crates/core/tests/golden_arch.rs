@@ -8,8 +8,8 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
-use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipe::block::{BlockOptions, SolverOptions};
+use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::awq::AwqRecipeConfig;
 use halfstep::recipes::efficientqat::EfficientqatConfig;
@@ -248,8 +248,18 @@ fn recipes(model: &Model) -> Vec<(&'static str, RecipeConfig)> {
         ..BlockOptions::default()
     };
     vec![
-        ("rtn", RecipeConfig::Rtn(RtnConfig { common: Common::of(target), ..RtnConfig::default() })),
-        ("silq", RecipeConfig::Silq(SilqConfig { common: Common::of(target), train, ..SilqConfig::default() })),
+        (
+            "rtn",
+            RecipeConfig::Rtn(RtnConfig { common: Common::of(target), ..RtnConfig::default() }),
+        ),
+        (
+            "silq",
+            RecipeConfig::Silq(SilqConfig {
+                common: Common::of(target),
+                train,
+                ..SilqConfig::default()
+            }),
+        ),
         (
             "gptq",
             RecipeConfig::Gptq(GptqRecipeConfig {

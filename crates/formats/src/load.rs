@@ -30,7 +30,7 @@ pub fn load(path: &Path) -> Result<Model> {
     }
 }
 
-/// The same from bytes in memory (GGUF or `halfstep` file), for WASM. `name` stands in errors.
+/// Loads a model from bytes in memory (GGUF or `halfstep` file), for WASM. Errors name it `name`.
 pub fn load_bytes(name: &str, bytes: &[u8]) -> Result<Model> {
     match kind(name, &bytes[..bytes.len().min(9)])? {
         Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(name, bytes)? }),

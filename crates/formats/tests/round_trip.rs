@@ -606,10 +606,10 @@ fn values_outside_of_the_layout_are_not_written() {
         ("tensor missing", affine, |m, n| drop(m.tensors.remove(n)), "missing"),
         ("shape", affine, |m, n| m.tensors.get_mut(n).expect("is there").shape[0] += 1, "shape"),
         (
-            "tensor without a place",
+            "unknown tensor",
             affine,
             |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())),
-            "no place",
+            "no such tensor",
         ),
         (
             "too few values",

@@ -53,7 +53,7 @@ pub fn evaluate(
     }
 }
 
-/// An [`evaluate`] under way, of one network or of several beside the same reference, which then
+/// An [`evaluate`] in progress, of one network or of several with the same reference, which then
 /// runs once: the state between two sequences. For callers that have other things to do in between;
 /// every call is to give the same networks.
 pub struct Scoring {
@@ -152,7 +152,7 @@ struct Sums {
 }
 
 impl Sums {
-    /// Scores of the tokens from place `first` of the text on.
+    /// Scores of the tokens from position `first` of the text on.
     fn add(&mut self, scores: &[RowScore], first: usize) -> Result<()> {
         for (m, score) in scores.iter().enumerate() {
             if !(score.nll.is_finite() && score.kl.is_finite()) {

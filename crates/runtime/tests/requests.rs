@@ -165,8 +165,9 @@ fn evaluation_refuses_before_it_computes() {
     let model = float_model(architecture());
     let network = network(&model, 1);
     let mut never = |_, _| panic!("started");
-    let mut run =
-        |ids: &[u32], sequence_length| argument(evaluate(&network, None, ids, sequence_length, &mut never));
+    let mut run = |ids: &[u32], sequence_length| {
+        argument(evaluate(&network, None, ids, sequence_length, &mut never))
+    };
     assert_eq!(run(&[], 16).0, "data");
     assert_eq!(run(&[3], 16).0, "data");
     let (field, reason) = run(&tokens(15, 173), 16);

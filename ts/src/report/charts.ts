@@ -20,7 +20,7 @@ export interface Words {
   description: string
 }
 
-/** Text as it may stand in HTML. */
+/** Escapes text for HTML. */
 export function escaped(text: string): string {
   const names: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' }
   return text.replace(/[&<>"]/g, (sign) => names[sign] ?? sign)
@@ -72,7 +72,7 @@ function bottomAxis(labels: readonly (readonly [number, string])[], name: string
 function blockAxis(blocks: number): string[] {
   return bottomAxis(
     spaced(blocks, 16).map((block) => [(block + 0.5) / blocks, String(block)]),
-    'block',
+    'layer',
   )
 }
 
@@ -127,7 +127,7 @@ export function dumbbells(
       y(scale, firstLoss),
       y(scale, lastLoss),
     ]
-    return `<g class="block"><title>block ${block}: ${short(firstLoss)} to ${short(lastLoss)}</title><line class="stem" x1="${x}" x2="${x}" y1="${from}" y2="${to}"/>
+    return `<g class="block"><title>layer ${block}: ${short(firstLoss)} to ${short(lastLoss)}</title><line class="stem" x1="${x}" x2="${x}" y1="${from}" y2="${to}"/>
 <circle class="hollow" cx="${x}" cy="${from}" r="4"/><circle class="mark" cx="${x}" cy="${to}" r="4"/></g>`
   })
   return svg(words, HEIGHT, [
@@ -145,7 +145,7 @@ export function bars(words: Words, values: readonly number[], name: string): str
     const [top, bottom] = [y(scale, Math.max(0, value)), y(scale, Math.min(0, value))]
     const width = Math.min(share * 0.7, 48)
     const x = round(LEFT + (i + 0.5) * share - width / 2)
-    return `<rect class="mark bar" x="${x}" y="${top}" width="${round(width)}" height="${round(Math.max(0.5, bottom - top))}"><title>block ${i}: ${short(value)}</title></rect>`
+    return `<rect class="mark bar" x="${x}" y="${top}" width="${round(width)}" height="${round(Math.max(0.5, bottom - top))}"><title>layer ${i}: ${short(value)}</title></rect>`
   })
   return svg(words, HEIGHT, [...leftAxis(scale, name), ...blockAxis(values.length), ...marks])
 }
@@ -172,7 +172,7 @@ export function strip(
     const fill =
       value === null ? 'class="cell none"' : `class="cell" fill-opacity="${depth(value)}"`
     const size = `width="${round(share - (share > 8 ? GAP : 0.5))}" height="${ROW - GAP}"`
-    return `<rect ${fill} x="${round(LEFT + block * share)}" y="${TOP + row * ROW}" ${size}><title>block ${block}, ${name}: ${value === null ? 'none' : show(value)}</title></rect>`
+    return `<rect ${fill} x="${round(LEFT + block * share)}" y="${TOP + row * ROW}" ${size}><title>layer ${block}, ${name}: ${value === null ? 'none' : show(value)}</title></rect>`
   }
   const bottom = TOP + rows.length * ROW
   const axis = spaced(blocks, 16).map((block) =>
@@ -189,7 +189,7 @@ export function strip(
       values.map((value, block) => cell(value, name, block, row)),
     ),
     ...axis,
-    text(LEFT + PLOT.width / 2, bottom + 34, 'block', 'class="name" text-anchor="middle"'),
+    text(LEFT + PLOT.width / 2, bottom + 34, 'layer', 'class="name" text-anchor="middle"'),
     ...swatches,
     text(WIDTH - RIGHT, bottom + 60, legend, 'class="name" text-anchor="end"'),
   ])

@@ -38,7 +38,10 @@ fn config_error(message: &str, field: Option<String>) -> Error {
     if message.starts_with("unknown variant") {
         let field = field.unwrap_or_else(|| "kind".into());
         if let Some(new) = renamed::new_name(renamed::VALUES, wrong, known) {
-            return Error::config(field, format!("{wrong} is called {new} since {}", renamed::SINCE));
+            return Error::config(
+                field,
+                format!("{wrong} is called {new} since {}", renamed::SINCE),
+            );
         }
         let reason = format!("{wrong} is not known{}", suggestion(wrong, known));
         return Error::config(field, reason);
@@ -48,7 +51,8 @@ fn config_error(message: &str, field: Option<String>) -> Error {
     }
     let reason = match message.split_once(", expected ") {
         Some((found, expected)) => {
-            format!("{}; {} is needed", found.replace('`', ""), plain(expected))
+            let got = found.split_once(": ").map_or(found, |(_, got)| got).replace('`', "");
+            format!("must be {}, got {got}", plain(expected))
         }
         None => message.to_owned(),
     };
@@ -67,15 +71,17 @@ fn unknown_field(path: String, name: &str, known: &[&str]) -> Error {
 
 /// The nearest known name, and all of them.
 fn suggestion(name: &str, known: &[&str]) -> String {
-    let hint = nearest(name, known)
-        .map_or_else(|| ".".into(), |known| format!("; did you mean {known}?"));
+    let hint =
+        nearest(name, known).map_or_else(|| ".".into(), |known| format!("; did you mean {known}?"));
     format!("{hint} Known: {}", known.join(", "))
 }
 
 /// serde's names of types in words.
 fn plain(expected: &str) -> &str {
     match expected {
-        "usize" | "u64" | "u32" | "u8" => "a whole number, 0 or more,",
+        "usize" | "u64" | "u32" | "u8" => "a whole number, 0 or more",
+        "a sequence" => "a list",
+        "a map" => "an object",
         "f64" | "f32" => "a number",
         "a boolean" => "true or false",
         other => other,
@@ -101,7 +107,7 @@ mod tests {
             (r#"{"kind":"silq","train":{"seed":-1}}"#, "train.seed", "a whole number"),
             (r#"{"kind":"silq","train":{"batch":2,"tokens":1.5}}"#, "train.tokens", "1.5"),
             (r#"{"kind":"silq","observer":"bset"}"#, "observer", "did you mean best?"),
-            (r#"{"kind":"rtn","weights":"four"}"#, "weights", "a number is needed"),
+            (r#"{"kind":"rtn","weights":"four"}"#, "weights", "must be a number, got string"),
             (r#"{"kind":"silk"}"#, "kind", "did you mean silq?"),
             (r#"{"kind":"silq","train":3}"#, "train", "3"),
         ];
@@ -168,14 +174,21 @@ mod tests {
         let silq = crate::recipes::silq::SilqConfig::default();
         let sapr = crate::recipes::sapr::SaprConfig::default();
         let today = serde_json::json!([
-            efficientqat, silq, sapr, efficientqat.recipe().unwrap(), sapr.recipe().unwrap(),
+            efficientqat,
+            silq,
+            sapr,
+            efficientqat.recipe().unwrap(),
+            sapr.recipe().unwrap(),
         ])
         .to_string();
         for (_, new) in renamed::FIELDS {
             assert!(today.contains(&format!("\"{new}\":")), "{new}");
         }
         let values = serde_json::json!([
-            GradientScale::Matrix, GradientScale::Group, RangeConfig::Scale, RangeConfig::ScaleZero,
+            GradientScale::Matrix,
+            GradientScale::Group,
+            RangeConfig::Scale,
+            RangeConfig::ScaleZero,
         ])
         .to_string();
         for (_, new) in renamed::VALUES {

@@ -5,8 +5,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Names of the fields that decide how the others are read; serde reads them first, wherever they
-/// stand.
+/// Names of the fields that decide how the others are read; serde reads them first, whatever their
+/// order.
 const TAGS: [&str; 3] = ["kind", "scope", "site"];
 
 /// A step from a value to one inside.

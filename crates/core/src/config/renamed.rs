@@ -1,5 +1,5 @@
-//! Names that options, fields and values had in earlier versions: whoever still uses one is told
-//! the name of today. The command line reads the same table (`ts/src/generated/options.ts`).
+//! Names that options, fields and values had in earlier versions. Whoever still uses one gets an
+//! error with the name of today. The command line reads the same table (`ts/src/generated/options.ts`).
 
 /// The version that renamed everything below.
 pub const SINCE: &str = "0.2.0";
@@ -43,7 +43,10 @@ mod tests {
 
     #[test]
     fn an_old_name_is_renamed_only_where_its_new_name_is_known() {
-        assert_eq!(new_name(FIELDS, "window", &["samples", "sequenceLength"]), Some("sequenceLength"));
+        assert_eq!(
+            new_name(FIELDS, "window", &["samples", "sequenceLength"]),
+            Some("sequenceLength")
+        );
         assert_eq!(new_name(FIELDS, "window", &["samples"]), None);
         assert_eq!(new_name(VALUES, "step", &["matrix", "group"]), Some("group"));
         assert_eq!(new_name(VALUES, "step", &["frozen", "scale"]), Some("scale"));

@@ -114,7 +114,7 @@ impl Sites {
     /// Matches every rule with every weight.
     ///
     /// Errors: `Config` with the path of the rule: it matches nothing, another one of equal right
-    /// gives a weight another quantizer, or its parts do not go together.
+    /// gives a weight another quantizer, or its parts cannot be combined.
     pub fn new(recipe: &Recipe, architecture: &Architecture) -> Result<Self> {
         check_kinds(recipe)?;
         let mut matched = vec![false; recipe.rules.len()];

@@ -1,14 +1,14 @@
 //! `apiq`: ApiQ: Finetuning of 2-Bit Quantized Large Language Model (2024, arXiv 2402.05147), layer
-//! by layer: `omniquant` with low-rank factors that learn beside the quantized weights and are kept
-//! beside them in the file. With rank 0 it is `omniquant` at the learning rates of ApiQ.
+//! by layer: `omniquant` with low-rank factors that are added to the quantized weights, learn with
+//! them and are stored in the file. With rank 0 it is `omniquant` at the learning rates of ApiQ.
 //!
 //! Costs the memory of one layer: 7 minutes and 0.6 GB (SmolLM2-135M, two cores, docs/lab). The
 //! factors make the file larger, by 0.37 bits per weight at rank 8 on that model. Only the target
-//! `halfstep` stores them; for the others there are none.
+//! `halfstep` stores them; with other targets there are none.
 //!
-//! Defaults: weight decay and the second target are those of the authors; the learning rates, the
-//! cosine along which they fall and the first ranges are for the 160 steps that a layer has by
-//! default (docs/lab).
+//! Defaults: weight decay and the second target are those of the authors; the learning rates, their
+//! cosine schedule and the initial ranges are for the 160 steps that a layer has by default
+//! (docs/lab).
 
 use crate::error::Result;
 use crate::recipe::{
@@ -18,7 +18,7 @@ use crate::recipe::{
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// ApiQ: clipping and low-rank factors, which stay beside the weights in the file, learn layer by
+/// ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
 /// layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase")]

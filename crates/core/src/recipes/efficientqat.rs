@@ -1,17 +1,17 @@
 //! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models
 //! (2024, arXiv 2407.11062). Phase 1 (Block-AP): weights, norms, scales and zero points learn layer
-//! by layer. Phase 2 (E2E-QP): codes stay, the scales learn end to end.
+//! by layer. Phase 2 (E2E-QP): the codes are frozen and the scales learn end to end.
 //!
 //! Costs the memory of one layer in phase 1 and of the whole model in phase 2: 6 minutes and 0.6
 //! GB, then 4.5 minutes and 1.9 GB (SmolLM2-135M, two cores, docs/lab). The best recipe at 2 and 3
-//! bits; `endTokens: 0` where memory is short.
+//! bits; where memory is short, `endTokens: 0` leaves phase 2 out.
 //!
-//! Defaults: phase 2 learns from the outputs of the unquantized model, which leaves a lower KL
-//! divergence than the next token that the authors train on (docs/lab; `endCeWeight: 1,
+//! Defaults: phase 2 learns from the outputs of the unquantized model (the teacher), which leaves a
+//! lower KL divergence than the next token that the authors train on (docs/lab; `endCeWeight: 1,
 //! endKlWeight: 0` for theirs). Scales and zero points start from the least squared error
 //! (docs/decisions/0010-ranges-start-from-least-error.md), those of the authors from the widest
-//! range; weights are held near where they began (docs/decisions/0011-weights-are-held.md), those
-//! of the authors are not. As in their code weights learn twice as fast at 2 bits (0.02) as at 3
+//! range; weights are pulled back to their initial values
+//! (docs/decisions/0011-weights-are-held.md), those of the authors are not. As in their code weights learn twice as fast at 2 bits (0.02) as at 3
 //! and 4 (0.01). Learning rates are relative and for some hundred steps; the absolute ones of the
 //! authors (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
 
@@ -23,8 +23,8 @@ use crate::recipe::{
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end to
-/// end.
+/// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
+/// end to end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
@@ -33,15 +33,15 @@ pub struct EfficientqatConfig {
     pub common: Common,
     /// Options of phase 1, layer by layer.
     pub train: BlockOptions,
-    /// Tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
+    /// Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
     pub end_tokens: usize,
-    /// Learning rate of the scales in phase 2, as a share of the root mean square that the scales
-    /// of each matrix begin with. Default 5e-3; 1e-3 suits the next-token loss.
+    /// Learning rate of the scales in phase 2, as a share of the initial root mean square of the
+    /// scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
     pub end_learning_rate: f64,
-    /// Weight of the KL divergence to the unquantized model in the loss of phase 2, 0 or more.
-    /// Default 1.
+    /// Weight in the loss of phase 2 of the KL divergence to the unquantized model (the teacher), 0
+    /// or more. Default 1.
     pub end_kl_weight: f64,
-    /// Weight of the next-token loss in the loss of phase 2, 0 or more. Default 0.
+    /// Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default 0.
     pub end_ce_weight: f64,
 }
 

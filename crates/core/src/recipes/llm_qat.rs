@@ -1,10 +1,10 @@
 //! `llm-qat`: LLM-QAT: Data-Free Quantization Aware Training for Large Language Models (2023, arXiv
-//! 2305.17888): all weights and norms learn from the outputs of the unquantized model, on text that
-//! it generated itself. Scales are the largest magnitude / the largest code of the weights as they
-//! are, found anew in every step: nothing is clipped and no range learns.
+//! 2305.17888): all weights and norms learn from the outputs of the unquantized model (the teacher),
+//! on text that it generated itself. Scales are computed anew in every step, as the largest
+//! magnitude of the current weights / the largest code: nothing is clipped and no range learns.
 //!
-//! Costs the memory of the whole model several times, as `silq` does, and the time to generate the
-//! text besides. For models whose training text nobody has.
+//! Costs the memory of the whole model several times, as `silq` does, and also the time to generate
+//! the text. For models whose training text is not available.
 //!
 //! Defaults and differences: the gradient of a weight goes straight through (the code of the
 //! authors zeroes it where |w| >= 2, though nothing is clipped there); scales without their added
@@ -19,17 +19,17 @@ use crate::target::TargetId;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
-/// needed.
+/// LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
+/// are needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct LlmQatConfig {
     #[serde(flatten)]
     pub common: Common,
-    /// Options of the training. Unless the run is given data, the model generates `tokens` first.
-    /// Compared with other recipes there is no warm-up and the learning rate falls to 0; its peak,
-    /// 2e-4, is for small budgets: the authors take 2e-5 for 200 million tokens.
+    /// Options of the training. Unless the run has data, the model generates `tokens` first. Unlike
+    /// in other recipes there is no warm-up and the learning rate falls to 0; its peak, 2e-4, is
+    /// for small budgets: the authors use 2e-5 for 200 million tokens.
     pub train: TrainConfig,
 }
 

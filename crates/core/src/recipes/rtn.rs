@@ -13,7 +13,8 @@ use crate::target::ZeroPoints;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// Round to nearest: every weight goes to the nearest point of the grid, and nothing is trained.
+/// Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
+/// trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
@@ -23,10 +24,10 @@ pub struct RtnConfig {
     /// Give each group of weights a zero point, so that its range need not be centred on 0; target
     /// `halfstep` only, where the defaults are then 2 bits and groups of 64. Default false.
     pub zero_points: bool,
-    /// How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
+    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude / largest
     /// code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
-    /// (least squared error), `best` (of the last two the one with the smaller squared error, for
-    /// each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
+    /// (least squared error), `best` (for each matrix the one of the last two with the smaller
+    /// squared error), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
     /// sqrt(largest code)). Default `best`.
     pub observer: Observer,
 }

@@ -1,11 +1,11 @@
 //! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware
 //! Partial Retraining (2025, arXiv 2504.13932): `apiq` with a penalty on the rounding error of each
-//! weight, weighted by the squared gradients of the unquantized model. Up to three phases for every
-//! layer: the penalty alone, both, the output alone. With lambda 0 it is `apiq`.
+//! weight, weighted by the squared gradients of the unquantized model. Every layer has up to three
+//! phases, whose loss is the penalty alone, both, and the output alone. With lambda 0 it is `apiq`.
 //!
 //! Costs the memory of one layer and, for the gradients, a pass backward through the whole model
 //! for each sequence: 10 minutes and 1 GB (SmolLM2-135M, two cores, docs/lab). Only the target
-//! `halfstep` stores the factors; for the others there are none. We have not measured it to be
+//! `halfstep` stores the factors; with other targets there are none. In our measurements it was not
 //! better than `apiq`.
 //!
 //! Defaults: those of `apiq`, with one phase in which both learn.
@@ -27,8 +27,8 @@ pub struct SaprConfig {
     pub common: Common,
     #[serde(flatten)]
     pub low_rank: LowRankOptions,
-    /// Weight of the penalty on rounding errors, 0 or more. Default 1: the scale-free penalty is a
-    /// weighted mean of squared rounding errors.
+    /// Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the scale-free
+    /// penalty is a weighted mean of squared rounding errors.
     pub lambda: f64,
     /// How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by their
     /// mean in the layer, so that the same lambda suits any number of texts), `perMatrix` (by their
@@ -39,12 +39,12 @@ pub struct SaprConfig {
     /// quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
     /// together). Default `beforeLowRank`.
     pub saliency_difference: SaliencyDifference,
-    /// Number of sequences whose gradients are squared, at least 1. Default 32.
+    /// Number of sequences whose squared gradients are summed, at least 1. Default 32.
     pub saliency_samples: usize,
-    /// Epochs with the penalty alone, before those with penalty and outputs (`train.epochs`).
-    /// Default 0.
+    /// Number of epochs with the penalty alone, before those with penalty and outputs
+    /// (`train.epochs`). Default 0.
     pub penalty_epochs: usize,
-    /// Epochs with the outputs alone, after those with penalty and outputs. Default 0.
+    /// Number of epochs with the outputs alone, after those with penalty and outputs. Default 0.
     pub output_epochs: usize,
     /// Options of the training, layer by layer.
     pub train: BlockOptions,

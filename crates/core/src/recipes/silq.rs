@@ -1,15 +1,15 @@
 //! `silq`: SiLQ: Simple Large Language Model Quantization-Aware Training (2025, arXiv 2507.16933);
 //! the paper has no public code, so details are ours. All weights, norms and scales learn by AdamW
-//! from the KL divergence to the unquantized model, end to end; the scales by LSQ (arXiv
-//! 1902.08153).
+//! from the KL divergence to the unquantized model (the teacher), end to end; the scales by LSQ
+//! (arXiv 1902.08153).
 //!
 //! Costs the memory of the whole model several times (weights, gradients, two moments of AdamW and
-//! the unquantized model, in f32) and time in proportion to `train.tokens`: 50,000 tokens take 9
-//! minutes and 3.4 GB (SmolLM2-135M, two cores, docs/lab). For the best model in 4 bits, where the
-//! memory is enough.
+//! the teacher, in f32) and time in proportion to `train.tokens`: 50,000 tokens take 9 minutes and
+//! 3.4 GB (SmolLM2-135M, two cores, docs/lab). For the best model in 4 bits, if there is enough
+//! memory.
 //!
-//! Defaults: the paper finds the first scales from a convex surrogate of the error; ours start from
-//! the least squared error, which trained better on both models we measured (docs/lab).
+//! Defaults: the paper finds the initial scales from a convex surrogate of the error; ours start
+//! from the least squared error, which trained better on both models we measured (docs/lab).
 
 use crate::error::Result;
 use crate::recipe::{
@@ -22,20 +22,20 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 /// SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
-/// model.
+/// model (the teacher).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct SilqConfig {
     #[serde(flatten)]
     pub common: Common,
-    /// Give each input and each cache one learned scale that is stored in the file, instead of
-    /// scales computed while the model runs; target `halfstep` only. Default false.
+    /// Give each linear input and each cache one learned scale that is stored in the file, instead of
+    /// scales that are computed while the model runs; target `halfstep` only. Default false.
     pub static_activations: bool,
-    /// How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
+    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude / largest
     /// code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
-    /// (least squared error), `best` (of the last two the one with the smaller squared error, for
-    /// each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
+    /// (least squared error), `best` (for each matrix the one of the last two with the smaller
+    /// squared error), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
     /// sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
     /// still.
     pub observer: Observer,

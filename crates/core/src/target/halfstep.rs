@@ -1,4 +1,4 @@
-//! `halfstep`: our own safetensors layout (docs/format.md). It holds any grid of 2 to 8 bits.
+//! `halfstep`: our own safetensors layout (docs/format.md), for any grid of 2 to 8 bits.
 
 use super::Target;
 use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
@@ -90,15 +90,13 @@ fn complete(request: &Request) -> Result<TargetSites> {
         bits if request.static_activations => {
             return Err(Error::config(
                 "activations",
-                format!("{bits} bit has no static step to learn; 2 to 8"),
+                format!("must be 2 to 8 bits if scales are static, got {bits}"),
             ));
         }
         bits => {
             return Err(Error::config(
                 "activations",
-                format!(
-                    "{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"
-                ),
+                format!("must be 2 to 8 bits, or 16 for floating point, got {bits}"),
             ));
         }
     };
@@ -110,14 +108,14 @@ fn complete(request: &Request) -> Result<TargetSites> {
         bits => {
             return Err(Error::config(
                 "cache",
-                format!("{bits} bit is not possible; 2 to 8, 16 or 32"),
+                format!("must be 2 to 8, 16 or 32 bits, got {bits}"),
             ));
         }
     };
     if request.static_activations && !request.learned {
         return Err(Error::config(
             "staticActivations",
-            "static steps need a recipe that calibrates them: silq",
+            "static scales need a recipe that calibrates them: silq",
         ));
     }
     if !compact {
@@ -130,8 +128,8 @@ fn complete(request: &Request) -> Result<TargetSites> {
             cache,
         });
     }
-    // Who pays for a scale per group counts bytes, and beside few bits a float embedding would be
-    // most of the file.
+    // A grid with a scale per group is chosen for a small file, in which a float embedding would
+    // take most of the bytes.
     let head_activation = if activation == ActivationQuantizer::None {
         activation
     } else {

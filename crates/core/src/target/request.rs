@@ -1,4 +1,4 @@
-//! What a recipe asks of a target, and what the target answers for every site.
+//! The request of a recipe to a target, and the answer of the target: a quantizer for every site.
 
 use super::TargetId;
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::recipe::{
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 
-/// What a recipe asks of the sites; None leaves the choice to the target.
+/// The request of a recipe; None leaves the choice to the target.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub weights: Option<f64>,
@@ -77,7 +77,7 @@ impl TargetSites {
     }
 }
 
-/// A number of bits as the user wrote it: a whole number from `low` to `high`.
+/// Checks a number of bits that the user wrote: a whole number from `low` to `high`.
 pub(super) fn whole_bits(field: &str, bits: Option<f64>, low: u8, high: u8) -> Result<Option<u8>> {
     match bits {
         None => Ok(None),
@@ -86,7 +86,7 @@ pub(super) fn whole_bits(field: &str, bits: Option<f64>, low: u8, high: u8) -> R
         }
         Some(b) => Err(Error::config(
             field,
-            format!("{b} bits is not possible; a whole number from {low} to {high}"),
+            format!("must be a whole number of bits from {low} to {high}, got {b}"),
         )),
     }
 }

@@ -346,7 +346,10 @@ fn own_default(mut option: Documented, given: &Value) -> Documented {
             .replace("Default: given by the recipe", &format!("Default {text}"))
             .replace("given by the recipe", &text)
             // Nothing is to be distinguished where the recipe agrees with the target.
-            .replace(&format!("Default: {text} with a gguf target, otherwise {text}."), &format!("Default {text}."));
+            .replace(
+                &format!("Default: {text} with a gguf target, otherwise {text}."),
+                &format!("Default {text}."),
+            );
         if option.path == "target" {
             option.default = own.clone();
         }

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use halfstep_kernels::pack::QuantTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Reads a model from the bytes of a GGUF file, v2 or v3. `file` stands in errors.
+/// Reads a model from the bytes of a GGUF file, v2 or v3; errors name `file`.
 ///
 /// Errors: `Format` (byte and reason), `Unsupported` (what it is by its own name), `MissingTensor`,
 /// `Shape`, `Tokenizer`, `Memory`. Nothing is allocated for a tensor before its description, its
@@ -146,8 +146,8 @@ fn read_tensor(file: &str, named: &NamedSpec, info: &TensorInfo) -> Result<Tenso
     Ok(Tensor { shape, data })
 }
 
-/// Asks for memory and gives it back: an allocation that fails after this is a race, not a file's
-/// doing.
+/// Checks that memory can be allocated, and frees it again: an allocation that fails after this is a
+/// race and not caused by the file.
 fn reserve(file: &str, tensor: &str, bytes: usize) -> Result<()> {
     let failed = |_| Error::Memory {
         file: file.into(),

@@ -3,7 +3,7 @@
 //!
 //! A file of ours carries the four numbers too, and they must give the factors bit for bit. For
 //! another file they are recovered: the factor is the largest one, the turns are llama3's
-//! published choice (1 and 4), and the original context is what a blended factor says, or any that
+//! published choice (1 and 4), and the original context is that of a blended factor, or any that
 //! fits where none is blended. The factors they give must equal the file's within the error of the
 //! f32 arithmetic that converters use; otherwise the file is refused, since no scaling of ours would
 //! be that model.
@@ -23,7 +23,7 @@ const CONVERTER_ERROR: f32 = 2e-5;
 const ORIGINAL_POSITIONS: [usize; 10] =
     [8192, 4096, 2048, 16384, 32768, 1024, 65536, 131072, 512, 262144];
 
-/// The scaling that the factors of the file stand for; None if it has none (or only ones).
+/// Returns the scaling that the factors of the file express; None if it has none (or only ones).
 pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option<Llama3Scaling>> {
     let metadata = &container.metadata;
     let own = own_parameters(metadata)?;
@@ -105,8 +105,8 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
     if !factor.is_finite() || factor <= 1.0 {
         return None;
     }
-    let told = originals(factors, head_dim, theta, factor);
-    ORIGINAL_POSITIONS.into_iter().chain(told).find_map(|original_max_position| {
+    let stored = originals(factors, head_dim, theta, factor);
+    ORIGINAL_POSITIONS.into_iter().chain(stored).find_map(|original_max_position| {
         let scaling = Llama3Scaling {
             factor: factor.into(),
             low_freq_factor: 1.0,
@@ -119,7 +119,7 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
     })
 }
 
-/// Original contexts that the factors tell.
+/// Original contexts that can be computed from the factors.
 fn originals(factors: &[f32], head_dim: usize, theta: f64, factor: f32) -> Vec<usize> {
     let wave = |i: usize| 2.0 * PI * theta.powf(2.0 * i as f64 / head_dim as f64);
     let (mut out, factor) = (vec![], f64::from(factor));

@@ -178,7 +178,7 @@ const STRINGS: &[Named] = &[
     ("string_not_utf8", format("not UTF-8"), |r| {
         r.set(keys::NAME, STRING, string(b"half\xC3\x28step"))
     }),
-    ("llama_19856_key_twice_with_other_value", format("stands twice"), |r| {
+    ("llama_19856_key_twice_with_other_value", format("appears twice"), |r| {
         let twin = Entry {
             key: keys::HEAD_COUNT.into(),
             key_length: None,
@@ -187,7 +187,7 @@ const STRINGS: &[Named] = &[
         };
         r.entries.push(twin);
     }),
-    ("key_twice_with_the_same_value", format("stands twice"), |r| {
+    ("key_twice_with_the_same_value", format("appears twice"), |r| {
         r.entries.push(r.entries[3].clone())
     }),
     ("tensor_name_empty", format("empty tensor name"), |r| r.tensor(MATRIX).name.clear()),
@@ -198,7 +198,7 @@ const STRINGS: &[Named] = &[
         r.tensor(MATRIX).name_length = Some(u64::MAX)
     }),
     ("tensor_name_not_utf8", format("not UTF-8"), |r| r.tensor(MATRIX).name[0] = 0x80),
-    ("tensor_name_twice", format("stands twice"), |r| {
+    ("tensor_name_twice", format("appears twice"), |r| {
         r.tensor("blk.0.ffn_up.weight").name = MATRIX.into()
     }),
 ];
