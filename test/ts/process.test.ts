@@ -1,7 +1,7 @@
 /**
  * What can only be seen on a process of its own: it ends by itself, no rejection is unhandled, the
  * built package is found by its name.
- */
+ * /
 import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -101,7 +101,7 @@ it('survives worker threads that are terminated while they train', async () => {
 /**
  * Growth of resident memory over `cycles` loads, after `before` loads that fill the allocator's and
  * the collector's reserves.
- */
+ * /
 const growth = (before: number, cycles: number, use: string) => `
   const cycle = async (n) => { for (let i = 0; i < n; i++) { const model = await Model.load(path); ${use} } return process.memoryUsage.rss() }
   const start = await cycle(${before})

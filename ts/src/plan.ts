@@ -13,9 +13,9 @@ export interface PlanOptions extends Partial<RunConfig> {
 }
 
 /**
- * Estimates what `quantize` with the same arguments will need (time, peak memory, disk), the size of
- * the file, and whether the machine has enough memory. A few real steps are run on the real text;
- * nothing is written.
+ * Estimates what `quantize` with the same arguments will need (time, peak memory, disk), the size
+ * of the file, and whether the machine has enough memory. A few real steps are run on the real
+ * text; nothing is written.
  *
  * @example
  * const { fits, seconds, peakMemoryBytes } = await plan(model, recipes.apiq(), { data: 'corpus.txt'
@@ -23,7 +23,7 @@ export interface PlanOptions extends Partial<RunConfig> {
  *
  * Rejected as the run itself would be: `ERR_CONFIG`, `ERR_TARGET`, `ERR_DATA`, ...;
  * `ERR_UNSUPPORTED` in WebAssembly, which does not train.
- */
+ * /
 export async function plan(
   model: Model,
   recipe: RecipeInput,

@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release -p halfstep-candle --example train_candle -- out.gguf
 //!
-//! Weights and scales of the linears learn from the outputs of the unquantized model (the teacher); embedding and head
-//! are rounded to Q8_0 and stay. The file is opened again and compared with the trained model.
+//! Weights and scales of the linears learn from the outputs of the unquantized model (the teacher);
+//! embedding and head are rounded to Q8_0 and stay. The file is opened again and compared with the
+//! trained model.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use halfstep_candle::{ChunkedKl, FakeQuant, Logits, from_candle, to_candle};

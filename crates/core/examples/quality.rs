@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = load(full)?;
     let models = files.iter().map(|file| load(file)).collect::<Result<Vec<_>, _>>()?;
     println!(
-        "| model | file bytes | bits | text | KL | perplexity | top-1 | predictions |\n|---|---|---|---|---|---|---|---|"
+        "| model | file bytes | bits | text | KL | perplexity | top-1 | predictions \
+         |\n|---|---|---|---|---|---|---|---|"
     );
     for text in texts.split(',') {
         let config = EvaluateConfig {

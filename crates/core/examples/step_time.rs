@@ -66,7 +66,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let median = seconds[seconds.len() / 2];
     let tokens_per_second = (batch * WINDOW) as f64 / median;
     println!(
-        "{setting}, {batch} x {WINDOW} in {}: {median:.2} s per step ({:.2} to {:.2}), {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
+        "{setting}, {batch} x {WINDOW} in {}: {median:.2} s per step ({:.2} to {:.2}), \
+         {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
         trainer.arithmetic.name(),
         seconds[0],
         seconds[seconds.len() - 1],

@@ -13,8 +13,8 @@ use ts_rs::TS;
 #[serde(rename_all = "camelCase")]
 pub struct RunRecord {
     pub settings: RunSettings,
-    /// Full precision, round to nearest on the same grid (in smaller groups, for about the same size,
-    /// where the result has low-rank factors), and the result.
+    /// Full precision, round to nearest on the same grid (in smaller groups, for about the same
+    /// size, where the result has low-rank factors), and the result.
     pub table: Vec<TableRow>,
     /// Stages of the training, one after the other; none without training.
     pub stages: Vec<StageRecord>,
@@ -91,8 +91,8 @@ pub struct MatrixRecord {
     pub block: usize,
     /// `self_attn.q_proj`, ...
     pub linear: String,
-    /// Share of the weights that lie outside the grid's limits and are clipped to them; null if only the
-    /// codes were left.
+    /// Share of the weights that lie outside the grid's limits and are clipped to them; null if
+    /// only the codes were left.
     pub clip_fraction: Option<f64>,
     /// Mean of |s_end / s_start - 1| over its scales in the last stage that trained them; null
     /// without training.
@@ -138,8 +138,8 @@ impl MatrixRecord {
     }
 }
 
-/// Merges the matrices of all stages into one list: what a later stage did not measure is that of an
-/// earlier one.
+/// Merges the matrices of all stages into one list: what a later stage did not measure is that of
+/// an earlier one.
 pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
     let mut merged: Vec<MatrixRecord> = vec![];
     for matrix in stages.iter().flat_map(|stage| &stage.matrices) {

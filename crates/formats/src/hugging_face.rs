@@ -396,10 +396,15 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
     for (name, stored) in named_specs(&model.architecture) {
         let entry =
             halfstep_file::float_entry(&stored.name, &stored.shape, &model.tensors[&name].data);
-        entries.push(entry.ok_or_else(|| Error::Unsupported {
-            file: file.clone(),
-            name: format!("tensor {name}"),
-            reason: "a Hugging Face folder is written from float tensors; quantized ones go to a GGUF or halfstep file".into(),
+        entries.push(entry.ok_or_else(|| {
+            Error::Unsupported {
+                file: file.clone(),
+                name: format!("tensor {name}"),
+                reason:
+                    "a Hugging Face folder is written from float tensors; quantized ones go to a \
+                     GGUF or halfstep file"
+                        .into(),
+            }
         })?);
     }
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);

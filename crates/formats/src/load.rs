@@ -73,7 +73,8 @@ fn kind(file: &str, start: &[u8]) -> Result<Kind> {
 fn load_safetensors(mut source: Source) -> Result<Model> {
     let header = safetensors::read_header(&mut source)?;
     if !header.metadata.contains_key(halfstep_file::FORMAT_KEY) {
-        let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with config.json and tokenizer.json";
+        let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with \
+                      config.json and tokenizer.json";
         return Err(Error::Unsupported {
             file: source.file,
             name: "a safetensors file by itself".into(),

@@ -23,8 +23,8 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// Whether these are factors of a weight `[rows, cols]`: rank, lengths, finite values. Err states
-    /// what is wrong.
+    /// Whether these are factors of a weight `[rows, cols]`: rank, lengths, finite values. Err
+    /// states what is wrong.
     pub fn check(&self, rows: usize, cols: usize) -> std::result::Result<(), String> {
         check_rank(self.rank, rows, cols)?;
         for (factor, values, len) in

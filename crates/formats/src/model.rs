@@ -118,7 +118,8 @@ pub struct Quantization {
     /// Before the head, if the head is packed.
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
-    /// Steps of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as stored.
+    /// Steps of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as
+    /// stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub static_scales: BTreeMap<String, f32>,
 }

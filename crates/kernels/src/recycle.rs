@@ -7,8 +7,8 @@
 //!
 //! A training step frees and asks for the same blocks of some megabytes over and over, more than a
 //! gigabyte in all. Given back to the system and mapped anew, page by page, they cost a sixth of
-//! the step. A program opts in with `#[global_allocator]`, and only while a [`MemoryGuard`] is alive is
-//! anything held back.
+//! the step. A program opts in with `#[global_allocator]`, and only while a [`MemoryGuard`] is
+//! alive is anything held back.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -89,8 +89,8 @@ struct Run<'a> {
     rows: usize,
 }
 
-/// Rows on their way through a block. Widths of the block it was fitted to last: D model, Q = H * head width, C = K * head width, F
-/// intermediate.
+/// Rows on their way through a block. Widths of the block it was fitted to last: D model, Q = H *
+/// head width, C = K * head width, F intermediate.
 #[derive(Default)]
 struct Workspace {
     rows: usize,

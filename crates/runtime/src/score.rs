@@ -30,11 +30,11 @@ const LOGIT_ROWS: usize = 64;
 /// Rows that one task scores.
 const TASK_ROWS: usize = 4;
 
-/// Cuts `tokens` into sequences of `sequence_length` (a last sequence of fewer than 2 tokens is dropped), runs
-/// each alone from position 0, and scores ids 1.. of every sequence. `progress(done_tokens,
-/// total_tokens)` returns false to cancel. Errors: a sequence of fewer than 2 tokens or of more than
-/// the models have positions; fewer tokens than one sequence; ids outside the vocabulary;
-/// vocabularies of the two models differ; logits that are not finite.
+/// Cuts `tokens` into sequences of `sequence_length` (a last sequence of fewer than 2 tokens is
+/// dropped), runs each alone from position 0, and scores ids 1.. of every sequence.
+/// `progress(done_tokens, total_tokens)` returns false to cancel. Errors: a sequence of fewer than
+/// 2 tokens or of more than the models have positions; fewer tokens than one sequence; ids outside
+/// the vocabulary; vocabularies of the two models differ; logits that are not finite.
 pub fn evaluate(
     network: &Network,
     against: Option<&Network>,
@@ -121,10 +121,12 @@ fn check(
     if tokens.len() < sequence_length {
         let reason = match tokens.len() {
             n @ 2.. => format!(
-                "{n} tokens are less than one sequence of {sequence_length}; give a longer text or a sequenceLength of at most {n}"
+                "{n} tokens are less than one sequence of {sequence_length}; give a longer text or \
+                 a sequenceLength of at most {n}"
             ),
             n => format!(
-                "{n} tokens; nothing can be predicted from fewer than 2, and one sequence of {sequence_length} is needed"
+                "{n} tokens; nothing can be predicted from fewer than 2, and one sequence of \
+                 {sequence_length} is needed"
             ),
         };
         return Err(Error::argument("data", reason));

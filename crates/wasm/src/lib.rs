@@ -1,9 +1,9 @@
 //! The WebAssembly build: the same surface as the Node addon (`ts/src/native.ts`) on one thread. No
 //! maths and no defaults live here.
 //!
-//! Nothing can run in parallel with JavaScript, so a task is a row of steps that `ts/src/native-wasm.ts`
-//! takes one by one, giving the event loop its turn in between. Every failure of the core crosses
-//! as data. A panic ends in a trap; its text waits in [`take_panic`].
+//! Nothing can run in parallel with JavaScript, so a task is a row of steps that
+//! `ts/src/native-wasm.ts` takes one by one, giving the event loop its turn in between. Every
+//! failure of the core crosses as data. A panic ends in a trap; its text waits in [`take_panic`].
 // The attribute macro of wasm-bindgen writes unsafe binding glue into this crate; no unsafe code is
 // written by hand.
 #![allow(unsafe_code)]

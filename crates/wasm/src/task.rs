@@ -47,8 +47,8 @@ pub struct Messages(VecDeque<Value>);
 const CAPACITY: usize = 1024;
 
 impl Messages {
-    /// While nothing is read, text is joined and progress replaced; events of a run are few here and
-    /// always kept.
+    /// While nothing is read, text is joined and progress replaced; events of a run are few here
+    /// and always kept.
     pub fn post(&mut self, message: Value) {
         if self.0.len() >= CAPACITY
             && let Some(last) = self.0.back_mut()

@@ -13,7 +13,7 @@ Run halfstep <command> --help for the options of a command and an example.`
  * Runs the work of a command with a signal that the first Ctrl-C (or SIGTERM) aborts; the second
  * ends the process at once. A failure becomes one line on stderr, with `json` also an object on
  * stdout, and the exit code.
- */
+ * /
 export async function attempt(
   work: (signal: AbortSignal) => Promise<void>,
   options: { json?: boolean; resume?: string } = {},

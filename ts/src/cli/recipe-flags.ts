@@ -31,7 +31,7 @@ export function recipeAmong(words: readonly string[]): string {
 /**
  * The flags of a run: the recipe, its options, how the run is carried out. The help shows the
  * options of the recipe that was named, and the parser knows those of all.
- */
+ * /
 export function addRecipeFlags(command: Command): void {
   const named = recipeAmong(process.argv)
   const shown = RECIPES.find(({ kind }) => kind === named)
@@ -140,7 +140,7 @@ export function runOf(command: Command): Partial<RunConfig> {
 /**
  * Checks that the folders of output and report can be written to, before hours of training end at
  * one that does not exist, or a plan of them says that they fit.
- */
+ * /
 export async function mustBeWritable({
   output,
   report,

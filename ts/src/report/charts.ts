@@ -1,7 +1,7 @@
 /**
  * Charts as inline SVG: axes with names and units, a title and a description for who does not see
  * them.
- */
+ * /
 import { fittingScale, linearScale, logScale, type Scale, short, spaced } from './scale.js'
 
 export const WIDTH = 720

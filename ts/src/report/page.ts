@@ -34,7 +34,7 @@ const percent = (share: number) => `${short(share * 100)} %`
  * A run's report as one HTML page that needs nothing else: settings, the table of models, losses,
  * and what became of every block and matrix. For a run with
  * `record: true`; `ERR_CONFIG` without.
- */
+ * /
 export function reportPage(report: Report, file?: SaveReport): string {
   const { record } = report
   if (record === undefined)

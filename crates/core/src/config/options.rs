@@ -33,14 +33,14 @@ pub struct RunConfig {
     /// Path that the result will be saved to, so that an ending that does not fit the target is
     /// refused before the run starts. The run itself writes nothing there. Default: none.
     pub output: Option<String>,
-    /// Folder for checkpoints and finished layers, from which a stopped run can be resumed. Default:
-    /// none; on the command line the output with `.run` added.
+    /// Folder for checkpoints and finished layers, from which a stopped run can be resumed.
+    /// Default: none; on the command line the output with `.run` added.
     pub run_folder: Option<String>,
-    /// Number of optimizer steps between two checkpoints; finished layers are always saved. Default:
-    /// a checkpoint is written only when the run is interrupted.
+    /// Number of optimizer steps between two checkpoints; finished layers are always saved.
+    /// Default: a checkpoint is written only when the run is interrupted.
     pub checkpoint_every: Option<u64>,
-    /// Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is one.
-    /// Default false.
+    /// Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is
+    /// one. Default false.
     pub resume: bool,
     /// Number of threads; 0 uses one per core. It never changes a result. Default 0.
     pub threads: usize,

@@ -1,5 +1,6 @@
 //! Names that options, fields and values had in earlier versions. Whoever still uses one gets an
-//! error with the name of today. The command line reads the same table (`ts/src/generated/options.ts`).
+//! error with the name of today. The command line reads the same table
+//! (`ts/src/generated/options.ts`).
 
 /// The version that renamed everything below.
 pub const SINCE: &str = "0.2.0";

@@ -1,5 +1,5 @@
-//! Text in, batches of token sequences out. The batch of a step is a function of (tokens, seed, step)
-//! alone, so nothing of it needs saving.
+//! Text in, batches of token sequences out. The batch of a step is a function of (tokens, seed,
+//! step) alone, so nothing of it needs saving.
 
 mod jsonl;
 pub mod self_generated;
@@ -65,8 +65,8 @@ impl Text {
         }
     }
 
-    /// Returns the token ids, at least `least` of them, without special tokens other than those that
-    /// a model generated.
+    /// Returns the token ids, at least `least` of them, without special tokens other than those
+    /// that a model generated.
     pub fn tokens(&self, model: &Model, least: usize) -> Result<Vec<u32>> {
         let mut tokens = self.own(model)?;
         tokens.extend(&self.generated);
@@ -80,8 +80,8 @@ impl Text {
         Ok(tokens)
     }
 
-    /// Returns the token ids of `samples` sequences of `sequence_length`: the first of the characters
-    /// and, for up to half of the samples, the first that a model generated.
+    /// Returns the token ids of `samples` sequences of `sequence_length`: the first of the
+    /// characters and, for up to half of the samples, the first that a model generated.
     ///
     /// Errors: `Data`, there are fewer.
     pub fn sequences(

@@ -9,8 +9,8 @@
 //! text among them, since the tokenizer may cut their characters otherwise; training reads them one
 //! after the other.
 //!
-//! A text is a function of model, seed, sequence and its number alone: (i, j) have a stream of random
-//! numbers of their own. So neither threads nor the number of texts generated at once decide
+//! A text is a function of model, seed, sequence and its number alone: (i, j) have a stream of
+//! random numbers of their own. So neither threads nor the number of texts generated at once decide
 //! anything, and a run that was stopped goes on with the same bytes after the last texts on disk.
 
 use crate::cancel::Cancel;

@@ -63,8 +63,8 @@ pub struct SaliencyConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum SaliencyScale {
-    /// S is divided by its mean in the block, and the sum by the number of weights, so that the same
-    /// lambda suits any number of texts.
+    /// S is divided by its mean in the block, and the sum by the number of weights, so that the
+    /// same lambda suits any number of texts.
     #[default]
     ScaleFree,
     /// S is divided by its mean in each matrix, so that it weighs within matrices only.
@@ -164,8 +164,8 @@ pub struct BlockOptions {
     /// Passes over the sequences for every layer, at least 1. Default 5; the papers use 20 and
     /// more at 2 bits.
     pub epochs: Option<usize>,
-    /// Learning rate of the ranges, 0 or more: of the clipping factors, or of the scales (as a share
-    /// of their root mean square) and zero points (in codes). Default: given by the recipe.
+    /// Learning rate of the ranges, 0 or more: of the clipping factors, or of the scales (as a
+    /// share of their root mean square) and zero points (in codes). Default: given by the recipe.
     pub range_learning_rate: Option<f64>,
     /// Learning rate of the low-rank factors, 0 or more. Default: given by the recipe.
     pub low_rank_learning_rate: Option<f64>,
@@ -233,8 +233,8 @@ impl BlockOptions {
 const MOST_EPOCHS: usize = 65_535;
 
 impl BlockConfig {
-    /// Returns what the recipes start from: 32 sequences of 512 tokens, a batch of one, and 5 epochs
-    /// in which the learning rates fall to the share `min_ratio` of their peak.
+    /// Returns what the recipes start from: 32 sequences of 512 tokens, a batch of one, and 5
+    /// epochs in which the learning rates fall to the share `min_ratio` of their peak.
     pub fn usual(rates: BlockRates, min_ratio: f64) -> Self {
         Self {
             samples: 32,

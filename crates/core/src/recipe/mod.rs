@@ -22,8 +22,8 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few options
-/// to one of these.
+/// A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
+/// options to one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recipe {

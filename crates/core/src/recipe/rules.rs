@@ -1,6 +1,6 @@
-//! Rules pick sites by pattern and give them a whole quantizer. Of the rules that match a weight the
-//! most specific one counts: one that names layers and linears before one that names either, before
-//! one that names neither.
+//! Rules pick sites by pattern and give them a whole quantizer. Of the rules that match a weight
+//! the most specific one counts: one that names layers and linears before one that names either,
+//! before one that names neither.
 
 use super::Recipe;
 use super::site::WeightSite;

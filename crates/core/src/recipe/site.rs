@@ -76,7 +76,8 @@ impl WeightSite {
         if affine && self.quantizer.granularity == Granularity::Tensor && range.learns {
             return Err(Error::config(
                 format!("{path}.quantizer.granularity"),
-                "zero points per tensor have no gradient; use channel or group, or the range frozen",
+                "zero points per tensor have no gradient; use channel or group, or the range \
+                 frozen",
             ));
         }
         if let Some(low_rank) = self.low_rank {

@@ -57,8 +57,8 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Learning rate of the weights' scales, as a multiple of `learningRate`. Default 1.
     pub weight_scale_multiplier: f64,
-    /// Learning rate of the stored scales of activations and cache, as a multiple of `learningRate`;
-    /// it matters only with static scales. Default 10.
+    /// Learning rate of the stored scales of activations and cache, as a multiple of
+    /// `learningRate`; it matters only with static scales. Default 10.
     pub activation_scale_multiplier: f64,
     /// Learning rate of the norm weights, as a multiple of `learningRate`. Default 1.
     pub norm_multiplier: f64,

@@ -11,9 +11,10 @@
 //! endKlWeight: 0` for theirs). Scales and zero points start from the least squared error
 //! (docs/decisions/0010-ranges-start-from-least-error.md), those of the authors from the widest
 //! range; weights are pulled back to their initial values
-//! (docs/decisions/0011-weights-are-held.md), those of the authors are not. As in their code weights learn twice as fast at 2 bits (0.02) as at 3
-//! and 4 (0.01). Learning rates are relative and for some hundred steps; the absolute ones of the
-//! authors (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
+//! (docs/decisions/0011-weights-are-held.md), those of the authors are not. As in their code
+//! weights learn twice as fast at 2 bits (0.02) as at 3 and 4 (0.01). Learning rates are relative
+//! and for some hundred steps; the absolute ones of the authors (1e-4 and 2e-5 in phase 1, 2e-5 in
+//! phase 2) are for thousands on weights of about 0.02.
 
 use crate::error::Result;
 use crate::recipe::{

@@ -1,7 +1,8 @@
 //! `llm-qat`: LLM-QAT: Data-Free Quantization Aware Training for Large Language Models (2023, arXiv
-//! 2305.17888): all weights and norms learn from the outputs of the unquantized model (the teacher),
-//! on text that it generated itself. Scales are computed anew in every step, as the largest
-//! magnitude of the current weights / the largest code: nothing is clipped and no range learns.
+//! 2305.17888): all weights and norms learn from the outputs of the unquantized model (the
+//! teacher), on text that it generated itself. Scales are computed anew in every step, as the
+//! largest magnitude of the current weights / the largest code: nothing is clipped and no range
+//! learns.
 //!
 //! Costs the memory of the whole model several times, as `silq` does, and also the time to generate
 //! the text. For models whose training text is not available.

@@ -24,11 +24,11 @@ pub struct RtnConfig {
     /// Give each group of weights a zero point, so that its range need not be centred on 0; target
     /// `halfstep` only, where the defaults are then 2 bits and groups of 64. Default false.
     pub zero_points: bool,
-    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude / largest
-    /// code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
-    /// (least squared error), `best` (for each matrix the one of the last two with the smaller
-    /// squared error), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
-    /// sqrt(largest code)). Default `best`.
+    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+    /// largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+    /// `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
+    /// the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
+    /// (2 mean|w| / sqrt(largest code)). Default `best`.
     pub observer: Observer,
 }
 

@@ -29,15 +29,15 @@ use ts_rs::TS;
 pub struct SilqConfig {
     #[serde(flatten)]
     pub common: Common,
-    /// Give each linear input and each cache one learned scale that is stored in the file, instead of
-    /// scales that are computed while the model runs; target `halfstep` only. Default false.
+    /// Give each linear input and each cache one learned scale that is stored in the file, instead
+    /// of scales that are computed while the model runs; target `halfstep` only. Default false.
     pub static_activations: bool,
-    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude / largest
-    /// code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
-    /// (least squared error), `best` (for each matrix the one of the last two with the smaller
-    /// squared error), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
-    /// sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
-    /// still.
+    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+    /// largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+    /// `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
+    /// the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
+    /// (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can
+    /// train better still.
     pub observer: Observer,
     /// Let the scales of the weights learn; false keeps those that `observer` finds. Default true.
     pub learn_scales: bool,

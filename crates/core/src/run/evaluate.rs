@@ -31,8 +31,8 @@ pub fn evaluate(
     }
 }
 
-/// An evaluation under way, sequence by sequence, for callers that have other things to do in between.
-/// Several models are compared with one reference, which runs once.
+/// An evaluation under way, sequence by sequence, for callers that have other things to do in
+/// between. Several models are compared with one reference, which runs once.
 pub struct EvaluationRun {
     networks: Vec<Network>,
     against: Option<Network>,

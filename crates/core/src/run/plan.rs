@@ -88,8 +88,8 @@ impl PlanStage {
     }
 }
 
-/// Plans [`crate::run::quantize`] with the same arguments, refusing what it would refuse. Nothing is
-/// written.
+/// Plans [`crate::run::quantize`] with the same arguments, refusing what it would refuse. Nothing
+/// is written.
 pub fn plan(
     model: &Model,
     recipe: &RecipeConfig,
@@ -325,8 +325,8 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// Rounds to nearest: the whole work of a recipe without training, and otherwise a substitute for
-    /// the trained blocks.
+    /// Rounds to nearest: the whole work of a recipe without training, and otherwise a substitute
+    /// for the trained blocks.
     fn round(&mut self) -> Result<()> {
         let alone = self.recipe.stages.is_empty();
         let start = |site: WeightSite| {
@@ -387,8 +387,8 @@ impl<'a> Planner<'a> {
 /// Tokens of the shorter of two measurements, whose difference tells the time of a token.
 const FEW_TOKENS: usize = 32;
 
-/// What measuring gives on one sequence, and the seconds it will take on all; with `record`, of each
-/// block alone too.
+/// What measuring gives on one sequence, and the seconds it will take on all; with `record`, of
+/// each block alone too.
 #[allow(clippy::too_many_arguments)]
 fn on_a_window(
     validation: &Validation,

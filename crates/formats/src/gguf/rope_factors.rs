@@ -2,11 +2,11 @@
 //! numbers they come from.
 //!
 //! A file of ours carries the four numbers too, and they must give the factors bit for bit. For
-//! another file they are recovered: the factor is the largest one, the turns are llama3's
-//! published choice (1 and 4), and the original context is that of a blended factor, or any that
-//! fits where none is blended. The factors they give must equal the file's within the error of the
-//! f32 arithmetic that converters use; otherwise the file is refused, since no scaling of ours would
-//! be that model.
+//! another file they are recovered: the factor is the largest one, the turns are llama3's published
+//! choice (1 and 4), and the original context is that of a blended factor, or any that fits where
+//! none is blended. The factors they give must equal the file's within the error of the f32
+//! arithmetic that converters use; otherwise the file is refused, since no scaling of ours would be
+//! that model.
 
 use super::metadata::{Metadata, error_at};
 use super::names::ROPE_FACTORS;
@@ -75,7 +75,9 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
     recover(&factors, head_dim, theta).map(Some).ok_or_else(|| Error::Unsupported {
         file: metadata.file.into(),
         name: ROPE_FACTORS.into(),
-        reason: "its factors are not those of a llama3 scaling with 1 and 4 turns, the one rope scaling that is read".into(),
+        reason: "its factors are not those of a llama3 scaling with 1 and 4 turns, the one rope \
+                 scaling that is read"
+            .into(),
     })
 }
 

@@ -11,8 +11,8 @@ pub fn strip<'t>(text: &'t str, set: Option<&str>, left: bool, right: bool) -> &
     if right { text.trim_end_matches(gone) } else { text }
 }
 
-/// Splits at `separator` (at runs of white space if there is none), at most `most` times, optionally
-/// from the right.
+/// Splits at `separator` (at runs of white space if there is none), at most `most` times,
+/// optionally from the right.
 pub fn split(
     text: &str,
     separator: Option<&str>,

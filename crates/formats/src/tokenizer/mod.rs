@@ -97,8 +97,8 @@ impl Tokenizer {
         json::write(&self.vocabulary)
     }
 
-    /// Returns the matching tokenizer_config.json, for other readers: special tokens by name, and the
-    /// chat template.
+    /// Returns the matching tokenizer_config.json, for other readers: special tokens by name, and
+    /// the chat template.
     pub fn to_config_json(&self, chat_template: Option<&str>) -> String {
         json::write_config(&self.vocabulary, chat_template)
     }

@@ -152,7 +152,8 @@ impl Vocabulary {
         }
         if markers > MAX_MARKERS || marker_bytes > MAX_MARKER_BYTES {
             return Err(wrong(format!(
-                "{markers} special tokens of {marker_bytes} bytes, more than {MAX_MARKERS} of {MAX_MARKER_BYTES}"
+                "{markers} special tokens of {marker_bytes} bytes, more than {MAX_MARKERS} of \
+                 {MAX_MARKER_BYTES}"
             )));
         }
         Ok(())
