@@ -63,7 +63,7 @@ export class Model {
 
   /**
    * The build of the Rust core behind this class; each entry point of the package names its own.
-   * /
+   */
   protected static native(): Promise<Native> {
     return Promise.reject(
       new HalfstepError('ERR_NO_BUILD', 'import Model from halfstep or halfstep/wasm'),
@@ -76,7 +76,7 @@ export class Model {
    *
    * Throws a {@link HalfstepError}: `ERR_IO` (it does not exist), `ERR_FORMAT` (damaged; file,
    * offset, reason), `ERR_UNSUPPORTED` (named), `ERR_MISSING_TENSOR`, `ERR_SHAPE`, `ERR_MEMORY`.
-   * /
+   */
   static async load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
     const { signal, name = 'bytes' } = options
     const native = await this.native()
@@ -116,7 +116,7 @@ export class Model {
    *
    * Throws `ERR_DATA` for an empty or too short text, `ERR_CONFIG` for an invalid option,
    * `ERR_CANCELLED`.
-   * /
+   */
   async evaluate(
     options: EvaluateOptions = {},
     run: EvaluateRunOptions = {},
@@ -137,7 +137,7 @@ export class Model {
    * Generates text from a prompt or a conversation: iterate the stream for the text as it comes,
    * await its `result` for the whole.
    * Greedy unless `temperature` is given; the same seed gives the same text.
-   * /
+   */
   generate(options: GenerateOptions = {}, run: { signal?: AbortSignal } = {}): GenerationStream {
     const { native, handle } = parts(this)
     return new GenerationStream(
@@ -153,7 +153,7 @@ export class Model {
    * Continues several prompts at once and gives all texts together: faster than one after the
    * other, since every weight that is read serves all of them. Each text is
    * the one that {@link Model.generate} gives for its prompt alone.
-   * /
+   */
   async generateAll(
     prompts: readonly string[],
     options: Omit<GenerateOptions, 'prompt' | 'messages'> = {},
@@ -167,7 +167,7 @@ export class Model {
   /**
    * Token ids of a text. With `special`, special tokens in the text are recognised and begin and
    * end tokens are added if the model asks for them; without, the text is plain.
-   * /
+   */
   async tokenize(text: string, options: { special?: boolean } = {}): Promise<number[]> {
     const { native, handle } = parts(this)
     return new Task(
@@ -179,7 +179,7 @@ export class Model {
   /**
    * Logits of a sequence run from position 0: `tokens.length` rows of the vocabulary's size, in the
    * model's own arithmetic.
-   * /
+   */
   async logits(tokens: readonly number[]): Promise<Float32Array> {
     const { native, handle } = parts(this)
     const bytes = await new Task(native.logits(handle, Uint32Array.from(tokens)), (_, done) =>
@@ -193,7 +193,7 @@ export class Model {
   /**
    * The model's values as a full-precision f32 model: blocks and codes decoded, nothing quantized
    * any more. Saved as .gguf it is an F32 file.
-   * /
+   */
   async dequantize(): Promise<Model> {
     const { native, handle } = parts(this)
     return new Task(native.dequantize(handle), (_, done) => adopt(this, done)).result
@@ -204,7 +204,7 @@ export class Model {
    * says; a full-precision model by the path's ending (.gguf or .safetensors).
    * The file of a quantized model is read again and compared with the model first: `ERR_PARITY` if
    * one code, scale or output differs.
-   * /
+   */
   async save(path: string): Promise<SaveReport> {
     const { native, handle } = parts(this)
     return new Task(native.save(handle, path), (value) => value as SaveReport).result
@@ -219,7 +219,7 @@ export class Model {
   /**
    * Frees the memory as soon as no run uses the model; without it the garbage collector does,
    * later.
-   * /
+   */
   dispose(): void {
     this.#handle?.dispose()
     this.#handle = undefined

@@ -23,7 +23,7 @@ export interface PlanOptions extends Partial<RunConfig> {
  *
  * Rejected as the run itself would be: `ERR_CONFIG`, `ERR_TARGET`, `ERR_DATA`, ...;
  * `ERR_UNSUPPORTED` in WebAssembly, which does not train.
- * /
+ */
 export async function plan(
   model: Model,
   recipe: RecipeInput,

@@ -17,7 +17,8 @@ export function benchCommand(): Command {
   const command = new Command('bench').description(
     [
       'Measures the speed of this machine and of the kernels on it: memory bandwidth, peak rates,',
-      'matrix products, reading a prompt and generating tokens. Takes two minutes and 2 GB of memory.',
+      'matrix products, reading a prompt and generating tokens.',
+      'It takes two minutes and 2 GB of memory.',
     ].join(' '),
   )
   command

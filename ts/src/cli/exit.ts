@@ -5,15 +5,15 @@ import { inFlags } from './messages.js'
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 export const EXIT_HELP = `
-Exit codes: ${EXIT.ok} success; ${EXIT.failed} failure, with "error ERR_CODE: message" on stderr; ${EXIT.usage} unknown
-command or option; ${EXIT.interrupted} interrupted.
+Exit codes: ${EXIT.ok} success; ${EXIT.failed} failure, with "error ERR_CODE: message" on stderr;
+${EXIT.usage} unknown command or option; ${EXIT.interrupted} interrupted.
 Run halfstep <command> --help for the options of a command and an example.`
 
 /**
  * Runs the work of a command with a signal that the first Ctrl-C (or SIGTERM) aborts; the second
  * ends the process at once. A failure becomes one line on stderr, with `json` also an object on
  * stdout, and the exit code.
- * /
+ */
 export async function attempt(
   work: (signal: AbortSignal) => Promise<void>,
   options: { json?: boolean; resume?: string } = {},

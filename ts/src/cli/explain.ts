@@ -22,8 +22,8 @@ export function explainCommand(): Command {
   const command = new Command('explain')
     .description(
       [
-        'Explains a recipe (what it does, what it costs and why it has its defaults), an option, or',
-        'a field of a whole recipe.',
+        'Explains a recipe (what it does, what it costs and why it has its defaults), an option,',
+        'or a field of a whole recipe.',
       ].join(' '),
     )
     .argument('<word>', 'Name of a recipe, an option or a field.')

@@ -91,11 +91,12 @@ export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
     row(s.name, s.steps, s.secondsPerStep, s.seconds, s.peakMemoryBytes, s.diskBytes),
   )
   const all = row('total', made.steps, null, made.seconds, made.peakMemoryBytes, made.diskBytes)
+  const bits = made.bitsPerWeight.toFixed(3)
   const pairs = formatPairs([
     ['recipe', `${made.recipe} for ${made.target}`],
     [
       'result',
-      `${formatBytes(made.outputBytes)}, ${made.bitsPerWeight.toFixed(3)} bits per weight in the layers`,
+      `${formatBytes(made.outputBytes)}, ${bits} bits per weight in the linears of the layers`,
     ],
   ])
   return [
@@ -113,7 +114,8 @@ function verdict(made: Plan, freeDiskBytes: number | null): string {
   const disk = made.diskBytes + made.outputBytes
   const isDiskShort = freeDiskBytes !== null && disk > freeDiskBytes
   const shortDisk = isDiskShort
-    ? ` It needs ${formatBytes(disk)} on disk and ${formatBytes(freeDiskBytes)} are free: use another folder.`
+    ? ` It needs ${formatBytes(disk)} on disk, and ${formatBytes(freeDiskBytes)} are free: ` +
+      'use another folder.'
     : ''
   if (made.fits === null)
     return `It needs ${needed}; this system does not report how much is free.${shortDisk}`

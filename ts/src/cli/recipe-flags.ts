@@ -31,14 +31,14 @@ export function recipeAmong(words: readonly string[]): string {
 /**
  * The flags of a run: the recipe, its options, how the run is carried out. The help shows the
  * options of the recipe that was named, and the parser knows those of all.
- * /
+ */
 export function addRecipeFlags(command: Command): void {
   const named = recipeAmong(process.argv)
   const shown = RECIPES.find(({ kind }) => kind === named)
   command
     .option(
       '--recipe <name>',
-      'Name of a built-in recipe (halfstep recipes lists them), or path of a .json file with a recipe.',
+      'Built-in recipe (halfstep recipes lists them), or path of a .json file with a recipe.',
       DEFAULT_RECIPE,
     )
     .option(
@@ -140,7 +140,7 @@ export function runOf(command: Command): Partial<RunConfig> {
 /**
  * Checks that the folders of output and report can be written to, before hours of training end at
  * one that does not exist, or a plan of them says that they fit.
- * /
+ */
 export async function mustBeWritable({
   output,
   report,
