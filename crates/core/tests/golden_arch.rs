@@ -313,7 +313,7 @@ fn every_family_is_rounded_solved_trained_and_exported() {
     }
 }
 
-/// Rows of q and k, and their biases, stand in the file as the family has them.
+/// Rows of q and k, and their biases, are in the file as the family has them.
 #[test]
 fn the_converters_rows_are_ours() {
     for family in families() {

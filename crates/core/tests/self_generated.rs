@@ -297,7 +297,7 @@ fn other_recipes_take_generated_text_too() {
 }
 
 #[test]
-fn generated_text_stands_beside_a_given_one() {
+fn generated_text_is_added_to_a_given_one() {
     let recipe = |samples| {
         let train = BlockOptions {
             samples: Some(samples),

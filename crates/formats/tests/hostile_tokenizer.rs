@@ -184,7 +184,7 @@ fn token_types_outside_the_six() {
     }
 }
 
-/// A change to a sound file: where (a JSON pointer), what stands there then, the code and what the
+/// A change to a sound file: where (a JSON pointer), its new value, the code and what the
 /// error says.
 fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str)> {
     let step = |name: &str| json!({"type": name});

@@ -427,7 +427,7 @@ fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
     assert_eq!(folder.names(), [""; 0]);
 }
 
-/// A folder and a GGUF file have no place for factors: neither is written without them.
+/// A folder and a GGUF file cannot store low-rank factors: neither is written without them.
 #[test]
 fn factors_are_refused_where_they_have_no_place() {
     let folder = Folder::new("factors");
@@ -669,7 +669,7 @@ fn values_outside_of_the_layout_are_not_written() {
             "value 7 of factor B is NaN",
         ),
         (
-            "factors beside a float weight",
+            "factors of a float weight",
             affine,
             |m, n| m.tensors.get_mut(n).expect("is there").data = TensorData::F32(vec![0.0; 480]),
             "not packed",

@@ -76,7 +76,7 @@ fn suggestion(name: &str, known: &[&str]) -> String {
     format!("{hint} Known: {}", known.join(", "))
 }
 
-/// serde's names of types in words.
+/// serde's names of types in plain words.
 fn plain(expected: &str) -> &str {
     match expected {
         "usize" | "u64" | "u32" | "u8" => "a whole number, 0 or more",

@@ -165,7 +165,7 @@ fn plain(comment: &str) -> String {
     paragraphs.map(|lines| lines.join(" ")).collect::<Vec<_>>().join("\n\n")
 }
 
-/// What stands at an option.
+/// The type of an option.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Number,
