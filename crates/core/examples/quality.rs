@@ -1,7 +1,8 @@
 //! Perplexity, KL to the full-precision model and top-1 agreement of several files on several
 //! texts, as a table for docs/lab.
 //!
-//!     cargo run --release -p halfstep --example quality -- <tokens> <full-precision model> <text,text> <model> ...
+//!     cargo run --release -p halfstep --example quality -- \
+//!         <tokens> <full-precision model> <text,text> <model> ...
 //!
 //! Sequences of 512; the full-precision model runs once for all. Bits are those of the stored block
 //! linears, scales, zero points and low-rank factors included.

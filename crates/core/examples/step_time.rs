@@ -1,6 +1,8 @@
 //! Time of a training step and peak memory: with the quantizers of a target, and with none.
 //!
-//!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off | plain> [steps] [threads] [batch] [arithmetic]
+//!     cargo run --release -p halfstep --example step_time -- \
+//!         <model> <text> <gguf:q4_0 | halfstep | off | plain> \
+//!         [steps] [threads] [batch] [arithmetic]
 //!
 //! Steps of `batch` (4) x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and
 //! cache, `off` has the teacher and no quantizer, `plain` is next-token cross-entropy without

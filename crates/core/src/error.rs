@@ -29,11 +29,15 @@ pub enum Error {
     /// A checkpoint that is absent, damaged or of another run.
     #[error("{path}: {reason}")]
     Checkpoint { path: String, reason: String },
-    #[error("cancelled{}", .resume.as_ref().map(|r| format!("; resume from {r}")).unwrap_or_default())]
+    #[error("cancelled{}", resume_hint(.resume))]
     Cancelled { resume: Option<String> },
     /// A fault of ours: please report it.
     #[error("internal error: {reason}")]
     Internal { reason: String },
+}
+
+fn resume_hint(resume: &Option<String>) -> String {
+    resume.as_ref().map(|folder| format!("; resume from {folder}")).unwrap_or_default()
 }
 
 impl Error {

@@ -719,7 +719,11 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     };
     let error = atomic(&path, half_way(std::io::ErrorKind::StorageFull)).expect_err("a full disk");
     assert!(
-        matches!(&error, Error::Io { path: p, source } if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull),
+        matches!(
+            &error,
+            Error::Io { path: p, source }
+                if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull
+        ),
         "{error}"
     );
     let panicked = std::panic::catch_unwind(|| {
@@ -748,7 +752,11 @@ fn a_full_device_is_an_io_error_that_names_the_target() {
     })
     .expect_err("full");
     assert!(
-        matches!(&error, Error::Io { path: p, source } if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull),
+        matches!(
+            &error,
+            Error::Io { path: p, source }
+                if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull
+        ),
         "{error}"
     );
     assert_eq!(folder.names(), [""; 0]);
@@ -789,7 +797,10 @@ fn a_folder_without_permission_is_an_io_error() {
     };
     let error = atomic(&folder.join("m"), |out| out.write_all(b"x")).expect_err("no permission");
     assert!(
-        matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+        matches!(
+            &error,
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied
+        ),
         "{error}"
     );
     std::fs::set_permissions(&own.0, PermissionsExt::from_mode(0o700)).expect("mode");

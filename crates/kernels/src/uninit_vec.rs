@@ -12,7 +12,7 @@ pub fn uninit_vec<T: Real>(len: usize) -> Vec<T> {
         let start: *mut T = values.as_mut_ptr();
         // SAFETY: the assembly is empty, but to the compiler it may have written all that the
         // pointer leads to, so that the memory holds some fixed bytes from here on; and any bytes
-        // are a number. the capacity is at least `len`.
+        // are a number. The capacity is at least `len`.
         unsafe {
             std::arch::asm!("/* {0} */", in(reg) start, options(nostack, preserves_flags));
             values.set_len(len);

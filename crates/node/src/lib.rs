@@ -195,7 +195,13 @@ pub fn doctor() -> String {
         dispatch::available().into_iter().map(dispatch::Level::name).collect();
     features.reverse();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    serde_json::json!({ "build": "native", "version": env!("CARGO_PKG_VERSION"), "cpuFeatures": features, "threads": threads }).to_string()
+    let doctor = serde_json::json!({
+        "build": "native",
+        "version": env!("CARGO_PKG_VERSION"),
+        "cpuFeatures": features,
+        "threads": threads,
+    });
+    doctor.to_string()
 }
 
 #[cfg(test)]

@@ -199,5 +199,11 @@ pub fn resolve(recipe: String, changes: String) -> String {
 #[wasm_bindgen]
 pub fn doctor() -> String {
     let features: &[&str] = if cfg!(target_feature = "simd128") { &["simd128"] } else { &[] };
-    json!({ "build": "wasm", "version": env!("CARGO_PKG_VERSION"), "cpuFeatures": features, "threads": 1 }).to_string()
+    let doctor = json!({
+        "build": "wasm",
+        "version": env!("CARGO_PKG_VERSION"),
+        "cpuFeatures": features,
+        "threads": 1,
+    });
+    doctor.to_string()
 }

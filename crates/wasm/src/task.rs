@@ -34,7 +34,10 @@ impl TaskOutput {
 pub fn outcome(result: &Result<TaskOutput>) -> String {
     match result {
         Ok(done) => format!(r#"{{"ok":{}}}"#, done.value),
-        Err(e) => json!({ "error": { "code": e.code(), "message": e.to_string(), "details": e.details() } }).to_string(),
+        Err(e) => {
+            let (code, message, details) = (e.code(), e.to_string(), e.details());
+            json!({ "error": { "code": code, "message": message, "details": details } }).to_string()
+        }
     }
 }
 

@@ -131,8 +131,8 @@ batch?: number,
  */
 epochs?: number, 
 /**
- * Learning rate of the ranges, 0 or more: of the clipping factors, or of the scales (as a share
- * of their root mean square) and zero points (in codes). Default: given by the recipe.
+ * Learning rate of the ranges, 0 or more: of the clipping factors, or of the scales (as a
+ * share of their root mean square) and zero points (in codes). Default: given by the recipe.
  */
 rangeLearningRate?: number, 
 /**
@@ -534,8 +534,8 @@ export type MatrixRecord = { block: number,
  */
 linear: string, 
 /**
- * Share of the weights that lie outside the grid's limits and are clipped to them; null if only the
- * codes were left.
+ * Share of the weights that lie outside the grid's limits and are clipped to them; null if
+ * only the codes were left.
  */
 clipFraction: number | null, 
 /**
@@ -563,7 +563,7 @@ export type OmniquantConfig = {
 train: BlockOptions, } & Common;
 
 /**
- * What a run will take.
+ * The estimate of what a run will need.
  */
 export type Plan = { recipe: string, target: string, 
 /**
@@ -571,19 +571,19 @@ export type Plan = { recipe: string, target: string,
  */
 bitsPerWeight: number, 
 /**
- * Of the file that will be written.
+ * Size of the file that will be written.
  */
 outputBytes: number, 
 /**
- * In the run folder, at most.
+ * Largest size of the run folder.
  */
 diskBytes: number, 
 /**
- * Optimizer steps.
+ * Number of optimizer steps.
  */
 steps: number, tokens: number, 
 /**
- * Until the result is in memory and measured.
+ * Time until the result is in memory and measured.
  */
 seconds: number, 
 /**
@@ -591,32 +591,32 @@ seconds: number,
  */
 peakMemoryBytes: number, 
 /**
- * What this process could have without swapping; 0 where the system does not tell.
+ * Memory that this process can use without swapping; 0 where the system does not report it.
  */
 freeMemoryBytes: number, 
 /**
- * Whether the peak was measured. Else it is estimated: the system does not tell it, or only
- * with what the process has needed before.
+ * Whether the peak was measured. Otherwise it is estimated, because the system does not report
+ * it, or reports it only with what the process has used before.
  */
 memoryMeasured: boolean, 
 /**
- * Whether the memory is enough; null where the system does not tell.
+ * Whether there is enough memory; null where the system does not report how much is free.
  */
 fits: boolean | null, 
 /**
- * What would need less memory, if it does not fit.
+ * Changes that would need less memory, if it does not fit.
  */
 advice: string | null, 
 /**
- * One after the other.
+ * Estimates of the stages, one after the other.
  */
 stages: Array<PlanStage>, 
 /**
- * Flags the client will need to run the file.
+ * Flags that the client will need to run the file.
  */
 clientFlags: Array<string>, 
 /**
- * What making the plan took.
+ * Time that the planning took.
  */
 planSeconds: number, };
 
@@ -629,7 +629,7 @@ export type PlanStage = {
  */
 name: string, steps: number, secondsPerStep: number, seconds: number, peakMemoryBytes: number, 
 /**
- * In the run folder, at most.
+ * Largest size of the run folder.
  */
 diskBytes: number, };
 
@@ -656,7 +656,7 @@ scaleCodec: ScaleCodec, };
 export type RangeConfig = "frozen" | "absmax" | "scale" | "clip" | "scaleZero";
 
 /**
- * The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
+ * A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
  * options to one of these.
  */
 export type Recipe = { 
@@ -673,11 +673,11 @@ target: TargetId,
  */
 rules: Array<Rule>, 
 /**
- * Where the training text comes from if the run gives none.
+ * The training text if the run has none.
  */
 data?: RecipeData, 
 /**
- * What is trained or solved, one after the other; empty: quantize without training.
+ * Stages of training or solving, one after the other; empty: quantize without training.
  */
 stages: Array<Stage>, };
 
@@ -687,12 +687,12 @@ stages: Array<Stage>, };
 export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
- * The text of a recipe.
+ * The training text of a recipe.
  */
 export type RecipeData = { 
 /**
- * Tokens that the teacher generates to train on, where the run gives no data. None: data must
- * be given.
+ * Number of tokens that the unquantized model generates to train on if the run has no data.
+ * Absent: the run must have data.
  */
 selfGenerated?: number, };
 
@@ -752,11 +752,11 @@ export type RtnConfig = {
  */
 zeroPoints: boolean, 
 /**
- * How the initial scale of each group of weights is found: `absmax` (largest magnitude / largest
- * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
- * (least squared error), `best` (for each matrix the one of the last two with the smaller
- * squared error), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
- * sqrt(largest code)). Default `best`.
+ * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+ * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
+ * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
+ * (2 mean|w| / sqrt(largest code)). Default `best`.
  */
 observer: Observer, } & Common;
 
@@ -817,18 +817,18 @@ validationTokens?: number,
  */
 output?: string, 
 /**
- * Folder for checkpoints and finished layers, from which a stopped run can be resumed. Default:
- * none; on the command line the output with `.run` added.
+ * Folder for checkpoints and finished layers, from which a stopped run can be resumed.
+ * Default: none; on the command line the output with `.run` added.
  */
 runFolder?: string, 
 /**
- * Number of optimizer steps between two checkpoints; finished layers are always saved. Default:
- * a checkpoint is written only when the run is interrupted.
+ * Number of optimizer steps between two checkpoints; finished layers are always saved.
+ * Default: a checkpoint is written only when the run is interrupted.
  */
 checkpointEvery?: number, 
 /**
- * Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is one.
- * Default false.
+ * Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is
+ * one. Default false.
  */
 resume: boolean, 
 /**
@@ -846,8 +846,8 @@ record: boolean, };
  */
 export type RunRecord = { settings: RunSettings, 
 /**
- * Full precision, round to nearest on the same grid (in smaller groups, for about the same size,
- * where the result has low-rank factors), and the result.
+ * Full precision, round to nearest on the same grid (in smaller groups, for about the same
+ * size, where the result has low-rank factors), and the result.
  */
 table: Array<TableRow>, 
 /**
@@ -1002,17 +1002,17 @@ export type ScaleCodec = "f32" | "f16";
  */
 export type SilqConfig = { 
 /**
- * Give each linear input and each cache one learned scale that is stored in the file, instead of
- * scales that are computed while the model runs; target `halfstep` only. Default false.
+ * Give each linear input and each cache one learned scale that is stored in the file, instead
+ * of scales that are computed while the model runs; target `halfstep` only. Default false.
  */
 staticActivations: boolean, 
 /**
- * How the initial scale of each group of weights is found: `absmax` (largest magnitude / largest
- * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
- * (least squared error), `best` (for each matrix the one of the last two with the smaller
- * squared error), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
- * sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
- * still.
+ * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+ * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
+ * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
+ * (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can
+ * train better still.
  */
 observer: Observer, 
 /**
@@ -1162,8 +1162,8 @@ learningRate: number,
  */
 weightScaleMultiplier: number, 
 /**
- * Learning rate of the stored scales of activations and cache, as a multiple of `learningRate`;
- * it matters only with static scales. Default 10.
+ * Learning rate of the stored scales of activations and cache, as a multiple of
+ * `learningRate`; it matters only with static scales. Default 10.
  */
 activationScaleMultiplier: number, 
 /**

@@ -28,7 +28,7 @@ pub const VALUES: &[(&str, &str)] = &[
     ("stepZero", "scaleZero"),
 ];
 
-/// The new name of `old`, if it is among the `known` names of its place.
+/// Returns the new name of `old` if it is one of the `known` names.
 pub(super) fn new_name(
     names: &[(&str, &'static str)],
     old: &str,

@@ -47,7 +47,11 @@ mod tests {
 
     #[test]
     fn documents_are_joined_by_a_blank_line() {
-        let lines = "{\"text\": \"one\\nline\", \"id\": 3}\r\n{\"id\": [1], \"text\": \"\"}\n{\"text\": \"zw\u{f6}lf\"}\n";
+        let lines = concat!(
+            "{\"text\": \"one\\nline\", \"id\": 3}\r\n",
+            "{\"id\": [1], \"text\": \"\"}\n",
+            "{\"text\": \"zw\u{f6}lf\"}\n",
+        );
         assert_eq!(documents("a.jsonl", lines).unwrap(), "one\nline\n\nzw\u{f6}lf");
         assert_eq!(documents("a.jsonl", "").unwrap(), "");
         assert!(

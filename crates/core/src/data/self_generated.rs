@@ -2,16 +2,17 @@
 //! Aware Training for Large Language Models, 2023, arXiv 2305.17888; the authors' code):
 //!
 //!     for every token i of the vocabulary and j = 3, 4, 5:
-//!         [i], continued greedily to j tokens, then by samples (temperature 1, all tokens) up to the sequence length or the end of text
+//!         [i], continued greedily to j tokens, then by samples
+//!     (temperature 1, all tokens) up to the sequence length or the end of text
 //!
 //! Ours: the i come in an order drawn by the seed, special tokens are none of them, and the
-//! tokenizer's begin token stands before i where it puts one. Texts are kept as ids, the end of
+//! tokenizer's begin token precedes i if it has one. Texts are kept as ids, the end of
 //! text among them, since the tokenizer may cut their characters otherwise; training reads them one
 //! after the other.
 //!
 //! A text is a function of model, seed, sequence and its number alone: (i, j) have a stream of
 //! random numbers of their own. So neither threads nor the number of texts generated at once decide
-//! anything, and a run that was stopped goes on with the same bytes after the last texts on disk.
+//! anything, and a stopped run continues after the last texts on disk with the same bytes.
 
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
@@ -56,7 +57,7 @@ pub struct Settings {
     pub batch: usize,
 }
 
-/// What the run is to be trained on: the text it gives, one that the model generates, or both.
+/// Returns the training text: that of the run, one that the model generates, or both.
 ///
 /// Errors: those of [`Text::read`], [`settings`] and [`generate`].
 pub fn training_text(
@@ -116,8 +117,8 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
         run.self_generated.or(recipe.data.self_generated.map(|tokens| tokens.max(sequence_length)));
     let tokens = tokens.ok_or_else(|| {
         let reason = format!(
-            "{} needs a text: set data to the path of one, or selfGenerated to the number of tokens \
-             that the model generates",
+            "{} needs a text: set data to the path of one, or selfGenerated to the number of \
+             tokens that the model generates",
             recipe.id
         );
         Error::config("data", reason)
@@ -175,14 +176,14 @@ pub fn generate(
         let mut progress = Progress {
             start: Instant::now(),
             first: tokens.len(),
-            told: tokens.len(),
+            reported: tokens.len(),
             total: settings.tokens,
         };
         while tokens.len() < settings.tokens && done < texts.count() {
             let missing = (settings.tokens - tokens.len()).div_ceil(settings.sequence_length);
             let next = done..texts.count().min(done + missing.min(settings.batch.max(1)));
             let mut each = |written: usize| {
-                progress.tell(tokens.len() + written, events);
+                progress.report(tokens.len() + written, events);
                 if cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
             };
             let batch = texts.write(&network, next.clone(), &mut each)?;
@@ -205,20 +206,22 @@ pub fn generate(
     Ok(Text::generated(tokens))
 }
 
-/// What has been told of the work.
+/// The progress that events have reported.
 struct Progress {
     start: Instant,
     /// Tokens that were there before.
     first: usize,
-    told: usize,
+    reported: usize,
     total: usize,
 }
 
 impl Progress {
-    fn tell(&mut self, tokens: usize, events: &mut dyn FnMut(Event)) {
+    fn report(&mut self, tokens: usize, events: &mut dyn FnMut(Event)) {
         let tokens = tokens.min(self.total);
-        if tokens >= self.told + EVENT_TOKENS || (tokens == self.total && tokens > self.told) {
-            self.told = tokens;
+        if tokens >= self.reported + EVENT_TOKENS
+            || (tokens == self.total && tokens > self.reported)
+        {
+            self.reported = tokens;
             let tokens_per_second =
                 (tokens - self.first) as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
             events(Event::Generate { tokens, total: self.total, tokens_per_second });
@@ -292,7 +295,8 @@ impl Texts {
         })
     }
 
-    /// Texts `numbers`, together. `each` is told after every step how many tokens they have.
+    /// Generates the texts `numbers` together. `each` is called after every step with the number of
+    /// tokens they have.
     fn write(
         &self,
         network: &Network,
@@ -341,7 +345,7 @@ struct UnfinishedText {
     tokens: Vec<u32>,
     /// Of the tokens that the network has read.
     cache: Cache,
-    /// The text is greedy up to so many tokens.
+    /// Number of tokens up to which the text is greedy.
     greedy_tokens: usize,
     greedy: Sampler,
     sampled: Sampler,
@@ -384,7 +388,7 @@ impl SavedTexts<'_> {
         Error::Checkpoint { path: self.path(first).display().to_string(), reason: reason.into() }
     }
 
-    /// The batch that begins with text `first`, if it is there. A damaged one is told of and
+    /// The batch that begins with text `first`, if it exists. A damaged one is reported and
     /// generated again; another model's is an error.
     fn read(&self, first: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Vec<Vec<u32>>>> {
         let path = self.path(first);

@@ -30,7 +30,7 @@ pub struct Common {
     pub cache: Option<f64>,
 }
 
-/// What a recipe gives to common options that are left out. All but the target are for the target
+/// The values of common options that the user leaves out. All but the target are for the target
 /// `halfstep`; the others hold one grid each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
@@ -74,7 +74,7 @@ impl Common {
         self.target.unwrap_or(defaults.target)
     }
 
-    /// What the recipe asks of its target.
+    /// The request of the recipe to its target.
     pub fn request(&self, defaults: Defaults) -> Request {
         let halfstep = self.target(defaults) == TargetId::Halfstep;
         Request {

@@ -50,7 +50,7 @@ impl Rule {
         if let Rule::Weight { quantizer, .. } = self { quantizer.as_ref() } else { None }
     }
 
-    /// What tells kinds of sites apart.
+    /// The kind of the site.
     fn kind(&self) -> &'static str {
         match self {
             Rule::Weight { .. } => "weight",
@@ -184,7 +184,7 @@ fn whole(recipe: &Recipe, role: Role) -> Option<QuantSpec> {
     })
 }
 
-/// What the most specific rule gives a weight.
+/// The quantizer of a weight by the most specific rule.
 fn strongest(
     recipe: &Recipe,
     layers: usize,

@@ -31,8 +31,7 @@ pub fn evaluate(
     }
 }
 
-/// An evaluation under way, sequence by sequence, for callers that have other things to do in
-/// between. Several models are compared with one reference, which runs once.
+/// An evaluation in progress, sequence by sequence, for callers that do other work in between. Several models are compared with one reference, which runs once.
 pub struct EvaluationRun {
     networks: Vec<Network>,
     against: Option<Network>,

@@ -1,4 +1,4 @@
-//! A model from a file, and the network made of it.
+//! A model from a file, and its network.
 
 use crate::error::Result;
 use halfstep_formats::Model;
@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A model and, once it has been run, the network made of it: its weights are prepacked once, not
+/// A model and, once it has been run, its network: its weights are prepacked once, not
 /// for every generation.
 pub struct LoadedModel {
     model: Model,

@@ -152,8 +152,8 @@ fn verdict(peak: u64, free: u64, stages: &[PlanStage]) -> (Option<bool>, Option<
     };
     let advice = match greatest.name.as_str() {
         "model" => {
-            "use a smaller microBatch, a shorter sequenceLength or recompute always, or train layer \
-             by layer (omniquant, apiq, efficientqat)"
+            "use a smaller microBatch, a shorter sequenceLength or recompute always, or train \
+             layer by layer (omniquant, apiq, efficientqat)"
         }
         "blocks" => "use fewer samples or a shorter sequenceLength",
         "evaluate" => "use no validation text, and measure the file afterwards",
@@ -162,7 +162,7 @@ fn verdict(peak: u64, free: u64, stages: &[PlanStage]) -> (Option<bool>, Option<
     (fits, Some(advice.into()))
 }
 
-/// A plan being made.
+/// A plan in progress.
 struct Planner<'a> {
     model: &'a Model,
     recipe: &'a Recipe,
@@ -367,7 +367,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Without a system that tells: both models, and both again as networks, one of them in f32.
+    /// If the system does not report it: both models, and both again as networks, one of them in f32.
     fn held(&self) -> u64 {
         let floats = (self.model.architecture.parameters() * size_of::<f32>()) as u64;
         probe::stored(self.model) + 2 * probe::stored(&self.result) + floats
@@ -384,10 +384,10 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Tokens of the shorter of two measurements, whose difference tells the time of a token.
+/// Tokens of the shorter of two measurements, whose difference is the time of a token.
 const FEW_TOKENS: usize = 32;
 
-/// What measuring gives on one sequence, and the seconds it will take on all; with `record`, of
+/// The evaluation of one sequence, and the seconds it will take on all; with `record`, of
 /// each block alone too.
 #[allow(clippy::too_many_arguments)]
 fn on_a_window(

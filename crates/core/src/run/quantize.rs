@@ -19,7 +19,7 @@ use halfstep_runtime::clock::Clock;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement
+/// Quantizes and, if the recipe has stages, trains. Cancelling during training or the measurement
 /// after it writes a checkpoint when there is a run folder.
 pub fn quantize(
     model: &Model,

@@ -29,16 +29,16 @@ pub trait Target: Sync {
     /// Errors: `Target`, it cannot hold what is requested; `Config`, no target can.
     fn complete(&self, request: &Request) -> Result<TargetSites>;
 
-    /// Whether a weight of a layer may have this quantizer; Err says what it may have.
+    /// Whether a weight of a layer may have this quantizer; Err states what it may have.
     fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
-    /// Whether embedding and head may have this quantizer; Err says what they may have.
+    /// Whether embedding and head may have this quantizer; Err states what they may have.
     fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
-    /// Whether inputs of linears may have this quantizer; Err says what they may have.
+    /// Whether inputs of linears may have this quantizer; Err states what they may have.
     fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String>;
 
-    /// Whether its runtime can store keys and values so; Err says how it can.
+    /// Whether its runtime can store keys and values so; Err states how it can.
     fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String>;
 
     /// Whether its files store low-rank factors.

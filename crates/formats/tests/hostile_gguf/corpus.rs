@@ -681,30 +681,39 @@ const OWN: &[Named] = &[
         r.set_string(keys::OWN_QUANTIZATION, "{target:")
     }),
     ("own_quantization_unknown_kind", format(keys::OWN_QUANTIZATION), |r| {
-        r.set_string(keys::OWN_QUANTIZATION, r#"{"target":"x","activation":{"kind":"other"},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#);
+        r.set_string(
+            keys::OWN_QUANTIZATION,
+            r#"{"target":"x","activation":{"kind":"other"},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+        );
     }),
     ("own_quantization_of_300_bits", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":300},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":300},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
         );
     }),
     ("own_quantization_of_0_bits", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":0},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":0},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
         );
     }),
     ("own_quantization_static_without_steps", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"static","bits":8},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+            r#"{"target":"x","activation":{"kind":"static","bits":8},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
         );
     }),
     ("own_quantization_with_a_step_of_0", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"none"},"headActivation":{"kind":"none"},"cache":{"kind":"f16"},"staticSteps":{"model.layers.0.attn_in.step":0.0}}"#,
+            r#"{"target":"x","activation":{"kind":"none"},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"},
+            "staticSteps":{"model.layers.0.attn_in.step":0.0}}"#,
         );
     }),
     ("own_quantization_nested_100_000_deep", format(keys::OWN_QUANTIZATION), |r| {
