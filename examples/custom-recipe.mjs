@@ -12,20 +12,20 @@ const [folder = '.'] = process.argv.slice(2)
 
 /** What decides the stored bytes: which codes there are, who shares a scale, how it is stored. */
 const Q4_0 = {
-  grid: { bits: 4, range: 'symmetric' },
+  element: { kind: 'int', bits: 4, range: 'symmetric' },
   granularity: { group: 32 },
-  scaleCodec: 'f16',
+  scale: 'f16',
 }
-const Q8_0 = { ...Q4_0, grid: { bits: 8, range: 'narrow' } }
+const Q8_0 = { ...Q4_0, element: { kind: 'int', bits: 8, range: 'narrow' } }
 
 /** @type {import('halfstep').Recipe} */
 const recipe = {
   id: 'wide-down',
   target: 'gguf:q4_0',
   rules: [
-    { site: 'weight', quantizer: { quantizer: Q4_0, observer: 'best' } },
+    { site: 'weight', quantizer: { spec: Q4_0, observer: 'best' } },
     // The more specific rule wins.
-    { site: 'weight', linears: ['down_proj'], quantizer: { quantizer: Q8_0, observer: 'best' } },
+    { site: 'weight', linears: ['down_proj'], quantizer: { spec: Q8_0, observer: 'best' } },
     { site: 'embedding', quantizer: Q8_0 },
     { site: 'head', quantizer: Q8_0 },
     { site: 'activation', quantizer: { kind: 'dynamicBlock32' } },

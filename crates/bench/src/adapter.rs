@@ -3,7 +3,7 @@
 use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{ActivationQuantizer, Pool};
 
 /// A quantized weight as the runtime keeps it.

@@ -7,7 +7,7 @@ use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
 use halfstep_kernels::{
-    ActivationQuantizer, CodeRange, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
+    ActivationQuantizer, Granularity, Int, IntRange, Pool, QuantSpec, ScaleCodec,
 };
 use std::sync::Arc;
 
@@ -34,18 +34,14 @@ const fn format(
     subset: Subset,
 ) -> Format {
     let range = match bits {
-        8 => CodeRange::Narrow,
-        4 => CodeRange::Symmetric,
+        8 => IntRange::Narrow,
+        4 => IntRange::Symmetric,
         // So few levels are trained with zero points.
-        _ => CodeRange::Affine,
+        _ => IntRange::Unsigned,
     };
     Format {
         name,
-        weights: QuantSpec {
-            grid: IntGrid { bits, range },
-            granularity,
-            scale_codec: ScaleCodec::F16,
-        },
+        weights: QuantSpec::int(Int { bits, range }, granularity, ScaleCodec::F16),
         activation,
         subset,
     }

@@ -17,11 +17,8 @@ const CASES: [(&str, QuantSpec, ScaleRule, Subset); 5] = [
     ("w4-channel/absmax", PER_CHANNEL, ScaleRule::SignedAbsmax, Subset::Full),
     ("w4-channel/search", PER_CHANNEL, ScaleRule::ErrorSearch, Subset::Full),
 ];
-const PER_CHANNEL: QuantSpec = QuantSpec {
-    granularity: Granularity::Channel,
-    scale_codec: ScaleCodec::F32,
-    ..QuantSpec::Q4_0
-};
+const PER_CHANNEL: QuantSpec =
+    QuantSpec { granularity: Granularity::Channel, scale: ScaleCodec::F32, ..QuantSpec::Q4_0 };
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
@@ -67,7 +64,7 @@ fn check(
         packed.row_codes(row, &mut codes);
         for (column, (&value, &code)) in values.iter().zip(&codes).enumerate() {
             let step = packed.scales[quantizer.granularity.scale_index(row, column, COLUMNS)].abs();
-            let edge = code as i32 == quantizer.grid.min() || code as i32 == quantizer.grid.max();
+            let edge = code as i32 == quantizer.min_code() || code as i32 == quantizer.max_code();
             let error = (value - w[row * COLUMNS + column]).abs();
             if !close(error as f64, 0.0, 0.5001 * step as f64) && !edge {
                 return Err(format!(

@@ -3,7 +3,7 @@
 
 use crate::event::EvaluationRecord;
 use halfstep_formats::architecture::Linear;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec, Real};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -124,7 +124,7 @@ impl MatrixRecord {
             pool,
             values,
             packed.cols,
-            packed.quantizer,
+            packed.spec,
             &packed.scales,
             &packed.zero_points,
         );
@@ -183,7 +183,7 @@ pub fn clip_fraction<T: Real>(
     scales: &[f32],
     zero_points: &[u8],
 ) -> f64 {
-    let (granularity, grid) = (quantizer.granularity, quantizer.grid);
+    let granularity = quantizer.granularity;
     let mut clipped = vec![0usize; w.len() / cols.max(1)];
     pool.chunks_mut(&mut clipped, 16, |task, clipped| {
         for (i, count) in clipped.iter_mut().enumerate() {
@@ -194,7 +194,8 @@ pub fn clip_fraction<T: Real>(
                 let index =
                     granularity.scale_index(row, group * granularity.group_size(cols), cols);
                 let z = zero_points.get(index).map_or(0.0, |&z| f32::from(z));
-                let (least, most) = (grid.min() as f32 - z, grid.max() as f32 - z);
+                let (least, most) =
+                    (quantizer.min_code() as f32 - z, quantizer.max_code() as f32 - z);
                 // One code beyond the limits distinguishes inside from outside.
                 let code = |w: &T| {
                     (w.to_f32() / scales[index]).clamp(least - 1.0, most + 1.0).round_ties_even()
@@ -220,26 +221,15 @@ pub fn scale_drift(start: &[f32], end: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfstep_kernels::{Granularity, IntGrid, ScaleCodec};
+    use halfstep_kernels::{Granularity, Int, ScaleCodec};
 
     #[test]
     fn weights_beyond_the_last_codes_are_counted() {
-        let quantizer = |grid| QuantSpec {
-            grid,
-            granularity: Granularity::Group(4),
-            scale_codec: ScaleCodec::F32,
-        };
+        let quantizer = |grid| QuantSpec::int(grid, Granularity::Group(4), ScaleCodec::F32);
         // Two bits, scale 1: codes -2..=1; 1.4 rounds inside, 1.6 and -2.6 outside.
         let w = [-2.4f32, -2.6, 1.4, 1.6, 0.0, 0.0, 0.0, 9.0];
         assert_eq!(
-            clip_fraction(
-                &Pool::serial(),
-                &w,
-                8,
-                quantizer(IntGrid::symmetric(2)),
-                &[1.0, 1.0],
-                &[]
-            ),
+            clip_fraction(&Pool::serial(), &w, 8, quantizer(Int::symmetric(2)), &[1.0, 1.0], &[]),
             3.0 / 8.0
         );
         // Zero points 3 and 0: values -3..=0 and 0..=3.
@@ -248,7 +238,7 @@ mod tests {
                 &Pool::serial(),
                 &w,
                 4,
-                quantizer(IntGrid::affine(2)),
+                quantizer(Int::unsigned(2)),
                 &[1.0, 3.0],
                 &[3, 0]
             ),

@@ -309,7 +309,7 @@ fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
     .expect("rounded")
     .0;
     let name = "model.layers.1.mlp.down_proj.weight";
-    let tamper = |change: &dyn Fn(&mut halfstep_kernels::pack::QuantTensor)| {
+    let tamper = |change: &dyn Fn(&mut halfstep_kernels::quant::tensor::QuantTensor)| {
         let mut other = small.clone();
         if let Some(TensorData::Packed(packed)) = other.tensors.get_mut(name).map(|t| &mut t.data) {
             change(packed);

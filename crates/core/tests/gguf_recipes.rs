@@ -53,7 +53,7 @@ fn recipes_with_zero_points_end_in_gguf_without_them() {
             let model = run(&recipe(&json)).unwrap_or_else(|e| panic!("{json}: {e}"));
             let name = "model.layers.1.mlp.down_proj.weight";
             match &model.tensors[name].data {
-                TensorData::Packed(packed) => assert_eq!(packed.quantizer, quantizer, "{json}"),
+                TensorData::Packed(packed) => assert_eq!(packed.spec, quantizer, "{json}"),
                 other => panic!("{json}: {other:?}"),
             }
             assert!(model.low_rank.is_empty(), "{json}");

@@ -14,7 +14,7 @@ use halfstep::target::TargetId;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, Real, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, Real, ScaleCodec,
 };
 use serde_json::Value;
 use tiny_llama::model;
@@ -42,13 +42,13 @@ impl Trace<'_> {
     fn recipe(&self) -> Recipe {
         let bits = |name: &str| number(&self.spec[name]) as u8;
         let kind = |name: &str| self.spec[name].as_str().expect("a kind");
-        let quantizer = QuantSpec {
-            grid: IntGrid::symmetric(bits("weight_bits").max(2)),
-            granularity: Granularity::Channel,
-            scale_codec: ScaleCodec::F32,
-        };
+        let quantizer = QuantSpec::int(
+            Int::symmetric(bits("weight_bits").max(2)),
+            Granularity::Channel,
+            ScaleCodec::F32,
+        );
         let site = WeightSite {
-            quantizer,
+            spec: quantizer,
             observer: Observer::Convex,
             range: RangeConfig::Scale,
             rounding: RoundingConfig::Nearest,
@@ -302,7 +302,7 @@ fn losses_in_f32_stay_within_the_stated_spread() {
         };
         let want = numbers(&trace.spec["loss"]);
         let got = trace.run(&mut trace.trainer::<f32>(Recompute::Auto, 2), |_, _, _| {});
-        for sequence_length in windows {
+        for window in windows {
             let allowed = (4.0 * number(&window["relative"])).max(1e-5);
             for step in number(&window["first"]) as usize..=number(&window["last"]) as usize {
                 let relative = (got[step] - want[step]).abs() / want[step].abs();

@@ -11,11 +11,11 @@ use halfstep::solver::rtn;
 use halfstep::{Error, Model};
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LowRank, Quantization, TensorData};
-use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::calibrate::quantize_rtn;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
 };
 use std::path::{Path, PathBuf};
 
@@ -28,11 +28,7 @@ fn small() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");
     let demo = load(&path.display().to_string()).expect("the demo model loads");
     let (mut tensors, pool, mut rng) = (demo.tensors.clone(), Pool::new(2), Rng::new(7, 0));
-    let quantizer = QuantSpec {
-        grid: IntGrid::affine(2),
-        granularity: Granularity::Group(GROUP),
-        scale_codec: ScaleCodec::F16,
-    };
+    let quantizer = QuantSpec::int(Int::unsigned(2), Granularity::Group(GROUP), ScaleCodec::F16);
     let mut low_rank = std::collections::BTreeMap::new();
     for spec in demo.architecture.tensors() {
         let tensor = tensors.get_mut(&spec.name).expect("a tensor");

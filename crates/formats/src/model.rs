@@ -6,7 +6,7 @@ use crate::low_rank::LowRank;
 use crate::tokenizer::Tokenizer;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -9,8 +9,8 @@ use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Norm, Role, Sizes}
 use halfstep_formats::gguf::{self, Container, GgmlType, Value};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use llama_keys as keys;
 use raw_gguf::Raw;
 use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model, sizes};
@@ -223,16 +223,15 @@ fn grids_that_no_block_type_holds_are_refused() {
     let q4 = QuantSpec::Q4_0;
     for quantizer in [
         QuantSpec { granularity: Granularity::Channel, ..q4 },
-        QuantSpec { grid: IntGrid::symmetric(3), ..q4 },
-        QuantSpec { grid: IntGrid::affine(4), ..q4 },
-        QuantSpec { scale_codec: ScaleCodec::F32, ..q4 },
-        QuantSpec { grid: IntGrid::symmetric(8), ..q4 },
+        q4.with_int(Int::symmetric(3)),
+        q4.with_int(Int::unsigned(4)),
+        QuantSpec { scale: ScaleCodec::F32, ..q4 },
+        q4.with_int(Int::symmetric(8)),
     ] {
         let mut model = uniform(GgmlType::Q4_0, 32);
         let (rows, cols) = (64, 32);
         let scales = vec![0.5; quantizer.granularity.scales(rows, cols)];
-        let zero_points =
-            if quantizer.grid == IntGrid::affine(4) { vec![0; scales.len()] } else { vec![] };
+        let zero_points = if quantizer.has_zero_point() { vec![0; scales.len()] } else { vec![] };
         let packed = QuantTensor::from_codes(
             quantizer,
             rows,

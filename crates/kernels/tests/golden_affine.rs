@@ -2,7 +2,7 @@
 //! arithmetic, f32 to the tolerance the set states.
 use halfstep_golden::{Golden, assert_close};
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
-use halfstep_kernels::{Granularity, IntGrid, Pool, Real, ScaleCodec};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, Real, ScaleCodec};
 
 /// In f64, relative to the largest element of a tensor: some thousand roundings.
 const F64: f64 = 1e-12;
@@ -23,7 +23,7 @@ fn epsilon<T: Real>() -> f64 {
 struct Case<'a> {
     golden: &'a Golden,
     name: String,
-    grid: IntGrid,
+    grid: Int,
     group: usize,
     rows: usize,
     cols: usize,
@@ -38,7 +38,7 @@ impl Case<'_> {
             .map(|c| Case {
                 golden,
                 name: c["name"].as_str().expect("name").into(),
-                grid: IntGrid::affine(c["bits"].as_u64().expect("bits") as u8),
+                grid: Int::unsigned(c["bits"].as_u64().expect("bits") as u8),
                 group: c["group"].as_u64().expect("group") as usize,
                 rows: c["shape"][0].as_u64().expect("rows") as usize,
                 cols: c["shape"][1].as_u64().expect("cols") as usize,
@@ -79,6 +79,10 @@ impl Case<'_> {
         let (row, column) = (element / self.cols, element % self.cols);
         row * self.cols.div_ceil(self.group) + column / self.group
     }
+    fn spec(&self) -> QuantSpec {
+        QuantSpec::int(self.grid, Granularity::Group(self.group), ScaleCodec::F32)
+    }
+
     /// Codes are exact in the groups of `decided`.
     fn check_codes<T: Real>(
         &self,
@@ -105,15 +109,8 @@ impl Case<'_> {
 
 fn gradients<T: Real>(case: &Case, pool: &Pool, scales: &[T], zero_points: &[T]) -> [Vec<T>; 4] {
     let (w, dy) = (case.values::<T>("w"), case.values::<T>("dy"));
-    let affine = Affine {
-        w: &w,
-        rows: case.rows,
-        cols: case.cols,
-        scales,
-        zero_points,
-        granularity: Granularity::Group(case.group),
-        grid: case.grid,
-    };
+    let affine =
+        Affine { w: &w, rows: case.rows, cols: case.cols, scales, zero_points, spec: case.spec() };
     let (mut y, mut dw) = (vec![T::ONE; w.len()], vec![T::ONE; w.len()]);
     let (mut ds, mut dz) = (vec![T::ONE; scales.len()], vec![T::ONE; scales.len()]);
     affine.forward(pool, &mut y);
@@ -231,7 +228,7 @@ impl Amplified {
 fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     let (gamma, beta) = (case.values::<T>("gamma"), case.values::<T>("beta"));
     let (range, amplified) = (clip_range::<T>(case), Amplified::of(case));
-    let (scales, zero_points) = range.forward(&gamma, &beta, case.grid, ScaleCodec::F32);
+    let (scales, zero_points) = range.forward(&gamma, &beta, case.spec());
     case.close_amplified("s", &scales, rel, &amplified.s);
     let decided = |g: usize| amplified.decided::<T>(g);
     let in_doubt = (0..scales.len()).filter(|&g| !decided(g)).count();
@@ -248,7 +245,7 @@ fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     case.close_amplified("z", &zero_points, 0.0, &exact);
     let [y, _, ds, _] = gradients(case, pool, &scales, &zero_points);
     case.check_codes(&y, &scales, &zero_points, decided);
-    let (dgamma, dbeta) = range.backward(&gamma, &beta, case.grid, &ds);
+    let (dgamma, dbeta) = range.backward(&gamma, &beta, case.spec(), &ds);
     case.close_amplified("y", &y, rel, &unless_in_doubt(&amplified.y, &|i| case.group_of(i)));
     for (key, got, amplified) in
         [("dgamma", &dgamma, &amplified.dgamma), ("dbeta", &dbeta, &amplified.dbeta)]
@@ -279,8 +276,9 @@ fn learned_clip_forward_and_gradients() {
 #[test]
 fn wide_open_clips_are_the_range_itself() {
     let w: Vec<f32> = (0..128).map(|i| ((i * 37 % 101) as f32 - 40.0) * 0.01).collect();
-    let (range, grid) = (ClipRange::new(&w, 64, Granularity::Group(32)), IntGrid::affine(2));
-    let (scales, zero_points) = range.forward(&[40.0; 4], &[40.0; 4], grid, ScaleCodec::F16);
+    let spec = QuantSpec::int(Int::unsigned(2), Granularity::Group(32), ScaleCodec::F16);
+    let range = ClipRange::new(&w, 64, spec.granularity);
+    let (scales, zero_points) = range.forward(&[40.0; 4], &[40.0; 4], spec);
     for (g, w) in w.chunks(32).enumerate() {
         let (most, least) = w.iter().fold((0.0f32, 0.0f32), |(a, b), &w| (a.max(w), b.min(w)));
         assert_eq!(scales[g], ScaleCodec::F16.store((most - least) / 3.0));

@@ -10,25 +10,50 @@ export type ActivationQuantizer = { "kind": "none" } | { "kind": "dynamicToken",
 bits: number, } | { "kind": "dynamicBlock32" } | { "kind": "dynamicBlock256" } | { "kind": "static", bits: number, };
 
 /**
- * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
+ * ApiQ: clipping and low-rank factors, which stay beside the weights in the file, learn layer by
  * layer.
  */
 export type ApiqConfig = { 
 /**
- * Options of the training, layer by layer.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
-train: BlockOptions, 
+target: TargetId, 
 /**
- * Rank of the low-rank factors of each linear layer; 0 for none. Default 8 where the target
- * stores them, otherwise 0: at 64, as in the paper, the factors of a small model take more
- * bytes than its weights.
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 2.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
+ * target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
+ * more bytes than its weights.
  */
 rank?: number, 
 /**
  * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
  * 16.
  */
-alpha: number, } & Common;
+alpha: number, 
+/**
+ * Options of the training, layer by layer.
+ */
+train: BlockOptions, };
 
 export type ArithmeticConfig = "auto" | "float" | "integer";
 
@@ -39,82 +64,106 @@ export type AwqConfig = {
 clip: boolean, };
 
 /**
- * AWQ: the weights of input channels with large activations are scaled up before rounding, then
- * the ranges are clipped.
+ * AWQ: input channels that carry much are made larger before rounding, then the ranges are
+ * clipped.
  */
 export type AwqRecipeConfig = { 
 /**
- * Also search for the best clipping of each group of weights. Default true.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
+ */
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 3.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Search for the best clipping of each group of weights too. Default true.
  */
 clip: boolean, 
 /**
- * Options of the calibration text.
+ * Options of the text that the method sees.
  */
-train: SolverOptions, } & Common;
+train: SolverOptions, };
 
 /**
- * Two streams of hidden states run through the blocks: those of the unquantized model (the
- * teacher), and those of the quantized blocks that are finished. Each block learns to compute from
- * the second stream what the unquantized block computes from the first. Only one block is in
- * memory at a time, whatever the depth of the model.
+ * Two streams run through the blocks: hidden states of the unquantized model, and those that the
+ * finished quantized blocks give. Each block learns to give, from the second, what the unquantized
+ * block gives from the first. Memory holds one block, whatever the depth of the model.
  */
 export type BlockConfig = { 
 /**
- * Number of sequences that the blocks see. If the model generates a text in addition to the
- * one that is given, up to half of them are taken from that.
+ * Sequences that the blocks see: of the text and, if the model generates one beside it, up to
+ * half of them of that.
  */
 samples: number, 
 /**
- * Tokens of each sequence.
+ * Tokens of a sequence.
  */
 sequenceLength: number, 
 /**
- * Sequences of each optimizer step.
+ * Sequences of a step.
  */
 batch: number, 
 /**
- * Whether a block learns from a second target too: the outputs of the unquantized block for
- * the quantized stream.
+ * A second target beside the first: what the unquantized block gives from the quantized
+ * stream.
  */
 secondTarget: boolean, 
 /**
- * The penalty on rounding errors, for the phases that add it; absent: there is none.
+ * The penalty on rounding errors, for phases that add it; none if absent.
  */
 saliency?: SaliencyConfig, 
 /**
- * The solver that finds codes without gradients; a stage that has one has no phases.
+ * What makes a block without gradients; then there are no phases.
  */
 solver?: SolverConfig, 
 /**
- * Phases of the training of every block, one after the other.
+ * One after the other, for every block.
  */
 phases: Array<BlockPhase>, 
 /**
- * Weight decay of ranges and low-rank factors.
+ * On ranges and low-rank factors.
  */
 weightDecay: number, 
 /**
- * Pull of trained weights back to their initial values, as a share of their learning rate
- * (L2-SP, arXiv 1802.01483).
+ * Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
+ * 1802.01483).
  */
 anchor: number, 
 /**
- * What products are computed in; absent: what is fastest on this machine.
+ * What products are computed in; the fastest on the machine if absent.
  */
 arithmetic?: TrainArithmetic, 
 /**
- * Seed of the order of the data and of the initial low-rank factors.
+ * Decides the order of the data and the first factors.
  */
 seed: number, };
 
 /**
- * Options of block training. Every field has a default, which the recipe gives.
+ * What a user may say about block training. Every field has a default, which the recipe gives.
  */
 export type BlockOptions = { 
 /**
  * Number of sequences that every layer learns from, at least 1; up to half of them are
- * generated by the model itself if the run has `selfGenerated` in addition to a text. Default
- * 32; the papers use 128 and more.
+ * generated by the model itself, if the run asks for that beside a text. Default 32; the
+ * papers take 128 and more.
  */
 samples?: number, 
 /**
@@ -126,13 +175,13 @@ sequenceLength?: number,
  */
 batch?: number, 
 /**
- * Passes over the sequences for every layer, at least 1. Default 5; the papers use 20 and
+ * Passes over the sequences for every layer, at least 1. Default 5; the papers take 20 and
  * more at 2 bits.
  */
 epochs?: number, 
 /**
- * Learning rate of the ranges, 0 or more: of the clipping factors, or of the scales (as a
- * share of their root mean square) and zero points (in codes). Default: given by the recipe.
+ * Learning rate of the ranges, 0 or more: of clipping factors; or of scales, as a share of
+ * their root mean square, and of zero points, in codes. Default: given by the recipe.
  */
 rangeLearningRate?: number, 
 /**
@@ -145,8 +194,8 @@ lowRankLearningRate?: number,
  */
 weightLearningRate?: number, 
 /**
- * Share of the learning rates that is left at the end of the cosine schedule, 0 to 1; 1 keeps
- * them constant. Default: given by the recipe.
+ * Share of the learning rates that is left at the end of the cosine, 0 to 1; 1 keeps them
+ * constant. Default: given by the recipe.
  */
 minRatio?: number, 
 /**
@@ -155,13 +204,13 @@ minRatio?: number,
  */
 weightDecay?: number, 
 /**
- * Pull of trained weights back to their initial values, as a share of their learning rate, 0
- * or more. Default: given by the recipe.
+ * Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
+ * more. Default: given by the recipe.
  */
 anchor?: number, 
 /**
- * Learn from a second target too: the outputs of the unquantized layer for the inputs that it
- * gets from the quantized layers before it. Default: given by the recipe.
+ * Learn from a second target too: the outputs of the unquantized layer for the inputs that the
+ * quantized layers before it give. Default: given by the recipe.
  */
 secondTarget?: boolean, 
 /**
@@ -171,25 +220,25 @@ secondTarget?: boolean,
  */
 arithmetic?: TrainArithmetic, 
 /**
- * Seed of the order of the data and of the initial low-rank factors; the same seed gives the
- * same bytes. Default 0.
+ * Number that decides the order of the data and the first low-rank factors; the same seed
+ * gives the same bytes. Default 0.
  */
 seed: number, };
 
 /**
- * Epochs with one loss and one set of learning rates.
+ * Some epochs with one loss and one set of rates.
  */
 export type BlockPhase = { 
 /**
- * Number of passes over the sequences.
+ * Passes over the sequences.
  */
 epochs: number, 
 /**
- * Whether the loss compares the outputs of the block with those of the unquantized one.
+ * Whether the block's outputs are compared.
  */
 output: boolean, 
 /**
- * Whether the loss contains the saliency penalty.
+ * Whether the saliency penalty is added.
  */
 saliency: boolean, 
 /**
@@ -197,31 +246,30 @@ saliency: boolean,
  */
 rates: BlockRates, 
 /**
- * Share of the learning rates that is left at the end of the cosine schedule; 1 keeps them
- * constant.
+ * The cosine ends at this share of the rates; 1 keeps them.
  */
 minRatio: number, };
 
 /**
- * Learning rates by what learns; 0 freezes it. Those of scales, weights and norms are shares of
- * the initial root mean square of each tensor.
+ * Learning rates by what learns; 0 keeps it still. Those of steps, weights and norms are in parts
+ * of the root mean square that each tensor begins with.
  */
 export type BlockRates = { 
 /**
- * Learning rate of clips, or of scales and zero points (in codes).
+ * Clips, or steps, and zero points in codes.
  */
 ranges: number, 
 /**
- * Learning rate of the low-rank factors.
+ * Factors beside the weights.
  */
 lowRank: number, 
 /**
- * Learning rate of weights and norms.
+ * Weights and norms.
  */
 weights: number, };
 
 /**
- * The training of one layer.
+ * How a block learned.
  */
 export type BlockRecord = { block: number, 
 /**
@@ -245,29 +293,35 @@ export type CacheQuantizer = { "kind": "f32" } | { "kind": "f16" } | { "kind": "
 export type ChatMessage = { role: string, content: string, };
 
 /**
- * Which integers a grid of `bits` bits uses.
+ * Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
+ * (LSQ's paper).
  */
-export type CodeRange = "symmetric" | "narrow" | "affine";
+export type EdgeRule = "inside" | "outside";
 
 /**
- * Options that every recipe has. What the user leaves out is the recipe's default; what the
- * recipe leaves open is decided by the target.
+ * LSQ's edge rule, as a config value.
  */
-export type Common = { 
+export type EdgeRuleConfig = "inside" | "outside";
+
+/**
+ * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end to
+ * end.
+ */
+export type EfficientqatConfig = { 
 /**
  * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default: given
- * by the recipe.
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
-target?: TargetId, 
+target: TargetId, 
 /**
  * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise given by the recipe.
+ * gguf target holds, otherwise 2.
  */
 weights?: number, 
 /**
- * Columns of a weight row that share a scale and, if the grid has one, a zero point; 0 is the
- * whole row. Default: what a gguf target holds, otherwise given by the recipe.
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
  */
 groupSize?: number, 
 /**
@@ -276,75 +330,65 @@ groupSize?: number,
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default: 16
- * with a gguf target, otherwise given by the recipe.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
  */
-cache?: number, };
-
-/**
- * Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
- * (LSQ's paper).
- */
-export type EdgeRule = "inside" | "outside";
-
-/**
- * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
- * end to end.
- */
-export type EfficientqatConfig = { 
+cache?: number, 
 /**
  * Options of phase 1, layer by layer.
  */
 train: BlockOptions, 
 /**
- * Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
+ * Tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
  */
 endTokens: number, 
 /**
- * Learning rate of the scales in phase 2, as a share of the initial root mean square of the
- * scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
+ * Learning rate of the scales in phase 2, as a share of the root mean square that the scales
+ * of each matrix begin with. Default 5e-3; 1e-3 suits the next-token loss.
  */
 endLearningRate: number, 
 /**
- * Weight in the loss of phase 2 of the KL divergence to the unquantized model (the teacher), 0
- * or more. Default 1.
+ * Weight of the KL divergence to the unquantized model in the loss of phase 2, 0 or more.
+ * Default 1.
  */
 endKlWeight: number, 
 /**
- * Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default 0.
+ * Weight of the next-token loss in the loss of phase 2, 0 or more. Default 0.
  */
-endCeWeight: number, } & Common;
+endCeWeight: number, };
 
 /**
- * Options of an evaluation.
+ * Which codes there are.
+ */
+export type Element = { "kind": "int" } & Int;
+
+/**
+ * What to measure.
  */
 export type EvaluateConfig = { 
 /**
- * Path of the text to measure on: UTF-8, or a .jsonl file with a document in the field `text`
- * of each line. Default: none.
+ * Path of the text to measure on: UTF-8, or .jsonl with a document in the field `text` of each
+ * line. Default: none.
  */
 data?: string, 
 /**
- * Text to measure on, instead of a path in `data`. Default: none.
+ * The text to measure on itself, instead of `data`. Default: none.
  */
 text?: string, 
 /**
- * Number of tokens to measure on, from the beginning of the text; 0 uses all of it. Default 0.
+ * Tokens to measure on, from the beginning of the text; 0 is all of it. Default 0.
  */
 tokens: number, 
 /**
- * Number of tokens of each sequence that the text is cut into; each sequence is evaluated by
- * itself. Default 512.
+ * Tokens of each sequence that the text is cut into; each is run by itself. Default 512.
  */
 sequenceLength: number, 
 /**
- * Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on
- * decoded weights, with nothing else quantized) or `auto` (integer for a quantized model).
- * Default `auto`.
+ * What to compute in: `integer` (quantized weights as they are), `float` (weights decoded,
+ * nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.
  */
 arithmetic: ArithmeticConfig, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads; 0 is one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -365,14 +409,13 @@ meanNll: number, predictions: number,
  */
 kl: number | null, 
 /**
- * Share of positions where both models give the same token the highest probability; null
- * without `against`.
+ * Share of positions where both models put the same token first; null without `against`.
  */
 top1Agreement: number | null, tokensPerSecond: number, };
 
 export type Event = { "kind": "phase", name: string, detail: string, } | { "kind": "generate", tokens: number, total: number, tokensPerSecond: number, } | { "kind": "step", step: number, steps: number, loss: number, learningRate: number, 
 /**
- * Norm of the gradient of all parameters, before clipping.
+ * Global norm before clipping.
  */
 gradientNorm: number, tokens: number, tokensPerSecond: number, 
 /**
@@ -380,17 +423,17 @@ gradientNorm: number, tokens: number, tokensPerSecond: number,
  */
 etaSeconds: number, 
 /**
- * Peak resident memory of the process in bytes; 0 where the system does not report it.
+ * Peak resident memory of the process in bytes; 0 where the system does not tell.
  */
 memoryBytes: number, } | { "kind": "block", block: number, blocks: number, loss: number, } | { "kind": "eval", subject: string, evaluation: EvaluationRecord, } | { "kind": "checkpoint", step: number, path: string, } | { "kind": "warning", message: string, };
 
 /**
- * A finished generation.
+ * A generation, whole.
  */
 export type Generation = { text: string, tokens: Array<number>, promptTokens: number, tokensPerSecond: number, };
 
 /**
- * Options of a generation.
+ * What to generate.
  */
 export type GenerationConfig = { 
 /**
@@ -398,20 +441,20 @@ export type GenerationConfig = {
  */
 prompt?: string, 
 /**
- * Conversation to continue, rendered by the chat template of the model, instead of `prompt`.
- * Default: none.
+ * A conversation, rendered by the chat template of the model, instead of `prompt`. Default:
+ * none.
  */
 messages?: Array<ChatMessage>, 
 /**
- * Largest number of new tokens. Default 128.
+ * Greatest number of new tokens. Default 128.
  */
 maxTokens: number, 
 /**
- * Temperature of the sampling, 0 or more; 0 always takes the most likely token. Default 0.
+ * Temperature of the sampling, 0 or more; 0 always takes the likeliest token. Default 0.
  */
 temperature: number, 
 /**
- * Sample from the k most likely tokens only; 0 samples from all. Default 0.
+ * Sample from the k likeliest tokens only; 0 samples from all. Default 0.
  */
 topK: number, 
 /**
@@ -420,11 +463,11 @@ topK: number,
  */
 topP: number, 
 /**
- * Seed of the sampling; the same seed gives the same text. Default 0.
+ * Number that decides what is sampled; the same seed gives the same text. Default 0.
  */
 seed: number, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads; 0 is one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -439,13 +482,38 @@ damping: number,
 actOrder: boolean, };
 
 /**
- * GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
- * compensate each error.
+ * GPTQ: columns are rounded one after the other, and the columns still free make up for each
+ * error.
  */
 export type GptqRecipeConfig = { 
 /**
- * Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it can
- * be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default 0.01.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
+ */
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 3.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Number that is added to the diagonal of the Hessian, as a share of its mean, so that it can
+ * be inverted; 0 to 10. It is raised, with a warning, where that is too little. Default 0.01.
  */
 damping: number, 
 /**
@@ -454,9 +522,9 @@ damping: number,
  */
 actOrder: boolean, 
 /**
- * Options of the calibration text.
+ * Options of the text that the method sees.
  */
-train: SolverOptions, } & Common;
+train: SolverOptions, };
 
 /**
  * N in LSQ's gradient scale 1 / sqrt(N p).
@@ -469,7 +537,7 @@ export type GradientScale = "matrix" | "group";
 export type Granularity = "tensor" | "channel" | { "group": number };
 
 /**
- * The contents of a model, for `halfstep inspect`.
+ * What stands in a model: for `halfstep inspect`.
  */
 export type Inspection = { name: string, parameters: number, fileBytes: number, 
 /**
@@ -481,15 +549,15 @@ bitsPerWeight: number, vocabSize: number, hiddenSize: number, intermediateSize: 
  */
 target: string | null, 
 /**
- * Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
- * that rank.
+ * Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors
+ * beside them.
  */
 tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
 
 /**
  * A uniform integer grid, 2 to 8 bits.
  */
-export type IntGrid = { 
+export type Int = { 
 /**
  * Number of bits of a code, 2 to 8.
  */
@@ -497,23 +565,54 @@ bits: number,
 /**
  * Which of the integers with so many bits are codes.
  */
-range: CodeRange, };
+range: IntRange, };
 
 /**
- * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
- * are needed.
+ * Which integers of so many bits are codes.
+ */
+export type IntRange = "symmetric" | "narrow" | "unsigned";
+
+/**
+ * LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
+ * needed.
  */
 export type LlmQatConfig = { 
 /**
- * Options of the training. Unless the run has data, the model generates `tokens` first. Unlike
- * in other recipes there is no warm-up and the learning rate falls to 0; its peak, 2e-4, is
- * for small budgets: the authors use 2e-5 for 200 million tokens.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
  */
-train: TrainConfig, } & Common;
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 4.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
+ * holds, otherwise 0.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 8 for
+ * `halfstep`, otherwise 16.
+ */
+cache?: number, 
+/**
+ * Options of the training. Unless the run is given data, the model generates `tokens` first.
+ * Compared with other recipes there is no warm-up and the learning rate falls to 0; its peak,
+ * 2e-4, is for small budgets: the authors take 2e-5 for 200 million tokens.
+ */
+train: TrainConfig, };
 
 /**
- * Low-rank factors `A [rank, I]` and `B [O, rank]` of a quantized linear: `y = x Wq^T + (alpha /
- * rank) (x A^T) B^T`.
+ * Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
+ * A^T) B^T`.
  */
 export type LowRankConfig = { 
 /**
@@ -526,7 +625,7 @@ rank: number,
 alpha: number, };
 
 /**
- * Statistics of a quantized linear.
+ * What became of a quantized linear.
  */
 export type MatrixRecord = { block: number, 
 /**
@@ -534,17 +633,17 @@ export type MatrixRecord = { block: number,
  */
 linear: string, 
 /**
- * Share of the weights that lie outside the grid's limits and are clipped to them; null if
- * only the codes were left.
+ * Share of the weights that lie outside the grid's limits and are clipped to them; null where
+ * codes alone were left.
  */
 clipFraction: number | null, 
 /**
- * Mean of |s_end / s_start - 1| over its scales in the last stage that trained them; null
- * without training.
+ * Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that
+ * trained them.
  */
 scaleDrift: number | null, 
 /**
- * Mean of its squared gradients over that of all linears; null if they were not computed.
+ * Mean of its squared gradients over that of all linears; null where they were not taken.
  */
 saliency: number | null, };
 
@@ -554,16 +653,41 @@ saliency: number | null, };
 export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
 /**
- * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are frozen.
+ * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights stay.
  */
 export type OmniquantConfig = { 
 /**
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
+ */
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 2.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
  * Options of the training, layer by layer.
  */
-train: BlockOptions, } & Common;
+train: BlockOptions, };
 
 /**
- * The estimate of what a run will need.
+ * What a run will take.
  */
 export type Plan = { recipe: string, target: string, 
 /**
@@ -571,19 +695,19 @@ export type Plan = { recipe: string, target: string,
  */
 bitsPerWeight: number, 
 /**
- * Size of the file that will be written.
+ * Of the file that will be written.
  */
 outputBytes: number, 
 /**
- * Largest size of the run folder.
+ * In the run folder, at most.
  */
 diskBytes: number, 
 /**
- * Number of optimizer steps.
+ * Optimizer steps.
  */
 steps: number, tokens: number, 
 /**
- * Time until the result is in memory and measured.
+ * Until the result is in memory and measured.
  */
 seconds: number, 
 /**
@@ -591,32 +715,32 @@ seconds: number,
  */
 peakMemoryBytes: number, 
 /**
- * Memory that this process can use without swapping; 0 where the system does not report it.
+ * What this process could have without swapping; 0 where the system does not tell.
  */
 freeMemoryBytes: number, 
 /**
- * Whether the peak was measured. Otherwise it is estimated, because the system does not report
- * it, or reports it only with what the process has used before.
+ * Whether the peak was measured. Else it is estimated: the system does not tell it, or only
+ * with what the process has needed before.
  */
 memoryMeasured: boolean, 
 /**
- * Whether there is enough memory; null where the system does not report how much is free.
+ * Whether the memory is enough; null where the system does not tell.
  */
 fits: boolean | null, 
 /**
- * Changes that would need less memory, if it does not fit.
+ * What would need less memory, if it does not fit.
  */
 advice: string | null, 
 /**
- * Estimates of the stages, one after the other.
+ * One after the other.
  */
 stages: Array<PlanStage>, 
 /**
- * Flags that the client will need to run the file.
+ * Flags the client will need to run the file.
  */
 clientFlags: Array<string>, 
 /**
- * Time that the planning took.
+ * What making the plan took.
  */
 planSeconds: number, };
 
@@ -629,18 +753,18 @@ export type PlanStage = {
  */
 name: string, steps: number, secondsPerStep: number, seconds: number, peakMemoryBytes: number, 
 /**
- * Largest size of the run folder.
+ * In the run folder, at most.
  */
 diskBytes: number, };
 
 /**
- * What decides the bytes of a quantized weight.
+ * What decides the bytes of a quantized tensor.
  */
 export type QuantSpec = { 
 /**
  * Which codes there are.
  */
-grid: IntGrid, 
+element: Element, 
 /**
  * Which elements share a scale.
  */
@@ -648,7 +772,11 @@ granularity: Granularity,
 /**
  * How a scale is stored.
  */
-scaleCodec: ScaleCodec, };
+scale: ScaleCodec, 
+/**
+ * Whether each scale has a zero point. Unsigned integers need one.
+ */
+zeroPoint?: ZeroPoint, };
 
 /**
  * How scales and zero points come about in each step, and what of them learns.
@@ -656,7 +784,7 @@ scaleCodec: ScaleCodec, };
 export type RangeConfig = "frozen" | "absmax" | "scale" | "clip" | "scaleZero";
 
 /**
- * A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
+ * The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
  * options to one of these.
  */
 export type Recipe = { 
@@ -673,11 +801,11 @@ target: TargetId,
  */
 rules: Array<Rule>, 
 /**
- * The training text if the run has none.
+ * Where the training text comes from if the run gives none.
  */
 data?: RecipeData, 
 /**
- * Stages of training or solving, one after the other; empty: quantize without training.
+ * What is trained or solved, one after the other; empty: quantize without training.
  */
 stages: Array<Stage>, };
 
@@ -687,22 +815,22 @@ stages: Array<Stage>, };
 export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
- * The training text of a recipe.
+ * The text of a recipe.
  */
 export type RecipeData = { 
 /**
- * Number of tokens that the unquantized model generates to train on if the run has no data.
- * Absent: the run must have data.
+ * Tokens that the teacher generates to train on, where the run gives no data. None: data must
+ * be given.
  */
 selfGenerated?: number, };
 
 /**
- * When the forward pass of a block is computed again in the backward pass instead of being kept.
+ * When the forward of a block is run again in the backward instead of kept.
  */
 export type Recompute = "auto" | "always" | "never";
 
 /**
- * The report of a run.
+ * What a run did.
  */
 export type Report = { recipe: string, target: string, 
 /**
@@ -718,21 +846,21 @@ steps: number, tokens: number, seconds: number, tokensPerSecond: number,
  */
 finalLoss: number | null, 
 /**
- * Peak resident memory in bytes; 0 where the system does not report it.
+ * Peak resident memory in bytes; 0 where the system does not tell.
  */
 memoryBytes: number, 
 /**
- * Measurements on the validation text, if there is one: `fp` (full precision), `rtn` (round to
- * nearest on the same grid; in smaller groups, for about the same size, where the result has
- * low-rank factors) and `result`.
+ * On the validation text, if there is one: full precision, round to nearest on the same grid
+ * (in smaller groups to be about as large, where low-rank factors lie beside the result), and
+ * the result.
  */
 evaluations: { [key in string]: EvaluationRecord }, 
 /**
- * Flags that the client needs to run the file as it was trained, such as the cache type.
+ * Flags the client needs to run the file as it was trained, e.g. the cache type.
  */
 clientFlags: Array<string>, 
 /**
- * Record of the run, if `record` was set.
+ * If it was asked for.
  */
 record?: RunRecord, };
 
@@ -742,23 +870,47 @@ record?: RunRecord, };
 export type RoundingConfig = "nearest" | "adaRound";
 
 /**
- * Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
- * trained.
+ * Round to nearest: every weight goes to the nearest point of the grid, and nothing is trained.
  */
 export type RtnConfig = { 
 /**
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `gguf:q4_0`.
+ */
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 4.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
+ * holds, otherwise 0.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
  * Give each group of weights a zero point, so that its range need not be centred on 0; target
- * `halfstep` only, where the defaults are then 2 bits and groups of 64. Default false.
+ * `halfstep` only. Default false.
  */
 zeroPoints: boolean, 
 /**
- * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
- * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
- * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
- * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
- * (2 mean|w| / sqrt(largest code)). Default `best`.
+ * How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
+ * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
+ * (least squared error), `best` (of the last two the one with the smaller squared error, for
+ * each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
+ * sqrt(largest code)). Default `best`.
  */
-observer: Observer, } & Common;
+observer: Observer, };
 
 /**
  * What a kind of site gets, or some weights of it.
@@ -774,70 +926,70 @@ layers?: Array<number>,
 linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationQuantizer, } | { "site": "headActivation", quantizer: ActivationQuantizer, } | { "site": "cache", quantizer: CacheQuantizer, };
 
 /**
- * Options of a run that are not part of the recipe. Every field has a default, but a recipe that
+ * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that
  * trains needs `data`, `text` or `selfGenerated`.
  */
 export type RunConfig = { 
 /**
- * Path of the text to train on: UTF-8, or a .jsonl file with a document in the field `text` of
- * each line. Default: none; a recipe that trains needs one, or `selfGenerated`.
+ * Path of the text to train on: UTF-8, or .jsonl with a document in the field `text` of each
+ * line. Default: none; a recipe that trains needs one, or `selfGenerated`.
  */
 data?: string, 
 /**
- * Text to train on, instead of a path in `data`. Default: none.
+ * The text to train on itself, instead of `data`. Default: none.
  */
 text?: string, 
 /**
- * Number of tokens that the unquantized model (the teacher) generates to train on, instead of
- * `data` or in addition to it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and
- * used again from there. Default: given by the recipe; all but llm-qat generate none.
+ * Tokens that the unquantized model generates to train on, instead of `data` or beside it
+ * (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and read from there again.
+ * Default: given by the recipe; all but llm-qat generate none.
  */
 selfGenerated?: number, 
 /**
- * Number of characters to skip at the beginning of the text, such as those that validation
- * uses. Default 0.
+ * Characters to leave out at the beginning of the text, such as those kept for measuring.
+ * Default 0.
  */
 skipCharacters: number, 
 /**
- * Path of a text (or .jsonl file) that is never trained on; the model is measured on it before
- * and after. Default: nothing is measured.
+ * Path of a text (or .jsonl file) that is never trained on, to measure the model on before and
+ * after. Default: nothing is measured.
  */
 validation?: string, 
 /**
- * Text to measure on, instead of a path in `validation`. Default: none.
+ * The text to measure on itself, instead of `validation`. Default: none.
  */
 validationText?: string, 
 /**
- * Number of tokens of the validation text to measure on. Default 4096.
+ * Tokens of the validation text to measure on. Default 4096.
  */
 validationTokens?: number, 
 /**
- * Path that the result will be saved to, so that an ending that does not fit the target is
- * refused before the run starts. The run itself writes nothing there. Default: none.
+ * Where the result will be saved: an ending that does not fit the target is refused before
+ * anything is done. The run itself writes nothing there. Default: none.
  */
 output?: string, 
 /**
- * Folder for checkpoints and finished layers, from which a stopped run can be resumed.
- * Default: none; on the command line the output with `.run` added.
+ * Folder for checkpoints and finished layers, from which a stopped run goes on. Default: none;
+ * on the command line the output with `.run`.
  */
 runFolder?: string, 
 /**
- * Number of optimizer steps between two checkpoints; finished layers are always saved.
- * Default: a checkpoint is written only when the run is interrupted.
+ * Optimizer steps between two checkpoints; finished layers are always kept. Default: a
+ * checkpoint is written only when the run is interrupted.
  */
 checkpointEvery?: number, 
 /**
- * Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is
- * one. Default false.
+ * Go on from the newest checkpoint or the last finished layer in `runFolder`, if there is one.
+ * Default false.
  */
 resume: boolean, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads; 0 is one per core. It never changes a result. Default 0.
  */
 threads: number, 
 /**
- * Add a record of the run to the report: losses, statistics of every matrix, and the effect of
- * quantizing each layer alone. Default false.
+ * Add a record of the run to the report: losses, matrices, what each layer changes. Default
+ * false.
  */
 record: boolean, };
 
@@ -846,34 +998,34 @@ record: boolean, };
  */
 export type RunRecord = { settings: RunSettings, 
 /**
- * Full precision, round to nearest on the same grid (in smaller groups, for about the same
- * size, where the result has low-rank factors), and the result.
+ * Full precision, round to nearest on the same grid (in smaller groups to be about as large,
+ * where low-rank factors lie beside the result), and the result.
  */
 table: Array<TableRow>, 
 /**
- * Stages of the training, one after the other; none without training.
+ * One after the other; none without training.
  */
 stages: Array<StageRecord>, 
 /**
- * Statistics of every quantized linear, layer after layer.
+ * Every quantized linear, block after block.
  */
 matrices: Array<MatrixRecord>, 
 /**
- * For each layer: KL to the unquantized model in nats if only this layer is quantized. Empty
- * without a validation text.
+ * By block: KL to the unquantized model in nats when this block alone is as in the result.
+ * Empty without a validation text.
  */
 blockKl: Array<number>, 
 /**
- * Number of tokens that `blockKl` was measured on.
+ * Tokens that `blockKl` was measured on.
  */
 blockKlTokens: number, };
 
 /**
- * Settings of the run.
+ * What made the result.
  */
 export type RunSettings = { 
 /**
- * Version of halfstep.
+ * Of halfstep.
  */
 version: string, 
 /**
@@ -894,8 +1046,8 @@ seed: number | null,
 data: string | null, };
 
 /**
- * The penalty sum S (Wq - W)^2, where S are the squared gradients of the unquantized model (SAPR,
- * arXiv 2504.13932).
+ * The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
+ * 2504.13932).
  */
 export type SaliencyConfig = { 
 /**
@@ -920,12 +1072,12 @@ samples: number,
 sequenceLength: number, };
 
 /**
- * Which difference to the original weights is penalised.
+ * Which difference is penalised.
  */
 export type SaliencyDifference = "beforeLowRank" | "afterLowRank";
 
 /**
- * How the squared gradients S are scaled before lambda multiplies them.
+ * What lambda multiplies.
  */
 export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
 
@@ -935,8 +1087,44 @@ export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
  */
 export type SaprConfig = { 
 /**
- * Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the scale-free
- * penalty is a weighted mean of squared rounding errors.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `halfstep`.
+ */
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 2.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
+ * the whole row. Default: what a gguf target holds, otherwise 64.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
+ * target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
+ * more bytes than its weights.
+ */
+rank?: number, 
+/**
+ * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
+ * 16.
+ */
+alpha: number, 
+/**
+ * Weight of the penalty on rounding errors, 0 or more. Default 1: the scale-free penalty is a
+ * weighted mean of squared rounding errors.
  */
 lambda: number, 
 /**
@@ -953,41 +1141,30 @@ saliencyScale: SaliencyScale,
  */
 saliencyDifference: SaliencyDifference, 
 /**
- * Number of sequences whose squared gradients are summed, at least 1. Default 32.
+ * Number of sequences whose gradients are squared, at least 1. Default 32.
  */
 saliencySamples: number, 
 /**
- * Number of epochs with the penalty alone, before those with penalty and outputs
- * (`train.epochs`). Default 0.
+ * Epochs with the penalty alone, before those with penalty and outputs (`train.epochs`).
+ * Default 0.
  */
 penaltyEpochs: number, 
 /**
- * Number of epochs with the outputs alone, after those with penalty and outputs. Default 0.
+ * Epochs with the outputs alone, after those with penalty and outputs. Default 0.
  */
 outputEpochs: number, 
 /**
  * Options of the training, layer by layer.
  */
-train: BlockOptions, 
-/**
- * Rank of the low-rank factors of each linear layer; 0 for none. Default 8 where the target
- * stores them, otherwise 0: at 64, as in the paper, the factors of a small model take more
- * bytes than its weights.
- */
-rank?: number, 
-/**
- * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
- * 16.
- */
-alpha: number, } & Common;
+train: BlockOptions, };
 
 /**
  * A written file.
  */
 export type SaveReport = { path: string, bytes: number, 
 /**
- * Whether codes, scales and outputs of the re-opened file were compared with the model in
- * memory; they are equal.
+ * Codes, scales and outputs of the re-opened file were compared with the model in memory and
+ * are equal.
  */
 parity: boolean, };
 
@@ -998,42 +1175,67 @@ export type ScaleCodec = "f32" | "f16";
 
 /**
  * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
- * model (the teacher).
+ * model.
  */
 export type SilqConfig = { 
 /**
- * Give each linear input and each cache one learned scale that is stored in the file, instead
- * of scales that are computed while the model runs; target `halfstep` only. Default false.
+ * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
+ * `gguf:q4_0`.
+ */
+target: TargetId, 
+/**
+ * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
+ * gguf target holds, otherwise 4.
+ */
+weights?: number, 
+/**
+ * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
+ * holds, otherwise 0.
+ */
+groupSize?: number, 
+/**
+ * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
+ * Default 8.
+ */
+activations?: number, 
+/**
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ */
+cache?: number, 
+/**
+ * Give each input and each cache one learned scale that is stored in the file, instead of
+ * scales computed while the model runs; target `halfstep` only. Default false.
  */
 staticActivations: boolean, 
 /**
- * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
- * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
- * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
- * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
- * (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can
- * train better still.
+ * How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
+ * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
+ * (least squared error), `best` (of the last two the one with the smaller squared error, for
+ * each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
+ * sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
+ * still.
  */
 observer: Observer, 
 /**
- * Let the scales of the weights learn; false keeps those that `observer` finds. Default true.
+ * Let the scales of the weights learn; false keeps them where `start` puts them. Default true.
  */
 learnScales: boolean, 
 /**
  * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
  * gradients are computed. Default `inside`.
  */
-edge: EdgeRule, 
+edge?: EdgeRuleConfig, 
 /**
  * What the gradient of a scale is divided by, sqrt(N p) with p the largest code and N the
- * number of weights of the whole matrix (`matrix`) or of those that share the scale (`group`).
- * Default `matrix`.
+ * number of weights of the whole matrix (`layer`) or of those that share the scale (`step`).
+ * Default `layer`.
  */
 gradientScale: GradientScale, 
 /**
  * Options of the training.
  */
-train: TrainConfig, } & Common;
+train: TrainConfig, };
 
 /**
  * A solver and its options.
@@ -1041,12 +1243,12 @@ train: TrainConfig, } & Common;
 export type SolverConfig = { "kind": "gptq" } & GptqConfig | { "kind": "awq" } & AwqConfig;
 
 /**
- * Options of the text that a solver sees.
+ * What a user may say about the text that a solver sees.
  */
 export type SolverOptions = { 
 /**
  * Number of sequences of the text, at least 1; more is better and slower. Default 32; the
- * papers use 128.
+ * papers take 128.
  */
 samples?: number, 
 /**
@@ -1082,15 +1284,15 @@ config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains:
  */
 export type StageRecord = { 
 /**
- * Number of steps before those of `losses`, which an earlier part of a resumed run did.
+ * Steps done before those of `losses`, by an earlier part of a resumed run.
  */
 firstStep: number, 
 /**
- * Loss of every step, before its update, if the whole model is trained.
+ * Loss of every step, before its update, where the whole model learns.
  */
 losses: Array<number>, 
 /**
- * Records of the layers, if they are trained one at a time.
+ * Where one block learns at a time.
  */
 blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
 
@@ -1108,11 +1310,11 @@ export type TableRow = {
  */
 subject: string, 
 /**
- * Size of its file.
+ * Of its file.
  */
 bytes: number, 
 /**
- * Stored bits per weight of the block linears, scales and low-rank factors included.
+ * Of the block linears, scales and factors included.
  */
 bitsPerWeight: number, 
 /**
@@ -1133,7 +1335,7 @@ export type TrainArithmetic = "f32" | "bf16" | "f16" | "int8-forward";
  */
 export type TrainConfig = { 
 /**
- * Number of tokens to train on, rounded up to whole steps; a shorter text is repeated. More is
+ * Tokens to train on, rounded up to whole steps; a shorter text is passed over again. More is
  * better and slower. Default 50,000.
  */
 tokens: number, 
@@ -1147,27 +1349,26 @@ sequenceLength: number,
  */
 batch: number, 
 /**
- * Sequences that are computed at once; `batch` must be a multiple of it (gradient
- * accumulation). Fewer need less memory and give the same result up to rounding. Default:
- * `batch`.
+ * Sequences that are computed at once; `batch` is a multiple of it (gradient accumulation).
+ * Less takes less memory and gives the same result up to rounding. Default: `batch`.
  */
 microBatch?: number, 
 /**
- * Peak learning rate of the weights, above 0. A small budget of tokens needs a high rate to
- * change anything. Default 2e-4.
+ * Peak learning rate of the weights, above 0. Too small a rate moves nothing within a small
+ * budget. Default 2e-4.
  */
 learningRate: number, 
 /**
- * Learning rate of the weights' scales, as a multiple of `learningRate`. Default 1.
+ * Learning rate of the scales of weights, as a multiple of that of the weights. Default 1.
  */
 weightScaleMultiplier: number, 
 /**
- * Learning rate of the stored scales of activations and cache, as a multiple of
- * `learningRate`; it matters only with static scales. Default 10.
+ * Learning rate of the stored scales of activations and cache, as a multiple of that of the
+ * weights; only with static scales. Default 10.
  */
 activationScaleMultiplier: number, 
 /**
- * Learning rate of the norm weights, as a multiple of `learningRate`. Default 1.
+ * Learning rate of the norms, as a multiple of that of the weights. Default 1.
  */
 normMultiplier: number, 
 /**
@@ -1175,21 +1376,19 @@ normMultiplier: number,
  */
 warmup: number, 
 /**
- * Share of the peak learning rate that is left at the end of the cosine schedule, 0 to 1.
- * Default 0.05.
+ * Share of the peak learning rate that is left at the end of the cosine, 0 to 1. Default 0.05.
  */
 minRatio: number, 
 /**
- * AdamW's decay rate of the mean of the gradients, at least 0 and below 1. Default 0.9.
+ * Decay of the mean of the gradients in AdamW, 0 up to 1. Default 0.9.
  */
 beta1: number, 
 /**
- * AdamW's decay rate of the mean of the squared gradients, at least 0 and below 1. Default
- * 0.95.
+ * Decay of the mean of the squared gradients in AdamW, 0 up to 1. Default 0.95.
  */
 beta2: number, 
 /**
- * Number that AdamW adds to the denominator of its update, above 0. Default 1e-8.
+ * Number that AdamW adds to the denominator, above 0. Default 1e-8.
  */
 eps: number, 
 /**
@@ -1197,22 +1396,19 @@ eps: number,
  */
 weightDecay: number, 
 /**
- * Largest norm of the gradient of all parameters; a longer gradient is scaled down to it.
- * Default 1.
+ * Greatest norm of the whole gradient; a longer one is shortened to it. Default 1.
  */
 maxNorm: number, 
 /**
- * Weight in the loss of the KL divergence to the unquantized model (the teacher), 0 or more.
- * Default 1.
+ * Weight of the KL divergence to the unquantized model in the loss, 0 or more. Default 1.
  */
 klWeight: number, 
 /**
- * Weight in the loss of the cross-entropy of the next token, 0 or more. Default 0.
+ * Weight of the next-token cross-entropy in the loss, 0 or more. Default 0.
  */
 ceWeight: number, 
 /**
- * Temperature of the teacher's and the student's distribution in the KL divergence, above 0.
- * Default 1.
+ * Temperature of both distributions in the KL divergence, above 0. Default 1.
  */
 temperature: number, 
 /**
@@ -1228,12 +1424,12 @@ arithmetic?: TrainArithmetic,
  */
 recompute: Recompute, 
 /**
- * Memory for the logits while the loss is computed, in bytes; tokens pass through the head in
- * chunks that fit. Default 64 MiB.
+ * Memory for logits while the loss is computed, in bytes; tokens go through the head in chunks
+ * of that size. Default 64 MiB.
  */
 lossBytes: number, 
 /**
- * Seed of the order of the data; the same seed gives the same bytes. Default 0.
+ * Number that decides the order of the data; the same seed gives the same bytes. Default 0.
  */
 seed: number, };
 
@@ -1250,15 +1446,15 @@ weights?: boolean,
  */
 norms?: boolean, 
 /**
- * The trainable parameters of the weights' ranges: scales, clips, zero points.
+ * Whatever learns of the weights' ranges: scales, clips, zero points.
  */
 scales?: boolean, 
 /**
- * The trainable parameters of the weights' rounding.
+ * Whatever learns of the weights' rounding.
  */
 rounding?: boolean, 
 /**
- * Low-rank factors.
+ * Factors beside the weights.
  */
 lowRank?: boolean, 
 /**
@@ -1271,15 +1467,15 @@ activationScales?: boolean, };
  */
 export type WeightSite = { 
 /**
- * How codes, scales and zero points are stored.
+ * What decides the stored bytes.
  */
-quantizer: QuantSpec, 
+spec: QuantSpec, 
 /**
  * How the first scales are found.
  */
 observer?: Observer, 
 /**
- * How the scales are computed in each training step, and which part of them learns.
+ * How scales come about in each step, and what of them learns.
  */
 range?: RangeConfig, 
 /**
@@ -1295,6 +1491,11 @@ edge?: EdgeRule,
  */
 gradientScale?: GradientScale, 
 /**
- * Low-rank factors whose product is added to the quantized weight.
+ * Factors beside the quantized weight.
  */
 lowRank?: LowRankConfig, };
+
+/**
+ * What is taken off a code before it is multiplied by the scale.
+ */
+export type ZeroPoint = "none" | "code";

@@ -5,7 +5,7 @@ use crate::autograd::parameter::{Group, Parameters};
 use crate::recipe::site::WeightSite;
 use crate::recipe::stage::Trains;
 use halfstep_kernels::Pool;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 
 /// `<linear>.scale` of `<linear>.weight`, and likewise for other parts.
 pub fn part_name(weight: &str, part: &str) -> String {

@@ -3,9 +3,9 @@
 use super::builder::Beginning;
 use crate::recipe::site::Observer;
 use crate::{Error, Result};
-use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
-use halfstep_kernels::{Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{Pool, QuantSpec};
 
 /// Quantizes a matrix `[rows, cols]` by a start rule.
 pub fn quantize_matrix(
@@ -35,24 +35,15 @@ pub fn check_scales(packed: &QuantTensor, name: &str) -> Result<()> {
     }
 }
 
-/// Smallest magnitude of a scale: f16 keeps all its mantissa bits above 2^-14; f32 only has to stay
-/// away from 0.
-pub const fn smallest_scale(codec: ScaleCodec) -> f32 {
-    match codec {
-        ScaleCodec::F16 => halfstep_kernels::quant::scale::MIN_F16_SCALE,
-        ScaleCodec::F32 => 1e-10,
-    }
-}
-
 /// Scales and zero points that a matrix begins with: those of an earlier stage's codes, or found by
 /// the site's start rule. A scale that divides is never 0.
 pub fn first_ranges(pool: &Pool, beginning: &Beginning) -> (Vec<f32>, Vec<u8>) {
     let Beginning { rows, cols, values, site, .. } = *beginning;
     let found = match beginning.previous {
         Some(packed) => packed.clone(),
-        None => quantize_matrix(pool, values, rows, cols, site.quantizer, site.observer),
+        None => quantize_matrix(pool, values, rows, cols, site.spec, site.observer),
     };
-    let least = smallest_scale(site.quantizer.scale_codec);
+    let least = site.spec.scale.smallest();
     let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };
     (found.scales.into_iter().map(away).collect(), found.zero_points)
 }

@@ -5,7 +5,7 @@ use crate::quantizer::rounding::RoundingConfig;
 use crate::{Error, Result};
 use halfstep_kernels::quant::calibrate::ScaleRule;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{CodeRange, Granularity, QuantSpec};
+use halfstep_kernels::{Granularity, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -15,7 +15,7 @@ use ts_rs::TS;
 #[ts(optional_fields)]
 pub struct WeightSite {
     /// How codes, scales and zero points are stored.
-    pub quantizer: QuantSpec,
+    pub spec: QuantSpec,
     /// How the first scales are found.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
@@ -55,9 +55,9 @@ pub struct LowRankConfig {
 
 impl WeightSite {
     /// A weight whose scales follow it, by its largest magnitudes.
-    pub fn absmax(quantizer: QuantSpec) -> Self {
+    pub fn absmax(spec: QuantSpec) -> Self {
         Self {
-            quantizer,
+            spec,
             observer: Observer::Absmax,
             range: RangeConfig::Absmax,
             rounding: RoundingConfig::default(),
@@ -71,11 +71,11 @@ impl WeightSite {
     ///
     /// Errors: `Config`, naming the part's field and what would work.
     pub fn check(&self, path: &str) -> Result<()> {
-        let affine = self.quantizer.grid.range == CodeRange::Affine;
+        let affine = self.spec.has_zero_point();
         let range = self.range.traits();
-        if affine && self.quantizer.granularity == Granularity::Tensor && range.learns {
+        if affine && self.spec.granularity == Granularity::Tensor && range.learns {
             return Err(Error::config(
-                format!("{path}.quantizer.granularity"),
+                format!("{path}.spec.granularity"),
                 "zero points per tensor have no gradient; use channel or group, or the range \
                  frozen",
             ));

@@ -65,7 +65,7 @@ impl EfficientqatConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let target = self.common.target(Self::DEFAULTS);
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.
-        let bits = target.sites(&self.common.request(Self::DEFAULTS))?.weights.grid.bits;
+        let bits = target.sites(&self.common.request(Self::DEFAULTS))?.weights.bits();
         let weights = if bits <= 2 { 2e-2 } else { 1e-2 };
         let usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights }, 0.05);
         let config = self.train.over(BlockConfig { anchor: 1.0, ..usual })?;

@@ -8,8 +8,8 @@ use halfstep_formats::architecture::Role;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, TensorData};
 use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
-use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::activation::fake_quant;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationQuantizer, Pool};
 use halfstep_runtime::low_rank::Factors;
@@ -155,8 +155,8 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
 
 fn same_packed(a: &QuantTensor, b: &QuantTensor) -> std::result::Result<(), String> {
     let row = |index: usize, per_row: usize| format!("row {}", index / per_row.max(1));
-    if (a.rows, a.cols, a.quantizer) != (b.rows, b.cols, b.quantizer) {
-        return Err(format!("{:?} against {:?}", a.quantizer, b.quantizer));
+    if (a.rows, a.cols, a.spec) != (b.rows, b.cols, b.spec) {
+        return Err(format!("{:?} against {:?}", a.spec, b.spec));
     }
     if let Some(at) = a.codes.iter().zip(&b.codes).position(|(a, b)| a != b) {
         return Err(format!("codes of {}", row(at, a.codes.len() / a.rows.max(1))));

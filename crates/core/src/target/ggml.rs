@@ -97,7 +97,7 @@ impl Target for Ggml {
 impl Ggml {
     /// Returns the requested grid that the target cannot hold, if there is one, and why.
     fn conflict(&self, request: &Request) -> Result<Option<(String, String)>> {
-        let (held, block) = (self.weights.grid.bits, self.weights.granularity);
+        let (held, block) = (self.weights.bits(), self.weights.granularity);
         if let Some(bits) = whole_bits("weights", request.weights, 2, 8)?
             && bits != held
         {
@@ -141,5 +141,5 @@ impl Ggml {
 /// A quantizer for a message.
 fn describe(quantizer: &QuantSpec) -> String {
     let group = quantizer.granularity.group_size(usize::MAX);
-    format!("{} bit in blocks of {group}", quantizer.grid.bits)
+    format!("{} bit in blocks of {group}", quantizer.bits())
 }

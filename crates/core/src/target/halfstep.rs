@@ -5,12 +5,16 @@ use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
 use crate::error::{Error, Result};
 use halfstep_formats::write::FileFormat;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, QuantSpec, ScaleCodec,
 };
 
 pub(super) struct Halfstep;
 
 pub(super) const TARGET: Halfstep = Halfstep;
+
+fn held(spec: QuantSpec) -> std::result::Result<(), String> {
+    spec.check().map_err(|reason| format!("its grids have 2 to 8 bits: {reason}"))
+}
 
 fn bits_held(bits: u8) -> std::result::Result<(), String> {
     if (2..=8).contains(&bits) { Ok(()) } else { Err("its grids have 2 to 8 bits".into()) }
@@ -30,11 +34,11 @@ impl Target for Halfstep {
     }
 
     fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
-        bits_held(quantizer.grid.bits)
+        held(quantizer)
     }
 
     fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
-        bits_held(quantizer.grid.bits)
+        held(quantizer)
     }
 
     fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String> {
@@ -76,11 +80,11 @@ fn complete(request: &Request) -> Result<TargetSites> {
         n => Granularity::Group(n),
     };
     let compact = affine || granularity != Granularity::Channel;
-    let weights = QuantSpec {
-        grid: if affine { IntGrid::affine(bits) } else { IntGrid::symmetric(bits) },
+    let weights = QuantSpec::int(
+        if affine { Int::unsigned(bits) } else { Int::symmetric(bits) },
         granularity,
-        scale_codec: if compact { ScaleCodec::F16 } else { ScaleCodec::F32 },
-    };
+        if compact { ScaleCodec::F16 } else { ScaleCodec::F32 },
+    );
     let whole_blocks = matches!(granularity, Granularity::Group(n) if n.is_multiple_of(32));
     let activation = match whole_bits("activations", request.activations, 2, 32)?.unwrap_or(8) {
         16 | 32 if !request.static_activations => ActivationQuantizer::None,

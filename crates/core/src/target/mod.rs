@@ -125,7 +125,7 @@ fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), String> {
             if site.low_rank.is_some() && !target.holds_low_rank() {
                 return Err("its files cannot store low-rank factors".into());
             }
-            target.holds_weight(site.quantizer)
+            target.holds_weight(site.spec)
         }
         Rule::Embedding { quantizer } | Rule::Head { quantizer } => target.holds_table(*quantizer),
         Rule::Activation { quantizer } | Rule::HeadActivation { quantizer } => {

@@ -59,7 +59,7 @@ impl TargetSites {
         stages: Vec<Stage>,
     ) -> Recipe {
         let weights = WeightSite {
-            quantizer: self.weights,
+            spec: self.weights,
             observer,
             range,
             rounding: RoundingConfig::default(),

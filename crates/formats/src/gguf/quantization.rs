@@ -96,7 +96,7 @@ fn of_client(
     tensors: &BTreeMap<String, Tensor>,
 ) -> Option<Quantization> {
     let quantizer = |tensor: &Tensor| {
-        if let TensorData::Packed(m) = &tensor.data { Some(m.quantizer) } else { None }
+        if let TensorData::Packed(m) = &tensor.data { Some(m.spec) } else { None }
     };
     let linears =
         architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)));

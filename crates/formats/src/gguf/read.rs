@@ -8,7 +8,7 @@ use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
 use half::{bf16, f16};
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a model from the bytes of a GGUF file, v2 or v3; errors name `file`.

@@ -180,9 +180,9 @@ fn holds_its_shape(tensor: &Tensor) -> bool {
         TensorData::F16(v) => v.len() == rows * cols,
         TensorData::BF16(v) => v.len() == rows * cols,
         TensorData::Packed(m) => {
-            let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.quantizer.grid.bits);
+            let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.spec.bits());
             (m.rows, m.cols, m.codes.len(), m.scales.len())
-                == (rows, cols, code_bytes, m.quantizer.granularity.scales(rows, cols))
+                == (rows, cols, code_bytes, m.spec.granularity.scales(rows, cols))
         }
         TensorData::Blocks { kind, bytes } => {
             blocks::row_bytes(*kind, cols).is_some_and(|row| row * rows == bytes.len())

@@ -19,8 +19,8 @@ mod tests;
 mod tokens;
 mod transpose;
 
-use crate::pack::QuantTensor;
 use crate::quant::activation;
+use crate::quant::tensor::QuantTensor;
 use crate::{ActivationQuantizer, Pool};
 use kernel::{Kernel, Output};
 use panels::ROWS;

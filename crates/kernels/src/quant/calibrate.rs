@@ -4,8 +4,9 @@ use super::activation::largest;
 use super::error_search::{Best, ErrorSearch, Limits};
 use super::lsq::codes_of;
 use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
-use crate::pack::{QuantTensor, pack_row, row_bytes};
-use crate::{CodeRange, Granularity, IntGrid, Pool, QuantSpec, dispatch};
+use super::tensor::QuantTensor;
+use crate::pack::{pack_row, row_bytes};
+use crate::{Granularity, Int, Pool, QuantSpec, ScaleCodec, dispatch};
 use serde::{Deserialize, Serialize};
 
 /// How the first (or, for RTN, the only) scale of a group is found.
@@ -37,18 +38,18 @@ pub fn find_scales(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: QuantSpec,
+    spec: QuantSpec,
     rule: ScaleRule,
 ) -> (Vec<f32>, Vec<u8>) {
     assert_eq!(w.len(), rows * cols, "shape of find_scales");
-    let n = quantizer.granularity.scales(rows, cols);
+    let n = spec.granularity.scales(rows, cols);
     let mut found = vec![(0.0, 0); n];
     let cols = cols.max(1);
     // One row per tensor: the whole matrix.
-    let (row, group) = if quantizer.granularity == Granularity::Tensor {
+    let (row, group) = if spec.granularity == Granularity::Tensor {
         (w.len(), w.len())
     } else {
-        (cols, quantizer.granularity.group_size(cols))
+        (cols, spec.granularity.group_size(cols))
     };
     let (groups, rows_a_task) = (row.div_ceil(group.max(1)).max(1), (PIECE / row.max(1)).max(1));
     pool.chunks_mut(&mut found, groups * rows_a_task, |i, found| {
@@ -57,14 +58,11 @@ pub fn find_scales(
             let w = &w[(i * rows_a_task + j) * row..][..row];
             w.chunks(group.max(1))
                 .zip(found)
-                .for_each(|(w, found)| *found = search.group(w, quantizer, rule));
+                .for_each(|(w, found)| *found = search.group(w, spec, rule));
         }
     });
-    let zero_points = if quantizer.grid.range == CodeRange::Affine {
-        found.iter().map(|f| f.1).collect()
-    } else {
-        vec![]
-    };
+    let zero_points =
+        if spec.has_zero_point() { found.iter().map(|f| f.1).collect() } else { vec![] };
     (found.into_iter().map(|f| f.0).collect(), zero_points)
 }
 
@@ -77,35 +75,34 @@ struct Search {
 
 impl Search {
     /// Scale and zero point of one group.
-    fn group(&mut self, w: &[f32], quantizer: QuantSpec, rule: ScaleRule) -> (f32, u8) {
-        let grid = quantizer.grid;
+    fn group(&mut self, w: &[f32], spec: QuantSpec, rule: ScaleRule) -> (f32, u8) {
         let most = largest(w);
         if !most.is_finite() {
             return (f32::NAN, 0);
         }
-        if grid.range == CodeRange::Affine {
+        if spec.has_zero_point() {
             let shrink = if rule == ScaleRule::ErrorSearch { 80 } else { 1 };
-            return affine_group(w, quantizer, shrink);
+            return affine_group(w, spec, shrink);
         }
         if most == 0.0 {
             return (0.0, 0);
         }
         let scale = match rule {
-            ScaleRule::Absmax => most / grid.max() as f32,
+            ScaleRule::Absmax => most / spec.max_code() as f32,
             ScaleRule::SignedAbsmax => {
-                w.iter().find(|w| w.abs() == most).copied().unwrap_or(most) / grid.min() as f32
+                w.iter().find(|w| w.abs() == most).copied().unwrap_or(most) / spec.min_code() as f32
             }
             ScaleRule::Lsq => {
                 (2.0 * w.iter().map(|w| w.abs() as f64).sum::<f64>()
                     / w.len() as f64
-                    / (grid.max() as f64).sqrt()) as f32
+                    / (spec.max_code() as f64).sqrt()) as f32
             }
-            ScaleRule::Convex => convex(self.sort(w), grid.max() as f64) as f32,
+            ScaleRule::Convex => convex(self.sort(w), spec.max_code() as f64) as f32,
             ScaleRule::ErrorSearch => {
                 let best =
-                    self.error_minimum(w, grid).expect("a group with an entry that is not zero");
+                    self.error_minimum(w, spec).expect("a group with an entry that is not zero");
                 // A negative step sees the mirrored weights: the side with one code more changes.
-                match self.error_minimum_below(w, limits(grid).mirrored(), grid, Some(best)) {
+                match self.error_minimum_below(w, limits(spec).mirrored(), spec, Some(best)) {
                     Some(mirrored) => -mirrored.step as f32,
                     None => best.step as f32,
                 }
@@ -121,9 +118,9 @@ impl Search {
         &self.sorted
     }
 
-    fn error_minimum(&mut self, w: &[f32], grid: IntGrid) -> Option<Best> {
+    fn error_minimum(&mut self, w: &[f32], spec: QuantSpec) -> Option<Best> {
         self.sort(w);
-        self.error_minimum_below(w, limits(grid), grid, None)
+        self.error_minimum_below(w, limits(spec), spec, None)
     }
 
     /// With |w| sorted already.
@@ -131,21 +128,21 @@ impl Search {
         &mut self,
         w: &[f32],
         limits: Limits,
-        grid: IntGrid,
+        spec: QuantSpec,
         known: Option<Best>,
     ) -> Option<Best> {
-        let start = convex(&self.sorted, grid.max() as f64);
+        let start = convex(&self.sorted, spec.max_code() as f64);
         self.error.minimum(w, &self.sorted, limits, start, known)
     }
 }
 
-fn limits(grid: IntGrid) -> Limits {
-    Limits { negative: -grid.min(), positive: grid.max() }
+fn limits(spec: QuantSpec) -> Limits {
+    Limits { negative: -spec.min_code(), positive: spec.max_code() }
 }
 
 /// Min-max widened to hold 0, or the best of `candidates` ranges shrunk by 1.00, 0.99, ...: scale
 /// and zero point, the error taken as stored.
-fn affine_group(w: &[f32], quantizer: QuantSpec, candidates: usize) -> (f32, u8) {
+fn affine_group(w: &[f32], spec: QuantSpec, candidates: usize) -> (f32, u8) {
     let (low, high) = w.iter().fold((0.0f32, 0.0f32), |(low, high), &w| (low.min(w), high.max(w)));
     let mut best = (f64::INFINITY, (0.0, 0));
     if low == high {
@@ -154,9 +151,9 @@ fn affine_group(w: &[f32], quantizer: QuantSpec, candidates: usize) -> (f32, u8)
     for i in 0..candidates {
         let shrink = 1.0 - i as f32 * 0.01;
         // Divided before it is subtracted: the width of the range itself may overflow.
-        let p = quantizer.grid.max() as f32;
+        let p = spec.max_code() as f32;
         let scale = (high / p - low / p) * shrink;
-        let stored = quantizer.scale_codec.store(scale);
+        let stored = spec.scale.store(scale);
         let zero = (-low * shrink / stored).round_ties_even().clamp(0.0, p);
         let zero = if zero.is_finite() { zero } else { 0.0 };
         if candidates == 1 {
@@ -188,20 +185,19 @@ pub fn quantize(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: QuantSpec,
+    spec: QuantSpec,
     scales: &[f32],
     zero_points: &[u8],
 ) -> QuantTensor {
-    let (grid, granularity) = (quantizer.grid, quantizer.granularity);
-    let affine = grid.range == CodeRange::Affine;
+    let (affine, granularity) = (spec.has_zero_point(), spec.granularity);
     assert_eq!(
         (w.len(), scales.len()),
         (rows * cols, granularity.scales(rows, cols)),
         "shapes of quantize"
     );
     assert_eq!(zero_points.len(), if affine { scales.len() } else { 0 }, "zero points of quantize");
-    let scales: Vec<f32> = scales.iter().map(|&s| quantizer.scale_codec.store(s)).collect();
-    let bytes = row_bytes(cols, grid.bits);
+    let scales: Vec<f32> = scales.iter().map(|&s| spec.scale.store(s)).collect();
+    let bytes = row_bytes(cols, spec.bits());
     let mut codes = vec![0u8; rows * bytes];
     let rows_a_task = (PIECE / cols.max(1)).max(1);
     let (group, groups) = (granularity.group_size(cols), granularity.groups(cols));
@@ -216,18 +212,18 @@ pub fn quantize(
                 &scales[first..first + groups],
                 zero_points,
                 group,
-                grid,
+                spec,
                 &mut codes,
             );
-            pack_row(&codes, grid, packed);
+            pack_row(&codes, spec, packed);
         }
     });
-    QuantTensor { rows, cols, quantizer, codes, scales, zero_points: zero_points.to_vec() }
+    QuantTensor { rows, cols, spec, codes, scales, zero_points: zero_points.to_vec() }
 }
 
 dispatch! {
-    fn row_codes(w: &[f32], scales: &[f32], zero_points: &[u8], group: usize, grid: IntGrid, codes: &mut [i16]) {
-        let (n, p) = (grid.min() as f32, grid.max() as f32);
+    fn row_codes(w: &[f32], scales: &[f32], zero_points: &[u8], group: usize, spec: QuantSpec, codes: &mut [i16]) {
+        let (n, p) = (spec.min_code() as f32, spec.max_code() as f32);
         for (g, (w, codes)) in w.chunks(group).zip(codes.chunks_mut(group)).enumerate() {
             let scale = scales[g];
             match zero_points.get(g) {
@@ -244,16 +240,16 @@ dispatch! {
 }
 
 dispatch! {
-    /// The codes of [`quantize`] less `grid.min()`, for one row: group g of `group` columns goes to
+    /// The codes of [`quantize`] less `min_code`, for one row: group g of `group` columns goes to
     /// `g * padded` of `out`; the columns between are left alone.
-    pub(crate) fn unsigned_codes(w: &[f32], scales: &[f32], zero_points: &[u8], widths: (usize, usize), grid: IntGrid, out: &mut [u8]) {
+    pub(crate) fn unsigned_codes(w: &[f32], scales: &[f32], zero_points: &[u8], widths: (usize, usize), spec: QuantSpec, out: &mut [u8]) {
         match widths {
-            (32, 32) if w.len().is_multiple_of(32) => groups_of::<32>(w, scales, zero_points, grid, out),
-            (64, 64) if w.len().is_multiple_of(64) => groups_of::<64>(w, scales, zero_points, grid, out),
-            (128, 128) if w.len().is_multiple_of(128) => groups_of::<128>(w, scales, zero_points, grid, out),
+            (32, 32) if w.len().is_multiple_of(32) => groups_of::<32>(w, scales, zero_points, spec, out),
+            (64, 64) if w.len().is_multiple_of(64) => groups_of::<64>(w, scales, zero_points, spec, out),
+            (128, 128) if w.len().is_multiple_of(128) => groups_of::<128>(w, scales, zero_points, spec, out),
             (group, padded) => {
                 for (g, (w, out)) in w.chunks(group).zip(out.chunks_mut(padded)).enumerate() {
-                    group_codes(w, scales[g], zero_points.get(g).copied(), grid, &mut out[..w.len()]);
+                    group_codes(w, scales[g], zero_points.get(g).copied(), spec, &mut out[..w.len()]);
                 }
             }
         }
@@ -266,20 +262,24 @@ fn groups_of<const GROUP: usize>(
     w: &[f32],
     scales: &[f32],
     zero_points: &[u8],
-    grid: IntGrid,
+    spec: QuantSpec,
     out: &mut [u8],
 ) {
     let (w, out) = (w.as_chunks::<GROUP>().0, out.as_chunks_mut::<GROUP>().0);
     let (scales, out) = (&scales[..w.len()], &mut out[..w.len()]);
     for g in 0..w.len() {
-        group_codes(&w[g], scales[g], zero_points.get(g).copied(), grid, &mut out[g]);
+        group_codes(&w[g], scales[g], zero_points.get(g).copied(), spec, &mut out[g]);
     }
 }
 
 #[inline(always)]
-fn group_codes(w: &[f32], scale: f32, zero_point: Option<u8>, grid: IntGrid, out: &mut [u8]) {
-    let (n, p, min, mask) =
-        (grid.min() as f32, grid.max() as f32, grid.min() as u16, ((1u16 << grid.bits) - 1) as u8);
+fn group_codes(w: &[f32], scale: f32, zero_point: Option<u8>, spec: QuantSpec, out: &mut [u8]) {
+    let (n, p, min, mask) = (
+        spec.min_code() as f32,
+        spec.max_code() as f32,
+        spec.min_code() as u16,
+        ((1u16 << spec.bits()) - 1) as u8,
+    );
     match zero_point {
         None if scale == 0.0 => out.fill(min.wrapping_neg() as u8 & mask),
         None => rounded_quotients(w, scale, (n, p), out, |code| {
@@ -302,11 +302,11 @@ pub fn quantize_by(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: QuantSpec,
+    spec: QuantSpec,
     rule: ScaleRule,
 ) -> QuantTensor {
-    let (scales, zero_points) = find_scales(pool, w, rows, cols, quantizer, rule);
-    quantize(pool, w, rows, cols, quantizer, &scales, &zero_points)
+    let (scales, zero_points) = find_scales(pool, w, rows, cols, spec, rule);
+    quantize(pool, w, rows, cols, spec, &scales, &zero_points)
 }
 
 /// Round to nearest as a baseline: for the whole matrix the better, by squared error of the values
@@ -321,19 +321,19 @@ pub fn quantize_rtn(
     w: &[f32],
     rows: usize,
     cols: usize,
-    quantizer: QuantSpec,
+    spec: QuantSpec,
 ) -> QuantTensor {
-    match quantizer.grid.range {
-        CodeRange::Narrow => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::Absmax),
-        CodeRange::Affine => quantize_by(pool, w, rows, cols, quantizer, ScaleRule::ErrorSearch),
-        CodeRange::Symmetric => {
-            let found = [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch]
-                .map(|rule| quantize_by(pool, w, rows, cols, quantizer, rule));
-            let [signed, searched] = found.each_ref().map(|packed| squared_error(w, packed));
-            let [by_sign, by_search] = found;
-            if signed <= searched { by_sign } else { by_search }
-        }
+    if spec.has_zero_point() {
+        return quantize_by(pool, w, rows, cols, spec, ScaleRule::ErrorSearch);
     }
+    if spec.is_balanced() {
+        return quantize_by(pool, w, rows, cols, spec, ScaleRule::Absmax);
+    }
+    let found = [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch]
+        .map(|rule| quantize_by(pool, w, rows, cols, spec, rule));
+    let [signed, searched] = found.each_ref().map(|packed| squared_error(w, packed));
+    let [by_sign, by_search] = found;
+    if signed <= searched { by_sign } else { by_search }
 }
 
 /// Sum of (w - value)^2, in f64, row by row.
@@ -350,7 +350,11 @@ pub fn squared_error(w: &[f32], packed: &QuantTensor) -> f64 {
 /// One step of a row by the convex surrogate `sum max(s^2/12, max(0, |w| - s p)^2)`, in f64 (golden
 /// `calibration`: convex_s). 0 for a row of zeros.
 pub fn convex_step(row: &[f32], bits: u8) -> f64 {
-    convex(Search::default().sort(row), IntGrid::symmetric(bits).max() as f64)
+    convex(Search::default().sort(row), Int::symmetric(bits).max() as f64)
+}
+
+fn symmetric(bits: u8) -> QuantSpec {
+    QuantSpec::int(Int::symmetric(bits), Granularity::Channel, ScaleCodec::F32)
 }
 
 /// The surrogate is quadratic between the points |w_i| / (p + 1/sqrt 12), where weight i goes from
@@ -377,5 +381,5 @@ pub fn error_step(row: &[f32], bits: u8) -> f64 {
     if row.iter().all(|&w| w == 0.0) {
         return 0.0;
     }
-    Search::default().error_minimum(row, IntGrid::symmetric(bits)).map_or(0.0, |best| best.step)
+    Search::default().error_minimum(row, symmetric(bits)).map_or(0.0, |best| best.step)
 }

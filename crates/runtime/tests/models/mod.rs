@@ -9,7 +9,7 @@ use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
 };
 use halfstep_runtime::{Arithmetic, Network};
 use std::collections::BTreeMap;
@@ -173,8 +173,8 @@ pub fn with_static_scales(mut quantization: Quantization, layers: usize) -> Quan
     quantization
 }
 
-pub fn grid(grid: IntGrid, granularity: Granularity) -> QuantSpec {
-    QuantSpec { grid, granularity, scale_codec: ScaleCodec::F32 }
+pub fn grid(grid: Int, granularity: Granularity) -> QuantSpec {
+    QuantSpec::int(grid, granularity, ScaleCodec::F32)
 }
 
 /// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and
@@ -183,7 +183,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
     use ActivationQuantizer as A;
     use CacheQuantizer as C;
     let (q4_0, q8_0) = (QuantSpec::Q4_0, QuantSpec::Q8_0);
-    let channel = |bits| grid(IntGrid::symmetric(bits), Granularity::Channel);
+    let channel = |bits| grid(Int::symmetric(bits), Granularity::Channel);
     let layers = architecture().layers.len();
     vec![
         ("float", float_model(architecture())),
@@ -194,7 +194,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     mixed(),
-                    grid(IntGrid::affine(4), Granularity::Group(32)),
+                    grid(Int::unsigned(4), Granularity::Group(32)),
                     None,
                     quantization(A::DynamicToken { bits: 8 }, C::F16),
                 ),
@@ -243,7 +243,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "affine 2 bit, group 16, float activations",
             quantized(
                 architecture(),
-                grid(IntGrid::affine(2), Granularity::Group(16)),
+                grid(Int::unsigned(2), Granularity::Group(16)),
                 Some(channel(8)),
                 quantization(A::None, C::F32),
             ),
@@ -252,7 +252,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "affine 4 bit, group 32, a8 token",
             quantized(
                 untied(),
-                grid(IntGrid::affine(4), Granularity::Group(32)),
+                grid(Int::unsigned(4), Granularity::Group(32)),
                 None,
                 quantization(A::DynamicToken { bits: 8 }, C::F16),
             ),
@@ -262,7 +262,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     architecture(),
-                    grid(IntGrid::affine(2), Granularity::Group(16)),
+                    grid(Int::unsigned(2), Granularity::Group(16)),
                     None,
                     quantization(A::None, C::F32),
                 ),
@@ -274,7 +274,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     untied(),
-                    grid(IntGrid::affine(3), Granularity::Group(32)),
+                    grid(Int::unsigned(3), Granularity::Group(32)),
                     None,
                     quantization(A::DynamicToken { bits: 8 }, C::F16),
                 ),
@@ -294,7 +294,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "w5 tensor",
             quantized(
                 architecture(),
-                grid(IntGrid::narrow(5), Granularity::Tensor),
+                grid(Int::narrow(5), Granularity::Tensor),
                 None,
                 quantization(A::DynamicBlock32, C::F16),
             ),

@@ -19,7 +19,7 @@ pub struct Absmax {
 
 impl Absmax {
     pub fn register<T>(_builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        Self { quantizer: beginning.site.quantizer, rows: beginning.rows, cols: beginning.cols }
+        Self { quantizer: beginning.site.spec, rows: beginning.rows, cols: beginning.cols }
     }
 }
 
@@ -28,7 +28,7 @@ impl<T: Number> Range<T> for Absmax {
         let w = T::to_f32s(w);
         let (mut scales, zero_points) =
             find_scales(pool, &w, self.rows, self.cols, self.quantizer, ScaleRule::Absmax);
-        scales.iter_mut().for_each(|scale| *scale = self.quantizer.scale_codec.store(*scale));
+        scales.iter_mut().for_each(|scale| *scale = self.quantizer.scale.store(*scale));
         Ranges::from_packed(scales, zero_points)
     }
 

@@ -26,7 +26,7 @@ pub struct ScaleZero {
 impl ScaleZero {
     pub fn register<T: Number>(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
         let Beginning { rows, cols, values, site, .. } = *beginning;
-        let (quantizer, learns) = (site.quantizer, builder.trains.scales);
+        let (quantizer, learns) = (site.spec, builder.trains.scales);
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
             None => {
@@ -73,7 +73,7 @@ impl<T: Number> Range<T> for ScaleZero {
     }
 
     fn guard(&self, parameters: &mut Parameters<T>, signs: &[bool]) {
-        let codec = self.quantizer.scale_codec;
+        let codec = self.quantizer.scale;
         keep_away_from_zero(&mut parameters.list[self.scales].value, signs, codec);
     }
 }

@@ -100,7 +100,7 @@ impl Solver for AwqConfig {
                         &values,
                         rows,
                         cols,
-                        site.quantizer,
+                        site.spec,
                         ScaleRule::Absmax,
                         &inputs,
                     )
@@ -111,14 +111,7 @@ impl Solver for AwqConfig {
                 };
                 block.store(
                     linear,
-                    quantize_by(
-                        blocks.pool,
-                        &clipped,
-                        rows,
-                        cols,
-                        site.quantizer,
-                        ScaleRule::Absmax,
-                    ),
+                    quantize_by(blocks.pool, &clipped, rows, cols, site.spec, ScaleRule::Absmax),
                     blocks.pool,
                 );
             }
@@ -145,8 +138,7 @@ fn scaled_error(
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
-        let packed =
-            quantize_by(blocks.pool, &values, rows, cols, site.quantizer, ScaleRule::Absmax);
+        let packed = quantize_by(blocks.pool, &values, rows, cols, site.spec, ScaleRule::Absmax);
         packed.decode(blocks.pool, &mut values);
         values
             .chunks_exact_mut(cols)

@@ -207,7 +207,7 @@ fn group_limits(
 mod tests {
     use super::*;
     use halfstep_kernels::rng::Rng;
-    use halfstep_kernels::{IntGrid, ScaleCodec};
+    use halfstep_kernels::{Int, ScaleCodec};
 
     fn normals(stream: u64, count: usize) -> Vec<f32> {
         let mut rng = Rng::new(7, stream);
@@ -215,11 +215,7 @@ mod tests {
     }
 
     fn affine(bits: u8, group: usize) -> QuantSpec {
-        QuantSpec {
-            grid: IntGrid::affine(bits),
-            granularity: Granularity::Group(group),
-            scale_codec: ScaleCodec::F16,
-        }
+        QuantSpec::int(Int::unsigned(bits), Granularity::Group(group), ScaleCodec::F16)
     }
 
     /// Squared error of each group's share of the output, by the definition; `[O, G]`.

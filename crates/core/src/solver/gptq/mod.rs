@@ -63,7 +63,7 @@ impl Solver for GptqConfig {
                     &block.values[&linear],
                     rows,
                     cols,
-                    site.quantizer,
+                    site.spec,
                     &hessian,
                     options,
                 )

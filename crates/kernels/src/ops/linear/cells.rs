@@ -16,7 +16,7 @@
 
 use super::panels::{Line, ROWS};
 use super::segments::QUAD;
-use crate::{IntGrid, dispatch};
+use crate::dispatch;
 
 /// Calls a function that takes the bits of a code as a constant.
 macro_rules! of_bits {
@@ -44,9 +44,9 @@ macro_rules! each_quad {
 }
 pub(super) use each_quad;
 
-/// Bits that a code of a grid takes in a panel.
-pub(super) const fn bits_of(grid: IntGrid) -> u32 {
-    match grid.bits {
+/// Bits that a code of `bits` bits takes in a panel.
+pub(super) const fn bits_of(bits: u8) -> u32 {
+    match bits {
         ..=2 => 2,
         3 => 3,
         4 => 4,

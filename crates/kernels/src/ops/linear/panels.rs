@@ -1,7 +1,7 @@
 //! A quantized weight in the layout that the kernels read: made once, when a model is loaded or
 //! after an optimizer step.
 //!
-//! A panel is 16 rows. Its codes (unsigned: `code - grid.min()`) lie in lines of 64 bytes, one
+//! A panel is 16 rows. Its codes (unsigned: `code - min_code`) lie in lines of 64 bytes, one
 //! 32-bit word per row, so that a sum over columns never crosses lanes: AVX-512 reads a line whole,
 //! AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of 8 bits
 //! (grids of 5 to 8 bits), eight of 4 or sixteen of 2, and three words hold 32 columns of 3 bits:
@@ -12,10 +12,11 @@
 use super::cells::{self, bits_of, pack, unpack};
 use super::segments::{Geometry, Layout};
 use super::transpose::side_by_side;
-use crate::pack::{QuantTensor, unpack_row};
+use crate::pack::unpack_row;
 use crate::quant::activation::{self, BLOCKS};
 use crate::quant::calibrate::unsigned_codes;
-use crate::{ActivationQuantizer, CodeRange, IntGrid, Pool, QuantSpec, ScaleCodec, dispatch};
+use crate::quant::tensor::QuantTensor;
+use crate::{ActivationQuantizer, Pool, QuantSpec, ScaleCodec, dispatch};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -41,14 +42,14 @@ pub(super) enum Scales {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightPanels {
     rows: usize,
-    quantizer: QuantSpec,
+    spec: QuantSpec,
     pub(super) geometry: Geometry,
     /// For activations with one scale per token, and per block.
     layouts: [Layout; BLOCKS.len()],
     /// `[panels, lines of a row]`.
     pub(super) lines: Vec<Line>,
     pub(super) scales: Scales,
-    /// `[panels, groups]`; empty unless the grid is affine.
+    /// `[panels, groups]`; empty without zero points.
     pub(super) zero_points: Vec<[u8; ROWS]>,
 }
 
@@ -65,14 +66,14 @@ impl WeightPanels {
         };
         // Scales that their codec does not hold exactly, which nothing of ours writes, are kept as
         // they are.
-        let codec = if w.quantizer.scale_codec == ScaleCodec::F16 && exact(&w.scales) {
+        let codec = if w.spec.scale == ScaleCodec::F16 && exact(&w.scales) {
             ScaleCodec::F16
         } else {
             ScaleCodec::F32
         };
-        let mut out = Self::empty(w.rows, w.cols, w.quantizer, codec);
+        let mut out = Self::empty(w.rows, w.cols, w.spec, codec);
         out.set_scales(pool, &w.scales, &w.zero_points);
-        let (geometry, bits) = (out.geometry, w.grid().bits);
+        let (geometry, bits) = (out.geometry, w.spec.bits());
         out.fill(pool, |row, units| {
             let packed = w.row_packed(row);
             if geometry.padded == w.cols {
@@ -95,11 +96,11 @@ impl WeightPanels {
         w: &[f32],
         rows: usize,
         cols: usize,
-        quantizer: QuantSpec,
+        spec: QuantSpec,
         scales: &[f32],
         zero_points: &[u8],
     ) -> Self {
-        let mut out = Self::empty(rows, cols, quantizer, quantizer.scale_codec);
+        let mut out = Self::empty(rows, cols, spec, spec.scale);
         out.requantize(pool, w, scales, zero_points);
         out
     }
@@ -107,9 +108,9 @@ impl WeightPanels {
     /// [`Self::quantize`] with the same shape and quantizer into the memory at hand: after an
     /// optimizer step.
     pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32], zero_points: &[u8]) {
-        let (cols, q, geometry) = (self.cols(), self.quantizer, self.geometry);
+        let (cols, q, geometry) = (self.cols(), self.spec, self.geometry);
         let n = q.granularity.scales(self.rows, cols);
-        let affine = q.grid.range == CodeRange::Affine;
+        let affine = q.has_zero_point();
         assert_eq!(
             (w.len(), scales.len(), zero_points.len()),
             (self.rows * cols, n, if affine { n } else { 0 }),
@@ -117,9 +118,7 @@ impl WeightPanels {
         );
         let mut stored = vec![0.0; n];
         pool.chunks_mut(&mut stored, PIECE, |i, out| {
-            out.iter_mut()
-                .zip(&scales[i * PIECE..])
-                .for_each(|(out, &s)| *out = q.scale_codec.store(s));
+            out.iter_mut().zip(&scales[i * PIECE..]).for_each(|(out, &s)| *out = q.scale.store(s));
         });
         self.set_scales(pool, &stored, zero_points);
         self.fill(pool, |row, units| {
@@ -131,37 +130,33 @@ impl WeightPanels {
                 &stored[first..],
                 zero_points,
                 (geometry.group, geometry.group.next_multiple_of(geometry.cell)),
-                q.grid,
+                q,
                 units,
             );
         });
     }
 
-    fn empty(rows: usize, cols: usize, quantizer: QuantSpec, codec: ScaleCodec) -> Self {
-        let geometry = Geometry::new(cols, quantizer.granularity, bits_of(quantizer.grid));
+    fn empty(rows: usize, cols: usize, spec: QuantSpec, codec: ScaleCodec) -> Self {
+        let geometry = Geometry::new(cols, spec.granularity, bits_of(spec.bits()));
         let panels = rows.div_ceil(ROWS);
         let scales = panels * geometry.groups;
         Self {
             rows,
-            quantizer,
+            spec,
             geometry,
-            layouts: BLOCKS.map(|block| Layout::new(&geometry, quantizer.grid, block)),
+            layouts: BLOCKS.map(|block| Layout::new(&geometry, spec, block)),
             lines: vec![Line([0; ROWS]); panels * geometry.lines],
             scales: match codec {
                 ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
                 ScaleCodec::F32 => Scales::F32(vec![[0.0; ROWS]; scales]),
             },
-            zero_points: if quantizer.grid.range == CodeRange::Affine {
-                vec![[0; ROWS]; scales]
-            } else {
-                vec![]
-            },
+            zero_points: if spec.has_zero_point() { vec![[0; ROWS]; scales] } else { vec![] },
         }
     }
 
     /// Scales as stored, and zero points, in the order of [`QuantTensor`].
     fn set_scales(&mut self, pool: &Pool, scales: &[f32], zero_points: &[u8]) {
-        let (rows, cols, granularity) = (self.rows, self.cols(), self.quantizer.granularity);
+        let (rows, cols, granularity) = (self.rows, self.cols(), self.spec.granularity);
         let (groups, panels) =
             (self.geometry.groups.max(1), (PIECE / self.geometry.padded.max(1)).max(1));
         fn set<T: Copy>(
@@ -231,11 +226,8 @@ impl WeightPanels {
     pub fn cols(&self) -> usize {
         self.geometry.cols
     }
-    pub fn quantizer(&self) -> QuantSpec {
-        self.quantizer
-    }
-    pub(super) fn grid(&self) -> IntGrid {
-        self.quantizer.grid
+    pub fn spec(&self) -> QuantSpec {
+        self.spec
     }
     /// How the tokens that it is multiplied by are laid out.
     pub(super) fn layout(&self, activation: ActivationQuantizer) -> &Layout {
@@ -273,7 +265,8 @@ impl WeightPanels {
                 Scales::F16(s) => s[place][r].to_f32(),
                 Scales::F32(s) => s[place][r],
             };
-            let offset = self.grid().min() - self.zero_points.get(place).map_or(0, |z| z[r] as i32);
+            let offset =
+                self.spec.min_code() - self.zero_points.get(place).map_or(0, |z| z[r] as i32);
             // Whole cells, of which the first columns may be skipped.
             let inside = at - columns.start;
             let skip = inside % geometry.cell;
