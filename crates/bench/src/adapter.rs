@@ -69,7 +69,7 @@ impl Product {
         }
     }
 
-    /// Overwrites `out` with the product of `a` and `b`, which stand in the order of the formula.
+    /// Overwrites `out` with the product of `a` and `b`, in the order of the formula.
     pub fn run(
         self,
         pool: &Pool,

@@ -263,7 +263,7 @@ fn check(
     fake_quant(pool, task.format.activation, &task.x, task.i, None, &mut quantized);
     let expected = task.expected(&quantized, TOLERANCE, |row, out| weight.decode_row(row, out));
     compare(case, y, &expected)?;
-    // An output depends on its own token alone: the first and the last one stand for all.
+    // An output depends on its own token alone: the first and the last one represent all.
     for row in spread(task.m, 2) {
         let x = &task.x[row * task.i..][..task.i];
         let mut scalar = vec![0.0; task.o];

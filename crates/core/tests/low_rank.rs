@@ -1,4 +1,4 @@
-//! A 2-bit affine model with low-rank factors beside its linears, from the packed weights to the
+//! A 2-bit affine model with low-rank factors of its linears, from the packed weights to the
 //! file: the gate, what is counted, what is merged.
 
 use half::f16;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 const RANK: usize = 4;
 const GROUP: usize = 32;
 
-/// The demo model of assets/, its linears in affine 2 bits with random factors beside all but one
+/// The demo model of assets/, its linears in affine 2 bits with random factors for all but one
 /// of them.
 fn small() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");

@@ -34,7 +34,7 @@ pub struct Parameter<T> {
     /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads
     /// it.
     pub sink: Sink<T>,
-    /// Never updated, without moments. What stands beside a frozen weight may still learn from the
+    /// Never updated, without moments. The other parts of a frozen weight may still learn from the
     /// gradient in its sink.
     pub frozen: bool,
 }
@@ -47,7 +47,7 @@ impl<T> Parameter<T> {
 }
 
 impl<T: Number> Parameter<T> {
-    /// A frozen one, with room for a gradient of `sink` numbers.
+    /// A frozen one, with memory for a gradient of `sink` numbers.
     fn still(name: &str, group: Group, value: Vec<T>, sink: usize) -> Self {
         Self {
             name: name.into(),
@@ -87,7 +87,7 @@ impl<T: Number> Parameters<T> {
         })
     }
 
-    /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
+    /// Adds a value that stays as it is, with memory for a gradient of `sink` numbers.
     pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
         self.push(Parameter::still(name, group, value, sink))
     }
