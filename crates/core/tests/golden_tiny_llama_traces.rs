@@ -302,7 +302,7 @@ fn losses_in_f32_stay_within_the_stated_spread() {
         };
         let want = numbers(&trace.spec["loss"]);
         let got = trace.run(&mut trace.trainer::<f32>(Recompute::Auto, 2), |_, _, _| {});
-        for sequence_length in windows {
+        for window in windows {
             let allowed = (4.0 * number(&window["relative"])).max(1e-5);
             for step in number(&window["first"]) as usize..=number(&window["last"]) as usize {
                 let relative = (got[step] - want[step]).abs() / want[step].abs();

@@ -4,16 +4,17 @@ use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::block::rope_tables;
 use crate::engine::calibrate::static_scales;
-use crate::engine::weights::Weights;
+use crate::layer::block::{Context, rope_tables};
+use crate::layer::tensors::{find, tensor_values};
+use crate::layer::weights::Weights;
+use crate::nearest::quantization;
 use crate::objective::head::Objective;
 use crate::optimizer::Optimizer;
 use crate::quantizer::builder::Builder;
 use crate::quantizer::matrix::{Matrix, Source};
 use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
-use crate::solver::rtn::quantization;
 use crate::{Error, Result};
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
@@ -119,7 +120,17 @@ impl<T: Number> Trainer<T> {
         let stored = previous.and_then(|previous| previous.quantization.as_ref());
         let static_scales = match stored {
             Some(stored) => stored.static_scales.clone().into_iter().collect(),
-            None => static_scales(&trainer, calibration, config.sequence_length)?,
+            None => {
+                let length = config.sequence_length;
+                let context = Context {
+                    activation: ActivationQuantizer::None,
+                    cache: CacheQuantizer::F32,
+                    ..trainer.context(calibration.len() / length, length)
+                };
+                let teacher = &trainer.teacher;
+                let embed = || trainer.embed(&teacher.embedding, calibration);
+                static_scales(&teacher.blocks, &context, trainer.activation, trainer.cache, embed)?
+            }
         };
         for (name, step) in static_scales {
             let (group, step) = (Group::ActivationScales, vec![<T as Real>::from_f32(step)]);
@@ -191,19 +202,4 @@ impl<T: Number> Trainer<T> {
             None => Ok(()),
         }
     }
-}
-
-pub(crate) fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Tensor> {
-    let tensor = model.tensors.get(name);
-    tensor.ok_or_else(|| {
-        Error::Format(halfstep_formats::Error::MissingTensor {
-            file: model.name.clone(),
-            tensor: name.into(),
-        })
-    })
-}
-
-/// A tensor's values in f32.
-pub fn tensor_values(model: &Model, name: &str, pool: &Pool) -> Result<Vec<f32>> {
-    Ok(find(model, name)?.to_f32(pool))
 }

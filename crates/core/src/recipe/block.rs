@@ -1,5 +1,6 @@
 //! Training one block at a time: what learns, from what, how long.
 
+pub use crate::objective::saliency::{SaliencyConfig, SaliencyDifference, SaliencyScale};
 use crate::recipe::TrainArithmetic;
 use crate::solver::SolverConfig;
 use crate::{Error, Result};
@@ -38,49 +39,6 @@ pub struct BlockConfig {
     pub arithmetic: Option<TrainArithmetic>,
     /// Decides the order of the data and the first factors.
     pub seed: u64,
-}
-
-/// The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
-/// 2504.13932).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[ts(optional_fields)]
-pub struct SaliencyConfig {
-    /// Weight of the penalty, 0 or more.
-    pub lambda: f64,
-    /// How the squared gradients are scaled before lambda multiplies them.
-    pub scale: SaliencyScale,
-    /// Which difference to the original weights is penalised.
-    pub difference: SaliencyDifference,
-    /// Number of sequences whose gradients are squared, one at a time.
-    pub samples: usize,
-    /// Tokens of each of these sequences.
-    pub sequence_length: usize,
-}
-
-/// What lambda multiplies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum SaliencyScale {
-    /// S over its mean in the block, the sum over the number of weights: the same lambda for any
-    /// number of texts.
-    #[default]
-    ScaleFree,
-    /// S over its mean in each matrix: weighs within matrices only.
-    PerMatrix,
-    /// S as summed (the authors' code).
-    Raw,
-}
-
-/// Which difference is penalised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum SaliencyDifference {
-    /// Wq - W: reaches the ranges only.
-    #[default]
-    BeforeLowRank,
-    /// Wq + (alpha / rank) B A - W: binds the factors too.
-    AfterLowRank,
 }
 
 /// Some epochs with one loss and one set of rates.

@@ -2,17 +2,20 @@
 //! schedule. Nothing here computes.
 
 pub mod block;
+mod on_target;
 pub mod rules;
-pub mod site;
 pub mod stage;
 pub mod train;
 
+pub use crate::quantizer::builder::{GradientScale, Trains};
+pub use crate::quantizer::low_rank::LowRankConfig;
+pub use crate::quantizer::observer::Observer;
 pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
+pub use crate::quantizer::site::WeightSite;
 pub use block::BlockConfig;
 pub use rules::{Rule, Sites};
-pub use site::{GradientScale, LowRankConfig, Observer, WeightSite};
-pub use stage::{Stage, StageStart, Trains};
+pub use stage::{Stage, StageStart};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
 use crate::target::TargetId;
