@@ -12,6 +12,7 @@ use crate::layer::block::Block;
 use crate::layer::finished::Finished;
 use crate::objective::block_output::squared_difference;
 use crate::objective::saliency::Penalty;
+use crate::optimizer::state::State;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::BlockConfig;
@@ -83,8 +84,7 @@ impl Blockwise<'_> {
         let (per_epoch, mut done, mut losses) =
             (self.config.samples.div_ceil(self.config.batch), 0, vec![]);
         for (number, phase) in self.config.phases.iter().enumerate() {
-            let optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
-            student.parameters.forget_moments();
+            let mut optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
             for epoch in 0..phase.epochs {
                 // The same order for every block: a function of seed, phase and epoch.
                 let order = permutation(
@@ -177,14 +177,12 @@ impl Blockwise<'_> {
 }
 
 /// Rates as given: the groups' multipliers are the rates themselves.
-fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer {
+fn optimizer<T>(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer<T> {
     let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
     let still = group(0.0, 0.0);
     Optimizer {
+        rule: config.optimizer(),
         schedule: Schedule { steps, warmup: 0, learning_rate: 1.0, min_ratio: phase.min_ratio },
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
         max_norm: f64::INFINITY,
         weights: group(phase.rates.weights, 0.0),
         norms: group(phase.rates.weights, 0.0),
@@ -193,5 +191,6 @@ fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer 
         anchor: config.anchor,
         weight_steps: group(phase.rates.ranges, config.weight_decay),
         activation_steps: still,
+        state: State::default(),
     }
 }

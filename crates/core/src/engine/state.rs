@@ -1,5 +1,5 @@
-//! The state of the trainer on disk: everything that decides the next step (value, m and v of every
-//! parameter that learns, f32), as a checkpoint.
+//! The state of the trainer on disk: everything that decides the next step (of every parameter that
+//! learns its value and what the optimizer keeps of it, f32), as a checkpoint.
 
 use crate::Result;
 use crate::engine::checkpoint::{self, Manifest, Unusable, fault, verify};
@@ -25,11 +25,13 @@ pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf>
     Ok(target)
 }
 
-/// The trainer's state, part by part.
+/// The trainer's state, part by part: of every parameter that learns its value and what the
+/// optimizer keeps of it.
 pub fn entries(trainer: &Trainer<f32>) -> Vec<Entry<'_>> {
-    let mut entries = vec![];
-    for p in trainer.parameters.learned() {
-        for (kind, values) in [("value", &p.value), ("m", &p.m), ("v", &p.v)] {
+    let (mut entries, state) = (vec![], &trainer.optimizer.state);
+    for (p, kept) in trainer.parameters.learned().zip(state.vectors()) {
+        let kept = state.names().iter().copied().zip(kept);
+        for (kind, values) in std::iter::once(("value", &p.value)).chain(kept) {
             let data = Cow::Borrowed(bytemuck::cast_slice(values.as_slice()));
             entries.push(Entry {
                 name: format!("{kind}/{}", p.name),
@@ -108,14 +110,17 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
         Ok(&bytes[info.begin as usize..info.end as usize])
     };
     // All are found before any is copied, so that a bad checkpoint changes nothing.
+    let names = trainer.optimizer.state.names();
     for p in trainer.parameters.learned() {
-        for kind in ["value", "m", "v"] {
+        for kind in std::iter::once(&"value").chain(names) {
             find(kind, &p.name, p.value.len())?;
         }
     }
-    for p in trainer.parameters.learned_mut() {
+    let kept = trainer.optimizer.state.vectors_mut();
+    for (p, kept) in trainer.parameters.learned_mut().zip(kept) {
         let name = p.name.clone();
-        for (kind, values) in [("value", &mut p.value), ("m", &mut p.m), ("v", &mut p.v)] {
+        let kept = names.iter().copied().zip(kept);
+        for (kind, values) in std::iter::once(("value", &mut p.value)).chain(kept) {
             let data = find(kind, &name, values.len())?;
             values
                 .iter_mut()

@@ -10,7 +10,8 @@ use crate::layer::tensors::{find, tensor_values};
 use crate::layer::weights::Weights;
 use crate::nearest::quantization;
 use crate::objective::head::Objective;
-use crate::optimizer::Optimizer;
+use crate::optimizer::state::State;
+use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::builder::Builder;
 use crate::quantizer::matrix::{Matrix, Source};
 use crate::quantizer::observer::check_scales;
@@ -39,7 +40,7 @@ pub struct Trainer<T> {
     pub cache: CacheQuantizer,
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
-    pub optimizer: Optimizer,
+    pub optimizer: Optimizer<T>,
     pub objective: Objective,
     pub recompute: Recompute,
     pub loss_bytes: usize,
@@ -105,7 +106,7 @@ impl<T: Number> Trainer<T> {
             cache: recipe.cache(),
             edge: recipe.weight_sites().next().map_or(EdgeRule::Inside, |site| site.edge),
             arithmetic,
-            optimizer: Optimizer::new(config, steps),
+            optimizer: optimizer(config, steps),
             objective: Objective {
                 kl_weight: config.kl_weight,
                 ce_weight: config.ce_weight,
@@ -140,6 +141,7 @@ impl<T: Number> Trainer<T> {
                 trainer.parameters.add_frozen(&name, group, step, 0);
             }
         }
+        trainer.optimizer.begin(&trainer.parameters);
         Ok(trainer)
     }
 
@@ -201,5 +203,28 @@ impl<T: Number> Trainer<T> {
             }),
             None => Ok(()),
         }
+    }
+}
+
+/// The optimizer of a stage of `steps` steps.
+fn optimizer<T>(config: &TrainConfig, steps: u64) -> Optimizer<T> {
+    let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
+    Optimizer {
+        rule: config.optimizer(),
+        schedule: Schedule {
+            steps,
+            warmup: (config.warmup * steps as f64).round() as u64,
+            learning_rate: config.learning_rate,
+            min_ratio: config.min_ratio,
+        },
+        max_norm: config.max_norm,
+        weights: group(1.0, config.weight_decay),
+        weight_steps: group(config.weight_scale_multiplier, 0.0),
+        activation_steps: group(config.activation_scale_multiplier, 0.0),
+        norms: group(config.norm_multiplier, 0.0),
+        ranges: group(config.weight_scale_multiplier, 0.0),
+        low_rank: group(1.0, config.weight_decay),
+        anchor: 0.0,
+        state: State::default(),
     }
 }

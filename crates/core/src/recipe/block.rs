@@ -1,6 +1,8 @@
 //! Training one block at a time: what learns, from what, how long.
 
 pub use crate::objective::saliency::{SaliencyConfig, SaliencyDifference, SaliencyScale};
+use crate::optimizer::OptimizerConfig;
+use crate::optimizer::adamw::AdamWConfig;
 use crate::recipe::TrainArithmetic;
 use crate::solver::SolverConfig;
 use crate::{Error, Result};
@@ -35,6 +37,9 @@ pub struct BlockConfig {
     /// Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
     /// 1802.01483).
     pub anchor: f64,
+    /// Rule by which gradients change what learns; AdamW if absent. It begins anew in every phase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerConfig>,
     /// What products are computed in; the fastest on the machine if absent.
     pub arithmetic: Option<TrainArithmetic>,
     /// Decides the order of the data and the first factors.
@@ -199,6 +204,7 @@ impl BlockConfig {
             phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio }],
             weight_decay: 0.0,
             anchor: 0.0,
+            optimizer: None,
             arithmetic: None,
             seed: 0,
         }
@@ -207,6 +213,11 @@ impl BlockConfig {
     /// The saliency that the stage weighs by; none if its weight is 0.
     pub fn penalty(&self) -> Option<SaliencyConfig> {
         self.saliency.filter(|s| s.lambda > 0.0)
+    }
+
+    /// The rule of update.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig::default()))
     }
 
     /// Steps of one block.
@@ -259,6 +270,10 @@ impl BlockConfig {
                 ));
             }
         }
+        self.optimizer().check().map_err(|e| match e {
+            Error::Config { field, reason } => Error::config(format!("optimizer.{field}"), reason),
+            e => e,
+        })?;
         if let Some(solver) = &self.solver {
             solver.check()?;
         }

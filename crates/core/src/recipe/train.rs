@@ -1,5 +1,7 @@
 //! Training end to end: how long, how fast, by which loss.
 
+use crate::optimizer::OptimizerConfig;
+use crate::optimizer::adamw::AdamWConfig;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -71,6 +73,11 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// Number that AdamW adds to the denominator, above 0. Default 1e-8.
     pub eps: f64,
+    /// Rule by which gradients change the parameters, with its own options, such as
+    /// `{ kind: 'adamW', beta1: 0.9 }`. Default: AdamW with `beta1`, `beta2` and `eps`, which other
+    /// rules do not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerConfig>,
     /// Weight decay of the weight matrices, 0 or more; never of scales or norms. Default 0.
     pub weight_decay: f64,
     /// Greatest norm of the whole gradient; a longer one is shortened to it. Default 1.
@@ -112,6 +119,7 @@ impl Default for TrainConfig {
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,
+            optimizer: None,
             weight_decay: 0.0,
             max_norm: 1.0,
             kl_weight: 1.0,
@@ -132,6 +140,12 @@ impl TrainConfig {
     /// Optimizer steps.
     pub fn steps(&self) -> u64 {
         (self.tokens as u64).div_ceil((self.batch * self.sequence_length) as u64)
+    }
+
+    /// The rule of update: `optimizer`, or AdamW with the options beside it.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        let Self { beta1, beta2, eps, .. } = *self;
+        self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps }))
     }
 
     /// Refuses what cannot work, naming the field.
@@ -201,22 +215,18 @@ impl TrainConfig {
                 "klWeight and ceWeight are both 0: there is no loss",
             ));
         }
-        for (field, value) in
-            [("eps", self.eps), ("maxNorm", self.max_norm), ("temperature", self.temperature)]
-        {
+        for (field, value) in [("maxNorm", self.max_norm), ("temperature", self.temperature)] {
             positive(field, value)?;
         }
         for (field, value) in [("warmup", self.warmup), ("minRatio", self.min_ratio)] {
             share(field, value)?;
         }
-        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Error::config(
-                    field,
-                    format!("{value} is not possible; 0 up to, not including, 1"),
-                ));
+        self.optimizer().check().map_err(|e| match (self.optimizer, e) {
+            (Some(_), Error::Config { field, reason }) => {
+                Error::config(format!("optimizer.{field}"), reason)
             }
-        }
+            (_, e) => e,
+        })?;
         Ok(())
     }
 }
