@@ -8,9 +8,9 @@
 //! linears, scales, zero points and low-rank factors included.
 
 use halfstep::config::options::EvaluateConfig;
+use halfstep::nearest::bits_per_weight;
 use halfstep::run::evaluate::EvaluationRun;
 use halfstep::run::load;
-use halfstep::solver::rtn::bits_per_weight;
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,5 +1,7 @@
 //! Everything that can go wrong, cut by what the caller can do about it.
 
+use std::path::Path;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Each variant has a stable [`Error::code`] and carries fields; [`Error::details`] gives them as
@@ -135,6 +137,13 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .filter(|(d, k)| *d <= 1 + k.len() / 3)
         .min()
         .map(|(_, k)| k)
+}
+
+/// A failed read or write of a file.
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    move |source| {
+        Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source })
+    }
 }
 
 #[cfg(test)]

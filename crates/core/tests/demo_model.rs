@@ -290,7 +290,7 @@ fn two_and_three_bits_in_groups_pass_the_gate() {
         assert!(save(&small, &path).expect("it passes its own gate").parity);
         let reopened = load(&path).expect("it loads");
         halfstep::run::save::compare(&small, &reopened, &Pool::new(2)).expect("equal");
-        let bits = halfstep::solver::rtn::bits_per_weight(&reopened);
+        let bits = halfstep::nearest::bits_per_weight(&reopened);
         let stated = weights + (16.0 + weights) / group_size as f64;
         assert!((stated..stated + 0.03).contains(&bits), "{bits} of {stated} bits");
     }
@@ -361,7 +361,7 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         (
             silq_with(&|c| {
                 (c.common.target, c.static_activations, c.common.activations) =
-                    (TargetId::Halfstep, true, Some(16.0))
+                    (Some(TargetId::Halfstep), true, Some(16.0))
             }),
             "activations",
         ),
@@ -398,9 +398,9 @@ fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
             .resolve()
             .expect("a recipe")
     };
-    halfstep::solver::rtn::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0))
+    halfstep::nearest::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0))
         .expect("blocks of 32 divide 704");
-    match halfstep::solver::rtn::check_shapes(&architecture, &recipe(TargetId::GgufTQ2_0)) {
+    match halfstep::nearest::check_shapes(&architecture, &recipe(TargetId::GgufTQ2_0)) {
         Err(Error::Target { grid, reason, targets, .. }) => {
             assert_eq!((&*grid, &*targets), ("blocks of 256", "halfstep"));
             assert!(
@@ -431,7 +431,7 @@ fn the_demo_model_in_three_values() {
         (seen.target.as_deref(), seen.tensor_types["TQ2_0"]),
         (Some("gguf:tq2_0"), 7 * seen.layers)
     );
-    assert_eq!(halfstep::solver::rtn::bits_per_weight(&read), 2.0625);
+    assert_eq!(halfstep::nearest::bits_per_weight(&read), 2.0625);
     assert_eq!(read.quantization, small.quantization);
 }
 

@@ -16,8 +16,8 @@ use half::f16;
 use halfstep::Model;
 use halfstep::recipes::RecipeConfig;
 use halfstep::run::{
-    ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, LoadedModel, RunConfig,
-    evaluate, generate, load, logits, parse_config, quantize, tokenize,
+    ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, LoadedModel,
+    RunConfig, evaluate, generate, load, logits, parse_config, quantize, tokenize,
 };
 use halfstep_formats::architecture::{ActivationSite, Role, TensorSpec};
 use halfstep_formats::load::load_bytes;

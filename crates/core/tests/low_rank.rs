@@ -4,10 +4,10 @@
 use half::f16;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
+use halfstep::nearest;
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::rtn::RtnConfig;
 use halfstep::run::{dequantize, inspect, load, quantize, save};
-use halfstep::solver::rtn;
 use halfstep::{Error, Model};
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LowRank, Quantization, TensorData};
@@ -172,7 +172,7 @@ fn bits_count_the_factors_and_the_packed_zero_points() {
             factored += 1;
         }
     }
-    assert_eq!(rtn::bits_per_weight(&model), 8.0 * stored as f64 / weights as f64);
+    assert_eq!(nearest::bits_per_weight(&model), 8.0 * stored as f64 / weights as f64);
     let seen = inspect(&model);
     assert_eq!(seen.tensor_types["low rank 4"], factored);
     assert_eq!(seen.tensor_types["int2 groups of 32"], factored + 1);

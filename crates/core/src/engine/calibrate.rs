@@ -4,8 +4,9 @@
 use crate::Result;
 use crate::autograd::ops::Number;
 use crate::autograd::tape::Tape;
-use crate::engine::block::{Block, BlockSinks, Context};
-use crate::engine::trainer::Trainer;
+use crate::autograd::tensor::Tensor;
+use crate::layer::block::{Block, BlockSinks, Context};
+use crate::layer::weights::BlockWeights;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::quant::calibrate::error_step;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Real};
@@ -14,32 +15,23 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Real};
 /// takes longer.
 const SAMPLE: usize = 1 << 16;
 
-/// Name and first step of every static site; empty when the recipe has none. `tokens` `[B,
-/// sequence]`.
+/// Name and first step of every static site; empty where neither quantizer is static. `blocks` are
+/// those of the unquantized model, `embed` gives the inputs of the first one.
 pub fn static_scales<T: Number>(
-    trainer: &Trainer<T>,
-    tokens: &[u32],
-    sequence_length: usize,
+    blocks: &[BlockWeights<T>],
+    context: &Context,
+    activation: ActivationQuantizer,
+    cache: CacheQuantizer,
+    embed: impl FnOnce() -> Result<Tensor<T>>,
 ) -> Result<Vec<(String, f32)>> {
-    let activation_bits = if let ActivationQuantizer::Static { bits } = trainer.activation {
-        Some(bits)
-    } else {
-        None
-    };
-    let cache_bits =
-        if let CacheQuantizer::Static { bits } = trainer.cache { Some(bits) } else { None };
+    let activation_bits =
+        if let ActivationQuantizer::Static { bits } = activation { Some(bits) } else { None };
+    let cache_bits = if let CacheQuantizer::Static { bits } = cache { Some(bits) } else { None };
     if activation_bits.is_none() && cache_bits.is_none() {
         return Ok(vec![]);
     }
-    let mut steps = vec![];
-    let context = Context {
-        activation: ActivationQuantizer::None,
-        cache: CacheQuantizer::F32,
-        ..trainer.context(tokens.len() / sequence_length, sequence_length)
-    };
-    let sinks = BlockSinks::none();
-    let mut x = trainer.embed(&trainer.teacher.embedding, tokens)?;
-    for (layer, weights) in trainer.teacher.blocks.iter().enumerate() {
+    let (mut steps, sinks, mut x) = (vec![], BlockSinks::none(), embed()?);
+    for (layer, weights) in blocks.iter().enumerate() {
         let mut observe = |site: ActivationSite, values: &[T]| {
             let bits = if matches!(site, ActivationSite::KCache | ActivationSite::VCache) {
                 cache_bits
@@ -50,7 +42,7 @@ pub fn static_scales<T: Number>(
                 steps.push((site.static_scale_name(layer), scale_of(values, bits)));
             }
         };
-        x = Block { context: &context, weights, sinks: &sinks, tap: Some(&mut observe) }
+        x = Block { context, weights, sinks: &sinks, tap: Some(&mut observe) }
             .forward(&mut Tape::off(), &x)?;
     }
     Ok(steps)

@@ -1,11 +1,46 @@
 //! The scales and zero points that a matrix begins with, found from its values alone.
 
-use super::builder::Beginning;
-use crate::recipe::site::Observer;
 use crate::{Error, Result};
-use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
+use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by, quantize_rtn};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// How the first scales of a weight are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum Observer {
+    /// Per matrix the better of ggml's signed rule and error search, by squared error with the
+    /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
+    /// better of the two by KL.
+    #[default]
+    Best,
+    /// max|w| / p.
+    Absmax,
+    /// ggml's Q4_0 rule: (entry of largest magnitude, with its sign) / n.
+    SignedAbsmax,
+    /// Least squared error.
+    ErrorSearch,
+    /// The convex surrogate.
+    Convex,
+    /// LSQ's 2 mean|w| / sqrt(p).
+    Lsq,
+}
+
+impl Observer {
+    /// The kernel's rule; None for [`Observer::Best`], which chooses between two.
+    pub fn rule(self) -> Option<ScaleRule> {
+        match self {
+            Observer::Best => None,
+            Observer::Absmax => Some(ScaleRule::Absmax),
+            Observer::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
+            Observer::ErrorSearch => Some(ScaleRule::ErrorSearch),
+            Observer::Convex => Some(ScaleRule::Convex),
+            Observer::Lsq => Some(ScaleRule::Lsq),
+        }
+    }
+}
 
 /// Quantizes a matrix `[rows, cols]` by a start rule.
 pub fn quantize_matrix(
@@ -33,17 +68,4 @@ pub fn check_scales(packed: &QuantTensor, name: &str) -> Result<()> {
         })),
         None => Ok(()),
     }
-}
-
-/// Scales and zero points that a matrix begins with: those of an earlier stage's codes, or found by
-/// the site's start rule. A scale that divides is never 0.
-pub fn first_ranges(pool: &Pool, beginning: &Beginning) -> (Vec<f32>, Vec<u8>) {
-    let Beginning { rows, cols, values, site, .. } = *beginning;
-    let found = match beginning.previous {
-        Some(packed) => packed.clone(),
-        None => quantize_matrix(pool, values, rows, cols, site.spec, site.observer),
-    };
-    let least = site.spec.scale.smallest();
-    let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };
-    (found.scales.into_iter().map(away).collect(), found.zero_points)
 }

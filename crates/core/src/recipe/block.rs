@@ -1,5 +1,8 @@
 //! Training one block at a time: what learns, from what, how long.
 
+pub use crate::objective::saliency::{SaliencyConfig, SaliencyDifference, SaliencyScale};
+use crate::optimizer::OptimizerConfig;
+use crate::optimizer::adamw::AdamWConfig;
 use crate::recipe::TrainArithmetic;
 use crate::solver::SolverConfig;
 use crate::{Error, Result};
@@ -35,53 +38,13 @@ pub struct BlockConfig {
     /// Pull of trained weights back to their initial values, as a share of their learning rate
     /// (L2-SP, arXiv 1802.01483).
     pub anchor: f64,
+    /// Rule by which gradients change what learns; absent: AdamW. It begins anew in every phase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerConfig>,
     /// What products are computed in; absent: what is fastest on this machine.
     pub arithmetic: Option<TrainArithmetic>,
     /// Seed of the order of the data and of the initial low-rank factors.
     pub seed: u64,
-}
-
-/// The penalty sum S (Wq - W)^2, where S are the squared gradients of the unquantized model (SAPR,
-/// arXiv 2504.13932).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[ts(optional_fields)]
-pub struct SaliencyConfig {
-    /// Weight of the penalty, 0 or more.
-    pub lambda: f64,
-    /// How the squared gradients are scaled before lambda multiplies them.
-    pub scale: SaliencyScale,
-    /// Which difference to the original weights is penalised.
-    pub difference: SaliencyDifference,
-    /// Number of sequences whose gradients are squared, one at a time.
-    pub samples: usize,
-    /// Tokens of each of these sequences.
-    pub sequence_length: usize,
-}
-
-/// How the squared gradients S are scaled before lambda multiplies them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum SaliencyScale {
-    /// S is divided by its mean in the block, and the sum by the number of weights, so that the
-    /// same lambda suits any number of texts.
-    #[default]
-    ScaleFree,
-    /// S is divided by its mean in each matrix, so that it weighs within matrices only.
-    PerMatrix,
-    /// S is the sum itself, as in the authors' code.
-    Raw,
-}
-
-/// Which difference to the original weights is penalised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum SaliencyDifference {
-    /// Wq - W: the penalty trains the ranges only.
-    #[default]
-    BeforeLowRank,
-    /// Wq + (alpha / rank) B A - W: the penalty trains the low-rank factors too.
-    AfterLowRank,
 }
 
 /// Epochs with one loss and one set of learning rates.
@@ -246,6 +209,7 @@ impl BlockConfig {
             phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio }],
             weight_decay: 0.0,
             anchor: 0.0,
+            optimizer: None,
             arithmetic: None,
             seed: 0,
         }
@@ -254,6 +218,11 @@ impl BlockConfig {
     /// Returns the saliency penalty; None if its weight is 0.
     pub fn penalty(&self) -> Option<SaliencyConfig> {
         self.saliency.filter(|s| s.lambda > 0.0)
+    }
+
+    /// The rule of update.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig::default()))
     }
 
     /// Number of optimizer steps of one block.
@@ -309,6 +278,10 @@ impl BlockConfig {
                 ));
             }
         }
+        self.optimizer().check().map_err(|e| match e {
+            Error::Config { field, reason } => Error::config(format!("optimizer.{field}"), reason),
+            e => e,
+        })?;
         if let Some(solver) = &self.solver {
             solver.check()?;
         }

@@ -3,18 +3,21 @@
 
 pub mod block;
 pub mod common;
+mod on_target;
 pub mod rules;
-pub mod site;
 pub mod stage;
 pub mod train;
 
+pub use crate::quantizer::builder::{GradientScale, Trains};
+pub use crate::quantizer::low_rank::LowRankConfig;
+pub use crate::quantizer::observer::Observer;
 pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
+pub use crate::quantizer::site::WeightSite;
 pub use block::{BlockConfig, BlockOptions, BlockRates, SolverOptions};
 pub use common::{Common, Defaults};
 pub use rules::{Rule, Sites};
-pub use site::{GradientScale, LowRankConfig, Observer, WeightSite};
-pub use stage::{Stage, StageStart, Trains};
+pub use stage::{Stage, StageStart};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
 use crate::target::TargetId;

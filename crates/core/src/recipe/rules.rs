@@ -3,8 +3,8 @@
 //! before one that names neither.
 
 use super::Recipe;
-use super::site::WeightSite;
 use crate::error::{Error, Result, nearest};
+use crate::quantizer::site::WeightSite;
 use crate::record::layer_and_linear;
 use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};

@@ -1,8 +1,9 @@
 //! The stages of a recipe: the scope of the loss, what a stage begins from, and what it trains.
 
 use super::block::BlockConfig;
-use super::site::{WeightSite, name};
 use super::train::TrainConfig;
+use crate::quantizer::builder::Trains;
+use crate::quantizer::site::{WeightSite, name};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -43,50 +44,6 @@ pub enum StageStart {
     Previous,
     /// The original model; the results of earlier stages are dropped.
     Original,
-}
-
-/// What learns in a stage; everything else is frozen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Trains {
-    /// Weights, where their range and rounding let them.
-    #[ts(optional, as = "Option<_>")]
-    pub weights: bool,
-    /// Weights of the norms.
-    #[ts(optional, as = "Option<_>")]
-    pub norms: bool,
-    /// The trainable parameters of the weights' ranges: scales, clips, zero points.
-    #[ts(optional, as = "Option<_>")]
-    pub scales: bool,
-    /// The trainable parameters of the weights' rounding.
-    #[ts(optional, as = "Option<_>")]
-    pub rounding: bool,
-    /// Low-rank factors.
-    #[ts(optional, as = "Option<_>")]
-    pub low_rank: bool,
-    /// Scales of static activation and cache quantizers.
-    #[ts(optional, as = "Option<_>")]
-    pub activation_scales: bool,
-}
-
-impl Trains {
-    pub const ALL: Self = Self {
-        weights: true,
-        norms: true,
-        scales: true,
-        rounding: true,
-        low_rank: true,
-        activation_scales: true,
-    };
-    pub const NONE: Self = Self {
-        weights: false,
-        norms: false,
-        scales: false,
-        rounding: false,
-        low_rank: false,
-        activation_scales: false,
-    };
-    pub const SCALES: Self = Self { scales: true, ..Self::NONE };
 }
 
 impl Stage {

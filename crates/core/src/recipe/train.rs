@@ -1,5 +1,7 @@
 //! Options of training end to end: its length, learning rates and loss.
 
+use crate::optimizer::OptimizerConfig;
+use crate::optimizer::adamw::AdamWConfig;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -74,6 +76,11 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// Number that AdamW adds to the denominator of its update, above 0. Default 1e-8.
     pub eps: f64,
+    /// Rule by which gradients change the parameters, with its own options, such as
+    /// `{ kind: 'adamW', beta1: 0.9 }`. Default: AdamW with `beta1`, `beta2` and `eps`, which other
+    /// rules do not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerConfig>,
     /// Weight decay of the weight matrices, 0 or more; never of scales or norms. Default 0.
     pub weight_decay: f64,
     /// Largest norm of the gradient of all parameters; a longer gradient is scaled down to it.
@@ -118,6 +125,7 @@ impl Default for TrainConfig {
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,
+            optimizer: None,
             weight_decay: 0.0,
             max_norm: 1.0,
             kl_weight: 1.0,
@@ -138,6 +146,12 @@ impl TrainConfig {
     /// Number of optimizer steps.
     pub fn steps(&self) -> u64 {
         (self.tokens as u64).div_ceil((self.batch * self.sequence_length) as u64)
+    }
+
+    /// The rule of update: `optimizer`, or AdamW with this config's `beta1`, `beta2` and `eps`.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        let Self { beta1, beta2, eps, .. } = *self;
+        self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps }))
     }
 
     /// Refuses values that are out of range.
@@ -209,22 +223,18 @@ impl TrainConfig {
                 "klWeight and ceWeight must not both be 0: there would be no loss",
             ));
         }
-        for (field, value) in
-            [("eps", self.eps), ("maxNorm", self.max_norm), ("temperature", self.temperature)]
-        {
+        for (field, value) in [("maxNorm", self.max_norm), ("temperature", self.temperature)] {
             positive(field, value)?;
         }
         for (field, value) in [("warmup", self.warmup), ("minRatio", self.min_ratio)] {
             share(field, value)?;
         }
-        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Error::config(
-                    field,
-                    format!("must be at least 0 and below 1, got {value}"),
-                ));
+        self.optimizer().check().map_err(|e| match (self.optimizer, e) {
+            (Some(_), Error::Config { field, reason }) => {
+                Error::config(format!("optimizer.{field}"), reason)
             }
-        }
+            (_, e) => e,
+        })?;
         Ok(())
     }
 }

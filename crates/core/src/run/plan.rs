@@ -11,12 +11,12 @@ use crate::engine::probe::{Probe, timed};
 use crate::engine::{memory, stages as run};
 use crate::event::Evaluations;
 use crate::event::Event;
+use crate::nearest;
 use crate::recipe::{LowRankConfig, Observer, Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
-use crate::run::dequantize;
+use crate::run::dequantize::dequantize;
 use crate::run::quantize::{check, client_flags, provenance};
 use crate::run::validation::Validation;
-use crate::solver::rtn;
 use half::f16;
 use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
@@ -333,7 +333,7 @@ impl<'a> Planner<'a> {
             if alone { site } else { WeightSite { observer: Observer::Absmax, ..site } }
         };
         let recipe = self.recipe.with_weight_sites(start);
-        let mut rounded = rtn::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
+        let mut rounded = nearest::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
         let sites = Sites::new(&recipe, &self.model.architecture)?;
         for spec in self.model.architecture.tensors() {
             let Some(LowRankConfig { rank, .. }) = sites.of(&spec).and_then(|s| s.low_rank) else {
@@ -377,7 +377,7 @@ impl<'a> Planner<'a> {
     fn finish(&mut self) -> Result<()> {
         self.result.provenance =
             provenance(self.model, self.recipe, self.data.as_deref(), &self.evaluations);
-        self.bits_per_weight = rtn::bits_per_weight(&self.result);
+        self.bits_per_weight = nearest::bits_per_weight(&self.result);
         self.output_bytes =
             halfstep_formats::write::size(&self.result, self.recipe.target.file_format())?;
         Ok(())

@@ -1,18 +1,19 @@
 //! A run from a model and a recipe to a packed model and its report.
 
+use super::dequantize::dequantize;
+use super::quantized_model::QuantizedModel;
+use super::record;
 use super::report::Report;
 use super::validation::{BlockParts, Validation};
-use super::{dequantize, record};
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 #[cfg(feature = "train")]
 use crate::data::self_generated::training_text;
 use crate::error::{Error, Result};
 use crate::event::{Evaluations, Event, Measure};
+use crate::nearest;
 use crate::recipe::{Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
-use crate::record::StageRecord;
-use crate::solver::rtn;
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
 use halfstep_runtime::clock::Clock;
@@ -82,7 +83,7 @@ pub fn quantize_as(
     let report = Report {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
-        bits_per_weight: rtn::bits_per_weight(&trained.model),
+        bits_per_weight: nearest::bits_per_weight(&trained.model),
         steps: trained.steps,
         tokens: trained.tokens,
         seconds: trained.seconds,
@@ -99,7 +100,7 @@ pub fn quantize_as(
 /// Refuses what is known to fail, before anything is read or computed.
 pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
     check_parts(model, recipe)?;
-    rtn::check_shapes(&model.architecture, recipe)?;
+    nearest::check_shapes(&model.architecture, recipe)?;
     if let Some(output) = &run.output {
         crate::run::save::check_ending(Some(recipe.target), Path::new(output)).map_err(
             |e| match e {
@@ -132,7 +133,7 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
 
 /// Refuses rules and stages that cannot be combined, which no built-in recipe has.
 fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
-    recipe.target.check(recipe)?;
+    recipe.check_target()?;
     Sites::new(recipe, &model.architecture)?;
     let sites: Vec<WeightSite> = recipe.weight_sites().copied().collect();
     for (i, stage) in recipe.stages.iter().enumerate() {
@@ -167,20 +168,6 @@ fn of_stage(index: usize, stage: &Stage, error: Error) -> Error {
     Error::config(format!("stages[{index}].config.{inside}"), reason)
 }
 
-/// The result of a recipe.
-pub(super) struct QuantizedModel {
-    pub model: Model,
-    pub evaluations: Evaluations,
-    steps: u64,
-    tokens: u64,
-    seconds: f64,
-    tokens_per_second: f64,
-    final_loss: Option<f64>,
-    /// Where the training text came from.
-    pub data: Option<String>,
-    pub stages: Vec<StageRecord>,
-}
-
 /// Quantizes without training.
 fn round(
     model: &Model,
@@ -191,7 +178,7 @@ fn round(
     pool: &Pool,
 ) -> Result<QuantizedModel> {
     let start = Clock::start();
-    let small = rtn::quantize_model(model, recipe, cancel, pool)?;
+    let small = nearest::quantize_model(model, recipe, cancel, pool)?;
     let seconds = start.seconds();
     let evaluations = measure(&small, events)?;
     Ok(QuantizedModel {

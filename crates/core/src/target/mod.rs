@@ -9,8 +9,7 @@ mod request;
 
 pub use request::{Request, TargetSites, ZeroPoints};
 
-use crate::error::{Error, Result};
-use crate::recipe::{Recipe, Rule};
+use crate::error::Result;
 use halfstep_formats::write::FileFormat;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 use serde::{Deserialize, Serialize};
@@ -97,46 +96,10 @@ impl TargetId {
     pub fn sites(self, request: &Request) -> Result<TargetSites> {
         self.target().complete(request)
     }
-
-    /// Refuses a recipe with a quantizer that the target cannot hold.
-    ///
-    /// Errors: `Target`, naming the rule, the reason and the targets that can hold it.
-    pub fn check(self, recipe: &Recipe) -> Result<()> {
-        for (i, rule) in recipe.rules.iter().enumerate() {
-            let held = |target: TargetId| holds(target.target(), rule);
-            if let Err(reason) = held(self) {
-                let can = TargetId::ALL.iter().filter(|target| held(**target).is_ok());
-                return Err(Error::Target {
-                    target: self.name().into(),
-                    grid: format!("rules[{i}]"),
-                    reason,
-                    targets: names(can),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), String> {
-    match rule {
-        Rule::Weight { quantizer: None, .. } => Ok(()),
-        Rule::Weight { quantizer: Some(site), .. } => {
-            if site.low_rank.is_some() && !target.holds_low_rank() {
-                return Err("its files cannot store low-rank factors".into());
-            }
-            target.holds_weight(site.spec)
-        }
-        Rule::Embedding { quantizer } | Rule::Head { quantizer } => target.holds_table(*quantizer),
-        Rule::Activation { quantizer } | Rule::HeadActivation { quantizer } => {
-            target.holds_activation(*quantizer)
-        }
-        Rule::Cache { quantizer } => target.holds_cache(*quantizer),
-    }
 }
 
 /// Names of targets for a message.
-fn names<'a>(targets: impl Iterator<Item = &'a TargetId>) -> String {
+pub(crate) fn names<'a>(targets: impl Iterator<Item = &'a TargetId>) -> String {
     let names: Vec<&str> = targets.map(|target| target.name()).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
@@ -149,6 +112,7 @@ fn targets_that_hold(request: &Request) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn a_grid_the_target_cannot_hold_is_refused_naming_one_that_can() {

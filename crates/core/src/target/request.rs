@@ -1,12 +1,6 @@
 //! The request of a recipe to a target, and the answer of the target: a quantizer for every site.
 
-use super::TargetId;
 use crate::error::{Error, Result};
-use crate::recipe::{
-    GradientScale, Observer, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage,
-    WeightSite,
-};
-use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 
 /// The request of a recipe; None leaves the choice to the target.
@@ -46,35 +40,6 @@ pub struct TargetSites {
     pub activation: ActivationQuantizer,
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
-}
-
-impl TargetSites {
-    /// A recipe with one quantizer for all weights of layers.
-    pub fn recipe(
-        &self,
-        id: &str,
-        target: TargetId,
-        observer: Observer,
-        range: RangeConfig,
-        stages: Vec<Stage>,
-    ) -> Recipe {
-        let weights = WeightSite {
-            spec: self.weights,
-            observer,
-            range,
-            rounding: RoundingConfig::default(),
-            edge: EdgeRule::Inside,
-            gradient_scale: GradientScale::Matrix,
-            low_rank: None,
-        };
-        let mut rules = vec![Rule::weights(weights)];
-        rules.extend(self.embedding.map(|quantizer| Rule::Embedding { quantizer }));
-        rules.extend(self.head.map(|quantizer| Rule::Head { quantizer }));
-        rules.push(Rule::Activation { quantizer: self.activation });
-        rules.push(Rule::HeadActivation { quantizer: self.head_activation });
-        rules.push(Rule::Cache { quantizer: self.cache });
-        Recipe { id: id.into(), target, rules, data: RecipeData::default(), stages }
-    }
 }
 
 /// Checks a number of bits that the user wrote: a whole number from `low` to `high`.

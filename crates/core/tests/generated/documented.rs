@@ -201,8 +201,11 @@ fn collect(all: &Declarations, of: &str, prefix: &str, defaults: &Value) -> Vec<
             "string" => Kind::Text,
             of => match all.choices(of) {
                 Some(names) => Kind::Choice(names),
-                // A list is no option of the command line.
+                // A list is no option of the command line, nor is a choice with options of its own.
                 None if of.starts_with("Array<") => continue,
+                None if all.declaration(of).is_some_and(|text| text.contains("\"kind\"")) => {
+                    continue;
+                }
                 None => {
                     out.extend(collect(all, of, &format!("{path}."), &default));
                     continue;

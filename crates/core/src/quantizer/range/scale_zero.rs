@@ -25,12 +25,12 @@ pub struct ScaleZero {
 
 impl ScaleZero {
     pub fn register<T: Number>(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let Beginning { rows, cols, values, site, .. } = *beginning;
-        let (quantizer, learns) = (site.spec, builder.trains.scales);
+        let Beginning { rows, cols, values, spec: quantizer, .. } = *beginning;
+        let learns = builder.trains.scales;
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
             None => {
-                let rule = site.observer.rule().unwrap_or(ScaleRule::ErrorSearch);
+                let rule = beginning.observer.rule().unwrap_or(ScaleRule::ErrorSearch);
                 find_scales(builder.pool, values, rows, cols, quantizer, rule)
             }
         };

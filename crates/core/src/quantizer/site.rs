@@ -1,9 +1,11 @@
 //! The quantizer of a weight and its parts.
 
-use crate::quantizer::range::RangeConfig;
-use crate::quantizer::rounding::RoundingConfig;
+use super::builder::GradientScale;
+use super::low_rank::LowRankConfig;
+use super::observer::Observer;
+use super::range::RangeConfig;
+use super::rounding::RoundingConfig;
 use crate::{Error, Result};
-use halfstep_kernels::quant::calibrate::ScaleRule;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{Granularity, QuantSpec};
 use serde::{Deserialize, Serialize};
@@ -39,18 +41,6 @@ pub struct WeightSite {
     /// Low-rank factors whose product is added to the quantized weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_rank: Option<LowRankConfig>,
-}
-
-/// Low-rank factors `A [rank, I]` and `B [O, rank]` of a quantized linear: `y = x Wq^T + (alpha /
-/// rank) (x A^T) B^T`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[ts(optional_fields)]
-pub struct LowRankConfig {
-    /// Rank of the factors, 1 or more.
-    pub rank: usize,
-    /// The product of the factors is multiplied by alpha / rank; above 0.
-    pub alpha: f64,
 }
 
 impl WeightSite {
@@ -101,50 +91,4 @@ pub(crate) fn name(choice: &impl Serialize) -> String {
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default()
-}
-
-/// How the first scales of a weight are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum Observer {
-    /// Per matrix the better of ggml's signed rule and error search, by squared error with the
-    /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
-    /// better of the two by KL.
-    #[default]
-    Best,
-    /// max|w| / p.
-    Absmax,
-    /// ggml's Q4_0 rule: (entry of largest magnitude, with its sign) / n.
-    SignedAbsmax,
-    /// Least squared error.
-    ErrorSearch,
-    /// The convex surrogate.
-    Convex,
-    /// LSQ's 2 mean|w| / sqrt(p).
-    Lsq,
-}
-
-impl Observer {
-    /// The kernel's rule; None for [`Observer::Best`], which chooses between two.
-    pub fn rule(self) -> Option<ScaleRule> {
-        match self {
-            Observer::Best => None,
-            Observer::Absmax => Some(ScaleRule::Absmax),
-            Observer::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
-            Observer::ErrorSearch => Some(ScaleRule::ErrorSearch),
-            Observer::Convex => Some(ScaleRule::Convex),
-            Observer::Lsq => Some(ScaleRule::Lsq),
-        }
-    }
-}
-
-/// N in LSQ's gradient scale 1 / sqrt(N p).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum GradientScale {
-    /// Elements of the whole matrix.
-    #[default]
-    Matrix,
-    /// Elements that share the scale.
-    Group,
 }
