@@ -1,26 +1,10 @@
 //! The scales and zero points that a matrix begins with, found from its values alone.
 
 use super::builder::Beginning;
-use crate::recipe::site::Observer;
 use crate::{Error, Result};
-use halfstep_kernels::quant::calibrate::{quantize_by, quantize_rtn};
+use halfstep_kernels::quant::observer::quantize_by;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{Pool, QuantSpec};
-
-/// Quantizes a matrix `[rows, cols]` by a start rule.
-pub fn quantize_matrix(
-    pool: &Pool,
-    w: &[f32],
-    rows: usize,
-    cols: usize,
-    quantizer: QuantSpec,
-    observer: Observer,
-) -> QuantTensor {
-    match observer.rule() {
-        Some(rule) => quantize_by(pool, w, rows, cols, quantizer, rule),
-        None => quantize_rtn(pool, w, rows, cols, quantizer),
-    }
-}
+use halfstep_kernels::Pool;
 
 /// Refuses scales that are NaN or infinite: the weights are, or they are too large for the scale's
 /// type.
@@ -41,7 +25,7 @@ pub fn first_ranges(pool: &Pool, beginning: &Beginning) -> (Vec<f32>, Vec<u8>) {
     let Beginning { rows, cols, values, site, .. } = *beginning;
     let found = match beginning.previous {
         Some(packed) => packed.clone(),
-        None => quantize_matrix(pool, values, rows, cols, site.spec, site.observer),
+        None => quantize_by(pool, values, rows, cols, site.spec, site.observer),
     };
     let least = site.spec.scale.smallest();
     let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };

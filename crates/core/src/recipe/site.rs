@@ -3,8 +3,8 @@
 use crate::quantizer::range::RangeConfig;
 use crate::quantizer::rounding::RoundingConfig;
 use crate::{Error, Result};
-use halfstep_kernels::quant::calibrate::ScaleRule;
 use halfstep_kernels::quant::lsq::EdgeRule;
+pub use halfstep_kernels::quant::observer::Observer;
 use halfstep_kernels::{Granularity, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -100,41 +100,6 @@ pub(crate) fn name(choice: &impl Serialize) -> String {
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default()
-}
-
-/// How the first scales of a weight are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum Observer {
-    /// Per matrix the better of ggml's signed rule and error search, by squared error with the
-    /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
-    /// better of the two by KL.
-    #[default]
-    Best,
-    /// max|w| / p.
-    Absmax,
-    /// ggml's Q4_0 rule: (entry of largest magnitude, with its sign) / n.
-    SignedAbsmax,
-    /// Least squared error.
-    ErrorSearch,
-    /// The convex surrogate.
-    Convex,
-    /// LSQ's 2 mean|w| / sqrt(p).
-    Lsq,
-}
-
-impl Observer {
-    /// The kernel's rule; None for [`Observer::Best`], which chooses between two.
-    pub fn rule(self) -> Option<ScaleRule> {
-        match self {
-            Observer::Best => None,
-            Observer::Absmax => Some(ScaleRule::Absmax),
-            Observer::SignedAbsmax => Some(ScaleRule::SignedAbsmax),
-            Observer::ErrorSearch => Some(ScaleRule::ErrorSearch),
-            Observer::Convex => Some(ScaleRule::Convex),
-            Observer::Lsq => Some(ScaleRule::Lsq),
-        }
-    }
 }
 
 /// N in LSQ's gradient scale 1 / sqrt(N p).

@@ -25,7 +25,7 @@ use crate::solver::awq::search::{AbsMean, search_clip, search_scales};
 use crate::solver::gptq::named;
 use crate::solver::open_block::OpenBlock;
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -101,7 +101,7 @@ impl Solver for AwqConfig {
                         rows,
                         cols,
                         site.spec,
-                        ScaleRule::Absmax,
+                        Observer::Absmax,
                         &inputs,
                     )
                     .map_err(|e| named(e, block.name(linear)))?
@@ -111,7 +111,7 @@ impl Solver for AwqConfig {
                 };
                 block.store(
                     linear,
-                    quantize_by(blocks.pool, &clipped, rows, cols, site.spec, ScaleRule::Absmax),
+                    quantize_by(blocks.pool, &clipped, rows, cols, site.spec, Observer::Absmax),
                     blocks.pool,
                 );
             }
@@ -138,7 +138,7 @@ fn scaled_error(
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
-        let packed = quantize_by(blocks.pool, &values, rows, cols, site.spec, ScaleRule::Absmax);
+        let packed = quantize_by(blocks.pool, &values, rows, cols, site.spec, Observer::Absmax);
         packed.decode(blocks.pool, &mut values);
         values
             .chunks_exact_mut(cols)
