@@ -8,8 +8,8 @@ use crate::numbers::{close, normal, same};
 use halfstep_kernels::dispatch::Level;
 use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::quant::calibrate::quantize;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
+use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::{
     ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec, dispatch,
 };

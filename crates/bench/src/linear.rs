@@ -5,7 +5,7 @@ use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::numbers::{Expected, compare, dot, norm, normal, same, spread};
 use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{
     ActivationQuantizer, Granularity, Int, IntRange, Pool, QuantSpec, ScaleCodec,
 };
@@ -214,7 +214,7 @@ fn linear(
         return Ok(());
     }
     let (x, w) = (Arc::new(normal(m * i, 1.0, 1)), Arc::new(normal(o * i, 0.02, 2)));
-    let packed = quantize_by(&bench.pool, &w, o, i, format.weights, ScaleRule::Absmax);
+    let packed = quantize_by(&bench.pool, &w, o, i, format.weights, Observer::Absmax);
     let weight = Weight::new(&bench.pool, &packed, format.levels);
     let bytes = weight.bytes();
     let copies = if state == "cold" { COLD.div_ceil(bytes) } else { 1 };

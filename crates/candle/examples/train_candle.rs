@@ -12,7 +12,7 @@ use halfstep_formats::architecture::{
     Architecture, Attention, EMBEDDING, FINAL_NORM, Linear, Norm, Role,
 };
 use halfstep_formats::{Model, Quantization, TensorData};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec};
 use halfstep_runtime::network::{Arithmetic, Logits as Rows};
 use halfstep_runtime::{Cache, Network};
@@ -123,7 +123,7 @@ struct TrainedLinear {
 
 impl TrainedLinear {
     fn new(name: String, weight: &Tensor, quantizer: &FakeQuant) -> Result<Self> {
-        let scales = quantizer.initial(weight, ScaleRule::SignedAbsmax)?.scales;
+        let scales = quantizer.initial(weight, Observer::SignedAbsmax)?.scales;
         let mean = f64::from(scales.abs()?.mean_all()?.to_scalar::<f32>()?);
         let variables = [Var::from_tensor(weight)?, Var::from_tensor(&scales)?];
         let zeros = |of: &Var| Ok::<_, candle_core::Error>([of.zeros_like()?, of.zeros_like()?]);
@@ -171,7 +171,7 @@ pub fn run(
     let teacher = Llama { architecture: a, weights: weights.clone() };
     let embedding: Vec<f32> = weights[EMBEDDING].flatten_all()?.to_vec1()?;
     let (v, d) = (a.vocab_size, a.hidden_size);
-    let table = quantize_by(&pool, &embedding, v, d, QuantSpec::Q8_0, ScaleRule::Absmax);
+    let table = quantize_by(&pool, &embedding, v, d, QuantSpec::Q8_0, Observer::Absmax);
     let mut decoded = vec![0.0; v * d];
     table.decode(&pool, &mut decoded);
     weights.insert(EMBEDDING.into(), Tensor::from_vec(decoded, (v, d), &Device::Cpu)?);

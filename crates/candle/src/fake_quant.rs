@@ -8,8 +8,9 @@
 use crate::values::{read, slice};
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Error, Layout, Result, Shape, Tensor};
 use halfstep_kernels::quant::affine::Affine;
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Granularity, Pool, QuantSpec, uninit_vec};
 
@@ -42,7 +43,7 @@ impl FakeQuant {
     }
 
     /// Scales and zero points of `w` found by `rule`.
-    pub fn initial(&self, w: &Tensor, rule: ScaleRule) -> Result<Initial> {
+    pub fn initial(&self, w: &Tensor, rule: Observer) -> Result<Initial> {
         let (rows, cols) = w.dims2()?;
         self.check_quantizer()?;
         read!(w);

@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use halfstep_candle::{ChunkedKl, FakeQuant, Logits, PackedLinear};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::quant::calibrate::ScaleRule;
+use halfstep_kernels::quant::observer::Observer;
 use halfstep_kernels::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 /// Float order in f32: sums of some hundred numbers.
@@ -144,7 +144,7 @@ fn packed_codes_decode_to_the_values_trained_on() {
     let whole = [quantizer(Int::symmetric(4), Granularity::Tensor, ScaleCodec::F32)];
     let w = numbers(6, &[SHAPE.0, SHAPE.1]);
     for ours in affine.into_iter().chain(symmetric).chain(whole) {
-        let initial = ours.initial(&w, ScaleRule::ErrorSearch).expect("scales");
+        let initial = ours.initial(&w, Observer::ErrorSearch).expect("scales");
         // No longer what a codec holds, nor whole.
         let scales = initial.scales.affine(0.913_7, 0.0).expect("scales");
         let zero_points = initial.zero_points.map(|z| z.affine(1.03, 0.2).expect("zero points"));
@@ -172,7 +172,7 @@ fn packed_linears_have_the_values_and_the_gradient_of_their_decoded_weight() {
     for grid in grids {
         let ours = quantizer(grid, Granularity::Group(32), ScaleCodec::F16);
         let w = numbers(7, &[o, i]);
-        let start = ours.initial(&w, ScaleRule::ErrorSearch).expect("scales");
+        let start = ours.initial(&w, Observer::ErrorSearch).expect("scales");
         let packed = ours.pack(&w, &start.scales, start.zero_points.as_ref()).expect("codes");
         let mut decoded = vec![0.0f32; o * i];
         packed.decode(&pool, &mut decoded);
@@ -272,7 +272,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(affine.affine(&w, &scales(4), &scales(3)).is_err());
     assert!(affine.symmetric(&w, &scales(4)).is_err());
     let broken = quantizer(Int::symmetric(9), Granularity::Group(0), ScaleCodec::F32);
-    assert!(broken.initial(&w, ScaleRule::Absmax).is_err());
+    assert!(broken.initial(&w, Observer::Absmax).is_err());
     let mut packed = symmetric.pack(&w, &scales(4), None).expect("codes");
     let linear = |packed: &_, activation| PackedLinear::new(packed, activation, Pool::serial());
     let float = ActivationQuantizer::None;

@@ -1,7 +1,7 @@
 //! Quantization without training: every site's quantizer with the scales its start rule finds.
 
 use crate::cancel::Cancel;
-use crate::quantizer::observer::{check_scales, quantize_matrix};
+use crate::quantizer::observer::check_scales;
 use crate::recipe::{Observer, Recipe, Sites, WeightSite};
 use crate::target::TargetId;
 use crate::{Error, Result};
@@ -9,6 +9,7 @@ use half::f16;
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::quant::observer::quantize_by;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, Pool, QuantSpec};
 use std::collections::BTreeMap;
 
@@ -94,7 +95,7 @@ pub fn round_tensor(
     let data = match sites.of(spec) {
         Some(site) => {
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
-            let packed = quantize_matrix(pool, &values, rows, cols, site.spec, site.observer);
+            let packed = quantize_by(pool, &values, rows, cols, site.spec, site.observer);
             check_scales(&packed, &spec.name)?;
             TensorData::Packed(packed)
         }

@@ -61,7 +61,7 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             rows,
             cols,
             values: &values,
-            quantizer,
+            spec: quantizer,
             observer: site.observer,
             edge: site.edge,
             gradient_scale: site.gradient_scale,

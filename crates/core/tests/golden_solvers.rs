@@ -4,7 +4,7 @@ use halfstep::solver::awq::search::{AbsMean, channel_scales, ratios, search_scal
 use halfstep::solver::gptq::matrix::{DeadColumns, GptqOptions, GroupScales, gptq};
 use halfstep::statistics::hessian::Hessian;
 use halfstep_golden::{Golden, assert_close, load};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use serde_json::Value;
@@ -135,7 +135,7 @@ fn gptq_cases() {
             case.number("error"),
         );
         let nearest =
-            quantize_by(&pool, &case.w, case.rows, case.cols, case.quantizer, ScaleRule::Absmax);
+            quantize_by(&pool, &case.w, case.rows, case.cols, case.quantizer, Observer::Absmax);
         case.assert_error(
             "plain error",
             case.layer_error(&widened(&values(&nearest))),
@@ -160,7 +160,7 @@ fn awq_cases() {
                 .chunks(case.cols)
                 .flat_map(|row| row.iter().zip(v).map(|(w, v)| w * v))
                 .collect();
-            quantize_by(&pool, &scaled, case.rows, case.cols, case.quantizer, ScaleRule::Absmax)
+            quantize_by(&pool, &scaled, case.rows, case.cols, case.quantizer, Observer::Absmax)
         };
         let error = |v: &[f32]| {
             let mut values = widened(&values(&quantize_under(v)));

@@ -11,7 +11,7 @@ use halfstep::run::{dequantize, inspect, load, quantize, save};
 use halfstep::{Error, Model};
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LowRank, Quantization, TensorData};
-use halfstep_kernels::quant::calibrate::quantize_rtn;
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
@@ -38,7 +38,8 @@ fn small() -> Model {
             continue;
         }
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
-        tensor.data = TensorData::Packed(quantize_rtn(&pool, &values, rows, cols, quantizer));
+        tensor.data =
+            TensorData::Packed(quantize_by(&pool, &values, rows, cols, quantizer, Observer::Best));
         if spec.name != bare() {
             let mut factor =
                 |len: usize| (0..len).map(|_| f16::from_f64(0.05 * rng.normal())).collect();

@@ -1,11 +1,11 @@
 //! Properties of the quantizers: start rules, grids, LSQ's gradients, activations and caches.
 use half::f16;
 use halfstep_kernels::dispatch::{available, force};
-use halfstep_kernels::quant::calibrate::{
-    ScaleRule, convex_step, error_step, find_scales, quantize, quantize_by, quantize_rtn,
-    squared_error,
-};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
+use halfstep_kernels::quant::nearest::{quantize, squared_error};
+use halfstep_kernels::quant::observer::{
+    Observer, convex::convex_step, error_search::error_step, find_scales, quantize_by,
+};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::quant::{activation, cache};
 use halfstep_kernels::rng::Rng;
@@ -15,12 +15,12 @@ use halfstep_kernels::{
 };
 use proptest::prelude::*;
 
-const RULES: [ScaleRule; 5] = [
-    ScaleRule::Absmax,
-    ScaleRule::SignedAbsmax,
-    ScaleRule::ErrorSearch,
-    ScaleRule::Convex,
-    ScaleRule::Lsq,
+const RULES: [Observer; 5] = [
+    Observer::Absmax,
+    Observer::SignedAbsmax,
+    Observer::ErrorSearch,
+    Observer::Convex,
+    Observer::Lsq,
 ];
 
 fn pool() -> Pool {
@@ -107,7 +107,7 @@ proptest! {
     #[test]
     fn absmax_is_within_half_a_step_and_keeps_its_codes(q in quantizers(), (rows, cols, w) in matrices()) {
         let q = QuantSpec { scale: ScaleCodec::F32, ..q };
-        let packed = quantize_by(&pool(), &w, rows, cols, q, ScaleRule::Absmax);
+        let packed = quantize_by(&pool(), &w, rows, cols, q, Observer::Absmax);
         let got = values(&packed);
         for (k, (&w, &got)) in w.iter().zip(&got).enumerate() {
             let scale = packed.scales[q.granularity.scale_index(k / cols, k % cols, cols)];
@@ -116,7 +116,7 @@ proptest! {
             prop_assert!((got - w).abs() <= limit * scale * 1.0001);
         }
         if !q.has_zero_point() {
-            let again = quantize_by(&pool(), &got, rows, cols, q, ScaleRule::Absmax);
+            let again = quantize_by(&pool(), &got, rows, cols, q, Observer::Absmax);
             prop_assert_eq!(again.codes, packed.codes);
         }
     }
@@ -135,7 +135,7 @@ proptest! {
     fn no_candidate_beats_the_error_search(bits in 2u8..=8, w in prop::collection::vec(prop_oneof![4 => -1f32..1.0, 1 => Just(0.25f32), 1 => -9f32..9.0], 1..70)) {
         let grid = Int::symmetric(bits);
         let q = QuantSpec::int(grid, Granularity::Tensor, ScaleCodec::F32);
-        let (scales, _) = find_scales(&pool(), &w, 1, w.len(), q, ScaleRule::ErrorSearch);
+        let (scales, _) = find_scales(&pool(), &w, 1, w.len(), q, Observer::ErrorSearch);
         let most = w.iter().fold(0.0f32, |m, w| m.max(w.abs())) as f64;
         prop_assume!(most > 0.0);
         let squares: f64 = w.iter().map(|&w| w as f64 * w as f64).sum();
@@ -365,14 +365,14 @@ fn ggml_rules() {
     // The first of two entries of equal magnitude decides the sign; d = w* / -8; codes from f16(d).
     let mut w = vec![0.1f32; 32];
     (w[3], w[9]) = (1.3, -1.3);
-    let packed = quantize_by(&pool(), &w, 1, 32, QuantSpec::Q4_0, ScaleRule::SignedAbsmax);
+    let packed = quantize_by(&pool(), &w, 1, 32, QuantSpec::Q4_0, Observer::SignedAbsmax);
     let d = f16::from_f32(1.3 / -8.0).to_f32();
     assert_eq!(packed.scales, [d]);
     let mut codes = [0; 32];
     packed.row_codes(0, &mut codes);
     assert_eq!((codes[3], codes[9], codes[0]), (-8, 7, (0.1 / d).round_ties_even() as i16));
     // Q8_0: max|w| / 127 rounded to f16, codes from the stored scale.
-    let packed = quantize_rtn(&pool(), &w, 1, 32, QuantSpec::Q8_0);
+    let packed = quantize_by(&pool(), &w, 1, 32, QuantSpec::Q8_0, Observer::Best);
     let d = f16::from_f32(1.3 / 127.0).to_f32();
     assert_eq!(packed.scales, [d]);
     packed.row_codes(0, &mut codes);
@@ -390,8 +390,8 @@ fn rtn_is_the_better_of_its_two_rules() {
     for q in
         [QuantSpec::Q4_0, QuantSpec::int(Int::symmetric(3), Granularity::Channel, ScaleCodec::F32)]
     {
-        let rtn = squared_error(&w, &quantize_rtn(&pool(), &w, 8, 96, q));
-        for rule in [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch, ScaleRule::Absmax] {
+        let rtn = squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, Observer::Best));
+        for rule in [Observer::SignedAbsmax, Observer::ErrorSearch, Observer::Absmax] {
             assert!(
                 rtn <= squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, rule)) * (1.0 + 1e-6),
                 "{rule:?}"
@@ -404,7 +404,7 @@ fn rtn_is_the_better_of_its_two_rules() {
 fn affine_zero_points_stay_inside_and_zero_is_exact() {
     for (shift, bits) in [(-3.0, 4), (0.0, 2), (3.0, 4), (0.7, 8)] {
         let w: Vec<f32> = normal(64, 8).iter().map(|w| w + shift).chain([0.0; 32]).collect();
-        for rule in [ScaleRule::Absmax, ScaleRule::ErrorSearch] {
+        for rule in [Observer::Absmax, Observer::ErrorSearch] {
             let q = QuantSpec::int(Int::unsigned(bits), Granularity::Channel, ScaleCodec::F16);
             let packed = quantize_by(&pool(), &w, 1, 96, q, rule);
             assert!(i32::from(packed.zero_points[0]) <= q.max_code());
@@ -429,7 +429,7 @@ fn start_rules_on_a_unit_gaussian() {
             assert!((got / want - 1.0).abs() < 0.02, "{bits} bits, {what}: {got} {want}")
         };
         near(convex_step(&w, bits), convex, "convex");
-        near(find_scales(&pool(), &w, 1, w.len(), q, ScaleRule::Lsq).0[0] as f64, lsq, "LSQ");
+        near(find_scales(&pool(), &w, 1, w.len(), q, Observer::Lsq).0[0] as f64, lsq, "LSQ");
         let best = error_step(&gaussian(40_000), bits);
         near(best, optimum, "least error");
         let (least, surrogate) = (error(&w, best, grid), error(&w, convex_step(&w, bits), grid));
@@ -515,7 +515,7 @@ fn threads_and_levels_do_not_matter() {
             for threads in [1, 2, 5] {
                 force(level);
                 let pool = Pool::new(threads);
-                let (scales, _) = find_scales(&pool, &w, rows, cols, q, ScaleRule::Convex);
+                let (scales, _) = find_scales(&pool, &w, rows, cols, q, Observer::Convex);
                 let packed = quantize(&pool, &w, rows, cols, q, &scales, &[]);
                 let (mut y, mut dv, mut ds) =
                     (vec![0.0; w.len()], vec![0.0; w.len()], vec![0.0; scales.len()]);

@@ -4,7 +4,7 @@
 use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_formats::{Model, Quantization, TensorData, load};
 use halfstep_golden::{Golden, assert_close};
-use halfstep_kernels::quant::calibrate::quantize;
+use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::{
     ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
 };

@@ -1,9 +1,9 @@
 //! Registering a matrix: what learns becomes a parameter, what does not is kept as it is.
 
-use super::observer::{Observer, quantize_matrix};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec};
 use serde::{Deserialize, Serialize};
@@ -147,7 +147,7 @@ impl Beginning<'_> {
         let Beginning { rows, cols, values, spec, observer, .. } = *self;
         let found = match self.previous {
             Some(packed) => packed.clone(),
-            None => quantize_matrix(pool, values, rows, cols, spec, observer),
+            None => quantize_by(pool, values, rows, cols, spec, observer),
         };
         let least = spec.scale.smallest();
         let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };

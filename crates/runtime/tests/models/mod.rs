@@ -6,7 +6,8 @@ use half::f16;
 use halfstep_formats::architecture::{ActivationSite, Linear, QkNorm, Role, Sizes};
 use halfstep_formats::{Architecture, LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::ops::rope::Llama3Scaling;
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
     ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
@@ -110,7 +111,7 @@ pub fn quantized(
             let TensorData::F32(values) = &tensor.data else { unreachable!() };
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
             let (scales, zero_points) =
-                find_scales(&pool, values, rows, cols, quantizer, ScaleRule::Absmax);
+                find_scales(&pool, values, rows, cols, quantizer, Observer::Absmax);
             tensor.data = TensorData::Packed(quantize(
                 &pool,
                 values,

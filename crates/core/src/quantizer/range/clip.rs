@@ -8,10 +8,9 @@ use super::{Range, RangeTraits, Ranges};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
-use crate::quantizer::observer::Observer;
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::affine::ClipRange;
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
+use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::{Pool, QuantSpec, Real};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
@@ -123,7 +122,7 @@ const OPEN_CLIP: f64 = 4.0;
 fn widest_scales(pool: &Pool, beginning: &Beginning) -> Vec<f32> {
     let Beginning { rows, cols, values, spec, .. } = *beginning;
     let signed = !spec.has_zero_point() && !spec.is_balanced();
-    let rule = if signed { ScaleRule::SignedAbsmax } else { ScaleRule::Absmax };
+    let rule = if signed { Observer::SignedAbsmax } else { Observer::Absmax };
     find_scales(pool, values, rows, cols, spec, rule).0
 }
 
@@ -134,7 +133,7 @@ fn first_clips(pool: &Pool, beginning: &Beginning, widest: &[f32]) -> Vec<f64> {
     if beginning.observer == Observer::Absmax {
         return vec![OPEN_CLIP; widest.len()];
     }
-    let best = find_scales(pool, values, rows, cols, spec, ScaleRule::ErrorSearch).0;
+    let best = find_scales(pool, values, rows, cols, spec, Observer::ErrorSearch).0;
     let logit = |share: f64| ln_f64(share / (1.0 - share));
     // A widest scale of 0 is that of a group of zeros, which no clip changes.
     let share = |(&best, &widest): (&f32, &f32)| f64::from(best) / f64::from(widest);

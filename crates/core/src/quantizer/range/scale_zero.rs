@@ -9,7 +9,7 @@ use super::{
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
+use halfstep_kernels::quant::observer::find_scales;
 use halfstep_kernels::{Pool, QuantSpec};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
@@ -29,10 +29,7 @@ impl ScaleZero {
         let learns = builder.trains.scales;
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
-            None => {
-                let rule = beginning.observer.rule().unwrap_or(ScaleRule::ErrorSearch);
-                find_scales(builder.pool, values, rows, cols, quantizer, rule)
-            }
+            None => find_scales(builder.pool, values, rows, cols, quantizer, beginning.observer),
         };
         let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let name = |part: &str| part_name(beginning.name, part);

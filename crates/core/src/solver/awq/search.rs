@@ -12,7 +12,7 @@ use crate::solver::Part;
 use crate::solver::{check_finite, quadratic_errors};
 use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{Precision, linear_backward_weight};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{Granularity, Pool, QuantSpec};
 
 /// Collects `m_j = mean_t |x_tj|` of one input of I columns.
@@ -122,7 +122,7 @@ pub fn search_clip(
     rows: usize,
     cols: usize,
     quantizer: QuantSpec,
-    rule: ScaleRule,
+    rule: Observer,
     x: &[f32],
 ) -> Result<Clipped> {
     assert_eq!(w.len(), rows * cols, "shape of search_clip");
@@ -181,7 +181,7 @@ fn group_limits(
     w: &[f32],
     width: usize,
     quantizer: QuantSpec,
-    rule: ScaleRule,
+    rule: Observer,
     h: &[f32],
 ) -> Vec<f32> {
     let (rows, quantizer) =
@@ -295,7 +295,7 @@ mod tests {
                 let scaled: Vec<f32> =
                     w.chunks(cols).flat_map(|row| row.iter().zip(v).map(|(w, v)| w * v)).collect();
                 let mut values = vec![0.0; w.len()];
-                quantize_by(&pool, &scaled, rows, cols, quantizer, ScaleRule::Absmax)
+                quantize_by(&pool, &scaled, rows, cols, quantizer, Observer::Absmax)
                     .decode(&pool, &mut values);
                 values
                     .chunks_mut(cols)
@@ -322,11 +322,11 @@ mod tests {
         // Twice as many tokens as are looked at.
         let (x, pool, quantizer) =
             (normals(4, 2 * CLIP_TOKENS * cols), Pool::new(2), affine(3, group));
-        let found = search_clip(&pool, &w, rows, cols, quantizer, ScaleRule::Absmax, &x).unwrap();
+        let found = search_clip(&pool, &w, rows, cols, quantizer, Observer::Absmax, &x).unwrap();
         let seen: Vec<f32> = x.chunks(cols).step_by(2).flatten().copied().collect();
         let errors = |weights: &[f32]| {
             let mut values = vec![0.0; w.len()];
-            quantize_by(&pool, weights, rows, cols, quantizer, ScaleRule::Absmax)
+            quantize_by(&pool, weights, rows, cols, quantizer, Observer::Absmax)
                 .decode(&pool, &mut values);
             group_errors(&w, &values, cols, group, &seen)
         };
@@ -352,7 +352,7 @@ mod tests {
         );
         for threads in [1, 5] {
             assert_eq!(
-                search_clip(&Pool::new(threads), &w, rows, cols, quantizer, ScaleRule::Absmax, &x)
+                search_clip(&Pool::new(threads), &w, rows, cols, quantizer, Observer::Absmax, &x)
                     .unwrap(),
                 found
             );
@@ -366,10 +366,10 @@ mod tests {
             (0..64).map(|j| if j < 32 { (j % 8) as f32 / 4.0 } else { 0.0 }).collect();
         let x = normals(5, 10 * 64);
         let found =
-            search_clip(&Pool::serial(), &w, 1, 64, affine(3, 32), ScaleRule::Absmax, &x).unwrap();
+            search_clip(&Pool::serial(), &w, 1, 64, affine(3, 32), Observer::Absmax, &x).unwrap();
         assert_eq!((found.weights, found.limits), (w.clone(), vec![1.0, 1.0]));
         let refuse = |quantizer: QuantSpec, w: &[f32], x: &[f32]| {
-            search_clip(&Pool::serial(), w, 1, 64, quantizer, ScaleRule::Absmax, x).unwrap_err()
+            search_clip(&Pool::serial(), w, 1, 64, quantizer, Observer::Absmax, x).unwrap_err()
         };
         let mut broken = w.clone();
         broken[40] = f32::INFINITY;

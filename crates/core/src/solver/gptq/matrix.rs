@@ -20,7 +20,8 @@ use crate::solver::{check_finite, quadratic_errors};
 use crate::statistics::hessian::Hessian;
 use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear_backward_input};
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, Real, ScaleCodec};
 use std::borrow::Cow;
@@ -31,7 +32,7 @@ use std::ops::Range;
 pub enum GroupRange {
     /// By one of the rules that plain rounding has; `Absmax` on an affine grid is min-max widened
     /// to hold 0.
-    Rule(ScaleRule),
+    Rule(Observer),
     /// The authors' symmetric form, on affine grids: `s = 2 max|w| / (2^b - 1)`, `z = 2^(b-1)`.
     Centred,
 }
@@ -75,7 +76,7 @@ pub struct GptqOptions {
 
 impl Default for GptqOptions {
     fn default() -> Self {
-        let range = GroupRange::Rule(ScaleRule::Absmax);
+        let range = GroupRange::Rule(Observer::Absmax);
         Self {
             damping: 0.01,
             act_order: true,
@@ -275,7 +276,7 @@ fn stored_scales(
                 rows,
                 cols,
                 quantizer.with_int(Int::symmetric(2)),
-                ScaleRule::Absmax,
+                Observer::Absmax,
             )
             .0;
             let zero_points = vec![1 << (quantizer.bits() - 1); most.len()];

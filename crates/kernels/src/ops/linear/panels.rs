@@ -16,7 +16,7 @@ use super::table::Table;
 use super::transpose::side_by_side;
 use crate::pack::unpack_row;
 use crate::quant::activation::{self, BLOCKS};
-use crate::quant::calibrate::unsigned_codes;
+use crate::quant::nearest::unsigned_codes;
 use crate::quant::tensor::QuantTensor;
 use crate::{ActivationQuantizer, Pool, QuantSpec, ScaleCodec, dispatch};
 use half::f16;
@@ -105,7 +105,7 @@ impl WeightPanels {
     }
 
     /// Quantizes `w` `[rows, cols]` into panels in one pass: the codes of
-    /// [`quantize`](crate::quant::calibrate::quantize) and of LSQ's forward. Scales are stored by
+    /// [`quantize`](crate::quant::nearest::quantize) and of LSQ's forward. Scales are stored by
     /// the codec first.
     pub fn quantize(
         pool: &Pool,

@@ -3,7 +3,8 @@ mod table;
 use super::*;
 use crate::dispatch::{available, force};
 use crate::ops::lanes;
-use crate::quant::calibrate::{ScaleRule, quantize, quantize_by};
+use crate::quant::nearest::quantize;
+use crate::quant::observer::{Observer, quantize_by};
 use crate::{Granularity, Int, IntRange, QuantSpec, ScaleCodec};
 use proptest::prelude::*;
 
@@ -78,7 +79,7 @@ fn cases() -> impl Strategy<Value = Case> {
     (quantizers(), activations(), prop_oneof![1usize..8, 8usize..30], 1usize..40, cols)
         .prop_flat_map(|(quantizer, activation, m, o, i)| {
             (numbers(m * i), numbers(o * i)).prop_map(move |(x, w)| {
-                let rule = if m % 2 == 0 { ScaleRule::Absmax } else { ScaleRule::SignedAbsmax };
+                let rule = if m % 2 == 0 { Observer::Absmax } else { Observer::SignedAbsmax };
                 Case {
                     x,
                     w: quantize_by(&Pool::serial(), &w, o, i, quantizer, rule),
@@ -228,7 +229,7 @@ fn awkward_sizes() {
                 let w: Vec<f32> = (0..o * i).map(number).collect();
                 let case = Case {
                     x: (0..m * i).map(|k| number(k + 77)).collect(),
-                    w: quantize_by(&pools[0], &w, o, i, q, ScaleRule::Absmax),
+                    w: quantize_by(&pools[0], &w, o, i, q, Observer::Absmax),
                     m,
                     activation,
                 };
@@ -237,7 +238,7 @@ fn awkward_sizes() {
                 let bytes = q.with_int(Int::symmetric(7));
                 let other = WeightPanels::new(
                     &pools[1],
-                    &quantize_by(&pools[0], &w, o, i, bytes, ScaleRule::Absmax),
+                    &quantize_by(&pools[0], &w, o, i, bytes, Observer::Absmax),
                 );
                 for kernel in kernels() {
                     for pool in &pools {
@@ -276,7 +277,7 @@ fn few_bits_in_every_group_and_tile() {
         {
             let q = QuantSpec::int(grid, granularity, ScaleCodec::F16);
             let w: Vec<f32> = (0..o * i).map(number).collect();
-            let w = quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax);
+            let w = quantize_by(&Pool::serial(), &w, o, i, q, Observer::Absmax);
             for activation in [
                 ActivationQuantizer::DynamicBlock32,
                 ActivationQuantizer::DynamicToken { bits: 8 },
@@ -316,7 +317,7 @@ fn few_bits_in_every_group_and_tile() {
 fn panels_take_the_bits_of_their_codes() {
     for (bits, memory) in [(2, 2), (3, 3), (4, 4), (5, 8), (8, 8)] {
         let q = QuantSpec::int(Int::unsigned(bits), Granularity::Group(64), ScaleCodec::F16);
-        let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, ScaleRule::Absmax);
+        let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, Observer::Absmax);
         // Per group a scale of two bytes and a zero point of one.
         assert_eq!(
             WeightPanels::new(&Pool::serial(), &w).bytes(),
@@ -339,7 +340,7 @@ fn many_rows_and_threads() {
     ] {
         let q = QuantSpec::int(Int::symmetric(bits_), granularity, ScaleCodec::F16);
         let case = Case {
-            w: quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax),
+            w: quantize_by(&Pool::serial(), &w, o, i, q, Observer::Absmax),
             x: x.clone(),
             m,
             activation,
@@ -408,7 +409,7 @@ fn the_longest_sums_do_not_overflow() {
 #[test]
 fn broken_activations_give_broken_outputs() {
     let q = QuantSpec::Q4_0;
-    let w = quantize_by(&Pool::serial(), &[0.5; 64], 1, 64, q, ScaleRule::Absmax);
+    let w = quantize_by(&Pool::serial(), &[0.5; 64], 1, 64, q, Observer::Absmax);
     let mut x = vec![1.0; 64];
     x[40] = f32::NAN;
     let token = ActivationQuantizer::DynamicToken { bits: 8 };

@@ -1,5 +1,5 @@
 use super::*;
-use halfstep_kernels::quant::calibrate::quantize_by;
+use halfstep_kernels::quant::observer::quantize_by;
 use halfstep_kernels::rng::Rng;
 
 fn normals(stream: u64, count: usize) -> Vec<f32> {
@@ -182,7 +182,7 @@ fn a_diagonal_hessian_rounds_to_nearest() {
     let h = hessian(&x, cols);
     for quantizer in quantizers() {
         for (act_order, groups) in ORDERS {
-            for rule in [ScaleRule::Absmax, ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch] {
+            for rule in [Observer::Absmax, Observer::SignedAbsmax, Observer::ErrorSearch] {
                 let options = GptqOptions {
                     act_order,
                     groups,
@@ -355,7 +355,7 @@ fn dead_columns_keep_their_weights_or_lose_them() {
         gptq(&pool, &w, 3, cols, quantizer, &h, GptqOptions { dead, ..GptqOptions::default() })
             .unwrap()
     };
-    let nearest = values(&quantize_by(&pool, &w, 3, cols, quantizer, ScaleRule::Absmax));
+    let nearest = values(&quantize_by(&pool, &w, 3, cols, quantizer, Observer::Absmax));
     let (kept, zeroed) =
         (values(&solve(DeadColumns::Keep).packed), values(&solve(DeadColumns::Zero).packed));
     for row in 0..3 {

@@ -205,7 +205,7 @@ fn a_table_in_every_group_and_tile() {
         {
             let q = QuantSpec::int(grid, granularity, ScaleCodec::F16);
             let w: Vec<f32> = (0..o * i).map(number).collect();
-            let w = quantize_by(&pool, &w, o, i, q, ScaleRule::Absmax);
+            let w = quantize_by(&pool, &w, o, i, q, Observer::Absmax);
             let panels = WeightPanels::with_table(&pool, &w, &levels);
             let other = WeightPanels::with_table(&pool, &w, &E2M1.map(|level| level - 100));
             let integers = WeightPanels::new(&pool, &w);
