@@ -36,7 +36,7 @@ use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
@@ -180,8 +180,8 @@ impl<'a> Blockwise<'a> {
             batch: 1,
             tokens: config.sequence_length,
             precision: arithmetic.precision,
-            activation: ActivationQuantizer::None,
-            cache: CacheQuantizer::F32,
+            activation: ActivationSpec::F32,
+            cache: ActivationSpec::F32,
             edge: EdgeRule::Inside,
         };
         let quantized =
@@ -202,7 +202,7 @@ impl<'a> Blockwise<'a> {
     }
 
     pub(crate) fn integer(&self) -> bool {
-        self.arithmetic.integer_forward && self.quantized.activation != ActivationQuantizer::None
+        self.arithmetic.integer_forward && self.quantized.activation != ActivationSpec::F32
     }
 
     /// The squared gradients that the stage weighs by, if it does.

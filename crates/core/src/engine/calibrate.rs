@@ -8,7 +8,7 @@ use crate::engine::block::{Block, BlockSinks, Context};
 use crate::engine::trainer::Trainer;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::quant::observer::error_search::error_step;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Real};
+use halfstep_kernels::{ActivationSpec, Real};
 
 /// Values of a site that the search looks at; more changes the step by less than a per cent and
 /// takes longer.
@@ -21,20 +21,15 @@ pub fn static_scales<T: Number>(
     tokens: &[u32],
     sequence_length: usize,
 ) -> Result<Vec<(String, f32)>> {
-    let activation_bits = if let ActivationQuantizer::Static { bits } = trainer.activation {
-        Some(bits)
-    } else {
-        None
-    };
-    let cache_bits =
-        if let CacheQuantizer::Static { bits } = trainer.cache { Some(bits) } else { None };
+    let bits = |spec: ActivationSpec| if spec.is_static() { spec.bits() } else { None };
+    let (activation_bits, cache_bits) = (bits(trainer.activation), bits(trainer.cache));
     if activation_bits.is_none() && cache_bits.is_none() {
         return Ok(vec![]);
     }
     let mut steps = vec![];
     let context = Context {
-        activation: ActivationQuantizer::None,
-        cache: CacheQuantizer::F32,
+        activation: ActivationSpec::F32,
+        cache: ActivationSpec::F32,
         ..trainer.context(tokens.len() / sequence_length, sequence_length)
     };
     let sinks = BlockSinks::none();

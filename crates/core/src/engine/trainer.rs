@@ -20,7 +20,7 @@ use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
+use halfstep_kernels::{ActivationSpec, Pool, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,9 +33,9 @@ pub struct Trainer<T> {
     pub matrices: Vec<Matrix<T>>,
     /// The unquantized model, frozen.
     pub teacher: Weights<T>,
-    pub activation: ActivationQuantizer,
-    pub head_activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
+    pub activation: ActivationSpec,
+    pub head_activation: ActivationSpec,
+    pub cache: ActivationSpec,
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
     pub optimizer: Optimizer,

@@ -2,9 +2,9 @@
 
 use super::builder::Beginning;
 use crate::{Error, Result};
+use halfstep_kernels::Pool;
 use halfstep_kernels::quant::observer::quantize_by;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::Pool;
 
 /// Refuses scales that are NaN or infinite: the weights are, or they are too large for the scale's
 /// type.

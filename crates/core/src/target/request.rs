@@ -7,7 +7,7 @@ use crate::recipe::{
     WeightSite,
 };
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 
 /// What a recipe asks of the sites; None leaves the choice to the target.
 #[derive(Clone, Debug, Default)]
@@ -59,9 +59,9 @@ pub struct TargetSites {
     pub weights: QuantSpec,
     pub embedding: Option<QuantSpec>,
     pub head: Option<QuantSpec>,
-    pub activation: ActivationQuantizer,
-    pub head_activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
+    pub activation: ActivationSpec,
+    pub head_activation: ActivationSpec,
+    pub cache: ActivationSpec,
 }
 
 impl TargetSites {

@@ -29,9 +29,7 @@ impl ScaleZero {
         let (quantizer, learns) = (site.spec, builder.trains.scales);
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
-            None => {
-                find_scales(builder.pool, values, rows, cols, quantizer, site.observer)
-            }
+            None => find_scales(builder.pool, values, rows, cols, quantizer, site.observer),
         };
         let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let name = |part: &str| part_name(beginning.name, part);

@@ -8,8 +8,8 @@ use crate::quantizer::builder::{Beginning, Builder};
 use crate::quantizer::range::Ranges;
 use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::quant::affine::Affine;
-use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
+use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Real, uninit_vec};
 
