@@ -1,4 +1,4 @@
-// A recipe of one's own: rules pick sites by pattern and give each a quantizer. Here the down
+// A custom recipe: rules pick sites by pattern and give each a quantizer. Here the down
 // projections, whose inputs are the hardest to round, get 8 bits and all other linears 4; both are
 // types of ggml, so that the file is one for llama.cpp.
 //
@@ -32,7 +32,7 @@ const recipe = {
   target: 'gguf:q4_0',
   rules: [
     { site: 'weight', quantizer: { spec: Q4_0, observer: 'best' } },
-    // The more specific rule counts.
+    // The more specific rule wins.
     { site: 'weight', linears: ['down_proj'], quantizer: { spec: Q8_0, observer: 'best' } },
     { site: 'embedding', quantizer: Q8_0 },
     { site: 'head', quantizer: Q8_0 },

@@ -235,6 +235,7 @@ fn pack(
     let mut packed = Weight::new(
         &bench.pool,
         &quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]),
+        None,
     );
     packed.requantize(&bench.pool, &w.v, &w.steps);
     let mut values = vec![0.0; COLUMNS];

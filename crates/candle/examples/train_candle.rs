@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release -p halfstep-candle --example train_candle -- out.gguf
 //!
-//! Weights and scales of the linears learn from the unquantized model's answers; embedding and head
-//! are rounded to Q8_0 and stay. The file is opened again and compared with the trained model.
+//! Weights and scales of the linears learn from the outputs of the unquantized model (the teacher);
+//! embedding and head are rounded to Q8_0 and stay. The file is opened again and compared with the
+//! trained model.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use halfstep_candle::{ChunkedKl, FakeQuant, Logits, from_candle, to_candle};
@@ -113,14 +114,14 @@ fn turned(x: &Tensor, [cos, sin]: &[Tensor; 2]) -> Result<Tensor> {
 }
 
 /// A weight that learns, its scales, and Adam's moments of both.
-struct Learned {
+struct TrainedLinear {
     name: String,
     variables: [Var; 2],
     moments: [[Tensor; 2]; 2],
     rates: [f64; 2],
 }
 
-impl Learned {
+impl TrainedLinear {
     fn new(name: String, weight: &Tensor, quantizer: &FakeQuant) -> Result<Self> {
         let scales = quantizer.initial(weight, Observer::SignedAbsmax)?.scales;
         let mean = f64::from(scales.abs()?.mean_all()?.to_scalar::<f32>()?);
@@ -177,11 +178,11 @@ pub fn run(
 
     let mut learned = vec![];
     for spec in a.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_))) {
-        learned.push(Learned::new(spec.name.clone(), &weights[&spec.name], &quantizer)?);
+        learned.push(TrainedLinear::new(spec.name.clone(), &weights[&spec.name], &quantizer)?);
     }
-    let student = |learned: &[Learned]| {
+    let student = |learned: &[TrainedLinear]| {
         let mut weights = weights.clone();
-        for Learned { name, variables: [w, scales], .. } in learned {
+        for TrainedLinear { name, variables: [w, scales], .. } in learned {
             weights.insert(name.clone(), quantizer.symmetric(w, scales)?);
         }
         Ok::<_, candle_core::Error>(Llama { architecture: a, weights })
@@ -214,7 +215,7 @@ pub fn run(
         }
     };
     pack(EMBEDDING, table);
-    for Learned { name, variables: [w, scales], .. } in &learned {
+    for TrainedLinear { name, variables: [w, scales], .. } in &learned {
         pack(name, quantizer.pack(w, scales, None)?);
     }
     file.quantization = Some(Quantization {

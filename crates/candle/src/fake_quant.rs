@@ -1,5 +1,5 @@
 //! A weight as its file will hold it, with gradients: LSQ on symmetric grids (arXiv 1902.08153), a
-//! learned scale and zero point per group on affine ones (arXiv 2407.11062). The formulas stand at
+//! learned scale and zero point per group on affine ones (arXiv 2407.11062). The formulas are in
 //! the kernels, `halfstep_kernels::quant::{lsq, affine}`.
 //!
 //! Scales are used as the grid's codec stores them and zero points as whole codes, so that the

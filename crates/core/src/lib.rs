@@ -11,6 +11,8 @@ pub mod data;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod layer;
+pub mod nearest;
 pub mod objective;
 pub mod optimizer;
 pub mod quantizer;

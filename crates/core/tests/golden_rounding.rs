@@ -61,7 +61,10 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             rows,
             cols,
             values: &values,
-            site: &site,
+            spec: quantizer,
+            observer: site.observer,
+            edge: site.edge,
+            gradient_scale: site.gradient_scale,
             previous: None,
         };
         let rounding = site.rounding.register(builder, &beginning, &ranges);

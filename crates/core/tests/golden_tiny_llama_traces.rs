@@ -5,7 +5,8 @@ use halfstep::autograd::ops::Number;
 use halfstep::autograd::parameter::Group;
 use halfstep::cancel::Cancel;
 use halfstep::engine::Trainer;
-use halfstep::optimizer::{GroupConfig, Optimizer, Schedule};
+use halfstep::optimizer::adamw::AdamWConfig;
+use halfstep::optimizer::{GroupConfig, Optimizer, OptimizerConfig, Schedule};
 use halfstep::recipe::{
     GradientScale, Observer, RangeConfig, Recipe, RecipeData, Recompute, RoundingConfig, Rule,
     TrainConfig, Trains, WeightSite,
@@ -78,7 +79,7 @@ impl Trace<'_> {
         }
     }
 
-    fn optimizer(&self) -> Optimizer {
+    fn optimizer<T: Number>(&self) -> Optimizer<T> {
         let t = &self.golden.json["train"];
         let group = |name: &str| GroupConfig {
             rate_multiplier: number(&t["groups"][name]["lr_mult"]),
@@ -91,10 +92,12 @@ impl Trace<'_> {
             min_ratio: number(&t["min_ratio"]),
         };
         Optimizer {
+            rule: OptimizerConfig::AdamW(AdamWConfig {
+                beta1: number(&t["betas"][0]),
+                beta2: number(&t["betas"][1]),
+                eps: number(&t["eps"]),
+            }),
             schedule,
-            beta1: number(&t["betas"][0]),
-            beta2: number(&t["betas"][1]),
-            eps: number(&t["eps"]),
             max_norm: number(&t["max_norm"]),
             weights: group("weights"),
             weight_steps: group("weight_steps"),
@@ -103,6 +106,7 @@ impl Trace<'_> {
             ranges: group("weights"),
             low_rank: group("weights"),
             anchor: 0.0,
+            state: Default::default(),
         }
     }
 
@@ -177,10 +181,9 @@ impl Trace<'_> {
     }
 
     fn round_state<T: Number>(trainer: &mut Trainer<T>) {
-        for p in &mut trainer.parameters.list {
-            for values in [&mut p.value, &mut p.m, &mut p.v] {
-                values.iter_mut().for_each(|v| *v = <T as Real>::from_f32(Real::to_f32(*v)));
-            }
+        let kept = trainer.optimizer.state.vectors_mut().iter_mut().flatten();
+        for values in trainer.parameters.list.iter_mut().map(|p| &mut p.value).chain(kept) {
+            values.iter_mut().for_each(|v| *v = <T as Real>::from_f32(Real::to_f32(*v)));
         }
     }
 
@@ -336,11 +339,17 @@ fn the_restart_state_gives_the_next_loss_in_f32() {
             return;
         }
         let mut trainer = trace.trainer::<f32>(Recompute::Never, 2);
-        for p in &mut trainer.parameters.list {
-            for (kind, values) in [("parameter", &mut p.value), ("m", &mut p.m), ("v", &mut p.v)] {
-                *values =
-                    trace.golden.tensor(&format!("{}/restart/{kind}/{}", trace.name, p.name)).f32();
-            }
+        let restart = |kind: &str, name: &str| {
+            trace.golden.tensor(&format!("{}/restart/{kind}/{name}", trace.name)).f32()
+        };
+        trainer.optimizer.begin(&trainer.parameters);
+        for (p, kept) in
+            trainer.parameters.list.iter_mut().zip(trainer.optimizer.state.vectors_mut())
+        {
+            assert!(!p.frozen, "everything learns, so that the lists are as long");
+            p.value = restart("parameter", &p.name);
+            kept[0] = restart("m", &p.name);
+            kept[1] = restart("v", &p.name);
         }
         trainer.step = trace.restart() as u64;
         let want = numbers(&trace.spec["loss"])[trace.restart()];

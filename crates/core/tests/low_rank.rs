@@ -1,13 +1,13 @@
-//! A 2-bit affine model with low-rank factors beside its linears, from the packed weights to the
+//! A 2-bit affine model with low-rank factors of its linears, from the packed weights to the
 //! file: the gate, what is counted, what is merged.
 
 use half::f16;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
+use halfstep::nearest;
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::rtn::RtnConfig;
 use halfstep::run::{dequantize, inspect, load, quantize, save};
-use halfstep::solver::rtn;
 use halfstep::{Error, Model};
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LowRank, Quantization, TensorData};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 const RANK: usize = 4;
 const GROUP: usize = 32;
 
-/// The demo model of assets/, its linears in affine 2 bits with random factors beside all but one
+/// The demo model of assets/, its linears in affine 2 bits with random factors for all but one
 /// of them.
 fn small() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");
@@ -171,7 +171,7 @@ fn bits_count_the_factors_and_the_packed_zero_points() {
             factored += 1;
         }
     }
-    assert_eq!(rtn::bits_per_weight(&model), 8.0 * stored as f64 / weights as f64);
+    assert_eq!(nearest::bits_per_weight(&model), 8.0 * stored as f64 / weights as f64);
     let seen = inspect(&model);
     assert_eq!(seen.tensor_types["low rank 4"], factored);
     assert_eq!(seen.tensor_types["int2 groups of 32"], factored + 1);

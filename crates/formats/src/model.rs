@@ -114,7 +114,7 @@ pub struct Model {
     pub architecture: Architecture,
     /// By Hugging Face name, Hugging Face row order.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Factors beside block linears, by the name of the weight; empty for most models.
+    /// Low-rank factors of block linears, by the name of the weight; empty for most models.
     pub low_rank: BTreeMap<String, LowRank>,
     pub tokenizer: Option<Tokenizer>,
     /// Jinja source.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Above the file's own size. The other tests of this file run beside and count too; they are
+/// Above the file's own size. The other tests of this file run in parallel and count too; they are
 /// small.
 const MEMORY_CAP: usize = 32 << 20;
 /// The goal is 100 ms on a quiet machine; tests share theirs.
@@ -272,7 +272,7 @@ fn container_cases() -> Vec<Case> {
             "shape",
         ),
         (
-            "huge dimension beside a 0",
+            "huge dimension together with a 0",
             file(&one("U8", "[0,18446744073709551615]", "0", "0"), 0),
             "ERR_FORMAT",
             "does not fit",
@@ -914,7 +914,7 @@ fn halfstep_files() {
     }
 }
 
-/// The offset of a bad value is the byte it stands at.
+/// The offset of a bad value is the byte at which it begins.
 #[test]
 fn offsets_point_at_the_bad_value() {
     let f = small_file(2);
@@ -1217,7 +1217,7 @@ fn links_out_of_the_folder() {
     refuse("config.json");
 }
 
-/// The hub's cache keeps files in `blobs` beside `snapshots` and links to them; only that layout
+/// The hub's cache keeps files in `blobs` next to `snapshots` and links to them; only that layout
 /// may leave the folder.
 #[test]
 #[cfg(unix)]

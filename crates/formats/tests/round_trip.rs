@@ -417,7 +417,7 @@ fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
     assert_eq!(folder.names(), [""; 0]);
 }
 
-/// A folder and a GGUF file have no place for factors: neither is written without them.
+/// A folder and a GGUF file cannot store low-rank factors: neither is written without them.
 #[test]
 fn factors_are_refused_where_they_have_no_place() {
     let folder = Folder::new("factors");
@@ -595,10 +595,10 @@ fn values_outside_of_the_layout_are_not_written() {
         ("tensor missing", affine, |m, n| drop(m.tensors.remove(n)), "missing"),
         ("shape", affine, |m, n| m.tensors.get_mut(n).expect("is there").shape[0] += 1, "shape"),
         (
-            "tensor without a place",
+            "unknown tensor",
             affine,
             |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())),
-            "no place",
+            "no such tensor",
         ),
         (
             "too few values",
@@ -652,7 +652,7 @@ fn values_outside_of_the_layout_are_not_written() {
             "value 7 of factor B is NaN",
         ),
         (
-            "factors beside a float weight",
+            "factors of a float weight",
             affine,
             |m, n| m.tensors.get_mut(n).expect("is there").data = TensorData::F32(vec![0.0; 480]),
             "not packed",
@@ -702,7 +702,11 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     };
     let error = atomic(&path, half_way(std::io::ErrorKind::StorageFull)).expect_err("a full disk");
     assert!(
-        matches!(&error, Error::Io { path: p, source } if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull),
+        matches!(
+            &error,
+            Error::Io { path: p, source }
+                if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull
+        ),
         "{error}"
     );
     let panicked = std::panic::catch_unwind(|| {
@@ -731,7 +735,11 @@ fn a_full_device_is_an_io_error_that_names_the_target() {
     })
     .expect_err("full");
     assert!(
-        matches!(&error, Error::Io { path: p, source } if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull),
+        matches!(
+            &error,
+            Error::Io { path: p, source }
+                if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull
+        ),
         "{error}"
     );
     assert_eq!(folder.names(), [""; 0]);
@@ -772,7 +780,10 @@ fn a_folder_without_permission_is_an_io_error() {
     };
     let error = atomic(&folder.join("m"), |out| out.write_all(b"x")).expect_err("no permission");
     assert!(
-        matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+        matches!(
+            &error,
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied
+        ),
         "{error}"
     );
     std::fs::set_permissions(&own.0, PermissionsExt::from_mode(0o700)).expect("mode");

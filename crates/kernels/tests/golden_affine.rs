@@ -60,7 +60,7 @@ impl Case<'_> {
         let got: Vec<f64> = got.iter().map(|v| v.to_f64()).collect();
         assert_close(&format!("{}/{key}", self.name), &got, &self.values::<f64>(key), rel);
     }
-    /// As [`Case::close`], and beside that [`ROUNDINGS`] of `T`, each `amplified` for its element.
+    /// As [`Case::close`], and in addition [`ROUNDINGS`] of `T`, each `amplified` for its element.
     fn close_amplified<T: Real>(&self, key: &str, got: &[T], rel: f64, amplified: &[f64]) {
         let want = self.values::<f64>(key);
         assert_eq!((got.len(), amplified.len()), (want.len(), want.len()), "{key}");
@@ -82,7 +82,8 @@ impl Case<'_> {
     fn spec(&self) -> QuantSpec {
         QuantSpec::int(self.grid, Granularity::Group(self.group), ScaleCodec::F32)
     }
-    /// Codes are exact in the groups that `decided` says.
+
+    /// Codes are exact in the groups of `decided`.
     fn check_codes<T: Real>(
         &self,
         values: &[T],
@@ -141,7 +142,7 @@ fn block_ap<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     }
 }
 
-/// Largest and smallest weight of each group, widened to hold 0 or not, as the case says.
+/// Largest and smallest weight of each group, widened to hold 0 if the case has that.
 fn clip_range<T: Real>(case: &Case) -> ClipRange<T> {
     let w = case.values::<T>("w");
     if case.with_zero {
@@ -232,7 +233,7 @@ fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     let decided = |g: usize| amplified.decided::<T>(g);
     let in_doubt = (0..scales.len()).filter(|&g| !decided(g)).count();
     assert!(size_of::<T>() == 4 || in_doubt == 0, "{}: {in_doubt} groups in f64", case.name);
-    // What hangs on a code that the number type cannot tell is compared in the other groups.
+    // What hangs on a code that the number type cannot decide is compared in the other groups.
     let unless_in_doubt = |amplified: &[f64], group: &dyn Fn(usize) -> usize| -> Vec<f64> {
         let limit = |(i, &a): (usize, &f64)| if decided(group(i)) { a } else { f64::INFINITY };
         amplified.iter().enumerate().map(limit).collect()

@@ -13,16 +13,15 @@ pub(crate) enum Matrix {
     Packed(Box<WeightPanels>),
 }
 
-/// A linear layer: its weight, what happens to the input before it is multiplied, the factors
-/// beside the weight, and the bias.
+/// A linear layer: its weight, the quantizer of its input, low-rank factors, and the bias.
 pub(crate) struct Projection {
     pub weight: Matrix,
     /// `None` for a float weight: activations are quantized before packed linears only.
     pub activation: ActivationSpec,
-    /// Of a static site, as stored.
+    /// The scale of a static site, as stored.
     pub step: Option<f32>,
     pub low_rank: Option<Factors>,
-    /// `[O]`.
+    /// The bias `[O]`.
     pub bias: Option<Vec<f32>>,
 }
 

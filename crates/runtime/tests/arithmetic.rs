@@ -35,10 +35,10 @@ fn without_activation_quantizers_packed_equals_float() {
     }
 }
 
-/// Merged into the weights, the factors give what they give beside them: to f32 rounding, since the
+/// Merged into the weights, the factors give what they give when they are added: to f32 rounding, since the
 /// sums are other ones.
 #[test]
-fn factors_beside_a_weight_equal_factors_in_it() {
+fn factors_that_are_added_equal_factors_merged_into_the_weight() {
     let q = quantization(ActivationSpec::F32, ActivationSpec::F32);
     let model = with_low_rank(
         quantized(architecture(), grid(Int::unsigned(2), Granularity::Group(16)), None, q),

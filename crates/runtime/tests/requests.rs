@@ -234,15 +234,17 @@ fn models_that_cannot_run_say_what_is_wrong() {
     let name = "model.layers.1.mlp.up_proj.weight";
     let mut missing = float.clone();
     missing.tensors.remove(name);
-    assert!(
-        matches!(new(&missing, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == name)
-    );
+    assert!(matches!(
+        new(&missing, Arithmetic::Auto),
+        Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == name
+    ));
 
     let mut shape = float.clone();
     shape.tensors.get_mut(name).unwrap().shape = vec![64, 160];
-    assert!(
-        matches!(new(&shape, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { tensor, .. })) if tensor == name)
-    );
+    assert!(matches!(
+        new(&shape, Arithmetic::Auto),
+        Err(Error::Format(FormatError::Shape { tensor, .. })) if tensor == name
+    ));
     let mut short = float.clone();
     short.tensors.get_mut(name).unwrap().data = TensorData::F32(vec![0.0; 64 * 160 - 1]);
     assert!(matches!(new(&short, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { .. }))));
@@ -268,19 +270,22 @@ fn models_that_cannot_run_say_what_is_wrong() {
     let step = "model.layers.2.k_cache.step";
     steps.static_scales.remove(step);
     let mut model = quantized(architecture(), QuantSpec::Q8_0, None, steps);
-    assert!(
-        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == step)
-    );
+    assert!(matches!(
+        new(&model, Arithmetic::Auto),
+        Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == step
+    ));
     new(&model, Arithmetic::Float).unwrap();
     model.quantization.as_mut().unwrap().static_scales.insert(step.into(), 0.0);
-    assert!(
-        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step)
-    );
+    assert!(matches!(
+        new(&model, Arithmetic::Auto),
+        Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step
+    ));
     let q = model.quantization.as_mut().unwrap();
     (q.activation, q.cache) = (ActivationSpec::token(9), ActivationSpec::F16);
-    assert!(
-        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9'))
-    );
+    assert!(matches!(
+        new(&model, Arithmetic::Auto),
+        Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9')
+    ));
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! What the optimizer changes: an ordered list of named parameters, each with its value, gradient
-//! and moments.
+//! What the optimizer changes: an ordered list of named parameters, each with its value and gradient.
 
 use crate::autograd::ops::{Number, Sink};
 use crate::{Error, Result};
@@ -28,13 +27,10 @@ pub struct Parameter<T> {
     pub unit: f64,
     /// Where it is pulled to; empty where nothing pulls.
     pub anchor: Vec<T>,
-    /// AdamW's first and second moment.
-    pub m: Vec<T>,
-    pub v: Vec<T>,
     /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads
     /// it.
     pub sink: Sink<T>,
-    /// Never updated, without moments. What stands beside a frozen weight may still learn from the
+    /// Never updated. The other parts of a frozen weight may still learn from the
     /// gradient in its sink.
     pub frozen: bool,
 }
@@ -47,7 +43,7 @@ impl<T> Parameter<T> {
 }
 
 impl<T: Number> Parameter<T> {
-    /// A frozen one, with room for a gradient of `sink` numbers.
+    /// A frozen one, with memory for a gradient of `sink` numbers.
     fn still(name: &str, group: Group, value: Vec<T>, sink: usize) -> Self {
         Self {
             name: name.into(),
@@ -55,8 +51,6 @@ impl<T: Number> Parameter<T> {
             value,
             unit: 1.0,
             anchor: vec![],
-            m: vec![],
-            v: vec![],
             sink: Sink::new(sink),
             frozen: true,
         }
@@ -77,17 +71,11 @@ impl<T: Number> Parameters<T> {
 
     /// Adds a parameter and returns its index.
     pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
-        let zeros = vec![<T as Real>::ZERO; value.len()];
         let sink = value.len();
-        self.push(Parameter {
-            m: zeros.clone(),
-            v: zeros,
-            frozen: false,
-            ..Parameter::still(name, group, value, sink)
-        })
+        self.push(Parameter { frozen: false, ..Parameter::still(name, group, value, sink) })
     }
 
-    /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
+    /// Adds a value that stays as it is, with memory for a gradient of `sink` numbers.
     pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
         self.push(Parameter::still(name, group, value, sink))
     }
@@ -111,14 +99,6 @@ impl<T: Number> Parameters<T> {
     /// Those that the optimizer changes.
     pub fn learned(&self) -> impl Iterator<Item = &Parameter<T>> {
         self.list.iter().filter(|p| !p.frozen)
-    }
-
-    /// AdamW begins anew.
-    pub fn forget_moments(&mut self) {
-        for p in self.learned_mut() {
-            p.m.fill(<T as Real>::ZERO);
-            p.v.fill(<T as Real>::ZERO);
-        }
     }
 
     pub fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {

@@ -10,63 +10,31 @@
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
-use crate::autograd::tape::Tape;
-use crate::autograd::tensor::Tensor;
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::engine::arithmetic;
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::block::{Block, BlockSinks, Context, check_finite, rope_tables};
-use crate::engine::block_training::{BlockEvent, Pace, squared_difference};
+use crate::engine::block_training::{BlockEvent, Pace};
+use crate::engine::blockwise::{Blockwise, LayerInputs, Streams};
 use crate::engine::finished::FinishedBlocks;
-use crate::engine::stages::Trained;
+use crate::engine::identity::identity;
 use crate::engine::stream;
-use crate::engine::stream::Stream;
-use crate::engine::student::{Finished, teacher};
-use crate::engine::trainer::find;
-use crate::engine::weights::BlockWeights;
+use crate::engine::trained::Trained;
 use crate::event::Event;
+use crate::layer::finished::Finished;
+use crate::nearest::quantization;
 use crate::objective::saliency::Penalty;
-use crate::recipe::{BlockConfig, Recipe, Sites, Trains};
+use crate::recipe::{BlockConfig, Recipe, Trains};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
-use crate::solver::rtn::{quantization, round_tensor};
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::Model;
-use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
-use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationSpec, Pool};
+use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
-
-/// Everything that one block's training reads and does not change.
-pub struct Blockwise<'a> {
-    pub model: &'a Model,
-    /// What an earlier stage stored, if this one goes on from it.
-    pub(crate) previous: Option<&'a Model>,
-    pub(crate) sites: Sites,
-    pub(crate) trains: Trains,
-    pub config: &'a BlockConfig,
-    pub arithmetic: Arithmetic,
-    /// One sequence through an unquantized block, and through a quantized one.
-    pub(crate) plain: Context,
-    pub(crate) quantized: Context,
-    pub(crate) pool: &'a Pool,
-    cancel: &'a Cancel,
-}
-
-/// Inputs and targets of a block, all `[samples, T D]`.
-pub(crate) struct Streams {
-    /// What the unquantized blocks before gave; becomes the first target.
-    pub plain: Stream,
-    /// What the quantized blocks before gave.
-    pub quantized: Stream,
-    pub(crate) second_target: Option<Stream>,
-}
 
 /// Trains `model` by one block stage of `recipe` on the first sequences of `text`.
 #[allow(clippy::too_many_arguments)]
@@ -84,7 +52,7 @@ pub fn train(
 ) -> Result<Trained> {
     let tokens = text.sequences(model, config.samples, config.sequence_length)?;
     let (folder, scratch) = (run.run_folder.as_deref().map(Path::new), stream::scratch(run));
-    let identity = crate::engine::stages::identity(previous.unwrap_or(model), recipe, text, pool);
+    let identity = identity(previous.unwrap_or(model), recipe, text, pool);
     let begun = if run.resume { FinishedBlocks::arithmetic(folder, &identity) } else { None };
     let arithmetic = begun.map_or_else(
         || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
@@ -155,56 +123,7 @@ pub fn train(
     })
 }
 
-/// Streams of hidden states that a stage keeps, and the bytes of each.
-pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
-    let width = config.sequence_length * model.architecture.hidden_size;
-    (2 + usize::from(config.second_target), (config.samples * width * size_of::<f32>()) as u64)
-}
-
-impl<'a> Blockwise<'a> {
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn new(
-        model: &'a Model,
-        previous: Option<&'a Model>,
-        recipe: &Recipe,
-        trains: Trains,
-        config: &'a BlockConfig,
-        arithmetic: Arithmetic,
-        pool: &'a Pool,
-        cancel: &'a Cancel,
-    ) -> Result<Self> {
-        let plain = Context {
-            architecture: Arc::new(model.architecture.clone()),
-            pool: pool.clone(),
-            ropes: rope_tables(&model.architecture),
-            batch: 1,
-            tokens: config.sequence_length,
-            precision: arithmetic.precision,
-            activation: ActivationSpec::F32,
-            cache: ActivationSpec::F32,
-            edge: EdgeRule::Inside,
-        };
-        let quantized =
-            Context { activation: recipe.activation(), cache: recipe.cache(), ..plain.clone() };
-        let sites = Sites::new(recipe, &model.architecture)?;
-        Ok(Self {
-            model,
-            previous,
-            sites,
-            trains,
-            config,
-            arithmetic,
-            plain,
-            quantized,
-            pool,
-            cancel,
-        })
-    }
-
-    pub(crate) fn integer(&self) -> bool {
-        self.arithmetic.integer_forward && self.quantized.activation != ActivationSpec::F32
-    }
-
+impl Blockwise<'_> {
     /// The squared gradients that the stage weighs by, if it does.
     fn saliency(
         &self,
@@ -222,95 +141,6 @@ impl<'a> Blockwise<'a> {
         });
         Saliency::of(self.model, s, text, storage, self.arithmetic, self.cancel, self.pool)
             .map(Some)
-    }
-
-    /// Numbers of a sequence's hidden states.
-    pub(crate) fn width(&self) -> usize {
-        self.config.sequence_length * self.model.architecture.hidden_size
-    }
-
-    /// Both streams at the embedding, the quantized one by the embedding as it will be stored.
-    pub(crate) fn start(&self, tokens: &[u32], scratch: &Path) -> Result<Streams> {
-        let (architecture, d) = (&self.model.architecture, self.model.architecture.hidden_size);
-        let spec = architecture.tensors().into_iter().find(|spec| spec.role == Role::Embedding);
-        let spec = spec.ok_or_else(|| Error::Internal {
-            reason: format!("the architecture has no {EMBEDDING}"),
-        })?;
-        let embeddings = [find(self.model, EMBEDDING)?.clone(), self.outside(&spec)?];
-        let (beside, _) = streams(self.model, self.config);
-        let stream = || Stream::new(self.config.samples, self.width(), beside, scratch);
-        let mut streams = Streams {
-            plain: stream()?,
-            quantized: stream()?,
-            second_target: self.config.second_target.then(stream).transpose()?,
-        };
-        for (sample, tokens) in tokens.chunks(self.config.sequence_length).enumerate() {
-            for (embedding, stream) in
-                embeddings.iter().zip([&mut streams.plain, &mut streams.quantized])
-            {
-                let mut x = vec![0.0; tokens.len() * d];
-                for (row, &token) in x.chunks_exact_mut(d).zip(tokens) {
-                    embedding.read(token as usize, 0, row);
-                }
-                stream.write(sample, &x)?;
-            }
-        }
-        Ok(streams)
-    }
-
-    /// What the linears at `site` read when a sequence goes through a block.
-    pub(crate) fn seen(
-        &self,
-        context: &Context,
-        weights: &BlockWeights<f32>,
-        site: ActivationSite,
-        x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
-    ) -> Result<()> {
-        self.check_cancelled()?;
-        let x =
-            Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
-        let mut seen = Ok(());
-        let mut observe = |at: ActivationSite, x: &[f32]| {
-            if at == site && seen.is_ok() {
-                seen = see(x);
-            }
-        };
-        Block { context, weights, sinks: &BlockSinks::none(), tap: Some(&mut observe) }
-            .forward(&mut Tape::off(), &x)?;
-        seen
-    }
-
-    /// One sequence through a block.
-    pub(crate) fn forward(
-        &self,
-        context: &Context,
-        weights: &BlockWeights<f32>,
-        x: Vec<f32>,
-    ) -> Result<Vec<f32>> {
-        let x =
-            Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
-        Block { context, weights, sinks: &BlockSinks::none(), tap: None }
-            .forward(&mut Tape::off(), &x)
-            .map(Tensor::into_values)
-    }
-
-    /// The plain stream becomes the first target, and the second is made.
-    pub(crate) fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
-        let weights = teacher(self.model, layer, self.pool)?;
-        for sample in 0..self.config.samples {
-            self.check_cancelled()?;
-            let target = self.forward(&self.plain, &weights, streams.plain.read(sample, 1)?)?;
-            check_finite(&target, || format!("the unquantized block {layer}, sequence {sample}"))?;
-            streams.plain.write(sample, &target)?;
-            if let Some(second) = &mut streams.second_target {
-                second.write(
-                    sample,
-                    &self.forward(&self.plain, &weights, streams.quantized.read(sample, 1)?)?,
-                )?;
-            }
-        }
-        Ok(())
     }
 
     /// A block as it will be stored, read if it was finished before and made if not. Then both
@@ -353,49 +183,6 @@ impl<'a> Blockwise<'a> {
         Ok(block)
     }
 
-    /// The quantized stream goes through the finished block, as it is stored. Returns the mean
-    /// squared difference from the first target.
-    pub(crate) fn advance(
-        &self,
-        layer: usize,
-        block: &Finished,
-        streams: &mut Streams,
-    ) -> Result<f64> {
-        let weights = block.weights(&self.model.architecture, layer, self.integer(), self.pool)?;
-        let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
-        for sample in 0..self.config.samples {
-            self.check_cancelled()?;
-            let y = self.forward(&self.quantized, &weights, streams.quantized.read(sample, 1)?)?;
-            loss += squared_difference(
-                self.pool,
-                &y,
-                &streams.plain.read(sample, 1)?,
-                elements,
-                &mut vec![0.0; y.len()],
-            );
-            streams.quantized.write(sample, &y)?;
-        }
-        if !loss.is_finite() {
-            return Err(Error::NonFinite {
-                step: self.config.steps(),
-                tensor: format!("the output of quantized block {layer}"),
-            });
-        }
-        Ok(loss)
-    }
-
-    /// A tensor that is no part of a layer, as it will be stored.
-    fn outside(&self, spec: &TensorSpec) -> Result<halfstep_formats::Tensor> {
-        match self.previous {
-            Some(previous) => Ok(find(previous, &spec.name)?.clone()),
-            None => round_tensor(self.model, &self.sites, spec, self.pool),
-        }
-    }
-
-    pub(crate) fn check_cancelled(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
-    }
-
     /// A block's codes, by whatever the recipe says. Then the plain stream is at its outputs, the
     /// quantized one still at its inputs.
     pub(crate) fn make_block(
@@ -405,9 +192,14 @@ impl<'a> Blockwise<'a> {
         penalty: Option<Penalty>,
         tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished> {
-        let solver = self.config.solver.as_ref();
-        let solved =
-            solver.map(|solver| solver.solver().solve(self, layer, streams, tell)).transpose()?;
+        let solved = match &self.config.solver {
+            Some(solver) => {
+                let mut warn = |message: String| tell(BlockEvent::Warning(message));
+                let inputs = &mut LayerInputs { blocks: self, layer, streams, warn: &mut warn };
+                Some(solver.solver().solve(inputs)?)
+            }
+            None => None,
+        };
         self.targets(layer, streams)?;
         solved.map_or_else(|| self.train_block(layer, streams, penalty, tell), Ok)
     }
@@ -416,6 +208,7 @@ impl<'a> Blockwise<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::stream::Stream;
     use crate::recipe::Stage;
     use crate::recipe::block::BlockOptions;
     use crate::recipes::apiq::ApiqConfig;

@@ -3,20 +3,22 @@
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::data::permutation;
-use crate::engine::block::Block;
-use crate::engine::block_loop::{Blockwise, Streams};
+use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::memory::peak_bytes;
 use crate::engine::observe::Starts;
-use crate::engine::student::{Finished, Student};
+use crate::engine::student::Student;
 use crate::event::Event;
+use crate::layer::block::Block;
+use crate::layer::finished::Finished;
+use crate::objective::block_output::squared_difference;
 use crate::objective::saliency::Penalty;
+use crate::optimizer::state::State;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
 use crate::{Error, Result};
-use halfstep_kernels::Pool;
 use std::time::Instant;
 
 /// What is heard of a block in the making.
@@ -77,13 +79,12 @@ impl Blockwise<'_> {
         penalty: Option<Penalty>,
         tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished> {
-        let mut student = Student::<f32>::new(self, layer)?;
+        let mut student = Student::<f32>::new(self.student(), layer, self.pool)?;
         let starts = Starts::of(&student.matrices, &student.parameters, self.pool);
         let (per_epoch, mut done, mut losses) =
             (self.config.samples.div_ceil(self.config.batch), 0, vec![]);
         for (number, phase) in self.config.phases.iter().enumerate() {
-            let optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
-            student.parameters.forget_moments();
+            let mut optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
             for epoch in 0..phase.epochs {
                 // The same order for every block: a function of seed, phase and epoch.
                 let order = permutation(
@@ -168,45 +169,20 @@ impl Blockwise<'_> {
                 .for_each(|p| p.sink.add(|gradient, _| gradient.fill(0.0)));
         }
         if let Some(penalty) = penalty.filter(|_| phase.saliency) {
-            loss += penalty.add(student, &weights, self.pool);
+            loss += penalty.add(&student.matrices, &student.parameters, &weights, self.pool);
         }
         student.backward(self.pool);
         Ok(loss)
     }
 }
 
-/// sum (y - target)^2 / elements; adds its gradient to `dy`.
-pub(crate) fn squared_difference(
-    pool: &Pool,
-    y: &[f32],
-    target: &[f32],
-    elements: f64,
-    dy: &mut [f32],
-) -> f64 {
-    const PIECE: usize = 1 << 14;
-    let (mut sums, slope) = (vec![0.0f64; y.len().div_ceil(PIECE)], (2.0 / elements) as f32);
-    pool.parts(
-        dy.chunks_mut(PIECE).zip(&mut sums).collect(),
-        |i, (dy, sum): (&mut [f32], &mut f64)| {
-            for ((dy, y), t) in dy.iter_mut().zip(&y[i * PIECE..]).zip(&target[i * PIECE..]) {
-                let difference = y - t;
-                *dy += slope * difference;
-                *sum += f64::from(difference) * f64::from(difference);
-            }
-        },
-    );
-    sums.iter().sum::<f64>() / elements
-}
-
 /// Rates as given: the groups' multipliers are the rates themselves.
-fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer {
+fn optimizer<T>(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer<T> {
     let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
     let still = group(0.0, 0.0);
     Optimizer {
+        rule: config.optimizer(),
         schedule: Schedule { steps, warmup: 0, learning_rate: 1.0, min_ratio: phase.min_ratio },
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
         max_norm: f64::INFINITY,
         weights: group(phase.rates.weights, 0.0),
         norms: group(phase.rates.weights, 0.0),
@@ -215,5 +191,6 @@ fn optimizer(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer 
         anchor: config.anchor,
         weight_steps: group(phase.rates.ranges, config.weight_decay),
         activation_steps: still,
+        state: State::default(),
     }
 }

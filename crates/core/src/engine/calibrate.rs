@@ -4,8 +4,9 @@
 use crate::Result;
 use crate::autograd::ops::Number;
 use crate::autograd::tape::Tape;
-use crate::engine::block::{Block, BlockSinks, Context};
-use crate::engine::trainer::Trainer;
+use crate::autograd::tensor::Tensor;
+use crate::layer::block::{Block, BlockSinks, Context};
+use crate::layer::weights::BlockWeights;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::quant::observer::error_search::error_step;
 use halfstep_kernels::{ActivationSpec, Real};
@@ -14,27 +15,22 @@ use halfstep_kernels::{ActivationSpec, Real};
 /// takes longer.
 const SAMPLE: usize = 1 << 16;
 
-/// Name and first step of every static site; empty when the recipe has none. `tokens` `[B,
-/// sequence]`.
+/// Name and first step of every static site; empty where neither quantizer is static. `blocks` are
+/// those of the unquantized model, `embed` gives the inputs of the first one.
 pub fn static_scales<T: Number>(
-    trainer: &Trainer<T>,
-    tokens: &[u32],
-    sequence_length: usize,
+    blocks: &[BlockWeights<T>],
+    context: &Context,
+    activation: ActivationSpec,
+    cache: ActivationSpec,
+    embed: impl FnOnce() -> Result<Tensor<T>>,
 ) -> Result<Vec<(String, f32)>> {
     let bits = |spec: ActivationSpec| if spec.is_static() { spec.bits() } else { None };
-    let (activation_bits, cache_bits) = (bits(trainer.activation), bits(trainer.cache));
+    let (activation_bits, cache_bits) = (bits(activation), bits(cache));
     if activation_bits.is_none() && cache_bits.is_none() {
         return Ok(vec![]);
     }
-    let mut steps = vec![];
-    let context = Context {
-        activation: ActivationSpec::F32,
-        cache: ActivationSpec::F32,
-        ..trainer.context(tokens.len() / sequence_length, sequence_length)
-    };
-    let sinks = BlockSinks::none();
-    let mut x = trainer.embed(&trainer.teacher.embedding, tokens)?;
-    for (layer, weights) in trainer.teacher.blocks.iter().enumerate() {
+    let (mut steps, sinks, mut x) = (vec![], BlockSinks::none(), embed()?);
+    for (layer, weights) in blocks.iter().enumerate() {
         let mut observe = |site: ActivationSite, values: &[T]| {
             let bits = if matches!(site, ActivationSite::KCache | ActivationSite::VCache) {
                 cache_bits
@@ -45,7 +41,7 @@ pub fn static_scales<T: Number>(
                 steps.push((site.static_scale_name(layer), scale_of(values, bits)));
             }
         };
-        x = Block { context: &context, weights, sinks: &sinks, tap: Some(&mut observe) }
+        x = Block { context, weights, sinks: &sinks, tap: Some(&mut observe) }
             .forward(&mut Tape::off(), &x)?;
     }
     Ok(steps)

@@ -3,8 +3,9 @@
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
-use crate::engine::student::Finished;
+use crate::error::io;
 use crate::event::Event;
+use crate::layer::finished::Finished;
 use crate::{Error, Result};
 use half::f16;
 use halfstep_formats::safetensors::{self, Dtype, Entry, Info};
@@ -43,7 +44,7 @@ impl<'a> FinishedBlocks<'a> {
     pub fn begin(&self, layers: usize, events: &mut dyn FnMut(Event)) -> Result<()> {
         let Some(folder) = self.folder else { return Ok(()) };
         let name = folder.display().to_string();
-        std::fs::create_dir_all(folder).map_err(checkpoint::io(folder))?;
+        std::fs::create_dir_all(folder).map_err(io(folder))?;
         let there = self.path(folder, 0).exists();
         if self.resume && !there {
             events(Event::Warning {

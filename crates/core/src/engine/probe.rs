@@ -5,20 +5,20 @@ use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::data::self_generated;
 use crate::data::self_generated::Settings;
-use crate::engine::block_loop;
-use crate::engine::block_loop::Blockwise;
+use crate::engine::blockwise;
+use crate::engine::blockwise::Blockwise;
 use crate::engine::finished::FinishedBlocks;
 use crate::engine::stages as run;
-use crate::engine::stages::Trained;
 use crate::engine::stream;
 use crate::engine::stream::{Stream, existing};
-use crate::engine::student::Finished;
-use crate::engine::{arithmetic, checkpoint, memory};
+use crate::engine::trained::Trained;
+use crate::engine::{arithmetic, memory, state};
 use crate::event::Event;
 use crate::event::Measure;
+use crate::layer::finished::Finished;
+use crate::nearest::stored_bytes;
 use crate::recipe::block::{BlockPhase, SaliencyConfig};
 use crate::recipe::{BlockConfig, Recipe, TrainConfig, Trains};
-use crate::solver::rtn::stored_bytes;
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::{LowRank, Model};
@@ -154,10 +154,10 @@ pub fn block(
         + text_seconds * more_texts
         + start_seconds * share
         + layers as f64 * ((targets_seconds + advance_seconds) * share + all_steps + around);
-    let (count, each) = block_loop::streams(model, config);
+    let (count, each) = blockwise::streams(model, config);
     let (streams_bytes, in_memory) = (count as u64 * each, Stream::fits(each, count));
     let growth = if in_memory {
-        streams_bytes - count as u64 * block_loop::streams(model, &few).1
+        streams_bytes - count as u64 * blockwise::streams(model, &few).1
     } else {
         0
     };
@@ -276,7 +276,7 @@ pub fn end_to_end(
         _ => trained.seconds,
     };
     let disk_bytes = if run.run_folder.is_some() {
-        checkpoint::at_once(steps, run.checkpoint_every) * trained.checkpoint_bytes
+        state::at_once(steps, run.checkpoint_every) * trained.checkpoint_bytes
     } else {
         0
     };

@@ -3,12 +3,15 @@
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 use crate::data::{Sequences, Text};
+use crate::engine::identity::identity;
 use crate::engine::memory;
 use crate::engine::memory::{available_bytes, peak_bytes};
 use crate::engine::observe::Starts;
+use crate::engine::step::StepReport;
 use crate::engine::stream::scratch;
+use crate::engine::trained::Trained;
 use crate::engine::trainer::Trainer;
-use crate::engine::{StepReport, arithmetic, block_loop, checkpoint};
+use crate::engine::{arithmetic, block_loop, checkpoint, state};
 use crate::event::Event;
 use crate::event::{Evaluations, Measure};
 use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
@@ -21,23 +24,6 @@ use halfstep_kernels::Pool;
 use halfstep_kernels::recycle::MemoryGuard;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// What training gave.
-pub struct Trained {
-    pub model: Model,
-    pub evaluations: Evaluations,
-    /// Of the whole run, before a resume too.
-    pub steps: u64,
-    pub tokens: u64,
-    /// Of this part of the run.
-    pub seconds: f64,
-    pub tokens_per_second: f64,
-    pub final_loss: f64,
-    /// What the stages recorded, one after the other.
-    pub stages: Vec<StageRecord>,
-    /// Of a checkpoint of the last stage; 0 where finished blocks are saved instead.
-    pub checkpoint_bytes: u64,
-}
 
 /// Where checkpoints go, and whose they are.
 struct Checkpoints<'a> {
@@ -272,7 +258,7 @@ pub(crate) fn end_to_end(
         Err(e) if e.is_cancelled() => return Err(stop(&trainer, checkpoints.as_ref(), events)),
         other => other?,
     };
-    let checkpoint_bytes = checkpoint::size(checkpoint::entries(&trainer))?;
+    let checkpoint_bytes = checkpoint::size(state::entries(&trainer))?;
     Ok(Trained {
         model: packed,
         evaluations,
@@ -322,27 +308,6 @@ fn step_event(
     }
 }
 
-/// Recipe, text, weights and vocabulary, as one hash.
-pub(crate) fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let recipe = serde_json::to_string(recipe).unwrap_or_default();
-    // As a file says it, so that a field which another version adds changes no older run.
-    let architecture = halfstep_formats::config::to_json(&model.architecture);
-    hasher.update(format!("{recipe}\n{}\n{architecture}\n", text.hash()).as_bytes());
-    hash_weights(&mut hasher, model, pool);
-    for token in model.tokenizer.iter().flat_map(|t| &t.vocabulary.tokens) {
-        hasher.update(token.as_bytes()).update(b"\n");
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
-/// Every tensor's name and values.
-pub(crate) fn hash_weights(hasher: &mut blake3::Hasher, model: &Model, pool: &Pool) {
-    for (name, tensor) in &model.tensors {
-        hasher.update(name.as_bytes()).update(bytemuck::cast_slice(&tensor.to_f32(pool)));
-    }
-}
-
 impl Checkpoints<'_> {
     /// The state to go on from, if asked for.
     fn begin(
@@ -353,7 +318,7 @@ impl Checkpoints<'_> {
     ) -> Result<()> {
         let folder = self.folder.display();
         if !resume {
-            if checkpoint::any(self.folder)? {
+            if state::any(self.folder)? {
                 events(Event::Warning {
                     message: format!(
                         "{folder} holds checkpoints of an earlier run; this one starts anew, resume would go on"
@@ -362,7 +327,7 @@ impl Checkpoints<'_> {
             }
             return Ok(());
         }
-        let (path, reasons) = checkpoint::resume(trainer, self.folder, &self.run)?;
+        let (path, reasons) = state::resume(trainer, self.folder, &self.run)?;
         for reason in reasons {
             events(Event::Warning { message: format!("a checkpoint was passed over: {reason}") });
         }
@@ -378,7 +343,7 @@ impl Checkpoints<'_> {
     }
 
     fn save(&self, trainer: &Trainer<f32>, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
-        let path = checkpoint::save(trainer, self.folder, &self.run)?;
+        let path = state::save(trainer, self.folder, &self.run)?;
         events(Event::Checkpoint { step: trainer.step, path: path.display().to_string() });
         Ok(path)
     }

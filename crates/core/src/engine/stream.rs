@@ -2,8 +2,8 @@
 //! gradients): in memory, or in a file where memory is short.
 
 use crate::config::options::RunConfig;
-use crate::engine::checkpoint::io;
 use crate::engine::memory::available_bytes;
+use crate::error::io;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};

@@ -2,22 +2,19 @@
 //! recipe lets learn.
 
 use crate::autograd::ops::Number;
-use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
-use crate::engine::block::BlockSinks;
-use crate::engine::block_loop::Blockwise;
-use crate::engine::trainer::{find, tensor_values};
-use crate::engine::weights::BlockWeights;
-use crate::quantizer::builder::Builder;
-use crate::quantizer::low_rank::factors;
+use crate::layer::block::BlockSinks;
+use crate::layer::finished::Finished;
+use crate::layer::tensors::{find, tensor_values, tensors};
+use crate::layer::weights::BlockWeights;
+use crate::quantizer::builder::{Builder, Trains};
 use crate::quantizer::matrix::{Matrix, Source};
 use crate::quantizer::observer::check_scales;
-use crate::record::{BlockRecord, MatrixRecord};
+use crate::recipe::Sites;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
-use halfstep_formats::{Architecture, LowRank, Model, Tensor, TensorData};
+use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub struct Student<T> {
@@ -32,25 +29,31 @@ pub struct Student<T> {
     integer: bool,
 }
 
-/// A finished block: its tensors and factors exactly as they will be stored, by name.
-#[derive(Clone, Debug, Default)]
-pub struct Finished {
-    pub tensors: BTreeMap<String, Tensor>,
-    pub low_rank: BTreeMap<String, LowRank>,
-    pub record: BlockRecord,
-    pub matrices: Vec<MatrixRecord>,
+/// What a student is made of, the same for every layer of a stage.
+#[derive(Clone, Copy)]
+pub struct StudentConfig<'a> {
+    pub model: &'a Model,
+    /// What an earlier stage stored, if this one goes on from it.
+    pub previous: Option<&'a Model>,
+    pub sites: &'a Sites,
+    pub trains: Trains,
+    /// Whether weights that learn remember where they began, so that they can be pulled there.
+    pub anchored: bool,
+    /// Decides the first low-rank factors.
+    pub seed: u64,
+    /// Whether products are the packed runtime's.
+    pub integer: bool,
 }
 
 impl<T: Number> Student<T> {
-    /// The layer of `model` under the recipe's quantizers, or of what an earlier stage stored
-    /// (`previous`).
-    pub fn new(block: &Blockwise, layer: usize) -> Result<Self> {
-        let (pool, start) = (block.pool, block.previous.unwrap_or(block.model));
+    /// The layer of the model under the recipe's quantizers, or of what an earlier stage stored.
+    pub fn new(config: StudentConfig, layer: usize, pool: &Pool) -> Result<Self> {
+        let StudentConfig { model, previous, trains, .. } = config;
+        let start = previous.unwrap_or(model);
         let mut parameters = Parameters::new();
-        let trains = block.trains;
         let (mut vectors, mut linears, mut matrices) = (vec![], vec![], vec![]);
         let builder = &mut Builder { parameters: &mut parameters, pool, trains, relative: true };
-        let (vector_specs, linear_specs) = tensors(block.model, layer);
+        let (vector_specs, linear_specs) = tensors(model, layer);
         for TensorSpec { name, role, .. } in vector_specs {
             let values = T::from_f32s(tensor_values(start, &name, pool)?);
             vectors.push((role, builder.add(&name, Group::Norms, values, trains.norms)));
@@ -58,22 +61,21 @@ impl<T: Number> Student<T> {
         let count = linear_specs.len();
         for (number, (linear, spec)) in linear_specs.into_iter().enumerate() {
             let tensor = find(start, &spec.name)?;
-            let source = match block.previous {
+            let source = match previous {
                 Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
                 None => Source::Original(tensor),
             };
             let number = (layer * count + number) as u64;
-            let (site, seed) = (block.sites.of(&spec), block.config.seed);
-            let matrix = Matrix::new(builder, &spec, site, source, seed, number);
+            let site = config.sites.of(&spec);
+            let matrix = Matrix::new(builder, &spec, site, source, config.seed, number);
             let weight = &mut builder.parameters.list[matrix.index];
-            if block.config.anchor > 0.0 && !weight.frozen {
+            if config.anchored && !weight.frozen {
                 weight.anchor = weight.value.clone();
             }
             linears.push(linear);
             matrices.push(matrix);
         }
-        let integer = block.integer();
-        Ok(Self { layer, parameters, matrices, linears, vectors, integer })
+        Ok(Self { layer, parameters, matrices, linears, vectors, integer: config.integer })
     }
 
     /// The block as this step's forward uses it.
@@ -157,59 +159,4 @@ impl<T: Number> Student<T> {
         }
         Ok(finished)
     }
-}
-
-impl Finished {
-    /// The block as the forward of what was stored uses it.
-    pub fn weights<T: Number>(
-        &self,
-        architecture: &Architecture,
-        layer: usize,
-        integer: bool,
-        pool: &Pool,
-    ) -> Result<BlockWeights<T>> {
-        let find = |spec: &TensorSpec| {
-            self.tensors.get(&spec.name).ok_or_else(|| Error::Internal {
-                reason: format!("the finished block has no {}", spec.name),
-            })
-        };
-        let weight = |spec: &TensorSpec| -> Result<Weight<T>> {
-            let tensor = find(spec)?;
-            Ok(if integer {
-                Weight::stored(tensor, pool)
-            } else {
-                Weight::values(T::from_f32s(tensor.to_f32(pool)), tensor.cols())
-            })
-        };
-        let vector = |spec: &TensorSpec| Ok(T::from_f32s(find(spec)?.to_f32(pool)));
-        let mut weights = BlockWeights::collect(architecture, layer, vector, weight)?;
-        let linears = weights.linears.keys();
-        let beside =
-            |&linear: &Linear| Some((linear, self.low_rank.get(&linear.weight_name(layer))?));
-        weights.low_rank =
-            linears.filter_map(beside).map(|(linear, f)| (linear, factors(f))).collect();
-        Ok(weights)
-    }
-}
-
-/// The unquantized block.
-pub fn teacher<T: Number>(model: &Model, layer: usize, pool: &Pool) -> Result<BlockWeights<T>> {
-    BlockWeights::collect(
-        &model.architecture,
-        layer,
-        |spec| Ok(T::from_f32s(tensor_values(model, &spec.name, pool)?)),
-        |spec| Ok(Weight::stored(find(model, &spec.name)?, pool)),
-    )
-}
-
-/// Norms and biases of a layer, and its linears, in the order of the forward.
-pub fn tensors(model: &Model, layer: usize) -> (Vec<TensorSpec>, Vec<(Linear, TensorSpec)>) {
-    let (mut vectors, mut linears) = (vec![], vec![]);
-    for spec in model.architecture.layer_tensors(layer) {
-        match spec.role {
-            Role::Linear(linear) => linears.push((linear, spec)),
-            _ => vectors.push(spec),
-        }
-    }
-    (vectors, linears)
 }

@@ -4,16 +4,18 @@ use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::block::rope_tables;
 use crate::engine::calibrate::static_scales;
-use crate::engine::weights::Weights;
+use crate::layer::block::{Context, rope_tables};
+use crate::layer::tensors::{find, tensor_values};
+use crate::layer::weights::Weights;
+use crate::nearest::quantization;
 use crate::objective::head::Objective;
-use crate::optimizer::Optimizer;
+use crate::optimizer::state::State;
+use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::builder::Builder;
 use crate::quantizer::matrix::{Matrix, Source};
 use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
-use crate::solver::rtn::quantization;
 use crate::{Error, Result};
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Architecture, Model, Tensor, TensorData};
@@ -38,7 +40,7 @@ pub struct Trainer<T> {
     pub cache: ActivationSpec,
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
-    pub optimizer: Optimizer,
+    pub optimizer: Optimizer<T>,
     pub objective: Objective,
     pub recompute: Recompute,
     pub loss_bytes: usize,
@@ -104,7 +106,7 @@ impl<T: Number> Trainer<T> {
             cache: recipe.cache(),
             edge: recipe.weight_sites().next().map_or(EdgeRule::Inside, |site| site.edge),
             arithmetic,
-            optimizer: Optimizer::new(config, steps),
+            optimizer: optimizer(config, steps),
             objective: Objective {
                 kl_weight: config.kl_weight,
                 ce_weight: config.ce_weight,
@@ -119,7 +121,17 @@ impl<T: Number> Trainer<T> {
         let stored = previous.and_then(|previous| previous.quantization.as_ref());
         let static_scales = match stored {
             Some(stored) => stored.static_scales.clone().into_iter().collect(),
-            None => static_scales(&trainer, calibration, config.sequence_length)?,
+            None => {
+                let length = config.sequence_length;
+                let context = Context {
+                    activation: ActivationSpec::F32,
+                    cache: ActivationSpec::F32,
+                    ..trainer.context(calibration.len() / length, length)
+                };
+                let teacher = &trainer.teacher;
+                let embed = || trainer.embed(&teacher.embedding, calibration);
+                static_scales(&teacher.blocks, &context, trainer.activation, trainer.cache, embed)?
+            }
         };
         for (name, step) in static_scales {
             let (group, step) = (Group::ActivationScales, vec![<T as Real>::from_f32(step)]);
@@ -129,6 +141,7 @@ impl<T: Number> Trainer<T> {
                 trainer.parameters.add_frozen(&name, group, step, 0);
             }
         }
+        trainer.optimizer.begin(&trainer.parameters);
         Ok(trainer)
     }
 
@@ -193,17 +206,25 @@ impl<T: Number> Trainer<T> {
     }
 }
 
-pub(crate) fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Tensor> {
-    let tensor = model.tensors.get(name);
-    tensor.ok_or_else(|| {
-        Error::Format(halfstep_formats::Error::MissingTensor {
-            file: model.name.clone(),
-            tensor: name.into(),
-        })
-    })
-}
-
-/// A tensor's values in f32.
-pub fn tensor_values(model: &Model, name: &str, pool: &Pool) -> Result<Vec<f32>> {
-    Ok(find(model, name)?.to_f32(pool))
+/// The optimizer of a stage of `steps` steps.
+fn optimizer<T>(config: &TrainConfig, steps: u64) -> Optimizer<T> {
+    let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
+    Optimizer {
+        rule: config.optimizer(),
+        schedule: Schedule {
+            steps,
+            warmup: (config.warmup * steps as f64).round() as u64,
+            learning_rate: config.learning_rate,
+            min_ratio: config.min_ratio,
+        },
+        max_norm: config.max_norm,
+        weights: group(1.0, config.weight_decay),
+        weight_steps: group(config.weight_scale_multiplier, 0.0),
+        activation_steps: group(config.activation_scale_multiplier, 0.0),
+        norms: group(config.norm_multiplier, 0.0),
+        ranges: group(config.weight_scale_multiplier, 0.0),
+        low_rank: group(1.0, config.weight_decay),
+        anchor: 0.0,
+        state: State::default(),
+    }
 }

@@ -4,7 +4,7 @@
 use crate::autograd::ops::linear::integer_products;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::ops::{Number, Sink};
-use crate::engine::weights::Weights;
+use crate::layer::weights::Weights;
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared, Rows};
 use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};

@@ -1,4 +1,5 @@
 //! What training minimises.
 
+pub(crate) mod block_output;
 pub mod head;
 pub mod saliency;

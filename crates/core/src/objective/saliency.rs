@@ -1,11 +1,56 @@
 //! The penalty weighted by saliency; formulas in [`crate::statistics::saliency`].
 
 use crate::autograd::ops::Number;
-use crate::engine::student::Student;
-use crate::engine::weights::BlockWeights;
-use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
+use crate::autograd::parameter::Parameters;
+use crate::layer::weights::BlockWeights;
+use crate::quantizer::matrix::Matrix;
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::{Pool, Real, uninit_vec};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
+/// 2504.13932).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
+pub struct SaliencyConfig {
+    /// Weight of the penalty, 0 or more.
+    pub lambda: f64,
+    /// How the squared gradients are scaled before lambda multiplies them.
+    pub scale: SaliencyScale,
+    /// Which difference to the original weights is penalised.
+    pub difference: SaliencyDifference,
+    /// Number of sequences whose gradients are squared, one at a time.
+    pub samples: usize,
+    /// Tokens of each of these sequences.
+    pub sequence_length: usize,
+}
+
+/// What lambda multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum SaliencyScale {
+    /// S over its mean in the block, the sum over the number of weights: the same lambda for any
+    /// number of texts.
+    #[default]
+    ScaleFree,
+    /// S over its mean in each matrix: weighs within matrices only.
+    PerMatrix,
+    /// S as summed (the authors' code).
+    Raw,
+}
+
+/// Which difference is penalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum SaliencyDifference {
+    /// Wq - W: reaches the ranges only.
+    #[default]
+    BeforeLowRank,
+    /// Wq + (alpha / rank) B A - W: binds the factors too.
+    AfterLowRank,
+}
 
 /// R of one block: S of its linears, each with its factor.
 pub struct Penalty {
@@ -32,19 +77,18 @@ impl Penalty {
         &self.factors
     }
 
-    /// Adds the penalty's gradients to the sinks of the student, whose forward used `weights`;
-    /// returns R.
+    /// Adds the penalty's gradients to the sinks of a layer's `matrices`, whose forward used
+    /// `weights`; returns R.
     pub fn add<T: Number>(
         &self,
-        student: &Student<T>,
+        matrices: &[Matrix<T>],
+        parameters: &Parameters<T>,
         weights: &BlockWeights<T>,
         pool: &Pool,
     ) -> f64 {
         let mut total = 0.0;
-        for (i, (matrix, (linear, used))) in
-            student.matrices.iter().zip(&weights.linears).enumerate()
-        {
-            let parameter = &student.parameters.list[matrix.index];
+        for (i, (matrix, (linear, used))) in matrices.iter().zip(&weights.linears).enumerate() {
+            let parameter = &parameters.list[matrix.index];
             let mut wq = uninit_vec(matrix.rows * matrix.cols);
             pool.chunks_mut(&mut wq, matrix.cols, |row, out| used.read(row, 0, out));
             let beside = matrix
@@ -65,7 +109,7 @@ impl Penalty {
             total += value;
             parameter.sink.add_slice(&gradients.wq);
             if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors)
-                && let Some(sinks) = part.sinks(&student.parameters)
+                && let Some(sinks) = part.sinks(parameters)
             {
                 sinks.a.add_slice(&da);
                 sinks.b.add_slice(&db);

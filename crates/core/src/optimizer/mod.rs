@@ -1,11 +1,113 @@
-//! AdamW over groups, with warm-up, cosine and clipping by the global norm.
+//! How gradients change parameters: a rule of update over groups, with warm-up, cosine and clipping
+//! by the global norm.
+//!
+//! A rule is one file here and one line in the list below. The list makes the tagged value that a
+//! recipe holds ([`OptimizerConfig`]), its TypeScript type and its names.
+
+pub mod state;
 
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
-use crate::recipe::TrainConfig;
 use crate::{Error, Result};
 use halfstep_kernels::Pool;
-use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
+use halfstep_kernels::ops::adamw::{pull, sum_of_squares};
+use serde::{Deserialize, Serialize};
+use state::State;
+use ts_rs::TS;
+
+/// One step of one parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    /// 1 at the first step.
+    pub step: u64,
+    /// Factor on the gradient (clipping).
+    pub gradient_scale: f64,
+}
+
+/// A rule by which gradients change parameters.
+trait Rule {
+    /// Names of the vectors that it keeps for every parameter: each is as long as the parameter,
+    /// and 0 before the first step.
+    const STATE: &'static [&'static str];
+
+    /// Refuses options that cannot work.
+    ///
+    /// Errors: `Config`, naming the field.
+    fn check(&self) -> Result<()>;
+
+    /// Moves a parameter by one step. `state`: the vectors of [`Self::STATE`], in that order.
+    fn update<T: Number>(
+        &self,
+        pool: &Pool,
+        step: Update,
+        value: &mut [T],
+        gradient: &[T],
+        state: &mut [Vec<T>],
+    );
+}
+
+macro_rules! optimizers {
+    ($($(#[$doc:meta])* $module:ident $variant:ident($config:ident)),* $(,)?) => {
+        $(pub mod $module;)*
+
+        /// A rule of update and its options.
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
+        #[serde(rename_all = "camelCase", tag = "kind")]
+        pub enum OptimizerConfig {
+            $($(#[$doc])* $variant($module::$config)),*
+        }
+
+        impl OptimizerConfig {
+            /// Names of what it keeps for every parameter.
+            pub fn state(&self) -> &'static [&'static str] {
+                match self {
+                    $(OptimizerConfig::$variant(_) => <$module::$config as Rule>::STATE),*
+                }
+            }
+
+            /// Refuses options that cannot work.
+            ///
+            /// Errors: `Config`, naming the field.
+            pub fn check(&self) -> Result<()> {
+                match self {
+                    $(OptimizerConfig::$variant(rule) => rule.check()),*
+                }
+            }
+
+            fn update<T: Number>(
+                &self,
+                pool: &Pool,
+                step: Update,
+                value: &mut [T],
+                gradient: &[T],
+                state: &mut [Vec<T>],
+            ) {
+                match self {
+                    $(OptimizerConfig::$variant(rule) => {
+                        rule.update(pool, step, value, gradient, state)
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+optimizers! {
+    /// Steps in units of the root mean square of the gradients so far.
+    adamw AdamW(AdamWConfig),
+}
+
+/// Refuses a decay that is not below 1.
+///
+/// Errors: `Config`, naming the field.
+fn check_decay(field: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(field, format!("{value} is not possible; 0 up to, not including, 1")))
+}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupConfig {
@@ -35,11 +137,9 @@ impl Schedule {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Optimizer {
+pub struct Optimizer<T> {
+    pub rule: OptimizerConfig,
     pub schedule: Schedule,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
     pub max_norm: f64,
     pub weights: GroupConfig,
     pub weight_steps: GroupConfig,
@@ -49,32 +149,11 @@ pub struct Optimizer {
     pub low_rank: GroupConfig,
     /// Pull of a parameter with an anchor towards it, in parts of its rate.
     pub anchor: f64,
+    /// What the rule keeps of the parameters that learn.
+    pub state: State<T>,
 }
 
-impl Optimizer {
-    pub fn new(config: &TrainConfig, steps: u64) -> Self {
-        let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
-        Self {
-            schedule: Schedule {
-                steps,
-                warmup: (config.warmup * steps as f64).round() as u64,
-                learning_rate: config.learning_rate,
-                min_ratio: config.min_ratio,
-            },
-            beta1: config.beta1,
-            beta2: config.beta2,
-            eps: config.eps,
-            max_norm: config.max_norm,
-            weights: group(1.0, config.weight_decay),
-            weight_steps: group(config.weight_scale_multiplier, 0.0),
-            activation_steps: group(config.activation_scale_multiplier, 0.0),
-            norms: group(config.norm_multiplier, 0.0),
-            ranges: group(config.weight_scale_multiplier, 0.0),
-            low_rank: group(1.0, config.weight_decay),
-            anchor: 0.0,
-        }
-    }
-
+impl<T: Number> Optimizer<T> {
     fn group(&self, group: Group) -> GroupConfig {
         match group {
             Group::Weights => self.weights,
@@ -88,12 +167,7 @@ impl Optimizer {
 
     /// Global gradient norm. Refuses a parameter that got no gradient (a fault of ours) and a
     /// gradient that is not finite (naming it), before anything changes.
-    pub fn gradient_norm<T: Number>(
-        &self,
-        pool: &Pool,
-        parameters: &Parameters<T>,
-        step: u64,
-    ) -> Result<f64> {
+    pub fn gradient_norm(&self, pool: &Pool, parameters: &Parameters<T>, step: u64) -> Result<f64> {
         let mut sum = 0.0;
         for p in parameters.learned() {
             if p.sink.count() == 0 {
@@ -108,37 +182,36 @@ impl Optimizer {
         Ok(sum.sqrt())
     }
 
+    /// Makes room for what the rule keeps, where there is none yet.
+    pub fn begin(&mut self, parameters: &Parameters<T>) {
+        self.state.begin(self.rule.state(), parameters);
+    }
+
     /// Updates every parameter at step t (from 0).
-    pub fn update<T: Number>(
-        &self,
+    pub fn update(
+        &mut self,
         pool: &Pool,
         parameters: &mut Parameters<T>,
         t: u64,
         gradient_norm: f64,
     ) {
+        self.begin(parameters);
         let rate = self.schedule.rate(t);
         let gradient_scale = (self.max_norm / (gradient_norm + 1e-6)).min(1.0);
-        for p in parameters.learned_mut() {
+        for (number, p) in parameters.learned_mut().enumerate() {
             let group = self.group(p.group);
-            let adamw = AdamW {
+            let step = Update {
                 learning_rate: rate * group.rate_multiplier * p.unit,
-                beta1: self.beta1,
-                beta2: self.beta2,
-                eps: self.eps,
                 weight_decay: group.weight_decay,
                 step: t + 1,
                 gradient_scale,
             };
             if !p.anchor.is_empty() {
-                pull(
-                    pool,
-                    &mut p.value,
-                    &p.anchor,
-                    (rate * group.rate_multiplier * self.anchor).min(1.0),
-                );
+                let share = (rate * group.rate_multiplier * self.anchor).min(1.0);
+                pull(pool, &mut p.value, &p.anchor, share);
             }
-            let (value, m, v) = (&mut p.value, &mut p.m, &mut p.v);
-            p.sink.with(|g| adamw.update(pool, value, g, m, v));
+            let (rule, value, state) = (&self.rule, &mut p.value, self.state.of_mut(number));
+            p.sink.with(|g| rule.update(pool, step, value, g, state));
         }
     }
 }

@@ -1,11 +1,69 @@
 //! Registering a matrix: what learns becomes a parameter, what does not is kept as it is.
 
+use super::observer::Observer;
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
-use crate::recipe::site::WeightSite;
-use crate::recipe::stage::Trains;
-use halfstep_kernels::Pool;
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::quant::observer::quantize_by;
 use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{Pool, QuantSpec};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// What learns in a stage; everything else is frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Trains {
+    /// Weights, where their range and rounding let them.
+    #[ts(optional, as = "Option<_>")]
+    pub weights: bool,
+    /// Weights of the norms.
+    #[ts(optional, as = "Option<_>")]
+    pub norms: bool,
+    /// The trainable parameters of the weights' ranges: scales, clips, zero points.
+    #[ts(optional, as = "Option<_>")]
+    pub scales: bool,
+    /// The trainable parameters of the weights' rounding.
+    #[ts(optional, as = "Option<_>")]
+    pub rounding: bool,
+    /// Low-rank factors.
+    #[ts(optional, as = "Option<_>")]
+    pub low_rank: bool,
+    /// Scales of static activation and cache quantizers.
+    #[ts(optional, as = "Option<_>")]
+    pub activation_scales: bool,
+}
+
+impl Trains {
+    pub const ALL: Self = Self {
+        weights: true,
+        norms: true,
+        scales: true,
+        rounding: true,
+        low_rank: true,
+        activation_scales: true,
+    };
+    pub const NONE: Self = Self {
+        weights: false,
+        norms: false,
+        scales: false,
+        rounding: false,
+        low_rank: false,
+        activation_scales: false,
+    };
+    pub const SCALES: Self = Self { scales: true, ..Self::NONE };
+}
+
+/// N in LSQ's gradient scale 1 / sqrt(N p).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum GradientScale {
+    /// Elements of the whole matrix.
+    #[default]
+    Matrix,
+    /// Elements that share the scale.
+    Group,
+}
 
 /// `<linear>.scale` of `<linear>.weight`, and likewise for other parts.
 pub fn part_name(weight: &str, part: &str) -> String {
@@ -72,6 +130,28 @@ pub struct Beginning<'a> {
     pub rows: usize,
     pub cols: usize,
     pub values: &'a [f32],
-    pub site: &'a WeightSite,
+    /// What decides the stored bytes.
+    pub spec: QuantSpec,
+    /// How the first scales are found.
+    pub observer: Observer,
+    /// Whether a weight exactly on the edge of the grid counts as inside.
+    pub edge: EdgeRule,
+    /// What the gradient of a learned scale is divided by.
+    pub gradient_scale: GradientScale,
     pub previous: Option<&'a QuantTensor>,
+}
+
+impl Beginning<'_> {
+    /// Scales and zero points that the matrix begins with: those of an earlier stage's codes, or
+    /// found by its observer. A scale that divides is never 0.
+    pub fn first_ranges(&self, pool: &Pool) -> (Vec<f32>, Vec<u8>) {
+        let Beginning { rows, cols, values, spec, observer, .. } = *self;
+        let found = match self.previous {
+            Some(packed) => packed.clone(),
+            None => quantize_by(pool, values, rows, cols, spec, observer),
+        };
+        let least = spec.scale.smallest();
+        let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };
+        (found.scales.into_iter().map(away).collect(), found.zero_points)
+    }
 }

@@ -10,7 +10,6 @@ use crate::autograd::ops::weight::Weight;
 use crate::autograd::ops::{Number, Sink};
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Builder, part_name};
-use crate::recipe::site::LowRankConfig;
 use half::f16;
 use half::vec::HalfFloatVecExt;
 use halfstep_formats::LowRank;
@@ -18,6 +17,20 @@ use halfstep_formats::architecture::TensorSpec;
 use halfstep_kernels::Real;
 use halfstep_kernels::quant::scale::round_f16;
 use halfstep_kernels::rng::Rng;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
+/// A^T) B^T`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
+pub struct LowRankConfig {
+    /// Rank of the factors, 1 or more.
+    pub rank: usize,
+    /// The product of the factors is multiplied by alpha / rank; above 0.
+    pub alpha: f64,
+}
 
 /// The RNG stream of first factors; the matrix's number is added to it.
 const FACTOR_STREAM: u64 = 2 << 32;

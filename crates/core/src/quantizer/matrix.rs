@@ -6,10 +6,10 @@ use super::builder::{Beginning, Builder};
 use super::low_rank::LowRankPart;
 use super::range::{self, Range, Ranges};
 use super::rounding::{self, MatrixView, Rounding};
+use super::site::WeightSite;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::ops::{Number, Sink};
 use crate::autograd::parameter::{Group, Parameters};
-use crate::recipe::site::WeightSite;
 use halfstep_formats::architecture::{Role, TensorSpec};
 use halfstep_formats::{LowRank, Tensor, TensorData};
 use halfstep_kernels::quant::tensor::QuantTensor;
@@ -76,9 +76,18 @@ impl<T: Number> Matrix<T> {
             (Some(_), Some(codes)) if !builder.trains.weights => coded(builder, spec, codes),
             (Some(site), previous) => {
                 let values = source.tensor().to_f32(builder.pool);
-                let name = &spec.name;
-                let beginning = Beginning { name, rows, cols, values: &values, site, previous };
-                pipeline(builder, &beginning)
+                let beginning = Beginning {
+                    name: &spec.name,
+                    rows,
+                    cols,
+                    values: &values,
+                    spec: site.spec,
+                    observer: site.observer,
+                    edge: site.edge,
+                    gradient_scale: site.gradient_scale,
+                    previous,
+                };
+                pipeline(builder, &beginning, site)
             }
             (None, _) => {
                 let values = T::from_f32s(source.tensor().to_f32(builder.pool));
@@ -244,8 +253,8 @@ fn coded<T: Number>(
 fn pipeline<T: Number>(
     builder: &mut Builder<T>,
     beginning: &Beginning,
+    site: &WeightSite,
 ) -> (usize, Option<Quantized<T>>) {
-    let site = beginning.site;
     let range = site.range.register(builder, beginning);
     let values: Vec<T> = T::from_f32s(beginning.values.to_vec());
     let ranges = range.ranges(builder.parameters, builder.pool, &values);

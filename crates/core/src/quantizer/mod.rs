@@ -14,3 +14,4 @@ pub mod matrix;
 pub mod observer;
 pub mod range;
 pub mod rounding;
+pub mod site;

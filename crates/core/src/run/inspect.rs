@@ -1,7 +1,7 @@
-//! What stands in a model.
+//! The contents of a model.
 
 use super::report::Inspection;
-use crate::solver::rtn;
+use crate::nearest;
 use halfstep_formats::Model;
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ pub fn inspect(model: &Model) -> Inspection {
     let mut tensor_types = BTreeMap::new();
     let mut bytes = 0;
     for tensor in model.tensors.values() {
-        *tensor_types.entry(rtn::type_name(tensor)).or_insert(0) += 1;
-        bytes += rtn::stored_bytes(tensor);
+        *tensor_types.entry(nearest::type_name(tensor)).or_insert(0) += 1;
+        bytes += nearest::stored_bytes(tensor);
     }
     for factors in model.low_rank.values() {
         *tensor_types.entry(format!("low rank {}", factors.rank)).or_insert(0) += 1;

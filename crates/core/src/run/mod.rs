@@ -1,6 +1,7 @@
 //! The surface that the bindings forward to: configs in, models, reports and events out. Nothing
 //! here knows napi or wasm-bindgen.
 
+mod dequantize;
 pub mod evaluate;
 pub mod generate;
 pub mod inspect;
@@ -8,6 +9,7 @@ pub mod load;
 #[cfg(feature = "train")]
 pub mod plan;
 pub mod quantize;
+mod quantized_model;
 mod record;
 pub mod report;
 pub mod save;
@@ -19,24 +21,25 @@ pub use crate::config::options::{
 };
 pub use crate::config::parse_config;
 pub use crate::config::recipe_input::{RecipeInput, resolve};
+pub use dequantize::dequantize;
 pub use evaluate::evaluate;
 pub use generate::{generate, generate_all};
 pub use inspect::inspect;
-pub use load::{Loaded, load};
+pub use load::{LoadedModel, load};
 #[cfg(feature = "train")]
 pub use plan::{Plan, PlanStage, plan, plan_as};
 pub use quantize::{quantize, quantize_as};
 pub use report::{Generation, Inspection, Report, SaveReport};
 
 use crate::error::{Error, Result};
-use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_formats::Model;
 use halfstep_kernels::Pool;
 use halfstep_runtime::Cache;
 use halfstep_runtime::network::Logits;
 use std::path::Path;
 
 /// Token ids of `text`. `special`: special tokens in it are recognised, and begin and end tokens
-/// added if the model asks for them.
+/// added if the model uses them.
 pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
     let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
         data: model.name.clone(),
@@ -46,25 +49,9 @@ pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
 }
 
 /// Logits `[tokens, V]` of a sequence run from position 0, in the model's own arithmetic.
-pub fn logits(model: &Loaded, tokens: &[u32]) -> Result<Vec<f32>> {
+pub fn logits(model: &LoadedModel, tokens: &[u32]) -> Result<Vec<f32>> {
     let network = model.network(0)?;
     Ok(network.forward(tokens, &mut Cache::new(&network), Logits::All)?)
-}
-
-/// The model's values as a full-precision f32 model: blocks and codes decoded, low-rank factors
-/// merged, nothing quantized any more. Factors that fit no weight are left out; no file holds such.
-pub fn dequantize(model: &Model, threads: usize) -> Model {
-    let pool = Pool::new(threads);
-    let tensors = model.tensors.iter().map(|(name, t)| {
-        let mut values = t.to_f32(&pool);
-        if let Some(factors) =
-            model.low_rank.get(name).filter(|factors| factors.check(t.rows(), t.cols()).is_ok())
-        {
-            factors.merge(&mut values);
-        }
-        (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(values) })
-    });
-    Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) }
 }
 
 /// Writes a model: the format follows its target (or the path's ending, .gguf or .safetensors, for

@@ -2,11 +2,11 @@
 
 use crate::Result;
 use crate::cancel::Cancel;
+use crate::nearest;
 use crate::recipe::{Observer, Recipe};
 use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, layer_and_linear, merge};
-use crate::run::quantize::QuantizedModel;
+use crate::run::quantized_model::QuantizedModel;
 use crate::run::validation::BlockParts;
-use crate::solver::rtn;
 use halfstep_formats::architecture::TensorSpec;
 use halfstep_formats::{Model, TensorData};
 use halfstep_kernels::Pool;
@@ -51,17 +51,17 @@ fn table(
     let row = |subject: &str, model: &Model, bytes: u64| TableRow {
         subject: subject.into(),
         bytes,
-        bits_per_weight: rtn::bits_per_weight(model),
+        bits_per_weight: nearest::bits_per_weight(model),
         evaluation: made.evaluations.get(subject).cloned(),
     };
     let format = recipe.target.file_format();
-    let stored: usize = model.tensors.values().map(rtn::stored_bytes).sum();
+    let stored: usize = model.tensors.values().map(nearest::stored_bytes).sum();
     let mut rows =
         vec![row("fp", model, if model.file_bytes > 0 { model.file_bytes } else { stored as u64 })];
     if made.evaluations.contains_key("rtn") {
-        let rounded = rtn::quantize_model(
+        let rounded = nearest::quantize_model(
             model,
-            &rtn::baseline(recipe, Observer::Absmax, &model.architecture),
+            &nearest::baseline(recipe, Observer::Absmax, &model.architecture),
             cancel,
             pool,
         )?;

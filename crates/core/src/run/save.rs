@@ -96,7 +96,7 @@ pub fn check_ending(target: Option<TargetId>, path: &Path) -> Result<FileFormat>
         _ => {
             return Err(Error::config(
                 "path",
-                format!("{} ends in neither .gguf nor .safetensors", path.display()),
+                format!("must end in .gguf or .safetensors, got {}", path.display()),
             ));
         }
     };
@@ -181,7 +181,7 @@ fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result
         (Some(a), Some(b)) if (a.rank, a.a.len(), a.b.len()) == (b.rank, b.a.len(), b.b.len()) => {
             (a, b)
         }
-        _ => return Err("low-rank factors of one alone, or of another size".into()),
+        _ => return Err("low-rank factors are only in one, or of another size".into()),
     };
     for (name, a, b) in [("A", &a.a, &b.a), ("B", &a.b, &b.b)] {
         if let Some(at) = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits()) {
@@ -191,7 +191,7 @@ fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result
     Ok(())
 }
 
-/// A packed weight, and the factors beside it.
+/// A packed weight, and its low-rank factors.
 type Weight<'a> = (&'a QuantTensor, Option<&'a LowRank>);
 
 /// (b): integer sums of both, and the file's output against the fake-quantized product in f64,

@@ -5,9 +5,9 @@ use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::event::Evaluations;
 use crate::event::{EvaluationRecord, Event};
+use crate::nearest;
+use crate::nearest::RTN_RULES;
 use crate::recipe::{Observer, Recipe};
-use crate::solver::rtn;
-use crate::solver::rtn::RTN_RULES;
 use crate::{Error, Result};
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::{ActivationSpec, Pool};
@@ -98,9 +98,9 @@ impl Validation {
         let has_static = recipe.has_static_sites();
         if !recipe.stages.is_empty() && !has_static {
             let rounded = |observer: Observer| {
-                score(Some(&rtn::quantize_model(
+                score(Some(&nearest::quantize_model(
                     model,
-                    &rtn::baseline(recipe, observer, &model.architecture),
+                    &nearest::baseline(recipe, observer, &model.architecture),
                     cancel,
                     pool,
                 )?))

@@ -8,17 +8,16 @@
 //! A solver is one file and one line in the list below. The list makes the tagged value that a
 //! recipe holds ([`SolverConfig`]) and its names.
 
+pub(crate) mod calibration;
 pub mod cholesky;
 mod matrix;
 pub(crate) mod open_block;
-pub mod rtn;
 
 pub(crate) use matrix::{Part, check_finite, quadratic_errors};
 
-use crate::Result;
-use crate::engine::block_loop::{Blockwise, Streams};
-use crate::engine::block_training::BlockEvent;
-use crate::engine::student::Finished;
+use crate::layer::finished::Finished;
+use crate::solver::calibration::Calibration;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -31,14 +30,16 @@ pub(crate) trait Solver {
         Ok(())
     }
 
-    /// The layer as it will be stored. Both streams are at its inputs.
-    fn solve(
-        &self,
-        blocks: &Blockwise,
-        layer: usize,
-        streams: &mut Streams,
-        tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Finished>;
+    /// The layer as it will be stored.
+    fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished>;
+}
+
+/// A solver's error with the weight it is about.
+pub(crate) fn named(e: Error, weight: &str) -> Error {
+    match e {
+        Error::Data { data, reason } => Error::Data { data: format!("{weight}: {data}"), reason },
+        e => e,
+    }
 }
 
 macro_rules! solvers {

@@ -3,12 +3,12 @@
 
 use crate::Result;
 use crate::autograd::ops::weight::Weight;
-use crate::engine::block_loop::Blockwise;
-use crate::engine::student::{Finished, tensors};
-use crate::engine::trainer::tensor_values;
-use crate::engine::weights::BlockWeights;
+use crate::layer::finished::Finished;
+use crate::layer::tensors::{tensor_values, tensors};
+use crate::layer::weights::BlockWeights;
 use crate::quantizer::observer::check_scales;
 use crate::record::MatrixRecord;
+use crate::solver::calibration::Calibration;
 use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
@@ -30,9 +30,9 @@ pub(crate) struct OpenBlock<'a> {
 }
 
 impl<'a> OpenBlock<'a> {
-    /// The layer that is quantized: of the model, or of what an earlier stage stored.
-    pub fn new(blocks: &Blockwise<'a>, layer: usize) -> Result<Self> {
-        Self::of(blocks.previous.unwrap_or(blocks.model), layer, blocks.pool)
+    /// The layer at hand.
+    pub fn new(layer: &dyn Calibration<'a>) -> Result<Self> {
+        Self::of(layer.model(), layer.layer(), layer.pool())
     }
 
     pub(crate) fn of(model: &'a Model, layer: usize, pool: &Pool) -> Result<Self> {

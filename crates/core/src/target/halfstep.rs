@@ -1,4 +1,4 @@
-//! `halfstep`: our own safetensors layout (docs/format.md). It holds any grid of 2 to 8 bits.
+//! `halfstep`: our own safetensors layout (docs/format.md), for any grid of 2 to 8 bits.
 
 use super::Target;
 use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
@@ -52,12 +52,14 @@ impl Target for Halfstep {
     }
 }
 
-/// What is asked for, and else 4 bits per channel, or 2 in groups of 64 where there are zero points.
+/// The quantizers of a request; 4 bits and a scale per channel if neither it nor its recipe
+/// decides.
 fn complete(request: &Request) -> Result<TargetSites> {
     let affine = request.zero_points != ZeroPoints::No;
     let bits = whole_bits("weights", request.weights, 2, 8)?
-        .unwrap_or(request.usual_bits.unwrap_or(if affine { 2 } else { 4 }));
-    let granularity = match request.group_size.unwrap_or(if affine { 64 } else { 0 }) {
+        .unwrap_or(request.default_weights.unwrap_or(4));
+    let group_size = request.group_size.or(request.default_group_size).unwrap_or(0);
+    let granularity = match group_size {
         0 => Granularity::Channel,
         n => Granularity::Group(n),
     };
@@ -76,15 +78,13 @@ fn complete(request: &Request) -> Result<TargetSites> {
         bits if request.static_activations => {
             return Err(Error::config(
                 "activations",
-                format!("{bits} bit has no static step to learn; 2 to 8"),
+                format!("must be 2 to 8 bits if scales are static, got {bits}"),
             ));
         }
         bits => {
             return Err(Error::config(
                 "activations",
-                format!(
-                    "{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"
-                ),
+                format!("must be 2 to 8 bits, or 16 for floating point, got {bits}"),
             ));
         }
     };
@@ -96,14 +96,14 @@ fn complete(request: &Request) -> Result<TargetSites> {
         bits => {
             return Err(Error::config(
                 "cache",
-                format!("{bits} bit is not possible; 2 to 8, 16 or 32"),
+                format!("must be 2 to 8, 16 or 32 bits, got {bits}"),
             ));
         }
     };
     if request.static_activations && !request.learned {
         return Err(Error::config(
             "staticActivations",
-            "static steps need a recipe that calibrates them: silq",
+            "static scales need a recipe that calibrates them: silq",
         ));
     }
     if !compact {
@@ -116,10 +116,13 @@ fn complete(request: &Request) -> Result<TargetSites> {
             cache,
         });
     }
-    // Who pays for a scale per group counts bytes, and beside few bits a float embedding would be
-    // most of the file.
-    let head_activation =
-        if activation == ActivationSpec::F32 { activation } else { ActivationSpec::BLOCK_32 };
+    // A grid with a scale per group is chosen for a small file, in which a float embedding would
+    // take most of the bytes.
+    let head_activation = if activation == ActivationSpec::F32 {
+        activation
+    } else {
+        ActivationSpec::BLOCK_32
+    };
     Ok(TargetSites {
         weights,
         embedding: Some(QuantSpec::Q8_0),

@@ -1,4 +1,5 @@
-//! Where a model will run, and what is legal there: read by training, packing and export alike.
+//! Targets: where a model will run and which quantizers it may have there. Training, packing and
+//! export all read them.
 //!
 //! A target is one file here and one line in the list below. The list makes [`TargetId`], its
 //! TypeScript type and its names.
@@ -8,14 +9,13 @@ mod request;
 
 pub use request::{Request, TargetSites, ZeroPoints};
 
-use crate::error::{Error, Result};
-use crate::recipe::{Recipe, Rule};
+use crate::error::Result;
 use halfstep_formats::write::FileFormat;
 use halfstep_kernels::{ActivationSpec, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// What a target answers.
+/// A place where a model can run.
 pub trait Target: Sync {
     /// The container that its models are written in.
     fn file_format(&self) -> FileFormat;
@@ -23,27 +23,28 @@ pub trait Target: Sync {
     /// Whether [`Self::complete`] would succeed.
     fn accepts(&self, request: &Request) -> bool;
 
-    /// What stands at every site: what is asked for, completed by what the target decides.
+    /// Returns the quantizer of every site: the request, completed by what the target decides.
     ///
-    /// Errors: `Target`, it cannot hold what is asked for; `Config`, nobody can.
+    /// Errors: `Target`, it cannot hold what is requested; `Config`, no target can.
     fn complete(&self, request: &Request) -> Result<TargetSites>;
 
-    /// Whether a weight of a layer may have this quantizer; Err says what it may have.
+    /// Whether a weight of a layer may have this quantizer; Err states what it may have.
     fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
-    /// Whether embedding and head may have this quantizer; Err says what they may have.
+    /// Whether embedding and head may have this quantizer; Err states what they may have.
     fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
-    /// Whether inputs of linears may have this quantizer; Err says what they may have.
+    /// Whether inputs of linears may have this quantizer; Err states what they may have.
     fn holds_activation(&self, quantizer: ActivationSpec) -> std::result::Result<(), String>;
 
-    /// Whether its runtime can keep keys and values so; Err says how it can.
+    /// Whether its runtime can store keys and values so; Err states how it can.
     fn holds_cache(&self, quantizer: ActivationSpec) -> std::result::Result<(), String>;
 
-    /// Whether it stores factors beside a weight.
+    /// Whether its files store low-rank factors.
     fn holds_low_rank(&self) -> bool;
 
-    /// What the client must be told to run a model with this cache: it is not in the file.
+    /// Returns the flags that a client needs to run a model with this cache, which is not in the
+    /// file.
     fn client_flags(&self, cache: ActivationSpec) -> Vec<String>;
 }
 
@@ -95,46 +96,10 @@ impl TargetId {
     pub fn sites(self, request: &Request) -> Result<TargetSites> {
         self.target().complete(request)
     }
-
-    /// Refuses a recipe with a quantizer that the target cannot hold.
-    ///
-    /// Errors: `Target`, naming the rule, the reason and the targets that can hold it.
-    pub fn check(self, recipe: &Recipe) -> Result<()> {
-        for (i, rule) in recipe.rules.iter().enumerate() {
-            let held = |target: TargetId| holds(target.target(), rule);
-            if let Err(reason) = held(self) {
-                let can = TargetId::ALL.iter().filter(|target| held(**target).is_ok());
-                return Err(Error::Target {
-                    target: self.name().into(),
-                    grid: format!("rules[{i}]"),
-                    reason,
-                    targets: names(can),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), String> {
-    match rule {
-        Rule::Weight { quantizer: None, .. } => Ok(()),
-        Rule::Weight { quantizer: Some(site), .. } => {
-            if site.low_rank.is_some() && !target.holds_low_rank() {
-                return Err("its files have no factors beside a weight".into());
-            }
-            target.holds_weight(site.spec)
-        }
-        Rule::Embedding { quantizer } | Rule::Head { quantizer } => target.holds_table(*quantizer),
-        Rule::Activation { quantizer } | Rule::HeadActivation { quantizer } => {
-            target.holds_activation(*quantizer)
-        }
-        Rule::Cache { quantizer } => target.holds_cache(*quantizer),
-    }
 }
 
 /// Names of targets for a message.
-fn names<'a>(targets: impl Iterator<Item = &'a TargetId>) -> String {
+pub(crate) fn names<'a>(targets: impl Iterator<Item = &'a TargetId>) -> String {
     let names: Vec<&str> = targets.map(|target| target.name()).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
@@ -147,6 +112,7 @@ fn targets_that_hold(request: &Request) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn a_grid_the_target_cannot_hold_is_refused_naming_one_that_can() {

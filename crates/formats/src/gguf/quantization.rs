@@ -1,4 +1,4 @@
-//! How a GGUF model is run: what a file of ours says under its own key, or what the client does
+//! How a GGUF model is run: as a file of ours states under its own key, or as the client does
 //! with the block types of another file.
 
 use super::metadata::Metadata;
@@ -49,7 +49,8 @@ pub fn write(quantization: &Quantization, architecture: &Architecture) -> Result
     serde_json::to_string(quantization).map_err(|e| refuse(e.to_string()))
 }
 
-/// GGUF has no place for the steps of static quantizers, and the cache's blocks must fit a head.
+/// GGUF cannot store the scales of static quantizers, and the blocks of the cache must divide a
+/// head.
 fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(), String> {
     q.check().map_err(|reason| format!("asks for {reason}"))?;
     for (what, spec) in [("activations", q.activation), ("cache", q.cache)] {

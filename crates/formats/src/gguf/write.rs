@@ -58,7 +58,7 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A tensor as it will stand in the file.
+/// A tensor as it will be in the file.
 struct Planned<'a> {
     name: String,
     shape: Vec<usize>,
@@ -172,7 +172,7 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
     Ok(planned)
 }
 
-/// Are there as many values as the shape says?
+/// Whether there are as many values as the shape needs.
 fn holds_its_shape(tensor: &Tensor) -> bool {
     let (rows, cols) = (tensor.rows(), tensor.cols());
     match &tensor.data {

@@ -146,7 +146,7 @@ pub fn model(
     }
 }
 
-/// Puts factors beside packed block linears: of the rank that `rank` gives for the largest there
+/// Adds low-rank factors to packed block linears: of the rank that `rank` gives for the largest there
 /// may be, none for 0.
 pub fn add_low_rank(
     m: &mut Model,

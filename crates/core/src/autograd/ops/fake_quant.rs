@@ -27,7 +27,7 @@ impl<T: Number> Op<T, 1> for DynamicQuant {
         "dynamic_quant"
     }
 
-    /// Not for the cache: what it is made of would have to be kept instead.
+    /// Not for the cache: its arguments would have to be kept instead.
     fn is_cheap(&self) -> bool {
         self.head_dim.is_none()
     }

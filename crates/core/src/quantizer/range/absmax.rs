@@ -19,7 +19,7 @@ pub struct Absmax {
 
 impl Absmax {
     pub fn register<T>(_builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        Self { quantizer: beginning.site.spec, rows: beginning.rows, cols: beginning.cols }
+        Self { quantizer: beginning.spec, rows: beginning.rows, cols: beginning.cols }
     }
 }
 

@@ -8,9 +8,10 @@ use super::{Range, RangeTraits, Ranges};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
+use crate::quantizer::observer::Observer;
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::affine::ClipRange;
-use halfstep_kernels::quant::observer::{Observer, find_scales};
+use halfstep_kernels::quant::observer::find_scales;
 use halfstep_kernels::{Pool, QuantSpec, Real};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
@@ -35,8 +36,8 @@ enum Widest<T> {
 
 impl<T: Number> Clip<T> {
     pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let Beginning { values, cols, site, .. } = *beginning;
-        let (quantizer, learns) = (site.spec, builder.trains.scales);
+        let Beginning { values, cols, spec: quantizer, .. } = *beginning;
+        let learns = builder.trains.scales;
         let affine = quantizer.has_zero_point();
         let widest_scales = widest_scales(builder.pool, beginning);
         let first = first_clips(builder.pool, beginning, &widest_scales).into_iter();
@@ -120,20 +121,20 @@ const OPEN_CLIP: f64 = 4.0;
 
 /// The scales that clip nothing.
 fn widest_scales(pool: &Pool, beginning: &Beginning) -> Vec<f32> {
-    let Beginning { rows, cols, values, site, .. } = *beginning;
-    let signed = !site.spec.has_zero_point() && !site.spec.is_balanced();
+    let Beginning { rows, cols, values, spec, .. } = *beginning;
+    let signed = !spec.has_zero_point() && !spec.is_balanced();
     let rule = if signed { Observer::SignedAbsmax } else { Observer::Absmax };
-    find_scales(pool, values, rows, cols, site.spec, rule).0
+    find_scales(pool, values, rows, cols, spec, rule).0
 }
 
 /// The clips of every group: open, or such that the range is the shrunken one of least squared
 /// error.
 fn first_clips(pool: &Pool, beginning: &Beginning, widest: &[f32]) -> Vec<f64> {
-    let Beginning { rows, cols, values, site, .. } = *beginning;
-    if site.observer == Observer::Absmax {
+    let Beginning { rows, cols, values, spec, .. } = *beginning;
+    if beginning.observer == Observer::Absmax {
         return vec![OPEN_CLIP; widest.len()];
     }
-    let best = find_scales(pool, values, rows, cols, site.spec, Observer::ErrorSearch).0;
+    let best = find_scales(pool, values, rows, cols, spec, Observer::ErrorSearch).0;
     let logit = |share: f64| ln_f64(share / (1.0 - share));
     // A widest scale of 0 is that of a group of zeros, which no clip changes.
     let share = |(&best, &widest): (&f32, &f32)| f64::from(best) / f64::from(widest);

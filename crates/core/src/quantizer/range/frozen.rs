@@ -4,7 +4,6 @@ use super::{Range, RangeTraits, Ranges};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use crate::quantizer::builder::{Beginning, Builder};
-use crate::quantizer::observer;
 use halfstep_kernels::Pool;
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
@@ -14,7 +13,7 @@ pub struct Frozen<T>(Ranges<T>);
 
 impl<T: Number> Frozen<T> {
     pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let (scales, zero_points) = observer::first_ranges(builder.pool, beginning);
+        let (scales, zero_points) = beginning.first_ranges(builder.pool);
         Self(Ranges::from_packed(scales, zero_points))
     }
 }

@@ -5,9 +5,7 @@
 use super::{Range, RangeTraits, Ranges, keep_away_from_zero, negative};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
-use crate::quantizer::builder::{Beginning, Builder, part_name};
-use crate::quantizer::observer;
-use crate::recipe::site::GradientScale;
+use crate::quantizer::builder::{Beginning, Builder, GradientScale, part_name};
 use halfstep_kernels::{Pool, Real, ScaleCodec};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
@@ -24,11 +22,11 @@ pub struct Scale<T> {
 
 impl<T: Number> Scale<T> {
     pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let quantizer = beginning.site.spec;
-        let (scales, zero_points) = observer::first_ranges(builder.pool, beginning);
+        let quantizer = beginning.spec;
+        let (scales, zero_points) = beginning.first_ranges(builder.pool);
         let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let elements = beginning.rows * beginning.cols;
-        let shared = match beginning.site.gradient_scale {
+        let shared = match beginning.gradient_scale {
             GradientScale::Matrix => elements,
             GradientScale::Group => elements / scales.len(),
         };

@@ -25,11 +25,11 @@ pub struct ScaleZero {
 
 impl ScaleZero {
     pub fn register<T: Number>(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let Beginning { rows, cols, values, site, .. } = *beginning;
-        let (quantizer, learns) = (site.spec, builder.trains.scales);
+        let Beginning { rows, cols, values, spec: quantizer, .. } = *beginning;
+        let learns = builder.trains.scales;
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
-            None => find_scales(builder.pool, values, rows, cols, quantizer, site.observer),
+            None => find_scales(builder.pool, values, rows, cols, quantizer, beginning.observer),
         };
         let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let name = |part: &str| part_name(beginning.name, part);

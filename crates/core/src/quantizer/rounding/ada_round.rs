@@ -43,7 +43,7 @@ impl AdaRound {
         beginning: &Beginning,
         ranges: &Ranges<T>,
     ) -> Self {
-        let cells = Cells::new(beginning.site.spec, beginning.cols);
+        let cells = Cells::new(beginning.spec, beginning.cols);
         let first = beginning.values.iter().enumerate().map(|(i, &w)| {
             let (s, _) = cells.range(ranges, i);
             let u = if s == 0.0 { 0.0 } else { f64::from(w) / s };

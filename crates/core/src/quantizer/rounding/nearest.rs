@@ -27,7 +27,7 @@ impl Nearest {
         beginning: &Beginning,
         _ranges: &Ranges<T>,
     ) -> Self {
-        Self { edge: beginning.site.edge }
+        Self { edge: beginning.edge }
     }
 }
 

@@ -16,14 +16,12 @@ pub mod search;
 
 use crate::Result;
 use crate::autograd::ops::weight::Weight;
-use crate::engine::block_loop::{Blockwise, Streams};
-use crate::engine::block_training::BlockEvent;
-use crate::engine::student::Finished;
-use crate::engine::weights::BlockWeights;
-use crate::solver::Solver;
+use crate::layer::finished::Finished;
+use crate::layer::weights::BlockWeights;
 use crate::solver::awq::search::{AbsMean, search_clip, search_scales};
-use crate::solver::gptq::named;
+use crate::solver::calibration::{Calibration, InputStream};
 use crate::solver::open_block::OpenBlock;
+use crate::solver::{Solver, named};
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
@@ -40,40 +38,29 @@ pub struct AwqConfig {
 }
 
 impl Solver for AwqConfig {
-    /// Reads the plain stream, which must still be at the block's input.
-    fn solve(
-        &self,
-        blocks: &Blockwise,
-        layer: usize,
-        streams: &mut Streams,
-        _tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Finished> {
-        let mut block = OpenBlock::new(blocks, layer)?;
-        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(blocks.config.samples))
-            .map(|sample| streams.plain.read(sample, 1))
+    fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished> {
+        let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
+        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(layer.samples()))
+            .map(|sample| layer.input(InputStream::Plain, sample))
             .collect::<Result<_>>()?;
-        for pair in blocks.model.architecture.layers[layer].folds() {
+        for pair in layer.model().architecture.layers[layer.layer()].folds() {
             let (site, linears) = (pair.site, block.readers(pair.site));
             let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
             let weights = block.weights();
-            for sample in 0..blocks.config.samples {
-                blocks.seen(
-                    &blocks.plain,
-                    &weights,
-                    site,
-                    streams.plain.read(sample, 1)?,
-                    &mut |x| magnitudes.add(x),
-                )?;
+            for sample in 0..layer.samples() {
+                let x = layer.input(InputStream::Plain, sample)?;
+                let add = &mut |x: &[f32]| magnitudes.add(x);
+                layer.seen(InputStream::Plain, &weights, site, x, add)?;
             }
             // What the error of this site is measured on.
             let weights = measured(&block, site);
             let wanted: Vec<Vec<f32>> = samples
                 .iter()
-                .map(|sample| blocks.forward(&blocks.plain, &weights, sample.clone()))
+                .map(|sample| layer.output(InputStream::Plain, &weights, sample.clone()))
                 .collect::<Result<_>>()?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {
-                let error = scaled_error(blocks, &block, &linears, v, site, &samples, &wanted);
+                let error = scaled_error(layer, &block, &linears, v, site, &samples, &wanted);
                 error.unwrap_or_else(|e| {
                     failed = Err(e);
                     f64::NAN
@@ -85,34 +72,27 @@ impl Solver for AwqConfig {
         for (site, linears) in block.sites() {
             let (mut inputs, weights) = (vec![], block.weights());
             for sample in &samples {
-                blocks.seen(&blocks.plain, &weights, site, sample.clone(), &mut |x| {
+                let keep = &mut |x: &[f32]| {
                     inputs.extend_from_slice(x);
                     Ok(())
-                })?;
+                };
+                layer.seen(InputStream::Plain, &weights, site, sample.clone(), keep)?;
             }
             for linear in linears {
-                let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
+                let Some(site) = layer.site(block.name(linear)) else { continue };
                 let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
                 let clips = self.clip && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
-                    search_clip(
-                        blocks.pool,
-                        &values,
-                        rows,
-                        cols,
-                        site.spec,
-                        Observer::Absmax,
-                        &inputs,
-                    )
-                    .map_err(|e| named(e, block.name(linear)))?
-                    .weights
+                    search_clip(pool, &values, rows, cols, site.spec, Observer::Absmax, &inputs)
+                        .map_err(|e| named(e, block.name(linear)))?
+                        .weights
                 } else {
                     values.to_vec()
                 };
                 block.store(
                     linear,
-                    quantize_by(blocks.pool, &clipped, rows, cols, site.spec, Observer::Absmax),
-                    blocks.pool,
+                    quantize_by(pool, &clipped, rows, cols, site.spec, Observer::Absmax),
+                    pool,
                 );
             }
         }
@@ -122,7 +102,7 @@ impl Solver for AwqConfig {
 
 /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
 fn scaled_error(
-    blocks: &Blockwise,
+    layer: &dyn Calibration,
     block: &OpenBlock,
     linears: &[Linear],
     v: &[f32],
@@ -130,16 +110,16 @@ fn scaled_error(
     samples: &[Vec<f32>],
     wanted: &[Vec<f32>],
 ) -> Result<f64> {
-    let mut weights = measured(block, site);
+    let (mut weights, pool) = (measured(block, site), layer.pool());
     for &linear in linears {
-        let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
+        let Some(site) = layer.site(block.name(linear)) else { continue };
         let (rows, cols) = block.shape(linear);
         let mut values = block.values[&linear].to_vec();
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
-        let packed = quantize_by(blocks.pool, &values, rows, cols, site.spec, Observer::Absmax);
-        packed.decode(blocks.pool, &mut values);
+        let packed = quantize_by(pool, &values, rows, cols, site.spec, Observer::Absmax);
+        packed.decode(pool, &mut values);
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
@@ -147,8 +127,7 @@ fn scaled_error(
     }
     let mut error = 0.0;
     for (sample, wanted) in samples.iter().zip(wanted) {
-        blocks.check_cancelled()?;
-        let y = blocks.forward(&blocks.plain, &weights, sample.clone())?;
+        let y = layer.output(InputStream::Plain, &weights, sample.clone())?;
         error += y.iter().zip(wanted).map(|(y, w)| f64::from(y - w).powi(2)).sum::<f64>();
     }
     Ok(error)

@@ -4,12 +4,11 @@
 
 pub mod matrix;
 
-use crate::engine::block_loop::{Blockwise, Streams};
-use crate::engine::block_training::BlockEvent;
-use crate::engine::student::Finished;
-use crate::solver::Solver;
+use crate::layer::finished::Finished;
+use crate::solver::calibration::{Calibration, InputStream};
 use crate::solver::gptq::matrix::{GptqOptions, gptq};
 use crate::solver::open_block::OpenBlock;
+use crate::solver::{Solver, named};
 use crate::statistics::hessian::Hessian;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -32,14 +31,8 @@ impl Solver for GptqConfig {
         Err(Error::config("damping", format!("{} is not possible; 0 to 10", self.damping)))
     }
 
-    fn solve(
-        &self,
-        blocks: &Blockwise,
-        layer: usize,
-        streams: &mut Streams,
-        tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Finished> {
-        let mut block = OpenBlock::new(blocks, layer)?;
+    fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished> {
+        let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
         let options = GptqOptions {
             damping: self.damping,
             act_order: self.act_order,
@@ -48,45 +41,29 @@ impl Solver for GptqConfig {
         for (site, linears) in block.sites() {
             let mut hessian = Hessian::new(block.shape(linears[0]).1);
             let weights = block.weights();
-            for sample in 0..blocks.config.samples {
-                let x = streams.quantized.read(sample, 1)?;
-                let add = &mut |x: &[f32]| hessian.add(blocks.pool, x);
-                blocks
-                    .seen(&blocks.quantized, &weights, site, x, add)
+            for sample in 0..layer.samples() {
+                let x = layer.input(InputStream::Quantized, sample)?;
+                let add = &mut |x: &[f32]| hessian.add(pool, x);
+                layer
+                    .seen(InputStream::Quantized, &weights, site, x, add)
                     .map_err(|e| named(e, block.name(linears[0])))?;
             }
             for linear in linears {
                 let (rows, cols) = block.shape(linear);
-                let Some(site) = blocks.sites.by_name(block.name(linear)) else { continue };
-                let solved = gptq(
-                    blocks.pool,
-                    &block.values[&linear],
-                    rows,
-                    cols,
-                    site.spec,
-                    &hessian,
-                    options,
-                )
-                .map_err(|e| named(e, block.name(linear)))?;
+                let Some(site) = layer.site(block.name(linear)) else { continue };
+                let values = &block.values[&linear];
+                let solved = gptq(pool, values, rows, cols, site.spec, &hessian, options)
+                    .map_err(|e| named(e, block.name(linear)))?;
                 if solved.damping > self.damping {
                     let name = block.name(linear);
-                    let message = format!(
+                    layer.warn(format!(
                         "{name}: its inputs span too little; damping raised from {} to {}",
                         self.damping, solved.damping
-                    );
-                    tell(BlockEvent::Warning(message));
+                    ));
                 }
-                block.close(linear, solved.packed, blocks.pool);
+                block.close(linear, solved.packed, pool);
             }
         }
         block.finish()
-    }
-}
-
-/// A solver's error with the weight it is about.
-pub(crate) fn named(e: Error, weight: &str) -> Error {
-    match e {
-        Error::Data { data, reason } => Error::Data { data: format!("{weight}: {data}"), reason },
-        e => e,
     }
 }

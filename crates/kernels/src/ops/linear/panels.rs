@@ -7,10 +7,12 @@
 //! (grids of 5 to 8 bits), eight of 4 or sixteen of 2, and three words hold 32 columns of 3 bits:
 //! cells, see [`cells`](super::cells). Each weight group starts on a cell and is filled up with
 //! zeros, and so are the rows of the last panel. Scales lie beside, 16 at a time in the order of
-//! the groups, as f16 where the codec stores them so.
+//! the groups, as f16 where the codec stores them so. Codes may index a table of levels, which a
+//! kernel looks up after it has unpacked them: see [`table`](super::table).
 
 use super::cells::{self, bits_of, pack, unpack};
 use super::segments::{Geometry, Layout};
+use super::table::Table;
 use super::transpose::side_by_side;
 use crate::pack::unpack_row;
 use crate::quant::activation::{self, BLOCKS};
@@ -51,11 +53,25 @@ pub struct WeightPanels {
     pub(super) scales: Scales,
     /// `[panels, groups]`; empty without zero points.
     pub(super) zero_points: Vec<[u8; ROWS]>,
+    /// Where codes are not integers but index levels.
+    pub(super) table: Option<Table>,
 }
 
 impl WeightPanels {
     /// The panels of a packed matrix.
     pub fn new(pool: &Pool, w: &QuantTensor) -> Self {
+        Self::packed(pool, w, None)
+    }
+
+    /// The panels of a packed matrix whose codes index a table: the value of a weight is
+    /// `levels[code - smallest code] as f32 * scale`. The grid has at most 4 bits and no zero points;
+    /// levels beyond its codes are not read, and the others stand in any order.
+    pub fn with_table(pool: &Pool, w: &QuantTensor, levels: &[i8; 16]) -> Self {
+        assert!(w.zero_points.is_empty(), "a table has no zero points");
+        Self::packed(pool, w, Some(Table::new(levels, w.spec)))
+    }
+
+    fn packed(pool: &Pool, w: &QuantTensor, table: Option<Table>) -> Self {
         let exact = |s: &[f32]| {
             let (mut half, mut back) = ([f16::ZERO; 256], [0.0; 256]);
             s.chunks(256).all(|s| {
@@ -71,7 +87,7 @@ impl WeightPanels {
         } else {
             ScaleCodec::F32
         };
-        let mut out = Self::empty(w.rows, w.cols, w.spec, codec);
+        let mut out = Self::empty(w.rows, w.cols, w.spec, codec, table);
         out.set_scales(pool, &w.scales, &w.zero_points);
         let (geometry, bits) = (out.geometry, w.spec.bits());
         out.fill(pool, |row, units| {
@@ -100,17 +116,18 @@ impl WeightPanels {
         scales: &[f32],
         zero_points: &[u8],
     ) -> Self {
-        let mut out = Self::empty(rows, cols, spec, spec.scale);
+        let mut out = Self::empty(rows, cols, spec, spec.scale, None);
         out.requantize(pool, w, scales, zero_points);
         out
     }
 
     /// [`Self::quantize`] with the same shape and quantizer into the memory at hand: after an
-    /// optimizer step.
+    /// optimizer step. Not for panels with a table, whose codes are not the nearest integers.
     pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32], zero_points: &[u8]) {
         let (cols, q, geometry) = (self.cols(), self.spec, self.geometry);
         let n = q.granularity.scales(self.rows, cols);
         let affine = q.has_zero_point();
+        assert!(self.table.is_none(), "requantize knows integers only");
         assert_eq!(
             (w.len(), scales.len(), zero_points.len()),
             (self.rows * cols, n, if affine { n } else { 0 }),
@@ -136,21 +153,34 @@ impl WeightPanels {
         });
     }
 
-    fn empty(rows: usize, cols: usize, spec: QuantSpec, codec: ScaleCodec) -> Self {
+    fn empty(
+        rows: usize,
+        cols: usize,
+        spec: QuantSpec,
+        codec: ScaleCodec,
+        table: Option<Table>,
+    ) -> Self {
         let geometry = Geometry::new(cols, spec.granularity, bits_of(spec.bits()));
         let panels = rows.div_ceil(ROWS);
         let scales = panels * geometry.groups;
+        let affine = spec.has_zero_point();
+        let correction = match &table {
+            Some(table) => table.offset,
+            None if affine => -1,
+            None => spec.min_code(),
+        };
         Self {
             rows,
             spec,
             geometry,
-            layouts: BLOCKS.map(|block| Layout::new(&geometry, spec, block)),
+            layouts: BLOCKS.map(|block| Layout::new(&geometry, correction, block)),
             lines: vec![Line([0; ROWS]); panels * geometry.lines],
             scales: match codec {
                 ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
                 ScaleCodec::F32 => Scales::F32(vec![[0.0; ROWS]; scales]),
             },
-            zero_points: if spec.has_zero_point() { vec![[0; ROWS]; scales] } else { vec![] },
+            zero_points: if affine { vec![[0; ROWS]; scales] } else { vec![] },
+            table,
         }
     }
 
@@ -246,7 +276,7 @@ impl WeightPanels {
     }
 
     /// Values of one row in f32: (code - zero_point) as f32 * scale, those of
-    /// [`QuantTensor::decode_row`].
+    /// [`QuantTensor::decode_row`], or level as f32 * scale.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols(), "one value per column");
         self.decode_part(row, 0, out);
@@ -265,8 +295,13 @@ impl WeightPanels {
                 Scales::F16(s) => s[place][r].to_f32(),
                 Scales::F32(s) => s[place][r],
             };
-            let offset =
-                self.spec.min_code() - self.zero_points.get(place).map_or(0, |z| z[r] as i32);
+            let offset = match &self.table {
+                Some(table) => table.offset,
+                None => {
+                    let zero_point = self.zero_points.get(place).map_or(0, |z| z[r] as i32);
+                    self.spec.min_code() - zero_point
+                }
+            };
             // Whole cells, of which the first columns may be skipped.
             let inside = at - columns.start;
             let skip = inside % geometry.cell;
@@ -278,6 +313,9 @@ impl WeightPanels {
                 r,
                 units,
             );
+            if let Some(table) = &self.table {
+                table.look_up(&mut units[skip..]);
+            }
             let (now, later) = out.split_at_mut(count);
             values_of(&units[skip..], offset, scale, now);
             (out, at) = (later, at + count);

@@ -1,3 +1,5 @@
+mod table;
+
 use super::*;
 use crate::dispatch::{available, force};
 use crate::ops::lanes;

@@ -1,10 +1,12 @@
-//! What stands at a site: the quantizer of a weight with the parts that it is made of.
+//! The quantizer of a weight and its parts.
 
-use crate::quantizer::range::RangeConfig;
-use crate::quantizer::rounding::RoundingConfig;
+use super::builder::GradientScale;
+use super::low_rank::LowRankConfig;
+use super::observer::Observer;
+use super::range::RangeConfig;
+use super::rounding::RoundingConfig;
 use crate::{Error, Result};
 use halfstep_kernels::quant::lsq::EdgeRule;
-pub use halfstep_kernels::quant::observer::Observer;
 use halfstep_kernels::{Granularity, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -14,13 +16,13 @@ use ts_rs::TS;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct WeightSite {
-    /// What decides the stored bytes.
+    /// How codes, scales and zero points are stored.
     pub spec: QuantSpec,
     /// How the first scales are found.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub observer: Observer,
-    /// How scales come about in each step, and what of them learns.
+    /// How the scales are computed in each training step, and which part of them learns.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub range: RangeConfig,
@@ -36,21 +38,9 @@ pub struct WeightSite {
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub gradient_scale: GradientScale,
-    /// Factors beside the quantized weight.
+    /// Low-rank factors whose product is added to the quantized weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_rank: Option<LowRankConfig>,
-}
-
-/// Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
-/// A^T) B^T`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[ts(optional_fields)]
-pub struct LowRankConfig {
-    /// Rank of the factors, 1 or more.
-    pub rank: usize,
-    /// The product of the factors is multiplied by alpha / rank; above 0.
-    pub alpha: f64,
 }
 
 impl WeightSite {
@@ -67,7 +57,7 @@ impl WeightSite {
         }
     }
 
-    /// Refuses parts that do not go together; `path` is that of the site in the recipe.
+    /// Refuses parts that cannot be combined; `path` is that of the site in the recipe.
     ///
     /// Errors: `Config`, naming the part's field and what would work.
     pub fn check(&self, path: &str) -> Result<()> {
@@ -76,18 +66,19 @@ impl WeightSite {
         if affine && self.spec.granularity == Granularity::Tensor && range.learns {
             return Err(Error::config(
                 format!("{path}.spec.granularity"),
-                "zero points per tensor have no gradient; use channel or group, or the range frozen",
+                "zero points per tensor have no gradient; use channel or group, or the range \
+                 frozen",
             ));
         }
         if let Some(low_rank) = self.low_rank {
             if low_rank.rank == 0 {
                 return Err(Error::config(
                     format!("{path}.lowRank.rank"),
-                    "0 is not a rank; 1 or more",
+                    "must be at least 1, got 0",
                 ));
             }
             if !(low_rank.alpha.is_finite() && low_rank.alpha > 0.0) {
-                return Err(Error::config("alpha", "it must be a number above 0"));
+                return Err(Error::config("alpha", "must be above 0"));
             }
         }
         Ok(())
@@ -100,15 +91,4 @@ pub(crate) fn name(choice: &impl Serialize) -> String {
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default()
-}
-
-/// N in LSQ's gradient scale 1 / sqrt(N p).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub enum GradientScale {
-    /// Elements of the whole matrix.
-    #[default]
-    Matrix,
-    /// Elements that share the scale.
-    Group,
 }

@@ -11,7 +11,7 @@ use crate::autograd::ops::weight::Weight;
 use crate::autograd::ops::{Number, Sink};
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::engine::weights::BlockWeights;
+use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::{FactorSinks, Factors};
 use crate::{Error, Result};
 use halfstep_formats::Architecture;

@@ -1,0 +1,21 @@
+//! Which run it is: what a resumed one must share with the one that it goes on from.
+
+use crate::data::Text;
+use crate::layer::tensors::hash_weights;
+use crate::recipe::Recipe;
+use halfstep_formats::Model;
+use halfstep_kernels::Pool;
+
+/// Recipe, text, weights and vocabulary, as one hash.
+pub(crate) fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let recipe = serde_json::to_string(recipe).unwrap_or_default();
+    // As a file says it, so that a field which another version adds changes no older run.
+    let architecture = halfstep_formats::config::to_json(&model.architecture);
+    hasher.update(format!("{recipe}\n{}\n{architecture}\n", text.hash()).as_bytes());
+    hash_weights(&mut hasher, model, pool);
+    for token in model.tokenizer.iter().flat_map(|t| &t.vocabulary.tokens) {
+        hasher.update(token.as_bytes()).update(b"\n");
+    }
+    hasher.finalize().to_hex().to_string()
+}

@@ -1,0 +1,144 @@
+//! The state of the trainer on disk: everything that decides the next step (of every parameter that
+//! learns its value and what the optimizer keeps of it, f32), as a checkpoint.
+
+use crate::Result;
+use crate::engine::checkpoint::{self, Manifest, Unusable, fault, verify};
+use crate::engine::trainer::Trainer;
+use crate::error::io;
+use halfstep_formats::safetensors::{self, Dtype, Entry};
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// Good checkpoints that are kept.
+const KEEP: usize = 2;
+
+/// Saves the trainer's state under `folder` and returns the checkpoint's path.
+pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf> {
+    let target = checkpoint::write(
+        folder,
+        ("step", trainer.step),
+        entries(trainer),
+        run,
+        trainer.arithmetic,
+    )?;
+    prune(folder, run)?;
+    Ok(target)
+}
+
+/// The trainer's state, part by part: of every parameter that learns its value and what the
+/// optimizer keeps of it.
+pub fn entries(trainer: &Trainer<f32>) -> Vec<Entry<'_>> {
+    let (mut entries, state) = (vec![], &trainer.optimizer.state);
+    for (p, kept) in trainer.parameters.learned().zip(state.vectors()) {
+        let kept = state.names().iter().copied().zip(kept);
+        for (kind, values) in std::iter::once(("value", &p.value)).chain(kept) {
+            let data = Cow::Borrowed(bytemuck::cast_slice(values.as_slice()));
+            entries.push(Entry {
+                name: format!("{kind}/{}", p.name),
+                dtype: Dtype::F32,
+                shape: vec![values.len()],
+                data,
+            });
+        }
+    }
+    entries
+}
+
+/// Checkpoints of a run of `steps` that lie in the folder at once, at most: those kept, and the
+/// next one being written.
+pub fn at_once(steps: u64, every: Option<u64>) -> u64 {
+    let written =
+        every.filter(|&every| every > 0).map_or(0, |every| steps.saturating_sub(1) / every);
+    written.min(KEEP as u64) + 1
+}
+
+/// Loads the newest good checkpoint of this run into the trainer. None if the folder holds none;
+/// damaged ones are passed over with a reason each. An error if it holds checkpoints, but only
+/// another run's.
+pub fn resume(
+    trainer: &mut Trainer<f32>,
+    folder: &Path,
+    run: &str,
+) -> Result<(Option<PathBuf>, Vec<String>)> {
+    let (mut reasons, mut foreign) = (vec![], None);
+    for path in checkpoints(folder)?.into_iter().rev() {
+        match verify(&path, run).and_then(|manifest| Ok(read(trainer, &path, &manifest)?)) {
+            Ok(()) => return Ok((Some(path), reasons)),
+            Err(Unusable::Foreign(e)) => foreign = foreign.or(Some(e)),
+            Err(Unusable::Damaged(e)) => reasons.push(e.to_string()),
+        }
+    }
+    // Only if none is this run's own: older ones may lie beside them.
+    foreign.map_or(Ok((None, reasons)), Err)
+}
+
+/// Whether `folder` holds a checkpoint, of whatever run.
+pub fn any(folder: &Path) -> Result<bool> {
+    Ok(!checkpoints(folder)?.is_empty())
+}
+
+/// Folders `step-<n>` in order of n.
+fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(vec![]);
+    }
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        let step = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_prefix("step-"))
+            .and_then(|n| n.parse::<u64>().ok());
+        if let Some(step) = step {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<()> {
+    let bytes = checkpoint::state(path, manifest)?;
+    let header = safetensors::read(&path.display().to_string(), &bytes)?;
+    let tensors = header.by_name();
+    let find = |kind: &str, name: &str, len: usize| -> Result<&[u8]> {
+        let info = tensors
+            .get(format!("{kind}/{name}").as_str())
+            .filter(|i| i.dtype == Dtype::F32 && i.elements() == len);
+        let info = info.ok_or_else(|| fault(path, format!("{kind} of {name} is missing")))?;
+        Ok(&bytes[info.begin as usize..info.end as usize])
+    };
+    // All are found before any is copied, so that a bad checkpoint changes nothing.
+    let names = trainer.optimizer.state.names();
+    for p in trainer.parameters.learned() {
+        for kind in std::iter::once(&"value").chain(names) {
+            find(kind, &p.name, p.value.len())?;
+        }
+    }
+    let kept = trainer.optimizer.state.vectors_mut();
+    for (p, kept) in trainer.parameters.learned_mut().zip(kept) {
+        let name = p.name.clone();
+        let kept = names.iter().copied().zip(kept);
+        for (kind, values) in std::iter::once(("value", &mut p.value)).chain(kept) {
+            let data = find(kind, &name, values.len())?;
+            values
+                .iter_mut()
+                .zip(data.as_chunks::<4>().0)
+                .for_each(|(v, b)| *v = f32::from_le_bytes(*b));
+        }
+    }
+    trainer.step = manifest.step;
+    trainer.arithmetic = manifest.arithmetic;
+    Ok(())
+}
+
+/// Removes all but the newest checkpoints of this run; those of another are not ours to remove.
+fn prune(folder: &Path, run: &str) -> Result<()> {
+    let own: Vec<PathBuf> =
+        checkpoints(folder)?.into_iter().filter(|path| verify(path, run).is_ok()).collect();
+    for old in &own[..own.len().saturating_sub(KEEP)] {
+        std::fs::remove_dir_all(old).map_err(io(old))?;
+    }
+    Ok(())
+}

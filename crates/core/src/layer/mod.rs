@@ -1,0 +1,9 @@
+//! One transformer layer: its tensors by name ([`tensors`]), its weights as a forward uses them
+//! ([`weights`]), its forward as operations on a tape ([`block`]), and what of it is stored once its
+//! codes are found ([`finished`]). Everything here knows the graph and the quantizers, and neither
+//! recipes nor the loop that trains.
+
+pub mod block;
+pub mod finished;
+pub mod tensors;
+pub mod weights;

@@ -1,0 +1,77 @@
+//! A recipe and its target: the rules that a target's answer makes, and the check that the target
+//! holds every rule.
+
+use super::{
+    GradientScale, Observer, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage,
+    WeightSite,
+};
+use crate::error::{Error, Result};
+use crate::target::{Target, TargetId, TargetSites, names};
+use halfstep_kernels::quant::lsq::EdgeRule;
+
+impl TargetSites {
+    /// A recipe with one quantizer for all weights of layers.
+    pub fn recipe(
+        &self,
+        id: &str,
+        target: TargetId,
+        observer: Observer,
+        range: RangeConfig,
+        stages: Vec<Stage>,
+    ) -> Recipe {
+        let weights = WeightSite {
+            spec: self.weights,
+            observer,
+            range,
+            rounding: RoundingConfig::default(),
+            edge: EdgeRule::Inside,
+            gradient_scale: GradientScale::Matrix,
+            low_rank: None,
+        };
+        let mut rules = vec![Rule::weights(weights)];
+        rules.extend(self.embedding.map(|quantizer| Rule::Embedding { quantizer }));
+        rules.extend(self.head.map(|quantizer| Rule::Head { quantizer }));
+        rules.push(Rule::Activation { quantizer: self.activation });
+        rules.push(Rule::HeadActivation { quantizer: self.head_activation });
+        rules.push(Rule::Cache { quantizer: self.cache });
+        Recipe { id: id.into(), target, rules, data: RecipeData::default(), stages }
+    }
+}
+
+impl Recipe {
+    /// Refuses a quantizer that the target cannot hold.
+    ///
+    /// Errors: `Target`, naming the rule, the reason and the targets that can hold it.
+    pub fn check_target(&self) -> Result<()> {
+        for (i, rule) in self.rules.iter().enumerate() {
+            let held = |target: TargetId| holds(target.target(), rule);
+            if let Err(reason) = held(self.target) {
+                let can = TargetId::ALL.iter().filter(|target| held(**target).is_ok());
+                return Err(Error::Target {
+                    target: self.target.name().into(),
+                    grid: format!("rules[{i}]"),
+                    reason,
+                    targets: names(can),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), String> {
+    match rule {
+        Rule::Weight { quantizer: None, .. } => Ok(()),
+        Rule::Weight { quantizer: Some(site), .. } => {
+            if site.low_rank.is_some() && !target.holds_low_rank() {
+                return Err("its files cannot store low-rank factors".into());
+            }
+            target.holds_weight(site.spec)
+        }
+        Rule::Embedding { quantizer } | Rule::Head { quantizer } => target.holds_table(*quantizer),
+        Rule::Activation { quantizer } | Rule::HeadActivation { quantizer } => {
+            target.holds_activation(*quantizer)
+        }
+        Rule::Cache { quantizer } => target.holds_cache(*quantizer),
+    }
+}

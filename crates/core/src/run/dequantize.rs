@@ -1,0 +1,20 @@
+//! A quantized model as the floats that it stands for.
+
+use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_kernels::Pool;
+
+/// The model's values as a full-precision f32 model: blocks and codes decoded, low-rank factors
+/// merged, nothing quantized any more. Factors that fit no weight are left out; no file holds such.
+pub fn dequantize(model: &Model, threads: usize) -> Model {
+    let pool = Pool::new(threads);
+    let tensors = model.tensors.iter().map(|(name, t)| {
+        let mut values = t.to_f32(&pool);
+        if let Some(factors) =
+            model.low_rank.get(name).filter(|factors| factors.check(t.rows(), t.cols()).is_ok())
+        {
+            factors.merge(&mut values);
+        }
+        (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(values) })
+    });
+    Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) }
+}

@@ -1,0 +1,64 @@
+//! What a solver asks of the loop that runs it: the layer at hand, and what goes into it. The loop
+//! over layers implements it; a solver knows nothing else of training.
+
+use crate::Result;
+use crate::layer::weights::BlockWeights;
+use crate::quantizer::site::WeightSite;
+use halfstep_formats::Model;
+use halfstep_formats::architecture::ActivationSite;
+use halfstep_kernels::Pool;
+
+/// The two ways through the layers before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputStream {
+    /// The unquantized layers; nothing is quantized on the way through this one either.
+    Plain,
+    /// The quantized layers; activations and cache of this one are quantized too.
+    Quantized,
+}
+
+/// One layer that is to be solved, and the sequences that go into it.
+pub(crate) trait Calibration<'a> {
+    /// The model that the layer belongs to: the original, or what an earlier stage stored.
+    fn model(&self) -> &'a Model;
+
+    /// Number of the layer.
+    fn layer(&self) -> usize;
+
+    fn pool(&self) -> &'a Pool;
+
+    /// The quantizer of a weight by its name; None where it stays in floating point.
+    fn site(&self, weight: &str) -> Option<WeightSite>;
+
+    /// Number of sequences.
+    fn samples(&self) -> usize;
+
+    /// What goes into the layer, `[T, D]`.
+    fn input(&mut self, stream: InputStream, sample: usize) -> Result<Vec<f32>>;
+
+    /// Shows what the linears at `site` read when x `[T, D]` goes through the layer with these
+    /// weights.
+    ///
+    /// Errors: those of `see`; cancelled.
+    fn seen(
+        &self,
+        stream: InputStream,
+        weights: &BlockWeights<f32>,
+        site: ActivationSite,
+        x: Vec<f32>,
+        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()>;
+
+    /// What the layer with these weights gives for x, both `[T, D]`.
+    ///
+    /// Errors: cancelled.
+    fn output(
+        &self,
+        stream: InputStream,
+        weights: &BlockWeights<f32>,
+        x: Vec<f32>,
+    ) -> Result<Vec<f32>>;
+
+    /// Tells the user of something that the result should be read with.
+    fn warn(&mut self, message: String);
+}
