@@ -17,7 +17,7 @@ use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::rms_norm::rms_norm;
 use halfstep_kernels::ops::rope::{RopeTable, turn, turns};
 use halfstep_kernels::ops::swiglu::swiglu;
-use halfstep_kernels::{CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
 /// Rows that pass through the blocks together: bounds the memory of a long prefill.
@@ -60,7 +60,7 @@ pub struct Network {
     head: Arc<Projection>,
     /// Those that the blocks rotate by, each once.
     ropes: Vec<RopeTable>,
-    cache: CacheQuantizer,
+    cache: ActivationSpec,
 }
 
 struct Block {
@@ -121,7 +121,7 @@ impl Network {
     }
 
     /// How keys and values are kept.
-    pub fn cache_quantizer(&self) -> CacheQuantizer {
+    pub fn cache_quantizer(&self) -> ActivationSpec {
         self.cache
     }
 

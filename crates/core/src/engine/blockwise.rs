@@ -20,7 +20,7 @@ use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,8 +74,8 @@ impl<'a> Blockwise<'a> {
             batch: 1,
             tokens: config.sequence_length,
             precision: arithmetic.precision,
-            activation: ActivationQuantizer::None,
-            cache: CacheQuantizer::F32,
+            activation: ActivationSpec::F32,
+            cache: ActivationSpec::F32,
             edge: EdgeRule::Inside,
         };
         let quantized =
@@ -96,7 +96,7 @@ impl<'a> Blockwise<'a> {
     }
 
     pub(crate) fn integer(&self) -> bool {
-        self.arithmetic.integer_forward && self.quantized.activation != ActivationQuantizer::None
+        self.arithmetic.integer_forward && self.quantized.activation != ActivationSpec::F32
     }
 
     /// What the student of every layer is made of.

@@ -14,7 +14,7 @@ use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
-use halfstep_kernels::ActivationQuantizer;
+use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::ops::gemm::Rows;
 
 /// What one step did.
@@ -158,7 +158,7 @@ impl<T: Number> Trainer<T> {
     fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<T>> {
         let context = Context {
             activation: Default::default(),
-            cache: halfstep_kernels::CacheQuantizer::F32,
+            cache: halfstep_kernels::ActivationSpec::F32,
             ..self.context(micro.len() / tokens, tokens)
         };
         let mut x = self.embed(&self.teacher.embedding, micro)?;
@@ -225,8 +225,7 @@ impl<T: Number> Trainer<T> {
             } else {
                 self.activation
             };
-            let integer =
-                self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
+            let integer = self.arithmetic.integer_forward && activation != ActivationSpec::F32;
             Ok(self.matrix(name)?.forward(&self.parameters, &self.pool, integer))
         };
         let mut weights = Weights::collect(

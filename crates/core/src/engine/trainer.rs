@@ -22,7 +22,7 @@ use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
+use halfstep_kernels::{ActivationSpec, Pool, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,9 +35,9 @@ pub struct Trainer<T> {
     pub matrices: Vec<Matrix<T>>,
     /// The unquantized model, frozen.
     pub teacher: Weights<T>,
-    pub activation: ActivationQuantizer,
-    pub head_activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
+    pub activation: ActivationSpec,
+    pub head_activation: ActivationSpec,
+    pub cache: ActivationSpec,
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
     pub optimizer: Optimizer<T>,
@@ -124,8 +124,8 @@ impl<T: Number> Trainer<T> {
             None => {
                 let length = config.sequence_length;
                 let context = Context {
-                    activation: ActivationQuantizer::None,
-                    cache: CacheQuantizer::F32,
+                    activation: ActivationSpec::F32,
+                    cache: ActivationSpec::F32,
                     ..trainer.context(calibration.len() / length, length)
                 };
                 let teacher = &trainer.teacher;

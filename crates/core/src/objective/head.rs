@@ -10,7 +10,7 @@ use halfstep_kernels::ops::linear::WeightPanels;
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::{ActivationQuantizer, Pool, Real, uninit_vec};
+use halfstep_kernels::{ActivationSpec, Pool, Real, uninit_vec};
 use std::sync::Arc;
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token
@@ -28,7 +28,7 @@ pub struct LossHead<'a, T> {
     pub norm_eps: f64,
     pub vocab: usize,
     pub hidden: usize,
-    pub activation: ActivationQuantizer,
+    pub activation: ActivationSpec,
     pub precision: Precision,
     pub objective: Objective,
     /// Bytes of logits held at once (the teacher's, and the student's, which become their
@@ -63,7 +63,7 @@ impl<T: Number> LossHead<'_, T> {
         let mut normed = uninit_vec(m * d);
         rms_norm(self.pool, student, &self.weights.final_norm, self.norm_eps, &mut normed);
         let mut quantized = vec![];
-        if self.activation != ActivationQuantizer::None {
+        if self.activation != ActivationSpec::F32 {
             quantized = uninit_vec(m * d);
             fake_quant(self.pool, self.activation, &normed, d, None, &mut quantized);
         }
@@ -153,7 +153,7 @@ impl<T: Number> LossHead<'_, T> {
     /// The student's head, where its logits are the packed runtime's integer products.
     fn integer_head(&self) -> Option<&Arc<WeightPanels>> {
         match &self.weights.head {
-            Weight::Panels(panels) if self.activation != ActivationQuantizer::None => Some(panels),
+            Weight::Panels(panels) if self.activation != ActivationSpec::F32 => Some(panels),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, nearest};
 use crate::quantizer::site::WeightSite;
 use crate::record::layer_and_linear;
 use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
@@ -33,11 +33,11 @@ pub enum Rule {
     /// Untied head.
     Head { quantizer: QuantSpec },
     /// Before every quantized linear of a layer.
-    Activation { quantizer: ActivationQuantizer },
+    Activation { quantizer: ActivationSpec },
     /// Before the head, when the head is quantized.
-    HeadActivation { quantizer: ActivationQuantizer },
+    HeadActivation { quantizer: ActivationSpec },
     /// Keys after RoPE, and values.
-    Cache { quantizer: CacheQuantizer },
+    Cache { quantizer: ActivationSpec },
 }
 
 impl Rule {
@@ -83,25 +83,25 @@ fn short_name(linear: Linear) -> &'static str {
     linear.name().rsplit('.').next().unwrap_or_default()
 }
 
-pub(super) fn activation(rules: &[Rule]) -> ActivationQuantizer {
+pub(super) fn activation(rules: &[Rule]) -> ActivationSpec {
     let find = |rule: &Rule| {
         if let Rule::Activation { quantizer } = rule { Some(*quantizer) } else { None }
     };
     rules.iter().find_map(find).unwrap_or_default()
 }
 
-pub(super) fn head_activation(rules: &[Rule]) -> ActivationQuantizer {
+pub(super) fn head_activation(rules: &[Rule]) -> ActivationSpec {
     let find = |rule: &Rule| {
         if let Rule::HeadActivation { quantizer } = rule { Some(*quantizer) } else { None }
     };
     rules.iter().find_map(find).unwrap_or_default()
 }
 
-pub(super) fn cache(rules: &[Rule]) -> CacheQuantizer {
+pub(super) fn cache(rules: &[Rule]) -> ActivationSpec {
     let find = |rule: &Rule| {
         if let Rule::Cache { quantizer } = rule { Some(*quantizer) } else { None }
     };
-    rules.iter().find_map(find).unwrap_or_default()
+    rules.iter().find_map(find).unwrap_or(ActivationSpec::F16)
 }
 
 /// The quantizer of every tensor of a model under the rules of a recipe.

@@ -31,7 +31,7 @@ use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, LinearSpec};
 use halfstep_formats::safetensors::{self, Dtype, Entry};
 use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -277,8 +277,8 @@ impl<'a> Pass<'a> {
             batch: 1,
             tokens: sequence_length,
             precision,
-            activation: ActivationQuantizer::None,
-            cache: CacheQuantizer::F32,
+            activation: ActivationSpec::F32,
+            cache: ActivationSpec::F32,
             edge: EdgeRule::Inside,
         };
         let embedding = Weight::stored(find(model, EMBEDDING)?, pool);
@@ -332,7 +332,7 @@ impl<'a> Pass<'a> {
             norm_eps: a.norm_eps,
             vocab: a.vocab_size,
             hidden: a.hidden_size,
-            activation: ActivationQuantizer::None,
+            activation: ActivationSpec::F32,
             precision: self.context.precision,
             objective: Objective { kl_weight: 0.0, ce_weight: 1.0, temperature: 1.0 },
             bytes: LOSS_BYTES,
