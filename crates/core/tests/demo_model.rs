@@ -361,7 +361,7 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         (
             silq_with(&|c| {
                 (c.common.target, c.static_activations, c.common.activations) =
-                    (TargetId::Halfstep, true, Some(16.0))
+                    (Some(TargetId::Halfstep), true, Some(16.0))
             }),
             "activations",
         ),

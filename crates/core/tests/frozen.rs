@@ -16,8 +16,8 @@ use half::f16;
 use halfstep::Model;
 use halfstep::recipes::RecipeConfig;
 use halfstep::run::{
-    ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, Loaded, RunConfig,
-    evaluate, generate, load, logits, parse_config, quantize, tokenize,
+    ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, LoadedModel,
+    RunConfig, evaluate, generate, load, logits, parse_config, quantize, tokenize,
 };
 use halfstep_formats::architecture::{ActivationSite, Role, TensorSpec};
 use halfstep_formats::load::load_bytes;
@@ -112,7 +112,7 @@ impl Frozen {
 
     /// Logits of a prefill and the tokens of a decode, greedy and sampled.
     fn forward(&mut self, name: &str, model: Model) {
-        let model = Loaded::from(model);
+        let model = LoadedModel::from(model);
         let text = std::fs::read_to_string(repository("assets/demo-eval.txt")).expect("a text");
         let mut tokens = tokenize(&model, &text[..4 * LOGIT_TOKENS * 2], false).expect("tokens");
         tokens.truncate(LOGIT_TOKENS);
