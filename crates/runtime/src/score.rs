@@ -55,8 +55,8 @@ pub fn evaluate(
 }
 
 /// An [`evaluate`] in progress, of one network or of several with the same reference, which then
-/// runs once: the state between two sequences, for callers that do other work in between. Every call
-/// must pass the same networks.
+/// runs once: the state between two sequences, for callers that do other work in between. Every
+/// call must pass the same networks.
 pub struct Scoring {
     tokens: Vec<u32>,
     sequence_length: usize,
