@@ -97,6 +97,8 @@ macro_rules! optimizers {
 optimizers! {
     /// Steps in units of the root mean square of the gradients so far.
     adamw AdamW(AdamWConfig),
+    /// Steps of one size, in the direction of a mean of the gradients; half the state of AdamW.
+    lion Lion(LionConfig),
 }
 
 /// Refuses a decay that is not below 1.
