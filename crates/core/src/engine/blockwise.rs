@@ -12,6 +12,7 @@ use crate::layer::finished::Finished;
 use crate::layer::tensors::{find, teacher};
 use crate::layer::weights::BlockWeights;
 use crate::nearest::round_tensor;
+use crate::objective::TermConfig;
 use crate::objective::block_output::squared_difference;
 use crate::quantizer::site::WeightSite;
 use crate::recipe::{BlockConfig, Recipe, Sites, Trains};
@@ -106,7 +107,10 @@ impl<'a> Blockwise<'a> {
             previous: self.previous,
             sites: &self.sites,
             trains: self.trains,
-            anchored: self.config.anchor > 0.0,
+            anchored: self
+                .config
+                .all_terms()
+                .any(|term| matches!(term.term, TermConfig::Anchor(_))),
             seed: self.config.seed,
             integer: self.integer(),
         }
