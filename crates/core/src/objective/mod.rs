@@ -104,6 +104,8 @@ terms! {
     saliency Saliency(SaliencyConfig),
     /// Pull of weights that learn towards where they began (L2-SP).
     anchor Anchor(AnchorConfig),
+    /// Distance of mean and variance of each channel of a layer's output (norm tweaking).
+    channel_moments ChannelMoments(ChannelMomentsConfig),
 }
 
 /// A term of a stage's loss with its weight.
