@@ -52,7 +52,10 @@ fn a_term_without_its_tap_is_refused_by_its_path() {
     let (field, reason) = refusal(&recipe("apiq", &[weighted(KL, 1.0)]));
     assert_eq!(field, "stages[0].config.terms[0].term");
     assert!(reason.contains("the logits of the model"), "{reason}");
-    assert!(reason.ends_with("it has the output of a layer and the weights of a layer"), "{reason}");
+    assert!(
+        reason.ends_with("it has the output of a layer and the weights of a layer"),
+        "{reason}"
+    );
     let (field, reason) = refusal(&recipe("silq", &[weighted(KL, 1.0), weighted(OUTPUT, 1.0)]));
     assert_eq!(field, "stages[0].config.terms[1].term");
     assert!(reason.ends_with("it has the logits of the model"), "{reason}");

@@ -150,22 +150,21 @@ impl<'a> Blockwise<'a> {
         Ok(streams)
     }
 
-    /// What the linears at `site` read when a sequence goes through a block.
+    /// What linears and caches read, site by site, when a sequence goes through a block.
     pub(crate) fn seen(
         &self,
         context: &Context,
         weights: &BlockWeights<f32>,
-        site: ActivationSite,
         x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+        see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
         self.check_cancelled()?;
         let x =
             Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
-        let mut observe = |at: ActivationSite, x: &[f32]| {
-            if at == site && seen.is_ok() {
-                seen = see(x);
+        let mut observe = |site: ActivationSite, x: &[f32]| {
+            if seen.is_ok() {
+                seen = see(site, x);
             }
         };
         Block { context, weights, sinks: &BlockSinks::none(), tap: Some(&mut observe) }
@@ -299,11 +298,10 @@ impl<'a> Calibration<'a> for LayerInputs<'_, 'a> {
         &self,
         stream: InputStream,
         weights: &BlockWeights<f32>,
-        site: ActivationSite,
         x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+        see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.blocks.seen(self.context(stream), weights, site, x, see)
+        self.blocks.seen(self.context(stream), weights, x, see)
     }
 
     fn output(
