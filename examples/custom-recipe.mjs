@@ -1,4 +1,4 @@
-// A recipe of one's own: rules pick sites by pattern and give each a quantizer. Here the down
+// A custom recipe: rules pick sites by pattern and give each a quantizer. Here the down
 // projections, whose inputs are the hardest to round, get 8 bits and all other linears 4; both are
 // types of ggml, so that the file is one for llama.cpp.
 //
@@ -12,20 +12,20 @@ const [folder = '.'] = process.argv.slice(2)
 
 /** What decides the stored bytes: which codes there are, who shares a scale, how it is stored. */
 const Q4_0 = {
-  grid: { bits: 4, range: 'symmetric' },
+  element: { kind: 'int', bits: 4, range: 'symmetric' },
   granularity: { group: 32 },
-  scaleCodec: 'f16',
+  scale: 'f16',
 }
-const Q8_0 = { ...Q4_0, grid: { bits: 8, range: 'narrow' } }
+const Q8_0 = { ...Q4_0, element: { kind: 'int', bits: 8, range: 'narrow' } }
 
 /** @type {import('halfstep').Recipe} */
 const recipe = {
   id: 'wide-down',
   target: 'gguf:q4_0',
   rules: [
-    { site: 'weight', quantizer: { quantizer: Q4_0, start: 'best' } },
-    // The more specific rule counts.
-    { site: 'weight', linears: ['down_proj'], quantizer: { quantizer: Q8_0, start: 'best' } },
+    { site: 'weight', quantizer: { spec: Q4_0, observer: 'best' } },
+    // The more specific rule wins.
+    { site: 'weight', linears: ['down_proj'], quantizer: { spec: Q8_0, observer: 'best' } },
     { site: 'embedding', quantizer: Q8_0 },
     { site: 'head', quantizer: Q8_0 },
     { site: 'activation', quantizer: { kind: 'dynamicBlock32' } },

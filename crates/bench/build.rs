@@ -1,4 +1,4 @@
-//! The compiler's name, which stands in every row.
+//! Passes on the compiler's name, which is part of every row.
 use std::process::Command;
 
 fn main() {

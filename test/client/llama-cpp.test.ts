@@ -169,7 +169,8 @@ async function measure(
   const client = compare(await clientLogits(file, windows, vocabulary), ours, windows, vocabulary)
   const perplexity = client.perplexity.map((p) => p.toFixed(3)).join(' against ')
   console.log(
-    `${target}: KL(client, ours) ${client.kl.toExponential(2)}, noise floor ${floor.kl.toExponential(2)}, perplexity ${perplexity}`,
+    `${target}: KL(client, ours) ${client.kl.toExponential(2)}, ` +
+      `noise floor ${floor.kl.toExponential(2)}, perplexity ${perplexity}`,
   )
   return { client, floor }
 }
@@ -212,7 +213,8 @@ test('gguf:tq2_0: the ternary demo model answers the same in the client', {
   )
   model.dispose()
   console.log(
-    `gguf:tq2_0: KL(client, ours) ${kl.toExponential(2)}, perplexity ${perplexity.map((p) => p.toFixed(3)).join(' against ')}`,
+    `gguf:tq2_0: KL(client, ours) ${kl.toExponential(2)}, ` +
+      `perplexity ${perplexity.map((p) => p.toFixed(3)).join(' against ')}`,
   )
   expect(kl).toBeLessThanOrEqual(2e-3)
   expect(Math.abs(perplexity[0] / perplexity[1] - 1)).toBeLessThanOrEqual(0.01)

@@ -107,7 +107,7 @@ describe('halfstep quantize --recipe <name> --help', () => {
     ]
     for (const flag of [...own, ...shared]) expect(gptq).toContain(flag)
     for (const flag of own) expect([...rtn, ...silq]).not.toContain(flag)
-    for (const flag of ['--learning-rate', '--no-learn-steps']) expect(silq).toContain(flag)
+    for (const flag of ['--learning-rate', '--no-learn-scales']) expect(silq).toContain(flag)
     expect(rtn).not.toContain('--learning-rate')
   })
 })
@@ -151,7 +151,7 @@ describe('halfstep recipes and explain', () => {
     for (const line of lines(stdout)) expect(line.length).toBeLessThanOrEqual(80)
   })
 
-  it('refuses a word that nothing has, and a recipe that is not there', async () => {
+  it('refuses a word that nothing has, and an unknown recipe', async () => {
     const unknown = await halfstep(['explain', 'learning'])
     expect(unknown.code).toBe(1)
     expect(unknown.stderr).toMatch(/^error ERR_CONFIG: learning: .*learning-rate/m)
@@ -285,9 +285,9 @@ describe('halfstep quantize', () => {
     expect(stopped.code).toBe(130)
     expect(objects(stopped.stdout).at(-1)).toMatchObject({ kind: 'error', code: 'ERR_CANCELLED' })
     const hint = lines(stopped.stderr).at(-1) ?? ''
-    expect(hint).toMatch(/^to go on: (npx )?halfstep quantize .*stopped\.gguf --resume$/)
+    expect(hint).toMatch(/^to resume: (npx )?halfstep quantize .*stopped\.gguf --resume$/)
     expect(existsSync(join(folder, 'stopped.gguf'))).toBe(false)
-    const resumed = await halfstep(hint.replace(/^to go on: (npx )?halfstep /, '').split(' '))
+    const resumed = await halfstep(hint.replace(/^to resume: (npx )?halfstep /, '').split(' '))
     expect(resumed.code).toBe(0)
     expect(
       readFileSync(join(folder, 'stopped.gguf')).equals(readFileSync(join(folder, 'whole.gguf'))),
@@ -341,19 +341,27 @@ describe('halfstep quantize', () => {
     [
       ['--recipe', 'gptq', '--rank', '4'],
       'ERR_CONFIG',
-      ' --rank: not an option of this recipe, which has --target, --weights, ',
+      ' --rank: not an option of this recipe, which has --activations, ',
     ],
     [
       ['--recipe', 'rtn', '--sequence-length', '64'],
       'ERR_CONFIG',
       ' --sequence-length: not an option of this recipe, which has ',
     ],
-    [['--recipe', 'rtn', '--resume'], 'ERR_CONFIG', ' --resume: rounding has no steps'],
+    [
+      ['--recipe', 'rtn', '--resume'],
+      'ERR_CONFIG',
+      ' --resume: must be absent: rounding has no steps',
+    ],
     [['--set', 'stages[0].confg.tokens=8'], 'ERR_CONFIG', ' stages[0].confg: unknown option; did'],
     [['--set', 'stages[1].config.tokens=8'], 'ERR_CONFIG', ' stages[1]: the list has elements 0'],
     [['--set', 'stages[0].config.tokens=few'], 'ERR_CONFIG', ' stages[0].config.tokens: '],
-    [['--set', 'stages[0].config.warmup=7'], 'ERR_CONFIG', ' stages[0].config.warmup: 7 is not'],
-    [['--recipe', 'absent.json'], 'ERR_IO', ' --recipe: absent.json: the file is not there'],
+    [
+      ['--set', 'stages[0].config.warmup=7'],
+      'ERR_CONFIG',
+      ' stages[0].config.warmup: must be from 0 to 1',
+    ],
+    [['--recipe', 'absent.json'], 'ERR_IO', ' --recipe: absent.json: the file does not exist'],
     [['--recipe', 'whole.json', '--weights', '4'], 'ERR_CONFIG', '--set'],
     [
       ['--recipe', 'apiq', '--tokens', '64'],
@@ -383,7 +391,7 @@ describe('halfstep quantize', () => {
       expect(ended.code).toBe(1)
       expect(lines(ended.stderr)).toEqual([
         expect.stringMatching(
-          /^error ERR_IO: --output: .*no such folder: the folder is not there; make it first$/,
+          /^error ERR_IO: --output: .*no such folder: the folder does not exist; create it first$/,
         ),
       ])
     },
@@ -391,12 +399,48 @@ describe('halfstep quantize', () => {
 
   it.each([
     [['--wieghts', '4'], '--weights'],
-    [['--weights', 'four'], 'a number is needed'],
-    [['--set', 'weights'], 'path=value is needed'],
+    [['--weights', 'four'], 'it must be a number'],
+    [['--set', 'weights'], 'it must be path=value'],
   ])('refuses %j as wrong usage with exit code 2', async (args, words) => {
     const ended = await halfstep(['quantize', path, '-o', 'never.gguf', ...args])
     expect(ended.code).toBe(2)
     expect(ended.stderr).toContain(words)
+  })
+
+  it.each([
+    ['quantize', '--window', '--sequence-length'],
+    ['quantize', '--start=lsq', '--observer'],
+    ['quantize', '--no-learn-steps', '--no-learn-scales'],
+    ['plan', '--weight-step-multiplier', '--weight-scale-multiplier'],
+    ['eval', '--window', '--sequence-length'],
+  ])('%s answers %s, a flag of 0.1, with its name of today', async (command, before, now) => {
+    const output = command === 'eval' ? [] : ['-o', 'never.gguf']
+    const ended = await halfstep([command, path, '--data', data, ...output, before, '64'])
+    const [flag] = before.split('=')
+    expect(ended.code).toBe(2)
+    expect(lines(ended.stderr)).toEqual([`error: ${flag} is called ${now} since 0.2.0`])
+  })
+
+  it('answers a value of 0.1 with its name of today', async () => {
+    const args = ['--data', data, '-o', 'never.gguf', '--gradient-scale', 'layer']
+    const ended = await halfstep(['quantize', path, ...args])
+    expect(ended.code).toBe(1)
+    expect(lines(ended.stderr)).toEqual([
+      'error ERR_CONFIG: --gradient-scale: layer is called matrix since 0.2.0',
+    ])
+  })
+
+  it('knows the new name of every flag that same-bytes renames', async () => {
+    const script = new URL('../../scripts/renamed-flags.mjs', import.meta.url).href
+    const { RENAMED } = (await import(script)) as { RENAMED: Record<string, string> }
+    for (const [before, now] of Object.entries(RENAMED)) {
+      const [flag = '', value] = before.split(' ')
+      const [flagNow, valueNow] = now.split(' ')
+      const args = ['--data', data, '-o', 'never.gguf', flag, value ?? '1']
+      const ended = await halfstep(['quantize', path, ...args])
+      const expected = value === undefined ? [flag, flagNow] : [value, valueNow]
+      expect(ended.stderr).toContain(`${expected.join(' is called ')} since 0.2.0`)
+    }
   })
 
   it.each([
@@ -481,10 +525,10 @@ describe('the other commands', () => {
     })
   })
 
-  it('bench checks the answers of the kernels and times those that are asked for', async () => {
+  it('bench checks the answers of the kernels and times those that are selected', async () => {
     const checked = await halfstep(['bench', '--answers', '--only', 'c.g'])
     expect(checked.code).toBe(0)
-    expect(checked.stdout).toMatch(/^\d+ answers checked, all right/m)
+    expect(checked.stdout).toMatch(/^\d+ results checked, all correct/m)
     const timed = await halfstep(['bench', '--only', 'e.decode', '--model', path, '--json'])
     expect(timed.code).toBe(0)
     expect(JSON.parse(timed.stdout)).toMatchObject({

@@ -89,7 +89,10 @@ describe('a model', () => {
 
   it('is at KL 0 and full agreement with itself', async () => {
     const model = await Model.load(path)
-    const record = await model.evaluate({ data: text, tokens: 128, sequenceLength: 64 }, { against: model })
+    const record = await model.evaluate(
+      { data: text, tokens: 128, sequenceLength: 64 },
+      { against: model },
+    )
     expect(record.kl).toBe(0)
     expect(record.top1Agreement).toBe(1)
   })

@@ -104,7 +104,7 @@ describe('halfstep plan', () => {
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
     expect(stdout).toMatch(/^blocks +24 +\S+ +0:\d\d +\S+ MB +\S+ kB$/m)
     expect(stdout).toMatch(/^saliency +- +- /m)
-    expect(stdout).toMatch(/^in all +24 +- /m)
+    expect(stdout).toMatch(/^total +24 +- /m)
     expect(stdout).toMatch(process.platform === 'linux' ? /^It fits: \S+ MB of memory/m : /memory/)
     expect(readdirSync(folder)).toEqual(before)
   })

@@ -32,7 +32,10 @@ function node(args: string[], env: Record<string, string> = {}): Promise<Ended> 
 }
 
 const esm = (body: string, env?: Record<string, string>) => {
-  const script = `import { Model, quantize, recipes } from 'halfstep'\nconst [path, data] = ${JSON.stringify([path, data])}\nconst long = recipes.silq({ train: { tokens: 1e8, sequenceLength: 32 } })\n${body}`
+  const script = `import { Model, quantize, recipes } from 'halfstep'
+const [path, data] = ${JSON.stringify([path, data])}
+const long = recipes.silq({ train: { tokens: 1e8, sequenceLength: 32 } })
+${body}`
   return node(['--input-type=module', '-e', script], env)
 }
 
@@ -45,21 +48,25 @@ it('is found by its name from ESM and CommonJS, with the same surface', async ()
   const script = join(folder, 'use.cjs')
   writeFileSync(
     script,
-    `require(${JSON.stringify(join(root, 'ts/dist/index.cjs'))}).Model.load(${JSON.stringify(path)}).then((m) => console.log(m.inspect().layers))`,
+    `const { Model } = require(${JSON.stringify(join(root, 'ts/dist/index.cjs'))})
+Model.load(${JSON.stringify(path)}).then((m) => console.log(m.inspect().layers))`,
   )
   expect((await node([script])).stdout.trim()).toBe('2')
 })
 
 it('ends when the script ends, a run going on or not', async () => {
   const ended = await esm(
-    'const run = quantize(await Model.load(path), long, { data })\nfor await (const event of run) if (event.kind === "step") break\nconsole.log("left")',
+    `const run = quantize(await Model.load(path), long, { data })
+for await (const event of run) if (event.kind === 'step') break
+console.log('left')`,
   )
   expect(ended).toMatchObject({ code: 0, signal: null, stdout: 'left\n', stderr: '' })
 })
 
 it('stays for a run that somebody awaits', async () => {
   const ended = await esm(
-    'quantize(await Model.load(path), recipes.silq({ train: { tokens: 512, sequenceLength: 32 } }), { data }).result.then((r) => console.log(r.report.steps))',
+    `const short = recipes.silq({ train: { tokens: 512, sequenceLength: 32 } })
+quantize(await Model.load(path), short, { data }).result.then((r) => console.log(r.report.steps))`,
   )
   expect(ended).toMatchObject({ code: 0, stdout: '4\n' })
 })
@@ -75,15 +82,20 @@ it('has no unhandled rejection when nobody awaits a run that fails', async () =>
 
 it('survives process.exit in the middle of a training', async () => {
   const ended = await esm(
-    'const run = quantize(await Model.load(path), long, { data })\nfor await (const event of run) if (event.kind === "step") process.exit(7)',
+    `const run = quantize(await Model.load(path), long, { data })
+for await (const event of run) if (event.kind === 'step') process.exit(7)`,
   )
   expect(ended).toMatchObject({ code: 7, signal: null })
 })
 
 it('survives worker threads that are terminated while they train', async () => {
   const body = `import { Worker } from 'node:worker_threads'
-    const code = "import('halfstep').then(async ({ Model, quantize, recipes }) => { const run = quantize(await Model.load(process.env.MODEL), " +
-      "recipes.silq({ train: { tokens: 1e8, sequenceLength: 32 } }), { data: process.env.DATA }); for await (const event of run) if (event.kind === 'step') require('node:worker_threads').parentPort.postMessage(1) })"
+    const code = \`import('halfstep').then(async ({ Model, quantize, recipes }) => {
+      const long = recipes.silq({ train: { tokens: 1e8, sequenceLength: 32 } })
+      const run = quantize(await Model.load(process.env.MODEL), long, { data: process.env.DATA })
+      const { parentPort } = require('node:worker_threads')
+      for await (const event of run) if (event.kind === 'step') parentPort.postMessage(1)
+    })\`
     for (let i = 0; i < 5; i++) {
       const worker = new Worker(code, { eval: true, execArgv: [] })
       await new Promise((done, fail) => worker.once('message', done).once('error', fail))
@@ -103,7 +115,10 @@ it('survives worker threads that are terminated while they train', async () => {
  * the collector's reserves.
  */
 const growth = (before: number, cycles: number, use: string) => `
-  const cycle = async (n) => { for (let i = 0; i < n; i++) { const model = await Model.load(path); ${use} } return process.memoryUsage.rss() }
+  const cycle = async (n) => {
+    for (let i = 0; i < n; i++) { const model = await Model.load(path); ${use} }
+    return process.memoryUsage.rss()
+  }
   const start = await cycle(${before})
   console.log((await cycle(${cycles})) - start)`
 

@@ -46,8 +46,12 @@ describe('quantize', () => {
     const model = await Model.load(path)
     const sites = { target: 'halfstep', weights: 3, activations: 8, cache: 8 } as const
     const measure = async (small: Model) =>
-      (await small.evaluate({ data: validation, tokens: 1024, sequenceLength: 32 }, { against: model }))
-        .kl ?? Number.NaN
+      (
+        await small.evaluate(
+          { data: validation, tokens: 1024, sequenceLength: 32 },
+          { against: model },
+        )
+      ).kl ?? Number.NaN
     const rounded = await measure((await quantize(model, recipes.rtn(sites)).result).model)
     const trained = await measure(
       (

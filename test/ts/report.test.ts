@@ -69,7 +69,7 @@ beforeAll(async () => {
 })
 
 describe('the data of a report', () => {
-  it('holds settings, the table at the bytes of the files, and a record of every block and matrix', () => {
+  it('holds settings, the table with file sizes, and a record of every layer and matrix', () => {
     const record = report.record
     if (!record) throw new Error('no record')
     expect(record.settings).toMatchObject({
@@ -103,9 +103,13 @@ describe('the data of a report', () => {
   it('is there for rounding and for training end to end, and only if asked for', async () => {
     const model = await Model.load(demo)
     const rounded = (
-      await quantize(model, recipes.rtn({ target: 'halfstep', weights: 3, observer: 'errorSearch' }), {
-        record: true,
-      }).result
+      await quantize(
+        model,
+        recipes.rtn({ target: 'halfstep', weights: 3, observer: 'errorSearch' }),
+        {
+          record: true,
+        },
+      ).result
     ).report
     expect(rounded.record).toMatchObject({
       stages: [],
@@ -145,7 +149,7 @@ describe('the data of a report', () => {
 describe('--report', () => {
   it.each([
     ['page.txt', 'ERR_CONFIG', '.html'],
-    [join('no such folder', 'page.html'), 'ERR_IO', 'the folder is not there'],
+    [join('no such folder', 'page.html'), 'ERR_IO', 'the folder does not exist'],
   ])('refuses %s before the run', async (path, code, words) => {
     const ended = await halfstep([...COMMON, ...RUN, '-o', 'never.safetensors', '--report', path])
     expect(ended.code).toBe(1)
@@ -157,13 +161,20 @@ describe('--report', () => {
 /** Texts of a chart that leave it or lie over one another. */
 const MISPLACED = `[...document.querySelectorAll('svg')].flatMap((svg) => {
   const frame = svg.getBoundingClientRect()
-  const texts = [...svg.querySelectorAll('text')].map((text) => ({ text: text.textContent, box: text.getBoundingClientRect() }))
-  const outside = texts.filter(({ box }) => box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
-  const over = texts.filter(({ box: a }, i) => texts.some(({ box: b }, j) => i < j && a.left < b.right && b.left < a.right && a.top < b.bottom - 2 && b.top < a.bottom - 2))
+  const texts = [...svg.querySelectorAll('text')]
+    .map((text) => ({ text: text.textContent, box: text.getBoundingClientRect() }))
+  const outside = texts.filter(({ box }) => box.left < frame.left - 1 ||
+    box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
+  const overlap = (a, b) => a.left < b.right && b.left < a.right &&
+    a.top < b.bottom - 2 && b.top < a.bottom - 2
+  const over = texts.filter(({ box }, i) =>
+    texts.some((other, j) => i < j && overlap(box, other.box)))
   return [...outside, ...over].map(({ text }) => text)
 })`
 /** Whatever sticks out to the right. */
-const OVERFLOWING = `[...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5 && !e.closest('.scroll')).map((e) => e.outerHTML.slice(0, 80))`
+const OVERFLOWING = `[...document.querySelectorAll('body *')]
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5 && !e.closest('.scroll'))
+  .map((e) => e.outerHTML.slice(0, 80))`
 
 describe.skipIf(browserPath === undefined)('the page in a browser', () => {
   async function shown(work: (page: Page, complaints: string[]) => Promise<void>): Promise<void> {

@@ -96,7 +96,7 @@ for (const [ending, write, prefix] of CONTAINERS) {
     expect(against({ [`${prefix}recipe`]: '{}' }, changed).difference).toContain('b.codes')
   })
 
-  it(`names a tensor that is gone, new, of another shape or in another place in ${ending} files`, () => {
+  it(`names a tensor that is gone, new, moved or of another shape in ${ending} files`, () => {
     const { 'b.codes': b, ...a } = tensors
     expect(against({}, a).difference).toBe('tensor b.codes is missing')
     expect(against({}, { ...tensors, c: [1] }).difference).toBe('tensor c is new')

@@ -18,10 +18,16 @@ const PAGE = `<!doctype html><script type="module">
   import * as halfstep from '/ts/dist/wasm.js'
   import { scenario } from '/test/wasm/scenario.mjs'
   window.run = async () => {
-    const [bytes, text] = await Promise.all([fetch('/demo.gguf').then((r) => r.arrayBuffer()), fetch('/text.txt').then((r) => r.text())])
+    const [bytes, text] = await Promise.all([
+      fetch('/demo.gguf').then((r) => r.arrayBuffer()),
+      fetch('/text.txt').then((r) => r.text()),
+    ])
     return scenario(halfstep, new Uint8Array(bytes), text)
   }
-  window.loadByUrl = async () => (await halfstep.Model.load(new URL('/demo.gguf', location.href))).inspect().parameters
+  window.loadByUrl = async () => {
+    const model = await halfstep.Model.load(new URL('/demo.gguf', location.href))
+    return model.inspect().parameters
+  }
   window.pathInBrowser = () => halfstep.Model.load(new URL('/demo.gguf', location.href))
     .then((model) => model.evaluate({ data: 'text.txt' })).catch((error) => error.code)
   window.ready = true

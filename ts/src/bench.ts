@@ -49,7 +49,7 @@ export interface BenchResult extends BenchSummary {
 export async function runBench(options: BenchOptions = {}): Promise<BenchResult> {
   const { model: path, signal, onRow, onSpeed, ...config } = options
   const started = performance.now()
-  // Before minutes of benches: a model that is not there is told at once.
+  // A missing model fails now, and not after minutes of benches.
   const model =
     path === undefined ? await demoModel(signal) : await NodeModel.load(path, { signal })
   const name = path ?? 'demo'

@@ -114,8 +114,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
     const methods: [name: string, candidates: RecipeInput[], kept?: string][] = [
       // The rule that is better by squared error can be worse as a whole model, so both are
       // measured.
-      ['RTN', RTN_RULES.map((start) => recipes.rtn({ ...sites, start }))],
-      ['steps only', [recipes.rtn({ ...sites, observer: 'convex' })]],
+      ['RTN', RTN_RULES.map((observer) => recipes.rtn({ ...sites, observer }))],
+      ['scales only', [recipes.rtn({ ...sites, observer: 'convex' })]],
       ['SiLQ', [recipes.silq({ ...sites, train: { ...TRAIN, learningRate } })], file],
     ]
     for (const [method, candidates, kept] of methods) {

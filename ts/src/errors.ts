@@ -3,51 +3,51 @@ import type { ErrorData } from './native.js'
 /** Every code a {@link HalfstepError} can carry. */
 export const ERROR_CODES = [
   /**
-   * Stopped by an `AbortSignal`, `cancel()` or Ctrl-C; `details.resume` names the checkpoint to go
-   * on from, if there is one.
+   * Stopped by an `AbortSignal`, `cancel()` or Ctrl-C; `details.resume` names the folder to resume
+   * from, if state was saved.
    */
   'ERR_CANCELLED',
   /** A checkpoint is absent, damaged or of another run. */
   'ERR_CHECKPOINT',
   /** An option is unknown, out of range or in conflict with another; `details.field` names it. */
   'ERR_CONFIG',
-  /** The text cannot be used (empty, shorter than a window). */
+  /** The text cannot be used, because it is empty or shorter than a sequence. */
   'ERR_DATA',
   /** The model was used after `dispose()`. */
   'ERR_DISPOSED',
   /**
-   * The bytes of a file are not what its format promises; `details` has file, offset and reason.
+   * The bytes of a file do not conform to its format; `details` has file, offset and reason.
    */
   'ERR_FORMAT',
-  /** A fault of halfstep's: please report it. */
+  /** A bug in halfstep: please report it. */
   'ERR_INTERNAL',
   /** A file could not be read or written. */
   'ERR_IO',
-  /** A size passes its cap, or memory is short. */
+  /** A size exceeds its limit, or there is not enough memory. */
   'ERR_MEMORY',
   /** A tensor that the architecture needs is not in the file. */
   'ERR_MISSING_TENSOR',
   /** Neither the native addon nor WebAssembly could be loaded. */
   'ERR_NO_BUILD',
-  /** A loss, gradient or activation is not a number; nothing was updated. */
+  /** A loss, gradient or activation is NaN or infinite; nothing was updated. */
   'ERR_NON_FINITE',
   /** The written file differs from the trained model; it was removed. */
   'ERR_PARITY',
-  /** A tensor has another shape than the config says. */
+  /** The shape of a tensor is not the one that the config gives. */
   'ERR_SHAPE',
   /**
-   * The target cannot hold the grid the recipe asks for; `details.targets` names those that can.
+   * The target cannot hold the grid of the recipe; `details.targets` names those that can.
    */
   'ERR_TARGET',
   /** A chat template failed. */
   'ERR_TEMPLATE',
-  /** A chat template used more than it may. */
+  /** A chat template used more steps or memory than it may. */
   'ERR_TEMPLATE_FUEL',
   /** The tokenizer is damaged or absent. */
   'ERR_TOKENIZER',
   /** A value that the block format cannot hold. */
   'ERR_UNENCODABLE',
-  /** The file is sound but asks for something halfstep does not do; `details.name` names it. */
+  /** The file is valid but needs something that halfstep does not support: `details.name`. */
   'ERR_UNSUPPORTED',
 ] as const
 

@@ -21,7 +21,7 @@ export class Model extends AnyModel {
     source: string | URL | Uint8Array,
     options: LoadOptions = {},
   ): Promise<Model> {
-    // The address of a file is a path to Node; that of anything else is fetched as it stands.
+    // The address of a file is a path to Node; that of anything else is fetched as it is.
     const address = source instanceof URL && source.protocol !== 'file:' ? source.href : source
     return super.load(address, options)
   }

@@ -11,28 +11,28 @@ import { GenerationStream } from './generation.js'
 import type { Native, NativeModel, NativeTask, Outcome } from './native.js'
 import { configJson, settle, Task } from './task.js'
 
-/** How {@link Model.load} is carried out. */
+/** Options of {@link Model.load}. */
 export interface LoadOptions {
-  /** Ends the wait; what was read is dropped. */
+  /** Stops the loading; what was read is dropped. */
   signal?: AbortSignal
-  /** What errors call a model that is loaded from bytes. Default `bytes`. */
+  /** Name, in errors, of a model that is loaded from bytes. Default `bytes`. */
   name?: string
 }
 
-/** What to measure; every field has a default but one of `data` and `text` must be there. */
+/** Options of an evaluation. Every field has a default, but `data` or `text` is required. */
 export type EvaluateOptions = Partial<EvaluateConfig>
 
-/** How {@link Model.evaluate} is carried out. */
+/** Further options of {@link Model.evaluate}. */
 export interface EvaluateRunOptions {
   /** Also measure KL and top-1 agreement against this model, over the same positions. */
   against?: Model
-  /** Called with the tokens done and the tokens there are. */
+  /** Called with the number of tokens that are done and the total. */
   onProgress?: (done: number, total: number) => void
-  /** Cancels. */
+  /** Stops the evaluation. */
   signal?: AbortSignal
 }
 
-/** What to generate; every field has a default but one of `prompt` and `messages` must be there. */
+/** Options of a generation. Every field has a default, but `prompt` or `messages` is required. */
 export type GenerateOptions = Partial<GenerationConfig>
 
 /** The build and handle of a model, for the functions of this package; throws `ERR_DISPOSED`. */
@@ -43,7 +43,7 @@ export let adopt: (like: Model, task: NativeTask) => Model
 /** The path that a file: URL names; nothing is fetched. */
 function filePath(url: URL): string {
   if (url.protocol !== 'file:') {
-    const reason = `nothing is fetched; download ${url.href} and give its path or bytes`
+    const reason = `must be a file: URL; download ${url.href} and pass its path or bytes`
     throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
   }
   // A drive letter has no slash before it.
@@ -74,15 +74,16 @@ export class Model {
    * Reads a model: a GGUF file, a `halfstep` safetensors file or a Hugging Face folder by its path,
    * or one file's bytes.
    *
-   * Throws a {@link HalfstepError}: `ERR_IO` (not there), `ERR_FORMAT` (damaged; file, offset,
-   * reason), `ERR_UNSUPPORTED` (named), `ERR_MISSING_TENSOR`, `ERR_SHAPE`, `ERR_MEMORY`.
+   * Throws a {@link HalfstepError}: `ERR_IO` (it does not exist), `ERR_FORMAT` (damaged; file,
+   * offset, reason), `ERR_UNSUPPORTED` (named), `ERR_MISSING_TENSOR`, `ERR_SHAPE`, `ERR_MEMORY`.
    */
   static async load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
     const { signal, name = 'bytes' } = options
     const native = await this.native()
     const from = source instanceof URL ? filePath(source) : source
     if (typeof from !== 'string' && !(from instanceof Uint8Array)) {
-      const reason = `a path, a file: URL or the bytes of a file (Uint8Array) is needed, not ${from === null ? 'null' : typeof from}`
+      const got = from === null ? 'null' : typeof from
+      const reason = `must be a path, a file: URL or the bytes of a file (Uint8Array), got ${got}`
       throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
     }
     const task = typeof from === 'string' ? native.load(from) : native.loadBytes(name, from)
@@ -103,7 +104,7 @@ export class Model {
     })
   }
 
-  /** What stands in the model: sizes, storage types, target, provenance. */
+  /** The contents of the model: sizes, storage types, target, provenance. */
   inspect(): Inspection {
     const { handle } = parts(this)
     return settle(JSON.parse(handle.inspect()) as Outcome<Inspection>)
@@ -113,7 +114,7 @@ export class Model {
    * Perplexity over a text and, `against` another model with the same vocabulary, mean KL and top-1
    * agreement.
    *
-   * Throws `ERR_DATA` for an empty or too short text, `ERR_CONFIG` for an option that cannot be,
+   * Throws `ERR_DATA` for an empty or too short text, `ERR_CONFIG` for an invalid option,
    * `ERR_CANCELLED`.
    */
   async evaluate(
@@ -240,6 +241,6 @@ export class Model {
 }
 
 function made<T>(thing: T | null): T {
-  if (thing === null) throw new HalfstepError('ERR_INTERNAL', 'a task said ok and made nothing')
+  if (thing === null) throw new HalfstepError('ERR_INTERNAL', 'a task succeeded without a result')
   return thing
 }

@@ -3,7 +3,7 @@
  * (`native-wasm.ts`).
  *
  * Configs, events and results cross as JSON strings, models as handles, files as bytes. Nothing
- * here throws for a user's mistake: every failure arrives as an
+ * here throws for invalid input: every failure arrives as an
  * {@link Outcome} with an {@link ErrorData}, and `errors.ts` makes the JavaScript error of it. The
  * types behind the JSON are in `generated/`.
  */
@@ -33,7 +33,7 @@ export interface NativeModel {
 }
 
 /**
- * Work under way. It starts at once and goes on whether or not anyone asks for its messages.
+ * Work in progress. It starts at once and continues whether or not anyone reads its messages.
  *
  * Messages are JSON objects with a `kind`: the events of a run (`phase`, `step`, `eval`,
  * `checkpoint`, `warning`), `{"kind":"text","text":...}` of a generation,
@@ -73,7 +73,8 @@ export interface Native {
    */
   load(path: string): NativeTask
   /**
-   * The same from the bytes of one file; `name` stands in errors. Outcome: null; then `takeModel`.
+   * Does the same from the bytes of one file, called `name` in errors. Outcome: null; then
+   * `takeModel`.
    */
   loadBytes(name: string, bytes: Uint8Array): NativeTask
   /**
@@ -81,7 +82,7 @@ export interface Native {
    * then `takeModel`.
    */
   quantize(model: NativeModel, recipe: string, run: string): NativeTask
-  /** What that run will take. Messages: `Event`. Outcome: `Plan`. The addon only. */
+  /** Plans that run. Messages: `Event`. Outcome: `Plan`. The addon only. */
   plan?(model: NativeModel, recipe: string, run: string): NativeTask
   /** `config` is JSON of `EvaluateConfig`. Messages: `progress`. Outcome: `EvaluationRecord`. */
   evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask
@@ -114,7 +115,7 @@ export interface Native {
    */
   bench?(config: string): NativeTask
   /**
-   * The whole recipe that `recipe` stands for, after `changes`: JSON of pairs of a path
+   * Resolves `recipe` and applies `changes` to it: JSON of pairs of a path
    * (`stages[0].config.samples`) and the new value. JSON of `Outcome<Recipe>`.
    */
   resolve(recipe: string, changes: string): string
@@ -122,7 +123,7 @@ export interface Native {
   doctor(): string
 }
 
-/** What a build says about itself and the machine. */
+/** Description of a build and of the machine. */
 export interface Doctor {
   build: 'native' | 'wasm'
   version: string
@@ -132,13 +133,13 @@ export interface Doctor {
   threads: number
 }
 
-/** What the kernel benches of a build are to do. */
+/** Options of the kernel benches. */
 export interface BenchConfig {
-  /** 0: one per core. */
+  /** Number of threads; 0 uses one per core. */
   threads?: number
-  /** Part of the name of a case. */
+  /** Text that the names of the cases must contain. */
   only?: string
-  /** Check answers and time nothing. */
+  /** Check results and measure no times. */
   answers?: boolean
 }
 
@@ -157,8 +158,7 @@ export interface BenchRow {
   gigabytesPerSecond?: number
   gigaoperationsPerSecond?: number
   /**
-   * What the case is measured against, with its figure in the same run, and the share of it that
-   * was reached.
+   * The limit of the case in the same run, and the share of it that was reached.
    */
   bound?: string
   ofBound?: number
@@ -177,7 +177,7 @@ export interface BenchSummary {
     commit: string
   }
   threads: number
-  /** Cases whose answers were checked. */
+  /** Number of cases whose results were checked. */
   checked: number
   /** GB/s or GOP/s; empty when nothing was timed. */
   probe: { name: string; first: number; last: number; drifted: boolean }[]

@@ -4,18 +4,18 @@ import type { Event, Plan, RunConfig } from './generated/types.js'
 import { type Model, parts } from './model.js'
 import { configJson, Task } from './task.js'
 
-/** What {@link plan} is to plan: the options of the run, and how the plan is made. */
+/** Options of {@link plan}: those of the run, and of the planning. */
 export interface PlanOptions extends Partial<RunConfig> {
   /** Stops the planning. */
   signal?: AbortSignal
-  /** Told which part is being tried. */
+  /** Called with a `phase` event for each part that is tried. */
   onEvent?: (event: Event) => void
 }
 
 /**
- * What `quantize` with the same arguments will take: time, peak memory, disk, the size of the file,
- * and whether it fits. A few real steps are run on the real text;
- * nothing is written.
+ * Estimates what `quantize` with the same arguments will need (time, peak memory, disk), the size
+ * of the file, and whether the machine has enough memory. A few real steps are run on the real
+ * text; nothing is written.
  *
  * @example
  * const { fits, seconds, peakMemoryBytes } = await plan(model, recipes.apiq(), { data: 'corpus.txt'

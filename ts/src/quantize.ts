@@ -3,19 +3,17 @@ import type { Event, Report, RunConfig } from './generated/types.js'
 import { adopt, type Model, parts } from './model.js'
 import { configJson, Task } from './task.js'
 
-/**
- * How a run is carried out: data, validation text, checkpoints, threads; and the signal that stops
- * it.
- */
+/** Options of a run: data, validation text, checkpoints, threads, and the signal that stops it. */
 export interface RunOptions extends Partial<RunConfig> {
   /**
    * Stops the run within one micro-step. With a `runFolder` a checkpoint is written first (a recipe
-   * of blocks has one of every finished block); run again with `resume: true` to go on.
+   * that trains layer by layer has saved every finished layer); run it again with `resume: true` to
+   * continue.
    */
   signal?: AbortSignal
 }
 
-/** What a run gives. */
+/** The result of a run. */
 export interface RunResult {
   /** The quantized model, ready to evaluate, generate and save. */
   model: Model
@@ -24,12 +22,12 @@ export interface RunResult {
 }
 
 /**
- * A run under way. It goes on whether or not anyone listens.
+ * A run in progress. It continues whether or not anyone iterates it.
  *
- * Iterate it for its {@link Event}s (slow listeners miss steps and `generate`s, never an `eval`,
- * `checkpoint`, `phase` or `warning`). The loop throws when the run fails. Leaving the
- * loop stops the listening and not the run, hours of training being easier lost than repeated: use
- * the signal or {@link Run.cancel} for that.
+ * Iterate it for its {@link Event}s (a slow consumer misses `step` and `generate` events, never an
+ * `eval`, `checkpoint`, `phase` or `warning`). The loop throws when the run fails. Leaving the loop
+ * does not stop the run, so that hours of training are not lost by accident: use the signal or
+ * {@link Run.cancel} to stop it.
  */
 export class Run implements AsyncIterable<Event>, AsyncDisposable {
   readonly #task: Task<Event, RunResult>
@@ -59,16 +57,16 @@ export class Run implements AsyncIterable<Event>, AsyncDisposable {
 }
 
 /**
- * Quantizes a model by a recipe (a built-in one or a whole `Recipe`) and, if the recipe trains, trains it on `data` (a path), `text`,
- * what the model generates itself (`selfGenerated`) or both, simulating exactly the grids of the
- * recipe's target.
+ * Quantizes a model by a recipe (a built-in one or a whole `Recipe`). If the recipe trains, it does
+ * so on `data` (a path) or `text`, on text that the model generates itself (`selfGenerated`), or on
+ * both, simulating exactly the grids of the recipe's target.
  *
  * @example
  * const run = quantize(model, recipes.silq({ target: 'gguf:q4_0' }), { data: 'corpus.txt' })
  * for await (const event of run) if (event.kind === 'step') console.log(event.loss)
  * const { model: small, report } = await run.result
  *
- * `result` is rejected with `ERR_CONFIG` or `ERR_TARGET` (an impossible option, before any work),
+ * `result` is rejected with `ERR_CONFIG` or `ERR_TARGET` (an invalid option, before any work),
  * `ERR_DATA`, `ERR_NON_FINITE`, `ERR_CHECKPOINT` or `ERR_CANCELLED`.
  */
 export function quantize(model: Model, recipe: RecipeInput, options: RunOptions = {}): Run {

@@ -4,8 +4,8 @@ import { nodeNative } from './native-node.js'
 import { resolveIn } from './resolve.js'
 
 /**
- * The whole recipe that a recipe stands for, every default filled in: what is to be read, saved or
- * changed. `changes` are made one after the other, each the path of a field and its new value.
+ * Resolves a recipe: returns the whole recipe, every default filled in, to be read, saved or
+ * changed. `changes` are applied one after the other, each the path of a field and its new value.
  *
  * @example
  * const recipe = await resolve(recipes.efficientqat(), { 'stages[0].config.samples': 8 })

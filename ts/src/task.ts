@@ -2,11 +2,11 @@ import { errorFrom, HalfstepError } from './errors.js'
 import type { NativeTask, Outcome } from './native.js'
 
 /**
- * A {@link NativeTask} with JavaScript's manners: messages as an async iterable, the outcome as one
- * promise, an `AbortSignal` that cancels.
+ * A {@link NativeTask} for JavaScript: messages as an async iterable, the outcome as one promise,
+ * an `AbortSignal` that cancels.
  *
- * The work goes on by itself. Only a pending `next()` or `result` keeps the process alive, and a
- * failure nobody looks at is no unhandled rejection.
+ * The work continues by itself. Only a pending `next()` or `result` keeps the process alive, and a
+ * failure that nobody awaits is not an unhandled rejection.
  */
 export class Task<Message, Value> {
   readonly #task: NativeTask
@@ -71,12 +71,12 @@ export function settle<T>(outcome: Outcome<T>, signal?: AbortSignal): T {
  */
 export function configJson(config: object): string {
   if (typeof config !== 'object' || config === null) {
-    const reason = 'an object is needed'
+    const reason = 'must be an object'
     throw new HalfstepError('ERR_CONFIG', `config: ${reason}`, { field: 'config', reason })
   }
   return JSON.stringify(config, (field, value: unknown) => {
     if (typeof value === 'number' && !Number.isFinite(value)) {
-      const reason = `${value} is not possible; a finite number`
+      const reason = `must be a finite number, got ${value}`
       throw new HalfstepError('ERR_CONFIG', `${field}: ${reason}`, { field, reason })
     }
     return value

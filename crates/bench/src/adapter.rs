@@ -3,7 +3,7 @@
 use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{ActivationQuantizer, Pool};
 
 /// A quantized weight as the runtime keeps it.
@@ -11,8 +11,12 @@ use halfstep_kernels::{ActivationQuantizer, Pool};
 pub struct Weight(WeightPanels);
 
 impl Weight {
-    pub fn new(pool: &Pool, packed: &QuantTensor) -> Self {
-        Self(WeightPanels::new(pool, packed))
+    /// `levels`: what the codes index, if they are not integers.
+    pub fn new(pool: &Pool, packed: &QuantTensor, levels: Option<&[i8; 16]>) -> Self {
+        Self(match levels {
+            Some(levels) => WeightPanels::with_table(pool, packed, levels),
+            None => WeightPanels::new(pool, packed),
+        })
     }
 
     /// Codes and scales, as the kernel reads them.
@@ -65,7 +69,7 @@ impl Product {
         }
     }
 
-    /// Overwrites `out` with the product of `a` and `b`, which stand in the order of the formula.
+    /// Overwrites `out` with the product of `a` and `b`, in the order of the formula.
     pub fn run(
         self,
         pool: &Pool,

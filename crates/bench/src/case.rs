@@ -1,4 +1,4 @@
-//! A case: what is run, by whom, and what stands beside the time.
+//! A case: what is run, the contenders that run it, and what is recorded with the time.
 
 use crate::linear::LinearTask;
 use crate::machine::Machine;
@@ -36,7 +36,7 @@ pub trait Peers {
     fn product(&self, task: &ProductTask) -> Result<Vec<Contender>, String>;
 }
 
-/// Nobody beside us.
+/// No contenders from other libraries.
 pub struct NoPeers;
 
 impl Peers for NoPeers {

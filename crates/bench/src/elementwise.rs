@@ -8,16 +8,18 @@ use crate::numbers::{close, normal, same};
 use halfstep_kernels::dispatch::Level;
 use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::quant::calibrate::quantize;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{ActivationQuantizer, Granularity, IntGrid, Pool, QuantSpec, dispatch};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::{
+    ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec, dispatch,
+};
 
 const COLUMNS: usize = 2048;
 /// Rows of a cold case: 256 MiB per array, 512 and more with its output. Of a hot one: 256 KiB per
 /// array.
 const COLD_ROWS: usize = 32768;
 const HOT_ROWS: usize = 32;
-const GRID: IntGrid = IntGrid::symmetric(4);
+const GRID: Int = Int::symmetric(4);
 const STEP: f32 = 0.007;
 const PIECE: usize = 1 << 15;
 /// What the loops are called in the rows.
@@ -78,8 +80,7 @@ impl Weights {
             self.rows,
             COLUMNS,
             &self.steps,
-            self.granularity,
-            GRID,
+            self.spec(),
             &mut self.out,
             None,
         );
@@ -93,13 +94,16 @@ impl Weights {
             self.rows,
             COLUMNS,
             &self.steps,
-            self.granularity,
-            GRID,
+            self.spec(),
             edge,
             &self.dy,
             &mut self.out,
             ds,
         );
+    }
+
+    fn spec(&self) -> QuantSpec {
+        QuantSpec::int(GRID, self.granularity, ScaleCodec::F32)
     }
 
     /// Step of element `at`.
@@ -229,17 +233,18 @@ fn pack(
         return Ok(());
     }
     let w = Weights::new(rows, granularity, false);
-    let quantizer = QuantSpec { grid: GRID, granularity, ..QuantSpec::Q4_0 };
+    let quantizer = QuantSpec { granularity: granularity, ..QuantSpec::Q4_0 }.with_int(GRID);
     let mut packed = Weight::new(
         &bench.pool,
         &quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]),
+        None,
     );
     packed.requantize(&bench.pool, &w.v, &w.steps);
     let mut values = vec![0.0; COLUMNS];
     for row in [0, rows - 1] {
         packed.decode_row(row, &mut values);
         let value = |column: usize| {
-            let step = quantizer.scale_codec.store(w.step(row * COLUMNS + column));
+            let step = quantizer.scale.store(w.step(row * COLUMNS + column));
             code(w.v[row * COLUMNS + column], step) * step
         };
         if let Some(column) = (0..COLUMNS).find(|&column| values[column] != value(column)) {

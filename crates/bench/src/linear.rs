@@ -5,9 +5,9 @@ use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::numbers::{Expected, compare, dot, norm, normal, same, spread};
 use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{
-    ActivationQuantizer, CodeRange, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
+    ActivationQuantizer, Granularity, Int, IntRange, Pool, QuantSpec, ScaleCodec,
 };
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ const TOKEN: ActivationQuantizer = ActivationQuantizer::DynamicToken { bits: 8 }
 pub struct Format {
     pub name: &'static str,
     pub weights: QuantSpec,
+    /// What the codes index, if they are not integers.
+    pub levels: Option<&'static [i8; 16]>,
     pub activation: ActivationQuantizer,
     subset: Subset,
 }
@@ -34,25 +36,39 @@ const fn format(
     subset: Subset,
 ) -> Format {
     let range = match bits {
-        8 => CodeRange::Narrow,
-        4 => CodeRange::Symmetric,
+        8 => IntRange::Narrow,
+        4 => IntRange::Symmetric,
         // So few levels are trained with zero points.
-        _ => CodeRange::Affine,
+        _ => IntRange::Unsigned,
     };
     Format {
         name,
-        weights: QuantSpec {
-            grid: IntGrid { bits, range },
-            granularity,
-            scale_codec: ScaleCodec::F16,
-        },
+        weights: QuantSpec::int(Int { bits, range }, granularity, ScaleCodec::F16),
+        levels: None,
         activation,
         subset,
     }
 }
 
+/// Codes of 4 bits that index `levels`, with one activation scale per token. Beside it runs the
+/// same product with integer codes, under the name [`INTEGERS`].
+const fn table(
+    name: &'static str,
+    granularity: Granularity,
+    levels: &'static [i8; 16],
+    subset: Subset,
+) -> Format {
+    Format { levels: Some(levels), ..format(name, 4, granularity, TOKEN, subset) }
+}
+
+/// The contender that a table is measured against.
+const INTEGERS: &str = "integers";
+/// Twice the values of FP4, which lie close together, and NF4 in 8 bits, whose levels do not.
+const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+const NF4: [i8; 16] = [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127];
+
 /// `a32`: activations in blocks of 32, as llama.cpp has them; the others have one scale per token.
-const FORMATS: [Format; 15] = [
+const FORMATS: [Format; 17] = [
     format("w2-g32", 2, Granularity::Group(32), TOKEN, Subset::Full),
     format("w2-g64", 2, Granularity::Group(64), TOKEN, Subset::Chosen),
     format("w2-channel", 2, Granularity::Channel, TOKEN, Subset::Full),
@@ -80,6 +96,8 @@ const FORMATS: [Format; 15] = [
     format("w8-g64", 8, Granularity::Group(64), TOKEN, Subset::Full),
     format("w8-g128", 8, Granularity::Group(128), TOKEN, Subset::Chosen),
     format("w8-channel", 8, Granularity::Channel, TOKEN, Subset::Chosen),
+    table("e2m1-g32", Granularity::Group(32), &E2M1, Subset::Chosen),
+    table("nf4-g64", Granularity::Group(64), &NF4, Subset::Chosen),
 ];
 
 /// In and out features, with the least subset that has them: SmolLM2, Llama 1B, Llama 8B.
@@ -196,10 +214,8 @@ fn linear(
         return Ok(());
     }
     let (x, w) = (Arc::new(normal(m * i, 1.0, 1)), Arc::new(normal(o * i, 0.02, 2)));
-    let weight = Weight::new(
-        &bench.pool,
-        &quantize_by(&bench.pool, &w, o, i, format.weights, ScaleRule::Absmax),
-    );
+    let packed = quantize_by(&bench.pool, &w, o, i, format.weights, Observer::Absmax);
+    let weight = Weight::new(&bench.pool, &packed, format.levels);
     let bytes = weight.bytes();
     let copies = if state == "cold" { COLD.div_ceil(bytes) } else { 1 };
     let task = LinearTask { m, i, o, format, copies, threads: bench.pool.threads(), x, w };
@@ -207,14 +223,22 @@ fn linear(
     weight.apply(&bench.pool, &task.x, format.activation, &mut y, m);
     check(&bench.pool, &case, &task, &weight, &y)?;
 
-    let mut contenders = vec![ours(&bench.pool, &task, weight)];
+    let mut contenders = vec![ours("halfstep", &bench.pool, &task, weight)];
+    if format.levels.is_some() {
+        let integers = Weight::new(&bench.pool, &packed, None);
+        contenders.push(ours(INTEGERS, &bench.pool, &task, integers));
+    }
     contenders.extend(bench.peers.linear(&task)?);
     let work = Work {
         bytes: if m == 1 { bytes as f64 } else { 0.0 },
         operations: 2.0 * (m * i * o) as f64,
         elements: 0.0,
     };
-    let bound = if m == 1 { Bound::Read } else { Bound::Peak(bench.probe.integer_unit()) };
+    let bound = match m {
+        _ if format.levels.is_some() => Bound::Contender(INTEGERS),
+        1 => Bound::Read,
+        _ => Bound::Peak(bench.probe.integer_unit()),
+    };
     bench.time(Case {
         bench: name,
         name: case,
@@ -239,7 +263,7 @@ fn check(
     fake_quant(pool, task.format.activation, &task.x, task.i, None, &mut quantized);
     let expected = task.expected(&quantized, TOLERANCE, |row, out| weight.decode_row(row, out));
     compare(case, y, &expected)?;
-    // An output depends on its own token alone: the first and the last one stand for all.
+    // An output depends on its own token alone: the first and the last one represent all.
     for row in spread(task.m, 2) {
         let x = &task.x[row * task.i..][..task.i];
         let mut scalar = vec![0.0; task.o];
@@ -257,11 +281,11 @@ pub fn at_level(level: Level, work: impl FnOnce()) {
     dispatch::force(before);
 }
 
-fn ours(pool: &Pool, task: &LinearTask, weight: Weight) -> Contender {
+fn ours(name: &str, pool: &Pool, task: &LinearTask, weight: Weight) -> Contender {
     let (pool, x, m, activation) = (pool.clone(), task.x.clone(), task.m, task.format.activation);
     let weights = vec![weight; task.copies];
     let (mut y, mut turn) = (vec![0.0; m * task.o], 0);
-    Contender::new("halfstep", move || {
+    Contender::new(name, move || {
         weights[turn % weights.len()].apply(&pool, &x, activation, &mut y, m);
         turn += 1;
     })

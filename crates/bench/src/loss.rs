@@ -21,7 +21,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         let tokens = if bench.answers { 24 } else { TOKENS };
         let [teacher, student] = [1, 2].map(|seed| Arc::new(normal(tokens * d, 1.0, seed)));
         let head = Arc::new(normal(v * d, 0.05, 3));
-        // The reference is in f64 and slow: few tokens stand for all.
+        // The reference is in f64 and slow: a few tokens represent all.
         check(bench, &case, &teacher[..6 * d], &student[..6 * d], &head, d, v)?;
         let contender = |name: &str, bytes: usize| {
             let (pool, teacher, student, head) =

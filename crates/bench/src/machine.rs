@@ -20,7 +20,7 @@ const FLAGS: [&str; 12] = [
     "asimddp",
 ];
 
-/// Stands in every row. Fields the system does not tell are empty.
+/// Part of every row. Fields that the system does not report are empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
@@ -33,7 +33,7 @@ pub struct Machine {
     pub governor: String,
     pub os: String,
     pub rustc: String,
-    /// Given by whoever starts the run; empty outside a checkout.
+    /// Set by the program that starts the run; empty outside a checkout.
     pub commit: String,
 }
 

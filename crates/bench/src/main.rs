@@ -117,7 +117,15 @@ fn print_probe(probe: &Probe, when: &str, pool: &Pool, machine: &Machine) {
         eprintln!("probe {when:<5} {name:<16} {figure:>8.1}");
         println!(
             "{}",
-            json!({ "bench": "probe", "case": name, "state": when, "threads": pool.threads(), "figure": figure, "commit": machine.commit, "cpu": machine.cpu })
+            json!({
+                "bench": "probe",
+                "case": name,
+                "state": when,
+                "threads": pool.threads(),
+                "figure": figure,
+                "commit": machine.commit,
+                "cpu": machine.cpu,
+            })
         );
     }
 }

@@ -38,7 +38,7 @@ pub struct Expected {
     pub tolerance: f64,
 }
 
-/// Within `tolerance` of each other; not if either is not a number.
+/// Whether both are within `tolerance` of each other; false if one is NaN.
 pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
     (a - b).abs() <= tolerance
 }

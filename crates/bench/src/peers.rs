@@ -50,7 +50,7 @@ enum WeightKind {
 /// The ggml type with the bits, groups and activations of the task.
 fn kind(task: &LinearTask) -> WeightKind {
     let quantizer = task.format.weights;
-    match (task.format.activation, quantizer.granularity, quantizer.grid.bits) {
+    match (task.format.activation, quantizer.granularity, quantizer.bits()) {
         (ActivationQuantizer::DynamicBlock32, Granularity::Group(32), 4) => {
             WeightKind::Ggml(GgmlDType::Q4_0)
         }

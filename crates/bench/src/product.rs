@@ -29,7 +29,7 @@ const SHAPES: [(usize, usize, usize, Subset); 6] = [
     (2048, 576, 49152, Subset::Chosen),
 ];
 
-/// What all contenders of a case share. `a` and `b` stand in the order of the product's formula.
+/// What all contenders of a case share. `a` and `b` are in the order of the product's formula.
 pub struct ProductTask {
     pub product: Product,
     pub precision: Precision,

@@ -2,7 +2,7 @@
 
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::numbers::{close, normal};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{Granularity, QuantSpec, ScaleCodec};
 use std::sync::Arc;
 
@@ -10,18 +10,15 @@ const ROWS: usize = 2048;
 const COLUMNS: usize = 2048;
 
 /// Name, grid, rule: plain rounding and searching apart.
-const CASES: [(&str, QuantSpec, ScaleRule, Subset); 5] = [
-    ("w4-g32/absmax", QuantSpec::Q4_0, ScaleRule::SignedAbsmax, Subset::Chosen),
-    ("w8-g32/absmax", QuantSpec::Q8_0, ScaleRule::Absmax, Subset::Chosen),
-    ("w4-g32/search", QuantSpec::Q4_0, ScaleRule::ErrorSearch, Subset::Chosen),
-    ("w4-channel/absmax", PER_CHANNEL, ScaleRule::SignedAbsmax, Subset::Full),
-    ("w4-channel/search", PER_CHANNEL, ScaleRule::ErrorSearch, Subset::Full),
+const CASES: [(&str, QuantSpec, Observer, Subset); 5] = [
+    ("w4-g32/absmax", QuantSpec::Q4_0, Observer::SignedAbsmax, Subset::Chosen),
+    ("w8-g32/absmax", QuantSpec::Q8_0, Observer::Absmax, Subset::Chosen),
+    ("w4-g32/search", QuantSpec::Q4_0, Observer::ErrorSearch, Subset::Chosen),
+    ("w4-channel/absmax", PER_CHANNEL, Observer::SignedAbsmax, Subset::Full),
+    ("w4-channel/search", PER_CHANNEL, Observer::ErrorSearch, Subset::Full),
 ];
-const PER_CHANNEL: QuantSpec = QuantSpec {
-    granularity: Granularity::Channel,
-    scale_codec: ScaleCodec::F32,
-    ..QuantSpec::Q4_0
-};
+const PER_CHANNEL: QuantSpec =
+    QuantSpec { granularity: Granularity::Channel, scale: ScaleCodec::F32, ..QuantSpec::Q4_0 };
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
@@ -58,7 +55,7 @@ fn check(
     case: &str,
     w: &[f32],
     quantizer: QuantSpec,
-    rule: ScaleRule,
+    rule: Observer,
 ) -> Result<(), String> {
     let packed = quantize_by(&bench.pool, w, ROWS, COLUMNS, quantizer, rule);
     let (mut values, mut codes) = (vec![0.0; COLUMNS], vec![0; COLUMNS]);
@@ -67,7 +64,7 @@ fn check(
         packed.row_codes(row, &mut codes);
         for (column, (&value, &code)) in values.iter().zip(&codes).enumerate() {
             let step = packed.scales[quantizer.granularity.scale_index(row, column, COLUMNS)].abs();
-            let edge = code as i32 == quantizer.grid.min() || code as i32 == quantizer.grid.max();
+            let edge = code as i32 == quantizer.min_code() || code as i32 == quantizer.max_code();
             let error = (value - w[row * COLUMNS + column]).abs();
             if !close(error as f64, 0.0, 0.5001 * step as f64) && !edge {
                 return Err(format!(

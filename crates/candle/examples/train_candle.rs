@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release -p halfstep-candle --example train_candle -- out.gguf
 //!
-//! Weights and scales of the linears learn from the unquantized model's answers; embedding and head
-//! are rounded to Q8_0 and stay. The file is opened again and compared with the trained model.
+//! Weights and scales of the linears learn from the outputs of the unquantized model (the teacher);
+//! embedding and head are rounded to Q8_0 and stay. The file is opened again and compared with the
+//! trained model.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use halfstep_candle::{ChunkedKl, FakeQuant, Logits, from_candle, to_candle};
@@ -11,7 +12,7 @@ use halfstep_formats::architecture::{
     Architecture, Attention, EMBEDDING, FINAL_NORM, Linear, Norm, Role,
 };
 use halfstep_formats::{Model, Quantization, TensorData};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec};
 use halfstep_runtime::network::{Arithmetic, Logits as Rows};
 use halfstep_runtime::{Cache, Network};
@@ -113,16 +114,16 @@ fn turned(x: &Tensor, [cos, sin]: &[Tensor; 2]) -> Result<Tensor> {
 }
 
 /// A weight that learns, its scales, and Adam's moments of both.
-struct Learned {
+struct TrainedLinear {
     name: String,
     variables: [Var; 2],
     moments: [[Tensor; 2]; 2],
     rates: [f64; 2],
 }
 
-impl Learned {
+impl TrainedLinear {
     fn new(name: String, weight: &Tensor, quantizer: &FakeQuant) -> Result<Self> {
-        let scales = quantizer.initial(weight, ScaleRule::SignedAbsmax)?.scales;
+        let scales = quantizer.initial(weight, Observer::SignedAbsmax)?.scales;
         let mean = f64::from(scales.abs()?.mean_all()?.to_scalar::<f32>()?);
         let variables = [Var::from_tensor(weight)?, Var::from_tensor(&scales)?];
         let zeros = |of: &Var| Ok::<_, candle_core::Error>([of.zeros_like()?, of.zeros_like()?]);
@@ -170,18 +171,18 @@ pub fn run(
     let teacher = Llama { architecture: a, weights: weights.clone() };
     let embedding: Vec<f32> = weights[EMBEDDING].flatten_all()?.to_vec1()?;
     let (v, d) = (a.vocab_size, a.hidden_size);
-    let table = quantize_by(&pool, &embedding, v, d, QuantSpec::Q8_0, ScaleRule::Absmax);
+    let table = quantize_by(&pool, &embedding, v, d, QuantSpec::Q8_0, Observer::Absmax);
     let mut decoded = vec![0.0; v * d];
     table.decode(&pool, &mut decoded);
     weights.insert(EMBEDDING.into(), Tensor::from_vec(decoded, (v, d), &Device::Cpu)?);
 
     let mut learned = vec![];
     for spec in a.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_))) {
-        learned.push(Learned::new(spec.name.clone(), &weights[&spec.name], &quantizer)?);
+        learned.push(TrainedLinear::new(spec.name.clone(), &weights[&spec.name], &quantizer)?);
     }
-    let student = |learned: &[Learned]| {
+    let student = |learned: &[TrainedLinear]| {
         let mut weights = weights.clone();
-        for Learned { name, variables: [w, scales], .. } in learned {
+        for TrainedLinear { name, variables: [w, scales], .. } in learned {
             weights.insert(name.clone(), quantizer.symmetric(w, scales)?);
         }
         Ok::<_, candle_core::Error>(Llama { architecture: a, weights })
@@ -214,7 +215,7 @@ pub fn run(
         }
     };
     pack(EMBEDDING, table);
-    for Learned { name, variables: [w, scales], .. } in &learned {
+    for TrainedLinear { name, variables: [w, scales], .. } in &learned {
         pack(name, quantizer.pack(w, scales, None)?);
     }
     file.quantization = Some(Quantization {

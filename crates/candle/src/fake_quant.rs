@@ -1,5 +1,5 @@
 //! A weight as its file will hold it, with gradients: LSQ on symmetric grids (arXiv 1902.08153), a
-//! learned scale and zero point per group on affine ones (arXiv 2407.11062). The formulas stand at
+//! learned scale and zero point per group on affine ones (arXiv 2407.11062). The formulas are in
 //! the kernels, `halfstep_kernels::quant::{lsq, affine}`.
 //!
 //! Scales are used as the grid's codec stores them and zero points as whole codes, so that the
@@ -7,11 +7,12 @@
 
 use crate::values::{read, slice};
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Error, Layout, Result, Shape, Tensor};
-use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::affine::Affine;
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{CodeRange, Granularity, Pool, QuantSpec, uninit_vec};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::quant::observer::{Observer, find_scales};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{Granularity, Pool, QuantSpec, uninit_vec};
 
 /// Bounds of a learned scale with a zero point, those of EfficientQAT's code.
 const SCALES: [f32; 2] = [1e-4, 1e4];
@@ -42,7 +43,7 @@ impl FakeQuant {
     }
 
     /// Scales and zero points of `w` found by `rule`.
-    pub fn initial(&self, w: &Tensor, rule: ScaleRule) -> Result<Initial> {
+    pub fn initial(&self, w: &Tensor, rule: Observer) -> Result<Initial> {
         let (rows, cols) = w.dims2()?;
         self.check_quantizer()?;
         read!(w);
@@ -118,19 +119,11 @@ impl FakeQuant {
     }
 
     fn is_affine(&self) -> bool {
-        self.quantizer.grid.range == CodeRange::Affine
+        self.quantizer.has_zero_point()
     }
 
     fn check_quantizer(&self) -> Result<()> {
-        match self.quantizer {
-            QuantSpec { granularity: Granularity::Group(0), .. } => {
-                Err(Error::Msg("groups of 0 columns".into()))
-            }
-            QuantSpec { grid, .. } if !(2..=8).contains(&grid.bits) => {
-                Err(Error::Msg(format!("a grid of {} bits: 2 to 8 are possible", grid.bits)))
-            }
-            _ => Ok(()),
-        }
+        self.quantizer.check().map_err(Error::Msg)
     }
 
     fn check(&self, w: &Tensor, scales: &Tensor) -> Result<()> {
@@ -145,13 +138,13 @@ impl FakeQuant {
     }
 
     fn stored_scales(&self, scales: &[f32]) -> Vec<f32> {
-        let codec = self.quantizer.scale_codec;
+        let codec = self.quantizer.scale;
         let bounded = |s: f32| if self.is_affine() { s.clamp(SCALES[0], SCALES[1]) } else { s };
         scales.iter().map(|&s| codec.store(bounded(s))).collect()
     }
 
     fn stored_zero_points(&self, zero_points: &[f32]) -> Vec<f32> {
-        let most = self.quantizer.grid.max() as f32;
+        let most = self.quantizer.max_code() as f32;
         zero_points.iter().map(|z| z.clamp(0.0, most).round_ties_even()).collect()
     }
 }
@@ -174,15 +167,14 @@ impl CustomOp3 for Op {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let FakeQuant { quantizer, pool, .. } = &self.0;
-        let (granularity, grid) = (quantizer.granularity, quantizer.grid);
         let ((rows, cols), w) = (l1.shape().dims2()?, slice(s1, l1)?);
         let (scales, mut y) = (self.0.stored_scales(slice(s2, l2)?), uninit_vec(w.len()));
         if self.0.is_affine() {
             let zero_points = &self.0.stored_zero_points(slice(s3, l3)?);
-            Affine { w, rows, cols, scales: &scales, zero_points, granularity, grid }
+            Affine { w, rows, cols, scales: &scales, zero_points, spec: *quantizer }
                 .forward(pool, &mut y);
         } else {
-            lsq_forward(pool, w, rows, cols, &scales, granularity, grid, &mut y, None);
+            lsq_forward(pool, w, rows, cols, &scales, *quantizer, &mut y, None);
         }
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
@@ -196,32 +188,19 @@ impl CustomOp3 for Op {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let FakeQuant { quantizer, edge, gradient_scale, pool } = &self.0;
-        let (granularity, grid) = (quantizer.granularity, quantizer.grid);
         let ((rows, cols), shapes) = (w.dims2()?, [w, scales, zero_points].map(Tensor::shape));
         let gradient = |values, i: usize| Tensor::from_vec(values, shapes[i], &Device::Cpu);
         read!(w, scales, zero_points, dy);
         let scales = &self.0.stored_scales(scales);
         let (mut dw, mut ds) = (uninit_vec(w.len()), uninit_vec(scales.len()));
         if !self.0.is_affine() {
-            lsq_backward(
-                pool,
-                w,
-                rows,
-                cols,
-                scales,
-                granularity,
-                grid,
-                *edge,
-                dy,
-                &mut dw,
-                &mut ds,
-            );
+            lsq_backward(pool, w, rows, cols, scales, *quantizer, *edge, dy, &mut dw, &mut ds);
             ds.iter_mut().for_each(|ds| *ds *= gradient_scale);
             return Ok((Some(gradient(dw, 0)?), Some(gradient(ds, 1)?), None));
         }
         let (zero_points, mut dz) =
             (&self.0.stored_zero_points(zero_points), uninit_vec(scales.len()));
-        Affine { w, rows, cols, scales, zero_points, granularity, grid }
+        Affine { w, rows, cols, scales, zero_points, spec: *quantizer }
             .backward(pool, dy, &mut dw, &mut ds, &mut dz);
         Ok((Some(gradient(dw, 0)?), Some(gradient(ds, 1)?), Some(gradient(dz, 2)?)))
     }

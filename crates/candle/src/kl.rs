@@ -1,5 +1,5 @@
 //! Distillation through a large vocabulary: the mean over rows of KL(softmax(t / T) || softmax(s /
-//! T)), s and t the logits of student and teacher, made of hidden states a chunk of rows at a time.
+//! T)), s and t the logits of student and teacher, computed from hidden states in chunks of rows.
 //! Neither logits nor their gradient exist as a whole.
 //!
 //! Where gradients are wanted they are computed by the forward, chunk by chunk, and kept until the

@@ -2,7 +2,7 @@
 //! layers on packed codes, distillation through large vocabularies, and models both ways.
 //!
 //!     let quantizer = FakeQuant::new(QuantSpec::Q4_0);
-//!     let scales = Var::from_tensor(&quantizer.initial(&w, ScaleRule::ErrorSearch)?.scales)?;
+//!     let scales = Var::from_tensor(&quantizer.initial(&w, Observer::ErrorSearch)?.scales)?;
 //!     let y = x.matmul(&quantizer.symmetric(&w, &scales)?.t()?)?;         // trains on the grid
 //!     let packed = quantizer.pack(&w, &scales, None)?;                    // what the file holds
 //!

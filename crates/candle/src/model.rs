@@ -17,8 +17,8 @@ pub enum Error {
     Unknown { name: String },
 }
 
-/// The tensors of a model: f32, f16 and bf16 as they are, quantized ones as the f32 values they
-/// stand for. Low-rank factors beside a weight are merged into it.
+/// The tensors of a model: f32, f16 and bf16 as they are, quantized ones as the f32 values of
+/// their codes. Low-rank factors are merged into their weights.
 pub fn to_candle(model: &Model, device: &Device) -> Result<HashMap<String, Tensor>, Error> {
     let pool = Pool::new(0);
     let tensor = |(name, tensor): (&String, &halfstep_formats::Tensor)| {

@@ -7,8 +7,9 @@ use crate::values::{read, slice};
 use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Module, Result, Shape, Tensor};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear_backward_input};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
-use halfstep_kernels::pack::{QuantTensor, row_bytes};
-use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool, uninit_vec};
+use halfstep_kernels::pack::row_bytes;
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{ActivationQuantizer, Pool, uninit_vec};
 use std::sync::Arc;
 
 /// A linear layer without bias: x `[.., I]` in f32 gives `[.., O]`.
@@ -23,14 +24,14 @@ impl PackedLinear {
     /// Errors: codes, scales or zero points of another number than the shape has; bits outside 2 to
     /// 8; a static quantizer of activations, whose scale is a model's.
     pub fn new(weight: &QuantTensor, activation: ActivationQuantizer, pool: Pool) -> Result<Self> {
-        let (rows, cols, quantizer) = (weight.rows, weight.cols, weight.quantizer);
-        if cols == 0 || !(2..=8).contains(&quantizer.grid.bits) {
+        let (rows, cols, quantizer) = (weight.rows, weight.cols, weight.spec);
+        if cols == 0 || !(2..=8).contains(&quantizer.bits()) {
             return Err(Error::Msg("a packed linear has columns, of 2 to 8 bits".into()));
         }
         let scales = quantizer.granularity.scales(rows, cols);
-        let affine = quantizer.grid.range == CodeRange::Affine;
+        let affine = quantizer.has_zero_point();
         let want = [
-            ("bytes of codes", weight.codes.len(), rows * row_bytes(cols, quantizer.grid.bits)),
+            ("bytes of codes", weight.codes.len(), rows * row_bytes(cols, quantizer.bits())),
             ("scales", weight.scales.len(), scales),
             ("zero points", weight.zero_points.len(), if affine { scales } else { 0 }),
         ];

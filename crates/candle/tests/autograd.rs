@@ -4,8 +4,8 @@
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use halfstep_candle::{ChunkedKl, FakeQuant, Logits, PackedLinear};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::quant::calibrate::ScaleRule;
-use halfstep_kernels::{ActivationQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::observer::Observer;
+use halfstep_kernels::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 /// Float order in f32: sums of some hundred numbers.
 const TOLERANCE: f64 = 2e-5;
@@ -86,15 +86,15 @@ fn reference(w: &Tensor, s: &Tensor, [n, p]: [&Tensor; 2], clipped: &Tensor) -> 
 
 const SHAPE: (usize, usize) = (6, 128);
 
-fn quantizer(grid: IntGrid, granularity: Granularity, scale_codec: ScaleCodec) -> FakeQuant {
-    FakeQuant::new(QuantSpec { grid, granularity, scale_codec })
+fn quantizer(grid: Int, granularity: Granularity, scale_codec: ScaleCodec) -> FakeQuant {
+    FakeQuant::new(QuantSpec::int(grid, granularity, scale_codec))
 }
 
 #[test]
 fn symmetric_fake_quantization_has_the_gradients_of_lsq() {
     let (rows, cols) = SHAPE;
     let partitions = [(Granularity::Group(32), 4), (Granularity::Channel, 1)];
-    let grids = [IntGrid::symmetric(4), IntGrid::narrow(2), IntGrid::symmetric(8)];
+    let grids = [Int::symmetric(4), Int::narrow(2), Int::symmetric(8)];
     for ((granularity, groups), grid) in partitions.into_iter().flat_map(|p| grids.map(|g| (p, g)))
     {
         let ours = quantizer(grid, granularity, ScaleCodec::F32);
@@ -118,7 +118,7 @@ fn symmetric_fake_quantization_has_the_gradients_of_lsq() {
 fn affine_fake_quantization_has_the_gradients_of_weight_scale_and_zero_point() {
     let (rows, cols) = SHAPE;
     for bits in [2, 3, 4, 8] {
-        let grid = IntGrid::affine(bits);
+        let grid = Int::unsigned(bits);
         let (p, granularity) = (f64::from(grid.max()), Granularity::Group(32));
         let ours = quantizer(grid, granularity, ScaleCodec::F32);
         let scaled = |seed: usize, gain: f64, offset: f64| {
@@ -139,12 +139,12 @@ fn affine_fake_quantization_has_the_gradients_of_weight_scale_and_zero_point() {
 #[test]
 fn packed_codes_decode_to_the_values_trained_on() {
     let affine = [2, 3, 4, 8]
-        .map(|bits| quantizer(IntGrid::affine(bits), Granularity::Group(64), ScaleCodec::F16));
+        .map(|bits| quantizer(Int::unsigned(bits), Granularity::Group(64), ScaleCodec::F16));
     let symmetric = [QuantSpec::Q4_0, QuantSpec::Q8_0].map(FakeQuant::new);
-    let whole = [quantizer(IntGrid::symmetric(4), Granularity::Tensor, ScaleCodec::F32)];
+    let whole = [quantizer(Int::symmetric(4), Granularity::Tensor, ScaleCodec::F32)];
     let w = numbers(6, &[SHAPE.0, SHAPE.1]);
     for ours in affine.into_iter().chain(symmetric).chain(whole) {
-        let initial = ours.initial(&w, ScaleRule::ErrorSearch).expect("scales");
+        let initial = ours.initial(&w, Observer::ErrorSearch).expect("scales");
         // No longer what a codec holds, nor whole.
         let scales = initial.scales.affine(0.913_7, 0.0).expect("scales");
         let zero_points = initial.zero_points.map(|z| z.affine(1.03, 0.2).expect("zero points"));
@@ -168,11 +168,11 @@ fn packed_linears_have_the_values_and_the_gradient_of_their_decoded_weight() {
         ActivationQuantizer::DynamicToken { bits: 8 },
         ActivationQuantizer::DynamicBlock32,
     ];
-    let grids = [2, 3, 4, 8].into_iter().flat_map(|b| [IntGrid::affine(b), IntGrid::symmetric(b)]);
+    let grids = [2, 3, 4, 8].into_iter().flat_map(|b| [Int::unsigned(b), Int::symmetric(b)]);
     for grid in grids {
         let ours = quantizer(grid, Granularity::Group(32), ScaleCodec::F16);
         let w = numbers(7, &[o, i]);
-        let start = ours.initial(&w, ScaleRule::ErrorSearch).expect("scales");
+        let start = ours.initial(&w, Observer::ErrorSearch).expect("scales");
         let packed = ours.pack(&w, &start.scales, start.zero_points.as_ref()).expect("codes");
         let mut decoded = vec![0.0f32; o * i];
         packed.decode(&pool, &mut decoded);
@@ -246,7 +246,7 @@ fn a_graph_can_be_differentiated_twice_and_arguments_may_be_views() {
     }
     same(Ok(loss), kl(student, teacher, 1.0), &[&base, &head]);
 
-    let ours = quantizer(IntGrid::symmetric(4), Granularity::Group(32), ScaleCodec::F32);
+    let ours = quantizer(Int::symmetric(4), Granularity::Group(32), ScaleCodec::F32);
     let w = var(&numbers(17, &[64, 6]));
     let s = var(&numbers(18, &[2, 6]).affine(0.01, 0.1).expect("scales"));
     let views = [&w, &s].map(|variable| variable.t().expect("a view"));
@@ -268,11 +268,11 @@ fn what_does_not_fit_is_an_error() {
     assert!(symmetric.affine(&w, &scales(4), &scales(4)).is_err());
     assert!(symmetric.pack(&w, &scales(4), Some(&scales(4))).is_err());
     assert!(symmetric.pack(&w, &scales(4).affine(1e9, 0.0).expect("large"), None).is_err());
-    let affine = quantizer(IntGrid::affine(2), Granularity::Group(32), ScaleCodec::F16);
+    let affine = quantizer(Int::unsigned(2), Granularity::Group(32), ScaleCodec::F16);
     assert!(affine.affine(&w, &scales(4), &scales(3)).is_err());
     assert!(affine.symmetric(&w, &scales(4)).is_err());
-    let broken = quantizer(IntGrid::symmetric(9), Granularity::Group(0), ScaleCodec::F32);
-    assert!(broken.initial(&w, ScaleRule::Absmax).is_err());
+    let broken = quantizer(Int::symmetric(9), Granularity::Group(0), ScaleCodec::F32);
+    assert!(broken.initial(&w, Observer::Absmax).is_err());
     let mut packed = symmetric.pack(&w, &scales(4), None).expect("codes");
     let linear = |packed: &_, activation| PackedLinear::new(packed, activation, Pool::serial());
     let float = ActivationQuantizer::None;

@@ -1,7 +1,8 @@
 //! Perplexity, KL to the full-precision model and top-1 agreement of several files on several
 //! texts, as a table for docs/lab.
 //!
-//!     cargo run --release -p halfstep --example quality -- <tokens> <full-precision model> <text,text> <model> ...
+//!     cargo run --release -p halfstep --example quality -- \
+//!         <tokens> <full-precision model> <text,text> <model> ...
 //!
 //! Sequences of 512; the full-precision model runs once for all. Bits are those of the stored block
 //! linears, scales, zero points and low-rank factors included.
@@ -20,7 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = load(full)?;
     let models = files.iter().map(|file| load(file)).collect::<Result<Vec<_>, _>>()?;
     println!(
-        "| model | file bytes | bits | text | KL | perplexity | top-1 | predictions |\n|---|---|---|---|---|---|---|---|"
+        "| model | file bytes | bits | text | KL | perplexity | top-1 | predictions \
+         |\n|---|---|---|---|---|---|---|---|"
     );
     for text in texts.split(',') {
         let config = EvaluateConfig {

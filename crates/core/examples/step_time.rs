@@ -1,6 +1,8 @@
 //! Time of a training step and peak memory: with the quantizers of a target, and with none.
 //!
-//!     cargo run --release -p halfstep --example step_time -- <model> <text> <gguf:q4_0 | halfstep | off | plain> [steps] [threads] [batch] [arithmetic]
+//!     cargo run --release -p halfstep --example step_time -- \
+//!         <model> <text> <gguf:q4_0 | halfstep | off | plain> \
+//!         [steps] [threads] [batch] [arithmetic]
 //!
 //! Steps of `batch` (4) x 512 tokens; `halfstep` is 4 bit per channel with 8-bit activations and
 //! cache, `off` has the teacher and no quantizer, `plain` is next-token cross-entropy without
@@ -11,7 +13,7 @@ use halfstep::cancel::Cancel;
 use halfstep::data::{Sequences, Text};
 use halfstep::engine::memory::peak_bytes;
 use halfstep::engine::{Trainer, arithmetic};
-use halfstep::recipe::{Recipe, Rule, Stage, TrainConfig, Trains};
+use halfstep::recipe::{Common, Recipe, Rule, Stage, TrainConfig, Trains};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::run::load;
 use halfstep::target::TargetId;
@@ -66,7 +68,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let median = seconds[seconds.len() / 2];
     let tokens_per_second = (batch * WINDOW) as f64 / median;
     println!(
-        "{setting}, {batch} x {WINDOW} in {}: {median:.2} s per step ({:.2} to {:.2}), {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
+        "{setting}, {batch} x {WINDOW} in {}: {median:.2} s per step ({:.2} to {:.2}), \
+         {tokens_per_second:.0} tokens/s, peak memory {:.2} GB",
         trainer.arithmetic.name(),
         seconds[0],
         seconds[seconds.len() - 1],
@@ -81,10 +84,12 @@ fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
     let target = if setting == "gguf:q4_0" { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
     let bits = |n| if target == TargetId::Halfstep { Some(n) } else { None };
     let recipe = SilqConfig {
-        target,
-        weights: bits(4.0),
-        activations: bits(8.0),
-        cache: bits(8.0),
+        common: Common {
+            weights: bits(4.0),
+            activations: bits(8.0),
+            cache: bits(8.0),
+            ..Common::of(target)
+        },
         train,
         ..SilqConfig::default()
     }

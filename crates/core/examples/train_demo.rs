@@ -1,7 +1,8 @@
 //! Makes the demo model: a byte-level BPE vocabulary and a small Llama, trained from nothing by
 //! this project's own trainer, and the texts the demo needs.
 //!
-//!     cargo run --release -p halfstep --example train_demo -- <text> <assets folder> [tokens] [seed]
+//!     cargo run --release -p halfstep --example train_demo -- \
+//!         <text> <assets folder> [tokens] [seed]
 //!
 //! The first 300,000 characters of the text are never trained on: the demo's evaluation text comes
 //! from them.

@@ -16,13 +16,13 @@ pub enum Error {
     /// wrote it (`weights`, `learningRate`).
     #[error("{field}: {reason}")]
     Config { field: String, reason: String },
-    /// The target cannot hold the grid that the recipe asks for.
+    /// The target cannot hold the grid that the recipe needs.
     #[error("{target} cannot hold {grid}: {reason}. Targets that can: {targets}")]
     Target { target: String, grid: String, reason: String, targets: String },
     /// The data cannot be used (empty, shorter than a sequence).
     #[error("{data}: {reason}")]
     Data { data: String, reason: String },
-    /// A loss or gradient that is not a number, found before the update.
+    /// A loss or gradient that is NaN or infinite, found before the update.
     #[error("step {step}: {tensor} is not finite; nothing was updated")]
     NonFinite { step: u64, tensor: String },
     /// The exported file differs from the trained model; no file is kept.
@@ -31,11 +31,15 @@ pub enum Error {
     /// A checkpoint that is absent, damaged or of another run.
     #[error("{path}: {reason}")]
     Checkpoint { path: String, reason: String },
-    #[error("cancelled{}", .resume.as_ref().map(|r| format!("; to go on: resume from {r}")).unwrap_or_default())]
+    #[error("cancelled{}", resume_hint(.resume))]
     Cancelled { resume: Option<String> },
     /// A fault of ours: please report it.
     #[error("internal error: {reason}")]
     Internal { reason: String },
+}
+
+fn resume_hint(resume: &Option<String>) -> String {
+    resume.as_ref().map(|folder| format!("; resume from {folder}")).unwrap_or_default()
 }
 
 impl Error {
@@ -43,7 +47,7 @@ impl Error {
         Error::Config { field: field.into(), reason: reason.into() }
     }
 
-    /// Whether the caller asked for it.
+    /// Whether the run was cancelled by the caller.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Error::Cancelled { .. } | Error::Runtime(halfstep_runtime::Error::Cancelled))
     }
@@ -110,8 +114,7 @@ impl Error {
     }
 }
 
-/// The known name nearest to `name` by edit distance, if any is near enough to be a slip of the
-/// pen.
+/// Returns the known name nearest to `name` by edit distance, if it is near enough for a typo.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |a: &str, b: &str| {
         let (a, b): (Vec<char>, Vec<char>) =

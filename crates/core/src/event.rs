@@ -1,4 +1,4 @@
-//! What a run tells while it runs: one typed stream for API, command line and report.
+//! Events of a run: one typed stream for API, command line and report.
 
 use crate::Result;
 use halfstep_formats::Model;
@@ -15,29 +15,30 @@ pub enum Event {
         name: String,
         detail: String,
     },
-    /// The unquantized model has generated so many of the tokens that are to be trained on; how
-    /// fast, of this part of the run.
+    /// The unquantized model has generated `tokens` of the `total` tokens to train on;
+    /// `tokensPerSecond` is the speed since the run started or was resumed.
     Generate {
         tokens: usize,
         total: usize,
         tokens_per_second: f64,
     },
-    /// One optimizer step is done. Loss and KL are of its batch, before the update.
+    /// One optimizer step is done. The loss is that of its batch, before the update.
     Step {
         step: u64,
         steps: u64,
         loss: f64,
         learning_rate: f64,
-        /// Global norm before clipping.
+        /// Norm of the gradient of all parameters, before clipping.
         gradient_norm: f64,
         tokens: u64,
         tokens_per_second: f64,
         /// Seconds to the end of training, from measured steps.
         eta_seconds: f64,
-        /// Peak resident memory of the process in bytes; 0 where the system does not tell.
+        /// Peak resident memory of the process in bytes; 0 where the system does not report it.
         memory_bytes: u64,
     },
-    /// A block is finished: mean squared difference of its outputs from the unquantized block's.
+    /// A layer is finished; `loss` is the mean squared difference of its outputs from those of the
+    /// unquantized layer.
     Block {
         block: u64,
         blocks: u64,
@@ -69,7 +70,8 @@ pub struct EvaluationRecord {
     pub predictions: usize,
     /// Mean KL(against || model) in nats; null without `against`.
     pub kl: Option<f64>,
-    /// Share of positions where both models put the same token first; null without `against`.
+    /// Share of positions where both models give the same token the highest probability; null
+    /// without `against`.
     pub top1_agreement: Option<f64>,
     pub tokens_per_second: f64,
 }
@@ -77,7 +79,7 @@ pub struct EvaluationRecord {
 /// By subject: `fp`, `rtn`, `result`.
 pub type Evaluations = BTreeMap<String, EvaluationRecord>;
 
-/// What is measured on the packed model, while a trainer's state can still be saved.
+/// Measures the packed model, while the state of the trainer can still be saved.
 pub type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
 
 impl From<Evaluation> for EvaluationRecord {

@@ -1,7 +1,7 @@
 //! Quantization without training: every site's quantizer with the scales its start rule finds.
 
 use crate::cancel::Cancel;
-use crate::quantizer::observer::{check_scales, quantize_matrix};
+use crate::quantizer::observer::check_scales;
 use crate::recipe::{Observer, Recipe, Sites, WeightSite};
 use crate::target::TargetId;
 use crate::{Error, Result};
@@ -9,10 +9,8 @@ use half::f16;
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
-use halfstep_kernels::pack::zero_point_shape;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec,
-};
+use halfstep_kernels::quant::observer::quantize_by;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, Pool, QuantSpec};
 use std::collections::BTreeMap;
 
 /// What "RTN" means in a table: the better of these, as whole models, by KL.
@@ -45,7 +43,7 @@ pub fn quantize_model(
 /// nearest to its size.
 pub fn baseline(recipe: &Recipe, observer: Observer, architecture: &Architecture) -> Recipe {
     recipe.with_weight_sites(|site| WeightSite {
-        quantizer: as_large(site.quantizer, site.low_rank.map_or(0, |l| l.rank), architecture),
+        spec: as_large(site.spec, site.low_rank.map_or(0, |l| l.rank), architecture),
         observer,
         low_rank: None,
         ..site
@@ -61,11 +59,11 @@ fn as_large(quantizer: QuantSpec, rank: usize, architecture: &Architecture) -> Q
     let shapes: Vec<[usize; 2]> = linears.map(|linear| linear.shape).collect();
     let beside_codes = |q: &QuantSpec| -> usize {
         let zero_points =
-            |rows, cols| zero_point_shape(*q, rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
+            |rows, cols| q.zero_point_shape(rows, cols).map_or(0, |[rows, bytes]| rows * bytes);
         shapes
             .iter()
             .map(|&[rows, cols]| {
-                rows * q.granularity.groups(cols) * q.scale_codec.bytes() + zero_points(rows, cols)
+                rows * q.granularity.groups(cols) * q.scale.bytes() + zero_points(rows, cols)
             })
             .sum()
     };
@@ -97,7 +95,7 @@ pub fn round_tensor(
     let data = match sites.of(spec) {
         Some(site) => {
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
-            let packed = quantize_matrix(pool, &values, rows, cols, site.quantizer, site.observer);
+            let packed = quantize_by(pool, &values, rows, cols, site.spec, site.observer);
             check_scales(&packed, &spec.name)?;
             TensorData::Packed(packed)
         }
@@ -121,7 +119,7 @@ pub fn quantization(recipe: &Recipe, static_scales: BTreeMap<String, f32>) -> Qu
 pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> {
     let sites = Sites::new(recipe, architecture)?;
     for spec in architecture.tensors() {
-        let quantizer = sites.of(&spec).map(|site| site.quantizer);
+        let quantizer = sites.of(&spec).map(|site| site.spec);
         if let Some(Granularity::Group(n)) = quantizer.map(|q| q.granularity)
             && (n == 0 || !spec.shape[1].is_multiple_of(n))
         {
@@ -219,19 +217,16 @@ pub fn type_name(tensor: &Tensor) -> String {
         TensorData::F16(_) => "F16".into(),
         TensorData::BF16(_) => "BF16".into(),
         TensorData::Blocks { kind, .. } => format!("{kind:?}"),
-        TensorData::Packed(p) if p.quantizer == QuantSpec::Q4_0 => "Q4_0".into(),
-        TensorData::Packed(p) if p.quantizer == QuantSpec::Q8_0 => "Q8_0".into(),
-        TensorData::Packed(p) if p.quantizer == QuantSpec::TQ2_0 => "TQ2_0".into(),
+        TensorData::Packed(p) if p.spec == QuantSpec::Q4_0 => "Q4_0".into(),
+        TensorData::Packed(p) if p.spec == QuantSpec::Q8_0 => "Q8_0".into(),
+        TensorData::Packed(p) if p.spec == QuantSpec::TQ2_0 => "TQ2_0".into(),
         TensorData::Packed(p) => {
-            let shared = match p.quantizer.granularity {
+            let shared = match p.spec.granularity {
                 Granularity::Tensor => "per tensor".into(),
                 Granularity::Channel => "per channel".into(),
                 Granularity::Group(n) => format!("groups of {n}"),
             };
-            if p.quantizer.grid == IntGrid::narrow(2) {
-                return format!("ternary {shared}");
-            }
-            format!("int{} {shared}", p.quantizer.grid.bits)
+            format!("{} {shared}", p.spec.element.name())
         }
     }
 }

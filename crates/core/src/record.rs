@@ -1,9 +1,9 @@
-//! What a run records of itself, for a report: how the losses fell, what became of every matrix,
-//! where in depth the answers change.
+//! The record of a run, for a report: losses, statistics of every matrix, and the effect of
+//! quantizing each layer alone.
 
 use crate::event::EvaluationRecord;
 use halfstep_formats::architecture::Linear;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec, Real};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -13,25 +13,25 @@ use ts_rs::TS;
 #[serde(rename_all = "camelCase")]
 pub struct RunRecord {
     pub settings: RunSettings,
-    /// Full precision, round to nearest on the same grid (in smaller groups to be about as large,
-    /// where low-rank factors lie beside the result), and the result.
+    /// Full precision, round to nearest on the same grid (in smaller groups, for about the same
+    /// size, where the result has low-rank factors), and the result.
     pub table: Vec<TableRow>,
-    /// One after the other; none without training.
+    /// Stages of the training, one after the other; none without training.
     pub stages: Vec<StageRecord>,
-    /// Every quantized linear, block after block.
+    /// Statistics of every quantized linear, layer after layer.
     pub matrices: Vec<MatrixRecord>,
-    /// By block: KL to the unquantized model in nats when this block alone is as in the result.
-    /// Empty without a validation text.
+    /// For each layer: KL to the unquantized model in nats if only this layer is quantized. Empty
+    /// without a validation text.
     pub block_kl: Vec<f64>,
-    /// Tokens that `blockKl` was measured on.
+    /// Number of tokens that `blockKl` was measured on.
     pub block_kl_tokens: usize,
 }
 
-/// What made the result.
+/// Settings of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct RunSettings {
-    /// Of halfstep.
+    /// Version of halfstep.
     pub version: String,
     /// Name of the model.
     pub model: String,
@@ -50,9 +50,9 @@ pub struct RunSettings {
 pub struct TableRow {
     /// `fp`, `rtn` or `result`.
     pub subject: String,
-    /// Of its file.
+    /// Size of its file.
     pub bytes: u64,
-    /// Of the block linears, scales and factors included.
+    /// Stored bits per weight of the block linears, scales and low-rank factors included.
     pub bits_per_weight: f64,
     /// Null without a validation text.
     pub evaluation: Option<EvaluationRecord>,
@@ -62,16 +62,16 @@ pub struct TableRow {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct StageRecord {
-    /// Steps done before those of `losses`, by an earlier part of a resumed run.
+    /// Number of steps before those of `losses`, which an earlier part of a resumed run did.
     pub first_step: u64,
-    /// Loss of every step, before its update, where the whole model learns.
+    /// Loss of every step, before its update, if the whole model is trained.
     pub losses: Vec<f64>,
-    /// Where one block learns at a time.
+    /// Records of the layers, if they are trained one at a time.
     pub blocks: Vec<BlockRecord>,
     pub matrices: Vec<MatrixRecord>,
 }
 
-/// How a block learned.
+/// The training of one layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockRecord {
@@ -84,20 +84,20 @@ pub struct BlockRecord {
     pub last_loss: f64,
 }
 
-/// What became of a quantized linear.
+/// Statistics of a quantized linear.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct MatrixRecord {
     pub block: usize,
     /// `self_attn.q_proj`, ...
     pub linear: String,
-    /// Share of the weights that lie outside the grid's limits and are clipped to them; null where
-    /// codes alone were left.
+    /// Share of the weights that lie outside the grid's limits and are clipped to them; null if
+    /// only the codes were left.
     pub clip_fraction: Option<f64>,
-    /// Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that
-    /// trained them.
+    /// Mean of |s_end / s_start - 1| over its scales in the last stage that trained them; null
+    /// without training.
     pub scale_drift: Option<f64>,
-    /// Mean of its squared gradients over that of all linears; null where they were not taken.
+    /// Mean of its squared gradients over that of all linears; null if they were not computed.
     pub saliency: Option<f64>,
 }
 
@@ -124,7 +124,7 @@ impl MatrixRecord {
             pool,
             values,
             packed.cols,
-            packed.quantizer,
+            packed.spec,
             &packed.scales,
             &packed.zero_points,
         );
@@ -138,8 +138,8 @@ impl MatrixRecord {
     }
 }
 
-/// The matrices of all stages as one list: what a later stage did not find out stays as an earlier
-/// one left it.
+/// Merges the matrices of all stages into one list: what a later stage did not measure is that of
+/// an earlier one.
 pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
     let mut merged: Vec<MatrixRecord> = vec![];
     for matrix in stages.iter().flat_map(|stage| &stage.matrices) {
@@ -183,7 +183,7 @@ pub fn clip_fraction<T: Real>(
     scales: &[f32],
     zero_points: &[u8],
 ) -> f64 {
-    let (granularity, grid) = (quantizer.granularity, quantizer.grid);
+    let granularity = quantizer.granularity;
     let mut clipped = vec![0usize; w.len() / cols.max(1)];
     pool.chunks_mut(&mut clipped, 16, |task, clipped| {
         for (i, count) in clipped.iter_mut().enumerate() {
@@ -194,8 +194,9 @@ pub fn clip_fraction<T: Real>(
                 let index =
                     granularity.scale_index(row, group * granularity.group_size(cols), cols);
                 let z = zero_points.get(index).map_or(0.0, |&z| f32::from(z));
-                let (least, most) = (grid.min() as f32 - z, grid.max() as f32 - z);
-                // One code beyond the limits tells inside from outside.
+                let (least, most) =
+                    (quantizer.min_code() as f32 - z, quantizer.max_code() as f32 - z);
+                // One code beyond the limits distinguishes inside from outside.
                 let code = |w: &T| {
                     (w.to_f32() / scales[index]).clamp(least - 1.0, most + 1.0).round_ties_even()
                 };
@@ -220,26 +221,15 @@ pub fn scale_drift(start: &[f32], end: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfstep_kernels::{Granularity, IntGrid, ScaleCodec};
+    use halfstep_kernels::{Granularity, Int, ScaleCodec};
 
     #[test]
     fn weights_beyond_the_last_codes_are_counted() {
-        let quantizer = |grid| QuantSpec {
-            grid,
-            granularity: Granularity::Group(4),
-            scale_codec: ScaleCodec::F32,
-        };
+        let quantizer = |grid| QuantSpec::int(grid, Granularity::Group(4), ScaleCodec::F32);
         // Two bits, scale 1: codes -2..=1; 1.4 rounds inside, 1.6 and -2.6 outside.
         let w = [-2.4f32, -2.6, 1.4, 1.6, 0.0, 0.0, 0.0, 9.0];
         assert_eq!(
-            clip_fraction(
-                &Pool::serial(),
-                &w,
-                8,
-                quantizer(IntGrid::symmetric(2)),
-                &[1.0, 1.0],
-                &[]
-            ),
+            clip_fraction(&Pool::serial(), &w, 8, quantizer(Int::symmetric(2)), &[1.0, 1.0], &[]),
             3.0 / 8.0
         );
         // Zero points 3 and 0: values -3..=0 and 0..=3.
@@ -248,7 +238,7 @@ mod tests {
                 &Pool::serial(),
                 &w,
                 4,
-                quantizer(IntGrid::affine(2)),
+                quantizer(Int::unsigned(2)),
                 &[1.0, 3.0],
                 &[3, 0]
             ),

@@ -77,7 +77,7 @@ fn peak(model: &Model, recipe: &RecipeConfig) -> (usize, usize) {
 }
 
 #[test]
-fn memory_beside_the_result_does_not_grow_with_depth() {
+fn memory_in_addition_to_the_result_does_not_grow_with_depth() {
     let demo = load(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").display().to_string(),
     )

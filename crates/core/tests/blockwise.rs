@@ -3,9 +3,10 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
+use halfstep::recipe::Common;
 use halfstep::recipe::block::{BlockOptions, SaliencyDifference, SaliencyScale, SolverOptions};
 use halfstep::recipes::RecipeConfig;
-use halfstep::recipes::apiq::ApiqConfig;
+use halfstep::recipes::apiq::{ApiqConfig, LowRankOptions};
 use halfstep::recipes::awq::AwqRecipeConfig;
 use halfstep::recipes::efficientqat::EfficientqatConfig;
 use halfstep::recipes::gptq::GptqRecipeConfig;
@@ -86,6 +87,14 @@ fn refusal(recipe: &RecipeConfig, run: &RunConfig) -> (&'static str, String) {
     }
 }
 
+fn rank(rank: usize) -> LowRankOptions {
+    LowRankOptions { rank: Some(rank), ..LowRankOptions::default() }
+}
+
+fn two_bits() -> Common {
+    Common { weights: Some(2.0), ..Common::default() }
+}
+
 #[test]
 fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
     let plain = bytes(&made(&apiq()));
@@ -101,7 +110,7 @@ fn without_lambda_sapr_is_apiq_and_without_rank_apiq_is_omniquant() {
         ..options()
     };
     let without_rank =
-        made(&RecipeConfig::Apiq(ApiqConfig { rank: Some(0), train, ..ApiqConfig::default() }));
+        made(&RecipeConfig::Apiq(ApiqConfig { low_rank: rank(0), train, ..ApiqConfig::default() }));
     assert!(without_rank.low_rank.is_empty() && bytes(&without_rank) == bytes(&made(&omniquant)));
 }
 
@@ -225,10 +234,12 @@ fn every_method_beats_what_it_starts_from() {
         report.evaluations["result"].kl.expect("a KL")
     };
     let rtn = RtnConfig {
-        target: TargetId::Halfstep,
+        common: Common {
+            weights: Some(2.0),
+            group_size: Some(64),
+            ..Common::of(TargetId::Halfstep)
+        },
         zero_points: true,
-        weights: Some(2.0),
-        group_size: Some(64),
         ..RtnConfig::default()
     };
     let rtn = measured(&RecipeConfig::Rtn(RtnConfig {
@@ -255,12 +266,12 @@ fn every_method_beats_what_it_starts_from() {
         ..EfficientqatConfig::default()
     }));
     let gptq = measured(&RecipeConfig::Gptq(GptqRecipeConfig {
-        weights: Some(2.0),
+        common: two_bits(),
         train: solver.clone(),
         ..GptqRecipeConfig::default()
     }));
     let awq = measured(&RecipeConfig::Awq(AwqRecipeConfig {
-        weights: Some(2.0),
+        common: two_bits(),
         train: solver,
         ..AwqRecipeConfig::default()
     }));
@@ -365,8 +376,11 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
         "{warnings:?} {again:?}"
     );
     assert!(bytes(&resumed) == bytes(&whole));
-    let other =
-        RecipeConfig::Apiq(ApiqConfig { rank: Some(4), train: options(), ..ApiqConfig::default() });
+    let other = RecipeConfig::Apiq(ApiqConfig {
+        low_rank: rank(4),
+        train: options(),
+        ..ApiqConfig::default()
+    });
     let (code, text) = refusal(&other, &run(Some(&folder), true));
     assert!(code == "ERR_CHECKPOINT" && text.contains("another run"), "{text}");
 }
@@ -425,7 +439,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
     let cases = [
         (
             RecipeConfig::Apiq(ApiqConfig {
-                rank: Some(4096),
+                low_rank: rank(4096),
                 train: options(),
                 ..ApiqConfig::default()
             }),
@@ -434,7 +448,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
         ),
         (
             RecipeConfig::Apiq(ApiqConfig {
-                group_size: Some(100),
+                common: Common { group_size: Some(100), ..Common::default() },
                 train: options(),
                 ..ApiqConfig::default()
             }),
@@ -443,13 +457,13 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
         ),
         (
             RecipeConfig::Apiq(ApiqConfig {
-                target: TargetId::GgufQ4_0,
-                rank: Some(8),
+                common: Common::of(TargetId::GgufQ4_0),
+                low_rank: rank(8),
                 train: options(),
                 ..ApiqConfig::default()
             }),
             "ERR_TARGET",
-            "no factors beside a weight",
+            "cannot store low-rank factors",
         ),
         (
             RecipeConfig::Apiq(ApiqConfig {
@@ -460,7 +474,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
             "sequences of 48",
         ),
         (sapr(|c| c.lambda = f64::NAN), "ERR_CONFIG", "lambda"),
-        (sapr(|c| c.train.epochs = Some(0)), "ERR_CONFIG", "nothing would train"),
+        (sapr(|c| c.train.epochs = Some(0)), "ERR_CONFIG", "nothing would be trained"),
         (
             RecipeConfig::Apiq(ApiqConfig {
                 train: BlockOptions { epochs: Some(0), ..options() },
@@ -550,12 +564,12 @@ fn rounding_is_compared_at_equal_bytes() {
 #[test]
 fn solvers_record_what_they_clip_and_the_saliency() {
     let gptq = RecipeConfig::Gptq(GptqRecipeConfig {
-        weights: Some(2.0),
+        common: two_bits(),
         train: solver(4),
         ..GptqRecipeConfig::default()
     });
     let awq = RecipeConfig::Awq(AwqRecipeConfig {
-        weights: Some(2.0),
+        common: two_bits(),
         train: solver(4),
         ..AwqRecipeConfig::default()
     });

@@ -2,7 +2,7 @@
 //! and its model is trained, saved and read again.
 
 /// The names that the recipe's file finds in its crate.
-pub use halfstep::{error, recipe, target};
+pub use halfstep::{error, recipe};
 
 #[path = "worked_recipe/clip_then_scales.rs"]
 mod clip_then_scales;
@@ -33,7 +33,12 @@ fn the_text_is_the_file_and_the_line_fits_the_list() {
     let line = |text: &str| {
         let words: Vec<&str> = text.split_whitespace().collect();
         assert!(
-            matches!(words[..], [module, variant] if module.chars().all(|c| c.is_lowercase() || c == '_') && variant.ends_with("Config),")),
+            matches!(
+                words[..],
+                [module, variant]
+                    if module.chars().all(|c| c.is_lowercase() || c == '_')
+                        && variant.ends_with("Config),")
+            ),
             "{text}"
         );
     };

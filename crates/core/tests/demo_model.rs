@@ -3,7 +3,7 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
-use halfstep::recipe::{TrainArithmetic, TrainConfig};
+use halfstep::recipe::{Common, TrainArithmetic, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::rtn::RtnConfig;
 use halfstep::recipes::silq::SilqConfig;
@@ -43,7 +43,7 @@ fn silq(target: TargetId) -> RecipeConfig {
         seed: 3,
         ..TrainConfig::default()
     };
-    RecipeConfig::Silq(SilqConfig { target, train, ..SilqConfig::default() })
+    RecipeConfig::Silq(SilqConfig { common: Common::of(target), train, ..SilqConfig::default() })
 }
 
 fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
@@ -241,7 +241,7 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
                 .0;
         let rtn = quantize(
             &model,
-            &RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }),
+            &RecipeConfig::Rtn(RtnConfig { common: Common::of(target), ..RtnConfig::default() }),
             &run(None, false),
             &mut |_| {},
             &Cancel::default(),
@@ -268,9 +268,11 @@ fn two_and_three_bits_in_groups_pass_the_gate() {
     let (model, folder) = (demo(), scratch("few-bits"));
     for (weights, group_size) in [(2.0, 32), (2.0, 64), (3.0, 64), (3.0, 128)] {
         let config = RtnConfig {
-            target: TargetId::Halfstep,
-            weights: Some(weights),
-            group_size: Some(group_size),
+            common: Common {
+                weights: Some(weights),
+                group_size: Some(group_size),
+                ..Common::of(TargetId::Halfstep)
+            },
             zero_points: true,
             ..RtnConfig::default()
         };
@@ -307,7 +309,7 @@ fn the_gate_sees_one_wrong_code_and_one_wrong_scale() {
     .expect("rounded")
     .0;
     let name = "model.layers.1.mlp.down_proj.weight";
-    let tamper = |change: &dyn Fn(&mut halfstep_kernels::pack::QuantTensor)| {
+    let tamper = |change: &dyn Fn(&mut halfstep_kernels::quant::tensor::QuantTensor)| {
         let mut other = small.clone();
         if let Some(TensorData::Packed(packed)) = other.tensors.get_mut(name).map(|t| &mut t.data) {
             change(packed);
@@ -336,11 +338,13 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         edit(&mut config);
         RecipeConfig::Silq(config)
     };
-    let (code, text) = refuse(&silq_with(&|c| c.weights = Some(4.5)), &run(None, false));
+    let (code, text) = refuse(&silq_with(&|c| c.common.weights = Some(4.5)), &run(None, false));
     assert!(code == "ERR_CONFIG" && text.contains("weights"), "{text}");
-    let (code, text) = refuse(&silq_with(&|c| c.weights = Some(3.0)), &run(None, false));
+    let (code, text) = refuse(&silq_with(&|c| c.common.weights = Some(3.0)), &run(None, false));
     assert!(code == "ERR_TARGET" && text.contains("halfstep"), "{text}");
-    let grouped = |c: &mut SilqConfig| (c.target, c.group_size) = (TargetId::Halfstep, Some(100));
+    let grouped = |c: &mut SilqConfig| {
+        c.common = Common { group_size: Some(100), ..Common::of(TargetId::Halfstep) };
+    };
     let (code, text) = refuse(&silq_with(&grouped), &run(None, false));
     assert!(code == "ERR_CONFIG" && text.contains("groupSize") && text.contains("128"), "{text}");
     let (code, text) = refuse(&silq_with(&|_| {}), &RunConfig::default());
@@ -356,8 +360,8 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
         (trains(&|t| (t.sequence_length, t.batch) = (2048, 1)), "sequenceLength"),
         (
             silq_with(&|c| {
-                (c.target, c.static_activations, c.activations) =
-                    (TargetId::Halfstep, true, Some(16.0))
+                (c.common.target, c.static_activations, c.common.activations) =
+                    (Some(TargetId::Halfstep), true, Some(16.0))
             }),
             "activations",
         ),
@@ -390,7 +394,9 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
 fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
     let architecture = demo().architecture.resized(|sizes| sizes.intermediate_size = 704);
     let recipe = |target| {
-        RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() }).resolve().expect("a recipe")
+        RecipeConfig::Rtn(RtnConfig { common: Common::of(target), ..RtnConfig::default() })
+            .resolve()
+            .expect("a recipe")
     };
     halfstep::nearest::check_shapes(&architecture, &recipe(TargetId::GgufQ4_0))
         .expect("blocks of 32 divide 704");
@@ -410,8 +416,10 @@ fn blocks_that_do_not_divide_a_row_are_refused_by_target() {
 #[test]
 fn the_demo_model_in_three_values() {
     let (model, folder) = (demo(), scratch("ternary"));
-    let recipe =
-        RecipeConfig::Rtn(RtnConfig { target: TargetId::GgufTQ2_0, ..RtnConfig::default() });
+    let recipe = RecipeConfig::Rtn(RtnConfig {
+        common: Common::of(TargetId::GgufTQ2_0),
+        ..RtnConfig::default()
+    });
     let small = quantize(&model, &recipe, &RunConfig::default(), &mut |_| {}, &Cancel::default())
         .expect("rounded")
         .0;
@@ -562,7 +570,7 @@ fn an_integer_forward_of_float_activations_is_refused() {
     let RecipeConfig::Silq(mut config) = silq(TargetId::Halfstep) else {
         unreachable!("a SiLQ recipe")
     };
-    config.activations = Some(16.0);
+    config.common.activations = Some(16.0);
     config.train.arithmetic = Some(TrainArithmetic::Int8Forward);
     let refused = quantize(
         &demo(),

@@ -1,6 +1,6 @@
 //! What does not depend on the CPU keeps its bytes: rounding by every rule for every target,
 //! export, re-opening, and portable evaluation and generation, all on the demo model of assets/.
-//! The numbers stand in `frozen/hashes.json` and are compared at every instruction-set level that
+//! The numbers are in `frozen/hashes.json` and are compared at every instruction-set level that
 //! this CPU has, each with another number of threads.
 //!
 //! Results that are meant to change are frozen anew, and the change explained in CHANGELOG.md:
@@ -10,14 +10,14 @@
 //! A model is frozen by two hashes. `file` is that of the saved file without its provenance: the
 //! strings there (version, source, recipe) say where a model came from and may change with a
 //! release or the name of an option. `values` is that of codes, scales, zero points and floats by
-//! the name of their tensor, so that a change of the container can be told from one of the model.
+//! the name of their tensor, so that a change of the container can be distinguished from one of the model.
 
 use half::f16;
 use halfstep::Model;
 use halfstep::recipes::RecipeConfig;
 use halfstep::run::{
-    ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, Loaded, RunConfig,
-    evaluate, generate, load, logits, parse_config, quantize, tokenize,
+    ArithmeticConfig as Arithmetic, Cancel, EvaluateConfig, GenerationConfig, LoadedModel,
+    RunConfig, evaluate, generate, load, logits, parse_config, quantize, tokenize,
 };
 use halfstep_formats::architecture::{ActivationSite, Role, TensorSpec};
 use halfstep_formats::load::load_bytes;
@@ -112,7 +112,7 @@ impl Frozen {
 
     /// Logits of a prefill and the tokens of a decode, greedy and sampled.
     fn forward(&mut self, name: &str, model: Model) {
-        let model = Loaded::from(model);
+        let model = LoadedModel::from(model);
         let text = std::fs::read_to_string(repository("assets/demo-eval.txt")).expect("a text");
         let mut tokens = tokenize(&model, &text[..4 * LOGIT_TOKENS * 2], false).expect("tokens");
         tokens.truncate(LOGIT_TOKENS);
@@ -287,7 +287,7 @@ fn with_static_sites(model: &Model, bits: u8) -> Model {
     model
 }
 
-/// The model with made-up factors of rank 3 beside every linear, small as trained ones are.
+/// The model with artificial factors of rank 3 for every linear, small as trained ones are.
 fn with_low_rank(model: &Model) -> Model {
     const RANK: usize = 3;
     let factor = |n: usize, period: usize| -> Vec<f16> {

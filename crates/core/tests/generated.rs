@@ -1,6 +1,6 @@
 //! Writes what JavaScript and readers need to know of the Rust types: TypeScript types, the
 //! built-in recipes and the texts of all options into `ts/src/generated`, and docs/recipes.md.
-//! Fails when other files stood there: a changed Rust type is committed together with its twins.
+//! Fails when the files were different: a changed Rust type is committed together with them.
 
 #[path = "generated/documented.rs"]
 mod documented;
@@ -12,8 +12,8 @@ use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use serde_json::json;
 use std::path::Path;
 
-/// True when the file at `path` of the repository held `text`; writes it otherwise.
-fn stands(path: &str, text: &str) -> bool {
+/// Whether the file at `path` of the repository is `text`; writes it otherwise.
+fn is_current(path: &str, text: &str) -> bool {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
     if std::fs::read_to_string(&path).is_ok_and(|before| before == text) {
         return true;
@@ -39,8 +39,11 @@ fn generated_files_are_those_of_the_rust_types() {
         ("ts/src/generated/options.ts", pages::options(&recipes, &options)),
         ("docs/recipes.md", pages::guide(&recipes)),
     ];
-    let stale: Vec<&str> =
-        files.iter().filter(|(path, text)| !stands(path, text)).map(|(path, _)| *path).collect();
+    let stale: Vec<&str> = files
+        .iter()
+        .filter(|(path, text)| !is_current(path, text))
+        .map(|(path, _)| *path)
+        .collect();
     assert!(stale.is_empty(), "out of date, now rewritten; commit them: {stale:?}");
 }
 

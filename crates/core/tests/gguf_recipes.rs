@@ -53,7 +53,7 @@ fn recipes_with_zero_points_end_in_gguf_without_them() {
             let model = run(&recipe(&json)).unwrap_or_else(|e| panic!("{json}: {e}"));
             let name = "model.layers.1.mlp.down_proj.weight";
             match &model.tensors[name].data {
-                TensorData::Packed(packed) => assert_eq!(packed.quantizer, quantizer, "{json}"),
+                TensorData::Packed(packed) => assert_eq!(packed.spec, quantizer, "{json}"),
                 other => panic!("{json}: {other:?}"),
             }
             assert!(model.low_rank.is_empty(), "{json}");
@@ -69,7 +69,7 @@ fn what_a_gguf_file_cannot_hold_is_refused_before_any_work() {
     let cases = [
         (r#"{"kind":"rtn","target":"gguf:q4_0","zeroPoints":true}"#, "symmetric"),
         (r#"{"kind":"gptq","target":"gguf:q4_0","weights":3}"#, "4 bit"),
-        (r#"{"kind":"apiq","target":"gguf:q4_0","rank":8}"#, "no factors beside a weight"),
+        (r#"{"kind":"apiq","target":"gguf:q4_0","rank":8}"#, "cannot store low-rank factors"),
     ];
     for (json, words) in cases {
         match run(&recipe(json)) {

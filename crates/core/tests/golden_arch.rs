@@ -8,8 +8,8 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
-use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::{BlockOptions, SolverOptions};
+use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::awq::AwqRecipeConfig;
 use halfstep::recipes::efficientqat::EfficientqatConfig;
@@ -236,7 +236,7 @@ fn recipes(model: &Model) -> Vec<(&'static str, RecipeConfig)> {
     let cols = layers.flat_map(|layer| model.architecture.linears(layer)).map(|l| l.shape[1]);
     let group = [64, 32, 16, 8].into_iter().find(|g| cols.clone().all(|cols| cols % g == 0));
     let target = if group >= Some(32) { TargetId::GgufQ4_0 } else { TargetId::Halfstep };
-    let group_size = Some(group.unwrap_or(0));
+    let grouped = Common { group_size: Some(group.unwrap_or(0)), ..Common::default() };
     let samples =
         SolverOptions { samples: Some(4), sequence_length: Some(32), ..SolverOptions::default() };
     let train =
@@ -248,12 +248,22 @@ fn recipes(model: &Model) -> Vec<(&'static str, RecipeConfig)> {
         ..BlockOptions::default()
     };
     vec![
-        ("rtn", RecipeConfig::Rtn(RtnConfig { target, ..RtnConfig::default() })),
-        ("silq", RecipeConfig::Silq(SilqConfig { target, train, ..SilqConfig::default() })),
+        (
+            "rtn",
+            RecipeConfig::Rtn(RtnConfig { common: Common::of(target), ..RtnConfig::default() }),
+        ),
+        (
+            "silq",
+            RecipeConfig::Silq(SilqConfig {
+                common: Common::of(target),
+                train,
+                ..SilqConfig::default()
+            }),
+        ),
         (
             "gptq",
             RecipeConfig::Gptq(GptqRecipeConfig {
-                group_size,
+                common: grouped.clone(),
                 train: samples.clone(),
                 ..GptqRecipeConfig::default()
             }),
@@ -261,7 +271,7 @@ fn recipes(model: &Model) -> Vec<(&'static str, RecipeConfig)> {
         (
             "awq",
             RecipeConfig::Awq(AwqRecipeConfig {
-                group_size,
+                common: grouped.clone(),
                 train: samples,
                 ..AwqRecipeConfig::default()
             }),
@@ -269,8 +279,7 @@ fn recipes(model: &Model) -> Vec<(&'static str, RecipeConfig)> {
         (
             "efficientqat",
             RecipeConfig::Efficientqat(EfficientqatConfig {
-                weights: Some(4.0),
-                group_size,
+                common: Common { weights: Some(4.0), ..grouped },
                 train: blocks,
                 end_tokens: 64,
                 ..EfficientqatConfig::default()
@@ -304,7 +313,7 @@ fn every_family_is_rounded_solved_trained_and_exported() {
     }
 }
 
-/// Rows of q and k, and their biases, stand in the file as the family has them.
+/// Rows of q and k, and their biases, are in the file as the family has them.
 #[test]
 fn the_converters_rows_are_ours() {
     for family in families() {

@@ -3,7 +3,8 @@
 
 use halfstep::solver::comq::{ComqConfig, Products, descend};
 use halfstep_golden::{assert_close, load};
-use halfstep_kernels::{Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 /// `sum_t a b^T` of `[T, I]` each, in f64.
 fn products(a: &[f64], b: &[f64], cols: usize) -> Vec<f64> {
@@ -35,11 +36,8 @@ fn codes_and_errors_after_every_pass_are_those_of_the_reference() {
             same: products(read, read, cols),
             cross: two.then(|| products(read, &x.f64, cols)),
         };
-        let quantizer = QuantSpec {
-            grid: IntGrid::affine(case["bits"].as_u64().expect("bits") as u8),
-            granularity: Granularity::Channel,
-            scale_codec: ScaleCodec::F32,
-        };
+        let int = Int::unsigned(case["bits"].as_u64().expect("bits") as u8);
+        let spec = QuantSpec::int(int, Granularity::Channel, ScaleCodec::F32);
         let passes = case["passes"].as_u64().expect("passes") as usize;
         for passes in 1..=passes {
             let config = ComqConfig {
@@ -51,7 +49,7 @@ fn codes_and_errors_after_every_pass_are_those_of_the_reference() {
             };
             let weights = w.f32();
             let found = [1, 3].map(|threads| {
-                descend(&Pool::new(threads), &weights, cols, quantizer, &products, config)
+                descend(&Pool::new(threads), &weights, cols, spec, &products, config)
                     .expect("codes")
             });
             assert_eq!(found[0].packed, found[1].packed, "{name}: threads change nothing");
@@ -87,28 +85,17 @@ fn a_diagonal_product_rounds_to_nearest() {
     let (rows, cols) = (3, 32);
     let mut rng = halfstep_kernels::rng::Rng::new(4, 0);
     let w: Vec<f32> = (0..rows * cols).map(|_| rng.normal() as f32).collect();
-    let quantizer = QuantSpec {
-        grid: IntGrid::affine(3),
-        granularity: Granularity::Group(16),
-        scale_codec: ScaleCodec::F16,
-    };
+    let spec = QuantSpec::int(Int::unsigned(3), Granularity::Group(16), ScaleCodec::F16);
     let mut same = vec![0.0; cols * cols];
     // One column that nothing is read by.
     (1..cols).for_each(|j| same[j * cols + j] = j as f64);
     let products = Products { same, cross: None };
     let pool = Pool::new(2);
-    let nearest = halfstep_kernels::quant::calibrate::quantize_by(
-        &pool,
-        &w,
-        rows,
-        cols,
-        quantizer,
-        halfstep_kernels::quant::calibrate::ScaleRule::Absmax,
-    );
+    let nearest = quantize_by(&pool, &w, rows, cols, spec, Observer::Absmax);
     for (greedy, from_nearest) in [(false, false), (true, false), (true, true)] {
         let config =
             ComqConfig { passes: 2, greedy, from_nearest, two_streams: false, damping: 0.0 };
-        let found = descend(&pool, &w, cols, quantizer, &products, config).expect("codes");
+        let found = descend(&pool, &w, cols, spec, &products, config).expect("codes");
         assert_eq!(found.packed, nearest);
     }
 }

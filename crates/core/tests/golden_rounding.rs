@@ -7,7 +7,7 @@ use halfstep::quantizer::rounding::MatrixView;
 use halfstep::quantizer::rounding::ada_round::{regulariser, soft_bit};
 use halfstep::recipe::{RoundingConfig, Trains, WeightSite};
 use halfstep_golden::load;
-use halfstep_kernels::{Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 /// The set's README: relative 1e-5, `dreg_*` 1e-4.
 const TOLERANCE: f64 = 1e-5;
@@ -38,11 +38,11 @@ fn ada_round_equals_the_formulas_of_the_paper() {
         let bits = case["bits"].as_u64().expect("bits") as u8;
         let affine = case["grid"] == "affine";
         let group = case["group"].as_u64().expect("a group") as usize;
-        let quantizer = QuantSpec {
-            grid: if affine { IntGrid::affine(bits) } else { IntGrid::symmetric(bits) },
-            granularity: Granularity::Group(group),
-            scale_codec: ScaleCodec::F32,
-        };
+        let quantizer = QuantSpec::int(
+            if affine { Int::unsigned(bits) } else { Int::symmetric(bits) },
+            Granularity::Group(group),
+            ScaleCodec::F32,
+        );
         let site =
             WeightSite { rounding: RoundingConfig::AdaRound, ..WeightSite::absmax(quantizer) };
         let w = tensor("w");
@@ -61,7 +61,7 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             rows,
             cols,
             values: &values,
-            quantizer,
+            spec: quantizer,
             observer: site.observer,
             edge: site.edge,
             gradient_scale: site.gradient_scale,

@@ -9,7 +9,7 @@ use halfstep_formats::architecture::Linear;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
-use halfstep_kernels::{Granularity, IntGrid, Pool, ScaleCodec};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 mod tiny_llama;
 
@@ -88,25 +88,17 @@ struct Case {
     learned: [Vec<f64>; 4],
 }
 
-fn linear(golden: &Golden, linear: Linear, grid: IntGrid, granularity: Granularity) -> Case {
+fn linear(golden: &Golden, linear: Linear, spec: QuantSpec) -> Case {
     let name = linear.weight_name(golden.json["layer"].as_u64().expect("layer") as usize);
     let weights = halfstep_golden::load_tensors("tiny_llama").expect("weights").tensor(&name);
     let [rows, cols] = weights.shape[..] else { panic!("{name} is no matrix") };
     let learned = ["gamma", "beta", "a", "b"]
         .map(|part| golden.tensor(&format!("learned/{name}/{part}")).f64);
-    let range = ClipRange::new(&weights.f64, cols, granularity);
-    let (scales, zero_points) = range.forward(&learned[0], &learned[1], grid, ScaleCodec::F32);
+    let range = ClipRange::new(&weights.f64, cols, spec.granularity);
+    let (scales, zero_points) = range.forward(&learned[0], &learned[1], spec);
     let mut wq = vec![0.0; weights.f64.len()];
-    Affine {
-        w: &weights.f64,
-        rows,
-        cols,
-        scales: &scales,
-        zero_points: &zero_points,
-        granularity,
-        grid,
-    }
-    .forward(&Pool::serial(), &mut wq);
+    Affine { w: &weights.f64, rows, cols, scales: &scales, zero_points: &zero_points, spec }
+        .forward(&Pool::serial(), &mut wq);
     let s = golden.tensor(&format!("saliency/{name}")).f32();
     Case { name, w: weights.f64, wq, s, cols, range, ranges: (scales, zero_points), learned }
 }
@@ -115,12 +107,10 @@ fn linear(golden: &Golden, linear: Linear, grid: IntGrid, granularity: Granulari
 fn the_penalty_and_its_gradients() {
     let Some(golden) = load("saliency") else { return };
     let number = |key: &str| golden.json[key].as_f64().expect("a number");
-    let (grid, granularity, pool) = (
-        IntGrid::affine(number("bits") as u8),
-        Granularity::Group(number("group") as usize),
-        Pool::new(2),
-    );
-    let linears = Linear::ALL.map(|l| linear(&golden, l, grid, granularity));
+    let (int, granularity) =
+        (Int::unsigned(number("bits") as u8), Granularity::Group(number("group") as usize));
+    let (spec, pool) = (QuantSpec::int(int, granularity, ScaleCodec::F32), Pool::new(2));
+    let linears = Linear::ALL.map(|l| linear(&golden, l, spec));
     let scaling = number("lora_alpha") / number("rank");
     for case in golden.json["cases"].as_array().expect("cases") {
         let (name, after) = (case["name"].as_str().expect("name"), case["after_lora"] == true);
@@ -152,11 +142,10 @@ fn the_penalty_and_its_gradients() {
                 cols: l.cols,
                 scales: &l.ranges.0,
                 zero_points: &l.ranges.1,
-                granularity,
-                grid,
+                spec,
             };
             affine.backward(&pool, &gradients.wq, &mut [], &mut ds, &mut dz);
-            let (dgamma, dbeta) = l.range.backward(&l.learned[0], &l.learned[1], grid, &ds);
+            let (dgamma, dbeta) = l.range.backward(&l.learned[0], &l.learned[1], spec, &ds);
             let close = |part: &str, got: &[f64]| {
                 assert_close(
                     &format!("{name}/{}/{part}", l.name),

@@ -4,9 +4,9 @@ use halfstep::solver::awq::search::{channel_scales, ratios, search_scales};
 use halfstep::solver::gptq::matrix::{DeadColumns, GptqOptions, GroupScales, gptq};
 use halfstep::statistics::{AbsMean, Hessian};
 use halfstep_golden::{Golden, assert_close, load};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
-use halfstep_kernels::{Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use serde_json::Value;
 
 /// Relative tolerance of the errors of a layer.
@@ -31,13 +31,10 @@ fn cases<'a>(golden: &'a Golden, kind: &'a str) -> impl Iterator<Item = Case<'a>
         let linear = name.split('/').next().expect("a linear");
         let (w, x) = (golden.tensor(&format!("{linear}/w")), golden.tensor(&format!("{linear}/x")));
         let bits = spec["bits"].as_u64().expect("bits") as u8;
-        let grid = if spec["symmetric"] == true {
-            IntGrid::symmetric(bits)
-        } else {
-            IntGrid::affine(bits)
-        };
+        let grid =
+            if spec["symmetric"] == true { Int::symmetric(bits) } else { Int::unsigned(bits) };
         let granularity = Granularity::Group(spec["group"].as_u64().expect("group") as usize);
-        let quantizer = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F32 };
+        let quantizer = QuantSpec::int(grid, granularity, ScaleCodec::F32);
         Case {
             golden,
             spec,
@@ -138,7 +135,7 @@ fn gptq_cases() {
             case.number("error"),
         );
         let nearest =
-            quantize_by(&pool, &case.w, case.rows, case.cols, case.quantizer, ScaleRule::Absmax);
+            quantize_by(&pool, &case.w, case.rows, case.cols, case.quantizer, Observer::Absmax);
         case.assert_error(
             "plain error",
             case.layer_error(&widened(&values(&nearest))),
@@ -163,7 +160,7 @@ fn awq_cases() {
                 .chunks(case.cols)
                 .flat_map(|row| row.iter().zip(v).map(|(w, v)| w * v))
                 .collect();
-            quantize_by(&pool, &scaled, case.rows, case.cols, case.quantizer, ScaleRule::Absmax)
+            quantize_by(&pool, &scaled, case.rows, case.cols, case.quantizer, Observer::Absmax)
         };
         let error = |v: &[f32]| {
             let mut values = widened(&values(&quantize_under(v)));

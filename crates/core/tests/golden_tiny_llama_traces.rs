@@ -15,7 +15,7 @@ use halfstep::target::TargetId;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, Real, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, Real, ScaleCodec,
 };
 use serde_json::Value;
 use tiny_llama::model;
@@ -43,13 +43,13 @@ impl Trace<'_> {
     fn recipe(&self) -> Recipe {
         let bits = |name: &str| number(&self.spec[name]) as u8;
         let kind = |name: &str| self.spec[name].as_str().expect("a kind");
-        let quantizer = QuantSpec {
-            grid: IntGrid::symmetric(bits("weight_bits").max(2)),
-            granularity: Granularity::Channel,
-            scale_codec: ScaleCodec::F32,
-        };
+        let quantizer = QuantSpec::int(
+            Int::symmetric(bits("weight_bits").max(2)),
+            Granularity::Channel,
+            ScaleCodec::F32,
+        );
         let site = WeightSite {
-            quantizer,
+            spec: quantizer,
             observer: Observer::Convex,
             range: RangeConfig::Scale,
             rounding: RoundingConfig::Nearest,

@@ -1,4 +1,4 @@
-//! A 2-bit affine model with low-rank factors beside its linears, from the packed weights to the
+//! A 2-bit affine model with low-rank factors of its linears, from the packed weights to the
 //! file: the gate, what is counted, what is merged.
 
 use half::f16;
@@ -11,28 +11,24 @@ use halfstep::run::{dequantize, inspect, load, quantize, save};
 use halfstep::{Error, Model};
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LowRank, Quantization, TensorData};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::quant::calibrate::quantize_rtn;
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
 };
 use std::path::{Path, PathBuf};
 
 const RANK: usize = 4;
 const GROUP: usize = 32;
 
-/// The demo model of assets/, its linears in affine 2 bits with random factors beside all but one
+/// The demo model of assets/, its linears in affine 2 bits with random factors for all but one
 /// of them.
 fn small() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");
     let demo = load(&path.display().to_string()).expect("the demo model loads");
     let (mut tensors, pool, mut rng) = (demo.tensors.clone(), Pool::new(2), Rng::new(7, 0));
-    let quantizer = QuantSpec {
-        grid: IntGrid::affine(2),
-        granularity: Granularity::Group(GROUP),
-        scale_codec: ScaleCodec::F16,
-    };
+    let quantizer = QuantSpec::int(Int::unsigned(2), Granularity::Group(GROUP), ScaleCodec::F16);
     let mut low_rank = std::collections::BTreeMap::new();
     for spec in demo.architecture.tensors() {
         let tensor = tensors.get_mut(&spec.name).expect("a tensor");
@@ -42,7 +38,8 @@ fn small() -> Model {
             continue;
         }
         let (rows, cols) = (spec.shape[0], spec.shape[1]);
-        tensor.data = TensorData::Packed(quantize_rtn(&pool, &values, rows, cols, quantizer));
+        tensor.data =
+            TensorData::Packed(quantize_by(&pool, &values, rows, cols, quantizer, Observer::Best));
         if spec.name != bare() {
             let mut factor =
                 |len: usize| (0..len).map(|_| f16::from_f64(0.05 * rng.normal())).collect();

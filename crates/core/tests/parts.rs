@@ -17,7 +17,7 @@ use halfstep::target::TargetId;
 use halfstep::{Error, Model, Result};
 use halfstep_formats::TensorData;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, QuantSpec, ScaleCodec,
 };
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -37,8 +37,8 @@ fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-fn grid(grid: IntGrid, granularity: Granularity, scale_codec: ScaleCodec) -> QuantSpec {
-    QuantSpec { grid, granularity, scale_codec }
+fn grid(grid: Int, granularity: Granularity, scale_codec: ScaleCodec) -> QuantSpec {
+    QuantSpec::int(grid, granularity, scale_codec)
 }
 
 /// One of every kind of grid.
@@ -46,9 +46,9 @@ fn grids() -> [(&'static str, QuantSpec); 5] {
     [
         ("q4_0", QuantSpec::Q4_0),
         ("q8_0", QuantSpec::Q8_0),
-        ("ternary", grid(IntGrid::narrow(2), Granularity::Group(256), ScaleCodec::F16)),
-        ("int3 per channel", grid(IntGrid::symmetric(3), Granularity::Channel, ScaleCodec::F32)),
-        ("affine int2", grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16)),
+        ("ternary", grid(Int::narrow(2), Granularity::Group(256), ScaleCodec::F16)),
+        ("int3 per channel", grid(Int::symmetric(3), Granularity::Channel, ScaleCodec::F32)),
+        ("affine int2", grid(Int::unsigned(2), Granularity::Group(64), ScaleCodec::F16)),
     ]
 }
 
@@ -208,7 +208,7 @@ fn a_frozen_range_keeps_its_scales_in_every_scope() {
 
 #[test]
 fn a_step_keeps_its_zero_points_where_step_zero_moves_them() {
-    let affine = grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16);
+    let affine = grid(Int::unsigned(2), Granularity::Group(64), ScaleCodec::F16);
     let zero_points = |model: &Model| match &model.tensors[Q].data {
         TensorData::Packed(packed) => packed.zero_points.clone(),
         other => panic!("{other:?}"),
@@ -246,7 +246,7 @@ fn what_a_stage_trains_is_what_changes() {
 
 #[test]
 fn a_stage_goes_on_from_what_the_one_before_stored() {
-    let affine = grid(IntGrid::affine(3), Granularity::Group(64), ScaleCodec::F16);
+    let affine = grid(Int::unsigned(3), Granularity::Group(64), ScaleCodec::F16);
     let rules = || vec![Rule::weights(site(affine, RangeConfig::ScaleZero))];
     let block = || {
         let trains = Trains { weights: true, norms: true, ..Trains::SCALES };
@@ -294,7 +294,7 @@ fn two_model_stages_differ_from_the_last_alone() {
 
 #[test]
 fn factors_go_through_model_stages() {
-    let affine = grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16);
+    let affine = grid(Int::unsigned(2), Granularity::Group(64), ScaleCodec::F16);
     let low_rank = Some(LowRankConfig { rank: 4, alpha: 8.0 });
     let rules = || vec![Rule::weights(WeightSite { low_rank, ..site(affine, RangeConfig::Clip) })];
     let both = Trains { low_rank: true, ..Trains::SCALES };
@@ -358,7 +358,7 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
         let recipe = Recipe { target, ..recipe(rules.clone(), stages) };
         let model = run(&recipe).expect("a mixed model");
         let quantizer = |name: &str| match &model.tensors[name].data {
-            TensorData::Packed(packed) => Some(packed.quantizer),
+            TensorData::Packed(packed) => Some(packed.spec),
             _ => None,
         };
         assert_eq!(quantizer(Q), Some(QuantSpec::Q4_0));
@@ -372,7 +372,7 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
 #[test]
 fn what_cannot_be_combined_is_refused_by_its_path() {
     let q4 = |range| Rule::weights(site(QuantSpec::Q4_0, range));
-    let affine_tensor = grid(IntGrid::affine(4), Granularity::Tensor, ScaleCodec::F32);
+    let affine_tensor = grid(Int::unsigned(4), Granularity::Tensor, ScaleCodec::F32);
     let all = Trains { weights: true, norms: true, ..Trains::SCALES };
     let original = StageStart::Original;
     let named = |linear: &str| Rule::Weight {
@@ -387,7 +387,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
     };
     let gguf = |rules: Vec<Rule>| Recipe { target: TargetId::GgufQ4_0, ..recipe(rules, vec![]) };
     let affine = Rule::weights(site(
-        grid(IntGrid::affine(2), Granularity::Group(64), ScaleCodec::F16),
+        grid(Int::unsigned(2), Granularity::Group(64), ScaleCodec::F16),
         RangeConfig::Frozen,
     ));
     let solver = Some(SolverConfig::Awq(AwqConfig { clip: true }));
@@ -397,7 +397,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
                 vec![Rule::weights(site(affine_tensor, RangeConfig::Scale))],
                 vec![model_stage(original, all)],
             ),
-            "rules[0].quantizer.quantizer.granularity",
+            "rules[0].quantizer.spec.granularity",
             "channel or group",
         ),
         (

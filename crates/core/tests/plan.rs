@@ -3,8 +3,8 @@
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::engine::memory;
-use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::{BlockOptions, SolverOptions};
+use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::apiq::ApiqConfig;
 use halfstep::recipes::awq::AwqRecipeConfig;
@@ -81,7 +81,7 @@ fn recipes() -> Vec<(&'static str, RecipeConfig, Option<u64>, f64)> {
         (
             "silq",
             RecipeConfig::Silq(SilqConfig {
-                target: TargetId::GgufQ4_0,
+                common: Common::of(TargetId::GgufQ4_0),
                 train: train.clone(),
                 ..SilqConfig::default()
             }),
@@ -249,7 +249,10 @@ fn what_a_run_would_refuse_a_plan_refuses() {
     };
     let data = || RunConfig { data: Some(assets("demo-train.txt")), ..RunConfig::default() };
     let silq = |weights| {
-        RecipeConfig::Silq(SilqConfig { weights: Some(weights), ..SilqConfig::default() })
+        RecipeConfig::Silq(SilqConfig {
+            common: Common { weights: Some(weights), ..Common::default() },
+            ..SilqConfig::default()
+        })
     };
     assert_eq!(refuse(silq(3.0), data()).0, "ERR_TARGET");
     assert_eq!(refuse(silq(4.0), RunConfig::default()).0, "ERR_CONFIG");

@@ -5,8 +5,8 @@ use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::data::Text;
 use halfstep::data::self_generated::{BATCH, Settings, generate};
-use halfstep::recipe::TrainConfig;
 use halfstep::recipe::block::BlockOptions;
+use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::apiq::ApiqConfig;
 use halfstep::recipes::llm_qat::LlmQatConfig;
@@ -277,7 +277,7 @@ fn other_recipes_take_generated_text_too() {
     let train =
         TrainConfig { tokens: 3 * 2 * 32, sequence_length: 32, batch: 2, ..TrainConfig::default() };
     let silq = RecipeConfig::Silq(SilqConfig {
-        target: TargetId::Halfstep,
+        common: Common::of(TargetId::Halfstep),
         train,
         ..SilqConfig::default()
     });
@@ -297,7 +297,7 @@ fn other_recipes_take_generated_text_too() {
 }
 
 #[test]
-fn generated_text_stands_beside_a_given_one() {
+fn generated_text_is_added_to_a_given_one() {
     let recipe = |samples| {
         let train = BlockOptions {
             samples: Some(samples),
@@ -348,7 +348,9 @@ fn generated_text_stands_beside_a_given_one() {
         &Cancel::default(),
     ) {
         Err(e) => assert!(
-            e.code() == "ERR_DATA" && e.to_string().contains("3 were asked for") && !generates,
+            e.code() == "ERR_DATA"
+                && e.to_string().contains("must have at least 3 sequences")
+                && !generates,
             "{e}"
         ),
         Ok(_) => panic!("it went through"),
@@ -368,7 +370,7 @@ fn what_cannot_work_is_refused_and_a_stopped_generation_says_where_to_go_on() {
     for (run, words) in [
         (
             RunConfig { self_generated: Some(31), ..RunConfig::default() },
-            "selfGenerated: 31 tokens",
+            "selfGenerated: must be at least one sequence of 32 tokens, got 31",
         ),
         (RunConfig { skip_characters: 3, ..generating.clone() }, "skipCharacters"),
         (RunConfig::default(), "selfGenerated"),

@@ -226,7 +226,7 @@ impl Config<'_> {
         match named.iter().find(|other| other.name() != family.name()) {
             Some(other) => Err(self.wrong(
                 "architectures",
-                format!("{} beside {}", other.class(), family.model_type()),
+                format!("{} together with {}", other.class(), family.model_type()),
             )),
             None => Ok(family),
         }
@@ -375,7 +375,7 @@ impl Config<'_> {
     }
 
     /// Theta and scaling from `rope_theta` + `rope_scaling`, from `rope_parameters`, or from both
-    /// if they say the same.
+    /// if they are equal.
     fn rope(&self, default: Defaults) -> Result<(f64, Option<Llama3Scaling>)> {
         let object = |key: &str| match self.get(key) {
             None => Ok(None),

@@ -8,14 +8,14 @@ pub enum Error {
     /// The bytes are not what the format promises.
     #[error("{file}: at byte {offset}: {reason}")]
     Format { file: String, offset: u64, reason: String },
-    /// The file is sound but asks for something this library does not do (architecture, tensor
-    /// type, rope type, ...). `name` is the thing's own name.
+    /// The file is valid but needs something that this library does not support (architecture,
+    /// tensor type, rope type, ...), called `name`.
     #[error("{file}: {name} is not supported: {reason}")]
     Unsupported { file: String, name: String, reason: String },
     /// A tensor that the architecture needs is not there.
     #[error("{file}: tensor {tensor} is missing")]
     MissingTensor { file: String, tensor: String },
-    /// A tensor has another shape than the config says.
+    /// The shape of a tensor is not the one that the config gives.
     #[error("{file}: tensor {tensor} has shape {got:?}, expected {expected:?}")]
     Shape { file: String, tensor: String, expected: Vec<usize>, got: Vec<usize> },
     /// A value that the block format cannot hold (a scale that overflows f16).

@@ -1,6 +1,6 @@
-//! Named files in one place: a folder on disk, or files in memory where there is no disk.
+//! A set of named files: a folder on disk, or files in memory where there is no disk.
 //!
-//! Nothing outside a folder is read, whatever an index or a symbolic link says; the one exception
+//! Nothing outside a folder is read, whatever an index or a symbolic link names; the one exception
 //! is the layout of the hub's own cache, where `models--x/snapshots/<revision>/<file>` links to
 //! `models--x/blobs/<hash>`.
 
@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Clone, Copy)]
 pub enum Folder<'a> {
     Disk(&'a Path),
-    /// `name` stands in errors; the files by their names.
+    /// `name` is used in errors; `files` are by their names.
     Memory {
         name: &'a str,
         files: &'a BTreeMap<String, Vec<u8>>,

@@ -17,10 +17,8 @@ use crate::config::{MAX_CONFIG_BYTES, MAX_INTERMEDIATE};
 use crate::hugging_face::MAX_TEMPLATE_BYTES;
 use crate::model::Quantization;
 use crate::safetensors::{Dtype, MAX_HEADER_BYTES};
-use halfstep_kernels::pack::{row_bytes, unpack_row, zero_point_shape};
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::pack::{row_bytes, unpack_row};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, QuantSpec, ScaleCodec};
 use std::collections::BTreeSet;
 
 /// Metadata key that makes a safetensors file ours.
@@ -82,13 +80,13 @@ fn scale_shape(granularity: Granularity, rows: usize, cols: usize) -> Vec<usize>
 }
 
 fn check_quantizer(q: QuantSpec) -> std::result::Result<(), String> {
-    check_bits("weights", q.grid.bits)?;
-    match q.granularity {
-        Granularity::Group(n) if !(1..=MAX_INTERMEDIATE).contains(&n) => {
-            Err(format!("groups of {n}, not 1 to {MAX_INTERMEDIATE}"))
-        }
-        _ => Ok(()),
+    check_bits("weights", q.bits())?;
+    if let Granularity::Group(n) = q.granularity
+        && !(1..=MAX_INTERMEDIATE).contains(&n)
+    {
+        return Err(format!("groups of {n}, not 1 to {MAX_INTERMEDIATE}"));
     }
+    q.check()
 }
 
 fn check_bits(what: &str, bits: u8) -> std::result::Result<(), String> {
@@ -172,30 +170,30 @@ fn check_step(step: f32) -> std::result::Result<(), String> {
 }
 
 /// Zero points as they are in memory: codes of the grid.
-fn check_zero_points(grid: IntGrid, zero_points: &[u8]) -> std::result::Result<(), Fault> {
-    match zero_points.iter().position(|&z| z as i32 > grid.max()) {
+fn check_zero_points(spec: QuantSpec, zero_points: &[u8]) -> std::result::Result<(), Fault> {
+    match zero_points.iter().position(|&z| z as i32 > spec.max_code()) {
         Some(i) => Err((
             i,
-            format!("zero point {i} is {}, outside of 0 to {}", zero_points[i], grid.max()),
+            format!("zero point {i} is {}, outside of 0 to {}", zero_points[i], spec.max_code()),
         )),
         None => Ok(()),
     }
 }
 
 /// Every code is one of the grid, and the bits that fill up the last byte of a row are 0.
-fn check_codes(grid: IntGrid, cols: usize, codes: &[u8]) -> std::result::Result<(), Fault> {
-    check_padding(grid.bits, cols, codes)?;
-    // Only a narrow grid has bit patterns that are no code.
-    if grid.range != CodeRange::Narrow {
+fn check_codes(spec: QuantSpec, cols: usize, codes: &[u8]) -> std::result::Result<(), Fault> {
+    let bits = spec.bits();
+    check_padding(bits, cols, codes)?;
+    if spec.every_pattern_is_a_code() {
         return Ok(());
     }
-    let (bytes, largest) = (row_bytes(cols, grid.bits), (grid.max() - grid.min()) as u8);
+    let (bytes, largest) = (row_bytes(cols, bits), (spec.max_code() - spec.min_code()) as u8);
     let mut unpacked = vec![0; cols];
     for (row, packed) in codes.chunks_exact(bytes.max(1)).enumerate() {
-        unpack_row(packed, grid.bits, &mut unpacked);
+        unpack_row(packed, bits, &mut unpacked);
         if let Some(col) = unpacked.iter().position(|&c| c > largest) {
             return Err((
-                row * bytes + col * grid.bits as usize / 8,
+                row * bytes + col * bits as usize / 8,
                 format!("code of row {row}, column {col} is outside of the grid"),
             ));
         }

@@ -183,10 +183,10 @@ fn read_tensors(
             reason: reason.into(),
         };
         if name != head_name {
-            let reason = format!("a {} with this config has no place for it", architecture.family);
+            let reason = format!("a {} with this config has no such tensor", architecture.family);
             return Err(unsupported(&reason));
         }
-        // The head is tied, as config.json says, and written out too.
+        // The head is tied according to config.json, and stored as well.
         let reason = "tie_word_embeddings is true, but it is not the embedding";
         let differs = unsupported(reason);
         let (embedding_shard, embedding) = &places[&embedding_name];
@@ -262,7 +262,7 @@ pub(crate) fn check_vocabulary(
     let tokens = tokenizer.vocabulary.tokens.len();
     if tokens > architecture.vocab_size {
         let reason =
-            format!("{tokens} tokens, but the config says vocab_size {}", architecture.vocab_size);
+            format!("{tokens} tokens, but vocab_size in the config is {}", architecture.vocab_size);
         return Err(Error::Format { file: file.into(), offset: 0, reason });
     }
     Ok(())
@@ -359,7 +359,7 @@ pub fn save(model: &Model, folder: &Path) -> Result<()> {
     let io = |source| Error::Io { path: folder.display().to_string(), source };
     let files = folder_files(model)?;
     let temporary = Temporary::folder(folder).map_err(io)?;
-    // The caller knows the folder, not the temporary one.
+    // The caller knows the final folder, not the temporary one.
     let named = |name: &'static str| {
         move |error| match error {
             Error::Io { source, .. } => {
@@ -396,10 +396,15 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
     for (name, stored) in named_specs(&model.architecture) {
         let entry =
             halfstep_file::float_entry(&stored.name, &stored.shape, &model.tensors[&name].data);
-        entries.push(entry.ok_or_else(|| Error::Unsupported {
-            file: file.clone(),
-            name: format!("tensor {name}"),
-            reason: "a Hugging Face folder is written from float tensors; quantized ones go to a GGUF or halfstep file".into(),
+        entries.push(entry.ok_or_else(|| {
+            Error::Unsupported {
+                file: file.clone(),
+                name: format!("tensor {name}"),
+                reason:
+                    "a Hugging Face folder is written from float tensors; quantized ones go to a \
+                     GGUF or halfstep file"
+                        .into(),
+            }
         })?);
     }
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);

@@ -27,8 +27,8 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Value> {
     Ok(whole::<Strict>(file, bytes, 0)?.0)
 }
 
-/// Where `"key"` followed by a colon stands in `bytes`, 0 if nowhere: the offset an error about
-/// that entry names.
+/// Returns the position in `bytes` of `"key"` followed by a colon, for errors about that entry; 0
+/// if it is absent.
 pub fn key_offset(bytes: &[u8], key: &str) -> u64 {
     let quoted = serde_json::to_string(key).unwrap_or_default().into_bytes();
     let is_key = |rest: &[u8]| rest.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b':');

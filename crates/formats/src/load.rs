@@ -30,7 +30,7 @@ pub fn load(path: &Path) -> Result<Model> {
     }
 }
 
-/// The same from bytes in memory (GGUF or `halfstep` file), for WASM. `name` stands in errors.
+/// Loads a model from bytes in memory (GGUF or `halfstep` file), for WASM. Errors name it `name`.
 pub fn load_bytes(name: &str, bytes: &[u8]) -> Result<Model> {
     match kind(name, &bytes[..bytes.len().min(9)])? {
         Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(name, bytes)? }),
@@ -73,7 +73,8 @@ fn kind(file: &str, start: &[u8]) -> Result<Kind> {
 fn load_safetensors(mut source: Source) -> Result<Model> {
     let header = safetensors::read_header(&mut source)?;
     if !header.metadata.contains_key(halfstep_file::FORMAT_KEY) {
-        let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with config.json and tokenizer.json";
+        let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with \
+                      config.json and tokenizer.json";
         return Err(Error::Unsupported {
             file: source.file,
             name: "a safetensors file by itself".into(),

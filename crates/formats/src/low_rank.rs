@@ -1,4 +1,4 @@
-//! Low-rank factors beside a quantized weight, as ApiQ (arXiv 2402.05147) and SAPR train them:
+//! Low-rank factors of a quantized weight, as ApiQ (arXiv 2402.05147) and SAPR train them:
 //!
 //!     y = Qa(x) Wq^T + (x A^T) B^T          A [r, I], B [O, r]
 //!
@@ -23,8 +23,8 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// Whether these are factors of a weight `[rows, cols]`: rank, lengths, finite values. Err says
-    /// what is wrong.
+    /// Whether these are factors of a weight `[rows, cols]`: rank, lengths, finite values. Err
+    /// states what is wrong.
     pub fn check(&self, rows: usize, cols: usize) -> std::result::Result<(), String> {
         check_rank(self.rank, rows, cols)?;
         for (factor, values, len) in
@@ -32,7 +32,7 @@ impl LowRank {
         {
             if values.len() != len {
                 return Err(format!(
-                    "factor {factor} of rank {} beside {rows} x {cols} has {len} values, not {}",
+                    "factor {factor} of rank {} for {rows} x {cols} must have {len} values, got {}",
                     self.rank,
                     values.len()
                 ));
@@ -74,13 +74,12 @@ pub(crate) fn check_rank(rank: usize, rows: usize, cols: usize) -> std::result::
     if (1..=most).contains(&rank) {
         Ok(())
     } else {
-        Err(format!("rank {rank} beside {rows} x {cols}, not 1 to {most}"))
+        Err(format!("the rank for {rows} x {cols} must be from 1 to {most}, got {rank}"))
     }
 }
 
 impl Model {
-    /// Refuses factors beside anything but a block linear, or that are none of its shape, naming
-    /// the weight.
+    /// Refuses factors of anything but a block linear, or of another shape, naming the weight.
     pub fn check_low_rank(&self) -> Result<()> {
         let specs = self.architecture.tensors();
         for (name, factors) in &self.low_rank {
@@ -99,12 +98,11 @@ impl Model {
         Ok(())
     }
 
-    /// For files that have no place for factors.
+    /// Refuses factors, for files that cannot store them.
     pub(crate) fn refuse_low_rank(&self, file: &str, format: &str) -> Result<()> {
         let Some(name) = self.low_rank.keys().next() else { return Ok(()) };
-        let reason = format!(
-            "{format} has no place for factors beside a weight; the halfstep format holds them"
-        );
+        let reason =
+            format!("{format} files cannot store low-rank factors; the halfstep format does");
         Err(Error::Unsupported {
             file: file.into(),
             name: format!("low-rank factors of {name}"),

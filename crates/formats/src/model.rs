@@ -6,7 +6,7 @@ use crate::low_rank::LowRank;
 use crate::tokenizer::Tokenizer;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -106,8 +106,8 @@ impl Tensor {
     }
 }
 
-/// Everything but the weights' own grids that the forward of a quantized model needs. Weight grids
-/// stand in each [`QuantTensor`].
+/// The quantizers of a quantized model other than those of its weights, which are in each
+/// [`QuantTensor`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quantization {
@@ -118,7 +118,8 @@ pub struct Quantization {
     /// Before the head, if the head is packed.
     pub head_activation: ActivationQuantizer,
     pub cache: CacheQuantizer,
-    /// Steps of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as stored.
+    /// Steps of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as
+    /// stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub static_scales: BTreeMap<String, f32>,
 }
@@ -131,7 +132,7 @@ pub struct Model {
     pub architecture: Architecture,
     /// By Hugging Face name, Hugging Face row order.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Factors beside block linears, by the name of the weight; empty for most models.
+    /// Low-rank factors of block linears, by the name of the weight; empty for most models.
     pub low_rank: BTreeMap<String, LowRank>,
     pub tokenizer: Option<Tokenizer>,
     /// Jinja source.

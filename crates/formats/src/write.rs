@@ -1,4 +1,4 @@
-//! Writing: a temporary file beside the target, synced, then renamed.
+//! Writing: a temporary file next to the target is written, synced and renamed.
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -60,7 +60,7 @@ fn write_model(model: &Model, format: FileFormat, out: &mut dyn Write) -> Result
     }
 }
 
-/// Runs `write` on a temporary file beside `path`, syncs it, renames it to `path`, syncs the
+/// Runs `write` on a temporary file next to `path`, syncs it, renames it to `path`, syncs the
 /// folder. The temporary file is removed on an error.
 pub fn atomic(
     path: &Path,
@@ -89,7 +89,7 @@ fn at(path: &Path, source: std::io::Error) -> Error {
     }
 }
 
-/// A file or folder of our own beside its target, removed when dropped before it was renamed.
+/// A temporary file or folder next to its target, removed when dropped before it was renamed.
 pub(crate) struct Temporary {
     pub path: PathBuf,
     renamed: bool,
@@ -104,7 +104,7 @@ impl Temporary {
         Self::create(target, |path| std::fs::create_dir(path)).map(|(temporary, ())| temporary)
     }
 
-    /// A name that nobody has: created exclusively, tried again with another when it exists.
+    /// Creates a file of an unused name: exclusively, and again with another name if it exists.
     fn create<T>(
         target: &Path,
         make: impl Fn(&Path) -> std::io::Result<T>,

@@ -9,8 +9,8 @@ use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Norm, Role, Sizes}
 use halfstep_formats::gguf::{self, Container, GgmlType, Value};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use llama_keys as keys;
 use raw_gguf::Raw;
 use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model, sizes};
@@ -223,16 +223,15 @@ fn grids_that_no_block_type_holds_are_refused() {
     let q4 = QuantSpec::Q4_0;
     for quantizer in [
         QuantSpec { granularity: Granularity::Channel, ..q4 },
-        QuantSpec { grid: IntGrid::symmetric(3), ..q4 },
-        QuantSpec { grid: IntGrid::affine(4), ..q4 },
-        QuantSpec { scale_codec: ScaleCodec::F32, ..q4 },
-        QuantSpec { grid: IntGrid::symmetric(8), ..q4 },
+        q4.with_int(Int::symmetric(3)),
+        q4.with_int(Int::unsigned(4)),
+        QuantSpec { scale: ScaleCodec::F32, ..q4 },
+        q4.with_int(Int::symmetric(8)),
     ] {
         let mut model = uniform(GgmlType::Q4_0, 32);
         let (rows, cols) = (64, 32);
         let scales = vec![0.5; quantizer.granularity.scales(rows, cols)];
-        let zero_points =
-            if quantizer.grid == IntGrid::affine(4) { vec![0; scales.len()] } else { vec![] };
+        let zero_points = if quantizer.has_zero_point() { vec![0; scales.len()] } else { vec![] };
         let packed = QuantTensor::from_codes(
             quantizer,
             rows,
@@ -265,29 +264,34 @@ fn models_that_do_not_fit_their_architecture_are_refused() {
     let name = Linear::Down.weight_name(0);
     let mut missing = uniform(GgmlType::F16, 32);
     missing.tensors.remove(&name);
-    assert!(
-        matches!(to_bytes(&missing, FileFormat::Gguf), Err(Error::MissingTensor { tensor, .. }) if tensor == name)
-    );
+    assert!(matches!(
+        to_bytes(&missing, FileFormat::Gguf),
+        Err(Error::MissingTensor { tensor, .. }) if tensor == name
+    ));
     let mut misshapen = uniform(GgmlType::F16, 32);
     misshapen.tensors.get_mut(&name).expect("there").shape.reverse();
-    assert!(
-        matches!(to_bytes(&misshapen, FileFormat::Gguf), Err(Error::Shape { tensor, .. }) if tensor == name)
-    );
+    assert!(matches!(
+        to_bytes(&misshapen, FileFormat::Gguf),
+        Err(Error::Shape { tensor, .. }) if tensor == name
+    ));
     let mut short = uniform(GgmlType::F16, 32);
     short.tensors.get_mut(&name).expect("there").data = TensorData::F32(vec![0.0; 7]);
-    assert!(
-        matches!(to_bytes(&short, FileFormat::Gguf), Err(Error::Shape { tensor, .. }) if tensor == name)
-    );
+    assert!(matches!(
+        to_bytes(&short, FileFormat::Gguf),
+        Err(Error::Shape { tensor, .. }) if tensor == name
+    ));
     let mut reserved = uniform(GgmlType::F16, 32);
     reserved.provenance.insert("quantization".into(), "mine".into());
-    assert!(
-        matches!(to_bytes(&reserved, FileFormat::Gguf), Err(Error::Unsupported { name, .. }) if name == "halfstep.quantization")
-    );
+    assert!(matches!(
+        to_bytes(&reserved, FileFormat::Gguf),
+        Err(Error::Unsupported { name, .. }) if name == "halfstep.quantization"
+    ));
     let mut long = uniform(GgmlType::F16, 32);
     long.chat_template = Some("x".repeat(300 << 10));
-    assert!(
-        matches!(to_bytes(&long, FileFormat::Gguf), Err(Error::Unsupported { name, .. }) if name == "tokenizer.chat_template")
-    );
+    assert!(matches!(
+        to_bytes(&long, FileFormat::Gguf),
+        Err(Error::Unsupported { name, .. }) if name == "tokenizer.chat_template"
+    ));
 }
 
 #[test]
@@ -336,9 +340,10 @@ fn scaling_of_a_foreign_file_is_recovered() {
     raw.entries.retain(|e| !e.key.starts_with(b"halfstep.rope"));
     assert_eq!(read(&raw.to_bytes()).architecture.sizes().rope_scaling, Some(scaling));
     raw.data_of("rope_freqs.weight")[..4].copy_from_slice(&7f32.to_le_bytes());
-    assert!(
-        matches!(gguf::read("test.gguf", &raw.to_bytes()), Err(Error::Unsupported { name, .. }) if name == "rope_freqs.weight")
-    );
+    assert!(matches!(
+        gguf::read("test.gguf", &raw.to_bytes()),
+        Err(Error::Unsupported { name, .. }) if name == "rope_freqs.weight"
+    ));
 }
 
 #[test]

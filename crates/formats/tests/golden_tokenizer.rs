@@ -22,7 +22,7 @@ fn from_folder() -> Option<(Tokenizer, String)> {
 
 /// The tokenizer of the GGUF file. Its vocabulary is that of the folder but for the pre-tokenizer:
 /// the folder's file has lost the step that cuts digits apart, which makes a difference where more
-/// than one space stands before a digit.
+/// than one space precedes a digit.
 fn from_gguf(of_folder: &Tokenizer) -> Option<Tokenizer> {
     let path = shared("models/SmolLM2-135M-Instruct.Q4_1.gguf")?;
     let tokenizer = load::load(&path).expect("a sound file").tokenizer.expect("a tokenizer");

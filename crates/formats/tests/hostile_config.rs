@@ -9,9 +9,12 @@ use serde_json::{Value, json};
 
 fn sound() -> Value {
     json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0, "rope_scaling": null, "tie_word_embeddings": true, "hidden_act": "silu", "max_position_embeddings": 512
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256,
+        "hidden_size": 64, "intermediate_size": 128,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 16, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "rope_scaling": null, "tie_word_embeddings": true,
+        "hidden_act": "silu", "max_position_embeddings": 512
     })
 }
 
@@ -27,7 +30,15 @@ fn with(changes: &[(&str, Value)]) -> String {
     config.to_string()
 }
 
-const LLAMA3: fn() -> Value = || json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+const LLAMA3: fn() -> Value = || {
+    json!({
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    })
+};
 
 fn llama3_with(key: &str, value: Value) -> Value {
     let mut rope = LLAMA3();

@@ -28,7 +28,7 @@ const MEMORY_ABOVE_FILE: usize = 32 << 20;
 const TIME: Duration = Duration::from_millis(100);
 /// A busy machine may stall one run; a slow parser is slow every time.
 const TRIES: usize = 5;
-/// Goal F1 asks for this many.
+/// The corpus has at least so many cases.
 const LEAST_CASES: usize = 80;
 const RANDOM_MUTANTS: u64 = 20_000;
 

@@ -9,7 +9,7 @@ use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, safetensors};
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, QuantSpec, ScaleCodec,
 };
 use peak_alloc::PeakAlloc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Above the file's own size. The other tests of this file run beside and count too; they are
+/// Above the file's own size. The other tests of this file run in parallel and count too; they are
 /// small.
 const MEMORY_CAP: usize = 32 << 20;
 /// The goal is 100 ms on a quiet machine; tests share theirs.
@@ -274,7 +274,7 @@ fn container_cases() -> Vec<Case> {
             "shape",
         ),
         (
-            "huge dimension beside a 0",
+            "huge dimension together with a 0",
             file(&one("U8", "[0,18446744073709551615]", "0", "0"), 0),
             "ERR_FORMAT",
             "does not fit",
@@ -424,11 +424,7 @@ fn sound_containers_are_read() {
 /// A small file that has every kind of part: codes, scales, zero points, low-rank factors, steps,
 /// floats, tokenizer, metadata.
 fn small_file(layers: usize) -> Vec<u8> {
-    let q = QuantSpec {
-        grid: IntGrid::affine(3),
-        granularity: Granularity::Group(7),
-        scale_codec: ScaleCodec::F16,
-    };
+    let q = QuantSpec::int(Int::unsigned(3), Granularity::Group(7), ScaleCodec::F16);
     let mut m = packed_model(q);
     m.architecture = m.architecture.resized(|s| s.layers = layers);
     let wanted: Vec<String> = m.architecture.tensors().into_iter().map(|t| t.name).collect();
@@ -920,7 +916,7 @@ fn halfstep_files() {
     }
 }
 
-/// The offset of a bad value is the byte it stands at.
+/// The offset of a bad value is the byte at which it begins.
 #[test]
 fn offsets_point_at_the_bad_value() {
     let f = small_file(2);
@@ -948,11 +944,7 @@ fn the_offset_of_a_left_over_bit_is_its_byte() {
 
 #[test]
 fn narrow_codes_outside_of_the_grid() {
-    let q = QuantSpec {
-        grid: IntGrid::narrow(2),
-        granularity: Granularity::Channel,
-        scale_codec: ScaleCodec::F32,
-    };
+    let q = QuantSpec::int(Int::narrow(2), Granularity::Channel, ScaleCodec::F32);
     let f = to_bytes(&packed_model(q), FileFormat::Halfstep).expect("writes");
     let bad = with_data(&f, "model.layers.0.self_attn.q_proj.weight.codes", &[0, 0b0011_0000]);
     let error = load_bytes("f", &bad).expect_err("code 3 of a grid of three").to_string();
@@ -1227,7 +1219,7 @@ fn links_out_of_the_folder() {
     refuse("config.json");
 }
 
-/// The hub's cache keeps files in `blobs` beside `snapshots` and links to them; only that layout
+/// The hub's cache keeps files in `blobs` next to `snapshots` and links to them; only that layout
 /// may leave the folder.
 #[test]
 #[cfg(unix)]

@@ -120,7 +120,7 @@ const VOCABULARIES: &[Change] = &[
         |v| v.merges[3] = "<|endoftext|> a".into(),
         "merge 3 needs the token \"<|endoftext|>\"",
     ),
-    ("the same merge twice", |v| v.merges[4] = v.merges[3].clone(), "merge 4 stands there twice"),
+    ("the same merge twice", |v| v.merges[4] = v.merges[3].clone(), "merge 4 appears twice"),
     ("bos outside", |v| v.bos = Some(280), "bos token is 280"),
     ("eos outside", |v| v.eos = Some(u32::MAX), "eos token is 4294967295"),
     ("unknown outside", |v| v.unknown = Some(1 << 24), "unknown token is 16777216"),
@@ -184,7 +184,7 @@ fn token_types_outside_the_six() {
     }
 }
 
-/// A change to a sound file: where (a JSON pointer), what stands there then, the code and what the
+/// A change to a sound file: where (a JSON pointer), its new value, the code and what the
 /// error says.
 fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str)> {
     let step = |name: &str| json!({"type": name});

@@ -134,7 +134,7 @@ fn differing(python: &str, name: &str, model: &Model) -> usize {
         let rows = ours.len() / cols;
         let half = heads.map_or(0, |heads| rows / heads / 2);
         for row in 0..rows {
-            // Element i of a head's first half stands at 2 i, of its second half at 2 i + 1.
+            // Element i of a head's first half is at 2 i, of its second half at 2 i + 1.
             let there = heads.map_or(row, |_| {
                 row / (2 * half) * 2 * half + row % half * 2 + row % (2 * half) / half
             });

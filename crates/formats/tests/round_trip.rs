@@ -13,15 +13,14 @@ use halfstep_formats::{
     Error, Model, Quantization, Tensor, TensorData, Tokenizer, blocks, safetensors,
 };
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, IntRange, QuantSpec, ScaleCodec,
 };
 use proptest::prelude::*;
 use std::io::Write;
 use std::path::Path;
 
-fn grids() -> impl Iterator<Item = IntGrid> {
-    (2..=8)
-        .flat_map(|bits| [IntGrid::symmetric(bits), IntGrid::narrow(bits), IntGrid::affine(bits)])
+fn grids() -> impl Iterator<Item = Int> {
+    (2..=8).flat_map(|bits| [Int::symmetric(bits), Int::narrow(bits), Int::unsigned(bits)])
 }
 
 const PARTITIONS: [Granularity; 5] = [
@@ -48,7 +47,7 @@ fn every_grid_partition_and_codec() {
     for grid in grids() {
         for granularity in PARTITIONS {
             for scale_codec in [ScaleCodec::F32, ScaleCodec::F16] {
-                check_round_trip(&packed_model(QuantSpec { grid, granularity, scale_codec }));
+                check_round_trip(&packed_model(QuantSpec::int(grid, granularity, scale_codec)));
             }
         }
     }
@@ -56,7 +55,7 @@ fn every_grid_partition_and_codec() {
 
 fn quantizers() -> impl Strategy<Value = QuantSpec> {
     let range =
-        prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
+        prop_oneof![Just(IntRange::Symmetric), Just(IntRange::Narrow), Just(IntRange::Unsigned)];
     let granularity = prop_oneof![
         Just(Granularity::Tensor),
         Just(Granularity::Channel),
@@ -64,7 +63,7 @@ fn quantizers() -> impl Strategy<Value = QuantSpec> {
     ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
     (2u8..=8, range, granularity, codec).prop_map(|(bits, range, granularity, scale_codec)| {
-        QuantSpec { grid: IntGrid { bits, range }, granularity, scale_codec }
+        QuantSpec::int(Int { bits, range }, granularity, scale_codec)
     })
 }
 
@@ -161,11 +160,8 @@ proptest! {
 
 #[test]
 fn factors_of_every_rank() {
-    let mut m = packed_model(QuantSpec {
-        grid: IntGrid::affine(2),
-        granularity: Granularity::Group(7),
-        scale_codec: ScaleCodec::F16,
-    });
+    let mut m =
+        packed_model(QuantSpec::int(Int::unsigned(2), Granularity::Group(7), ScaleCodec::F16));
     for rank in 1..=20 {
         add_low_rank(&mut m, &mut Draw(rank as u64), |_, most| rank.min(most));
         assert_eq!(m.low_rank.len(), 14);
@@ -210,7 +206,7 @@ fn stored_bytes_mean_what_the_description_says() {
     let pool = halfstep_kernels::Pool::new(1);
     for grid in grids() {
         for granularity in PARTITIONS {
-            let q = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 };
+            let q = QuantSpec::int(grid, granularity, ScaleCodec::F16);
             let m = packed_model(q);
             let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
             let header = safetensors::read("small", &bytes).expect("reads");
@@ -224,7 +220,7 @@ fn stored_bytes_mean_what_the_description_says() {
                 (m.tensors[&name].shape[0], m.tensors[&name].shape[1], grid.bits as usize);
             let (codes, scales) = (data("codes"), data("scale"));
             let zero_points =
-                if grid.range == CodeRange::Affine { data("zero_point") } else { &[] };
+                if grid.range == IntRange::Unsigned { data("zero_point") } else { &[] };
             // Number k of a row of b-bit numbers.
             let number = |row: &[u8], k: usize| {
                 (0..b)
@@ -237,9 +233,9 @@ fn stored_bytes_mean_what_the_description_says() {
                 for c in 0..cols {
                     let u = number(row, c);
                     let smallest = match grid.range {
-                        CodeRange::Symmetric => -(1 << (b - 1)),
-                        CodeRange::Narrow => 1 - (1 << (b - 1)),
-                        CodeRange::Affine => 0,
+                        IntRange::Symmetric => -(1 << (b - 1)),
+                        IntRange::Narrow => 1 - (1 << (b - 1)),
+                        IntRange::Unsigned => 0,
                     };
                     let group = match granularity {
                         Granularity::Tensor => 0,
@@ -250,7 +246,7 @@ fn stored_bytes_mean_what_the_description_says() {
                         half::f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]])
                             .to_f32();
                     let zero_point = match granularity {
-                        _ if grid.range != CodeRange::Affine => 0,
+                        _ if grid.range != IntRange::Unsigned => 0,
                         Granularity::Tensor => number(zero_points, 0),
                         Granularity::Channel => number(&zero_points[r * b.div_ceil(8)..], 0),
                         Granularity::Group(n) => {
@@ -285,8 +281,12 @@ fn the_description_spells_like_the_writer() {
             .map(|e| format!("{{{e}"))
             .expect("an example")
     };
-    let q: QuantSpec = serde_json::from_str(&example("\"grid\"")).expect("a quantizer");
-    assert_eq!(q, QuantSpec::Q4_0);
+    let bytes = to_bytes(&packed_model(QuantSpec::Q4_0), FileFormat::Halfstep).expect("writes");
+    let metadata = safetensors::read("small", &bytes).expect("reads").metadata;
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+    let weights = json(&metadata["halfstep.weights"]);
+    let written = weights.as_object().expect("by name").values().next().expect("a packed weight");
+    assert_eq!(json(&example("\"grid\"")), *written);
     let quantization: Quantization =
         serde_json::from_str(&example("\"target\"")).expect("a quantization");
     assert_eq!(quantization, dynamic());
@@ -335,11 +335,7 @@ fn the_description_spells_like_the_writer() {
 fn other_readers_see_the_same_tensors() {
     for m in [
         float_model(),
-        packed_model(QuantSpec {
-            grid: IntGrid::affine(3),
-            granularity: Granularity::Group(7),
-            scale_codec: ScaleCodec::F32,
-        }),
+        packed_model(QuantSpec::int(Int::unsigned(3), Granularity::Group(7), ScaleCodec::F32)),
     ] {
         let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
         let ours = safetensors::read("small", &bytes).expect("reads");
@@ -427,7 +423,7 @@ fn a_folder_of_quantized_tensors_is_refused_and_not_begun() {
     assert_eq!(folder.names(), [""; 0]);
 }
 
-/// A folder and a GGUF file have no place for factors: neither is written without them.
+/// A folder and a GGUF file cannot store low-rank factors: neither is written without them.
 #[test]
 fn factors_are_refused_where_they_have_no_place() {
     let folder = Folder::new("factors");
@@ -537,14 +533,13 @@ fn chat_templates_are_found_where_they_may_stand() {
 #[test]
 fn values_outside_of_the_layout_are_not_written() {
     let name = Linear::Q.weight_name(0);
-    let narrow = QuantSpec {
-        grid: IntGrid::narrow(3),
-        granularity: Granularity::Channel,
-        scale_codec: ScaleCodec::F16,
-    };
-    let affine = QuantSpec { grid: IntGrid::affine(3), ..narrow };
+    let narrow = QuantSpec::int(Int::narrow(3), Granularity::Channel, ScaleCodec::F16);
+    let affine = narrow.with_int(Int::unsigned(3));
     type Spoil = fn(&mut Model, &str);
-    fn matrix<'a>(m: &'a mut Model, name: &str) -> &'a mut halfstep_kernels::pack::QuantTensor {
+    fn matrix<'a>(
+        m: &'a mut Model,
+        name: &str,
+    ) -> &'a mut halfstep_kernels::quant::tensor::QuantTensor {
         let TensorData::Packed(matrix) = &mut m.tensors.get_mut(name).expect("is there").data
         else {
             panic!("is packed")
@@ -596,20 +591,20 @@ fn values_outside_of_the_layout_are_not_written() {
             "do not fit together",
         ),
         ("code byte missing", affine, |m, n| matrix(m, n).codes.truncate(1), "do not fit together"),
-        ("9 bits", affine, |m, n| matrix(m, n).quantizer.grid.bits = 9, "9 bits"),
+        ("9 bits", affine, |m, n| matrix(m, n).spec.element = Int::unsigned(9).into(), "9 bits"),
         (
             "group of 0",
             affine,
-            |m, n| matrix(m, n).quantizer.granularity = Granularity::Group(0),
+            |m, n| matrix(m, n).spec.granularity = Granularity::Group(0),
             "groups of 0",
         ),
         ("tensor missing", affine, |m, n| drop(m.tensors.remove(n)), "missing"),
         ("shape", affine, |m, n| m.tensors.get_mut(n).expect("is there").shape[0] += 1, "shape"),
         (
-            "tensor without a place",
+            "unknown tensor",
             affine,
             |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())),
-            "no place",
+            "no such tensor",
         ),
         (
             "too few values",
@@ -669,7 +664,7 @@ fn values_outside_of_the_layout_are_not_written() {
             "value 7 of factor B is NaN",
         ),
         (
-            "factors beside a float weight",
+            "factors of a float weight",
             affine,
             |m, n| m.tensors.get_mut(n).expect("is there").data = TensorData::F32(vec![0.0; 480]),
             "not packed",
@@ -719,7 +714,11 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     };
     let error = atomic(&path, half_way(std::io::ErrorKind::StorageFull)).expect_err("a full disk");
     assert!(
-        matches!(&error, Error::Io { path: p, source } if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull),
+        matches!(
+            &error,
+            Error::Io { path: p, source }
+                if *p == path.display().to_string() && source.kind() == std::io::ErrorKind::StorageFull
+        ),
         "{error}"
     );
     let panicked = std::panic::catch_unwind(|| {
@@ -748,7 +747,11 @@ fn a_full_device_is_an_io_error_that_names_the_target() {
     })
     .expect_err("full");
     assert!(
-        matches!(&error, Error::Io { path: p, source } if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull),
+        matches!(
+            &error,
+            Error::Io { path: p, source }
+                if p.ends_with("m.safetensors") && source.kind() == std::io::ErrorKind::StorageFull
+        ),
         "{error}"
     );
     assert_eq!(folder.names(), [""; 0]);
@@ -789,7 +792,10 @@ fn a_folder_without_permission_is_an_io_error() {
     };
     let error = atomic(&folder.join("m"), |out| out.write_all(b"x")).expect_err("no permission");
     assert!(
-        matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+        matches!(
+            &error,
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied
+        ),
         "{error}"
     );
     std::fs::set_permissions(&own.0, PermissionsExt::from_mode(0o700)).expect("mode");

@@ -32,7 +32,8 @@ fn texts_are_those_of_jinja() {
 /// whether there is a clock get the same.
 #[test]
 fn a_template_may_ask_for_the_date() {
-    let template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}";
+    let template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul \
+                    2024{% endif %}";
     let text = render(template, &[], false, "", "").expect("renders");
     let [day, month, year] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
     assert!(

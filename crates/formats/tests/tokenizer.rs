@@ -253,7 +253,7 @@ fn long_runs_are_encoded_in_time() {
             seconds
         };
         for unit in ["a", " ", "\n", "1", ".", "é", "\0", "'", "半", "a ", " \n", "'s"] {
-            // At one of three tries, each beside words: others use the machine too.
+            // At one of three tries, since others use the machine too.
             let ratio = || seconds(unit) / seconds("the half step that rounds 12 ");
             let slow = (0..3).map(|_| ratio()).find(|ratio| *ratio < MOST_RATIO).is_none();
             assert!(

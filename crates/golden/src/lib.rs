@@ -2,7 +2,7 @@
 //! topic.
 //!
 //! The folder is `HALFSTEP_GOLDEN`, by default `test/golden` of the repository. Any set with the
-//! same topics may stand there, so a test takes case names, shapes and settings from the files.
+//! same topics can be used instead, so a test takes case names, shapes and settings from the files.
 //! Uses the published safetensors reader, so that our own is not tested against itself.
 
 use safetensors::{Dtype, SafeTensors};
@@ -21,14 +21,14 @@ pub fn folder() -> PathBuf {
 }
 
 /// The folder of tiny models of every family, `HALFSTEP_GOLDEN_ARCH`, by default `test/golden/arch`
-/// of the repository. Any set made in the same way may stand there.
+/// of the repository. Any set made in the same way can be used.
 pub fn arch_folder() -> PathBuf {
     std::env::var_os("HALFSTEP_GOLDEN_ARCH")
         .map(PathBuf::from)
         .unwrap_or_else(|| repository().join("test/golden/arch"))
 }
 
-/// A file of the shared model and text folder (`HALFSTEP_SHARED`, default `../shared` beside the
+/// A file of the shared model and text folder (`HALFSTEP_SHARED`, default `../shared` next to the
 /// repository), or a printed skip line and None.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("HALFSTEP_SHARED")
@@ -87,7 +87,7 @@ pub fn load_from(folder: &Path, topic: &str) -> Option<Golden> {
     Some(Golden { json, bytes: std::fs::read(tensors).expect("readable tensors") })
 }
 
-/// A tensor file that has no JSON beside it (`tiny_llama`'s weights).
+/// A tensor file that has no JSON file of the same name (`tiny_llama`'s weights).
 pub fn load_tensors(topic: &str) -> Option<Golden> {
     let tensors = folder().join(format!("{topic}.safetensors"));
     if !tensors.exists() {
@@ -136,7 +136,7 @@ impl Golden {
     }
 }
 
-/// `|got - want| <= rel * max|want|` over the tensor; says where it parts.
+/// `|got - want| <= rel * max|want|` over the tensor; names the first element that differs.
 pub fn assert_close(what: &str, got: &[f64], want: &[f64], rel: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let scale = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));

@@ -87,7 +87,8 @@ fn main() {
                     )
                 });
             println!(
-                "gemm {precision:?} {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight {weight:.0} GFLOP/s"
+                "gemm {precision:?} {m}x{i}->{o}: forward {forward:.0}, input {input:.0}, weight \
+                 {weight:.0} GFLOP/s"
             );
         }
         let flops = 2.0 * m as f64 * i as f64 * o as f64 / 1e9;

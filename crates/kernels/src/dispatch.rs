@@ -88,7 +88,7 @@ pub fn force(level: Level) -> bool {
 
 /// Compiles one safe body for every level and calls the one of [`level`].
 ///
-/// Type parameters stand in square brackets, arguments are plain names (no patterns, no `mut`).
+/// Type parameters are in square brackets, arguments are plain names (no patterns, no `mut`).
 /// What the body calls must inline: mark helpers `#[inline(always)]`, and use loops over slices
 /// (`chunks_exact`, `zip`) that the compiler can vectorise. A dispatched function called from a
 /// body dispatches again, so keep such calls out of loops.

@@ -18,13 +18,14 @@ pub mod quant;
 pub mod real;
 pub mod recycle;
 pub mod rng;
-pub mod spec;
 pub mod threads;
 pub mod uninit_vec;
 
+pub use quant::activation_spec::{ActivationQuantizer, CacheQuantizer};
+pub use quant::element::{Element, Int, IntRange};
+pub use quant::scale::ScaleCodec;
+pub use quant::spec::{Granularity, QuantSpec, ZeroPoint};
+pub use quant::tensor::QuantTensor;
 pub use real::Real;
-pub use spec::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec,
-};
 pub use threads::Pool;
 pub use uninit_vec::uninit_vec;

@@ -1,14 +1,14 @@
 //! A memory allocator for programs that train and run models: large blocks lie on large pages and
 //! go round inside the process.
 //!
-//! Where the system offers pages of 2 MiB to who asks (Linux with transparent huge pages on
-//! `madvise`), large blocks ask, and small neighbours share: a training run begins without a
+//! Where the system offers pages of 2 MiB on request (Linux with transparent huge pages on
+//! `madvise`), large blocks request them, and small neighbours share: a training run begins without a
 //! million page faults, and reading a matrix across its rows finds its addresses at hand.
 //!
-//! A training step frees and asks for the same blocks of some megabytes over and over, more than a
+//! A training step frees and allocates the same blocks of some megabytes over and over, more than a
 //! gigabyte in all. Given back to the system and mapped anew, page by page, they cost a sixth of
-//! the step. A program opts in with `#[global_allocator]`, and only while a [`MemoryGuard`] is alive is
-//! anything held back.
+//! the step. A program opts in with `#[global_allocator]`, and only while a [`MemoryGuard`] is
+//! alive is anything held back.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -26,9 +26,9 @@ pub struct Recycling;
 /// The last one to go gives all of them back.
 pub struct MemoryGuard(());
 
-/// A free block, from [`System`], with the layout it stands under.
+/// A free block, from [`System`], with its layout.
 struct Block(*mut u8);
-// SAFETY: nobody else knows the address of a free block.
+// SAFETY: nothing else has the address of a free block.
 unsafe impl Send for Block {}
 
 /// Free blocks by size and alignment, and their bytes in all.
@@ -38,12 +38,13 @@ struct Free {
 }
 
 static FREE: Mutex<Free> = Mutex::new(Free { blocks: BTreeMap::new(), bytes: 0 });
-/// Bytes held at most.
+/// Largest number of bytes held back.
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 
 impl MemoryGuard {
-    /// `limit`: bytes held at most, by all together; the last word counts.
+    /// `limit` is the largest number of bytes that all together hold; the last one that is set
+    /// counts.
     pub fn new(limit: usize) -> Self {
         LIMIT.store(limit, Ordering::Relaxed);
         KEPT.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +120,7 @@ fn prefer_large_pages(block: *mut u8, size: usize) {
     if block.is_null() || size < LEAST {
         return;
     }
-    // SAFETY: asks for a number.
+    // SAFETY: it only returns a number.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
     // From the page on which the allocator's own head of the block lies.
     let before = block.addr() % page;
@@ -132,7 +133,7 @@ fn prefer_large_pages(block: *mut u8, size: usize) {
 fn prefer_large_pages(_block: *mut u8, _size: usize) {}
 
 // SAFETY: every block comes from System under the layout it is handed out with, and goes back there
-// or, untouched, to the next who asks for that layout.
+// or, untouched, to the next allocation of that layout.
 unsafe impl GlobalAlloc for Recycling {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout is not empty.
@@ -168,7 +169,7 @@ unsafe impl GlobalAlloc for Recycling {
         // leave one block more there.
         match take(wanted) {
             Some(Block(held)) => {
-                // SAFETY: both are as large as what is copied, and nobody else knows either.
+                // SAFETY: both are as large as what is copied, and nothing else has their addresses.
                 unsafe {
                     std::ptr::copy_nonoverlapping(block, held, layout.size().min(size));
                     self.dealloc(block, layout);

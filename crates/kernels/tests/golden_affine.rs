@@ -2,7 +2,7 @@
 //! arithmetic, f32 to the tolerance the set states.
 use halfstep_golden::{Golden, assert_close};
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
-use halfstep_kernels::{Granularity, IntGrid, Pool, Real, ScaleCodec};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, Real, ScaleCodec};
 
 /// In f64, relative to the largest element of a tensor: some thousand roundings.
 const F64: f64 = 1e-12;
@@ -23,7 +23,7 @@ fn epsilon<T: Real>() -> f64 {
 struct Case<'a> {
     golden: &'a Golden,
     name: String,
-    grid: IntGrid,
+    grid: Int,
     group: usize,
     rows: usize,
     cols: usize,
@@ -38,7 +38,7 @@ impl Case<'_> {
             .map(|c| Case {
                 golden,
                 name: c["name"].as_str().expect("name").into(),
-                grid: IntGrid::affine(c["bits"].as_u64().expect("bits") as u8),
+                grid: Int::unsigned(c["bits"].as_u64().expect("bits") as u8),
                 group: c["group"].as_u64().expect("group") as usize,
                 rows: c["shape"][0].as_u64().expect("rows") as usize,
                 cols: c["shape"][1].as_u64().expect("cols") as usize,
@@ -60,7 +60,7 @@ impl Case<'_> {
         let got: Vec<f64> = got.iter().map(|v| v.to_f64()).collect();
         assert_close(&format!("{}/{key}", self.name), &got, &self.values::<f64>(key), rel);
     }
-    /// As [`Case::close`], and beside that [`ROUNDINGS`] of `T`, each `amplified` for its element.
+    /// As [`Case::close`], and in addition [`ROUNDINGS`] of `T`, each `amplified` for its element.
     fn close_amplified<T: Real>(&self, key: &str, got: &[T], rel: f64, amplified: &[f64]) {
         let want = self.values::<f64>(key);
         assert_eq!((got.len(), amplified.len()), (want.len(), want.len()), "{key}");
@@ -79,7 +79,11 @@ impl Case<'_> {
         let (row, column) = (element / self.cols, element % self.cols);
         row * self.cols.div_ceil(self.group) + column / self.group
     }
-    /// Codes are exact in the groups that `decided` says.
+    fn spec(&self) -> QuantSpec {
+        QuantSpec::int(self.grid, Granularity::Group(self.group), ScaleCodec::F32)
+    }
+
+    /// Codes are exact in the groups of `decided`.
     fn check_codes<T: Real>(
         &self,
         values: &[T],
@@ -105,15 +109,8 @@ impl Case<'_> {
 
 fn gradients<T: Real>(case: &Case, pool: &Pool, scales: &[T], zero_points: &[T]) -> [Vec<T>; 4] {
     let (w, dy) = (case.values::<T>("w"), case.values::<T>("dy"));
-    let affine = Affine {
-        w: &w,
-        rows: case.rows,
-        cols: case.cols,
-        scales,
-        zero_points,
-        granularity: Granularity::Group(case.group),
-        grid: case.grid,
-    };
+    let affine =
+        Affine { w: &w, rows: case.rows, cols: case.cols, scales, zero_points, spec: case.spec() };
     let (mut y, mut dw) = (vec![T::ONE; w.len()], vec![T::ONE; w.len()]);
     let (mut ds, mut dz) = (vec![T::ONE; scales.len()], vec![T::ONE; scales.len()]);
     affine.forward(pool, &mut y);
@@ -145,7 +142,7 @@ fn block_ap<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     }
 }
 
-/// Largest and smallest weight of each group, widened to hold 0 or not, as the case says.
+/// Largest and smallest weight of each group, widened to hold 0 if the case has that.
 fn clip_range<T: Real>(case: &Case) -> ClipRange<T> {
     let w = case.values::<T>("w");
     if case.with_zero {
@@ -231,12 +228,12 @@ impl Amplified {
 fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     let (gamma, beta) = (case.values::<T>("gamma"), case.values::<T>("beta"));
     let (range, amplified) = (clip_range::<T>(case), Amplified::of(case));
-    let (scales, zero_points) = range.forward(&gamma, &beta, case.grid, ScaleCodec::F32);
+    let (scales, zero_points) = range.forward(&gamma, &beta, case.spec());
     case.close_amplified("s", &scales, rel, &amplified.s);
     let decided = |g: usize| amplified.decided::<T>(g);
     let in_doubt = (0..scales.len()).filter(|&g| !decided(g)).count();
     assert!(size_of::<T>() == 4 || in_doubt == 0, "{}: {in_doubt} groups in f64", case.name);
-    // What hangs on a code that the number type cannot tell is compared in the other groups.
+    // What hangs on a code that the number type cannot decide is compared in the other groups.
     let unless_in_doubt = |amplified: &[f64], group: &dyn Fn(usize) -> usize| -> Vec<f64> {
         let limit = |(i, &a): (usize, &f64)| if decided(group(i)) { a } else { f64::INFINITY };
         amplified.iter().enumerate().map(limit).collect()
@@ -248,7 +245,7 @@ fn learned_clip<T: Real>(case: &Case, pool: &Pool, rel: f64) {
     case.close_amplified("z", &zero_points, 0.0, &exact);
     let [y, _, ds, _] = gradients(case, pool, &scales, &zero_points);
     case.check_codes(&y, &scales, &zero_points, decided);
-    let (dgamma, dbeta) = range.backward(&gamma, &beta, case.grid, &ds);
+    let (dgamma, dbeta) = range.backward(&gamma, &beta, case.spec(), &ds);
     case.close_amplified("y", &y, rel, &unless_in_doubt(&amplified.y, &|i| case.group_of(i)));
     for (key, got, amplified) in
         [("dgamma", &dgamma, &amplified.dgamma), ("dbeta", &dbeta, &amplified.dbeta)]
@@ -279,8 +276,9 @@ fn learned_clip_forward_and_gradients() {
 #[test]
 fn wide_open_clips_are_the_range_itself() {
     let w: Vec<f32> = (0..128).map(|i| ((i * 37 % 101) as f32 - 40.0) * 0.01).collect();
-    let (range, grid) = (ClipRange::new(&w, 64, Granularity::Group(32)), IntGrid::affine(2));
-    let (scales, zero_points) = range.forward(&[40.0; 4], &[40.0; 4], grid, ScaleCodec::F16);
+    let spec = QuantSpec::int(Int::unsigned(2), Granularity::Group(32), ScaleCodec::F16);
+    let range = ClipRange::new(&w, 64, spec.granularity);
+    let (scales, zero_points) = range.forward(&[40.0; 4], &[40.0; 4], spec);
     for (g, w) in w.chunks(32).enumerate() {
         let (most, least) = w.iter().fold((0.0f32, 0.0f32), |(a, b), &w| (a.max(w), b.min(w)));
         assert_eq!(scales[g], ScaleCodec::F16.store((most - least) / 3.0));

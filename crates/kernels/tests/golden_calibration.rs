@@ -1,6 +1,8 @@
 //! First steps of a symmetric grid against golden `calibration`.
-use halfstep_kernels::quant::calibrate::{ScaleRule, convex_step, error_step, find_scales};
-use halfstep_kernels::{Granularity, IntGrid, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::observer::{
+    Observer, convex::convex_step, error_search::error_step, find_scales,
+};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 /// Squared error of a row under a step, by the formula.
 fn error(row: &[f32], step: f64, bits: u8) -> f64 {
@@ -52,16 +54,13 @@ fn first_steps() {
                     compared += 1;
                 }
             }
-            let quantizer = QuantSpec {
-                grid: IntGrid::symmetric(bits),
-                granularity: Granularity::Channel,
-                scale_codec: ScaleCodec::F32,
-            };
+            let quantizer =
+                QuantSpec::int(Int::symmetric(bits), Granularity::Channel, ScaleCodec::F32);
             let pool = Pool::new(2);
             for (rule, key, limit) in [
-                (ScaleRule::Absmax, "absmax_s", 1e-7),
-                (ScaleRule::Lsq, "lsq_s", 1e-7),
-                (ScaleRule::Convex, "convex_s", 1e-7),
+                (Observer::Absmax, "absmax_s", 1e-7),
+                (Observer::Lsq, "lsq_s", 1e-7),
+                (Observer::Convex, "convex_s", 1e-7),
             ] {
                 let (scales, zeros) = find_scales(&pool, &w, names.len(), columns, quantizer, rule);
                 assert!(zeros.is_empty());

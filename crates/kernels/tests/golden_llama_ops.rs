@@ -17,7 +17,7 @@ use serde_json::Value;
 const F64: f64 = 1e-12;
 const F32: f64 = 2e-6;
 const F32_BLOCK: f64 = 5e-6;
-/// What a rotation at position p may be off by beside that, as a share of p 2^-52. The angle
+/// What a rotation at position p may be off by in addition, as a share of p 2^-52. The angle
 /// p theta^(-2i / D) is a rounded power times p, so that its error grows with p whatever comes
 /// after: half a unit in the product and one or two in the power, here and in the reference alike.
 const ROPE_ANGLE: f64 = 4.0;

@@ -2,7 +2,7 @@
 //! tolerance the set states.
 use halfstep_golden::{Golden, Tensor};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{Granularity, IntGrid, Pool, Real};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, Real, ScaleCodec};
 
 /// Limits of one number type, as a part of `ds_scale` (ds) and of each element (y).
 trait Limits: Real {
@@ -36,14 +36,15 @@ fn values<T: Real>(tensor: &Tensor) -> Vec<T> {
 fn check<T: Limits>(golden: &Golden, case: &serde_json::Value, threads: usize) {
     let name = case["name"].as_str().expect("name");
     let tensor = |key: &str| golden.tensor(&format!("{name}/{key}"));
-    let grid = IntGrid::symmetric(case["bits"].as_u64().expect("bits") as u8);
+    let int = Int::symmetric(case["bits"].as_u64().expect("bits") as u8);
     let granularity = granularity(case["granularity"].as_str().expect("granularity"));
+    let spec = QuantSpec::int(int, granularity, ScaleCodec::F32);
     let (pool, v) = (Pool::new(threads), tensor("v"));
     let [rows, cols] = v.shape[..] else { panic!("{name}/v is no matrix") };
     let (v, s, dy) = (values::<T>(&v), values::<T>(&tensor("s")), values::<T>(&tensor("dy")));
 
     let (mut y, mut codes) = (vec![T::ZERO; v.len()], vec![0i16; v.len()]);
-    lsq_forward(&pool, &v, rows, cols, &s, granularity, grid, &mut y, Some(&mut codes));
+    lsq_forward(&pool, &v, rows, cols, &s, spec, &mut y, Some(&mut codes));
     assert_eq!(
         codes.iter().map(|&c| c as i64).collect::<Vec<_>>(),
         tensor("codes").i64,
@@ -55,7 +56,7 @@ fn check<T: Limits>(golden: &Golden, case: &serde_json::Value, threads: usize) {
     let scale = tensor("ds_scale").f64;
     for (edge, suffix) in [(EdgeRule::Outside, ""), (EdgeRule::Inside, "_inside")] {
         let (mut dv, mut ds) = (vec![T::ONE; v.len()], vec![T::ONE; s.len()]);
-        lsq_backward(&pool, &v, rows, cols, &s, granularity, grid, edge, &dy, &mut dv, &mut ds);
+        lsq_backward(&pool, &v, rows, cols, &s, spec, edge, &dy, &mut dv, &mut ds);
         let want = tensor(&format!("dv{suffix}")).f64;
         assert!(
             dv.iter().zip(&want).all(|(got, &want)| got.to_f64() == want),

@@ -8,13 +8,15 @@ use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_back
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight,
 };
-use halfstep_kernels::ops::linear::WeightPanels;
+use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{Pool, QuantSpec, Real};
+use halfstep_kernels::{
+    ActivationQuantizer, Granularity, Int, Pool, QuantSpec, QuantTensor, Real, ScaleCodec,
+};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn numbers<T: Real>(stream: u64, n: usize) -> Vec<T> {
@@ -163,7 +165,41 @@ fn products<T: Real>(pool: &Pool) -> Vec<u64> {
     out
 }
 
-const OPERATIONS: [Operation; 14] = [
+/// Weights whose codes index a table, of close levels and of any.
+fn tables(pool: &Pool) -> Vec<u64> {
+    let close = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+    let any = [-128, 127, 5, -77, 0, 64, -1, 99, -128, 127, 1, -2, 3, -50, 31, 32];
+    let (o, i) = (300, 530);
+    let mut out = vec![];
+    for bits_of_a_code in [2, 3, 4] {
+        let grid = Int::symmetric(bits_of_a_code);
+        let q = QuantSpec::int(grid, Granularity::Group(48), ScaleCodec::F16);
+        let mut rng = Rng::new(9, 1);
+        let levels = 1 << bits_of_a_code;
+        let codes: Vec<i16> =
+            (0..o * i).map(|_| (rng.below(levels) as i32 + grid.min()) as i16).collect();
+        let scales = vec![0.25; q.granularity.scales(o, i)];
+        let w = QuantTensor::from_codes(q, o, i, &codes, scales, vec![]);
+        for levels in [close, any] {
+            let panels = WeightPanels::with_table(pool, &w, &levels);
+            for m in [1, 13] {
+                let x = numbers::<f32>(2, m * i);
+                for activation in [
+                    ActivationQuantizer::DynamicToken { bits: 8 },
+                    ActivationQuantizer::DynamicBlock32,
+                    ActivationQuantizer::None,
+                ] {
+                    let mut y = vec![9.0; m * o];
+                    linear_panels(pool, &x, m, activation, None, &mut [(&panels, &mut y)]);
+                    out.extend(bits(&[&y]));
+                }
+            }
+        }
+    }
+    out
+}
+
+const OPERATIONS: [Operation; 15] = [
     ("rms_norm f32", norms::<f32>),
     ("rms_norm f64", norms::<f64>),
     ("rope f32", ropes::<f32>),
@@ -178,6 +214,7 @@ const OPERATIONS: [Operation; 14] = [
     ("attention f64", attentions::<f64>),
     ("attend", attends),
     ("products f64", products::<f64>),
+    ("products of a table", tables),
 ];
 
 /// The level is the process's; f32 products are not the same on all, so one test at a time.

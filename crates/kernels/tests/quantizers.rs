@@ -1,26 +1,26 @@
 //! Properties of the quantizers: start rules, grids, LSQ's gradients, activations and caches.
 use half::f16;
 use halfstep_kernels::dispatch::{available, force};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::quant::calibrate::{
-    ScaleRule, convex_step, error_step, find_scales, quantize, quantize_by, quantize_rtn,
-    squared_error,
-};
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
+use halfstep_kernels::quant::nearest::{quantize, squared_error};
+use halfstep_kernels::quant::observer::{
+    Observer, convex::convex_step, error_search::error_step, find_scales, quantize_by,
+};
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::quant::{activation, cache};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, CodeRange, Granularity, IntGrid, Pool, QuantSpec, Real,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, IntRange, Pool, QuantSpec, Real,
     ScaleCodec,
 };
 use proptest::prelude::*;
 
-const RULES: [ScaleRule; 5] = [
-    ScaleRule::Absmax,
-    ScaleRule::SignedAbsmax,
-    ScaleRule::ErrorSearch,
-    ScaleRule::Convex,
-    ScaleRule::Lsq,
+const RULES: [Observer; 5] = [
+    Observer::Absmax,
+    Observer::SignedAbsmax,
+    Observer::ErrorSearch,
+    Observer::Convex,
+    Observer::Lsq,
 ];
 
 fn pool() -> Pool {
@@ -59,7 +59,7 @@ fn values(packed: &QuantTensor) -> Vec<f32> {
 
 fn quantizers() -> impl Strategy<Value = QuantSpec> {
     let range =
-        prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
+        prop_oneof![Just(IntRange::Symmetric), Just(IntRange::Narrow), Just(IntRange::Unsigned)];
     let granularity = prop_oneof![
         Just(Granularity::Tensor),
         Just(Granularity::Channel),
@@ -67,7 +67,7 @@ fn quantizers() -> impl Strategy<Value = QuantSpec> {
     ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
     (2u8..=8, range, granularity, codec).prop_map(|(bits, range, granularity, scale_codec)| {
-        QuantSpec { grid: IntGrid { bits, range }, granularity, scale_codec }
+        QuantSpec::int(Int { bits, range }, granularity, scale_codec)
     })
 }
 
@@ -81,7 +81,7 @@ fn matrices() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
 }
 
 /// Squared error of a group of symmetric codes under a step of either sign.
-fn error(w: &[f32], step: f64, grid: IntGrid) -> f64 {
+fn error(w: &[f32], step: f64, grid: Int) -> f64 {
     let (n, p) = (f64::from(grid.min()), f64::from(grid.max()));
     w.iter()
         .map(|&w| w as f64 - step * (w as f64 / step).round_ties_even().clamp(n, p))
@@ -99,31 +99,31 @@ proptest! {
             prop_assert!(got.is_finite());
             // The nearest value of the grid, by trying all.
             let z = packed.zero_point(q.granularity.scale_index(k / cols, k % cols, cols));
-            let best = (q.grid.min()..=q.grid.max()).map(|c| ((c - z) as f32 * scale - w).abs()).fold(f32::INFINITY, f32::min);
+            let best = (q.min_code()..=q.max_code()).map(|c| ((c - z) as f32 * scale - w).abs()).fold(f32::INFINITY, f32::min);
             prop_assert!((got - w).abs() <= best + 1e-6 * w.abs(), "{w} became {got} under {scale}");
         }
     }
 
     #[test]
     fn absmax_is_within_half_a_step_and_keeps_its_codes(q in quantizers(), (rows, cols, w) in matrices()) {
-        let q = QuantSpec { scale_codec: ScaleCodec::F32, ..q };
-        let packed = quantize_by(&pool(), &w, rows, cols, q, ScaleRule::Absmax);
+        let q = QuantSpec { scale: ScaleCodec::F32, ..q };
+        let packed = quantize_by(&pool(), &w, rows, cols, q, Observer::Absmax);
         let got = values(&packed);
         for (k, (&w, &got)) in w.iter().zip(&got).enumerate() {
             let scale = packed.scales[q.granularity.scale_index(k / cols, k % cols, cols)];
             // An affine range rounds its zero point: up to half a step more at one end.
-            let limit = if q.grid.range == CodeRange::Affine { 1.0 } else { 0.5 };
+            let limit = if q.has_zero_point() { 1.0 } else { 0.5 };
             prop_assert!((got - w).abs() <= limit * scale * 1.0001);
         }
-        if q.grid.range != CodeRange::Affine {
-            let again = quantize_by(&pool(), &got, rows, cols, q, ScaleRule::Absmax);
+        if !q.has_zero_point() {
+            let again = quantize_by(&pool(), &got, rows, cols, q, Observer::Absmax);
             prop_assert_eq!(again.codes, packed.codes);
         }
     }
 
     #[test]
     fn powers_of_two_go_through(q in quantizers(), (rows, cols, w) in matrices(), rule in 0usize..5, k in -3i32..6) {
-        let q = QuantSpec { scale_codec: ScaleCodec::F32, ..q };
+        let q = QuantSpec { scale: ScaleCodec::F32, ..q };
         let factor = 2f32.powi(k);
         let scaled: Vec<f32> = w.iter().map(|w| w * factor).collect();
         let (a, b) = (quantize_by(&pool(), &w, rows, cols, q, RULES[rule]), quantize_by(&pool(), &scaled, rows, cols, q, RULES[rule]));
@@ -133,9 +133,9 @@ proptest! {
 
     #[test]
     fn no_candidate_beats_the_error_search(bits in 2u8..=8, w in prop::collection::vec(prop_oneof![4 => -1f32..1.0, 1 => Just(0.25f32), 1 => -9f32..9.0], 1..70)) {
-        let grid = IntGrid::symmetric(bits);
-        let q = QuantSpec { grid, granularity: Granularity::Tensor, scale_codec: ScaleCodec::F32 };
-        let (scales, _) = find_scales(&pool(), &w, 1, w.len(), q, ScaleRule::ErrorSearch);
+        let grid = Int::symmetric(bits);
+        let q = QuantSpec::int(grid, Granularity::Tensor, ScaleCodec::F32);
+        let (scales, _) = find_scales(&pool(), &w, 1, w.len(), q, Observer::ErrorSearch);
         let most = w.iter().fold(0.0f32, |m, w| m.max(w.abs())) as f64;
         prop_assume!(most > 0.0);
         let squares: f64 = w.iter().map(|&w| w as f64 * w as f64).sum();
@@ -153,7 +153,7 @@ proptest! {
     #[test]
     fn lsq_is_the_formula(
         (rows, cols, v) in matrices(),
-        grid in (2u8..=8, any::<bool>()).prop_map(|(b, narrow)| if narrow { IntGrid::narrow(b) } else { IntGrid::symmetric(b) }),
+        grid in (2u8..=8, any::<bool>()).prop_map(|(b, narrow)| if narrow { Int::narrow(b) } else { Int::symmetric(b) }),
         granularity in prop_oneof![Just(Granularity::Tensor), Just(Granularity::Channel), (1usize..50).prop_map(Granularity::Group)],
         seed in any::<u64>(),
     ) {
@@ -161,13 +161,14 @@ proptest! {
         let steps: Vec<f32> = (0..granularity.scales(rows, cols)).map(|_| [0.125, -0.25, 0.3, -0.01, 0.0][rng.below(5) as usize]).collect();
         let dy: Vec<f32> = v.iter().map(|_| rng.normal() as f32).collect();
         let (n, p) = (grid.min() as f32, grid.max() as f32);
+        let spec = QuantSpec::int(grid, granularity, ScaleCodec::F32);
         for level in available() {
             force(level);
             let (mut y, mut codes) = (vec![f32::NAN; v.len()], vec![99i16; v.len()]);
-            lsq_forward(&pool(), &v, rows, cols, &steps, granularity, grid, &mut y, Some(&mut codes));
+            lsq_forward(&pool(), &v, rows, cols, &steps, spec, &mut y, Some(&mut codes));
             for edge in [EdgeRule::Inside, EdgeRule::Outside] {
                 let (mut dv, mut ds) = (vec![f32::NAN; v.len()], vec![f32::NAN; steps.len()]);
-                lsq_backward(&pool(), &v, rows, cols, &steps, granularity, grid, edge, &dy, &mut dv, &mut ds);
+                lsq_backward(&pool(), &v, rows, cols, &steps, spec, edge, &dy, &mut dv, &mut ds);
                 let mut want_ds = vec![(0.0f64, 0.0f64); steps.len()];
                 for (k, &v) in v.iter().enumerate() {
                     let index = granularity.scale_index(k / cols, k % cols, cols);
@@ -326,12 +327,8 @@ fn what_is_not_a_number_stays_seen() {
     let mut w = normal(64, 2);
     w[40] = f32::NAN;
     for rule in RULES {
-        for grid in [IntGrid::symmetric(4), IntGrid::narrow(8), IntGrid::affine(4)] {
-            let q = QuantSpec {
-                grid,
-                granularity: Granularity::Group(32),
-                scale_codec: ScaleCodec::F16,
-            };
+        for grid in [Int::symmetric(4), Int::narrow(8), Int::unsigned(4)] {
+            let q = QuantSpec::int(grid, Granularity::Group(32), ScaleCodec::F16);
             let got = values(&quantize_by(&pool(), &w, 1, 64, q, rule));
             assert!(
                 got[..32].iter().all(|v| v.is_finite()) && got[40].is_nan(),
@@ -346,14 +343,14 @@ fn groups_of_zeros_have_scale_zero_and_no_noise() {
     let mut w = normal(96, 5);
     w[32..64].fill(0.0);
     for rule in RULES {
-        for grid in [IntGrid::symmetric(4), IntGrid::narrow(8), IntGrid::affine(3)] {
+        for grid in [Int::symmetric(4), Int::narrow(8), Int::unsigned(3)] {
             for scale_codec in [ScaleCodec::F16, ScaleCodec::F32] {
                 let packed = quantize_by(
                     &pool(),
                     &w,
                     1,
                     96,
-                    QuantSpec { grid, granularity: Granularity::Group(32), scale_codec },
+                    QuantSpec::int(grid, Granularity::Group(32), scale_codec),
                     rule,
                 );
                 assert_eq!(packed.scales[1], 0.0);
@@ -368,14 +365,14 @@ fn ggml_rules() {
     // The first of two entries of equal magnitude decides the sign; d = w* / -8; codes from f16(d).
     let mut w = vec![0.1f32; 32];
     (w[3], w[9]) = (1.3, -1.3);
-    let packed = quantize_by(&pool(), &w, 1, 32, QuantSpec::Q4_0, ScaleRule::SignedAbsmax);
+    let packed = quantize_by(&pool(), &w, 1, 32, QuantSpec::Q4_0, Observer::SignedAbsmax);
     let d = f16::from_f32(1.3 / -8.0).to_f32();
     assert_eq!(packed.scales, [d]);
     let mut codes = [0; 32];
     packed.row_codes(0, &mut codes);
     assert_eq!((codes[3], codes[9], codes[0]), (-8, 7, (0.1 / d).round_ties_even() as i16));
     // Q8_0: max|w| / 127 rounded to f16, codes from the stored scale.
-    let packed = quantize_rtn(&pool(), &w, 1, 32, QuantSpec::Q8_0);
+    let packed = quantize_by(&pool(), &w, 1, 32, QuantSpec::Q8_0, Observer::Best);
     let d = f16::from_f32(1.3 / 127.0).to_f32();
     assert_eq!(packed.scales, [d]);
     packed.row_codes(0, &mut codes);
@@ -390,16 +387,11 @@ fn ggml_rules() {
 #[test]
 fn rtn_is_the_better_of_its_two_rules() {
     let w = normal(8 * 96, 6);
-    for q in [
-        QuantSpec::Q4_0,
-        QuantSpec {
-            grid: IntGrid::symmetric(3),
-            granularity: Granularity::Channel,
-            scale_codec: ScaleCodec::F32,
-        },
-    ] {
-        let rtn = squared_error(&w, &quantize_rtn(&pool(), &w, 8, 96, q));
-        for rule in [ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch, ScaleRule::Absmax] {
+    for q in
+        [QuantSpec::Q4_0, QuantSpec::int(Int::symmetric(3), Granularity::Channel, ScaleCodec::F32)]
+    {
+        let rtn = squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, Observer::Best));
+        for rule in [Observer::SignedAbsmax, Observer::ErrorSearch, Observer::Absmax] {
             assert!(
                 rtn <= squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, rule)) * (1.0 + 1e-6),
                 "{rule:?}"
@@ -412,14 +404,10 @@ fn rtn_is_the_better_of_its_two_rules() {
 fn affine_zero_points_stay_inside_and_zero_is_exact() {
     for (shift, bits) in [(-3.0, 4), (0.0, 2), (3.0, 4), (0.7, 8)] {
         let w: Vec<f32> = normal(64, 8).iter().map(|w| w + shift).chain([0.0; 32]).collect();
-        for rule in [ScaleRule::Absmax, ScaleRule::ErrorSearch] {
-            let q = QuantSpec {
-                grid: IntGrid::affine(bits),
-                granularity: Granularity::Channel,
-                scale_codec: ScaleCodec::F16,
-            };
+        for rule in [Observer::Absmax, Observer::ErrorSearch] {
+            let q = QuantSpec::int(Int::unsigned(bits), Granularity::Channel, ScaleCodec::F16);
             let packed = quantize_by(&pool(), &w, 1, 96, q, rule);
-            assert!(i32::from(packed.zero_points[0]) <= q.grid.max());
+            assert!(i32::from(packed.zero_points[0]) <= q.max_code());
             assert!(values(&packed)[64..].iter().all(|&v| v == 0.0), "{rule:?}");
         }
     }
@@ -435,13 +423,13 @@ fn start_rules_on_a_unit_gaussian() {
         (4, 0.341, 0.354, 0.604, 1.02),
         (8, 0.0309, 0.0307, 0.142, 1.01),
     ] {
-        let grid = IntGrid::symmetric(bits);
-        let q = QuantSpec { grid, granularity: Granularity::Tensor, scale_codec: ScaleCodec::F32 };
+        let grid = Int::symmetric(bits);
+        let q = QuantSpec::int(grid, Granularity::Tensor, ScaleCodec::F32);
         let near = |got: f64, want: f64, what: &str| {
             assert!((got / want - 1.0).abs() < 0.02, "{bits} bits, {what}: {got} {want}")
         };
         near(convex_step(&w, bits), convex, "convex");
-        near(find_scales(&pool(), &w, 1, w.len(), q, ScaleRule::Lsq).0[0] as f64, lsq, "LSQ");
+        near(find_scales(&pool(), &w, 1, w.len(), q, Observer::Lsq).0[0] as f64, lsq, "LSQ");
         let best = error_step(&gaussian(40_000), bits);
         near(best, optimum, "least error");
         let (least, surrogate) = (error(&w, best, grid), error(&w, convex_step(&w, bits), grid));
@@ -454,25 +442,13 @@ fn start_rules_on_a_unit_gaussian() {
 fn descent_finds_the_step() {
     let w: Vec<f64> = gaussian(100_000).into_iter().map(f64::from).collect();
     for (bits, want) in [(2, 1.10), (3, 0.611), (4, 0.341), (8, 0.0306)] {
-        let grid = IntGrid::symmetric(bits);
+        let q = QuantSpec::int(Int::symmetric(bits), Granularity::Tensor, ScaleCodec::F32);
         let mut s = [2.0 * want];
         for k in 0..400 {
             let (mut y, mut dv, mut ds) = (vec![0.0; w.len()], vec![0.0; w.len()], [0.0]);
-            lsq_forward(&pool(), &w, 1, w.len(), &s, Granularity::Tensor, grid, &mut y, None);
+            lsq_forward(&pool(), &w, 1, w.len(), &s, q, &mut y, None);
             let dy: Vec<f64> = y.iter().zip(&w).map(|(y, w)| 2.0 * (y - w)).collect();
-            lsq_backward(
-                &pool(),
-                &w,
-                1,
-                w.len(),
-                &s,
-                Granularity::Tensor,
-                grid,
-                EdgeRule::Inside,
-                &dy,
-                &mut dv,
-                &mut ds,
-            );
+            lsq_backward(&pool(), &w, 1, w.len(), &s, q, EdgeRule::Inside, &dy, &mut dv, &mut ds);
             // The sign of the slope alone, in steps that shrink.
             s[0] *= 1.0 - 0.05 * 0.985f64.powi(k) * ds[0].signum();
         }
@@ -490,22 +466,10 @@ fn gradients_by_finite_differences() {
     let steps: Vec<f64> = (0..granularity.scales(rows, cols))
         .map(|k| if k % 2 == 0 { 0.31 } else { -0.27 })
         .collect();
-    let grid = IntGrid::symmetric(3);
+    let q = QuantSpec::int(Int::symmetric(3), granularity, ScaleCodec::F32);
     let (n, p) = (-4.0, 3.0);
     let (mut dv, mut ds) = (vec![0.0; v.len()], vec![0.0; steps.len()]);
-    lsq_backward(
-        &pool(),
-        &v,
-        rows,
-        cols,
-        &steps,
-        granularity,
-        grid,
-        EdgeRule::Inside,
-        &dy,
-        &mut dv,
-        &mut ds,
-    );
+    lsq_backward(&pool(), &v, rows, cols, &steps, q, EdgeRule::Inside, &dy, &mut dv, &mut ds);
     let surrogate = |shift: f64, s: &dyn Fn(usize) -> f64, at: Option<usize>| -> f64 {
         v.iter()
             .enumerate()
@@ -545,28 +509,17 @@ fn threads_and_levels_do_not_matter() {
     for granularity in
         [Granularity::Tensor, Granularity::Channel, Granularity::Group(32), Granularity::Group(100)]
     {
-        let q =
-            QuantSpec { grid: IntGrid::symmetric(4), granularity, scale_codec: ScaleCodec::F16 };
+        let q = QuantSpec::int(Int::symmetric(4), granularity, ScaleCodec::F16);
         let mut first = None;
         for level in available() {
             for threads in [1, 2, 5] {
                 force(level);
                 let pool = Pool::new(threads);
-                let (scales, _) = find_scales(&pool, &w, rows, cols, q, ScaleRule::Convex);
+                let (scales, _) = find_scales(&pool, &w, rows, cols, q, Observer::Convex);
                 let packed = quantize(&pool, &w, rows, cols, q, &scales, &[]);
                 let (mut y, mut dv, mut ds) =
                     (vec![0.0; w.len()], vec![0.0; w.len()], vec![0.0; scales.len()]);
-                lsq_forward(
-                    &pool,
-                    &w,
-                    rows,
-                    cols,
-                    &packed.scales,
-                    granularity,
-                    q.grid,
-                    &mut y,
-                    None,
-                );
+                lsq_forward(&pool, &w, rows, cols, &packed.scales, q, &mut y, None);
                 assert_eq!(
                     bits_of(&values(&packed)),
                     bits_of(&y),
@@ -578,8 +531,7 @@ fn threads_and_levels_do_not_matter() {
                     rows,
                     cols,
                     &packed.scales,
-                    granularity,
-                    q.grid,
+                    q,
                     EdgeRule::Inside,
                     &dy,
                     &mut dv,

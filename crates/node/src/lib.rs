@@ -22,7 +22,7 @@ use model::NativeModel;
 use napi::bindgen_prelude::{Uint8Array, Uint32Array};
 use napi_derive::{module_init, napi};
 use std::sync::Arc;
-use task::{Done, NativeTask};
+use task::{NativeTask, TaskOutput};
 
 /// Large blocks stay with the process while a run trains.
 #[global_allocator]
@@ -39,7 +39,7 @@ fn quiet_panics() {
 
 #[napi(catch_unwind)]
 pub fn load(path: String) -> NativeTask {
-    NativeTask::spawn(move |_, _| Done::model(session::load(&path)?))
+    NativeTask::spawn(move |_, _| TaskOutput::model(session::load(&path)?))
 }
 
 #[napi(catch_unwind)]
@@ -47,7 +47,7 @@ pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
     // Copied: JavaScript may change or transfer its buffer while the thread reads.
     let bytes = bytes.to_vec();
     NativeTask::spawn(move |_, _| {
-        Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into()))
+        TaskOutput::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into()))
     })
 }
 
@@ -64,7 +64,8 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
             &mut |event| post(Message::Event(event)),
             cancel,
         )?;
-        Done::value(&report).map(|done| Done { model: Some(Arc::new(small.into())), ..done })
+        TaskOutput::value(&report)
+            .map(|done| TaskOutput { model: Some(Arc::new(small.into())), ..done })
     })
 }
 
@@ -75,7 +76,7 @@ pub fn plan(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     NativeTask::spawn(move |post, cancel| {
         let recipe = RecipeInput::parse(&recipe)?.resolve()?;
         let run: RunConfig = session::parse_config(&run)?;
-        Done::value(&session::plan_as(
+        TaskOutput::value(&session::plan_as(
             &*model?,
             &recipe,
             &run,
@@ -91,7 +92,7 @@ pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: Stri
     NativeTask::spawn(move |post, cancel| {
         let config: EvaluateConfig = session::parse_config(&config)?;
         let mut progress = |done, total| post(Message::Note(Note::Progress { done, total }));
-        Done::value(&session::evaluate(
+        TaskOutput::value(&session::evaluate(
             &*model?,
             against?.as_deref().map(|loaded| &**loaded),
             &config,
@@ -106,7 +107,7 @@ pub fn generate(model: &NativeModel, config: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |post, cancel| {
         let config: GenerationConfig = session::parse_config(&config)?;
-        Done::value(&session::generate(
+        TaskOutput::value(&session::generate(
             &*model?,
             &config,
             &mut |text| post(Message::Note(Note::Text { text: text.into() })),
@@ -124,14 +125,14 @@ pub fn generate_all(model: &NativeModel, prompts: String, config: String) -> Nat
             session::parse_config::<Vec<String>>(&prompts)?,
             session::parse_config::<GenerationConfig>(&config)?,
         );
-        Done::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
+        TaskOutput::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
     })
 }
 
 #[napi(catch_unwind)]
 pub fn tokenize(model: &NativeModel, text: String, special: bool) -> NativeTask {
     let model = model.share();
-    NativeTask::spawn(move |_, _| Done::value(&session::tokenize(&*model?, &text, special)?))
+    NativeTask::spawn(move |_, _| TaskOutput::value(&session::tokenize(&*model?, &text, special)?))
 }
 
 #[napi(catch_unwind)]
@@ -140,20 +141,22 @@ pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
     NativeTask::spawn(move |_, _| {
         let logits = session::logits(&*model?, &tokens)?;
         let bytes = logits.into_iter().flat_map(f32::to_le_bytes).collect();
-        Done::value(&()).map(|done| Done { bytes: Some(bytes), ..done })
+        TaskOutput::value(&()).map(|done| TaskOutput { bytes: Some(bytes), ..done })
     })
 }
 
 #[napi(catch_unwind)]
 pub fn dequantize(model: &NativeModel) -> NativeTask {
     let model = model.share();
-    NativeTask::spawn(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0).into())))
+    NativeTask::spawn(move |_, _| {
+        TaskOutput::model(Arc::new(session::dequantize(&*model?, 0).into()))
+    })
 }
 
 #[napi(catch_unwind)]
 pub fn save(model: &NativeModel, path: String) -> NativeTask {
     let model = model.share();
-    NativeTask::spawn(move |_, _| Done::value(&session::save(&*model?, &path)?))
+    NativeTask::spawn(move |_, _| TaskOutput::value(&session::save(&*model?, &path)?))
 }
 
 #[napi(catch_unwind)]
@@ -161,11 +164,11 @@ pub fn to_bytes(model: &NativeModel) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |_, _| {
         let (bytes, report) = session::to_bytes(&*model?, None)?;
-        Done::value(&report).map(|done| Done { bytes: Some(bytes), ..done })
+        TaskOutput::value(&report).map(|done| TaskOutput { bytes: Some(bytes), ..done })
     })
 }
 
-/// The whole recipe that `recipe` stands for after `changes`, as an outcome; at once.
+/// Resolves `recipe` and applies `changes`; the outcome is the whole recipe.
 #[napi(catch_unwind)]
 pub fn resolve(recipe: String, changes: String) -> String {
     outcome::of(|| outcome::value(&session::resolve(&recipe, &changes)?))
@@ -181,7 +184,7 @@ pub fn bench(config: String) -> NativeTask {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
         }
-        Done::value(&summary.map_err(|reason| Error::Internal { reason })?)
+        TaskOutput::value(&summary.map_err(|reason| Error::Internal { reason })?)
     })
 }
 
@@ -192,7 +195,13 @@ pub fn doctor() -> String {
         dispatch::available().into_iter().map(dispatch::Level::name).collect();
     features.reverse();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    serde_json::json!({ "build": "native", "version": env!("CARGO_PKG_VERSION"), "cpuFeatures": features, "threads": threads }).to_string()
+    let doctor = serde_json::json!({
+        "build": "native",
+        "version": env!("CARGO_PKG_VERSION"),
+        "cpuFeatures": features,
+        "threads": threads,
+    });
+    doctor.to_string()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a task tells while it runs, and the bounded queue between its thread and JavaScript.
+//! The messages of a running task, and the bounded queue between its thread and JavaScript.
 
 use halfstep::Event;
 use halfstep_bench::Row;
@@ -15,7 +15,7 @@ pub enum Message {
     Note(Note),
 }
 
-/// What a task tells that is not an event of a run.
+/// A message of a task that is not an event of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Note {

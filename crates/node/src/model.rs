@@ -2,7 +2,7 @@
 
 use crate::outcome;
 use halfstep::run as session;
-use halfstep::run::Loaded;
+use halfstep::run::LoadedModel;
 use halfstep::{Error, Model};
 use halfstep_formats::{LowRank, TensorData};
 use napi::bindgen_prelude::ObjectFinalize;
@@ -10,23 +10,23 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A model that JavaScript holds. V8 is told its size, so that forgotten models are collected in
+/// A model that JavaScript holds. V8 gets its size, so that forgotten models are collected in
 /// time.
 #[napi(custom_finalize)]
 pub struct NativeModel {
-    model: Mutex<Option<Arc<Loaded>>>,
+    model: Mutex<Option<Arc<LoadedModel>>>,
     bytes: i64,
 }
 
 impl NativeModel {
-    pub(crate) fn new(env: &Env, model: Arc<Loaded>) -> Result<Self> {
+    pub(crate) fn new(env: &Env, model: Arc<LoadedModel>) -> Result<Self> {
         let bytes = bytes_in_memory(&model);
         env.adjust_external_memory(bytes)?;
         Ok(Self { model: Mutex::new(Some(model)), bytes })
     }
 
     /// The model for a task, which keeps it alive by itself.
-    pub(crate) fn share(&self) -> halfstep::Result<Arc<Loaded>> {
+    pub(crate) fn share(&self) -> halfstep::Result<Arc<LoadedModel>> {
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         model.clone().ok_or_else(|| Error::config("model", "the model was disposed"))
     }

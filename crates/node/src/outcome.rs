@@ -26,7 +26,10 @@ pub fn of(work: impl FnOnce() -> Result<String>) -> String {
 pub fn to_json(result: &Result<String>) -> String {
     match result {
         Ok(json) => format!(r#"{{"ok":{json}}}"#),
-        Err(e) => json!({ "error": { "code": e.code(), "message": e.to_string(), "details": e.details() } }).to_string(),
+        Err(e) => {
+            let (code, message, details) = (e.code(), e.to_string(), e.details());
+            json!({ "error": { "code": code, "message": message, "details": details } }).to_string()
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::message::{Message, Queue};
 use crate::model::NativeModel;
 use crate::outcome;
 use halfstep::cancel::Cancel;
-use halfstep::run::Loaded;
+use halfstep::run::LoadedModel;
 use halfstep::{Error, Result};
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, JsDeferred};
@@ -18,18 +18,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const STACK_BYTES: usize = 16 << 20;
 
 /// What a task made: a value as JSON, and what does not cross as JSON.
-pub struct Done {
+pub struct TaskOutput {
     pub value: String,
-    pub model: Option<Arc<Loaded>>,
+    pub model: Option<Arc<LoadedModel>>,
     pub bytes: Option<Vec<u8>>,
 }
 
-impl Done {
+impl TaskOutput {
     pub fn value(value: &impl Serialize) -> Result<Self> {
         Ok(Self { value: outcome::value(value)?, model: None, bytes: None })
     }
 
-    pub fn model(model: Arc<Loaded>) -> Result<Self> {
+    pub fn model(model: Arc<LoadedModel>) -> Result<Self> {
         Self::value(&()).map(|done| Self { model: Some(model), ..done })
     }
 }
@@ -45,7 +45,7 @@ struct State {
     waiters: Vec<Reply<String>>,
     /// JSON of the outcome, once there is one.
     outcome: Option<String>,
-    model: Option<Arc<Loaded>>,
+    model: Option<Arc<LoadedModel>>,
     bytes: Option<Vec<u8>>,
 }
 
@@ -65,7 +65,7 @@ impl Shared {
         }
     }
 
-    fn finish(&self, result: Result<Done>) {
+    fn finish(&self, result: Result<TaskOutput>) {
         let mut state = self.lock();
         let result = result.map(|done| {
             (state.model, state.bytes) = (done.model, done.bytes);
@@ -98,7 +98,7 @@ pub struct NativeTask {
 impl NativeTask {
     /// Starts `work(post, cancel)` on a new thread.
     pub(crate) fn spawn(
-        work: impl FnOnce(&dyn Fn(Message), &Cancel) -> Result<Done> + Send + 'static,
+        work: impl FnOnce(&dyn Fn(Message), &Cancel) -> Result<TaskOutput> + Send + 'static,
     ) -> Self {
         let task = Self { shared: Shared::default(), cancel: Cancel::default() };
         let (shared, cancel) = (task.shared.clone(), task.cancel.clone());

@@ -9,7 +9,7 @@ pub enum Error {
     /// An argument out of its range; `field` as the user wrote it.
     #[error("{field}: {reason}")]
     Argument { field: String, reason: String },
-    /// A result that is not a number, or infinite: the weights or scales of the model are not
+    /// A result that is NaN or infinite: the weights or scales of the model are not
     /// sound. `what` names the value, `position` the token it belongs to.
     #[error("{what} at position {position} is not finite")]
     NonFinite { what: String, position: usize },

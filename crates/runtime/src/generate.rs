@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sample_settings_stand_beside_the_others_and_unknown_names_are_refused() {
+    fn sample_settings_are_read_with_the_others_and_unknown_names_are_refused() {
         let config: GenerateConfig = serde_json::from_str(
             r#"{"maxTokens": 5, "temperature": 0.5, "topK": 3, "seed": 9007199254740993}"#,
         )

@@ -1,4 +1,4 @@
-//! Low-rank factors beside a weight, ready to be multiplied.
+//! Low-rank factors of a weight, ready to be multiplied.
 
 use crate::network::add;
 use halfstep_formats::LowRank;

@@ -5,8 +5,7 @@ use crate::low_rank::Factors;
 use crate::network::add_rows;
 use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_ordered, linear_panels};
-use halfstep_kernels::pack::{QuantTensor, row_bytes};
-use halfstep_kernels::{ActivationQuantizer, CodeRange, Pool};
+use halfstep_kernels::{ActivationQuantizer, Pool};
 
 /// A matrix `[O, I]`.
 pub(crate) enum Matrix {
@@ -14,16 +13,15 @@ pub(crate) enum Matrix {
     Packed(Box<WeightPanels>),
 }
 
-/// A linear layer: its weight, what happens to the input before it is multiplied, the factors
-/// beside the weight, and the bias.
+/// A linear layer: its weight, the quantizer of its input, low-rank factors, and the bias.
 pub(crate) struct Projection {
     pub weight: Matrix,
     /// `None` for a float weight: activations are quantized before packed linears only.
     pub activation: ActivationQuantizer,
-    /// Of a static site, as stored.
+    /// The scale of a static site, as stored.
     pub step: Option<f32>,
     pub low_rank: Option<Factors>,
-    /// `[O]`.
+    /// The bias `[O]`.
     pub bias: Option<Vec<f32>>,
 }
 
@@ -140,7 +138,7 @@ fn find<'a>(model: &'a Model, name: &str, expected: &[usize]) -> Result<&'a Tens
         TensorData::F32(v) => v.len() == elements,
         TensorData::F16(v) => v.len() == elements,
         TensorData::BF16(v) => v.len() == elements,
-        TensorData::Packed(p) => expected == [p.rows, p.cols] && is_whole(p),
+        TensorData::Packed(p) => expected == [p.rows, p.cols] && p.is_whole(),
         TensorData::Blocks { kind, bytes } => {
             let row = expected.last().and_then(|&cols| blocks::row_bytes(*kind, cols));
             row.and_then(|row| row.checked_mul(expected[..expected.len() - 1].iter().product()))
@@ -157,14 +155,4 @@ fn find<'a>(model: &'a Model, name: &str, expected: &[usize]) -> Result<&'a Tens
         .into());
     }
     Ok(found)
-}
-
-/// Whether codes, scales and zero points have the lengths that shape and quantizer call for.
-fn is_whole(p: &QuantTensor) -> bool {
-    let scales = p.granularity().scales(p.rows, p.cols);
-    let zero_points = if p.grid().range == CodeRange::Affine { scales } else { 0 };
-    (2..=8).contains(&p.grid().bits)
-        && p.codes.len() == p.rows * row_bytes(p.cols, p.grid().bits)
-        && p.scales.len() == scales
-        && p.zero_points.len() == zero_points
 }

@@ -1,7 +1,7 @@
 //! The forward pass, read off the architecture.
 //!
 //! Per block: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, queries
-//! and keys normalised before they turn where the architecture says so, then `y = h + Wdown
+//! and keys normalised before the rotation if the architecture has such norms, then `y = h + Wdown
 //! swiglu(Wgate m, Wup m)` with `m = norm(h)`; in the end the final norm and the head.
 //! Every row's numbers depend on the rows before it through the cache alone, and no operation's
 //! order depends on the number of rows: prefill and decode give the same bytes.
@@ -28,10 +28,10 @@ const ATTEND_ROWS: usize = 16;
 /// How packed weights are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arithmetic {
-    /// Integer if the model says how it is quantized (`Model::quantization`), else float.
+    /// Integer if the model has `Model::quantization`, otherwise float.
     #[default]
     Auto,
-    /// Weights decoded to f32, activations and cache in f32, whatever the file says.
+    /// Weights decoded to f32, activations and cache in f32, whatever the file contains.
     Float,
     /// The model's own integer arithmetic; an error if it has none.
     Integer,
@@ -89,8 +89,8 @@ struct Run<'a> {
     rows: usize,
 }
 
-/// Rows on their way through a block. Widths of the block it was fitted to last: D model, Q = H * head width, C = K * head width, F
-/// intermediate.
+/// Rows on their way through a block. Widths of the block it was fitted to last: D model, Q = H *
+/// head width, C = K * head width, F intermediate.
 #[derive(Default)]
 struct Workspace {
     rows: usize,
@@ -154,14 +154,14 @@ impl Network {
         let pieces = tokens.len().div_ceil(PREFILL_ROWS);
         for (i, piece) in tokens.chunks(PREFILL_ROWS).enumerate() {
             let x = self.blocks(piece, &mut [Run { cache, rows: piece.len() }], observe);
-            let asked = match logits {
+            let requested = match logits {
                 Logits::All => &x[..],
                 Logits::Last if i + 1 == pieces => &x[x.len() - d..],
                 _ => continue,
             };
             let held = out.len();
-            out.resize(held + asked.len() / d * self.architecture.vocab_size, 0.0);
-            self.head(&self.normalize(asked), &mut out[held..]);
+            out.resize(held + requested.len() / d * self.architecture.vocab_size, 0.0);
+            self.head(&self.normalize(requested), &mut out[held..]);
         }
         Ok(out)
     }

@@ -232,7 +232,10 @@ mod tests {
             (SampleConfig { top_p: f32::NAN, ..Default::default() }, "topP"),
         ] {
             assert!(
-                matches!(Sampler::new(&config), Err(Error::Argument { field: f, .. }) if f == field),
+                matches!(
+                    Sampler::new(&config),
+                    Err(Error::Argument { field: f, .. }) if f == field
+                ),
                 "{config:?}"
             );
         }

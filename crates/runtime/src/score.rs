@@ -30,11 +30,11 @@ const LOGIT_ROWS: usize = 64;
 /// Rows that one task scores.
 const TASK_ROWS: usize = 4;
 
-/// Cuts `tokens` into sequences of `sequence_length` (a last sequence of fewer than 2 tokens is dropped), runs
-/// each alone from position 0, and scores ids 1.. of every sequence. `progress(done_tokens,
-/// total_tokens)` returns false to cancel. Errors: a sequence of fewer than 2 tokens or of more than
-/// the models have positions; fewer tokens than one sequence; ids outside the vocabulary;
-/// vocabularies of the two models differ; logits that are not finite.
+/// Cuts `tokens` into sequences of `sequence_length` (a last sequence of fewer than 2 tokens is
+/// dropped), runs each alone from position 0, and scores ids 1.. of every sequence.
+/// `progress(done_tokens, total_tokens)` returns false to cancel. Errors: a sequence of fewer than
+/// 2 tokens or of more than the models have positions; fewer tokens than one sequence; ids outside
+/// the vocabulary; vocabularies of the two models differ; logits that are not finite.
 pub fn evaluate(
     network: &Network,
     against: Option<&Network>,
@@ -53,7 +53,7 @@ pub fn evaluate(
     }
 }
 
-/// An [`evaluate`] under way, of one network or of several beside the same reference, which then
+/// An [`evaluate`] in progress, of one network or of several with the same reference, which then
 /// runs once: the state between two sequences. For callers that have other things to do in between;
 /// every call is to give the same networks.
 pub struct Scoring {
@@ -121,10 +121,12 @@ fn check(
     if tokens.len() < sequence_length {
         let reason = match tokens.len() {
             n @ 2.. => format!(
-                "{n} tokens are less than one sequence of {sequence_length}; give a longer text or a sequenceLength of at most {n}"
+                "{n} tokens are less than one sequence of {sequence_length}; give a longer text or \
+                 a sequenceLength of at most {n}"
             ),
             n => format!(
-                "{n} tokens; nothing can be predicted from fewer than 2, and one sequence of {sequence_length} is needed"
+                "{n} tokens; nothing can be predicted from fewer than 2, and one sequence of \
+                 {sequence_length} is needed"
             ),
         };
         return Err(Error::argument("data", reason));
@@ -152,7 +154,7 @@ struct Sums {
 }
 
 impl Sums {
-    /// Scores of the tokens from place `first` of the text on.
+    /// Scores of the tokens from position `first` of the text on.
     fn add(&mut self, scores: &[RowScore], first: usize) -> Result<()> {
         for (m, score) in scores.iter().enumerate() {
             if !(score.nll.is_finite() && score.kl.is_finite()) {

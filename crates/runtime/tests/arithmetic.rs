@@ -2,9 +2,7 @@
 mod models;
 
 use halfstep_formats::{Model, TensorData};
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec,
-};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network, evaluate};
 use models::{
@@ -24,8 +22,8 @@ fn run(model: &Model, arithmetic: Arithmetic) -> Vec<f32> {
 fn without_activation_quantizers_packed_equals_float() {
     for weights in [
         QuantSpec::Q4_0,
-        grid(IntGrid::affine(3), Granularity::Group(16)),
-        grid(IntGrid::symmetric(6), Granularity::Channel),
+        grid(Int::unsigned(3), Granularity::Group(16)),
+        grid(Int::symmetric(6), Granularity::Channel),
     ] {
         let model = quantized(
             architecture(),
@@ -37,13 +35,13 @@ fn without_activation_quantizers_packed_equals_float() {
     }
 }
 
-/// Merged into the weights, the factors give what they give beside them: to f32 rounding, since the
+/// Merged into the weights, the factors give what they give when they are added: to f32 rounding, since the
 /// sums are other ones.
 #[test]
-fn factors_beside_a_weight_equal_factors_in_it() {
+fn factors_that_are_added_equal_factors_merged_into_the_weight() {
     let q = quantization(ActivationQuantizer::None, CacheQuantizer::F32);
     let model = with_low_rank(
-        quantized(architecture(), grid(IntGrid::affine(2), Granularity::Group(16)), None, q),
+        quantized(architecture(), grid(Int::unsigned(2), Granularity::Group(16)), None, q),
         5,
     );
     let (mut merged, pool) = (model.with(model.tensors.clone(), None), Pool::new(1));
@@ -82,7 +80,7 @@ fn every_quantizer_moves_the_output_a_little() {
     let (float, ids) = (float_model(architecture()), tokens(200, 173));
     let reference = Network::new(&float, Arithmetic::Auto, Pool::new(2)).unwrap();
     let kl = |weight_bits, activation, cache| {
-        let weights = grid(IntGrid::symmetric(weight_bits), Granularity::Channel);
+        let weights = grid(Int::symmetric(weight_bits), Granularity::Channel);
         let model = quantized(architecture(), weights, None, quantization(activation, cache));
         let network = Network::new(&model, Arithmetic::Auto, Pool::new(2)).unwrap();
         evaluate(&network, Some(&reference), &ids, 50, &mut |_, _| true).unwrap().kl.unwrap()

@@ -4,9 +4,9 @@
 use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_formats::{Model, Quantization, TensorData, load};
 use halfstep_golden::{Golden, assert_close};
-use halfstep_kernels::quant::calibrate::quantize;
+use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
 };
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
@@ -80,11 +80,8 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
         return None;
     }
     let mut model = teacher.clone();
-    let grid = QuantSpec {
-        grid: IntGrid::symmetric(weight_bits.max(2)),
-        granularity: Granularity::Channel,
-        scale_codec: ScaleCodec::F32,
-    };
+    let grid =
+        QuantSpec::int(Int::symmetric(weight_bits.max(2)), Granularity::Channel, ScaleCodec::F32);
     for (layer, linear) in (0..layers)
         .flat_map(|layer| Linear::ALL.map(|linear| (layer, linear)))
         .filter(|_| weight_bits > 0)

@@ -108,7 +108,7 @@ fn a_truncated_cache_goes_on_as_if_the_rest_had_never_been() {
 }
 
 #[test]
-fn the_rows_asked_for_are_the_rows_given() {
+fn the_requested_rows_are_returned() {
     for (name, model) in zoo() {
         let network = network(&model, 1);
         let (vocab, tokens) =

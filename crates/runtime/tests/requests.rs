@@ -165,8 +165,9 @@ fn evaluation_refuses_before_it_computes() {
     let model = float_model(architecture());
     let network = network(&model, 1);
     let mut never = |_, _| panic!("started");
-    let mut run =
-        |ids: &[u32], sequence_length| argument(evaluate(&network, None, ids, sequence_length, &mut never));
+    let mut run = |ids: &[u32], sequence_length| {
+        argument(evaluate(&network, None, ids, sequence_length, &mut never))
+    };
     assert_eq!(run(&[], 16).0, "data");
     assert_eq!(run(&[3], 16).0, "data");
     let (field, reason) = run(&tokens(15, 173), 16);
@@ -233,15 +234,17 @@ fn models_that_cannot_run_say_what_is_wrong() {
     let name = "model.layers.1.mlp.up_proj.weight";
     let mut missing = float.clone();
     missing.tensors.remove(name);
-    assert!(
-        matches!(new(&missing, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == name)
-    );
+    assert!(matches!(
+        new(&missing, Arithmetic::Auto),
+        Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == name
+    ));
 
     let mut shape = float.clone();
     shape.tensors.get_mut(name).unwrap().shape = vec![64, 160];
-    assert!(
-        matches!(new(&shape, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { tensor, .. })) if tensor == name)
-    );
+    assert!(matches!(
+        new(&shape, Arithmetic::Auto),
+        Err(Error::Format(FormatError::Shape { tensor, .. })) if tensor == name
+    ));
     let mut short = float.clone();
     short.tensors.get_mut(name).unwrap().data = TensorData::F32(vec![0.0; 64 * 160 - 1]);
     assert!(matches!(new(&short, Arithmetic::Auto), Err(Error::Format(FormatError::Shape { .. }))));
@@ -268,19 +271,22 @@ fn models_that_cannot_run_say_what_is_wrong() {
     let step = "model.layers.2.k_cache.step";
     steps.static_scales.remove(step);
     let mut model = quantized(architecture(), QuantSpec::Q8_0, None, steps);
-    assert!(
-        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == step)
-    );
+    assert!(matches!(
+        new(&model, Arithmetic::Auto),
+        Err(Error::Format(FormatError::MissingTensor { tensor, .. })) if tensor == step
+    ));
     new(&model, Arithmetic::Float).unwrap();
     model.quantization.as_mut().unwrap().static_scales.insert(step.into(), 0.0);
-    assert!(
-        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step)
-    );
+    assert!(matches!(
+        new(&model, Arithmetic::Auto),
+        Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step
+    ));
     let q = model.quantization.as_mut().unwrap();
     (q.activation, q.cache) = (ActivationQuantizer::DynamicToken { bits: 9 }, CacheQuantizer::F16);
-    assert!(
-        matches!(new(&model, Arithmetic::Auto), Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9'))
-    );
+    assert!(matches!(
+        new(&model, Arithmetic::Auto),
+        Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9')
+    ));
 }
 
 #[test]

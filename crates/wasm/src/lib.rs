@@ -1,9 +1,9 @@
 //! The WebAssembly build: the same surface as the Node addon (`ts/src/native.ts`) on one thread. No
 //! maths and no defaults live here.
 //!
-//! Nothing can run beside JavaScript, so a task is a row of steps that `ts/src/native-wasm.ts`
-//! takes one by one, giving the event loop its turn in between. Every failure of the core crosses
-//! as data. A panic ends in a trap; its text waits in [`take_panic`].
+//! Nothing can run in parallel with JavaScript, so a task is a row of steps that
+//! `ts/src/native-wasm.ts` takes one by one, giving the event loop its turn in between. Every
+//! failure of the core crosses as data. A panic ends in a trap; its text waits in [`take_panic`].
 // The attribute macro of wasm-bindgen writes unsafe binding glue into this crate; no unsafe code is
 // written by hand.
 #![allow(unsafe_code)]
@@ -20,7 +20,7 @@ use serde_json::json;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use task::{Done, Messages, WasmTask};
+use task::{Messages, TaskOutput, WasmTask};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 thread_local! {
@@ -44,17 +44,17 @@ fn start() {
     }));
 }
 
-/// What the last panic said, once.
+/// Returns the message of the last panic, once.
 #[wasm_bindgen(js_name = takePanic)]
 pub fn take_panic() -> Option<String> {
     PANIC.with(RefCell::take)
 }
 
-/// `name` stands in errors.
+/// Errors name it `name`.
 #[wasm_bindgen(js_name = loadBytes)]
 pub fn load_bytes(name: String, bytes: Vec<u8>) -> WasmTask {
     WasmTask::once(move |_, _| {
-        Done::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into()))
+        TaskOutput::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into()))
     })
 }
 
@@ -79,7 +79,7 @@ impl WasmFiles {
 #[wasm_bindgen(js_name = loadFiles)]
 pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
     WasmTask::once(move |_, _| {
-        Done::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?.into()))
+        TaskOutput::model(Arc::new(halfstep_formats::load::load_files(&name, &files.0)?.into()))
     })
 }
 
@@ -96,7 +96,8 @@ pub fn quantize(model: &WasmModel, recipe: String, run: String) -> WasmTask {
             &mut |event| messages.post(json!(event)),
             cancel,
         )?;
-        Done::value(&report).map(|done| Done { model: Some(Arc::new(small.into())), ..done })
+        TaskOutput::value(&report)
+            .map(|done| TaskOutput { model: Some(Arc::new(small.into())), ..done })
     })
 }
 
@@ -124,7 +125,7 @@ fn evaluation(model: &WasmModel, against: Option<&WasmModel>, config: String) ->
         messages.post(json!({ "kind": "progress", "done": done, "total": total }));
         run.step()
     };
-    WasmTask::steps(start, step, |run| Done::value(&run.finish()[0]))
+    WasmTask::steps(start, step, |run| TaskOutput::value(&run.finish()[0]))
 }
 
 #[wasm_bindgen]
@@ -138,7 +139,7 @@ pub fn generate(model: &WasmModel, config: String) -> WasmTask {
         }
         Ok(text.is_some())
     };
-    WasmTask::steps(start, step, |run| Done::value(&run.finish()))
+    WasmTask::steps(start, step, |run| TaskOutput::value(&run.finish()))
 }
 
 /// `prompts` is a JSON array of texts.
@@ -150,14 +151,14 @@ pub fn generate_all(model: &WasmModel, prompts: String, config: String) -> WasmT
             session::parse_config::<Vec<String>>(&prompts)?,
             session::parse_config::<GenerationConfig>(&config)?,
         );
-        Done::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
+        TaskOutput::value(&session::generate_all(&*model?, &prompts, &config, cancel)?)
     })
 }
 
 #[wasm_bindgen]
 pub fn tokenize(model: &WasmModel, text: String, special: bool) -> WasmTask {
     let model = model.arc();
-    WasmTask::once(move |_, _| Done::value(&session::tokenize(&*model?, &text, special)?))
+    WasmTask::once(move |_, _| TaskOutput::value(&session::tokenize(&*model?, &text, special)?))
 }
 
 #[wasm_bindgen]
@@ -166,14 +167,14 @@ pub fn logits(model: &WasmModel, tokens: Vec<u32>) -> WasmTask {
     WasmTask::once(move |_, _| {
         let logits = session::logits(&*model?, &tokens)?;
         let bytes = logits.into_iter().flat_map(f32::to_le_bytes).collect();
-        Done::value(&()).map(|done| Done { bytes: Some(bytes), ..done })
+        TaskOutput::value(&()).map(|done| TaskOutput { bytes: Some(bytes), ..done })
     })
 }
 
 #[wasm_bindgen]
 pub fn dequantize(model: &WasmModel) -> WasmTask {
     let model = model.arc();
-    WasmTask::once(move |_, _| Done::model(Arc::new(session::dequantize(&*model?, 0).into())))
+    WasmTask::once(move |_, _| TaskOutput::model(Arc::new(session::dequantize(&*model?, 0).into())))
 }
 
 /// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`;
@@ -183,20 +184,26 @@ pub fn to_bytes(model: &WasmModel, path: Option<String>) -> WasmTask {
     let model = model.arc();
     WasmTask::once(move |_, _| {
         let (bytes, report) = session::to_bytes(&*model?, path.as_deref())?;
-        Done::value(&report).map(|done| Done { bytes: Some(bytes), ..done })
+        TaskOutput::value(&report).map(|done| TaskOutput { bytes: Some(bytes), ..done })
     })
 }
 
-/// The whole recipe that `recipe` stands for after `changes`, as an outcome; at once.
+/// Resolves `recipe` and applies `changes`; the outcome is the whole recipe.
 #[wasm_bindgen]
 pub fn resolve(recipe: String, changes: String) -> String {
     let recipe = session::resolve(&recipe, &changes);
-    task::outcome(&recipe.and_then(|recipe| Done::value(&recipe)))
+    task::outcome(&recipe.and_then(|recipe| TaskOutput::value(&recipe)))
 }
 
 /// JSON of what this build found: simd128 is fixed when the module is made.
 #[wasm_bindgen]
 pub fn doctor() -> String {
     let features: &[&str] = if cfg!(target_feature = "simd128") { &["simd128"] } else { &[] };
-    json!({ "build": "wasm", "version": env!("CARGO_PKG_VERSION"), "cpuFeatures": features, "threads": 1 }).to_string()
+    let doctor = json!({
+        "build": "wasm",
+        "version": env!("CARGO_PKG_VERSION"),
+        "cpuFeatures": features,
+        "threads": 1,
+    });
+    doctor.to_string()
 }

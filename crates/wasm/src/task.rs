@@ -2,7 +2,7 @@
 
 use crate::model::WasmModel;
 use halfstep::cancel::Cancel;
-use halfstep::run::Loaded;
+use halfstep::run::LoadedModel;
 use halfstep::{Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,14 +12,14 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 /// What a task made: a value as JSON, its fields in the order they are declared in, and what does
 /// not cross as JSON.
-pub struct Done {
+pub struct TaskOutput {
     pub value: String,
-    pub model: Option<Arc<Loaded>>,
+    pub model: Option<Arc<LoadedModel>>,
     pub bytes: Option<Vec<u8>>,
 }
 
-impl Done {
-    pub fn model(model: Arc<Loaded>) -> Result<Self> {
+impl TaskOutput {
+    pub fn model(model: Arc<LoadedModel>) -> Result<Self> {
         Self::value(&()).map(|done| Self { model: Some(model), ..done })
     }
 
@@ -31,14 +31,17 @@ impl Done {
 }
 
 /// JSON of `Outcome<T>` in `ts/src/native.ts`.
-pub fn outcome(result: &Result<Done>) -> String {
+pub fn outcome(result: &Result<TaskOutput>) -> String {
     match result {
         Ok(done) => format!(r#"{{"ok":{}}}"#, done.value),
-        Err(e) => json!({ "error": { "code": e.code(), "message": e.to_string(), "details": e.details() } }).to_string(),
+        Err(e) => {
+            let (code, message, details) = (e.code(), e.to_string(), e.details());
+            json!({ "error": { "code": code, "message": message, "details": details } }).to_string()
+        }
     }
 }
 
-/// What a task has told and nobody has read yet.
+/// The messages of a task that are not read yet.
 #[derive(Default)]
 pub struct Messages(VecDeque<Value>);
 
@@ -47,8 +50,8 @@ pub struct Messages(VecDeque<Value>);
 const CAPACITY: usize = 1024;
 
 impl Messages {
-    /// When nobody reads, text is joined and progress replaced; events of a run are few here and
-    /// always kept.
+    /// While nothing is read, text is joined and progress replaced; events of a run are few here
+    /// and always kept.
     pub fn post(&mut self, message: Value) {
         if self.0.len() >= CAPACITY
             && let Some(last) = self.0.back_mut()
@@ -66,22 +69,24 @@ impl Messages {
     }
 }
 
-type Work = Box<dyn FnMut(&mut Messages, &Cancel) -> Result<Option<Done>>>;
+type Work = Box<dyn FnMut(&mut Messages, &Cancel) -> Result<Option<TaskOutput>>>;
 
 /// See `NativeTask` in `ts/src/native.ts`; `wasm-run.ts` makes one of it.
 #[wasm_bindgen]
 pub struct WasmTask {
-    /// One step; `Done` at the last. None when it is over.
+    /// One step; `TaskOutput` at the last. None when it is over.
     work: Option<Work>,
     messages: Messages,
     cancel: Cancel,
     outcome: Option<String>,
-    model: Option<Arc<Loaded>>,
+    model: Option<Arc<LoadedModel>>,
     bytes: Option<Vec<u8>>,
 }
 
 impl WasmTask {
-    fn new(work: impl FnMut(&mut Messages, &Cancel) -> Result<Option<Done>> + 'static) -> Self {
+    fn new(
+        work: impl FnMut(&mut Messages, &Cancel) -> Result<Option<TaskOutput>> + 'static,
+    ) -> Self {
         Self {
             work: Some(Box::new(work)),
             messages: Messages::default(),
@@ -94,7 +99,7 @@ impl WasmTask {
 
     /// All work in one step.
     pub(crate) fn once(
-        work: impl FnOnce(&mut Messages, &Cancel) -> Result<Done> + 'static,
+        work: impl FnOnce(&mut Messages, &Cancel) -> Result<TaskOutput> + 'static,
     ) -> Self {
         let mut work = Some(work);
         Self::new(move |messages, cancel| {
@@ -107,7 +112,7 @@ impl WasmTask {
     pub(crate) fn steps<Run: 'static>(
         start: impl FnOnce() -> Result<Run> + 'static,
         step: impl Fn(&mut Run, &mut Messages) -> Result<bool> + 'static,
-        finish: impl Fn(Run) -> Result<Done> + 'static,
+        finish: impl Fn(Run) -> Result<TaskOutput> + 'static,
     ) -> Self {
         let (mut start, mut run) = (Some(start), None);
         Self::new(move |messages, _| {
@@ -122,7 +127,7 @@ impl WasmTask {
         })
     }
 
-    fn finish(&mut self, result: Result<Done>) {
+    fn finish(&mut self, result: Result<TaskOutput>) {
         self.work = None;
         self.outcome = Some(outcome(&result));
         if let Ok(done) = result {
@@ -187,7 +192,7 @@ mod tests {
             *left = left.saturating_sub(1);
             Ok(*left > 0)
         };
-        let mut task = WasmTask::steps(|| Ok(2u32), step, |left| Done::value(&left));
+        let mut task = WasmTask::steps(|| Ok(2u32), step, |left| TaskOutput::value(&left));
         assert!(!task.step());
         assert_eq!(task.outcome(), None);
         assert!(task.step());
@@ -203,7 +208,7 @@ mod tests {
         assert!(task.step());
         assert_eq!(outcome_of(&task)["error"]["code"], "ERR_CONFIG");
         assert_eq!(outcome_of(&task)["error"]["details"]["field"], "weights");
-        let mut task = WasmTask::steps(|| Ok(()), |_, _| Ok(true), |_| Done::value(&()));
+        let mut task = WasmTask::steps(|| Ok(()), |_, _| Ok(true), |_| TaskOutput::value(&()));
         assert!(!task.step());
         task.cancel();
         assert!(task.step());

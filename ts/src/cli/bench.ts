@@ -15,18 +15,22 @@ type BenchFlags = Pick<BenchOptions, 'model' | 'only' | 'answers' | 'threads'>
 
 export function benchCommand(): Command {
   const command = new Command('bench').description(
-    'Measures what this machine can do and what the kernels reach of it: bandwidth, peak rates, products, reading and writing tokens. Takes two minutes and 2 GB of memory.',
+    [
+      'Measures the speed of this machine and of the kernels on it: memory bandwidth, peak rates,',
+      'matrix products, reading a prompt and generating tokens.',
+      'It takes two minutes and 2 GB of memory.',
+    ].join(' '),
   )
   command
-    .option('--model <path>', 'Model to run. Default: the demo model for gguf:q4_0.')
-    .option('--only <part>', 'Runs only the cases with this in their name, such as c.gemv.')
-    .option('--answers', 'Checks every answer and times nothing.')
+    .option('--model <path>', 'Model to run. Default: the demo model, rounded for gguf:q4_0.')
+    .option('--only <part>', 'Runs only the cases whose name contains this text, such as c.gemv.')
+    .option('--answers', 'Checks the result of every case and measures no times.')
     .addOption(
-      new Option('--threads <n>', 'Number of threads; 0 is one per core. Default 0.').argParser(
+      new Option('--threads <n>', 'Number of threads; 0 uses one per core. Default 0.').argParser(
         parseNumber,
       ),
     )
-    .option('--json', 'Prints one line with one object.')
+    .option('--json', 'Prints the result as one line of JSON.')
     .addHelpText('after', EXAMPLE)
   return command.action((options: BenchFlags & { json?: boolean }) =>
     attempt(async (signal) => {
@@ -43,7 +47,7 @@ export function benchCommand(): Command {
   )
 }
 
-/** GB/s where bytes count, else operations. */
+/** The speed of a case in GB/s, or in operations if bytes do not limit it. */
 function speed(row: BenchRow): string {
   if (row.gigabytesPerSecond !== undefined) return `${formatNumber(row.gigabytesPerSecond, 1)} GB/s`
   return `${formatNumber(row.gigaoperationsPerSecond, 0)} GOP/s`
@@ -87,15 +91,17 @@ export function benchReport({
   if (cases.length > 0)
     sections.push(formatTable([['kernel', 'us', 'speed', '% of bound'], ...cases]))
   const runs = speeds.map(({ bench, promptTokens, tokensPerSecond, gigabytesPerSecond }) => [
-    bench === 'e.prefill' ? `read ${promptTokens} tokens` : `write after ${promptTokens} tokens`,
+    bench === 'e.prefill' ? `read ${promptTokens} tokens` : `generate after ${promptTokens} tokens`,
     formatNumber(tokensPerSecond, 0),
     formatNumber(gigabytesPerSecond, 2),
   ])
   if (runs.length > 0)
     sections.push(formatTable([[speeds[0]?.model.slice(-40) ?? '', 'tokens/s', 'GB/s'], ...runs]))
   if (probe.some((figure) => figure.drifted))
-    sections.push(["The machine's speed changed meanwhile: close other programs and run it again."])
-  sections.push([`${checked} answers checked, all right; ${formatSeconds(seconds)}`])
+    sections.push([
+      "The machine's speed changed during the run: close other programs and run it again.",
+    ])
+  sections.push([`${checked} results checked, all correct; ${formatSeconds(seconds)}`])
   return sections.flatMap((lines, i) => (i === 0 ? lines : ['', ...lines]))
 }
 

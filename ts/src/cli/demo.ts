@@ -10,11 +10,11 @@ Example:
 
 export function demoCommand(): Command {
   const command = new Command('demo').description(
-    'Quantizes a small model of Shakespeare in several ways and shows what is lost and won back.',
+    'Quantizes a small model trained on Shakespeare in several ways and shows the quality of each.',
   )
   command
-    .option('--folder <folder>', 'Folder that the files are written to.', 'halfstep-demo')
-    .option('--json', 'Prints one line with one object.')
+    .option('--folder <folder>', 'Folder to write the files to.', 'halfstep-demo')
+    .option('--json', 'Prints the result as one line of JSON.')
     .addHelpText('after', EXAMPLE)
   return command.action((options: { folder: string; json?: boolean }) =>
     attempt(async (signal) => {
@@ -40,7 +40,10 @@ export function demoCommand(): Command {
       }
       console.log(demoTable(result.rows).join('\n'))
       console.log(
-        `\n${result.file} was written, read again and compared. It continues ${JSON.stringify(result.prompt)}:\n`,
+        [
+          `\n${result.file} was written, read again and found equal to the model in memory.`,
+          `It continues ${JSON.stringify(result.prompt)}:\n`,
+        ].join(' '),
       )
       console.log(`${result.prompt}${result.text}\n\ndone in ${formatSeconds(result.seconds)}`)
     }, options),

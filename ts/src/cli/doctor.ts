@@ -11,9 +11,9 @@ Example:
 
 export function doctorCommand(): Command {
   const command = new Command('doctor').description(
-    'Shows what halfstep finds on this machine, and what is missing.',
+    'Shows what halfstep found on this machine (Node.js, CPU, memory, builds) and what is missing.',
   )
-  command.option('--json', 'Prints one line with one object.').addHelpText('after', EXAMPLE)
+  command.option('--json', 'Prints the result as one line of JSON.').addHelpText('after', EXAMPLE)
   return command.action(async (options: { json?: boolean }) => {
     const addon = loadAddon()
     const wasm = await loadWasm()
@@ -33,7 +33,7 @@ export function doctorCommand(): Command {
       )
     else {
       const rows: [string, string][] = [
-        ['halfstep', doctor?.version ?? 'no build loads'],
+        ['halfstep', doctor?.version ?? 'no build could be loaded'],
         ['Node.js', `${process.version} on ${process.platform}-${process.arch}`],
         ['CPU', doctor?.cpuFeatures.join(', ') || 'baseline'],
         ['threads', String(doctor?.threads ?? availableParallelism())],
@@ -42,7 +42,9 @@ export function doctorCommand(): Command {
       ]
       console.log(formatPairs(rows).join('\n'))
       if (typeof addon === 'string')
-        console.log('\nWithout the addon there is no training. In the repository: npm run build')
+        console.log(
+          '\nWithout the native addon models cannot be trained. To build it: npm run build',
+        )
     }
     process.exitCode = found === undefined ? EXIT.failed : EXIT.ok
   })

@@ -11,13 +11,19 @@ Example:
 
 export function evalCommand(): Command {
   const command = new Command('eval').description(
-    'Measures the perplexity of a model on a text; with --against also KL divergence and top-1 agreement.',
+    [
+      'Measures the perplexity of a model on a text; with --against also the KL divergence from',
+      'another model and the top-1 agreement with it.',
+    ].join(' '),
   )
   command.argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
   addOptions(command, EVALUATE_OPTIONS, { needed: 'data' })
   command
-    .option('--against <model>', 'Model to compare with, usually the unquantized one.')
-    .option('--json', 'Prints one line with one object.')
+    .option(
+      '--against <model>',
+      'Model to compare with, usually the unquantized one. Default: none.',
+    )
+    .option('--json', 'Prints the result as one line of JSON.')
     .addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { against?: string; json?: boolean }) =>
     attempt(async (signal) => {

@@ -5,14 +5,14 @@ import { inFlags } from './messages.js'
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 export const EXIT_HELP = `
-Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed (stderr: error ERR_CODE: message), ${EXIT.usage} no such
-command or option, ${EXIT.interrupted} interrupted.
-Run halfstep <command> --help for its options and an example.`
+Exit codes: ${EXIT.ok} success; ${EXIT.failed} failure, with "error ERR_CODE: message" on stderr;
+${EXIT.usage} unknown command or option; ${EXIT.interrupted} interrupted.
+Run halfstep <command> --help for the options of a command and an example.`
 
 /**
- * Runs a command's work with a signal that the first Ctrl-C (or SIGTERM) aborts; the second ends
- * the process at once.
- * A failure becomes one line on stderr, with `json` also an object on stdout, and the exit code.
+ * Runs the work of a command with a signal that the first Ctrl-C (or SIGTERM) aborts; the second
+ * ends the process at once. A failure becomes one line on stderr, with `json` also an object on
+ * stdout, and the exit code.
  */
 export async function attempt(
   work: (signal: AbortSignal) => Promise<void>,
@@ -21,7 +21,7 @@ export async function attempt(
   const controller = new AbortController()
   const interrupt = () => {
     if (controller.signal.aborted) process.exit(EXIT.interrupted)
-    process.stderr.write('\nstopping at the next step; once more to end at once\n')
+    process.stderr.write('\nstopping after this step; press Ctrl-C again to stop immediately\n')
     controller.abort()
   }
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt)
@@ -48,9 +48,9 @@ function report(error: unknown, options: { json?: boolean; resume?: string }): v
   console.error(
     saved
       ? `interrupted; state saved in ${details.resume}`
-      : 'interrupted before there was anything to go on from',
+      : 'interrupted before there was anything to save',
   )
-  if (saved && options.resume) console.error(`to go on: ${options.resume}`)
+  if (saved && options.resume) console.error(`to resume: ${options.resume}`)
   process.exitCode = EXIT.interrupted
 }
 

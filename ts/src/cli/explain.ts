@@ -21,9 +21,12 @@ Examples:
 export function explainCommand(): Command {
   const command = new Command('explain')
     .description(
-      'Explains a recipe (what it does, what it costs, why its defaults), an option, or a field of a whole recipe.',
+      [
+        'Explains a recipe (what it does, what it costs and why it has its defaults), an option,',
+        'or a field of a whole recipe.',
+      ].join(' '),
     )
-    .argument('<word>', 'Name of a recipe, option or field.')
+    .argument('<word>', 'Name of a recipe, an option or a field.')
     .allowUnknownOption()
     .addHelpText('after', EXAMPLE)
   return command.action((word: string) =>
@@ -41,8 +44,8 @@ function explanation(word: string): string[] {
   const sections = [...optionSections(wanted), ...fieldSections(wanted)]
   if (sections.length > 0) return sections.flatMap((lines, i) => (i === 0 ? lines : ['', ...lines]))
   const near = NAMES.filter((name) => plain(name).includes(wanted) || wanted.includes(plain(name)))
-  const hint = near.length > 0 ? `; known are ${near.slice(0, 8).join(', ')}` : ''
-  const reason = `no recipe, option or field has this name${hint}`
+  const hint = near.length > 0 ? `; similar names: ${near.slice(0, 8).join(', ')}` : ''
+  const reason = `there is no recipe, option or field of this name${hint}`
   throw new HalfstepError('ERR_CONFIG', `${word}: ${reason}`, { field: word, reason })
 }
 
@@ -62,7 +65,7 @@ const NAMES: readonly string[] = [
   ]),
 ]
 
-/** What a recipe does and costs, why its defaults, and where to go on. */
+/** What a recipe does and costs, why it has its defaults, and what to read next. */
 export function recipeLines({ kind, doc }: RecipeDoc): string[] {
   const paragraphs = doc.split('\n\n').flatMap((text) => ['', ...wrapped(inWords(text))])
   return [
@@ -70,7 +73,7 @@ export function recipeLines({ kind, doc }: RecipeDoc): string[] {
     ...paragraphs,
     '',
     `Its options: halfstep quantize --recipe ${kind} --help`,
-    `The recipe in full: halfstep recipes ${kind} --json`,
+    `The whole recipe: halfstep recipes ${kind} --json`,
   ]
 }
 
@@ -107,7 +110,7 @@ const withDefault = (name: string, value: OptionDoc['default']) =>
   value === undefined ? name : `${name} (${value})`
 
 const typeOf = ({ type, choices }: OptionDoc) =>
-  choices ? 'a name' : { number: 'a number', boolean: 'true or false', string: 'a text' }[type]
+  choices ? 'a name' : { number: 'a number', boolean: 'true or false', string: 'text' }[type]
 
 function fieldSections(wanted: string): string[][] {
   return FIELDS.filter(

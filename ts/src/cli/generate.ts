@@ -10,15 +10,18 @@ Example:
 
 export function generateCommand(): Command {
   const command = new Command('generate')
-    .description('Continues a text, or answers with --chat.')
+    .description('Continues a text, or with --chat answers a message.')
     .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
   addOptions(command, GENERATE_OPTIONS, { needed: 'prompt' })
   command
     .option(
       '--chat',
-      'Treats the prompt as a message and answers it; needs a model with a chat template.',
+      'Treats the prompt as a message and answers it; the model must have a chat template.',
     )
-    .option('--json', 'Prints pieces of text as JSON lines, the whole text last.')
+    .option(
+      '--json',
+      'Prints the text as JSON lines, piece by piece, and the whole text in the last line.',
+    )
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { chat?: boolean; json?: boolean }) =>
     attempt(async (signal) => {
@@ -28,7 +31,7 @@ export function generateCommand(): Command {
         : { prompt }
       const model = await Model.load(path, { signal })
       const stream = model.generate({ ...start, ...rest }, { signal })
-      // The prompt stands before what follows it, and not before an error.
+      // The prompt is printed before its continuation, and not before an error.
       let before = options.json || options.chat ? '' : (prompt ?? '')
       for await (const text of stream) {
         if (options.json) console.log(JSON.stringify({ kind: 'text', text }))

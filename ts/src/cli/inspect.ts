@@ -11,7 +11,7 @@ export function inspectCommand(): Command {
   const command = new Command('inspect')
     .description('Shows what a model file contains.')
     .argument('<model>', 'GGUF or halfstep file, or Hugging Face folder.')
-  command.option('--json', 'Prints one line with one object.').addHelpText('after', EXAMPLE)
+  command.option('--json', 'Prints the result as one line of JSON.').addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { json?: boolean }) =>
     attempt(async (signal) => {
       const model = await Model.load(path, { signal })
@@ -20,6 +20,7 @@ export function inspectCommand(): Command {
         console.log(JSON.stringify(found))
         return
       }
+      const tokenizer = found.tokenizer ?? 'no tokenizer'
       const rows: [string, string][] = [
         ['name', found.name],
         ['parameters', found.parameters.toLocaleString('en')],
@@ -28,9 +29,9 @@ export function inspectCommand(): Command {
         ['target', found.target ?? 'none (full precision)'],
         [
           'vocabulary',
-          `${found.vocabSize} (${found.tokenizer ?? 'no tokenizer'}${found.hasChatTemplate ? ', chat template' : ''})`,
+          `${found.vocabSize} (${tokenizer}${found.hasChatTemplate ? ', chat template' : ''})`,
         ],
-        ['width, inner width', `${found.hiddenSize}, ${found.intermediateSize}`],
+        ['hidden, intermediate size', `${found.hiddenSize}, ${found.intermediateSize}`],
         ['layers', String(found.layers)],
         ['heads', `${found.heads} of ${found.headDim}, ${found.kvHeads} for keys and values`],
         ['positions', String(found.maxPositions)],
@@ -41,7 +42,7 @@ export function inspectCommand(): Command {
         ]),
         ...Object.entries(found.provenance),
       ]
-      // A recipe in full is longer than a line: --json has it.
+      // A whole recipe is longer than a line and is cut: --json prints all of it.
       console.log(formatPairs(rows, process.stdout.columns ?? 80).join('\n'))
     }, options),
   )

@@ -8,6 +8,7 @@ import { EXIT, EXIT_HELP } from './exit.js'
 import { explainCommand } from './explain.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
+import { renamedFlag } from './options.js'
 import { planCommand } from './plan.js'
 import { quantizeCommand } from './quantize.js'
 import { recipesCommand } from './recipes.js'
@@ -15,7 +16,7 @@ import { recipesCommand } from './recipes.js'
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
 
 const program = new Command('halfstep')
-  .description('Low-bit language models that still answer like the original.')
+  .description('Quantizes, trains, evaluates and runs small language models at 2 to 8 bits.')
   .version(version)
   .addHelpText('after', EXIT_HELP)
 const COMMANDS = [
@@ -34,10 +35,13 @@ for (const make of COMMANDS) program.addCommand(make())
 for (const command of [program, ...program.commands])
   command
     .exitOverride()
+    .configureOutput({
+      outputError: (text, write) => write(renamedFlag(text, command.options) ?? text),
+    })
     .helpOption('-h, --help', 'Shows this help.')
     .configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
 
-// A reader that closes the pipe (head) has seen enough.
+// A reader may close the pipe early, as head does.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(EXIT.ok)
   throw error
@@ -46,7 +50,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 try {
   await program.parseAsync()
 } catch (error) {
-  // Commander has printed its message; help and version are no errors.
+  // Commander has printed its message; help and version are not errors.
   if (!(error instanceof CommanderError)) throw error
   process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage
 }

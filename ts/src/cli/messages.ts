@@ -1,7 +1,7 @@
 import { RECIPES } from '../generated/options.js'
 import { flagOf, flagOfField } from './options.js'
 
-/** Flags of fields that the generated ones do not name. */
+/** Flags of fields that are not among the generated options. */
 const OTHERS: Readonly<Record<string, string>> = {
   kind: '--recipe',
   output: '--output',
@@ -28,13 +28,20 @@ export function inFlags(
   if (field.includes('[')) return message
   const known = /^unknown option.* Known: (.*)$/.exec(reason)?.[1]?.split(', ')
   const typed = field === 'train' ? typedOfTraining() : flag(field)
-  if (known === undefined || typed === undefined)
-    return `${typed ?? field}: ${reason.replace(/\b[a-z]+[A-Z]\w*\b/g, (word) => flag(word) ?? word)}`
+  if (known === undefined || typed === undefined) return `${typed ?? field}: ${inFlagNames(reason)}`
   const others = known.flatMap((name) => flag(name) ?? [])
-  return `${typed}: not an option of this recipe, which has ${others.join(', ')}${known.includes('train') ? ' and those of its training' : ''}`
+  const ofTraining = known.includes('train') ? ' and those of its training' : ''
+  return `${typed}: not an option of this recipe, which has ${others.join(', ')}${ofTraining}`
 }
 
-/** Without training all of its flags are one wrong field: the first that was typed. */
+/** A text with flags in place of the fields that have one. */
+const inFlagNames = (text: string) =>
+  text.replace(/\b[a-z]+[A-Z]\w*\b/g, (word) => flag(word) ?? word)
+
+/**
+ * The first flag of the training that was typed. A recipe without training refuses all of them as
+ * one field.
+ */
 function typedOfTraining(): string | undefined {
   return process.argv.map((word) => word.replace(/=.*/, '')).find((word) => OF_TRAINING.has(word))
 }

@@ -14,18 +14,21 @@ Examples:
   halfstep plan big.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
   halfstep plan big.gguf --recipe apiq --data corpus.txt -o tiny.safetensors
 
-It takes the flags of quantize and writes nothing.`
+The flags are those of quantize; nothing is written.`
 
 export function planCommand(): Command {
   const command = new Command('plan').description(
-    'Tells what quantize will take, from a few real steps: time, memory, disk, and whether it fits.',
+    [
+      'Estimates what quantize will need (time, memory, disk) from a few real training steps, and',
+      'whether this machine has it.',
+    ].join(' '),
   )
   command
     .argument('<model>', 'GGUF file or Hugging Face folder.')
-    .option('-o, --output <file>', 'File that the result will be written to.')
+    .option('-o, --output <file>', 'File that quantize will write the result to.')
   command
-    .option('--report <page>', 'Counts what a report takes too.')
-    .option('--json', 'Prints one line with one object.')
+    .option('--report <page>', 'Includes what quantize --report needs.')
+    .option('--json', 'Prints the result as one line of JSON.')
   addRecipeFlags(command)
   command.addHelpText('after', EXAMPLE)
   return command.action(
@@ -48,7 +51,7 @@ export function planCommand(): Command {
   )
 }
 
-/** Free bytes where `path` is or will be; null where the system does not tell. */
+/** Free bytes where `path` is or will be; null if the system does not report them. */
 async function freeDisk(path: string): Promise<number | null> {
   for (let folder = resolve(path); ; folder = dirname(folder)) {
     try {
@@ -87,12 +90,13 @@ export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
   const stages = made.stages.map((s: PlanStage) =>
     row(s.name, s.steps, s.secondsPerStep, s.seconds, s.peakMemoryBytes, s.diskBytes),
   )
-  const all = row('in all', made.steps, null, made.seconds, made.peakMemoryBytes, made.diskBytes)
+  const all = row('total', made.steps, null, made.seconds, made.peakMemoryBytes, made.diskBytes)
+  const bits = made.bitsPerWeight.toFixed(3)
   const pairs = formatPairs([
     ['recipe', `${made.recipe} for ${made.target}`],
     [
       'result',
-      `${formatBytes(made.outputBytes)}, ${made.bitsPerWeight.toFixed(3)} bits per weight in the block linears`,
+      `${formatBytes(made.outputBytes)}, ${bits} bits per weight in the linears of the layers`,
     ],
   ])
   return [
@@ -105,17 +109,21 @@ export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
 }
 
 function verdict(made: Plan, freeDiskBytes: number | null): string {
-  const about = made.memoryMeasured ? '' : ' (estimated: this system does not tell the peak)'
+  const about = made.memoryMeasured ? '' : ' (estimated: this system does not report the peak)'
   const needed = `${formatBytes(made.peakMemoryBytes)} of memory${about}`
   const disk = made.diskBytes + made.outputBytes
   const isDiskShort = freeDiskBytes !== null && disk > freeDiskBytes
   const shortDisk = isDiskShort
-    ? ` On disk ${formatBytes(disk)} are needed and ${formatBytes(freeDiskBytes)} are free: use another folder.`
+    ? ` It needs ${formatBytes(disk)} on disk, and ${formatBytes(freeDiskBytes)} are free: ` +
+      'use another folder.'
     : ''
   if (made.fits === null)
-    return `Needs ${needed}; how much is free, this system does not tell.${shortDisk}`
+    return `It needs ${needed}; this system does not report how much is free.${shortDisk}`
   const free = formatBytes(made.freeMemoryBytes)
-  if (made.fits)
-    return `${isDiskShort ? 'The memory is enough' : 'It fits'}: ${needed}, ${free} can be had.${shortDisk}`
-  return `It does not fit: ${needed}, ${free} can be had. Less is needed with ${made.advice}.${shortDisk}`
+  if (made.fits) {
+    const verdict = isDiskShort ? 'There is enough memory' : 'It fits'
+    return `${verdict}: it needs ${needed}, and ${free} are free.${shortDisk}`
+  }
+  const short = `It does not fit: it needs ${needed}, and ${free} are free.`
+  return `${short} To need less: ${made.advice}.${shortDisk}`
 }

@@ -5,8 +5,8 @@ const BAR_WIDTH = 20
 const SHARE_PER_LINE = 0.1
 
 /**
- * One line on stderr that is written over on a terminal; elsewhere a line for every tenth of the
- * work.
+ * Progress on stderr: one line that is overwritten on a terminal, and a line for every tenth of the
+ * work elsewhere.
  */
 export class Progress {
   readonly #stream: NodeJS.WriteStream
@@ -19,7 +19,7 @@ export class Progress {
     this.#stream = stream
   }
 
-  /** `done` of `total`, with the seconds left and a few words. */
+  /** Shows `done` of `total`, the seconds left and a detail. */
   update(
     label: string,
     done: number,
@@ -33,7 +33,8 @@ export class Progress {
     const eta = etaSeconds === undefined ? '' : ` ETA ${formatSeconds(etaSeconds)}`
     if (this.#stream.isTTY) {
       const filled = Math.round(share * BAR_WIDTH)
-      const line = `${label} [${'#'.repeat(filled)}${'-'.repeat(BAR_WIDTH - filled)}] ${percent}${eta} ${detail}`
+      const bar = '#'.repeat(filled) + '-'.repeat(BAR_WIDTH - filled)
+      const line = `${label} [${bar}] ${percent}${eta} ${detail}`
       this.#stream.write(`\r${line.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`)
       this.#open = true
     } else if (share >= this.#nextShare) {
@@ -42,14 +43,14 @@ export class Progress {
     }
   }
 
-  /** A line of its own. */
+  /** Writes a line of its own. */
   line(text: string): void {
     if (this.#quiet) return
     this.end()
     this.#stream.write(`${text}\n`)
   }
 
-  /** Leaves the line that is written over; the next update begins a new one. */
+  /** Clears the line that is overwritten; the next update begins a new one. */
   end(): void {
     if (this.#open) this.#stream.write('\r\x1b[K')
     this.#open = false

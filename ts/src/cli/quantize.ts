@@ -30,7 +30,7 @@ Examples:
   halfstep quantize big.gguf --recipe llm-qat -o own.safetensors
   halfstep quantize big.gguf --recipe mine.json --data corpus.txt -o mine.gguf
 
-Ctrl-C saves the state into the run folder; the same with --resume goes on.`
+Ctrl-C saves the state into the run folder; the same command with --resume continues.`
 
 /** What a report has measured, in the order to read it. */
 const SUBJECTS = ['fp', 'rtn', 'result']
@@ -43,16 +43,16 @@ interface Options {
 
 export function quantizeCommand(): Command {
   const command = new Command('quantize').description(
-    'Quantizes a model, and trains it for the grid it will run on.',
+    'Quantizes a model and, if the recipe trains, trains it on exactly the grid of the result.',
   )
   command
     .argument('<model>', 'GGUF file or Hugging Face folder.')
     .requiredOption('-o, --output <file>', 'File to write the result to.')
   command.option(
     '--report <page>',
-    'Writes an .html page about the run, and its data as .json beside it.',
+    'Writes a report of the run as an .html page, and its data as .json next to it.',
   )
-  command.option('--json', 'Prints events as JSON lines, the result last.')
+  command.option('--json', 'Prints the events as JSON lines and the result in the last line.')
   addRecipeFlags(command)
   command.addHelpText('after', EXAMPLE)
   return command.action((path: string, options: Options) =>
@@ -105,9 +105,9 @@ function eventLine(event: Exclude<Event, { kind: 'step' | 'generate' }>): string
     case 'phase':
       return event.detail ? `${event.name}: ${event.detail}` : event.name
     case 'eval':
-      return `${event.subject}: perplexity ${formatPerplexity(event.evaluation.perplexity)}, KL ${formatNumber(event.evaluation.kl, 4)}`
+      return evaluationLine(event.subject, event.evaluation)
     case 'block':
-      return `block ${event.block + 1} of ${event.blocks}: error ${event.loss.toPrecision(4)}`
+      return `layer ${event.block + 1} of ${event.blocks}: error ${event.loss.toPrecision(4)}`
     case 'checkpoint':
       return `checkpoint ${event.path}`
     case 'warning':
@@ -115,14 +115,20 @@ function eventLine(event: Exclude<Event, { kind: 'step' | 'generate' }>): string
   }
 }
 
+function evaluationLine(subject: string, { perplexity, kl }: EvaluationRecord): string {
+  return `${subject}: perplexity ${formatPerplexity(perplexity)}, KL ${formatNumber(kl, 4)}`
+}
+
 function summary(report: Report, file: SaveReport, page?: string): string[] {
   const pairs: [string, string][] = [
     ['file', `${file.path}, ${formatBytes(file.bytes)}`],
     ['recipe', `${report.recipe} for ${report.target}`],
-    ['bits per weight', `${report.bitsPerWeight.toFixed(3)} in the block linears`],
+    ['bits per weight', `${report.bitsPerWeight.toFixed(3)} in the linears of the layers`],
     [
       'parity',
-      file.parity ? 'the file, read again, equals the model in memory' : 'not a quantized file',
+      file.parity
+        ? 'the file, read again, equals the model in memory'
+        : 'not checked: not a quantized file',
     ],
     ['time', formatSeconds(report.seconds)],
   ]
@@ -131,8 +137,8 @@ function summary(report: Report, file: SaveReport, page?: string): string[] {
     pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens${speed}`])
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
-  if (page !== undefined) pairs.push(['report', page], ['its data', reportPaths(page).data])
-  // Only our own: a folder that was given may hold more.
+  if (page !== undefined) pairs.push(['report', page], ['report data', reportPaths(page).data])
+  // Only the default folder: one that the user chose may hold more.
   const runFolder = defaultRunFolder(file.path)
   if (existsSync(runFolder)) pairs.push(['run folder', `${runFolder}, which can be deleted`])
   const lines = formatPairs(pairs)
@@ -153,7 +159,7 @@ function evaluationRow(name: string, record: EvaluationRecord): string[] {
   ]
 }
 
-/** What was typed, with --resume; by npx, if it came by npx. */
+/** The command that was typed with --resume added, through npx if it was run so. */
 function resumeCommand(): string {
   const words = process.argv.slice(2).filter((word) => word !== '--resume')
   const quoted = words.map((word) =>

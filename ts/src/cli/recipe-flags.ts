@@ -38,22 +38,22 @@ export function addRecipeFlags(command: Command): void {
   command
     .option(
       '--recipe <name>',
-      'A built-in recipe (halfstep recipes lists them), or the path of a .json file with a recipe.',
+      'Built-in recipe (halfstep recipes lists them), or path of a .json file with a recipe.',
       DEFAULT_RECIPE,
     )
     .option(
       '--set <path=value>',
-      'Changes a field of the resolved recipe, such as stages[0].config.samples=8; may be repeated.',
+      'Changes a field of the whole recipe, such as stages[0].config.samples=8; may be repeated.',
       collectChange,
     )
   for (const doc of allOptions(named)) {
     const option = optionOf(doc)
     if (shown?.options.some(({ path }) => path === doc.path))
-      option.helpGroup(`${doc.path.includes('.') ? 'Training' : 'Options'} of ${named}:`)
+      option.helpGroup(`${doc.path.includes('.') ? 'Training options' : 'Options'} of ${named}:`)
     else option.hideHelp()
     command.addOption(option)
   }
-  addOptions(command, RUN_OPTIONS, { heading: 'Run:' })
+  addOptions(command, RUN_OPTIONS, { heading: 'Options of the run:' })
   command.addHelpText(
     'after',
     `\nEvery recipe has its own options: halfstep ${command.name()} --recipe <name> --help`,
@@ -63,7 +63,7 @@ export function addRecipeFlags(command: Command): void {
 /** `path=value`, the value being JSON or else a text. */
 function collectChange(change: string, before: Record<string, unknown> = {}) {
   const at = change.indexOf('=')
-  if (at < 1) throw new InvalidArgumentError('path=value is needed.')
+  if (at < 1) throw new InvalidArgumentError('it must be path=value.')
   const text = change.slice(at + 1)
   let value: unknown = text
   try {
@@ -74,7 +74,7 @@ function collectChange(change: string, before: Record<string, unknown> = {}) {
   return { ...before, [change.slice(0, at)]: value }
 }
 
-/** The recipe as data. Which names and options there are, Rust knows and says. */
+/** The recipe as data. Rust checks the names and options. */
 export async function recipeOf(command: Command): Promise<RecipeInput> {
   const { recipe, set } = command.opts() as { recipe: string; set?: Record<string, unknown> }
   const options = nested(command, recipe)
@@ -99,12 +99,12 @@ function nested(command: Command, recipe: string): Record<string, unknown> {
   return out
 }
 
-/** A recipe from a file: a whole one, or a built-in one that takes options besides. */
+/** A recipe from a file: a whole one, or a built-in one, which the flags then add options to. */
 async function recipeFile(path: string, options: Record<string, unknown>): Promise<RecipeInput> {
   const refuse = (code: 'ERR_IO' | 'ERR_CONFIG', reason: string) =>
     new HalfstepError(code, `--recipe: ${path}: ${reason}`, { path, reason })
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw refuse('ERR_IO', error.code === 'ENOENT' ? 'the file is not there' : error.message)
+    throw refuse('ERR_IO', error.code === 'ENOENT' ? 'the file does not exist' : error.message)
   })
   let recipe: RecipeInput
   try {
@@ -117,17 +117,20 @@ async function recipeFile(path: string, options: Record<string, unknown>): Promi
   )
   if (first === undefined) return recipe
   if (typeof recipe !== 'object' || recipe === null || !('kind' in recipe))
-    throw refuse('ERR_CONFIG', `a whole recipe has no ${flagOf(first)}; --set changes its fields`)
+    throw refuse(
+      'ERR_CONFIG',
+      `a whole recipe has no ${flagOf(first)}; use --set to change its fields`,
+    )
   const train = { ...(recipe as { train?: object }).train, ...(options.train as object) }
   return { ...recipe, ...options, ...('train' in options ? { train } : {}) } as RecipeInput
 }
 
-/** Where a run keeps its state unless it is told where. */
+/** The folder that a run keeps its state in by default. */
 export function defaultRunFolder(output: string): string {
   return `${output}.run`
 }
 
-/** How it is carried out; training keeps its state beside the output unless told where. */
+/** The options of the run; by default training keeps its state next to the output. */
 export function runOf(command: Command): Partial<RunConfig> {
   const { output } = command.opts() as { output?: string }
   const runFolder = output === undefined ? {} : { runFolder: defaultRunFolder(output) }
@@ -135,8 +138,8 @@ export function runOf(command: Command): Partial<RunConfig> {
 }
 
 /**
- * Hours of training are not to end at a folder that is not there; nor is a plan of them to say that
- * they fit.
+ * Checks that the folders of output and report can be written to, before hours of training end at
+ * one that does not exist, or a plan of them says that they fit.
  */
 export async function mustBeWritable({
   output,
@@ -154,7 +157,7 @@ export async function mustBeWritable({
     } catch (error) {
       const reason =
         (error as NodeJS.ErrnoException).code === 'ENOENT'
-          ? 'the folder is not there; make it first'
+          ? 'the folder does not exist; create it first'
           : 'the folder cannot be written to'
       throw new HalfstepError('ERR_IO', `${flag}: ${folder}: ${reason}`, { path: folder, reason })
     }

@@ -16,7 +16,10 @@ export function recipesCommand(): Command {
   const command = new Command('recipes')
     .description('Lists the built-in recipes, or shows one of them.')
     .argument('[name]', 'Recipe to show.')
-    .option('--json', 'Prints JSON; of one recipe the whole recipe, to be saved and edited.')
+    .option(
+      '--json',
+      'Prints JSON: the list, or the named recipe as a whole, which can be saved and edited.',
+    )
     .addHelpText('after', EXAMPLE)
   return command.action((name: string | undefined, options: { json?: boolean }) =>
     attempt(async () => {
@@ -25,7 +28,7 @@ export function recipesCommand(): Command {
         console.log(options.json ? JSON.stringify(all) : listLines().join('\n'))
         return
       }
-      // Also refuses a name that is not known.
+      // This also refuses an unknown name.
       const recipe = await resolve({ kind: name } as BuiltInRecipe)
       const shown = RECIPES.find(({ kind }) => kind === name)
       if (options.json || shown === undefined) console.log(JSON.stringify(recipe, null, 2))
@@ -34,7 +37,7 @@ export function recipesCommand(): Command {
   )
 }
 
-/** Names to the left, what they do to the right, at 80 columns. */
+/** Names on the left, summaries on the right, within 80 columns. */
 function listLines(): string[] {
   const width = Math.max(...RECIPES.map(({ kind }) => kind.length)) + 2
   return RECIPES.flatMap(({ kind, summary }) =>

@@ -61,50 +61,54 @@ export type RecipeInput = BuiltInRecipe | Recipe
 export const recipes = {
   /**
    * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
-   * model.
+   * model (the teacher).
    */
   silq: (options: SilqOptions = {}): { kind: 'silq' } & SilqOptions => ({
     kind: 'silq',
     ...options,
   }),
   /**
-   * Round to nearest: every weight goes to the nearest point of the grid, and nothing is trained.
+   * Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
+   * trained.
    */
   rtn: (options: RtnOptions = {}): { kind: 'rtn' } & RtnOptions => ({
     kind: 'rtn',
     ...options,
   }),
   /**
-   * LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
-   * needed.
+   * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
+   * are needed.
    */
   llmQat: (options: LlmQatOptions = {}): { kind: 'llm-qat' } & LlmQatOptions => ({
     kind: 'llm-qat',
     ...options,
   }),
   /**
-   * GPTQ: columns are rounded one after the other, and the columns still free make up for each
-   * error.
+   * GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
+   * compensate each error.
    */
   gptq: (options: GptqOptions = {}): { kind: 'gptq' } & GptqOptions => ({
     kind: 'gptq',
     ...options,
   }),
   /**
-   * AWQ: input channels that carry much are made larger before rounding, then the ranges are
-   * clipped.
+   * AWQ: the weights of input channels with large activations are scaled up before rounding, then
+   * the ranges are clipped.
    */
   awq: (options: AwqOptions = {}): { kind: 'awq' } & AwqOptions => ({
     kind: 'awq',
     ...options,
   }),
-  /** OmniQuant: the clipping of each group of weights learns, layer by layer; the weights stay. */
+  /**
+   * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are
+   * frozen.
+   */
   omniquant: (options: OmniquantOptions = {}): { kind: 'omniquant' } & OmniquantOptions => ({
     kind: 'omniquant',
     ...options,
   }),
   /**
-   * ApiQ: clipping and low-rank factors, which stay beside the weights in the file, learn layer by
+   * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
    * layer.
    */
   apiq: (options: ApiqOptions = {}): { kind: 'apiq' } & ApiqOptions => ({
@@ -120,8 +124,8 @@ export const recipes = {
     ...options,
   }),
   /**
-   * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end
-   * to end.
+   * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
+   * end to end.
    */
   efficientqat: (options: EfficientqatOptions = {}): { kind: 'efficientqat' } & EfficientqatOptions => ({
     kind: 'efficientqat',

@@ -116,7 +116,7 @@ samples: number,
 /**
  * Tokens of a sequence.
  */
-window: number, 
+sequenceLength: number, 
 /**
  * Sequences of a step.
  */
@@ -169,7 +169,7 @@ samples?: number,
 /**
  * Tokens of each sequence, at least 2. Default 512.
  */
-window?: number, 
+sequenceLength?: number, 
 /**
  * Sequences in each optimizer step, at most `samples`. Default 1.
  */
@@ -293,11 +293,6 @@ export type CacheQuantizer = { "kind": "f32" } | { "kind": "f16" } | { "kind": "
 export type ChatMessage = { role: string, content: string, };
 
 /**
- * Which integers a grid of `bits` bits uses.
- */
-export type CodeRange = "symmetric" | "narrow" | "affine";
-
-/**
  * Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
  * (LSQ's paper).
  */
@@ -362,6 +357,11 @@ endKlWeight: number,
 endCeWeight: number, };
 
 /**
+ * Which codes there are.
+ */
+export type Element = { "kind": "int" } & Int;
+
+/**
  * What to measure.
  */
 export type EvaluateConfig = { 
@@ -381,7 +381,7 @@ tokens: number,
 /**
  * Tokens of each sequence that the text is cut into; each is run by itself. Default 512.
  */
-window: number, 
+sequenceLength: number, 
 /**
  * What to compute in: `integer` (quantized weights as they are), `float` (weights decoded,
  * nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.
@@ -529,7 +529,12 @@ train: SolverOptions, };
 /**
  * N in LSQ's gradient scale 1 / sqrt(N p).
  */
-export type GradientScale = "layer" | "step";
+export type GradientScale = "matrix" | "group";
+
+/**
+ * Which elements of a matrix `[O, I]` share one scale.
+ */
+export type Granularity = "tensor" | "channel" | { "group": number };
 
 /**
  * What stands in a model: for `halfstep inspect`.
@@ -552,7 +557,7 @@ tensorTypes: { [key in string]: number }, provenance: { [key in string]: string 
 /**
  * A uniform integer grid, 2 to 8 bits.
  */
-export type IntGrid = { 
+export type Int = { 
 /**
  * Number of bits of a code, 2 to 8.
  */
@@ -560,7 +565,12 @@ bits: number,
 /**
  * Which of the integers with so many bits are codes.
  */
-range: CodeRange, };
+range: IntRange, };
+
+/**
+ * Which integers of so many bits are codes.
+ */
+export type IntRange = "symmetric" | "narrow" | "unsigned";
 
 /**
  * LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
@@ -631,11 +641,16 @@ clipFraction: number | null,
  * Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that
  * trained them.
  */
-stepDrift: number | null, 
+scaleDrift: number | null, 
 /**
  * Mean of its squared gradients over that of all linears; null where they were not taken.
  */
 saliency: number | null, };
+
+/**
+ * How the first scales of a weight are found.
+ */
+export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
 /**
  * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights stay.
@@ -670,11 +685,6 @@ cache?: number,
  * Options of the training, layer by layer.
  */
 train: BlockOptions, };
-
-/**
- * Which elements of a matrix `[O, I]` share one scale.
- */
-export type Partition = "tensor" | "channel" | { "group": number };
 
 /**
  * What a run will take.
@@ -748,9 +758,30 @@ name: string, steps: number, secondsPerStep: number, seconds: number, peakMemory
 diskBytes: number, };
 
 /**
+ * What decides the bytes of a quantized tensor.
+ */
+export type QuantSpec = { 
+/**
+ * Which codes there are.
+ */
+element: Element, 
+/**
+ * Which elements share a scale.
+ */
+granularity: Granularity, 
+/**
+ * How a scale is stored.
+ */
+scale: ScaleCodec, 
+/**
+ * Whether each scale has a zero point. Unsigned integers need one.
+ */
+zeroPoint?: ZeroPoint, };
+
+/**
  * How scales and zero points come about in each step, and what of them learns.
  */
-export type RangeConfig = "frozen" | "absmax" | "step" | "clip" | "stepZero";
+export type RangeConfig = "frozen" | "absmax" | "scale" | "clip" | "scaleZero";
 
 /**
  * The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
@@ -879,7 +910,7 @@ zeroPoints: boolean,
  * each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
  * sqrt(largest code)). Default `best`.
  */
-start: StartRule, };
+observer: Observer, };
 
 /**
  * What a kind of site gets, or some weights of it.
@@ -892,7 +923,7 @@ layers?: Array<number>,
 /**
  * Linears by name: `q_proj`, `down_proj`. None: all.
  */
-linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: WeightQuantizer, } | { "site": "head", quantizer: WeightQuantizer, } | { "site": "activation", quantizer: ActivationQuantizer, } | { "site": "headActivation", quantizer: ActivationQuantizer, } | { "site": "cache", quantizer: CacheQuantizer, };
+linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationQuantizer, } | { "site": "headActivation", quantizer: ActivationQuantizer, } | { "site": "cache", quantizer: CacheQuantizer, };
 
 /**
  * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that
@@ -1030,7 +1061,7 @@ scale: SaliencyScale,
 /**
  * Which difference to the original weights is penalised.
  */
-place: SaliencyPlace, 
+difference: SaliencyDifference, 
 /**
  * Number of sequences whose gradients are squared, one at a time.
  */
@@ -1038,12 +1069,12 @@ samples: number,
 /**
  * Tokens of each of these sequences.
  */
-window: number, };
+sequenceLength: number, };
 
 /**
  * Which difference is penalised.
  */
-export type SaliencyPlace = "beforeLowRank" | "afterLowRank";
+export type SaliencyDifference = "beforeLowRank" | "afterLowRank";
 
 /**
  * What lambda multiplies.
@@ -1108,7 +1139,7 @@ saliencyScale: SaliencyScale,
  * quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
  * together). Default `beforeLowRank`.
  */
-saliencyPlace: SaliencyPlace, 
+saliencyDifference: SaliencyDifference, 
 /**
  * Number of sequences whose gradients are squared, at least 1. Default 32.
  */
@@ -1185,11 +1216,11 @@ staticActivations: boolean,
  * sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
  * still.
  */
-start: StartRule, 
+observer: Observer, 
 /**
  * Let the scales of the weights learn; false keeps them where `start` puts them. Default true.
  */
-learnSteps: boolean, 
+learnScales: boolean, 
 /**
  * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
  * gradients are computed. Default `inside`.
@@ -1223,7 +1254,7 @@ samples?: number,
 /**
  * Tokens of each sequence, at least 2. Default 512.
  */
-window?: number, 
+sequenceLength?: number, 
 /**
  * What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
  * (forward by the integer products of the packed model; for targets that quantize
@@ -1271,11 +1302,6 @@ blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
 export type StageStart = "previous" | "original";
 
 /**
- * How the first scales of a weight are found.
- */
-export type StartRule = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
-
-/**
  * A model in the table.
  */
 export type TableRow = { 
@@ -1317,7 +1343,7 @@ tokens: number,
  * Tokens of each training sequence, at least 2. Longer sequences cost more memory. Default
  * 512.
  */
-window: number, 
+sequenceLength: number, 
 /**
  * Sequences in each optimizer step. Default 4.
  */
@@ -1335,12 +1361,12 @@ learningRate: number,
 /**
  * Learning rate of the scales of weights, as a multiple of that of the weights. Default 1.
  */
-weightStepMultiplier: number, 
+weightScaleMultiplier: number, 
 /**
  * Learning rate of the stored scales of activations and cache, as a multiple of that of the
  * weights; only with static scales. Default 10.
  */
-activationStepMultiplier: number, 
+activationScaleMultiplier: number, 
 /**
  * Learning rate of the norms, as a multiple of that of the weights. Default 1.
  */
@@ -1437,34 +1463,17 @@ lowRank?: boolean,
 activationScales?: boolean, };
 
 /**
- * What decides the bytes of a quantized weight.
- */
-export type WeightQuantizer = { 
-/**
- * Which codes there are.
- */
-grid: IntGrid, 
-/**
- * Which elements share a scale.
- */
-partition: Partition, 
-/**
- * How a scale is stored.
- */
-scaleCodec: ScaleCodec, };
-
-/**
  * The quantizer of a weight: its grid, and the parts that find codes and scales on it.
  */
 export type WeightSite = { 
 /**
  * What decides the stored bytes.
  */
-quantizer: WeightQuantizer, 
+spec: QuantSpec, 
 /**
  * How the first scales are found.
  */
-start?: StartRule, 
+observer?: Observer, 
 /**
  * How scales come about in each step, and what of them learns.
  */
@@ -1485,3 +1494,8 @@ gradientScale?: GradientScale,
  * Factors beside the quantized weight.
  */
 lowRank?: LowRankConfig, };
+
+/**
+ * What is taken off a code before it is multiplied by the scale.
+ */
+export type ZeroPoint = "none" | "code";

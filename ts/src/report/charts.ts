@@ -20,7 +20,7 @@ export interface Words {
   description: string
 }
 
-/** Text as it may stand in HTML. */
+/** Escapes text for HTML. */
 export function escaped(text: string): string {
   const names: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' }
   return text.replace(/[&<>"]/g, (sign) => names[sign] ?? sign)
@@ -28,7 +28,8 @@ export function escaped(text: string): string {
 
 function svg(words: Words, height: number, body: string[]): string {
   const { title, description } = words
-  return `<svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${escaped(`${title}. ${description}`)}">
+  const label = escaped(`${title}. ${description}`)
+  return `<svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${label}">
 <title>${escaped(title)}</title><desc>${escaped(description)}</desc>
 ${body.join('\n')}
 </svg>`
@@ -36,13 +37,15 @@ ${body.join('\n')}
 
 const text = (x: number, y: number, words: string, attributes = '') =>
   `<text x="${round(x)}" y="${round(y)}" ${attributes}>${escaped(words)}</text>`
+const gridLine = (y: number) =>
+  `<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y}" y2="${y}"/>`
 const round = (value: number) => Math.round(value * 100) / 100
 const y = (scale: Scale, value: number) => round(TOP + PLOT.height * (1 - scale.at(value)))
 
 /** Lines across at the ticks of the left axis, its numbers and name. */
 function leftAxis(scale: Scale, name: string): string[] {
   const lines = scale.ticks.flatMap((tick) => [
-    `<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(scale, tick)}" y2="${y(scale, tick)}"/>`,
+    gridLine(y(scale, tick)),
     text(LEFT - 6, y(scale, tick) + 4, short(tick), 'text-anchor="end"'),
   ])
   const middle = TOP + PLOT.height / 2
@@ -72,7 +75,7 @@ function bottomAxis(labels: readonly (readonly [number, string])[], name: string
 function blockAxis(blocks: number): string[] {
   return bottomAxis(
     spaced(blocks, 16).map((block) => [(block + 0.5) / blocks, String(block)]),
-    'block',
+    'layer',
   )
 }
 
@@ -127,8 +130,12 @@ export function dumbbells(
       y(scale, firstLoss),
       y(scale, lastLoss),
     ]
-    return `<g class="block"><title>block ${block}: ${short(firstLoss)} to ${short(lastLoss)}</title><line class="stem" x1="${x}" x2="${x}" y1="${from}" y2="${to}"/>
-<circle class="hollow" cx="${x}" cy="${from}" r="4"/><circle class="mark" cx="${x}" cy="${to}" r="4"/></g>`
+    return [
+      `<g class="block"><title>layer ${block}: ${short(firstLoss)} to ${short(lastLoss)}</title>`,
+      `<line class="stem" x1="${x}" x2="${x}" y1="${from}" y2="${to}"/>\n`,
+      `<circle class="hollow" cx="${x}" cy="${from}" r="4"/>`,
+      `<circle class="mark" cx="${x}" cy="${to}" r="4"/></g>`,
+    ].join('')
   })
   return svg(words, HEIGHT, [
     ...leftAxis(scale, axisName('loss', unit, scale)),
@@ -137,7 +144,7 @@ export function dumbbells(
   ])
 }
 
-/** One bar a block. */
+/** One bar for each layer. */
 export function bars(words: Words, values: readonly number[], name: string): string {
   const scale = linearScale(values)
   const share = PLOT.width / values.length
@@ -145,17 +152,19 @@ export function bars(words: Words, values: readonly number[], name: string): str
     const [top, bottom] = [y(scale, Math.max(0, value)), y(scale, Math.min(0, value))]
     const width = Math.min(share * 0.7, 48)
     const x = round(LEFT + (i + 0.5) * share - width / 2)
-    return `<rect class="mark bar" x="${x}" y="${top}" width="${round(width)}" height="${round(Math.max(0.5, bottom - top))}"><title>block ${i}: ${short(value)}</title></rect>`
+    const size = `width="${round(width)}" height="${round(Math.max(0.5, bottom - top))}"`
+    const title = `<title>layer ${i}: ${short(value)}</title>`
+    return `<rect class="mark bar" x="${x}" y="${top}" ${size}>${title}</rect>`
   })
   return svg(words, HEIGHT, [...leftAxis(scale, name), ...blockAxis(values.length), ...marks])
 }
 
 const ROW = 22
 const GAP = 2
-/** Of the palest cell. */
+/** Opacity of the palest cell. */
 const PALE = 0.1
 
-/** One row a linear, one column a block: the darker, the larger. */
+/** One row for each linear and one column for each layer: the darker, the larger. */
 export function strip(
   words: Words,
   rows: readonly { name: string; values: readonly (number | null)[] }[],
@@ -172,7 +181,9 @@ export function strip(
     const fill =
       value === null ? 'class="cell none"' : `class="cell" fill-opacity="${depth(value)}"`
     const size = `width="${round(share - (share > 8 ? GAP : 0.5))}" height="${ROW - GAP}"`
-    return `<rect ${fill} x="${round(LEFT + block * share)}" y="${TOP + row * ROW}" ${size}><title>block ${block}, ${name}: ${value === null ? 'none' : show(value)}</title></rect>`
+    const at = `x="${round(LEFT + block * share)}" y="${TOP + row * ROW}"`
+    const shown = value === null ? 'none' : show(value)
+    return `<rect ${fill} ${at} ${size}><title>layer ${block}, ${name}: ${shown}</title></rect>`
   }
   const bottom = TOP + rows.length * ROW
   const axis = spaced(blocks, 16).map((block) =>
@@ -180,7 +191,10 @@ export function strip(
   )
   const steps = legendSteps(scale)
   const swatches = steps.flatMap((value, i) => [
-    `<rect class="cell" fill-opacity="${depth(value)}" x="${LEFT + i * 84}" y="${bottom + 50}" width="18" height="12"/>`,
+    [
+      `<rect class="cell" fill-opacity="${depth(value)}"`,
+      `x="${LEFT + i * 84}" y="${bottom + 50}" width="18" height="12"/>`,
+    ].join(' '),
     text(LEFT + i * 84 + 24, bottom + 60, show(value)),
   ])
   return svg(words, bottom + 70, [
@@ -189,7 +203,7 @@ export function strip(
       values.map((value, block) => cell(value, name, block, row)),
     ),
     ...axis,
-    text(LEFT + PLOT.width / 2, bottom + 34, 'block', 'class="name" text-anchor="middle"'),
+    text(LEFT + PLOT.width / 2, bottom + 34, 'layer', 'class="name" text-anchor="middle"'),
     ...swatches,
     text(WIDTH - RIGHT, bottom + 60, legend, 'class="name" text-anchor="end"'),
   ])

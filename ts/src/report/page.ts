@@ -40,7 +40,7 @@ export function reportPage(report: Report, file?: SaveReport): string {
   if (record === undefined)
     throw new HalfstepError(
       'ERR_CONFIG',
-      'record: the run recorded nothing; run it with record: true',
+      'record: the run has no record; run it with record: true',
       { field: 'record' },
     )
   const title = `${record.settings.model}, ${report.recipe} for ${report.target}`
@@ -66,7 +66,8 @@ export function reportPage(report: Report, file?: SaveReport): string {
 <h1>${escaped(title)}</h1>
 <p class="faint">${escaped(summary(report, record))}</p>
 ${sections.filter((section) => section !== '').join('\n')}
-<footer>Written by halfstep ${escaped(record.settings.version)}. The same as data is in the .json file beside this page.</footer>
+<footer>Written by halfstep ${escaped(record.settings.version)}.
+The data of this page are in the .json file next to it.</footer>
 </main>
 </body>
 </html>
@@ -76,33 +77,25 @@ ${sections.filter((section) => section !== '').join('\n')}
 function summary(report: Report, record: RunRecord): string {
   const found = (subject: string) => record.table.find((row) => row.subject === subject)?.evaluation
   const [fp, rtn, result] = ['fp', 'rtn', 'result'].map(found)
-  const bits = `${report.bitsPerWeight.toFixed(3)} bits per weight in the block linears`
-  if (!fp || !result) return `${bits}; not measured on a text.`
+  const bits = `${report.bitsPerWeight.toFixed(3)} bits per weight in the linears of the layers`
+  if (!fp || !result) return `${bits}. The model was not measured on a text.`
+  const [full, small] = [fp, result].map(({ perplexity }) => formatNumber(perplexity, 3))
   const rounded = rtn ? `, rounded to nearest ${formatNumber(rtn.perplexity, 3)}` : ''
-  return `${bits}. Perplexity ${formatNumber(result.perplexity, 3)} (full precision ${formatNumber(fp.perplexity, 3)}${rounded}).`
+  return `${bits}. Perplexity ${small} (full precision ${full}${rounded}).`
 }
 
 function settings(report: Report, record: RunRecord, file?: SaveReport): string {
   const { model, version, recipe, seed, data } = record.settings
+  const parity = file?.parity ? '; read again, it equals the model in memory' : ''
+  const bits = report.bitsPerWeight.toFixed(3)
+  const speed = `${formatNumber(report.tokensPerSecond, 1)} tokens/s`
+  const training = `${report.steps} steps, ${report.tokens} tokens, ${speed}`
   const pairs: [string, string | null][] = [
     ['model', model],
     ['recipe', `${report.recipe} for ${report.target}`],
-    [
-      'file',
-      file
-        ? `${file.path}, ${formatBytes(file.bytes)}${file.parity ? '; read again, it equals the model in memory' : ''}`
-        : null,
-    ],
-    [
-      'bits per weight',
-      `${report.bitsPerWeight.toFixed(3)} in the block linears, scales and factors included`,
-    ],
-    [
-      'training',
-      report.steps > 0
-        ? `${report.steps} steps, ${report.tokens} tokens, ${formatNumber(report.tokensPerSecond, 1)} tokens/s`
-        : 'none',
-    ],
+    ['file', file ? `${file.path}, ${formatBytes(file.bytes)}${parity}` : null],
+    ['bits per weight', `${bits} in the linears of the layers, scales and factors included`],
+    ['training', report.steps > 0 ? training : 'none'],
     ['time', formatSeconds(report.seconds)],
     ['peak memory', report.memoryBytes > 0 ? formatBytes(report.memoryBytes) : null],
     ['seed', seed === null ? null : String(seed)],
@@ -114,7 +107,10 @@ function settings(report: Report, record: RunRecord, file?: SaveReport): string 
     value === null ? [] : [`<tr><td>${name}</td><td>${escaped(value)}</td></tr>`],
   )
   const json = escaped(JSON.stringify(recipe, null, 2))
-  return `<h2>Settings</h2>\n<table class="pairs">${rows.join('\n')}</table>\n<details><summary>the recipe in full</summary><pre>${json}</pre></details>`
+  return [
+    `<h2>Settings</h2>\n<table class="pairs">${rows.join('\n')}</table>`,
+    `<details><summary>the whole recipe</summary><pre>${json}</pre></details>`,
+  ].join('\n')
 }
 
 function table(record: RunRecord): string {
@@ -131,15 +127,24 @@ function table(record: RunRecord): string {
     ).replace('NaN', '-'),
   ])
   const predictions = record.table.find((row) => row.evaluation)?.evaluation?.predictions
-  const rounding = record.table.some(({ subject }) => subject === 'rtn')
-    ? ' Rounding to nearest is on the same grid as the result, in smaller groups to be about as large where that has low-rank factors.'
-    : ''
-  const note =
+  const notes = [
     predictions === undefined
-      ? 'No validation text was given.'
-      : `Over ${predictions.toLocaleString('en')} predictions on the validation text, KL and top-1 against full precision.`
-  return `<h2>Full precision, rounding and the result</h2>\n<p class="faint">${note}${rounding}</p>\n${htmlTable(header, rows, 'result')}`
+      ? 'There was no validation text.'
+      : `Measured over ${predictions.toLocaleString('en')} predictions on the validation text;
+KL and top-1 agreement are with full precision.`,
+  ]
+  if (record.table.some(({ subject }) => subject === 'rtn'))
+    notes.push(`Rounding to nearest is on the grid of the result; if that has low-rank factors, in
+smaller groups, so that both files have about the same size.`)
+  return [
+    '<h2>Full precision, rounding and the result</h2>',
+    `<p class="faint">${notes.join(' ')}</p>`,
+    htmlTable(header, rows, 'result'),
+  ].join('\n')
 }
+
+/** A remark in the place of a chart. */
+const faint = (text: string) => `<p class="faint">${text}</p>`
 
 /** `last`: the class of the last row. */
 function htmlTable(
@@ -153,27 +158,35 @@ function htmlTable(
     (cells, i) =>
       `<tr${last && i === rows.length - 1 ? ` class="${last}"` : ''}>${line(cells, 'td')}</tr>`,
   )
-  return `<table><thead><tr>${line(header, 'th')}</tr></thead><tbody>\n${body.join('\n')}\n</tbody></table>`
+  const head = `<thead><tr>${line(header, 'th')}</tr></thead>`
+  return `<table>${head}<tbody>\n${body.join('\n')}\n</tbody></table>`
 }
 
 function figure(id: string, caption: string, chart: string, numbers: string): string {
-  return `<figure id="${id}"><figcaption>${escaped(caption)}</figcaption>\n${chart}\n<details><summary>the numbers</summary><div class="scroll">${numbers}</div></details></figure>`
+  return [
+    `<figure id="${id}"><figcaption>${escaped(caption)}</figcaption>`,
+    chart,
+    `<details><summary>the numbers</summary><div class="scroll">${numbers}</div></details>`,
+    '</figure>',
+  ].join('\n')
 }
 
 function losses({ stages }: RunRecord): string[] {
   return stages.map((stage, i) => {
     const name = stages.length > 1 ? `Loss, stage ${i + 1}` : 'Loss'
-    return `<h2>${name}</h2>\n${stage.blocks.length > 0 ? blockLosses(stage, i) : stepLosses(stage, i)}`
+    const charts = stage.blocks.length > 0 ? blockLosses(stage, i) : stepLosses(stage, i)
+    return `<h2>${name}</h2>\n${charts}`
   })
 }
 
 function stepLosses({ losses, firstStep }: StageRecord, stage: number): string {
   if (losses.length === 0)
-    return '<p class="faint">This part of the run did no step: it went on from the last one.</p>'
+    return faint('This part of the run had no step left: it was resumed after the last one.')
   const [first, last] = [losses[0] ?? 0, losses.at(-1) ?? 0]
+  const lastStep = firstStep + losses.length
   const words = {
     title: 'Loss by step',
-    description: `From ${short(first)} at step ${firstStep + 1} to ${short(last)} at step ${firstStep + losses.length}.`,
+    description: `Steps ${firstStep + 1} to ${lastStep}, from ${short(first)} to ${short(last)}.`,
   }
   const numbers = htmlTable(
     ['step', 'loss, nats per token'],
@@ -181,7 +194,7 @@ function stepLosses({ losses, firstStep }: StageRecord, stage: number): string {
   )
   return figure(
     `steps-${stage}`,
-    'Loss of every step, of its own batch and before its update.',
+    'Loss of every step, on its batch and before its update.',
     lineChart(words, losses, firstStep, 'nats per token'),
     numbers,
   )
@@ -190,11 +203,11 @@ function stepLosses({ losses, firstStep }: StageRecord, stage: number): string {
 function blockLosses({ blocks }: StageRecord, stage: number): string {
   const fell = blocks.filter(({ firstLoss, lastLoss }) => lastLoss < firstLoss).length
   const words = {
-    title: 'Loss by block',
-    description: `From the first to the last pass through the samples; it fell in ${fell} of ${blocks.length} blocks.`,
+    title: 'Loss by layer',
+    description: `First and last pass; it fell in ${fell} of ${blocks.length} layers.`,
   }
   const numbers = htmlTable(
-    ['block', 'first pass', 'last pass', 'last / first'],
+    ['layer', 'first pass', 'last pass', 'last / first'],
     blocks.map(({ block, firstLoss, lastLoss }) => [
       String(block),
       short(firstLoss),
@@ -203,35 +216,41 @@ function blockLosses({ blocks }: StageRecord, stage: number): string {
     ]),
   )
   const all = blocks.flatMap(({ losses }) => losses)
-  const steps = { title: 'Loss by step', description: `Of ${all.length} steps, block after block.` }
+  const steps = { title: 'Loss by step', description: `Of ${all.length} steps, layer after layer.` }
   const unit = 'squared difference'
   return [
     figure(
       `blocks-${stage}`,
-      'Each block, from the first (hollow) to the last (full) pass through the samples.',
+      'Each layer, from the first (hollow) to the last (full) pass through the samples.',
       dumbbells(words, blocks, unit),
       numbers,
     ),
     all.length > 0
-      ? `<figure id="steps-${stage}"><figcaption>Every step, block after block.</figcaption>\n${lineChart(steps, all, 0, unit)}</figure>`
+      ? [
+          `<figure id="steps-${stage}"><figcaption>Every step, layer after layer.</figcaption>`,
+          `${lineChart(steps, all, 0, unit)}</figure>`,
+        ].join('\n')
       : '',
   ].join('\n')
 }
 
 function blockKl({ blockKl, blockKlTokens }: RunRecord): string {
   if (blockKl.length === 0)
-    return '<h2>What each block changes</h2>\n<p class="faint">Not measured: no validation text was given.</p>'
+    return `<h2>Effect of each layer</h2>\n${faint('Not measured: there was no validation text.')}`
   const most = blockKl.indexOf(Math.max(...blockKl))
+  const largest = `the largest is ${short(blockKl[most] ?? 0)} nats, of layer ${most}`
   const words = {
-    title: 'KL by block',
-    description: `KL to full precision with one block quantized; the largest is ${short(blockKl[most] ?? 0)} nats, of block ${most}.`,
+    title: 'KL by layer',
+    description: `KL to full precision with one layer quantized; ${largest}.`,
   }
   const numbers = htmlTable(
-    ['block', 'KL, nats'],
+    ['layer', 'KL, nats'],
     blockKl.map((kl, block) => [String(block), short(kl)]),
   )
-  const caption = `KL of the model's answers to those of full precision when this block alone is as in the result; ${blockKlTokens} tokens, cache not quantized.`
-  return `<h2>What each block changes</h2>\n${figure('block-kl', caption, bars(words, blockKl, 'KL, nats'), numbers)}`
+  const caption = `KL to full precision if only this layer is quantized, over ${blockKlTokens}
+tokens; the cache is not quantized.`
+  const chart = figure('block-kl', caption, bars(words, blockKl, 'KL, nats'), numbers)
+  return `<h2>Effect of each layer</h2>\n${chart}`
 }
 
 /** One strip for each of the three figures of a matrix that was found. */
@@ -256,20 +275,21 @@ function matrices({ matrices }: RunRecord): string[] {
   ) => {
     const rows = rowsOf(field)
     const found = rows.flatMap(({ values }) => values.filter((value) => value !== null))
-    if (found.length === 0)
-      return `<h2>${heading}</h2>\n<p class="faint">Not found out in this run.</p>`
+    if (found.length === 0) return `<h2>${heading}</h2>\n${faint('Not measured in this run.')}`
+    const [least, most] = [show(Math.min(...found)), show(Math.max(...found))]
     const words: Words = {
       title: heading,
-      description: `By block and linear, from ${show(Math.min(...found))} to ${show(Math.max(...found))}.`,
+      description: `By layer and linear, from ${least} to ${most}.`,
     }
     const numbers = htmlTable(
-      ['block', ...rows.map(({ name }) => name)],
+      ['layer', ...rows.map(({ name }) => name)],
       Array.from({ length: blocks }, (_, block) => [
         String(block),
         ...rows.map(({ values }) => (values[block] == null ? '-' : show(values[block] as number))),
       ]),
     )
-    return `<h2>${heading}</h2>\n${figure(id, caption, strip(words, rows, kind, show, legend), numbers)}`
+    const chart = strip(words, rows, kind, show, legend)
+    return `<h2>${heading}</h2>\n${figure(id, caption, chart, numbers)}`
   }
   const times = (value: number) => `${short(value)}x`
   return [
@@ -284,12 +304,12 @@ function matrices({ matrices }: RunRecord): string[] {
     ),
     section(
       'drift',
-      'How far the steps went',
+      'Change of the scales',
       'Mean of |end / start - 1| over the scales of a matrix.',
       'scaleDrift',
       'linear',
       percent,
-      'change, % of the first step',
+      'change, % of the initial scale',
     ),
     section(
       'saliency',

@@ -30,7 +30,7 @@ pub struct Parameter<T> {
     /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads
     /// it.
     pub sink: Sink<T>,
-    /// Never updated. What stands beside a frozen weight may still learn from the
+    /// Never updated. The other parts of a frozen weight may still learn from the
     /// gradient in its sink.
     pub frozen: bool,
 }
@@ -43,7 +43,7 @@ impl<T> Parameter<T> {
 }
 
 impl<T: Number> Parameter<T> {
-    /// A frozen one, with room for a gradient of `sink` numbers.
+    /// A frozen one, with memory for a gradient of `sink` numbers.
     fn still(name: &str, group: Group, value: Vec<T>, sink: usize) -> Self {
         Self {
             name: name.into(),
@@ -75,7 +75,7 @@ impl<T: Number> Parameters<T> {
         self.push(Parameter { frozen: false, ..Parameter::still(name, group, value, sink) })
     }
 
-    /// Adds a value that stays as it is, with room for a gradient of `sink` numbers.
+    /// Adds a value that stays as it is, with memory for a gradient of `sink` numbers.
     pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
         self.push(Parameter::still(name, group, value, sink))
     }

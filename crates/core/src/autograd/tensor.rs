@@ -1,5 +1,5 @@
-//! What operations take and give: values that are shared until somebody changes them, a shape, and
-//! an identity for the tape.
+//! The arguments and results of operations: values that are shared until one is changed, a shape,
+//! and an identity for the tape.
 //!
 //! Values lie row after row; there are no strides and no views, so a kernel reads them as a slice.
 

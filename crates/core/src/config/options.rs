@@ -1,71 +1,74 @@
-//! What a caller may ask: every field has a default, and the TypeScript types are made from these.
+//! Options of runs, evaluations and generations. Every field has a default; the TypeScript types
+//! are generated from these.
 
 use halfstep_formats::template::Message;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// How a run is carried out, apart from the recipe. Every field has a default, but a recipe that
+/// Options of a run that are not part of the recipe. Every field has a default, but a recipe that
 /// trains needs `data`, `text` or `selfGenerated`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct RunConfig {
-    /// Path of the text to train on: UTF-8, or .jsonl with a document in the field `text` of each
-    /// line. Default: none; a recipe that trains needs one, or `selfGenerated`.
+    /// Path of the text to train on: UTF-8, or a .jsonl file with a document in the field `text` of
+    /// each line. Default: none; a recipe that trains needs one, or `selfGenerated`.
     pub data: Option<String>,
-    /// The text to train on itself, instead of `data`. Default: none.
+    /// Text to train on, instead of a path in `data`. Default: none.
     pub text: Option<String>,
-    /// Tokens that the unquantized model generates to train on, instead of `data` or beside it
-    /// (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and read from there again.
-    /// Default: given by the recipe; all but llm-qat generate none.
+    /// Number of tokens that the unquantized model (the teacher) generates to train on, instead of
+    /// `data` or in addition to it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and
+    /// used again from there. Default: given by the recipe; all but llm-qat generate none.
     pub self_generated: Option<usize>,
-    /// Characters to leave out at the beginning of the text, such as those kept for measuring.
-    /// Default 0.
+    /// Number of characters to skip at the beginning of the text, such as those that validation
+    /// uses. Default 0.
     pub skip_characters: usize,
-    /// Path of a text (or .jsonl file) that is never trained on, to measure the model on before and
-    /// after. Default: nothing is measured.
+    /// Path of a text (or .jsonl file) that is never trained on; the model is measured on it before
+    /// and after. Default: nothing is measured.
     pub validation: Option<String>,
-    /// The text to measure on itself, instead of `validation`. Default: none.
+    /// Text to measure on, instead of a path in `validation`. Default: none.
     pub validation_text: Option<String>,
-    /// Tokens of the validation text to measure on. Default 4096.
+    /// Number of tokens of the validation text to measure on. Default 4096.
     pub validation_tokens: Option<usize>,
-    /// Where the result will be saved: an ending that does not fit the target is refused before
-    /// anything is done. The run itself writes nothing there. Default: none.
+    /// Path that the result will be saved to, so that an ending that does not fit the target is
+    /// refused before the run starts. The run itself writes nothing there. Default: none.
     pub output: Option<String>,
-    /// Folder for checkpoints and finished layers, from which a stopped run goes on. Default: none;
-    /// on the command line the output with `.run`.
+    /// Folder for checkpoints and finished layers, from which a stopped run can be resumed.
+    /// Default: none; on the command line the output with `.run` added.
     pub run_folder: Option<String>,
-    /// Optimizer steps between two checkpoints; finished layers are always kept. Default: a
-    /// checkpoint is written only when the run is interrupted.
+    /// Number of optimizer steps between two checkpoints; finished layers are always saved.
+    /// Default: a checkpoint is written only when the run is interrupted.
     pub checkpoint_every: Option<u64>,
-    /// Go on from the newest checkpoint or the last finished layer in `runFolder`, if there is one.
-    /// Default false.
+    /// Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is
+    /// one. Default false.
     pub resume: bool,
-    /// Number of threads; 0 is one per core. It never changes a result. Default 0.
+    /// Number of threads; 0 uses one per core. It never changes a result. Default 0.
     pub threads: usize,
-    /// Add a record of the run to the report: losses, matrices, what each layer changes. Default
-    /// false.
+    /// Add a record of the run to the report: losses, statistics of every matrix, and the effect of
+    /// quantizing each layer alone. Default false.
     pub record: bool,
 }
 
-/// What to measure.
+/// Options of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct EvaluateConfig {
-    /// Path of the text to measure on: UTF-8, or .jsonl with a document in the field `text` of each
-    /// line. Default: none.
+    /// Path of the text to measure on: UTF-8, or a .jsonl file with a document in the field `text`
+    /// of each line. Default: none.
     pub data: Option<String>,
-    /// The text to measure on itself, instead of `data`. Default: none.
+    /// Text to measure on, instead of a path in `data`. Default: none.
     pub text: Option<String>,
-    /// Tokens to measure on, from the beginning of the text; 0 is all of it. Default 0.
+    /// Number of tokens to measure on, from the beginning of the text; 0 uses all of it. Default 0.
     pub tokens: usize,
-    /// Tokens of each sequence that the text is cut into; each is run by itself. Default 512.
+    /// Number of tokens of each sequence that the text is cut into; each sequence is evaluated by
+    /// itself. Default 512.
     pub sequence_length: usize,
-    /// What to compute in: `integer` (quantized weights as they are), `float` (weights decoded,
-    /// nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.
+    /// Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on
+    /// decoded weights, with nothing else quantized) or `auto` (integer for a quantized model).
+    /// Default `auto`.
     pub arithmetic: ArithmeticConfig,
-    /// Number of threads; 0 is one per core. It never changes a result. Default 0.
+    /// Number of threads; 0 uses one per core. It never changes a result. Default 0.
     pub threads: usize,
 }
 
@@ -91,29 +94,29 @@ pub enum ArithmeticConfig {
     Integer,
 }
 
-/// What to generate.
+/// Options of a generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct GenerationConfig {
     /// Plain text to continue. Default: none.
     pub prompt: Option<String>,
-    /// A conversation, rendered by the chat template of the model, instead of `prompt`. Default:
-    /// none.
+    /// Conversation to continue, rendered by the chat template of the model, instead of `prompt`.
+    /// Default: none.
     #[ts(as = "Option<Vec<ChatMessage>>")]
     pub messages: Option<Vec<Message>>,
-    /// Greatest number of new tokens. Default 128.
+    /// Largest number of new tokens. Default 128.
     pub max_tokens: usize,
-    /// Temperature of the sampling, 0 or more; 0 always takes the likeliest token. Default 0.
+    /// Temperature of the sampling, 0 or more; 0 always takes the most likely token. Default 0.
     pub temperature: f32,
-    /// Sample from the k likeliest tokens only; 0 samples from all. Default 0.
+    /// Sample from the k most likely tokens only; 0 samples from all. Default 0.
     pub top_k: usize,
     /// Sample from the smallest set of tokens whose probabilities reach this sum; 1 samples from
     /// all. Default 1.
     pub top_p: f32,
-    /// Number that decides what is sampled; the same seed gives the same text. Default 0.
+    /// Seed of the sampling; the same seed gives the same text. Default 0.
     pub seed: u64,
-    /// Number of threads; 0 is one per core. It never changes a result. Default 0.
+    /// Number of threads; 0 uses one per core. It never changes a result. Default 0.
     pub threads: usize,
 }
 

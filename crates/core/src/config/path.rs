@@ -5,11 +5,11 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Names of the fields that decide how the others are read; serde reads them first, wherever they
-/// stand.
+/// Names of the fields that decide how the others are read; serde reads them first, whatever their
+/// order.
 const TAGS: [&str; 3] = ["kind", "scope", "site"];
 
-/// A step from a value to one inside.
+/// A step from a value to one of its children.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
     Field(String),
@@ -18,14 +18,14 @@ pub(super) enum Step {
 
 /// The path of the value whose reading gave `message`; None for the whole.
 pub(super) fn of_error<T: DeserializeOwned>(config: &Value, message: &str) -> Option<String> {
-    let says = |value: &Value| T::deserialize(value).err().map(|e| e.to_string());
-    let fails = |value: &Value| says(value).is_some_and(|said| said == message);
+    let error = |value: &Value| T::deserialize(value).err().map(|e| e.to_string());
+    let fails = |value: &Value| error(value).is_some_and(|found| found == message);
     let quoted = message.split('`').nth(1).unwrap_or_default();
     if message.starts_with("missing field") {
-        // Where it belongs the parser is content, or complains of what it has found in it.
+        // Where it belongs the parser accepts it, or refuses its value.
         let belongs = |value: &Value| {
-            says(value).is_none_or(|said| {
-                ["invalid type: null", "invalid type: unit"].iter().any(|s| said.starts_with(s))
+            error(value).is_none_or(|found| {
+                ["invalid type: null", "invalid type: unit"].iter().any(|s| found.starts_with(s))
             })
         };
         return of_missing(config, quoted, &belongs, &mut vec![]);
@@ -51,7 +51,7 @@ pub(super) fn of_error<T: DeserializeOwned>(config: &Value, message: &str) -> Op
     (!path.is_empty()).then(|| text(&path))
 }
 
-/// The path of a field that is not there: the first place where it belongs.
+/// Returns the path of an absent field: the first at which the parser accepts it.
 fn of_missing(
     config: &Value,
     name: &str,
@@ -80,7 +80,7 @@ fn of_missing(
     None
 }
 
-/// Steps to everything directly inside, in the order in which it is read.
+/// Returns the steps to the children of a value, in the order in which they are read.
 fn children(value: &Value) -> Vec<Step> {
     match value {
         Value::Object(fields) => {
@@ -93,7 +93,7 @@ fn children(value: &Value) -> Vec<Step> {
     }
 }
 
-/// Leaves out of a value what `kept`, its first children, does not name.
+/// Removes from a value all children but `kept`, its first ones.
 fn keep(value: Option<&mut Value>, kept: &[Step]) {
     match value {
         Some(Value::Object(fields)) => {
@@ -104,7 +104,7 @@ fn keep(value: Option<&mut Value>, kept: &[Step]) {
     }
 }
 
-/// The value at the end of a path.
+/// Returns the value at a path.
 fn at<'a>(value: &'a mut Value, path: &[Step]) -> Option<&'a mut Value> {
     path.iter().try_fold(value, |value, step| match step {
         Step::Field(name) => value.get_mut(name),

@@ -1,9 +1,9 @@
-//! What a run is given as its recipe: one of the built-in ones by name, with its options, or a
-//! whole recipe that the user wrote.
+//! The recipe of a run: a built-in one by name with its options, or a whole recipe that the user
+//! wrote.
 
 use super::path::{self, Step};
-use super::{json_value, parse_value};
-use crate::error::{Error, Result, nearest};
+use super::{json_value, parse_value, unknown_field};
+use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::recipes::RecipeConfig;
 use serde_json::{Map, Value};
@@ -42,7 +42,7 @@ impl RecipeInput {
     }
 }
 
-/// A whole recipe; what nothing has read is refused.
+/// Reads a whole recipe and refuses fields that nothing reads.
 fn whole(value: &Value) -> Result<Recipe> {
     let recipe: Recipe = parse_value(value)?;
     let read = serde_json::to_value(&recipe).map_err(|e| Error::config("config", e.to_string()))?;
@@ -52,8 +52,8 @@ fn whole(value: &Value) -> Result<Recipe> {
     }
 }
 
-/// The first field of `given` that is not in `read`. serde passes over the fields of variants that
-/// have none.
+/// Finds the first field of `given` that is not in `read`: serde ignores the fields of variants
+/// that have none.
 fn unread(given: &Value, read: &Value, at: &mut Vec<Step>) -> Option<Error> {
     match (given, read) {
         (Value::Object(given), Value::Object(read)) => given.iter().find_map(|(name, value)| {
@@ -61,7 +61,10 @@ fn unread(given: &Value, read: &Value, at: &mut Vec<Step>) -> Option<Error> {
             let error = match read.get(name) {
                 Some(read) => unread(value, read, at),
                 None if value.is_null() => None,
-                None => Some(unknown(name, read, at)),
+                None => {
+                    let known: Vec<&str> = read.keys().map(String::as_str).collect();
+                    Some(unknown_field(path::text(at), name, &known))
+                }
             };
             at.pop();
             error
@@ -78,17 +81,10 @@ fn unread(given: &Value, read: &Value, at: &mut Vec<Step>) -> Option<Error> {
     }
 }
 
-fn unknown(name: &str, known: &Map<String, Value>, at: &[Step]) -> Error {
-    let known: Vec<&str> = known.keys().map(String::as_str).collect();
-    let hint = nearest(name, &known)
-        .map_or_else(|| ".".into(), |known| format!("; did you mean {known}?"));
-    Error::config(path::text(at), format!("unknown option{hint} Known: {}", known.join(", ")))
-}
-
-/// The whole recipe that `recipe` (JSON of either kind) stands for, after `changes`: a JSON array
-/// of pairs, each the path of a field and its new value, made one after the other.
+/// Resolves `recipe` (JSON of either kind) and applies `changes` to it: a JSON array of pairs, each
+/// the path of a field and its new value, one after the other.
 ///
-/// Errors: `Config`, naming the path: it does not exist, or the value cannot stand there.
+/// Errors: `Config`, naming the path: it does not exist, or the value does not fit there.
 pub fn resolve(recipe: &str, changes: &str) -> Result<Recipe> {
     let recipe = RecipeInput::parse(recipe)?.resolve()?;
     let changes: Vec<(String, Value)> = super::parse_config(changes)?;
@@ -103,11 +99,11 @@ pub fn resolve(recipe: &str, changes: &str) -> Result<Recipe> {
     whole(&value)
 }
 
-/// The field that a path names. A field that is not there is made: it may be one that is left out
-/// while it has no value, and if it is not, whoever reads the recipe knows the nearest name.
+/// Returns the field that a path names. An absent field is created: it may be one that is left out
+/// while it has no value; if it is unknown, reading the recipe refuses it with the nearest name.
 fn field_at<'a>(recipe: &'a mut Value, path: &str) -> Result<&'a mut Value> {
     let steps = path::parse(path)
-        .ok_or_else(|| Error::config(path, "it is no path, such as stages[0].config.samples"))?;
+        .ok_or_else(|| Error::config(path, "must be a path such as stages[0].config.samples"))?;
     let mut at = recipe;
     for (i, step) in steps.iter().enumerate() {
         let refusal = |reason: String| Err(Error::config(path::text(&steps[..=i]), reason));
@@ -117,7 +113,7 @@ fn field_at<'a>(recipe: &'a mut Value, path: &str) -> Result<&'a mut Value> {
                     *at = Value::Object(Map::new());
                 }
                 if !at.is_object() {
-                    return refusal(format!("what it is in has no fields: it is {at}"));
+                    return refusal(format!("its parent has no fields: it is {at}"));
                 }
                 at = &mut at[name.as_str()];
             }
@@ -129,7 +125,7 @@ fn field_at<'a>(recipe: &'a mut Value, path: &str) -> Result<&'a mut Value> {
                     (None, Some(n)) => {
                         return refusal(format!("the list has elements 0 to {}", n - 1));
                     }
-                    (None, None) => return refusal("it is no list".into()),
+                    (None, None) => return refusal("it is not a list".into()),
                 }
             }
         }
@@ -158,7 +154,7 @@ mod tests {
     #[test]
     fn every_built_in_recipe_is_read_again_as_a_whole_one() {
         for config in RecipeConfig::defaults() {
-            let recipe = config.resolve().expect("its defaults go together");
+            let recipe = config.resolve().expect("its defaults fit together");
             let json = serde_json::to_string(&recipe).expect("data");
             assert_eq!(RecipeInput::parse(&json).expect("whole"), RecipeInput::Whole(recipe));
         }
@@ -204,13 +200,13 @@ mod tests {
                 "did you mean block?",
             ),
             (
-                |r| r["rules"][0]["quantizer"]["quantizer"]["grid"]["bits"] = json!(-4),
-                "rules[0].quantizer.quantizer.grid.bits",
+                |r| r["rules"][0]["quantizer"]["spec"]["element"]["bits"] = json!(-4),
+                "rules[0].quantizer.spec.element.bits",
                 "a whole number",
             ),
             (
-                |r| r["rules"][0]["quantizer"]["quantizer"]["granularity"] = json!({"gruop": 32}),
-                "rules[0].quantizer.quantizer.granularity",
+                |r| r["rules"][0]["quantizer"]["spec"]["granularity"] = json!({"gruop": 32}),
+                "rules[0].quantizer.spec.granularity",
                 "did you mean group?",
             ),
             (
@@ -233,7 +229,7 @@ mod tests {
                 "rules",
                 "it is missing",
             ),
-            (|r| r["rules"] = json!({}), "rules", "a sequence is needed"),
+            (|r| r["rules"] = json!({}), "rules", "must be a list"),
         ];
         for (change, path, words) in cases {
             let mut recipe = efficientqat();
@@ -242,6 +238,31 @@ mod tests {
             assert_eq!(field, path, "{reason}");
             assert!(reason.contains(words), "{field}: {reason}");
         }
+    }
+
+    #[test]
+    fn a_field_of_an_earlier_version_is_answered_with_its_path_of_today() {
+        let cases = [
+            ("rules[0].quantizer.start", "rules[0].quantizer.observer"),
+            ("rules[0].quantizer.spec.partition", "rules[0].quantizer.quantizer.granularity"),
+            ("stages[0].config.window", "stages[0].config.sequenceLength"),
+            ("stages[1].config.weightStepMultiplier", "stages[1].config.weightScaleMultiplier"),
+        ];
+        for (old, new) in cases {
+            let changes = json!([[old, 1]]).to_string();
+            let (field, reason) = refusal(resolve(r#"{"kind":"efficientqat"}"#, &changes));
+            assert_eq!((&*field, reason), (old, format!("it is called {new} since 0.2.0")));
+        }
+        let changes = json!([["rules[0].quantizer.range", "stepZero"]]).to_string();
+        let (field, reason) = refusal(resolve(r#"{"kind":"efficientqat"}"#, &changes));
+        assert_eq!(
+            (&*field, &*reason),
+            ("rules[0].quantizer.range", "stepZero is called scaleZero since 0.2.0")
+        );
+        let changes = json!([["stages[0].config.saliency.place", "afterLowRank"]]).to_string();
+        let (field, reason) = refusal(resolve(r#"{"kind":"sapr"}"#, &changes));
+        assert_eq!(field, "stages[0].config.saliency.place", "{reason}");
+        assert!(reason.contains("stages[0].config.saliency.difference"), "{reason}");
     }
 
     #[test]
@@ -291,14 +312,14 @@ mod tests {
             ),
             ("stages[2].config.samples", json!(8), "stages[2]", "elements 0 to 1"),
             ("rules[0].quantizer.range.x", json!(8), "rules[0].quantizer.range.x", "no fields"),
-            ("id[0]", json!(8), "id[0]", "no list"),
+            ("id[0]", json!(8), "id[0]", "not a list"),
             (
                 "stages[0].config.samples",
                 json!("many"),
                 "stages[0].config.samples",
                 "a whole number",
             ),
-            ("stages[", json!(8), "stages[", "no path"),
+            ("stages[", json!(8), "stages[", "must be a path"),
             ("train.samples", json!(8), "train", "Known: id, target, rules, data, stages"),
         ] {
             let changes = json!([[path, value]]).to_string();

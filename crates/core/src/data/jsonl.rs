@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
-/// What stands between two documents.
+/// Separator of two documents.
 const BETWEEN: &str = "\n\n";
 
 /// Whether a file is read so: its name ends in .jsonl.
@@ -24,14 +24,14 @@ pub fn documents(path: &str, lines: &str) -> Result<String> {
             reason: format!("line {}: {reason}", number + 1),
         };
         if line.trim().is_empty() {
-            return Err(wrong("it is empty; one JSON object a line is needed".into()));
+            return Err(wrong("must be one JSON object, got an empty line".into()));
         }
         let document: Value = serde_json::from_str(line).map_err(|e| {
-            wrong(format!(r#"not JSON ({e}); one object like {{"text": "..."}} is needed"#))
+            wrong(format!(r#"not JSON ({e}); each line must be an object like {{"text": "..."}}"#))
         })?;
         let text = document.get("text").and_then(Value::as_str);
         let text = text.ok_or_else(|| {
-            wrong(r#"no string in a field text; one object like {"text": "..."} is needed"#.into())
+            wrong(r#"no string in a field text; must be an object like {"text": "..."}"#.into())
         })?;
         if !joined.is_empty() && !text.is_empty() {
             joined.push_str(BETWEEN);
@@ -47,7 +47,11 @@ mod tests {
 
     #[test]
     fn documents_are_joined_by_a_blank_line() {
-        let lines = "{\"text\": \"one\\nline\", \"id\": 3}\r\n{\"id\": [1], \"text\": \"\"}\n{\"text\": \"zw\u{f6}lf\"}\n";
+        let lines = concat!(
+            "{\"text\": \"one\\nline\", \"id\": 3}\r\n",
+            "{\"id\": [1], \"text\": \"\"}\n",
+            "{\"text\": \"zw\u{f6}lf\"}\n",
+        );
         assert_eq!(documents("a.jsonl", lines).unwrap(), "one\nline\n\nzw\u{f6}lf");
         assert_eq!(documents("a.jsonl", "").unwrap(), "");
         assert!(
@@ -80,7 +84,7 @@ mod tests {
                     && text.contains(words),
                 "{text}"
             );
-            assert!(text.contains("is needed"), "{text}");
+            assert!(text.contains("must be"), "{text}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Text in, batches of token sequences out. The batch of a step is a function of (tokens, seed, step)
-//! alone, so nothing of it needs saving.
+//! Text in, batches of token sequences out. The batch of a step is a function of (tokens, seed,
+//! step) alone, so nothing of it needs saving.
 
 mod jsonl;
 pub mod self_generated;
@@ -13,29 +13,32 @@ use std::path::Path;
 /// The RNG stream that orders training sequences; the epoch is added to it.
 const ORDER_STREAM: u64 = 1 << 32;
 
-/// The text is in memory as a whole, and its token ids beside it.
+/// Both the text and its token ids are in memory as a whole.
 const MAX_TEXT_BYTES: u64 = 4 << 30;
 
 const SELF_GENERATED: &str = "self-generated";
 
-/// What is trained or measured on: characters, ids that a model generated, or those beside the
-/// characters.
+/// A text to train or measure on: characters, token ids that a model generated, or both.
 pub struct Text {
     /// Path, `text` or `self-generated`, or the first with the last.
     pub name: String,
     characters: Option<String>,
-    /// Ids as a model gave them: its tokenizer may cut their text otherwise.
+    /// Ids that a model generated; they are kept because its tokenizer may split their text into
+    /// others.
     generated: Vec<u32>,
 }
 
 impl Text {
     /// Reads `path` (plain text, or documents where it ends in .jsonl) or takes `text`, leaving out
-    /// the first `skip` characters. None if neither is given.
+    /// the first `skip` characters. None if both are absent.
     pub fn read(path: Option<&str>, text: Option<&str>, skip: usize) -> Result<Option<Self>> {
         let (name, text) = match (path, text) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => {
-                return Err(Error::config("text", "give a path or the text itself, not both"));
+                return Err(Error::config(
+                    "text",
+                    "must be absent if there is a path: one of both is read",
+                ));
             }
             (Some(path), None) => (path.to_owned(), file(path)?),
             (None, Some(text)) => ("text".to_owned(), text.to_owned()),
@@ -43,17 +46,17 @@ impl Text {
         let start = text.char_indices().nth(skip).map_or(text.len(), |(at, _)| at);
         let text = if skip == 0 { text } else { text[start..].to_owned() };
         if text.trim().is_empty() {
-            return Err(Error::Data { data: name, reason: "no text in it".into() });
+            return Err(Error::Data { data: name, reason: "must contain text".into() });
         }
         Ok(Some(Self { name, characters: Some(text), generated: vec![] }))
     }
 
-    /// What a model generated.
+    /// A text that a model generated.
     pub fn generated(tokens: Vec<u32>) -> Self {
         Self { name: SELF_GENERATED.into(), characters: None, generated: tokens }
     }
 
-    /// This text, and what a model generated behind it.
+    /// This text, followed by one that a model generated.
     pub fn and(self, generated: Self) -> Self {
         Self {
             name: format!("{} and {}", self.name, generated.name),
@@ -62,14 +65,14 @@ impl Text {
         }
     }
 
-    /// Token ids without special tokens (but those that a model generated); at least `least` of
-    /// them.
+    /// Returns the token ids, at least `least` of them, without special tokens other than those
+    /// that a model generated.
     pub fn tokens(&self, model: &Model, least: usize) -> Result<Vec<u32>> {
         let mut tokens = self.own(model)?;
         tokens.extend(&self.generated);
         if tokens.len() < least {
             let reason = format!(
-                "{} tokens are fewer than one window of {least}; give a longer text or a shorter window",
+                "must have at least {least} tokens, got {}; use a longer text or shorter sequences",
                 tokens.len()
             );
             return Err(Error::Data { data: self.name.clone(), reason });
@@ -77,8 +80,8 @@ impl Text {
         Ok(tokens)
     }
 
-    /// Token ids of `samples` sequences of `sequence_length`: the first of the characters, and, for up to
-    /// half of the samples, the first that a model generated.
+    /// Returns the token ids of `samples` sequences of `sequence_length`: the first of the
+    /// characters and, for up to half of the samples, the first that a model generated.
     ///
     /// Errors: `Data`, there are fewer.
     pub fn sequences(
@@ -96,8 +99,8 @@ impl Text {
         Ok(tokens)
     }
 
-    /// The part of [`Text::sequences`] that comes from the characters where a model generates
-    /// `generated` tokens beside them.
+    /// Returns the part of [`Text::sequences`] that comes from the characters if a model generates
+    /// `generated` tokens too.
     ///
     /// Errors: `Data`, there are fewer.
     pub fn given_sequences(
@@ -123,7 +126,8 @@ impl Text {
         let there = tokens.len() / sequence_length;
         if there < samples {
             let reason = format!(
-                "{} tokens are {there} sequences of {sequence_length}, and {samples} were asked for; give a longer text or fewer samples",
+                "must have at least {samples} sequences of {sequence_length} tokens, got {there} \
+                 ({} tokens); use a longer text or fewer samples",
                 tokens.len()
             );
             return Err(Error::Data { data: self.name.clone(), reason });
@@ -168,7 +172,7 @@ fn file(path: &str) -> Result<String> {
     let wrong = |reason: String| Error::Data { data: path.into(), reason };
     let size = regular_file_bytes(Path::new(path))?;
     if size > MAX_TEXT_BYTES {
-        return Err(wrong(format!("{size} bytes; a text has at most {MAX_TEXT_BYTES}")));
+        return Err(wrong(format!("must have at most {MAX_TEXT_BYTES} bytes, got {size}")));
     }
     let bytes = std::fs::read(path).map_err(|source| {
         Error::Format(halfstep_formats::Error::Io { path: path.into(), source })
@@ -191,7 +195,7 @@ pub struct Sequences {
     tokens: Vec<u32>,
     sequence_length: usize,
     seed: u64,
-    /// (epoch, its order), for the last epoch asked for.
+    /// (epoch, its order), of the last epoch that was read.
     order: Option<(u64, Vec<usize>)>,
 }
 

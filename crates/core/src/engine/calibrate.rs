@@ -8,7 +8,7 @@ use crate::autograd::tensor::Tensor;
 use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::weights::BlockWeights;
 use halfstep_formats::architecture::ActivationSite;
-use halfstep_kernels::quant::calibrate::error_step;
+use halfstep_kernels::quant::observer::error_search::error_step;
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Real};
 
 /// Values of a site that the search looks at; more changes the step by less than a per cent and

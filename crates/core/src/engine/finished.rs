@@ -11,7 +11,7 @@ use half::f16;
 use halfstep_formats::safetensors::{self, Dtype, Entry, Info};
 use halfstep_formats::{LowRank, Tensor, TensorData};
 use halfstep_kernels::QuantSpec;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use std::path::{Path, PathBuf};
 
 /// Where finished blocks go and come from; nowhere without a folder.
@@ -110,7 +110,7 @@ impl<'a> FinishedBlocks<'a> {
         for (name, tensor) in &block.tensors {
             match &tensor.data {
                 TensorData::Packed(p) => {
-                    let quantizer = serde_json::to_vec(&p.quantizer)
+                    let quantizer = serde_json::to_vec(&p.spec)
                         .map_err(|e| Error::Internal { reason: e.to_string() })?;
                     entries.push(entry(
                         name,
@@ -267,7 +267,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
         let tensor = match kind {
             "value" => Tensor { shape: info.shape.clone(), data: TensorData::F32(floats(info)) },
             QUANTIZER => {
-                let quantizer: QuantSpec =
+                let spec: QuantSpec =
                     serde_json::from_slice(data(info)).map_err(|_| fault(name))?;
                 let shape: Vec<usize> = data(part(name, "shape")?)
                     .as_chunks::<8>()
@@ -281,7 +281,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
                 let packed = QuantTensor {
                     rows,
                     cols,
-                    quantizer,
+                    spec,
                     codes,
                     scales: floats(part(name, "scale")?),
                     zero_points,

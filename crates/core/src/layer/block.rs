@@ -21,8 +21,9 @@ use halfstep_formats::architecture::{
 use halfstep_kernels::ops::attention::AttentionShape;
 use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::ops::rope::RopeTable;
+use halfstep_kernels::quant::activation::static_spec;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, IntGrid, Pool, Real};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -275,13 +276,7 @@ impl<T: Number> Block<'_, T> {
         };
         tape.apply(
             [&x],
-            StaticQuant {
-                pool,
-                grid: IntGrid::symmetric(bits),
-                step,
-                edge: self.context.edge,
-                sink,
-            },
+            StaticQuant { pool, spec: static_spec(bits), step, edge: self.context.edge, sink },
         )
     }
 

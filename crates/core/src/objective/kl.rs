@@ -31,7 +31,7 @@ impl Term for KlConfig {
         if self.temperature.is_finite() && self.temperature > 0.0 {
             return Ok(());
         }
-        let reason = format!("{} is not possible; a number above 0", self.temperature);
+        let reason = format!("must be above 0, got {}", self.temperature);
         Err(Error::config("temperature", reason))
     }
 }

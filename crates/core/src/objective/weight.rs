@@ -73,7 +73,7 @@ impl Weight {
         match ends.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
             None => Ok(()),
             Some((field, weight)) => {
-                Err(Error::config(field, format!("{weight} is not possible; 0 or more")))
+                Err(Error::config(field, format!("must be 0 or more, got {weight}")))
             }
         }
     }

@@ -108,7 +108,7 @@ fn check_decay(field: &str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }
-    Err(Error::config(field, format!("{value} is not possible; 0 up to, not including, 1")))
+    Err(Error::config(field, format!("must be from 0 to below 1, got {value}")))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

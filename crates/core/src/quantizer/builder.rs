@@ -1,10 +1,10 @@
 //! Registering a matrix: what learns becomes a parameter, what does not is kept as it is.
 
-use super::observer::{Observer, quantize_matrix, smallest_scale};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
-use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -19,13 +19,13 @@ pub struct Trains {
     /// Weights of the norms.
     #[ts(optional, as = "Option<_>")]
     pub norms: bool,
-    /// Whatever learns of the weights' ranges: scales, clips, zero points.
+    /// The trainable parameters of the weights' ranges: scales, clips, zero points.
     #[ts(optional, as = "Option<_>")]
     pub scales: bool,
-    /// Whatever learns of the weights' rounding.
+    /// The trainable parameters of the weights' rounding.
     #[ts(optional, as = "Option<_>")]
     pub rounding: bool,
-    /// Factors beside the weights.
+    /// Low-rank factors.
     #[ts(optional, as = "Option<_>")]
     pub low_rank: bool,
     /// Scales of static activation and cache quantizers.
@@ -130,7 +130,7 @@ pub struct Beginning<'a> {
     pub cols: usize,
     pub values: &'a [f32],
     /// What decides the stored bytes.
-    pub quantizer: QuantSpec,
+    pub spec: QuantSpec,
     /// How the first scales are found.
     pub observer: Observer,
     /// Whether a weight exactly on the edge of the grid counts as inside.
@@ -144,12 +144,12 @@ impl Beginning<'_> {
     /// Scales and zero points that the matrix begins with: those of an earlier stage's codes, or
     /// found by its observer. A scale that divides is never 0.
     pub fn first_ranges(&self, pool: &Pool) -> (Vec<f32>, Vec<u8>) {
-        let Beginning { rows, cols, values, quantizer, observer, .. } = *self;
+        let Beginning { rows, cols, values, spec, observer, .. } = *self;
         let found = match self.previous {
             Some(packed) => packed.clone(),
-            None => quantize_matrix(pool, values, rows, cols, quantizer, observer),
+            None => quantize_by(pool, values, rows, cols, spec, observer),
         };
-        let least = smallest_scale(quantizer.scale_codec);
+        let least = spec.scale.smallest();
         let away = |scale: f32| if scale.abs() < least { least.copysign(scale) } else { scale };
         (found.scales.into_iter().map(away).collect(), found.zero_points)
     }

@@ -12,7 +12,7 @@ use crate::autograd::ops::{Number, Sink};
 use crate::autograd::parameter::{Group, Parameters};
 use halfstep_formats::architecture::{Role, TensorSpec};
 use halfstep_formats::{LowRank, Tensor, TensorData};
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec, Real, uninit_vec};
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ impl<T: Number> Matrix<T> {
                     rows,
                     cols,
                     values: &values,
-                    quantizer: site.quantizer,
+                    spec: site.spec,
                     observer: site.observer,
                     edge: site.edge,
                     gradient_scale: site.gradient_scale,
@@ -246,7 +246,7 @@ fn coded<T: Number>(
     let index = builder.parameters.add_frozen(&spec.name, Group::Weights, vec![], sink);
     let rounding = rounding::stored::Stored(codes.clone());
     let (range, rounding) = (Arc::new(range), Arc::new(rounding));
-    (index, Some(Quantized { quantizer: codes.quantizer, range, rounding }))
+    (index, Some(Quantized { quantizer: codes.spec, range, rounding }))
 }
 
 /// A weight under the parts that its site names.
@@ -268,5 +268,5 @@ fn pipeline<T: Number>(
         let sink = if range.learns() || rounding.learns() { values.len() } else { 0 };
         builder.parameters.add_frozen(beginning.name, Group::Weights, values, sink)
     };
-    (index, Some(Quantized { quantizer: site.quantizer, range, rounding }))
+    (index, Some(Quantized { quantizer: site.spec, range, rounding }))
 }

@@ -1,13 +1,13 @@
-//! What stands at a site: the quantizer of a weight with the parts that it is made of.
+//! The quantizer of a weight and its parts.
 
 use super::builder::GradientScale;
 use super::low_rank::LowRankConfig;
-use super::observer::Observer;
 use super::range::RangeConfig;
 use super::rounding::RoundingConfig;
 use crate::{Error, Result};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{CodeRange, Granularity, QuantSpec};
+use halfstep_kernels::quant::observer::Observer;
+use halfstep_kernels::{Granularity, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -16,13 +16,13 @@ use ts_rs::TS;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct WeightSite {
-    /// What decides the stored bytes.
-    pub quantizer: QuantSpec,
+    /// How codes, scales and zero points are stored.
+    pub spec: QuantSpec,
     /// How the first scales are found.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub observer: Observer,
-    /// How scales come about in each step, and what of them learns.
+    /// How the scales are computed in each training step, and which part of them learns.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub range: RangeConfig,
@@ -38,16 +38,16 @@ pub struct WeightSite {
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub gradient_scale: GradientScale,
-    /// Factors beside the quantized weight.
+    /// Low-rank factors whose product is added to the quantized weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_rank: Option<LowRankConfig>,
 }
 
 impl WeightSite {
     /// A weight whose scales follow it, by its largest magnitudes.
-    pub fn absmax(quantizer: QuantSpec) -> Self {
+    pub fn absmax(spec: QuantSpec) -> Self {
         Self {
-            quantizer,
+            spec,
             observer: Observer::Absmax,
             range: RangeConfig::Absmax,
             rounding: RoundingConfig::default(),
@@ -57,27 +57,28 @@ impl WeightSite {
         }
     }
 
-    /// Refuses parts that do not go together; `path` is that of the site in the recipe.
+    /// Refuses parts that cannot be combined; `path` is that of the site in the recipe.
     ///
     /// Errors: `Config`, naming the part's field and what would work.
     pub fn check(&self, path: &str) -> Result<()> {
-        let affine = self.quantizer.grid.range == CodeRange::Affine;
+        let affine = self.spec.has_zero_point();
         let range = self.range.traits();
-        if affine && self.quantizer.granularity == Granularity::Tensor && range.learns {
+        if affine && self.spec.granularity == Granularity::Tensor && range.learns {
             return Err(Error::config(
-                format!("{path}.quantizer.granularity"),
-                "zero points per tensor have no gradient; use channel or group, or the range frozen",
+                format!("{path}.spec.granularity"),
+                "zero points per tensor have no gradient; use channel or group, or the range \
+                 frozen",
             ));
         }
         if let Some(low_rank) = self.low_rank {
             if low_rank.rank == 0 {
                 return Err(Error::config(
                     format!("{path}.lowRank.rank"),
-                    "0 is not a rank; 1 or more",
+                    "must be at least 1, got 0",
                 ));
             }
             if !(low_rank.alpha.is_finite() && low_rank.alpha > 0.0) {
-                return Err(Error::config("alpha", "it must be a number above 0"));
+                return Err(Error::config("alpha", "must be above 0"));
             }
         }
         Ok(())

@@ -12,85 +12,87 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// Two streams run through the blocks: hidden states of the unquantized model, and those that the
-/// finished quantized blocks give. Each block learns to give, from the second, what the unquantized
-/// block gives from the first. Memory holds one block, whatever the depth of the model.
+/// Two streams of hidden states run through the blocks: those of the unquantized model (the
+/// teacher), and those of the quantized blocks that are finished. Each block learns to compute from
+/// the second stream what the unquantized block computes from the first. Only one block is in
+/// memory at a time, whatever the depth of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct BlockConfig {
-    /// Sequences that the blocks see: of the text and, if the model generates one beside it, up to
-    /// half of them of that.
+    /// Number of sequences that the blocks see. If the model generates a text in addition to the
+    /// one that is given, up to half of them are taken from that.
     pub samples: usize,
-    /// Tokens of a sequence.
+    /// Tokens of each sequence.
     pub sequence_length: usize,
-    /// Sequences of a step.
+    /// Sequences of each optimizer step.
     pub batch: usize,
-    /// A second target beside the first: what the unquantized block gives from the quantized
-    /// stream.
+    /// Whether a block learns from a second target too: the outputs of the unquantized block for
+    /// the quantized stream.
     pub second_target: bool,
-    /// The penalty on rounding errors, for phases that add it; none if absent.
+    /// The penalty on rounding errors, for the phases that add it; absent: there is none.
     pub saliency: Option<SaliencyConfig>,
-    /// What makes a block without gradients; then there are no phases.
+    /// The solver that finds codes without gradients; a stage that has one has no phases.
     pub solver: Option<SolverConfig>,
-    /// One after the other, for every block.
+    /// Phases of the training of every block, one after the other.
     pub phases: Vec<BlockPhase>,
-    /// On ranges and low-rank factors.
+    /// Weight decay of ranges and low-rank factors.
     pub weight_decay: f64,
-    /// Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
-    /// 1802.01483).
+    /// Pull of trained weights back to their initial values, as a share of their learning rate
+    /// (L2-SP, arXiv 1802.01483).
     pub anchor: f64,
     /// Terms of the loss beside those that the phases name; their weights may change over a phase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[ts(optional, as = "Option<Vec<WeightedTerm>>")]
     pub terms: Vec<WeightedTerm>,
-    /// Rule by which gradients change what learns; AdamW if absent. It begins anew in every phase.
+    /// Rule by which gradients change what learns; absent: AdamW. It begins anew in every phase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerConfig>,
-    /// What products are computed in; the fastest on the machine if absent.
+    /// What products are computed in; absent: what is fastest on this machine.
     pub arithmetic: Option<TrainArithmetic>,
-    /// Decides the order of the data and the first factors.
+    /// Seed of the order of the data and of the initial low-rank factors.
     pub seed: u64,
 }
 
-/// Some epochs with one loss and one set of rates.
+/// Epochs with one loss and one set of learning rates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct BlockPhase {
-    /// Passes over the sequences.
+    /// Number of passes over the sequences.
     pub epochs: usize,
-    /// Whether the block's outputs are compared.
+    /// Whether the loss compares the outputs of the block with those of the unquantized one.
     pub output: bool,
-    /// Whether the saliency penalty is added.
+    /// Whether the loss contains the saliency penalty.
     pub saliency: bool,
     /// Learning rates by what learns.
     pub rates: BlockRates,
-    /// The cosine ends at this share of the rates; 1 keeps them.
+    /// Share of the learning rates that is left at the end of the cosine schedule; 1 keeps them
+    /// constant.
     pub min_ratio: f64,
 }
 
-/// Learning rates by what learns; 0 keeps it still. Those of steps, weights and norms are in parts
-/// of the root mean square that each tensor begins with.
+/// Learning rates by what learns; 0 freezes it. Those of scales, weights and norms are shares of
+/// the initial root mean square of each tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct BlockRates {
-    /// Clips, or steps, and zero points in codes.
+    /// Learning rate of clips, or of scales and zero points (in codes).
     pub ranges: f64,
-    /// Factors beside the weights.
+    /// Learning rate of the low-rank factors.
     pub low_rank: f64,
-    /// Weights and norms.
+    /// Learning rate of weights and norms.
     pub weights: f64,
 }
 
-/// What a user may say about the text that a solver sees.
+/// Options of the text that a solver sees.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct SolverOptions {
     /// Number of sequences of the text, at least 1; more is better and slower. Default 32; the
-    /// papers take 128.
+    /// papers use 128.
     pub samples: Option<usize>,
     /// Tokens of each sequence, at least 2. Default 512.
     pub sequence_length: Option<usize>,
@@ -116,53 +118,53 @@ impl SolverOptions {
     }
 }
 
-/// What a user may say about block training. Every field has a default, which the recipe gives.
+/// Options of block training. Every field has a default, which the recipe gives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct BlockOptions {
     /// Number of sequences that every layer learns from, at least 1; up to half of them are
-    /// generated by the model itself, if the run asks for that beside a text. Default 32; the
-    /// papers take 128 and more.
+    /// generated by the model itself if the run has `selfGenerated` in addition to a text. Default
+    /// 32; the papers use 128 and more.
     pub samples: Option<usize>,
     /// Tokens of each sequence, at least 2. Default 512.
     pub sequence_length: Option<usize>,
     /// Sequences in each optimizer step, at most `samples`. Default 1.
     pub batch: Option<usize>,
-    /// Passes over the sequences for every layer, at least 1. Default 5; the papers take 20 and
+    /// Passes over the sequences for every layer, at least 1. Default 5; the papers use 20 and
     /// more at 2 bits.
     pub epochs: Option<usize>,
-    /// Learning rate of the ranges, 0 or more: of clipping factors; or of scales, as a share of
-    /// their root mean square, and of zero points, in codes. Default: given by the recipe.
+    /// Learning rate of the ranges, 0 or more: of the clipping factors, or of the scales (as a
+    /// share of their root mean square) and zero points (in codes). Default: given by the recipe.
     pub range_learning_rate: Option<f64>,
     /// Learning rate of the low-rank factors, 0 or more. Default: given by the recipe.
     pub low_rank_learning_rate: Option<f64>,
     /// Learning rate of weights and norms, where they learn, as a share of the root mean square of
     /// each tensor. Default: given by the recipe.
     pub weight_learning_rate: Option<f64>,
-    /// Share of the learning rates that is left at the end of the cosine, 0 to 1; 1 keeps them
-    /// constant. Default: given by the recipe.
+    /// Share of the learning rates that is left at the end of the cosine schedule, 0 to 1; 1 keeps
+    /// them constant. Default: given by the recipe.
     pub min_ratio: Option<f64>,
     /// Weight decay of clipping factors and low-rank factors, 0 or more. Default: given by the
     /// recipe.
     pub weight_decay: Option<f64>,
-    /// Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
-    /// more. Default: given by the recipe.
+    /// Pull of trained weights back to their initial values, as a share of their learning rate, 0
+    /// or more. Default: given by the recipe.
     pub anchor: Option<f64>,
-    /// Learn from a second target too: the outputs of the unquantized layer for the inputs that the
-    /// quantized layers before it give. Default: given by the recipe.
+    /// Learn from a second target too: the outputs of the unquantized layer for the inputs that it
+    /// gets from the quantized layers before it. Default: given by the recipe.
     pub second_target: Option<bool>,
     /// What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
     /// (forward by the integer products of the packed model; for targets that quantize
     /// activations). Default: what a probe finds fastest on this machine.
     pub arithmetic: Option<TrainArithmetic>,
-    /// Number that decides the order of the data and the first low-rank factors; the same seed
-    /// gives the same bytes. Default 0.
+    /// Seed of the order of the data and of the initial low-rank factors; the same seed gives the
+    /// same bytes. Default 0.
     pub seed: u64,
 }
 
 impl BlockOptions {
-    /// `defaults`, of one phase, with what was given.
+    /// Returns `defaults`, which have one phase, with the options that are present.
     pub fn over(&self, defaults: BlockConfig) -> Result<BlockConfig> {
         let phases = defaults.phases.iter().map(|phase| BlockPhase {
             epochs: self.epochs.unwrap_or(phase.epochs),
@@ -188,18 +190,21 @@ impl BlockOptions {
         };
         config.validate()?;
         if config.saliency.is_none() && config.solver.is_none() && config.steps() == 0 {
-            return Err(Error::config("train.epochs", "0 trains nothing; at least 1"));
+            return Err(Error::config(
+                "train.epochs",
+                "must be at least 1, got 0: nothing would be trained",
+            ));
         }
         Ok(config)
     }
 }
 
-/// Far more than any method asks for; the order of the data is drawn by phase and epoch.
+/// Far more than any method needs; the order of the data is drawn by phase and epoch.
 const MOST_EPOCHS: usize = 65_535;
 
 impl BlockConfig {
-    /// What the recipes change: 32 sequences of 512 tokens, one at a time, 5 epochs, in which the
-    /// rates fall to `min_ratio` of themselves.
+    /// Returns what the recipes start from: 32 sequences of 512 tokens, a batch of one, and 5
+    /// epochs in which the learning rates fall to the share `min_ratio` of their peak.
     pub fn usual(rates: BlockRates, min_ratio: f64) -> Self {
         Self {
             samples: 32,
@@ -218,7 +223,7 @@ impl BlockConfig {
         }
     }
 
-    /// The saliency that the stage weighs by; none if its weight is 0.
+    /// Returns the saliency penalty; None if its weight is 0.
     pub fn penalty(&self) -> Option<SaliencyConfig> {
         let beside = self.terms.iter().find_map(|term| match term.term {
             TermConfig::Saliency(config) if term.weight.counts() => Some(config),
@@ -251,7 +256,7 @@ impl BlockConfig {
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig::default()))
     }
 
-    /// Steps of one block.
+    /// Number of optimizer steps of one block.
     pub fn steps(&self) -> u64 {
         let per_epoch = self.samples.div_ceil(self.batch) as u64;
         self.phases.iter().map(|phase| phase.epochs as u64 * per_epoch).sum()
@@ -264,7 +269,7 @@ impl BlockConfig {
             } else {
                 Err(Error::config(
                     format!("train.{field}"),
-                    format!("{value} is not possible; at least {least}"),
+                    format!("must be at least {least}, got {value}"),
                 ))
             }
         };
@@ -274,13 +279,16 @@ impl BlockConfig {
         if self.batch > self.samples {
             return Err(Error::config(
                 "train.batch",
-                format!("{} is more than the {} samples", self.batch, self.samples),
+                format!(
+                    "must be at most the number of samples, {}, got {}",
+                    self.samples, self.batch
+                ),
             ));
         }
         if let Some(phase) = self.phases.iter().find(|phase| phase.epochs > MOST_EPOCHS) {
             return Err(Error::config(
                 "train.epochs",
-                format!("{} is not possible; at most {MOST_EPOCHS}", phase.epochs),
+                format!("must be at most {MOST_EPOCHS}, got {}", phase.epochs),
             ));
         }
         let phase = self.phases.first().copied();
@@ -294,10 +302,10 @@ impl BlockConfig {
             ("minRatio", phase.map_or(1.0, |p| p.min_ratio), 1.0),
         ] {
             if !(0.0..=most).contains(&value) {
-                let possible = if most == 1.0 { "0 to 1" } else { "0 or more" };
+                let range = if most == 1.0 { "from 0 to 1" } else { "0 or more" };
                 return Err(Error::config(
                     format!("train.{field}"),
-                    format!("{value} is not possible; {possible}"),
+                    format!("must be {range}, got {value}"),
                 ));
             }
         }
@@ -312,7 +320,7 @@ impl BlockConfig {
             if !(saliency.lambda.is_finite() && saliency.lambda >= 0.0) {
                 return Err(Error::config(
                     "lambda",
-                    format!("{} is not possible; 0 or more", saliency.lambda),
+                    format!("must be 0 or more, got {}", saliency.lambda),
                 ));
             }
             at_least("saliencySamples", saliency.samples, 1)?;

@@ -2,6 +2,7 @@
 //! schedule. Nothing here computes.
 
 pub mod block;
+pub mod common;
 mod on_target;
 pub mod rules;
 pub mod stage;
@@ -9,11 +10,12 @@ pub mod train;
 
 pub use crate::quantizer::builder::{GradientScale, Trains};
 pub use crate::quantizer::low_rank::LowRankConfig;
-pub use crate::quantizer::observer::Observer;
 pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
 pub use crate::quantizer::site::WeightSite;
-pub use block::BlockConfig;
+pub use block::{BlockConfig, BlockOptions, BlockRates, SolverOptions};
+pub use common::{Common, Defaults};
+pub use halfstep_kernels::quant::observer::Observer;
 pub use rules::{Rule, Sites};
 pub use stage::{Stage, StageStart};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
@@ -23,7 +25,7 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
+/// A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
 /// options to one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -34,27 +36,27 @@ pub struct Recipe {
     pub target: TargetId,
     /// Which quantizer is used at which site.
     pub rules: Vec<Rule>,
-    /// Where the training text comes from if the run gives none.
+    /// The training text if the run has none.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub data: RecipeData,
-    /// What is trained or solved, one after the other; empty: quantize without training.
+    /// Stages of training or solving, one after the other; empty: quantize without training.
     pub stages: Vec<Stage>,
 }
 
-/// The text of a recipe.
+/// The training text of a recipe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct RecipeData {
-    /// Tokens that the teacher generates to train on, where the run gives no data. None: data must
-    /// be given.
+    /// Number of tokens that the unquantized model generates to train on if the run has no data.
+    /// Absent: the run must have data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub self_generated: Option<usize>,
 }
 
 impl Recipe {
-    /// Tokens of the longest training sequence; None without training.
+    /// Number of tokens of the longest training sequence; None without training.
     pub fn sequence_length(&self) -> Option<usize> {
         self.stages.iter().map(Stage::sequence_length).max()
     }
@@ -87,7 +89,7 @@ impl Recipe {
         self.weight_sites().next().is_some()
     }
 
-    /// The largest rank of factors beside weights; None without factors.
+    /// The largest rank of low-rank factors; None without factors.
     pub fn rank(&self) -> Option<usize> {
         self.weight_sites().filter_map(|site| site.low_rank.map(|low_rank| low_rank.rank)).max()
     }

@@ -20,7 +20,7 @@ impl TargetSites {
         stages: Vec<Stage>,
     ) -> Recipe {
         let weights = WeightSite {
-            quantizer: self.weights,
+            spec: self.weights,
             observer,
             range,
             rounding: RoundingConfig::default(),
@@ -64,9 +64,9 @@ fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), String> {
         Rule::Weight { quantizer: None, .. } => Ok(()),
         Rule::Weight { quantizer: Some(site), .. } => {
             if site.low_rank.is_some() && !target.holds_low_rank() {
-                return Err("its files have no factors beside a weight".into());
+                return Err("its files cannot store low-rank factors".into());
             }
-            target.holds_weight(site.quantizer)
+            target.holds_weight(site.spec)
         }
         Rule::Embedding { quantizer } | Rule::Head { quantizer } => target.holds_table(*quantizer),
         Rule::Activation { quantizer } | Rule::HeadActivation { quantizer } => {

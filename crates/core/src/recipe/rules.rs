@@ -1,6 +1,6 @@
-//! Rules pick sites by pattern and give them a whole quantizer. Of the rules that match a weight the
-//! most specific one counts: one that names layers and linears before one that names either, before
-//! one that names neither.
+//! Rules pick sites by pattern and give them a whole quantizer. Of the rules that match a weight
+//! the most specific one counts: one that names layers and linears before one that names either,
+//! before one that names neither.
 
 use super::Recipe;
 use crate::error::{Error, Result, nearest};
@@ -50,7 +50,7 @@ impl Rule {
         if let Rule::Weight { quantizer, .. } = self { quantizer.as_ref() } else { None }
     }
 
-    /// What tells kinds of sites apart.
+    /// The kind of the site.
     fn kind(&self) -> &'static str {
         match self {
             Rule::Weight { .. } => "weight",
@@ -114,7 +114,7 @@ impl Sites {
     /// Matches every rule with every weight.
     ///
     /// Errors: `Config` with the path of the rule: it matches nothing, another one of equal right
-    /// gives a weight another quantizer, or its parts do not go together.
+    /// gives a weight another quantizer, or its parts cannot be combined.
     pub fn new(recipe: &Recipe, architecture: &Architecture) -> Result<Self> {
         check_kinds(recipe)?;
         let mut matched = vec![false; recipe.rules.len()];
@@ -184,7 +184,7 @@ fn whole(recipe: &Recipe, role: Role) -> Option<QuantSpec> {
     })
 }
 
-/// What the most specific rule gives a weight.
+/// The quantizer of a weight by the most specific rule.
 fn strongest(
     recipe: &Recipe,
     layers: usize,

@@ -1,4 +1,4 @@
-//! The stages of a recipe: where training looks, what it goes on from, what learns in it.
+//! The stages of a recipe: the scope of the loss, what a stage begins from, and what it trains.
 
 use super::block::BlockConfig;
 use super::train::TrainConfig;
@@ -39,11 +39,11 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum StageStart {
-    /// What the stage before stored: its codes stay unless the weights learn; if they do, they
-    /// begin at the values of the codes. The first stage begins from the original model.
+    /// The stored result of the previous stage: its codes stay unless the weights learn; if they
+    /// do, they begin at the values of the codes. The first stage begins from the original model.
     #[default]
     Previous,
-    /// The original model; what earlier stages made of it is dropped.
+    /// The original model; the results of earlier stages are dropped.
     Original,
 }
 
@@ -60,7 +60,7 @@ impl Stage {
         }
     }
 
-    /// Tokens of a training sequence.
+    /// Number of tokens of a training sequence.
     pub fn sequence_length(&self) -> usize {
         match self {
             Stage::Model { config, .. } => config.sequence_length,
@@ -123,14 +123,14 @@ impl Stage {
         if self.solves() {
             return match trains {
                 Trains::NONE => Ok(()),
-                _ => Err(Error::config(path, "a solver trains nothing; leave every field false")),
+                _ => Err(Error::config(path, "must be false: a solver trains nothing")),
             };
         }
         if trains == Trains::NONE {
             return Err(Error::config(
                 path,
-                "nothing learns in this stage; weights, norms, scales, rounding, lowRank or \
-                 activationScales",
+                "nothing learns in this stage; set weights, norms, scales, rounding, lowRank or \
+                 activationScales to true",
             ));
         }
         let frozen =
@@ -142,7 +142,8 @@ impl Stage {
             return frozen(
                 "weights",
                 format!(
-                    "the range {range} keeps the weights frozen; use scale, scaleZero, absmax or frozen"
+                    "the range {range} keeps the weights frozen; use scale, scaleZero, absmax or \
+                     frozen"
                 ),
             );
         }
@@ -164,7 +165,9 @@ impl Stage {
             let range = name(&sites[0].range);
             return frozen(
                 "scales",
-                format!("nothing of the range {range} learns; use scale, clip or scaleZero"),
+                format!(
+                    "the range {range} has no trainable parameters; use scale, clip or scaleZero"
+                ),
             );
         }
         if trains.scales
@@ -177,19 +180,18 @@ impl Stage {
             );
         }
         if trains.rounding && !sites.iter().any(|site| site.rounding.traits().learns) {
-            return frozen("rounding", "no site has a rounding that learns; use adaRound".into());
+            return frozen("rounding", "no site has a trainable rounding; use adaRound".into());
         }
         if trains.low_rank && !sites.iter().any(|site| site.low_rank.is_some()) {
             return frozen(
                 "lowRank",
-                "no site has factors; give one lowRank: { rank, alpha }".into(),
+                "no site has low-rank factors; give one of them lowRank: { rank, alpha }".into(),
             );
         }
         if trains.activation_scales && !static_sites {
             return frozen(
                 "activationScales",
-                "no activation or cache quantizer is static, so none has a scale that learns"
-                    .into(),
+                "no activation or cache quantizer is static, so there is no scale to train".into(),
             );
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Training end to end: how long, how fast, by which loss.
+//! Options of training end to end: its length, learning rates and loss.
 
 use crate::objective::cross_entropy::CrossEntropyConfig;
 use crate::objective::kl::KlConfig;
@@ -8,16 +8,16 @@ use crate::optimizer::adamw::AdamWConfig;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// When the forward of a block is run again in the backward instead of kept.
+/// When the forward pass of a block is computed again in the backward pass instead of being kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum Recompute {
-    /// Keep the graph while it fits half of the machine's free memory.
+    /// The graph is kept while it fits half of the free memory.
     #[default]
     Auto,
-    /// Least memory, about a quarter slower.
+    /// The graph is computed again: least memory, about a quarter slower.
     Always,
-    /// Fastest.
+    /// The graph is kept: fastest.
     Never,
 }
 
@@ -26,13 +26,13 @@ pub enum Recompute {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrainArithmetic {
-    /// All in f32, the student with quantized and decoded values.
+    /// Everything in f32, the student with quantized and decoded values.
     #[default]
     F32,
-    /// As f32, operands rounded to bf16.
+    /// As `f32`, with operands rounded to bf16.
     Bf16,
-    /// As f32, operands scaled and rounded to f16 and short sums in f16: more exact than bf16, and
-    /// the fastest on CPUs with AVX-512 FP16.
+    /// As `f32`, with operands scaled and rounded to f16, and short sums in f16: more exact than
+    /// bf16, and the fastest on CPUs with AVX-512 FP16.
     F16,
     /// The student's forward by the integer products of the packed runtime, on the codes that will
     /// be shipped; the teacher and the backward in whichever of f32, bf16 and f16 a probe finds
@@ -45,7 +45,7 @@ pub enum TrainArithmetic {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct TrainConfig {
-    /// Tokens to train on, rounded up to whole steps; a shorter text is passed over again. More is
+    /// Number of tokens to train on, rounded up to whole steps; a shorter text is repeated. More is
     /// better and slower. Default 50,000.
     pub tokens: usize,
     /// Tokens of each training sequence, at least 2. Longer sequences cost more memory. Default
@@ -53,28 +53,31 @@ pub struct TrainConfig {
     pub sequence_length: usize,
     /// Sequences in each optimizer step. Default 4.
     pub batch: usize,
-    /// Sequences that are computed at once; `batch` is a multiple of it (gradient accumulation).
-    /// Less takes less memory and gives the same result up to rounding. Default: `batch`.
+    /// Sequences that are computed at once; `batch` must be a multiple of it (gradient
+    /// accumulation). Fewer need less memory and give the same result up to rounding. Default:
+    /// `batch`.
     pub micro_batch: Option<usize>,
-    /// Peak learning rate of the weights, above 0. Too small a rate moves nothing within a small
-    /// budget. Default 2e-4.
+    /// Peak learning rate of the weights, above 0. A small budget of tokens needs a high rate to
+    /// change anything. Default 2e-4.
     pub learning_rate: f64,
-    /// Learning rate of the scales of weights, as a multiple of that of the weights. Default 1.
+    /// Learning rate of the weights' scales, as a multiple of `learningRate`. Default 1.
     pub weight_scale_multiplier: f64,
-    /// Learning rate of the stored scales of activations and cache, as a multiple of that of the
-    /// weights; only with static scales. Default 10.
+    /// Learning rate of the stored scales of activations and cache, as a multiple of
+    /// `learningRate`; it matters only with static scales. Default 10.
     pub activation_scale_multiplier: f64,
-    /// Learning rate of the norms, as a multiple of that of the weights. Default 1.
+    /// Learning rate of the norm weights, as a multiple of `learningRate`. Default 1.
     pub norm_multiplier: f64,
     /// Share of the steps in which the learning rate rises from 0 to its peak, 0 to 1. Default 0.1.
     pub warmup: f64,
-    /// Share of the peak learning rate that is left at the end of the cosine, 0 to 1. Default 0.05.
+    /// Share of the peak learning rate that is left at the end of the cosine schedule, 0 to 1.
+    /// Default 0.05.
     pub min_ratio: f64,
-    /// Decay of the mean of the gradients in AdamW, 0 up to 1. Default 0.9.
+    /// AdamW's decay rate of the mean of the gradients, at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// Decay of the mean of the squared gradients in AdamW, 0 up to 1. Default 0.95.
+    /// AdamW's decay rate of the mean of the squared gradients, at least 0 and below 1. Default
+    /// 0.95.
     pub beta2: f64,
-    /// Number that AdamW adds to the denominator, above 0. Default 1e-8.
+    /// Number that AdamW adds to the denominator of its update, above 0. Default 1e-8.
     pub eps: f64,
     /// Rule by which gradients change the parameters, with its own options, such as
     /// `{ kind: 'adamW', beta1: 0.9 }`. Default: AdamW with `beta1`, `beta2` and `eps`, which other
@@ -83,13 +86,16 @@ pub struct TrainConfig {
     pub optimizer: Option<OptimizerConfig>,
     /// Weight decay of the weight matrices, 0 or more; never of scales or norms. Default 0.
     pub weight_decay: f64,
-    /// Greatest norm of the whole gradient; a longer one is shortened to it. Default 1.
+    /// Largest norm of the gradient of all parameters; a longer gradient is scaled down to it.
+    /// Default 1.
     pub max_norm: f64,
-    /// Weight of the KL divergence to the unquantized model in the loss, 0 or more. Default 1.
+    /// Weight in the loss of the KL divergence to the unquantized model (the teacher), 0 or more.
+    /// Default 1.
     pub kl_weight: f64,
-    /// Weight of the next-token cross-entropy in the loss, 0 or more. Default 0.
+    /// Weight in the loss of the cross-entropy of the next token, 0 or more. Default 0.
     pub ce_weight: f64,
-    /// Temperature of both distributions in the KL divergence, above 0. Default 1.
+    /// Temperature of the teacher's and the student's distribution in the KL divergence, above 0.
+    /// Default 1.
     pub temperature: f64,
     /// Terms of the loss with their weights, which may change over the stage, in place of those that
     /// `klWeight`, `ceWeight` and `temperature` give. Default: those.
@@ -104,10 +110,10 @@ pub struct TrainConfig {
     /// memory: `always` (least memory, about a quarter slower), `never` (fastest) or `auto` (kept
     /// while it fits half of the free memory). Default `auto`.
     pub recompute: Recompute,
-    /// Memory for logits while the loss is computed, in bytes; tokens go through the head in chunks
-    /// of that size. Default 64 MiB.
+    /// Memory for the logits while the loss is computed, in bytes; tokens pass through the head in
+    /// chunks that fit. Default 64 MiB.
     pub loss_bytes: usize,
-    /// Number that decides the order of the data; the same seed gives the same bytes. Default 0.
+    /// Seed of the order of the data; the same seed gives the same bytes. Default 0.
     pub seed: u64,
 }
 
@@ -142,16 +148,16 @@ impl Default for TrainConfig {
     }
 }
 
-/// Tokens of a step at most: far more than any method asks for.
+/// Largest number of tokens of a step: far more than any method needs.
 const MAX_STEP_TOKENS: usize = 1 << 20;
 
 impl TrainConfig {
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     pub fn steps(&self) -> u64 {
         (self.tokens as u64).div_ceil((self.batch * self.sequence_length) as u64)
     }
 
-    /// The rule of update: `optimizer`, or AdamW with the options beside it.
+    /// The rule of update: `optimizer`, or AdamW with this config's `beta1`, `beta2` and `eps`.
     pub fn optimizer(&self) -> OptimizerConfig {
         let Self { beta1, beta2, eps, .. } = *self;
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps }))
@@ -169,28 +175,30 @@ impl TrainConfig {
         ]
     }
 
-    /// Refuses what cannot work, naming the field.
+    /// Refuses values that are out of range.
+    ///
+    /// Errors: `Config`, naming the field.
     pub fn validate(&self) -> crate::Result<()> {
         use crate::Error;
         let positive = |field: &str, value: f64| {
             if value.is_finite() && value > 0.0 {
                 Ok(())
             } else {
-                Err(Error::config(field, format!("{value} is not possible; a number above 0")))
+                Err(Error::config(field, format!("must be above 0, got {value}")))
             }
         };
         let share = |field: &str, value: f64| {
             if (0.0..=1.0).contains(&value) {
                 Ok(())
             } else {
-                Err(Error::config(field, format!("{value} is not possible; 0 to 1")))
+                Err(Error::config(field, format!("must be from 0 to 1, got {value}")))
             }
         };
         let not_negative = |field: &str, value: f64| {
             if value.is_finite() && value >= 0.0 {
                 Ok(())
             } else {
-                Err(Error::config(field, format!("{value} is not possible; 0 or more")))
+                Err(Error::config(field, format!("must be 0 or more, got {value}")))
             }
         };
         for (field, value) in
@@ -200,7 +208,7 @@ impl TrainConfig {
         }
         if self.batch.saturating_mul(self.sequence_length) > MAX_STEP_TOKENS {
             let reason = format!(
-                "{} sequences of {} tokens are not possible; a step has at most {MAX_STEP_TOKENS} tokens",
+                "a step must have at most {MAX_STEP_TOKENS} tokens, got {} sequences of {}",
                 self.batch, self.sequence_length
             );
             return Err(Error::config("batch", reason));
@@ -208,7 +216,7 @@ impl TrainConfig {
         if self.sequence_length < 2 {
             return Err(Error::config(
                 "sequenceLength",
-                format!("{} is not possible; at least 2 tokens", self.sequence_length),
+                format!("must be at least 2, got {}", self.sequence_length),
             ));
         }
         if let Some(micro) = self.micro_batch
@@ -216,7 +224,7 @@ impl TrainConfig {
         {
             return Err(Error::config(
                 "microBatch",
-                format!("{micro} does not divide batch {}", self.batch),
+                format!("must divide the batch of {}, got {micro}", self.batch),
             ));
         }
         positive("learningRate", self.learning_rate)?;
@@ -231,12 +239,12 @@ impl TrainConfig {
             not_negative(field, value)?;
         }
         if !self.terms().iter().any(|term| term.weight.counts()) {
-            return Err(match self.terms.is_empty() {
-                true => {
-                    Error::config("klWeight", "klWeight and ceWeight are both 0: there is no loss")
-                }
-                false => Error::config("terms", "every weight is 0: there is no loss"),
-            });
+            let (field, reason) = if self.terms.is_empty() {
+                ("klWeight", "klWeight and ceWeight must not both be 0: there would be no loss")
+            } else {
+                ("terms", "every weight is 0: there would be no loss")
+            };
+            return Err(Error::config(field, reason));
         }
         for (field, value) in [("maxNorm", self.max_norm), ("temperature", self.temperature)] {
             positive(field, value)?;

@@ -1,72 +1,55 @@
 //! `efficientqat`: EfficientQAT: Efficient Quantization-Aware Training for Large Language Models
 //! (2024, arXiv 2407.11062). Phase 1 (Block-AP): weights, norms, scales and zero points learn layer
-//! by layer. Phase 2 (E2E-QP): codes stay, the scales learn end to end.
+//! by layer. Phase 2 (E2E-QP): the codes are frozen and the scales learn end to end.
 //!
 //! Costs the memory of one layer in phase 1 and of the whole model in phase 2: 6 minutes and 0.6
 //! GB, then 4.5 minutes and 1.9 GB (SmolLM2-135M, two cores, docs/lab). The best recipe at 2 and 3
-//! bits; `endTokens: 0` where memory is short.
+//! bits; where memory is short, `endTokens: 0` leaves phase 2 out.
 //!
-//! Defaults: phase 2 learns from the outputs of the unquantized model, which leaves a lower KL
-//! divergence than the next token that the authors train on (docs/lab; `endCeWeight: 1,
+//! Defaults: phase 2 learns from the outputs of the unquantized model (the teacher), which leaves a
+//! lower KL divergence than the next token that the authors train on (docs/lab; `endCeWeight: 1,
 //! endKlWeight: 0` for theirs). Scales and zero points start from the least squared error
 //! (docs/decisions/0010-ranges-start-from-least-error.md), those of the authors from the widest
-//! range; weights are held near where they began (docs/decisions/0011-weights-are-held.md), those
-//! of the authors are not. As in their code weights learn twice as fast at 2 bits (0.02) as at 3
-//! and 4 (0.01). Learning rates are relative and for some hundred steps; the absolute ones of the
-//! authors (1e-4 and 2e-5 in phase 1, 2e-5 in phase 2) are for thousands on weights of about 0.02.
+//! range; weights are pulled back to their initial values
+//! (docs/decisions/0011-weights-are-held.md), those of the authors are not. As in their code
+//! weights learn twice as fast at 2 bits (0.02) as at 3 and 4 (0.01). Learning rates are relative
+//! and for some hundred steps; the absolute ones of the authors (1e-4 and 2e-5 in phase 1, 2e-5 in
+//! phase 2) are for thousands on weights of about 0.02.
 
 use crate::error::Result;
-use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{
-    BlockConfig, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig, Trains,
+    BlockConfig, BlockOptions, BlockRates, Common, Defaults, Observer, RangeConfig, Recipe, Stage,
+    StageStart, TrainConfig, Trains,
 };
-use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end to
-/// end.
+/// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
+/// end to end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct EfficientqatConfig {
-    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
-    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
-    /// `halfstep`.
-    pub target: TargetId,
-    /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
-    /// gguf target holds, otherwise 2.
-    pub weights: Option<f64>,
-    /// Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
-    /// the whole row. Default: what a gguf target holds, otherwise 64.
-    pub group_size: Option<usize>,
-    /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
-    /// Default 8.
-    pub activations: Option<f64>,
-    /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
-    pub cache: Option<f64>,
+    #[serde(flatten)]
+    pub common: Common,
     /// Options of phase 1, layer by layer.
     pub train: BlockOptions,
-    /// Tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
+    /// Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
     pub end_tokens: usize,
-    /// Learning rate of the scales in phase 2, as a share of the root mean square that the scales
-    /// of each matrix begin with. Default 5e-3; 1e-3 suits the next-token loss.
+    /// Learning rate of the scales in phase 2, as a share of the initial root mean square of the
+    /// scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
     pub end_learning_rate: f64,
-    /// Weight of the KL divergence to the unquantized model in the loss of phase 2, 0 or more.
-    /// Default 1.
+    /// Weight in the loss of phase 2 of the KL divergence to the unquantized model (the teacher), 0
+    /// or more. Default 1.
     pub end_kl_weight: f64,
-    /// Weight of the next-token loss in the loss of phase 2, 0 or more. Default 0.
+    /// Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default 0.
     pub end_ce_weight: f64,
 }
 
 impl Default for EfficientqatConfig {
     fn default() -> Self {
         Self {
-            target: TargetId::Halfstep,
-            weights: None,
-            group_size: None,
-            activations: None,
-            cache: None,
+            common: Common::default(),
             train: BlockOptions::default(),
             end_tokens: 32_768,
             end_learning_rate: 5e-3,
@@ -77,11 +60,13 @@ impl Default for EfficientqatConfig {
 }
 
 impl EfficientqatConfig {
+    pub const DEFAULTS: Defaults = Defaults::GROUPS;
+
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
+        let target = self.common.target(Self::DEFAULTS);
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.
-        let sites = self.target.sites(&request)?;
-        let weights = if sites.weights.grid.bits <= 2 { 2e-2 } else { 1e-2 };
+        let bits = target.sites(&self.common.request(Self::DEFAULTS))?.weights.bits();
+        let weights = if bits <= 2 { 2e-2 } else { 1e-2 };
         let usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights }, 0.05);
         let config = self.train.over(BlockConfig { anchor: 1.0, ..usual })?;
         let end = TrainConfig {
@@ -89,7 +74,6 @@ impl EfficientqatConfig {
             sequence_length: config.sequence_length,
             batch: 1,
             learning_rate: self.end_learning_rate,
-            weight_scale_multiplier: 1.0,
             max_norm: 0.3,
             kl_weight: self.end_kl_weight,
             ce_weight: self.end_ce_weight,
@@ -97,22 +81,14 @@ impl EfficientqatConfig {
             arithmetic: config.arithmetic,
             ..TrainConfig::default()
         };
-        let mut stages = vec![Stage::Block {
-            from: StageStart::Original,
-            trains: Trains { weights: true, norms: true, ..Trains::SCALES },
-            config,
-        }];
+        let trains = Trains { weights: true, norms: true, ..Trains::SCALES };
+        let mut stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
         if self.end_tokens > 0 {
             end.validate()?;
             let (from, trains) = (StageStart::Previous, Trains::SCALES);
             stages.push(Stage::Model { from, trains, config: end });
         }
-        Ok(sites.recipe(
-            "efficientqat",
-            self.target,
-            Observer::ErrorSearch,
-            RangeConfig::ScaleZero,
-            stages,
-        ))
+        let (observer, range) = (Observer::ErrorSearch, RangeConfig::ScaleZero);
+        self.common.recipe("efficientqat", Self::DEFAULTS, observer, range, stages)
     }
 }

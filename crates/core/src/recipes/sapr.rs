@@ -1,55 +1,34 @@
 //! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware
 //! Partial Retraining (2025, arXiv 2504.13932): `apiq` with a penalty on the rounding error of each
-//! weight, weighted by the squared gradients of the unquantized model. Up to three phases for every
-//! layer: the penalty alone, both, the output alone. With lambda 0 it is `apiq`.
+//! weight, weighted by the squared gradients of the unquantized model. Every layer has up to three
+//! phases, whose loss is the penalty alone, both, and the output alone. With lambda 0 it is `apiq`.
 //!
 //! Costs the memory of one layer and, for the gradients, a pass backward through the whole model
 //! for each sequence: 10 minutes and 1 GB (SmolLM2-135M, two cores, docs/lab). Only the target
-//! `halfstep` stores the factors; for the others there are none. We have not measured it to be
+//! `halfstep` stores the factors; with other targets there are none. In our measurements it was not
 //! better than `apiq`.
 //!
 //! Defaults: those of `apiq`, with one phase in which both learn.
 
-use super::apiq::{ALPHA, blocks, clips_and_factors};
+use super::apiq::{ApiqConfig, LowRankOptions};
 use crate::error::{Error, Result};
-use crate::recipe::block::{
-    BlockOptions, BlockPhase, SaliencyConfig, SaliencyDifference, SaliencyScale,
-};
-use crate::recipe::{BlockConfig, Recipe};
-use crate::target::{Request, TargetId};
+use crate::recipe::block::{BlockPhase, SaliencyConfig, SaliencyDifference, SaliencyScale};
+use crate::recipe::{BlockConfig, BlockOptions, Common, Defaults, Recipe};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 /// SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
 /// unquantized model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct SaprConfig {
-    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
-    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
-    /// `halfstep`.
-    pub target: TargetId,
-    /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
-    /// gguf target holds, otherwise 2.
-    pub weights: Option<f64>,
-    /// Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
-    /// the whole row. Default: what a gguf target holds, otherwise 64.
-    pub group_size: Option<usize>,
-    /// Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
-    /// Default 8.
-    pub activations: Option<f64>,
-    /// Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
-    pub cache: Option<f64>,
-    /// Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
-    /// target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
-    /// more bytes than its weights.
-    pub rank: Option<usize>,
-    /// Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
-    /// 16.
-    pub alpha: f64,
-    /// Weight of the penalty on rounding errors, 0 or more. Default 1: the scale-free penalty is a
-    /// weighted mean of squared rounding errors.
+    #[serde(flatten)]
+    pub common: Common,
+    #[serde(flatten)]
+    pub low_rank: LowRankOptions,
+    /// Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the scale-free
+    /// penalty is a weighted mean of squared rounding errors.
     pub lambda: f64,
     /// How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by their
     /// mean in the layer, so that the same lambda suits any number of texts), `perMatrix` (by their
@@ -60,12 +39,12 @@ pub struct SaprConfig {
     /// quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
     /// together). Default `beforeLowRank`.
     pub saliency_difference: SaliencyDifference,
-    /// Number of sequences whose gradients are squared, at least 1. Default 32.
+    /// Number of sequences whose squared gradients are summed, at least 1. Default 32.
     pub saliency_samples: usize,
-    /// Epochs with the penalty alone, before those with penalty and outputs (`train.epochs`).
-    /// Default 0.
+    /// Number of epochs with the penalty alone, before those with penalty and outputs
+    /// (`train.epochs`). Default 0.
     pub penalty_epochs: usize,
-    /// Epochs with the outputs alone, after those with penalty and outputs. Default 0.
+    /// Number of epochs with the outputs alone, after those with penalty and outputs. Default 0.
     pub output_epochs: usize,
     /// Options of the training, layer by layer.
     pub train: BlockOptions,
@@ -74,13 +53,8 @@ pub struct SaprConfig {
 impl Default for SaprConfig {
     fn default() -> Self {
         Self {
-            target: TargetId::Halfstep,
-            weights: None,
-            group_size: None,
-            activations: None,
-            cache: None,
-            rank: None,
-            alpha: ALPHA,
+            common: Common::default(),
+            low_rank: LowRankOptions::default(),
             lambda: 1.0,
             saliency_scale: SaliencyScale::default(),
             saliency_difference: SaliencyDifference::default(),
@@ -93,20 +67,18 @@ impl Default for SaprConfig {
 }
 
 impl SaprConfig {
+    pub const DEFAULTS: Defaults = ApiqConfig::DEFAULTS;
+
     pub fn recipe(&self) -> Result<Recipe> {
-        let request = Request::affine(self.weights, self.group_size, self.activations, self.cache);
-        let usual = blocks();
-        let sequence_length = self.train.sequence_length.unwrap_or(usual.sequence_length);
-        let mut config = self.train.over(BlockConfig {
-            saliency: Some(SaliencyConfig {
-                lambda: self.lambda,
-                scale: self.saliency_scale,
-                difference: self.saliency_difference,
-                samples: self.saliency_samples,
-                sequence_length,
-            }),
-            ..usual
-        })?;
+        let usual = ApiqConfig::blocks();
+        let saliency = SaliencyConfig {
+            lambda: self.lambda,
+            scale: self.saliency_scale,
+            difference: self.saliency_difference,
+            samples: self.saliency_samples,
+            sequence_length: self.train.sequence_length.unwrap_or(usual.sequence_length),
+        };
+        let mut config = self.train.over(BlockConfig { saliency: Some(saliency), ..usual })?;
         let both = BlockPhase { saliency: true, ..config.phases[0] };
         config.phases = vec![
             BlockPhase { epochs: self.penalty_epochs, output: false, ..both },
@@ -115,11 +87,9 @@ impl SaprConfig {
         ];
         config.phases.retain(|phase| phase.epochs > 0);
         if config.phases.is_empty() {
-            return Err(Error::config(
-                "train.epochs",
-                "no phase has an epoch: nothing would train",
-            ));
+            let reason = "no phase has an epoch: nothing would be trained";
+            return Err(Error::config("train.epochs", reason));
         }
-        clips_and_factors("sapr", self.target, &request, self.rank, self.alpha, config)
+        self.low_rank.recipe("sapr", &self.common, config)
     }
 }

@@ -31,8 +31,7 @@ pub fn evaluate(
     }
 }
 
-/// An evaluation under way, sequence by sequence, for callers that have other things to do in between.
-/// Several models are measured beside one reference, which runs once.
+/// An evaluation in progress, sequence by sequence, for callers that do other work in between. Several models are compared with one reference, which runs once.
 pub struct EvaluationRun {
     networks: Vec<Network>,
     against: Option<Network>,
@@ -47,9 +46,11 @@ impl EvaluationRun {
     ) -> Result<Self> {
         let pool = Pool::new(config.threads);
         let text = Text::read(config.data.as_deref(), config.text.as_deref(), 0)?;
-        let text = text.ok_or_else(|| Error::config("data", "give a text file to measure on"))?;
-        let first =
-            *models.first().ok_or_else(|| Error::config("models", "give a model to measure"))?;
+        let text =
+            text.ok_or_else(|| Error::config("data", "must be the path of a text to measure on"))?;
+        let first = *models
+            .first()
+            .ok_or_else(|| Error::config("models", "must contain a model to measure"))?;
         let mut tokens = text.tokens(first, 2)?;
         if config.tokens > 0 {
             tokens.truncate(config.tokens);
@@ -58,7 +59,7 @@ impl EvaluationRun {
         for model in models {
             if let Some(other) = against.filter(|other| vocabulary(other) != vocabulary(model)) {
                 let reason = format!(
-                    "its vocabulary of {} tokens is not the model's of {}",
+                    "its vocabulary has {} tokens, that of the model {}",
                     vocabulary(other),
                     vocabulary(model)
                 );

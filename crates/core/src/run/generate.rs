@@ -3,7 +3,7 @@
 use crate::cancel::Cancel;
 use crate::config::options::GenerationConfig;
 use crate::error::{Error, Result};
-use crate::run::Loaded;
+use crate::run::LoadedModel;
 use crate::run::report::Generation;
 use halfstep_formats::tokenizer::TokenStream;
 use halfstep_formats::{Model, Tokenizer};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Generates; `on_text` gets each new piece of text as soon as whole characters are there.
 pub fn generate(
-    model: &Loaded,
+    model: &LoadedModel,
     config: &GenerationConfig,
     on_text: &mut dyn FnMut(&str),
     cancel: &Cancel,
@@ -44,7 +44,7 @@ pub struct GenerationRun {
 }
 
 impl GenerationRun {
-    pub fn new(model: &Loaded, config: &GenerationConfig) -> Result<Self> {
+    pub fn new(model: &LoadedModel, config: &GenerationConfig) -> Result<Self> {
         let tokenizer = tokenizer(model)?;
         let prompt = prompt_tokens(model, tokenizer, config)?;
         let network = model.network(config.threads)?;
@@ -99,14 +99,17 @@ fn runtime_config(tokenizer: &Tokenizer, config: &GenerationConfig) -> GenerateC
 /// Continues several prompts at once, each as [`GenerationRun`] would alone. `config` holds
 /// everything but the prompt.
 pub fn generate_all(
-    model: &Loaded,
+    model: &LoadedModel,
     prompts: &[String],
     config: &GenerationConfig,
     cancel: &Cancel,
 ) -> Result<Vec<Generation>> {
     let tokenizer = tokenizer(model)?;
     if config.prompt.is_some() || config.messages.is_some() {
-        return Err(Error::config("prompt", "the prompts are given beside the options"));
+        return Err(Error::config(
+            "prompt",
+            "must be absent: generateAll takes its prompts separately",
+        ));
     }
     let one = |prompt: &String| {
         prompt_tokens(
@@ -156,7 +159,10 @@ fn prompt_tokens(
         (Some(prompt), None) => tokenizer.encode(prompt, true)?,
         (None, Some(messages)) => {
             let template = model.chat_template.as_ref().ok_or_else(|| {
-                Error::config("messages", "the model has no chat template; use prompt")
+                Error::config(
+                    "messages",
+                    "must be absent: the model has no chat template; use prompt",
+                )
             })?;
             let token = |id: Option<u32>| {
                 id.and_then(|id| tokenizer.vocabulary.tokens.get(id as usize).cloned())
@@ -168,13 +174,15 @@ fn prompt_tokens(
                 true,
             )?
         }
-        _ => return Err(Error::config("prompt", "give either prompt or messages")),
+        _ => {
+            return Err(Error::config(
+                "prompt",
+                "one of prompt and messages is required, and not both",
+            ));
+        }
     };
     if tokens.is_empty() {
-        return Err(Error::config(
-            "prompt",
-            "there is nothing to continue: the prompt has no tokens",
-        ));
+        return Err(Error::config("prompt", "must have at least one token"));
     }
     Ok(tokens)
 }

@@ -1,4 +1,4 @@
-//! What stands in a model.
+//! The contents of a model.
 
 use super::report::Inspection;
 use crate::nearest;

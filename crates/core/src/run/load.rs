@@ -1,4 +1,4 @@
-//! A model from a file, and the network made of it.
+//! A model from a file, and its network.
 
 use crate::error::Result;
 use halfstep_formats::Model;
@@ -8,28 +8,29 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A model and, once it has been run, the network made of it: its weights are prepacked once, not
+/// A model and, once it has been run, its network: its weights are prepacked once, not
 /// for every generation.
-pub struct Loaded {
+pub struct LoadedModel {
     model: Model,
     network: Mutex<Option<(usize, Arc<Network>)>>,
 }
 
-impl From<Model> for Loaded {
+impl From<Model> for LoadedModel {
     fn from(model: Model) -> Self {
         Self { model, network: Mutex::new(None) }
     }
 }
 
-impl Deref for Loaded {
+impl Deref for LoadedModel {
     type Target = Model;
     fn deref(&self) -> &Model {
         &self.model
     }
 }
 
-impl Loaded {
-    /// The network in the model's own arithmetic; kept for the number of threads last asked for.
+impl LoadedModel {
+    /// The network in the model's own arithmetic; kept for the number of threads of the last
+    /// request.
     pub fn network(&self, threads: usize) -> Result<Arc<Network>> {
         let mut kept = self.network.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, network)) = kept.as_ref().filter(|(for_threads, _)| *for_threads == threads)
@@ -45,6 +46,6 @@ impl Loaded {
 }
 
 /// Reads a model from a file or folder.
-pub fn load(path: &str) -> Result<Arc<Loaded>> {
+pub fn load(path: &str) -> Result<Arc<LoadedModel>> {
     Ok(Arc::new(halfstep_formats::load::load(Path::new(path))?.into()))
 }

@@ -25,7 +25,7 @@ pub use dequantize::dequantize;
 pub use evaluate::evaluate;
 pub use generate::{generate, generate_all};
 pub use inspect::inspect;
-pub use load::{Loaded, load};
+pub use load::{LoadedModel, load};
 #[cfg(feature = "train")]
 pub use plan::{Plan, PlanStage, plan, plan_as};
 pub use quantize::{quantize, quantize_as};
@@ -39,7 +39,7 @@ use halfstep_runtime::network::Logits;
 use std::path::Path;
 
 /// Token ids of `text`. `special`: special tokens in it are recognised, and begin and end tokens
-/// added if the model asks for them.
+/// added if the model uses them.
 pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
     let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
         data: model.name.clone(),
@@ -49,7 +49,7 @@ pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
 }
 
 /// Logits `[tokens, V]` of a sequence run from position 0, in the model's own arithmetic.
-pub fn logits(model: &Loaded, tokens: &[u32]) -> Result<Vec<f32>> {
+pub fn logits(model: &LoadedModel, tokens: &[u32]) -> Result<Vec<f32>> {
     let network = model.network(0)?;
     Ok(network.forward(tokens, &mut Cache::new(&network), Logits::All)?)
 }

@@ -1,5 +1,5 @@
-//! What a run will take, told before anything long starts: a few real steps of each stage on the
-//! real text, and the rest by arithmetic.
+//! Estimates what a run will need before it starts: a few real steps of each stage on the real text
+//! are measured, and the rest is computed from them.
 
 use crate::Result;
 use crate::cancel::Cancel;
@@ -25,7 +25,7 @@ use std::cell::Cell;
 use std::time::Instant;
 use ts_rs::TS;
 
-/// What a run will take.
+/// The estimate of what a run will need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
@@ -33,31 +33,31 @@ pub struct Plan {
     pub target: String,
     /// Stored bits of the block linears, scales and low-rank factors included, per weight.
     pub bits_per_weight: f64,
-    /// Of the file that will be written.
+    /// Size of the file that will be written.
     pub output_bytes: u64,
-    /// In the run folder, at most.
+    /// Largest size of the run folder.
     pub disk_bytes: u64,
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     pub steps: u64,
     pub tokens: u64,
-    /// Until the result is in memory and measured.
+    /// Time until the result is in memory and measured.
     pub seconds: f64,
     /// Peak resident memory of the process.
     pub peak_memory_bytes: u64,
-    /// What this process could have without swapping; 0 where the system does not tell.
+    /// Memory that this process can use without swapping; 0 where the system does not report it.
     pub free_memory_bytes: u64,
-    /// Whether the peak was measured. Else it is estimated: the system does not tell it, or only
-    /// with what the process has needed before.
+    /// Whether the peak was measured. Otherwise it is estimated, because the system does not report
+    /// it, or reports it only with what the process has used before.
     pub memory_measured: bool,
-    /// Whether the memory is enough; null where the system does not tell.
+    /// Whether there is enough memory; null where the system does not report how much is free.
     pub fits: Option<bool>,
-    /// What would need less memory, if it does not fit.
+    /// Changes that would need less memory, if it does not fit.
     pub advice: Option<String>,
-    /// One after the other.
+    /// Estimates of the stages, one after the other.
     pub stages: Vec<PlanStage>,
-    /// Flags the client will need to run the file.
+    /// Flags that the client will need to run the file.
     pub client_flags: Vec<String>,
-    /// What making the plan took.
+    /// Time that the planning took.
     pub plan_seconds: f64,
 }
 
@@ -71,7 +71,7 @@ pub struct PlanStage {
     pub seconds_per_step: f64,
     pub seconds: f64,
     pub peak_memory_bytes: u64,
-    /// In the run folder, at most.
+    /// Largest size of the run folder.
     pub disk_bytes: u64,
 }
 
@@ -88,8 +88,8 @@ impl PlanStage {
     }
 }
 
-/// Plans [`crate::run::quantize`] with the same arguments, refusing what it would refuse. Nothing is
-/// written.
+/// Plans [`crate::run::quantize`] with the same arguments, refusing what it would refuse. Nothing
+/// is written.
 pub fn plan(
     model: &Model,
     recipe: &RecipeConfig,
@@ -141,8 +141,8 @@ pub fn plan_as(
     })
 }
 
-/// Whether the memory is enough, and what would make the greatest part smaller if it is not;
-/// neither where the system does not tell (`free` 0).
+/// Whether there is enough memory and, if not, what would make the largest part smaller; both are
+/// None where the system does not report how much is free (`free` 0).
 fn verdict(peak: u64, free: u64, stages: &[PlanStage]) -> (Option<bool>, Option<String>) {
     let fits = (free > 0).then_some(peak <= free);
     let Some(greatest) =
@@ -152,16 +152,17 @@ fn verdict(peak: u64, free: u64, stages: &[PlanStage]) -> (Option<bool>, Option<
     };
     let advice = match greatest.name.as_str() {
         "model" => {
-            "a smaller micro-batch, a shorter window or recompute always; or train block by block (omniquant, apiq, efficientqat)"
+            "use a smaller microBatch, a shorter sequenceLength or recompute always, or train \
+             layer by layer (omniquant, apiq, efficientqat)"
         }
-        "blocks" => "fewer samples or a shorter window",
-        "evaluate" => "no validation text in the run: measure the file afterwards",
-        _ => "a smaller model",
+        "blocks" => "use fewer samples or a shorter sequenceLength",
+        "evaluate" => "use no validation text, and measure the file afterwards",
+        _ => "use a smaller model",
     };
     (fits, Some(advice.into()))
 }
 
-/// A plan being made.
+/// A plan in progress.
 struct Planner<'a> {
     model: &'a Model,
     recipe: &'a Recipe,
@@ -234,7 +235,7 @@ impl<'a> Planner<'a> {
                 Stage::Block { trains, config, .. } => {
                     events(Event::Phase {
                         name: "plan".into(),
-                        detail: "a few steps of the first block".into(),
+                        detail: "a few steps of the first layer".into(),
                     });
                     let mut probe = probe::block(
                         model,
@@ -313,7 +314,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The text that is given, and one that stands for what will be generated.
+    /// The text of the run, with a substitute for what will be generated.
     fn training_text(&mut self, events: &mut dyn FnMut(Event)) -> Result<Text> {
         let (model, recipe, run, cancel) = (self.model, self.recipe, self.run, self.cancel);
         self_generated::with_generated(model, recipe, run, |settings| {
@@ -324,8 +325,8 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// Rounds to nearest: the whole work of a recipe without training, else what stands for the
-    /// blocks that were trained in what follows.
+    /// Rounds to nearest: the whole work of a recipe without training, and otherwise a substitute
+    /// for the trained blocks.
     fn round(&mut self) -> Result<()> {
         let alone = self.recipe.stages.is_empty();
         let start = |site: WeightSite| {
@@ -348,7 +349,7 @@ impl<'a> Planner<'a> {
 
     fn evaluate(&mut self, left: u64, events: &mut dyn FnMut(Event)) -> Result<()> {
         let Some(validation) = &self.validation else { return Ok(()) };
-        events(Event::Phase { name: "plan".into(), detail: "measuring a window".into() });
+        events(Event::Phase { name: "plan".into(), detail: "measuring one sequence".into() });
         memory::reset_peak();
         let (evaluations, seconds) = on_a_window(
             validation,
@@ -366,7 +367,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Without a system that tells: both models, and both again as networks, one of them in f32.
+    /// If the system does not report it: both models, and both again as networks, one of them in f32.
     fn held(&self) -> u64 {
         let floats = (self.model.architecture.parameters() * size_of::<f32>()) as u64;
         probe::stored(self.model) + 2 * probe::stored(&self.result) + floats
@@ -383,11 +384,11 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Tokens of the shorter of two measurements, whose difference tells the time of a token.
+/// Tokens of the shorter of two measurements, whose difference is the time of a token.
 const FEW_TOKENS: usize = 32;
 
-/// What measuring gives on one sequence, and the seconds it will take on all; with `record`, of each
-/// block alone too.
+/// The evaluation of one sequence, and the seconds it will take on all; with `record`, of
+/// each block alone too.
 #[allow(clippy::too_many_arguments)]
 fn on_a_window(
     validation: &Validation,
@@ -431,8 +432,7 @@ mod tests {
         let (fits, advice) = verdict(900, 899, &stages);
         assert!(
             fits == Some(false)
-                && advice
-                    .is_some_and(|a| a.contains("micro-batch") && a.contains("block by block"))
+                && advice.is_some_and(|a| a.contains("microBatch") && a.contains("layer by layer"))
         );
         let (_, advice) = verdict(700, 600, &stages[..1]);
         assert!(advice.is_some_and(|a| a.contains("fewer samples")));

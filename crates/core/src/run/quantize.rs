@@ -20,7 +20,7 @@ use halfstep_runtime::clock::Clock;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Quantizes (and, if the recipe says so, trains). Cancelling during training or the measurement
+/// Quantizes and, if the recipe has stages, trains. Cancelling during training or the measurement
 /// after it writes a checkpoint when there is a run folder.
 pub fn quantize(
     model: &Model,
@@ -43,12 +43,12 @@ pub fn quantize_as(
     check(model, recipe, run)?;
     if model.provenance.contains_key("recipe") {
         let message = format!(
-            "{} was quantized before; what it is now is taken for the unquantized model",
+            "{} is quantized already; its values are used as the unquantized model",
             model.name
         );
         events(Event::Warning { message });
     }
-    // What is rounded and measured against is what the model means, low-rank factors included.
+    // The values of the model, low-rank factors included, are rounded and compared with.
     let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
     let model = merged.as_ref().unwrap_or(model);
     let pool = Pool::new(run.threads);
@@ -97,7 +97,7 @@ pub fn quantize_as(
     Ok((trained.model, report))
 }
 
-/// What can be known to fail before anything is read or computed.
+/// Refuses what is known to fail, before anything is read or computed.
 pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
     check_parts(model, recipe)?;
     nearest::check_shapes(&model.architecture, recipe)?;
@@ -113,22 +113,25 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
     if let Some(sequence_length) = recipe.sequence_length().filter(|&w| w > positions) {
         return Err(Error::config(
             "train.sequenceLength",
-            format!("{sequence_length} tokens are more than the model's {positions} positions"),
+            format!("must be at most the model's {positions} positions, got {sequence_length}"),
         ));
     }
     if run.resume || run.checkpoint_every.is_some() {
         let field = if run.resume { "resume" } else { "checkpointEvery" };
         if recipe.stages.is_empty() {
-            return Err(Error::config(field, "rounding has no steps to keep or to go on from"));
+            return Err(Error::config(
+                field,
+                "must be absent: rounding has no steps to save or to resume",
+            ));
         }
         if run.run_folder.is_none() {
-            return Err(Error::config(field, "there is no runFolder to find checkpoints in"));
+            return Err(Error::config(field, "needs a runFolder for the checkpoints"));
         }
     }
     Ok(())
 }
 
-/// Refuses rules and stages that do not go together, which no built-in recipe has.
+/// Refuses rules and stages that cannot be combined, which no built-in recipe has.
 fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     recipe.check_target()?;
     Sites::new(recipe, &model.architecture)?;
@@ -165,7 +168,7 @@ fn of_stage(index: usize, stage: &Stage, error: Error) -> Error {
     Error::config(format!("stages[{index}].config.{inside}"), reason)
 }
 
-/// Without training.
+/// Quantizes without training.
 fn round(
     model: &Model,
     recipe: &Recipe,
@@ -246,7 +249,7 @@ fn peak_memory_bytes() -> u64 {
     0
 }
 
-/// What made the model, as strings for the file's metadata.
+/// Returns how the model was made, as strings for the metadata of the file.
 pub(super) fn provenance(
     model: &Model,
     recipe: &Recipe,
@@ -280,7 +283,7 @@ pub(super) fn provenance(
     out
 }
 
-/// What the client must be told to run the file as it was trained.
+/// Returns the flags that a client needs to run the file as it was trained.
 pub(super) fn client_flags(recipe: &Recipe) -> Vec<String> {
     recipe.target.target().client_flags(recipe.cache())
 }

@@ -1,4 +1,4 @@
-//! What a caller is told.
+//! Reports of what was done.
 
 use crate::event::EvaluationRecord;
 use crate::record::RunRecord;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
 
-/// What a run did.
+/// The report of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -21,21 +21,21 @@ pub struct Report {
     pub tokens_per_second: f64,
     /// Loss of the last step; null without training.
     pub final_loss: Option<f64>,
-    /// Peak resident memory in bytes; 0 where the system does not tell.
+    /// Peak resident memory in bytes; 0 where the system does not report it.
     pub memory_bytes: u64,
-    /// On the validation text, if there is one: full precision, round to nearest on the same grid
-    /// (in smaller groups to be about as large, where low-rank factors lie beside the result), and
-    /// the result.
+    /// Measurements on the validation text, if there is one: `fp` (full precision), `rtn` (round to
+    /// nearest on the same grid; in smaller groups, for about the same size, where the result has
+    /// low-rank factors) and `result`.
     pub evaluations: BTreeMap<String, EvaluationRecord>,
-    /// Flags the client needs to run the file as it was trained, e.g. the cache type.
+    /// Flags that the client needs to run the file as it was trained, such as the cache type.
     pub client_flags: Vec<String>,
-    /// If it was asked for.
+    /// Record of the run, if `record` was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[ts(optional)]
     pub record: Option<RunRecord>,
 }
 
-/// A generation, whole.
+/// A finished generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Generation {
@@ -45,7 +45,7 @@ pub struct Generation {
     pub tokens_per_second: f64,
 }
 
-/// What stands in a model: for `halfstep inspect`.
+/// The contents of a model, for `halfstep inspect`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Inspection {
@@ -67,8 +67,8 @@ pub struct Inspection {
     pub has_chat_template: bool,
     /// Target of a quantized model, null for a float one.
     pub target: Option<String>,
-    /// Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors
-    /// beside them.
+    /// Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
+    /// that rank.
     pub tensor_types: BTreeMap<String, usize>,
     pub provenance: BTreeMap<String, String>,
 }
@@ -79,7 +79,7 @@ pub struct Inspection {
 pub struct SaveReport {
     pub path: String,
     pub bytes: u64,
-    /// Codes, scales and outputs of the re-opened file were compared with the model in memory and
-    /// are equal.
+    /// Whether codes, scales and outputs of the re-opened file were compared with the model in
+    /// memory; they are equal.
     pub parity: bool,
 }

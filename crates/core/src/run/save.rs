@@ -8,8 +8,8 @@ use halfstep_formats::architecture::Role;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, TensorData};
 use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
-use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::activation::fake_quant;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationQuantizer, Pool};
 use halfstep_runtime::low_rank::Factors;
@@ -96,7 +96,7 @@ pub fn check_ending(target: Option<TargetId>, path: &Path) -> Result<FileFormat>
         _ => {
             return Err(Error::config(
                 "path",
-                format!("{} ends in neither .gguf nor .safetensors", path.display()),
+                format!("must end in .gguf or .safetensors, got {}", path.display()),
             ));
         }
     };
@@ -155,8 +155,8 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
 
 fn same_packed(a: &QuantTensor, b: &QuantTensor) -> std::result::Result<(), String> {
     let row = |index: usize, per_row: usize| format!("row {}", index / per_row.max(1));
-    if (a.rows, a.cols, a.quantizer) != (b.rows, b.cols, b.quantizer) {
-        return Err(format!("{:?} against {:?}", a.quantizer, b.quantizer));
+    if (a.rows, a.cols, a.spec) != (b.rows, b.cols, b.spec) {
+        return Err(format!("{:?} against {:?}", a.spec, b.spec));
     }
     if let Some(at) = a.codes.iter().zip(&b.codes).position(|(a, b)| a != b) {
         return Err(format!("codes of {}", row(at, a.codes.len() / a.rows.max(1))));
@@ -181,7 +181,7 @@ fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result
         (Some(a), Some(b)) if (a.rank, a.a.len(), a.b.len()) == (b.rank, b.a.len(), b.b.len()) => {
             (a, b)
         }
-        _ => return Err("low-rank factors of one alone, or of another size".into()),
+        _ => return Err("low-rank factors are only in one, or of another size".into()),
     };
     for (name, a, b) in [("A", &a.a, &b.a), ("B", &a.b, &b.b)] {
         if let Some(at) = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits()) {
@@ -191,7 +191,7 @@ fn same_factors(a: Option<&LowRank>, b: Option<&LowRank>) -> std::result::Result
     Ok(())
 }
 
-/// A packed weight, and the factors beside it.
+/// A packed weight, and its low-rank factors.
 type Weight<'a> = (&'a QuantTensor, Option<&'a LowRank>);
 
 /// (b): integer sums of both, and the file's output against the fake-quantized product in f64,

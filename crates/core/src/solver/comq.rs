@@ -17,8 +17,8 @@ use crate::statistics::{AtSite, Hessian, Pass, Seen, Statistic, collect_one};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_kernels::ops::gemm::{Precision, linear_backward_weight};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -63,11 +63,11 @@ impl Solver for ComqConfig {
         if !(1..=100).contains(&self.passes) {
             return Err(Error::config(
                 "passes",
-                format!("{} is not possible; 1 to 100", self.passes),
+                format!("must be from 1 to 100, got {}", self.passes),
             ));
         }
         if !(0.0..=10.0).contains(&self.damping) {
-            let reason = format!("{} is not possible; 0 to 10", self.damping);
+            let reason = format!("must be from 0 to 10, got {}", self.damping);
             return Err(Error::config("damping", reason));
         }
         Ok(())
@@ -84,7 +84,7 @@ impl Solver for ComqConfig {
                 let Some(site) = layer.site(block.name(linear)) else { continue };
                 let (_, cols) = block.shape(linear);
                 let values = &block.values[&linear];
-                let solved = descend(pool, values, cols, site.quantizer, &products, *self)
+                let solved = descend(pool, values, cols, site.spec, &products, *self)
                     .map_err(|e| named(e, block.name(linear)))?;
                 block.close(linear, solved.packed, pool);
             }
@@ -166,14 +166,14 @@ pub fn descend(
     pool: &Pool,
     w: &[f32],
     cols: usize,
-    quantizer: QuantSpec,
+    spec: QuantSpec,
     products: &Products,
     config: ComqConfig,
 ) -> Result<Descended> {
     assert!(w.len().is_multiple_of(cols) && products.same.len() == cols * cols, "shapes of comq");
     check_finite("weights", w, cols)?;
     let rows = w.len() / cols;
-    let nearest = quantize_by(pool, w, rows, cols, quantizer, ScaleRule::Absmax);
+    let nearest = quantize_by(pool, w, rows, cols, spec, Observer::Absmax);
     let norms: Vec<f64> = (0..cols).map(|j| products.same[j * cols + j].sqrt()).collect();
     let products = damped(products, cols, config.damping);
     let row = |row: usize| Row { w: &w[row * cols..][..cols], nearest: &nearest, row };
@@ -186,7 +186,7 @@ pub fn descend(
         },
     );
     let (scales, zero_points) = (nearest.scales, nearest.zero_points);
-    let packed = QuantTensor::from_codes(quantizer, rows, cols, &codes, scales, zero_points);
+    let packed = QuantTensor::from_codes(spec, rows, cols, &codes, scales, zero_points);
     Ok(Descended { packed, errors })
 }
 
@@ -210,14 +210,14 @@ struct Row<'a> {
 impl Row<'_> {
     /// The nearest code of a value, and the value of that code.
     fn nearest(&self, col: usize, value: f64) -> (i16, f64) {
-        let QuantSpec { grid, granularity, .. } = self.nearest.quantizer;
-        let index = granularity.scale_index(self.row, col, self.w.len());
+        let spec = self.nearest.spec;
+        let index = spec.granularity.scale_index(self.row, col, self.w.len());
         let (scale, zero) = (f64::from(self.nearest.scales[index]), self.nearest.zero_point(index));
         if scale == 0.0 {
             return (zero as i16, 0.0);
         }
         let code = (value / scale + f64::from(zero)).round_ties_even();
-        let code = code.clamp(f64::from(grid.min()), f64::from(grid.max()));
+        let code = code.clamp(f64::from(spec.min_code()), f64::from(spec.max_code()));
         (code as i16, (code - f64::from(zero)) * scale)
     }
 

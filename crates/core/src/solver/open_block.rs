@@ -12,7 +12,7 @@ use crate::solver::calibration::Calibration;
 use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! What the targets of llama.cpp share: one ggml type for the weights of layers, Q8_0 for embedding
-//! and head, activations quantized dynamically in blocks, a cache that is a flag of the client.
+//! Common parts of the targets of llama.cpp: one ggml type for the weights of layers, Q8_0 for
+//! embedding and head, activations quantized dynamically in blocks, and a cache type that is a flag
+//! of the client.
 
 use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
 use super::{Target, TargetId, targets_that_hold};
@@ -10,14 +11,14 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, QuantSp
 /// A target that differs from its siblings in the type of its weights.
 pub(super) struct Ggml {
     pub id: TargetId,
-    /// The grid of a recipe that asks for none.
+    /// The grid of a request that names none.
     pub weights: QuantSpec,
-    /// Types that its runtime multiplies with the same activations, so that they may be mixed.
+    /// Types that its runtime multiplies with the same activations, so that one file may mix them.
     pub mixes: &'static [QuantSpec],
     pub activation: ActivationQuantizer,
 }
 
-/// What llama.cpp quantizes the input of the head into.
+/// How llama.cpp quantizes the input of the head.
 const HEAD_ACTIVATION: ActivationQuantizer = ActivationQuantizer::DynamicBlock32;
 
 impl Target for Ggml {
@@ -69,13 +70,13 @@ impl Target for Ggml {
         if [self.activation, HEAD_ACTIVATION].contains(&quantizer) {
             return Ok(());
         }
-        Err("its runtime quantizes every input to 8 bit in blocks".into())
+        Err("its runtime quantizes every input to 8 bits in blocks".into())
     }
 
     fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String> {
         match quantizer {
             CacheQuantizer::F32 | CacheQuantizer::F16 | CacheQuantizer::Q8_0 => Ok(()),
-            _ => Err("its runtime keeps f32, f16 or q8_0".into()),
+            _ => Err("the cache of its runtime is f32, f16 or q8_0".into()),
         }
     }
 
@@ -94,9 +95,9 @@ impl Target for Ggml {
 }
 
 impl Ggml {
-    /// The grid that is asked for and cannot be held, and why.
+    /// Returns the requested grid that the target cannot hold, if there is one, and why.
     fn conflict(&self, request: &Request) -> Result<Option<(String, String)>> {
-        let (held, block) = (self.weights.grid.bits, self.weights.granularity);
+        let (held, block) = (self.weights.bits(), self.weights.granularity);
         if let Some(bits) = whole_bits("weights", request.weights, 2, 8)?
             && bits != held
         {
@@ -117,7 +118,7 @@ impl Ggml {
         if let Some(bits) = whole_bits("activations", request.activations, 2, 32)?
             && bits != 8
         {
-            let reason = "its runtime quantizes every input to 8 bit in blocks".into();
+            let reason = "its runtime quantizes every input to 8 bits in blocks".into();
             return Ok(Some((format!("{bits}-bit activations"), reason)));
         }
         if request.zero_points == ZeroPoints::Required {
@@ -125,12 +126,12 @@ impl Ggml {
         }
         if request.static_activations {
             let reason = "its runtime quantizes activations dynamically".into();
-            return Ok(Some(("static activation steps".into(), reason)));
+            return Ok(Some(("static activation scales".into(), reason)));
         }
         if let Some(bits) = whole_bits("cache", request.cache, 2, 32)?
             && ![8, 16, 32].contains(&bits)
         {
-            let reason = "its runtime keeps f32, f16 or q8_0".into();
+            let reason = "the cache of its runtime is f32, f16 or q8_0".into();
             return Ok(Some((format!("a {bits}-bit cache"), reason)));
         }
         Ok(None)
@@ -140,5 +141,5 @@ impl Ggml {
 /// A quantizer for a message.
 fn describe(quantizer: &QuantSpec) -> String {
     let group = quantizer.granularity.group_size(usize::MAX);
-    format!("{} bit in blocks of {group}", quantizer.grid.bits)
+    format!("{} bit in blocks of {group}", quantizer.bits())
 }

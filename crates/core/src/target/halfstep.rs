@@ -1,16 +1,20 @@
-//! `halfstep`: our own safetensors layout (docs/format.md). It holds any grid of 2 to 8 bits.
+//! `halfstep`: our own safetensors layout (docs/format.md), for any grid of 2 to 8 bits.
 
 use super::Target;
 use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
 use crate::error::{Error, Result};
 use halfstep_formats::write::FileFormat;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, QuantSpec, ScaleCodec,
 };
 
 pub(super) struct Halfstep;
 
 pub(super) const TARGET: Halfstep = Halfstep;
+
+fn held(spec: QuantSpec) -> std::result::Result<(), String> {
+    spec.check().map_err(|reason| format!("its grids have 2 to 8 bits: {reason}"))
+}
 
 fn bits_held(bits: u8) -> std::result::Result<(), String> {
     if (2..=8).contains(&bits) { Ok(()) } else { Err("its grids have 2 to 8 bits".into()) }
@@ -30,11 +34,11 @@ impl Target for Halfstep {
     }
 
     fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
-        bits_held(quantizer.grid.bits)
+        held(quantizer)
     }
 
     fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String> {
-        bits_held(quantizer.grid.bits)
+        held(quantizer)
     }
 
     fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String> {
@@ -64,21 +68,23 @@ impl Target for Halfstep {
     }
 }
 
-/// What is asked for, and else 4 bits per channel, or 2 in groups of 64 where there are zero points.
+/// The quantizers of a request; 4 bits and a scale per channel if neither it nor its recipe
+/// decides.
 fn complete(request: &Request) -> Result<TargetSites> {
     let affine = request.zero_points != ZeroPoints::No;
     let bits = whole_bits("weights", request.weights, 2, 8)?
-        .unwrap_or(request.usual_bits.unwrap_or(if affine { 2 } else { 4 }));
-    let granularity = match request.group_size.unwrap_or(if affine { 64 } else { 0 }) {
+        .unwrap_or(request.default_weights.unwrap_or(4));
+    let group_size = request.group_size.or(request.default_group_size).unwrap_or(0);
+    let granularity = match group_size {
         0 => Granularity::Channel,
         n => Granularity::Group(n),
     };
     let compact = affine || granularity != Granularity::Channel;
-    let weights = QuantSpec {
-        grid: if affine { IntGrid::affine(bits) } else { IntGrid::symmetric(bits) },
+    let weights = QuantSpec::int(
+        if affine { Int::unsigned(bits) } else { Int::symmetric(bits) },
         granularity,
-        scale_codec: if compact { ScaleCodec::F16 } else { ScaleCodec::F32 },
-    };
+        if compact { ScaleCodec::F16 } else { ScaleCodec::F32 },
+    );
     let whole_blocks = matches!(granularity, Granularity::Group(n) if n.is_multiple_of(32));
     let activation = match whole_bits("activations", request.activations, 2, 32)?.unwrap_or(8) {
         16 | 32 if !request.static_activations => ActivationQuantizer::None,
@@ -88,15 +94,13 @@ fn complete(request: &Request) -> Result<TargetSites> {
         bits if request.static_activations => {
             return Err(Error::config(
                 "activations",
-                format!("{bits} bit has no static step to learn; 2 to 8"),
+                format!("must be 2 to 8 bits if scales are static, got {bits}"),
             ));
         }
         bits => {
             return Err(Error::config(
                 "activations",
-                format!(
-                    "{bits} bit is not possible; 2 to 8, or 16 to leave them in floating point"
-                ),
+                format!("must be 2 to 8 bits, or 16 for floating point, got {bits}"),
             ));
         }
     };
@@ -108,14 +112,14 @@ fn complete(request: &Request) -> Result<TargetSites> {
         bits => {
             return Err(Error::config(
                 "cache",
-                format!("{bits} bit is not possible; 2 to 8, 16 or 32"),
+                format!("must be 2 to 8, 16 or 32 bits, got {bits}"),
             ));
         }
     };
     if request.static_activations && !request.learned {
         return Err(Error::config(
             "staticActivations",
-            "static steps need a recipe that calibrates them: silq",
+            "static scales need a recipe that calibrates them: silq",
         ));
     }
     if !compact {
@@ -128,8 +132,8 @@ fn complete(request: &Request) -> Result<TargetSites> {
             cache,
         });
     }
-    // Who pays for a scale per group counts bytes, and beside few bits a float embedding would be
-    // most of the file.
+    // A grid with a scale per group is chosen for a small file, in which a float embedding would
+    // take most of the bytes.
     let head_activation = if activation == ActivationQuantizer::None {
         activation
     } else {

@@ -1,4 +1,5 @@
-//! Where a model will run, and what is legal there: read by training, packing and export alike.
+//! Targets: where a model will run and which quantizers it may have there. Training, packing and
+//! export all read them.
 //!
 //! A target is one file here and one line in the list below. The list makes [`TargetId`], its
 //! TypeScript type and its names.
@@ -14,7 +15,7 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// What a target answers.
+/// A place where a model can run.
 pub trait Target: Sync {
     /// The container that its models are written in.
     fn file_format(&self) -> FileFormat;
@@ -22,27 +23,28 @@ pub trait Target: Sync {
     /// Whether [`Self::complete`] would succeed.
     fn accepts(&self, request: &Request) -> bool;
 
-    /// What stands at every site: what is asked for, completed by what the target decides.
+    /// Returns the quantizer of every site: the request, completed by what the target decides.
     ///
-    /// Errors: `Target`, it cannot hold what is asked for; `Config`, nobody can.
+    /// Errors: `Target`, it cannot hold what is requested; `Config`, no target can.
     fn complete(&self, request: &Request) -> Result<TargetSites>;
 
-    /// Whether a weight of a layer may have this quantizer; Err says what it may have.
+    /// Whether a weight of a layer may have this quantizer; Err states what it may have.
     fn holds_weight(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
-    /// Whether embedding and head may have this quantizer; Err says what they may have.
+    /// Whether embedding and head may have this quantizer; Err states what they may have.
     fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
-    /// Whether inputs of linears may have this quantizer; Err says what they may have.
+    /// Whether inputs of linears may have this quantizer; Err states what they may have.
     fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String>;
 
-    /// Whether its runtime can keep keys and values so; Err says how it can.
+    /// Whether its runtime can store keys and values so; Err states how it can.
     fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String>;
 
-    /// Whether it stores factors beside a weight.
+    /// Whether its files store low-rank factors.
     fn holds_low_rank(&self) -> bool;
 
-    /// What the client must be told to run a model with this cache: it is not in the file.
+    /// Returns the flags that a client needs to run a model with this cache, which is not in the
+    /// file.
     fn client_flags(&self, cache: CacheQuantizer) -> Vec<String>;
 }
 

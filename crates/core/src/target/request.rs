@@ -1,9 +1,9 @@
-//! What a recipe asks of a target, and what the target answers for every site.
+//! The request of a recipe to a target, and the answer of the target: a quantizer for every site.
 
 use crate::error::{Error, Result};
 use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
 
-/// What a recipe asks of the sites; None leaves the choice to the target.
+/// The request of a recipe; None leaves the choice to the target.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub weights: Option<f64>,
@@ -14,8 +14,10 @@ pub struct Request {
     /// Whether the recipe calibrates and learns static scales.
     pub learned: bool,
     pub zero_points: ZeroPoints,
-    /// Bits of the weights where neither `weights` nor the target says.
-    pub usual_bits: Option<u8>,
+    /// Bits of the weights if neither `weights` nor the target decides them.
+    pub default_weights: Option<u8>,
+    /// Columns of a group if neither `group_size` nor the target decides them; 0 is the whole row.
+    pub default_group_size: Option<usize>,
 }
 
 /// Whether a grid has a zero point per group.
@@ -29,24 +31,6 @@ pub enum ZeroPoints {
     Required,
 }
 
-impl Request {
-    /// Zero points where the target can hold them; None leaves the choice to the target.
-    pub fn affine(
-        weights: Option<f64>,
-        group_size: Option<usize>,
-        activations: Option<f64>,
-        cache: Option<f64>,
-    ) -> Self {
-        let zero_points = ZeroPoints::Preferred;
-        Self { weights, group_size, activations, cache, zero_points, ..Self::default() }
-    }
-
-    /// `bits` where the user leaves the choice and so does the target.
-    pub fn or_bits(self, bits: u8) -> Self {
-        Self { usual_bits: Some(bits), ..self }
-    }
-}
-
 /// The quantizer at every site.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TargetSites {
@@ -58,7 +42,7 @@ pub struct TargetSites {
     pub cache: CacheQuantizer,
 }
 
-/// A number of bits as the user wrote it: a whole number from `low` to `high`.
+/// Checks a number of bits that the user wrote: a whole number from `low` to `high`.
 pub(super) fn whole_bits(field: &str, bits: Option<f64>, low: u8, high: u8) -> Result<Option<u8>> {
     match bits {
         None => Ok(None),
@@ -67,7 +51,7 @@ pub(super) fn whole_bits(field: &str, bits: Option<f64>, low: u8, high: u8) -> R
         }
         Some(b) => Err(Error::config(
             field,
-            format!("{b} bits is not possible; a whole number from {low} to {high}"),
+            format!("must be a whole number of bits from {low} to {high}, got {b}"),
         )),
     }
 }

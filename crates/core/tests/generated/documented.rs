@@ -2,7 +2,7 @@
 
 use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep::event::Event;
-use halfstep::recipe::{Recipe, Stage, TrainConfig};
+use halfstep::recipe::{Common, Recipe, Stage, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::run::report::{Generation, SaveReport};
 use halfstep::run::{Inspection, Plan, Report};
@@ -35,6 +35,7 @@ impl Declarations {
         let config = Config::new().with_large_int("number");
         let mut all = Self { config, seen: vec![], by_name: BTreeMap::new() };
         all.add::<RecipeConfig>();
+        all.add::<Common>();
         all.add::<Recipe>();
         all.add::<RunConfig>();
         all.add::<Report>();
@@ -62,14 +63,29 @@ impl Declarations {
         T::visit_dependencies(self);
     }
 
-    /// The file of all declarations.
+    /// The file of all declarations, in which the common options are declared once.
     pub fn types(&self) -> String {
+        let common = self.declaration("Common").expect("a declared type");
+        let (_, common_fields) = common.split_once('{').expect("an object");
+        let common_fields = common_fields.trim_end_matches(['}', ';', ' ']);
         let body: Vec<String> = self
             .by_name
             .values()
-            .map(|Declaration { docs, text }| format!("{docs}export {text}\n"))
+            .map(|Declaration { docs, text }| match text.split_once(common_fields) {
+                Some((before, after)) if text != common => {
+                    let own = format!("{before}{after}");
+                    format!("{docs}export {} & Common;\n", own.trim_end_matches(';'))
+                }
+                _ => format!("{docs}export {text}\n"),
+            })
             .collect();
         format!("{HEADER}{}", body.join("\n"))
+    }
+
+    /// Whether a path is one of the options that every recipe has.
+    fn is_common(&self, path: &str) -> bool {
+        let common = self.declaration("Common").expect("a declared type");
+        fields(common).iter().any(|field| field.name == path)
     }
 
     fn declaration(&self, name: &str) -> Option<&str> {
@@ -149,7 +165,7 @@ fn plain(comment: &str) -> String {
     paragraphs.map(|lines| lines.join(" ")).collect::<Vec<_>>().join("\n\n")
 }
 
-/// What stands at an option.
+/// The type of an option.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Number,
@@ -277,51 +293,80 @@ pub fn recipes(all: &Declarations) -> Vec<DocumentedRecipe> {
             let (_, after) =
                 union.split_once(&format!("\"{kind}\" }} & ")).expect("one of the list");
             let config = after.split([' ', ';']).next().unwrap_or_default().to_owned();
-            let options = collect(all, &config, "", &defaults);
-            let block = block_defaults(config_of_kind);
-            let options =
-                options.into_iter().map(|option| own_default(option, block.as_ref())).collect();
+            let given = recipe_defaults(config_of_kind);
+            let options = collect(all, &config, "", &defaults).into_iter();
+            let mut options: Vec<_> = options.map(|option| own_default(option, &given)).collect();
+            // Those of every recipe come first, those of the training last.
+            options.sort_by_key(|option| (!all.is_common(&option.path), option.path.contains('.')));
             let summary = plain(&all.by_name[&config].docs);
             DocumentedRecipe { doc: module_doc(&kind), kind, config, summary, options }
         })
         .collect()
 }
 
-/// What a recipe that trains layer by layer gives to options whose comments leave it to the recipe.
-fn block_defaults(config: &RecipeConfig) -> Option<Value> {
-    let recipe = config.resolve().expect("its defaults go together");
+/// What a recipe gives to options whose comments leave it to the recipe, by their paths.
+fn recipe_defaults(config: &RecipeConfig) -> Value {
+    let common = config.common_defaults();
+    let mut given = json!({
+        "target": common.target,
+        "weights": common.weights,
+        "groupSize": common.group_size,
+        "cache": common.cache,
+    });
+    let recipe = config.resolve().expect("its defaults fit together");
     let block = recipe.stages.iter().find_map(|stage| match stage {
         Stage::Block { config, .. } => Some(config),
         Stage::Model { .. } => None,
-    })?;
-    let phase = block.phases.first()?;
-    Some(json!({
-        "rangeLearningRate": phase.rates.ranges,
-        "lowRankLearningRate": phase.rates.low_rank,
-        "weightLearningRate": phase.rates.weights,
-        "minRatio": phase.min_ratio,
-        "weightDecay": block.weight_decay,
-        "anchor": block.anchor,
-        "secondTarget": block.second_target,
-    }))
+    });
+    if let Some(block) = block
+        && let Some(phase) = block.phases.first()
+    {
+        given["train"] = json!({
+            "rangeLearningRate": phase.rates.ranges,
+            "lowRankLearningRate": phase.rates.low_rank,
+            "weightLearningRate": phase.rates.weights,
+            "minRatio": phase.min_ratio,
+            "weightDecay": block.weight_decay,
+            "anchor": block.anchor,
+            "secondTarget": block.second_target,
+        });
+    }
+    given
 }
 
-/// An option of the training with the default that this recipe gives it, where its comment tells
-/// another or leaves it to the recipe; `block` is what the recipe gives in the latter case.
-fn own_default(option: Documented, block: Option<&Value>) -> Documented {
+/// An option with the default that this recipe gives it, where its comment states another or leaves
+/// it to the recipe; `given` is what the recipe gives in the latter case.
+fn own_default(mut option: Documented, given: &Value) -> Documented {
+    let own = option.path.split('.').fold(given, |value, name| &value[name]);
+    if !own.is_null() {
+        let text = match own {
+            Value::String(name) => format!("`{name}`"),
+            Value::Number(number) => number.as_f64().expect("a number").to_string(),
+            other => other.to_string(),
+        };
+        option.doc = option
+            .doc
+            .replace("Default: given by the recipe", &format!("Default {text}"))
+            .replace("given by the recipe", &text)
+            // Nothing is to be distinguished where the recipe agrees with the target.
+            .replace(
+                &format!("Default: {text} with a gguf target, otherwise {text}."),
+                &format!("Default {text}."),
+            );
+        if option.path == "target" {
+            option.default = own.clone();
+        }
+        return option;
+    }
     let Some(field) = option.path.strip_prefix("train.") else { return option };
     let usual = serde_json::to_value(TrainConfig::default()).expect("a config is data");
-    let own = match (usual[field].as_f64(), option.default.as_f64()) {
-        (Some(usual), Some(own)) if usual != own => own.to_string(),
-        _ if option.doc.contains("Default: given by the recipe") => match block {
-            Some(block) if block[field].is_f64() => block[field].as_f64().unwrap().to_string(),
-            Some(block) => block[field].to_string(),
-            None => return option,
-        },
-        _ => return option,
-    };
-    let (meaning, _) = option.doc.rsplit_once("Default").expect("it says its default");
-    Documented { doc: format!("{meaning}Default {own}."), ..option }
+    if let (Some(usual), Some(own)) = (usual[field].as_f64(), option.default.as_f64())
+        && usual != own
+    {
+        let (meaning, _) = option.doc.rsplit_once("Default").expect("it states its default");
+        option.doc = format!("{meaning}Default {own}.");
+    }
+    option
 }
 
 /// The comment at the beginning of a recipe's file, without its name.

@@ -1,6 +1,7 @@
 //! The files that are written.
 
 use crate::documented::{Documented, DocumentedRecipe, HEADER, Kind};
+use halfstep::config::renamed;
 use serde_json::{Value, json};
 
 /// Columns of a page's lines.
@@ -70,7 +71,8 @@ fn comment(text: &str) -> String {
     format!("  /**\n{}   */\n", lines.collect::<String>())
 }
 
-/// `ts/src/generated/options.ts`: the texts of recipes and options for the command line.
+/// `ts/src/generated/options.ts`: the texts of recipes and options for the command line. What
+/// several recipes say of an option is stated once.
 pub fn options(recipes: &[DocumentedRecipe], groups: &[(&str, Vec<Documented>)]) -> String {
     let mut text = format!(
         "{HEADER}/** A field that a user can give, as its comment in Rust explains it. */\n\
@@ -80,11 +82,37 @@ pub fn options(recipes: &[DocumentedRecipe], groups: &[(&str, Vec<Documented>)])
          default?: string | number | boolean\n  doc: string\n}}\n\n\
          /** A built-in recipe. */\nexport interface RecipeDoc {{\n  kind: string\n  \
          summary: string\n  doc: string\n  options: readonly OptionDoc[]\n}}\n\n\
-         export const RECIPES: readonly RecipeDoc[] = [\n"
+         /** An option of several recipes, with what one of them says of its default. */\n\
+         const option = (\n  shared: OptionDoc,\n  ending: string,\n  \
+         value?: OptionDoc['default'],\n): OptionDoc => ({{\n  ...shared,\n  \
+         doc: `${{shared.doc}} ${{ending}}`,\n  \
+         ...(value === undefined ? {{}} : {{ default: value }}),\n}})\n\n"
     );
+    let mut shared: Vec<Value> = vec![];
+    let mut bodies = vec![];
     for recipe in recipes {
-        let options: String =
-            recipe.options.iter().map(|option| format!("      {},\n", as_json(option))).collect();
+        let mut body = String::new();
+        for documented in &recipe.options {
+            let (option, ending) = without_default(documented);
+            let at = shared.iter().position(|known| *known == option).unwrap_or_else(|| {
+                shared.push(option);
+                shared.len() - 1
+            });
+            let value = match &documented.default {
+                Value::Null => String::new(),
+                value => format!(", {value}"),
+            };
+            body += &format!("      option(SHARED[{at}], {}{value}),\n", json!(ending));
+        }
+        bodies.push(body);
+    }
+    text += "const SHARED = [\n";
+    for option in &shared {
+        text += &format!("  {option},\n");
+    }
+    text += "] as const satisfies readonly OptionDoc[]\n\n";
+    text += "export const RECIPES: readonly RecipeDoc[] = [\n";
+    for (recipe, options) in recipes.iter().zip(bodies) {
         text += &format!(
             "  {{\n    kind: {},\n    summary: {},\n    doc: {},\n    options: [\n{options}    \
              ],\n  }},\n",
@@ -99,7 +127,24 @@ pub fn options(recipes: &[DocumentedRecipe], groups: &[(&str, Vec<Documented>)])
             options.iter().map(|option| format!("  {},\n", as_json(option))).collect();
         text += &format!("\nexport const {name}: readonly OptionDoc[] = [\n{options}]\n");
     }
-    text
+    let renamed: String =
+        renamed::FIELDS.iter().map(|(old, new)| format!("  {old}: '{new}',\n")).collect();
+    text + &format!(
+        "\n/** Names of earlier versions and those of today, since version {since}. */\n\
+         export const RENAMED: Readonly<Record<string, string>> = {{\n{renamed}}}\n\n\
+         /** The version that renamed them. */\nexport const RENAMED_SINCE = '{since}'\n",
+        since = renamed::SINCE
+    )
+}
+
+/// An option without its default, and the sentences about that, which recipes have of their own.
+fn without_default(option: &Documented) -> (Value, String) {
+    let (meaning, ending) = match option.doc.find(" Default") {
+        Some(at) => (&option.doc[..at], &option.doc[at + 1..]),
+        None => (&*option.doc, ""),
+    };
+    let bare = Documented { default: Value::Null, doc: meaning.into(), ..option.clone() };
+    (as_json(&bare), ending.into())
 }
 
 fn as_json(option: &Documented) -> Value {

@@ -3,42 +3,38 @@
 //! teacher's output instead of the next token.
 
 use crate::error::Result;
-use crate::recipe::block::{BlockOptions, BlockRates};
 use crate::recipe::{
-    BlockConfig, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig, Trains,
+    BlockConfig, BlockOptions, BlockRates, Common, Defaults, Observer, RangeConfig, Recipe, Stage,
+    StageStart, TrainConfig, Trains,
 };
-use crate::target::{Request, TargetId};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct ClipThenScalesConfig {
-    /// Bits of the block linears. Default 2.
-    pub weights: Option<f64>,
-    /// The blocks' part.
+    #[serde(flatten)]
+    pub common: Common,
+    /// Options of the first stage, layer by layer.
     pub train: BlockOptions,
-    /// The part end to end.
+    /// Options of the second stage, end to end.
     pub end: TrainConfig,
 }
 
 impl ClipThenScalesConfig {
+    pub const DEFAULTS: Defaults = Defaults::GROUPS;
+
     pub fn recipe(&self) -> Result<Recipe> {
-        let target = TargetId::Halfstep;
-        let sites = target.sites(&Request::affine(self.weights, None, None, None))?;
-        let blocks = self
-            .train
-            .over(BlockConfig::usual(BlockRates { ranges: 1e-2, ..BlockRates::default() }, 1.0))?;
+        let rates = BlockRates { ranges: 1e-2, ..BlockRates::default() };
+        let layers = self.train.over(BlockConfig::usual(rates, 1.0))?;
         self.end.validate()?;
+        let trains = Trains::SCALES;
         let stages = vec![
-            Stage::Block { from: StageStart::Original, trains: Trains::SCALES, config: blocks },
-            Stage::Model {
-                from: StageStart::Previous,
-                trains: Trains::SCALES,
-                config: self.end.clone(),
-            },
+            Stage::Block { from: StageStart::Original, trains, config: layers },
+            Stage::Model { from: StageStart::Previous, trains, config: self.end.clone() },
         ];
-        Ok(sites.recipe("clip-then-scales", target, Observer::Absmax, RangeConfig::Clip, stages))
+        let (observer, range) = (Observer::Absmax, RangeConfig::Clip);
+        self.common.recipe("clip-then-scales", Self::DEFAULTS, observer, range, stages)
     }
 }

@@ -32,12 +32,12 @@ pub trait Family: Sync {
     }
 
     /// Keys of a config.json that change the maths in other families, not in this one: here the
-    /// graph already says what they would switch on, or nobody reads them.
+    /// graph already has what they would switch on, or nothing reads them.
     fn settled_keys(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Keys that its config.json has beside those that are written for every family.
+    /// Keys of its config.json in addition to those that are written for every family.
     fn own_keys(&self) -> Vec<(&'static str, Value)> {
         vec![]
     }
@@ -59,7 +59,7 @@ pub trait Family: Sync {
     }
 }
 
-/// What an absent key of config.json stands for, as transformers' configuration class has it.
+/// The values of absent keys of config.json, as in transformers' configuration class.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
     pub norm_eps: f64,
@@ -69,7 +69,7 @@ pub struct Defaults {
     pub kv_heads: Option<usize>,
     /// None: the hidden size over the heads.
     pub head_dim: Option<usize>,
-    /// Whether a window is in force where `use_sliding_window` does not say.
+    /// Whether a sliding window applies if `use_sliding_window` is absent.
     pub use_sliding_window: bool,
 }
 

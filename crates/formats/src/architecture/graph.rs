@@ -1,5 +1,5 @@
 //! What a decoder is: the embedding, layers of attention and feed-forward, the final norm, the
-//! head. A field stands here if runtime and trainer compute what it says.
+//! head. A field belongs here if runtime and trainer compute it.
 //!
 //! Each layer computes `h = x + O attend(rope(norm_q(Q n)), rope(norm_k(K n)), V n)` with `n =
 //! norm(x)`, then `y = h + Down (silu(Gate m) * Up m)` with `m = norm(h)`. Norms are RMS; each
@@ -10,7 +10,7 @@ use halfstep_kernels::ops::rope::{Llama3Scaling, RopeTable};
 /// A decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
-    /// Name of the [`super::Family`] that knows how files spell it. Nothing that computes reads it.
+    /// Name of the [`super::Family`] that describes its files. No computation reads it.
     pub family: &'static str,
     pub vocab_size: usize,
     /// Width of the rows that go from layer to layer.
@@ -96,7 +96,7 @@ pub enum Norm {
     Key,
 }
 
-/// Where an activation or cache quantizer may stand in a layer; q, k, v share `AttnIn`, gate and up
+/// Where a layer may have an activation or cache quantizer; q, k, v share `AttnIn`, gate and up
 /// share `FfnIn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ActivationSite {

@@ -1,6 +1,6 @@
-//! A decoder described once, as data. Runtime, trainer and solvers interpret the graph and ask for
-//! no name; what a family of models is called, and how its files spell the graph, stands in one
-//! file per family under `arch/`.
+//! A decoder described once, as data. Runtime, trainer and solvers interpret the graph and use
+//! no names of models; the name of a family, and how its files describe the graph, is in one file
+//! per family under `arch/`.
 
 mod arch;
 pub mod family;

@@ -1,4 +1,4 @@
-//! What the files of a plain decoder say: one number for all its layers.
+//! The sizes in the files of a plain decoder: one number for all of its layers.
 
 use super::family;
 use super::graph::{Architecture, Attention, FeedForward, Layer, Rope};
@@ -71,7 +71,7 @@ impl Architecture {
         }
     }
 
-    /// Refuses a graph that is not its family's: no file could say what it is.
+    /// Refuses a graph that is not one of its family: no file could describe it.
     pub(crate) fn check_family(&self, file: &str) -> Result<()> {
         if self.resized(|_| {}) == *self {
             return Ok(());

@@ -35,7 +35,7 @@ pub struct TensorSpec {
     pub name: String,
     pub shape: Vec<usize>,
     pub role: Role,
-    /// The layer it belongs to; None for what stands before and after all of them.
+    /// The layer it belongs to; None for embedding, final norm and head.
     pub layer: Option<usize>,
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gguf::GgmlType;
 use half::f16;
 use halfstep_kernels::QuantSpec;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 
 /// The types that are packed, and the quantizer each is.
 const TYPES: [(GgmlType, QuantSpec); 3] = [
@@ -51,7 +51,7 @@ pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<
             _ => codes.extend(ternary_in_order(stored)),
         }
     }
-    Some(QuantTensor { rows, cols, quantizer, codes, scales, zero_points: vec![] })
+    Some(QuantTensor { rows, cols, spec: quantizer, codes, scales, zero_points: vec![] })
 }
 
 /// Element `j` of a Q4_0 block's nibbles.
@@ -86,8 +86,8 @@ fn ternary_as_stored(codes: &[u8]) -> [u8; 64] {
 pub fn check(matrix: &QuantTensor) -> Result<GgmlType> {
     let refuse =
         |format: &str, reason: String| Error::Unencodable { format: format.into(), row: 0, reason };
-    let Some(kind) = block_type(matrix.quantizer) else {
-        let quantizer = matrix.quantizer;
+    let Some(kind) = block_type(matrix.spec) else {
+        let quantizer = matrix.spec;
         let would = "Q4_0 (symmetric 4 bit) and Q8_0 (narrow 8 bit) with groups of 32, TQ2_0 (narrow 2 bit) with groups of 256, all with f16 scales, are";
         return Err(refuse(
             "gguf",
@@ -159,7 +159,7 @@ mod tests {
             let again: Vec<u8> =
                 (0..rows).flat_map(|row| pack_row(&matrix, row).expect("packable")).collect();
             assert_eq!(bytes, again, "{}", kind.name());
-            assert_eq!((matrix.quantizer, block_type(quantizer)), (quantizer, Some(kind)));
+            assert_eq!((matrix.spec, block_type(quantizer)), (quantizer, Some(kind)));
             let (mut want, mut got) = (vec![0.0; cols], vec![0.0; cols]);
             for row in 0..rows {
                 super::super::decode(

@@ -3,8 +3,8 @@
 //!
 //! Checked before anything is used: counts against caps and against the bytes left, names unique,
 //! dimensions and their product, types, alignment, and that the data are laid out as the format
-//! says: every tensor begins at the aligned end of the one before it (so no overlap and no hole),
-//! and after the last there is nothing but its own padding.
+//! promises: every tensor begins at the aligned end of the one before it (so no overlap and no
+//! hole), and after the last there is nothing but its own padding.
 
 use super::metadata::{Cursor, Metadata, ValueType, error_at};
 use super::{GgmlType, caps, keys};
@@ -27,7 +27,7 @@ pub struct TensorInfo<'a> {
     dimensions: [usize; caps::DIMENSIONS as usize],
     rank: usize,
     pub kind: GgmlType,
-    /// Where its description stands in the file, for errors.
+    /// Offset of its description in the file, for errors.
     pub described_at: usize,
     offset: u64,
     size: u64,
@@ -59,8 +59,8 @@ pub struct Container<'a> {
 }
 
 impl<'a> Container<'a> {
-    /// `file` stands in errors. Errors: `Format` at the offending byte, `Unsupported` for a
-    /// version, byte order, split file or tensor type.
+    /// Parses the bytes of `file`, whose name errors use. Errors: `Format` at the offending byte,
+    /// `Unsupported` for a version, byte order, split file or tensor type.
     pub fn parse(file: &'a str, bytes: &'a [u8]) -> Result<Self> {
         let mut cursor = Cursor { file, bytes, at: 0 };
         let version = read_version(&mut cursor)?;
@@ -164,7 +164,7 @@ fn read_tensors<'a>(
         }
         expected = end.next_multiple_of(alignment);
         if tensors.insert(name, info).is_some() {
-            return Err(error_at(file, info.described_at, format!("tensor {name} stands twice")));
+            return Err(error_at(file, info.described_at, format!("tensor {name} appears twice")));
         }
     }
     let start =
@@ -231,7 +231,8 @@ fn read_description<'a>(
     let offset = cursor.u64("tensor offset")?;
     if offset != expected {
         let reason = format!(
-            "offset {offset} of tensor {name}, expected {expected}: tensors follow one another, aligned, without hole or overlap"
+            "offset {offset} of tensor {name}, expected {expected}: tensors follow one another, \
+             aligned, without hole or overlap"
         );
         return Err(error_at(cursor.file, offset_at, reason));
     }

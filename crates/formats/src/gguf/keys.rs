@@ -7,7 +7,7 @@ pub const FILE_TYPE: &str = "general.file_type";
 pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
 pub const SPLIT_COUNT: &str = "split.count";
 
-/// These stand below the name of the architecture: [`of`] makes the whole key.
+/// These are below the name of the architecture: [`of`] returns the whole key.
 pub const BLOCK_COUNT: &str = "block_count";
 pub const CONTEXT_LENGTH: &str = "context_length";
 pub const EMBEDDING_LENGTH: &str = "embedding_length";
@@ -61,7 +61,7 @@ pub const OWN_RESERVED: [&str; 7] = [
 ];
 
 /// Keys below the name of the architecture that would change the maths of every graph there is,
-/// with the value that leaves it as it is (0 also stands for "off").
+/// with the value that leaves it as it is (0 also means "off").
 pub const MUST_BE_NEUTRAL: &[(&str, f64)] = &[
     ("expert_count", 0.0),
     ("expert_used_count", 0.0),

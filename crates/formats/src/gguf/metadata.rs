@@ -247,7 +247,7 @@ impl<'a> Metadata<'a> {
                 return Err(error_at(
                     cursor.file,
                     start,
-                    format!("metadata key {key} stands twice"),
+                    format!("metadata key {key} appears twice"),
                 ));
             }
         }
@@ -310,7 +310,7 @@ impl<'a> Metadata<'a> {
         self.typed(key, "an array", |v| if let Value::Array(a) = v { Some(a) } else { None })
     }
 
-    /// `value`, or an error saying that `key` is missing.
+    /// Returns `value`, or an error that `key` is missing.
     pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| self.error(key, "is missing"))
     }

@@ -27,7 +27,7 @@ use crate::blocks;
 /// Stands for the file in errors that are about a model and not yet about a file.
 const FORMAT: &str = "gguf";
 
-/// What a file may ask for at most (reliability.md section 3).
+/// The largest sizes that a file may have.
 pub mod caps {
     pub const METADATA_ENTRIES: u64 = 65_536;
     pub const TENSORS: u64 = 1 << 20;
@@ -71,7 +71,7 @@ pub enum GgmlType {
     TQ2_0 = 35,
 }
 
-/// Types that exist in files and are not read, by number: so that a refusal can say what it met.
+/// Types that exist in files and are not supported, by number, so that a refusal can name them.
 const OTHER_TYPES: &[(u32, &str)] = &[
     (4, "Q4_2"),
     (5, "Q4_3"),

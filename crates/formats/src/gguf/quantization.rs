@@ -1,4 +1,4 @@
-//! How a GGUF model is run: what a file of ours says under its own key, or what the client does
+//! How a GGUF model is run: as a file of ours states under its own key, or as the client does
 //! with the block types of another file.
 
 use super::metadata::Metadata;
@@ -48,13 +48,14 @@ pub fn write(quantization: &Quantization, architecture: &Architecture) -> Result
     serde_json::to_string(quantization).map_err(|e| refuse(e.to_string()))
 }
 
-/// GGUF has no place for the steps of static quantizers, and the cache's blocks must fit a head.
+/// GGUF cannot store the scales of static quantizers, and the blocks of the cache must divide a
+/// head.
 fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(), String> {
     let bits = |bits: u8| {
         if (2..=8).contains(&bits) {
             Ok(())
         } else {
-            Err(format!("asks for {bits} bits, not 2 to 8"))
+            Err(format!("must have 2 to 8 bits, got {bits}"))
         }
     };
     for activation in [q.activation, q.head_activation] {
@@ -95,7 +96,7 @@ fn of_client(
     tensors: &BTreeMap<String, Tensor>,
 ) -> Option<Quantization> {
     let quantizer = |tensor: &Tensor| {
-        if let TensorData::Packed(m) = &tensor.data { Some(m.quantizer) } else { None }
+        if let TensorData::Packed(m) = &tensor.data { Some(m.spec) } else { None }
     };
     let linears =
         architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)));

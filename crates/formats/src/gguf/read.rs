@@ -8,10 +8,10 @@ use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
 use half::{bf16, f16};
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Reads a model from the bytes of a GGUF file, v2 or v3. `file` stands in errors.
+/// Reads a model from the bytes of a GGUF file, v2 or v3; errors name `file`.
 ///
 /// Errors: `Format` (byte and reason), `Unsupported` (what it is by its own name), `MissingTensor`,
 /// `Shape`, `Tokenizer`, `Memory`. Nothing is allocated for a tensor before its description, its
@@ -81,7 +81,8 @@ fn check_tensors(container: &Container, family: &str, specs: &[NamedSpec]) -> Re
     match container.tensors.iter().find(|(name, _)| !known.contains(*name)) {
         Some((name, info)) => {
             let reason = format!(
-                "the architecture {family} with this metadata has no such tensor (described at byte {})",
+                "the architecture {family} with this metadata has no such tensor (described at \
+                 byte {})",
                 info.described_at
             );
             Err(Error::Unsupported { file: file.into(), name: format!("tensor {name}"), reason })
@@ -146,8 +147,8 @@ fn read_tensor(file: &str, named: &NamedSpec, info: &TensorInfo) -> Result<Tenso
     Ok(Tensor { shape, data })
 }
 
-/// Asks for memory and gives it back: an allocation that fails after this is a race, not a file's
-/// doing.
+/// Checks that memory can be allocated, and frees it again: an allocation that fails after this is
+/// a race and not caused by the file.
 fn reserve(file: &str, tensor: &str, bytes: usize) -> Result<()> {
     let failed = |_| Error::Memory {
         file: file.into(),

@@ -2,11 +2,11 @@
 //! numbers they come from.
 //!
 //! A file of ours carries the four numbers too, and they must give the factors bit for bit. For
-//! another file they are recovered: the factor is the largest one, the turns are llama3's
-//! published choice (1 and 4), and the original context is what a blended factor says, or any that
-//! fits where none is blended. The factors they give must equal the file's within the error of the
-//! f32 arithmetic that converters use; otherwise the file is refused, since no scaling of ours would
-//! be that model.
+//! another file they are recovered: the factor is the largest one, the turns are llama3's published
+//! choice (1 and 4), and the original context is that of a blended factor, or any that fits where
+//! none is blended. The factors they give must equal the file's within the error of the f32
+//! arithmetic that converters use; otherwise the file is refused, since no scaling of ours would be
+//! that model.
 
 use super::metadata::{Metadata, error_at};
 use super::names::ROPE_FACTORS;
@@ -23,7 +23,7 @@ const CONVERTER_ERROR: f32 = 2e-5;
 const ORIGINAL_POSITIONS: [usize; 10] =
     [8192, 4096, 2048, 16384, 32768, 1024, 65536, 131072, 512, 262144];
 
-/// The scaling that the factors of the file stand for; None if it has none (or only ones).
+/// Returns the scaling that the factors of the file express; None if it has none (or only ones).
 pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option<Llama3Scaling>> {
     let metadata = &container.metadata;
     let own = own_parameters(metadata)?;
@@ -75,7 +75,9 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
     recover(&factors, head_dim, theta).map(Some).ok_or_else(|| Error::Unsupported {
         file: metadata.file.into(),
         name: ROPE_FACTORS.into(),
-        reason: "its factors are not those of a llama3 scaling with 1 and 4 turns, the one rope scaling that is read".into(),
+        reason: "its factors are not those of a llama3 scaling with 1 and 4 turns, the one rope \
+                 scaling that is read"
+            .into(),
     })
 }
 
@@ -105,8 +107,8 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
     if !factor.is_finite() || factor <= 1.0 {
         return None;
     }
-    let told = originals(factors, head_dim, theta, factor);
-    ORIGINAL_POSITIONS.into_iter().chain(told).find_map(|original_max_position| {
+    let stored = originals(factors, head_dim, theta, factor);
+    ORIGINAL_POSITIONS.into_iter().chain(stored).find_map(|original_max_position| {
         let scaling = Llama3Scaling {
             factor: factor.into(),
             low_freq_factor: 1.0,
@@ -119,7 +121,7 @@ fn recover(factors: &[f32], head_dim: usize, theta: f64) -> Option<Llama3Scaling
     })
 }
 
-/// Original contexts that the factors tell.
+/// Original contexts that can be computed from the factors.
 fn originals(factors: &[f32], head_dim: usize, theta: f64, factor: f32) -> Vec<usize> {
     let wave = |i: usize| 2.0 * PI * theta.powf(2.0 * i as f64 / head_dim as f64);
     let (mut out, factor) = (vec![], f64::from(factor));

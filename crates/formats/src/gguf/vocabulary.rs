@@ -7,9 +7,9 @@ use crate::tokenizer::{TokenKind, Tokenizer, Vocabulary};
 
 /// The one tokenizer model that is read: byte-level BPE.
 pub const BYTE_LEVEL_BPE: &str = "gpt2";
-/// Files without a tokenizer say so by this.
+/// The tokenizer model of files without a tokenizer.
 const NO_VOCABULARY: &str = "none";
-/// Pre-tokenizers for which llama.cpp adds a begin token unless the file says otherwise.
+/// Pre-tokenizers for which llama.cpp adds a begin token if the file does not decide it.
 const BEGINS_BY_DEFAULT: [&str; 8] =
     ["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"];
 const DEFAULT_PRE: &str = "default";

@@ -58,7 +58,7 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A tensor as it will stand in the file.
+/// A tensor as it will be in the file.
 struct Planned<'a> {
     name: String,
     shape: Vec<usize>,
@@ -172,7 +172,7 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
     Ok(planned)
 }
 
-/// Are there as many values as the shape says?
+/// Whether there are as many values as the shape needs.
 fn holds_its_shape(tensor: &Tensor) -> bool {
     let (rows, cols) = (tensor.rows(), tensor.cols());
     match &tensor.data {
@@ -180,9 +180,9 @@ fn holds_its_shape(tensor: &Tensor) -> bool {
         TensorData::F16(v) => v.len() == rows * cols,
         TensorData::BF16(v) => v.len() == rows * cols,
         TensorData::Packed(m) => {
-            let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.quantizer.grid.bits);
+            let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.spec.bits());
             (m.rows, m.cols, m.codes.len(), m.scales.len())
-                == (rows, cols, code_bytes, m.quantizer.granularity.scales(rows, cols))
+                == (rows, cols, code_bytes, m.spec.granularity.scales(rows, cols))
         }
         TensorData::Blocks { kind, bytes } => {
             blocks::row_bytes(*kind, cols).is_some_and(|row| row * rows == bytes.len())

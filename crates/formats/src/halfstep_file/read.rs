@@ -15,7 +15,7 @@ use crate::{config, inventory, json};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfBitsVecExt;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -254,15 +254,15 @@ fn plan(
                     quantizer,
                     codes: stored.take(
                         &part(part::CODES),
-                        &[rows, row_bytes(cols, quantizer.grid.bits)],
+                        &[rows, row_bytes(cols, quantizer.bits())],
                         &[Dtype::U8],
                     )?,
                     scale: stored.take(
                         &part(part::SCALE),
                         &scales,
-                        &[scale_dtype(quantizer.scale_codec)],
+                        &[scale_dtype(quantizer.scale)],
                     )?,
-                    zero_point: match zero_point_shape(quantizer, rows, cols) {
+                    zero_point: match quantizer.zero_point_shape(rows, cols) {
                         Some(shape) => {
                             Some(stored.take(&part(part::ZERO_POINT), &shape, &[Dtype::U8])?)
                         }
@@ -367,8 +367,8 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
         Storage::Packed { quantizer, codes: code_info, scale, zero_point } => {
             let (rows, cols) = (shape[0], shape[1]);
             let codes: Vec<u8> = source.values(code_info.begin, code_info.elements())?;
-            check_codes(quantizer.grid, cols, &codes).map_err(|fault| wrong(code_info, fault))?;
-            let scales = match quantizer.scale_codec {
+            check_codes(*quantizer, cols, &codes).map_err(|fault| wrong(code_info, fault))?;
+            let scales = match quantizer.scale {
                 ScaleCodec::F32 => source.values(scale.begin, scale.elements())?,
                 ScaleCodec::F16 => {
                     let halves: Vec<f16> =
@@ -379,7 +379,7 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
             check_scales(&scales).map_err(|fault| wrong(scale, fault))?;
             let mut zero_points = vec![];
             if let Some(info) = zero_point {
-                let (bits, groups) = (quantizer.grid.bits, scales.len() / info.shape[0].max(1));
+                let (bits, groups) = (quantizer.bits(), scales.len() / info.shape[0].max(1));
                 let packed: Vec<u8> = source.values(info.begin, info.elements())?;
                 // Any bits are a zero point of an affine grid.
                 check_padding(bits, groups, &packed).map_err(|fault| wrong(info, fault))?;
@@ -392,7 +392,7 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
             Ok(TensorData::Packed(QuantTensor {
                 rows,
                 cols,
-                quantizer: *quantizer,
+                spec: *quantizer,
                 codes,
                 scales,
                 zero_points,

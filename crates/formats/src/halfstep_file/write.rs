@@ -11,7 +11,8 @@ use crate::safetensors::{self, Entry};
 use crate::{config, inventory};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use halfstep_kernels::pack::{QuantTensor, pack_row};
+use halfstep_kernels::pack::pack_row;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -120,7 +121,7 @@ impl<'a> Weights<'a> {
     fn add(&mut self, name: &'a str, tensor: &'a Tensor) -> Result<()> {
         match &tensor.data {
             TensorData::Packed(matrix) => {
-                self.packed.insert(name, matrix.quantizer.into());
+                self.packed.insert(name, matrix.spec.into());
                 let wrong = |(row, reason)| Error::Unencodable {
                     format: "halfstep".into(),
                     row,
@@ -228,12 +229,12 @@ fn packed_entries<'a>(
     matrix: &'a QuantTensor,
     entries: &mut Vec<Entry<'a>>,
 ) -> std::result::Result<(), Fault> {
-    let QuantTensor { rows, cols, quantizer: q, codes, scales, zero_points } = matrix;
+    let QuantTensor { rows, cols, spec: q, codes, scales, zero_points } = matrix;
     let (rows, cols) = (*rows, *cols);
     check_quantizer(*q).map_err(|reason| (0, reason))?;
-    let code_bytes = row_bytes(cols, q.grid.bits);
+    let code_bytes = row_bytes(cols, q.bits());
     let scale_count = q.granularity.scales(rows, cols);
-    let zero_count = if q.grid.range == CodeRange::Affine { scale_count } else { 0 };
+    let zero_count = if q.has_zero_point() { scale_count } else { 0 };
     if tensor.shape != [rows, cols]
         || (codes.len(), scales.len(), zero_points.len())
             != (rows * code_bytes, scale_count, zero_count)
@@ -246,12 +247,12 @@ fn packed_entries<'a>(
         );
         return Err((0, format!("parts do not fit together: {sizes}")));
     }
-    check_codes(q.grid, cols, codes).map_err(|(at, reason)| (at / code_bytes, reason))?;
+    check_codes(*q, cols, codes).map_err(|(at, reason)| (at / code_bytes, reason))?;
     let row_of_scale = |(at, reason): Fault| (at * rows / scale_count, reason);
     check_scales(scales).map_err(row_of_scale)?;
-    check_zero_points(q.grid, zero_points).map_err(row_of_scale)?;
+    check_zero_points(*q, zero_points).map_err(row_of_scale)?;
     let shape = scale_shape(q.granularity, rows, cols);
-    let scale_bytes: Cow<[u8]> = match q.scale_codec {
+    let scale_bytes: Cow<[u8]> = match q.scale {
         ScaleCodec::F32 => bytemuck::cast_slice(scales).into(),
         ScaleCodec::F16 => {
             if let Some(i) =
@@ -263,28 +264,28 @@ fn packed_entries<'a>(
         }
     };
     entries.push(entry(name, part::CODES, Dtype::U8, vec![rows, code_bytes], codes));
-    entries.push(entry(name, part::SCALE, scale_dtype(q.scale_codec), shape, scale_bytes));
-    if let Some(shape) = zero_point_shape(*q, rows, cols) {
+    entries.push(entry(name, part::SCALE, scale_dtype(q.scale), shape, scale_bytes));
+    if let Some(shape) = q.zero_point_shape(rows, cols) {
         entries.push(entry(
             name,
             part::ZERO_POINT,
             Dtype::U8,
             shape.into(),
-            packed_zero_points(q.grid, shape, zero_points),
+            packed_zero_points(*q, shape, zero_points),
         ));
     }
     Ok(())
 }
 
 /// Each row of zero points as a row of codes.
-fn packed_zero_points(grid: IntGrid, [rows, bytes]: [usize; 2], zero_points: &[u8]) -> Vec<u8> {
+fn packed_zero_points(spec: QuantSpec, [rows, bytes]: [usize; 2], zero_points: &[u8]) -> Vec<u8> {
     let codes: Vec<i16> = zero_points.iter().map(|&z| z.into()).collect();
     let mut packed = vec![0; rows * bytes];
     let groups = (codes.len() / rows.max(1)).max(1);
     codes
         .chunks_exact(groups)
         .zip(packed.chunks_exact_mut(bytes.max(1)))
-        .for_each(|(row, out)| pack_row(row, grid, out));
+        .for_each(|(row, out)| pack_row(row, spec, out));
     packed
 }
 

@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Arguments of a call, taken by position or name; what is left over is an error.
-pub struct Given {
+pub struct CallArguments {
     /// What is called, for errors.
     pub callee: String,
     pub positional: Vec<Option<Value>>,
     pub named: Vec<(Rc<str>, Option<Value>)>,
 }
 
-impl Given {
+impl CallArguments {
     pub fn optional(&mut self, position: usize, name: &str) -> Option<Value> {
         if let Some(value) = self.positional.get_mut(position).and_then(Option::take) {
             return Some(value);
@@ -50,8 +50,8 @@ impl Given {
     }
 
     /// A copy of the arguments from `position` on, for a callee of its own.
-    pub fn rest(&self, position: usize) -> Given {
-        Given {
+    pub fn rest(&self, position: usize) -> CallArguments {
+        CallArguments {
             callee: String::new(),
             positional: self.positional.get(position..).unwrap_or_default().to_vec(),
             named: self.named.clone(),
@@ -59,8 +59,8 @@ impl Given {
     }
 
     /// The same arguments once more.
-    pub fn again(&self, callee: &str) -> Given {
-        Given {
+    pub fn again(&self, callee: &str) -> CallArguments {
+        CallArguments {
             callee: callee.to_string(),
             positional: self.positional.clone(),
             named: self.named.clone(),
@@ -97,7 +97,7 @@ pub fn function(name: &str) -> Option<Value> {
 }
 
 impl Interpreter<'_> {
-    pub fn call_function(&mut self, name: &str, mut given: Given) -> Outcome<Value> {
+    pub fn call_function(&mut self, name: &str, mut given: CallArguments) -> Outcome<Value> {
         let result = match name {
             "range" => self.range(&mut given)?,
             "namespace" => {
@@ -124,7 +124,7 @@ impl Interpreter<'_> {
             "raise_exception" => {
                 let message = self.text_of(&given.required(0, "message")?)?;
                 return Err(wrong(format!(
-                    "the template says: {}",
+                    "the template raised an exception: {}",
                     message.chars().take(1000).collect::<String>()
                 )));
             }
@@ -140,7 +140,7 @@ impl Interpreter<'_> {
         Ok(result)
     }
 
-    fn range(&mut self, given: &mut Given) -> Outcome<Value> {
+    fn range(&mut self, given: &mut CallArguments) -> Outcome<Value> {
         let first = given.int(0, "start")?.ok_or_else(|| wrong("range needs a number"))?;
         let (start, stop) = match given.int(1, "stop")? {
             Some(stop) => (first, stop),
@@ -159,7 +159,7 @@ impl Interpreter<'_> {
     }
 
     /// `value is name(arguments)`.
-    pub fn test(&mut self, name: &str, value: &Value, mut given: Given) -> Outcome<bool> {
+    pub fn test(&mut self, name: &str, value: &Value, mut given: CallArguments) -> Outcome<bool> {
         let number = |value: &Value| match value {
             Value::Int(number) => Ok(*number),
             other => Err(wrong(format!("{name}: a {} is no integer", other.kind()))),

@@ -30,7 +30,7 @@ pub fn now(format: &str) -> Outcome<String> {
     }
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_err(|_| wrong("the clock stands before 1970"))?;
+        .map_err(|_| wrong("the clock shows a time before 1970"))?;
     at(since.as_secs(), format)
 }
 

@@ -1,7 +1,7 @@
 //! Expressions.
 
 use super::ast::{Arguments, Comparison, Expr, Operator, Post};
-use super::builtins::Given;
+use super::builtins::CallArguments;
 use super::compare::compare;
 use super::interpreter::Interpreter;
 use super::number::{Number, arithmetic, index, slice, span};
@@ -162,8 +162,8 @@ impl Interpreter<'_> {
         }
     }
 
-    /// What stands after a value, from left to right. An attribute that is called at once is a
-    /// method.
+    /// Applies the operations after a value from left to right. An attribute that is called at once
+    /// is a method.
     pub fn apply(&mut self, mut value: Value, posts: &[Post]) -> Outcome<Value> {
         let mut posts = posts.iter().peekable();
         while let Some(post) = posts.next() {
@@ -199,7 +199,7 @@ impl Interpreter<'_> {
         Ok(value)
     }
 
-    fn given(&mut self, callee: &str, arguments: &Arguments) -> Outcome<Given> {
+    fn given(&mut self, callee: &str, arguments: &Arguments) -> Outcome<CallArguments> {
         let positional = arguments
             .positional
             .iter()
@@ -210,10 +210,10 @@ impl Interpreter<'_> {
             .iter()
             .map(|(name, value)| Ok((name.clone(), Some(self.evaluate(value)?))))
             .collect::<Outcome<_>>()?;
-        Ok(Given { callee: callee.to_string(), positional, named })
+        Ok(CallArguments { callee: callee.to_string(), positional, named })
     }
 
-    fn call(&mut self, callee: &Value, given: Given) -> Outcome<Value> {
+    fn call(&mut self, callee: &Value, given: CallArguments) -> Outcome<Value> {
         match callee {
             Value::Function(name) => self.call_function(name, given),
             Value::Macro(closure) => self.call_macro(closure, given),
@@ -221,7 +221,7 @@ impl Interpreter<'_> {
         }
     }
 
-    fn method(&mut self, value: &Value, name: &str, mut given: Given) -> Outcome<Value> {
+    fn method(&mut self, value: &Value, name: &str, mut given: CallArguments) -> Outcome<Value> {
         if let Value::Loop(state) = value {
             let result = self.loop_method(state, name, &mut given)?;
             given.finish()?;
@@ -238,7 +238,12 @@ impl Interpreter<'_> {
         self.call(&callee, given)
     }
 
-    fn loop_method(&mut self, state: &Loop, name: &str, given: &mut Given) -> Outcome<Value> {
+    fn loop_method(
+        &mut self,
+        state: &Loop,
+        name: &str,
+        given: &mut CallArguments,
+    ) -> Outcome<Value> {
         match name {
             "cycle" => {
                 let count = given.positional.len();
@@ -262,7 +267,7 @@ impl Interpreter<'_> {
     }
 
     /// `value.name`: nothing but entries of dicts and namespaces and the state of a loop. Python's
-    /// own attributes are not there to be had.
+    /// own attributes cannot be read.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Outcome<Value> {
         self.budget.read(2 * name.len())?;
         let found = match value {

@@ -1,6 +1,6 @@
 //! Filters: `value|name(arguments)`.
 
-use super::builtins::Given;
+use super::builtins::CallArguments;
 use super::compare::{self, SortKey};
 use super::interpreter::Interpreter;
 use super::methods::{items, join};
@@ -54,7 +54,7 @@ pub fn is_known(name: &str) -> bool {
 }
 
 impl Interpreter<'_> {
-    pub fn filter(&mut self, name: &str, value: Value, mut given: Given) -> Outcome<Value> {
+    pub fn filter(&mut self, name: &str, value: Value, mut given: CallArguments) -> Outcome<Value> {
         self.budget.work(1)?;
         let result = match name {
             "default" | "d" => {
@@ -98,7 +98,12 @@ impl Interpreter<'_> {
         Ok(result)
     }
 
-    fn text_filter(&mut self, name: &str, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn text_filter(
+        &mut self,
+        name: &str,
+        value: &Value,
+        given: &mut CallArguments,
+    ) -> Outcome<Value> {
         if !is_known(name) {
             return Err(wrong(format!("there is no filter {name}")));
         }
@@ -156,7 +161,7 @@ impl Interpreter<'_> {
         })
     }
 
-    fn as_json(&mut self, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn as_json(&mut self, value: &Value, given: &mut CallArguments) -> Outcome<Value> {
         let indent = given.int(0, "indent")?;
         let indent = indent.map(|n| usize::try_from(n).unwrap_or(0));
         if given.flag(usize::MAX, "ensure_ascii") || given.flag(usize::MAX, "sort_keys") {
@@ -186,7 +191,7 @@ impl Interpreter<'_> {
         }
     }
 
-    fn map(&mut self, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn map(&mut self, value: &Value, given: &mut CallArguments) -> Outcome<Value> {
         let list = self.items_of(value)?;
         self.budget.make_list(list.items.len())?;
         let mut mapped = Vec::with_capacity(list.items.len());
@@ -214,7 +219,7 @@ impl Interpreter<'_> {
         Value::list(mapped)
     }
 
-    fn select(&mut self, name: &str, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn select(&mut self, name: &str, value: &Value, given: &mut CallArguments) -> Outcome<Value> {
         let wanted = name.starts_with("select");
         let path =
             if name.ends_with("attr") { Some(given.required(0, "attribute")?) } else { None };
@@ -242,7 +247,7 @@ impl Interpreter<'_> {
     }
 
     /// Filters that need an order: by the values, by an attribute of them, or (dictsort) by key.
-    fn ordered(&mut self, name: &str, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn ordered(&mut self, name: &str, value: &Value, given: &mut CallArguments) -> Outcome<Value> {
         let (list, path, reverse, case_sensitive) = if name == "dictsort" {
             let Value::Dict(dict) = value else {
                 return Err(wrong(format!("a {} is no dict", value.kind())));
@@ -303,7 +308,7 @@ impl Interpreter<'_> {
         Value::list(list.items.iter().rev().cloned().collect())
     }
 
-    fn sum(&mut self, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn sum(&mut self, value: &Value, given: &mut CallArguments) -> Outcome<Value> {
         let path = given.optional(0, "attribute");
         let mut sum = given.optional(1, "start").unwrap_or(Value::Int(0));
         for item in &self.items_of(value)?.items {
@@ -318,7 +323,7 @@ impl Interpreter<'_> {
     }
 
     /// Unlike the method, it takes anything that has a text.
-    fn join_any(&mut self, value: &Value, given: &mut Given) -> Outcome<Value> {
+    fn join_any(&mut self, value: &Value, given: &mut CallArguments) -> Outcome<Value> {
         let separator = given.text(0, "d")?.unwrap_or_default();
         let path = given.optional(1, "attribute");
         let list = self.items_of(value)?;
@@ -335,7 +340,7 @@ impl Interpreter<'_> {
     }
 }
 
-fn numeric(name: &str, value: &Value, given: &mut Given) -> Outcome<Value> {
+fn numeric(name: &str, value: &Value, given: &mut CallArguments) -> Outcome<Value> {
     let parsed = match value {
         Value::Str(text) if name == "int" || name == "float" => {
             let text = text.trim();

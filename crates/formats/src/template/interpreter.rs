@@ -2,7 +2,7 @@
 
 use super::ast::{Expr, Macro, Name, Node, Post, Statement, Target, Template};
 use super::budget::{Budget, MAX_DEPTH, MAX_OUTPUT_BYTES};
-use super::builtins::{self, Given};
+use super::builtins::{self, CallArguments};
 use super::value::{Closure, DictBuilder, List, Loop, Value};
 use super::{Message, Outcome, show, too_much, wrong};
 use std::cell::{Cell, RefCell};
@@ -23,7 +23,7 @@ pub struct Interpreter<'t> {
 #[derive(Default)]
 struct Frame {
     variables: HashMap<Name, Value>,
-    /// The frame that is asked next. A macro sees the frame it was defined in, not its caller's.
+    /// The frame that is searched next. A macro sees the frame it was defined in, not its caller's.
     parent: Option<usize>,
 }
 
@@ -338,7 +338,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// Calls a macro; the result is what it writes.
-    pub fn call_macro(&mut self, closure: &Closure, mut given: Given) -> Outcome<Value> {
+    pub fn call_macro(&mut self, closure: &Closure, mut given: CallArguments) -> Outcome<Value> {
         if self.calls == MAX_DEPTH {
             return Err(too_much(format!("macros nested deeper than {MAX_DEPTH}")));
         }

@@ -2,7 +2,7 @@
 //! sandbox of transformers does.
 
 use super::budget::Budget;
-use super::builtins::Given;
+use super::builtins::CallArguments;
 use super::interpreter::Interpreter;
 use super::value::{Dict, Value};
 use super::{Outcome, text, wrong};
@@ -13,7 +13,7 @@ impl Interpreter<'_> {
         &mut self,
         value: &Value,
         name: &str,
-        given: &mut Given,
+        given: &mut CallArguments,
     ) -> Outcome<Option<Value>> {
         match value {
             Value::Str(string) => string_method(string, name, given, &mut self.budget),
@@ -45,7 +45,7 @@ impl Interpreter<'_> {
 fn string_method(
     string: &str,
     name: &str,
-    given: &mut Given,
+    given: &mut CallArguments,
     budget: &mut Budget,
 ) -> Outcome<Option<Value>> {
     budget.read(string.len())?;
@@ -166,7 +166,7 @@ pub fn join(list: &Value, separator: &str, budget: &mut Budget) -> Outcome<Value
 fn dict_method(
     dict: &Dict,
     name: &str,
-    given: &mut Given,
+    given: &mut CallArguments,
     budget: &mut Budget,
 ) -> Outcome<Option<Value>> {
     match name {

@@ -20,8 +20,8 @@ fn push(text: &str, out: &mut String, budget: &mut Budget) -> Outcome<()> {
     Ok(())
 }
 
-/// As Python's `repr`: what stands inside of a printed list. Ends because containers are of limited
-/// depth and each visit is paid for.
+/// Writes a value as Python's `repr` does, as an element of a printed list. Recursion ends because
+/// containers have a limited depth and every visit takes from the budget.
 fn repr(value: &Value, out: &mut String, budget: &mut Budget) -> Outcome<()> {
     match value {
         Value::Undefined => push("Undefined", out, budget),

@@ -1,4 +1,4 @@
-//! The statements of a template: what stands between `{%` and `%}`.
+//! The statements of a template, between `{%` and `%}`.
 
 use super::ast::{Expr, Macro, Node, Post, Statement, Target};
 use super::lexer::Token;
@@ -82,7 +82,7 @@ impl Parser {
                 let filters = self.filters()?;
                 Statement::Filter { filters, body: self.closed_by("endfilter")? }
             }
-            // Marks what the assistant said, for training masks: the text is the same.
+            // Marks the assistant's part, for training masks: the text is the same.
             "generation" => {
                 Statement::With { assignments: Vec::new(), body: self.closed_by("endgeneration")? }
             }

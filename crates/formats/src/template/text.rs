@@ -11,8 +11,8 @@ pub fn strip<'t>(text: &'t str, set: Option<&str>, left: bool, right: bool) -> &
     if right { text.trim_end_matches(gone) } else { text }
 }
 
-/// Parts between `separator` (runs of white space if there is none), at most `most` cuts, from the
-/// right if asked.
+/// Splits at `separator` (at runs of white space if there is none), at most `most` times,
+/// optionally from the right.
 pub fn split(
     text: &str,
     separator: Option<&str>,
@@ -58,7 +58,7 @@ fn words_from_right(text: &str, parts: usize) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A list of strings, turned around if asked.
+/// Returns a list of strings, optionally reversed.
 fn strings<'t>(
     parts: impl Iterator<Item = &'t str>,
     reversed: bool,
@@ -125,7 +125,8 @@ pub fn title(text: &str) -> String {
     out
 }
 
-/// Lines after the first (and the first, and empty ones, if asked) with `prefix` before them.
+/// Puts `prefix` before all lines but the first (and optionally before the first and before empty
+/// ones).
 pub fn indent(
     text: &str,
     prefix: &str,
@@ -149,7 +150,7 @@ pub fn indent(
     Ok(Value::str(&out))
 }
 
-/// The place of `part` in `text`, in characters.
+/// Returns the position of `part` in `text`, in characters.
 pub fn find(text: &str, part: &str, last: bool) -> i64 {
     let at = if last { text.rfind(part) } else { text.find(part) };
     at.map_or(-1, |at| text[..at].chars().count() as i64)

@@ -9,8 +9,7 @@ use std::rc::Rc;
 
 #[derive(Clone)]
 pub enum Value {
-    /// Something that is not there; an error as soon as it is asked for more than its truth or
-    /// text.
+    /// A value that does not exist; every use but its truth and its text is an error.
     Undefined,
     None,
     Bool(bool),

@@ -1,10 +1,10 @@
 //! GPT-2's byte alphabet: every byte has one printable character, so that a byte string is a string
 //! of characters a vocabulary can hold.
 //!
-//! The printable bytes of Latin-1 stand for themselves; the other 68 get the characters from U+0100
+//! The printable bytes of Latin-1 are their own characters; the other 68 get those from U+0100
 //! on, in order of their value.
 
-/// One past the last character that stands for a byte.
+/// One past the last character that represents a byte.
 const END: usize = 0x144;
 
 fn printable(byte: u8) -> bool {

@@ -50,7 +50,7 @@ struct Engine {
     ends: Vec<usize>,
 }
 
-/// Tokens that stand in a text as they are: leftmost, then longest.
+/// Tokens that are found in a text as they are: leftmost first, then longest.
 struct Markers {
     finder: Option<AhoCorasick>,
     ids: Vec<u32>,
@@ -97,14 +97,14 @@ impl Tokenizer {
         json::write(&self.vocabulary)
     }
 
-    /// The tokenizer_config.json beside it, for other readers: special tokens by name, and the chat
-    /// template.
+    /// Returns the matching tokenizer_config.json, for other readers: special tokens by name, and
+    /// the chat template.
     pub fn to_config_json(&self, chat_template: Option<&str>) -> String {
         json::write_config(&self.vocabulary, chat_template)
     }
 
     /// Ids of `text`. `special`: special tokens in the text are recognised, and bos/eos are added
-    /// if the model asks for them (not a second time where the text has them); without it the text
+    /// if the model uses them (not a second time where the text has them); without it the text
     /// is plain. A byte that the vocabulary has no token for is left out, as the reference
     /// tokenizers do.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {

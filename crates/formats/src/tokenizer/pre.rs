@@ -24,9 +24,9 @@ pub struct PreTokenizer {
     aliases: &'static [&'static str],
     pub patterns: &'static [&'static str],
     /// A word that is a token as a whole is taken as it is, without merging (llama.cpp ties this to
-    /// the name, tokenizer.json says `ignore_merges`).
+    /// the name, tokenizer.json has `ignore_merges`).
     pub whole_words: bool,
-    /// tokenizer.json of these models asks for NFC. Neither llama.cpp nor we normalise: the ids
+    /// tokenizer.json of these models requires NFC. Neither llama.cpp nor we normalise: the ids
     /// differ for text that is not in NFC already.
     pub nfc_in_json: bool,
 }

@@ -47,7 +47,8 @@ pub fn train(text: &str, vocab_size: usize, pre: &str, special: &[&str]) -> Resu
     trainer.train(&mut model).map_err(wrong)?;
     if model.get_vocab_size() != vocab_size {
         return Err(wrong(format!(
-            "the text gives {} tokens, not {vocab_size}: take a longer text or a smaller vocabulary",
+            "the text gives {} tokens, not {vocab_size}: take a longer text or a smaller \
+             vocabulary",
             model.get_vocab_size()
         )));
     }

@@ -37,8 +37,7 @@ impl TokenKind {
             .find(|&k| k as i64 == number)
     }
 
-    /// Whether the token stands in a text as it is and is looked for there, instead of being built
-    /// by merges.
+    /// Whether the token is searched for in the text as it is, instead of being built by merges.
     pub fn is_marker(self) -> bool {
         matches!(self, Self::Control | Self::Unknown | Self::UserDefined)
     }
@@ -153,7 +152,8 @@ impl Vocabulary {
         }
         if markers > MAX_MARKERS || marker_bytes > MAX_MARKER_BYTES {
             return Err(wrong(format!(
-                "{markers} special tokens of {marker_bytes} bytes, more than {MAX_MARKERS} of {MAX_MARKER_BYTES}"
+                "{markers} special tokens of {marker_bytes} bytes, more than {MAX_MARKERS} of \
+                 {MAX_MARKER_BYTES}"
             )));
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Vocabulary {
             }
             if !seen.insert(self.merges[rank].as_str()) {
                 return Err(wrong(format!(
-                    "merge {rank} stands there twice: {:?}",
+                    "merge {rank} appears twice: {:?}",
                     shown(&self.merges[rank])
                 )));
             }
@@ -214,7 +214,7 @@ impl Vocabulary {
     }
 }
 
-/// The byte that a token like `<0x0A>` stands for.
+/// Returns the byte that a token like `<0x0A>` represents.
 pub(super) fn byte_token(token: &str) -> Option<u8> {
     let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
     // from_str_radix would take a sign.

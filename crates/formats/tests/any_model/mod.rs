@@ -6,8 +6,8 @@ use half::{bf16, f16};
 use halfstep_formats::architecture::{Architecture, Role, Sizes};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, CodeRange, QuantSpec, ScaleCodec};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec, ScaleCodec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -88,9 +88,9 @@ pub fn tensor(shape: &[usize], stored: Stored, draw: &mut Draw) -> Tensor {
 }
 
 pub fn packed(rows: usize, cols: usize, q: QuantSpec, draw: &mut Draw) -> QuantTensor {
-    let span = (q.grid.max() - q.grid.min() + 1) as usize;
+    let span = (q.max_code() - q.min_code() + 1) as usize;
     let codes: Vec<i16> =
-        (0..rows * cols).map(|_| (q.grid.min() + draw.below(span) as i32) as i16).collect();
+        (0..rows * cols).map(|_| (q.min_code() + draw.below(span) as i32) as i16).collect();
     let count = q.granularity.scales(rows, cols);
     // Zero, negative and tiny scales are legal.
     let scale = |draw: &mut Draw| match draw.below(8) {
@@ -99,10 +99,9 @@ pub fn packed(rows: usize, cols: usize, q: QuantSpec, draw: &mut Draw) -> QuantT
         2 => draw.float().abs() * 1e-6,
         _ => draw.float().abs(),
     };
-    let stored =
-        |s: f32| if q.scale_codec == ScaleCodec::F16 { f16::from_f32(s).to_f32() } else { s };
+    let stored = |s: f32| if q.scale == ScaleCodec::F16 { f16::from_f32(s).to_f32() } else { s };
     let scales = (0..count).map(|_| stored(scale(draw))).collect();
-    let zero_points = if q.grid.range == CodeRange::Affine {
+    let zero_points = if q.has_zero_point() {
         (0..count).map(|_| draw.below(span) as u8).collect()
     } else {
         vec![]
@@ -147,7 +146,7 @@ pub fn model(
     }
 }
 
-/// Puts factors beside packed block linears: of the rank that `rank` gives for the largest there
+/// Adds low-rank factors to packed block linears: of the rank that `rank` gives for the largest there
 /// may be, none for 0.
 pub fn add_low_rank(
     m: &mut Model,

@@ -178,7 +178,7 @@ const STRINGS: &[Named] = &[
     ("string_not_utf8", format("not UTF-8"), |r| {
         r.set(keys::NAME, STRING, string(b"half\xC3\x28step"))
     }),
-    ("llama_19856_key_twice_with_other_value", format("stands twice"), |r| {
+    ("llama_19856_key_twice_with_other_value", format("appears twice"), |r| {
         let twin = Entry {
             key: keys::HEAD_COUNT.into(),
             key_length: None,
@@ -187,7 +187,7 @@ const STRINGS: &[Named] = &[
         };
         r.entries.push(twin);
     }),
-    ("key_twice_with_the_same_value", format("stands twice"), |r| {
+    ("key_twice_with_the_same_value", format("appears twice"), |r| {
         r.entries.push(r.entries[3].clone())
     }),
     ("tensor_name_empty", format("empty tensor name"), |r| r.tensor(MATRIX).name.clear()),
@@ -198,7 +198,7 @@ const STRINGS: &[Named] = &[
         r.tensor(MATRIX).name_length = Some(u64::MAX)
     }),
     ("tensor_name_not_utf8", format("not UTF-8"), |r| r.tensor(MATRIX).name[0] = 0x80),
-    ("tensor_name_twice", format("stands twice"), |r| {
+    ("tensor_name_twice", format("appears twice"), |r| {
         r.tensor("blk.0.ffn_up.weight").name = MATRIX.into()
     }),
 ];
@@ -681,30 +681,39 @@ const OWN: &[Named] = &[
         r.set_string(keys::OWN_QUANTIZATION, "{target:")
     }),
     ("own_quantization_unknown_kind", format(keys::OWN_QUANTIZATION), |r| {
-        r.set_string(keys::OWN_QUANTIZATION, r#"{"target":"x","activation":{"kind":"other"},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#);
+        r.set_string(
+            keys::OWN_QUANTIZATION,
+            r#"{"target":"x","activation":{"kind":"other"},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+        );
     }),
     ("own_quantization_of_300_bits", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":300},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":300},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
         );
     }),
     ("own_quantization_of_0_bits", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":0},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+            r#"{"target":"x","activation":{"kind":"dynamicToken","bits":0},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
         );
     }),
     ("own_quantization_static_without_steps", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"static","bits":8},"headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
+            r#"{"target":"x","activation":{"kind":"static","bits":8},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"}}"#,
         );
     }),
     ("own_quantization_with_a_step_of_0", format(keys::OWN_QUANTIZATION), |r| {
         r.set_string(
             keys::OWN_QUANTIZATION,
-            r#"{"target":"x","activation":{"kind":"none"},"headActivation":{"kind":"none"},"cache":{"kind":"f16"},"staticSteps":{"model.layers.0.attn_in.step":0.0}}"#,
+            r#"{"target":"x","activation":{"kind":"none"},
+            "headActivation":{"kind":"none"},"cache":{"kind":"f16"},
+            "staticSteps":{"model.layers.0.attn_in.step":0.0}}"#,
         );
     }),
     ("own_quantization_nested_100_000_deep", format(keys::OWN_QUANTIZATION), |r| {

@@ -176,7 +176,7 @@ pub fn same_data(a: &TensorData, b: &TensorData) -> bool {
         (TensorData::Packed(a), TensorData::Packed(b)) => {
             let scales =
                 a.scales.iter().map(|s| s.to_bits()).eq(b.scales.iter().map(|s| s.to_bits()));
-            let shape = (a.rows, a.cols, a.quantizer) == (b.rows, b.cols, b.quantizer);
+            let shape = (a.rows, a.cols, a.spec) == (b.rows, b.cols, b.spec);
             scales && shape && a.codes == b.codes && a.zero_points == b.zero_points
         }
         (TensorData::Blocks { kind: a, bytes: x }, TensorData::Blocks { kind: b, bytes: y }) => {

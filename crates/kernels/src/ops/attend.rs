@@ -103,7 +103,7 @@ pub fn attend(q: &[f32], cached: Keys, seen: usize, group: usize, width: usize, 
     SCORES.replace(scores);
 }
 
-/// `scores = q k^T / sqrt(D)` for the keys that `scores` has room for.
+/// Computes `scores = q k^T / sqrt(D)` for as many keys as `scores` has elements.
 fn score_keys(q: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if level() == Level::Avx512 && q.len().is_multiple_of(LANES) {
@@ -263,7 +263,7 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     fn fold(x: [__m512; LANES]) -> __m512 {
         let (mut halves, mut quarters, mut pairs) = ([x[0]; 8], [x[0]; 4], [x[0]; 2]);
-        // The order in which vectors meet, so that they end in their places.
+        // The order in which vectors meet, so that they end in order.
         for i in 0..8 {
             let (a, b) = (x[PLACES[2 * i]], x[PLACES[2 * i + 1]]);
             halves[i] = _mm512_add_ps(
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bytes_for_any_queries_beside_at_every_level() {
+    fn the_bytes_of_a_query_depend_on_no_other_query_at_any_level() {
         for (rows, group, seen, width) in [
             (1, 1, 1, 64),
             (1, 3, 200, 64),

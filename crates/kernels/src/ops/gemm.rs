@@ -115,7 +115,7 @@ impl<T: Real> Rows<T> for Dense<'_, T> {
     }
 }
 
-/// A quantized weight as the values it stands for.
+/// The values of a quantized weight.
 impl<T: Real> Rows<T> for WeightPanels {
     fn rows(&self) -> usize {
         self.rows()
@@ -326,7 +326,7 @@ pub(crate) fn product<T: Real>(
 }
 
 /// # Safety
-/// `out` must be valid for writes of `m` rows of `n` elements, and nobody else may touch them; a
+/// `out` must be valid for writes of `m` rows of `n` elements, and nothing else may access them; a
 /// and b must hold `[m, k]` and `[k, n]`.
 #[cfg(not(target_family = "wasm"))]
 unsafe fn product_raw<T: Real>(

@@ -11,16 +11,19 @@ mod cells;
 mod kernel;
 mod ordered;
 mod panels;
+#[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
+mod plain;
 mod segments;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod transpose;
 
-use crate::pack::QuantTensor;
 use crate::quant::activation;
+use crate::quant::tensor::QuantTensor;
 use crate::{ActivationQuantizer, Pool};
 use kernel::{Kernel, Output};
 use panels::ROWS;
@@ -76,8 +79,9 @@ fn columns(y: &mut [f32], o: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
 /// them: x `[M, I]`, y `[M, O]`. Activations are quantized as `activation` says, once (`step` is
 /// the stored step of a static site). Integer sums per segment (the smaller of weight group and
 /// activation block), then `y += f32(sum) * (weight_scale * activation_scale)`, segment by segment
-/// in order: multiply, then add. With `ActivationQuantizer::None` the weights are decoded row by
-/// row and multiplied as [`linear_ordered`] does.
+/// in order: multiply, then add. Where codes index a table, the integers that are summed are its
+/// levels. With `ActivationQuantizer::None` the weights are decoded row by row and multiplied as
+/// [`linear_ordered`] does.
 pub fn linear_panels(
     pool: &Pool,
     x: &[f32],

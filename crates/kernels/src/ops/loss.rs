@@ -51,7 +51,7 @@ dispatch! {
             for i in 0..n {
                 let (a, b) = (t.exponent(i), s.exponent(i));
                 (p[i], q[i]) = (a.exp(), b.exp());
-                // 0 ln 0 = 0: a teacher of -inf adds nothing, whatever the student says.
+                // 0 ln 0 = 0: a teacher of -inf adds nothing, whatever the student is.
                 difference[i] = if p[i] > T::ZERO { a - b } else { T::ZERO };
             }
             p_sum = add_wide(p_sum, &p[..n]);

@@ -12,7 +12,7 @@ use super::lsq::lsq_forward;
 use super::rounding::{clip, nearest_even, nearest_even_bits};
 use super::scale::round_f16;
 use crate::ops::lanes::LANES;
-use crate::{ActivationQuantizer, Granularity, IntGrid, Pool, Real, dispatch};
+use crate::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, Real, ScaleCodec, dispatch};
 
 /// Block length of ggml's Q8_0 activations and caches.
 const BLOCK: usize = 32;
@@ -61,7 +61,7 @@ fn most<T: Copy, K: Ord + Copy + Default>(x: &[T], key: impl Fn(T) -> K) -> K {
 #[inline(always)]
 fn token_scale<T: Real>(x: &[T], bits: u8) -> T {
     let (max, floor) = (largest(x), T::from_f64(1e-30));
-    (if max < floor { floor } else { max }) / T::from_f64(IntGrid::symmetric(bits).max() as f64)
+    (if max < floor { floor } else { max }) / T::from_f64(Int::symmetric(bits).max() as f64)
 }
 
 /// Multiplier and scale of one block of 32.
@@ -89,6 +89,11 @@ fn long_block_scale<T: Real>(x: &[T]) -> (T, T) {
     let id = T::from_f64(-127.0) / max;
     // As in `block_scale`.
     if id.abs() > T::from_f64(f32::MAX as f64) { (T::ZERO, T::ZERO) } else { (id, T::ONE / id) }
+}
+
+/// The spec of a static site of `bits` bits: one scale, stored as f32.
+pub const fn static_spec(bits: u8) -> QuantSpec {
+    QuantSpec::int(Int::symmetric(bits), Granularity::Tensor, ScaleCodec::F32)
 }
 
 /// Fake-quant of x `[M, D]`: y = the values the integer path would use. `step` for static sites
@@ -119,17 +124,7 @@ pub fn fake_quant<T: Real>(
         }
         ActivationQuantizer::Static { bits } => {
             let step = step.expect("a static site has a step");
-            lsq_forward(
-                pool,
-                x,
-                1,
-                x.len(),
-                &[step],
-                Granularity::Tensor,
-                IntGrid::symmetric(bits),
-                y,
-                None,
-            );
+            lsq_forward(pool, x, 1, x.len(), &[step], static_spec(bits), y, None);
         }
     }
 }
@@ -184,7 +179,7 @@ dispatch! {
 
     /// False if an x is not a number.
     fn static_codes(x: &[f32], bits: u8, step: f32, codes: &mut [i8]) -> bool {
-        let (n, p) = (IntGrid::symmetric(bits).min() as f32, IntGrid::symmetric(bits).max() as f32);
+        let (n, p) = (Int::symmetric(bits).min() as f32, Int::symmetric(bits).max() as f32);
         if step == 0.0 {
             codes.fill(0);
         } else {

@@ -9,10 +9,9 @@
 use super::lsq::Split;
 use super::rounding::{clip, nearest_even, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
-use crate::{Granularity, IntGrid, Pool, Real, ScaleCodec, dispatch};
+use crate::{Granularity, Pool, QuantSpec, Real, dispatch};
 
-/// A matrix `[rows, cols]` on an affine grid: one scale and one zero point per group of
-/// `granularity`.
+/// A matrix `[rows, cols]` on an affine grid: one scale and one zero point per group.
 #[derive(Clone, Copy)]
 pub struct Affine<'a, T> {
     pub w: &'a [T],
@@ -20,29 +19,28 @@ pub struct Affine<'a, T> {
     pub cols: usize,
     pub scales: &'a [T],
     pub zero_points: &'a [T],
-    pub granularity: Granularity,
-    pub grid: IntGrid,
+    pub spec: QuantSpec,
 }
 
 impl<T: Real> Affine<'_, T> {
     fn check(&self) -> Split {
-        let n = self.granularity.scales(self.rows, self.cols);
+        let n = self.spec.granularity.scales(self.rows, self.cols);
         assert_eq!(
             (self.w.len(), self.scales.len(), self.zero_points.len()),
             (self.rows * self.cols, n, n),
             "shapes of an affine matrix"
         );
         assert!(
-            self.granularity != Granularity::Tensor,
+            self.spec.granularity != Granularity::Tensor,
             "an affine grid per tensor has no gradient here"
         );
-        Split::new(self.rows, self.cols, self.granularity)
+        Split::new(self.rows, self.cols, self.spec.granularity)
     }
 
     /// `y` `[rows, cols]`, the values of the codes.
     pub fn forward(&self, pool: &Pool, y: &mut [T]) {
         let split = self.check();
-        let p = T::from_f64(f64::from(self.grid.max()));
+        let p = T::from_f64(f64::from(self.spec.max_code()));
         pool.chunks_mut(y, split.piece, |index, y| {
             let (scales, zero_points) =
                 (split.steps_of(index, self.scales), split.steps_of(index, self.zero_points));
@@ -66,7 +64,7 @@ impl<T: Real> Affine<'_, T> {
             (self.w.len(), self.scales.len(), self.scales.len()),
             "shapes of an affine backward"
         );
-        let p = T::from_f64(f64::from(self.grid.max()));
+        let p = T::from_f64(f64::from(self.spec.max_code()));
         let mut pieces = dw.chunks_mut(split.piece);
         let tasks: Vec<_> = ds
             .chunks_mut(split.steps)
@@ -203,20 +201,15 @@ impl<T: Real> ClipRange<T> {
         }
     }
 
-    /// Scales as `codec` stores them, and zero points.
-    pub fn forward(
-        &self,
-        gamma: &[T],
-        beta: &[T],
-        grid: IntGrid,
-        codec: ScaleCodec,
-    ) -> (Vec<T>, Vec<T>) {
+    /// Scales as they are stored, and zero points.
+    pub fn forward(&self, gamma: &[T], beta: &[T], spec: QuantSpec) -> (Vec<T>, Vec<T>) {
         let mut zero_points = Vec::with_capacity(gamma.len());
         let scales = (0..gamma.len()).map(|g| {
             let low = sigmoid(beta[g]) * self.least[g];
             let (least, largest) = (T::from_f64(LEAST_SCALE), T::from_f64(LARGEST_SCALE));
-            let scale = codec
-                .store_real(self.raw_scale(g, gamma, beta, grid).maximum(least).minimum(largest));
+            let scale = spec
+                .scale
+                .store_real(self.raw_scale(g, gamma, beta, spec).maximum(least).minimum(largest));
             zero_points.push(nearest_even(
                 (-low / scale)
                     .minimum(T::from_f64(LARGEST_SCALE))
@@ -230,11 +223,11 @@ impl<T: Real> ClipRange<T> {
 
     /// dL/dgamma and dL/dbeta from dL/ds (the codec passes its gradient on unchanged; a scale at
     /// its guard passes none).
-    pub fn backward(&self, gamma: &[T], beta: &[T], grid: IntGrid, ds: &[T]) -> (Vec<T>, Vec<T>) {
-        let p = T::from_f64(f64::from(grid.max()));
+    pub fn backward(&self, gamma: &[T], beta: &[T], spec: QuantSpec, ds: &[T]) -> (Vec<T>, Vec<T>) {
+        let p = T::from_f64(f64::from(spec.max_code()));
         let slope = |x: T| sigmoid(x) * (T::ONE - sigmoid(x)) / p;
         let passed = |g: usize| {
-            let raw = self.raw_scale(g, gamma, beta, grid);
+            let raw = self.raw_scale(g, gamma, beta, spec);
             if raw >= T::from_f64(LEAST_SCALE) && raw <= T::from_f64(LARGEST_SCALE) {
                 ds[g]
             } else {
@@ -246,9 +239,9 @@ impl<T: Real> ClipRange<T> {
         (dgamma, dbeta)
     }
 
-    fn raw_scale(&self, g: usize, gamma: &[T], beta: &[T], grid: IntGrid) -> T {
+    fn raw_scale(&self, g: usize, gamma: &[T], beta: &[T], spec: QuantSpec) -> T {
         (sigmoid(gamma[g]) * self.most[g] - sigmoid(beta[g]) * self.least[g])
-            / T::from_f64(f64::from(grid.max()))
+            / T::from_f64(f64::from(spec.max_code()))
     }
 }
 

@@ -10,7 +10,7 @@
 //! value that is not a number stays one, so that a broken run is seen.
 use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
-use crate::{Granularity, IntGrid, Pool, Real, dispatch};
+use crate::{Granularity, Pool, QuantSpec, Real, dispatch};
 use serde::{Deserialize, Serialize};
 
 /// Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
@@ -70,12 +70,13 @@ impl Split {
     }
 }
 
-fn bounds<T: Real>(grid: IntGrid) -> (T, T) {
-    (T::from_f64(grid.min() as f64), T::from_f64(grid.max() as f64))
+/// The smallest and the largest code.
+fn bounds<T: Real>(spec: QuantSpec) -> (T, T) {
+    (T::from_f64(spec.min_code().into()), T::from_f64(spec.max_code().into()))
 }
 
 /// `code = rnd(clip(v / s, n, p))`, `y = code * s`. v, y `[rows, cols]`; steps laid out as
-/// `granularity` says.
+/// its granularity says.
 #[allow(clippy::too_many_arguments)]
 pub fn lsq_forward<T: Real>(
     pool: &Pool,
@@ -83,18 +84,17 @@ pub fn lsq_forward<T: Real>(
     rows: usize,
     cols: usize,
     steps: &[T],
-    granularity: Granularity,
-    grid: IntGrid,
+    spec: QuantSpec,
     y: &mut [T],
     codes: Option<&mut [i16]>,
 ) {
     assert_eq!(
         (v.len(), y.len(), steps.len()),
-        (rows * cols, rows * cols, granularity.scales(rows, cols)),
+        (rows * cols, rows * cols, spec.granularity.scales(rows, cols)),
         "shapes of lsq_forward"
     );
-    let split = Split::new(rows, cols, granularity);
-    let limits = bounds::<T>(grid);
+    let split = Split::new(rows, cols, spec.granularity);
+    let limits = bounds::<T>(spec);
     let mut no_codes = vec![];
     let codes = codes.unwrap_or(&mut no_codes);
     let mut code_pieces = codes.chunks_mut(split.piece);
@@ -239,8 +239,7 @@ pub fn lsq_backward<T: Real>(
     rows: usize,
     cols: usize,
     steps: &[T],
-    granularity: Granularity,
-    grid: IntGrid,
+    spec: QuantSpec,
     edge: EdgeRule,
     dy: &[T],
     dv: &mut [T],
@@ -253,11 +252,11 @@ pub fn lsq_backward<T: Real>(
     );
     assert_eq!(
         (steps.len(), ds.len()),
-        (granularity.scales(rows, cols), granularity.scales(rows, cols)),
+        (spec.granularity.scales(rows, cols), spec.granularity.scales(rows, cols)),
         "steps of lsq_backward"
     );
-    let split = Split::new(rows, cols, granularity);
-    let limits = bounds::<T>(grid);
+    let split = Split::new(rows, cols, spec.granularity);
+    let limits = bounds::<T>(spec);
     let piece = |index: usize, dv: &mut [T], sums: &mut [f64]| {
         let at = index * split.piece;
         let (v, dy) = (&v[at..][..dv.len()], &dy[at..][..dv.len()]);

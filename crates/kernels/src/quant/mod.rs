@@ -2,10 +2,14 @@
 //! first step.
 
 pub mod activation;
+pub mod activation_spec;
 pub mod affine;
 pub mod cache;
-pub mod calibrate;
-mod error_search;
+pub mod element;
 pub mod lsq;
+pub mod nearest;
+pub mod observer;
 mod rounding;
 pub mod scale;
+pub mod spec;
+pub mod tensor;

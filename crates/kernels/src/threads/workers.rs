@@ -60,7 +60,7 @@ unsafe impl Send for Workers {}
 // SAFETY: as above.
 unsafe impl Sync for Workers {}
 
-/// The workers for `threads` threads, started when first asked for; None if the system refuses even
+/// The workers for `threads` threads, started when first used; None if the system refuses even
 /// one.
 pub(super) fn of(threads: usize) -> Option<Arc<Workers>> {
     static ALL: Mutex<BTreeMap<usize, Arc<Workers>>> = Mutex::new(BTreeMap::new());
@@ -103,7 +103,7 @@ impl Workers {
         self.threads.load(Ordering::Relaxed)
     }
 
-    /// Runs `task(i)` for i in 0..count. The first panic of a task goes on in the caller, once no
+    /// Runs `task(i)` for i in 0..count. The first panic of a task is resumed in the caller, once no
     /// worker is inside any more.
     pub fn region(&self, count: usize, task: &Task) {
         if INSIDE.get() {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 impl Network {
     /// Errors: a tensor or a static step that is missing or has the wrong shape; low-rank factors
-    /// that fit no weight; `Integer` asked of a model that is not quantized.
+    /// that fit no weight; `Integer` for a model that is not quantized.
     pub fn new(model: &Model, arithmetic: Arithmetic, pool: Pool) -> Result<Self> {
         let architecture = model.architecture.clone();
         let quantization = match (arithmetic, &model.quantization) {

@@ -6,10 +6,11 @@ use half::f16;
 use halfstep_formats::architecture::{ActivationSite, Linear, QkNorm, Role, Sizes};
 use halfstep_formats::{Architecture, LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::ops::rope::Llama3Scaling;
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, QuantSpec, ScaleCodec,
+    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
 };
 use halfstep_runtime::{Arithmetic, Network};
 use std::collections::BTreeMap;
@@ -110,7 +111,7 @@ pub fn quantized(
             let TensorData::F32(values) = &tensor.data else { unreachable!() };
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
             let (scales, zero_points) =
-                find_scales(&pool, values, rows, cols, quantizer, ScaleRule::Absmax);
+                find_scales(&pool, values, rows, cols, quantizer, Observer::Absmax);
             tensor.data = TensorData::Packed(quantize(
                 &pool,
                 values,
@@ -126,7 +127,7 @@ pub fn quantized(
     model
 }
 
-/// The model with factors of `rank` beside every block linear, about half as large as the weights;
+/// The model with low-rank factors of `rank` for every block linear, about half as large as the weights;
 /// q of layer 0 and down of layer 1 have none.
 pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
     let mut rng = Rng::new(17, rank as u64);
@@ -173,8 +174,8 @@ pub fn with_static_scales(mut quantization: Quantization, layers: usize) -> Quan
     quantization
 }
 
-pub fn grid(grid: IntGrid, granularity: Granularity) -> QuantSpec {
-    QuantSpec { grid, granularity, scale_codec: ScaleCodec::F32 }
+pub fn grid(grid: Int, granularity: Granularity) -> QuantSpec {
+    QuantSpec::int(grid, granularity, ScaleCodec::F32)
 }
 
 /// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and
@@ -183,7 +184,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
     use ActivationQuantizer as A;
     use CacheQuantizer as C;
     let (q4_0, q8_0) = (QuantSpec::Q4_0, QuantSpec::Q8_0);
-    let channel = |bits| grid(IntGrid::symmetric(bits), Granularity::Channel);
+    let channel = |bits| grid(Int::symmetric(bits), Granularity::Channel);
     let layers = architecture().layers.len();
     vec![
         ("float", float_model(architecture())),
@@ -194,7 +195,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     mixed(),
-                    grid(IntGrid::affine(4), Granularity::Group(32)),
+                    grid(Int::unsigned(4), Granularity::Group(32)),
                     None,
                     quantization(A::DynamicToken { bits: 8 }, C::F16),
                 ),
@@ -243,7 +244,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "affine 2 bit, group 16, float activations",
             quantized(
                 architecture(),
-                grid(IntGrid::affine(2), Granularity::Group(16)),
+                grid(Int::unsigned(2), Granularity::Group(16)),
                 Some(channel(8)),
                 quantization(A::None, C::F32),
             ),
@@ -252,7 +253,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "affine 4 bit, group 32, a8 token",
             quantized(
                 untied(),
-                grid(IntGrid::affine(4), Granularity::Group(32)),
+                grid(Int::unsigned(4), Granularity::Group(32)),
                 None,
                 quantization(A::DynamicToken { bits: 8 }, C::F16),
             ),
@@ -262,7 +263,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     architecture(),
-                    grid(IntGrid::affine(2), Granularity::Group(16)),
+                    grid(Int::unsigned(2), Granularity::Group(16)),
                     None,
                     quantization(A::None, C::F32),
                 ),
@@ -274,7 +275,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             with_low_rank(
                 quantized(
                     untied(),
-                    grid(IntGrid::affine(3), Granularity::Group(32)),
+                    grid(Int::unsigned(3), Granularity::Group(32)),
                     None,
                     quantization(A::DynamicToken { bits: 8 }, C::F16),
                 ),
@@ -294,7 +295,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
             "w5 tensor",
             quantized(
                 architecture(),
-                grid(IntGrid::narrow(5), Granularity::Tensor),
+                grid(Int::narrow(5), Granularity::Tensor),
                 None,
                 quantization(A::DynamicBlock32, C::F16),
             ),

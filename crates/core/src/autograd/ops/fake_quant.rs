@@ -10,9 +10,7 @@ use crate::autograd::ops::{Number, Op, Sink};
 use crate::autograd::tensor::Tensor;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::{activation, cache};
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, IntGrid, Pool, uninit_vec,
-};
+use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec, uninit_vec};
 
 /// A dynamic quantizer at a site.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,7 +32,7 @@ impl<T: Number> Op<T, 1> for DynamicQuant {
         "dynamic_quant"
     }
 
-    /// Not for the cache: what it is made of would have to be kept instead.
+    /// Not for the cache: its arguments would have to be kept instead.
     fn is_cheap(&self) -> bool {
         matches!(self.quantizer, Dynamic::Activation(_))
     }
@@ -66,7 +64,7 @@ impl<T: Number> Op<T, 1> for DynamicQuant {
 /// One learned step for the whole site.
 pub struct StaticQuant<T> {
     pub pool: Pool,
-    pub grid: IntGrid,
+    pub spec: QuantSpec,
     pub step: T,
     pub edge: EdgeRule,
     pub sink: Option<Sink<T>>,
@@ -85,8 +83,7 @@ impl<T: Number> Op<T, 1> for StaticQuant<T> {
             x.rows(),
             x.cols(),
             &[self.step],
-            Granularity::Tensor,
-            self.grid,
+            self.spec,
             &mut y,
             None,
         );
@@ -106,15 +103,14 @@ impl<T: Number> Op<T, 1> for StaticQuant<T> {
             x.rows(),
             x.cols(),
             &[self.step],
-            Granularity::Tensor,
-            self.grid,
+            self.spec,
             self.edge,
             dy.values(),
             &mut dx,
             &mut ds,
         );
         if let Some(sink) = &self.sink {
-            let g = 1.0 / (x.cols() as f64 * f64::from(self.grid.max())).sqrt();
+            let g = 1.0 / (x.cols() as f64 * f64::from(self.spec.max_code())).sqrt();
             sink.add_slice(&[ds[0] * T::from_f64(g)]);
         }
         Ok([Some(Tensor::new(dx, x.shape())?)])

@@ -8,11 +8,10 @@ use super::{Range, RangeTraits, Ranges};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
-use crate::quantizer::observer::Observer;
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::affine::ClipRange;
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
-use halfstep_kernels::{CodeRange, Pool, QuantSpec, Real};
+use halfstep_kernels::quant::observer::{Observer, find_scales};
+use halfstep_kernels::{Pool, QuantSpec, Real};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
 
@@ -36,9 +35,9 @@ enum Widest<T> {
 
 impl<T: Number> Clip<T> {
     pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let Beginning { values, cols, quantizer, .. } = *beginning;
+        let Beginning { values, cols, spec: quantizer, .. } = *beginning;
         let learns = builder.trains.scales;
-        let affine = quantizer.grid.range == CodeRange::Affine;
+        let affine = quantizer.has_zero_point();
         let widest_scales = widest_scales(builder.pool, beginning);
         let first = first_clips(builder.pool, beginning, &widest_scales).into_iter();
         let first: Vec<T> = first.map(<T as Real>::from_f64).collect();
@@ -70,17 +69,16 @@ fn sigmoid<T: Real>(x: T) -> (f64, f64) {
 
 impl<T: Number> Range<T> for Clip<T> {
     fn ranges(&self, parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
-        let QuantSpec { grid, scale_codec, .. } = self.quantizer;
         let gamma = self.clip(parameters, 0);
         match &self.widest {
             Widest::Affine(widest) => {
                 let beta = self.clip(parameters, 1);
-                let (scales, zero_points) = widest.forward(gamma, beta, grid, scale_codec);
+                let (scales, zero_points) = widest.forward(gamma, beta, self.quantizer);
                 Ranges { scales, zero_points }
             }
             Widest::Symmetric(widest) => {
                 let scale = |(&g, &s): (&T, &T)| {
-                    scale_codec.store_real(<T as Real>::from_f64(sigmoid(g).0) * s)
+                    self.quantizer.scale.store_real(<T as Real>::from_f64(sigmoid(g).0) * s)
                 };
                 let scales = gamma.iter().zip(widest).map(scale).collect();
                 Ranges { scales, zero_points: vec![] }
@@ -99,8 +97,9 @@ impl<T: Number> Range<T> for Clip<T> {
         };
         match &self.widest {
             Widest::Affine(widest) => {
-                let (beta, grid) = (self.clip(parameters, 1), self.quantizer.grid);
-                let (dgamma, dbeta) = widest.backward(gamma, beta, grid, &gradients.scales);
+                let beta = self.clip(parameters, 1);
+                let (dgamma, dbeta) =
+                    widest.backward(gamma, beta, self.quantizer, &gradients.scales);
                 add(0, &dgamma);
                 add(1, &dbeta);
             }
@@ -121,22 +120,20 @@ const OPEN_CLIP: f64 = 4.0;
 
 /// The scales that clip nothing.
 fn widest_scales(pool: &Pool, beginning: &Beginning) -> Vec<f32> {
-    let Beginning { rows, cols, values, quantizer, .. } = *beginning;
-    let rule = match quantizer.grid.range {
-        CodeRange::Symmetric => ScaleRule::SignedAbsmax,
-        CodeRange::Narrow | CodeRange::Affine => ScaleRule::Absmax,
-    };
-    find_scales(pool, values, rows, cols, quantizer, rule).0
+    let Beginning { rows, cols, values, spec, .. } = *beginning;
+    let signed = !spec.has_zero_point() && !spec.is_balanced();
+    let rule = if signed { Observer::SignedAbsmax } else { Observer::Absmax };
+    find_scales(pool, values, rows, cols, spec, rule).0
 }
 
 /// The clips of every group: open, or such that the range is the shrunken one of least squared
 /// error.
 fn first_clips(pool: &Pool, beginning: &Beginning, widest: &[f32]) -> Vec<f64> {
-    let Beginning { rows, cols, values, quantizer, .. } = *beginning;
+    let Beginning { rows, cols, values, spec, .. } = *beginning;
     if beginning.observer == Observer::Absmax {
         return vec![OPEN_CLIP; widest.len()];
     }
-    let best = find_scales(pool, values, rows, cols, quantizer, ScaleRule::ErrorSearch).0;
+    let best = find_scales(pool, values, rows, cols, spec, Observer::ErrorSearch).0;
     let logit = |share: f64| ln_f64(share / (1.0 - share));
     // A widest scale of 0 is that of a group of zeros, which no clip changes.
     let share = |(&best, &widest): (&f32, &f32)| f64::from(best) / f64::from(widest);

@@ -4,10 +4,9 @@
 //! holds ([`RangeConfig`]), its TypeScript type and its names.
 
 use super::builder::{Beginning, Builder};
-use super::observer::smallest_scale;
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
-use halfstep_kernels::{CodeRange, Pool, QuantSpec, Real, ScaleCodec};
+use halfstep_kernels::{Pool, QuantSpec, Real, ScaleCodec};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -128,16 +127,16 @@ pub trait Range<T: Number>: Debug + Send + Sync {
 
 /// A learned scale as stored: on a grid with zero points within the bounds of EfficientQAT's code.
 fn stored_scale<T: Number>(scale: T, quantizer: QuantSpec) -> T {
-    if quantizer.grid.range != CodeRange::Affine {
-        return quantizer.scale_codec.store_real(scale);
+    if !quantizer.has_zero_point() {
+        return quantizer.scale.store_real(scale);
     }
     let [least, most] = [1e-4, 1e4].map(<T as Real>::from_f64);
-    quantizer.scale_codec.store_real(scale.maximum(least).minimum(most))
+    quantizer.scale.store_real(scale.maximum(least).minimum(most))
 }
 
 /// A learned zero point as stored: one of the codes.
 fn stored_zero_point<T: Number>(zero_point: T, quantizer: QuantSpec) -> T {
-    let most = <T as Real>::from_f64(f64::from(quantizer.grid.max()));
+    let most = <T as Real>::from_f64(f64::from(quantizer.max_code()));
     Real::round(zero_point.maximum(<T as Real>::ZERO).minimum(most))
 }
 
@@ -147,7 +146,7 @@ fn negative<T: Number>(scales: &[T]) -> Vec<bool> {
 
 /// Keeps learned scales away from 0, each on its own side.
 fn keep_away_from_zero<T: Number>(scales: &mut [T], negative: &[bool], codec: ScaleCodec) {
-    let least = <T as Real>::from_f32(smallest_scale(codec));
+    let least = <T as Real>::from_f32(codec.smallest());
     for (scale, &negative) in scales.iter_mut().zip(negative) {
         let magnitude = if negative { -*scale } else { *scale };
         if magnitude < least {

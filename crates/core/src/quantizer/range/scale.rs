@@ -22,7 +22,7 @@ pub struct Scale<T> {
 
 impl<T: Number> Scale<T> {
     pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let quantizer = beginning.quantizer;
+        let quantizer = beginning.spec;
         let (scales, zero_points) = beginning.first_ranges(builder.pool);
         let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let elements = beginning.rows * beginning.cols;
@@ -35,8 +35,8 @@ impl<T: Number> Scale<T> {
         Self {
             index: builder.add(&name, Group::WeightScales, scales, learns),
             learns,
-            codec: quantizer.scale_codec,
-            gradient_scale: 1.0 / (shared as f64 * f64::from(quantizer.grid.max())).sqrt(),
+            codec: quantizer.scale,
+            gradient_scale: 1.0 / (shared as f64 * f64::from(quantizer.max_code())).sqrt(),
             zero_points,
         }
     }

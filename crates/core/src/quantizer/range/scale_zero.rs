@@ -9,7 +9,7 @@ use super::{
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales};
+use halfstep_kernels::quant::observer::find_scales;
 use halfstep_kernels::{Pool, QuantSpec};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
@@ -25,14 +25,11 @@ pub struct ScaleZero {
 
 impl ScaleZero {
     pub fn register<T: Number>(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let Beginning { rows, cols, values, quantizer, .. } = *beginning;
+        let Beginning { rows, cols, values, spec: quantizer, .. } = *beginning;
         let learns = builder.trains.scales;
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
-            None => {
-                let rule = beginning.observer.rule().unwrap_or(ScaleRule::ErrorSearch);
-                find_scales(builder.pool, values, rows, cols, quantizer, rule)
-            }
+            None => find_scales(builder.pool, values, rows, cols, quantizer, beginning.observer),
         };
         let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let name = |part: &str| part_name(beginning.name, part);
@@ -73,7 +70,7 @@ impl<T: Number> Range<T> for ScaleZero {
     }
 
     fn guard(&self, parameters: &mut Parameters<T>, signs: &[bool]) {
-        let codec = self.quantizer.scale_codec;
+        let codec = self.quantizer.scale;
         keep_away_from_zero(&mut parameters.list[self.scales].value, signs, codec);
     }
 }

@@ -5,8 +5,8 @@ use super::{Range, Ranges, keep_away_from_zero, negative, stored_scale};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Builder, part_name};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::{CodeRange, Pool, QuantSpec};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{Pool, QuantSpec};
 
 #[derive(Debug)]
 pub struct Stored<T> {
@@ -30,7 +30,7 @@ impl<T: Number> Stored<T> {
             let name = part_name(name, "scale");
             builder.add_relative(&name, Group::Ranges, stored.scales.clone(), true)
         });
-        Self { stored, scales, quantizer: codes.quantizer }
+        Self { stored, scales, quantizer: codes.spec }
     }
 }
 
@@ -57,7 +57,7 @@ impl<T: Number> Range<T> for Stored<T> {
     /// On a grid with zero points scales are positive by their bounds.
     fn signs(&self, parameters: &Parameters<T>) -> Vec<bool> {
         match self.scales {
-            Some(index) if self.quantizer.grid.range != CodeRange::Affine => {
+            Some(index) if !self.quantizer.has_zero_point() => {
                 negative(&parameters.list[index].value)
             }
             _ => vec![],
@@ -66,7 +66,7 @@ impl<T: Number> Range<T> for Stored<T> {
 
     fn guard(&self, parameters: &mut Parameters<T>, signs: &[bool]) {
         if let Some(index) = self.scales {
-            let codec = self.quantizer.scale_codec;
+            let codec = self.quantizer.scale;
             keep_away_from_zero(&mut parameters.list[index].value, signs, codec);
         }
     }

@@ -16,7 +16,7 @@ use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
 use crate::quantizer::range::Ranges;
 use halfstep_kernels::math::{exp_f64, ln_f64};
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{QuantSpec, Real};
 
 pub const TRAITS: RoundingTraits =
@@ -43,7 +43,7 @@ impl AdaRound {
         beginning: &Beginning,
         ranges: &Ranges<T>,
     ) -> Self {
-        let cells = Cells::new(beginning.quantizer, beginning.cols);
+        let cells = Cells::new(beginning.spec, beginning.cols);
         let first = beginning.values.iter().enumerate().map(|(i, &w)| {
             let (s, _) = cells.range(ranges, i);
             let u = if s == 0.0 { 0.0 } else { f64::from(w) / s };
@@ -99,7 +99,7 @@ impl Cells {
     }
 
     fn limits(&self) -> (f64, f64) {
-        (f64::from(self.quantizer.grid.min()), f64::from(self.quantizer.grid.max()))
+        (f64::from(self.quantizer.min_code()), f64::from(self.quantizer.max_code()))
     }
 }
 

@@ -8,7 +8,7 @@ use super::range::Ranges;
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use halfstep_kernels::ops::linear::WeightPanels;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;

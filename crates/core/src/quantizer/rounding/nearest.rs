@@ -7,11 +7,11 @@ use crate::autograd::ops::Number;
 use crate::quantizer::builder::{Beginning, Builder};
 use crate::quantizer::range::Ranges;
 use halfstep_kernels::ops::linear::WeightPanels;
-use halfstep_kernels::pack::QuantTensor;
 use halfstep_kernels::quant::affine::Affine;
-use halfstep_kernels::quant::calibrate::quantize;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{CodeRange, Real, uninit_vec};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{Real, uninit_vec};
 
 pub const TRAITS: RoundingTraits =
     RoundingTraits { learns: false, weights_may_learn: true, ranges_may_learn: true };
@@ -32,14 +32,13 @@ impl Nearest {
 }
 
 fn affine<'a, T: Number>(step: MatrixView<'a, T>, ranges: &'a Ranges<T>) -> Option<Affine<'a, T>> {
-    (step.quantizer.grid.range == CodeRange::Affine).then_some(Affine {
+    step.quantizer.has_zero_point().then_some(Affine {
         w: step.w,
         rows: step.rows,
         cols: step.cols,
         scales: &ranges.scales,
         zero_points: &ranges.zero_points,
-        granularity: step.quantizer.granularity,
-        grid: step.quantizer.grid,
+        spec: step.quantizer,
     })
 }
 
@@ -49,10 +48,7 @@ impl<T: Number> Rounding<T> for Nearest {
         let mut y = uninit_vec(w.len());
         match affine(step, ranges) {
             Some(affine) => affine.forward(pool, &mut y),
-            None => {
-                let (granularity, grid) = (quantizer.granularity, quantizer.grid);
-                lsq_forward(pool, w, rows, cols, &ranges.scales, granularity, grid, &mut y, None)
-            }
+            None => lsq_forward(pool, w, rows, cols, &ranges.scales, quantizer, &mut y, None),
         }
         y
     }
@@ -68,21 +64,9 @@ impl<T: Number> Rounding<T> for Nearest {
         let zeros = || vec![<T as Real>::ZERO; ranges.scales.len()];
         let (mut ds, mut dz) = (zeros(), zeros());
         let Some(affine) = affine(step, ranges) else {
-            let (mut dw, granularity, grid) =
-                (uninit_vec(w.len()), quantizer.granularity, quantizer.grid);
-            let scales = &ranges.scales;
+            let (mut dw, scales) = (uninit_vec(w.len()), &ranges.scales);
             lsq_backward(
-                pool,
-                w,
-                rows,
-                cols,
-                scales,
-                granularity,
-                grid,
-                self.edge,
-                gradient,
-                &mut dw,
-                &mut ds,
+                pool, w, rows, cols, scales, quantizer, self.edge, gradient, &mut dw, &mut ds,
             );
             std::mem::swap(gradient, &mut dw);
             return Ranges { scales: ds, zero_points: vec![] };

@@ -4,7 +4,7 @@
 use super::{MatrixView, Rounding};
 use crate::autograd::ops::Number;
 use crate::quantizer::range::Ranges;
-use halfstep_kernels::pack::QuantTensor;
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Real, uninit_vec};
 
 #[derive(Debug)]

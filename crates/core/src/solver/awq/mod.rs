@@ -24,7 +24,7 @@ use crate::solver::open_block::OpenBlock;
 use crate::solver::{Solver, named};
 use crate::statistics::{AbsMean, AtSite, collect};
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -84,23 +84,15 @@ impl Solver for AwqConfig {
                 let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
                 let clips = self.clip && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
-                    search_clip(
-                        pool,
-                        &values,
-                        rows,
-                        cols,
-                        site.quantizer,
-                        ScaleRule::Absmax,
-                        &inputs,
-                    )
-                    .map_err(|e| named(e, block.name(linear)))?
-                    .weights
+                    search_clip(pool, &values, rows, cols, site.spec, Observer::Absmax, &inputs)
+                        .map_err(|e| named(e, block.name(linear)))?
+                        .weights
                 } else {
                     values.to_vec()
                 };
                 block.store(
                     linear,
-                    quantize_by(pool, &clipped, rows, cols, site.quantizer, ScaleRule::Absmax),
+                    quantize_by(pool, &clipped, rows, cols, site.spec, Observer::Absmax),
                     pool,
                 );
             }
@@ -127,7 +119,7 @@ fn scaled_error(
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
-        let packed = quantize_by(pool, &values, rows, cols, site.quantizer, ScaleRule::Absmax);
+        let packed = quantize_by(pool, &values, rows, cols, site.spec, Observer::Absmax);
         packed.decode(pool, &mut values);
         values
             .chunks_exact_mut(cols)

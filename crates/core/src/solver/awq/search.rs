@@ -12,7 +12,7 @@ use crate::solver::Part;
 use crate::solver::{check_finite, quadratic_errors};
 use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{Precision, linear_backward_weight};
-use halfstep_kernels::quant::calibrate::{ScaleRule, quantize_by};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{Granularity, Pool, QuantSpec};
 
 /// v `[I]` of the magnitudes m `[I]` for a ratio; all 1 for ratio 0.
@@ -90,7 +90,7 @@ pub fn search_clip(
     rows: usize,
     cols: usize,
     quantizer: QuantSpec,
-    rule: ScaleRule,
+    rule: Observer,
     x: &[f32],
 ) -> Result<Clipped> {
     assert_eq!(w.len(), rows * cols, "shape of search_clip");
@@ -149,7 +149,7 @@ fn group_limits(
     w: &[f32],
     width: usize,
     quantizer: QuantSpec,
-    rule: ScaleRule,
+    rule: Observer,
     h: &[f32],
 ) -> Vec<f32> {
     let (rows, quantizer) =
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::statistics::AbsMean;
     use halfstep_kernels::rng::Rng;
-    use halfstep_kernels::{IntGrid, ScaleCodec};
+    use halfstep_kernels::{Int, ScaleCodec};
 
     fn normals(stream: u64, count: usize) -> Vec<f32> {
         let mut rng = Rng::new(7, stream);
@@ -184,11 +184,7 @@ mod tests {
     }
 
     fn affine(bits: u8, group: usize) -> QuantSpec {
-        QuantSpec {
-            grid: IntGrid::affine(bits),
-            granularity: Granularity::Group(group),
-            scale_codec: ScaleCodec::F16,
-        }
+        QuantSpec::int(Int::unsigned(bits), Granularity::Group(group), ScaleCodec::F16)
     }
 
     /// Squared error of each group's share of the output, by the definition; `[O, G]`.
@@ -268,7 +264,7 @@ mod tests {
                 let scaled: Vec<f32> =
                     w.chunks(cols).flat_map(|row| row.iter().zip(v).map(|(w, v)| w * v)).collect();
                 let mut values = vec![0.0; w.len()];
-                quantize_by(&pool, &scaled, rows, cols, quantizer, ScaleRule::Absmax)
+                quantize_by(&pool, &scaled, rows, cols, quantizer, Observer::Absmax)
                     .decode(&pool, &mut values);
                 values
                     .chunks_mut(cols)
@@ -295,11 +291,11 @@ mod tests {
         // Twice as many tokens as are looked at.
         let (x, pool, quantizer) =
             (normals(4, 2 * CLIP_TOKENS * cols), Pool::new(2), affine(3, group));
-        let found = search_clip(&pool, &w, rows, cols, quantizer, ScaleRule::Absmax, &x).unwrap();
+        let found = search_clip(&pool, &w, rows, cols, quantizer, Observer::Absmax, &x).unwrap();
         let seen: Vec<f32> = x.chunks(cols).step_by(2).flatten().copied().collect();
         let errors = |weights: &[f32]| {
             let mut values = vec![0.0; w.len()];
-            quantize_by(&pool, weights, rows, cols, quantizer, ScaleRule::Absmax)
+            quantize_by(&pool, weights, rows, cols, quantizer, Observer::Absmax)
                 .decode(&pool, &mut values);
             group_errors(&w, &values, cols, group, &seen)
         };
@@ -325,7 +321,7 @@ mod tests {
         );
         for threads in [1, 5] {
             assert_eq!(
-                search_clip(&Pool::new(threads), &w, rows, cols, quantizer, ScaleRule::Absmax, &x)
+                search_clip(&Pool::new(threads), &w, rows, cols, quantizer, Observer::Absmax, &x)
                     .unwrap(),
                 found
             );
@@ -339,10 +335,10 @@ mod tests {
             (0..64).map(|j| if j < 32 { (j % 8) as f32 / 4.0 } else { 0.0 }).collect();
         let x = normals(5, 10 * 64);
         let found =
-            search_clip(&Pool::serial(), &w, 1, 64, affine(3, 32), ScaleRule::Absmax, &x).unwrap();
+            search_clip(&Pool::serial(), &w, 1, 64, affine(3, 32), Observer::Absmax, &x).unwrap();
         assert_eq!((found.weights, found.limits), (w.clone(), vec![1.0, 1.0]));
         let refuse = |quantizer: QuantSpec, w: &[f32], x: &[f32]| {
-            search_clip(&Pool::serial(), w, 1, 64, quantizer, ScaleRule::Absmax, x).unwrap_err()
+            search_clip(&Pool::serial(), w, 1, 64, quantizer, Observer::Absmax, x).unwrap_err()
         };
         let mut broken = w.clone();
         broken[40] = f32::INFINITY;

@@ -20,9 +20,10 @@ use crate::solver::{check_finite, quadratic_errors};
 use crate::statistics::hessian::Hessian;
 use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear_backward_input};
-use halfstep_kernels::pack::QuantTensor;
-use halfstep_kernels::quant::calibrate::{ScaleRule, find_scales, quantize};
-use halfstep_kernels::{CodeRange, Granularity, IntGrid, Pool, QuantSpec, Real, ScaleCodec};
+use halfstep_kernels::quant::nearest::quantize;
+use halfstep_kernels::quant::observer::{Observer, find_scales};
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, Real, ScaleCodec};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -31,7 +32,7 @@ use std::ops::Range;
 pub enum GroupRange {
     /// By one of the rules that plain rounding has; `Absmax` on an affine grid is min-max widened
     /// to hold 0.
-    Rule(ScaleRule),
+    Rule(Observer),
     /// The authors' symmetric form, on affine grids: `s = 2 max|w| / (2^b - 1)`, `z = 2^(b-1)`.
     Centred,
 }
@@ -75,7 +76,7 @@ pub struct GptqOptions {
 
 impl Default for GptqOptions {
     fn default() -> Self {
-        let range = GroupRange::Rule(ScaleRule::Absmax);
+        let range = GroupRange::Rule(Observer::Absmax);
         Self {
             damping: 0.01,
             act_order: true,
@@ -155,7 +156,7 @@ pub fn gptq(
         start = end;
     }
     let Columns { by: Rounding { scales, mut zero_points, .. }, codes, error, .. } = columns;
-    if quantizer.grid.range != CodeRange::Affine {
+    if !quantizer.has_zero_point() {
         zero_points.clear();
     }
     let nearest = quantize(pool, &w, rows, cols, quantizer, &scales, &zero_points);
@@ -174,7 +175,7 @@ fn check(quantizer: QuantSpec, hessian: &Hessian, options: GptqOptions) -> Resul
     if options.block == 0 {
         return Err(Error::config("block", "a block has at least one column"));
     }
-    if options.range == GroupRange::Centred && quantizer.grid.range != CodeRange::Affine {
+    if options.range == GroupRange::Centred && !quantizer.has_zero_point() {
         return Err(Error::config(
             "range",
             "a centred range needs an affine grid; on symmetric ones use absmax",
@@ -265,7 +266,6 @@ fn stored_scales(
     quantizer: QuantSpec,
     range: GroupRange,
 ) -> Result<(Vec<f32>, Vec<u8>)> {
-    let grid = quantizer.grid;
     let (mut scales, mut zero_points) = match range {
         GroupRange::Rule(rule) => find_scales(pool, w, rows, cols, quantizer, rule),
         GroupRange::Centred => {
@@ -275,20 +275,23 @@ fn stored_scales(
                 w,
                 rows,
                 cols,
-                QuantSpec { grid: IntGrid::symmetric(2), ..quantizer },
-                ScaleRule::Absmax,
+                quantizer.with_int(Int::symmetric(2)),
+                Observer::Absmax,
             )
             .0;
-            let zero_points = vec![1 << (grid.bits - 1); most.len()];
-            (most.iter().map(|most| 2.0 * (most / grid.max() as f32)).collect(), zero_points)
+            let zero_points = vec![1 << (quantizer.bits() - 1); most.len()];
+            (
+                most.iter().map(|most| 2.0 * (most / quantizer.max_code() as f32)).collect(),
+                zero_points,
+            )
         }
     };
-    scales.iter_mut().for_each(|s| *s = quantizer.scale_codec.store(*s));
+    scales.iter_mut().for_each(|s| *s = quantizer.scale.store(*s));
     zero_points.resize(scales.len(), 0);
     match scales.iter().position(|s| !s.is_finite()) {
         None => Ok((scales, zero_points)),
         Some(at) => {
-            let kind = if quantizer.scale_codec == ScaleCodec::F16 { "f16" } else { "f32" };
+            let kind = if quantizer.scale == ScaleCodec::F16 { "f16" } else { "f32" };
             Err(Error::Data {
                 data: "weights".into(),
                 reason: format!(
@@ -408,7 +411,7 @@ impl Rounding<'_> {
         errors: &mut [f32],
         codes: &mut [i16],
     ) {
-        let (n, p) = (self.quantizer.grid.min() as f32, self.quantizer.grid.max() as f32);
+        let (n, p) = (self.quantizer.min_code() as f32, self.quantizer.max_code() as f32);
         for (j, error) in block.clone().zip(errors) {
             let column = self.order[j];
             let index = self.quantizer.granularity.scale_index(row, column, self.cols);

@@ -49,7 +49,7 @@ impl Solver for GptqConfig {
                 let (rows, cols) = block.shape(linear);
                 let Some(site) = layer.site(block.name(linear)) else { continue };
                 let values = &block.values[&linear];
-                let solved = gptq(pool, values, rows, cols, site.quantizer, &hessian, options)
+                let solved = gptq(pool, values, rows, cols, site.spec, &hessian, options)
                     .map_err(|e| named(e, block.name(linear)))?;
                 if solved.damping > self.damping {
                     let name = block.name(linear);

@@ -309,7 +309,8 @@ fn tokens_by_id(
     }
     for token in added {
         if token.lstrip || token.rstrip || token.single_word {
-            let reason = "tokens that take part of the text around them (lstrip, rstrip, single_word) are not";
+            let reason = "tokens that take part of the text around them (lstrip, rstrip, \
+                          single_word) are not";
             return Err(unsupported(
                 file,
                 format!("added token {:?}", shown(&token.content)),

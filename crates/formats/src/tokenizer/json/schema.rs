@@ -107,7 +107,7 @@ pub struct Roles {
     pub padding: Option<u32>,
     pub add_bos: bool,
     pub add_eos: bool,
-    /// Pairs of id and ggml type, for the types that added_tokens does not say.
+    /// Pairs of id and ggml type, for the types that added_tokens cannot express.
     pub kinds: Vec<(u32, u8)>,
 }
 
@@ -178,7 +178,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for CappedVisitor<
     }
 }
 
-/// The object `{"token": id}`, every entry kept, so that one that stands there twice is seen. A
+/// The object `{"token": id}`, every entry kept, so that a repeated one is found. A
 /// list (the form of other model types) counts as empty.
 pub struct Entries(pub Vec<(String, u32)>);
 

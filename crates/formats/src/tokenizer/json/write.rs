@@ -96,7 +96,12 @@ fn added_tokens(vocabulary: &Vocabulary) -> Vec<AddedToken> {
 }
 
 fn byte_level(use_regex: bool) -> Value {
-    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
+    json!({
+        "type": "ByteLevel",
+        "add_prefix_space": false,
+        "trim_offsets": true,
+        "use_regex": use_regex,
+    })
 }
 
 /// The patterns in the words others use for them; a last GPT-2 pattern is part of `ByteLevel`.
@@ -108,7 +113,12 @@ fn pre_tokenizer(pre: &PreTokenizer) -> Value {
     let step = |pattern: &&str| match *pattern {
         DIGIT => json!({"type": "Digits", "individual_digits": true}),
         pattern => {
-            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+            json!({
+                "type": "Split",
+                "pattern": {"Regex": pattern},
+                "behavior": "Isolated",
+                "invert": false,
+            })
         }
     };
     let mut steps: Vec<Value> = patterns.iter().map(step).collect();
@@ -141,7 +151,12 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
     let tokens = [before, after].into_iter().flatten().map(|(token, id)| {
         (token.to_string(), json!({"id": token, "ids": [id], "tokens": [token]}))
     });
-    json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens.collect::<serde_json::Map<_, _>>()})
+    json!({
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": pair,
+        "special_tokens": tokens.collect::<serde_json::Map<_, _>>(),
+    })
 }
 
 /// The tokenizers crate fails on a key it does not know, except in sections like this one, where it

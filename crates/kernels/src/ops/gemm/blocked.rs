@@ -275,7 +275,7 @@ impl<K: Tile> Job<'_, K> {
     /// All products of a task's own rows (columns, where a is shared).
     ///
     /// # Safety
-    /// As [`product`]; nobody else may touch those rows.
+    /// As [`product`]; nothing else may access those rows.
     unsafe fn task(&self, side: Side, from: usize, count: usize, scratch: &mut Scratch) {
         // SAFETY: the caller's promise.
         let data = unsafe {
@@ -337,7 +337,7 @@ struct Tiles {
 
 impl Tiles {
     /// # Safety
-    /// `out` must be valid for writes of `rows` rows of `cols` values, nobody else touching them.
+    /// `out` must be valid for writes of `rows` rows of `cols` values that nothing else accesses.
     unsafe fn multiply<K: Tile>(&self, a: &[u32], b: &[u32]) {
         let [a_words, b_words] = K::words(self.depth);
         let chunk = TASK_COLS / K::NR;

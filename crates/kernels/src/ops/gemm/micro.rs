@@ -26,8 +26,8 @@ pub(super) trait Tile: Sync {
     /// 32-bit words of a panel of a, and of b, over `k` steps.
     fn words(k: usize) -> [usize; 2];
 
-    /// A block of a into the panels that `out` has memory for; writes every word. `memory` is memory to
-    /// work in.
+    /// A block of a into the panels that `out` has memory for; writes every word. `memory` is
+    /// memory to work in.
     fn pack_a(block: &Part, memory: &mut PanelMemory, out: &mut Words);
     /// The same of b.
     fn pack_b(block: &Part, memory: &mut PanelMemory, out: &mut Words);

@@ -131,8 +131,8 @@ fn transpose<const W: usize>(rows: [&[f32]; BLOCK], at: usize, panel: &mut [Mayb
 /// Whole blocks of 8 steps; returns how many steps are done.
 ///
 /// # Safety
-/// Every row must hold k values, `panel` has memory for `[k, W]`; at is a multiple of 8 below W, and
-/// W a multiple of 4.
+/// Every row must hold k values, `panel` has memory for `[k, W]`; at is a multiple of 8 below W,
+/// and W a multiple of 4.
 #[target_feature(enable = "avx2")]
 unsafe fn transpose_avx2<const W: usize>(
     rows: [&[f32]; BLOCK],

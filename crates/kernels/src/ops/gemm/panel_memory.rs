@@ -13,7 +13,7 @@ struct Line([u32; LINE]);
 
 const LINE: usize = 16;
 
-/// Memory for panels or values. A task keeps its own, since it asks thousands of times.
+/// Memory for panels or values. A task keeps its own, since it needs some thousands of times.
 #[derive(Default)]
 pub struct PanelMemory(Box<[MaybeUninit<Line>]>);
 
@@ -22,7 +22,7 @@ impl PanelMemory {
         Self(Box::new_uninit_slice(words.div_ceil(LINE)))
     }
 
-    /// `len` words, whatever stands in them.
+    /// Returns `len` words of any content.
     pub fn words(&mut self, len: usize) -> &mut Words {
         if self.0.len() * LINE < len {
             *self = Self::new(len);

@@ -1,13 +1,15 @@
 //! AVX2, with and without AVX-VNNI: a line is two registers of 8 rows each.
 //!
 //! Without `vpdpbusd`, `vpmaddubsw` multiplies half bytes: 8 sums of two products of 15 and -128
-//! fit in 16 bits, so codes of 8 bits are taken as two halves too, the high one counted 16 times.
+//! fit in 16 bits, so units of 8 bits are taken as two halves too, the high one counted 16 times.
+//! Those of a table are looked up as halves, in two tables.
 #![allow(unsafe_code)]
 
 use super::cells::{THIRD, lines, mask, place, quads};
 use super::kernel::{Outputs, PanelView, ScalesView};
 use super::panels::ROWS;
 use super::segments::{MAX_SEGMENT, Segment};
+use super::table::ENTRIES;
 use super::tokens::View;
 use std::arch::x86_64::*;
 
@@ -16,11 +18,12 @@ const HALF: usize = ROWS / 2;
 /// Bytes ahead of the weights in use that one token asks for.
 const AHEAD: usize = 2048;
 
-/// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once. A
-/// quad's products are added to a part by `$add`, those of `$most` quads at most before `$whole`
+/// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once.
+/// `$factors` makes of a quad's codes what is multiplied, with what `$tables` has made of a table's
+/// units. The products are added to a part by `$add`, those of `$most` quads at most before `$whole`
 /// makes sums of 32 bits of it.
 macro_rules! tiles {
-    ($(#[$doc:meta])* $name:ident, $features:literal, $halves:literal, $most:ident, $add:ident, $whole:ident) => {
+    ($(#[$doc:meta])* $name:ident, $features:literal, $halves:literal, $tables:ident, $factors:ident, $most:ident, $add:ident, $whole:ident) => {
         $(#[$doc])*
         pub mod $name {
             use super::*;
@@ -31,7 +34,7 @@ macro_rules! tiles {
             /// # Safety
             /// The CPU must have the instructions; every panel must hold the lines and groups of
             /// the segments, `x` as many tokens as `y`.
-            pub unsafe fn tile<const BITS: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+            pub unsafe fn tile<const BITS: u32, const UNIT: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
                 let panels = strip.len();
                 for y in &mut *y {
                     y.0 = [0.0; ROWS];
@@ -42,10 +45,10 @@ macro_rules! tiles {
                         match y.len() / panels {
                             4 => {
                                 for first in (0..2).step_by($halves) {
-                                    tokens::<4, $halves, BITS>(panel, first, segments, x, &mut y[p..], panels);
+                                    tokens::<4, $halves, BITS, UNIT>(panel, first, segments, x, &mut y[p..], panels);
                                 }
                             }
-                            1 => tokens::<1, 2, BITS>(panel, 0, segments, x, &mut y[p..], panels),
+                            1 => tokens::<1, 2, BITS, UNIT>(panel, 0, segments, x, &mut y[p..], panels),
                             tokens => unreachable!("no tile of {tokens} tokens"),
                         }
                     }
@@ -57,7 +60,7 @@ macro_rules! tiles {
             /// # Safety
             /// As [`tile`].
             #[target_feature(enable = $features)]
-            unsafe fn tokens<const T: usize, const H: usize, const BITS: u32>(
+            unsafe fn tokens<const T: usize, const H: usize, const BITS: u32, const UNIT: u32>(
                 panel: &PanelView,
                 first: usize,
                 segments: &[Segment],
@@ -65,6 +68,7 @@ macro_rules! tiles {
                 y: &mut [Outputs],
                 stride: usize,
             ) {
+                let tables = $tables::<BITS, UNIT>(panel.units);
                 for (j, s) in segments.iter().enumerate() {
                     // SAFETY: segment j's corrections, scales, quads and lines are there; a
                     // prefetch may ask for any address.
@@ -77,7 +81,7 @@ macro_rules! tiles {
                             }
                         }
                         let a = x.quads.as_ptr().add(s.token * T).cast::<i32>();
-                        let (cells, most) = (s.quads / quads(BITS), $most(BITS) / quads(BITS));
+                        let (cells, most) = (s.quads / quads(BITS), $most(UNIT) / quads(BITS));
                         let w = panel.lines.as_ptr().add(s.weight / quads(BITS) * lines(BITS)).cast::<__m256i>().add(first);
                         for from in (0..cells).step_by(most) {
                             let mut parts = [[[_mm256_setzero_si256(); 2]; H]; T];
@@ -89,9 +93,9 @@ macro_rules! tiles {
                                     }
                                 }
                                 for q in 0..quads(BITS) {
-                                    let mut codes = [_mm256_setzero_si256(); H];
+                                    let mut factors = [[_mm256_setzero_si256(); 2]; H];
                                     for h in 0..H {
-                                        codes[h] = quad::<BITS>(w.add(h), q);
+                                        factors[h] = $factors::<BITS, UNIT>(quad::<BITS>(w.add(h), q), tables);
                                     }
                                     for t in 0..T {
                                         let a = _mm256_set1_epi32(*a.add((cell * quads(BITS) + q) * T + t));
@@ -99,14 +103,14 @@ macro_rules! tiles {
                                         // product need not wait for the one before.
                                         let part = if T == 1 { q % 2 } else { 0 };
                                         for h in 0..H {
-                                            parts[t][h] = $add::<BITS>(parts[t][h], part, codes[h], a);
+                                            parts[t][h] = $add::<UNIT>(parts[t][h], part, factors[h], a);
                                         }
                                     }
                                 }
                             }
                             for t in 0..T {
                                 for h in 0..H {
-                                    sums[t][h] = _mm256_add_epi32(sums[t][h], $whole::<BITS>(parts[t][h]));
+                                    sums[t][h] = _mm256_add_epi32(sums[t][h], $whole::<BITS, UNIT>(parts[t][h]));
                                 }
                             }
                         }
@@ -130,6 +134,8 @@ tiles!(
     plain,
     "avx2,f16c",
     1,
+    tables_of_halves,
+    halves,
     fit_in_halves,
     add_halves,
     whole_halves
@@ -139,6 +145,8 @@ tiles!(
     vnni,
     "avx2,f16c,avxvnni",
     2,
+    table,
+    units,
     fit_in_dots,
     add_dots,
     whole_dots
@@ -176,40 +184,88 @@ unsafe fn bits(w: *const __m256i, shift: u32, mask: u32) -> __m256i {
     _mm256_and_si256(shifted, _mm256_set1_epi32(mask as i32))
 }
 
-/// Quads whose sums of two products with -128 fit in 16 bits; codes of 8 bits are halved.
+/// A table as [`units`] takes it, in the first register; zeros where there is none.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn table<const BITS: u32, const UNIT: u32>(units: &[u8; ENTRIES]) -> [__m256i; 2] {
+    let zero = _mm256_setzero_si256();
+    if UNIT == BITS {
+        return [zero; 2];
+    }
+    // SAFETY: 16 bytes, no alignment asked.
+    [_mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(units.as_ptr().cast()) }), zero]
+}
+
+/// Units of codes, in the first register: themselves, or the entries of a table.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn units<const BITS: u32, const UNIT: u32>(
+    codes: __m256i,
+    [table, zero]: [__m256i; 2],
+) -> [__m256i; 2] {
+    [if UNIT == BITS { codes } else { _mm256_shuffle_epi8(table, codes) }, zero]
+}
+
+/// A table as [`halves`] takes it: that of the units, or of 8-bit units the tables of their low and
+/// of their high halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tables_of_halves<const BITS: u32, const UNIT: u32>(units: &[u8; ENTRIES]) -> [__m256i; 2] {
+    let table = table::<BITS, UNIT>(units);
+    if UNIT < 8 { table } else { split(table[0]) }
+}
+
+/// The units of codes, or of 8-bit units the low and the high halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves<const BITS: u32, const UNIT: u32>(codes: __m256i, tables: [__m256i; 2]) -> [__m256i; 2] {
+    if UNIT < 8 {
+        units::<BITS, UNIT>(codes, tables)
+    } else if UNIT == BITS {
+        split(codes)
+    } else {
+        [_mm256_shuffle_epi8(tables[0], codes), _mm256_shuffle_epi8(tables[1], codes)]
+    }
+}
+
+/// The low and the high halves of bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn split(bytes: __m256i) -> [__m256i; 2] {
+    let low = _mm256_set1_epi8(15);
+    [_mm256_and_si256(bytes, low), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low)]
+}
+
+/// Quads whose sums of two products with -128 fit in 16 bits; units of 8 bits are halved.
 #[inline(always)]
-const fn fit_in_halves(bits: u32) -> usize {
-    let half = if bits == 8 { 4 } else { bits };
+const fn fit_in_halves(unit: u32) -> usize {
+    let half = if unit == 8 { 4 } else { unit };
     i16::MAX as usize / (2 * 128 * ((1 << half) - 1))
 }
 
-/// Two parts of 16-bit lanes: of 8-bit codes, the sums of the low halves and of the high ones; else
+/// Two parts of 16-bit lanes: of 8-bit units, the sums of the low halves and of the high ones; else
 /// all in the first.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_halves<const BITS: u32>(
+fn add_halves<const UNIT: u32>(
     part: [__m256i; 2],
     _: usize,
-    codes: __m256i,
+    [low, high]: [__m256i; 2],
     a: __m256i,
 ) -> [__m256i; 2] {
-    if BITS < 8 {
-        return [_mm256_add_epi16(part[0], _mm256_maddubs_epi16(codes, a)), part[1]];
+    let first = _mm256_add_epi16(part[0], _mm256_maddubs_epi16(low, a));
+    if UNIT < 8 {
+        return [first, part[1]];
     }
-    let low = _mm256_set1_epi8(15);
-    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low);
-    [
-        _mm256_add_epi16(part[0], _mm256_maddubs_epi16(_mm256_and_si256(codes, low), a)),
-        _mm256_add_epi16(part[1], _mm256_maddubs_epi16(high, a)),
-    ]
+    [first, _mm256_add_epi16(part[1], _mm256_maddubs_epi16(high, a))]
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn whole_halves<const BITS: u32>(part: [__m256i; 2]) -> __m256i {
+fn whole_halves<const BITS: u32, const UNIT: u32>(part: [__m256i; 2]) -> __m256i {
     let ones = _mm256_set1_epi16(1);
     let sum = _mm256_madd_epi16(part[0], ones);
-    if BITS < 8 {
+    if UNIT < 8 {
         sum
     } else {
         _mm256_add_epi32(sum, _mm256_slli_epi32::<4>(_mm256_madd_epi16(part[1], ones)))
@@ -225,19 +281,19 @@ const fn fit_in_dots(_: u32) -> usize {
 /// Products added to one of two parts.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn add_dots<const BITS: u32>(
+fn add_dots<const UNIT: u32>(
     mut parts: [__m256i; 2],
     part: usize,
-    codes: __m256i,
+    [units, _]: [__m256i; 2],
     a: __m256i,
 ) -> [__m256i; 2] {
-    parts[part] = _mm256_dpbusd_avx_epi32(parts[part], codes, a);
+    parts[part] = _mm256_dpbusd_avx_epi32(parts[part], units, a);
     parts
 }
 
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn whole_dots<const BITS: u32>(part: [__m256i; 2]) -> __m256i {
+fn whole_dots<const BITS: u32, const UNIT: u32>(part: [__m256i; 2]) -> __m256i {
     if BITS < 8 { _mm256_add_epi32(part[0], part[1]) } else { part[0] }
 }
 

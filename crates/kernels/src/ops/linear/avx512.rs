@@ -9,6 +9,7 @@ use super::cells::{THIRD, each_quad, lines, mask, place, quads};
 use super::kernel::{Output, Outputs, PanelView, ScalesView};
 use super::panels::ROWS;
 use super::segments::Segment;
+use super::table::ENTRIES;
 use super::tokens::View;
 use std::arch::x86_64::*;
 
@@ -21,7 +22,7 @@ const AHEAD: usize = 4096;
 /// # Safety
 /// Needs AVX-512 F, BW and VNNI; the panels must be of one matrix and hold the lines and groups of
 /// the segments, `x` as many tokens as `y`.
-pub unsafe fn tile<const BITS: u32>(
+pub unsafe fn tile<const BITS: u32, const UNIT: u32>(
     strip: &[PanelView],
     segments: &[Segment],
     x: View,
@@ -29,16 +30,16 @@ pub unsafe fn tile<const BITS: u32>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match strip[0].zero_points.is_empty() {
-            true => sized::<BITS, false>(strip, segments, x, y),
-            false => sized::<BITS, true>(strip, segments, x, y),
+        match UNIT != BITS || strip[0].zero_points.is_empty() {
+            true => sized::<BITS, UNIT, false>(strip, segments, x, y),
+            false => sized::<BITS, UNIT, true>(strip, segments, x, y),
         }
     }
 }
 
 /// # Safety
 /// As [`tile`]; `AFFINE`: the panels have zero points.
-unsafe fn sized<const BITS: u32, const AFFINE: bool>(
+unsafe fn sized<const BITS: u32, const UNIT: u32, const AFFINE: bool>(
     strip: &[PanelView],
     segments: &[Segment],
     x: View,
@@ -47,15 +48,16 @@ unsafe fn sized<const BITS: u32, const AFFINE: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         match (y.len() / strip.len(), strip) {
-            (12, &[a, b]) => several::<12, 2, BITS, AFFINE>([a, b], segments, x, y),
-            (8, &[a, b]) => several::<8, 2, BITS, AFFINE>([a, b], segments, x, y),
-            (4, &[a, b]) => several::<4, 2, BITS, AFFINE>([a, b], segments, x, y),
-            (12, &[a]) => several::<12, 1, BITS, AFFINE>([a], segments, x, y),
-            (8, &[a]) => several::<8, 1, BITS, AFFINE>([a], segments, x, y),
-            (4, &[a]) => several::<4, 1, BITS, AFFINE>([a], segments, x, y),
-            (1, _) => {
-                strip.iter().zip(y).for_each(|(panel, y)| single::<BITS>(panel, segments, x, y))
-            }
+            (12, &[a, b]) => several::<12, 2, BITS, UNIT, AFFINE>([a, b], segments, x, y),
+            (8, &[a, b]) => several::<8, 2, BITS, UNIT, AFFINE>([a, b], segments, x, y),
+            (4, &[a, b]) => several::<4, 2, BITS, UNIT, AFFINE>([a, b], segments, x, y),
+            (12, &[a]) => several::<12, 1, BITS, UNIT, AFFINE>([a], segments, x, y),
+            (8, &[a]) => several::<8, 1, BITS, UNIT, AFFINE>([a], segments, x, y),
+            (4, &[a]) => several::<4, 1, BITS, UNIT, AFFINE>([a], segments, x, y),
+            (1, _) => strip
+                .iter()
+                .zip(y)
+                .for_each(|(panel, y)| single::<BITS, UNIT>(panel, segments, x, y)),
             (tokens, _) => unreachable!("no tile of {tokens} tokens"),
         }
     }
@@ -87,7 +89,13 @@ pub unsafe fn put(y: &Output, token: usize, panel: usize, tile: &[Outputs], pane
 /// # Safety
 /// As [`tile`]; `y` holds `T * P` entries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE: bool>(
+unsafe fn several<
+    const T: usize,
+    const P: usize,
+    const BITS: u32,
+    const UNIT: u32,
+    const AFFINE: bool,
+>(
     strip: [PanelView; P],
     segments: &[Segment],
     x: View,
@@ -98,6 +106,7 @@ unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE:
         // SAFETY: y has T * P entries. Volatile: see below.
         unsafe { y.add(i).write_volatile(_mm512_setzero_ps()) };
     }
+    let table = table::<BITS, UNIT>(strip[0].units);
     let (mut corrections, mut token_scales, mut a) =
         (x.corrections.as_ptr(), x.scales.as_ptr(), x.quads.as_ptr().cast::<i32>());
     for s in segments {
@@ -132,7 +141,7 @@ unsafe fn several<const T: usize, const P: usize, const BITS: u32, const AFFINE:
                 each_quad!(BITS, q, {
                     let mut codes = [_mm512_setzero_si512(); P];
                     for p in 0..P {
-                        codes[p] = quad::<BITS>(w[p], q);
+                        codes[p] = unit::<BITS, UNIT>(quad::<BITS>(w[p], q), table);
                     }
                     add_products(&mut sums, codes, a);
                     a = a.add(T);
@@ -184,13 +193,14 @@ unsafe fn add_products<const T: usize, const P: usize>(
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn single<const BITS: u32>(
+unsafe fn single<const BITS: u32, const UNIT: u32>(
     panel: &PanelView,
     segments: &[Segment],
     x: View,
     y: &mut Outputs,
 ) {
     let zero = _mm512_setzero_si512();
+    let table = table::<BITS, UNIT>(panel.units);
     let mut out = _mm512_setzero_ps();
     for (j, s) in segments.iter().enumerate() {
         // SAFETY: segment j's correction, scale, quads and lines are there.
@@ -208,12 +218,12 @@ unsafe fn single<const BITS: u32>(
             // Constant indices: the sums stay in registers.
             for _ in 0..cells / 4 {
                 for i in 0..4 {
-                    cell::<BITS>(&mut sums, i, w, a);
+                    cell::<BITS, UNIT>(&mut sums, i, w, a, table);
                     (w, a) = (w.add(lines(BITS)), a.add(quads(BITS)));
                 }
             }
             for _ in 0..cells % 4 {
-                cell::<BITS>(&mut sums, 0, w, a);
+                cell::<BITS, UNIT>(&mut sums, 0, w, a, table);
                 (w, a) = (w.add(lines(BITS)), a.add(quads(BITS)));
             }
             let sum = _mm512_add_epi32(
@@ -237,11 +247,12 @@ unsafe fn single<const BITS: u32>(
 /// `w` must point to a cell, `a` to its quads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn cell<const BITS: u32>(
+unsafe fn cell<const BITS: u32, const UNIT: u32>(
     sums: &mut [__m512i; 4],
     i: usize,
     w: *const __m512i,
     a: *const i32,
+    table: __m512i,
 ) {
     // SAFETY: the caller's promise; a prefetch may ask for any address.
     unsafe {
@@ -250,9 +261,28 @@ unsafe fn cell<const BITS: u32>(
         }
         for j in 0..quads(BITS) {
             let sum = &mut sums[(i * quads(BITS) + j) % 4];
-            *sum = _mm512_dpbusd_epi32(*sum, quad::<BITS>(w, j), _mm512_set1_epi32(*a.add(j)));
+            let w = unit::<BITS, UNIT>(quad::<BITS>(w, j), table);
+            *sum = _mm512_dpbusd_epi32(*sum, w, _mm512_set1_epi32(*a.add(j)));
         }
     }
+}
+
+/// A table as [`unit`] takes it; zeros where there is none.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn table<const BITS: u32, const UNIT: u32>(units: &[u8; ENTRIES]) -> __m512i {
+    if UNIT == BITS {
+        return _mm512_setzero_si512();
+    }
+    // SAFETY: 16 bytes, no alignment asked.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(units.as_ptr().cast()) })
+}
+
+/// Units of codes: themselves, or the entries of a table.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unit<const BITS: u32, const UNIT: u32>(codes: __m512i, table: __m512i) -> __m512i {
+    if UNIT == BITS { codes } else { _mm512_shuffle_epi8(table, codes) }
 }
 
 /// Codes of quad `j` of a cell.

@@ -16,20 +16,39 @@
 
 use super::panels::{Line, ROWS};
 use super::segments::QUAD;
-use crate::{IntGrid, dispatch};
+use crate::dispatch;
 
-/// Calls a function that takes the bits of a code as a constant.
+/// Calls a function that takes two constants: the bits of a code, and those of the unit that it
+/// stands for, which are others where codes index a [`Table`](super::table::Table).
 macro_rules! of_bits {
     ($bits:expr, $($function:ident)::+, $($argument:expr),+) => {
         match $bits {
-            2 => $($function)::+::<2>($($argument),+),
-            3 => $($function)::+::<3>($($argument),+),
-            4 => $($function)::+::<4>($($argument),+),
-            _ => $($function)::+::<8>($($argument),+),
+            (2, 2) => $($function)::+::<2, 2>($($argument),+),
+            (3, 3) => $($function)::+::<3, 3>($($argument),+),
+            (4, 4) => $($function)::+::<4, 4>($($argument),+),
+            (2, _) => $($function)::+::<2, 8>($($argument),+),
+            (3, _) => $($function)::+::<3, 8>($($argument),+),
+            (4, _) => $($function)::+::<4, 8>($($argument),+),
+            _ => $($function)::+::<8, 8>($($argument),+),
         }
     };
 }
 pub(super) use of_bits;
+
+/// [`of_bits`] for a function that makes use of units of fewer than 8 bits.
+#[cfg(target_arch = "x86_64")]
+macro_rules! of_close_bits {
+    ($bits:expr, $($function:ident)::+, $($argument:expr),+) => {
+        match $bits {
+            (2, 5) => $($function)::+::<2, 5>($($argument),+),
+            (3, 4) => $($function)::+::<3, 4>($($argument),+),
+            (4, 5) => $($function)::+::<4, 5>($($argument),+),
+            bits => of_bits!(bits, $($function)::+, $($argument),+),
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use of_close_bits;
 
 /// The loop over the quads of a cell written out, which the compiler leaves a loop when there are
 /// many: lines and shifts are constants then.
@@ -44,14 +63,20 @@ macro_rules! each_quad {
 }
 pub(super) use each_quad;
 
-/// Bits that a code of a grid takes in a panel.
-pub(super) const fn bits_of(grid: IntGrid) -> u32 {
-    match grid.bits {
+/// Bits that a code of `bits` bits takes in a panel.
+pub(super) const fn bits_of(bits: u8) -> u32 {
+    match bits {
         ..=2 => 2,
         3 => 3,
         4 => 4,
         _ => 8,
     }
+}
+
+/// Bits of the units of a table whose levels lie close together, in the sense that 16 bits hold the
+/// sums of two products of such units for all quads of a cell.
+pub(super) const fn close_units(bits: u8) -> u32 {
+    if bits_of(bits) == 3 { 4 } else { 5 }
 }
 
 /// Lines of a cell.
@@ -85,21 +110,11 @@ pub(super) const THIRD: u32 = 0x0404_0404;
 
 /// Codes of quad `j` of row `r` of a cell, one per byte.
 #[inline(always)]
-fn word<const BITS: u32>(cell: &[Line], j: usize, r: usize) -> u32 {
+pub(super) fn word<const BITS: u32>(cell: &[Line], j: usize, r: usize) -> u32 {
     match place(BITS, j) {
         Some((line, shift)) => cell[line].0[r] >> shift & mask(BITS),
         None => cell[j - 6].0[r] >> 6 & mask(2) | cell[2].0[r] >> (j - 2) & THIRD,
     }
-}
-
-/// Codes of quad `j` of a cell, one per byte.
-#[inline(always)]
-pub(super) fn quad<const BITS: u32>(cell: &[Line], j: usize) -> [u32; ROWS] {
-    let mut out = [0; ROWS];
-    for r in 0..ROWS {
-        out[r] = word::<BITS>(cell, j, r);
-    }
-    out
 }
 
 /// [`of_bits`], with the lines and quads of a cell as constants too.

@@ -1,6 +1,7 @@
 //! The integer products of a panel and a few tokens, and their float combination:
 //!
 //!     sum = sum over the segment of u a + (min - z) * sum of a           u = code - min, a = activation code
+//!     sum = sum over the segment of u a + offset * sum of a              u = level - offset, of a table
 //!     y += f32(sum) * (weight scale * activation scale)                  segment by segment, in order
 //!
 //! Integer sums are exact and wrap at most on the way, so every kernel gives the same bytes. They
@@ -8,10 +9,14 @@
 //! `vpdpbusd` of AVX-512 VNNI and AVX-VNNI (four u8 x i8 products into an i32 lane), `vpmaddubsw`
 //! and `vpmaddwd` of AVX2, `i32x4.dot_i16x8_s` of simd128.
 
-use super::cells::{each_quad, lines, of_bits, quad, quads};
+use super::cells::of_bits;
+#[cfg(target_arch = "x86_64")]
+use super::cells::of_close_bits;
 use super::panels::{Line, ROWS, Scales, WeightPanels};
-use super::segments::{Layout, QUAD, Segment};
+use super::segments::{Layout, Segment};
+use super::table::ENTRIES;
 use super::tokens::{Tokens, View};
+#[cfg(target_arch = "x86_64")]
 use crate::dispatch;
 use half::f16;
 use std::ops::Range;
@@ -19,6 +24,8 @@ use std::ops::Range;
 /// The kernels, chosen once per call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kernel {
+    // A module for the browser has one kernel: whether there is simd128 is fixed when it is made.
+    #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
     Plain,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128,
@@ -36,6 +43,8 @@ pub(super) struct PanelView<'a> {
     pub lines: &'a [Line],
     pub scales: ScalesView<'a>,
     pub zero_points: &'a [[u8; ROWS]],
+    /// Unit of every code, where codes index a table.
+    pub units: &'a [u8; ENTRIES],
 }
 
 /// The outputs of one token and the rows of a panel, on a cache line of their own.
@@ -114,9 +123,8 @@ impl Kernel {
             _ => {}
         }
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        if dispatch::level() == dispatch::Level::Scalar {
-            return Self::Simd128;
-        }
+        return Self::Simd128;
+        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
         Self::Plain
     }
 
@@ -172,7 +180,7 @@ impl Kernel {
                 unsafe {
                     self.tile(
                         &strip[..count],
-                        w.geometry.bits,
+                        w.bits(),
                         &layout.segments,
                         tokens.view(*group, layout),
                         tile,
@@ -187,7 +195,8 @@ impl Kernel {
         }
     }
 
-    /// The outputs of the strip's rows: `y` `[tokens, panels of the strip]`.
+    /// The outputs of the strip's rows: `y` `[tokens, panels of the strip]`; `bits`: of a code and
+    /// of a unit.
     ///
     /// # Safety
     /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x`
@@ -197,7 +206,7 @@ impl Kernel {
     unsafe fn tile(
         self,
         strip: &[PanelView],
-        bits: u32,
+        bits: (u32, u32),
         segments: &[Segment],
         x: View,
         y: &mut [Outputs],
@@ -205,11 +214,14 @@ impl Kernel {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Self::Plain => plain(strip, bits, segments, x, y),
+                #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
+                Self::Plain => super::plain::tile(strip, bits, segments, x, y),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Self::Simd128 => of_bits!(bits, super::simd128::tile, strip, segments, x, y),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => of_bits!(bits, super::avx2::plain::tile, strip, segments, x, y),
+                Self::Avx2 => {
+                    of_close_bits!(bits, super::avx2::plain::tile, strip, segments, x, y)
+                }
                 #[cfg(target_arch = "x86_64")]
                 Self::AvxVnni => of_bits!(bits, super::avx2::vnni::tile, strip, segments, x, y),
                 #[cfg(target_arch = "x86_64")]
@@ -230,7 +242,14 @@ impl WeightPanels {
                 Scales::F32(s) => ScalesView::F32(&s[run.clone()]),
             },
             zero_points: self.zero_points.get(run).unwrap_or_default(),
+            units: self.table.as_ref().map_or(&[0; ENTRIES], |table| &table.units),
         }
+    }
+
+    /// Bits of a code, and of the unit that it stands for: itself unless there is a table.
+    fn bits(&self) -> (u32, u32) {
+        let bits = self.geometry.bits;
+        (bits, self.table.as_ref().map_or(bits, |table| table.bits))
     }
 }
 
@@ -273,48 +292,6 @@ pub(super) fn start(panel: &PanelView, group: usize, correction: i32) -> [i32; R
         }
     }
     out
-}
-
-dispatch! {
-    fn plain(strip: &[PanelView], bits: u32, segments: &[Segment], x: View, y: &mut [Outputs]) {
-        of_bits!(bits, plain_tile, strip, segments, x, y);
-    }
-}
-
-#[inline(always)]
-fn plain_tile<const BITS: u32>(
-    strip: &[PanelView],
-    segments: &[Segment],
-    x: View,
-    y: &mut [Outputs],
-) {
-    let size = y.len() / strip.len();
-    for i in 0..y.len() {
-        let (t, panel) = (i / strip.len(), &strip[i % strip.len()]);
-        y[i].0 = [0.0; ROWS];
-        for j in 0..segments.len() {
-            let s = &segments[j];
-            let mut sums = start(panel, s.group, x.corrections[j * size + t]);
-            let cells = &panel.lines[s.weight / quads(BITS) * lines(BITS)..]
-                [..s.quads / quads(BITS) * lines(BITS)];
-            for (i, cell) in cells.chunks_exact(lines(BITS)).enumerate() {
-                each_quad!(BITS, q, {
-                    let codes = quad::<BITS>(cell, q);
-                    let a = x.quads[(s.token + i * quads(BITS) + q) * size + t].to_le_bytes();
-                    for k in 0..QUAD {
-                        let a = a[k] as i8 as i32;
-                        for r in 0..ROWS {
-                            sums[r] = sums[r].wrapping_add((codes[r] >> (8 * k) & 255) as i32 * a);
-                        }
-                    }
-                });
-            }
-            let (scales, scale) = (panel.scales.get(s.group), x.scales[j * size + t]);
-            for r in 0..ROWS {
-                y[i].0[r] += sums[r] as f32 * (scales[r] * scale);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,24 @@
 //! A quantized weight in the layout that the kernels read: made once, when a model is loaded or
 //! after an optimizer step.
 //!
-//! A panel is 16 rows. Its codes (unsigned: `code - grid.min()`) lie in lines of 64 bytes, one
+//! A panel is 16 rows. Its codes (unsigned: `code - min_code`) lie in lines of 64 bytes, one
 //! 32-bit word per row, so that a sum over columns never crosses lanes: AVX-512 reads a line whole,
 //! AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of 8 bits
 //! (grids of 5 to 8 bits), eight of 4 or sixteen of 2, and three words hold 32 columns of 3 bits:
 //! cells, see [`cells`](super::cells). Each weight group starts on a cell and is filled up with
 //! zeros, and so are the rows of the last panel. Scales lie beside, 16 at a time in the order of
-//! the groups, as f16 where the codec stores them so.
+//! the groups, as f16 where the codec stores them so. Codes may index a table of levels, which a
+//! kernel looks up after it has unpacked them: see [`table`](super::table).
 
 use super::cells::{self, bits_of, pack, unpack};
 use super::segments::{Geometry, Layout};
+use super::table::Table;
 use super::transpose::side_by_side;
-use crate::pack::{QuantTensor, unpack_row};
+use crate::pack::unpack_row;
 use crate::quant::activation::{self, BLOCKS};
-use crate::quant::calibrate::unsigned_codes;
-use crate::{ActivationQuantizer, CodeRange, IntGrid, Pool, QuantSpec, ScaleCodec, dispatch};
+use crate::quant::nearest::unsigned_codes;
+use crate::quant::tensor::QuantTensor;
+use crate::{ActivationQuantizer, Pool, QuantSpec, ScaleCodec, dispatch};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -41,20 +44,34 @@ pub(super) enum Scales {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightPanels {
     rows: usize,
-    quantizer: QuantSpec,
+    spec: QuantSpec,
     pub(super) geometry: Geometry,
     /// For activations with one scale per token, and per block.
     layouts: [Layout; BLOCKS.len()],
     /// `[panels, lines of a row]`.
     pub(super) lines: Vec<Line>,
     pub(super) scales: Scales,
-    /// `[panels, groups]`; empty unless the grid is affine.
+    /// `[panels, groups]`; empty without zero points.
     pub(super) zero_points: Vec<[u8; ROWS]>,
+    /// Where codes are not integers but index levels.
+    pub(super) table: Option<Table>,
 }
 
 impl WeightPanels {
     /// The panels of a packed matrix.
     pub fn new(pool: &Pool, w: &QuantTensor) -> Self {
+        Self::packed(pool, w, None)
+    }
+
+    /// The panels of a packed matrix whose codes index a table: the value of a weight is
+    /// `levels[code - smallest code] as f32 * scale`. The grid has at most 4 bits and no zero points;
+    /// levels beyond its codes are not read, and the others stand in any order.
+    pub fn with_table(pool: &Pool, w: &QuantTensor, levels: &[i8; 16]) -> Self {
+        assert!(w.zero_points.is_empty(), "a table has no zero points");
+        Self::packed(pool, w, Some(Table::new(levels, w.spec)))
+    }
+
+    fn packed(pool: &Pool, w: &QuantTensor, table: Option<Table>) -> Self {
         let exact = |s: &[f32]| {
             let (mut half, mut back) = ([f16::ZERO; 256], [0.0; 256]);
             s.chunks(256).all(|s| {
@@ -65,14 +82,14 @@ impl WeightPanels {
         };
         // Scales that their codec does not hold exactly, which nothing of ours writes, are kept as
         // they are.
-        let codec = if w.quantizer.scale_codec == ScaleCodec::F16 && exact(&w.scales) {
+        let codec = if w.spec.scale == ScaleCodec::F16 && exact(&w.scales) {
             ScaleCodec::F16
         } else {
             ScaleCodec::F32
         };
-        let mut out = Self::empty(w.rows, w.cols, w.quantizer, codec);
+        let mut out = Self::empty(w.rows, w.cols, w.spec, codec, table);
         out.set_scales(pool, &w.scales, &w.zero_points);
-        let (geometry, bits) = (out.geometry, w.grid().bits);
+        let (geometry, bits) = (out.geometry, w.spec.bits());
         out.fill(pool, |row, units| {
             let packed = w.row_packed(row);
             if geometry.padded == w.cols {
@@ -88,28 +105,29 @@ impl WeightPanels {
     }
 
     /// Quantizes `w` `[rows, cols]` into panels in one pass: the codes of
-    /// [`quantize`](crate::quant::calibrate::quantize) and of LSQ's forward. Scales are stored by
+    /// [`quantize`](crate::quant::nearest::quantize) and of LSQ's forward. Scales are stored by
     /// the codec first.
     pub fn quantize(
         pool: &Pool,
         w: &[f32],
         rows: usize,
         cols: usize,
-        quantizer: QuantSpec,
+        spec: QuantSpec,
         scales: &[f32],
         zero_points: &[u8],
     ) -> Self {
-        let mut out = Self::empty(rows, cols, quantizer, quantizer.scale_codec);
+        let mut out = Self::empty(rows, cols, spec, spec.scale, None);
         out.requantize(pool, w, scales, zero_points);
         out
     }
 
     /// [`Self::quantize`] with the same shape and quantizer into the memory at hand: after an
-    /// optimizer step.
+    /// optimizer step. Not for panels with a table, whose codes are not the nearest integers.
     pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32], zero_points: &[u8]) {
-        let (cols, q, geometry) = (self.cols(), self.quantizer, self.geometry);
+        let (cols, q, geometry) = (self.cols(), self.spec, self.geometry);
         let n = q.granularity.scales(self.rows, cols);
-        let affine = q.grid.range == CodeRange::Affine;
+        let affine = q.has_zero_point();
+        assert!(self.table.is_none(), "requantize knows integers only");
         assert_eq!(
             (w.len(), scales.len(), zero_points.len()),
             (self.rows * cols, n, if affine { n } else { 0 }),
@@ -117,9 +135,7 @@ impl WeightPanels {
         );
         let mut stored = vec![0.0; n];
         pool.chunks_mut(&mut stored, PIECE, |i, out| {
-            out.iter_mut()
-                .zip(&scales[i * PIECE..])
-                .for_each(|(out, &s)| *out = q.scale_codec.store(s));
+            out.iter_mut().zip(&scales[i * PIECE..]).for_each(|(out, &s)| *out = q.scale.store(s));
         });
         self.set_scales(pool, &stored, zero_points);
         self.fill(pool, |row, units| {
@@ -131,37 +147,46 @@ impl WeightPanels {
                 &stored[first..],
                 zero_points,
                 (geometry.group, geometry.group.next_multiple_of(geometry.cell)),
-                q.grid,
+                q,
                 units,
             );
         });
     }
 
-    fn empty(rows: usize, cols: usize, quantizer: QuantSpec, codec: ScaleCodec) -> Self {
-        let geometry = Geometry::new(cols, quantizer.granularity, bits_of(quantizer.grid));
+    fn empty(
+        rows: usize,
+        cols: usize,
+        spec: QuantSpec,
+        codec: ScaleCodec,
+        table: Option<Table>,
+    ) -> Self {
+        let geometry = Geometry::new(cols, spec.granularity, bits_of(spec.bits()));
         let panels = rows.div_ceil(ROWS);
         let scales = panels * geometry.groups;
+        let affine = spec.has_zero_point();
+        let correction = match &table {
+            Some(table) => table.offset,
+            None if affine => -1,
+            None => spec.min_code(),
+        };
         Self {
             rows,
-            quantizer,
+            spec,
             geometry,
-            layouts: BLOCKS.map(|block| Layout::new(&geometry, quantizer.grid, block)),
+            layouts: BLOCKS.map(|block| Layout::new(&geometry, correction, block)),
             lines: vec![Line([0; ROWS]); panels * geometry.lines],
             scales: match codec {
                 ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
                 ScaleCodec::F32 => Scales::F32(vec![[0.0; ROWS]; scales]),
             },
-            zero_points: if quantizer.grid.range == CodeRange::Affine {
-                vec![[0; ROWS]; scales]
-            } else {
-                vec![]
-            },
+            zero_points: if affine { vec![[0; ROWS]; scales] } else { vec![] },
+            table,
         }
     }
 
     /// Scales as stored, and zero points, in the order of [`QuantTensor`].
     fn set_scales(&mut self, pool: &Pool, scales: &[f32], zero_points: &[u8]) {
-        let (rows, cols, granularity) = (self.rows, self.cols(), self.quantizer.granularity);
+        let (rows, cols, granularity) = (self.rows, self.cols(), self.spec.granularity);
         let (groups, panels) =
             (self.geometry.groups.max(1), (PIECE / self.geometry.padded.max(1)).max(1));
         fn set<T: Copy>(
@@ -231,11 +256,8 @@ impl WeightPanels {
     pub fn cols(&self) -> usize {
         self.geometry.cols
     }
-    pub fn quantizer(&self) -> QuantSpec {
-        self.quantizer
-    }
-    pub(super) fn grid(&self) -> IntGrid {
-        self.quantizer.grid
+    pub fn spec(&self) -> QuantSpec {
+        self.spec
     }
     /// How the tokens that it is multiplied by are laid out.
     pub(super) fn layout(&self, activation: ActivationQuantizer) -> &Layout {
@@ -254,7 +276,7 @@ impl WeightPanels {
     }
 
     /// Values of one row in f32: (code - zero_point) as f32 * scale, those of
-    /// [`QuantTensor::decode_row`].
+    /// [`QuantTensor::decode_row`], or level as f32 * scale.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols(), "one value per column");
         self.decode_part(row, 0, out);
@@ -273,7 +295,13 @@ impl WeightPanels {
                 Scales::F16(s) => s[place][r].to_f32(),
                 Scales::F32(s) => s[place][r],
             };
-            let offset = self.grid().min() - self.zero_points.get(place).map_or(0, |z| z[r] as i32);
+            let offset = match &self.table {
+                Some(table) => table.offset,
+                None => {
+                    let zero_point = self.zero_points.get(place).map_or(0, |z| z[r] as i32);
+                    self.spec.min_code() - zero_point
+                }
+            };
             // Whole cells, of which the first columns may be skipped.
             let inside = at - columns.start;
             let skip = inside % geometry.cell;
@@ -285,6 +313,9 @@ impl WeightPanels {
                 r,
                 units,
             );
+            if let Some(table) = &self.table {
+                table.look_up(&mut units[skip..]);
+            }
             let (now, later) = out.split_at_mut(count);
             values_of(&units[skip..], offset, scale, now);
             (out, at) = (later, at + count);

@@ -6,7 +6,7 @@
 //! the activations placed for it are zero outside of it, which leaves its integer sum as it is.
 
 use super::cells::{lines, quads};
-use crate::{CodeRange, Granularity, IntGrid};
+use crate::Granularity;
 
 /// Columns an integer sum may run over: (255 - 0) * 128 * 65536 still fits in i32.
 pub(super) const MAX_SEGMENT: usize = 1 << 16;
@@ -104,16 +104,15 @@ pub(super) struct Layout {
     /// Whether these are simply its codes.
     pub plain: bool,
     /// What the sum of a segment's activation codes is multiplied by before the products are added:
-    /// `grid.min()`; -1 on affine grids, whose kernels multiply by the zero point.
+    /// the smallest code; -1 with zero points, which the kernels multiply by; the offset of a table.
     pub correction: i32,
 }
 
 impl Layout {
-    pub fn new(geometry: &Geometry, grid: IntGrid, block: Option<usize>) -> Self {
+    pub fn new(geometry: &Geometry, correction: i32, block: Option<usize>) -> Self {
         let segments = segments(geometry, block);
         let quads = segments.last().map_or(0, |s| s.token + s.quads);
         let plain = segments.iter().all(|s| s.skip == 0 && s.start == s.token * QUAD);
-        let correction = if grid.range == CodeRange::Affine { -1 } else { grid.min() };
         Self { cols: geometry.cols, segments, quads, plain, correction }
     }
 }

@@ -5,6 +5,7 @@ use super::cells::{THIRD, each_quad, lines, mask, place, quads};
 use super::kernel::{Outputs, PanelView, start};
 use super::panels::{Line, ROWS};
 use super::segments::Segment;
+use super::table::ENTRIES;
 use super::tokens::View;
 use std::arch::wasm32::*;
 
@@ -13,7 +14,7 @@ const ROWS_EACH: usize = 4;
 const QUARTERS: usize = ROWS / ROWS_EACH;
 
 /// See [`Kernel::run`](super::kernel::Kernel::run): `y` `[tokens, panels]`.
-pub fn tile<const BITS: u32>(
+pub fn tile<const BITS: u32, const UNIT: u32>(
     strip: &[PanelView],
     segments: &[Segment],
     x: View,
@@ -24,6 +25,7 @@ pub fn tile<const BITS: u32>(
         y.0 = [0.0; ROWS];
     }
     for (p, panel) in strip.iter().enumerate() {
+        let units = register(panel.units);
         for (j, s) in segments.iter().enumerate() {
             let scales = panel.scales.get(s.group);
             for t in 0..size {
@@ -35,7 +37,8 @@ pub fn tile<const BITS: u32>(
                     each_quad!(BITS, q, {
                         let a = pairs(tokens[(i * quads(BITS) + q) * size]);
                         for (sum, codes) in sums.iter_mut().zip(quad::<BITS>(cell, q)) {
-                            *sum = i32x4_add(*sum, dot(codes, a));
+                            let w = if UNIT == BITS { codes } else { i8x16_swizzle(units, codes) };
+                            *sum = i32x4_add(*sum, dot(w, a));
                         }
                     });
                 }
@@ -88,6 +91,12 @@ fn pairs(quad: u32) -> [v128; 2] {
 fn dot(w: v128, a: [v128; 2]) -> v128 {
     let low = v128_and(w, u16x8_splat(255));
     i32x4_add(i32x4_dot_i16x8(low, a[0]), i32x4_dot_i16x8(u16x8_shr(w, 8), a[1]))
+}
+
+#[inline(always)]
+fn register(x: &[u8; ENTRIES]) -> v128 {
+    let word = |i: usize| u32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]);
+    u32x4(word(0), word(1), word(2), word(3))
 }
 
 #[inline(always)]

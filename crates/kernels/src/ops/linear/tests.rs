@@ -1,8 +1,11 @@
+mod table;
+
 use super::*;
 use crate::dispatch::{available, force};
 use crate::ops::lanes;
-use crate::quant::calibrate::{ScaleRule, quantize, quantize_by};
-use crate::{CodeRange, Granularity, IntGrid, QuantSpec, ScaleCodec};
+use crate::quant::nearest::quantize;
+use crate::quant::observer::{Observer, quantize_by};
+use crate::{Granularity, Int, IntRange, QuantSpec, ScaleCodec};
 use proptest::prelude::*;
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -41,7 +44,7 @@ fn multiply(
 
 fn quantizers() -> impl Strategy<Value = QuantSpec> {
     let range =
-        prop_oneof![Just(CodeRange::Symmetric), Just(CodeRange::Narrow), Just(CodeRange::Affine)];
+        prop_oneof![Just(IntRange::Symmetric), Just(IntRange::Narrow), Just(IntRange::Unsigned)];
     let group = prop_oneof![Just(8usize), Just(16), Just(32), Just(64), 1usize..100];
     let granularity = prop_oneof![
         Just(Granularity::Tensor),
@@ -50,7 +53,7 @@ fn quantizers() -> impl Strategy<Value = QuantSpec> {
     ];
     let codec = prop_oneof![Just(ScaleCodec::F32), Just(ScaleCodec::F16)];
     (2u8..=8, range, granularity, codec).prop_map(|(bits, range, granularity, scale_codec)| {
-        QuantSpec { grid: IntGrid { bits, range }, granularity, scale_codec }
+        QuantSpec::int(Int { bits, range }, granularity, scale_codec)
     })
 }
 
@@ -76,7 +79,7 @@ fn cases() -> impl Strategy<Value = Case> {
     (quantizers(), activations(), prop_oneof![1usize..8, 8usize..30], 1usize..40, cols)
         .prop_flat_map(|(quantizer, activation, m, o, i)| {
             (numbers(m * i), numbers(o * i)).prop_map(move |(x, w)| {
-                let rule = if m % 2 == 0 { ScaleRule::Absmax } else { ScaleRule::SignedAbsmax };
+                let rule = if m % 2 == 0 { Observer::Absmax } else { Observer::SignedAbsmax };
                 Case {
                     x,
                     w: quantize_by(&Pool::serial(), &w, o, i, quantizer, rule),
@@ -149,8 +152,8 @@ proptest! {
         prop_assert_eq!(bits(&got), bits(&want));
         // Quantizing the same numbers directly, into fresh memory and over another matrix.
         let x: Vec<f32> = want.iter().enumerate().map(|(j, v)| v * (1.0 + 0.3 * (j as f32).sin()) + 0.01).collect();
-        let packed = quantize(&pool, &x, o, i, w.quantizer, &w.scales, &w.zero_points);
-        let direct = WeightPanels::quantize(&pool, &x, o, i, w.quantizer, &w.scales, &w.zero_points);
+        let packed = quantize(&pool, &x, o, i, w.spec, &w.scales, &w.zero_points);
+        let direct = WeightPanels::quantize(&pool, &x, o, i, w.spec, &w.scales, &w.zero_points);
         prop_assert!(direct == WeightPanels::new(&pool, &packed));
         let mut again = panels.clone();
         again.requantize(&pool, &x, &w.scales, &w.zero_points);
@@ -208,42 +211,34 @@ fn awkward_sizes() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let sizes = [1, 2, 3, 15, 17, 31, 33, 127, 129, 257];
     let grids = [
-        (IntGrid::symmetric(4), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::narrow(8), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
-        (
-            IntGrid::symmetric(8),
-            Granularity::Channel,
-            ActivationQuantizer::DynamicToken { bits: 8 },
-        ),
-        (IntGrid::affine(3), Granularity::Group(24), ActivationQuantizer::DynamicToken { bits: 8 }),
-        (IntGrid::affine(8), Granularity::Group(30), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::affine(2), Granularity::Group(64), ActivationQuantizer::DynamicBlock32),
-        (IntGrid::narrow(2), Granularity::Group(40), ActivationQuantizer::DynamicBlock32),
-        (
-            IntGrid::symmetric(2),
-            Granularity::Channel,
-            ActivationQuantizer::DynamicToken { bits: 8 },
-        ),
+        (Int::symmetric(4), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
+        (Int::narrow(8), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
+        (Int::symmetric(8), Granularity::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
+        (Int::unsigned(3), Granularity::Group(24), ActivationQuantizer::DynamicToken { bits: 8 }),
+        (Int::unsigned(8), Granularity::Group(30), ActivationQuantizer::DynamicBlock32),
+        (Int::unsigned(2), Granularity::Group(64), ActivationQuantizer::DynamicBlock32),
+        (Int::narrow(2), Granularity::Group(40), ActivationQuantizer::DynamicBlock32),
+        (Int::symmetric(2), Granularity::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
     ];
     let pools = [Pool::serial(), Pool::new(3)];
     for (at, (grid, granularity, activation)) in grids.into_iter().enumerate() {
         for &o in &sizes {
             for &i in &sizes {
                 let m = sizes[(at + o + i) % sizes.len()];
-                let q = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 };
+                let q = QuantSpec::int(grid, granularity, ScaleCodec::F16);
                 let w: Vec<f32> = (0..o * i).map(number).collect();
                 let case = Case {
                     x: (0..m * i).map(|k| number(k + 77)).collect(),
-                    w: quantize_by(&pools[0], &w, o, i, q, ScaleRule::Absmax),
+                    w: quantize_by(&pools[0], &w, o, i, q, Observer::Absmax),
                     m,
                     activation,
                 };
                 let (want, panels) =
                     (bits(&combined(&case)), WeightPanels::new(&pools[1], &case.w));
-                let bytes = QuantSpec { grid: IntGrid::symmetric(7), ..q };
+                let bytes = q.with_int(Int::symmetric(7));
                 let other = WeightPanels::new(
                     &pools[1],
-                    &quantize_by(&pools[0], &w, o, i, bytes, ScaleRule::Absmax),
+                    &quantize_by(&pools[0], &w, o, i, bytes, Observer::Absmax),
                 );
                 for kernel in kernels() {
                     for pool in &pools {
@@ -276,12 +271,13 @@ fn few_bits_in_every_group_and_tile() {
         .into_iter()
         .chain([8, 16, 20, 32, 33, 48, 64, 128, 200, 256].map(Granularity::Group));
     for granularity in partitions {
-        for grid in [2, 3, 4].into_iter().flat_map(|bits| {
-            [IntGrid::affine(bits), IntGrid::symmetric(bits), IntGrid::narrow(bits)]
-        }) {
-            let q = QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 };
+        for grid in [2, 3, 4]
+            .into_iter()
+            .flat_map(|bits| [Int::unsigned(bits), Int::symmetric(bits), Int::narrow(bits)])
+        {
+            let q = QuantSpec::int(grid, granularity, ScaleCodec::F16);
             let w: Vec<f32> = (0..o * i).map(number).collect();
-            let w = quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax);
+            let w = quantize_by(&Pool::serial(), &w, o, i, q, Observer::Absmax);
             for activation in [
                 ActivationQuantizer::DynamicBlock32,
                 ActivationQuantizer::DynamicToken { bits: 8 },
@@ -320,12 +316,8 @@ fn few_bits_in_every_group_and_tile() {
 #[test]
 fn panels_take_the_bits_of_their_codes() {
     for (bits, memory) in [(2, 2), (3, 3), (4, 4), (5, 8), (8, 8)] {
-        let q = QuantSpec {
-            grid: IntGrid::affine(bits),
-            granularity: Granularity::Group(64),
-            scale_codec: ScaleCodec::F16,
-        };
-        let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, ScaleRule::Absmax);
+        let q = QuantSpec::int(Int::unsigned(bits), Granularity::Group(64), ScaleCodec::F16);
+        let w = quantize_by(&Pool::serial(), &[0.5; 32 * 192], 32, 192, q, Observer::Absmax);
         // Per group a scale of two bytes and a zero point of one.
         assert_eq!(
             WeightPanels::new(&Pool::serial(), &w).bytes(),
@@ -346,13 +338,9 @@ fn many_rows_and_threads() {
         (4, Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
         (8, Granularity::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
     ] {
-        let q = QuantSpec {
-            grid: IntGrid::symmetric(bits_),
-            granularity,
-            scale_codec: ScaleCodec::F16,
-        };
+        let q = QuantSpec::int(Int::symmetric(bits_), granularity, ScaleCodec::F16);
         let case = Case {
-            w: quantize_by(&Pool::serial(), &w, o, i, q, ScaleRule::Absmax),
+            w: quantize_by(&Pool::serial(), &w, o, i, q, Observer::Absmax),
             x: x.clone(),
             m,
             activation,
@@ -370,8 +358,8 @@ fn many_rows_and_threads() {
 #[test]
 fn the_largest_codes_do_not_saturate() {
     for grid_bits in 2..=8 {
-        let (grid, i) = (IntGrid::affine(grid_bits), 4096);
-        let q = QuantSpec { grid, granularity: Granularity::Channel, scale_codec: ScaleCodec::F32 };
+        let (grid, i) = (Int::unsigned(grid_bits), 4096);
+        let q = QuantSpec::int(grid, Granularity::Channel, ScaleCodec::F32);
         let w = QuantTensor::from_codes(q, 1, i, &vec![grid.max() as i16; i], vec![1.0], vec![0]);
         for m in [1, 4] {
             for kernel in kernels() {
@@ -400,11 +388,7 @@ fn the_largest_codes_do_not_saturate() {
 #[test]
 fn the_longest_sums_do_not_overflow() {
     let i = segments::MAX_SEGMENT + 3;
-    let q = QuantSpec {
-        grid: IntGrid::affine(8),
-        granularity: Granularity::Channel,
-        scale_codec: ScaleCodec::F32,
-    };
+    let q = QuantSpec::int(Int::unsigned(8), Granularity::Channel, ScaleCodec::F32);
     let w = QuantTensor::from_codes(q, 1, i, &vec![255; i], vec![1.0], vec![0]);
     let (x, activation) = (vec![-1e9; i], ActivationQuantizer::Static { bits: 8 });
     assert_eq!(
@@ -425,7 +409,7 @@ fn the_longest_sums_do_not_overflow() {
 #[test]
 fn broken_activations_give_broken_outputs() {
     let q = QuantSpec::Q4_0;
-    let w = quantize_by(&Pool::serial(), &[0.5; 64], 1, 64, q, ScaleRule::Absmax);
+    let w = quantize_by(&Pool::serial(), &[0.5; 64], 1, 64, q, Observer::Absmax);
     let mut x = vec![1.0; 64];
     x[40] = f32::NAN;
     let token = ActivationQuantizer::DynamicToken { bits: 8 };

@@ -1,5 +1,5 @@
 use super::*;
-use halfstep_kernels::quant::calibrate::quantize_by;
+use halfstep_kernels::quant::observer::quantize_by;
 use halfstep_kernels::rng::Rng;
 
 fn normals(stream: u64, count: usize) -> Vec<f32> {
@@ -27,8 +27,8 @@ fn hessian(x: &[f32], cols: usize) -> Hessian {
     h
 }
 
-fn quantizer(grid: IntGrid, granularity: Granularity) -> QuantSpec {
-    QuantSpec { grid, granularity, scale_codec: ScaleCodec::F16 }
+fn quantizer(grid: Int, granularity: Granularity) -> QuantSpec {
+    QuantSpec::int(grid, granularity, ScaleCodec::F16)
 }
 
 fn codes(packed: &QuantTensor) -> Vec<i16> {
@@ -76,7 +76,7 @@ fn quantizers() -> Vec<QuantSpec> {
         Granularity::Group(40),
         Granularity::Group(32),
     ];
-    let grids = [IntGrid::symmetric(3), IntGrid::affine(3), IntGrid::narrow(4), IntGrid::affine(2)];
+    let grids = [Int::symmetric(3), Int::unsigned(3), Int::narrow(4), Int::unsigned(2)];
     partitions
         .into_iter()
         .flat_map(|granularity| grids.map(|grid| quantizer(grid, granularity)))
@@ -125,7 +125,7 @@ fn naive(
             let (scale, zero, now) =
                 (scales[index] as f64, zero_points[index] as f64, &mut now[row * cols..][..cols]);
             let code = ((now[j] / scale).round_ties_even() + zero)
-                .clamp(quantizer.grid.min() as f64, quantizer.grid.max() as f64);
+                .clamp(quantizer.min_code() as f64, quantizer.max_code() as f64);
             codes[row * cols + j] = code as i16;
             let error = (now[j] - (code - zero) * scale) / inverse[j * cols + j];
             (0..cols).for_each(|k| now[k] -= error * inverse[j * cols + k]);
@@ -182,7 +182,7 @@ fn a_diagonal_hessian_rounds_to_nearest() {
     let h = hessian(&x, cols);
     for quantizer in quantizers() {
         for (act_order, groups) in ORDERS {
-            for rule in [ScaleRule::Absmax, ScaleRule::SignedAbsmax, ScaleRule::ErrorSearch] {
+            for rule in [Observer::Absmax, Observer::SignedAbsmax, Observer::ErrorSearch] {
                 let options = GptqOptions {
                     act_order,
                     groups,
@@ -262,8 +262,8 @@ fn the_block_is_only_speed() {
     let (rows, cols, pool) = (10, 300, Pool::new(2));
     let (w, h) = (normals(5, rows * cols), hessian(&inputs(600, cols, None), cols));
     for quantizer in [
-        quantizer(IntGrid::affine(3), Granularity::Group(48)),
-        quantizer(IntGrid::symmetric(4), Granularity::Channel),
+        quantizer(Int::unsigned(3), Granularity::Group(48)),
+        quantizer(Int::symmetric(4), Granularity::Channel),
     ] {
         for (act_order, groups) in ORDERS {
             let solve = |block| {
@@ -299,7 +299,7 @@ fn columns_are_taken_by_falling_diagonal() {
             &w,
             4,
             cols,
-            quantizer(IntGrid::affine(3), Granularity::Group(20)),
+            quantizer(Int::unsigned(3), Granularity::Group(20)),
             &hessian(x, cols),
             options,
         )
@@ -324,7 +324,7 @@ fn damping_is_raised_only_if_needed() {
     let (few, many) =
         (hessian(&inputs(20, cols, None), cols), hessian(&inputs(400, cols, None), cols));
     let used = |h: &Hessian, damping| {
-        let quantizer = quantizer(IntGrid::symmetric(4), Granularity::Group(32));
+        let quantizer = quantizer(Int::symmetric(4), Granularity::Group(32));
         let solved = gptq(
             &pool,
             &w,
@@ -350,12 +350,12 @@ fn damping_is_raised_only_if_needed() {
 fn dead_columns_keep_their_weights_or_lose_them() {
     let (cols, pool) = (64, Pool::serial());
     let (w, h) = (normals(9, 3 * cols), hessian(&inputs(128, cols, Some(20)), cols));
-    let quantizer = quantizer(IntGrid::symmetric(8), Granularity::Channel);
+    let quantizer = quantizer(Int::symmetric(8), Granularity::Channel);
     let solve = |dead| {
         gptq(&pool, &w, 3, cols, quantizer, &h, GptqOptions { dead, ..GptqOptions::default() })
             .unwrap()
     };
-    let nearest = values(&quantize_by(&pool, &w, 3, cols, quantizer, ScaleRule::Absmax));
+    let nearest = values(&quantize_by(&pool, &w, 3, cols, quantizer, Observer::Absmax));
     let (kept, zeroed) =
         (values(&solve(DeadColumns::Keep).packed), values(&solve(DeadColumns::Zero).packed));
     for row in 0..3 {
@@ -383,10 +383,8 @@ fn centred_ranges_have_their_zero_in_the_middle() {
     let (cols, pool) = (64, Pool::serial());
     let (mut w, h) = (normals(10, 2 * cols), hessian(&inputs(128, cols, None), cols));
     w[..32].fill(0.0);
-    let quantizer = QuantSpec {
-        scale_codec: ScaleCodec::F32,
-        ..quantizer(IntGrid::affine(4), Granularity::Group(32))
-    };
+    let quantizer =
+        QuantSpec { scale: ScaleCodec::F32, ..quantizer(Int::unsigned(4), Granularity::Group(32)) };
     let options = GptqOptions { range: GroupRange::Centred, ..GptqOptions::default() };
     let packed = gptq(&pool, &w, 2, cols, quantizer, &h, options).unwrap().packed;
     assert_eq!(packed.zero_points, [8; 4]);
@@ -401,7 +399,7 @@ fn centred_ranges_have_their_zero_in_the_middle() {
 fn mistakes_are_named() {
     let (cols, pool) = (32, Pool::serial());
     let (w, h) = (normals(12, 2 * cols), hessian(&inputs(64, cols, None), cols));
-    let symmetric = quantizer(IntGrid::symmetric(4), Granularity::Channel);
+    let symmetric = quantizer(Int::symmetric(4), Granularity::Channel);
     let refuse = |w: &[f32], h: &Hessian, options| {
         gptq(&pool, w, 2, cols, symmetric, h, options).unwrap_err()
     };
@@ -438,7 +436,7 @@ fn threads_do_not_change_a_byte() {
         let [one, two, five] = [1, 2, 5].map(|threads| {
             let (pool, mut h) = (Pool::new(threads), Hessian::new(cols));
             h.add(&pool, &x).unwrap();
-            let quantizer = quantizer(IntGrid::affine(3), Granularity::Group(64));
+            let quantizer = quantizer(Int::unsigned(3), Granularity::Group(64));
             let solved = gptq(
                 &pool,
                 &w,

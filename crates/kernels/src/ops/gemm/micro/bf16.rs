@@ -47,7 +47,7 @@ impl Tile for Bf16 {
         for pair in 0..k.div_ceil(2) {
             // SAFETY: pairs that both panels hold.
             let (a, b) = unsafe { (a.add(pair * MR), b.add(pair * NR)) };
-            // SAFETY: as above; no alignment asked.
+            // SAFETY: as above; no alignment is required.
             let b = unsafe { [_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(16).cast())] };
             for r in 0..MR {
                 // SAFETY: as above.
@@ -78,7 +78,7 @@ pub fn beats_f32() -> bool {
             let start = Instant::now();
             for _ in 0..8 {
                 // SAFETY: panels of at least the words that either kernel reads, a whole tile, and
-                // bf16's features, which are asked for first.
+                // bf16's features, which are tested first.
                 unsafe { run(STEPS, black_box(a.as_ptr()), b.as_ptr(), c.as_mut_ptr(), NR, false) };
             }
             start.elapsed().as_secs_f64()
@@ -94,8 +94,8 @@ fn words(x: __m512i) -> __m512bh {
     unsafe { std::mem::transmute(x) }
 }
 
-/// `[k][W]` values to `[k / 2][W]` pairs, the first step in the low half; an odd last step stands
-/// beside zeros.
+/// `[k][W]` values to `[k / 2][W]` pairs, the first step in the low half; an odd last step is
+/// paired with zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn pairs<const W: usize>(values: &[f32], out: &mut [MaybeUninit<u32>]) {
     assert_eq!(out.len(), (values.len() / W).div_ceil(2) * W, "bf16 panel: shapes");
@@ -107,7 +107,7 @@ fn pairs<const W: usize>(values: &[f32], out: &mut [MaybeUninit<u32>]) {
     }
 }
 
-/// To the nearest bf16, ties to even, in the upper half. Not a number stays one.
+/// Rounds to the nearest bf16, ties to even, in the upper half. NaN stays NaN.
 #[inline(always)]
 fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();

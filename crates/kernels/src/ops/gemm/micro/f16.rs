@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 const NR: usize = 64;
 /// Steps summed in f16: 128 products of at most 2^8 come to 2^15 at most.
 const RUN: usize = 128;
-/// Steps that b is asked for ahead, out of the second-level cache.
+/// Number of steps that b is prefetched ahead, from the second-level cache.
 const AHEAD: usize = 16;
 /// Words of a step of b: two columns each.
 const B: usize = NR / 2;
@@ -99,7 +99,7 @@ unsafe fn short(
             // An address alone is safe, whatever lies there.
             _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * B + line * 16).cast());
         }
-        // SAFETY: as above; no alignment asked.
+        // SAFETY: as above; no alignment is required.
         let b = unsafe { [_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(16).cast())] };
         let b = [_mm512_castsi512_ph(b[0]), _mm512_castsi512_ph(b[1])];
         for r in 0..MR {

@@ -43,7 +43,7 @@ impl Tile for Avx512 {
             _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(16).cast());
             // SAFETY: step < k, which both panels hold.
             let (a, b) = unsafe { (a.add(step * MR), b.add(step * NR)) };
-            // SAFETY: as above; no alignment asked.
+            // SAFETY: as above; no alignment is required.
             let b = unsafe { [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))] };
             for r in 0..MR {
                 // SAFETY: as above.
@@ -153,7 +153,7 @@ unsafe fn part(
     for step in 0..k {
         // SAFETY: step < k, which both panels hold.
         let (a, b) = unsafe { (a.add(step * MR), b.add(step * NR)) };
-        // SAFETY: as above; no alignment asked.
+        // SAFETY: as above; no alignment is required.
         let b = unsafe { [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))] };
         for r in 0..ROWS {
             // SAFETY: as above.

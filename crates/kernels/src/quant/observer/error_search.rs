@@ -1,4 +1,4 @@
-//! The step of least squared error of a symmetric grid, exactly: the minimiser over all s > 0, not
+//! The scale of least squared error of a symmetric grid, exactly: the minimiser over all s > 0, not
 //! the best of some candidates.
 //!
 //!     E(s) = sum_i (w_i - s c_i(s))^2,     c_i(s) = clip(rnd(w_i / s), n, p)
@@ -11,12 +11,66 @@
 //! better than that error: weights whose code stays the same add a parabola, which has a minimum on
 //! [a, b]; a weight that passes one border between codes is nearest to a level at a or at b. What
 //! remains is halved, and swept when few codes change.
-use super::rounding::clip_round;
-use crate::dispatch;
+use super::{Group, Observe, Scratch, absmax, convex};
+use crate::quant::rounding::clip_round;
+use crate::{Granularity, Int, QuantSpec, ScaleCodec, dispatch};
+
+pub(super) struct ErrorSearch;
+
+/// Ranges that are tried where there are zero points.
+const CANDIDATES: usize = 80;
+
+impl Observe for ErrorSearch {
+    fn scale(group: Group, scratch: &mut Scratch) -> f32 {
+        let limits = limits(group.spec);
+        let best =
+            minimum(group, scratch, limits, None).expect("a group with an entry that is not 0");
+        // A negative scale sees the mirrored weights: the side with one code more changes.
+        match minimum(group, scratch, limits.mirrored(), Some(best)) {
+            Some(mirrored) => -mirrored.step as f32,
+            None => best.step as f32,
+        }
+    }
+
+    fn range(group: Group) -> (f32, u8) {
+        absmax::min_max(group, CANDIDATES)
+    }
+}
+
+fn limits(spec: QuantSpec) -> Limits {
+    Limits { negative: -spec.min_code(), positive: spec.max_code() }
+}
+
+/// The best scale above 0 with these limits, if it is better than the one that is known. Sorts the
+/// magnitudes first.
+fn minimum(
+    group: Group,
+    scratch: &mut Scratch,
+    limits: Limits,
+    known: Option<Best>,
+) -> Option<Best> {
+    if known.is_none() {
+        scratch.sort(group.w);
+    }
+    let start = convex::minimum(&scratch.sorted, f64::from(group.spec.max_code()));
+    scratch.search.minimum(group.w, &scratch.sorted, limits, start, known)
+}
+
+/// The scale above 0 of least squared error of a row on the symmetric grid (golden: mse_s). 0 for a
+/// row of zeros.
+pub fn error_step(row: &[f32], bits: u8) -> f64 {
+    if row.iter().all(|&w| w == 0.0) {
+        return 0.0;
+    }
+    let spec = QuantSpec::int(Int::symmetric(bits), Granularity::Channel, ScaleCodec::F32);
+    let group = Group { w: row, largest: 0.0, spec };
+    let best = minimum(group, &mut Scratch::default(), limits(spec), None);
+    best.map_or(0.0, |best| best.step)
+}
 
 /// Scratch space of the search, reused from group to group.
 #[derive(Default)]
-pub struct ErrorSearch {
+pub(super) struct Search {
     magnitudes: Vec<f64>,
     limits: Vec<f64>,
     breaks: Vec<Break>,
@@ -33,14 +87,14 @@ struct Break {
 
 /// A step and its squared error.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Best {
+pub(super) struct Best {
     pub step: f64,
     pub error: f64,
 }
 
 /// Codes of positive weights reach `positive`, of negative ones `-negative`.
 #[derive(Clone, Copy)]
-pub struct Limits {
+pub(super) struct Limits {
     pub negative: i32,
     pub positive: i32,
 }
@@ -62,7 +116,7 @@ struct Bounds {
     breaks: f64,
 }
 
-impl ErrorSearch {
+impl Search {
     /// The best step over all s > 0, if one has a smaller error than `known`. `sorted`: |w|
     /// ascending, its last entry above 0; `start`: a step to begin from (any positive one).
     pub fn minimum(

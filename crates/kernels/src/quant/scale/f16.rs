@@ -1,9 +1,25 @@
-//! Scales as stored. Every computation uses the stored scale, so that training, export and the
-//! reader of the file agree.
-use crate::{Real, ScaleCodec};
+//! Scales as f16, away from its subnormal numbers, which lose bits of the mantissa.
 
-/// Smallest scale an f16 codec may hold without losing mantissa bits.
+use super::Codec;
+use crate::Real;
+
+/// Smallest scale that keeps all bits of the mantissa.
 pub const MIN_F16_SCALE: f32 = 6.103_515_6e-5; // 2^-14
+
+pub(super) struct F16;
+
+impl Codec for F16 {
+    const BYTES: usize = 2;
+    const SMALLEST: f32 = MIN_F16_SCALE;
+
+    #[inline(always)]
+    fn store(scale: f32) -> f32 {
+        if scale == 0.0 || scale.is_nan() {
+            return scale;
+        }
+        round_f16(scale.abs().max(MIN_F16_SCALE).copysign(scale))
+    }
+}
 
 /// x rounded to f16 (nearest, ties to even), from f32 and never from f64: the `half` crate drops
 /// the low half of an f64 before it rounds.
@@ -20,45 +36,10 @@ pub fn round_f16<T: Real>(x: T) -> T {
     T::from_f32(f32::from_bits(sign | if magnitude > 0x7f80_0000 { magnitude } else { rounded }))
 }
 
-impl ScaleCodec {
-    /// The scale as it will be read back: what every computation uses. Keeps the sign; guards |s|
-    /// from below for F16.
-    ///
-    /// Zero (the scale of an all-zero group) stays zero. A scale past f16's range becomes infinite,
-    /// as IEEE rounding says, and makes the values not finite instead of clipping them unseen: a
-    /// caller that can refuse asks [`ScaleCodec::holds`] first.
-    pub fn store(self, scale: f32) -> f32 {
-        match self {
-            ScaleCodec::F32 => scale,
-            ScaleCodec::F16 if scale == 0.0 || scale.is_nan() => scale,
-            ScaleCodec::F16 => round_f16(scale.abs().max(MIN_F16_SCALE).copysign(scale)),
-        }
-    }
-
-    /// [`ScaleCodec::store`] for the reference operations; under F32 an f64 scale stays as it is.
-    pub fn store_real<T: Real>(self, scale: T) -> T {
-        match self {
-            ScaleCodec::F32 => scale,
-            ScaleCodec::F16 => T::from_f32(self.store(scale.to_f32())),
-        }
-    }
-
-    /// Whether the codec can hold a scale of this size.
-    pub fn holds(self, scale: f32) -> bool {
-        self.store(scale).is_finite()
-    }
-
-    pub const fn bytes(self) -> usize {
-        match self {
-            ScaleCodec::F32 => 4,
-            ScaleCodec::F16 => 2,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ScaleCodec;
     use half::f16;
 
     #[test]

@@ -1,0 +1,45 @@
+//! Round to nearest as a baseline: for the whole matrix the better, by squared error of the values
+//! as stored, of ggml's signed rule and the error search. Where both signs reach as far the
+//! codec's own rule, max|w| / p; with zero points the error search alone.
+//!
+//! The error search being exact, ggml's rule wins here only through the rounding of the scales. A
+//! table that wants the better of the two *models* evaluates both: less squared error is not always
+//! less loss.
+
+use super::error_search::ErrorSearch;
+use super::{Group, Observe, Observer, Scratch, quantize_by};
+use crate::quant::nearest::squared_error;
+use crate::{Pool, QuantSpec, QuantTensor};
+
+pub(super) struct Best;
+
+impl Observe for Best {
+    /// Group by group nothing is smaller than the least error.
+    fn scale(group: Group, scratch: &mut Scratch) -> f32 {
+        ErrorSearch::scale(group, scratch)
+    }
+
+    fn range(group: Group) -> (f32, u8) {
+        ErrorSearch::range(group)
+    }
+
+    fn quantize(
+        pool: &Pool,
+        w: &[f32],
+        rows: usize,
+        cols: usize,
+        spec: QuantSpec,
+    ) -> Option<QuantTensor> {
+        let by = |observer| quantize_by(pool, w, rows, cols, spec, observer);
+        if spec.has_zero_point() {
+            return Some(by(Observer::ErrorSearch));
+        }
+        if spec.is_balanced() {
+            return Some(by(Observer::Absmax));
+        }
+        let found = [Observer::SignedAbsmax, Observer::ErrorSearch].map(by);
+        let [signed, searched] = found.each_ref().map(|packed| squared_error(w, packed));
+        let [by_sign, by_search] = found;
+        Some(if signed <= searched { by_sign } else { by_search })
+    }
+}

@@ -1,0 +1,200 @@
+//! The first (or, without training, the only) scales of a weight, found from its values alone.
+//!
+//! An observer is one file here and one line in the list below. The list makes the value that a
+//! recipe holds ([`Observer`]), its TypeScript type and its names.
+
+use super::activation::largest;
+use super::nearest::quantize;
+use super::spec::{Granularity, QuantSpec};
+use super::tensor::QuantTensor;
+use crate::Pool;
+use serde::{Deserialize, Serialize};
+
+/// Values that share a scale. All are finite.
+#[derive(Clone, Copy)]
+struct Group<'a> {
+    w: &'a [f32],
+    /// max|w|.
+    largest: f32,
+    spec: QuantSpec,
+}
+
+impl Group<'_> {
+    /// Largest code.
+    fn p(self) -> f32 {
+        self.spec.max_code() as f32
+    }
+}
+
+/// What an observer answers.
+trait Observe {
+    /// The scale of a group without a zero point, not yet as stored. Some value is not 0.
+    fn scale(group: Group, scratch: &mut Scratch) -> f32;
+
+    /// The scale of a group with a zero point, not yet as stored, and the zero point. By default
+    /// those of minimum and maximum.
+    fn range(group: Group) -> (f32, u8) {
+        absmax::min_max(group, 1)
+    }
+
+    /// Codes of a whole matrix, for an observer that chooses between several.
+    fn quantize(
+        _pool: &Pool,
+        _w: &[f32],
+        _rows: usize,
+        _cols: usize,
+        _spec: QuantSpec,
+    ) -> Option<QuantTensor> {
+        None
+    }
+}
+
+macro_rules! observers {
+    ($($(#[$doc:meta])* $module:ident $variant:ident),* $(,)?) => {
+        $(pub mod $module;)*
+
+        /// How the first scales of a weight are found. p is the largest code, n the smallest.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+        #[serde(rename_all = "camelCase")]
+        pub enum Observer {
+            $($(#[$doc])* $variant),*
+        }
+
+        impl Observer {
+            pub const ALL: &[Observer] = &[$(Observer::$variant),*];
+
+            fn scale(self, group: Group, scratch: &mut Scratch) -> f32 {
+                match self {
+                    $(Observer::$variant => $module::$variant::scale(group, scratch)),*
+                }
+            }
+
+            fn range(self, group: Group) -> (f32, u8) {
+                match self {
+                    $(Observer::$variant => $module::$variant::range(group)),*
+                }
+            }
+
+            fn quantize(
+                self,
+                pool: &Pool,
+                w: &[f32],
+                rows: usize,
+                cols: usize,
+                spec: QuantSpec,
+            ) -> Option<QuantTensor> {
+                match self {
+                    $(Observer::$variant => {
+                        $module::$variant::quantize(pool, w, rows, cols, spec)
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+observers! {
+    /// Per matrix the better of ggml's signed rule and error search, by squared error with the
+    /// scale as stored. As whole models the other can be the better one, so "RTN" in a table is the
+    /// better of the two by KL.
+    #[default]
+    best Best,
+    /// max|w| / p; with zero points minimum and maximum, widened to hold 0.
+    absmax Absmax,
+    /// ggml's Q4_0 rule: (entry of largest magnitude, with its sign) / n; the scale may be
+    /// negative. With zero points as absmax.
+    signed_absmax SignedAbsmax,
+    /// Least squared error: the least of all, with zero points that of 80 shrunken ranges.
+    error_search ErrorSearch,
+    /// The convex surrogate: least sum of max(s^2 / 12, max(0, |w| - s p)^2). With zero points as
+    /// absmax.
+    convex Convex,
+    /// LSQ's 2 mean|w| / sqrt(p). With zero points as absmax.
+    lsq Lsq,
+}
+
+/// Memory of one task.
+#[derive(Default)]
+struct Scratch {
+    sorted: Vec<f32>,
+    search: error_search::Search,
+}
+
+impl Scratch {
+    /// Magnitudes, ascending.
+    fn sort(&mut self, w: &[f32]) -> &[f32] {
+        self.sorted.clear();
+        self.sorted.extend(w.iter().map(|w| w.abs()));
+        self.sorted.sort_unstable_by(f32::total_cmp);
+        &self.sorted
+    }
+}
+
+/// Elements a task holds at least.
+const PIECE: usize = 16384;
+
+/// Scales (unrounded, f32) and zero points, if there are any, of `w` `[rows, cols]`. An all-zero
+/// group has scale 0; a group with an entry that is not finite has a scale that is not a number.
+pub fn find_scales(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    spec: QuantSpec,
+    observer: Observer,
+) -> (Vec<f32>, Vec<u8>) {
+    assert_eq!(w.len(), rows * cols, "shape of find_scales");
+    let n = spec.granularity.scales(rows, cols);
+    let mut found = vec![(0.0, 0); n];
+    let cols = cols.max(1);
+    // One row per tensor: the whole matrix.
+    let (row, group) = if spec.granularity == Granularity::Tensor {
+        (w.len(), w.len())
+    } else {
+        (cols, spec.granularity.group_size(cols))
+    };
+    let (groups, rows_a_task) = (row.div_ceil(group.max(1)).max(1), (PIECE / row.max(1)).max(1));
+    pool.chunks_mut(&mut found, groups * rows_a_task, |i, found| {
+        let mut scratch = Scratch::default();
+        for (j, found) in found.chunks_mut(groups).enumerate() {
+            let w = &w[(i * rows_a_task + j) * row..][..row];
+            w.chunks(group.max(1))
+                .zip(found)
+                .for_each(|(w, found)| *found = of_group(w, spec, observer, &mut scratch));
+        }
+    });
+    let zero_points =
+        if spec.has_zero_point() { found.iter().map(|f| f.1).collect() } else { vec![] };
+    (found.into_iter().map(|f| f.0).collect(), zero_points)
+}
+
+/// Scale and zero point of one group.
+fn of_group(w: &[f32], spec: QuantSpec, observer: Observer, scratch: &mut Scratch) -> (f32, u8) {
+    let largest = largest(w);
+    let group = Group { w, largest, spec };
+    if !largest.is_finite() {
+        (f32::NAN, 0)
+    } else if spec.has_zero_point() {
+        observer.range(group)
+    } else if largest == 0.0 {
+        (0.0, 0)
+    } else {
+        (observer.scale(group, scratch), 0)
+    }
+}
+
+/// Scales by an observer, stored by the codec, then the nearest codes.
+pub fn quantize_by(
+    pool: &Pool,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    spec: QuantSpec,
+    observer: Observer,
+) -> QuantTensor {
+    observer.quantize(pool, w, rows, cols, spec).unwrap_or_else(|| {
+        let (scales, zero_points) = find_scales(pool, w, rows, cols, spec, observer);
+        quantize(pool, w, rows, cols, spec, &scales, &zero_points)
+    })
+}
