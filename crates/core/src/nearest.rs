@@ -27,7 +27,7 @@ pub fn quantize_model(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Model> {
-    let (mut tensors, sites) = (BTreeMap::new(), Sites::new(recipe, &model.architecture)?);
+    let (mut tensors, sites) = (BTreeMap::new(), Sites::new(&recipe.rules, &model.architecture)?);
     for spec in model.architecture.tensors() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
@@ -117,7 +117,7 @@ pub fn quantization(recipe: &Recipe, static_scales: BTreeMap<String, f32>) -> Qu
 
 /// Refuses what the recipe's groups cannot do to this architecture, naming the tensor.
 pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> {
-    let sites = Sites::new(recipe, architecture)?;
+    let sites = Sites::new(&recipe.rules, architecture)?;
     for spec in architecture.tensors() {
         let quantizer = sites.of(&spec).map(|site| site.spec);
         if let Some(Granularity::Group(n)) = quantizer.map(|q| q.granularity)

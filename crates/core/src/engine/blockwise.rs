@@ -81,7 +81,7 @@ impl<'a> Blockwise<'a> {
         };
         let quantized =
             Context { activation: recipe.activation(), cache: recipe.cache(), ..plain.clone() };
-        let sites = Sites::new(recipe, &model.architecture)?;
+        let sites = Sites::new(&recipe.rules, &model.architecture)?;
         Ok(Self {
             model,
             previous,

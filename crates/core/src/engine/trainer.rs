@@ -69,7 +69,7 @@ impl<T: Number> Trainer<T> {
         pool: Pool,
     ) -> Result<Self> {
         let architecture = Arc::new(model.architecture.clone());
-        let sites = Sites::new(recipe, &architecture)?;
+        let sites = Sites::new(&recipe.rules, &architecture)?;
         let mut parameters = Parameters::new();
         let builder =
             &mut Builder { parameters: &mut parameters, pool: &pool, trains, relative: false };

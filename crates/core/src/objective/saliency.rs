@@ -5,6 +5,7 @@ use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::matrix::Matrix;
+use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::{Pool, Real, uninit_vec};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,21 @@ pub enum SaliencyDifference {
 
 impl Term for SaliencyConfig {
     const TAP: Tap = Tap::Weights;
+
+    fn check(&self) -> Result<()> {
+        if !(self.lambda.is_finite() && self.lambda >= 0.0) {
+            let reason = format!("must be 0 or more, got {}", self.lambda);
+            return Err(Error::config("lambda", reason));
+        }
+        let (samples, length) = (self.samples, self.sequence_length);
+        for (field, value, least) in [("samples", samples, 1), ("sequenceLength", length, 2)] {
+            if value < least {
+                let reason = format!("must be at least {least}, got {value}");
+                return Err(Error::config(field, reason));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// R of one block: S of its linears, each with its factor.

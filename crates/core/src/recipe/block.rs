@@ -229,7 +229,7 @@ impl BlockConfig {
             TermConfig::Saliency(config) if term.weight.counts() => Some(config),
             _ => None,
         });
-        self.saliency.or(beside).filter(|s| s.lambda > 0.0)
+        self.saliency.or(beside).filter(|saliency| saliency.lambda > 0.0)
     }
 
     /// The terms of a phase: those it names, the anchor, and those beside them.

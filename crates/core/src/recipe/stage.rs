@@ -2,7 +2,7 @@
 
 use super::block::BlockConfig;
 use super::train::TrainConfig;
-use crate::objective::{Tap, check_terms};
+use crate::objective::{Tap, TermConfig, WeightedTerm, check_terms};
 use crate::quantizer::builder::Trains;
 use crate::quantizer::site::{WeightSite, name};
 use crate::{Error, Result};
@@ -90,6 +90,16 @@ impl Stage {
                 &format!("{path}.config.terms"),
             ),
             Stage::Block { config, .. } => {
+                let is_saliency =
+                    |term: &WeightedTerm| matches!(term.term, TermConfig::Saliency(_));
+                if let Some(i) = config.terms.iter().position(is_saliency)
+                    && config.saliency.is_some()
+                {
+                    return Err(Error::config(
+                        format!("{path}.config.terms[{i}].term"),
+                        "config.saliency gives the stage its saliency already; leave one out",
+                    ));
+                }
                 let taps = [Tap::LayerOutput, Tap::Weights];
                 check_terms(&config.terms, &taps, "block", &format!("{path}.config.terms"))?;
                 let path = format!("{path}.config.phases");

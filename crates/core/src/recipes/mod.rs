@@ -58,6 +58,7 @@ recipes! {
     llm_qat LlmQat(LlmQatConfig),
     gptq Gptq(GptqRecipeConfig),
     awq Awq(AwqRecipeConfig),
+    comq Comq(ComqRecipeConfig),
     omniquant Omniquant(OmniquantConfig),
     apiq Apiq(ApiqConfig),
     sapr Sapr(SaprConfig),

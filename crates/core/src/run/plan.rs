@@ -334,7 +334,7 @@ impl<'a> Planner<'a> {
         };
         let recipe = self.recipe.with_weight_sites(start);
         let mut rounded = nearest::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
-        let sites = Sites::new(&recipe, &self.model.architecture)?;
+        let sites = Sites::new(&recipe.rules, &self.model.architecture)?;
         for spec in self.model.architecture.tensors() {
             let Some(LowRankConfig { rank, .. }) = sites.of(&spec).and_then(|s| s.low_rank) else {
                 continue;
