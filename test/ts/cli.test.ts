@@ -25,6 +25,7 @@ const RECIPES = [
   'llm-qat',
   'gptq',
   'awq',
+  'comq',
   'omniquant',
   'apiq',
   'sapr',

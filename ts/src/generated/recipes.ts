@@ -6,6 +6,7 @@ import type {
   LlmQatConfig,
   GptqRecipeConfig,
   AwqRecipeConfig,
+  ComqRecipeConfig,
   OmniquantConfig,
   ApiqConfig,
   SaprConfig,
@@ -33,6 +34,8 @@ export type LlmQatOptions = Options<LlmQatConfig>
 export type GptqOptions = Options<GptqRecipeConfig>
 /** Options of `recipes.awq`; every one has a default. */
 export type AwqOptions = Options<AwqRecipeConfig>
+/** Options of `recipes.comq`; every one has a default. */
+export type ComqOptions = Options<ComqRecipeConfig>
 /** Options of `recipes.omniquant`; every one has a default. */
 export type OmniquantOptions = Options<OmniquantConfig>
 /** Options of `recipes.apiq`; every one has a default. */
@@ -49,6 +52,7 @@ export type BuiltInRecipe =
   | ({ kind: 'llm-qat' } & LlmQatOptions)
   | ({ kind: 'gptq' } & GptqOptions)
   | ({ kind: 'awq' } & AwqOptions)
+  | ({ kind: 'comq' } & ComqOptions)
   | ({ kind: 'omniquant' } & OmniquantOptions)
   | ({ kind: 'apiq' } & ApiqOptions)
   | ({ kind: 'sapr' } & SaprOptions)
@@ -97,6 +101,11 @@ export const recipes = {
    */
   awq: (options: AwqOptions = {}): { kind: 'awq' } & AwqOptions => ({
     kind: 'awq',
+    ...options,
+  }),
+  /** COMQ: coordinate descent on the error of the outputs, one weight after the other. */
+  comq: (options: ComqOptions = {}): { kind: 'comq' } & ComqOptions => ({
+    kind: 'comq',
     ...options,
   }),
   /**

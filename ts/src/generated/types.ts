@@ -1,13 +1,47 @@
 // Written by crates/core/tests/generated.rs from the Rust types. Do not edit.
 
 /**
- * How the input of a quantized matmul becomes integers.
+ * Which values of an activation share a scale.
  */
-export type ActivationQuantizer = { "kind": "none" } | { "kind": "dynamicToken", 
+export type ActivationGranularity = "token" | "head" | { "block": number };
+
 /**
- * Number of bits of a code, 2 to 8.
+ * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
+ * follows the values clips nothing.
  */
-bits: number, } | { "kind": "dynamicBlock32" } | { "kind": "dynamicBlock256" } | { "kind": "static", bits: number, };
+export type ActivationSpec = { "kind": "f32" } | { "kind": "f16" } | { "kind": "dynamic", 
+/**
+ * Which codes there are.
+ */
+element: Element, 
+/**
+ * Which values share a scale.
+ */
+granularity: ActivationGranularity, 
+/**
+ * How a scale is stored.
+ */
+scale: ScaleCodec, } | { "kind": "static", 
+/**
+ * Which codes there are.
+ */
+element: Element, };
+
+export type AdamWConfig = { 
+/**
+ * Decay of the mean of the gradients, 0 up to 1. Default 0.9.
+ */
+beta1: number, 
+/**
+ * Decay of the mean of the squared gradients, 0 up to 1. Default 0.999.
+ */
+beta2: number, 
+/**
+ * Number that is added to the denominator, above 0. Default 1e-8.
+ */
+eps: number, };
+
+export type AnchorConfig = Record<symbol, never>;
 
 /**
  * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
@@ -99,6 +133,14 @@ weightDecay: number,
  */
 anchor: number, 
 /**
+ * Terms of the loss beside those that the phases name; their weights may change over a phase.
+ */
+terms?: Array<WeightedTerm>, 
+/**
+ * Rule by which gradients change what learns; absent: AdamW. It begins anew in every phase.
+ */
+optimizer?: OptimizerConfig, 
+/**
  * What products are computed in; absent: what is fastest on this machine.
  */
 arithmetic?: TrainArithmetic, 
@@ -176,6 +218,8 @@ arithmetic?: TrainArithmetic,
  */
 seed: number, };
 
+export type BlockOutputConfig = Record<symbol, never>;
+
 /**
  * Epochs with one loss and one set of learning rates.
  */
@@ -234,10 +278,11 @@ losses: Array<number>,
  */
 firstLoss: number, lastLoss: number, };
 
+export type ChannelMomentsConfig = { 
 /**
- * How K (after RoPE) and V are kept between tokens.
+ * Tokens at the start of each sequence that do not count. Default 1.
  */
-export type CacheQuantizer = { "kind": "f32" } | { "kind": "f16" } | { "kind": "dynamicHead", bits: number, } | { "kind": "q80" } | { "kind": "static", bits: number, };
+skip: number, };
 
 /**
  * One turn of a conversation.
@@ -275,6 +320,59 @@ activations?: number,
  * with a gguf target, otherwise given by the recipe.
  */
 cache?: number, };
+
+export type ComqConfig = { 
+/**
+ * Visits of every column, 1 to 100.
+ */
+passes: number, 
+/**
+ * Columns by falling norm of their inputs times the weight, instead of as they are stored.
+ */
+greedy: boolean, 
+/**
+ * Start from the nearest codes instead of the weights.
+ */
+fromNearest: boolean, 
+/**
+ * Compare with the outputs of the unquantized layers before, instead of with those of the same
+ * inputs.
+ */
+twoStreams: boolean, 
+/**
+ * Added to the diagonals of both products, as a share of the mean diagonal.
+ */
+damping: number, };
+
+/**
+ * COMQ: coordinate descent on the error of the outputs, one weight after the other.
+ */
+export type ComqRecipeConfig = { 
+/**
+ * Number of visits of every weight, 1 to 100. Default 3.
+ */
+passes: number, 
+/**
+ * Visit the weights with the largest products of weight and inputs first, instead of from left
+ * to right. Default true.
+ */
+greedy: boolean, 
+/**
+ * Compare with the outputs of the unquantized model, instead of with those of the unquantized
+ * layer for the inputs that the quantized layers before it give. Default false.
+ */
+twoStreams: boolean, 
+/**
+ * Damping that is added to the diagonal of the products of the inputs, as a share of its mean;
+ * 0 to 10. Default 0.01.
+ */
+damping: number, 
+/**
+ * Options of the calibration text.
+ */
+train: SolverOptions, } & Common;
+
+export type CrossEntropyConfig = Record<symbol, never>;
 
 /**
  * Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
@@ -504,6 +602,23 @@ range: IntRange, };
  */
 export type IntRange = "symmetric" | "narrow" | "unsigned";
 
+export type KlConfig = { 
+/**
+ * Temperature of both distributions, above 0. Default 1.
+ */
+temperature: number, };
+
+export type LionConfig = { 
+/**
+ * Weight of the mean against the new gradient in the direction of a step, 0 up to 1. Default
+ * 0.9.
+ */
+beta1: number, 
+/**
+ * Decay of the mean of the gradients, 0 up to 1. Default 0.99.
+ */
+beta2: number, };
+
 /**
  * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
  * are needed.
@@ -517,8 +632,8 @@ export type LlmQatConfig = {
 train: TrainConfig, } & Common;
 
 /**
- * Low-rank factors `A [rank, I]` and `B [O, rank]` of a quantized linear: `y = x Wq^T + (alpha /
- * rank) (x A^T) B^T`.
+ * Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
+ * A^T) B^T`.
  */
 export type LowRankConfig = { 
 /**
@@ -554,7 +669,7 @@ scaleDrift: number | null,
 saliency: number | null, };
 
 /**
- * How the first scales of a weight are found.
+ * How the first scales of a weight are found. p is the largest code, n the smallest.
  */
 export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
@@ -566,6 +681,11 @@ export type OmniquantConfig = {
  * Options of the training, layer by layer.
  */
 train: BlockOptions, } & Common;
+
+/**
+ * A rule of update and its options.
+ */
+export type OptimizerConfig = { "kind": "adamW" } & AdamWConfig | { "kind": "lion" } & LionConfig;
 
 /**
  * The estimate of what a run will need.
@@ -693,7 +813,7 @@ stages: Array<Stage>, };
 /**
  * What a user writes: a recipe's name and its options.
  */
-export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
+export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "comq" } & ComqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
  * The training text of a recipe.
@@ -780,7 +900,7 @@ layers?: Array<number>,
 /**
  * Linears by name: `q_proj`, `down_proj`. None: all.
  */
-linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationQuantizer, } | { "site": "headActivation", quantizer: ActivationQuantizer, } | { "site": "cache", quantizer: CacheQuantizer, };
+linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationSpec, } | { "site": "headActivation", quantizer: ActivationSpec, } | { "site": "cache", quantizer: ActivationSpec, };
 
 /**
  * Options of a run that are not part of the recipe. Every field has a default, but a recipe that
@@ -903,8 +1023,8 @@ seed: number | null,
 data: string | null, };
 
 /**
- * The penalty sum S (Wq - W)^2, where S are the squared gradients of the unquantized model (SAPR,
- * arXiv 2504.13932).
+ * The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
+ * 2504.13932).
  */
 export type SaliencyConfig = { 
 /**
@@ -929,12 +1049,12 @@ samples: number,
 sequenceLength: number, };
 
 /**
- * Which difference to the original weights is penalised.
+ * Which difference is penalised.
  */
 export type SaliencyDifference = "beforeLowRank" | "afterLowRank";
 
 /**
- * How the squared gradients S are scaled before lambda multiplies them.
+ * What lambda multiplies.
  */
 export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
 
@@ -1047,7 +1167,7 @@ train: TrainConfig, } & Common;
 /**
  * A solver and its options.
  */
-export type SolverConfig = { "kind": "gptq" } & GptqConfig | { "kind": "awq" } & AwqConfig;
+export type SolverConfig = { "kind": "gptq" } & GptqConfig | { "kind": "awq" } & AwqConfig | { "kind": "comq" } & ComqConfig;
 
 /**
  * Options of the text that a solver sees.
@@ -1132,6 +1252,11 @@ evaluation: EvaluationRecord | null, };
 export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "gguf:tq2_0" | "halfstep";
 
 /**
+ * A part of the loss and its options.
+ */
+export type TermConfig = { "kind": "kl" } & KlConfig | { "kind": "crossEntropy" } & CrossEntropyConfig | { "kind": "blockOutput" } & BlockOutputConfig | { "kind": "saliency" } & SaliencyConfig | { "kind": "anchor" } & AnchorConfig | { "kind": "channelMoments" } & ChannelMomentsConfig;
+
+/**
  * What the products of a training step are computed in. Parameters, gradients and the optimizer
  * are f32 in each.
  */
@@ -1202,6 +1327,12 @@ beta2: number,
  */
 eps: number, 
 /**
+ * Rule by which gradients change the parameters, with its own options, such as
+ * `{ kind: 'adamW', beta1: 0.9 }`. Default: AdamW with `beta1`, `beta2` and `eps`, which other
+ * rules do not read.
+ */
+optimizer?: OptimizerConfig, 
+/**
  * Weight decay of the weight matrices, 0 or more; never of scales or norms. Default 0.
  */
 weightDecay: number, 
@@ -1224,6 +1355,11 @@ ceWeight: number,
  * Default 1.
  */
 temperature: number, 
+/**
+ * Terms of the loss with their weights, which may change over the stage, in place of those that
+ * `klWeight`, `ceWeight` and `temperature` give. Default: those.
+ */
+terms?: Array<WeightedTerm>, 
 /**
  * What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
  * (forward by the integer products of the packed model; for targets that quantize
@@ -1276,6 +1412,25 @@ lowRank?: boolean,
 activationScales?: boolean, };
 
 /**
+ * A number that may change over a stage.
+ */
+export type Weight = number | WeightSchedule;
+
+/**
+ * From one number at the first step to another at the end.
+ */
+export type WeightSchedule = { from: number, to: number, 
+/**
+ * The way between the two.
+ */
+shape?: WeightShape, };
+
+/**
+ * The way of a weight from one number to another.
+ */
+export type WeightShape = "linear" | "cosine";
+
+/**
  * The quantizer of a weight: its grid, and the parts that find codes and scales on it.
  */
 export type WeightSite = { 
@@ -1307,6 +1462,15 @@ gradientScale?: GradientScale,
  * Low-rank factors whose product is added to the quantized weight.
  */
 lowRank?: LowRankConfig, };
+
+/**
+ * A term of a stage's loss with its weight.
+ */
+export type WeightedTerm = { term: TermConfig, 
+/**
+ * What the term is multiplied by.
+ */
+weight: Weight, };
 
 /**
  * What is taken off a code before it is multiplied by the scale.
