@@ -62,19 +62,20 @@ fn bytes(model: &Model) -> Vec<u8> {
 }
 
 #[test]
-fn comq_comes_as_near_as_gptq_without_an_inverse() {
+fn comq_gives_outputs_that_are_nearer_than_those_of_nearest_codes() {
     let comq = |change: fn(&mut ComqRecipeConfig)| {
         let mut config = ComqRecipeConfig { train: text(), ..ComqRecipeConfig::default() };
         change(&mut config);
         made(&RecipeConfig::Comq(config).resolve().expect("a recipe"))
     };
-    let gptq = GptqRecipeConfig { train: text(), ..GptqRecipeConfig::default() };
-    let (_, gptq) = made(&RecipeConfig::Gptq(gptq).resolve().expect("a recipe"));
+    // With so much damping columns hardly make up for each other's errors.
+    let nearest = GptqRecipeConfig { train: text(), damping: 10.0, ..GptqRecipeConfig::default() };
+    let (_, nearest) = made(&RecipeConfig::Gptq(nearest).resolve().expect("a recipe"));
     let (model, losses) = comq(|_| {});
-    assert!(!losses.is_empty() && losses.len() == gptq.len());
-    for (layer, (comq, gptq)) in losses.iter().zip(&gptq).enumerate() {
-        println!("layer {layer}: comq {comq:.3e}, gptq {gptq:.3e}");
-        assert!(*comq < 1.5 * gptq, "layer {layer}: {comq} against {gptq}");
+    assert!(!losses.is_empty() && losses.len() == nearest.len());
+    for (layer, (comq, nearest)) in losses.iter().zip(&nearest).enumerate() {
+        println!("layer {layer}: comq {comq:.3e}, nearest {nearest:.3e}");
+        assert!(comq < nearest, "layer {layer}: {comq} against {nearest}");
     }
     let (two, _) = comq(|config| config.two_streams = true);
     let (left_to_right, _) = comq(|config| config.greedy = false);
