@@ -499,9 +499,9 @@ fn halfstep_files() {
         ("no format key", dropped("halfstep.format"), "ERR_UNSUPPORTED", "by itself"),
         (
             "format of the future",
-            with_metadata(&f, "halfstep.format", "2"),
+            with_metadata(&f, "halfstep.format", "3"),
             "ERR_UNSUPPORTED",
-            "version \"2\"",
+            "version \"3\"",
         ),
         (
             "unknown key",
