@@ -10,7 +10,8 @@
 //! A model is frozen by two hashes. `file` is that of the saved file without its provenance: the
 //! strings there (version, source, recipe) say where a model came from and may change with a
 //! release or the name of an option. `values` is that of codes, scales, zero points and floats by
-//! the name of their tensor, so that a change of the container can be distinguished from one of the model.
+//! the name of their tensor, so that a change of the container can be distinguished from one of the
+//! model.
 
 use half::f16;
 use halfstep::Model;

@@ -10,22 +10,24 @@ use half::slice::HalfFloatSliceExt;
 use halfstep_kernels::quant::activation::{block, quantize};
 use halfstep_kernels::{ActivationSpec, Pool};
 
+/// Keys and values of all tokens that a network has read.
 pub struct Cache {
     pub(crate) layers: Vec<LayerCache>,
     len: usize,
 }
 
 impl Cache {
-    /// Room grows as needed up to the model's `max_positions`.
+    /// Returns an empty cache. Its memory grows as needed, up to `max_positions` of the model.
     pub fn new(network: &Network) -> Self {
         Self { layers: network.empty_layers(), len: 0 }
     }
 
-    /// Tokens held.
+    /// Number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether the cache has no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -40,8 +40,11 @@ pub enum Arithmetic {
 /// Which rows of logits a forward returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
+    /// Those of every token.
     All,
+    /// Those of the last token.
     Last,
+    /// No logits: only the cache is filled.
     None,
 }
 
@@ -112,10 +115,12 @@ struct Workspace {
 }
 
 impl Network {
+    /// The architecture of the model.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
+    /// The threads that computations use.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }

@@ -35,8 +35,8 @@ fn without_activation_quantizers_packed_equals_float() {
     }
 }
 
-/// Merged into the weights, the factors give what they give when they are added: to f32 rounding, since the
-/// sums are other ones.
+/// Merged into the weights, the factors give what they give when they are added: to f32 rounding,
+/// since the sums are other ones.
 #[test]
 fn factors_that_are_added_equal_factors_merged_into_the_weight() {
     let q = quantization(ActivationSpec::F32, ActivationSpec::F32);

@@ -12,6 +12,7 @@ use crate::layer::finished::Finished;
 use crate::layer::tensors::{find, teacher};
 use crate::layer::weights::BlockWeights;
 use crate::nearest::round_tensor;
+use crate::objective::TermConfig;
 use crate::objective::block_output::squared_difference;
 use crate::quantizer::site::WeightSite;
 use crate::recipe::{BlockConfig, Recipe, Sites, Trains};
@@ -106,7 +107,10 @@ impl<'a> Blockwise<'a> {
             previous: self.previous,
             sites: &self.sites,
             trains: self.trains,
-            anchored: self.config.anchor > 0.0,
+            anchored: self
+                .config
+                .all_terms()
+                .any(|term| matches!(term.term, TermConfig::Anchor(_))),
             seed: self.config.seed,
             integer: self.integer(),
         }
@@ -146,22 +150,21 @@ impl<'a> Blockwise<'a> {
         Ok(streams)
     }
 
-    /// What the linears at `site` read when a sequence goes through a block.
+    /// What linears and caches read, site by site, when a sequence goes through a block.
     pub(crate) fn seen(
         &self,
         context: &Context,
         weights: &BlockWeights<f32>,
-        site: ActivationSite,
         x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+        see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
         self.check_cancelled()?;
         let x =
             Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
-        let mut observe = |at: ActivationSite, x: &[f32]| {
-            if at == site && seen.is_ok() {
-                seen = see(x);
+        let mut observe = |site: ActivationSite, x: &[f32]| {
+            if seen.is_ok() {
+                seen = see(site, x);
             }
         };
         Block { context, weights, sinks: &BlockSinks::none(), tap: Some(&mut observe) }
@@ -295,11 +298,10 @@ impl<'a> Calibration<'a> for LayerInputs<'_, 'a> {
         &self,
         stream: InputStream,
         weights: &BlockWeights<f32>,
-        site: ActivationSite,
         x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+        see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.blocks.seen(self.context(stream), weights, site, x, see)
+        self.blocks.seen(self.context(stream), weights, x, see)
     }
 
     fn output(

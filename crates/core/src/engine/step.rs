@@ -9,7 +9,7 @@ use crate::engine::memory::{available_bytes, block_bytes};
 use crate::engine::trainer::Trainer;
 use crate::layer::block::{Block, BlockSinks, Context, StaticScale};
 use crate::layer::weights::Weights;
-use crate::objective::head::{LossHead, Normalizers, next_tokens};
+use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
@@ -66,13 +66,23 @@ impl<T: Number> Trainer<T> {
             return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
         }
         self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
-        let progress = self.step as f64 / self.optimizer.schedule.steps.max(1) as f64;
+        let progress = self.progress();
         loss += self
             .matrices
             .iter()
             .map(|matrix| matrix.regularise(&self.parameters, progress))
             .sum::<f64>();
         Ok(loss)
+    }
+
+    /// Share of the stage's steps that are done.
+    fn progress(&self) -> f64 {
+        self.step as f64 / self.optimizer.schedule.steps.max(1) as f64
+    }
+
+    /// The loss of this step.
+    fn objective(&self) -> Objective {
+        Objective::at(&self.terms, self.progress())
     }
 
     /// Forward and backward of one micro-batch: gradients of the weights as used are added to the
@@ -86,7 +96,7 @@ impl<T: Number> Trainer<T> {
         keep: usize,
         normalizers: Normalizers,
     ) -> Result<f64> {
-        let teacher_hidden = if self.objective.kl_weight > 0.0 {
+        let teacher_hidden = if self.objective().kl_weight > 0.0 {
             Some(self.teacher_forward(micro, tokens)?)
         } else {
             None
@@ -139,7 +149,7 @@ impl<T: Number> Trainer<T> {
             hidden: a.hidden_size,
             activation: self.head_activation,
             precision: self.arithmetic.precision,
-            objective: self.objective,
+            objective: self.objective(),
             bytes: self.loss_bytes,
             weights,
             teacher: Some(&self.teacher),

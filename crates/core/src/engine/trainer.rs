@@ -9,7 +9,7 @@ use crate::layer::block::{Context, rope_tables};
 use crate::layer::tensors::{find, tensor_values};
 use crate::layer::weights::Weights;
 use crate::nearest::quantization;
-use crate::objective::head::Objective;
+use crate::objective::WeightedTerm;
 use crate::optimizer::state::State;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::builder::Builder;
@@ -41,7 +41,8 @@ pub struct Trainer<T> {
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
     pub optimizer: Optimizer<T>,
-    pub objective: Objective,
+    /// Terms of the loss.
+    pub terms: Vec<WeightedTerm>,
     pub recompute: Recompute,
     pub loss_bytes: usize,
     /// Sequences per forward; None is all.
@@ -107,11 +108,7 @@ impl<T: Number> Trainer<T> {
             edge: recipe.weight_sites().next().map_or(EdgeRule::Inside, |site| site.edge),
             arithmetic,
             optimizer: optimizer(config, steps),
-            objective: Objective {
-                kl_weight: config.kl_weight,
-                ce_weight: config.ce_weight,
-                temperature: config.temperature,
-            },
+            terms: config.terms(),
             recompute: config.recompute,
             loss_bytes: config.loss_bytes,
             micro_batch: config.micro_batch,

@@ -1,5 +1,6 @@
 //! The penalty weighted by saliency; formulas in [`crate::statistics::saliency`].
 
+use super::{Tap, Term};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use crate::layer::weights::BlockWeights;
@@ -52,6 +53,10 @@ pub enum SaliencyDifference {
     AfterLowRank,
 }
 
+impl Term for SaliencyConfig {
+    const TAP: Tap = Tap::Weights;
+}
+
 /// R of one block: S of its linears, each with its factor.
 pub struct Penalty {
     s: Vec<Vec<f32>>,
@@ -78,9 +83,10 @@ impl Penalty {
     }
 
     /// Adds the penalty's gradients to the sinks of a layer's `matrices`, whose forward used
-    /// `weights`; returns R.
+    /// `weights`, times `weight`; returns R times it.
     pub fn add<T: Number>(
         &self,
+        weight: f64,
         matrices: &[Matrix<T>],
         parameters: &Parameters<T>,
         weights: &BlockWeights<T>,
@@ -102,7 +108,7 @@ impl Penalty {
                 &parameter.value,
                 wq,
                 &self.s[i],
-                self.factors[i],
+                self.factors[i] * weight,
                 matrix.cols,
                 factors,
             );

@@ -1,10 +1,9 @@
 //! Registering a matrix: what learns becomes a parameter, what does not is kept as it is.
 
-use super::observer::Observer;
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::quant::observer::quantize_by;
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec};
 use serde::{Deserialize, Serialize};

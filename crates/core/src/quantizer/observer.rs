@@ -2,7 +2,6 @@
 //! rules is the kernels'.
 
 use crate::{Error, Result};
-pub use halfstep_kernels::quant::observer::Observer;
 use halfstep_kernels::quant::tensor::QuantTensor;
 
 /// Refuses scales that are NaN or infinite: the weights are, or they are too large for the scale's

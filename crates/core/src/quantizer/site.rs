@@ -2,11 +2,11 @@
 
 use super::builder::GradientScale;
 use super::low_rank::LowRankConfig;
-use super::observer::Observer;
 use super::range::RangeConfig;
 use super::rounding::RoundingConfig;
 use crate::{Error, Result};
 use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::quant::observer::Observer;
 use halfstep_kernels::{Granularity, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;

@@ -10,12 +10,12 @@ pub mod train;
 
 pub use crate::quantizer::builder::{GradientScale, Trains};
 pub use crate::quantizer::low_rank::LowRankConfig;
-pub use crate::quantizer::observer::Observer;
 pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
 pub use crate::quantizer::site::WeightSite;
 pub use block::{BlockConfig, BlockOptions, BlockRates, SolverOptions};
 pub use common::{Common, Defaults};
+pub use halfstep_kernels::quant::observer::Observer;
 pub use rules::{Rule, Sites};
 pub use stage::{Stage, StageStart};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};

@@ -173,7 +173,7 @@ mod tests {
             (r#"{"kind":"apiq","rank":-3}"#, "rank: ", "a whole number"),
             (r#"{"kind":"silq","target":"gguf:q4_1"}"#, "target: ", "did you mean gguf:q4_0?"),
             (r#"{"kind":3}"#, "kind: ", "3 is not known"),
-            (r#"{"kind":null}"#, "kind: ", "string"),
+            (r#"{"kind":null}"#, "kind: ", "must be a name"),
         ] {
             let error = parse_config::<RecipeConfig>(json).expect_err(json).to_string();
             assert!(error.starts_with(start) && error.contains(words), "{json}: {error}");

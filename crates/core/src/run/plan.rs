@@ -367,7 +367,8 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// If the system does not report it: both models, and both again as networks, one of them in f32.
+    /// If the system does not report it: both models, and both again as networks, one of them in
+    /// f32.
     fn held(&self) -> u64 {
         let floats = (self.model.architecture.parameters() * size_of::<f32>()) as u64;
         probe::stored(self.model) + 2 * probe::stored(&self.result) + floats

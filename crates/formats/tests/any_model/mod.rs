@@ -146,8 +146,8 @@ pub fn model(
     }
 }
 
-/// Adds low-rank factors to packed block linears: of the rank that `rank` gives for the largest there
-/// may be, none for 0.
+/// Adds low-rank factors to packed block linears: of the rank that `rank` gives for the largest
+/// there may be, none for 0.
 pub fn add_low_rank(
     m: &mut Model,
     draw: &mut Draw,

@@ -125,8 +125,8 @@ pub fn quantized(
     model
 }
 
-/// The model with low-rank factors of `rank` for every block linear, about half as large as the weights;
-/// q of layer 0 and down of layer 1 have none.
+/// The model with low-rank factors of `rank` for every block linear, about half as large as the
+/// weights; q of layer 0 and down of layer 1 have none.
 pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
     let mut rng = Rng::new(17, rank as u64);
     for spec in model.architecture.tensors() {

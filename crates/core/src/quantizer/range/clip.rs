@@ -8,10 +8,9 @@ use super::{Range, RangeTraits, Ranges};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
-use crate::quantizer::observer::Observer;
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::affine::ClipRange;
-use halfstep_kernels::quant::observer::find_scales;
+use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::{Pool, QuantSpec, Real};
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
