@@ -36,9 +36,9 @@ fn spec(element: impl Into<Element>, scale: ScaleCodec) -> QuantSpec {
     QuantSpec::new(element, Granularity::Group(32), scale)
 }
 
-/// Levels in the manner of NF4, written out.
+/// Levels without a name.
 fn levels() -> Table {
-    let levels = [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127];
+    let levels = [-127, -88, -67, -50, -36, -23, -12, 0, 11, 20, 31, 43, 56, 71, 92, 127];
     Table::new(&levels, Ties::ToZero).expect("a table")
 }
 
@@ -61,6 +61,7 @@ fn rounded_files_open_with_the_same_codes_and_answers() {
     let int4 = Int::symmetric(4);
     let cases = [
         ("table", spec(levels(), ScaleCodec::F16)),
+        ("nf4", spec(Table::named("nf4").expect("a table"), ScaleCodec::F16)),
         ("table-e8m0", spec(levels(), ScaleCodec::E8M0)),
         ("int4-nested", spec(int4, ScaleCodec::Nested(nested))),
         ("int4-nested-in-rows", spec(int4, ScaleCodec::Nested(of_row))),

@@ -44,7 +44,9 @@ macro_rules! tables {
     };
 }
 
-tables! {}
+tables! {
+    nf4,
+}
 
 /// Up to 16 levels of int8, ascending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
