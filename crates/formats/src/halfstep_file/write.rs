@@ -260,8 +260,10 @@ fn packed_entries<'a>(
     check_scales(scales).map_err(row_of_scale)?;
     check_zero_points(*q, zero_points).map_err(row_of_scale)?;
     let shape = scale_shape(q.granularity, rows, cols);
+    let codec = if q.scale.is_nested() { "nested".into() } else { format!("{:?}", q.scale) };
+    let codec = codec.to_lowercase();
     let no_number =
-        |i: usize| row_of_scale((i, format!("scale {:e} is no number of its codec", scales[i])));
+        |i: usize| row_of_scale((i, format!("scale {:e} is no {codec} number", scales[i])));
     let per_row = q.granularity.groups(cols);
     let scale_bytes = q.scale.encode(scales, outer_scales, per_row).map_err(no_number)?;
     if let Some((codec, count)) = outer {
