@@ -502,7 +502,7 @@ export type Granularity = "tensor" | "channel" | { "group": number };
 /**
  * How the inner scale is stored.
  */
-export type InnerScale = "uint4" | "uint6" | "e4M3";
+export type InnerScale = "uint4" | "uint6" | "e4m3";
 
 /**
  * The contents of a model, for `halfstep inspect`.
@@ -1067,7 +1067,7 @@ parity: boolean, };
 /**
  * How a scale is stored. Arithmetic always uses the scale *as stored*.
  */
-export type ScaleCodec = "f32" | "f16" | "e8M0" | "e4M3" | { "nested": Nested };
+export type ScaleCodec = "f32" | "f16" | "e8m0" | "e4m3" | { "nested": Nested };
 
 /**
  * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
