@@ -1,13 +1,45 @@
 // Written by crates/core/tests/generated.rs from the Rust types. Do not edit.
 
 /**
- * How the input of a quantized matmul becomes integers.
+ * Which values of an activation share a scale.
  */
-export type ActivationQuantizer = { "kind": "none" } | { "kind": "dynamicToken", 
+export type ActivationGranularity = "token" | "head" | { "block": number };
+
 /**
- * Number of bits of a code, 2 to 8.
+ * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
+ * follows the values clips nothing.
  */
-bits: number, } | { "kind": "dynamicBlock32" } | { "kind": "dynamicBlock256" } | { "kind": "static", bits: number, };
+export type ActivationSpec = { "kind": "f32" } | { "kind": "f16" } | { "kind": "dynamic", 
+/**
+ * Which codes there are.
+ */
+element: Element, 
+/**
+ * Which values share a scale.
+ */
+granularity: ActivationGranularity, 
+/**
+ * How a scale is stored.
+ */
+scale: ScaleCodec, } | { "kind": "static", 
+/**
+ * Which codes there are.
+ */
+element: Element, };
+
+export type AdamWConfig = { 
+/**
+ * Decay of the mean of the gradients, 0 up to 1. Default 0.9.
+ */
+beta1: number, 
+/**
+ * Decay of the mean of the squared gradients, 0 up to 1. Default 0.999.
+ */
+beta2: number, 
+/**
+ * Number that is added to the denominator, above 0. Default 1e-8.
+ */
+eps: number, };
 
 /**
  * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
@@ -98,6 +130,10 @@ weightDecay: number,
  * (L2-SP, arXiv 1802.01483).
  */
 anchor: number, 
+/**
+ * Rule by which gradients change what learns; absent: AdamW. It begins anew in every phase.
+ */
+optimizer?: OptimizerConfig, 
 /**
  * What products are computed in; absent: what is fastest on this machine.
  */
@@ -235,11 +271,6 @@ losses: Array<number>,
 firstLoss: number, lastLoss: number, };
 
 /**
- * How K (after RoPE) and V are kept between tokens.
- */
-export type CacheQuantizer = { "kind": "f32" } | { "kind": "f16" } | { "kind": "dynamicHead", bits: number, } | { "kind": "q80" } | { "kind": "static", bits: number, };
-
-/**
  * One turn of a conversation.
  */
 export type ChatMessage = { role: string, content: string, };
@@ -313,7 +344,7 @@ endCeWeight: number, } & Common;
 /**
  * Which codes there are.
  */
-export type Element = { "kind": "int" } & Int;
+export type Element = { "kind": "int" } & Int | { "kind": "table" } & Table;
 
 /**
  * Options of an evaluation.
@@ -469,6 +500,11 @@ export type GradientScale = "matrix" | "group";
 export type Granularity = "tensor" | "channel" | { "group": number };
 
 /**
+ * How the inner scale is stored.
+ */
+export type InnerScale = "uint4" | "uint6" | "e4m3";
+
+/**
  * The contents of a model, for `halfstep inspect`.
  */
 export type Inspection = { name: string, parameters: number, fileBytes: number, 
@@ -517,8 +553,8 @@ export type LlmQatConfig = {
 train: TrainConfig, } & Common;
 
 /**
- * Low-rank factors `A [rank, I]` and `B [O, rank]` of a quantized linear: `y = x Wq^T + (alpha /
- * rank) (x A^T) B^T`.
+ * Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
+ * A^T) B^T`.
  */
 export type LowRankConfig = { 
 /**
@@ -554,7 +590,25 @@ scaleDrift: number | null,
 saliency: number | null, };
 
 /**
- * How the first scales of a weight are found.
+ * A scale with a scale of its own.
+ */
+export type Nested = { 
+/**
+ * How the inner scale is stored.
+ */
+inner: InnerScale, 
+/**
+ * How the outer scale is stored.
+ */
+outer: OuterScale, 
+/**
+ * Scales of a row that share an outer one, 1 or more; None: those of the whole tensor.
+ */
+scales?: number, };
+
+/**
+ * How the first scales of a weight are found. p is the value of the
+ * largest code, n that of the smallest.
  */
 export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
@@ -566,6 +620,16 @@ export type OmniquantConfig = {
  * Options of the training, layer by layer.
  */
 train: BlockOptions, } & Common;
+
+/**
+ * A rule of update and its options.
+ */
+export type OptimizerConfig = { "kind": "adamW" } & AdamWConfig;
+
+/**
+ * How the outer scale is stored.
+ */
+export type OuterScale = "f32" | "f16";
 
 /**
  * The estimate of what a run will need.
@@ -780,7 +844,7 @@ layers?: Array<number>,
 /**
  * Linears by name: `q_proj`, `down_proj`. None: all.
  */
-linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationQuantizer, } | { "site": "headActivation", quantizer: ActivationQuantizer, } | { "site": "cache", quantizer: CacheQuantizer, };
+linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationSpec, } | { "site": "headActivation", quantizer: ActivationSpec, } | { "site": "cache", quantizer: ActivationSpec, };
 
 /**
  * Options of a run that are not part of the recipe. Every field has a default, but a recipe that
@@ -903,8 +967,8 @@ seed: number | null,
 data: string | null, };
 
 /**
- * The penalty sum S (Wq - W)^2, where S are the squared gradients of the unquantized model (SAPR,
- * arXiv 2504.13932).
+ * The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
+ * 2504.13932).
  */
 export type SaliencyConfig = { 
 /**
@@ -929,12 +993,12 @@ samples: number,
 sequenceLength: number, };
 
 /**
- * Which difference to the original weights is penalised.
+ * Which difference is penalised.
  */
 export type SaliencyDifference = "beforeLowRank" | "afterLowRank";
 
 /**
- * How the squared gradients S are scaled before lambda multiplies them.
+ * What lambda multiplies.
  */
 export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
 
@@ -1003,7 +1067,7 @@ parity: boolean, };
 /**
  * How a scale is stored. Arithmetic always uses the scale *as stored*.
  */
-export type ScaleCodec = "f32" | "f16";
+export type ScaleCodec = "f32" | "f16" | "e8m0" | "e4m3" | { "nested": Nested };
 
 /**
  * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
@@ -1109,6 +1173,23 @@ blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
 export type StageStart = "previous" | "original";
 
 /**
+ * Up to 16 levels of int8, ascending.
+ */
+export type Table = { 
+/**
+ * A table that is known by name.
+ */
+name?: string, 
+/**
+ * Levels instead of a name: 2 to 16 whole numbers from -127 to 127, ascending.
+ */
+levels?: Array<number>, 
+/**
+ * Where a value goes that is exactly between two of these levels. Default `toZero`.
+ */
+ties?: Ties, };
+
+/**
  * A model in the table.
  */
 export type TableRow = { 
@@ -1130,6 +1211,11 @@ bitsPerWeight: number,
 evaluation: EvaluationRecord | null, };
 
 export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "gguf:tq2_0" | "halfstep";
+
+/**
+ * Where a value goes that is exactly between two levels.
+ */
+export type Ties = "toZero" | "evenLevel" | "evenHalfShift" | "evenMagnitude" | "away";
 
 /**
  * What the products of a training step are computed in. Parameters, gradients and the optimizer
@@ -1201,6 +1287,12 @@ beta2: number,
  * Number that AdamW adds to the denominator of its update, above 0. Default 1e-8.
  */
 eps: number, 
+/**
+ * Rule by which gradients change the parameters, with its own options, such as
+ * `{ kind: 'adamW', beta1: 0.9 }`. Default: AdamW with `beta1`, `beta2` and `eps`, which other
+ * rules do not read.
+ */
+optimizer?: OptimizerConfig, 
 /**
  * Weight decay of the weight matrices, 0 or more; never of scales or norms. Default 0.
  */

@@ -284,6 +284,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
                     spec,
                     codes,
                     scales: floats(part(name, "scale")?),
+                    // Nested scales are not trained.
+                    outer_scales: vec![],
                     zero_points,
                 };
                 Tensor { shape, data: TensorData::Packed(packed) }

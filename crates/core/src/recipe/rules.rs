@@ -141,6 +141,11 @@ impl Sites {
                 }
                 if let Some(site) = quantizer {
                     site.check(&format!("{path}.quantizer"))?;
+                    if !recipe.stages.is_empty() {
+                        site.spec.check_trainable().map_err(|reason| {
+                            Error::config(format!("{path}.quantizer.spec"), reason)
+                        })?;
+                    }
                 }
             }
         }

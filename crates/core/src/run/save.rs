@@ -164,6 +164,9 @@ fn same_packed(a: &QuantTensor, b: &QuantTensor) -> std::result::Result<(), Stri
     if let Some(at) = a.scales.iter().zip(&b.scales).position(|(a, b)| a.to_bits() != b.to_bits()) {
         return Err(format!("scale of {}", row(at, a.scales.len() / a.rows.max(1))));
     }
+    if a.outer_scales != b.outer_scales {
+        return Err("scales of the scales".into());
+    }
     if let Some(at) = a.zero_points.iter().zip(&b.zero_points).position(|(a, b)| a != b) {
         return Err(format!("zero point of {}", row(at, a.zero_points.len() / a.rows.max(1))));
     }
