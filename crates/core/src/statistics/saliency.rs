@@ -14,12 +14,12 @@ use crate::autograd::ops::Sink;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::cancel::Cancel;
 use crate::data::Text;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
 use crate::engine::stream::Stream;
+use crate::host::{Host, Store};
 use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
 use crate::layer::tensors::{find, hash_weights, teacher, tensor_values};
 use crate::layer::weights::{BlockWeights, Weights};
@@ -35,7 +35,6 @@ use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Where S lies while it is summed.
 #[derive(Clone, Copy)]
@@ -73,7 +72,7 @@ impl Saliency {
         text: &Text,
         storage: Storage,
         arithmetic: Arithmetic,
-        cancel: &Cancel,
+        host: &Host,
         pool: &Pool,
     ) -> Result<Self> {
         let tokens = text.tokens(model, config.sequence_length)?;
@@ -95,24 +94,29 @@ impl Saliency {
             Storage::Kept(folder) => (folder, true),
             Storage::Scratch(folder) => (folder, false),
         };
-        let mut sums =
-            Stream::in_file(layers, weights, folder, "a run folder elsewhere may have more room")?;
+        let mut sums = Stream::in_file(
+            layers,
+            weights,
+            folder,
+            "a run folder elsewhere may have more room",
+            host,
+        )?;
         let identity = identity(model, tokens, config.sequence_length, arithmetic.precision, pool);
         let mut seconds = 0.0;
-        if !kept || !read(folder, &identity, &mut sums, layers)? {
+        if !kept || !read(&*host.store, folder, &identity, &mut sums, layers)? {
             // Some blocks may have been read before one that was damaged.
             (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
-            let start = Instant::now();
+            let start = host.seconds();
             squared_gradients(
                 model,
                 tokens,
                 config.sequence_length,
                 arithmetic.precision,
                 &mut sums,
-                cancel,
+                host,
                 pool,
             )?;
-            seconds = start.elapsed().as_secs_f64();
+            seconds = host.seconds() - start;
             for layer in (0..layers).filter(|_| kept) {
                 let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
                 let entries = vec![Entry {
@@ -121,7 +125,14 @@ impl Saliency {
                     shape: vec![data.len() / 4],
                     data,
                 }];
-                checkpoint::write(folder, (KIND, layer as u64), entries, &identity, arithmetic)?;
+                checkpoint::write(
+                    &*host.store,
+                    folder,
+                    (KIND, layer as u64),
+                    entries,
+                    &identity,
+                    arithmetic,
+                )?;
             }
         }
         Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums), seconds })
@@ -180,7 +191,7 @@ pub fn squared_gradients(
     sequence_length: usize,
     precision: Precision,
     sums: &mut Stream,
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<()> {
     let pass = Pass::new(model, sequence_length, precision, pool)?;
@@ -189,9 +200,7 @@ pub fn squared_gradients(
         sequence_length * model.architecture.hidden_size,
     )?;
     for (number, text) in tokens.chunks(sequence_length).enumerate() {
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled { resume: None });
-        }
+        host.check_cancelled()?;
         pass.add(number, text, &mut inputs, sums)?;
     }
     Ok(())
@@ -225,10 +234,16 @@ fn identity(
 
 /// Whether all of it lies in `folder`, whole; then it is in `sums`. What was made of another model
 /// or text is an error, what is damaged is made again.
-fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Result<bool> {
+fn read(
+    store: &dyn Store,
+    folder: &Path,
+    identity: &str,
+    sums: &mut Stream,
+    layers: usize,
+) -> Result<bool> {
     for layer in 0..layers {
         let path = folder.join(format!("{KIND}-{layer:08}"));
-        let manifest = match checkpoint::verify(&path, identity) {
+        let manifest = match checkpoint::verify(store, &path, identity) {
             Ok(manifest) => manifest,
             Err(Unusable::Foreign(_)) => {
                 let reason =
@@ -238,7 +253,7 @@ fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Resu
             }
             Err(Unusable::Damaged(_)) => return Ok(false),
         };
-        let Ok(bytes) = checkpoint::state(&path, &manifest) else { return Ok(false) };
+        let Ok(bytes) = checkpoint::state(store, &path, &manifest) else { return Ok(false) };
         let header = safetensors::read(&path.display().to_string(), &bytes)?;
         let Some(info) = header.tensors.first() else { return Ok(false) };
         let values: Vec<f32> = bytes[info.begin as usize..info.end as usize]
