@@ -18,6 +18,14 @@ const Q4_0 = {
 }
 const Q8_0 = { ...Q4_0, element: { kind: 'int', bits: 8, range: 'narrow' } }
 
+/** Inputs of linears: a scale for every 32 values, found anew for every token. */
+const inputs = {
+  kind: 'dynamic',
+  element: { kind: 'int', bits: 8, range: 'narrow' },
+  granularity: { block: 32 },
+  scale: 'f16',
+}
+
 /** @type {import('halfstep').Recipe} */
 const recipe = {
   id: 'wide-down',
@@ -28,8 +36,8 @@ const recipe = {
     { site: 'weight', linears: ['down_proj'], quantizer: { spec: Q8_0, observer: 'best' } },
     { site: 'embedding', quantizer: Q8_0 },
     { site: 'head', quantizer: Q8_0 },
-    { site: 'activation', quantizer: { kind: 'dynamicBlock32' } },
-    { site: 'headActivation', quantizer: { kind: 'dynamicBlock32' } },
+    { site: 'activation', quantizer: inputs },
+    { site: 'headActivation', quantizer: inputs },
     { site: 'cache', quantizer: { kind: 'f16' } },
   ],
   // Without stages nothing is trained.

@@ -12,6 +12,5 @@ export const RENAMED = {
   '--activation-step-multiplier': '--activation-scale-multiplier',
   '--gradient-scale step': '--gradient-scale group',
   '--gradient-scale layer': '--gradient-scale matrix',
-  '--saliency-window': '--saliency-sequence-length',
   '--saliency-place': '--saliency-difference',
 }

@@ -134,12 +134,14 @@ describe('a model', () => {
 
   it('says which option is wrong', async () => {
     const model = await Model.load(path)
-    await expect(model.evaluate({ data: text, windwo: 64 } as object)).rejects.toMatchObject({
+    await expect(
+      model.evaluate({ data: text, sequenceLenght: 64 } as object),
+    ).rejects.toMatchObject({
       code: 'ERR_CONFIG',
-      details: { field: 'windwo' },
+      details: { field: 'sequenceLenght' },
     })
-    await expect(model.evaluate({ data: text, windwo: 64 } as object)).rejects.toThrow(
-      'did you mean window?',
+    await expect(model.evaluate({ data: text, sequenceLenght: 64 } as object)).rejects.toThrow(
+      'did you mean sequenceLength?',
     )
     await expect(model.evaluate({ data: text, tokens: Number.NaN })).rejects.toMatchObject({
       code: 'ERR_CONFIG',

@@ -102,7 +102,7 @@ describe('quantize', () => {
     [
       recipes.silq({ train: { tokens: 1.5 } }),
       'ERR_CONFIG',
-      'train.tokens: invalid type: floating point 1.5; a whole number',
+      'train.tokens: must be a whole number, 0 or more, got floating point 1.5',
     ],
     [
       recipes.silq({ observer: 'bset' } as object),

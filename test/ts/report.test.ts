@@ -139,7 +139,7 @@ describe('the data of a report', () => {
       ),
     ).toBe(true)
     for (const made of [rounded, trained])
-      expect(reportPage(made)).toContain('No validation text was given')
+      expect(reportPage(made)).toContain('There was no validation text')
     const { report: silent } = await quantize(model, recipes.rtn()).result
     expect(silent.record).toBeUndefined()
     expect(() => reportPage(silent)).toThrow(expect.objectContaining({ code: 'ERR_CONFIG' }))

@@ -22,7 +22,10 @@ export async function scenario({ Model, quantize, recipes }, bytes, text) {
     topP: 0.95,
     seed: 7,
   }).result
-  const measured = await small.evaluate({ text, tokens: 256, sequenceLength: 64 }, { against: model })
+  const measured = await small.evaluate(
+    { text, tokens: 256, sequenceLength: 64 },
+    { against: model },
+  )
   const { tokensPerSecond: __, ...evaluation } = measured
 
   return {

@@ -4,7 +4,7 @@ use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 
 /// A quantized weight as the runtime keeps it.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Weight {
         &self,
         pool: &Pool,
         x: &[f32],
-        activation: ActivationQuantizer,
+        activation: ActivationSpec,
         y: &mut [f32],
         m: usize,
     ) {

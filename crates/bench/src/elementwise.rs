@@ -10,9 +10,7 @@ use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::nearest::quantize;
-use halfstep_kernels::{
-    ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec, dispatch,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec, dispatch};
 
 const COLUMNS: usize = 2048;
 /// Rows of a cold case: 256 MiB per array, 512 and more with its output. Of a hot one: 256 KiB per
@@ -317,10 +315,9 @@ fn adamw(bench: &mut Bench, state: &'static str, rows: usize) -> Result<(), Stri
 /// Dynamic activation quantizers on `[rows, 1536]`, hot.
 fn activations(bench: &mut Bench, rows: usize) -> Result<(), String> {
     const WIDTH: usize = 1536;
-    for (name, quantizer) in [
-        ("token", ActivationQuantizer::DynamicToken { bits: 8 }),
-        ("block32", ActivationQuantizer::DynamicBlock32),
-    ] {
+    for (name, quantizer) in
+        [("token", ActivationSpec::token(8)), ("block32", ActivationSpec::BLOCK_32)]
+    {
         let case = format!("a8-{name}/{rows}x{WIDTH}");
         if !bench.wants("b.fq_fwd", &case) {
             continue;

@@ -6,16 +6,14 @@ use crate::numbers::{Expected, compare, dot, norm, normal, same, spread};
 use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
-use halfstep_kernels::{
-    ActivationQuantizer, Granularity, Int, IntRange, Pool, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, IntRange, Pool, QuantSpec, ScaleCodec};
 use std::sync::Arc;
 
 /// A cold case goes round through at least so many bytes of weights.
 const COLD: usize = 512 << 20;
 /// Of f32 sums over a row, relative to the norms.
 const TOLERANCE: f64 = 1e-5;
-const TOKEN: ActivationQuantizer = ActivationQuantizer::DynamicToken { bits: 8 };
+const TOKEN: ActivationSpec = ActivationSpec::token(8);
 
 /// Weight grid and what goes with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,7 +22,7 @@ pub struct Format {
     pub weights: QuantSpec,
     /// What the codes index, if they are not integers.
     pub levels: Option<&'static [i8; 16]>,
-    pub activation: ActivationQuantizer,
+    pub activation: ActivationSpec,
     subset: Subset,
 }
 
@@ -32,7 +30,7 @@ const fn format(
     name: &'static str,
     bits: u8,
     granularity: Granularity,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     subset: Subset,
 ) -> Format {
     let range = match bits {
@@ -74,24 +72,12 @@ const FORMATS: [Format; 17] = [
     format("w2-channel", 2, Granularity::Channel, TOKEN, Subset::Full),
     format("w3-g64", 3, Granularity::Group(64), TOKEN, Subset::Full),
     format("w3-g128", 3, Granularity::Group(128), TOKEN, Subset::Chosen),
-    format(
-        "w4-g32-a32",
-        4,
-        Granularity::Group(32),
-        ActivationQuantizer::DynamicBlock32,
-        Subset::Quick,
-    ),
+    format("w4-g32-a32", 4, Granularity::Group(32), ActivationSpec::BLOCK_32, Subset::Quick),
     format("w4-g32", 4, Granularity::Group(32), TOKEN, Subset::Full),
     format("w4-g64", 4, Granularity::Group(64), TOKEN, Subset::Full),
     format("w4-g128", 4, Granularity::Group(128), TOKEN, Subset::Chosen),
     format("w4-channel", 4, Granularity::Channel, TOKEN, Subset::Quick),
-    format(
-        "w8-g32-a32",
-        8,
-        Granularity::Group(32),
-        ActivationQuantizer::DynamicBlock32,
-        Subset::Quick,
-    ),
+    format("w8-g32-a32", 8, Granularity::Group(32), ActivationSpec::BLOCK_32, Subset::Quick),
     format("w8-g32", 8, Granularity::Group(32), TOKEN, Subset::Full),
     format("w8-g64", 8, Granularity::Group(64), TOKEN, Subset::Full),
     format("w8-g128", 8, Granularity::Group(128), TOKEN, Subset::Chosen),

@@ -8,7 +8,7 @@ use halfstep_bench::case::Contender;
 use halfstep_bench::linear::LinearTask;
 use halfstep_bench::numbers::compare;
 use halfstep_bench::product::ProductTask;
-use halfstep_kernels::{ActivationQuantizer, Granularity};
+use halfstep_kernels::{ActivationSpec, Granularity};
 use std::sync::Arc;
 
 /// 8-bit activations are off by up to 1 / 254 of their block's largest: this of the norms is
@@ -51,12 +51,8 @@ enum WeightKind {
 fn kind(task: &LinearTask) -> WeightKind {
     let quantizer = task.format.weights;
     match (task.format.activation, quantizer.granularity, quantizer.bits()) {
-        (ActivationQuantizer::DynamicBlock32, Granularity::Group(32), 4) => {
-            WeightKind::Ggml(GgmlDType::Q4_0)
-        }
-        (ActivationQuantizer::DynamicBlock32, Granularity::Group(32), 8) => {
-            WeightKind::Ggml(GgmlDType::Q8_0)
-        }
+        (ActivationSpec::BLOCK_32, Granularity::Group(32), 4) => WeightKind::Ggml(GgmlDType::Q4_0),
+        (ActivationSpec::BLOCK_32, Granularity::Group(32), 8) => WeightKind::Ggml(GgmlDType::Q8_0),
         _ => WeightKind::Ours,
     }
 }

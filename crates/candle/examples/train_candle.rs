@@ -13,7 +13,7 @@ use halfstep_formats::architecture::{
 };
 use halfstep_formats::{Model, Quantization, TensorData};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec};
+use halfstep_kernels::{ActivationSpec, Pool, QuantSpec};
 use halfstep_runtime::network::{Arithmetic, Logits as Rows};
 use halfstep_runtime::{Cache, Network};
 use std::collections::{BTreeMap, HashMap};
@@ -220,9 +220,9 @@ pub fn run(
     }
     file.quantization = Some(Quantization {
         target: "gguf:q4_0".into(),
-        activation: ActivationQuantizer::DynamicBlock32,
-        head_activation: ActivationQuantizer::DynamicBlock32,
-        cache: CacheQuantizer::F16,
+        activation: ActivationSpec::BLOCK_32,
+        head_activation: ActivationSpec::BLOCK_32,
+        cache: ActivationSpec::F16,
         static_scales: BTreeMap::new(),
     });
     halfstep::run::save(&file, &path.display().to_string())?;

@@ -20,18 +20,22 @@ const SCALES: [f32; 2] = [1e-4, 1e4];
 /// Fake quantization of f32 matrices `[rows, cols]`.
 #[derive(Clone)]
 pub struct FakeQuant {
+    /// Element, granularity and scale type of the weights.
     pub quantizer: QuantSpec,
     /// Whether a quotient equal to a bound of a symmetric grid passes its gradient on.
     pub edge: EdgeRule,
     /// Factor of the gradient of symmetric scales; LSQ takes 1 / sqrt(weights * largest code).
     pub gradient_scale: f32,
+    /// The threads that compute.
     pub pool: Pool,
 }
 
 /// Scales, and on an affine grid zero points, as f32 tensors `[rows, groups]` (`[1]` for a scale
 /// per tensor).
 pub struct Initial {
+    /// The scales.
     pub scales: Tensor,
+    /// The zero points; None on a grid without them.
     pub zero_points: Option<Tensor>,
 }
 

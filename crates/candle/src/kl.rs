@@ -17,9 +17,12 @@ use std::sync::Mutex;
 /// Options of the loss.
 #[derive(Clone)]
 pub struct ChunkedKl {
+    /// Temperature of both distributions, above 0.
     pub temperature: f64,
-    /// Bytes of logits held at once, those of student and teacher together; one row at least.
+    /// Largest number of bytes of logits in memory, those of student and teacher together; one row
+    /// of each is always in memory.
     pub bytes: usize,
+    /// The threads that compute.
     pub pool: Pool,
 }
 
@@ -29,10 +32,12 @@ impl Default for ChunkedKl {
     }
 }
 
-/// Hidden states `[M, D]` and the head `[V, D]` that makes logits of them.
+/// Hidden states and the head that computes logits from them.
 #[derive(Clone, Copy)]
 pub struct Logits<'a> {
+    /// Hidden states `[M, D]`.
     pub hidden: &'a Tensor,
+    /// The head `[V, D]`.
     pub head: &'a Tensor,
 }
 

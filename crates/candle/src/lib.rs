@@ -8,6 +8,8 @@
 //!
 //! Everything runs on the CPU on halfstep's own threads and works with candle's `backward`.
 
+#![warn(missing_docs)]
+
 pub mod fake_quant;
 pub mod kl;
 pub mod model;

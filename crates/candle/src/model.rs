@@ -6,15 +6,21 @@ use halfstep_formats::{Model, TensorData};
 use halfstep_kernels::Pool;
 use std::collections::{BTreeMap, HashMap};
 
+/// A model that cannot be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// An error of candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// A fault of the model.
     #[error(transparent)]
     Format(#[from] halfstep_formats::Error),
     /// A tensor whose name the architecture does not have.
-    #[error("tensor {name} is none of this architecture")]
-    Unknown { name: String },
+    #[error("tensor {name} is not part of this architecture")]
+    Unknown {
+        /// Name of the tensor.
+        name: String,
+    },
 }
 
 /// The tensors of a model: f32, f16 and bf16 as they are, quantized ones as the f32 values of

@@ -9,21 +9,21 @@ use halfstep_kernels::ops::gemm::{Dense, Precision, linear_backward_input};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::pack::row_bytes;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, Pool, uninit_vec};
+use halfstep_kernels::{ActivationSpec, Pool, uninit_vec};
 use std::sync::Arc;
 
 /// A linear layer without bias: x `[.., I]` in f32 gives `[.., O]`.
 #[derive(Clone)]
 pub struct PackedLinear {
     weight: Arc<WeightPanels>,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     pool: Pool,
 }
 
 impl PackedLinear {
     /// Errors: codes, scales or zero points of another number than the shape has; bits outside 2 to
     /// 8; a static quantizer of activations, whose scale is a model's.
-    pub fn new(weight: &QuantTensor, activation: ActivationQuantizer, pool: Pool) -> Result<Self> {
+    pub fn new(weight: &QuantTensor, activation: ActivationSpec, pool: Pool) -> Result<Self> {
         let (rows, cols, quantizer) = (weight.rows, weight.cols, weight.spec);
         if cols == 0 || !(2..=8).contains(&quantizer.bits()) {
             return Err(Error::Msg("a packed linear has columns, of 2 to 8 bits".into()));
@@ -39,7 +39,7 @@ impl PackedLinear {
             let reason = format!("a packed linear [{rows}, {cols}] has {want} {name}, not {got}");
             return Err(Error::Msg(reason));
         }
-        if matches!(activation, ActivationQuantizer::Static { .. }) {
+        if activation.is_static() {
             return Err(Error::Msg("a packed linear has no static scale of activations".into()));
         }
         Ok(Self { weight: Arc::new(WeightPanels::new(&pool, weight)), activation, pool })

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use halfstep_candle::{ChunkedKl, FakeQuant, Logits, PackedLinear};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::observer::Observer;
-use halfstep_kernels::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 /// Float order in f32: sums of some hundred numbers.
 const TOLERANCE: f64 = 2e-5;
@@ -163,11 +163,7 @@ fn packed_codes_decode_to_the_values_trained_on() {
 #[test]
 fn packed_linears_have_the_values_and_the_gradient_of_their_decoded_weight() {
     let ((o, i), pool) = ((48, 128), Pool::new(2));
-    let activations = [
-        ActivationQuantizer::None,
-        ActivationQuantizer::DynamicToken { bits: 8 },
-        ActivationQuantizer::DynamicBlock32,
-    ];
+    let activations = [ActivationSpec::F32, ActivationSpec::token(8), ActivationSpec::BLOCK_32];
     let grids = [2, 3, 4, 8].into_iter().flat_map(|b| [Int::unsigned(b), Int::symmetric(b)]);
     for grid in grids {
         let ours = quantizer(grid, Granularity::Group(32), ScaleCodec::F16);
@@ -182,7 +178,7 @@ fn packed_linears_have_the_values_and_the_gradient_of_their_decoded_weight() {
             let y = (|| {
                 let flat: Vec<f32> = x.flatten_all()?.to_vec1()?;
                 let mut quantized = flat.clone();
-                if activation != ActivationQuantizer::None {
+                if activation != ActivationSpec::F32 {
                     fake_quant(&pool, activation, &flat, i, None, &mut quantized);
                 }
                 let quantized = Tensor::from_vec(quantized, x.dims(), &Device::Cpu)?;
@@ -275,8 +271,8 @@ fn what_does_not_fit_is_an_error() {
     assert!(broken.initial(&w, Observer::Absmax).is_err());
     let mut packed = symmetric.pack(&w, &scales(4), None).expect("codes");
     let linear = |packed: &_, activation| PackedLinear::new(packed, activation, Pool::serial());
-    let float = ActivationQuantizer::None;
-    assert!(linear(&packed, ActivationQuantizer::Static { bits: 8 }).is_err());
+    let float = ActivationSpec::F32;
+    assert!(linear(&packed, ActivationSpec::of_site(8)).is_err());
     let good = linear(&packed, float).expect("a linear");
     assert!(good.forward(&numbers(20, &[3, 64])).is_err());
     assert!(good.forward(&double(&numbers(20, &[3, 128]))).is_err());

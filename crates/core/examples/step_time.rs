@@ -16,7 +16,7 @@ use halfstep::recipe::{Common, Recipe, Rule, Stage, TrainConfig, Trains};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::run::load;
 use halfstep::target::TargetId;
-use halfstep_kernels::{CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::time::Instant;
 
 #[global_allocator]
@@ -96,7 +96,7 @@ fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
     match setting {
         "gguf:q4_0" | "halfstep" => Ok(recipe),
         "off" | "plain" => {
-            Ok(Recipe { rules: vec![Rule::Cache { quantizer: CacheQuantizer::F32 }], ..recipe })
+            Ok(Recipe { rules: vec![Rule::Cache { quantizer: ActivationSpec::F32 }], ..recipe })
         }
         other => Err(format!("{other}: gguf:q4_0, halfstep, off or plain").into()),
     }

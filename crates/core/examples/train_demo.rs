@@ -16,7 +16,7 @@ use halfstep_formats::architecture::{Role, Sizes};
 use halfstep_formats::tokenizer::{Tokenizer, train};
 use halfstep_formats::{Model, Tensor, TensorData, write};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -121,7 +121,7 @@ fn pretrain(
     let recipe = Recipe {
         id: "pretrain".into(),
         target: TargetId::Halfstep,
-        rules: vec![Rule::Cache { quantizer: CacheQuantizer::F32 }],
+        rules: vec![Rule::Cache { quantizer: ActivationSpec::F32 }],
         data: RecipeData::default(),
         stages: vec![Stage::Model {
             from: StageStart::Previous,

@@ -10,7 +10,7 @@ use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::quant::observer::quantize_by;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, Pool, QuantSpec};
+use halfstep_kernels::{ActivationSpec, Granularity, Pool, QuantSpec};
 use std::collections::BTreeMap;
 
 /// What "RTN" means in a table: the better of these, as whole models, by KL.
@@ -27,7 +27,7 @@ pub fn quantize_model(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Model> {
-    let (mut tensors, sites) = (BTreeMap::new(), Sites::new(recipe, &model.architecture)?);
+    let (mut tensors, sites) = (BTreeMap::new(), Sites::new(&recipe.rules, &model.architecture)?);
     for spec in model.architecture.tensors() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
@@ -117,7 +117,7 @@ pub fn quantization(recipe: &Recipe, static_scales: BTreeMap<String, f32>) -> Qu
 
 /// Refuses what the recipe's groups cannot do to this architecture, naming the tensor.
 pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> {
-    let sites = Sites::new(recipe, architecture)?;
+    let sites = Sites::new(&recipe.rules, architecture)?;
     for spec in architecture.tensors() {
         let quantizer = sites.of(&spec).map(|site| site.spec);
         if let Some(Granularity::Group(n)) = quantizer.map(|q| q.granularity)
@@ -162,7 +162,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ));
         }
     }
-    let blocks = matches!(recipe.activation(), ActivationQuantizer::DynamicBlock32);
+    let blocks = matches!(recipe.activation(), ActivationSpec::BLOCK_32);
     if blocks && !architecture.hidden_size.is_multiple_of(32) {
         return Err(Error::config(
             "target",
@@ -174,7 +174,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
     }
     let mut head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
     let odd = head_dims.find(|head_dim| !head_dim.is_multiple_of(32));
-    if let Some(head_dim) = odd.filter(|_| recipe.cache() == CacheQuantizer::Q8_0) {
+    if let Some(head_dim) = odd.filter(|_| recipe.cache() == ActivationSpec::BLOCK_32) {
         return Err(Error::config(
             "cache",
             format!("blocks of 32 do not divide the head width {head_dim}"),

@@ -481,7 +481,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
                 ..ApiqConfig::default()
             }),
             "ERR_CONFIG",
-            "0 trains nothing",
+            "must be at least 1, got 0",
         ),
         (
             RecipeConfig::Gptq(GptqRecipeConfig { damping: -1.0, ..GptqRecipeConfig::default() }),

@@ -380,7 +380,7 @@ fn bad_input_is_refused_before_long_work_naming_the_thing() {
     if cfg!(unix) {
         assert_eq!(refuse(&silq_with(&|_| {}), &data("/dev/zero")).0, "ERR_IO");
     }
-    match parse_config::<SilqConfig>(r#"{"wieghts": 4}"#) {
+    match parse_config::<RecipeConfig>(r#"{"kind": "silq", "wieghts": 4}"#) {
         Err(Error::Config { field, reason }) => {
             assert!(field == "wieghts" && reason.contains("weights"), "{reason}")
         }

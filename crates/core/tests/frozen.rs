@@ -10,7 +10,8 @@
 //! A model is frozen by two hashes. `file` is that of the saved file without its provenance: the
 //! strings there (version, source, recipe) say where a model came from and may change with a
 //! release or the name of an option. `values` is that of codes, scales, zero points and floats by
-//! the name of their tensor, so that a change of the container can be distinguished from one of the model.
+//! the name of their tensor, so that a change of the container can be distinguished from one of the
+//! model.
 
 use half::f16;
 use halfstep::Model;
@@ -24,7 +25,7 @@ use halfstep_formats::load::load_bytes;
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{LowRank, Tensor, TensorData};
 use halfstep_kernels::dispatch::{available, force};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -278,8 +279,8 @@ fn with_static_sites(model: &Model, bits: u8) -> Model {
     let mut model = model.clone();
     let (layers, coarse) = (model.architecture.layers.len(), f32::from(1u16 << (8 - bits)));
     let quantization = model.quantization.as_mut().expect("a quantized model");
-    quantization.activation = ActivationQuantizer::Static { bits };
-    quantization.cache = CacheQuantizer::Static { bits };
+    quantization.activation = ActivationSpec::of_site(bits);
+    quantization.cache = ActivationSpec::of_site(bits);
     for (layer, site) in (0..layers).flat_map(|layer| ActivationSite::ALL.map(|s| (layer, s))) {
         let step = (0.02 + 0.005 * layer as f32) * coarse;
         quantization.static_scales.insert(site.static_scale_name(layer), step);

@@ -4,7 +4,7 @@ use halfstep::engine::stream::Stream;
 use halfstep::host::Host;
 use halfstep::objective::saliency::{Penalty, penalty};
 use halfstep::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
-use halfstep::statistics::saliency::squared_gradients;
+use halfstep::statistics::squared_gradients::squared_gradients;
 use halfstep_formats::architecture::Linear;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::gemm::Precision;

@@ -1,8 +1,8 @@
 //! GPTQ and AWQ's channel scales against golden `solvers` (make/solvers.py).
 
-use halfstep::solver::awq::search::{AbsMean, channel_scales, ratios, search_scales};
+use halfstep::solver::awq::search::{channel_scales, ratios, search_scales};
 use halfstep::solver::gptq::matrix::{DeadColumns, GptqOptions, GroupScales, gptq};
-use halfstep::statistics::hessian::Hessian;
+use halfstep::statistics::{AbsMean, Hessian};
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;

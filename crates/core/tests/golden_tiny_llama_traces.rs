@@ -14,9 +14,7 @@ use halfstep::recipe::{
 use halfstep::target::TargetId;
 use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, Real, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, Real, ScaleCodec};
 use serde_json::Value;
 use tiny_llama::model;
 
@@ -58,14 +56,14 @@ impl Trace<'_> {
             low_rank: None,
         };
         let activation = match (kind("activations"), bits("activation_bits")) {
-            ("none", _) | (_, 0) => ActivationQuantizer::None,
-            ("dynamic", bits) => ActivationQuantizer::DynamicToken { bits },
-            (_, bits) => ActivationQuantizer::Static { bits },
+            ("none", _) | (_, 0) => ActivationSpec::F32,
+            ("dynamic", bits) => ActivationSpec::token(bits),
+            (_, bits) => ActivationSpec::of_site(bits),
         };
         let cache = match (kind("cache"), bits("cache_bits")) {
-            ("none", _) | (_, 0) => CacheQuantizer::F32,
-            ("dynamic", bits) => CacheQuantizer::DynamicHead { bits },
-            (_, bits) => CacheQuantizer::Static { bits },
+            ("none", _) | (_, 0) => ActivationSpec::F32,
+            ("dynamic", bits) => ActivationSpec::head(bits),
+            (_, bits) => ActivationSpec::of_site(bits),
         };
         Recipe {
             id: "golden".into(),

@@ -14,9 +14,7 @@ use halfstep_formats::{LowRank, Quantization, TensorData};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use std::path::{Path, PathBuf};
 
 const RANK: usize = 4;
@@ -51,9 +49,9 @@ fn small() -> Model {
     }
     let quantization = Quantization {
         target: "halfstep".into(),
-        activation: ActivationQuantizer::DynamicToken { bits: 8 },
-        head_activation: ActivationQuantizer::None,
-        cache: CacheQuantizer::F16,
+        activation: ActivationSpec::token(8),
+        head_activation: ActivationSpec::F32,
+        cache: ActivationSpec::F16,
         static_scales: Default::default(),
     };
     Model { low_rank, ..demo.with(tensors, Some(quantization)) }

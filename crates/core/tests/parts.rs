@@ -16,9 +16,7 @@ use halfstep::solver::gptq::GptqConfig;
 use halfstep::target::TargetId;
 use halfstep::{Error, Model, Result};
 use halfstep_formats::TensorData;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -340,9 +338,9 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
     ];
     rules.extend([
         Rule::Embedding { quantizer: QuantSpec::Q8_0 },
-        Rule::Activation { quantizer: ActivationQuantizer::DynamicBlock32 },
-        Rule::HeadActivation { quantizer: ActivationQuantizer::DynamicBlock32 },
-        Rule::Cache { quantizer: CacheQuantizer::F16 },
+        Rule::Activation { quantizer: ActivationSpec::BLOCK_32 },
+        Rule::HeadActivation { quantizer: ActivationSpec::BLOCK_32 },
+        Rule::Cache { quantizer: ActivationSpec::F16 },
     ]);
     let all = Trains { weights: true, norms: true, ..Trains::SCALES };
     for stages in [
@@ -403,12 +401,12 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         (
             recipe(vec![q4(RangeConfig::Clip)], vec![block_stage(original, all)]),
             "stages[0].trains.weights",
-            "use step",
+            "use scale",
         ),
         (
             recipe(vec![q4(RangeConfig::Frozen)], vec![model_stage(original, Trains::SCALES)]),
             "stages[0].trains.scales",
-            "use step",
+            "use scale",
         ),
         (
             recipe(vec![q4(RangeConfig::Scale)], vec![block_stage(original, Trains::NONE)]),
@@ -452,8 +450,8 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         (
             recipe(
                 vec![
-                    Rule::Cache { quantizer: CacheQuantizer::F16 },
-                    Rule::Cache { quantizer: CacheQuantizer::F32 },
+                    Rule::Cache { quantizer: ActivationSpec::F16 },
+                    Rule::Cache { quantizer: ActivationSpec::F32 },
                 ],
                 vec![],
             ),

@@ -9,7 +9,7 @@ use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::collections::BTreeMap;
 
 const SEQUENCES: usize = 2;
@@ -73,7 +73,7 @@ fn norms_and_biases_have_the_gradients_of_finite_differences() {
     let recipe = Recipe {
         id: "float".into(),
         target: TargetId::Halfstep,
-        rules: vec![Rule::Cache { quantizer: CacheQuantizer::F32 }],
+        rules: vec![Rule::Cache { quantizer: ActivationSpec::F32 }],
         data: RecipeData::default(),
         stages: vec![],
     };

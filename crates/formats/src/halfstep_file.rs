@@ -15,10 +15,10 @@ pub use write::write;
 use crate::architecture::{ActivationSite, Architecture};
 use crate::config::{MAX_CONFIG_BYTES, MAX_INTERMEDIATE};
 use crate::hugging_face::MAX_TEMPLATE_BYTES;
-use crate::model::Quantization;
+use crate::quantization::Quantization;
 use crate::safetensors::{Dtype, MAX_HEADER_BYTES};
 use halfstep_kernels::pack::{row_bytes, unpack_row};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, QuantSpec, ScaleCodec};
+use halfstep_kernels::{Granularity, QuantSpec, ScaleCodec};
 use std::collections::BTreeSet;
 
 /// Metadata key that makes a safetensors file ours.
@@ -93,31 +93,6 @@ fn check_bits(what: &str, bits: u8) -> std::result::Result<(), String> {
     if (2..=8).contains(&bits) { Ok(()) } else { Err(format!("{what} of {bits} bits, not 2 to 8")) }
 }
 
-fn check_quantization(q: &Quantization) -> std::result::Result<(), String> {
-    for (what, activation) in
-        [("activations", q.activation), ("head activations", q.head_activation)]
-    {
-        match activation {
-            ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } => {
-                check_bits(what, bits)?
-            }
-            ActivationQuantizer::None
-            | ActivationQuantizer::DynamicBlock32
-            | ActivationQuantizer::DynamicBlock256 => {}
-        }
-    }
-    match q.cache {
-        CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } => {
-            check_bits("cache", bits)?
-        }
-        CacheQuantizer::F32 | CacheQuantizer::F16 | CacheQuantizer::Q8_0 => {}
-    }
-    if matches!(q.head_activation, ActivationQuantizer::Static { .. }) {
-        return Err("a static quantizer at the head, which is no site".into());
-    }
-    Ok(())
-}
-
 /// The steps a static quantizer may store, and of those the ones that the forward reads: of the
 /// cache, and of the inputs of packed linears.
 struct StaticScales {
@@ -132,8 +107,8 @@ fn static_scales(
 ) -> StaticScales {
     let mut steps = StaticScales { allowed: BTreeSet::new(), required: BTreeSet::new() };
     let Some(q) = quantization else { return steps };
-    let activation = matches!(q.activation, ActivationQuantizer::Static { .. });
-    let cache = matches!(q.cache, CacheQuantizer::Static { .. });
+    let activation = q.activation.is_static();
+    let cache = q.cache.is_static();
     for layer in 0..architecture.layers.len() {
         let linears = architecture.linears(layer);
         for site in ActivationSite::ALL {

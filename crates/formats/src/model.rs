@@ -3,12 +3,12 @@
 use crate::architecture::Architecture;
 use crate::blocks;
 use crate::low_rank::LowRank;
+use crate::quantization::Quantization;
 use crate::tokenizer::Tokenizer;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use halfstep_kernels::Pool;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The values of a tensor as they are stored.
@@ -104,24 +104,6 @@ impl Tensor {
             }
         }
     }
-}
-
-/// The quantizers of a quantized model other than those of its weights, which are in each
-/// [`QuantTensor`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Quantization {
-    /// `gguf:q4_0`, `gguf:q8_0`, `gguf:tq2_0`, `halfstep`.
-    pub target: String,
-    /// Before every packed block linear.
-    pub activation: ActivationQuantizer,
-    /// Before the head, if the head is packed.
-    pub head_activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
-    /// Steps of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as
-    /// stored.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub static_scales: BTreeMap<String, f32>,
 }
 
 /// A model: the tensors are most of it, so that one made from another copies all but them

@@ -10,7 +10,7 @@ use halfstep_formats::gguf::{self, Container, GgmlType, Value};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData};
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use llama_keys as keys;
 use raw_gguf::Raw;
 use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model, sizes};
@@ -316,8 +316,8 @@ fn foreign_files_run_as_their_client_would() {
     let head =
         |embedding| read(&written(&ternary(embedding))).quantization.expect("it is quantized");
     assert_eq!(head(GgmlType::Q8_0), client_quantization("gguf:tq2_0", true));
-    assert_eq!(head(GgmlType::TQ2_0).head_activation, ActivationQuantizer::DynamicBlock256);
-    assert_eq!(head(GgmlType::F16).head_activation, ActivationQuantizer::None);
+    assert_eq!(head(GgmlType::TQ2_0).head_activation, ActivationSpec::BLOCK_256);
+    assert_eq!(head(GgmlType::F16).head_activation, ActivationSpec::F32);
     let mixed = model(architecture(32), &mut Numbers(2), |spec, _| {
         if spec.role == Role::Linear(Linear::V) { GgmlType::Q8_0 } else { GgmlType::Q4_0 }
     });

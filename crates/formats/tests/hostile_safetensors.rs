@@ -8,9 +8,7 @@ use any_model::*;
 use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, safetensors};
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
 use peak_alloc::PeakAlloc;
 use std::time::{Duration, Instant};
 
@@ -430,8 +428,8 @@ fn small_file(layers: usize) -> Vec<u8> {
     let wanted: Vec<String> = m.architecture.tensors().into_iter().map(|t| t.name).collect();
     m.tensors.retain(|name, _| wanted.contains(name));
     let quantization = m.quantization.as_mut().expect("is quantized");
-    quantization.activation = ActivationQuantizer::Static { bits: 8 };
-    quantization.cache = CacheQuantizer::Static { bits: 8 };
+    quantization.activation = ActivationSpec::of_site(8);
+    quantization.cache = ActivationSpec::of_site(8);
     for layer in 0..layers {
         for site in halfstep_formats::architecture::ActivationSite::ALL {
             quantization.static_scales.insert(site.static_scale_name(layer), 0.125);
@@ -496,7 +494,7 @@ fn halfstep_files() {
         with_header(&f, |h| drop(h["__metadata__"].as_object_mut().expect("object").remove(key)))
     };
     let quantizer =
-        r#"{"grid":{"bits":3,"range":"affine"},"granularity":"channel","scaleCodec":"f16"}"#;
+        r#"{"grid":{"bits":3,"range":"affine"},"partition":"channel","scaleCodec":"f16"}"#;
     let cases: Vec<Case> = vec![
         ("no format key", dropped("halfstep.format"), "ERR_UNSUPPORTED", "by itself"),
         (

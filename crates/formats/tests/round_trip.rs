@@ -12,9 +12,7 @@ use halfstep_formats::write::{FileFormat, atomic, save, save_hugging_face, to_by
 use halfstep_formats::{
     Error, Model, Quantization, Tensor, TensorData, Tokenizer, blocks, safetensors,
 };
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, IntRange, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, IntRange, QuantSpec, ScaleCodec};
 use proptest::prelude::*;
 use std::io::Write;
 use std::path::Path;
@@ -80,23 +78,23 @@ fn float_stored() -> impl Strategy<Value = Stored> {
     prop_oneof![Just(Stored::F32), Just(Stored::F16), Just(Stored::BF16)]
 }
 
-fn activations(with_static: bool) -> impl Strategy<Value = ActivationQuantizer> {
+fn activations(with_static: bool) -> impl Strategy<Value = ActivationSpec> {
     (0..if with_static { 5 } else { 4 }, 2u8..=8).prop_map(|(kind, bits)| match kind {
-        0 => ActivationQuantizer::None,
-        1 => ActivationQuantizer::DynamicToken { bits },
-        2 => ActivationQuantizer::DynamicBlock32,
-        3 => ActivationQuantizer::DynamicBlock256,
-        _ => ActivationQuantizer::Static { bits },
+        0 => ActivationSpec::F32,
+        1 => ActivationSpec::token(bits),
+        2 => ActivationSpec::BLOCK_32,
+        3 => ActivationSpec::BLOCK_256,
+        _ => ActivationSpec::of_site(bits),
     })
 }
 
-fn caches() -> impl Strategy<Value = CacheQuantizer> {
+fn caches() -> impl Strategy<Value = ActivationSpec> {
     (0..5, 2u8..=8).prop_map(|(kind, bits)| match kind {
-        0 => CacheQuantizer::F32,
-        1 => CacheQuantizer::F16,
-        2 => CacheQuantizer::DynamicHead { bits },
-        3 => CacheQuantizer::Q8_0,
-        _ => CacheQuantizer::Static { bits },
+        0 => ActivationSpec::F32,
+        1 => ActivationSpec::F16,
+        2 => ActivationSpec::head(bits),
+        3 => ActivationSpec::BLOCK_32,
+        _ => ActivationSpec::of_site(bits),
     })
 }
 
@@ -115,11 +113,7 @@ fn quantizations() -> impl Strategy<Value = Quantization> {
             for layer in 0..architecture(true).layers.len() {
                 for site in ActivationSite::ALL {
                     let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
-                    if if of_cache {
-                        matches!(cache, CacheQuantizer::Static { .. })
-                    } else {
-                        matches!(activation, ActivationQuantizer::Static { .. })
-                    } {
+                    if if of_cache { cache.is_static() } else { activation.is_static() } {
                         q.static_scales.insert(
                             site.static_scale_name(layer),
                             draw.float().abs() + f32::MIN_POSITIVE,
@@ -292,18 +286,18 @@ fn the_description_spells_like_the_writer() {
     assert_eq!(quantization, dynamic());
     let kind = |v: serde_json::Value| v["kind"].as_str().expect("tagged").to_string();
     let activations = [
-        ActivationQuantizer::None,
-        ActivationQuantizer::DynamicToken { bits: 8 },
-        ActivationQuantizer::DynamicBlock32,
-        ActivationQuantizer::DynamicBlock256,
-        ActivationQuantizer::Static { bits: 8 },
+        ActivationSpec::F32,
+        ActivationSpec::token(8),
+        ActivationSpec::BLOCK_32,
+        ActivationSpec::BLOCK_256,
+        ActivationSpec::of_site(8),
     ];
     let caches = [
-        CacheQuantizer::F32,
-        CacheQuantizer::F16,
-        CacheQuantizer::DynamicHead { bits: 8 },
-        CacheQuantizer::Q8_0,
-        CacheQuantizer::Static { bits: 8 },
+        ActivationSpec::F32,
+        ActivationSpec::F16,
+        ActivationSpec::head(8),
+        ActivationSpec::BLOCK_32,
+        ActivationSpec::of_site(8),
     ];
     let kinds = activations
         .map(|a| kind(serde_json::to_value(a).expect("JSON")))
@@ -620,10 +614,7 @@ fn values_outside_of_the_layout_are_not_written() {
         (
             "cache of 1 bit",
             affine,
-            |m, _| {
-                m.quantization.as_mut().expect("is there").cache =
-                    CacheQuantizer::DynamicHead { bits: 1 }
-            },
+            |m, _| m.quantization.as_mut().expect("is there").cache = ActivationSpec::head(1),
             "1 bits",
         ),
         (
@@ -642,10 +633,7 @@ fn values_outside_of_the_layout_are_not_written() {
         (
             "static step missing",
             affine,
-            |m, _| {
-                m.quantization.as_mut().expect("is there").cache =
-                    CacheQuantizer::Static { bits: 8 }
-            },
+            |m, _| m.quantization.as_mut().expect("is there").cache = ActivationSpec::of_site(8),
             "needs it",
         ),
         ("factors of rank 0", affine, |m, n| factors(m, n).rank = 0, "rank 0"),

@@ -21,7 +21,7 @@ pub mod rng;
 pub mod threads;
 pub mod uninit_vec;
 
-pub use quant::activation_spec::{ActivationQuantizer, CacheQuantizer};
+pub use quant::activation_spec::{ActivationGranularity, ActivationSpec};
 pub use quant::element::{Element, Int, IntRange};
 pub use quant::scale::ScaleCodec;
 pub use quant::spec::{Granularity, QuantSpec, ZeroPoint};

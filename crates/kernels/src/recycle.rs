@@ -2,8 +2,8 @@
 //! go round inside the process.
 //!
 //! Where the system offers pages of 2 MiB on request (Linux with transparent huge pages on
-//! `madvise`), large blocks request them, and small neighbours share: a training run begins without a
-//! million page faults, and reading a matrix across its rows finds its addresses at hand.
+//! `madvise`), large blocks request them, and small neighbours share: a training run begins without
+//! a million page faults, and reading a matrix across its rows finds its addresses at hand.
 //!
 //! A training step frees and allocates the same blocks of some megabytes over and over, more than a
 //! gigabyte in all. Given back to the system and mapped anew, page by page, they cost a sixth of
@@ -169,7 +169,8 @@ unsafe impl GlobalAlloc for Recycling {
         // leave one block more there.
         match take(wanted) {
             Some(Block(held)) => {
-                // SAFETY: both are as large as what is copied, and nothing else has their addresses.
+                // SAFETY: both are as large as what is copied, and nothing else has their
+                // addresses.
                 unsafe {
                     std::ptr::copy_nonoverlapping(block, held, layout.size().min(size));
                     self.dealloc(block, layout);

@@ -37,7 +37,7 @@ fn check<T: Limits>(golden: &Golden, case: &serde_json::Value, threads: usize) {
     let name = case["name"].as_str().expect("name");
     let tensor = |key: &str| golden.tensor(&format!("{name}/{key}"));
     let int = Int::symmetric(case["bits"].as_u64().expect("bits") as u8);
-    let granularity = granularity(case["granularity"].as_str().expect("granularity"));
+    let granularity = granularity(case["partition"].as_str().expect("granularity"));
     let spec = QuantSpec::int(int, granularity, ScaleCodec::F32);
     let (pool, v) = (Pool::new(threads), tensor("v"));
     let [rows, cols] = v.shape[..] else { panic!("{name}/v is no matrix") };

@@ -15,7 +15,7 @@ use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, Granularity, Int, Pool, QuantSpec, QuantTensor, Real, ScaleCodec,
+    ActivationSpec, Granularity, Int, Pool, QuantSpec, QuantTensor, Real, ScaleCodec,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -184,11 +184,9 @@ fn tables(pool: &Pool) -> Vec<u64> {
             let panels = WeightPanels::with_table(pool, &w, &levels);
             for m in [1, 13] {
                 let x = numbers::<f32>(2, m * i);
-                for activation in [
-                    ActivationQuantizer::DynamicToken { bits: 8 },
-                    ActivationQuantizer::DynamicBlock32,
-                    ActivationQuantizer::None,
-                ] {
+                for activation in
+                    [ActivationSpec::token(8), ActivationSpec::BLOCK_32, ActivationSpec::F32]
+                {
                     let mut y = vec![9.0; m * o];
                     linear_panels(pool, &x, m, activation, None, &mut [(&panels, &mut y)]);
                     out.extend(bits(&[&y]));

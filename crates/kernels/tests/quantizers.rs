@@ -1,17 +1,16 @@
 //! Properties of the quantizers: start rules, grids, LSQ's gradients, activations and caches.
 use half::f16;
 use halfstep_kernels::dispatch::{available, force};
+use halfstep_kernels::quant::activation;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::nearest::{quantize, squared_error};
 use halfstep_kernels::quant::observer::{
     Observer, convex::convex_step, error_search::error_step, find_scales, quantize_by,
 };
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::quant::{activation, cache};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, IntRange, Pool, QuantSpec, Real,
-    ScaleCodec,
+    ActivationSpec, Granularity, Int, IntRange, Pool, QuantSpec, Real, ScaleCodec,
 };
 use proptest::prelude::*;
 
@@ -199,10 +198,10 @@ proptest! {
         rows in 1usize..5,
         seed in any::<u64>(),
         quantizer in prop_oneof![
-            (2u8..=8).prop_map(|bits| ActivationQuantizer::DynamicToken { bits }),
-            Just(ActivationQuantizer::DynamicBlock32),
-            Just(ActivationQuantizer::DynamicBlock256),
-            (2u8..=8).prop_map(|bits| ActivationQuantizer::Static { bits }),
+            (2u8..=8).prop_map(|bits| ActivationSpec::token(bits)),
+            Just(ActivationSpec::BLOCK_32),
+            Just(ActivationSpec::BLOCK_256),
+            (2u8..=8).prop_map(|bits| ActivationSpec::of_site(bits)),
         ],
     ) {
         let mut rng = Rng { seed, stream: 1, counter: 0 };
@@ -216,12 +215,12 @@ proptest! {
             for (k, &x) in x.iter().enumerate() {
                 prop_assert!(y[k].is_finite());
                 let (code, scale, limit) = match quantizer {
-                    ActivationQuantizer::DynamicBlock32 => {
+                    ActivationSpec::BLOCK_32 => {
                         let block = scales[k / cols * cols.div_ceil(32) + k % cols / 32];
                         (codes[k], block, 0.51)
                     }
-                    ActivationQuantizer::DynamicBlock256 => (codes[k], scales[k / cols * cols.div_ceil(256) + k % cols / 256], 0.501),
-                    ActivationQuantizer::DynamicToken { .. } => (codes[k], scales[k / cols], 0.501),
+                    ActivationSpec::BLOCK_256 => (codes[k], scales[k / cols * cols.div_ceil(256) + k % cols / 256], 0.501),
+                    ActivationSpec::Dynamic { .. } => (codes[k], scales[k / cols], 0.501),
                     _ => (codes[k], scales[0], f32::INFINITY),
                 };
                 prop_assert_eq!(y[k].to_bits(), (code as f32 * scale).to_bits());
@@ -236,14 +235,7 @@ proptest! {
 fn blocks_follow_ggml() {
     let x = normal(96, 3);
     let (mut codes, mut scales) = (vec![0; 96], vec![]);
-    activation::quantize(
-        ActivationQuantizer::DynamicBlock32,
-        &x,
-        96,
-        None,
-        &mut codes,
-        &mut scales,
-    );
+    activation::quantize(ActivationSpec::BLOCK_32, &x, 96, None, &mut codes, &mut scales);
     for (b, x) in x.chunks(32).enumerate() {
         let max = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         assert_eq!(scales[b], f16::from_f32(max / 127.0).to_f32());
@@ -263,14 +255,7 @@ fn long_blocks_follow_ggml() {
     (x[300], x[400]) = (-9.0, 9.0);
     (x[600], x[700]) = (9.0, -9.0);
     let (mut codes, mut scales) = (vec![0; x.len()], vec![]);
-    activation::quantize(
-        ActivationQuantizer::DynamicBlock256,
-        &x,
-        3 * 256,
-        None,
-        &mut codes,
-        &mut scales,
-    );
+    activation::quantize(ActivationSpec::BLOCK_256, &x, 3 * 256, None, &mut codes, &mut scales);
     for (b, x) in x.chunks(256).enumerate() {
         let max = x.iter().fold(0.0f32, |max, &x| if x.abs() > max.abs() { x } else { max });
         let iscale = -127.0 / max;
@@ -288,11 +273,9 @@ fn long_blocks_follow_ggml() {
 #[test]
 fn zeros_and_vanishing_activations_are_zero() {
     for x in [[0.0f32; 40], [1e-40; 40], [-1e-38; 40], [1e-30; 40]] {
-        for quantizer in [
-            ActivationQuantizer::DynamicBlock32,
-            ActivationQuantizer::DynamicBlock256,
-            ActivationQuantizer::DynamicToken { bits: 8 },
-        ] {
+        for quantizer in
+            [ActivationSpec::BLOCK_32, ActivationSpec::BLOCK_256, ActivationSpec::token(8)]
+        {
             let (mut y, mut codes, mut scales) = ([f32::NAN; 40], [9i8; 40], vec![]);
             activation::fake_quant(&pool(), quantizer, &x, 40, None, &mut y);
             activation::quantize(quantizer, &x, 40, None, &mut codes, &mut scales);
@@ -310,17 +293,14 @@ fn zeros_and_vanishing_activations_are_zero() {
 
 #[test]
 fn what_is_not_a_number_stays_seen() {
-    use ActivationQuantizer as A;
-    for quantizer in
-        [A::DynamicBlock32, A::DynamicBlock256, A::DynamicToken { bits: 8 }, A::Static { bits: 8 }]
-    {
+    use ActivationSpec as A;
+    for quantizer in [A::BLOCK_32, A::BLOCK_256, A::token(8), A::of_site(8)] {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = normal(64, 1);
             x[50] = bad;
             let mut y = vec![0.0; 64];
             activation::fake_quant(&pool(), quantizer, &x, 64, Some(0.1), &mut y);
-            let clipped =
-                bad.is_infinite() && matches!(quantizer, ActivationQuantizer::Static { .. });
+            let clipped = bad.is_infinite() && quantizer.is_static();
             assert_eq!(y[50].is_nan(), !clipped, "{quantizer:?} {bad}");
         }
     }
@@ -553,12 +533,12 @@ fn caches_follow_their_rules_per_head() {
     let x = normal(rows * heads * dim, 15);
     let run = |quantizer, step| {
         let mut y = vec![f32::NAN; x.len()];
-        cache::fake_quant(&pool(), quantizer, &x, heads, dim, step, &mut y);
+        activation::fake_quant(&pool(), quantizer, &x, dim, step, &mut y);
         y
     };
-    assert_eq!(run(CacheQuantizer::F32, None), x);
+    assert_eq!(run(ActivationSpec::F32, None), x);
     assert!(
-        run(CacheQuantizer::F16, None)
+        run(ActivationSpec::F16, None)
             .iter()
             .zip(&x)
             .all(|(y, &x)| *y == f16::from_f32(x).to_f32())
@@ -568,14 +548,14 @@ fn caches_follow_their_rules_per_head() {
         let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 7.0;
         want.iter_mut().zip(x).for_each(|(y, x)| *y = (x / scale).round_ties_even() * scale);
     }
-    assert_eq!(run(CacheQuantizer::DynamicHead { bits: 4 }, None), want);
+    assert_eq!(run(ActivationSpec::head(4), None), want);
     let mut want = vec![0.0; x.len()];
-    activation::fake_quant(&pool(), ActivationQuantizer::DynamicBlock32, &x, dim, None, &mut want);
-    assert_eq!(run(CacheQuantizer::Q8_0, None), want);
+    activation::fake_quant(&pool(), ActivationSpec::BLOCK_32, &x, dim, None, &mut want);
+    assert_eq!(run(ActivationSpec::BLOCK_32, None), want);
     let step = 0.02f32;
     let clipped = |x: f32| (x / step).clamp(-128.0, 127.0).round_ties_even() * step;
     assert_eq!(
-        run(CacheQuantizer::Static { bits: 8 }, Some(step)),
+        run(ActivationSpec::of_site(8), Some(step)),
         x.iter().map(|&x| clipped(x)).collect::<Vec<_>>()
     );
 }
@@ -586,14 +566,7 @@ fn f64_agrees_with_f32_on_exact_inputs() {
     fn run<T: Real>(x: &[f32]) -> Vec<f64> {
         let x: Vec<T> = x.iter().map(|&x| T::from_f32(x)).collect();
         let mut y = vec![T::ZERO; x.len()];
-        activation::fake_quant(
-            &pool(),
-            ActivationQuantizer::DynamicToken { bits: 8 },
-            &x,
-            50,
-            None,
-            &mut y,
-        );
+        activation::fake_quant(&pool(), ActivationSpec::token(8), &x, 50, None, &mut y);
         y.into_iter().map(T::to_f64).collect()
     }
     let x = normal(500, 16);

@@ -1,31 +1,33 @@
 //! Keys and values of one sequence, kept as compactly as the cache quantizer allows.
 //!
 //! Rows lie per layer and key/value head, so that attention reads one head's keys as one piece.
-//! What is read back equals `quant::cache::fake_quant` of what was put in, in every byte: that
+//! What is read back equals `quant::activation::fake_quant` of what was put in, in every byte: that
 //! function is what training simulates.
 
 use crate::Network;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use halfstep_kernels::quant::activation::quantize;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::quant::activation::{block, quantize};
+use halfstep_kernels::{ActivationSpec, Pool};
 
+/// Keys and values of all tokens that a network has read.
 pub struct Cache {
     pub(crate) layers: Vec<LayerCache>,
     len: usize,
 }
 
 impl Cache {
-    /// Room grows as needed up to the model's `max_positions`.
+    /// Returns an empty cache. Its memory grows as needed, up to `max_positions` of the model.
     pub fn new(network: &Network) -> Self {
         Self { layers: network.empty_layers(), len: 0 }
     }
 
-    /// Tokens held.
+    /// Number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether the cache has no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -71,7 +73,7 @@ pub(crate) struct Decoded {
 
 impl LayerCache {
     pub fn new(
-        quantizer: CacheQuantizer,
+        quantizer: ActivationSpec,
         kv_heads: usize,
         head_dim: usize,
         key_step: Option<f32>,
@@ -147,7 +149,7 @@ enum Rows {
     F16(Vec<f16>),
     /// `scales`: one per `block` elements of a row, or one in all if `block` is 0 (a static step).
     Codes {
-        quantizer: ActivationQuantizer,
+        spec: ActivationSpec,
         width: usize,
         block: usize,
         codes: Vec<i8>,
@@ -156,24 +158,18 @@ enum Rows {
 }
 
 impl Rows {
-    /// A row of one head is what a token is to an activation quantizer, so the cache kinds are
-    /// activation kinds over rows of width D.
-    fn new(quantizer: CacheQuantizer, width: usize, step: Option<f32>) -> Self {
-        let codes = |quantizer, block| Rows::Codes {
-            quantizer,
-            width,
-            block,
-            codes: vec![],
-            scales: step.into_iter().collect(),
-        };
-        match quantizer {
-            CacheQuantizer::F32 => Rows::F32(vec![]),
-            CacheQuantizer::F16 => Rows::F16(vec![]),
-            CacheQuantizer::DynamicHead { bits } => {
-                codes(ActivationQuantizer::DynamicToken { bits }, width)
-            }
-            CacheQuantizer::Q8_0 => codes(ActivationQuantizer::DynamicBlock32, 32),
-            CacheQuantizer::Static { bits } => codes(ActivationQuantizer::Static { bits }, 0),
+    /// A row of one head is what a token is to a linear: rows of width D.
+    fn new(spec: ActivationSpec, width: usize, step: Option<f32>) -> Self {
+        match spec {
+            ActivationSpec::F32 => Rows::F32(vec![]),
+            ActivationSpec::F16 => Rows::F16(vec![]),
+            _ => Rows::Codes {
+                spec,
+                width,
+                block: if spec.is_static() { 0 } else { block(spec).unwrap_or(width) },
+                codes: vec![],
+                scales: step.into_iter().collect(),
+            },
         }
     }
 
@@ -185,12 +181,12 @@ impl Rows {
                 rows.resize(held + x.len(), f16::ZERO);
                 rows[held..].convert_from_f32_slice(x);
             }
-            Rows::Codes { quantizer, width, block, codes, scales } => {
+            Rows::Codes { spec, width, block, codes, scales } => {
                 let held = codes.len();
                 codes.resize(held + x.len(), 0);
                 let (step, mut new) =
                     (if *block == 0 { scales.first().copied() } else { None }, vec![]);
-                quantize(*quantizer, x, *width, step, &mut codes[held..], &mut new);
+                quantize(*spec, x, *width, step, &mut codes[held..], &mut new);
                 if *block != 0 {
                     scales.append(&mut new);
                 }
@@ -257,16 +253,16 @@ fn scale_codes(codes: &[i8], scale: f32, out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfstep_kernels::quant::cache::fake_quant;
+    use halfstep_kernels::quant::activation::fake_quant;
 
-    const KINDS: [CacheQuantizer; 7] = [
-        CacheQuantizer::F32,
-        CacheQuantizer::F16,
-        CacheQuantizer::Q8_0,
-        CacheQuantizer::DynamicHead { bits: 8 },
-        CacheQuantizer::DynamicHead { bits: 4 },
-        CacheQuantizer::Static { bits: 8 },
-        CacheQuantizer::Static { bits: 3 },
+    const KINDS: [ActivationSpec; 7] = [
+        ActivationSpec::F32,
+        ActivationSpec::F16,
+        ActivationSpec::BLOCK_32,
+        ActivationSpec::head(8),
+        ActivationSpec::head(4),
+        ActivationSpec::of_site(8),
+        ActivationSpec::of_site(3),
     ];
 
     /// Rows `[M, K * D]` with zeros, large and small entries.
@@ -288,7 +284,7 @@ mod tests {
         let pool = Pool::new(2);
         for (kv_heads, width) in [(3, 64), (2, 16), (1, 40)] {
             for kind in KINDS {
-                let step = matches!(kind, CacheQuantizer::Static { .. }).then_some(0.031);
+                let step = kind.is_static().then_some(0.031);
                 let (keys, values) = (rows(9, kv_heads * width, 1), rows(9, kv_heads * width, 2));
                 let mut layer = LayerCache::new(kind, kv_heads, width, step, step);
                 let split = 4 * kv_heads * width;
@@ -298,7 +294,7 @@ mod tests {
                 layer.decode(&pool, &mut decoded);
                 for (which, x) in [(0, &keys), (1, &values)] {
                     let mut want = vec![0.0; x.len()];
-                    fake_quant(&pool, kind, x, kv_heads, width, step, &mut want);
+                    fake_quant(&pool, kind, x, width, step, &mut want);
                     for (i, row) in want.chunks(width).enumerate() {
                         let (keys, values) = layer.head(i % kv_heads, &decoded);
                         let got = [keys, values][which];
@@ -317,7 +313,7 @@ mod tests {
     fn truncate_forgets_rows_and_their_scales() {
         let pool = Pool::new(1);
         for kind in KINDS {
-            let step = matches!(kind, CacheQuantizer::Static { .. }).then_some(0.05);
+            let step = kind.is_static().then_some(0.05);
             let (first, second, third) = (rows(3, 80, 3), rows(4, 80, 4), rows(2, 80, 5));
             let decoded = |layer: &LayerCache| {
                 let mut decoded = Decoded::new();

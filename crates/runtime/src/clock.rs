@@ -11,6 +11,7 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// Starts the measurement.
     pub fn start() -> Self {
         #[cfg(not(target_family = "wasm"))]
         return Self { start: std::time::Instant::now() };

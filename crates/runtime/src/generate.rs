@@ -1,18 +1,21 @@
-//! Tokens one by one.
+//! Generation of tokens one by one.
+
 use crate::network::Logits;
 use crate::sample::{SampleConfig, Sampler};
 use crate::{Cache, Error, Network, Result};
 use serde::{Deserialize, Serialize};
 
+/// Options of a generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct GenerateConfig {
-    /// At most this many new tokens; fewer when a stop token comes or the model's positions are
-    /// used up.
+    /// Largest number of new tokens; there are fewer if a stop token comes or the positions of the
+    /// model are used up.
     pub max_tokens: usize,
+    /// How tokens are chosen.
     #[serde(flatten)]
     pub sample: SampleConfig,
-    /// Stop at any of these (the caller puts eos here).
+    /// Tokens that end the generation, such as the end token of the model.
     pub stop: Vec<u32>,
 }
 
@@ -41,8 +44,8 @@ pub fn generate(
     Ok(generation.tokens)
 }
 
-/// A [`generate`] under way: the state between two tokens. For callers that have other things to do
-/// in between; every call is to give the same network.
+/// A [`generate`] in progress: the state between two tokens, for callers that do other work in
+/// between. Every call must pass the same network.
 pub struct Generator {
     sampler: Sampler,
     stop: Vec<u32>,
@@ -56,6 +59,7 @@ pub struct Generator {
 }
 
 impl Generator {
+    /// Checks prompt and options; nothing is computed yet. Errors: those of [`generate`].
     pub fn new(network: &Network, prompt: &[u32], config: &GenerateConfig) -> Result<Self> {
         let sampler = Sampler::new(&config.sample)?;
         let positions = network.architecture().max_positions;
@@ -63,7 +67,7 @@ impl Generator {
         if prompt.is_empty() || prompt.len() > positions {
             return Err(Error::argument(
                 "prompt",
-                format!("{} tokens; 1 to {positions} are possible", prompt.len()),
+                format!("must have 1 to {positions} tokens, got {}", prompt.len()),
             ));
         }
         let unread = (config.max_tokens > 0).then(|| prompt.to_vec());

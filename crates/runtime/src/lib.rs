@@ -1,5 +1,7 @@
-//! A model run for inference: prefill, decode, KV cache, sampling, scoring. Reads the architecture
-//! as data; knows no candle, training or method.
+//! Inference: prefill, decode, KV cache, sampling, scoring. It reads the architecture as data and
+//! depends on no training code.
+
+#![warn(missing_docs)]
 
 pub mod cache;
 pub mod clock;

@@ -5,7 +5,7 @@ use crate::low_rank::Factors;
 use crate::network::add_rows;
 use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_ordered, linear_panels};
-use halfstep_kernels::{ActivationQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 
 /// A matrix `[O, I]`.
 pub(crate) enum Matrix {
@@ -17,7 +17,7 @@ pub(crate) enum Matrix {
 pub(crate) struct Projection {
     pub weight: Matrix,
     /// `None` for a float weight: activations are quantized before packed linears only.
-    pub activation: ActivationQuantizer,
+    pub activation: ActivationSpec,
     /// The scale of a static site, as stored.
     pub step: Option<f32>,
     pub low_rank: Option<Factors>,

@@ -17,7 +17,7 @@ use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::rms_norm::rms_norm;
 use halfstep_kernels::ops::rope::{RopeTable, turn, turns};
 use halfstep_kernels::ops::swiglu::swiglu;
-use halfstep_kernels::{CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
 /// Rows that pass through the blocks together: bounds the memory of a long prefill.
@@ -40,8 +40,11 @@ pub enum Arithmetic {
 /// Which rows of logits a forward returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
+    /// Those of every token.
     All,
+    /// Those of the last token.
     Last,
+    /// No logits: only the cache is filled.
     None,
 }
 
@@ -60,7 +63,7 @@ pub struct Network {
     head: Arc<Projection>,
     /// Those that the blocks rotate by, each once.
     ropes: Vec<RopeTable>,
-    cache: CacheQuantizer,
+    cache: ActivationSpec,
 }
 
 struct Block {
@@ -112,16 +115,18 @@ struct Workspace {
 }
 
 impl Network {
+    /// The architecture of the model.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
+    /// The threads that computations use.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
     /// How keys and values are kept.
-    pub fn cache_quantizer(&self) -> CacheQuantizer {
+    pub fn cache_quantizer(&self) -> ActivationSpec {
         self.cache
     }
 

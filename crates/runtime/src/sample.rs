@@ -6,15 +6,17 @@ use halfstep_kernels::math::exp_f64;
 use halfstep_kernels::rng::Rng;
 use serde::{Deserialize, Serialize};
 
+/// Options of the choice of tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct SampleConfig {
-    /// 0 (default) is greedy.
+    /// Temperature of the distribution; 0 (default) always takes the most likely token.
     pub temperature: f32,
     /// Keep the k most likely tokens; 0 (default) keeps all.
     pub top_k: usize,
     /// Keep the smallest set whose probabilities sum to at least this; 1 (default) keeps all.
     pub top_p: f32,
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
@@ -25,16 +27,20 @@ impl Default for SampleConfig {
 }
 
 impl SampleConfig {
-    /// Errors name the field: temperature is a finite number of at least 0, topP lies in (0, 1].
+    /// Refuses values that are out of range.
+    ///
+    /// Errors: `Argument`, naming the field: the temperature must be finite and at least 0, topP
+    /// above 0 and at most 1.
     pub fn validate(&self) -> Result<()> {
         if !self.temperature.is_finite() || self.temperature < 0.0 {
             return Err(Error::argument(
                 "temperature",
-                format!("{} is not a finite number of at least 0", self.temperature),
+                format!("must be finite and at least 0, got {}", self.temperature),
             ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Err(Error::argument("topP", format!("{} is not in (0, 1]", self.top_p)));
+            let reason = format!("must be above 0 and at most 1, got {}", self.top_p);
+            return Err(Error::argument("topP", reason));
         }
         Ok(())
     }
@@ -51,12 +57,14 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// Returns a sampler with the random numbers of the seed. Errors: those of
+    /// [`SampleConfig::validate`].
     pub fn new(config: &SampleConfig) -> Result<Self> {
         Self::of_stream(config, SAMPLE_STREAM)
     }
 
-    /// Drawing from a stream of the caller's: as many independent texts of one seed as there are
-    /// streams.
+    /// Returns a sampler that draws from stream `stream` of the seed: there are as many independent
+    /// texts of one seed as there are streams.
     pub fn of_stream(config: &SampleConfig, stream: u64) -> Result<Self> {
         config.validate()?;
         Ok(Self { config: config.clone(), rng: Rng::new(config.seed, stream), chosen: 0 })

@@ -15,10 +15,11 @@ pub struct Evaluation {
     pub perplexity: f64,
     /// Mean negative log-likelihood in nats.
     pub mean_nll: f64,
+    /// Number of predictions.
     pub predictions: usize,
     /// Mean KL(against || model) in nats over the same predictions; None without `against`.
     pub kl: Option<f64>,
-    /// Share of the same positions where both put the same token first.
+    /// Share of the same positions where both give the same token the highest probability.
     pub top1_agreement: Option<f64>,
     /// Predictions per second of the model's own forward, the reference and the scoring left out; 0
     /// if there is no clock.
@@ -54,19 +55,21 @@ pub fn evaluate(
 }
 
 /// An [`evaluate`] in progress, of one network or of several with the same reference, which then
-/// runs once: the state between two sequences. For callers that have other things to do in between;
-/// every call is to give the same networks.
+/// runs once: the state between two sequences, for callers that do other work in between. Every
+/// call must pass the same networks.
 pub struct Scoring {
     tokens: Vec<u32>,
     sequence_length: usize,
-    /// Tokens of the sequences scored, and of all sequences.
+    /// Number of tokens of the sequences that are scored.
     pub done: usize,
+    /// Number of tokens of all sequences.
     pub total: usize,
     compared: bool,
     sums: Vec<Sums>,
 }
 
 impl Scoring {
+    /// Checks networks and tokens; nothing is computed yet. Errors: those of [`evaluate`].
     pub fn new(
         networks: &[&Network],
         against: Option<&Network>,
@@ -114,21 +117,16 @@ fn check(
         return Err(Error::argument(
             "sequenceLength",
             format!(
-                "{sequence_length} is not between 2 and the {positions} positions of the model"
+                "must be from 2 to the {positions} positions of the model, got {sequence_length}"
             ),
         ));
     }
     if tokens.len() < sequence_length {
-        let reason = match tokens.len() {
-            n @ 2.. => format!(
-                "{n} tokens are less than one sequence of {sequence_length}; give a longer text or \
-                 a sequenceLength of at most {n}"
-            ),
-            n => format!(
-                "{n} tokens; nothing can be predicted from fewer than 2, and one sequence of \
-                 {sequence_length} is needed"
-            ),
-        };
+        let got = tokens.len();
+        let reason = format!(
+            "must have at least one sequence of {sequence_length} tokens, got {got}; use a longer \
+             text or a shorter sequenceLength"
+        );
         return Err(Error::argument("data", reason));
     }
     network.check_ids("data", tokens)?;

@@ -2,7 +2,7 @@
 mod models;
 
 use halfstep_formats::{Model, TensorData};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network, evaluate};
 use models::{
@@ -29,17 +29,17 @@ fn without_activation_quantizers_packed_equals_float() {
             architecture(),
             weights,
             Some(QuantSpec::Q8_0),
-            quantization(ActivationQuantizer::None, CacheQuantizer::F32),
+            quantization(ActivationSpec::F32, ActivationSpec::F32),
         );
         assert!(run(&model, Arithmetic::Integer) == run(&model, Arithmetic::Float), "{weights:?}");
     }
 }
 
-/// Merged into the weights, the factors give what they give when they are added: to f32 rounding, since the
-/// sums are other ones.
+/// Merged into the weights, the factors give what they give when they are added: to f32 rounding,
+/// since the sums are other ones.
 #[test]
 fn factors_that_are_added_equal_factors_merged_into_the_weight() {
-    let q = quantization(ActivationQuantizer::None, CacheQuantizer::F32);
+    let q = quantization(ActivationSpec::F32, ActivationSpec::F32);
     let model = with_low_rank(
         quantized(architecture(), grid(Int::unsigned(2), Granularity::Group(16)), None, q),
         5,
@@ -85,24 +85,20 @@ fn every_quantizer_moves_the_output_a_little() {
         let network = Network::new(&model, Arithmetic::Auto, Pool::new(2)).unwrap();
         evaluate(&network, Some(&reference), &ids, 50, &mut |_, _| true).unwrap().kl.unwrap()
     };
-    let (none, a8, a4) = (
-        ActivationQuantizer::None,
-        ActivationQuantizer::DynamicToken { bits: 8 },
-        ActivationQuantizer::DynamicToken { bits: 4 },
-    );
-    let weights_only = kl(8, none, CacheQuantizer::F32);
-    let activations = kl(8, a8, CacheQuantizer::F32);
-    let cache = kl(8, none, CacheQuantizer::DynamicHead { bits: 4 });
+    let (none, a8, a4) = (ActivationSpec::F32, ActivationSpec::token(8), ActivationSpec::token(4));
+    let weights_only = kl(8, none, ActivationSpec::F32);
+    let activations = kl(8, a8, ActivationSpec::F32);
+    let cache = kl(8, none, ActivationSpec::head(4));
     println!(
         "KL: w8 {weights_only:e}, w8a8 {activations:e}, w8 cache 4 {cache:e}, w8a4 {:e}, w3 {:e}",
-        kl(8, a4, CacheQuantizer::F32),
-        kl(3, none, CacheQuantizer::F32)
+        kl(8, a4, ActivationSpec::F32),
+        kl(3, none, ActivationSpec::F32)
     );
     assert!(weights_only > 1e-7 && weights_only < 1e-2, "{weights_only}");
     assert!(activations > weights_only && activations < 2e-2, "{activations}");
-    assert!(kl(8, a4, CacheQuantizer::F32) > 5.0 * activations);
+    assert!(kl(8, a4, ActivationSpec::F32) > 5.0 * activations);
     assert!(cache > 2.0 * weights_only, "{cache}");
-    assert!(kl(3, none, CacheQuantizer::F32) > 20.0 * weights_only);
+    assert!(kl(3, none, ActivationSpec::F32) > 20.0 * weights_only);
 }
 
 /// A float tensor in a quantized model (an embedding that stays float) is used as it is.
@@ -137,7 +133,7 @@ fn memory_follows_the_bits() {
         architecture(),
         QuantSpec::Q4_0,
         Some(QuantSpec::Q8_0),
-        quantization(ActivationQuantizer::DynamicBlock32, CacheQuantizer::F16),
+        quantization(ActivationSpec::BLOCK_32, ActivationSpec::F16),
     );
     assert!(bytes(&four) < bytes(&float) / 3, "{} of {}", bytes(&four), bytes(&float));
     let factored = with_low_rank(four.clone(), 8);

@@ -5,9 +5,7 @@ use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_formats::{Model, Quantization, TensorData, load};
 use halfstep_golden::{Golden, assert_close};
 use halfstep_kernels::quant::nearest::quantize;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
 use std::collections::BTreeMap;
@@ -109,16 +107,16 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
     model.quantization = Some(Quantization {
         target: "halfstep".into(),
         activation: match kind("activations") {
-            "none" => ActivationQuantizer::None,
-            "dynamic" => ActivationQuantizer::DynamicToken { bits: bits("activation_bits") },
-            "static" => ActivationQuantizer::Static { bits: bits("activation_bits") },
+            "none" => ActivationSpec::F32,
+            "dynamic" => ActivationSpec::token(bits("activation_bits")),
+            "static" => ActivationSpec::of_site(bits("activation_bits")),
             other => panic!("{other}"),
         },
-        head_activation: ActivationQuantizer::None,
+        head_activation: ActivationSpec::F32,
         cache: match kind("cache") {
-            "none" => CacheQuantizer::F32,
-            "dynamic" => CacheQuantizer::DynamicHead { bits: bits("cache_bits") },
-            "static" => CacheQuantizer::Static { bits: bits("cache_bits") },
+            "none" => ActivationSpec::F32,
+            "dynamic" => ActivationSpec::head(bits("cache_bits")),
+            "static" => ActivationSpec::of_site(bits("cache_bits")),
             other => panic!("{other}"),
         },
         static_scales: stored

@@ -7,8 +7,8 @@ use halfstep_formats::architecture::{
     ActivationSite, Attention, EMBEDDING, FINAL_NORM, HEAD, Linear, Norm,
 };
 use halfstep_kernels::ops::rope::Llama3Scaling;
-use halfstep_kernels::quant::{activation, cache};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::quant::activation;
+use halfstep_kernels::{ActivationSpec, Pool};
 use halfstep_runtime::Cache;
 use halfstep_runtime::network::Logits;
 use models::{network, tokens, zoo};
@@ -38,7 +38,7 @@ impl Naive<'_> {
         &self,
         x: &Rows,
         weight: &str,
-        quantizer: ActivationQuantizer,
+        quantizer: ActivationSpec,
         step: Option<f64>,
     ) -> Rows {
         let (w, packed) = (self.tensor(weight), self.is_packed(weight));
@@ -65,7 +65,7 @@ impl Naive<'_> {
 
     fn linear(&self, x: &Rows, linear: Linear, layer: usize) -> Rows {
         let quantizer =
-            self.model.quantization.as_ref().map_or(ActivationQuantizer::None, |q| q.activation);
+            self.model.quantization.as_ref().map_or(ActivationSpec::F32, |q| q.activation);
         let mut y = self.multiply(
             x,
             &linear.weight_name(layer),
@@ -131,15 +131,8 @@ impl Naive<'_> {
         let (a, Some(q)) = (self.attention(layer), &self.model.quantization) else { return x };
         let row = |x: Vec<f64>| {
             let mut y = x.clone();
-            cache::fake_quant(
-                &self.pool,
-                q.cache,
-                &x,
-                a.kv_heads,
-                a.head_dim,
-                self.step(site, layer),
-                &mut y,
-            );
+            let step = self.step(site, layer);
+            activation::fake_quant(&self.pool, q.cache, &x, a.head_dim, step, &mut y);
             y
         };
         x.into_iter().map(row).collect()
@@ -200,11 +193,8 @@ impl Naive<'_> {
             x = add(x, self.linear(&gate.iter().zip(&up).map(silu).collect(), Linear::Down, layer));
         }
         let head = if a.tied_head { EMBEDDING } else { HEAD };
-        let quantizer = self
-            .model
-            .quantization
-            .as_ref()
-            .map_or(ActivationQuantizer::None, |q| q.head_activation);
+        let quantizer =
+            self.model.quantization.as_ref().map_or(ActivationSpec::F32, |q| q.head_activation);
         self.multiply(&self.norm(&x, FINAL_NORM), head, quantizer, None)
     }
 }
@@ -249,9 +239,10 @@ fn the_forward_is_its_definition() {
             }
         }
         let agree = largest.iter().filter(|&&d| d < ROUNDING).count();
-        let rounds = model.quantization.as_ref().is_some_and(|q| {
-            q.activation != ActivationQuantizer::None || q.cache != CacheQuantizer::F32
-        });
+        let rounds = model
+            .quantization
+            .as_ref()
+            .is_some_and(|q| q.activation != ActivationSpec::F32 || q.cache != ActivationSpec::F32);
         println!(
             "{name}: {agree} of {} rows agree, largest difference {:e}",
             largest.len(),

@@ -2,7 +2,7 @@
 mod models;
 
 use halfstep_formats::{Error as FormatError, TensorData};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec};
+use halfstep_kernels::{ActivationSpec, Pool, QuantSpec};
 use halfstep_runtime::generate::Generator;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
@@ -265,8 +265,7 @@ fn models_that_cannot_run_say_what_is_wrong() {
     );
     assert!(refused(&head).0.contains("model.embed_tokens.weight"));
 
-    let static_sites =
-        quantization(ActivationQuantizer::Static { bits: 8 }, CacheQuantizer::Static { bits: 8 });
+    let static_sites = quantization(ActivationSpec::of_site(8), ActivationSpec::of_site(8));
     let mut steps = with_static_scales(static_sites, architecture().layers.len());
     let step = "model.layers.2.k_cache.step";
     steps.static_scales.remove(step);
@@ -282,7 +281,7 @@ fn models_that_cannot_run_say_what_is_wrong() {
         Err(Error::Format(FormatError::Unsupported { name, .. })) if name == step
     ));
     let q = model.quantization.as_mut().unwrap();
-    (q.activation, q.cache) = (ActivationQuantizer::DynamicToken { bits: 9 }, CacheQuantizer::F16);
+    (q.activation, q.cache) = (ActivationSpec::token(9), ActivationSpec::F16);
     assert!(matches!(
         new(&model, Arithmetic::Auto),
         Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9')

@@ -30,7 +30,8 @@ Examples:
   halfstep quantize big.gguf --recipe llm-qat -o own.safetensors
   halfstep quantize big.gguf --recipe mine.json --data corpus.txt -o mine.gguf
 
-Ctrl-C saves the state into the run folder; the same command with --resume continues.`
+Ctrl-C saves the state into the run folder; the same command with --resume
+continues.`
 
 /** What a report has measured, in the order to read it. */
 const SUBJECTS = ['fp', 'rtn', 'result']

@@ -10,50 +10,25 @@ export type ActivationQuantizer = { "kind": "none" } | { "kind": "dynamicToken",
 bits: number, } | { "kind": "dynamicBlock32" } | { "kind": "dynamicBlock256" } | { "kind": "static", bits: number, };
 
 /**
- * ApiQ: clipping and low-rank factors, which stay beside the weights in the file, learn layer by
+ * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
  * layer.
  */
 export type ApiqConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `halfstep`.
+ * Options of the training, layer by layer.
  */
-target: TargetId, 
+train: BlockOptions, 
 /**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 2.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
- * the whole row. Default: what a gguf target holds, otherwise 64.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
- */
-cache?: number, 
-/**
- * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
- * target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
- * more bytes than its weights.
+ * Rank of the low-rank factors of each linear layer; 0 for none. Default 8 where the target
+ * stores them, otherwise 0: at 64, as in the paper, the factors of a small model take more
+ * bytes than its weights.
  */
 rank?: number, 
 /**
  * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
  * 16.
  */
-alpha: number, 
-/**
- * Options of the training, layer by layer.
- */
-train: BlockOptions, };
+alpha: number, } & Common;
 
 export type ArithmeticConfig = "auto" | "float" | "integer";
 
@@ -64,106 +39,82 @@ export type AwqConfig = {
 clip: boolean, };
 
 /**
- * AWQ: input channels that carry much are made larger before rounding, then the ranges are
- * clipped.
+ * AWQ: the weights of input channels with large activations are scaled up before rounding, then
+ * the ranges are clipped.
  */
 export type AwqRecipeConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `halfstep`.
- */
-target: TargetId, 
-/**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 3.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
- * the whole row. Default: what a gguf target holds, otherwise 64.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
- */
-cache?: number, 
-/**
- * Search for the best clipping of each group of weights too. Default true.
+ * Also search for the best clipping of each group of weights. Default true.
  */
 clip: boolean, 
 /**
- * Options of the text that the method sees.
+ * Options of the calibration text.
  */
-train: SolverOptions, };
+train: SolverOptions, } & Common;
 
 /**
- * Two streams run through the blocks: hidden states of the unquantized model, and those that the
- * finished quantized blocks give. Each block learns to give, from the second, what the unquantized
- * block gives from the first. Memory holds one block, whatever the depth of the model.
+ * Two streams of hidden states run through the blocks: those of the unquantized model (the
+ * teacher), and those of the quantized blocks that are finished. Each block learns to compute from
+ * the second stream what the unquantized block computes from the first. Only one block is in
+ * memory at a time, whatever the depth of the model.
  */
 export type BlockConfig = { 
 /**
- * Sequences that the blocks see: of the text and, if the model generates one beside it, up to
- * half of them of that.
+ * Number of sequences that the blocks see. If the model generates a text in addition to the
+ * one that is given, up to half of them are taken from that.
  */
 samples: number, 
 /**
- * Tokens of a sequence.
+ * Tokens of each sequence.
  */
 sequenceLength: number, 
 /**
- * Sequences of a step.
+ * Sequences of each optimizer step.
  */
 batch: number, 
 /**
- * A second target beside the first: what the unquantized block gives from the quantized
- * stream.
+ * Whether a block learns from a second target too: the outputs of the unquantized block for
+ * the quantized stream.
  */
 secondTarget: boolean, 
 /**
- * The penalty on rounding errors, for phases that add it; none if absent.
+ * The penalty on rounding errors, for the phases that add it; absent: there is none.
  */
 saliency?: SaliencyConfig, 
 /**
- * What makes a block without gradients; then there are no phases.
+ * The solver that finds codes without gradients; a stage that has one has no phases.
  */
 solver?: SolverConfig, 
 /**
- * One after the other, for every block.
+ * Phases of the training of every block, one after the other.
  */
 phases: Array<BlockPhase>, 
 /**
- * On ranges and low-rank factors.
+ * Weight decay of ranges and low-rank factors.
  */
 weightDecay: number, 
 /**
- * Pull of weights that learn towards where they began, in parts of their rate (L2-SP, arXiv
- * 1802.01483).
+ * Pull of trained weights back to their initial values, as a share of their learning rate
+ * (L2-SP, arXiv 1802.01483).
  */
 anchor: number, 
 /**
- * What products are computed in; the fastest on the machine if absent.
+ * What products are computed in; absent: what is fastest on this machine.
  */
 arithmetic?: TrainArithmetic, 
 /**
- * Decides the order of the data and the first factors.
+ * Seed of the order of the data and of the initial low-rank factors.
  */
 seed: number, };
 
 /**
- * What a user may say about block training. Every field has a default, which the recipe gives.
+ * Options of block training. Every field has a default, which the recipe gives.
  */
 export type BlockOptions = { 
 /**
  * Number of sequences that every layer learns from, at least 1; up to half of them are
- * generated by the model itself, if the run asks for that beside a text. Default 32; the
- * papers take 128 and more.
+ * generated by the model itself if the run has `selfGenerated` in addition to a text. Default
+ * 32; the papers use 128 and more.
  */
 samples?: number, 
 /**
@@ -175,13 +126,13 @@ sequenceLength?: number,
  */
 batch?: number, 
 /**
- * Passes over the sequences for every layer, at least 1. Default 5; the papers take 20 and
+ * Passes over the sequences for every layer, at least 1. Default 5; the papers use 20 and
  * more at 2 bits.
  */
 epochs?: number, 
 /**
- * Learning rate of the ranges, 0 or more: of clipping factors; or of scales, as a share of
- * their root mean square, and of zero points, in codes. Default: given by the recipe.
+ * Learning rate of the ranges, 0 or more: of the clipping factors, or of the scales (as a
+ * share of their root mean square) and zero points (in codes). Default: given by the recipe.
  */
 rangeLearningRate?: number, 
 /**
@@ -194,8 +145,8 @@ lowRankLearningRate?: number,
  */
 weightLearningRate?: number, 
 /**
- * Share of the learning rates that is left at the end of the cosine, 0 to 1; 1 keeps them
- * constant. Default: given by the recipe.
+ * Share of the learning rates that is left at the end of the cosine schedule, 0 to 1; 1 keeps
+ * them constant. Default: given by the recipe.
  */
 minRatio?: number, 
 /**
@@ -204,13 +155,13 @@ minRatio?: number,
  */
 weightDecay?: number, 
 /**
- * Pull of weights that learn back to where they began, as a share of their learning rate, 0 or
- * more. Default: given by the recipe.
+ * Pull of trained weights back to their initial values, as a share of their learning rate, 0
+ * or more. Default: given by the recipe.
  */
 anchor?: number, 
 /**
- * Learn from a second target too: the outputs of the unquantized layer for the inputs that the
- * quantized layers before it give. Default: given by the recipe.
+ * Learn from a second target too: the outputs of the unquantized layer for the inputs that it
+ * gets from the quantized layers before it. Default: given by the recipe.
  */
 secondTarget?: boolean, 
 /**
@@ -220,25 +171,25 @@ secondTarget?: boolean,
  */
 arithmetic?: TrainArithmetic, 
 /**
- * Number that decides the order of the data and the first low-rank factors; the same seed
- * gives the same bytes. Default 0.
+ * Seed of the order of the data and of the initial low-rank factors; the same seed gives the
+ * same bytes. Default 0.
  */
 seed: number, };
 
 /**
- * Some epochs with one loss and one set of rates.
+ * Epochs with one loss and one set of learning rates.
  */
 export type BlockPhase = { 
 /**
- * Passes over the sequences.
+ * Number of passes over the sequences.
  */
 epochs: number, 
 /**
- * Whether the block's outputs are compared.
+ * Whether the loss compares the outputs of the block with those of the unquantized one.
  */
 output: boolean, 
 /**
- * Whether the saliency penalty is added.
+ * Whether the loss contains the saliency penalty.
  */
 saliency: boolean, 
 /**
@@ -246,30 +197,31 @@ saliency: boolean,
  */
 rates: BlockRates, 
 /**
- * The cosine ends at this share of the rates; 1 keeps them.
+ * Share of the learning rates that is left at the end of the cosine schedule; 1 keeps them
+ * constant.
  */
 minRatio: number, };
 
 /**
- * Learning rates by what learns; 0 keeps it still. Those of steps, weights and norms are in parts
- * of the root mean square that each tensor begins with.
+ * Learning rates by what learns; 0 freezes it. Those of scales, weights and norms are shares of
+ * the initial root mean square of each tensor.
  */
 export type BlockRates = { 
 /**
- * Clips, or steps, and zero points in codes.
+ * Learning rate of clips, or of scales and zero points (in codes).
  */
 ranges: number, 
 /**
- * Factors beside the weights.
+ * Learning rate of the low-rank factors.
  */
 lowRank: number, 
 /**
- * Weights and norms.
+ * Learning rate of weights and norms.
  */
 weights: number, };
 
 /**
- * How a block learned.
+ * The training of one layer.
  */
 export type BlockRecord = { block: number, 
 /**
@@ -293,35 +245,24 @@ export type CacheQuantizer = { "kind": "f32" } | { "kind": "f16" } | { "kind": "
 export type ChatMessage = { role: string, content: string, };
 
 /**
- * Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
- * (LSQ's paper).
+ * Options that every recipe has. What the user leaves out is the recipe's default; what the
+ * recipe leaves open is decided by the target.
  */
-export type EdgeRule = "inside" | "outside";
-
-/**
- * LSQ's edge rule, as a config value.
- */
-export type EdgeRuleConfig = "inside" | "outside";
-
-/**
- * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone end to
- * end.
- */
-export type EfficientqatConfig = { 
+export type Common = { 
 /**
  * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `halfstep`.
+ * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default: given
+ * by the recipe.
  */
-target: TargetId, 
+target?: TargetId, 
 /**
  * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 2.
+ * gguf target holds, otherwise given by the recipe.
  */
 weights?: number, 
 /**
- * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
- * the whole row. Default: what a gguf target holds, otherwise 64.
+ * Columns of a weight row that share a scale and, if the grid has one, a zero point; 0 is the
+ * whole row. Default: what a gguf target holds, otherwise given by the recipe.
  */
 groupSize?: number, 
 /**
@@ -330,31 +271,44 @@ groupSize?: number,
  */
 activations?: number, 
 /**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
+ * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default: 16
+ * with a gguf target, otherwise given by the recipe.
  */
-cache?: number, 
+cache?: number, };
+
+/**
+ * Whether `u` equal to a bound of the grid counts as inside (ParetoQ's code; default) or outside
+ * (LSQ's paper).
+ */
+export type EdgeRule = "inside" | "outside";
+
+/**
+ * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
+ * end to end.
+ */
+export type EfficientqatConfig = { 
 /**
  * Options of phase 1, layer by layer.
  */
 train: BlockOptions, 
 /**
- * Tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
+ * Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
  */
 endTokens: number, 
 /**
- * Learning rate of the scales in phase 2, as a share of the root mean square that the scales
- * of each matrix begin with. Default 5e-3; 1e-3 suits the next-token loss.
+ * Learning rate of the scales in phase 2, as a share of the initial root mean square of the
+ * scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
  */
 endLearningRate: number, 
 /**
- * Weight of the KL divergence to the unquantized model in the loss of phase 2, 0 or more.
- * Default 1.
+ * Weight in the loss of phase 2 of the KL divergence to the unquantized model (the teacher), 0
+ * or more. Default 1.
  */
 endKlWeight: number, 
 /**
- * Weight of the next-token loss in the loss of phase 2, 0 or more. Default 0.
+ * Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default 0.
  */
-endCeWeight: number, };
+endCeWeight: number, } & Common;
 
 /**
  * Which codes there are.
@@ -362,33 +316,35 @@ endCeWeight: number, };
 export type Element = { "kind": "int" } & Int;
 
 /**
- * What to measure.
+ * Options of an evaluation.
  */
 export type EvaluateConfig = { 
 /**
- * Path of the text to measure on: UTF-8, or .jsonl with a document in the field `text` of each
- * line. Default: none.
+ * Path of the text to measure on: UTF-8, or a .jsonl file with a document in the field `text`
+ * of each line. Default: none.
  */
 data?: string, 
 /**
- * The text to measure on itself, instead of `data`. Default: none.
+ * Text to measure on, instead of a path in `data`. Default: none.
  */
 text?: string, 
 /**
- * Tokens to measure on, from the beginning of the text; 0 is all of it. Default 0.
+ * Number of tokens to measure on, from the beginning of the text; 0 uses all of it. Default 0.
  */
 tokens: number, 
 /**
- * Tokens of each sequence that the text is cut into; each is run by itself. Default 512.
+ * Number of tokens of each sequence that the text is cut into; each sequence is evaluated by
+ * itself. Default 512.
  */
 sequenceLength: number, 
 /**
- * What to compute in: `integer` (quantized weights as they are), `float` (weights decoded,
- * nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.
+ * Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on
+ * decoded weights, with nothing else quantized) or `auto` (integer for a quantized model).
+ * Default `auto`.
  */
 arithmetic: ArithmeticConfig, 
 /**
- * Number of threads; 0 is one per core. It never changes a result. Default 0.
+ * Number of threads; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -409,13 +365,14 @@ meanNll: number, predictions: number,
  */
 kl: number | null, 
 /**
- * Share of positions where both models put the same token first; null without `against`.
+ * Share of positions where both models give the same token the highest probability; null
+ * without `against`.
  */
 top1Agreement: number | null, tokensPerSecond: number, };
 
 export type Event = { "kind": "phase", name: string, detail: string, } | { "kind": "generate", tokens: number, total: number, tokensPerSecond: number, } | { "kind": "step", step: number, steps: number, loss: number, learningRate: number, 
 /**
- * Global norm before clipping.
+ * Norm of the gradient of all parameters, before clipping.
  */
 gradientNorm: number, tokens: number, tokensPerSecond: number, 
 /**
@@ -423,17 +380,17 @@ gradientNorm: number, tokens: number, tokensPerSecond: number,
  */
 etaSeconds: number, 
 /**
- * Peak resident memory of the process in bytes; 0 where the system does not tell.
+ * Peak resident memory of the process in bytes; 0 where the system does not report it.
  */
 memoryBytes: number, } | { "kind": "block", block: number, blocks: number, loss: number, } | { "kind": "eval", subject: string, evaluation: EvaluationRecord, } | { "kind": "checkpoint", step: number, path: string, } | { "kind": "warning", message: string, };
 
 /**
- * A generation, whole.
+ * A finished generation.
  */
 export type Generation = { text: string, tokens: Array<number>, promptTokens: number, tokensPerSecond: number, };
 
 /**
- * What to generate.
+ * Options of a generation.
  */
 export type GenerationConfig = { 
 /**
@@ -441,20 +398,20 @@ export type GenerationConfig = {
  */
 prompt?: string, 
 /**
- * A conversation, rendered by the chat template of the model, instead of `prompt`. Default:
- * none.
+ * Conversation to continue, rendered by the chat template of the model, instead of `prompt`.
+ * Default: none.
  */
 messages?: Array<ChatMessage>, 
 /**
- * Greatest number of new tokens. Default 128.
+ * Largest number of new tokens. Default 128.
  */
 maxTokens: number, 
 /**
- * Temperature of the sampling, 0 or more; 0 always takes the likeliest token. Default 0.
+ * Temperature of the sampling, 0 or more; 0 always takes the most likely token. Default 0.
  */
 temperature: number, 
 /**
- * Sample from the k likeliest tokens only; 0 samples from all. Default 0.
+ * Sample from the k most likely tokens only; 0 samples from all. Default 0.
  */
 topK: number, 
 /**
@@ -463,11 +420,11 @@ topK: number,
  */
 topP: number, 
 /**
- * Number that decides what is sampled; the same seed gives the same text. Default 0.
+ * Seed of the sampling; the same seed gives the same text. Default 0.
  */
 seed: number, 
 /**
- * Number of threads; 0 is one per core. It never changes a result. Default 0.
+ * Number of threads; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -482,38 +439,13 @@ damping: number,
 actOrder: boolean, };
 
 /**
- * GPTQ: columns are rounded one after the other, and the columns still free make up for each
- * error.
+ * GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
+ * compensate each error.
  */
 export type GptqRecipeConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `halfstep`.
- */
-target: TargetId, 
-/**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 3.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
- * the whole row. Default: what a gguf target holds, otherwise 64.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
- */
-cache?: number, 
-/**
- * Number that is added to the diagonal of the Hessian, as a share of its mean, so that it can
- * be inverted; 0 to 10. It is raised, with a warning, where that is too little. Default 0.01.
+ * Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it can
+ * be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default 0.01.
  */
 damping: number, 
 /**
@@ -522,9 +454,9 @@ damping: number,
  */
 actOrder: boolean, 
 /**
- * Options of the text that the method sees.
+ * Options of the calibration text.
  */
-train: SolverOptions, };
+train: SolverOptions, } & Common;
 
 /**
  * N in LSQ's gradient scale 1 / sqrt(N p).
@@ -537,7 +469,7 @@ export type GradientScale = "matrix" | "group";
 export type Granularity = "tensor" | "channel" | { "group": number };
 
 /**
- * What stands in a model: for `halfstep inspect`.
+ * The contents of a model, for `halfstep inspect`.
  */
 export type Inspection = { name: string, parameters: number, fileBytes: number, 
 /**
@@ -549,8 +481,8 @@ bitsPerWeight: number, vocabSize: number, hiddenSize: number, intermediateSize: 
  */
 target: string | null, 
 /**
- * Storage type -> number of tensors; `low rank <r>` -> number of weights with such factors
- * beside them.
+ * Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
+ * that rank.
  */
 tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
 
@@ -573,46 +505,20 @@ range: IntRange, };
 export type IntRange = "symmetric" | "narrow" | "unsigned";
 
 /**
- * LLM-QAT: all weights learn on text that the unquantized model generates itself, so no data are
- * needed.
+ * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
+ * are needed.
  */
 export type LlmQatConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `halfstep`.
+ * Options of the training. Unless the run has data, the model generates `tokens` first. Unlike
+ * in other recipes there is no warm-up and the learning rate falls to 0; its peak, 2e-4, is
+ * for small budgets: the authors use 2e-5 for 200 million tokens.
  */
-target: TargetId, 
-/**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 4.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
- * holds, otherwise 0.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 8 for
- * `halfstep`, otherwise 16.
- */
-cache?: number, 
-/**
- * Options of the training. Unless the run is given data, the model generates `tokens` first.
- * Compared with other recipes there is no warm-up and the learning rate falls to 0; its peak,
- * 2e-4, is for small budgets: the authors take 2e-5 for 200 million tokens.
- */
-train: TrainConfig, };
+train: TrainConfig, } & Common;
 
 /**
- * Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
- * A^T) B^T`.
+ * Low-rank factors `A [rank, I]` and `B [O, rank]` of a quantized linear: `y = x Wq^T + (alpha /
+ * rank) (x A^T) B^T`.
  */
 export type LowRankConfig = { 
 /**
@@ -625,7 +531,7 @@ rank: number,
 alpha: number, };
 
 /**
- * What became of a quantized linear.
+ * Statistics of a quantized linear.
  */
 export type MatrixRecord = { block: number, 
 /**
@@ -633,17 +539,17 @@ export type MatrixRecord = { block: number,
  */
 linear: string, 
 /**
- * Share of the weights that lie outside the grid's limits and are clipped to them; null where
- * codes alone were left.
+ * Share of the weights that lie outside the grid's limits and are clipped to them; null if
+ * only the codes were left.
  */
 clipFraction: number | null, 
 /**
- * Mean of |s_end / s_start - 1| over its scales; null without training. Of the last stage that
- * trained them.
+ * Mean of |s_end / s_start - 1| over its scales in the last stage that trained them; null
+ * without training.
  */
 scaleDrift: number | null, 
 /**
- * Mean of its squared gradients over that of all linears; null where they were not taken.
+ * Mean of its squared gradients over that of all linears; null if they were not computed.
  */
 saliency: number | null, };
 
@@ -653,41 +559,16 @@ saliency: number | null, };
 export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
 /**
- * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights stay.
+ * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are frozen.
  */
 export type OmniquantConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `halfstep`.
- */
-target: TargetId, 
-/**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 2.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
- * the whole row. Default: what a gguf target holds, otherwise 64.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
- */
-cache?: number, 
-/**
  * Options of the training, layer by layer.
  */
-train: BlockOptions, };
+train: BlockOptions, } & Common;
 
 /**
- * What a run will take.
+ * The estimate of what a run will need.
  */
 export type Plan = { recipe: string, target: string, 
 /**
@@ -695,19 +576,19 @@ export type Plan = { recipe: string, target: string,
  */
 bitsPerWeight: number, 
 /**
- * Of the file that will be written.
+ * Size of the file that will be written.
  */
 outputBytes: number, 
 /**
- * In the run folder, at most.
+ * Largest size of the run folder.
  */
 diskBytes: number, 
 /**
- * Optimizer steps.
+ * Number of optimizer steps.
  */
 steps: number, tokens: number, 
 /**
- * Until the result is in memory and measured.
+ * Time until the result is in memory and measured.
  */
 seconds: number, 
 /**
@@ -715,32 +596,32 @@ seconds: number,
  */
 peakMemoryBytes: number, 
 /**
- * What this process could have without swapping; 0 where the system does not tell.
+ * Memory that this process can use without swapping; 0 where the system does not report it.
  */
 freeMemoryBytes: number, 
 /**
- * Whether the peak was measured. Else it is estimated: the system does not tell it, or only
- * with what the process has needed before.
+ * Whether the peak was measured. Otherwise it is estimated, because the system does not report
+ * it, or reports it only with what the process has used before.
  */
 memoryMeasured: boolean, 
 /**
- * Whether the memory is enough; null where the system does not tell.
+ * Whether there is enough memory; null where the system does not report how much is free.
  */
 fits: boolean | null, 
 /**
- * What would need less memory, if it does not fit.
+ * Changes that would need less memory, if it does not fit.
  */
 advice: string | null, 
 /**
- * One after the other.
+ * Estimates of the stages, one after the other.
  */
 stages: Array<PlanStage>, 
 /**
- * Flags the client will need to run the file.
+ * Flags that the client will need to run the file.
  */
 clientFlags: Array<string>, 
 /**
- * What making the plan took.
+ * Time that the planning took.
  */
 planSeconds: number, };
 
@@ -753,7 +634,7 @@ export type PlanStage = {
  */
 name: string, steps: number, secondsPerStep: number, seconds: number, peakMemoryBytes: number, 
 /**
- * In the run folder, at most.
+ * Largest size of the run folder.
  */
 diskBytes: number, };
 
@@ -784,7 +665,7 @@ zeroPoint?: ZeroPoint, };
 export type RangeConfig = "frozen" | "absmax" | "scale" | "clip" | "scaleZero";
 
 /**
- * The whole of a method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
+ * A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
  * options to one of these.
  */
 export type Recipe = { 
@@ -801,11 +682,11 @@ target: TargetId,
  */
 rules: Array<Rule>, 
 /**
- * Where the training text comes from if the run gives none.
+ * The training text if the run has none.
  */
 data?: RecipeData, 
 /**
- * What is trained or solved, one after the other; empty: quantize without training.
+ * Stages of training or solving, one after the other; empty: quantize without training.
  */
 stages: Array<Stage>, };
 
@@ -815,22 +696,22 @@ stages: Array<Stage>, };
 export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
- * The text of a recipe.
+ * The training text of a recipe.
  */
 export type RecipeData = { 
 /**
- * Tokens that the teacher generates to train on, where the run gives no data. None: data must
- * be given.
+ * Number of tokens that the unquantized model generates to train on if the run has no data.
+ * Absent: the run must have data.
  */
 selfGenerated?: number, };
 
 /**
- * When the forward of a block is run again in the backward instead of kept.
+ * When the forward pass of a block is computed again in the backward pass instead of being kept.
  */
 export type Recompute = "auto" | "always" | "never";
 
 /**
- * What a run did.
+ * The report of a run.
  */
 export type Report = { recipe: string, target: string, 
 /**
@@ -846,21 +727,21 @@ steps: number, tokens: number, seconds: number, tokensPerSecond: number,
  */
 finalLoss: number | null, 
 /**
- * Peak resident memory in bytes; 0 where the system does not tell.
+ * Peak resident memory in bytes; 0 where the system does not report it.
  */
 memoryBytes: number, 
 /**
- * On the validation text, if there is one: full precision, round to nearest on the same grid
- * (in smaller groups to be about as large, where low-rank factors lie beside the result), and
- * the result.
+ * Measurements on the validation text, if there is one: `fp` (full precision), `rtn` (round to
+ * nearest on the same grid; in smaller groups, for about the same size, where the result has
+ * low-rank factors) and `result`.
  */
 evaluations: { [key in string]: EvaluationRecord }, 
 /**
- * Flags the client needs to run the file as it was trained, e.g. the cache type.
+ * Flags that the client needs to run the file as it was trained, such as the cache type.
  */
 clientFlags: Array<string>, 
 /**
- * If it was asked for.
+ * Record of the run, if `record` was set.
  */
 record?: RunRecord, };
 
@@ -870,47 +751,23 @@ record?: RunRecord, };
 export type RoundingConfig = "nearest" | "adaRound";
 
 /**
- * Round to nearest: every weight goes to the nearest point of the grid, and nothing is trained.
+ * Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
+ * trained.
  */
 export type RtnConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `gguf:q4_0`.
- */
-target: TargetId, 
-/**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 4.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
- * holds, otherwise 0.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
- */
-cache?: number, 
-/**
  * Give each group of weights a zero point, so that its range need not be centred on 0; target
- * `halfstep` only. Default false.
+ * `halfstep` only, where the defaults are then 2 bits and groups of 64. Default false.
  */
 zeroPoints: boolean, 
 /**
- * How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
- * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
- * (least squared error), `best` (of the last two the one with the smaller squared error, for
- * each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
- * sqrt(largest code)). Default `best`.
+ * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+ * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
+ * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
+ * (2 mean|w| / sqrt(largest code)). Default `best`.
  */
-observer: Observer, };
+observer: Observer, } & Common;
 
 /**
  * What a kind of site gets, or some weights of it.
@@ -926,70 +783,70 @@ layers?: Array<number>,
 linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationQuantizer, } | { "site": "headActivation", quantizer: ActivationQuantizer, } | { "site": "cache", quantizer: CacheQuantizer, };
 
 /**
- * How a run is carried out, apart from the recipe. Every field has a default, but a recipe that
+ * Options of a run that are not part of the recipe. Every field has a default, but a recipe that
  * trains needs `data`, `text` or `selfGenerated`.
  */
 export type RunConfig = { 
 /**
- * Path of the text to train on: UTF-8, or .jsonl with a document in the field `text` of each
- * line. Default: none; a recipe that trains needs one, or `selfGenerated`.
+ * Path of the text to train on: UTF-8, or a .jsonl file with a document in the field `text` of
+ * each line. Default: none; a recipe that trains needs one, or `selfGenerated`.
  */
 data?: string, 
 /**
- * The text to train on itself, instead of `data`. Default: none.
+ * Text to train on, instead of a path in `data`. Default: none.
  */
 text?: string, 
 /**
- * Tokens that the unquantized model generates to train on, instead of `data` or beside it
- * (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and read from there again.
- * Default: given by the recipe; all but llm-qat generate none.
+ * Number of tokens that the unquantized model (the teacher) generates to train on, instead of
+ * `data` or in addition to it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and
+ * used again from there. Default: given by the recipe; all but llm-qat generate none.
  */
 selfGenerated?: number, 
 /**
- * Characters to leave out at the beginning of the text, such as those kept for measuring.
- * Default 0.
+ * Number of characters to skip at the beginning of the text, such as those that validation
+ * uses. Default 0.
  */
 skipCharacters: number, 
 /**
- * Path of a text (or .jsonl file) that is never trained on, to measure the model on before and
- * after. Default: nothing is measured.
+ * Path of a text (or .jsonl file) that is never trained on; the model is measured on it before
+ * and after. Default: nothing is measured.
  */
 validation?: string, 
 /**
- * The text to measure on itself, instead of `validation`. Default: none.
+ * Text to measure on, instead of a path in `validation`. Default: none.
  */
 validationText?: string, 
 /**
- * Tokens of the validation text to measure on. Default 4096.
+ * Number of tokens of the validation text to measure on. Default 4096.
  */
 validationTokens?: number, 
 /**
- * Where the result will be saved: an ending that does not fit the target is refused before
- * anything is done. The run itself writes nothing there. Default: none.
+ * Path that the result will be saved to, so that an ending that does not fit the target is
+ * refused before the run starts. The run itself writes nothing there. Default: none.
  */
 output?: string, 
 /**
- * Folder for checkpoints and finished layers, from which a stopped run goes on. Default: none;
- * on the command line the output with `.run`.
+ * Folder for checkpoints and finished layers, from which a stopped run can be resumed.
+ * Default: none; on the command line the output with `.run` added.
  */
 runFolder?: string, 
 /**
- * Optimizer steps between two checkpoints; finished layers are always kept. Default: a
- * checkpoint is written only when the run is interrupted.
+ * Number of optimizer steps between two checkpoints; finished layers are always saved.
+ * Default: a checkpoint is written only when the run is interrupted.
  */
 checkpointEvery?: number, 
 /**
- * Go on from the newest checkpoint or the last finished layer in `runFolder`, if there is one.
- * Default false.
+ * Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is
+ * one. Default false.
  */
 resume: boolean, 
 /**
- * Number of threads; 0 is one per core. It never changes a result. Default 0.
+ * Number of threads; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, 
 /**
- * Add a record of the run to the report: losses, matrices, what each layer changes. Default
- * false.
+ * Add a record of the run to the report: losses, statistics of every matrix, and the effect of
+ * quantizing each layer alone. Default false.
  */
 record: boolean, };
 
@@ -998,34 +855,34 @@ record: boolean, };
  */
 export type RunRecord = { settings: RunSettings, 
 /**
- * Full precision, round to nearest on the same grid (in smaller groups to be about as large,
- * where low-rank factors lie beside the result), and the result.
+ * Full precision, round to nearest on the same grid (in smaller groups, for about the same
+ * size, where the result has low-rank factors), and the result.
  */
 table: Array<TableRow>, 
 /**
- * One after the other; none without training.
+ * Stages of the training, one after the other; none without training.
  */
 stages: Array<StageRecord>, 
 /**
- * Every quantized linear, block after block.
+ * Statistics of every quantized linear, layer after layer.
  */
 matrices: Array<MatrixRecord>, 
 /**
- * By block: KL to the unquantized model in nats when this block alone is as in the result.
- * Empty without a validation text.
+ * For each layer: KL to the unquantized model in nats if only this layer is quantized. Empty
+ * without a validation text.
  */
 blockKl: Array<number>, 
 /**
- * Tokens that `blockKl` was measured on.
+ * Number of tokens that `blockKl` was measured on.
  */
 blockKlTokens: number, };
 
 /**
- * What made the result.
+ * Settings of the run.
  */
 export type RunSettings = { 
 /**
- * Of halfstep.
+ * Version of halfstep.
  */
 version: string, 
 /**
@@ -1046,8 +903,8 @@ seed: number | null,
 data: string | null, };
 
 /**
- * The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
- * 2504.13932).
+ * The penalty sum S (Wq - W)^2, where S are the squared gradients of the unquantized model (SAPR,
+ * arXiv 2504.13932).
  */
 export type SaliencyConfig = { 
 /**
@@ -1072,12 +929,12 @@ samples: number,
 sequenceLength: number, };
 
 /**
- * Which difference is penalised.
+ * Which difference to the original weights is penalised.
  */
 export type SaliencyDifference = "beforeLowRank" | "afterLowRank";
 
 /**
- * What lambda multiplies.
+ * How the squared gradients S are scaled before lambda multiplies them.
  */
 export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
 
@@ -1087,44 +944,8 @@ export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
  */
 export type SaprConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `halfstep`.
- */
-target: TargetId, 
-/**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 2.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale and, if the target holds them, a zero point; 0 is
- * the whole row. Default: what a gguf target holds, otherwise 64.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
- */
-cache?: number, 
-/**
- * Rank of the low-rank factors beside each linear layer; 0 for none. Default 8 where the
- * target stores them, otherwise 0: at 64, as in the paper, the factors of a small model take
- * more bytes than its weights.
- */
-rank?: number, 
-/**
- * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
- * 16.
- */
-alpha: number, 
-/**
- * Weight of the penalty on rounding errors, 0 or more. Default 1: the scale-free penalty is a
- * weighted mean of squared rounding errors.
+ * Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the scale-free
+ * penalty is a weighted mean of squared rounding errors.
  */
 lambda: number, 
 /**
@@ -1141,30 +962,41 @@ saliencyScale: SaliencyScale,
  */
 saliencyDifference: SaliencyDifference, 
 /**
- * Number of sequences whose gradients are squared, at least 1. Default 32.
+ * Number of sequences whose squared gradients are summed, at least 1. Default 32.
  */
 saliencySamples: number, 
 /**
- * Epochs with the penalty alone, before those with penalty and outputs (`train.epochs`).
- * Default 0.
+ * Number of epochs with the penalty alone, before those with penalty and outputs
+ * (`train.epochs`). Default 0.
  */
 penaltyEpochs: number, 
 /**
- * Epochs with the outputs alone, after those with penalty and outputs. Default 0.
+ * Number of epochs with the outputs alone, after those with penalty and outputs. Default 0.
  */
 outputEpochs: number, 
 /**
  * Options of the training, layer by layer.
  */
-train: BlockOptions, };
+train: BlockOptions, 
+/**
+ * Rank of the low-rank factors of each linear layer; 0 for none. Default 8 where the target
+ * stores them, otherwise 0: at 64, as in the paper, the factors of a small model take more
+ * bytes than its weights.
+ */
+rank?: number, 
+/**
+ * Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
+ * 16.
+ */
+alpha: number, } & Common;
 
 /**
  * A written file.
  */
 export type SaveReport = { path: string, bytes: number, 
 /**
- * Codes, scales and outputs of the re-opened file were compared with the model in memory and
- * are equal.
+ * Whether codes, scales and outputs of the re-opened file were compared with the model in
+ * memory; they are equal.
  */
 parity: boolean, };
 
@@ -1175,67 +1007,42 @@ export type ScaleCodec = "f32" | "f16";
 
 /**
  * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
- * model.
+ * model (the teacher).
  */
 export type SilqConfig = { 
 /**
- * Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
- * `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default
- * `gguf:q4_0`.
- */
-target: TargetId, 
-/**
- * Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
- * gguf target holds, otherwise 4.
- */
-weights?: number, 
-/**
- * Columns of a weight row that share a scale; 0 is the whole row. Default: what a gguf target
- * holds, otherwise 0.
- */
-groupSize?: number, 
-/**
- * Bits of the inputs of the linear layers, 2 to 8, or 16 to leave them in floating point.
- * Default 8.
- */
-activations?: number, 
-/**
- * Bits of the key/value cache: 2 to 8, 16 or 32; gguf targets have 8, 16 and 32. Default 16.
- */
-cache?: number, 
-/**
- * Give each input and each cache one learned scale that is stored in the file, instead of
- * scales computed while the model runs; target `halfstep` only. Default false.
+ * Give each linear input and each cache one learned scale that is stored in the file, instead
+ * of scales that are computed while the model runs; target `halfstep` only. Default false.
  */
 staticActivations: boolean, 
 /**
- * How the first scale of each group of weights is found: `absmax` (largest magnitude / largest
- * code), `signedAbsmax` (the same with the sign of that weight, as ggml does), `errorSearch`
- * (least squared error), `best` (of the last two the one with the smaller squared error, for
- * each matrix), `convex` (minimum of a convex surrogate of the error) or `lsq` (2 mean|w| /
- * sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can train better
- * still.
+ * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+ * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
+ * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
+ * (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can
+ * train better still.
  */
 observer: Observer, 
 /**
- * Let the scales of the weights learn; false keeps them where `start` puts them. Default true.
+ * Let the scales of the weights learn; false keeps those that `observer` finds. Default true.
  */
 learnScales: boolean, 
 /**
  * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
  * gradients are computed. Default `inside`.
  */
-edge?: EdgeRuleConfig, 
+edge: EdgeRule, 
 /**
  * What the gradient of a scale is divided by, sqrt(N p) with p the largest code and N the
- * number of weights of the whole matrix (`layer`) or of those that share the scale (`step`).
- * Default `layer`.
+ * number of weights of the whole matrix (`matrix`) or of those that share the scale (`group`).
+ * Default `matrix`.
  */
 gradientScale: GradientScale, 
 /**
  * Options of the training.
  */
-train: TrainConfig, };
+train: TrainConfig, } & Common;
 
 /**
  * A solver and its options.
@@ -1243,12 +1050,12 @@ train: TrainConfig, };
 export type SolverConfig = { "kind": "gptq" } & GptqConfig | { "kind": "awq" } & AwqConfig;
 
 /**
- * What a user may say about the text that a solver sees.
+ * Options of the text that a solver sees.
  */
 export type SolverOptions = { 
 /**
  * Number of sequences of the text, at least 1; more is better and slower. Default 32; the
- * papers take 128.
+ * papers use 128.
  */
 samples?: number, 
 /**
@@ -1284,15 +1091,15 @@ config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains:
  */
 export type StageRecord = { 
 /**
- * Steps done before those of `losses`, by an earlier part of a resumed run.
+ * Number of steps before those of `losses`, which an earlier part of a resumed run did.
  */
 firstStep: number, 
 /**
- * Loss of every step, before its update, where the whole model learns.
+ * Loss of every step, before its update, if the whole model is trained.
  */
 losses: Array<number>, 
 /**
- * Where one block learns at a time.
+ * Records of the layers, if they are trained one at a time.
  */
 blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
 
@@ -1310,11 +1117,11 @@ export type TableRow = {
  */
 subject: string, 
 /**
- * Of its file.
+ * Size of its file.
  */
 bytes: number, 
 /**
- * Of the block linears, scales and factors included.
+ * Stored bits per weight of the block linears, scales and low-rank factors included.
  */
 bitsPerWeight: number, 
 /**
@@ -1335,7 +1142,7 @@ export type TrainArithmetic = "f32" | "bf16" | "f16" | "int8-forward";
  */
 export type TrainConfig = { 
 /**
- * Tokens to train on, rounded up to whole steps; a shorter text is passed over again. More is
+ * Number of tokens to train on, rounded up to whole steps; a shorter text is repeated. More is
  * better and slower. Default 50,000.
  */
 tokens: number, 
@@ -1349,26 +1156,27 @@ sequenceLength: number,
  */
 batch: number, 
 /**
- * Sequences that are computed at once; `batch` is a multiple of it (gradient accumulation).
- * Less takes less memory and gives the same result up to rounding. Default: `batch`.
+ * Sequences that are computed at once; `batch` must be a multiple of it (gradient
+ * accumulation). Fewer need less memory and give the same result up to rounding. Default:
+ * `batch`.
  */
 microBatch?: number, 
 /**
- * Peak learning rate of the weights, above 0. Too small a rate moves nothing within a small
- * budget. Default 2e-4.
+ * Peak learning rate of the weights, above 0. A small budget of tokens needs a high rate to
+ * change anything. Default 2e-4.
  */
 learningRate: number, 
 /**
- * Learning rate of the scales of weights, as a multiple of that of the weights. Default 1.
+ * Learning rate of the weights' scales, as a multiple of `learningRate`. Default 1.
  */
 weightScaleMultiplier: number, 
 /**
- * Learning rate of the stored scales of activations and cache, as a multiple of that of the
- * weights; only with static scales. Default 10.
+ * Learning rate of the stored scales of activations and cache, as a multiple of
+ * `learningRate`; it matters only with static scales. Default 10.
  */
 activationScaleMultiplier: number, 
 /**
- * Learning rate of the norms, as a multiple of that of the weights. Default 1.
+ * Learning rate of the norm weights, as a multiple of `learningRate`. Default 1.
  */
 normMultiplier: number, 
 /**
@@ -1376,19 +1184,21 @@ normMultiplier: number,
  */
 warmup: number, 
 /**
- * Share of the peak learning rate that is left at the end of the cosine, 0 to 1. Default 0.05.
+ * Share of the peak learning rate that is left at the end of the cosine schedule, 0 to 1.
+ * Default 0.05.
  */
 minRatio: number, 
 /**
- * Decay of the mean of the gradients in AdamW, 0 up to 1. Default 0.9.
+ * AdamW's decay rate of the mean of the gradients, at least 0 and below 1. Default 0.9.
  */
 beta1: number, 
 /**
- * Decay of the mean of the squared gradients in AdamW, 0 up to 1. Default 0.95.
+ * AdamW's decay rate of the mean of the squared gradients, at least 0 and below 1. Default
+ * 0.95.
  */
 beta2: number, 
 /**
- * Number that AdamW adds to the denominator, above 0. Default 1e-8.
+ * Number that AdamW adds to the denominator of its update, above 0. Default 1e-8.
  */
 eps: number, 
 /**
@@ -1396,19 +1206,22 @@ eps: number,
  */
 weightDecay: number, 
 /**
- * Greatest norm of the whole gradient; a longer one is shortened to it. Default 1.
+ * Largest norm of the gradient of all parameters; a longer gradient is scaled down to it.
+ * Default 1.
  */
 maxNorm: number, 
 /**
- * Weight of the KL divergence to the unquantized model in the loss, 0 or more. Default 1.
+ * Weight in the loss of the KL divergence to the unquantized model (the teacher), 0 or more.
+ * Default 1.
  */
 klWeight: number, 
 /**
- * Weight of the next-token cross-entropy in the loss, 0 or more. Default 0.
+ * Weight in the loss of the cross-entropy of the next token, 0 or more. Default 0.
  */
 ceWeight: number, 
 /**
- * Temperature of both distributions in the KL divergence, above 0. Default 1.
+ * Temperature of the teacher's and the student's distribution in the KL divergence, above 0.
+ * Default 1.
  */
 temperature: number, 
 /**
@@ -1424,12 +1237,12 @@ arithmetic?: TrainArithmetic,
  */
 recompute: Recompute, 
 /**
- * Memory for logits while the loss is computed, in bytes; tokens go through the head in chunks
- * of that size. Default 64 MiB.
+ * Memory for the logits while the loss is computed, in bytes; tokens pass through the head in
+ * chunks that fit. Default 64 MiB.
  */
 lossBytes: number, 
 /**
- * Number that decides the order of the data; the same seed gives the same bytes. Default 0.
+ * Seed of the order of the data; the same seed gives the same bytes. Default 0.
  */
 seed: number, };
 
@@ -1446,15 +1259,15 @@ weights?: boolean,
  */
 norms?: boolean, 
 /**
- * Whatever learns of the weights' ranges: scales, clips, zero points.
+ * The trainable parameters of the weights' ranges: scales, clips, zero points.
  */
 scales?: boolean, 
 /**
- * Whatever learns of the weights' rounding.
+ * The trainable parameters of the weights' rounding.
  */
 rounding?: boolean, 
 /**
- * Factors beside the weights.
+ * Low-rank factors.
  */
 lowRank?: boolean, 
 /**
@@ -1467,7 +1280,7 @@ activationScales?: boolean, };
  */
 export type WeightSite = { 
 /**
- * What decides the stored bytes.
+ * How codes, scales and zero points are stored.
  */
 spec: QuantSpec, 
 /**
@@ -1475,7 +1288,7 @@ spec: QuantSpec,
  */
 observer?: Observer, 
 /**
- * How scales come about in each step, and what of them learns.
+ * How the scales are computed in each training step, and which part of them learns.
  */
 range?: RangeConfig, 
 /**
@@ -1491,7 +1304,7 @@ edge?: EdgeRule,
  */
 gradientScale?: GradientScale, 
 /**
- * Factors beside the quantized weight.
+ * Low-rank factors whose product is added to the quantized weight.
  */
 lowRank?: LowRankConfig, };
 

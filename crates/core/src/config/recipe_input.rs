@@ -244,7 +244,7 @@ mod tests {
     fn a_field_of_an_earlier_version_is_answered_with_its_path_of_today() {
         let cases = [
             ("rules[0].quantizer.start", "rules[0].quantizer.observer"),
-            ("rules[0].quantizer.spec.partition", "rules[0].quantizer.quantizer.granularity"),
+            ("rules[0].quantizer.spec.partition", "rules[0].quantizer.spec.granularity"),
             ("stages[0].config.window", "stages[0].config.sequenceLength"),
             ("stages[1].config.weightStepMultiplier", "stages[1].config.weightScaleMultiplier"),
         ];

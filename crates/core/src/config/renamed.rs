@@ -12,7 +12,6 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("learnSteps", "learnScales"),
     ("weightStepMultiplier", "weightScaleMultiplier"),
     ("activationStepMultiplier", "activationScaleMultiplier"),
-    ("saliencyWindow", "saliencySequenceLength"),
     ("saliencyPlace", "saliencyDifference"),
     ("partition", "granularity"),
     ("place", "difference"),

@@ -72,7 +72,8 @@ impl Text {
         tokens.extend(&self.generated);
         if tokens.len() < least {
             let reason = format!(
-                "must have at least {least} tokens, got {}; use a longer text or shorter sequences",
+                "must have at least {least} tokens, got {}; use a longer text or a shorter \
+                 sequenceLength",
                 tokens.len()
             );
             return Err(Error::Data { data: self.name.clone(), reason });
@@ -268,8 +269,8 @@ mod tests {
         assert_eq!(hash(&lines, 3), blake3::hash(b"\nb").to_hex().to_string());
         for (bytes, words) in [
             (&b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}"[..], "line 2: not UTF-8"),
-            (b"", "no text"),
-            (b"{\"text\": \" \"}", "no text"),
+            (b"", "must contain text"),
+            (b"{\"text\": \" \"}", "must contain text"),
         ] {
             let error =
                 Text::read(Some(&written("b.jsonl", bytes)), None, 0).err().expect("it is refused");

@@ -2,7 +2,7 @@
 
 use crate::recipe::{Recipe, TrainArithmetic};
 use crate::{Error, Result};
-use halfstep_kernels::ActivationQuantizer;
+use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::ops::gemm::Precision;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ impl Arithmetic {
 
 /// What was asked for, if the recipe can be trained so; else the fastest that it can.
 pub fn choose(asked: Option<TrainArithmetic>, recipe: &Recipe) -> Result<TrainArithmetic> {
-    let integer = recipe.quantizes_weights() && recipe.activation() != ActivationQuantizer::None;
+    let integer = recipe.quantizes_weights() && recipe.activation() != ActivationSpec::F32;
     match asked {
         Some(TrainArithmetic::Int8Forward) if !integer => Err(Error::config(
             "arithmetic",

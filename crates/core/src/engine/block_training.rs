@@ -10,8 +10,8 @@ use crate::engine::student::Student;
 use crate::event::Event;
 use crate::layer::block::Block;
 use crate::layer::finished::Finished;
-use crate::objective::block_output::squared_difference;
 use crate::objective::saliency::Penalty;
+use crate::objective::{LayerOutput, Tap, TermConfig, WeightedTerm};
 use crate::optimizer::state::State;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::matrix::Matrix;
@@ -93,10 +93,12 @@ impl BlockTraining {
             .optimizer
             .get_or_insert_with(|| optimizer(phase, config, (phase.epochs * per_epoch) as u64));
         let student = &mut self.student;
-        let mut loss = blocks.gradients(student, streams, batch, phase, self.penalty.as_ref())?;
         let at = (self.epoch * per_epoch + self.batch) as u64;
         let step = self.losses.len() as u64 + 1;
         let progress = at as f64 / optimizer.schedule.steps.max(1) as f64;
+        let terms = at_progress(&config.phase_terms(phase), progress);
+        let mut loss = blocks.gradients(student, streams, batch, &terms, self.penalty.as_ref())?;
+        optimizer.anchor = anchor(&terms);
         let regularise = |matrix: &Matrix<f32>| matrix.regularise(&student.parameters, progress);
         loss += student.matrices.iter().map(regularise).sum::<f64>();
         if !loss.is_finite() {
@@ -158,13 +160,15 @@ impl Blockwise<'_> {
         student: &Student<f32>,
         streams: &mut Streams,
         batch: &[usize],
-        phase: &BlockPhase,
+        terms: &[(TermConfig, f64)],
         penalty: Option<&Penalty>,
     ) -> Result<f64> {
         student.parameters.list.iter().for_each(|p| p.sink.clear());
         let (weights, sinks) = (student.weights(self.pool), student.sinks());
         let mut loss = 0.0;
-        if phase.output {
+        let output: Vec<_> =
+            terms.iter().filter(|(term, _)| term.tap() == Tap::LayerOutput).collect();
+        if !output.is_empty() {
             let shape = [self.config.sequence_length, self.model.architecture.hidden_size];
             for &sample in batch {
                 let x = Tensor::new(streams.quantized.read(sample, 1)?, &shape)?;
@@ -173,11 +177,14 @@ impl Blockwise<'_> {
                     Block { context: &self.quantized, weights: &weights, sinks: &sinks, tap: None }
                         .forward(&mut tape, &x)?;
                 let mut dy = vec![0.0; self.width()];
-                let elements = (batch.len() * self.width()) as f64;
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
                 for target in targets {
-                    let target = target.read(sample, 1)?;
-                    loss += squared_difference(self.pool, y.values(), &target, elements, &mut dy);
+                    let target = &target.read(sample, 1)?;
+                    let (pool, y, sequences) = (self.pool, y.values(), batch.len());
+                    let at = LayerOutput { pool, y, target, width: shape[1], sequences };
+                    for (term, weight) in &output {
+                        loss += term.of_layer_output(at, *weight, &mut dy);
+                    }
                 }
                 tape.backward(self.pool, &x, &y, Tensor::new(dy, &shape)?)?;
             }
@@ -188,12 +195,26 @@ impl Blockwise<'_> {
                 .iter()
                 .for_each(|p| p.sink.add(|gradient, _| gradient.fill(0.0)));
         }
-        if let Some(penalty) = penalty.filter(|_| phase.saliency) {
-            loss += penalty.add(&student.matrices, &student.parameters, &weights, self.pool);
+        let saliency = terms.iter().find(|(term, _)| matches!(term, TermConfig::Saliency(_)));
+        if let Some((penalty, &(_, weight))) = penalty.zip(saliency) {
+            loss +=
+                penalty.add(weight, &student.matrices, &student.parameters, &weights, self.pool);
         }
         student.backward(self.pool);
         Ok(loss)
     }
+}
+
+/// The terms that count at `progress`, the share of the phase's steps that are done.
+fn at_progress(terms: &[WeightedTerm], progress: f64) -> Vec<(TermConfig, f64)> {
+    let now = terms.iter().map(|term| (term.term, term.weight.at(progress)));
+    now.filter(|(_, weight)| *weight > 0.0).collect()
+}
+
+/// The pull of weights towards where they began.
+fn anchor(terms: &[(TermConfig, f64)]) -> f64 {
+    let anchor = terms.iter().find(|(term, _)| matches!(term, TermConfig::Anchor(_)));
+    anchor.map_or(0.0, |(_, weight)| *weight)
 }
 
 /// Rates as given: the groups' multipliers are the rates themselves.
@@ -208,7 +229,7 @@ fn optimizer<T>(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimiz
         norms: group(phase.rates.weights, 0.0),
         ranges: group(phase.rates.ranges, config.weight_decay),
         low_rank: group(phase.rates.low_rank, config.weight_decay),
-        anchor: config.anchor,
+        anchor: 0.0,
         weight_steps: group(phase.rates.ranges, config.weight_decay),
         activation_steps: still,
         state: State::default(),

@@ -12,6 +12,7 @@ use crate::layer::block::{Block, BlockSinks, Context, rope_tables};
 use crate::layer::tensors::find;
 use crate::layer::weights::BlockWeights;
 use crate::nearest::round_tensor;
+use crate::objective::TermConfig;
 use crate::quantizer::site::WeightSite;
 use crate::recipe::{BlockConfig, Sites, Trains};
 use crate::solver::calibration::{Calibration, InputStream};
@@ -19,7 +20,7 @@ use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,13 +69,13 @@ impl<'a> Blockwise<'a> {
             batch: 1,
             tokens: config.sequence_length,
             precision: arithmetic.precision,
-            activation: ActivationQuantizer::None,
-            cache: CacheQuantizer::F32,
+            activation: ActivationSpec::F32,
+            cache: ActivationSpec::F32,
             edge: EdgeRule::Inside,
         };
         let quantized =
             Context { activation: recipe.activation(), cache: recipe.cache(), ..plain.clone() };
-        let sites = Sites::new(recipe, &model.architecture)?;
+        let sites = Sites::new(&recipe.rules, &model.architecture)?;
         Ok(Self {
             model,
             previous: inputs.previous.clone(),
@@ -90,7 +91,7 @@ impl<'a> Blockwise<'a> {
     }
 
     pub(crate) fn integer(&self) -> bool {
-        self.arithmetic.integer_forward && self.quantized.activation != ActivationQuantizer::None
+        self.arithmetic.integer_forward && self.quantized.activation != ActivationSpec::F32
     }
 
     /// What the student of every layer is made of.
@@ -100,7 +101,10 @@ impl<'a> Blockwise<'a> {
             previous: self.previous.as_deref(),
             sites: &self.sites,
             trains: self.trains,
-            anchored: self.config.anchor > 0.0,
+            anchored: self
+                .config
+                .all_terms()
+                .any(|term| matches!(term.term, TermConfig::Anchor(_))),
             seed: self.config.seed,
             integer: self.integer(),
         }
@@ -140,22 +144,21 @@ impl<'a> Blockwise<'a> {
         Ok(streams)
     }
 
-    /// What the linears at `site` read when a sequence goes through a block.
+    /// What linears and caches read, site by site, when a sequence goes through a block.
     pub(crate) fn seen(
         &self,
         context: &Context,
         weights: &BlockWeights<f32>,
-        site: ActivationSite,
         x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+        see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
         self.host.check_cancelled()?;
         let x =
             Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
-        let mut observe = |at: ActivationSite, x: &[f32]| {
-            if at == site && seen.is_ok() {
-                seen = see(x);
+        let mut observe = |site: ActivationSite, x: &[f32]| {
+            if seen.is_ok() {
+                seen = see(site, x);
             }
         };
         Block { context, weights, sinks: &BlockSinks::none(), tap: Some(&mut observe) }
@@ -236,11 +239,10 @@ impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
         &self,
         stream: InputStream,
         weights: &BlockWeights<f32>,
-        site: ActivationSite,
         x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+        see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.blocks.seen(self.context(stream), weights, site, x, see)
+        self.blocks.seen(self.context(stream), weights, x, see)
     }
 
     fn output(

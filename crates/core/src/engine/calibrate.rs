@@ -9,7 +9,7 @@ use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::weights::BlockWeights;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::quant::observer::error_search::error_step;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Real};
+use halfstep_kernels::{ActivationSpec, Real};
 
 /// Values of a site that the search looks at; more changes the step by less than a per cent and
 /// takes longer.
@@ -20,13 +20,12 @@ const SAMPLE: usize = 1 << 16;
 pub fn static_scales<T: Number>(
     blocks: &[BlockWeights<T>],
     context: &Context,
-    activation: ActivationQuantizer,
-    cache: CacheQuantizer,
+    activation: ActivationSpec,
+    cache: ActivationSpec,
     embed: impl FnOnce() -> Result<Tensor<T>>,
 ) -> Result<Vec<(String, f32)>> {
-    let activation_bits =
-        if let ActivationQuantizer::Static { bits } = activation { Some(bits) } else { None };
-    let cache_bits = if let CacheQuantizer::Static { bits } = cache { Some(bits) } else { None };
+    let bits = |spec: ActivationSpec| if spec.is_static() { spec.bits() } else { None };
+    let (activation_bits, cache_bits) = (bits(activation), bits(cache));
     if activation_bits.is_none() && cache_bits.is_none() {
         return Ok(vec![]);
     }

@@ -9,12 +9,12 @@ use crate::engine::trainer::Trainer;
 use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, StaticScale};
 use crate::layer::weights::Weights;
-use crate::objective::head::{LossHead, Normalizers, next_tokens};
+use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
-use halfstep_kernels::ActivationQuantizer;
+use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::ops::gemm::Rows;
 
 /// What one step did.
@@ -64,13 +64,23 @@ impl<T: Number> Trainer<T> {
             return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
         }
         self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
-        let progress = self.step as f64 / self.optimizer.schedule.steps.max(1) as f64;
+        let progress = self.progress();
         loss += self
             .matrices
             .iter()
             .map(|matrix| matrix.regularise(&self.parameters, progress))
             .sum::<f64>();
         Ok(loss)
+    }
+
+    /// Share of the stage's steps that are done.
+    fn progress(&self) -> f64 {
+        self.step as f64 / self.optimizer.schedule.steps.max(1) as f64
+    }
+
+    /// The loss of this step.
+    fn objective(&self) -> Objective {
+        Objective::at(&self.terms, self.progress())
     }
 
     /// Forward and backward of one micro-batch: gradients of the weights as used are added to the
@@ -84,7 +94,7 @@ impl<T: Number> Trainer<T> {
         keep: usize,
         normalizers: Normalizers,
     ) -> Result<f64> {
-        let teacher_hidden = if self.objective.kl_weight > 0.0 {
+        let teacher_hidden = if self.objective().kl_weight > 0.0 {
             Some(self.teacher_forward(micro, tokens)?)
         } else {
             None
@@ -137,7 +147,7 @@ impl<T: Number> Trainer<T> {
             hidden: a.hidden_size,
             activation: self.head_activation,
             precision: self.arithmetic.precision,
-            objective: self.objective,
+            objective: self.objective(),
             bytes: self.loss_bytes,
             weights,
             teacher: Some(&self.teacher),
@@ -156,7 +166,7 @@ impl<T: Number> Trainer<T> {
     fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<T>> {
         let context = Context {
             activation: Default::default(),
-            cache: halfstep_kernels::CacheQuantizer::F32,
+            cache: halfstep_kernels::ActivationSpec::F32,
             ..self.context(micro.len() / tokens, tokens)
         };
         let mut x = self.embed(&self.teacher.embedding, micro)?;
@@ -223,8 +233,7 @@ impl<T: Number> Trainer<T> {
             } else {
                 self.activation
             };
-            let integer =
-                self.arithmetic.integer_forward && activation != ActivationQuantizer::None;
+            let integer = self.arithmetic.integer_forward && activation != ActivationSpec::F32;
             Ok(self.matrix(name)?.forward(&self.parameters, &self.pool, integer))
         };
         let mut weights = Weights::collect(

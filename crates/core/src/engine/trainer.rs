@@ -9,7 +9,7 @@ use crate::layer::block::{Context, rope_tables};
 use crate::layer::tensors::{find, tensor_values};
 use crate::layer::weights::Weights;
 use crate::nearest::quantization;
-use crate::objective::head::Objective;
+use crate::objective::WeightedTerm;
 use crate::optimizer::state::State;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::builder::Builder;
@@ -22,7 +22,7 @@ use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
+use halfstep_kernels::{ActivationSpec, Pool, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,13 +35,14 @@ pub struct Trainer<T> {
     pub matrices: Vec<Matrix<T>>,
     /// The unquantized model, frozen.
     pub teacher: Weights<T>,
-    pub activation: ActivationQuantizer,
-    pub head_activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
+    pub activation: ActivationSpec,
+    pub head_activation: ActivationSpec,
+    pub cache: ActivationSpec,
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
     pub optimizer: Optimizer<T>,
-    pub objective: Objective,
+    /// Terms of the loss.
+    pub terms: Vec<WeightedTerm>,
     pub recompute: Recompute,
     pub loss_bytes: usize,
     /// Sequences per forward; None is all.
@@ -68,7 +69,7 @@ impl<T: Number> Trainer<T> {
         pool: Pool,
     ) -> Result<Self> {
         let architecture = Arc::new(model.architecture.clone());
-        let sites = Sites::new(recipe, &architecture)?;
+        let sites = Sites::new(&recipe.rules, &architecture)?;
         let mut parameters = Parameters::new();
         let builder =
             &mut Builder { parameters: &mut parameters, pool: &pool, trains, relative: false };
@@ -107,11 +108,7 @@ impl<T: Number> Trainer<T> {
             edge: recipe.weight_sites().next().map_or(EdgeRule::Inside, |site| site.edge),
             arithmetic,
             optimizer: optimizer(config, steps),
-            objective: Objective {
-                kl_weight: config.kl_weight,
-                ce_weight: config.ce_weight,
-                temperature: config.temperature,
-            },
+            terms: config.terms(),
             recompute: config.recompute,
             loss_bytes: config.loss_bytes,
             micro_batch: config.micro_batch,
@@ -124,8 +121,8 @@ impl<T: Number> Trainer<T> {
             None => {
                 let length = config.sequence_length;
                 let context = Context {
-                    activation: ActivationQuantizer::None,
-                    cache: CacheQuantizer::F32,
+                    activation: ActivationSpec::F32,
+                    cache: ActivationSpec::F32,
                     ..trainer.context(calibration.len() / length, length)
                 };
                 let teacher = &trainer.teacher;

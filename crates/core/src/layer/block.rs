@@ -2,7 +2,7 @@
 
 use crate::autograd::ops::attention::Attention;
 use crate::autograd::ops::bias::AddBias;
-use crate::autograd::ops::fake_quant::{Dynamic, DynamicQuant, StaticQuant};
+use crate::autograd::ops::fake_quant::{DynamicQuant, StaticQuant};
 use crate::autograd::ops::linear::{Linear, ResidualLinear, add, integer_products};
 use crate::autograd::ops::rms_norm::RmsNorm;
 use crate::autograd::ops::rope::Rope;
@@ -21,9 +21,8 @@ use halfstep_formats::architecture::{
 use halfstep_kernels::ops::attention::AttentionShape;
 use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::ops::rope::RopeTable;
-use halfstep_kernels::quant::activation::static_spec;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, Real};
+use halfstep_kernels::{ActivationSpec, Pool, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,8 +36,8 @@ pub struct Context {
     pub batch: usize,
     pub tokens: usize,
     pub precision: Precision,
-    pub activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
+    pub activation: ActivationSpec,
+    pub cache: ActivationSpec,
     pub edge: EdgeRule,
 }
 
@@ -209,16 +208,11 @@ impl<T: Number> Block<'_, T> {
         x: Tensor<T>,
         known: bool,
     ) -> Result<Tensor<T>> {
-        match self.context.activation {
-            _ if known && !tape.is_on() => Ok(x),
-            quantizer
-                if known
-                    && !matches!(
-                        quantizer,
-                        ActivationQuantizer::None | ActivationQuantizer::Static { .. }
-                    ) =>
-            {
-                tape.defer(&x, self.dynamic(Dynamic::Activation(quantizer)))
+        let spec = self.context.activation;
+        match known {
+            true if !tape.is_on() => Ok(x),
+            true if spec.has_codes() && !spec.is_static() => {
+                tape.defer(&x, self.dynamic(spec, None))
             }
             _ => self.quantized(tape, site, x),
         }
@@ -232,7 +226,7 @@ impl<T: Number> Block<'_, T> {
         x: &Tensor<T>,
         linears: &[Linear<T>],
     ) -> Option<Vec<Vec<T>>> {
-        if self.context.activation == ActivationQuantizer::None {
+        if self.context.activation == ActivationSpec::F32 {
             return None;
         }
         let panels: Option<Vec<_>> = linears
@@ -257,31 +251,29 @@ impl<T: Number> Block<'_, T> {
         }
         let pool = self.context.pool.clone();
         let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
-        let (dynamic, bits) = match (is_cache, self.context.activation, self.context.cache) {
-            (false, ActivationQuantizer::None, _) | (true, _, CacheQuantizer::F32) => return Ok(x),
-            (false, ActivationQuantizer::Static { bits }, _)
-            | (true, _, CacheQuantizer::Static { bits }) => (None, bits),
-            (false, quantizer, _) => (Some(Dynamic::Activation(quantizer)), 0),
-            (true, _, quantizer) => {
-                let a = self.heads();
-                (Some(Dynamic::Cache { quantizer, kv_heads: a.kv_heads, head_dim: a.head_dim }), 0)
-            }
+        let (spec, head_dim) = if is_cache {
+            (self.context.cache, Some(self.heads().head_dim))
+        } else {
+            (self.context.activation, None)
         };
-        if let Some(quantizer) = dynamic {
-            return tape.apply([&x], self.dynamic(quantizer));
+        if spec == ActivationSpec::F32 {
+            return Ok(x);
         }
+        let Some(static_spec) = spec.static_spec() else {
+            return tape.apply([&x], self.dynamic(spec, head_dim));
+        };
         let Some(StaticScale { step, sink }) = self.sinks.steps.get(&site).cloned() else {
             let reason = format!("static site {} has no step", site.name());
             return Err(Error::Internal { reason });
         };
         tape.apply(
             [&x],
-            StaticQuant { pool, spec: static_spec(bits), step, edge: self.context.edge, sink },
+            StaticQuant { pool, spec: static_spec, step, edge: self.context.edge, sink },
         )
     }
 
-    fn dynamic(&self, quantizer: Dynamic) -> DynamicQuant {
-        DynamicQuant { pool: self.context.pool.clone(), quantizer }
+    fn dynamic(&self, spec: ActivationSpec, head_dim: Option<usize>) -> DynamicQuant {
+        DynamicQuant { pool: self.context.pool.clone(), spec, head_dim }
     }
 
     fn linear(&self, name: Name) -> Result<Linear<T>> {

@@ -1,6 +1,22 @@
 //! The mean squared difference between what a layer gives and what it is to give.
 
+use super::{LayerOutput, Tap, Term};
 use halfstep_kernels::Pool;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(deny_unknown_fields)]
+pub struct BlockOutputConfig {}
+
+impl Term for BlockOutputConfig {
+    const TAP: Tap = Tap::LayerOutput;
+
+    fn of_layer_output(&self, at: LayerOutput, weight: f64, dy: &mut [f32]) -> f64 {
+        let elements = (at.sequences * at.y.len()) as f64 / weight;
+        squared_difference(at.pool, at.y, at.target, elements, dy)
+    }
+}
 
 /// sum (y - target)^2 / elements; adds its gradient to `dy`.
 pub(crate) fn squared_difference(

@@ -1,16 +1,19 @@
 //! The end of the model: final norm, head, loss and their backward in one pass over token chunks,
 //! so that T x V logits never exist at once.
 
+use super::cross_entropy::entropy;
+use super::kl::{KlConfig, divergence};
+use super::{TermConfig, WeightedTerm};
 use crate::autograd::ops::linear::integer_products;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::ops::{Number, Sink};
 use crate::layer::weights::Weights;
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared, Rows};
 use halfstep_kernels::ops::linear::WeightPanels;
-use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence_in_place};
+use halfstep_kernels::ops::loss::IGNORE_INDEX;
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::{ActivationQuantizer, Pool, Real, uninit_vec};
+use halfstep_kernels::{ActivationSpec, Pool, Real, uninit_vec};
 use std::sync::Arc;
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token
@@ -22,13 +25,31 @@ pub struct Objective {
     pub temperature: f64,
 }
 
+impl Objective {
+    /// The terms that look at logits, where `progress` of the stage's steps is done.
+    pub fn at(terms: &[WeightedTerm], progress: f64) -> Self {
+        let mut objective = Self { kl_weight: 0.0, ce_weight: 0.0, temperature: 1.0 };
+        for WeightedTerm { term, weight } in terms {
+            match term {
+                TermConfig::Kl(KlConfig { temperature }) => {
+                    objective.kl_weight = weight.at(progress);
+                    objective.temperature = *temperature;
+                }
+                TermConfig::CrossEntropy(_) => objective.ce_weight = weight.at(progress),
+                _ => {}
+            }
+        }
+        objective
+    }
+}
+
 /// Head and loss of one micro-batch.
 pub struct LossHead<'a, T> {
     pub pool: &'a Pool,
     pub norm_eps: f64,
     pub vocab: usize,
     pub hidden: usize,
-    pub activation: ActivationQuantizer,
+    pub activation: ActivationSpec,
     pub precision: Precision,
     pub objective: Objective,
     /// Bytes of logits held at once (the teacher's, and the student's, which become their
@@ -63,7 +84,7 @@ impl<T: Number> LossHead<'_, T> {
         let mut normed = uninit_vec(m * d);
         rms_norm(self.pool, student, &self.weights.final_norm, self.norm_eps, &mut normed);
         let mut quantized = vec![];
-        if self.activation != ActivationQuantizer::None {
+        if self.activation != ActivationSpec::F32 {
             quantized = uninit_vec(m * d);
             fake_quant(self.pool, self.activation, &normed, d, None, &mut quantized);
         }
@@ -153,7 +174,7 @@ impl<T: Number> LossHead<'_, T> {
     /// The student's head, where its logits are the packed runtime's integer products.
     fn integer_head(&self) -> Option<&Arc<WeightPanels>> {
         match &self.weights.head {
-            Weight::Panels(panels) if self.activation != ActivationQuantizer::None => Some(panels),
+            Weight::Panels(panels) if self.activation != ActivationSpec::F32 => Some(panels),
             _ => None,
         }
     }
@@ -179,32 +200,22 @@ impl<T: Number> LossHead<'_, T> {
         normalizers: Normalizers,
     ) -> f64 {
         let Objective { kl_weight, ce_weight, temperature } = self.objective;
-        let mut per_row = vec![0.0; targets.len()];
         let (mut loss, mut ce_gradient) = (0.0, vec![]);
         if ce_weight > 0.0 {
-            ce_gradient = uninit_vec(logits.len());
-            loss += ce_weight
-                * cross_entropy(
-                    self.pool,
-                    logits,
-                    targets,
-                    self.vocab,
-                    normalizers.ce,
-                    &mut per_row,
-                    Some(&mut ce_gradient),
-                );
+            let (ce, gradient) = entropy(self.pool, logits, targets, self.vocab, normalizers.ce);
+            loss += ce_weight * ce;
+            ce_gradient = gradient;
         }
         match teacher {
             Some(teacher) => {
                 loss += kl_weight
-                    * kl_divergence_in_place(
+                    * divergence(
                         self.pool,
                         teacher,
                         logits,
                         self.vocab,
                         temperature,
                         normalizers.kl,
-                        &mut per_row,
                     )
             }
             None => logits.fill(<T as Real>::ZERO),
@@ -224,4 +235,31 @@ pub fn next_tokens(batch: &[u32], tokens: usize) -> Vec<i64> {
         .chunks(tokens)
         .flat_map(|row| row[1..].iter().map(|&t| i64::from(t)).chain([IGNORE_INDEX]))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cross_entropy::CrossEntropyConfig;
+    use super::super::weight::{Weight, WeightSchedule, WeightShape};
+    use super::*;
+
+    #[test]
+    fn weights_of_terms_follow_the_stage() {
+        let changing = WeightSchedule { from: 1.0, to: 0.0, shape: WeightShape::Linear };
+        let terms = [
+            WeightedTerm {
+                term: TermConfig::Kl(KlConfig { temperature: 2.0 }),
+                weight: Weight::Changing(changing),
+            },
+            WeightedTerm {
+                term: TermConfig::CrossEntropy(CrossEntropyConfig {}),
+                weight: Weight::Constant(0.5),
+            },
+        ];
+        let at = |progress| {
+            let Objective { kl_weight, ce_weight, temperature } = Objective::at(&terms, progress);
+            [kl_weight, ce_weight, temperature]
+        };
+        assert_eq!([at(0.0), at(0.25)], [[1.0, 0.5, 2.0], [0.75, 0.5, 2.0]]);
+    }
 }

@@ -1,5 +1,162 @@
-//! What training minimises.
+//! What is minimised: terms of a loss, each with the place where it looks ([`Tap`]) and a weight
+//! that may change over the stage ([`Weight`]).
+//!
+//! A term is one file here and one line in the list below. The list makes the tagged value that a
+//! recipe holds ([`TermConfig`]), its TypeScript type and its names.
 
-pub(crate) mod block_output;
 pub mod head;
-pub mod saliency;
+pub mod weight;
+
+pub use weight::Weight;
+
+use crate::{Error, Result};
+use halfstep_kernels::Pool;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Where a term looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tap {
+    /// The logits of the whole model, beside the teacher's.
+    Logits,
+    /// What a layer gives, beside what it is to give.
+    LayerOutput,
+    /// The weights as the forward uses them.
+    Weights,
+}
+
+/// What a layer gives for one sequence and what it is to give, both `[T, D]`.
+#[derive(Clone, Copy)]
+pub struct LayerOutput<'a> {
+    pub pool: &'a Pool,
+    pub y: &'a [f32],
+    pub target: &'a [f32],
+    /// D.
+    pub width: usize,
+    /// Sequences of the step; a term is its mean over them.
+    pub sequences: usize,
+}
+
+/// A part of the loss.
+trait Term {
+    const TAP: Tap;
+
+    /// Refuses options that cannot work.
+    ///
+    /// Errors: `Config`, naming the field.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The term of a sequence at [`Tap::LayerOutput`], times its weight; adds its gradient to `dy`.
+    fn of_layer_output(&self, _at: LayerOutput, _weight: f64, _dy: &mut [f32]) -> f64 {
+        0.0
+    }
+}
+
+macro_rules! terms {
+    ($($(#[$doc:meta])* $module:ident $variant:ident($config:ident)),* $(,)?) => {
+        $(pub mod $module;)*
+
+        /// A part of the loss and its options.
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
+        #[serde(rename_all = "camelCase", tag = "kind")]
+        pub enum TermConfig {
+            $($(#[$doc])* $variant($module::$config)),*
+        }
+
+        impl TermConfig {
+            /// Where it looks.
+            pub fn tap(&self) -> Tap {
+                match self {
+                    $(TermConfig::$variant(_) => <$module::$config as Term>::TAP),*
+                }
+            }
+
+            /// Refuses options that cannot work.
+            ///
+            /// Errors: `Config`, naming the field.
+            pub fn check(&self) -> Result<()> {
+                match self {
+                    $(TermConfig::$variant(term) => term.check()),*
+                }
+            }
+
+            /// The term of a sequence where it looks at the output of a layer, times `weight`; adds
+            /// its gradient to `dy`.
+            pub fn of_layer_output(&self, at: LayerOutput, weight: f64, dy: &mut [f32]) -> f64 {
+                match self {
+                    $(TermConfig::$variant(term) => term.of_layer_output(at, weight, dy)),*
+                }
+            }
+        }
+    };
+}
+
+terms! {
+    /// Divergence of the student's distribution of the next token from the teacher's.
+    kl Kl(KlConfig),
+    /// Cross-entropy of the next token of the text.
+    cross_entropy CrossEntropy(CrossEntropyConfig),
+    /// Mean squared difference of a layer's output from the unquantized layer's.
+    block_output BlockOutput(BlockOutputConfig),
+    /// Squared rounding errors, weighted by squared gradients of the unquantized model (SAPR).
+    saliency Saliency(SaliencyConfig),
+    /// Pull of weights that learn towards where they began (L2-SP).
+    anchor Anchor(AnchorConfig),
+    /// Distance of mean and variance of each channel of a layer's output (norm tweaking).
+    channel_moments ChannelMoments(ChannelMomentsConfig),
+}
+
+/// A term of a stage's loss with its weight.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WeightedTerm {
+    pub term: TermConfig,
+    /// What the term is multiplied by.
+    pub weight: Weight,
+}
+
+/// Refuses a term whose tap a stage does not have, or whose options or weight cannot work; `taps`
+/// are those of the stage, `path` is that of the list.
+///
+/// Errors: `Config`, with the path of the term and what would work.
+pub fn check_terms(terms: &[WeightedTerm], taps: &[Tap], scope: &str, path: &str) -> Result<()> {
+    for (i, WeightedTerm { term, weight }) in terms.iter().enumerate() {
+        let inside = |part: &str, e: Error| match e {
+            Error::Config { field, reason } => {
+                let field = if field.is_empty() { String::new() } else { format!(".{field}") };
+                Error::config(format!("{path}[{i}].{part}{field}"), reason)
+            }
+            e => e,
+        };
+        if !taps.contains(&term.tap()) {
+            let reason = format!(
+                "it looks at {}, which a stage of scope {scope} does not have; it has {}",
+                term.tap().name(),
+                taps.iter().map(|tap| tap.name()).collect::<Vec<_>>().join(" and "),
+            );
+            return Err(Error::config(format!("{path}[{i}].term"), reason));
+        }
+        let same = |earlier: &WeightedTerm| {
+            std::mem::discriminant(&earlier.term) == std::mem::discriminant(term)
+        };
+        if let Some(first) = terms[..i].iter().position(same) {
+            let reason = format!("{path}[{first}] is of the same kind; add up their weights");
+            return Err(Error::config(format!("{path}[{i}].term"), reason));
+        }
+        term.check().map_err(|e| inside("term", e))?;
+        weight.check().map_err(|e| inside("weight", e))?;
+    }
+    Ok(())
+}
+
+impl Tap {
+    fn name(self) -> &'static str {
+        match self {
+            Tap::Logits => "the logits of the model",
+            Tap::LayerOutput => "the output of a layer",
+            Tap::Weights => "the weights of a layer",
+        }
+    }
+}

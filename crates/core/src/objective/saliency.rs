@@ -1,9 +1,11 @@
 //! The penalty weighted by saliency; formulas in [`crate::statistics::saliency`].
 
+use super::{Tap, Term};
 use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::matrix::Matrix;
+use crate::{Error, Result};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::{Pool, Real, uninit_vec};
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,25 @@ pub enum SaliencyDifference {
     AfterLowRank,
 }
 
+impl Term for SaliencyConfig {
+    const TAP: Tap = Tap::Weights;
+
+    fn check(&self) -> Result<()> {
+        if !(self.lambda.is_finite() && self.lambda >= 0.0) {
+            let reason = format!("must be 0 or more, got {}", self.lambda);
+            return Err(Error::config("lambda", reason));
+        }
+        let (samples, length) = (self.samples, self.sequence_length);
+        for (field, value, least) in [("samples", samples, 1), ("sequenceLength", length, 2)] {
+            if value < least {
+                let reason = format!("must be at least {least}, got {value}");
+                return Err(Error::config(field, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// R of one block: S of its linears, each with its factor.
 pub struct Penalty {
     s: Vec<Vec<f32>>,
@@ -78,9 +99,10 @@ impl Penalty {
     }
 
     /// Adds the penalty's gradients to the sinks of a layer's `matrices`, whose forward used
-    /// `weights`; returns R.
+    /// `weights`, times `weight`; returns R times it.
     pub fn add<T: Number>(
         &self,
+        weight: f64,
         matrices: &[Matrix<T>],
         parameters: &Parameters<T>,
         weights: &BlockWeights<T>,
@@ -102,7 +124,7 @@ impl Penalty {
                 &parameter.value,
                 wq,
                 &self.s[i],
-                self.factors[i],
+                self.factors[i] * weight,
                 matrix.cols,
                 factors,
             );

@@ -34,7 +34,7 @@ impl Rule for AdamWConfig {
 
     fn check(&self) -> Result<()> {
         if !(self.eps.is_finite() && self.eps > 0.0) {
-            let reason = format!("{} is not possible; a number above 0", self.eps);
+            let reason = format!("must be above 0, got {}", self.eps);
             return Err(Error::config("eps", reason));
         }
         check_decay("beta1", self.beta1)?;

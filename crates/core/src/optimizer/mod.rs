@@ -97,6 +97,8 @@ macro_rules! optimizers {
 optimizers! {
     /// Steps in units of the root mean square of the gradients so far.
     adamw AdamW(AdamWConfig),
+    /// Steps of one size, in the direction of a mean of the gradients; half the state of AdamW.
+    lion Lion(LionConfig),
 }
 
 /// Refuses a decay that is not below 1.
@@ -106,7 +108,7 @@ fn check_decay(field: &str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }
-    Err(Error::config(field, format!("{value} is not possible; 0 up to, not including, 1")))
+    Err(Error::config(field, format!("must be from 0 to below 1, got {value}")))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,4 +1,5 @@
-//! The scales and zero points that a matrix begins with, found from its values alone.
+//! The scales and zero points that a matrix begins with, found from its values alone: the list of
+//! rules is the kernels'.
 
 use crate::{Error, Result};
 use halfstep_kernels::quant::tensor::QuantTensor;

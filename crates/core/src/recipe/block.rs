@@ -1,6 +1,9 @@
 //! Training one block at a time: what learns, from what, how long.
 
+use crate::objective::anchor::AnchorConfig;
+use crate::objective::block_output::BlockOutputConfig;
 pub use crate::objective::saliency::{SaliencyConfig, SaliencyDifference, SaliencyScale};
+use crate::objective::{TermConfig, Weight, WeightedTerm};
 use crate::optimizer::OptimizerConfig;
 use crate::optimizer::adamw::AdamWConfig;
 use crate::recipe::TrainArithmetic;
@@ -38,6 +41,10 @@ pub struct BlockConfig {
     /// Pull of trained weights back to their initial values, as a share of their learning rate
     /// (L2-SP, arXiv 1802.01483).
     pub anchor: f64,
+    /// Terms of the loss beside those that the phases name; their weights may change over a phase.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[ts(optional, as = "Option<Vec<WeightedTerm>>")]
+    pub terms: Vec<WeightedTerm>,
     /// Rule by which gradients change what learns; absent: AdamW. It begins anew in every phase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerConfig>,
@@ -209,6 +216,7 @@ impl BlockConfig {
             phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio }],
             weight_decay: 0.0,
             anchor: 0.0,
+            terms: vec![],
             optimizer: None,
             arithmetic: None,
             seed: 0,
@@ -217,7 +225,30 @@ impl BlockConfig {
 
     /// Returns the saliency penalty; None if its weight is 0.
     pub fn penalty(&self) -> Option<SaliencyConfig> {
-        self.saliency.filter(|s| s.lambda > 0.0)
+        let beside = self.terms.iter().find_map(|term| match term.term {
+            TermConfig::Saliency(config) if term.weight.counts() => Some(config),
+            _ => None,
+        });
+        self.saliency.or(beside).filter(|saliency| saliency.lambda > 0.0)
+    }
+
+    /// The terms of a phase: those it names, the anchor, and those beside them.
+    pub fn phase_terms(&self, phase: &BlockPhase) -> Vec<WeightedTerm> {
+        let weighted = |term, weight| WeightedTerm { term, weight: Weight::Constant(weight) };
+        let output = weighted(TermConfig::BlockOutput(BlockOutputConfig {}), 1.0);
+        let anchor = weighted(TermConfig::Anchor(AnchorConfig {}), self.anchor);
+        let saliency = self.saliency.map(|config| weighted(TermConfig::Saliency(config), 1.0));
+        let named = [
+            Some(output).filter(|_| phase.output),
+            saliency.filter(|_| phase.saliency),
+            Some(anchor).filter(|_| self.anchor > 0.0),
+        ];
+        named.into_iter().flatten().chain(self.terms.iter().copied()).collect()
+    }
+
+    /// The terms of all phases.
+    pub fn all_terms(&self) -> impl Iterator<Item = WeightedTerm> {
+        self.phases.iter().flat_map(|phase| self.phase_terms(phase))
     }
 
     /// The rule of update.

@@ -21,7 +21,7 @@ pub use stage::{Stage, StageStart};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
 use crate::target::TargetId;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
+use halfstep_kernels::ActivationSpec;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -66,16 +66,16 @@ impl Recipe {
     }
 
     /// Before every quantized linear of a layer.
-    pub fn activation(&self) -> ActivationQuantizer {
+    pub fn activation(&self) -> ActivationSpec {
         rules::activation(&self.rules)
     }
 
     /// Before the head, when the head is quantized.
-    pub fn head_activation(&self) -> ActivationQuantizer {
+    pub fn head_activation(&self) -> ActivationSpec {
         rules::head_activation(&self.rules)
     }
 
-    pub fn cache(&self) -> CacheQuantizer {
+    pub fn cache(&self) -> ActivationSpec {
         rules::cache(&self.rules)
     }
 
@@ -107,7 +107,6 @@ impl Recipe {
 
     /// Whether activations or cache have scales that are stored and may learn.
     pub fn has_static_sites(&self) -> bool {
-        matches!(self.activation(), ActivationQuantizer::Static { .. })
-            || matches!(self.cache(), CacheQuantizer::Static { .. })
+        self.activation().is_static() || self.cache().is_static()
     }
 }

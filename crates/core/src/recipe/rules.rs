@@ -2,12 +2,11 @@
 //! the most specific one counts: one that names layers and linears before one that names either,
 //! before one that names neither.
 
-use super::Recipe;
 use crate::error::{Error, Result, nearest};
 use crate::quantizer::site::WeightSite;
 use crate::record::layer_and_linear;
 use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
@@ -33,11 +32,11 @@ pub enum Rule {
     /// Untied head.
     Head { quantizer: QuantSpec },
     /// Before every quantized linear of a layer.
-    Activation { quantizer: ActivationQuantizer },
+    Activation { quantizer: ActivationSpec },
     /// Before the head, when the head is quantized.
-    HeadActivation { quantizer: ActivationQuantizer },
+    HeadActivation { quantizer: ActivationSpec },
     /// Keys after RoPE, and values.
-    Cache { quantizer: CacheQuantizer },
+    Cache { quantizer: ActivationSpec },
 }
 
 impl Rule {
@@ -83,25 +82,25 @@ fn short_name(linear: Linear) -> &'static str {
     linear.name().rsplit('.').next().unwrap_or_default()
 }
 
-pub(super) fn activation(rules: &[Rule]) -> ActivationQuantizer {
+pub(super) fn activation(rules: &[Rule]) -> ActivationSpec {
     let find = |rule: &Rule| {
         if let Rule::Activation { quantizer } = rule { Some(*quantizer) } else { None }
     };
     rules.iter().find_map(find).unwrap_or_default()
 }
 
-pub(super) fn head_activation(rules: &[Rule]) -> ActivationQuantizer {
+pub(super) fn head_activation(rules: &[Rule]) -> ActivationSpec {
     let find = |rule: &Rule| {
         if let Rule::HeadActivation { quantizer } = rule { Some(*quantizer) } else { None }
     };
     rules.iter().find_map(find).unwrap_or_default()
 }
 
-pub(super) fn cache(rules: &[Rule]) -> CacheQuantizer {
+pub(super) fn cache(rules: &[Rule]) -> ActivationSpec {
     let find = |rule: &Rule| {
         if let Rule::Cache { quantizer } = rule { Some(*quantizer) } else { None }
     };
-    rules.iter().find_map(find).unwrap_or_default()
+    rules.iter().find_map(find).unwrap_or(ActivationSpec::F16)
 }
 
 /// The quantizer of every tensor of a model under the rules of a recipe.
@@ -115,22 +114,22 @@ impl Sites {
     ///
     /// Errors: `Config` with the path of the rule: it matches nothing, another one of equal right
     /// gives a weight another quantizer, or its parts cannot be combined.
-    pub fn new(recipe: &Recipe, architecture: &Architecture) -> Result<Self> {
-        check_kinds(recipe)?;
-        let mut matched = vec![false; recipe.rules.len()];
+    pub fn new(rules: &[Rule], architecture: &Architecture) -> Result<Self> {
+        check_kinds(rules)?;
+        let mut matched = vec![false; rules.len()];
         let mut by_name = BTreeMap::new();
         for spec in architecture.tensors() {
             let site = match (spec.role, layer_and_linear(&spec.name)) {
                 (Role::Linear(_), Some((layer, linear))) => {
-                    strongest(recipe, architecture.layers.len(), (layer, linear), &mut matched)?
+                    strongest(rules, architecture.layers.len(), (layer, linear), &mut matched)?
                 }
-                _ => whole(recipe, spec.role).map(WeightSite::absmax),
+                _ => whole(rules, spec.role).map(WeightSite::absmax),
             };
             if let Some(site) = site {
                 by_name.insert(spec.name, site);
             }
         }
-        for (i, rule) in recipe.rules.iter().enumerate() {
+        for (i, rule) in rules.iter().enumerate() {
             if let Rule::Weight { quantizer, linears, .. } = rule {
                 let path = format!("rules[{i}]");
                 if !matched[i] {
@@ -159,11 +158,11 @@ impl Sites {
 }
 
 /// Two rules for a kind of site that can have only one.
-fn check_kinds(recipe: &Recipe) -> Result<()> {
-    for (i, rule) in recipe.rules.iter().enumerate() {
+fn check_kinds(rules: &[Rule]) -> Result<()> {
+    for (i, rule) in rules.iter().enumerate() {
         let same = |earlier: &Rule| earlier.kind() == rule.kind();
         if !matches!(rule, Rule::Weight { .. })
-            && let Some(first) = recipe.rules[..i].iter().position(same)
+            && let Some(first) = rules[..i].iter().position(same)
         {
             let kind = rule.kind();
             return Err(Error::config(
@@ -176,8 +175,8 @@ fn check_kinds(recipe: &Recipe) -> Result<()> {
 }
 
 /// The quantizer of a whole tensor that is no weight of a layer.
-fn whole(recipe: &Recipe, role: Role) -> Option<QuantSpec> {
-    recipe.rules.iter().find_map(|rule| match (rule, role) {
+fn whole(rules: &[Rule], role: Role) -> Option<QuantSpec> {
+    rules.iter().find_map(|rule| match (rule, role) {
         (Rule::Embedding { quantizer }, Role::Embedding) => Some(*quantizer),
         (Rule::Head { quantizer }, Role::Head) => Some(*quantizer),
         _ => None,
@@ -186,19 +185,19 @@ fn whole(recipe: &Recipe, role: Role) -> Option<QuantSpec> {
 
 /// The quantizer of a weight by the most specific rule.
 fn strongest(
-    recipe: &Recipe,
+    rules: &[Rule],
     layers: usize,
     (layer, linear): (usize, Linear),
     matched: &mut [bool],
 ) -> Result<Option<WeightSite>> {
     let specificity = |rule: &Rule| rule.specificity(layer, layers, linear);
-    let found: Vec<Option<usize>> = recipe.rules.iter().map(specificity).collect();
+    let found: Vec<Option<usize>> = rules.iter().map(specificity).collect();
     for (matched, found) in matched.iter_mut().zip(&found) {
         *matched |= found.is_some();
     }
     let most = found.iter().max().copied().flatten();
     let mut strongest =
-        recipe.rules.iter().enumerate().filter(|(i, _)| most.is_some() && found[*i] == most);
+        rules.iter().enumerate().filter(|(i, _)| most.is_some() && found[*i] == most);
     let Some((first, rule)) = strongest.next() else { return Ok(None) };
     let site = rule.weight_site();
     if let Some((other, _)) = strongest.find(|(_, rule)| rule.weight_site() != site) {

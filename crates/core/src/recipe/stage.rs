@@ -2,6 +2,7 @@
 
 use super::block::BlockConfig;
 use super::train::TrainConfig;
+use crate::objective::{Tap, TermConfig, WeightedTerm, check_terms};
 use crate::quantizer::builder::Trains;
 use crate::quantizer::site::{WeightSite, name};
 use crate::{Error, Result};
@@ -79,6 +80,42 @@ impl Stage {
         matches!(self, Stage::Block { config, .. } if config.solver.is_some())
     }
 
+    /// Refuses a term of the loss that looks where this stage has nothing.
+    fn check_terms(&self, path: &str) -> Result<()> {
+        match self {
+            Stage::Model { config, .. } => check_terms(
+                &config.terms(),
+                &[Tap::Logits],
+                "model",
+                &format!("{path}.config.terms"),
+            ),
+            Stage::Block { config, .. } => {
+                let is_saliency =
+                    |term: &WeightedTerm| matches!(term.term, TermConfig::Saliency(_));
+                if let Some(i) = config.terms.iter().position(is_saliency)
+                    && config.saliency.is_some()
+                {
+                    return Err(Error::config(
+                        format!("{path}.config.terms[{i}].term"),
+                        "config.saliency gives the stage its saliency already; leave one out",
+                    ));
+                }
+                let taps = [Tap::LayerOutput, Tap::Weights];
+                check_terms(&config.terms, &taps, "block", &format!("{path}.config.terms"))?;
+                let path = format!("{path}.config.phases");
+                for (i, phase) in config.phases.iter().enumerate() {
+                    check_terms(
+                        &config.phase_terms(phase),
+                        &taps,
+                        "block",
+                        &format!("{path}[{i}]"),
+                    )?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Refuses a stage that trains nothing, or what its sites keep frozen; `sites` are those of the
     /// weights, `begins_from_codes` whether an earlier stage stored some, `static_sites` whether
     /// activations or cache have learned scales.
@@ -91,6 +128,7 @@ impl Stage {
         begins_from_codes: bool,
         static_sites: bool,
     ) -> Result<()> {
+        self.check_terms(path)?;
         let (trains, path) = (self.trains(), format!("{path}.trains"));
         if self.solves() {
             return match trains {

@@ -1,5 +1,8 @@
 //! Options of training end to end: its length, learning rates and loss.
 
+use crate::objective::cross_entropy::CrossEntropyConfig;
+use crate::objective::kl::KlConfig;
+use crate::objective::{TermConfig, Weight, WeightedTerm};
 use crate::optimizer::OptimizerConfig;
 use crate::optimizer::adamw::AdamWConfig;
 use serde::{Deserialize, Serialize};
@@ -94,6 +97,11 @@ pub struct TrainConfig {
     /// Temperature of the teacher's and the student's distribution in the KL divergence, above 0.
     /// Default 1.
     pub temperature: f64,
+    /// Terms of the loss with their weights, which may change over the stage, in place of those that
+    /// `klWeight`, `ceWeight` and `temperature` give. Default: those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[ts(optional, as = "Option<Vec<WeightedTerm>>")]
+    pub terms: Vec<WeightedTerm>,
     /// What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
     /// (forward by the integer products of the packed model; for targets that quantize
     /// activations). Default: what a probe finds fastest on this machine.
@@ -131,6 +139,7 @@ impl Default for TrainConfig {
             kl_weight: 1.0,
             ce_weight: 0.0,
             temperature: 1.0,
+            terms: vec![],
             arithmetic: None,
             recompute: Recompute::Auto,
             loss_bytes: 64 << 20,
@@ -152,6 +161,18 @@ impl TrainConfig {
     pub fn optimizer(&self) -> OptimizerConfig {
         let Self { beta1, beta2, eps, .. } = *self;
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps }))
+    }
+
+    /// The terms of the loss: `terms`, or those of the weights beside it.
+    pub fn terms(&self) -> Vec<WeightedTerm> {
+        if !self.terms.is_empty() {
+            return self.terms.clone();
+        }
+        let weighted = |term, weight| WeightedTerm { term, weight: Weight::Constant(weight) };
+        vec![
+            weighted(TermConfig::Kl(KlConfig { temperature: self.temperature }), self.kl_weight),
+            weighted(TermConfig::CrossEntropy(CrossEntropyConfig {}), self.ce_weight),
+        ]
     }
 
     /// Refuses values that are out of range.
@@ -217,11 +238,13 @@ impl TrainConfig {
         ] {
             not_negative(field, value)?;
         }
-        if self.kl_weight + self.ce_weight <= 0.0 {
-            return Err(Error::config(
-                "klWeight",
-                "klWeight and ceWeight must not both be 0: there would be no loss",
-            ));
+        if !self.terms().iter().any(|term| term.weight.counts()) {
+            let (field, reason) = if self.terms.is_empty() {
+                ("klWeight", "klWeight and ceWeight must not both be 0: there would be no loss")
+            } else {
+                ("terms", "every weight is 0: there would be no loss")
+            };
+            return Err(Error::config(field, reason));
         }
         for (field, value) in [("maxNorm", self.max_norm), ("temperature", self.temperature)] {
             positive(field, value)?;

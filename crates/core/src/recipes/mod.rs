@@ -58,6 +58,7 @@ recipes! {
     llm_qat LlmQat(LlmQatConfig),
     gptq Gptq(GptqRecipeConfig),
     awq Awq(AwqRecipeConfig),
+    comq Comq(ComqRecipeConfig),
     omniquant Omniquant(OmniquantConfig),
     apiq Apiq(ApiqConfig),
     sapr Sapr(SaprConfig),
@@ -173,7 +174,7 @@ mod tests {
             (r#"{"kind":"apiq","rank":-3}"#, "rank: ", "a whole number"),
             (r#"{"kind":"silq","target":"gguf:q4_1"}"#, "target: ", "did you mean gguf:q4_0?"),
             (r#"{"kind":3}"#, "kind: ", "3 is not known"),
-            (r#"{"kind":null}"#, "kind: ", "string"),
+            (r#"{"kind":null}"#, "kind: ", "must be a name"),
         ] {
             let error = parse_config::<RecipeConfig>(json).expect_err(json).to_string();
             assert!(error.starts_with(start) && error.contains(words), "{json}: {error}");

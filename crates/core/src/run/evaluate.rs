@@ -31,7 +31,8 @@ pub fn evaluate(
     }
 }
 
-/// An evaluation in progress, sequence by sequence, for callers that do other work in between. Several models are compared with one reference, which runs once.
+/// An evaluation in progress, sequence by sequence, for callers that do other work in between.
+/// Several models are compared with one reference, which runs once.
 pub struct EvaluationRun {
     networks: Vec<Network>,
     against: Option<Network>,

@@ -329,7 +329,7 @@ impl<'a> Planner<'a> {
         let recipe = self.recipe.with_weight_sites(start);
         let mut rounded =
             nearest::quantize_model(self.model, &recipe, &self.host.cancel, &self.pool)?;
-        let sites = Sites::new(&recipe, &self.model.architecture)?;
+        let sites = Sites::new(&recipe.rules, &self.model.architecture)?;
         for spec in self.model.architecture.tensors() {
             let Some(LowRankConfig { rank, .. }) = sites.of(&spec).and_then(|s| s.low_rank) else {
                 continue;
@@ -365,7 +365,8 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// If the system does not report it: both models, and both again as networks, one of them in f32.
+    /// If the system does not report it: both models, and both again as networks, one of them in
+    /// f32.
     fn held(&self) -> u64 {
         let floats = (self.model.architecture.parameters() * size_of::<f32>()) as u64;
         probe::stored(self.model) + 2 * probe::stored(&self.result) + floats

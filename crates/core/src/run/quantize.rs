@@ -148,7 +148,7 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
 /// Refuses rules and stages that cannot be combined, which no built-in recipe has.
 fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     recipe.check_target()?;
-    Sites::new(recipe, &model.architecture)?;
+    Sites::new(&recipe.rules, &model.architecture)?;
     let sites: Vec<WeightSite> = recipe.weight_sites().copied().collect();
     for (i, stage) in recipe.stages.iter().enumerate() {
         let valid = match stage {

@@ -11,7 +11,7 @@ use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{ActivationQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use halfstep_runtime::low_rank::Factors;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
@@ -185,13 +185,13 @@ type Weight<'a> = (&'a QuantTensor, Option<&'a LowRank>);
 fn same_outputs(
     (a, factors): Weight,
     (b, file_factors): Weight,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     pool: &Pool,
 ) -> std::result::Result<(), String> {
     let mut rng = Rng { seed: 0x5eed, stream: a.rows as u64, counter: 0 };
     let x: Vec<f32> = (0..PROBE_ROWS * a.cols).map(|_| rng.normal() as f32).collect();
-    let step = matches!(activation, ActivationQuantizer::Static { .. }).then_some(0.05f32);
-    if activation != ActivationQuantizer::None
+    let step = activation.is_static().then_some(0.05f32);
+    if activation != ActivationSpec::F32
         && integer_sums(&x, a, activation, step, PROBE_ROWS)
             != integer_sums(&x, b, activation, step, PROBE_ROWS)
     {
@@ -203,7 +203,7 @@ fn same_outputs(
         Factors::new(factors).add(pool, &x, &mut y, PROBE_ROWS);
     }
     let mut quantized = x.clone();
-    if activation != ActivationQuantizer::None {
+    if activation != ActivationSpec::F32 {
         fake_quant(pool, activation, &x, a.cols, step, &mut quantized);
     }
     let mut w = vec![0.0f32; a.rows * a.cols];

@@ -10,7 +10,7 @@ use crate::nearest::RTN_RULES;
 use crate::recipe::{Observer, Recipe};
 use crate::{Error, Result};
 use halfstep_formats::{Model, Quantization};
-use halfstep_kernels::{CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use halfstep_runtime::{Arithmetic, Network, score};
 
 /// Text on which a run is measured before and after.
@@ -140,7 +140,7 @@ impl Validation {
         });
         let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
         let quantization =
-            result.quantization.clone().map(|q| Quantization { cache: CacheQuantizer::F32, ..q });
+            result.quantization.clone().map(|q| Quantization { cache: ActivationSpec::F32, ..q });
         let mut mixed = Model { quantization, ..model.clone() };
         let mut kl = Vec::with_capacity(layers);
         for layer in 0..layers {

@@ -4,6 +4,7 @@
 use crate::Result;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::site::WeightSite;
+use crate::statistics::{Pass, Seen};
 use halfstep_formats::Model;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::Pool;
@@ -36,7 +37,7 @@ pub(crate) trait Calibration<'a> {
     /// What goes into the layer, `[T, D]`.
     fn input(&mut self, stream: InputStream, sample: usize) -> Result<Vec<f32>>;
 
-    /// Shows what the linears at `site` read when x `[T, D]` goes through the layer with these
+    /// Shows what linears read, site by site, when x `[T, D]` goes through the layer with these
     /// weights.
     ///
     /// Errors: those of `see`; cancelled.
@@ -44,9 +45,8 @@ pub(crate) trait Calibration<'a> {
         &self,
         stream: InputStream,
         weights: &BlockWeights<f32>,
-        site: ActivationSite,
         x: Vec<f32>,
-        see: &mut dyn FnMut(&[f32]) -> Result<()>,
+        see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()>;
 
     /// What the layer with these weights gives for x, both `[T, D]`.
@@ -61,4 +61,23 @@ pub(crate) trait Calibration<'a> {
 
     /// Tells the user of something that the result should be read with.
     fn warn(&mut self, message: String);
+}
+
+/// All sequences on their way through the layer.
+pub(crate) struct LayerPass<'c, 'a> {
+    pub layer: &'c mut dyn Calibration<'a>,
+    pub stream: InputStream,
+    pub weights: &'c BlockWeights<f32>,
+}
+
+impl Pass for LayerPass<'_, '_> {
+    fn sequences(&self) -> usize {
+        self.layer.samples()
+    }
+
+    fn show(&mut self, sequence: usize, see: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
+        let x = self.layer.input(self.stream, sequence)?;
+        let see = &mut |site: ActivationSite, x: &[f32]| see(Seen::Input { site, x });
+        self.layer.seen(self.stream, self.weights, x, see)
+    }
 }

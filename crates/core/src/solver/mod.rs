@@ -77,4 +77,6 @@ solvers! {
     gptq Gptq(GptqConfig),
     /// Channels that carry much are made larger before rounding, then ranges are clipped.
     awq Awq(AwqConfig),
+    /// Each row by coordinate descent on the error of its outputs.
+    comq Comq(ComqConfig),
 }

@@ -1,7 +1,8 @@
 //! What a linear's inputs look like to second order: `H = (2/T) sum_t x_t x_t^T` (GPTQ, arXiv
 //! 2210.17323, section 3.1).
-use crate::solver::Part;
-use crate::solver::check_finite;
+
+use super::InputStatistic;
+use crate::solver::{Part, check_finite};
 use crate::{Error, Result};
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::gemm::{Precision, linear_backward_weight};
@@ -84,6 +85,12 @@ impl Hessian {
     }
     fn sum(&self, i: usize, j: usize) -> f64 {
         self.sums[i.max(j) * self.cols + i.min(j)]
+    }
+}
+
+impl InputStatistic for Hessian {
+    fn add(&mut self, pool: &Pool, x: &[f32]) -> Result<()> {
+        Hessian::add(self, pool, x)
     }
 }
 

@@ -10,31 +10,23 @@
 //! of the block) (ours: the same lambda for any number of texts and any scale of the loss), or
 //! lambda / (mean of S in the matrix * weights of the matrix).
 
-use crate::autograd::ops::Sink;
-use crate::autograd::ops::weight::Weight;
-use crate::autograd::tape::Tape;
-use crate::autograd::tensor::Tensor;
+use super::squared_gradients::squared_gradients;
 use crate::data::Text;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
 use crate::engine::stream::Stream;
 use crate::host::{Host, Store};
-use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
-use crate::layer::tensors::{find, hash_weights, teacher, tensor_values};
-use crate::layer::weights::{BlockWeights, Weights};
-use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
+use crate::layer::tensors::hash_weights;
 use crate::objective::saliency::{Penalty, SaliencyConfig};
 use crate::{Error, Result};
 use halfstep_formats::Model;
-use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, LinearSpec};
+use halfstep_formats::architecture::LinearSpec;
 use halfstep_formats::safetensors::{self, Dtype, Entry};
-use halfstep_kernels::ops::gemm::{Precision, Rows};
-use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::Pool;
+use halfstep_kernels::ops::gemm::Precision;
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Where S lies while it is summed.
 #[derive(Clone, Copy)]
@@ -56,9 +48,6 @@ pub struct Saliency {
     /// That the gradients took; 0 if they were read.
     pub seconds: f64,
 }
-
-/// Bytes of logits at once.
-const LOSS_BYTES: usize = 64 << 20;
 
 impl Saliency {
     /// Squared gradients over the first `config.samples` sequences of the text; read where they
@@ -183,29 +172,6 @@ impl Saliency {
 
 const KIND: &str = "saliency";
 
-/// Adds S of the sequences `tokens` `[texts, T]` to `sums`: a sample is a block, its linears
-/// one after the other.
-pub fn squared_gradients(
-    model: &Model,
-    tokens: &[u32],
-    sequence_length: usize,
-    precision: Precision,
-    sums: &mut Stream,
-    host: &Host,
-    pool: &Pool,
-) -> Result<()> {
-    let pass = Pass::new(model, sequence_length, precision, pool)?;
-    let mut inputs = sums.another(
-        model.architecture.layers.len(),
-        sequence_length * model.architecture.hidden_size,
-    )?;
-    for (number, text) in tokens.chunks(sequence_length).enumerate() {
-        host.check_cancelled()?;
-        pass.add(number, text, &mut inputs, sums)?;
-    }
-    Ok(())
-}
-
 /// Elements of the linears of the largest block.
 fn largest(sizes: &[Vec<usize>]) -> usize {
     sizes.iter().map(|sizes| sizes.iter().sum()).max().unwrap_or(0)
@@ -265,139 +231,4 @@ fn read(
         sums.write(layer, &values)?;
     }
     Ok(true)
-}
-
-/// Forward and backward of the unquantized model, one text at a time, one block's gradients at a
-/// time.
-struct Pass<'a> {
-    model: &'a Model,
-    context: Context,
-    /// Embedding, final norm and head; blocks are read as they come.
-    ends: Weights<f32>,
-    pool: &'a Pool,
-}
-
-impl<'a> Pass<'a> {
-    fn new(
-        model: &'a Model,
-        sequence_length: usize,
-        precision: Precision,
-        pool: &'a Pool,
-    ) -> Result<Self> {
-        let a = &model.architecture;
-        let context = Context {
-            architecture: Arc::new(a.clone()),
-            pool: pool.clone(),
-            ropes: rope_tables(a),
-            batch: 1,
-            tokens: sequence_length,
-            precision,
-            activation: ActivationQuantizer::None,
-            cache: CacheQuantizer::F32,
-            edge: EdgeRule::Inside,
-        };
-        let embedding = Weight::stored(find(model, EMBEDDING)?, pool);
-        let head =
-            if a.tied_head { embedding.clone() } else { Weight::stored(find(model, HEAD)?, pool) };
-        let ends = Weights {
-            blocks: vec![],
-            embedding,
-            final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?),
-            head,
-        };
-        Ok(Self { model, context, ends, pool })
-    }
-
-    fn block(
-        &self,
-        weights: &BlockWeights<f32>,
-        sinks: &BlockSinks<f32>,
-        tape: &mut Tape<f32>,
-        x: &Tensor<f32>,
-    ) -> Result<Tensor<f32>> {
-        Block { context: &self.context, weights, sinks, tap: None }.forward(tape, x)
-    }
-
-    /// Adds the squared gradients of one text; `inputs`: room for those of every block.
-    ///
-    /// Errors: `NonFinite`, what a block gives or a gradient of it.
-    fn add(
-        &self,
-        number: usize,
-        tokens: &[u32],
-        inputs: &mut Stream,
-        sums: &mut Stream,
-    ) -> Result<()> {
-        let (a, mut x) = (&self.model.architecture, vec![]);
-        tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
-        let shape = [tokens.len(), a.hidden_size];
-        let mut x = Tensor::new(x, &shape)?;
-        for layer in 0..a.layers.len() {
-            inputs.write(layer, x.values())?;
-            x = self.block(
-                &teacher(self.model, layer, self.pool)?,
-                &BlockSinks::none(),
-                &mut Tape::off(),
-                &x,
-            )?;
-            check_finite(x.values(), || format!("the unquantized block {layer}, text {number}"))?;
-        }
-        let head = LossHead {
-            pool: self.pool,
-            norm_eps: a.norm_eps,
-            vocab: a.vocab_size,
-            hidden: a.hidden_size,
-            activation: ActivationQuantizer::None,
-            precision: self.context.precision,
-            objective: Objective { kl_weight: 0.0, ce_weight: 1.0, temperature: 1.0 },
-            bytes: LOSS_BYTES,
-            weights: &self.ends,
-            teacher: None,
-            norm_sink: None,
-            head_sink: None,
-        };
-        let targets = next_tokens(tokens, tokens.len());
-        let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
-        let (_, dy) = head.backward(x.values(), None, &targets, normalizers);
-        let mut dy = Tensor::new(dy, &shape)?;
-        for layer in (0..a.layers.len()).rev() {
-            let x = Tensor::new(inputs.read(layer, 1)?, &shape)?;
-            let weights = teacher(self.model, layer, self.pool)?;
-            let sinks = BlockSinks {
-                linears: weights
-                    .linears
-                    .iter()
-                    .map(|(&linear, w)| (linear, Sink::new(w.rows() * w.cols())))
-                    .collect(),
-                ..BlockSinks::none()
-            };
-            let mut tape = Tape::on();
-            let y = self.block(&weights, &sinks, &mut tape, &x)?;
-            dy = tape.backward(self.pool, &x, &y, dy)?;
-            self.add_squares(layer, &sinks, sums)?;
-        }
-        Ok(())
-    }
-
-    fn add_squares(&self, layer: usize, sinks: &BlockSinks<f32>, sums: &mut Stream) -> Result<()> {
-        let mut s = sums.read(layer, 1)?;
-        let mut rest = &mut s[..];
-        for sink in sinks.linears.values() {
-            let own = sink.with(|gradient| {
-                let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
-                self.pool.chunks_mut(own, 1 << 16, |i, own| {
-                    own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g)
-                });
-                rest = later;
-                own.iter().all(|s| s.is_finite())
-            });
-            if !own {
-                return Err(Error::NonFinite {
-                    step: 0,
-                    tensor: format!("a squared gradient of block {layer}"),
-                });
-            }
-        }
-        sums.write(layer, &s)
-    }
 }

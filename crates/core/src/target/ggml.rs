@@ -6,7 +6,7 @@ use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
 use super::{Target, TargetId, targets_that_hold};
 use crate::error::{Error, Result};
 use halfstep_formats::write::FileFormat;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Granularity, QuantSpec};
+use halfstep_kernels::{ActivationSpec, Granularity, QuantSpec};
 
 /// A target that differs from its siblings in the type of its weights.
 pub(super) struct Ggml {
@@ -15,11 +15,11 @@ pub(super) struct Ggml {
     pub weights: QuantSpec,
     /// Types that its runtime multiplies with the same activations, so that one file may mix them.
     pub mixes: &'static [QuantSpec],
-    pub activation: ActivationQuantizer,
+    pub activation: ActivationSpec,
 }
 
 /// How llama.cpp quantizes the input of the head.
-const HEAD_ACTIVATION: ActivationQuantizer = ActivationQuantizer::DynamicBlock32;
+const HEAD_ACTIVATION: ActivationSpec = ActivationSpec::BLOCK_32;
 
 impl Target for Ggml {
     fn file_format(&self) -> FileFormat {
@@ -36,9 +36,9 @@ impl Target for Ggml {
             return Err(Error::Target { target, grid, reason, targets });
         }
         let cache = match whole_bits("cache", request.cache, 2, 32)? {
-            Some(8) => CacheQuantizer::Q8_0,
-            Some(32) => CacheQuantizer::F32,
-            _ => CacheQuantizer::F16,
+            Some(8) => ActivationSpec::BLOCK_32,
+            Some(32) => ActivationSpec::F32,
+            _ => ActivationSpec::F16,
         };
         let table = Some(QuantSpec::Q8_0);
         Ok(TargetSites {
@@ -66,16 +66,16 @@ impl Target for Ggml {
         Err(format!("its embedding and head are {}", describe(&QuantSpec::Q8_0)))
     }
 
-    fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String> {
+    fn holds_activation(&self, quantizer: ActivationSpec) -> std::result::Result<(), String> {
         if [self.activation, HEAD_ACTIVATION].contains(&quantizer) {
             return Ok(());
         }
         Err("its runtime quantizes every input to 8 bits in blocks".into())
     }
 
-    fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String> {
+    fn holds_cache(&self, quantizer: ActivationSpec) -> std::result::Result<(), String> {
         match quantizer {
-            CacheQuantizer::F32 | CacheQuantizer::F16 | CacheQuantizer::Q8_0 => Ok(()),
+            ActivationSpec::F32 | ActivationSpec::F16 | ActivationSpec::BLOCK_32 => Ok(()),
             _ => Err("the cache of its runtime is f32, f16 or q8_0".into()),
         }
     }
@@ -84,10 +84,10 @@ impl Target for Ggml {
         false
     }
 
-    fn client_flags(&self, cache: CacheQuantizer) -> Vec<String> {
+    fn client_flags(&self, cache: ActivationSpec) -> Vec<String> {
         let kind = match cache {
-            CacheQuantizer::Q8_0 => "q8_0",
-            CacheQuantizer::F32 => "f32",
+            ActivationSpec::BLOCK_32 => "q8_0",
+            ActivationSpec::F32 => "f32",
             _ => return vec![],
         };
         vec![format!("--cache-type-k {kind}"), format!("--cache-type-v {kind}")]

@@ -4,9 +4,7 @@ use super::Target;
 use super::request::{Request, TargetSites, ZeroPoints, whole_bits};
 use crate::error::{Error, Result};
 use halfstep_formats::write::FileFormat;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
 
 pub(super) struct Halfstep;
 
@@ -14,10 +12,6 @@ pub(super) const TARGET: Halfstep = Halfstep;
 
 fn held(spec: QuantSpec) -> std::result::Result<(), String> {
     spec.check().map_err(|reason| format!("its grids have 2 to 8 bits: {reason}"))
-}
-
-fn bits_held(bits: u8) -> std::result::Result<(), String> {
-    if (2..=8).contains(&bits) { Ok(()) } else { Err("its grids have 2 to 8 bits".into()) }
 }
 
 impl Target for Halfstep {
@@ -41,29 +35,19 @@ impl Target for Halfstep {
         held(quantizer)
     }
 
-    fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String> {
-        match quantizer {
-            ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } => {
-                bits_held(bits)
-            }
-            _ => Ok(()),
-        }
+    fn holds_activation(&self, spec: ActivationSpec) -> std::result::Result<(), String> {
+        spec.check_input()
     }
 
-    fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String> {
-        match quantizer {
-            CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } => {
-                bits_held(bits)
-            }
-            _ => Ok(()),
-        }
+    fn holds_cache(&self, spec: ActivationSpec) -> std::result::Result<(), String> {
+        spec.check_cache()
     }
 
     fn holds_low_rank(&self) -> bool {
         true
     }
 
-    fn client_flags(&self, _cache: CacheQuantizer) -> Vec<String> {
+    fn client_flags(&self, _cache: ActivationSpec) -> Vec<String> {
         vec![]
     }
 }
@@ -87,10 +71,10 @@ fn complete(request: &Request) -> Result<TargetSites> {
     );
     let whole_blocks = matches!(granularity, Granularity::Group(n) if n.is_multiple_of(32));
     let activation = match whole_bits("activations", request.activations, 2, 32)?.unwrap_or(8) {
-        16 | 32 if !request.static_activations => ActivationQuantizer::None,
-        bits @ 2..=8 if request.static_activations => ActivationQuantizer::Static { bits },
-        8 if whole_blocks => ActivationQuantizer::DynamicBlock32,
-        bits @ 2..=8 => ActivationQuantizer::DynamicToken { bits },
+        16 | 32 if !request.static_activations => ActivationSpec::F32,
+        bits @ 2..=8 if request.static_activations => ActivationSpec::of_site(bits),
+        8 if whole_blocks => ActivationSpec::BLOCK_32,
+        bits @ 2..=8 => ActivationSpec::token(bits),
         bits if request.static_activations => {
             return Err(Error::config(
                 "activations",
@@ -105,10 +89,10 @@ fn complete(request: &Request) -> Result<TargetSites> {
         }
     };
     let cache = match whole_bits("cache", request.cache, 2, 32)?.unwrap_or(16) {
-        32 => CacheQuantizer::F32,
-        16 => CacheQuantizer::F16,
-        bits @ 2..=8 if request.static_activations => CacheQuantizer::Static { bits },
-        bits @ 2..=8 => CacheQuantizer::DynamicHead { bits },
+        32 => ActivationSpec::F32,
+        16 => ActivationSpec::F16,
+        bits @ 2..=8 if request.static_activations => ActivationSpec::of_site(bits),
+        bits @ 2..=8 => ActivationSpec::head(bits),
         bits => {
             return Err(Error::config(
                 "cache",
@@ -128,16 +112,16 @@ fn complete(request: &Request) -> Result<TargetSites> {
             embedding: None,
             head: None,
             activation,
-            head_activation: ActivationQuantizer::None,
+            head_activation: ActivationSpec::F32,
             cache,
         });
     }
     // A grid with a scale per group is chosen for a small file, in which a float embedding would
     // take most of the bytes.
-    let head_activation = if activation == ActivationQuantizer::None {
+    let head_activation = if activation == ActivationSpec::F32 {
         activation
     } else {
-        ActivationQuantizer::DynamicBlock32
+        ActivationSpec::BLOCK_32
     };
     Ok(TargetSites {
         weights,

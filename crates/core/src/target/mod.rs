@@ -11,7 +11,7 @@ pub use request::{Request, TargetSites, ZeroPoints};
 
 use crate::error::Result;
 use halfstep_formats::write::FileFormat;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -35,17 +35,17 @@ pub trait Target: Sync {
     fn holds_table(&self, quantizer: QuantSpec) -> std::result::Result<(), String>;
 
     /// Whether inputs of linears may have this quantizer; Err states what they may have.
-    fn holds_activation(&self, quantizer: ActivationQuantizer) -> std::result::Result<(), String>;
+    fn holds_activation(&self, quantizer: ActivationSpec) -> std::result::Result<(), String>;
 
     /// Whether its runtime can store keys and values so; Err states how it can.
-    fn holds_cache(&self, quantizer: CacheQuantizer) -> std::result::Result<(), String>;
+    fn holds_cache(&self, quantizer: ActivationSpec) -> std::result::Result<(), String>;
 
     /// Whether its files store low-rank factors.
     fn holds_low_rank(&self) -> bool;
 
     /// Returns the flags that a client needs to run a model with this cache, which is not in the
     /// file.
-    fn client_flags(&self, cache: CacheQuantizer) -> Vec<String>;
+    fn client_flags(&self, cache: ActivationSpec) -> Vec<String>;
 }
 
 macro_rules! targets {
@@ -148,11 +148,11 @@ mod tests {
             .expect("its own grid");
         assert_eq!(
             (sites.weights, sites.activation),
-            (QuantSpec::TQ2_0, ActivationQuantizer::DynamicBlock256)
+            (QuantSpec::TQ2_0, ActivationSpec::BLOCK_256)
         );
         assert_eq!(
             (sites.head, sites.head_activation),
-            (Some(QuantSpec::Q8_0), ActivationQuantizer::DynamicBlock32)
+            (Some(QuantSpec::Q8_0), ActivationSpec::BLOCK_32)
         );
     }
 

@@ -2,11 +2,11 @@
 
 use super::TargetId;
 use super::ggml::Ggml;
-use halfstep_kernels::{ActivationQuantizer, QuantSpec};
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 
 pub(super) const TARGET: Ggml = Ggml {
     id: TargetId::GgufQ8_0,
     weights: QuantSpec::Q8_0,
     mixes: &[QuantSpec::Q8_0, QuantSpec::Q4_0],
-    activation: ActivationQuantizer::DynamicBlock32,
+    activation: ActivationSpec::BLOCK_32,
 };

@@ -1,7 +1,7 @@
 //! The request of a recipe to a target, and the answer of the target: a quantizer for every site.
 
 use crate::error::{Error, Result};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 
 /// The request of a recipe; None leaves the choice to the target.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +37,9 @@ pub struct TargetSites {
     pub weights: QuantSpec,
     pub embedding: Option<QuantSpec>,
     pub head: Option<QuantSpec>,
-    pub activation: ActivationQuantizer,
-    pub head_activation: ActivationQuantizer,
-    pub cache: CacheQuantizer,
+    pub activation: ActivationSpec,
+    pub head_activation: ActivationSpec,
+    pub cache: ActivationSpec,
 }
 
 /// Checks a number of bits that the user wrote: a whole number from `low` to `high`.

@@ -2,11 +2,11 @@
 
 use super::TargetId;
 use super::ggml::Ggml;
-use halfstep_kernels::{ActivationQuantizer, QuantSpec};
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 
 pub(super) const TARGET: Ggml = Ggml {
     id: TargetId::GgufTQ2_0,
     weights: QuantSpec::TQ2_0,
     mixes: &[QuantSpec::TQ2_0],
-    activation: ActivationQuantizer::DynamicBlock256,
+    activation: ActivationSpec::BLOCK_256,
 };

@@ -5,8 +5,9 @@ use super::metadata::Metadata;
 use super::{FORMAT, keys};
 use crate::architecture::{Architecture, EMBEDDING, HEAD, Role};
 use crate::error::{Error, Result};
-use crate::model::{Quantization, Tensor, TensorData};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec};
+use crate::model::{Tensor, TensorData};
+use crate::quantization::Quantization;
+use halfstep_kernels::{ActivationSpec, QuantSpec};
 use std::collections::BTreeMap;
 
 /// Most bytes of the JSON.
@@ -51,37 +52,18 @@ pub fn write(quantization: &Quantization, architecture: &Architecture) -> Result
 /// GGUF cannot store the scales of static quantizers, and the blocks of the cache must divide a
 /// head.
 fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(), String> {
-    let bits = |bits: u8| {
-        if (2..=8).contains(&bits) {
-            Ok(())
-        } else {
-            Err(format!("must have 2 to 8 bits, got {bits}"))
-        }
-    };
-    for activation in [q.activation, q.head_activation] {
-        match activation {
-            ActivationQuantizer::None
-            | ActivationQuantizer::DynamicBlock32
-            | ActivationQuantizer::DynamicBlock256 => {}
-            ActivationQuantizer::DynamicToken { bits: b } => bits(b)?,
-            ActivationQuantizer::Static { .. } => {
-                return Err("has static activations, whose steps GGUF cannot hold".into());
-            }
+    q.check().map_err(|reason| format!("asks for {reason}"))?;
+    for (what, spec) in [("activations", q.activation), ("cache", q.cache)] {
+        if spec.is_static() {
+            return Err(format!("has a stored scale for its {what}, which GGUF cannot hold"));
         }
     }
-    match q.cache {
-        CacheQuantizer::F32 | CacheQuantizer::F16 => {}
-        CacheQuantizer::DynamicHead { bits: b } => bits(b)?,
-        CacheQuantizer::Q8_0 => {
-            let head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
-            if let Some(head_dim) = head_dims.into_iter().find(|d| !d.is_multiple_of(32)) {
-                return Err(format!(
-                    "has a Q8_0 cache, but heads of {head_dim} are not whole blocks of 32"
-                ));
-            }
-        }
-        CacheQuantizer::Static { .. } => {
-            return Err("has a static cache, whose steps GGUF cannot hold".into());
+    if q.cache == ActivationSpec::BLOCK_32 {
+        let head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
+        if let Some(head_dim) = head_dims.into_iter().find(|d| !d.is_multiple_of(32)) {
+            return Err(format!(
+                "has a Q8_0 cache, but heads of {head_dim} are not whole blocks of 32"
+            ));
         }
     }
     if q.static_scales.is_empty() {
@@ -109,15 +91,15 @@ fn of_client(
         _ => return None,
     };
     let activation = |weights| match weights {
-        QuantSpec::TQ2_0 => ActivationQuantizer::DynamicBlock256,
-        _ => ActivationQuantizer::DynamicBlock32,
+        QuantSpec::TQ2_0 => ActivationSpec::BLOCK_256,
+        _ => ActivationSpec::BLOCK_32,
     };
     let head = tensors.get(HEAD).or_else(|| tensors.get(EMBEDDING))?;
     types.all(|t| t == Some(first)).then(|| Quantization {
         target: target.into(),
         activation: activation(first),
-        head_activation: quantizer(head).map_or(ActivationQuantizer::None, activation),
-        cache: CacheQuantizer::F16,
+        head_activation: quantizer(head).map_or(ActivationSpec::F32, activation),
+        cache: ActivationSpec::F16,
         static_scales: BTreeMap::new(),
     })
 }

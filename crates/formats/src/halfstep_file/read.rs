@@ -49,7 +49,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     inventory::check_size(&source.file, &architecture, 1, source.length)?;
     let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
     if let Some(q) = &quantization {
-        check_quantization(q).map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
+        q.check().map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
         if !q.static_scales.is_empty() {
             return Err(metadata.wrong(key::QUANTIZATION, "steps are stored as tensors".into()));
         }

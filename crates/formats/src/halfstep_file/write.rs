@@ -45,7 +45,7 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     }
     let mut metadata = metadata(model, &weights)?;
     if let Some(q) = &model.quantization {
-        check_quantization(q).map_err(|reason| unencodable(key::QUANTIZATION, reason))?;
+        q.check().map_err(|reason| unencodable(key::QUANTIZATION, reason))?;
         let without_steps = Quantization { static_scales: BTreeMap::new(), ..q.clone() };
         metadata.insert(key::QUANTIZATION.into(), json(&without_steps)?);
         step_entries(&model.architecture, q, &mut weights)?;

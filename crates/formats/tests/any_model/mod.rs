@@ -7,7 +7,7 @@ use halfstep_formats::architecture::{Architecture, Role, Sizes};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, QuantSpec, ScaleCodec};
+use halfstep_kernels::{ActivationSpec, QuantSpec, ScaleCodec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -146,8 +146,8 @@ pub fn model(
     }
 }
 
-/// Adds low-rank factors to packed block linears: of the rank that `rank` gives for the largest there
-/// may be, none for 0.
+/// Adds low-rank factors to packed block linears: of the rank that `rank` gives for the largest
+/// there may be, none for 0.
 pub fn add_low_rank(
     m: &mut Model,
     draw: &mut Draw,
@@ -182,9 +182,9 @@ pub fn float_model() -> Model {
 pub fn dynamic() -> Quantization {
     Quantization {
         target: "halfstep".into(),
-        activation: ActivationQuantizer::DynamicToken { bits: 8 },
-        head_activation: ActivationQuantizer::None,
-        cache: CacheQuantizer::DynamicHead { bits: 8 },
+        activation: ActivationSpec::token(8),
+        head_activation: ActivationSpec::F32,
+        cache: ActivationSpec::head(8),
         static_scales: BTreeMap::new(),
     }
 }

@@ -6,8 +6,8 @@ use halfstep_formats::architecture::{Sizes, TensorSpec};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::tokenizer::{TokenKind, Vocabulary};
 use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData, Tokenizer, blocks};
+use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::ops::rope::Llama3Scaling;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -147,16 +147,12 @@ pub fn client_quantization(target: &str, head: bool) -> Quantization {
     Quantization {
         target: target.into(),
         activation: if target == "gguf:tq2_0" {
-            ActivationQuantizer::DynamicBlock256
+            ActivationSpec::BLOCK_256
         } else {
-            ActivationQuantizer::DynamicBlock32
+            ActivationSpec::BLOCK_32
         },
-        head_activation: if head {
-            ActivationQuantizer::DynamicBlock32
-        } else {
-            ActivationQuantizer::None
-        },
-        cache: CacheQuantizer::F16,
+        head_activation: if head { ActivationSpec::BLOCK_32 } else { ActivationSpec::F32 },
+        cache: ActivationSpec::F16,
         static_scales: BTreeMap::new(),
     }
 }

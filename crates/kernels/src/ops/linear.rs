@@ -24,7 +24,7 @@ mod transpose;
 
 use crate::quant::activation;
 use crate::quant::tensor::QuantTensor;
-use crate::{ActivationQuantizer, Pool};
+use crate::{ActivationSpec, Pool};
 use kernel::{Kernel, Output};
 use panels::ROWS;
 pub use panels::WeightPanels;
@@ -80,20 +80,20 @@ fn columns(y: &mut [f32], o: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
 /// the stored step of a static site). Integer sums per segment (the smaller of weight group and
 /// activation block), then `y += f32(sum) * (weight_scale * activation_scale)`, segment by segment
 /// in order: multiply, then add. Where codes index a table, the integers that are summed are its
-/// levels. With `ActivationQuantizer::None` the weights are decoded row by row and multiplied as
+/// levels. With `ActivationSpec::F32` the weights are decoded row by row and multiplied as
 /// [`linear_ordered`] does.
 pub fn linear_panels(
     pool: &Pool,
     x: &[f32],
     m: usize,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     step: Option<f32>,
     outputs: &mut [(&WeightPanels, &mut [f32])],
 ) {
     for (w, y) in outputs.iter() {
         assert_eq!((x.len(), y.len()), (m * w.cols(), m * w.rows()), "shapes of linear_panels");
     }
-    if activation == ActivationQuantizer::None {
+    if activation == ActivationSpec::F32 {
         outputs.iter_mut().for_each(|(w, y)| decoded_linear(pool, x, w, y));
     } else {
         integer_linear(Kernel::choose(), pool, x, activation, step, outputs);
@@ -106,7 +106,7 @@ pub fn linear_packed(
     pool: &Pool,
     x: &[f32],
     w: &QuantTensor,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     step: Option<f32>,
     y: &mut [f32],
     m: usize,
@@ -139,7 +139,7 @@ fn integer_linear(
     kernel: Kernel,
     pool: &Pool,
     x: &[f32],
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     step: Option<f32>,
     outputs: &mut [(&WeightPanels, &mut [f32])],
 ) {
@@ -209,7 +209,7 @@ fn products(
     kernel: Kernel,
     pool: &Pool,
     x: &[f32],
-    how: (ActivationQuantizer, Option<f32>),
+    how: (ActivationSpec, Option<f32>),
     layout: &Layout,
     outputs: &mut [(&WeightPanels, &mut [f32])],
 ) {
@@ -252,17 +252,17 @@ fn integer_dot(a: &[i8], w: &[i16], zero_point: i32, s: &Segment) -> i32 {
 
 /// The integer sums of [`linear_packed`], `[M, O, segments]`, by the plain scalar loop: what the
 /// parity gate compares. A sum runs over `activation code * (weight code - zero point)`. Empty for
-/// `ActivationQuantizer::None`.
+/// `ActivationSpec::F32`.
 pub fn integer_sums(
     x: &[f32],
     w: &QuantTensor,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     step: Option<f32>,
     m: usize,
 ) -> Vec<i32> {
     let (o, i) = (w.rows, w.cols);
     assert_eq!(x.len(), m * i, "shape of integer_sums");
-    if activation == ActivationQuantizer::None {
+    if activation == ActivationSpec::F32 {
         return vec![];
     }
     let (mut codes, mut scales) = (vec![0i8; x.len()], vec![]);

@@ -1,18 +1,20 @@
-//! Activation quantizers: fake-quant for training (value out), codes for the integer path. One
-//! rule, two outputs: the value is always exactly `code as T * scale`.
+//! Activations, and keys and values of the cache (rows of the head width): fake-quant for training
+//! (value out), codes for the integer path. One rule, two outputs: the value is always exactly
+//! `code as T * scale`.
 //!
-//!     DynamicToken     scale = max(max|x|, 1e-30) / p          code = rnd(x / scale)            per row
-//!     DynamicBlock32   id = 127 / max|x| (0 if max|x| = 0)     code = rnd(x * id), scale = f16(max|x| / 127)
-//!     DynamicBlock256  id = -127 / m (0 if m = 0)              code = rnd(x * id), scale = 1 / id, m the x of largest magnitude
-//!     Static           scale = the site's step                 code = rnd(clip(x / step, n, p))
+//!     token, head      scale = max(max|x|, 1e-30) / p          code = rnd(x / scale)            per row
+//!     blocks of 32     id = 127 / max|x| (0 if max|x| = 0)     code = rnd(x * id), scale = f16(max|x| / 127)
+//!     blocks of 256    id = -127 / m (0 if m = 0)              code = rnd(x * id), scale = 1 / id, m the x of largest magnitude
+//!     static           scale = the site's step                 code = rnd(clip(x / step, n, p))
 //!
 //! An input that is not a number makes its whole row or block so: a broken model must not answer
 //! with zeros.
+use super::activation_spec::Rule;
 use super::lsq::lsq_forward;
 use super::rounding::{clip, nearest_even, nearest_even_bits};
 use super::scale::round_f16;
 use crate::ops::lanes::LANES;
-use crate::{ActivationQuantizer, Granularity, Int, Pool, QuantSpec, Real, ScaleCodec, dispatch};
+use crate::{ActivationSpec, Int, Pool, Real, dispatch};
 
 /// Block length of ggml's Q8_0 activations and caches.
 const BLOCK: usize = 32;
@@ -91,17 +93,12 @@ fn long_block_scale<T: Real>(x: &[T]) -> (T, T) {
     if id.abs() > T::from_f64(f32::MAX as f64) { (T::ZERO, T::ZERO) } else { (id, T::ONE / id) }
 }
 
-/// The spec of a static site of `bits` bits: one scale, stored as f32.
-pub const fn static_spec(bits: u8) -> QuantSpec {
-    QuantSpec::int(Int::symmetric(bits), Granularity::Tensor, ScaleCodec::F32)
-}
-
 /// Fake-quant of x `[M, D]`: y = the values the integer path would use. `step` for static sites
 /// (already as stored). Straight-through gradient for the dynamic kinds (nothing is clipped);
 /// static sites use [`super::lsq`] for gradients.
 pub fn fake_quant<T: Real>(
     pool: &Pool,
-    quantizer: ActivationQuantizer,
+    spec: ActivationSpec,
     x: &[T],
     cols: usize,
     step: Option<T>,
@@ -109,28 +106,41 @@ pub fn fake_quant<T: Real>(
 ) {
     assert_eq!(x.len(), y.len(), "shapes of fake_quant");
     let rows = (PIECE / cols.max(1)).max(1);
-    match quantizer {
-        ActivationQuantizer::None => y.copy_from_slice(x),
-        ActivationQuantizer::DynamicToken { bits } => pool.chunks_mut(y, rows * cols, |i, y| {
-            fake_tokens(&x[i * rows * cols..][..y.len()], cols, bits, y)
-        }),
-        ActivationQuantizer::DynamicBlock32 => pool.chunks_mut(y, rows * cols, |i, y| {
-            fake_blocks(&x[i * rows * cols..][..y.len()], cols, y)
-        }),
-        ActivationQuantizer::DynamicBlock256 => {
-            pool.chunks_mut(y, rows * cols, |i, y| {
-                fake_long_blocks(&x[i * rows * cols..][..y.len()], cols, y)
-            });
+    let piece = |i: usize, len: usize| &x[i * rows * cols..][..len];
+    match rule(spec) {
+        Rule::F32 => y.copy_from_slice(x),
+        Rule::F16 => pool.chunks_mut(y, PIECE, |i, y| halves(&x[i * PIECE..], y)),
+        Rule::Row { bits } => {
+            pool.chunks_mut(y, rows * cols, |i, y| fake_rows(piece(i, y.len()), cols, bits, y));
         }
-        ActivationQuantizer::Static { bits } => {
+        Rule::Block32 => {
+            pool.chunks_mut(y, rows * cols, |i, y| fake_blocks(piece(i, y.len()), cols, y));
+        }
+        Rule::Block256 => {
+            pool.chunks_mut(y, rows * cols, |i, y| fake_long_blocks(piece(i, y.len()), cols, y));
+        }
+        Rule::Static { .. } => {
             let step = step.expect("a static site has a step");
-            lsq_forward(pool, x, 1, x.len(), &[step], static_spec(bits), y, None);
+            let spec = spec.static_spec().expect("a static site");
+            lsq_forward(pool, x, 1, x.len(), &[step], spec, y, None);
         }
     }
 }
 
+/// How a spec that was checked is computed.
+fn rule(spec: ActivationSpec) -> Rule {
+    spec.rule().expect("an activation spec that was checked")
+}
+
 dispatch! {
-    fn fake_tokens[T: Real](x: &[T], cols: usize, bits: u8, y: &mut [T]) {
+    fn halves[T: Real](x: &[T], y: &mut [T]) {
+        let x = &x[..y.len()];
+        for i in 0..y.len() {
+            y[i] = round_f16(x[i]);
+        }
+    }
+
+    fn fake_rows[T: Real](x: &[T], cols: usize, bits: u8, y: &mut [T]) {
         for (x, y) in x.chunks(cols).zip(y.chunks_mut(cols)) {
             let scale = token_scale(x, bits);
             map(x, y, |x| nearest_even(x / scale) * scale);
@@ -155,7 +165,7 @@ dispatch! {
         }
     }
 
-    fn token_codes(x: &[f32], bits: u8, codes: &mut [i8]) -> f32 {
+    fn row_codes(x: &[f32], bits: u8, codes: &mut [i8]) -> f32 {
         let scale = token_scale(x, bits);
         map(x, codes, |x| nearest_even_bits(x / scale) as i8);
         scale
@@ -200,25 +210,25 @@ fn map<X: Copy, Y>(x: &[X], y: &mut [Y], f: impl Fn(X) -> Y) {
     }
 }
 
-/// Columns that share a scale, of a quantizer with blocks; None where a whole row or site does.
-pub fn block(quantizer: ActivationQuantizer) -> Option<usize> {
-    match quantizer {
-        ActivationQuantizer::DynamicBlock32 => Some(BLOCK),
-        ActivationQuantizer::DynamicBlock256 => Some(LONG_BLOCK),
+/// Columns that share a scale, of a spec with blocks; None where a whole row or site does.
+pub fn block(spec: ActivationSpec) -> Option<usize> {
+    match rule(spec) {
+        Rule::Block32 => Some(BLOCK),
+        Rule::Block256 => Some(LONG_BLOCK),
         _ => None,
     }
 }
 
 /// Scales one row of `cols` columns has in [`quantize`]'s result; a static site has one for all
 /// rows.
-pub fn scales_per_row(quantizer: ActivationQuantizer, cols: usize) -> usize {
-    block(quantizer).map_or(1, |block| cols.div_ceil(block))
+pub fn scales_per_row(spec: ActivationSpec, cols: usize) -> usize {
+    block(spec).map_or(1, |block| cols.div_ceil(block))
 }
 
 /// Codes `[M, D]` and scales: one per row (token), per block of columns, or one (static). All 8
 /// bits or fewer.
 pub fn quantize(
-    quantizer: ActivationQuantizer,
+    spec: ActivationSpec,
     x: &[f32],
     cols: usize,
     step: Option<f32>,
@@ -226,39 +236,38 @@ pub fn quantize(
     scales: &mut Vec<f32>,
 ) {
     assert_eq!(x.len(), codes.len(), "shapes of quantize");
-    let (cols, per_row) = (cols.max(1), scales_per_row(quantizer, cols));
+    let (cols, per_row) = (cols.max(1), scales_per_row(spec, cols));
     let rows = x.chunks(cols).zip(codes.chunks_mut(cols));
     scales.clear();
-    if let ActivationQuantizer::Static { .. } = quantizer {
+    if spec.is_static() {
         scales.push(step.expect("a static site has a step"));
         for (x, codes) in rows {
             let mut scale = [0.0];
-            quantize_row(quantizer, x, step, codes, &mut scale);
+            quantize_row(spec, x, step, codes, &mut scale);
             scales[0] = if scale[0].is_nan() { f32::NAN } else { scales[0] };
         }
         return;
     }
     scales.resize(x.len() / cols * per_row, 0.0);
     for ((x, codes), scales) in rows.zip(scales.chunks_mut(per_row)) {
-        quantize_row(quantizer, x, step, codes, scales);
+        quantize_row(spec, x, step, codes, scales);
     }
 }
 
-/// One row of [`quantize`]: its codes and its scales (a static site's step; not a number if an x is
-/// not one).
+/// One row of [`quantize`]: its codes and its scales (a static site's step; NaN if an x is).
 pub fn quantize_row(
-    quantizer: ActivationQuantizer,
+    spec: ActivationSpec,
     x: &[f32],
     step: Option<f32>,
     codes: &mut [i8],
     scales: &mut [f32],
 ) {
-    match quantizer {
-        ActivationQuantizer::None => panic!("an unquantized site has no codes"),
-        ActivationQuantizer::DynamicToken { bits } => scales[0] = token_codes(x, bits, codes),
-        ActivationQuantizer::DynamicBlock32 => block_codes(x, codes, scales),
-        ActivationQuantizer::DynamicBlock256 => long_block_codes(x, codes, scales),
-        ActivationQuantizer::Static { bits } => {
+    match rule(spec) {
+        Rule::F32 | Rule::F16 => panic!("floats have no codes"),
+        Rule::Row { bits } => scales[0] = row_codes(x, bits, codes),
+        Rule::Block32 => block_codes(x, codes, scales),
+        Rule::Block256 => long_block_codes(x, codes, scales),
+        Rule::Static { bits } => {
             let step = step.expect("a static site has a step");
             scales[0] = if static_codes(x, bits, step, codes) { step } else { f32::NAN };
         }

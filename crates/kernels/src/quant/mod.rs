@@ -4,7 +4,6 @@
 pub mod activation;
 pub mod activation_spec;
 pub mod affine;
-pub mod cache;
 pub mod element;
 pub mod lsq;
 pub mod nearest;

@@ -103,8 +103,8 @@ impl Workers {
         self.threads.load(Ordering::Relaxed)
     }
 
-    /// Runs `task(i)` for i in 0..count. The first panic of a task is resumed in the caller, once no
-    /// worker is inside any more.
+    /// Runs `task(i)` for i in 0..count. The first panic of a task is resumed in the caller, once
+    /// no worker is inside any more.
     pub fn region(&self, count: usize, task: &Task) {
         if INSIDE.get() {
             return (0..count).for_each(task);

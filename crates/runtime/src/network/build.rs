@@ -10,7 +10,7 @@ use halfstep_formats::architecture::{
 };
 use halfstep_formats::{Error as FormatError, Model, Quantization};
 use halfstep_kernels::ops::rope::RopeTable;
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
 impl Network {
@@ -42,7 +42,7 @@ impl Network {
             if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
         let final_norm = vector(model, FINAL_NORM, architecture.hidden_size, &pool)?;
         let ropes = builder.ropes.into_iter().map(|(_, table)| table).collect();
-        let cache = quantization.map_or(CacheQuantizer::F32, |q| q.cache);
+        let cache = quantization.map_or(ActivationSpec::F32, |q| q.cache);
         Ok(Self { architecture, embedding, blocks, final_norm, head, ropes, cache, pool })
     }
 }
@@ -58,8 +58,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Widths outside 2..=8 bits, and a static head, which has no site to hold its step, are
-    /// refused by name.
+    /// What is not computed is refused by name.
     fn check_quantizers(&self) -> Result<()> {
         let Some(q) = self.quantization else { return Ok(()) };
         let unsupported = |name: String, reason: &str| FormatError::Unsupported {
@@ -67,33 +66,13 @@ impl Builder<'_> {
             name,
             reason: reason.into(),
         };
-        for activation in [q.activation, q.head_activation] {
-            if let ActivationQuantizer::DynamicToken { bits } | ActivationQuantizer::Static { bits } =
-                activation
-                && !(2..=8).contains(&bits)
-            {
-                return Err(
-                    unsupported(format!("{activation:?}"), "activations have 2 to 8 bits").into()
-                );
-            }
-        }
-        if let CacheQuantizer::DynamicHead { bits } | CacheQuantizer::Static { bits } = q.cache
-            && !(2..=8).contains(&bits)
-        {
-            return Err(unsupported(
-                format!("{:?}", q.cache),
-                "the cache has 2 to 8 bits, f16 or f32",
-            )
-            .into());
-        }
-        if matches!(q.head_activation, ActivationQuantizer::Static { .. }) {
-            return Err(unsupported(
-                "a static activation quantizer at the head".into(),
-                "use a dynamic one",
-            )
-            .into());
-        }
-        Ok(())
+        let told = format!(
+            "activations {}, head activations {}, cache {}",
+            q.activation.name(),
+            q.head_activation.name(),
+            q.cache.name()
+        );
+        q.check().map_err(|reason| unsupported(told, &reason).into())
     }
 
     fn block(&mut self, layer: usize) -> Result<Block> {
@@ -101,10 +80,7 @@ impl Builder<'_> {
         let (attention, linears) =
             (&architecture.layers[layer].attention, architecture.linears(layer));
         let widths = architecture.norms(layer);
-        let static_cache = matches!(
-            self.quantization,
-            Some(Quantization { cache: CacheQuantizer::Static { .. }, .. })
-        );
+        let static_cache = self.quantization.is_some_and(|q| q.cache.is_static());
         let cache_step =
             |site| if static_cache { self.step(site, layer).map(Some) } else { Ok(None) };
         let norm = |kind: Norm| {
@@ -148,9 +124,9 @@ impl Builder<'_> {
         let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
         let activation = match self.quantization {
             Some(q) if weight.is_packed() => q.activation,
-            _ => ActivationQuantizer::None,
+            _ => ActivationSpec::F32,
         };
-        let is_static = matches!(activation, ActivationQuantizer::Static { .. });
+        let is_static = activation.is_static();
         let step = if is_static { Some(self.step(linear.input(), layer)?) } else { None };
         Ok(Projection {
             weight,
@@ -176,7 +152,7 @@ impl Builder<'_> {
         )?;
         let activation = match self.quantization {
             Some(q) if weight.is_packed() => q.head_activation,
-            _ => ActivationQuantizer::None,
+            _ => ActivationSpec::F32,
         };
         Ok(Projection { weight, activation, step: None, low_rank: None, bias: None })
     }

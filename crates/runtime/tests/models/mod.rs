@@ -9,9 +9,7 @@ use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{
-    ActivationQuantizer, CacheQuantizer, Granularity, Int, Pool, QuantSpec, ScaleCodec,
-};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use halfstep_runtime::{Arithmetic, Network};
 use std::collections::BTreeMap;
 
@@ -127,8 +125,8 @@ pub fn quantized(
     model
 }
 
-/// The model with low-rank factors of `rank` for every block linear, about half as large as the weights;
-/// q of layer 0 and down of layer 1 have none.
+/// The model with low-rank factors of `rank` for every block linear, about half as large as the
+/// weights; q of layer 0 and down of layer 1 have none.
 pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
     let mut rng = Rng::new(17, rank as u64);
     for spec in model.architecture.tensors() {
@@ -148,12 +146,8 @@ pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
     model
 }
 
-pub fn quantization(activation: ActivationQuantizer, cache: CacheQuantizer) -> Quantization {
-    let head_activation = if matches!(activation, ActivationQuantizer::Static { .. }) {
-        ActivationQuantizer::None
-    } else {
-        activation
-    };
+pub fn quantization(activation: ActivationSpec, cache: ActivationSpec) -> Quantization {
+    let head_activation = if activation.is_static() { ActivationSpec::F32 } else { activation };
     Quantization {
         target: "halfstep".into(),
         activation,
@@ -181,8 +175,7 @@ pub fn grid(grid: Int, granularity: Granularity) -> QuantSpec {
 /// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and
 /// float tables, tied and not.
 pub fn zoo() -> Vec<(&'static str, Model)> {
-    use ActivationQuantizer as A;
-    use CacheQuantizer as C;
+    use ActivationSpec as A;
     let (q4_0, q8_0) = (QuantSpec::Q4_0, QuantSpec::Q8_0);
     let channel = |bits| grid(Int::symmetric(bits), Granularity::Channel);
     let layers = architecture().layers.len();
@@ -197,27 +190,19 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                     mixed(),
                     grid(Int::unsigned(4), Granularity::Group(32)),
                     None,
-                    quantization(A::DynamicToken { bits: 8 }, C::F16),
+                    quantization(A::token(8), A::F16),
                 ),
                 8,
             ),
         ),
-        (
-            "q4_0",
-            quantized(architecture(), q4_0, Some(q8_0), quantization(A::DynamicBlock32, C::F16)),
-        ),
+        ("q4_0", quantized(architecture(), q4_0, Some(q8_0), quantization(A::BLOCK_32, A::F16))),
         (
             "q8_0, cache q8_0",
-            quantized(untied(), q8_0, Some(q8_0), quantization(A::DynamicBlock32, C::Q8_0)),
+            quantized(untied(), q8_0, Some(q8_0), quantization(A::BLOCK_32, A::BLOCK_32)),
         ),
         (
             "w4 channel, a8 token, cache 8",
-            quantized(
-                architecture(),
-                channel(4),
-                None,
-                quantization(A::DynamicToken { bits: 8 }, C::DynamicHead { bits: 8 }),
-            ),
+            quantized(architecture(), channel(4), None, quantization(A::token(8), A::head(8))),
         ),
         (
             "w3 channel, a6 token, cache 4",
@@ -225,7 +210,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                 untied(),
                 channel(3),
                 Some(channel(8)),
-                quantization(A::DynamicToken { bits: 6 }, C::DynamicHead { bits: 4 }),
+                quantization(A::token(6), A::head(4)),
             ),
         ),
         (
@@ -234,10 +219,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                 architecture(),
                 channel(8),
                 None,
-                with_static_scales(
-                    quantization(A::Static { bits: 8 }, C::Static { bits: 8 }),
-                    layers,
-                ),
+                with_static_scales(quantization(A::of_site(8), A::of_site(8)), layers),
             ),
         ),
         (
@@ -246,7 +228,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                 architecture(),
                 grid(Int::unsigned(2), Granularity::Group(16)),
                 Some(channel(8)),
-                quantization(A::None, C::F32),
+                quantization(A::F32, A::F32),
             ),
         ),
         (
@@ -255,7 +237,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                 untied(),
                 grid(Int::unsigned(4), Granularity::Group(32)),
                 None,
-                quantization(A::DynamicToken { bits: 8 }, C::F16),
+                quantization(A::token(8), A::F16),
             ),
         ),
         (
@@ -265,7 +247,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                     architecture(),
                     grid(Int::unsigned(2), Granularity::Group(16)),
                     None,
-                    quantization(A::None, C::F32),
+                    quantization(A::F32, A::F32),
                 ),
                 8,
             ),
@@ -277,19 +259,14 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                     untied(),
                     grid(Int::unsigned(3), Granularity::Group(32)),
                     None,
-                    quantization(A::DynamicToken { bits: 8 }, C::F16),
+                    quantization(A::token(8), A::F16),
                 ),
                 3,
             ),
         ),
         (
             "ternary, a8 in blocks of 256",
-            quantized(
-                wide(),
-                QuantSpec::TQ2_0,
-                Some(q8_0),
-                quantization(A::DynamicBlock256, C::F16),
-            ),
+            quantized(wide(), QuantSpec::TQ2_0, Some(q8_0), quantization(A::BLOCK_256, A::F16)),
         ),
         (
             "w5 tensor",
@@ -297,7 +274,7 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                 architecture(),
                 grid(Int::narrow(5), Granularity::Tensor),
                 None,
-                quantization(A::DynamicBlock32, C::F16),
+                quantization(A::BLOCK_32, A::F16),
             ),
         ),
     ]

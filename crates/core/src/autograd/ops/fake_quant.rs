@@ -8,21 +8,16 @@
 use crate::Result;
 use crate::autograd::ops::{Number, Op, Sink};
 use crate::autograd::tensor::Tensor;
+use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::quant::{activation, cache};
-use halfstep_kernels::{ActivationQuantizer, CacheQuantizer, Pool, QuantSpec, uninit_vec};
-
-/// A dynamic quantizer at a site.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Dynamic {
-    Activation(ActivationQuantizer),
-    Cache { quantizer: CacheQuantizer, kv_heads: usize, head_dim: usize },
-}
+use halfstep_kernels::{ActivationSpec, Pool, QuantSpec, uninit_vec};
 
 /// Straight-through fake quantization with scales from the data.
 pub struct DynamicQuant {
     pub pool: Pool,
-    pub quantizer: Dynamic,
+    pub spec: ActivationSpec,
+    /// Width of a head, for keys and values; None for the input of a linear.
+    pub head_dim: Option<usize>,
 }
 
 impl<T: Number> Op<T, 1> for DynamicQuant {
@@ -34,20 +29,13 @@ impl<T: Number> Op<T, 1> for DynamicQuant {
 
     /// Not for the cache: its arguments would have to be kept instead.
     fn is_cheap(&self) -> bool {
-        matches!(self.quantizer, Dynamic::Activation(_))
+        self.head_dim.is_none()
     }
 
     fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
         let mut y = uninit_vec(x.len());
-        match self.quantizer {
-            Dynamic::Activation(q) => {
-                activation::fake_quant(&self.pool, q, x.values(), x.cols(), None, &mut y)
-            }
-            Dynamic::Cache { quantizer, kv_heads, head_dim } => {
-                let x = x.values();
-                cache::fake_quant(&self.pool, quantizer, x, kv_heads, head_dim, None, &mut y)
-            }
-        }
+        let width = self.head_dim.unwrap_or(x.cols());
+        fake_quant(&self.pool, self.spec, x.values(), width, None, &mut y);
         Tensor::new(y, x.shape())
     }
 

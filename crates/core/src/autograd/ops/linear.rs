@@ -9,7 +9,7 @@ use crate::autograd::ops::{Number, Op, Sink};
 use crate::autograd::tensor::Tensor;
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
-use halfstep_kernels::{ActivationQuantizer, Pool, uninit_vec};
+use halfstep_kernels::{ActivationSpec, Pool, uninit_vec};
 use std::sync::Arc;
 
 /// A linear layer with its weight as the forward uses it. Its input is what the weight was
@@ -70,7 +70,7 @@ impl<T: Number> Op<T, 1> for Linear<T> {
 pub fn integer_products<T: Number>(
     pool: &Pool,
     x: &[T],
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     step: Option<f32>,
     weights: &[&Arc<WeightPanels>],
 ) -> Vec<Vec<T>> {

@@ -18,10 +18,11 @@ use crate::Result;
 use crate::autograd::ops::weight::Weight;
 use crate::layer::finished::Finished;
 use crate::layer::weights::BlockWeights;
-use crate::solver::awq::search::{AbsMean, search_clip, search_scales};
-use crate::solver::calibration::{Calibration, InputStream};
+use crate::solver::awq::search::{search_clip, search_scales};
+use crate::solver::calibration::{Calibration, InputStream, LayerPass};
 use crate::solver::open_block::OpenBlock;
 use crate::solver::{Solver, named};
+use crate::statistics::{AbsMean, AtSite, collect};
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
@@ -47,11 +48,9 @@ impl Solver for AwqConfig {
             let (site, linears) = (pair.site, block.readers(pair.site));
             let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
             let weights = block.weights();
-            for sample in 0..layer.samples() {
-                let x = layer.input(InputStream::Plain, sample)?;
-                let add = &mut |x: &[f32]| magnitudes.add(x);
-                layer.seen(InputStream::Plain, &weights, site, x, add)?;
-            }
+            let stream = InputStream::Plain;
+            let pass = &mut LayerPass { layer: &mut *layer, stream, weights: &weights };
+            collect(pool, pass, &mut [&mut AtSite { site, of: &mut magnitudes }])?;
             // What the error of this site is measured on.
             let weights = measured(&block, site);
             let wanted: Vec<Vec<f32>> = samples
@@ -72,11 +71,13 @@ impl Solver for AwqConfig {
         for (site, linears) in block.sites() {
             let (mut inputs, weights) = (vec![], block.weights());
             for sample in &samples {
-                let keep = &mut |x: &[f32]| {
-                    inputs.extend_from_slice(x);
+                let keep = &mut |at: ActivationSite, x: &[f32]| {
+                    if at == site {
+                        inputs.extend_from_slice(x);
+                    }
                     Ok(())
                 };
-                layer.seen(InputStream::Plain, &weights, site, sample.clone(), keep)?;
+                layer.seen(InputStream::Plain, &weights, sample.clone(), keep)?;
             }
             for linear in linears {
                 let Some(site) = layer.site(block.name(linear)) else { continue };

@@ -15,38 +15,6 @@ use halfstep_kernels::ops::gemm::{Precision, linear_backward_weight};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{Granularity, Pool, QuantSpec};
 
-/// Collects `m_j = mean_t |x_tj|` of one input of I columns.
-#[derive(Clone, Debug)]
-pub struct AbsMean {
-    tokens: u64,
-    sums: Vec<f64>,
-}
-
-impl AbsMean {
-    pub fn new(cols: usize) -> Self {
-        assert!(cols > 0, "an input has columns");
-        Self { tokens: 0, sums: vec![0.0; cols] }
-    }
-
-    /// Adds the tokens x `[T, I]`. Errors: `Data` naming the first value that is not finite; then
-    /// nothing was added.
-    pub fn add(&mut self, x: &[f32]) -> Result<()> {
-        let cols = self.sums.len();
-        assert!(x.len().is_multiple_of(cols), "shape of an input");
-        check_finite("calibration input", x, cols)?;
-        for x in x.chunks_exact(cols) {
-            self.sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x.abs() as f64);
-        }
-        self.tokens += (x.len() / cols) as u64;
-        Ok(())
-    }
-
-    /// m `[I]`; zeros before the first token.
-    pub fn mean(&self) -> Vec<f64> {
-        self.sums.iter().map(|sum| sum / self.tokens.max(1) as f64).collect()
-    }
-}
-
 /// v `[I]` of the magnitudes m `[I]` for a ratio; all 1 for ratio 0.
 pub fn channel_scales(m: &[f64], ratio: f64) -> Vec<f32> {
     let v: Vec<f64> = m.iter().map(|m| m.powf(ratio).max(1e-4)).collect();
@@ -206,6 +174,7 @@ fn group_limits(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::statistics::AbsMean;
     use halfstep_kernels::rng::Rng;
     use halfstep_kernels::{Int, ScaleCodec};
 

@@ -5,11 +5,11 @@
 pub mod matrix;
 
 use crate::layer::finished::Finished;
-use crate::solver::calibration::{Calibration, InputStream};
+use crate::solver::calibration::{Calibration, InputStream, LayerPass};
 use crate::solver::gptq::matrix::{GptqOptions, gptq};
 use crate::solver::open_block::OpenBlock;
 use crate::solver::{Solver, named};
-use crate::statistics::hessian::Hessian;
+use crate::statistics::{AtSite, Hessian, collect};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -41,13 +41,10 @@ impl Solver for GptqConfig {
         for (site, linears) in block.sites() {
             let mut hessian = Hessian::new(block.shape(linears[0]).1);
             let weights = block.weights();
-            for sample in 0..layer.samples() {
-                let x = layer.input(InputStream::Quantized, sample)?;
-                let add = &mut |x: &[f32]| hessian.add(pool, x);
-                layer
-                    .seen(InputStream::Quantized, &weights, site, x, add)
-                    .map_err(|e| named(e, block.name(linears[0])))?;
-            }
+            let stream = InputStream::Quantized;
+            let pass = &mut LayerPass { layer: &mut *layer, stream, weights: &weights };
+            collect(pool, pass, &mut [&mut AtSite { site, of: &mut hessian }])
+                .map_err(|e| named(e, block.name(linears[0])))?;
             for linear in linears {
                 let (rows, cols) = block.shape(linear);
                 let Some(site) = layer.site(block.name(linear)) else { continue };

@@ -20,10 +20,13 @@ const AHEAD: usize = 2048;
 
 /// The tile for one set of instructions. `$halves`: halves of a panel that 4 tokens take at once.
 /// `$factors` makes of a quad's codes what is multiplied, with what `$tables` has made of a table's
-/// units. The products are added to a part by `$add`, those of `$most` quads at most before `$whole`
-/// makes sums of 32 bits of it.
+/// units. The products are added to a part by `$add`, those of `$most` quads at most before
+/// `$whole` makes sums of 32 bits of it.
 macro_rules! tiles {
-    ($(#[$doc:meta])* $name:ident, $features:literal, $halves:literal, $tables:ident, $factors:ident, $most:ident, $add:ident, $whole:ident) => {
+    (
+        $(#[$doc:meta])* $name:ident, $features:literal, $halves:literal,
+        $tables:ident, $factors:ident, $most:ident, $add:ident, $whole:ident
+    ) => {
         $(#[$doc])*
         pub mod $name {
             use super::*;
@@ -34,7 +37,12 @@ macro_rules! tiles {
             /// # Safety
             /// The CPU must have the instructions; every panel must hold the lines and groups of
             /// the segments, `x` as many tokens as `y`.
-            pub unsafe fn tile<const BITS: u32, const UNIT: u32>(strip: &[PanelView], segments: &[Segment], x: View, y: &mut [Outputs]) {
+            pub unsafe fn tile<const BITS: u32, const UNIT: u32>(
+                strip: &[PanelView],
+                segments: &[Segment],
+                x: View,
+                y: &mut [Outputs],
+            ) {
                 let panels = strip.len();
                 for y in &mut *y {
                     y.0 = [0.0; ROWS];
@@ -95,7 +103,8 @@ macro_rules! tiles {
                                 for q in 0..quads(BITS) {
                                     let mut factors = [[_mm256_setzero_si256(); 2]; H];
                                     for h in 0..H {
-                                        factors[h] = $factors::<BITS, UNIT>(quad::<BITS>(w.add(h), q), tables);
+                                        let codes = quad::<BITS>(w.add(h), q);
+                                        factors[h] = $factors::<BITS, UNIT>(codes, tables);
                                     }
                                     for t in 0..T {
                                         let a = _mm256_set1_epi32(*a.add((cell * quads(BITS) + q) * T + t));
@@ -103,14 +112,16 @@ macro_rules! tiles {
                                         // product need not wait for the one before.
                                         let part = if T == 1 { q % 2 } else { 0 };
                                         for h in 0..H {
-                                            parts[t][h] = $add::<UNIT>(parts[t][h], part, factors[h], a);
+                                            parts[t][h] =
+                                                $add::<UNIT>(parts[t][h], part, factors[h], a);
                                         }
                                     }
                                 }
                             }
                             for t in 0..T {
                                 for h in 0..H {
-                                    sums[t][h] = _mm256_add_epi32(sums[t][h], $whole::<BITS, UNIT>(parts[t][h]));
+                                    let whole = $whole::<BITS, UNIT>(parts[t][h]);
+                                    sums[t][h] = _mm256_add_epi32(sums[t][h], whole);
                                 }
                             }
                         }

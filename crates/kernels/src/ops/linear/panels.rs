@@ -18,7 +18,7 @@ use crate::pack::unpack_row;
 use crate::quant::activation::{self, BLOCKS};
 use crate::quant::nearest::unsigned_codes;
 use crate::quant::tensor::QuantTensor;
-use crate::{ActivationQuantizer, Pool, QuantSpec, ScaleCodec, dispatch};
+use crate::{ActivationSpec, Pool, QuantSpec, ScaleCodec, dispatch};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -260,7 +260,7 @@ impl WeightPanels {
         self.spec
     }
     /// How the tokens that it is multiplied by are laid out.
-    pub(super) fn layout(&self, activation: ActivationQuantizer) -> &Layout {
+    pub(super) fn layout(&self, activation: ActivationSpec) -> &Layout {
         let block = activation::block(activation);
         &self.layouts
             [BLOCKS.iter().position(|b| *b == block).expect("a layout of every block length")]

@@ -4,6 +4,8 @@
 //! The products take an unsigned factor of a weight, so a kernel turns every code into a *unit*,
 //! `level - offset`, by one byte shuffle, and the offset times the sum of the activation codes is
 //! added as that of an integer grid is: the integer sums are those of the levels themselves.
+//! Without `vpdpbusd`, AVX2 takes units of 8 bits as two halves, by two shuffles and two products;
+//! where the levels lie within 32 (16 for codes of 3 bits) of each other, one of each will do.
 
 use super::cells::close_units;
 use crate::QuantSpec;

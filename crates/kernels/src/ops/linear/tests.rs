@@ -34,7 +34,7 @@ fn multiply(
     pool: &Pool,
     x: &[f32],
     w: &QuantTensor,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
     step: Option<f32>,
     y: &mut [f32],
 ) {
@@ -57,12 +57,12 @@ fn quantizers() -> impl Strategy<Value = QuantSpec> {
     })
 }
 
-fn activations() -> impl Strategy<Value = ActivationQuantizer> {
+fn activations() -> impl Strategy<Value = ActivationSpec> {
     prop_oneof![
-        (2u8..=8).prop_map(|bits| ActivationQuantizer::DynamicToken { bits }),
-        Just(ActivationQuantizer::DynamicBlock32),
-        Just(ActivationQuantizer::DynamicBlock256),
-        (2u8..=8).prop_map(|bits| ActivationQuantizer::Static { bits }),
+        (2u8..=8).prop_map(|bits| ActivationSpec::token(bits)),
+        Just(ActivationSpec::BLOCK_32),
+        Just(ActivationSpec::BLOCK_256),
+        (2u8..=8).prop_map(|bits| ActivationSpec::of_site(bits)),
     ]
 }
 
@@ -71,7 +71,7 @@ struct Case {
     x: Vec<f32>,
     w: QuantTensor,
     m: usize,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -105,13 +105,9 @@ fn combined(case: &Case) -> Vec<f32> {
         let (token, row) = (j / o, j % o);
         for (s, &sum) in segments.iter().zip(sums) {
             let scale = match case.activation {
-                ActivationQuantizer::DynamicBlock32 => {
-                    scales[token * i.div_ceil(32) + s.start / 32]
-                }
-                ActivationQuantizer::DynamicBlock256 => {
-                    scales[token * i.div_ceil(256) + s.start / 256]
-                }
-                ActivationQuantizer::DynamicToken { .. } => scales[token],
+                ActivationSpec::BLOCK_32 => scales[token * i.div_ceil(32) + s.start / 32],
+                ActivationSpec::BLOCK_256 => scales[token * i.div_ceil(256) + s.start / 256],
+                ActivationSpec::Dynamic { .. } => scales[token],
                 _ => scales[0],
             };
             y[j] += sum as f32
@@ -183,9 +179,9 @@ proptest! {
         let (mut w, mut want, mut y) = (vec![0.0; o * i], vec![0.0; case.m * o], vec![f32::NAN; case.m * o]);
         case.w.decode(&Pool::serial(), &mut w);
         linear_ordered(&Pool::serial(), &case.x, &w, &mut want, case.m, o, i);
-        linear_packed(&Pool::new(2), &case.x, &case.w, ActivationQuantizer::None, None, &mut y, case.m);
+        linear_packed(&Pool::new(2), &case.x, &case.w, ActivationSpec::F32, None, &mut y, case.m);
         prop_assert_eq!(bits(&y), bits(&want));
-        prop_assert!(integer_sums(&case.x, &case.w, ActivationQuantizer::None, None, case.m).is_empty());
+        prop_assert!(integer_sums(&case.x, &case.w, ActivationSpec::F32, None, case.m).is_empty());
     }
 
     #[test]
@@ -211,14 +207,14 @@ fn awkward_sizes() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let sizes = [1, 2, 3, 15, 17, 31, 33, 127, 129, 257];
     let grids = [
-        (Int::symmetric(4), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
-        (Int::narrow(8), Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
-        (Int::symmetric(8), Granularity::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
-        (Int::unsigned(3), Granularity::Group(24), ActivationQuantizer::DynamicToken { bits: 8 }),
-        (Int::unsigned(8), Granularity::Group(30), ActivationQuantizer::DynamicBlock32),
-        (Int::unsigned(2), Granularity::Group(64), ActivationQuantizer::DynamicBlock32),
-        (Int::narrow(2), Granularity::Group(40), ActivationQuantizer::DynamicBlock32),
-        (Int::symmetric(2), Granularity::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
+        (Int::symmetric(4), Granularity::Group(32), ActivationSpec::BLOCK_32),
+        (Int::narrow(8), Granularity::Group(32), ActivationSpec::BLOCK_32),
+        (Int::symmetric(8), Granularity::Channel, ActivationSpec::token(8)),
+        (Int::unsigned(3), Granularity::Group(24), ActivationSpec::token(8)),
+        (Int::unsigned(8), Granularity::Group(30), ActivationSpec::BLOCK_32),
+        (Int::unsigned(2), Granularity::Group(64), ActivationSpec::BLOCK_32),
+        (Int::narrow(2), Granularity::Group(40), ActivationSpec::BLOCK_32),
+        (Int::symmetric(2), Granularity::Channel, ActivationSpec::token(8)),
     ];
     let pools = [Pool::serial(), Pool::new(3)];
     for (at, (grid, granularity, activation)) in grids.into_iter().enumerate() {
@@ -278,11 +274,9 @@ fn few_bits_in_every_group_and_tile() {
             let q = QuantSpec::int(grid, granularity, ScaleCodec::F16);
             let w: Vec<f32> = (0..o * i).map(number).collect();
             let w = quantize_by(&Pool::serial(), &w, o, i, q, Observer::Absmax);
-            for activation in [
-                ActivationQuantizer::DynamicBlock32,
-                ActivationQuantizer::DynamicToken { bits: 8 },
-                ActivationQuantizer::Static { bits: 8 },
-            ] {
+            for activation in
+                [ActivationSpec::BLOCK_32, ActivationSpec::token(8), ActivationSpec::of_site(8)]
+            {
                 for m in [1, 4, 5, 8, 12, 13, 25] {
                     let case = Case {
                         x: (0..m * i).map(|k| number(k + 77)).collect(),
@@ -335,8 +329,8 @@ fn many_rows_and_threads() {
     let (x, w): (Vec<f32>, Vec<f32>) =
         ((0..m * i).map(number).collect(), (0..o * i).map(|k| number(k + 77)).collect());
     for (bits_, granularity, activation) in [
-        (4, Granularity::Group(32), ActivationQuantizer::DynamicBlock32),
-        (8, Granularity::Channel, ActivationQuantizer::DynamicToken { bits: 8 }),
+        (4, Granularity::Group(32), ActivationSpec::BLOCK_32),
+        (8, Granularity::Channel, ActivationSpec::token(8)),
     ] {
         let q = QuantSpec::int(Int::symmetric(bits_), granularity, ScaleCodec::F16);
         let case = Case {
@@ -369,7 +363,7 @@ fn the_largest_codes_do_not_saturate() {
                     &Pool::serial(),
                     &vec![-1e9; m * i],
                     &w,
-                    ActivationQuantizer::Static { bits: 8 },
+                    ActivationSpec::of_site(8),
                     Some(1.0),
                     &mut y,
                 );
@@ -390,7 +384,7 @@ fn the_longest_sums_do_not_overflow() {
     let i = segments::MAX_SEGMENT + 3;
     let q = QuantSpec::int(Int::unsigned(8), Granularity::Channel, ScaleCodec::F32);
     let w = QuantTensor::from_codes(q, 1, i, &vec![255; i], vec![1.0], vec![0]);
-    let (x, activation) = (vec![-1e9; i], ActivationQuantizer::Static { bits: 8 });
+    let (x, activation) = (vec![-1e9; i], ActivationSpec::of_site(8));
     assert_eq!(
         integer_sums(&x, &w, activation, Some(1.0), 1),
         [-255 * 128 * segments::MAX_SEGMENT as i32, -255 * 128 * 3]
@@ -412,13 +406,10 @@ fn broken_activations_give_broken_outputs() {
     let w = quantize_by(&Pool::serial(), &[0.5; 64], 1, 64, q, Observer::Absmax);
     let mut x = vec![1.0; 64];
     x[40] = f32::NAN;
-    let token = ActivationQuantizer::DynamicToken { bits: 8 };
-    for activation in [
-        ActivationQuantizer::DynamicBlock32,
-        token,
-        ActivationQuantizer::Static { bits: 8 },
-        ActivationQuantizer::None,
-    ] {
+    let token = ActivationSpec::token(8);
+    for activation in
+        [ActivationSpec::BLOCK_32, token, ActivationSpec::of_site(8), ActivationSpec::F32]
+    {
         let (mut y, both) = ([0.0; 2], [vec![1.0; 64], x.clone()].concat());
         linear_packed(&Pool::serial(), &both, &w, activation, STEP, &mut y, 2);
         assert!(y[0].is_finite() && y[1].is_nan(), "{activation:?}");

@@ -6,7 +6,7 @@
 
 use super::segments::{Layout, QUAD, Segment};
 use crate::quant::activation::{quantize_row, scales_per_row};
-use crate::{ActivationQuantizer, Pool, dispatch};
+use crate::{ActivationSpec, Pool, dispatch};
 
 /// Elements below which one thread quantizes them all.
 const PIECE: usize = 1 << 14;
@@ -44,7 +44,7 @@ impl Tokens {
         &mut self,
         pool: &Pool,
         x: &[f32],
-        how: (ActivationQuantizer, Option<f32>),
+        how: (ActivationSpec, Option<f32>),
         layout: &Layout,
         sizes: &[usize],
     ) {
@@ -101,7 +101,7 @@ struct Part<'a> {
 
 fn quantize(
     x: &[f32],
-    (activation, step): (ActivationQuantizer, Option<f32>),
+    (activation, step): (ActivationSpec, Option<f32>),
     layout: &Layout,
     group: Group,
     part: Part,

@@ -9,7 +9,7 @@ struct TableCase {
     w: QuantTensor,
     levels: [i8; 16],
     m: usize,
-    activation: ActivationQuantizer,
+    activation: ActivationSpec,
 }
 
 /// Whole tables and such as the kernels add in 16 bits, their neighbours, and the extremes alone.
@@ -150,7 +150,7 @@ proptest! {
         let (mut ordered, mut y) = (vec![0.0; case.m * o], vec![f32::NAN; case.m * o]);
         linear_ordered(&pool, &case.x, &want, &mut ordered, case.m, o, i);
         let outputs = &mut [(&panels, &mut y[..])];
-        linear_panels(&pool, &case.x, case.m, ActivationQuantizer::None, None, outputs);
+        linear_panels(&pool, &case.x, case.m, ActivationSpec::F32, None, outputs);
         prop_assert_eq!(bits(&y), bits(&ordered));
     }
 
@@ -209,9 +209,7 @@ fn a_table_in_every_group_and_tile() {
             let panels = WeightPanels::with_table(&pool, &w, &levels);
             let other = WeightPanels::with_table(&pool, &w, &E2M1.map(|level| level - 100));
             let integers = WeightPanels::new(&pool, &w);
-            for activation in
-                [ActivationQuantizer::DynamicBlock32, ActivationQuantizer::DynamicToken { bits: 8 }]
-            {
+            for activation in [ActivationSpec::BLOCK_32, ActivationSpec::token(8)] {
                 for m in [1, 4, 5, 8, 12, 13, 25] {
                     let x = (0..m * i).map(|k| number(k + 77)).collect();
                     let case = TableCase { x, w: w.clone(), levels, m, activation };
@@ -245,7 +243,7 @@ fn a_table_in_every_group_and_tile() {
 #[test]
 fn the_largest_levels_do_not_saturate() {
     let i = 4096;
-    let (activation, step) = (ActivationQuantizer::Static { bits: 8 }, Some(1.0));
+    let (activation, step) = (ActivationSpec::of_site(8), Some(1.0));
     for grid_bits in 2..=4 {
         let q = QuantSpec::int(Int::symmetric(grid_bits), Granularity::Channel, ScaleCodec::F32);
         for (low, high) in
@@ -286,7 +284,7 @@ fn the_largest_levels_do_not_saturate() {
 fn the_longest_sums_of_a_table_do_not_overflow() {
     let i = segments::MAX_SEGMENT + 3;
     let q = QuantSpec::int(Int::symmetric(4), Granularity::Channel, ScaleCodec::F32);
-    let (x, activation) = (vec![-1e9; i], ActivationQuantizer::Static { bits: 8 });
+    let (x, activation) = (vec![-1e9; i], ActivationSpec::of_site(8));
     let mut levels = NF4;
     levels[0] = -128;
     for index in [0, 15] {

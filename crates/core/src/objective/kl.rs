@@ -1,0 +1,50 @@
+//! Distillation: the divergence KL(teacher || student) of the distributions of the next token, both
+//! at a temperature, as a mean over all positions (Distilling the Knowledge in a Neural Network,
+//! 2015, arXiv 1503.02531). The head computes it chunk by chunk ([`super::head`]).
+
+use super::{Tap, Term};
+use crate::autograd::ops::Number;
+use crate::{Error, Result};
+use halfstep_kernels::Pool;
+use halfstep_kernels::ops::loss::kl_divergence_in_place;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
+pub struct KlConfig {
+    /// Temperature of both distributions, above 0. Default 1.
+    pub temperature: f64,
+}
+
+impl Default for KlConfig {
+    fn default() -> Self {
+        Self { temperature: 1.0 }
+    }
+}
+
+impl Term for KlConfig {
+    const TAP: Tap = Tap::Logits;
+
+    fn check(&self) -> Result<()> {
+        if self.temperature.is_finite() && self.temperature > 0.0 {
+            return Ok(());
+        }
+        let reason = format!("must be above 0, got {}", self.temperature);
+        Err(Error::config("temperature", reason))
+    }
+}
+
+/// The divergence of some positions, over `normalizer`; the student's `logits` become its gradient.
+pub(super) fn divergence<T: Number>(
+    pool: &Pool,
+    teacher: &[T],
+    logits: &mut [T],
+    vocab: usize,
+    temperature: f64,
+    normalizer: f64,
+) -> f64 {
+    let mut per_row = vec![0.0; logits.len() / vocab];
+    kl_divergence_in_place(pool, teacher, logits, vocab, temperature, normalizer, &mut per_row)
+}

@@ -1,0 +1,196 @@
+//! Squared gradients of the unquantized model, text by text: S = sum over texts of (dl / dW)^2, as
+//! [`super::saliency`] weighs rounding errors by them.
+
+use super::{Pass, Seen, Statistic, collect};
+use crate::autograd::ops::Sink;
+use crate::autograd::ops::weight::Weight;
+use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
+use crate::engine::stream::Stream;
+use crate::host::Host;
+use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
+use crate::layer::tensors::{find, teacher, tensor_values};
+use crate::layer::weights::{BlockWeights, Weights};
+use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
+use halfstep_kernels::ops::gemm::{Precision, Rows};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationSpec, Pool};
+use std::sync::Arc;
+
+/// Bytes of logits at once.
+const LOSS_BYTES: usize = 64 << 20;
+
+/// Adds up the squared gradients of every linear.
+pub struct SquaredGradients<'a> {
+    /// A sample is a layer, its linears one after the other.
+    pub sums: &'a mut Stream,
+}
+
+impl Statistic for SquaredGradients<'_> {
+    fn see(&mut self, pool: &Pool, seen: Seen) -> Result<()> {
+        let Seen::Gradients { layer, of } = seen else { return Ok(()) };
+        let mut s = self.sums.read(layer, 1)?;
+        let mut rest = &mut s[..];
+        for sink in of.values() {
+            let own = sink.with(|gradient| {
+                let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
+                pool.chunks_mut(own, 1 << 16, |i, own| {
+                    own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g)
+                });
+                rest = later;
+                own.iter().all(|s| s.is_finite())
+            });
+            if !own {
+                return Err(Error::NonFinite {
+                    step: 0,
+                    tensor: format!("a squared gradient of block {layer}"),
+                });
+            }
+        }
+        self.sums.write(layer, &s)
+    }
+}
+
+/// Adds S of the sequences `tokens` `[texts, T]` to `sums`: a sample is a block, its linears
+/// one after the other.
+pub fn squared_gradients(
+    model: &Model,
+    tokens: &[u32],
+    sequence_length: usize,
+    precision: Precision,
+    sums: &mut Stream,
+    host: &Host,
+    pool: &Pool,
+) -> Result<()> {
+    let layers = model.architecture.layers.len();
+    let inputs = sums.another(layers, sequence_length * model.architecture.hidden_size)?;
+    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, inputs, host, pool)?;
+    collect(pool, &mut pass, &mut [&mut SquaredGradients { sums }])
+}
+
+/// Forward and backward of the unquantized model, one text at a time, one block's gradients at a
+/// time.
+struct ModelPass<'a> {
+    model: &'a Model,
+    /// `[texts, T]`.
+    tokens: &'a [u32],
+    /// Room for the inputs of every block.
+    inputs: Stream,
+    host: &'a Host,
+    context: Context,
+    /// Embedding, final norm and head; blocks are read as they come.
+    ends: Weights<f32>,
+    pool: &'a Pool,
+}
+
+impl<'a> ModelPass<'a> {
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        model: &'a Model,
+        tokens: &'a [u32],
+        sequence_length: usize,
+        precision: Precision,
+        inputs: Stream,
+        host: &'a Host,
+        pool: &'a Pool,
+    ) -> Result<Self> {
+        let a = &model.architecture;
+        let context = Context {
+            architecture: Arc::new(a.clone()),
+            pool: pool.clone(),
+            ropes: rope_tables(a),
+            batch: 1,
+            tokens: sequence_length,
+            precision,
+            activation: ActivationSpec::F32,
+            cache: ActivationSpec::F32,
+            edge: EdgeRule::Inside,
+        };
+        let embedding = Weight::stored(find(model, EMBEDDING)?, pool);
+        let head =
+            if a.tied_head { embedding.clone() } else { Weight::stored(find(model, HEAD)?, pool) };
+        let ends = Weights {
+            blocks: vec![],
+            embedding,
+            final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?),
+            head,
+        };
+        Ok(Self { model, tokens, inputs, host, context, ends, pool })
+    }
+
+    fn block(
+        &self,
+        weights: &BlockWeights<f32>,
+        sinks: &BlockSinks<f32>,
+        tape: &mut Tape<f32>,
+        x: &Tensor<f32>,
+    ) -> Result<Tensor<f32>> {
+        Block { context: &self.context, weights, sinks, tap: None }.forward(tape, x)
+    }
+}
+
+impl Pass for ModelPass<'_> {
+    fn sequences(&self) -> usize {
+        self.tokens.len().div_ceil(self.context.tokens)
+    }
+
+    /// Errors: `NonFinite`, what a block gives; those of `see`; cancelled.
+    fn show(&mut self, sequence: usize, see: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
+        self.host.check_cancelled()?;
+        let length = self.context.tokens;
+        let first = sequence * length;
+        let tokens = &self.tokens[first..(first + length).min(self.tokens.len())];
+        let (a, mut x) = (&self.model.architecture, vec![]);
+        tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
+        let shape = [tokens.len(), a.hidden_size];
+        let mut x = Tensor::new(x, &shape)?;
+        for layer in 0..a.layers.len() {
+            self.inputs.write(layer, x.values())?;
+            x = self.block(
+                &teacher(self.model, layer, self.pool)?,
+                &BlockSinks::none(),
+                &mut Tape::off(),
+                &x,
+            )?;
+            check_finite(x.values(), || format!("the unquantized block {layer}, text {sequence}"))?;
+        }
+        let head = LossHead {
+            pool: self.pool,
+            norm_eps: a.norm_eps,
+            vocab: a.vocab_size,
+            hidden: a.hidden_size,
+            activation: ActivationSpec::F32,
+            precision: self.context.precision,
+            objective: Objective { kl_weight: 0.0, ce_weight: 1.0, temperature: 1.0 },
+            bytes: LOSS_BYTES,
+            weights: &self.ends,
+            teacher: None,
+            norm_sink: None,
+            head_sink: None,
+        };
+        let targets = next_tokens(tokens, tokens.len());
+        let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
+        let (_, dy) = head.backward(x.values(), None, &targets, normalizers);
+        let mut dy = Tensor::new(dy, &shape)?;
+        for layer in (0..a.layers.len()).rev() {
+            let x = Tensor::new(self.inputs.read(layer, 1)?, &shape)?;
+            let weights = teacher(self.model, layer, self.pool)?;
+            let sinks = BlockSinks {
+                linears: weights
+                    .linears
+                    .iter()
+                    .map(|(&linear, w)| (linear, Sink::new(w.rows() * w.cols())))
+                    .collect(),
+                ..BlockSinks::none()
+            };
+            let mut tape = Tape::on();
+            let y = self.block(&weights, &sinks, &mut tape, &x)?;
+            dy = tape.backward(self.pool, &x, &y, dy)?;
+            see(Seen::Gradients { layer, of: &sinks.linears })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! What came by addition (docs/decisions/0017-proof-by-addition.md), in whole runs on the demo
+//! model: COMQ, Lion, norm tweaking.
+
+use halfstep::cancel::Cancel;
+use halfstep::config::options::RunConfig;
+use halfstep::objective::channel_moments::ChannelMomentsConfig;
+use halfstep::objective::{TermConfig, Weight, WeightedTerm};
+use halfstep::optimizer::OptimizerConfig;
+use halfstep::optimizer::lion::LionConfig;
+use halfstep::recipe::block::{BlockPhase, BlockRates, SolverOptions};
+use halfstep::recipe::{BlockConfig, Recipe, Stage, StageStart, TrainConfig, Trains};
+use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::comq::ComqRecipeConfig;
+use halfstep::recipes::gptq::GptqRecipeConfig;
+use halfstep::recipes::silq::SilqConfig;
+use halfstep::run::{load, quantize_as};
+use halfstep::{Error, Event, Model};
+use halfstep_formats::TensorData;
+use halfstep_formats::write::{FileFormat, to_bytes};
+use std::path::{Path, PathBuf};
+
+fn assets(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
+}
+
+fn demo() -> Model {
+    Model::clone(&load(&assets("demo")).expect("the demo model loads"))
+}
+
+fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
+    RunConfig {
+        data: Some(assets("demo-train.txt")),
+        run_folder: folder.map(|folder| folder.display().to_string()),
+        resume,
+        threads: 2,
+        ..RunConfig::default()
+    }
+}
+
+/// The result of a recipe, and the loss of each of its layers.
+fn made(recipe: &Recipe) -> (Model, Vec<f64>) {
+    let mut losses = vec![];
+    let mut watch = |event: Event| {
+        if let Event::Block { loss, .. } = event {
+            losses.push(loss);
+        }
+    };
+    let run = run(None, false);
+    let (model, _) =
+        quantize_as(&demo(), recipe, &run, &mut watch, &Cancel::default()).expect("a run");
+    (model, losses)
+}
+
+fn text() -> SolverOptions {
+    SolverOptions { samples: Some(4), sequence_length: Some(48), ..SolverOptions::default() }
+}
+
+/// The file, without what says how it was made.
+fn bytes(model: &Model) -> Vec<u8> {
+    to_bytes(&Model { provenance: Default::default(), ..model.clone() }, FileFormat::Halfstep)
+        .expect("bytes")
+}
+
+#[test]
+fn comq_comes_as_near_as_gptq_without_an_inverse() {
+    let comq = |change: fn(&mut ComqRecipeConfig)| {
+        let mut config = ComqRecipeConfig { train: text(), ..ComqRecipeConfig::default() };
+        change(&mut config);
+        made(&RecipeConfig::Comq(config).resolve().expect("a recipe"))
+    };
+    let gptq = GptqRecipeConfig { train: text(), ..GptqRecipeConfig::default() };
+    let (_, gptq) = made(&RecipeConfig::Gptq(gptq).resolve().expect("a recipe"));
+    let (model, losses) = comq(|_| {});
+    assert!(!losses.is_empty() && losses.len() == gptq.len());
+    for (layer, (comq, gptq)) in losses.iter().zip(&gptq).enumerate() {
+        println!("layer {layer}: comq {comq:.3e}, gptq {gptq:.3e}");
+        assert!(*comq < 1.5 * gptq, "layer {layer}: {comq} against {gptq}");
+    }
+    let (two, _) = comq(|config| config.two_streams = true);
+    let (left_to_right, _) = comq(|config| config.greedy = false);
+    let three = [&model, &two, &left_to_right].map(bytes);
+    assert!(three[0] != three[1] && three[0] != three[2], "options reach what they name");
+}
+
+/// `silq` by Lion; four steps.
+fn by_lion() -> Recipe {
+    let train = TrainConfig {
+        tokens: 512,
+        sequence_length: 64,
+        batch: 2,
+        learning_rate: 1e-5,
+        optimizer: Some(OptimizerConfig::Lion(LionConfig::default())),
+        ..TrainConfig::default()
+    };
+    RecipeConfig::Silq(SilqConfig { train, ..SilqConfig::default() }).resolve().expect("a recipe")
+}
+
+#[test]
+fn a_run_by_lion_that_is_resumed_equals_the_unbroken_one_in_every_byte() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("additions-lion");
+    let _ = std::fs::remove_dir_all(&folder);
+    let whole = made(&by_lion()).0;
+    let cancel = Cancel::default();
+    let mut stop = |event: Event| {
+        if matches!(event, Event::Step { step: 2, .. }) {
+            cancel.cancel();
+        }
+    };
+    match quantize_as(&demo(), &by_lion(), &run(Some(&folder), false), &mut stop, &cancel) {
+        Err(Error::Cancelled { resume: Some(_) }) => {}
+        other => panic!("stopped after two steps: {:?}", other.map(|_| ())),
+    }
+    let mut first = None;
+    let mut watch = |event: Event| {
+        if let Event::Step { step, .. } = event {
+            first.get_or_insert(step);
+        }
+    };
+    let run = run(Some(&folder), true);
+    let (resumed, _) =
+        quantize_as(&demo(), &by_lion(), &run, &mut watch, &Cancel::default()).expect("a run");
+    assert_eq!(first, Some(3), "it goes on from the second step");
+    assert!(bytes_of(&resumed) == bytes_of(&whole));
+    let mut adamw = by_lion();
+    let Stage::Model { config, .. } = &mut adamw.stages[0] else { panic!("one model stage") };
+    config.optimizer = None;
+    assert!(bytes_of(&made(&adamw).0) != bytes_of(&whole), "the rule reaches the run");
+}
+
+fn bytes_of(model: &Model) -> Vec<u8> {
+    to_bytes(&Model { provenance: Default::default(), ..model.clone() }, FileFormat::Gguf)
+        .expect("bytes")
+}
+
+/// `gptq`, and after it norms that learn by the distance of means and variances.
+fn tweaked(rate: f64) -> Recipe {
+    let gptq = GptqRecipeConfig { train: text(), ..GptqRecipeConfig::default() };
+    let mut recipe = RecipeConfig::Gptq(gptq).resolve().expect("a recipe");
+    let rates = BlockRates { weights: rate, ..BlockRates::default() };
+    let usual = BlockConfig::usual(rates, 1.0);
+    let phase = BlockPhase { epochs: 1, output: false, ..usual.phases[0] };
+    let term = TermConfig::ChannelMoments(ChannelMomentsConfig::default());
+    let config = BlockConfig {
+        samples: 4,
+        sequence_length: 48,
+        phases: vec![phase],
+        terms: vec![WeightedTerm { term, weight: Weight::Constant(1.0) }],
+        ..usual
+    };
+    let trains = Trains { norms: true, ..Trains::NONE };
+    recipe.stages.push(Stage::Block { from: StageStart::Previous, trains, config });
+    recipe
+}
+
+#[test]
+fn norm_tweaking_changes_norms_and_no_code() {
+    let (still, _) = made(&tweaked(0.0));
+    let (tweaked, _) = made(&tweaked(1e-3));
+    let (mut norms, mut weights) = (0, 0);
+    for (name, tensor) in &tweaked.tensors {
+        match (&tensor.data, &still.tensors[name].data) {
+            (TensorData::Packed(a), TensorData::Packed(b)) => {
+                assert!(a == b, "{name} stays");
+                weights += 1;
+            }
+            (TensorData::F32(a), TensorData::F32(b)) => {
+                norms += usize::from(a != b);
+                let moved = a.iter().zip(b).any(|(a, b)| (a - b).abs() > 0.1 * b.abs().max(1.0));
+                assert!(!moved, "{name} moves a little");
+            }
+            _ => panic!("{name} is packed in one and not in the other"),
+        }
+    }
+    assert!(weights > 0 && norms > 0, "{norms} norms moved, {weights} weights stayed");
+}
