@@ -141,11 +141,6 @@ impl Sites {
                 }
                 if let Some(site) = quantizer {
                     site.check(&format!("{path}.quantizer"))?;
-                    if !recipe.stages.is_empty() {
-                        site.spec.check_trainable().map_err(|reason| {
-                            Error::config(format!("{path}.quantizer.spec"), reason)
-                        })?;
-                    }
                 }
             }
         }
@@ -160,6 +155,20 @@ impl Sites {
     pub fn by_name(&self, name: &str) -> Option<&WeightSite> {
         self.by_name.get(name)
     }
+}
+
+/// Refuses weights whose spec no stage can train or solve.
+///
+/// Errors: `Config` with the path of the rule's spec, and what would work.
+pub(crate) fn check_trainable(rules: &[Rule]) -> Result<()> {
+    for (i, rule) in rules.iter().enumerate() {
+        if let Rule::Weight { quantizer: Some(site), .. } = rule {
+            site.spec
+                .check_trainable()
+                .map_err(|reason| Error::config(format!("rules[{i}].quantizer.spec"), reason))?;
+        }
+    }
+    Ok(())
 }
 
 /// Two rules for a kind of site that can have only one.

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Evaluations, Event, Measure};
 use crate::host::Host;
 use crate::nearest;
+use crate::recipe::rules::check_trainable;
 use crate::recipe::{Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
 use halfstep_formats::Model;
@@ -149,6 +150,9 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
 fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     recipe.check_target()?;
     Sites::new(&recipe.rules, &model.architecture)?;
+    if !recipe.stages.is_empty() {
+        check_trainable(&recipe.rules)?;
+    }
     let sites: Vec<WeightSite> = recipe.weight_sites().copied().collect();
     for (i, stage) in recipe.stages.iter().enumerate() {
         let valid = match stage {
