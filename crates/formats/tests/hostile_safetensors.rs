@@ -496,7 +496,7 @@ fn halfstep_files() {
         with_header(&f, |h| drop(h["__metadata__"].as_object_mut().expect("object").remove(key)))
     };
     let quantizer =
-        r#"{"grid":{"bits":3,"range":"affine"},"granularity":"channel","scaleCodec":"f16"}"#;
+        r#"{"grid":{"bits":3,"range":"affine"},"partition":"channel","scaleCodec":"f16"}"#;
     let cases: Vec<Case> = vec![
         ("no format key", dropped("halfstep.format"), "ERR_UNSUPPORTED", "by itself"),
         (
@@ -691,7 +691,7 @@ fn halfstep_files() {
         ),
         (
             "steps in the metadata",
-            edited("halfstep.quantization", "{", "{\"staticSteps\":{\"a\":1.0},"),
+            edited("halfstep.quantization", "{", "{\"staticScales\":{\"a\":1.0},"),
             "ERR_FORMAT",
             "stored as tensors",
         ),
@@ -836,9 +836,9 @@ fn halfstep_files() {
             "duplicate key",
         ),
         ("rank of another size", ranked("3"), "ERR_SHAPE", ".low_rank_a"),
-        ("rank 0", ranked("0"), "ERR_FORMAT", "rank 0"),
-        ("rank beyond the matrix", ranked("21"), "ERR_FORMAT", "not 1 to 20"),
-        ("rank 2^63", ranked("9223372036854775808"), "ERR_FORMAT", "not 1 to 20"),
+        ("rank 0", ranked("0"), "ERR_FORMAT", "got 0"),
+        ("rank beyond the matrix", ranked("21"), "ERR_FORMAT", "from 1 to 20"),
+        ("rank 2^63", ranked("9223372036854775808"), "ERR_FORMAT", "from 1 to 20"),
         ("rank 2^64", ranked("18446744073709551616"), "ERR_FORMAT", "halfstep.low_rank"),
         ("rank negative", ranked("-2"), "ERR_FORMAT", "halfstep.low_rank"),
         ("rank a fraction", ranked("2.0"), "ERR_FORMAT", "halfstep.low_rank"),
