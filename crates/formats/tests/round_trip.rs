@@ -602,7 +602,7 @@ fn values_outside_of_the_layout_are_not_written() {
             "unknown tensor",
             affine,
             |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())),
-            "no such tensor",
+            "no place",
         ),
         (
             "too few values",
@@ -640,12 +640,12 @@ fn values_outside_of_the_layout_are_not_written() {
             |m, _| m.quantization.as_mut().expect("is there").cache = ActivationSpec::of_site(8),
             "needs it",
         ),
-        ("factors of rank 0", affine, |m, n| factors(m, n).rank = 0, "rank 0"),
+        ("factors of rank 0", affine, |m, n| factors(m, n).rank = 0, "got 0"),
         (
             "factors of a rank beyond the matrix",
             affine,
             |m, n| factors(m, n).rank = 21,
-            "not 1 to 20",
+            "from 1 to 20",
         ),
         ("factor A too short", affine, |m, n| factors(m, n).a.truncate(1), "factor A"),
         ("factor B too long", affine, |m, n| factors(m, n).b.push(half::f16::ZERO), "factor B"),
