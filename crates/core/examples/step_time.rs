@@ -9,10 +9,9 @@
 //! either. The first two steps, which find their memory, are left out. One setting per process,
 //! since the peak is the process's.
 
-use halfstep::cancel::Cancel;
 use halfstep::data::{Sequences, Text};
-use halfstep::engine::memory::peak_bytes;
 use halfstep::engine::{Trainer, arithmetic};
+use halfstep::host::Host;
 use halfstep::recipe::{Common, Recipe, Rule, Stage, TrainConfig, Trains};
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::run::load;
@@ -60,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for step in 0..steps + WARM_UP as u64 {
         let ids = windows.batch(step * batch as u64, batch);
         let start = Instant::now();
-        trainer.step(&ids, WINDOW, &Cancel::default())?;
+        trainer.step(&ids, WINDOW, &Host::default())?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.drain(..WARM_UP);
@@ -73,7 +72,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         trainer.arithmetic.name(),
         seconds[0],
         seconds[seconds.len() - 1],
-        peak_bytes() as f64 / 1e9
+        Host::default().memory.peak() as f64 / 1e9
     );
     Ok(())
 }

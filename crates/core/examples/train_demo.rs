@@ -7,9 +7,9 @@
 //! The first 300,000 characters of the text are never trained on: the demo's evaluation text comes
 //! from them.
 
-use halfstep::cancel::Cancel;
 use halfstep::data::{Sequences, Text};
 use halfstep::engine::Trainer;
+use halfstep::host::Host;
 use halfstep::recipe::{Recipe, RecipeData, Rule, Stage, StageStart, TrainConfig, Trains};
 use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Role, Sizes};
@@ -141,7 +141,7 @@ fn pretrain(
         Trainer::<f32>::new(&model, None, &recipe, Trains::ALL, &config, steps, &[], Pool::new(0))?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
-        let report = trainer.step(&batch, config.sequence_length, &Cancel::default())?;
+        let report = trainer.step(&batch, config.sequence_length, &Host::default())?;
         if trainer.step.is_multiple_of(50) || trainer.step == steps {
             println!(
                 "step {}/{steps}: loss {:.4}, gradient norm {:.3}",

@@ -11,6 +11,7 @@ pub mod data;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod host;
 pub mod layer;
 pub mod nearest;
 pub mod objective;

@@ -1,7 +1,7 @@
 //! SAPR's saliency and penalty against golden `saliency` (make/saliency.py).
 
-use halfstep::cancel::Cancel;
 use halfstep::engine::stream::Stream;
+use halfstep::host::Host;
 use halfstep::objective::saliency::{Penalty, penalty};
 use halfstep::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
 use halfstep::statistics::squared_gradients::squared_gradients;
@@ -24,14 +24,15 @@ fn squared_gradients_of_every_text_alone() {
         .collect();
     let width =
         linears[0].iter().map(|name| model.tensors[name].shape.iter().product::<usize>()).sum();
-    let mut sums = Stream::new(linears.len(), width, 1, &std::env::temp_dir()).expect("room");
+    let mut sums = Stream::new(linears.len(), width, 1, &std::env::temp_dir(), &Host::default())
+        .expect("room");
     squared_gradients(
         &model,
         &tokens,
         sequences.shape[1],
         Precision::F32,
         &mut sums,
-        &Cancel::default(),
+        &Host::default(),
         &pool,
     )
     .expect("gradients");

@@ -3,8 +3,8 @@
 
 use halfstep::autograd::ops::Number;
 use halfstep::autograd::parameter::Group;
-use halfstep::cancel::Cancel;
 use halfstep::engine::Trainer;
+use halfstep::host::Host;
 use halfstep::optimizer::adamw::AdamWConfig;
 use halfstep::optimizer::{GroupConfig, Optimizer, OptimizerConfig, Schedule};
 use halfstep::recipe::{
@@ -191,7 +191,7 @@ impl Trace<'_> {
     fn three_steps<T: Number>(&self, trainer: &mut Trainer<T>) -> Vec<f64> {
         (0..numbers(&self.spec["loss"]).len().min(3))
             .map(|s| {
-                trainer.step(self.batch(s), self.tokens, &Cancel::default()).expect("a step").loss
+                trainer.step(self.batch(s), self.tokens, &Host::default()).expect("a step").loss
             })
             .collect()
     }
@@ -204,7 +204,7 @@ impl Trace<'_> {
                 Self::round_state(trainer);
             }
             let report =
-                trainer.step(self.batch(step), self.tokens, &Cancel::default()).expect("a step");
+                trainer.step(self.batch(step), self.tokens, &Host::default()).expect("a step");
             each(step, report.loss, report.gradient_norm);
             losses.push(report.loss);
         }
@@ -271,7 +271,7 @@ fn gradients_of_the_first_step_in_f32() {
     for_each_trace(|trace| {
         for recompute in [Recompute::Never, Recompute::Always] {
             let mut trainer = trace.trainer::<f32>(recompute, 2);
-            trainer.gradients(trace.batch(0), trace.tokens, &Cancel::default()).expect("gradients");
+            trainer.gradients(trace.batch(0), trace.tokens, &Host::default()).expect("gradients");
             for p in &trainer.parameters.list {
                 let want = trace.golden.tensor(&format!("{}/gradient/{}", trace.name, p.name)).f64;
                 let got: Vec<f64> = p.sink.with(|g| g.iter().map(|&v| f64::from(v)).collect());
@@ -354,7 +354,7 @@ fn the_restart_state_gives_the_next_loss_in_f32() {
         trainer.step = trace.restart() as u64;
         let want = numbers(&trace.spec["loss"])[trace.restart()];
         let got = trainer
-            .step(trace.batch(trace.restart()), trace.tokens, &Cancel::default())
+            .step(trace.batch(trace.restart()), trace.tokens, &Host::default())
             .expect("a step")
             .loss;
         let allowed = if trace.low_bits() { 3e-2 } else { 1e-2 };

@@ -2,7 +2,7 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
-use halfstep::engine::memory;
+use halfstep::host::Host;
 use halfstep::recipe::block::{BlockOptions, SolverOptions};
 use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipes::RecipeConfig;
@@ -175,7 +175,7 @@ fn steps_sizes_and_disk_are_those_of_the_run() {
             checkpoint_every,
             ..RunConfig::default()
         };
-        memory::reset_peak();
+        Host::default().memory.reset_peak();
         let plan = planned(&model, &recipe, &run);
         assert_eq!(
             std::fs::read_dir(&folder).expect("the folder").count(),

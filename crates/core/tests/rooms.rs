@@ -137,6 +137,7 @@ fn no_circle_of_modules_is_larger_than_two_files() {
 fn a_room_knows_none_of_those_above_it() {
     let uses = Uses::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let above: &[(&str, &[&str])] = &[
+        ("host", &["autograd", "quantizer", "layer", "objective", "recipe", "engine", "run"]),
         ("autograd", &["quantizer", "layer", "objective", "solver", "recipe", "engine", "run"]),
         ("quantizer", &["layer", "objective", "solver", "recipe", "target", "engine", "run"]),
         ("layer", &["objective", "solver", "recipe", "target", "engine", "run"]),
@@ -251,4 +252,41 @@ fn shared_code_names_no_recipe_architecture_or_target() {
         }
     }
     assert!(found.is_empty(), "named outside of comments:\n{}", found.join("\n"));
+}
+
+/// What is the host's alone: modules of the standard library, and what else reads a clock or asks
+/// the system.
+const HOST: &[&str] = &["time", "fs", "env", "process", "net", "os"];
+const SYSTEM: &[&str] = &["/proc", "Instant", "SystemTime"];
+
+/// What a source names of that.
+fn of_the_host(source: &str) -> Vec<String> {
+    let used = paths(source).into_iter().map(|(path, _)| path);
+    let used = used.filter(|path| path[0] == "std" && path.len() > 1);
+    let mut found: Vec<String> =
+        used.filter(|path| HOST.contains(&path[1].as_str())).map(|path| path.join("::")).collect();
+    let inside = HOST.iter().map(|module| format!("std::{module}::"));
+    let named = inside.chain(SYSTEM.iter().map(|word| word.to_string()));
+    found.extend(named.filter(|name| source.contains(name)));
+    found
+}
+
+#[test]
+fn only_the_host_knows_clock_files_and_system() {
+    assert_eq!(of_the_host("use std::{fs, io};"), ["std::fs"]);
+    assert_eq!(of_the_host("let folder = std::env::temp_dir();"), ["std::env::"]);
+    assert_eq!(of_the_host("read(\"/proc/meminfo\")"), ["/proc"]);
+    assert_eq!(of_the_host("use std::io::Write; env!(\"VERSION\")"), [] as [String; 0]);
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        files(&src).into_iter().partition(|file| file.starts_with(src.join("host")));
+    let of = |file: &PathBuf| of_the_host(&code(file, true));
+    assert!(inside.iter().any(|file| !of(file).is_empty()), "the host knows some of it");
+    let outside = outside.iter().filter(|file| !file.ends_with("tests.rs"));
+    let found: Vec<String> = outside
+        .flat_map(|file| {
+            of(file).into_iter().map(move |name| format!("{}: {name}", file.display()))
+        })
+        .collect();
+    assert!(found.is_empty(), "outside of the host:\n{}", found.join("\n"));
 }

@@ -5,6 +5,7 @@ use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::data::Text;
 use halfstep::data::self_generated::{BATCH, Settings, generate};
+use halfstep::host::Host;
 use halfstep::recipe::block::BlockOptions;
 use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipes::RecipeConfig;
@@ -47,8 +48,7 @@ fn generated(
 ) -> (halfstep::Result<Vec<u32>>, bool) {
     let mut anew = false;
     let mut watch = |event: Event| anew |= matches!(event, Event::Generate { .. });
-    let text =
-        generate(model, settings, folder, &mut watch, &Cancel::default(), &Pool::new(threads));
+    let text = generate(model, settings, folder, &mut watch, &Host::default(), &Pool::new(threads));
     (text.and_then(|text| text.tokens(model, 0)), anew)
 }
 
@@ -112,13 +112,13 @@ fn stopped_anywhere_and_resumed_it_is_the_same_text() {
     let model = demo();
     let settings = Settings { batch: 8, ..SETTINGS };
     let whole = ids(&model, settings);
-    let (folder, cancel) = (scratch("resume"), Cancel::default());
+    let (folder, host) = (scratch("resume"), Host::default());
     let mut stopping = |event: Event| {
         if matches!(event, Event::Generate { tokens, .. } if tokens > 900) {
-            cancel.cancel();
+            host.cancel.cancel();
         }
     };
-    let stopped = generate(&model, settings, Some(&folder), &mut stopping, &cancel, &Pool::new(2));
+    let stopped = generate(&model, settings, Some(&folder), &mut stopping, &host, &Pool::new(2));
     assert!(matches!(stopped, Err(Error::Cancelled { .. })));
     // As a kill while a batch is written would leave it.
     std::fs::create_dir(folder.join(".texts-00000016.partial")).expect("half a batch");
@@ -134,7 +134,7 @@ fn stopped_anywhere_and_resumed_it_is_the_same_text() {
         Settings { batch: 3, ..settings },
         Some(&folder),
         &mut watch,
-        &Cancel::default(),
+        &Host::default(),
         &Pool::new(2),
     )
     .expect("the rest");
@@ -165,7 +165,7 @@ fn a_damaged_batch_is_generated_again_and_those_of_another_model_or_seed_are_ref
         }
     };
     let mended =
-        generate(&model, SETTINGS, Some(&folder), &mut watch, &Cancel::default(), &Pool::new(2))
+        generate(&model, SETTINGS, Some(&folder), &mut watch, &Host::default(), &Pool::new(2))
             .expect("a text");
     assert!(
         warnings.iter().any(|w| w.contains("texts-00000016") && w.contains("hash differs")),
@@ -202,7 +202,7 @@ fn all_that_a_model_has_to_say_is_used_with_a_warning() {
         }
     };
     let settings = Settings { tokens: 1 << 20, sequence_length: 3, seed: 0, batch: 512 };
-    let text = generate(&model, settings, None, &mut watch, &Cancel::default(), &Pool::new(2))
+    let text = generate(&model, settings, None, &mut watch, &Host::default(), &Pool::new(2))
         .expect("a text");
     // Every token of the vocabulary but the end of text, three times.
     let texts = 3 * (model.architecture.vocab_size - 1);
@@ -327,9 +327,8 @@ fn generated_text_is_added_to_a_given_one() {
     let text = std::fs::read_to_string(assets("demo-train.txt")).unwrap();
     let own = Text::read(None, Some(&text), 0).unwrap().unwrap().tokens(&model, 6 * 32).unwrap();
     let settings = Settings { tokens: 100, sequence_length: 32, seed: 0, batch: BATCH };
-    let generate = || {
-        generate(&model, settings, None, &mut |_| {}, &Cancel::default(), &Pool::new(2)).unwrap()
-    };
+    let generate =
+        || generate(&model, settings, None, &mut |_| {}, &Host::default(), &Pool::new(2)).unwrap();
     let all = Text::read(None, Some(&text), 0).unwrap().unwrap().and(generate());
     for (samples, of_text, of_model) in [(5, 3, 2), (6, 3, 3), (9, 6, 3)] {
         let expected =

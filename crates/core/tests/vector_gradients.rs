@@ -2,8 +2,8 @@
 //! the whole model's loss in f64.
 
 use halfstep::autograd::parameter::Group;
-use halfstep::cancel::Cancel;
 use halfstep::engine::Trainer;
+use halfstep::host::Host;
 use halfstep::recipe::{Recipe, RecipeData, Rule, TrainConfig, Trains};
 use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
@@ -77,12 +77,12 @@ fn norms_and_biases_have_the_gradients_of_finite_differences() {
         data: RecipeData::default(),
         stages: vec![],
     };
-    let (cancel, mut rng) = (Cancel::default(), Rng::new(4, 0));
+    let (host, mut rng) = (Host::default(), Rng::new(4, 0));
     let batch: Vec<u32> = (0..SEQUENCES * TOKENS).map(|_| rng.below(13) as u32).collect();
     let mut trainer =
         Trainer::<f64>::new(&model, None, &recipe, Trains::ALL, &config, 1, &[], Pool::new(2))
             .expect("built");
-    trainer.gradients(&batch, TOKENS, &cancel).expect("gradients");
+    trainer.gradients(&batch, TOKENS, &host).expect("gradients");
     let vectors: Vec<(usize, Vec<f64>)> = trainer
         .parameters
         .list
@@ -100,7 +100,7 @@ fn norms_and_biases_have_the_gradients_of_finite_differences() {
         for (i, &got) in gradient.iter().enumerate() {
             let mut loss = |step: f64| {
                 trainer.parameters.list[index].value[i] += step;
-                let loss = trainer.gradients(&batch, TOKENS, &cancel).expect("a loss");
+                let loss = trainer.gradients(&batch, TOKENS, &host).expect("a loss");
                 trainer.parameters.list[index].value[i] -= step;
                 loss
             };

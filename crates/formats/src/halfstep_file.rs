@@ -23,7 +23,10 @@ use std::collections::BTreeSet;
 
 /// Metadata key that makes a safetensors file ours.
 pub const FORMAT_KEY: &str = "halfstep.format";
+/// The version of a file that holds integers with f32 or f16 scales.
 pub const FORMAT_VERSION: &str = "1";
+/// The version of a file that holds tables of levels or other codecs of scales.
+pub const FORMAT_VERSION_2: &str = "2";
 
 mod key {
     pub const NAME: &str = "halfstep.name";
@@ -57,6 +60,8 @@ const TOKENIZER: &str = "halfstep.tokenizer";
 mod part {
     pub const CODES: &str = "codes";
     pub const SCALE: &str = "scale";
+    /// Of nested scales.
+    pub const OUTER_SCALE: &str = "outer_scale";
     pub const ZERO_POINT: &str = "zero_point";
     pub const BLOCKS: &str = "blocks";
     pub const LOW_RANK_A: &str = "low_rank_a";
@@ -67,7 +72,14 @@ fn scale_dtype(codec: ScaleCodec) -> Dtype {
     match codec {
         ScaleCodec::F32 => Dtype::F32,
         ScaleCodec::F16 => Dtype::F16,
+        _ => Dtype::U8,
     }
+}
+
+/// How the scales of nested scales are stored, and their number. None: there are none.
+fn outer_scales(spec: QuantSpec, rows: usize, cols: usize) -> Option<(ScaleCodec, usize)> {
+    let scales = spec.granularity.scales(rows, cols);
+    spec.scale.outer(scales, spec.granularity.groups(cols))
 }
 
 /// `[1]`, `[rows]` or `[rows, groups]`.
@@ -128,6 +140,14 @@ fn static_scales(
 
 /// A value that may not stand in a file: which element, and why.
 type Fault = (usize, String);
+
+/// The scales of nested scales.
+fn check_outer_scales(scales: &[f32]) -> std::result::Result<(), Fault> {
+    match scales.iter().position(|s| !(s.is_finite() && *s >= 0.0)) {
+        Some(i) => Err((i, format!("outer scale {i} is {}, not a number from 0", scales[i]))),
+        None => Ok(()),
+    }
+}
 
 fn check_scales(scales: &[f32]) -> std::result::Result<(), Fault> {
     match scales.iter().position(|s| !s.is_finite()) {

@@ -262,7 +262,7 @@ pub(crate) fn check_vocabulary(
     let tokens = tokenizer.vocabulary.tokens.len();
     if tokens > architecture.vocab_size {
         let reason =
-            format!("{tokens} tokens, but vocab_size in the config is {}", architecture.vocab_size);
+            format!("{tokens} tokens, but the config has vocab_size {}", architecture.vocab_size);
         return Err(Error::Format { file: file.into(), offset: 0, reason });
     }
     Ok(())

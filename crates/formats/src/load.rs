@@ -97,6 +97,12 @@ pub fn regular_file_bytes(path: &Path) -> Result<u64> {
     Ok(about.len())
 }
 
+/// The bytes of a regular file.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
+    regular_file_bytes(path)?;
+    std::fs::read(path).map_err(|source| Error::Io { path: path.display().to_string(), source })
+}
+
 pub(crate) fn open(path: &Path) -> Result<Source<'static>> {
     regular_file_bytes(path)?;
     Source::open(path)

@@ -133,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn what_are_no_factors_is_said() {
+    fn factors_of_another_rank_size_or_value_are_refused() {
         let sound = LowRank { rank: 2, a: halves(&[1.0; 6]), b: halves(&[1.0; 4]) };
         sound.check(2, 3).expect("factors of 2 x 3");
         let wrong = |factors: LowRank| factors.check(2, 3).expect_err("no factors");
-        assert!(wrong(LowRank { rank: 0, ..sound.clone() }).contains("rank 0"));
-        assert!(wrong(LowRank { rank: 3, ..sound.clone() }).contains("not 1 to 2"));
+        assert!(wrong(LowRank { rank: 0, ..sound.clone() }).contains("got 0"));
+        assert!(wrong(LowRank { rank: 3, ..sound.clone() }).contains("from 1 to 2, got 3"));
         assert!(wrong(LowRank { a: halves(&[1.0; 5]), ..sound.clone() }).contains("factor A"));
         assert!(wrong(LowRank { b: halves(&[1.0; 5]), ..sound.clone() }).contains("factor B"));
         assert!(

@@ -58,7 +58,7 @@ struct Stored {
     activation: StoredActivation,
     head_activation: StoredActivation,
     cache: StoredCache,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(rename = "staticSteps", default, skip_serializing_if = "BTreeMap::is_empty")]
     static_scales: BTreeMap<String, f32>,
 }
 

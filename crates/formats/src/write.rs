@@ -1,6 +1,7 @@
 //! Writing: a temporary file next to the target is written, synced and renamed.
 
 use crate::error::{Error, Result};
+use crate::load::load;
 use crate::model::Model;
 use crate::{gguf, halfstep_file};
 use std::fs::{File, OpenOptions};
@@ -30,6 +31,32 @@ pub fn save(model: &Model, path: &Path, format: FileFormat) -> Result<u64> {
         Ok(())
     })?;
     Ok(bytes)
+}
+
+/// [`save`], but the file is written under another name first and read again; it gets its name only
+/// if `check` finds nothing wrong with what was read. Nothing is left on an error.
+pub fn save_checked<E: From<Error>>(
+    model: &Model,
+    path: &Path,
+    format: FileFormat,
+    check: impl FnOnce(&Model) -> std::result::Result<(), E>,
+) -> std::result::Result<u64, E> {
+    let io = |source| Error::Io { path: path.display().to_string(), source };
+    let name = path.file_name().ok_or_else(|| {
+        io(std::io::Error::new(ErrorKind::InvalidInput, "the path does not end in a name"))
+    })?;
+    let unverified = path.with_file_name(format!(".{}.unverified", name.to_string_lossy()));
+    let checked = (|| {
+        let bytes = save(model, &unverified, format)?;
+        check(&load(&unverified)?)?;
+        std::fs::rename(&unverified, path).map_err(io)?;
+        Ok(bytes)
+    })();
+    if checked.is_err() {
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(&unverified);
+    }
+    checked
 }
 
 /// The file's bytes in memory (for WASM and tests).

@@ -7,8 +7,11 @@ mod any_model;
 use any_model::*;
 use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
-use halfstep_formats::{Error, safetensors};
-use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
+use halfstep_formats::{Error, TensorData, safetensors};
+use halfstep_kernels::quant::element::table::{Table, Ties};
+use halfstep_kernels::quant::observer::{Observer, quantize_by};
+use halfstep_kernels::quant::scale::nested::{InnerScale, Nested, OuterScale};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use peak_alloc::PeakAlloc;
 use std::time::{Duration, Instant};
 
@@ -473,6 +476,98 @@ fn with_data(bytes: &[u8], tensor: &str, new: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A file of version 2 with this spec for the weights of layers.
+fn version_2_file(spec: QuantSpec) -> Vec<u8> {
+    let mut m = packed_model(QuantSpec::int(Int::symmetric(4), spec.granularity, ScaleCodec::F32));
+    let pool = Pool::serial();
+    for tensor in m.tensors.values_mut() {
+        let values = tensor.to_f32(&pool);
+        if let TensorData::Packed(p) = &mut tensor.data {
+            *p = quantize_by(&pool, &values, p.rows, p.cols, spec, Observer::Absmax);
+        }
+    }
+    m.tokenizer = None;
+    let bytes = to_bytes(&m, FileFormat::Halfstep).expect("writes");
+    let metadata = safetensors::read("small", &bytes).expect("reads").metadata;
+    assert_eq!(metadata["halfstep.format"], "2");
+    let again = load_bytes("small", &bytes).expect("opens");
+    assert_eq!(to_bytes(&again, FileFormat::Halfstep).expect("writes"), bytes, "{spec:?}");
+    bytes
+}
+
+#[test]
+fn halfstep_files_of_version_2() {
+    let table = Table::new(&[-7, -2, 0, 1, 9], Ties::Away).expect("a table");
+    let f = version_2_file(QuantSpec::new(table, Granularity::Group(7), ScaleCodec::E8M0));
+    let q = "model.layers.0.mlp.down_proj.weight";
+    let weights =
+        safetensors::read("small", &f).expect("reads").metadata["halfstep.weights"].clone();
+    let edited = |from: &str, to: &str| {
+        assert!(weights.contains(from), "{weights}");
+        with_metadata(&f, "halfstep.weights", &weights.replacen(from, to, 1))
+    };
+    let levels = "[-7,-2,0,1,9]";
+    let nested = Nested { inner: InnerScale::Uint6, outer: OuterScale::F16, scales: Some(2) };
+    let codec = ScaleCodec::Nested(nested);
+    let n = version_2_file(QuantSpec::int(Int::symmetric(3), Granularity::Group(7), codec));
+    let part = |p: &str| format!("{q}.{p}");
+    let cases: Vec<Case> = vec![
+        ("levels not sorted", edited(levels, "[-2,-7,0,1,9]"), "ERR_FORMAT", ".weight: the levels"),
+        ("levels twice", edited(levels, "[-7,-2,-2,1,9]"), "ERR_FORMAT", "-2 follows -2"),
+        ("no zero", edited(levels, "[-7,-2,-1,1,9]"), "ERR_FORMAT", ".weight: a group of zeros"),
+        ("one level", edited(levels, "[0]"), "ERR_FORMAT", "1 levels"),
+        ("a level of -128", edited(levels, "[-128,-2,0,1,9]"), "ERR_FORMAT", "-128"),
+        ("a level of 128", edited(levels, "[-7,-2,0,1,128]"), "ERR_FORMAT", "128"),
+        (
+            "17 levels",
+            edited(levels, "[-9,-8,-7,-6,-5,-4,-3,-2,-1,0,1,2,3,4,5,6,7]"),
+            "ERR_FORMAT",
+            "17 levels",
+        ),
+        ("a rule of ties", edited("away", "up"), "ERR_FORMAT", "unknown variant"),
+        ("a codec", edited("e8m0", "e9m0"), "ERR_FORMAT", "unknown variant"),
+        ("a field", edited("{\"element\"", "{\"x\":1,\"element\""), "ERR_FORMAT", "unknown field"),
+        ("words of version 1", with_metadata(&f, "halfstep.format", "1"), "ERR_FORMAT", "element"),
+        (
+            "a version",
+            with_metadata(&f, "halfstep.format", "3"),
+            "ERR_UNSUPPORTED",
+            "version \"3\"",
+        ),
+        ("another codec", edited("e8m0", "f16"), "ERR_FORMAT", "U8, not F16"),
+        ("fewer levels than codes", edited(levels, "[0,1]"), "ERR_SHAPE", ".codes"),
+        ("a code without a level", with_data(&f, &part("codes"), &[0xff]), "ERR_FORMAT", "outside"),
+        ("a scale of NaN", with_data(&f, &part("scale"), &[255]), "ERR_FORMAT", "NaN"),
+        ("an inner scale", with_data(&n, &part("scale"), &[64]), "ERR_FORMAT", "NaN"),
+        (
+            "an outer scale below 0",
+            with_data(&n, &part("outer_scale"), &[0, 0xbc]),
+            "ERR_FORMAT",
+            "outer scale 0 is -1",
+        ),
+        (
+            "an inner scale under an outer one of 0",
+            with_data(&with_data(&n, &part("scale"), &[3]), &part("outer_scale"), &[0, 0]),
+            "ERR_FORMAT",
+            "does not store so",
+        ),
+        (
+            "no outer scales",
+            renamed(&n, &part("outer_scale"), "x"),
+            "ERR_MISSING_TENSOR",
+            "outer_scale",
+        ),
+    ];
+    for (case, bytes, code, message) in cases {
+        let error = refused(case, bytes.len(), || load_bytes("hostile.safetensors", &bytes));
+        assert!(
+            error.code() == code && error.to_string().contains(message),
+            "{case}: {} {error}",
+            error.code()
+        );
+    }
+}
+
 #[test]
 fn halfstep_files() {
     let f = small_file(2);
@@ -499,9 +594,9 @@ fn halfstep_files() {
         ("no format key", dropped("halfstep.format"), "ERR_UNSUPPORTED", "by itself"),
         (
             "format of the future",
-            with_metadata(&f, "halfstep.format", "2"),
+            with_metadata(&f, "halfstep.format", "3"),
             "ERR_UNSUPPORTED",
-            "version \"2\"",
+            "version \"3\"",
         ),
         (
             "unknown key",
@@ -689,7 +784,7 @@ fn halfstep_files() {
         ),
         (
             "steps in the metadata",
-            edited("halfstep.quantization", "{", "{\"staticSteps\":{\"a\":1.0},"),
+            edited("halfstep.quantization", "{", "{\"staticScales\":{\"a\":1.0},"),
             "ERR_FORMAT",
             "stored as tensors",
         ),
@@ -834,9 +929,9 @@ fn halfstep_files() {
             "duplicate key",
         ),
         ("rank of another size", ranked("3"), "ERR_SHAPE", ".low_rank_a"),
-        ("rank 0", ranked("0"), "ERR_FORMAT", "rank 0"),
-        ("rank beyond the matrix", ranked("21"), "ERR_FORMAT", "not 1 to 20"),
-        ("rank 2^63", ranked("9223372036854775808"), "ERR_FORMAT", "not 1 to 20"),
+        ("rank 0", ranked("0"), "ERR_FORMAT", "got 0"),
+        ("rank beyond the matrix", ranked("21"), "ERR_FORMAT", "from 1 to 20"),
+        ("rank 2^63", ranked("9223372036854775808"), "ERR_FORMAT", "from 1 to 20"),
         ("rank 2^64", ranked("18446744073709551616"), "ERR_FORMAT", "halfstep.low_rank"),
         ("rank negative", ranked("-2"), "ERR_FORMAT", "halfstep.low_rank"),
         ("rank a fraction", ranked("2.0"), "ERR_FORMAT", "halfstep.low_rank"),

@@ -299,10 +299,14 @@ fn the_description_spells_like_the_writer() {
         ActivationSpec::BLOCK_32,
         ActivationSpec::of_site(8),
     ];
-    let kinds = activations
-        .map(|a| kind(serde_json::to_value(a).expect("JSON")))
-        .into_iter()
-        .chain(caches.map(|c| kind(serde_json::to_value(c).expect("JSON"))));
+    // The words are those of the file, not of the library.
+    let stored = |q: Quantization| serde_json::to_value(q).expect("JSON");
+    let of_activation = |activation| {
+        kind(stored(Quantization { activation, ..Quantization::default() })["activation"].clone())
+    };
+    let of_cache =
+        |cache| kind(stored(Quantization { cache, ..Quantization::default() })["cache"].clone());
+    let kinds = activations.map(of_activation).into_iter().chain(caches.map(of_cache));
     for kind in kinds {
         assert!(text.contains(&format!("`{kind}`")), "{kind} is not described");
     }
@@ -598,7 +602,7 @@ fn values_outside_of_the_layout_are_not_written() {
             "unknown tensor",
             affine,
             |m, n| drop(m.tensors.insert("x".into(), m.tensors[n].clone())),
-            "no such tensor",
+            "no place",
         ),
         (
             "too few values",
@@ -636,12 +640,12 @@ fn values_outside_of_the_layout_are_not_written() {
             |m, _| m.quantization.as_mut().expect("is there").cache = ActivationSpec::of_site(8),
             "needs it",
         ),
-        ("factors of rank 0", affine, |m, n| factors(m, n).rank = 0, "rank 0"),
+        ("factors of rank 0", affine, |m, n| factors(m, n).rank = 0, "got 0"),
         (
             "factors of a rank beyond the matrix",
             affine,
             |m, n| factors(m, n).rank = 21,
-            "not 1 to 20",
+            "from 1 to 20",
         ),
         ("factor A too short", affine, |m, n| factors(m, n).a.truncate(1), "factor A"),
         ("factor B too long", affine, |m, n| factors(m, n).b.push(half::f16::ZERO), "factor B"),

@@ -6,7 +6,7 @@ pub mod self_generated;
 
 use crate::{Error, Result};
 use halfstep_formats::Model;
-use halfstep_formats::load::regular_file_bytes;
+use halfstep_formats::load::{read_file, regular_file_bytes};
 use halfstep_kernels::rng::Rng;
 use std::path::Path;
 
@@ -175,9 +175,7 @@ fn file(path: &str) -> Result<String> {
     if size > MAX_TEXT_BYTES {
         return Err(wrong(format!("must have at most {MAX_TEXT_BYTES} bytes, got {size}")));
     }
-    let bytes = std::fs::read(path).map_err(|source| {
-        Error::Format(halfstep_formats::Error::Io { path: path.into(), source })
-    })?;
+    let bytes = read_file(Path::new(path))?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let line = e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;

@@ -14,13 +14,13 @@
 //! random numbers of their own. So neither threads nor the number of texts generated at once decide
 //! anything, and a stopped run continues after the last texts on disk with the same bytes.
 
-use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
 use crate::event::Event;
+use crate::host::Host;
 use crate::layer::tensors::hash_weights;
 use crate::recipe::{Recipe, Stage, TrainArithmetic};
 use crate::{Error, Result};
@@ -32,7 +32,6 @@ use halfstep_runtime::sample::{SampleConfig, Sampler};
 use halfstep_runtime::{Arithmetic as RuntimeArithmetic, Cache, Network};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// Texts generated at once: one pass over the weights serves all, and the memory of their keys and
 /// values grows with them.
@@ -65,12 +64,12 @@ pub fn training_text(
     recipe: &Recipe,
     run: &RunConfig,
     events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<Text> {
     with_generated(model, recipe, run, |settings| {
         let folder = run.run_folder.as_ref().map(|folder| Path::new(folder).join("self-generated"));
-        generate(model, settings, folder.as_deref(), events, cancel, pool).map_err(|e| {
+        generate(model, settings, folder.as_deref(), events, host, pool).map_err(|e| {
             if e.is_cancelled() { Error::Cancelled { resume: run.run_folder.clone() } } else { e }
         })
     })
@@ -143,11 +142,12 @@ pub fn generate(
     settings: Settings,
     folder: Option<&Path>,
     events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<Text> {
     let texts = Texts::new(model, settings)?;
     let kept = folder.map(|folder| SavedTexts {
+        host,
         folder,
         identity: texts.identity(model, pool),
         arithmetic: Arithmetic::of(TrainArithmetic::F32),
@@ -174,7 +174,8 @@ pub fn generate(
     if tokens.len() < settings.tokens {
         let network = Network::new(model, RuntimeArithmetic::Float, pool.clone())?;
         let mut progress = Progress {
-            start: Instant::now(),
+            host,
+            start: host.seconds(),
             first: tokens.len(),
             reported: tokens.len(),
             total: settings.tokens,
@@ -184,7 +185,7 @@ pub fn generate(
             let next = done..texts.count().min(done + missing.min(settings.batch.max(1)));
             let mut each = |written: usize| {
                 progress.report(tokens.len() + written, events);
-                if cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
+                host.check_cancelled()
             };
             let batch = texts.write(&network, next.clone(), &mut each)?;
             if let Some(kept) = &kept {
@@ -207,15 +208,16 @@ pub fn generate(
 }
 
 /// The progress that events have reported.
-struct Progress {
-    start: Instant,
+struct Progress<'a> {
+    host: &'a Host,
+    start: f64,
     /// Tokens that were there before.
     first: usize,
     reported: usize,
     total: usize,
 }
 
-impl Progress {
+impl Progress<'_> {
     fn report(&mut self, tokens: usize, events: &mut dyn FnMut(Event)) {
         let tokens = tokens.min(self.total);
         if tokens >= self.reported + EVENT_TOKENS
@@ -223,7 +225,7 @@ impl Progress {
         {
             self.reported = tokens;
             let tokens_per_second =
-                (tokens - self.first) as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
+                (tokens - self.first) as f64 / (self.host.seconds() - self.start).max(1e-9);
             events(Event::Generate { tokens, total: self.total, tokens_per_second });
         }
     }
@@ -372,6 +374,7 @@ impl UnfinishedText {
 
 /// Texts on disk: a checkpoint for every batch, named after its first text.
 struct SavedTexts<'a> {
+    host: &'a Host,
     folder: &'a Path,
     identity: String,
     arithmetic: Arithmetic,
@@ -392,11 +395,13 @@ impl SavedTexts<'_> {
     /// generated again; another model's is an error.
     fn read(&self, first: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Vec<Vec<u32>>>> {
         let path = self.path(first);
-        if !path.exists() {
+        if !self.host.store.exists(&path) {
             return Ok(None);
         }
-        let batch = checkpoint::verify(&path, &self.identity)
-            .and_then(|manifest| Ok(self.parse(first, &checkpoint::state(&path, &manifest)?)?));
+        let store = &*self.host.store;
+        let batch = checkpoint::verify(store, &path, &self.identity).and_then(|manifest| {
+            Ok(self.parse(first, &checkpoint::state(store, &path, &manifest)?)?)
+        });
         match batch {
             Ok(batch) => Ok(Some(batch)),
             Err(Unusable::Foreign(_)) => Err(self.fault(
@@ -453,6 +458,7 @@ impl SavedTexts<'_> {
             entry("tokens", batch.concat()),
         ];
         checkpoint::write(
+            &*self.host.store,
             self.folder,
             (KIND, first as u64),
             entries,

@@ -4,8 +4,8 @@ use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::data::permutation;
 use crate::engine::blockwise::{Blockwise, Streams};
-use crate::engine::memory::peak_bytes;
 use crate::engine::observe::Starts;
+use crate::engine::progress::Progress;
 use crate::engine::student::Student;
 use crate::event::Event;
 use crate::layer::block::Block;
@@ -19,7 +19,6 @@ use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
 use crate::{Error, Result};
-use std::time::Instant;
 
 /// What is heard of a block in the making.
 pub(crate) enum BlockEvent {
@@ -36,103 +35,123 @@ pub(crate) struct BlockStep {
     gradient_norm: f64,
 }
 
-/// Steps done before this part of the run, and when it began.
+/// Steps done before this part of the run, and the seconds at which it began.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
     pub first: u64,
-    pub start: Instant,
+    pub start: f64,
 }
 
-impl BlockStep {
-    pub fn event(
-        &self,
-        layer: usize,
-        layers: usize,
-        steps: u64,
-        config: &BlockConfig,
-        pace: Pace,
-    ) -> Event {
-        let (done, all) = (layer as u64 * steps + self.step, layers as u64 * steps);
-        let per_second = (done - pace.first) as f64 / pace.start.elapsed().as_secs_f64();
-        let per_step = (config.batch * config.sequence_length) as u64;
-        Event::Step {
-            step: done,
-            steps: all,
-            loss: self.loss,
-            learning_rate: self.rate,
-            gradient_norm: self.gradient_norm,
-            tokens: done * per_step,
-            tokens_per_second: per_second * per_step as f64,
-            eta_seconds: (all - done) as f64 / per_second,
-            memory_bytes: peak_bytes(),
+/// One block that trains, step by step. The plain stream is at its outputs, the quantized one at
+/// its inputs.
+pub(crate) struct BlockTraining {
+    layer: usize,
+    penalty: Option<Penalty>,
+    student: Student<f32>,
+    starts: Starts,
+    losses: Vec<f64>,
+    /// The place of the next step: phase, epoch of it, batch of that.
+    phase: usize,
+    epoch: usize,
+    batch: usize,
+    /// Of the phase at hand, once it has begun.
+    optimizer: Option<Optimizer<f32>>,
+}
+
+impl BlockTraining {
+    pub fn new(blocks: &Blockwise, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
+        let student = Student::<f32>::new(blocks.student(), layer, blocks.pool)?;
+        let starts = Starts::of(&student.matrices, &student.parameters, blocks.pool);
+        let (losses, phase, epoch, batch, optimizer) = (vec![], 0, 0, 0, None);
+        Ok(Self { layer, penalty, student, starts, losses, phase, epoch, batch, optimizer })
+    }
+
+    /// One optimizer step; behind the last one the codes.
+    ///
+    /// Errors: `NonFinite`, a loss or a gradient; cancelled.
+    pub fn step(
+        &mut self,
+        blocks: &Blockwise,
+        streams: &mut Streams,
+        tell: &mut dyn FnMut(BlockEvent),
+    ) -> Result<Progress<Finished>> {
+        let config = blocks.config;
+        let per_epoch = config.samples.div_ceil(config.batch);
+        while config.phases.get(self.phase).is_some_and(|phase| self.epoch == phase.epochs) {
+            (self.phase, self.epoch, self.optimizer) = (self.phase + 1, 0, None);
         }
+        let Some(phase) = config.phases.get(self.phase) else {
+            return self.finish(blocks, per_epoch).map(Progress::Done);
+        };
+        // The same order for every block: a function of seed, phase and epoch.
+        let number = (self.phase << 16 | self.epoch) as u64;
+        let order = permutation(config.samples, config.seed, number);
+        let first = self.batch * config.batch;
+        let batch = &order[first..config.samples.min(first + config.batch)];
+        blocks.host.check_cancelled()?;
+        let optimizer = self
+            .optimizer
+            .get_or_insert_with(|| optimizer(phase, config, (phase.epochs * per_epoch) as u64));
+        let student = &mut self.student;
+        let at = (self.epoch * per_epoch + self.batch) as u64;
+        let step = self.losses.len() as u64 + 1;
+        let progress = at as f64 / optimizer.schedule.steps.max(1) as f64;
+        let terms = at_progress(&config.phase_terms(phase), progress);
+        let mut loss = blocks.gradients(student, streams, batch, &terms, self.penalty.as_ref())?;
+        optimizer.anchor = anchor(&terms);
+        let regularise = |matrix: &Matrix<f32>| matrix.regularise(&student.parameters, progress);
+        loss += student.matrices.iter().map(regularise).sum::<f64>();
+        if !loss.is_finite() {
+            let tensor = format!("the loss of block {}", self.layer);
+            return Err(Error::NonFinite { step, tensor });
+        }
+        let gradient_norm = optimizer.gradient_norm(blocks.pool, &student.parameters, step)?;
+        let signs: Vec<_> = student.matrices.iter().map(|m| m.signs(&student.parameters)).collect();
+        optimizer.update(blocks.pool, &mut student.parameters, at, gradient_norm);
+        for (matrix, signs) in student.matrices.iter().zip(&signs) {
+            matrix.guard(&mut student.parameters, signs);
+        }
+        self.losses.push(loss);
+        let rate = optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
+        tell(BlockEvent::Step(BlockStep { step, loss, rate, gradient_norm }));
+        self.batch += 1;
+        if self.batch == per_epoch {
+            (self.epoch, self.batch) = (self.epoch + 1, 0);
+        }
+        Ok(Progress::Going)
+    }
+
+    fn finish(&mut self, blocks: &Blockwise, per_epoch: usize) -> Result<Finished> {
+        let student = &mut self.student;
+        student.settle();
+        let matrices = self.starts.records(&student.matrices, &student.parameters, blocks.pool);
+        let losses = std::mem::take(&mut self.losses);
+        Ok(Finished {
+            record: BlockRecord::new(self.layer, losses, per_epoch),
+            matrices,
+            ..student.finish(blocks.pool)?
+        })
     }
 }
 
 impl Blockwise<'_> {
-    /// The codes of a block that trains. The plain stream is at its outputs, the quantized one at
-    /// its inputs.
-    pub(crate) fn train_block(
-        &self,
-        layer: usize,
-        streams: &mut Streams,
-        penalty: Option<Penalty>,
-        tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Finished> {
-        let mut student = Student::<f32>::new(self.student(), layer, self.pool)?;
-        let starts = Starts::of(&student.matrices, &student.parameters, self.pool);
-        let (per_epoch, mut done, mut losses) =
-            (self.config.samples.div_ceil(self.config.batch), 0, vec![]);
-        for (number, phase) in self.config.phases.iter().enumerate() {
-            let mut optimizer = optimizer(phase, self.config, (phase.epochs * per_epoch) as u64);
-            let terms = self.config.phase_terms(phase);
-            for epoch in 0..phase.epochs {
-                // The same order for every block: a function of seed, phase and epoch.
-                let order = permutation(
-                    self.config.samples,
-                    self.config.seed,
-                    (number << 16 | epoch) as u64,
-                );
-                for (i, batch) in order.chunks(self.config.batch).enumerate() {
-                    self.check_cancelled()?;
-                    let (at, step) = ((epoch * per_epoch + i) as u64, done + 1);
-                    let progress = at as f64 / optimizer.schedule.steps.max(1) as f64;
-                    let now = at_progress(&terms, progress);
-                    let mut loss =
-                        self.gradients(&student, streams, batch, &now, penalty.as_ref())?;
-                    optimizer.anchor = anchor(&now);
-                    let regularise =
-                        |matrix: &Matrix<f32>| matrix.regularise(&student.parameters, progress);
-                    loss += student.matrices.iter().map(regularise).sum::<f64>();
-                    if !loss.is_finite() {
-                        return Err(Error::NonFinite {
-                            step,
-                            tensor: format!("the loss of block {layer}"),
-                        });
-                    }
-                    let gradient_norm =
-                        optimizer.gradient_norm(self.pool, &student.parameters, step)?;
-                    let signs: Vec<_> =
-                        student.matrices.iter().map(|m| m.signs(&student.parameters)).collect();
-                    optimizer.update(self.pool, &mut student.parameters, at, gradient_norm);
-                    for (matrix, signs) in student.matrices.iter().zip(&signs) {
-                        matrix.guard(&mut student.parameters, signs);
-                    }
-                    done = step;
-                    losses.push(loss);
-                    let rate =
-                        optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
-                    tell(BlockEvent::Step(BlockStep { step, loss, rate, gradient_norm }));
-                }
-            }
+    /// What is told of a step of block `layer`.
+    pub(crate) fn step_event(&self, layer: usize, step: &BlockStep, pace: Pace) -> Event {
+        let (layers, steps) = (self.model.architecture.layers.len() as u64, self.config.steps());
+        let (done, all) = (layer as u64 * steps + step.step, layers * steps);
+        let per_second = (done - pace.first) as f64 / (self.host.seconds() - pace.start);
+        let per_step = (self.config.batch * self.config.sequence_length) as u64;
+        Event::Step {
+            step: done,
+            steps: all,
+            loss: step.loss,
+            learning_rate: step.rate,
+            gradient_norm: step.gradient_norm,
+            tokens: done * per_step,
+            tokens_per_second: per_second * per_step as f64,
+            eta_seconds: (all - done) as f64 / per_second,
+            memory_bytes: self.host.memory.peak(),
         }
-        student.settle();
-        let matrices = starts.records(&student.matrices, &student.parameters, self.pool);
-        Ok(Finished {
-            record: BlockRecord::new(layer, losses, per_epoch),
-            matrices,
-            ..student.finish(self.pool)?
-        })
     }
 
     /// Loss of some sequences, with the gradients of what learns left in its sinks.

@@ -3,19 +3,18 @@
 
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::cancel::Cancel;
 use crate::engine::arithmetic::Arithmetic;
+use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stream::Stream;
 use crate::engine::student::StudentConfig;
-use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
-use crate::layer::finished::Finished;
-use crate::layer::tensors::{find, teacher};
+use crate::host::Host;
+use crate::layer::block::{Block, BlockSinks, Context, rope_tables};
+use crate::layer::tensors::find;
 use crate::layer::weights::BlockWeights;
 use crate::nearest::round_tensor;
 use crate::objective::TermConfig;
-use crate::objective::block_output::squared_difference;
 use crate::quantizer::site::WeightSite;
-use crate::recipe::{BlockConfig, Recipe, Sites, Trains};
+use crate::recipe::{BlockConfig, Sites, Trains};
 use crate::solver::calibration::{Calibration, InputStream};
 use crate::{Error, Result};
 use halfstep_formats::Model;
@@ -29,7 +28,7 @@ use std::sync::Arc;
 pub struct Blockwise<'a> {
     pub model: &'a Model,
     /// What an earlier stage stored, if this one goes on from it.
-    pub(crate) previous: Option<&'a Model>,
+    pub(crate) previous: Option<Arc<Model>>,
     pub(crate) sites: Sites,
     pub(crate) trains: Trains,
     pub config: &'a BlockConfig,
@@ -38,7 +37,7 @@ pub struct Blockwise<'a> {
     pub(crate) plain: Context,
     pub(crate) quantized: Context,
     pub(crate) pool: &'a Pool,
-    pub(crate) cancel: &'a Cancel,
+    pub(crate) host: &'a Host,
 }
 
 /// Inputs and targets of a block, all `[samples, T D]`.
@@ -57,20 +56,15 @@ pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
 }
 
 impl<'a> Blockwise<'a> {
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
-        model: &'a Model,
-        previous: Option<&'a Model>,
-        recipe: &Recipe,
-        trains: Trains,
+        inputs: &StageInputs<'a>,
         config: &'a BlockConfig,
         arithmetic: Arithmetic,
-        pool: &'a Pool,
-        cancel: &'a Cancel,
     ) -> Result<Self> {
+        let StageInputs { model, recipe, pool, .. } = inputs;
         let plain = Context {
             architecture: Arc::new(model.architecture.clone()),
-            pool: pool.clone(),
+            pool: Pool::clone(pool),
             ropes: rope_tables(&model.architecture),
             batch: 1,
             tokens: config.sequence_length,
@@ -84,15 +78,15 @@ impl<'a> Blockwise<'a> {
         let sites = Sites::new(&recipe.rules, &model.architecture)?;
         Ok(Self {
             model,
-            previous,
+            previous: inputs.previous.clone(),
             sites,
-            trains,
+            trains: inputs.trains,
             config,
             arithmetic,
             plain,
             quantized,
             pool,
-            cancel,
+            host: inputs.host,
         })
     }
 
@@ -104,7 +98,7 @@ impl<'a> Blockwise<'a> {
     pub(crate) fn student(&self) -> StudentConfig<'_> {
         StudentConfig {
             model: self.model,
-            previous: self.previous,
+            previous: self.previous.as_deref(),
             sites: &self.sites,
             trains: self.trains,
             anchored: self
@@ -130,7 +124,7 @@ impl<'a> Blockwise<'a> {
         })?;
         let embeddings = [find(self.model, EMBEDDING)?.clone(), self.outside(&spec)?];
         let (beside, _) = streams(self.model, self.config);
-        let stream = || Stream::new(self.config.samples, self.width(), beside, scratch);
+        let stream = || Stream::new(self.config.samples, self.width(), beside, scratch, self.host);
         let mut streams = Streams {
             plain: stream()?,
             quantized: stream()?,
@@ -158,7 +152,7 @@ impl<'a> Blockwise<'a> {
         x: Vec<f32>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.check_cancelled()?;
+        self.host.check_cancelled()?;
         let x =
             Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
         let mut seen = Ok(());
@@ -186,65 +180,12 @@ impl<'a> Blockwise<'a> {
             .map(Tensor::into_values)
     }
 
-    /// The plain stream becomes the first target, and the second is made.
-    pub(crate) fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
-        let weights = teacher(self.model, layer, self.pool)?;
-        for sample in 0..self.config.samples {
-            self.check_cancelled()?;
-            let target = self.forward(&self.plain, &weights, streams.plain.read(sample, 1)?)?;
-            check_finite(&target, || format!("the unquantized block {layer}, sequence {sample}"))?;
-            streams.plain.write(sample, &target)?;
-            if let Some(second) = &mut streams.second_target {
-                second.write(
-                    sample,
-                    &self.forward(&self.plain, &weights, streams.quantized.read(sample, 1)?)?,
-                )?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The quantized stream goes through the finished block, as it is stored. Returns the mean
-    /// squared difference from the first target.
-    pub(crate) fn advance(
-        &self,
-        layer: usize,
-        block: &Finished,
-        streams: &mut Streams,
-    ) -> Result<f64> {
-        let weights = block.weights(&self.model.architecture, layer, self.integer(), self.pool)?;
-        let (mut loss, elements) = (0.0, (self.config.samples * self.width()) as f64);
-        for sample in 0..self.config.samples {
-            self.check_cancelled()?;
-            let y = self.forward(&self.quantized, &weights, streams.quantized.read(sample, 1)?)?;
-            loss += squared_difference(
-                self.pool,
-                &y,
-                &streams.plain.read(sample, 1)?,
-                elements,
-                &mut vec![0.0; y.len()],
-            );
-            streams.quantized.write(sample, &y)?;
-        }
-        if !loss.is_finite() {
-            return Err(Error::NonFinite {
-                step: self.config.steps(),
-                tensor: format!("the output of quantized block {layer}"),
-            });
-        }
-        Ok(loss)
-    }
-
     /// A tensor that is no part of a layer, as it will be stored.
     pub(crate) fn outside(&self, spec: &TensorSpec) -> Result<halfstep_formats::Tensor> {
-        match self.previous {
+        match &self.previous {
             Some(previous) => Ok(find(previous, &spec.name)?.clone()),
             None => round_tensor(self.model, &self.sites, spec, self.pool),
         }
-    }
-
-    pub(crate) fn check_cancelled(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }
 }
 
@@ -266,16 +207,16 @@ impl LayerInputs<'_, '_> {
     }
 }
 
-impl<'a> Calibration<'a> for LayerInputs<'_, 'a> {
-    fn model(&self) -> &'a Model {
-        self.blocks.previous.unwrap_or(self.blocks.model)
+impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
+    fn model(&self) -> &'b Model {
+        self.blocks.previous.as_deref().unwrap_or(self.blocks.model)
     }
 
     fn layer(&self) -> usize {
         self.layer
     }
 
-    fn pool(&self) -> &'a Pool {
+    fn pool(&self) -> &'b Pool {
         self.blocks.pool
     }
 
@@ -310,7 +251,7 @@ impl<'a> Calibration<'a> for LayerInputs<'_, 'a> {
         weights: &BlockWeights<f32>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>> {
-        self.blocks.check_cancelled()?;
+        self.blocks.host.check_cancelled()?;
         self.blocks.forward(self.context(stream), weights, x)
     }
 

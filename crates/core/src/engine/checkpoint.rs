@@ -7,9 +7,10 @@
 
 use crate::engine::arithmetic::Arithmetic;
 use crate::error::io;
+use crate::host::Store;
 use crate::{Error, Result};
 use halfstep_formats::safetensors::{self, Entry};
-use halfstep_formats::write::{atomic, counted};
+use halfstep_formats::write::counted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,24 +48,26 @@ pub fn size(entries: Vec<Entry>) -> Result<u64> {
 
 /// Writes `entries` as checkpoint `<kind>-<number>`.
 pub fn write(
+    store: &dyn Store,
     folder: &Path,
     (kind, number): (&str, u64),
     entries: Vec<Entry>,
     run: &str,
     arithmetic: Arithmetic,
 ) -> Result<PathBuf> {
-    std::fs::create_dir_all(folder).map_err(io(folder))?;
+    store.create_folder(folder).map_err(io(folder))?;
     let target = folder.join(format!("{kind}-{number:08}"));
     let partial = folder.join(format!(".{kind}-{number:08}.partial"));
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).map_err(io(&partial))?;
+    if store.exists(&partial) {
+        store.remove_folder(&partial).map_err(io(&partial))?;
     }
-    std::fs::create_dir(&partial).map_err(io(&partial))?;
+    store.create_folder(&partial).map_err(io(&partial))?;
     let mut hash = Hashing { hasher: blake3::Hasher::new(), bytes: 0 };
-    atomic(&partial.join(STATE), |out| {
+    let write_state = |out: &mut dyn std::io::Write| {
         let mut out = Tee { out, hash: &mut hash };
         safetensors::write(entries, &BTreeMap::new(), &mut out)
-    })?;
+    };
+    store.write(&partial.join(STATE), Box::new(write_state))?;
     let manifest = Manifest {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -76,15 +79,13 @@ pub fn write(
     };
     let text =
         serde_json::to_string_pretty(&manifest).map_err(|e| fault(&target, e.to_string()))?;
-    atomic(&partial.join(MANIFEST), |out| out.write_all(text.as_bytes()))?;
+    store.write(&partial.join(MANIFEST), Box::new(|out| out.write_all(text.as_bytes())))?;
     // The old one stays until the new one is whole.
-    if target.exists() {
-        std::fs::remove_dir_all(&target).map_err(io(&target))?;
+    if store.exists(&target) {
+        store.remove_folder(&target).map_err(io(&target))?;
     }
-    std::fs::rename(&partial, &target).map_err(io(&target))?;
-    if let Ok(parent) = std::fs::File::open(folder) {
-        parent.sync_all().map_err(io(folder))?;
-    }
+    store.rename(&partial, &target).map_err(io(&target))?;
+    store.sync(folder).map_err(io(folder))?;
     Ok(target)
 }
 
@@ -104,9 +105,13 @@ impl From<Error> for Unusable {
 }
 
 /// The manifest of the checkpoint at `path`, if it is of this run.
-pub fn verify(path: &Path, run: &str) -> std::result::Result<Manifest, Unusable> {
+pub fn verify(
+    store: &dyn Store,
+    path: &Path,
+    run: &str,
+) -> std::result::Result<Manifest, Unusable> {
     let file = path.join(MANIFEST);
-    let text = std::fs::read(&file).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
+    let text = store.read(&file).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
     if manifest.format != FORMAT {
@@ -122,13 +127,13 @@ pub fn verify(path: &Path, run: &str) -> std::result::Result<Manifest, Unusable>
 }
 
 /// The bytes of a checkpoint's state, as they were written.
-pub fn state(path: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
+pub fn state(store: &dyn Store, path: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
     let file = path.join(STATE);
-    let size = std::fs::metadata(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?.len();
+    let size = store.size(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
     if size != manifest.bytes {
         return Err(fault(path, format!("{STATE} has {size} bytes, not {}", manifest.bytes)));
     }
-    let bytes = std::fs::read(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
+    let bytes = store.read(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
     if blake3::hash(&bytes).to_hex().to_string() != manifest.blake3 {
         return Err(fault(path, format!("{STATE} is damaged: its hash differs")));
     }

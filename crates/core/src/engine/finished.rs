@@ -5,6 +5,7 @@ use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
 use crate::error::io;
 use crate::event::Event;
+use crate::host::{Host, Store};
 use crate::layer::finished::Finished;
 use crate::{Error, Result};
 use half::f16;
@@ -16,10 +17,11 @@ use std::path::{Path, PathBuf};
 
 /// Where finished blocks go and come from; nowhere without a folder.
 pub struct FinishedBlocks<'a> {
-    folder: Option<&'a Path>,
+    folder: Option<PathBuf>,
     run: String,
     arithmetic: Arithmetic,
     resume: bool,
+    store: &'a dyn Store,
 }
 
 /// The parts of a stored block's tensors; a quantizer is kept as JSON.
@@ -29,12 +31,13 @@ const RECORD: &str = "record";
 
 impl<'a> FinishedBlocks<'a> {
     pub fn new(
-        folder: Option<&'a Path>,
+        folder: Option<&Path>,
         run: String,
         arithmetic: Arithmetic,
         resume: bool,
+        host: &'a Host,
     ) -> Self {
-        Self { folder, run, arithmetic, resume }
+        Self { folder: folder.map(Into::into), run, arithmetic, resume, store: &*host.store }
     }
 
     /// Makes the folder, and looks at what an earlier run left there before anything long begins.
@@ -42,10 +45,10 @@ impl<'a> FinishedBlocks<'a> {
     /// Errors: `Io`, no folder can be made; `Checkpoint`, without `resume` it holds some but not
     /// all of the `layers` blocks of this very run, which would be lost.
     pub fn begin(&self, layers: usize, events: &mut dyn FnMut(Event)) -> Result<()> {
-        let Some(folder) = self.folder else { return Ok(()) };
+        let Some(folder) = &self.folder else { return Ok(()) };
         let name = folder.display().to_string();
-        std::fs::create_dir_all(folder).map_err(io(folder))?;
-        let there = self.path(folder, 0).exists();
+        self.store.create_folder(folder).map_err(io(folder))?;
+        let there = self.store.exists(&self.path(folder, 0));
         if self.resume && !there {
             events(Event::Warning {
                 message: format!("no finished block in {name}; starting anew"),
@@ -53,7 +56,7 @@ impl<'a> FinishedBlocks<'a> {
         } else if there && !self.resume {
             let done = (0..layers)
                 .take_while(|&layer| {
-                    checkpoint::verify(&self.path(folder, layer), &self.run).is_ok()
+                    checkpoint::verify(self.store, &self.path(folder, layer), &self.run).is_ok()
                 })
                 .count();
             if done > 0 && done < layers {
@@ -77,8 +80,8 @@ impl<'a> FinishedBlocks<'a> {
 
     /// What the first finished block of this run was computed in: a resumed run goes on in it,
     /// whatever the probe says then.
-    pub fn arithmetic(folder: Option<&Path>, run: &str) -> Option<Arithmetic> {
-        checkpoint::verify(&folder?.join("block-00000000"), run)
+    pub fn arithmetic(folder: Option<&Path>, run: &str, host: &Host) -> Option<Arithmetic> {
+        checkpoint::verify(&*host.store, &folder?.join("block-00000000"), run)
             .ok()
             .map(|manifest| manifest.arithmetic)
     }
@@ -88,7 +91,10 @@ impl<'a> FinishedBlocks<'a> {
     pub fn ended(&self, layer: usize, e: Error, events: &mut dyn FnMut(Event)) -> Error {
         let folder = self
             .folder
-            .filter(|folder| checkpoint::verify(&self.path(folder, 0), &self.run).is_ok())
+            .as_deref()
+            .filter(|folder| {
+                checkpoint::verify(self.store, &self.path(folder, 0), &self.run).is_ok()
+            })
             .map(|folder| folder.display().to_string());
         match (e, folder) {
             (Error::Cancelled { .. }, resume) => Error::Cancelled { resume },
@@ -191,8 +197,9 @@ impl<'a> FinishedBlocks<'a> {
         block: &Finished,
         events: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let Some(folder) = self.folder else { return Ok(()) };
+        let Some(folder) = &self.folder else { return Ok(()) };
         let path = checkpoint::write(
+            self.store,
             folder,
             ("block", layer as u64),
             Self::entries(block)?,
@@ -208,13 +215,14 @@ impl<'a> FinishedBlocks<'a> {
     pub fn read(&self, layer: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Finished>> {
         let Some(path) = self
             .folder
+            .as_deref()
             .filter(|_| self.resume)
             .map(|folder| self.path(folder, layer))
-            .filter(|path| path.exists())
+            .filter(|path| self.store.exists(path))
         else {
             return Ok(None);
         };
-        let manifest = match checkpoint::verify(&path, &self.run) {
+        let manifest = match checkpoint::verify(self.store, &path, &self.run) {
             Ok(manifest) => manifest,
             // Left by an earlier run, behind what this one has finished.
             Err(Unusable::Foreign(e)) => return if layer > 0 { Ok(None) } else { Err(e) },
@@ -225,7 +233,8 @@ impl<'a> FinishedBlocks<'a> {
                 return Ok(None);
             }
         };
-        match checkpoint::state(&path, &manifest).and_then(|bytes| parse(&path, &bytes)) {
+        let bytes = checkpoint::state(self.store, &path, &manifest);
+        match bytes.and_then(|bytes| parse(&path, &bytes)) {
             Ok(block) => {
                 events(Event::Phase { name: "resume".into(), detail: path.display().to_string() });
                 Ok(Some(block))
@@ -284,6 +293,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
                     spec,
                     codes,
                     scales: floats(part(name, "scale")?),
+                    // Nested scales are not trained.
+                    outer_scales: vec![],
                     zero_points,
                 };
                 Tensor { shape, data: TensorData::Packed(packed) }

@@ -1,29 +1,8 @@
-//! What the system says about memory, in bytes (0 where it says nothing), and what a forward needs
-//! of it.
+//! The memory that a forward needs, in bytes.
 
+use crate::host::Host;
 use crate::{Error, Result};
 use halfstep_formats::Architecture;
-
-/// Memory that can be had without swapping.
-pub fn available_bytes() -> u64 {
-    field("/proc/meminfo", "MemAvailable:")
-}
-
-/// Peak resident memory of this process.
-pub fn peak_bytes() -> u64 {
-    field("/proc/self/status", "VmHWM:")
-}
-
-/// Resident memory of this process now.
-pub fn resident_bytes() -> u64 {
-    field("/proc/self/status", "VmRSS:")
-}
-
-/// Counts the peak from now on; false where the system cannot.
-pub fn reset_peak() -> bool {
-    // proc(5), clear_refs: 5 resets the high water mark.
-    std::fs::write("/proc/self/clear_refs", "5").is_ok()
-}
 
 /// Without a system that tells: what training `learned` numbers takes, each with its gradient, two
 /// moments, its unquantized twin and its value in the forward, beside `held` bytes and the forward
@@ -47,9 +26,9 @@ pub fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
 
 /// Refuses an f32 forward of `rows` tokens that cannot fit in the free memory even with
 /// recomputation, where the system tells how much that is.
-pub fn check(a: &Architecture, rows: usize) -> Result<()> {
+pub fn check(a: &Architecture, rows: usize, host: &Host) -> Result<()> {
     let inputs = (rows * a.layers.len() * a.hidden_size * size_of::<f32>()) as u64;
-    let (least, free) = (block_bytes(a, rows, size_of::<f32>()) + inputs, available_bytes());
+    let (least, free) = (block_bytes(a, rows, size_of::<f32>()) + inputs, host.memory.available());
     if free == 0 || least <= free {
         return Ok(());
     }
@@ -59,11 +38,4 @@ pub fn check(a: &Architecture, rows: usize) -> Result<()> {
         "a forward of {rows} tokens needs at least {least:.1} GB, and {free:.1} GB are free; use a smaller microBatch or batch"
     );
     Err(Error::config("batch", reason))
-}
-
-fn field(file: &str, name: &str) -> u64 {
-    let Ok(text) = std::fs::read_to_string(file) else { return 0 };
-    let line = text.lines().find_map(|l| l.strip_prefix(name));
-    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
-        * 1024
 }

@@ -1,18 +1,25 @@
-//! The trainer. [`step`] is one optimizer step; [`trainer`] builds it from a model and a recipe;
-//! [`stages`] is the loop with events and checkpoints. [`block_loop`] trains one block
-//! ([`student`]) at a time, [`blockwise`] is what all of them share.
+//! The trainer: a machine of machines, each with a `step()` that does one bounded piece of work.
+//! [`stages`] goes through the stages of a recipe. [`model_stage`] trains the whole model: [`step`]
+//! is one optimizer step, [`trainer`] builds it from a model and a recipe. [`block_stage`] finishes
+//! one block after the other: [`layer_maker`] solves or trains one ([`student`]), [`passes`] send
+//! the hidden states through it, [`blockwise`] is what all of them share.
 
 pub mod arithmetic;
-pub mod block_loop;
+pub(crate) mod block_stage;
 pub(crate) mod block_training;
 pub mod blockwise;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod finished;
 pub(crate) mod identity;
+pub(crate) mod layer_maker;
 pub mod memory;
+pub(crate) mod model_stage;
 pub mod observe;
+pub(crate) mod passes;
 pub mod probe;
+pub mod progress;
+pub(crate) mod stage_inputs;
 pub mod stages;
 pub mod state;
 pub mod step;
@@ -21,5 +28,6 @@ pub mod student;
 pub mod trained;
 pub mod trainer;
 
+pub use progress::Progress;
 pub use step::StepReport;
 pub use trainer::Trainer;

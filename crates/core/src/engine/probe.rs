@@ -1,6 +1,5 @@
 //! A few real steps of a stage, and what the whole of it will take by them.
 
-use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::data::self_generated;
@@ -8,6 +7,8 @@ use crate::data::self_generated::Settings;
 use crate::engine::blockwise;
 use crate::engine::blockwise::Blockwise;
 use crate::engine::finished::FinishedBlocks;
+use crate::engine::model_stage;
+use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stages as run;
 use crate::engine::stream;
 use crate::engine::stream::{Stream, existing};
@@ -15,16 +16,16 @@ use crate::engine::trained::Trained;
 use crate::engine::{arithmetic, memory, state};
 use crate::event::Event;
 use crate::event::Measure;
+use crate::host::Host;
 use crate::layer::finished::Finished;
 use crate::nearest::stored_bytes;
 use crate::recipe::block::{BlockPhase, SaliencyConfig};
-use crate::recipe::{BlockConfig, Recipe, TrainConfig, Trains};
+use crate::recipe::{BlockConfig, Recipe, TrainConfig};
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
 use std::path::Path;
-use std::time::Instant;
 
 /// Steps that are run: half of them warm up.
 const STEPS: usize = 4;
@@ -53,10 +54,10 @@ pub fn generation(
     model: &Model,
     settings: Settings,
     run: &RunConfig,
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<(Probe, Text)> {
-    memory::reset_peak();
+    host.memory.reset_peak();
     let few = Settings {
         tokens: settings.tokens.min(settings.batch * BEGINNING),
         sequence_length: settings.sequence_length.min(BEGINNING),
@@ -69,7 +70,7 @@ pub fn generation(
         }
     };
     let (text, seconds) =
-        timed(|| self_generated::generate(model, few, None, &mut watch, cancel, pool))?;
+        timed(host, || self_generated::generate(model, few, None, &mut watch, host, pool))?;
     let written = text.tokens(model, 1)?;
     let at_once = settings.batch.min(settings.tokens.div_ceil(settings.sequence_length));
     let a = &model.architecture;
@@ -80,7 +81,7 @@ pub fn generation(
         tokens: settings.tokens as u64,
         seconds: seconds + settings.tokens.saturating_sub(written.len()) as f64 / per_second,
         // Beside the model a network of its weights in f32.
-        peak_bytes: peak(growth, || {
+        peak_bytes: peak(host, growth, || {
             stored(model) + growth + (a.parameters() * size_of::<f32>()) as u64
         }),
         disk_bytes: if run.run_folder.is_some() {
@@ -95,47 +96,35 @@ pub fn generation(
 
 /// One block stage: a few steps of every phase of the first block, from some of the samples, or the
 /// first block solved.
-#[allow(clippy::too_many_arguments)]
-pub fn block(
-    model: &Model,
-    previous: Option<&Model>,
-    recipe: &Recipe,
-    trains: Trains,
-    config: &BlockConfig,
-    run: &RunConfig,
-    text: &Text,
-    cancel: &Cancel,
-    pool: &Pool,
-) -> Result<Probe> {
+pub(crate) fn block(inputs: StageInputs, config: &BlockConfig) -> Result<Probe> {
+    let StageInputs { model, recipe, run, text, host, pool, .. } = &inputs;
     let tokens = text.sequences(model, config.samples, config.sequence_length)?;
     let few = fewer(config);
-    memory::reset_peak();
+    host.memory.reset_peak();
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?);
     let folder = run.run_folder.as_deref().map(Path::new);
-    let scratch = existing(&stream::scratch(run));
-    let (saliency, saliency_seconds) = timed(|| {
+    let scratch = existing(&stream::scratch(run, host), host);
+    let (saliency, saliency_seconds) = timed(host, || {
         let one = config.penalty().map(|s| SaliencyConfig { samples: 1, ..s });
         one.map(|one| {
-            Saliency::of(model, one, text, Storage::Scratch(&scratch), arithmetic, cancel, pool)
+            Saliency::of(model, one, text, Storage::Scratch(&scratch), arithmetic, host, pool)
         })
         .transpose()
     })?;
     let penalty = saliency.as_ref().map(|s| s.block(0)).transpose()?;
-    let blockwise =
-        Blockwise::new(model, previous, recipe, trains, &few, arithmetic, pool, cancel)?;
+    let blockwise = Blockwise::new(&inputs, &few, arithmetic)?;
     let (mut streams, start_seconds) =
-        timed(|| blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch))?;
-    let ((), targets_seconds) = timed(|| blockwise.targets(0, &mut streams))?;
+        timed(host, || blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch))?;
+    let ((), targets_seconds) = timed(host, || blockwise.targets(0, &mut streams))?;
     drop(streams);
     let mut streams = blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch)?;
     let mut ends = vec![];
-    let (block, block_seconds) = timed(|| {
-        blockwise.make_block(0, &mut streams, penalty, &mut |_| ends.push(Instant::now()))
+    let (block, block_seconds) = timed(host, || {
+        blockwise.make_block(0, &mut streams, penalty, &mut |_| ends.push(host.seconds()))
     })?;
     let block_seconds = (block_seconds - targets_seconds).max(0.0);
-    let (_, advance_seconds) = timed(|| blockwise.advance(0, &block, &mut streams))?;
-    let durations: Vec<f64> =
-        ends.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let (_, advance_seconds) = timed(host, || blockwise.advance(0, &block, &mut streams))?;
+    let durations: Vec<f64> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let steps = phase_seconds(&few, &durations, block_seconds);
     let all_steps: f64 = config
         .phases
@@ -155,7 +144,7 @@ pub fn block(
         + start_seconds * share
         + layers as f64 * ((targets_seconds + advance_seconds) * share + all_steps + around);
     let (count, each) = blockwise::streams(model, config);
-    let (streams_bytes, in_memory) = (count as u64 * each, Stream::fits(each, count));
+    let (streams_bytes, in_memory) = (count as u64 * each, Stream::fits(each, count, host));
     let growth = if in_memory {
         streams_bytes - count as u64 * blockwise::streams(model, &few).1
     } else {
@@ -173,7 +162,7 @@ pub fn block(
         tokens: steps * (config.batch * config.sequence_length) as u64,
         seconds,
         seconds_per_step: all_steps / config.steps().max(1) as f64,
-        peak_bytes: peak(growth + finished, || {
+        peak_bytes: peak(host, growth + finished, || {
             let held = stored(model) + growth + finished;
             memory::estimate(
                 &model.architecture,
@@ -237,56 +226,45 @@ fn finished_bytes(block: &Finished) -> u64 {
 
 /// One model stage: a few steps of the real batches. `measure` is called with the packed model as
 /// in the run; its seconds, which it tells, are left out.
-#[allow(clippy::too_many_arguments)]
-pub fn end_to_end(
-    model: &Model,
-    start: Option<&Model>,
-    recipe: &Recipe,
-    trains: Trains,
+pub(crate) fn end_to_end(
+    inputs: StageInputs,
     config: &TrainConfig,
-    run: &RunConfig,
-    text: &Text,
     measure: &mut Measure,
     measured_seconds: &dyn Fn() -> f64,
-    cancel: &Cancel,
-    pool: &Pool,
 ) -> Result<(Probe, Trained)> {
+    let StageInputs { model, host, .. } = inputs;
+    let checkpoint_every = inputs.run.run_folder.as_ref().map(|_| inputs.run.checkpoint_every);
     let steps = config.steps();
     let few = TrainConfig {
         tokens: config.tokens.min(STEPS * config.batch * config.sequence_length),
         ..config.clone()
     };
     let alone =
-        RunConfig { run_folder: None, checkpoint_every: None, resume: false, ..run.clone() };
-    memory::reset_peak();
+        RunConfig { run_folder: None, checkpoint_every: None, resume: false, ..inputs.run.clone() };
+    host.memory.reset_peak();
     let mut ends = vec![];
     let mut watch = |event: Event| {
         if matches!(event, Event::Step { .. }) {
-            ends.push(Instant::now());
+            ends.push(host.seconds());
         }
     };
-    let (trained, seconds) = timed(|| {
-        run::end_to_end(
-            model, start, recipe, trains, &few, &alone, text, measure, &mut watch, cancel, pool,
-        )
-    })?;
+    let inputs = StageInputs { run: alone, ..inputs };
+    let (trained, seconds) =
+        timed(host, || model_stage::end_to_end(inputs, &few, measure, &mut watch))?;
     let warm = &ends[ends.len() / 2..];
     let seconds_per_step = match (ends.get((ends.len() / 2).wrapping_sub(1)), warm.last()) {
-        (Some(&from), Some(&to)) => (to - from).as_secs_f64() / warm.len() as f64,
+        (Some(&from), Some(&to)) => (to - from) / warm.len() as f64,
         _ => trained.seconds,
     };
-    let disk_bytes = if run.run_folder.is_some() {
-        state::at_once(steps, run.checkpoint_every) * trained.checkpoint_bytes
-    } else {
-        0
-    };
+    let disk_bytes =
+        checkpoint_every.map_or(0, |every| state::at_once(steps, every) * trained.checkpoint_bytes);
     let probe = Probe {
         steps,
         tokens: steps * (config.batch * config.sequence_length) as u64,
         seconds: seconds - measured_seconds()
             + steps.saturating_sub(trained.steps) as f64 * seconds_per_step,
         seconds_per_step,
-        peak_bytes: peak(0, || {
+        peak_bytes: peak(host, 0, || {
             let a = &model.architecture;
             memory::estimate(
                 a,
@@ -308,13 +286,13 @@ pub fn recorded_saliency(
     recipe: &Recipe,
     run: &RunConfig,
     text: &Text,
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<Probe> {
-    memory::reset_peak();
-    let scratch = existing(&stream::scratch(run));
-    let (found, seconds) = timed(|| {
-        run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, cancel, pool)
+    host.memory.reset_peak();
+    let scratch = existing(&stream::scratch(run, host), host);
+    let (found, seconds) = timed(host, || {
+        run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, host, pool)
     })?;
     let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
     let (layers, of_block) =
@@ -326,7 +304,7 @@ pub fn recorded_saliency(
         if run.run_folder.is_some() && samples > 0 { layers * (of_block + inputs) } else { 0 };
     Ok(Probe {
         seconds: seconds * samples as f64,
-        peak_bytes: peak(0, || stored(model) + of_block),
+        peak_bytes: peak(host, 0, || stored(model) + of_block),
         disk_bytes,
         ..Probe::default()
     })
@@ -334,8 +312,8 @@ pub fn recorded_saliency(
 
 /// The peak since the last reset and what is to come on top; where the system does not tell, an
 /// estimate.
-pub fn peak(more: u64, estimate: impl FnOnce() -> u64) -> u64 {
-    match memory::peak_bytes() {
+pub fn peak(host: &Host, more: u64, estimate: impl FnOnce() -> u64) -> u64 {
+    match host.memory.peak() {
         0 => estimate(),
         measured => measured + more,
     }
@@ -356,9 +334,9 @@ fn block_weights(model: &Model) -> u64 {
 }
 
 /// What `work` gives, and its seconds.
-pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
-    let start = Instant::now();
-    work().map(|value| (value, start.elapsed().as_secs_f64())).map_err(without_resume)
+pub fn timed<T>(host: &Host, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let start = host.seconds();
+    work().map(|value| (value, host.seconds() - start)).map_err(without_resume)
 }
 
 /// There is nothing to go on from.

@@ -1,102 +1,181 @@
-//! The training loop: batches, steps, events, checkpoints.
+//! The stages of a recipe, one after the other: a machine that does one bounded piece of work in
+//! every step, and the loop that drives it.
 
-use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
-use crate::data::{Sequences, Text};
-use crate::engine::identity::identity;
-use crate::engine::memory;
-use crate::engine::memory::{available_bytes, peak_bytes};
-use crate::engine::observe::Starts;
-use crate::engine::step::StepReport;
+use crate::data::Text;
+use crate::engine::arithmetic;
+use crate::engine::block_stage::BlockStage;
+use crate::engine::model_stage::ModelStage;
+use crate::engine::progress::{Progress, run_to_end};
+use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stream::scratch;
 use crate::engine::trained::Trained;
-use crate::engine::trainer::Trainer;
-use crate::engine::{arithmetic, block_loop, checkpoint, state};
-use crate::event::Event;
-use crate::event::{Evaluations, Measure};
+use crate::event::{Evaluations, Event, Measure};
+use crate::host::Host;
 use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
-use crate::recipe::{Recipe, Stage, StageStart, TrainConfig, Trains};
-use crate::record::{StageRecord, note_saliency};
+use crate::recipe::{Recipe, Stage, StageStart};
+use crate::record::note_saliency;
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
 use halfstep_kernels::recycle::MemoryGuard;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
+use std::sync::Arc;
 
-/// Where checkpoints go, and whose they are.
-struct Checkpoints<'a> {
-    folder: &'a Path,
-    /// Hash of everything that a resumed run must share with the one it goes on from.
-    run: String,
+/// What a run trains, on what, and where.
+#[derive(Clone, Copy)]
+pub struct TrainingInputs<'a> {
+    pub model: &'a Model,
+    pub recipe: &'a Recipe,
+    pub run: &'a RunConfig,
+    pub text: &'a Text,
+    pub host: &'a Host,
+    pub pool: &'a Pool,
 }
 
-/// Trains `model` by the stages of `recipe` on `text`, one after the other, and measures what came
-/// out. Cancelled: the error says where the run can go on from, if there is a run folder.
-#[allow(clippy::too_many_arguments)]
+/// The stages of a run, step by step. Dropped between two steps, a run with a run folder has lost
+/// what it did since the last checkpoint or finished layer; another one with `resume` goes on from
+/// there and ends in the same bytes.
+pub struct Training<'a> {
+    inputs: TrainingInputs<'a>,
+    measure: &'a mut Measure<'a>,
+    /// Squared gradients for the report, if it shows them.
+    saliency: Option<Vec<Vec<f64>>>,
+    /// What the stages before have done; the model of the last of them, until the next one has it.
+    done: Option<Trained>,
+    /// The stage at hand.
+    number: usize,
+    work: Work<'a>,
+    _kept: MemoryGuard,
+}
+
+/// What the next step does.
+enum Work<'a> {
+    Saliency,
+    Begin,
+    Model(Box<ModelStage<'a>>),
+    Block(Box<BlockStage<'a>>),
+    /// The result of a last stage that does not measure its own.
+    Measure(Box<Trained>),
+    Nothing,
+}
+
+/// Trains by the stages of the recipe, one after the other, and measures what came out. Cancelled:
+/// the error says where the run can go on from, if there is a run folder.
 pub fn train(
-    model: &Model,
-    recipe: &Recipe,
-    run: &RunConfig,
-    text: &Text,
+    inputs: TrainingInputs,
     measure: &mut Measure,
     events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
-    pool: &Pool,
 ) -> Result<Trained> {
-    let _kept = keep_memory();
-    let saliency = if run.record {
-        recorded_saliency(
-            model,
-            recipe,
-            text,
-            RECORDED_SAMPLES,
-            &scratch(run),
-            events,
-            cancel,
-            pool,
-        )?
-    } else {
-        None
-    };
-    let mut trained: Option<Trained> = None;
-    for (number, stage) in recipe.stages.iter().enumerate() {
-        let last = number + 1 == recipe.stages.len();
-        let folder = run.run_folder.clone();
-        let run = of_stage(run, number);
-        // A stage's checkpoints know it and those before: what comes after may be changed, and the
-        // run resumed.
-        let recipe = &Recipe { stages: recipe.stages[..=number].to_vec(), ..recipe.clone() };
-        let before = trained.take();
-        let previous =
-            before.as_ref().map(|t| &t.model).filter(|_| stage.from() == StageStart::Previous);
-        // Whoever goes on gives the whole run's folder again.
-        let outer = |e: Error| match e {
-            Error::Cancelled { resume: Some(_) } => Error::Cancelled { resume: folder.clone() },
-            e => e,
-        };
-        let mut now = match stage {
-            Stage::Block { trains, config, .. } => block_loop::train(
-                model, previous, recipe, *trains, config, &run, text, events, cancel, pool,
-            )
-            .map_err(outer)?,
-            Stage::Model { trains, config, .. } => {
-                let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
-                let measure = if last { &mut *measure } else { &mut *nothing };
-                end_to_end(
-                    model, previous, recipe, *trains, config, &run, text, measure, events, cancel,
-                    pool,
-                )
-                .map_err(outer)?
+    let mut training = Training::new(inputs, measure);
+    run_to_end(|| training.step(events))
+}
+
+impl<'a> Training<'a> {
+    pub fn new(inputs: TrainingInputs<'a>, measure: &'a mut Measure<'a>) -> Self {
+        let work = if inputs.run.record { Work::Saliency } else { Work::Begin };
+        let kept = keep_memory(inputs.host);
+        Self { inputs, measure, saliency: None, done: None, number: 0, work, _kept: kept }
+    }
+
+    /// One optimizer step, one sequence through a layer, a solver's work on one layer, or a
+    /// checkpoint; or the beginning of a stage, the packed model, its measurement.
+    ///
+    /// Errors: those of the stages. After one the machine is of no further use.
+    pub fn step(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Trained>> {
+        self.step_inside(events).map_err(|e| self.outer(e))
+    }
+
+    fn step_inside(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Trained>> {
+        let last = self.number + 1 == self.inputs.recipe.stages.len();
+        match &mut self.work {
+            Work::Saliency => {
+                let TrainingInputs { model, recipe, run, text, host, pool } = self.inputs;
+                let (samples, scratch) = (RECORDED_SAMPLES, scratch(run, host));
+                self.saliency =
+                    recorded_saliency(model, recipe, text, samples, &scratch, events, host, pool)?;
+                self.work = Work::Begin;
             }
-        };
-        if last && matches!(stage, Stage::Block { .. }) {
-            now.evaluations = measure(&now.model, events).map_err(|e| {
-                if e.is_cancelled() { Error::Cancelled { resume: folder.clone() } } else { e }
-            })?;
+            Work::Begin => self.work = self.begin(events)?,
+            Work::Model(stage) => {
+                let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
+                let measure = if last { &mut *self.measure } else { &mut *nothing };
+                if let Progress::Done(trained) = stage.step(measure, events)? {
+                    return self.end(trained);
+                }
+            }
+            Work::Block(stage) => match stage.step(events)? {
+                Progress::Done(trained) if last => self.work = Work::Measure(Box::new(trained)),
+                Progress::Done(trained) => return self.end(trained),
+                Progress::Going => {}
+            },
+            Work::Measure(trained) => {
+                let measured = (self.measure)(&trained.model, events);
+                // Its layers are in the folder.
+                let folder = || self.inputs.run.run_folder.clone();
+                trained.evaluations = measured.map_err(|e| {
+                    if e.is_cancelled() { Error::Cancelled { resume: folder() } } else { e }
+                })?;
+                if let Work::Measure(trained) = std::mem::replace(&mut self.work, Work::Nothing) {
+                    return self.end(*trained);
+                }
+            }
+            Work::Nothing => {
+                return Err(Error::Internal { reason: "the run is over, and was stepped".into() });
+            }
         }
-        if let Some(before) = before {
+        Ok(Progress::Going)
+    }
+
+    /// Whoever goes on gives the whole run's folder again.
+    fn outer(&self, e: Error) -> Error {
+        match e {
+            Error::Cancelled { resume: Some(_) } => {
+                Error::Cancelled { resume: self.inputs.run.run_folder.clone() }
+            }
+            e => e,
+        }
+    }
+
+    fn begin(&mut self, events: &mut dyn FnMut(Event)) -> Result<Work<'a>> {
+        let TrainingInputs { model, recipe, run, text, host, pool } = self.inputs;
+        let number = self.number;
+        let stage = recipe
+            .stages
+            .get(number)
+            .ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
+        let none = || model.with(Default::default(), None);
+        let before = self.done.as_mut().map(|done| std::mem::replace(&mut done.model, none()));
+        let previous = before.filter(|_| stage.from() == StageStart::Previous).map(Arc::new);
+        let (Stage::Block { trains, .. } | Stage::Model { trains, .. }) = stage;
+        let inputs = StageInputs {
+            model,
+            previous,
+            // A stage's checkpoints know it and those before: what comes after may be changed, and
+            // the run resumed.
+            recipe: Recipe { stages: recipe.stages[..=number].to_vec(), ..recipe.clone() },
+            trains: *trains,
+            run: of_stage(run, number),
+            text,
+            host,
+            pool,
+        };
+        Ok(match stage {
+            Stage::Block { config, .. } => {
+                Work::Block(Box::new(BlockStage::new(inputs, config, events)?))
+            }
+            Stage::Model { config, .. } => {
+                Work::Model(Box::new(ModelStage::new(inputs, config, events)?))
+            }
+        })
+    }
+
+    /// A stage is over.
+    fn end(&mut self, mut now: Trained) -> Result<Progress<Trained>> {
+        self.number += 1;
+        self.work = Work::Begin;
+        if let Some(before) = self.done.take() {
             let fresh =
                 now.tokens_per_second * now.seconds + before.tokens_per_second * before.seconds;
             now.steps += before.steps;
@@ -105,14 +184,16 @@ pub fn train(
             now.tokens_per_second = fresh / now.seconds.max(1e-9);
             now.stages.splice(0..0, before.stages);
         }
-        trained = Some(now);
+        if self.number < self.inputs.recipe.stages.len() {
+            self.done = Some(now);
+            return Ok(Progress::Going);
+        }
+        self.work = Work::Nothing;
+        if let Some((saliency, stage)) = self.saliency.take().zip(now.stages.last_mut()) {
+            note_saliency(&mut stage.matrices, &saliency);
+        }
+        Ok(Progress::Done(now))
     }
-    if let Some((saliency, stage)) =
-        saliency.zip(trained.as_mut().and_then(|t| t.stages.last_mut()))
-    {
-        note_saliency(&mut stage.matrices, &saliency);
-    }
-    trained.ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })
 }
 
 /// The run as one of its stages sees it: the checkpoints of later ones have folders of their own,
@@ -138,7 +219,7 @@ pub(crate) fn recorded_saliency(
     samples: usize,
     scratch: &Path,
     events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<Option<Vec<Vec<f64>>>> {
     let own = recipe
@@ -162,201 +243,16 @@ pub(crate) fn recorded_saliency(
     });
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe)?);
     Ok(Some(
-        Saliency::of(model, config, text, Storage::Scratch(scratch), arithmetic, cancel, pool)?
+        Saliency::of(model, config, text, Storage::Scratch(scratch), arithmetic, host, pool)?
             .shares()?,
     ))
 }
 
-/// One model stage. Cancelled, in training or in `measure`: writes a checkpoint if there is a run
-/// folder and says where.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn end_to_end(
-    model: &Model,
-    previous: Option<&Model>,
-    recipe: &Recipe,
-    trains: Trains,
-    config: &TrainConfig,
-    run: &RunConfig,
-    text: &Text,
-    measure: &mut Measure,
-    events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
-    pool: &Pool,
-) -> Result<Trained> {
-    // A resumed run goes on in what its checkpoint was computed in, whatever the probe says this
-    // time.
-    let config = TrainConfig {
-        arithmetic: Some(arithmetic::choose(config.arithmetic, recipe)?),
-        ..config.clone()
-    };
-    let tokens = text.tokens(model, config.sequence_length)?;
-    memory::check(
-        &model.architecture,
-        config.micro_batch.unwrap_or(config.batch) * config.sequence_length,
-    )?;
-    let per_step = (config.batch * config.sequence_length) as u64;
-    let steps = config.steps();
-    let checkpoints = run.run_folder.as_deref().map(|folder| Checkpoints {
-        folder: Path::new(folder),
-        run: identity(previous.unwrap_or(model), recipe, text, pool),
-    });
-    let mut windows = Sequences::new(tokens, config.sequence_length, config.seed);
-    if previous.is_none() {
-        let linears: usize = (0..model.architecture.layers.len())
-            .map(|layer| model.architecture.linears(layer).len())
-            .sum();
-        events(Event::Phase {
-            name: "calibrate".into(),
-            detail: format!("first steps of {linears} matrices"),
-        });
-    }
-    let calibration = windows.batch(0, config.batch);
-    let mut trainer = Trainer::<f32>::new(
-        model,
-        previous,
-        recipe,
-        trains,
-        &config,
-        steps,
-        &calibration,
-        pool.clone(),
-    )?;
-    let starts = Starts::of(&trainer.matrices, &trainer.parameters, pool);
-    if let Some(checkpoints) = &checkpoints {
-        checkpoints.begin(&mut trainer, run.resume, events)?;
-    }
-    events(Event::Phase {
-        name: "train".into(),
-        detail: format!("{steps} steps of {per_step} tokens in {}", trainer.arithmetic.name()),
-    });
-    let (start, first, mut losses) = (Instant::now(), trainer.step, vec![]);
-    while trainer.step < steps {
-        let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
-        let report = match trainer.step(&batch, config.sequence_length, cancel) {
-            Err(Error::Cancelled { .. }) => {
-                return Err(stop(&trainer, checkpoints.as_ref(), events));
-            }
-            other => other?,
-        };
-        events(step_event(&trainer, &report, steps, per_step, first, start));
-        losses.push(report.loss);
-        let due = run.checkpoint_every.is_some_and(|every| {
-            every > 0 && trainer.step.is_multiple_of(every) && trainer.step < steps
-        });
-        if let Some(checkpoints) = checkpoints.as_ref().filter(|_| due) {
-            checkpoints.save(&trainer, events)?;
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    events(Event::Phase {
-        name: "pack".into(),
-        detail: "codes and scales as the last forward used them".into(),
-    });
-    trainer.settle();
-    let packed = trainer.packed(model, recipe)?;
-    let evaluations = match measure(&packed, events) {
-        Err(e) if e.is_cancelled() => return Err(stop(&trainer, checkpoints.as_ref(), events)),
-        other => other?,
-    };
-    let checkpoint_bytes = checkpoint::size(state::entries(&trainer))?;
-    Ok(Trained {
-        model: packed,
-        evaluations,
-        steps: trainer.step,
-        tokens: trainer.step * per_step,
-        seconds,
-        tokens_per_second: ((trainer.step - first) * per_step) as f64 / seconds.max(1e-9),
-        final_loss: losses.last().copied().unwrap_or(f64::NAN),
-        stages: vec![StageRecord {
-            first_step: first,
-            losses,
-            blocks: vec![],
-            matrices: starts.records(&trainer.matrices, &trainer.parameters, pool),
-        }],
-        checkpoint_bytes,
-    })
-}
-
 /// Lets memory stay with the process between two steps, as long as what is given lives: up to a
 /// part of what was free.
-pub fn keep_memory() -> MemoryGuard {
-    MemoryGuard::new(match available_bytes() {
+pub fn keep_memory(host: &Host) -> MemoryGuard {
+    MemoryGuard::new(match host.memory.available() {
         0 => 2 << 30,
         available => (available / 4) as usize,
     })
-}
-
-fn step_event(
-    trainer: &Trainer<f32>,
-    report: &StepReport,
-    steps: u64,
-    per_step: u64,
-    first: u64,
-    start: Instant,
-) -> Event {
-    let per_second = (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
-    Event::Step {
-        step: trainer.step,
-        steps,
-        loss: report.loss,
-        learning_rate: report.learning_rate,
-        gradient_norm: report.gradient_norm,
-        tokens: trainer.step * per_step,
-        tokens_per_second: per_second * per_step as f64,
-        eta_seconds: (steps - trainer.step) as f64 / per_second,
-        memory_bytes: peak_bytes(),
-    }
-}
-
-impl Checkpoints<'_> {
-    /// The state to go on from, if asked for.
-    fn begin(
-        &self,
-        trainer: &mut Trainer<f32>,
-        resume: bool,
-        events: &mut dyn FnMut(Event),
-    ) -> Result<()> {
-        let folder = self.folder.display();
-        if !resume {
-            if state::any(self.folder)? {
-                events(Event::Warning {
-                    message: format!(
-                        "{folder} holds checkpoints of an earlier run; this one starts anew, resume would go on"
-                    ),
-                });
-            }
-            return Ok(());
-        }
-        let (path, reasons) = state::resume(trainer, self.folder, &self.run)?;
-        for reason in reasons {
-            events(Event::Warning { message: format!("a checkpoint was passed over: {reason}") });
-        }
-        match path {
-            Some(path) => {
-                events(Event::Phase { name: "resume".into(), detail: path.display().to_string() })
-            }
-            None => events(Event::Warning {
-                message: format!("no checkpoint in {folder}; starting anew"),
-            }),
-        }
-        Ok(())
-    }
-
-    fn save(&self, trainer: &Trainer<f32>, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
-        let path = state::save(trainer, self.folder, &self.run)?;
-        events(Event::Checkpoint { step: trainer.step, path: path.display().to_string() });
-        Ok(path)
-    }
-}
-
-/// The error of a cancelled run, with the checkpoint it can go on from.
-fn stop(
-    trainer: &Trainer<f32>,
-    checkpoints: Option<&Checkpoints>,
-    events: &mut dyn FnMut(Event),
-) -> Error {
-    match checkpoints.map(|c| c.save(trainer, events).map(|_| c.folder.display().to_string())) {
-        Some(Err(e)) => e,
-        saved => Error::Cancelled { resume: saved.and_then(Result::ok) },
-    }
 }

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::engine::checkpoint::{self, Manifest, Unusable, fault, verify};
 use crate::engine::trainer::Trainer;
 use crate::error::io;
+use crate::host::Store;
 use halfstep_formats::safetensors::{self, Dtype, Entry};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -13,15 +14,21 @@ use std::path::{Path, PathBuf};
 const KEEP: usize = 2;
 
 /// Saves the trainer's state under `folder` and returns the checkpoint's path.
-pub fn save(trainer: &Trainer<f32>, folder: &Path, run: &str) -> Result<PathBuf> {
+pub fn save(
+    trainer: &Trainer<f32>,
+    store: &dyn Store,
+    folder: &Path,
+    run: &str,
+) -> Result<PathBuf> {
     let target = checkpoint::write(
+        store,
         folder,
         ("step", trainer.step),
         entries(trainer),
         run,
         trainer.arithmetic,
     )?;
-    prune(folder, run)?;
+    prune(store, folder, run)?;
     Ok(target)
 }
 
@@ -57,12 +64,15 @@ pub fn at_once(steps: u64, every: Option<u64>) -> u64 {
 /// another run's.
 pub fn resume(
     trainer: &mut Trainer<f32>,
+    store: &dyn Store,
     folder: &Path,
     run: &str,
 ) -> Result<(Option<PathBuf>, Vec<String>)> {
     let (mut reasons, mut foreign) = (vec![], None);
-    for path in checkpoints(folder)?.into_iter().rev() {
-        match verify(&path, run).and_then(|manifest| Ok(read(trainer, &path, &manifest)?)) {
+    for path in checkpoints(store, folder)?.into_iter().rev() {
+        let found = verify(store, &path, run)
+            .and_then(|manifest| Ok(read(trainer, store, &path, &manifest)?));
+        match found {
             Ok(()) => return Ok((Some(path), reasons)),
             Err(Unusable::Foreign(e)) => foreign = foreign.or(Some(e)),
             Err(Unusable::Damaged(e)) => reasons.push(e.to_string()),
@@ -73,18 +83,17 @@ pub fn resume(
 }
 
 /// Whether `folder` holds a checkpoint, of whatever run.
-pub fn any(folder: &Path) -> Result<bool> {
-    Ok(!checkpoints(folder)?.is_empty())
+pub fn any(store: &dyn Store, folder: &Path) -> Result<bool> {
+    Ok(!checkpoints(store, folder)?.is_empty())
 }
 
 /// Folders `step-<n>` in order of n.
-fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
-    if !folder.exists() {
+fn checkpoints(store: &dyn Store, folder: &Path) -> Result<Vec<PathBuf>> {
+    if !store.exists(folder) {
         return Ok(vec![]);
     }
     let mut found = vec![];
-    for entry in std::fs::read_dir(folder).map_err(io(folder))? {
-        let path = entry.map_err(io(folder))?.path();
+    for path in store.list(folder).map_err(io(folder))? {
         let step = path
             .file_name()
             .and_then(|n| n.to_str())
@@ -98,8 +107,13 @@ fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<()> {
-    let bytes = checkpoint::state(path, manifest)?;
+fn read(
+    trainer: &mut Trainer<f32>,
+    store: &dyn Store,
+    path: &Path,
+    manifest: &Manifest,
+) -> Result<()> {
+    let bytes = checkpoint::state(store, path, manifest)?;
     let header = safetensors::read(&path.display().to_string(), &bytes)?;
     let tensors = header.by_name();
     let find = |kind: &str, name: &str, len: usize| -> Result<&[u8]> {
@@ -134,11 +148,11 @@ fn read(trainer: &mut Trainer<f32>, path: &Path, manifest: &Manifest) -> Result<
 }
 
 /// Removes all but the newest checkpoints of this run; those of another are not ours to remove.
-fn prune(folder: &Path, run: &str) -> Result<()> {
-    let own: Vec<PathBuf> =
-        checkpoints(folder)?.into_iter().filter(|path| verify(path, run).is_ok()).collect();
+fn prune(store: &dyn Store, folder: &Path, run: &str) -> Result<()> {
+    let mut own = checkpoints(store, folder)?;
+    own.retain(|path| verify(store, path, run).is_ok());
     for old in &own[..own.len().saturating_sub(KEEP)] {
-        std::fs::remove_dir_all(old).map_err(io(old))?;
+        store.remove_folder(old).map_err(io(old))?;
     }
     Ok(())
 }

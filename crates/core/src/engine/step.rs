@@ -4,9 +4,9 @@ use crate::autograd::ops::Number;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::cancel::Cancel;
-use crate::engine::memory::{available_bytes, block_bytes};
+use crate::engine::memory::block_bytes;
 use crate::engine::trainer::Trainer;
+use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, StaticScale};
 use crate::layer::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
@@ -29,8 +29,8 @@ pub struct StepReport {
 
 impl<T: Number> Trainer<T> {
     /// Trains on `batch` `[B, tokens]`. On any error nothing was updated.
-    pub fn step(&mut self, batch: &[u32], tokens: usize, cancel: &Cancel) -> Result<StepReport> {
-        let loss = self.gradients(batch, tokens, cancel)?;
+    pub fn step(&mut self, batch: &[u32], tokens: usize, host: &Host) -> Result<StepReport> {
+        let loss = self.gradients(batch, tokens, host)?;
         let gradient_norm =
             self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
         let learning_rate = self.optimizer.schedule.rate(self.step);
@@ -44,22 +44,20 @@ impl<T: Number> Trainer<T> {
     }
 
     /// Loss of a batch, with dL/d(parameter) left in every sink.
-    pub fn gradients(&mut self, batch: &[u32], tokens: usize, cancel: &Cancel) -> Result<f64> {
+    pub fn gradients(&mut self, batch: &[u32], tokens: usize, host: &Host) -> Result<f64> {
         self.parameters.list.iter().for_each(|p| p.sink.clear());
         let weights = self.student_weights()?;
         let sinks = self.block_sinks()?;
         let sequences = batch.len() / tokens;
         let micro = self.micro_batch.unwrap_or(sequences) * tokens;
         // Once, since from the second step on the memory that the first one took counts as used.
-        let keep = self.kept_blocks.unwrap_or_else(|| self.blocks_that_fit(micro));
+        let keep = self.kept_blocks.unwrap_or_else(|| self.blocks_that_fit(micro, host));
         self.kept_blocks = Some(keep);
         let normalizers =
             Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
         let mut loss = 0.0;
         for micro in batch.chunks(micro) {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled { resume: None });
-            }
+            host.check_cancelled()?;
             loss += self.accumulate(&weights, &sinks, micro, tokens, keep, normalizers)?;
         }
         if !loss.is_finite() {
@@ -286,13 +284,13 @@ impl<T: Number> Trainer<T> {
     }
 
     /// How many blocks' forwards can be kept for the backward, for `rows` tokens at a time.
-    fn blocks_that_fit(&self, rows: usize) -> usize {
+    fn blocks_that_fit(&self, rows: usize, host: &Host) -> usize {
         let layers = self.architecture.layers.len();
         match self.recompute {
             Recompute::Never => layers,
             Recompute::Always => 0,
             Recompute::Auto => layers.min(
-                (available_bytes()
+                (host.memory.available()
                     / 2
                     / block_bytes(&self.architecture, rows, size_of::<T>()).max(1))
                     as usize,

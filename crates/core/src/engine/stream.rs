@@ -2,13 +2,11 @@
 //! gradients): in memory, or in a file where memory is short.
 
 use crate::config::options::RunConfig;
-use crate::engine::memory::available_bytes;
 use crate::error::io;
+use crate::host::{Host, Scratch};
 use crate::{Error, Result};
-use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `[samples, width]` numbers, read and written by whole samples.
 pub struct Stream {
@@ -19,21 +17,24 @@ pub struct Stream {
 enum Held {
     Memory(Vec<f32>),
     /// Removed when the stream is let go of.
-    Disk {
-        file: File,
-        path: PathBuf,
-    },
+    File(Box<dyn Scratch>, Host),
 }
 
 impl Stream {
     /// Room for `samples` of `width` numbers, in memory if a part of what is free is enough for
     /// `beside` streams like it, else in a file in `folder`.
-    pub fn new(samples: usize, width: usize, beside: usize, folder: &Path) -> Result<Self> {
+    pub fn new(
+        samples: usize,
+        width: usize,
+        beside: usize,
+        folder: &Path,
+        host: &Host,
+    ) -> Result<Self> {
         let bytes = (samples * width * size_of::<f32>()) as u64;
-        if Self::fits(bytes, beside) {
+        if Self::fits(bytes, beside, host) {
             return Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) });
         }
-        Self::in_file(samples, width, folder, "fewer samples or a shorter window need less")
+        Self::in_file(samples, width, folder, "fewer samples or a shorter window need less", host)
     }
 
     /// Zeros in a new file in `folder`, however much memory there is: for what grows with the
@@ -41,29 +42,35 @@ impl Stream {
     ///
     /// Errors: `Io`, no file can be made there; `Data`, the disk is too small, told before anything
     /// is computed.
-    pub fn in_file(samples: usize, width: usize, folder: &Path, remedy: &str) -> Result<Self> {
-        let (mut file, path) = create(folder)?;
-        let filled = fill(&mut file, &path, (samples * width * size_of::<f32>()) as u64, remedy);
-        let stream = Self { width, held: Held::Disk { file, path } };
-        filled.map(|()| stream)
+    pub fn in_file(
+        samples: usize,
+        width: usize,
+        folder: &Path,
+        remedy: &str,
+        host: &Host,
+    ) -> Result<Self> {
+        let mut file = host.store.scratch(folder)?;
+        fill(&mut *file, (samples * width * size_of::<f32>()) as u64, remedy)?;
+        Ok(Self { width, held: Held::File(file, host.clone()) })
     }
 
     /// Another stream, kept where this one is.
     pub fn another(&self, samples: usize, width: usize) -> Result<Self> {
         match &self.held {
             Held::Memory(_) => Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) }),
-            Held::Disk { path, .. } => Self::in_file(
+            Held::File(file, host) => Self::in_file(
                 samples,
                 width,
-                path.parent().unwrap_or(Path::new(".")),
+                file.path().parent().unwrap_or(Path::new(".")),
                 "a run folder elsewhere may have more room",
+                host,
             ),
         }
     }
 
     /// Whether a stream of `bytes`, one of `beside`, is kept in memory.
-    pub fn fits(bytes: u64, beside: usize) -> bool {
-        let free = available_bytes();
+    pub fn fits(bytes: u64, beside: usize, host: &Host) -> bool {
+        let free = host.memory.available();
         free == 0 || bytes * beside as u64 <= free / 2
     }
 
@@ -72,11 +79,11 @@ impl Stream {
         let run = first * self.width..(first + count) * self.width;
         match &mut self.held {
             Held::Memory(values) => Ok(values[run].to_vec()),
-            Held::Disk { file, path } => {
+            Held::File(file, _) => {
                 let mut values = vec![0.0; run.len()];
-                file.seek(SeekFrom::Start((run.start * size_of::<f32>()) as u64))
-                    .map_err(io(path))?;
-                file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(io(path))?;
+                let offset = (run.start * size_of::<f32>()) as u64;
+                file.read(offset, bytemuck::cast_slice_mut(&mut values))
+                    .map_err(|e| io(file.path())(e))?;
                 Ok(values)
             }
         }
@@ -86,69 +93,44 @@ impl Stream {
         let start = first * self.width;
         match &mut self.held {
             Held::Memory(held) => held[start..start + values.len()].copy_from_slice(values),
-            Held::Disk { file, path } => {
-                file.seek(SeekFrom::Start((start * size_of::<f32>()) as u64)).map_err(io(path))?;
-                file.write_all(bytemuck::cast_slice(values)).map_err(io(path))?;
+            Held::File(file, _) => {
+                let offset = (start * size_of::<f32>()) as u64;
+                file.write(offset, bytemuck::cast_slice(values)).map_err(|e| io(file.path())(e))?;
             }
         }
         Ok(())
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if let Held::Disk { path, .. } = &self.held {
-            // Nothing waits for it: it is only room.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// A new file, which goes with the process where the system allows a file without a name.
-fn create(folder: &Path) -> Result<(File, PathBuf)> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    std::fs::create_dir_all(folder).map_err(io(folder))?;
-    let path = folder.join(format!(
-        "stream-{}-{}.bin",
-        std::process::id(),
-        NUMBER.fetch_add(1, Ordering::Relaxed)
-    ));
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(true);
-    #[cfg(windows)]
-    std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0400_0000); // FILE_FLAG_DELETE_ON_CLOSE
-    let file = options.open(&path).map_err(io(&path))?;
-    #[cfg(unix)]
-    std::fs::remove_file(&path).map_err(io(&path))?;
-    Ok((file, path))
-}
-
 /// Writes `bytes` zeros.
-fn fill(file: &mut File, path: &Path, bytes: u64, remedy: &str) -> Result<()> {
-    let zeros = vec![0u8; 1 << 20];
-    let filled = (0..bytes.div_ceil(zeros.len() as u64))
-        .try_for_each(|i| file.write_all(&zeros[..(bytes - i * (1 << 20)).min(1 << 20) as usize]));
+fn fill(file: &mut dyn Scratch, bytes: u64, remedy: &str) -> Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let zeros = vec![0u8; PIECE as usize];
+    let filled = (0..bytes.div_ceil(PIECE))
+        .map(|i| i * PIECE)
+        .try_for_each(|start| file.write(start, &zeros[..(bytes - start).min(PIECE) as usize]));
     filled.map_err(|source| match source.kind() {
         ErrorKind::StorageFull => Error::Data {
-            data: path.display().to_string(),
+            data: file.path().display().to_string(),
             reason: format!("{bytes} bytes do not fit ({source}); {remedy}"),
         },
-        _ => io(path)(source),
+        _ => io(file.path())(source),
     })
 }
 
 /// Where the scratch files of a run go: into its folder, which is made with the first, or where the
 /// system has such files.
-pub fn scratch(run: &RunConfig) -> PathBuf {
-    run.run_folder.as_ref().map_or_else(std::env::temp_dir, PathBuf::from)
+pub fn scratch(run: &RunConfig, host: &Host) -> PathBuf {
+    run.run_folder.as_ref().map_or_else(|| host.store.scratch_folder(), PathBuf::from)
 }
 
 /// The nearest folder to it that is there already.
-pub fn existing(folder: &Path) -> PathBuf {
+pub fn existing(folder: &Path, host: &Host) -> PathBuf {
     let named = |folder: &Path| {
         if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_path_buf() }
     };
-    folder.ancestors().map(named).find(|folder| folder.is_dir()).unwrap_or_else(std::env::temp_dir)
+    let mut above = folder.ancestors().map(named);
+    above.find(|folder| host.store.is_folder(folder)).unwrap_or_else(|| host.store.scratch_folder())
 }
 
 #[cfg(test)]
@@ -158,10 +140,10 @@ mod tests {
     #[test]
     fn a_file_gives_back_what_memory_does_and_is_removed() {
         let folder = std::env::temp_dir().join(format!("halfstep-stream-{}", std::process::id()));
-        let (samples, width) = (5, 300_000);
+        let (samples, width, host) = (5, 300_000, Host::default());
         let mut streams = [
-            Stream::new(samples, width, 1, &folder).unwrap(),
-            Stream::in_file(samples, width, &folder, "").unwrap(),
+            Stream::new(samples, width, 1, &folder, &host).unwrap(),
+            Stream::in_file(samples, width, &folder, "", &host).unwrap(),
         ];
         for stream in &mut streams {
             for sample in [3, 0, 4] {
@@ -178,26 +160,35 @@ mod tests {
 
     #[test]
     fn scratch_files_of_a_plan_go_where_a_folder_is() {
-        let there = std::env::temp_dir();
-        assert_eq!(existing(&there.join("halfstep-no-such/deep.run")), there);
-        assert_eq!(existing(Path::new("no-such.run")), Path::new("."));
+        let (there, host) = (std::env::temp_dir(), Host::default());
+        assert_eq!(existing(&there.join("halfstep-no-such/deep.run"), &host), there);
+        assert_eq!(existing(Path::new("no-such.run"), &host), Path::new("."));
+    }
+
+    /// A disk with room for two megabytes.
+    struct Small;
+
+    impl Scratch for Small {
+        fn path(&self) -> &Path {
+            Path::new("run/small")
+        }
+        fn read(&mut self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+            let full = offset + bytes.len() as u64 > 2 << 20;
+            if full { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn a_full_disk_is_told_with_what_would_need_less() {
-        let full = Path::new("/dev/full");
-        let e = fill(
-            &mut File::options().write(true).open(full).unwrap(),
-            full,
-            3 << 20,
-            "fewer samples",
-        )
-        .unwrap_err();
+        fill(&mut Small, 2 << 20, "fewer samples").expect("it fits");
+        let e = fill(&mut Small, 3 << 20, "fewer samples").unwrap_err();
         let text = e.to_string();
         assert!(
             e.code() == "ERR_DATA"
-                && text.contains("/dev/full: 3145728 bytes do not fit")
+                && text.contains("run/small: 3145728 bytes do not fit")
                 && text.ends_with("; fewer samples"),
             "{text}"
         );

@@ -157,6 +157,20 @@ impl Sites {
     }
 }
 
+/// Refuses weights whose spec no stage can train or solve.
+///
+/// Errors: `Config` with the path of the rule's spec, and what would work.
+pub(crate) fn check_trainable(rules: &[Rule]) -> Result<()> {
+    for (i, rule) in rules.iter().enumerate() {
+        if let Rule::Weight { quantizer: Some(site), .. } = rule {
+            site.spec
+                .check_trainable()
+                .map_err(|reason| Error::config(format!("rules[{i}].quantizer.spec"), reason))?;
+        }
+    }
+    Ok(())
+}
+
 /// Two rules for a kind of site that can have only one.
 fn check_kinds(rules: &[Rule]) -> Result<()> {
     for (i, rule) in rules.iter().enumerate() {

@@ -8,9 +8,11 @@ use crate::data::Text;
 use crate::data::self_generated;
 use crate::engine::probe;
 use crate::engine::probe::{Probe, timed};
-use crate::engine::{memory, stages as run};
+use crate::engine::stage_inputs::StageInputs;
+use crate::engine::stages as run;
 use crate::event::Evaluations;
 use crate::event::Event;
+use crate::host::Host;
 use crate::nearest;
 use crate::recipe::{LowRankConfig, Observer, Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
@@ -22,7 +24,7 @@ use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
-use std::time::Instant;
+use std::sync::Arc;
 use ts_rs::TS;
 
 /// The estimate of what a run will need.
@@ -110,16 +112,16 @@ pub fn plan_as(
 ) -> Result<Plan> {
     check(model, recipe, run)?;
     // What was needed so far (to read the model) will be needed again.
-    let (before, free) =
-        (memory::peak_bytes(), memory::available_bytes() + memory::resident_bytes());
-    let memory_measured = memory::reset_peak();
-    let start = Instant::now();
+    let host = Host::native(cancel.clone());
+    let (memory, start) = (&host.memory, host.seconds());
+    let (before, free) = (memory.peak(), memory.available() + memory.resident());
+    let memory_measured = memory.reset_peak();
     let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
-    let mut planner = Planner::new(merged.as_ref().unwrap_or(model), recipe, run, cancel)?;
+    let mut planner = Planner::new(merged.as_ref().unwrap_or(model), recipe, run, &host)?;
     planner.work(events)?;
     planner.finish()?;
     let peak = planner.stages.iter().map(|s| s.peak_memory_bytes).max().unwrap_or(0).max(before);
-    let free = if memory::available_bytes() > 0 { free } else { 0 };
+    let free = if memory.available() > 0 { free } else { 0 };
     let (fits, advice) = verdict(peak, free, &planner.stages);
     Ok(Plan {
         recipe: recipe.id.clone(),
@@ -137,7 +139,7 @@ pub fn plan_as(
         advice,
         stages: std::mem::take(&mut planner.stages),
         client_flags: client_flags(recipe),
-        plan_seconds: start.elapsed().as_secs_f64(),
+        plan_seconds: host.seconds() - start,
     })
 }
 
@@ -168,14 +170,14 @@ struct Planner<'a> {
     recipe: &'a Recipe,
     run: &'a RunConfig,
     validation: Option<Validation>,
-    cancel: &'a Cancel,
+    host: &'a Host,
     pool: Pool,
     stages: Vec<PlanStage>,
     tokens: u64,
     /// Where the text comes from.
     data: Option<String>,
     /// As large as the result: rounded, or the packed model of a model stage's first steps.
-    result: Model,
+    result: Arc<Model>,
     evaluations: Evaluations,
     bits_per_weight: f64,
     output_bytes: u64,
@@ -186,10 +188,10 @@ impl<'a> Planner<'a> {
         model: &'a Model,
         recipe: &'a Recipe,
         run: &'a RunConfig,
-        cancel: &'a Cancel,
+        host: &'a Host,
     ) -> Result<Self> {
         let (pool, validation) = (Pool::new(run.threads), Validation::read(model, recipe, run)?);
-        let result = model.with(Default::default(), None);
+        let result = Arc::new(model.with(Default::default(), None));
         let (stages, tokens, data, evaluations, bits_per_weight, output_bytes) =
             (vec![], 0, None, Evaluations::new(), 0.0, 0);
         Ok(Self {
@@ -197,7 +199,7 @@ impl<'a> Planner<'a> {
             recipe,
             run,
             validation,
-            cancel,
+            host,
             pool,
             stages,
             tokens,
@@ -213,50 +215,53 @@ impl<'a> Planner<'a> {
         let (model, recipe, pool) = (self.model, self.recipe, self.pool.clone());
         if recipe.stages.is_empty() {
             events(Event::Phase { name: "plan".into(), detail: "rounding".into() });
-            let ((), seconds) = timed(|| self.round())?;
-            let probe =
-                Probe { seconds, peak_bytes: probe::peak(0, || self.held()), ..Probe::default() };
+            let ((), seconds) = timed(self.host, || self.round())?;
+            let probe = Probe {
+                seconds,
+                peak_bytes: probe::peak(self.host, 0, || self.held()),
+                ..Probe::default()
+            };
             self.stages.push(PlanStage::new("round", &probe, 0));
             return self.evaluate(0, events);
         }
-        let (_kept, mut left) = (run::keep_memory(), 0);
+        let (_kept, mut left) = (run::keep_memory(self.host), 0);
         let text = self.training_text(events)?;
         self.data = Some(text.origin());
         if self.run.record {
-            let probe =
-                probe::recorded_saliency(model, recipe, self.run, &text, self.cancel, &pool)?;
+            let probe = probe::recorded_saliency(model, recipe, self.run, &text, self.host, &pool)?;
             self.stages.push(PlanStage::new("saliency", &probe, 0));
         }
         for (number, stage) in recipe.stages.iter().enumerate() {
             let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
             let goes_on = number > 0 && stage.from() == StageStart::Previous;
-            let previous = goes_on.then_some(&self.result);
+            let (Stage::Block { trains, .. } | Stage::Model { trains, .. }) = stage;
+            let inputs = StageInputs {
+                model,
+                previous: goes_on.then(|| self.result.clone()),
+                recipe: recipe.clone(),
+                trains: *trains,
+                run,
+                text: &text,
+                host: self.host,
+                pool: &pool,
+            };
             match stage {
-                Stage::Block { trains, config, .. } => {
+                Stage::Block { config, .. } => {
                     events(Event::Phase {
                         name: "plan".into(),
                         detail: "a few steps of the first layer".into(),
                     });
-                    let mut probe = probe::block(
-                        model,
-                        previous,
-                        recipe,
-                        *trains,
-                        config,
-                        &run,
-                        &text,
-                        self.cancel,
-                        &pool,
-                    )?;
+                    let mut probe = probe::block(inputs, config)?;
                     // In the end all blocks are there, and what is no block is rounded. Not before:
                     // a run does not hold both either.
-                    memory::reset_peak();
+                    self.host.memory.reset_peak();
                     self.round()?;
-                    probe.peak_bytes = probe.peak_bytes.max(probe::peak(probe.left_bytes, || 0));
+                    probe.peak_bytes =
+                        probe.peak_bytes.max(probe::peak(self.host, probe.left_bytes, || 0));
                     self.stages.push(PlanStage::new("blocks", &probe, left));
                     (self.tokens, left) = (self.tokens + probe.tokens, left + probe.left_bytes);
                 }
-                Stage::Model { trains, config, .. } => {
+                Stage::Model { config, .. } => {
                     events(Event::Phase {
                         name: "plan".into(),
                         detail: "a few steps of the whole model".into(),
@@ -265,14 +270,14 @@ impl<'a> Planner<'a> {
                     let validation = self.validation.as_ref().filter(|_| last);
                     let mut measure = |small: &Model, _: &mut dyn FnMut(Event)| {
                         let Some(validation) = validation else { return Ok(Evaluations::new()) };
-                        let ((evaluations, seconds), here) = timed(|| {
+                        let ((evaluations, seconds), here) = timed(self.host, || {
                             on_a_window(
                                 validation,
                                 model,
                                 small,
                                 recipe,
                                 self.run.record,
-                                self.cancel,
+                                self.host,
                                 &pool,
                             )
                         })?;
@@ -280,19 +285,8 @@ impl<'a> Planner<'a> {
                         whole.set(seconds);
                         Ok(evaluations)
                     };
-                    let (probe, trained) = probe::end_to_end(
-                        model,
-                        previous,
-                        recipe,
-                        *trains,
-                        config,
-                        &run,
-                        &text,
-                        &mut measure,
-                        &|| measured.get(),
-                        self.cancel,
-                        &pool,
-                    )?;
+                    let (probe, trained) =
+                        probe::end_to_end(inputs, config, &mut measure, &|| measured.get())?;
                     self.stages.push(PlanStage::new("model", &probe, left));
                     if validation.is_some() {
                         // Its peak is within that of the stage, whose state is kept meanwhile.
@@ -304,7 +298,7 @@ impl<'a> Planner<'a> {
                         self.stages.push(PlanStage::new("evaluate", &evaluate, left));
                     }
                     (self.tokens, self.result, self.evaluations) =
-                        (self.tokens + probe.tokens, trained.model, trained.evaluations);
+                        (self.tokens + probe.tokens, Arc::new(trained.model), trained.evaluations);
                 }
             }
         }
@@ -316,10 +310,10 @@ impl<'a> Planner<'a> {
 
     /// The text of the run, with a substitute for what will be generated.
     fn training_text(&mut self, events: &mut dyn FnMut(Event)) -> Result<Text> {
-        let (model, recipe, run, cancel) = (self.model, self.recipe, self.run, self.cancel);
+        let (model, recipe, run, host) = (self.model, self.recipe, self.run, self.host);
         self_generated::with_generated(model, recipe, run, |settings| {
             events(Event::Phase { name: "plan".into(), detail: "generating a few tokens".into() });
-            let (probe, text) = probe::generation(model, settings, run, cancel, &self.pool)?;
+            let (probe, text) = probe::generation(model, settings, run, host, &self.pool)?;
             self.stages.push(PlanStage::new("generate", &probe, 0));
             Ok(text)
         })
@@ -333,7 +327,8 @@ impl<'a> Planner<'a> {
             if alone { site } else { WeightSite { observer: Observer::Absmax, ..site } }
         };
         let recipe = self.recipe.with_weight_sites(start);
-        let mut rounded = nearest::quantize_model(self.model, &recipe, self.cancel, &self.pool)?;
+        let mut rounded =
+            nearest::quantize_model(self.model, &recipe, &self.host.cancel, &self.pool)?;
         let sites = Sites::new(&recipe.rules, &self.model.architecture)?;
         for spec in self.model.architecture.tensors() {
             let Some(LowRankConfig { rank, .. }) = sites.of(&spec).and_then(|s| s.low_rank) else {
@@ -343,25 +338,28 @@ impl<'a> Planner<'a> {
             let (a, b) = (zeros(rank * spec.shape[1]), zeros(spec.shape[0] * rank));
             rounded.low_rank.insert(spec.name, LowRank { rank, a, b });
         }
-        self.result = rounded;
+        self.result = Arc::new(rounded);
         Ok(())
     }
 
     fn evaluate(&mut self, left: u64, events: &mut dyn FnMut(Event)) -> Result<()> {
         let Some(validation) = &self.validation else { return Ok(()) };
         events(Event::Phase { name: "plan".into(), detail: "measuring one sequence".into() });
-        memory::reset_peak();
+        self.host.memory.reset_peak();
         let (evaluations, seconds) = on_a_window(
             validation,
             self.model,
             &self.result,
             self.recipe,
             self.run.record,
-            self.cancel,
+            self.host,
             &self.pool,
         )?;
-        let probe =
-            Probe { seconds, peak_bytes: probe::peak(0, || self.held()), ..Probe::default() };
+        let probe = Probe {
+            seconds,
+            peak_bytes: probe::peak(self.host, 0, || self.held()),
+            ..Probe::default()
+        };
         self.stages.push(PlanStage::new("evaluate", &probe, left));
         self.evaluations = evaluations;
         Ok(())
@@ -376,7 +374,8 @@ impl<'a> Planner<'a> {
 
     /// Sizes of what will be written.
     fn finish(&mut self) -> Result<()> {
-        self.result.provenance =
+        // Nothing else holds it by now.
+        Arc::make_mut(&mut self.result).provenance =
             provenance(self.model, self.recipe, self.data.as_deref(), &self.evaluations);
         self.bits_per_weight = nearest::bits_per_weight(&self.result);
         self.output_bytes =
@@ -397,21 +396,22 @@ fn on_a_window(
     result: &Model,
     recipe: &Recipe,
     record: bool,
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<(Evaluations, f64)> {
     let sequence_length = validation.first(validation.sequence_length());
     let few = validation.first(FEW_TOKENS.min(validation.sequence_length() / 2).max(2));
     let on = |part: &Validation| {
-        timed(|| part.measure(model, result, recipe, &mut |_| {}, cancel, pool))
+        timed(host, || part.measure(model, result, recipe, &mut |_| {}, &host.cancel, pool))
     };
     let ((_, few_seconds), (evaluations, mut seconds)) = (on(&few)?, on(&sequence_length)?);
     let tokens = (sequence_length.tokens() - few.tokens()).max(1) as f64;
     let more = (validation.tokens() - sequence_length.tokens()) as f64;
     seconds += (seconds - few_seconds).max(0.0) / tokens * more;
     if record {
-        let (_, of_one) =
-            timed(|| sequence_length.blocks(model, result, 1, &mut |_| {}, cancel, pool))?;
+        let (_, of_one) = timed(host, || {
+            sequence_length.blocks(model, result, 1, &mut |_| {}, &host.cancel, pool)
+        })?;
         let windows = validation.block_tokens() as f64 / sequence_length.tokens() as f64;
         seconds += of_one * windows * model.architecture.layers.len() as f64;
     }

@@ -9,14 +9,17 @@ use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 #[cfg(feature = "train")]
 use crate::data::self_generated::training_text;
+#[cfg(feature = "train")]
+use crate::engine::stages::TrainingInputs;
 use crate::error::{Error, Result};
 use crate::event::{Evaluations, Event, Measure};
+use crate::host::Host;
 use crate::nearest;
+use crate::recipe::rules::check_trainable;
 use crate::recipe::{Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
-use halfstep_runtime::clock::Clock;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -40,6 +43,18 @@ pub fn quantize_as(
     events: &mut dyn FnMut(Event),
     cancel: &Cancel,
 ) -> Result<(Model, Report)> {
+    quantize_on(model, recipe, run, events, &Host::native(cancel.clone()))
+}
+
+/// [`quantize_as`] on a given host.
+pub fn quantize_on(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    host: &Host,
+) -> Result<(Model, Report)> {
+    let cancel = &host.cancel;
     check(model, recipe, run)?;
     if model.provenance.contains_key("recipe") {
         let message = format!(
@@ -70,8 +85,8 @@ pub fn quantize_as(
         Ok(evaluations)
     };
     let mut trained = match recipe.stages[..] {
-        [] => round(model, recipe, &mut measure, events, cancel, &pool)?,
-        _ => train(model, recipe, run, &mut measure, events, cancel, &pool)?,
+        [] => round(model, recipe, &mut measure, events, host, &pool)?,
+        _ => train(model, recipe, run, &mut measure, events, host, &pool)?,
     };
     trained.model.provenance =
         provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
@@ -89,7 +104,7 @@ pub fn quantize_as(
         seconds: trained.seconds,
         tokens_per_second: trained.tokens_per_second,
         final_loss: trained.final_loss,
-        memory_bytes: peak_memory_bytes(),
+        memory_bytes: host.memory.peak(),
         evaluations: trained.evaluations,
         client_flags: client_flags(recipe),
         record,
@@ -135,6 +150,9 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
 fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     recipe.check_target()?;
     Sites::new(&recipe.rules, &model.architecture)?;
+    if !recipe.stages.is_empty() {
+        check_trainable(&recipe.rules)?;
+    }
     let sites: Vec<WeightSite> = recipe.weight_sites().copied().collect();
     for (i, stage) in recipe.stages.iter().enumerate() {
         let valid = match stage {
@@ -174,12 +192,12 @@ fn round(
     recipe: &Recipe,
     measure: &mut Measure,
     events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<QuantizedModel> {
-    let start = Clock::start();
-    let small = nearest::quantize_model(model, recipe, cancel, pool)?;
-    let seconds = start.seconds();
+    let start = host.seconds();
+    let small = nearest::quantize_model(model, recipe, &host.cancel, pool)?;
+    let seconds = host.seconds() - start;
     let evaluations = measure(&small, events)?;
     Ok(QuantizedModel {
         model: small,
@@ -201,11 +219,12 @@ fn train(
     run: &RunConfig,
     measure: &mut Measure,
     events: &mut dyn FnMut(Event),
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<QuantizedModel> {
-    let text = training_text(model, recipe, run, events, cancel, pool)?;
-    let t = crate::engine::stages::train(model, recipe, run, &text, measure, events, cancel, pool)?;
+    let text = &training_text(model, recipe, run, events, host, pool)?;
+    let inputs = TrainingInputs { model, recipe, run, text, host, pool };
+    let t = crate::engine::stages::train(inputs, measure, events)?;
     Ok(QuantizedModel {
         model: t.model,
         evaluations: t.evaluations,
@@ -226,7 +245,7 @@ fn train(
     _: &RunConfig,
     _: &mut Measure,
     _: &mut dyn FnMut(Event),
-    _: &Cancel,
+    _: &Host,
     _: &Pool,
 ) -> Result<QuantizedModel> {
     let reason =
@@ -237,16 +256,6 @@ fn train(
         name: recipe.id.clone(),
         reason,
     }))
-}
-
-#[cfg(feature = "train")]
-fn peak_memory_bytes() -> u64 {
-    crate::engine::memory::peak_bytes()
-}
-
-#[cfg(not(feature = "train"))]
-fn peak_memory_bytes() -> u64 {
-    0
 }
 
 /// Returns how the model was made, as strings for the metadata of the file.

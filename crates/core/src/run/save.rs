@@ -33,25 +33,11 @@ pub fn save(model: &Model, path: &Path, pool: &Pool) -> Result<SaveReport> {
         let bytes = halfstep_formats::write::save(model, path, format)?;
         return Ok(SaveReport { path: path.display().to_string(), bytes, parity: false });
     }
-    let io = |source| {
-        Error::Format(halfstep_formats::Error::Io { path: path.display().to_string(), source })
-    };
-    let name = path.file_name().ok_or_else(|| {
-        io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path does not end in a name"))
+    let name = path.display().to_string();
+    let bytes = halfstep_formats::write::save_checked(model, path, format, |reopened| {
+        gate(model, reopened, &name, pool)
     })?;
-    let unverified = path.with_file_name(format!(".{}.unverified", name.to_string_lossy()));
-    let checked = (|| {
-        let bytes = halfstep_formats::write::save(model, &unverified, format)?;
-        let reopened = halfstep_formats::load::load(&unverified)?;
-        gate(model, &reopened, &path.display().to_string(), pool)?;
-        std::fs::rename(&unverified, path).map_err(io)?;
-        Ok(SaveReport { path: path.display().to_string(), bytes, parity: true })
-    })();
-    if checked.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&unverified);
-    }
-    checked
+    Ok(SaveReport { path: name, bytes, parity: true })
 }
 
 /// The bytes of the file that [`save`] would write to `path`, having passed the same gate; without
@@ -163,6 +149,9 @@ fn same_packed(a: &QuantTensor, b: &QuantTensor) -> std::result::Result<(), Stri
     }
     if let Some(at) = a.scales.iter().zip(&b.scales).position(|(a, b)| a.to_bits() != b.to_bits()) {
         return Err(format!("scale of {}", row(at, a.scales.len() / a.rows.max(1))));
+    }
+    if a.outer_scales != b.outer_scales {
+        return Err("scales of the scales".into());
     }
     if let Some(at) = a.zero_points.iter().zip(&b.zero_points).position(|(a, b)| a != b) {
         return Err(format!("zero point of {}", row(at, a.zero_points.len() / a.rows.max(1))));

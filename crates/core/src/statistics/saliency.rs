@@ -11,12 +11,12 @@
 //! lambda / (mean of S in the matrix * weights of the matrix).
 
 use super::squared_gradients::squared_gradients;
-use crate::cancel::Cancel;
 use crate::data::Text;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
 use crate::engine::stream::Stream;
+use crate::host::{Host, Store};
 use crate::layer::tensors::hash_weights;
 use crate::objective::saliency::{Penalty, SaliencyConfig};
 use crate::{Error, Result};
@@ -27,7 +27,6 @@ use halfstep_kernels::Pool;
 use halfstep_kernels::ops::gemm::Precision;
 use std::borrow::Cow;
 use std::path::Path;
-use std::time::Instant;
 
 /// Where S lies while it is summed.
 #[derive(Clone, Copy)]
@@ -62,7 +61,7 @@ impl Saliency {
         text: &Text,
         storage: Storage,
         arithmetic: Arithmetic,
-        cancel: &Cancel,
+        host: &Host,
         pool: &Pool,
     ) -> Result<Self> {
         let tokens = text.tokens(model, config.sequence_length)?;
@@ -84,24 +83,29 @@ impl Saliency {
             Storage::Kept(folder) => (folder, true),
             Storage::Scratch(folder) => (folder, false),
         };
-        let mut sums =
-            Stream::in_file(layers, weights, folder, "a run folder elsewhere may have more room")?;
+        let mut sums = Stream::in_file(
+            layers,
+            weights,
+            folder,
+            "a run folder elsewhere may have more room",
+            host,
+        )?;
         let identity = identity(model, tokens, config.sequence_length, arithmetic.precision, pool);
         let mut seconds = 0.0;
-        if !kept || !read(folder, &identity, &mut sums, layers)? {
+        if !kept || !read(&*host.store, folder, &identity, &mut sums, layers)? {
             // Some blocks may have been read before one that was damaged.
             (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
-            let start = Instant::now();
+            let start = host.seconds();
             squared_gradients(
                 model,
                 tokens,
                 config.sequence_length,
                 arithmetic.precision,
                 &mut sums,
-                cancel,
+                host,
                 pool,
             )?;
-            seconds = start.elapsed().as_secs_f64();
+            seconds = host.seconds() - start;
             for layer in (0..layers).filter(|_| kept) {
                 let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
                 let entries = vec![Entry {
@@ -110,7 +114,14 @@ impl Saliency {
                     shape: vec![data.len() / 4],
                     data,
                 }];
-                checkpoint::write(folder, (KIND, layer as u64), entries, &identity, arithmetic)?;
+                checkpoint::write(
+                    &*host.store,
+                    folder,
+                    (KIND, layer as u64),
+                    entries,
+                    &identity,
+                    arithmetic,
+                )?;
             }
         }
         Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums), seconds })
@@ -189,10 +200,16 @@ fn identity(
 
 /// Whether all of it lies in `folder`, whole; then it is in `sums`. What was made of another model
 /// or text is an error, what is damaged is made again.
-fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Result<bool> {
+fn read(
+    store: &dyn Store,
+    folder: &Path,
+    identity: &str,
+    sums: &mut Stream,
+    layers: usize,
+) -> Result<bool> {
     for layer in 0..layers {
         let path = folder.join(format!("{KIND}-{layer:08}"));
-        let manifest = match checkpoint::verify(&path, identity) {
+        let manifest = match checkpoint::verify(store, &path, identity) {
             Ok(manifest) => manifest,
             Err(Unusable::Foreign(_)) => {
                 let reason =
@@ -202,7 +219,7 @@ fn read(folder: &Path, identity: &str, sums: &mut Stream, layers: usize) -> Resu
             }
             Err(Unusable::Damaged(_)) => return Ok(false),
         };
-        let Ok(bytes) = checkpoint::state(&path, &manifest) else { return Ok(false) };
+        let Ok(bytes) = checkpoint::state(store, &path, &manifest) else { return Ok(false) };
         let header = safetensors::read(&path.display().to_string(), &bytes)?;
         let Some(info) = header.tensors.first() else { return Ok(false) };
         let values: Vec<f32> = bytes[info.begin as usize..info.end as usize]

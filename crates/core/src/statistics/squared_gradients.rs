@@ -6,8 +6,8 @@ use crate::autograd::ops::Sink;
 use crate::autograd::ops::weight::Weight;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::cancel::Cancel;
 use crate::engine::stream::Stream;
+use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
 use crate::layer::tensors::{find, teacher, tensor_values};
 use crate::layer::weights::{BlockWeights, Weights};
@@ -62,12 +62,12 @@ pub fn squared_gradients(
     sequence_length: usize,
     precision: Precision,
     sums: &mut Stream,
-    cancel: &Cancel,
+    host: &Host,
     pool: &Pool,
 ) -> Result<()> {
     let layers = model.architecture.layers.len();
     let inputs = sums.another(layers, sequence_length * model.architecture.hidden_size)?;
-    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, inputs, cancel, pool)?;
+    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, inputs, host, pool)?;
     collect(pool, &mut pass, &mut [&mut SquaredGradients { sums }])
 }
 
@@ -79,7 +79,7 @@ struct ModelPass<'a> {
     tokens: &'a [u32],
     /// Room for the inputs of every block.
     inputs: Stream,
-    cancel: &'a Cancel,
+    host: &'a Host,
     context: Context,
     /// Embedding, final norm and head; blocks are read as they come.
     ends: Weights<f32>,
@@ -94,7 +94,7 @@ impl<'a> ModelPass<'a> {
         sequence_length: usize,
         precision: Precision,
         inputs: Stream,
-        cancel: &'a Cancel,
+        host: &'a Host,
         pool: &'a Pool,
     ) -> Result<Self> {
         let a = &model.architecture;
@@ -118,7 +118,7 @@ impl<'a> ModelPass<'a> {
             final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?),
             head,
         };
-        Ok(Self { model, tokens, inputs, cancel, context, ends, pool })
+        Ok(Self { model, tokens, inputs, host, context, ends, pool })
     }
 
     fn block(
@@ -139,9 +139,7 @@ impl Pass for ModelPass<'_> {
 
     /// Errors: `NonFinite`, what a block gives; those of `see`; cancelled.
     fn show(&mut self, sequence: usize, see: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
-        if self.cancel.is_cancelled() {
-            return Err(Error::Cancelled { resume: None });
-        }
+        self.host.check_cancelled()?;
         let length = self.context.tokens;
         let first = sequence * length;
         let tokens = &self.tokens[first..(first + length).min(self.tokens.len())];

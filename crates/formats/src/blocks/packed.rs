@@ -51,7 +51,8 @@ pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<
             _ => codes.extend(ternary_in_order(stored)),
         }
     }
-    Some(QuantTensor { rows, cols, spec: quantizer, codes, scales, zero_points: vec![] })
+    let (outer_scales, zero_points) = (vec![], vec![]);
+    Some(QuantTensor { rows, cols, spec: quantizer, codes, scales, outer_scales, zero_points })
 }
 
 /// Element `j` of a Q4_0 block's nibbles.

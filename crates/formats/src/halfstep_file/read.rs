@@ -1,6 +1,6 @@
 //! Reading: names, types, shapes and sizes of every tensor first, then the values, each checked.
 
-use super::quantizers::StoredQuantizer;
+use super::quantizers::{StoredQuantizer, StoredSpec};
 use super::*;
 use crate::architecture::Role;
 use crate::error::{Error, Result};
@@ -13,7 +13,6 @@ use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 use crate::{config, inventory, json};
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use half::vec::HalfBitsVecExt;
 use halfstep_kernels::quant::tensor::QuantTensor;
 use serde::Serialize;
@@ -23,8 +22,17 @@ use std::collections::BTreeMap;
 /// How a weight is stored.
 enum Storage {
     Float(Info),
-    Packed { quantizer: QuantSpec, codes: Info, scale: Info, zero_point: Option<Info> },
-    Blocks { kind: GgmlType, bytes: Info },
+    Packed {
+        quantizer: QuantSpec,
+        codes: Info,
+        scale: Info,
+        outer: Option<Info>,
+        zero_point: Option<Info>,
+    },
+    Blocks {
+        kind: GgmlType,
+        bytes: Info,
+    },
 }
 
 /// Where the factors beside a weight are.
@@ -148,20 +156,17 @@ impl Metadata<'_> {
             reason: reason.into(),
         };
         match self.values.get(FORMAT_KEY).map(String::as_str) {
-            Some(FORMAT_VERSION) => {}
+            Some(FORMAT_VERSION | FORMAT_VERSION_2) => {}
             other => {
                 return Err(unsupported(
                     format!("halfstep format version {:?}", other.unwrap_or("")),
-                    "this library reads version 1",
+                    "this library reads versions 1 and 2",
                 ));
             }
         }
         for name in self.values.keys().filter(|k| k.starts_with("halfstep.")) {
             if !KNOWN.contains(&name.as_str()) && !name.starts_with(key::PROVENANCE_PREFIX) {
-                return Err(unsupported(
-                    format!("metadata key {name}"),
-                    "version 1 does not have it",
-                ));
+                return Err(unsupported(format!("metadata key {name}"), "no version has it"));
             }
         }
         Ok(())
@@ -188,8 +193,25 @@ impl Metadata<'_> {
         let read = T::deserialize(&value).map_err(|e| self.wrong(key, e.to_string()))?;
         match serde_json::to_value(&read) {
             Ok(written) if written == value => Ok(Some(read)),
-            _ => Err(self.wrong(key, "has a field that version 1 does not have".into())),
+            _ => Err(self.wrong(key, "has a field that this version does not have".into())),
         }
+    }
+}
+
+impl Metadata<'_> {
+    /// The spec of every packed weight, in the words of the file's version.
+    fn weights(&self) -> Result<BTreeMap<String, QuantSpec>> {
+        if self.values.get(FORMAT_KEY).map(String::as_str) == Some(FORMAT_VERSION) {
+            let stored: Option<BTreeMap<String, StoredQuantizer>> = self.json(key::WEIGHTS)?;
+            let specs = stored.unwrap_or_default().into_iter();
+            return Ok(specs.map(|(name, stored)| (name, stored.into())).collect());
+        }
+        let stored: Option<BTreeMap<String, StoredSpec>> = self.json(key::WEIGHTS)?;
+        let spec = |(name, stored): (String, StoredSpec)| match QuantSpec::try_from(stored) {
+            Ok(spec) => Ok((name, spec)),
+            Err(reason) => Err(self.wrong(key::WEIGHTS, format!("{name}: {reason}"))),
+        };
+        stored.unwrap_or_default().into_iter().map(spec).collect()
     }
 }
 
@@ -231,8 +253,7 @@ fn plan(
     architecture: &Architecture,
     stored: &mut Stored,
 ) -> Result<BTreeMap<String, Storage>> {
-    let mut packed: BTreeMap<String, StoredQuantizer> =
-        metadata.json(key::WEIGHTS)?.unwrap_or_default();
+    let mut packed = metadata.weights()?;
     let mut blocks: BTreeMap<String, String> = metadata.json(key::BLOCKS)?.unwrap_or_default();
     let mut storage = BTreeMap::new();
     for want in architecture.tensors() {
@@ -245,8 +266,7 @@ fn plan(
                 &want.shape,
                 &[Dtype::F32, Dtype::F16, Dtype::BF16],
             )?),
-            (Some(stored_quantizer), None, Ok([rows, cols])) => {
-                let quantizer = QuantSpec::from(stored_quantizer);
+            (Some(quantizer), None, Ok([rows, cols])) => {
                 check_quantizer(quantizer)
                     .map_err(|reason| metadata.wrong(key::WEIGHTS, format!("{name}: {reason}")))?;
                 let scales = scale_shape(quantizer.granularity, rows, cols);
@@ -262,6 +282,14 @@ fn plan(
                         &scales,
                         &[scale_dtype(quantizer.scale)],
                     )?,
+                    outer: match super::outer_scales(quantizer, rows, cols) {
+                        Some((codec, count)) => Some(stored.take(
+                            &part(part::OUTER_SCALE),
+                            &[count],
+                            &[scale_dtype(codec)],
+                        )?),
+                        None => None,
+                    },
                     zero_point: match quantizer.zero_point_shape(rows, cols) {
                         Some(shape) => {
                             Some(stored.take(&part(part::ZERO_POINT), &shape, &[Dtype::U8])?)
@@ -364,19 +392,26 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
             kind: *kind,
             bytes: source.values(bytes.begin, bytes.elements())?,
         }),
-        Storage::Packed { quantizer, codes: code_info, scale, zero_point } => {
+        Storage::Packed { quantizer, codes: code_info, scale, outer, zero_point } => {
             let (rows, cols) = (shape[0], shape[1]);
             let codes: Vec<u8> = source.values(code_info.begin, code_info.elements())?;
             check_codes(*quantizer, cols, &codes).map_err(|fault| wrong(code_info, fault))?;
-            let scales = match quantizer.scale {
-                ScaleCodec::F32 => source.values(scale.begin, scale.elements())?,
-                ScaleCodec::F16 => {
-                    let halves: Vec<f16> =
-                        source.values::<u16>(scale.begin, scale.elements())?.reinterpret_into();
-                    halves.to_f32_vec()
-                }
-            };
+            let codec = quantizer.scale;
+            let per_row = quantizer.granularity.groups(cols);
+            let mut outer_scales = vec![];
+            if let (Some(info), Some((outer, _))) =
+                (outer, super::outer_scales(*quantizer, rows, cols))
+            {
+                outer_scales = outer.decode(&bytes_of(source, info)?, &[], 1);
+                check_outer_scales(&outer_scales).map_err(|fault| wrong(info, fault))?;
+            }
+            let bytes = bytes_of(source, scale)?;
+            let scales = codec.decode(&bytes, &outer_scales, per_row);
             check_scales(&scales).map_err(|fault| wrong(scale, fault))?;
+            if codec.encode(&scales, &outer_scales, per_row).as_ref() != Ok(&bytes) {
+                let reason = "has a scale that the codec does not store so".into();
+                return Err(wrong(scale, (0, reason)));
+            }
             let mut zero_points = vec![];
             if let Some(info) = zero_point {
                 let (bits, groups) = (quantizer.bits(), scales.len() / info.shape[0].max(1));
@@ -395,10 +430,15 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
                 spec: *quantizer,
                 codes,
                 scales,
+                outer_scales,
                 zero_points,
             }))
         }
     }
+}
+
+fn bytes_of(source: &mut Source, info: &Info) -> Result<Vec<u8>> {
+    source.values(info.begin, info.elements() * info.dtype.bytes())
 }
 
 fn read_tokenizer(

@@ -1,7 +1,7 @@
 //! Writing: the same model gives the same bytes, and nothing is written that the reader would
 //! refuse.
 
-use super::quantizers::StoredQuantizer;
+use super::quantizers::{StoredQuantizer, StoredSpec};
 use super::*;
 use crate::error::{Error, Result};
 use crate::hugging_face::check_vocabulary;
@@ -90,11 +90,18 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
         .iter()
         .map(|(k, v)| (format!("{}{k}", key::PROVENANCE_PREFIX), v.clone()))
         .collect();
-    metadata.insert(FORMAT_KEY.into(), FORMAT_VERSION.into());
+    let of_version_1: Option<BTreeMap<&str, StoredQuantizer>> = (weights.packed.iter())
+        .map(|(&name, &spec)| Some((name, StoredQuantizer::new(spec)?)))
+        .collect();
+    let version = if of_version_1.is_some() { FORMAT_VERSION } else { FORMAT_VERSION_2 };
+    metadata.insert(FORMAT_KEY.into(), version.into());
     metadata.insert(key::NAME.into(), model.name.clone());
     metadata.insert(key::CONFIG.into(), config);
     if !weights.packed.is_empty() {
-        metadata.insert(key::WEIGHTS.into(), json(&weights.packed)?);
+        let of_version_2: BTreeMap<&str, StoredSpec> =
+            weights.packed.iter().map(|(&name, &spec)| (name, spec.into())).collect();
+        let weights = of_version_1.map_or_else(|| json(&of_version_2), |specs| json(&specs))?;
+        metadata.insert(key::WEIGHTS.into(), weights);
     }
     if !weights.blocks.is_empty() {
         metadata.insert(key::BLOCKS.into(), json(&weights.blocks)?);
@@ -112,7 +119,7 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
 #[derive(Default)]
 struct Weights<'a> {
     entries: Vec<Entry<'a>>,
-    packed: BTreeMap<&'a str, StoredQuantizer>,
+    packed: BTreeMap<&'a str, QuantSpec>,
     blocks: BTreeMap<&'a str, &'static str>,
     low_rank: BTreeMap<&'a str, usize>,
 }
@@ -121,7 +128,7 @@ impl<'a> Weights<'a> {
     fn add(&mut self, name: &'a str, tensor: &'a Tensor) -> Result<()> {
         match &tensor.data {
             TensorData::Packed(matrix) => {
-                self.packed.insert(name, matrix.spec.into());
+                self.packed.insert(name, matrix.spec);
                 let wrong = |(row, reason)| Error::Unencodable {
                     format: "halfstep".into(),
                     row,
@@ -229,15 +236,16 @@ fn packed_entries<'a>(
     matrix: &'a QuantTensor,
     entries: &mut Vec<Entry<'a>>,
 ) -> std::result::Result<(), Fault> {
-    let QuantTensor { rows, cols, spec: q, codes, scales, zero_points } = matrix;
+    let QuantTensor { rows, cols, spec: q, codes, scales, outer_scales, zero_points } = matrix;
     let (rows, cols) = (*rows, *cols);
     check_quantizer(*q).map_err(|reason| (0, reason))?;
     let code_bytes = row_bytes(cols, q.bits());
     let scale_count = q.granularity.scales(rows, cols);
+    let outer = super::outer_scales(*q, rows, cols);
     let zero_count = if q.has_zero_point() { scale_count } else { 0 };
     if tensor.shape != [rows, cols]
-        || (codes.len(), scales.len(), zero_points.len())
-            != (rows * code_bytes, scale_count, zero_count)
+        || (codes.len(), scales.len(), zero_points.len(), outer_scales.len())
+            != (rows * code_bytes, scale_count, zero_count, outer.map_or(0, |(_, count)| count))
     {
         let sizes = format!(
             "{rows} x {cols}, {} bytes of codes, {} scales, {} zero points",
@@ -252,17 +260,19 @@ fn packed_entries<'a>(
     check_scales(scales).map_err(row_of_scale)?;
     check_zero_points(*q, zero_points).map_err(row_of_scale)?;
     let shape = scale_shape(q.granularity, rows, cols);
-    let scale_bytes: Cow<[u8]> = match q.scale {
-        ScaleCodec::F32 => bytemuck::cast_slice(scales).into(),
-        ScaleCodec::F16 => {
-            if let Some(i) =
-                scales.iter().position(|&s| f16::from_f32(s).to_f32().to_bits() != s.to_bits())
-            {
-                return Err(row_of_scale((i, format!("scale {:e} is no f16 number", scales[i]))));
-            }
-            scales.iter().flat_map(|&s| f16::from_f32(s).to_le_bytes()).collect::<Vec<u8>>().into()
-        }
-    };
+    let codec = if q.scale.is_nested() { "nested".into() } else { format!("{:?}", q.scale) };
+    let codec = codec.to_lowercase();
+    let no_number =
+        |i: usize| row_of_scale((i, format!("scale {:e} is no {codec} number", scales[i])));
+    let per_row = q.granularity.groups(cols);
+    let scale_bytes = q.scale.encode(scales, outer_scales, per_row).map_err(no_number)?;
+    if let Some((codec, count)) = outer {
+        check_outer_scales(outer_scales).map_err(|(_, reason)| (0, reason))?;
+        let bytes = codec.encode(outer_scales, &[], 1).map_err(|i| {
+            (0, format!("outer scale {:e} is no number of its codec", outer_scales[i]))
+        })?;
+        entries.push(entry(name, part::OUTER_SCALE, scale_dtype(codec), vec![count], bytes));
+    }
     entries.push(entry(name, part::CODES, Dtype::U8, vec![rows, code_bytes], codes));
     entries.push(entry(name, part::SCALE, scale_dtype(q.scale), shape, scale_bytes));
     if let Some(shape) = q.zero_point_shape(rows, cols) {

@@ -99,7 +99,10 @@ pub fn packed(rows: usize, cols: usize, q: QuantSpec, draw: &mut Draw) -> QuantT
         2 => draw.float().abs() * 1e-6,
         _ => draw.float().abs(),
     };
-    let stored = |s: f32| if q.scale == ScaleCodec::F16 { f16::from_f32(s).to_f32() } else { s };
+    let stored = |s: f32| match q.scale {
+        ScaleCodec::F16 => f16::from_f32(s).to_f32(),
+        codec => codec.store(s),
+    };
     let scales = (0..count).map(|_| stored(scale(draw))).collect();
     let zero_points = if q.has_zero_point() {
         (0..count).map(|_| draw.below(span) as u8).collect()

@@ -251,7 +251,8 @@ fn integer_dot(a: &[i8], w: &[i16], zero_point: i32, s: &Segment) -> i32 {
 }
 
 /// The integer sums of [`linear_packed`], `[M, O, segments]`, by the plain scalar loop: what the
-/// parity gate compares. A sum runs over `activation code * (weight code - zero point)`. Empty for
+/// parity gate compares. A sum runs over `activation code * (weight code - zero point)`, or `activation code * level`.
+/// Empty for
 /// `ActivationSpec::F32`.
 pub fn integer_sums(
     x: &[f32],
@@ -273,6 +274,9 @@ pub fn integer_sums(
     for row in 0..m {
         for j in 0..o {
             w.row_codes(j, &mut row_codes);
+            if let Some(levels) = w.levels() {
+                row_codes.iter_mut().for_each(|code| *code = levels[*code as usize].into());
+            }
             for s in &segments {
                 let zero_point = w.zero_point(w.granularity().scale_index(j, s.start, i));
                 sums.push(integer_dot(&codes[row * i..], &row_codes, zero_point, s));

@@ -1,5 +1,6 @@
 //! Rounding to the nearest code under given scales.
 
+use super::element::table::Nearest;
 use super::lsq::codes_of;
 use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
 use super::spec::QuantSpec;
@@ -35,7 +36,9 @@ pub fn quantize(
         "shapes of quantize"
     );
     assert_eq!(zero_points.len(), if affine { scales.len() } else { 0 }, "zero points of quantize");
-    let scales: Vec<f32> = scales.iter().map(|&s| spec.scale.store(s)).collect();
+    let mut scales = scales.to_vec();
+    let outer_scales = spec.scale.store_all(&mut scales, granularity.groups(cols));
+    let table = spec.table().map(|table| table.nearest());
     let bytes = row_bytes(cols, spec.bits());
     let mut codes = vec![0u8; rows * bytes];
     let rows_a_task = (PIECE / cols.max(1)).max(1);
@@ -45,19 +48,35 @@ pub fn quantize(
         for (j, packed) in packed.chunks_mut(bytes).enumerate() {
             let row = i * rows_a_task + j;
             let first = granularity.scale_index(row, 0, cols);
+            let (w, scales) = (&w[row * cols..][..cols], &scales[first..first + groups]);
+            if let Some(nearest) = table {
+                table_codes(w, scales, group, nearest, &mut codes);
+                pack_row(&codes, spec, packed);
+                continue;
+            }
             let zero_points = if affine { &zero_points[first..first + groups] } else { &[] };
-            row_codes(
-                &w[row * cols..][..cols],
-                &scales[first..first + groups],
-                zero_points,
-                group,
-                spec,
-                &mut codes,
-            );
+            row_codes(w, scales, zero_points, group, spec, &mut codes);
             pack_row(&codes, spec, packed);
         }
     });
-    QuantTensor { rows, cols, spec, codes, scales, zero_points: zero_points.to_vec() }
+    let zero_points = zero_points.to_vec();
+    QuantTensor { rows, cols, spec, codes, scales, outer_scales, zero_points }
+}
+
+dispatch! {
+    /// Codes of one row by a table; those of a group with scale 0 are of the level nearest to 0.
+    fn table_codes(w: &[f32], scales: &[f32], group: usize, nearest: Nearest, codes: &mut [i16]) {
+        for (g, (w, codes)) in w.chunks(group).zip(codes.chunks_mut(group)).enumerate() {
+            let scale = scales[g];
+            if scale == 0.0 {
+                codes.fill(nearest.zero.into());
+                continue;
+            }
+            for i in 0..w.len() {
+                codes[i] = nearest.code(w[i] / scale).into();
+            }
+        }
+    }
 }
 
 dispatch! {

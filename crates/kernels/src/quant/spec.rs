@@ -1,8 +1,8 @@
 //! The words that decide bytes: which codes exist, who shares a scale, how a scale is stored, and
 //! what stands for zero.
 
-use super::element::{Element, Int, IntRange};
-use super::scale::ScaleCodec;
+use super::element::{Element, Int, IntRange, Table};
+use super::scale::{Nested, ScaleCodec};
 use serde::{Deserialize, Serialize};
 
 /// Which elements of a matrix `[O, I]` share one scale.
@@ -92,6 +92,14 @@ impl QuantSpec {
         Self { element: Element::Int(int), granularity, scale, zero_point }
     }
 
+    /// Codes of any kind; unsigned integers have zero points among the codes.
+    pub fn new(element: impl Into<Element>, granularity: Granularity, scale: ScaleCodec) -> Self {
+        match element.into() {
+            Element::Int(int) => Self::int(int, granularity, scale),
+            element => Self { element, granularity, scale, zero_point: ZeroPoint::None },
+        }
+    }
+
     /// The same granularity and scales with other integers.
     pub const fn with_int(self, int: Int) -> Self {
         Self::int(int, self.granularity, self.scale)
@@ -115,6 +123,41 @@ impl QuantSpec {
         self.element.max_code()
     }
 
+    /// Value of the smallest code, in units of the scale.
+    #[inline]
+    pub fn min_value(self) -> i32 {
+        self.element.min_value()
+    }
+
+    /// Value of the largest code, in units of the scale.
+    #[inline]
+    pub fn max_value(self) -> i32 {
+        self.element.max_value()
+    }
+
+    /// The table that codes index. None: they are the numbers themselves.
+    #[inline]
+    pub fn table(self) -> Option<Table> {
+        match self.element {
+            Element::Table(table) => Some(table),
+            Element::Int(_) => None,
+        }
+    }
+
+    /// Whether training can round to its codes and learn its scales: those of integers, each stored
+    /// by itself.
+    ///
+    /// Errors: what cannot be trained, and what would work.
+    pub fn check_trainable(self) -> Result<(), String> {
+        if self.table().is_some() {
+            return Err(format!("{} is not trained; integers are", self.element.name()));
+        }
+        if self.scale.is_nested() {
+            return Err("nested scales are not trained; single ones are: f16".into());
+        }
+        Ok(())
+    }
+
     /// Whether every pattern of so many bits is a code.
     pub fn every_pattern_is_a_code(self) -> bool {
         self.max_code() - self.min_code() + 1 == 1 << self.bits()
@@ -128,7 +171,7 @@ impl QuantSpec {
 
     /// Whether values reach as far below zero as above, so that the sign of a scale says nothing.
     pub fn is_balanced(self) -> bool {
-        !self.has_zero_point() && self.min_code() == -self.max_code()
+        !self.has_zero_point() && self.min_value() == -self.max_value()
     }
 
     /// Rows, and bytes of a row, of the zero points as a file packs them: in the element's own
@@ -148,6 +191,12 @@ impl QuantSpec {
     pub fn check(self) -> Result<(), String> {
         if self.granularity == Granularity::Group(0) {
             return Err("groups of 0 columns; 1 or more".into());
+        }
+        if let ScaleCodec::Nested(Nested { scales: Some(0), .. }) = self.scale {
+            return Err("outer scales of 0 scales; 1 or more".into());
+        }
+        if !self.element.has_zero() && !self.scale.has_zero() {
+            return Err("a group of zeros needs a level or a scale of 0".into());
         }
         self.element.check(self.has_zero_point())
     }

@@ -4,7 +4,8 @@ use super::spec::{Granularity, QuantSpec};
 use crate::Pool;
 use crate::pack::{pack_row, row_bytes, unpack_row};
 
-/// Quantized weight `[rows, cols]`. Value of an element = (code - zero_point) * scale, in f32.
+/// Quantized weight `[rows, cols]`. Value of an element = (code - zero_point) * scale, or level
+/// of the code * scale, in f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantTensor {
     pub rows: usize,
@@ -16,6 +17,8 @@ pub struct QuantTensor {
     /// As stored (already rounded to the scale codec), `spec.granularity.scales(rows, cols)` of
     /// them.
     pub scales: Vec<f32>,
+    /// The scales of nested scales; empty for single ones.
+    pub outer_scales: Vec<f32>,
     /// One per scale, unpacked; empty without zero points.
     pub zero_points: Vec<u8>,
 }
@@ -47,7 +50,8 @@ impl QuantTensor {
                 pack_row(row, spec, out);
             }
         }
-        Self { rows, cols, spec, codes: packed, scales, zero_points }
+        assert!(!spec.scale.is_nested(), "single scales");
+        Self { rows, cols, spec, codes: packed, scales, outer_scales: vec![], zero_points }
     }
 
     /// The packed bytes of one row.
@@ -69,20 +73,32 @@ impl QuantTensor {
         }
     }
 
+    /// What the codes index. None: they are the numbers themselves.
+    pub fn levels(&self) -> Option<[i8; 16]> {
+        self.spec.table().map(|table| table.padded())
+    }
+
     /// Zero point of a scale: 0 without.
     pub fn zero_point(&self, scale_index: usize) -> i32 {
         self.zero_points.get(scale_index).map_or(0, |&z| z as i32)
     }
 
-    /// Values of one row in f32: (code - zero_point) as f32 * scale.
+    /// Values of one row in f32: (code - zero_point) as f32 * scale, or level as f32 * scale.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
-        let (bits, min) = (self.spec.bits(), self.spec.min_code());
-        let packed = self.row_packed(row);
+        let levels = self.levels();
+        let min = if levels.is_some() { i8::MIN.into() } else { self.spec.min_code() };
+        let (bits, packed) = (self.spec.bits(), self.row_packed(row));
         let group = self.granularity().group_size(self.cols);
         let mut piece = [0u8; 256];
         for (i, out) in out[..self.cols].chunks_mut(piece.len()).enumerate() {
             let (first, piece) = (i * 256, &mut piece[..out.len()]);
             unpack_row(&packed[i * 32 * bits as usize..], bits, piece);
+            if let Some(levels) = levels {
+                // Shifted, to go on as unsigned numbers.
+                piece
+                    .iter_mut()
+                    .for_each(|u| *u = levels[usize::from(*u)].wrapping_sub(i8::MIN) as u8);
+            }
             let mut at = 0;
             while at < out.len() {
                 let column = first + at;
@@ -116,7 +132,12 @@ impl QuantTensor {
             .spec
             .zero_point_shape(self.rows, self.cols)
             .map_or(0, |[rows, bytes]| rows * bytes);
-        self.codes.len() + self.scales.len() * self.spec.scale.bytes() + zero_points
+        let outer = self
+            .spec
+            .scale
+            .outer(self.scales.len(), self.granularity().groups(self.cols))
+            .map_or(0, |(codec, count)| codec.bytes() * count);
+        self.codes.len() + self.scales.len() * self.spec.scale.bytes() + outer + zero_points
     }
 
     /// Whether codes, scales and zero points have the lengths that shape and spec call for.
@@ -125,6 +146,12 @@ impl QuantTensor {
         self.spec.check().is_ok()
             && self.codes.len() == self.rows * row_bytes(self.cols, self.spec.bits())
             && self.scales.len() == scales
+            && self.outer_scales.len()
+                == self
+                    .spec
+                    .scale
+                    .outer(scales, self.spec.granularity.groups(self.cols))
+                    .map_or(0, |(_, count)| count)
             && self.zero_points.len() == if self.spec.has_zero_point() { scales } else { 0 }
     }
 

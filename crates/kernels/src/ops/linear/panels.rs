@@ -60,7 +60,7 @@ pub struct WeightPanels {
 impl WeightPanels {
     /// The panels of a packed matrix.
     pub fn new(pool: &Pool, w: &QuantTensor) -> Self {
-        Self::packed(pool, w, None)
+        Self::packed(pool, w, w.levels().map(|levels| Table::new(&levels, w.spec)))
     }
 
     /// The panels of a packed matrix whose codes index a table: the value of a weight is
@@ -177,7 +177,7 @@ impl WeightPanels {
             lines: vec![Line([0; ROWS]); panels * geometry.lines],
             scales: match codec {
                 ScaleCodec::F16 => Scales::F16(vec![[f16::ZERO; ROWS]; scales]),
-                ScaleCodec::F32 => Scales::F32(vec![[0.0; ROWS]; scales]),
+                _ => Scales::F32(vec![[0.0; ROWS]; scales]),
             },
             zero_points: if affine { vec![[0; ROWS]; scales] } else { vec![] },
             table,

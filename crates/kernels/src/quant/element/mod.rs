@@ -16,6 +16,21 @@ trait Codes {
     /// Largest code; all whole numbers from the smallest to it are codes.
     fn max_code(&self) -> i32;
 
+    /// Value of the smallest code, in units of the scale.
+    fn min_value(&self) -> i32 {
+        self.min_code()
+    }
+
+    /// Value of the largest code, in units of the scale.
+    fn max_value(&self) -> i32 {
+        self.max_code()
+    }
+
+    /// Whether some code has the value 0.
+    fn has_zero(&self) -> bool {
+        true
+    }
+
     /// Refuses what cannot be computed with, or not with these zero points.
     ///
     /// Errors: what is wrong, and what would work.
@@ -68,6 +83,30 @@ macro_rules! elements {
                 }
             }
 
+            /// Value of the smallest code, in units of the scale.
+            #[inline]
+            pub fn min_value(self) -> i32 {
+                match self {
+                    $(Element::$variant(element) => element.min_value()),*
+                }
+            }
+
+            /// Value of the largest code, in units of the scale.
+            #[inline]
+            pub fn max_value(self) -> i32 {
+                match self {
+                    $(Element::$variant(element) => element.max_value()),*
+                }
+            }
+
+            /// Whether some code has the value 0.
+            #[inline]
+            pub fn has_zero(self) -> bool {
+                match self {
+                    $(Element::$variant(element) => element.has_zero()),*
+                }
+            }
+
             /// Refuses what cannot be computed with, or not with these zero points.
             ///
             /// Errors: what is wrong, and what would work.
@@ -90,6 +129,9 @@ macro_rules! elements {
 elements! {
     /// Whole numbers of 2 to 8 bits.
     int Int,
+    /// Up to 16 levels of int8.
+    table Table,
 }
 
 pub use int::{Int, IntRange};
+pub use table::Table;

@@ -7,7 +7,7 @@ pub(super) struct Convex;
 
 impl Observe for Convex {
     fn scale(group: Group, scratch: &mut Scratch) -> f32 {
-        minimum(scratch.sort(group.w), f64::from(group.spec.max_code())) as f32
+        minimum(scratch.sort(group.w), f64::from(group.spec.max_value())) as f32
     }
 }
 

@@ -12,16 +12,20 @@
 //! [a, b]; a weight that passes one border between codes is nearest to a level at a or at b. What
 //! remains is halved, and swept when few codes change.
 use super::{Group, Observe, Scratch, absmax, convex};
+use crate::quant::element::Table;
 use crate::quant::rounding::clip_round;
 use crate::{Granularity, Int, QuantSpec, ScaleCodec, dispatch};
 
 pub(super) struct ErrorSearch;
 
-/// Ranges that are tried where there are zero points.
+/// Ranges that are tried where there are zero points, or a table.
 const CANDIDATES: usize = 80;
 
 impl Observe for ErrorSearch {
     fn scale(group: Group, scratch: &mut Scratch) -> f32 {
+        if let Some(table) = group.spec.table() {
+            return of_table(group, table);
+        }
         let limits = limits(group.spec);
         let best =
             minimum(group, scratch, limits, None).expect("a group with an entry that is not 0");
@@ -35,6 +39,22 @@ impl Observe for ErrorSearch {
     fn range(group: Group) -> (f32, u8) {
         absmax::min_max(group, CANDIDATES)
     }
+}
+
+/// The best of shrunken scales of a table; the error is taken as stored.
+fn of_table(group: Group, table: Table) -> f32 {
+    let (widest, nearest) = (group.largest / group.p(), table.nearest());
+    let error = |scale: f32| {
+        let stored = group.spec.scale.store(scale);
+        let of_one = |&w: &f32| {
+            let level = table.levels()[usize::from(nearest.code(w / stored))];
+            f64::from(w - f32::from(level) * stored).powi(2)
+        };
+        group.w.iter().map(of_one).sum::<f64>()
+    };
+    let scales = (0..CANDIDATES).map(|i| widest * (1.0 - i as f32 * 0.01));
+    let errors = scales.map(|scale| (error(scale), scale));
+    errors.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(widest, |best| best.1)
 }
 
 fn limits(spec: QuantSpec) -> Limits {

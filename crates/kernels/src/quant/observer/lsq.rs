@@ -8,6 +8,6 @@ impl Observe for Lsq {
     fn scale(group: Group, _scratch: &mut Scratch) -> f32 {
         (2.0 * group.w.iter().map(|w| w.abs() as f64).sum::<f64>()
             / group.w.len() as f64
-            / f64::from(group.spec.max_code()).sqrt()) as f32
+            / f64::from(group.spec.max_value()).sqrt()) as f32
     }
 }

@@ -20,9 +20,9 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Largest code.
+    /// Value of the largest code.
     fn p(self) -> f32 {
-        self.spec.max_code() as f32
+        self.spec.max_value() as f32
     }
 }
 
@@ -53,7 +53,8 @@ macro_rules! observers {
     ($($(#[$doc:meta])* $module:ident $variant:ident),* $(,)?) => {
         $(pub mod $module;)*
 
-        /// How the first scales of a weight are found. p is the largest code, n the smallest.
+        /// How the first scales of a weight are found. p is the value of the
+        /// largest code, n that of the smallest.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
         #[serde(rename_all = "camelCase")]

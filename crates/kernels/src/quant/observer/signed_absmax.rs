@@ -9,6 +9,6 @@ impl Observe for SignedAbsmax {
     fn scale(group: Group, _scratch: &mut Scratch) -> f32 {
         // The first of several that are as large.
         let entry = group.w.iter().find(|w| w.abs() == group.largest);
-        entry.copied().unwrap_or(group.largest) / group.spec.min_code() as f32
+        entry.copied().unwrap_or(group.largest) / group.spec.min_value() as f32
     }
 }

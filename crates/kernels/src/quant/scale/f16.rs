@@ -11,6 +11,7 @@ pub(super) struct F16;
 impl Codec for F16 {
     const BYTES: usize = 2;
     const SMALLEST: f32 = MIN_F16_SCALE;
+    const HAS_ZERO: bool = true;
 
     #[inline(always)]
     fn store(scale: f32) -> f32 {
@@ -18,6 +19,14 @@ impl Codec for F16 {
             return scale;
         }
         round_f16(scale.abs().max(MIN_F16_SCALE).copysign(scale))
+    }
+
+    fn encode(scale: f32, out: &mut Vec<u8>) {
+        out.extend(half::f16::from_f32(scale).to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> f32 {
+        half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
     }
 }
 

@@ -1,0 +1,305 @@
+//! Training the whole model: batches, optimizer steps, checkpoints.
+
+use crate::data::Sequences;
+use crate::engine::identity::identity;
+use crate::engine::memory;
+use crate::engine::observe::Starts;
+use crate::engine::progress::{Progress, run_to_end};
+use crate::engine::stage_inputs::StageInputs;
+use crate::engine::step::StepReport;
+use crate::engine::trained::Trained;
+use crate::engine::trainer::Trainer;
+use crate::engine::{arithmetic, checkpoint, state};
+use crate::event::{Event, Measure};
+use crate::host::Store;
+use crate::recipe::TrainConfig;
+use crate::record::StageRecord;
+use crate::{Error, Result};
+use halfstep_formats::Model;
+use std::path::PathBuf;
+
+/// One model stage, step by step.
+pub(crate) struct ModelStage<'a> {
+    inputs: StageInputs<'a>,
+    config: TrainConfig,
+    steps: u64,
+    sequences: Sequences,
+    trainer: Trainer<f32>,
+    starts: Starts,
+    checkpoints: Option<Checkpoints<'a>>,
+    /// The step and the second at which this part of the run began, and how long it trained.
+    first: u64,
+    start: f64,
+    seconds: f64,
+    losses: Vec<f64>,
+    next: Next,
+}
+
+/// What the next step does.
+enum Next {
+    Train,
+    Checkpoint,
+    Pack,
+    Measure(Box<Model>),
+    Nothing,
+}
+
+/// Where checkpoints go, and whose they are.
+struct Checkpoints<'a> {
+    store: &'a dyn Store,
+    folder: PathBuf,
+    /// Hash of everything that a resumed run must share with the one it goes on from.
+    run: String,
+}
+
+impl<'a> ModelStage<'a> {
+    /// Builds the trainer, and loads the state that a resumed run goes on from.
+    ///
+    /// Errors: `Config`, more memory than there is; those of the text, the trainer and the
+    /// checkpoints.
+    pub fn new(
+        mut inputs: StageInputs<'a>,
+        config: &TrainConfig,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Self> {
+        let StageInputs { model, recipe, run, text, host, pool, .. } = &inputs;
+        // A resumed run goes on in what its checkpoint was computed in, whatever the probe says
+        // this time.
+        let config = TrainConfig {
+            arithmetic: Some(arithmetic::choose(config.arithmetic, recipe)?),
+            ..config.clone()
+        };
+        let tokens = text.tokens(model, config.sequence_length)?;
+        let rows = config.micro_batch.unwrap_or(config.batch) * config.sequence_length;
+        memory::check(&model.architecture, rows, host)?;
+        let steps = config.steps();
+        let checkpoints = run.run_folder.as_deref().map(|folder| Checkpoints {
+            store: &*host.store,
+            folder: folder.into(),
+            run: identity(inputs.start(), recipe, text, pool),
+        });
+        let mut sequences = Sequences::new(tokens, config.sequence_length, config.seed);
+        if inputs.previous.is_none() {
+            let linears: usize = (0..model.architecture.layers.len())
+                .map(|layer| model.architecture.linears(layer).len())
+                .sum();
+            events(Event::Phase {
+                name: "calibrate".into(),
+                detail: format!("first steps of {linears} matrices"),
+            });
+        }
+        let calibration = sequences.batch(0, config.batch);
+        let mut trainer = Trainer::<f32>::new(
+            model,
+            inputs.previous.as_deref(),
+            recipe,
+            inputs.trains,
+            &config,
+            steps,
+            &calibration,
+            (*pool).clone(),
+        )?;
+        let starts = Starts::of(&trainer.matrices, &trainer.parameters, pool);
+        if let Some(checkpoints) = &checkpoints {
+            checkpoints.begin(&mut trainer, run.resume, events)?;
+        }
+        let per_step = config.batch * config.sequence_length;
+        events(Event::Phase {
+            name: "train".into(),
+            detail: format!("{steps} steps of {per_step} tokens in {}", trainer.arithmetic.name()),
+        });
+        let (first, start, losses) = (trainer.step, host.seconds(), vec![]);
+        let next = if first < steps { Next::Train } else { Next::Pack };
+        // The trainer has its own copy.
+        inputs.previous = None;
+        Ok(Self {
+            inputs,
+            config,
+            steps,
+            sequences,
+            trainer,
+            starts,
+            checkpoints,
+            first,
+            start,
+            seconds: 0.0,
+            losses,
+            next,
+        })
+    }
+
+    /// One optimizer step or one checkpoint; behind the last optimizer step the packed model, and
+    /// then its measurement.
+    ///
+    /// Errors: cancelled, in training or in `measure`; then a checkpoint is written if there is a
+    /// run folder, and the error says where.
+    pub fn step(
+        &mut self,
+        measure: &mut Measure,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Progress<Trained>> {
+        self.next = match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Train => self.train(events)?,
+            Next::Checkpoint => {
+                if let Some(checkpoints) = &self.checkpoints {
+                    checkpoints.save(&self.trainer, events)?;
+                }
+                Next::Train
+            }
+            Next::Pack => {
+                self.seconds = self.inputs.host.seconds() - self.start;
+                events(Event::Phase {
+                    name: "pack".into(),
+                    detail: "codes and scales as the last forward used them".into(),
+                });
+                self.trainer.settle();
+                let packed = self.trainer.packed(self.inputs.model, &self.inputs.recipe)?;
+                Next::Measure(Box::new(packed))
+            }
+            Next::Measure(packed) => {
+                return self.finish(*packed, measure, events).map(Progress::Done);
+            }
+            Next::Nothing => {
+                return Err(Error::Internal { reason: "a stage is over, and was stepped".into() });
+            }
+        };
+        Ok(Progress::Going)
+    }
+
+    fn train(&mut self, events: &mut dyn FnMut(Event)) -> Result<Next> {
+        let (trainer, config) = (&mut self.trainer, &self.config);
+        let batch = self.sequences.batch(trainer.step * config.batch as u64, config.batch);
+        let report = match trainer.step(&batch, config.sequence_length, self.inputs.host) {
+            Err(Error::Cancelled { .. }) => return Err(self.stop(events)),
+            other => other?,
+        };
+        self.losses.push(report.loss);
+        events(self.step_event(&report));
+        let step = self.trainer.step;
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        Ok(if step == self.steps {
+            Next::Pack
+        } else if self.checkpoints.is_some() && self.inputs.run.checkpoint_every.is_some_and(due) {
+            Next::Checkpoint
+        } else {
+            Next::Train
+        })
+    }
+
+    fn finish(
+        &mut self,
+        packed: Model,
+        measure: &mut Measure,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Trained> {
+        let evaluations = match measure(&packed, events) {
+            Err(e) if e.is_cancelled() => return Err(self.stop(events)),
+            other => other?,
+        };
+        let (trainer, losses) = (&self.trainer, std::mem::take(&mut self.losses));
+        let per_step = self.tokens_per_step();
+        Ok(Trained {
+            model: packed,
+            evaluations,
+            steps: trainer.step,
+            tokens: trainer.step * per_step,
+            seconds: self.seconds,
+            tokens_per_second: ((trainer.step - self.first) * per_step) as f64
+                / self.seconds.max(1e-9),
+            final_loss: losses.last().copied().unwrap_or(f64::NAN),
+            stages: vec![StageRecord {
+                first_step: self.first,
+                losses,
+                blocks: vec![],
+                matrices: self.starts.records(
+                    &trainer.matrices,
+                    &trainer.parameters,
+                    self.inputs.pool,
+                ),
+            }],
+            checkpoint_bytes: checkpoint::size(state::entries(trainer))?,
+        })
+    }
+
+    fn tokens_per_step(&self) -> u64 {
+        (self.config.batch * self.config.sequence_length) as u64
+    }
+
+    fn step_event(&self, report: &StepReport) -> Event {
+        let (step, host, per_step) = (self.trainer.step, self.inputs.host, self.tokens_per_step());
+        let per_second = (step - self.first) as f64 / (host.seconds() - self.start);
+        Event::Step {
+            step,
+            steps: self.steps,
+            loss: report.loss,
+            learning_rate: report.learning_rate,
+            gradient_norm: report.gradient_norm,
+            tokens: step * per_step,
+            tokens_per_second: per_second * per_step as f64,
+            eta_seconds: (self.steps - step) as f64 / per_second,
+            memory_bytes: host.memory.peak(),
+        }
+    }
+
+    /// The error of a cancelled run, with the checkpoint it can go on from.
+    fn stop(&self, events: &mut dyn FnMut(Event)) -> Error {
+        let save =
+            |c: &Checkpoints| c.save(&self.trainer, events).map(|_| c.folder.display().to_string());
+        match self.checkpoints.as_ref().map(save) {
+            Some(Err(e)) => e,
+            saved => Error::Cancelled { resume: saved.and_then(Result::ok) },
+        }
+    }
+}
+
+/// A whole model stage.
+pub(crate) fn end_to_end(
+    inputs: StageInputs,
+    config: &TrainConfig,
+    measure: &mut Measure,
+    events: &mut dyn FnMut(Event),
+) -> Result<Trained> {
+    let mut stage = ModelStage::new(inputs, config, events)?;
+    run_to_end(|| stage.step(measure, events))
+}
+
+impl Checkpoints<'_> {
+    /// The state to go on from, if asked for.
+    fn begin(
+        &self,
+        trainer: &mut Trainer<f32>,
+        resume: bool,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let (store, folder) = (self.store, self.folder.display());
+        if !resume {
+            if state::any(store, &self.folder)? {
+                events(Event::Warning {
+                    message: format!(
+                        "{folder} holds checkpoints of an earlier run; this one starts anew, resume would go on"
+                    ),
+                });
+            }
+            return Ok(());
+        }
+        let (path, reasons) = state::resume(trainer, store, &self.folder, &self.run)?;
+        for reason in reasons {
+            events(Event::Warning { message: format!("a checkpoint was passed over: {reason}") });
+        }
+        match path {
+            Some(path) => {
+                events(Event::Phase { name: "resume".into(), detail: path.display().to_string() })
+            }
+            None => events(Event::Warning {
+                message: format!("no checkpoint in {folder}; starting anew"),
+            }),
+        }
+        Ok(())
+    }
+
+    fn save(&self, trainer: &Trainer<f32>, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
+        let path = state::save(trainer, self.store, &self.folder, &self.run)?;
+        events(Event::Checkpoint { step: trainer.step, path: path.display().to_string() });
+        Ok(path)
+    }
+}

@@ -1,0 +1,160 @@
+//! The place that a run runs in: its clock, the store for files that the engine keeps, what is
+//! known of memory, and the flag that ends the run. Nothing else of this crate reads a clock, opens
+//! a file or asks the system, so that native threads and a browser drive the same engine.
+
+mod in_memory;
+mod native;
+
+use crate::cancel::Cancel;
+use crate::{Error, Result};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Seconds since the start of the run. They never go back, and no number of a model depends on
+/// them.
+pub type Clock = dyn Fn() -> f64 + Send + Sync;
+
+/// What writes the bytes of a file.
+pub type WriteFile<'a> = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + 'a>;
+
+/// Files of the engine: checkpoints, finished layers, generated texts, scratch files.
+pub trait Store: Send + Sync {
+    /// Whether there is a file or folder at `path`.
+    fn exists(&self, path: &Path) -> bool;
+
+    fn is_folder(&self, path: &Path) -> bool;
+
+    /// Bytes of a file.
+    fn size(&self, path: &Path) -> io::Result<u64>;
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Writes a whole file: on an error, or when the process is killed, `path` is as it was before.
+    fn write(&self, path: &Path, write: WriteFile) -> Result<()>;
+
+    /// Makes a folder, and those that it lies in.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// What lies in a folder, in any order.
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Renames a file or a folder.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a folder and everything in it.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when everything that was renamed in the folder is on disk.
+    fn sync(&self, folder: &Path) -> io::Result<()>;
+
+    /// A new, empty scratch file in `folder`, which is made if it is not there.
+    fn scratch(&self, folder: &Path) -> Result<Box<dyn Scratch>>;
+
+    /// The folder of scratch files that have no other.
+    fn scratch_folder(&self) -> PathBuf;
+}
+
+/// A file that is removed when it is dropped.
+pub trait Scratch: Send {
+    /// Where it lies, or lay while it had a name.
+    fn path(&self) -> &Path;
+
+    /// Fills `bytes` with what stands from `offset` on.
+    fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// Writes `bytes` from `offset` on, at most at the end of the file.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// What the system says about memory, in bytes; 0 where it says nothing.
+pub trait Memory: Send + Sync {
+    /// Memory that can be had without swapping.
+    fn available(&self) -> u64 {
+        0
+    }
+
+    /// Peak resident memory of this process.
+    fn peak(&self) -> u64 {
+        0
+    }
+
+    /// Resident memory of this process now.
+    fn resident(&self) -> u64 {
+        0
+    }
+
+    /// Counts the peak from now on; false where the system cannot.
+    fn reset_peak(&self) -> bool {
+        false
+    }
+}
+
+/// A place to run in. Cheap to clone; all clones are one place.
+#[derive(Clone)]
+pub struct Host {
+    pub clock: Arc<Clock>,
+    pub store: Arc<dyn Store>,
+    pub memory: Arc<dyn Memory>,
+    pub cancel: Cancel,
+}
+
+impl Host {
+    /// Seconds since the start of the run.
+    pub fn seconds(&self) -> f64 {
+        (self.clock)()
+    }
+
+    /// Errors: `Cancelled`, if the run is to end.
+    pub fn check_cancelled(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(host: &Host, path: &Path, bytes: &[u8]) {
+        host.store.write(path, Box::new(|out| out.write_all(bytes))).expect("a file");
+    }
+
+    /// What the engine does with files gives the same on disk and in memory.
+    #[test]
+    fn both_stores_answer_alike() {
+        let root = std::env::temp_dir().join(format!("halfstep-host-{}", std::process::id()));
+        for host in [Host::default(), Host::in_memory(|| 0.0, Cancel::default())] {
+            let store = &host.store;
+            let (folder, old, new) = (root.join("a/b"), root.join("a/b/old"), root.join("a/b/new"));
+            assert!(!store.exists(&folder) && store.list(&folder).is_err());
+            assert!(store.read(&folder.join("file")).is_err() && store.size(&folder).is_err());
+            assert!(store.write(&folder.join("file"), Box::new(|_| Ok(()))).is_err(), "no folder");
+            store.create_folder(&old).expect("a folder");
+            store.create_folder(&old).expect("it is there already");
+            assert!(store.is_folder(&folder) && store.is_folder(&root));
+            written(&host, &old.join("file"), b"one");
+            written(&host, &old.join("file"), b"twice");
+            let failed = Box::new(|out: &mut dyn io::Write| {
+                out.write_all(b"half")?;
+                Err(io::Error::other("the writer failed"))
+            });
+            assert!(store.write(&old.join("file"), failed).is_err());
+            assert_eq!(store.read(&old.join("file")).expect("as it was"), b"twice");
+            store.rename(&old, &new).expect("renamed");
+            store.sync(&folder).expect("synced");
+            assert!(!store.exists(&old) && !store.is_folder(&new.join("file")));
+            assert!(store.rename(&old, &new).is_err(), "it is not there any more");
+            assert_eq!(store.size(&new.join("file")).expect("a size"), 5);
+            assert_eq!(store.list(&folder).expect("a list"), std::slice::from_ref(&new));
+            let mut scratch = store.scratch(&root.join("c")).expect("a scratch file");
+            scratch.write(0, b"abcd").and_then(|()| scratch.write(2, b"xyz")).expect("written");
+            let mut bytes = [0; 4];
+            scratch.read(1, &mut bytes).expect("read");
+            assert!(&bytes == b"bxyz" && scratch.read(2, &mut bytes).is_err());
+            drop(scratch);
+            assert_eq!(store.list(&root.join("c")).expect("a list"), [] as [PathBuf; 0]);
+            store.remove_folder(&root).expect("removed");
+            assert!(!store.exists(&new) && !store.exists(&root));
+        }
+    }
+}
