@@ -460,7 +460,6 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
                 common: Common::of(TargetId::GgufQ4_0),
                 low_rank: rank(8),
                 train: options(),
-                ..ApiqConfig::default()
             }),
             "ERR_TARGET",
             "cannot store low-rank factors",
