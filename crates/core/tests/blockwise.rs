@@ -307,7 +307,7 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
         if stop + 1 < model.architecture.layers.len() as u64 {
             let (code, text) = refusal(&recipe, &run(Some(&folder), false));
             assert!(
-                code == "ERR_CHECKPOINT" && text.contains("resume goes on from them"),
+                code == "ERR_CHECKPOINT" && text.contains("resume to continue from them"),
                 "{text}"
             );
         }

@@ -135,7 +135,7 @@ impl BlockTraining {
 }
 
 impl Blockwise<'_> {
-    /// What is told of a step of block `layer`.
+    /// The event of a step of block `layer`.
     pub(crate) fn step_event(&self, layer: usize, step: &BlockStep, pace: Pace) -> Event {
         let (layers, steps) = (self.model.architecture.layers.len() as u64, self.config.steps());
         let (done, all) = (layer as u64 * steps + step.step, layers * steps);

@@ -27,13 +27,13 @@ use std::sync::Arc;
 /// Everything that one block's training reads and does not change.
 pub struct Blockwise<'a> {
     pub model: &'a Model,
-    /// What an earlier stage stored, if this one goes on from it.
+    /// What an earlier stage stored, if this stage continues from it.
     pub(crate) previous: Option<Arc<Model>>,
     pub(crate) sites: Sites,
     pub(crate) trains: Trains,
     pub config: &'a BlockConfig,
     pub arithmetic: Arithmetic,
-    /// One sequence through an unquantized block, and through a quantized one.
+    /// One sequence through the teacher's layer, and through the quantized one.
     pub(crate) plain: Context,
     pub(crate) quantized: Context,
     pub(crate) pool: &'a Pool,
@@ -42,7 +42,7 @@ pub struct Blockwise<'a> {
 
 /// Inputs and targets of a block, all `[samples, T D]`.
 pub(crate) struct Streams {
-    /// What the unquantized blocks before gave; becomes the first target.
+    /// Outputs of the teacher's layers before; becomes the first target.
     pub plain: Stream,
     /// What the quantized blocks before gave.
     pub quantized: Stream,

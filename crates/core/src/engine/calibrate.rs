@@ -1,4 +1,4 @@
-//! First steps of static sites: one pass of the unquantized model over a batch, then error search
+//! Initial scales of static sites: one pass of the teacher over a batch, then error search
 //! on what each site saw (a fixed quantile clips too much).
 
 use crate::Result;
@@ -16,7 +16,7 @@ use halfstep_kernels::{ActivationSpec, Real};
 const SAMPLE: usize = 1 << 16;
 
 /// Name and first step of every static site; empty where neither quantizer is static. `blocks` are
-/// those of the unquantized model, `embed` gives the inputs of the first one.
+/// those of the teacher, `embed` gives the inputs of the first one.
 pub fn static_scales<T: Number>(
     blocks: &[BlockWeights<T>],
     context: &Context,

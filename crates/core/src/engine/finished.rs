@@ -61,7 +61,7 @@ impl<'a> FinishedBlocks<'a> {
                 .count();
             if done > 0 && done < layers {
                 let reason = format!(
-                    "{done} of {layers} blocks of this very run are finished there; resume goes on from them, another or no folder begins anew"
+                    "{done} of {layers} blocks of this very run are finished there; set resume to continue from them, or use another folder (or none) to start again"
                 );
                 return Err(Error::Checkpoint { path: name, reason });
             }
@@ -101,7 +101,7 @@ impl<'a> FinishedBlocks<'a> {
             (e, Some(folder)) if layer > 0 => {
                 events(Event::Warning {
                     message: format!(
-                        "finished blocks, kept in {folder}: {layer}; the same run with resume goes on from them"
+                        "finished blocks, kept in {folder}: {layer}; the same run with resume continues from them"
                     ),
                 });
                 e
@@ -227,9 +227,7 @@ impl<'a> FinishedBlocks<'a> {
             // Left by an earlier run, behind what this one has finished.
             Err(Unusable::Foreign(e)) => return if layer > 0 { Ok(None) } else { Err(e) },
             Err(Unusable::Damaged(e)) => {
-                events(Event::Warning {
-                    message: format!("a finished block was passed over: {e}"),
-                });
+                events(Event::Warning { message: format!("a finished block was ignored: {e}") });
                 return Ok(None);
             }
         };
@@ -240,9 +238,7 @@ impl<'a> FinishedBlocks<'a> {
                 Ok(Some(block))
             }
             Err(e) => {
-                events(Event::Warning {
-                    message: format!("a finished block was passed over: {e}"),
-                });
+                events(Event::Warning { message: format!("a finished block was ignored: {e}") });
                 Ok(None)
             }
         }

@@ -1,4 +1,4 @@
-//! Which run it is: what a resumed one must share with the one that it goes on from.
+//! Which run it is: what a resumed run must share with the run that it continues.
 
 use crate::data::Text;
 use crate::layer::tensors::hash_weights;

@@ -48,12 +48,12 @@ enum Next {
 struct Checkpoints<'a> {
     store: &'a dyn Store,
     folder: PathBuf,
-    /// Hash of everything that a resumed run must share with the one it goes on from.
+    /// Hash of everything that a resumed run must share with the run that it continues.
     run: String,
 }
 
 impl<'a> ModelStage<'a> {
-    /// Builds the trainer, and loads the state that a resumed run goes on from.
+    /// Builds the trainer, and loads the state that a resumed run continues from.
     ///
     /// Errors: `Config`, more memory than there is; those of the text, the trainer and the
     /// checkpoints.
@@ -63,7 +63,7 @@ impl<'a> ModelStage<'a> {
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let StageInputs { model, recipe, run, text, host, pool, .. } = &inputs;
-        // A resumed run goes on in what its checkpoint was computed in, whatever the probe says
+        // A resumed run uses the arithmetic of its checkpoint, whatever the probe says
         // this time.
         let config = TrainConfig {
             arithmetic: Some(arithmetic::choose(config.arithmetic, recipe)?),
@@ -284,7 +284,7 @@ impl Checkpoints<'_> {
         }
         let (path, reasons) = state::resume(trainer, store, &self.folder, &self.run)?;
         for reason in reasons {
-            events(Event::Warning { message: format!("a checkpoint was passed over: {reason}") });
+            events(Event::Warning { message: format!("a checkpoint was ignored: {reason}") });
         }
         match path {
             Some(path) => {

@@ -30,7 +30,7 @@ impl TargetPass {
         let (layer, sample) = (self.layer, self.sample);
         let through = |x| blocks.forward(&blocks.plain, &self.weights, x);
         let target = through(streams.plain.read(sample, 1)?)?;
-        check_finite(&target, || format!("the unquantized block {layer}, sequence {sample}"))?;
+        check_finite(&target, || format!("the teacher's layer {layer}, sequence {sample}"))?;
         streams.plain.write(sample, &target)?;
         if let Some(second) = &mut streams.second_target {
             second.write(sample, &through(streams.quantized.read(sample, 1)?)?)?;

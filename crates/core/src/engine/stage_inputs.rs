@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// What both kinds of stages are made from; their own options come beside it.
 pub(crate) struct StageInputs<'a> {
     pub model: &'a Model,
-    /// What an earlier stage stored, if this one goes on from it.
+    /// What an earlier stage stored, if this stage continues from it.
     pub previous: Option<Arc<Model>>,
     /// With the stages up to this one.
     pub recipe: Recipe,

@@ -35,7 +35,7 @@ pub struct TrainingInputs<'a> {
 }
 
 /// The stages of a run, step by step. Dropped between two steps, a run with a run folder has lost
-/// what it did since the last checkpoint or finished layer; another one with `resume` goes on from
+/// what it did since the last checkpoint or finished layer; another run with `resume` continues from
 /// there and ends in the same bytes.
 pub struct Training<'a> {
     inputs: TrainingInputs<'a>,

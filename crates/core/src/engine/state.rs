@@ -60,7 +60,7 @@ pub fn at_once(steps: u64, every: Option<u64>) -> u64 {
 }
 
 /// Loads the newest good checkpoint of this run into the trainer. None if the folder holds none;
-/// damaged ones are passed over with a reason each. An error if it holds checkpoints, but only
+/// damaged ones are ignored, each with a reason. An error if it holds checkpoints, but only
 /// another run's.
 pub fn resume(
     trainer: &mut Trainer<f32>,

@@ -1,4 +1,4 @@
-//! One block that learns beside the unquantized one: its ranges and factors, and whatever else the
+//! One block that learns from the teacher's: its ranges and factors, and whatever else the
 //! recipe lets learn.
 
 use crate::autograd::ops::Number;
@@ -33,7 +33,7 @@ pub struct Student<T> {
 #[derive(Clone, Copy)]
 pub struct StudentConfig<'a> {
     pub model: &'a Model,
-    /// What an earlier stage stored, if this one goes on from it.
+    /// What an earlier stage stored, if this stage continues from it.
     pub previous: Option<&'a Model>,
     pub sites: &'a Sites,
     pub trains: Trains,

@@ -33,7 +33,7 @@ pub struct Trainer<T> {
     pub ropes: Arc<[Arc<RopeTable>]>,
     pub parameters: Parameters<T>,
     pub matrices: Vec<Matrix<T>>,
-    /// The unquantized model, frozen.
+    /// The teacher: the unquantized model, frozen.
     pub teacher: Weights<T>,
     pub activation: ActivationSpec,
     pub head_activation: ActivationSpec,

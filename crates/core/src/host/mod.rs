@@ -60,7 +60,7 @@ pub trait Scratch: Send {
     /// Where it lies, or lay while it had a name.
     fn path(&self) -> &Path;
 
-    /// Fills `bytes` with what stands from `offset` on.
+    /// Fills `bytes` with the file's content from `offset` on.
     fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
 
     /// Writes `bytes` from `offset` on, at most at the end of the file.

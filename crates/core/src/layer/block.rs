@@ -132,7 +132,7 @@ impl<T: Number> Block<'_, T> {
                 }
                 None => tape.apply([&input], linear)?,
             };
-            out.push(self.beside(tape, name, &x, y)?);
+            out.push(self.add_factors_and_bias(tape, name, &x, y)?);
         }
         out.try_into().map_err(|_| Error::Internal { reason: "one output per linear".into() })
     }
@@ -159,12 +159,12 @@ impl<T: Number> Block<'_, T> {
             }
             None => tape.apply([&input, residual], ResidualLinear(linear))?,
         };
-        self.beside(tape, name, &x, y)
+        self.add_factors_and_bias(tape, name, &x, y)
     }
 
     /// `y + (x A^T) B^T + b`: the factors and the bias of the linear, if it has them; x before any
     /// quantizer.
-    fn beside(
+    fn add_factors_and_bias(
         &self,
         tape: &mut Tape<T>,
         name: Name,

@@ -38,7 +38,7 @@ pub fn tensors(model: &Model, layer: usize) -> (Vec<TensorSpec>, Vec<(Linear, Te
     (vectors, linears)
 }
 
-/// The weights of the unquantized layer.
+/// The weights of the teacher's layer.
 pub fn teacher<T: Number>(model: &Model, layer: usize, pool: &Pool) -> Result<BlockWeights<T>> {
     BlockWeights::collect(
         &model.architecture,

@@ -25,7 +25,7 @@ pub struct BlockWeights<T> {
     /// Norms and biases.
     pub vectors: BTreeMap<Role, Arc<Vec<T>>>,
     pub linears: BTreeMap<Linear, Weight<T>>,
-    /// Factors beside linears.
+    /// Low-rank factors of linears.
     pub low_rank: BTreeMap<Linear, Factors<T>>,
 }
 

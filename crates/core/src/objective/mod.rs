@@ -98,9 +98,9 @@ terms! {
     kl Kl(KlConfig),
     /// Cross-entropy of the next token of the text.
     cross_entropy CrossEntropy(CrossEntropyConfig),
-    /// Mean squared difference of a layer's output from the unquantized layer's.
+    /// Mean squared difference of a layer's output from the teacher's.
     block_output BlockOutput(BlockOutputConfig),
-    /// Squared rounding errors, weighted by squared gradients of the unquantized model (SAPR).
+    /// Squared rounding errors, weighted by squared gradients of the teacher (SAPR).
     saliency Saliency(SaliencyConfig),
     /// Pull of weights that learn towards where they began (L2-SP).
     anchor Anchor(AnchorConfig),

@@ -11,7 +11,7 @@ use halfstep_kernels::{Pool, Real, uninit_vec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// The penalty sum S (Wq - W)^2, S being squared gradients of the unquantized model (SAPR, arXiv
+/// The penalty sum S (Wq - W)^2, S being squared gradients of the teacher (SAPR, arXiv
 /// 2504.13932).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -149,7 +149,7 @@ pub struct Optimizer<T> {
     pub norms: GroupConfig,
     pub ranges: GroupConfig,
     pub low_rank: GroupConfig,
-    /// Pull of a parameter with an anchor towards it, in parts of its rate.
+    /// Pull of a parameter with an anchor towards it, as a share of its rate.
     pub anchor: f64,
     /// What the rule keeps of the parameters that learn.
     pub state: State<T>,

@@ -1,4 +1,4 @@
-//! Low-rank factors beside a quantized linear: `y = x Wq^T + (alpha / r) (x A^T) B^T` (ApiQ, 2024,
+//! Low-rank factors of a quantized linear: `y = x Wq^T + (alpha / r) (x A^T) B^T` (ApiQ, 2024,
 //! arXiv 2402.05147; LoRA, arXiv 2106.09685).
 //!
 //!     A [r, I] uniform in +-1/sqrt(I) (Kaiming, as the authors), B [O, r] = 0        x is the input before any quantizer
@@ -20,7 +20,7 @@ use halfstep_kernels::rng::Rng;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// Factors `A [rank, I]`, `B [O, rank]` beside a quantized linear: `y = x Wq^T + (alpha / rank) (x
+/// Low-rank factors `A [rank, I]`, `B [O, rank]` of a quantized linear: `y = x Wq^T + (alpha / rank) (x
 /// A^T) B^T`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,6 +1,6 @@
 //! `sapr`: Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware
 //! Partial Retraining (2025, arXiv 2504.13932): `apiq` with a penalty on the rounding error of each
-//! weight, weighted by the squared gradients of the unquantized model. Every layer has up to three
+//! weight, weighted by the squared gradients of the teacher. Every layer has up to three
 //! phases, whose loss is the penalty alone, both, and the output alone. With lambda 0 it is `apiq`.
 //!
 //! Costs the memory of one layer and, for the gradients, a pass backward through the whole model

@@ -12,7 +12,7 @@ use halfstep_kernels::Pool;
 /// The two ways through the layers before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InputStream {
-    /// The unquantized layers; nothing is quantized on the way through this one either.
+    /// The teacher's layers; nothing is quantized on the way through this one either.
     Plain,
     /// The quantized layers; activations and cache of this one are quantized too.
     Quantized,

@@ -16,7 +16,7 @@ pub struct FailingPivot {
 
 /// `a = L L^T`: overwrites a `[n, n]` by the lower triangular L. Reads only the lower triangle.
 ///
-/// A pivot fails that is not above `least` times the entry it stems from, or not a number; a is
+/// A pivot fails that is not above `least` times the entry it stems from, or NaN; a is
 /// then half done.
 pub fn cholesky(pool: &Pool, a: &mut [f64], n: usize, least: f64) -> Result<(), FailingPivot> {
     assert_eq!(a.len(), n * n, "shape of cholesky");
@@ -49,7 +49,7 @@ pub fn cholesky(pool: &Pool, a: &mut [f64], n: usize, least: f64) -> Result<(), 
     Ok(())
 }
 
-/// `A[start.., start..end] -= L[start.., ..start] L[start..end, ..start]^T`, L being what stands
+/// `A[start.., start..end] -= L[start.., ..start] L[start..end, ..start]^T`, L being the content
 /// left of the block.
 fn subtract_earlier(pool: &Pool, a: &mut [f64], n: usize, start: usize, end: usize) {
     if start == 0 {

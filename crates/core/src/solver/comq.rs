@@ -35,7 +35,7 @@ pub struct ComqConfig {
     pub greedy: bool,
     /// Start from the nearest codes instead of the weights.
     pub from_nearest: bool,
-    /// Compare with the outputs of the unquantized layers before, instead of with those of the same
+    /// Compare with the outputs of the teacher's layers before, instead of with those of the same
     /// inputs.
     pub two_streams: bool,
     /// Added to the diagonals of both products, as a share of the mean diagonal.

@@ -44,7 +44,7 @@ impl<T: Real> Rows<T> for Part<'_, T> {
     }
 }
 
-/// Refuses a matrix with an entry that is not a number, naming the first.
+/// Refuses a matrix with an entry that is NaN, naming the first.
 pub(crate) fn check_finite(data: &str, values: &[f32], cols: usize) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),

@@ -31,7 +31,7 @@ use std::path::Path;
 /// Where S lies while it is summed.
 #[derive(Clone, Copy)]
 pub enum Storage<'a> {
-    /// In a scratch file there, and afterwards kept there, block by block, for a run that goes on.
+    /// In a scratch file there, and afterwards kept there, block by block, for a run that is resumed.
     Kept(&'a Path),
     /// In a scratch file there.
     Scratch(&'a Path),

@@ -1,4 +1,4 @@
-//! Squared gradients of the unquantized model, text by text: S = sum over texts of (dl / dW)^2, as
+//! Squared gradients of the teacher (the unquantized model), text by text: S = sum over texts of (dl / dW)^2, as
 //! [`super::saliency`] weighs rounding errors by them.
 
 use super::{Pass, Seen, Statistic, collect};
@@ -71,7 +71,7 @@ pub fn squared_gradients(
     collect(pool, &mut pass, &mut [&mut SquaredGradients { sums }])
 }
 
-/// Forward and backward of the unquantized model, one text at a time, one block's gradients at a
+/// Forward and backward of the teacher, one text at a time, one block's gradients at a
 /// time.
 struct ModelPass<'a> {
     model: &'a Model,
@@ -155,7 +155,7 @@ impl Pass for ModelPass<'_> {
                 &mut Tape::off(),
                 &x,
             )?;
-            check_finite(x.values(), || format!("the unquantized block {layer}, text {sequence}"))?;
+            check_finite(x.values(), || format!("the teacher's layer {layer}, text {sequence}"))?;
         }
         let head = LossHead {
             pool: self.pool,

@@ -35,7 +35,7 @@ enum Storage {
     },
 }
 
-/// Where the factors beside a weight are.
+/// Where the low-rank factors of a weight are.
 struct Factors {
     rank: usize,
     a: Info,
@@ -331,7 +331,7 @@ fn plan(
     Ok(storage)
 }
 
-/// The factors that the metadata names: each beside a packed block linear, both of it present in
+/// The low-rank factors that the metadata names: each of a packed block linear, both of it present in
 /// their shapes.
 fn plan_low_rank(
     metadata: &Metadata,

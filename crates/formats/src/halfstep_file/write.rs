@@ -177,7 +177,7 @@ impl<'a> Weights<'a> {
         if !self.packed.contains_key(name) {
             return Err(unencodable(
                 name,
-                "low-rank factors beside a weight that is not packed".into(),
+                "low-rank factors of a weight that is not packed".into(),
             ));
         }
         let LowRank { rank, a, b } = factors;

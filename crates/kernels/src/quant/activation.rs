@@ -7,7 +7,7 @@
 //!     blocks of 256    id = -127 / m (0 if m = 0)              code = rnd(x * id), scale = 1 / id, m the x of largest magnitude
 //!     static           scale = the site's step                 code = rnd(clip(x / step, n, p))
 //!
-//! An input that is not a number makes its whole row or block so: a broken model must not answer
+//! An input that is NaN makes its whole row or block so: a broken model must not answer
 //! with zeros.
 use super::activation_spec::Rule;
 use super::lsq::lsq_forward;
@@ -25,7 +25,7 @@ pub const BLOCKS: [Option<usize>; 3] = [None, Some(BLOCK), Some(LONG_BLOCK)];
 /// Rows a task takes hold about this many elements.
 const PIECE: usize = 16384;
 
-/// max|x|, or not a number if any x is: the order of magnitudes is that of their bits, with the
+/// max|x|, or NaN if any x is: the order of magnitudes is that of their bits, with the
 /// numbers that are none on top.
 #[inline(always)]
 pub(super) fn largest<T: Real>(x: &[T]) -> T {
@@ -83,7 +83,7 @@ fn block_scale<T: Real>(x: &[T]) -> (T, T) {
 fn long_block_scale<T: Real>(x: &[T]) -> (T, T) {
     let most = largest(x);
     let mut max = most;
-    // The first of several that are as large. If one is not a number, so is `most`, and nothing
+    // The first of several that are as large. If one is NaN, so is `most`, and nothing
     // equals it.
     for i in (0..x.len()).rev() {
         max = if x[i].abs() == most { x[i] } else { max };
@@ -187,7 +187,7 @@ dispatch! {
         }
     }
 
-    /// False if an x is not a number.
+    /// False if an x is NaN.
     fn static_codes(x: &[f32], bits: u8, step: f32, codes: &mut [i8]) -> bool {
         let (n, p) = (Int::symmetric(bits).min() as f32, Int::symmetric(bits).max() as f32);
         if step == 0.0 {

@@ -7,7 +7,7 @@
 //! `rnd` is nearest, ties to even. Equality with a bound is inside or outside as [`EdgeRule`] says
 //! (the paper: outside). A step may be negative (ggml's signed start): the formulas hold as they
 //! stand. A step of zero belongs to an all-zero group: codes and values 0, `dv = dy`, `ds = 0`. A
-//! value that is not a number stays one, so that a broken run is seen.
+//! value that is NaN stays one, so that a broken run is seen.
 use super::rounding::{clip_round, nearest_even_bits, rounded_quotients};
 use crate::ops::lanes::{LANES, fold, padded};
 use crate::{Granularity, Pool, QuantSpec, Real, dispatch};

@@ -25,13 +25,13 @@ pub fn nearest_even_bits(u: f32) -> u16 {
     (u + magic::<f32>()).to_bits() as u16
 }
 
-/// `rnd(clip(u, n, p))` as a whole number, never -0; not a number stays so.
+/// `rnd(clip(u, n, p))` as a whole number, never -0; NaN stays so.
 #[inline(always)]
 pub fn clip_round<T: Real>(u: T, n: T, p: T) -> T {
     nearest_even(clip(u, n, p))
 }
 
-/// Clips to n ..= p; not a number stays so.
+/// Clips to n ..= p; NaN stays so.
 #[inline(always)]
 pub fn clip<T: Real>(u: T, n: T, p: T) -> T {
     let low = if n > u { n } else { u };
@@ -45,7 +45,7 @@ const RUN: usize = 64;
 ///
 /// Divides only where it could matter. In f32 `v * (1 / s)` is off by at most two units in the last
 /// place, hence rounds to the same whole number unless it lies that near to a tie; a run with such
-/// a value, or with one that is not a number, is divided.
+/// a value, or with one that is NaN, is divided.
 #[inline(always)]
 pub fn rounded_quotients<T: Real, Y>(
     v: &[T],

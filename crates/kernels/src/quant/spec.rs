@@ -163,7 +163,7 @@ impl QuantSpec {
         self.max_code() - self.min_code() + 1 == 1 << self.bits()
     }
 
-    /// Whether there is a zero point beside each scale.
+    /// Whether there is a zero point for each scale.
     #[inline]
     pub fn has_zero_point(self) -> bool {
         self.zero_point != ZeroPoint::None

@@ -73,7 +73,7 @@ ranges! {
 pub struct RangeTraits {
     /// Whether scales of it learn at all.
     pub learns: bool,
-    /// Whether the weights may learn beside it.
+    /// Whether the weights may learn with it.
     pub weights_may_learn: bool,
 }
 

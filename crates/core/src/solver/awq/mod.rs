@@ -1,6 +1,6 @@
 //! AWQ in a block (arXiv 2306.00978; authors' code): for each input site, channels that carry much
 //! are made larger, the producer making up for it exactly; then each group's range is clipped; both
-//! by the least squared error of what follows, on the unquantized stream.
+//! by the least squared error of what follows, on the teacher's stream.
 //!
 //! | site | producer | error measured on |
 //! |---|---|---|

@@ -42,7 +42,7 @@ pub struct ChannelScales {
 /// The ratio whose v leaves the least error, the smaller one if two do. `error(v)` quantizes under
 /// v and says how far the output is off.
 ///
-/// An error that is not a number never wins. Errors: `Data` if no candidate's is one.
+/// An error that is NaN never wins. Errors: `Data` if no candidate's is one.
 pub fn search_scales(m: &[f64], mut error: impl FnMut(&[f32]) -> f64) -> Result<ChannelScales> {
     let mut best: Option<ChannelScales> = None;
     let mut errors = vec![];
@@ -68,7 +68,7 @@ pub fn search_scales(m: &[f64], mut error: impl FnMut(&[f32]) -> f64) -> Result<
 pub struct Clipped {
     /// Clipped weights `[O, I]`: to be quantized by the rule that was searched with.
     pub weights: Vec<f32>,
-    /// The limit of each group `[O, G]`, in parts of its max|w|.
+    /// The limit of each group `[O, G]`, as a share of its max|w|.
     pub limits: Vec<f32>,
 }
 

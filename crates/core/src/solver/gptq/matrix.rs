@@ -58,7 +58,7 @@ pub enum DeadColumns {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GptqOptions {
-    /// Added to the diagonal of H, in parts of its mean. Default 0.01. More pulls towards plain
+    /// Added to the diagonal of H, as a share of its mean. Default 0.01. More pulls towards plain
     /// rounding.
     pub damping: f64,
     /// Take the columns by falling diagonal of H, the most used ones while all others are free.

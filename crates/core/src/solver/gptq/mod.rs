@@ -28,7 +28,7 @@ impl Solver for GptqConfig {
         if (0.0..=10.0).contains(&self.damping) {
             return Ok(());
         }
-        Err(Error::config("damping", format!("{} is not possible; 0 to 10", self.damping)))
+        Err(Error::config("damping", format!("must be 0 to 10, got {}", self.damping)))
     }
 
     fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished> {

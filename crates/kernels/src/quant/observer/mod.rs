@@ -136,7 +136,7 @@ impl Scratch {
 const PIECE: usize = 16384;
 
 /// Scales (unrounded, f32) and zero points, if there are any, of `w` `[rows, cols]`. An all-zero
-/// group has scale 0; a group with an entry that is not finite has a scale that is not a number.
+/// group has scale 0; a group with an entry that is not finite has a scale that is NaN.
 pub fn find_scales(
     pool: &Pool,
     w: &[f32],

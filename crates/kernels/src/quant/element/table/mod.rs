@@ -84,7 +84,7 @@ impl TryFrom<TableWords> for Table {
         match (words.name, words.levels) {
             (Some(name), None) if words.ties.is_none() => Self::named(&name),
             (None, Some(levels)) => Self::new(&levels, words.ties.unwrap_or_default()),
-            _ => Err("a table has either a name or levels, and ties only beside levels".into()),
+            _ => Err("a table has either a name or levels, and ties only with levels".into()),
         }
     }
 }
