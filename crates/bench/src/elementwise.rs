@@ -231,7 +231,7 @@ fn pack(
         return Ok(());
     }
     let w = Weights::new(rows, granularity, false);
-    let quantizer = QuantSpec { granularity: granularity, ..QuantSpec::Q4_0 }.with_int(GRID);
+    let quantizer = QuantSpec { granularity, ..QuantSpec::Q4_0 }.with_int(GRID);
     let mut packed = Weight::new(
         &bench.pool,
         &quantize(&bench.pool, &w.v, rows, COLUMNS, quantizer, &w.steps, &[]),

@@ -22,17 +22,17 @@ use std::collections::BTreeMap;
 /// How a weight is stored.
 enum Storage {
     Float(Info),
-    Packed {
-        quantizer: QuantSpec,
-        codes: Info,
-        scale: Info,
-        outer: Option<Info>,
-        zero_point: Option<Info>,
-    },
-    Blocks {
-        kind: GgmlType,
-        bytes: Info,
-    },
+    Packed(Box<PackedParts>),
+    Blocks { kind: GgmlType, bytes: Info },
+}
+
+/// The stored parts of a packed weight.
+struct PackedParts {
+    quantizer: QuantSpec,
+    codes: Info,
+    scale: Info,
+    outer: Option<Info>,
+    zero_point: Option<Info>,
 }
 
 /// Where the low-rank factors of a weight are.
@@ -66,7 +66,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     let storage = plan(&metadata, &architecture, &mut stored)?;
     let factors = plan_low_rank(&metadata, &architecture, &storage, &mut stored)?;
     let steps = static_scales(&architecture, quantization.as_ref(), |name| {
-        matches!(storage.get(name), Some(Storage::Packed { .. }))
+        matches!(storage.get(name), Some(Storage::Packed(_)))
     });
     let mut step_tensors = vec![];
     for name in &steps.allowed {
@@ -270,7 +270,7 @@ fn plan(
                 check_quantizer(quantizer)
                     .map_err(|reason| metadata.wrong(key::WEIGHTS, format!("{name}: {reason}")))?;
                 let scales = scale_shape(quantizer.granularity, rows, cols);
-                Storage::Packed {
+                Storage::Packed(Box::new(PackedParts {
                     quantizer,
                     codes: stored.take(
                         &part(part::CODES),
@@ -296,7 +296,7 @@ fn plan(
                         }
                         None => None,
                     },
-                }
+                }))
             }
             (None, Some(kind), Ok([rows, cols])) => {
                 let wrong = |reason: &str| {
@@ -345,7 +345,7 @@ fn plan_low_rank(
         let name = want.name;
         let Some(rank) = ranks.remove(&name) else { continue };
         let wrong = |reason: String| metadata.wrong(key::LOW_RANK, format!("{name}: {reason}"));
-        if !matches!((want.role, &storage[&name]), (Role::Linear(_), Storage::Packed { .. })) {
+        if !matches!((want.role, &storage[&name]), (Role::Linear(_), Storage::Packed(_))) {
             return Err(wrong("is no packed linear of a block".into()));
         }
         let (rows, cols) = (want.shape[0], want.shape[1]);
@@ -392,7 +392,8 @@ fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Resul
             kind: *kind,
             bytes: source.values(bytes.begin, bytes.elements())?,
         }),
-        Storage::Packed { quantizer, codes: code_info, scale, outer, zero_point } => {
+        Storage::Packed(parts) => {
+            let PackedParts { quantizer, codes: code_info, scale, outer, zero_point } = &**parts;
             let (rows, cols) = (shape[0], shape[1]);
             let codes: Vec<u8> = source.values(code_info.begin, code_info.elements())?;
             check_codes(*quantizer, cols, &codes).map_err(|fault| wrong(code_info, fault))?;
