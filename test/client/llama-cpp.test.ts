@@ -152,7 +152,7 @@ test('a full-precision GGUF of ours answers the same in the client', {
 /** Our runtime and the client on the same file, and our runtime with its sums in another order. */
 async function measure(
   source: Model,
-  target: 'gguf:q4_0' | 'gguf:q8_0',
+  target: 'gguf:q4_0' | 'gguf:q4_1' | 'gguf:q8_0',
   text: string,
   count: number,
 ): Promise<{ client: Comparison; floor: Comparison }> {
@@ -175,7 +175,7 @@ async function measure(
   return { client, floor }
 }
 
-describe.each(['gguf:q4_0', 'gguf:q8_0'] as const)('%s', (target) => {
+describe.each(['gguf:q4_0', 'gguf:q4_1', 'gguf:q8_0'] as const)('%s', (target) => {
   // Three layers are too few for a flipped code to spread: here the client's f16 attention shows,
   // not the order of sums. So a plain limit.
   test('the demo model answers the same in the client', { timeout: 300_000 }, async () => {

@@ -337,7 +337,7 @@ describe('halfstep quantize', () => {
     [['--target', 'gguf:q4_0', '--weights', '3'], 'ERR_TARGET', 'halfstep'],
     [['--weights', '4.5'], 'ERR_CONFIG', ' --weights: '],
     [['--learning-rate=-1'], 'ERR_CONFIG', ' --learning-rate: '],
-    [['--target', 'gguf:q4_1'], 'ERR_CONFIG', 'did you mean gguf:q4_0?'],
+    [['--target', 'gguf:q40'], 'ERR_CONFIG', 'did you mean gguf:q4_0?'],
     [['--recipe', 'silk'], 'ERR_CONFIG', ' --recipe: silk is not known; did you mean silq?'],
     [
       ['--recipe', 'gptq', '--rank', '4'],

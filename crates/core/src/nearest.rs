@@ -7,6 +7,7 @@ use crate::target::TargetId;
 use crate::{Error, Result};
 use half::f16;
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
+use halfstep_formats::blocks::packed::block_type;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::quant::observer::quantize_by;
@@ -217,10 +218,10 @@ pub fn type_name(tensor: &Tensor) -> String {
         TensorData::F16(_) => "F16".into(),
         TensorData::BF16(_) => "BF16".into(),
         TensorData::Blocks { kind, .. } => format!("{kind:?}"),
-        TensorData::Packed(p) if p.spec == QuantSpec::Q4_0 => "Q4_0".into(),
-        TensorData::Packed(p) if p.spec == QuantSpec::Q8_0 => "Q8_0".into(),
-        TensorData::Packed(p) if p.spec == QuantSpec::TQ2_0 => "TQ2_0".into(),
         TensorData::Packed(p) => {
+            if let Some(kind) = block_type(p.spec) {
+                return kind.name().into();
+            }
             let shared = match p.spec.granularity {
                 Granularity::Tensor => "per tensor".into(),
                 Granularity::Channel => "per channel".into(),

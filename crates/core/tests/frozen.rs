@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const OBSERVERS: [&str; 6] = ["best", "absmax", "signedAbsmax", "errorSearch", "convex", "lsq"];
-const GGUF_TARGETS: [&str; 3] = ["gguf:q4_0", "gguf:q8_0", "gguf:tq2_0"];
+const GGUF_TARGETS: [&str; 4] = ["gguf:q4_0", "gguf:q4_1", "gguf:q8_0", "gguf:tq2_0"];
 /// Tokens of the text that are measured on, in sequences of which the last is a short one.
 const TOKENS: usize = 200;
 const SEQUENCE_LENGTH: usize = 80;
@@ -223,11 +223,12 @@ fn grids() -> impl Iterator<Item = (u8, usize, bool)> {
 }
 
 /// Targets, caches and activations between them in every kind that a rounded model can have.
-fn run_cases() -> [(&'static str, Value); 12] {
+fn run_cases() -> [(&'static str, Value); 13] {
     [
         ("q4_0 cache f16", json!({"target": "gguf:q4_0"})),
         ("q4_0 cache f32", json!({"target": "gguf:q4_0", "cache": 32})),
         ("q4_0 cache q8_0", json!({"target": "gguf:q4_0", "cache": 8})),
+        ("q4_1 cache f16", json!({"target": "gguf:q4_1"})),
         ("q8_0 cache f16", json!({"target": "gguf:q8_0"})),
         ("tq2_0 cache f16", json!({"target": "gguf:tq2_0"})),
         ("w4 a8 cache f16", json!({"target": "halfstep"})),

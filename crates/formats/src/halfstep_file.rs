@@ -69,9 +69,9 @@ mod part {
 }
 
 fn scale_dtype(codec: ScaleCodec) -> Dtype {
-    match codec {
-        ScaleCodec::F32 => Dtype::F32,
-        ScaleCodec::F16 => Dtype::F16,
+    match codec.bytes() {
+        4 => Dtype::F32,
+        2 => Dtype::F16,
         _ => Dtype::U8,
     }
 }

@@ -17,7 +17,8 @@ pub enum TensorData {
     F32(Vec<f32>),
     F16(Vec<f16>),
     BF16(Vec<bf16>),
-    /// Integer codes with scales: Q4_0, Q8_0, TQ2_0 and everything of a `halfstep` file.
+    /// Integer codes with scales: Q4_0, Q8_0, TQ2_0, Q4_1 with zero points, and everything of a
+    /// `halfstep` file.
     Packed(QuantTensor),
     /// Another ggml block type, kept as bytes (whole rows) and decoded on demand.
     Blocks {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// in each [`QuantTensor`](halfstep_kernels::QuantTensor).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantization {
-    /// `gguf:q4_0`, `gguf:q8_0`, `gguf:tq2_0`, `halfstep`.
+    /// `gguf:q4_0`, `gguf:q4_1`, `gguf:q8_0`, `gguf:tq2_0`, `halfstep`.
     pub target: String,
     /// Before every packed block linear.
     pub activation: ActivationSpec,

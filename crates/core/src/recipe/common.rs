@@ -12,9 +12,9 @@ use ts_rs::TS;
 #[serde(default, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct Common {
-    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q8_0` or
-    /// `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid). Default: given
-    /// by the recipe.
+    /// Where the model will run, which decides the grids it may have: `gguf:q4_0`, `gguf:q4_1`,
+    /// `gguf:q8_0` or `gguf:tq2_0` (files for llama.cpp), or `halfstep` (our own file, any grid).
+    /// Default: given by the recipe.
     pub target: Option<TargetId>,
     /// Bits of each weight in the linear layers of the transformer blocks, 2 to 8. Default: what a
     /// gguf target holds, otherwise given by the recipe.

@@ -172,7 +172,7 @@ mod tests {
             (r#"{"kind":"llm-qat","train":3}"#, "train: ", "3"),
             (r#"{"kind":"apiq","rnak":3}"#, "rnak: ", "did you mean rank?"),
             (r#"{"kind":"apiq","rank":-3}"#, "rank: ", "a whole number"),
-            (r#"{"kind":"silq","target":"gguf:q4_1"}"#, "target: ", "did you mean gguf:q4_0?"),
+            (r#"{"kind":"silq","target":"gguf:q40"}"#, "target: ", "did you mean gguf:q4_0?"),
             (r#"{"kind":3}"#, "kind: ", "3 is not known"),
             (r#"{"kind":null}"#, "kind: ", "must be a name"),
         ] {

@@ -22,7 +22,8 @@ pub struct RtnConfig {
     #[serde(flatten)]
     pub common: Common,
     /// Give each group of weights a zero point, so that its range need not be centred on 0; target
-    /// `halfstep` only, where the defaults are then 2 bits and groups of 64. Default false.
+    /// `halfstep`, where the defaults are then 2 bits and groups of 64, or `gguf:q4_1`, which always
+    /// has them. Default false.
     pub zero_points: bool,
     /// How the initial scale of each group of weights is found: `absmax` (largest magnitude /
     /// largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),

@@ -121,7 +121,7 @@ impl Ggml {
             let reason = "its runtime quantizes every input to 8 bits in blocks".into();
             return Ok(Some((format!("{bits}-bit activations"), reason)));
         }
-        if request.zero_points == ZeroPoints::Required {
+        if request.zero_points == ZeroPoints::Required && !self.weights.has_zero_point() {
             return Ok(Some(("zero points".into(), "its block linears are symmetric".into())));
         }
         if request.static_activations {
@@ -140,6 +140,11 @@ impl Ggml {
 
 /// A quantizer for a message.
 fn describe(quantizer: &QuantSpec) -> String {
-    let group = quantizer.granularity.group_size(usize::MAX);
-    format!("{} bit in blocks of {group}", quantizer.bits())
+    let (bits, group) = (quantizer.bits(), quantizer.granularity.group_size(usize::MAX));
+    let symmetric = format!("{bits} bit in blocks of {group}");
+    if !quantizer.has_zero_point() {
+        return symmetric;
+    }
+    let scale = format!("{:?}", quantizer.scale).to_lowercase();
+    format!("{symmetric} with zero points and {scale} scales")
 }

@@ -1,5 +1,6 @@
-//! Q4_0, Q8_0 and TQ2_0 bytes to and from [`QuantTensor`], the form the runtime computes with.
-//! Codes and scales go through unchanged.
+//! Q4_0, Q4_1, Q8_0 and TQ2_0 bytes to and from [`QuantTensor`], the form the runtime computes with.
+//! Codes and scales go through unchanged, and so do zero points: Q4_1 holds one as m = -z * d, which
+//! is exact for scales of [`halfstep_kernels::ScaleCodec::F16Short`].
 
 use super::tq2_0;
 use crate::error::{Error, Result};
@@ -9,12 +10,13 @@ use halfstep_kernels::QuantSpec;
 use halfstep_kernels::quant::tensor::QuantTensor;
 
 /// The types that are packed, and the quantizer each is.
-const TYPES: [(GgmlType, QuantSpec); 3] = [
+const TYPES: [(GgmlType, QuantSpec); 4] = [
     (GgmlType::Q4_0, QuantSpec::Q4_0),
+    (GgmlType::Q4_1, QuantSpec::Q4_1),
     (GgmlType::Q8_0, QuantSpec::Q8_0),
     (GgmlType::TQ2_0, QuantSpec::TQ2_0),
 ];
-/// Values of a block of Q4_0 or Q8_0.
+/// Values of a block of Q4_0, Q4_1 or Q8_0.
 const BLOCK: usize = 32;
 /// What Q8_0's code -127 is stored as in a file; -128 exists there but not in our grid.
 const Q8_MIN: i8 = -127;
@@ -29,19 +31,52 @@ const fn scale_offset(kind: GgmlType) -> usize {
     if matches!(kind, GgmlType::TQ2_0) { super::block_bytes(kind) - 2 } else { 0 }
 }
 
-/// A packed matrix from rows of a packed type; None for another type, and for a code that our grid
-/// does not have and ggml's quantizer never makes: -128 in Q8_0, 3 in TQ2_0.
+/// Bytes of a block's codes: all but the f16 scale and, in Q4_1, the f16 minimum after it.
+const fn code_bytes(kind: GgmlType) -> usize {
+    super::block_bytes(kind) - if matches!(kind, GgmlType::Q4_1) { 4 } else { 2 }
+}
+
+/// What Q4_1 stores beside the scale for a zero point: -z * d. None for what does not come back from
+/// it: a scale of another codec or below 0, no code, and a zero point beside a scale of 0.
+fn minimum(scale: f32, zero_point: u8) -> Option<f16> {
+    let stored = QuantSpec::Q4_1.scale.store(scale);
+    let held = stored == scale && stored.is_finite() && scale.is_sign_positive();
+    let least = if scale == 0.0 { 0 } else { QuantSpec::Q4_1.max_code() };
+    (held && i32::from(zero_point) <= least).then(|| match zero_point {
+        // Not -0, which ggml's quantizer does not write for a group from 0 on either.
+        0 => f16::ZERO,
+        z => f16::from_f32(f32::from(z) * -scale),
+    })
+}
+
+/// The inverse of [`minimum`]. None: the minimum is no such multiple of the scale.
+fn zero_point(scale: f32, stored: f32) -> Option<u8> {
+    // The conversion saturates, and makes 0 of 0 / 0.
+    let zero_point = (-stored / scale).round_ties_even() as u8;
+    let own = minimum(scale, zero_point)?;
+    (own.to_f32().to_bits() == stored.to_bits()).then_some(zero_point)
+}
+
+/// A packed matrix from rows of a packed type; None for another type, for a code that our grid does
+/// not have and ggml's quantizer never makes (-128 in Q8_0, 3 in TQ2_0), and for a minimum in Q4_1
+/// that stands for no zero point, as those of ggml's quantizer.
 pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<QuantTensor> {
     let (_, quantizer) = *TYPES.iter().find(|(k, _)| *k == kind)?;
     let (block_bytes, at) = (super::block_bytes(kind), scale_offset(kind));
     let blocks = bytes.chunks_exact(block_bytes);
+    let code_bytes = code_bytes(kind);
     let (mut scales, mut codes) =
-        (Vec::with_capacity(blocks.len()), Vec::with_capacity(blocks.len() * (block_bytes - 2)));
+        (Vec::with_capacity(blocks.len()), Vec::with_capacity(blocks.len() * code_bytes));
+    let mut zero_points = vec![];
     for block in blocks {
-        scales.push(super::half_at(block, at));
-        let stored = if at == 0 { &block[2..] } else { &block[..at] };
+        let scale = super::half_at(block, at);
+        scales.push(scale);
+        if kind == GgmlType::Q4_1 {
+            zero_points.push(zero_point(scale, super::half_at(block, 2))?);
+        }
+        let stored = if at == 0 { &block[block_bytes - code_bytes..] } else { &block[..at] };
         match kind {
-            GgmlType::Q4_0 => codes.extend(
+            GgmlType::Q4_0 | GgmlType::Q4_1 => codes.extend(
                 (0..BLOCK / 2).map(|i| nibble(stored, 2 * i) | nibble(stored, 2 * i + 1) << 4),
             ),
             GgmlType::Q8_0 if stored.contains(&(i8::MIN as u8)) => return None,
@@ -51,11 +86,11 @@ pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<
             _ => codes.extend(ternary_in_order(stored)),
         }
     }
-    let (outer_scales, zero_points) = (vec![], vec![]);
+    let outer_scales = vec![];
     Some(QuantTensor { rows, cols, spec: quantizer, codes, scales, outer_scales, zero_points })
 }
 
-/// Element `j` of a Q4_0 block's nibbles.
+/// Element `j` of the nibbles of a Q4_0 or Q4_1 block.
 fn nibble(stored: &[u8], j: usize) -> u8 {
     if j < BLOCK / 2 { stored[j] & 15 } else { stored[j - BLOCK / 2] >> 4 }
 }
@@ -80,7 +115,8 @@ fn ternary_as_stored(codes: &[u8]) -> [u8; 64] {
     })
 }
 
-/// The block type that holds this matrix exactly (but for its scales, which [`pack_row`] checks).
+/// The block type that holds this matrix exactly (but for scales and zero points, which [`pack_row`]
+/// checks).
 ///
 /// Errors: `Unencodable` for another quantizer than those of the packed types, or rows that are not
 /// whole blocks.
@@ -89,7 +125,7 @@ pub fn check(matrix: &QuantTensor) -> Result<GgmlType> {
         |format: &str, reason: String| Error::Unencodable { format: format.into(), row: 0, reason };
     let Some(kind) = block_type(matrix.spec) else {
         let quantizer = matrix.spec;
-        let would = "Q4_0 (symmetric 4 bit) and Q8_0 (narrow 8 bit) with groups of 32, TQ2_0 (narrow 2 bit) with groups of 256, all with f16 scales, are";
+        let would = "Q4_0 (symmetric 4 bit) and Q8_0 (narrow 8 bit) with groups of 32, TQ2_0 (narrow 2 bit) with groups of 256, all with f16 scales, and Q4_1 (unsigned 4 bit with zero points, groups of 32, f16short scales) are";
         return Err(refuse(
             "gguf",
             format!(
@@ -112,25 +148,35 @@ pub fn check(matrix: &QuantTensor) -> Result<GgmlType> {
 
 /// The bytes of one row of a packed matrix.
 ///
-/// Errors: `Unencodable` as [`check`] gives it, or for a scale that is not an f16 number.
+/// Errors: `Unencodable` as [`check`] gives it, for a scale that is not an f16 number, and for a scale
+/// and zero point that Q4_1 does not hold.
 pub fn pack_row(matrix: &QuantTensor, row: usize) -> Result<Vec<u8>> {
     let refuse =
         |format: &str, reason: String| Error::Unencodable { format: format.into(), row, reason };
     let kind = check(matrix)?;
-    let (blocks, code_bytes) =
-        (matrix.cols / super::block_elements(kind), super::block_bytes(kind) - 2);
+    let (blocks, code_bytes) = (matrix.cols / super::block_elements(kind), code_bytes(kind));
     let codes = &matrix.codes[row * blocks * code_bytes..][..blocks * code_bytes];
-    let mut out = Vec::with_capacity(blocks * (code_bytes + 2));
-    for (codes, &scale) in
-        codes.chunks_exact(code_bytes).zip(&matrix.scales[row * blocks..][..blocks])
-    {
+    let mut out = Vec::with_capacity(blocks * super::block_bytes(kind));
+    for (codes, index) in codes.chunks_exact(code_bytes).zip(row * blocks..) {
+        let scale = matrix.scales[index];
         let stored = f16::from_f32(scale);
         if stored.to_f32().to_bits() != scale.to_bits() && !scale.is_nan() {
             return Err(refuse(kind.name(), format!("scale {scale:e} is not an f16 number")));
         }
-        let place = out.len() + scale_offset(kind);
+        let start = out.len();
+        if kind == GgmlType::Q4_1 {
+            let zero_point = matrix.zero_points[index];
+            let Some(minimum) = minimum(scale, zero_point) else {
+                let reason = format!(
+                    "zero point {zero_point} with scale {scale:e}; it holds 0 to 15 with scales from 2^-14 to 4352 of 7 significant bits, and 0 with 0"
+                );
+                return Err(refuse(kind.name(), reason));
+            };
+            out.extend(minimum.to_le_bytes());
+        }
+        let place = start + scale_offset(kind);
         match kind {
-            GgmlType::Q4_0 => {
+            GgmlType::Q4_0 | GgmlType::Q4_1 => {
                 let code = |j: usize| codes[j / 2] >> (j % 2 * 4) & 15;
                 out.extend((0..BLOCK / 2).map(|j| code(j) | code(j + BLOCK / 2) << 4));
             }
@@ -148,7 +194,8 @@ mod tests {
 
     #[test]
     fn packed_rows_give_back_their_bytes_and_values() {
-        for (kind, quantizer) in TYPES {
+        // ggml's quantizer makes blocks of Q4_1 that have no zero point.
+        for (kind, quantizer) in TYPES.into_iter().filter(|t| t.0 != GgmlType::Q4_1) {
             let (rows, cols) = (3, 3 * super::super::block_elements(kind));
             let values: Vec<f32> =
                 (0..rows * cols).map(|i| ((i * 89 % 257) as f32 - 128.0) * 0.01).collect();
@@ -175,6 +222,74 @@ mod tests {
                     kind.name()
                 );
             }
+        }
+    }
+
+    /// One row of a block each: the numbers, and all codes there are.
+    fn q4_1(numbers: &[(f32, f32)]) -> Vec<u8> {
+        let halves = |(d, m): (f32, f32)| [d, m].map(|x| f16::from_f32(x).to_le_bytes());
+        let codes: Vec<u8> = (0..16).map(|j| j | (15 - j) << 4).collect();
+        let block = |&pair: &(f32, f32)| [halves(pair).concat(), codes.clone()].concat();
+        numbers.iter().flat_map(block).collect()
+    }
+
+    /// Every zero point with every scale of the codec, and a group of zeros.
+    #[test]
+    fn q4_1_holds_scales_and_zero_points_of_its_codec() {
+        let mut pairs = vec![(0.0, 0)];
+        for bits in 0..f16::INFINITY.to_bits() {
+            let scale = f16::from_bits(bits).to_f32();
+            if scale > 0.0 && QuantSpec::Q4_1.scale.store(scale) == scale {
+                pairs.extend((0..16).map(|z| (scale, z)));
+            }
+        }
+        let numbers: Vec<(f32, f32)> =
+            pairs.iter().map(|&(d, z)| (d, 0.0 - f32::from(z) * d)).collect();
+        let bytes = q4_1(&numbers);
+        let matrix = unpack(GgmlType::Q4_1, pairs.len(), 32, &bytes).expect("packed");
+        assert!(matrix.is_whole() && matrix.spec == QuantSpec::Q4_1);
+        let (mut want, mut got) = ([0.0; 32], [0.0; 32]);
+        for (row, (&(scale, zero_point), block)) in pairs.iter().zip(bytes.chunks(20)).enumerate() {
+            assert_eq!((matrix.scales[row], matrix.zero_points[row]), (scale, zero_point));
+            assert_eq!(pack_row(&matrix, row).expect("packable"), block, "{scale:e} {zero_point}");
+            super::super::decode(GgmlType::Q4_1, block, &mut want);
+            matrix.decode_row(row, &mut got);
+            assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits), "{scale:e} {zero_point}");
+        }
+    }
+
+    #[test]
+    fn q4_1_with_another_minimum_stays_a_block() {
+        let long = 1.0 + 1.0 / 128.0;
+        for numbers in [
+            (1.0, -16.0),
+            (1.0, 1.0),
+            (1.0, -3.5),
+            (1.0, -0.0),
+            (-1.0, 3.0),
+            (0.0, -1.0),
+            (-0.0, 0.0),
+            (long, -2.0 * long),
+            (2f32.powi(-15), 0.0),
+            (4416.0, 0.0),
+            (f32::INFINITY, 0.0),
+            (f32::NAN, 0.0),
+            (1.0, f32::NAN),
+        ] {
+            let bytes = q4_1(&[(1.0, -3.0), numbers]);
+            assert!(unpack(GgmlType::Q4_1, 1, 64, &bytes).is_none(), "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn a_zero_point_that_q4_1_does_not_hold_is_refused() {
+        let matrix = unpack(GgmlType::Q4_1, 1, 32, &q4_1(&[(1.0, -3.0)])).expect("packed");
+        let (long, cases) = (1.0 + 1.0 / 128.0, [(1.0, 16), (0.0, 1), (-1.0, 3), (f32::NAN, 0)]);
+        for (scale, zero_point) in cases.into_iter().chain([(long, 0)]) {
+            let (scales, zero_points) = (vec![scale], vec![zero_point]);
+            let matrix = QuantTensor { scales, zero_points, ..matrix.clone() };
+            let refused = pack_row(&matrix, 0);
+            assert!(matches!(refused, Err(Error::Unencodable { .. })), "{scale:e} {zero_point}");
         }
     }
 

@@ -14,7 +14,8 @@ pub fn gguf_row(rows: usize, heads: usize) -> impl Fn(usize) -> usize {
 
 /// Gathers rows of `row_len` elements: row r of the result is row `source(r)` of `data`.
 pub fn gather_rows<T: Copy>(data: &[T], row_len: usize, source: impl Fn(usize) -> usize) -> Vec<T> {
-    let rows = data.len() / row_len;
+    // Rows of nothing, such as the zero points of a grid without, are none.
+    let rows = data.len().checked_div(row_len).unwrap_or(0);
     let mut out = Vec::with_capacity(data.len());
     for row in 0..rows {
         out.extend_from_slice(&data[source(row) * row_len..][..row_len]);

@@ -4,6 +4,7 @@
 use super::metadata::Metadata;
 use super::{FORMAT, keys};
 use crate::architecture::{Architecture, EMBEDDING, HEAD, Role};
+use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Tensor, TensorData};
 use crate::quantization::Quantization;
@@ -13,9 +14,9 @@ use std::collections::BTreeMap;
 /// Most bytes of the JSON.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Our own key if it is there. Otherwise, if all block linears are Q4_0, all Q8_0 or all TQ2_0:
-/// before every packed matrix the blocks that the client multiplies its type with, an f16 cache.
-/// None for any other file: a float model, whatever its types.
+/// Our own key if it is there. Otherwise, if all block linears are of one packed type: before every
+/// packed matrix the blocks that the client multiplies its type with, an f16 cache. None for any
+/// other file: a float model, whatever its types.
 pub fn read(
     metadata: &Metadata,
     architecture: &Architecture,
@@ -84,19 +85,14 @@ fn of_client(
         architecture.tensors().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)));
     let mut types = linears.map(|spec| quantizer(&tensors[&spec.name]));
     let first = types.next()??;
-    let target = match first {
-        QuantSpec::Q4_0 => "gguf:q4_0",
-        QuantSpec::Q8_0 => "gguf:q8_0",
-        QuantSpec::TQ2_0 => "gguf:tq2_0",
-        _ => return None,
-    };
+    let target = format!("gguf:{}", packed::block_type(first)?.name().to_lowercase());
     let activation = |weights| match weights {
         QuantSpec::TQ2_0 => ActivationSpec::BLOCK_256,
         _ => ActivationSpec::BLOCK_32,
     };
     let head = tensors.get(HEAD).or_else(|| tensors.get(EMBEDDING))?;
     types.all(|t| t == Some(first)).then(|| Quantization {
-        target: target.into(),
+        target,
         activation: activation(first),
         head_activation: quantizer(head).map_or(ActivationSpec::F32, activation),
         cache: ActivationSpec::F16,

@@ -175,7 +175,8 @@ pub(super) fn permute(
         TensorData::Packed(m) => {
             let codes = gather_rows(&m.codes, m.codes.len() / rows, &source);
             let scales = gather_rows(&m.scales, m.scales.len() / rows, &source);
-            TensorData::Packed(QuantTensor { codes, scales, ..m })
+            let zero_points = gather_rows(&m.zero_points, m.zero_points.len() / rows, &source);
+            TensorData::Packed(QuantTensor { codes, scales, zero_points, ..m })
         }
     }
 }

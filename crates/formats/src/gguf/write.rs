@@ -181,8 +181,10 @@ fn holds_its_shape(tensor: &Tensor) -> bool {
         TensorData::BF16(v) => v.len() == rows * cols,
         TensorData::Packed(m) => {
             let code_bytes = rows * halfstep_kernels::pack::row_bytes(cols, m.spec.bits());
-            (m.rows, m.cols, m.codes.len(), m.scales.len())
-                == (rows, cols, code_bytes, m.spec.granularity.scales(rows, cols))
+            let scales = m.spec.granularity.scales(rows, cols);
+            let zero_points = if m.spec.has_zero_point() { scales } else { 0 };
+            (m.rows, m.cols, m.codes.len(), m.scales.len(), m.zero_points.len())
+                == (rows, cols, code_bytes, scales, zero_points)
         }
         TensorData::Blocks { kind, bytes } => {
             blocks::row_bytes(*kind, cols).is_some_and(|row| row * rows == bytes.len())

@@ -78,6 +78,10 @@ pub struct QuantSpec {
 impl QuantSpec {
     /// ggml's Q4_0: groups of 32, codes -8..=7, f16 scale.
     pub const Q4_0: Self = Self::int(Int::symmetric(4), Granularity::Group(32), ScaleCodec::F16);
+    /// ggml's Q4_1 where its minimum is a multiple of the scale: groups of 32, codes 0..=15 with zero
+    /// points.
+    pub const Q4_1: Self =
+        Self::int(Int::unsigned(4), Granularity::Group(32), ScaleCodec::F16Short);
     /// ggml's Q8_0: groups of 32, codes -127..=127, f16 scale.
     pub const Q8_0: Self = Self::int(Int::narrow(8), Granularity::Group(32), ScaleCodec::F16);
     /// ggml's TQ2_0: groups of 256, codes -1, 0, 1, f16 scale.

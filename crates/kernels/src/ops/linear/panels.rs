@@ -82,7 +82,7 @@ impl WeightPanels {
         };
         // Scales that their codec does not hold exactly, which nothing of ours writes, are kept as
         // they are.
-        let codec = if w.spec.scale == ScaleCodec::F16 && exact(&w.scales) {
+        let codec = if w.spec.scale.bytes() == 2 && exact(&w.scales) {
             ScaleCodec::F16
         } else {
             ScaleCodec::F32
