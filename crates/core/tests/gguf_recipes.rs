@@ -114,6 +114,21 @@ fn a_q4_1_file_is_run_the_same_without_our_own_key() {
 }
 
 #[test]
+fn a_q4_1_matrix_without_its_zero_points_is_refused() {
+    let mut model = run(&recipe(r#"{"kind":"rtn","target":"gguf:q4_1"}"#)).expect("a model");
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let TensorData::Packed(packed) = &mut model.tensors.get_mut(name).expect("a weight").data
+    else {
+        panic!("{name} is packed");
+    };
+    packed.zero_points.pop();
+    match halfstep_formats::write::to_bytes(&model, FileFormat::Gguf) {
+        Err(halfstep_formats::Error::Shape { tensor, .. }) => assert_eq!(tensor, name),
+        other => panic!("{:?}", other.map(|bytes| bytes.len())),
+    }
+}
+
+#[test]
 fn what_a_gguf_file_cannot_hold_is_refused_before_any_work() {
     let cases = [
         (

@@ -63,6 +63,7 @@ fn rounded_files_open_with_the_same_codes_and_answers() {
         ("table", spec(levels(), ScaleCodec::F16)),
         ("nf4", spec(Table::named("nf4").expect("a table"), ScaleCodec::F16)),
         ("table-e8m0", spec(levels(), ScaleCodec::E8M0)),
+        ("int4-zero-points-f16short", QuantSpec::Q4_1),
         ("int4-nested", spec(int4, ScaleCodec::Nested(nested))),
         ("int4-nested-in-rows", spec(int4, ScaleCodec::Nested(of_row))),
     ];

@@ -510,8 +510,16 @@ fn halfstep_files_of_version_2() {
     let nested = Nested { inner: InnerScale::Uint6, outer: OuterScale::F16, scales: Some(2) };
     let codec = ScaleCodec::Nested(nested);
     let n = version_2_file(QuantSpec::int(Int::symmetric(3), Granularity::Group(7), codec));
+    let short = QuantSpec::int(Int::symmetric(3), Granularity::Group(7), ScaleCodec::F16Short);
+    let s = version_2_file(short);
     let part = |p: &str| format!("{q}.{p}");
     let cases: Vec<Case> = vec![
+        (
+            "a scale of more bits than its codec",
+            with_data(&s, &part("scale"), &[1, 0x3c]),
+            "ERR_FORMAT",
+            "does not store so",
+        ),
         ("levels not sorted", edited(levels, "[-2,-7,0,1,9]"), "ERR_FORMAT", ".weight: the levels"),
         ("levels twice", edited(levels, "[-7,-2,-2,1,9]"), "ERR_FORMAT", "-2 follows -2"),
         ("no zero", edited(levels, "[-7,-2,-1,1,9]"), "ERR_FORMAT", ".weight: a group of zeros"),
