@@ -411,7 +411,7 @@ endCeWeight: number, } & Common;
 /**
  * Which codes there are.
  */
-export type Element = { "kind": "int" } & Int;
+export type Element = { "kind": "int" } & Int | { "kind": "table" } & Table;
 
 /**
  * Options of an evaluation.
@@ -567,6 +567,11 @@ export type GradientScale = "matrix" | "group";
 export type Granularity = "tensor" | "channel" | { "group": number };
 
 /**
+ * How the inner scale is stored.
+ */
+export type InnerScale = "uint4" | "uint6" | "e4m3";
+
+/**
  * The contents of a model, for `halfstep inspect`.
  */
 export type Inspection = { name: string, parameters: number, fileBytes: number, 
@@ -669,7 +674,25 @@ scaleDrift: number | null,
 saliency: number | null, };
 
 /**
- * How the first scales of a weight are found. p is the largest code, n the smallest.
+ * A scale with a scale of its own.
+ */
+export type Nested = { 
+/**
+ * How the inner scale is stored.
+ */
+inner: InnerScale, 
+/**
+ * How the outer scale is stored.
+ */
+outer: OuterScale, 
+/**
+ * Scales of a row that share an outer one, 1 or more; None: those of the whole tensor.
+ */
+scales?: number, };
+
+/**
+ * How the first scales of a weight are found. p is the value of the
+ * largest code, n that of the smallest.
  */
 export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
@@ -686,6 +709,11 @@ train: BlockOptions, } & Common;
  * A rule of update and its options.
  */
 export type OptimizerConfig = { "kind": "adamW" } & AdamWConfig | { "kind": "lion" } & LionConfig;
+
+/**
+ * How the outer scale is stored.
+ */
+export type OuterScale = "f32" | "f16";
 
 /**
  * The estimate of what a run will need.
@@ -1123,7 +1151,7 @@ parity: boolean, };
 /**
  * How a scale is stored. Arithmetic always uses the scale *as stored*.
  */
-export type ScaleCodec = "f32" | "f16";
+export type ScaleCodec = "f32" | "f16" | "e8m0" | "e4m3" | { "nested": Nested };
 
 /**
  * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
@@ -1229,6 +1257,23 @@ blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
 export type StageStart = "previous" | "original";
 
 /**
+ * Up to 16 levels of int8, ascending.
+ */
+export type Table = { 
+/**
+ * A table that is known by name.
+ */
+name?: string, 
+/**
+ * Levels instead of a name: 2 to 16 whole numbers from -127 to 127, ascending.
+ */
+levels?: Array<number>, 
+/**
+ * Where a value goes that is exactly between two of these levels. Default `toZero`.
+ */
+ties?: Ties, };
+
+/**
  * A model in the table.
  */
 export type TableRow = { 
@@ -1255,6 +1300,11 @@ export type TargetId = "gguf:q4_0" | "gguf:q8_0" | "gguf:tq2_0" | "halfstep";
  * A part of the loss and its options.
  */
 export type TermConfig = { "kind": "kl" } & KlConfig | { "kind": "crossEntropy" } & CrossEntropyConfig | { "kind": "blockOutput" } & BlockOutputConfig | { "kind": "saliency" } & SaliencyConfig | { "kind": "anchor" } & AnchorConfig | { "kind": "channelMoments" } & ChannelMomentsConfig;
+
+/**
+ * Where a value goes that is exactly between two levels.
+ */
+export type Ties = "toZero" | "evenLevel" | "evenHalfShift" | "evenMagnitude" | "away";
 
 /**
  * What the products of a training step are computed in. Parameters, gradients and the optimizer
