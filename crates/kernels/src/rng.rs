@@ -4,7 +4,8 @@
 //! Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011): ten rounds
 //! of multiply and xor on the 128-bit counter `[n, stream]` under the 64-bit key `seed`; a number
 //! is the low 64 bits of the result. Nothing is remembered between numbers but the counter, so a
-//! saved stream continues exactly where it was, and streams of one seed never overlap.
+//! saved stream continues exactly where it was, and streams of one seed never overlap. Every use of
+//! a run's seed has streams of its own, from a constant whose name ends in `STREAM`.
 
 use crate::math::{cos_f64, ln_f64};
 use serde::{Deserialize, Serialize};

@@ -409,7 +409,7 @@ export const FIELDS: readonly OptionDoc[] = [
   {"choices":["none","code"],"doc":"Whether each scale has a zero point. Unsigned integers need one.","path":"rules[].quantizer.spec.zeroPoint","type":"string"},
   {"choices":["best","absmax","signedAbsmax","errorSearch","convex","lsq"],"doc":"How the first scales are found.","path":"rules[].quantizer.observer","type":"string"},
   {"choices":["frozen","absmax","scale","clip","scaleZero"],"doc":"How the scales are computed in each training step, and which part of them learns.","path":"rules[].quantizer.range","type":"string"},
-  {"choices":["nearest","adaRound"],"doc":"Which code a weight gets.","path":"rules[].quantizer.rounding","type":"string"},
+  {"choices":["nearest","adaRound"],"doc":"Which code a weight gets in a stage that trains. Without stages it is always the nearest one, and a solver chooses codes by itself.","path":"rules[].quantizer.rounding","type":"string"},
   {"choices":["inside","outside"],"doc":"Whether a weight exactly on the edge of the grid counts as inside.","path":"rules[].quantizer.edge","type":"string"},
   {"choices":["matrix","group"],"doc":"What the gradient of a learned scale is divided by.","path":"rules[].quantizer.gradientScale","type":"string"},
   {"doc":"Low-rank factors whose product is added to the quantized weight.","path":"rules[].quantizer.lowRank","type":"string"},

@@ -1498,7 +1498,8 @@ observer?: Observer,
  */
 range?: RangeConfig, 
 /**
- * Which code a weight gets.
+ * Which code a weight gets in a stage that trains. Without stages it is always the nearest
+ * one, and a solver chooses codes by itself.
  */
 rounding?: RoundingConfig, 
 /**

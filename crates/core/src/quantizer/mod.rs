@@ -3,7 +3,7 @@
 //!
 //! | part | room | question |
 //! |---|---|---|
-//! | observer | [`observer`] | which scales and zero points does it begin with? |
+//! | observer | [`halfstep_kernels::quant::observer`] | which scales and zero points does it begin with? |
 //! | range | [`range`] | how do scales and zero points come about in each step, what of them learns? |
 //! | rounding | [`rounding`] | which code does a weight get, and where does its gradient go? |
 //! | low rank | [`low_rank`] | which factors are added to the quantized weight? |

@@ -1,5 +1,5 @@
-//! The scales and zero points that a matrix begins with, found from its values alone: the list of
-//! rules is the kernels'.
+//! What is refused of the scales that an observer found. The observers themselves are those of
+//! [`halfstep_kernels::quant::observer`].
 
 use crate::{Error, Result};
 use halfstep_kernels::quant::tensor::QuantTensor;

@@ -26,7 +26,8 @@ pub struct WeightSite {
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub range: RangeConfig,
-    /// Which code a weight gets.
+    /// Which code a weight gets in a stage that trains. Without stages it is always the nearest
+    /// one, and a solver chooses codes by itself.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub rounding: RoundingConfig,

@@ -1,7 +1,9 @@
 //! How the scales and zero points of a weight come about in each step, and what of them learns.
 //!
 //! A range is one file here and one line in the list below. The list makes the value that a recipe
-//! holds ([`RangeConfig`]), its TypeScript type and its names.
+//! holds ([`RangeConfig`]), its TypeScript type and its names. A line `my_rule MyRule` needs the
+//! file `my_rule.rs` with a constant `TRAITS: RangeTraits` and a type `MyRule` that has a function
+//! `register` like that of [`RangeConfig`] and implements [`Range`].
 
 use super::builder::{Beginning, Builder};
 use crate::autograd::ops::Number;
@@ -56,12 +58,14 @@ ranges! {
     #[default]
     frozen Frozen,
     /// Found anew from the weights in every step, as the largest magnitude (or minimum and maximum)
-    /// of each group. Nothing is ever clipped, so the gradient goes straight through.
+    /// of each group, whatever the observer is. Nothing is ever clipped, so the gradient goes
+    /// straight through.
     absmax Absmax,
     /// The scale learns (LSQ, arXiv 1902.08153); a zero point stays where it begins.
     scale Scale,
     /// A number for each end of a group's range shrinks it (LWC, arXiv 2308.13137). The weights are
-    /// frozen.
+    /// frozen. The clips begin open under the observer `absmax`, under every other one where the
+    /// shrunken range has the least squared error.
     clip Clip,
     /// The scale learns, and the zero point on a grid that has one (Block-AP of EfficientQAT, arXiv
     /// 2407.11062).

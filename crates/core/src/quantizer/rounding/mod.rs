@@ -1,7 +1,12 @@
 //! Which code a weight gets under the ranges of a step, and where the gradient of its value goes.
 //!
 //! A rounding is one file here and one line in the list below. The list makes the value that a
-//! recipe holds ([`RoundingConfig`]), its TypeScript type and its names.
+//! recipe holds ([`RoundingConfig`]), its TypeScript type and its names. A line `my_rule MyRule`
+//! needs the file `my_rule.rs` with a constant `TRAITS: RoundingTraits` and a type `MyRule` that
+//! has a function `register` like that of [`RoundingConfig`] and implements [`Rounding`].
+//!
+//! Only stages that train ask a rounding: solvers choose codes by themselves, and a recipe without
+//! stages rounds to nearest whatever its rounding is.
 
 use super::builder::{Beginning, Builder};
 use super::range::Ranges;
@@ -67,7 +72,7 @@ roundings! {
 /// What a rounding can be combined with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoundingTraits {
-    /// Whether something of the rounding itself learns.
+    /// Whether it has something of its own that can learn.
     pub learns: bool,
     /// Whether the weights may learn under it.
     pub weights_may_learn: bool,
@@ -94,13 +99,20 @@ impl<'a, T> MatrixView<'a, T> {
 }
 
 /// The rounding of one matrix.
+///
+/// Each method may be called any number of times in a step, and all must agree on the code of every
+/// weight: what is stored is compared with what the forward used. So a code depends on the
+/// arguments and on what was registered, not on the number of calls or steps. Where a scale is 0,
+/// the values are 0; a scale may be negative.
 pub trait Rounding<T: Number>: Debug + Send + Sync {
-    /// The values of the codes `[rows, cols]`.
+    /// The values of the codes `[rows, cols]`: (code - zero point) * scale.
     fn forward(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> Vec<T>;
 
     /// From dL/dWq in `gradient` to dL/dW in its place, which nobody reads where the weight is
-    /// frozen (`weight_learns` false). Returns the gradients of scales and zero points, and adds
-    /// those of its own parameters to their sinks.
+    /// frozen (`weight_learns` false). Returns the gradients of scales and zero points, each as
+    /// many as `ranges` has, and adds those of its own parameters to their sinks. Not called where
+    /// nothing but the weight learns under a range that clips nothing: the gradient then goes
+    /// straight through.
     fn backward(
         &self,
         step: MatrixView<T>,
@@ -122,7 +134,8 @@ pub trait Rounding<T: Number>: Debug + Send + Sync {
         true
     }
 
-    /// Whether something of the rounding itself learns.
+    /// Whether something of the rounding itself learns in this stage: it can
+    /// ([`RoundingTraits::learns`]), and the stage trains it.
     fn learns(&self) -> bool {
         false
     }

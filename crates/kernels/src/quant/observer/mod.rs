@@ -1,7 +1,8 @@
 //! The first (or, without training, the only) scales of a weight, found from its values alone.
 //!
 //! An observer is one file here and one line in the list below. The list makes the value that a
-//! recipe holds ([`Observer`]), its TypeScript type and its names.
+//! recipe holds ([`Observer`]), its TypeScript type and its names. A line `my_rule MyRule` needs
+//! the file `my_rule.rs` with a type `pub(super) struct MyRule` that implements `Observe`.
 
 use super::activation::largest;
 use super::nearest::quantize;
@@ -26,18 +27,24 @@ impl Group<'_> {
     }
 }
 
-/// What an observer answers.
+/// What an observer answers, group by group. If all values are multiplied by a power of two, the
+/// scale is multiplied by it exactly.
 trait Observe {
-    /// The scale of a group without a zero point, not yet as stored. Some value is not 0.
+    /// The scale of a group without a zero point; the codec rounds it to what is stored. Some value
+    /// of the group is not 0, and the scale must not be 0 either: all codes would be 0. It may be
+    /// negative.
     fn scale(group: Group, scratch: &mut Scratch) -> f32;
 
-    /// The scale of a group with a zero point, not yet as stored, and the zero point. By default
-    /// those of minimum and maximum.
+    /// The scale of a group with a zero point, which the codec rounds to what is stored, and the
+    /// zero point: the code of 0, which the range must hold, so 0 ..= p. It is found by the scale
+    /// as stored (`group.spec.scale.store`). Groups of zeros come here too; theirs is (0.0, 0). By
+    /// default those of minimum and maximum.
     fn range(group: Group) -> (f32, u8) {
         absmax::min_max(group, 1)
     }
 
-    /// Codes of a whole matrix, for an observer that chooses between several.
+    /// Scales and codes of a whole matrix, only for an observer that chooses between several;
+    /// without it the codes are the nearest ones.
     fn quantize(
         _pool: &Pool,
         _w: &[f32],
