@@ -65,6 +65,7 @@ impl LayerMaker {
 
 impl Blockwise<'_> {
     /// The whole work of a [`LayerMaker`].
+    #[cfg(feature = "train")]
     pub(crate) fn make_block(
         &self,
         layer: usize,

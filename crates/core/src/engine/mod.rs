@@ -17,6 +17,7 @@ pub mod memory;
 pub(crate) mod model_stage;
 pub mod observe;
 pub(crate) mod passes;
+#[cfg(feature = "train")]
 pub mod probe;
 pub mod progress;
 pub(crate) mod stage_inputs;

@@ -253,6 +253,7 @@ impl<'a> ModelStage<'a> {
 }
 
 /// A whole model stage.
+#[cfg(feature = "train")]
 pub(crate) fn end_to_end(
     inputs: StageInputs,
     config: &TrainConfig,

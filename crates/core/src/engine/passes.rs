@@ -87,12 +87,14 @@ impl OutputPass {
 
 impl Blockwise<'_> {
     /// A whole [`TargetPass`].
+    #[cfg(feature = "train")]
     pub(crate) fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
         let mut pass = TargetPass::new(self, layer)?;
         run_to_end(|| pass.step(self, streams))
     }
 
     /// A whole [`OutputPass`].
+    #[cfg(feature = "train")]
     pub(crate) fn advance(
         &self,
         layer: usize,

@@ -59,10 +59,10 @@ fn quantizers() -> impl Strategy<Value = QuantSpec> {
 
 fn activations() -> impl Strategy<Value = ActivationSpec> {
     prop_oneof![
-        (2u8..=8).prop_map(|bits| ActivationSpec::token(bits)),
+        (2u8..=8).prop_map(ActivationSpec::token),
         Just(ActivationSpec::BLOCK_32),
         Just(ActivationSpec::BLOCK_256),
-        (2u8..=8).prop_map(|bits| ActivationSpec::of_site(bits)),
+        (2u8..=8).prop_map(ActivationSpec::of_site),
     ]
 }
 
