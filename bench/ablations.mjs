@@ -60,7 +60,11 @@ const row = (name, records) => {
   )
 }
 
-const full = await model.evaluate({ data: assets('demo-eval.txt'), tokens: 8192, sequenceLength: 256 })
+const full = await model.evaluate({
+  data: assets('demo-eval.txt'),
+  tokens: 8192,
+  sequenceLength: 256,
+})
 console.log(
   `W3A8 per channel, ${tokens} tokens, mean of ${seeds} seeds (largest minus smallest). Full precision: perplexity ${full.perplexity.toFixed(2)}.\n`,
 )

@@ -36,7 +36,10 @@ async function evaluation(full, file, text, threads) {
   const model = await Model.load(file)
   const run = async (tokens) => {
     const started = performance.now()
-    await model.evaluate({ data: text, tokens, sequenceLength: SEQUENCE_LENGTH, threads }, { against: full })
+    await model.evaluate(
+      { data: text, tokens, sequenceLength: SEQUENCE_LENGTH, threads },
+      { against: full },
+    )
     return (performance.now() - started) / 1000
   }
   await run(SEQUENCE_LENGTH)

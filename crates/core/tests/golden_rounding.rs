@@ -62,6 +62,8 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             cols,
             values: &values,
             spec: quantizer,
+            seed: 0,
+            number: 0,
             observer: site.observer,
             edge: site.edge,
             gradient_scale: site.gradient_scale,

@@ -198,10 +198,10 @@ proptest! {
         rows in 1usize..5,
         seed in any::<u64>(),
         quantizer in prop_oneof![
-            (2u8..=8).prop_map(|bits| ActivationSpec::token(bits)),
+            (2u8..=8).prop_map(ActivationSpec::token),
             Just(ActivationSpec::BLOCK_32),
             Just(ActivationSpec::BLOCK_256),
-            (2u8..=8).prop_map(|bits| ActivationSpec::of_site(bits)),
+            (2u8..=8).prop_map(ActivationSpec::of_site),
         ],
     ) {
         let mut rng = Rng { seed, stream: 1, counter: 0 };

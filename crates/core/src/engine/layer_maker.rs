@@ -4,7 +4,7 @@ use crate::Result;
 use crate::engine::block_training::{BlockEvent, BlockTraining};
 use crate::engine::blockwise::{Blockwise, LayerInputs, Streams};
 use crate::engine::passes::TargetPass;
-use crate::engine::progress::{Progress, run_to_end};
+use crate::engine::progress::Progress;
 use crate::layer::finished::Finished;
 use crate::objective::saliency::Penalty;
 
@@ -19,7 +19,7 @@ pub(crate) struct LayerMaker {
 enum Work {
     Solve,
     /// With the layer, if it is solved.
-    Targets(TargetPass, Option<Finished>),
+    Targets(TargetPass, Option<Box<Finished>>),
     Train(Box<BlockTraining>),
 }
 
@@ -42,7 +42,7 @@ impl LayerMaker {
                     Some(solver) => {
                         let warn = &mut |message: String| tell(BlockEvent::Warning(message));
                         let mut inputs = LayerInputs { blocks, layer, streams, warn };
-                        Some(solver.solver().solve(&mut inputs)?)
+                        Some(Box::new(solver.solver().solve(&mut inputs)?))
                     }
                     None => None,
                 };
@@ -51,7 +51,7 @@ impl LayerMaker {
             Work::Targets(pass, solved) => {
                 if let Progress::Done(()) = pass.step(blocks, streams)? {
                     if let Some(block) = solved.take() {
-                        return Ok(Progress::Done(block));
+                        return Ok(Progress::Done(*block));
                     }
                     let training = BlockTraining::new(blocks, layer, self.penalty.take())?;
                     self.work = Work::Train(Box::new(training));
@@ -74,6 +74,6 @@ impl Blockwise<'_> {
         tell: &mut dyn FnMut(BlockEvent),
     ) -> Result<Finished> {
         let mut maker = LayerMaker::new(layer, penalty);
-        run_to_end(|| maker.step(self, streams, tell))
+        crate::engine::progress::run_to_end(|| maker.step(self, streams, tell))
     }
 }

@@ -4,7 +4,7 @@ use crate::data::Sequences;
 use crate::engine::identity::identity;
 use crate::engine::memory;
 use crate::engine::observe::Starts;
-use crate::engine::progress::{Progress, run_to_end};
+use crate::engine::progress::Progress;
 use crate::engine::stage_inputs::StageInputs;
 use crate::engine::step::StepReport;
 use crate::engine::trained::Trained;
@@ -261,7 +261,7 @@ pub(crate) fn end_to_end(
     events: &mut dyn FnMut(Event),
 ) -> Result<Trained> {
     let mut stage = ModelStage::new(inputs, config, events)?;
-    run_to_end(|| stage.step(measure, events))
+    crate::engine::progress::run_to_end(|| stage.step(measure, events))
 }
 
 impl Checkpoints<'_> {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::engine::blockwise::{Blockwise, Streams};
-use crate::engine::progress::{Progress, run_to_end};
+use crate::engine::progress::Progress;
 use crate::error::Error;
 use crate::layer::block::check_finite;
 use crate::layer::finished::Finished;
@@ -90,7 +90,7 @@ impl Blockwise<'_> {
     #[cfg(feature = "train")]
     pub(crate) fn targets(&self, layer: usize, streams: &mut Streams) -> Result<()> {
         let mut pass = TargetPass::new(self, layer)?;
-        run_to_end(|| pass.step(self, streams))
+        crate::engine::progress::run_to_end(|| pass.step(self, streams))
     }
 
     /// A whole [`OutputPass`].
@@ -102,6 +102,6 @@ impl Blockwise<'_> {
         streams: &mut Streams,
     ) -> Result<f64> {
         let mut pass = OutputPass::new(self, layer, block)?;
-        run_to_end(|| pass.step(self, streams))
+        crate::engine::progress::run_to_end(|| pass.step(self, streams))
     }
 }

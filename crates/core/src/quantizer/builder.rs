@@ -138,6 +138,10 @@ pub struct Beginning<'a> {
     /// What the gradient of a learned scale is divided by.
     pub gradient_scale: GradientScale,
     pub previous: Option<&'a QuantTensor>,
+    /// Seed of the run, for a part that draws random numbers.
+    pub seed: u64,
+    /// Tells the matrices of a model apart where random numbers are drawn.
+    pub number: u64,
 }
 
 impl Beginning<'_> {

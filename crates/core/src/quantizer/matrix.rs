@@ -82,6 +82,8 @@ impl<T: Number> Matrix<T> {
                     cols,
                     values: &values,
                     spec: site.spec,
+                    seed,
+                    number,
                     observer: site.observer,
                     edge: site.edge,
                     gradient_scale: site.gradient_scale,
