@@ -120,12 +120,12 @@ fn the_gate_sees_one_wrong_value_of_a_factor_and_one_wrong_zero_point() {
     for (what, place) in [
         (tamper(&|m| flip(&mut factors(m, &name).a[9])), "value 9 of low-rank factor A"),
         (tamper(&|m| flip(&mut factors(m, &name).b[2])), "value 2 of low-rank factor B"),
-        (tamper(&|m| drop(m.low_rank.remove(&name))), "of one alone"),
+        (tamper(&|m| drop(m.low_rank.remove(&name))), "are only in one"),
         (
             tamper(&|m| {
                 drop(m.low_rank.insert(bare(), m.low_rank[&Linear::O.weight_name(1)].clone()))
             }),
-            "of one alone",
+            "are only in one",
         ),
         (tamper(&|m| packed(m, &name).zero_points[3] ^= 1), "zero point of row 0"),
         (tamper(&|m| packed(m, &name).codes[77] ^= 1), "codes of row"),

@@ -792,7 +792,7 @@ fn halfstep_files() {
         ),
         (
             "steps in the metadata",
-            edited("halfstep.quantization", "{", "{\"staticScales\":{\"a\":1.0},"),
+            edited("halfstep.quantization", "{", "{\"staticSteps\":{\"a\":1.0},"),
             "ERR_FORMAT",
             "stored as tensors",
         ),
