@@ -209,7 +209,7 @@ fn all_that_a_model_has_to_say_is_used_with_a_warning() {
     let tokens = text.tokens(&model, 0).expect("ids").len();
     assert!(tokens > 2 * texts && tokens <= 3 * texts, "{tokens}");
     assert!(
-        warnings.len() == 1 && warnings[0].contains(&format!("all {texts} texts")),
+        warnings.len() == 1 && warnings[0].contains(&format!("in {texts} texts")),
         "{warnings:?}"
     );
 }
