@@ -1,5 +1,5 @@
 //! The words that decide bytes: which codes exist, who shares a scale, how a scale is stored, and
-//! what stands for zero.
+//! which code is the zero point.
 
 use super::element::{Element, Int, IntRange, Table};
 use super::scale::{Nested, ScaleCodec};

@@ -6,7 +6,7 @@
 //! point without loss: m = -z * d.
 
 use super::Codec;
-use super::f16::MIN_F16_SCALE;
+use super::f16::{F16, MIN_F16_SCALE};
 
 pub(super) struct F16Short;
 
@@ -34,11 +34,11 @@ impl Codec for F16Short {
 
     /// Of the stored scale, so that another one does not come back.
     fn encode(scale: f32, out: &mut Vec<u8>) {
-        out.extend(half::f16::from_f32(Self::store(scale)).to_le_bytes());
+        F16::encode(Self::store(scale), out);
     }
 
     fn decode(bytes: &[u8]) -> f32 {
-        half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+        F16::decode(bytes)
     }
 }
 
