@@ -6,7 +6,7 @@
 export function reorderFeedForward(file: Uint8Array): Uint8Array {
   const out = Uint8Array.from(file) // a Buffer's slice would share its bytes
   for (const { name, columns, rows, type, offset } of tensors(out)) {
-    const block = { 2: 18, 8: 34 }[type]
+    const block = { 2: 18, 3: 20, 8: 34 }[type]
     if (block === undefined) continue
     const rowBytes = (columns / 32) * block
     if (/ffn_(gate|up)/.test(name))
