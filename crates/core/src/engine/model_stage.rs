@@ -1,6 +1,7 @@
 //! Training the whole model: batches, optimizer steps, checkpoints.
 
 use crate::data::Sequences;
+use crate::device::Cpu;
 use crate::engine::identity::identity;
 use crate::engine::memory;
 use crate::engine::observe::Starts;
@@ -24,7 +25,7 @@ pub(crate) struct ModelStage<'a> {
     config: TrainConfig,
     steps: u64,
     sequences: Sequences,
-    trainer: Trainer<f32>,
+    trainer: Trainer<Cpu>,
     starts: Starts,
     checkpoints: Option<Checkpoints<'a>>,
     /// The step and the second at which this part of the run began, and how long it trained.
@@ -89,7 +90,7 @@ impl<'a> ModelStage<'a> {
             });
         }
         let calibration = sequences.batch(0, config.batch);
-        let mut trainer = Trainer::<f32>::new(
+        let mut trainer = Trainer::new(
             model,
             inputs.previous.as_deref(),
             recipe,
@@ -97,9 +98,9 @@ impl<'a> ModelStage<'a> {
             &config,
             steps,
             &calibration,
-            (*pool).clone(),
+            Cpu::new(pool),
         )?;
-        let starts = Starts::of(&trainer.matrices, &trainer.parameters, pool);
+        let starts = Starts::of(&trainer.matrices, &trainer.parameters)?;
         if let Some(checkpoints) = &checkpoints {
             checkpoints.begin(&mut trainer, run.resume, events)?;
         }
@@ -152,7 +153,7 @@ impl<'a> ModelStage<'a> {
                     name: "pack".into(),
                     detail: "codes and scales as the last forward used them".into(),
                 });
-                self.trainer.settle();
+                self.trainer.settle()?;
                 let packed = self.trainer.packed(self.inputs.model, &self.inputs.recipe)?;
                 Next::Measure(Box::new(packed))
             }
@@ -211,13 +212,9 @@ impl<'a> ModelStage<'a> {
                 first_step: self.first,
                 losses,
                 blocks: vec![],
-                matrices: self.starts.records(
-                    &trainer.matrices,
-                    &trainer.parameters,
-                    self.inputs.pool,
-                ),
+                matrices: self.starts.records(&trainer.matrices, &trainer.parameters)?,
             }],
-            checkpoint_bytes: checkpoint::size(state::entries(trainer))?,
+            checkpoint_bytes: checkpoint::size(state::entries(trainer)?)?,
         })
     }
 
@@ -268,7 +265,7 @@ impl Checkpoints<'_> {
     /// The state to go on from, if asked for.
     fn begin(
         &self,
-        trainer: &mut Trainer<f32>,
+        trainer: &mut Trainer<Cpu>,
         resume: bool,
         events: &mut dyn FnMut(Event),
     ) -> Result<()> {
@@ -298,7 +295,7 @@ impl Checkpoints<'_> {
         Ok(())
     }
 
-    fn save(&self, trainer: &Trainer<f32>, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
+    fn save(&self, trainer: &Trainer<Cpu>, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
         let path = state::save(trainer, self.store, &self.folder, &self.run)?;
         events(Event::Checkpoint { step: trainer.step, path: path.display().to_string() });
         Ok(path)
