@@ -303,7 +303,7 @@ fn compare(cpu: &Cpu, strict: &Strict) {
 
 /// The operations of the list, from its source.
 fn operations() -> Vec<&'static str> {
-    let source = include_str!("../src/device/mod.rs");
+    let source = include_str!("../src/device/operations.rs");
     let list = &source[source.find("pub trait Device:").expect("the list")..];
     let names = list.lines().filter_map(|line| line.strip_prefix("    fn "));
     names.filter_map(|line| line.split(['(', '<']).next()).collect()
