@@ -19,6 +19,7 @@ pub trait DeviceBuffer: Debug + Send + Sync + 'static {
     /// Number of values.
     fn len(&self) -> usize;
 
+    /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -26,8 +27,10 @@ pub trait DeviceBuffer: Debug + Send + Sync + 'static {
 
 /// A weight `[O, I]` in a form that products read. Cloning shares it.
 pub trait DeviceWeight: Clone + Send + Sync + 'static {
+    /// Output features.
     fn rows(&self) -> usize;
 
+    /// Input features.
     fn cols(&self) -> usize;
 
     /// Whether it is codes that [`Device::integer_linear`] multiplies.
@@ -37,9 +40,13 @@ pub trait DeviceWeight: Clone + Send + Sync + 'static {
 /// Scales and zero points of a matrix `[rows, cols]`, as they are stored, and what they mean.
 #[derive(Debug)]
 pub struct Grid<'a, B> {
+    /// Which codes there are, and who shares a scale.
     pub spec: QuantSpec,
+    /// Rows of the matrix.
     pub rows: usize,
+    /// Columns of the matrix.
     pub cols: usize,
+    /// A scale for each group.
     pub scales: &'a B,
     /// None on a grid that has no zero points.
     pub zero_points: Option<&'a B>,
@@ -77,7 +84,9 @@ pub enum Product {
 pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// What values are on the host: f32 for training, f64 for replaying reference traces.
     type Number: Number;
+    /// Values in its memory.
     type Buffer: DeviceBuffer;
+    /// A weight in whatever layout its products read.
     type Weight: DeviceWeight;
 
     /// Threads of the host, for what is computed there: first scales, packing for a file, formulas
@@ -108,6 +117,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         Ok(result)
     }
 
+    /// As many zeros.
     fn zeros(&self, len: usize) -> Result<Self::Buffer>;
 
     /// The same values in another buffer.
@@ -217,7 +227,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// `x / sqrt(mean(x^2) + eps) * weight` over pieces of x as wide as the weight.
     fn rms_norm(&self, x: &Self::Buffer, weight: &Self::Buffer, eps: f64) -> Result<Self::Buffer>;
 
-    /// Gradients of x and weight.
+    /// Gradients of x and weight; that of the weight is a sum over the pieces.
     fn rms_norm_backward(
         &self,
         x: &Self::Buffer,

@@ -11,20 +11,28 @@ use std::sync::Arc;
 /// has it, decoded where it is read.
 #[derive(Clone)]
 pub enum Weight<T> {
+    /// Values `[O, I]`.
     Values {
+        /// Row after row.
         values: Arc<Vec<T>>,
+        /// I.
         cols: usize,
     },
+    /// Codes and scales in the layout of the integer products.
     Packed(Arc<WeightPanels>),
+    /// As a file has it.
     Stored(Arc<Tensor>),
     /// With the panels of one kind of product, made once.
     Prepared {
+        /// Itself, for products of another kind.
         weight: Arc<Weight<T>>,
+        /// What products of this kind read.
         panels: Arc<dyn Any + Send + Sync>,
     },
 }
 
 impl<T> Weight<T> {
+    /// A weight of values `[O, I]`, I being `cols`.
     pub fn values(values: Vec<T>, cols: usize) -> Self {
         Self::Values { values: Arc::new(values), cols }
     }
