@@ -12,9 +12,9 @@ pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
 
-use crate::Result;
 use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceBuffer};
+use crate::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// An operation of `N` arguments.
@@ -81,8 +81,15 @@ impl<D: Device> Sink<D> {
     }
 
     /// Adds `contribution` elementwise.
+    ///
+    /// Errors: `Internal` if it has another number of values; those of the device.
     pub fn add_buffer(&self, device: &D, contribution: D::Buffer) -> Result<()> {
         self.add(|gradient, accumulate| {
+            let (room, values) = (gradient.len(), contribution.len());
+            if room != values {
+                let reason = format!("{values} values for a gradient of {room}");
+                return Err(Error::Internal { reason });
+            }
             if accumulate {
                 return device.add(gradient, &contribution);
             }

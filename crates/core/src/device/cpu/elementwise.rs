@@ -3,7 +3,7 @@
 use crate::device::Number;
 use halfstep_kernels::Pool;
 
-/// Values that one task adds.
+/// Values of one task of [`add`] and [`scale`].
 const PIECE: usize = 1 << 16;
 
 /// `y += x`.
@@ -11,6 +11,11 @@ pub fn add<T: Number>(pool: &Pool, y: &mut [T], x: &[T]) {
     pool.chunks_mut(y, PIECE, |index, piece| {
         piece.iter_mut().zip(&x[index * PIECE..]).for_each(|(y, &x)| *y += x);
     });
+}
+
+/// `x *= factor`.
+pub fn scale<T: Number>(pool: &Pool, x: &mut [T], factor: T) {
+    pool.chunks_mut(x, PIECE, |_, piece| piece.iter_mut().for_each(|x| *x *= factor));
 }
 
 /// Rows of one task of [`add_bias`].

@@ -7,7 +7,9 @@ pub use weight::Weight;
 
 use super::{Device, DeviceBuffer, Grid, GridGradients, Number, Product};
 use crate::{Error, Result};
-use elementwise::{add, add_bias, add_rows, column_sums, keep_scale_signs, squared_difference};
+use elementwise::{
+    add, add_bias, add_rows, column_sums, keep_scale_signs, scale, squared_difference,
+};
 use halfstep_formats::{Tensor, TensorData};
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
@@ -231,8 +233,7 @@ impl<T: Number> Device for Cpu<T> {
     }
 
     fn scale(&self, x: &mut Vec<T>, factor: f64) -> Result<()> {
-        let factor = T::from_f64(factor);
-        x.iter_mut().for_each(|x| *x *= factor);
+        scale(&self.pool, x, T::from_f64(factor));
         Ok(())
     }
 
