@@ -34,9 +34,12 @@ use serde::{Deserialize, Serialize};
 /// Longest template.
 pub const MAX_SOURCE_BYTES: usize = 256 << 10;
 
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant` or what else the template knows.
     pub role: String,
+    /// The text of the message.
     pub content: String,
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Level {
     /// The target's baseline (SSE2 on x86-64; NEON on aarch64; simd128 on wasm if built so).
     Scalar,
+    /// AVX2: vectors of 256 bits.
     Avx2,
     /// AVX-512 F, BW, VL, DQ.
     Avx512,

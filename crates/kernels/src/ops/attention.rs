@@ -18,11 +18,17 @@ use crate::{Pool, Real, dispatch, uninit_vec};
 /// T; query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
+    /// B: sequences that do not see each other.
     pub batch: usize,
+    /// T: query tokens of each sequence, at most `keys`.
     pub queries: usize,
+    /// S: key tokens of each sequence.
     pub keys: usize,
+    /// H: query heads, a multiple of `kv_heads`.
     pub heads: usize,
+    /// K: key/value heads; query head h reads head `h / (H / K)`.
     pub kv_heads: usize,
+    /// D: elements of a head.
     pub head_dim: usize,
 }
 

@@ -166,7 +166,7 @@ pub fn kl_divergence_in_place<T: Real>(
 /// Target that is not counted by [`cross_entropy`].
 pub const IGNORE_INDEX: i64 = -100;
 
-/// Mean over counted rows of -ln softmax(student)[target]; as [`kl_divergence`] otherwise.
+/// Mean over counted rows of `-ln softmax(student)[target]`; as [`kl_divergence`] otherwise.
 /// `row_nll` `[M]`. A target is [`IGNORE_INDEX`] or below V.
 pub fn cross_entropy<T: Real>(
     pool: &Pool,

@@ -14,11 +14,17 @@ use crate::{Granularity, Pool, QuantSpec, Real, dispatch};
 /// A matrix `[rows, cols]` on an affine grid: one scale and one zero point per group.
 #[derive(Clone, Copy)]
 pub struct Affine<'a, T> {
+    /// The weights, row-major.
     pub w: &'a [T],
+    /// Number of rows (O).
     pub rows: usize,
+    /// Number of columns (I).
     pub cols: usize,
+    /// Scale of each group, as stored, laid out as the granularity of `spec` says.
     pub scales: &'a [T],
+    /// Zero point of each group: a whole number, 0 to p.
     pub zero_points: &'a [T],
+    /// The grid: unsigned integers, with scales per channel or per group.
     pub spec: QuantSpec,
 }
 
@@ -184,8 +190,9 @@ const LARGEST_SCALE: f64 = 1e4;
 /// jumps.
 #[derive(Clone, Debug)]
 pub struct ClipRange<T> {
-    /// Largest and smallest weight of each group, 0 included (so that 0 <= z <= p).
+    /// Largest weight of each group, at least 0.
     pub most: Vec<T>,
+    /// Smallest weight of each group, at most 0 (so that 0 <= z <= p).
     pub least: Vec<T>,
 }
 
