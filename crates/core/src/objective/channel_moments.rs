@@ -11,6 +11,7 @@ use super::{LayerOutput, Tap, Term};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// Distance of the moments of each channel (norm tweaking, arXiv 2309.02784).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]

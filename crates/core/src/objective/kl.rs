@@ -10,6 +10,7 @@ use halfstep_kernels::ops::loss::kl_divergence_in_place;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// Divergence from the teacher's distribution of the next token (arXiv 1503.02531).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
