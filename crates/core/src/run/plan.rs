@@ -97,7 +97,7 @@ impl PlanStage {
     }
 }
 
-/// Plans [`crate::run::quantize`] with the same arguments, refusing what it would refuse. Nothing
+/// Plans [`crate::run::quantize()`] with the same arguments, refusing what it would refuse. Nothing
 /// is written.
 pub fn plan(
     model: &Model,
