@@ -42,8 +42,12 @@ macro_rules! dtypes {
     };
 }
 
-dtypes!(F64 "F64" 8, I64 "I64" 8, U64 "U64" 8, F32 "F32" 4, I32 "I32" 4, U32 "U32" 4, F16 "F16" 2, BF16 "BF16" 2, I16 "I16" 2, U16 "U16" 2,
-    F8_E4M3 "F8_E4M3" 1, F8_E5M2 "F8_E5M2" 1, I8 "I8" 1, U8 "U8" 1, Bool "BOOL" 1);
+dtypes!(
+    F64 "F64" 8, I64 "I64" 8, U64 "U64" 8,
+    F32 "F32" 4, I32 "I32" 4, U32 "U32" 4,
+    F16 "F16" 2, BF16 "BF16" 2, I16 "I16" 2, U16 "U16" 2,
+    F8_E4M3 "F8_E4M3" 1, F8_E5M2 "F8_E5M2" 1, I8 "I8" 1, U8 "U8" 1, Bool "BOOL" 1,
+);
 
 /// One tensor of a header.
 #[derive(Clone, Debug, PartialEq)]

@@ -114,7 +114,8 @@ pub fn force(level: Level) -> bool {
 macro_rules! dispatch {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident $([$($generic:ident : $bound:path),+ $(,)?])? ($($arg:ident : $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident $([$($generic:ident : $bound:path),+ $(,)?])?
+            ($($arg:ident : $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
     )+) => {$(
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]

@@ -5,7 +5,8 @@
 //! FlashAttention, Dao et al., 2022, arXiv 2205.14135, but with whole key rows per block): with `P
 //! = softmax(S)` remade from the saved log-sum-exp and `delta = rowsum(dy y)`,
 //!
-//!     dV += P^T dY;   dP = dY V^T;   dS = P (dP - delta);   dQ = dS K / sqrt(D);   dK += dS^T Q / sqrt(D)
+//!     dV += P^T dY;   dP = dY V^T;   dS = P (dP - delta);   dQ = dS K / sqrt(D)
+//!     dK += dS^T Q / sqrt(D)
 //!
 //! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics
 //! and their order is fixed.

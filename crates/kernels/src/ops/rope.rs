@@ -83,7 +83,13 @@ fn unscaled(head_dim: usize, theta: f64) -> impl Iterator<Item = f64> {
 
 dispatch! {
     /// cos and sin of one position, `[D/2]` each; the sine negated to rotate back.
-    fn angles[T: Real](frequencies: &[f64], position: f64, inverse: bool, cos: &mut [T], sin: &mut [T]) {
+    fn angles[T: Real](
+        frequencies: &[f64],
+        position: f64,
+        inverse: bool,
+        cos: &mut [T],
+        sin: &mut [T],
+    ) {
         let n = frequencies.len();
         let (cos, sin) = (&mut cos[..n], &mut sin[..n]);
         for i in 0..n {

@@ -2,7 +2,8 @@
 //! the ranges that LWC learns.
 //!
 //!     u = w / s      q = clip(rnd(u), -z, p - z)      y = q s      code = q + z      p = 2^b - 1
-//!     inside: -z <= rnd(u) <= p - z        dy/dw = inside        dy/ds = q - u inside, q outside        dy/dz = 0 inside, -s outside
+//!     inside: -z <= rnd(u) <= p - z
+//!     dy/dw = 1 inside, 0 outside      dy/ds = q - u inside, q outside      dy/dz = 0 inside, -s outside
 //!
 //! Rounded, then clipped: a weight that rounds to a bound is inside. Scales are those that will be
 //! stored, above 0 in magnitude; zero points are whole numbers.
@@ -96,7 +97,14 @@ impl<T: Real> Affine<'_, T> {
 }
 
 dispatch! {
-    fn forward_piece[T: Real](w: &[T], ranges: (&[T], &[T]), row: usize, group: usize, p: T, y: &mut [T]) {
+    fn forward_piece[T: Real](
+        w: &[T],
+        ranges: (&[T], &[T]),
+        row: usize,
+        group: usize,
+        p: T,
+        y: &mut [T],
+    ) {
         let mut g = 0;
         for (w, y) in w.chunks(row).zip(y.chunks_mut(row)) {
             for (w, y) in w.chunks(group).zip(y.chunks_mut(group)) {
@@ -107,7 +115,16 @@ dispatch! {
         }
     }
 
-    fn backward_piece[T: Real](w: &[T], ranges: (&[T], &[T]), row: usize, group: usize, p: T, dy: &[T], dw: &mut [T], sums: (&mut [T], &mut [T])) {
+    fn backward_piece[T: Real](
+        w: &[T],
+        ranges: (&[T], &[T]),
+        row: usize,
+        group: usize,
+        p: T,
+        dy: &[T],
+        dw: &mut [T],
+        sums: (&mut [T], &mut [T]),
+    ) {
         let (mut g, mut at) = (0, 0);
         for (w, dy) in w.chunks(row).zip(dy.chunks(row)) {
             for (w, dy) in w.chunks(group).zip(dy.chunks(group)) {
@@ -184,7 +201,8 @@ const LARGEST_SCALE: f64 = 1e4;
 /// Learned weight clipping (OmniQuant, 2023, arXiv 2308.13137): per group two numbers shrink the
 /// range of frozen weights.
 ///
-///     high = sigm(gamma) max(w, 0)     low = sigm(beta) min(w, 0)     s = (high - low) / p     z = rnd(-low / s)
+///     high = sigm(gamma) max(w, 0)     low = sigm(beta) min(w, 0)
+///     s = (high - low) / p             z = rnd(-low / s)
 ///
 /// Zero points get no gradient (authors' code): gamma and beta move through s alone, also where z
 /// jumps.
