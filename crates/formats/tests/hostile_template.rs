@@ -315,10 +315,15 @@ fn large_but_honest_chats_are_rendered() {
     }
 }
 
-const WHOLE: &str = "{%- set ns = namespace(i=0) -%}{% macro f(m, tag='x') %}<{{ tag }}>{{ m.content | trim }}{% endmacro %}{# c #}
-{% for m in messages if m.role != 'system' %}{% if loop.first and not loop.last %}{{ bos_token ~ f(m, tag=m['role']) }}{% elif m.content[1:].split(' ')[-1] is string %}
-{{ {'a': [1, 2.5, none], \"b\": m.role | upper} | tojson(indent=2) }}{% else %}{% continue %}{% endif %}{% set ns.i = ns.i + 1 %}{% endfor %}
-{% set x %}{{ ns.i }}{% endset %}{% filter upper %}{{ x }}{% endfilter %}{% raw %}{{ }}{% endraw %}{{ 'a' if add_generation_prompt else 'b' }}";
+const WHOLE: &str = "\
+    {%- set ns = namespace(i=0) -%}{% macro f(m, tag='x') %}<{{ tag }}>{{ m.content | trim }}\
+    {% endmacro %}{# c #}
+{% for m in messages if m.role != 'system' %}{% if loop.first and not loop.last %}\
+    {{ bos_token ~ f(m, tag=m['role']) }}{% elif m.content[1:].split(' ')[-1] is string %}
+{{ {'a': [1, 2.5, none], \"b\": m.role | upper} | tojson(indent=2) }}{% else %}\
+    {% continue %}{% endif %}{% set ns.i = ns.i + 1 %}{% endfor %}
+{% set x %}{{ ns.i }}{% endset %}{% filter upper %}{{ x }}{% endfilter %}{% raw %}{{ }}\
+    {% endraw %}{{ 'a' if add_generation_prompt else 'b' }}";
 
 #[test]
 fn every_cut_and_every_changed_byte_ends() {

@@ -3,7 +3,7 @@
 //!
 //!     u = w / s      q = clip(rnd(u), -z, p - z)      y = q s      code = q + z      p = 2^b - 1
 //!     inside: -z <= rnd(u) <= p - z
-//!     dy/dw = 1 inside, 0 outside      dy/ds = q - u inside, q outside      dy/dz = 0 inside, -s outside
+//!     dy/dw = 1 inside, 0 outside     dy/ds = q - u inside, q outside     dy/dz = 0 inside, -s outside
 //!
 //! Rounded, then clipped: a weight that rounds to a bound is inside. Scales are those that will be
 //! stored, above 0 in magnitude; zero points are whole numbers.
