@@ -8,8 +8,11 @@ use crate::pack::{pack_row, row_bytes, unpack_row};
 /// of the code * scale, in f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantTensor {
+    /// Number of rows: output features.
     pub rows: usize,
+    /// Number of columns: input features, those that a product sums over.
     pub cols: usize,
+    /// Which codes there are, which elements share a scale, and how scales are stored.
     pub spec: QuantSpec,
     /// `code - spec.min_code()` as unsigned `bits`-bit numbers, little-endian bit order, each row padded
     /// to a whole byte.
@@ -155,6 +158,7 @@ impl QuantTensor {
             && self.zero_points.len() == if self.spec.has_zero_point() { scales } else { 0 }
     }
 
+    /// Which elements share a scale.
     pub fn granularity(&self) -> Granularity {
         self.spec.granularity
     }
