@@ -13,6 +13,7 @@ pub mod halfstep_file;
 pub mod hugging_face;
 pub mod inventory;
 pub mod json;
+pub mod linear_parts;
 pub mod load;
 pub mod low_rank;
 pub mod model;
@@ -25,6 +26,7 @@ pub mod write;
 
 pub use architecture::Architecture;
 pub use error::{Error, Result};
+pub use linear_parts::LinearParts;
 pub use low_rank::LowRank;
 pub use model::{Model, Tensor, TensorData};
 pub use quantization::Quantization;

@@ -265,6 +265,16 @@ fn models_that_cannot_run_say_what_is_wrong() {
     );
     assert!(refused(&head).0.contains("model.embed_tokens.weight"));
 
+    let mut parts = quantized(architecture(), QuantSpec::Q8_0, None, quantization(A::F32, A::F32));
+    parts.linear_parts.insert(name.into(), linear_parts(160, 64, 0b111_1111));
+    new(&parts, Arithmetic::Auto).unwrap();
+    parts.linear_parts.get_mut(name).unwrap().gather = Some(vec![64; 64]);
+    let (thing, reason) = refused(&parts);
+    assert!(thing == format!("{name}.gather") && reason.contains("not below 64"), "{reason}");
+    let mut unpacked = float.clone();
+    unpacked.linear_parts.insert(name.into(), linear_parts(160, 64, 1));
+    assert!(refused(&unpacked).0.contains(name));
+
     let static_sites = quantization(ActivationSpec::of_site(8), ActivationSpec::of_site(8));
     let mut steps = with_static_scales(static_sites, architecture().layers.len());
     let step = "model.layers.2.k_cache.step";

@@ -1,5 +1,6 @@
 //! A matrix of codes with its scales: the one in-memory form of a quantized weight.
 
+use super::element::Element;
 use super::spec::{Granularity, QuantSpec};
 use crate::Pool;
 use crate::pack::{pack_row, row_bytes, unpack_row};
@@ -21,6 +22,8 @@ pub struct QuantTensor {
     pub outer_scales: Vec<f32>,
     /// One per scale, unpacked; empty without zero points.
     pub zero_points: Vec<u8>,
+    /// Levels of every row, ascending, `[rows, 2^bits]`; empty unless each row has its own table.
+    pub tables: Vec<i8>,
 }
 
 impl QuantTensor {
@@ -51,7 +54,8 @@ impl QuantTensor {
             }
         }
         assert!(!spec.scale.is_nested(), "single scales");
-        Self { rows, cols, spec, codes: packed, scales, outer_scales: vec![], zero_points }
+        let (outer_scales, tables) = (vec![], vec![]);
+        Self { rows, cols, spec, codes: packed, scales, outer_scales, zero_points, tables }
     }
 
     /// The packed bytes of one row.
@@ -73,9 +77,17 @@ impl QuantTensor {
         }
     }
 
-    /// What the codes index. None: they are the numbers themselves.
-    pub fn levels(&self) -> Option<[i8; 16]> {
-        self.spec.table().map(|table| table.padded())
+    /// What the codes of a row index. None: they are the numbers themselves.
+    pub fn levels(&self, row: usize) -> Option<[i8; 16]> {
+        match self.spec.element {
+            Element::Int(_) => None,
+            Element::Table(table) => Some(table.padded()),
+            Element::RowTable(table) => {
+                let (count, mut levels) = (table.levels(), [0; 16]);
+                levels[..count].copy_from_slice(&self.tables[row * count..][..count]);
+                Some(levels)
+            }
+        }
     }
 
     /// Zero point of a scale: 0 without.
@@ -85,7 +97,7 @@ impl QuantTensor {
 
     /// Values of one row in f32: (code - zero_point) as f32 * scale, or level as f32 * scale.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
-        let levels = self.levels();
+        let levels = self.levels(row);
         let min = if levels.is_some() { i8::MIN.into() } else { self.spec.min_code() };
         let (bits, packed) = (self.spec.bits(), self.row_packed(row));
         let group = self.granularity().group_size(self.cols);
@@ -126,7 +138,7 @@ impl QuantTensor {
         });
     }
 
-    /// Bytes as stored in a `halfstep` file: codes + scales + zero points.
+    /// Bytes as stored in a `halfstep` file: codes, scales, zero points, levels of rows.
     pub fn stored_bytes(&self) -> usize {
         let zero_points = self
             .spec
@@ -137,10 +149,11 @@ impl QuantTensor {
             .scale
             .outer(self.scales.len(), self.granularity().groups(self.cols))
             .map_or(0, |(codec, count)| codec.bytes() * count);
-        self.codes.len() + self.scales.len() * self.spec.scale.bytes() + outer + zero_points
+        let scales = self.scales.len() * self.spec.scale.bytes() + outer;
+        self.codes.len() + scales + zero_points + self.tables.len()
     }
 
-    /// Whether codes, scales and zero points have the lengths that shape and spec call for.
+    /// Whether codes, scales, zero points and tables have the lengths that shape and spec call for.
     pub fn is_whole(&self) -> bool {
         let scales = self.spec.granularity.scales(self.rows, self.cols);
         self.spec.check().is_ok()
@@ -153,6 +166,8 @@ impl QuantTensor {
                     .outer(scales, self.spec.granularity.groups(self.cols))
                     .map_or(0, |(_, count)| count)
             && self.zero_points.len() == if self.spec.has_zero_point() { scales } else { 0 }
+            && self.tables.len()
+                == self.spec.row_table().map_or(0, |table| self.rows * table.levels())
     }
 
     pub fn granularity(&self) -> Granularity {

@@ -24,7 +24,9 @@ impl<T: Number> Weight<T> {
     /// A model's tensor in the smallest of the three forms, whose values are exactly its own.
     pub fn stored(tensor: &Tensor, pool: &Pool) -> Self {
         match &tensor.data {
-            TensorData::Packed(packed) => Self::Panels(Arc::new(WeightPanels::new(pool, packed))),
+            TensorData::Packed(packed) if packed.spec.row_table().is_none() => {
+                Self::Panels(Arc::new(WeightPanels::new(pool, packed)))
+            }
             TensorData::F32(values) => Self::values(T::from_f32s(values.clone()), tensor.cols()),
             _ => Self::Stored(Arc::new(tensor.clone())),
         }
