@@ -8,7 +8,8 @@ use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
 use models::{
-    architecture, float_model, network, quantization, quantized, tokens, untied, with_low_rank,
+    architecture, float_model, linear_parts, network, quantization, quantized, tokens, untied,
+    with_low_rank,
     with_static_scales, zoo,
 };
 
@@ -265,7 +266,8 @@ fn models_that_cannot_run_say_what_is_wrong() {
     );
     assert!(refused(&head).0.contains("model.embed_tokens.weight"));
 
-    let mut parts = quantized(architecture(), QuantSpec::Q8_0, None, quantization(A::F32, A::F32));
+    let float_sites = quantization(ActivationSpec::F32, ActivationSpec::F32);
+    let mut parts = quantized(architecture(), QuantSpec::Q8_0, None, float_sites);
     parts.linear_parts.insert(name.into(), linear_parts(160, 64, 0b111_1111));
     new(&parts, Arithmetic::Auto).unwrap();
     parts.linear_parts.get_mut(name).unwrap().gather = Some(vec![64; 64]);
