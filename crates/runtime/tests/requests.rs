@@ -9,8 +9,7 @@ use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
 use models::{
     architecture, float_model, linear_parts, network, quantization, quantized, tokens, untied,
-    with_low_rank,
-    with_static_scales, zoo,
+    with_low_rank, with_static_scales, zoo,
 };
 
 fn greedy(max_tokens: usize) -> GenerateConfig {
