@@ -7,7 +7,7 @@ use halfstep::config::options::RunConfig;
 use halfstep::nearest;
 use halfstep::recipe::Rule;
 use halfstep::recipes::RecipeConfig;
-use halfstep::run::{dequantize, inspect, load, plan, quantize, quantize_as, save};
+use halfstep::run::{LoadedModel, dequantize, inspect, load, plan, quantize, quantize_as, save};
 use halfstep::{Error, Model};
 use halfstep_formats::TensorData;
 use halfstep_formats::architecture::Linear;
@@ -15,8 +15,9 @@ use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Sparse, T
 use halfstep_kernels::quant::element::RowTable;
 use halfstep_kernels::{Granularity, Pool, QuantSpec, QuantTensor, ScaleCodec};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-fn demo() -> Model {
+fn demo() -> Arc<LoadedModel> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");
     load(&path.display().to_string()).expect("the demo model loads")
 }

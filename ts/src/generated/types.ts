@@ -411,7 +411,7 @@ endCeWeight: number, } & Common;
 /**
  * Which codes there are.
  */
-export type Element = { "kind": "int" } & Int | { "kind": "table" } & Table;
+export type Element = { "kind": "int" } & Int | { "kind": "table" } & Table | { "kind": "rowTable" } & RowTable;
 
 /**
  * Options of an evaluation.
@@ -897,6 +897,15 @@ record?: RunRecord, };
  * Which code a weight gets.
  */
 export type RoundingConfig = "nearest" | "adaRound";
+
+/**
+ * A table of int8 levels for every row.
+ */
+export type RowTable = { 
+/**
+ * Number of bits of a code, 2 to 4.
+ */
+bits: number, };
 
 /**
  * Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
