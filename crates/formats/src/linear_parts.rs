@@ -360,9 +360,9 @@ mod tests {
         let cases: [(Spoil, &str, usize, &str); 21] = [
             (|p| *p = LinearParts::default(), "parts", 0, "none is there"),
             (|p| packed(p).rows = 3, "term.1", 0, "is 3 x 4, not 2 x 4"),
-            (|p| drop(packed(p).codes.pop()), "term.1", 0, "another number"),
-            (|p| drop(sparse(p).rows.pop()), "term.2.rows", 0, "has 2 entries, not 3"),
-            (|p| drop(sparse(p).columns.pop()), "term.2.columns", 0, "has 2 entries, not 3"),
+            (|p| packed(p).codes.truncate(1), "term.1", 0, "another number"),
+            (|p| sparse(p).rows.truncate(2), "term.2.rows", 0, "has 2 entries, not 3"),
+            (|p| sparse(p).columns.truncate(2), "term.2.columns", 0, "has 2 entries, not 3"),
             (|p| sparse(p).rows[2] = 2, "term.2.rows", 2, "not below 2"),
             (|p| sparse(p).columns[1] = u32::MAX, "term.2.columns", 1, "not below 4"),
             (|p| sparse(p).columns[0] = 3, "term.2.rows", 1, "(0, 3) follows (0, 3)"),

@@ -15,7 +15,7 @@ fn inputs_and_weights_are_mapped_as_the_set_says_and_their_product_stays() {
         let name = case["name"].as_str().expect("a name");
         let size = case["n"].as_u64().expect("a size") as usize;
         let tensor = |key: &str| golden.tensor(&format!("{name}/{key}"));
-        let signs = tensor("signs").f32();
+        let signs: Vec<f32> = tensor("signs").i64.iter().map(|&sign| sign as f32).collect();
         let mapped = |key: &str, result: &str| {
             let mut x = tensor(key).f32();
             block_hadamard(&Pool::new(2), &mut x, &signs, size);

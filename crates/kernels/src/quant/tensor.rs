@@ -268,4 +268,58 @@ mod tests {
         assert_eq!(bits(Granularity::Channel), 2.0 + 24.0 / 512.0);
         assert_eq!(bits(Granularity::Tensor), 2.0 + 24.0 / (64.0 * 512.0));
     }
+
+    #[test]
+    fn rows_decode_by_their_own_levels_and_products_use_them() {
+        use crate::ActivationSpec;
+        use crate::ops::linear::{integer_sums, linear_packed};
+        use crate::quant::element::RowTable;
+        let (rows, cols, table) = (3, 40, RowTable { bits: 3 });
+        let spec = QuantSpec::new(table, Granularity::Group(16), ScaleCodec::F32);
+        let codes: Vec<i16> = (0..rows * cols).map(|i| (i * 5 % 8) as i16).collect();
+        let scales: Vec<f32> = (0..9).map(|i| 0.5 + i as f32).collect();
+        let packed = QuantTensor::from_codes(spec, rows, cols, &codes, scales.clone(), vec![]);
+        assert!(!packed.is_whole(), "no levels");
+        let tables: Vec<i8> = (0..24).map(|i| (i % 8 * 9 - 40 - i / 8 * 7) as i8).collect();
+        let w = QuantTensor { tables: tables.clone(), ..packed };
+        assert!(w.is_whole() && spec.check_tables(&tables).is_ok());
+        assert_eq!(w.stored_bytes(), 3 * 15 + 9 * 4 + 24);
+        let mut values = vec![0.0; rows * cols];
+        w.decode(&Pool::new(2), &mut values);
+        for (i, value) in values.iter().enumerate() {
+            let (row, col) = (i / cols, i % cols);
+            let level = tables[row * 8 + codes[i] as usize];
+            assert_eq!(*value, f32::from(level) * scales[row * 3 + col / 16]);
+        }
+        let x: Vec<f32> = (0..cols).map(|i| (i as f32 - 19.0) / 3.0).collect();
+        let activation = ActivationSpec::token(8);
+        let (mut y, mut code) = (vec![0.0; rows], vec![0i8; cols]);
+        linear_packed(&Pool::serial(), &x, &w, activation, None, &mut y, 1);
+        let mut scale = vec![];
+        crate::quant::activation::quantize(activation, &x, cols, None, &mut code, &mut scale);
+        let sums = integer_sums(&x, &w, activation, None, 1);
+        for row in 0..rows {
+            let groups =
+                (0..3).map(|g| f64::from(sums[row * 3 + g]) * f64::from(scales[row * 3 + g]));
+            let want = groups.sum::<f64>() * f64::from(scale[0]);
+            assert!((f64::from(y[row]) - want).abs() < 1e-4 * want.abs().max(1.0), "{row}");
+        }
+    }
+
+    #[test]
+    fn levels_of_rows_ascend_and_hold_a_needed_0() {
+        use crate::quant::element::RowTable;
+        let check = |scale, levels: &[i8]| {
+            let spec = QuantSpec::new(RowTable { bits: 2 }, Granularity::Channel, scale);
+            spec.check_tables(levels).map_err(|(at, reason)| format!("{at}: {reason}"))
+        };
+        let refused = |scale, levels: &[i8]| check(scale, levels).expect_err("no table");
+        check(ScaleCodec::F16, &[-127, -1, 1, 127, 3, 3, 3, 3]).expect("equal neighbours");
+        check(ScaleCodec::E8M0, &[-9, 0, 0, 127]).expect("a level of 0");
+        let fault = refused(ScaleCodec::F16, &[0, 1, 2, 3, 0, 2, 1, 3]);
+        assert_eq!(fault, "6: the levels of row 1 ascend; 1 follows 2");
+        assert!(refused(ScaleCodec::F16, &[-128, 1, 2, 3]).contains("level 0 of row 0 is -128"));
+        let fault = refused(ScaleCodec::E8M0, &[0, 1, 2, 3, -1, 1, 2, 3]);
+        assert!(fault.starts_with("4: row 1 has no level of 0"), "{fault}");
+    }
 }
