@@ -1,10 +1,11 @@
-// npm test: lints, Rust tests (the generated TypeScript types among them), every bench once for its
-// answer, TypeScript tests; then each runner's closing lines and the skips.
+// npm test: lints, API documentation, Rust tests (the generated TypeScript types among them), every
+// bench once for its answer, TypeScript tests; then each runner's closing lines and the skips.
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
 import { cargoTest, totals } from './cargo-test.mjs'
 import { chromium } from './chromium.mjs'
+import { docsRust, docsTypeScript } from './docs.mjs'
 import { lintRust, lintTypeScript } from './lint.mjs'
 import { addon, dist, packages, wasm } from './prepare.mjs'
 import { bin, root, run } from './shell.mjs'
@@ -24,10 +25,12 @@ ended('packages')
 await addon()
 ended('addon')
 // The WASM module has a target folder of its own, and its last phases keep one core busy only.
-const [rustIsClean] = await Promise.all([lintRust(), wasm()])
+const checkRust = async () => [await lintRust(), await docsRust()]
+const [rust] = await Promise.all([checkRust(), wasm()])
 await dist()
-const clean = (await lintTypeScript()) && rustIsClean
-ended('lint and WASM')
+const typeScript = await Promise.all([lintTypeScript(), docsTypeScript()])
+const clean = [...rust, ...typeScript].every(Boolean)
+ended('lint, documentation and WASM')
 const built = await run('cargo', ['test', '--release', '--no-run', '--quiet'])
 ended('building Rust tests')
 const cargo = await cargoTest([])
@@ -63,7 +66,7 @@ const closing = plain
   .map((line) => line.trim())
 
 console.log('\n-- results --')
-console.log(clean ? 'lint: clean' : 'lint: NOT CLEAN')
+console.log(clean ? 'lint and documentation: clean' : 'lint or documentation: NOT CLEAN')
 for (const line of cargo.results) console.log(`cargo: ${line}`)
 console.log(`cargo: ${totals(cargo.results)}`)
 console.log(`benches: ${benches.output.trim().split('\n').at(-1)}`)

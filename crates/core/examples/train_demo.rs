@@ -89,6 +89,7 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
         name: "demo".into(),
         tensors: tensors.collect(),
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         architecture,
         tokenizer: Some(tokenizer),
         chat_template: None,

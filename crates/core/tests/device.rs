@@ -70,6 +70,7 @@ fn model() -> Model {
         tensors: tensors.collect(),
         architecture,
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         tokenizer: None,
         chat_template: None,
         quantization: None,

@@ -14,6 +14,7 @@ use halfstep_kernels::Real;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// Distance of the moments of each channel (norm tweaking, arXiv 2309.02784).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]

@@ -5,6 +5,7 @@ use super::{Tap, Term};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// Cross-entropy of the next token. It has no options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(deny_unknown_fields)]
 pub struct CrossEntropyConfig {}

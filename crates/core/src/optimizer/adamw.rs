@@ -10,6 +10,7 @@ use halfstep_kernels::ops::adamw::AdamW;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// AdamW (arXiv 1711.05101).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]

@@ -16,6 +16,7 @@ use ts_rs::TS;
 /// Numbers of a parameter that a thread takes at once.
 const PIECE: usize = 1 << 15;
 
+/// Lion (arXiv 2302.06675).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]

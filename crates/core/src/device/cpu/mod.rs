@@ -125,7 +125,9 @@ impl<T: Number> Device for Cpu<T> {
 
     fn stored_weight(&self, tensor: &Tensor) -> Result<Weight<T>> {
         match &tensor.data {
-            TensorData::Packed(packed) => self.packed_weight(packed),
+            TensorData::Packed(packed) if packed.spec.row_table().is_none() => {
+                self.packed_weight(packed)
+            }
             TensorData::F32(values) => {
                 Ok(Weight::values(T::from_f32s(values.clone()), tensor.cols()))
             }

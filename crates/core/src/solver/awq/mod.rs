@@ -32,6 +32,7 @@ use ts_rs::TS;
 /// Sequences on which errors are compared; magnitudes are means over all.
 const SEARCHED: usize = 4;
 
+/// AWQ (arXiv 2306.00978).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwqConfig {
