@@ -1,29 +1,48 @@
-// npm test: lints, Rust tests (the generated TypeScript types among them), every bench once for its
-// answer, TypeScript tests; then each runner's closing lines and the skips.
+// npm test: lints, API documentation, Rust tests (the generated TypeScript types among them), every
+// bench once for its answer, TypeScript tests; then each runner's closing lines and the skips.
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
 import { cargoTest, totals } from './cargo-test.mjs'
 import { chromium } from './chromium.mjs'
+import { docsRust, docsTypeScript } from './docs.mjs'
 import { lintRust, lintTypeScript } from './lint.mjs'
 import { addon, dist, packages, wasm } from './prepare.mjs'
 import { bin, root, run } from './shell.mjs'
 
 const started = Date.now()
+/** Seconds of each part, printed at the end. */
+const seconds = {}
+let partStarted = started
+function ended(part) {
+  seconds[part] = Math.round((Date.now() - partStarted) / 1000)
+  partStarted = Date.now()
+}
+
 await packages()
 chromium()
+ended('packages')
 await addon()
+ended('addon')
 // The WASM module has a target folder of its own, and its last phases keep one core busy only.
-const [rustIsClean] = await Promise.all([lintRust(), wasm()])
+const checkRust = async () => [await lintRust(), await docsRust()]
+const [rust] = await Promise.all([checkRust(), wasm()])
 await dist()
-const clean = (await lintTypeScript()) && rustIsClean
+const typeScript = await Promise.all([lintTypeScript(), docsTypeScript()])
+const clean = [...rust, ...typeScript].every(Boolean)
+ended('lint, documentation and WASM')
+const built = await run('cargo', ['test', '--release', '--no-run', '--quiet'])
+ended('building Rust tests')
 const cargo = await cargoTest([])
+ended('Rust tests')
 // Answers only: a shared machine's times mean nothing.
 const benches = await run(
   'cargo',
   ['run', '--release', '--quiet', '-p', 'halfstep-bench', '--', '--answers'],
   { keep: true },
 )
+
+ended('benches')
 
 const report = join(root, '.cache', 'vitest.json')
 rmSync(report, { force: true })
@@ -32,6 +51,7 @@ const vitest = await run(
   ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
   { keep: true },
 )
+ended('vitest')
 const tests = existsSync(report)
   ? JSON.parse(readFileSync(report, 'utf8'))
   : { numPendingTests: 0, numTodoTests: 0, testResults: [] }
@@ -46,7 +66,7 @@ const closing = plain
   .map((line) => line.trim())
 
 console.log('\n-- results --')
-console.log(clean ? 'lint: clean' : 'lint: NOT CLEAN')
+console.log(clean ? 'lint and documentation: clean' : 'lint or documentation: NOT CLEAN')
 for (const line of cargo.results) console.log(`cargo: ${line}`)
 console.log(`cargo: ${totals(cargo.results)}`)
 console.log(`benches: ${benches.output.trim().split('\n').at(-1)}`)
@@ -64,6 +84,9 @@ const skips = [
 for (const line of skips) console.log(line)
 for (const { fullName } of skippedTests) console.log(`skipped: ${fullName}`)
 console.log(`skipped tests: ${skips.length + skippedTests.length}`)
-const good = clean && cargo.code === 0 && benches.code === 0 && vitest.code === 0
+const parts = Object.entries(seconds).map(([part, time]) => `${part} ${time} s`)
+console.log(`time: ${parts.join(', ')}`)
+const good =
+  clean && built.code === 0 && cargo.code === 0 && benches.code === 0 && vitest.code === 0
 console.log(`${good ? 'all passed' : 'FAILED'} in ${Math.round((Date.now() - started) / 1000)} s`)
 process.exitCode = good ? 0 : 1

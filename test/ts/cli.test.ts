@@ -144,7 +144,8 @@ describe('halfstep recipes and explain', () => {
     ['--learning-rate', ['train.learningRate']],
     ['resume', ['every run (false)']],
     ['stages[].trains.scales', ['stages[].trains.scales, field of a whole recipe']],
-    ['stages[0].scope', ['stages[].scope', 'One of model, block.']],
+    ['stages[0].scope', ['stages[].scope', 'model: End to end.']],
+    ['rules[].quantizer.rounding', ['nearest: To the nearest code', 'adaRound: Down or up']],
   ])('explains %s', async (word, words) => {
     const { code, stdout } = await halfstep(['explain', word])
     expect(code).toBe(0)

@@ -58,6 +58,7 @@ export type ErrorCode = (typeof ERROR_CODES)[number]
  * Every failure of halfstep: a stable `code`, the fields in `details`, one sentence in `message`.
  */
 export class HalfstepError extends Error {
+  /** Name of the class, the same for every error of halfstep. */
   override readonly name = 'HalfstepError'
   /** What went wrong, for programs. */
   readonly code: ErrorCode

@@ -22,6 +22,7 @@ export class GenerationStream implements AsyncIterable<string> {
     this.#task.cancel()
   }
 
+  /** The text, piece by piece; leaving the loop cancels the generation. */
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
     try {
       for await (const { text } of this.#task.messages()) yield text

@@ -1,5 +1,5 @@
 import { Model as AnyModel, type LoadOptions } from './model.js'
-import { loadWasm } from './native-wasm.js'
+import { wasmNative } from './native-wasm.js'
 
 /**
  * A model in the memory of WebAssembly, full precision or quantized: everything but training, on
@@ -7,7 +7,7 @@ import { loadWasm } from './native-wasm.js'
  */
 export class Model extends AnyModel {
   protected static override native() {
-    return loadWasm()
+    return wasmNative()
   }
 
   /**

@@ -50,7 +50,7 @@ function filePath(url: URL): string {
   return decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, '$1')
 }
 
-/** A model in memory, full precision or quantized. */
+/** A model in memory, full precision or quantized, of any entry point of the package. */
 export class Model {
   readonly #native: Native
   #handle: NativeModel | undefined
@@ -225,6 +225,7 @@ export class Model {
     this.#handle = undefined
   }
 
+  /** The same as {@link Model.dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose()
   }

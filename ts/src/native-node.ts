@@ -25,8 +25,8 @@ async function load(): Promise<Native> {
   if (choice === 'native')
     throw new HalfstepError('ERR_NO_BUILD', `no native addon: ${addon}`, { native: addon })
   try {
-    const { loadWasm } = await import('./native-wasm.js')
-    const wasm = await loadWasm()
+    const { wasmNative } = await import('./native-wasm.js')
+    const wasm = await wasmNative()
     process.stderr.write(
       `halfstep: no native addon (${addon}); using WebAssembly: slower, one thread, no training\n`,
     )

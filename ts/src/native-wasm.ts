@@ -10,8 +10,16 @@ export type WasmSource = BufferSource | URL | Response | Promise<Response> | Web
 
 let loading: Promise<Native> | undefined
 
+/**
+ * Loads the WebAssembly module from `source`, before the first {@link Model.load} loads it from
+ * beside this file. It is loaded once: after that a `source` has no effect.
+ */
+export async function loadWasm(source?: WasmSource): Promise<void> {
+  await wasmNative(source)
+}
+
 /** The WebAssembly build, made once; a `source` counts until one has been loaded. */
-export function loadWasm(source?: WasmSource): Promise<Native> {
+export function wasmNative(source?: WasmSource): Promise<Native> {
   if (loading === undefined) {
     loading = load(source)
     // A failed fetch may be tried again.

@@ -46,10 +46,12 @@ export class Run implements AsyncIterable<Event>, AsyncDisposable {
     this.#task.cancel()
   }
 
+  /** The events from here on; after the last one, the failure of the run if it failed. */
   [Symbol.asyncIterator](): AsyncGenerator<Event, void, undefined> {
     return this.#task.messages()
   }
 
+  /** Cancels the run and waits until it has ended, for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.cancel()
     await this.result.catch(() => {})

@@ -1,6 +1,6 @@
 import type { RecipeInput } from './generated/recipes.js'
 import type { Recipe } from './generated/types.js'
-import { loadWasm } from './native-wasm.js'
+import { wasmNative } from './native-wasm.js'
 import { resolveIn } from './resolve.js'
 
 /**
@@ -16,5 +16,5 @@ export async function resolve(
   recipe: RecipeInput,
   changes: Readonly<Record<string, unknown>> = {},
 ): Promise<Recipe> {
-  return resolveIn(await loadWasm(), recipe, changes)
+  return resolveIn(await wasmNative(), recipe, changes)
 }

@@ -10,7 +10,13 @@ export { ERROR_CODES, type ErrorCode, HalfstepError } from './errors.js'
 export * from './generated/recipes.js'
 export type * from './generated/types.js'
 export type { GenerationStream } from './generation.js'
-export type { EvaluateOptions, EvaluateRunOptions, GenerateOptions, LoadOptions } from './model.js'
+export type {
+  EvaluateOptions,
+  EvaluateRunOptions,
+  GenerateOptions,
+  LoadOptions,
+  Model as AnyModel,
+} from './model.js'
 export { Model } from './model-wasm.js'
 export { loadWasm, type WasmSource } from './native-wasm.js'
 export { quantize, type Run, type RunOptions, type RunResult } from './quantize.js'

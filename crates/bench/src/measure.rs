@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub struct Budget {
     /// Per contender, before the first sample.
     pub warm_up: Duration,
-    /// At least so many samples of each, if they do not take longer than `most`; [`FEWEST`] at any
+    /// At least so many samples of each, if they do not take longer than `most`; `FEWEST` at any
     /// cost.
     pub samples: usize,
     /// At least so long per contender, samples together.

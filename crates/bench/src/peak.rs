@@ -27,16 +27,21 @@ macro_rules! chain_loop {
         |passes: u64| {
             macro_rules! chain {
                 ($n:literal) => {
-                    concat!($instruction, " ", $register, $n, ", ", $register, "14, ", $register, "15")
+                    concat!(
+                        $instruction, " ", $register, $n, ", ", $register, "14, ", $register, "15"
+                    )
                 };
             }
             // SAFETY: called only where `available` found the instruction; touches no memory, and
             // names every register it changes.
             unsafe {
                 std::arch::asm!(
-                    "vpxor xmm0, xmm0, xmm0", "vpxor xmm1, xmm1, xmm1", "vpxor xmm2, xmm2, xmm2", "vpxor xmm3, xmm3, xmm3",
-                    "vpxor xmm4, xmm4, xmm4", "vpxor xmm5, xmm5, xmm5", "vpxor xmm6, xmm6, xmm6", "vpxor xmm7, xmm7, xmm7",
-                    "vpxor xmm8, xmm8, xmm8", "vpxor xmm9, xmm9, xmm9", "vpxor xmm10, xmm10, xmm10", "vpxor xmm11, xmm11, xmm11",
+                    "vpxor xmm0, xmm0, xmm0", "vpxor xmm1, xmm1, xmm1",
+                    "vpxor xmm2, xmm2, xmm2", "vpxor xmm3, xmm3, xmm3",
+                    "vpxor xmm4, xmm4, xmm4", "vpxor xmm5, xmm5, xmm5",
+                    "vpxor xmm6, xmm6, xmm6", "vpxor xmm7, xmm7, xmm7",
+                    "vpxor xmm8, xmm8, xmm8", "vpxor xmm9, xmm9, xmm9",
+                    "vpxor xmm10, xmm10, xmm10", "vpxor xmm11, xmm11, xmm11",
                     "vpxor xmm14, xmm14, xmm14", "vpxor xmm15, xmm15, xmm15",
                     "2:",
                     chain!("0"), chain!("1"), chain!("2"), chain!("3"), chain!("4"), chain!("5"),
@@ -45,8 +50,9 @@ macro_rules! chain_loop {
                     "jnz 2b",
                     "vzeroupper",
                     n = inout(reg) passes => _,
-                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
-                    out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm14") _, out("xmm15") _,
+                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+                    out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                    out("xmm10") _, out("xmm11") _, out("xmm14") _, out("xmm15") _,
                     options(nomem, nostack),
                 );
             }

@@ -7,30 +7,43 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
 
+/// What a run reports while it works.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Event {
     /// A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`.
     Phase {
+        /// Name of the part.
         name: String,
+        /// What it works on, for people.
         detail: String,
     },
     /// The unquantized model has generated `tokens` of the `total` tokens to train on;
     /// `tokensPerSecond` is the speed since the run started or was resumed.
     Generate {
+        /// Tokens generated so far, by all parts of a resumed run.
         tokens: usize,
+        /// Tokens that will be generated.
         total: usize,
+        /// Generated tokens per second.
         tokens_per_second: f64,
     },
     /// One optimizer step is done. The loss is that of its batch, before the update.
     Step {
+        /// Number of steps that are done, this one included.
         step: u64,
+        /// Number of steps of the stage, those of all layers together.
         steps: u64,
+        /// Loss of the batch, before the update.
         loss: f64,
+        /// Learning rate of the step; in a stage of layers, the share of their rates that the
+        /// schedule leaves.
         learning_rate: f64,
         /// Norm of the gradient of all parameters, before clipping.
         gradient_norm: f64,
+        /// Tokens trained on so far.
         tokens: u64,
+        /// Tokens trained on per second.
         tokens_per_second: f64,
         /// Seconds to the end of training, from measured steps.
         eta_seconds: f64,
@@ -40,21 +53,30 @@ pub enum Event {
     /// A layer is finished; `loss` is the mean squared difference of its outputs from those of the
     /// unquantized layer.
     Block {
+        /// Number of the layer, from 0.
         block: u64,
+        /// Number of layers.
         blocks: u64,
+        /// Mean squared difference of its outputs.
         loss: f64,
     },
     /// A measurement: `subject` is `fp`, `rtn` or `result`, on the validation text.
     Eval {
+        /// What was measured: `fp` (full precision), `rtn` or `result`.
         subject: String,
+        /// The measurement.
         evaluation: EvaluationRecord,
     },
     /// State was saved; the run can be resumed from `path`.
     Checkpoint {
+        /// Number of steps that are done.
         step: u64,
+        /// Folder of the checkpoint.
         path: String,
     },
+    /// Something that the run could work around.
     Warning {
+        /// What it was, in a sentence.
         message: String,
     },
 }
@@ -67,12 +89,14 @@ pub struct EvaluationRecord {
     pub perplexity: f64,
     /// Mean negative log-likelihood in nats.
     pub mean_nll: f64,
+    /// Number of tokens that were predicted.
     pub predictions: usize,
     /// Mean KL(against || model) in nats; null without `against`.
     pub kl: Option<f64>,
     /// Share of positions where both models give the same token the highest probability; null
     /// without `against`.
     pub top1_agreement: Option<f64>,
+    /// Predictions per second of the forward pass of the model itself; 0 where there is no clock.
     pub tokens_per_second: f64,
 }
 

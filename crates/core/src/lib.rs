@@ -1,13 +1,14 @@
 //! halfstep: recipes, targets, calibration, the trainer and export. What decides **gradients**
 //! lives here; what decides bytes lives in `halfstep-kernels`.
 //!
-//! The way of the data: [`recipes::RecipeConfig`] + [`targets::TargetId`] -> [`recipe::Recipe`] ->
-//! [`session::quantize`] -> a packed [`halfstep_formats::Model`] -> [`session::save`].
+//! The way of the data: [`recipes::RecipeConfig`] + [`target::TargetId`] -> [`recipe::Recipe`] ->
+//! [`run::quantize()`] -> a packed [`halfstep_formats::Model`] -> [`run::save()`].
 
 pub mod autograd;
 pub mod cancel;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod event;

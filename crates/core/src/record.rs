@@ -12,6 +12,7 @@ use ts_rs::TS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct RunRecord {
+    /// Settings of the run.
     pub settings: RunSettings,
     /// Full precision, round to nearest on the same grid (in smaller groups, for about the same
     /// size, where the result has low-rank factors), and the result.
@@ -68,6 +69,7 @@ pub struct StageRecord {
     pub losses: Vec<f64>,
     /// Records of the layers, if they are trained one at a time.
     pub blocks: Vec<BlockRecord>,
+    /// Statistics of the linears that the stage quantized or trained.
     pub matrices: Vec<MatrixRecord>,
 }
 
@@ -75,12 +77,14 @@ pub struct StageRecord {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockRecord {
+    /// Number of the layer, from 0.
     pub block: usize,
     /// Loss of every step, before its update.
     pub losses: Vec<f64>,
-    /// Means over the first and the last pass through the samples (of the first and the last half,
-    /// if there were fewer than two passes).
+    /// Mean loss over the first pass through the samples, or over the first half of the steps if
+    /// there were fewer than two passes.
     pub first_loss: f64,
+    /// Mean loss over the last pass, or over the last half of the steps.
     pub last_loss: f64,
 }
 
@@ -88,6 +92,7 @@ pub struct BlockRecord {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct MatrixRecord {
+    /// Number of the layer, from 0.
     pub block: usize,
     /// `self_attn.q_proj`, ...
     pub linear: String,

@@ -6,6 +6,8 @@
 mod documented;
 #[path = "generated/pages.rs"]
 mod pages;
+#[path = "generated/variants.rs"]
+mod variants;
 
 use documented::{Declarations, Kind, option_fields, recipe_fields, recipes};
 use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
@@ -75,10 +77,26 @@ fn every_field_of_a_whole_recipe_is_explained() {
     let all = Declarations::all();
     let bare: Vec<String> = recipe_fields(&all)
         .into_iter()
-        // The names of a type's variants explain themselves.
         .filter(|field| field.doc.is_empty())
-        .filter(|field| ![".group", ".block"].iter().any(|name| field.path.ends_with(name)))
         .map(|field| field.path)
+        .collect();
+    assert_eq!(bare, [""; 0]);
+}
+
+#[test]
+fn every_choice_of_a_whole_recipe_is_explained() {
+    let fields = recipe_fields(&Declarations::all());
+    let bare = fields.iter().filter_map(|field| match &field.kind {
+        Kind::Choice(names) => Some((field, names)),
+        _ => None,
+    });
+    let bare: Vec<String> = bare
+        // Options of built-in recipes too, whose texts name all their values.
+        .filter(|(field, names)| !names.iter().all(|name| field.doc.contains(&format!("`{name}`"))))
+        .flat_map(|(field, names)| {
+            let bare = names.iter().filter(|&name| !field.meanings.contains_key(name));
+            bare.map(|name| format!("{}: {name}", field.path)).collect::<Vec<_>>()
+        })
         .collect();
     assert_eq!(bare, [""; 0]);
 }

@@ -12,12 +12,17 @@ use halfstep_kernels::ops::rope::Llama3Scaling;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+/// Most bytes that a config.json may have.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
+/// Most layers that a model may have.
 pub const MAX_LAYERS: usize = 1024;
-/// Of every width: hidden, heads x head_dim.
+/// Largest hidden size, and largest number of heads times their elements.
 pub const MAX_HIDDEN: usize = 1 << 18;
+/// Most outputs that gate and up may have.
 pub const MAX_INTERMEDIATE: usize = 1 << 20;
+/// Most rows that the embedding may have.
 pub const MAX_VOCABULARY: usize = 1 << 24;
+/// Longest context in tokens that a model may have.
 pub const MAX_POSITIONS: usize = 1 << 31;
 
 /// Keys that must be absent, null or false unless the family has settled them: each switches on

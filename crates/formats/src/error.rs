@@ -1,5 +1,6 @@
 //! What can be wrong with a file, as data.
 
+/// What reading and writing files returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Every variant has a stable [`Error::code`] and carries fields, not prose.
@@ -7,33 +8,93 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The bytes are not what the format promises.
     #[error("{file}: at byte {offset}: {reason}")]
-    Format { file: String, offset: u64, reason: String },
+    Format {
+        /// Name of the file.
+        file: String,
+        /// Where the first wrong byte lies, from the beginning of the file.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
     /// The file is valid but needs something that this library does not support (architecture,
-    /// tensor type, rope type, ...), called `name`.
+    /// tensor type, rope type, ...).
     #[error("{file}: {name} is not supported: {reason}")]
-    Unsupported { file: String, name: String, reason: String },
+    Unsupported {
+        /// Name of the file.
+        file: String,
+        /// What is not supported, as the file calls it.
+        name: String,
+        /// Why not, or what is supported instead.
+        reason: String,
+    },
     /// A tensor that the architecture needs is not there.
     #[error("{file}: tensor {tensor} is missing")]
-    MissingTensor { file: String, tensor: String },
+    MissingTensor {
+        /// Name of the file.
+        file: String,
+        /// Name of the tensor in the file.
+        tensor: String,
+    },
     /// The shape of a tensor is not the one that the config gives.
     #[error("{file}: tensor {tensor} has shape {got:?}, expected {expected:?}")]
-    Shape { file: String, tensor: String, expected: Vec<usize>, got: Vec<usize> },
+    Shape {
+        /// Name of the file.
+        file: String,
+        /// Name of the tensor in the file.
+        tensor: String,
+        /// The shape that the architecture gives it, row-major.
+        expected: Vec<usize>,
+        /// The shape that the file gives it.
+        got: Vec<usize>,
+    },
     /// A value that the block format cannot hold (a scale that overflows f16).
     #[error("{format}: row {row} cannot be encoded: {reason}")]
-    Unencodable { format: String, row: usize, reason: String },
+    Unencodable {
+        /// Name of the block format.
+        format: String,
+        /// Row of the matrix, from 0.
+        row: usize,
+        /// Which value it is.
+        reason: String,
+    },
     /// A chat template used more fuel, output or depth than allowed, or failed.
     #[error("chat template: {reason}")]
-    Template { fuel: bool, reason: String },
+    Template {
+        /// Whether one of the limits was reached; otherwise the template is wrong.
+        fuel: bool,
+        /// Which limit it was, or what is wrong, with the line of the template.
+        reason: String,
+    },
+    /// A vocabulary that no tokenizer can be built from, or a text that it cannot encode.
     #[error("tokenizer: {reason}")]
-    Tokenizer { reason: String },
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file could not be read or written.
     #[error("{path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    Io {
+        /// Path of the file.
+        path: String,
+        /// What the system reports.
+        source: std::io::Error,
+    },
     /// A size taken from a file passes its cap, or memory could not be reserved.
     #[error("{file}: {what} needs {bytes} bytes, more than {cap}")]
-    Memory { file: String, what: String, bytes: u64, cap: u64 },
+    Memory {
+        /// Name of the file.
+        file: String,
+        /// What is too large.
+        what: String,
+        /// Bytes that it needs.
+        bytes: u64,
+        /// Most bytes that it may need.
+        cap: u64,
+    },
 }
 
 impl Error {
+    /// Stable name of the variant, such as `ERR_FORMAT`, which the bindings hand to JavaScript.
     pub fn code(&self) -> &'static str {
         match self {
             Error::Format { .. } => "ERR_FORMAT",

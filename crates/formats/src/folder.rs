@@ -13,10 +13,13 @@ use std::path::{Component, Path, PathBuf};
 /// Borrowed for the time of a load.
 #[derive(Clone, Copy)]
 pub enum Folder<'a> {
+    /// A folder of the file system.
     Disk(&'a Path),
-    /// `name` is used in errors; `files` are by their names.
+    /// Files in memory.
     Memory {
+        /// What errors call the folder.
         name: &'a str,
+        /// Contents by file name.
         files: &'a BTreeMap<String, Vec<u8>>,
     },
 }

@@ -16,10 +16,14 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+/// Most bytes that a tokenizer.json may have.
 pub const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
-/// tokenizer_config.json (it may list every added token) and generation_config.json.
+/// Most bytes that a tokenizer_config.json (it may list every added token) or a
+/// generation_config.json may have.
 pub const MAX_SIDE_BYTES: u64 = 16 << 20;
+/// Most bytes that a chat template may have.
 pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
+/// Most files that the weights may be split over.
 pub const MAX_SHARDS: usize = 1024;
 
 const WEIGHTS: &str = "model.safetensors";

@@ -3,23 +3,25 @@
 //!
 //! Inside, a model always has Hugging Face tensor names and row order, whatever file it came from.
 
+#![warn(missing_docs)]
+
 pub mod architecture;
 pub mod blocks;
 pub mod config;
-pub mod error;
-pub mod folder;
+mod error;
+mod folder;
 pub mod gguf;
-pub mod halfstep_file;
-pub mod hugging_face;
-pub mod inventory;
-pub mod json;
+mod halfstep_file;
+mod hugging_face;
+mod inventory;
+mod json;
 pub mod linear_parts;
 pub mod load;
-pub mod low_rank;
-pub mod model;
-pub mod quantization;
+mod low_rank;
+mod model;
+mod quantization;
 pub mod safetensors;
-pub mod source;
+mod source;
 pub mod template;
 pub mod tokenizer;
 pub mod write;

@@ -1,4 +1,4 @@
-//! What a stored linear may have beside its weight W0 and its low-rank factors
+//! What a stored linear may have in addition to its weight W0 and its low-rank factors
 //! ([`crate::low_rank`]), all of it optional:
 //!
 //!     y = post(g . y0) + (x A^T) B^T + bias        y0 = sum_k Qa(x') Wk^T        x' = R (h . x[idx])
@@ -13,7 +13,7 @@ use crate::model::{Model, TensorData};
 use half::f16;
 use halfstep_kernels::QuantTensor;
 
-/// Most terms of a linear beside its weight.
+/// Largest number of terms of a linear in addition to its weight.
 pub const MAX_TERMS: usize = 64;
 
 /// The parts of one linear `[O, I]`, in the types that files hold.
@@ -36,19 +36,23 @@ pub struct LinearParts {
     pub post_norm: Option<PostNorm>,
 }
 
-/// A weight beside the first.
+/// A weight that is added to the first.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Term {
     /// Codes with a spec of their own.
     Packed(QuantTensor),
+    /// Single weights.
     Sparse(Sparse),
 }
 
 /// Single weights, ordered by row and then by column, each place once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sparse {
+    /// Row of each entry, ascending.
     pub rows: Vec<u32>,
+    /// Column of each entry, ascending within a row.
     pub columns: Vec<u32>,
+    /// Value of each entry, finite.
     pub values: Vec<f16>,
 }
 
@@ -58,6 +62,7 @@ pub enum OnlineMap {
     /// `(Id (x) H_n / sqrt n) diag(signs)` of blocks of n = `size` channels, a power of two
     /// ([`halfstep_kernels::ops::hadamard`]).
     BlockHadamard {
+        /// Channels of a block: a power of two that divides the columns of the weight.
         size: usize,
         /// None: all signs are 1.
         signs: Option<Signs>,
@@ -67,7 +72,9 @@ pub enum OnlineMap {
 /// Signs that are drawn by a counter ([`halfstep_kernels::ops::hadamard::signs`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signs {
+    /// Seed of the counter.
     pub seed: u64,
+    /// Stream of that seed, of which sites that differ have different ones.
     pub stream: u64,
 }
 
@@ -81,8 +88,11 @@ pub enum PostNorm {
 /// What may not be in a part: element number `at` of the part that a file calls `part`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartFault {
+    /// Name of the part ([`part`]).
     pub part: String,
+    /// Index of the element, 0 where the whole part is at fault.
     pub at: usize,
+    /// What is wrong with it.
     pub reason: String,
 }
 
@@ -96,20 +106,27 @@ fn fault<T>(
 
 /// Names of parts in a file, after the weight's.
 pub mod part {
+    /// h.
     pub const INPUT_VECTOR: &str = "input_vector";
+    /// g.
     pub const OUTPUT_VECTOR: &str = "output_vector";
+    /// idx.
     pub const GATHER: &str = "gather";
+    /// R.
     pub const ONLINE_MAP: &str = "online_map";
+    /// The bias.
     pub const BIAS: &str = "bias";
+    /// post.
     pub const POST_NORM: &str = "post_norm";
 
-    /// Of a term, the first beside the weight being number 1.
+    /// Name of a term; the first one after the weight is number 1.
     pub fn term(number: usize) -> String {
         format!("term.{number}")
     }
 }
 
 impl LinearParts {
+    /// Whether there is no part.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -15,23 +15,30 @@ use std::collections::BTreeMap;
 /// The values of a tensor as they are stored.
 #[derive(Clone, Debug)]
 pub enum TensorData {
+    /// Row-major f32 values.
     F32(Vec<f32>),
+    /// Row-major f16 values.
     F16(Vec<f16>),
+    /// Row-major bf16 values.
     BF16(Vec<bf16>),
     /// Integer codes with scales: Q4_0, Q8_0, TQ2_0, Q4_1 with zero points, and everything of a
     /// `halfstep` file.
     Packed(QuantTensor),
     /// Another ggml block type, kept as bytes (whole rows) and decoded on demand.
     Blocks {
+        /// Type of the blocks.
         kind: crate::gguf::GgmlType,
+        /// Blocks, row after row; a row is a whole number of them.
         bytes: Vec<u8>,
     },
 }
 
+/// A named part of a model: a matrix or a vector.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     /// `[out, in]` or `[width]`; row-major.
     pub shape: Vec<usize>,
+    /// The values, as they are stored.
     pub data: TensorData,
 }
 
@@ -112,7 +119,9 @@ impl Tensor {
 /// ([`Model::with`]).
 #[derive(Clone, Debug)]
 pub struct Model {
+    /// Name for people, from the file or its path.
     pub name: String,
+    /// The graph that the tensors belong to.
     pub architecture: Architecture,
     /// By Hugging Face name, Hugging Face row order.
     pub tensors: BTreeMap<String, Tensor>,
@@ -120,6 +129,7 @@ pub struct Model {
     pub low_rank: BTreeMap<String, LowRank>,
     /// Other parts of the linears of layers, by the name of the weight; empty for most models.
     pub linear_parts: BTreeMap<String, LinearParts>,
+    /// The tokenizer, if the file has one.
     pub tokenizer: Option<Tokenizer>,
     /// Jinja source.
     pub chat_template: Option<String>,

@@ -13,8 +13,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 
-/// Bytes of the JSON header.
+/// Most bytes that the JSON header may have.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Most dimensions that a tensor may have.
 pub const MAX_DIMS: usize = 8;
 const METADATA: &str = "__metadata__";
 
@@ -23,30 +24,48 @@ macro_rules! dtypes {
         /// Element types of whole bytes. Those of 4 and 6 bits are refused by name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(non_camel_case_types)]
-        pub enum Dtype { $($name),* }
+        pub enum Dtype {
+            $(
+                #[doc = concat!("`", $text, "`: an element has ", $bytes, " bytes.")]
+                $name
+            ),*
+        }
+
         impl Dtype {
+            /// All element types.
             pub const ALL: &[Dtype] = &[$(Dtype::$name),*];
+            /// Name in a header: `BF16`, `BOOL`.
             pub const fn name(self) -> &'static str { match self { $(Dtype::$name => $text),* } }
+            /// Bytes of an element.
             pub const fn bytes(self) -> usize { match self { $(Dtype::$name => $bytes),* } }
         }
     };
 }
 
-dtypes!(F64 "F64" 8, I64 "I64" 8, U64 "U64" 8, F32 "F32" 4, I32 "I32" 4, U32 "U32" 4, F16 "F16" 2, BF16 "BF16" 2, I16 "I16" 2, U16 "U16" 2,
-    F8_E4M3 "F8_E4M3" 1, F8_E5M2 "F8_E5M2" 1, I8 "I8" 1, U8 "U8" 1, Bool "BOOL" 1);
+dtypes!(
+    F64 "F64" 8, I64 "I64" 8, U64 "U64" 8,
+    F32 "F32" 4, I32 "I32" 4, U32 "U32" 4,
+    F16 "F16" 2, BF16 "BF16" 2, I16 "I16" 2, U16 "U16" 2,
+    F8_E4M3 "F8_E4M3" 1, F8_E5M2 "F8_E5M2" 1, I8 "I8" 1, U8 "U8" 1, Bool "BOOL" 1,
+);
 
 /// One tensor of a header.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Info {
+    /// Name of the tensor.
     pub name: String,
+    /// Type of its elements.
     pub dtype: Dtype,
+    /// Its dimensions; row-major, the last one varies fastest.
     pub shape: Vec<usize>,
-    /// Bytes of the file, from its beginning.
+    /// Offset in the file of its first byte.
     pub begin: u64,
+    /// Offset in the file of the byte after its last one.
     pub end: u64,
 }
 
 impl Info {
+    /// Number of elements: the product of the dimensions.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
@@ -56,11 +75,14 @@ impl Info {
 /// byte.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
+    /// `__metadata__`: strings by key.
     pub metadata: BTreeMap<String, String>,
+    /// Descriptions of the tensors in the order of their bytes.
     pub tensors: Vec<Info>,
 }
 
 impl Header {
+    /// The tensors by their names.
     pub fn by_name(&self) -> BTreeMap<&str, &Info> {
         self.tensors.iter().map(|t| (t.name.as_str(), t)).collect()
     }
@@ -72,7 +94,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Header> {
 }
 
 /// Reads and checks the header; no tensor is read.
-pub fn read_header(source: &mut Source) -> Result<Header> {
+pub(crate) fn read_header(source: &mut Source) -> Result<Header> {
     let file = source.file.clone();
     let wrong = |offset: u64, reason: String| Error::Format { file: file.clone(), offset, reason };
     if source.length < 8 {
@@ -177,9 +199,13 @@ fn check_tensor(
 
 /// A tensor to write; the bytes are little-endian.
 pub struct Entry<'a> {
+    /// Name of the tensor.
     pub name: String,
+    /// Type of its elements.
     pub dtype: Dtype,
+    /// Its dimensions; the last one varies fastest.
     pub shape: Vec<usize>,
+    /// Row-major elements, each little-endian.
     pub data: Cow<'a, [u8]>,
 }
 

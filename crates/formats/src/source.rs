@@ -10,23 +10,30 @@ use std::io::{Read, Seek, SeekFrom};
 #[cfg(target_endian = "big")]
 compile_error!("files are little-endian and are read as they are");
 
+/// Bytes in memory or in a file.
 pub enum Bytes<'a> {
+    /// Bytes in memory.
     Memory(&'a [u8]),
+    /// An open file.
     File(File),
 }
 
 /// Named bytes of known length.
 pub struct Source<'a> {
+    /// Name, for errors.
     pub file: String,
+    /// Number of bytes.
     pub length: u64,
     bytes: Bytes<'a>,
 }
 
 impl<'a> Source<'a> {
+    /// Bytes in memory, called `file` in errors.
     pub fn memory(file: &str, bytes: &'a [u8]) -> Self {
         Self { file: file.into(), length: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
     }
 
+    /// The bytes of a file. Errors: `Io`.
     pub fn open(path: &std::path::Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.display().to_string(), source };
         let file = File::open(path).map_err(io)?;

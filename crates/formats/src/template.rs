@@ -3,7 +3,7 @@
 //!
 //! A template comes with a model file and is hostile input. General engines count instructions, but
 //! one instruction may double a string, compare two trees or drop a list nested a hundred thousand
-//! deep; so here every value made and every byte and element visited is paid for ([`budget`]),
+//! deep; so here every value made and every byte and element visited is paid for (module `budget`),
 //! containers carry their depth, and nothing but data can be reached: no attributes of the host's
 //! objects, no other templates, no files. The language is that of the `transformers` library (its
 //! sandbox, `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, its `tojson`); what
@@ -34,9 +34,12 @@ use serde::{Deserialize, Serialize};
 /// Longest template.
 pub const MAX_SOURCE_BYTES: usize = 256 << 10;
 
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant` or what else the template knows.
     pub role: String,
+    /// The text of the message.
     pub content: String,
 }
 

@@ -14,8 +14,8 @@ pub use crate::hugging_face::save as save_hugging_face;
 /// File formats a model can be written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// GGUF v3. Packed tensors must be exactly Q4_0, Q4_1, Q8_0 or TQ2_0; floats are written as they
-    /// are (1-D tensors F32).
+    /// GGUF v3. Packed tensors must be exactly Q4_0, Q4_1, Q8_0 or TQ2_0; floats are written as
+    /// they are (1-D tensors F32).
     Gguf,
     /// Our own safetensors layout: any grid (docs/format.md).
     Halfstep,

@@ -545,12 +545,41 @@ fn every_byte_changed() {
 
 prop_compose! {
     fn architectures()(
-        vocab_size in 1usize..1 << 24, hidden_size in 1usize..1 << 18, intermediate_size in 1usize..1 << 20, layers in 1usize..=1024, kv_heads in 1usize..64,
-        group in 1usize..8, half_head in 1usize..256, norm_eps in 1e-12f64..1.0, rope_theta in 1.0f64..1e9, tied_head in any::<bool>(), max_positions in 1usize..1 << 31,
+        vocab_size in 1usize..1 << 24,
+        hidden_size in 1usize..1 << 18,
+        intermediate_size in 1usize..1 << 20,
+        layers in 1usize..=1024,
+        kv_heads in 1usize..64,
+        group in 1usize..8,
+        half_head in 1usize..256,
+        norm_eps in 1e-12f64..1.0,
+        rope_theta in 1.0f64..1e9,
+        tied_head in any::<bool>(),
+        max_positions in 1usize..1 << 31,
         scaling in proptest::option::of((1.0f64..64.0, 0.1f64..4.0, 4.5f64..64.0, 1usize..1 << 20)),
     ) -> Architecture {
-        let rope_scaling = scaling.map(|(factor, low_freq_factor, high_freq_factor, original_max_position)| Llama3Scaling { factor, low_freq_factor, high_freq_factor, original_max_position });
-        Sizes { vocab_size, hidden_size, intermediate_size, layers, heads: kv_heads * group, kv_heads, head_dim: 2 * half_head, norm_eps, rope_theta, rope_scaling, tied_head, max_positions }.decoder("llama")
+        let rope_scaling = scaling.map(|(factor, low, high, original)| Llama3Scaling {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position: original,
+        });
+        let (heads, head_dim) = (kv_heads * group, 2 * half_head);
+        Sizes {
+            vocab_size,
+            hidden_size,
+            intermediate_size,
+            layers,
+            heads,
+            kv_heads,
+            head_dim,
+            norm_eps,
+            rope_theta,
+            rope_scaling,
+            tied_head,
+            max_positions,
+        }
+        .decoder("llama")
     }
 }
 

@@ -41,48 +41,128 @@ fn rendered(template: String) -> Result<String, Error> {
 fn exhausting() -> Vec<(&'static str, String)> {
     let doubled = |step: &str| {
         format!(
-            "{{% set ns = namespace(x='ab', l=[1]) %}}{{% for i in range(60) %}}{step}{{% endfor %}}{{{{ ns.x | length }}}}"
+            "{{% set ns = namespace(x='ab', l=[1]) %}}{{% for i in range(60) %}}{step}\
+                 {{% endfor %}}{{{{ ns.x | length }}}}"
         )
     };
     vec![
         ("range of 1e8", "{% for i in range(100000000) %}x{% endfor %}".into()),
         ("range of 2^63", "{{ range(9223372036854775807) }}".into()),
-        ("range from end to end", "{{ range(-9223372036854775807, 9223372036854775807) | length }}".into()),
-        ("nested loops", "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{{ a }}{% endfor %}{% endfor %}{% endfor %}".into()),
-        ("nested loops that write nothing", "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}".into()),
+        (
+            "range from end to end",
+            "{{ range(-9223372036854775807, 9223372036854775807) | length }}".into(),
+        ),
+        (
+            "nested loops",
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{{ a }}\
+             {% endfor %}{% endfor %}{% endfor %}"
+                .into(),
+        ),
+        (
+            "nested loops that write nothing",
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}".into(),
+        ),
         ("recursive macro", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".into()),
-        ("macros that call each other", "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}".into()),
-        ("macro that calls itself twice", "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}".into()),
-        ("caller that calls", "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{{ f() }}".into()),
+        (
+            "macros that call each other",
+            "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}"
+                .into(),
+        ),
+        (
+            "macro that calls itself twice",
+            "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}\
+             {{ f(60) }}"
+                .into(),
+        ),
+        (
+            "caller that calls",
+            "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{{ f() }}"
+                .into(),
+        ),
         ("text doubled by ~", doubled("{% set ns.x = ns.x ~ ns.x %}")),
         ("text doubled by +", doubled("{% set ns.x = ns.x + ns.x %}")),
-        ("text doubled by a captured block", doubled("{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}")),
+        (
+            "text doubled by a captured block",
+            doubled("{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}"),
+        ),
         ("text doubled by replace", doubled("{% set ns.x = ns.x | replace('b', ns.x) %}")),
         ("text doubled by join", doubled("{% set ns.x = [ns.x, ns.x] | join(ns.x) %}")),
-        ("text doubled by format of a list", doubled("{% set ns.l = [ns.l, ns.l] %}{% set ns.x = ns.l | string %}")),
+        (
+            "text doubled by format of a list",
+            doubled("{% set ns.l = [ns.l, ns.l] %}{% set ns.x = ns.l | string %}"),
+        ),
         ("list doubled by +", doubled("{% set ns.l = ns.l + ns.l %}")),
         ("list in itself, twice, written", doubled("{% set ns.l = [ns.l, ns.l] %}") + "{{ ns.l }}"),
-        ("list in itself, twice, as JSON", doubled("{% set ns.l = [ns.l, ns.l] %}") + "{{ ns.l | tojson }}"),
+        (
+            "list in itself, twice, as JSON",
+            doubled("{% set ns.l = [ns.l, ns.l] %}") + "{{ ns.l | tojson }}",
+        ),
         (
             "two lists in themselves, compared",
-            "{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}{{ ns.a == ns.b }}".into(),
+            "{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(60) %}\
+                 {% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}\
+                 {{ ns.a == ns.b }}"
+                .into(),
         ),
-        ("list nested without end", "{% set ns = namespace(l=[]) %}{% for i in range(100000) %}{% set ns.l = [ns.l] %}{% endfor %}".into()),
+        (
+            "list nested without end",
+            "{% set ns = namespace(l=[]) %}{% for i in range(100000) %}{% set ns.l = [ns.l] %}\
+             {% endfor %}"
+                .into(),
+        ),
         ("text times 1e9", "{{ 'a' * 1000000000 }}".into()),
         ("text times 1e18", "{{ 'abc' * 1000000000000000000 }}".into()),
         ("list times 1e18", "{{ [1, 2] * 1000000000000000000 }}".into()),
         ("indent by 1e9", "{{ 'a\nb' | indent(1000000000) }}".into()),
         ("indent by 1e18", "{{ 'a\nb' | indent(1000000000000000000) }}".into()),
         ("JSON indented by 1e9", "{{ [[1]] | tojson(indent=1000000000) }}".into()),
-        ("17 MiB of text", format!("{{% for i in range(17408) %}}{}{{% endfor %}}", "x".repeat(1024))),
-        ("search in a long text, often", "{% set x = 'a' * 20000000 %}{% for i in range(100000) %}{% if 'b' in x %}{% endif %}{% endfor %}".into()),
-        ("length of a long text, often", "{% set x = 'é' * 20000000 %}{% for i in range(100000) %}{% if x | length %}{% endif %}{% endfor %}".into()),
-        ("slice of a long text, often", "{% set x = 'é' * 5000000 %}{% for i in range(100000) %}{% set y = x[1:2] %}{% endfor %}".into()),
-        ("strip by a long set", "{% set x = 'a' * 1000000 %}{{ x.strip(('b' * 1000000) ~ 'a') }}".into()),
-        ("key of a long text, often", "{% set k = 'a' * 20000000 %}{% for i in range(100000) %}{% if messages[0][k] %}{% endif %}{% endfor %}".into()),
-        ("many keys", format!("{{% set d = {{ {} }} %}}", (0..30000).map(|i| format!("'{i}':1")).collect::<Vec<_>>().join(","))),
-        ("brackets nested 10,000 deep", format!("{{{{ {}{} }}}}", "(".repeat(10_000), ")".repeat(10_000))),
-        ("lists nested 100,000 deep", format!("{{{{ {}{} }}}}", "[".repeat(100_000), "]".repeat(100_000))),
+        (
+            "17 MiB of text",
+            format!("{{% for i in range(17408) %}}{}{{% endfor %}}", "x".repeat(1024)),
+        ),
+        (
+            "search in a long text, often",
+            "{% set x = 'a' * 20000000 %}{% for i in range(100000) %}{% if 'b' in x %}{% endif %}\
+             {% endfor %}"
+                .into(),
+        ),
+        (
+            "length of a long text, often",
+            "{% set x = 'é' * 20000000 %}{% for i in range(100000) %}{% if x | length %}\
+             {% endif %}{% endfor %}"
+                .into(),
+        ),
+        (
+            "slice of a long text, often",
+            "{% set x = 'é' * 5000000 %}{% for i in range(100000) %}{% set y = x[1:2] %}\
+             {% endfor %}"
+                .into(),
+        ),
+        (
+            "strip by a long set",
+            "{% set x = 'a' * 1000000 %}{{ x.strip(('b' * 1000000) ~ 'a') }}".into(),
+        ),
+        (
+            "key of a long text, often",
+            "{% set k = 'a' * 20000000 %}{% for i in range(100000) %}{% if messages[0][k] %}\
+             {% endif %}{% endfor %}"
+                .into(),
+        ),
+        (
+            "many keys",
+            format!(
+                "{{% set d = {{ {} }} %}}",
+                (0..30000).map(|i| format!("'{i}':1")).collect::<Vec<_>>().join(",")
+            ),
+        ),
+        (
+            "brackets nested 10,000 deep",
+            format!("{{{{ {}{} }}}}", "(".repeat(10_000), ")".repeat(10_000)),
+        ),
+        (
+            "lists nested 100,000 deep",
+            format!("{{{{ {}{} }}}}", "[".repeat(100_000), "]".repeat(100_000)),
+        ),
         ("not, 50,000 times", format!("{{{{ {}1 }}}}", "not ".repeat(50_000))),
         ("minus, 100,000 times", format!("{{{{ {}1 }}}}", "-".repeat(100_000))),
         ("conditions nested 10,000 deep", format!("{{{{ {}1 }}}}", "1 if 0 else ".repeat(10_000))),
@@ -215,7 +295,9 @@ fn an_error_names_the_line() {
 /// What is just allowed: limits are not met by templates and messages as they are.
 #[test]
 fn large_but_honest_chats_are_rendered() {
-    let template = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>' + '\n' }}{% endfor %}";
+    let template = "{% for m in messages %}\
+         {{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>' + '\n' }}\
+         {% endfor %}";
     let chat = |count: usize, bytes: usize| {
         (0..count)
             .map(|_| Message { role: "user".into(), content: "x".repeat(bytes) })
@@ -233,10 +315,15 @@ fn large_but_honest_chats_are_rendered() {
     }
 }
 
-const WHOLE: &str = "{%- set ns = namespace(i=0) -%}{% macro f(m, tag='x') %}<{{ tag }}>{{ m.content | trim }}{% endmacro %}{# c #}
-{% for m in messages if m.role != 'system' %}{% if loop.first and not loop.last %}{{ bos_token ~ f(m, tag=m['role']) }}{% elif m.content[1:].split(' ')[-1] is string %}
-{{ {'a': [1, 2.5, none], \"b\": m.role | upper} | tojson(indent=2) }}{% else %}{% continue %}{% endif %}{% set ns.i = ns.i + 1 %}{% endfor %}
-{% set x %}{{ ns.i }}{% endset %}{% filter upper %}{{ x }}{% endfilter %}{% raw %}{{ }}{% endraw %}{{ 'a' if add_generation_prompt else 'b' }}";
+const WHOLE: &str = "\
+    {%- set ns = namespace(i=0) -%}{% macro f(m, tag='x') %}<{{ tag }}>{{ m.content | trim }}\
+    {% endmacro %}{# c #}
+{% for m in messages if m.role != 'system' %}{% if loop.first and not loop.last %}\
+    {{ bos_token ~ f(m, tag=m['role']) }}{% elif m.content[1:].split(' ')[-1] is string %}
+{{ {'a': [1, 2.5, none], \"b\": m.role | upper} | tojson(indent=2) }}{% else %}\
+    {% continue %}{% endif %}{% set ns.i = ns.i + 1 %}{% endfor %}
+{% set x %}{{ ns.i }}{% endset %}{% filter upper %}{{ x }}{% endfilter %}{% raw %}{{ }}\
+    {% endraw %}{{ 'a' if add_generation_prompt else 'b' }}";
 
 #[test]
 fn every_cut_and_every_changed_byte_ends() {
@@ -258,7 +345,9 @@ proptest! {
 
     /// Words of the language in any order.
     #[test]
-    fn any_words_end_without_a_panic(words in proptest::collection::vec(prop::sample::select(WORDS), 0..40)) {
+    fn any_words_end_without_a_panic(
+        words in proptest::collection::vec(prop::sample::select(WORDS), 0..40),
+    ) {
         let _ = render(&words.concat(), &messages(), true, "<s>", "</s>");
         let _ = render(&format!("{{{{ {} }}}}", words.join(" ")), &messages(), true, "<s>", "</s>");
     }

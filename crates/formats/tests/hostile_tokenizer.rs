@@ -369,7 +369,12 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
         (
             "an unknown pattern",
             "/pre_tokenizer",
-            json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": false}),
+            json!({
+                "type": "Split",
+                "pattern": {"Regex": "(a+)+$"},
+                "behavior": "Isolated",
+                "invert": false,
+            }),
             "ERR_UNSUPPORTED",
             "(a+)+$",
         ),
@@ -383,7 +388,12 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
         (
             "a split that removes",
             "/pre_tokenizer",
-            json!({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed", "invert": false}),
+            json!({
+                "type": "Split",
+                "pattern": {"Regex": "x"},
+                "behavior": "Removed",
+                "invert": false,
+            }),
             "ERR_UNSUPPORTED",
             "Isolated only",
         ),
@@ -448,7 +458,16 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
 }
 
 fn roles(change: Value) -> Value {
-    let mut roles = json!({"pre": "smollm", "bos": null, "eos": null, "unknown": null, "padding": null, "add_bos": false, "add_eos": false, "kinds": []});
+    let mut roles = json!({
+        "pre": "smollm",
+        "bos": null,
+        "eos": null,
+        "unknown": null,
+        "padding": null,
+        "add_bos": false,
+        "add_eos": false,
+        "kinds": [],
+    });
     roles
         .as_object_mut()
         .expect("an object")
@@ -559,7 +578,10 @@ proptest! {
     /// Any vocabulary at all: refused, or usable in every way.
     #[test]
     fn any_vocabulary_is_refused_or_works(
-        tokens in proptest::collection::vec(prop_oneof!["[a-dĠ]{1,3}", "<[a-z|]{0,4}>", "<0x[0-9A-F-]{1,3}>", any::<String>()], 0..12),
+        tokens in proptest::collection::vec(
+            prop_oneof!["[a-dĠ]{1,3}", "<[a-z|]{0,4}>", "<0x[0-9A-F-]{1,3}>", any::<String>()],
+            0..12
+        ),
         kinds in proptest::collection::vec(1i64..=6, 12),
         merges in proptest::collection::vec("[a-dĠ]{1,2} [a-dĠ]{1,2}", 0..4),
         roles in proptest::collection::vec(proptest::option::of(0u32..14), 4),
@@ -567,15 +589,28 @@ proptest! {
         text: String,
     ) {
         let vocabulary = Vocabulary {
-            kinds: kinds.iter().take(tokens.len()).map(|&kind| TokenKind::from_ggml(kind).expect("one to six")).collect(),
-            tokens, merges, pre: "default".into(), bos: roles[0], eos: roles[1], unknown: roles[2], padding: roles[3], add_bos: flags[0], add_eos: flags[1],
+            kinds: kinds
+                .iter()
+                .take(tokens.len())
+                .map(|&kind| TokenKind::from_ggml(kind).expect("one to six"))
+                .collect(),
+            tokens,
+            merges,
+            pre: "default".into(),
+            bos: roles[0],
+            eos: roles[1],
+            unknown: roles[2],
+            padding: roles[3],
+            add_bos: flags[0],
+            add_eos: flags[1],
         };
         let Ok(tokenizer) = Tokenizer::new(vocabulary) else { return Ok(()) };
         for special in [false, true] {
             let ids = tokenizer.encode(&format!("{text}abcd <a> "), special).expect("encodes");
             tokenizer.decode(&ids, special).expect("its own ids");
         }
-        let back = Tokenizer::from_json("tokenizer.json", tokenizer.to_json().as_bytes(), None).expect("reads back");
+        let back = Tokenizer::from_json("tokenizer.json", tokenizer.to_json().as_bytes(), None)
+            .expect("reads back");
         prop_assert_eq!(&*back.vocabulary, &*tokenizer.vocabulary);
     }
 }

@@ -171,7 +171,8 @@ fn main() {
                 &pool, shape, &q, &k, &v, &y, &sums, &dy, &mut dq, &mut dk, &mut dv,
             )
         });
-        let flops = 4.0 * 9.0 * 512.0 * 512.0 * 64.0 * 2.0 / 1e9; // two products over half of the square
+        // Two products over half of the square.
+        let flops = 4.0 * 9.0 * 512.0 * 512.0 * 64.0 * 2.0 / 1e9;
         println!(
             "attention 4x512: forward {:.2} ms {:.0} GFLOP/s, backward {:.2} ms {:.0} GFLOP/s",
             forward * 1e3,

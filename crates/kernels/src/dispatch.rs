@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Level {
     /// The target's baseline (SSE2 on x86-64; NEON on aarch64; simd128 on wasm if built so).
     Scalar,
+    /// AVX2: vectors of 256 bits.
     Avx2,
     /// AVX-512 F, BW, VL, DQ.
     Avx512,
@@ -113,7 +114,8 @@ pub fn force(level: Level) -> bool {
 macro_rules! dispatch {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident $([$($generic:ident : $bound:path),+ $(,)?])? ($($arg:ident : $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident $([$($generic:ident : $bound:path),+ $(,)?])?
+            ($($arg:ident : $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
     )+) => {$(
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]

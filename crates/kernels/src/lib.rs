@@ -10,16 +10,18 @@
 //! inference path and our own `exp`/`ln`/`sin`/`cos`, so a result is the same on every CPU and in
 //! WASM.
 
+#![warn(missing_docs)]
+
 pub mod dispatch;
 pub mod math;
 pub mod ops;
 pub mod pack;
 pub mod quant;
-pub mod real;
+mod real;
 pub mod recycle;
 pub mod rng;
-pub mod threads;
-pub mod uninit_vec;
+mod threads;
+mod uninit_vec;
 
 pub use quant::activation_spec::{ActivationGranularity, ActivationSpec};
 pub use quant::element::{Element, Int, IntRange};

@@ -161,21 +161,25 @@ pub fn sin_cos_f64(x: f64) -> (f64, f64) {
     (s, c)
 }
 
+/// Sine of `x` radians: the first half of [`sin_cos_f64`].
 #[inline(always)]
 pub fn sin_f64(x: f64) -> f64 {
     sin_cos_f64(x).0
 }
 
+/// Cosine of `x` radians: the second half of [`sin_cos_f64`].
 #[inline(always)]
 pub fn cos_f64(x: f64) -> f64 {
     sin_cos_f64(x).1
 }
 
+/// Sine of `x` radians, computed in f64 and rounded once.
 #[inline(always)]
 pub fn sin_f32(x: f32) -> f32 {
     sin_f64(x as f64) as f32
 }
 
+/// Cosine of `x` radians, computed in f64 and rounded once.
 #[inline(always)]
 pub fn cos_f32(x: f32) -> f32 {
     cos_f64(x as f64) as f32

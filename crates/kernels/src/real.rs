@@ -6,6 +6,8 @@ use crate::ops::gemm::Product;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
+/// A float. Its functions give the same bits on every CPU: `exp` and `ln` are those of
+/// [`crate::math`], the others are exact or correctly rounded in IEEE arithmetic.
 pub trait Real:
     Product
     + Copy
@@ -24,23 +26,36 @@ pub trait Real:
     + SubAssign
     + MulAssign
 {
+    /// 0.
     const ZERO: Self;
+    /// 1.
     const ONE: Self;
+    /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
+    /// The same number: both types hold every f32.
     fn from_f32(value: f32) -> Self;
+    /// The same number as f64.
     fn to_f64(self) -> f64;
+    /// The nearest f32.
     fn to_f32(self) -> f32;
+    /// Magnitude.
     fn abs(self) -> Self;
+    /// Square root, correctly rounded.
     fn sqrt(self) -> Self;
     /// Nearest, ties to even.
     fn round(self) -> Self;
+    /// e to this power.
     fn exp(self) -> Self;
+    /// Natural logarithm.
     fn ln(self) -> Self;
+    /// Whether it is neither NaN nor infinite.
     fn is_finite(self) -> bool;
+    /// The larger of two numbers; `other` if one of them is NaN.
     #[inline(always)]
     fn maximum(self, other: Self) -> Self {
         if self > other { self } else { other }
     }
+    /// The smaller of two numbers; `other` if one of them is NaN.
     #[inline(always)]
     fn minimum(self, other: Self) -> Self {
         if self < other { self } else { other }

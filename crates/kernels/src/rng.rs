@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 /// One stream of numbers. Its whole state is three integers, saved with a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rng {
+    /// Key of the generator; streams of other seeds are independent.
     pub seed: u64,
+    /// Number of the stream under its seed, from a constant whose name ends in `STREAM`.
     pub stream: u64,
     /// Index of the next number.
     pub counter: u64,
@@ -34,6 +36,7 @@ fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 }
 
 impl Rng {
+    /// The stream at its first number.
     pub const fn new(seed: u64, stream: u64) -> Self {
         Self { seed, stream, counter: 0 }
     }

@@ -14,14 +14,6 @@ use halfstep_kernels::{
 };
 use proptest::prelude::*;
 
-const RULES: [Observer; 5] = [
-    Observer::Absmax,
-    Observer::SignedAbsmax,
-    Observer::ErrorSearch,
-    Observer::Convex,
-    Observer::Lsq,
-];
-
 fn pool() -> Pool {
     Pool::new(2)
 }
@@ -70,6 +62,10 @@ fn quantizers() -> impl Strategy<Value = QuantSpec> {
     })
 }
 
+fn observers() -> impl Strategy<Value = Observer> {
+    prop::sample::select(Observer::ALL)
+}
+
 /// Rows, columns and weights: of ordinary size, zero, equal, or far out.
 fn matrices() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
     (1usize..5, 1usize..80).prop_flat_map(|(rows, cols)| {
@@ -90,21 +86,33 @@ fn error(w: &[f32], step: f64, grid: Int) -> f64 {
 
 proptest! {
     #[test]
-    fn every_code_is_the_nearest_one_in_the_grid(q in quantizers(), (rows, cols, w) in matrices(), rule in 0usize..5) {
-        let packed = quantize_by(&pool(), &w, rows, cols, q, RULES[rule]);
+    fn every_code_is_the_nearest_one_in_the_grid(
+        q in quantizers(),
+        (rows, cols, w) in matrices(),
+        observer in observers(),
+    ) {
+        let packed = quantize_by(&pool(), &w, rows, cols, q, observer);
         let got = values(&packed);
         for (k, (&w, &got)) in w.iter().zip(&got).enumerate() {
             let scale = packed.scales[q.granularity.scale_index(k / cols, k % cols, cols)];
             prop_assert!(got.is_finite());
             // The nearest value of the grid, by trying all.
             let z = packed.zero_point(q.granularity.scale_index(k / cols, k % cols, cols));
-            let best = (q.min_code()..=q.max_code()).map(|c| ((c - z) as f32 * scale - w).abs()).fold(f32::INFINITY, f32::min);
-            prop_assert!((got - w).abs() <= best + 1e-6 * w.abs(), "{w} became {got} under {scale}");
+            let best = (q.min_code()..=q.max_code())
+                .map(|c| ((c - z) as f32 * scale - w).abs())
+                .fold(f32::INFINITY, f32::min);
+            prop_assert!(
+                (got - w).abs() <= best + 1e-6 * w.abs(),
+                "{w} became {got} under {scale}"
+            );
         }
     }
 
     #[test]
-    fn absmax_is_within_half_a_step_and_keeps_its_codes(q in quantizers(), (rows, cols, w) in matrices()) {
+    fn absmax_is_within_half_a_step_and_keeps_its_codes(
+        q in quantizers(),
+        (rows, cols, w) in matrices(),
+    ) {
         let q = QuantSpec { scale: ScaleCodec::F32, ..q };
         let packed = quantize_by(&pool(), &w, rows, cols, q, Observer::Absmax);
         let got = values(&packed);
@@ -121,24 +129,39 @@ proptest! {
     }
 
     #[test]
-    fn powers_of_two_go_through(q in quantizers(), (rows, cols, w) in matrices(), rule in 0usize..5, k in -3i32..6) {
+    fn powers_of_two_go_through(
+        q in quantizers(),
+        (rows, cols, w) in matrices(),
+        observer in observers(),
+        k in -3i32..6,
+    ) {
         let q = QuantSpec { scale: ScaleCodec::F32, ..q };
         let factor = 2f32.powi(k);
         let scaled: Vec<f32> = w.iter().map(|w| w * factor).collect();
-        let (a, b) = (quantize_by(&pool(), &w, rows, cols, q, RULES[rule]), quantize_by(&pool(), &scaled, rows, cols, q, RULES[rule]));
+        let (a, b) = (
+            quantize_by(&pool(), &w, rows, cols, q, observer),
+            quantize_by(&pool(), &scaled, rows, cols, q, observer),
+        );
         prop_assert_eq!(a.codes, b.codes);
         prop_assert_eq!(a.scales.iter().map(|s| s * factor).collect::<Vec<_>>(), b.scales);
     }
 
     #[test]
-    fn no_candidate_beats_the_error_search(bits in 2u8..=8, w in prop::collection::vec(prop_oneof![4 => -1f32..1.0, 1 => Just(0.25f32), 1 => -9f32..9.0], 1..70)) {
+    fn no_candidate_beats_the_error_search(
+        bits in 2u8..=8,
+        w in prop::collection::vec(
+            prop_oneof![4 => -1f32..1.0, 1 => Just(0.25f32), 1 => -9f32..9.0],
+            1..70
+        ),
+    ) {
         let grid = Int::symmetric(bits);
         let q = QuantSpec::int(grid, Granularity::Tensor, ScaleCodec::F32);
         let (scales, _) = find_scales(&pool(), &w, 1, w.len(), q, Observer::ErrorSearch);
         let most = w.iter().fold(0.0f32, |m, w| m.max(w.abs())) as f64;
         prop_assume!(most > 0.0);
         let squares: f64 = w.iter().map(|&w| w as f64 * w as f64).sum();
-        let (found, positive) = (error(&w, scales[0] as f64, grid), error(&w, error_step(&w, bits), grid));
+        let (found, positive) =
+            (error(&w, scales[0] as f64, grid), error(&w, error_step(&w, bits), grid));
         // The stored scale is the minimiser rounded to f32.
         let slack = 1e-6 * squares;
         prop_assert!(found <= positive + slack);
@@ -152,12 +175,22 @@ proptest! {
     #[test]
     fn lsq_is_the_formula(
         (rows, cols, v) in matrices(),
-        grid in (2u8..=8, any::<bool>()).prop_map(|(b, narrow)| if narrow { Int::narrow(b) } else { Int::symmetric(b) }),
-        granularity in prop_oneof![Just(Granularity::Tensor), Just(Granularity::Channel), (1usize..50).prop_map(Granularity::Group)],
+        grid in (2u8..=8, any::<bool>()).prop_map(|(b, narrow)| if narrow {
+            Int::narrow(b)
+        } else {
+            Int::symmetric(b)
+        }),
+        granularity in prop_oneof![
+            Just(Granularity::Tensor),
+            Just(Granularity::Channel),
+            (1usize..50).prop_map(Granularity::Group)
+        ],
         seed in any::<u64>(),
     ) {
         let mut rng = Rng { seed, stream: 0, counter: 0 };
-        let steps: Vec<f32> = (0..granularity.scales(rows, cols)).map(|_| [0.125, -0.25, 0.3, -0.01, 0.0][rng.below(5) as usize]).collect();
+        let steps: Vec<f32> = (0..granularity.scales(rows, cols))
+            .map(|_| [0.125, -0.25, 0.3, -0.01, 0.0][rng.below(5) as usize])
+            .collect();
         let dy: Vec<f32> = v.iter().map(|_| rng.normal() as f32).collect();
         let (n, p) = (grid.min() as f32, grid.max() as f32);
         let spec = QuantSpec::int(grid, granularity, ScaleCodec::F32);
@@ -180,7 +213,8 @@ proptest! {
                     let code = u.clamp(n, p).round_ties_even();
                     prop_assert_eq!(codes[k] as f32, code);
                     prop_assert_eq!(y[k].to_bits(), (codes[k] as f32 * s).to_bits());
-                    let inside = if edge == EdgeRule::Inside { u >= n && u <= p } else { u > n && u < p };
+                    let inside =
+                        if edge == EdgeRule::Inside { u >= n && u <= p } else { u > n && u < p };
                     prop_assert_eq!(dv[k], if inside { dy[k] } else { 0.0 });
                     let term = (dy[k] * if inside { code - u } else { code }) as f64;
                     want_ds[index] = (want_ds[index].0 + term, want_ds[index].1 + term.abs());
@@ -205,11 +239,14 @@ proptest! {
         ],
     ) {
         let mut rng = Rng { seed, stream: 1, counter: 0 };
-        let x: Vec<f32> = (0..rows * cols).map(|_| if rng.below(5) == 0 { 0.0 } else { rng.normal() as f32 * 3.0 }).collect();
+        let x: Vec<f32> = (0..rows * cols)
+            .map(|_| if rng.below(5) == 0 { 0.0 } else { rng.normal() as f32 * 3.0 })
+            .collect();
         let step = Some(0.031f32);
         for level in available() {
             force(level);
-            let (mut y, mut codes, mut scales) = (vec![f32::NAN; x.len()], vec![99i8; x.len()], vec![]);
+            let (mut y, mut codes, mut scales) =
+                (vec![f32::NAN; x.len()], vec![99i8; x.len()], vec![]);
             activation::fake_quant(&pool(), quantizer, &x, cols, step, &mut y);
             activation::quantize(quantizer, &x, cols, step, &mut codes, &mut scales);
             for (k, &x) in x.iter().enumerate() {
@@ -219,7 +256,9 @@ proptest! {
                         let block = scales[k / cols * cols.div_ceil(32) + k % cols / 32];
                         (codes[k], block, 0.51)
                     }
-                    ActivationSpec::BLOCK_256 => (codes[k], scales[k / cols * cols.div_ceil(256) + k % cols / 256], 0.501),
+                    ActivationSpec::BLOCK_256 => {
+                        (codes[k], scales[k / cols * cols.div_ceil(256) + k % cols / 256], 0.501)
+                    }
                     ActivationSpec::Dynamic { .. } => (codes[k], scales[k / cols], 0.501),
                     _ => (codes[k], scales[0], f32::INFINITY),
                 };
@@ -306,13 +345,13 @@ fn what_is_not_a_number_stays_seen() {
     }
     let mut w = normal(64, 2);
     w[40] = f32::NAN;
-    for rule in RULES {
+    for &observer in Observer::ALL {
         for grid in [Int::symmetric(4), Int::narrow(8), Int::unsigned(4)] {
             let q = QuantSpec::int(grid, Granularity::Group(32), ScaleCodec::F16);
-            let got = values(&quantize_by(&pool(), &w, 1, 64, q, rule));
+            let got = values(&quantize_by(&pool(), &w, 1, 64, q, observer));
             assert!(
                 got[..32].iter().all(|v| v.is_finite()) && got[40].is_nan(),
-                "{rule:?} {grid:?}"
+                "{observer:?} {grid:?}"
             );
         }
     }
@@ -322,7 +361,7 @@ fn what_is_not_a_number_stays_seen() {
 fn groups_of_zeros_have_scale_zero_and_no_noise() {
     let mut w = normal(96, 5);
     w[32..64].fill(0.0);
-    for rule in RULES {
+    for &observer in Observer::ALL {
         for grid in [Int::symmetric(4), Int::narrow(8), Int::unsigned(3)] {
             for scale_codec in [ScaleCodec::F16, ScaleCodec::F32] {
                 let packed = quantize_by(
@@ -331,10 +370,10 @@ fn groups_of_zeros_have_scale_zero_and_no_noise() {
                     1,
                     96,
                     QuantSpec::int(grid, Granularity::Group(32), scale_codec),
-                    rule,
+                    observer,
                 );
                 assert_eq!(packed.scales[1], 0.0);
-                assert!(values(&packed)[32..64].iter().all(|&v| v == 0.0), "{rule:?} {grid:?}");
+                assert!(values(&packed)[32..64].iter().all(|&v| v == 0.0), "{observer:?} {grid:?}");
             }
         }
     }
@@ -371,10 +410,11 @@ fn rtn_is_the_better_of_its_two_rules() {
         [QuantSpec::Q4_0, QuantSpec::int(Int::symmetric(3), Granularity::Channel, ScaleCodec::F32)]
     {
         let rtn = squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, Observer::Best));
-        for rule in [Observer::SignedAbsmax, Observer::ErrorSearch, Observer::Absmax] {
+        for observer in [Observer::SignedAbsmax, Observer::ErrorSearch, Observer::Absmax] {
             assert!(
-                rtn <= squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, rule)) * (1.0 + 1e-6),
-                "{rule:?}"
+                rtn <= squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, observer))
+                    * (1.0 + 1e-6),
+                "{observer:?}"
             );
         }
     }
@@ -384,11 +424,11 @@ fn rtn_is_the_better_of_its_two_rules() {
 fn affine_zero_points_stay_inside_and_zero_is_exact() {
     for (shift, bits) in [(-3.0, 4), (0.0, 2), (3.0, 4), (0.7, 8)] {
         let w: Vec<f32> = normal(64, 8).iter().map(|w| w + shift).chain([0.0; 32]).collect();
-        for rule in [Observer::Absmax, Observer::ErrorSearch] {
+        for observer in [Observer::Absmax, Observer::ErrorSearch] {
             let q = QuantSpec::int(Int::unsigned(bits), Granularity::Channel, ScaleCodec::F16);
-            let packed = quantize_by(&pool(), &w, 1, 96, q, rule);
+            let packed = quantize_by(&pool(), &w, 1, 96, q, observer);
             assert!(i32::from(packed.zero_points[0]) <= q.max_code());
-            assert!(values(&packed)[64..].iter().all(|&v| v == 0.0), "{rule:?}");
+            assert!(values(&packed)[64..].iter().all(|&v| v == 0.0), "{observer:?}");
         }
     }
 }

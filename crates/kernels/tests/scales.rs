@@ -44,7 +44,10 @@ proptest! {
             // half a step of the largest of its run.
             let off = (stored.abs() - scale.abs()).abs();
             let allowed = if codec == ScaleCodec::E8M0 { scale.abs() } else { largest / 16.0 };
-            prop_assert!(off <= allowed.max(codec.smallest()).max(of_outer) * 1.01, "{stored} {scale}");
+            prop_assert!(
+                off <= allowed.max(codec.smallest()).max(of_outer) * 1.01,
+                "{stored} {scale}"
+            );
         }
     }
 

@@ -1,8 +1,10 @@
 //! The Node addon: JSON in, handles and events out (`ts/src/native.ts` is the other side of this
 //! surface). No maths and no defaults live here.
 //!
-//! Every long call makes a [`NativeTask`] on a thread of its own, never one of libuv's. Every
+//! Every long call makes a `NativeTask` on a thread of its own, never one of libuv's. Every
 //! export catches unwinding; every failure of the core crosses as data.
+
+#![warn(missing_docs)]
 // The attribute macros of napi-derive write unsafe binding glue into this crate; no unsafe code is
 // written by hand.
 #![allow(unsafe_code)]
@@ -37,11 +39,14 @@ fn quiet_panics() {
     }
 }
 
+/// Reads a GGUF file, a `halfstep` safetensors file or a Hugging Face folder. Outcome: null; then
+/// `takeModel`.
 #[napi(catch_unwind)]
 pub fn load(path: String) -> NativeTask {
     NativeTask::spawn(move |_, _| TaskOutput::model(session::load(&path)?))
 }
 
+/// The same from the bytes of one file, called `name` in errors.
 #[napi(catch_unwind)]
 pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
     // Copied: JavaScript may change or transfer its buffer while the thread reads.
@@ -51,6 +56,8 @@ pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
     })
 }
 
+/// Quantizes a model: `recipe` is JSON of `RecipeInput`, `run` of `RunConfig`. Messages: `Event`.
+/// Outcome: `Report`; then `takeModel`.
 #[napi(catch_unwind)]
 pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     let model = model.share();
@@ -69,7 +76,8 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
     })
 }
 
-/// What that run will take.
+/// Estimates what [`quantize`] with the same arguments will need. Messages: `Event`. Outcome:
+/// `Plan`.
 #[napi(catch_unwind)]
 pub fn plan(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     let model = model.share();
@@ -86,6 +94,8 @@ pub fn plan(model: &NativeModel, recipe: String, run: String) -> NativeTask {
     })
 }
 
+/// Evaluates a model, compared with `against` over the same positions if there is one: `config` is
+/// JSON of `EvaluateConfig`. Messages: `progress`. Outcome: `EvaluationRecord`.
 #[napi(catch_unwind)]
 pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: String) -> NativeTask {
     let (model, against) = (model.share(), against.map(NativeModel::share).transpose());
@@ -102,6 +112,8 @@ pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: Stri
     })
 }
 
+/// Generates a text: `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome:
+/// `Generation`.
 #[napi(catch_unwind)]
 pub fn generate(model: &NativeModel, config: String) -> NativeTask {
     let model = model.share();
@@ -116,7 +128,8 @@ pub fn generate(model: &NativeModel, config: String) -> NativeTask {
     })
 }
 
-/// `prompts` is a JSON array of texts.
+/// Continues several prompts: `prompts` is JSON of `string[]`, `config` of `GenerationConfig`
+/// without a prompt. Outcome: `Generation[]`.
 #[napi(catch_unwind)]
 pub fn generate_all(model: &NativeModel, prompts: String, config: String) -> NativeTask {
     let model = model.share();
@@ -129,12 +142,16 @@ pub fn generate_all(model: &NativeModel, prompts: String, config: String) -> Nat
     })
 }
 
+/// Token ids of a text; with `special`, special tokens in it are recognised and begin and end
+/// tokens are added. Outcome: `number[]`.
 #[napi(catch_unwind)]
 pub fn tokenize(model: &NativeModel, text: String, special: bool) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |_, _| TaskOutput::value(&session::tokenize(&*model?, &text, special)?))
 }
 
+/// Logits `[tokens, vocabulary]` of a sequence as little-endian f32. Outcome: null; then
+/// `takeBytes`.
 #[napi(catch_unwind)]
 pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
     let (model, tokens) = (model.share(), tokens.to_vec());
@@ -145,6 +162,7 @@ pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
     })
 }
 
+/// The values of the model in f32, nothing quantized. Outcome: null; then `takeModel`.
 #[napi(catch_unwind)]
 pub fn dequantize(model: &NativeModel) -> NativeTask {
     let model = model.share();
@@ -153,12 +171,15 @@ pub fn dequantize(model: &NativeModel) -> NativeTask {
     })
 }
 
+/// Writes the model to a file. Outcome: `SaveReport`.
 #[napi(catch_unwind)]
 pub fn save(model: &NativeModel, path: String) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |_, _| TaskOutput::value(&session::save(&*model?, &path)?))
 }
 
+/// The bytes of the file, in the format of the model's target (GGUF for a float model). Outcome:
+/// `SaveReport`; then `takeBytes`.
 #[napi(catch_unwind)]
 pub fn to_bytes(model: &NativeModel) -> NativeTask {
     let model = model.share();

@@ -1,6 +1,6 @@
 //! Time for the reports of speed; no number of a model depends on it.
 
-/// A moment. On wasm, which has no clock of its own, the host gives one ([`set_host_clock`]);
+/// A moment. On wasm, which has no clock of its own, the host gives one (`set_host_clock`);
 /// without it no time ever passes.
 #[derive(Clone, Copy)]
 pub struct Clock {

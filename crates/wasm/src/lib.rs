@@ -4,6 +4,8 @@
 //! Nothing can run in parallel with JavaScript, so a task is a row of steps that
 //! `ts/src/native-wasm.ts` takes one by one, giving the event loop its turn in between. Every
 //! failure of the core crosses as data. A panic ends in a trap; its text waits in [`take_panic`].
+
+#![warn(missing_docs)]
 // The attribute macro of wasm-bindgen writes unsafe binding glue into this crate; no unsafe code is
 // written by hand.
 #![allow(unsafe_code)]
@@ -65,17 +67,20 @@ pub struct WasmFiles(BTreeMap<String, Vec<u8>>);
 
 #[wasm_bindgen]
 impl WasmFiles {
+    /// No files.
     #[wasm_bindgen(constructor)]
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// Adds a file by its name in the folder.
     pub fn add(&mut self, name: String, bytes: Vec<u8>) {
         self.0.insert(name, bytes);
     }
 }
 
-/// `name` is that of the folder.
+/// Reads a Hugging Face folder from its files; `name` is that of the folder. Outcome: null; then
+/// `takeModel`.
 #[wasm_bindgen(js_name = loadFiles)]
 pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
     WasmTask::once(move |_, _| {
@@ -83,6 +88,8 @@ pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
     })
 }
 
+/// Quantizes a model: `recipe` is JSON of `RecipeInput`, `run` of `RunConfig`. Messages: `Event`.
+/// Outcome: `Report`; then `takeModel`.
 #[wasm_bindgen]
 pub fn quantize(model: &WasmModel, recipe: String, run: String) -> WasmTask {
     let model = model.arc();
@@ -101,11 +108,14 @@ pub fn quantize(model: &WasmModel, recipe: String, run: String) -> WasmTask {
     })
 }
 
+/// Evaluates a model: `config` is JSON of `EvaluateConfig`. Messages: `progress`. Outcome:
+/// `EvaluationRecord`.
 #[wasm_bindgen]
 pub fn evaluate(model: &WasmModel, config: String) -> WasmTask {
     evaluation(model, None, config)
 }
 
+/// The same, compared with the model `against` over the same positions.
 #[wasm_bindgen(js_name = evaluateAgainst)]
 pub fn evaluate_against(model: &WasmModel, against: &WasmModel, config: String) -> WasmTask {
     evaluation(model, Some(against), config)
@@ -128,6 +138,8 @@ fn evaluation(model: &WasmModel, against: Option<&WasmModel>, config: String) ->
     WasmTask::steps(start, step, |run| TaskOutput::value(&run.finish()[0]))
 }
 
+/// Generates a text: `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome:
+/// `Generation`.
 #[wasm_bindgen]
 pub fn generate(model: &WasmModel, config: String) -> WasmTask {
     let model = model.arc();
@@ -142,7 +154,8 @@ pub fn generate(model: &WasmModel, config: String) -> WasmTask {
     WasmTask::steps(start, step, |run| TaskOutput::value(&run.finish()))
 }
 
-/// `prompts` is a JSON array of texts.
+/// Continues several prompts: `prompts` is JSON of `string[]`, `config` of `GenerationConfig`
+/// without a prompt. Outcome: `Generation[]`.
 #[wasm_bindgen(js_name = generateAll)]
 pub fn generate_all(model: &WasmModel, prompts: String, config: String) -> WasmTask {
     let model = model.arc();
@@ -155,12 +168,16 @@ pub fn generate_all(model: &WasmModel, prompts: String, config: String) -> WasmT
     })
 }
 
+/// Token ids of a text; with `special`, special tokens in it are recognised and begin and end
+/// tokens are added. Outcome: `number[]`.
 #[wasm_bindgen]
 pub fn tokenize(model: &WasmModel, text: String, special: bool) -> WasmTask {
     let model = model.arc();
     WasmTask::once(move |_, _| TaskOutput::value(&session::tokenize(&*model?, &text, special)?))
 }
 
+/// Logits `[tokens, vocabulary]` of a sequence as little-endian f32. Outcome: null; then
+/// `takeBytes`.
 #[wasm_bindgen]
 pub fn logits(model: &WasmModel, tokens: Vec<u32>) -> WasmTask {
     let model = model.arc();
@@ -171,6 +188,7 @@ pub fn logits(model: &WasmModel, tokens: Vec<u32>) -> WasmTask {
     })
 }
 
+/// The values of the model in f32, nothing quantized. Outcome: null; then `takeModel`.
 #[wasm_bindgen]
 pub fn dequantize(model: &WasmModel) -> WasmTask {
     let model = model.arc();

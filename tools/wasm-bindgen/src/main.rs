@@ -7,7 +7,8 @@
 use std::process::ExitCode;
 use wasm_bindgen_cli_support::Bindgen;
 
-const USAGE: &str = "wasm-bindgen <file.wasm> --out-dir <folder> --target web [--out-name <name>] [--typescript | --no-typescript] [--debug] [--keep-debug] \
+const USAGE: &str = "wasm-bindgen <file.wasm> --out-dir <folder> --target web \
+     [--out-name <name>] [--typescript | --no-typescript] [--debug] [--keep-debug] \
      [--no-demangle] [--omit-default-module-path]";
 
 /// What wasm-pack asks for.
@@ -28,7 +29,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut target = None;
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
-        let mut value = |name: &str| arguments.next().ok_or_else(|| format!("{name} needs a value"));
+        let mut value =
+            |name: &str| arguments.next().ok_or_else(|| format!("{name} needs a value"));
         match argument.as_str() {
             "--out-dir" => parsed.out_dir = value("--out-dir")?,
             "--out-name" => parsed.out_name = Some(value("--out-name")?),
@@ -49,7 +51,9 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     }
     match target.as_deref() {
         Some("web") => Ok(parsed),
-        other => Err(format!("only --target web is made here, not {}", other.unwrap_or("the default"))),
+        other => {
+            Err(format!("only --target web is made here, not {}", other.unwrap_or("the default")))
+        }
     }
 }
 

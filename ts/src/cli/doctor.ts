@@ -52,7 +52,7 @@ export function doctorCommand(): Command {
 
 async function loadWasm(): Promise<Native | string> {
   try {
-    return await (await import('../native-wasm.js')).loadWasm()
+    return await (await import('../native-wasm.js')).wasmNative()
   } catch (error) {
     if ((error as { code?: string }).code === 'ERR_MODULE_NOT_FOUND')
       return 'not built (npm run build:wasm)'

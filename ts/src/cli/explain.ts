@@ -115,9 +115,20 @@ const typeOf = ({ type, choices }: OptionDoc) =>
 function fieldSections(wanted: string): string[][] {
   return FIELDS.filter(
     ({ path, doc }) => doc !== '' && (plain(path) === wanted || plain(fieldOf(path)) === wanted),
-  ).map(({ path, doc, choices }) => [
+  ).map(({ path, doc, choices = [], meanings }) => [
     `${path}, field of a whole recipe`,
-    ...wrapped(doc.replaceAll('`', '')),
-    ...(choices ? wrapped(`One of ${choices.join(', ')}.`) : []),
+    ...wrapped(bare(doc)),
+    ...(meanings
+      ? ['One of:', ...choices.flatMap((name) => choiceLines(name, meanings[name]))]
+      : choices.length > 0
+        ? wrapped(`One of ${choices.join(', ')}.`)
+        : []),
   ])
 }
+
+/** A text whose names are those of fields and values, as they are. */
+const bare = (text: string) => text.replaceAll('`', '')
+
+/** A value of a field and what it means, indented. */
+const choiceLines = (name: string, meaning?: string) =>
+  wrapped(meaning ? `${name}: ${bare(meaning)}` : name, 78).map((line) => `  ${line}`)

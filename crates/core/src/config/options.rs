@@ -85,12 +85,16 @@ impl Default for EvaluateConfig {
     }
 }
 
+/// Arithmetic of the products with weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum ArithmeticConfig {
+    /// Integer for a quantized model, otherwise float.
     #[default]
     Auto,
+    /// On decoded weights in f32, with activations and cache in f32 too.
     Float,
+    /// On the codes of the quantized weights; an error for a float model.
     Integer,
 }
 
@@ -138,6 +142,8 @@ impl Default for GenerationConfig {
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 pub struct ChatMessage {
+    /// Who speaks: `system`, `user`, `assistant` or what else the chat template knows.
     pub role: String,
+    /// What is said.
     pub content: String,
 }

@@ -58,7 +58,8 @@ pub struct Settings {
 
 /// Returns the training text: that of the run, one that the model generates, or both.
 ///
-/// Errors: those of [`Text::read`], [`settings`] and [`generate`].
+/// Errors: those of [`Text::read`] and [`generate`]; `Config` if the run has no text and generates
+/// none, or less than a sequence.
 pub fn training_text(
     model: &Model,
     recipe: &Recipe,

@@ -7,6 +7,7 @@ use super::{Tap, Term};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// L2-SP (arXiv 1802.01483). It has no options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(deny_unknown_fields)]
 pub struct AnchorConfig {}

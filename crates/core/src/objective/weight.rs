@@ -16,7 +16,9 @@ pub enum Weight {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightSchedule {
+    /// The number at the first step.
     pub from: f64,
+    /// The number at the end.
     pub to: f64,
     /// The way between the two.
     #[serde(default)]

@@ -9,40 +9,28 @@
 //! Defaults: three passes and the greedy order of the paper; the damping of `gptq`.
 
 use crate::error::Result;
-use crate::recipe::{
-    Common, Defaults, Observer, RangeConfig, Recipe, SolverOptions, Stage, StageStart, Trains,
-};
+use crate::recipe::solver_options::SolverOptions;
+use crate::recipe::{Defaults, Recipe, options};
 use crate::solver::SolverConfig;
 use crate::solver::comq::ComqConfig;
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// COMQ: coordinate descent on the error of the outputs, one weight after the other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct ComqRecipeConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Number of visits of every weight, 1 to 100. Default 3.
-    pub passes: usize,
-    /// Visit the weights with the largest products of weight and inputs first, instead of from left
-    /// to right. Default true.
-    pub greedy: bool,
-    /// Compare with the outputs of the unquantized model, instead of with those of the unquantized
-    /// layer for the inputs that the quantized layers before it give. Default false.
-    pub two_streams: bool,
-    /// Damping that is added to the diagonal of the products of the inputs, as a share of its mean;
-    /// 0 to 10. Default 0.01.
-    pub damping: f64,
-    /// Options of the calibration text.
-    pub train: SolverOptions,
-}
-
-impl Default for ComqRecipeConfig {
-    fn default() -> Self {
-        let (common, train) = Default::default();
-        Self { common, passes: 3, greedy: true, two_streams: false, damping: 0.01, train }
+options! {
+    /// COMQ: coordinate descent on the error of the outputs, one weight after the other.
+    ComqRecipeConfig {
+        /// Number of visits of every weight, 1 to 100. Default 3.
+        passes: usize = 3,
+        /// Visit the weights with the largest products of weight and inputs first, instead of from
+        /// left to right. Default true.
+        greedy: bool = true,
+        /// Compare with the outputs of the unquantized model, instead of with those of the
+        /// unquantized layer for the inputs that the quantized layers before it give. Default
+        /// false.
+        two_streams: bool = false,
+        /// Damping that is added to the diagonal of the products of the inputs, as a share of its
+        /// mean; 0 to 10. Default 0.01.
+        damping: f64 = 0.01,
+        /// Options of the calibration text.
+        train: SolverOptions,
     }
 }
 
@@ -52,9 +40,6 @@ impl ComqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let Self { passes, greedy, two_streams, damping, .. } = *self;
         let config = ComqConfig { passes, greedy, from_nearest: false, two_streams, damping };
-        let (from, config) = (StageStart::Original, self.train.config(SolverConfig::Comq(config))?);
-        let stages = vec![Stage::Block { from, trains: Trains::NONE, config }];
-        let (observer, range) = (Observer::Absmax, RangeConfig::Frozen);
-        self.common.recipe("comq", Self::DEFAULTS, observer, range, stages)
+        self.train.recipe("comq", &self.common, Self::DEFAULTS, SolverConfig::Comq(config))
     }
 }

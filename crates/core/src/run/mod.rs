@@ -61,7 +61,7 @@ pub fn save(model: &Model, path: &str) -> Result<SaveReport> {
     crate::run::save::save(model, Path::new(path), &Pool::new(0))
 }
 
-/// The bytes of the file that [`save`] would write to `path`; without a path, in the format of the
+/// The bytes of the file that [`save()`] would write to `path`; without a path, in the format of the
 /// model's target (GGUF for a float model).
 pub fn to_bytes(model: &Model, path: Option<&str>) -> Result<(Vec<u8>, SaveReport)> {
     crate::run::save::to_bytes(model, path.map(Path::new), &Pool::new(0))

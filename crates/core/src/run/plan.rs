@@ -31,7 +31,9 @@ use ts_rs::TS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
+    /// Name of the recipe.
     pub recipe: String,
+    /// Name of the target: `gguf:q4_0`.
     pub target: String,
     /// Stored bits of the block linears, scales and low-rank factors included, per weight.
     pub bits_per_weight: f64,
@@ -41,6 +43,7 @@ pub struct Plan {
     pub disk_bytes: u64,
     /// Number of optimizer steps.
     pub steps: u64,
+    /// Tokens that will be trained on, repeated ones each time.
     pub tokens: u64,
     /// Time until the result is in memory and measured.
     pub seconds: f64,
@@ -69,9 +72,13 @@ pub struct Plan {
 pub struct PlanStage {
     /// `generate`, `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
     pub name: String,
+    /// Number of optimizer steps; 0 without training.
     pub steps: u64,
+    /// Time of one step; 0 without steps.
     pub seconds_per_step: f64,
+    /// Time of the stage.
     pub seconds: f64,
+    /// Peak resident memory of the process while the stage runs.
     pub peak_memory_bytes: u64,
     /// Largest size of the run folder.
     pub disk_bytes: u64,
@@ -90,7 +97,7 @@ impl PlanStage {
     }
 }
 
-/// Plans [`crate::run::quantize`] with the same arguments, refusing what it would refuse. Nothing
+/// Plans [`crate::run::quantize()`] with the same arguments, refusing what it would refuse. Nothing
 /// is written.
 pub fn plan(
     model: &Model,

@@ -10,14 +10,20 @@ use ts_rs::TS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// Name of the recipe.
     pub recipe: String,
+    /// Name of the target: `gguf:q4_0`.
     pub target: String,
     /// Stored bits of the block linears, scales and low-rank factors included, per weight.
     pub bits_per_weight: f64,
     /// Optimizer steps; 0 without training.
     pub steps: u64,
+    /// Tokens trained on, repeated ones each time; 0 without training.
     pub tokens: u64,
+    /// Time of the training, or of the rounding if nothing is trained; a run that was resumed counts
+    /// from there.
     pub seconds: f64,
+    /// Tokens trained on per second in that time; 0 without training.
     pub tokens_per_second: f64,
     /// Loss of the last step; null without training.
     pub final_loss: Option<f64>,
@@ -39,9 +45,13 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Generation {
+    /// The new text, without the prompt.
     pub text: String,
+    /// Ids of the new tokens.
     pub tokens: Vec<u32>,
+    /// Number of tokens of the prompt.
     pub prompt_tokens: usize,
+    /// New tokens per second, the reading of the prompt included in the time.
     pub tokens_per_second: f64,
 }
 
@@ -49,27 +59,43 @@ pub struct Generation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Inspection {
+    /// Name of the model.
     pub name: String,
+    /// Number of weights; those of a tied head count once.
     pub parameters: usize,
+    /// Size of the file or files that it was loaded from; 0 if it was made in memory.
     pub file_bytes: u64,
     /// All stored weight bits over all parameters.
     pub bits_per_weight: f64,
+    /// Rows of the embedding.
     pub vocab_size: usize,
+    /// Width of the rows that go from layer to layer.
     pub hidden_size: usize,
+    /// Width inside the feed-forward of a layer.
     pub intermediate_size: usize,
+    /// Number of layers.
     pub layers: usize,
+    /// Number of query heads of a layer.
     pub heads: usize,
+    /// Number of key/value heads of a layer.
     pub kv_heads: usize,
+    /// Elements of a head.
     pub head_dim: usize,
+    /// Longest context in tokens.
     pub max_positions: usize,
+    /// Whether the head is the embedding.
     pub tied_head: bool,
+    /// llama.cpp's name of the pre-tokenizer; null without a tokenizer.
     pub tokenizer: Option<String>,
+    /// Whether there is a chat template.
     pub has_chat_template: bool,
     /// Target of a quantized model, null for a float one.
     pub target: Option<String>,
     /// Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
     /// that rank.
     pub tensor_types: BTreeMap<String, usize>,
+    /// How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
+    /// by halfstep.
     pub provenance: BTreeMap<String, String>,
 }
 
@@ -77,7 +103,9 @@ pub struct Inspection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct SaveReport {
+    /// Path of the file.
     pub path: String,
+    /// Size of the file.
     pub bytes: u64,
     /// Whether codes, scales and outputs of the re-opened file were compared with the model in
     /// memory; they are equal.

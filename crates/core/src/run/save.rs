@@ -106,7 +106,7 @@ fn target(model: &Model) -> Option<TargetId> {
 }
 
 /// Ok if `file` is `trained`: (a) codes, scales, zero points, low-rank factors and other parts,
-/// (b) every linear on the same input: integer sums equal, outputs within [`OUTPUT_TOLERANCE`] of
+/// (b) every linear on the same input: integer sums equal, outputs within `OUTPUT_TOLERANCE` of
 /// the training forward's, (c) the whole model through its integer path, bit for bit. Err says
 /// where they part.
 pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {

@@ -26,6 +26,7 @@ use ts_rs::TS;
 /// Tokens whose products are summed in f32; such sums are added up in f64.
 const TOKENS: usize = 1024;
 
+/// COMQ (arXiv 2403.07134).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ComqConfig {

@@ -6,7 +6,7 @@
 //!     R = sum over the block's linears of f S D^2           D = Wq - W, or Wq + (alpha / r) B A - W
 //!     dR/dWq = 2 f S D        dR/dA = 2 f (alpha / r) B^T (S D)        dR/d((alpha / r) B) = 2 f (S D) A^T
 //!
-//! f is lambda ([`SaliencyScale::Raw`], the authors'), lambda / (mean of S over the block * weights
+//! f is lambda (`raw`, the authors'), lambda / (mean of S over the block * weights
 //! of the block) (ours: the same lambda for any number of texts and any scale of the loss), or
 //! lambda / (mean of S in the matrix * weights of the matrix).
 

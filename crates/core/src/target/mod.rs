@@ -52,6 +52,7 @@ macro_rules! targets {
     ($($(#[$doc:meta])* $module:ident $variant:ident = $name:literal),* $(,)?) => {
         $(mod $module;)*
 
+        /// Where a model will run, which decides the grids and the file it may have.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
         pub enum TargetId {
             $($(#[$doc])* #[serde(rename = $name)] $variant),*

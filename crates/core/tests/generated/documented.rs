@@ -1,5 +1,7 @@
 //! The Rust types with their comments, read from the TypeScript declarations that ts-rs makes.
 
+use crate::pages::wrapped;
+use crate::variants::{same, variants};
 use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep::event::Event;
 use halfstep::recipe::{Common, Recipe, Stage, TrainConfig};
@@ -14,6 +16,11 @@ use ts_rs::{Config, TS, TypeVisitor};
 
 pub const HEADER: &str =
     "// Written by crates/core/tests/generated.rs from the Rust types. Do not edit.\n\n";
+
+/// What is said of a field that distinguishes the variants of a type.
+const TAG: &str = "Decides which other fields there are.";
+/// Columns of the text of a comment.
+const COLUMNS: usize = 97;
 
 /// A TypeScript declaration and the comment before it.
 struct Declaration {
@@ -70,16 +77,49 @@ impl Declarations {
         let common_fields = common_fields.trim_end_matches(['}', ';', ' ']);
         let body: Vec<String> = self
             .by_name
-            .values()
-            .map(|Declaration { docs, text }| match text.split_once(common_fields) {
+            .iter()
+            .map(|(name, Declaration { docs, text })| match text.split_once(common_fields) {
                 Some((before, after)) if text != common => {
-                    let own = format!("{before}{after}");
+                    let own = self.commented(name, &format!("{before}{after}"));
                     format!("{docs}export {} & Common;\n", own.trim_end_matches(';'))
                 }
-                _ => format!("{docs}export {text}\n"),
+                _ => format!("{docs}export {}\n", self.commented(name, text)),
             })
             .collect();
         format!("{HEADER}{}", body.join("\n"))
+    }
+
+    /// The declaration of `name`, in which every field gets a comment.
+    fn commented(&self, name: &str, declaration: &str) -> String {
+        let all = fields(declaration);
+        let mut text = declaration.to_owned();
+        // From the last one on, so that the offsets before it stay what they are.
+        for field in all.iter().rev().filter(|field| field.doc.is_empty()) {
+            // Variants share fields; the comment of the first that has one counts.
+            let other = all.iter().find(|other| other.name == field.name && !other.doc.is_empty());
+            let own = || self.meaning(name, &field.of, &field.name);
+            let doc = other.map_or_else(own, |other| other.doc.clone());
+            if !doc.is_empty() {
+                let lines = wrapped(&doc, COLUMNS).into_iter();
+                let comment: String = lines.map(|line| format!(" * {line}\n")).collect();
+                text.insert_str(field.offset, &format!("\n/**\n{comment} */\n"));
+            }
+        }
+        text
+    }
+
+    /// What a field without a comment means: a tag, one of the variants of its type, or a type.
+    fn meaning(&self, owner: &str, of: &str, field: &str) -> String {
+        // The comment of a variant stands at its tag.
+        let of_variant = if is_text(of) { of } else { field };
+        let found = variants(owner).into_iter().find(|(name, _)| same(name, of_variant));
+        if let Some((_, doc)) = found {
+            return doc;
+        }
+        if is_text(of) {
+            return TAG.into();
+        }
+        self.by_name.get(of).map(|of| plain(&of.docs)).unwrap_or_default()
     }
 
     /// Whether a path is one of the options that every recipe has.
@@ -109,6 +149,8 @@ impl TypeVisitor for Declarations {
 /// A field of a declaration.
 struct Field {
     name: String,
+    /// Where it begins in the declaration, without its comment.
+    offset: usize,
     /// Its type in TypeScript.
     of: String,
     doc: String,
@@ -131,10 +173,11 @@ fn fields(declaration: &str) -> Vec<Field> {
                 let (text, after) = comment.split_once("*/").expect("a comment ends");
                 (doc, rest) = (plain(text), after.trim_start());
             }
+            let offset = declaration.len() - rest.len();
             let (name, after) = rest.split_once(':').expect("a field has a type");
             let end = end_of_type(after);
             let name = name.trim_matches(['"', '?', ' ']).to_owned();
-            out.push(Field { name, of: after[..end].trim().to_owned(), doc });
+            out.push(Field { name, offset, of: after[..end].trim().to_owned(), doc });
             rest = &after[end..];
         }
     }
@@ -155,6 +198,11 @@ fn end_of_type(text: &str) -> usize {
         }
     }
     text.len()
+}
+
+/// Whether a type is one text.
+fn is_text(of: &str) -> bool {
+    of.starts_with('"') && of.ends_with('"') && of.matches('"').count() == 2
 }
 
 /// A comment as paragraphs, each on one line.
@@ -184,6 +232,20 @@ pub struct Documented {
     /// Null where something else decides it.
     pub default: Value,
     pub doc: String,
+    /// What each name of a choice means, where `doc` does not say it.
+    pub meanings: BTreeMap<String, String>,
+}
+
+impl Documented {
+    /// Adds what the variants of the type `of` in Rust say about the names.
+    fn explain(&mut self, of: &str) {
+        let Kind::Choice(names) = &self.kind else { return };
+        for (variant, doc) in variants(of) {
+            if let Some(name) = names.iter().find(|name| same(&variant, name)) {
+                self.meanings.insert(name.clone(), doc);
+            }
+        }
+    }
 }
 
 /// The options of a config type: its fields, and those of the configs in it.
@@ -193,7 +255,7 @@ pub fn option_fields<T: TS>(all: &Declarations, defaults: &Value) -> Vec<Documen
 
 fn collect(all: &Declarations, of: &str, prefix: &str, defaults: &Value) -> Vec<Documented> {
     let mut out = vec![];
-    for Field { name, of, doc } in fields(all.declaration(of).expect("a declared type")) {
+    for Field { name, of, doc, .. } in fields(all.declaration(of).expect("a declared type")) {
         let (path, default) = (format!("{prefix}{name}"), defaults[&name].clone());
         let kind = match of.as_str() {
             "number" => Kind::Number,
@@ -212,7 +274,7 @@ fn collect(all: &Declarations, of: &str, prefix: &str, defaults: &Value) -> Vec<
                 }
             },
         };
-        out.push(Documented { path, kind, default, doc });
+        out.push(Documented { path, kind, default, doc, meanings: BTreeMap::new() });
     }
     out
 }
@@ -224,8 +286,8 @@ pub fn recipe_fields(all: &Declarations) -> Vec<Documented> {
     out
 }
 
-fn walk(all: &Declarations, of: &str, prefix: &str, out: &mut Vec<Documented>) {
-    for Field { name, of, doc } in fields(all.declaration(of).expect("a declared type")) {
+fn walk(all: &Declarations, owner: &str, prefix: &str, out: &mut Vec<Documented>) {
+    for Field { name, of, doc, .. } in fields(all.declaration(owner).expect("a declared type")) {
         let (element, list) = match of.strip_prefix("Array<").and_then(|of| of.strip_suffix('>')) {
             Some(element) => (element, "[]"),
             None => (of.as_str(), ""),
@@ -233,36 +295,38 @@ fn walk(all: &Declarations, of: &str, prefix: &str, out: &mut Vec<Documented>) {
         let element =
             element.strip_prefix("Partial<").and_then(|of| of.strip_suffix('>')).unwrap_or(element);
         let path = format!("{prefix}{name}{list}");
-        let tag = element.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-        let kind = match (element, tag) {
-            ("number", _) => Kind::Number,
-            ("boolean", _) => Kind::Boolean,
-            (_, Some(name)) => Kind::Choice(vec![name.to_owned()]),
+        let kind = match element {
+            "number" => Kind::Number,
+            "boolean" => Kind::Boolean,
+            tag if is_text(tag) => Kind::Choice(vec![tag.trim_matches('"').to_owned()]),
             _ => all.choices(element).map_or(Kind::Text, Kind::Choice),
         };
-        let of_type = || all.by_name.get(element).map(|of| plain(&of.docs)).unwrap_or_default();
-        let doc = match tag {
-            Some(_) => "Decides which other fields there are.".into(),
-            None if doc.is_empty() => of_type(),
-            None => doc,
+        let doc = match doc.as_str() {
+            _ if is_text(element) => TAG.into(),
+            "" => all.meaning(owner, element, &name),
+            _ => doc,
         };
+        let mut documented = Documented {
+            path: path.clone(),
+            kind: kind.clone(),
+            default: json!(null),
+            doc,
+            meanings: BTreeMap::new(),
+        };
+        documented.explain(if is_text(element) { owner } else { element });
         // Variants share fields; the comment of the first that has one counts.
         match out.iter_mut().find(|known| known.path == path) {
             Some(known) => {
                 if known.doc.is_empty() {
-                    known.doc = doc;
+                    known.doc = documented.doc;
                 }
                 if let (Kind::Choice(names), Kind::Choice(more)) = (&mut known.kind, &kind) {
                     let new = more.iter().filter(|name| !names.contains(name)).cloned();
                     names.extend(new.collect::<Vec<_>>());
                 }
+                known.meanings.extend(documented.meanings);
             }
-            None => out.push(Documented {
-                path: path.clone(),
-                kind: kind.clone(),
-                default: json!(null),
-                doc,
-            }),
+            None => out.push(documented),
         }
         if kind == Kind::Text && all.declaration(element).is_some() {
             walk(all, element, &format!("{path}."), out);

@@ -25,7 +25,7 @@ pub fn functions(recipes: &[DocumentedRecipe]) -> String {
     let mut text = format!(
         "{HEADER}import type {{\n{configs}  Recipe,\n  TrainConfig,\n}} from './types.js'\n\n\
          /** A config in which every field may be left out. */\n\
-         type Options<Config> = {{\n  \
+         export type OptionsOf<Config> = {{\n  \
          [Name in keyof Config]?: Config[Name] extends object\n    ? Partial<Config[Name]>\n    \
          : Config[Name]\n\
          }}\n\n\
@@ -36,15 +36,17 @@ pub fn functions(recipes: &[DocumentedRecipe]) -> String {
         let (name, config) = (function_name(&recipe.kind), &recipe.config);
         text += &format!(
             "/** Options of `recipes.{name}`; every one has a default. */\n\
-             export type {}Options = Options<{config}>\n",
+             export type {}Options = OptionsOf<{config}>\n",
             capital(&name)
         );
     }
+    text += "\n/** What distinguishes the built-in recipes. */\nexport interface OfKind<Kind> {\n  \
+             /** Name of the recipe. */\n  kind: Kind\n}\n";
     text += "\n/** A built-in recipe by its name, with its options. Rust fills in the defaults and \
              checks it. */\nexport type BuiltInRecipe =\n";
     for recipe in recipes {
         let name = capital(&function_name(&recipe.kind));
-        text += &format!("  | ({{ kind: '{}' }} & {name}Options)\n", recipe.kind);
+        text += &format!("  | (OfKind<'{}'> & {name}Options)\n", recipe.kind);
     }
     text += "\n/** What a run can be given: a built-in recipe, or a whole one. */\n\
              export type RecipeInput = BuiltInRecipe | Recipe\n\n\
@@ -53,7 +55,7 @@ pub fn functions(recipes: &[DocumentedRecipe]) -> String {
         let (name, kind) = (function_name(&recipe.kind), &recipe.kind);
         let options = format!("{}Options", capital(&name));
         text += &format!(
-            "{}  {name}: (options: {options} = {{}}): {{ kind: '{kind}' }} & {options} => ({{\n    \
+            "{}  {name}: (options: {options} = {{}}): OfKind<'{kind}'> & {options} => ({{\n    \
              kind: '{kind}',\n    ...options,\n  }}),\n",
             comment(&recipe.summary)
         );
@@ -78,6 +80,8 @@ pub fn options(recipes: &[DocumentedRecipe], groups: &[(&str, Vec<Documented>)])
         "{HEADER}/** A field that a user can give, as its comment in Rust explains it. */\n\
          export interface OptionDoc {{\n  path: string\n  \
          type: 'number' | 'boolean' | 'string'\n  choices?: readonly string[]\n  \
+         /** What each choice means, where `doc` does not say it. */\n  \
+         meanings?: Readonly<Record<string, string>>\n  \
          /** Absent where something else decides it. */\n  \
          default?: string | number | boolean\n  doc: string\n}}\n\n\
          /** A built-in recipe. */\nexport interface RecipeDoc {{\n  kind: string\n  \
@@ -155,6 +159,9 @@ fn as_json(option: &Documented) -> Value {
         Kind::Text => "string",
         Kind::Choice(names) => {
             out["choices"] = json!(names);
+            if !option.meanings.is_empty() {
+                out["meanings"] = json!(option.meanings);
+            }
             "string"
         }
     };
@@ -209,7 +216,7 @@ fn flag(option: &Documented) -> String {
 }
 
 /// Words in lines.
-fn wrapped(text: &str, columns: usize) -> Vec<String> {
+pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let last = lines.last_mut().expect("a line");

@@ -62,8 +62,11 @@ pub trait Family: Sync {
 /// The values of absent keys of config.json, as in transformers' configuration class.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
+    /// `rms_norm_eps`.
     pub norm_eps: f64,
+    /// `rope_theta`.
     pub rope_theta: f64,
+    /// `max_position_embeddings`, in tokens.
     pub positions: usize,
     /// None: as many as there are query heads.
     pub kv_heads: Option<usize>,
@@ -107,9 +110,9 @@ pub fn listed() -> String {
     all().iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-pub const EMBEDDING_GGUF: &str = "token_embd.weight";
-pub const FINAL_NORM_GGUF: &str = "output_norm.weight";
-pub const HEAD_GGUF: &str = "output.weight";
+pub(crate) const EMBEDDING_GGUF: &str = "token_embd.weight";
+pub(crate) const FINAL_NORM_GGUF: &str = "output_norm.weight";
+pub(crate) const HEAD_GGUF: &str = "output.weight";
 
 /// Name of a tensor in the GGUF files of most families.
 fn usual_gguf_name(tensor: &TensorSpec) -> String {

@@ -12,33 +12,44 @@ use halfstep_kernels::ops::rope::{Llama3Scaling, RopeTable};
 pub struct Architecture {
     /// Name of the [`super::Family`] that describes its files. No computation reads it.
     pub family: &'static str,
+    /// V: rows of the embedding and of the head; at least as many as there are tokens.
     pub vocab_size: usize,
     /// Width of the rows that go from layer to layer.
     pub hidden_size: usize,
+    /// Transformer layers, in the order of the forward.
     pub layers: Vec<Layer>,
     /// Of every norm: what is added to the mean square.
     pub norm_eps: f64,
     /// Whether the head is the embedding.
     pub tied_head: bool,
+    /// Longest context in tokens that the model was made for.
     pub max_positions: usize,
 }
 
+/// A transformer layer: attention, then feed-forward, each with a norm before it and a residual
+/// connection around both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
+    /// The attention of the layer.
     pub attention: Attention,
+    /// The feed-forward of the layer.
     pub feed_forward: FeedForward,
 }
 
 /// Causal attention; each key/value head serves `heads / kv_heads` query heads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
+    /// H: number of query heads, a multiple of `kv_heads`.
     pub heads: usize,
+    /// K: number of key/value heads.
     pub kv_heads: usize,
+    /// D: elements of each head, an even number.
     pub head_dim: usize,
     /// Whether queries, keys and values have a bias.
     pub qkv_bias: bool,
     /// The norm of queries and keys before they are rotated.
     pub qk_norm: Option<QkNorm>,
+    /// The rotation of queries and keys by their position.
     pub rope: Rope,
 }
 
@@ -52,34 +63,46 @@ pub enum QkNorm {
 /// Rotary positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
+    /// Base of the frequencies `theta^(-2i / D)`.
     pub theta: f64,
+    /// How frequencies are changed for contexts longer than those of the training, if they are.
     pub scaling: Option<Llama3Scaling>,
 }
 
 /// The gated feed-forward.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedForward {
+    /// F: outputs of gate and up, inputs of down.
     pub intermediate_size: usize,
 }
 
 /// What a linear of a layer computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Linear {
+    /// Queries, `[H D, hidden_size]`.
     Q,
+    /// Keys, `[K D, hidden_size]`.
     K,
+    /// Values, `[K D, hidden_size]`.
     V,
+    /// Output of the attention, `[hidden_size, H D]`.
     O,
+    /// Gate of the feed-forward, `[F, hidden_size]`.
     Gate,
+    /// What the gate is multiplied with, `[F, hidden_size]`.
     Up,
+    /// Output of the feed-forward, `[hidden_size, F]`.
     Down,
 }
 
 /// A linear as a layer has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearSpec {
+    /// Which of the linears it is.
     pub kind: Linear,
     /// `[out, in]`.
     pub shape: [usize; 2],
+    /// Whether a bias `[out]` is added after the product.
     pub bias: bool,
 }
 
@@ -100,11 +123,17 @@ pub enum Norm {
 /// share `FfnIn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ActivationSite {
+    /// Input of q, k and v: the output of the norm before the attention.
     AttnIn,
+    /// Input of o: the outputs of all heads.
     OIn,
+    /// Input of gate and up: the output of the norm before the feed-forward.
     FfnIn,
+    /// Input of down: `silu(gate) * up`.
     DownIn,
+    /// Keys after the rotation, as they are cached.
     KCache,
+    /// Values, as they are cached.
     VCache,
 }
 
@@ -112,10 +141,13 @@ pub enum ActivationSite {
 /// smaller in its producer, the layer computing what it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fold {
+    /// The site whose channels are scaled.
     pub site: ActivationSite,
+    /// What is scaled the other way.
     pub producer: Producer,
 }
 
+/// What computes the channels of a site, so that a factor of theirs can be merged into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Producer {
     /// The weight of a norm.
@@ -186,6 +218,7 @@ impl Attention {
 }
 
 impl Linear {
+    /// All linears, in the order of the forward.
     pub const ALL: [Linear; 7] =
         [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
 
@@ -250,6 +283,7 @@ impl Norm {
 }
 
 impl ActivationSite {
+    /// All sites: inputs of linears in the order of the forward, then the cache.
     pub const ALL: [ActivationSite; 6] = [
         ActivationSite::AttnIn,
         ActivationSite::OIn,
@@ -259,6 +293,7 @@ impl ActivationSite {
         ActivationSite::VCache,
     ];
 
+    /// Name in recipes and files: `attn_in`, `o_in`, `ffn_in`, `down_in`, `k_cache` or `v_cache`.
     pub const fn name(self) -> &'static str {
         match self {
             ActivationSite::AttnIn => "attn_in",

@@ -8,17 +8,29 @@ use halfstep_kernels::ops::rope::Llama3Scaling;
 /// Sizes and options by which a family fills its graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
+    /// Rows of the embedding.
     pub vocab_size: usize,
+    /// Width of the rows that go from layer to layer.
     pub hidden_size: usize,
+    /// Outputs of gate and up, in every layer.
     pub intermediate_size: usize,
+    /// Number of layers.
     pub layers: usize,
+    /// Number of query heads, in every layer.
     pub heads: usize,
+    /// Number of key/value heads, in every layer.
     pub kv_heads: usize,
+    /// Elements of each head.
     pub head_dim: usize,
+    /// What every norm adds to the mean square.
     pub norm_eps: f64,
+    /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Scaling of the rotary frequencies, if there is one.
     pub rope_scaling: Option<Llama3Scaling>,
+    /// Whether the head is the embedding.
     pub tied_head: bool,
+    /// Longest context in tokens.
     pub max_positions: usize,
 }
 

@@ -3,16 +3,22 @@
 
 use super::graph::{Architecture, Linear, LinearSpec, Norm};
 
+/// Name of the embedding `[V, hidden_size]`.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the weight `[hidden_size]` of the norm after the last layer.
 pub const FINAL_NORM: &str = "model.norm.weight";
+/// Name of the head `[V, hidden_size]`; a tied head has no tensor.
 pub const HEAD: &str = "lm_head.weight";
 
 /// What a tensor is for: decides which site's quantizer, which optimizer group, which name in a
 /// file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
+    /// The embedding of the tokens.
     Embedding,
+    /// The head: a row for each token, of which the product is the logit.
     Head,
+    /// The norm between the last layer and the head.
     FinalNorm,
     /// A norm of a layer.
     Norm(Norm),
@@ -32,8 +38,11 @@ impl Role {
 /// One tensor of the model: name, shape (`[out, in]` or `[width]`), role.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSpec {
+    /// Name inside a [`Model`](crate::Model): that of Hugging Face.
     pub name: String,
+    /// `[out, in]` of a matrix, `[width]` of a vector.
     pub shape: Vec<usize>,
+    /// What the tensor is for.
     pub role: Role,
     /// The layer it belongs to; None for embedding, final norm and head.
     pub layer: Option<usize>,
@@ -77,6 +86,7 @@ impl Architecture {
         out
     }
 
+    /// Number of values of all tensors; a tied head counts once.
     pub fn parameters(&self) -> usize {
         self.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum()
     }

@@ -49,8 +49,9 @@ trait Codec {
 /// `kind`.
 macro_rules! with_codec {
     ($kind:expr, $codec:ident => $body:expr) => {
-        with_codec!(@list $kind, $codec, $body, F32 f32, F16 f16, BF16 bf16, Q4_0 q4_0, Q4_1 q4_1, Q5_0 q5_0, Q5_1 q5_1, Q8_0 q8_0,
-            Q2_K q2_k, Q3_K q3_k, Q4_K q4_k, Q5_K q5_k, Q6_K q6_k, TQ1_0 tq1_0, TQ2_0 tq2_0)
+        with_codec!(@list $kind, $codec, $body, F32 f32, F16 f16, BF16 bf16, Q4_0 q4_0, Q4_1 q4_1,
+            Q5_0 q5_0, Q5_1 q5_1, Q8_0 q8_0, Q2_K q2_k, Q3_K q3_k, Q4_K q4_k, Q5_K q5_k, Q6_K q6_k,
+            TQ1_0 tq1_0, TQ2_0 tq2_0)
     };
     (@list $kind:expr, $codec:ident, $body:expr, $($name:ident $module:ident),*) => {
         match $kind { $(GgmlType::$name => { type $codec = $module::$name; $body })* }
@@ -114,11 +115,17 @@ pub fn encode(kind: GgmlType, row: &[f32]) -> Result<Vec<u8>> {
     };
     with_codec!(kind, C => {
         let Some(encode_block) = C::ENCODE else {
-            let reason = "this type is read, not written; Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TQ1_0, TQ2_0, F16, BF16 and F32 are".into();
-            return Err(Error::Unsupported { file: "encoding".into(), name: kind.name().into(), reason });
+            let reason = "this type is read, not written; Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TQ1_0, \
+                 TQ2_0, F16, BF16 and F32 are";
+            return Err(Error::Unsupported {
+                file: "encoding".into(),
+                name: kind.name().into(),
+                reason: reason.into(),
+            });
         };
         let mut out = vec![0; bytes];
-        for (i, (values, block)) in row.chunks_exact(C::ELEMENTS).zip(out.chunks_exact_mut(C::BYTES)).enumerate() {
+        let blocks = row.chunks_exact(C::ELEMENTS).zip(out.chunks_exact_mut(C::BYTES));
+        for (i, (values, block)) in blocks.enumerate() {
             encode_block(values, block).map_err(|reason| refuse(format!("block {i}: {reason}")))?;
         }
         Ok(out)

@@ -26,6 +26,7 @@ const MAX_ELEMENTS: u64 = 1 << 60;
 pub struct TensorInfo<'a> {
     dimensions: [usize; caps::DIMENSIONS as usize],
     rank: usize,
+    /// How its values are stored.
     pub kind: GgmlType,
     /// Offset of its description in the file, for errors.
     pub described_at: usize,
@@ -45,6 +46,7 @@ impl<'a> TensorInfo<'a> {
         self.dimensions().iter().rev().copied().collect()
     }
 
+    /// The stored bytes: whole blocks, row after row.
     pub fn bytes(&self) -> &'a [u8] {
         // Both ends were checked against the data when the container was parsed.
         &self.data[self.offset as usize..(self.offset + self.size) as usize]
@@ -53,8 +55,11 @@ impl<'a> TensorInfo<'a> {
 
 /// A checked file.
 pub struct Container<'a> {
+    /// Version of the format, 2 or 3.
     pub version: u32,
+    /// All metadata.
     pub metadata: Metadata<'a>,
+    /// All tensors, by their names in the file.
     pub tensors: BTreeMap<&'a str, TensorInfo<'a>>,
 }
 

@@ -1,55 +1,95 @@
 //! Metadata keys, each once, so that reader and writer cannot disagree.
 
+/// u32, a power of two: the offset of every tensor is a multiple of it. Default 32.
 pub const ALIGNMENT: &str = "general.alignment";
+/// String: the name of the family, which other keys begin with.
 pub const ARCHITECTURE: &str = "general.architecture";
+/// String: the name of the model.
 pub const NAME: &str = "general.name";
+/// u32: ggml's number of the type that most weights have. Only written.
 pub const FILE_TYPE: &str = "general.file_type";
+/// u32: version of ggml's block layouts. Only written.
 pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
+/// u16: number of files that the model is split over; more than one is refused.
 pub const SPLIT_COUNT: &str = "split.count";
 
-/// These are below the name of the architecture: [`of`] returns the whole key.
+// These are below the name of the architecture: `of` returns the whole key.
+
+/// u32: number of layers.
 pub const BLOCK_COUNT: &str = "block_count";
+/// u32: longest context in tokens.
 pub const CONTEXT_LENGTH: &str = "context_length";
+/// u32: hidden size.
 pub const EMBEDDING_LENGTH: &str = "embedding_length";
+/// u32: outputs of gate and up.
 pub const FEED_FORWARD_LENGTH: &str = "feed_forward_length";
+/// u32: number of query heads.
 pub const HEAD_COUNT: &str = "attention.head_count";
+/// u32: number of key/value heads. Default: that of the query heads.
 pub const HEAD_COUNT_KV: &str = "attention.head_count_kv";
+/// u32: elements of a head of keys. Default: the hidden size over the query heads.
 pub const KEY_LENGTH: &str = "attention.key_length";
+/// u32: elements of a head of values, which must be those of a head of keys.
 pub const VALUE_LENGTH: &str = "attention.value_length";
+/// f32: what every norm adds to the mean square.
 pub const NORM_EPSILON: &str = "attention.layer_norm_rms_epsilon";
+/// u32: rows of the embedding.
 pub const VOCAB_SIZE: &str = "vocab_size";
+/// u32: elements of a head that are rotated, which must be all of them.
 pub const ROPE_DIMENSIONS: &str = "rope.dimension_count";
+/// f32: base of the rotary frequencies. Default 10,000.
 pub const ROPE_BASE: &str = "rope.freq_base";
+/// String: `none` or `linear`; any other kind of scaling is refused.
 pub const ROPE_SCALING_TYPE: &str = "rope.scaling.type";
+/// f32: factor of linear scaling; any but 0 and 1 is refused unless the type is `none`.
 pub const ROPE_SCALING_FACTOR: &str = "rope.scaling.factor";
+/// f32: the earlier name of [`ROPE_SCALING_FACTOR`].
 pub const ROPE_SCALE_LINEAR: &str = "rope.scale_linear";
 
+/// String: the kind of tokenizer; `gpt2` is byte-level BPE.
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
+/// String: llama.cpp's name of the pre-tokenizer.
 pub const TOKENIZER_PRE: &str = "tokenizer.ggml.pre";
+/// Strings: the text of every token, in the byte-level alphabet.
 pub const TOKENS: &str = "tokenizer.ggml.tokens";
+/// i32 values: the kind of every token, by the numbers of
+/// [`TokenKind`](crate::tokenizer::TokenKind).
 pub const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
+/// Strings: pairs of tokens with a space between, in order of rank.
 pub const MERGES: &str = "tokenizer.ggml.merges";
+/// u32: id of the token that begins a text.
 pub const BOS: &str = "tokenizer.ggml.bos_token_id";
+/// u32: id of the token that ends a text.
 pub const EOS: &str = "tokenizer.ggml.eos_token_id";
+/// u32: id of the token that stands for what has no other.
 pub const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+/// u32: id of the token that fills up short sequences.
 pub const PADDING: &str = "tokenizer.ggml.padding_token_id";
+/// Bool: whether a text begins with [`BOS`].
 pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+/// Bool: whether a text ends with [`EOS`].
 pub const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+/// String: the chat template, in Jinja.
 pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// Everything of ours: provenance strings under their own name, and the reserved keys below.
 pub const OWN_PREFIX: &str = "halfstep.";
 /// [`crate::Quantization`] as JSON.
 pub const OWN_QUANTIZATION: &str = "halfstep.quantization";
-/// f64 values that the f32 of the standard keys cannot hold, and llama3's scaling, which the format
-/// stores only as factors.
+/// f64: [`NORM_EPSILON`] where its f32 is not exact.
 pub const OWN_NORM_EPSILON: &str = "halfstep.norm_epsilon";
+/// f64: [`ROPE_BASE`] where its f32 is not exact.
 pub const OWN_ROPE_BASE: &str = "halfstep.rope.freq_base";
+/// f64: [`Llama3Scaling::factor`](halfstep_kernels::ops::rope::Llama3Scaling), which the format
+/// stores only as the factors of every pair, as it does the next three.
 pub const OWN_ROPE_FACTOR: &str = "halfstep.rope.factor";
+/// f64: `low_freq_factor` of the same.
 pub const OWN_ROPE_LOW: &str = "halfstep.rope.low_freq_factor";
+/// f64: `high_freq_factor` of the same.
 pub const OWN_ROPE_HIGH: &str = "halfstep.rope.high_freq_factor";
+/// u32: `original_max_position` of the same.
 pub const OWN_ROPE_ORIGINAL: &str = "halfstep.rope.original_max_position";
-/// Not provenance.
+/// The keys below [`OWN_PREFIX`] that are not provenance.
 pub const OWN_RESERVED: [&str; 7] = [
     OWN_QUANTIZATION,
     OWN_NORM_EPSILON,

@@ -127,15 +127,20 @@ pub enum Value<'a> {
     Integer(i128),
     /// f32 or f64.
     Float(f64),
+    /// A byte that is 0 or 1.
     Bool(bool),
+    /// A UTF-8 string of the file.
     String(&'a str),
+    /// Several values of one type.
     Array(Array<'a>),
 }
 
 /// An array of one element type, checked when it was read. Arrays of arrays are refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Array<'a> {
+    /// Type of every element.
     pub element: ValueType,
+    /// Number of elements.
     pub count: usize,
     bytes: &'a [u8],
     /// Where the first element lies in the file.
@@ -220,14 +225,19 @@ fn read_array<'a>(cursor: &mut Cursor<'a>, what: &str) -> Result<Array<'a>> {
 /// A value, its exact type, and where it lies in the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Entry<'a> {
+    /// Type in the file; [`Value`] has fewer.
     pub kind: ValueType,
+    /// The value.
     pub value: Value<'a>,
+    /// Offset of the value in the file, in bytes.
     pub offset: usize,
 }
 
 /// All metadata by key.
 pub struct Metadata<'a> {
+    /// Name of the file, for errors.
     pub file: &'a str,
+    /// Values by key.
     pub entries: BTreeMap<&'a str, Entry<'a>>,
 }
 
@@ -254,6 +264,7 @@ impl<'a> Metadata<'a> {
         Ok(Self { file: cursor.file, entries })
     }
 
+    /// The value of `key`, if there is one.
     pub fn get(&self, key: &str) -> Option<Entry<'a>> {
         self.entries.get(key).copied()
     }
@@ -281,14 +292,17 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// The string of `key`, if there is one. Errors: `Format`, the value has another type.
     pub fn string(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a string", |v| if let Value::String(s) = v { Some(s) } else { None })
     }
 
+    /// The boolean of `key`, if there is one. Errors: `Format`, the value has another type.
     pub fn boolean(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "a bool", |v| if let Value::Bool(b) = v { Some(b) } else { None })
     }
 
+    /// The f32 or f64 of `key`, if there is one. Errors: `Format`, the value has another type.
     pub fn float(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a float", |v| if let Value::Float(f) = v { Some(f) } else { None })
     }
@@ -306,6 +320,7 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// The array of `key`, if there is one. Errors: `Format`, the value has another type.
     pub fn array(&self, key: &str) -> Result<Option<Array<'a>>> {
         self.typed(key, "an array", |v| if let Value::Array(a) = v { Some(a) } else { None })
     }

@@ -29,24 +29,37 @@ const FORMAT: &str = "gguf";
 
 /// The largest sizes that a file may have.
 pub mod caps {
+    /// Number of metadata entries.
     pub const METADATA_ENTRIES: u64 = 65_536;
+    /// Number of tensors.
     pub const TENSORS: u64 = 1 << 20;
+    /// Elements of a metadata array.
     pub const ARRAY_ELEMENTS: u64 = 16 << 20;
+    /// Bytes of a metadata string.
     pub const STRING_BYTES: u64 = 8 << 20;
+    /// Bytes of a metadata key.
     pub const KEY_BYTES: u64 = 64 << 10;
+    /// Bytes of the text of a token.
     pub const TOKEN_BYTES: u64 = 64 << 10;
     /// llama.cpp keeps 64 bytes for a name, the last a zero.
     pub const TENSOR_NAME_BYTES: u64 = 63;
+    /// Number of dimensions of a tensor.
     pub const DIMENSIONS: u32 = 4;
+    /// Elements along one dimension of a tensor.
     pub const DIMENSION: u64 = 1 << 32;
+    /// Bytes that the offsets of tensors may be multiples of.
     pub const ALIGNMENT: u64 = 64 << 10;
+    /// Bytes of a chat template.
     pub const CHAT_TEMPLATE_BYTES: u64 = 256 << 10;
-    // The model's own sizes have the caps of a config.json.
+    /// Number of layers, as in a config.json.
     pub const LAYERS: u64 = crate::config::MAX_LAYERS as u64;
     /// Hidden size, and heads times head width.
     pub const WIDTH: u64 = crate::config::MAX_HIDDEN as u64;
+    /// Outputs of gate and up.
     pub const INTERMEDIATE: u64 = crate::config::MAX_INTERMEDIATE as u64;
+    /// Rows of the embedding.
     pub const VOCABULARY: u64 = crate::config::MAX_VOCABULARY as u64;
+    /// Longest context in tokens.
     pub const POSITIONS: u64 = crate::config::MAX_POSITIONS as u64;
 }
 
@@ -54,20 +67,35 @@ pub mod caps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types)]
 pub enum GgmlType {
+    /// Little-endian f32.
     F32 = 0,
+    /// Little-endian f16.
     F16 = 1,
+    /// Little-endian bf16.
     BF16 = 30,
+    /// 4 bits, blocks of 32: `d (q - 8)`, d in f16.
     Q4_0 = 2,
+    /// 4 bits, blocks of 32: `d q + m`, d and m in f16.
     Q4_1 = 3,
+    /// 5 bits, blocks of 32: `d (q - 16)`, d in f16.
     Q5_0 = 6,
+    /// 5 bits, blocks of 32: `d q + m`, d and m in f16.
     Q5_1 = 7,
+    /// 8 bits, blocks of 32: `d q`, d in f16.
     Q8_0 = 8,
+    /// 2 bits, blocks of 256 with scales and minima of 4 bits for every 16 values.
     Q2_K = 10,
+    /// 3 bits, blocks of 256 with scales of 6 bits for every 16 values.
     Q3_K = 11,
+    /// 4 bits, blocks of 256 with scales and minima of 6 bits for every 32 values.
     Q4_K = 12,
+    /// 5 bits, blocks of 256 with scales and minima of 6 bits for every 32 values.
     Q5_K = 13,
+    /// 6 bits, blocks of 256 with scales of 8 bits for every 16 values.
     Q6_K = 14,
+    /// Ternary, blocks of 256, five values in a byte: `d (q - 1)`, d in f16.
     TQ1_0 = 34,
+    /// Ternary, blocks of 256, four values in a byte: `d (q - 1)`, d in f16.
     TQ2_0 = 35,
 }
 
@@ -104,6 +132,7 @@ const OTHER_TYPES: &[(u32, &str)] = &[
 ];
 
 impl GgmlType {
+    /// All types that are read.
     pub const ALL: [GgmlType; 15] = [
         GgmlType::F32,
         GgmlType::F16,
@@ -122,6 +151,7 @@ impl GgmlType {
         GgmlType::TQ2_0,
     ];
 
+    /// Name as ggml spells it: `Q4_0`.
     pub const fn name(self) -> &'static str {
         match self {
             GgmlType::F32 => "F32",

@@ -32,6 +32,7 @@ const LONGEST_REMEMBERED_WORD: usize = 64;
 /// A vocabulary ready to encode and decode. Cheap to clone.
 #[derive(Clone)]
 pub struct Tokenizer {
+    /// The description that the tokenizer was built from.
     pub vocabulary: Arc<Vocabulary>,
     engine: Arc<Engine>,
 }

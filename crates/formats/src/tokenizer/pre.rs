@@ -11,17 +11,28 @@
 use crate::error::Result;
 use regex::Regex;
 
+/// The pattern of GPT-2: contractions, words, numbers and punctuation, each with a space before it,
+/// and white space.
 pub const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// One digit: numbers are cut into digits.
 pub const DIGIT: &str = r"\p{N}";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const QWEN2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 
 /// One named way to cut text.
 pub struct PreTokenizer {
+    /// llama.cpp's name: `qwen2`.
     pub name: &'static str,
     /// Other names that llama.cpp reads as the same thing.
     aliases: &'static [&'static str],
+    /// Regular expressions, applied one after the other.
     pub patterns: &'static [&'static str],
     /// A word that is a token as a whole is taken as it is, without merging (llama.cpp ties this to
     /// the name, tokenizer.json has `ignore_merges`).
@@ -76,6 +87,7 @@ pub fn names() -> String {
     ALL.iter().map(|p| p.name).collect::<Vec<_>>().join(", ")
 }
 
+/// The pre-tokenizer that llama.cpp knows by this name, if it is one of [`ALL`].
 pub fn find(name: &str) -> Option<&'static PreTokenizer> {
     ALL.iter().find(|p| p.name == name || p.aliases.contains(&name))
 }
@@ -126,6 +138,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
+    /// Compiles the patterns.
     pub fn new(pre: &PreTokenizer) -> Self {
         Self { patterns: pre.patterns.iter().map(|p| Pattern::new(p)).collect() }
     }

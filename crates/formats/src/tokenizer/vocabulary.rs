@@ -11,16 +11,23 @@ pub const MAX_TOKEN_BYTES: usize = 64 << 10;
 /// Tokens that are searched for in the text are compiled into an automaton, which takes many times
 /// their size.
 pub const MAX_MARKERS: usize = 1 << 16;
+/// Most bytes that the texts of these tokens may have together.
 pub const MAX_MARKER_BYTES: usize = 4 << 20;
 
 /// What a token is, with ggml's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
+    /// A piece of text, built by merges.
     Normal = 1,
+    /// Stands for what has no token.
     Unknown = 2,
+    /// A sign to the model, such as the end of a message, and no text.
     Control = 3,
+    /// Text that is found as it is before anything is merged.
     UserDefined = 4,
+    /// An id that no text gives.
     Unused = 5,
+    /// A single byte.
     Byte = 6,
 }
 
@@ -58,16 +65,23 @@ impl TokenKind {
 pub struct Vocabulary {
     /// Token text by id, in the byte-level alphabet (control tokens verbatim).
     pub tokens: Vec<String>,
+    /// Kind of each token, by id.
     pub kinds: Vec<TokenKind>,
     /// Pairs in order of rank: "left right".
     pub merges: Vec<String>,
     /// llama.cpp's name of the pre-tokenizer: `smollm`, `gpt-2`, `llama-bpe`, `qwen2`, ...
     pub pre: String,
+    /// Id of the token that begins a text.
     pub bos: Option<u32>,
+    /// Id of the token that ends a text.
     pub eos: Option<u32>,
+    /// Id of the token that stands for what has no other.
     pub unknown: Option<u32>,
+    /// Id of the token that fills up short sequences.
     pub padding: Option<u32>,
+    /// Whether a text is encoded with `bos` before it.
     pub add_bos: bool,
+    /// Whether a text is encoded with `eos` after it.
     pub add_eos: bool,
 }
 

@@ -12,10 +12,15 @@ use crate::{Pool, Real, dispatch};
 /// then the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
+    /// `lr` of the formula: the rate of this step, after the schedule.
     pub learning_rate: f64,
+    /// `b1`: decay of the mean of the gradients, at least 0 and below 1.
     pub beta1: f64,
+    /// `b2`: decay of the mean of the squared gradients, at least 0 and below 1.
     pub beta2: f64,
+    /// Added to the denominator, after the square root; above 0.
     pub eps: f64,
+    /// Multiplied by `lr`: the share of a parameter that one step takes off; 0 for none.
     pub weight_decay: f64,
     /// 1 at the first step.
     pub step: u64,

@@ -3,7 +3,7 @@
 //!
 //! Float order depends on the number of keys a query sees and on D alone, never on the queries
 //! beside it, so prefill and decode give the same bytes: a score is
-//! [`lanes::dot`](super::lanes::dot), an output a sum over the keys in order, multiplied, then
+//! `lanes::dot`, an output a sum over the keys in order, multiplied, then
 //! added. The rest is a choice of registers.
 #![allow(unsafe_code)]
 
@@ -17,8 +17,11 @@ use std::cell::RefCell;
 /// Keys and values of one key/value head: row s starts at `s * stride`.
 #[derive(Clone, Copy)]
 pub struct Keys<'a> {
+    /// Keys after the rotary embedding, D values from the start of each row on.
     pub keys: &'a [f32],
+    /// Values, D of them from the start of each row on.
     pub values: &'a [f32],
+    /// Elements from the start of one row to that of the next, at least D; the same for both.
     pub stride: usize,
 }
 

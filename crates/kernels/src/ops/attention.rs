@@ -5,7 +5,8 @@
 //! FlashAttention, Dao et al., 2022, arXiv 2205.14135, but with whole key rows per block): with `P
 //! = softmax(S)` remade from the saved log-sum-exp and `delta = rowsum(dy y)`,
 //!
-//!     dV += P^T dY;   dP = dY V^T;   dS = P (dP - delta);   dQ = dS K / sqrt(D);   dK += dS^T Q / sqrt(D)
+//!     dV += P^T dY;   dP = dY V^T;   dS = P (dP - delta);   dQ = dS K / sqrt(D)
+//!     dK += dS^T Q / sqrt(D)
 //!
 //! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics
 //! and their order is fixed.
@@ -18,11 +19,17 @@ use crate::{Pool, Real, dispatch, uninit_vec};
 /// T; query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
+    /// B: sequences that do not see each other.
     pub batch: usize,
+    /// T: query tokens of each sequence, at most `keys`.
     pub queries: usize,
+    /// S: key tokens of each sequence.
     pub keys: usize,
+    /// H: query heads, a multiple of `kv_heads`.
     pub heads: usize,
+    /// K: key/value heads; query head h reads head `h / (H / K)`.
     pub kv_heads: usize,
+    /// D: elements of a head.
     pub head_dim: usize,
 }
 

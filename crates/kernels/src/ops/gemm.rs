@@ -22,7 +22,9 @@ use std::any::Any;
 
 /// A matrix that a product reads part by part: its rows need not lie in memory as numbers.
 pub trait Rows<T>: Sync {
+    /// Number of rows.
     fn rows(&self) -> usize;
+    /// Number of columns: values of each row.
     fn cols(&self) -> usize;
     /// Values of `row` from column `first` on, as many as `out` has.
     fn read(&self, row: usize, first: usize, out: &mut [T]);
@@ -64,6 +66,12 @@ impl<'a, T: Real> Prepared<'a, T> {
             source: w.source,
             panels: if products > 1 { T::prepare(pool, precision, w) } else { None },
         }
+    }
+
+    /// The panels alone, for a matrix of another type that shows them as [`Rows::panels`].
+    #[doc(hidden)]
+    pub fn into_panels(self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.panels
     }
 }
 
@@ -138,6 +146,7 @@ impl<T: Real> Rows<T> for WeightPanels {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
+    /// Operands and sums in f32.
     #[default]
     F32,
     /// Operands rounded to bf16, sums in f32: fast on CPUs whose `vdpbf16ps` is.

@@ -47,7 +47,10 @@ dispatch! {
         let width = student.logits.len();
         for at in (0..width).step_by(TILE) {
             let n = TILE.min(width - at);
-            let (t, s) = (Row { logits: &teacher.logits[at..at + n], ..teacher }, Row { logits: &student.logits[at..at + n], ..student });
+            let (t, s) = (
+                Row { logits: &teacher.logits[at..at + n], ..teacher },
+                Row { logits: &student.logits[at..at + n], ..student },
+            );
             for i in 0..n {
                 let (a, b) = (t.exponent(i), s.exponent(i));
                 (p[i], q[i]) = (a.exp(), b.exp());
@@ -59,22 +62,41 @@ dispatch! {
             cross = add_product_wide(cross, &p[..n], &difference[..n]);
         }
         let (p_sum, q_sum) = (fold(p_sum), fold(q_sum));
-        Kl { value: fold(cross) / p_sum + ln_f64(q_sum / p_sum), p_sum, q_sum, maxima: (teacher.max, student.max) }
+        Kl {
+            value: fold(cross) / p_sum + ln_f64(q_sum / p_sum),
+            p_sum,
+            q_sum,
+            maxima: (teacher.max, student.max),
+        }
     }
 
     /// The student's logits become the gradient of their KL times `gain`. exp is taken again:
     /// cheaper than to keep a row of probabilities.
-    fn kl_gradient_row[T: Real](teacher: &[T], student: &mut [T], inverse_temperature: T, gain: f64, kl: Kl<T>) {
+    fn kl_gradient_row[T: Real](
+        teacher: &[T],
+        student: &mut [T],
+        inverse_temperature: T,
+        gain: f64,
+        kl: Kl<T>,
+    ) {
         let (p_gain, q_gain) = (T::from_f64(gain / kl.p_sum), T::from_f64(gain / kl.q_sum));
         let ((p_max, q_max), teacher) = (kl.maxima, &teacher[..student.len()]);
         for i in 0..student.len() {
-            let (p, q) = (((teacher[i] - p_max) * inverse_temperature).exp(), ((student[i] - q_max) * inverse_temperature).exp());
+            let (p, q) = (
+                ((teacher[i] - p_max) * inverse_temperature).exp(),
+                ((student[i] - q_max) * inverse_temperature).exp(),
+            );
             student[i] = q * q_gain - p * p_gain;
         }
     }
 
     /// -ln softmax(student)[target] of one row; the gradient, if wanted, times `gain`.
-    fn nll_row[T: Real](student: &[T], target: usize, gain: f64, gradient: Option<&mut [T]>) -> f64 {
+    fn nll_row[T: Real](
+        student: &[T],
+        target: usize,
+        gain: f64,
+        gradient: Option<&mut [T]>,
+    ) -> f64 {
         let student = Row { logits: student, max: maximum(student), inverse_temperature: T::ONE };
         let (mut sum, mut q) = ([0.0; LANES], [T::ZERO; TILE]);
         let width = student.logits.len();
@@ -166,7 +188,7 @@ pub fn kl_divergence_in_place<T: Real>(
 /// Target that is not counted by [`cross_entropy`].
 pub const IGNORE_INDEX: i64 = -100;
 
-/// Mean over counted rows of -ln softmax(student)[target]; as [`kl_divergence`] otherwise.
+/// Mean over counted rows of `-ln softmax(student)[target]`; as [`kl_divergence`] otherwise.
 /// `row_nll` `[M]`. A target is [`IGNORE_INDEX`] or below V.
 pub fn cross_entropy<T: Real>(
     pool: &Pool,

@@ -20,9 +20,14 @@ pub enum RopePairs {
 /// llama3 frequency scaling (config.json `rope_scaling`, type `llama3`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Llama3Scaling {
+    /// Number by which frequencies of long waves are divided, at least 1.
     pub factor: f64,
+    /// Turns over the original context at and below which a wave is slowed by the whole `factor`.
     pub low_freq_factor: f64,
+    /// Turns over the original context at and above which a wave keeps its frequency; more than
+    /// `low_freq_factor`.
     pub high_freq_factor: f64,
+    /// Context length in tokens that the model was trained with before it was extended.
     pub original_max_position: usize,
 }
 
@@ -46,12 +51,15 @@ impl Llama3Scaling {
 /// Angles per position and pair; cos and sin computed in f64.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
+    /// D: elements of a head, an even number.
     pub head_dim: usize,
     /// Inverse frequency of each pair `[D/2]`.
     pub inverse_frequencies: Vec<f64>,
 }
 
 impl RopeTable {
+    /// Frequencies `theta^(-2i / D)` of the pairs i of heads of `head_dim` elements, changed by
+    /// `scaling` if there is one.
     pub fn new(head_dim: usize, theta: f64, scaling: Option<Llama3Scaling>) -> Self {
         let plain = unscaled(head_dim, theta);
         Self {
@@ -75,7 +83,13 @@ fn unscaled(head_dim: usize, theta: f64) -> impl Iterator<Item = f64> {
 
 dispatch! {
     /// cos and sin of one position, `[D/2]` each; the sine negated to rotate back.
-    fn angles[T: Real](frequencies: &[f64], position: f64, inverse: bool, cos: &mut [T], sin: &mut [T]) {
+    fn angles[T: Real](
+        frequencies: &[f64],
+        position: f64,
+        inverse: bool,
+        cos: &mut [T],
+        sin: &mut [T],
+    ) {
         let n = frequencies.len();
         let (cos, sin) = (&mut cos[..n], &mut sin[..n]);
         for i in 0..n {

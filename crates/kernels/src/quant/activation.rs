@@ -2,10 +2,12 @@
 //! (value out), codes for the integer path. One rule, two outputs: the value is always exactly
 //! `code as T * scale`.
 //!
-//!     token, head      scale = max(max|x|, 1e-30) / p          code = rnd(x / scale)            per row
-//!     blocks of 32     id = 127 / max|x| (0 if max|x| = 0)     code = rnd(x * id), scale = f16(max|x| / 127)
-//!     blocks of 256    id = -127 / m (0 if m = 0)              code = rnd(x * id), scale = 1 / id, m the x of largest magnitude
-//!     static           scale = the site's step                 code = rnd(clip(x / step, n, p))
+//!     token, head      scale = max(max|x|, 1e-30) / p          code = rnd(x / scale)
+//!     blocks of 32     scale = f16(max|x| / 127)               code = rnd(x * id)
+//!                      id = 127 / max|x| (0 if max|x| = 0)
+//!     blocks of 256    scale = 1 / id                          code = rnd(x * id)
+//!                      id = -127 / m (0 if m = 0), m the x of largest magnitude
+//!     static           scale = that of the site                code = rnd(clip(x / scale, n, p))
 //!
 //! An input that is NaN makes its whole row or block so: a broken model must not answer
 //! with zeros.
@@ -180,7 +182,9 @@ dispatch! {
     }
 
     fn long_block_codes(x: &[f32], codes: &mut [i8], scales: &mut [f32]) {
-        for ((x, codes), scale) in x.chunks(LONG_BLOCK).zip(codes.chunks_mut(LONG_BLOCK)).zip(scales) {
+        for ((x, codes), scale) in
+            x.chunks(LONG_BLOCK).zip(codes.chunks_mut(LONG_BLOCK)).zip(scales)
+        {
             let (id, stored) = long_block_scale(x);
             *scale = stored;
             map(x, codes, |x| nearest_even_bits(x * id) as i8);

@@ -59,8 +59,8 @@ pub(crate) enum Rule {
     /// nearest-even(x * id), value = code * f16(max|x| / 127).
     Block32,
     /// ggml's Q8_K, which its K and ternary types are multiplied with, blocks of 256: id = -127 / m
-    /// in f32, m the first x of largest magnitude with its sign (id 0 for an all-zero block), code =
-    /// nearest-even(x * id), value = code * (1 / id).
+    /// in f32, m the first x of largest magnitude with its sign (id 0 for an all-zero block), code
+    /// = nearest-even(x * id), value = code * (1 / id).
     Block256,
     Static {
         bits: u8,

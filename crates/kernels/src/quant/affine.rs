@@ -2,7 +2,8 @@
 //! the ranges that LWC learns.
 //!
 //!     u = w / s      q = clip(rnd(u), -z, p - z)      y = q s      code = q + z      p = 2^b - 1
-//!     inside: -z <= rnd(u) <= p - z        dy/dw = inside        dy/ds = q - u inside, q outside        dy/dz = 0 inside, -s outside
+//!     inside: -z <= rnd(u) <= p - z
+//!     dy/dw = 1 inside, 0 outside     dy/ds = q - u inside, q outside     dy/dz = 0 inside, -s outside
 //!
 //! Rounded, then clipped: a weight that rounds to a bound is inside. Scales are those that will be
 //! stored, above 0 in magnitude; zero points are whole numbers.
@@ -14,11 +15,17 @@ use crate::{Granularity, Pool, QuantSpec, Real, dispatch};
 /// A matrix `[rows, cols]` on an affine grid: one scale and one zero point per group.
 #[derive(Clone, Copy)]
 pub struct Affine<'a, T> {
+    /// The weights, row-major.
     pub w: &'a [T],
+    /// Number of rows (O).
     pub rows: usize,
+    /// Number of columns (I).
     pub cols: usize,
+    /// Scale of each group, as stored, laid out as the granularity of `spec` says.
     pub scales: &'a [T],
+    /// Zero point of each group: a whole number, 0 to p.
     pub zero_points: &'a [T],
+    /// The grid: unsigned integers, with scales per channel or per group.
     pub spec: QuantSpec,
 }
 
@@ -90,7 +97,14 @@ impl<T: Real> Affine<'_, T> {
 }
 
 dispatch! {
-    fn forward_piece[T: Real](w: &[T], ranges: (&[T], &[T]), row: usize, group: usize, p: T, y: &mut [T]) {
+    fn forward_piece[T: Real](
+        w: &[T],
+        ranges: (&[T], &[T]),
+        row: usize,
+        group: usize,
+        p: T,
+        y: &mut [T],
+    ) {
         let mut g = 0;
         for (w, y) in w.chunks(row).zip(y.chunks_mut(row)) {
             for (w, y) in w.chunks(group).zip(y.chunks_mut(group)) {
@@ -101,7 +115,16 @@ dispatch! {
         }
     }
 
-    fn backward_piece[T: Real](w: &[T], ranges: (&[T], &[T]), row: usize, group: usize, p: T, dy: &[T], dw: &mut [T], sums: (&mut [T], &mut [T])) {
+    fn backward_piece[T: Real](
+        w: &[T],
+        ranges: (&[T], &[T]),
+        row: usize,
+        group: usize,
+        p: T,
+        dy: &[T],
+        dw: &mut [T],
+        sums: (&mut [T], &mut [T]),
+    ) {
         let (mut g, mut at) = (0, 0);
         for (w, dy) in w.chunks(row).zip(dy.chunks(row)) {
             for (w, dy) in w.chunks(group).zip(dy.chunks(group)) {
@@ -178,14 +201,16 @@ const LARGEST_SCALE: f64 = 1e4;
 /// Learned weight clipping (OmniQuant, 2023, arXiv 2308.13137): per group two numbers shrink the
 /// range of frozen weights.
 ///
-///     high = sigm(gamma) max(w, 0)     low = sigm(beta) min(w, 0)     s = (high - low) / p     z = rnd(-low / s)
+///     high = sigm(gamma) max(w, 0)     low = sigm(beta) min(w, 0)
+///     s = (high - low) / p             z = rnd(-low / s)
 ///
 /// Zero points get no gradient (authors' code): gamma and beta move through s alone, also where z
 /// jumps.
 #[derive(Clone, Debug)]
 pub struct ClipRange<T> {
-    /// Largest and smallest weight of each group, 0 included (so that 0 <= z <= p).
+    /// Largest weight of each group, at least 0.
     pub most: Vec<T>,
+    /// Smallest weight of each group, at most 0 (so that 0 <= z <= p).
     pub least: Vec<T>,
 }
 

@@ -2,7 +2,7 @@
 //! closed form.
 //!
 //!     u = v / s (a division)      code = rnd(clip(u, n, p))      y = code * s
-//!     dy/dv = 1 inside, 0 outside           dy/ds = code - u inside, code (the bound itself) outside
+//!     dy/dv = 1 inside, 0 outside      dy/ds = code - u inside, code (the bound itself) outside
 //!
 //! `rnd` is nearest, ties to even. Equality with a bound is inside or outside as [`EdgeRule`] says
 //! (the paper: outside). A step may be negative (ggml's signed start): the formulas hold as they
@@ -110,7 +110,14 @@ pub fn lsq_forward<T: Real>(
 }
 
 dispatch! {
-    fn forward_piece[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), y: &mut [T]) {
+    fn forward_piece[T: Real](
+        v: &[T],
+        steps: &[T],
+        row: usize,
+        group: usize,
+        limits: (T, T),
+        y: &mut [T],
+    ) {
         match usual(row, group) {
             32 => forward_groups::<T, 32>(v, steps, limits, y),
             64 => forward_groups::<T, 64>(v, steps, limits, y),
@@ -126,7 +133,14 @@ dispatch! {
         }
     }
 
-    fn piece_codes[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), codes: &mut [i16]) {
+    fn piece_codes[T: Real](
+        v: &[T],
+        steps: &[T],
+        row: usize,
+        group: usize,
+        limits: (T, T),
+        codes: &mut [i16],
+    ) {
         let mut steps = steps.iter();
         for (v, codes) in v.chunks(row).zip(codes.chunks_mut(row)) {
             for ((v, codes), &s) in v.chunks(group).zip(codes.chunks_mut(group)).zip(&mut steps) {
@@ -136,7 +150,17 @@ dispatch! {
     }
 
     /// Writes dv and the sum of each step, in f64.
-    fn backward_piece[T: Real](v: &[T], steps: &[T], row: usize, group: usize, limits: (T, T), edge: EdgeRule, dy: &[T], dv: &mut [T], ds: &mut [f64]) {
+    fn backward_piece[T: Real](
+        v: &[T],
+        steps: &[T],
+        row: usize,
+        group: usize,
+        limits: (T, T),
+        edge: EdgeRule,
+        dy: &[T],
+        dv: &mut [T],
+        ds: &mut [f64],
+    ) {
         match (edge, usual(row, group)) {
             (EdgeRule::Inside, 32) => backward_groups::<T, 32>(v, steps, limits, dy, dv, ds),
             (EdgeRule::Inside, 64) => backward_groups::<T, 64>(v, steps, limits, dy, dv, ds),
@@ -144,7 +168,12 @@ dispatch! {
             _ => {
                 let mut steps = steps.iter().zip(ds);
                 for ((v, dy), dv) in v.chunks(row).zip(dy.chunks(row)).zip(dv.chunks_mut(row)) {
-                    for (((v, dy), dv), (&s, ds)) in v.chunks(group).zip(dy.chunks(group)).zip(dv.chunks_mut(group)).zip(&mut steps) {
+                    for (((v, dy), dv), (&s, ds)) in v
+                        .chunks(group)
+                        .zip(dy.chunks(group))
+                        .zip(dv.chunks_mut(group))
+                        .zip(&mut steps)
+                    {
                         *ds = match edge {
                             EdgeRule::Inside => backward_run::<T, true>(v, s, limits, dy, dv),
                             EdgeRule::Outside => backward_run::<T, false>(v, s, limits, dy, dv),

@@ -9,8 +9,11 @@ use crate::pack::{pack_row, row_bytes, unpack_row};
 /// of the code * scale, in f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantTensor {
+    /// Number of rows: output features.
     pub rows: usize,
+    /// Number of columns: input features, those that a product sums over.
     pub cols: usize,
+    /// Which codes there are, which elements share a scale, and how scales are stored.
     pub spec: QuantSpec,
     /// `code - spec.min_code()` as unsigned `bits`-bit numbers, little-endian bit order, each row padded
     /// to a whole byte.
@@ -170,6 +173,7 @@ impl QuantTensor {
                 == self.spec.row_table().map_or(0, |table| self.rows * table.levels())
     }
 
+    /// Which elements share a scale.
     pub fn granularity(&self) -> Granularity {
         self.spec.granularity
     }

@@ -15,7 +15,8 @@
 pub mod search;
 
 use crate::Result;
-use crate::autograd::ops::weight::Weight;
+use crate::device::Cpu;
+use crate::device::cpu::Weight;
 use crate::layer::finished::Finished;
 use crate::layer::weights::BlockWeights;
 use crate::solver::awq::search::{search_clip, search_scales};
@@ -31,6 +32,7 @@ use ts_rs::TS;
 /// Sequences on which errors are compared; magnitudes are means over all.
 const SEARCHED: usize = 4;
 
+/// AWQ (arXiv 2306.00978).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwqConfig {
@@ -136,7 +138,7 @@ fn scaled_error(
 
 /// The block as a site's error sees it: without its feed-forward where only attention's output
 /// counts.
-fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<f32> {
+fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<Cpu> {
     let mut weights = block.weights();
     if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
         let (rows, cols) = block.shape(Linear::Down);

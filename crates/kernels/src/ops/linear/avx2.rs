@@ -53,10 +53,16 @@ macro_rules! tiles {
                         match y.len() / panels {
                             4 => {
                                 for first in (0..2).step_by($halves) {
-                                    tokens::<4, $halves, BITS, UNIT>(panel, first, segments, x, &mut y[p..], panels);
+                                    let y = &mut y[p..];
+                                    tokens::<4, $halves, BITS, UNIT>(
+                                        panel, first, segments, x, y, panels,
+                                    );
                                 }
                             }
-                            1 => tokens::<1, 2, BITS, UNIT>(panel, 0, segments, x, &mut y[p..], panels),
+                            1 => {
+                                let y = &mut y[p..];
+                                tokens::<1, 2, BITS, UNIT>(panel, 0, segments, x, y, panels)
+                            }
                             tokens => unreachable!("no tile of {tokens} tokens"),
                         }
                     }
@@ -83,21 +89,24 @@ macro_rules! tiles {
                     unsafe {
                         let mut sums = [[_mm256_setzero_si256(); H]; T];
                         for t in 0..T {
-                            let correction = _mm256_set1_epi32(*x.corrections.get_unchecked(j * T + t));
+                            let correction = *x.corrections.get_unchecked(j * T + t);
+                            let correction = _mm256_set1_epi32(correction);
                             for h in 0..H {
                                 sums[t][h] = start(panel, first + h, s.group, correction);
                             }
                         }
                         let a = x.quads.as_ptr().add(s.token * T).cast::<i32>();
                         let (cells, most) = (s.quads / quads(BITS), $most(UNIT) / quads(BITS));
-                        let w = panel.lines.as_ptr().add(s.weight / quads(BITS) * lines(BITS)).cast::<__m256i>().add(first);
+                        let line = s.weight / quads(BITS) * lines(BITS);
+                        let w = panel.lines.as_ptr().add(line).cast::<__m256i>().add(first);
                         for from in (0..cells).step_by(most) {
                             let mut parts = [[[_mm256_setzero_si256(); 2]; H]; T];
                             for cell in from..cells.min(from + most) {
                                 let w = w.add(2 * lines(BITS) * cell);
                                 if T == 1 {
                                     for line in 0..lines(BITS) {
-                                        _mm_prefetch::<_MM_HINT_T0>(w.add(2 * line).cast::<i8>().wrapping_add(AHEAD));
+                                        let at = w.add(2 * line).cast::<i8>().wrapping_add(AHEAD);
+                                        _mm_prefetch::<_MM_HINT_T0>(at);
                                     }
                                 }
                                 for q in 0..quads(BITS) {
@@ -107,7 +116,8 @@ macro_rules! tiles {
                                         factors[h] = $factors::<BITS, UNIT>(codes, tables);
                                     }
                                     for t in 0..T {
-                                        let a = _mm256_set1_epi32(*a.add((cell * quads(BITS) + q) * T + t));
+                                        let at = (cell * quads(BITS) + q) * T + t;
+                                        let a = _mm256_set1_epi32(*a.add(at));
                                         // One token alone has parts for even and odd quads: a
                                         // product need not wait for the one before.
                                         let part = if T == 1 { q % 2 } else { 0 };
@@ -128,9 +138,13 @@ macro_rules! tiles {
                         for h in 0..H {
                             let scales = load_scales(panel.scales, first + h, s.group);
                             for t in 0..T {
-                                let scale = _mm256_mul_ps(scales, _mm256_set1_ps(*x.scales.get_unchecked(j * T + t)));
-                                let at = y.as_mut_ptr().add(t * stride).cast::<f32>().add((first + h) * HALF);
-                                _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), _mm256_mul_ps(_mm256_cvtepi32_ps(sums[t][h]), scale)));
+                                let scale = _mm256_set1_ps(*x.scales.get_unchecked(j * T + t));
+                                let scale = _mm256_mul_ps(scales, scale);
+                                let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[t][h]), scale);
+                                let outputs = y.as_mut_ptr().add(t * stride).cast::<f32>();
+                                let at = outputs.add((first + h) * HALF);
+                                let sum = _mm256_add_ps(_mm256_loadu_ps(at), product);
+                                _mm256_storeu_ps(at, sum);
                             }
                         }
                     }

@@ -8,7 +8,8 @@
 //!      8     5 to 8 bits     1         4     word
 //!      4     4 bits          1         8     word >> 4 j & 0x0f0f0f0f
 //!      3     3 bits          3        32     j < 6: word[j / 2] >> 3 (j % 2) & 0x07070707
-//!                                            6, 7: word[j - 6] >> 6 & 0x03030303 | word[2] >> (j - 2) & 0x04040404
+//!                                            6, 7: word[j - 6] >> 6 & 0x03030303
+//!                                                  | word[2] >> (j - 2) & 0x04040404
 //!      2     2 bits          1        16     word >> 2 j & 0x03030303
 //!
 //! Two codes of 3 bits leave two bits of a byte: those of the first two lines are the low bits of a

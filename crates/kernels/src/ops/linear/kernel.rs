@@ -1,8 +1,10 @@
 //! The integer products of a panel and a few tokens, and their float combination:
 //!
-//!     sum = sum over the segment of u a + (min - z) * sum of a           u = code - min, a = activation code
-//!     sum = sum over the segment of u a + offset * sum of a              u = level - offset, of a table
-//!     y += f32(sum) * (weight scale * activation scale)                  segment by segment, in order
+//!     sum = sum over the segment of u a + (min - z) * sum of a      u = code - min
+//!     sum = sum over the segment of u a + offset * sum of a         u = level - offset, of a table
+//!     y += f32(sum) * (weight scale * activation scale)             segment by segment, in order
+//!
+//! with a the code of the activation.
 //!
 //! Integer sums are exact and wrap at most on the way, so every kernel gives the same bytes. They
 //! are written several times because the instructions that matter are out of the compiler's reach:

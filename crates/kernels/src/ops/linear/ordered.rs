@@ -60,7 +60,9 @@ dispatch! {
             let whole = w.len() == ROWS * k;
             if whole && grouped > 0 {
                 interleave(w, k, &mut panel);
-                for (x, y) in tokens.interleaved.chunks_exact(blocks).zip(y.chunks_exact_mut(TOKENS)) {
+                for (x, y) in
+                    tokens.interleaved.chunks_exact(blocks).zip(y.chunks_exact_mut(TOKENS))
+                {
                     let sums = tile(x, &panel);
                     for t in 0..TOKENS {
                         for r in 0..ROWS {
@@ -72,7 +74,10 @@ dispatch! {
             let first = if whole { grouped } else { 0 };
             for (x, y) in tokens.x[first * k..].chunks_exact(k).zip(&mut y[first..]) {
                 if whole {
-                    y[at..at + ROWS].copy_from_slice(&products(x, [&w[..k], &w[k..2 * k], &w[2 * k..3 * k], &w[3 * k..]]));
+                    y[at..at + ROWS].copy_from_slice(&products(
+                        x,
+                        [&w[..k], &w[k..2 * k], &w[2 * k..3 * k], &w[3 * k..]],
+                    ));
                 } else {
                     for (j, w) in w.chunks_exact(k).enumerate() {
                         y[at + j] = products(x, [w])[0];

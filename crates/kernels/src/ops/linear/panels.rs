@@ -251,12 +251,15 @@ impl WeightPanels {
         });
     }
 
+    /// O: number of output features.
     pub fn rows(&self) -> usize {
         self.rows
     }
+    /// I: number of input features.
     pub fn cols(&self) -> usize {
         self.geometry.cols
     }
+    /// The grid and scales of the weight that the panels were made from.
     pub fn spec(&self) -> QuantSpec {
         self.spec
     }

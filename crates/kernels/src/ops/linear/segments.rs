@@ -104,7 +104,8 @@ pub(super) struct Layout {
     /// Whether these are simply its codes.
     pub plain: bool,
     /// What the sum of a segment's activation codes is multiplied by before the products are added:
-    /// the smallest code; -1 with zero points, which the kernels multiply by; the offset of a table.
+    /// the smallest code; -1 with zero points, which the kernels multiply by; the offset of a
+    /// table.
     pub correction: i32,
 }
 

@@ -147,7 +147,11 @@ proptest! {
         panels.decode(&pool, &mut got);
         prop_assert_eq!(bits(&got), bits(&want));
         // Quantizing the same numbers directly, into fresh memory and over another matrix.
-        let x: Vec<f32> = want.iter().enumerate().map(|(j, v)| v * (1.0 + 0.3 * (j as f32).sin()) + 0.01).collect();
+        let x: Vec<f32> = want
+            .iter()
+            .enumerate()
+            .map(|(j, v)| v * (1.0 + 0.3 * (j as f32).sin()) + 0.01)
+            .collect();
         let packed = quantize(&pool, &x, o, i, w.spec, &w.scales, &w.zero_points);
         let direct = WeightPanels::quantize(&pool, &x, o, i, w.spec, &w.scales, &w.zero_points);
         prop_assert!(direct == WeightPanels::new(&pool, &packed));
@@ -162,12 +166,16 @@ proptest! {
     #[test]
     fn packed_is_the_product_of_the_values(case in cases()) {
         let (o, i) = (case.w.rows, case.w.cols);
-        let (mut w, mut x, mut y) = (vec![0.0; o * i], vec![0.0; case.x.len()], vec![0.0; case.m * o]);
+        let (mut w, mut x, mut y) =
+            (vec![0.0; o * i], vec![0.0; case.x.len()], vec![0.0; case.m * o]);
         case.w.decode(&Pool::serial(), &mut w);
         activation::fake_quant(&Pool::serial(), case.activation, &case.x, i, STEP, &mut x);
         linear_packed(&Pool::serial(), &case.x, &case.w, case.activation, STEP, &mut y, case.m);
         for (j, &y) in y.iter().enumerate() {
-            let terms = x[j / o * i..][..i].iter().zip(&w[j % o * i..][..i]).map(|(&x, &w)| x as f64 * w as f64);
+            let terms = x[j / o * i..][..i]
+                .iter()
+                .zip(&w[j % o * i..][..i])
+                .map(|(&x, &w)| x as f64 * w as f64);
             let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
             prop_assert!((y as f64 - sum).abs() <= 1e-5 * size, "{y} {sum} {size}");
         }
@@ -176,7 +184,8 @@ proptest! {
     #[test]
     fn unquantized_activations_multiply_the_decoded_weights(case in cases()) {
         let (o, i) = (case.w.rows, case.w.cols);
-        let (mut w, mut want, mut y) = (vec![0.0; o * i], vec![0.0; case.m * o], vec![f32::NAN; case.m * o]);
+        let (mut w, mut want, mut y) =
+            (vec![0.0; o * i], vec![0.0; case.m * o], vec![f32::NAN; case.m * o]);
         case.w.decode(&Pool::serial(), &mut w);
         linear_ordered(&Pool::serial(), &case.x, &w, &mut want, case.m, o, i);
         linear_packed(&Pool::new(2), &case.x, &case.w, ActivationSpec::F32, None, &mut y, case.m);
@@ -185,10 +194,13 @@ proptest! {
     }
 
     #[test]
-    fn ordered_is_one_dot_per_output((m, o, i, x, w) in (1usize..6, 1usize..14, 1usize..90).prop_flat_map(|(m, o, i)| {
-        (Just(m), Just(o), Just(i), numbers(m * i), numbers(o * i))
-    })) {
-        let want: Vec<f32> = (0..m * o).map(|j| lanes::dot(&x[j / o * i..][..i], &w[j % o * i..][..i])).collect();
+    fn ordered_is_one_dot_per_output(
+        (m, o, i, x, w) in (1usize..6, 1usize..14, 1usize..90).prop_flat_map(|(m, o, i)| {
+            (Just(m), Just(o), Just(i), numbers(m * i), numbers(o * i))
+        }),
+    ) {
+        let want: Vec<f32> =
+            (0..m * o).map(|j| lanes::dot(&x[j / o * i..][..i], &w[j % o * i..][..i])).collect();
         for level in available() {
             for threads in [1, 3] {
                 force(level);

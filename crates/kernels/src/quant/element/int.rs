@@ -28,12 +28,15 @@ pub struct Int {
 }
 
 impl Int {
+    /// Codes `-2^(b-1) ..= 2^(b-1)-1` without a zero point.
     pub const fn symmetric(bits: u8) -> Self {
         Self { bits, range: IntRange::Symmetric }
     }
+    /// Codes `-(2^(b-1)-1) ..= 2^(b-1)-1` without a zero point.
     pub const fn narrow(bits: u8) -> Self {
         Self { bits, range: IntRange::Narrow }
     }
+    /// Codes `0 ..= 2^b-1` with a zero point.
     pub const fn unsigned(bits: u8) -> Self {
         Self { bits, range: IntRange::Unsigned }
     }

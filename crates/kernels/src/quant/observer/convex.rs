@@ -1,4 +1,5 @@
-//! The convex surrogate of the squared error: the least sum of `max(s^2 / 12, max(0, |w| - s p)^2)`.
+//! The convex surrogate of the squared error: the least sum of `max(s^2 / 12, max(0, |w| - s
+//! p)^2)`.
 
 use super::{Group, Observe, Scratch};
 use crate::Int;

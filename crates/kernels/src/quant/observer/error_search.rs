@@ -261,13 +261,19 @@ dispatch! {
     fn bounds(magnitudes: &[f64], limits: &[f64], low: f64, high: f64) -> Bounds {
         let (per_low, per_high) = (1.0 / low, 1.0 / high);
         let mut sums = [[0.0; PIECE]; 8];
-        for (m, limit) in magnitudes.as_chunks::<PIECE>().0.iter().zip(limits.as_chunks::<PIECE>().0) {
+        for (m, limit) in
+            magnitudes.as_chunks::<PIECE>().0.iter().zip(limits.as_chunks::<PIECE>().0)
+        {
             for i in 0..PIECE {
                 let code = clip_round(m[i] * per_low, 0.0, limit[i]);
                 let later = clip_round(m[i] * per_high, 0.0, limit[i]);
                 let (r, r_later) = (m[i] - low * code, m[i] - high * later);
                 // Past one border, and no level met on the way to it or from it: nearest at an end.
-                let nearest = if r < 0.0 && r_later > 0.0 && code - later == 1.0 { (r * r).min(r_later * r_later) } else { 0.0 };
+                let nearest = if r < 0.0 && r_later > 0.0 && code - later == 1.0 {
+                    (r * r).min(r_later * r_later)
+                } else {
+                    0.0
+                };
                 let stays = if code == later { 1.0 } else { 0.0 };
                 sums[Sum::Ww as usize][i] += m[i] * m[i];
                 sums[Sum::Wc as usize][i] += m[i] * code;
@@ -281,7 +287,11 @@ dispatch! {
         }
         let total = |sum: Sum| sums[sum as usize].iter().sum::<f64>();
         let (ww, wc, cc) = (total(Sum::Ww), total(Sum::Wc), total(Sum::Cc));
-        let at_low = if cc > 0.0 { Best { step: wc / cc, error: (ww - wc * (wc / cc)).max(0.0) } } else { Best { step: low, error: ww } };
+        let at_low = if cc > 0.0 {
+            Best { step: wc / cc, error: (ww - wc * (wc / cc)).max(0.0) }
+        } else {
+            Best { step: low, error: ww }
+        };
         // The parabola of those that stay, h above `low`.
         let (rc, cc) = (total(Sum::StayRc), total(Sum::StayCc));
         let h = if cc > 0.0 { (rc / cc).clamp(0.0, high - low) } else { 0.0 };

@@ -70,6 +70,7 @@ macro_rules! observers {
         }
 
         impl Observer {
+            /// Every observer, in the order of the list.
             pub const ALL: &[Observer] = &[$(Observer::$variant),*];
 
             fn scale(self, group: Group, scratch: &mut Scratch) -> f32 {

@@ -1,8 +1,8 @@
 //! Powers of two, as the scales of the OCP microscaling formats: 2^-127 to 2^127 in one byte.
 //!
 //! A scale is rounded up to the next power, so that nothing more is clipped. There is neither a
-//! sign nor a zero: codes are chosen under the stored scale, so that the sign of a negative one goes
-//! to its codes, and a group of zeros has the least scale, 2^-127.
+//! sign nor a zero: codes are chosen under the stored scale, so that the sign of a negative one
+//! goes to its codes, and a group of zeros has the least scale, 2^-127.
 
 use super::Codec;
 

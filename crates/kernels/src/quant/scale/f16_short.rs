@@ -1,6 +1,6 @@
-//! Scales as f16 of at most seven significant bits, 2^-14 to 4352: seven bits and the four of a code
-//! are the eleven of an f16, so the product of such a scale and any whole number to 15 is an f16
-//! number too.
+//! Scales as f16 of at most seven significant bits, 2^-14 to 4352: seven bits and the four of a
+//! code are the eleven of an f16, so the product of such a scale and any whole number to 15 is an
+//! f16 number too.
 //!
 //! ggml's types with a minimum beside the scale (Q4_1: value = c * d + m, both f16) so hold a zero
 //! point without loss: m = -z * d.

@@ -126,8 +126,8 @@ codecs! {
     f32 F32,
     /// As f16, not below 2^-14.
     f16 F16,
-    /// As f16 of at most 7 significant bits, 2^-14 to 4352, so that f16 also holds its products with
-    /// codes of 4 bits.
+    /// As f16 of at most 7 significant bits, 2^-14 to 4352, so that f16 also holds its products
+    /// with codes of 4 bits.
     f16_short F16Short,
     /// A power of two, rounded up, in one byte.
     e8m0 E8M0,

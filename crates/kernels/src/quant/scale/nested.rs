@@ -1,7 +1,8 @@
 //! A quantized scale with a scale of its own: the K types of ggml (whole numbers under an f16 scale
 //! for 256 columns) and NVFP4 (E4M3 under an f32 scale for the whole tensor).
 //!
-//!     outer = max|scale| / largest, as stored       inner = nearest(scale / outer)       scale = inner * outer
+//!     outer = max|scale| / largest, as stored
+//!     inner = nearest(scale / outer)       scale = inner * outer
 //!
 //! A scale that rounds to 0 makes its group zeros.
 
@@ -121,8 +122,8 @@ impl Nested {
         outer
     }
 
-    /// A byte for each scale as it was stored under these outer ones. Err: the index of a scale that
-    /// was not.
+    /// A byte for each scale as it was stored under these outer ones. Err: the index of a scale
+    /// that was not.
     pub(super) fn encode(
         self,
         scales: &[f32],
