@@ -127,7 +127,7 @@ pub struct Model {
     pub tensors: BTreeMap<String, Tensor>,
     /// Low-rank factors of block linears, by the name of the weight; empty for most models.
     pub low_rank: BTreeMap<String, LowRank>,
-    /// Other parts of block linears, by the name of the weight; empty for most models.
+    /// Other parts of the linears of layers, by the name of the weight; empty for most models.
     pub linear_parts: BTreeMap<String, LinearParts>,
     /// The tokenizer, if the file has one.
     pub tokenizer: Option<Tokenizer>,
