@@ -6,8 +6,8 @@ use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipe::block::{BlockPhase, BlockRates};
 use halfstep::recipe::{
-    BlockConfig, LowRankConfig, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage,
-    StageStart, TrainArithmetic, TrainConfig, Trains, WeightSite,
+    BlockConfig, Layers, LowRankConfig, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule,
+    Stage, StageStart, TrainArithmetic, TrainConfig, Trains, WeightSite,
 };
 use halfstep::run::{load, quantize_as, save};
 use halfstep::solver::SolverConfig;
@@ -323,7 +323,7 @@ fn factors_go_through_model_stages() {
 fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
     let target = TargetId::GgufQ4_0;
     let weights = |layers: Option<Vec<i64>>, linears: Option<&str>, quantizer| Rule::Weight {
-        layers,
+        layers: layers.map(|layers| layers.into_iter().map(Layers::from).collect()),
         linears: linears.map(|name| vec![name.to_owned()]),
         quantizer,
     };
@@ -338,9 +338,9 @@ fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
     ];
     rules.extend([
         Rule::Embedding { quantizer: QuantSpec::Q8_0 },
-        Rule::Activation { quantizer: ActivationSpec::BLOCK_32 },
+        Rule::activations(ActivationSpec::BLOCK_32),
         Rule::HeadActivation { quantizer: ActivationSpec::BLOCK_32 },
-        Rule::Cache { quantizer: ActivationSpec::F16 },
+        Rule::cache(ActivationSpec::F16),
     ]);
     let all = Trains { weights: true, norms: true, ..Trains::SCALES };
     for stages in [
@@ -379,7 +379,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         quantizer: Some(site(QuantSpec::Q4_0, RangeConfig::Scale)),
     };
     let layer = |layer: i64| Rule::Weight {
-        layers: Some(vec![layer]),
+        layers: Some(vec![layer.into()]),
         linears: None,
         quantizer: Some(site(QuantSpec::Q8_0, RangeConfig::Scale)),
     };
@@ -449,10 +449,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         ),
         (
             recipe(
-                vec![
-                    Rule::Cache { quantizer: ActivationSpec::F16 },
-                    Rule::Cache { quantizer: ActivationSpec::F32 },
-                ],
+                vec![Rule::cache(ActivationSpec::F16), Rule::cache(ActivationSpec::F32)],
                 vec![],
             ),
             "rules[1]",

@@ -220,7 +220,7 @@ impl<'a> BlockStage<'a> {
         let (config, now) = (blocks.config, blocks.host.seconds());
         let all = blocks.model.architecture.layers.len() as u64 * config.steps();
         let per_step = (config.batch * config.sequence_length) as u64;
-        let quantization = quantization(&self.recipe, BTreeMap::new());
+        let quantization = quantization(&self.recipe, &blocks.model.architecture)?;
         let mut model = blocks.model.with(tensors, Some(quantization));
         model.low_rank = std::mem::take(&mut self.low_rank);
         Ok(Trained {

@@ -11,14 +11,14 @@ use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, rope_tables};
 use crate::layer::tensors::find;
 use crate::layer::weights::BlockWeights;
-use crate::nearest::round_tensor;
+use crate::nearest::{quantization, round_tensor};
 use crate::objective::TermConfig;
 use crate::quantizer::site::WeightSite;
 use crate::recipe::{BlockConfig, Sites, Trains};
 use crate::solver::calibration::{Calibration, InputStream};
 use crate::{Error, Result};
-use halfstep_formats::Model;
-use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear, Role, TensorSpec};
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::path::Path;
@@ -69,12 +69,11 @@ impl<'a> Blockwise<'a> {
             batch: 1,
             tokens: config.sequence_length,
             precision: arithmetic.precision,
-            activation: ActivationSpec::F32,
-            cache: ActivationSpec::F32,
+            quantization: Arc::new(Quantization::float()),
             edge: EdgeRule::Inside,
         };
-        let quantized =
-            Context { activation: recipe.activation(), cache: recipe.cache(), ..plain.clone() };
+        let quantization = Arc::new(quantization(recipe, &model.architecture)?);
+        let quantized = Context { quantization, ..plain.clone() };
         let sites = Sites::new(&recipe.rules, &model.architecture)?;
         Ok(Self {
             model,
@@ -90,8 +89,10 @@ impl<'a> Blockwise<'a> {
         })
     }
 
-    pub(crate) fn integer(&self) -> bool {
-        self.arithmetic.integer_forward && self.quantized.activation != ActivationSpec::F32
+    /// Whether the products of a linear are the packed runtime's.
+    pub(crate) fn integer(&self, layer: usize, linear: Linear) -> bool {
+        let input = self.quantized.quantization.at(layer, linear.input());
+        self.arithmetic.integer_forward && input != ActivationSpec::F32
     }
 
     /// What the student of every layer is made of.
@@ -106,7 +107,7 @@ impl<'a> Blockwise<'a> {
                 .all_terms()
                 .any(|term| matches!(term.term, TermConfig::Anchor(_))),
             seed: self.config.seed,
-            integer: self.integer(),
+            integer: self.arithmetic.integer_forward.then_some(&*self.quantized.quantization),
         }
     }
 

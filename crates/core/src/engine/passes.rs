@@ -50,8 +50,8 @@ pub(crate) struct OutputPass {
 
 impl OutputPass {
     pub fn new(blocks: &Blockwise, layer: usize, block: &Finished) -> Result<Self> {
-        let (a, integer) = (&blocks.model.architecture, blocks.integer());
-        let weights = block.weights(a, layer, integer, blocks.pool)?;
+        let integer = |linear| blocks.integer(layer, linear);
+        let weights = block.weights(&blocks.model.architecture, layer, integer, blocks.pool)?;
         Ok(Self { layer, weights, sample: 0, loss: 0.0 })
     }
 

@@ -12,10 +12,13 @@ use crate::layer::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
+use crate::record::layer_and_linear;
 use crate::{Error, Result};
+use halfstep_formats::Quantization;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
 use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::ops::gemm::Rows;
+use std::sync::Arc;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -145,7 +148,7 @@ impl<T: Number> Trainer<T> {
             norm_eps: a.norm_eps,
             vocab: a.vocab_size,
             hidden: a.hidden_size,
-            activation: self.head_activation,
+            activation: self.quantization.head_activation,
             precision: self.arithmetic.precision,
             objective: self.objective(),
             bytes: self.loss_bytes,
@@ -165,8 +168,7 @@ impl<T: Number> Trainer<T> {
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.
     fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<T>> {
         let context = Context {
-            activation: Default::default(),
-            cache: halfstep_kernels::ActivationSpec::F32,
+            quantization: Arc::new(Quantization::float()),
             ..self.context(micro.len() / tokens, tokens)
         };
         let mut x = self.embed(&self.teacher.embedding, micro)?;
@@ -186,8 +188,7 @@ impl<T: Number> Trainer<T> {
             batch,
             tokens,
             precision: self.arithmetic.precision,
-            activation: self.activation,
-            cache: self.cache,
+            quantization: self.quantization.clone(),
             edge: self.edge,
         }
     }
@@ -228,10 +229,9 @@ impl<T: Number> Trainer<T> {
     /// The weights of this step: every matrix quantized once.
     pub fn student_weights(&self) -> Result<Weights<T>> {
         let matrix = |name: &str| {
-            let activation = if name == EMBEDDING || name == HEAD {
-                self.head_activation
-            } else {
-                self.activation
+            let activation = match layer_and_linear(name) {
+                Some((layer, linear)) => self.quantization.at(layer, linear.input()),
+                None => self.quantization.head_activation,
             };
             let integer = self.arithmetic.integer_forward && activation != ActivationSpec::F32;
             Ok(self.matrix(name)?.forward(&self.parameters, &self.pool, integer))

@@ -13,8 +13,8 @@ use crate::quantizer::observer::check_scales;
 use crate::recipe::Sites;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
-use halfstep_formats::{Model, Tensor, TensorData};
-use halfstep_kernels::Pool;
+use halfstep_formats::{Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
 pub struct Student<T> {
@@ -25,8 +25,8 @@ pub struct Student<T> {
     linears: Vec<Linear>,
     /// Norms and biases, and their places.
     vectors: Vec<(Role, usize)>,
-    /// Whether products are the packed runtime's.
-    integer: bool,
+    /// Whether its products are the packed runtime's, for each linear.
+    integer: Vec<bool>,
 }
 
 /// What a student is made of, the same for every layer of a stage.
@@ -41,8 +41,9 @@ pub struct StudentConfig<'a> {
     pub anchored: bool,
     /// Decides the first low-rank factors.
     pub seed: u64,
-    /// Whether products are the packed runtime's.
-    pub integer: bool,
+    /// The quantizers of what linears read, if the products of those that read codes are the packed
+    /// runtime's.
+    pub integer: Option<&'a Quantization>,
 }
 
 impl<T: Number> Student<T> {
@@ -52,6 +53,9 @@ impl<T: Number> Student<T> {
         let start = previous.unwrap_or(model);
         let mut parameters = Parameters::new();
         let (mut vectors, mut linears, mut matrices) = (vec![], vec![], vec![]);
+        let reads_codes = |linear: Linear| {
+            config.integer.is_some_and(|q| q.at(layer, linear.input()) != ActivationSpec::F32)
+        };
         let builder = &mut Builder { parameters: &mut parameters, pool, trains, relative: true };
         let (vector_specs, linear_specs) = tensors(model, layer);
         for TensorSpec { name, role, .. } in vector_specs {
@@ -75,7 +79,8 @@ impl<T: Number> Student<T> {
             linears.push(linear);
             matrices.push(matrix);
         }
-        Ok(Self { layer, parameters, matrices, linears, vectors, integer: config.integer })
+        let integer = linears.iter().copied().map(reads_codes).collect();
+        Ok(Self { layer, parameters, matrices, linears, vectors, integer })
     }
 
     /// The block as this step's forward uses it.
@@ -86,7 +91,8 @@ impl<T: Number> Student<T> {
             layer: self.layer,
             vectors: self.vectors.iter().map(|&(role, index)| (role, value(index))).collect(),
             linears: matrices()
-                .map(|(linear, m)| (linear, m.forward(&self.parameters, pool, self.integer)))
+                .zip(&self.integer)
+                .map(|((linear, m), &integer)| (linear, m.forward(&self.parameters, pool, integer)))
                 .collect(),
             low_rank: matrices()
                 .filter_map(|(linear, m)| Some((linear, m.low_rank?.forward(&self.parameters))))
@@ -132,7 +138,7 @@ impl<T: Number> Student<T> {
                 .tensors
                 .insert(vector.name.clone(), Tensor { shape: vec![vector.value.len()], data });
         }
-        for matrix in &self.matrices {
+        for (matrix, &integer) in self.matrices.iter().zip(&self.integer) {
             let weight = &self.parameters.list[matrix.index];
             let (name, shape) = (&weight.name, vec![matrix.rows, matrix.cols]);
             let Some(packed) = matrix.pack(&self.parameters, pool) else {
@@ -141,7 +147,7 @@ impl<T: Number> Student<T> {
                 continue;
             };
             check_scales(&packed, name)?;
-            if let Some(row) = matrix.differing_row(&packed, &self.parameters, pool, self.integer) {
+            if let Some(row) = matrix.differing_row(&packed, &self.parameters, pool, integer) {
                 return Err(Error::Parity {
                     path: "the packed block".into(),
                     place: format!("{name}: row {row}"),

@@ -14,10 +14,10 @@ use crate::autograd::tensor::Tensor;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::{FactorSinks, Factors};
 use crate::{Error, Result};
-use halfstep_formats::Architecture;
 use halfstep_formats::architecture::{
     ActivationSite, Attention as Heads, Linear as Name, Norm, Role,
 };
+use halfstep_formats::{Architecture, Quantization};
 use halfstep_kernels::ops::attention::AttentionShape;
 use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::ops::rope::RopeTable;
@@ -36,8 +36,8 @@ pub struct Context {
     pub batch: usize,
     pub tokens: usize,
     pub precision: Precision,
-    pub activation: ActivationSpec,
-    pub cache: ActivationSpec,
+    /// The quantizers of inputs of linears, and of keys and values.
+    pub quantization: Arc<Quantization>,
     pub edge: EdgeRule,
 }
 
@@ -208,7 +208,7 @@ impl<T: Number> Block<'_, T> {
         x: Tensor<T>,
         known: bool,
     ) -> Result<Tensor<T>> {
-        let spec = self.context.activation;
+        let spec = self.quantizer(site);
         match known {
             true if !tape.is_on() => Ok(x),
             true if spec.has_codes() && !spec.is_static() => {
@@ -226,7 +226,8 @@ impl<T: Number> Block<'_, T> {
         x: &Tensor<T>,
         linears: &[Linear<T>],
     ) -> Option<Vec<Vec<T>>> {
-        if self.context.activation == ActivationSpec::F32 {
+        let activation = self.quantizer(site);
+        if activation == ActivationSpec::F32 {
             return None;
         }
         let panels: Option<Vec<_>> = linears
@@ -235,8 +236,7 @@ impl<T: Number> Block<'_, T> {
             .collect();
         let panels = panels?;
         let step = self.sinks.steps.get(&site).map(|s| Real::to_f32(s.step));
-        let (pool, activation) = (&self.context.pool, self.context.activation);
-        Some(integer_products(pool, x.values(), activation, step, &panels))
+        Some(integer_products(&self.context.pool, x.values(), activation, step, &panels))
     }
 
     /// The value as the target's runtime would see it at `site`.
@@ -250,12 +250,8 @@ impl<T: Number> Block<'_, T> {
             tap(site, x.values());
         }
         let pool = self.context.pool.clone();
-        let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
-        let (spec, head_dim) = if is_cache {
-            (self.context.cache, Some(self.heads().head_dim))
-        } else {
-            (self.context.activation, None)
-        };
+        let (spec, head_dim) =
+            (self.quantizer(site), site.is_cache().then(|| self.heads().head_dim));
         if spec == ActivationSpec::F32 {
             return Ok(x);
         }
@@ -270,6 +266,11 @@ impl<T: Number> Block<'_, T> {
             [&x],
             StaticQuant { pool, spec: static_spec, step, edge: self.context.edge, sink },
         )
+    }
+
+    /// The quantizer of this layer at `site`.
+    fn quantizer(&self, site: ActivationSite) -> ActivationSpec {
+        self.context.quantization.at(self.weights.layer, site)
     }
 
     fn dynamic(&self, spec: ActivationSpec, head_dim: Option<usize>) -> DynamicQuant {

@@ -6,7 +6,7 @@ use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::factors;
 use crate::record::{BlockRecord, MatrixRecord};
 use crate::{Error, Result};
-use halfstep_formats::architecture::{Linear, TensorSpec};
+use halfstep_formats::architecture::{Linear, Role, TensorSpec};
 use halfstep_formats::{Architecture, LowRank, Tensor};
 use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
@@ -21,12 +21,13 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The block as the forward of what was stored uses it.
+    /// The block as the forward of what was stored uses it; `integer` says of which linears the
+    /// products are the packed runtime's.
     pub fn weights<T: Number>(
         &self,
         architecture: &Architecture,
         layer: usize,
-        integer: bool,
+        integer: impl Fn(Linear) -> bool,
         pool: &Pool,
     ) -> Result<BlockWeights<T>> {
         let find = |spec: &TensorSpec| {
@@ -36,6 +37,7 @@ impl Finished {
         };
         let weight = |spec: &TensorSpec| -> Result<Weight<T>> {
             let tensor = find(spec)?;
+            let integer = matches!(spec.role, Role::Linear(linear) if integer(linear));
             Ok(if integer {
                 Weight::stored(tensor, pool)
             } else {

@@ -138,7 +138,7 @@ pub fn plan_as(
         fits,
         advice,
         stages: std::mem::take(&mut planner.stages),
-        client_flags: client_flags(recipe),
+        client_flags: client_flags(recipe, model)?,
         plan_seconds: host.seconds() - start,
     })
 }

@@ -19,6 +19,7 @@ use crate::recipe::rules::check_trainable;
 use crate::recipe::{Recipe, Sites, Stage, StageStart, WeightSite};
 use crate::recipes::RecipeConfig;
 use halfstep_formats::Model;
+use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -106,7 +107,7 @@ pub fn quantize_on(
         final_loss: trained.final_loss,
         memory_bytes: host.memory.peak(),
         evaluations: trained.evaluations,
-        client_flags: client_flags(recipe),
+        client_flags: client_flags(recipe, model)?,
         record,
     };
     Ok((trained.model, report))
@@ -293,6 +294,8 @@ pub(super) fn provenance(
 }
 
 /// Returns the flags that a client needs to run the file as it was trained.
-pub(super) fn client_flags(recipe: &Recipe) -> Vec<String> {
-    recipe.target.target().client_flags(recipe.cache())
+pub(super) fn client_flags(recipe: &Recipe, model: &Model) -> Result<Vec<String>> {
+    let q = nearest::quantization(recipe, &model.architecture)?;
+    let [keys, values] = [ActivationSite::KCache, ActivationSite::VCache].map(|site| q.at(0, site));
+    Ok(recipe.target.target().client_flags(keys, values))
 }

@@ -13,8 +13,8 @@ use crate::layer::tensors::{find, teacher, tensor_values};
 use crate::layer::weights::{BlockWeights, Weights};
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::{Error, Result};
-use halfstep_formats::Model;
 use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::{Precision, Rows};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
@@ -105,8 +105,7 @@ impl<'a> ModelPass<'a> {
             batch: 1,
             tokens: sequence_length,
             precision,
-            activation: ActivationSpec::F32,
-            cache: ActivationSpec::F32,
+            quantization: Arc::new(Quantization::float()),
             edge: EdgeRule::Inside,
         };
         let embedding = Weight::stored(find(model, EMBEDDING)?, pool);

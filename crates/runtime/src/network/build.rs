@@ -2,6 +2,7 @@
 //! them.
 
 use super::{Arithmetic, Block, Network};
+use crate::cache::Kept;
 use crate::low_rank::Factors;
 use crate::matrix::{Matrix, Projection, vector};
 use crate::{Error, Result};
@@ -42,8 +43,7 @@ impl Network {
             if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
         let final_norm = vector(model, FINAL_NORM, architecture.hidden_size, &pool)?;
         let ropes = builder.ropes.into_iter().map(|(_, table)| table).collect();
-        let cache = quantization.map_or(ActivationSpec::F32, |q| q.cache);
-        Ok(Self { architecture, embedding, blocks, final_norm, head, ropes, cache, pool })
+        Ok(Self { architecture, embedding, blocks, final_norm, head, ropes, pool })
     }
 }
 
@@ -72,7 +72,7 @@ impl Builder<'_> {
             q.head_activation.name(),
             q.cache.name()
         );
-        q.check().map_err(|reason| unsupported(told, &reason).into())
+        q.check(&self.model.architecture).map_err(|reason| unsupported(told, &reason).into())
     }
 
     fn block(&mut self, layer: usize) -> Result<Block> {
@@ -80,9 +80,10 @@ impl Builder<'_> {
         let (attention, linears) =
             (&architecture.layers[layer].attention, architecture.linears(layer));
         let widths = architecture.norms(layer);
-        let static_cache = self.quantization.is_some_and(|q| q.cache.is_static());
-        let cache_step =
-            |site| if static_cache { self.step(site, layer).map(Some) } else { Ok(None) };
+        let kept = |site| -> Result<Kept> {
+            let spec = self.quantization.map_or(ActivationSpec::F32, |q| q.at(layer, site));
+            Ok(Kept { spec, step: self.step_of(spec, site, layer)? })
+        };
         let norm = |kind: Norm| {
             let spec = widths.iter().find(|(norm, _)| *norm == kind);
             let read = |&(norm, width): &(Norm, usize)| {
@@ -109,8 +110,8 @@ impl Builder<'_> {
             gate: linear(Linear::Gate)?,
             up: linear(Linear::Up)?,
             down: linear(Linear::Down)?,
-            key_step: cache_step(ActivationSite::KCache)?,
-            value_step: cache_step(ActivationSite::VCache)?,
+            keys: kept(ActivationSite::KCache)?,
+            values: kept(ActivationSite::VCache)?,
             rope: rope.unwrap_or_else(|| {
                 self.ropes.push((key, attention.rope_table()));
                 self.ropes.len() - 1
@@ -123,15 +124,13 @@ impl Builder<'_> {
         let name = linear.weight_name(layer);
         let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
         let activation = match self.quantization {
-            Some(q) if weight.is_packed() => q.activation,
+            Some(q) if weight.is_packed() => q.at(layer, linear.input()),
             _ => ActivationSpec::F32,
         };
-        let is_static = activation.is_static();
-        let step = if is_static { Some(self.step(linear.input(), layer)?) } else { None };
         Ok(Projection {
             weight,
             activation,
-            step,
+            step: self.step_of(activation, linear.input(), layer)?,
             low_rank: self.model.low_rank.get(&name).map(Factors::new),
             bias: bias
                 .then(|| vector(self.model, &linear.bias_name(layer), o, self.pool))
@@ -155,6 +154,16 @@ impl Builder<'_> {
             _ => ActivationSpec::F32,
         };
         Ok(Projection { weight, activation, step: None, low_rank: None, bias: None })
+    }
+
+    /// The stored step of a site, if its quantizer is static.
+    fn step_of(
+        &self,
+        spec: ActivationSpec,
+        site: ActivationSite,
+        layer: usize,
+    ) -> Result<Option<f32>> {
+        if spec.is_static() { self.step(site, layer).map(Some) } else { Ok(None) }
     }
 
     /// The stored step of a static site.
