@@ -35,6 +35,9 @@ pub struct ComqRecipeConfig {
     /// Damping that is added to the diagonal of the products of the inputs, as a share of its mean;
     /// 0 to 10. Default 0.01.
     pub damping: f64,
+    /// Find the best scale of each group for its codes after every pass, instead of keeping those
+    /// of the unquantized weights. Default false, as in the program of the authors.
+    pub update_scales: bool,
     /// Options of the calibration text.
     pub train: SolverOptions,
 }
@@ -42,7 +45,8 @@ pub struct ComqRecipeConfig {
 impl Default for ComqRecipeConfig {
     fn default() -> Self {
         let (common, train) = Default::default();
-        Self { common, passes: 3, greedy: true, two_streams: false, damping: 0.01, train }
+        let (greedy, two_streams, update_scales) = (true, false, false);
+        Self { common, passes: 3, greedy, two_streams, damping: 0.01, update_scales, train }
     }
 }
 
@@ -50,8 +54,10 @@ impl ComqRecipeConfig {
     pub const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
 
     pub fn recipe(&self) -> Result<Recipe> {
-        let Self { passes, greedy, two_streams, damping, .. } = *self;
-        let config = ComqConfig { passes, greedy, from_nearest: false, two_streams, damping };
+        let Self { passes, greedy, two_streams, damping, update_scales, .. } = *self;
+        let from_nearest = false;
+        let config =
+            ComqConfig { passes, greedy, from_nearest, two_streams, damping, update_scales };
         let (from, config) = (StageStart::Original, self.train.config(SolverConfig::Comq(config))?);
         let stages = vec![Stage::Block { from, trains: Trains::NONE, config }];
         let (observer, range) = (Observer::Absmax, RangeConfig::Frozen);
