@@ -613,6 +613,16 @@ export type KlConfig = {
  */
 temperature: number, };
 
+/**
+ * The layers from one to another, both included; -1 is the last one.
+ */
+export type LayerRange = { from: number, to: number, };
+
+/**
+ * Layers of a model: one, or several in a row.
+ */
+export type Layers = number | LayerRange;
+
 export type LionConfig = { 
 /**
  * Weight of the mean against the new gradient in the direction of a step, 0 up to 1. Default
@@ -919,17 +929,34 @@ zeroPoints: boolean,
 observer: Observer, } & Common;
 
 /**
- * What a kind of site gets, or some weights of it.
+ * What a kind of site gets, or some sites of it.
  */
 export type Rule = { "site": "weight", 
 /**
  * Layers by number; -1 is the last one. None: all.
  */
-layers?: Array<number>, 
+layers?: Array<Layers>, 
 /**
  * Linears by name: `q_proj`, `down_proj`. None: all.
  */
-linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationSpec, } | { "site": "headActivation", quantizer: ActivationSpec, } | { "site": "cache", quantizer: ActivationSpec, };
+linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", 
+/**
+ * Layers by number; -1 is the last one. None: all.
+ */
+layers?: Array<Layers>, 
+/**
+ * Inputs by name: `attn_in` (of `q_proj`, `k_proj` and `v_proj`), `o_in`, `ffn_in` (of
+ * `gate_proj` and `up_proj`), `down_in`. None: all.
+ */
+inputs?: Array<string>, quantizer: ActivationSpec, } | { "site": "headActivation", quantizer: ActivationSpec, } | { "site": "cache", 
+/**
+ * Layers by number; -1 is the last one. None: all.
+ */
+layers?: Array<Layers>, 
+/**
+ * `k` (keys) or `v` (values). None: both.
+ */
+tensors?: Array<string>, quantizer: ActivationSpec, };
 
 /**
  * Options of a run that are not part of the recipe. Every field has a default, but a recipe that

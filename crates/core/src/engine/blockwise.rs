@@ -14,13 +14,14 @@ use crate::layer::weights::BlockWeights;
 use crate::nearest::{quantization, round_tensor};
 use crate::objective::TermConfig;
 use crate::quantizer::site::WeightSite;
-use crate::recipe::{BlockConfig, Sites, Trains};
+use crate::recipe::{BlockConfig, Sites, Trains, Window};
 use crate::solver::calibration::{Calibration, InputStream};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub struct Blockwise<'a> {
     pub(crate) sites: Sites,
     pub(crate) trains: Trains,
     pub config: &'a BlockConfig,
+    /// Which layers are trained together.
+    pub(crate) window: Window,
     pub arithmetic: Arithmetic,
     /// One sequence through the teacher's layer, and through the quantized one.
     pub(crate) plain: Context,
@@ -59,6 +62,7 @@ impl<'a> Blockwise<'a> {
     pub(crate) fn new(
         inputs: &StageInputs<'a>,
         config: &'a BlockConfig,
+        window: Window,
         arithmetic: Arithmetic,
     ) -> Result<Self> {
         let StageInputs { model, recipe, pool, .. } = inputs;
@@ -81,12 +85,28 @@ impl<'a> Blockwise<'a> {
             sites,
             trains: inputs.trains,
             config,
+            window,
             arithmetic,
             plain,
             quantized,
             pool,
             host: inputs.host,
         })
+    }
+
+    /// Number of windows of the stage.
+    pub(crate) fn windows(&self) -> usize {
+        self.window.count(self.model.architecture.layers.len())
+    }
+
+    /// The layers of the window that starts at `first`.
+    pub(crate) fn window_at(&self, first: usize) -> Range<usize> {
+        self.window.at(first, self.model.architecture.layers.len())
+    }
+
+    /// Those of them that are finished with it.
+    pub(crate) fn finished_with(&self, first: usize) -> Range<usize> {
+        self.window.finished(first, self.model.architecture.layers.len())
     }
 
     /// Whether the products of a linear are the packed runtime's.

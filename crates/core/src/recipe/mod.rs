@@ -7,6 +7,7 @@ mod on_target;
 pub mod rules;
 pub mod stage;
 pub mod train;
+mod unread;
 
 pub use crate::quantizer::builder::{GradientScale, Trains};
 pub use crate::quantizer::low_rank::LowRankConfig;
@@ -17,7 +18,7 @@ pub use block::{BlockConfig, BlockOptions, BlockRates, SolverOptions};
 pub use common::{Common, Defaults};
 pub use halfstep_kernels::quant::observer::Observer;
 pub use rules::{LayerRange, Layers, Rule, Sites};
-pub use stage::{Stage, StageStart};
+pub use stage::{Stage, StageStart, Window};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
 use crate::error::Result;

@@ -129,11 +129,8 @@ fn complete(request: &Request) -> Result<TargetSites> {
     }
     // A grid with a scale per group is chosen for a small file, in which a float embedding would
     // take most of the bytes.
-    let head_activation = if activation == ActivationSpec::F32 {
-        activation
-    } else {
-        ActivationSpec::BLOCK_32
-    };
+    let head_activation =
+        if activation == ActivationSpec::F32 { activation } else { ActivationSpec::BLOCK_32 };
     Ok(TargetSites {
         weights,
         embedding: Some(QuantSpec::Q8_0),

@@ -8,7 +8,12 @@ use crate::quantizer::builder::{Beginning, Builder};
 use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::{Pool, QuantSpec};
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: false,
+    weights_may_learn: true,
+    reads_observer: false,
+    reads_gradient_scale: false,
+};
 
 #[derive(Debug)]
 pub struct Absmax {

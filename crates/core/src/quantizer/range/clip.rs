@@ -13,7 +13,12 @@ use halfstep_kernels::quant::affine::ClipRange;
 use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::{Pool, QuantSpec, Real};
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: true,
+    weights_may_learn: false,
+    reads_observer: true,
+    reads_gradient_scale: false,
+};
 
 #[derive(Debug)]
 pub struct Clip<T> {

@@ -8,7 +8,12 @@ use crate::autograd::parameter::{Group, Parameters};
 use crate::quantizer::builder::{Beginning, Builder, GradientScale, part_name};
 use halfstep_kernels::{Pool, Real, ScaleCodec};
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: true,
+    weights_may_learn: true,
+    reads_observer: true,
+    reads_gradient_scale: true,
+};
 
 #[derive(Debug)]
 pub struct Scale<T> {

@@ -12,7 +12,12 @@ use crate::quantizer::builder::{Beginning, Builder, part_name};
 use halfstep_kernels::quant::observer::find_scales;
 use halfstep_kernels::{Pool, QuantSpec};
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: true,
+    weights_may_learn: true,
+    reads_observer: true,
+    reads_gradient_scale: false,
+};
 
 #[derive(Debug)]
 pub struct ScaleZero {
