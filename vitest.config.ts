@@ -11,6 +11,7 @@ export default defineConfig({
     // Real runs on a small model, on as few as two cores that the runs themselves keep busy.
     testTimeout: 120_000,
     hookTimeout: 300_000,
-    fileParallelism: false,
+    // Two files at a time: one of them is the client's, which mostly uses one core.
+    maxWorkers: 2,
   },
 })

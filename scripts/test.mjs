@@ -10,20 +10,36 @@ import { addon, dist, packages, wasm } from './prepare.mjs'
 import { bin, root, run } from './shell.mjs'
 
 const started = Date.now()
+/** Seconds of each part, printed at the end. */
+const seconds = {}
+let partStarted = started
+function ended(part) {
+  seconds[part] = Math.round((Date.now() - partStarted) / 1000)
+  partStarted = Date.now()
+}
+
 await packages()
 chromium()
+ended('packages')
 await addon()
+ended('addon')
 // The WASM module has a target folder of its own, and its last phases keep one core busy only.
 const [rustIsClean] = await Promise.all([lintRust(), wasm()])
 await dist()
 const clean = (await lintTypeScript()) && rustIsClean
+ended('lint and WASM')
+const built = await run('cargo', ['test', '--release', '--no-run', '--quiet'])
+ended('building Rust tests')
 const cargo = await cargoTest([])
+ended('Rust tests')
 // Answers only: a shared machine's times mean nothing.
 const benches = await run(
   'cargo',
   ['run', '--release', '--quiet', '-p', 'halfstep-bench', '--', '--answers'],
   { keep: true },
 )
+
+ended('benches')
 
 const report = join(root, '.cache', 'vitest.json')
 rmSync(report, { force: true })
@@ -32,6 +48,7 @@ const vitest = await run(
   ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
   { keep: true },
 )
+ended('vitest')
 const tests = existsSync(report)
   ? JSON.parse(readFileSync(report, 'utf8'))
   : { numPendingTests: 0, numTodoTests: 0, testResults: [] }
@@ -64,6 +81,9 @@ const skips = [
 for (const line of skips) console.log(line)
 for (const { fullName } of skippedTests) console.log(`skipped: ${fullName}`)
 console.log(`skipped tests: ${skips.length + skippedTests.length}`)
-const good = clean && cargo.code === 0 && benches.code === 0 && vitest.code === 0
+const parts = Object.entries(seconds).map(([part, time]) => `${part} ${time} s`)
+console.log(`time: ${parts.join(', ')}`)
+const good =
+  clean && built.code === 0 && cargo.code === 0 && benches.code === 0 && vitest.code === 0
 console.log(`${good ? 'all passed' : 'FAILED'} in ${Math.round((Date.now() - started) / 1000)} s`)
 process.exitCode = good ? 0 : 1

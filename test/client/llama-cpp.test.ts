@@ -198,6 +198,46 @@ describe.each(['gguf:q4_0', 'gguf:q4_1', 'gguf:q8_0'] as const)('%s', (target) =
   )
 })
 
+/** Recipes whose weights may have zero points, in a few steps: what they write is of interest. */
+const small = {
+  gptq: { train: { samples: 2, sequenceLength: 64 } },
+  awq: { train: { samples: 2, sequenceLength: 64 } },
+  omniquant: { train: { samples: 2, sequenceLength: 64, epochs: 1 } },
+  apiq: { train: { samples: 2, sequenceLength: 64, epochs: 1 } },
+  sapr: { train: { samples: 2, sequenceLength: 64, epochs: 1 }, saliencySamples: 2 },
+  efficientqat: { train: { samples: 2, sequenceLength: 64, epochs: 1 }, endTokens: 256 },
+} as const
+
+describe.each(['gguf:q4_0', 'gguf:q4_1'] as const)('%s', (target) => {
+  test.each(Object.keys(small) as (keyof typeof small)[])(
+    'what %s writes answers the same in the client',
+    { timeout: 300_000 },
+    async (name) => {
+      const data = join(root, 'assets/demo-train.txt')
+      const recipe = recipes[name]({ target, ...small[name] })
+      const { model } = await quantize(demo, recipe, { data }).result
+      const file = join(folder, `${name}.gguf`)
+      await model.save(file)
+      const vocabulary = model.inspect().vocabSize
+      const windows = await windowsOf(model, evalText, 1)
+      const ours = await ourLogits(model, windows)
+      model.dispose()
+      const { kl, perplexity } = compare(
+        await clientLogits(file, windows, vocabulary),
+        ours,
+        windows,
+        vocabulary,
+      )
+      const both = perplexity.map((p) => p.toFixed(3)).join(' against ')
+      console.log(
+        `${target} by ${name}: KL(client, ours) ${kl.toExponential(2)}, perplexity ${both}`,
+      )
+      expect(kl).toBeLessThanOrEqual(1e-3)
+      expect(Math.abs(perplexity[0] / perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
+    },
+  )
+})
+
 test('gguf:tq2_0: the ternary demo model answers the same in the client', {
   timeout: 300_000,
 }, async () => {

@@ -7,7 +7,8 @@ use halfstep::objective::channel_moments::ChannelMomentsConfig;
 use halfstep::objective::{TermConfig, Weight, WeightedTerm};
 use halfstep::optimizer::OptimizerConfig;
 use halfstep::optimizer::lion::LionConfig;
-use halfstep::recipe::block::{BlockPhase, BlockRates, SolverOptions};
+use halfstep::recipe::block::{BlockPhase, BlockRates};
+use halfstep::recipe::solver_options::SolverOptions;
 use halfstep::recipe::{
     BlockConfig, BlockOptions, Common, Recipe, Stage, StageStart, TrainConfig, Trains,
 };

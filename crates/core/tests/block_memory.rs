@@ -3,7 +3,8 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
-use halfstep::recipe::block::{BlockOptions, SolverOptions};
+use halfstep::recipe::block::BlockOptions;
+use halfstep::recipe::solver_options::SolverOptions;
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::apiq::ApiqConfig;
 use halfstep::recipes::awq::AwqRecipeConfig;

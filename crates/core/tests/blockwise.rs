@@ -4,7 +4,8 @@
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipe::Common;
-use halfstep::recipe::block::{BlockOptions, SaliencyDifference, SaliencyScale, SolverOptions};
+use halfstep::recipe::block::{BlockOptions, SaliencyDifference, SaliencyScale};
+use halfstep::recipe::solver_options::SolverOptions;
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::apiq::{ApiqConfig, LowRankOptions};
 use halfstep::recipes::awq::AwqRecipeConfig;

@@ -73,8 +73,8 @@ export type AwqConfig = {
 clip: boolean, };
 
 /**
- * AWQ: the weights of input channels with large activations are scaled up before rounding, then
- * the ranges are clipped.
+ * AWQ: the weights of input channels with large activations are scaled up before rounding,
+ * then the ranges are clipped.
  */
 export type AwqRecipeConfig = { 
 /**
@@ -353,18 +353,19 @@ export type ComqRecipeConfig = {
  */
 passes: number, 
 /**
- * Visit the weights with the largest products of weight and inputs first, instead of from left
- * to right. Default true.
+ * Visit the weights with the largest products of weight and inputs first, instead of from
+ * left to right. Default true.
  */
 greedy: boolean, 
 /**
- * Compare with the outputs of the unquantized model, instead of with those of the unquantized
- * layer for the inputs that the quantized layers before it give. Default false.
+ * Compare with the outputs of the unquantized model, instead of with those of the
+ * unquantized layer for the inputs that the quantized layers before it give. Default
+ * false.
  */
 twoStreams: boolean, 
 /**
- * Damping that is added to the diagonal of the products of the inputs, as a share of its mean;
- * 0 to 10. Default 0.01.
+ * Damping that is added to the diagonal of the products of the inputs, as a share of its
+ * mean; 0 to 10. Default 0.01.
  */
 damping: number, 
 /**
@@ -381,8 +382,8 @@ export type CrossEntropyConfig = Record<symbol, never>;
 export type EdgeRule = "inside" | "outside";
 
 /**
- * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
- * end to end.
+ * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone
+ * learn end to end.
  */
 export type EfficientqatConfig = { 
 /**
@@ -390,21 +391,23 @@ export type EfficientqatConfig = {
  */
 train: BlockOptions, 
 /**
- * Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
+ * Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default
+ * 32,768.
  */
 endTokens: number, 
 /**
- * Learning rate of the scales in phase 2, as a share of the initial root mean square of the
- * scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
+ * Learning rate of the scales in phase 2, as a share of the initial root mean square of
+ * the scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
  */
 endLearningRate: number, 
 /**
- * Weight in the loss of phase 2 of the KL divergence to the unquantized model (the teacher), 0
- * or more. Default 1.
+ * Weight in the loss of phase 2 of the KL divergence to the unquantized model (the
+ * teacher), 0 or more. Default 1.
  */
 endKlWeight: number, 
 /**
- * Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default 0.
+ * Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default
+ * 0.
  */
 endCeWeight: number, } & Common;
 
@@ -542,13 +545,14 @@ actOrder: boolean, };
  */
 export type GptqRecipeConfig = { 
 /**
- * Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it can
- * be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default 0.01.
+ * Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it
+ * can be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default
+ * 0.01.
  */
 damping: number, 
 /**
- * Round the columns with the largest diagonal entries of the Hessian first, instead of from
- * left to right. Default true.
+ * Round the columns with the largest diagonal entries of the Hessian first, instead of
+ * from left to right. Default true.
  */
 actOrder: boolean, 
 /**
@@ -635,14 +639,14 @@ beta1: number,
 beta2: number, };
 
 /**
- * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
- * are needed.
+ * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no
+ * data are needed.
  */
 export type LlmQatConfig = { 
 /**
- * Options of the training. Unless the run has data, the model generates `tokens` first. Unlike
- * in other recipes there is no warm-up and the learning rate falls to 0; its peak, 2e-4, is
- * for small budgets: the authors use 2e-5 for 200 million tokens.
+ * Options of the training. Unless the run has data, the model generates `tokens` first.
+ * Unlike in other recipes there is no warm-up and the learning rate falls to 0; its peak,
+ * 2e-4, is for small budgets: the authors use 2e-5 for 200 million tokens.
  */
 train: TrainConfig, } & Common;
 
@@ -707,7 +711,8 @@ scales?: number, };
 export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
 /**
- * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are frozen.
+ * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are
+ * frozen.
  */
 export type OmniquantConfig = { 
 /**
@@ -914,17 +919,17 @@ export type RoundingConfig = "nearest" | "adaRound";
  */
 export type RtnConfig = { 
 /**
- * Give each group of weights a zero point, so that its range need not be centred on 0; target
- * `halfstep`, where the defaults are then 2 bits and groups of 64, or `gguf:q4_1`, which always
- * has them. Default false.
+ * Give each group of weights a zero point, so that its range need not be centred on 0;
+ * target `halfstep`, where the defaults are then 2 bits and groups of 64, or `gguf:q4_1`,
+ * which always has them. Default false.
  */
 zeroPoints: boolean, 
 /**
  * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
  * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
- * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
- * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
- * (2 mean|w| / sqrt(largest code)). Default `best`.
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two
+ * with the smaller squared error), `convex` (minimum of a convex surrogate of the error)
+ * or `lsq` (2 mean|w| / sqrt(largest code)). Default `best`.
  */
 observer: Observer, } & Common;
 
@@ -1120,21 +1125,21 @@ export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
  */
 export type SaprConfig = { 
 /**
- * Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the scale-free
- * penalty is a weighted mean of squared rounding errors.
+ * Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the
+ * scale-free penalty is a weighted mean of squared rounding errors.
  */
 lambda: number, 
 /**
- * How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by their
- * mean in the layer, so that the same lambda suits any number of texts), `perMatrix` (by their
- * mean in each matrix) or `raw` (not at all, as in the code of the authors). Default
- * `scaleFree`.
+ * How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by
+ * their mean in the layer, so that the same lambda suits any number of texts), `perMatrix`
+ * (by their mean in each matrix) or `raw` (not at all, as in the code of the authors).
+ * Default `scaleFree`.
  */
 saliencyScale: SaliencyScale, 
 /**
  * Which difference to the original weights is penalised: `beforeLowRank` (that of the
- * quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
- * together). Default `beforeLowRank`.
+ * quantized weights alone) or `afterLowRank` (that of the quantized weights and the
+ * factors together). Default `beforeLowRank`.
  */
 saliencyDifference: SaliencyDifference, 
 /**
@@ -1147,7 +1152,8 @@ saliencySamples: number,
  */
 penaltyEpochs: number, 
 /**
- * Number of epochs with the outputs alone, after those with penalty and outputs. Default 0.
+ * Number of epochs with the outputs alone, after those with penalty and outputs. Default
+ * 0.
  */
 outputEpochs: number, 
 /**
@@ -1182,37 +1188,39 @@ parity: boolean, };
 export type ScaleCodec = "f32" | "f16" | "f16short" | "e8m0" | "e4m3" | { "nested": Nested };
 
 /**
- * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
- * model (the teacher).
+ * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the
+ * unquantized model (the teacher).
  */
 export type SilqConfig = { 
 /**
- * Give each linear input and each cache one learned scale that is stored in the file, instead
- * of scales that are computed while the model runs; target `halfstep` only. Default false.
+ * Give each linear input and each cache one learned scale that is stored in the file,
+ * instead of scales that are computed while the model runs; target `halfstep` only.
+ * Default false.
  */
 staticActivations: boolean, 
 /**
  * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
  * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
- * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
- * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
- * (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can
- * train better still.
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two
+ * with the smaller squared error), `convex` (minimum of a convex surrogate of the error)
+ * or `lsq` (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel
+ * `signedAbsmax` can train better still.
  */
 observer: Observer, 
 /**
- * Let the scales of the weights learn; false keeps those that `observer` finds. Default true.
+ * Let the scales of the weights learn; false keeps those that `observer` finds. Default
+ * true.
  */
 learnScales: boolean, 
 /**
- * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
- * gradients are computed. Default `inside`.
+ * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it
+ * when gradients are computed. Default `inside`.
  */
 edge: EdgeRule, 
 /**
  * What the gradient of a scale is divided by, sqrt(N p) with p the largest code and N the
- * number of weights of the whole matrix (`matrix`) or of those that share the scale (`group`).
- * Default `matrix`.
+ * number of weights of the whole matrix (`matrix`) or of those that share the scale
+ * (`group`). Default `matrix`.
  */
 gradientScale: GradientScale, 
 /**

@@ -86,38 +86,6 @@ pub struct BlockRates {
     pub weights: f64,
 }
 
-/// Options of the text that a solver sees.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct SolverOptions {
-    /// Number of sequences of the text, at least 1; more is better and slower. Default 32; the
-    /// papers use 128.
-    pub samples: Option<usize>,
-    /// Tokens of each sequence, at least 2. Default 512.
-    pub sequence_length: Option<usize>,
-    /// What the products of a training step are computed in: `f32`, `bf16`, `f16` or `int8-forward`
-    /// (forward by the integer products of the packed model; for targets that quantize
-    /// activations). Default: what a probe finds fastest on this machine.
-    pub arithmetic: Option<TrainArithmetic>,
-}
-
-impl SolverOptions {
-    pub fn config(&self, solver: SolverConfig) -> Result<BlockConfig> {
-        let options = BlockOptions {
-            samples: self.samples,
-            sequence_length: self.sequence_length,
-            arithmetic: self.arithmetic,
-            ..BlockOptions::default()
-        };
-        options.over(BlockConfig {
-            solver: Some(solver),
-            phases: vec![],
-            ..BlockConfig::usual(BlockRates::default(), 1.0)
-        })
-    }
-}
-
 /// Options of block training. Every field has a default, which the recipe gives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

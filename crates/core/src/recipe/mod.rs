@@ -4,17 +4,20 @@
 pub mod block;
 pub mod common;
 mod on_target;
+mod options;
 pub mod rules;
+pub mod solver_options;
 pub mod stage;
 pub mod train;
 mod unread;
 
+pub use crate::options;
 pub use crate::quantizer::builder::{GradientScale, Trains};
 pub use crate::quantizer::low_rank::LowRankConfig;
 pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
 pub use crate::quantizer::site::WeightSite;
-pub use block::{BlockConfig, BlockOptions, BlockRates, SolverOptions};
+pub use block::{BlockConfig, BlockOptions, BlockRates};
 pub use common::{Common, Defaults};
 pub use halfstep_kernels::quant::observer::Observer;
 pub use rules::{LayerRange, Layers, Rule, Sites};

@@ -13,23 +13,20 @@
 use crate::error::Result;
 use crate::recipe::{
     BlockConfig, BlockOptions, BlockRates, Common, Defaults, LowRankConfig, Observer, RangeConfig,
-    Recipe, Stage, StageStart, Trains, WeightSite,
+    Recipe, Stage, StageStart, Trains, WeightSite, options,
 };
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
-/// layer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct ApiqConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    #[serde(flatten)]
-    pub low_rank: LowRankOptions,
-    /// Options of the training, layer by layer.
-    pub train: BlockOptions,
+options! {
+    /// ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
+    /// layer.
+    ApiqConfig {
+        #[serde(flatten)]
+        low_rank: LowRankOptions,
+        /// Options of the training, layer by layer.
+        train: BlockOptions,
+    }
 }
 
 /// Options of `apiq` and its variants.

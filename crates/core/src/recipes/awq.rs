@@ -10,32 +10,19 @@
 //! them.
 
 use crate::error::Result;
-use crate::recipe::{
-    Common, Defaults, Observer, RangeConfig, Recipe, SolverOptions, Stage, StageStart, Trains,
-};
+use crate::recipe::solver_options::SolverOptions;
+use crate::recipe::{Defaults, Recipe, options};
 use crate::solver::SolverConfig;
 use crate::solver::awq::AwqConfig;
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// AWQ: the weights of input channels with large activations are scaled up before rounding, then
-/// the ranges are clipped.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct AwqRecipeConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Also search for the best clipping of each group of weights. Default true.
-    pub clip: bool,
-    /// Options of the calibration text.
-    pub train: SolverOptions,
-}
-
-impl Default for AwqRecipeConfig {
-    fn default() -> Self {
-        let (common, train) = Default::default();
-        Self { common, clip: true, train }
+options! {
+    /// AWQ: the weights of input channels with large activations are scaled up before rounding,
+    /// then the ranges are clipped.
+    AwqRecipeConfig {
+        /// Also search for the best clipping of each group of weights. Default true.
+        clip: bool = true,
+        /// Options of the calibration text.
+        train: SolverOptions,
     }
 }
 
@@ -44,9 +31,6 @@ impl AwqRecipeConfig {
 
     pub fn recipe(&self) -> Result<Recipe> {
         let solver = SolverConfig::Awq(AwqConfig { clip: self.clip });
-        let (from, config) = (StageStart::Original, self.train.config(solver)?);
-        let stages = vec![Stage::Block { from, trains: Trains::NONE, config }];
-        let (observer, range) = (Observer::Absmax, RangeConfig::Frozen);
-        self.common.recipe("awq", Self::DEFAULTS, observer, range, stages)
+        self.train.recipe("awq", &self.common, Self::DEFAULTS, solver)
     }
 }

@@ -18,44 +18,28 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Common, Defaults, Observer, RangeConfig, Recipe, Stage,
-    StageStart, TrainConfig, Trains,
+    BlockConfig, BlockOptions, BlockRates, Defaults, Observer, RangeConfig, Recipe, Stage,
+    StageStart, TrainConfig, Trains, options,
 };
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
-/// end to end.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct EfficientqatConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Options of phase 1, layer by layer.
-    pub train: BlockOptions,
-    /// Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
-    pub end_tokens: usize,
-    /// Learning rate of the scales in phase 2, as a share of the initial root mean square of the
-    /// scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
-    pub end_learning_rate: f64,
-    /// Weight in the loss of phase 2 of the KL divergence to the unquantized model (the teacher), 0
-    /// or more. Default 1.
-    pub end_kl_weight: f64,
-    /// Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default 0.
-    pub end_ce_weight: f64,
-}
-
-impl Default for EfficientqatConfig {
-    fn default() -> Self {
-        Self {
-            common: Common::default(),
-            train: BlockOptions::default(),
-            end_tokens: 32_768,
-            end_learning_rate: 5e-3,
-            end_kl_weight: 1.0,
-            end_ce_weight: 0.0,
-        }
+options! {
+    /// EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone
+    /// learn end to end.
+    EfficientqatConfig {
+        /// Options of phase 1, layer by layer.
+        train: BlockOptions,
+        /// Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default
+        /// 32,768.
+        end_tokens: usize = 32_768,
+        /// Learning rate of the scales in phase 2, as a share of the initial root mean square of
+        /// the scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
+        end_learning_rate: f64 = 5e-3,
+        /// Weight in the loss of phase 2 of the KL divergence to the unquantized model (the
+        /// teacher), 0 or more. Default 1.
+        end_kl_weight: f64 = 1.0,
+        /// Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default
+        /// 0.
+        end_ce_weight: f64 = 0.0,
     }
 }
 

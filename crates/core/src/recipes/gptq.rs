@@ -10,36 +10,24 @@
 //! Defaults: the damping of the authors; 32 sequences of 512 tokens instead of 128 of 2048.
 
 use crate::error::Result;
-use crate::recipe::{
-    Common, Defaults, Observer, RangeConfig, Recipe, SolverOptions, Stage, StageStart, Trains,
-};
+use crate::recipe::solver_options::SolverOptions;
+use crate::recipe::{Defaults, Recipe, options};
 use crate::solver::SolverConfig;
 use crate::solver::gptq::GptqConfig;
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
-/// compensate each error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct GptqRecipeConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it can
-    /// be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default 0.01.
-    pub damping: f64,
-    /// Round the columns with the largest diagonal entries of the Hessian first, instead of from
-    /// left to right. Default true.
-    pub act_order: bool,
-    /// Options of the calibration text.
-    pub train: SolverOptions,
-}
-
-impl Default for GptqRecipeConfig {
-    fn default() -> Self {
-        let (common, train) = Default::default();
-        Self { common, damping: 0.01, act_order: true, train }
+options! {
+    /// GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
+    /// compensate each error.
+    GptqRecipeConfig {
+        /// Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it
+        /// can be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default
+        /// 0.01.
+        damping: f64 = 0.01,
+        /// Round the columns with the largest diagonal entries of the Hessian first, instead of
+        /// from left to right. Default true.
+        act_order: bool = true,
+        /// Options of the calibration text.
+        train: SolverOptions,
     }
 }
 
@@ -49,9 +37,6 @@ impl GptqRecipeConfig {
     pub fn recipe(&self) -> Result<Recipe> {
         let (damping, act_order) = (self.damping, self.act_order);
         let solver = SolverConfig::Gptq(GptqConfig { damping, act_order });
-        let (from, config) = (StageStart::Original, self.train.config(solver)?);
-        let stages = vec![Stage::Block { from, trains: Trains::NONE, config }];
-        let (observer, range) = (Observer::Absmax, RangeConfig::Frozen);
-        self.common.recipe("gptq", Self::DEFAULTS, observer, range, stages)
+        self.train.recipe("gptq", &self.common, Self::DEFAULTS, solver)
     }
 }

@@ -13,31 +13,19 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    Common, Defaults, Observer, RangeConfig, Recipe, RecipeData, Stage, StageStart, TrainConfig,
-    Trains,
+    Defaults, Observer, RangeConfig, Recipe, RecipeData, Stage, StageStart, TrainConfig, Trains,
+    options,
 };
 use crate::target::TargetId;
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
-/// are needed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct LlmQatConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Options of the training. Unless the run has data, the model generates `tokens` first. Unlike
-    /// in other recipes there is no warm-up and the learning rate falls to 0; its peak, 2e-4, is
-    /// for small budgets: the authors use 2e-5 for 200 million tokens.
-    pub train: TrainConfig,
-}
-
-impl Default for LlmQatConfig {
-    fn default() -> Self {
-        let train = TrainConfig { warmup: 0.0, min_ratio: 0.0, ..TrainConfig::default() };
-        Self { common: Common::default(), train }
+options! {
+    /// LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no
+    /// data are needed.
+    LlmQatConfig {
+        /// Options of the training. Unless the run has data, the model generates `tokens` first.
+        /// Unlike in other recipes there is no warm-up and the learning rate falls to 0; its peak,
+        /// 2e-4, is for small budgets: the authors use 2e-5 for 200 million tokens.
+        train: TrainConfig = TrainConfig { warmup: 0.0, min_ratio: 0.0, ..TrainConfig::default() },
     }
 }
 

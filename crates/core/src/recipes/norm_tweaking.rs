@@ -14,22 +14,17 @@ use crate::objective::channel_moments::ChannelMomentsConfig;
 use crate::objective::{TermConfig, Weight, WeightedTerm};
 use crate::recipe::block::BlockPhase;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Common, Defaults, Observer, RangeConfig, Recipe, Stage,
-    StageStart, Trains,
+    BlockConfig, BlockOptions, BlockRates, Defaults, Observer, RangeConfig, Recipe, Stage,
+    StageStart, Trains, options,
 };
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from the
-/// means and variances of the channels of the unquantized layer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct NormTweakingConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Options of the training, layer by layer.
-    pub train: BlockOptions,
+options! {
+    /// Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from
+    /// the means and variances of the channels of the unquantized layer.
+    NormTweakingConfig {
+        /// Options of the training, layer by layer.
+        train: BlockOptions,
+    }
 }
 
 impl NormTweakingConfig {

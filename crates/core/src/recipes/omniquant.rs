@@ -12,21 +12,17 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Common, Defaults, Observer, RangeConfig, Recipe, Stage,
-    StageStart, Trains,
+    BlockConfig, BlockOptions, BlockRates, Defaults, Observer, RangeConfig, Recipe, Stage,
+    StageStart, Trains, options,
 };
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are frozen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct OmniquantConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Options of the training, layer by layer.
-    pub train: BlockOptions,
+options! {
+    /// OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are
+    /// frozen.
+    OmniquantConfig {
+        /// Options of the training, layer by layer.
+        train: BlockOptions,
+    }
 }
 
 impl OmniquantConfig {

@@ -8,29 +8,24 @@
 //! (docs/decisions/0006-rtn-is-chosen-by-kl.md).
 
 use crate::error::Result;
-use crate::recipe::{Common, Defaults, Observer, RangeConfig, Recipe};
+use crate::recipe::{Defaults, Observer, RangeConfig, Recipe, options};
 use crate::target::ZeroPoints;
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
-/// trained.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct RtnConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Give each group of weights a zero point, so that its range need not be centred on 0; target
-    /// `halfstep`, where the defaults are then 2 bits and groups of 64, or `gguf:q4_1`, which always
-    /// has them. Default false.
-    pub zero_points: bool,
-    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude /
-    /// largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
-    /// `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
-    /// the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
-    /// (2 mean|w| / sqrt(largest code)). Default `best`.
-    pub observer: Observer,
+options! {
+    /// Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
+    /// trained.
+    RtnConfig {
+        /// Give each group of weights a zero point, so that its range need not be centred on 0;
+        /// target `halfstep`, where the defaults are then 2 bits and groups of 64, or `gguf:q4_1`,
+        /// which always has them. Default false.
+        zero_points: bool = false,
+        /// How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+        /// largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+        /// `errorSearch` (least squared error), `best` (for each matrix the one of the last two
+        /// with the smaller squared error), `convex` (minimum of a convex surrogate of the error)
+        /// or `lsq` (2 mean|w| / sqrt(largest code)). Default `best`.
+        observer: Observer,
+    }
 }
 
 impl RtnConfig {

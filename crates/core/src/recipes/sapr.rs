@@ -13,56 +13,36 @@
 use super::apiq::{ApiqConfig, LowRankOptions};
 use crate::error::{Error, Result};
 use crate::recipe::block::{BlockPhase, SaliencyConfig, SaliencyDifference, SaliencyScale};
-use crate::recipe::{BlockConfig, BlockOptions, Common, Defaults, Recipe};
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
+use crate::recipe::{BlockConfig, BlockOptions, Defaults, Recipe, options};
 
-/// SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
-/// unquantized model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct SaprConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    #[serde(flatten)]
-    pub low_rank: LowRankOptions,
-    /// Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the scale-free
-    /// penalty is a weighted mean of squared rounding errors.
-    pub lambda: f64,
-    /// How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by their
-    /// mean in the layer, so that the same lambda suits any number of texts), `perMatrix` (by their
-    /// mean in each matrix) or `raw` (not at all, as in the code of the authors). Default
-    /// `scaleFree`.
-    pub saliency_scale: SaliencyScale,
-    /// Which difference to the original weights is penalised: `beforeLowRank` (that of the
-    /// quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
-    /// together). Default `beforeLowRank`.
-    pub saliency_difference: SaliencyDifference,
-    /// Number of sequences whose squared gradients are summed, at least 1. Default 32.
-    pub saliency_samples: usize,
-    /// Number of epochs with the penalty alone, before those with penalty and outputs
-    /// (`train.epochs`). Default 0.
-    pub penalty_epochs: usize,
-    /// Number of epochs with the outputs alone, after those with penalty and outputs. Default 0.
-    pub output_epochs: usize,
-    /// Options of the training, layer by layer.
-    pub train: BlockOptions,
-}
-
-impl Default for SaprConfig {
-    fn default() -> Self {
-        Self {
-            common: Common::default(),
-            low_rank: LowRankOptions::default(),
-            lambda: 1.0,
-            saliency_scale: SaliencyScale::default(),
-            saliency_difference: SaliencyDifference::default(),
-            saliency_samples: 32,
-            penalty_epochs: 0,
-            output_epochs: 0,
-            train: BlockOptions::default(),
-        }
+options! {
+    /// SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
+    /// unquantized model.
+    SaprConfig {
+        #[serde(flatten)]
+        low_rank: LowRankOptions,
+        /// Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the
+        /// scale-free penalty is a weighted mean of squared rounding errors.
+        lambda: f64 = 1.0,
+        /// How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by
+        /// their mean in the layer, so that the same lambda suits any number of texts), `perMatrix`
+        /// (by their mean in each matrix) or `raw` (not at all, as in the code of the authors).
+        /// Default `scaleFree`.
+        saliency_scale: SaliencyScale,
+        /// Which difference to the original weights is penalised: `beforeLowRank` (that of the
+        /// quantized weights alone) or `afterLowRank` (that of the quantized weights and the
+        /// factors together). Default `beforeLowRank`.
+        saliency_difference: SaliencyDifference,
+        /// Number of sequences whose squared gradients are summed, at least 1. Default 32.
+        saliency_samples: usize = 32,
+        /// Number of epochs with the penalty alone, before those with penalty and outputs
+        /// (`train.epochs`). Default 0.
+        penalty_epochs: usize = 0,
+        /// Number of epochs with the outputs alone, after those with penalty and outputs. Default
+        /// 0.
+        output_epochs: usize = 0,
+        /// Options of the training, layer by layer.
+        train: BlockOptions,
     }
 }
 

@@ -13,56 +13,39 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    Common, Defaults, GradientScale, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig,
-    Trains, WeightSite,
+    Defaults, GradientScale, Observer, RangeConfig, Recipe, Stage, StageStart, TrainConfig, Trains,
+    WeightSite, options,
 };
 use crate::target::Request;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-/// SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
-/// model (the teacher).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct SilqConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Give each linear input and each cache one learned scale that is stored in the file, instead
-    /// of scales that are computed while the model runs; target `halfstep` only. Default false.
-    pub static_activations: bool,
-    /// How the initial scale of each group of weights is found: `absmax` (largest magnitude /
-    /// largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
-    /// `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
-    /// the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
-    /// (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can
-    /// train better still.
-    pub observer: Observer,
-    /// Let the scales of the weights learn; false keeps those that `observer` finds. Default true.
-    pub learn_scales: bool,
-    /// Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
-    /// gradients are computed. Default `inside`.
-    pub edge: EdgeRule,
-    /// What the gradient of a scale is divided by, sqrt(N p) with p the largest code and N the
-    /// number of weights of the whole matrix (`matrix`) or of those that share the scale (`group`).
-    /// Default `matrix`.
-    pub gradient_scale: GradientScale,
-    /// Options of the training.
-    pub train: TrainConfig,
-}
-
-impl Default for SilqConfig {
-    fn default() -> Self {
-        Self {
-            common: Common::default(),
-            static_activations: false,
-            observer: Observer::default(),
-            learn_scales: true,
-            edge: EdgeRule::default(),
-            gradient_scale: GradientScale::default(),
-            train: TrainConfig::default(),
-        }
+options! {
+    /// SiLQ: weights, norms and scales learn together, end to end, from the outputs of the
+    /// unquantized model (the teacher).
+    SilqConfig {
+        /// Give each linear input and each cache one learned scale that is stored in the file,
+        /// instead of scales that are computed while the model runs; target `halfstep` only.
+        /// Default false.
+        static_activations: bool = false,
+        /// How the initial scale of each group of weights is found: `absmax` (largest magnitude /
+        /// largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
+        /// `errorSearch` (least squared error), `best` (for each matrix the one of the last two
+        /// with the smaller squared error), `convex` (minimum of a convex surrogate of the error)
+        /// or `lsq` (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel
+        /// `signedAbsmax` can train better still.
+        observer: Observer,
+        /// Let the scales of the weights learn; false keeps those that `observer` finds. Default
+        /// true.
+        learn_scales: bool = true,
+        /// Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it
+        /// when gradients are computed. Default `inside`.
+        edge: EdgeRule,
+        /// What the gradient of a scale is divided by, sqrt(N p) with p the largest code and N the
+        /// number of weights of the whole matrix (`matrix`) or of those that share the scale
+        /// (`group`). Default `matrix`.
+        gradient_scale: GradientScale,
+        /// Options of the training.
+        train: TrainConfig,
     }
 }
 

@@ -4,22 +4,17 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Common, Defaults, Observer, RangeConfig, Recipe, Stage,
-    StageStart, TrainConfig, Trains,
+    BlockConfig, BlockOptions, BlockRates, Defaults, Observer, RangeConfig, Recipe, Stage,
+    StageStart, TrainConfig, Trains, options,
 };
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct ClipThenScalesConfig {
-    #[serde(flatten)]
-    pub common: Common,
-    /// Options of the first stage, layer by layer.
-    pub train: BlockOptions,
-    /// Options of the second stage, end to end.
-    pub end: TrainConfig,
+options! {
+    ClipThenScalesConfig {
+        /// Options of the first stage, layer by layer.
+        train: BlockOptions,
+        /// Options of the second stage, end to end.
+        end: TrainConfig,
+    }
 }
 
 impl ClipThenScalesConfig {
