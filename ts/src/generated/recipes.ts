@@ -7,6 +7,7 @@ import type {
   GptqRecipeConfig,
   AwqRecipeConfig,
   ComqRecipeConfig,
+  NormTweakingConfig,
   OmniquantConfig,
   ApiqConfig,
   SaprConfig,
@@ -36,6 +37,8 @@ export type GptqOptions = Options<GptqRecipeConfig>
 export type AwqOptions = Options<AwqRecipeConfig>
 /** Options of `recipes.comq`; every one has a default. */
 export type ComqOptions = Options<ComqRecipeConfig>
+/** Options of `recipes.normTweaking`; every one has a default. */
+export type NormTweakingOptions = Options<NormTweakingConfig>
 /** Options of `recipes.omniquant`; every one has a default. */
 export type OmniquantOptions = Options<OmniquantConfig>
 /** Options of `recipes.apiq`; every one has a default. */
@@ -53,6 +56,7 @@ export type BuiltInRecipe =
   | ({ kind: 'gptq' } & GptqOptions)
   | ({ kind: 'awq' } & AwqOptions)
   | ({ kind: 'comq' } & ComqOptions)
+  | ({ kind: 'norm-tweaking' } & NormTweakingOptions)
   | ({ kind: 'omniquant' } & OmniquantOptions)
   | ({ kind: 'apiq' } & ApiqOptions)
   | ({ kind: 'sapr' } & SaprOptions)
@@ -106,6 +110,14 @@ export const recipes = {
   /** COMQ: coordinate descent on the error of the outputs, one weight after the other. */
   comq: (options: ComqOptions = {}): { kind: 'comq' } & ComqOptions => ({
     kind: 'comq',
+    ...options,
+  }),
+  /**
+   * Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from the
+   * means and variances of the channels of the unquantized layer.
+   */
+  normTweaking: (options: NormTweakingOptions = {}): { kind: 'norm-tweaking' } & NormTweakingOptions => ({
+    kind: 'norm-tweaking',
     ...options,
   }),
   /**

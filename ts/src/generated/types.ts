@@ -342,7 +342,11 @@ twoStreams: boolean,
 /**
  * Added to the diagonals of both products, as a share of the mean diagonal.
  */
-damping: number, };
+damping: number, 
+/**
+ * Find the best scales for the codes after every pass.
+ */
+updateScales?: boolean, };
 
 /**
  * COMQ: coordinate descent on the error of the outputs, one weight after the other.
@@ -368,6 +372,11 @@ twoStreams: boolean,
  * mean; 0 to 10. Default 0.01.
  */
 damping: number, 
+/**
+ * Find the best scale of each group for its codes after every pass, instead of keeping
+ * those of the unquantized weights. Default false, as in the program of the authors.
+ */
+updateScales: boolean, 
 /**
  * Options of the calibration text.
  */
@@ -705,6 +714,16 @@ outer: OuterScale,
 scales?: number, };
 
 /**
+ * Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from
+ * the means and variances of the channels of the unquantized layer.
+ */
+export type NormTweakingConfig = { 
+/**
+ * Options of the training, layer by layer.
+ */
+train: BlockOptions, } & Common;
+
+/**
  * How the first scales of a weight are found. p is the value of the
  * largest code, n that of the smallest.
  */
@@ -856,7 +875,7 @@ stages: Array<Stage>, };
 /**
  * What a user writes: a recipe's name and its options.
  */
-export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "comq" } & ComqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
+export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "comq" } & ComqRecipeConfig | { "kind": "norm-tweaking" } & NormTweakingConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
  * The training text of a recipe.
@@ -1268,7 +1287,17 @@ trains: Trains,
 /**
  * How long, how fast and by which loss.
  */
-config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, };
+config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, } | { "scope": "window", from?: StageStart, trains: Trains, 
+/**
+ * Number of layers of a window, from 1 to those of the model.
+ */
+layers: number, 
+/**
+ * Layers from the start of a window to that of the next one, from 1 to `layers`. The layers
+ * in between are finished with their window; those that overlap go on learning in the next
+ * one.
+ */
+stride: number, config: BlockConfig, };
 
 /**
  * One stage of training.
