@@ -16,7 +16,7 @@ use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::{ActivationSpec, Pool, QuantSpec};
 use halfstep_runtime::network::{Arithmetic, Logits as Rows};
 use halfstep_runtime::{Cache, Network};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Tokens of a step's sequence.
@@ -223,7 +223,7 @@ pub fn run(
         activation: ActivationSpec::BLOCK_32,
         head_activation: ActivationSpec::BLOCK_32,
         cache: ActivationSpec::F16,
-        static_scales: BTreeMap::new(),
+        ..Quantization::default()
     });
     halfstep::run::save(&file, &path.display().to_string())?;
 

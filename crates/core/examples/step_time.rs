@@ -96,9 +96,7 @@ fn recipe(setting: &str) -> Result<Recipe, Box<dyn std::error::Error>> {
     .recipe()?;
     match setting {
         "gguf:q4_0" | "halfstep" => Ok(recipe),
-        "off" | "plain" => {
-            Ok(Recipe { rules: vec![Rule::Cache { quantizer: ActivationSpec::F32 }], ..recipe })
-        }
+        "off" | "plain" => Ok(Recipe { rules: vec![Rule::cache(ActivationSpec::F32)], ..recipe }),
         other => Err(format!("{other}: gguf:q4_0, halfstep, off or plain").into()),
     }
 }

@@ -123,7 +123,7 @@ fn pretrain(
     let recipe = Recipe {
         id: "pretrain".into(),
         target: TargetId::Halfstep,
-        rules: vec![Rule::Cache { quantizer: ActivationSpec::F32 }],
+        rules: vec![Rule::cache(ActivationSpec::F32)],
         data: RecipeData::default(),
         stages: vec![Stage::Model {
             from: StageStart::Previous,

@@ -36,7 +36,7 @@ pub fn quantize_model(
         let tensor = round_tensor(model, &sites, &spec, pool)?;
         tensors.insert(spec.name, tensor);
     }
-    Ok(model.with(tensors, Some(quantization(recipe, BTreeMap::new()))))
+    Ok(model.with(tensors, Some(quantization(recipe, &model.architecture)?)))
 }
 
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
@@ -105,15 +105,16 @@ pub fn round_tensor(
     Ok(Tensor { shape: spec.shape.clone(), data })
 }
 
-/// How a model made by `recipe` is to be run.
-pub fn quantization(recipe: &Recipe, static_scales: BTreeMap<String, f32>) -> Quantization {
-    Quantization {
+/// How a model made by `recipe` is to be run, without the scales of static sites.
+///
+/// Errors: those of [`Recipe::activations`].
+pub fn quantization(recipe: &Recipe, architecture: &Architecture) -> Result<Quantization> {
+    let alike = Quantization {
         target: recipe.target.name().into(),
-        activation: recipe.activation(),
         head_activation: recipe.head_activation(),
-        cache: recipe.cache(),
-        static_scales,
-    }
+        ..Quantization::default()
+    };
+    Ok(alike.with_sites(recipe.activations(architecture)?))
 }
 
 /// Refuses what the recipe's groups cannot do to this architecture, naming the tensor.
@@ -163,23 +164,26 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ));
         }
     }
-    let blocks = matches!(recipe.activation(), ActivationSpec::BLOCK_32);
-    if blocks && !architecture.hidden_size.is_multiple_of(32) {
-        return Err(Error::config(
-            "target",
-            format!(
-                "activations in blocks of 32 do not divide the hidden size {}",
-                architecture.hidden_size
-            ),
-        ));
-    }
-    let mut head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
-    let odd = head_dims.find(|head_dim| !head_dim.is_multiple_of(32));
-    if let Some(head_dim) = odd.filter(|_| recipe.cache() == ActivationSpec::BLOCK_32) {
-        return Err(Error::config(
-            "cache",
-            format!("blocks of 32 do not divide the head width {head_dim}"),
-        ));
+    for ((layer, site), spec) in recipe.activations(architecture)? {
+        let head_dim = architecture.layers[layer].attention.head_dim;
+        if spec != ActivationSpec::BLOCK_32 {
+            continue;
+        }
+        if !site.is_cache() && !architecture.hidden_size.is_multiple_of(32) {
+            return Err(Error::config(
+                "target",
+                format!(
+                    "activations in blocks of 32 do not divide the hidden size {}",
+                    architecture.hidden_size
+                ),
+            ));
+        }
+        if site.is_cache() && !head_dim.is_multiple_of(32) {
+            return Err(Error::config(
+                "cache",
+                format!("blocks of 32 do not divide the head width {head_dim}"),
+            ));
+        }
     }
     Ok(())
 }

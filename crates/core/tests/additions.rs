@@ -9,15 +9,23 @@ use halfstep::optimizer::OptimizerConfig;
 use halfstep::optimizer::lion::LionConfig;
 use halfstep::recipe::block::{BlockPhase, BlockRates};
 use halfstep::recipe::solver_options::SolverOptions;
-use halfstep::recipe::{BlockConfig, Recipe, Stage, StageStart, TrainConfig, Trains};
+use halfstep::recipe::{
+    BlockConfig, BlockOptions, Common, Recipe, Stage, StageStart, TrainConfig, Trains,
+};
 use halfstep::recipes::RecipeConfig;
 use halfstep::recipes::comq::ComqRecipeConfig;
 use halfstep::recipes::gptq::GptqRecipeConfig;
+use halfstep::recipes::norm_tweaking::NormTweakingConfig;
+use halfstep::recipes::rtn::RtnConfig;
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::run::{load, quantize_as};
+use halfstep::target::TargetId;
 use halfstep::{Error, Event, Model};
 use halfstep_formats::TensorData;
 use halfstep_formats::write::{FileFormat, to_bytes};
+use halfstep_kernels::Pool;
+use halfstep_runtime::network::Logits;
+use halfstep_runtime::{Arithmetic, Cache, Network};
 use std::path::{Path, PathBuf};
 
 fn assets(name: &str) -> String {
@@ -174,4 +182,65 @@ fn norm_tweaking_changes_norms_and_no_code() {
         }
     }
     assert!(weights > 0 && norms > 0, "{norms} norms moved, {weights} weights stayed");
+}
+
+/// Distance of the means and variances of every channel of every layer's output from those of the
+/// unquantized model, over a text; the first token does not count.
+fn distances(model: &Model, tokens: &[u32]) -> Vec<f64> {
+    let moments = |model: &Model, arithmetic| {
+        let network = Network::new(model, arithmetic, Pool::new(2)).expect("a network");
+        let mut layers = vec![];
+        let width = model.architecture.hidden_size;
+        let mut see = |_: usize, rows: &[f32]| {
+            let rows = &rows[width..];
+            let tokens = (rows.len() / width) as f64;
+            let of =
+                |channel: usize| rows.iter().skip(channel).step_by(width).map(|&x| f64::from(x));
+            let moments = |channel: usize| {
+                let mean = of(channel).sum::<f64>() / tokens;
+                [mean, of(channel).map(|x| (x - mean).powi(2)).sum::<f64>() / tokens]
+            };
+            layers.push((0..width).map(moments).collect::<Vec<_>>());
+        };
+        let cache = &mut Cache::new(&network);
+        network.forward_with(tokens, cache, Logits::None, &mut see).expect("a forward");
+        layers
+    };
+    let wanted = moments(&demo(), Arithmetic::Float);
+    let distance = |(a, b): (&Vec<[f64; 2]>, &Vec<[f64; 2]>)| {
+        let of = |(a, b): (&[f64; 2], &[f64; 2])| (a[0] - b[0]).abs() + (a[1] - b[1]).abs();
+        a.iter().zip(b).map(of).sum::<f64>() / a.len() as f64
+    };
+    moments(model, Arithmetic::Integer).iter().zip(&wanted).map(distance).collect()
+}
+
+#[test]
+fn tweaked_norms_give_means_and_variances_that_are_nearer_than_those_of_rtn() {
+    let length = 128;
+    let train = BlockOptions {
+        samples: Some(16),
+        sequence_length: Some(length),
+        ..BlockOptions::default()
+    };
+    let tweaked = NormTweakingConfig { train, ..NormTweakingConfig::default() };
+    let (tweaked, _) = made(&tweaked.recipe().expect("a recipe"));
+    let common = Common { weights: Some(3.0), group_size: Some(64), ..Common::default() };
+    let common = Common { target: Some(TargetId::Halfstep), ..common };
+    let rtn = RtnConfig { common, zero_points: true, ..RtnConfig::default() };
+    let (rtn, _) = made(&rtn.recipe().expect("a recipe"));
+    let codes = |model: &Model| -> Vec<_> {
+        let packed = |tensor: &halfstep_formats::Tensor| match &tensor.data {
+            TensorData::Packed(packed) => Some(blake3::hash(&packed.codes)),
+            _ => None,
+        };
+        model.tensors.values().filter_map(packed).collect()
+    };
+    assert_eq!(codes(&tweaked), codes(&rtn), "the codes are those of rtn");
+    // A text that was not seen.
+    let text = std::fs::read_to_string(assets("demo-eval.txt")).expect("a text");
+    let tokenizer = demo().tokenizer.clone().expect("a tokenizer");
+    let tokens = &tokenizer.encode(&text[..4000], false).expect("tokens")[..length];
+    let [tweaked, rtn] = [&tweaked, &rtn].map(|model| distances(model, tokens));
+    println!("means and variances: tweaked {tweaked:.4?}, rtn {rtn:.4?}");
+    assert!(tweaked.iter().zip(&rtn).all(|(tweaked, rtn)| tweaked < rtn));
 }

@@ -21,7 +21,7 @@ use halfstep::recipe::{
 };
 use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
-use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_formats::{Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::rng::Rng;
@@ -98,11 +98,7 @@ fn case(
     activation: ActivationSpec,
     cache: ActivationSpec,
 ) -> Case {
-    let rules = vec![
-        Rule::weights(site),
-        Rule::Activation { quantizer: activation },
-        Rule::Cache { quantizer: cache },
-    ];
+    let rules = vec![Rule::weights(site), Rule::activations(activation), Rule::cache(cache)];
     let (id, data) = ("custom".into(), RecipeData::default());
     let recipe = Recipe { id, target: TargetId::Halfstep, rules, data, stages: vec![] };
     let (range, rounding) = (site.range.traits(), site.rounding.traits());
@@ -219,7 +215,7 @@ fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
         trains: Trains { activation_scales: false, ..Trains::ALL },
         anchored: true,
         seed: 1,
-        integer: false,
+        integer: None,
     };
     let mut student = Student::new(config, 1, device).expect("a student");
     let ropes = model.architecture.layers.iter();
@@ -230,18 +226,16 @@ fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
         batch: 1,
         tokens: TOKENS,
         precision: Precision::F32,
-        activation: ActivationSpec::F32,
-        cache: ActivationSpec::F32,
+        quantization: Arc::new(Quantization::float()),
         edge: EdgeRule::Inside,
     };
-    let (weights, sinks) = (student.weights().expect("weights"), student.sinks());
+    let layers = [(student.weights().expect("weights"), student.sinks())];
     let terms = [
         (TermConfig::BlockOutput(BlockOutputConfig {}), 1.0),
         (TermConfig::ChannelMoments(ChannelMomentsConfig::default()), 0.5),
     ];
     let sequences = SEQUENCES;
-    let pass =
-        LayerPass { context: &context, weights: &weights, sinks: &sinks, terms: &terms, sequences };
+    let pass = LayerPass { context: &context, layers: &layers, terms: &terms, sequences };
     let mut rng = Rng::new(11, 0);
     let mut normal = || (0..TOKENS * 32).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
     let mut losses = vec![];
@@ -258,7 +252,7 @@ fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
     };
     let penalty = Penalty::new(s, &saliency);
     losses.push(
-        penalty.add(1.0, &student.matrices, &student.parameters, &weights).expect("a penalty"),
+        penalty.add(1.0, &student.matrices, &student.parameters, &layers[0].0).expect("a penalty"),
     );
     student.backward().expect("gradients");
     let group = GroupConfig { rate_multiplier: 1.0, weight_decay: 0.1 };
@@ -297,7 +291,7 @@ fn compare(cpu: &Cpu, strict: &Strict) {
     let stored = |of: &Finished| hash(&(&of.tensors, &of.low_rank));
     assert_eq!(stored(&finished), stored(&want), "a layer as it is stored");
     let weights = |device: &Strict, integer| {
-        finished.weights(device, &model().architecture, 1, integer).expect("its weights").layer
+        finished.weights(device, &model().architecture, 1, |_| integer).expect("its weights").layer
     };
     assert_eq!([weights(strict, true), weights(strict, false)], [1, 1]);
 }

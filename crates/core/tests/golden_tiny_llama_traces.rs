@@ -71,8 +71,8 @@ impl Trace<'_> {
             rules: (bits("weight_bits") > 0)
                 .then_some(Rule::weights(site))
                 .into_iter()
-                .chain([Rule::Activation { quantizer: activation }])
-                .chain([Rule::Cache { quantizer: cache }])
+                .chain([Rule::activations(activation)])
+                .chain([Rule::cache(cache)])
                 .collect(),
             data: RecipeData::default(),
             stages: vec![],

@@ -52,7 +52,7 @@ fn small() -> Model {
         activation: ActivationSpec::token(8),
         head_activation: ActivationSpec::F32,
         cache: ActivationSpec::F16,
-        static_scales: Default::default(),
+        ..Quantization::default()
     };
     Model { low_rank, ..demo.with(tensors, Some(quantization)) }
 }

@@ -4,10 +4,10 @@
 
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
-use halfstep::recipe::block::{BlockPhase, BlockRates};
+use halfstep::recipe::block::{BlockPhase, BlockRates, SaliencyConfig};
 use halfstep::recipe::{
-    BlockConfig, LowRankConfig, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage,
-    StageStart, TrainArithmetic, TrainConfig, Trains, WeightSite,
+    BlockConfig, GradientScale, Layers, LowRankConfig, Observer, RangeConfig, Recipe, RecipeData,
+    RoundingConfig, Rule, Stage, StageStart, TrainArithmetic, TrainConfig, Trains, WeightSite,
 };
 use halfstep::run::{load, quantize_as, save};
 use halfstep::solver::SolverConfig;
@@ -16,6 +16,7 @@ use halfstep::solver::gptq::GptqConfig;
 use halfstep::target::TargetId;
 use halfstep::{Error, Model, Result};
 use halfstep_formats::TensorData;
+use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -81,6 +82,13 @@ fn blocks(solver: Option<SolverConfig>) -> BlockConfig {
 fn block_stage(from: StageStart, trains: Trains) -> Stage {
     Stage::Block { from, trains, config: blocks(None) }
 }
+
+/// Two layers at a time, the second of them again with the third.
+fn window_stage(from: StageStart, trains: Trains) -> Stage {
+    Stage::Window { from, trains, layers: 2, stride: 1, config: blocks(None) }
+}
+
+const SCOPES: [fn(StageStart, Trains) -> Stage; 3] = [model_stage, block_stage, window_stage];
 
 fn recipe(rules: Vec<Rule>, stages: Vec<Stage>) -> Recipe {
     let (id, target, data) = ("custom".into(), TargetId::Halfstep, RecipeData::default());
@@ -148,7 +156,7 @@ fn every_range_rounding_grid_and_scope_trains_and_is_exported_exactly() {
     for &range in RangeConfig::ALL {
         for &rounding in RoundingConfig::ALL {
             for (name, quantizer) in grids() {
-                for scope in [model_stage, block_stage] {
+                for scope in SCOPES {
                     let rule = Rule::weights(WeightSite { rounding, ..site(quantizer, range) });
                     let trains = legal(range, rounding);
                     let stage = scope(StageStart::Original, trains);
@@ -192,7 +200,7 @@ fn every_solver_meets_every_grid() {
 
 #[test]
 fn a_frozen_range_keeps_its_scales_in_every_scope() {
-    for scope in [model_stage, block_stage] {
+    for scope in SCOPES {
         let rule = Rule::weights(site(QuantSpec::Q4_0, RangeConfig::Frozen));
         let rounded = run(&recipe(vec![rule.clone()], vec![])).expect("rounded");
         let trains = Trains { weights: true, ..Trains::NONE };
@@ -225,8 +233,9 @@ fn a_step_keeps_its_zero_points_where_step_zero_moves_them() {
 #[test]
 fn what_a_stage_trains_is_what_changes() {
     let rule = || Rule::weights(site(QuantSpec::Q4_0, RangeConfig::Scale));
-    let rounded = run(&recipe(vec![rule()], vec![])).expect("rounded");
-    for scope in [model_stage, block_stage] {
+    let frozen = Rule::weights(site(QuantSpec::Q4_0, RangeConfig::Frozen));
+    let rounded = run(&recipe(vec![frozen], vec![])).expect("rounded");
+    for scope in SCOPES {
         let norms = Trains { norms: true, ..Trains::NONE };
         let model = run(&recipe(vec![rule()], vec![scope(StageStart::Original, norms)])).unwrap();
         assert_eq!(
@@ -253,7 +262,7 @@ fn a_stage_goes_on_from_what_the_one_before_stored() {
     let first = run(&recipe(rules(), vec![block()])).expect("the first stage");
     // Nothing but norms learns: the codes and scales of the first stage stay.
     let norms = Trains { norms: true, ..Trains::NONE };
-    for scope in [model_stage, block_stage] {
+    for scope in SCOPES {
         let stages = vec![block(), scope(StageStart::Previous, norms)];
         let second = run(&recipe(rules(), stages)).expect("both stages");
         assert_eq!((codes(&second, Q), scales(&second, Q)), (codes(&first, Q), scales(&first, Q)));
@@ -319,41 +328,52 @@ fn factors_go_through_model_stages() {
     assert!(save(&alone, &path).expect("parity").parity);
 }
 
+/// What llama.cpp does at the sites that are no weights of layers.
+fn others() -> [Rule; 4] {
+    [
+        Rule::Embedding { quantizer: QuantSpec::Q8_0 },
+        Rule::activations(ActivationSpec::BLOCK_32),
+        Rule::HeadActivation { quantizer: ActivationSpec::BLOCK_32 },
+        Rule::cache(ActivationSpec::F16),
+    ]
+}
+
+fn gptq_stage() -> Stage {
+    let solver = SolverConfig::Gptq(GptqConfig { damping: 0.01, act_order: true });
+    let config = blocks(Some(solver));
+    Stage::Block { from: StageStart::Original, trains: Trains::NONE, config }
+}
+
 #[test]
 fn a_weight_gets_the_quantizer_of_its_most_specific_rule() {
     let target = TargetId::GgufQ4_0;
+    let all = Trains { weights: true, norms: true, ..Trains::SCALES };
     let weights = |layers: Option<Vec<i64>>, linears: Option<&str>, quantizer| Rule::Weight {
-        layers,
+        layers: layers.map(|layers| layers.into_iter().map(Layers::from).collect()),
         linears: linears.map(|name| vec![name.to_owned()]),
         quantizer,
     };
-    let q8 = Some(site(QuantSpec::Q8_0, RangeConfig::Scale));
-    let q4 = Some(site(QuantSpec::Q4_0, RangeConfig::Scale));
-    let mut rules = vec![
-        weights(None, None, q4),
-        weights(None, Some("down_proj"), q8),
-        weights(Some(vec![0, -1]), None, q4),
-        weights(Some(vec![-1]), Some("q_proj"), None),
-        weights(Some(vec![0, -1]), Some("down_proj"), q8),
-    ];
-    rules.extend([
-        Rule::Embedding { quantizer: QuantSpec::Q8_0 },
-        Rule::Activation { quantizer: ActivationSpec::BLOCK_32 },
-        Rule::HeadActivation { quantizer: ActivationSpec::BLOCK_32 },
-        Rule::Cache { quantizer: ActivationSpec::F16 },
-    ]);
-    let all = Trains { weights: true, norms: true, ..Trains::SCALES };
-    for stages in [
-        vec![],
-        vec![model_stage(StageStart::Original, all)],
-        vec![block_stage(StageStart::Original, all)],
-        vec![Stage::Block {
-            from: StageStart::Original,
-            trains: Trains::NONE,
-            config: blocks(Some(SolverConfig::Gptq(GptqConfig { damping: 0.01, act_order: true }))),
-        }],
+    let rules = |range: RangeConfig| {
+        let q8 = Some(site(QuantSpec::Q8_0, range));
+        let q4 = Some(site(QuantSpec::Q4_0, range));
+        let mut rules = vec![
+            weights(None, None, q4),
+            weights(None, Some("down_proj"), q8),
+            weights(Some(vec![0, -1]), None, q4),
+            weights(Some(vec![-1]), Some("q_proj"), None),
+            weights(Some(vec![0, -1]), Some("down_proj"), q8),
+        ];
+        rules.extend(others());
+        rules
+    };
+    for (range, stages) in [
+        (RangeConfig::Frozen, vec![]),
+        (RangeConfig::Scale, vec![model_stage(StageStart::Original, all)]),
+        (RangeConfig::Scale, vec![block_stage(StageStart::Original, all)]),
+        (RangeConfig::Scale, vec![window_stage(StageStart::Original, all)]),
+        (RangeConfig::Frozen, vec![gptq_stage()]),
     ] {
-        let recipe = Recipe { target, ..recipe(rules.clone(), stages) };
+        let recipe = Recipe { target, ..recipe(rules(range), stages) };
         let model = run(&recipe).expect("a mixed model");
         let quantizer = |name: &str| match &model.tensors[name].data {
             TensorData::Packed(packed) => Some(packed.spec),
@@ -379,7 +399,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         quantizer: Some(site(QuantSpec::Q4_0, RangeConfig::Scale)),
     };
     let layer = |layer: i64| Rule::Weight {
-        layers: Some(vec![layer]),
+        layers: Some(vec![layer.into()]),
         linears: None,
         quantizer: Some(site(QuantSpec::Q8_0, RangeConfig::Scale)),
     };
@@ -449,10 +469,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         ),
         (
             recipe(
-                vec![
-                    Rule::Cache { quantizer: ActivationSpec::F16 },
-                    Rule::Cache { quantizer: ActivationSpec::F32 },
-                ],
+                vec![Rule::cache(ActivationSpec::F16), Rule::cache(ActivationSpec::F32)],
                 vec![],
             ),
             "rules[1]",
@@ -464,4 +481,134 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
         assert_eq!(field, path, "{reason}");
         assert!(reason.contains(words), "{path}: {reason}");
     }
+}
+
+/// What nothing reads is refused, not ignored.
+#[test]
+fn what_nothing_reads_is_refused_by_its_path() {
+    let q4 = |range| site(QuantSpec::Q4_0, range);
+    let ada = |range| WeightSite { rounding: RoundingConfig::AdaRound, ..q4(range) };
+    let by = |observer, range| WeightSite { observer, ..q4(range) };
+    let original = StageStart::Original;
+    let weights = Trains { weights: true, ..Trains::NONE };
+    let low_rank = Some(LowRankConfig { rank: 4, alpha: 8.0 });
+    let of = |site: WeightSite, stages: Vec<Stage>| recipe(vec![Rule::weights(site)], stages);
+    let model = |trains| vec![model_stage(original, trains)];
+    let with = |change: fn(&mut BlockConfig)| {
+        let mut stage = block_stage(original, Trains::SCALES);
+        let Stage::Block { config, .. } = &mut stage else { panic!("a stage of blocks") };
+        change(config);
+        of(q4(RangeConfig::Scale), vec![stage])
+    };
+    let solved = |change: fn(&mut BlockConfig)| {
+        let mut stage = gptq_stage();
+        let Stage::Block { config, .. } = &mut stage else { panic!("a stage of blocks") };
+        change(config);
+        of(q4(RangeConfig::Frozen), vec![stage])
+    };
+    let window = |layers, stride, solver| {
+        let config = blocks(solver);
+        let trains = if solver.is_some() { Trains::NONE } else { Trains::SCALES };
+        let stage = Stage::Window { from: original, trains, layers, stride, config };
+        of(q4(RangeConfig::Scale), vec![stage])
+    };
+    let awq = Some(SolverConfig::Awq(AwqConfig { clip: true }));
+    let static_input = |stages: Vec<Stage>| {
+        let rules = vec![
+            Rule::weights(q4(if stages.is_empty() {
+                RangeConfig::Frozen
+            } else {
+                RangeConfig::Scale
+            })),
+            Rule::activations(ActivationSpec::of_site(8)),
+        ];
+        recipe(rules, stages)
+    };
+    let saliency = || {
+        let (scale, difference) = Default::default();
+        Some(SaliencyConfig { lambda: 1.0, scale, difference, samples: 1, sequence_length: 8 })
+    };
+    let rule = "rules[0].quantizer";
+    let cases = [
+        (of(ada(RangeConfig::Frozen), vec![]), format!("{rule}.rounding"), "use nearest"),
+        (of(ada(RangeConfig::Frozen), vec![gptq_stage()]), format!("{rule}.rounding"), "solvers"),
+        (
+            of(ada(RangeConfig::Frozen), model(Trains { norms: true, ..Trains::NONE })),
+            format!("{rule}.rounding"),
+            "trains.rounding",
+        ),
+        (of(q4(RangeConfig::Scale), vec![]), format!("{rule}.range"), "use frozen"),
+        (of(q4(RangeConfig::Clip), vec![gptq_stage()]), format!("{rule}.range"), "use frozen"),
+        (
+            of(by(Observer::ErrorSearch, RangeConfig::Absmax), vec![]),
+            format!("{rule}.range"),
+            "the observer absmax",
+        ),
+        (
+            of(by(Observer::ErrorSearch, RangeConfig::Absmax), model(weights)),
+            format!("{rule}.observer"),
+            "in every step",
+        ),
+        (
+            of(by(Observer::Lsq, RangeConfig::Frozen), vec![gptq_stage()]),
+            format!("{rule}.observer"),
+            "solvers",
+        ),
+        (
+            of(
+                WeightSite { gradient_scale: GradientScale::Group, ..q4(RangeConfig::ScaleZero) },
+                model(Trains::SCALES),
+            ),
+            format!("{rule}.gradientScale"),
+            "the range scale",
+        ),
+        (
+            of(WeightSite { edge: EdgeRule::Outside, ..q4(RangeConfig::Frozen) }, vec![]),
+            format!("{rule}.edge"),
+            "leave it out",
+        ),
+        (
+            of(WeightSite { low_rank, ..q4(RangeConfig::Scale) }, model(Trains::SCALES)),
+            format!("{rule}.lowRank"),
+            "trains.lowRank",
+        ),
+        (
+            of(WeightSite { low_rank, ..q4(RangeConfig::Frozen) }, vec![gptq_stage()]),
+            format!("{rule}.lowRank"),
+            "trains.lowRank",
+        ),
+        (static_input(vec![]), "rules[1].quantizer".into(), "scope model"),
+        (
+            static_input(vec![block_stage(original, Trains::SCALES)]),
+            "stages[0].scope".into(),
+            "rules[1].quantizer",
+        ),
+        (solved(|c| c.second_target = true), "stages[0].config.secondTarget".into(), "leave it"),
+        (solved(|c| c.anchor = 1.0), "stages[0].config.anchor".into(), "leave it out"),
+        (solved(|c| c.batch = 2), "stages[0].config.batch".into(), "must be 1"),
+        (solved(|c| c.phases = blocks(None).phases), "stages[0].config.phases".into(), "leave it"),
+        (with(|c| c.phases.clear()), "stages[0].config.phases".into(), "add one"),
+        (with(|c| c.anchor = 1.0), "stages[0].config.anchor".into(), "trains.weights"),
+        (
+            with(|c| c.phases[0].saliency = true),
+            "stages[0].config.phases[0].saliency".into(),
+            "config.saliency",
+        ),
+        (window(0, 1, None), "stages[0].layers".into(), "from 1 to 3"),
+        (window(4, 1, None), "stages[0].layers".into(), "from 1 to 3"),
+        (window(2, 3, None), "stages[0].stride".into(), "from 1 to 2"),
+        (window(2, 0, None), "stages[0].stride".into(), "from 1 to 2"),
+        (window(2, 1, awq), "stages[0].config.solver".into(), "scope block"),
+    ];
+    for (recipe, path, words) in cases {
+        let (field, reason) = refusal(&recipe);
+        assert_eq!(field, path, "{reason}");
+        assert!(reason.contains(words), "{path}: {reason}");
+    }
+    let mut stage = block_stage(original, Trains::SCALES);
+    if let Stage::Block { config, .. } = &mut stage {
+        config.saliency = saliency();
+    }
+    let (field, reason) = refusal(&of(q4(RangeConfig::Scale), vec![stage]));
+    assert_eq!(field, "stages[0].config.saliency", "{reason}");
 }

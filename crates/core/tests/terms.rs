@@ -5,6 +5,7 @@ use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::objective::anchor::AnchorConfig;
 use halfstep::objective::block_output::BlockOutputConfig;
+use halfstep::objective::channel_moments::ChannelMomentsConfig;
 use halfstep::objective::kl::KlConfig;
 use halfstep::objective::{TermConfig, Weight, WeightedTerm};
 use halfstep::recipe::{Recipe, Stage};
@@ -29,7 +30,9 @@ fn recipe(kind: &str, terms: &[WeightedTerm]) -> Recipe {
     let mut recipe = config.resolve().expect("its defaults go together");
     match &mut recipe.stages[0] {
         Stage::Model { config, .. } => config.terms = terms.to_vec(),
-        Stage::Block { config, .. } => config.terms = terms.to_vec(),
+        Stage::Block { config, .. } | Stage::Window { config, .. } => {
+            config.terms = terms.to_vec();
+        }
     }
     recipe
 }
@@ -77,7 +80,8 @@ fn options_and_weights_of_terms_are_refused_by_their_paths() {
 
 #[test]
 fn terms_that_a_stage_has_pass() {
-    for (kind, term) in [("silq", KL), ("apiq", ANCHOR)] {
+    let moments = TermConfig::ChannelMoments(ChannelMomentsConfig::default());
+    for (kind, term) in [("silq", KL), ("apiq", moments)] {
         let (field, reason) = refusal(&recipe(kind, &[weighted(term, 0.5)]));
         assert!(!field.starts_with("stages"), "{kind}: {field}: {reason}");
     }

@@ -75,7 +75,7 @@ fn norms_and_biases_have_the_gradients_of_finite_differences() {
     let recipe = Recipe {
         id: "float".into(),
         target: TargetId::Halfstep,
-        rules: vec![Rule::Cache { quantizer: ActivationSpec::F32 }],
+        rules: vec![Rule::cache(ActivationSpec::F32)],
         data: RecipeData::default(),
         stages: vec![],
     };

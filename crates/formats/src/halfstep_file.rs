@@ -27,8 +27,8 @@ use std::collections::BTreeSet;
 pub const FORMAT_KEY: &str = "halfstep.format";
 /// The version of a file that holds integers with f32 or f16 scales.
 pub const FORMAT_VERSION: &str = "1";
-/// The version of a file that holds tables of levels, other codecs of scales, or parts of linears
-/// beside the weight.
+/// The version of a file that holds tables of levels, other codecs of scales, other parts of linears
+/// than weight, bias and factors, or quantizers of activations or cache that differ between sites.
 pub const FORMAT_VERSION_2: &str = "2";
 
 mod key {
@@ -126,14 +126,11 @@ fn static_scales(
 ) -> StaticScales {
     let mut steps = StaticScales { allowed: BTreeSet::new(), required: BTreeSet::new() };
     let Some(q) = quantization else { return steps };
-    let activation = q.activation.is_static();
-    let cache = q.cache.is_static();
     for layer in 0..architecture.layers.len() {
         let linears = architecture.linears(layer);
         for site in ActivationSite::ALL {
-            let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
-            if if of_cache { cache } else { activation } {
-                let read = of_cache
+            if q.at(layer, site).is_static() {
+                let read = site.is_cache()
                     || linears.iter().any(|linear| {
                         linear.kind.input() == site && is_packed(&linear.kind.weight_name(layer))
                     });

@@ -1,8 +1,9 @@
 //! How a model is run, and the words in which files say it. The words are the file's own, so that
 //! renaming a field of the library leaves every file as it is.
 
+use crate::architecture::{ActivationSite, Architecture};
 use halfstep_kernels::ActivationSpec;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::collections::BTreeMap;
 
 /// Everything but the weights' own specs that the forward of a quantized model needs. Those stand
@@ -11,12 +12,14 @@ use std::collections::BTreeMap;
 pub struct Quantization {
     /// `gguf:q4_0`, `gguf:q4_1`, `gguf:q8_0`, `gguf:tq2_0`, `halfstep`.
     pub target: String,
-    /// Before every packed block linear.
+    /// Before every packed linear of a layer, but for the exceptions.
     pub activation: ActivationSpec,
     /// Before the head, if the head is packed.
     pub head_activation: ActivationSpec,
-    /// Keys, after RoPE, and values.
+    /// Keys, after RoPE, and values, but for the exceptions.
     pub cache: ActivationSpec,
+    /// Sites whose quantizer is another one, by layer.
+    pub exceptions: BTreeMap<(usize, ActivationSite), ActivationSpec>,
     /// Scales of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as
     /// stored.
     pub static_scales: BTreeMap<String, f32>,
@@ -30,22 +33,61 @@ impl Default for Quantization {
             activation: ActivationSpec::F32,
             head_activation: ActivationSpec::F32,
             cache: ActivationSpec::F16,
+            exceptions: BTreeMap::new(),
             static_scales: BTreeMap::new(),
         }
     }
 }
 
 impl Quantization {
-    /// Refuses what no runtime computes.
+    /// Nothing is quantized, keys and values included.
+    pub fn float() -> Self {
+        Self { cache: ActivationSpec::F32, ..Self::default() }
+    }
+
+    /// The same with these quantizers of sites. The most frequent ones become `activation` and
+    /// `cache`, so that one quantizer for all of them has no exceptions.
+    pub fn with_sites(self, sites: BTreeMap<(usize, ActivationSite), ActivationSpec>) -> Self {
+        let most = |cache: bool, default: ActivationSpec| {
+            let of: Vec<_> =
+                sites.iter().filter(|((_, site), _)| site.is_cache() == cache).collect();
+            let count =
+                |spec: &ActivationSpec| of.iter().filter(|(_, other)| *other == spec).count();
+            // The first of several that are as frequent.
+            of.iter().rev().map(|(_, spec)| **spec).max_by_key(count).unwrap_or(default)
+        };
+        let (activation, cache) = (most(false, self.activation), most(true, self.cache));
+        let usual = |site: ActivationSite| if site.is_cache() { cache } else { activation };
+        let exceptions =
+            sites.into_iter().filter(|((_, site), spec)| *spec != usual(*site)).collect();
+        Self { activation, cache, exceptions, ..self }
+    }
+
+    /// The quantizer of a site.
+    pub fn at(&self, layer: usize, site: ActivationSite) -> ActivationSpec {
+        let usual = if site.is_cache() { self.cache } else { self.activation };
+        self.exceptions.get(&(layer, site)).copied().unwrap_or(usual)
+    }
+
+    /// Refuses what no runtime computes, and exceptions that are no sites of the architecture.
     ///
     /// Errors: which site, what is wrong, and what would work.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self, architecture: &Architecture) -> Result<(), String> {
         let of = |what: &'static str| move |reason: String| format!("{what}: {reason}");
         self.activation.check_input().map_err(of("activations"))?;
         self.head_activation.check_input().map_err(of("head activations"))?;
         self.cache.check_cache().map_err(of("cache"))?;
         if self.head_activation.is_static() {
             return Err("a static quantizer at the head, which is no site".into());
+        }
+        let layers = architecture.layers.len();
+        for (&(layer, site), spec) in &self.exceptions {
+            let name = site.name_in(layer);
+            if layer >= layers {
+                return Err(format!("{name}: the model has {layers} layers"));
+            }
+            let checked = if site.is_cache() { spec.check_cache() } else { spec.check_input() };
+            checked.map_err(|reason| format!("{name}: {reason}"))?;
         }
         Ok(())
     }
@@ -58,6 +100,12 @@ struct Stored {
     activation: StoredActivation,
     head_activation: StoredActivation,
     cache: StoredCache,
+    /// Inputs of linears that differ from `activation`, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    activations: BTreeMap<String, StoredActivation>,
+    /// Keys or values that differ from `cache`, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    caches: BTreeMap<String, StoredCache>,
     #[serde(rename = "staticSteps", default, skip_serializing_if = "BTreeMap::is_empty")]
     static_scales: BTreeMap<String, f32>,
 }
@@ -138,11 +186,23 @@ impl Serialize for Quantization {
             ser::Error::custom(format!("files have no words for {what} of {}", spec.name()))
         };
         let activation = |what: &str, spec| stored_activation(spec).ok_or_else(|| none(what, spec));
+        let cache = |what: &str, spec| stored_cache(spec).ok_or_else(|| none(what, spec));
+        let (mut activations, mut caches) = (BTreeMap::new(), BTreeMap::new());
+        for (&(layer, site), &spec) in &self.exceptions {
+            let name = site.name_in(layer);
+            if site.is_cache() {
+                caches.insert(name.clone(), cache(&name, spec)?);
+            } else {
+                activations.insert(name.clone(), activation(&name, spec)?);
+            }
+        }
         Stored {
             target: self.target.clone(),
             activation: activation("activations", self.activation)?,
             head_activation: activation("head activations", self.head_activation)?,
-            cache: stored_cache(self.cache).ok_or_else(|| none("a cache", self.cache))?,
+            cache: cache("a cache", self.cache)?,
+            activations,
+            caches,
             static_scales: self.static_scales.clone(),
         }
         .serialize(serializer)
@@ -152,11 +212,24 @@ impl Serialize for Quantization {
 impl<'de> Deserialize<'de> for Quantization {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::deserialize(deserializer)?;
+        let site = |name: &str, is_cache: bool| {
+            ActivationSite::parse(name)
+                .filter(|(_, site)| site.is_cache() == is_cache)
+                .ok_or_else(|| de::Error::custom(format!("{name} is no site of this kind")))
+        };
+        let mut exceptions = BTreeMap::new();
+        for (name, spec) in stored.activations {
+            exceptions.insert(site(&name, false)?, spec.into());
+        }
+        for (name, spec) in stored.caches {
+            exceptions.insert(site(&name, true)?, spec.into());
+        }
         Ok(Self {
             target: stored.target,
             activation: stored.activation.into(),
             head_activation: stored.head_activation.into(),
             cache: stored.cache.into(),
+            exceptions,
             static_scales: stored.static_scales,
         })
     }

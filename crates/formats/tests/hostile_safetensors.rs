@@ -6,6 +6,7 @@ mod any_model;
 mod hostile;
 
 use any_model::*;
+use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, TensorData, safetensors};
@@ -404,7 +405,7 @@ fn small_file(layers: usize) -> Vec<u8> {
     quantization.activation = ActivationSpec::of_site(8);
     quantization.cache = ActivationSpec::of_site(8);
     for layer in 0..layers {
-        for site in halfstep_formats::architecture::ActivationSite::ALL {
+        for site in ActivationSite::ALL {
             quantization.static_scales.insert(site.static_scale_name(layer), 0.125);
         }
     }
@@ -430,6 +431,55 @@ fn version_2_file(spec: QuantSpec) -> Vec<u8> {
     let again = load_bytes("small", &bytes).expect("opens");
     assert_eq!(to_bytes(&again, FileFormat::Halfstep).expect("writes"), bytes, "{spec:?}");
     bytes
+}
+
+#[test]
+fn sites_that_differ() {
+    let mut m =
+        packed_model(QuantSpec::int(Int::symmetric(4), Granularity::Channel, ScaleCodec::F32));
+    m.tokenizer = None;
+    let quantization = m.quantization.as_mut().expect("is quantized");
+    let site = ActivationSite::DownIn;
+    quantization.exceptions.insert((1, site), ActivationSpec::token(5));
+    let site = ActivationSite::VCache;
+    quantization.exceptions.insert((0, site), ActivationSpec::head(3));
+    let f = to_bytes(&m, FileFormat::Halfstep).expect("writes");
+    let edited = |from: &str, to: &str| {
+        let metadata = safetensors::read("small", &f).expect("reads").metadata;
+        let value = &metadata["halfstep.quantization"];
+        assert!(value.contains(from), "{value} has {from}");
+        with_metadata(&f, "halfstep.quantization", &value.replacen(from, to, 1))
+    };
+    for (what, bytes, words) in [
+        ("version 1", with_metadata(&f, "halfstep.format", "1"), "version 2"),
+        ("a layer too many", edited("layers.1.down_in", "layers.2.down_in"), "has 2 layers"),
+        ("a number spelled otherwise", edited("layers.1.d", "layers.01.d"), "is no site"),
+        ("an unknown site", edited("down_in", "down_out"), "is no site"),
+        ("a cache as an input", edited("down_in", "k_cache"), "is no site"),
+        ("an input as a cache", edited("v_cache", "o_in"), "is no site"),
+        ("1 bit", edited("\"bits\":3", "\"bits\":1"), "1 bits"),
+        (
+            "a cache's words",
+            edited("dynamicToken\",\"bits\":5", "dynamicHead\",\"bits\":5"),
+            "dynamicHead",
+        ),
+        (
+            "a static site without its step",
+            edited("dynamicToken\",\"bits\":5", "static\",\"bits\":5"),
+            "down_in.step",
+        ),
+    ] {
+        let error = load_bytes("small", &bytes).expect_err(what).to_string();
+        assert!(error.contains(words), "{what}: {error}");
+    }
+    // In a file whose weights have the words of version 1.
+    let plain = small_file(2);
+    let metadata = safetensors::read("small", &plain).expect("reads").metadata;
+    let caches = r#"{"caches":{"model.layers.0.v_cache":{"kind":"f16"}},"#;
+    let value = metadata["halfstep.quantization"].replacen('{', caches, 1);
+    let bytes = with_metadata(&plain, "halfstep.quantization", &value);
+    let error = load_bytes("small", &bytes).expect_err("version 1").to_string();
+    assert!(error.contains("version 2"), "{error}");
 }
 
 #[test]

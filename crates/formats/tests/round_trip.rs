@@ -107,13 +107,22 @@ fn quantizations() -> impl Strategy<Value = Quantization> {
                 activation,
                 head_activation,
                 cache,
-                static_scales: Default::default(),
+                ..Quantization::default()
             };
             let mut draw = Draw(seed);
+            let differ = draw.below(2) == 0;
             for layer in 0..architecture(true).layers.len() {
                 for site in ActivationSite::ALL {
-                    let of_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
-                    if if of_cache { cache.is_static() } else { activation.is_static() } {
+                    if differ && draw.below(3) == 0 {
+                        let bits = 2 + draw.below(7) as u8;
+                        let specs = if site.is_cache() {
+                            [ActivationSpec::head(bits), ActivationSpec::F16]
+                        } else {
+                            [ActivationSpec::token(bits), ActivationSpec::of_site(bits)]
+                        };
+                        q.exceptions.insert((layer, site), specs[draw.below(2)]);
+                    }
+                    if q.at(layer, site).is_static() {
                         q.static_scales.insert(
                             site.static_scale_name(layer),
                             draw.float().abs() + f32::MIN_POSITIVE,
@@ -150,6 +159,34 @@ proptest! {
         }
         check_round_trip(&m);
     }
+}
+
+#[test]
+fn sites_that_differ_need_version_2_and_equal_ones_do_not() {
+    let layers = architecture(true).layers.len();
+    let sites = |values: ActivationSpec| {
+        let of = |site: ActivationSite| match site {
+            ActivationSite::VCache => values,
+            ActivationSite::KCache => ActivationSpec::head(8),
+            _ => ActivationSpec::token(8),
+        };
+        let all = (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| (layer, site)));
+        all.map(|(layer, site)| ((layer, site), of(site))).collect()
+    };
+    let file = |q: Quantization| {
+        let m = Model { quantization: Some(q), ..packed_model(QuantSpec::Q4_0) };
+        check_round_trip(&m);
+        to_bytes(&m, FileFormat::Halfstep).expect("writes")
+    };
+    let version = |bytes: &[u8]| {
+        safetensors::read("small", bytes).expect("reads").metadata["halfstep.format"].clone()
+    };
+    let alike = dynamic().with_sites(sites(ActivationSpec::head(8)));
+    assert_eq!(alike, dynamic(), "one quantizer for all has no exceptions");
+    assert_eq!(version(&file(alike)), "1");
+    let differ = dynamic().with_sites(sites(ActivationSpec::head(4)));
+    assert_eq!(differ.exceptions.len(), layers);
+    assert_eq!(version(&file(differ)), "2");
 }
 
 #[test]

@@ -71,16 +71,18 @@ pub(crate) struct Decoded {
     values: Vec<f32>,
 }
 
+/// How keys, or values, of a layer are kept; the step of a static quantizer beside it.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    pub spec: ActivationSpec,
+    pub step: Option<f32>,
+}
+
 impl LayerCache {
-    pub fn new(
-        quantizer: ActivationSpec,
-        kv_heads: usize,
-        head_dim: usize,
-        key_step: Option<f32>,
-        value_step: Option<f32>,
-    ) -> Self {
-        let heads = |step| (0..kv_heads).map(|_| Rows::new(quantizer, head_dim, step)).collect();
-        Self { keys: heads(key_step), values: heads(value_step), head_dim }
+    pub fn new(kv_heads: usize, head_dim: usize, keys: Kept, values: Kept) -> Self {
+        let heads =
+            |kept: Kept| (0..kv_heads).map(|_| Rows::new(kept.spec, head_dim, kept.step)).collect();
+        Self { keys: heads(keys), values: heads(values), head_dim }
     }
 
     /// Appends rows of keys (after RoPE) and values, `[M, K, D]`.
@@ -286,7 +288,8 @@ mod tests {
             for kind in KINDS {
                 let step = kind.is_static().then_some(0.031);
                 let (keys, values) = (rows(9, kv_heads * width, 1), rows(9, kv_heads * width, 2));
-                let mut layer = LayerCache::new(kind, kv_heads, width, step, step);
+                let kept = Kept { spec: kind, step };
+                let mut layer = LayerCache::new(kv_heads, width, kept, kept);
                 let split = 4 * kv_heads * width;
                 layer.append(&pool, &keys[..split], &values[..split]);
                 layer.append(&pool, &keys[split..], &values[split..]);
@@ -320,12 +323,13 @@ mod tests {
                 layer.decode(&pool, &mut decoded);
                 (0..2).map(|head| layer.head(head, &decoded).0.to_vec()).collect::<Vec<_>>()
             };
-            let mut cut = LayerCache::new(kind, 2, 40, step, step);
+            let kept = Kept { spec: kind, step };
+            let mut cut = LayerCache::new(2, 40, kept, kept);
             cut.append(&pool, &first, &first);
             cut.append(&pool, &second, &second);
             cut.truncate(3);
             cut.append(&pool, &third, &third);
-            let mut straight = LayerCache::new(kind, 2, 40, step, step);
+            let mut straight = LayerCache::new(2, 40, kept, kept);
             straight.append(&pool, &first, &first);
             straight.append(&pool, &third, &third);
             assert_eq!(decoded(&cut), decoded(&straight), "{kind:?}");

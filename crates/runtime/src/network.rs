@@ -8,16 +8,16 @@
 
 mod build;
 
-use crate::cache::{Decoded, LayerCache};
+use crate::cache::{Decoded, Kept, LayerCache};
 use crate::matrix::{Projection, apply_all};
 use crate::{Cache, Error, Result};
 use halfstep_formats::Architecture;
 use halfstep_formats::architecture::Layer;
+use halfstep_kernels::Pool;
 use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::rms_norm::rms_norm;
 use halfstep_kernels::ops::rope::{RopeTable, turn, turns};
 use halfstep_kernels::ops::swiglu::swiglu;
-use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
 /// Rows that pass through the blocks together: bounds the memory of a long prefill.
@@ -63,7 +63,6 @@ pub struct Network {
     head: Arc<Projection>,
     /// Those that the blocks rotate by, each once.
     ropes: Vec<RopeTable>,
-    cache: ActivationSpec,
 }
 
 struct Block {
@@ -81,8 +80,9 @@ struct Block {
     down: Projection,
     /// Which of the network's.
     rope: usize,
-    key_step: Option<f32>,
-    value_step: Option<f32>,
+    /// How the cache keeps what is new of this layer.
+    keys: Kept,
+    values: Kept,
 }
 
 /// A sequence of which rows pass through the blocks: the last `rows` of those that `cache` will
@@ -123,11 +123,6 @@ impl Network {
     /// The threads that computations use.
     pub fn pool(&self) -> &Pool {
         &self.pool
-    }
-
-    /// How keys and values are kept.
-    pub fn cache_quantizer(&self) -> ActivationSpec {
-        self.cache
     }
 
     /// Bytes of the weights held in memory (a tied head counts once).
@@ -198,7 +193,7 @@ impl Network {
         layers
             .map(|(layer, b)| {
                 let a = &layer.attention;
-                LayerCache::new(self.cache, a.kv_heads, a.head_dim, b.key_step, b.value_step)
+                LayerCache::new(a.kv_heads, a.head_dim, b.keys, b.values)
             })
             .collect()
     }

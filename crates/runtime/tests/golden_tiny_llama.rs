@@ -122,6 +122,7 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
         static_scales: stored
             .map(|(step, tensor)| (step, trace.tensor(&tensor).f32()[0]))
             .collect::<BTreeMap<_, _>>(),
+        ..Quantization::default()
     });
     Some(model)
 }

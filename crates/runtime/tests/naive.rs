@@ -2,11 +2,11 @@
 //! quantizers of each site applied as values.
 mod models;
 
-use halfstep_formats::Model;
 use halfstep_formats::architecture::{
     ActivationSite, Attention, EMBEDDING, FINAL_NORM, HEAD, Linear, Norm,
 };
 use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Term};
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::activation;
 use halfstep_kernels::rng::Rng;
@@ -95,8 +95,8 @@ impl Naive<'_> {
     }
 
     fn linear(&self, x: &Rows, linear: Linear, layer: usize) -> Rows {
-        let quantizer =
-            self.model.quantization.as_ref().map_or(ActivationSpec::F32, |q| q.activation);
+        let of = |q: &Quantization| q.at(layer, linear.input());
+        let quantizer = self.model.quantization.as_ref().map_or(ActivationSpec::F32, of);
         let mut y = self.multiply(
             x,
             &linear.weight_name(layer),
@@ -163,7 +163,7 @@ impl Naive<'_> {
         let row = |x: Vec<f64>| {
             let mut y = x.clone();
             let step = self.step(site, layer);
-            activation::fake_quant(&self.pool, q.cache, &x, a.head_dim, step, &mut y);
+            activation::fake_quant(&self.pool, q.at(layer, site), &x, a.head_dim, step, &mut y);
             y
         };
         x.into_iter().map(row).collect()

@@ -7,6 +7,7 @@ import type {
   GptqRecipeConfig,
   AwqRecipeConfig,
   ComqRecipeConfig,
+  NormTweakingConfig,
   OmniquantConfig,
   ApiqConfig,
   SaprConfig,
@@ -16,7 +17,7 @@ import type {
 } from './types.js'
 
 /** A config in which every field may be left out. */
-export type OptionsOf<Config> = {
+type Options<Config> = {
   [Name in keyof Config]?: Config[Name] extends object
     ? Partial<Config[Name]>
     : Config[Name]
@@ -25,44 +26,41 @@ export type OptionsOf<Config> = {
 /** Options of training end to end; every one has a default. */
 export type TrainOptions = Partial<TrainConfig>
 /** Options of `recipes.silq`; every one has a default. */
-export type SilqOptions = OptionsOf<SilqConfig>
+export type SilqOptions = Options<SilqConfig>
 /** Options of `recipes.rtn`; every one has a default. */
-export type RtnOptions = OptionsOf<RtnConfig>
+export type RtnOptions = Options<RtnConfig>
 /** Options of `recipes.llmQat`; every one has a default. */
-export type LlmQatOptions = OptionsOf<LlmQatConfig>
+export type LlmQatOptions = Options<LlmQatConfig>
 /** Options of `recipes.gptq`; every one has a default. */
-export type GptqOptions = OptionsOf<GptqRecipeConfig>
+export type GptqOptions = Options<GptqRecipeConfig>
 /** Options of `recipes.awq`; every one has a default. */
-export type AwqOptions = OptionsOf<AwqRecipeConfig>
+export type AwqOptions = Options<AwqRecipeConfig>
 /** Options of `recipes.comq`; every one has a default. */
-export type ComqOptions = OptionsOf<ComqRecipeConfig>
+export type ComqOptions = Options<ComqRecipeConfig>
+/** Options of `recipes.normTweaking`; every one has a default. */
+export type NormTweakingOptions = Options<NormTweakingConfig>
 /** Options of `recipes.omniquant`; every one has a default. */
-export type OmniquantOptions = OptionsOf<OmniquantConfig>
+export type OmniquantOptions = Options<OmniquantConfig>
 /** Options of `recipes.apiq`; every one has a default. */
-export type ApiqOptions = OptionsOf<ApiqConfig>
+export type ApiqOptions = Options<ApiqConfig>
 /** Options of `recipes.sapr`; every one has a default. */
-export type SaprOptions = OptionsOf<SaprConfig>
+export type SaprOptions = Options<SaprConfig>
 /** Options of `recipes.efficientqat`; every one has a default. */
-export type EfficientqatOptions = OptionsOf<EfficientqatConfig>
-
-/** What distinguishes the built-in recipes. */
-export interface OfKind<Kind> {
-  /** Name of the recipe. */
-  kind: Kind
-}
+export type EfficientqatOptions = Options<EfficientqatConfig>
 
 /** A built-in recipe by its name, with its options. Rust fills in the defaults and checks it. */
 export type BuiltInRecipe =
-  | (OfKind<'silq'> & SilqOptions)
-  | (OfKind<'rtn'> & RtnOptions)
-  | (OfKind<'llm-qat'> & LlmQatOptions)
-  | (OfKind<'gptq'> & GptqOptions)
-  | (OfKind<'awq'> & AwqOptions)
-  | (OfKind<'comq'> & ComqOptions)
-  | (OfKind<'omniquant'> & OmniquantOptions)
-  | (OfKind<'apiq'> & ApiqOptions)
-  | (OfKind<'sapr'> & SaprOptions)
-  | (OfKind<'efficientqat'> & EfficientqatOptions)
+  | ({ kind: 'silq' } & SilqOptions)
+  | ({ kind: 'rtn' } & RtnOptions)
+  | ({ kind: 'llm-qat' } & LlmQatOptions)
+  | ({ kind: 'gptq' } & GptqOptions)
+  | ({ kind: 'awq' } & AwqOptions)
+  | ({ kind: 'comq' } & ComqOptions)
+  | ({ kind: 'norm-tweaking' } & NormTweakingOptions)
+  | ({ kind: 'omniquant' } & OmniquantOptions)
+  | ({ kind: 'apiq' } & ApiqOptions)
+  | ({ kind: 'sapr' } & SaprOptions)
+  | ({ kind: 'efficientqat' } & EfficientqatOptions)
 
 /** What a run can be given: a built-in recipe, or a whole one. */
 export type RecipeInput = BuiltInRecipe | Recipe
@@ -73,7 +71,7 @@ export const recipes = {
    * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
    * model (the teacher).
    */
-  silq: (options: SilqOptions = {}): OfKind<'silq'> & SilqOptions => ({
+  silq: (options: SilqOptions = {}): { kind: 'silq' } & SilqOptions => ({
     kind: 'silq',
     ...options,
   }),
@@ -81,7 +79,7 @@ export const recipes = {
    * Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
    * trained.
    */
-  rtn: (options: RtnOptions = {}): OfKind<'rtn'> & RtnOptions => ({
+  rtn: (options: RtnOptions = {}): { kind: 'rtn' } & RtnOptions => ({
     kind: 'rtn',
     ...options,
   }),
@@ -89,7 +87,7 @@ export const recipes = {
    * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
    * are needed.
    */
-  llmQat: (options: LlmQatOptions = {}): OfKind<'llm-qat'> & LlmQatOptions => ({
+  llmQat: (options: LlmQatOptions = {}): { kind: 'llm-qat' } & LlmQatOptions => ({
     kind: 'llm-qat',
     ...options,
   }),
@@ -97,7 +95,7 @@ export const recipes = {
    * GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
    * compensate each error.
    */
-  gptq: (options: GptqOptions = {}): OfKind<'gptq'> & GptqOptions => ({
+  gptq: (options: GptqOptions = {}): { kind: 'gptq' } & GptqOptions => ({
     kind: 'gptq',
     ...options,
   }),
@@ -105,20 +103,28 @@ export const recipes = {
    * AWQ: the weights of input channels with large activations are scaled up before rounding, then
    * the ranges are clipped.
    */
-  awq: (options: AwqOptions = {}): OfKind<'awq'> & AwqOptions => ({
+  awq: (options: AwqOptions = {}): { kind: 'awq' } & AwqOptions => ({
     kind: 'awq',
     ...options,
   }),
   /** COMQ: coordinate descent on the error of the outputs, one weight after the other. */
-  comq: (options: ComqOptions = {}): OfKind<'comq'> & ComqOptions => ({
+  comq: (options: ComqOptions = {}): { kind: 'comq' } & ComqOptions => ({
     kind: 'comq',
+    ...options,
+  }),
+  /**
+   * Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from the
+   * means and variances of the channels of the unquantized layer.
+   */
+  normTweaking: (options: NormTweakingOptions = {}): { kind: 'norm-tweaking' } & NormTweakingOptions => ({
+    kind: 'norm-tweaking',
     ...options,
   }),
   /**
    * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are
    * frozen.
    */
-  omniquant: (options: OmniquantOptions = {}): OfKind<'omniquant'> & OmniquantOptions => ({
+  omniquant: (options: OmniquantOptions = {}): { kind: 'omniquant' } & OmniquantOptions => ({
     kind: 'omniquant',
     ...options,
   }),
@@ -126,7 +132,7 @@ export const recipes = {
    * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
    * layer.
    */
-  apiq: (options: ApiqOptions = {}): OfKind<'apiq'> & ApiqOptions => ({
+  apiq: (options: ApiqOptions = {}): { kind: 'apiq' } & ApiqOptions => ({
     kind: 'apiq',
     ...options,
   }),
@@ -134,7 +140,7 @@ export const recipes = {
    * SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
    * unquantized model.
    */
-  sapr: (options: SaprOptions = {}): OfKind<'sapr'> & SaprOptions => ({
+  sapr: (options: SaprOptions = {}): { kind: 'sapr' } & SaprOptions => ({
     kind: 'sapr',
     ...options,
   }),
@@ -142,7 +148,7 @@ export const recipes = {
    * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
    * end to end.
    */
-  efficientqat: (options: EfficientqatOptions = {}): OfKind<'efficientqat'> & EfficientqatOptions => ({
+  efficientqat: (options: EfficientqatOptions = {}): { kind: 'efficientqat' } & EfficientqatOptions => ({
     kind: 'efficientqat',
     ...options,
   }),

@@ -342,7 +342,11 @@ twoStreams: boolean,
 /**
  * Added to the diagonals of both products, as a share of the mean diagonal.
  */
-damping: number, };
+damping: number, 
+/**
+ * Find the best scales for the codes after every pass.
+ */
+updateScales?: boolean, };
 
 /**
  * COMQ: coordinate descent on the error of the outputs, one weight after the other.
@@ -367,6 +371,11 @@ twoStreams: boolean,
  * 0 to 10. Default 0.01.
  */
 damping: number, 
+/**
+ * Find the best scale of each group for its codes after every pass, instead of keeping
+ * those of the unquantized weights. Default false, as in the program of the authors.
+ */
+updateScales: boolean, 
 /**
  * Options of the calibration text.
  */
@@ -613,6 +622,16 @@ export type KlConfig = {
  */
 temperature: number, };
 
+/**
+ * The layers from one to another, both included; -1 is the last one.
+ */
+export type LayerRange = { from: number, to: number, };
+
+/**
+ * Layers of a model: one, or several in a row.
+ */
+export type Layers = number | LayerRange;
+
 export type LionConfig = { 
 /**
  * Weight of the mean against the new gradient in the direction of a step, 0 up to 1. Default
@@ -689,6 +708,16 @@ outer: OuterScale,
  * Scales of a row that share an outer one, 1 or more; None: those of the whole tensor.
  */
 scales?: number, };
+
+/**
+ * Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from
+ * the means and variances of the channels of the unquantized layer.
+ */
+export type NormTweakingConfig = { 
+/**
+ * Options of the training, layer by layer.
+ */
+train: BlockOptions, } & Common;
 
 /**
  * How the first scales of a weight are found. p is the value of the
@@ -841,7 +870,7 @@ stages: Array<Stage>, };
 /**
  * What a user writes: a recipe's name and its options.
  */
-export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "comq" } & ComqRecipeConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
+export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "comq" } & ComqRecipeConfig | { "kind": "norm-tweaking" } & NormTweakingConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
 
 /**
  * The training text of a recipe.
@@ -928,17 +957,34 @@ zeroPoints: boolean,
 observer: Observer, } & Common;
 
 /**
- * What a kind of site gets, or some weights of it.
+ * What a kind of site gets, or some sites of it.
  */
 export type Rule = { "site": "weight", 
 /**
  * Layers by number; -1 is the last one. None: all.
  */
-layers?: Array<number>, 
+layers?: Array<Layers>, 
 /**
  * Linears by name: `q_proj`, `down_proj`. None: all.
  */
-linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", quantizer: ActivationSpec, } | { "site": "headActivation", quantizer: ActivationSpec, } | { "site": "cache", quantizer: ActivationSpec, };
+linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", 
+/**
+ * Layers by number; -1 is the last one. None: all.
+ */
+layers?: Array<Layers>, 
+/**
+ * Inputs by name: `attn_in` (of `q_proj`, `k_proj` and `v_proj`), `o_in`, `ffn_in` (of
+ * `gate_proj` and `up_proj`), `down_in`. None: all.
+ */
+inputs?: Array<string>, quantizer: ActivationSpec, } | { "site": "headActivation", quantizer: ActivationSpec, } | { "site": "cache", 
+/**
+ * Layers by number; -1 is the last one. None: all.
+ */
+layers?: Array<Layers>, 
+/**
+ * `k` (keys) or `v` (values). None: both.
+ */
+tensors?: Array<string>, quantizer: ActivationSpec, };
 
 /**
  * Options of a run that are not part of the recipe. Every field has a default, but a recipe that
@@ -1242,7 +1288,17 @@ trains: Trains,
 /**
  * How long, how fast and by which loss.
  */
-config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, };
+config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, } | { "scope": "window", from?: StageStart, trains: Trains, 
+/**
+ * Number of layers of a window, from 1 to those of the model.
+ */
+layers: number, 
+/**
+ * Layers from the start of a window to that of the next one, from 1 to `layers`. The layers
+ * in between are finished with their window; those that overlap go on learning in the next
+ * one.
+ */
+stride: number, config: BlockConfig, };
 
 /**
  * One stage of training.

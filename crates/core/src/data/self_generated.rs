@@ -22,7 +22,7 @@ use crate::engine::checkpoint::Unusable;
 use crate::event::Event;
 use crate::host::Host;
 use crate::layer::tensors::hash_weights;
-use crate::recipe::{Recipe, Stage, TrainArithmetic};
+use crate::recipe::{Recipe, TrainArithmetic};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_formats::safetensors::{self, Dtype, Entry};
@@ -99,7 +99,7 @@ pub fn with_generated(
         return make(settings);
     };
     for stage in &recipe.stages {
-        if let Stage::Block { config, .. } = stage {
+        if let Some((config, _)) = stage.by_layers() {
             text.given_sequences(model, config.samples, config.sequence_length, settings.tokens)?;
         }
     }

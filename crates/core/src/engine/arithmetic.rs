@@ -2,7 +2,6 @@
 
 use crate::recipe::{Recipe, TrainArithmetic};
 use crate::{Error, Result};
-use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::dispatch::{self, Level};
 use halfstep_kernels::ops::gemm::Precision;
 use serde::{Deserialize, Serialize};
@@ -41,7 +40,7 @@ impl Arithmetic {
 
 /// What was asked for, if the recipe can be trained so; else the fastest that it can.
 pub fn choose(asked: Option<TrainArithmetic>, recipe: &Recipe) -> Result<TrainArithmetic> {
-    let integer = recipe.quantizes_weights() && recipe.activation() != ActivationSpec::F32;
+    let integer = recipe.quantizes_weights() && recipe.quantizes_activations();
     match asked {
         Some(TrainArithmetic::Int8Forward) if !integer => Err(Error::config(
             "arithmetic",

@@ -6,13 +6,16 @@
 //!                         train Bq_i:  mean (Bq_i(qs) - t1)^2 [+ mean (Bq_i(qs) - t2)^2] + penalty
 //!                         freeze codes, scales and factors as they will be stored;  qs = Bq_i(qs);  fp = t1;  checkpoint
 //!
-//! One block's parameters are in memory at a time. A finished block is on disk as it will be
+//! In a stage of scope window B_i is several layers in a row (CBQ, arXiv 2312.07950): the first of them
+//! are finished, the others go on learning in the next window, which starts with them.
+//!
+//! The parameters of one block are in memory at a time. A finished block is on disk as it will be
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
 use crate::engine::arithmetic;
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::block_training::{BlockEvent, Pace};
+use crate::engine::block_training::{BlockEvent, OpenLayer, Pace, TrainedLayers};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::finished::FinishedBlocks;
 use crate::engine::identity::identity;
@@ -25,7 +28,7 @@ use crate::engine::trained::Trained;
 use crate::event::Event;
 use crate::layer::finished::Finished;
 use crate::nearest::quantization;
-use crate::recipe::{BlockConfig, Recipe};
+use crate::recipe::{BlockConfig, Recipe, Window};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
@@ -48,23 +51,34 @@ pub(crate) struct BlockStage<'a> {
     last_loss: f64,
     start: f64,
     pace: Pace,
-    /// The layer at hand, and what is done of it.
-    layer: usize,
+    /// The first layer of the window at hand: those before are finished.
+    first: usize,
+    /// The layer at whose inputs the plain stream is.
+    plain: usize,
+    /// The layers from `first` that the window before trained too.
+    open: Open,
     work: Work,
 }
 
-/// What comes next at a layer.
+/// Layers that are trained, but not finished.
+enum Open {
+    Layers(Vec<OpenLayer>),
+    /// What they have learned, as an earlier part of the run saved it.
+    Values(BTreeMap<String, Vec<f32>>),
+}
+
+/// What comes next at a window.
 enum Work {
     Begin,
-    /// It was finished before: both streams go through it.
-    Targets(TargetPass, Finished),
-    Make(LayerMaker),
+    /// Its layers were finished before: both streams go through them.
+    Targets(TargetPass, Vec<Finished>),
+    Make(Box<LayerMaker>),
     Output {
         pass: OutputPass,
-        block: Box<Finished>,
+        finished: Vec<Finished>,
         found: bool,
     },
-    Save(Box<Finished>),
+    Save(Vec<Finished>),
 }
 
 impl<'a> BlockStage<'a> {
@@ -75,6 +89,7 @@ impl<'a> BlockStage<'a> {
     pub fn new(
         inputs: StageInputs<'a>,
         config: &'a BlockConfig,
+        window: Window,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let StageInputs { model, run, recipe, text, host, pool, .. } = &inputs;
@@ -88,7 +103,7 @@ impl<'a> BlockStage<'a> {
             || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
             Ok::<_, Error>,
         )?;
-        let blockwise = Blockwise::new(&inputs, config, arithmetic)?;
+        let blockwise = Blockwise::new(&inputs, config, window, arithmetic)?;
         let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume, host);
         let (layers, steps) = (model.architecture.layers.len(), config.steps());
         finished.begin(layers, events)?;
@@ -99,9 +114,13 @@ impl<'a> BlockStage<'a> {
         } else {
             ("train", format!(", {steps} steps each"))
         };
+        let what = match window {
+            Window::ONE => format!("{layers} blocks"),
+            _ => format!("{} windows of {} blocks", window.count(layers), window.layers),
+        };
         events(Event::Phase {
             name: name.into(),
-            detail: format!("{layers} blocks{detail}, in {}", arithmetic.name()),
+            detail: format!("{what}{detail}, in {}", arithmetic.name()),
         });
         let streams = blockwise.start(&tokens, &scratch)?;
         let start = host.seconds();
@@ -116,7 +135,9 @@ impl<'a> BlockStage<'a> {
             last_loss: f64::NAN,
             start,
             pace: Pace { first: 0, start },
-            layer: 0,
+            first: 0,
+            plain: 0,
+            open: Open::Layers(vec![]),
             work: Work::Begin,
             recipe: inputs.recipe,
         })
@@ -128,81 +149,161 @@ impl<'a> BlockStage<'a> {
     /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing
     /// the folder; cancelled.
     pub fn step(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Trained>> {
-        let layer = self.layer;
-        if layer == self.blockwise.model.architecture.layers.len() {
+        let first = self.first;
+        if first == self.blockwise.model.architecture.layers.len() {
             return self.finish().map(Progress::Done);
         }
-        match self.step_of_layer(events) {
+        match self.step_of_window(events) {
             Ok(()) => Ok(Progress::Going),
-            Err(e) => Err(self.finished.ended(layer, e, events)),
+            Err(e) => Err(self.finished.ended(first, e, events)),
         }
     }
 
-    fn step_of_layer(&mut self, events: &mut dyn FnMut(Event)) -> Result<()> {
-        let (layer, blocks, streams) = (self.layer, &self.blockwise, &mut self.streams);
+    fn step_of_window(&mut self, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let (first, layers) = (self.first, self.blockwise.window_at(self.first));
         self.work = match std::mem::replace(&mut self.work, Work::Begin) {
-            Work::Begin => match self.finished.read(layer, events)? {
-                Some(block) => Work::Targets(TargetPass::new(blocks, layer)?, block),
-                None => {
-                    let penalty = self.saliency.as_ref().map(|s| s.block(layer)).transpose()?;
-                    Work::Make(LayerMaker::new(layer, penalty))
+            Work::Begin => match self.found(events)? {
+                Some((finished, open)) => {
+                    let pass = TargetPass::new(&self.blockwise, layers, self.plain)?;
+                    self.open = Open::Values(open);
+                    Work::Targets(pass, finished)
                 }
+                None => Work::Make(Box::new(self.maker()?)),
             },
-            Work::Targets(mut pass, block) => match pass.step(blocks, streams)? {
-                Progress::Going => Work::Targets(pass, block),
-                Progress::Done(()) => {
-                    drop(pass);
-                    Work::output(blocks, layer, block, true)?
-                }
-            },
-            Work::Make(mut maker) => {
-                let mut tell = |event: BlockEvent| match event {
-                    BlockEvent::Step(step) => events(blocks.step_event(layer, &step, self.pace)),
-                    BlockEvent::Warning(message) => events(Event::Warning { message }),
-                };
-                match maker.step(blocks, streams, &mut tell)? {
-                    Progress::Going => Work::Make(maker),
-                    Progress::Done(block) => {
-                        // What learned is not needed beside the finished weights.
-                        drop(maker);
-                        Work::output(blocks, layer, block, false)?
+            Work::Targets(mut pass, finished) => {
+                match pass.step(&self.blockwise, &mut self.streams)? {
+                    Progress::Going => Work::Targets(pass, finished),
+                    Progress::Done(()) => {
+                        drop(pass);
+                        self.output(finished, true)?
                     }
                 }
             }
-            Work::Output { mut pass, mut block, found } => match pass.step(blocks, streams)? {
-                Progress::Going => Work::Output { pass, block, found },
-                Progress::Done(_) if found => {
-                    let first = (layer + 1) as u64 * blocks.config.steps();
-                    self.pace = Pace { first, start: blocks.host.seconds() };
-                    self.keep(*block);
-                    Work::Begin
-                }
-                Progress::Done(loss) => {
-                    if blocks.config.solver.is_some() {
-                        block.record = BlockRecord::new(layer, vec![loss], 1);
+            Work::Make(mut maker) => {
+                let (blocks, pace) = (&self.blockwise, self.pace);
+                let number = first / blocks.window.stride;
+                let mut tell = |event: BlockEvent| match event {
+                    BlockEvent::Step(step) => events(blocks.step_event(number, &step, pace)),
+                    BlockEvent::Warning(message) => events(Event::Warning { message }),
+                };
+                match maker.step(blocks, &mut self.streams, &mut tell)? {
+                    Progress::Going => Work::Make(maker),
+                    Progress::Done(TrainedLayers { finished, open }) => {
+                        // What learned is not needed beside the finished weights.
+                        drop(maker);
+                        self.open = Open::Layers(open);
+                        self.output(finished, false)?
                     }
-                    let layers = blocks.model.architecture.layers.len() as u64;
-                    events(Event::Block { block: layer as u64, blocks: layers, loss });
-                    Work::Save(block)
                 }
-            },
-            Work::Save(block) => {
-                self.finished.save(layer, &block, events)?;
-                self.keep(*block);
+            }
+            Work::Output { mut pass, mut finished, found } => {
+                let blocks = &self.blockwise;
+                match pass.step(blocks, &mut self.streams)? {
+                    Progress::Going => Work::Output { pass, finished, found },
+                    Progress::Done(_) if found => {
+                        let number = first / blocks.window.stride;
+                        let first = (number + 1) as u64 * blocks.config.steps();
+                        self.pace = Pace { first, start: blocks.host.seconds() };
+                        self.keep(finished);
+                        Work::Begin
+                    }
+                    Progress::Done(loss) => {
+                        let last = |layer: &Finished| layer.record.losses.last().copied();
+                        let layers = blocks.model.architecture.layers.len() as u64;
+                        for (i, layer) in finished.iter_mut().enumerate() {
+                            let number = first + i;
+                            // Of layers that others of their window follow: the window's loss.
+                            let loss = loss.or_else(|| last(layer)).unwrap_or(f64::NAN);
+                            if blocks.config.solver.is_some() {
+                                layer.record = BlockRecord::new(number, vec![loss], 1);
+                            }
+                            events(Event::Block { block: number as u64, blocks: layers, loss });
+                        }
+                        Work::Save(finished)
+                    }
+                }
+            }
+            Work::Save(finished) => {
+                let next = first + finished.len();
+                if let Open::Layers(open) = &self.open
+                    && !open.is_empty()
+                {
+                    let values = open.iter().flat_map(OpenLayer::values);
+                    self.finished.save_open(next, values)?;
+                }
+                for (i, layer) in finished.iter().enumerate() {
+                    self.finished.save(first + i, layer, events)?;
+                }
+                self.keep(finished);
                 Work::Begin
             }
         };
         Ok(())
     }
 
-    /// The layer at hand is finished.
-    fn keep(&mut self, block: Finished) {
-        self.last_loss = block.record.losses.last().copied().unwrap_or(self.last_loss);
-        self.record.blocks.push(block.record);
-        self.record.matrices.extend(block.matrices);
-        self.tensors.extend(block.tensors);
-        self.low_rank.extend(block.low_rank);
-        self.layer += 1;
+    /// What an earlier part of the run made of the window at hand, if that is whole: the layers that
+    /// it finished, and what the others learned.
+    #[allow(clippy::type_complexity)]
+    fn found(
+        &self,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Option<(Vec<Finished>, BTreeMap<String, Vec<f32>>)>> {
+        let layers = self.blockwise.finished_with(self.first);
+        let mut open = BTreeMap::new();
+        if layers.end < self.blockwise.window_at(self.first).end {
+            match self.finished.read_open(layers.end) {
+                Some(values) => open = values,
+                None => return Ok(None),
+            }
+        }
+        let mut finished = vec![];
+        for layer in layers {
+            match self.finished.read(layer, events)? {
+                Some(block) => finished.push(block),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some((finished, open)))
+    }
+
+    /// The window at hand, none of whose layers is finished.
+    fn maker(&mut self) -> Result<LayerMaker> {
+        let (blocks, first) = (&self.blockwise, self.first);
+        let penalty = |layer: usize| self.saliency.as_ref().map(|s| s.block(layer)).transpose();
+        let mut open = vec![];
+        match std::mem::replace(&mut self.open, Open::Layers(vec![])) {
+            Open::Layers(layers) => open = layers,
+            Open::Values(values) => {
+                for layer in first..self.plain {
+                    let mut layer = OpenLayer::new(blocks, layer, penalty(layer)?)?;
+                    layer.restore(&values)?;
+                    open.push(layer);
+                }
+            }
+        }
+        let new = self.plain..blocks.window_at(first).end;
+        let penalties = new.map(penalty).collect::<Result<_>>()?;
+        Ok(LayerMaker::new(blocks, first, open, penalties))
+    }
+
+    /// The quantized stream goes through the finished layers; the plain one has gone through all of
+    /// the window.
+    fn output(&mut self, finished: Vec<Finished>, found: bool) -> Result<Work> {
+        self.plain = self.blockwise.window_at(self.first).end;
+        let pass = OutputPass::new(&self.blockwise, self.first, &finished, self.plain)?;
+        Ok(Work::Output { pass, finished, found })
+    }
+
+    /// The first layers of the window at hand are finished.
+    fn keep(&mut self, finished: Vec<Finished>) {
+        for block in finished {
+            self.last_loss = block.record.losses.last().copied().unwrap_or(self.last_loss);
+            self.record.blocks.push(block.record);
+            self.record.matrices.extend(block.matrices);
+            self.tensors.extend(block.tensors);
+            self.low_rank.extend(block.low_rank);
+            self.first += 1;
+        }
     }
 
     /// The model of all layers, with what is outside of them.
@@ -218,9 +319,9 @@ impl<'a> BlockStage<'a> {
             note_saliency(&mut record.matrices, &saliency.shares()?);
         }
         let (config, now) = (blocks.config, blocks.host.seconds());
-        let all = blocks.model.architecture.layers.len() as u64 * config.steps();
+        let all = blocks.windows() as u64 * config.steps();
         let per_step = (config.batch * config.sequence_length) as u64;
-        let quantization = quantization(&self.recipe, BTreeMap::new());
+        let quantization = quantization(&self.recipe, &blocks.model.architecture)?;
         let mut model = blocks.model.with(tensors, Some(quantization));
         model.low_rank = std::mem::take(&mut self.low_rank);
         Ok(Trained {
@@ -235,13 +336,6 @@ impl<'a> BlockStage<'a> {
             stages: vec![record],
             checkpoint_bytes: 0,
         })
-    }
-}
-
-impl Work {
-    fn output(blocks: &Blockwise, layer: usize, block: Finished, found: bool) -> Result<Self> {
-        let pass = OutputPass::new(blocks, layer, &block)?;
-        Ok(Work::Output { pass, block: Box::new(block), found })
     }
 }
 
@@ -303,7 +397,7 @@ mod tests {
             host: &host,
             pool: &pool,
         };
-        let blockwise = Blockwise::new(&inputs, config, arithmetic).expect("blocks");
+        let blockwise = Blockwise::new(&inputs, config, Window::ONE, arithmetic).expect("blocks");
         let tokens: Vec<u32> =
             (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
         let made = |on_disk: bool| {
@@ -322,10 +416,11 @@ mod tests {
             }
             let mut made = vec![];
             for layer in 0..model.architecture.layers.len() {
-                let block =
-                    blockwise.make_block(layer, &mut streams, None, &mut |_| {}).expect("a block");
-                blockwise.advance(layer, &block, &mut streams).expect("its outputs");
-                made.push(format!("{:?} {:?}", block.tensors, block.low_rank));
+                let TrainedLayers { finished, .. } = blockwise
+                    .make_window(layer, &mut streams, vec![None], &mut |_| {})
+                    .expect("a block");
+                blockwise.advance(layer, &finished, &mut streams).expect("its outputs");
+                made.push(format!("{:?} {:?}", finished[0].tensors, finished[0].low_rank));
             }
             made
         };

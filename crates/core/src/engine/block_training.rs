@@ -1,4 +1,5 @@
-//! One block's training by gradients: phases, steps, and the loss of a step.
+//! The training of a window of layers by gradients: phases, steps, and the loss of a step. A block
+//! is a window of one layer.
 
 use crate::data::permutation;
 use crate::device::{Cpu, Device};
@@ -17,6 +18,7 @@ use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 
 /// What is heard of a block in the making.
 pub(crate) enum BlockEvent {
@@ -40,28 +42,65 @@ pub(crate) struct Pace {
     pub start: f64,
 }
 
-/// One block that trains, step by step. The plain stream is at its outputs, the quantized one at
-/// its inputs.
-pub(crate) struct BlockTraining {
-    layer: usize,
-    penalty: Option<Penalty>,
+/// A layer that trains.
+pub(crate) struct OpenLayer {
     student: Student<Cpu>,
     starts: Starts,
+    penalty: Option<Penalty>,
+}
+
+impl OpenLayer {
+    pub fn new(blocks: &Blockwise, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
+        let student = Student::new(blocks.student(), layer, &blocks.device)?;
+        let starts = Starts::of(&student.matrices, &student.parameters)?;
+        Ok(Self { student, starts, penalty })
+    }
+
+    /// Everything that the training so far has changed, by name.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.student.parameters.learned().map(|p| (p.name.as_str(), p.value.as_slice()))
+    }
+
+    /// Goes on from what [`Self::values`] gave.
+    ///
+    /// Errors: `Internal`, a value is missing or of another size.
+    pub fn restore(&mut self, values: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+        for parameter in self.student.parameters.learned_mut() {
+            let stored = values.get(&parameter.name);
+            let stored = stored.filter(|stored| stored.len() == parameter.value.len());
+            let reason = || format!("no value of {} to go on from", parameter.name);
+            parameter.value =
+                stored.cloned().ok_or_else(|| Error::Internal { reason: reason() })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a window gives: its first layers, finished, and those that go on learning in the next one.
+pub(crate) struct TrainedLayers {
+    pub finished: Vec<Finished>,
+    pub open: Vec<OpenLayer>,
+}
+
+/// Layers that train together, step by step. The plain stream is at the outputs of the last one,
+/// the quantized one at the inputs of the first.
+pub(crate) struct BlockTraining {
+    layers: Vec<OpenLayer>,
+    /// Number of layers that are finished with this window.
+    finishes: usize,
     losses: Vec<f64>,
     /// The place of the next step: phase, epoch of it, batch of that.
     phase: usize,
     epoch: usize,
     batch: usize,
-    /// Of the phase at hand, once it has begun.
-    optimizer: Option<Optimizer<Cpu>>,
+    /// Of the phase at hand, once it has begun: one for each layer.
+    optimizers: Vec<Optimizer<Cpu>>,
 }
 
 impl BlockTraining {
-    pub fn new(blocks: &Blockwise, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
-        let student = Student::new(blocks.student(), layer, &blocks.device)?;
-        let starts = Starts::of(&student.matrices, &student.parameters)?;
-        let (losses, phase, epoch, batch, optimizer) = (vec![], 0, 0, 0, None);
-        Ok(Self { layer, penalty, student, starts, losses, phase, epoch, batch, optimizer })
+    pub fn new(layers: Vec<OpenLayer>, finishes: usize) -> Self {
+        let (losses, phase, epoch, batch, optimizers) = (vec![], 0, 0, 0, vec![]);
+        Self { layers, finishes, losses, phase, epoch, batch, optimizers }
     }
 
     /// One optimizer step; behind the last one the codes.
@@ -72,11 +111,11 @@ impl BlockTraining {
         blocks: &Blockwise,
         streams: &mut Streams,
         tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Progress<Finished>> {
+    ) -> Result<Progress<TrainedLayers>> {
         let config = blocks.config;
         let per_epoch = config.samples.div_ceil(config.batch);
         while config.phases.get(self.phase).is_some_and(|phase| self.epoch == phase.epochs) {
-            (self.phase, self.epoch, self.optimizer) = (self.phase + 1, 0, None);
+            (self.phase, self.epoch, self.optimizers) = (self.phase + 1, 0, vec![]);
         }
         let Some(phase) = config.phases.get(self.phase) else {
             return self.finish(per_epoch).map(Progress::Done);
@@ -87,31 +126,44 @@ impl BlockTraining {
         let first = self.batch * config.batch;
         let batch = &order[first..config.samples.min(first + config.batch)];
         blocks.host.check_cancelled()?;
-        let optimizer = self
-            .optimizer
-            .get_or_insert_with(|| optimizer(phase, config, (phase.epochs * per_epoch) as u64));
-        let student = &mut self.student;
+        let steps = (phase.epochs * per_epoch) as u64;
+        if self.optimizers.is_empty() {
+            self.optimizers = self.layers.iter().map(|_| optimizer(phase, config, steps)).collect();
+        }
         let at = (self.epoch * per_epoch + self.batch) as u64;
         let step = self.losses.len() as u64 + 1;
-        let progress = at as f64 / optimizer.schedule.steps.max(1) as f64;
+        let progress = at as f64 / steps.max(1) as f64;
         let terms = at_progress(&config.phase_terms(phase), progress);
-        let mut loss = blocks.gradients(student, streams, batch, &terms, self.penalty.as_ref())?;
-        optimizer.anchor = anchor(&terms);
-        let regularise = |matrix: &Matrix<Cpu>| matrix.regularise(&student.parameters, progress);
-        loss += student.matrices.iter().map(regularise).sum::<Result<f64>>()?;
-        if !loss.is_finite() {
-            let tensor = format!("the loss of block {}", self.layer);
-            return Err(Error::NonFinite { step, tensor });
+        let mut loss = blocks.gradients(&self.layers, streams, batch, &terms)?;
+        for OpenLayer { student, .. } in &self.layers {
+            let regularise = |m: &Matrix<Cpu>| m.regularise(&student.parameters, progress);
+            loss += student.matrices.iter().map(regularise).sum::<Result<f64>>()?;
         }
-        let gradient_norm = optimizer.gradient_norm(&student.parameters, step)?;
-        let signed = |matrix: &Matrix<Cpu>| matrix.signed_scales(&student.parameters);
-        let before = student.matrices.iter().map(signed).collect::<Result<Vec<_>>>()?;
-        optimizer.update(&mut student.parameters, at, gradient_norm)?;
-        for (matrix, before) in student.matrices.iter().zip(&before) {
-            matrix.guard(&mut student.parameters, before.as_ref())?;
+        if !loss.is_finite() {
+            let first = self.layers.first().map_or(0, |layer| layer.student.layer);
+            return Err(Error::NonFinite { step, tensor: format!("the loss of block {first}") });
+        }
+        let norms = self
+            .layers
+            .iter()
+            .zip(&self.optimizers)
+            .map(|(layer, optimizer)| optimizer.gradient_norm(&layer.student.parameters, step));
+        let norms = norms.collect::<Result<Vec<_>>>()?;
+        let gradient_norm = norms.into_iter().reduce(f64::hypot).unwrap_or(0.0);
+        for (OpenLayer { student, .. }, optimizer) in
+            self.layers.iter_mut().zip(&mut self.optimizers)
+        {
+            optimizer.anchor = anchor(&terms);
+            let signed = |matrix: &Matrix<Cpu>| matrix.signed_scales(&student.parameters);
+            let before = student.matrices.iter().map(signed).collect::<Result<Vec<_>>>()?;
+            optimizer.update(&mut student.parameters, at, gradient_norm)?;
+            for (matrix, before) in student.matrices.iter().zip(&before) {
+                matrix.guard(&mut student.parameters, before.as_ref())?;
+            }
         }
         self.losses.push(loss);
-        let rate = optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
+        let rate = self.optimizers.first().map_or(0.0, |optimizer| optimizer.schedule.rate(at))
+            * phase.rates.ranges.max(phase.rates.weights);
         tell(BlockEvent::Step(BlockStep { step, loss, rate, gradient_norm }));
         self.batch += 1;
         if self.batch == per_epoch {
@@ -120,24 +172,29 @@ impl BlockTraining {
         Ok(Progress::Going)
     }
 
-    fn finish(&mut self, per_epoch: usize) -> Result<Finished> {
-        let student = &mut self.student;
-        student.settle()?;
-        let matrices = self.starts.records(&student.matrices, &student.parameters)?;
+    fn finish(&mut self, per_epoch: usize) -> Result<TrainedLayers> {
+        let mut layers = std::mem::take(&mut self.layers);
+        let open = layers.split_off(self.finishes);
         let losses = std::mem::take(&mut self.losses);
-        Ok(Finished {
-            record: BlockRecord::new(self.layer, losses, per_epoch),
-            matrices,
-            ..student.finish()?
-        })
+        let finish = |OpenLayer { mut student, starts, .. }: OpenLayer| {
+            student.settle()?;
+            let matrices = starts.records(&student.matrices, &student.parameters)?;
+            Ok(Finished {
+                record: BlockRecord::new(student.layer, losses.clone(), per_epoch),
+                matrices,
+                ..student.finish()?
+            })
+        };
+        let finished = layers.into_iter().map(finish).collect::<Result<_>>()?;
+        Ok(TrainedLayers { finished, open })
     }
 }
 
 impl Blockwise<'_> {
-    /// The event of a step of block `layer`.
-    pub(crate) fn step_event(&self, layer: usize, step: &BlockStep, pace: Pace) -> Event {
-        let (layers, steps) = (self.model.architecture.layers.len() as u64, self.config.steps());
-        let (done, all) = (layer as u64 * steps + step.step, layers * steps);
+    /// The event of a step of a window, the `number`th.
+    pub(crate) fn step_event(&self, number: usize, step: &BlockStep, pace: Pace) -> Event {
+        let (windows, steps) = (self.windows() as u64, self.config.steps());
+        let (done, all) = (number as u64 * steps + step.step, windows * steps);
         let per_second = (done - pace.first) as f64 / (self.host.seconds() - pace.start);
         let per_step = (self.config.batch * self.config.sequence_length) as u64;
         Event::Step {
@@ -156,25 +213,24 @@ impl Blockwise<'_> {
     /// Loss of some sequences, with the gradients of what learns left in its sinks.
     fn gradients(
         &self,
-        student: &Student<Cpu>,
+        layers: &[OpenLayer],
         streams: &mut Streams,
         batch: &[usize],
         terms: &[(TermConfig, f64)],
-        penalty: Option<&Penalty>,
     ) -> Result<f64> {
-        student.parameters.list.iter().for_each(|p| p.sink.clear());
-        let (weights, sinks) = (student.weights()?, student.sinks());
+        let parameters = || layers.iter().flat_map(|layer| &layer.student.parameters.list);
+        parameters().for_each(|p| p.sink.clear());
+        let parts = layers
+            .iter()
+            .map(|OpenLayer { student, .. }| Ok((student.weights()?, student.sinks())))
+            .collect::<Result<Vec<_>>>()?;
         let mut loss = 0.0;
         let output: Vec<_> =
             terms.iter().filter(|(term, _)| term.tap() == Tap::LayerOutput).copied().collect();
         if !output.is_empty() {
-            let pass = LayerPass {
-                context: &self.quantized,
-                weights: &weights,
-                sinks: &sinks,
-                terms: &output,
-                sequences: batch.len(),
-            };
+            let sequences = batch.len();
+            let pass =
+                LayerPass { context: &self.quantized, layers: &parts, terms: &output, sequences };
             for &sample in batch {
                 let x = streams.quantized.read(sample, 1)?;
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
@@ -183,14 +239,15 @@ impl Blockwise<'_> {
                 pass.gradients(x, targets)?.into_iter().for_each(|term| loss += term);
             }
         } else {
-            let list = &student.parameters.list;
-            list.iter().try_for_each(|p| p.sink.add_zeros(&self.device))?;
+            parameters().try_for_each(|p| p.sink.add_zeros(&self.device))?;
         }
         let saliency = terms.iter().find(|(term, _)| matches!(term, TermConfig::Saliency(_)));
-        if let Some((penalty, &(_, weight))) = penalty.zip(saliency) {
-            loss += penalty.add(weight, &student.matrices, &student.parameters, &weights)?;
+        for (OpenLayer { student, penalty, .. }, (weights, _)) in layers.iter().zip(&parts) {
+            if let Some((penalty, &(_, weight))) = penalty.as_ref().zip(saliency) {
+                loss += penalty.add(weight, &student.matrices, &student.parameters, weights)?;
+            }
+            student.backward()?;
         }
-        student.backward()?;
         Ok(loss)
     }
 }

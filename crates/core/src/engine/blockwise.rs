@@ -12,16 +12,17 @@ use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, rope_tables};
 use crate::layer::tensors::find;
 use crate::layer::weights::BlockWeights;
-use crate::nearest::round_tensor;
+use crate::nearest::{quantization, round_tensor};
 use crate::objective::TermConfig;
 use crate::quantizer::site::WeightSite;
-use crate::recipe::{BlockConfig, Sites, Trains};
+use crate::recipe::{BlockConfig, Sites, Trains, Window};
 use crate::solver::calibration::{Calibration, InputStream};
 use crate::{Error, Result};
-use halfstep_formats::Model;
-use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Role, TensorSpec};
+use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear, Role, TensorSpec};
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct Blockwise<'a> {
     pub(crate) sites: Sites,
     pub(crate) trains: Trains,
     pub config: &'a BlockConfig,
+    /// Which layers are trained together.
+    pub(crate) window: Window,
     pub arithmetic: Arithmetic,
     /// One sequence through the teacher's layer, and through the quantized one.
     pub(crate) plain: Context<Cpu>,
@@ -61,6 +64,7 @@ impl<'a> Blockwise<'a> {
     pub(crate) fn new(
         inputs: &StageInputs<'a>,
         config: &'a BlockConfig,
+        window: Window,
         arithmetic: Arithmetic,
     ) -> Result<Self> {
         let StageInputs { model, recipe, pool, .. } = inputs;
@@ -71,12 +75,11 @@ impl<'a> Blockwise<'a> {
             batch: 1,
             tokens: config.sequence_length,
             precision: arithmetic.precision,
-            activation: ActivationSpec::F32,
-            cache: ActivationSpec::F32,
+            quantization: Arc::new(Quantization::float()),
             edge: EdgeRule::Inside,
         };
-        let quantized =
-            Context { activation: recipe.activation(), cache: recipe.cache(), ..plain.clone() };
+        let quantization = Arc::new(quantization(recipe, &model.architecture)?);
+        let quantized = Context { quantization, ..plain.clone() };
         let sites = Sites::new(&recipe.rules, &model.architecture)?;
         Ok(Self {
             model,
@@ -84,6 +87,7 @@ impl<'a> Blockwise<'a> {
             sites,
             trains: inputs.trains,
             config,
+            window,
             arithmetic,
             device: plain.device.clone(),
             plain,
@@ -93,8 +97,25 @@ impl<'a> Blockwise<'a> {
         })
     }
 
-    pub(crate) fn integer(&self) -> bool {
-        self.arithmetic.integer_forward && self.quantized.activation != ActivationSpec::F32
+    /// Number of windows of the stage.
+    pub(crate) fn windows(&self) -> usize {
+        self.window.count(self.model.architecture.layers.len())
+    }
+
+    /// The layers of the window that starts at `first`.
+    pub(crate) fn window_at(&self, first: usize) -> Range<usize> {
+        self.window.at(first, self.model.architecture.layers.len())
+    }
+
+    /// Those of them that are finished with it.
+    pub(crate) fn finished_with(&self, first: usize) -> Range<usize> {
+        self.window.finished(first, self.model.architecture.layers.len())
+    }
+
+    /// Whether the products of a linear are the packed runtime's.
+    pub(crate) fn integer(&self, layer: usize, linear: Linear) -> bool {
+        let input = self.quantized.quantization.at(layer, linear.input());
+        self.arithmetic.integer_forward && input != ActivationSpec::F32
     }
 
     /// What the student of every layer is made of.
@@ -109,7 +130,7 @@ impl<'a> Blockwise<'a> {
                 .all_terms()
                 .any(|term| matches!(term.term, TermConfig::Anchor(_))),
             seed: self.config.seed,
-            integer: self.integer(),
+            integer: self.arithmetic.integer_forward.then_some(&*self.quantized.quantization),
         }
     }
 

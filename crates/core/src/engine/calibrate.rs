@@ -7,37 +7,36 @@ use crate::autograd::tensor::Tensor;
 use crate::device::{Device, Number};
 use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::weights::BlockWeights;
+use halfstep_formats::Quantization;
 use halfstep_formats::architecture::ActivationSite;
+use halfstep_kernels::Real;
 use halfstep_kernels::quant::observer::error_search::error_step;
-use halfstep_kernels::{ActivationSpec, Real};
 
 /// Values of a site that the search looks at; more changes the step by less than a per cent and
 /// takes longer.
 const SAMPLE: usize = 1 << 16;
 
-/// Name and first step of every static site; empty where neither quantizer is static. `blocks` are
-/// those of the teacher, `embed` gives the inputs of the first one.
+/// Name and first step of every static site; empty where there is none. `blocks` are those of the
+/// teacher, `embed` gives the inputs of the first one.
 pub fn static_scales<D: Device>(
     blocks: &[BlockWeights<D>],
     context: &Context<D>,
-    activation: ActivationSpec,
-    cache: ActivationSpec,
+    quantization: &Quantization,
     embed: impl FnOnce() -> Result<Tensor<D>>,
 ) -> Result<Vec<(String, f32)>> {
-    let bits = |spec: ActivationSpec| if spec.is_static() { spec.bits() } else { None };
-    let (activation_bits, cache_bits) = (bits(activation), bits(cache));
-    if activation_bits.is_none() && cache_bits.is_none() {
+    let bits = |layer: usize, site: ActivationSite| {
+        let spec = quantization.at(layer, site);
+        if spec.is_static() { spec.bits() } else { None }
+    };
+    let is_static =
+        |layer: usize| ActivationSite::ALL.iter().any(|&site| bits(layer, site).is_some());
+    if !(0..blocks.len()).any(is_static) {
         return Ok(vec![]);
     }
     let (mut steps, sinks, mut x) = (vec![], BlockSinks::none(), embed()?);
     for (layer, weights) in blocks.iter().enumerate() {
         let mut observe = |site: ActivationSite, values: &[D::Number]| {
-            let bits = if matches!(site, ActivationSite::KCache | ActivationSite::VCache) {
-                cache_bits
-            } else {
-                activation_bits
-            };
-            if let Some(bits) = bits {
+            if let Some(bits) = bits(layer, site) {
                 steps.push((site.static_scale_name(layer), scale_of(values, bits)));
             }
         };

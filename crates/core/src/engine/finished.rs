@@ -13,6 +13,7 @@ use halfstep_formats::safetensors::{self, Dtype, Entry, Info};
 use halfstep_formats::{LowRank, Tensor, TensorData};
 use halfstep_kernels::QuantSpec;
 use halfstep_kernels::quant::tensor::QuantTensor;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where finished blocks go and come from; nowhere without a folder.
@@ -208,6 +209,47 @@ impl<'a> FinishedBlocks<'a> {
         )?;
         events(Event::Checkpoint { step: layer as u64, path: path.display().to_string() });
         Ok(())
+    }
+
+    /// Saves what layers have learned that go on learning in the window that starts at `first`.
+    pub fn save_open<'v>(
+        &self,
+        first: usize,
+        values: impl Iterator<Item = (&'v str, &'v [f32])>,
+    ) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let (number, entries) = (("window", first as u64), Self::open_entries(values));
+        checkpoint::write(self.store, folder, number, entries, &self.run, self.arithmetic)?;
+        Ok(())
+    }
+
+    /// Bytes on disk of what [`Self::save_open`] writes.
+    pub fn open_size<'v>(values: impl Iterator<Item = (&'v str, &'v [f32])>) -> Result<u64> {
+        checkpoint::size(Self::open_entries(values))
+    }
+
+    fn open_entries<'v>(values: impl Iterator<Item = (&'v str, &'v [f32])>) -> Vec<Entry<'v>> {
+        let entry = |(name, values): (&str, &'v [f32])| Entry {
+            name: name.into(),
+            dtype: Dtype::F32,
+            shape: vec![values.len()],
+            data: bytemuck::cast_slice(values).into(),
+        };
+        values.map(entry).collect()
+    }
+
+    /// What [`Self::save_open`] of this run wrote, by name; None where that is absent or damaged.
+    pub fn read_open(&self, first: usize) -> Option<BTreeMap<String, Vec<f32>>> {
+        let folder = self.folder.as_deref().filter(|_| self.resume)?;
+        let path = folder.join(format!("window-{first:08}"));
+        let manifest = checkpoint::verify(self.store, &path, &self.run).ok()?;
+        let bytes = checkpoint::state(self.store, &path, &manifest).ok()?;
+        let header = safetensors::read(&path.display().to_string(), &bytes).ok()?;
+        let values = |info: &Info| {
+            let data = &bytes[info.begin as usize..info.end as usize];
+            data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        };
+        Some(header.tensors.iter().map(|info| (info.name.clone(), values(info))).collect())
     }
 
     /// The block, if this run has finished it before. One that is damaged is told of and trained

@@ -1,18 +1,24 @@
-//! One layer in the making: its codes by whatever the recipe says.
+//! A window of layers in the making: their codes by whatever the recipe says.
 
 use crate::Result;
-use crate::engine::block_training::{BlockEvent, BlockTraining};
+use crate::engine::block_training::{BlockEvent, BlockTraining, OpenLayer, TrainedLayers};
 use crate::engine::blockwise::{Blockwise, LayerInputs, Streams};
 use crate::engine::passes::TargetPass;
 use crate::engine::progress::Progress;
 use crate::layer::finished::Finished;
 use crate::objective::saliency::Penalty;
+use std::ops::Range;
 
-/// Makes one layer: solves it, or trains it. Afterwards the plain stream is at its outputs, the
-/// quantized one still at its inputs.
+/// Makes the layers of a window: solves its only one, or trains them together. Afterwards the plain
+/// stream is at the outputs of the last, the quantized one still at the inputs of the first.
 pub(crate) struct LayerMaker {
-    layer: usize,
-    penalty: Option<Penalty>,
+    layers: Range<usize>,
+    /// Number of layers that are finished with this window.
+    finishes: usize,
+    /// Those that the window before trained already.
+    open: Vec<OpenLayer>,
+    /// Of the layers after those.
+    penalties: Vec<Option<Penalty>>,
     work: Work,
 }
 
@@ -24,8 +30,16 @@ enum Work {
 }
 
 impl LayerMaker {
-    pub fn new(layer: usize, penalty: Option<Penalty>) -> Self {
-        Self { layer, penalty, work: Work::Solve }
+    /// The first layers of the window are `open` already, of the others there are `penalties`.
+    pub fn new(
+        blocks: &Blockwise,
+        first: usize,
+        open: Vec<OpenLayer>,
+        penalties: Vec<Option<Penalty>>,
+    ) -> Self {
+        let layers = first..first + open.len() + penalties.len();
+        let finishes = blocks.finished_with(first).len();
+        Self { layers, finishes, open, penalties, work: Work::Solve }
     }
 
     /// One sequence or one optimizer step; a solver's whole work on the layer.
@@ -34,8 +48,8 @@ impl LayerMaker {
         blocks: &Blockwise,
         streams: &mut Streams,
         tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Progress<Finished>> {
-        let layer = self.layer;
+    ) -> Result<Progress<TrainedLayers>> {
+        let layer = self.layers.start;
         match &mut self.work {
             Work::Solve => {
                 let solved = match &blocks.config.solver {
@@ -46,15 +60,21 @@ impl LayerMaker {
                     }
                     None => None,
                 };
-                self.work = Work::Targets(TargetPass::new(blocks, layer)?, solved);
+                let new = layer + self.open.len();
+                self.work =
+                    Work::Targets(TargetPass::new(blocks, self.layers.clone(), new)?, solved);
             }
             Work::Targets(pass, solved) => {
                 if let Progress::Done(()) = pass.step(blocks, streams)? {
-                    if let Some(block) = solved.take() {
-                        return Ok(Progress::Done(*block));
+                    if let Some(layer) = solved.take() {
+                        let (finished, open) = (vec![*layer], vec![]);
+                        return Ok(Progress::Done(TrainedLayers { finished, open }));
                     }
-                    let training = BlockTraining::new(blocks, layer, self.penalty.take())?;
-                    self.work = Work::Train(Box::new(training));
+                    let mut layers = std::mem::take(&mut self.open);
+                    for penalty in std::mem::take(&mut self.penalties) {
+                        layers.push(OpenLayer::new(blocks, layer + layers.len(), penalty)?);
+                    }
+                    self.work = Work::Train(Box::new(BlockTraining::new(layers, self.finishes)));
                 }
             }
             Work::Train(training) => return training.step(blocks, streams, tell),
@@ -64,16 +84,17 @@ impl LayerMaker {
 }
 
 impl Blockwise<'_> {
-    /// The whole work of a [`LayerMaker`].
+    /// The whole work of a [`LayerMaker`] on the window that starts at `first`, none of its layers
+    /// open yet.
     #[cfg(feature = "train")]
-    pub(crate) fn make_block(
+    pub(crate) fn make_window(
         &self,
-        layer: usize,
+        first: usize,
         streams: &mut Streams,
-        penalty: Option<Penalty>,
+        penalties: Vec<Option<Penalty>>,
         tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Finished> {
-        let mut maker = LayerMaker::new(layer, penalty);
+    ) -> Result<TrainedLayers> {
+        let mut maker = LayerMaker::new(self, first, vec![], penalties);
         crate::engine::progress::run_to_end(|| maker.step(self, streams, tell))
     }
 }

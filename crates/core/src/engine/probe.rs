@@ -5,6 +5,7 @@ use crate::data::Text;
 use crate::data::self_generated;
 use crate::data::self_generated::Settings;
 use crate::device::Cpu;
+use crate::engine::block_training::{OpenLayer, TrainedLayers};
 use crate::engine::blockwise;
 use crate::engine::blockwise::Blockwise;
 use crate::engine::finished::FinishedBlocks;
@@ -21,7 +22,7 @@ use crate::host::Host;
 use crate::layer::finished::Finished;
 use crate::nearest::stored_bytes;
 use crate::recipe::block::{BlockPhase, SaliencyConfig};
-use crate::recipe::{BlockConfig, Recipe, TrainConfig};
+use crate::recipe::{BlockConfig, Recipe, TrainConfig, Window};
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
 use halfstep_formats::{LowRank, Model};
@@ -95,9 +96,9 @@ pub fn generation(
     Ok((probe, Text::generated(written.into_iter().cycle().take(settings.tokens).collect())))
 }
 
-/// One block stage: a few steps of every phase of the first block, from some of the samples, or the
-/// first block solved.
-pub(crate) fn block(inputs: StageInputs, config: &BlockConfig) -> Result<Probe> {
+/// One stage of layers: a few steps of every phase of the first window, from some of the samples, or
+/// the first layer solved.
+pub(crate) fn block(inputs: StageInputs, config: &BlockConfig, window: Window) -> Result<Probe> {
     let StageInputs { model, recipe, run, text, host, pool, .. } = &inputs;
     let tokens = text.sequences(model, config.samples, config.sequence_length)?;
     let few = fewer(config);
@@ -112,19 +113,24 @@ pub(crate) fn block(inputs: StageInputs, config: &BlockConfig) -> Result<Probe> 
         })
         .transpose()
     })?;
-    let penalty = saliency.as_ref().map(|s| s.block(0)).transpose()?;
-    let blockwise = Blockwise::new(&inputs, &few, arithmetic)?;
+    let layers = model.architecture.layers.len();
+    let wide = window.at(0, layers).len();
+    let penalty = |layer| saliency.as_ref().map(|s| s.block(layer)).transpose();
+    let penalties = (0..wide).map(penalty).collect::<Result<_>>()?;
+    let blockwise = Blockwise::new(&inputs, &few, window, arithmetic)?;
     let (mut streams, start_seconds) =
         timed(host, || blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch))?;
     let ((), targets_seconds) = timed(host, || blockwise.targets(0, &mut streams))?;
     drop(streams);
     let mut streams = blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch)?;
     let mut ends = vec![];
-    let (block, block_seconds) = timed(host, || {
-        blockwise.make_block(0, &mut streams, penalty, &mut |_| ends.push(host.seconds()))
+    let (TrainedLayers { finished, open }, block_seconds) = timed(host, || {
+        blockwise.make_window(0, &mut streams, penalties, &mut |_| ends.push(host.seconds()))
     })?;
+    let open_values = || open.iter().flat_map(OpenLayer::values);
+    let (open_bytes, count) = (open_values().map(|(_, v)| v.len()).sum::<usize>(), finished.len());
     let block_seconds = (block_seconds - targets_seconds).max(0.0);
-    let (_, advance_seconds) = timed(host, || blockwise.advance(0, &block, &mut streams))?;
+    let (_, advance_seconds) = timed(host, || blockwise.advance(0, &finished, &mut streams))?;
     let durations: Vec<f64> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let steps = phase_seconds(&few, &durations, block_seconds);
     let all_steps: f64 = config
@@ -137,13 +143,19 @@ pub(crate) fn block(inputs: StageInputs, config: &BlockConfig) -> Result<Probe> 
     let around =
         (block_seconds - durations.iter().sum::<f64>() - steps.first().unwrap_or(&0.0)).max(0.0);
     let share = config.samples as f64 / few.samples as f64;
-    let layers = model.architecture.layers.len();
+    let windows = window.count(layers);
+    // Passes of a teacher's layer over a stream: the plain one goes through each once.
+    let second = usize::from(config.second_target) * wide;
+    let targets_seconds =
+        targets_seconds * (layers + windows * second) as f64 / (wide + second) as f64;
+    let advance_seconds = advance_seconds * layers as f64 / count as f64;
     let more_texts = config.penalty().map_or(0, |s| s.samples.saturating_sub(1)) as f64;
     let text_seconds = saliency.as_ref().map_or(0.0, |s| s.seconds);
     let seconds = saliency_seconds
         + text_seconds * more_texts
         + start_seconds * share
-        + layers as f64 * ((targets_seconds + advance_seconds) * share + all_steps + around);
+        + (targets_seconds + advance_seconds) * share
+        + windows as f64 * (all_steps + around);
     let (count, each) = blockwise::streams(model, config);
     let (streams_bytes, in_memory) = (count as u64 * each, Stream::fits(each, count, host));
     let growth = if in_memory {
@@ -151,13 +163,19 @@ pub(crate) fn block(inputs: StageInputs, config: &BlockConfig) -> Result<Probe> 
     } else {
         0
     };
-    let finished = (layers as u64 - 1) * finished_bytes(&block);
-    let saved = if folder.is_some() { layers as u64 * FinishedBlocks::size(&block)? } else { 0 };
+    let block = &finished[0];
+    let saved = if folder.is_some() {
+        let open = (windows as u64 - 1) * FinishedBlocks::open_size(open_values())?;
+        layers as u64 * FinishedBlocks::size(block)? + if open_bytes > 0 { open } else { 0 }
+    } else {
+        0
+    };
+    let finished = (layers as u64 - 1) * finished_bytes(block);
     let (sums, inputs) = saliency
         .as_ref()
         .filter(|_| folder.is_some())
         .map_or((0, 0), |s| s.bytes(model.architecture.hidden_size));
-    let steps = layers as u64 * config.steps();
+    let steps = windows as u64 * config.steps();
     Ok(Probe {
         steps,
         tokens: steps * (config.batch * config.sequence_length) as u64,
@@ -168,9 +186,9 @@ pub(crate) fn block(inputs: StageInputs, config: &BlockConfig) -> Result<Probe> 
             memory::estimate(
                 &model.architecture,
                 held,
-                block_weights(model),
+                wide as u64 * block_weights(model),
                 config.sequence_length,
-                1,
+                wide,
             )
         }),
         left_bytes: growth,

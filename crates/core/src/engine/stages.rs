@@ -14,7 +14,7 @@ use crate::engine::trained::Trained;
 use crate::event::{Evaluations, Event, Measure};
 use crate::host::Host;
 use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
-use crate::recipe::{Recipe, Stage, StageStart};
+use crate::recipe::{Recipe, Stage, StageStart, Window};
 use crate::record::note_saliency;
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
@@ -149,28 +149,31 @@ impl<'a> Training<'a> {
         let none = || model.with(Default::default(), None);
         let before = self.done.as_mut().map(|done| std::mem::replace(&mut done.model, none()));
         let previous = before.filter(|_| stage.from() == StageStart::Previous).map(Arc::new);
-        let (Stage::Block { trains, .. } | Stage::Model { trains, .. }) = stage;
         let inputs = StageInputs {
             model,
             previous,
             // A stage's checkpoints know it and those before: what comes after may be changed, and
             // the run resumed.
             recipe: Recipe { stages: recipe.stages[..=number].to_vec(), ..recipe.clone() },
-            trains: *trains,
+            trains: stage.trains(),
             run: of_stage(run, number),
             text,
             host,
             pool,
         };
-        Ok(match stage {
-            Stage::Block { config, .. } => {
-                Work::Block(Box::new(BlockStage::new(inputs, config, events)?))
-            }
+        let by_layers = |inputs, config, window, events: &mut dyn FnMut(Event)| {
+            Ok(Work::Block(Box::new(BlockStage::new(inputs, config, window, events)?)))
+        };
+        match stage {
             Stage::Model { config, .. } => {
                 let device = Cpu::new(pool);
-                Work::Model(Box::new(ModelStage::new(inputs, config, device, events)?))
+                Ok(Work::Model(Box::new(ModelStage::new(inputs, config, device, events)?)))
             }
-        })
+            Stage::Block { config, .. } => by_layers(inputs, config, Window::ONE, events),
+            &Stage::Window { layers, stride, ref config, .. } => {
+                by_layers(inputs, config, Window { layers, stride }, events)
+            }
+        }
     }
 
     /// A stage is over.
@@ -227,7 +230,7 @@ pub(crate) fn recorded_saliency(
     let own = recipe
         .stages
         .iter()
-        .any(|stage| matches!(stage, Stage::Block { config, .. } if config.penalty().is_some()));
+        .any(|stage| stage.by_layers().is_some_and(|(config, _)| config.penalty().is_some()));
     let Some(sequence_length) = recipe.sequence_length().filter(|_| !own) else { return Ok(None) };
     let samples = samples.min(text.tokens(model, sequence_length)?.len() / sequence_length);
     let config = SaliencyConfig {

@@ -11,7 +11,9 @@ use crate::layer::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
+use crate::record::layer_and_linear;
 use crate::{Error, Result};
+use halfstep_formats::Quantization;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
 use halfstep_kernels::ActivationSpec;
 use std::sync::Arc;
@@ -146,7 +148,7 @@ impl<D: Device> Trainer<D> {
             norm_eps: a.norm_eps,
             vocab: a.vocab_size,
             hidden: a.hidden_size,
-            activation: self.head_activation,
+            activation: self.quantization.head_activation,
             precision: self.arithmetic.precision,
             objective: self.objective(),
             bytes: self.loss_bytes,
@@ -166,8 +168,7 @@ impl<D: Device> Trainer<D> {
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.
     fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<D>> {
         let context = Context {
-            activation: Default::default(),
-            cache: halfstep_kernels::ActivationSpec::F32,
+            quantization: Arc::new(Quantization::float()),
             ..self.context(micro.len() / tokens, tokens)
         };
         let mut x = self.embed(&self.teacher.embedding, micro)?;
@@ -192,8 +193,7 @@ impl<D: Device> Trainer<D> {
             batch,
             tokens,
             precision: self.arithmetic.precision,
-            activation: self.activation,
-            cache: self.cache,
+            quantization: self.quantization.clone(),
             edge: self.edge,
         }
     }
@@ -223,10 +223,9 @@ impl<D: Device> Trainer<D> {
     /// The weights of this step: every matrix quantized once.
     pub fn student_weights(&self) -> Result<Weights<D>> {
         let matrix = |name: &str| {
-            let activation = if name == EMBEDDING || name == HEAD {
-                self.head_activation
-            } else {
-                self.activation
+            let activation = match layer_and_linear(name) {
+                Some((layer, linear)) => self.quantization.at(layer, linear.input()),
+                None => self.quantization.head_activation,
             };
             let integer = self.arithmetic.integer_forward && activation != ActivationSpec::F32;
             self.matrix(name)?.forward(&self.parameters, integer)

@@ -16,7 +16,8 @@ use crate::quantizer::observer::check_scales;
 use crate::recipe::Sites;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
-use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_formats::{Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::ActivationSpec;
 use std::sync::Arc;
 
 pub struct Student<D: Device> {
@@ -27,8 +28,8 @@ pub struct Student<D: Device> {
     linears: Vec<Linear>,
     /// Norms and biases, and their places.
     vectors: Vec<(Role, usize)>,
-    /// Whether products are the packed runtime's.
-    integer: bool,
+    /// Whether its products are the packed runtime's, for each linear.
+    integer: Vec<bool>,
 }
 
 /// What a student is made of, the same for every layer of a stage.
@@ -43,8 +44,9 @@ pub struct StudentConfig<'a> {
     pub anchored: bool,
     /// Decides the first low-rank factors.
     pub seed: u64,
-    /// Whether products are the packed runtime's.
-    pub integer: bool,
+    /// The quantizers of what linears read, if the products of those that read codes are the packed
+    /// runtime's.
+    pub integer: Option<&'a Quantization>,
 }
 
 impl<D: Device> Student<D> {
@@ -54,6 +56,9 @@ impl<D: Device> Student<D> {
         let start = previous.unwrap_or(model);
         let mut parameters = Parameters::new(device);
         let (mut vectors, mut linears, mut matrices) = (vec![], vec![], vec![]);
+        let reads_codes = |linear: Linear| {
+            config.integer.is_some_and(|q| q.at(layer, linear.input()) != ActivationSpec::F32)
+        };
         let builder = &mut Builder { parameters: &mut parameters, trains, relative: true };
         let (vector_specs, linear_specs) = tensors(model, layer);
         for TensorSpec { name, role, .. } in vector_specs {
@@ -77,7 +82,8 @@ impl<D: Device> Student<D> {
             linears.push(linear);
             matrices.push(matrix);
         }
-        Ok(Self { layer, parameters, matrices, linears, vectors, integer: config.integer })
+        let integer = linears.iter().copied().map(reads_codes).collect();
+        Ok(Self { layer, parameters, matrices, linears, vectors, integer })
     }
 
     /// The block as this step's forward uses it.
@@ -88,8 +94,8 @@ impl<D: Device> Student<D> {
             .iter()
             .map(|&(role, index)| Ok((role, Arc::new(device.copy(&list[index].value)?))));
         let matrices = || self.linears.iter().copied().zip(&self.matrices);
-        let weight = |(linear, matrix): (Linear, &Matrix<D>)| {
-            Ok((linear, matrix.forward(&self.parameters, self.integer)?))
+        let weight = |((linear, matrix), &integer): ((Linear, &Matrix<D>), &bool)| {
+            Ok((linear, matrix.forward(&self.parameters, integer)?))
         };
         let factors = |(linear, matrix): (Linear, &Matrix<D>)| {
             let low_rank = matrix.low_rank?;
@@ -98,7 +104,7 @@ impl<D: Device> Student<D> {
         Ok(BlockWeights {
             layer: self.layer,
             vectors: vectors.collect::<Result<_>>()?,
-            linears: matrices().map(weight).collect::<Result<_>>()?,
+            linears: matrices().zip(&self.integer).map(weight).collect::<Result<_>>()?,
             low_rank: matrices().filter_map(factors).collect::<Result<_>>()?,
         })
     }
@@ -142,7 +148,7 @@ impl<D: Device> Student<D> {
             let (shape, data) = (vec![vector.value.len()], values(&vector.value)?);
             finished.tensors.insert(vector.name.clone(), Tensor { shape, data });
         }
-        for matrix in &self.matrices {
+        for (matrix, &integer) in self.matrices.iter().zip(&self.integer) {
             let weight = &self.parameters.list[matrix.index];
             let (name, shape) = (&weight.name, vec![matrix.rows, matrix.cols]);
             let Some(packed) = matrix.pack(&self.parameters)? else {
@@ -151,7 +157,7 @@ impl<D: Device> Student<D> {
                 continue;
             };
             check_scales(&packed, name)?;
-            if let Some(row) = matrix.differing_row(&packed, &self.parameters, self.integer)? {
+            if let Some(row) = matrix.differing_row(&packed, &self.parameters, integer)? {
                 return Err(Error::Parity {
                     path: "the packed block".into(),
                     place: format!("{name}: row {row}"),
@@ -171,13 +177,13 @@ impl<D: Device> Student<D> {
     }
 }
 
-/// Sequences through a layer that learns, in one step.
+/// Sequences through layers that learn together, in one step.
 #[derive(Clone, Copy)]
 pub struct LayerPass<'a, D: Device> {
     pub context: &'a Context<D>,
-    pub weights: &'a BlockWeights<D>,
-    pub sinks: &'a BlockSinks<D>,
-    /// Terms that look at the output of the layer, with their weights.
+    /// Each layer as the step's forward uses it, and where its gradients go.
+    pub layers: &'a [(BlockWeights<D>, BlockSinks<D>)],
+    /// Terms that look at the output of the last layer, with their weights.
     pub terms: &'a [(TermConfig, f64)],
     /// Sequences of the step.
     pub sequences: usize,
@@ -191,9 +197,11 @@ impl<D: Device> LayerPass<'_, D> {
         let (width, sequences) = (architecture.hidden_size, self.sequences);
         let x = Values::new(device.upload(x)?, &[*tokens, width])?;
         let mut tape = Tape::on(device);
-        let y =
-            Block { context: self.context, weights: self.weights, sinks: self.sinks, tap: None }
-                .forward(&mut tape, &x)?;
+        let mut y = x.clone();
+        for (weights, sinks) in self.layers {
+            let mut block = Block { context: self.context, weights, sinks, tap: None };
+            y = block.forward(&mut tape, &y)?;
+        }
         let (mut dy, mut found) = (device.zeros(y.len())?, vec![]);
         for target in targets {
             let (y, target) = (y.buffer()?, &device.upload(target)?);

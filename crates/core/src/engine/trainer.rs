@@ -17,11 +17,11 @@ use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
 use crate::{Error, Result};
 use halfstep_formats::architecture::ActivationSite;
-use halfstep_formats::{Architecture, Model, Tensor, TensorData};
+use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::Real;
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationSpec, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,9 +33,8 @@ pub struct Trainer<D: Device> {
     pub matrices: Vec<Matrix<D>>,
     /// The teacher: the unquantized model, frozen.
     pub teacher: Weights<D>,
-    pub activation: ActivationSpec,
-    pub head_activation: ActivationSpec,
-    pub cache: ActivationSpec,
+    /// The quantizers of activations and cache; static scales are among the parameters.
+    pub quantization: Arc<Quantization>,
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
     pub optimizer: Optimizer<D>,
@@ -92,15 +91,14 @@ impl<D: Device> Trainer<D> {
         let weight = |name: &str| device.stored_weight(find(model, name)?);
         let teacher = Weights::collect(&architecture, values, weight)?;
         let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default());
+        let quantization = Arc::new(quantization(recipe, &architecture)?);
         let mut trainer = Self {
             ropes: rope_tables(&architecture),
             architecture,
             parameters,
             matrices,
             teacher,
-            activation: recipe.activation(),
-            head_activation: recipe.head_activation(),
-            cache: recipe.cache(),
+            quantization,
             edge: recipe.weight_sites().next().map_or(EdgeRule::Inside, |site| site.edge),
             arithmetic,
             optimizer: optimizer(config, steps),
@@ -117,13 +115,12 @@ impl<D: Device> Trainer<D> {
             None => {
                 let length = config.sequence_length;
                 let context = Context {
-                    activation: ActivationSpec::F32,
-                    cache: ActivationSpec::F32,
+                    quantization: Arc::new(Quantization::float()),
                     ..trainer.context(calibration.len() / length, length)
                 };
                 let teacher = &trainer.teacher;
                 let embed = || trainer.embed(&teacher.embedding, calibration);
-                static_scales(&teacher.blocks, &context, trainer.activation, trainer.cache, embed)?
+                static_scales(&teacher.blocks, &context, &trainer.quantization, embed)?
             }
         };
         for (name, step) in static_scales {
@@ -171,7 +168,9 @@ impl<D: Device> Trainer<D> {
                 }
             }
         }
-        let quantized = recipe.quantizes_weights().then(|| quantization(recipe, static_scales));
+        let quantized = recipe
+            .quantizes_weights()
+            .then(|| Quantization { static_scales, ..(*self.quantization).clone() });
         let mut packed = source.with(tensors, quantized);
         for matrix in &self.matrices {
             if let Some(factors) = matrix.low_rank {

@@ -14,10 +14,10 @@ use crate::device::{Device, DeviceWeight};
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::{FactorSinks, Factors};
 use crate::{Error, Result};
-use halfstep_formats::Architecture;
 use halfstep_formats::architecture::{
     ActivationSite, Attention as Heads, Linear as Name, Norm, Role,
 };
+use halfstep_formats::{Architecture, Quantization};
 use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::ops::attention::AttentionShape;
 use halfstep_kernels::ops::gemm::Precision;
@@ -36,8 +36,8 @@ pub struct Context<D: Device> {
     pub batch: usize,
     pub tokens: usize,
     pub precision: Precision,
-    pub activation: ActivationSpec,
-    pub cache: ActivationSpec,
+    /// The quantizers of inputs of linears, and of keys and values.
+    pub quantization: Arc<Quantization>,
     pub edge: EdgeRule,
 }
 
@@ -201,7 +201,7 @@ impl<D: Device> Block<'_, D> {
         x: Tensor<D>,
         known: bool,
     ) -> Result<Tensor<D>> {
-        let spec = self.context.activation;
+        let spec = self.quantizer(site);
         match known {
             true if !tape.is_on() => Ok(x),
             true if spec.has_codes() && !spec.is_static() => {
@@ -219,7 +219,7 @@ impl<D: Device> Block<'_, D> {
         x: &Tensor<D>,
         linears: &[Linear<D>],
     ) -> Result<Option<Vec<D::Buffer>>> {
-        let activation = self.context.activation;
+        let activation = self.quantizer(site);
         let packed = linears.iter().all(|linear| linear.weight.is_packed());
         if activation == ActivationSpec::F32 || !packed {
             return Ok(None);
@@ -239,12 +239,8 @@ impl<D: Device> Block<'_, D> {
         if let Some(tap) = &mut self.tap {
             tap(site, &x.read(&self.context.device)?);
         }
-        let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
-        let (spec, head_dim) = if is_cache {
-            (self.context.cache, Some(self.heads().head_dim))
-        } else {
-            (self.context.activation, None)
-        };
+        let (spec, head_dim) =
+            (self.quantizer(site), site.is_cache().then(|| self.heads().head_dim));
         if spec == ActivationSpec::F32 {
             return Ok(x);
         }
@@ -264,6 +260,11 @@ impl<D: Device> Block<'_, D> {
                 sink: sink.clone(),
             },
         )
+    }
+
+    /// The quantizer of this layer at `site`.
+    fn quantizer(&self, site: ActivationSite) -> ActivationSpec {
+        self.context.quantization.at(self.weights.layer, site)
     }
 
     fn dynamic(&self, spec: ActivationSpec, head_dim: Option<usize>) -> DynamicQuant {

@@ -5,7 +5,7 @@ use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::factors;
 use crate::record::{BlockRecord, MatrixRecord};
 use crate::{Error, Result};
-use halfstep_formats::architecture::{Linear, TensorSpec};
+use halfstep_formats::architecture::{Linear, Role, TensorSpec};
 use halfstep_formats::{Architecture, LowRank, Tensor};
 use std::collections::BTreeMap;
 
@@ -19,13 +19,14 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The block as the forward of what was stored uses it.
+    /// The block as the forward of what was stored uses it; `integer` says of which linears the
+    /// products are the packed runtime's.
     pub fn weights<D: Device>(
         &self,
         device: &D,
         architecture: &Architecture,
         layer: usize,
-        integer: bool,
+        integer: impl Fn(Linear) -> bool,
     ) -> Result<BlockWeights<D>> {
         let find = |spec: &TensorSpec| {
             self.tensors.get(&spec.name).ok_or_else(|| Error::Internal {
@@ -36,7 +37,7 @@ impl Finished {
             |tensor: &Tensor| device.upload(D::Number::from_f32s(tensor.to_f32(device.pool())));
         let weight = |spec: &TensorSpec| {
             let tensor = find(spec)?;
-            if integer {
+            if matches!(spec.role, Role::Linear(linear) if integer(linear)) {
                 return device.stored_weight(tensor);
             }
             device.weight(values(tensor)?, tensor.cols())

@@ -9,6 +9,7 @@ pub mod rules;
 pub mod solver_options;
 pub mod stage;
 pub mod train;
+mod unread;
 
 pub use crate::options;
 pub use crate::quantizer::builder::{GradientScale, Trains};
@@ -19,13 +20,17 @@ pub use crate::quantizer::site::WeightSite;
 pub use block::{BlockConfig, BlockOptions, BlockRates};
 pub use common::{Common, Defaults};
 pub use halfstep_kernels::quant::observer::Observer;
-pub use rules::{Rule, Sites};
-pub use stage::{Stage, StageStart};
+pub use rules::{LayerRange, Layers, Rule, Sites};
+pub use stage::{Stage, StageStart, Window};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
+use crate::error::Result;
 use crate::target::TargetId;
+use halfstep_formats::Architecture;
+use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::ActivationSpec;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use ts_rs::TS;
 
 /// A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
@@ -68,18 +73,25 @@ impl Recipe {
         self.stages.first().map(Stage::seed)
     }
 
-    /// Before every quantized linear of a layer.
-    pub fn activation(&self) -> ActivationSpec {
-        rules::activation(&self.rules)
+    /// The quantizer of every input of a layer's linears, and of all keys and values.
+    ///
+    /// Errors: `Config` with the path of a rule that matches nothing, or that contradicts another.
+    pub fn activations(
+        &self,
+        architecture: &Architecture,
+    ) -> Result<BTreeMap<(usize, ActivationSite), ActivationSpec>> {
+        rules::activations(&self.rules, architecture)
+    }
+
+    /// Whether the inputs of some linears of layers are quantized.
+    pub fn quantizes_activations(&self) -> bool {
+        let quantizes = |rule: &Rule| matches!(rule, Rule::Activation { quantizer, .. } if *quantizer != ActivationSpec::F32);
+        self.rules.iter().any(quantizes)
     }
 
     /// Before the head, when the head is quantized.
     pub fn head_activation(&self) -> ActivationSpec {
         rules::head_activation(&self.rules)
-    }
-
-    pub fn cache(&self) -> ActivationSpec {
-        rules::cache(&self.rules)
     }
 
     /// The quantizers that rules give to weights of layers.
@@ -110,6 +122,6 @@ impl Recipe {
 
     /// Whether activations or cache have scales that are stored and may learn.
     pub fn has_static_sites(&self) -> bool {
-        self.activation().is_static() || self.cache().is_static()
+        self.rules.iter().filter_map(Rule::activation).any(ActivationSpec::is_static)
     }
 }

@@ -31,9 +31,9 @@ impl TargetSites {
         let mut rules = vec![Rule::weights(weights)];
         rules.extend(self.embedding.map(|quantizer| Rule::Embedding { quantizer }));
         rules.extend(self.head.map(|quantizer| Rule::Head { quantizer }));
-        rules.push(Rule::Activation { quantizer: self.activation });
+        rules.push(Rule::activations(self.activation));
         rules.push(Rule::HeadActivation { quantizer: self.head_activation });
-        rules.push(Rule::Cache { quantizer: self.cache });
+        rules.push(Rule::cache(self.cache));
         Recipe { id: id.into(), target, rules, data: RecipeData::default(), stages }
     }
 }
@@ -45,11 +45,11 @@ impl Recipe {
     pub fn check_target(&self) -> Result<()> {
         for (i, rule) in self.rules.iter().enumerate() {
             let held = |target: TargetId| holds(target.target(), rule);
-            if let Err(reason) = held(self.target) {
+            if let Err((field, reason)) = held(self.target) {
                 let can = TargetId::ALL.iter().filter(|target| held(**target).is_ok());
                 return Err(Error::Target {
                     target: self.target.name().into(),
-                    grid: format!("rules[{i}]"),
+                    grid: format!("rules[{i}]{field}"),
                     reason,
                     targets: names(can),
                 });
@@ -59,19 +59,27 @@ impl Recipe {
     }
 }
 
-fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), String> {
-    match rule {
+/// Err has the field inside the rule, empty for the whole of it, and the reason.
+fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), (&'static str, String)> {
+    let layers_differ = "the cache of its runtime is the same in all layers";
+    let held = match rule {
         Rule::Weight { quantizer: None, .. } => Ok(()),
         Rule::Weight { quantizer: Some(site), .. } => {
             if site.low_rank.is_some() && !target.holds_low_rank() {
-                return Err("its files cannot store low-rank factors".into());
+                return Err((
+                    ".quantizer.lowRank",
+                    "its files cannot store low-rank factors".into(),
+                ));
             }
             target.holds_weight(site.spec)
         }
         Rule::Embedding { quantizer } | Rule::Head { quantizer } => target.holds_table(*quantizer),
-        Rule::Activation { quantizer } | Rule::HeadActivation { quantizer } => {
-            target.holds_activation(*quantizer)
+        Rule::Activation { quantizer, .. } => target.holds_activation(*quantizer),
+        Rule::HeadActivation { quantizer } => target.holds_head_activation(*quantizer),
+        Rule::Cache { layers: Some(_), .. } if !target.holds_caches_by_layer() => {
+            return Err((".layers", layers_differ.into()));
         }
-        Rule::Cache { quantizer } => target.holds_cache(*quantizer),
-    }
+        Rule::Cache { quantizer, .. } => target.holds_cache(*quantizer),
+    };
+    held.map_err(|reason| ("", reason))
 }

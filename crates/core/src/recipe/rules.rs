@@ -1,17 +1,17 @@
-//! Rules pick sites by pattern and give them a whole quantizer. Of the rules that match a weight
-//! the most specific one counts: one that names layers and linears before one that names either,
-//! before one that names neither.
+//! Rules pick sites by pattern and give them a whole quantizer. Of the rules that match a site the
+//! most specific one counts: one that names layers and sites (linears, inputs, keys or values)
+//! before one that names either, before one that names neither.
 
 use crate::error::{Error, Result, nearest};
 use crate::quantizer::site::WeightSite;
 use crate::record::layer_and_linear;
-use halfstep_formats::architecture::{Architecture, Linear, Role, TensorSpec};
+use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role, TensorSpec};
 use halfstep_kernels::{ActivationSpec, QuantSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
 
-/// What a kind of site gets, or some weights of it.
+/// What a kind of site gets, or some sites of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", tag = "site", deny_unknown_fields)]
 #[ts(optional_fields)]
@@ -20,7 +20,7 @@ pub enum Rule {
     Weight {
         /// Layers by number; -1 is the last one. None: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        layers: Option<Vec<i64>>,
+        layers: Option<Vec<Layers>>,
         /// Linears by name: `q_proj`, `down_proj`. None: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         linears: Option<Vec<String>>,
@@ -31,12 +31,83 @@ pub enum Rule {
     Embedding { quantizer: QuantSpec },
     /// Untied head.
     Head { quantizer: QuantSpec },
-    /// Before every quantized linear of a layer.
-    Activation { quantizer: ActivationSpec },
+    /// Before quantized linears of layers.
+    Activation {
+        /// Layers by number; -1 is the last one. None: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layers: Option<Vec<Layers>>,
+        /// Inputs by name: `attn_in` (of `q_proj`, `k_proj` and `v_proj`), `o_in`, `ffn_in` (of
+        /// `gate_proj` and `up_proj`), `down_in`. None: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inputs: Option<Vec<String>>,
+        quantizer: ActivationSpec,
+    },
     /// Before the head, when the head is quantized.
     HeadActivation { quantizer: ActivationSpec },
     /// Keys after RoPE, and values.
-    Cache { quantizer: ActivationSpec },
+    Cache {
+        /// Layers by number; -1 is the last one. None: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layers: Option<Vec<Layers>>,
+        /// `k` (keys) or `v` (values). None: both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tensors: Option<Vec<String>>,
+        quantizer: ActivationSpec,
+    },
+}
+
+/// Layers of a model: one, or several in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(untagged)]
+pub enum Layers {
+    /// A layer by number; -1 is the last one.
+    One(i64),
+    Range(LayerRange),
+}
+
+/// The layers from one to another, both included; -1 is the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LayerRange {
+    pub from: i64,
+    pub to: i64,
+}
+
+impl From<i64> for Layers {
+    fn from(layer: i64) -> Self {
+        Layers::One(layer)
+    }
+}
+
+impl Layers {
+    /// Whether `layer` is one of them, in a model of `count` layers.
+    fn contain(self, layer: usize, count: usize) -> bool {
+        let number = |wanted: i64| if wanted < 0 { wanted + count as i64 } else { wanted };
+        let layer = layer as i64;
+        match self {
+            Layers::One(one) => number(one) == layer,
+            Layers::Range(LayerRange { from, to }) => (number(from)..=number(to)).contains(&layer),
+        }
+    }
+}
+
+/// What a rule names of the sites that it is for.
+struct Pattern<'a> {
+    layers: Option<&'a [Layers]>,
+    names: Option<&'a [String]>,
+    /// The field of the names.
+    field: &'static str,
+    /// Names that there are.
+    known: Vec<&'static str>,
+}
+
+/// A site of a layer that rules may name.
+#[derive(Clone, Copy)]
+struct Site {
+    kind: &'static str,
+    layer: usize,
+    /// Inside the layer, as rules name it.
+    name: &'static str,
 }
 
 impl Rule {
@@ -45,8 +116,26 @@ impl Rule {
         Rule::Weight { layers: None, linears: None, quantizer: Some(site) }
     }
 
+    /// Before all quantized linears of layers.
+    pub fn activations(quantizer: ActivationSpec) -> Self {
+        Rule::Activation { layers: None, inputs: None, quantizer }
+    }
+
+    /// All keys and values.
+    pub fn cache(quantizer: ActivationSpec) -> Self {
+        Rule::Cache { layers: None, tensors: None, quantizer }
+    }
+
     pub fn weight_site(&self) -> Option<&WeightSite> {
         if let Rule::Weight { quantizer, .. } = self { quantizer.as_ref() } else { None }
+    }
+
+    /// The quantizer that it gives to inputs of linears of layers, or to keys or values.
+    pub fn activation(&self) -> Option<ActivationSpec> {
+        match self {
+            Rule::Activation { quantizer, .. } | Rule::Cache { quantizer, .. } => Some(*quantizer),
+            _ => None,
+        }
     }
 
     /// The kind of the site.
@@ -61,19 +150,68 @@ impl Rule {
         }
     }
 
-    /// How many of its fields name what it matches; None where it does not match the weight.
-    fn specificity(&self, layer: usize, layers_of_model: usize, linear: Linear) -> Option<usize> {
-        let Rule::Weight { layers, linears, .. } = self else { return None };
-        let at = |&wanted: &i64| {
-            let from_end = wanted + layers_of_model as i64;
-            (if wanted < 0 { from_end } else { wanted }) == layer as i64
+    /// None: there is one site of this kind.
+    fn pattern(&self) -> Option<Pattern<'_>> {
+        let sites = |cache: bool| {
+            let sites =
+                ActivationSite::ALL.into_iter().filter(move |site| site.is_cache() == cache);
+            sites.map(site_name).collect()
         };
-        let here = layers.as_ref().is_none_or(|layers| layers.iter().any(at));
-        let named = linears
-            .as_ref()
-            .is_none_or(|linears| linears.iter().any(|name| short_name(linear) == name));
-        let fields = usize::from(layers.is_some()) + usize::from(linears.is_some());
-        (here && named).then_some(fields)
+        let (layers, names, field, known) = match self {
+            Rule::Weight { layers, linears, .. } => {
+                (layers, linears, "linears", Linear::ALL.map(short_name).to_vec())
+            }
+            Rule::Activation { layers, inputs, .. } => (layers, inputs, "inputs", sites(false)),
+            Rule::Cache { layers, tensors, .. } => (layers, tensors, "tensors", sites(true)),
+            _ => return None,
+        };
+        Some(Pattern { layers: layers.as_deref(), names: names.as_deref(), field, known })
+    }
+
+    /// How many of its fields name what it matches; None where it does not match the site.
+    fn specificity(&self, site: Site, layers: usize) -> Option<usize> {
+        let pattern = self.pattern().filter(|_| self.kind() == site.kind)?;
+        let at = |wanted: &Layers| wanted.contain(site.layer, layers);
+        let here = pattern.layers.is_none_or(|wanted| wanted.iter().any(at));
+        let named = pattern.names.is_none_or(|names| names.iter().any(|name| name == site.name));
+        (here && named).then_some(pattern.fields())
+    }
+
+    /// Whether both give the same quantizer.
+    fn gives_the_same(&self, other: &Rule) -> bool {
+        match (self, other) {
+            (Rule::Weight { quantizer: a, .. }, Rule::Weight { quantizer: b, .. }) => a == b,
+            _ => self.activation() == other.activation(),
+        }
+    }
+}
+
+impl Pattern<'_> {
+    /// How many of its fields name something.
+    fn fields(&self) -> usize {
+        usize::from(self.layers.is_some()) + usize::from(self.names.is_some())
+    }
+
+    /// Refuses names and layers that match nothing in a model of `count` layers.
+    fn check(&self, path: &str, count: usize) -> Result<()> {
+        let (all, field) = (self.known.join(", "), format!("{path}.{}", self.field));
+        if self.names.is_some_and(<[String]>::is_empty) {
+            return Err(Error::config(field, format!("is empty and matches nothing; use {all}")));
+        }
+        let unknown = |name: &&String| !self.known.contains(&name.as_str());
+        if let Some(unknown) = self.names.into_iter().flatten().find(unknown) {
+            let hint = nearest(unknown, &self.known).map(|k| format!("did you mean {k}? "));
+            let hint = hint.unwrap_or_default();
+            let reason = format!("{unknown} matches nothing; {hint}Known: {all}");
+            return Err(Error::config(field, reason));
+        }
+        let matches = |wanted: &Layers| (0..count).any(|layer| wanted.contain(layer, count));
+        if self.layers.is_none_or(|layers| !layers.is_empty() && layers.iter().all(matches)) {
+            return Ok(());
+        }
+        let last = count.saturating_sub(1);
+        let reason = format!("it matches nothing: the model has layers 0 to {last}");
+        Err(Error::config(format!("{path}.layers"), reason))
     }
 }
 
@@ -82,11 +220,10 @@ fn short_name(linear: Linear) -> &'static str {
     linear.name().rsplit('.').next().unwrap_or_default()
 }
 
-pub(super) fn activation(rules: &[Rule]) -> ActivationSpec {
-    let find = |rule: &Rule| {
-        if let Rule::Activation { quantizer } = rule { Some(*quantizer) } else { None }
-    };
-    rules.iter().find_map(find).unwrap_or_default()
+/// `down_in`, and `k` of `k_cache`.
+fn site_name(site: ActivationSite) -> &'static str {
+    let name = site.name();
+    name.strip_suffix("_cache").unwrap_or(name)
 }
 
 pub(super) fn head_activation(rules: &[Rule]) -> ActivationSpec {
@@ -96,11 +233,30 @@ pub(super) fn head_activation(rules: &[Rule]) -> ActivationSpec {
     rules.iter().find_map(find).unwrap_or_default()
 }
 
-pub(super) fn cache(rules: &[Rule]) -> ActivationSpec {
-    let find = |rule: &Rule| {
-        if let Rule::Cache { quantizer } = rule { Some(*quantizer) } else { None }
-    };
-    rules.iter().find_map(find).unwrap_or(ActivationSpec::F16)
+/// The quantizer of every input of a layer's linears, and of all keys and values.
+///
+/// Errors: `Config` with the path of the rule, as [`Sites::new`].
+pub(super) fn activations(
+    rules: &[Rule],
+    architecture: &Architecture,
+) -> Result<BTreeMap<(usize, ActivationSite), ActivationSpec>> {
+    let layers = architecture.layers.len();
+    check(rules, layers)?;
+    let mut sites = BTreeMap::new();
+    for layer in 0..layers {
+        for site in ActivationSite::ALL {
+            let (kind, default) = if site.is_cache() {
+                ("cache", ActivationSpec::F16)
+            } else {
+                ("activation", ActivationSpec::F32)
+            };
+            let wanted = Site { kind, layer, name: site_name(site) };
+            let rule = strongest(rules, layers, wanted, || site.name_in(layer))?;
+            let quantizer = rule.and_then(Rule::activation).unwrap_or(default);
+            sites.insert((layer, site), quantizer);
+        }
+    }
+    Ok(sites)
 }
 
 /// The quantizer of every tensor of a model under the rules of a recipe.
@@ -115,33 +271,20 @@ impl Sites {
     /// Errors: `Config` with the path of the rule: it matches nothing, another one of equal right
     /// gives a weight another quantizer, or its parts cannot be combined.
     pub fn new(rules: &[Rule], architecture: &Architecture) -> Result<Self> {
-        check_kinds(rules)?;
-        let mut matched = vec![false; rules.len()];
+        let layers = architecture.layers.len();
+        check(rules, layers)?;
         let mut by_name = BTreeMap::new();
         for spec in architecture.tensors() {
             let site = match (spec.role, layer_and_linear(&spec.name)) {
                 (Role::Linear(_), Some((layer, linear))) => {
-                    strongest(rules, architecture.layers.len(), (layer, linear), &mut matched)?
+                    let wanted = Site { kind: "weight", layer, name: short_name(linear) };
+                    let rule = strongest(rules, layers, wanted, || spec.name.clone())?;
+                    rule.and_then(Rule::weight_site).copied()
                 }
                 _ => whole(rules, spec.role).map(WeightSite::absmax),
             };
             if let Some(site) = site {
                 by_name.insert(spec.name, site);
-            }
-        }
-        for (i, rule) in rules.iter().enumerate() {
-            if let Rule::Weight { quantizer, linears, .. } = rule {
-                let path = format!("rules[{i}]");
-                if !matched[i] {
-                    return Err(matches_nothing(
-                        &path,
-                        linears.as_deref(),
-                        architecture.layers.len(),
-                    ));
-                }
-                if let Some(site) = quantizer {
-                    site.check(&format!("{path}.quantizer"))?;
-                }
             }
         }
         Ok(Self { by_name })
@@ -171,18 +314,29 @@ pub(crate) fn check_trainable(rules: &[Rule]) -> Result<()> {
     Ok(())
 }
 
-/// Two rules for a kind of site that can have only one.
-fn check_kinds(rules: &[Rule]) -> Result<()> {
+/// Refuses rules that are wrong by themselves, in a model of `layers` layers: two for a kind of
+/// site that can have only one, patterns that match nothing, parts that cannot be combined.
+fn check(rules: &[Rule], layers: usize) -> Result<()> {
+    // The patterns of two rules for all weights are compared with every weight.
+    let whole = |rule: &Rule| {
+        !matches!(rule, Rule::Weight { .. }) && rule.pattern().is_none_or(|p| p.fields() == 0)
+    };
     for (i, rule) in rules.iter().enumerate() {
-        let same = |earlier: &Rule| earlier.kind() == rule.kind();
-        if !matches!(rule, Rule::Weight { .. })
+        let path = format!("rules[{i}]");
+        let same = |earlier: &Rule| earlier.kind() == rule.kind() && whole(earlier);
+        if whole(rule)
             && let Some(first) = rules[..i].iter().position(same)
         {
             let kind = rule.kind();
-            return Err(Error::config(
-                format!("rules[{i}]"),
-                format!("rules[{first}] already gives the {kind} its quantizer; leave one out"),
-            ));
+            let reason =
+                format!("rules[{first}] already gives the {kind} its quantizer; leave one out");
+            return Err(Error::config(path, reason));
+        }
+        if let Some(pattern) = rule.pattern() {
+            pattern.check(&path, layers)?;
+        }
+        if let Some(site) = rule.weight_site() {
+            site.check(&format!("{path}.quantizer"))?;
         }
     }
     Ok(())
@@ -197,48 +351,29 @@ fn whole(rules: &[Rule], role: Role) -> Option<QuantSpec> {
     })
 }
 
-/// The quantizer of a weight by the most specific rule.
+/// The most specific rule for a site of a model of `layers` layers, which `name` names in full.
 fn strongest(
     rules: &[Rule],
     layers: usize,
-    (layer, linear): (usize, Linear),
-    matched: &mut [bool],
-) -> Result<Option<WeightSite>> {
-    let specificity = |rule: &Rule| rule.specificity(layer, layers, linear);
-    let found: Vec<Option<usize>> = rules.iter().map(specificity).collect();
-    for (matched, found) in matched.iter_mut().zip(&found) {
-        *matched |= found.is_some();
-    }
+    site: Site,
+    name: impl Fn() -> String,
+) -> Result<Option<&Rule>> {
+    let found: Vec<Option<usize>> =
+        rules.iter().map(|rule| rule.specificity(site, layers)).collect();
     let most = found.iter().max().copied().flatten();
     let mut strongest =
         rules.iter().enumerate().filter(|(i, _)| most.is_some() && found[*i] == most);
     let Some((first, rule)) = strongest.next() else { return Ok(None) };
-    let site = rule.weight_site();
-    if let Some((other, _)) = strongest.find(|(_, rule)| rule.weight_site() != site) {
-        let weight = linear.weight_name(layer);
+    if let Some((other, rule)) = strongest.find(|(_, other)| !other.gives_the_same(rule)) {
+        let names = rule.pattern().map_or("sites", |pattern| pattern.field);
         return Err(Error::config(
             format!("rules[{other}]"),
             format!(
-                "it and rules[{first}] match {weight} with equal right; name layers or linears \
-                 in one of them"
+                "it and rules[{first}] match {} with equal right; name layers or {names} in one of \
+                 them",
+                name()
             ),
         ));
     }
-    Ok(site.copied())
-}
-
-fn matches_nothing(path: &str, linears: Option<&[String]>, layers: usize) -> Error {
-    let known = Linear::ALL.map(short_name);
-    let unknown = linears.into_iter().flatten().find(|name| !known.contains(&name.as_str()));
-    let Some(unknown) = unknown else {
-        return Error::config(
-            format!("{path}.layers"),
-            format!("it matches no weight: the model has layers 0 to {}", layers.saturating_sub(1)),
-        );
-    };
-    let hint = nearest(unknown, &known).map(|k| format!("did you mean {k}? ")).unwrap_or_default();
-    Error::config(
-        format!("{path}.linears"),
-        format!("{unknown} matches no linear; {hint}Known: {}", known.join(", ")),
-    )
+    Ok(Some(rule))
 }

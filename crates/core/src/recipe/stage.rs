@@ -7,6 +7,7 @@ use crate::quantizer::builder::Trains;
 use crate::quantizer::site::{WeightSite, name};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use ts_rs::TS;
 
 /// One stage: the scope of its loss, what it begins from and what it trains.
@@ -25,7 +26,7 @@ pub enum Stage {
         #[ts(type = "Partial<TrainConfig>")]
         config: TrainConfig,
     },
-    /// Layer after layer, each from its own inputs to its own outputs.
+    /// One transformer layer after the other, each from its own inputs to its own outputs.
     Block {
         #[serde(default)]
         #[ts(optional, as = "Option<_>")]
@@ -33,6 +34,51 @@ pub enum Stage {
         trains: Trains,
         config: BlockConfig,
     },
+    /// Several transformer layers in a row, trained together from the inputs of the first to the
+    /// outputs of the last (CBQ, arXiv 2312.07950); then the next ones.
+    Window {
+        #[serde(default)]
+        #[ts(optional, as = "Option<_>")]
+        from: StageStart,
+        trains: Trains,
+        /// Number of layers of a window, from 1 to those of the model.
+        layers: usize,
+        /// Layers from the start of a window to that of the next one, from 1 to `layers`. The layers
+        /// in between are finished with their window; those that overlap go on learning in the next
+        /// one.
+        stride: usize,
+        config: BlockConfig,
+    },
+}
+
+/// Layers that are trained together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Layers of a window.
+    pub layers: usize,
+    /// Layers from the start of a window to that of the next one.
+    pub stride: usize,
+}
+
+impl Window {
+    /// Every layer by itself.
+    pub const ONE: Self = Self { layers: 1, stride: 1 };
+
+    /// Number of windows of a model of `layers` layers.
+    pub fn count(self, layers: usize) -> usize {
+        1 + layers.saturating_sub(self.layers).div_ceil(self.stride)
+    }
+
+    /// The layers of the window that starts at `first`.
+    pub fn at(self, first: usize, layers: usize) -> Range<usize> {
+        first..(first + self.layers).min(layers)
+    }
+
+    /// Those that are finished with it: all of the last window, else those before the next one.
+    pub fn finished(self, first: usize, layers: usize) -> Range<usize> {
+        let last = first + self.layers >= layers;
+        first..if last { layers } else { first + self.stride }
+    }
 }
 
 /// What a stage begins from.
@@ -50,13 +96,38 @@ pub enum StageStart {
 impl Stage {
     pub fn from(&self) -> StageStart {
         match self {
-            Stage::Model { from, .. } | Stage::Block { from, .. } => *from,
+            Stage::Model { from, .. } | Stage::Block { from, .. } | Stage::Window { from, .. } => {
+                *from
+            }
         }
     }
 
     pub fn trains(&self) -> Trains {
         match self {
-            Stage::Model { trains, .. } | Stage::Block { trains, .. } => *trains,
+            Stage::Model { trains, .. }
+            | Stage::Block { trains, .. }
+            | Stage::Window { trains, .. } => *trains,
+        }
+    }
+
+    /// The config of a stage that goes through the layers, and which of them it trains together.
+    /// None: it trains the whole model.
+    pub fn by_layers(&self) -> Option<(&BlockConfig, Window)> {
+        match self {
+            Stage::Model { .. } => None,
+            Stage::Block { config, .. } => Some((config, Window::ONE)),
+            &Stage::Window { layers, stride, ref config, .. } => {
+                Some((config, Window { layers, stride }))
+            }
+        }
+    }
+
+    /// The scope as a recipe names it.
+    fn scope(&self) -> &'static str {
+        match self {
+            Stage::Model { .. } => "model",
+            Stage::Block { .. } => "block",
+            Stage::Window { .. } => "window",
         }
     }
 
@@ -64,20 +135,25 @@ impl Stage {
     pub fn sequence_length(&self) -> usize {
         match self {
             Stage::Model { config, .. } => config.sequence_length,
-            Stage::Block { config, .. } => config.sequence_length,
+            Stage::Block { config, .. } | Stage::Window { config, .. } => config.sequence_length,
         }
     }
 
     pub fn seed(&self) -> u64 {
         match self {
             Stage::Model { config, .. } => config.seed,
-            Stage::Block { config, .. } => config.seed,
+            Stage::Block { config, .. } | Stage::Window { config, .. } => config.seed,
         }
+    }
+
+    /// Whether the stage, the `index`th of its recipe, continues from what an earlier one stored.
+    pub fn goes_on(&self, index: usize) -> bool {
+        index > 0 && self.from() == StageStart::Previous
     }
 
     /// Whether codes are found without gradients.
     pub fn solves(&self) -> bool {
-        matches!(self, Stage::Block { config, .. } if config.solver.is_some())
+        self.by_layers().is_some_and(|(config, _)| config.solver.is_some())
     }
 
     /// Refuses a term of the loss that looks where this stage has nothing.
@@ -86,10 +162,10 @@ impl Stage {
             Stage::Model { config, .. } => check_terms(
                 &config.terms(),
                 &[Tap::Logits],
-                "model",
+                self.scope(),
                 &format!("{path}.config.terms"),
             ),
-            Stage::Block { config, .. } => {
+            Stage::Block { config, .. } | Stage::Window { config, .. } => {
                 let is_saliency =
                     |term: &WeightedTerm| matches!(term.term, TermConfig::Saliency(_));
                 if let Some(i) = config.terms.iter().position(is_saliency)
@@ -101,19 +177,40 @@ impl Stage {
                     ));
                 }
                 let taps = [Tap::LayerOutput, Tap::Weights];
-                check_terms(&config.terms, &taps, "block", &format!("{path}.config.terms"))?;
+                let scope = self.scope();
+                check_terms(&config.terms, &taps, scope, &format!("{path}.config.terms"))?;
                 let path = format!("{path}.config.phases");
                 for (i, phase) in config.phases.iter().enumerate() {
-                    check_terms(
-                        &config.phase_terms(phase),
-                        &taps,
-                        "block",
-                        &format!("{path}[{i}]"),
-                    )?;
+                    let path = format!("{path}[{i}]");
+                    check_terms(&config.phase_terms(phase), &taps, scope, &path)?;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Refuses a window that does not fit a model of `layers` layers, and one whose layers are
+    /// solved.
+    ///
+    /// Errors: `Config`, naming the field under `path` and what would work.
+    pub fn check_window(&self, path: &str, layers: usize) -> Result<()> {
+        let Stage::Window { layers: wide, stride, config, .. } = self else { return Ok(()) };
+        let within = |field: &str, value: usize, most: usize, of: &str| {
+            if (1..=most).contains(&value) {
+                return Ok(());
+            }
+            let reason = format!("must be from 1 to {most}, {of}, got {value}");
+            Err(Error::config(format!("{path}.{field}"), reason))
+        };
+        within("layers", *wide, layers, "the layers of the model")?;
+        within("stride", *stride, *wide, "the layers of a window")?;
+        if config.solver.is_some() {
+            return Err(Error::config(
+                format!("{path}.config.solver"),
+                "a solver works on one layer at a time; use the scope block",
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses a stage that trains nothing, or what its sites keep frozen; `sites` are those of the

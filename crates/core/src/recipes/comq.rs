@@ -29,6 +29,9 @@ options! {
         /// Damping that is added to the diagonal of the products of the inputs, as a share of its
         /// mean; 0 to 10. Default 0.01.
         damping: f64 = 0.01,
+        /// Find the best scale of each group for its codes after every pass, instead of keeping
+        /// those of the unquantized weights. Default false, as in the program of the authors.
+        update_scales: bool = false,
         /// Options of the calibration text.
         train: SolverOptions,
     }
@@ -38,8 +41,10 @@ impl ComqRecipeConfig {
     pub const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
 
     pub fn recipe(&self) -> Result<Recipe> {
-        let Self { passes, greedy, two_streams, damping, .. } = *self;
-        let config = ComqConfig { passes, greedy, from_nearest: false, two_streams, damping };
+        let Self { passes, greedy, two_streams, damping, update_scales, .. } = *self;
+        let from_nearest = false;
+        let config =
+            ComqConfig { passes, greedy, from_nearest, two_streams, damping, update_scales };
         self.train.recipe("comq", &self.common, Self::DEFAULTS, SolverConfig::Comq(config))
     }
 }

@@ -59,6 +59,7 @@ recipes! {
     gptq Gptq(GptqRecipeConfig),
     awq Awq(AwqRecipeConfig),
     comq Comq(ComqRecipeConfig),
+    norm_tweaking NormTweaking(NormTweakingConfig),
     omniquant Omniquant(OmniquantConfig),
     apiq Apiq(ApiqConfig),
     sapr Sapr(SaprConfig),

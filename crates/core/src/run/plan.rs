@@ -14,7 +14,9 @@ use crate::event::Evaluations;
 use crate::event::Event;
 use crate::host::Host;
 use crate::nearest;
-use crate::recipe::{LowRankConfig, Observer, Recipe, Sites, Stage, StageStart, WeightSite};
+use crate::recipe::{
+    LowRankConfig, Observer, Recipe, Sites, Stage, StageStart, WeightSite, Window,
+};
 use crate::recipes::RecipeConfig;
 use crate::run::dequantize::dequantize;
 use crate::run::quantize::{check, client_flags, provenance};
@@ -146,7 +148,7 @@ pub fn plan_as(
         fits,
         advice,
         stages: std::mem::take(&mut planner.stages),
-        client_flags: client_flags(recipe),
+        client_flags: client_flags(recipe, model)?,
         plan_seconds: host.seconds() - start,
     })
 }
@@ -242,73 +244,65 @@ impl<'a> Planner<'a> {
         for (number, stage) in recipe.stages.iter().enumerate() {
             let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
             let goes_on = number > 0 && stage.from() == StageStart::Previous;
-            let (Stage::Block { trains, .. } | Stage::Model { trains, .. }) = stage;
             let inputs = StageInputs {
                 model,
                 previous: goes_on.then(|| self.result.clone()),
                 recipe: recipe.clone(),
-                trains: *trains,
+                trains: stage.trains(),
                 run,
                 text: &text,
                 host: self.host,
                 pool: &pool,
             };
-            match stage {
-                Stage::Block { config, .. } => {
-                    events(Event::Phase {
-                        name: "plan".into(),
-                        detail: "a few steps of the first layer".into(),
-                    });
-                    let mut probe = probe::block(inputs, config)?;
-                    // In the end all blocks are there, and what is no block is rounded. Not before:
-                    // a run does not hold both either.
-                    self.host.memory.reset_peak();
-                    self.round()?;
-                    probe.peak_bytes =
-                        probe.peak_bytes.max(probe::peak(self.host, probe.left_bytes, || 0));
-                    self.stages.push(PlanStage::new("blocks", &probe, left));
-                    (self.tokens, left) = (self.tokens + probe.tokens, left + probe.left_bytes);
-                }
-                Stage::Model { config, .. } => {
-                    events(Event::Phase {
-                        name: "plan".into(),
-                        detail: "a few steps of the whole model".into(),
-                    });
-                    let (measured, whole) = (Cell::new(0.0), Cell::new(0.0));
-                    let validation = self.validation.as_ref().filter(|_| last);
-                    let mut measure = |small: &Model, _: &mut dyn FnMut(Event)| {
-                        let Some(validation) = validation else { return Ok(Evaluations::new()) };
-                        let ((evaluations, seconds), here) = timed(self.host, || {
-                            on_a_window(
-                                validation,
-                                model,
-                                small,
-                                recipe,
-                                self.run.record,
-                                self.host,
-                                &pool,
-                            )
-                        })?;
-                        measured.set(here);
-                        whole.set(seconds);
-                        Ok(evaluations)
-                    };
-                    let (probe, trained) =
-                        probe::end_to_end(inputs, config, &mut measure, &|| measured.get())?;
-                    self.stages.push(PlanStage::new("model", &probe, left));
-                    if validation.is_some() {
-                        // Its peak is within that of the stage, whose state is kept meanwhile.
-                        let evaluate = Probe {
-                            seconds: whole.get(),
-                            peak_bytes: probe.peak_bytes,
-                            ..Probe::default()
-                        };
-                        self.stages.push(PlanStage::new("evaluate", &evaluate, left));
-                    }
-                    (self.tokens, self.result, self.evaluations) =
-                        (self.tokens + probe.tokens, Arc::new(trained.model), trained.evaluations);
-                }
+            if let Some((config, window)) = stage.by_layers() {
+                events(Event::Phase {
+                    name: "plan".into(),
+                    detail: format!(
+                        "a few steps of the first {}",
+                        if window == Window::ONE { "layer" } else { "window" }
+                    ),
+                });
+                let mut probe = probe::block(inputs, config, window)?;
+                // In the end all blocks are there, and what is no block is rounded. Not before:
+                // a run does not hold both either.
+                self.host.memory.reset_peak();
+                self.round()?;
+                probe.peak_bytes =
+                    probe.peak_bytes.max(probe::peak(self.host, probe.left_bytes, || 0));
+                self.stages.push(PlanStage::new("blocks", &probe, left));
+                (self.tokens, left) = (self.tokens + probe.tokens, left + probe.left_bytes);
+                continue;
             }
+            let Stage::Model { config, .. } = stage else { continue };
+            events(Event::Phase {
+                name: "plan".into(),
+                detail: "a few steps of the whole model".into(),
+            });
+            let (measured, whole) = (Cell::new(0.0), Cell::new(0.0));
+            let validation = self.validation.as_ref().filter(|_| last);
+            let mut measure = |small: &Model, _: &mut dyn FnMut(Event)| {
+                let Some(validation) = validation else { return Ok(Evaluations::new()) };
+                let ((evaluations, seconds), here) = timed(self.host, || {
+                    on_a_window(validation, model, small, recipe, self.run.record, self.host, &pool)
+                })?;
+                measured.set(here);
+                whole.set(seconds);
+                Ok(evaluations)
+            };
+            let (probe, trained) =
+                probe::end_to_end(inputs, config, &mut measure, &|| measured.get())?;
+            self.stages.push(PlanStage::new("model", &probe, left));
+            if validation.is_some() {
+                // Its peak is within that of the stage, whose state is kept meanwhile.
+                let evaluate = Probe {
+                    seconds: whole.get(),
+                    peak_bytes: probe.peak_bytes,
+                    ..Probe::default()
+                };
+                self.stages.push(PlanStage::new("evaluate", &evaluate, left));
+            }
+            (self.tokens, self.result, self.evaluations) =
+                (self.tokens + probe.tokens, Arc::new(trained.model), trained.evaluations);
         }
         if !matches!(recipe.stages.last(), Some(Stage::Model { .. })) {
             self.evaluate(left, events)?;

@@ -16,9 +16,10 @@ use crate::event::{Evaluations, Event, Measure};
 use crate::host::Host;
 use crate::nearest;
 use crate::recipe::rules::check_trainable;
-use crate::recipe::{Recipe, Sites, Stage, StageStart, WeightSite};
+use crate::recipe::{Recipe, Sites, Stage, WeightSite};
 use crate::recipes::RecipeConfig;
 use halfstep_formats::Model;
+use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -107,7 +108,7 @@ pub fn quantize_on(
         final_loss: trained.final_loss,
         memory_bytes: host.memory.peak(),
         evaluations: trained.evaluations,
-        client_flags: client_flags(recipe),
+        client_flags: client_flags(recipe, model)?,
         record,
     };
     Ok((trained.model, report))
@@ -159,13 +160,14 @@ fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     for (i, stage) in recipe.stages.iter().enumerate() {
         let valid = match stage {
             Stage::Model { config, .. } => config.validate(),
-            Stage::Block { config, .. } => config.validate(),
+            Stage::Block { config, .. } | Stage::Window { config, .. } => config.validate(),
         };
         valid.map_err(|e| of_stage(i, stage, e))?;
-        let goes_on = i > 0 && stage.from() == StageStart::Previous;
-        stage.check(&format!("stages[{i}]"), &sites, goes_on, recipe.has_static_sites())?;
+        stage.check_window(&format!("stages[{i}]"), model.architecture.layers.len())?;
+        let (path, goes_on) = (format!("stages[{i}]"), stage.goes_on(i));
+        stage.check(&path, &sites, goes_on, recipe.has_static_sites())?;
     }
-    Ok(())
+    recipe.check_unread()
 }
 
 /// An error of a stage's config with the path that its field has in the recipe. Built-in recipes
@@ -173,16 +175,17 @@ fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
 fn of_stage(index: usize, stage: &Stage, error: Error) -> Error {
     let Error::Config { field, reason } = error else { return error };
     let field = field.strip_prefix("train.").unwrap_or(&field);
-    let inside = match (stage, field) {
-        (Stage::Block { .. }, "lambda") => "saliency.lambda",
-        (Stage::Block { .. }, "saliencySamples") => "saliency.samples",
-        (Stage::Block { .. }, "saliencySequenceLength") => "saliency.sequenceLength",
-        (Stage::Block { .. }, "damping") => "solver.damping",
-        (Stage::Block { .. }, "epochs") => "phases",
-        (Stage::Block { .. }, "rangeLearningRate") => "phases[0].rates.ranges",
-        (Stage::Block { .. }, "lowRankLearningRate") => "phases[0].rates.lowRank",
-        (Stage::Block { .. }, "weightLearningRate") => "phases[0].rates.weights",
-        (Stage::Block { .. }, "minRatio") => "phases[0].minRatio",
+    let inside = match field {
+        _ if stage.by_layers().is_none() => field,
+        "lambda" => "saliency.lambda",
+        "saliencySamples" => "saliency.samples",
+        "saliencySequenceLength" => "saliency.sequenceLength",
+        "damping" => "solver.damping",
+        "epochs" => "phases",
+        "rangeLearningRate" => "phases[0].rates.ranges",
+        "lowRankLearningRate" => "phases[0].rates.lowRank",
+        "weightLearningRate" => "phases[0].rates.weights",
+        "minRatio" => "phases[0].minRatio",
         _ => field,
     };
     Error::config(format!("stages[{index}].config.{inside}"), reason)
@@ -295,6 +298,8 @@ pub(super) fn provenance(
 }
 
 /// Returns the flags that a client needs to run the file as it was trained.
-pub(super) fn client_flags(recipe: &Recipe) -> Vec<String> {
-    recipe.target.target().client_flags(recipe.cache())
+pub(super) fn client_flags(recipe: &Recipe, model: &Model) -> Result<Vec<String>> {
+    let q = nearest::quantization(recipe, &model.architecture)?;
+    let [keys, values] = [ActivationSite::KCache, ActivationSite::VCache].map(|site| q.at(0, site));
+    Ok(recipe.target.target().client_flags(keys, values))
 }

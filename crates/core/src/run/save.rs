@@ -1,10 +1,10 @@
 //! Writing a quantized model, with the parity gate: the file is re-opened from disk and compared
 //! with the model in memory before it gets its name.
 
+use crate::record::layer_and_linear;
 use crate::run::report::SaveReport;
 use crate::target::TargetId;
 use crate::{Error, Result};
-use halfstep_formats::architecture::Role;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, TensorData};
 use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
@@ -110,9 +110,12 @@ fn target(model: &Model) -> Option<TargetId> {
 /// the training forward's, (c) the whole model through its integer path, bit for bit. Err says
 /// where they part.
 pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {
-    let activation = |role| match role {
-        Role::Linear(_) => trained.quantization.as_ref().map(|q| q.activation),
-        _ => trained.quantization.as_ref().map(|q| q.head_activation),
+    let activation = |name: &str| {
+        let q = trained.quantization.as_ref()?;
+        Some(match layer_and_linear(name) {
+            Some((layer, linear)) => q.at(layer, linear.input()),
+            None => q.head_activation,
+        })
     };
     for spec in trained.architecture.tensors() {
         let tensors = trained.tensors.get(&spec.name).zip(file.tensors.get(&spec.name));
@@ -126,7 +129,7 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
                 let (a, b) =
                     ((a, trained.low_rank.get(&spec.name)), (b, file.low_rank.get(&spec.name)));
                 same_factors(a.1, b.1).map_err(|what| format!("{}: {what}", spec.name))?;
-                let quantizer = activation(spec.role).unwrap_or_default();
+                let quantizer = activation(&spec.name).unwrap_or_default();
                 same_outputs(a, b, quantizer, pool)
                     .map_err(|what| format!("{}: {what}", spec.name))?;
             }

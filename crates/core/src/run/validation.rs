@@ -139,8 +139,10 @@ impl Validation {
             detail: format!("each of {layers} blocks alone"),
         });
         let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
-        let quantization =
-            result.quantization.clone().map(|q| Quantization { cache: ActivationSpec::F32, ..q });
+        let quantization = result.quantization.clone().map(|mut q| {
+            q.exceptions.retain(|(_, site), _| !site.is_cache());
+            Quantization { cache: ActivationSpec::F32, ..q }
+        });
         let mut mixed = Model { quantization, ..model.clone() };
         let mut kl = Vec::with_capacity(layers);
         for layer in 0..layers {

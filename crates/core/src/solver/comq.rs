@@ -6,8 +6,13 @@
 //!     F(q) = q Gm q - 2 q Cm w = |Xq q - X w|^2 - |X w|^2      never rises once every column was visited
 //!
 //! A row starts from w itself or from its nearest codes, and visits its columns as they are stored
-//! or by falling norm(Xq_j) |w_j|. Both products get the same damping on their diagonals. Scales are
-//! those of the untouched weights, as in the authors' program.
+//! or by falling norm(Xq_j) |w_j|. Both products get the same damping on their diagonals.
+//!
+//! Scales are those of the untouched weights, as in the authors' program, unless `update_scales`:
+//! then each group's scale becomes the best one for its codes after every pass, all else as it is.
+//! In a row with one scale, with c = code - zero point,
+//!
+//!     s <- (c Cm w) / (c Gm c)      left as it is where it would not be positive
 
 use crate::layer::finished::Finished;
 use crate::solver::calibration::{Calibration, InputStream, LayerPass};
@@ -19,7 +24,7 @@ use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_kernels::ops::gemm::{Precision, linear_backward_weight};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{Pool, QuantSpec};
+use halfstep_kernels::{Granularity, Pool, QuantSpec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -41,6 +46,10 @@ pub struct ComqConfig {
     pub two_streams: bool,
     /// Added to the diagonals of both products, as a share of the mean diagonal.
     pub damping: f64,
+    /// Find the best scales for the codes after every pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[ts(optional, as = "Option<_>")]
+    pub update_scales: bool,
 }
 
 /// Products of what a linear reads, both `[I, I]` and by the same factor.
@@ -55,7 +64,7 @@ pub struct Products {
 /// The codes of a matrix.
 pub struct Descended {
     pub packed: QuantTensor,
-    /// F of every row: of the nearest codes, and after each pass.
+    /// F of every row: of the nearest codes, and after each pass, before its scales are updated.
     pub errors: Vec<Vec<f64>>,
 }
 
@@ -162,7 +171,8 @@ pub fn add_products(pool: &Pool, xq: &[f32], x: &[f32], cols: usize, sums: &mut 
 
 /// Codes of w `[O, I]` by coordinate descent.
 ///
-/// Errors: `Data`, a weight that is not finite.
+/// Errors: `Data`, a weight that is not finite; `Config`, scales that are updated row by row, but
+/// are shared by all rows.
 pub fn descend(
     pool: &Pool,
     w: &[f32],
@@ -173,20 +183,27 @@ pub fn descend(
 ) -> Result<Descended> {
     assert!(w.len().is_multiple_of(cols) && products.same.len() == cols * cols, "shapes of comq");
     check_finite("weights", w, cols)?;
+    if config.update_scales && spec.granularity == Granularity::Tensor {
+        let reason = "needs scales per channel or group, got one for the whole matrix";
+        return Err(Error::config("updateScales", reason));
+    }
     let rows = w.len() / cols;
     let nearest = quantize_by(pool, w, rows, cols, spec, Observer::Absmax);
     let norms: Vec<f64> = (0..cols).map(|j| products.same[j * cols + j].sqrt()).collect();
     let products = damped(products, cols, config.damping);
-    let row = |row: usize| Row { w: &w[row * cols..][..cols], nearest: &nearest, row };
+    let row = |row: usize| Row::new(&w[row * cols..][..cols], &nearest, row);
     let mut codes = vec![0i16; w.len()];
-    let mut errors = vec![vec![]; rows];
+    let mut found = vec![(vec![], vec![]); rows];
     pool.parts(
-        codes.chunks_mut(cols).zip(&mut errors).collect(),
-        |i, (codes, errors): (&mut [i16], &mut Vec<f64>)| {
-            *errors = row(i).descend(&products, &norms, config, codes);
+        codes.chunks_mut(cols).zip(&mut found).collect(),
+        |i, (codes, found): (&mut [i16], &mut (Vec<f64>, Vec<f32>))| {
+            let mut row = row(i);
+            *found = (row.descend(&products, &norms, config, codes), row.scales);
         },
     );
-    let (scales, zero_points) = (nearest.scales, nearest.zero_points);
+    let (errors, updated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let zero_points = nearest.zero_points;
+    let scales = if config.update_scales { updated.concat() } else { nearest.scales };
     let packed = QuantTensor::from_codes(spec, rows, cols, &codes, scales, zero_points);
     Ok(Descended { packed, errors })
 }
@@ -206,14 +223,30 @@ struct Row<'a> {
     w: &'a [f32],
     nearest: &'a QuantTensor,
     row: usize,
+    /// Of its groups.
+    scales: Vec<f32>,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    fn new(w: &'a [f32], nearest: &'a QuantTensor, row: usize) -> Self {
+        let granularity = nearest.spec.granularity;
+        let [first, last] = [0, w.len() - 1].map(|col| granularity.scale_index(row, col, w.len()));
+        Self { w, nearest, row, scales: nearest.scales[first..=last].to_vec() }
+    }
+
+    /// Scale and zero point of a column, and the number of its group.
+    fn group(&self, col: usize) -> (f64, i32, usize) {
+        let granularity = self.nearest.spec.granularity;
+        let [first, index] =
+            [0, col].map(|col| granularity.scale_index(self.row, col, self.w.len()));
+        let group = index - first;
+        (f64::from(self.scales[group]), self.nearest.zero_point(index), group)
+    }
+
     /// The nearest code of a value, and the value of that code.
     fn nearest(&self, col: usize, value: f64) -> (i16, f64) {
         let spec = self.nearest.spec;
-        let index = spec.granularity.scale_index(self.row, col, self.w.len());
-        let (scale, zero) = (f64::from(self.nearest.scales[index]), self.nearest.zero_point(index));
+        let (scale, zero, _) = self.group(col);
         if scale == 0.0 {
             return (zero as i16, 0.0);
         }
@@ -224,7 +257,7 @@ impl Row<'_> {
 
     /// Writes the row's codes; returns F of the nearest codes and after each pass.
     fn descend(
-        &self,
+        &mut self,
         products: &Products,
         norms: &[f64],
         config: ComqConfig,
@@ -267,7 +300,51 @@ impl Row<'_> {
                 }
             }
             errors.push(error(&q, &rest));
+            if config.update_scales {
+                self.update_scales(products, codes, &mut q, &mut rest);
+            }
         }
         errors
+    }
+
+    /// Gives each group the scale that is best for its codes, one group after the other: from
+    /// `rest`, which is Cm w - Gm q, s + (c rest) / (c Gm c) over the columns of the group.
+    fn update_scales(
+        &mut self,
+        products: &Products,
+        codes: &[i16],
+        q: &mut [f64],
+        rest: &mut [f64],
+    ) {
+        let (cols, codec) = (self.w.len(), self.nearest.spec.scale);
+        let groups: Vec<usize> = (0..cols).map(|col| self.group(col).2).collect();
+        let mut first = 0;
+        for group in groups.chunk_by(|a, b| a == b) {
+            let columns = first..first + group.len();
+            first = columns.end;
+            let c: Vec<f64> = columns
+                .clone()
+                .map(|col| f64::from(codes[col]) - f64::from(self.group(col).1))
+                .collect();
+            let row = |i: usize| &products.same[i * cols..][columns.clone()];
+            let times = |a: &[f64]| -> f64 { a.iter().zip(&c).map(|(a, c)| a * c).sum() };
+            let squares: f64 = columns.clone().zip(&c).map(|(i, c_i)| c_i * times(row(i))).sum();
+            let scale = f64::from(self.scales[group[0]]);
+            let best = scale + times(&rest[columns.clone()]) / squares;
+            let stored = codec.store(best as f32);
+            // A stored scale may be further from the best one than that which is there. Without a
+            // product the best one is no number, which is never nearer.
+            let nearer = (f64::from(stored) - best).abs() < (scale - best).abs();
+            if !(best > 0.0 && stored > 0.0 && nearer) {
+                continue;
+            }
+            self.scales[group[0]] = stored;
+            for (i, c) in columns.zip(&c) {
+                let change = c * f64::from(stored) - q[i];
+                q[i] += change;
+                let column = &products.same[i * cols..][..cols];
+                rest.iter_mut().zip(column).for_each(|(rest, g)| *rest -= g * change);
+            }
+        }
     }
 }

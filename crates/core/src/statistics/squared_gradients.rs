@@ -13,8 +13,8 @@ use crate::layer::tensors::{find, teacher, uploaded};
 use crate::layer::weights::{BlockWeights, Weights};
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::{Error, Result};
-use halfstep_formats::Model;
 use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
@@ -104,8 +104,7 @@ impl<'a> ModelPass<'a> {
             batch: 1,
             tokens: sequence_length,
             precision,
-            activation: ActivationSpec::F32,
-            cache: ActivationSpec::F32,
+            quantization: Arc::new(Quantization::float()),
             edge: EdgeRule::Inside,
         };
         let stored = |name: &str| context.device.stored_weight(find(model, name)?);

@@ -67,10 +67,15 @@ impl Target for Ggml {
     }
 
     fn holds_activation(&self, quantizer: ActivationSpec) -> std::result::Result<(), String> {
-        if [self.activation, HEAD_ACTIVATION].contains(&quantizer) {
-            return Ok(());
-        }
-        Err("its runtime quantizes every input to 8 bits in blocks".into())
+        same_input(quantizer, self.activation)
+    }
+
+    fn holds_head_activation(&self, quantizer: ActivationSpec) -> std::result::Result<(), String> {
+        same_input(quantizer, HEAD_ACTIVATION)
+    }
+
+    fn holds_caches_by_layer(&self) -> bool {
+        false
     }
 
     fn holds_cache(&self, quantizer: ActivationSpec) -> std::result::Result<(), String> {
@@ -84,14 +89,24 @@ impl Target for Ggml {
         false
     }
 
-    fn client_flags(&self, cache: ActivationSpec) -> Vec<String> {
-        let kind = match cache {
-            ActivationSpec::BLOCK_32 => "q8_0",
-            ActivationSpec::F32 => "f32",
-            _ => return vec![],
+    fn client_flags(&self, keys: ActivationSpec, values: ActivationSpec) -> Vec<String> {
+        let flag = |(tensor, spec)| {
+            let kind = match spec {
+                ActivationSpec::BLOCK_32 => "q8_0",
+                ActivationSpec::F32 => "f32",
+                _ => return None,
+            };
+            Some(format!("--cache-type-{tensor} {kind}"))
         };
-        vec![format!("--cache-type-k {kind}"), format!("--cache-type-v {kind}")]
+        [("k", keys), ("v", values)].into_iter().filter_map(flag).collect()
     }
+}
+
+fn same_input(quantizer: ActivationSpec, held: ActivationSpec) -> std::result::Result<(), String> {
+    if quantizer == held {
+        return Ok(());
+    }
+    Err(format!("its runtime quantizes every input to 8 bits in blocks: {}", held.name()))
 }
 
 impl Ggml {

@@ -42,15 +42,26 @@ impl Target for Halfstep {
         spec.check_input()
     }
 
+    fn holds_head_activation(&self, spec: ActivationSpec) -> std::result::Result<(), String> {
+        if spec.is_static() {
+            return Err("the head has no stored scale for its input".into());
+        }
+        spec.check_input()
+    }
+
     fn holds_cache(&self, spec: ActivationSpec) -> std::result::Result<(), String> {
         spec.check_cache()
+    }
+
+    fn holds_caches_by_layer(&self) -> bool {
+        true
     }
 
     fn holds_low_rank(&self) -> bool {
         true
     }
 
-    fn client_flags(&self, _cache: ActivationSpec) -> Vec<String> {
+    fn client_flags(&self, _keys: ActivationSpec, _values: ActivationSpec) -> Vec<String> {
         vec![]
     }
 }
@@ -121,11 +132,8 @@ fn complete(request: &Request) -> Result<TargetSites> {
     }
     // A grid with a scale per group is chosen for a small file, in which a float embedding would
     // take most of the bytes.
-    let head_activation = if activation == ActivationSpec::F32 {
-        activation
-    } else {
-        ActivationSpec::BLOCK_32
-    };
+    let head_activation =
+        if activation == ActivationSpec::F32 { activation } else { ActivationSpec::BLOCK_32 };
     Ok(TargetSites {
         weights,
         embedding: Some(QuantSpec::Q8_0),

@@ -37,15 +37,21 @@ pub trait Target: Sync {
     /// Whether inputs of linears may have this quantizer; Err states what they may have.
     fn holds_activation(&self, quantizer: ActivationSpec) -> std::result::Result<(), String>;
 
+    /// Whether the input of the head may have this quantizer; Err states what it may have.
+    fn holds_head_activation(&self, quantizer: ActivationSpec) -> std::result::Result<(), String>;
+
     /// Whether its runtime can store keys and values so; Err states how it can.
     fn holds_cache(&self, quantizer: ActivationSpec) -> std::result::Result<(), String>;
+
+    /// Whether the cache may differ between layers.
+    fn holds_caches_by_layer(&self) -> bool;
 
     /// Whether its files store low-rank factors.
     fn holds_low_rank(&self) -> bool;
 
-    /// Returns the flags that a client needs to run a model with this cache, which is not in the
-    /// file.
-    fn client_flags(&self, cache: ActivationSpec) -> Vec<String>;
+    /// Returns the flags that a client needs to run a model with these keys and values in its
+    /// cache, which is not in the file.
+    fn client_flags(&self, keys: ActivationSpec, values: ActivationSpec) -> Vec<String>;
 }
 
 macro_rules! targets {

@@ -4,7 +4,7 @@ use crate::pages::wrapped;
 use crate::variants::{same, variants};
 use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep::event::Event;
-use halfstep::recipe::{Common, Recipe, Stage, TrainConfig};
+use halfstep::recipe::{Common, Recipe, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::run::report::{Generation, SaveReport};
 use halfstep::run::{Inspection, Plan, Report};
@@ -378,10 +378,7 @@ fn recipe_defaults(config: &RecipeConfig) -> Value {
         "cache": common.cache,
     });
     let recipe = config.resolve().expect("its defaults fit together");
-    let block = recipe.stages.iter().find_map(|stage| match stage {
-        Stage::Block { config, .. } => Some(config),
-        Stage::Model { .. } => None,
-    });
+    let block = recipe.stages.iter().find_map(|stage| Some(stage.by_layers()?.0));
     if let Some(block) = block
         && let Some(phase) = block.phases.first()
     {

@@ -305,8 +305,26 @@ impl ActivationSite {
         }
     }
 
+    /// Whether keys or values are kept here; at the other sites linears read.
+    pub const fn is_cache(self) -> bool {
+        matches!(self, ActivationSite::KCache | ActivationSite::VCache)
+    }
+
+    /// `model.layers.<layer>.<site>`.
+    pub fn name_in(self, layer: usize) -> String {
+        format!("model.layers.{layer}.{}", self.name())
+    }
+
+    /// The layer and site of [`Self::name_in`]. None: it is no such name.
+    pub fn parse(name: &str) -> Option<(usize, ActivationSite)> {
+        let (layer, site) = name.strip_prefix("model.layers.")?.split_once('.')?;
+        let site = Self::ALL.into_iter().find(|known| known.name() == site)?;
+        let layer = layer.parse().ok()?;
+        (site.name_in(layer) == name).then_some((layer, site))
+    }
+
     /// Name of the step parameter of a static quantizer here: `model.layers.<layer>.<site>.step`.
     pub fn static_scale_name(self, layer: usize) -> String {
-        format!("model.layers.{layer}.{}.step", self.name())
+        format!("{}.step", self.name_in(layer))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::metadata::Metadata;
 use super::{FORMAT, keys};
-use crate::architecture::{Architecture, EMBEDDING, HEAD, Role};
+use crate::architecture::{ActivationSite, Architecture, EMBEDDING, HEAD, Role};
 use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Tensor, TensorData};
@@ -53,18 +53,20 @@ pub fn write(quantization: &Quantization, architecture: &Architecture) -> Result
 /// GGUF cannot store the scales of static quantizers, and the blocks of the cache must divide a
 /// head.
 fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(), String> {
-    q.check().map_err(|reason| format!("asks for {reason}"))?;
-    for (what, spec) in [("activations", q.activation), ("cache", q.cache)] {
-        if spec.is_static() {
-            return Err(format!("has a stored scale for its {what}, which GGUF cannot hold"));
-        }
-    }
-    if q.cache == ActivationSpec::BLOCK_32 {
-        let head_dims = architecture.layers.iter().map(|layer| layer.attention.head_dim);
-        if let Some(head_dim) = head_dims.into_iter().find(|d| !d.is_multiple_of(32)) {
-            return Err(format!(
-                "has a Q8_0 cache, but heads of {head_dim} are not whole blocks of 32"
-            ));
+    q.check(architecture).map_err(|reason| format!("asks for {reason}"))?;
+    for (layer, of) in architecture.layers.iter().enumerate() {
+        for site in ActivationSite::ALL {
+            let spec = q.at(layer, site);
+            if spec.is_static() {
+                let what = if site.is_cache() { "cache" } else { "activations" };
+                return Err(format!("has a stored scale for its {what}, which GGUF cannot hold"));
+            }
+            let head_dim = of.attention.head_dim;
+            if site.is_cache() && spec == ActivationSpec::BLOCK_32 && !head_dim.is_multiple_of(32) {
+                return Err(format!(
+                    "has a Q8_0 cache, but heads of {head_dim} are not whole blocks of 32"
+                ));
+            }
         }
     }
     if q.static_scales.is_empty() {
@@ -95,7 +97,6 @@ fn of_client(
         target,
         activation: activation(first),
         head_activation: quantizer(head).map_or(ActivationSpec::F32, activation),
-        cache: ActivationSpec::F16,
-        static_scales: BTreeMap::new(),
+        ..Quantization::default()
     })
 }

@@ -50,7 +50,11 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     inventory::check_size(&source.file, &architecture, 1, source.length)?;
     let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
     if let Some(q) = &quantization {
-        q.check().map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
+        q.check(&architecture).map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
+        if metadata.is_version_1() && !q.exceptions.is_empty() {
+            let reason = "sites that differ need a file of version 2".into();
+            return Err(metadata.wrong(key::QUANTIZATION, reason));
+        }
         if !q.static_scales.is_empty() {
             return Err(metadata.wrong(key::QUANTIZATION, "steps are stored as tensors".into()));
         }
@@ -192,15 +196,11 @@ impl Metadata<'_> {
             if !KNOWN.contains(&name.as_str()) && !name.starts_with(key::PROVENANCE_PREFIX) {
                 return Err(unsupported(format!("metadata key {name}"), "no version has it"));
             }
-            if name == key::LINEARS && !self.is_version_2() {
+            if name == key::LINEARS && self.is_version_1() {
                 return Err(unsupported(format!("metadata key {name}"), "version 2 has it"));
             }
         }
         Ok(())
-    }
-
-    fn is_version_2(&self) -> bool {
-        self.values.get(FORMAT_KEY).map(String::as_str) == Some(FORMAT_VERSION_2)
     }
 
     fn text(&self, key: &str) -> Result<Option<&str>> {
@@ -230,9 +230,13 @@ impl Metadata<'_> {
 }
 
 impl Metadata<'_> {
+    fn is_version_1(&self) -> bool {
+        self.values.get(FORMAT_KEY).map(String::as_str) == Some(FORMAT_VERSION)
+    }
+
     /// The spec of every packed weight, in the words of the file's version.
     fn weights(&self) -> Result<BTreeMap<String, QuantSpec>> {
-        if !self.is_version_2() {
+        if self.is_version_1() {
             let stored: Option<BTreeMap<String, StoredQuantizer>> = self.json(key::WEIGHTS)?;
             let specs = stored.unwrap_or_default().into_iter();
             return Ok(specs.map(|(name, stored)| (name, stored.into())).collect());

@@ -52,7 +52,7 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     }
     let mut metadata = metadata(model, &weights)?;
     if let Some(q) = &model.quantization {
-        q.check().map_err(|reason| unencodable(key::QUANTIZATION, reason))?;
+        q.check(&model.architecture).map_err(|reason| unencodable(key::QUANTIZATION, reason))?;
         let without_steps = Quantization { static_scales: BTreeMap::new(), ..q.clone() };
         metadata.insert(key::QUANTIZATION.into(), json(&without_steps)?);
         step_entries(&model.architecture, q, &mut weights)?;
@@ -97,10 +97,11 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
         .iter()
         .map(|(k, v)| (format!("{}{k}", key::PROVENANCE_PREFIX), v.clone()))
         .collect();
+    let alike = model.quantization.as_ref().is_none_or(|q| q.exceptions.is_empty());
     let of_version_1: Option<BTreeMap<&str, StoredQuantizer>> = (weights.packed.iter())
-        .map(|(&name, &spec)| Some((name, StoredQuantizer::new(spec)?)))
+        .map(|(&name, &spec)| Some((name, StoredQuantizer::new(spec).filter(|_| alike)?)))
         .collect();
-    let of_version_1 = of_version_1.filter(|_| weights.linears.is_empty());
+    let of_version_1 = of_version_1.filter(|_| alike && weights.linears.is_empty());
     let version = if of_version_1.is_some() { FORMAT_VERSION } else { FORMAT_VERSION_2 };
     metadata.insert(FORMAT_KEY.into(), version.into());
     metadata.insert(key::NAME.into(), model.name.clone());

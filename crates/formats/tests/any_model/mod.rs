@@ -277,7 +277,7 @@ pub fn dynamic() -> Quantization {
         activation: ActivationSpec::token(8),
         head_activation: ActivationSpec::F32,
         cache: ActivationSpec::head(8),
-        static_scales: BTreeMap::new(),
+        ..Quantization::default()
     }
 }
 

@@ -153,8 +153,7 @@ pub fn client_quantization(target: &str, head: bool) -> Quantization {
             ActivationSpec::BLOCK_32
         },
         head_activation: if head { ActivationSpec::BLOCK_32 } else { ActivationSpec::F32 },
-        cache: ActivationSpec::F16,
-        static_scales: BTreeMap::new(),
+        ..Quantization::default()
     }
 }
 

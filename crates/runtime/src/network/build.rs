@@ -2,6 +2,7 @@
 //! them.
 
 use super::{Arithmetic, Block, Network};
+use crate::cache::Kept;
 use crate::linear_parts::{Wrapping, widened};
 use crate::low_rank::Factors;
 use crate::matrix::{Matrix, Projection, vector};
@@ -44,8 +45,7 @@ impl Network {
             if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
         let final_norm = vector(model, FINAL_NORM, architecture.hidden_size, &pool)?;
         let ropes = builder.ropes.into_iter().map(|(_, table)| table).collect();
-        let cache = quantization.map_or(ActivationSpec::F32, |q| q.cache);
-        Ok(Self { architecture, embedding, blocks, final_norm, head, ropes, cache, pool })
+        Ok(Self { architecture, embedding, blocks, final_norm, head, ropes, pool })
     }
 }
 
@@ -74,7 +74,7 @@ impl Builder<'_> {
             q.head_activation.name(),
             q.cache.name()
         );
-        q.check().map_err(|reason| unsupported(told, &reason).into())
+        q.check(&self.model.architecture).map_err(|reason| unsupported(told, &reason).into())
     }
 
     fn block(&mut self, layer: usize) -> Result<Block> {
@@ -82,9 +82,10 @@ impl Builder<'_> {
         let (attention, linears) =
             (&architecture.layers[layer].attention, architecture.linears(layer));
         let widths = architecture.norms(layer);
-        let static_cache = self.quantization.is_some_and(|q| q.cache.is_static());
-        let cache_step =
-            |site| if static_cache { self.step(site, layer).map(Some) } else { Ok(None) };
+        let kept = |site| -> Result<Kept> {
+            let spec = self.quantization.map_or(ActivationSpec::F32, |q| q.at(layer, site));
+            Ok(Kept { spec, step: self.step_of(spec, site, layer)? })
+        };
         let norm = |kind: Norm| {
             let spec = widths.iter().find(|(norm, _)| *norm == kind);
             let read = |&(norm, width): &(Norm, usize)| {
@@ -111,8 +112,8 @@ impl Builder<'_> {
             gate: linear(Linear::Gate)?,
             up: linear(Linear::Up)?,
             down: linear(Linear::Down)?,
-            key_step: cache_step(ActivationSite::KCache)?,
-            value_step: cache_step(ActivationSite::VCache)?,
+            keys: kept(ActivationSite::KCache)?,
+            values: kept(ActivationSite::VCache)?,
             rope: rope.unwrap_or_else(|| {
                 self.ropes.push((key, attention.rope_table()));
                 self.ropes.len() - 1
@@ -125,11 +126,10 @@ impl Builder<'_> {
         let name = linear.weight_name(layer);
         let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
         let activation = match self.quantization {
-            Some(q) if self.is_packed(&name) => q.activation,
+            Some(q) if self.is_packed(&name) => q.at(layer, linear.input()),
             _ => ActivationSpec::F32,
         };
-        let is_static = activation.is_static();
-        let step = if is_static { Some(self.step(linear.input(), layer)?) } else { None };
+        let step = self.step_of(activation, linear.input(), layer)?;
         let parts = self.model.linear_parts.get(&name);
         let wrapping = parts
             .and_then(|parts| Wrapping::new(parts, i, self.quantization.is_some(), self.pool))
@@ -165,6 +165,16 @@ impl Builder<'_> {
         };
         let (step, low_rank, wrapping, bias) = (None, None, None, None);
         Ok(Projection { weight, activation, step, low_rank, wrapping, bias })
+    }
+
+    /// The stored step of a site, if its quantizer is static.
+    fn step_of(
+        &self,
+        spec: ActivationSpec,
+        site: ActivationSite,
+        layer: usize,
+    ) -> Result<Option<f32>> {
+        if spec.is_static() { self.step(site, layer).map(Some) } else { Ok(None) }
     }
 
     /// The stored step of a static site.

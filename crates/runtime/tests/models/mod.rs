@@ -247,8 +247,27 @@ pub fn quantization(activation: ActivationSpec, cache: ActivationSpec) -> Quanti
         activation,
         head_activation,
         cache,
-        static_scales: BTreeMap::new(),
+        ..Quantization::default()
     }
+}
+
+/// 8-bit keys with 4-bit values; inputs of 4 bits, but 8 before `down_proj` and in the last layer.
+pub fn sites_that_differ(layers: usize) -> Quantization {
+    use ActivationSpec as A;
+    let of = |layer: usize, site: ActivationSite| match site {
+        ActivationSite::KCache if layer == 0 => A::of_site(8),
+        ActivationSite::KCache => A::head(8),
+        ActivationSite::VCache => A::head(4),
+        ActivationSite::DownIn => A::token(8),
+        _ if layer + 1 == layers => A::token(8),
+        _ => A::token(4),
+    };
+    let all = (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| (layer, site)));
+    let sites = all.map(|(layer, site)| ((layer, site), of(layer, site))).collect();
+    let mut quantization = quantization(A::token(4), A::head(8)).with_sites(sites);
+    let name = ActivationSite::KCache.static_scale_name(0);
+    quantization.static_scales.insert(name, 0.03);
+    quantization
 }
 
 pub fn with_static_scales(mut quantization: Quantization, layers: usize) -> Quantization {
@@ -315,6 +334,10 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
                 None,
                 with_static_scales(quantization(A::of_site(8), A::of_site(8)), layers),
             ),
+        ),
+        (
+            "sites that differ, one of them static",
+            quantized(architecture(), channel(4), None, sites_that_differ(layers)),
         ),
         (
             "affine 2 bit, group 16, float activations",

@@ -9,7 +9,12 @@ use crate::quantizer::builder::{Beginning, Builder};
 use halfstep_kernels::QuantSpec;
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: false,
+    weights_may_learn: true,
+    reads_observer: false,
+    reads_gradient_scale: false,
+};
 
 #[derive(Debug)]
 pub struct Absmax {

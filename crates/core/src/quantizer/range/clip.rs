@@ -16,7 +16,12 @@ use halfstep_kernels::{Pool, QuantSpec, Real};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: true,
+    weights_may_learn: false,
+    reads_observer: true,
+    reads_gradient_scale: false,
+};
 
 /// The formulas are computed on the host, over one or two numbers for each group.
 #[derive(Debug)]

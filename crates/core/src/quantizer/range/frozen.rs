@@ -6,7 +6,12 @@ use crate::autograd::parameter::Parameters;
 use crate::device::Device;
 use crate::quantizer::builder::{Beginning, Builder};
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: false,
+    weights_may_learn: true,
+    reads_observer: true,
+    reads_gradient_scale: false,
+};
 
 #[derive(Debug)]
 pub struct Frozen<D: Device>(Ranges<D>);

@@ -80,6 +80,10 @@ pub struct RangeTraits {
     pub learns: bool,
     /// Whether the weights may learn with it.
     pub weights_may_learn: bool,
+    /// Whether it begins with the scales of the observer, instead of finding its own.
+    pub reads_observer: bool,
+    /// Whether it divides the gradient of its scales as the site says.
+    pub reads_gradient_scale: bool,
 }
 
 /// Scales as stored, and zero points (None on a grid without), of every group of a matrix. Cloning

@@ -10,7 +10,12 @@ use crate::quantizer::builder::{Beginning, Builder, GradientScale, part_name};
 use halfstep_kernels::ScaleCodec;
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: true,
+    weights_may_learn: true,
+    reads_observer: true,
+    reads_gradient_scale: true,
+};
 
 #[derive(Debug)]
 pub struct Scale<D: Device> {

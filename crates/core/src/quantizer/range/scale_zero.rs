@@ -12,7 +12,12 @@ use halfstep_kernels::quant::observer::find_scales;
 use halfstep_kernels::{QuantSpec, ScaleCodec};
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
+pub const TRAITS: RangeTraits = RangeTraits {
+    learns: true,
+    weights_may_learn: true,
+    reads_observer: true,
+    reads_gradient_scale: false,
+};
 
 #[derive(Debug)]
 pub struct ScaleZero {

@@ -6,7 +6,7 @@
 //! has a function `register` like that of [`RoundingConfig`] and implements [`Rounding`].
 //!
 //! Only stages that train ask a rounding: solvers choose codes by themselves, and a recipe without
-//! stages rounds to nearest whatever its rounding is.
+//! stages rounds to nearest; another rounding is refused there.
 
 use super::builder::{Beginning, Builder};
 use super::range::{RangeGradients, Ranges};
