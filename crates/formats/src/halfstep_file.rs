@@ -28,7 +28,7 @@ pub const FORMAT_KEY: &str = "halfstep.format";
 /// The version of a file that holds integers with f32 or f16 scales.
 pub const FORMAT_VERSION: &str = "1";
 /// The version of a file that holds tables of levels, other codecs of scales, or parts of linears
-/// beside the weight.
+/// in addition to the weight.
 pub const FORMAT_VERSION_2: &str = "2";
 
 mod key {
