@@ -1,4 +1,4 @@
-//! A model whose linears have parts beside their weights, and a table of levels for every row: what
+//! A model whose linears have more parts than their weights, and a table of levels for every row: what
 //! is saved, counted and run, and what is refused by name.
 
 use half::f16;

@@ -1,4 +1,4 @@
-//! The parts of a linear beside its weight, ready to be computed:
+//! The parts of a linear in addition to its weight, ready to be computed:
 //!
 //!     post(g . y0)        y0 = sum_k Qa(x') Wk^T        x' = R (h . x[idx])
 //!
