@@ -2,7 +2,7 @@
  * halfstep in WebAssembly, for browsers, workers and edge runtimes: the surface of `halfstep`
  * without training.
  *
- * The module is fetched from beside this file at the first {@link Model.load}; {@link loadWasm}
+ * The module is fetched from the folder of this file at the first {@link Model.load}; {@link loadWasm}
  * takes it from elsewhere. Work runs on the calling thread in short
  * steps, so a page stays alive; for long evaluations use a worker.
  */

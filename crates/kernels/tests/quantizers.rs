@@ -410,7 +410,7 @@ fn rtn_is_the_better_of_its_two_rules() {
         [QuantSpec::Q4_0, QuantSpec::int(Int::symmetric(3), Granularity::Channel, ScaleCodec::F32)]
     {
         let rtn = squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, Observer::Best));
-        for rule in [Observer::SignedAbsmax, Observer::ErrorSearch, Observer::Absmax] {
+        for observer in [Observer::SignedAbsmax, Observer::ErrorSearch, Observer::Absmax] {
             assert!(
                 rtn <= squared_error(&w, &quantize_by(&pool(), &w, 8, 96, q, observer))
                     * (1.0 + 1e-6),
@@ -424,7 +424,7 @@ fn rtn_is_the_better_of_its_two_rules() {
 fn affine_zero_points_stay_inside_and_zero_is_exact() {
     for (shift, bits) in [(-3.0, 4), (0.0, 2), (3.0, 4), (0.7, 8)] {
         let w: Vec<f32> = normal(64, 8).iter().map(|w| w + shift).chain([0.0; 32]).collect();
-        for rule in [Observer::Absmax, Observer::ErrorSearch] {
+        for observer in [Observer::Absmax, Observer::ErrorSearch] {
             let q = QuantSpec::int(Int::unsigned(bits), Granularity::Channel, ScaleCodec::F16);
             let packed = quantize_by(&pool(), &w, 1, 96, q, observer);
             assert!(i32::from(packed.zero_points[0]) <= q.max_code());

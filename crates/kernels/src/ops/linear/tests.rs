@@ -212,7 +212,7 @@ proptest! {
     }
 }
 
-/// Every level at every awkward size in each dimension, and weights of several layouts beside each
+/// Every level at every awkward size in each dimension, and weights of several layouts with each
 /// other.
 #[test]
 fn awkward_sizes() {
