@@ -3,8 +3,8 @@ import { modelFiles, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
 import { type Glue, type WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
 
 /**
- * Where the module comes from when not from the folder of this file: its bytes, a URL or response to
- * fetch, or a compiled module.
+ * Where the module comes from when not from the folder of this file: its bytes, a URL or response
+ * to fetch, or a compiled module.
  */
 export type WasmSource = BufferSource | URL | Response | Promise<Response> | WebAssembly.Module
 
