@@ -25,7 +25,10 @@ pub enum Error {
 
 /// The tensors of a model: f32, f16 and bf16 as they are, quantized ones as the f32 values of
 /// their codes. Low-rank factors are merged into their weights.
+///
+/// Errors: other parts of a linear, by name.
 pub fn to_candle(model: &Model, device: &Device) -> Result<HashMap<String, Tensor>, Error> {
+    model.refuse_linear_parts(&model.name, "a model of candle cannot hold it")?;
     let pool = Pool::new(0);
     let tensor = |(name, tensor): (&String, &halfstep_formats::Tensor)| {
         let shape = tensor.shape.as_slice();

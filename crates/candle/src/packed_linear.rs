@@ -39,6 +39,9 @@ impl PackedLinear {
             let reason = format!("a packed linear [{rows}, {cols}] has {want} {name}, not {got}");
             return Err(Error::Msg(reason));
         }
+        if quantizer.row_table().is_some() {
+            return Err(Error::Msg("a packed linear has no tables of its rows".into()));
+        }
         if activation.is_static() {
             return Err(Error::Msg("a packed linear has no static scale of activations".into()));
         }

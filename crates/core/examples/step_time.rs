@@ -10,6 +10,7 @@
 //! since the peak is the process's.
 
 use halfstep::data::{Sequences, Text};
+use halfstep::device::Cpu;
 use halfstep::engine::{Trainer, arithmetic};
 use halfstep::host::Host;
 use halfstep::recipe::{Common, Recipe, Rule, Stage, TrainConfig, Trains};
@@ -44,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = load(model)?;
     let tokens = Text::read(Some(text), None, 0)?.ok_or("no text")?.tokens(&model, WINDOW)?;
     let mut windows = Sequences::new(tokens, WINDOW, config.seed);
-    let mut trainer = Trainer::<f32>::new(
+    let mut trainer = Trainer::new(
         &model,
         None,
         &recipe,
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &config,
         steps + WARM_UP as u64,
         &windows.batch(0, batch),
-        pool,
+        Cpu::<f32>::new(&pool),
     )?;
     let _kept = halfstep_kernels::recycle::MemoryGuard::new(usize::MAX);
     let mut seconds = vec![];

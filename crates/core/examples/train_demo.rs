@@ -8,6 +8,7 @@
 //! from them.
 
 use halfstep::data::{Sequences, Text};
+use halfstep::device::Cpu;
 use halfstep::engine::Trainer;
 use halfstep::host::Host;
 use halfstep::recipe::{Recipe, RecipeData, Rule, Stage, StageStart, TrainConfig, Trains};
@@ -88,6 +89,7 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
         name: "demo".into(),
         tensors: tensors.collect(),
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         architecture,
         tokenizer: Some(tokenizer),
         chat_template: None,
@@ -137,8 +139,9 @@ fn pretrain(
         model.architecture.parameters(),
         windows.count()
     );
+    let device = Cpu::<f32>::new(&Pool::new(0));
     let mut trainer =
-        Trainer::<f32>::new(&model, None, &recipe, Trains::ALL, &config, steps, &[], Pool::new(0))?;
+        Trainer::new(&model, None, &recipe, Trains::ALL, &config, steps, &[], device)?;
     while trainer.step < steps {
         let batch = windows.batch(trainer.step * config.batch as u64, config.batch);
         let report = trainer.step(&batch, config.sequence_length, &Host::default())?;

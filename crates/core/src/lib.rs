@@ -8,6 +8,7 @@ pub mod autograd;
 pub mod cancel;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod event;

@@ -9,7 +9,7 @@ use half::f16;
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::blocks::packed::block_type;
 use halfstep_formats::write::FileFormat;
-use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
+use halfstep_formats::{LinearParts, LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::quant::observer::quantize_by;
 use halfstep_kernels::{ActivationSpec, Granularity, Pool, QuantSpec};
 use std::collections::BTreeMap;
@@ -184,7 +184,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
     Ok(())
 }
 
-/// Stored bits of the block linears, scales and low-rank factors included, per weight.
+/// Stored bits of the block linears, scales, low-rank factors and other parts included, per weight.
 pub fn bits_per_weight(model: &Model) -> f64 {
     let (mut bits, mut weights) = (0.0, 0usize);
     for spec in model.architecture.tensors() {
@@ -193,7 +193,8 @@ pub fn bits_per_weight(model: &Model) -> f64 {
         }
         if let Some(tensor) = model.tensors.get(&spec.name) {
             let factors = model.low_rank.get(&spec.name).map_or(0, LowRank::stored_bytes);
-            bits += 8.0 * (stored_bytes(tensor) + factors) as f64;
+            let parts = model.linear_parts.get(&spec.name).map_or(0, LinearParts::stored_bytes);
+            bits += 8.0 * (stored_bytes(tensor) + factors + parts) as f64;
             weights += spec.shape.iter().product::<usize>();
         }
     }

@@ -1,6 +1,7 @@
 //! Roundings that learn against golden `rounding` (make/rounding.py).
 
 use halfstep::autograd::parameter::Parameters;
+use halfstep::device::Cpu;
 use halfstep::quantizer::builder::{Beginning, Builder};
 use halfstep::quantizer::range::Ranges;
 use halfstep::quantizer::rounding::MatrixView;
@@ -8,6 +9,7 @@ use halfstep::quantizer::rounding::ada_round::{regulariser, soft_bit};
 use halfstep::recipe::{RoundingConfig, Trains, WeightSite};
 use halfstep_golden::load;
 use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
+use std::sync::Arc;
 
 /// The set's README: relative 1e-5, `dreg_*` 1e-4.
 const TOLERANCE: f64 = 1e-5;
@@ -47,14 +49,13 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             WeightSite { rounding: RoundingConfig::AdaRound, ..WeightSite::absmax(quantizer) };
         let w = tensor("w");
         let (rows, cols) = (w.shape[0], w.shape[1]);
-        let ranges = Ranges::<f64> {
-            scales: tensor("s").f64,
-            zero_points: if affine { whole("z") } else { vec![] },
+        let ranges = Ranges::<Cpu<f64>> {
+            scales: Arc::new(tensor("s").f64),
+            zero_points: affine.then(|| Arc::new(whole("z"))),
         };
-        let mut parameters = Parameters::<f64>::new();
+        let mut parameters = Parameters::new(&Cpu::<f64>::new(&pool));
         let trains = Trains { rounding: true, ..Trains::NONE };
-        let builder =
-            &mut Builder { parameters: &mut parameters, pool: &pool, trains, relative: true };
+        let builder = &mut Builder { parameters: &mut parameters, trains, relative: true };
         let values: Vec<f32> = w.f64.iter().map(|&w| w as f32).collect();
         let beginning = Beginning {
             name: "w.weight",
@@ -69,13 +70,13 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             gradient_scale: site.gradient_scale,
             previous: None,
         };
-        let rounding = site.rounding.register(builder, &beginning, &ranges);
+        let rounding = site.rounding.register(builder, &beginning, &ranges).expect("a rounding");
         let v = parameters.index("w.rounding").expect("the variables");
         close("v_start", parameters.list[v].value.clone(), &tensor("v_start").f64, TOLERANCE);
 
-        let hard = |parameters: &Parameters<f64>| {
-            let step = MatrixView { w: &w.f64, rows, cols, quantizer, parameters, pool: &pool };
-            let packed = rounding.pack(step, &ranges);
+        let hard = |parameters: &Parameters<Cpu<f64>>| {
+            let step = MatrixView { w: &w.f64, rows, cols, quantizer, parameters };
+            let packed = rounding.pack(step, &ranges).expect("codes");
             let mut codes = vec![0i16; cols];
             (0..rows)
                 .flat_map(|row| {
@@ -89,12 +90,11 @@ fn ada_round_equals_the_formulas_of_the_paper() {
         parameters.list[v].value = tensor("v").f64;
         assert_eq!(hard(&parameters), whole("hard"), "{name}");
 
-        let step =
-            MatrixView { w: &w.f64, rows, cols, quantizer, parameters: &parameters, pool: &pool };
+        let step = MatrixView { w: &w.f64, rows, cols, quantizer, parameters: &parameters };
         close("h", tensor("v").f64.iter().map(|&v| soft_bit(v).0), &tensor("h").f64, TOLERANCE);
-        close("y", rounding.forward(step, &ranges), &tensor("y").f64, TOLERANCE);
+        close("y", rounding.forward(step, &ranges).expect("values"), &tensor("y").f64, TOLERANCE);
         let mut gradient = tensor("dy").f64;
-        rounding.backward(step, &ranges, &mut gradient, false);
+        rounding.backward(step, &ranges, &mut gradient, false).expect("gradients");
         let dv = parameters.list[v].sink.with(|gradient| gradient.clone());
         close("dv", dv, &tensor("dv").f64, TOLERANCE);
         for beta in case["betas"].as_array().expect("betas") {
@@ -106,12 +106,11 @@ fn ada_round_equals_the_formulas_of_the_paper() {
             close("dreg", slopes, &tensor(&format!("dreg_{beta}")).f64, REGULARISER_TOLERANCE);
         }
         // Settled, the forward uses the codes that are stored.
-        rounding.settle(&mut parameters);
-        let step =
-            MatrixView { w: &w.f64, rows, cols, quantizer, parameters: &parameters, pool: &pool };
+        rounding.settle(&mut parameters).expect("settled");
+        let step = MatrixView { w: &w.f64, rows, cols, quantizer, parameters: &parameters };
         let mut decoded = vec![0.0; rows * cols];
-        rounding.pack(step, &ranges).decode(&pool, &mut decoded);
-        let soft = rounding.forward(step, &ranges);
+        rounding.pack(step, &ranges).expect("codes").decode(&pool, &mut decoded);
+        let soft = rounding.forward(step, &ranges).expect("values");
         assert!(soft.iter().zip(&decoded).all(|(&a, &b)| a as f32 == b), "{name}: settled");
         assert_eq!(hard(&parameters), whole("hard"), "{name}: settled");
     }

@@ -1,8 +1,8 @@
 //! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers,
 //! distillation and AdamW, in f64 and in f32.
 
-use halfstep::autograd::ops::Number;
 use halfstep::autograd::parameter::Group;
+use halfstep::device::{Cpu, Number};
 use halfstep::engine::Trainer;
 use halfstep::host::Host;
 use halfstep::optimizer::adamw::AdamWConfig;
@@ -79,7 +79,7 @@ impl Trace<'_> {
         }
     }
 
-    fn optimizer<T: Number>(&self) -> Optimizer<T> {
+    fn optimizer<T: Number>(&self) -> Optimizer<Cpu<T>> {
         let t = &self.golden.json["train"];
         let group = |name: &str| GroupConfig {
             rate_multiplier: number(&t["groups"][name]["lr_mult"]),
@@ -110,7 +110,7 @@ impl Trace<'_> {
         }
     }
 
-    fn trainer<T: Number>(&self, recompute: Recompute, threads: usize) -> Trainer<T> {
+    fn trainer<T: Number>(&self, recompute: Recompute, threads: usize) -> Trainer<Cpu<T>> {
         let cross_entropy = self.spec["objective"] == "cross_entropy";
         let config = TrainConfig {
             kl_weight: if cross_entropy { 0.0 } else { 1.0 },
@@ -129,7 +129,7 @@ impl Trace<'_> {
             &config,
             1,
             first,
-            Pool::new(threads),
+            Cpu::<T>::new(&Pool::new(threads)),
         )
         .expect("a trainer");
         trainer.optimizer = self.optimizer();
@@ -180,7 +180,7 @@ impl Trace<'_> {
         number(&self.golden.json["train"]["restart"]) as usize
     }
 
-    fn round_state<T: Number>(trainer: &mut Trainer<T>) {
+    fn round_state<T: Number>(trainer: &mut Trainer<Cpu<T>>) {
         let kept = trainer.optimizer.state.vectors_mut().iter_mut().flatten();
         for values in trainer.parameters.list.iter_mut().map(|p| &mut p.value).chain(kept) {
             values.iter_mut().for_each(|v| *v = <T as Real>::from_f32(Real::to_f32(*v)));
@@ -188,7 +188,7 @@ impl Trace<'_> {
     }
 
     /// Losses of the first three steps, or of all where the trace has fewer.
-    fn three_steps<T: Number>(&self, trainer: &mut Trainer<T>) -> Vec<f64> {
+    fn three_steps<T: Number>(&self, trainer: &mut Trainer<Cpu<T>>) -> Vec<f64> {
         (0..numbers(&self.spec["loss"]).len().min(3))
             .map(|s| {
                 trainer.step(self.batch(s), self.tokens, &Host::default()).expect("a step").loss
@@ -196,7 +196,11 @@ impl Trace<'_> {
             .collect()
     }
 
-    fn run<T: Number>(&self, trainer: &mut Trainer<T>, each: impl Fn(usize, f64, f64)) -> Vec<f64> {
+    fn run<T: Number>(
+        &self,
+        trainer: &mut Trainer<Cpu<T>>,
+        each: impl Fn(usize, f64, f64),
+    ) -> Vec<f64> {
         let steps = numbers(&self.spec["loss"]).len();
         let mut losses = vec![];
         for step in trainer.step as usize..steps {
@@ -342,7 +346,7 @@ fn the_restart_state_gives_the_next_loss_in_f32() {
         let restart = |kind: &str, name: &str| {
             trace.golden.tensor(&format!("{}/restart/{kind}/{name}", trace.name)).f32()
         };
-        trainer.optimizer.begin(&trainer.parameters);
+        trainer.optimizer.begin(&trainer.parameters).expect("moments");
         for (p, kept) in
             trainer.parameters.list.iter_mut().zip(trainer.optimizer.state.vectors_mut())
         {

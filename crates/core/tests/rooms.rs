@@ -137,7 +137,11 @@ fn no_circle_of_modules_is_larger_than_two_files() {
 fn a_room_knows_none_of_those_above_it() {
     let uses = Uses::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let above: &[(&str, &[&str])] = &[
-        ("host", &["autograd", "quantizer", "layer", "objective", "recipe", "engine", "run"]),
+        (
+            "host",
+            &["device", "autograd", "quantizer", "layer", "objective", "recipe", "engine", "run"],
+        ),
+        ("device", &["autograd", "quantizer", "layer", "objective", "recipe", "engine", "run"]),
         ("autograd", &["quantizer", "layer", "objective", "solver", "recipe", "engine", "run"]),
         ("quantizer", &["layer", "objective", "solver", "recipe", "target", "engine", "run"]),
         ("layer", &["objective", "solver", "recipe", "target", "engine", "run"]),
@@ -156,6 +160,42 @@ fn a_room_knows_none_of_those_above_it() {
             assert!(seen.is_none(), "{} uses {seen:?}", module.join("::"));
         }
     }
+}
+
+/// Rooms that compute by the device alone.
+const OVER_A_DEVICE: &[&str] = &["autograd", "layer", "optimizer"];
+
+/// What a source names of threads and kernels: a device has them.
+fn of_the_cpu(source: &str) -> Vec<String> {
+    let mut found: Vec<String> = vec![];
+    for (path, _) in paths(source) {
+        let function = path.last().is_some_and(|name| name.starts_with(char::is_lowercase));
+        let kernel = path.first().is_some_and(|first| first == "halfstep_kernels");
+        if kernel && (function || path.last().is_some_and(|name| name == "Pool")) {
+            found.push(path.join("::"));
+        }
+    }
+    found
+}
+
+#[test]
+fn tape_operations_layer_and_optimizer_name_neither_threads_nor_kernels() {
+    let kernel = "use halfstep_kernels::{Pool, ops::{rope::{RopeTable, rope}, gemm}};";
+    let [pool, rope, gemm] = ["Pool", "ops::rope::rope", "ops::gemm"];
+    let path = |rest: &str| format!("halfstep_kernels::{rest}");
+    assert_eq!(of_the_cpu(kernel), [path(pool), path(rope), path(gemm)]);
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    // What is read from a model is computed before any device.
+    let host = src.join("layer/tensors.rs");
+    let rooms = OVER_A_DEVICE.iter().flat_map(|room| files(&src.join(room)));
+    let found: Vec<String> = rooms
+        .filter(|file| *file != host)
+        .flat_map(|file| {
+            let found = of_the_cpu(&code(&file, false)).into_iter();
+            found.map(move |name| format!("{}: {name}", file.display()))
+        })
+        .collect();
+    assert!(found.is_empty(), "beside the device:\n{}", found.join("\n"));
 }
 
 /// What the crates depend on, outside their tests.

@@ -2,6 +2,7 @@
 //! the whole model's loss in f64.
 
 use halfstep::autograd::parameter::Group;
+use halfstep::device::Cpu;
 use halfstep::engine::Trainer;
 use halfstep::host::Host;
 use halfstep::recipe::{Recipe, RecipeData, Rule, TrainConfig, Trains};
@@ -58,6 +59,7 @@ fn model(architecture: Architecture) -> Model {
         tensors: tensors.collect(),
         architecture,
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         tokenizer: None,
         chat_template: None,
         quantization: None,
@@ -79,9 +81,9 @@ fn norms_and_biases_have_the_gradients_of_finite_differences() {
     };
     let (host, mut rng) = (Host::default(), Rng::new(4, 0));
     let batch: Vec<u32> = (0..SEQUENCES * TOKENS).map(|_| rng.below(13) as u32).collect();
+    let device = Cpu::<f64>::new(&Pool::new(2));
     let mut trainer =
-        Trainer::<f64>::new(&model, None, &recipe, Trains::ALL, &config, 1, &[], Pool::new(2))
-            .expect("built");
+        Trainer::new(&model, None, &recipe, Trains::ALL, &config, 1, &[], device).expect("built");
     trainer.gradients(&batch, TOKENS, &host).expect("gradients");
     let vectors: Vec<(usize, Vec<f64>)> = trainer
         .parameters

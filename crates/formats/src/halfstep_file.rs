@@ -4,6 +4,8 @@
 //! This module is the layout (names, shapes, what a value may be), which reader and writer share:
 //! what the reader refuses, the writer cannot make.
 
+mod linears;
+mod packed;
 mod quantizers;
 mod read;
 mod write;
@@ -25,7 +27,8 @@ use std::collections::BTreeSet;
 pub const FORMAT_KEY: &str = "halfstep.format";
 /// The version of a file that holds integers with f32 or f16 scales.
 pub const FORMAT_VERSION: &str = "1";
-/// The version of a file that holds tables of levels or other codecs of scales.
+/// The version of a file that holds tables of levels, other codecs of scales, or parts of linears
+/// beside the weight.
 pub const FORMAT_VERSION_2: &str = "2";
 
 mod key {
@@ -37,6 +40,8 @@ mod key {
     pub const BLOCKS: &str = "halfstep.blocks";
     /// JSON: weight name to the rank of the factors beside it.
     pub const LOW_RANK: &str = "halfstep.low_rank";
+    /// JSON: weight name to `StoredLinear`, the other parts of the linear. Version 2 only.
+    pub const LINEARS: &str = "halfstep.linears";
     pub const QUANTIZATION: &str = "halfstep.quantization";
     pub const CHAT_TEMPLATE: &str = "halfstep.chat_template";
     pub const PROVENANCE_PREFIX: &str = "halfstep.provenance.";
@@ -47,7 +52,7 @@ fn value_cap(key: &str) -> usize {
     match key {
         key::CHAT_TEMPLATE => MAX_TEMPLATE_BYTES as usize,
         // Room for every tensor of the largest architecture.
-        key::WEIGHTS | key::BLOCKS | key::LOW_RANK => 4 << 20,
+        key::WEIGHTS | key::BLOCKS | key::LOW_RANK | key::LINEARS => 4 << 20,
         key if key.starts_with(key::PROVENANCE_PREFIX) => MAX_HEADER_BYTES as usize,
         _ => MAX_CONFIG_BYTES,
     }
@@ -63,6 +68,8 @@ mod part {
     /// Of nested scales.
     pub const OUTER_SCALE: &str = "outer_scale";
     pub const ZERO_POINT: &str = "zero_point";
+    /// Of rows that have tables of their own.
+    pub const LEVELS: &str = "levels";
     pub const BLOCKS: &str = "blocks";
     pub const LOW_RANK_A: &str = "low_rank_a";
     pub const LOW_RANK_B: &str = "low_rank_b";

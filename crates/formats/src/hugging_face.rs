@@ -83,6 +83,7 @@ pub fn load(folder: Folder) -> Result<Model> {
         architecture,
         tensors,
         low_rank,
+        linear_parts: BTreeMap::new(),
         tokenizer,
         chat_template,
         quantization: None,
@@ -392,6 +393,7 @@ pub fn save(model: &Model, folder: &Path) -> Result<()> {
 fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
     let file = model.name.clone();
     model.refuse_low_rank(&file, "a Hugging Face folder")?;
+    model.refuse_linear_parts(&file, "a Hugging Face folder cannot store it")?;
     model.architecture.check_family(&file)?;
     inventory::check_shapes(&file, &model.architecture.tensors(), |name| {
         model.tensors.get(name).map(|t| t.shape.clone())

@@ -15,6 +15,7 @@ mod halfstep_file;
 mod hugging_face;
 mod inventory;
 mod json;
+pub mod linear_parts;
 pub mod load;
 mod low_rank;
 mod model;
@@ -27,6 +28,7 @@ pub mod write;
 
 pub use architecture::Architecture;
 pub use error::{Error, Result};
+pub use linear_parts::LinearParts;
 pub use low_rank::LowRank;
 pub use model::{Model, Tensor, TensorData};
 pub use quantization::Quantization;

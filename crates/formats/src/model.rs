@@ -2,6 +2,7 @@
 
 use crate::architecture::Architecture;
 use crate::blocks;
+use crate::linear_parts::LinearParts;
 use crate::low_rank::LowRank;
 use crate::quantization::Quantization;
 use crate::tokenizer::Tokenizer;
@@ -126,6 +127,8 @@ pub struct Model {
     pub tensors: BTreeMap<String, Tensor>,
     /// Low-rank factors of block linears, by the name of the weight; empty for most models.
     pub low_rank: BTreeMap<String, LowRank>,
+    /// Other parts of the linears of layers, by the name of the weight; empty for most models.
+    pub linear_parts: BTreeMap<String, LinearParts>,
     /// The tokenizer, if the file has one.
     pub tokenizer: Option<Tokenizer>,
     /// Jinja source.
@@ -141,7 +144,7 @@ pub struct Model {
 
 impl Model {
     /// The same architecture, tokenizer and template around other tensors; made in memory, without
-    /// low-rank factors and provenance.
+    /// low-rank factors, other parts and provenance.
     pub fn with(
         &self,
         tensors: BTreeMap<String, Tensor>,
@@ -152,6 +155,7 @@ impl Model {
             architecture: self.architecture.clone(),
             tensors,
             low_rank: BTreeMap::new(),
+            linear_parts: BTreeMap::new(),
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
             quantization,

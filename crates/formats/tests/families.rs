@@ -61,6 +61,7 @@ fn model(architecture: Architecture) -> Model {
         tensors: tensors.collect(),
         architecture,
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         tokenizer: None,
         chat_template: None,
         quantization: None,

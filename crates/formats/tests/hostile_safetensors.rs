@@ -3,6 +3,7 @@
 //! published reader refuses.
 
 mod any_model;
+mod hostile;
 
 use any_model::*;
 use halfstep_formats::load::{load, load_bytes};
@@ -12,35 +13,7 @@ use halfstep_kernels::quant::element::table::{Table, Ties};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::scale::nested::{InnerScale, Nested, OuterScale};
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
-use peak_alloc::PeakAlloc;
-use std::time::{Duration, Instant};
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
-
-/// Above the file's own size. The other tests of this file run in parallel and count too; they are
-/// small.
-const MEMORY_CAP: usize = 32 << 20;
-/// The goal is 100 ms on a quiet machine; tests share theirs.
-const TIME_CAP: Duration = Duration::from_secs(1);
-
-/// Runs a reader on hostile bytes: its error, after the checks that hold for every input.
-fn refused<T>(
-    case: &str,
-    size: usize,
-    read: impl FnOnce() -> halfstep_formats::Result<T>,
-) -> Error {
-    let (before, start) = (ALLOCATOR.current_usage(), Instant::now());
-    ALLOCATOR.reset_peak_usage();
-    let result = read();
-    let (peak, time) = (ALLOCATOR.peak_usage().saturating_sub(before), start.elapsed());
-    assert!(peak <= size + MEMORY_CAP, "{case}: {peak} bytes for a file of {size}");
-    assert!(time <= TIME_CAP, "{case}: {time:?}");
-    match result {
-        Ok(_) => panic!("{case} was accepted"),
-        Err(e) => e,
-    }
-}
+use hostile::*;
 
 /// A file of a header as text and so many bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -62,9 +35,6 @@ fn one(dtype: &str, shape: &str, begin: &str, end: &str) -> String {
 fn two(a: (&str, &str, &str), b: (&str, &str, &str)) -> String {
     format!(r#"{{"a":{},"b":{}}}"#, entry("U8", a.0, a.1, a.2), entry("U8", b.0, b.1, b.2))
 }
-
-/// Name, file, code, a part of the message.
-type Case = (&'static str, Vec<u8>, &'static str, &'static str);
 
 fn container_cases() -> Vec<Case> {
     let sound = one("U8", "[4]", "0", "4");
@@ -441,39 +411,6 @@ fn small_file(layers: usize) -> Vec<u8> {
     add_low_rank(&mut m, &mut Draw(4), |_, _| 2);
     m.tokenizer = None; // thousands of bytes that only the tokenizer's own tests look into
     to_bytes(&m, FileFormat::Halfstep).expect("writes")
-}
-
-fn header_bytes(bytes: &[u8]) -> usize {
-    8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize
-}
-
-/// The header as JSON, changed, in front of the same data.
-fn with_header(bytes: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
-    let data = header_bytes(bytes);
-    let mut header = serde_json::from_slice(&bytes[8..data]).expect("our header");
-    change(&mut header);
-    let text = header.to_string();
-    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[data..]].concat()
-}
-
-fn with_metadata(bytes: &[u8], key: &str, value: &str) -> Vec<u8> {
-    with_header(bytes, |h| h["__metadata__"][key] = value.into())
-}
-
-fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
-    with_header(bytes, |h| {
-        let tensor = h.as_object_mut().expect("object").remove(from).expect("is there");
-        h[to] = tensor;
-    })
-}
-
-/// Bytes of a tensor, replaced from its beginning.
-fn with_data(bytes: &[u8], tensor: &str, new: &[u8]) -> Vec<u8> {
-    let header = safetensors::read("small", bytes).expect("sound");
-    let begin = header.by_name()[tensor].begin as usize;
-    let mut out = bytes.to_vec();
-    out[begin..begin + new.len()].copy_from_slice(new);
-    out
 }
 
 /// A file of version 2 with this spec for the weights of layers.

@@ -167,7 +167,7 @@ pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
 pub fn dequantize(model: &NativeModel) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |_, _| {
-        TaskOutput::model(Arc::new(session::dequantize(&*model?, 0).into()))
+        TaskOutput::model(Arc::new(session::dequantize(&*model?, 0)?.into()))
     })
 }
 

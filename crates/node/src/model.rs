@@ -4,7 +4,7 @@ use crate::outcome;
 use halfstep::run as session;
 use halfstep::run::LoadedModel;
 use halfstep::{Error, Model};
-use halfstep_formats::{LowRank, TensorData};
+use halfstep_formats::{LinearParts, LowRank, TensorData};
 use napi::bindgen_prelude::ObjectFinalize;
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -67,6 +67,8 @@ fn bytes_in_memory(model: &Model) -> i64 {
         TensorData::Blocks { bytes, .. } => bytes.len(),
     };
     let factors: usize = model.low_rank.values().map(LowRank::stored_bytes).sum();
-    let total = factors + model.tensors.values().map(|tensor| bytes(&tensor.data)).sum::<usize>();
+    let parts: usize = model.linear_parts.values().map(LinearParts::stored_bytes).sum();
+    let total =
+        factors + parts + model.tensors.values().map(|tensor| bytes(&tensor.data)).sum::<usize>();
     i64::try_from(total).unwrap_or(i64::MAX)
 }

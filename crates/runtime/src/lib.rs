@@ -7,6 +7,7 @@ pub mod cache;
 pub mod clock;
 pub mod error;
 pub mod generate;
+mod linear_parts;
 pub mod low_rank;
 mod matrix;
 pub mod network;

@@ -1,11 +1,12 @@
 //! A weight ready to be multiplied: floats, or integer codes with scales.
 
 use crate::Result;
+use crate::linear_parts::Wrapping;
 use crate::low_rank::Factors;
 use crate::network::add_rows;
 use halfstep_formats::{Error as FormatError, Model, Tensor, TensorData, blocks};
-use halfstep_kernels::ops::linear::{WeightPanels, linear_ordered, linear_panels};
-use halfstep_kernels::{ActivationSpec, Pool};
+use halfstep_kernels::ops::linear::{WeightPanels, linear_panels, linear_values};
+use halfstep_kernels::{ActivationSpec, Pool, QuantTensor};
 
 /// A matrix `[O, I]`.
 pub(crate) enum Matrix {
@@ -16,18 +17,20 @@ pub(crate) enum Matrix {
 /// A linear layer: its weight, the quantizer of its input, low-rank factors, and the bias.
 pub(crate) struct Projection {
     pub weight: Matrix,
-    /// `None` for a float weight: activations are quantized before packed linears only.
+    /// `F32` for a float weight: activations are quantized before packed linears only.
     pub activation: ActivationSpec,
     /// The scale of a static site, as stored.
     pub step: Option<f32>,
     pub low_rank: Option<Factors>,
+    /// Other parts. None for most linears.
+    pub wrapping: Option<Box<Wrapping>>,
     /// The bias `[O]`.
     pub bias: Option<Vec<f32>>,
 }
 
 impl Projection {
     /// `y = Qa(x) W^T + (x A^T) B^T + b`, the second term where there are factors, the third where
-    /// there is a bias: x `[M, I]`, y `[M, O]`.
+    /// there is a bias, the first with what [`Wrapping`] says: x `[M, I]`, y `[M, O]`.
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
         apply_all(pool, x, m, [(self, y)]);
     }
@@ -36,6 +39,7 @@ impl Projection {
     pub fn bytes(&self) -> usize {
         self.weight.bytes()
             + self.low_rank.as_ref().map_or(0, Factors::bytes)
+            + self.wrapping.as_ref().map_or(0, |wrapping| wrapping.bytes())
             + self.bias.as_deref().map_or(0, size_of_val)
     }
 }
@@ -51,23 +55,13 @@ pub(crate) fn apply_all<const N: usize>(
     let (activation, step) = (outputs[0].0.activation, outputs[0].0.step);
     let mut packed = Vec::with_capacity(N);
     for (projection, y) in &mut outputs {
-        match &projection.weight {
-            Matrix::Float { values, cols } => {
-                linear_ordered(pool, x, values, y, m, values.len() / cols, *cols)
-            }
-            Matrix::Packed(panels)
-                if (projection.activation, projection.step) == (activation, step) =>
-            {
+        let site = (projection.activation, projection.step);
+        match (&projection.wrapping, &projection.weight) {
+            (Some(wrapping), weight) => wrapping.product(pool, weight, site, x, y, m),
+            (None, Matrix::Packed(panels)) if site == (activation, step) => {
                 packed.push((&**panels, &mut **y))
             }
-            Matrix::Packed(panels) => linear_panels(
-                pool,
-                x,
-                m,
-                projection.activation,
-                projection.step,
-                &mut [(&**panels, y)],
-            ),
+            (None, weight) => weight.product(pool, site, x, y, m),
         }
     }
     linear_panels(pool, x, m, activation, step, &mut packed);
@@ -93,10 +87,39 @@ impl Matrix {
         pool: &Pool,
     ) -> Result<Self> {
         let tensor = find(model, name, &[rows, cols])?;
-        if let (TensorData::Packed(packed), true) = (&tensor.data, keep_packed) {
-            return Ok(Matrix::Packed(Box::new(WeightPanels::new(pool, packed))));
+        Ok(match &tensor.data {
+            TensorData::Packed(w) => Self::packed(w, keep_packed, pool),
+            _ => Matrix::Float { values: tensor.to_f32(pool), cols },
+        })
+    }
+
+    /// A packed weight. Rows that have tables of their own are decoded in any case.
+    pub fn packed(w: &QuantTensor, keep_packed: bool, pool: &Pool) -> Self {
+        if keep_packed && w.spec.row_table().is_none() {
+            return Matrix::Packed(Box::new(WeightPanels::new(pool, w)));
         }
-        Ok(Matrix::Float { values: tensor.to_f32(pool), cols })
+        let mut values = vec![0.0; w.rows * w.cols];
+        w.decode(pool, &mut values);
+        Matrix::Float { values, cols: w.cols }
+    }
+
+    /// `y = Qa(x) W^T`: x `[M, I]`, y `[M, O]`.
+    pub fn product(
+        &self,
+        pool: &Pool,
+        (activation, step): (ActivationSpec, Option<f32>),
+        x: &[f32],
+        y: &mut [f32],
+        m: usize,
+    ) {
+        match self {
+            Matrix::Float { values, cols } => {
+                linear_values(pool, x, (values, *cols), activation, step, y, m)
+            }
+            Matrix::Packed(panels) => {
+                linear_panels(pool, x, m, activation, step, &mut [(&**panels, y)])
+            }
+        }
     }
 
     /// Values of one row.
@@ -107,10 +130,6 @@ impl Matrix {
             }
             Matrix::Packed(packed) => packed.decode_row(row, out),
         }
-    }
-
-    pub fn is_packed(&self) -> bool {
-        matches!(self, Matrix::Packed(_))
     }
 
     /// Bytes held in memory.

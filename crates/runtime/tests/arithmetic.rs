@@ -1,7 +1,9 @@
 //! What the packed forward has to do with the float forward of the same file.
 mod models;
 
-use halfstep_formats::{Model, TensorData};
+use half::f16;
+use halfstep_formats::architecture::{Linear, Role};
+use halfstep_formats::{LinearParts, Model, TensorData};
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network, evaluate};
@@ -62,6 +64,32 @@ fn factors_that_are_added_equal_factors_merged_into_the_weight() {
         assert!(apart(&separate) < 1e-5, "{arithmetic:?}: {}", apart(&separate));
         assert!(apart(&without) > 0.1, "{arithmetic:?}: {}", apart(&without));
     }
+}
+
+/// Vectors of ones and channels in their order change nothing, to the bit, whatever is quantized.
+#[test]
+fn parts_that_change_nothing_give_the_same_bytes() {
+    let q = quantization(ActivationSpec::token(8), ActivationSpec::F16);
+    let plain = quantized(architecture(), QuantSpec::Q4_0, None, q);
+    let mut wrapped = plain.clone();
+    for spec in plain.architecture.tensors() {
+        if matches!(spec.role, Role::Linear(_)) {
+            let (rows, cols) = (spec.shape[0], spec.shape[1]);
+            let parts = LinearParts {
+                input_vector: Some(vec![f16::ONE; cols]),
+                output_vector: Some(vec![f16::ONE; rows]),
+                gather: Some((0..cols as u32).collect()),
+                ..LinearParts::default()
+            };
+            wrapped.linear_parts.insert(spec.name, parts);
+        }
+    }
+    for arithmetic in [Arithmetic::Integer, Arithmetic::Float] {
+        assert!(run(&wrapped, arithmetic) == run(&plain, arithmetic), "{arithmetic:?}");
+    }
+    let name = Linear::Down.weight_name(1);
+    wrapped.linear_parts.get_mut(&name).unwrap().input_vector = Some(vec![f16::ZERO; 160]);
+    assert!(run(&wrapped, Arithmetic::Auto) != run(&plain, Arithmetic::Auto));
 }
 
 #[test]

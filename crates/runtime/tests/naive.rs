@@ -6,8 +6,10 @@ use halfstep_formats::Model;
 use halfstep_formats::architecture::{
     ActivationSite, Attention, EMBEDDING, FINAL_NORM, HEAD, Linear, Norm,
 };
+use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Term};
 use halfstep_kernels::ops::rope::Llama3Scaling;
 use halfstep_kernels::quant::activation;
+use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationSpec, Pool};
 use halfstep_runtime::Cache;
 use halfstep_runtime::network::Logits;
@@ -41,14 +43,43 @@ impl Naive<'_> {
         quantizer: ActivationSpec,
         step: Option<f64>,
     ) -> Rows {
-        let (w, packed) = (self.tensor(weight), self.is_packed(weight));
+        let (mut w, packed) = (self.tensor(weight), self.is_packed(weight));
+        let none = LinearParts::default();
+        let parts = self.model.linear_parts.get(weight).unwrap_or(&none);
+        let cols = x[0].len();
+        for term in &parts.terms {
+            match term {
+                Term::Packed(term) => {
+                    let mut values = vec![0.0; w.len()];
+                    term.decode(&self.pool, &mut values);
+                    w.iter_mut().zip(&values).for_each(|(w, &v)| *w += v as f64);
+                }
+                Term::Sparse(s) => {
+                    for ((&r, &c), v) in s.rows.iter().zip(&s.columns).zip(&s.values) {
+                        w[r as usize * cols + c as usize] += v.to_f64();
+                    }
+                }
+            }
+        }
         let row = |x: &Vec<f64>| {
-            let mut values = x.clone();
+            let mapped = mapped(parts, x);
+            let mut values = mapped.clone();
             if packed {
-                activation::fake_quant(&self.pool, quantizer, x, x.len(), step, &mut values);
+                activation::fake_quant(&self.pool, quantizer, &mapped, cols, step, &mut values);
             }
             let dot = |w: &[f64], x: &[f64]| -> f64 { w.iter().zip(x).map(|(w, x)| w * x).sum() };
             let mut y: Vec<f64> = w.chunks(x.len()).map(|w| dot(w, &values)).collect();
+            if let Some(g) = &parts.output_vector {
+                y.iter_mut().zip(g).for_each(|(y, g)| *y *= g.to_f64());
+            }
+            if parts.post_norm == Some(PostNorm::LayerNorm) {
+                let mean = y.iter().sum::<f64>() / y.len() as f64;
+                let square = y.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / y.len() as f64;
+                y.iter_mut().for_each(|y| *y = (*y - mean) / (square + 1e-5).sqrt());
+            }
+            if let Some(bias) = &parts.bias {
+                y.iter_mut().zip(bias).for_each(|(y, b)| *y += b.to_f64());
+            }
             if let Some(factors) = self.model.low_rank.get(weight) {
                 let widen =
                     |factor: &[half::f16]| factor.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
@@ -197,6 +228,27 @@ impl Naive<'_> {
             self.model.quantization.as_ref().map_or(ActivationSpec::F32, |q| q.head_activation);
         self.multiply(&self.norm(&x, FINAL_NORM), head, quantizer, None)
     }
+}
+
+/// R (h . x[idx]), R as the matrix that it is.
+fn mapped(parts: &LinearParts, x: &[f64]) -> Vec<f64> {
+    let mut x = x.to_vec();
+    if let Some(gather) = &parts.gather {
+        x = gather.iter().map(|&channel| x[channel as usize]).collect();
+    }
+    if let Some(h) = &parts.input_vector {
+        x.iter_mut().zip(h).for_each(|(x, h)| *x *= h.to_f64());
+    }
+    let Some(OnlineMap::BlockHadamard { size, signs }) = parts.online_map else { return x };
+    if let Some(signs) = signs {
+        let rng = Rng::new(signs.seed, signs.stream);
+        x.iter_mut().enumerate().for_each(|(i, x)| *x *= 1.0 - 2.0 * (rng.at(i as u64) % 2) as f64);
+    }
+    let entry = |i: usize, j: usize| 1.0 - 2.0 * ((i & j).count_ones() % 2) as f64;
+    let row = |(x, i): (&[f64], usize)| {
+        x.iter().enumerate().map(|(j, x)| entry(i, j) * x).sum::<f64>() / (size as f64).sqrt()
+    };
+    x.chunks(size).flat_map(|x| (0..size).map(move |i| (x, i))).map(row).collect()
 }
 
 fn stretched(frequency: f64, s: Llama3Scaling) -> f64 {

@@ -8,8 +8,8 @@ use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
 use models::{
-    architecture, float_model, network, quantization, quantized, tokens, untied, with_low_rank,
-    with_static_scales, zoo,
+    architecture, float_model, linear_parts, network, quantization, quantized, tokens, untied,
+    with_low_rank, with_static_scales, zoo,
 };
 
 fn greedy(max_tokens: usize) -> GenerateConfig {
@@ -264,6 +264,17 @@ fn models_that_cannot_run_say_what_is_wrong() {
         factors.low_rank["model.layers.0.mlp.up_proj.weight"].clone(),
     );
     assert!(refused(&head).0.contains("model.embed_tokens.weight"));
+
+    let float_sites = quantization(ActivationSpec::F32, ActivationSpec::F32);
+    let mut parts = quantized(architecture(), QuantSpec::Q8_0, None, float_sites);
+    parts.linear_parts.insert(name.into(), linear_parts(160, 64, 0b111_1111));
+    new(&parts, Arithmetic::Auto).unwrap();
+    parts.linear_parts.get_mut(name).unwrap().gather = Some(vec![64; 64]);
+    let (thing, reason) = refused(&parts);
+    assert!(thing == format!("{name}.gather") && reason.contains("not below 64"), "{reason}");
+    let mut unpacked = float.clone();
+    unpacked.linear_parts.insert(name.into(), linear_parts(160, 64, 1));
+    assert!(refused(&unpacked).0.contains(name));
 
     let static_sites = quantization(ActivationSpec::of_site(8), ActivationSpec::of_site(8));
     let mut steps = with_static_scales(static_sites, architecture().layers.len());

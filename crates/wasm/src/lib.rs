@@ -192,7 +192,9 @@ pub fn logits(model: &WasmModel, tokens: Vec<u32>) -> WasmTask {
 #[wasm_bindgen]
 pub fn dequantize(model: &WasmModel) -> WasmTask {
     let model = model.arc();
-    WasmTask::once(move |_, _| TaskOutput::model(Arc::new(session::dequantize(&*model?, 0).into())))
+    WasmTask::once(move |_, _| {
+        TaskOutput::model(Arc::new(session::dequantize(&*model?, 0)?.into()))
+    })
 }
 
 /// The bytes of the file for `path`, or in the format of the model's target. Outcome: `SaveReport`;

@@ -1,6 +1,7 @@
 //! What the optimizer changes: an ordered list of named parameters, each with its value and gradient.
 
-use crate::autograd::ops::{Number, Sink};
+use crate::autograd::ops::Sink;
+use crate::device::Device;
 use crate::{Error, Result};
 use halfstep_kernels::Real;
 use std::collections::BTreeMap;
@@ -17,91 +18,94 @@ pub enum Group {
     LowRank,
 }
 
-pub struct Parameter<T> {
+pub struct Parameter<D: Device> {
     /// Hugging Face name; a step is named after what it steps: `<linear>.step`,
     /// `model.layers.<i>.<site>.step`.
     pub name: String,
     pub group: Group,
-    pub value: Vec<T>,
+    pub value: D::Buffer,
     /// What its group's rate is counted in: 1, or the root mean square of the values it began with.
     pub unit: f64,
-    /// Where it is pulled to; empty where nothing pulls.
-    pub anchor: Vec<T>,
+    /// Where it is pulled to; None where nothing pulls.
+    pub anchor: Option<D::Buffer>,
     /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads
     /// it.
-    pub sink: Sink<T>,
+    pub sink: Sink<D>,
     /// Never updated. The other parts of a frozen weight may still learn from the
     /// gradient in its sink.
     pub frozen: bool,
 }
 
-impl<T> Parameter<T> {
+impl<D: Device> Parameter<D> {
     /// Where its gradient goes; None if it is frozen.
-    pub fn learned_sink(&self) -> Option<&Sink<T>> {
+    pub fn learned_sink(&self) -> Option<&Sink<D>> {
         (!self.frozen).then_some(&self.sink)
     }
 }
 
-impl<T: Number> Parameter<T> {
-    /// A frozen one, with memory for a gradient of `sink` numbers.
-    fn still(name: &str, group: Group, value: Vec<T>, sink: usize) -> Self {
-        Self {
-            name: name.into(),
-            group,
-            value,
-            unit: 1.0,
-            anchor: vec![],
-            sink: Sink::new(sink),
-            frozen: true,
-        }
-    }
-}
-
 /// Parameters in the order of the forward: the order of every sum over them.
-#[derive(Default)]
-pub struct Parameters<T> {
-    pub list: Vec<Parameter<T>>,
+pub struct Parameters<D: Device> {
+    /// Where they lie.
+    pub device: D,
+    pub list: Vec<Parameter<D>>,
     index: BTreeMap<String, usize>,
 }
 
-impl<T: Number> Parameters<T> {
-    pub fn new() -> Self {
-        Self { list: vec![], index: BTreeMap::new() }
+impl<D: Device> Parameters<D> {
+    pub fn new(device: &D) -> Self {
+        Self { device: device.clone(), list: vec![], index: BTreeMap::new() }
     }
 
     /// Adds a parameter and returns its index.
-    pub fn add(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
+    pub fn add(&mut self, name: &str, group: Group, value: Vec<D::Number>) -> Result<usize> {
         let sink = value.len();
-        self.push(Parameter { frozen: false, ..Parameter::still(name, group, value, sink) })
+        let index = self.add_frozen(name, group, value, sink)?;
+        self.list[index].frozen = false;
+        Ok(index)
     }
 
     /// Adds a value that stays as it is, with memory for a gradient of `sink` numbers.
-    pub fn add_frozen(&mut self, name: &str, group: Group, value: Vec<T>, sink: usize) -> usize {
-        self.push(Parameter::still(name, group, value, sink))
+    pub fn add_frozen(
+        &mut self,
+        name: &str,
+        group: Group,
+        value: Vec<D::Number>,
+        sink: usize,
+    ) -> Result<usize> {
+        self.index.insert(name.into(), self.list.len());
+        self.list.push(Parameter {
+            name: name.into(),
+            group,
+            value: self.device.upload(value)?,
+            unit: 1.0,
+            anchor: None,
+            sink: Sink::new(&self.device, sink)?,
+            frozen: true,
+        });
+        Ok(self.list.len() - 1)
     }
 
     /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same
     /// one serves small weights and large ones (docs/decisions/0009-relative-rates.md).
-    pub fn add_relative(&mut self, name: &str, group: Group, value: Vec<T>) -> usize {
+    pub fn add_relative(
+        &mut self,
+        name: &str,
+        group: Group,
+        value: Vec<D::Number>,
+    ) -> Result<usize> {
         let squares: f64 = value.iter().map(|&v| Real::to_f64(v).powi(2)).sum();
         let unit = (squares / (value.len() as f64).max(1.0)).sqrt();
-        let index = self.add(name, group, value);
+        let index = self.add(name, group, value)?;
         self.list[index].unit = if unit > 0.0 { unit } else { 1.0 };
-        index
-    }
-
-    fn push(&mut self, parameter: Parameter<T>) -> usize {
-        self.index.insert(parameter.name.clone(), self.list.len());
-        self.list.push(parameter);
-        self.list.len() - 1
+        Ok(index)
     }
 
     /// Those that the optimizer changes.
-    pub fn learned(&self) -> impl Iterator<Item = &Parameter<T>> {
+    pub fn learned(&self) -> impl Iterator<Item = &Parameter<D>> {
         self.list.iter().filter(|p| !p.frozen)
     }
 
-    pub fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+    pub fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<D>> {
         self.list.iter_mut().filter(|p| !p.frozen)
     }
 
@@ -112,11 +116,11 @@ impl<T: Number> Parameters<T> {
             .ok_or_else(|| Error::Internal { reason: format!("no parameter {name}") })
     }
 
-    pub fn get(&self, name: &str) -> Result<&Parameter<T>> {
+    pub fn get(&self, name: &str) -> Result<&Parameter<D>> {
         Ok(&self.list[self.index(name)?])
     }
 
-    pub fn get_mut(&mut self, name: &str) -> Result<&mut Parameter<T>> {
+    pub fn get_mut(&mut self, name: &str) -> Result<&mut Parameter<D>> {
         let index = self.index(name)?;
         Ok(&mut self.list[index])
     }

@@ -1,34 +1,34 @@
 //! The record of one block's forward, and its way back.
 //!
 //! The tape keeps (operation, arguments, result) and calls the backwards in reverse. The first
-//! gradient of a tensor is taken as it is, later ones are added in place on our pool. What no
+//! gradient of a tensor is taken as it is, later ones are added in place. What no
 //! backward reads, or what a cheap operation can make again, does not stay in memory.
 
-use crate::autograd::ops::linear::add;
-use crate::autograd::ops::{Number, Op};
+use crate::autograd::ops::Op;
 use crate::autograd::tensor::{Tensor, TensorId};
+use crate::device::Device;
 use crate::{Error, Result};
-use halfstep_kernels::Pool;
 use std::collections::HashMap;
 
 /// An operation whose type and number of arguments are gone.
-trait AnyOp<T>: Send + Sync {
+trait AnyOp<D: Device>: Send + Sync {
     fn name(&self) -> &'static str;
-    fn forward(&self, arguments: &[Tensor<T>]) -> Result<Tensor<T>>;
+    fn forward(&self, device: &D, arguments: &[Tensor<D>]) -> Result<Tensor<D>>;
     fn backward(
         &self,
-        arguments: &[Tensor<T>],
-        y: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<Vec<Option<Tensor<T>>>>;
+        device: &D,
+        arguments: &[Tensor<D>],
+        y: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<Vec<Option<Tensor<D>>>>;
 }
 
 /// Keeps the number of arguments in its type.
 struct Erased<O, const N: usize>(O);
 
 impl<O, const N: usize> Erased<O, N> {
-    fn arguments<'a, T>(&self, arguments: &'a [Tensor<T>]) -> Result<[&'a Tensor<T>; N]> {
-        let all: Option<&[Tensor<T>; N]> = arguments.as_array();
+    fn arguments<'a, D: Device>(&self, arguments: &'a [Tensor<D>]) -> Result<[&'a Tensor<D>; N]> {
+        let all: Option<&[Tensor<D>; N]> = arguments.as_array();
         all.map(<[_; N]>::each_ref).ok_or_else(|| {
             let reason = format!("an operation of {N} arguments got {}", arguments.len());
             Error::Internal { reason }
@@ -36,45 +36,52 @@ impl<O, const N: usize> Erased<O, N> {
     }
 }
 
-impl<T: Number, const N: usize, O: Op<T, N>> AnyOp<T> for Erased<O, N> {
+impl<D: Device, const N: usize, O: Op<D, N>> AnyOp<D> for Erased<O, N> {
     fn name(&self) -> &'static str {
         self.0.name()
     }
-    fn forward(&self, arguments: &[Tensor<T>]) -> Result<Tensor<T>> {
-        self.0.forward(self.arguments(arguments)?)
+    fn forward(&self, device: &D, arguments: &[Tensor<D>]) -> Result<Tensor<D>> {
+        self.0.forward(device, self.arguments(arguments)?)
     }
     fn backward(
         &self,
-        arguments: &[Tensor<T>],
-        y: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<Vec<Option<Tensor<T>>>> {
-        Ok(self.0.backward(self.arguments(arguments)?, y, dy)?.into())
+        device: &D,
+        arguments: &[Tensor<D>],
+        y: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<Vec<Option<Tensor<D>>>> {
+        Ok(self.0.backward(device, self.arguments(arguments)?, y, dy)?.into())
     }
 }
 
-struct Record<T> {
-    op: Box<dyn AnyOp<T>>,
+struct Record<D: Device> {
+    op: Box<dyn AnyOp<D>>,
     /// With values if this operation or a cheap one's second forward reads them and they cannot be
     /// made again, and whether the backward reads them.
-    arguments: Vec<(Tensor<T>, bool)>,
+    arguments: Vec<(Tensor<D>, bool)>,
     /// With values if the backward reads them.
-    result: Tensor<T>,
+    result: Tensor<D>,
     cheap: bool,
 }
 
 /// Operations in the order they ran. A tape made by [`Tape::off`] keeps nothing.
-pub struct Tape<T> {
-    records: Option<Vec<Record<T>>>,
+pub struct Tape<D: Device> {
+    device: D,
+    records: Option<Vec<Record<D>>>,
 }
 
-impl<T: Number> Tape<T> {
-    pub fn on() -> Self {
-        Self { records: Some(vec![]) }
+impl<D: Device> Tape<D> {
+    pub fn on(device: &D) -> Self {
+        Self { device: device.clone(), records: Some(vec![]) }
     }
 
-    pub fn off() -> Self {
-        Self { records: None }
+    pub fn off(device: &D) -> Self {
+        Self { device: device.clone(), records: None }
+    }
+
+    /// Where its operations run.
+    pub fn device(&self) -> &D {
+        &self.device
     }
 
     /// Whether anything is kept.
@@ -83,19 +90,19 @@ impl<T: Number> Tape<T> {
     }
 
     /// Runs an operation and records it.
-    pub fn apply<const N: usize, O: Op<T, N> + 'static>(
+    pub fn apply<const N: usize, O: Op<D, N> + 'static>(
         &mut self,
-        arguments: [&Tensor<T>; N],
+        arguments: [&Tensor<D>; N],
         op: O,
-    ) -> Result<Tensor<T>> {
-        let y = op.forward(arguments)?;
+    ) -> Result<Tensor<D>> {
+        let y = op.forward(&self.device, arguments)?;
         self.record(arguments, op, &y);
         Ok(y)
     }
 
     /// Records a cheap operation without running it, for a result that only backwards read, and
     /// returns that result without values; it has the argument's shape.
-    pub fn defer<O: Op<T, 1> + 'static>(&mut self, x: &Tensor<T>, op: O) -> Result<Tensor<T>> {
+    pub fn defer<O: Op<D, 1> + 'static>(&mut self, x: &Tensor<D>, op: O) -> Result<Tensor<D>> {
         if !op.is_cheap() {
             let reason = format!("{}: deferred, but not cheap enough to be run again", op.name());
             return Err(Error::Internal { reason });
@@ -106,11 +113,11 @@ impl<T: Number> Tape<T> {
     }
 
     /// Records an operation whose result was computed elsewhere.
-    pub fn record<const N: usize, O: Op<T, N> + 'static>(
+    pub fn record<const N: usize, O: Op<D, N> + 'static>(
         &mut self,
-        arguments: [&Tensor<T>; N],
+        arguments: [&Tensor<D>; N],
         op: O,
-        y: &Tensor<T>,
+        y: &Tensor<D>,
     ) {
         let Some(records) = &mut self.records else { return };
         let cheap = op.is_cheap();
@@ -129,14 +136,9 @@ impl<T: Number> Tape<T> {
 
     /// Runs the record backwards from `y` with gradient `dy` and returns the gradient of `x`.
     /// Consumes the tape, freeing each operation's tensors as it goes.
-    pub fn backward(
-        self,
-        pool: &Pool,
-        x: &Tensor<T>,
-        y: &Tensor<T>,
-        dy: Tensor<T>,
-    ) -> Result<Tensor<T>> {
-        let mut gradients = Gradients { pool, of: HashMap::from([(y.id(), dy)]) };
+    pub fn backward(self, x: &Tensor<D>, y: &Tensor<D>, dy: Tensor<D>) -> Result<Tensor<D>> {
+        let device = &self.device;
+        let mut gradients = Gradients { device, of: HashMap::from([(y.id(), dy)]) };
         let (mut records, mut again) = (self.records.unwrap_or_default(), HashMap::new());
         while let Some(Record { op, arguments, result, .. }) = records.pop() {
             again.remove(&result.id());
@@ -145,13 +147,15 @@ impl<T: Number> Tape<T> {
             let names: Vec<_> = arguments.iter().map(|(tensor, _)| tensor.name()).collect();
             let values = arguments
                 .into_iter()
-                .map(
-                    |(tensor, read)| {
-                        if read { find(tensor, &records, &mut again) } else { Ok(tensor.name()) }
-                    },
-                )
+                .map(|(tensor, read)| {
+                    if read {
+                        find(device, tensor, &records, &mut again)
+                    } else {
+                        Ok(tensor.name())
+                    }
+                })
                 .collect::<Result<Vec<_>>>()?;
-            let passed = op.backward(&values, &result, &dy)?;
+            let passed = op.backward(device, &values, &result, &dy)?;
             // Released before any sum: an operation may pass dy itself on, which is then changed
             // in place.
             drop((values, result, dy));
@@ -166,11 +170,12 @@ impl<T: Number> Tape<T> {
 }
 
 /// The tensor itself, made again (once) by the cheap operations it comes from if it was not kept.
-fn find<T: Number>(
-    tensor: Tensor<T>,
-    records: &[Record<T>],
-    again: &mut HashMap<TensorId, Tensor<T>>,
-) -> Result<Tensor<T>> {
+fn find<D: Device>(
+    device: &D,
+    tensor: Tensor<D>,
+    records: &[Record<D>],
+    again: &mut HashMap<TensorId, Tensor<D>>,
+) -> Result<Tensor<D>> {
     if tensor.has_values() {
         return Ok(tensor);
     }
@@ -184,20 +189,20 @@ fn find<T: Number>(
     let values = record
         .arguments
         .iter()
-        .map(|(argument, _)| find(argument.clone(), records, again))
+        .map(|(argument, _)| find(device, argument.clone(), records, again))
         .collect::<Result<Vec<_>>>()?;
-    let made = record.op.forward(&values)?;
+    let made = record.op.forward(device, &values)?;
     again.insert(tensor.id(), made.clone());
     Ok(made)
 }
 
-struct Gradients<'a, T> {
-    pool: &'a Pool,
-    of: HashMap<TensorId, Tensor<T>>,
+struct Gradients<'a, D: Device> {
+    device: &'a D,
+    of: HashMap<TensorId, Tensor<D>>,
 }
 
-impl<T: Number> Gradients<'_, T> {
-    fn add(&mut self, op: &str, argument: &Tensor<T>, gradient: Option<Tensor<T>>) -> Result<()> {
+impl<D: Device> Gradients<'_, D> {
+    fn add(&mut self, op: &str, argument: &Tensor<D>, gradient: Option<Tensor<D>>) -> Result<()> {
         let Some(gradient) = gradient else { return Ok(()) };
         if gradient.len() != argument.len() {
             let (of, is) = (argument.shape(), gradient.shape());
@@ -205,7 +210,7 @@ impl<T: Number> Gradients<'_, T> {
             return Err(Error::Internal { reason });
         }
         match self.of.get_mut(&argument.id()) {
-            Some(sum) => add(self.pool, sum.values_mut(), gradient.values()),
+            Some(sum) => self.device.add(sum.buffer_mut(self.device)?, gradient.buffer()?)?,
             None => {
                 self.of.insert(argument.id(), gradient);
             }
@@ -217,29 +222,36 @@ impl<T: Number> Gradients<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Cpu;
+    use halfstep_kernels::Pool;
+
+    fn cpu() -> Cpu {
+        Cpu::new(&Pool::serial())
+    }
 
     /// y = x^2.
     struct Square {
         cheap: bool,
     }
 
-    impl Op<f32, 1> for Square {
+    impl Op<Cpu, 1> for Square {
         fn name(&self) -> &'static str {
             "square"
         }
         fn is_cheap(&self) -> bool {
             self.cheap
         }
-        fn forward(&self, [x]: [&Tensor<f32>; 1]) -> Result<Tensor<f32>> {
-            Tensor::new(x.values().iter().map(|x| x * x).collect(), x.shape())
+        fn forward(&self, _: &Cpu, [x]: [&Tensor<Cpu>; 1]) -> Result<Tensor<Cpu>> {
+            Tensor::new(values(x).iter().map(|x| x * x).collect(), x.shape())
         }
         fn backward(
             &self,
-            [x]: [&Tensor<f32>; 1],
-            _: &Tensor<f32>,
-            dy: &Tensor<f32>,
-        ) -> Result<[Option<Tensor<f32>>; 1]> {
-            let dx = x.values().iter().zip(dy.values()).map(|(x, dy)| 2.0 * x * dy).collect();
+            _: &Cpu,
+            [x]: [&Tensor<Cpu>; 1],
+            _: &Tensor<Cpu>,
+            dy: &Tensor<Cpu>,
+        ) -> Result<[Option<Tensor<Cpu>>; 1]> {
+            let dx = values(x).iter().zip(values(dy)).map(|(x, dy)| 2.0 * x * dy).collect();
             Ok([Some(Tensor::new(dx, x.shape())?)])
         }
     }
@@ -247,46 +259,51 @@ mod tests {
     /// y = a + b; passes dy on to both.
     struct Sum;
 
-    impl Op<f32, 2> for Sum {
+    impl Op<Cpu, 2> for Sum {
         const READS_ARGUMENTS: [bool; 2] = [false; 2];
 
         fn name(&self) -> &'static str {
             "sum"
         }
-        fn forward(&self, [a, b]: [&Tensor<f32>; 2]) -> Result<Tensor<f32>> {
-            let y = a.values().iter().zip(b.values()).map(|(a, b)| a + b).collect();
+        fn forward(&self, _: &Cpu, [a, b]: [&Tensor<Cpu>; 2]) -> Result<Tensor<Cpu>> {
+            let y = values(a).iter().zip(values(b)).map(|(a, b)| a + b).collect();
             Tensor::new(y, a.shape())
         }
         fn backward(
             &self,
-            [a, b]: [&Tensor<f32>; 2],
-            _: &Tensor<f32>,
-            dy: &Tensor<f32>,
-        ) -> Result<[Option<Tensor<f32>>; 2]> {
+            _: &Cpu,
+            [a, b]: [&Tensor<Cpu>; 2],
+            _: &Tensor<Cpu>,
+            dy: &Tensor<Cpu>,
+        ) -> Result<[Option<Tensor<Cpu>>; 2]> {
             assert!(!a.has_values() && !b.has_values());
             Ok([Some(dy.clone()), Some(dy.clone())])
         }
     }
 
-    fn row(values: &[f32]) -> Tensor<f32> {
+    fn values(of: &Tensor<Cpu>) -> &[f32] {
+        of.buffer().expect("values that were kept")
+    }
+
+    fn row(values: &[f32]) -> Tensor<Cpu> {
         Tensor::new(values.to_vec(), &[values.len()]).expect("a row")
     }
 
-    fn kept(tape: &Tape<f32>) -> Vec<Vec<bool>> {
+    fn kept(tape: &Tape<Cpu>) -> Vec<Vec<bool>> {
         let records = tape.records.as_ref().expect("a tape that is on");
         records.iter().map(|r| r.arguments.iter().map(|(t, _)| t.has_values()).collect()).collect()
     }
 
     /// y = (x^2)^2 + x^2, so dy/dx = 4 x^3 + 2 x; the gradient of the sum reaches x^2 twice.
     fn polynomial(cheap: bool) -> (Vec<Vec<bool>>, Vec<f32>) {
-        let (x, mut tape) = (row(&[1.0, -3.0]), Tape::on());
+        let (x, mut tape) = (row(&[1.0, -3.0]), Tape::on(&cpu()));
         let square = tape.apply([&x], Square { cheap }).expect("x^2");
         let fourth = tape.apply([&square], Square { cheap: false }).expect("x^4");
         let y = tape.apply([&fourth, &square], Sum).expect("the sum");
         drop((square, fourth));
         let kept = kept(&tape);
-        let dx = tape.backward(&Pool::new(1), &x, &y, row(&[1.0, 1.0])).expect("a gradient");
-        (kept, dx.into_values())
+        let dx = tape.backward(&x, &y, row(&[1.0, 1.0])).expect("a gradient");
+        (kept, values(&dx).to_vec())
     }
 
     #[test]
@@ -303,19 +320,19 @@ mod tests {
 
     #[test]
     fn a_deferred_operation_runs_when_a_backward_reads_its_result() {
-        let (x, mut tape) = (row(&[2.0]), Tape::on());
+        let (x, mut tape) = (row(&[2.0]), Tape::on(&cpu()));
         assert!(tape.defer(&x, Square { cheap: false }).is_err());
         let square = tape.defer(&x, Square { cheap: true }).expect("x^2 without values");
-        assert!(square.values().is_empty());
+        assert!(!square.has_values());
         let y = row(&[16.0]);
         tape.record([&square], Square { cheap: false }, &y);
-        let dx = tape.backward(&Pool::new(1), &x, &y, row(&[1.0])).expect("a gradient");
-        assert_eq!(dx.into_values(), [32.0]);
+        let dx = tape.backward(&x, &y, row(&[1.0])).expect("a gradient");
+        assert_eq!(values(&dx), [32.0]);
     }
 
     #[test]
     fn an_input_that_no_gradient_reaches_is_an_error() {
         let (x, y) = (row(&[1.0]), row(&[1.0]));
-        assert!(Tape::on().backward(&Pool::new(1), &x, &y, row(&[1.0])).is_err());
+        assert!(Tape::on(&cpu()).backward(&x, &y, row(&[1.0])).is_err());
     }
 }

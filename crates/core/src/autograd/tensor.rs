@@ -1,9 +1,11 @@
 //! The arguments and results of operations: values that are shared until one is changed, a shape,
 //! and an identity for the tape.
 //!
-//! Values lie row after row; there are no strides and no views, so a kernel reads them as a slice.
+//! Values lie row after row; there are no strides and no views.
 
+use crate::device::{Device, DeviceBuffer};
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,20 +20,26 @@ impl TensorId {
     }
 }
 
-/// A row-major array. Cloning shares the values.
-#[derive(Clone, Debug)]
-pub struct Tensor<T> {
+/// A row-major array on a device. Cloning shares the values.
+#[derive(Debug)]
+pub struct Tensor<D: Device> {
     id: TensorId,
     shape: Vec<usize>,
     /// None if only the identity and the shape are kept.
-    values: Option<Arc<Vec<T>>>,
+    values: Option<Arc<D::Buffer>>,
 }
 
-impl<T: Clone> Tensor<T> {
+impl<D: Device> Clone for Tensor<D> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, shape: self.shape.clone(), values: self.values.clone() }
+    }
+}
+
+impl<D: Device> Tensor<D> {
     /// A tensor that owns `values`, without a copy.
     ///
     /// Errors: `Internal` if `shape` has another number of elements.
-    pub fn new(values: Vec<T>, shape: &[usize]) -> Result<Self> {
+    pub fn new(values: D::Buffer, shape: &[usize]) -> Result<Self> {
         if shape.iter().product::<usize>() != values.len() {
             let reason = format!("{} values for a tensor of shape {shape:?}", values.len());
             return Err(Error::Internal { reason });
@@ -79,46 +87,79 @@ impl<T: Clone> Tensor<T> {
         self.len() / self.cols().max(1)
     }
 
-    /// The values; none if only the identity was kept.
-    pub fn values(&self) -> &[T] {
-        self.values.as_ref().map_or(&[], |values| values)
+    /// The values on the device.
+    ///
+    /// Errors: `Internal` if only the identity was kept.
+    pub fn buffer(&self) -> Result<&D::Buffer> {
+        self.values.as_deref().ok_or_else(nothing_kept)
     }
 
     /// The values to be changed in place. They are copied first if another tensor shares them.
-    pub fn values_mut(&mut self) -> &mut [T] {
-        match &mut self.values {
-            Some(values) => Arc::make_mut(values).as_mut_slice(),
-            None => &mut [],
+    ///
+    /// Errors: as [`Self::buffer`]; those of the copy.
+    pub fn buffer_mut(&mut self, device: &D) -> Result<&mut D::Buffer> {
+        let values = self.values.as_mut().ok_or_else(nothing_kept)?;
+        if Arc::get_mut(values).is_none() {
+            *values = Arc::new(device.copy(values)?);
         }
+        Arc::get_mut(values).ok_or_else(nothing_kept)
+    }
+
+    /// The values on the host; borrowed where the device is the CPU.
+    ///
+    /// Errors: as [`Self::buffer`]; those of reading.
+    pub fn read<'a>(&'a self, device: &D) -> Result<Cow<'a, [D::Number]>> {
+        device.read(self.buffer()?)
     }
 
     /// The values themselves, copied only if another tensor shares them.
-    pub fn into_values(self) -> Vec<T> {
-        self.values.map_or_else(Vec::new, Arc::unwrap_or_clone)
+    ///
+    /// Errors: as [`Self::buffer`]; those of the copy.
+    pub fn into_buffer(self, device: &D) -> Result<D::Buffer> {
+        match Arc::try_unwrap(self.values.ok_or_else(nothing_kept)?) {
+            Ok(values) => Ok(values),
+            Err(shared) => device.copy(&shared),
+        }
     }
+}
+
+fn nothing_kept() -> Error {
+    Error::Internal { reason: "the values of a tensor were not kept".into() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Cpu;
+    use halfstep_kernels::Pool;
 
     #[test]
     fn a_shape_of_another_size_is_refused() {
-        assert!(Tensor::new(vec![0.0f32; 6], &[2, 3]).is_ok());
-        assert!(matches!(Tensor::new(vec![0.0f32; 5], &[2, 3]), Err(Error::Internal { .. })));
+        assert!(Tensor::<Cpu>::new(vec![0.0; 6], &[2, 3]).is_ok());
+        let five = Tensor::<Cpu>::new(vec![0.0; 5], &[2, 3]);
+        assert!(matches!(five, Err(Error::Internal { .. })));
     }
 
     #[test]
     fn a_change_in_place_copies_only_values_that_are_shared() {
-        let mut a = Tensor::new(vec![1.0f32, 2.0], &[2]).expect("a tensor");
-        let before = a.values().as_ptr();
-        a.values_mut()[0] = 3.0;
-        assert_eq!(a.values().as_ptr(), before);
+        let device = Cpu::new(&Pool::serial());
+        let mut a = Tensor::<Cpu>::new(vec![1.0, 2.0], &[2]).expect("a tensor");
+        let values = |of: &Tensor<Cpu>| of.buffer().expect("values").clone();
+        let place = |of: &Tensor<Cpu>| of.buffer().expect("values").as_ptr();
+        let before = place(&a);
+        a.buffer_mut(&device).expect("values")[0] = 3.0;
+        assert_eq!(place(&a), before);
         let b = a.clone();
-        assert_eq!((b.id(), b.values().as_ptr()), (a.id(), before));
-        a.values_mut()[0] = 4.0;
-        assert_eq!((a.values(), b.values()), (&[4.0, 2.0][..], &[3.0, 2.0][..]));
-        let values = b.into_values();
-        assert_eq!(values.as_ptr(), before);
+        assert_eq!((b.id(), place(&b)), (a.id(), before));
+        a.buffer_mut(&device).expect("values")[0] = 4.0;
+        assert_eq!((values(&a), values(&b)), (vec![4.0, 2.0], vec![3.0, 2.0]));
+        let last = b.into_buffer(&device).expect("values");
+        assert_eq!(last.as_ptr(), before);
+    }
+
+    #[test]
+    fn values_that_were_not_kept_are_an_error() {
+        let named = Tensor::<Cpu>::new(vec![0.0; 2], &[2]).expect("a tensor").name();
+        assert!(named.buffer().is_err() && named.len() == 2);
     }
 }

@@ -1,17 +1,15 @@
 //! One block's training by gradients: phases, steps, and the loss of a step.
 
-use crate::autograd::tape::Tape;
-use crate::autograd::tensor::Tensor;
 use crate::data::permutation;
+use crate::device::{Cpu, Device};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::observe::Starts;
 use crate::engine::progress::Progress;
-use crate::engine::student::Student;
+use crate::engine::student::{LayerPass, Student};
 use crate::event::Event;
-use crate::layer::block::Block;
 use crate::layer::finished::Finished;
 use crate::objective::saliency::Penalty;
-use crate::objective::{LayerOutput, Tap, TermConfig, WeightedTerm};
+use crate::objective::{Tap, TermConfig, WeightedTerm};
 use crate::optimizer::state::State;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::matrix::Matrix;
@@ -47,7 +45,7 @@ pub(crate) struct Pace {
 pub(crate) struct BlockTraining {
     layer: usize,
     penalty: Option<Penalty>,
-    student: Student<f32>,
+    student: Student<Cpu>,
     starts: Starts,
     losses: Vec<f64>,
     /// The place of the next step: phase, epoch of it, batch of that.
@@ -55,13 +53,13 @@ pub(crate) struct BlockTraining {
     epoch: usize,
     batch: usize,
     /// Of the phase at hand, once it has begun.
-    optimizer: Option<Optimizer<f32>>,
+    optimizer: Option<Optimizer<Cpu>>,
 }
 
 impl BlockTraining {
     pub fn new(blocks: &Blockwise, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
-        let student = Student::<f32>::new(blocks.student(), layer, blocks.pool)?;
-        let starts = Starts::of(&student.matrices, &student.parameters, blocks.pool);
+        let student = Student::new(blocks.student(), layer, &blocks.device)?;
+        let starts = Starts::of(&student.matrices, &student.parameters)?;
         let (losses, phase, epoch, batch, optimizer) = (vec![], 0, 0, 0, None);
         Ok(Self { layer, penalty, student, starts, losses, phase, epoch, batch, optimizer })
     }
@@ -81,7 +79,7 @@ impl BlockTraining {
             (self.phase, self.epoch, self.optimizer) = (self.phase + 1, 0, None);
         }
         let Some(phase) = config.phases.get(self.phase) else {
-            return self.finish(blocks, per_epoch).map(Progress::Done);
+            return self.finish(per_epoch).map(Progress::Done);
         };
         // The same order for every block: a function of seed, phase and epoch.
         let number = (self.phase << 16 | self.epoch) as u64;
@@ -99,17 +97,18 @@ impl BlockTraining {
         let terms = at_progress(&config.phase_terms(phase), progress);
         let mut loss = blocks.gradients(student, streams, batch, &terms, self.penalty.as_ref())?;
         optimizer.anchor = anchor(&terms);
-        let regularise = |matrix: &Matrix<f32>| matrix.regularise(&student.parameters, progress);
-        loss += student.matrices.iter().map(regularise).sum::<f64>();
+        let regularise = |matrix: &Matrix<Cpu>| matrix.regularise(&student.parameters, progress);
+        loss += student.matrices.iter().map(regularise).sum::<Result<f64>>()?;
         if !loss.is_finite() {
             let tensor = format!("the loss of block {}", self.layer);
             return Err(Error::NonFinite { step, tensor });
         }
-        let gradient_norm = optimizer.gradient_norm(blocks.pool, &student.parameters, step)?;
-        let signs: Vec<_> = student.matrices.iter().map(|m| m.signs(&student.parameters)).collect();
-        optimizer.update(blocks.pool, &mut student.parameters, at, gradient_norm);
-        for (matrix, signs) in student.matrices.iter().zip(&signs) {
-            matrix.guard(&mut student.parameters, signs);
+        let gradient_norm = optimizer.gradient_norm(&student.parameters, step)?;
+        let signed = |matrix: &Matrix<Cpu>| matrix.signed_scales(&student.parameters);
+        let before = student.matrices.iter().map(signed).collect::<Result<Vec<_>>>()?;
+        optimizer.update(&mut student.parameters, at, gradient_norm)?;
+        for (matrix, before) in student.matrices.iter().zip(&before) {
+            matrix.guard(&mut student.parameters, before.as_ref())?;
         }
         self.losses.push(loss);
         let rate = optimizer.schedule.rate(at) * phase.rates.ranges.max(phase.rates.weights);
@@ -121,15 +120,15 @@ impl BlockTraining {
         Ok(Progress::Going)
     }
 
-    fn finish(&mut self, blocks: &Blockwise, per_epoch: usize) -> Result<Finished> {
+    fn finish(&mut self, per_epoch: usize) -> Result<Finished> {
         let student = &mut self.student;
-        student.settle();
-        let matrices = self.starts.records(&student.matrices, &student.parameters, blocks.pool);
+        student.settle()?;
+        let matrices = self.starts.records(&student.matrices, &student.parameters)?;
         let losses = std::mem::take(&mut self.losses);
         Ok(Finished {
             record: BlockRecord::new(self.layer, losses, per_epoch),
             matrices,
-            ..student.finish(blocks.pool)?
+            ..student.finish()?
         })
     }
 }
@@ -157,50 +156,41 @@ impl Blockwise<'_> {
     /// Loss of some sequences, with the gradients of what learns left in its sinks.
     fn gradients(
         &self,
-        student: &Student<f32>,
+        student: &Student<Cpu>,
         streams: &mut Streams,
         batch: &[usize],
         terms: &[(TermConfig, f64)],
         penalty: Option<&Penalty>,
     ) -> Result<f64> {
         student.parameters.list.iter().for_each(|p| p.sink.clear());
-        let (weights, sinks) = (student.weights(self.pool), student.sinks());
+        let (weights, sinks) = (student.weights()?, student.sinks());
         let mut loss = 0.0;
         let output: Vec<_> =
-            terms.iter().filter(|(term, _)| term.tap() == Tap::LayerOutput).collect();
+            terms.iter().filter(|(term, _)| term.tap() == Tap::LayerOutput).copied().collect();
         if !output.is_empty() {
-            let shape = [self.config.sequence_length, self.model.architecture.hidden_size];
+            let pass = LayerPass {
+                context: &self.quantized,
+                weights: &weights,
+                sinks: &sinks,
+                terms: &output,
+                sequences: batch.len(),
+            };
             for &sample in batch {
-                let x = Tensor::new(streams.quantized.read(sample, 1)?, &shape)?;
-                let mut tape = Tape::on();
-                let y =
-                    Block { context: &self.quantized, weights: &weights, sinks: &sinks, tap: None }
-                        .forward(&mut tape, &x)?;
-                let mut dy = vec![0.0; self.width()];
+                let x = streams.quantized.read(sample, 1)?;
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
-                for target in targets {
-                    let target = &target.read(sample, 1)?;
-                    let (pool, y, sequences) = (self.pool, y.values(), batch.len());
-                    let at = LayerOutput { pool, y, target, width: shape[1], sequences };
-                    for (term, weight) in &output {
-                        loss += term.of_layer_output(at, *weight, &mut dy);
-                    }
-                }
-                tape.backward(self.pool, &x, &y, Tensor::new(dy, &shape)?)?;
+                let targets =
+                    targets.map(|target| target.read(sample, 1)).collect::<Result<_>>()?;
+                pass.gradients(x, targets)?.into_iter().for_each(|term| loss += term);
             }
         } else {
-            student
-                .parameters
-                .list
-                .iter()
-                .for_each(|p| p.sink.add(|gradient, _| gradient.fill(0.0)));
+            let list = &student.parameters.list;
+            list.iter().try_for_each(|p| p.sink.add_zeros(&self.device))?;
         }
         let saliency = terms.iter().find(|(term, _)| matches!(term, TermConfig::Saliency(_)));
         if let Some((penalty, &(_, weight))) = penalty.zip(saliency) {
-            loss +=
-                penalty.add(weight, &student.matrices, &student.parameters, &weights, self.pool);
+            loss += penalty.add(weight, &student.matrices, &student.parameters, &weights)?;
         }
-        student.backward(self.pool);
+        student.backward()?;
         Ok(loss)
     }
 }
@@ -218,7 +208,7 @@ fn anchor(terms: &[(TermConfig, f64)]) -> f64 {
 }
 
 /// Rates as given: the groups' multipliers are the rates themselves.
-fn optimizer<T>(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer<T> {
+fn optimizer<D: Device>(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer<D> {
     let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
     let still = group(0.0, 0.0);
     Optimizer {

@@ -3,6 +3,7 @@
 
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
+use crate::device::Cpu;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stream::Stream;
@@ -34,8 +35,9 @@ pub struct Blockwise<'a> {
     pub config: &'a BlockConfig,
     pub arithmetic: Arithmetic,
     /// One sequence through the teacher's layer, and through the quantized one.
-    pub(crate) plain: Context,
-    pub(crate) quantized: Context,
+    pub(crate) plain: Context<Cpu>,
+    pub(crate) quantized: Context<Cpu>,
+    pub(crate) device: Cpu,
     pub(crate) pool: &'a Pool,
     pub(crate) host: &'a Host,
 }
@@ -63,8 +65,8 @@ impl<'a> Blockwise<'a> {
     ) -> Result<Self> {
         let StageInputs { model, recipe, pool, .. } = inputs;
         let plain = Context {
+            device: Cpu::new(pool),
             architecture: Arc::new(model.architecture.clone()),
-            pool: Pool::clone(pool),
             ropes: rope_tables(&model.architecture),
             batch: 1,
             tokens: config.sequence_length,
@@ -83,6 +85,7 @@ impl<'a> Blockwise<'a> {
             trains: inputs.trains,
             config,
             arithmetic,
+            device: plain.device.clone(),
             plain,
             quantized,
             pool,
@@ -147,8 +150,8 @@ impl<'a> Blockwise<'a> {
     /// What linears and caches read, site by site, when a sequence goes through a block.
     pub(crate) fn seen(
         &self,
-        context: &Context,
-        weights: &BlockWeights<f32>,
+        context: &Context<Cpu>,
+        weights: &BlockWeights<Cpu>,
         x: Vec<f32>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
@@ -162,22 +165,22 @@ impl<'a> Blockwise<'a> {
             }
         };
         Block { context, weights, sinks: &BlockSinks::none(), tap: Some(&mut observe) }
-            .forward(&mut Tape::off(), &x)?;
+            .forward(&mut Tape::off(&self.device), &x)?;
         seen
     }
 
     /// One sequence through a block.
     pub(crate) fn forward(
         &self,
-        context: &Context,
-        weights: &BlockWeights<f32>,
+        context: &Context<Cpu>,
+        weights: &BlockWeights<Cpu>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>> {
         let x =
             Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
         Block { context, weights, sinks: &BlockSinks::none(), tap: None }
-            .forward(&mut Tape::off(), &x)
-            .map(Tensor::into_values)
+            .forward(&mut Tape::off(&self.device), &x)?
+            .into_buffer(&self.device)
     }
 
     /// A tensor that is no part of a layer, as it will be stored.
@@ -199,7 +202,7 @@ pub(crate) struct LayerInputs<'b, 'a> {
 }
 
 impl LayerInputs<'_, '_> {
-    fn context(&self, stream: InputStream) -> &Context {
+    fn context(&self, stream: InputStream) -> &Context<Cpu> {
         match stream {
             InputStream::Plain => &self.blocks.plain,
             InputStream::Quantized => &self.blocks.quantized,
@@ -238,7 +241,7 @@ impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
     fn seen(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<f32>,
+        weights: &BlockWeights<Cpu>,
         x: Vec<f32>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
@@ -248,7 +251,7 @@ impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
     fn output(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<f32>,
+        weights: &BlockWeights<Cpu>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>> {
         self.blocks.host.check_cancelled()?;

@@ -2,9 +2,9 @@
 //! on what each site saw (a fixed quantile clips too much).
 
 use crate::Result;
-use crate::autograd::ops::Number;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
+use crate::device::{Device, Number};
 use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::weights::BlockWeights;
 use halfstep_formats::architecture::ActivationSite;
@@ -17,12 +17,12 @@ const SAMPLE: usize = 1 << 16;
 
 /// Name and first step of every static site; empty where neither quantizer is static. `blocks` are
 /// those of the teacher, `embed` gives the inputs of the first one.
-pub fn static_scales<T: Number>(
-    blocks: &[BlockWeights<T>],
-    context: &Context,
+pub fn static_scales<D: Device>(
+    blocks: &[BlockWeights<D>],
+    context: &Context<D>,
     activation: ActivationSpec,
     cache: ActivationSpec,
-    embed: impl FnOnce() -> Result<Tensor<T>>,
+    embed: impl FnOnce() -> Result<Tensor<D>>,
 ) -> Result<Vec<(String, f32)>> {
     let bits = |spec: ActivationSpec| if spec.is_static() { spec.bits() } else { None };
     let (activation_bits, cache_bits) = (bits(activation), bits(cache));
@@ -31,7 +31,7 @@ pub fn static_scales<T: Number>(
     }
     let (mut steps, sinks, mut x) = (vec![], BlockSinks::none(), embed()?);
     for (layer, weights) in blocks.iter().enumerate() {
-        let mut observe = |site: ActivationSite, values: &[T]| {
+        let mut observe = |site: ActivationSite, values: &[D::Number]| {
             let bits = if matches!(site, ActivationSite::KCache | ActivationSite::VCache) {
                 cache_bits
             } else {
@@ -42,7 +42,7 @@ pub fn static_scales<T: Number>(
             }
         };
         x = Block { context, weights, sinks: &sinks, tap: Some(&mut observe) }
-            .forward(&mut Tape::off(), &x)?;
+            .forward(&mut Tape::off(&context.device), &x)?;
     }
     Ok(steps)
 }

@@ -292,6 +292,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
                     // Nested scales are not trained.
                     outer_scales: vec![],
                     zero_points,
+                    // Nor are tables of rows.
+                    tables: vec![],
                 };
                 Tensor { shape, data: TensorData::Packed(packed) }
             }

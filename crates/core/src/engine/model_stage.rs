@@ -1,6 +1,7 @@
 //! Training the whole model: batches, optimizer steps, checkpoints.
 
 use crate::data::Sequences;
+use crate::device::Device;
 use crate::engine::identity::identity;
 use crate::engine::memory;
 use crate::engine::observe::Starts;
@@ -19,12 +20,12 @@ use halfstep_formats::Model;
 use std::path::PathBuf;
 
 /// One model stage, step by step.
-pub(crate) struct ModelStage<'a> {
+pub(crate) struct ModelStage<'a, D: Device> {
     inputs: StageInputs<'a>,
     config: TrainConfig,
     steps: u64,
     sequences: Sequences,
-    trainer: Trainer<f32>,
+    trainer: Trainer<D>,
     starts: Starts,
     checkpoints: Option<Checkpoints<'a>>,
     /// The step and the second at which this part of the run began, and how long it trained.
@@ -52,7 +53,7 @@ struct Checkpoints<'a> {
     run: String,
 }
 
-impl<'a> ModelStage<'a> {
+impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
     /// Builds the trainer, and loads the state that a resumed run continues from.
     ///
     /// Errors: `Config`, more memory than there is; those of the text, the trainer and the
@@ -60,6 +61,7 @@ impl<'a> ModelStage<'a> {
     pub fn new(
         mut inputs: StageInputs<'a>,
         config: &TrainConfig,
+        device: D,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let StageInputs { model, recipe, run, text, host, pool, .. } = &inputs;
@@ -89,7 +91,7 @@ impl<'a> ModelStage<'a> {
             });
         }
         let calibration = sequences.batch(0, config.batch);
-        let mut trainer = Trainer::<f32>::new(
+        let mut trainer = Trainer::new(
             model,
             inputs.previous.as_deref(),
             recipe,
@@ -97,9 +99,9 @@ impl<'a> ModelStage<'a> {
             &config,
             steps,
             &calibration,
-            (*pool).clone(),
+            device,
         )?;
-        let starts = Starts::of(&trainer.matrices, &trainer.parameters, pool);
+        let starts = Starts::of(&trainer.matrices, &trainer.parameters)?;
         if let Some(checkpoints) = &checkpoints {
             checkpoints.begin(&mut trainer, run.resume, events)?;
         }
@@ -152,7 +154,7 @@ impl<'a> ModelStage<'a> {
                     name: "pack".into(),
                     detail: "codes and scales as the last forward used them".into(),
                 });
-                self.trainer.settle();
+                self.trainer.settle()?;
                 let packed = self.trainer.packed(self.inputs.model, &self.inputs.recipe)?;
                 Next::Measure(Box::new(packed))
             }
@@ -211,13 +213,9 @@ impl<'a> ModelStage<'a> {
                 first_step: self.first,
                 losses,
                 blocks: vec![],
-                matrices: self.starts.records(
-                    &trainer.matrices,
-                    &trainer.parameters,
-                    self.inputs.pool,
-                ),
+                matrices: self.starts.records(&trainer.matrices, &trainer.parameters)?,
             }],
-            checkpoint_bytes: checkpoint::size(state::entries(trainer))?,
+            checkpoint_bytes: checkpoint::size(state::entries(trainer)?)?,
         })
     }
 
@@ -254,21 +252,22 @@ impl<'a> ModelStage<'a> {
 
 /// A whole model stage.
 #[cfg(feature = "train")]
-pub(crate) fn end_to_end(
+pub(crate) fn end_to_end<D: Device<Number = f32>>(
     inputs: StageInputs,
     config: &TrainConfig,
+    device: D,
     measure: &mut Measure,
     events: &mut dyn FnMut(Event),
 ) -> Result<Trained> {
-    let mut stage = ModelStage::new(inputs, config, events)?;
+    let mut stage = ModelStage::new(inputs, config, device, events)?;
     crate::engine::progress::run_to_end(|| stage.step(measure, events))
 }
 
 impl Checkpoints<'_> {
     /// The state to go on from, if asked for.
-    fn begin(
+    fn begin<D: Device<Number = f32>>(
         &self,
-        trainer: &mut Trainer<f32>,
+        trainer: &mut Trainer<D>,
         resume: bool,
         events: &mut dyn FnMut(Event),
     ) -> Result<()> {
@@ -298,7 +297,11 @@ impl Checkpoints<'_> {
         Ok(())
     }
 
-    fn save(&self, trainer: &Trainer<f32>, events: &mut dyn FnMut(Event)) -> Result<PathBuf> {
+    fn save<D: Device<Number = f32>>(
+        &self,
+        trainer: &Trainer<D>,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<PathBuf> {
         let path = state::save(trainer, self.store, &self.folder, &self.run)?;
         events(Event::Checkpoint { step: trainer.step, path: path.display().to_string() });
         Ok(path)

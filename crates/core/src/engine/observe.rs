@@ -1,52 +1,49 @@
 //! What is to be seen of matrices that learn: how far their scales went and how many weights they
 //! clip.
 
-use crate::autograd::ops::Number;
+use crate::Result;
 use crate::autograd::parameter::Parameters;
+use crate::device::Device;
 use crate::quantizer::matrix::Matrix;
 use crate::record::{MatrixRecord, clip_fraction, layer_and_linear, scale_drift};
-use halfstep_kernels::Pool;
 
 /// The scales of some matrices before training.
 pub struct Starts(Vec<Vec<f32>>);
 
 impl Starts {
-    pub fn of<T: Number>(matrices: &[Matrix<T>], parameters: &Parameters<T>, pool: &Pool) -> Self {
-        Self(matrices.iter().map(|matrix| scales(matrix, parameters, pool)).collect())
+    pub fn of<D: Device>(matrices: &[Matrix<D>], parameters: &Parameters<D>) -> Result<Self> {
+        let scales = |matrix: &Matrix<D>| {
+            let found = matrix.scales(parameters)?;
+            Ok(found.map_or_else(Vec::new, |(_, scales, _)| scales))
+        };
+        matrices.iter().map(scales).collect::<Result<_>>().map(Self)
     }
 
     /// The same matrices now: those that are linears of a block and quantized.
-    pub fn records<T: Number>(
+    pub fn records<D: Device>(
         &self,
-        matrices: &[Matrix<T>],
-        parameters: &Parameters<T>,
-        pool: &Pool,
-    ) -> Vec<MatrixRecord> {
-        let record = |(matrix, start): (&Matrix<T>, &Vec<f32>)| {
+        matrices: &[Matrix<D>],
+        parameters: &Parameters<D>,
+    ) -> Result<Vec<MatrixRecord>> {
+        let mut records = vec![];
+        for (matrix, start) in matrices.iter().zip(&self.0) {
             let weight = &parameters.list[matrix.index];
-            let (block, linear) = layer_and_linear(&weight.name)?;
-            let (quantizer, scales, zero_points) = matrix.scales(parameters, pool)?;
-            Some(MatrixRecord {
+            let Some((block, linear)) = layer_and_linear(&weight.name) else { continue };
+            let Some((quantizer, scales, zero_points)) = matrix.scales(parameters)? else {
+                continue;
+            };
+            let clipped = || -> Result<f64> {
+                let (pool, w) = (parameters.device.pool(), parameters.device.read(&weight.value)?);
+                Ok(clip_fraction(pool, &w, matrix.cols, quantizer, &scales, &zero_points))
+            };
+            records.push(MatrixRecord {
                 block,
                 linear: linear.name().into(),
-                clip_fraction: matrix.follows_weights().then(|| {
-                    clip_fraction(
-                        pool,
-                        &weight.value,
-                        matrix.cols,
-                        quantizer,
-                        &scales,
-                        &zero_points,
-                    )
-                }),
+                clip_fraction: matrix.follows_weights().then(clipped).transpose()?,
                 scale_drift: Some(scale_drift(start, &scales)),
                 saliency: None,
-            })
-        };
-        matrices.iter().zip(&self.0).filter_map(record).collect()
+            });
+        }
+        Ok(records)
     }
-}
-
-fn scales<T: Number>(matrix: &Matrix<T>, parameters: &Parameters<T>, pool: &Pool) -> Vec<f32> {
-    matrix.scales(parameters, pool).map_or_else(Vec::new, |(_, scales, _)| scales)
 }

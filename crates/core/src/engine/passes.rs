@@ -1,6 +1,7 @@
 //! The streams of hidden states go through a layer, one sequence at a time.
 
 use crate::Result;
+use crate::device::{Cpu, Device};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::progress::Progress;
 use crate::error::Error;
@@ -8,18 +9,17 @@ use crate::layer::block::check_finite;
 use crate::layer::finished::Finished;
 use crate::layer::tensors::teacher;
 use crate::layer::weights::BlockWeights;
-use crate::objective::block_output::squared_difference;
 
 /// The plain stream becomes the first target of a layer, and the second is made.
 pub(crate) struct TargetPass {
     layer: usize,
-    weights: BlockWeights<f32>,
+    weights: BlockWeights<Cpu>,
     sample: usize,
 }
 
 impl TargetPass {
     pub fn new(blocks: &Blockwise, layer: usize) -> Result<Self> {
-        Ok(Self { layer, weights: teacher(blocks.model, layer, blocks.pool)?, sample: 0 })
+        Ok(Self { layer, weights: teacher(&blocks.device, blocks.model, layer)?, sample: 0 })
     }
 
     /// The next sequence.
@@ -43,7 +43,7 @@ impl TargetPass {
 /// The quantized stream goes through a finished layer, as it is stored.
 pub(crate) struct OutputPass {
     layer: usize,
-    weights: BlockWeights<f32>,
+    weights: BlockWeights<Cpu>,
     sample: usize,
     loss: f64,
 }
@@ -51,7 +51,7 @@ pub(crate) struct OutputPass {
 impl OutputPass {
     pub fn new(blocks: &Blockwise, layer: usize, block: &Finished) -> Result<Self> {
         let (a, integer) = (&blocks.model.architecture, blocks.integer());
-        let weights = block.weights(a, layer, integer, blocks.pool)?;
+        let weights = block.weights(&blocks.device, a, layer, integer)?;
         Ok(Self { layer, weights, sample: 0, loss: 0.0 })
     }
 
@@ -63,13 +63,8 @@ impl OutputPass {
         let (sample, elements) = (self.sample, (blocks.config.samples * blocks.width()) as f64);
         let x = streams.quantized.read(sample, 1)?;
         let y = blocks.forward(&blocks.quantized, &self.weights, x)?;
-        self.loss += squared_difference(
-            blocks.pool,
-            &y,
-            &streams.plain.read(sample, 1)?,
-            elements,
-            &mut vec![0.0; y.len()],
-        );
+        let (target, mut unused) = (streams.plain.read(sample, 1)?, vec![0.0; y.len()]);
+        self.loss += blocks.device.squared_difference(&y, &target, elements, &mut unused)?;
         streams.quantized.write(sample, &y)?;
         self.sample += 1;
         if self.sample < blocks.config.samples {

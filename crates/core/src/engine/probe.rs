@@ -4,6 +4,7 @@ use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::data::self_generated;
 use crate::data::self_generated::Settings;
+use crate::device::Cpu;
 use crate::engine::blockwise;
 use crate::engine::blockwise::Blockwise;
 use crate::engine::finished::FinishedBlocks;
@@ -233,6 +234,7 @@ pub(crate) fn end_to_end(
     measured_seconds: &dyn Fn() -> f64,
 ) -> Result<(Probe, Trained)> {
     let StageInputs { model, host, .. } = inputs;
+    let device = Cpu::new(inputs.pool);
     let checkpoint_every = inputs.run.run_folder.as_ref().map(|_| inputs.run.checkpoint_every);
     let steps = config.steps();
     let few = TrainConfig {
@@ -250,7 +252,7 @@ pub(crate) fn end_to_end(
     };
     let inputs = StageInputs { run: alone, ..inputs };
     let (trained, seconds) =
-        timed(host, || model_stage::end_to_end(inputs, &few, measure, &mut watch))?;
+        timed(host, || model_stage::end_to_end(inputs, &few, device, measure, &mut watch))?;
     let warm = &ends[ends.len() / 2..];
     let seconds_per_step = match (ends.get((ends.len() / 2).wrapping_sub(1)), warm.last()) {
         (Some(&from), Some(&to)) => (to - from) / warm.len() as f64,

@@ -3,6 +3,7 @@
 
 use crate::config::options::RunConfig;
 use crate::data::Text;
+use crate::device::Cpu;
 use crate::engine::arithmetic;
 use crate::engine::block_stage::BlockStage;
 use crate::engine::model_stage::ModelStage;
@@ -54,7 +55,7 @@ pub struct Training<'a> {
 enum Work<'a> {
     Saliency,
     Begin,
-    Model(Box<ModelStage<'a>>),
+    Model(Box<ModelStage<'a, Cpu>>),
     Block(Box<BlockStage<'a>>),
     /// The result of a last stage that does not measure its own.
     Measure(Box<Trained>),
@@ -166,7 +167,8 @@ impl<'a> Training<'a> {
                 Work::Block(Box::new(BlockStage::new(inputs, config, events)?))
             }
             Stage::Model { config, .. } => {
-                Work::Model(Box::new(ModelStage::new(inputs, config, events)?))
+                let device = Cpu::new(pool);
+                Work::Model(Box::new(ModelStage::new(inputs, config, device, events)?))
             }
         })
     }

@@ -2,6 +2,7 @@
 //! learns its value and what the optimizer keeps of it, f32), as a checkpoint.
 
 use crate::Result;
+use crate::device::{Device, DeviceBuffer};
 use crate::engine::checkpoint::{self, Manifest, Unusable, fault, verify};
 use crate::engine::trainer::Trainer;
 use crate::error::io;
@@ -14,8 +15,8 @@ use std::path::{Path, PathBuf};
 const KEEP: usize = 2;
 
 /// Saves the trainer's state under `folder` and returns the checkpoint's path.
-pub fn save(
-    trainer: &Trainer<f32>,
+pub fn save<D: Device<Number = f32>>(
+    trainer: &Trainer<D>,
     store: &dyn Store,
     folder: &Path,
     run: &str,
@@ -24,7 +25,7 @@ pub fn save(
         store,
         folder,
         ("step", trainer.step),
-        entries(trainer),
+        entries(trainer)?,
         run,
         trainer.arithmetic,
     )?;
@@ -34,12 +35,15 @@ pub fn save(
 
 /// The trainer's state, part by part: of every parameter that learns its value and what the
 /// optimizer keeps of it.
-pub fn entries(trainer: &Trainer<f32>) -> Vec<Entry<'_>> {
+pub fn entries<D: Device<Number = f32>>(trainer: &Trainer<D>) -> Result<Vec<Entry<'_>>> {
     let (mut entries, state) = (vec![], &trainer.optimizer.state);
     for (p, kept) in trainer.parameters.learned().zip(state.vectors()) {
         let kept = state.names().iter().copied().zip(kept);
         for (kind, values) in std::iter::once(("value", &p.value)).chain(kept) {
-            let data = Cow::Borrowed(bytemuck::cast_slice(values.as_slice()));
+            let data = match trainer.device().read(values)? {
+                Cow::Borrowed(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+                Cow::Owned(values) => Cow::Owned(bytemuck::cast_slice(&values).to_vec()),
+            };
             entries.push(Entry {
                 name: format!("{kind}/{}", p.name),
                 dtype: Dtype::F32,
@@ -48,7 +52,7 @@ pub fn entries(trainer: &Trainer<f32>) -> Vec<Entry<'_>> {
             });
         }
     }
-    entries
+    Ok(entries)
 }
 
 /// Checkpoints of a run of `steps` that lie in the folder at once, at most: those kept, and the
@@ -62,8 +66,8 @@ pub fn at_once(steps: u64, every: Option<u64>) -> u64 {
 /// Loads the newest good checkpoint of this run into the trainer. None if the folder holds none;
 /// damaged ones are ignored, each with a reason. An error if it holds checkpoints, but only
 /// another run's.
-pub fn resume(
-    trainer: &mut Trainer<f32>,
+pub fn resume<D: Device<Number = f32>>(
+    trainer: &mut Trainer<D>,
     store: &dyn Store,
     folder: &Path,
     run: &str,
@@ -107,8 +111,8 @@ fn checkpoints(store: &dyn Store, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-fn read(
-    trainer: &mut Trainer<f32>,
+fn read<D: Device<Number = f32>>(
+    trainer: &mut Trainer<D>,
     store: &dyn Store,
     path: &Path,
     manifest: &Manifest,
@@ -130,16 +134,14 @@ fn read(
             find(kind, &p.name, p.value.len())?;
         }
     }
-    let kept = trainer.optimizer.state.vectors_mut();
+    let (device, kept) = (trainer.device().clone(), trainer.optimizer.state.vectors_mut());
     for (p, kept) in trainer.parameters.learned_mut().zip(kept) {
         let name = p.name.clone();
         let kept = names.iter().copied().zip(kept);
         for (kind, values) in std::iter::once(("value", &mut p.value)).chain(kept) {
             let data = find(kind, &name, values.len())?;
-            values
-                .iter_mut()
-                .zip(data.as_chunks::<4>().0)
-                .for_each(|(v, b)| *v = f32::from_le_bytes(*b));
+            let numbers = data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            *values = device.upload(numbers.collect())?;
         }
     }
     trainer.step = manifest.step;

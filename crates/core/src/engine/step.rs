@@ -1,9 +1,8 @@
 //! One optimizer step, in the order one would explain it.
 
-use crate::autograd::ops::Number;
-use crate::autograd::ops::weight::Weight;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
+use crate::device::{Device, DeviceWeight};
 use crate::engine::memory::block_bytes;
 use crate::engine::trainer::Trainer;
 use crate::host::Host;
@@ -15,7 +14,7 @@ use crate::recipe::Recompute;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
 use halfstep_kernels::ActivationSpec;
-use halfstep_kernels::ops::gemm::Rows;
+use std::sync::Arc;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,17 +26,20 @@ pub struct StepReport {
     pub learning_rate: f64,
 }
 
-impl<T: Number> Trainer<T> {
-    /// Trains on `batch` `[B, tokens]`. On any error nothing was updated.
+impl<D: Device> Trainer<D> {
+    /// Trains on `batch` `[B, tokens]`.
+    ///
+    /// Errors: `NonFinite`, cancelled and those of the device; nothing was updated, unless the
+    /// device failed in the update itself.
     pub fn step(&mut self, batch: &[u32], tokens: usize, host: &Host) -> Result<StepReport> {
         let loss = self.gradients(batch, tokens, host)?;
-        let gradient_norm =
-            self.optimizer.gradient_norm(&self.pool, &self.parameters, self.step)?;
+        let gradient_norm = self.optimizer.gradient_norm(&self.parameters, self.step)?;
         let learning_rate = self.optimizer.schedule.rate(self.step);
-        let signs = self.signs();
-        self.optimizer.update(&self.pool, &mut self.parameters, self.step, gradient_norm);
-        for (matrix, signs) in self.matrices.iter().zip(&signs) {
-            matrix.guard(&mut self.parameters, signs);
+        let signed = |matrix: &Matrix<D>| matrix.signed_scales(&self.parameters);
+        let before = self.matrices.iter().map(signed).collect::<Result<Vec<_>>>()?;
+        self.optimizer.update(&mut self.parameters, self.step, gradient_norm)?;
+        for (matrix, before) in self.matrices.iter().zip(&before) {
+            matrix.guard(&mut self.parameters, before.as_ref())?;
         }
         self.step += 1;
         Ok(StepReport { loss, gradient_norm, learning_rate })
@@ -63,13 +65,10 @@ impl<T: Number> Trainer<T> {
         if !loss.is_finite() {
             return Err(Error::NonFinite { step: self.step, tensor: "the loss".into() });
         }
-        self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, &self.pool));
+        self.matrices.iter().try_for_each(|matrix| matrix.backward(&self.parameters))?;
         let progress = self.progress();
-        loss += self
-            .matrices
-            .iter()
-            .map(|matrix| matrix.regularise(&self.parameters, progress))
-            .sum::<f64>();
+        let regularise = |matrix: &Matrix<D>| matrix.regularise(&self.parameters, progress);
+        loss += self.matrices.iter().map(regularise).sum::<Result<f64>>()?;
         Ok(loss)
     }
 
@@ -87,8 +86,8 @@ impl<T: Number> Trainer<T> {
     /// sinks. Returns its share of the loss.
     fn accumulate(
         &self,
-        weights: &Weights<T>,
-        sinks: &[BlockSinks<T>],
+        weights: &Weights<D>,
+        sinks: &[BlockSinks<D>],
         micro: &[u32],
         tokens: usize,
         keep: usize,
@@ -106,7 +105,9 @@ impl<T: Number> Trainer<T> {
         // not taken yet.
         let recomputed = weights.blocks.len().saturating_sub(keep);
         for (layer, (block, sinks)) in weights.blocks.iter().zip(sinks).enumerate() {
-            let mut tape = if layer >= recomputed { Tape::on() } else { Tape::off() };
+            let kept = layer >= recomputed;
+            let device = self.device();
+            let mut tape = if kept { Tape::on(device) } else { Tape::off(device) };
             let y = Block { context: &context, weights: block, sinks, tap: None }
                 .forward(&mut tape, &x)?;
             passed.push((x, tape));
@@ -119,11 +120,11 @@ impl<T: Number> Trainer<T> {
             passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev()
         {
             if !tape.is_on() {
-                tape = Tape::on();
+                tape = Tape::on(self.device());
                 y = Block { context: &context, weights: block, sinks, tap: None }
                     .forward(&mut tape, &x)?;
             }
-            dy = tape.backward(&self.pool, &x, &y, dy)?;
+            dy = tape.backward(&x, &y, dy)?;
             y = x;
         }
         self.embed_backward(&dy, micro)?;
@@ -132,16 +133,16 @@ impl<T: Number> Trainer<T> {
 
     fn loss(
         &self,
-        weights: &Weights<T>,
-        x: &Tensor<T>,
-        teacher_hidden: Option<&Tensor<T>>,
+        weights: &Weights<D>,
+        x: &Tensor<D>,
+        teacher_hidden: Option<&Tensor<D>>,
         micro: &[u32],
         tokens: usize,
         normalizers: Normalizers,
-    ) -> Result<(f64, Vec<T>)> {
+    ) -> Result<(f64, D::Buffer)> {
         let a = &self.architecture;
         let head = LossHead {
-            pool: &self.pool,
+            device: self.device(),
             norm_eps: a.norm_eps,
             vocab: a.vocab_size,
             hidden: a.hidden_size,
@@ -158,12 +159,12 @@ impl<T: Number> Trainer<T> {
                 .learned_sink(),
         };
         let targets = next_tokens(micro, tokens);
-        let teacher_hidden = teacher_hidden.map(Tensor::values);
-        Ok(head.backward(x.values(), teacher_hidden, &targets, normalizers))
+        let teacher_hidden = teacher_hidden.map(Tensor::buffer).transpose()?;
+        head.backward(x.buffer()?, teacher_hidden, &targets, normalizers)
     }
 
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.
-    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<T>> {
+    fn teacher_forward(&self, micro: &[u32], tokens: usize) -> Result<Tensor<D>> {
         let context = Context {
             activation: Default::default(),
             cache: halfstep_kernels::ActivationSpec::F32,
@@ -173,15 +174,20 @@ impl<T: Number> Trainer<T> {
         let sinks = BlockSinks::none();
         for block in &self.teacher.blocks {
             x = Block { context: &context, weights: block, sinks: &sinks, tap: None }
-                .forward(&mut Tape::off(), &x)?;
+                .forward(&mut Tape::off(self.device()), &x)?;
         }
         Ok(x)
     }
 
-    pub(crate) fn context(&self, batch: usize, tokens: usize) -> Context {
+    /// Where it trains.
+    pub fn device(&self) -> &D {
+        &self.parameters.device
+    }
+
+    pub(crate) fn context(&self, batch: usize, tokens: usize) -> Context<D> {
         Context {
+            device: self.device().clone(),
             architecture: self.architecture.clone(),
-            pool: self.pool.clone(),
             ropes: self.ropes.clone(),
             batch,
             tokens,
@@ -193,40 +199,29 @@ impl<T: Number> Trainer<T> {
     }
 
     /// Rows of the embedding, `[M, D]`.
-    pub(crate) fn embed(&self, embedding: &Weight<T>, tokens: &[u32]) -> Result<Tensor<T>> {
-        let d = self.architecture.hidden_size;
-        let mut x = Vec::with_capacity(tokens.len() * d);
-        for &token in tokens {
-            if token as usize >= embedding.rows() {
-                return Err(Error::Data {
-                    data: "tokens".into(),
-                    reason: format!("id {token} is outside the vocabulary"),
-                });
-            }
-            x.extend_from_slice(&embedding.row(token as usize));
+    pub(crate) fn embed(&self, embedding: &D::Weight, tokens: &[u32]) -> Result<Tensor<D>> {
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= embedding.rows()) {
+            return Err(Error::Data {
+                data: "tokens".into(),
+                reason: format!("id {token} is outside the vocabulary"),
+            });
         }
-        Tensor::new(x, &[tokens.len(), d])
+        let x = self.device().embedding(embedding, tokens)?;
+        Tensor::new(x, &[tokens.len(), self.architecture.hidden_size])
     }
 
     /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one
     /// sink.
-    fn embed_backward(&self, dx: &Tensor<T>, tokens: &[u32]) -> Result<()> {
-        let d = self.architecture.hidden_size;
+    fn embed_backward(&self, dx: &Tensor<D>, tokens: &[u32]) -> Result<()> {
         let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
+        let dx = dx.buffer()?;
         sink.add(|gradient, accumulate| {
-            if !accumulate {
-                gradient.fill(T::ZERO);
-            }
-            for (row, &token) in dx.values().chunks(d).zip(tokens) {
-                let at = token as usize * d;
-                gradient[at..at + d].iter_mut().zip(row).for_each(|(g, &r)| *g += r);
-            }
-        });
-        Ok(())
+            self.device().embedding_backward(dx, tokens, gradient, accumulate)
+        })
     }
 
     /// The weights of this step: every matrix quantized once.
-    pub fn student_weights(&self) -> Result<Weights<T>> {
+    pub fn student_weights(&self) -> Result<Weights<D>> {
         let matrix = |name: &str| {
             let activation = if name == EMBEDDING || name == HEAD {
                 self.head_activation
@@ -234,17 +229,17 @@ impl<T: Number> Trainer<T> {
                 self.activation
             };
             let integer = self.arithmetic.integer_forward && activation != ActivationSpec::F32;
-            Ok(self.matrix(name)?.forward(&self.parameters, &self.pool, integer))
+            self.matrix(name)?.forward(&self.parameters, integer)
         };
         let mut weights = Weights::collect(
             &self.architecture,
-            |name| Ok(self.parameters.get(name)?.value.clone()),
+            |name| self.device().copy(&self.parameters.get(name)?.value),
             matrix,
         )?;
         for block in &mut weights.blocks {
             for &linear in block.linears.keys() {
                 let matrix = self.matrix(&linear.weight_name(block.layer))?;
-                let factors = matrix.low_rank.map(|f| f.forward(&self.parameters));
+                let factors = matrix.low_rank.map(|f| f.forward(&self.parameters)).transpose()?;
                 block.low_rank.extend(factors.map(|factors| (linear, factors)));
             }
         }
@@ -252,13 +247,13 @@ impl<T: Number> Trainer<T> {
     }
 
     /// The matrix of a weight by name.
-    fn matrix(&self, name: &str) -> Result<&Matrix<T>> {
+    fn matrix(&self, name: &str) -> Result<&Matrix<D>> {
         let index = self.parameters.index(name)?;
         let matrix = self.matrices.iter().find(|m| m.index == index);
         matrix.ok_or_else(|| Error::Internal { reason: format!("{name} is no matrix") })
     }
 
-    fn block_sinks(&self) -> Result<Vec<BlockSinks<T>>> {
+    fn block_sinks(&self) -> Result<Vec<BlockSinks<D>>> {
         let mut all = Vec::with_capacity(self.architecture.layers.len());
         for layer in 0..self.architecture.layers.len() {
             let mut sinks = BlockSinks::none();
@@ -274,7 +269,8 @@ impl<T: Number> Trainer<T> {
             }
             for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.static_scale_name(layer)) {
-                    let step = StaticScale { step: p.value[0], sink: p.learned_sink().cloned() };
+                    let step = Arc::new(self.device().copy(&p.value)?);
+                    let step = StaticScale { step, sink: p.learned_sink().cloned() };
                     sinks.steps.insert(site, step);
                 }
             }
@@ -289,12 +285,11 @@ impl<T: Number> Trainer<T> {
         match self.recompute {
             Recompute::Never => layers,
             Recompute::Always => 0,
-            Recompute::Auto => layers.min(
-                (host.memory.available()
-                    / 2
-                    / block_bytes(&self.architecture, rows, size_of::<T>()).max(1))
-                    as usize,
-            ),
+            Recompute::Auto => {
+                let free = self.device().free_memory().unwrap_or_else(|| host.memory.available());
+                let of_block = block_bytes(&self.architecture, rows, size_of::<D::Number>());
+                layers.min((free / 2 / of_block.max(1)) as usize)
+            }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! One block that learns from the teacher's: its ranges and factors, and whatever else the
 //! recipe lets learn.
 
-use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
-use crate::layer::block::BlockSinks;
+use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor as Values;
+use crate::device::{Device, DeviceBuffer, Number};
+use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::finished::Finished;
 use crate::layer::tensors::{find, tensor_values, tensors};
 use crate::layer::weights::BlockWeights;
+use crate::objective::{LayerOutput, TermConfig};
 use crate::quantizer::builder::{Builder, Trains};
 use crate::quantizer::matrix::{Matrix, Source};
 use crate::quantizer::observer::check_scales;
@@ -14,14 +17,13 @@ use crate::recipe::Sites;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Tensor, TensorData};
-use halfstep_kernels::Pool;
 use std::sync::Arc;
 
-pub struct Student<T> {
+pub struct Student<D: Device> {
     pub layer: usize,
-    pub parameters: Parameters<T>,
+    pub parameters: Parameters<D>,
     /// The weights of its linears, in the order of the forward.
-    pub matrices: Vec<Matrix<T>>,
+    pub matrices: Vec<Matrix<D>>,
     linears: Vec<Linear>,
     /// Norms and biases, and their places.
     vectors: Vec<(Role, usize)>,
@@ -45,18 +47,18 @@ pub struct StudentConfig<'a> {
     pub integer: bool,
 }
 
-impl<T: Number> Student<T> {
+impl<D: Device> Student<D> {
     /// The layer of the model under the recipe's quantizers, or of what an earlier stage stored.
-    pub fn new(config: StudentConfig, layer: usize, pool: &Pool) -> Result<Self> {
+    pub fn new(config: StudentConfig, layer: usize, device: &D) -> Result<Self> {
         let StudentConfig { model, previous, trains, .. } = config;
         let start = previous.unwrap_or(model);
-        let mut parameters = Parameters::new();
+        let mut parameters = Parameters::new(device);
         let (mut vectors, mut linears, mut matrices) = (vec![], vec![], vec![]);
-        let builder = &mut Builder { parameters: &mut parameters, pool, trains, relative: true };
+        let builder = &mut Builder { parameters: &mut parameters, trains, relative: true };
         let (vector_specs, linear_specs) = tensors(model, layer);
         for TensorSpec { name, role, .. } in vector_specs {
-            let values = T::from_f32s(tensor_values(start, &name, pool)?);
-            vectors.push((role, builder.add(&name, Group::Norms, values, trains.norms)));
+            let values = D::Number::from_f32s(tensor_values(start, &name, device.pool())?);
+            vectors.push((role, builder.add(&name, Group::Norms, values, trains.norms)?));
         }
         let count = linear_specs.len();
         for (number, (linear, spec)) in linear_specs.into_iter().enumerate() {
@@ -67,10 +69,10 @@ impl<T: Number> Student<T> {
             };
             let number = (layer * count + number) as u64;
             let site = config.sites.of(&spec);
-            let matrix = Matrix::new(builder, &spec, site, source, config.seed, number);
+            let matrix = Matrix::new(builder, &spec, site, source, config.seed, number)?;
             let weight = &mut builder.parameters.list[matrix.index];
             if config.anchored && !weight.frozen {
-                weight.anchor = weight.value.clone();
+                weight.anchor = Some(device.copy(&weight.value)?);
             }
             linears.push(linear);
             matrices.push(matrix);
@@ -79,22 +81,29 @@ impl<T: Number> Student<T> {
     }
 
     /// The block as this step's forward uses it.
-    pub fn weights(&self, pool: &Pool) -> BlockWeights<T> {
-        let value = |index: usize| Arc::new(self.parameters.list[index].value.clone());
+    pub fn weights(&self) -> Result<BlockWeights<D>> {
+        let Parameters { device, list, .. } = &self.parameters;
+        let vectors = self
+            .vectors
+            .iter()
+            .map(|&(role, index)| Ok((role, Arc::new(device.copy(&list[index].value)?))));
         let matrices = || self.linears.iter().copied().zip(&self.matrices);
-        BlockWeights {
+        let weight = |(linear, matrix): (Linear, &Matrix<D>)| {
+            Ok((linear, matrix.forward(&self.parameters, self.integer)?))
+        };
+        let factors = |(linear, matrix): (Linear, &Matrix<D>)| {
+            let low_rank = matrix.low_rank?;
+            Some(low_rank.forward(&self.parameters).map(|factors| (linear, factors)))
+        };
+        Ok(BlockWeights {
             layer: self.layer,
-            vectors: self.vectors.iter().map(|&(role, index)| (role, value(index))).collect(),
-            linears: matrices()
-                .map(|(linear, m)| (linear, m.forward(&self.parameters, pool, self.integer)))
-                .collect(),
-            low_rank: matrices()
-                .filter_map(|(linear, m)| Some((linear, m.low_rank?.forward(&self.parameters))))
-                .collect(),
-        }
+            vectors: vectors.collect::<Result<_>>()?,
+            linears: matrices().map(weight).collect::<Result<_>>()?,
+            low_rank: matrices().filter_map(factors).collect::<Result<_>>()?,
+        })
     }
 
-    pub fn sinks(&self) -> BlockSinks<T> {
+    pub fn sinks(&self) -> BlockSinks<D> {
         let list = &self.parameters.list;
         let learned = |&(role, index): &(Role, usize)| {
             list[index].learned_sink().map(|sink| (role, sink.clone()))
@@ -113,35 +122,36 @@ impl<T: Number> Student<T> {
     }
 
     /// From dL/dWq to the gradients of what learns.
-    pub fn backward(&self, pool: &Pool) {
-        self.matrices.iter().for_each(|matrix| matrix.backward(&self.parameters, pool));
+    pub fn backward(&self) -> Result<()> {
+        self.matrices.iter().try_for_each(|matrix| matrix.backward(&self.parameters))
     }
 
     /// Chooses a code for every value, where the forward used values between two.
-    pub fn settle(&mut self) {
-        self.matrices.iter().for_each(|matrix| matrix.settle(&mut self.parameters));
+    pub fn settle(&mut self) -> Result<()> {
+        self.matrices.iter().try_for_each(|matrix| matrix.settle(&mut self.parameters))
     }
 
     /// Exactly what the last forward would use.
-    pub fn finish(&self, pool: &Pool) -> Result<Finished> {
-        let mut finished = Finished::default();
+    pub fn finish(&self) -> Result<Finished> {
+        let (mut finished, device) = (Finished::default(), &self.parameters.device);
+        let values = |of: &D::Buffer| -> Result<TensorData> {
+            Ok(TensorData::F32(D::Number::to_f32s(&device.read(of)?).into_owned()))
+        };
         for &(_, index) in &self.vectors {
             let vector = &self.parameters.list[index];
-            let data = TensorData::F32(T::to_f32s(&vector.value).into_owned());
-            finished
-                .tensors
-                .insert(vector.name.clone(), Tensor { shape: vec![vector.value.len()], data });
+            let (shape, data) = (vec![vector.value.len()], values(&vector.value)?);
+            finished.tensors.insert(vector.name.clone(), Tensor { shape, data });
         }
         for matrix in &self.matrices {
             let weight = &self.parameters.list[matrix.index];
             let (name, shape) = (&weight.name, vec![matrix.rows, matrix.cols]);
-            let Some(packed) = matrix.pack(&self.parameters, pool) else {
-                let data = TensorData::F32(T::to_f32s(&weight.value).into_owned());
+            let Some(packed) = matrix.pack(&self.parameters)? else {
+                let data = values(&weight.value)?;
                 finished.tensors.insert(name.clone(), Tensor { shape, data });
                 continue;
             };
             check_scales(&packed, name)?;
-            if let Some(row) = matrix.differing_row(&packed, &self.parameters, pool, self.integer) {
+            if let Some(row) = matrix.differing_row(&packed, &self.parameters, self.integer)? {
                 return Err(Error::Parity {
                     path: "the packed block".into(),
                     place: format!("{name}: row {row}"),
@@ -150,7 +160,7 @@ impl<T: Number> Student<T> {
             let data = TensorData::Packed(packed);
             finished.tensors.insert(name.clone(), Tensor { shape, data });
             if let Some(part) = matrix.low_rank {
-                let factors = part.pack(&self.parameters);
+                let factors = part.pack(&self.parameters)?;
                 factors
                     .check(matrix.rows, matrix.cols)
                     .map_err(|reason| Error::Internal { reason: format!("{name}: {reason}") })?;
@@ -158,5 +168,42 @@ impl<T: Number> Student<T> {
             }
         }
         Ok(finished)
+    }
+}
+
+/// Sequences through a layer that learns, in one step.
+#[derive(Clone, Copy)]
+pub struct LayerPass<'a, D: Device> {
+    pub context: &'a Context<D>,
+    pub weights: &'a BlockWeights<D>,
+    pub sinks: &'a BlockSinks<D>,
+    /// Terms that look at the output of the layer, with their weights.
+    pub terms: &'a [(TermConfig, f64)],
+    /// Sequences of the step.
+    pub sequences: usize,
+}
+
+impl<D: Device> LayerPass<'_, D> {
+    /// Forward and backward of one sequence x `[T, D]`: leaves the gradients in the sinks. Returns
+    /// every term beside every target, in this order.
+    pub fn gradients(&self, x: Vec<D::Number>, targets: Vec<Vec<D::Number>>) -> Result<Vec<f64>> {
+        let Context { device, architecture, tokens, .. } = self.context;
+        let (width, sequences) = (architecture.hidden_size, self.sequences);
+        let x = Values::new(device.upload(x)?, &[*tokens, width])?;
+        let mut tape = Tape::on(device);
+        let y =
+            Block { context: self.context, weights: self.weights, sinks: self.sinks, tap: None }
+                .forward(&mut tape, &x)?;
+        let (mut dy, mut found) = (device.zeros(y.len())?, vec![]);
+        for target in targets {
+            let (y, target) = (y.buffer()?, &device.upload(target)?);
+            let at = LayerOutput { device, y, target, width, sequences };
+            for (term, weight) in self.terms {
+                found.push(term.of_layer_output(at, *weight, &mut dy)?);
+            }
+        }
+        let dy = Values::new(dy, y.shape())?;
+        tape.backward(&x, &y, dy)?;
+        Ok(found)
     }
 }

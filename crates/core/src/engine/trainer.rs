@@ -1,12 +1,11 @@
 //! The trainer as built from a model and a recipe: everything that decides the next step.
 
-use crate::autograd::ops::Number;
-use crate::autograd::ops::weight::Weight;
 use crate::autograd::parameter::{Group, Parameters};
+use crate::device::{Device, Number};
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::calibrate::static_scales;
 use crate::layer::block::{Context, rope_tables};
-use crate::layer::tensors::{find, tensor_values};
+use crate::layer::tensors::{find, tensor_values, uploaded};
 use crate::layer::weights::Weights;
 use crate::nearest::quantization;
 use crate::objective::WeightedTerm;
@@ -22,25 +21,24 @@ use halfstep_formats::{Architecture, Model, Tensor, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationSpec, Pool, Real};
+use halfstep_kernels::{ActivationSpec, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub struct Trainer<T> {
+pub struct Trainer<D: Device> {
     pub architecture: Arc<Architecture>,
-    pub pool: Pool,
     /// The rotation of each layer.
     pub ropes: Arc<[Arc<RopeTable>]>,
-    pub parameters: Parameters<T>,
-    pub matrices: Vec<Matrix<T>>,
+    pub parameters: Parameters<D>,
+    pub matrices: Vec<Matrix<D>>,
     /// The teacher: the unquantized model, frozen.
-    pub teacher: Weights<T>,
+    pub teacher: Weights<D>,
     pub activation: ActivationSpec,
     pub head_activation: ActivationSpec,
     pub cache: ActivationSpec,
     pub edge: EdgeRule,
     pub arithmetic: Arithmetic,
-    pub optimizer: Optimizer<T>,
+    pub optimizer: Optimizer<D>,
     /// Terms of the loss.
     pub terms: Vec<WeightedTerm>,
     pub recompute: Recompute,
@@ -53,7 +51,7 @@ pub struct Trainer<T> {
     pub step: u64,
 }
 
-impl<T: Number> Trainer<T> {
+impl<D: Device> Trainer<D> {
     /// Student = the model under the recipe's quantizers, or what an earlier stage stored
     /// (`previous`); `trains` says what of it learns. `calibration` `[B, T]` tokens serve static
     /// sites.
@@ -66,19 +64,19 @@ impl<T: Number> Trainer<T> {
         config: &TrainConfig,
         steps: u64,
         calibration: &[u32],
-        pool: Pool,
+        device: D,
     ) -> Result<Self> {
         let architecture = Arc::new(model.architecture.clone());
         let sites = Sites::new(&recipe.rules, &architecture)?;
-        let mut parameters = Parameters::new();
-        let builder =
-            &mut Builder { parameters: &mut parameters, pool: &pool, trains, relative: false };
+        let mut parameters = Parameters::new(&device);
+        let builder = &mut Builder { parameters: &mut parameters, trains, relative: false };
         let mut matrices = vec![];
         let start = previous.unwrap_or(model);
         for spec in architecture.tensors() {
             if spec.role.is_vector() {
-                let values = T::from_f32s(tensor_values(start, &spec.name, &pool)?);
-                builder.add(&spec.name, Group::Norms, values, trains.norms);
+                let values = tensor_values(start, &spec.name, device.pool())?;
+                let values = D::Number::from_f32s(values);
+                builder.add(&spec.name, Group::Norms, values, trains.norms)?;
                 continue;
             }
             let tensor = find(start, &spec.name)?;
@@ -88,17 +86,15 @@ impl<T: Number> Trainer<T> {
             };
             let number = matrices.len() as u64;
             let site = sites.of(&spec);
-            matrices.push(Matrix::new(builder, &spec, site, source, config.seed, number));
+            matrices.push(Matrix::new(builder, &spec, site, source, config.seed, number)?);
         }
-        let values = |name: &str| Ok(T::from_f32s(tensor_values(model, name, &pool)?));
-        let teacher = Weights::collect(&architecture, values, |name| {
-            Ok(Weight::stored(find(model, name)?, &pool))
-        })?;
+        let values = |name: &str| uploaded(&device, model, name);
+        let weight = |name: &str| device.stored_weight(find(model, name)?);
+        let teacher = Weights::collect(&architecture, values, weight)?;
         let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default());
         let mut trainer = Self {
             ropes: rope_tables(&architecture),
             architecture,
-            pool,
             parameters,
             matrices,
             teacher,
@@ -131,25 +127,21 @@ impl<T: Number> Trainer<T> {
             }
         };
         for (name, step) in static_scales {
-            let (group, step) = (Group::ActivationScales, vec![<T as Real>::from_f32(step)]);
+            let (group, step) =
+                (Group::ActivationScales, vec![<D::Number as Real>::from_f32(step)]);
             if trains.activation_scales {
-                trainer.parameters.add(&name, group, step);
+                trainer.parameters.add(&name, group, step)?;
             } else {
-                trainer.parameters.add_frozen(&name, group, step, 0);
+                trainer.parameters.add_frozen(&name, group, step, 0)?;
             }
         }
-        trainer.optimizer.begin(&trainer.parameters);
+        trainer.optimizer.begin(&trainer.parameters)?;
         Ok(trainer)
     }
 
-    /// For every matrix, which of its learned scales are negative (a scale keeps its sign).
-    pub(crate) fn signs(&self) -> Vec<Vec<bool>> {
-        self.matrices.iter().map(|matrix| matrix.signs(&self.parameters)).collect()
-    }
-
     /// Chooses a code for every value, where the forward used values between two.
-    pub fn settle(&mut self) {
-        self.matrices.iter().for_each(|matrix| matrix.settle(&mut self.parameters));
+    pub fn settle(&mut self) -> Result<()> {
+        self.matrices.iter().try_for_each(|matrix| matrix.settle(&mut self.parameters))
     }
 
     /// The trained model: codes and scales exactly as the last forward would use them, nothing
@@ -159,15 +151,14 @@ impl<T: Number> Trainer<T> {
         for spec in self.architecture.tensors() {
             let index = self.parameters.index(&spec.name)?;
             let matrix = self.matrices.iter().find(|m| m.index == index);
-            let data = match matrix.and_then(|m| Some((m, m.pack(&self.parameters, &self.pool)?))) {
+            let packed = matrix.map(|m| m.pack(&self.parameters)).transpose()?.flatten();
+            let data = match matrix.zip(packed) {
                 Some((matrix, packed)) => {
                     check_scales(&packed, &spec.name)?;
                     self.check_packed(matrix, &packed, &spec.name)?;
                     TensorData::Packed(packed)
                 }
-                None => TensorData::F32(
-                    self.parameters.list[index].value.iter().map(|&v| Real::to_f32(v)).collect(),
-                ),
+                None => TensorData::F32(self.values(index)?),
             };
             tensors.insert(spec.name, Tensor { shape: spec.shape, data });
         }
@@ -175,7 +166,8 @@ impl<T: Number> Trainer<T> {
         for layer in 0..self.architecture.layers.len() {
             for site in ActivationSite::ALL {
                 if let Ok(p) = self.parameters.get(&site.static_scale_name(layer)) {
-                    static_scales.insert(p.name.clone(), Real::to_f32(p.value[0]));
+                    static_scales
+                        .insert(p.name.clone(), self.values(self.parameters.index(&p.name)?)?[0]);
                 }
             }
         }
@@ -184,16 +176,22 @@ impl<T: Number> Trainer<T> {
         for matrix in &self.matrices {
             if let Some(factors) = matrix.low_rank {
                 let name = self.parameters.list[matrix.index].name.clone();
-                packed.low_rank.insert(name, factors.pack(&self.parameters));
+                packed.low_rank.insert(name, factors.pack(&self.parameters)?);
             }
         }
         Ok(packed)
     }
 
+    /// The values of a parameter in f32, on the host.
+    fn values(&self, index: usize) -> Result<Vec<f32>> {
+        let value = self.device().read(&self.parameters.list[index].value)?;
+        Ok(D::Number::to_f32s(&value).into_owned())
+    }
+
     /// The codes and scales decode to exactly what the forward multiplied with.
-    fn check_packed(&self, matrix: &Matrix<T>, packed: &QuantTensor, name: &str) -> Result<()> {
+    fn check_packed(&self, matrix: &Matrix<D>, packed: &QuantTensor, name: &str) -> Result<()> {
         let integer = self.arithmetic.integer_forward;
-        match matrix.differing_row(packed, &self.parameters, &self.pool, integer) {
+        match matrix.differing_row(packed, &self.parameters, integer)? {
             Some(row) => Err(Error::Parity {
                 path: "the packed model".into(),
                 place: format!("{name}: row {row}"),
@@ -204,7 +202,7 @@ impl<T: Number> Trainer<T> {
 }
 
 /// The optimizer of a stage of `steps` steps.
-fn optimizer<T>(config: &TrainConfig, steps: u64) -> Optimizer<T> {
+fn optimizer<D: Device>(config: &TrainConfig, steps: u64) -> Optimizer<D> {
     let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
     Optimizer {
         rule: config.optimizer(),

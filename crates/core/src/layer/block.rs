@@ -1,16 +1,16 @@
 //! One transformer block as ops on a tape: the architecture's data read by the trainer.
 
+use crate::autograd::ops::Sink;
 use crate::autograd::ops::attention::Attention;
 use crate::autograd::ops::bias::AddBias;
 use crate::autograd::ops::fake_quant::{DynamicQuant, StaticQuant};
-use crate::autograd::ops::linear::{Linear, ResidualLinear, add, integer_products};
+use crate::autograd::ops::linear::{Linear, ResidualLinear};
 use crate::autograd::ops::rms_norm::RmsNorm;
 use crate::autograd::ops::rope::Rope;
 use crate::autograd::ops::swiglu::SwiGlu;
-use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, Sink};
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
+use crate::device::{Device, DeviceWeight};
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::{FactorSinks, Factors};
 use crate::{Error, Result};
@@ -18,19 +18,19 @@ use halfstep_formats::Architecture;
 use halfstep_formats::architecture::{
     ActivationSite, Attention as Heads, Linear as Name, Norm, Role,
 };
+use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::ops::attention::AttentionShape;
-use halfstep_kernels::ops::gemm::{Precision, Rows};
+use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
-use halfstep_kernels::{ActivationSpec, Pool, Real};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What all blocks of a forward share.
 #[derive(Clone)]
-pub struct Context {
+pub struct Context<D: Device> {
+    pub device: D,
     pub architecture: Arc<Architecture>,
-    pub pool: Pool,
     /// The rotation of each layer.
     pub ropes: Arc<[Arc<RopeTable>]>,
     pub batch: usize,
@@ -42,21 +42,21 @@ pub struct Context {
 }
 
 /// The learned step of a static site and where its gradient goes.
-#[derive(Clone)]
-pub struct StaticScale<T> {
-    pub step: T,
-    pub sink: Option<Sink<T>>,
+pub struct StaticScale<D: Device> {
+    /// One number.
+    pub step: Arc<D::Buffer>,
+    pub sink: Option<Sink<D>>,
 }
 
 /// Sinks of what learns in one layer, and its static steps; empty for the teacher.
-pub struct BlockSinks<T> {
-    pub vectors: BTreeMap<Role, Sink<T>>,
-    pub linears: BTreeMap<Name, Sink<T>>,
-    pub low_rank: BTreeMap<Name, FactorSinks<T>>,
-    pub steps: BTreeMap<ActivationSite, StaticScale<T>>,
+pub struct BlockSinks<D: Device> {
+    pub vectors: BTreeMap<Role, Sink<D>>,
+    pub linears: BTreeMap<Name, Sink<D>>,
+    pub low_rank: BTreeMap<Name, FactorSinks<D>>,
+    pub steps: BTreeMap<ActivationSite, StaticScale<D>>,
 }
 
-impl<T> BlockSinks<T> {
+impl<D: Device> BlockSinks<D> {
     pub fn none() -> Self {
         Self {
             vectors: BTreeMap::new(),
@@ -72,21 +72,21 @@ pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> 
     architecture.layers.iter().map(|layer| Arc::new(layer.attention.rope_table())).collect()
 }
 
-/// Sees the values at every activation and cache site where they are quantized, before; for
-/// calibration, whose weights are values.
+/// Sees the values at every activation and cache site where they are quantized, before, on the host;
+/// for calibration, whose weights are values.
 pub type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
 /// One block being run.
-pub struct Block<'a, T> {
-    pub context: &'a Context,
-    pub weights: &'a BlockWeights<T>,
-    pub sinks: &'a BlockSinks<T>,
-    pub tap: Option<SiteTap<'a, T>>,
+pub struct Block<'a, D: Device> {
+    pub context: &'a Context<D>,
+    pub weights: &'a BlockWeights<D>,
+    pub sinks: &'a BlockSinks<D>,
+    pub tap: Option<SiteTap<'a, D::Number>>,
 }
 
-impl<T: Number> Block<'_, T> {
+impl<D: Device> Block<'_, D> {
     /// x `[M, D]` -> `[M, D]`, M = batch x tokens.
-    pub fn forward(&mut self, tape: &mut Tape<T>, x: &Tensor<T>) -> Result<Tensor<T>> {
+    pub fn forward(&mut self, tape: &mut Tape<D>, x: &Tensor<D>) -> Result<Tensor<D>> {
         let (heads, kv_heads) = (self.heads().heads, self.heads().kv_heads);
         let normed = self.norm(tape, Norm::Attention, x.clone())?; // [M, D]
         let [q, k, v] =
@@ -97,29 +97,26 @@ impl<T: Number> Block<'_, T> {
         let k = tape.apply([&k], self.rope(kv_heads))?;
         let k = self.quantized(tape, ActivationSite::KCache, k)?;
         let v = self.quantized(tape, ActivationSite::VCache, v)?;
-        let attended = tape.apply(
-            [&q, &k, &v],
-            Attention::new(self.context.pool.clone(), self.attention_shape()),
-        )?;
+        let attended = tape.apply([&q, &k, &v], Attention::new(self.attention_shape()))?;
         let x = &self.residual_linear(tape, ActivationSite::OIn, attended, x, Name::O)?;
         let normed = self.norm(tape, Norm::FeedForward, x.clone())?;
         let [gate, up] =
             self.linears(tape, ActivationSite::FfnIn, normed, [Name::Gate, Name::Up])?; // [M, F]
-        let hidden = tape.apply([&gate, &up], SwiGlu { pool: self.context.pool.clone() })?;
+        let hidden = tape.apply([&gate, &up], SwiGlu)?;
         self.residual_linear(tape, ActivationSite::DownIn, hidden, x, Name::Down)
     }
 
     /// Linears of one input x `[M, I]`, quantized at `site`.
     fn linears<const N: usize>(
         &mut self,
-        tape: &mut Tape<T>,
+        tape: &mut Tape<D>,
         site: ActivationSite,
-        x: Tensor<T>,
+        x: Tensor<D>,
         names: [Name; N],
-    ) -> Result<[Tensor<T>; N]> {
+    ) -> Result<[Tensor<D>; N]> {
         let rows = x.rows();
         let linears = names.iter().map(|&name| self.linear(name)).collect::<Result<Vec<_>>>()?;
-        let outputs = self.integer_outputs(site, &x, &linears);
+        let outputs = self.integer_outputs(site, &x, &linears)?;
         let input = self.input(tape, site, x.clone(), outputs.is_some())?;
         let mut out = Vec::with_capacity(N);
         let mut outputs = outputs.map(Vec::into_iter);
@@ -140,19 +137,19 @@ impl<T: Number> Block<'_, T> {
     /// `residual + linear(x)`, x quantized at `site`.
     fn residual_linear(
         &mut self,
-        tape: &mut Tape<T>,
+        tape: &mut Tape<D>,
         site: ActivationSite,
-        x: Tensor<T>,
-        residual: &Tensor<T>,
+        x: Tensor<D>,
+        residual: &Tensor<D>,
         name: Name,
-    ) -> Result<Tensor<T>> {
+    ) -> Result<Tensor<D>> {
         let linear = self.linear(name)?;
-        let output =
-            self.integer_outputs(site, &x, std::slice::from_ref(&linear)).and_then(|mut y| y.pop());
+        let outputs = self.integer_outputs(site, &x, std::slice::from_ref(&linear))?;
+        let output = outputs.and_then(|mut y| y.pop());
         let input = self.input(tape, site, x.clone(), output.is_some())?;
         let y = match output {
             Some(mut y) => {
-                add(&self.context.pool, &mut y, residual.values());
+                self.context.device.add(&mut y, residual.buffer()?)?;
                 let y = Tensor::new(y, residual.shape())?;
                 tape.record([&input, residual], ResidualLinear(linear), &y);
                 y
@@ -166,36 +163,32 @@ impl<T: Number> Block<'_, T> {
     /// quantizer.
     fn add_factors_and_bias(
         &self,
-        tape: &mut Tape<T>,
+        tape: &mut Tape<D>,
         name: Name,
-        x: &Tensor<T>,
-        y: Tensor<T>,
-    ) -> Result<Tensor<T>> {
+        x: &Tensor<D>,
+        y: Tensor<D>,
+    ) -> Result<Tensor<D>> {
         let y = self.low_rank(tape, name, x, y)?;
         let role = Role::Bias(name);
         let Some(bias) = self.weights.vectors.get(&role) else { return Ok(y) };
         let sink = self.sinks.vectors.get(&role).cloned();
-        tape.apply([&y], AddBias { pool: self.context.pool.clone(), bias: bias.clone(), sink })
+        tape.apply([&y], AddBias { bias: bias.clone(), sink })
     }
 
     fn low_rank(
         &self,
-        tape: &mut Tape<T>,
+        tape: &mut Tape<D>,
         name: Name,
-        x: &Tensor<T>,
-        y: Tensor<T>,
-    ) -> Result<Tensor<T>> {
+        x: &Tensor<D>,
+        y: Tensor<D>,
+    ) -> Result<Tensor<D>> {
         let Some(Factors { a, b }) = self.weights.low_rank.get(&name).cloned() else {
             return Ok(y);
         };
         let sinks = self.sinks.low_rank.get(&name).cloned();
         let (to_a, to_b) = sinks.map_or((None, None), |sinks| (Some(sinks.a), Some(sinks.b)));
-        let linear = |weight, sink| Linear {
-            pool: self.context.pool.clone(),
-            precision: self.context.precision,
-            weight,
-            sink,
-        };
+        let precision = self.context.precision;
+        let linear = |weight, sink| Linear { precision, weight, sink };
         let h = tape.apply([x], linear(a, to_a))?; // [M, r]
         tape.apply([&h, &y], ResidualLinear(linear(b, to_b)))
     }
@@ -203,11 +196,11 @@ impl<T: Number> Block<'_, T> {
     /// What linears at `site` read; where their outputs are `known`, only their backwards will.
     fn input(
         &mut self,
-        tape: &mut Tape<T>,
+        tape: &mut Tape<D>,
         site: ActivationSite,
-        x: Tensor<T>,
+        x: Tensor<D>,
         known: bool,
-    ) -> Result<Tensor<T>> {
+    ) -> Result<Tensor<D>> {
         let spec = self.context.activation;
         match known {
             true if !tape.is_on() => Ok(x),
@@ -219,37 +212,33 @@ impl<T: Number> Block<'_, T> {
     }
 
     /// What the packed runtime computes from x as it is, by the same function; None where the
-    /// weights are no panels.
+    /// weights are no codes.
     fn integer_outputs(
         &self,
         site: ActivationSite,
-        x: &Tensor<T>,
-        linears: &[Linear<T>],
-    ) -> Option<Vec<Vec<T>>> {
-        if self.context.activation == ActivationSpec::F32 {
-            return None;
+        x: &Tensor<D>,
+        linears: &[Linear<D>],
+    ) -> Result<Option<Vec<D::Buffer>>> {
+        let activation = self.context.activation;
+        let packed = linears.iter().all(|linear| linear.weight.is_packed());
+        if activation == ActivationSpec::F32 || !packed {
+            return Ok(None);
         }
-        let panels: Option<Vec<_>> = linears
-            .iter()
-            .map(|l| if let Weight::Panels(panels) = &l.weight { Some(panels) } else { None })
-            .collect();
-        let panels = panels?;
-        let step = self.sinks.steps.get(&site).map(|s| Real::to_f32(s.step));
-        let (pool, activation) = (&self.context.pool, self.context.activation);
-        Some(integer_products(pool, x.values(), activation, step, &panels))
+        let step = self.sinks.steps.get(&site).map(|scale| &*scale.step);
+        let weights: Vec<_> = linears.iter().map(|linear| &linear.weight).collect();
+        self.context.device.integer_linear(x.buffer()?, activation, step, &weights).map(Some)
     }
 
     /// The value as the target's runtime would see it at `site`.
     fn quantized(
         &mut self,
-        tape: &mut Tape<T>,
+        tape: &mut Tape<D>,
         site: ActivationSite,
-        x: Tensor<T>,
-    ) -> Result<Tensor<T>> {
+        x: Tensor<D>,
+    ) -> Result<Tensor<D>> {
         if let Some(tap) = &mut self.tap {
-            tap(site, x.values());
+            tap(site, &x.read(&self.context.device)?);
         }
-        let pool = self.context.pool.clone();
         let is_cache = matches!(site, ActivationSite::KCache | ActivationSite::VCache);
         let (spec, head_dim) = if is_cache {
             (self.context.cache, Some(self.heads().head_dim))
@@ -262,24 +251,28 @@ impl<T: Number> Block<'_, T> {
         let Some(static_spec) = spec.static_spec() else {
             return tape.apply([&x], self.dynamic(spec, head_dim));
         };
-        let Some(StaticScale { step, sink }) = self.sinks.steps.get(&site).cloned() else {
+        let Some(StaticScale { step, sink }) = self.sinks.steps.get(&site) else {
             let reason = format!("static site {} has no step", site.name());
             return Err(Error::Internal { reason });
         };
         tape.apply(
             [&x],
-            StaticQuant { pool, spec: static_spec, step, edge: self.context.edge, sink },
+            StaticQuant {
+                spec: static_spec,
+                step: step.clone(),
+                edge: self.context.edge,
+                sink: sink.clone(),
+            },
         )
     }
 
     fn dynamic(&self, spec: ActivationSpec, head_dim: Option<usize>) -> DynamicQuant {
-        DynamicQuant { pool: self.context.pool.clone(), spec, head_dim }
+        DynamicQuant { spec, head_dim }
     }
 
-    fn linear(&self, name: Name) -> Result<Linear<T>> {
+    fn linear(&self, name: Name) -> Result<Linear<D>> {
         let weight = self.weights.linears.get(&name).cloned();
         Ok(Linear {
-            pool: self.context.pool.clone(),
             precision: self.context.precision,
             weight: weight.ok_or_else(|| Error::Internal {
                 reason: format!("the layer has no {}", name.name()),
@@ -289,11 +282,10 @@ impl<T: Number> Block<'_, T> {
     }
 
     /// x normalised, if the layer has this norm.
-    fn norm(&self, tape: &mut Tape<T>, norm: Norm, x: Tensor<T>) -> Result<Tensor<T>> {
+    fn norm(&self, tape: &mut Tape<D>, norm: Norm, x: Tensor<D>) -> Result<Tensor<D>> {
         let role = Role::Norm(norm);
         let Some(weight) = self.weights.vectors.get(&role) else { return Ok(x) };
         let op = RmsNorm {
-            pool: self.context.pool.clone(),
             weight: weight.clone(),
             eps: self.context.architecture.norm_eps,
             sink: self.sinks.vectors.get(&role).cloned(),
@@ -308,7 +300,6 @@ impl<T: Number> Block<'_, T> {
 
     fn rope(&self, heads: usize) -> Rope {
         Rope {
-            pool: self.context.pool.clone(),
             table: self.context.ropes[self.weights.layer].clone(),
             heads,
             period: self.context.tokens,

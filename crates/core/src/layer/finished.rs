@@ -1,14 +1,12 @@
 //! A finished layer: its codes are found and its tensors are as they will be stored.
 
-use crate::autograd::ops::Number;
-use crate::autograd::ops::weight::Weight;
+use crate::device::{Device, Number};
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::factors;
 use crate::record::{BlockRecord, MatrixRecord};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, TensorSpec};
 use halfstep_formats::{Architecture, LowRank, Tensor};
-use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 
 /// A finished block: its tensors and factors exactly as they will be stored, by name.
@@ -22,33 +20,34 @@ pub struct Finished {
 
 impl Finished {
     /// The block as the forward of what was stored uses it.
-    pub fn weights<T: Number>(
+    pub fn weights<D: Device>(
         &self,
+        device: &D,
         architecture: &Architecture,
         layer: usize,
         integer: bool,
-        pool: &Pool,
-    ) -> Result<BlockWeights<T>> {
+    ) -> Result<BlockWeights<D>> {
         let find = |spec: &TensorSpec| {
             self.tensors.get(&spec.name).ok_or_else(|| Error::Internal {
                 reason: format!("the finished block has no {}", spec.name),
             })
         };
-        let weight = |spec: &TensorSpec| -> Result<Weight<T>> {
+        let values =
+            |tensor: &Tensor| device.upload(D::Number::from_f32s(tensor.to_f32(device.pool())));
+        let weight = |spec: &TensorSpec| {
             let tensor = find(spec)?;
-            Ok(if integer {
-                Weight::stored(tensor, pool)
-            } else {
-                Weight::values(T::from_f32s(tensor.to_f32(pool)), tensor.cols())
-            })
+            if integer {
+                return device.stored_weight(tensor);
+            }
+            device.weight(values(tensor)?, tensor.cols())
         };
-        let vector = |spec: &TensorSpec| Ok(T::from_f32s(find(spec)?.to_f32(pool)));
+        let vector = |spec: &TensorSpec| values(find(spec)?);
         let mut weights = BlockWeights::collect(architecture, layer, vector, weight)?;
         let linears = weights.linears.keys();
         let beside =
             |&linear: &Linear| Some((linear, self.low_rank.get(&linear.weight_name(layer))?));
-        weights.low_rank =
-            linears.filter_map(beside).map(|(linear, f)| (linear, factors(f))).collect();
+        let found = linears.filter_map(beside).map(|(linear, f)| Ok((linear, factors(device, f)?)));
+        weights.low_rank = found.collect::<Result<_>>()?;
         Ok(weights)
     }
 }

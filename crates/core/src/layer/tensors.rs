@@ -1,7 +1,6 @@
 //! The tensors of a model, and of one of its layers, by name.
 
-use crate::autograd::ops::Number;
-use crate::autograd::ops::weight::Weight;
+use crate::device::{Device, Number};
 use crate::layer::weights::BlockWeights;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
@@ -26,6 +25,11 @@ pub fn tensor_values(model: &Model, name: &str, pool: &Pool) -> Result<Vec<f32>>
     Ok(find(model, name)?.to_f32(pool))
 }
 
+/// A tensor's values on a device.
+pub fn uploaded<D: Device>(device: &D, model: &Model, name: &str) -> Result<D::Buffer> {
+    device.upload(D::Number::from_f32s(tensor_values(model, name, device.pool())?))
+}
+
 /// Norms and biases of a layer, and its linears, in the order of the forward.
 pub fn tensors(model: &Model, layer: usize) -> (Vec<TensorSpec>, Vec<(Linear, TensorSpec)>) {
     let (mut vectors, mut linears) = (vec![], vec![]);
@@ -39,12 +43,12 @@ pub fn tensors(model: &Model, layer: usize) -> (Vec<TensorSpec>, Vec<(Linear, Te
 }
 
 /// The weights of the teacher's layer.
-pub fn teacher<T: Number>(model: &Model, layer: usize, pool: &Pool) -> Result<BlockWeights<T>> {
+pub fn teacher<D: Device>(device: &D, model: &Model, layer: usize) -> Result<BlockWeights<D>> {
     BlockWeights::collect(
         &model.architecture,
         layer,
-        |spec| Ok(T::from_f32s(tensor_values(model, &spec.name, pool)?)),
-        |spec| Ok(Weight::stored(find(model, &spec.name)?, pool)),
+        |spec| uploaded(device, model, &spec.name),
+        |spec| device.stored_weight(find(model, &spec.name)?),
     )
 }
 

@@ -1,8 +1,7 @@
 //! The weights of a model, or of one layer, as one forward uses them.
 
 use crate::Result;
-use crate::autograd::ops::Number;
-use crate::autograd::ops::weight::Weight;
+use crate::device::Device;
 use crate::quantizer::low_rank::Factors;
 use halfstep_formats::architecture::{
     Architecture, EMBEDDING, FINAL_NORM, HEAD, Linear, Role, TensorSpec,
@@ -11,30 +10,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Every weight of the model as one forward uses it.
-pub struct Weights<T> {
-    pub blocks: Vec<BlockWeights<T>>,
-    pub embedding: Weight<T>,
-    pub final_norm: Arc<Vec<T>>,
-    pub head: Weight<T>,
+pub struct Weights<D: Device> {
+    pub blocks: Vec<BlockWeights<D>>,
+    pub embedding: D::Weight,
+    pub final_norm: Arc<D::Buffer>,
+    pub head: D::Weight,
 }
 
 /// Those of one layer: what its graph asks for, by role.
-pub struct BlockWeights<T> {
+pub struct BlockWeights<D: Device> {
     /// Which layer of the architecture it is.
     pub layer: usize,
     /// Norms and biases.
-    pub vectors: BTreeMap<Role, Arc<Vec<T>>>,
-    pub linears: BTreeMap<Linear, Weight<T>>,
+    pub vectors: BTreeMap<Role, Arc<D::Buffer>>,
+    pub linears: BTreeMap<Linear, D::Weight>,
     /// Low-rank factors of linears.
-    pub low_rank: BTreeMap<Linear, Factors<T>>,
+    pub low_rank: BTreeMap<Linear, Factors<D>>,
 }
 
-impl<T: Number> Weights<T> {
+impl<D: Device> Weights<D> {
     /// Collects the tensors of an architecture by name.
     pub fn collect(
         architecture: &Architecture,
-        mut vector: impl FnMut(&str) -> Result<Vec<T>>,
-        mut matrix: impl FnMut(&str) -> Result<Weight<T>>,
+        mut vector: impl FnMut(&str) -> Result<D::Buffer>,
+        mut matrix: impl FnMut(&str) -> Result<D::Weight>,
     ) -> Result<Self> {
         let embedding = matrix(EMBEDDING)?;
         let mut blocks = Vec::with_capacity(architecture.layers.len());
@@ -48,13 +47,13 @@ impl<T: Number> Weights<T> {
     }
 }
 
-impl<T> BlockWeights<T> {
+impl<D: Device> BlockWeights<D> {
     /// Collects the tensors of a layer, without factors.
     pub fn collect(
         architecture: &Architecture,
         layer: usize,
-        mut vector: impl FnMut(&TensorSpec) -> Result<Vec<T>>,
-        mut matrix: impl FnMut(&TensorSpec) -> Result<Weight<T>>,
+        mut vector: impl FnMut(&TensorSpec) -> Result<D::Buffer>,
+        mut matrix: impl FnMut(&TensorSpec) -> Result<D::Weight>,
     ) -> Result<Self> {
         let (mut vectors, mut linears) = (BTreeMap::new(), BTreeMap::new());
         for spec in architecture.layer_tensors(layer) {

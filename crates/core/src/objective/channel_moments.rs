@@ -8,6 +8,9 @@
 //! The first tokens are left out: their values are so large that they would decide the mean.
 
 use super::{LayerOutput, Tap, Term};
+use crate::Result;
+use crate::device::Device;
+use halfstep_kernels::Real;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -29,12 +32,19 @@ impl Default for ChannelMomentsConfig {
 impl Term for ChannelMomentsConfig {
     const TAP: Tap = Tap::LayerOutput;
 
-    fn of_layer_output(&self, at: LayerOutput, weight: f64, dy: &mut [f32]) -> f64 {
-        let (width, first) = (at.width, (self.skip * at.width).min(at.y.len()));
-        let (y, target) = (&at.y[first..], &at.target[first..]);
+    /// Computed on the host.
+    fn of_layer_output<D: Device>(
+        &self,
+        at: LayerOutput<D>,
+        weight: f64,
+        dy: &mut D::Buffer,
+    ) -> Result<f64> {
+        let (y, target) = (at.device.read(at.y)?, at.device.read(at.target)?);
+        let (width, first) = (at.width, (self.skip * at.width).min(y.len()));
+        let (y, target) = (&y[first..], &target[first..]);
         let tokens = y.len() / width;
         if tokens == 0 {
-            return 0.0;
+            return Ok(0.0);
         }
         let (is, wanted) = (moments(y, width), moments(target, width));
         let share = weight / (width * at.sequences) as f64;
@@ -46,25 +56,28 @@ impl Term for ChannelMomentsConfig {
             let share = share / tokens as f64;
             slopes.push((share * slope[0], 2.0 * share * slope[1], mean));
         }
-        for (dy, y) in dy[first..].chunks_exact_mut(width).zip(y.chunks_exact(width)) {
-            for ((dy, &y), (by_mean, by_variance, mean)) in dy.iter_mut().zip(y).zip(&slopes) {
-                *dy += (by_mean + by_variance * (f64::from(y) - mean)) as f32;
+        at.device.on_host(dy, |dy| {
+            for (dy, y) in dy[first..].chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+                for ((dy, &y), (by_mean, by_variance, mean)) in dy.iter_mut().zip(y).zip(&slopes) {
+                    let slope = by_mean + by_variance * (Real::to_f64(y) - mean);
+                    *dy += <D::Number as Real>::from_f64(slope);
+                }
             }
-        }
-        share * distance
+        })?;
+        Ok(share * distance)
     }
 }
 
 /// Mean and variance over the tokens of every channel.
-fn moments(x: &[f32], width: usize) -> Vec<[f64; 2]> {
+fn moments<T: Real>(x: &[T], width: usize) -> Vec<[f64; 2]> {
     let tokens = (x.len() / width) as f64;
     let mut moments = vec![[0.0; 2]; width];
     for row in x.chunks_exact(width) {
-        moments.iter_mut().zip(row).for_each(|(of, &x)| of[0] += f64::from(x) / tokens);
+        moments.iter_mut().zip(row).for_each(|(of, &x)| of[0] += x.to_f64() / tokens);
     }
     for row in x.chunks_exact(width) {
         for (of, &x) in moments.iter_mut().zip(row) {
-            of[1] += (f64::from(x) - of[0]).powi(2) / tokens;
+            of[1] += (x.to_f64() - of[0]).powi(2) / tokens;
         }
     }
     moments
@@ -73,6 +86,7 @@ fn moments(x: &[f32], width: usize) -> Vec<[f64; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Cpu;
     use halfstep_kernels::Pool;
     use halfstep_kernels::rng::Rng;
 
@@ -84,10 +98,10 @@ mod tests {
         (0..TOKENS * WIDTH).map(|_| rng.normal() as f32).collect()
     }
 
-    fn term(y: &[f32], target: &[f32], dy: &mut [f32]) -> f64 {
-        let pool = &Pool::serial();
-        let at = LayerOutput { pool, y, target, width: WIDTH, sequences: 2 };
-        ChannelMomentsConfig { skip: 2 }.of_layer_output(at, 3.0, dy)
+    fn term(y: &Vec<f32>, target: &Vec<f32>, dy: &mut Vec<f32>) -> f64 {
+        let device = &Cpu::<f32>::new(&Pool::serial());
+        let at = LayerOutput { device, y, target, width: WIDTH, sequences: 2 };
+        ChannelMomentsConfig { skip: 2 }.of_layer_output(at, 3.0, dy).expect("a term")
     }
 
     /// The formula, channel by channel, in the definition's other form of the variance.

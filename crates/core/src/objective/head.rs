@@ -1,20 +1,15 @@
 //! The end of the model: final norm, head, loss and their backward in one pass over token chunks,
 //! so that T x V logits never exist at once.
 
-use super::cross_entropy::entropy;
-use super::kl::{KlConfig, divergence};
+use super::kl::KlConfig;
 use super::{TermConfig, WeightedTerm};
-use crate::autograd::ops::linear::integer_products;
-use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, Sink};
+use crate::Result;
+use crate::autograd::ops::Sink;
+use crate::device::{Device, DeviceBuffer, DeviceWeight, Product};
 use crate::layer::weights::Weights;
-use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared, Rows};
-use halfstep_kernels::ops::linear::WeightPanels;
+use halfstep_kernels::ActivationSpec;
+use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::loss::IGNORE_INDEX;
-use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
-use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::{ActivationSpec, Pool, Real, uninit_vec};
-use std::sync::Arc;
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token
 /// cross-entropy.
@@ -44,8 +39,8 @@ impl Objective {
 }
 
 /// Head and loss of one micro-batch.
-pub struct LossHead<'a, T> {
-    pub pool: &'a Pool,
+pub struct LossHead<'a, D: Device> {
+    pub device: &'a D,
     pub norm_eps: f64,
     pub vocab: usize,
     pub hidden: usize,
@@ -53,12 +48,12 @@ pub struct LossHead<'a, T> {
     pub precision: Precision,
     pub objective: Objective,
     /// Bytes of logits held at once (the teacher's, and the student's, which become their
-    /// gradient). Where that makes chunks of the tokens, the heads are held as panels too.
+    /// gradient). Where that makes chunks of the tokens, the heads are prepared for them too.
     pub bytes: usize,
-    pub weights: &'a Weights<T>,
-    pub teacher: Option<&'a Weights<T>>,
-    pub norm_sink: Option<&'a Sink<T>>,
-    pub head_sink: Option<&'a Sink<T>>,
+    pub weights: &'a Weights<D>,
+    pub teacher: Option<&'a Weights<D>>,
+    pub norm_sink: Option<&'a Sink<D>>,
+    pub head_sink: Option<&'a Sink<D>>,
 }
 
 /// Divisors of the means over the whole optimizer step, so that micro-batches and chunks add up.
@@ -68,164 +63,122 @@ pub struct Normalizers {
     pub ce: f64,
 }
 
-impl<T: Number> LossHead<'_, T> {
+impl<D: Device> LossHead<'_, D> {
     /// `student` and `teacher_hidden` `[M, D]` are the last block's outputs; `targets[m]` is the
     /// next token or [`IGNORE_INDEX`]. Returns this micro-batch's share of the loss and dL/dstudent
     /// `[M, D]`.
     pub fn backward(
         &self,
-        student: &[T],
-        teacher_hidden: Option<&[T]>,
+        student: &D::Buffer,
+        teacher_hidden: Option<&D::Buffer>,
         targets: &[i64],
         normalizers: Normalizers,
-    ) -> (f64, Vec<T>) {
-        let (d, v) = (self.hidden, self.vocab);
+    ) -> Result<(f64, D::Buffer)> {
+        let (device, precision, d) = (self.device, self.precision, self.hidden);
         let m = student.len() / d;
-        let mut normed = uninit_vec(m * d);
-        rms_norm(self.pool, student, &self.weights.final_norm, self.norm_eps, &mut normed);
-        let mut quantized = vec![];
-        if self.activation != ActivationSpec::F32 {
-            quantized = uninit_vec(m * d);
-            fake_quant(self.pool, self.activation, &normed, d, None, &mut quantized);
-        }
-        let input = if quantized.is_empty() { &normed } else { &quantized };
-        let rows = (self.bytes / (2 * v * size_of::<T>())).clamp(1, m);
+        let (norm, head) = (&self.weights.final_norm, &self.weights.head);
+        let normed = device.rms_norm(student, norm, self.norm_eps)?;
+        let quantized = match self.activation {
+            ActivationSpec::F32 => None,
+            spec => Some(device.quantize_activation(spec, &normed, d)?),
+        };
+        let input = quantized.as_ref().unwrap_or(&normed);
+        let rows = (self.bytes / (2 * self.vocab * size_of::<D::Number>())).clamp(1, m);
         let chunks = m.div_ceil(rows);
-        let teacher =
-            self.teacher.zip(teacher_hidden).filter(|_| self.objective.kl_weight > 0.0).map(
-                |(weights, hidden)| {
-                    let mut normed = uninit_vec(m * d);
-                    rms_norm(self.pool, hidden, &weights.final_norm, self.norm_eps, &mut normed);
-                    (Prepared::linear(self.pool, self.precision, &weights.head, chunks), normed)
-                },
-            );
-        let head = &self.weights.head;
-        let forward = Prepared::linear(
-            self.pool,
-            self.precision,
-            head,
-            if self.integer_head().is_some() { 0 } else { chunks },
-        );
-        let backward = Prepared::linear_backward_input(self.pool, self.precision, head, chunks);
-        let mut teacher_logits = uninit_vec(if teacher.is_some() { rows * v } else { 0 });
-        let mut dinput = uninit_vec(m * d);
-        let mut loss = 0.0;
+        let teacher = self.teacher(teacher_hidden, chunks)?;
+        let products = if self.is_integer() { 0 } else { chunks };
+        let forward = device.prepare(precision, head, Product::Forward, products)?;
+        let backward = device.prepare(precision, head, Product::BackwardInput, chunks)?;
+        let (mut dinput, mut loss) = (Vec::with_capacity(chunks), 0.0);
         for first in (0..m).step_by(rows) {
-            let part = first * d..(first + rows.min(m - first)) * d;
-            let n = part.len() / d;
-            let x = Dense::new(&input[part.clone()], d);
-            let mut dlogits = self.logits(&x, &normed[part.clone()], n, &forward);
-            if let Some((head, normed)) = &teacher {
-                let teacher_logits = &mut teacher_logits[..n * v];
-                gemm::linear(
-                    self.pool,
-                    self.precision,
-                    &Dense::new(&normed[part.clone()], d),
-                    head,
-                    teacher_logits,
-                );
-                loss += self.loss(
-                    Some(teacher_logits),
-                    &mut dlogits,
-                    &targets[first..first + n],
-                    normalizers,
-                );
-            } else {
-                loss += self.loss(None, &mut dlogits, &targets[first..first + n], normalizers);
-            }
-            let dlogits = Dense::new(&dlogits, v);
-            gemm::linear_backward_input(
-                self.pool,
-                self.precision,
-                &dlogits,
-                &backward,
-                &mut dinput[part],
-                false,
-            );
+            let n = rows.min(m - first);
+            let part = |of: &D::Buffer| device.slice(of, first * d..(first + n) * d);
+            let x = part(input)?;
+            let mut dlogits = match self.is_integer() {
+                true => self.integer_logits(&part(&normed)?)?,
+                false => device.linear(precision, &x, &forward)?,
+            };
+            let teacher = match &teacher {
+                Some((head, normed)) => Some(device.linear(precision, &part(normed)?, head)?),
+                None => None,
+            };
+            let targets = &targets[first..first + n];
+            loss += self.loss(teacher.as_ref(), &mut dlogits, targets, normalizers)?;
+            drop(teacher);
+            dinput.push(device.linear_backward_input(precision, &dlogits, &backward)?);
             if let Some(sink) = self.head_sink {
                 sink.add(|dw, accumulate| {
-                    gemm::linear_backward_weight(
-                        self.pool,
-                        self.precision,
-                        &dlogits,
-                        &x,
-                        dw,
-                        accumulate,
-                    )
-                });
+                    device.linear_backward_weight(precision, &dlogits, &x, d, dw, accumulate)
+                })?;
             }
         }
-        let (mut dstudent, mut dnorm) = (uninit_vec(m * d), vec![<T as Real>::ZERO; d]);
-        rms_norm_backward(
-            self.pool,
-            student,
-            &self.weights.final_norm,
-            self.norm_eps,
-            &dinput,
-            &mut dstudent,
-            &mut dnorm,
-        );
+        let dinput = device.concatenate(dinput)?;
+        let [dstudent, dnorm] = device.rms_norm_backward(student, norm, self.norm_eps, &dinput)?;
         if let Some(sink) = self.norm_sink {
-            sink.add_slice(&dnorm);
+            sink.add_buffer(device, dnorm)?;
         }
-        (loss, dstudent)
+        Ok((loss, dstudent))
     }
 
-    /// The student's head, where its logits are the packed runtime's integer products.
-    fn integer_head(&self) -> Option<&Arc<WeightPanels>> {
-        match &self.weights.head {
-            Weight::Panels(panels) if self.activation != ActivationSpec::F32 => Some(panels),
-            _ => None,
-        }
+    /// The teacher's head and what it reads, where the objective looks at the teacher.
+    fn teacher(
+        &self,
+        hidden: Option<&D::Buffer>,
+        chunks: usize,
+    ) -> Result<Option<(D::Weight, D::Buffer)>> {
+        let wanted = self.objective.kl_weight > 0.0;
+        let Some((weights, hidden)) = self.teacher.zip(hidden).filter(|_| wanted) else {
+            return Ok(None);
+        };
+        let normed = self.device.rms_norm(hidden, &weights.final_norm, self.norm_eps)?;
+        let (product, head) = (Product::Forward, &weights.head);
+        Ok(Some((self.device.prepare(self.precision, head, product, chunks)?, normed)))
     }
 
-    /// The student's logits of a chunk: `x` as the head's weight sees it, `normed` before its
-    /// quantizer.
-    fn logits(&self, x: &Dense<T>, normed: &[T], rows: usize, head: &dyn Rows<T>) -> Vec<T> {
-        if let Some(panels) = self.integer_head() {
-            return integer_products(self.pool, normed, self.activation, None, &[panels])
-                .swap_remove(0);
-        }
-        let mut logits = uninit_vec(rows * self.vocab);
-        gemm::linear(self.pool, self.precision, x, head, &mut logits);
-        logits
+    /// Whether the student's logits are the packed runtime's integer products.
+    fn is_integer(&self) -> bool {
+        self.weights.head.is_packed() && self.activation != ActivationSpec::F32
+    }
+
+    /// The student's logits from the output of the norm, before its quantizer.
+    fn integer_logits(&self, normed: &D::Buffer) -> Result<D::Buffer> {
+        let head = &[&self.weights.head];
+        let mut logits = self.device.integer_linear(normed, self.activation, None, head)?;
+        Ok(logits.swap_remove(0))
     }
 
     /// Loss of a chunk; the logits become its gradient.
     fn loss(
         &self,
-        teacher: Option<&[T]>,
-        logits: &mut [T],
+        teacher: Option<&D::Buffer>,
+        logits: &mut D::Buffer,
         targets: &[i64],
         normalizers: Normalizers,
-    ) -> f64 {
+    ) -> Result<f64> {
         let Objective { kl_weight, ce_weight, temperature } = self.objective;
-        let (mut loss, mut ce_gradient) = (0.0, vec![]);
+        let (device, vocab) = (self.device, self.vocab);
+        let (mut loss, mut ce_gradient) = (0.0, None);
         if ce_weight > 0.0 {
-            let (ce, gradient) = entropy(self.pool, logits, targets, self.vocab, normalizers.ce);
+            let (ce, gradient) = device.cross_entropy(logits, targets, vocab, normalizers.ce)?;
             loss += ce_weight * ce;
-            ce_gradient = gradient;
+            ce_gradient = Some(gradient);
         }
         match teacher {
             Some(teacher) => {
+                let normalizer = normalizers.kl;
                 loss += kl_weight
-                    * divergence(
-                        self.pool,
-                        teacher,
-                        logits,
-                        self.vocab,
-                        temperature,
-                        normalizers.kl,
-                    )
+                    * device.kl_divergence(teacher, logits, vocab, temperature, normalizer)?
             }
-            None => logits.fill(<T as Real>::ZERO),
+            None => *logits = device.zeros(logits.len())?,
         }
         if kl_weight != 1.0 || ce_weight > 0.0 {
-            let [kl_weight, ce_weight] = [kl_weight, ce_weight].map(<T as Real>::from_f64);
-            logits.iter_mut().for_each(|g| *g *= kl_weight);
-            logits.iter_mut().zip(&ce_gradient).for_each(|(g, &c)| *g += ce_weight * c);
+            device.scale(logits, kl_weight)?;
         }
-        loss
+        if let Some(mut gradient) = ce_gradient {
+            device.scale(&mut gradient, ce_weight)?;
+            device.add(logits, &gradient)?;
+        }
+        Ok(loss)
     }
 }
 

@@ -3,10 +3,7 @@
 //! 2015, arXiv 1503.02531). The head computes it chunk by chunk ([`super::head`]).
 
 use super::{Tap, Term};
-use crate::autograd::ops::Number;
 use crate::{Error, Result};
-use halfstep_kernels::Pool;
-use halfstep_kernels::ops::loss::kl_divergence_in_place;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -35,17 +32,4 @@ impl Term for KlConfig {
         let reason = format!("must be above 0, got {}", self.temperature);
         Err(Error::config("temperature", reason))
     }
-}
-
-/// The divergence of some positions, over `normalizer`; the student's `logits` become its gradient.
-pub(super) fn divergence<T: Number>(
-    pool: &Pool,
-    teacher: &[T],
-    logits: &mut [T],
-    vocab: usize,
-    temperature: f64,
-    normalizer: f64,
-) -> f64 {
-    let mut per_row = vec![0.0; logits.len() / vocab];
-    kl_divergence_in_place(pool, teacher, logits, vocab, temperature, normalizer, &mut per_row)
 }

@@ -9,8 +9,8 @@ pub mod weight;
 
 pub use weight::Weight;
 
+use crate::device::Device;
 use crate::{Error, Result};
-use halfstep_kernels::Pool;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -26,16 +26,23 @@ pub enum Tap {
 }
 
 /// What a layer gives for one sequence and what it is to give, both `[T, D]`.
-#[derive(Clone, Copy)]
-pub struct LayerOutput<'a> {
-    pub pool: &'a Pool,
-    pub y: &'a [f32],
-    pub target: &'a [f32],
+pub struct LayerOutput<'a, D: Device> {
+    pub device: &'a D,
+    pub y: &'a D::Buffer,
+    pub target: &'a D::Buffer,
     /// D.
     pub width: usize,
     /// Sequences of the step; a term is its mean over them.
     pub sequences: usize,
 }
+
+impl<D: Device> Clone for LayerOutput<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: Device> Copy for LayerOutput<'_, D> {}
 
 /// A part of the loss.
 trait Term {
@@ -49,8 +56,13 @@ trait Term {
     }
 
     /// The term of a sequence at [`Tap::LayerOutput`], times its weight; adds its gradient to `dy`.
-    fn of_layer_output(&self, _at: LayerOutput, _weight: f64, _dy: &mut [f32]) -> f64 {
-        0.0
+    fn of_layer_output<D: Device>(
+        &self,
+        _at: LayerOutput<D>,
+        _weight: f64,
+        _dy: &mut D::Buffer,
+    ) -> Result<f64> {
+        Ok(0.0)
     }
 }
 
@@ -84,7 +96,12 @@ macro_rules! terms {
 
             /// The term of a sequence where it looks at the output of a layer, times `weight`; adds
             /// its gradient to `dy`.
-            pub fn of_layer_output(&self, at: LayerOutput, weight: f64, dy: &mut [f32]) -> f64 {
+            pub fn of_layer_output<D: Device>(
+                &self,
+                at: LayerOutput<D>,
+                weight: f64,
+                dy: &mut D::Buffer,
+            ) -> Result<f64> {
                 match self {
                     $(TermConfig::$variant(term) => term.of_layer_output(at, weight, dy)),*
                 }

@@ -1,12 +1,13 @@
 //! The penalty weighted by saliency; formulas in [`crate::statistics::saliency`].
 
 use super::{Tap, Term};
-use crate::autograd::ops::Number;
 use crate::autograd::parameter::Parameters;
+use crate::device::{Device, DeviceWeight, Number};
 use crate::layer::weights::BlockWeights;
+use crate::quantizer::low_rank::Factors;
 use crate::quantizer::matrix::Matrix;
 use crate::{Error, Result};
-use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
+use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::{Pool, Real, uninit_vec};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -99,45 +100,54 @@ impl Penalty {
     }
 
     /// Adds the penalty's gradients to the sinks of a layer's `matrices`, whose forward used
-    /// `weights`, times `weight`; returns R times it.
-    pub fn add<T: Number>(
+    /// `weights`, times `weight`; returns R times it. The formula is computed on the host.
+    pub fn add<D: Device>(
         &self,
         weight: f64,
-        matrices: &[Matrix<T>],
-        parameters: &Parameters<T>,
-        weights: &BlockWeights<T>,
-        pool: &Pool,
-    ) -> f64 {
-        let mut total = 0.0;
+        matrices: &[Matrix<D>],
+        parameters: &Parameters<D>,
+        weights: &BlockWeights<D>,
+    ) -> Result<f64> {
+        let (mut total, device) = (0.0, &parameters.device);
+        let rows = |of: usize| (0..of as u32).collect::<Vec<_>>();
         for (i, (matrix, (linear, used))) in matrices.iter().zip(&weights.linears).enumerate() {
             let parameter = &parameters.list[matrix.index];
-            let mut wq = uninit_vec(matrix.rows * matrix.cols);
-            pool.chunks_mut(&mut wq, matrix.cols, |row, out| used.read(row, 0, out));
             let beside = matrix
                 .low_rank
                 .zip(weights.low_rank.get(linear))
                 .filter(|_| self.difference == SaliencyDifference::AfterLowRank);
-            let factors =
-                beside.map(|(_, f)| [&f.a, &f.b].map(|w| w.dense().expect("factors are values")));
-            let (value, gradients) = penalty(
-                pool,
-                &parameter.value,
-                wq,
-                &self.s[i],
-                self.factors[i] * weight,
-                matrix.cols,
-                factors,
-            );
+            let factors = match beside {
+                Some((_, Factors { a, b })) => {
+                    let values = |w: &D::Weight| device.embedding(w, &rows(w.rows()));
+                    Some([values(a)?, values(b)?])
+                }
+                None => None,
+            };
+            let factors = match &factors {
+                Some([a, b]) => Some([device.read(a)?, device.read(b)?]),
+                None => None,
+            };
+            let w = device.read(&parameter.value)?;
+            let mut wq = device.embedding(used, &rows(matrix.rows))?;
+            let (value, by_factors) = device.on_host(&mut wq, |wq| {
+                let (s, factor) = (&self.s[i], self.factors[i] * weight);
+                let factors = factors.as_ref().map(|[a, b]| [&a[..], &b[..]]);
+                let values = std::mem::take(wq);
+                let (value, gradients) =
+                    penalty(device.pool(), &w, values, s, factor, matrix.cols, factors);
+                *wq = gradients.wq;
+                (value, gradients.factors)
+            })?;
             total += value;
-            parameter.sink.add_slice(&gradients.wq);
-            if let (Some((part, _)), Some([da, db])) = (beside, gradients.factors)
+            parameter.sink.add_buffer(device, wq)?;
+            if let (Some((part, _)), Some([da, db])) = (beside, by_factors)
                 && let Some(sinks) = part.sinks(parameters)
             {
-                sinks.a.add_slice(&da);
-                sinks.b.add_slice(&db);
+                sinks.a.add_buffer(device, device.upload(da)?)?;
+                sinks.b.add_buffer(device, device.upload(db)?)?;
             }
         }
-        total
+        Ok(total)
     }
 }
 

@@ -4,9 +4,8 @@
 //!     p = p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
 use super::{Rule, Update, check_decay};
-use crate::autograd::ops::Number;
+use crate::device::Device;
 use crate::{Error, Result};
-use halfstep_kernels::Pool;
 use halfstep_kernels::ops::adamw::AdamW;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -42,18 +41,18 @@ impl Rule for AdamWConfig {
         check_decay("beta2", self.beta2)
     }
 
-    fn update<T: Number>(
+    fn update<D: Device>(
         &self,
-        pool: &Pool,
+        device: &D,
         step: Update,
-        value: &mut [T],
-        gradient: &[T],
-        state: &mut [Vec<T>],
-    ) {
+        value: &mut D::Buffer,
+        gradient: &D::Buffer,
+        state: &mut [D::Buffer],
+    ) -> Result<()> {
         let Update { learning_rate, weight_decay, step, gradient_scale } = step;
         let Self { beta1, beta2, eps } = *self;
         let kernel = AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale };
         let [m, v] = state else { unreachable!("two moments") };
-        kernel.update(pool, value, gradient, m, v);
+        device.adamw(&kernel, value, gradient, m, v)
     }
 }

@@ -8,8 +8,8 @@
 
 use super::{Rule, Update, check_decay};
 use crate::Result;
-use crate::autograd::ops::Number;
-use halfstep_kernels::{Pool, Real};
+use crate::device::Device;
+use halfstep_kernels::Real;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -42,23 +42,24 @@ impl Rule for LionConfig {
         check_decay("beta2", self.beta2)
     }
 
-    fn update<T: Number>(
+    /// Computed on the host.
+    fn update<D: Device>(
         &self,
-        pool: &Pool,
+        device: &D,
         step: Update,
-        value: &mut [T],
-        gradient: &[T],
-        state: &mut [Vec<T>],
-    ) {
-        let number = <T as Real>::from_f64;
+        value: &mut D::Buffer,
+        gradient: &D::Buffer,
+        state: &mut [D::Buffer],
+    ) -> Result<()> {
+        let number = <D::Number as Real>::from_f64;
         let [beta1, rest1] = [self.beta1, 1.0 - self.beta1].map(number);
         let [beta2, rest2] = [self.beta2, 1.0 - self.beta2].map(number);
         let [rate, decay] =
             [step.learning_rate, step.learning_rate * step.weight_decay].map(number);
-        let (scale, zero) = (number(step.gradient_scale), <T as Real>::ZERO);
+        let (scale, zero) = (number(step.gradient_scale), <D::Number as Real>::ZERO);
         let [m] = state else { unreachable!("one mean") };
-        let pieces = value.chunks_mut(PIECE).zip(m.chunks_mut(PIECE)).zip(gradient.chunks(PIECE));
-        pool.parts(pieces.collect(), |_, ((value, m), gradient): ((&mut [T], &mut [T]), &[T])| {
+        let (pool, gradient) = (device.pool(), device.read(gradient)?);
+        let direct = |value: &mut [D::Number], m: &mut [D::Number], gradient: &[D::Number]| {
             for ((p, m), &g) in value.iter_mut().zip(m).zip(gradient) {
                 let g = g * scale;
                 let direction = beta1 * *m + rest1 * g;
@@ -72,7 +73,14 @@ impl Rule for LionConfig {
                 };
                 *m = beta2 * *m + rest2 * g;
             }
-        });
+        };
+        device.on_host(value, |value| {
+            device.on_host(m, |m| {
+                let pieces = value.chunks_mut(PIECE).zip(m.chunks_mut(PIECE));
+                let pieces = pieces.zip(gradient.chunks(PIECE)).collect();
+                pool.parts(pieces, |_, ((value, m), gradient)| direct(value, m, gradient));
+            })
+        })?
     }
 }
 
@@ -81,6 +89,8 @@ mod tests {
     use super::super::{GroupConfig, Optimizer, OptimizerConfig, Schedule};
     use super::*;
     use crate::autograd::parameter::{Group, Parameters};
+    use crate::device::Cpu;
+    use halfstep_kernels::Pool;
     use halfstep_kernels::rng::Rng;
 
     /// Five steps of a parameter against the paper's lines, with a gradient that is clipped.
@@ -90,8 +100,8 @@ mod tests {
         let mut rng = Rng::new(1, 2);
         let mut normal = |n: usize| (0..n).map(|_| rng.normal()).collect::<Vec<f64>>();
         let (first, gradients) = (normal(40), (0..steps).map(|_| normal(40)).collect::<Vec<_>>());
-        let mut parameters = Parameters::<f64>::new();
-        parameters.add("w", Group::Weights, first.clone());
+        let mut parameters = Parameters::new(&Cpu::<f64>::new(&Pool::new(2)));
+        parameters.add("w", Group::Weights, first.clone()).expect("a parameter");
         let group = GroupConfig { rate_multiplier: 1.0, weight_decay: decay };
         let config = LionConfig { beta1: 0.8, beta2: 0.95 };
         let mut optimizer = Optimizer {
@@ -110,10 +120,10 @@ mod tests {
         let (mut want, mut m) = (first, vec![0.0f64; 40]);
         for (t, gradient) in gradients.iter().enumerate() {
             parameters.list[0].sink.clear();
-            parameters.list[0].sink.add_slice(gradient);
-            let pool = Pool::new(2);
-            let norm = optimizer.gradient_norm(&pool, &parameters, 0).expect("a norm");
-            optimizer.update(&pool, &mut parameters, t as u64, norm);
+            let sink = &parameters.list[0].sink;
+            sink.add_buffer(&parameters.device, gradient.clone()).expect("a gradient");
+            let norm = optimizer.gradient_norm(&parameters, 0).expect("a norm");
+            optimizer.update(&mut parameters, t as u64, norm).expect("an update");
             let scale = (max_norm / (norm + 1e-6)).min(1.0);
             assert!(scale < 1.0, "the gradient is clipped");
             for ((p, m), g) in want.iter_mut().zip(&mut m).zip(gradient) {

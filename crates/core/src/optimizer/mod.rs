@@ -6,11 +6,9 @@
 
 pub mod state;
 
-use crate::autograd::ops::Number;
 use crate::autograd::parameter::{Group, Parameters};
+use crate::device::Device;
 use crate::{Error, Result};
-use halfstep_kernels::Pool;
-use halfstep_kernels::ops::adamw::{pull, sum_of_squares};
 use serde::{Deserialize, Serialize};
 use state::State;
 use ts_rs::TS;
@@ -38,14 +36,14 @@ trait Rule {
     fn check(&self) -> Result<()>;
 
     /// Moves a parameter by one step. `state`: the vectors of [`Self::STATE`], in that order.
-    fn update<T: Number>(
+    fn update<D: Device>(
         &self,
-        pool: &Pool,
+        device: &D,
         step: Update,
-        value: &mut [T],
-        gradient: &[T],
-        state: &mut [Vec<T>],
-    );
+        value: &mut D::Buffer,
+        gradient: &D::Buffer,
+        state: &mut [D::Buffer],
+    ) -> Result<()>;
 }
 
 macro_rules! optimizers {
@@ -76,17 +74,17 @@ macro_rules! optimizers {
                 }
             }
 
-            fn update<T: Number>(
+            fn update<D: Device>(
                 &self,
-                pool: &Pool,
+                device: &D,
                 step: Update,
-                value: &mut [T],
-                gradient: &[T],
-                state: &mut [Vec<T>],
-            ) {
+                value: &mut D::Buffer,
+                gradient: &D::Buffer,
+                state: &mut [D::Buffer],
+            ) -> Result<()> {
                 match self {
                     $(OptimizerConfig::$variant(rule) => {
-                        rule.update(pool, step, value, gradient, state)
+                        rule.update(device, step, value, gradient, state)
                     }),*
                 }
             }
@@ -138,8 +136,8 @@ impl Schedule {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Optimizer<T> {
+#[derive(Debug)]
+pub struct Optimizer<D: Device> {
     pub rule: OptimizerConfig,
     pub schedule: Schedule,
     pub max_norm: f64,
@@ -152,10 +150,10 @@ pub struct Optimizer<T> {
     /// Pull of a parameter with an anchor towards it, as a share of its rate.
     pub anchor: f64,
     /// What the rule keeps of the parameters that learn.
-    pub state: State<T>,
+    pub state: State<D>,
 }
 
-impl<T: Number> Optimizer<T> {
+impl<D: Device> Optimizer<D> {
     fn group(&self, group: Group) -> GroupConfig {
         match group {
             Group::Weights => self.weights,
@@ -169,13 +167,13 @@ impl<T: Number> Optimizer<T> {
 
     /// Global gradient norm. Refuses a parameter that got no gradient (a fault of ours) and a
     /// gradient that is not finite (naming it), before anything changes.
-    pub fn gradient_norm(&self, pool: &Pool, parameters: &Parameters<T>, step: u64) -> Result<f64> {
+    pub fn gradient_norm(&self, parameters: &Parameters<D>, step: u64) -> Result<f64> {
         let mut sum = 0.0;
         for p in parameters.learned() {
             if p.sink.count() == 0 {
                 return Err(Error::Internal { reason: format!("no gradient reached {}", p.name) });
             }
-            let squares = p.sink.with(|g| sum_of_squares(pool, g));
+            let squares = p.sink.with(|g| parameters.device.sum_of_squares(g))?;
             if !squares.is_finite() {
                 return Err(Error::NonFinite { step, tensor: format!("gradient of {}", p.name) });
             }
@@ -185,21 +183,23 @@ impl<T: Number> Optimizer<T> {
     }
 
     /// Makes room for what the rule keeps, where there is none yet.
-    pub fn begin(&mut self, parameters: &Parameters<T>) {
-        self.state.begin(self.rule.state(), parameters);
+    pub fn begin(&mut self, parameters: &Parameters<D>) -> Result<()> {
+        self.state.begin(self.rule.state(), parameters)
     }
 
     /// Updates every parameter at step t (from 0).
+    ///
+    /// Errors: those of the device; then some parameters may have moved and others not.
     pub fn update(
         &mut self,
-        pool: &Pool,
-        parameters: &mut Parameters<T>,
+        parameters: &mut Parameters<D>,
         t: u64,
         gradient_norm: f64,
-    ) {
-        self.begin(parameters);
+    ) -> Result<()> {
+        self.begin(parameters)?;
         let rate = self.schedule.rate(t);
         let gradient_scale = (self.max_norm / (gradient_norm + 1e-6)).min(1.0);
+        let device = parameters.device.clone();
         for (number, p) in parameters.learned_mut().enumerate() {
             let group = self.group(p.group);
             let step = Update {
@@ -208,12 +208,13 @@ impl<T: Number> Optimizer<T> {
                 step: t + 1,
                 gradient_scale,
             };
-            if !p.anchor.is_empty() {
+            if let Some(anchor) = &p.anchor {
                 let share = (rate * group.rate_multiplier * self.anchor).min(1.0);
-                pull(pool, &mut p.value, &p.anchor, share);
+                device.pull(&mut p.value, anchor, share)?;
             }
             let (rule, value, state) = (&self.rule, &mut p.value, self.state.of_mut(number));
-            p.sink.with(|g| rule.update(pool, step, value, g, state));
+            p.sink.with(|g| rule.update(&device, step, value, g, state))?;
         }
+        Ok(())
     }
 }

@@ -1,35 +1,40 @@
 //! What a rule of update keeps of every parameter that learns.
 
-use crate::autograd::ops::Number;
+use crate::Result;
 use crate::autograd::parameter::Parameters;
-use halfstep_kernels::Real;
+use crate::device::{Device, DeviceBuffer};
 
 /// Named vectors for every parameter that learns, in the order of the parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub struct State<T> {
+#[derive(Debug)]
+pub struct State<D: Device> {
     names: &'static [&'static str],
-    of: Vec<Vec<Vec<T>>>,
+    of: Vec<Vec<D::Buffer>>,
 }
 
-impl<T> Default for State<T> {
+impl<D: Device> Default for State<D> {
     fn default() -> Self {
         Self { names: &[], of: vec![] }
     }
 }
 
-impl<T: Number> State<T> {
+impl<D: Device> State<D> {
     /// Zeros for every parameter that learns, where there is nothing yet.
-    pub(super) fn begin(&mut self, names: &'static [&'static str], parameters: &Parameters<T>) {
+    pub(super) fn begin(
+        &mut self,
+        names: &'static [&'static str],
+        parameters: &Parameters<D>,
+    ) -> Result<()> {
         if !self.of.is_empty() {
-            return;
+            return Ok(());
         }
-        self.names = names;
-        let zeros = |len: usize| names.iter().map(|_| vec![<T as Real>::ZERO; len]).collect();
-        self.of = parameters.learned().map(|p| zeros(p.value.len())).collect();
+        let zeros = |len: usize| names.iter().map(|_| parameters.device.zeros(len)).collect();
+        let of = parameters.learned().map(|p| zeros(p.value.len())).collect::<Result<_>>()?;
+        (self.names, self.of) = (names, of);
+        Ok(())
     }
 
     /// The vectors of a parameter, by its number among those that learn.
-    pub(super) fn of_mut(&mut self, number: usize) -> &mut [Vec<T>] {
+    pub(super) fn of_mut(&mut self, number: usize) -> &mut [D::Buffer] {
         &mut self.of[number]
     }
 
@@ -39,12 +44,12 @@ impl<T: Number> State<T> {
     }
 
     /// The vectors of every parameter that learns.
-    pub fn vectors(&self) -> &[Vec<Vec<T>>] {
+    pub fn vectors(&self) -> &[Vec<D::Buffer>] {
         &self.of
     }
 
     /// As [`Self::vectors`], to go on from those of a checkpoint.
-    pub fn vectors_mut(&mut self) -> &mut [Vec<Vec<T>>] {
+    pub fn vectors_mut(&mut self) -> &mut [Vec<D::Buffer>] {
         &mut self.of
     }
 }

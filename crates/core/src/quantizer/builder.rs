@@ -1,7 +1,8 @@
 //! Registering a matrix: what learns becomes a parameter, what does not is kept as it is.
 
-use crate::autograd::ops::Number;
+use crate::Result;
 use crate::autograd::parameter::{Group, Parameters};
+use crate::device::Device;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::tensor::QuantTensor;
@@ -70,9 +71,8 @@ pub fn part_name(weight: &str, part: &str) -> String {
 }
 
 /// Where the parts of a matrix register what learns of them.
-pub struct Builder<'a, T> {
-    pub parameters: &'a mut Parameters<T>,
-    pub pool: &'a Pool,
+pub struct Builder<'a, D: Device> {
+    pub parameters: &'a mut Parameters<D>,
     /// What the stage trains.
     pub trains: Trains,
     /// Whether learning rates of weights and scales count in the root mean square of each tensor
@@ -80,9 +80,20 @@ pub struct Builder<'a, T> {
     pub relative: bool,
 }
 
-impl<T: Number> Builder<'_, T> {
+impl<D: Device> Builder<'_, D> {
+    /// Threads of the host: the values that parts begin from are there.
+    pub fn pool(&self) -> &Pool {
+        self.parameters.device.pool()
+    }
+
     /// Adds a parameter that learns where `learns` says so, and returns its index.
-    pub fn add(&mut self, name: &str, group: Group, values: Vec<T>, learns: bool) -> usize {
+    pub fn add(
+        &mut self,
+        name: &str,
+        group: Group,
+        values: Vec<D::Number>,
+        learns: bool,
+    ) -> Result<usize> {
         if self.relative {
             self.add_relative(name, group, values, learns)
         } else {
@@ -95,9 +106,9 @@ impl<T: Number> Builder<'_, T> {
         &mut self,
         name: &str,
         group: Group,
-        values: Vec<T>,
+        values: Vec<D::Number>,
         learns: bool,
-    ) -> usize {
+    ) -> Result<usize> {
         if learns {
             self.parameters.add(name, group, values)
         } else {
@@ -110,9 +121,9 @@ impl<T: Number> Builder<'_, T> {
         &mut self,
         name: &str,
         group: Group,
-        values: Vec<T>,
+        values: Vec<D::Number>,
         learns: bool,
-    ) -> usize {
+    ) -> Result<usize> {
         if learns {
             self.parameters.add_relative(name, group, values)
         } else {

@@ -6,16 +6,16 @@
 //! The forward uses both as they will be stored: A and (alpha / r) B in f16; gradients pass the
 //! rounding unchanged.
 
-use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, Sink};
+use crate::Result;
+use crate::autograd::ops::Sink;
 use crate::autograd::parameter::{Group, Parameters};
+use crate::device::{Device, DeviceBuffer, Number};
 use crate::quantizer::builder::{Builder, part_name};
 use half::f16;
 use half::vec::HalfFloatVecExt;
 use halfstep_formats::LowRank;
 use halfstep_formats::architecture::TensorSpec;
 use halfstep_kernels::Real;
-use halfstep_kernels::quant::scale::round_f16;
 use halfstep_kernels::rng::Rng;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -48,111 +48,108 @@ pub struct LowRankPart {
 
 /// Factors as one forward uses them.
 #[derive(Clone)]
-pub struct Factors<T> {
+pub struct Factors<D: Device> {
     /// `[r, I]`.
-    pub a: Weight<T>,
+    pub a: D::Weight,
     /// `[O, r]`, alpha / r included.
-    pub b: Weight<T>,
+    pub b: D::Weight,
 }
 
 /// Where the gradients of both go.
 #[derive(Clone)]
-pub struct FactorSinks<T> {
-    pub a: Sink<T>,
-    pub b: Sink<T>,
+pub struct FactorSinks<D: Device> {
+    pub a: Sink<D>,
+    pub b: Sink<D>,
 }
 
 impl LowRankPart {
     /// First factors of the weight `spec`; `number` tells the matrices of a model apart.
-    pub fn new<T: Number>(
-        builder: &mut Builder<T>,
+    pub fn new<D: Device>(
+        builder: &mut Builder<D>,
         spec: &TensorSpec,
         config: LowRankConfig,
         seed: u64,
         number: u64,
-    ) -> Self {
+    ) -> Result<Self> {
         let (rows, cols, rank) = (spec.shape[0], spec.shape[1], config.rank);
         let mut rng = Rng { seed, stream: FACTOR_STREAM + number, counter: 0 };
         let bound = 1.0 / (cols as f64).sqrt();
         let a = (0..rank * cols)
-            .map(|_| <T as Real>::from_f64((2.0 * rng.next_f64() - 1.0) * bound))
+            .map(|_| <D::Number as Real>::from_f64((2.0 * rng.next_f64() - 1.0) * bound))
             .collect();
-        let b = vec![<T as Real>::ZERO; rows * rank];
+        let b = vec![<D::Number as Real>::ZERO; rows * rank];
         Self::register(builder, &spec.name, rank, [a, b], config.alpha / rank as f64)
     }
 
     /// Factors that an earlier stage stored.
-    pub fn stored<T: Number>(builder: &mut Builder<T>, name: &str, stored: &LowRank) -> Self {
-        let values = |factor: &[f16]| T::from_f32s(factor.iter().map(|v| v.to_f32()).collect());
-        let factors = [values(&stored.a), values(&stored.b)];
+    pub fn stored<D: Device>(
+        builder: &mut Builder<D>,
+        name: &str,
+        stored: &LowRank,
+    ) -> Result<Self> {
+        let factors = [numbers(&stored.a), numbers(&stored.b)];
         // B holds alpha / r already.
         Self::register(builder, name, stored.rank, factors, 1.0)
     }
 
-    fn register<T: Number>(
-        builder: &mut Builder<T>,
+    fn register<D: Device>(
+        builder: &mut Builder<D>,
         name: &str,
         rank: usize,
-        [a, b]: [Vec<T>; 2],
+        [a, b]: [Vec<D::Number>; 2],
         scaling: f64,
-    ) -> Self {
+    ) -> Result<Self> {
         let learns = builder.trains.low_rank;
-        let mut add = |part: &str, values: Vec<T>| {
+        let mut add = |part: &str, values: Vec<D::Number>| {
             builder.add_absolute(&part_name(name, part), Group::LowRank, values, learns)
         };
-        Self { a: add("low_rank_a", a), b: add("low_rank_b", b), rank, scaling, learns }
+        let (a, b) = (add("low_rank_a", a)?, add("low_rank_b", b)?);
+        Ok(Self { a, b, rank, scaling, learns })
     }
 
-    pub fn forward<T: Number>(&self, parameters: &Parameters<T>) -> Factors<T> {
-        let (a, b) = self.as_stored(parameters);
+    pub fn forward<D: Device>(&self, parameters: &Parameters<D>) -> Result<Factors<D>> {
+        let (device, [a, b]) = (&parameters.device, self.as_stored(parameters)?);
         let cols = a.len() / self.rank;
-        Factors { a: Weight::values(a, cols), b: Weight::values(b, self.rank) }
+        Ok(Factors { a: device.weight(a, cols)?, b: device.weight(b, self.rank)? })
     }
 
     /// Where the gradients of both go; None if they do not learn.
-    pub fn sinks<T: Number>(&self, parameters: &Parameters<T>) -> Option<FactorSinks<T>> {
+    pub fn sinks<D: Device>(&self, parameters: &Parameters<D>) -> Option<FactorSinks<D>> {
         let [a, b] = [self.a, self.b].map(|index| parameters.list[index].sink.clone());
         self.learns.then_some(FactorSinks { a, b })
     }
 
     /// dL/dB from dL/d((alpha / r) B), in its sink.
-    pub fn backward<T: Number>(&self, parameters: &Parameters<T>) {
+    pub fn backward<D: Device>(&self, parameters: &Parameters<D>) -> Result<()> {
         if !self.learns {
-            return;
+            return Ok(());
         }
-        let scaling = <T as Real>::from_f64(self.scaling);
-        parameters.list[self.b].sink.with(|db| db.iter_mut().for_each(|g| *g *= scaling));
+        parameters.list[self.b].sink.with(|db| parameters.device.scale(db, self.scaling))
     }
 
     /// Exactly what the forward used.
-    pub fn pack<T: Number>(&self, parameters: &Parameters<T>) -> LowRank {
-        let (a, b) = self.as_stored(parameters);
-        LowRank {
-            rank: self.rank,
-            a: Vec::from_f32_slice(&T::to_f32s(&a)),
-            b: Vec::from_f32_slice(&T::to_f32s(&b)),
-        }
+    pub fn pack<D: Device>(&self, parameters: &Parameters<D>) -> Result<LowRank> {
+        let [a, b] = self.as_stored(parameters)?;
+        let halves = |x: &D::Buffer| -> Result<Vec<f16>> {
+            Ok(Vec::from_f32_slice(&D::Number::to_f32s(&parameters.device.read(x)?)))
+        };
+        Ok(LowRank { rank: self.rank, a: halves(&a)?, b: halves(&b)? })
     }
 
-    fn as_stored<T: Number>(&self, parameters: &Parameters<T>) -> (Vec<T>, Vec<T>) {
-        let (a, b, scaling) = (
-            &parameters.list[self.a].value,
-            &parameters.list[self.b].value,
-            <T as Real>::from_f64(self.scaling),
-        );
-        (
-            a.iter().map(|&v| round_f16(v)).collect(),
-            b.iter().map(|&v| round_f16(v * scaling)).collect(),
-        )
+    fn as_stored<D: Device>(&self, parameters: &Parameters<D>) -> Result<[D::Buffer; 2]> {
+        let value = |index: usize| &parameters.list[index].value;
+        let device = &parameters.device;
+        Ok([device.round_f16(value(self.a), 1.0)?, device.round_f16(value(self.b), self.scaling)?])
     }
 }
 
 /// Factors of a file as a forward uses them.
-pub fn factors<T: Number>(stored: &LowRank) -> Factors<T> {
-    let values = |v: &[f16]| T::from_f32s(v.iter().map(|v| v.to_f32()).collect());
+pub fn factors<D: Device>(device: &D, stored: &LowRank) -> Result<Factors<D>> {
     let cols = stored.a.len() / stored.rank;
-    Factors {
-        a: Weight::values(values(&stored.a), cols),
-        b: Weight::values(values(&stored.b), stored.rank),
-    }
+    let weight = |of: &[f16], cols| device.weight(device.upload(numbers(of))?, cols);
+    Ok(Factors { a: weight(&stored.a, cols)?, b: weight(&stored.b, stored.rank)? })
+}
+
+fn numbers<T: Number>(halves: &[f16]) -> Vec<T> {
+    T::from_f32s(halves.iter().map(|v| v.to_f32()).collect())
 }

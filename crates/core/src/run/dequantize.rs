@@ -1,11 +1,15 @@
 //! A quantized model as the floats that it stands for.
 
+use crate::error::Result;
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
 
 /// The model's values as a full-precision f32 model: blocks and codes decoded, low-rank factors
 /// merged, nothing quantized any more. Factors that fit no weight are left out; no file holds such.
-pub fn dequantize(model: &Model, threads: usize) -> Model {
+///
+/// Errors: other parts of a linear, which no float model has.
+pub fn dequantize(model: &Model, threads: usize) -> Result<Model> {
+    model.refuse_linear_parts(&model.name, "a float model cannot hold it")?;
     let pool = Pool::new(threads);
     let tensors = model.tensors.iter().map(|(name, t)| {
         let mut values = t.to_f32(&pool);
@@ -16,5 +20,5 @@ pub fn dequantize(model: &Model, threads: usize) -> Model {
         }
         (name.clone(), Tensor { shape: t.shape.clone(), data: TensorData::F32(values) })
     });
-    Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) }
+    Ok(Model { provenance: model.provenance.clone(), ..model.with(tensors.collect(), None) })
 }

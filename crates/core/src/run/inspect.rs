@@ -17,6 +17,12 @@ pub fn inspect(model: &Model) -> Inspection {
         *tensor_types.entry(format!("low rank {}", factors.rank)).or_insert(0) += 1;
         bytes += factors.stored_bytes();
     }
+    for parts in model.linear_parts.values() {
+        for name in parts.names() {
+            *tensor_types.entry(name).or_insert(0) += 1;
+        }
+        bytes += parts.stored_bytes();
+    }
     Inspection {
         name: model.name.clone(),
         parameters,

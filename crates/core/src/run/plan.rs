@@ -123,7 +123,8 @@ pub fn plan_as(
     let (memory, start) = (&host.memory, host.seconds());
     let (before, free) = (memory.peak(), memory.available() + memory.resident());
     let memory_measured = memory.reset_peak();
-    let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
+    let merged =
+        if model.low_rank.is_empty() { None } else { Some(dequantize(model, run.threads)?) };
     let mut planner = Planner::new(merged.as_ref().unwrap_or(model), recipe, run, &host)?;
     planner.work(events)?;
     planner.finish()?;

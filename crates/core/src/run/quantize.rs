@@ -64,7 +64,8 @@ pub fn quantize_on(
         events(Event::Warning { message });
     }
     // The values of the model, low-rank factors included, are rounded and compared with.
-    let merged = (!model.low_rank.is_empty()).then(|| dequantize(model, run.threads));
+    let merged =
+        if model.low_rank.is_empty() { None } else { Some(dequantize(model, run.threads)?) };
     let model = merged.as_ref().unwrap_or(model);
     let pool = Pool::new(run.threads);
     let validation = Validation::read(model, recipe, run)?;
@@ -114,6 +115,7 @@ pub fn quantize_on(
 
 /// Refuses what is known to fail, before anything is read or computed.
 pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<()> {
+    model.refuse_linear_parts(&model.name, "it cannot be rounded or trained")?;
     check_parts(model, recipe)?;
     nearest::check_shapes(&model.architecture, recipe)?;
     if let Some(output) = &run.output {

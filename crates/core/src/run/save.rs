@@ -105,7 +105,7 @@ fn target(model: &Model) -> Option<TargetId> {
     TargetId::ALL.iter().copied().find(|target| target.name() == quantization.target)
 }
 
-/// Ok if `file` is `trained`: (a) codes, scales, zero points and low-rank factors byte for byte,
+/// Ok if `file` is `trained`: (a) codes, scales, zero points, low-rank factors and other parts,
 /// (b) every linear on the same input: integer sums equal, outputs within `OUTPUT_TOLERANCE` of
 /// the training forward's, (c) the whole model through its integer path, bit for bit. Err says
 /// where they part.
@@ -117,6 +117,9 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
     for spec in trained.architecture.tensors() {
         let tensors = trained.tensors.get(&spec.name).zip(file.tensors.get(&spec.name));
         let (ours, theirs) = tensors.ok_or_else(|| format!("{}: it is missing", spec.name))?;
+        if trained.linear_parts.get(&spec.name) != file.linear_parts.get(&spec.name) {
+            return Err(format!("{}: its parts", spec.name));
+        }
         match (&ours.data, &theirs.data) {
             (TensorData::Packed(a), TensorData::Packed(b)) => {
                 same_packed(a, b).map_err(|what| format!("{}: {what}", spec.name))?;
@@ -155,6 +158,9 @@ fn same_packed(a: &QuantTensor, b: &QuantTensor) -> std::result::Result<(), Stri
     }
     if let Some(at) = a.zero_points.iter().zip(&b.zero_points).position(|(a, b)| a != b) {
         return Err(format!("zero point of {}", row(at, a.zero_points.len() / a.rows.max(1))));
+    }
+    if a.tables != b.tables {
+        return Err("levels of the rows".into());
     }
     if (a.codes.len(), a.scales.len(), a.zero_points.len())
         != (b.codes.len(), b.scales.len(), b.zero_points.len())

@@ -2,6 +2,7 @@
 //! over layers implements it; a solver knows nothing else of training.
 
 use crate::Result;
+use crate::device::Cpu;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::site::WeightSite;
 use crate::statistics::{Pass, Seen};
@@ -44,7 +45,7 @@ pub(crate) trait Calibration<'a> {
     fn seen(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<f32>,
+        weights: &BlockWeights<Cpu>,
         x: Vec<f32>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()>;
@@ -55,7 +56,7 @@ pub(crate) trait Calibration<'a> {
     fn output(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<f32>,
+        weights: &BlockWeights<Cpu>,
         x: Vec<f32>,
     ) -> Result<Vec<f32>>;
 
@@ -67,7 +68,7 @@ pub(crate) trait Calibration<'a> {
 pub(crate) struct LayerPass<'c, 'a> {
     pub layer: &'c mut dyn Calibration<'a>,
     pub stream: InputStream,
-    pub weights: &'c BlockWeights<f32>,
+    pub weights: &'c BlockWeights<Cpu>,
 }
 
 impl Pass for LayerPass<'_, '_> {

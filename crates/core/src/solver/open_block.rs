@@ -2,7 +2,8 @@
 //! values, and the codes of those that are done.
 
 use crate::Result;
-use crate::autograd::ops::weight::Weight;
+use crate::device::Cpu;
+use crate::device::cpu::Weight;
 use crate::layer::finished::Finished;
 use crate::layer::tensors::{tensor_values, tensors};
 use crate::layer::weights::BlockWeights;
@@ -100,7 +101,7 @@ impl<'a> OpenBlock<'a> {
     }
 
     /// The block with its values as they are now.
-    pub fn weights(&self) -> BlockWeights<f32> {
+    pub fn weights(&self) -> BlockWeights<Cpu> {
         let vector =
             |(&role, (_, of)): (&Role, &(TensorSpec, Vec<f32>))| (role, Arc::new(of.clone()));
         let linear = |(&linear, values): (&Linear, &Arc<Vec<f32>>)| {

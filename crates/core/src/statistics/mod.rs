@@ -8,6 +8,7 @@ pub mod saliency;
 
 use crate::Result;
 use crate::autograd::ops::Sink;
+use crate::device::Cpu;
 use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ pub enum Seen<'a> {
     /// What the linears at a site of the layer read, `[T, I]`.
     Input { site: ActivationSite, x: &'a [f32] },
     /// dL/dW of the linears of a layer, of this sequence alone.
-    Gradients { layer: usize, of: &'a BTreeMap<Linear, Sink<f32>> },
+    Gradients { layer: usize, of: &'a BTreeMap<Linear, Sink<Cpu>> },
 }
 
 /// Something that is collected.

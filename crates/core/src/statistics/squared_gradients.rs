@@ -3,19 +3,19 @@
 
 use super::{Pass, Seen, Statistic, collect};
 use crate::autograd::ops::Sink;
-use crate::autograd::ops::weight::Weight;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
+use crate::device::{Cpu, Device, DeviceWeight};
 use crate::engine::stream::Stream;
 use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
-use crate::layer::tensors::{find, teacher, tensor_values};
+use crate::layer::tensors::{find, teacher, uploaded};
 use crate::layer::weights::{BlockWeights, Weights};
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
-use halfstep_kernels::ops::gemm::{Precision, Rows};
+use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
@@ -80,10 +80,9 @@ struct ModelPass<'a> {
     /// Room for the inputs of every block.
     inputs: Stream,
     host: &'a Host,
-    context: Context,
+    context: Context<Cpu>,
     /// Embedding, final norm and head; blocks are read as they come.
-    ends: Weights<f32>,
-    pool: &'a Pool,
+    ends: Weights<Cpu>,
 }
 
 impl<'a> ModelPass<'a> {
@@ -99,8 +98,8 @@ impl<'a> ModelPass<'a> {
     ) -> Result<Self> {
         let a = &model.architecture;
         let context = Context {
+            device: Cpu::new(pool),
             architecture: Arc::new(a.clone()),
-            pool: pool.clone(),
             ropes: rope_tables(a),
             batch: 1,
             tokens: sequence_length,
@@ -109,25 +108,25 @@ impl<'a> ModelPass<'a> {
             cache: ActivationSpec::F32,
             edge: EdgeRule::Inside,
         };
-        let embedding = Weight::stored(find(model, EMBEDDING)?, pool);
-        let head =
-            if a.tied_head { embedding.clone() } else { Weight::stored(find(model, HEAD)?, pool) };
+        let stored = |name: &str| context.device.stored_weight(find(model, name)?);
+        let embedding = stored(EMBEDDING)?;
+        let head = if a.tied_head { embedding.clone() } else { stored(HEAD)? };
         let ends = Weights {
             blocks: vec![],
             embedding,
-            final_norm: Arc::new(tensor_values(model, FINAL_NORM, pool)?),
+            final_norm: Arc::new(uploaded(&context.device, model, FINAL_NORM)?),
             head,
         };
-        Ok(Self { model, tokens, inputs, host, context, ends, pool })
+        Ok(Self { model, tokens, inputs, host, context, ends })
     }
 
     fn block(
         &self,
-        weights: &BlockWeights<f32>,
-        sinks: &BlockSinks<f32>,
-        tape: &mut Tape<f32>,
-        x: &Tensor<f32>,
-    ) -> Result<Tensor<f32>> {
+        weights: &BlockWeights<Cpu>,
+        sinks: &BlockSinks<Cpu>,
+        tape: &mut Tape<Cpu>,
+        x: &Tensor<Cpu>,
+    ) -> Result<Tensor<Cpu>> {
         Block { context: &self.context, weights, sinks, tap: None }.forward(tape, x)
     }
 }
@@ -143,22 +142,23 @@ impl Pass for ModelPass<'_> {
         let length = self.context.tokens;
         let first = sequence * length;
         let tokens = &self.tokens[first..(first + length).min(self.tokens.len())];
-        let (a, mut x) = (&self.model.architecture, vec![]);
-        tokens.iter().for_each(|&token| x.extend(self.ends.embedding.row(token as usize)));
+        let (a, device) = (&self.model.architecture, &self.context.device);
         let shape = [tokens.len(), a.hidden_size];
-        let mut x = Tensor::new(x, &shape)?;
+        let mut x = Tensor::new(device.embedding(&self.ends.embedding, tokens)?, &shape)?;
         for layer in 0..a.layers.len() {
-            self.inputs.write(layer, x.values())?;
+            self.inputs.write(layer, &x.read(device)?)?;
             x = self.block(
-                &teacher(self.model, layer, self.pool)?,
+                &teacher(device, self.model, layer)?,
                 &BlockSinks::none(),
-                &mut Tape::off(),
+                &mut Tape::off(device),
                 &x,
             )?;
-            check_finite(x.values(), || format!("the teacher's layer {layer}, text {sequence}"))?;
+            check_finite(&x.read(device)?, || {
+                format!("the teacher's layer {layer}, text {sequence}")
+            })?;
         }
         let head = LossHead {
-            pool: self.pool,
+            device,
             norm_eps: a.norm_eps,
             vocab: a.vocab_size,
             hidden: a.hidden_size,
@@ -173,22 +173,22 @@ impl Pass for ModelPass<'_> {
         };
         let targets = next_tokens(tokens, tokens.len());
         let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
-        let (_, dy) = head.backward(x.values(), None, &targets, normalizers);
+        let (_, dy) = head.backward(x.buffer()?, None, &targets, normalizers)?;
         let mut dy = Tensor::new(dy, &shape)?;
         for layer in (0..a.layers.len()).rev() {
             let x = Tensor::new(self.inputs.read(layer, 1)?, &shape)?;
-            let weights = teacher(self.model, layer, self.pool)?;
+            let weights = teacher(device, self.model, layer)?;
             let sinks = BlockSinks {
                 linears: weights
                     .linears
                     .iter()
-                    .map(|(&linear, w)| (linear, Sink::new(w.rows() * w.cols())))
-                    .collect(),
+                    .map(|(&linear, w)| Ok((linear, Sink::new(device, w.rows() * w.cols())?)))
+                    .collect::<Result<_>>()?,
                 ..BlockSinks::none()
             };
-            let mut tape = Tape::on();
+            let mut tape = Tape::on(device);
             let y = self.block(&weights, &sinks, &mut tape, &x)?;
-            dy = tape.backward(self.pool, &x, &y, dy)?;
+            dy = tape.backward(&x, &y, dy)?;
             see(Seen::Gradients { layer, of: &sinks.linears })?;
         }
         Ok(())

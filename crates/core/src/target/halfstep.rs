@@ -11,6 +11,9 @@ pub(super) struct Halfstep;
 pub(super) const TARGET: Halfstep = Halfstep;
 
 fn held(spec: QuantSpec) -> std::result::Result<(), String> {
+    if spec.row_table().is_some() {
+        return Err("no method finds a table for every row; one table of levels for all".into());
+    }
     spec.check().map_err(|reason| format!("its grids have 2 to 8 bits: {reason}"))
 }
 

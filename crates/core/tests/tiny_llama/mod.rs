@@ -17,6 +17,7 @@ pub fn model() -> Model {
         name: "tiny_llama".into(),
         tensors: tensors.collect(),
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         architecture,
         tokenizer: None,
         chat_template: None,

@@ -87,7 +87,8 @@ pub fn unpack(kind: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Option<
         }
     }
     let outer_scales = vec![];
-    Some(QuantTensor { rows, cols, spec: quantizer, codes, scales, outer_scales, zero_points })
+    let (spec, tables) = (quantizer, vec![]);
+    Some(QuantTensor { rows, cols, spec, codes, scales, outer_scales, zero_points, tables })
 }
 
 /// Element `j` of the nibbles of a Q4_0 or Q4_1 block.

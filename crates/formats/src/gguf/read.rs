@@ -38,6 +38,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
         architecture,
         tensors,
         low_rank,
+        linear_parts: BTreeMap::new(),
         tokenizer,
         chat_template,
         quantization,

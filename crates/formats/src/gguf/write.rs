@@ -26,10 +26,11 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// Writes `model` as GGUF v3.
 ///
 /// Errors: `Unencodable` for a packed tensor that no block type holds exactly, `MissingTensor` or
-/// `Shape` for a model that does not fit its architecture, `Unsupported` for low-rank factors or a
-/// value the format has no room for, `Io`.
+/// `Shape` for a model that does not fit its architecture, `Unsupported` for low-rank factors,
+/// other parts of linears or a value the format has no room for, `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     model.refuse_low_rank(FORMAT, "GGUF")?;
+    model.refuse_linear_parts(FORMAT, "GGUF files cannot store it")?;
     let tensors = plan(model)?;
     let metadata = write_metadata(model, &tensors)?;
     let mut header = vec![];

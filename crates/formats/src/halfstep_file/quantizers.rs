@@ -4,6 +4,7 @@
 //! Version 1 has integers with f32 or f16 scales; version 2 has tables of levels and all codecs of
 //! scales too, and is written only where something needs it.
 
+use halfstep_kernels::quant::element::RowTable;
 use halfstep_kernels::quant::element::table::{Table, Ties};
 use halfstep_kernels::{Element, Granularity, Int, IntRange, QuantSpec, ScaleCodec};
 use serde::{Deserialize, Serialize};
@@ -52,8 +53,18 @@ pub(super) struct StoredSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
 enum StoredElement {
-    Int { bits: u8, range: StoredRange },
-    Table { levels: Vec<i8>, ties: Ties },
+    Int {
+        bits: u8,
+        range: StoredRange,
+    },
+    Table {
+        levels: Vec<i8>,
+        ties: Ties,
+    },
+    /// Levels are a tensor.
+    RowTable {
+        bits: u8,
+    },
 }
 
 impl From<IntRange> for StoredRange {
@@ -108,6 +119,7 @@ impl From<QuantSpec> for StoredSpec {
             Element::Table(table) => {
                 StoredElement::Table { levels: table.levels().into(), ties: table.ties() }
             }
+            Element::RowTable(RowTable { bits }) => StoredElement::RowTable { bits },
         };
         Self { element, granularity: spec.granularity, scale: spec.scale }
     }
@@ -121,6 +133,7 @@ impl TryFrom<StoredSpec> for QuantSpec {
         let element = match stored.element {
             StoredElement::Int { bits, range } => Element::Int(Int { bits, range: range.into() }),
             StoredElement::Table { levels, ties } => Table::new(&levels, ties)?.into(),
+            StoredElement::RowTable { bits } => RowTable { bits }.into(),
         };
         Ok(Self::new(element, stored.granularity, stored.scale))
     }

@@ -1,11 +1,14 @@
 //! Reading: names, types, shapes and sizes of every tensor first, then the values, each checked.
 
+use super::linears::{PlannedLinear, StoredLinear};
+use super::packed::PackedParts;
 use super::quantizers::{StoredQuantizer, StoredSpec};
 use super::*;
-use crate::architecture::Role;
+use crate::architecture::{Role, TensorSpec};
 use crate::error::{Error, Result};
 use crate::gguf::GgmlType;
 use crate::hugging_face::{MAX_TOKENIZER_BYTES, check_vocabulary, float_data};
+use crate::linear_parts::has_own_bias;
 use crate::low_rank::{LowRank, check_rank, first_non_finite};
 use crate::model::{Model, Tensor, TensorData};
 use crate::safetensors::{Header, Info};
@@ -14,7 +17,6 @@ use crate::tokenizer::Tokenizer;
 use crate::{config, inventory, json};
 use half::f16;
 use half::vec::HalfBitsVecExt;
-use halfstep_kernels::quant::tensor::QuantTensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -24,15 +26,6 @@ enum Storage {
     Float(Info),
     Packed(Box<PackedParts>),
     Blocks { kind: GgmlType, bytes: Info },
-}
-
-/// The stored parts of a packed weight.
-struct PackedParts {
-    quantizer: QuantSpec,
-    codes: Info,
-    scale: Info,
-    outer: Option<Info>,
-    zero_point: Option<Info>,
 }
 
 /// Where the low-rank factors of a weight are.
@@ -64,7 +57,31 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     }
     let mut stored = Stored { file: source.file.clone(), tensors: header.by_name() };
     let storage = plan(&metadata, &architecture, &mut stored)?;
-    let factors = plan_low_rank(&metadata, &architecture, &storage, &mut stored)?;
+    let factors = of_linears(
+        &metadata,
+        key::LOW_RANK,
+        &architecture,
+        &storage,
+        |TensorSpec { name, .. }, [rows, cols], rank: usize| {
+            check_rank(rank, rows, cols)
+                .map_err(|reason| metadata.wrong(key::LOW_RANK, format!("{name}: {reason}")))?;
+            let mut take = |part: &str, shape: [usize; 2]| {
+                stored.take(&format!("{name}.{part}"), &shape, &[Dtype::F16])
+            };
+            let a = take(part::LOW_RANK_A, [rank, cols])?;
+            Ok(Factors { rank, a, b: take(part::LOW_RANK_B, [rows, rank])? })
+        },
+    )?;
+    let linears = of_linears(
+        &metadata,
+        key::LINEARS,
+        &architecture,
+        &storage,
+        |spec, shape, linear: StoredLinear| {
+            let own_bias = has_own_bias(&architecture, spec);
+            PlannedLinear::plan(&metadata, &mut stored, &spec.name, shape, linear, own_bias)
+        },
+    )?;
     let steps = static_scales(&architecture, quantization.as_ref(), |name| {
         matches!(storage.get(name), Some(Storage::Packed(_)))
     });
@@ -88,7 +105,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
         tokenizer.map(|info| read_tokenizer(&mut source, &info, &architecture)).transpose()?;
     let mut tensors = BTreeMap::new();
     for want in architecture.tensors() {
-        let data = read_weight(&mut source, &want.shape, &storage[&want.name])?;
+        let data = read_weight(&mut source, &storage[&want.name])?;
         tensors.insert(want.name, Tensor { shape: want.shape, data });
     }
     let mut low_rank = BTreeMap::new();
@@ -97,6 +114,10 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
             name,
             LowRank { rank, a: read_factor(&mut source, &a)?, b: read_factor(&mut source, &b)? },
         );
+    }
+    let mut linear_parts = BTreeMap::new();
+    for (name, linear) in linears {
+        linear_parts.insert(name, linear.read(&mut source)?);
     }
     for info in step_tensors {
         let step = source.values::<f32>(info.begin, 1)?[0];
@@ -119,6 +140,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
         architecture,
         tensors,
         low_rank,
+        linear_parts,
         tokenizer,
         chat_template,
         quantization,
@@ -127,26 +149,28 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
     })
 }
 
-struct Metadata<'a> {
+pub(super) struct Metadata<'a> {
     file: String,
     values: &'a BTreeMap<String, String>,
 }
 
 impl Metadata<'_> {
     /// An error in a value of the header; the offset is the header's.
-    fn wrong(&self, key: &str, reason: String) -> Error {
+    pub fn wrong(&self, key: &str, reason: String) -> Error {
         Error::Format { file: self.file.clone(), offset: 8, reason: format!("{key}: {reason}") }
     }
 
-    /// Version 1 and nothing it does not know: an unknown key could change what the numbers mean.
+    /// A version that is read and nothing it does not know: an unknown key could change what the
+    /// numbers mean.
     fn check_keys(&self) -> Result<()> {
-        const KNOWN: [&str; 8] = [
+        const KNOWN: [&str; 9] = [
             FORMAT_KEY,
             key::NAME,
             key::CONFIG,
             key::WEIGHTS,
             key::BLOCKS,
             key::LOW_RANK,
+            key::LINEARS,
             key::QUANTIZATION,
             key::CHAT_TEMPLATE,
         ];
@@ -168,8 +192,15 @@ impl Metadata<'_> {
             if !KNOWN.contains(&name.as_str()) && !name.starts_with(key::PROVENANCE_PREFIX) {
                 return Err(unsupported(format!("metadata key {name}"), "no version has it"));
             }
+            if name == key::LINEARS && !self.is_version_2() {
+                return Err(unsupported(format!("metadata key {name}"), "version 2 has it"));
+            }
         }
         Ok(())
+    }
+
+    fn is_version_2(&self) -> bool {
+        self.values.get(FORMAT_KEY).map(String::as_str) == Some(FORMAT_VERSION_2)
     }
 
     fn text(&self, key: &str) -> Result<Option<&str>> {
@@ -201,7 +232,7 @@ impl Metadata<'_> {
 impl Metadata<'_> {
     /// The spec of every packed weight, in the words of the file's version.
     fn weights(&self) -> Result<BTreeMap<String, QuantSpec>> {
-        if self.values.get(FORMAT_KEY).map(String::as_str) == Some(FORMAT_VERSION) {
+        if !self.is_version_2() {
             let stored: Option<BTreeMap<String, StoredQuantizer>> = self.json(key::WEIGHTS)?;
             let specs = stored.unwrap_or_default().into_iter();
             return Ok(specs.map(|(name, stored)| (name, stored.into())).collect());
@@ -216,13 +247,14 @@ impl Metadata<'_> {
 }
 
 /// Tensors of the header that nothing has claimed yet.
-struct Stored<'a> {
+pub(super) struct Stored<'a> {
     file: String,
     tensors: BTreeMap<&'a str, &'a Info>,
 }
 
 impl Stored<'_> {
-    fn take(&mut self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<Info> {
+    /// The tensor `name`, which must be there in this shape and one of these types.
+    pub fn take(&mut self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<Info> {
         let file = self.file.clone();
         let Some(info) = self.tensors.remove(name).cloned() else {
             return Err(Error::MissingTensor { file, tensor: name.into() });
@@ -266,38 +298,14 @@ fn plan(
                 &want.shape,
                 &[Dtype::F32, Dtype::F16, Dtype::BF16],
             )?),
-            (Some(quantizer), None, Ok([rows, cols])) => {
-                check_quantizer(quantizer)
-                    .map_err(|reason| metadata.wrong(key::WEIGHTS, format!("{name}: {reason}")))?;
-                let scales = scale_shape(quantizer.granularity, rows, cols);
-                Storage::Packed(Box::new(PackedParts {
-                    quantizer,
-                    codes: stored.take(
-                        &part(part::CODES),
-                        &[rows, row_bytes(cols, quantizer.bits())],
-                        &[Dtype::U8],
-                    )?,
-                    scale: stored.take(
-                        &part(part::SCALE),
-                        &scales,
-                        &[scale_dtype(quantizer.scale)],
-                    )?,
-                    outer: match super::outer_scales(quantizer, rows, cols) {
-                        Some((codec, count)) => Some(stored.take(
-                            &part(part::OUTER_SCALE),
-                            &[count],
-                            &[scale_dtype(codec)],
-                        )?),
-                        None => None,
-                    },
-                    zero_point: match quantizer.zero_point_shape(rows, cols) {
-                        Some(shape) => {
-                            Some(stored.take(&part(part::ZERO_POINT), &shape, &[Dtype::U8])?)
-                        }
-                        None => None,
-                    },
-                }))
-            }
+            (Some(spec), None, Ok(shape)) => Storage::Packed(Box::new(PackedParts::plan(
+                metadata,
+                key::WEIGHTS,
+                stored,
+                name,
+                shape,
+                spec,
+            )?)),
             (None, Some(kind), Ok([rows, cols])) => {
                 let wrong = |reason: &str| {
                     metadata.wrong(key::BLOCKS, format!("{name}: {kind:?} {reason}"))
@@ -331,37 +339,31 @@ fn plan(
     Ok(storage)
 }
 
-/// The low-rank factors that the metadata names: each of a packed block linear, both of it present in
-/// their shapes.
-fn plan_low_rank(
+/// What a key of the metadata says of linears, by the names of their weights, each planned by
+/// `plan`: linears of layers that are packed, and nothing else.
+fn of_linears<T: DeserializeOwned + Serialize, P>(
     metadata: &Metadata,
+    key: &str,
     architecture: &Architecture,
     storage: &BTreeMap<String, Storage>,
-    stored: &mut Stored,
-) -> Result<BTreeMap<String, Factors>> {
-    let mut ranks: BTreeMap<String, usize> = metadata.json(key::LOW_RANK)?.unwrap_or_default();
-    let mut factors = BTreeMap::new();
+    mut plan: impl FnMut(&TensorSpec, [usize; 2], T) -> Result<P>,
+) -> Result<BTreeMap<String, P>> {
+    let mut said: BTreeMap<String, T> = metadata.json(key)?.unwrap_or_default();
+    let mut planned = BTreeMap::new();
     for want in architecture.tensors() {
-        let name = want.name;
-        let Some(rank) = ranks.remove(&name) else { continue };
-        let wrong = |reason: String| metadata.wrong(key::LOW_RANK, format!("{name}: {reason}"));
-        if !matches!((want.role, &storage[&name]), (Role::Linear(_), Storage::Packed(_))) {
-            return Err(wrong("is no packed linear of a block".into()));
+        let Some(value) = said.remove(&want.name) else { continue };
+        if !matches!((want.role, &storage[&want.name]), (Role::Linear(_), Storage::Packed(_))) {
+            let reason = format!("{}: is no packed linear of a block", want.name);
+            return Err(metadata.wrong(key, reason));
         }
-        let (rows, cols) = (want.shape[0], want.shape[1]);
-        check_rank(rank, rows, cols).map_err(wrong)?;
-        let a =
-            stored.take(&format!("{name}.{}", part::LOW_RANK_A), &[rank, cols], &[Dtype::F16])?;
-        let b =
-            stored.take(&format!("{name}.{}", part::LOW_RANK_B), &[rows, rank], &[Dtype::F16])?;
-        factors.insert(name, Factors { rank, a, b });
+        let parts = plan(&want, [want.shape[0], want.shape[1]], value)?;
+        planned.insert(want.name, parts);
     }
-    match ranks.keys().next() {
+    match said.keys().next() {
         Some(name) => {
-            Err(metadata
-                .wrong(key::LOW_RANK, format!("{name:?} is no weight of this architecture")))
+            Err(metadata.wrong(key, format!("{name:?} is no weight of this architecture")))
         }
-        None => Ok(factors),
+        None => Ok(planned),
     }
 }
 
@@ -379,67 +381,15 @@ fn read_factor(source: &mut Source, info: &Info) -> Result<Vec<f16>> {
     }
 }
 
-fn read_weight(source: &mut Source, shape: &[usize], storage: &Storage) -> Result<TensorData> {
-    let file = source.file.clone();
-    let wrong = |info: &Info, (at, reason): Fault| Error::Format {
-        file: file.clone(),
-        offset: info.begin + (at * info.dtype.bytes()) as u64,
-        reason: format!("tensor {}: {reason}", info.name),
-    };
+fn read_weight(source: &mut Source, storage: &Storage) -> Result<TensorData> {
     match storage {
         Storage::Float(info) => float_data(source, info),
         Storage::Blocks { kind, bytes } => Ok(TensorData::Blocks {
             kind: *kind,
             bytes: source.values(bytes.begin, bytes.elements())?,
         }),
-        Storage::Packed(parts) => {
-            let PackedParts { quantizer, codes: code_info, scale, outer, zero_point } = &**parts;
-            let (rows, cols) = (shape[0], shape[1]);
-            let codes: Vec<u8> = source.values(code_info.begin, code_info.elements())?;
-            check_codes(*quantizer, cols, &codes).map_err(|fault| wrong(code_info, fault))?;
-            let codec = quantizer.scale;
-            let per_row = quantizer.granularity.groups(cols);
-            let mut outer_scales = vec![];
-            if let (Some(info), Some((outer, _))) =
-                (outer, super::outer_scales(*quantizer, rows, cols))
-            {
-                outer_scales = outer.decode(&bytes_of(source, info)?, &[], 1);
-                check_outer_scales(&outer_scales).map_err(|fault| wrong(info, fault))?;
-            }
-            let bytes = bytes_of(source, scale)?;
-            let scales = codec.decode(&bytes, &outer_scales, per_row);
-            check_scales(&scales).map_err(|fault| wrong(scale, fault))?;
-            if codec.encode(&scales, &outer_scales, per_row).as_ref() != Ok(&bytes) {
-                let reason = "has a scale that the codec does not store so".into();
-                return Err(wrong(scale, (0, reason)));
-            }
-            let mut zero_points = vec![];
-            if let Some(info) = zero_point {
-                let (bits, groups) = (quantizer.bits(), scales.len() / info.shape[0].max(1));
-                let packed: Vec<u8> = source.values(info.begin, info.elements())?;
-                // Any bits are a zero point of an affine grid.
-                check_padding(bits, groups, &packed).map_err(|fault| wrong(info, fault))?;
-                zero_points = vec![0; scales.len()];
-                let rows = packed
-                    .chunks_exact(info.shape[1].max(1))
-                    .zip(zero_points.chunks_exact_mut(groups.max(1)));
-                rows.for_each(|(packed, row)| unpack_row(packed, bits, row));
-            }
-            Ok(TensorData::Packed(QuantTensor {
-                rows,
-                cols,
-                spec: *quantizer,
-                codes,
-                scales,
-                outer_scales,
-                zero_points,
-            }))
-        }
+        Storage::Packed(parts) => Ok(TensorData::Packed(parts.read(source)?)),
     }
-}
-
-fn bytes_of(source: &mut Source, info: &Info) -> Result<Vec<u8>> {
-    source.values(info.begin, info.elements() * info.dtype.bytes())
 }
 
 fn read_tokenizer(

@@ -1,6 +1,7 @@
 //! Writing: the same model gives the same bytes, and nothing is written that the reader would
 //! refuse.
 
+use super::linears::{self, StoredLinear};
 use super::quantizers::{StoredQuantizer, StoredSpec};
 use super::*;
 use crate::error::{Error, Result};
@@ -18,8 +19,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor, key or
-/// low-rank factor without a place), `Unencodable` (a value outside of its grid, a scale that its
+/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor, key,
+/// low-rank factor or other part of a linear without a place), `Unencodable` (a value outside of its grid, a scale that its
 /// codec does not hold), `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     let wanted = model.architecture.tensors();
@@ -42,6 +43,12 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     model.check_low_rank()?;
     for (name, factors) in &model.low_rank {
         weights.add_low_rank(name, factors)?;
+    }
+    model.check_linear_parts()?;
+    for (name, parts) in &model.linear_parts {
+        let shape = [model.tensors[name].rows(), model.tensors[name].cols()];
+        let linear = linears::store(name, shape, parts, &mut weights.entries)?;
+        weights.linears.insert(name, linear);
     }
     let mut metadata = metadata(model, &weights)?;
     if let Some(q) = &model.quantization {
@@ -93,6 +100,7 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
     let of_version_1: Option<BTreeMap<&str, StoredQuantizer>> = (weights.packed.iter())
         .map(|(&name, &spec)| Some((name, StoredQuantizer::new(spec)?)))
         .collect();
+    let of_version_1 = of_version_1.filter(|_| weights.linears.is_empty());
     let version = if of_version_1.is_some() { FORMAT_VERSION } else { FORMAT_VERSION_2 };
     metadata.insert(FORMAT_KEY.into(), version.into());
     metadata.insert(key::NAME.into(), model.name.clone());
@@ -109,6 +117,9 @@ fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>
     if !weights.low_rank.is_empty() {
         metadata.insert(key::LOW_RANK.into(), json(&weights.low_rank)?);
     }
+    if !weights.linears.is_empty() {
+        metadata.insert(key::LINEARS.into(), json(&weights.linears)?);
+    }
     if let Some(template) = &model.chat_template {
         metadata.insert(key::CHAT_TEMPLATE.into(), template.clone());
     }
@@ -122,6 +133,7 @@ struct Weights<'a> {
     packed: BTreeMap<&'a str, QuantSpec>,
     blocks: BTreeMap<&'a str, &'static str>,
     low_rank: BTreeMap<&'a str, usize>,
+    linears: BTreeMap<&'a str, StoredLinear>,
 }
 
 impl<'a> Weights<'a> {
@@ -129,12 +141,7 @@ impl<'a> Weights<'a> {
         match &tensor.data {
             TensorData::Packed(matrix) => {
                 self.packed.insert(name, matrix.spec);
-                let wrong = |(row, reason)| Error::Unencodable {
-                    format: "halfstep".into(),
-                    row,
-                    reason: format!("{name}: {reason}"),
-                };
-                packed_entries(name, tensor, matrix, &mut self.entries).map_err(wrong)
+                packed_entries(name, &tensor.shape, matrix, &mut self.entries)
             }
             TensorData::Blocks { kind, bytes } => {
                 let row_bytes = crate::blocks::row_bytes(*kind, tensor.cols());
@@ -202,7 +209,7 @@ impl<'a> Weights<'a> {
     }
 }
 
-fn entry<'a>(
+pub(super) fn entry<'a>(
     name: &str,
     part: &str,
     dtype: Dtype,
@@ -229,21 +236,38 @@ pub(crate) fn float_entry<'a>(
     fits.then(|| Entry { name: name.into(), dtype, shape: shape.to_vec(), data: bytes.into() })
 }
 
-/// The row of a fault, and the fault.
-fn packed_entries<'a>(
+/// The tensors of a packed weight of this shape.
+pub(super) fn packed_entries<'a>(
     name: &str,
-    tensor: &Tensor,
+    shape: &[usize],
+    matrix: &'a QuantTensor,
+    entries: &mut Vec<Entry<'a>>,
+) -> Result<()> {
+    checked_entries(name, shape, matrix, entries).map_err(|(row, reason)| Error::Unencodable {
+        format: "halfstep".into(),
+        row,
+        reason: format!("{name}: {reason}"),
+    })
+}
+
+/// The row of a fault, and the fault.
+fn checked_entries<'a>(
+    name: &str,
+    shape: &[usize],
     matrix: &'a QuantTensor,
     entries: &mut Vec<Entry<'a>>,
 ) -> std::result::Result<(), Fault> {
-    let QuantTensor { rows, cols, spec: q, codes, scales, outer_scales, zero_points } = matrix;
+    let QuantTensor { rows, cols, spec: q, codes, scales, outer_scales, zero_points, tables } =
+        matrix;
     let (rows, cols) = (*rows, *cols);
     check_quantizer(*q).map_err(|reason| (0, reason))?;
     let code_bytes = row_bytes(cols, q.bits());
     let scale_count = q.granularity.scales(rows, cols);
     let outer = super::outer_scales(*q, rows, cols);
     let zero_count = if q.has_zero_point() { scale_count } else { 0 };
-    if tensor.shape != [rows, cols]
+    let levels = q.row_table().map_or(0, |table| table.levels());
+    if shape != [rows, cols]
+        || tables.len() != rows * levels
         || (codes.len(), scales.len(), zero_points.len(), outer_scales.len())
             != (rows * code_bytes, scale_count, zero_count, outer.map_or(0, |(_, count)| count))
     {
@@ -259,6 +283,7 @@ fn packed_entries<'a>(
     let row_of_scale = |(at, reason): Fault| (at * rows / scale_count, reason);
     check_scales(scales).map_err(row_of_scale)?;
     check_zero_points(*q, zero_points).map_err(row_of_scale)?;
+    q.check_tables(tables).map_err(|(at, reason)| (at / levels, reason))?;
     let shape = scale_shape(q.granularity, rows, cols);
     let codec = if q.scale.is_nested() { "nested".into() } else { format!("{:?}", q.scale) };
     let codec = codec.to_lowercase();
@@ -275,6 +300,10 @@ fn packed_entries<'a>(
     }
     entries.push(entry(name, part::CODES, Dtype::U8, vec![rows, code_bytes], codes));
     entries.push(entry(name, part::SCALE, scale_dtype(q.scale), shape, scale_bytes));
+    if levels > 0 {
+        let bytes: &[u8] = bytemuck::cast_slice(tables);
+        entries.push(entry(name, part::LEVELS, Dtype::I8, vec![rows, levels], bytes));
+    }
     if let Some(shape) = q.zero_point_shape(rows, cols) {
         entries.push(entry(
             name,

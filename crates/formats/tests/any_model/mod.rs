@@ -4,10 +4,12 @@
 
 use half::{bf16, f16};
 use halfstep_formats::architecture::{Architecture, Role, Sizes};
+use halfstep_formats::linear_parts::{OnlineMap, PostNorm, Signs, Sparse, Term};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
-use halfstep_formats::{LowRank, Model, Quantization, Tensor, TensorData};
+use halfstep_formats::{LinearParts, LowRank, Model, Quantization, Tensor, TensorData};
+use halfstep_kernels::quant::element::RowTable;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationSpec, QuantSpec, ScaleCodec};
+use halfstep_kernels::{ActivationSpec, Granularity, QuantSpec, ScaleCodec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -101,6 +103,7 @@ pub fn packed(rows: usize, cols: usize, q: QuantSpec, draw: &mut Draw) -> QuantT
     };
     let stored = |s: f32| match q.scale {
         ScaleCodec::F16 => f16::from_f32(s).to_f32(),
+        ScaleCodec::E8M0 => q.scale.store(s.abs()),
         codec => codec.store(s),
     };
     let scales = (0..count).map(|_| stored(scale(draw))).collect();
@@ -141,6 +144,7 @@ pub fn model(
         architecture,
         tensors,
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         tokenizer: Some(tokenizer()),
         chat_template: Some("{% for m in messages %}{{ m.content }}\n{% endfor %}".into()),
         quantization,
@@ -171,6 +175,91 @@ pub fn add_low_rank(
             );
         }
     }
+}
+
+/// Codes that index the levels of their row, some of them equal.
+pub fn row_tables(
+    rows: usize,
+    cols: usize,
+    bits: u8,
+    codec: ScaleCodec,
+    draw: &mut Draw,
+) -> QuantTensor {
+    let table = RowTable { bits };
+    let spec = QuantSpec::new(table, Granularity::Channel, codec);
+    let mut w = packed(rows, cols, spec, draw);
+    for _ in 0..rows {
+        let mut levels: Vec<i8> =
+            (1..table.levels()).map(|_| (draw.below(255) as i32 - 127) as i8).collect();
+        levels.push(0);
+        levels.sort_unstable();
+        w.tables.extend(levels);
+    }
+    w
+}
+
+/// Adds parts to most packed block linears, each with chance.
+pub fn add_linear_parts(m: &mut Model, draw: &mut Draw) {
+    for spec in m.architecture.tensors() {
+        let TensorData::Packed(weight) = &m.tensors[&spec.name].data else { continue };
+        if !matches!(spec.role, Role::Linear(_)) {
+            continue;
+        }
+        let parts = linear_parts(weight.rows, weight.cols, weight.spec, draw);
+        if !parts.is_empty() {
+            m.linear_parts.insert(spec.name, parts);
+        }
+    }
+}
+
+fn linear_parts(rows: usize, cols: usize, q: QuantSpec, draw: &mut Draw) -> LinearParts {
+    let halves = |n: usize, draw: &mut Draw| -> Vec<f16> {
+        (0..n).map(|_| f16::from_f32(draw.float())).collect()
+    };
+    let half_the_time = |n: usize, draw: &mut Draw| (draw.below(2) == 0).then(|| halves(n, draw));
+    let mut parts = LinearParts {
+        input_vector: half_the_time(cols, draw),
+        output_vector: half_the_time(rows, draw),
+        bias: half_the_time(rows, draw),
+        post_norm: (draw.below(2) == 0).then_some(PostNorm::LayerNorm),
+        ..LinearParts::default()
+    };
+    if draw.below(2) == 0 {
+        let size = 1 << draw.below(cols.trailing_zeros() as usize + 1);
+        let signs = Signs { seed: draw.next(), stream: draw.next() };
+        let signs = (draw.below(2) == 0).then_some(signs);
+        parts.online_map = Some(OnlineMap::BlockHadamard { size, signs });
+    }
+    if draw.below(2) == 0 {
+        let mut gather: Vec<u32> = (0..cols as u32).collect();
+        for i in 0..cols {
+            gather.swap(i, draw.below(cols));
+        }
+        if parts.online_map.is_none() {
+            gather[0] = gather[cols - 1];
+        }
+        parts.gather = Some(gather);
+    }
+    for _ in 0..draw.below(4) {
+        parts.terms.push(match draw.below(3) {
+            0 => Term::Packed(packed(rows, cols, q, draw)),
+            1 => {
+                Term::Packed(row_tables(rows, cols, 2 + draw.below(3) as u8, ScaleCodec::F16, draw))
+            }
+            _ => {
+                let mut sparse = Sparse::default();
+                for place in 0..rows * cols {
+                    if draw.below(40) == 0 || place == 7 {
+                        sparse.rows.push((place / cols) as u32);
+                        sparse.columns.push((place % cols) as u32);
+                        sparse.values.push(f16::from_f32(draw.float()));
+                    }
+                }
+                Term::Sparse(sparse)
+            }
+        });
+    }
+    parts
 }
 
 /// A quantized model with dynamic activations and cache.
@@ -221,6 +310,7 @@ pub fn assert_same_content(got: &Model, want: &Model) {
             .collect::<Vec<_>>()
     };
     assert_eq!(factors(got), factors(want));
+    assert_eq!(got.linear_parts, want.linear_parts);
 }
 
 fn same_data(a: &TensorData, b: &TensorData) -> bool {

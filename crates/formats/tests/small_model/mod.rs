@@ -131,6 +131,7 @@ pub fn model(
         architecture,
         tensors,
         low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
         tokenizer: Some(TOKENIZER.clone()),
         chat_template: Some("{{ messages }}".into()),
         quantization: None,

@@ -67,6 +67,12 @@ impl<'a, T: Real> Prepared<'a, T> {
             panels: if products > 1 { T::prepare(pool, precision, w) } else { None },
         }
     }
+
+    /// The panels alone, for a matrix of another type that shows them as [`Rows::panels`].
+    #[doc(hidden)]
+    pub fn into_panels(self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.panels
+    }
 }
 
 impl<T: Real> Rows<T> for Prepared<'_, T> {

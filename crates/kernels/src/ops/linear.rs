@@ -75,6 +75,26 @@ fn columns(y: &mut [f32], o: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
     out
 }
 
+/// `y = Qa(x) w^T` of weights that are values, in the order of [`linear_ordered`]: activations take
+/// the values of their codes.
+pub fn linear_values(
+    pool: &Pool,
+    x: &[f32],
+    (w, i): (&[f32], usize),
+    activation: ActivationSpec,
+    step: Option<f32>,
+    y: &mut [f32],
+    m: usize,
+) {
+    let o = w.len() / i.max(1);
+    if activation == ActivationSpec::F32 {
+        return linear_ordered(pool, x, w, y, m, o, i);
+    }
+    let mut quantized = vec![0.0; x.len()];
+    activation::fake_quant(pool, activation, x, i, step, &mut quantized);
+    linear_ordered(pool, &quantized, w, y, m, o, i);
+}
+
 /// `y = Qa(x) Wq^T` for each of several weights with the same input, whose outputs stand beside
 /// them: x `[M, I]`, y `[M, O]`. Activations are quantized as `activation` says, once (`step` is
 /// the stored step of a static site). Integer sums per segment (the smaller of weight group and
@@ -111,6 +131,11 @@ pub fn linear_packed(
     y: &mut [f32],
     m: usize,
 ) {
+    if w.spec.row_table().is_some() {
+        let mut values = vec![0.0; w.rows * w.cols];
+        w.decode(pool, &mut values);
+        return linear_values(pool, x, (&values, w.cols), activation, step, y, m);
+    }
     linear_panels(pool, x, m, activation, step, &mut [(&WeightPanels::new(pool, w), y)]);
 }
 
@@ -274,7 +299,7 @@ pub fn integer_sums(
     for row in 0..m {
         for j in 0..o {
             w.row_codes(j, &mut row_codes);
-            if let Some(levels) = w.levels() {
+            if let Some(levels) = w.levels(j) {
                 row_codes.iter_mut().for_each(|code| *code = levels[*code as usize].into());
             }
             for s in &segments {

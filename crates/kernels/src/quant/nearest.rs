@@ -36,6 +36,7 @@ pub fn quantize(
         "shapes of quantize"
     );
     assert_eq!(zero_points.len(), if affine { scales.len() } else { 0 }, "zero points of quantize");
+    assert!(spec.row_table().is_none(), "levels of rows are not known here");
     let mut scales = scales.to_vec();
     let outer_scales = spec.scale.store_all(&mut scales, granularity.groups(cols));
     let table = spec.table().map(|table| table.nearest());
@@ -59,8 +60,8 @@ pub fn quantize(
             pack_row(&codes, spec, packed);
         }
     });
-    let zero_points = zero_points.to_vec();
-    QuantTensor { rows, cols, spec, codes, scales, outer_scales, zero_points }
+    let (zero_points, tables) = (zero_points.to_vec(), vec![]);
+    QuantTensor { rows, cols, spec, codes, scales, outer_scales, zero_points, tables }
 }
 
 dispatch! {

@@ -1,7 +1,7 @@
 //! The words that decide bytes: which codes exist, who shares a scale, how a scale is stored, and
 //! which code is the zero point.
 
-use super::element::{Element, Int, IntRange, Table};
+use super::element::{Element, Int, IntRange, RowTable, Table};
 use super::scale::{Nested, ScaleCodec};
 use serde::{Deserialize, Serialize};
 
@@ -144,8 +144,26 @@ impl QuantSpec {
     pub fn table(self) -> Option<Table> {
         match self.element {
             Element::Table(table) => Some(table),
-            Element::Int(_) => None,
+            Element::Int(_) | Element::RowTable(_) => None,
         }
+    }
+
+    /// The tables of rows that codes index. None: there are none.
+    #[inline]
+    pub fn row_table(self) -> Option<RowTable> {
+        match self.element {
+            Element::RowTable(table) => Some(table),
+            Element::Int(_) | Element::Table(_) => None,
+        }
+    }
+
+    /// Refuses levels of rows that do not ascend, and a row without a level of 0 where no scale can
+    /// be 0, so that nothing else gives a group of zeros.
+    ///
+    /// Errors: which level, and what is wrong.
+    pub fn check_tables(self, levels: &[i8]) -> Result<(), (usize, String)> {
+        let Some(table) = self.row_table() else { return Ok(()) };
+        table.check_levels(levels, !self.scale.has_zero())
     }
 
     /// Whether training can round to its codes and learn its scales: those of integers, each stored
@@ -153,7 +171,7 @@ impl QuantSpec {
     ///
     /// Errors: what cannot be trained, and what would work.
     pub fn check_trainable(self) -> Result<(), String> {
-        if self.table().is_some() {
+        if !matches!(self.element, Element::Int(_)) {
             return Err(format!("{} is not trained; integers are", self.element.name()));
         }
         if self.scale.is_nested() {

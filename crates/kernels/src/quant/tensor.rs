@@ -1,5 +1,6 @@
 //! A matrix of codes with its scales: the one in-memory form of a quantized weight.
 
+use super::element::Element;
 use super::spec::{Granularity, QuantSpec};
 use crate::Pool;
 use crate::pack::{pack_row, row_bytes, unpack_row};
@@ -24,6 +25,8 @@ pub struct QuantTensor {
     pub outer_scales: Vec<f32>,
     /// One per scale, unpacked; empty without zero points.
     pub zero_points: Vec<u8>,
+    /// Levels of every row, ascending, `[rows, 2^bits]`; empty unless each row has its own table.
+    pub tables: Vec<i8>,
 }
 
 impl QuantTensor {
@@ -54,7 +57,8 @@ impl QuantTensor {
             }
         }
         assert!(!spec.scale.is_nested(), "single scales");
-        Self { rows, cols, spec, codes: packed, scales, outer_scales: vec![], zero_points }
+        let (outer_scales, tables) = (vec![], vec![]);
+        Self { rows, cols, spec, codes: packed, scales, outer_scales, zero_points, tables }
     }
 
     /// The packed bytes of one row.
@@ -76,9 +80,17 @@ impl QuantTensor {
         }
     }
 
-    /// What the codes index. None: they are the numbers themselves.
-    pub fn levels(&self) -> Option<[i8; 16]> {
-        self.spec.table().map(|table| table.padded())
+    /// What the codes of a row index. None: they are the numbers themselves.
+    pub fn levels(&self, row: usize) -> Option<[i8; 16]> {
+        match self.spec.element {
+            Element::Int(_) => None,
+            Element::Table(table) => Some(table.padded()),
+            Element::RowTable(table) => {
+                let (count, mut levels) = (table.levels(), [0; 16]);
+                levels[..count].copy_from_slice(&self.tables[row * count..][..count]);
+                Some(levels)
+            }
+        }
     }
 
     /// Zero point of a scale: 0 without.
@@ -88,7 +100,7 @@ impl QuantTensor {
 
     /// Values of one row in f32: (code - zero_point) as f32 * scale, or level as f32 * scale.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
-        let levels = self.levels();
+        let levels = self.levels(row);
         let min = if levels.is_some() { i8::MIN.into() } else { self.spec.min_code() };
         let (bits, packed) = (self.spec.bits(), self.row_packed(row));
         let group = self.granularity().group_size(self.cols);
@@ -129,7 +141,7 @@ impl QuantTensor {
         });
     }
 
-    /// Bytes as stored in a `halfstep` file: codes + scales + zero points.
+    /// Bytes as stored in a `halfstep` file: codes, scales, zero points, levels of rows.
     pub fn stored_bytes(&self) -> usize {
         let zero_points = self
             .spec
@@ -140,10 +152,11 @@ impl QuantTensor {
             .scale
             .outer(self.scales.len(), self.granularity().groups(self.cols))
             .map_or(0, |(codec, count)| codec.bytes() * count);
-        self.codes.len() + self.scales.len() * self.spec.scale.bytes() + outer + zero_points
+        let scales = self.scales.len() * self.spec.scale.bytes() + outer;
+        self.codes.len() + scales + zero_points + self.tables.len()
     }
 
-    /// Whether codes, scales and zero points have the lengths that shape and spec call for.
+    /// Whether codes, scales, zero points and tables have the lengths that shape and spec call for.
     pub fn is_whole(&self) -> bool {
         let scales = self.spec.granularity.scales(self.rows, self.cols);
         self.spec.check().is_ok()
@@ -156,6 +169,8 @@ impl QuantTensor {
                     .outer(scales, self.spec.granularity.groups(self.cols))
                     .map_or(0, |(_, count)| count)
             && self.zero_points.len() == if self.spec.has_zero_point() { scales } else { 0 }
+            && self.tables.len()
+                == self.spec.row_table().map_or(0, |table| self.rows * table.levels())
     }
 
     /// Which elements share a scale.
@@ -256,5 +271,59 @@ mod tests {
         assert_eq!(bits(Granularity::Group(32)), 2.5625);
         assert_eq!(bits(Granularity::Channel), 2.0 + 24.0 / 512.0);
         assert_eq!(bits(Granularity::Tensor), 2.0 + 24.0 / (64.0 * 512.0));
+    }
+
+    #[test]
+    fn rows_decode_by_their_own_levels_and_products_use_them() {
+        use crate::ActivationSpec;
+        use crate::ops::linear::{integer_sums, linear_packed};
+        use crate::quant::element::RowTable;
+        let (rows, cols, table) = (3, 40, RowTable { bits: 3 });
+        let spec = QuantSpec::new(table, Granularity::Group(16), ScaleCodec::F32);
+        let codes: Vec<i16> = (0..rows * cols).map(|i| (i * 5 % 8) as i16).collect();
+        let scales: Vec<f32> = (0..9).map(|i| 0.5 + i as f32).collect();
+        let packed = QuantTensor::from_codes(spec, rows, cols, &codes, scales.clone(), vec![]);
+        assert!(!packed.is_whole(), "no levels");
+        let tables: Vec<i8> = (0..24).map(|i| (i % 8 * 9 - 40 - i / 8 * 7) as i8).collect();
+        let w = QuantTensor { tables: tables.clone(), ..packed };
+        assert!(w.is_whole() && spec.check_tables(&tables).is_ok());
+        assert_eq!(w.stored_bytes(), 3 * 15 + 9 * 4 + 24);
+        let mut values = vec![0.0; rows * cols];
+        w.decode(&Pool::new(2), &mut values);
+        for (i, value) in values.iter().enumerate() {
+            let (row, col) = (i / cols, i % cols);
+            let level = tables[row * 8 + codes[i] as usize];
+            assert_eq!(*value, f32::from(level) * scales[row * 3 + col / 16]);
+        }
+        let x: Vec<f32> = (0..cols).map(|i| (i as f32 - 19.0) / 3.0).collect();
+        let activation = ActivationSpec::token(8);
+        let (mut y, mut code) = (vec![0.0; rows], vec![0i8; cols]);
+        linear_packed(&Pool::serial(), &x, &w, activation, None, &mut y, 1);
+        let mut scale = vec![];
+        crate::quant::activation::quantize(activation, &x, cols, None, &mut code, &mut scale);
+        let sums = integer_sums(&x, &w, activation, None, 1);
+        for row in 0..rows {
+            let groups =
+                (0..3).map(|g| f64::from(sums[row * 3 + g]) * f64::from(scales[row * 3 + g]));
+            let want = groups.sum::<f64>() * f64::from(scale[0]);
+            assert!((f64::from(y[row]) - want).abs() < 1e-4 * want.abs().max(1.0), "{row}");
+        }
+    }
+
+    #[test]
+    fn levels_of_rows_ascend_and_hold_a_needed_0() {
+        use crate::quant::element::RowTable;
+        let check = |scale, levels: &[i8]| {
+            let spec = QuantSpec::new(RowTable { bits: 2 }, Granularity::Channel, scale);
+            spec.check_tables(levels).map_err(|(at, reason)| format!("{at}: {reason}"))
+        };
+        let refused = |scale, levels: &[i8]| check(scale, levels).expect_err("no table");
+        check(ScaleCodec::F16, &[-127, -1, 1, 127, 3, 3, 3, 3]).expect("equal neighbours");
+        check(ScaleCodec::E8M0, &[-9, 0, 0, 127]).expect("a level of 0");
+        let fault = refused(ScaleCodec::F16, &[0, 1, 2, 3, 0, 2, 1, 3]);
+        assert_eq!(fault, "6: the levels of row 1 ascend; 1 follows 2");
+        assert!(refused(ScaleCodec::F16, &[-128, 1, 2, 3]).contains("level 0 of row 0 is -128"));
+        let fault = refused(ScaleCodec::E8M0, &[0, 1, 2, 3, -1, 1, 2, 3]);
+        assert!(fault.starts_with("4: row 1 has no level of 0"), "{fault}");
     }
 }

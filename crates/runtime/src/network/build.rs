@@ -2,20 +2,21 @@
 //! them.
 
 use super::{Arithmetic, Block, Network};
+use crate::linear_parts::{Wrapping, widened};
 use crate::low_rank::Factors;
 use crate::matrix::{Matrix, Projection, vector};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{
     ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, LinearSpec, Norm, Rope,
 };
-use halfstep_formats::{Error as FormatError, Model, Quantization};
+use halfstep_formats::{Error as FormatError, Model, Quantization, TensorData};
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
 impl Network {
     /// Errors: a tensor or a static step that is missing or has the wrong shape; low-rank factors
-    /// that fit no weight; `Integer` for a model that is not quantized.
+    /// or other parts that fit no weight; `Integer` for a model that is not quantized.
     pub fn new(model: &Model, arithmetic: Arithmetic, pool: Pool) -> Result<Self> {
         let architecture = model.architecture.clone();
         let quantization = match (arithmetic, &model.quantization) {
@@ -34,6 +35,7 @@ impl Network {
         let mut builder = Builder { model, quantization, pool: &pool, ropes: vec![] };
         builder.check_quantizers()?;
         model.check_low_rank()?;
+        model.check_linear_parts()?;
         let blocks = (0..architecture.layers.len())
             .map(|layer| builder.block(layer))
             .collect::<Result<_>>()?;
@@ -123,20 +125,27 @@ impl Builder<'_> {
         let name = linear.weight_name(layer);
         let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
         let activation = match self.quantization {
-            Some(q) if weight.is_packed() => q.activation,
+            Some(q) if self.is_packed(&name) => q.activation,
             _ => ActivationSpec::F32,
         };
         let is_static = activation.is_static();
         let step = if is_static { Some(self.step(linear.input(), layer)?) } else { None };
-        Ok(Projection {
-            weight,
-            activation,
-            step,
-            low_rank: self.model.low_rank.get(&name).map(Factors::new),
-            bias: bias
-                .then(|| vector(self.model, &linear.bias_name(layer), o, self.pool))
-                .transpose()?,
-        })
+        let parts = self.model.linear_parts.get(&name);
+        let wrapping = parts
+            .and_then(|parts| Wrapping::new(parts, i, self.quantization.is_some(), self.pool))
+            .map(Box::new);
+        let bias = if bias {
+            Some(vector(self.model, &linear.bias_name(layer), o, self.pool)?)
+        } else {
+            parts.and_then(|parts| parts.bias.as_deref()).map(widened)
+        };
+        let low_rank = self.model.low_rank.get(&name).map(Factors::new);
+        Ok(Projection { weight, activation, step, low_rank, wrapping, bias })
+    }
+
+    fn is_packed(&self, name: &str) -> bool {
+        let tensor = self.model.tensors.get(name);
+        tensor.is_some_and(|tensor| matches!(tensor.data, TensorData::Packed(_)))
     }
 
     /// Embedding or head.
@@ -151,10 +160,11 @@ impl Builder<'_> {
             self.pool,
         )?;
         let activation = match self.quantization {
-            Some(q) if weight.is_packed() => q.head_activation,
+            Some(q) if self.is_packed(name) => q.head_activation,
             _ => ActivationSpec::F32,
         };
-        Ok(Projection { weight, activation, step: None, low_rank: None, bias: None })
+        let (step, low_rank, wrapping, bias) = (None, None, None, None);
+        Ok(Projection { weight, activation, step, low_rank, wrapping, bias })
     }
 
     /// The stored step of a static site.

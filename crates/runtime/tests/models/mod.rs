@@ -4,12 +4,18 @@
 
 use half::f16;
 use halfstep_formats::architecture::{ActivationSite, Linear, QkNorm, Role, Sizes};
-use halfstep_formats::{Architecture, LowRank, Model, Quantization, Tensor, TensorData};
+use halfstep_formats::linear_parts::{OnlineMap, PostNorm, Signs, Sparse, Term};
+use halfstep_formats::{
+    Architecture, LinearParts, LowRank, Model, Quantization, Tensor, TensorData,
+};
 use halfstep_kernels::ops::rope::Llama3Scaling;
+use halfstep_kernels::quant::element::RowTable;
 use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::rng::Rng;
-use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::{
+    ActivationSpec, Granularity, Int, Pool, QuantSpec, QuantTensor, ScaleCodec,
+};
 use halfstep_runtime::{Arithmetic, Network};
 use std::collections::BTreeMap;
 
@@ -82,6 +88,7 @@ pub fn float_model(architecture: Architecture) -> Model {
         architecture,
         tensors,
         low_rank,
+        linear_parts: BTreeMap::new(),
         tokenizer: None,
         chat_template: None,
         quantization: None,
@@ -142,6 +149,93 @@ pub fn with_low_rank(mut model: Model, rank: usize) -> Model {
             spec.name,
             LowRank { rank, a: factor(rank * cols, cols), b: factor(rows * rank, rank) },
         );
+    }
+    model
+}
+
+/// Codes of 3 bits that index the levels of their row, about as large as the weights.
+pub fn row_tables(rows: usize, cols: usize, seed: u64) -> QuantTensor {
+    let (mut rng, table) = (Rng::new(seed, 3), RowTable { bits: 3 });
+    let spec = QuantSpec::new(table, Granularity::Channel, ScaleCodec::F16);
+    let codes: Vec<i16> = (0..rows * cols).map(|_| rng.below(8) as i16).collect();
+    let scale = f16::from_f64(1.5 / (64.0 * (cols as f64).sqrt())).to_f32();
+    let mut w = QuantTensor::from_codes(spec, rows, cols, &codes, vec![scale; rows], vec![]);
+    for _ in 0..rows {
+        let mut levels: Vec<i8> = (0..8).map(|_| (rng.below(255) as i32 - 127) as i8).collect();
+        levels.sort_unstable();
+        w.tables.extend(levels);
+    }
+    w
+}
+
+/// Some of the parts of a linear `[rows, cols]`: which ones, the bits of `which` say.
+pub fn linear_parts(rows: usize, cols: usize, which: usize) -> LinearParts {
+    let mut rng = Rng::new(23, (rows * cols + which) as u64);
+    let has = |bit: usize| which >> bit & 1 == 1;
+    let mut near_1 = |n: usize| -> Vec<f16> {
+        (0..n).map(|_| f16::from_f64(1.0 + 0.3 * rng.normal())).collect()
+    };
+    let mut parts = LinearParts {
+        input_vector: has(0).then(|| near_1(cols)),
+        output_vector: has(1).then(|| near_1(rows)),
+        bias: has(2).then(|| near_1(rows)),
+        ..LinearParts::default()
+    };
+    let permutation = rng.permutation(cols);
+    parts.gather = has(3).then(|| permutation.iter().map(|&channel| channel as u32).collect());
+    parts.online_map = has(4).then(|| {
+        let signs = has(3).then_some(Signs { seed: 9, stream: rows as u64 });
+        OnlineMap::BlockHadamard { size: 32, signs }
+    });
+    parts.post_norm = has(5).then_some(PostNorm::LayerNorm);
+    if has(6) {
+        let mut sparse = Sparse::default();
+        for place in (0..rows * cols).filter(|place| place % 37 == 5) {
+            sparse.rows.push((place / cols) as u32);
+            sparse.columns.push((place % cols) as u32);
+            sparse.values.push(f16::from_f64(rng.normal() / (cols as f64).sqrt()));
+        }
+        let channel = grid(Int::symmetric(4), Granularity::Channel);
+        let codes: Vec<i16> = (0..rows * cols).map(|_| rng.below(16) as i16 - 8).collect();
+        let scales = vec![0.1 / (cols as f32).sqrt(); rows];
+        let packed = QuantTensor::from_codes(channel, rows, cols, &codes, scales, vec![]);
+        parts.terms = vec![
+            Term::Packed(packed),
+            Term::Sparse(sparse),
+            Term::Packed(row_tables(rows, cols, 1)),
+        ];
+    }
+    parts
+}
+
+/// The model with parts for its packed block linears: each with other ones, the first with all of
+/// them, q of layer 1 with none.
+pub fn with_linear_parts(mut model: Model) -> Model {
+    let mut which = 0b111_1111;
+    for spec in model.architecture.tensors() {
+        if !matches!(spec.role, Role::Linear(_)) || spec.name == Linear::Q.weight_name(1) {
+            continue;
+        }
+        let mut parts = linear_parts(spec.shape[0], spec.shape[1], which);
+        which = which * 5 % 128;
+        let own = spec.name.replace(".weight", ".bias");
+        if model.tensors.contains_key(&own) {
+            parts.bias = None;
+        }
+        if !parts.is_empty() {
+            model.linear_parts.insert(spec.name, parts);
+        }
+    }
+    model
+}
+
+/// The model with weights of layers that have a table for every row.
+pub fn with_row_tables(mut model: Model) -> Model {
+    for (i, spec) in model.architecture.tensors().into_iter().enumerate() {
+        if matches!(spec.role, Role::Linear(_)) {
+            let w = row_tables(spec.shape[0], spec.shape[1], i as u64);
+            model.tensors.get_mut(&spec.name).unwrap().data = TensorData::Packed(w);
+        }
     }
     model
 }
@@ -267,6 +361,36 @@ pub fn zoo() -> Vec<(&'static str, Model)> {
         (
             "ternary, a8 in blocks of 256",
             quantized(wide(), QuantSpec::TQ2_0, Some(q8_0), quantization(A::BLOCK_256, A::F16)),
+        ),
+        (
+            "parts of every kind, float activations",
+            with_linear_parts(quantized(
+                architecture(),
+                grid(Int::symmetric(4), Granularity::Channel),
+                None,
+                quantization(A::F32, A::F32),
+            )),
+        ),
+        (
+            "layers that differ, parts of every kind, a8 token, rank 3",
+            with_linear_parts(with_low_rank(
+                quantized(
+                    mixed(),
+                    grid(Int::unsigned(4), Granularity::Group(32)),
+                    None,
+                    quantization(A::token(8), A::F16),
+                ),
+                3,
+            )),
+        ),
+        (
+            "a table for every row, a8 in blocks of 32",
+            with_row_tables(quantized(
+                architecture(),
+                channel(4),
+                None,
+                quantization(A::BLOCK_32, A::F16),
+            )),
         ),
         (
             "w5 tensor",

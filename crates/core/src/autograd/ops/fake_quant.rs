@@ -6,21 +6,21 @@
 //! p).
 
 use crate::Result;
-use crate::autograd::ops::{Number, Op, Sink};
+use crate::autograd::ops::{Op, Sink};
 use crate::autograd::tensor::Tensor;
-use halfstep_kernels::quant::activation::fake_quant;
-use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
-use halfstep_kernels::{ActivationSpec, Pool, QuantSpec, uninit_vec};
+use crate::device::{Device, Grid};
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::{ActivationSpec, QuantSpec};
+use std::sync::Arc;
 
 /// Straight-through fake quantization with scales from the data.
 pub struct DynamicQuant {
-    pub pool: Pool,
     pub spec: ActivationSpec,
     /// Width of a head, for keys and values; None for the input of a linear.
     pub head_dim: Option<usize>,
 }
 
-impl<T: Number> Op<T, 1> for DynamicQuant {
+impl<D: Device> Op<D, 1> for DynamicQuant {
     const READS_ARGUMENTS: [bool; 1] = [false];
 
     fn name(&self) -> &'static str {
@@ -32,75 +32,61 @@ impl<T: Number> Op<T, 1> for DynamicQuant {
         self.head_dim.is_none()
     }
 
-    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        let mut y = uninit_vec(x.len());
+    fn forward(&self, device: &D, [x]: [&Tensor<D>; 1]) -> Result<Tensor<D>> {
         let width = self.head_dim.unwrap_or(x.cols());
-        fake_quant(&self.pool, self.spec, x.values(), width, None, &mut y);
-        Tensor::new(y, x.shape())
+        Tensor::new(device.quantize_activation(self.spec, x.buffer()?, width)?, x.shape())
     }
 
     fn backward(
         &self,
-        _: [&Tensor<T>; 1],
-        _: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<[Option<Tensor<T>>; 1]> {
+        _: &D,
+        _: [&Tensor<D>; 1],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<[Option<Tensor<D>>; 1]> {
         Ok([Some(dy.clone())])
     }
 }
 
 /// One learned step for the whole site.
-pub struct StaticQuant<T> {
-    pub pool: Pool,
+pub struct StaticQuant<D: Device> {
     pub spec: QuantSpec,
-    pub step: T,
+    /// One number.
+    pub step: Arc<D::Buffer>,
     pub edge: EdgeRule,
-    pub sink: Option<Sink<T>>,
+    pub sink: Option<Sink<D>>,
 }
 
-impl<T: Number> Op<T, 1> for StaticQuant<T> {
+impl<D: Device> StaticQuant<D> {
+    fn grid(&self, x: &Tensor<D>) -> Grid<'_, D::Buffer> {
+        let (rows, cols) = (x.rows(), x.cols());
+        Grid { spec: self.spec, rows, cols, scales: &self.step, zero_points: None }
+    }
+}
+
+impl<D: Device> Op<D, 1> for StaticQuant<D> {
     fn name(&self) -> &'static str {
         "static_quant"
     }
 
-    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        let mut y = uninit_vec(x.len());
-        lsq_forward(
-            &self.pool,
-            x.values(),
-            x.rows(),
-            x.cols(),
-            &[self.step],
-            self.spec,
-            &mut y,
-            None,
-        );
-        Tensor::new(y, x.shape())
+    fn forward(&self, device: &D, [x]: [&Tensor<D>; 1]) -> Result<Tensor<D>> {
+        Tensor::new(device.fake_quant(x.buffer()?, self.grid(x))?, x.shape())
     }
 
     fn backward(
         &self,
-        [x]: [&Tensor<T>; 1],
-        _: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<[Option<Tensor<T>>; 1]> {
-        let (mut dx, mut ds) = (uninit_vec(x.len()), [T::ZERO]);
-        lsq_backward(
-            &self.pool,
-            x.values(),
-            x.rows(),
-            x.cols(),
-            &[self.step],
-            self.spec,
-            self.edge,
-            dy.values(),
-            &mut dx,
-            &mut ds,
-        );
+        device: &D,
+        [x]: [&Tensor<D>; 1],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<[Option<Tensor<D>>; 1]> {
+        let (grid, dy) = (self.grid(x), dy.buffer()?);
+        let mut gradients = device.fake_quant_backward(x.buffer()?, grid, self.edge, dy, true)?;
         if let Some(sink) = &self.sink {
             let g = 1.0 / (x.cols() as f64 * f64::from(self.spec.max_code())).sqrt();
-            sink.add_slice(&[ds[0] * T::from_f64(g)]);
+            device.scale(&mut gradients.scales, g)?;
+            sink.add_buffer(device, gradients.scales)?;
         }
-        Ok([Some(Tensor::new(dx, x.shape())?)])
+        Ok([gradients.values.map(|dx| Tensor::new(dx, x.shape())).transpose()?])
     }
 }

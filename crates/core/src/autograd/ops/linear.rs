@@ -4,113 +4,82 @@
 //! and r `[M, O]`.
 
 use crate::Result;
-use crate::autograd::ops::weight::Weight;
-use crate::autograd::ops::{Number, Op, Sink};
+use crate::autograd::ops::{Op, Sink};
 use crate::autograd::tensor::Tensor;
-use halfstep_kernels::ops::gemm::{self, Dense, Precision, Rows};
-use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
-use halfstep_kernels::{ActivationSpec, Pool, uninit_vec};
-use std::sync::Arc;
+use crate::device::{Device, DeviceWeight};
+use halfstep_kernels::ops::gemm::Precision;
 
 /// A linear layer with its weight as the forward uses it. Its input is what the weight was
 /// multiplied with: quantized and decoded.
 #[derive(Clone)]
-pub struct Linear<T> {
-    pub pool: Pool,
+pub struct Linear<D: Device> {
     pub precision: Precision,
-    pub weight: Weight<T>,
-    pub sink: Option<Sink<T>>,
+    pub weight: D::Weight,
+    pub sink: Option<Sink<D>>,
 }
 
-impl<T: Number> Linear<T> {
-    fn product(&self, x: &Tensor<T>) -> Vec<T> {
-        let (o, i) = (self.weight.rows(), self.weight.cols());
-        let mut y = uninit_vec(x.len() / i * o);
-        gemm::linear(&self.pool, self.precision, &Dense::new(x.values(), i), &self.weight, &mut y);
-        y
+impl<D: Device> Linear<D> {
+    fn product(&self, device: &D, x: &Tensor<D>) -> Result<D::Buffer> {
+        device.linear(self.precision, x.buffer()?, &self.weight)
     }
 
     /// The gradient of x; that of the weight goes into the sink.
-    fn gradient(&self, x: &Tensor<T>, dy: &Tensor<T>) -> Result<Option<Tensor<T>>> {
-        let (o, i) = (self.weight.rows(), self.weight.cols());
-        let (pool, precision, dy) = (&self.pool, self.precision, Dense::new(dy.values(), o));
-        let mut dx = uninit_vec(x.len());
-        gemm::linear_backward_input(pool, precision, &dy, &self.weight, &mut dx, false);
+    fn gradient(&self, device: &D, x: &Tensor<D>, dy: &Tensor<D>) -> Result<Option<Tensor<D>>> {
+        let (precision, dy) = (self.precision, dy.buffer()?);
+        let dx = device.linear_backward_input(precision, dy, &self.weight)?;
         if let Some(sink) = &self.sink {
-            let x = Dense::new(x.values(), i);
+            let cols = self.weight.cols();
             sink.add(|dw, accumulate| {
-                gemm::linear_backward_weight(pool, precision, &dy, &x, dw, accumulate)
-            });
+                device.linear_backward_weight(precision, dy, x.buffer()?, cols, dw, accumulate)
+            })?;
         }
         Tensor::new(dx, x.shape()).map(Some)
     }
 }
 
-impl<T: Number> Op<T, 1> for Linear<T> {
+impl<D: Device> Op<D, 1> for Linear<D> {
     fn name(&self) -> &'static str {
         "linear"
     }
 
-    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        Tensor::new(self.product(x), &[x.rows(), self.weight.rows()])
+    fn forward(&self, device: &D, [x]: [&Tensor<D>; 1]) -> Result<Tensor<D>> {
+        Tensor::new(self.product(device, x)?, &[x.rows(), self.weight.rows()])
     }
 
     fn backward(
         &self,
-        [x]: [&Tensor<T>; 1],
-        _: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<[Option<Tensor<T>>; 1]> {
-        Ok([self.gradient(x, dy)?])
+        device: &D,
+        [x]: [&Tensor<D>; 1],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<[Option<Tensor<D>>; 1]> {
+        Ok([self.gradient(device, x, dy)?])
     }
 }
 
-/// `y = Qa(x) Wq^T` as the packed runtime computes it, x `[M, I]` as it is; one `[M, O]` per
-/// weight.
-pub fn integer_products<T: Number>(
-    pool: &Pool,
-    x: &[T],
-    activation: ActivationSpec,
-    step: Option<f32>,
-    weights: &[&Arc<WeightPanels>],
-) -> Vec<Vec<T>> {
-    let m = x.len() / weights.first().map_or(1, |w| w.cols());
-    let mut y: Vec<Vec<f32>> = weights.iter().map(|w| uninit_vec(m * w.rows())).collect();
-    let mut outputs: Vec<_> =
-        weights.iter().zip(&mut y).map(|(w, y)| (&***w, &mut y[..])).collect();
-    linear_panels(pool, &T::to_f32s(x), m, activation, step, &mut outputs);
-    y.into_iter().map(T::from_f32s).collect()
-}
-
-/// `y += r`.
-pub fn add<T: Number>(pool: &Pool, y: &mut [T], r: &[T]) {
-    pool.chunks_mut(y, 1 << 16, |index, piece| {
-        piece.iter_mut().zip(&r[index << 16..]).for_each(|(y, &r)| *y += r);
-    });
-}
-
 /// `y = r + x Wq^T`.
-pub struct ResidualLinear<T>(pub Linear<T>);
+pub struct ResidualLinear<D: Device>(pub Linear<D>);
 
-impl<T: Number> Op<T, 2> for ResidualLinear<T> {
+impl<D: Device> Op<D, 2> for ResidualLinear<D> {
     const READS_ARGUMENTS: [bool; 2] = [true, false];
 
     fn name(&self) -> &'static str {
         "residual_linear"
     }
 
-    fn forward(&self, [x, residual]: [&Tensor<T>; 2]) -> Result<Tensor<T>> {
-        let mut y = self.0.product(x);
-        add(&self.0.pool, &mut y, residual.values());
+    fn forward(&self, device: &D, [x, residual]: [&Tensor<D>; 2]) -> Result<Tensor<D>> {
+        let mut y = self.0.product(device, x)?;
+        device.add(&mut y, residual.buffer()?)?;
         Tensor::new(y, &[x.rows(), self.0.weight.rows()])
     }
 
     fn backward(
         &self,
-        [x, _]: [&Tensor<T>; 2],
-        _: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<[Option<Tensor<T>>; 2]> {
-        Ok([self.0.gradient(x, dy)?, Some(dy.clone())])
+        device: &D,
+        [x, _]: [&Tensor<D>; 2],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<[Option<Tensor<D>>; 2]> {
+        Ok([self.0.gradient(device, x, dy)?, Some(dy.clone())])
     }
 }

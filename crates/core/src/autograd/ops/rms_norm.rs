@@ -2,21 +2,18 @@
 //! weight: the whole of it, or every head by itself. The weight's gradient goes into the sink.
 
 use crate::Result;
-use crate::autograd::ops::{Number, Op, Sink};
+use crate::autograd::ops::{Op, Sink};
 use crate::autograd::tensor::Tensor;
-use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
-use halfstep_kernels::{Pool, uninit_vec};
+use crate::device::Device;
 use std::sync::Arc;
 
-#[derive(Clone)]
-pub struct RmsNorm<T> {
-    pub pool: Pool,
-    pub weight: Arc<Vec<T>>,
+pub struct RmsNorm<D: Device> {
+    pub weight: Arc<D::Buffer>,
     pub eps: f64,
-    pub sink: Option<Sink<T>>,
+    pub sink: Option<Sink<D>>,
 }
 
-impl<T: Number> Op<T, 1> for RmsNorm<T> {
+impl<D: Device> Op<D, 1> for RmsNorm<D> {
     fn name(&self) -> &'static str {
         "rms_norm"
     }
@@ -24,30 +21,22 @@ impl<T: Number> Op<T, 1> for RmsNorm<T> {
     fn is_cheap(&self) -> bool {
         true
     }
-    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        let mut y = uninit_vec(x.len());
-        rms_norm(&self.pool, x.values(), &self.weight, self.eps, &mut y);
-        Tensor::new(y, x.shape())
+
+    fn forward(&self, device: &D, [x]: [&Tensor<D>; 1]) -> Result<Tensor<D>> {
+        Tensor::new(device.rms_norm(x.buffer()?, &self.weight, self.eps)?, x.shape())
     }
 
     fn backward(
         &self,
-        [x]: [&Tensor<T>; 1],
-        _: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<[Option<Tensor<T>>; 1]> {
-        let (mut dx, mut dweight) = (uninit_vec(x.len()), vec![T::ZERO; self.weight.len()]);
-        rms_norm_backward(
-            &self.pool,
-            x.values(),
-            &self.weight,
-            self.eps,
-            dy.values(),
-            &mut dx,
-            &mut dweight,
-        );
+        device: &D,
+        [x]: [&Tensor<D>; 1],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<[Option<Tensor<D>>; 1]> {
+        let [dx, dweight] =
+            device.rms_norm_backward(x.buffer()?, &self.weight, self.eps, dy.buffer()?)?;
         if let Some(sink) = &self.sink {
-            sink.add_slice(&dweight);
+            sink.add_buffer(device, dweight)?;
         }
         Ok([Some(Tensor::new(dx, x.shape())?)])
     }

@@ -2,14 +2,13 @@
 //! rotation back.
 
 use crate::Result;
-use crate::autograd::ops::{Number, Op};
+use crate::autograd::ops::Op;
 use crate::autograd::tensor::Tensor;
-use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
-use halfstep_kernels::{Pool, uninit_vec};
+use crate::device::Device;
+use halfstep_kernels::ops::rope::RopeTable;
 use std::sync::Arc;
 
 pub struct Rope {
-    pub pool: Pool,
     pub table: Arc<RopeTable>,
     pub heads: usize,
     /// Tokens of a sequence.
@@ -17,40 +16,30 @@ pub struct Rope {
 }
 
 impl Rope {
-    fn rotate<T: Number>(&self, x: &Tensor<T>, inverse: bool) -> Result<Tensor<T>> {
-        let mut y = uninit_vec(x.len());
-        rope(
-            &self.pool,
-            &self.table,
-            RopePairs::Half,
-            x.values(),
-            self.heads,
-            0,
-            self.period,
-            inverse,
-            &mut y,
-        );
+    fn rotate<D: Device>(&self, device: &D, x: &Tensor<D>, inverse: bool) -> Result<Tensor<D>> {
+        let y = device.rope(&self.table, x.buffer()?, self.heads, self.period, inverse)?;
         Tensor::new(y, x.shape())
     }
 }
 
-impl<T: Number> Op<T, 1> for Rope {
+impl<D: Device> Op<D, 1> for Rope {
     const READS_ARGUMENTS: [bool; 1] = [false];
 
     fn name(&self) -> &'static str {
         "rope"
     }
 
-    fn forward(&self, [x]: [&Tensor<T>; 1]) -> Result<Tensor<T>> {
-        self.rotate(x, false)
+    fn forward(&self, device: &D, [x]: [&Tensor<D>; 1]) -> Result<Tensor<D>> {
+        self.rotate(device, x, false)
     }
 
     fn backward(
         &self,
-        _: [&Tensor<T>; 1],
-        _: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<[Option<Tensor<T>>; 1]> {
-        Ok([Some(self.rotate(dy, true)?)])
+        device: &D,
+        _: [&Tensor<D>; 1],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<[Option<Tensor<D>>; 1]> {
+        Ok([Some(self.rotate(device, dy, true)?)])
     }
 }

@@ -1,16 +1,13 @@
 //! `y = silu(gate) * up`, elementwise.
 
 use crate::Result;
-use crate::autograd::ops::{Number, Op};
+use crate::autograd::ops::Op;
 use crate::autograd::tensor::Tensor;
-use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
-use halfstep_kernels::{Pool, uninit_vec};
+use crate::device::Device;
 
-pub struct SwiGlu {
-    pub pool: Pool,
-}
+pub struct SwiGlu;
 
-impl<T: Number> Op<T, 2> for SwiGlu {
+impl<D: Device> Op<D, 2> for SwiGlu {
     fn name(&self) -> &'static str {
         "swiglu"
     }
@@ -19,21 +16,18 @@ impl<T: Number> Op<T, 2> for SwiGlu {
         true
     }
 
-    fn forward(&self, [gate, up]: [&Tensor<T>; 2]) -> Result<Tensor<T>> {
-        let mut y = uninit_vec(gate.len());
-        swiglu(&self.pool, gate.values(), up.values(), &mut y);
-        Tensor::new(y, gate.shape())
+    fn forward(&self, device: &D, [gate, up]: [&Tensor<D>; 2]) -> Result<Tensor<D>> {
+        Tensor::new(device.swiglu(gate.buffer()?, up.buffer()?)?, gate.shape())
     }
 
     fn backward(
         &self,
-        [gate, up]: [&Tensor<T>; 2],
-        _: &Tensor<T>,
-        dy: &Tensor<T>,
-    ) -> Result<[Option<Tensor<T>>; 2]> {
-        let (mut dgate, mut dup) = (uninit_vec(gate.len()), uninit_vec(up.len()));
-        let dy = dy.values();
-        swiglu_backward(&self.pool, gate.values(), up.values(), dy, &mut dgate, &mut dup);
+        device: &D,
+        [gate, up]: [&Tensor<D>; 2],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<[Option<Tensor<D>>; 2]> {
+        let [dgate, dup] = device.swiglu_backward(gate.buffer()?, up.buffer()?, dy.buffer()?)?;
         Ok([Some(Tensor::new(dgate, gate.shape())?), Some(Tensor::new(dup, up.shape())?)])
     }
 }

@@ -2,11 +2,12 @@
 //! on a grid with zero points by its minimum and maximum. Nothing is clipped.
 
 use super::{Range, RangeTraits, Ranges};
-use crate::autograd::ops::Number;
+use crate::Result;
 use crate::autograd::parameter::Parameters;
+use crate::device::Device;
 use crate::quantizer::builder::{Beginning, Builder};
-use halfstep_kernels::quant::observer::{Observer, find_scales};
-use halfstep_kernels::{Pool, QuantSpec};
+use halfstep_kernels::QuantSpec;
+use std::sync::Arc;
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
 
@@ -18,18 +19,16 @@ pub struct Absmax {
 }
 
 impl Absmax {
-    pub fn register<T>(_builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        Self { quantizer: beginning.spec, rows: beginning.rows, cols: beginning.cols }
+    pub fn register<D: Device>(_: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
+        Ok(Self { quantizer: beginning.spec, rows: beginning.rows, cols: beginning.cols })
     }
 }
 
-impl<T: Number> Range<T> for Absmax {
-    fn ranges(&self, _parameters: &Parameters<T>, pool: &Pool, w: &[T]) -> Ranges<T> {
-        let w = T::to_f32s(w);
-        let (mut scales, zero_points) =
-            find_scales(pool, &w, self.rows, self.cols, self.quantizer, Observer::Absmax);
-        scales.iter_mut().for_each(|scale| *scale = self.quantizer.scale.store(*scale));
-        Ranges::from_packed(scales, zero_points)
+impl<D: Device> Range<D> for Absmax {
+    fn ranges(&self, parameters: &Parameters<D>, w: &D::Buffer) -> Result<Ranges<D>> {
+        let (scales, zero_points) =
+            parameters.device.absmax(w, self.rows, self.cols, self.quantizer)?;
+        Ok(Ranges { scales: Arc::new(scales), zero_points: zero_points.map(Arc::new) })
     }
 
     fn clips(&self) -> bool {

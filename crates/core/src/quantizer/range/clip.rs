@@ -4,17 +4,21 @@
 //! sigm(beta) low`. Without, one does, `s = sigm(gamma) s0`, s0 the scale that clips nothing: the
 //! entry of largest magnitude, with its sign, over the last code on its side.
 
-use super::{Range, RangeTraits, Ranges};
-use crate::autograd::ops::Number;
+use super::{Range, RangeGradients, RangeTraits, Ranges};
+use crate::Result;
 use crate::autograd::parameter::{Group, Parameters};
+use crate::device::{Device, Number};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::affine::ClipRange;
 use halfstep_kernels::quant::observer::{Observer, find_scales};
 use halfstep_kernels::{Pool, QuantSpec, Real};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: false };
 
+/// The formulas are computed on the host, over one or two numbers for each group.
 #[derive(Debug)]
 pub struct Clip<T> {
     quantizer: QuantSpec,
@@ -34,30 +38,37 @@ enum Widest<T> {
 }
 
 impl<T: Number> Clip<T> {
-    pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
+    pub fn register<D: Device<Number = T>>(
+        builder: &mut Builder<D>,
+        beginning: &Beginning,
+    ) -> Result<Self> {
         let Beginning { values, cols, spec: quantizer, .. } = *beginning;
         let learns = builder.trains.scales;
         let affine = quantizer.has_zero_point();
-        let widest_scales = widest_scales(builder.pool, beginning);
-        let first = first_clips(builder.pool, beginning, &widest_scales).into_iter();
+        let widest_scales = widest_scales(builder.pool(), beginning);
+        let first = first_clips(builder.pool(), beginning, &widest_scales).into_iter();
         let first: Vec<T> = first.map(<T as Real>::from_f64).collect();
         let parts: &[&str] = if affine { &["gamma", "beta"] } else { &["gamma"] };
         let add = |part: &&str| {
             let name = part_name(beginning.name, part);
             builder.add_absolute(&name, Group::Ranges, first.clone(), learns)
         };
-        let clips = parts.iter().map(add).collect();
+        let clips = parts.iter().map(add).collect::<Result<_>>()?;
         let widest = if affine {
             let values: Vec<T> = T::from_f32s(values.to_vec());
             Widest::Affine(ClipRange::new(&values, cols, quantizer.granularity))
         } else {
             Widest::Symmetric(T::from_f32s(widest_scales))
         };
-        Self { quantizer, widest, clips, learns }
+        Ok(Self { quantizer, widest, clips, learns })
     }
 
-    fn clip<'a>(&self, parameters: &'a Parameters<T>, number: usize) -> &'a [T] {
-        &parameters.list[self.clips[number]].value
+    fn clip<'a, D: Device<Number = T>>(
+        &self,
+        parameters: &'a Parameters<D>,
+        number: usize,
+    ) -> Result<Cow<'a, [T]>> {
+        parameters.device.read(&parameters.list[self.clips[number]].value)
     }
 }
 
@@ -67,21 +78,23 @@ fn sigmoid<T: Real>(x: T) -> (f64, f64) {
     (share, share * (1.0 - share))
 }
 
-impl<T: Number> Range<T> for Clip<T> {
-    fn ranges(&self, parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
-        let gamma = self.clip(parameters, 0);
+impl<D: Device> Range<D> for Clip<D::Number> {
+    fn ranges(&self, parameters: &Parameters<D>, _w: &D::Buffer) -> Result<Ranges<D>> {
+        let upload = |values| parameters.device.upload(values).map(Arc::new);
+        let gamma = self.clip(parameters, 0)?;
         match &self.widest {
             Widest::Affine(widest) => {
-                let beta = self.clip(parameters, 1);
-                let (scales, zero_points) = widest.forward(gamma, beta, self.quantizer);
-                Ranges { scales, zero_points }
+                let beta = self.clip(parameters, 1)?;
+                let (scales, zero_points) = widest.forward(&gamma, &beta, self.quantizer);
+                Ok(Ranges { scales: upload(scales)?, zero_points: Some(upload(zero_points)?) })
             }
             Widest::Symmetric(widest) => {
-                let scale = |(&g, &s): (&T, &T)| {
-                    self.quantizer.scale.store_real(<T as Real>::from_f64(sigmoid(g).0) * s)
+                let scale = |(&g, &s): (&D::Number, &D::Number)| {
+                    let share = <D::Number as Real>::from_f64(sigmoid(g).0);
+                    self.quantizer.scale.store_real(share * s)
                 };
                 let scales = gamma.iter().zip(widest).map(scale).collect();
-                Ranges { scales, zero_points: vec![] }
+                Ok(Ranges { scales: upload(scales)?, zero_points: None })
             }
         }
     }
@@ -90,25 +103,29 @@ impl<T: Number> Range<T> for Clip<T> {
         self.learns
     }
 
-    fn backward(&self, parameters: &Parameters<T>, gradients: &Ranges<T>) {
-        let gamma = self.clip(parameters, 0);
-        let add = |number: usize, gradient: &[T]| {
-            parameters.list[self.clips[number]].sink.add_slice(gradient);
+    fn backward(
+        &self,
+        parameters: &Parameters<D>,
+        gradients: RangeGradients<D::Buffer>,
+    ) -> Result<()> {
+        let device = &parameters.device;
+        let (gamma, ds) = (self.clip(parameters, 0)?, device.read(&gradients.scales)?);
+        let add = |number: usize, gradient: Vec<D::Number>| {
+            let sink = &parameters.list[self.clips[number]].sink;
+            sink.add_buffer(device, device.upload(gradient)?)
         };
         match &self.widest {
             Widest::Affine(widest) => {
-                let beta = self.clip(parameters, 1);
-                let (dgamma, dbeta) =
-                    widest.backward(gamma, beta, self.quantizer, &gradients.scales);
-                add(0, &dgamma);
-                add(1, &dbeta);
+                let beta = self.clip(parameters, 1)?;
+                let (dgamma, dbeta) = widest.backward(&gamma, &beta, self.quantizer, &ds);
+                add(0, dgamma)?;
+                add(1, dbeta)
             }
             Widest::Symmetric(widest) => {
-                let slope =
-                    |((&g, &s), &ds): ((&T, &T), &T)| <T as Real>::from_f64(sigmoid(g).1) * s * ds;
-                let dgamma: Vec<T> =
-                    gamma.iter().zip(widest).zip(&gradients.scales).map(slope).collect();
-                add(0, &dgamma);
+                let slope = |((&g, &s), &ds): ((&D::Number, &D::Number), &D::Number)| {
+                    <D::Number as Real>::from_f64(sigmoid(g).1) * s * ds
+                };
+                add(0, gamma.iter().zip(widest).zip(&*ds).map(slope).collect())
             }
         }
     }

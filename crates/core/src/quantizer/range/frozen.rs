@@ -1,25 +1,25 @@
 //! Scales and zero points that stay where they begin.
 
 use super::{Range, RangeTraits, Ranges};
-use crate::autograd::ops::Number;
+use crate::Result;
 use crate::autograd::parameter::Parameters;
+use crate::device::Device;
 use crate::quantizer::builder::{Beginning, Builder};
-use halfstep_kernels::Pool;
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: false, weights_may_learn: true };
 
 #[derive(Debug)]
-pub struct Frozen<T>(Ranges<T>);
+pub struct Frozen<D: Device>(Ranges<D>);
 
-impl<T: Number> Frozen<T> {
-    pub fn register(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
-        let (scales, zero_points) = beginning.first_ranges(builder.pool);
-        Self(Ranges::from_packed(scales, zero_points))
+impl<D: Device> Frozen<D> {
+    pub fn register(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
+        let (scales, zero_points) = beginning.first_ranges(builder.pool());
+        Ranges::from_packed(&builder.parameters.device, scales, zero_points).map(Self)
     }
 }
 
-impl<T: Number> Range<T> for Frozen<T> {
-    fn ranges(&self, _parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
-        self.0.clone()
+impl<D: Device> Range<D> for Frozen<D> {
+    fn ranges(&self, _parameters: &Parameters<D>, _w: &D::Buffer) -> Result<Ranges<D>> {
+        Ok(self.0.clone())
     }
 }

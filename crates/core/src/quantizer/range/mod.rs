@@ -6,9 +6,10 @@
 //! `register` like that of [`RangeConfig`] and implements [`Range`].
 
 use super::builder::{Beginning, Builder};
-use crate::autograd::ops::Number;
+use crate::Result;
 use crate::autograd::parameter::Parameters;
-use halfstep_kernels::{Pool, QuantSpec, Real, ScaleCodec};
+use crate::device::{Device, Number};
+use halfstep_kernels::{QuantSpec, Real, ScaleCodec};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -38,16 +39,16 @@ macro_rules! ranges {
             }
 
             /// Registers the range of one matrix: what learns becomes a parameter.
-            pub fn register<T: Number>(
+            pub fn register<D: Device>(
                 self,
-                builder: &mut Builder<T>,
+                builder: &mut Builder<D>,
                 beginning: &Beginning,
-            ) -> Arc<dyn Range<T>> {
-                match self {
+            ) -> Result<Arc<dyn Range<D>>> {
+                Ok(match self {
                     $(RangeConfig::$variant => {
-                        Arc::new($module::$variant::register(builder, beginning))
+                        Arc::new($module::$variant::register(builder, beginning)?)
                     }),*
-                }
+                })
             }
         }
     };
@@ -81,30 +82,62 @@ pub struct RangeTraits {
     pub weights_may_learn: bool,
 }
 
-/// Scales as stored, and zero points (none on a grid without), of every group of a matrix.
-#[derive(Clone, Debug)]
-pub struct Ranges<T> {
-    pub scales: Vec<T>,
-    pub zero_points: Vec<T>,
+/// Scales as stored, and zero points (None on a grid without), of every group of a matrix. Cloning
+/// shares them.
+#[derive(Debug)]
+pub struct Ranges<D: Device> {
+    pub scales: Arc<D::Buffer>,
+    pub zero_points: Option<Arc<D::Buffer>>,
 }
 
-impl<T: Number> Ranges<T> {
-    pub fn from_packed(scales: Vec<f32>, zero_points: Vec<u8>) -> Self {
-        let zero_points = zero_points.into_iter().map(|z| <T as Real>::from_f32(z.into()));
-        Self { scales: T::from_f32s(scales), zero_points: zero_points.collect() }
+impl<D: Device> Clone for Ranges<D> {
+    fn clone(&self) -> Self {
+        Self { scales: self.scales.clone(), zero_points: self.zero_points.clone() }
+    }
+}
+
+impl<D: Device> Ranges<D> {
+    /// Scales and zero points of the host; of no zero points None.
+    pub fn from_packed(device: &D, scales: Vec<f32>, zero_points: Vec<u8>) -> Result<Self> {
+        let scales = device.upload(D::Number::from_f32s(scales))?;
+        Ok(Self { scales: Arc::new(scales), zero_points: uploaded(device, zero_points)? })
     }
 
-    /// In the types of the packed runtime.
-    pub fn packed(&self) -> (Vec<f32>, Vec<u8>) {
-        let zero_points = self.zero_points.iter().map(|&z| Real::to_f32(z) as u8).collect();
-        (T::to_f32s(&self.scales).into_owned(), zero_points)
+    /// On the host, in the types of the packed runtime.
+    pub fn packed(&self, device: &D) -> Result<(Vec<f32>, Vec<u8>)> {
+        let scales = D::Number::to_f32s(&device.read(&self.scales)?).into_owned();
+        let zero_points = match &self.zero_points {
+            Some(z) => device.read(z)?.iter().map(|&z| Real::to_f32(z) as u8).collect(),
+            None => vec![],
+        };
+        Ok((scales, zero_points))
     }
+}
+
+/// Zero points on the device; None if there are none.
+fn uploaded<D: Device>(device: &D, zero_points: Vec<u8>) -> Result<Option<Arc<D::Buffer>>> {
+    if zero_points.is_empty() {
+        return Ok(None);
+    }
+    device.upload(numbers(zero_points)).map(Arc::new).map(Some)
+}
+
+/// Zero points as numbers of the trainer.
+fn numbers<T: Number>(zero_points: Vec<u8>) -> Vec<T> {
+    zero_points.into_iter().map(|z| <T as Real>::from_f32(z.into())).collect()
+}
+
+/// The gradients of scales and zero points (None on a grid without).
+#[derive(Debug)]
+pub struct RangeGradients<B> {
+    pub scales: B,
+    pub zero_points: Option<B>,
 }
 
 /// The range of one matrix.
-pub trait Range<T: Number>: Debug + Send + Sync {
+pub trait Range<D: Device>: Debug + Send + Sync {
     /// Scales and zero points of this step, for the weight `w`.
-    fn ranges(&self, parameters: &Parameters<T>, pool: &Pool, w: &[T]) -> Ranges<T>;
+    fn ranges(&self, parameters: &Parameters<D>, w: &D::Buffer) -> Result<Ranges<D>>;
 
     /// Whether a weight may lie outside of it; where none does, the gradient of the weight goes
     /// straight through.
@@ -118,43 +151,23 @@ pub trait Range<T: Number>: Debug + Send + Sync {
     }
 
     /// Adds the gradients of what learns to its sinks, from those of the ranges as stored.
-    fn backward(&self, _parameters: &Parameters<T>, _gradients: &Ranges<T>) {}
-
-    /// For each scale that learns, whether it is negative: an update must not change that.
-    fn signs(&self, _parameters: &Parameters<T>) -> Vec<bool> {
-        vec![]
+    fn backward(
+        &self,
+        _parameters: &Parameters<D>,
+        _gradients: RangeGradients<D::Buffer>,
+    ) -> Result<()> {
+        Ok(())
     }
 
-    /// Moves what an update made illegal back to the nearest legal value.
-    fn guard(&self, _parameters: &mut Parameters<T>, _signs: &[bool]) {}
-}
-
-/// A learned scale as stored: on a grid with zero points within the bounds of EfficientQAT's code.
-fn stored_scale<T: Number>(scale: T, quantizer: QuantSpec) -> T {
-    if !quantizer.has_zero_point() {
-        return quantizer.scale.store_real(scale);
+    /// Learned scales that an update must leave on their side of 0: their index among the
+    /// parameters, and what stores them.
+    fn signed_scales(&self) -> Option<(usize, ScaleCodec)> {
+        None
     }
-    let [least, most] = [1e-4, 1e4].map(<T as Real>::from_f64);
-    quantizer.scale.store_real(scale.maximum(least).minimum(most))
 }
 
-/// A learned zero point as stored: one of the codes.
-fn stored_zero_point<T: Number>(zero_point: T, quantizer: QuantSpec) -> T {
-    let most = <T as Real>::from_f64(f64::from(quantizer.max_code()));
-    Real::round(zero_point.maximum(<T as Real>::ZERO).minimum(most))
-}
-
-fn negative<T: Number>(scales: &[T]) -> Vec<bool> {
-    scales.iter().map(|scale| *scale < <T as Real>::ZERO).collect()
-}
-
-/// Keeps learned scales away from 0, each on its own side.
-fn keep_away_from_zero<T: Number>(scales: &mut [T], negative: &[bool], codec: ScaleCodec) {
-    let least = <T as Real>::from_f32(codec.smallest());
-    for (scale, &negative) in scales.iter_mut().zip(negative) {
-        let magnitude = if negative { -*scale } else { *scale };
-        if magnitude < least {
-            *scale = if negative { -least } else { least };
-        }
-    }
+/// Bounds of learned scales on a grid with zero points, as in EfficientQAT's code; elsewhere there
+/// are none.
+fn bounds(quantizer: QuantSpec) -> Option<[f64; 2]> {
+    quantizer.has_zero_point().then_some([1e-4, 1e4])
 }

@@ -3,14 +3,14 @@
 //! grid without zero points the scales alone learn, as [`super::RangeConfig::Scale`] but without
 //! LSQ's gradient scale and with rates relative to their size.
 
-use super::{
-    Range, RangeTraits, Ranges, keep_away_from_zero, negative, stored_scale, stored_zero_point,
-};
-use crate::autograd::ops::Number;
+use super::{Range, RangeGradients, RangeTraits, Ranges, bounds, numbers};
+use crate::Result;
 use crate::autograd::parameter::{Group, Parameters};
+use crate::device::{Device, Number};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
 use halfstep_kernels::quant::observer::find_scales;
-use halfstep_kernels::{Pool, QuantSpec};
+use halfstep_kernels::{QuantSpec, ScaleCodec};
+use std::sync::Arc;
 
 pub const TRAITS: RangeTraits = RangeTraits { learns: true, weights_may_learn: true };
 
@@ -24,53 +24,57 @@ pub struct ScaleZero {
 }
 
 impl ScaleZero {
-    pub fn register<T: Number>(builder: &mut Builder<T>, beginning: &Beginning) -> Self {
+    pub fn register<D: Device>(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
         let Beginning { rows, cols, values, spec: quantizer, .. } = *beginning;
         let learns = builder.trains.scales;
         let (scales, zero_points) = match beginning.previous {
             Some(packed) => (packed.scales.clone(), packed.zero_points.clone()),
-            None => find_scales(builder.pool, values, rows, cols, quantizer, beginning.observer),
+            None => find_scales(builder.pool(), values, rows, cols, quantizer, beginning.observer),
         };
-        let Ranges { scales, zero_points } = Ranges::from_packed(scales, zero_points);
         let name = |part: &str| part_name(beginning.name, part);
         let group = Group::Ranges;
         let zero_points = (!zero_points.is_empty())
-            .then(|| builder.add_absolute(&name("zero_point"), group, zero_points.clone(), learns));
-        let scales = builder.add_relative(&name("scale"), group, scales, learns);
-        Self { quantizer, scales, zero_points, learns }
+            .then(|| {
+                let values = numbers(zero_points);
+                builder.add_absolute(&name("zero_point"), group, values, learns)
+            })
+            .transpose()?;
+        let scales = D::Number::from_f32s(scales);
+        let scales = builder.add_relative(&name("scale"), group, scales, learns)?;
+        Ok(Self { quantizer, scales, zero_points, learns })
     }
 }
 
-impl<T: Number> Range<T> for ScaleZero {
-    fn ranges(&self, parameters: &Parameters<T>, _pool: &Pool, _w: &[T]) -> Ranges<T> {
-        let values = |index: usize| parameters.list[index].value.iter();
-        Ranges {
-            scales: values(self.scales).map(|&s| stored_scale(s, self.quantizer)).collect(),
-            zero_points: (self.zero_points.into_iter().flat_map(values))
-                .map(|&z| stored_zero_point(z, self.quantizer))
-                .collect(),
-        }
+impl<D: Device> Range<D> for ScaleZero {
+    fn ranges(&self, parameters: &Parameters<D>, _w: &D::Buffer) -> Result<Ranges<D>> {
+        let (device, quantizer) = (&parameters.device, self.quantizer);
+        let value = |index: usize| &parameters.list[index].value;
+        let scales = device.store_scales(value(self.scales), quantizer.scale, bounds(quantizer))?;
+        let stored = |index| device.store_zero_points(value(index), quantizer).map(Arc::new);
+        let zero_points = self.zero_points.map(stored).transpose()?;
+        Ok(Ranges { scales: Arc::new(scales), zero_points })
     }
 
     fn learns(&self) -> bool {
         self.learns
     }
 
-    fn backward(&self, parameters: &Parameters<T>, gradients: &Ranges<T>) {
-        parameters.list[self.scales].sink.add_slice(&gradients.scales);
-        if let Some(index) = self.zero_points {
-            parameters.list[index].sink.add_slice(&gradients.zero_points);
+    fn backward(
+        &self,
+        parameters: &Parameters<D>,
+        gradients: RangeGradients<D::Buffer>,
+    ) -> Result<()> {
+        let (device, list) = (&parameters.device, &parameters.list);
+        list[self.scales].sink.add_buffer(device, gradients.scales)?;
+        match self.zero_points.zip(gradients.zero_points) {
+            Some((index, gradient)) => list[index].sink.add_buffer(device, gradient),
+            None => Ok(()),
         }
     }
 
     /// With zero points scales are positive by their bounds.
-    fn signs(&self, parameters: &Parameters<T>) -> Vec<bool> {
+    fn signed_scales(&self) -> Option<(usize, ScaleCodec)> {
         let signed = self.learns && self.zero_points.is_none();
-        if signed { negative(&parameters.list[self.scales].value) } else { vec![] }
-    }
-
-    fn guard(&self, parameters: &mut Parameters<T>, signs: &[bool]) {
-        let codec = self.quantizer.scale;
-        keep_away_from_zero(&mut parameters.list[self.scales].value, signs, codec);
+        signed.then_some((self.scales, self.quantizer.scale))
     }
 }

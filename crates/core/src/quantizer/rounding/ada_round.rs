@@ -11,13 +11,15 @@
 //! ours is their mean, so lambda is 0.01 over the number of output features.
 
 use super::{MatrixView, Rounding, RoundingTraits};
-use crate::autograd::ops::Number;
+use crate::Result;
 use crate::autograd::parameter::{Group, Parameters};
+use crate::device::{Device, DeviceBuffer, Number};
 use crate::quantizer::builder::{Beginning, Builder, part_name};
-use crate::quantizer::range::Ranges;
+use crate::quantizer::range::{RangeGradients, Ranges};
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{QuantSpec, Real};
+use std::borrow::Cow;
 
 pub const TRAITS: RoundingTraits =
     RoundingTraits { learns: true, weights_may_learn: false, ranges_may_learn: false };
@@ -30,6 +32,7 @@ const BETAS: [f64; 2] = [20.0, 2.0];
 /// A variable that is rounded down or up for good: h is exactly 0 or 1.
 const SETTLED: f64 = 30.0;
 
+/// The formulas are computed on the host.
 #[derive(Debug)]
 pub struct AdaRound {
     /// Index of V among the parameters.
@@ -38,20 +41,20 @@ pub struct AdaRound {
 }
 
 impl AdaRound {
-    pub fn register<T: Number>(
-        builder: &mut Builder<T>,
+    pub fn register<D: Device>(
+        builder: &mut Builder<D>,
         beginning: &Beginning,
-        ranges: &Ranges<T>,
-    ) -> Self {
-        let cells = Cells::new(beginning.spec, beginning.cols);
+        ranges: &Ranges<D>,
+    ) -> Result<Self> {
+        let cells = Cells::new(&builder.parameters.device, beginning.spec, beginning.cols, ranges)?;
         let first = beginning.values.iter().enumerate().map(|(i, &w)| {
-            let (s, _) = cells.range(ranges, i);
+            let (s, _) = cells.range(i);
             let u = if s == 0.0 { 0.0 } else { f64::from(w) / s };
-            <T as Real>::from_f64(-ln_f64(1.2 / (u - u.floor() + 0.1) - 1.0))
+            <D::Number as Real>::from_f64(-ln_f64(1.2 / (u - u.floor() + 0.1) - 1.0))
         });
         let (first, learns) = (first.collect(), builder.trains.rounding);
         let name = part_name(beginning.name, "rounding");
-        Self { v: builder.add_absolute(&name, Group::Ranges, first, learns), learns }
+        Ok(Self { v: builder.add_absolute(&name, Group::Ranges, first, learns)?, learns })
     }
 }
 
@@ -74,26 +77,35 @@ pub fn regulariser(v: f64, beta: f64) -> (f64, f64) {
 }
 
 /// Where the elements of a matrix find their range, and which codes there are.
-struct Cells {
+struct Cells<'a, T: Number> {
     quantizer: QuantSpec,
     cols: usize,
+    scales: Cow<'a, [T]>,
+    zero_points: Cow<'a, [T]>,
 }
 
-impl Cells {
-    fn new(quantizer: QuantSpec, cols: usize) -> Self {
-        Self { quantizer, cols }
+impl<'a, T: Number> Cells<'a, T> {
+    fn new<D: Device<Number = T>>(
+        device: &D,
+        quantizer: QuantSpec,
+        cols: usize,
+        ranges: &'a Ranges<D>,
+    ) -> Result<Self> {
+        let scales = device.read(&ranges.scales)?;
+        let zero_points = ranges.zero_points.as_ref().map(|z| device.read(z)).transpose()?;
+        Ok(Self { quantizer, cols, scales, zero_points: zero_points.unwrap_or_default() })
     }
 
     /// Scale and zero point of element i.
-    fn range<T: Number>(&self, ranges: &Ranges<T>, i: usize) -> (f64, f64) {
+    fn range(&self, i: usize) -> (f64, f64) {
         let (row, col) = (i / self.cols, i % self.cols);
         let index = self.quantizer.granularity.scale_index(row, col, self.cols);
-        let zero_point = ranges.zero_points.get(index).map_or(0.0, |&z| Real::to_f64(z));
-        (Real::to_f64(ranges.scales[index]), zero_point)
+        let zero_point = self.zero_points.get(index).map_or(0.0, |&z| Real::to_f64(z));
+        (Real::to_f64(self.scales[index]), zero_point)
     }
 
     /// `floor(w / s) + up + z` before it is clipped.
-    fn free<T: Number>(&self, w: T, (s, z): (f64, f64), up: f64) -> f64 {
+    fn free(&self, w: T, (s, z): (f64, f64), up: f64) -> f64 {
         // In the weight's own precision, so that the floor is the one of the first step.
         Real::to_f64(w / <T as Real>::from_f64(s)).floor() + up + z
     }
@@ -106,67 +118,85 @@ impl Cells {
 /// Elements that one task takes.
 const PIECE: usize = 1 << 14;
 
-impl<T: Number> Rounding<T> for AdaRound {
-    fn forward(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> Vec<T> {
-        let (cells, v) = (Cells::new(step.quantizer, step.cols), step.value(self.v));
+impl AdaRound {
+    /// The cells, the weight and the variables of a step, on the host.
+    #[allow(clippy::type_complexity)]
+    fn on_host<'a, D: Device>(
+        &self,
+        step: MatrixView<'a, D>,
+        ranges: &'a Ranges<D>,
+    ) -> Result<(Cells<'a, D::Number>, Cow<'a, [D::Number]>, Cow<'a, [D::Number]>)> {
+        let device = step.device();
+        let cells = Cells::new(device, step.quantizer, step.cols, ranges)?;
+        Ok((cells, device.read(step.w)?, device.read(step.value(self.v))?))
+    }
+}
+
+impl<D: Device> Rounding<D> for AdaRound {
+    fn forward(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<D::Buffer> {
+        let (cells, w, v) = self.on_host(step, ranges)?;
         let (low, high) = cells.limits();
-        let mut y = vec![<T as Real>::ZERO; step.w.len()];
-        step.pool.chunks_mut(&mut y, PIECE, |piece, y| {
+        let mut y = vec![<D::Number as Real>::ZERO; w.len()];
+        step.device().pool().chunks_mut(&mut y, PIECE, |piece, y| {
             for (j, y) in y.iter_mut().enumerate() {
                 let i = piece * PIECE + j;
-                let (s, z) = cells.range(ranges, i);
+                let (s, z) = cells.range(i);
                 if s != 0.0 {
                     let up = soft_bit(Real::to_f64(v[i])).0;
-                    let code = cells.free(step.w[i], (s, z), up).clamp(low, high);
-                    *y = <T as Real>::from_f64(code - z) * <T as Real>::from_f64(s);
+                    let code = cells.free(w[i], (s, z), up).clamp(low, high);
+                    *y = <D::Number as Real>::from_f64(code - z) * <D::Number as Real>::from_f64(s);
                 }
             }
         });
-        y
+        step.device().upload(y)
     }
 
     fn backward(
         &self,
-        step: MatrixView<T>,
-        ranges: &Ranges<T>,
-        gradient: &mut Vec<T>,
+        step: MatrixView<D>,
+        ranges: &Ranges<D>,
+        gradient: &mut D::Buffer,
         _weight_learns: bool,
-    ) -> Ranges<T> {
-        let (cells, v) = (Cells::new(step.quantizer, step.cols), step.value(self.v));
+    ) -> Result<RangeGradients<D::Buffer>> {
+        let (device, (cells, w, v)) = (step.device(), self.on_host(step, ranges)?);
         let (low, high) = cells.limits();
-        let mut dv = vec![<T as Real>::ZERO; step.w.len()];
-        step.pool.chunks_mut(&mut dv, PIECE, |piece, dv| {
+        let gradient = device.read(gradient)?;
+        let mut dv = vec![<D::Number as Real>::ZERO; w.len()];
+        device.pool().chunks_mut(&mut dv, PIECE, |piece, dv| {
             for (j, dv) in dv.iter_mut().enumerate() {
                 let i = piece * PIECE + j;
-                let (s, z) = cells.range(ranges, i);
+                let (s, z) = cells.range(i);
                 let (up, slope) = soft_bit(Real::to_f64(v[i]));
-                if s != 0.0 && (low..=high).contains(&cells.free(step.w[i], (s, z), up)) {
-                    *dv = <T as Real>::from_f64(Real::to_f64(gradient[i]) * s * slope);
+                if s != 0.0 && (low..=high).contains(&cells.free(w[i], (s, z), up)) {
+                    *dv = <D::Number as Real>::from_f64(Real::to_f64(gradient[i]) * s * slope);
                 }
             }
         });
         if self.learns {
-            step.parameters.list[self.v].sink.add_slice(&dv);
+            step.parameters.list[self.v].sink.add_buffer(device, device.upload(dv)?)?;
         }
-        let zeros = |values: &[T]| vec![<T as Real>::ZERO; values.len()];
-        Ranges { scales: zeros(&ranges.scales), zero_points: zeros(&ranges.zero_points) }
+        let zeros = |of: &D::Buffer| device.zeros(of.len());
+        Ok(RangeGradients {
+            scales: zeros(&ranges.scales)?,
+            zero_points: ranges.zero_points.as_deref().map(zeros).transpose()?,
+        })
     }
 
-    fn pack(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> QuantTensor {
-        let (cells, v) = (Cells::new(step.quantizer, step.cols), step.value(self.v));
+    fn pack(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<QuantTensor> {
+        let (cells, w, v) = self.on_host(step, ranges)?;
         let (low, high) = cells.limits();
         let code = |i: usize| {
-            let (s, z) = cells.range(ranges, i);
+            let (s, z) = cells.range(i);
             if s == 0.0 {
                 return z as i16;
             }
             let up = f64::from(soft_bit(Real::to_f64(v[i])).0 >= 0.5);
-            cells.free(step.w[i], (s, z), up).clamp(low, high) as i16
+            cells.free(w[i], (s, z), up).clamp(low, high) as i16
         };
-        let codes: Vec<i16> = (0..step.w.len()).map(code).collect();
-        let (scales, zero_points) = ranges.packed();
+        let codes: Vec<i16> = (0..w.len()).map(code).collect();
+        let (scales, zero_points) = ranges.packed(step.device())?;
         let MatrixView { rows, cols, quantizer, .. } = step;
-        QuantTensor::from_codes(quantizer, rows, cols, &codes, scales, zero_points)
+        Ok(QuantTensor::from_codes(quantizer, rows, cols, &codes, scales, zero_points))
     }
 
     fn learns(&self) -> bool {
@@ -177,25 +207,30 @@ impl<T: Number> Rounding<T> for AdaRound {
         true
     }
 
-    fn regularise(&self, parameters: &Parameters<T>, rows: usize, progress: f64) -> f64 {
+    fn regularise(&self, parameters: &Parameters<D>, rows: usize, progress: f64) -> Result<f64> {
         let after = (progress - WARM_UP) / (1.0 - WARM_UP);
         if !self.learns || after < 0.0 {
-            return 0.0;
+            return Ok(0.0);
         }
         let beta = BETAS[0] + (BETAS[1] - BETAS[0]) * after.min(1.0);
         let (lambda, v) = (LAMBDA / rows as f64, &parameters.list[self.v]);
-        let of_each = v.value.iter().map(|&v| regulariser(Real::to_f64(v), beta));
+        let device = &parameters.device;
+        let values = device.read(&v.value)?;
+        let of_each = values.iter().map(|&v| regulariser(Real::to_f64(v), beta));
         let (values, slopes): (Vec<f64>, Vec<f64>) = of_each.unzip();
-        let slopes: Vec<T> =
-            slopes.into_iter().map(|slope| <T as Real>::from_f64(lambda * slope)).collect();
-        v.sink.add_slice(&slopes);
-        lambda * values.iter().sum::<f64>()
+        let slopes =
+            slopes.into_iter().map(|slope| <D::Number as Real>::from_f64(lambda * slope)).collect();
+        v.sink.add_buffer(device, device.upload(slopes)?)?;
+        Ok(lambda * values.iter().sum::<f64>())
     }
 
-    fn settle(&self, parameters: &mut Parameters<T>) {
-        for v in &mut parameters.list[self.v].value {
-            let up = soft_bit(Real::to_f64(*v)).0 >= 0.5;
-            *v = <T as Real>::from_f64(if up { SETTLED } else { -SETTLED });
-        }
+    fn settle(&self, parameters: &mut Parameters<D>) -> Result<()> {
+        let Parameters { device, list, .. } = parameters;
+        device.on_host(&mut list[self.v].value, |v| {
+            for v in v {
+                let up = soft_bit(Real::to_f64(*v)).0 >= 0.5;
+                *v = <D::Number as Real>::from_f64(if up { SETTLED } else { -SETTLED });
+            }
+        })
     }
 }

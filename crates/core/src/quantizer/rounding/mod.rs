@@ -9,12 +9,12 @@
 //! stages rounds to nearest whatever its rounding is.
 
 use super::builder::{Beginning, Builder};
-use super::range::Ranges;
-use crate::autograd::ops::Number;
+use super::range::{RangeGradients, Ranges};
+use crate::Result;
 use crate::autograd::parameter::Parameters;
-use halfstep_kernels::ops::linear::WeightPanels;
+use crate::device::{Device, Grid};
+use halfstep_kernels::QuantSpec;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{Pool, QuantSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -45,17 +45,17 @@ macro_rules! roundings {
 
             /// Registers the rounding of one matrix: what learns becomes a parameter. `ranges` are
             /// those of the first step.
-            pub fn register<T: Number>(
+            pub fn register<D: Device>(
                 self,
-                builder: &mut Builder<T>,
+                builder: &mut Builder<D>,
                 beginning: &Beginning,
-                ranges: &Ranges<T>,
-            ) -> Arc<dyn Rounding<T>> {
-                match self {
+                ranges: &Ranges<D>,
+            ) -> Result<Arc<dyn Rounding<D>>> {
+                Ok(match self {
                     $(RoundingConfig::$variant => {
-                        Arc::new($module::$variant::register(builder, beginning, ranges))
+                        Arc::new($module::$variant::register(builder, beginning, ranges)?)
                     }),*
-                }
+                })
             }
         }
     };
@@ -81,20 +81,42 @@ pub struct RoundingTraits {
 }
 
 /// A matrix in one step: its weight, and the parameters that its parts registered.
-#[derive(Clone, Copy)]
-pub struct MatrixView<'a, T> {
-    pub w: &'a [T],
+pub struct MatrixView<'a, D: Device> {
+    pub w: &'a D::Buffer,
     pub rows: usize,
     pub cols: usize,
     pub quantizer: QuantSpec,
-    pub parameters: &'a Parameters<T>,
-    pub pool: &'a Pool,
+    pub parameters: &'a Parameters<D>,
 }
 
-impl<'a, T> MatrixView<'a, T> {
+impl<D: Device> Clone for MatrixView<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: Device> Copy for MatrixView<'_, D> {}
+
+impl<'a, D: Device> MatrixView<'a, D> {
+    /// Where the matrix lies.
+    pub fn device(&self) -> &'a D {
+        &self.parameters.device
+    }
+
     /// The value of a parameter that a part registered.
-    pub fn value(&self, index: usize) -> &'a [T] {
+    pub fn value(&self, index: usize) -> &'a D::Buffer {
         &self.parameters.list[index].value
+    }
+
+    /// The matrix under the ranges of this step.
+    pub fn grid<'r>(&self, ranges: &'r Ranges<D>) -> Grid<'r, D::Buffer> {
+        Grid {
+            spec: self.quantizer,
+            rows: self.rows,
+            cols: self.cols,
+            scales: &ranges.scales,
+            zero_points: ranges.zero_points.as_deref(),
+        }
     }
 }
 
@@ -104,9 +126,9 @@ impl<'a, T> MatrixView<'a, T> {
 /// weight: what is stored is compared with what the forward used. So a code depends on the
 /// arguments and on what was registered, not on the number of calls or steps. Where a scale is 0,
 /// the values are 0; a scale may be negative.
-pub trait Rounding<T: Number>: Debug + Send + Sync {
+pub trait Rounding<D: Device>: Debug + Send + Sync {
     /// The values of the codes `[rows, cols]`: (code - zero point) * scale.
-    fn forward(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> Vec<T>;
+    fn forward(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<D::Buffer>;
 
     /// From dL/dWq in `gradient` to dL/dW in its place, which nobody reads where the weight is
     /// frozen (`weight_learns` false). Returns the gradients of scales and zero points, each as
@@ -115,18 +137,18 @@ pub trait Rounding<T: Number>: Debug + Send + Sync {
     /// straight through.
     fn backward(
         &self,
-        step: MatrixView<T>,
-        ranges: &Ranges<T>,
-        gradient: &mut Vec<T>,
+        step: MatrixView<D>,
+        ranges: &Ranges<D>,
+        gradient: &mut D::Buffer,
         weight_learns: bool,
-    ) -> Ranges<T>;
+    ) -> Result<RangeGradients<D::Buffer>>;
 
-    /// The codes of [`Self::forward`], as they are stored.
-    fn pack(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> QuantTensor;
+    /// The codes of [`Self::forward`], as they are stored: on the host.
+    fn pack(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<QuantTensor>;
 
     /// The codes of [`Self::forward`], as the packed runtime multiplies with them.
-    fn panels(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> WeightPanels {
-        WeightPanels::new(step.pool, &self.pack(step, ranges))
+    fn packed_weight(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<D::Weight> {
+        step.device().packed_weight(&self.pack(step, ranges)?)
     }
 
     /// Whether a code follows from the weight, so that weights outside the grid can be counted.
@@ -148,10 +170,12 @@ pub trait Rounding<T: Number>: Debug + Send + Sync {
 
     /// Adds the gradient of a term that draws values to the codes; returns the term. `progress`: the
     /// share of the stage's steps that are done.
-    fn regularise(&self, _parameters: &Parameters<T>, _rows: usize, _progress: f64) -> f64 {
-        0.0
+    fn regularise(&self, _parameters: &Parameters<D>, _rows: usize, _progress: f64) -> Result<f64> {
+        Ok(0.0)
     }
 
     /// Chooses a code for every value, before the matrix is packed.
-    fn settle(&self, _parameters: &mut Parameters<T>) {}
+    fn settle(&self, _parameters: &mut Parameters<D>) -> Result<()> {
+        Ok(())
+    }
 }

@@ -3,15 +3,13 @@
 //! 2407.11062).
 
 use super::{MatrixView, Rounding, RoundingTraits};
-use crate::autograd::ops::Number;
+use crate::Result;
+use crate::device::{Device, GridGradients, Number};
 use crate::quantizer::builder::{Beginning, Builder};
-use crate::quantizer::range::Ranges;
-use halfstep_kernels::ops::linear::WeightPanels;
-use halfstep_kernels::quant::affine::Affine;
-use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
+use crate::quantizer::range::{RangeGradients, Ranges};
+use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{Real, uninit_vec};
 
 pub const TRAITS: RoundingTraits =
     RoundingTraits { learns: false, weights_may_learn: true, ranges_may_learn: true };
@@ -22,80 +20,45 @@ pub struct Nearest {
 }
 
 impl Nearest {
-    pub fn register<T: Number>(
-        _builder: &mut Builder<T>,
+    pub fn register<D: Device>(
+        _builder: &mut Builder<D>,
         beginning: &Beginning,
-        _ranges: &Ranges<T>,
-    ) -> Self {
-        Self { edge: beginning.edge }
+        _ranges: &Ranges<D>,
+    ) -> Result<Self> {
+        Ok(Self { edge: beginning.edge })
     }
 }
 
-fn affine<'a, T: Number>(step: MatrixView<'a, T>, ranges: &'a Ranges<T>) -> Option<Affine<'a, T>> {
-    step.quantizer.has_zero_point().then_some(Affine {
-        w: step.w,
-        rows: step.rows,
-        cols: step.cols,
-        scales: &ranges.scales,
-        zero_points: &ranges.zero_points,
-        spec: step.quantizer,
-    })
-}
-
-impl<T: Number> Rounding<T> for Nearest {
-    fn forward(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> Vec<T> {
-        let MatrixView { w, rows, cols, quantizer, pool, .. } = step;
-        let mut y = uninit_vec(w.len());
-        match affine(step, ranges) {
-            Some(affine) => affine.forward(pool, &mut y),
-            None => lsq_forward(pool, w, rows, cols, &ranges.scales, quantizer, &mut y, None),
-        }
-        y
+impl<D: Device> Rounding<D> for Nearest {
+    fn forward(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<D::Buffer> {
+        step.device().fake_quant(step.w, step.grid(ranges))
     }
 
     fn backward(
         &self,
-        step: MatrixView<T>,
-        ranges: &Ranges<T>,
-        gradient: &mut Vec<T>,
+        step: MatrixView<D>,
+        ranges: &Ranges<D>,
+        gradient: &mut D::Buffer,
         weight_learns: bool,
-    ) -> Ranges<T> {
-        let MatrixView { w, rows, cols, quantizer, pool, .. } = step;
-        let zeros = || vec![<T as Real>::ZERO; ranges.scales.len()];
-        let (mut ds, mut dz) = (zeros(), zeros());
-        let Some(affine) = affine(step, ranges) else {
-            let (mut dw, scales) = (uninit_vec(w.len()), &ranges.scales);
-            lsq_backward(
-                pool, w, rows, cols, scales, quantizer, self.edge, gradient, &mut dw, &mut ds,
-            );
-            std::mem::swap(gradient, &mut dw);
-            return Ranges { scales: ds, zero_points: vec![] };
-        };
-        let mut dw = uninit_vec(if weight_learns { w.len() } else { 0 });
-        affine.backward(pool, gradient, &mut dw, &mut ds, &mut dz);
-        if weight_learns {
-            std::mem::swap(gradient, &mut dw);
+    ) -> Result<RangeGradients<D::Buffer>> {
+        let (grid, edge) = (step.grid(ranges), self.edge);
+        let GridGradients { values, scales, zero_points } =
+            step.device().fake_quant_backward(step.w, grid, edge, gradient, weight_learns)?;
+        if let Some(values) = values {
+            *gradient = values;
         }
-        Ranges { scales: ds, zero_points: dz }
+        Ok(RangeGradients { scales, zero_points })
     }
 
-    fn pack(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> QuantTensor {
-        let (scales, zero_points) = ranges.packed();
-        let w = T::to_f32s(step.w);
-        quantize(step.pool, &w, step.rows, step.cols, step.quantizer, &scales, &zero_points)
+    fn pack(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<QuantTensor> {
+        let (device, (rows, cols)) = (step.device(), (step.rows, step.cols));
+        let (scales, zero_points) = ranges.packed(device)?;
+        let w = device.read(step.w)?;
+        let (pool, w) = (device.pool(), D::Number::to_f32s(&w));
+        Ok(quantize(pool, &w, rows, cols, step.quantizer, &scales, &zero_points))
     }
 
-    fn panels(&self, step: MatrixView<T>, ranges: &Ranges<T>) -> WeightPanels {
-        let (scales, zero_points) = ranges.packed();
-        let MatrixView { rows, cols, quantizer, pool, .. } = step;
-        WeightPanels::quantize(
-            pool,
-            &T::to_f32s(step.w),
-            rows,
-            cols,
-            quantizer,
-            &scales,
-            &zero_points,
-        )
+    fn packed_weight(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<D::Weight> {
+        step.device().pack(step.w, step.grid(ranges))
     }
 }

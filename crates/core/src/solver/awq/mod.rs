@@ -15,7 +15,8 @@
 pub mod search;
 
 use crate::Result;
-use crate::autograd::ops::weight::Weight;
+use crate::device::Cpu;
+use crate::device::cpu::Weight;
 use crate::layer::finished::Finished;
 use crate::layer::weights::BlockWeights;
 use crate::solver::awq::search::{search_clip, search_scales};
@@ -137,7 +138,7 @@ fn scaled_error(
 
 /// The block as a site's error sees it: without its feed-forward where only attention's output
 /// counts.
-fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<f32> {
+fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<Cpu> {
     let mut weights = block.weights();
     if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
         let (rows, cols) = block.shape(Linear::Down);

@@ -58,9 +58,10 @@ pub struct WeightPanels {
 }
 
 impl WeightPanels {
-    /// The panels of a packed matrix.
+    /// The panels of a packed matrix whose rows have no tables of their own.
     pub fn new(pool: &Pool, w: &QuantTensor) -> Self {
-        Self::packed(pool, w, w.levels().map(|levels| Table::new(&levels, w.spec)))
+        assert!(w.spec.row_table().is_none(), "tables of rows are decoded, not laid out");
+        Self::packed(pool, w, w.spec.table().map(|table| Table::new(&table.padded(), w.spec)))
     }
 
     /// The panels of a packed matrix whose codes index a table: the value of a weight is

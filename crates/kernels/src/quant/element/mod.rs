@@ -131,7 +131,10 @@ elements! {
     int Int,
     /// Up to 16 levels of int8.
     table Table,
+    /// Up to 16 levels of int8 of every row.
+    row_table RowTable,
 }
 
 pub use int::{Int, IntRange};
+pub use row_table::RowTable;
 pub use table::Table;

@@ -1,0 +1,89 @@
+//! Operations of the CPU that are a loop each.
+
+use crate::device::Number;
+use halfstep_kernels::Pool;
+
+/// Values of one task of [`add`] and [`scale`].
+const PIECE: usize = 1 << 16;
+
+/// `y += x`.
+pub fn add<T: Number>(pool: &Pool, y: &mut [T], x: &[T]) {
+    pool.chunks_mut(y, PIECE, |index, piece| {
+        piece.iter_mut().zip(&x[index * PIECE..]).for_each(|(y, &x)| *y += x);
+    });
+}
+
+/// `x *= factor`.
+pub fn scale<T: Number>(pool: &Pool, x: &mut [T], factor: T) {
+    pool.chunks_mut(x, PIECE, |_, piece| piece.iter_mut().for_each(|x| *x *= factor));
+}
+
+/// Rows of one task of [`add_bias`].
+const ROWS: usize = 32;
+/// Columns of one task of [`column_sums`]; each column is summed from the first row on.
+const COLUMNS: usize = 64;
+
+/// `y += b` in every row.
+pub fn add_bias<T: Number>(pool: &Pool, y: &mut [T], b: &[T]) {
+    pool.chunks_mut(y, ROWS * b.len(), |_, y| {
+        for y in y.chunks_exact_mut(b.len()) {
+            y.iter_mut().zip(b).for_each(|(y, &b)| *y += b);
+        }
+    });
+}
+
+/// The sum of every column.
+pub fn column_sums<T: Number>(pool: &Pool, x: &[T], cols: usize) -> Vec<T> {
+    let mut sums = vec![T::ZERO; cols];
+    pool.chunks_mut(&mut sums, COLUMNS, |task, sums| {
+        for row in x.chunks_exact(cols) {
+            sums.iter_mut().zip(&row[task * COLUMNS..]).for_each(|(sum, &x)| *sum += x);
+        }
+    });
+    sums
+}
+
+/// Adds the rows of dx to those of dw with these numbers.
+pub fn add_rows<T: Number>(dx: &[T], rows: &[u32], dw: &mut [T]) {
+    let width = dx.len() / rows.len().max(1);
+    for (dx, &row) in dx.chunks(width.max(1)).zip(rows) {
+        let at = row as usize * width;
+        dw[at..at + width].iter_mut().zip(dx).for_each(|(g, &dx)| *g += dx);
+    }
+}
+
+/// Values that one task of [`squared_difference`] sums.
+const SUMMED: usize = 1 << 14;
+
+/// sum (y - target)^2 / elements; adds its gradient to `dy`.
+pub fn squared_difference<T: Number>(
+    pool: &Pool,
+    y: &[T],
+    target: &[T],
+    elements: f64,
+    dy: &mut [T],
+) -> f64 {
+    let (mut sums, slope) = (vec![0.0f64; y.len().div_ceil(SUMMED)], T::from_f64(2.0 / elements));
+    pool.parts(
+        dy.chunks_mut(SUMMED).zip(&mut sums).collect(),
+        |i, (dy, sum): (&mut [T], &mut f64)| {
+            for ((dy, y), t) in dy.iter_mut().zip(&y[i * SUMMED..]).zip(&target[i * SUMMED..]) {
+                let difference = *y - *t;
+                *dy += slope * difference;
+                *sum += difference.to_f64() * difference.to_f64();
+            }
+        },
+    );
+    sums.iter().sum::<f64>() / elements
+}
+
+/// Keeps scales away from 0, each on the side where it was `before`.
+pub fn keep_scale_signs<T: Number>(scales: &mut [T], before: &[T], least: T) {
+    for (scale, &before) in scales.iter_mut().zip(before) {
+        let negative = before < T::ZERO;
+        let magnitude = if negative { -*scale } else { *scale };
+        if magnitude < least {
+            *scale = if negative { -least } else { least };
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The seam for other devices (docs/decisions/0019-device.md): a device whose buffers nobody but
+//! itself can open trains to the same bits as the CPU, every operation of the list is needed, and
+//! one that fails ends the step and changes nothing.
+
+use halfstep::device::{Cpu, Device};
+use halfstep::engine::student::{LayerPass, Student, StudentConfig};
+use halfstep::engine::{Trainer, state};
+use halfstep::host::Host;
+use halfstep::layer::block::Context;
+use halfstep::layer::finished::Finished;
+use halfstep::objective::TermConfig;
+use halfstep::objective::block_output::BlockOutputConfig;
+use halfstep::objective::channel_moments::ChannelMomentsConfig;
+use halfstep::objective::saliency::{Penalty, SaliencyConfig, SaliencyDifference, SaliencyScale};
+use halfstep::optimizer::adamw::AdamWConfig;
+use halfstep::optimizer::lion::LionConfig;
+use halfstep::optimizer::{GroupConfig, Optimizer, OptimizerConfig, Schedule};
+use halfstep::recipe::{
+    LowRankConfig, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Sites, TrainArithmetic,
+    TrainConfig, Trains, WeightSite,
+};
+use halfstep::target::TargetId;
+use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
+use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_kernels::ops::gemm::Precision;
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::rng::Rng;
+use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use strict_device::Strict;
+
+mod strict_device;
+
+const TOKENS: usize = 12;
+const SEQUENCES: usize = 2;
+const STEPS: u64 = 2;
+
+/// A model with everything that a layer can have.
+fn model() -> Model {
+    let sizes = Sizes {
+        vocab_size: 40,
+        hidden_size: 32,
+        intermediate_size: 64,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        norm_eps: 1e-5,
+        rope_theta: 100.0,
+        rope_scaling: None,
+        tied_head: true,
+        max_positions: 64,
+    };
+    let mut architecture: Architecture = sizes.decoder("llama");
+    architecture.layers[0].attention.qkv_bias = true;
+    architecture.layers[1].attention.qk_norm = Some(QkNorm::Head);
+    let mut rng = Rng::new(7, 0);
+    let tensors = architecture.tensors().into_iter().map(|spec| {
+        let (mean, deviation) = match spec.role {
+            Role::Norm(_) | Role::FinalNorm => (1.0, 0.2),
+            _ => (0.0, 0.3),
+        };
+        let count = spec.shape.iter().product();
+        let values = (0..count).map(|_| (mean + deviation * rng.normal()) as f32).collect();
+        (spec.name, Tensor { shape: spec.shape, data: TensorData::F32(values) })
+    });
+    Model {
+        name: "random".into(),
+        tensors: tensors.collect(),
+        architecture,
+        low_rank: BTreeMap::new(),
+        linear_parts: BTreeMap::new(),
+        tokenizer: None,
+        chat_template: None,
+        quantization: None,
+        provenance: BTreeMap::new(),
+        file_bytes: 0,
+    }
+}
+
+fn batch(step: u64) -> Vec<u32> {
+    let mut rng = Rng::new(5, step);
+    (0..SEQUENCES * TOKENS).map(|_| rng.below(40) as u32).collect()
+}
+
+/// A recipe without stages, and what trains it.
+struct Case {
+    name: &'static str,
+    recipe: Recipe,
+    trains: Trains,
+    config: TrainConfig,
+}
+
+fn case(
+    name: &'static str,
+    site: WeightSite,
+    activation: ActivationSpec,
+    cache: ActivationSpec,
+) -> Case {
+    let rules = vec![
+        Rule::weights(site),
+        Rule::Activation { quantizer: activation },
+        Rule::Cache { quantizer: cache },
+    ];
+    let (id, data) = ("custom".into(), RecipeData::default());
+    let recipe = Recipe { id, target: TargetId::Halfstep, rules, data, stages: vec![] };
+    let (range, rounding) = (site.range.traits(), site.rounding.traits());
+    let trains = Trains {
+        weights: range.weights_may_learn && rounding.weights_may_learn,
+        scales: range.learns && rounding.ranges_may_learn,
+        rounding: rounding.learns,
+        ..Trains::ALL
+    };
+    let config = TrainConfig {
+        sequence_length: TOKENS,
+        batch: SEQUENCES,
+        learning_rate: 1e-2,
+        arithmetic: Some(TrainArithmetic::F32),
+        ..TrainConfig::default()
+    };
+    Case { name, recipe, trains, config }
+}
+
+fn cases() -> Vec<Case> {
+    let grouped = |int| QuantSpec::int(int, Granularity::Group(16), ScaleCodec::F16);
+    let (symmetric, affine) = (grouped(Int::symmetric(4)), grouped(Int::unsigned(3)));
+    let (token, head, fixed) =
+        (ActivationSpec::token(8), ActivationSpec::head(8), ActivationSpec::of_site(8));
+    let site = |spec, range| WeightSite { range, ..WeightSite::absmax(spec) };
+
+    let mut scales = case("learned scales", site(symmetric, RangeConfig::Scale), token, head);
+    // Two passes over a batch, and several chunks of the head in each.
+    scales.config.micro_batch = Some(1);
+    scales.config.loss_bytes = 4 * 2 * 40 * 5;
+    scales.config.ce_weight = 0.5;
+
+    let low_rank = Some(LowRankConfig { rank: 2, alpha: 4.0 });
+    let affine_site = WeightSite { low_rank, ..site(affine, RangeConfig::ScaleZero) };
+    let zero_points = case("scales and zero points, factors", affine_site, fixed, fixed);
+
+    let int8 = site(symmetric, RangeConfig::Absmax);
+    let mut integer = case("integer products of absmax", int8, token, head);
+    integer.config.arithmetic = Some(TrainArithmetic::Int8Forward);
+    integer.config.optimizer = Some(OptimizerConfig::Lion(LionConfig::default()));
+
+    let clips = case("clips", site(affine, RangeConfig::Clip), token, ActivationSpec::F32);
+    let learned =
+        WeightSite { rounding: RoundingConfig::AdaRound, ..site(symmetric, RangeConfig::Frozen) };
+    let rounding = case("rounding", learned, ActivationSpec::F32, ActivationSpec::F32);
+    vec![scales, zero_points, integer, clips, rounding]
+}
+
+fn trainer<D: Device>(device: &D, case: &Case, previous: Option<&Model>) -> Trainer<D> {
+    let trains = if previous.is_some() { Trains::SCALES } else { case.trains };
+    let (calibration, device) = (batch(9), device.clone());
+    Trainer::new(
+        &model(),
+        previous,
+        &case.recipe,
+        trains,
+        &case.config,
+        STEPS,
+        &calibration,
+        device,
+    )
+    .unwrap_or_else(|e| panic!("{}: {e}", case.name))
+}
+
+/// What training gives, to the bit.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    /// Loss and gradient norm of every step.
+    steps: Vec<[u64; 2]>,
+    /// Hash of parameters and optimizer state.
+    state: blake3::Hash,
+    /// Hash of the model as it is stored.
+    packed: blake3::Hash,
+}
+
+fn hash(value: &impl std::fmt::Debug) -> blake3::Hash {
+    blake3::hash(format!("{value:?}").as_bytes())
+}
+
+fn state_hash<D: Device<Number = f32>>(trainer: &Trainer<D>) -> blake3::Hash {
+    let entries = state::entries(trainer).expect("the state is read");
+    let parts = entries.iter().map(|entry| (&entry.name, &entry.data));
+    hash(&parts.collect::<Vec<_>>())
+}
+
+fn trained<D: Device<Number = f32>>(
+    device: &D,
+    case: &Case,
+    previous: Option<&Model>,
+) -> (Outcome, Model) {
+    let mut trainer = trainer(device, case, previous);
+    let steps = (0..STEPS).map(|step| {
+        let report = trainer.step(&batch(step), TOKENS, &Host::default());
+        let report = report.unwrap_or_else(|e| panic!("{}, step {step}: {e}", case.name));
+        [report.loss.to_bits(), report.gradient_norm.to_bits()]
+    });
+    let steps = steps.collect();
+    trainer.settle().expect("settled");
+    let state = state_hash(&trainer);
+    let packed = trainer.packed(&model(), &case.recipe).expect("packed");
+    let outcome = Outcome { steps, state, packed: hash(&(&packed.tensors, &packed.low_rank)) };
+    (outcome, packed)
+}
+
+/// One step of a layer that learns from the teacher's output: terms at the output, a penalty, a
+/// pull, and the layer as it is stored.
+fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
+    let (model, case) = (model(), &cases()[1]);
+    let sites = Sites::new(&case.recipe.rules, &model.architecture).expect("sites");
+    let config = StudentConfig {
+        model: &model,
+        previous: None,
+        sites: &sites,
+        trains: Trains { activation_scales: false, ..Trains::ALL },
+        anchored: true,
+        seed: 1,
+        integer: false,
+    };
+    let mut student = Student::new(config, 1, device).expect("a student");
+    let ropes = model.architecture.layers.iter();
+    let context = Context {
+        device: device.clone(),
+        architecture: Arc::new(model.architecture.clone()),
+        ropes: ropes.map(|layer| Arc::new(layer.attention.rope_table())).collect(),
+        batch: 1,
+        tokens: TOKENS,
+        precision: Precision::F32,
+        activation: ActivationSpec::F32,
+        cache: ActivationSpec::F32,
+        edge: EdgeRule::Inside,
+    };
+    let (weights, sinks) = (student.weights().expect("weights"), student.sinks());
+    let terms = [
+        (TermConfig::BlockOutput(BlockOutputConfig {}), 1.0),
+        (TermConfig::ChannelMoments(ChannelMomentsConfig::default()), 0.5),
+    ];
+    let sequences = SEQUENCES;
+    let pass =
+        LayerPass { context: &context, weights: &weights, sinks: &sinks, terms: &terms, sequences };
+    let mut rng = Rng::new(11, 0);
+    let mut normal = || (0..TOKENS * 32).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
+    let mut losses = vec![];
+    for _ in 0..SEQUENCES {
+        losses.extend(pass.gradients(normal(), vec![normal()]).expect("gradients"));
+    }
+    let s = student.matrices.iter().map(|matrix| vec![0.5; matrix.rows * matrix.cols]).collect();
+    let saliency = SaliencyConfig {
+        lambda: 1.0,
+        scale: SaliencyScale::PerMatrix,
+        difference: SaliencyDifference::AfterLowRank,
+        samples: 1,
+        sequence_length: TOKENS,
+    };
+    let penalty = Penalty::new(s, &saliency);
+    losses.push(
+        penalty.add(1.0, &student.matrices, &student.parameters, &weights).expect("a penalty"),
+    );
+    student.backward().expect("gradients");
+    let group = GroupConfig { rate_multiplier: 1.0, weight_decay: 0.1 };
+    let mut optimizer = Optimizer {
+        rule: OptimizerConfig::AdamW(AdamWConfig::default()),
+        schedule: Schedule { steps: 1, warmup: 0, learning_rate: 1e-2, min_ratio: 1.0 },
+        max_norm: 1.0,
+        weights: group,
+        weight_steps: group,
+        activation_steps: group,
+        norms: group,
+        ranges: group,
+        low_rank: group,
+        anchor: 0.1,
+        state: Default::default(),
+    };
+    losses.push(optimizer.gradient_norm(&student.parameters, 0).expect("a norm"));
+    optimizer.update(&mut student.parameters, 0, losses[0]).expect("an update");
+    student.settle().expect("settled");
+    (losses.into_iter().map(f64::to_bits).collect(), student.finish().expect("a layer"))
+}
+
+/// Everything on both devices.
+fn compare(cpu: &Cpu, strict: &Strict) {
+    let cases = cases();
+    for case in &cases {
+        let (want, model) = trained(cpu, case, None);
+        assert_eq!(trained(strict, case, None).0, want, "{}", case.name);
+        if case.trains.weights {
+            let (want, _) = trained(cpu, case, Some(&model));
+            assert_eq!(trained(strict, case, Some(&model)).0, want, "{}: its codes", case.name);
+        }
+    }
+    let ((want_losses, want), (losses, finished)) = (layer(cpu), layer(strict));
+    assert_eq!(losses, want_losses, "a layer");
+    let stored = |of: &Finished| hash(&(&of.tensors, &of.low_rank));
+    assert_eq!(stored(&finished), stored(&want), "a layer as it is stored");
+    let weights = |device: &Strict, integer| {
+        finished.weights(device, &model().architecture, 1, integer).expect("its weights").layer
+    };
+    assert_eq!([weights(strict, true), weights(strict, false)], [1, 1]);
+}
+
+/// The operations of the list, from its source.
+fn operations() -> Vec<&'static str> {
+    let source = include_str!("../src/device/operations.rs");
+    let list = &source[source.find("pub trait Device:").expect("the list")..];
+    let names = list.lines().filter_map(|line| line.strip_prefix("    fn "));
+    names.filter_map(|line| line.split(['(', '<']).next()).collect()
+}
+
+#[test]
+fn training_on_opaque_buffers_equals_the_cpu_bit_for_bit_and_needs_every_operation() {
+    let (cpu, strict) = (Cpu::new(&Pool::new(2)), Strict::new(1));
+    compare(&cpu, &strict);
+    let (calls, operations) = (strict.calls(), operations());
+    assert!(operations.contains(&"rms_norm_backward") && operations.len() > 30);
+    // Made of `read` and `upload` where a device has nothing better.
+    let own = operations.iter().filter(|name| **name != "on_host");
+    let unused: Vec<_> = own.filter(|name| !calls.contains_key(**name)).collect();
+    assert!(unused.is_empty(), "no recipe calls {unused:?}");
+}
+
+#[test]
+fn an_operation_that_fails_ends_the_step_with_its_error_and_nothing_was_updated() {
+    let case = &cases()[0];
+    let (cpu, strict) = (Cpu::new(&Pool::new(1)), Strict::new(1));
+    let mut healthy = trainer(&cpu, case, None);
+    let step = |trainer: &mut Trainer<Strict>| trainer.step(&batch(0), TOKENS, &Host::default());
+    let mut tried = trainer(&strict, case, None);
+    let mut other = trainer(&strict, case, None);
+    let before = strict.calls();
+    step(&mut other).expect("a step");
+    let called = strict.calls().into_iter().filter(|(name, n)| before.get(name) != Some(n));
+    let called: Vec<&str> = called.map(|(name, _)| name).collect();
+    // These tell no error, or change parameters themselves.
+    let exempt = ["pool", "free_memory", "adamw", "keep_scale_signs"];
+    let (state, mut failed) = (state_hash(&tried), 0);
+    for operation in called.into_iter().filter(|name| !exempt.contains(name)) {
+        strict.fail(Some(operation));
+        let error = step(&mut tried).expect_err(operation).to_string();
+        assert!(error.ends_with(&format!("the device failed in {operation}")), "{error}");
+        strict.fail(None);
+        assert_eq!(state_hash(&tried), state, "{operation}");
+        failed += 1;
+    }
+    assert!(failed > 20, "{failed} operations of a step");
+    let want = healthy.step(&batch(0), TOKENS, &Host::default()).expect("a step");
+    let got = step(&mut tried).expect("a step after the failures");
+    assert_eq!(got.loss.to_bits(), want.loss.to_bits());
+    assert_eq!(state_hash(&tried), state_hash(&healthy));
+}

@@ -1,0 +1,441 @@
+//! A second device: the CPU's arithmetic over buffers that nobody else can open. It counts its
+//! calls by operation, and fails in the one it is told to.
+
+use halfstep::device::{Cpu, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Product};
+use halfstep::{Error, Result};
+use halfstep_formats::Tensor;
+use halfstep_kernels::ops::adamw::AdamW;
+use halfstep_kernels::ops::attention::AttentionShape;
+use halfstep_kernels::ops::gemm::Precision;
+use halfstep_kernels::ops::rope::RopeTable;
+use halfstep_kernels::quant::lsq::EdgeRule;
+use halfstep_kernels::quant::tensor::QuantTensor;
+use halfstep_kernels::{ActivationSpec, Pool, QuantSpec, ScaleCodec};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+/// Values behind a private field.
+#[derive(Debug)]
+pub struct Opaque(Vec<f32>);
+
+impl DeviceBuffer for Opaque {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A weight behind a private field.
+#[derive(Clone)]
+pub struct OpaqueWeight(<Cpu as Device>::Weight);
+
+impl DeviceWeight for OpaqueWeight {
+    fn rows(&self) -> usize {
+        DeviceWeight::rows(&self.0)
+    }
+
+    fn cols(&self) -> usize {
+        DeviceWeight::cols(&self.0)
+    }
+
+    fn is_packed(&self) -> bool {
+        self.0.is_packed()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Strict {
+    inner: Cpu,
+    calls: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    /// The operation that fails from now on.
+    failing: Arc<Mutex<Option<String>>>,
+}
+
+impl Strict {
+    pub fn new(threads: usize) -> Self {
+        let inner = Cpu::new(&Pool::new(threads));
+        Self { inner, calls: Arc::default(), failing: Arc::default() }
+    }
+
+    /// Number of calls by operation.
+    pub fn calls(&self) -> BTreeMap<&'static str, usize> {
+        self.calls.lock().expect("no panic while counting").clone()
+    }
+
+    pub fn fail(&self, operation: Option<&str>) {
+        *self.failing.lock().expect("no panic while failing") = operation.map(str::to_owned);
+    }
+
+    fn note(&self, operation: &'static str) {
+        *self.calls.lock().expect("no panic while counting").entry(operation).or_default() += 1;
+    }
+
+    fn call(&self, operation: &'static str) -> Result<()> {
+        self.note(operation);
+        match &*self.failing.lock().expect("no panic while failing") {
+            Some(failing) if failing == operation => {
+                Err(Error::Internal { reason: format!("the device failed in {operation}") })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The grid with its buffers opened.
+fn inside<'a>(grid: Grid<'a, Opaque>) -> Grid<'a, Vec<f32>> {
+    Grid {
+        spec: grid.spec,
+        rows: grid.rows,
+        cols: grid.cols,
+        scales: &grid.scales.0,
+        zero_points: grid.zero_points.map(|z| &z.0),
+    }
+}
+
+impl Device for Strict {
+    type Number = f32;
+    type Buffer = Opaque;
+    type Weight = OpaqueWeight;
+
+    fn pool(&self) -> &Pool {
+        self.note("pool");
+        self.inner.pool()
+    }
+
+    // `on_host` is the trait's own: it reads and uploads.
+
+    fn free_memory(&self) -> Option<u64> {
+        self.note("free_memory");
+        None
+    }
+
+    fn upload(&self, values: Vec<f32>) -> Result<Opaque> {
+        self.call("upload")?;
+        self.inner.upload(values).map(Opaque)
+    }
+
+    fn read<'a>(&self, x: &'a Opaque) -> Result<Cow<'a, [f32]>> {
+        self.call("read")?;
+        self.inner.read(&x.0)
+    }
+
+    fn zeros(&self, len: usize) -> Result<Opaque> {
+        self.call("zeros")?;
+        self.inner.zeros(len).map(Opaque)
+    }
+
+    fn copy(&self, x: &Opaque) -> Result<Opaque> {
+        self.call("copy")?;
+        self.inner.copy(&x.0).map(Opaque)
+    }
+
+    fn slice(&self, x: &Opaque, range: Range<usize>) -> Result<Opaque> {
+        self.call("slice")?;
+        self.inner.slice(&x.0, range).map(Opaque)
+    }
+
+    fn concatenate(&self, parts: Vec<Opaque>) -> Result<Opaque> {
+        self.call("concatenate")?;
+        self.inner.concatenate(parts.into_iter().map(|x| x.0).collect()).map(Opaque)
+    }
+
+    fn weight(&self, values: Opaque, cols: usize) -> Result<OpaqueWeight> {
+        self.call("weight")?;
+        self.inner.weight(values.0, cols).map(OpaqueWeight)
+    }
+
+    fn packed_weight(&self, codes: &QuantTensor) -> Result<OpaqueWeight> {
+        self.call("packed_weight")?;
+        self.inner.packed_weight(codes).map(OpaqueWeight)
+    }
+
+    fn stored_weight(&self, tensor: &Tensor) -> Result<OpaqueWeight> {
+        self.call("stored_weight")?;
+        self.inner.stored_weight(tensor).map(OpaqueWeight)
+    }
+
+    fn prepare(
+        &self,
+        precision: Precision,
+        w: &OpaqueWeight,
+        product: Product,
+        products: usize,
+    ) -> Result<OpaqueWeight> {
+        self.call("prepare")?;
+        self.inner.prepare(precision, &w.0, product, products).map(OpaqueWeight)
+    }
+
+    fn embedding(&self, w: &OpaqueWeight, rows: &[u32]) -> Result<Opaque> {
+        self.call("embedding")?;
+        self.inner.embedding(&w.0, rows).map(Opaque)
+    }
+
+    fn embedding_backward(
+        &self,
+        dx: &Opaque,
+        rows: &[u32],
+        dw: &mut Opaque,
+        accumulate: bool,
+    ) -> Result<()> {
+        self.call("embedding_backward")?;
+        self.inner.embedding_backward(&dx.0, rows, &mut dw.0, accumulate)
+    }
+
+    fn linear(&self, precision: Precision, x: &Opaque, w: &OpaqueWeight) -> Result<Opaque> {
+        self.call("linear")?;
+        self.inner.linear(precision, &x.0, &w.0).map(Opaque)
+    }
+
+    fn linear_backward_input(
+        &self,
+        precision: Precision,
+        dy: &Opaque,
+        w: &OpaqueWeight,
+    ) -> Result<Opaque> {
+        self.call("linear_backward_input")?;
+        self.inner.linear_backward_input(precision, &dy.0, &w.0).map(Opaque)
+    }
+
+    fn linear_backward_weight(
+        &self,
+        precision: Precision,
+        dy: &Opaque,
+        x: &Opaque,
+        cols: usize,
+        dw: &mut Opaque,
+        accumulate: bool,
+    ) -> Result<()> {
+        self.call("linear_backward_weight")?;
+        self.inner.linear_backward_weight(precision, &dy.0, &x.0, cols, &mut dw.0, accumulate)
+    }
+
+    fn integer_linear(
+        &self,
+        x: &Opaque,
+        activation: ActivationSpec,
+        scale: Option<&Opaque>,
+        weights: &[&OpaqueWeight],
+    ) -> Result<Vec<Opaque>> {
+        self.call("integer_linear")?;
+        let weights: Vec<_> = weights.iter().map(|w| &w.0).collect();
+        Ok(self
+            .inner
+            .integer_linear(&x.0, activation, scale.map(|x| &x.0), &weights)?
+            .into_iter()
+            .map(Opaque)
+            .collect())
+    }
+
+    fn add(&self, y: &mut Opaque, x: &Opaque) -> Result<()> {
+        self.call("add")?;
+        self.inner.add(&mut y.0, &x.0)
+    }
+
+    fn scale(&self, x: &mut Opaque, factor: f64) -> Result<()> {
+        self.call("scale")?;
+        self.inner.scale(&mut x.0, factor)
+    }
+
+    fn round_f16(&self, x: &Opaque, factor: f64) -> Result<Opaque> {
+        self.call("round_f16")?;
+        self.inner.round_f16(&x.0, factor).map(Opaque)
+    }
+
+    fn add_bias(&self, x: &Opaque, b: &Opaque) -> Result<Opaque> {
+        self.call("add_bias")?;
+        self.inner.add_bias(&x.0, &b.0).map(Opaque)
+    }
+
+    fn add_bias_backward(&self, dy: &Opaque, cols: usize) -> Result<Opaque> {
+        self.call("add_bias_backward")?;
+        self.inner.add_bias_backward(&dy.0, cols).map(Opaque)
+    }
+
+    fn rms_norm(&self, x: &Opaque, weight: &Opaque, eps: f64) -> Result<Opaque> {
+        self.call("rms_norm")?;
+        self.inner.rms_norm(&x.0, &weight.0, eps).map(Opaque)
+    }
+
+    fn rms_norm_backward(
+        &self,
+        x: &Opaque,
+        weight: &Opaque,
+        eps: f64,
+        dy: &Opaque,
+    ) -> Result<[Opaque; 2]> {
+        self.call("rms_norm_backward")?;
+        self.inner.rms_norm_backward(&x.0, &weight.0, eps, &dy.0).map(|of| of.map(Opaque))
+    }
+
+    fn rope(
+        &self,
+        table: &RopeTable,
+        x: &Opaque,
+        heads: usize,
+        period: usize,
+        inverse: bool,
+    ) -> Result<Opaque> {
+        self.call("rope")?;
+        self.inner.rope(table, &x.0, heads, period, inverse).map(Opaque)
+    }
+
+    fn swiglu(&self, gate: &Opaque, up: &Opaque) -> Result<Opaque> {
+        self.call("swiglu")?;
+        self.inner.swiglu(&gate.0, &up.0).map(Opaque)
+    }
+
+    fn swiglu_backward(&self, gate: &Opaque, up: &Opaque, dy: &Opaque) -> Result<[Opaque; 2]> {
+        self.call("swiglu_backward")?;
+        self.inner.swiglu_backward(&gate.0, &up.0, &dy.0).map(|of| of.map(Opaque))
+    }
+
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        q: &Opaque,
+        k: &Opaque,
+        v: &Opaque,
+    ) -> Result<[Opaque; 2]> {
+        self.call("attention")?;
+        self.inner.attention(shape, &q.0, &k.0, &v.0).map(|of| of.map(Opaque))
+    }
+
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        q: &Opaque,
+        k: &Opaque,
+        v: &Opaque,
+        y: &Opaque,
+        log_sum_exp: &Opaque,
+        dy: &Opaque,
+    ) -> Result<[Opaque; 3]> {
+        self.call("attention_backward")?;
+        self.inner
+            .attention_backward(shape, &q.0, &k.0, &v.0, &y.0, &log_sum_exp.0, &dy.0)
+            .map(|of| of.map(Opaque))
+    }
+
+    fn quantize_activation(&self, spec: ActivationSpec, x: &Opaque, cols: usize) -> Result<Opaque> {
+        self.call("quantize_activation")?;
+        self.inner.quantize_activation(spec, &x.0, cols).map(Opaque)
+    }
+
+    fn fake_quant(&self, w: &Opaque, grid: Grid<Opaque>) -> Result<Opaque> {
+        self.call("fake_quant")?;
+        self.inner.fake_quant(&w.0, inside(grid)).map(Opaque)
+    }
+
+    fn fake_quant_backward(
+        &self,
+        w: &Opaque,
+        grid: Grid<Opaque>,
+        edge: EdgeRule,
+        dy: &Opaque,
+        values: bool,
+    ) -> Result<GridGradients<Opaque>> {
+        self.call("fake_quant_backward")?;
+        let GridGradients { values, scales, zero_points } =
+            self.inner.fake_quant_backward(&w.0, inside(grid), edge, &dy.0, values)?;
+        Ok(GridGradients {
+            values: values.map(Opaque),
+            scales: Opaque(scales),
+            zero_points: zero_points.map(Opaque),
+        })
+    }
+
+    fn pack(&self, w: &Opaque, grid: Grid<Opaque>) -> Result<OpaqueWeight> {
+        self.call("pack")?;
+        self.inner.pack(&w.0, inside(grid)).map(OpaqueWeight)
+    }
+
+    fn absmax(
+        &self,
+        w: &Opaque,
+        rows: usize,
+        cols: usize,
+        spec: QuantSpec,
+    ) -> Result<(Opaque, Option<Opaque>)> {
+        self.call("absmax")?;
+        self.inner.absmax(&w.0, rows, cols, spec).map(|(s, z)| (Opaque(s), z.map(Opaque)))
+    }
+
+    fn store_scales(
+        &self,
+        scales: &Opaque,
+        codec: ScaleCodec,
+        bounds: Option<[f64; 2]>,
+    ) -> Result<Opaque> {
+        self.call("store_scales")?;
+        self.inner.store_scales(&scales.0, codec, bounds).map(Opaque)
+    }
+
+    fn store_zero_points(&self, zero_points: &Opaque, spec: QuantSpec) -> Result<Opaque> {
+        self.call("store_zero_points")?;
+        self.inner.store_zero_points(&zero_points.0, spec).map(Opaque)
+    }
+
+    fn keep_scale_signs(&self, scales: &mut Opaque, before: &Opaque, least: f32) -> Result<()> {
+        self.call("keep_scale_signs")?;
+        self.inner.keep_scale_signs(&mut scales.0, &before.0, least)
+    }
+
+    fn kl_divergence(
+        &self,
+        teacher: &Opaque,
+        student: &mut Opaque,
+        vocab: usize,
+        temperature: f64,
+        normalizer: f64,
+    ) -> Result<f64> {
+        self.call("kl_divergence")?;
+        self.inner.kl_divergence(&teacher.0, &mut student.0, vocab, temperature, normalizer)
+    }
+
+    fn cross_entropy(
+        &self,
+        logits: &Opaque,
+        targets: &[i64],
+        vocab: usize,
+        normalizer: f64,
+    ) -> Result<(f64, Opaque)> {
+        self.call("cross_entropy")?;
+        self.inner
+            .cross_entropy(&logits.0, targets, vocab, normalizer)
+            .map(|(loss, x)| (loss, Opaque(x)))
+    }
+
+    fn squared_difference(
+        &self,
+        y: &Opaque,
+        target: &Opaque,
+        elements: f64,
+        dy: &mut Opaque,
+    ) -> Result<f64> {
+        self.call("squared_difference")?;
+        self.inner.squared_difference(&y.0, &target.0, elements, &mut dy.0)
+    }
+
+    fn sum_of_squares(&self, x: &Opaque) -> Result<f64> {
+        self.call("sum_of_squares")?;
+        self.inner.sum_of_squares(&x.0)
+    }
+
+    fn adamw(
+        &self,
+        step: &AdamW,
+        x: &mut Opaque,
+        gradient: &Opaque,
+        m: &mut Opaque,
+        v: &mut Opaque,
+    ) -> Result<()> {
+        self.call("adamw")?;
+        self.inner.adamw(step, &mut x.0, &gradient.0, &mut m.0, &mut v.0)
+    }
+
+    fn pull(&self, x: &mut Opaque, origin: &Opaque, share: f64) -> Result<()> {
+        self.call("pull")?;
+        self.inner.pull(&mut x.0, &origin.0, share)
+    }
+}
