@@ -65,7 +65,7 @@ async function speeds(file, text, threads) {
     contenders['node-llama-cpp'] = await llamaCpp(file, ids, threads)
   } catch (error) {
     console.error(
-      `skipped: node-llama-cpp beside e.prefill and e.decode: ${error.message.split('\n')[0]}`,
+      `skipped: node-llama-cpp next to e.prefill and e.decode: ${error.message.split('\n')[0]}`,
     )
   }
   const rows = []

@@ -43,7 +43,7 @@ const gemm = (format) => (rows) =>
   rows.one('c.gemm', `${format}/m128/2048x8192/hot`, 'halfstep', 'ofBound')
 const gemv = (format) => (rows) =>
   rows.one('c.gemv', `${format}/2048x8192/cold`, 'halfstep', 'ofBound')
-const beside = (bench) => (rows) => rows.one(bench, 'w4-g32/cold', 'halfstep', 'ofBound')
+const ofBound = (bench) => (rows) => rows.one(bench, 'w4-g32/cold', 'halfstep', 'ofBound')
 const model = (bench, name) => (rows) =>
   ratio(
     rows.one(bench, name, 'halfstep', 'tokensPerSecond'),
@@ -94,9 +94,9 @@ const TARGETS = [
   { what: 'GEMV w4 channel cold / read', floor: 0.8, aim: 0.95, of: gemv('w4-channel') },
   { what: 'GEMV w8 g32 a32 cold / read', floor: 0.8, aim: 0.95, of: gemv('w8-g32-a32') },
   { what: 'GEMV w2 g64 cold / read', floor: 0.7, aim: 0.9, of: gemv('w2-g64') },
-  { what: 'fake-quant forward / loop', floor: 0.8, aim: 0.95, of: beside('b.fq_fwd') },
-  { what: 'LSQ backward / loop', floor: 0.8, aim: 0.95, of: beside('b.lsq_bwd') },
-  { what: 'quantize+pack / loop', floor: 0.8, aim: 0.95, of: beside('b.fq_pack') },
+  { what: 'fake-quant forward / loop', floor: 0.8, aim: 0.95, of: ofBound('b.fq_fwd') },
+  { what: 'LSQ backward / loop', floor: 0.8, aim: 0.95, of: ofBound('b.lsq_bwd') },
+  { what: 'quantize+pack / loop', floor: 0.8, aim: 0.95, of: ofBound('b.fq_pack') },
   { what: 'decode after 16 / node-llama-cpp', floor: 2, aim: 4, of: model('e.decode', 'after 16') },
   {
     what: 'decode of bandwidth',

@@ -22,12 +22,12 @@ export async function torchRows({ full, threads, model, wants }) {
   const program = python()
   if (program === undefined) {
     console.error(
-      `skipped: PyTorch beside ${benches.join(', ')}: no python with torch and gguf on PATH`,
+      `skipped: PyTorch next to ${benches.join(', ')}: no python with torch and gguf on PATH`,
     )
     return []
   }
   if (!model.endsWith('.gguf')) {
-    console.error('skipped: PyTorch beside d.qat and e.eval: it reads GGUF files only')
+    console.error('skipped: PyTorch next to d.qat and e.eval: it reads GGUF files only')
     return []
   }
   // Large pages where the system has them, as our own allocator asks for.

@@ -1,6 +1,7 @@
 // Partial retraining (SAPR): the weights are frozen, and at 2 bits clipping and low-rank factors
-// learn layer by layer, with a penalty on the rounding errors of the most important weights. The budget
-// is tiny, so that this ends in seconds; the defaults are 32 sequences of 512 tokens, 5 times.
+// learn layer by layer, with a penalty on the rounding errors of the most important weights. The
+// budget is tiny, so that this ends in seconds; the defaults are 32 sequences of 512 tokens, 5
+// times.
 //
 //     node examples/partial-retraining.mjs [folder for the result]
 import { join } from 'node:path'

@@ -6,7 +6,8 @@ import { bin, run } from './shell.mjs'
 /** Runs a program; true when it found nothing. */
 async function clean(program, args, options) {
   const { code } = await run(program, args, options)
-  if (code !== 0) console.error(`docs: ${program.split('/').pop()} ${args.join(' ')} found something`)
+  if (code !== 0)
+    console.error(`docs: ${program.split('/').pop()} ${args.join(' ')} found something`)
   return code === 0
 }
 

@@ -1,4 +1,4 @@
-// An earlier revision of this repository, built beside the working tree for comparisons.
+// An earlier revision of this repository, built next to the working tree for comparisons.
 import { execFileSync } from 'node:child_process'
 import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'

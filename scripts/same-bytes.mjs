@@ -1,4 +1,4 @@
-// npm run same-bytes: builds an earlier revision beside the working tree, runs the same list of
+// npm run same-bytes: builds an earlier revision next to the working tree, runs the same list of
 // small runs on the demo model through both command lines, one after the other, and compares the
 // packed files and the loss traces on this machine. Trained and solved runs have other bytes on
 // other kinds of CPU, so that no stored hash can tell what a change did to them.
@@ -98,7 +98,7 @@ const CASES = [
       seed: 7,
     },
   ],
-  ['silq', 'own text beside data', { ...MODEL, selfGenerated: 200 }],
+  ['silq', 'own text with data', { ...MODEL, selfGenerated: 200 }],
 
   ['llm-qat', 'w4, own text', { ...MODEL, data: undefined }],
   ['llm-qat', 'w4 on data f32', { ...MODEL, ...F32 }],
@@ -140,7 +140,7 @@ const CASES = [
   ['apiq', 'w3 rank 4 f32', { ...BLOCKS, weights: 3, rank: 4, alpha: 4, ...F32 }],
   ['apiq', 'w4 g128 bf16', { ...BLOCKS, weights: 4, groupSize: 128, ...BF16 }],
   ['apiq', 'w8 one target', { ...BLOCKS, weights: 8, secondTarget: 'off' }],
-  ['apiq', 'own text beside data', { ...BLOCKS, selfGenerated: 128, ...F16 }],
+  ['apiq', 'own text with data', { ...BLOCKS, selfGenerated: 128, ...F16 }],
 
   ['sapr', 'scale-free, before low rank', { ...BLOCKS, saliencySamples: 2 }],
   [

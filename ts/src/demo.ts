@@ -61,7 +61,7 @@ export interface DemoOptions {
   /** Where the exports go. Default `halfstep-demo`. */
   folder?: string
   signal?: AbortSignal
-  /** Told of every training step. */
+  /** Called after every training step. */
   onStep?: (name: string, event: Extract<Event, { kind: 'step' }>) => void
   /** Each row as soon as it is measured. */
   onRow?: (row: DemoRow) => void

@@ -1,3 +1,9 @@
+/**
+ * Quantization, quantization-aware training and export of small language models: {@link Model}
+ * loads one, {@link quantize} makes a smaller one by one of the {@link recipes}.
+ *
+ * @module halfstep
+ */
 export { ERROR_CODES, type ErrorCode, HalfstepError } from './errors.js'
 export * from './generated/recipes.js'
 export type * from './generated/types.js'

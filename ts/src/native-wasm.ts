@@ -3,8 +3,8 @@ import { modelFiles, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
 import { type Glue, type WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
 
 /**
- * Where the module comes from when not from beside this file: its bytes, a URL or response to
- * fetch, or a compiled module.
+ * Where the module comes from when not from the folder of this file: its bytes, a URL or response
+ * to fetch, or a compiled module.
  */
 export type WasmSource = BufferSource | URL | Response | Promise<Response> | WebAssembly.Module
 
@@ -12,7 +12,7 @@ let loading: Promise<Native> | undefined
 
 /**
  * Loads the WebAssembly module from `source`, before the first {@link Model.load} loads it from
- * beside this file. It is loaded once: after that a `source` has no effect.
+ * the folder of this file. It is loaded once: after that a `source` has no effect.
  */
 export async function loadWasm(source?: WasmSource): Promise<void> {
   await wasmNative(source)
@@ -32,7 +32,7 @@ export function wasmNative(source?: WasmSource): Promise<Native> {
 
 async function load(source: WasmSource | undefined): Promise<Native> {
   const [glue, files] = await Promise.all([import('../wasm/halfstep.js'), nodeFiles()])
-  // Browsers fetch the module from beside the glue; Node's fetch knows no files.
+  // Browsers fetch the module from the folder of the glue; Node's fetch knows no files.
   const module =
     source ??
     (files ? await files.readFile(new URL('../wasm/halfstep_bg.wasm', import.meta.url)) : undefined)

@@ -2,9 +2,11 @@
  * halfstep in WebAssembly, for browsers, workers and edge runtimes: the surface of `halfstep`
  * without training.
  *
- * The module is fetched from beside this file at the first {@link Model.load}; {@link loadWasm}
- * takes it from elsewhere. Work runs on the calling thread in short
- * steps, so a page stays alive; for long evaluations use a worker.
+ * The module is fetched from the folder of this file at the first {@link Model.load};
+ * {@link loadWasm} takes it from elsewhere. Work runs on the calling thread in short steps, so a
+ * page stays alive; for long evaluations use a worker.
+ *
+ * @module halfstep/wasm
  */
 export { ERROR_CODES, type ErrorCode, HalfstepError } from './errors.js'
 export * from './generated/recipes.js'

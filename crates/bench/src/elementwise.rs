@@ -1,4 +1,4 @@
-//! `b`: what a training step does once per weight or activation, each beside a loop with the same
+//! `b`: what a training step does once per weight or activation, each next to a loop with the same
 //! loads and stores.
 
 use crate::adapter::Weight;

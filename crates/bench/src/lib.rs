@@ -1,4 +1,4 @@
-//! Benches of the kernels: each checks its answer before its time, and stands beside what the
+//! Benches of the kernels: each checks its answer before its time, and stands next to what the
 //! machine could do in the same run.
 //!
 //! This library knows no peer; the program `halfstep-bench` adds them ([`case::Peers`]). The Node

@@ -51,7 +51,7 @@ pub fn to_candle(model: &Model, device: &Device) -> Result<HashMap<String, Tenso
     model.tensors.iter().map(tensor).collect()
 }
 
-/// The model `like` with other tensors, unquantized: f16 and bf16 stay, other floats become f32.
+/// The model `like` with other tensors, in floating point: f16 and bf16 stay, other floats become f32.
 /// Of a `VarMap` of candle-nn these are the tensors of its variables.
 ///
 /// Errors: a tensor that is missing, has another shape than the architecture says, or is none of

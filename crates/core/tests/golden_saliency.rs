@@ -25,7 +25,7 @@ fn squared_gradients_of_every_text_alone() {
     let width =
         linears[0].iter().map(|name| model.tensors[name].shape.iter().product::<usize>()).sum();
     let mut sums = Stream::new(linears.len(), width, 1, &std::env::temp_dir(), &Host::default())
-        .expect("room");
+        .expect("the sums can be stored");
     squared_gradients(
         &model,
         &tokens,
@@ -132,9 +132,9 @@ fn the_penalty_and_its_gradients() {
         let mut total = 0.0;
         for (l, factor) in linears.iter().zip(factors) {
             let scaled: Vec<f64> = l.learned[3].iter().map(|b| b * scaling).collect();
-            let beside = after.then_some([&l.learned[2][..], &scaled[..]]);
+            let low_rank = after.then_some([&l.learned[2][..], &scaled[..]]);
             let (value, gradients) =
-                penalty(&pool, &l.w, l.wq.clone(), &l.s, factor, l.cols, beside);
+                penalty(&pool, &l.w, l.wq.clone(), &l.s, factor, l.cols, low_rank);
             total += value;
             let (mut ds, mut dz) = (vec![0.0; l.ranges.0.len()], vec![0.0; l.ranges.0.len()]);
             let affine = Affine {

@@ -106,7 +106,7 @@ fn widened(values: &[f32]) -> Vec<f64> {
 }
 
 #[test]
-fn gptq_cases() {
+fn gptq_gives_the_reference_codes() {
     let Some(golden) = load("solvers") else { return };
     let (pool, mut seen) = (Pool::new(2), 0);
     for case in cases(&golden, "gptq") {
@@ -148,7 +148,7 @@ fn gptq_cases() {
 }
 
 #[test]
-fn awq_cases() {
+fn awq_gives_the_reference_scales_and_clips() {
     let Some(golden) = load("solvers") else { return };
     let (pool, mut seen, mut compared) = (Pool::new(2), 0, 0);
     for case in cases(&golden, "awq") {

@@ -45,7 +45,7 @@ fn row(matrix: &[f32], cols: usize, row: i64) -> &[f32] {
 }
 
 #[test]
-fn values_are_exact() {
+fn blocks_decode_to_the_values_of_ggml() {
     let Some(golden) = load(TOPIC) else { return };
     let kinds = known(&golden);
     assert!(!kinds.is_empty(), "the set holds no type that is read");
@@ -64,7 +64,7 @@ fn values_are_exact() {
 }
 
 #[test]
-fn bytes_are_exact() {
+fn blocks_are_encoded_to_the_bytes_of_ggml() {
     let Some(golden) = load(TOPIC) else { return };
     let x = golden.tensor("x");
     let (cols, values) = (x.shape[1], x.f32());

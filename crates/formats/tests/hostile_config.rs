@@ -522,7 +522,7 @@ fn sound_configs_are_read() {
 /// Single-byte changes and cuts of a sound config: an error or an architecture within the caps,
 /// never a panic.
 #[test]
-fn every_byte_changed() {
+fn no_cut_or_changed_byte_panics_or_passes_a_cap() {
     let text = with(&[("rope_scaling", LLAMA3())]).into_bytes();
     for at in 0..text.len() {
         assert!(parse("cut", &text[..at]).is_err(), "{at} bytes");

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn special_values() {
+    fn zeros_infinities_and_nan_are_those_of_ieee() {
         assert_eq!(
             [exp_f32(0.0), exp_f32(f32::NEG_INFINITY), exp_f32(f32::INFINITY), exp_f32(-0.0)],
             [1.0, 0.0, f32::INFINITY, 1.0]

@@ -88,7 +88,7 @@ mod tests {
 
     /// The known answers of the authors' library (Random123, kat_vectors).
     #[test]
-    fn philox_known_answers() {
+    fn philox_gives_the_published_answers() {
         assert_eq!(philox([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
         assert_eq!(
             philox([u32::MAX; 4], [u32::MAX; 2]),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_and_ranges() {
+    fn numbers_have_the_moments_and_range_of_their_distribution() {
         let (mut rng, n) = (Rng::new(1, 0), 100_000);
         let (mut mean, mut square, mut fourth, mut uniform) = (0.0, 0.0, 0.0, 0.0);
         for _ in 0..n {

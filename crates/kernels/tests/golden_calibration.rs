@@ -19,7 +19,7 @@ fn close(got: f64, want: f64, limit: f64) -> bool {
 }
 
 #[test]
-fn first_steps() {
+fn observers_find_the_reference_scales() {
     let Some(golden) = halfstep_golden::load("calibration") else { return };
     let list = |key: &str| golden.json[key].as_array().unwrap_or_else(|| panic!("{key}")).clone();
     let names = list("rows");

@@ -169,7 +169,7 @@ fn replay_ce<T: Real>(golden: &Golden, about: &Value, limits: &Limits) {
 }
 
 #[test]
-fn losses_and_gradients() {
+fn losses_and_gradients_are_those_of_the_reference() {
     let Some(golden) = load("distill_loss") else { return };
     let cases = golden.json["cases"].as_array().expect("cases");
     assert!(!cases.is_empty());

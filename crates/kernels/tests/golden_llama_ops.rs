@@ -266,7 +266,7 @@ fn replay<T: Real>(case: &Case) {
 }
 
 #[test]
-fn operations_and_gradients() {
+fn operations_and_gradients_are_those_of_the_reference() {
     let Some(golden) = load("llama_ops") else { return };
     let cases = golden.json["cases"].as_array().expect("cases");
     assert!(!cases.is_empty());

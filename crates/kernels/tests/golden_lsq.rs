@@ -73,7 +73,7 @@ fn check<T: Limits>(golden: &Golden, case: &serde_json::Value, threads: usize) {
 }
 
 #[test]
-fn forward_and_gradients() {
+fn forward_and_gradients_are_those_of_the_reference() {
     let Some(golden) = halfstep_golden::load("lsq") else { return };
     let cases = golden.json["cases"].as_array().expect("cases").clone();
     assert!(!cases.is_empty(), "a set without cases");

@@ -42,7 +42,7 @@ fn check(what: &str, rng: &mut Rng, x: &[f64], gradient: &[f64], f: impl Fn(&[f6
 }
 
 #[test]
-fn rms_norm_gradients() {
+fn rms_norm_gradients_are_finite_differences() {
     let (mut rng, pool) = (Rng::new(1, 0), Pool::new(2));
     for (rows, width) in [(1, 1), (3, 7), (70, 33)] {
         let (x, w, dy) = (
@@ -63,7 +63,7 @@ fn rms_norm_gradients() {
 }
 
 #[test]
-fn swiglu_gradients() {
+fn swiglu_gradients_are_finite_differences() {
     let (mut rng, pool) = (Rng::new(2, 0), Pool::new(2));
     let [gate, up, dy] = [0; 3].map(|_| numbers(&mut rng, 101));
     let loss = |gate: &[f64], up: &[f64]| {
@@ -153,7 +153,7 @@ fn attention_equals_its_naive_twin() {
 }
 
 #[test]
-fn attention_gradients() {
+fn attention_gradients_are_finite_differences() {
     let (mut rng, pool) = (Rng::new(4, 0), Pool::new(2));
     for s in SHAPES {
         let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
@@ -178,7 +178,7 @@ fn attention_gradients() {
 }
 
 #[test]
-fn loss_gradients() {
+fn loss_gradients_are_finite_differences() {
     let (mut rng, pool) = (Rng::new(5, 0), Pool::new(2));
     // 1029 logits: more than a tile, and a short last block.
     for (rows, vocab) in [(3, 5), (2, 1029)] {

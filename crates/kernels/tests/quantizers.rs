@@ -1,4 +1,4 @@
-//! Properties of the quantizers: start rules, grids, LSQ's gradients, activations and caches.
+//! Properties of the quantizers: observers, grids, LSQ's gradients, activations and caches.
 use half::f16;
 use halfstep_kernels::dispatch::{available, force};
 use halfstep_kernels::quant::activation;
@@ -380,7 +380,7 @@ fn groups_of_zeros_have_scale_zero_and_no_noise() {
 }
 
 #[test]
-fn ggml_rules() {
+fn signed_absmax_and_its_ties_are_those_of_ggml() {
     // The first of two entries of equal magnitude decides the sign; d = w* / -8; codes from f16(d).
     let mut w = vec![0.1f32; 32];
     (w[3], w[9]) = (1.3, -1.3);
@@ -435,7 +435,7 @@ fn affine_zero_points_stay_inside_and_zero_is_exact() {
 
 /// Steps on a unit Gaussian, and their error against the best one.
 #[test]
-fn start_rules_on_a_unit_gaussian() {
+fn observers_find_the_known_scales_of_a_unit_gaussian() {
     let w = gaussian(400_000);
     for (bits, optimum, convex, lsq, excess) in [
         (2, 1.05, 1.223, 1.599, 1.07),

@@ -134,7 +134,7 @@ fn loss_of_the_first_windows() {
 }
 
 #[test]
-fn greedy_tokens() {
+fn greedy_tokens_are_those_of_the_reference() {
     let Some(SmolLm2 { golden, model, network }) = smollm2() else { return };
     let greedy = &golden.json["greedy"];
     let (prompt, want) = (ids(&greedy["prompt_ids"]), ids(&greedy["ids"]));

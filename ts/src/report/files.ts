@@ -4,7 +4,7 @@ import { writeWhole } from '../wasm-files.js'
 import { reportPage } from './page.js'
 
 /**
- * The page and, beside it under the same name, the data. `ERR_CONFIG` if `path` does not end in
+ * The page and, next to it under the same name, the data. `ERR_CONFIG` if `path` does not end in
  * .html.
  */
 export function reportPaths(path: string): { page: string; data: string } {

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates() {
+    fn dates_are_formatted_as_by_strftime() {
         for (seconds, text) in [
             (0, "Thursday 01 January 1970 00:00:00 AM 12"),
             (951_782_400, "Tuesday 29 February 2000 00:00:00 AM 12"),

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_lines() {
+    fn texts_are_cut_and_changed_as_by_python() {
         let mut budget = Budget::new();
         assert_eq!(title("half a step, it's"), "Half A Step, It's");
         assert_eq!(capitalize("éCOLE"), "École");

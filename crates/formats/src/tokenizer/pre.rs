@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn words_by_name() {
+    fn each_pre_tokenizer_cuts_its_own_words() {
         assert_eq!(
             words("gpt-2", "It's  12 km\n\nx"),
             ["It", "'s", " ", " 12", " km", "\n", "\n", "x"]

@@ -360,7 +360,7 @@ const TENSORS: &[Named] = &[
     }),
 ];
 
-/// Cuts the padded room of tensor `name` from `old` to `new` bytes and moves what follows.
+/// Cuts the padded bytes of tensor `name` from `old` to `new` bytes and moves what follows.
 fn shorten(r: &mut Raw, name: &str, old: usize, new: usize) {
     let at = r.tensor(name).offset;
     r.data.drain(at as usize + new..at as usize + old);

@@ -1,10 +1,9 @@
 //! Attention of the runtime: some queries over the cached keys and values of one key/value head, `y
 //! = softmax(q k^T / sqrt(D)) v`.
 //!
-//! Float order depends on the number of keys a query sees and on D alone, never on the queries
-//! beside it, so prefill and decode give the same bytes: a score is
-//! `lanes::dot`, an output a sum over the keys in order, multiplied, then
-//! added. The rest is a choice of registers.
+//! Float order depends on the number of keys a query sees and on D alone, never on the other
+//! queries, so prefill and decode give the same bytes: a score is `lanes::dot`, an output a sum
+//! over the keys in order, multiplied, then added. The rest is a choice of registers.
 #![allow(unsafe_code)]
 
 use super::lanes::{LANES, dot, maximum, sum};
@@ -312,7 +311,7 @@ mod avx512 {
     ) {
         let mut block = 0;
         while block < width {
-            // Registers side by side: as many as leave room for the values.
+            // Registers side by side: as many as leave registers for the values.
             // SAFETY: the caller's promise; the blocks end at D.
             block += unsafe {
                 match width - block {

@@ -64,7 +64,7 @@ unsafe fn sized<const BITS: u32, const UNIT: u32, const AFFINE: bool>(
 }
 
 /// Writes a tile `[tokens, panels]` from (token, panel) on, whole registers at a time: the store
-/// buffer has room for few.
+/// buffer has few entries.
 ///
 /// # Safety
 /// Needs AVX-512 F. The tile's tokens must be rows of y, and no other task may write their columns
@@ -237,7 +237,7 @@ unsafe fn single<const BITS: u32, const UNIT: u32>(
             out = _mm512_add_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
         }
     }
-    // SAFETY: 16 floats of room on a cache line.
+    // SAFETY: the output holds 16 floats on a cache line.
     unsafe { _mm512_store_ps(y.0.as_mut_ptr(), out) };
 }
 

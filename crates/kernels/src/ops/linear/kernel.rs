@@ -202,7 +202,7 @@ impl Kernel {
     ///
     /// # Safety
     /// The kernel must run on this CPU; every panel must hold the segments' lines and groups, `x`
-    /// the tokens that `y` has room for.
+    /// the tokens whose outputs `y` holds.
     // Where only the plain kernel is, nothing in it is unsafe.
     #[allow(unsafe_code, unused_unsafe)]
     unsafe fn tile(

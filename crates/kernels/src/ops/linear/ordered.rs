@@ -1,5 +1,5 @@
 //! The float product in a fixed order: each output is [`lanes::dot`](crate::ops::lanes::dot) of its
-//! row and its token, whatever is computed beside it.
+//! row and its token, whatever is computed with it.
 #![allow(unsafe_code)]
 
 use crate::Pool;
@@ -9,8 +9,8 @@ use crate::ops::lanes::{LANES, fold};
 
 /// Rows computed together: enough independent sums to hide the latency of an addition.
 const ROWS: usize = 4;
-/// Tokens beside them where the registers hold all sums (AVX-512 has 32 of 16 lanes): every load
-/// then serves 4 products.
+/// Tokens computed together with them where the registers hold all sums (AVX-512 has 32 of 16
+/// lanes): every load then serves 4 products.
 const TOKENS: usize = 4;
 
 /// [`LANES`] neighbouring columns of several tokens or rows: what a tile reads next lies next.

@@ -212,10 +212,10 @@ proptest! {
     }
 }
 
-/// Every level at every awkward size in each dimension, and weights of several layouts beside each
+/// Every level at every awkward size in each dimension, and weights of several layouts with each
 /// other.
 #[test]
-fn awkward_sizes() {
+fn every_level_computes_every_size_alike() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;
     let sizes = [1, 2, 3, 15, 17, 31, 33, 127, 129, 257];
     let grids = [

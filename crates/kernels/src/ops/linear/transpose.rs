@@ -50,7 +50,7 @@ mod x86 {
                 }
                 for (line, x) in lines.iter_mut().zip(transpose(x)) {
                     let part: &mut [u32] = &mut line.0[half..half + 8];
-                    // SAFETY: 8 words of room, no alignment asked.
+                    // SAFETY: the output has 8 words, and no alignment is required.
                     unsafe { _mm256_storeu_si256(part.as_mut_ptr().cast(), x) };
                 }
             }

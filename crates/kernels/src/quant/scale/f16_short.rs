@@ -2,7 +2,7 @@
 //! code are the eleven of an f16, so the product of such a scale and any whole number to 15 is an
 //! f16 number too.
 //!
-//! ggml's types with a minimum beside the scale (Q4_1: value = c * d + m, both f16) so hold a zero
+//! ggml's types with a minimum next to the scale (Q4_1: value = c * d + m, both f16) so hold a zero
 //! point without loss: m = -z * d.
 
 use super::Codec;

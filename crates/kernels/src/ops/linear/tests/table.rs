@@ -188,8 +188,8 @@ proptest! {
 const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 const NF4: [i8; 16] = [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127];
 
-/// Every layout of lines under every usual group, unit and tile, beside weights of other tables and
-/// of none.
+/// Every layout of lines under every usual group, unit and tile, next to weights of other tables
+/// and of none.
 #[test]
 fn a_table_in_every_group_and_tile() {
     let number = |k: usize| ((k * 2654435761) >> 7 & 1023) as f32 / 512.0 - 1.0;

@@ -1,4 +1,4 @@
-//! Up to 16 levels of int8: value = level * scale. A code is the place of its level, the smallest
+//! Up to 16 levels of int8: value = level * scale. A code is the index of its level, the smallest
 //! first, and the nearest level is taken in units of the scale as stored.
 //!
 //! A named table is one file here and one line in the list below. Levels may also be written out.
