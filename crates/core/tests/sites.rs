@@ -126,6 +126,32 @@ fn sites_of_their_own_bits_are_trained_saved_and_opened() {
     }
 }
 
+/// As in the runtime, where activations are quantized before quantized linears only.
+#[test]
+fn a_linear_in_floating_point_reads_its_input_as_it_is_in_training_too() {
+    let (token, float) = (ActivationSpec::token, ActivationSpec::F32);
+    let without = |linear: &str| Rule::Weight {
+        layers: None,
+        linears: Some(vec![linear.into()]),
+        quantizer: None,
+    };
+    for arithmetic in [TrainArithmetic::F32, TrainArithmetic::Int8Forward] {
+        let losses = |rules: Vec<Rule>| {
+            let mut recipe = silq(TargetId::Halfstep, arithmetic, false);
+            recipe.rules.extend(rules);
+            run(&recipe).expect("a run").2
+        };
+        // Nobody reads the quantized input of the only linear at this site.
+        let down = |quantizer| vec![without("down_proj"), inputs(&["down_in"], quantizer)];
+        assert_eq!(losses(down(token(2))), losses(down(float)));
+        // Others read that of `q_proj`.
+        let query = |quantizer| vec![without("q_proj"), inputs(&["attn_in"], quantizer)];
+        let (coarse, fine) = (losses(query(token(2))), losses(query(float)));
+        let all = losses(vec![inputs(&["attn_in"], token(2))]);
+        assert!(fine[0] < coarse[0] && coarse[0] < all[0], "{fine:?}, {coarse:?}, {all:?}");
+    }
+}
+
 #[test]
 fn layers_of_their_own_bits_are_those_that_the_rule_names() {
     let (token, head) = (ActivationSpec::token, ActivationSpec::head);

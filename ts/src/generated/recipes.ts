@@ -17,7 +17,7 @@ import type {
 } from './types.js'
 
 /** A config in which every field may be left out. */
-type Options<Config> = {
+export type OptionsOf<Config> = {
   [Name in keyof Config]?: Config[Name] extends object
     ? Partial<Config[Name]>
     : Config[Name]
@@ -26,41 +26,47 @@ type Options<Config> = {
 /** Options of training end to end; every one has a default. */
 export type TrainOptions = Partial<TrainConfig>
 /** Options of `recipes.silq`; every one has a default. */
-export type SilqOptions = Options<SilqConfig>
+export type SilqOptions = OptionsOf<SilqConfig>
 /** Options of `recipes.rtn`; every one has a default. */
-export type RtnOptions = Options<RtnConfig>
+export type RtnOptions = OptionsOf<RtnConfig>
 /** Options of `recipes.llmQat`; every one has a default. */
-export type LlmQatOptions = Options<LlmQatConfig>
+export type LlmQatOptions = OptionsOf<LlmQatConfig>
 /** Options of `recipes.gptq`; every one has a default. */
-export type GptqOptions = Options<GptqRecipeConfig>
+export type GptqOptions = OptionsOf<GptqRecipeConfig>
 /** Options of `recipes.awq`; every one has a default. */
-export type AwqOptions = Options<AwqRecipeConfig>
+export type AwqOptions = OptionsOf<AwqRecipeConfig>
 /** Options of `recipes.comq`; every one has a default. */
-export type ComqOptions = Options<ComqRecipeConfig>
+export type ComqOptions = OptionsOf<ComqRecipeConfig>
 /** Options of `recipes.normTweaking`; every one has a default. */
-export type NormTweakingOptions = Options<NormTweakingConfig>
+export type NormTweakingOptions = OptionsOf<NormTweakingConfig>
 /** Options of `recipes.omniquant`; every one has a default. */
-export type OmniquantOptions = Options<OmniquantConfig>
+export type OmniquantOptions = OptionsOf<OmniquantConfig>
 /** Options of `recipes.apiq`; every one has a default. */
-export type ApiqOptions = Options<ApiqConfig>
+export type ApiqOptions = OptionsOf<ApiqConfig>
 /** Options of `recipes.sapr`; every one has a default. */
-export type SaprOptions = Options<SaprConfig>
+export type SaprOptions = OptionsOf<SaprConfig>
 /** Options of `recipes.efficientqat`; every one has a default. */
-export type EfficientqatOptions = Options<EfficientqatConfig>
+export type EfficientqatOptions = OptionsOf<EfficientqatConfig>
+
+/** What distinguishes the built-in recipes. */
+export interface OfKind<Kind> {
+  /** Name of the recipe. */
+  kind: Kind
+}
 
 /** A built-in recipe by its name, with its options. Rust fills in the defaults and checks it. */
 export type BuiltInRecipe =
-  | ({ kind: 'silq' } & SilqOptions)
-  | ({ kind: 'rtn' } & RtnOptions)
-  | ({ kind: 'llm-qat' } & LlmQatOptions)
-  | ({ kind: 'gptq' } & GptqOptions)
-  | ({ kind: 'awq' } & AwqOptions)
-  | ({ kind: 'comq' } & ComqOptions)
-  | ({ kind: 'norm-tweaking' } & NormTweakingOptions)
-  | ({ kind: 'omniquant' } & OmniquantOptions)
-  | ({ kind: 'apiq' } & ApiqOptions)
-  | ({ kind: 'sapr' } & SaprOptions)
-  | ({ kind: 'efficientqat' } & EfficientqatOptions)
+  | (OfKind<'silq'> & SilqOptions)
+  | (OfKind<'rtn'> & RtnOptions)
+  | (OfKind<'llm-qat'> & LlmQatOptions)
+  | (OfKind<'gptq'> & GptqOptions)
+  | (OfKind<'awq'> & AwqOptions)
+  | (OfKind<'comq'> & ComqOptions)
+  | (OfKind<'norm-tweaking'> & NormTweakingOptions)
+  | (OfKind<'omniquant'> & OmniquantOptions)
+  | (OfKind<'apiq'> & ApiqOptions)
+  | (OfKind<'sapr'> & SaprOptions)
+  | (OfKind<'efficientqat'> & EfficientqatOptions)
 
 /** What a run can be given: a built-in recipe, or a whole one. */
 export type RecipeInput = BuiltInRecipe | Recipe
@@ -71,7 +77,7 @@ export const recipes = {
    * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
    * model (the teacher).
    */
-  silq: (options: SilqOptions = {}): { kind: 'silq' } & SilqOptions => ({
+  silq: (options: SilqOptions = {}): OfKind<'silq'> & SilqOptions => ({
     kind: 'silq',
     ...options,
   }),
@@ -79,7 +85,7 @@ export const recipes = {
    * Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
    * trained.
    */
-  rtn: (options: RtnOptions = {}): { kind: 'rtn' } & RtnOptions => ({
+  rtn: (options: RtnOptions = {}): OfKind<'rtn'> & RtnOptions => ({
     kind: 'rtn',
     ...options,
   }),
@@ -87,7 +93,7 @@ export const recipes = {
    * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
    * are needed.
    */
-  llmQat: (options: LlmQatOptions = {}): { kind: 'llm-qat' } & LlmQatOptions => ({
+  llmQat: (options: LlmQatOptions = {}): OfKind<'llm-qat'> & LlmQatOptions => ({
     kind: 'llm-qat',
     ...options,
   }),
@@ -95,7 +101,7 @@ export const recipes = {
    * GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
    * compensate each error.
    */
-  gptq: (options: GptqOptions = {}): { kind: 'gptq' } & GptqOptions => ({
+  gptq: (options: GptqOptions = {}): OfKind<'gptq'> & GptqOptions => ({
     kind: 'gptq',
     ...options,
   }),
@@ -103,12 +109,12 @@ export const recipes = {
    * AWQ: the weights of input channels with large activations are scaled up before rounding, then
    * the ranges are clipped.
    */
-  awq: (options: AwqOptions = {}): { kind: 'awq' } & AwqOptions => ({
+  awq: (options: AwqOptions = {}): OfKind<'awq'> & AwqOptions => ({
     kind: 'awq',
     ...options,
   }),
   /** COMQ: coordinate descent on the error of the outputs, one weight after the other. */
-  comq: (options: ComqOptions = {}): { kind: 'comq' } & ComqOptions => ({
+  comq: (options: ComqOptions = {}): OfKind<'comq'> & ComqOptions => ({
     kind: 'comq',
     ...options,
   }),
@@ -116,7 +122,7 @@ export const recipes = {
    * Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from the
    * means and variances of the channels of the unquantized layer.
    */
-  normTweaking: (options: NormTweakingOptions = {}): { kind: 'norm-tweaking' } & NormTweakingOptions => ({
+  normTweaking: (options: NormTweakingOptions = {}): OfKind<'norm-tweaking'> & NormTweakingOptions => ({
     kind: 'norm-tweaking',
     ...options,
   }),
@@ -124,7 +130,7 @@ export const recipes = {
    * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are
    * frozen.
    */
-  omniquant: (options: OmniquantOptions = {}): { kind: 'omniquant' } & OmniquantOptions => ({
+  omniquant: (options: OmniquantOptions = {}): OfKind<'omniquant'> & OmniquantOptions => ({
     kind: 'omniquant',
     ...options,
   }),
@@ -132,7 +138,7 @@ export const recipes = {
    * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
    * layer.
    */
-  apiq: (options: ApiqOptions = {}): { kind: 'apiq' } & ApiqOptions => ({
+  apiq: (options: ApiqOptions = {}): OfKind<'apiq'> & ApiqOptions => ({
     kind: 'apiq',
     ...options,
   }),
@@ -140,7 +146,7 @@ export const recipes = {
    * SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
    * unquantized model.
    */
-  sapr: (options: SaprOptions = {}): { kind: 'sapr' } & SaprOptions => ({
+  sapr: (options: SaprOptions = {}): OfKind<'sapr'> & SaprOptions => ({
     kind: 'sapr',
     ...options,
   }),
@@ -148,7 +154,7 @@ export const recipes = {
    * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
    * end to end.
    */
-  efficientqat: (options: EfficientqatOptions = {}): { kind: 'efficientqat' } & EfficientqatOptions => ({
+  efficientqat: (options: EfficientqatOptions = {}): OfKind<'efficientqat'> & EfficientqatOptions => ({
     kind: 'efficientqat',
     ...options,
   }),

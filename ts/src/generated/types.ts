@@ -3,13 +3,29 @@
 /**
  * Which values of an activation share a scale.
  */
-export type ActivationGranularity = "token" | "head" | { "block": number };
+export type ActivationGranularity = "token" | "head" | { 
+/**
+ * `n` consecutive ones of a token or, in the cache, of a head.
+ */
+"block": number };
 
 /**
  * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
  * follows the values clips nothing.
  */
-export type ActivationSpec = { "kind": "f32" } | { "kind": "f16" } | { "kind": "dynamic", 
+export type ActivationSpec = { 
+/**
+ * As f32: not quantized.
+ */
+"kind": "f32" } | { 
+/**
+ * Rounded to f16 (what llama.cpp does with keys and values unless asked).
+ */
+"kind": "f16" } | { 
+/**
+ * Codes whose scales follow the values: max|x| over the largest code.
+ */
+"kind": "dynamic", 
 /**
  * Which codes there are.
  */
@@ -21,12 +37,20 @@ granularity: ActivationGranularity,
 /**
  * How a scale is stored.
  */
-scale: ScaleCodec, } | { "kind": "static", 
+scale: ScaleCodec, } | { 
+/**
+ * Codes with one scale for the site, found by calibration or learned, stored with the model: code =
+ * clip(nearest-even(x / scale)), value = code * scale.
+ */
+"kind": "static", 
 /**
  * Which codes there are.
  */
 element: Element, };
 
+/**
+ * AdamW (arXiv 1711.05101).
+ */
 export type AdamWConfig = { 
 /**
  * Decay of the mean of the gradients, 0 up to 1. Default 0.9.
@@ -41,6 +65,9 @@ beta2: number,
  */
 eps: number, };
 
+/**
+ * L2-SP (arXiv 1802.01483). It has no options.
+ */
 export type AnchorConfig = Record<symbol, never>;
 
 /**
@@ -64,8 +91,14 @@ rank?: number,
  */
 alpha: number, } & Common;
 
+/**
+ * Arithmetic of the products with weights.
+ */
 export type ArithmeticConfig = "auto" | "float" | "integer";
 
+/**
+ * AWQ (arXiv 2306.00978).
+ */
 export type AwqConfig = { 
 /**
  * Search the groups' clips too.
@@ -73,8 +106,8 @@ export type AwqConfig = {
 clip: boolean, };
 
 /**
- * AWQ: the weights of input channels with large activations are scaled up before rounding, then
- * the ranges are clipped.
+ * AWQ: the weights of input channels with large activations are scaled up before rounding,
+ * then the ranges are clipped.
  */
 export type AwqRecipeConfig = { 
 /**
@@ -218,6 +251,9 @@ arithmetic?: TrainArithmetic,
  */
 seed: number, };
 
+/**
+ * Mean squared difference of a layer's output from the teacher's. It has no options.
+ */
 export type BlockOutputConfig = Record<symbol, never>;
 
 /**
@@ -267,17 +303,28 @@ weights: number, };
 /**
  * The training of one layer.
  */
-export type BlockRecord = { block: number, 
+export type BlockRecord = { 
+/**
+ * Number of the layer, from 0.
+ */
+block: number, 
 /**
  * Loss of every step, before its update.
  */
 losses: Array<number>, 
 /**
- * Means over the first and the last pass through the samples (of the first and the last half,
- * if there were fewer than two passes).
+ * Mean loss over the first pass through the samples, or over the first half of the steps if
+ * there were fewer than two passes.
  */
-firstLoss: number, lastLoss: number, };
+firstLoss: number, 
+/**
+ * Mean loss over the last pass, or over the last half of the steps.
+ */
+lastLoss: number, };
 
+/**
+ * Distance of the moments of each channel (norm tweaking, arXiv 2309.02784).
+ */
 export type ChannelMomentsConfig = { 
 /**
  * Tokens at the start of each sequence that do not count. Default 1.
@@ -287,7 +334,15 @@ skip: number, };
 /**
  * One turn of a conversation.
  */
-export type ChatMessage = { role: string, content: string, };
+export type ChatMessage = { 
+/**
+ * Who speaks: `system`, `user`, `assistant` or what else the chat template knows.
+ */
+role: string, 
+/**
+ * What is said.
+ */
+content: string, };
 
 /**
  * Options that every recipe has. What the user leaves out is the recipe's default; what the
@@ -321,6 +376,9 @@ activations?: number,
  */
 cache?: number, };
 
+/**
+ * COMQ (arXiv 2403.07134).
+ */
 export type ComqConfig = { 
 /**
  * Visits of every column, 1 to 100.
@@ -357,18 +415,19 @@ export type ComqRecipeConfig = {
  */
 passes: number, 
 /**
- * Visit the weights with the largest products of weight and inputs first, instead of from left
- * to right. Default true.
+ * Visit the weights with the largest products of weight and inputs first, instead of from
+ * left to right. Default true.
  */
 greedy: boolean, 
 /**
- * Compare with the outputs of the unquantized model, instead of with those of the unquantized
- * layer for the inputs that the quantized layers before it give. Default false.
+ * Compare with the outputs of the unquantized model, instead of with those of the
+ * unquantized layer for the inputs that the quantized layers before it give. Default
+ * false.
  */
 twoStreams: boolean, 
 /**
- * Damping that is added to the diagonal of the products of the inputs, as a share of its mean;
- * 0 to 10. Default 0.01.
+ * Damping that is added to the diagonal of the products of the inputs, as a share of its
+ * mean; 0 to 10. Default 0.01.
  */
 damping: number, 
 /**
@@ -381,6 +440,9 @@ updateScales: boolean,
  */
 train: SolverOptions, } & Common;
 
+/**
+ * Cross-entropy of the next token. It has no options.
+ */
 export type CrossEntropyConfig = Record<symbol, never>;
 
 /**
@@ -390,8 +452,8 @@ export type CrossEntropyConfig = Record<symbol, never>;
 export type EdgeRule = "inside" | "outside";
 
 /**
- * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
- * end to end.
+ * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone
+ * learn end to end.
  */
 export type EfficientqatConfig = { 
 /**
@@ -399,28 +461,42 @@ export type EfficientqatConfig = {
  */
 train: BlockOptions, 
 /**
- * Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default 32,768.
+ * Number of tokens to train on in phase 2, end to end; 0 leaves the phase out. Default
+ * 32,768.
  */
 endTokens: number, 
 /**
- * Learning rate of the scales in phase 2, as a share of the initial root mean square of the
- * scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
+ * Learning rate of the scales in phase 2, as a share of the initial root mean square of
+ * the scales of each matrix. Default 5e-3; 1e-3 suits the next-token loss.
  */
 endLearningRate: number, 
 /**
- * Weight in the loss of phase 2 of the KL divergence to the unquantized model (the teacher), 0
- * or more. Default 1.
+ * Weight in the loss of phase 2 of the KL divergence to the unquantized model (the
+ * teacher), 0 or more. Default 1.
  */
 endKlWeight: number, 
 /**
- * Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default 0.
+ * Weight in the loss of phase 2 of the cross-entropy of the next token, 0 or more. Default
+ * 0.
  */
 endCeWeight: number, } & Common;
 
 /**
  * Which codes there are.
  */
-export type Element = { "kind": "int" } & Int | { "kind": "table" } & Table | { "kind": "rowTable" } & RowTable;
+export type Element = { 
+/**
+ * Whole numbers of 2 to 8 bits.
+ */
+"kind": "int" } & Int | { 
+/**
+ * Up to 16 levels of int8.
+ */
+"kind": "table" } & Table | { 
+/**
+ * Up to 16 levels of int8 of every row.
+ */
+"kind": "rowTable" } & RowTable;
 
 /**
  * Options of an evaluation.
@@ -466,7 +542,11 @@ perplexity: number,
 /**
  * Mean negative log-likelihood in nats.
  */
-meanNll: number, predictions: number, 
+meanNll: number, 
+/**
+ * Number of tokens that were predicted.
+ */
+predictions: number, 
 /**
  * Mean KL(against || model) in nats; null without `against`.
  */
@@ -475,13 +555,78 @@ kl: number | null,
  * Share of positions where both models give the same token the highest probability; null
  * without `against`.
  */
-top1Agreement: number | null, tokensPerSecond: number, };
+top1Agreement: number | null, 
+/**
+ * Predictions per second of the forward pass of the model itself; 0 where there is no clock.
+ */
+tokensPerSecond: number, };
 
-export type Event = { "kind": "phase", name: string, detail: string, } | { "kind": "generate", tokens: number, total: number, tokensPerSecond: number, } | { "kind": "step", step: number, steps: number, loss: number, learningRate: number, 
+/**
+ * What a run reports while it works.
+ */
+export type Event = { 
+/**
+ * A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`.
+ */
+"kind": "phase", 
+/**
+ * Name of the part.
+ */
+name: string, 
+/**
+ * What it works on, for people.
+ */
+detail: string, } | { 
+/**
+ * The unquantized model has generated `tokens` of the `total` tokens to train on; `tokensPerSecond`
+ * is the speed since the run started or was resumed.
+ */
+"kind": "generate", 
+/**
+ * Tokens generated so far, by all parts of a resumed run.
+ */
+tokens: number, 
+/**
+ * Tokens that will be generated.
+ */
+total: number, 
+/**
+ * Generated tokens per second.
+ */
+tokensPerSecond: number, } | { 
+/**
+ * One optimizer step is done. The loss is that of its batch, before the update.
+ */
+"kind": "step", 
+/**
+ * Number of steps that are done, this one included.
+ */
+step: number, 
+/**
+ * Number of steps of the stage, those of all layers together.
+ */
+steps: number, 
+/**
+ * Loss of the batch, before the update.
+ */
+loss: number, 
+/**
+ * Learning rate of the step; in a stage of layers, the share of their rates that the
+ * schedule leaves.
+ */
+learningRate: number, 
 /**
  * Norm of the gradient of all parameters, before clipping.
  */
-gradientNorm: number, tokens: number, tokensPerSecond: number, 
+gradientNorm: number, 
+/**
+ * Tokens trained on so far.
+ */
+tokens: number, 
+/**
+ * Tokens trained on per second.
+ */
+tokensPerSecond: number, 
 /**
  * Seconds to the end of training, from measured steps.
  */
@@ -489,12 +634,77 @@ etaSeconds: number,
 /**
  * Peak resident memory of the process in bytes; 0 where the system does not report it.
  */
-memoryBytes: number, } | { "kind": "block", block: number, blocks: number, loss: number, } | { "kind": "eval", subject: string, evaluation: EvaluationRecord, } | { "kind": "checkpoint", step: number, path: string, } | { "kind": "warning", message: string, };
+memoryBytes: number, } | { 
+/**
+ * A layer is finished; `loss` is the mean squared difference of its outputs from those of the
+ * unquantized layer.
+ */
+"kind": "block", 
+/**
+ * Number of the layer, from 0.
+ */
+block: number, 
+/**
+ * Number of layers.
+ */
+blocks: number, 
+/**
+ * Mean squared difference of its outputs.
+ */
+loss: number, } | { 
+/**
+ * A measurement: `subject` is `fp`, `rtn` or `result`, on the validation text.
+ */
+"kind": "eval", 
+/**
+ * What was measured: `fp` (full precision), `rtn` or `result`.
+ */
+subject: string, 
+/**
+ * The measurement.
+ */
+evaluation: EvaluationRecord, } | { 
+/**
+ * State was saved; the run can be resumed from `path`.
+ */
+"kind": "checkpoint", 
+/**
+ * Number of steps that are done.
+ */
+step: number, 
+/**
+ * Folder of the checkpoint.
+ */
+path: string, } | { 
+/**
+ * Something that the run could work around.
+ */
+"kind": "warning", 
+/**
+ * What it was, in a sentence.
+ */
+message: string, };
 
 /**
  * A finished generation.
  */
-export type Generation = { text: string, tokens: Array<number>, promptTokens: number, tokensPerSecond: number, };
+export type Generation = { 
+/**
+ * The new text, without the prompt.
+ */
+text: string, 
+/**
+ * Ids of the new tokens.
+ */
+tokens: Array<number>, 
+/**
+ * Number of tokens of the prompt.
+ */
+promptTokens: number, 
+/**
+ * New tokens per second, the reading of the prompt included in the time.
+ */
+tokensPerSecond: number, };
 
 /**
  * Options of a generation.
@@ -535,6 +745,9 @@ seed: number,
  */
 threads: number, };
 
+/**
+ * GPTQ (arXiv 2210.17323).
+ */
 export type GptqConfig = { 
 /**
  * Added to the Hessian's diagonal, as a share of its mean.
@@ -551,13 +764,14 @@ actOrder: boolean, };
  */
 export type GptqRecipeConfig = { 
 /**
- * Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it can
- * be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default 0.01.
+ * Damping that is added to the diagonal of the Hessian, as a share of its mean, so that it
+ * can be inverted; 0 to 10. It is raised, with a warning, where it is too small. Default
+ * 0.01.
  */
 damping: number, 
 /**
- * Round the columns with the largest diagonal entries of the Hessian first, instead of from
- * left to right. Default true.
+ * Round the columns with the largest diagonal entries of the Hessian first, instead of
+ * from left to right. Default true.
  */
 actOrder: boolean, 
 /**
@@ -573,7 +787,12 @@ export type GradientScale = "matrix" | "group";
 /**
  * Which elements of a matrix `[O, I]` share one scale.
  */
-export type Granularity = "tensor" | "channel" | { "group": number };
+export type Granularity = "tensor" | "channel" | { 
+/**
+ * `n` consecutive columns of one row: `[O, ceil(I / n)]` scales. The last group of a row may be
+ * short.
+ */
+"group": number };
 
 /**
  * How the inner scale is stored.
@@ -583,11 +802,67 @@ export type InnerScale = "uint4" | "uint6" | "e4m3";
 /**
  * The contents of a model, for `halfstep inspect`.
  */
-export type Inspection = { name: string, parameters: number, fileBytes: number, 
+export type Inspection = { 
+/**
+ * Name of the model.
+ */
+name: string, 
+/**
+ * Number of weights; those of a tied head count once.
+ */
+parameters: number, 
+/**
+ * Size of the file or files that it was loaded from; 0 if it was made in memory.
+ */
+fileBytes: number, 
 /**
  * All stored weight bits over all parameters.
  */
-bitsPerWeight: number, vocabSize: number, hiddenSize: number, intermediateSize: number, layers: number, heads: number, kvHeads: number, headDim: number, maxPositions: number, tiedHead: boolean, tokenizer: string | null, hasChatTemplate: boolean, 
+bitsPerWeight: number, 
+/**
+ * Rows of the embedding.
+ */
+vocabSize: number, 
+/**
+ * Width of the rows that go from layer to layer.
+ */
+hiddenSize: number, 
+/**
+ * Width inside the feed-forward of a layer.
+ */
+intermediateSize: number, 
+/**
+ * Number of layers.
+ */
+layers: number, 
+/**
+ * Number of query heads of a layer.
+ */
+heads: number, 
+/**
+ * Number of key/value heads of a layer.
+ */
+kvHeads: number, 
+/**
+ * Elements of a head.
+ */
+headDim: number, 
+/**
+ * Longest context in tokens.
+ */
+maxPositions: number, 
+/**
+ * Whether the head is the embedding.
+ */
+tiedHead: boolean, 
+/**
+ * llama.cpp's name of the pre-tokenizer; null without a tokenizer.
+ */
+tokenizer: string | null, 
+/**
+ * Whether there is a chat template.
+ */
+hasChatTemplate: boolean, 
 /**
  * Target of a quantized model, null for a float one.
  */
@@ -596,7 +871,12 @@ target: string | null,
  * Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
  * that rank.
  */
-tensorTypes: { [key in string]: number }, provenance: { [key in string]: string }, };
+tensorTypes: { [key in string]: number }, 
+/**
+ * How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
+ * by halfstep.
+ */
+provenance: { [key in string]: string }, };
 
 /**
  * A uniform integer grid, 2 to 8 bits.
@@ -616,6 +896,9 @@ range: IntRange, };
  */
 export type IntRange = "symmetric" | "narrow" | "unsigned";
 
+/**
+ * Divergence from the teacher's distribution of the next token (arXiv 1503.02531).
+ */
 export type KlConfig = { 
 /**
  * Temperature of both distributions, above 0. Default 1.
@@ -632,6 +915,9 @@ export type LayerRange = { from: number, to: number, };
  */
 export type Layers = number | LayerRange;
 
+/**
+ * Lion (arXiv 2302.06675).
+ */
 export type LionConfig = { 
 /**
  * Weight of the mean against the new gradient in the direction of a step, 0 up to 1. Default
@@ -644,14 +930,14 @@ beta1: number,
 beta2: number, };
 
 /**
- * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
- * are needed.
+ * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no
+ * data are needed.
  */
 export type LlmQatConfig = { 
 /**
- * Options of the training. Unless the run has data, the model generates `tokens` first. Unlike
- * in other recipes there is no warm-up and the learning rate falls to 0; its peak, 2e-4, is
- * for small budgets: the authors use 2e-5 for 200 million tokens.
+ * Options of the training. Unless the run has data, the model generates `tokens` first.
+ * Unlike in other recipes there is no warm-up and the learning rate falls to 0; its peak,
+ * 2e-4, is for small budgets: the authors use 2e-5 for 200 million tokens.
  */
 train: TrainConfig, } & Common;
 
@@ -672,7 +958,11 @@ alpha: number, };
 /**
  * Statistics of a quantized linear.
  */
-export type MatrixRecord = { block: number, 
+export type MatrixRecord = { 
+/**
+ * Number of the layer, from 0.
+ */
+block: number, 
 /**
  * `self_attn.q_proj`, ...
  */
@@ -726,7 +1016,8 @@ train: BlockOptions, } & Common;
 export type Observer = "best" | "absmax" | "signedAbsmax" | "errorSearch" | "convex" | "lsq";
 
 /**
- * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are frozen.
+ * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are
+ * frozen.
  */
 export type OmniquantConfig = { 
 /**
@@ -737,7 +1028,15 @@ train: BlockOptions, } & Common;
 /**
  * A rule of update and its options.
  */
-export type OptimizerConfig = { "kind": "adamW" } & AdamWConfig | { "kind": "lion" } & LionConfig;
+export type OptimizerConfig = { 
+/**
+ * Steps in units of the root mean square of the gradients so far.
+ */
+"kind": "adamW" } & AdamWConfig | { 
+/**
+ * Steps of one size, in the direction of a mean of the gradients; half the state of AdamW.
+ */
+"kind": "lion" } & LionConfig;
 
 /**
  * How the outer scale is stored.
@@ -747,7 +1046,15 @@ export type OuterScale = "f32" | "f16";
 /**
  * The estimate of what a run will need.
  */
-export type Plan = { recipe: string, target: string, 
+export type Plan = { 
+/**
+ * Name of the recipe.
+ */
+recipe: string, 
+/**
+ * Name of the target: `gguf:q4_0`.
+ */
+target: string, 
 /**
  * Stored bits of the block linears, scales and low-rank factors included, per weight.
  */
@@ -763,7 +1070,11 @@ diskBytes: number,
 /**
  * Number of optimizer steps.
  */
-steps: number, tokens: number, 
+steps: number, 
+/**
+ * Tokens that will be trained on, repeated ones each time.
+ */
+tokens: number, 
 /**
  * Time until the result is in memory and measured.
  */
@@ -809,7 +1120,23 @@ export type PlanStage = {
 /**
  * `generate`, `saliency` (for a report), `round`, `blocks`, `model` or `evaluate`.
  */
-name: string, steps: number, secondsPerStep: number, seconds: number, peakMemoryBytes: number, 
+name: string, 
+/**
+ * Number of optimizer steps; 0 without training.
+ */
+steps: number, 
+/**
+ * Time of one step; 0 without steps.
+ */
+secondsPerStep: number, 
+/**
+ * Time of the stage.
+ */
+seconds: number, 
+/**
+ * Peak resident memory of the process while the stage runs.
+ */
+peakMemoryBytes: number, 
 /**
  * Largest size of the run folder.
  */
@@ -870,7 +1197,51 @@ stages: Array<Stage>, };
 /**
  * What a user writes: a recipe's name and its options.
  */
-export type RecipeConfig = { "kind": "silq" } & SilqConfig | { "kind": "rtn" } & RtnConfig | { "kind": "llm-qat" } & LlmQatConfig | { "kind": "gptq" } & GptqRecipeConfig | { "kind": "awq" } & AwqRecipeConfig | { "kind": "comq" } & ComqRecipeConfig | { "kind": "norm-tweaking" } & NormTweakingConfig | { "kind": "omniquant" } & OmniquantConfig | { "kind": "apiq" } & ApiqConfig | { "kind": "sapr" } & SaprConfig | { "kind": "efficientqat" } & EfficientqatConfig;
+export type RecipeConfig = { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "silq" } & SilqConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "rtn" } & RtnConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "llm-qat" } & LlmQatConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "gptq" } & GptqRecipeConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "awq" } & AwqRecipeConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "comq" } & ComqRecipeConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "norm-tweaking" } & NormTweakingConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "omniquant" } & OmniquantConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "apiq" } & ApiqConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "sapr" } & SaprConfig | { 
+/**
+ * Decides which other fields there are.
+ */
+"kind": "efficientqat" } & EfficientqatConfig;
 
 /**
  * The training text of a recipe.
@@ -890,7 +1261,15 @@ export type Recompute = "auto" | "always" | "never";
 /**
  * The report of a run.
  */
-export type Report = { recipe: string, target: string, 
+export type Report = { 
+/**
+ * Name of the recipe.
+ */
+recipe: string, 
+/**
+ * Name of the target: `gguf:q4_0`.
+ */
+target: string, 
 /**
  * Stored bits of the block linears, scales and low-rank factors included, per weight.
  */
@@ -898,7 +1277,20 @@ bitsPerWeight: number,
 /**
  * Optimizer steps; 0 without training.
  */
-steps: number, tokens: number, seconds: number, tokensPerSecond: number, 
+steps: number, 
+/**
+ * Tokens trained on, repeated ones each time; 0 without training.
+ */
+tokens: number, 
+/**
+ * Time of the training, or of the rounding if nothing is trained; a run that was resumed counts
+ * from there.
+ */
+seconds: number, 
+/**
+ * Tokens trained on per second in that time; 0 without training.
+ */
+tokensPerSecond: number, 
 /**
  * Loss of the last step; null without training.
  */
@@ -942,24 +1334,28 @@ bits: number, };
  */
 export type RtnConfig = { 
 /**
- * Give each group of weights a zero point, so that its range need not be centred on 0; target
- * `halfstep`, where the defaults are then 2 bits and groups of 64, or `gguf:q4_1`, which always
- * has them. Default false.
+ * Give each group of weights a zero point, so that its range need not be centred on 0;
+ * target `halfstep`, where the defaults are then 2 bits and groups of 64, or `gguf:q4_1`,
+ * which always has them. Default false.
  */
 zeroPoints: boolean, 
 /**
  * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
  * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
- * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
- * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
- * (2 mean|w| / sqrt(largest code)). Default `best`.
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two
+ * with the smaller squared error), `convex` (minimum of a convex surrogate of the error)
+ * or `lsq` (2 mean|w| / sqrt(largest code)). Default `best`.
  */
 observer: Observer, } & Common;
 
 /**
  * What a kind of site gets, or some sites of it.
  */
-export type Rule = { "site": "weight", 
+export type Rule = { 
+/**
+ * Weights of layers; without a quantizer they stay in floating point.
+ */
+"site": "weight", 
 /**
  * Layers by number; -1 is the last one. None: all.
  */
@@ -967,7 +1363,31 @@ layers?: Array<Layers>,
 /**
  * Linears by name: `q_proj`, `down_proj`. None: all.
  */
-linears?: Array<string>, quantizer?: WeightSite, } | { "site": "embedding", quantizer: QuantSpec, } | { "site": "head", quantizer: QuantSpec, } | { "site": "activation", 
+linears?: Array<string>, 
+/**
+ * The quantizer of a weight: its grid, and the parts that find codes and scales on it.
+ */
+quantizer?: WeightSite, } | { 
+/**
+ * Token embedding (and the head, when tied).
+ */
+"site": "embedding", 
+/**
+ * What decides the bytes of a quantized tensor.
+ */
+quantizer: QuantSpec, } | { 
+/**
+ * Untied head.
+ */
+"site": "head", 
+/**
+ * What decides the bytes of a quantized tensor.
+ */
+quantizer: QuantSpec, } | { 
+/**
+ * Before quantized linears of layers.
+ */
+"site": "activation", 
 /**
  * Layers by number; -1 is the last one. None: all.
  */
@@ -976,7 +1396,25 @@ layers?: Array<Layers>,
  * Inputs by name: `attn_in` (of `q_proj`, `k_proj` and `v_proj`), `o_in`, `ffn_in` (of
  * `gate_proj` and `up_proj`), `down_in`. None: all.
  */
-inputs?: Array<string>, quantizer: ActivationSpec, } | { "site": "headActivation", quantizer: ActivationSpec, } | { "site": "cache", 
+inputs?: Array<string>, 
+/**
+ * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
+ * follows the values clips nothing.
+ */
+quantizer: ActivationSpec, } | { 
+/**
+ * Before the head, when the head is quantized.
+ */
+"site": "headActivation", 
+/**
+ * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
+ * follows the values clips nothing.
+ */
+quantizer: ActivationSpec, } | { 
+/**
+ * Keys after RoPE, and values.
+ */
+"site": "cache", 
 /**
  * Layers by number; -1 is the last one. None: all.
  */
@@ -984,7 +1422,12 @@ layers?: Array<Layers>,
 /**
  * `k` (keys) or `v` (values). None: both.
  */
-tensors?: Array<string>, quantizer: ActivationSpec, };
+tensors?: Array<string>, 
+/**
+ * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
+ * follows the values clips nothing.
+ */
+quantizer: ActivationSpec, };
 
 /**
  * Options of a run that are not part of the recipe. Every field has a default, but a recipe that
@@ -1057,7 +1500,11 @@ record: boolean, };
 /**
  * The data of a report.
  */
-export type RunRecord = { settings: RunSettings, 
+export type RunRecord = { 
+/**
+ * Settings of the run.
+ */
+settings: RunSettings, 
 /**
  * Full precision, round to nearest on the same grid (in smaller groups, for about the same
  * size, where the result has low-rank factors), and the result.
@@ -1148,21 +1595,21 @@ export type SaliencyScale = "scaleFree" | "perMatrix" | "raw";
  */
 export type SaprConfig = { 
 /**
- * Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the scale-free
- * penalty is a weighted mean of squared rounding errors.
+ * Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the
+ * scale-free penalty is a weighted mean of squared rounding errors.
  */
 lambda: number, 
 /**
- * How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by their
- * mean in the layer, so that the same lambda suits any number of texts), `perMatrix` (by their
- * mean in each matrix) or `raw` (not at all, as in the code of the authors). Default
- * `scaleFree`.
+ * How the squared gradients are scaled before lambda multiplies them: `scaleFree` (by
+ * their mean in the layer, so that the same lambda suits any number of texts), `perMatrix`
+ * (by their mean in each matrix) or `raw` (not at all, as in the code of the authors).
+ * Default `scaleFree`.
  */
 saliencyScale: SaliencyScale, 
 /**
  * Which difference to the original weights is penalised: `beforeLowRank` (that of the
- * quantized weights alone) or `afterLowRank` (that of the quantized weights and the factors
- * together). Default `beforeLowRank`.
+ * quantized weights alone) or `afterLowRank` (that of the quantized weights and the
+ * factors together). Default `beforeLowRank`.
  */
 saliencyDifference: SaliencyDifference, 
 /**
@@ -1175,7 +1622,8 @@ saliencySamples: number,
  */
 penaltyEpochs: number, 
 /**
- * Number of epochs with the outputs alone, after those with penalty and outputs. Default 0.
+ * Number of epochs with the outputs alone, after those with penalty and outputs. Default
+ * 0.
  */
 outputEpochs: number, 
 /**
@@ -1197,7 +1645,15 @@ alpha: number, } & Common;
 /**
  * A written file.
  */
-export type SaveReport = { path: string, bytes: number, 
+export type SaveReport = { 
+/**
+ * Path of the file.
+ */
+path: string, 
+/**
+ * Size of the file.
+ */
+bytes: number, 
 /**
  * Whether codes, scales and outputs of the re-opened file were compared with the model in
  * memory; they are equal.
@@ -1207,40 +1663,46 @@ parity: boolean, };
 /**
  * How a scale is stored. Arithmetic always uses the scale *as stored*.
  */
-export type ScaleCodec = "f32" | "f16" | "f16short" | "e8m0" | "e4m3" | { "nested": Nested };
+export type ScaleCodec = "f32" | "f16" | "f16short" | "e8m0" | "e4m3" | { 
+/**
+ * A quantized scale with a scale of its own.
+ */
+"nested": Nested };
 
 /**
- * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the unquantized
- * model (the teacher).
+ * SiLQ: weights, norms and scales learn together, end to end, from the outputs of the
+ * unquantized model (the teacher).
  */
 export type SilqConfig = { 
 /**
- * Give each linear input and each cache one learned scale that is stored in the file, instead
- * of scales that are computed while the model runs; target `halfstep` only. Default false.
+ * Give each linear input and each cache one learned scale that is stored in the file,
+ * instead of scales that are computed while the model runs; target `halfstep` only.
+ * Default false.
  */
 staticActivations: boolean, 
 /**
  * How the initial scale of each group of weights is found: `absmax` (largest magnitude /
  * largest code), `signedAbsmax` (the same with the sign of that weight, as ggml does),
- * `errorSearch` (least squared error), `best` (for each matrix the one of the last two with
- * the smaller squared error), `convex` (minimum of a convex surrogate of the error) or `lsq`
- * (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel `signedAbsmax` can
- * train better still.
+ * `errorSearch` (least squared error), `best` (for each matrix the one of the last two
+ * with the smaller squared error), `convex` (minimum of a convex surrogate of the error)
+ * or `lsq` (2 mean|w| / sqrt(largest code)). Default `best`. At 4 bits per channel
+ * `signedAbsmax` can train better still.
  */
 observer: Observer, 
 /**
- * Let the scales of the weights learn; false keeps those that `observer` finds. Default true.
+ * Let the scales of the weights learn; false keeps those that `observer` finds. Default
+ * true.
  */
 learnScales: boolean, 
 /**
- * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it when
- * gradients are computed. Default `inside`.
+ * Whether a weight exactly on the edge of the grid counts as `inside` or `outside` of it
+ * when gradients are computed. Default `inside`.
  */
 edge: EdgeRule, 
 /**
  * What the gradient of a scale is divided by, sqrt(N p) with p the largest code and N the
- * number of weights of the whole matrix (`matrix`) or of those that share the scale (`group`).
- * Default `matrix`.
+ * number of weights of the whole matrix (`matrix`) or of those that share the scale
+ * (`group`). Default `matrix`.
  */
 gradientScale: GradientScale, 
 /**
@@ -1251,7 +1713,19 @@ train: TrainConfig, } & Common;
 /**
  * A solver and its options.
  */
-export type SolverConfig = { "kind": "gptq" } & GptqConfig | { "kind": "awq" } & AwqConfig | { "kind": "comq" } & ComqConfig;
+export type SolverConfig = { 
+/**
+ * Columns are rounded one after the other; those still free make up for each error.
+ */
+"kind": "gptq" } & GptqConfig | { 
+/**
+ * Channels that carry much are made larger before rounding, then ranges are clipped.
+ */
+"kind": "awq" } & AwqConfig | { 
+/**
+ * Each row by coordinate descent on the error of its outputs.
+ */
+"kind": "comq" } & ComqConfig;
 
 /**
  * Options of the text that a solver sees.
@@ -1276,7 +1750,11 @@ arithmetic?: TrainArithmetic, };
 /**
  * One stage: the scope of its loss, what it begins from and what it trains.
  */
-export type Stage = { "scope": "model", 
+export type Stage = { 
+/**
+ * End to end.
+ */
+"scope": "model", 
 /**
  * What the stage begins from.
  */
@@ -1288,7 +1766,36 @@ trains: Trains,
 /**
  * How long, how fast and by which loss.
  */
-config: Partial<TrainConfig>, } | { "scope": "block", from?: StageStart, trains: Trains, config: BlockConfig, } | { "scope": "window", from?: StageStart, trains: Trains, 
+config: Partial<TrainConfig>, } | { 
+/**
+ * One transformer layer after the other, each from its own inputs to its own outputs.
+ */
+"scope": "block", 
+/**
+ * What the stage begins from.
+ */
+from?: StageStart, 
+/**
+ * What learns; everything else is frozen.
+ */
+trains: Trains, 
+/**
+ * How long, how fast and by which loss.
+ */
+config: BlockConfig, } | { 
+/**
+ * Several transformer layers in a row, trained together from the inputs of the first to the outputs
+ * of the last (CBQ, arXiv 2312.07950); then the next ones.
+ */
+"scope": "window", 
+/**
+ * What the stage begins from.
+ */
+from?: StageStart, 
+/**
+ * What learns; everything else is frozen.
+ */
+trains: Trains, 
 /**
  * Number of layers of a window, from 1 to those of the model.
  */
@@ -1298,7 +1805,11 @@ layers: number,
  * in between are finished with their window; those that overlap go on learning in the next
  * one.
  */
-stride: number, config: BlockConfig, };
+stride: number, 
+/**
+ * How long, how fast and by which loss.
+ */
+config: BlockConfig, };
 
 /**
  * One stage of training.
@@ -1315,7 +1826,11 @@ losses: Array<number>,
 /**
  * Records of the layers, if they are trained one at a time.
  */
-blocks: Array<BlockRecord>, matrices: Array<MatrixRecord>, };
+blocks: Array<BlockRecord>, 
+/**
+ * Statistics of the linears that the stage quantized or trained.
+ */
+matrices: Array<MatrixRecord>, };
 
 /**
  * What a stage begins from.
@@ -1360,12 +1875,39 @@ bitsPerWeight: number,
  */
 evaluation: EvaluationRecord | null, };
 
+/**
+ * Where a model will run, which decides the grids and the file it may have.
+ */
 export type TargetId = "gguf:q4_0" | "gguf:q4_1" | "gguf:q8_0" | "gguf:tq2_0" | "halfstep";
 
 /**
  * A part of the loss and its options.
  */
-export type TermConfig = { "kind": "kl" } & KlConfig | { "kind": "crossEntropy" } & CrossEntropyConfig | { "kind": "blockOutput" } & BlockOutputConfig | { "kind": "saliency" } & SaliencyConfig | { "kind": "anchor" } & AnchorConfig | { "kind": "channelMoments" } & ChannelMomentsConfig;
+export type TermConfig = { 
+/**
+ * Divergence of the student's distribution of the next token from the teacher's.
+ */
+"kind": "kl" } & KlConfig | { 
+/**
+ * Cross-entropy of the next token of the text.
+ */
+"kind": "crossEntropy" } & CrossEntropyConfig | { 
+/**
+ * Mean squared difference of a layer's output from the teacher's.
+ */
+"kind": "blockOutput" } & BlockOutputConfig | { 
+/**
+ * Squared rounding errors, weighted by squared gradients of the teacher (SAPR).
+ */
+"kind": "saliency" } & SaliencyConfig | { 
+/**
+ * Pull of weights that learn towards where they began (L2-SP).
+ */
+"kind": "anchor" } & AnchorConfig | { 
+/**
+ * Distance of mean and variance of each channel of a layer's output (norm tweaking).
+ */
+"kind": "channelMoments" } & ChannelMomentsConfig;
 
 /**
  * Where a value goes that is exactly between two levels.
@@ -1535,7 +2077,15 @@ export type Weight = number | WeightSchedule;
 /**
  * From one number at the first step to another at the end.
  */
-export type WeightSchedule = { from: number, to: number, 
+export type WeightSchedule = { 
+/**
+ * The number at the first step.
+ */
+from: number, 
+/**
+ * The number at the end.
+ */
+to: number, 
 /**
  * The way between the two.
  */
@@ -1583,7 +2133,11 @@ lowRank?: LowRankConfig, };
 /**
  * A term of a stage's loss with its weight.
  */
-export type WeightedTerm = { term: TermConfig, 
+export type WeightedTerm = { 
+/**
+ * A part of the loss and its options.
+ */
+term: TermConfig, 
 /**
  * What the term is multiplied by.
  */

@@ -240,6 +240,9 @@ impl<D: Device> Trainer<D> {
                 let matrix = self.matrix(&linear.weight_name(block.layer))?;
                 let factors = matrix.low_rank.map(|f| f.forward(&self.parameters)).transpose()?;
                 block.low_rank.extend(factors.map(|factors| (linear, factors)));
+                if !matrix.is_quantized() {
+                    block.float.insert(linear);
+                }
             }
         }
         Ok(weights)

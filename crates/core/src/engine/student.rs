@@ -105,6 +105,7 @@ impl<D: Device> Student<D> {
             layer: self.layer,
             vectors: vectors.collect::<Result<_>>()?,
             linears: matrices().zip(&self.integer).map(weight).collect::<Result<_>>()?,
+            float: matrices().filter(|(_, m)| !m.is_quantized()).map(|(l, _)| l).collect(),
             low_rank: matrices().filter_map(factors).collect::<Result<_>>()?,
         })
     }

@@ -115,12 +115,25 @@ impl<D: Device> Block<'_, D> {
         names: [Name; N],
     ) -> Result<[Tensor<D>; N]> {
         let rows = x.rows();
-        let linears = names.iter().map(|&name| self.linear(name)).collect::<Result<Vec<_>>>()?;
-        let outputs = self.integer_outputs(site, &x, &linears)?;
-        let input = self.input(tape, site, x.clone(), outputs.is_some())?;
+        let quantized = names.iter().filter(|&name| !self.weights.float.contains(name));
+        let quantized = quantized.map(|&name| self.linear(name)).collect::<Result<Vec<_>>>()?;
+        let outputs = self.integer_outputs(site, &x, &quantized)?;
+        let input = match &quantized[..] {
+            [] => {
+                self.show(site, &x)?;
+                x.clone()
+            }
+            _ => self.input(tape, site, x.clone(), outputs.is_some())?,
+        };
         let mut out = Vec::with_capacity(N);
         let mut outputs = outputs.map(Vec::into_iter);
-        for (name, linear) in names.into_iter().zip(linears) {
+        for name in names {
+            let linear = self.linear(name)?;
+            if self.weights.float.contains(&name) {
+                let y = tape.apply([&x], linear)?;
+                out.push(self.add_factors_and_bias(tape, name, &x, y)?);
+                continue;
+            }
             let y = match outputs.as_mut().and_then(Iterator::next) {
                 Some(y) => {
                     let y = Tensor::new(y, &[rows, linear.weight.rows()])?;
@@ -144,6 +157,11 @@ impl<D: Device> Block<'_, D> {
         name: Name,
     ) -> Result<Tensor<D>> {
         let linear = self.linear(name)?;
+        if self.weights.float.contains(&name) {
+            self.show(site, &x)?;
+            let y = tape.apply([&x, residual], ResidualLinear(linear))?;
+            return self.add_factors_and_bias(tape, name, &x, y);
+        }
         let outputs = self.integer_outputs(site, &x, std::slice::from_ref(&linear))?;
         let output = outputs.and_then(|mut y| y.pop());
         let input = self.input(tape, site, x.clone(), output.is_some())?;
@@ -220,13 +238,21 @@ impl<D: Device> Block<'_, D> {
         linears: &[Linear<D>],
     ) -> Result<Option<Vec<D::Buffer>>> {
         let activation = self.quantizer(site);
-        let packed = linears.iter().all(|linear| linear.weight.is_packed());
+        let packed = !linears.is_empty() && linears.iter().all(|linear| linear.weight.is_packed());
         if activation == ActivationSpec::F32 || !packed {
             return Ok(None);
         }
         let step = self.sinks.steps.get(&site).map(|scale| &*scale.step);
         let weights: Vec<_> = linears.iter().map(|linear| &linear.weight).collect();
         self.context.device.integer_linear(x.buffer()?, activation, step, &weights).map(Some)
+    }
+
+    /// Shows the tap what comes to a site.
+    fn show(&mut self, site: ActivationSite, x: &Tensor<D>) -> Result<()> {
+        if let Some(tap) = &mut self.tap {
+            tap(site, &x.read(&self.context.device)?);
+        }
+        Ok(())
     }
 
     /// The value as the target's runtime would see it at `site`.
@@ -236,9 +262,7 @@ impl<D: Device> Block<'_, D> {
         site: ActivationSite,
         x: Tensor<D>,
     ) -> Result<Tensor<D>> {
-        if let Some(tap) = &mut self.tap {
-            tap(site, &x.read(&self.context.device)?);
-        }
+        self.show(site, &x)?;
         let (spec, head_dim) =
             (self.quantizer(site), site.is_cache().then(|| self.heads().head_dim));
         if spec == ActivationSpec::F32 {

@@ -6,7 +6,7 @@ use crate::quantizer::low_rank::factors;
 use crate::record::{BlockRecord, MatrixRecord};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
-use halfstep_formats::{Architecture, LowRank, Tensor};
+use halfstep_formats::{Architecture, LowRank, Tensor, TensorData};
 use std::collections::BTreeMap;
 
 /// A finished block: its tensors and factors exactly as they will be stored, by name.
@@ -49,6 +49,11 @@ impl Finished {
             |&linear: &Linear| Some((linear, self.low_rank.get(&linear.weight_name(layer))?));
         let found = linears.filter_map(beside).map(|(linear, f)| Ok((linear, factors(device, f)?)));
         weights.low_rank = found.collect::<Result<_>>()?;
+        let is_float = |linear: &&Linear| {
+            let tensor = self.tensors.get(&linear.weight_name(layer));
+            !tensor.is_some_and(|tensor| matches!(tensor.data, TensorData::Packed(_)))
+        };
+        weights.float = weights.linears.keys().filter(is_float).copied().collect();
         Ok(weights)
     }
 }

@@ -6,7 +6,7 @@ use crate::quantizer::low_rank::Factors;
 use halfstep_formats::architecture::{
     Architecture, EMBEDDING, FINAL_NORM, HEAD, Linear, Role, TensorSpec,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Every weight of the model as one forward uses it.
@@ -24,6 +24,9 @@ pub struct BlockWeights<D: Device> {
     /// Norms and biases.
     pub vectors: BTreeMap<Role, Arc<D::Buffer>>,
     pub linears: BTreeMap<Linear, D::Weight>,
+    /// Linears that stay in floating point, which read their inputs as they are: the runtime quantizes
+    /// what quantized linears read, and nothing else.
+    pub float: BTreeSet<Linear>,
     /// Low-rank factors of linears.
     pub low_rank: BTreeMap<Linear, Factors<D>>,
 }
@@ -48,7 +51,7 @@ impl<D: Device> Weights<D> {
 }
 
 impl<D: Device> BlockWeights<D> {
-    /// Collects the tensors of a layer, without factors.
+    /// Collects the tensors of a layer, without factors and with no linear in floating point.
     pub fn collect(
         architecture: &Architecture,
         layer: usize,
@@ -63,6 +66,6 @@ impl<D: Device> BlockWeights<D> {
                 vectors.insert(spec.role, Arc::new(vector(&spec)?));
             }
         }
-        Ok(Self { layer, vectors, linears, low_rank: BTreeMap::new() })
+        Ok(Self { layer, vectors, linears, float: BTreeSet::new(), low_rank: BTreeMap::new() })
     }
 }

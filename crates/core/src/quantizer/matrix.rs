@@ -55,6 +55,11 @@ impl<'a> Source<'a> {
 }
 
 impl<D: Device> Matrix<D> {
+    /// Whether it has a quantizer; without one it stays in floating point.
+    pub fn is_quantized(&self) -> bool {
+        self.quantized.is_some()
+    }
+
     /// Registers a matrix under `site` (None: it stays in floating point); `number` tells the
     /// matrices of a model apart, `seed` the runs.
     ///

@@ -66,6 +66,8 @@ impl SaprConfig {
             BlockPhase { epochs: self.output_epochs, saliency: false, ..both },
         ];
         config.phases.retain(|phase| phase.epochs > 0);
+        config.saliency =
+            config.saliency.filter(|_| config.phases.iter().any(|phase| phase.saliency));
         if config.phases.is_empty() {
             let reason = "no phase has an epoch: nothing would be trained";
             return Err(Error::config("train.epochs", reason));

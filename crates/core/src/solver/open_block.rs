@@ -14,7 +14,7 @@ use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role,
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::Pool;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) struct OpenBlock<'a> {
@@ -27,13 +27,18 @@ pub(crate) struct OpenBlock<'a> {
     /// Of its linears.
     pub values: BTreeMap<Linear, Arc<Vec<f32>>>,
     packed: BTreeMap<Linear, QuantTensor>,
+    /// Linears that stay in floating point.
+    float: BTreeSet<Linear>,
     records: Vec<MatrixRecord>,
 }
 
 impl<'a> OpenBlock<'a> {
     /// The layer at hand.
     pub fn new(layer: &dyn Calibration<'a>) -> Result<Self> {
-        Self::of(layer.model(), layer.layer(), layer.pool())
+        let mut block = Self::of(layer.model(), layer.layer(), layer.pool())?;
+        let is_float = |(_, spec): &(&Linear, &TensorSpec)| layer.site(&spec.name).is_none();
+        block.float = block.specs.iter().filter(is_float).map(|(&linear, _)| linear).collect();
+        Ok(block)
     }
 
     pub(crate) fn of(model: &'a Model, layer: usize, pool: &Pool) -> Result<Self> {
@@ -47,8 +52,8 @@ impl<'a> OpenBlock<'a> {
             values.insert(*linear, Arc::new(tensor_values(model, &spec.name, pool)?));
         }
         let (architecture, specs) = (&model.architecture, linear_specs.into_iter().collect());
-        let (packed, records) = (BTreeMap::new(), vec![]);
-        Ok(Self { layer, architecture, specs, vectors, values, packed, records })
+        let (packed, float, records) = (BTreeMap::new(), BTreeSet::new(), vec![]);
+        Ok(Self { layer, architecture, specs, vectors, values, packed, float, records })
     }
 
     /// The inputs of its linears in the order of the forward, and the linears that read each.
@@ -112,6 +117,7 @@ impl<'a> OpenBlock<'a> {
             layer: self.layer,
             vectors: self.vectors.iter().map(vector).collect(),
             linears: self.values.iter().map(linear).collect(),
+            float: self.float.clone(),
             low_rank: BTreeMap::new(),
         }
     }
