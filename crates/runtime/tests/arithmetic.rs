@@ -57,9 +57,9 @@ fn factors_that_are_added_equal_factors_merged_into_the_weight() {
     for arithmetic in [Arithmetic::Integer, Arithmetic::Float] {
         let (separate, merged, without) =
             (run(&model, arithmetic), run(&merged, Arithmetic::Float), run(&without, arithmetic));
-        let largest = inside.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let largest = merged.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         let apart = |a: &[f32]| {
-            a.iter().zip(&inside).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+            a.iter().zip(&merged).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest
         };
         assert!(apart(&separate) < 1e-5, "{arithmetic:?}: {}", apart(&separate));
         assert!(apart(&without) > 0.1, "{arithmetic:?}: {}", apart(&without));
