@@ -123,7 +123,7 @@ pub struct Model {
     pub name: String,
     /// The graph that the tensors belong to.
     pub architecture: Architecture,
-    /// By Hugging Face name, Hugging Face row order.
+    /// Tensors by Hugging Face name, in Hugging Face row order.
     pub tensors: BTreeMap<String, Tensor>,
     /// Low-rank factors of block linears, by the name of the weight; empty for most models.
     pub low_rank: BTreeMap<String, LowRank>,
@@ -131,7 +131,7 @@ pub struct Model {
     pub linear_parts: BTreeMap<String, LinearParts>,
     /// The tokenizer, if the file has one.
     pub tokenizer: Option<Tokenizer>,
-    /// Jinja source.
+    /// Source of the chat template, in Jinja.
     pub chat_template: Option<String>,
     /// How the model is to be run if it is quantized; None for a float model.
     pub quantization: Option<Quantization>,

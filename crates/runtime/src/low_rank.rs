@@ -13,7 +13,7 @@ pub struct Factors {
 }
 
 impl Factors {
-    /// Of factors that [`LowRank::check`] accepts.
+    /// Takes factors that [`LowRank::check`] accepts.
     pub fn new(factors: &LowRank) -> Self {
         let widen = |factor: &[half::f16]| factor.iter().map(|v| v.to_f32()).collect();
         Self { rank: factors.rank, a: widen(&factors.a), b: widen(&factors.b) }

@@ -21,7 +21,7 @@ export function evalCommand(): Command {
   command
     .option(
       '--against <model>',
-      'Model to compare with, usually the unquantized one. Default: none.',
+      'Model to compare with, usually the full-precision one. Default: none.',
     )
     .option('--json', 'Prints the result as one line of JSON.')
     .addHelpText('after', EXAMPLE)

@@ -18,7 +18,7 @@ pub struct Architecture {
     pub hidden_size: usize,
     /// Transformer layers, in the order of the forward.
     pub layers: Vec<Layer>,
-    /// Of every norm: what is added to the mean square.
+    /// Number that every norm adds to the mean square.
     pub norm_eps: f64,
     /// Whether the head is the embedding.
     pub tied_head: bool,

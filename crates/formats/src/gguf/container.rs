@@ -36,7 +36,7 @@ pub struct TensorInfo<'a> {
 }
 
 impl<'a> TensorInfo<'a> {
-    /// As in the file: the first dimension is the length of a row.
+    /// Dimensions as in the file: the first one is the length of a row.
     pub fn dimensions(&self) -> &[usize] {
         &self.dimensions[..self.rank]
     }

@@ -77,7 +77,8 @@ impl Tokenizer {
         Ok(Self { vocabulary: Arc::new(vocabulary), engine: Arc::new(engine) })
     }
 
-    /// From the bytes of a tokenizer.json (and, if there is one, tokenizer_config.json).
+    /// Reads a tokenizer from the bytes of a tokenizer.json (and, if there is one, of a
+    /// tokenizer_config.json).
     pub fn from_json(
         file: &str,
         tokenizer_json: &[u8],

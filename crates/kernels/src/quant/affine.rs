@@ -215,7 +215,7 @@ pub struct ClipRange<T> {
 }
 
 impl<T: Real> ClipRange<T> {
-    /// Of the groups of `w` `[rows, cols]`.
+    /// Finds the ends of the groups of `w` `[rows, cols]`.
     pub fn new(w: &[T], cols: usize, granularity: Granularity) -> Self {
         let groups = || {
             w.chunks(cols.max(1)).flat_map(|row| row.chunks(granularity.group_size(cols).max(1)))

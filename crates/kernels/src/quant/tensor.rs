@@ -15,11 +15,11 @@ pub struct QuantTensor {
     pub cols: usize,
     /// Which codes there are, which elements share a scale, and how scales are stored.
     pub spec: QuantSpec,
-    /// `code - spec.min_code()` as unsigned `bits`-bit numbers, little-endian bit order, each row padded
-    /// to a whole byte.
+    /// `code - spec.min_code()` as unsigned `bits`-bit numbers, little-endian bit order, each row
+    /// padded to a whole byte.
     pub codes: Vec<u8>,
-    /// As stored (already rounded to the scale codec), `spec.granularity.scales(rows, cols)` of
-    /// them.
+    /// Scales as stored (already rounded to the scale codec), `spec.granularity.scales(rows, cols)`
+    /// of them.
     pub scales: Vec<f32>,
     /// The scales of nested scales; empty for single ones.
     pub outer_scales: Vec<f32>,
