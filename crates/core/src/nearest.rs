@@ -164,7 +164,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ));
         }
     }
-    for ((layer, site), spec) in recipe.activations(architecture)? {
+    for (layer, site, spec) in recipe.activations(architecture)? {
         let head_dim = architecture.layers[layer].attention.head_dim;
         if spec != ActivationSpec::BLOCK_32 {
             continue;

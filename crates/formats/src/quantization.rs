@@ -18,8 +18,8 @@ pub struct Quantization {
     pub head_activation: ActivationSpec,
     /// Keys, after RoPE, and values, but for the exceptions.
     pub cache: ActivationSpec,
-    /// Sites whose quantizer is another one, by layer.
-    pub exceptions: BTreeMap<(usize, ActivationSite), ActivationSpec>,
+    /// Sites whose quantizer is another one, in the order of layers and sites.
+    pub exceptions: Vec<(usize, ActivationSite, ActivationSpec)>,
     /// Scales of static sites by [`crate::architecture::ActivationSite::static_scale_name`], as
     /// stored.
     pub static_scales: BTreeMap<String, f32>,
@@ -33,7 +33,7 @@ impl Default for Quantization {
             activation: ActivationSpec::F32,
             head_activation: ActivationSpec::F32,
             cache: ActivationSpec::F16,
-            exceptions: BTreeMap::new(),
+            exceptions: vec![],
             static_scales: BTreeMap::new(),
         }
     }
@@ -47,26 +47,29 @@ impl Quantization {
 
     /// The same with these quantizers of sites. The most frequent ones become `activation` and
     /// `cache`, so that one quantizer for all of them has no exceptions.
-    pub fn with_sites(self, sites: BTreeMap<(usize, ActivationSite), ActivationSpec>) -> Self {
+    /// `sites` are in the order of layers and sites.
+    pub fn with_sites(self, sites: Vec<(usize, ActivationSite, ActivationSpec)>) -> Self {
         let most = |cache: bool, default: ActivationSpec| {
-            let of: Vec<_> =
-                sites.iter().filter(|((_, site), _)| site.is_cache() == cache).collect();
-            let count =
-                |spec: &ActivationSpec| of.iter().filter(|(_, other)| *other == spec).count();
+            let of = || {
+                let of = sites.iter().filter(|(_, site, _)| site.is_cache() == cache);
+                of.map(|&(_, _, spec)| spec)
+            };
+            let count = |spec: &ActivationSpec| of().filter(|other| other == spec).count();
             // The first of several that are as frequent.
-            of.iter().rev().map(|(_, spec)| **spec).max_by_key(count).unwrap_or(default)
+            of().rev().max_by_key(count).unwrap_or(default)
         };
         let (activation, cache) = (most(false, self.activation), most(true, self.cache));
         let usual = |site: ActivationSite| if site.is_cache() { cache } else { activation };
-        let exceptions =
-            sites.into_iter().filter(|((_, site), spec)| *spec != usual(*site)).collect();
+        let mut exceptions = sites;
+        exceptions.retain(|&(_, site, spec)| spec != usual(site));
         Self { activation, cache, exceptions, ..self }
     }
 
     /// The quantizer of a site.
     pub fn at(&self, layer: usize, site: ActivationSite) -> ActivationSpec {
         let usual = if site.is_cache() { self.cache } else { self.activation };
-        self.exceptions.get(&(layer, site)).copied().unwrap_or(usual)
+        let own = self.exceptions.iter().find(|&&(l, s, _)| (l, s) == (layer, site));
+        own.map_or(usual, |&(_, _, spec)| spec)
     }
 
     /// Refuses what no runtime computes, and exceptions that are no sites of the architecture.
@@ -81,7 +84,7 @@ impl Quantization {
             return Err("a static quantizer at the head, which is no site".into());
         }
         let layers = architecture.layers.len();
-        for (&(layer, site), spec) in &self.exceptions {
+        for &(layer, site, spec) in &self.exceptions {
             let name = site.name_in(layer);
             if layer >= layers {
                 return Err(format!("{name}: the model has {layers} layers"));
@@ -188,7 +191,7 @@ impl Serialize for Quantization {
         let activation = |what: &str, spec| stored_activation(spec).ok_or_else(|| none(what, spec));
         let cache = |what: &str, spec| stored_cache(spec).ok_or_else(|| none(what, spec));
         let (mut activations, mut caches) = (BTreeMap::new(), BTreeMap::new());
-        for (&(layer, site), &spec) in &self.exceptions {
+        for &(layer, site, spec) in &self.exceptions {
             let name = site.name_in(layer);
             if site.is_cache() {
                 caches.insert(name.clone(), cache(&name, spec)?);
@@ -217,13 +220,16 @@ impl<'de> Deserialize<'de> for Quantization {
                 .filter(|(_, site)| site.is_cache() == is_cache)
                 .ok_or_else(|| de::Error::custom(format!("{name} is no site of this kind")))
         };
-        let mut exceptions = BTreeMap::new();
+        let mut exceptions = vec![];
         for (name, spec) in stored.activations {
-            exceptions.insert(site(&name, false)?, spec.into());
+            let (layer, site) = site(&name, false)?;
+            exceptions.push((layer, site, spec.into()));
         }
         for (name, spec) in stored.caches {
-            exceptions.insert(site(&name, true)?, spec.into());
+            let (layer, site) = site(&name, true)?;
+            exceptions.push((layer, site, spec.into()));
         }
+        exceptions.sort_unstable_by_key(|&(layer, site, _)| (layer, site));
         Ok(Self {
             target: stored.target,
             activation: stored.activation.into(),

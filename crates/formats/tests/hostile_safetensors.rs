@@ -439,10 +439,10 @@ fn sites_that_differ() {
         packed_model(QuantSpec::int(Int::symmetric(4), Granularity::Channel, ScaleCodec::F32));
     m.tokenizer = None;
     let quantization = m.quantization.as_mut().expect("is quantized");
-    let site = ActivationSite::DownIn;
-    quantization.exceptions.insert((1, site), ActivationSpec::token(5));
-    let site = ActivationSite::VCache;
-    quantization.exceptions.insert((0, site), ActivationSpec::head(3));
+    quantization.exceptions = vec![
+        (0, ActivationSite::VCache, ActivationSpec::head(3)),
+        (1, ActivationSite::DownIn, ActivationSpec::token(5)),
+    ];
     let f = to_bytes(&m, FileFormat::Halfstep).expect("writes");
     let edited = |from: &str, to: &str| {
         let metadata = safetensors::read("small", &f).expect("reads").metadata;

@@ -120,7 +120,7 @@ fn quantizations() -> impl Strategy<Value = Quantization> {
                         } else {
                             [ActivationSpec::token(bits), ActivationSpec::of_site(bits)]
                         };
-                        q.exceptions.insert((layer, site), specs[draw.below(2)]);
+                        q.exceptions.push((layer, site, specs[draw.below(2)]));
                     }
                     if q.at(layer, site).is_static() {
                         q.static_scales.insert(
@@ -171,7 +171,7 @@ fn sites_that_differ_need_version_2_and_equal_ones_do_not() {
             _ => ActivationSpec::token(8),
         };
         let all = (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| (layer, site)));
-        all.map(|(layer, site)| ((layer, site), of(site))).collect()
+        all.map(|(layer, site)| (layer, site, of(site))).collect()
     };
     let file = |q: Quantization| {
         let m = Model { quantization: Some(q), ..packed_model(QuantSpec::Q4_0) };

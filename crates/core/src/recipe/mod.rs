@@ -30,7 +30,6 @@ use halfstep_formats::Architecture;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::ActivationSpec;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use ts_rs::TS;
 
 /// A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
@@ -79,7 +78,7 @@ impl Recipe {
     pub fn activations(
         &self,
         architecture: &Architecture,
-    ) -> Result<BTreeMap<(usize, ActivationSite), ActivationSpec>> {
+    ) -> Result<Vec<(usize, ActivationSite, ActivationSpec)>> {
         rules::activations(&self.rules, architecture)
     }
 

@@ -239,10 +239,10 @@ pub(super) fn head_activation(rules: &[Rule]) -> ActivationSpec {
 pub(super) fn activations(
     rules: &[Rule],
     architecture: &Architecture,
-) -> Result<BTreeMap<(usize, ActivationSite), ActivationSpec>> {
+) -> Result<Vec<(usize, ActivationSite, ActivationSpec)>> {
     let layers = architecture.layers.len();
     check(rules, layers)?;
-    let mut sites = BTreeMap::new();
+    let mut sites = vec![];
     for layer in 0..layers {
         for site in ActivationSite::ALL {
             let (kind, default) = if site.is_cache() {
@@ -253,7 +253,7 @@ pub(super) fn activations(
             let wanted = Site { kind, layer, name: site_name(site) };
             let rule = strongest(rules, layers, wanted, || site.name_in(layer))?;
             let quantizer = rule.and_then(Rule::activation).unwrap_or(default);
-            sites.insert((layer, site), quantizer);
+            sites.push((layer, site, quantizer));
         }
     }
     Ok(sites)

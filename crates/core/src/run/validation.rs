@@ -140,7 +140,7 @@ impl Validation {
         });
         let fp = Network::new(model, Arithmetic::Float, pool.clone())?;
         let quantization = result.quantization.clone().map(|mut q| {
-            q.exceptions.retain(|(_, site), _| !site.is_cache());
+            q.exceptions.retain(|(_, site, _)| !site.is_cache());
             Quantization { cache: ActivationSpec::F32, ..q }
         });
         let mut mixed = Model { quantization, ..model.clone() };

@@ -263,7 +263,7 @@ pub fn sites_that_differ(layers: usize) -> Quantization {
         _ => A::token(4),
     };
     let all = (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| (layer, site)));
-    let sites = all.map(|(layer, site)| ((layer, site), of(layer, site))).collect();
+    let sites = all.map(|(layer, site)| (layer, site, of(layer, site))).collect();
     let mut quantization = quantization(A::token(4), A::head(8)).with_sites(sites);
     let name = ActivationSite::KCache.static_scale_name(0);
     quantization.static_scales.insert(name, 0.03);
