@@ -4,6 +4,7 @@ import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { RECIPES as DOCUMENTED } from '../../ts/src/generated/options.js'
 import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
 
 const cli = fileURLToPath(new URL('../../ts/dist/cli.js', import.meta.url))
@@ -19,18 +20,7 @@ const COMMANDS = [
   'bench',
   'doctor',
 ]
-const RECIPES = [
-  'silq',
-  'rtn',
-  'llm-qat',
-  'gptq',
-  'awq',
-  'comq',
-  'omniquant',
-  'apiq',
-  'sapr',
-  'efficientqat',
-]
+const RECIPES = DOCUMENTED.map(({ kind }) => kind)
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
 writeFileSync(join(folder, 'whole.json'), '{"id":"mine","rules":[],"stages":[]}')
