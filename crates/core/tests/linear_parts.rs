@@ -131,7 +131,7 @@ fn parts_and_levels_of_rows_count_in_the_bytes() {
     for kind in ["gather", "sparse term", "post-norm", "block Hadamard of 16", "input vector"] {
         assert_eq!(seen.tensor_types[kind], 1, "{kind}");
     }
-    assert_eq!(seen.tensor_types["table of 4 per row per channel"], 1);
+    assert_eq!(seen.tensor_types["row tables of 4 per channel"], 1);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What a stored linear may have in addition to its weight W0 and its low-rank factors
-//! ([`crate::low_rank`]), all of it optional:
+//! ([`LowRank`](crate::LowRank)), all of it optional:
 //!
 //!     y = post(g . y0) + (x A^T) B^T + bias        y0 = sum_k Qa(x') Wk^T        x' = R (h . x[idx])
 //!

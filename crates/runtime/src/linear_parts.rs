@@ -46,27 +46,25 @@ impl Wrapping {
     /// Of parts that `Model::check_linear_parts` accepts, of a weight with `cols` columns. None:
     /// there is nothing but a bias.
     pub fn new(parts: &LinearParts, cols: usize, keep_packed: bool, pool: &Pool) -> Option<Self> {
-        let LinearParts { terms, input_vector, output_vector, gather, online_map, bias, post_norm } =
-            parts;
-        if *parts == (LinearParts { bias: bias.clone(), ..LinearParts::default() }) {
+        if *parts == (LinearParts { bias: parts.bias.clone(), ..LinearParts::default() }) {
             return None;
         }
         let term = |term: &stored::Term| match term {
             stored::Term::Packed(w) => Term::Matrix(Matrix::packed(w, keep_packed, pool)),
             stored::Term::Sparse(sparse) => Term::Sparse(sparse.clone()),
         };
-        let map = online_map.map(|map| {
+        let map = parts.online_map.map(|map| {
             let OnlineMap::BlockHadamard { size, signs: drawn } = map;
             let signs = drawn.map_or_else(|| vec![1.0; cols], |s| signs(s.seed, s.stream, cols));
             BlockHadamard { size, signs }
         });
         Some(Self {
-            gather: gather.clone(),
-            input: input_vector.as_deref().map(widened),
+            gather: parts.gather.clone(),
+            input: parts.input_vector.as_deref().map(widened),
             map,
-            terms: terms.iter().map(term).collect(),
-            output: output_vector.as_deref().map(widened),
-            post_norm: *post_norm,
+            terms: parts.terms.iter().map(term).collect(),
+            output: parts.output_vector.as_deref().map(widened),
+            post_norm: parts.post_norm,
         })
     }
 

@@ -908,7 +908,15 @@ temperature: number, };
 /**
  * The layers from one to another, both included; -1 is the last one.
  */
-export type LayerRange = { from: number, to: number, };
+export type LayerRange = { 
+/**
+ * The first layer.
+ */
+from: number, 
+/**
+ * The last layer.
+ */
+to: number, };
 
 /**
  * Layers of a model: one, or several in a row.

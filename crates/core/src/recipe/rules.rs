@@ -62,6 +62,7 @@ pub enum Rule {
 pub enum Layers {
     /// A layer by number; -1 is the last one.
     One(i64),
+    /// Layers in a row.
     Range(LayerRange),
 }
 
@@ -69,7 +70,9 @@ pub enum Layers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LayerRange {
+    /// The first layer.
     pub from: i64,
+    /// The last layer.
     pub to: i64,
 }
 

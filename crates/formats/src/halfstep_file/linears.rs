@@ -1,5 +1,5 @@
-//! The parts of a linear in addition to its weight in a file of version 2: what the metadata says of
-//! them, and their tensors, planned and read, or written.
+//! The parts of a linear in addition to its weight in a file of version 2: what the metadata says
+//! of them, and their tensors, planned and read, or written.
 
 use super::packed::PackedParts;
 use super::quantizers::StoredSpec;

@@ -19,9 +19,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor, key,
-/// low-rank factor or other part of a linear without a place), `Unencodable` (a value outside of its grid, a scale that its
-/// codec does not hold), `Io`.
+/// Writes the whole file. Errors: `MissingTensor`, `Shape`, `Unsupported` (a tensor, key, low-rank
+/// factor or other part of a linear without a place), `Unencodable` (a value outside of its grid, a
+/// scale that its codec does not hold), `Io`.
 pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
     let wanted = model.architecture.tensors();
     inventory::check_shapes(&model.name, &wanted, |name| {

@@ -80,6 +80,6 @@ impl Codes for RowTable {
     }
 
     fn name(&self) -> String {
-        format!("table of {} per row", self.levels())
+        format!("row tables of {}", self.levels())
     }
 }
