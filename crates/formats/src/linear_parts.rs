@@ -133,7 +133,7 @@ impl LinearParts {
 
     /// Whether these are parts of a weight `[rows, cols]`.
     ///
-    /// Errors: the first part that is none, and why.
+    /// Errors: the first part that does not fit such a weight, and why.
     pub fn check(&self, rows: usize, cols: usize) -> std::result::Result<(), PartFault> {
         if self.is_empty() {
             return fault("parts", 0, "none is there".into());

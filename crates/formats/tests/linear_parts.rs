@@ -399,7 +399,7 @@ fn mutated_parts_are_refused_by_the_name_of_the_tensor() {
             "I32, not U32",
         ),
         (
-            "a part that is none",
+            "a part of unknown name",
             renamed(&f, &part("gather"), &part("scatter")),
             "ERR_MISSING_TENSOR",
             ".gather",

@@ -84,7 +84,10 @@ impl Recipe {
 
     /// Whether the inputs of some linears of layers are quantized.
     pub fn quantizes_activations(&self) -> bool {
-        let quantizes = |rule: &Rule| matches!(rule, Rule::Activation { quantizer, .. } if *quantizer != ActivationSpec::F32);
+        let quantizes = |rule: &Rule| match rule {
+            Rule::Activation { quantizer, .. } => *quantizer != ActivationSpec::F32,
+            _ => false,
+        };
         self.rules.iter().any(quantizes)
     }
 
