@@ -4,6 +4,8 @@
 //! The way of the data: [`recipes::RecipeConfig`] + [`target::TargetId`] -> [`recipe::Recipe`] ->
 //! [`run::quantize()`] -> a packed [`halfstep_formats::Model`] -> [`run::save()`].
 
+#![warn(missing_docs)]
+
 pub mod autograd;
 pub mod cancel;
 pub mod config;
@@ -20,7 +22,7 @@ pub mod optimizer;
 pub mod quantizer;
 pub mod recipe;
 pub mod recipes;
-pub mod record;
+pub(crate) mod record;
 pub mod run;
 pub mod solver;
 pub mod statistics;

@@ -1,7 +1,7 @@
 //! Operations with a forward and a backward, the tape that records them, and the parameters that
 //! their gradients reach.
 
-pub mod ops;
+pub(crate) mod ops;
 pub mod parameter;
-pub mod tape;
-pub mod tensor;
+pub(crate) mod tape;
+pub(crate) mod tensor;

@@ -3,7 +3,7 @@
 
 pub mod options;
 mod path;
-pub mod recipe_input;
+pub(crate) mod recipe_input;
 pub mod renamed;
 
 use crate::error::{Error, Result, nearest};

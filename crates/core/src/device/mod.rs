@@ -21,9 +21,9 @@
 //! Arrays are row-major. M: tokens, I and O: input and output features, D: hidden size, V: tokens
 //! of the vocabulary.
 
-pub mod cpu;
-pub mod number;
-pub mod operations;
+pub(crate) mod cpu;
+pub(crate) mod number;
+pub(crate) mod operations;
 
 pub use cpu::Cpu;
 pub use number::Number;

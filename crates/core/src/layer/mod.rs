@@ -5,5 +5,5 @@
 
 pub mod block;
 pub mod finished;
-pub mod tensors;
-pub mod weights;
+pub(crate) mod tensors;
+pub(crate) mod weights;

@@ -4,8 +4,8 @@
 //! A term is one file here and one line in the list below. The list makes the tagged value that a
 //! recipe holds ([`TermConfig`]), its TypeScript type and its names.
 
-pub mod head;
-pub mod weight;
+pub(crate) mod head;
+pub(crate) mod weight;
 
 pub use weight::Weight;
 

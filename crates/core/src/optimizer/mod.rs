@@ -4,7 +4,7 @@
 //! A rule is one file here and one line in the list below. The list makes the tagged value that a
 //! recipe holds ([`OptimizerConfig`]), its TypeScript type and its names.
 
-pub mod state;
+pub(crate) mod state;
 
 use crate::autograd::parameter::{Group, Parameters};
 use crate::device::Device;

@@ -9,9 +9,9 @@
 //! | low rank | [`low_rank`] | which factors are added to the quantized weight? |
 
 pub mod builder;
-pub mod low_rank;
-pub mod matrix;
-pub mod observer;
+pub(crate) mod low_rank;
+pub(crate) mod matrix;
+pub(crate) mod observer;
 pub mod range;
 pub mod rounding;
-pub mod site;
+pub(crate) mod site;

@@ -2,13 +2,13 @@
 //! schedule. Nothing here computes.
 
 pub mod block;
-pub mod common;
+pub(crate) mod common;
 mod on_target;
 mod options;
-pub mod rules;
+pub(crate) mod rules;
 pub mod solver_options;
-pub mod stage;
-pub mod train;
+pub(crate) mod stage;
+pub(crate) mod train;
 mod unread;
 
 pub use crate::options;

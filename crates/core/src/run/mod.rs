@@ -4,11 +4,11 @@
 mod dequantize;
 pub mod evaluate;
 pub mod generate;
-pub mod inspect;
-pub mod load;
+pub(crate) mod inspect;
+pub(crate) mod load;
 #[cfg(feature = "train")]
-pub mod plan;
-pub mod quantize;
+pub(crate) mod plan;
+pub(crate) mod quantize;
 mod quantized_model;
 mod record;
 pub mod report;

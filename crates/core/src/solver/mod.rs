@@ -9,7 +9,7 @@
 //! recipe holds ([`SolverConfig`]) and its names.
 
 pub(crate) mod calibration;
-pub mod cholesky;
+pub(crate) mod cholesky;
 mod matrix;
 pub(crate) mod open_block;
 

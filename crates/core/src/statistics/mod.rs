@@ -4,7 +4,7 @@
 //! A statistic is one file here and one line in the list below. [`collect`] is the one loop: one pass
 //! over the sequences feeds any number of statistics.
 
-pub mod saliency;
+pub(crate) mod saliency;
 
 use crate::Result;
 use crate::autograd::ops::Sink;

@@ -1,7 +1,7 @@
 //! The CPU: every operation is that of `halfstep-kernels`, over vectors in memory.
 
 mod elementwise;
-pub mod weight;
+pub(crate) mod weight;
 
 pub use weight::Weight;
 

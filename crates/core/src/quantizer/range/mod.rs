@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use ts_rs::TS;
 
-pub mod stored;
+pub(crate) mod stored;
 
 macro_rules! ranges {
     ($($(#[$doc:meta])* $module:ident $variant:ident),* $(,)?) => {
