@@ -48,7 +48,7 @@ impl Error {
     }
 
     /// Whether the run was cancelled by the caller.
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         matches!(self, Error::Cancelled { .. } | Error::Runtime(halfstep_runtime::Error::Cancelled))
     }
 

@@ -104,7 +104,7 @@ pub struct EvaluationRecord {
 pub type Evaluations = BTreeMap<String, EvaluationRecord>;
 
 /// Measures the packed model, while the state of the trainer can still be saved.
-pub type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
+pub(crate) type Measure<'a> = dyn FnMut(&Model, &mut dyn FnMut(Event)) -> Result<Evaluations> + 'a;
 
 impl From<Evaluation> for EvaluationRecord {
     fn from(e: Evaluation) -> Self {

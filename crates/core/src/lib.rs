@@ -5,6 +5,8 @@
 //! [`run::quantize()`] -> a packed [`halfstep_formats::Model`] -> [`run::save()`].
 
 #![warn(missing_docs)]
+// Some functions serve `quantize` and `plan` alone; the build with the trainer finds dead ones.
+#![cfg_attr(not(feature = "train"), allow(dead_code))]
 
 pub mod autograd;
 pub mod cancel;
@@ -22,7 +24,7 @@ pub mod optimizer;
 pub mod quantizer;
 pub mod recipe;
 pub mod recipes;
-pub(crate) mod record;
+pub mod record;
 pub mod run;
 pub mod solver;
 pub mod statistics;

@@ -22,7 +22,7 @@ pub const RTN_RULES: [Observer; 2] = [Observer::SignedAbsmax, Observer::ErrorSea
 ///
 /// Errors: a missing tensor; weights whose scale is not finite as stored (the tensor is named);
 /// cancelled between two tensors.
-pub fn quantize_model(
+pub(crate) fn quantize_model(
     model: &Model,
     recipe: &Recipe,
     cancel: &Cancel,
@@ -42,7 +42,7 @@ pub fn quantize_model(
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
 /// where factors lie beside it, in groups of a half, a quarter, ... of the result's, whichever come
 /// nearest to its size.
-pub fn baseline(recipe: &Recipe, observer: Observer, architecture: &Architecture) -> Recipe {
+pub(crate) fn baseline(recipe: &Recipe, observer: Observer, architecture: &Architecture) -> Recipe {
     recipe.with_weight_sites(|site| WeightSite {
         spec: as_large(site.spec, site.low_rank.map_or(0, |l| l.rank), architecture),
         observer,
@@ -79,7 +79,7 @@ fn as_large(quantizer: QuantSpec, rank: usize, architecture: &Architecture) -> Q
 }
 
 /// One tensor under the sites of a recipe.
-pub fn round_tensor(
+pub(crate) fn round_tensor(
     model: &Model,
     sites: &Sites,
     spec: &TensorSpec,
@@ -217,7 +217,7 @@ pub fn stored_bytes(tensor: &Tensor) -> usize {
 }
 
 /// What a tensor is stored as: `F32`, `Q4_0`, `int3 per channel`, `ternary per channel`, ...
-pub fn type_name(tensor: &Tensor) -> String {
+pub(crate) fn type_name(tensor: &Tensor) -> String {
     match &tensor.data {
         TensorData::F32(_) => "F32".into(),
         TensorData::F16(_) => "F16".into(),

@@ -38,7 +38,7 @@ pub struct Parameter<D: Device> {
 
 impl<D: Device> Parameter<D> {
     /// Where its gradient goes; None if it is frozen.
-    pub fn learned_sink(&self) -> Option<&Sink<D>> {
+    pub(crate) fn learned_sink(&self) -> Option<&Sink<D>> {
         (!self.frozen).then_some(&self.sink)
     }
 }
@@ -46,7 +46,7 @@ impl<D: Device> Parameter<D> {
 /// Parameters in the order of the forward: the order of every sum over them.
 pub struct Parameters<D: Device> {
     /// Where they lie.
-    pub device: D,
+    pub(crate) device: D,
     pub list: Vec<Parameter<D>>,
     index: BTreeMap<String, usize>,
 }
@@ -57,7 +57,7 @@ impl<D: Device> Parameters<D> {
     }
 
     /// Adds a parameter and returns its index.
-    pub fn add(&mut self, name: &str, group: Group, value: Vec<D::Number>) -> Result<usize> {
+    pub(crate) fn add(&mut self, name: &str, group: Group, value: Vec<D::Number>) -> Result<usize> {
         let sink = value.len();
         let index = self.add_frozen(name, group, value, sink)?;
         self.list[index].frozen = false;
@@ -65,7 +65,7 @@ impl<D: Device> Parameters<D> {
     }
 
     /// Adds a value that stays as it is, with memory for a gradient of `sink` numbers.
-    pub fn add_frozen(
+    pub(crate) fn add_frozen(
         &mut self,
         name: &str,
         group: Group,
@@ -87,7 +87,7 @@ impl<D: Device> Parameters<D> {
 
     /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same
     /// one serves small weights and large ones (docs/decisions/0009-relative-rates.md).
-    pub fn add_relative(
+    pub(crate) fn add_relative(
         &mut self,
         name: &str,
         group: Group,
@@ -101,11 +101,11 @@ impl<D: Device> Parameters<D> {
     }
 
     /// Those that the optimizer changes.
-    pub fn learned(&self) -> impl Iterator<Item = &Parameter<D>> {
+    pub(crate) fn learned(&self) -> impl Iterator<Item = &Parameter<D>> {
         self.list.iter().filter(|p| !p.frozen)
     }
 
-    pub fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<D>> {
+    pub(crate) fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<D>> {
         self.list.iter_mut().filter(|p| !p.frozen)
     }
 
@@ -116,12 +116,7 @@ impl<D: Device> Parameters<D> {
             .ok_or_else(|| Error::Internal { reason: format!("no parameter {name}") })
     }
 
-    pub fn get(&self, name: &str) -> Result<&Parameter<D>> {
+    pub(crate) fn get(&self, name: &str) -> Result<&Parameter<D>> {
         Ok(&self.list[self.index(name)?])
-    }
-
-    pub fn get_mut(&mut self, name: &str) -> Result<&mut Parameter<D>> {
-        let index = self.index(name)?;
-        Ok(&mut self.list[index])
     }
 }

@@ -65,32 +65,27 @@ struct Record<D: Device> {
 }
 
 /// Operations in the order they ran. A tape made by [`Tape::off`] keeps nothing.
-pub struct Tape<D: Device> {
+pub(crate) struct Tape<D: Device> {
     device: D,
     records: Option<Vec<Record<D>>>,
 }
 
 impl<D: Device> Tape<D> {
-    pub fn on(device: &D) -> Self {
+    pub(crate) fn on(device: &D) -> Self {
         Self { device: device.clone(), records: Some(vec![]) }
     }
 
-    pub fn off(device: &D) -> Self {
+    pub(crate) fn off(device: &D) -> Self {
         Self { device: device.clone(), records: None }
     }
 
-    /// Where its operations run.
-    pub fn device(&self) -> &D {
-        &self.device
-    }
-
     /// Whether anything is kept.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.records.is_some()
     }
 
     /// Runs an operation and records it.
-    pub fn apply<const N: usize, O: Op<D, N> + 'static>(
+    pub(crate) fn apply<const N: usize, O: Op<D, N> + 'static>(
         &mut self,
         arguments: [&Tensor<D>; N],
         op: O,
@@ -102,7 +97,11 @@ impl<D: Device> Tape<D> {
 
     /// Records a cheap operation without running it, for a result that only backwards read, and
     /// returns that result without values; it has the argument's shape.
-    pub fn defer<O: Op<D, 1> + 'static>(&mut self, x: &Tensor<D>, op: O) -> Result<Tensor<D>> {
+    pub(crate) fn defer<O: Op<D, 1> + 'static>(
+        &mut self,
+        x: &Tensor<D>,
+        op: O,
+    ) -> Result<Tensor<D>> {
         if !op.is_cheap() {
             let reason = format!("{}: deferred, but not cheap enough to be run again", op.name());
             return Err(Error::Internal { reason });
@@ -113,7 +112,7 @@ impl<D: Device> Tape<D> {
     }
 
     /// Records an operation whose result was computed elsewhere.
-    pub fn record<const N: usize, O: Op<D, N> + 'static>(
+    pub(crate) fn record<const N: usize, O: Op<D, N> + 'static>(
         &mut self,
         arguments: [&Tensor<D>; N],
         op: O,
@@ -136,7 +135,7 @@ impl<D: Device> Tape<D> {
 
     /// Runs the record backwards from `y` with gradient `dy` and returns the gradient of `x`.
     /// Consumes the tape, freeing each operation's tensors as it goes.
-    pub fn backward(self, x: &Tensor<D>, y: &Tensor<D>, dy: Tensor<D>) -> Result<Tensor<D>> {
+    pub(crate) fn backward(self, x: &Tensor<D>, y: &Tensor<D>, dy: Tensor<D>) -> Result<Tensor<D>> {
         let device = &self.device;
         let mut gradients = Gradients { device, of: HashMap::from([(y.id(), dy)]) };
         let (mut records, mut again) = (self.records.unwrap_or_default(), HashMap::new());

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Identity of one result of one operation. A clone keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TensorId(u64);
+pub(crate) struct TensorId(u64);
 
 impl TensorId {
     fn unique() -> Self {
@@ -39,7 +39,7 @@ impl<D: Device> Tensor<D> {
     /// A tensor that owns `values`, without a copy.
     ///
     /// Errors: `Internal` if `shape` has another number of elements.
-    pub fn new(values: D::Buffer, shape: &[usize]) -> Result<Self> {
+    pub(crate) fn new(values: D::Buffer, shape: &[usize]) -> Result<Self> {
         if shape.iter().product::<usize>() != values.len() {
             let reason = format!("{} values for a tensor of shape {shape:?}", values.len());
             return Err(Error::Internal { reason });
@@ -61,43 +61,39 @@ impl<D: Device> Tensor<D> {
         self.values.is_some()
     }
 
-    pub fn id(&self) -> TensorId {
+    pub(crate) fn id(&self) -> TensorId {
         self.id
     }
 
-    pub fn shape(&self) -> &[usize] {
+    pub(crate) fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// Number of elements that the shape has.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Length of the last dimension: the tensor is read as a matrix of such rows.
-    pub fn cols(&self) -> usize {
+    pub(crate) fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.len() / self.cols().max(1)
     }
 
     /// The values on the device.
     ///
     /// Errors: `Internal` if only the identity was kept.
-    pub fn buffer(&self) -> Result<&D::Buffer> {
+    pub(crate) fn buffer(&self) -> Result<&D::Buffer> {
         self.values.as_deref().ok_or_else(nothing_kept)
     }
 
     /// The values to be changed in place. They are copied first if another tensor shares them.
     ///
     /// Errors: as [`Self::buffer`]; those of the copy.
-    pub fn buffer_mut(&mut self, device: &D) -> Result<&mut D::Buffer> {
+    pub(crate) fn buffer_mut(&mut self, device: &D) -> Result<&mut D::Buffer> {
         let values = self.values.as_mut().ok_or_else(nothing_kept)?;
         if Arc::get_mut(values).is_none() {
             *values = Arc::new(device.copy(values)?);
@@ -108,14 +104,14 @@ impl<D: Device> Tensor<D> {
     /// The values on the host; borrowed where the device is the CPU.
     ///
     /// Errors: as [`Self::buffer`]; those of reading.
-    pub fn read<'a>(&'a self, device: &D) -> Result<Cow<'a, [D::Number]>> {
+    pub(crate) fn read<'a>(&'a self, device: &D) -> Result<Cow<'a, [D::Number]>> {
         device.read(self.buffer()?)
     }
 
     /// The values themselves, copied only if another tensor shares them.
     ///
     /// Errors: as [`Self::buffer`]; those of the copy.
-    pub fn into_buffer(self, device: &D) -> Result<D::Buffer> {
+    pub(crate) fn into_buffer(self, device: &D) -> Result<D::Buffer> {
         match Arc::try_unwrap(self.values.ok_or_else(nothing_kept)?) {
             Ok(values) => Ok(values),
             Err(shared) => device.copy(&shared),

@@ -18,7 +18,7 @@ pub const FIELDS: &[(&str, &str)] = &[
 ];
 
 /// Values of fields: the old name and the new one.
-pub const VALUES: &[(&str, &str)] = &[
+pub(crate) const VALUES: &[(&str, &str)] = &[
     // Of `gradientScale`.
     ("layer", "matrix"),
     ("step", "group"),

@@ -9,14 +9,14 @@ use std::path::Path;
 const BETWEEN: &str = "\n\n";
 
 /// Whether a file is read so: its name ends in .jsonl.
-pub fn is_jsonl(path: &str) -> bool {
+pub(crate) fn is_jsonl(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl"))
 }
 
 /// The documents of a file, a blank line between each two; those without text are left out.
 ///
 /// Errors: `Data`, naming the line that is not such an object.
-pub fn documents(path: &str, lines: &str) -> Result<String> {
+pub(crate) fn documents(path: &str, lines: &str) -> Result<String> {
     let mut joined = String::with_capacity(lines.len());
     for (number, line) in lines.lines().enumerate() {
         let wrong = |reason: String| Error::Data {

@@ -21,7 +21,7 @@ const SELF_GENERATED: &str = "self-generated";
 /// A text to train or measure on: characters, token ids that a model generated, or both.
 pub struct Text {
     /// Path, `text` or `self-generated`, or the first with the last.
-    pub name: String,
+    pub(crate) name: String,
     characters: Option<String>,
     /// Ids that a model generated; they are kept because its tokenizer may split their text into
     /// others.
@@ -52,7 +52,7 @@ impl Text {
     }
 
     /// A text that a model generated.
-    pub fn generated(tokens: Vec<u32>) -> Self {
+    pub(crate) fn generated(tokens: Vec<u32>) -> Self {
         Self { name: SELF_GENERATED.into(), characters: None, generated: tokens }
     }
 
@@ -104,7 +104,7 @@ impl Text {
     /// `generated` tokens too.
     ///
     /// Errors: `Data`, there are fewer.
-    pub fn given_sequences(
+    pub(crate) fn given_sequences(
         &self,
         model: &Model,
         samples: usize,
@@ -148,7 +148,7 @@ impl Text {
     }
 
     /// BLAKE3 of the text and of the ids, in hex: names the data in checkpoints.
-    pub fn hash(&self) -> String {
+    pub(crate) fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher
             .update(self.characters.as_deref().unwrap_or_default().as_bytes())
@@ -158,7 +158,7 @@ impl Text {
 
     /// Where the data came from, for provenance: `blake3:<hash>`, behind `self-generated:` or
     /// `and-self-generated:` if a model generated all or some of it.
-    pub fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         let kind = match (&self.characters, self.generated.is_empty()) {
             (None, _) => format!("{SELF_GENERATED}:"),
             (Some(_), false) => format!("and-{SELF_GENERATED}:"),
@@ -185,7 +185,7 @@ fn file(path: &str) -> Result<String> {
 }
 
 /// The order of `n` sequences in a pass.
-pub fn permutation(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
+pub(crate) fn permutation(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
     Rng { seed, stream: ORDER_STREAM + epoch, counter: 0 }.permutation(n)
 }
 

@@ -60,7 +60,7 @@ pub struct Settings {
 ///
 /// Errors: those of [`Text::read`] and [`generate`]; `Config` if the run has no text and generates
 /// none, or less than a sequence.
-pub fn training_text(
+pub(crate) fn training_text(
     model: &Model,
     recipe: &Recipe,
     run: &RunConfig,
@@ -78,7 +78,7 @@ pub fn training_text(
 
 /// Returns the text of the run, with what `make` generates if the run needs that; it is called only
 /// if the text of the run is long enough.
-pub fn with_generated(
+pub(crate) fn with_generated(
     model: &Model,
     recipe: &Recipe,
     run: &RunConfig,

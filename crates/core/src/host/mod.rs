@@ -101,12 +101,12 @@ pub struct Host {
 
 impl Host {
     /// Seconds since the start of the run.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         (self.clock)()
     }
 
     /// Errors: `Cancelled`, if the run is to end.
-    pub fn check_cancelled(&self) -> Result<()> {
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Host {
     /// This process, its clock beginning now.
-    pub fn native(cancel: Cancel) -> Self {
+    pub(crate) fn native(cancel: Cancel) -> Self {
         let start = Clock::start();
         Self {
             clock: Arc::new(move || start.seconds()),

@@ -44,16 +44,16 @@ pub struct Context<D: Device> {
 /// The learned step of a static site and where its gradient goes.
 pub struct StaticScale<D: Device> {
     /// One number.
-    pub step: Arc<D::Buffer>,
-    pub sink: Option<Sink<D>>,
+    pub(crate) step: Arc<D::Buffer>,
+    pub(crate) sink: Option<Sink<D>>,
 }
 
 /// Sinks of what learns in one layer, and its static steps; empty for the teacher.
 pub struct BlockSinks<D: Device> {
-    pub vectors: BTreeMap<Role, Sink<D>>,
-    pub linears: BTreeMap<Name, Sink<D>>,
-    pub low_rank: BTreeMap<Name, FactorSinks<D>>,
-    pub steps: BTreeMap<ActivationSite, StaticScale<D>>,
+    pub(crate) vectors: BTreeMap<Role, Sink<D>>,
+    pub(crate) linears: BTreeMap<Name, Sink<D>>,
+    pub(crate) low_rank: BTreeMap<Name, FactorSinks<D>>,
+    pub(crate) steps: BTreeMap<ActivationSite, StaticScale<D>>,
 }
 
 impl<D: Device> BlockSinks<D> {
@@ -74,10 +74,10 @@ pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> 
 
 /// Sees the values at every activation and cache site where they are quantized, before, on the host;
 /// for calibration, whose weights are values.
-pub type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
+pub(crate) type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
 /// One block being run.
-pub struct Block<'a, D: Device> {
+pub(crate) struct Block<'a, D: Device> {
     pub context: &'a Context<D>,
     pub weights: &'a BlockWeights<D>,
     pub sinks: &'a BlockSinks<D>,

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 /// Every weight of the model as one forward uses it.
 pub struct Weights<D: Device> {
-    pub blocks: Vec<BlockWeights<D>>,
-    pub embedding: D::Weight,
-    pub final_norm: Arc<D::Buffer>,
-    pub head: D::Weight,
+    pub(crate) blocks: Vec<BlockWeights<D>>,
+    pub(crate) embedding: D::Weight,
+    pub(crate) final_norm: Arc<D::Buffer>,
+    pub(crate) head: D::Weight,
 }
 
 /// Those of one layer: what its graph asks for, by role.
@@ -22,13 +22,13 @@ pub struct BlockWeights<D: Device> {
     /// Which layer of the architecture it is.
     pub layer: usize,
     /// Norms and biases.
-    pub vectors: BTreeMap<Role, Arc<D::Buffer>>,
-    pub linears: BTreeMap<Linear, D::Weight>,
+    pub(crate) vectors: BTreeMap<Role, Arc<D::Buffer>>,
+    pub(crate) linears: BTreeMap<Linear, D::Weight>,
     /// Linears that stay in floating point, which read their inputs as they are: the runtime quantizes
     /// what quantized linears read, and nothing else.
-    pub float: BTreeSet<Linear>,
+    pub(crate) float: BTreeSet<Linear>,
     /// Low-rank factors of linears.
-    pub low_rank: BTreeMap<Linear, Factors<D>>,
+    pub(crate) low_rank: BTreeMap<Linear, Factors<D>>,
 }
 
 impl<D: Device> Weights<D> {

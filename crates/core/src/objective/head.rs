@@ -14,15 +14,15 @@ use halfstep_kernels::ops::loss::IGNORE_INDEX;
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token
 /// cross-entropy.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Objective {
-    pub kl_weight: f64,
-    pub ce_weight: f64,
-    pub temperature: f64,
+pub(crate) struct Objective {
+    pub(crate) kl_weight: f64,
+    pub(crate) ce_weight: f64,
+    pub(crate) temperature: f64,
 }
 
 impl Objective {
     /// The terms that look at logits, where `progress` of the stage's steps is done.
-    pub fn at(terms: &[WeightedTerm], progress: f64) -> Self {
+    pub(crate) fn at(terms: &[WeightedTerm], progress: f64) -> Self {
         let mut objective = Self { kl_weight: 0.0, ce_weight: 0.0, temperature: 1.0 };
         for WeightedTerm { term, weight } in terms {
             match term {
@@ -39,35 +39,35 @@ impl Objective {
 }
 
 /// Head and loss of one micro-batch.
-pub struct LossHead<'a, D: Device> {
-    pub device: &'a D,
-    pub norm_eps: f64,
-    pub vocab: usize,
-    pub hidden: usize,
-    pub activation: ActivationSpec,
-    pub precision: Precision,
-    pub objective: Objective,
+pub(crate) struct LossHead<'a, D: Device> {
+    pub(crate) device: &'a D,
+    pub(crate) norm_eps: f64,
+    pub(crate) vocab: usize,
+    pub(crate) hidden: usize,
+    pub(crate) activation: ActivationSpec,
+    pub(crate) precision: Precision,
+    pub(crate) objective: Objective,
     /// Bytes of logits held at once (the teacher's, and the student's, which become their
     /// gradient). Where that makes chunks of the tokens, the heads are prepared for them too.
-    pub bytes: usize,
-    pub weights: &'a Weights<D>,
-    pub teacher: Option<&'a Weights<D>>,
-    pub norm_sink: Option<&'a Sink<D>>,
-    pub head_sink: Option<&'a Sink<D>>,
+    pub(crate) bytes: usize,
+    pub(crate) weights: &'a Weights<D>,
+    pub(crate) teacher: Option<&'a Weights<D>>,
+    pub(crate) norm_sink: Option<&'a Sink<D>>,
+    pub(crate) head_sink: Option<&'a Sink<D>>,
 }
 
 /// Divisors of the means over the whole optimizer step, so that micro-batches and chunks add up.
 #[derive(Clone, Copy, Debug)]
-pub struct Normalizers {
-    pub kl: f64,
-    pub ce: f64,
+pub(crate) struct Normalizers {
+    pub(crate) kl: f64,
+    pub(crate) ce: f64,
 }
 
 impl<D: Device> LossHead<'_, D> {
     /// `student` and `teacher_hidden` `[M, D]` are the last block's outputs; `targets[m]` is the
     /// next token or [`IGNORE_INDEX`]. Returns this micro-batch's share of the loss and dL/dstudent
     /// `[M, D]`.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         student: &D::Buffer,
         teacher_hidden: Option<&D::Buffer>,
@@ -183,7 +183,7 @@ impl<D: Device> LossHead<'_, D> {
 }
 
 /// The next token at every position of `[batch, tokens]`, none at the last of each row.
-pub fn next_tokens(batch: &[u32], tokens: usize) -> Vec<i64> {
+pub(crate) fn next_tokens(batch: &[u32], tokens: usize) -> Vec<i64> {
     batch
         .chunks(tokens)
         .flat_map(|row| row[1..].iter().map(|&t| i64::from(t)).chain([IGNORE_INDEX]))

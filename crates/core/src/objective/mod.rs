@@ -16,7 +16,7 @@ use ts_rs::TS;
 
 /// Where a term looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tap {
+pub(crate) enum Tap {
     /// The logits of the whole model, beside the teacher's.
     Logits,
     /// What a layer gives, beside what it is to give.
@@ -26,14 +26,14 @@ pub enum Tap {
 }
 
 /// What a layer gives for one sequence and what it is to give, both `[T, D]`.
-pub struct LayerOutput<'a, D: Device> {
-    pub device: &'a D,
-    pub y: &'a D::Buffer,
-    pub target: &'a D::Buffer,
+pub(crate) struct LayerOutput<'a, D: Device> {
+    pub(crate) device: &'a D,
+    pub(crate) y: &'a D::Buffer,
+    pub(crate) target: &'a D::Buffer,
     /// D.
-    pub width: usize,
+    pub(crate) width: usize,
     /// Sequences of the step; a term is its mean over them.
-    pub sequences: usize,
+    pub(crate) sequences: usize,
 }
 
 impl<D: Device> Clone for LayerOutput<'_, D> {
@@ -79,7 +79,7 @@ macro_rules! terms {
 
         impl TermConfig {
             /// Where it looks.
-            pub fn tap(&self) -> Tap {
+            pub(crate) fn tap(&self) -> Tap {
                 match self {
                     $(TermConfig::$variant(_) => <$module::$config as Term>::TAP),*
                 }
@@ -88,7 +88,7 @@ macro_rules! terms {
             /// Refuses options that cannot work.
             ///
             /// Errors: `Config`, naming the field.
-            pub fn check(&self) -> Result<()> {
+            pub(crate) fn check(&self) -> Result<()> {
                 match self {
                     $(TermConfig::$variant(term) => term.check()),*
                 }
@@ -96,7 +96,7 @@ macro_rules! terms {
 
             /// The term of a sequence where it looks at the output of a layer, times `weight`; adds
             /// its gradient to `dy`.
-            pub fn of_layer_output<D: Device>(
+            pub(crate) fn of_layer_output<D: Device>(
                 &self,
                 at: LayerOutput<D>,
                 weight: f64,
@@ -138,7 +138,12 @@ pub struct WeightedTerm {
 /// are those of the stage, `path` is that of the list.
 ///
 /// Errors: `Config`, with the path of the term and what would work.
-pub fn check_terms(terms: &[WeightedTerm], taps: &[Tap], scope: &str, path: &str) -> Result<()> {
+pub(crate) fn check_terms(
+    terms: &[WeightedTerm],
+    taps: &[Tap],
+    scope: &str,
+    path: &str,
+) -> Result<()> {
     for (i, WeightedTerm { term, weight }) in terms.iter().enumerate() {
         let inside = |part: &str, e: Error| match e {
             Error::Config { field, reason } => {

@@ -39,7 +39,7 @@ pub enum WeightShape {
 
 impl Weight {
     /// The number at `progress`, the share of the stage's steps that are done.
-    pub fn at(self, progress: f64) -> f64 {
+    pub(crate) fn at(self, progress: f64) -> f64 {
         match self {
             Weight::Constant(weight) => weight,
             Weight::Changing(WeightSchedule { from, to, shape }) => {
@@ -57,7 +57,7 @@ impl Weight {
     }
 
     /// Whether it is above 0 anywhere.
-    pub fn counts(self) -> bool {
+    pub(crate) fn counts(self) -> bool {
         match self {
             Weight::Constant(weight) => weight > 0.0,
             Weight::Changing(WeightSchedule { from, to, .. }) => from > 0.0 || to > 0.0,
@@ -67,7 +67,7 @@ impl Weight {
     /// Refuses a weight that is negative or no number.
     ///
     /// Errors: `Config`, naming the field; an empty name for the weight itself.
-    pub fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         let ends = match self {
             Weight::Constant(weight) => vec![("", weight)],
             Weight::Changing(WeightSchedule { from, to, .. }) => vec![("from", from), ("to", to)],

@@ -15,13 +15,13 @@ use ts_rs::TS;
 
 /// One step of one parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update {
-    pub learning_rate: f64,
-    pub weight_decay: f64,
+pub(crate) struct Update {
+    pub(crate) learning_rate: f64,
+    pub(crate) weight_decay: f64,
     /// 1 at the first step.
-    pub step: u64,
+    pub(crate) step: u64,
     /// Factor on the gradient (clipping).
-    pub gradient_scale: f64,
+    pub(crate) gradient_scale: f64,
 }
 
 /// A rule by which gradients change parameters.
@@ -59,7 +59,7 @@ macro_rules! optimizers {
 
         impl OptimizerConfig {
             /// Names of what it keeps for every parameter.
-            pub fn state(&self) -> &'static [&'static str] {
+            pub(crate) fn state(&self) -> &'static [&'static str] {
                 match self {
                     $(OptimizerConfig::$variant(_) => <$module::$config as Rule>::STATE),*
                 }
@@ -68,7 +68,7 @@ macro_rules! optimizers {
             /// Refuses options that cannot work.
             ///
             /// Errors: `Config`, naming the field.
-            pub fn check(&self) -> Result<()> {
+            pub(crate) fn check(&self) -> Result<()> {
                 match self {
                     $(OptimizerConfig::$variant(rule) => rule.check()),*
                 }
@@ -126,7 +126,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Rate of step t (from 0): (t + 1) / warmup of the peak, then a cosine.
-    pub fn rate(&self, t: u64) -> f64 {
+    pub(crate) fn rate(&self, t: u64) -> f64 {
         if t < self.warmup {
             return self.learning_rate * (t + 1) as f64 / self.warmup as f64;
         }

@@ -39,12 +39,12 @@ impl<D: Device> State<D> {
     }
 
     /// The names of the vectors of each parameter.
-    pub fn names(&self) -> &'static [&'static str] {
+    pub(crate) fn names(&self) -> &'static [&'static str] {
         self.names
     }
 
     /// The vectors of every parameter that learns.
-    pub fn vectors(&self) -> &[Vec<D::Buffer>] {
+    pub(crate) fn vectors(&self) -> &[Vec<D::Buffer>] {
         &self.of
     }
 

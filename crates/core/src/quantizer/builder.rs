@@ -66,7 +66,7 @@ pub enum GradientScale {
 }
 
 /// `<linear>.scale` of `<linear>.weight`, and likewise for other parts.
-pub fn part_name(weight: &str, part: &str) -> String {
+pub(crate) fn part_name(weight: &str, part: &str) -> String {
     format!("{}.{part}", weight.trim_end_matches(".weight"))
 }
 
@@ -82,12 +82,12 @@ pub struct Builder<'a, D: Device> {
 
 impl<D: Device> Builder<'_, D> {
     /// Threads of the host: the values that parts begin from are there.
-    pub fn pool(&self) -> &Pool {
+    pub(crate) fn pool(&self) -> &Pool {
         self.parameters.device.pool()
     }
 
     /// Adds a parameter that learns where `learns` says so, and returns its index.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         name: &str,
         group: Group,
@@ -102,7 +102,7 @@ impl<D: Device> Builder<'_, D> {
     }
 
     /// As [`Self::add`], with an absolute learning rate in every stage.
-    pub fn add_absolute(
+    pub(crate) fn add_absolute(
         &mut self,
         name: &str,
         group: Group,
@@ -117,7 +117,7 @@ impl<D: Device> Builder<'_, D> {
     }
 
     /// As [`Self::add`], with a relative learning rate in every stage.
-    pub fn add_relative(
+    pub(crate) fn add_relative(
         &mut self,
         name: &str,
         group: Group,
@@ -158,7 +158,7 @@ pub struct Beginning<'a> {
 impl Beginning<'_> {
     /// Scales and zero points that the matrix begins with: those of an earlier stage's codes, or
     /// found by its observer. A scale that divides is never 0.
-    pub fn first_ranges(&self, pool: &Pool) -> (Vec<f32>, Vec<u8>) {
+    pub(crate) fn first_ranges(&self, pool: &Pool) -> (Vec<f32>, Vec<u8>) {
         let Beginning { rows, cols, values, spec, observer, .. } = *self;
         let found = match self.previous {
             Some(packed) => packed.clone(),

@@ -37,7 +37,7 @@ const FACTOR_STREAM: u64 = 2 << 32;
 
 /// Places of a matrix's factors among the parameters.
 #[derive(Clone, Copy, Debug)]
-pub struct LowRankPart {
+pub(crate) struct LowRankPart {
     a: usize,
     b: usize,
     rank: usize,
@@ -48,23 +48,23 @@ pub struct LowRankPart {
 
 /// Factors as one forward uses them.
 #[derive(Clone)]
-pub struct Factors<D: Device> {
+pub(crate) struct Factors<D: Device> {
     /// `[r, I]`.
-    pub a: D::Weight,
+    pub(crate) a: D::Weight,
     /// `[O, r]`, alpha / r included.
-    pub b: D::Weight,
+    pub(crate) b: D::Weight,
 }
 
 /// Where the gradients of both go.
 #[derive(Clone)]
-pub struct FactorSinks<D: Device> {
-    pub a: Sink<D>,
-    pub b: Sink<D>,
+pub(crate) struct FactorSinks<D: Device> {
+    pub(crate) a: Sink<D>,
+    pub(crate) b: Sink<D>,
 }
 
 impl LowRankPart {
     /// First factors of the weight `spec`; `number` tells the matrices of a model apart.
-    pub fn new<D: Device>(
+    pub(crate) fn new<D: Device>(
         builder: &mut Builder<D>,
         spec: &TensorSpec,
         config: LowRankConfig,
@@ -82,7 +82,7 @@ impl LowRankPart {
     }
 
     /// Factors that an earlier stage stored.
-    pub fn stored<D: Device>(
+    pub(crate) fn stored<D: Device>(
         builder: &mut Builder<D>,
         name: &str,
         stored: &LowRank,
@@ -107,20 +107,20 @@ impl LowRankPart {
         Ok(Self { a, b, rank, scaling, learns })
     }
 
-    pub fn forward<D: Device>(&self, parameters: &Parameters<D>) -> Result<Factors<D>> {
+    pub(crate) fn forward<D: Device>(&self, parameters: &Parameters<D>) -> Result<Factors<D>> {
         let (device, [a, b]) = (&parameters.device, self.as_stored(parameters)?);
         let cols = a.len() / self.rank;
         Ok(Factors { a: device.weight(a, cols)?, b: device.weight(b, self.rank)? })
     }
 
     /// Where the gradients of both go; None if they do not learn.
-    pub fn sinks<D: Device>(&self, parameters: &Parameters<D>) -> Option<FactorSinks<D>> {
+    pub(crate) fn sinks<D: Device>(&self, parameters: &Parameters<D>) -> Option<FactorSinks<D>> {
         let [a, b] = [self.a, self.b].map(|index| parameters.list[index].sink.clone());
         self.learns.then_some(FactorSinks { a, b })
     }
 
     /// dL/dB from dL/d((alpha / r) B), in its sink.
-    pub fn backward<D: Device>(&self, parameters: &Parameters<D>) -> Result<()> {
+    pub(crate) fn backward<D: Device>(&self, parameters: &Parameters<D>) -> Result<()> {
         if !self.learns {
             return Ok(());
         }
@@ -128,7 +128,7 @@ impl LowRankPart {
     }
 
     /// Exactly what the forward used.
-    pub fn pack<D: Device>(&self, parameters: &Parameters<D>) -> Result<LowRank> {
+    pub(crate) fn pack<D: Device>(&self, parameters: &Parameters<D>) -> Result<LowRank> {
         let [a, b] = self.as_stored(parameters)?;
         let halves = |x: &D::Buffer| -> Result<Vec<f16>> {
             Ok(Vec::from_f32_slice(&D::Number::to_f32s(&parameters.device.read(x)?)))

@@ -30,16 +30,16 @@ struct Quantized<D: Device> {
 #[derive(Clone, Debug)]
 pub struct Matrix<D: Device> {
     /// Of the weight among the parameters.
-    pub index: usize,
+    pub(crate) index: usize,
     pub rows: usize,
     pub cols: usize,
     quantized: Option<Quantized<D>>,
-    pub low_rank: Option<LowRankPart>,
+    pub(crate) low_rank: Option<LowRankPart>,
 }
 
 /// Where a matrix begins.
 #[derive(Clone, Copy)]
-pub enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// The model that is quantized.
     Original(&'a Tensor),
     /// What an earlier stage stored: its values, and where they were packed its codes.
@@ -56,7 +56,7 @@ impl<'a> Source<'a> {
 
 impl<D: Device> Matrix<D> {
     /// Whether it has a quantizer; without one it stays in floating point.
-    pub fn is_quantized(&self) -> bool {
+    pub(crate) fn is_quantized(&self) -> bool {
         self.quantized.is_some()
     }
 
@@ -65,7 +65,7 @@ impl<D: Device> Matrix<D> {
     ///
     /// Codes of an earlier stage stay as they are unless the stage trains weights; then the values
     /// of the codes are the weights that it begins with.
-    pub fn new(
+    pub(crate) fn new(
         builder: &mut Builder<D>,
         spec: &TensorSpec,
         site: Option<&WeightSite>,
@@ -132,7 +132,7 @@ impl<D: Device> Matrix<D> {
 
     /// The weight as the forward uses it: codes where the products are the packed runtime's, values
     /// otherwise.
-    pub fn forward(&self, parameters: &Parameters<D>, integer: bool) -> Result<D::Weight> {
+    pub(crate) fn forward(&self, parameters: &Parameters<D>, integer: bool) -> Result<D::Weight> {
         let device = &parameters.device;
         let Some((quantized, step, ranges)) = self.parts(parameters)? else {
             return device.weight(device.copy(&parameters.list[self.index].value)?, self.cols);
@@ -156,7 +156,7 @@ impl<D: Device> Matrix<D> {
 
     /// Turns the summed dL/dWq in the weight's sink into dL/dW, and puts the gradients of everything
     /// else that learns into its sinks.
-    pub fn backward(&self, parameters: &Parameters<D>) -> Result<()> {
+    pub(crate) fn backward(&self, parameters: &Parameters<D>) -> Result<()> {
         if let Some(low_rank) = &self.low_rank {
             low_rank.backward(parameters)?;
         }
@@ -174,7 +174,7 @@ impl<D: Device> Matrix<D> {
 
     /// Adds the gradients of what a rounding adds to the loss; returns that. `progress`: the share of
     /// the stage's steps that are done.
-    pub fn regularise(&self, parameters: &Parameters<D>, progress: f64) -> Result<f64> {
+    pub(crate) fn regularise(&self, parameters: &Parameters<D>, progress: f64) -> Result<f64> {
         match &self.quantized {
             Some(q) => q.rounding.regularise(parameters, self.rows, progress),
             None => Ok(0.0),
@@ -182,7 +182,7 @@ impl<D: Device> Matrix<D> {
     }
 
     /// Chooses a code for every value, where the forward used values between two.
-    pub fn settle(&self, parameters: &mut Parameters<D>) -> Result<()> {
+    pub(crate) fn settle(&self, parameters: &mut Parameters<D>) -> Result<()> {
         match &self.quantized {
             Some(quantized) => quantized.rounding.settle(parameters),
             None => Ok(()),
@@ -190,18 +190,18 @@ impl<D: Device> Matrix<D> {
     }
 
     /// Codes and scales exactly as the forward used them; None for a float matrix.
-    pub fn pack(&self, parameters: &Parameters<D>) -> Result<Option<QuantTensor>> {
+    pub(crate) fn pack(&self, parameters: &Parameters<D>) -> Result<Option<QuantTensor>> {
         let Some((quantized, step, ranges)) = self.parts(parameters)? else { return Ok(None) };
         quantized.rounding.pack(step, &ranges).map(Some)
     }
 
     /// Whether a code follows from the weight, so that weights outside the grid can be counted.
-    pub fn follows_weights(&self) -> bool {
+    pub(crate) fn follows_weights(&self) -> bool {
         self.quantized.as_ref().is_some_and(|quantized| quantized.rounding.follows_weights())
     }
 
     /// Where the gradient of the weight as the forward used it goes; None if nothing learns from it.
-    pub fn sink(&self, parameters: &Parameters<D>) -> Option<Sink<D>> {
+    pub(crate) fn sink(&self, parameters: &Parameters<D>) -> Option<Sink<D>> {
         let weight = &parameters.list[self.index];
         let wanted = !weight.frozen || weight.sink.with(|gradient| !gradient.is_empty());
         wanted.then(|| weight.sink.clone())
@@ -209,7 +209,7 @@ impl<D: Device> Matrix<D> {
 
     /// The learned scales that an update must leave on their side of 0, as they are; None if there
     /// are none.
-    pub fn signed_scales(&self, parameters: &Parameters<D>) -> Result<Option<D::Buffer>> {
+    pub(crate) fn signed_scales(&self, parameters: &Parameters<D>) -> Result<Option<D::Buffer>> {
         let signed = self.quantized.as_ref().and_then(|quantized| quantized.range.signed_scales());
         let copy = |(index, _): (usize, _)| parameters.device.copy(&parameters.list[index].value);
         signed.map(copy).transpose()
@@ -217,7 +217,11 @@ impl<D: Device> Matrix<D> {
 
     /// Moves scales that an update brought to 0 or beyond back to the side where they were
     /// `before`.
-    pub fn guard(&self, parameters: &mut Parameters<D>, before: Option<&D::Buffer>) -> Result<()> {
+    pub(crate) fn guard(
+        &self,
+        parameters: &mut Parameters<D>,
+        before: Option<&D::Buffer>,
+    ) -> Result<()> {
         let signed = self.quantized.as_ref().and_then(|quantized| quantized.range.signed_scales());
         let Some(((index, codec), before)) = signed.zip(before) else { return Ok(()) };
         let Parameters { device, list, .. } = parameters;
@@ -225,7 +229,7 @@ impl<D: Device> Matrix<D> {
     }
 
     /// The first row whose packed values are not the ones that the forward multiplied with.
-    pub fn differing_row(
+    pub(crate) fn differing_row(
         &self,
         packed: &QuantTensor,
         parameters: &Parameters<D>,

@@ -6,7 +6,7 @@ use halfstep_kernels::quant::tensor::QuantTensor;
 
 /// Refuses scales that are NaN or infinite: the weights are, or they are too large for the scale's
 /// type.
-pub fn check_scales(packed: &QuantTensor, name: &str) -> Result<()> {
+pub(crate) fn check_scales(packed: &QuantTensor, name: &str) -> Result<()> {
     match packed.scales.iter().position(|s| !s.is_finite()) {
         Some(at) => Err(Error::Format(halfstep_formats::Error::Unencodable {
             format: name.into(),

@@ -61,7 +61,7 @@ impl WeightSite {
     /// Refuses parts that cannot be combined; `path` is that of the site in the recipe.
     ///
     /// Errors: `Config`, naming the part's field and what would work.
-    pub fn check(&self, path: &str) -> Result<()> {
+    pub(crate) fn check(&self, path: &str) -> Result<()> {
         let affine = self.spec.has_zero_point();
         let range = self.range.traits();
         if affine && self.spec.granularity == Granularity::Tensor && range.learns {

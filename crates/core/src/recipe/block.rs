@@ -192,7 +192,7 @@ impl BlockConfig {
     }
 
     /// Returns the saliency penalty; None if its weight is 0.
-    pub fn penalty(&self) -> Option<SaliencyConfig> {
+    pub(crate) fn penalty(&self) -> Option<SaliencyConfig> {
         let beside = self.terms.iter().find_map(|term| match term.term {
             TermConfig::Saliency(config) if term.weight.counts() => Some(config),
             _ => None,
@@ -201,7 +201,7 @@ impl BlockConfig {
     }
 
     /// The terms of a phase: those it names, the anchor, and those beside them.
-    pub fn phase_terms(&self, phase: &BlockPhase) -> Vec<WeightedTerm> {
+    pub(crate) fn phase_terms(&self, phase: &BlockPhase) -> Vec<WeightedTerm> {
         let weighted = |term, weight| WeightedTerm { term, weight: Weight::Constant(weight) };
         let output = weighted(TermConfig::BlockOutput(BlockOutputConfig {}), 1.0);
         let anchor = weighted(TermConfig::Anchor(AnchorConfig {}), self.anchor);
@@ -215,22 +215,22 @@ impl BlockConfig {
     }
 
     /// The terms of all phases.
-    pub fn all_terms(&self) -> impl Iterator<Item = WeightedTerm> {
+    pub(crate) fn all_terms(&self) -> impl Iterator<Item = WeightedTerm> {
         self.phases.iter().flat_map(|phase| self.phase_terms(phase))
     }
 
     /// The rule of update.
-    pub fn optimizer(&self) -> OptimizerConfig {
+    pub(crate) fn optimizer(&self) -> OptimizerConfig {
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig::default()))
     }
 
     /// Number of optimizer steps of one block.
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         let per_epoch = self.samples.div_ceil(self.batch) as u64;
         self.phases.iter().map(|phase| phase.epochs as u64 * per_epoch).sum()
     }
 
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let at_least = |field: &str, value: usize, least: usize| {
             if value >= least {
                 Ok(())

@@ -41,12 +41,12 @@ pub struct Defaults {
     pub group_size: usize,
     /// Bits of the cache.
     pub cache: u8,
-    pub zero_points: ZeroPoints,
+    pub(crate) zero_points: ZeroPoints,
 }
 
 impl Defaults {
     /// 4 bits and a scale per row, for llama.cpp.
-    pub const CHANNELS: Self = Self {
+    pub(crate) const CHANNELS: Self = Self {
         target: TargetId::GgufQ4_0,
         weights: 4,
         group_size: 0,
@@ -70,12 +70,12 @@ impl Common {
         Self { target: Some(target), ..Self::default() }
     }
 
-    pub fn target(&self, defaults: Defaults) -> TargetId {
+    pub(crate) fn target(&self, defaults: Defaults) -> TargetId {
         self.target.unwrap_or(defaults.target)
     }
 
     /// The request of the recipe to its target.
-    pub fn request(&self, defaults: Defaults) -> Request {
+    pub(crate) fn request(&self, defaults: Defaults) -> Request {
         let halfstep = self.target(defaults) == TargetId::Halfstep;
         Request {
             weights: self.weights,

@@ -64,18 +64,18 @@ pub struct RecipeData {
 
 impl Recipe {
     /// Number of tokens of the longest training sequence; None without training.
-    pub fn sequence_length(&self) -> Option<usize> {
+    pub(crate) fn sequence_length(&self) -> Option<usize> {
         self.stages.iter().map(Stage::sequence_length).max()
     }
 
-    pub fn seed(&self) -> Option<u64> {
+    pub(crate) fn seed(&self) -> Option<u64> {
         self.stages.first().map(Stage::seed)
     }
 
     /// The quantizer of every input of a layer's linears, and of all keys and values.
     ///
     /// Errors: `Config` with the path of a rule that matches nothing, or that contradicts another.
-    pub fn activations(
+    pub(crate) fn activations(
         &self,
         architecture: &Architecture,
     ) -> Result<Vec<(usize, ActivationSite, ActivationSpec)>> {
@@ -83,7 +83,7 @@ impl Recipe {
     }
 
     /// Whether the inputs of some linears of layers are quantized.
-    pub fn quantizes_activations(&self) -> bool {
+    pub(crate) fn quantizes_activations(&self) -> bool {
         let quantizes = |rule: &Rule| match rule {
             Rule::Activation { quantizer, .. } => *quantizer != ActivationSpec::F32,
             _ => false,
@@ -92,23 +92,18 @@ impl Recipe {
     }
 
     /// Before the head, when the head is quantized.
-    pub fn head_activation(&self) -> ActivationSpec {
+    pub(crate) fn head_activation(&self) -> ActivationSpec {
         rules::head_activation(&self.rules)
     }
 
     /// The quantizers that rules give to weights of layers.
-    pub fn weight_sites(&self) -> impl Iterator<Item = &WeightSite> {
+    pub(crate) fn weight_sites(&self) -> impl Iterator<Item = &WeightSite> {
         self.rules.iter().filter_map(Rule::weight_site)
     }
 
     /// Whether weights of layers are quantized at all.
-    pub fn quantizes_weights(&self) -> bool {
+    pub(crate) fn quantizes_weights(&self) -> bool {
         self.weight_sites().next().is_some()
-    }
-
-    /// The largest rank of low-rank factors; None without factors.
-    pub fn rank(&self) -> Option<usize> {
-        self.weight_sites().filter_map(|site| site.low_rank.map(|low_rank| low_rank.rank)).max()
     }
 
     /// The same recipe with another quantizer wherever a rule quantizes weights of layers.
@@ -123,7 +118,7 @@ impl Recipe {
     }
 
     /// Whether activations or cache have scales that are stored and may learn.
-    pub fn has_static_sites(&self) -> bool {
+    pub(crate) fn has_static_sites(&self) -> bool {
         self.rules.iter().filter_map(Rule::activation).any(ActivationSpec::is_static)
     }
 }

@@ -11,7 +11,7 @@ use halfstep_kernels::quant::lsq::EdgeRule;
 
 impl TargetSites {
     /// A recipe with one quantizer for all weights of layers.
-    pub fn recipe(
+    pub(crate) fn recipe(
         &self,
         id: &str,
         target: TargetId,
@@ -42,7 +42,7 @@ impl Recipe {
     /// Refuses a quantizer that the target cannot hold.
     ///
     /// Errors: `Target`, naming the rule, the reason and the targets that can hold it.
-    pub fn check_target(&self) -> Result<()> {
+    pub(crate) fn check_target(&self) -> Result<()> {
         for (i, rule) in self.rules.iter().enumerate() {
             let held = |target: TargetId| holds(target.target(), rule);
             if let Err((field, reason)) = held(self.target) {

@@ -129,12 +129,12 @@ impl Rule {
         Rule::Cache { layers: None, tensors: None, quantizer }
     }
 
-    pub fn weight_site(&self) -> Option<&WeightSite> {
+    pub(crate) fn weight_site(&self) -> Option<&WeightSite> {
         if let Rule::Weight { quantizer, .. } = self { quantizer.as_ref() } else { None }
     }
 
     /// The quantizer that it gives to inputs of linears of layers, or to keys or values.
-    pub fn activation(&self) -> Option<ActivationSpec> {
+    pub(crate) fn activation(&self) -> Option<ActivationSpec> {
         match self {
             Rule::Activation { quantizer, .. } | Rule::Cache { quantizer, .. } => Some(*quantizer),
             _ => None,
@@ -294,11 +294,11 @@ impl Sites {
     }
 
     /// The quantizer of a tensor; None where it stays in floating point.
-    pub fn of(&self, spec: &TensorSpec) -> Option<&WeightSite> {
+    pub(crate) fn of(&self, spec: &TensorSpec) -> Option<&WeightSite> {
         self.by_name.get(&spec.name)
     }
 
-    pub fn by_name(&self, name: &str) -> Option<&WeightSite> {
+    pub(crate) fn by_name(&self, name: &str) -> Option<&WeightSite> {
         self.by_name.get(name)
     }
 }

@@ -30,7 +30,7 @@ impl SolverOptions {
     /// that stay those of the largest magnitude.
     ///
     /// Errors: `Config` or `Target`, an option is out of range or the target cannot hold it.
-    pub fn recipe(
+    pub(crate) fn recipe(
         &self,
         id: &str,
         common: &Common,

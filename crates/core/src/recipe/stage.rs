@@ -94,7 +94,7 @@ pub enum StageStart {
 }
 
 impl Stage {
-    pub fn from(&self) -> StageStart {
+    pub(crate) fn from(&self) -> StageStart {
         match self {
             Stage::Model { from, .. } | Stage::Block { from, .. } | Stage::Window { from, .. } => {
                 *from
@@ -132,14 +132,14 @@ impl Stage {
     }
 
     /// Number of tokens of a training sequence.
-    pub fn sequence_length(&self) -> usize {
+    pub(crate) fn sequence_length(&self) -> usize {
         match self {
             Stage::Model { config, .. } => config.sequence_length,
             Stage::Block { config, .. } | Stage::Window { config, .. } => config.sequence_length,
         }
     }
 
-    pub fn seed(&self) -> u64 {
+    pub(crate) fn seed(&self) -> u64 {
         match self {
             Stage::Model { config, .. } => config.seed,
             Stage::Block { config, .. } | Stage::Window { config, .. } => config.seed,
@@ -147,12 +147,12 @@ impl Stage {
     }
 
     /// Whether the stage, the `index`th of its recipe, continues from what an earlier one stored.
-    pub fn goes_on(&self, index: usize) -> bool {
+    pub(crate) fn goes_on(&self, index: usize) -> bool {
         index > 0 && self.from() == StageStart::Previous
     }
 
     /// Whether codes are found without gradients.
-    pub fn solves(&self) -> bool {
+    pub(crate) fn solves(&self) -> bool {
         self.by_layers().is_some_and(|(config, _)| config.solver.is_some())
     }
 
@@ -193,7 +193,7 @@ impl Stage {
     /// solved.
     ///
     /// Errors: `Config`, naming the field under `path` and what would work.
-    pub fn check_window(&self, path: &str, layers: usize) -> Result<()> {
+    pub(crate) fn check_window(&self, path: &str, layers: usize) -> Result<()> {
         let Stage::Window { layers: wide, stride, config, .. } = self else { return Ok(()) };
         let within = |field: &str, value: usize, most: usize, of: &str| {
             if (1..=most).contains(&value) {
@@ -218,7 +218,7 @@ impl Stage {
     /// activations or cache have learned scales.
     ///
     /// Errors: `Config`, naming the field under `path` and what would work.
-    pub fn check(
+    pub(crate) fn check(
         &self,
         path: &str,
         sites: &[WeightSite],

@@ -153,18 +153,18 @@ const MAX_STEP_TOKENS: usize = 1 << 20;
 
 impl TrainConfig {
     /// Number of optimizer steps.
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         (self.tokens as u64).div_ceil((self.batch * self.sequence_length) as u64)
     }
 
     /// The rule of update: `optimizer`, or AdamW with this config's `beta1`, `beta2` and `eps`.
-    pub fn optimizer(&self) -> OptimizerConfig {
+    pub(crate) fn optimizer(&self) -> OptimizerConfig {
         let Self { beta1, beta2, eps, .. } = *self;
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps }))
     }
 
     /// The terms of the loss: `terms`, or those of the weights beside it.
-    pub fn terms(&self) -> Vec<WeightedTerm> {
+    pub(crate) fn terms(&self) -> Vec<WeightedTerm> {
         if !self.terms.is_empty() {
             return self.terms.clone();
         }

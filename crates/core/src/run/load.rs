@@ -31,7 +31,7 @@ impl Deref for LoadedModel {
 impl LoadedModel {
     /// The network in the model's own arithmetic; kept for the number of threads of the last
     /// request.
-    pub fn network(&self, threads: usize) -> Result<Arc<Network>> {
+    pub(crate) fn network(&self, threads: usize) -> Result<Arc<Network>> {
         let mut kept = self.network.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, network)) = kept.as_ref().filter(|(for_threads, _)| *for_threads == threads)
         {

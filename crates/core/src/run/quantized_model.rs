@@ -6,14 +6,14 @@ use halfstep_formats::Model;
 
 /// What a recipe made.
 pub(super) struct QuantizedModel {
-    pub model: Model,
-    pub evaluations: Evaluations,
-    pub steps: u64,
-    pub tokens: u64,
-    pub seconds: f64,
-    pub tokens_per_second: f64,
-    pub final_loss: Option<f64>,
+    pub(crate) model: Model,
+    pub(crate) evaluations: Evaluations,
+    pub(crate) steps: u64,
+    pub(crate) tokens: u64,
+    pub(crate) seconds: f64,
+    pub(crate) tokens_per_second: f64,
+    pub(crate) final_loss: Option<f64>,
     /// Where the training text came from.
-    pub data: Option<String>,
-    pub stages: Vec<StageRecord>,
+    pub(crate) data: Option<String>,
+    pub(crate) stages: Vec<StageRecord>,
 }

@@ -74,7 +74,7 @@ fn file_format(model: &Model, path: &Path) -> Result<FileFormat> {
 
 /// The format that `path` ends in; an error if it is none of ours, or another than `target` is
 /// written with.
-pub fn check_ending(target: Option<TargetId>, path: &Path) -> Result<FileFormat> {
+pub(crate) fn check_ending(target: Option<TargetId>, path: &Path) -> Result<FileFormat> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let by_ending = match ending {
         "gguf" => FileFormat::Gguf,

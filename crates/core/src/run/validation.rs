@@ -26,28 +26,28 @@ const BLOCK_TOKENS: usize = 1024;
 #[derive(Default)]
 pub(crate) struct BlockParts {
     /// KL to the unquantized model when this block alone is quantized.
-    pub kl: Vec<f64>,
-    pub tokens: usize,
+    pub(crate) kl: Vec<f64>,
+    pub(crate) tokens: usize,
 }
 
 impl Validation {
     /// The same text, its first tokens only, as one sequence.
     #[cfg(feature = "train")]
-    pub fn first(&self, tokens: usize) -> Self {
+    pub(crate) fn first(&self, tokens: usize) -> Self {
         Self { tokens: self.tokens[..tokens].to_vec(), sequence_length: tokens }
     }
 
     #[cfg(feature = "train")]
-    pub fn sequence_length(&self) -> usize {
+    pub(crate) fn sequence_length(&self) -> usize {
         self.sequence_length
     }
 
     #[cfg(feature = "train")]
-    pub fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.tokens.len()
     }
 
-    pub fn read(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<Option<Self>> {
+    pub(crate) fn read(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<Option<Self>> {
         let Some(text) = Text::read(run.validation.as_deref(), run.validation_text.as_deref(), 0)?
         else {
             return Ok(None);
@@ -59,7 +59,7 @@ impl Validation {
         Ok(Some(Self { tokens, sequence_length }))
     }
 
-    pub fn measure(
+    pub(crate) fn measure(
         &self,
         model: &Model,
         result: &Model,
@@ -116,7 +116,7 @@ impl Validation {
     }
 
     /// Tokens that each block alone is measured on.
-    pub fn block_tokens(&self) -> usize {
+    pub(crate) fn block_tokens(&self) -> usize {
         self.tokens.len().min(
             BLOCK_TOKENS.max(self.sequence_length) / self.sequence_length * self.sequence_length,
         )
@@ -124,7 +124,7 @@ impl Validation {
 
     /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the
     /// activations before them), the cache in f32: for the first `layers` blocks.
-    pub fn blocks(
+    pub(crate) fn blocks(
         &self,
         model: &Model,
         result: &Model,

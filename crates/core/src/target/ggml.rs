@@ -10,12 +10,12 @@ use halfstep_kernels::{ActivationSpec, Granularity, QuantSpec};
 
 /// A target that differs from its siblings in the type of its weights.
 pub(super) struct Ggml {
-    pub id: TargetId,
+    pub(crate) id: TargetId,
     /// The grid of a request that names none.
-    pub weights: QuantSpec,
+    pub(crate) weights: QuantSpec,
     /// Types that its runtime multiplies with the same activations, so that one file may mix them.
-    pub mixes: &'static [QuantSpec],
-    pub activation: ActivationSpec,
+    pub(crate) mixes: &'static [QuantSpec],
+    pub(crate) activation: ActivationSpec,
 }
 
 /// How llama.cpp quantizes the input of the head.

@@ -7,7 +7,7 @@
 mod ggml;
 mod request;
 
-pub use request::{Request, TargetSites, ZeroPoints};
+pub(crate) use request::{Request, TargetSites, ZeroPoints};
 
 use crate::error::Result;
 use halfstep_formats::write::FileFormat;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 /// A place where a model can run.
-pub trait Target: Sync {
+pub(crate) trait Target: Sync {
     /// The container that its models are written in.
     fn file_format(&self) -> FileFormat;
 
@@ -73,7 +73,7 @@ macro_rules! targets {
                 }
             }
 
-            pub fn target(self) -> &'static dyn Target {
+            pub(crate) fn target(self) -> &'static dyn Target {
                 match self {
                     $(TargetId::$variant => &$module::TARGET),*
                 }
@@ -99,11 +99,11 @@ targets! {
 }
 
 impl TargetId {
-    pub fn file_format(self) -> FileFormat {
+    pub(crate) fn file_format(self) -> FileFormat {
         self.target().file_format()
     }
 
-    pub fn sites(self, request: &Request) -> Result<TargetSites> {
+    pub(crate) fn sites(self, request: &Request) -> Result<TargetSites> {
         self.target().complete(request)
     }
 }

@@ -5,24 +5,24 @@ use halfstep_kernels::{ActivationSpec, QuantSpec};
 
 /// The request of a recipe; None leaves the choice to the target.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
-    pub weights: Option<f64>,
-    pub group_size: Option<usize>,
-    pub activations: Option<f64>,
-    pub cache: Option<f64>,
-    pub static_activations: bool,
+pub(crate) struct Request {
+    pub(crate) weights: Option<f64>,
+    pub(crate) group_size: Option<usize>,
+    pub(crate) activations: Option<f64>,
+    pub(crate) cache: Option<f64>,
+    pub(crate) static_activations: bool,
     /// Whether the recipe calibrates and learns static scales.
-    pub learned: bool,
-    pub zero_points: ZeroPoints,
+    pub(crate) learned: bool,
+    pub(crate) zero_points: ZeroPoints,
     /// Bits of the weights if neither `weights` nor the target decides them.
-    pub default_weights: Option<u8>,
+    pub(crate) default_weights: Option<u8>,
     /// Columns of a group if neither `group_size` nor the target decides them; 0 is the whole row.
-    pub default_group_size: Option<usize>,
+    pub(crate) default_group_size: Option<usize>,
 }
 
 /// Whether a grid has a zero point per group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ZeroPoints {
+pub(crate) enum ZeroPoints {
     #[default]
     No,
     /// Where the target can hold them.
@@ -33,13 +33,13 @@ pub enum ZeroPoints {
 
 /// The quantizer at every site.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TargetSites {
-    pub weights: QuantSpec,
-    pub embedding: Option<QuantSpec>,
-    pub head: Option<QuantSpec>,
-    pub activation: ActivationSpec,
-    pub head_activation: ActivationSpec,
-    pub cache: ActivationSpec,
+pub(crate) struct TargetSites {
+    pub(crate) weights: QuantSpec,
+    pub(crate) embedding: Option<QuantSpec>,
+    pub(crate) head: Option<QuantSpec>,
+    pub(crate) activation: ActivationSpec,
+    pub(crate) head_activation: ActivationSpec,
+    pub(crate) cache: ActivationSpec,
 }
 
 /// Checks a number of bits that the user wrote: a whole number from `low` to `high`.

@@ -9,12 +9,12 @@ use halfstep_kernels::ops::attention::AttentionShape;
 use std::sync::OnceLock;
 
 pub struct Attention<D: Device> {
-    pub shape: AttentionShape,
+    pub(crate) shape: AttentionShape,
     log_sum_exp: OnceLock<D::Buffer>,
 }
 
 impl<D: Device> Attention<D> {
-    pub fn new(shape: AttentionShape) -> Self {
+    pub(crate) fn new(shape: AttentionShape) -> Self {
         Self { shape, log_sum_exp: OnceLock::new() }
     }
 }

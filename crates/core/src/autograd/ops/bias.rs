@@ -7,9 +7,9 @@ use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceBuffer};
 use std::sync::Arc;
 
-pub struct AddBias<D: Device> {
-    pub bias: Arc<D::Buffer>,
-    pub sink: Option<Sink<D>>,
+pub(crate) struct AddBias<D: Device> {
+    pub(crate) bias: Arc<D::Buffer>,
+    pub(crate) sink: Option<Sink<D>>,
 }
 
 impl<D: Device> Op<D, 1> for AddBias<D> {

@@ -14,10 +14,10 @@ use halfstep_kernels::{ActivationSpec, QuantSpec};
 use std::sync::Arc;
 
 /// Straight-through fake quantization with scales from the data.
-pub struct DynamicQuant {
-    pub spec: ActivationSpec,
+pub(crate) struct DynamicQuant {
+    pub(crate) spec: ActivationSpec,
     /// Width of a head, for keys and values; None for the input of a linear.
-    pub head_dim: Option<usize>,
+    pub(crate) head_dim: Option<usize>,
 }
 
 impl<D: Device> Op<D, 1> for DynamicQuant {
@@ -49,12 +49,12 @@ impl<D: Device> Op<D, 1> for DynamicQuant {
 }
 
 /// One learned step for the whole site.
-pub struct StaticQuant<D: Device> {
-    pub spec: QuantSpec,
+pub(crate) struct StaticQuant<D: Device> {
+    pub(crate) spec: QuantSpec,
     /// One number.
-    pub step: Arc<D::Buffer>,
-    pub edge: EdgeRule,
-    pub sink: Option<Sink<D>>,
+    pub(crate) step: Arc<D::Buffer>,
+    pub(crate) edge: EdgeRule,
+    pub(crate) sink: Option<Sink<D>>,
 }
 
 impl<D: Device> StaticQuant<D> {

@@ -13,9 +13,9 @@ use halfstep_kernels::ops::gemm::Precision;
 /// multiplied with: quantized and decoded.
 #[derive(Clone)]
 pub struct Linear<D: Device> {
-    pub precision: Precision,
-    pub weight: D::Weight,
-    pub sink: Option<Sink<D>>,
+    pub(crate) precision: Precision,
+    pub(crate) weight: D::Weight,
+    pub(crate) sink: Option<Sink<D>>,
 }
 
 impl<D: Device> Linear<D> {
@@ -58,7 +58,7 @@ impl<D: Device> Op<D, 1> for Linear<D> {
 }
 
 /// `y = r + x Wq^T`.
-pub struct ResidualLinear<D: Device>(pub Linear<D>);
+pub(crate) struct ResidualLinear<D: Device>(pub Linear<D>);
 
 impl<D: Device> Op<D, 2> for ResidualLinear<D> {
     const READS_ARGUMENTS: [bool; 2] = [true, false];

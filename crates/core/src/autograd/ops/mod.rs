@@ -65,14 +65,14 @@ impl<D: Device> Clone for Sink<D> {
 
 impl<D: Device> Sink<D> {
     /// Room for a gradient of `len` numbers.
-    pub fn new(device: &D, len: usize) -> Result<Self> {
+    pub(crate) fn new(device: &D, len: usize) -> Result<Self> {
         let gradient = device.zeros(len)?;
         Ok(Self(Arc::new(Mutex::new(SinkState { gradient, count: 0 }))))
     }
 
     /// Adds a contribution: `write(gradient, accumulate)` overwrites the buffer if `accumulate` is
     /// false.
-    pub fn add(&self, write: impl FnOnce(&mut D::Buffer, bool) -> Result<()>) -> Result<()> {
+    pub(crate) fn add(&self, write: impl FnOnce(&mut D::Buffer, bool) -> Result<()>) -> Result<()> {
         let mut state = self.lock();
         let accumulate = state.count > 0;
         write(&mut state.gradient, accumulate)?;
@@ -83,7 +83,7 @@ impl<D: Device> Sink<D> {
     /// Adds `contribution` elementwise.
     ///
     /// Errors: `Internal` if it has another number of values; those of the device.
-    pub fn add_buffer(&self, device: &D, contribution: D::Buffer) -> Result<()> {
+    pub(crate) fn add_buffer(&self, device: &D, contribution: D::Buffer) -> Result<()> {
         self.add(|gradient, accumulate| {
             let (room, values) = (gradient.len(), contribution.len());
             if room != values {
@@ -99,18 +99,18 @@ impl<D: Device> Sink<D> {
     }
 
     /// Adds a contribution of zeros, for a step in which nothing else may reach it.
-    pub fn add_zeros(&self, device: &D) -> Result<()> {
+    pub(crate) fn add_zeros(&self, device: &D) -> Result<()> {
         let len = self.with(|gradient| gradient.len());
         self.add_buffer(device, device.zeros(len)?)
     }
 
     /// Contributions since the last clear.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.lock().count
     }
 
     /// The next contribution starts anew.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.lock().count = 0;
     }
 

@@ -7,10 +7,10 @@ use crate::autograd::tensor::Tensor;
 use crate::device::Device;
 use std::sync::Arc;
 
-pub struct RmsNorm<D: Device> {
-    pub weight: Arc<D::Buffer>,
-    pub eps: f64,
-    pub sink: Option<Sink<D>>,
+pub(crate) struct RmsNorm<D: Device> {
+    pub(crate) weight: Arc<D::Buffer>,
+    pub(crate) eps: f64,
+    pub(crate) sink: Option<Sink<D>>,
 }
 
 impl<D: Device> Op<D, 1> for RmsNorm<D> {

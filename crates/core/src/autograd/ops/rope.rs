@@ -8,11 +8,11 @@ use crate::device::Device;
 use halfstep_kernels::ops::rope::RopeTable;
 use std::sync::Arc;
 
-pub struct Rope {
-    pub table: Arc<RopeTable>,
-    pub heads: usize,
+pub(crate) struct Rope {
+    pub(crate) table: Arc<RopeTable>,
+    pub(crate) heads: usize,
     /// Tokens of a sequence.
-    pub period: usize,
+    pub(crate) period: usize,
 }
 
 impl Rope {

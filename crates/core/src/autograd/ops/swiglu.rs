@@ -5,7 +5,7 @@ use crate::autograd::ops::Op;
 use crate::autograd::tensor::Tensor;
 use crate::device::Device;
 
-pub struct SwiGlu;
+pub(crate) struct SwiGlu;
 
 impl<D: Device> Op<D, 2> for SwiGlu {
     fn name(&self) -> &'static str {

@@ -33,7 +33,7 @@ pub fn add_bias<T: Number>(pool: &Pool, y: &mut [T], b: &[T]) {
 }
 
 /// The sum of every column.
-pub fn column_sums<T: Number>(pool: &Pool, x: &[T], cols: usize) -> Vec<T> {
+pub(crate) fn column_sums<T: Number>(pool: &Pool, x: &[T], cols: usize) -> Vec<T> {
     let mut sums = vec![T::ZERO; cols];
     pool.chunks_mut(&mut sums, COLUMNS, |task, sums| {
         for row in x.chunks_exact(cols) {
@@ -44,7 +44,7 @@ pub fn column_sums<T: Number>(pool: &Pool, x: &[T], cols: usize) -> Vec<T> {
 }
 
 /// Adds the rows of dx to those of dw with these numbers.
-pub fn add_rows<T: Number>(dx: &[T], rows: &[u32], dw: &mut [T]) {
+pub(crate) fn add_rows<T: Number>(dx: &[T], rows: &[u32], dw: &mut [T]) {
     let width = dx.len() / rows.len().max(1);
     for (dx, &row) in dx.chunks(width.max(1)).zip(rows) {
         let at = row as usize * width;

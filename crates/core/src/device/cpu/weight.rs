@@ -33,7 +33,7 @@ pub enum Weight<T> {
 
 impl<T> Weight<T> {
     /// A weight of values `[O, I]`, I being `cols`.
-    pub fn values(values: Vec<T>, cols: usize) -> Self {
+    pub(crate) fn values(values: Vec<T>, cols: usize) -> Self {
         Self::Values { values: Arc::new(values), cols }
     }
 

@@ -9,7 +9,7 @@ use crate::quantizer::builder::{Beginning, Builder};
 use halfstep_kernels::QuantSpec;
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits {
+pub(crate) const TRAITS: RangeTraits = RangeTraits {
     learns: false,
     weights_may_learn: true,
     reads_observer: false,
@@ -24,7 +24,7 @@ pub struct Absmax {
 }
 
 impl Absmax {
-    pub fn register<D: Device>(_: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
+    pub(crate) fn register<D: Device>(_: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
         Ok(Self { quantizer: beginning.spec, rows: beginning.rows, cols: beginning.cols })
     }
 }

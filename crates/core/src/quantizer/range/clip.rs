@@ -16,7 +16,7 @@ use halfstep_kernels::{Pool, QuantSpec, Real};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits {
+pub(crate) const TRAITS: RangeTraits = RangeTraits {
     learns: true,
     weights_may_learn: false,
     reads_observer: true,
@@ -43,7 +43,7 @@ enum Widest<T> {
 }
 
 impl<T: Number> Clip<T> {
-    pub fn register<D: Device<Number = T>>(
+    pub(crate) fn register<D: Device<Number = T>>(
         builder: &mut Builder<D>,
         beginning: &Beginning,
     ) -> Result<Self> {

@@ -6,7 +6,7 @@ use crate::autograd::parameter::Parameters;
 use crate::device::Device;
 use crate::quantizer::builder::{Beginning, Builder};
 
-pub const TRAITS: RangeTraits = RangeTraits {
+pub(crate) const TRAITS: RangeTraits = RangeTraits {
     learns: false,
     weights_may_learn: true,
     reads_observer: true,
@@ -17,7 +17,7 @@ pub const TRAITS: RangeTraits = RangeTraits {
 pub struct Frozen<D: Device>(Ranges<D>);
 
 impl<D: Device> Frozen<D> {
-    pub fn register(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
+    pub(crate) fn register(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
         let (scales, zero_points) = beginning.first_ranges(builder.pool());
         Ranges::from_packed(&builder.parameters.device, scales, zero_points).map(Self)
     }

@@ -39,7 +39,7 @@ macro_rules! ranges {
             }
 
             /// Registers the range of one matrix: what learns becomes a parameter.
-            pub fn register<D: Device>(
+            pub(crate) fn register<D: Device>(
                 self,
                 builder: &mut Builder<D>,
                 beginning: &Beginning,
@@ -102,13 +102,13 @@ impl<D: Device> Clone for Ranges<D> {
 
 impl<D: Device> Ranges<D> {
     /// Scales and zero points of the host; of no zero points None.
-    pub fn from_packed(device: &D, scales: Vec<f32>, zero_points: Vec<u8>) -> Result<Self> {
+    pub(crate) fn from_packed(device: &D, scales: Vec<f32>, zero_points: Vec<u8>) -> Result<Self> {
         let scales = device.upload(D::Number::from_f32s(scales))?;
         Ok(Self { scales: Arc::new(scales), zero_points: uploaded(device, zero_points)? })
     }
 
     /// On the host, in the types of the packed runtime.
-    pub fn packed(&self, device: &D) -> Result<(Vec<f32>, Vec<u8>)> {
+    pub(crate) fn packed(&self, device: &D) -> Result<(Vec<f32>, Vec<u8>)> {
         let scales = D::Number::to_f32s(&device.read(&self.scales)?).into_owned();
         let zero_points = match &self.zero_points {
             Some(z) => device.read(z)?.iter().map(|&z| Real::to_f32(z) as u8).collect(),
@@ -139,7 +139,7 @@ pub struct RangeGradients<B> {
 }
 
 /// The range of one matrix.
-pub trait Range<D: Device>: Debug + Send + Sync {
+pub(crate) trait Range<D: Device>: Debug + Send + Sync {
     /// Scales and zero points of this step, for the weight `w`.
     fn ranges(&self, parameters: &Parameters<D>, w: &D::Buffer) -> Result<Ranges<D>>;
 

@@ -10,7 +10,7 @@ use crate::quantizer::builder::{Beginning, Builder, GradientScale, part_name};
 use halfstep_kernels::ScaleCodec;
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits {
+pub(crate) const TRAITS: RangeTraits = RangeTraits {
     learns: true,
     weights_may_learn: true,
     reads_observer: true,
@@ -28,7 +28,7 @@ pub struct Scale<D: Device> {
 }
 
 impl<D: Device> Scale<D> {
-    pub fn register(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
+    pub(crate) fn register(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
         let quantizer = beginning.spec;
         let (scales, zero_points) = beginning.first_ranges(builder.pool());
         let elements = beginning.rows * beginning.cols;

@@ -12,7 +12,7 @@ use halfstep_kernels::quant::observer::find_scales;
 use halfstep_kernels::{QuantSpec, ScaleCodec};
 use std::sync::Arc;
 
-pub const TRAITS: RangeTraits = RangeTraits {
+pub(crate) const TRAITS: RangeTraits = RangeTraits {
     learns: true,
     weights_may_learn: true,
     reads_observer: true,
@@ -29,7 +29,7 @@ pub struct ScaleZero {
 }
 
 impl ScaleZero {
-    pub fn register<D: Device>(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
+    pub(crate) fn register<D: Device>(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
         let Beginning { rows, cols, values, spec: quantizer, .. } = *beginning;
         let learns = builder.trains.scales;
         let (scales, zero_points) = match beginning.previous {

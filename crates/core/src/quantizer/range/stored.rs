@@ -11,7 +11,7 @@ use halfstep_kernels::{QuantSpec, ScaleCodec};
 use std::sync::Arc;
 
 #[derive(Debug)]
-pub struct Stored<D: Device> {
+pub(crate) struct Stored<D: Device> {
     /// As the file holds them; the scales where they do not learn.
     stored: Ranges<D>,
     /// Index among the parameters, where they learn.
@@ -21,7 +21,7 @@ pub struct Stored<D: Device> {
 
 impl<D: Device> Stored<D> {
     /// The ranges of `codes`, the weight `name`.
-    pub fn register(
+    pub(crate) fn register(
         builder: &mut Builder<D>,
         name: &str,
         codes: &QuantTensor,

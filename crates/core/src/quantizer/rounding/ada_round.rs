@@ -21,7 +21,7 @@ use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{QuantSpec, Real};
 use std::borrow::Cow;
 
-pub const TRAITS: RoundingTraits =
+pub(crate) const TRAITS: RoundingTraits =
     RoundingTraits { learns: true, weights_may_learn: false, ranges_may_learn: false };
 
 const LAMBDA: f64 = 0.01;
@@ -41,7 +41,7 @@ pub struct AdaRound {
 }
 
 impl AdaRound {
-    pub fn register<D: Device>(
+    pub(crate) fn register<D: Device>(
         builder: &mut Builder<D>,
         beginning: &Beginning,
         ranges: &Ranges<D>,

@@ -99,17 +99,17 @@ impl<D: Device> Copy for MatrixView<'_, D> {}
 
 impl<'a, D: Device> MatrixView<'a, D> {
     /// Where the matrix lies.
-    pub fn device(&self) -> &'a D {
+    pub(crate) fn device(&self) -> &'a D {
         &self.parameters.device
     }
 
     /// The value of a parameter that a part registered.
-    pub fn value(&self, index: usize) -> &'a D::Buffer {
+    pub(crate) fn value(&self, index: usize) -> &'a D::Buffer {
         &self.parameters.list[index].value
     }
 
     /// The matrix under the ranges of this step.
-    pub fn grid<'r>(&self, ranges: &'r Ranges<D>) -> Grid<'r, D::Buffer> {
+    pub(crate) fn grid<'r>(&self, ranges: &'r Ranges<D>) -> Grid<'r, D::Buffer> {
         Grid {
             spec: self.quantizer,
             rows: self.rows,

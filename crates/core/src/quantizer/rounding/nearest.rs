@@ -11,7 +11,7 @@ use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::quant::tensor::QuantTensor;
 
-pub const TRAITS: RoundingTraits =
+pub(crate) const TRAITS: RoundingTraits =
     RoundingTraits { learns: false, weights_may_learn: true, ranges_may_learn: true };
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Nearest {
 }
 
 impl Nearest {
-    pub fn register<D: Device>(
+    pub(crate) fn register<D: Device>(
         _builder: &mut Builder<D>,
         beginning: &Beginning,
         _ranges: &Ranges<D>,

@@ -10,7 +10,7 @@ use halfstep_kernels::{Real, uninit_vec};
 
 /// The codes stay on the host, and so do the formulas.
 #[derive(Debug)]
-pub struct Stored(pub QuantTensor);
+pub(crate) struct Stored(pub QuantTensor);
 
 impl<D: Device> Rounding<D> for Stored {
     fn forward(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<D::Buffer> {
