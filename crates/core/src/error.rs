@@ -1,41 +1,84 @@
-//! Everything that can go wrong, cut by what the caller can do about it.
+//! Everything that can go wrong, by what the caller can do about it.
 
 use std::path::Path;
 
+/// The result of what can fail in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Each variant has a stable [`Error::code`] and carries fields; [`Error::details`] gives them as
 /// data for the bindings.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A file, its tokenizer or its chat template cannot be read or written.
     #[error(transparent)]
     Format(#[from] halfstep_formats::Error),
+    /// The model cannot be run as asked.
     #[error(transparent)]
     Runtime(#[from] halfstep_runtime::Error),
-    /// An option that is unknown, out of range or in conflict with another; `field` as the user
-    /// wrote it (`weights`, `learningRate`).
+    /// An option that is unknown, out of range or in conflict with another.
     #[error("{field}: {reason}")]
-    Config { field: String, reason: String },
+    Config {
+        /// Name or path of the option as the user writes it (`weights`, `train.learningRate`).
+        field: String,
+        /// What is wrong with it, and what would work.
+        reason: String,
+    },
     /// The target cannot hold the grid that the recipe needs.
     #[error("{target} cannot hold {grid}: {reason}. Targets that can: {targets}")]
-    Target { target: String, grid: String, reason: String, targets: String },
+    Target {
+        /// Name of the target.
+        target: String,
+        /// The grid that was asked for, in words.
+        grid: String,
+        /// What the target holds instead.
+        reason: String,
+        /// Names of the targets that can hold it.
+        targets: String,
+    },
     /// The data cannot be used (empty, shorter than a sequence).
     #[error("{data}: {reason}")]
-    Data { data: String, reason: String },
+    Data {
+        /// Which data: a path, or words.
+        data: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A loss or gradient that is NaN or infinite, found before the update.
     #[error("step {step}: {tensor} is not finite; nothing was updated")]
-    NonFinite { step: u64, tensor: String },
+    NonFinite {
+        /// Number of the step, from 0.
+        step: u64,
+        /// What is not finite: the loss, or the gradient of a parameter.
+        tensor: String,
+    },
     /// The exported file differs from the trained model; no file is kept.
     #[error("{path}: the file differs from the trained model at {place}")]
-    Parity { path: String, place: String },
+    Parity {
+        /// Path of the file; `the packed model` or `the packed block` before there is one.
+        path: String,
+        /// Where the two differ: a tensor, a row, or the logits.
+        place: String,
+    },
     /// A checkpoint that is absent, damaged or of another run.
     #[error("{path}: {reason}")]
-    Checkpoint { path: String, reason: String },
+    Checkpoint {
+        /// Path of the checkpoint or of its folder.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The caller ended the run.
     #[error("cancelled{}", resume_hint(.resume))]
-    Cancelled { resume: Option<String> },
+    Cancelled {
+        /// Folder that the run can be resumed from, if there is one.
+        resume: Option<String>,
+    },
     /// A fault of ours: please report it.
     #[error("internal error: {reason}")]
-    Internal { reason: String },
+    Internal {
+        /// What should not have happened.
+        reason: String,
+    },
 }
 
 fn resume_hint(resume: &Option<String>) -> String {
@@ -43,6 +86,7 @@ fn resume_hint(resume: &Option<String>) -> String {
 }
 
 impl Error {
+    /// Returns a [`Self::Config`].
     pub fn config(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Config { field: field.into(), reason: reason.into() }
     }
@@ -52,6 +96,7 @@ impl Error {
         matches!(self, Error::Cancelled { .. } | Error::Runtime(halfstep_runtime::Error::Cancelled))
     }
 
+    /// The stable name of the kind of error, as JavaScript sees it: `ERR_CONFIG`.
     pub fn code(&self) -> &'static str {
         match self {
             Error::Format(e) => e.code(),

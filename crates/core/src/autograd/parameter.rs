@@ -9,20 +9,28 @@ use std::collections::BTreeMap;
 /// Optimizer groups; each has its own rate multiplier and weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
+    /// Weights of linears, of the embedding and of the head.
     Weights,
+    /// Learned scales of weights without zero points.
     WeightScales,
+    /// Scales of static activation and cache quantizers.
     ActivationScales,
+    /// Weights of the norms, and biases.
     Norms,
     /// Clips, or steps and zero points, of affine grids.
     Ranges,
+    /// Low-rank factors.
     LowRank,
 }
 
+/// A named tensor that the optimizer may change, with its gradient.
 pub struct Parameter<D: Device> {
     /// Hugging Face name; a step is named after what it steps: `<linear>.step`,
     /// `model.layers.<i>.<site>.step`.
     pub name: String,
+    /// The optimizer group, which decides its rate multiplier and weight decay.
     pub group: Group,
+    /// The values of the current step.
     pub value: D::Buffer,
     /// What its group's rate is counted in: 1, or the root mean square of the values it began with.
     pub unit: f64,
@@ -47,11 +55,13 @@ impl<D: Device> Parameter<D> {
 pub struct Parameters<D: Device> {
     /// Where they lie.
     pub(crate) device: D,
+    /// The parameters; other code refers to them by their index in this list.
     pub list: Vec<Parameter<D>>,
     index: BTreeMap<String, usize>,
 }
 
 impl<D: Device> Parameters<D> {
+    /// Returns an empty list of parameters on `device`.
     pub fn new(device: &D) -> Self {
         Self { device: device.clone(), list: vec![], index: BTreeMap::new() }
     }
@@ -105,10 +115,14 @@ impl<D: Device> Parameters<D> {
         self.list.iter().filter(|p| !p.frozen)
     }
 
+    /// The parameters that the optimizer changes, to be changed.
     pub(crate) fn learned_mut(&mut self) -> impl Iterator<Item = &mut Parameter<D>> {
         self.list.iter_mut().filter(|p| !p.frozen)
     }
 
+    /// Returns the index of a parameter in [`Self::list`].
+    ///
+    /// Errors: `Internal`, there is no parameter of this name.
     pub fn index(&self, name: &str) -> Result<usize> {
         self.index
             .get(name)
@@ -116,6 +130,9 @@ impl<D: Device> Parameters<D> {
             .ok_or_else(|| Error::Internal { reason: format!("no parameter {name}") })
     }
 
+    /// Returns a parameter by its name.
+    ///
+    /// Errors: `Internal`, there is none of this name.
     pub(crate) fn get(&self, name: &str) -> Result<&Parameter<D>> {
         Ok(&self.list[self.index(name)?])
     }

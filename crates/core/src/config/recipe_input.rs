@@ -12,11 +12,15 @@ use serde_json::{Map, Value};
 /// whole recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecipeInput {
+    /// A built-in recipe, by its name and options.
     BuiltIn(Box<RecipeConfig>),
+    /// A whole recipe: rules, data and stages.
     Whole(Recipe),
 }
 
 impl RecipeInput {
+    /// Reads a recipe from JSON.
+    ///
     /// Errors: `Config`, naming the field by its whole path (`rules[0].quantizer.range`).
     pub fn parse(json: &str) -> Result<Self> {
         let value = json_value(json)?;

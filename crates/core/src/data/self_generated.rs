@@ -47,12 +47,13 @@ const EVENT_TOKENS: usize = 256;
 /// What to generate.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Of all texts together.
+    /// Number of tokens of all texts together.
     pub tokens: usize,
-    /// Tokens of one text at most.
+    /// Largest number of tokens of one text.
     pub sequence_length: usize,
+    /// Seed of the sampling; the same seed gives the same texts.
     pub seed: u64,
-    /// Texts at once; changes no token.
+    /// Number of texts that are generated at once; it changes no token.
     pub batch: usize,
 }
 

@@ -23,11 +23,13 @@ pub trait Store: Send + Sync {
     /// Whether there is a file or folder at `path`.
     fn exists(&self, path: &Path) -> bool;
 
+    /// Whether there is a folder at `path`.
     fn is_folder(&self, path: &Path) -> bool;
 
     /// Bytes of a file.
     fn size(&self, path: &Path) -> io::Result<u64>;
 
+    /// Returns the content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// Writes a whole file: on an error, or when the process is killed, `path` is as it was before.
@@ -93,9 +95,13 @@ pub trait Memory: Send + Sync {
 /// A place to run in. Cheap to clone; all clones are one place.
 #[derive(Clone)]
 pub struct Host {
+    /// The clock of the run.
     pub clock: Arc<Clock>,
+    /// Where the engine keeps its files.
     pub store: Arc<dyn Store>,
+    /// What is known of the memory.
     pub memory: Arc<dyn Memory>,
+    /// The flag that ends the run.
     pub cancel: Cancel,
 }
 

@@ -129,6 +129,7 @@ terms! {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightedTerm {
+    /// The term and its options.
     pub term: TermConfig,
     /// What the term is multiplied by.
     pub weight: Weight,

@@ -82,6 +82,8 @@ pub struct Penalty {
 }
 
 impl Penalty {
+    /// Returns the penalty of one layer from the squared gradients `s` of each of its linears, `[O,
+    /// I]` row after row.
     pub fn new(s: Vec<Vec<f32>>, config: &SaliencyConfig) -> Self {
         // mean of S times the number of weights is the sum of S.
         let over = |sum: f64| if sum > 0.0 { config.lambda / sum } else { 0.0 };
@@ -151,9 +153,11 @@ impl Penalty {
     }
 }
 
-/// dR/dWq `[O, I]`, and dR/dA `[r, I]`, dR/dB `[O, r]` of factors that count.
+/// Gradients of the penalty of one matrix.
 pub struct PenaltyGradients<T> {
+    /// dR/dWq `[O, I]`.
     pub wq: Vec<T>,
+    /// dR/dA `[r, I]` and dR/dB `[O, r]`; None without factors.
     pub factors: Option<[Vec<T>; 2]>,
 }
 

@@ -8,7 +8,9 @@ use ts_rs::TS;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(untagged)]
 pub enum Weight {
+    /// The same number in every step.
     Constant(f64),
+    /// A number that changes from the first step to the last.
     Changing(WeightSchedule),
 }
 

@@ -16,9 +16,11 @@ use ts_rs::TS;
 /// One step of one parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Update {
+    /// Learning rate of this step and parameter.
     pub(crate) learning_rate: f64,
+    /// Decoupled weight decay, as a share of the learning rate.
     pub(crate) weight_decay: f64,
-    /// 1 at the first step.
+    /// Number of this step; the first one is 1.
     pub(crate) step: u64,
     /// Factor on the gradient (clipping).
     pub(crate) gradient_scale: f64,
@@ -109,18 +111,25 @@ fn check_decay(field: &str, value: f64) -> Result<()> {
     Err(Error::config(field, format!("must be from 0 to below 1, got {value}")))
 }
 
+/// How an optimizer group differs from the schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupConfig {
+    /// Factor on the learning rate of the schedule.
     pub rate_multiplier: f64,
+    /// Decoupled weight decay, as a share of the learning rate.
     pub weight_decay: f64,
 }
 
+/// Learning rate over the steps: linear warm-up, then a cosine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
+    /// Number of steps until the cosine ends.
     pub steps: u64,
+    /// Number of steps of the warm-up.
     pub warmup: u64,
+    /// The peak, reached at the end of the warm-up.
     pub learning_rate: f64,
-    /// The cosine ends at this share of the peak, reached at `steps`.
+    /// Learning rate at the end of the cosine, as a share of the peak.
     pub min_ratio: f64,
 }
 
@@ -136,20 +145,30 @@ impl Schedule {
     }
 }
 
+/// A rule of update with its state, the schedule and the settings of every group.
 #[derive(Debug)]
 pub struct Optimizer<D: Device> {
+    /// The rule of update.
     pub rule: OptimizerConfig,
+    /// The learning rate before multipliers.
     pub schedule: Schedule,
+    /// Largest global norm of the gradients; larger ones are scaled down to it.
     pub max_norm: f64,
+    /// Settings of [`Group::Weights`].
     pub weights: GroupConfig,
+    /// Settings of [`Group::WeightScales`].
     pub weight_steps: GroupConfig,
+    /// Settings of [`Group::ActivationScales`].
     pub activation_steps: GroupConfig,
+    /// Settings of [`Group::Norms`].
     pub norms: GroupConfig,
+    /// Settings of [`Group::Ranges`].
     pub ranges: GroupConfig,
+    /// Settings of [`Group::LowRank`].
     pub low_rank: GroupConfig,
-    /// Pull of a parameter with an anchor towards it, as a share of its rate.
+    /// Pull of a parameter towards its anchor in each step, as a share of its learning rate.
     pub anchor: f64,
-    /// What the rule keeps of the parameters that learn.
+    /// State of the rule for every parameter that learns.
     pub state: State<D>,
 }
 
@@ -182,7 +201,7 @@ impl<D: Device> Optimizer<D> {
         Ok(sum.sqrt())
     }
 
-    /// Makes room for what the rule keeps, where there is none yet.
+    /// Allocates the state that the rule keeps of every parameter, where there is none yet.
     pub fn begin(&mut self, parameters: &Parameters<D>) -> Result<()> {
         self.state.begin(self.rule.state(), parameters)
     }

@@ -35,6 +35,7 @@ pub struct Trains {
 }
 
 impl Trains {
+    /// Everything learns.
     pub const ALL: Self = Self {
         weights: true,
         norms: true,
@@ -43,6 +44,7 @@ impl Trains {
         low_rank: true,
         activation_scales: true,
     };
+    /// Nothing learns.
     pub const NONE: Self = Self {
         weights: false,
         norms: false,
@@ -51,6 +53,7 @@ impl Trains {
         low_rank: false,
         activation_scales: false,
     };
+    /// Only the parameters of the weights' ranges learn.
     pub const SCALES: Self = Self { scales: true, ..Self::NONE };
 }
 
@@ -72,6 +75,7 @@ pub(crate) fn part_name(weight: &str, part: &str) -> String {
 
 /// Where the parts of a matrix register what learns of them.
 pub struct Builder<'a, D: Device> {
+    /// The list that the parts are added to.
     pub parameters: &'a mut Parameters<D>,
     /// What the stage trains.
     pub trains: Trains,
@@ -137,8 +141,11 @@ impl<D: Device> Builder<'_, D> {
 pub struct Beginning<'a> {
     /// Name of the weight, `<linear>.weight`.
     pub name: &'a str,
+    /// Number of rows, O.
     pub rows: usize,
+    /// Number of columns, I.
     pub cols: usize,
+    /// The values `[O, I]` as they were read.
     pub values: &'a [f32],
     /// What decides the stored bytes.
     pub spec: QuantSpec,
@@ -148,10 +155,11 @@ pub struct Beginning<'a> {
     pub edge: EdgeRule,
     /// What the gradient of a learned scale is divided by.
     pub gradient_scale: GradientScale,
+    /// Codes and scales that an earlier stage stored, if this stage continues from it.
     pub previous: Option<&'a QuantTensor>,
     /// Seed of the run, for a part that draws random numbers.
     pub seed: u64,
-    /// Tells the matrices of a model apart where random numbers are drawn.
+    /// Number of the matrix in the model, so that each draws random numbers of its own.
     pub number: u64,
 }
 

@@ -34,6 +34,7 @@ pub struct Common {
 /// `halfstep`; the others hold one grid each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
+    /// The target.
     pub target: TargetId,
     /// Bits of the weights.
     pub weights: u8,

@@ -15,6 +15,7 @@ macro_rules! options {
         #[serde(default, rename_all = "camelCase")]
         #[ts(optional_fields)]
         pub struct $config {
+            /// Options of every recipe: target, bits, group size, activations, cache.
             #[serde(flatten)]
             pub common: $crate::recipe::Common,
             $($(#[$attribute])* pub $option: $type,)*

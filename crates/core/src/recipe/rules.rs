@@ -24,13 +24,20 @@ pub enum Rule {
         /// Linears by name: `q_proj`, `down_proj`. None: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         linears: Option<Vec<String>>,
+        /// The quantizer of these weights. None: they stay in floating point.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         quantizer: Option<WeightSite>,
     },
     /// Token embedding (and the head, when tied).
-    Embedding { quantizer: QuantSpec },
+    Embedding {
+        /// The quantizer of the embedding.
+        quantizer: QuantSpec,
+    },
     /// Untied head.
-    Head { quantizer: QuantSpec },
+    Head {
+        /// The quantizer of the head's weights.
+        quantizer: QuantSpec,
+    },
     /// Before quantized linears of layers.
     Activation {
         /// Layers by number; -1 is the last one. None: all.
@@ -40,10 +47,14 @@ pub enum Rule {
         /// `gate_proj` and `up_proj`), `down_in`. None: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         inputs: Option<Vec<String>>,
+        /// The quantizer of these inputs.
         quantizer: ActivationSpec,
     },
     /// Before the head, when the head is quantized.
-    HeadActivation { quantizer: ActivationSpec },
+    HeadActivation {
+        /// The quantizer of the head's input.
+        quantizer: ActivationSpec,
+    },
     /// Keys after RoPE, and values.
     Cache {
         /// Layers by number; -1 is the last one. None: all.
@@ -52,6 +63,7 @@ pub enum Rule {
         /// `k` (keys) or `v` (values). None: both.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tensors: Option<Vec<String>>,
+        /// The quantizer of these keys or values.
         quantizer: ActivationSpec,
     },
 }

@@ -28,18 +28,23 @@ pub enum Stage {
     },
     /// One transformer layer after the other, each from its own inputs to its own outputs.
     Block {
+        /// What the stage begins from.
         #[serde(default)]
         #[ts(optional, as = "Option<_>")]
         from: StageStart,
+        /// What learns; everything else is frozen.
         trains: Trains,
+        /// How long, how fast and by which loss, or by which solver.
         config: BlockConfig,
     },
     /// Several transformer layers in a row, trained together from the inputs of the first to the
     /// outputs of the last (CBQ, arXiv 2312.07950); then the next ones.
     Window {
+        /// What the stage begins from.
         #[serde(default)]
         #[ts(optional, as = "Option<_>")]
         from: StageStart,
+        /// What learns; everything else is frozen.
         trains: Trains,
         /// Number of layers of a window, from 1 to those of the model.
         layers: usize,
@@ -47,6 +52,7 @@ pub enum Stage {
         /// in between are finished with their window; those that overlap go on learning in the next
         /// one.
         stride: usize,
+        /// How long, how fast and by which loss.
         config: BlockConfig,
     },
 }
@@ -102,6 +108,7 @@ impl Stage {
         }
     }
 
+    /// What learns in the stage.
     pub fn trains(&self) -> Trains {
         match self {
             Stage::Model { trains, .. }

@@ -22,6 +22,7 @@ options! {
     /// ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
     /// layer.
     ApiqConfig {
+        /// Rank and alpha of the low-rank factors.
         #[serde(flatten)]
         low_rank: LowRankOptions,
         /// Options of the training, layer by layer.
@@ -50,7 +51,7 @@ impl Default for LowRankOptions {
 }
 
 impl ApiqConfig {
-    pub const DEFAULTS: Defaults = Defaults::GROUPS;
+    pub(crate) const DEFAULTS: Defaults = Defaults::GROUPS;
 
     /// Weight decay and the second target are the authors'; the rates and their cosine are for the
     /// 160 steps that a layer has by default. The authors keep a twentieth and an eighth of these
@@ -60,6 +61,9 @@ impl ApiqConfig {
         BlockConfig { second_target: true, weight_decay: 0.1, ..BlockConfig::usual(rates, 0.05) }
     }
 
+    /// Returns the recipe: learned clips and low-rank factors, trained layer by layer.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let config = self.train.over(Self::blocks())?;
         self.low_rank.recipe("apiq", &self.common, config)

@@ -27,8 +27,11 @@ options! {
 }
 
 impl AwqRecipeConfig {
-    pub const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
+    pub(crate) const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
 
+    /// Returns the recipe: weights of linears solved layer by layer by AWQ.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let solver = SolverConfig::Awq(AwqConfig { clip: self.clip });
         self.train.recipe("awq", &self.common, Self::DEFAULTS, solver)

@@ -38,8 +38,11 @@ options! {
 }
 
 impl ComqRecipeConfig {
-    pub const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
+    pub(crate) const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
 
+    /// Returns the recipe: weights of linears solved layer by layer by COMQ.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let Self { passes, greedy, two_streams, damping, update_scales, .. } = *self;
         let from_nearest = false;

@@ -44,8 +44,11 @@ options! {
 }
 
 impl EfficientqatConfig {
-    pub const DEFAULTS: Defaults = Defaults::GROUPS;
+    pub(crate) const DEFAULTS: Defaults = Defaults::GROUPS;
 
+    /// Returns the recipe: Block-AP layer by layer, then E2E-QP unless it has no tokens.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let target = self.common.target(Self::DEFAULTS);
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.

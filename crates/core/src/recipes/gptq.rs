@@ -32,8 +32,11 @@ options! {
 }
 
 impl GptqRecipeConfig {
-    pub const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
+    pub(crate) const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
 
+    /// Returns the recipe: weights of linears solved layer by layer by GPTQ.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let (damping, act_order) = (self.damping, self.act_order);
         let solver = SolverConfig::Gptq(GptqConfig { damping, act_order });

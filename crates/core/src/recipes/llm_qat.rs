@@ -30,9 +30,12 @@ options! {
 }
 
 impl LlmQatConfig {
-    pub const DEFAULTS: Defaults =
+    pub(crate) const DEFAULTS: Defaults =
         Defaults { target: TargetId::Halfstep, cache: 8, ..Defaults::CHANNELS };
 
+    /// Returns the recipe: one stage that trains the whole model on text of its own.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         self.train.validate()?;
         let trains = Trains { weights: true, norms: true, ..Trains::NONE };

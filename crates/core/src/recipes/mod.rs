@@ -15,6 +15,7 @@ macro_rules! recipes {
         /// What a user writes: a recipe's name and its options.
         #[derive(Clone, Debug, PartialEq, Serialize, TS)]
         #[serde(tag = "kind", rename_all = "kebab-case")]
+        #[allow(missing_docs)] // every config describes its recipe
         pub enum RecipeConfig {
             $($variant($module::$config)),*
         }

@@ -28,8 +28,11 @@ options! {
 }
 
 impl NormTweakingConfig {
-    pub const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
+    pub(crate) const DEFAULTS: Defaults = Defaults { weights: 3, ..Defaults::GROUPS };
 
+    /// Returns the recipe: weights rounded to nearest, norms trained layer by layer.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let usual = BlockConfig::usual(BlockRates { weights: 1e-3, ..BlockRates::default() }, 1.0);
         let phases = vec![BlockPhase { epochs: 1, output: false, ..usual.phases[0] }];

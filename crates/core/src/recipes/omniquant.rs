@@ -26,8 +26,11 @@ options! {
 }
 
 impl OmniquantConfig {
-    pub const DEFAULTS: Defaults = Defaults::GROUPS;
+    pub(crate) const DEFAULTS: Defaults = Defaults::GROUPS;
 
+    /// Returns the recipe: learned clips, trained layer by layer.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let rates = BlockRates { ranges: 0.2, ..BlockRates::default() };
         let config = self.train.over(BlockConfig::usual(rates, 1.0))?;

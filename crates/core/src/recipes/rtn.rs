@@ -29,8 +29,11 @@ options! {
 }
 
 impl RtnConfig {
-    pub const DEFAULTS: Defaults = Defaults::CHANNELS;
+    pub(crate) const DEFAULTS: Defaults = Defaults::CHANNELS;
 
+    /// Returns the recipe: weights rounded to nearest, and no stage of training.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let defaults = if self.zero_points {
             let (target, zero_points) = (Self::DEFAULTS.target, ZeroPoints::Required);

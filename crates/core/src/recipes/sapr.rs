@@ -19,6 +19,7 @@ options! {
     /// SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
     /// unquantized model.
     SaprConfig {
+        /// Rank and alpha of the low-rank factors.
         #[serde(flatten)]
         low_rank: LowRankOptions,
         /// Weight in the loss of the penalty on rounding errors, 0 or more. Default 1: the
@@ -47,8 +48,11 @@ options! {
 }
 
 impl SaprConfig {
-    pub const DEFAULTS: Defaults = ApiqConfig::DEFAULTS;
+    pub(crate) const DEFAULTS: Defaults = ApiqConfig::DEFAULTS;
 
+    /// Returns the recipe: that of ApiQ with the penalty on rounding errors.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let usual = ApiqConfig::blocks();
         let saliency = SaliencyConfig {

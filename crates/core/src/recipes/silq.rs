@@ -50,8 +50,11 @@ options! {
 }
 
 impl SilqConfig {
-    pub const DEFAULTS: Defaults = Defaults::CHANNELS;
+    pub(crate) const DEFAULTS: Defaults = Defaults::CHANNELS;
 
+    /// Returns the recipe: one stage that trains the whole model.
+    ///
+    /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         self.train.validate()?;
         let (target, static_activations) =

@@ -40,6 +40,9 @@ pub struct EvaluationRun {
 }
 
 impl EvaluationRun {
+    /// Reads the text and begins to score `models` on it, each beside `against` if there is one.
+    ///
+    /// Errors: `Data`, there is no text or too little; `Config`, an option is out of range.
     pub fn new(
         models: &[&Model],
         against: Option<&Model>,

@@ -44,6 +44,10 @@ pub struct GenerationRun {
 }
 
 impl GenerationRun {
+    /// Reads the prompt and begins.
+    ///
+    /// Errors: `Config`, an option is out of range or there is no prompt; `Runtime`, it does not
+    /// fit the model.
     pub fn new(model: &LoadedModel, config: &GenerationConfig) -> Result<Self> {
         let tokenizer = tokenizer(model)?;
         let prompt = prompt_tokens(model, tokenizer, config)?;

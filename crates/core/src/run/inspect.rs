@@ -5,6 +5,7 @@ use crate::nearest;
 use halfstep_formats::Model;
 use std::collections::BTreeMap;
 
+/// Returns the sizes, types and origin of a model, without running it.
 pub fn inspect(model: &Model) -> Inspection {
     let (a, parameters) = (model.architecture.sizes(), model.architecture.parameters());
     let mut tensor_types = BTreeMap::new();

@@ -65,8 +65,10 @@ macro_rules! targets {
         }
 
         impl TargetId {
+            /// Every target, in the order of the list.
             pub const ALL: &[TargetId] = &[$(TargetId::$variant),*];
 
+            /// The name that users write: `gguf:q4_0`.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(TargetId::$variant => $name),*

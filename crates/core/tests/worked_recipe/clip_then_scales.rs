@@ -18,8 +18,9 @@ options! {
 }
 
 impl ClipThenScalesConfig {
-    pub const DEFAULTS: Defaults = Defaults::GROUPS;
+    pub(crate) const DEFAULTS: Defaults = Defaults::GROUPS;
 
+    /// Returns the recipe: learned clips layer by layer, then their scales end to end.
     pub fn recipe(&self) -> Result<Recipe> {
         let rates = BlockRates { ranges: 1e-2, ..BlockRates::default() };
         let layers = self.train.over(BlockConfig::usual(rates, 1.0))?;

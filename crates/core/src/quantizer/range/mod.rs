@@ -29,6 +29,7 @@ macro_rules! ranges {
         }
 
         impl RangeConfig {
+            /// Every range, in the order of the list.
             pub const ALL: &[RangeConfig] = &[$(RangeConfig::$variant),*];
 
             /// What of a weight can learn under this range, and which grids it fits.
@@ -90,7 +91,9 @@ pub struct RangeTraits {
 /// shares them.
 #[derive(Debug)]
 pub struct Ranges<D: Device> {
+    /// One scale for every group.
     pub scales: Arc<D::Buffer>,
+    /// One zero point for every group; None on a grid without.
     pub zero_points: Option<Arc<D::Buffer>>,
 }
 
@@ -101,7 +104,7 @@ impl<D: Device> Clone for Ranges<D> {
 }
 
 impl<D: Device> Ranges<D> {
-    /// Scales and zero points of the host; of no zero points None.
+    /// Uploads scales and zero points; an empty list of zero points stands for a grid without.
     pub(crate) fn from_packed(device: &D, scales: Vec<f32>, zero_points: Vec<u8>) -> Result<Self> {
         let scales = device.upload(D::Number::from_f32s(scales))?;
         Ok(Self { scales: Arc::new(scales), zero_points: uploaded(device, zero_points)? })
@@ -131,10 +134,12 @@ fn numbers<T: Number>(zero_points: Vec<u8>) -> Vec<T> {
     zero_points.into_iter().map(|z| <T as Real>::from_f32(z.into())).collect()
 }
 
-/// The gradients of scales and zero points (None on a grid without).
+/// The gradients of scales and zero points.
 #[derive(Debug)]
 pub struct RangeGradients<B> {
+    /// One number for every scale.
     pub scales: B,
+    /// One number for every zero point; None on a grid without.
     pub zero_points: Option<B>,
 }
 

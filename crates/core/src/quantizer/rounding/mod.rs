@@ -34,6 +34,7 @@ macro_rules! roundings {
         }
 
         impl RoundingConfig {
+            /// Every rounding, in the order of the list.
             pub const ALL: &[RoundingConfig] = &[$(RoundingConfig::$variant),*];
 
             /// What it can be combined with.
@@ -80,12 +81,17 @@ pub struct RoundingTraits {
     pub ranges_may_learn: bool,
 }
 
-/// A matrix in one step: its weight, and the parameters that its parts registered.
+/// A matrix in one step: its weight, its grid, and the parameters that its parts registered.
 pub struct MatrixView<'a, D: Device> {
+    /// The weight `[rows, cols]`.
     pub w: &'a D::Buffer,
+    /// Number of rows, O.
     pub rows: usize,
+    /// Number of columns, I.
     pub cols: usize,
+    /// The grid.
     pub quantizer: QuantSpec,
+    /// The parameters of the model or layer, those of the matrix among them.
     pub parameters: &'a Parameters<D>,
 }
 

@@ -14,6 +14,7 @@ use halfstep_kernels::quant::tensor::QuantTensor;
 pub(crate) const TRAITS: RoundingTraits =
     RoundingTraits { learns: false, weights_may_learn: true, ranges_may_learn: true };
 
+/// Rounding to the nearest code, with the straight-through gradient.
 #[derive(Debug)]
 pub struct Nearest {
     edge: EdgeRule,
