@@ -17,6 +17,8 @@ pub struct Arithmetic {
 }
 
 impl Arithmetic {
+    /// Returns the arithmetic that an option stands for; `int8-forward` leaves the other products
+    /// to the fastest precision of this CPU.
     pub fn of(asked: TrainArithmetic) -> Self {
         let precision = match asked {
             TrainArithmetic::F32 => Precision::F32,

@@ -5,7 +5,9 @@ use crate::Result;
 /// Whether a machine is done, and what it gives then. No step follows the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<T> {
+    /// There is more to do.
     Going,
+    /// Nothing is left to do; this is the result.
     Done(T),
 }
 

@@ -27,11 +27,17 @@ use std::sync::Arc;
 /// What a run trains, on what, and where.
 #[derive(Clone, Copy)]
 pub struct TrainingInputs<'a> {
+    /// The model that is quantized, unquantized.
     pub model: &'a Model,
+    /// The recipe with every default filled in.
     pub recipe: &'a Recipe,
+    /// Options of the run.
     pub run: &'a RunConfig,
+    /// The training text.
     pub text: &'a Text,
+    /// Clock, files, memory and the flag that ends the run.
     pub host: &'a Host,
+    /// Threads of the run.
     pub pool: &'a Pool,
 }
 
@@ -74,6 +80,7 @@ pub fn train(
 }
 
 impl<'a> Training<'a> {
+    /// Begins a run; `measure` evaluates the models that the events and the record report on.
     pub fn new(inputs: TrainingInputs<'a>, measure: &'a mut Measure<'a>) -> Self {
         let work = if inputs.run.record { Work::Saliency } else { Work::Begin };
         let kept = keep_memory(inputs.host);

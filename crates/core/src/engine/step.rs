@@ -21,10 +21,11 @@ use std::sync::Arc;
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
-    /// Before the update.
+    /// Loss before the update.
     pub loss: f64,
-    /// Before clipping.
+    /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
+    /// Learning rate of the step, before the multipliers of the groups.
     pub learning_rate: f64,
 }
 

@@ -89,6 +89,9 @@ impl Stream {
         }
     }
 
+    /// Overwrites the numbers of whole samples, from sample `first` on.
+    ///
+    /// Errors: `Format`, the scratch file cannot be written.
     pub fn write(&mut self, first: usize, values: &[f32]) -> Result<()> {
         let start = first * self.width;
         match &mut self.held {

@@ -20,8 +20,11 @@ use halfstep_formats::{Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::ActivationSpec;
 use std::sync::Arc;
 
+/// A transformer layer that learns, with its parameters.
 pub struct Student<D: Device> {
+    /// Number of the layer, from 0.
     pub layer: usize,
+    /// What of the layer can learn, and what it holds frozen.
     pub parameters: Parameters<D>,
     /// The weights of its linears, in the order of the forward.
     pub matrices: Vec<Matrix<D>>,
@@ -35,10 +38,13 @@ pub struct Student<D: Device> {
 /// What a student is made of, the same for every layer of a stage.
 #[derive(Clone, Copy)]
 pub struct StudentConfig<'a> {
+    /// The unquantized model.
     pub model: &'a Model,
     /// What an earlier stage stored, if this stage continues from it.
     pub previous: Option<&'a Model>,
+    /// The quantizer of every site.
     pub sites: &'a Sites,
+    /// What learns; everything else is frozen.
     pub trains: Trains,
     /// Whether weights that learn remember where they began, so that they can be pulled there.
     pub anchored: bool,
@@ -110,6 +116,7 @@ impl<D: Device> Student<D> {
         })
     }
 
+    /// Where the gradients of what learns go.
     pub fn sinks(&self) -> BlockSinks<D> {
         let list = &self.parameters.list;
         let learned = |&(role, index): &(Role, usize)| {
@@ -181,6 +188,7 @@ impl<D: Device> Student<D> {
 /// Sequences through layers that learn together, in one step.
 #[derive(Clone, Copy)]
 pub struct LayerPass<'a, D: Device> {
+    /// What all layers of the forward share.
     pub context: &'a Context<D>,
     /// Each layer as the step's forward uses it, and where its gradients go.
     pub layers: &'a [(BlockWeights<D>, BlockSinks<D>)],

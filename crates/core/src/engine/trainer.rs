@@ -25,22 +25,32 @@ use halfstep_kernels::quant::tensor::QuantTensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The student and the teacher of a training end to end, with everything that decides the next
+/// step.
 pub struct Trainer<D: Device> {
+    /// The graph and sizes of both models.
     pub architecture: Arc<Architecture>,
     /// The rotation of each layer.
     pub ropes: Arc<[Arc<RopeTable>]>,
+    /// What of the student can learn, and what it holds frozen, in the order of the forward.
     pub parameters: Parameters<D>,
+    /// The quantized weights of the student, in the order of the forward.
     pub matrices: Vec<Matrix<D>>,
     /// The teacher: the unquantized model, frozen.
     pub teacher: Weights<D>,
     /// The quantizers of activations and cache; static scales are among the parameters.
     pub quantization: Arc<Quantization>,
+    /// Whether an activation exactly on the edge of its grid counts as inside.
     pub edge: EdgeRule,
+    /// What the products are computed in.
     pub arithmetic: Arithmetic,
+    /// The rule of update with its state and schedule.
     pub optimizer: Optimizer<D>,
     /// Terms of the loss.
     pub terms: Vec<WeightedTerm>,
+    /// Which layers run again in the backward instead of keeping what it reads.
     pub recompute: Recompute,
+    /// Largest size in bytes of the logits that are held at once.
     pub loss_bytes: usize,
     /// Sequences per forward; None is all.
     pub micro_batch: Option<usize>,

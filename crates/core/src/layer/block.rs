@@ -29,15 +29,22 @@ use std::sync::Arc;
 /// What all blocks of a forward share.
 #[derive(Clone)]
 pub struct Context<D: Device> {
+    /// Where the operations run.
     pub device: D,
+    /// The graph and sizes of the model.
     pub architecture: Arc<Architecture>,
     /// The rotation of each layer.
     pub ropes: Arc<[Arc<RopeTable>]>,
+    /// Number of sequences, B.
     pub batch: usize,
+    /// Number of tokens of a sequence, T.
     pub tokens: usize,
+    /// What products in floating point are computed in.
     pub precision: Precision,
     /// The quantizers of inputs of linears, and of keys and values.
     pub quantization: Arc<Quantization>,
+    /// Whether a value exactly on the edge of its grid counts as inside when gradients are
+    /// computed.
     pub edge: EdgeRule,
 }
 
@@ -57,6 +64,7 @@ pub struct BlockSinks<D: Device> {
 }
 
 impl<D: Device> BlockSinks<D> {
+    /// Returns no sinks: nothing of the layer learns.
     pub fn none() -> Self {
         Self {
             vectors: BTreeMap::new(),

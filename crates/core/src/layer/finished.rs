@@ -12,9 +12,13 @@ use std::collections::BTreeMap;
 /// A finished block: its tensors and factors exactly as they will be stored, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Finished {
+    /// Tensors by Hugging Face name.
     pub tensors: BTreeMap<String, Tensor>,
+    /// Low-rank factors by the name of their weight.
     pub low_rank: BTreeMap<String, LowRank>,
+    /// The record of the training; empty without training.
     pub record: BlockRecord,
+    /// Statistics of the quantized linears.
     pub matrices: Vec<MatrixRecord>,
 }
 

@@ -63,6 +63,7 @@ pub struct Products {
 
 /// The codes of a matrix.
 pub struct Descended {
+    /// Codes, scales and zero points.
     pub packed: QuantTensor,
     /// F of every row: of the nearest codes, and after each pass, before its scales are updated.
     pub errors: Vec<Vec<f64>>,

@@ -13,6 +13,7 @@ pub struct AbsMean {
 }
 
 impl AbsMean {
+    /// Returns the statistic of an input of `cols` columns, before its first token.
     pub fn new(cols: usize) -> Self {
         assert!(cols > 0, "an input has columns");
         Self { tokens: 0, sums: vec![0.0; cols] }

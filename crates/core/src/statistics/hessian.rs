@@ -22,6 +22,7 @@ pub struct Hessian {
 }
 
 impl Hessian {
+    /// Returns the statistic of an input of `cols` columns, before its first token.
     pub fn new(cols: usize) -> Self {
         assert!(cols > 0, "an input has columns");
         Self { cols, tokens: 0, sums: vec![0.0; cols * cols] }
@@ -68,6 +69,7 @@ impl Hessian {
         }
     }
 
+    /// Number of columns, I.
     pub fn cols(&self) -> usize {
         self.cols
     }

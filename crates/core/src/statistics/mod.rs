@@ -30,7 +30,7 @@ statistics! {
 
 /// What there is to see of a sequence on its way.
 #[derive(Clone, Copy)]
-pub enum Seen<'a> {
+pub(crate) enum Seen<'a> {
     /// What the linears at a site of the layer read, `[T, I]`.
     Input { site: ActivationSite, x: &'a [f32] },
     /// dL/dW of the linears of a layer, of this sequence alone.
@@ -38,7 +38,7 @@ pub enum Seen<'a> {
 }
 
 /// Something that is collected.
-pub trait Statistic {
+pub(crate) trait Statistic {
     /// Adds what it looks at, and passes over everything else.
     ///
     /// Errors: `Data`, an input that is not finite; `NonFinite`, a sum that overflows.
@@ -46,7 +46,7 @@ pub trait Statistic {
 }
 
 /// A statistic of the inputs of one kind of linear.
-pub trait InputStatistic {
+pub(crate) trait InputStatistic {
     /// Adds the tokens x `[T, I]`.
     ///
     /// Errors: `Data`, naming the first value that is not finite.
@@ -54,7 +54,7 @@ pub trait InputStatistic {
 }
 
 /// A statistic of inputs at its site.
-pub struct AtSite<'a, S> {
+pub(crate) struct AtSite<'a, S> {
     pub site: ActivationSite,
     pub of: &'a mut S,
 }
@@ -69,7 +69,7 @@ impl<S: InputStatistic> Statistic for AtSite<'_, S> {
 }
 
 /// Sequences that go through a model or one of its layers.
-pub trait Pass {
+pub(crate) trait Pass {
     fn sequences(&self) -> usize;
 
     /// Runs a sequence and shows what there is to see of it.
@@ -79,7 +79,7 @@ pub trait Pass {
 }
 
 /// Feeds all statistics in one pass over the sequences.
-pub fn collect(
+pub(crate) fn collect(
     pool: &Pool,
     pass: &mut dyn Pass,
     statistics: &mut [&mut dyn Statistic],
@@ -88,7 +88,7 @@ pub fn collect(
 }
 
 /// Feeds all statistics from one sequence.
-pub fn collect_one(
+pub(crate) fn collect_one(
     pool: &Pool,
     pass: &mut dyn Pass,
     sequence: usize,

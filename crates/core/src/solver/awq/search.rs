@@ -31,9 +31,11 @@ pub fn ratios() -> impl Iterator<Item = f64> {
 /// What [`search_scales`] found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelScales {
+    /// The best ratio.
     pub ratio: f64,
     /// v `[I]`.
     pub scales: Vec<f32>,
+    /// The error that it leaves.
     pub error: f64,
     /// The error of every ratio; the first is that of plain rounding.
     pub errors: Vec<f64>,

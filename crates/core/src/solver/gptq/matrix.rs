@@ -56,6 +56,7 @@ pub enum DeadColumns {
     Zero,
 }
 
+/// How GPTQ goes through a matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GptqOptions {
     /// Added to the diagonal of H, as a share of its mean. Default 0.01. More pulls towards plain
@@ -91,6 +92,7 @@ impl Default for GptqOptions {
 /// A solved layer.
 #[derive(Clone, Debug)]
 pub struct Solved {
+    /// Codes, scales and zero points.
     pub packed: QuantTensor,
     /// `tr((W0 - Wq) H (W0 - Wq)^T)` under damped H.
     pub error: f64,
