@@ -22,7 +22,7 @@ impl TensorId {
 
 /// A row-major array on a device. Cloning shares the values.
 #[derive(Debug)]
-pub struct Tensor<D: Device> {
+pub(crate) struct Tensor<D: Device> {
     id: TensorId,
     shape: Vec<usize>,
     /// None if only the identity and the shape are kept.

@@ -144,7 +144,7 @@ impl LowRankPart {
 }
 
 /// Factors of a file as a forward uses them.
-pub fn factors<D: Device>(device: &D, stored: &LowRank) -> Result<Factors<D>> {
+pub(crate) fn factors<D: Device>(device: &D, stored: &LowRank) -> Result<Factors<D>> {
     let cols = stored.a.len() / stored.rank;
     let weight = |of: &[f16], cols| device.weight(device.upload(numbers(of))?, cols);
     Ok(Factors { a: weight(&stored.a, cols)?, b: weight(&stored.b, stored.rank)? })

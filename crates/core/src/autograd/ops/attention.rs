@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use halfstep_kernels::ops::attention::AttentionShape;
 use std::sync::OnceLock;
 
-pub struct Attention<D: Device> {
+pub(crate) struct Attention<D: Device> {
     pub(crate) shape: AttentionShape,
     log_sum_exp: OnceLock<D::Buffer>,
 }

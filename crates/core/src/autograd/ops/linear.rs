@@ -12,7 +12,7 @@ use halfstep_kernels::ops::gemm::Precision;
 /// A linear layer with its weight as the forward uses it. Its input is what the weight was
 /// multiplied with: quantized and decoded.
 #[derive(Clone)]
-pub struct Linear<D: Device> {
+pub(crate) struct Linear<D: Device> {
     pub(crate) precision: Precision,
     pub(crate) weight: D::Weight,
     pub(crate) sink: Option<Sink<D>>,

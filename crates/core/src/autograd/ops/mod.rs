@@ -4,13 +4,13 @@
 //! A weight is not an argument of its operation but part of it: its gradient goes straight into the
 //! parameter's buffer (a [`Sink`]), summed over micro-batches there, and never through the tape.
 
-pub mod attention;
-pub mod bias;
-pub mod fake_quant;
-pub mod linear;
-pub mod rms_norm;
-pub mod rope;
-pub mod swiglu;
+pub(crate) mod attention;
+pub(crate) mod bias;
+pub(crate) mod fake_quant;
+pub(crate) mod linear;
+pub(crate) mod rms_norm;
+pub(crate) mod rope;
+pub(crate) mod swiglu;
 
 use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceBuffer};
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// An operation of `N` arguments.
-pub trait Op<D: Device, const N: usize>: Send + Sync {
+pub(crate) trait Op<D: Device, const N: usize>: Send + Sync {
     /// Whether the backward reads the values of each argument. Those that nothing reads do not stay
     /// in memory.
     const READS_ARGUMENTS: [bool; N] = [true; N];

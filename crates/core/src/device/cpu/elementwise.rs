@@ -7,14 +7,14 @@ use halfstep_kernels::Pool;
 const PIECE: usize = 1 << 16;
 
 /// `y += x`.
-pub fn add<T: Number>(pool: &Pool, y: &mut [T], x: &[T]) {
+pub(super) fn add<T: Number>(pool: &Pool, y: &mut [T], x: &[T]) {
     pool.chunks_mut(y, PIECE, |index, piece| {
         piece.iter_mut().zip(&x[index * PIECE..]).for_each(|(y, &x)| *y += x);
     });
 }
 
 /// `x *= factor`.
-pub fn scale<T: Number>(pool: &Pool, x: &mut [T], factor: T) {
+pub(super) fn scale<T: Number>(pool: &Pool, x: &mut [T], factor: T) {
     pool.chunks_mut(x, PIECE, |_, piece| piece.iter_mut().for_each(|x| *x *= factor));
 }
 
@@ -24,7 +24,7 @@ const ROWS: usize = 32;
 const COLUMNS: usize = 64;
 
 /// `y += b` in every row.
-pub fn add_bias<T: Number>(pool: &Pool, y: &mut [T], b: &[T]) {
+pub(super) fn add_bias<T: Number>(pool: &Pool, y: &mut [T], b: &[T]) {
     pool.chunks_mut(y, ROWS * b.len(), |_, y| {
         for y in y.chunks_exact_mut(b.len()) {
             y.iter_mut().zip(b).for_each(|(y, &b)| *y += b);
@@ -56,7 +56,7 @@ pub(crate) fn add_rows<T: Number>(dx: &[T], rows: &[u32], dw: &mut [T]) {
 const SUMMED: usize = 1 << 14;
 
 /// sum (y - target)^2 / elements; adds its gradient to `dy`.
-pub fn squared_difference<T: Number>(
+pub(super) fn squared_difference<T: Number>(
     pool: &Pool,
     y: &[T],
     target: &[T],
@@ -78,7 +78,7 @@ pub fn squared_difference<T: Number>(
 }
 
 /// Keeps scales away from 0, each on the side where it was `before`.
-pub fn keep_scale_signs<T: Number>(scales: &mut [T], before: &[T], least: T) {
+pub(super) fn keep_scale_signs<T: Number>(scales: &mut [T], before: &[T], least: T) {
     for (scale, &before) in scales.iter_mut().zip(before) {
         let negative = before < T::ZERO;
         let magnitude = if negative { -*scale } else { *scale };

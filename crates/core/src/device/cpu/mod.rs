@@ -3,7 +3,7 @@
 mod elementwise;
 pub(crate) mod weight;
 
-pub use weight::Weight;
+pub(crate) use weight::Weight;
 
 use super::{Device, DeviceBuffer, Grid, GridGradients, Number, Product};
 use crate::{Error, Result};

@@ -17,7 +17,7 @@ pub(crate) const TRAITS: RangeTraits = RangeTraits {
 };
 
 #[derive(Debug)]
-pub struct Absmax {
+pub(super) struct Absmax {
     quantizer: QuantSpec,
     rows: usize,
     cols: usize,

@@ -25,7 +25,7 @@ pub(crate) const TRAITS: RangeTraits = RangeTraits {
 
 /// The formulas are computed on the host, over one or two numbers for each group.
 #[derive(Debug)]
-pub struct Clip<T> {
+pub(super) struct Clip<T> {
     quantizer: QuantSpec,
     widest: Widest<T>,
     /// Indices of the clips among the parameters: gamma, and beta where there are zero points.

@@ -14,7 +14,7 @@ pub(crate) const TRAITS: RangeTraits = RangeTraits {
 };
 
 #[derive(Debug)]
-pub struct Frozen<D: Device>(Ranges<D>);
+pub(super) struct Frozen<D: Device>(Ranges<D>);
 
 impl<D: Device> Frozen<D> {
     pub(crate) fn register(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {

@@ -18,7 +18,7 @@ pub(crate) const TRAITS: RangeTraits = RangeTraits {
 };
 
 #[derive(Debug)]
-pub struct Scale<D: Device> {
+pub(super) struct Scale<D: Device> {
     /// Index of the scales among the parameters.
     index: usize,
     learns: bool,

@@ -20,7 +20,7 @@ pub(crate) const TRAITS: RangeTraits = RangeTraits {
 };
 
 #[derive(Debug)]
-pub struct ScaleZero {
+pub(super) struct ScaleZero {
     quantizer: QuantSpec,
     /// Indices among the parameters.
     scales: usize,
