@@ -8,11 +8,11 @@ use halfstep_kernels::{ActivationSpec, Pool};
 
 /// A quantized weight as the runtime keeps it.
 #[derive(Clone)]
-pub struct Weight(WeightPanels);
+pub(crate) struct Weight(WeightPanels);
 
 impl Weight {
     /// `levels`: what the codes index, if they are not integers.
-    pub fn new(pool: &Pool, packed: &QuantTensor, levels: Option<&[i8; 16]>) -> Self {
+    pub(crate) fn new(pool: &Pool, packed: &QuantTensor, levels: Option<&[i8; 16]>) -> Self {
         Self(match levels {
             Some(levels) => WeightPanels::with_table(pool, packed, levels),
             None => WeightPanels::new(pool, packed),
@@ -20,12 +20,12 @@ impl Weight {
     }
 
     /// Codes and scales, as the kernel reads them.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.bytes()
     }
 
     /// y `[M, O]` = x `[M, I]` through the integer linear, activation quantization included.
-    pub fn apply(
+    pub(crate) fn apply(
         &self,
         pool: &Pool,
         x: &[f32],
@@ -38,11 +38,11 @@ impl Weight {
 
     /// Quantizes other weights of the same shape into this one's memory, with one scale per group
     /// as given.
-    pub fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32]) {
+    pub(crate) fn requantize(&mut self, pool: &Pool, w: &[f32], scales: &[f32]) {
         self.0.requantize(pool, w, scales, &[]);
     }
 
-    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+    pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
         self.0.decode_row(row, out);
     }
 }
@@ -59,8 +59,10 @@ pub enum Product {
 }
 
 impl Product {
+    /// Every product, in the order of a training step.
     pub const ALL: [Self; 3] = [Self::Forward, Self::Input, Self::Weight];
 
+    /// Name in the results.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
@@ -104,7 +106,7 @@ impl Product {
 }
 
 /// What the head and its KL need.
-pub struct KdLoss<'a> {
+pub(crate) struct KdLoss<'a> {
     /// Hidden states `[M, D]` of both models, and the shared head `[V, D]`.
     pub teacher: &'a [f32],
     pub student: &'a [f32],
@@ -117,7 +119,7 @@ pub struct KdLoss<'a> {
 
 impl KdLoss<'_> {
     /// Mean KL over the rows; writes dL/dstudent `[M, D]` and dL/dhead `[V, D]`.
-    pub fn run(&self, pool: &Pool, dstudent: &mut [f32], dhead: &mut [f32]) -> f64 {
+    pub(crate) fn run(&self, pool: &Pool, dstudent: &mut [f32], dhead: &mut [f32]) -> f64 {
         let (d, v) = (self.width, self.vocabulary);
         let m = self.student.len() / d;
         let rows = (self.bytes / (2 * v * size_of::<f32>())).clamp(1, m);

@@ -15,16 +15,20 @@ pub enum Subset {
     Quick,
     /// About ten minutes, without PyTorch.
     Chosen,
+    /// Every shape.
     Full,
 }
 
 /// One who does the work of a case. Everything it needs it owns.
 pub struct Contender {
+    /// Name in the results: `halfstep`, or that of the library.
     pub name: String,
+    /// Does the work once.
     pub run: Box<dyn FnMut()>,
 }
 
 impl Contender {
+    /// Returns a contender that calls `run`.
     pub fn new(name: &str, run: impl FnMut() + 'static) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
@@ -32,7 +36,9 @@ impl Contender {
 
 /// Other people's kernels. They check their own answers: an `Err` fails the bench.
 pub trait Peers {
+    /// Contenders at a quantized linear; none if the library has no such kernel.
     fn linear(&self, task: &LinearTask) -> Result<Vec<Contender>, String>;
+    /// Contenders at a product in floating point; none if the library has no such kernel.
     fn product(&self, task: &ProductTask) -> Result<Vec<Contender>, String>;
 }
 
@@ -55,6 +61,7 @@ pub struct Work {
     pub bytes: f64,
     /// Multiplications and additions.
     pub operations: f64,
+    /// Number of elements.
     pub elements: f64,
 }
 
@@ -67,19 +74,25 @@ pub enum Bound {
     Peak(&'static str),
     /// The contender of this name: a loop with the same loads and stores.
     Contender(&'static str),
+    /// Nothing: the case has no bound.
     None,
 }
 
 /// Several contenders at the same work. The first is ours.
 pub struct Case {
+    /// Name of the bench: `c.gemv`.
     pub bench: &'static str,
+    /// Name of the case in its bench: the format and the shape.
     pub name: String,
     /// `hot` or `cold`.
     pub state: &'static str,
     /// Bytes that are touched before any is touched again.
     pub footprint: usize,
+    /// What one call moves and computes.
     pub work: Work,
+    /// What the case is measured against.
     pub bound: Bound,
+    /// The contenders, ours first.
     pub contenders: Vec<Contender>,
 }
 
@@ -87,21 +100,33 @@ pub struct Case {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
+    /// Name of the bench.
     pub bench: String,
+    /// Name of the case in its bench.
     pub case: String,
+    /// Name of the contender.
     pub contender: String,
+    /// `hot` or `cold`.
     pub state: String,
+    /// Number of threads.
     pub threads: usize,
+    /// Bytes that are touched before any is touched again.
     pub footprint_bytes: u64,
+    /// Median of the samples, in seconds of one call.
     pub median_seconds: f64,
+    /// Least of the samples.
     pub least_seconds: f64,
+    /// Third less first quartile of the samples.
     pub interquartile_seconds: f64,
+    /// Number of samples.
     pub samples: usize,
     /// 1e9 bytes a second; none where bytes are not what counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gigabytes_per_second: Option<f64>,
+    /// 1e9 multiplications and additions a second; none where they are not what counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gigaoperations_per_second: Option<f64>,
+    /// 1e9 elements a second; none where they are not what counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gigaelements_per_second: Option<f64>,
     /// What the case is measured against, with its figure in the same run.
@@ -110,21 +135,28 @@ pub struct Row {
     /// Share of it that was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of_bound: Option<f64>,
+    /// The machine of the run.
     #[serde(flatten)]
     pub machine: Machine,
 }
 
 /// A run: settings, the probe of this run, and where rows go.
 pub struct Bench<'a> {
+    /// Threads of the run.
     pub pool: Pool,
+    /// Which shapes are run.
     pub subset: Subset,
     /// Part of `bench/case`; empty: every case.
     pub only: String,
     /// Check answers and time nothing.
     pub answers: bool,
+    /// Kernels of other libraries.
     pub peers: &'a dyn Peers,
+    /// The machine of the run.
     pub machine: Machine,
+    /// What the machine could do in this run.
     pub probe: Probe,
+    /// Takes each row of the results.
     pub emit: &'a mut dyn FnMut(Row),
     /// True ends the run between two cases.
     pub stopped: &'a dyn Fn() -> bool,

@@ -122,7 +122,7 @@ fn code(v: f32, step: f32) -> f32 {
     (v / step).clamp(GRID.min() as f32, GRID.max() as f32).round_ties_even()
 }
 
-pub fn run(bench: &mut Bench) -> Result<(), String> {
+pub(crate) fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
     const PARTITIONS: [(&str, Granularity, Subset); 3] = [
         ("g128", Granularity::Group(128), Subset::Chosen),

@@ -5,18 +5,20 @@
 //! addon runs the [`Subset::Quick`] benches for `halfstep bench`. The traps and the meaning of
 //! every column are in bench/README.md.
 
-pub mod adapter;
+#![warn(missing_docs)]
+
+mod adapter;
 pub mod case;
-pub mod elementwise;
+mod elementwise;
 pub mod linear;
-pub mod loss;
+mod loss;
 pub mod machine;
-pub mod measure;
+mod measure;
 pub mod numbers;
-pub mod peak;
+mod peak;
 pub mod probe;
 pub mod product;
-pub mod quantize;
+mod quantize;
 pub mod quick;
 
 pub use case::{Bench, NoPeers, Peers, Row, Subset};

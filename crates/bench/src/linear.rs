@@ -18,10 +18,13 @@ const TOKEN: ActivationSpec = ActivationSpec::token(8);
 /// Weight grid and what goes with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Format {
+    /// Name in the results: `w4-g32`.
     pub name: &'static str,
+    /// The grid of the weights.
     pub weights: QuantSpec,
     /// What the codes index, if they are not integers.
     pub levels: Option<&'static [i8; 16]>,
+    /// The grid of the inputs.
     pub activation: ActivationSpec,
     subset: Subset,
 }
@@ -113,14 +116,21 @@ const LARGEST_CHECK: usize = 8;
 
 /// What all contenders of a case share: y `[M, O]` = x `[M, I]` w^T.
 pub struct LinearTask {
+    /// Number of rows of x: tokens.
     pub m: usize,
+    /// Length of the sums: inputs.
     pub i: usize,
+    /// Number of outputs.
     pub o: usize,
+    /// Weight grid and what goes with it.
     pub format: Format,
     /// Copies to go round through, so that none is in a cache; 1 when hot.
     pub copies: usize,
+    /// Number of threads.
     pub threads: usize,
+    /// The inputs `[M, I]`.
     pub x: Arc<Vec<f32>>,
+    /// The weights `[O, I]` before they are quantized.
     pub w: Arc<Vec<f32>>,
 }
 
@@ -155,7 +165,7 @@ impl LinearTask {
 }
 
 /// `c.gemv` and `c.head`, cold and hot.
-pub fn gemv(bench: &mut Bench) -> Result<(), String> {
+pub(crate) fn gemv(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
     for (shapes, name) in [(&SHAPES[..], "c.gemv"), (&HEADS[..], "c.head")] {
         for &(i, o, _) in shapes.iter().filter(|shape| shape.2 <= subset) {
@@ -170,7 +180,7 @@ pub fn gemv(bench: &mut Bench) -> Result<(), String> {
 }
 
 /// `c.gemm`, hot: a weight serves many tokens, so that its way from memory matters little.
-pub fn gemm(bench: &mut Bench) -> Result<(), String> {
+pub(crate) fn gemm(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
     for &(i, o, _) in SHAPES.iter().filter(|shape| shape.2 <= subset) {
         for format in FORMATS.iter().filter(|f| f.subset <= subset) {

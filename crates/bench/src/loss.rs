@@ -11,7 +11,7 @@ const BYTES: usize = 64 << 20;
 const SHAPES: [(usize, usize, Subset); 2] =
     [(576, 49152, Subset::Chosen), (2048, 128_256, Subset::Full)];
 
-pub fn run(bench: &mut Bench) -> Result<(), String> {
+pub(crate) fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
     for (d, v, _) in SHAPES.into_iter().filter(|shape| shape.2 <= subset) {
         let case = format!("t{TOKENS}/{d}x{v}");

@@ -24,20 +24,26 @@ const FLAGS: [&str; 12] = [
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
+    /// Name of the CPU.
     pub cpu: String,
+    /// Instruction sets of the CPU that decide speed.
     pub flags: Vec<String>,
     /// The kernels' dispatch level.
     pub level: String,
     /// As the system writes it, such as `266240K`.
     pub l3: String,
+    /// Frequency governor of the first core.
     pub governor: String,
+    /// Name and version of the system.
     pub os: String,
+    /// Version of the compiler.
     pub rustc: String,
     /// Set by the program that starts the run; empty outside a checkout.
     pub commit: String,
 }
 
 impl Machine {
+    /// Reads what the system reports; `commit` is that of the build.
     pub fn read(commit: &str) -> Self {
         let info = read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {

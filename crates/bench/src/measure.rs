@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Per contender, before the first sample.
     pub warm_up: Duration,
     /// At least so many samples of each, if they do not take longer than `most`; `FEWEST` at any
@@ -19,7 +19,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    pub const DEFAULT: Self = Self {
+    pub(crate) const DEFAULT: Self = Self {
         warm_up: Duration::from_millis(300),
         samples: 15,
         least: Duration::from_millis(300),
@@ -33,7 +33,7 @@ const FEWEST: usize = 3;
 
 /// Seconds of one call, over the samples.
 #[derive(Clone, Copy, Debug)]
-pub struct Times {
+pub(crate) struct Times {
     pub median: f64,
     pub least: f64,
     /// Third less first quartile.
@@ -55,7 +55,7 @@ impl Times {
 }
 
 /// Times every contender, one sample of each in turn.
-pub fn interleaved(contenders: &mut [&mut dyn FnMut()], budget: Budget) -> Vec<Times> {
+pub(crate) fn interleaved(contenders: &mut [&mut dyn FnMut()], budget: Budget) -> Vec<Times> {
     let calls: Vec<usize> = contenders.iter_mut().map(|run| warm_up(&mut **run, budget)).collect();
     let mut seconds = vec![vec![]; contenders.len()];
     let (start, all) = (Instant::now(), contenders.len() as u32);

@@ -27,14 +27,18 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| a as f64 * b as f64).sum()
 }
 
+/// The Euclidean norm, in f64.
 pub fn norm(a: &[f32]) -> f64 {
     dot(a, a).sqrt()
 }
 
 /// An output that `got` is compared with, and how far it may be off.
 pub struct Expected {
+    /// Index in the output.
     pub index: usize,
+    /// The value by the formula.
     pub value: f64,
+    /// Largest difference from `value`.
     pub tolerance: f64,
 }
 

@@ -113,7 +113,7 @@ const UNITS: &[Unit] = &[
 const UNITS: &[Unit] = &[];
 
 /// 1e9 operations a second of every unit this CPU has, on all threads of the pool.
-pub fn peaks(pool: &Pool) -> Vec<(&'static str, f64)> {
+pub(crate) fn peaks(pool: &Pool) -> Vec<(&'static str, f64)> {
     UNITS
         .iter()
         .filter(|unit| (unit.available)())

@@ -66,6 +66,7 @@ impl Probe {
         at.map_or(f64::NAN, |(_, gigabytes)| *gigabytes)
     }
 
+    /// Peak of a unit in 1e9 operations a second; None if this CPU does not have it.
     pub fn peak(&self, name: &str) -> Option<f64> {
         self.peaks.iter().find(|(unit, _)| *unit == name).map(|(_, peak)| *peak)
     }
@@ -75,6 +76,7 @@ impl Probe {
         self.best(&["vpdpbusd 512", "vpdpbusd 256", "maddubs 256"])
     }
 
+    /// The widest fused multiply-add in f32 that this CPU has.
     pub fn float_unit(&self) -> &'static str {
         self.best(&["f32 fma 512", "f32 fma 256"])
     }

@@ -1,7 +1,7 @@
 //! `c.matmul`: the trainer's products, forward and both backward ones, in every precision that the
 //! CPU has instructions for; bf16 backward in the full subset only.
 
-use crate::adapter::Product;
+pub use crate::adapter::Product;
 use crate::case::{Bench, Bound, Case, Contender, Subset, Work};
 use crate::numbers::{Expected, compare, dot, norm, normal, spread};
 use halfstep_kernels::ops::gemm::Precision;
@@ -31,13 +31,21 @@ const SHAPES: [(usize, usize, usize, Subset); 6] = [
 
 /// What all contenders of a case share. `a` and `b` are in the order of the product's formula.
 pub struct ProductTask {
+    /// Which of the three products.
     pub product: Product,
+    /// What it is computed in.
     pub precision: Precision,
+    /// Number of tokens, M.
     pub m: usize,
+    /// Number of inputs, I.
     pub i: usize,
+    /// Number of outputs, O.
     pub o: usize,
+    /// Number of threads.
     pub threads: usize,
+    /// First operand, in f32.
     pub a: Arc<Vec<f32>>,
+    /// Second operand, in f32.
     pub b: Arc<Vec<f32>>,
 }
 
@@ -80,7 +88,7 @@ impl ProductTask {
     }
 }
 
-pub fn run(bench: &mut Bench) -> Result<(), String> {
+pub(crate) fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
     for (m, i, o, _) in SHAPES.into_iter().filter(|shape| shape.3 <= subset) {
         for product in Product::ALL {

@@ -20,7 +20,7 @@ const CASES: [(&str, QuantSpec, Observer, Subset); 5] = [
 const PER_CHANNEL: QuantSpec =
     QuantSpec { granularity: Granularity::Channel, scale: ScaleCodec::F32, ..QuantSpec::Q4_0 };
 
-pub fn run(bench: &mut Bench) -> Result<(), String> {
+pub(crate) fn run(bench: &mut Bench) -> Result<(), String> {
     let subset = bench.subset;
     for (name, quantizer, rule, _) in CASES.into_iter().filter(|case| case.3 <= subset) {
         let case = format!("{name}/{COLUMNS}x{ROWS}");

@@ -7,6 +7,7 @@ use crate::probe::Probe;
 use halfstep_kernels::Pool;
 use serde::{Deserialize, Serialize};
 
+/// Options of a short run.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct QuickConfig {
@@ -21,16 +22,22 @@ pub struct QuickConfig {
 /// One figure of the probe, at the beginning and at the end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
+    /// Name of the figure.
     pub name: String,
+    /// Its value at the beginning.
     pub first: f64,
+    /// Its value at the end.
     pub last: f64,
     /// Moved by more than a tenth: the run is not sound.
     pub drifted: bool,
 }
 
+/// What a short run reports in addition to its rows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
+    /// The machine of the run.
     pub machine: Machine,
+    /// Number of threads.
     pub threads: usize,
     /// Cases whose answers were checked.
     pub checked: usize,

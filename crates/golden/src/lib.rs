@@ -5,6 +5,8 @@
 //! same topics can be used instead, so a test takes case names, shapes and settings from the files.
 //! Uses the published safetensors reader, so that our own is not tested against itself.
 
+#![warn(missing_docs)]
+
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -44,8 +46,11 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 
 /// One tensor, widened: any float type to f64, any integer type to i64.
 pub struct Tensor {
+    /// Length of every dimension.
     pub shape: Vec<usize>,
+    /// The values of a tensor of floats, in the order of the file; empty for integers.
     pub f64: Vec<f64>,
+    /// The values of a tensor of integers; empty for floats.
     pub i64: Vec<i64>,
 }
 
@@ -54,6 +59,8 @@ impl Tensor {
     pub fn f32(&self) -> Vec<f32> {
         self.f64.iter().map(|&v| v as f32).collect()
     }
+
+    /// Values as u8, for codes and zero points.
     pub fn u8(&self) -> Vec<u8> {
         self.i64.iter().map(|&v| v as u8).collect()
     }
@@ -61,6 +68,7 @@ impl Tensor {
 
 /// A topic: its JSON and its tensors.
 pub struct Golden {
+    /// Cases and settings; null where the topic is a tensor file alone.
     pub json: Value,
     bytes: Vec<u8>,
 }
@@ -98,6 +106,7 @@ pub fn load_tensors(topic: &str) -> Option<Golden> {
 }
 
 impl Golden {
+    /// Names of all tensors, sorted.
     pub fn names(&self) -> Vec<String> {
         let file = SafeTensors::deserialize(&self.bytes).expect("valid safetensors");
         let mut names: Vec<String> = file.names().iter().map(|n| n.to_string()).collect();
@@ -105,6 +114,7 @@ impl Golden {
         names
     }
 
+    /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         SafeTensors::deserialize(&self.bytes).expect("valid safetensors").tensor(name).is_ok()
     }
