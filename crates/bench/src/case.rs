@@ -70,7 +70,7 @@ pub struct Work {
 pub enum Bound {
     /// Read bandwidth of this run at the case's footprint.
     Read,
-    /// A unit's peak, by its name in [`crate::peak`].
+    /// Peak of a unit, by its name in the probe: `vpdpbusd 512`.
     Peak(&'static str),
     /// The contender of this name: a loop with the same loads and stores.
     Contender(&'static str),

@@ -107,7 +107,7 @@ pub(crate) fn round_tensor(
 
 /// How a model made by `recipe` is to be run, without the scales of static sites.
 ///
-/// Errors: those of [`Recipe::activations`].
+/// Errors: those of `Recipe::activations`.
 pub fn quantization(recipe: &Recipe, architecture: &Architecture) -> Result<Quantization> {
     let alike = Quantization {
         target: recipe.target.name().into(),

@@ -1373,7 +1373,7 @@ layers?: Array<Layers>,
  */
 linears?: Array<string>, 
 /**
- * The quantizer of a weight: its grid, and the parts that find codes and scales on it.
+ * The quantizer of these weights. None: they stay in floating point.
  */
 quantizer?: WeightSite, } | { 
 /**
@@ -1381,7 +1381,7 @@ quantizer?: WeightSite, } | {
  */
 "site": "embedding", 
 /**
- * What decides the bytes of a quantized tensor.
+ * The quantizer of the embedding.
  */
 quantizer: QuantSpec, } | { 
 /**
@@ -1389,7 +1389,7 @@ quantizer: QuantSpec, } | {
  */
 "site": "head", 
 /**
- * What decides the bytes of a quantized tensor.
+ * The quantizer of the head's weights.
  */
 quantizer: QuantSpec, } | { 
 /**
@@ -1406,8 +1406,7 @@ layers?: Array<Layers>,
  */
 inputs?: Array<string>, 
 /**
- * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
- * follows the values clips nothing.
+ * The quantizer of these inputs.
  */
 quantizer: ActivationSpec, } | { 
 /**
@@ -1415,8 +1414,7 @@ quantizer: ActivationSpec, } | {
  */
 "site": "headActivation", 
 /**
- * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
- * follows the values clips nothing.
+ * The quantizer of the head's input.
  */
 quantizer: ActivationSpec, } | { 
 /**
@@ -1432,8 +1430,7 @@ layers?: Array<Layers>,
  */
 tensors?: Array<string>, 
 /**
- * How the input of a quantized linear, or keys (after RoPE) and values, are kept. A scale that
- * follows the values clips nothing.
+ * The quantizer of these keys or values.
  */
 quantizer: ActivationSpec, };
 
@@ -1788,7 +1785,7 @@ from?: StageStart,
  */
 trains: Trains, 
 /**
- * How long, how fast and by which loss.
+ * How long, how fast and by which loss, or by which solver.
  */
 config: BlockConfig, } | { 
 /**
@@ -2143,7 +2140,7 @@ lowRank?: LowRankConfig, };
  */
 export type WeightedTerm = { 
 /**
- * A part of the loss and its options.
+ * The term and its options.
  */
 term: TermConfig, 
 /**

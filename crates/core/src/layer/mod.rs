@@ -1,5 +1,5 @@
-//! One transformer layer: its tensors by name ([`tensors`]), its weights as a forward uses them
-//! ([`weights`]), its forward as operations on a tape ([`block`]), and what of it is stored once its
+//! One transformer layer: its tensors by name (`tensors`), its weights as a forward uses them
+//! (`weights`), its forward as operations on a tape ([`block`]), and what of it is stored once its
 //! codes are found ([`finished`]). Everything here knows the graph and the quantizers, and neither
 //! recipes nor the loop that trains.
 

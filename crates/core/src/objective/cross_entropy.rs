@@ -1,5 +1,5 @@
 //! The cross-entropy of the next token of the text, as a mean over all positions that have one. The
-//! head computes it chunk by chunk ([`super::head`]).
+//! head computes it chunk by chunk (`objective/head.rs`).
 
 use super::{Tap, Term};
 use serde::{Deserialize, Serialize};

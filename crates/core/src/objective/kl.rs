@@ -1,6 +1,6 @@
 //! Distillation: the divergence KL(teacher || student) of the distributions of the next token, both
 //! at a temperature, as a mean over all positions (Distilling the Knowledge in a Neural Network,
-//! 2015, arXiv 1503.02531). The head computes it chunk by chunk ([`super::head`]).
+//! 2015, arXiv 1503.02531). The head computes it chunk by chunk (`objective/head.rs`).
 
 use super::{Tap, Term};
 use crate::{Error, Result};

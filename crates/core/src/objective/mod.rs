@@ -1,4 +1,4 @@
-//! What is minimised: terms of a loss, each with the place where it looks ([`Tap`]) and a weight
+//! What is minimised: terms of a loss, each with the place where it looks (`Tap`) and a weight
 //! that may change over the stage ([`Weight`]).
 //!
 //! A term is one file here and one line in the list below. The list makes the tagged value that a
@@ -129,7 +129,7 @@ terms! {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightedTerm {
-    /// The term and its options.
+    /// A part of the loss and its options.
     pub term: TermConfig,
     /// What the term is multiplied by.
     pub weight: Weight,

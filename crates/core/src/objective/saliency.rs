@@ -1,4 +1,4 @@
-//! The penalty weighted by saliency; formulas in [`crate::statistics::saliency`].
+//! The penalty weighted by saliency; formulas in `statistics/saliency.rs`.
 
 use super::{Tap, Term};
 use crate::autograd::parameter::Parameters;

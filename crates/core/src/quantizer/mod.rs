@@ -6,7 +6,7 @@
 //! | observer | [`halfstep_kernels::quant::observer`] | which scales and zero points does it begin with? |
 //! | range | [`range`] | how do scales and zero points come about in each step, what of them learns? |
 //! | rounding | [`rounding`] | which code does a weight get, and where does its gradient go? |
-//! | low rank | [`low_rank`] | which factors are added to the quantized weight? |
+//! | low rank | `low_rank` | which factors are added to the quantized weight? |
 
 pub mod builder;
 pub(crate) mod low_rank;

@@ -24,7 +24,8 @@ pub enum Rule {
         /// Linears by name: `q_proj`, `down_proj`. None: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         linears: Option<Vec<String>>,
-        /// The quantizer of these weights. None: they stay in floating point.
+        /// The quantizer of these weights: their grid, and the parts that find codes and scales on
+        /// it. None: they stay in floating point.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         quantizer: Option<WeightSite>,
     },

@@ -1,7 +1,7 @@
 //! What is collected about a model before it is quantized: statistics of what linears read and of the
 //! gradients of their weights.
 //!
-//! A statistic is one file here and one line in the list below. [`collect`] is the one loop: one pass
+//! A statistic is one file here and one line in the list below. `collect` is the one loop: one pass
 //! over the sequences feeds any number of statistics.
 
 pub(crate) mod saliency;

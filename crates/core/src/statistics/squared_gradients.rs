@@ -1,5 +1,5 @@
 //! Squared gradients of the teacher (the unquantized model), text by text: S = sum over texts of (dl / dW)^2, as
-//! [`super::saliency`] weighs rounding errors by them.
+//! `statistics/saliency.rs` weighs rounding errors by them.
 
 use super::{Pass, Seen, Statistic, collect};
 use crate::autograd::ops::Sink;

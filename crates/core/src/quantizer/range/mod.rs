@@ -3,7 +3,7 @@
 //! A range is one file here and one line in the list below. The list makes the value that a recipe
 //! holds ([`RangeConfig`]), its TypeScript type and its names. A line `my_rule MyRule` needs the
 //! file `my_rule.rs` with a constant `TRAITS: RangeTraits` and a type `MyRule` that has a function
-//! `register` like that of [`RangeConfig`] and implements [`Range`].
+//! `register` like that of [`RangeConfig`] and implements `Range`.
 
 use super::builder::{Beginning, Builder};
 use crate::Result;
