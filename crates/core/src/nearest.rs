@@ -40,8 +40,8 @@ pub(crate) fn quantize_model(
 }
 
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
-/// where factors lie beside it, in groups of a half, a quarter, ... of the result's, whichever come
-/// nearest to its size.
+/// where the result has low-rank factors, in groups of a half, a quarter, ... of the result's,
+/// whichever come nearest to its size.
 pub(crate) fn baseline(recipe: &Recipe, observer: Observer, architecture: &Architecture) -> Recipe {
     recipe.with_weight_sites(|site| WeightSite {
         spec: as_large(site.spec, site.low_rank.map_or(0, |l| l.rank), architecture),

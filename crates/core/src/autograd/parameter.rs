@@ -32,14 +32,14 @@ pub struct Parameter<D: Device> {
     pub group: Group,
     /// The values of the current step.
     pub value: D::Buffer,
-    /// What its group's rate is counted in: 1, or the root mean square of the values it began with.
+    /// Unit of its group's learning rate: 1, or the root mean square of the values it began with.
     pub unit: f64,
-    /// Where it is pulled to; None where nothing pulls.
+    /// Values that it is pulled towards; None without such a term.
     pub anchor: Option<D::Buffer>,
     /// dL/d(value as the forward uses it) while a step runs, dL/d(value) when the optimizer reads
     /// it.
     pub sink: Sink<D>,
-    /// Never updated. The other parts of a frozen weight may still learn from the
+    /// Whether it is never updated. The other parts of a frozen weight may still learn from the
     /// gradient in its sink.
     pub frozen: bool,
 }
@@ -53,7 +53,7 @@ impl<D: Device> Parameter<D> {
 
 /// Parameters in the order of the forward: the order of every sum over them.
 pub struct Parameters<D: Device> {
-    /// Where they lie.
+    /// The device that holds their values.
     pub(crate) device: D,
     /// The parameters; other code refers to them by their index in this list.
     pub list: Vec<Parameter<D>>,
@@ -95,8 +95,8 @@ impl<D: Device> Parameters<D> {
         Ok(self.list.len() - 1)
     }
 
-    /// As [`Self::add`]; the rate is counted in the root mean square of `value`, so that the same
-    /// one serves small weights and large ones (docs/decisions/0009-relative-rates.md).
+    /// As [`Self::add`], with a learning rate relative to the root mean square of `value`, so that
+    /// the same rate suits small weights and large ones (docs/decisions/0009-relative-rates.md).
     pub(crate) fn add_relative(
         &mut self,
         name: &str,
@@ -110,7 +110,7 @@ impl<D: Device> Parameters<D> {
         Ok(index)
     }
 
-    /// Those that the optimizer changes.
+    /// The parameters that the optimizer changes.
     pub(crate) fn learned(&self) -> impl Iterator<Item = &Parameter<D>> {
         self.list.iter().filter(|p| !p.frozen)
     }

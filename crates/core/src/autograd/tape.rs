@@ -1,8 +1,8 @@
-//! The record of one block's forward, and its way back.
+//! The record of one layer's forward, and the backward through it.
 //!
 //! The tape keeps (operation, arguments, result) and calls the backwards in reverse. The first
 //! gradient of a tensor is taken as it is, later ones are added in place. What no
-//! backward reads, or what a cheap operation can make again, does not stay in memory.
+//! backward reads, or what a cheap operation can compute again, does not stay in memory.
 
 use crate::autograd::ops::Op;
 use crate::autograd::tensor::{Tensor, TensorId};
@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::{Error, Result};
 use std::collections::HashMap;
 
-/// An operation whose type and number of arguments are gone.
+/// An operation behind a pointer, with any number of arguments.
 trait AnyOp<D: Device>: Send + Sync {
     fn name(&self) -> &'static str;
     fn forward(&self, device: &D, arguments: &[Tensor<D>]) -> Result<Tensor<D>>;
@@ -79,7 +79,7 @@ impl<D: Device> Tape<D> {
         Self { device: device.clone(), records: None }
     }
 
-    /// Whether anything is kept.
+    /// Whether operations are recorded.
     pub(crate) fn is_on(&self) -> bool {
         self.records.is_some()
     }
@@ -168,7 +168,8 @@ impl<D: Device> Tape<D> {
     }
 }
 
-/// The tensor itself, made again (once) by the cheap operations it comes from if it was not kept.
+/// The tensor with its values, computed again (once) by the cheap operations that made it if they
+/// were not kept.
 fn find<D: Device>(
     device: &D,
     tensor: Tensor<D>,

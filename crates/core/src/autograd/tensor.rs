@@ -1,7 +1,7 @@
 //! The arguments and results of operations: values that are shared until one is changed, a shape,
 //! and an identity for the tape.
 //!
-//! Values lie row after row; there are no strides and no views.
+//! Values are stored row after row; there are no strides and no views.
 
 use crate::device::{Device, DeviceBuffer};
 use crate::{Error, Result};

@@ -142,8 +142,8 @@ impl Default for GenerationConfig {
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 pub struct ChatMessage {
-    /// Who speaks: `system`, `user`, `assistant` or what else the chat template knows.
+    /// Role of the speaker: `system`, `user`, `assistant` or another that the chat template has.
     pub role: String,
-    /// What is said.
+    /// Text of the turn.
     pub content: String,
 }

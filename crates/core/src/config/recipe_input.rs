@@ -8,7 +8,7 @@ use crate::recipe::Recipe;
 use crate::recipes::RecipeConfig;
 use serde_json::{Map, Value};
 
-/// A recipe as it crosses from JavaScript. One with a field `kind` is built in; anything else is a
+/// A recipe as JavaScript passes it. One with a field `kind` is built in; anything else is a
 /// whole recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecipeInput {

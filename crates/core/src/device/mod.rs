@@ -1,4 +1,4 @@
-//! The place where tensors lie and operations run.
+//! Where tensors are stored and operations run.
 //!
 //! What trains (tape, operations, parameters, quantizers, optimizer, trainer) is generic over a
 //! [`Device`] and names neither threads nor kernels. [`Cpu`] forwards to `halfstep-kernels`;

@@ -93,7 +93,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// inside [`Device::on_host`].
     fn pool(&self) -> &Pool;
 
-    /// Free bytes where buffers lie; None if that is the host's memory.
+    /// Free bytes of the memory that holds buffers; None if that is the host's memory.
     fn free_memory(&self) -> Option<u64>;
 
     // Memory.

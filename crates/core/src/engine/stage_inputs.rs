@@ -8,7 +8,7 @@ use halfstep_formats::Model;
 use halfstep_kernels::Pool;
 use std::sync::Arc;
 
-/// What both kinds of stages are made from; their own options come beside it.
+/// What both kinds of stages are made from; their own options come in addition.
 pub(crate) struct StageInputs<'a> {
     pub model: &'a Model,
     /// What an earlier stage stored, if this stage continues from it.

@@ -51,7 +51,7 @@ pub struct Training<'a> {
     saliency: Option<Vec<Vec<f64>>>,
     /// What the stages before have done; the model of the last of them, until the next one has it.
     done: Option<Trained>,
-    /// The stage at hand.
+    /// Index of the current stage.
     number: usize,
     work: Work<'a>,
     _kept: MemoryGuard,

@@ -82,7 +82,7 @@ pub fn resume<D: Device<Number = f32>>(
             Err(Unusable::Damaged(e)) => reasons.push(e.to_string()),
         }
     }
-    // Only if none is this run's own: older ones may lie beside them.
+    // Only if none is this run's own: the folder may hold older ones too.
     foreign.map_or(Ok((None, reasons)), Err)
 }
 

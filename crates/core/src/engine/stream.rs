@@ -40,8 +40,8 @@ impl Stream {
     /// Zeros in a new file in `folder`, however much memory there is: for what grows with the
     /// model's depth. `remedy`: what would need less.
     ///
-    /// Errors: `Io`, no file can be made there; `Data`, the disk is too small, told before anything
-    /// is computed.
+    /// Errors: `Io`, no file can be made there; `Data`, the disk is too small, found before
+    /// anything is computed.
     pub fn in_file(
         samples: usize,
         width: usize,
@@ -62,7 +62,7 @@ impl Stream {
                 samples,
                 width,
                 file.path().parent().unwrap_or(Path::new(".")),
-                "a run folder elsewhere may have more room",
+                "a run folder on another disk may have more space",
                 host,
             ),
         }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(existing(Path::new("no-such.run"), &host), Path::new("."));
     }
 
-    /// A disk with room for two megabytes.
+    /// A disk with space for two megabytes.
     struct Small;
 
     impl Scratch for Small {

@@ -1,5 +1,6 @@
-//! A place without a disk or a clock of its own, such as a browser: files lie in memory, the clock
-//! is given, and nothing is known of memory. Whoever made it reads the store to keep its files.
+//! An environment without a disk or a clock of its own, such as a browser: files are kept in
+//! memory, the clock is given, and nothing is known of memory. The caller reads the store to keep
+//! its files.
 
 use crate::Result;
 use crate::cancel::Cancel;

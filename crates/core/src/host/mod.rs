@@ -1,5 +1,5 @@
-//! The place that a run runs in: its clock, the store for files that the engine keeps, what is
-//! known of memory, and the flag that ends the run. Nothing else of this crate reads a clock, opens
+//! The environment of a run: its clock, the store for files that the engine keeps, what is known of
+//! memory, and the flag that ends the run. Nothing else of this crate reads a clock, opens
 //! a file or asks the system, so that native threads and a browser drive the same engine.
 
 mod in_memory;
@@ -35,10 +35,10 @@ pub trait Store: Send + Sync {
     /// Writes a whole file: on an error, or when the process is killed, `path` is as it was before.
     fn write(&self, path: &Path, write: WriteFile) -> Result<()>;
 
-    /// Makes a folder, and those that it lies in.
+    /// Creates a folder and its parents.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// What lies in a folder, in any order.
+    /// Returns the paths of the entries of a folder, in any order.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
 
     /// Renames a file or a folder.
@@ -53,13 +53,13 @@ pub trait Store: Send + Sync {
     /// A new, empty scratch file in `folder`, which is made if it is not there.
     fn scratch(&self, folder: &Path) -> Result<Box<dyn Scratch>>;
 
-    /// The folder of scratch files that have no other.
+    /// The folder for scratch files of runs without a run folder.
     fn scratch_folder(&self) -> PathBuf;
 }
 
 /// A file that is removed when it is dropped.
 pub trait Scratch: Send {
-    /// Where it lies, or lay while it had a name.
+    /// Path of the file, or the one that it had while it had a name.
     fn path(&self) -> &Path;
 
     /// Fills `bytes` with the file's content from `offset` on.
@@ -69,9 +69,9 @@ pub trait Scratch: Send {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 }
 
-/// What the system says about memory, in bytes; 0 where it says nothing.
+/// What the system reports about memory, in bytes; 0 where it reports nothing.
 pub trait Memory: Send + Sync {
-    /// Memory that can be had without swapping.
+    /// Memory that can be allocated without swapping.
     fn available(&self) -> u64 {
         0
     }
@@ -86,13 +86,13 @@ pub trait Memory: Send + Sync {
         0
     }
 
-    /// Counts the peak from now on; false where the system cannot.
+    /// Measures the peak from now on; returns false where the system cannot.
     fn reset_peak(&self) -> bool {
         false
     }
 }
 
-/// A place to run in. Cheap to clone; all clones are one place.
+/// The environment of a run. Cheap to clone; all clones share one clock, store and flag.
 #[derive(Clone)]
 pub struct Host {
     /// The clock of the run.
@@ -111,7 +111,7 @@ impl Host {
         (self.clock)()
     }
 
-    /// Errors: `Cancelled`, if the run is to end.
+    /// Errors: `Cancelled`, if the run was cancelled.
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }

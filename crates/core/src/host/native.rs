@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Host {
-    /// This process, its clock beginning now.
+    /// The environment of this process; its clock starts now.
     pub(crate) fn native(cancel: Cancel) -> Self {
         let start = Clock::start();
         Self {
@@ -86,7 +86,7 @@ impl Store for Disk {
     }
 }
 
-/// A file that goes with the process where the system allows a file without a name.
+/// A file that disappears with the process where the system allows a file without a name.
 struct ScratchFile {
     file: File,
     path: PathBuf,
@@ -135,7 +135,7 @@ impl Drop for ScratchFile {
     }
 }
 
-/// proc(5) of Linux; other systems say nothing.
+/// proc(5) of Linux; other systems report nothing.
 struct Proc;
 
 impl Memory for Proc {

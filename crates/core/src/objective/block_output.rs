@@ -1,4 +1,4 @@
-//! The mean squared difference between what a layer gives and what it is to give.
+//! The mean squared difference between the output of a layer and its target.
 
 use super::{LayerOutput, Tap, Term};
 use crate::Result;

@@ -21,7 +21,7 @@ pub(crate) struct Objective {
 }
 
 impl Objective {
-    /// The terms that look at logits, where `progress` of the stage's steps is done.
+    /// The terms that read logits, at `progress`, the share of the stage's steps that are done.
     pub(crate) fn at(terms: &[WeightedTerm], progress: f64) -> Self {
         let mut objective = Self { kl_weight: 0.0, ce_weight: 0.0, temperature: 1.0 };
         for WeightedTerm { term, weight } in terms {

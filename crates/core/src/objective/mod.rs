@@ -1,4 +1,4 @@
-//! What is minimised: terms of a loss, each with the place where it looks (`Tap`) and a weight
+//! What is minimised: terms of a loss, each with the values that it reads (`Tap`) and a weight
 //! that may change over the stage ([`Weight`]).
 //!
 //! A term is one file here and one line in the list below. The list makes the tagged value that a
@@ -14,25 +14,25 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// Where a term looks.
+/// Which values a term reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tap {
-    /// The logits of the whole model, beside the teacher's.
+    /// The logits of the whole model, compared with the teacher's.
     Logits,
-    /// What a layer gives, beside what it is to give.
+    /// The output of a layer, compared with its target.
     LayerOutput,
     /// The weights as the forward uses them.
     Weights,
 }
 
-/// What a layer gives for one sequence and what it is to give, both `[T, D]`.
+/// The output of a layer for one sequence and its target, both `[T, D]`.
 pub(crate) struct LayerOutput<'a, D: Device> {
     pub(crate) device: &'a D,
     pub(crate) y: &'a D::Buffer,
     pub(crate) target: &'a D::Buffer,
-    /// D.
+    /// Width of a row, D.
     pub(crate) width: usize,
-    /// Sequences of the step; a term is its mean over them.
+    /// Number of sequences of the step; a term is its mean over them.
     pub(crate) sequences: usize,
 }
 
@@ -78,7 +78,7 @@ macro_rules! terms {
         }
 
         impl TermConfig {
-            /// Where it looks.
+            /// Which values it reads.
             pub(crate) fn tap(&self) -> Tap {
                 match self {
                     $(TermConfig::$variant(_) => <$module::$config as Term>::TAP),*

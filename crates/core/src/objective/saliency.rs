@@ -26,7 +26,7 @@ pub struct SaliencyConfig {
     pub difference: SaliencyDifference,
     /// Number of sequences whose gradients are squared, one at a time.
     pub samples: usize,
-    /// Tokens of each of these sequences.
+    /// Number of tokens of each of these sequences.
     pub sequence_length: usize,
 }
 
@@ -38,7 +38,7 @@ pub enum SaliencyScale {
     /// number of texts.
     #[default]
     ScaleFree,
-    /// S over its mean in each matrix: weighs within matrices only.
+    /// S over its mean in each matrix: compares weights of the same matrix only.
     PerMatrix,
     /// S as summed (the authors' code).
     Raw,
@@ -96,7 +96,7 @@ impl Penalty {
         Self { factors: s.iter().map(factor).collect(), s, difference: config.difference }
     }
 
-    /// f of each linear.
+    /// The factor f of each linear, by which its penalty is multiplied.
     pub fn factors(&self) -> &[f64] {
         &self.factors
     }

@@ -14,7 +14,7 @@ pub enum Weight {
     Changing(WeightSchedule),
 }
 
-/// From one number at the first step to another at the end.
+/// A weight that moves from one number at the first step to another at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightSchedule {
@@ -22,13 +22,13 @@ pub struct WeightSchedule {
     pub from: f64,
     /// The number at the end.
     pub to: f64,
-    /// The way between the two.
+    /// How the weight moves from one to the other.
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub shape: WeightShape,
 }
 
-/// The way of a weight from one number to another.
+/// How a weight moves from one number to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum WeightShape {
@@ -58,7 +58,7 @@ impl Weight {
         }
     }
 
-    /// Whether it is above 0 anywhere.
+    /// Whether it is above 0 at any step.
     pub(crate) fn counts(self) -> bool {
         match self {
             Weight::Constant(weight) => weight > 0.0,
@@ -66,7 +66,7 @@ impl Weight {
         }
     }
 
-    /// Refuses a weight that is negative or no number.
+    /// Refuses a weight that is negative or NaN.
     ///
     /// Errors: `Config`, naming the field; an empty name for the weight itself.
     pub(crate) fn check(self) -> Result<()> {

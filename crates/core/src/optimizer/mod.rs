@@ -1,5 +1,5 @@
-//! How gradients change parameters: a rule of update over groups, with warm-up, cosine and clipping
-//! by the global norm.
+//! How gradients change parameters: an update rule over groups of parameters, with warm-up, cosine
+//! and clipping by the global norm.
 //!
 //! A rule is one file here and one line in the list below. The list makes the tagged value that a
 //! recipe holds ([`OptimizerConfig`]), its TypeScript type and its names.
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use state::State;
 use ts_rs::TS;
 
-/// One step of one parameter.
+/// The update of one parameter in one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Update {
     /// Learning rate of this step and parameter.
@@ -28,8 +28,8 @@ pub(crate) struct Update {
 
 /// A rule by which gradients change parameters.
 trait Rule {
-    /// Names of the vectors that it keeps for every parameter: each is as long as the parameter,
-    /// and 0 before the first step.
+    /// Names of its state vectors: one of each for every parameter, as long as the parameter and 0
+    /// before the first step.
     const STATE: &'static [&'static str];
 
     /// Refuses options that cannot work.
@@ -60,7 +60,7 @@ macro_rules! optimizers {
         }
 
         impl OptimizerConfig {
-            /// Names of what it keeps for every parameter.
+            /// Names of the state vectors that it keeps for every parameter.
             pub(crate) fn state(&self) -> &'static [&'static str] {
                 match self {
                     $(OptimizerConfig::$variant(_) => <$module::$config as Rule>::STATE),*

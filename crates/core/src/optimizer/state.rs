@@ -33,7 +33,7 @@ impl<D: Device> State<D> {
         Ok(())
     }
 
-    /// The vectors of a parameter, by its number among those that learn.
+    /// The vectors of a parameter, by its index among those that learn.
     pub(super) fn of_mut(&mut self, number: usize) -> &mut [D::Buffer] {
         &mut self.of[number]
     }

@@ -35,7 +35,7 @@ pub struct LowRankConfig {
 /// The RNG stream of first factors; the matrix's number is added to it.
 const FACTOR_STREAM: u64 = 2 << 32;
 
-/// Places of a matrix's factors among the parameters.
+/// Indices of a matrix's factors among the parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LowRankPart {
     a: usize,
@@ -55,7 +55,7 @@ pub(crate) struct Factors<D: Device> {
     pub(crate) b: D::Weight,
 }
 
-/// Where the gradients of both go.
+/// Where the gradients of both factors go.
 #[derive(Clone)]
 pub(crate) struct FactorSinks<D: Device> {
     pub(crate) a: Sink<D>,

@@ -17,7 +17,7 @@ use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{QuantSpec, Real, uninit_vec};
 use std::sync::Arc;
 
-/// The quantized part of a matrix: `None` of it is a float matrix.
+/// The quantized part of a matrix; a matrix without one stays in floating point.
 #[derive(Clone, Debug)]
 struct Quantized<D: Device> {
     quantizer: QuantSpec,
@@ -26,10 +26,10 @@ struct Quantized<D: Device> {
 }
 
 /// One matrix of the student: its index among the parameters, its shape, its quantizer, and what is
-/// added beside it.
+/// added to its output.
 #[derive(Clone, Debug)]
 pub struct Matrix<D: Device> {
-    /// Of the weight among the parameters.
+    /// Index of the weight among the parameters.
     pub(crate) index: usize,
     pub rows: usize,
     pub cols: usize,
@@ -37,7 +37,7 @@ pub struct Matrix<D: Device> {
     pub(crate) low_rank: Option<LowRankPart>,
 }
 
-/// Where a matrix begins.
+/// What a matrix begins from.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
     /// The model that is quantized.

@@ -1,7 +1,7 @@
 //! The weight side of a quantized model: how a matrix becomes what the forward uses, and what of it
 //! learns. A quantized weight is a pipeline of parts, each a file and a line in its list:
 //!
-//! | part | room | question |
+//! | part | module | question |
 //! |---|---|---|
 //! | observer | [`halfstep_kernels::quant::observer`] | which scales and zero points does it begin with? |
 //! | range | [`range`] | how do scales and zero points come about in each step, what of them learns? |

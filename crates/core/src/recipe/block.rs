@@ -41,7 +41,8 @@ pub struct BlockConfig {
     /// Pull of trained weights back to their initial values, as a share of their learning rate
     /// (L2-SP, arXiv 1802.01483).
     pub anchor: f64,
-    /// Terms of the loss beside those that the phases name; their weights may change over a phase.
+    /// Terms of the loss in addition to those that the phases name; their weights may change over a
+    /// phase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[ts(optional, as = "Option<Vec<WeightedTerm>>")]
     pub terms: Vec<WeightedTerm>,
@@ -200,7 +201,7 @@ impl BlockConfig {
         self.saliency.or(beside).filter(|saliency| saliency.lambda > 0.0)
     }
 
-    /// The terms of a phase: those it names, the anchor, and those beside them.
+    /// The terms of a phase: those it names, the anchor, and those of `terms`.
     pub(crate) fn phase_terms(&self, phase: &BlockPhase) -> Vec<WeightedTerm> {
         let weighted = |term, weight| WeightedTerm { term, weight: Weight::Constant(weight) };
         let output = weighted(TermConfig::BlockOutput(BlockOutputConfig {}), 1.0);

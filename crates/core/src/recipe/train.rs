@@ -163,7 +163,7 @@ impl TrainConfig {
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps }))
     }
 
-    /// The terms of the loss: `terms`, or those of the weights beside it.
+    /// The terms of the loss: `terms`, or those that `kl_weight` and `ce_weight` give.
     pub(crate) fn terms(&self) -> Vec<WeightedTerm> {
         if !self.terms.is_empty() {
             return self.terms.clone();

@@ -3,8 +3,8 @@
 //! give every channel of its output the mean and the variance that the unquantized layer gives it.
 //!
 //! Costs the memory of one layer and one pass over the text in each, some seconds for the demo
-//! model. It changes no code and adds no byte; what it recovers is small beside recipes that train
-//! more, and no larger model has been measured.
+//! model. It changes no code and adds no byte; what it recovers is little compared with recipes
+//! that train more, and no larger model has been measured.
 //!
 //! Defaults: one pass, since more of them overfit, as the authors say. Their rate grows with the
 //! depth of the layer; ours is the same in all.

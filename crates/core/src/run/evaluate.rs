@@ -40,7 +40,8 @@ pub struct EvaluationRun {
 }
 
 impl EvaluationRun {
-    /// Reads the text and begins to score `models` on it, each beside `against` if there is one.
+    /// Reads the text and begins to score `models` on it, each compared with `against` if there is
+    /// one.
     ///
     /// Errors: `Data`, there is no text or too little; `Config`, an option is out of range.
     pub fn new(

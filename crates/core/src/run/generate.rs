@@ -32,7 +32,7 @@ pub fn generate(
     Ok(run.finish())
 }
 
-/// A generation under way, token by token, for callers that have other things to do in between.
+/// A generation in progress, token by token, for callers that do other work in between.
 pub struct GenerationRun {
     network: Arc<Network>,
     generator: Generator,

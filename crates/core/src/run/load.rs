@@ -37,7 +37,7 @@ impl LoadedModel {
         {
             return Ok(network.clone());
         }
-        // The old one goes first: two would need twice the memory.
+        // The old one is dropped first: two would need twice the memory.
         *kept = None;
         let network = Arc::new(Network::new(&self.model, Arithmetic::Auto, Pool::new(threads))?);
         *kept = Some((threads, network.clone()));

@@ -1,5 +1,5 @@
-//! The surface that the bindings forward to: configs in, models, reports and events out. Nothing
-//! here knows napi or wasm-bindgen.
+//! The functions that the bindings call: configs in, models, reports and events out. Nothing here
+//! depends on napi or wasm-bindgen.
 
 mod dequantize;
 pub mod evaluate;

@@ -170,8 +170,7 @@ fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     recipe.check_unread()
 }
 
-/// An error of a stage's config with the path that its field has in the recipe. Built-in recipes
-/// have passed before, so that their options are not what it is about.
+/// Returns an error of a stage's config with the path that its field has in the recipe.
 fn of_stage(index: usize, stage: &Stage, error: Error) -> Error {
     let Error::Config { field, reason } = error else { return error };
     let field = field.strip_prefix("train.").unwrap_or(&field);

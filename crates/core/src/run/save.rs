@@ -107,8 +107,8 @@ fn target(model: &Model) -> Option<TargetId> {
 
 /// Ok if `file` is `trained`: (a) codes, scales, zero points, low-rank factors and other parts,
 /// (b) every linear on the same input: integer sums equal, outputs within `OUTPUT_TOLERANCE` of
-/// the training forward's, (c) the whole model through its integer path, bit for bit. Err says
-/// where they part.
+/// the training forward's, (c) the whole model through its integer path, bit for bit. The error
+/// names the first difference.
 pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {
     let activation = |name: &str| {
         let q = trained.quantization.as_ref()?;

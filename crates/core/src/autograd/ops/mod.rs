@@ -25,19 +25,20 @@ pub(crate) trait Op<D: Device, const N: usize>: Send + Sync {
     /// Whether the backward reads the values of the result.
     const READS_RESULT: bool = false;
 
-    /// Named by errors.
+    /// Name of the operation in errors.
     fn name(&self) -> &'static str;
 
-    /// Whether the result costs little: it is then made again from the arguments when a backward
-    /// reads it, instead of kept.
+    /// Whether the result is cheap to compute: it is then computed again from the arguments when a
+    /// backward reads it, instead of kept.
     fn is_cheap(&self) -> bool {
         false
     }
 
     fn forward(&self, device: &D, arguments: [&Tensor<D>; N]) -> Result<Tensor<D>>;
 
-    /// The gradient of each argument; None where nothing flows. `arguments` and the result `y` have
-    /// values where this operation says that it reads them. `dy` may be passed on without a copy.
+    /// The gradient of each argument; None where no gradient flows. `arguments` and the result `y`
+    /// have values where the constants of this trait declare that they are read. `dy` may be passed
+    /// on without a copy.
     fn backward(
         &self,
         device: &D,
@@ -47,8 +48,7 @@ pub(crate) trait Op<D: Device, const N: usize>: Send + Sync {
     ) -> Result<[Option<Tensor<D>>; N]>;
 }
 
-/// Where the gradient of one parameter is summed. `None` values of it (a frozen parameter) are
-/// simply absent.
+/// Where the gradient of one parameter is summed.
 pub struct Sink<D: Device>(Arc<Mutex<SinkState<D::Buffer>>>);
 
 struct SinkState<B> {
@@ -64,7 +64,7 @@ impl<D: Device> Clone for Sink<D> {
 }
 
 impl<D: Device> Sink<D> {
-    /// Room for a gradient of `len` numbers.
+    /// Allocates a gradient of `len` numbers.
     pub(crate) fn new(device: &D, len: usize) -> Result<Self> {
         let gradient = device.zeros(len)?;
         Ok(Self(Arc::new(Mutex::new(SinkState { gradient, count: 0 }))))
@@ -85,9 +85,9 @@ impl<D: Device> Sink<D> {
     /// Errors: `Internal` if it has another number of values; those of the device.
     pub(crate) fn add_buffer(&self, device: &D, contribution: D::Buffer) -> Result<()> {
         self.add(|gradient, accumulate| {
-            let (room, values) = (gradient.len(), contribution.len());
-            if room != values {
-                let reason = format!("{values} values for a gradient of {room}");
+            let (len, values) = (gradient.len(), contribution.len());
+            if len != values {
+                let reason = format!("{values} values for a gradient of {len}");
                 return Err(Error::Internal { reason });
             }
             if accumulate {
@@ -109,7 +109,7 @@ impl<D: Device> Sink<D> {
         self.lock().count
     }
 
-    /// The next contribution starts anew.
+    /// Forgets the gradient: the next contribution overwrites it.
     pub(crate) fn clear(&self) {
         self.lock().count = 0;
     }

@@ -40,7 +40,7 @@ pub struct Cpu<T = f32> {
 }
 
 impl<T> Cpu<T> {
-    /// With the threads of a pool.
+    /// The CPU with the threads of a pool.
     pub fn new(pool: &Pool) -> Self {
         Self { pool: pool.clone(), number: PhantomData }
     }

@@ -29,7 +29,10 @@ pub(super) struct ScaleZero {
 }
 
 impl ScaleZero {
-    pub(crate) fn register<D: Device>(builder: &mut Builder<D>, beginning: &Beginning) -> Result<Self> {
+    pub(crate) fn register<D: Device>(
+        builder: &mut Builder<D>,
+        beginning: &Beginning,
+    ) -> Result<Self> {
         let Beginning { rows, cols, values, spec: quantizer, .. } = *beginning;
         let learns = builder.trains.scales;
         let (scales, zero_points) = match beginning.previous {

@@ -76,7 +76,7 @@ pub fn regulariser(v: f64, beta: f64) -> (f64, f64) {
     (1.0 - power(beta), -beta * power(beta - 1.0) * off.signum() * 2.0 * dh)
 }
 
-/// Where the elements of a matrix find their range, and which codes there are.
+/// The scale and zero point of every element of a matrix, and the limits of the codes.
 struct Cells<'a, T: Number> {
     quantizer: QuantSpec,
     cols: usize,

@@ -104,7 +104,7 @@ impl<D: Device> Clone for MatrixView<'_, D> {
 impl<D: Device> Copy for MatrixView<'_, D> {}
 
 impl<'a, D: Device> MatrixView<'a, D> {
-    /// Where the matrix lies.
+    /// The device that holds the matrix.
     pub(crate) fn device(&self) -> &'a D {
         &self.parameters.device
     }
@@ -136,8 +136,8 @@ pub trait Rounding<D: Device>: Debug + Send + Sync {
     /// The values of the codes `[rows, cols]`: (code - zero point) * scale.
     fn forward(&self, step: MatrixView<D>, ranges: &Ranges<D>) -> Result<D::Buffer>;
 
-    /// From dL/dWq in `gradient` to dL/dW in its place, which nobody reads where the weight is
-    /// frozen (`weight_learns` false). Returns the gradients of scales and zero points, each as
+    /// Replaces dL/dWq in `gradient` by dL/dW, which is not read where the weight is frozen
+    /// (`weight_learns` false). Returns the gradients of scales and zero points, each as
     /// many as `ranges` has, and adds those of its own parameters to their sinks. Not called where
     /// nothing but the weight learns under a range that clips nothing: the gradient then goes
     /// straight through.
