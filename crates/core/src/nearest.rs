@@ -188,7 +188,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
     Ok(())
 }
 
-/// Stored bits of the block linears, scales, low-rank factors and other parts included, per weight.
+/// Stored bits per weight of the linear layers, scales, low-rank factors and other parts included.
 pub fn bits_per_weight(model: &Model) -> f64 {
     let (mut bits, mut weights) = (0.0, 0usize);
     for spec in model.architecture.tensors() {

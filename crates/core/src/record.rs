@@ -53,7 +53,7 @@ pub struct TableRow {
     pub subject: String,
     /// Size of its file.
     pub bytes: u64,
-    /// Stored bits per weight of the block linears, scales and low-rank factors included.
+    /// Stored bits per weight of the linear layers, scales and low-rank factors included.
     pub bits_per_weight: f64,
     /// Null without a validation text.
     pub evaluation: Option<EvaluationRecord>,

@@ -1,6 +1,7 @@
 //! Keys and values of one sequence, kept as compactly as the cache quantizer allows.
 //!
-//! Rows lie per layer and key/value head, so that attention reads one head's keys as one piece.
+//! Rows are stored per layer and key/value head, so that attention reads the keys of a head as one
+//! piece.
 //! What is read back equals `quant::activation::fake_quant` of what was put in, in every byte: that
 //! function is what training simulates.
 
@@ -49,7 +50,7 @@ impl Cache {
             .sum()
     }
 
-    /// Counts `rows` more tokens, once every layer holds them.
+    /// Adds `rows` tokens to the length, once every layer holds them.
     pub(crate) fn advance(&mut self, rows: usize) {
         self.len += rows;
     }
@@ -71,7 +72,7 @@ pub(crate) struct Decoded {
     values: Vec<f32>,
 }
 
-/// How keys, or values, of a layer are kept; the step of a static quantizer beside it.
+/// The quantizer of the keys, or of the values, of a layer, with the scale of a static one.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
     pub spec: ActivationSpec,

@@ -15,7 +15,7 @@ use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::borrow::Cow;
 
-/// What stands before and behind the product with the weight.
+/// What is computed before and after the product with the weight.
 pub(crate) struct Wrapping {
     gather: Option<Vec<u32>>,
     /// h `[I]`.

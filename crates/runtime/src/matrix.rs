@@ -30,7 +30,7 @@ pub(crate) struct Projection {
 
 impl Projection {
     /// `y = Qa(x) W^T + (x A^T) B^T + b`, the second term where there are factors, the third where
-    /// there is a bias, the first with what [`Wrapping`] says: x `[M, I]`, y `[M, O]`.
+    /// there is a bias, the first with the parts of [`Wrapping`]: x `[M, I]`, y `[M, O]`.
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32], m: usize) {
         apply_all(pool, x, m, [(self, y)]);
     }

@@ -1,6 +1,6 @@
 //! The forward pass, read off the architecture.
 //!
-//! Per block: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, queries
+//! Per layer: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, queries
 //! and keys normalised before the rotation if the architecture has such norms, then `y = h + Wdown
 //! swiglu(Wgate m, Wup m)` with `m = norm(h)`; in the end the final norm and the head.
 //! Every row's numbers depend on the rows before it through the cache alone, and no operation's
@@ -20,9 +20,9 @@ use halfstep_kernels::ops::rope::{RopeTable, turn, turns};
 use halfstep_kernels::ops::swiglu::swiglu;
 use std::sync::Arc;
 
-/// Rows that pass through the blocks together: bounds the memory of a long prefill.
+/// Number of rows that pass through the layers together: bounds the memory of a long prefill.
 const PREFILL_ROWS: usize = 256;
-/// Rows whose queries go through the keys together.
+/// Number of rows whose attention is computed together.
 const ATTEND_ROWS: usize = 16;
 
 /// How packed weights are multiplied.
@@ -40,16 +40,16 @@ pub enum Arithmetic {
 /// Which rows of logits a forward returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
-    /// Those of every token.
+    /// The logits of every token.
     All,
-    /// Those of the last token.
+    /// The logits of the last token.
     Last,
     /// No logits: only the cache is filled.
     None,
 }
 
-/// Called after each block with its number and the rows it gave, `[rows, D]`; a long prefill comes
-/// in several pieces per layer.
+/// Called after each layer with its number and the rows of its output, `[rows, D]`; a long prefill
+/// comes in several pieces per layer.
 pub type Observer<'a> = dyn FnMut(usize, &[f32]) + 'a;
 
 /// A model ready to run. Immutable and shareable; all changing state is in [`Cache`].
@@ -61,7 +61,7 @@ pub struct Network {
     final_norm: Vec<f32>,
     /// The embedding itself when tied.
     head: Arc<Projection>,
-    /// Those that the blocks rotate by, each once.
+    /// The rotations of the layers, each once.
     ropes: Vec<RopeTable>,
 }
 
@@ -78,21 +78,20 @@ struct Block {
     gate: Projection,
     up: Projection,
     down: Projection,
-    /// Which of the network's.
+    /// Index of its rotation among those of the network.
     rope: usize,
     /// How the cache keeps what is new of this layer.
     keys: Kept,
     values: Kept,
 }
 
-/// A sequence of which rows pass through the blocks: the last `rows` of those that `cache` will
-/// hold.
+/// A sequence whose last `rows` rows pass through the layers; `cache` will hold all of them.
 struct Run<'a> {
     cache: &'a mut Cache,
     rows: usize,
 }
 
-/// Rows on their way through a block. Widths of the block it was fitted to last: D model, Q = H *
+/// Rows on their way through a layer. Widths of the layer it was fitted to last: D model, Q = H *
 /// head width, C = K * head width, F intermediate.
 #[derive(Default)]
 struct Workspace {
@@ -141,7 +140,7 @@ impl Network {
         self.forward_with(tokens, cache, logits, &mut |_, _| {})
     }
 
-    /// [`Self::forward`], showing the hidden state after each block.
+    /// [`Self::forward`], showing the hidden state after each layer.
     pub fn forward_with(
         &self,
         tokens: &[u32],
@@ -259,7 +258,7 @@ impl Network {
         Ok(out)
     }
 
-    /// Runs checked tokens, run after run, through all blocks; their hidden states `[rows, D]`.
+    /// Runs checked tokens, run after run, through all layers; their hidden states `[rows, D]`.
     fn blocks(&self, tokens: &[u32], runs: &mut [Run], observe: &mut Observer) -> Vec<f32> {
         let d = self.architecture.hidden_size;
         let mut x = vec![0.0; tokens.len() * d];
@@ -320,8 +319,8 @@ impl Network {
         }
     }
 
-    /// One task per block of rows and key/value head; the query heads that share it lie side by
-    /// side. Where that gives few tasks, each query head is one.
+    /// One task per block of rows and key/value head; the query heads that share it are adjacent
+    /// in memory. Where that gives few tasks, each query head is one.
     fn attend(&self, layer: usize, runs: &[Run], w: &mut Workspace) {
         let a = &self.architecture.layers[layer].attention;
         let tasks =

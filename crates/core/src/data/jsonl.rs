@@ -1,5 +1,5 @@
 //! JSON Lines: one object a line with the text of a document in its field `text`; other fields are
-//! not looked at.
+//! ignored.
 
 use crate::{Error, Result};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use std::path::Path;
 /// Separator of two documents.
 const BETWEEN: &str = "\n\n";
 
-/// Whether a file is read so: its name ends in .jsonl.
+/// Whether a file is read as JSON Lines: its name ends in .jsonl.
 pub(crate) fn is_jsonl(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl"))
 }

@@ -156,7 +156,7 @@ impl Text {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Where the data came from, for provenance: `blake3:<hash>`, behind `self-generated:` or
+    /// Source of the data, for provenance: `blake3:<hash>`, behind `self-generated:` or
     /// `and-self-generated:` if a model generated all or some of it.
     pub(crate) fn origin(&self) -> String {
         let kind = match (&self.characters, self.generated.is_empty()) {

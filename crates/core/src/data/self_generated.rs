@@ -134,8 +134,8 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
 }
 
 /// The first `tokens` ids of the model's texts. Those that `folder` holds are read from there, and
-/// new ones written to it, batch by batch. Fewer, with a warning, if that is all that the model has
-/// to say.
+/// new ones written to it, batch by batch. Fewer, with a warning, if the model generates no
+/// more.
 ///
 /// Errors: `Data`, the model has no tokenizer; `Checkpoint`, `folder` holds texts of another model,
 /// seed or sequence; logits that are not finite; cancelled.
@@ -344,7 +344,7 @@ impl Texts {
     }
 }
 
-/// A text under way.
+/// A text in progress.
 struct UnfinishedText {
     tokens: Vec<u32>,
     /// Of the tokens that the network has read.
@@ -357,7 +357,7 @@ struct UnfinishedText {
 }
 
 impl UnfinishedText {
-    /// Goes on after `logits`, unless there are tokens that the network has not read.
+    /// Continues after `logits`, unless there are tokens that the network has not read.
     fn read(&mut self, logits: &[f32], texts: &Texts) -> halfstep_runtime::Result<()> {
         if self.cache.len() < self.tokens.len() {
             return Ok(());

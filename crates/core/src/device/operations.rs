@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// Values where the device has them.
+/// Values in the memory of the device.
 pub trait DeviceBuffer: Debug + Send + Sync + 'static {
     /// Number of values.
     fn len(&self) -> usize;
@@ -27,10 +27,10 @@ pub trait DeviceBuffer: Debug + Send + Sync + 'static {
 
 /// A weight `[O, I]` in a form that products read. Cloning shares it.
 pub trait DeviceWeight: Clone + Send + Sync + 'static {
-    /// Output features.
+    /// Number of output features, O.
     fn rows(&self) -> usize;
 
-    /// Input features.
+    /// Number of input features, I.
     fn cols(&self) -> usize;
 
     /// Whether it is codes that [`Device::integer_linear`] multiplies.
@@ -42,13 +42,13 @@ pub trait DeviceWeight: Clone + Send + Sync + 'static {
 pub struct Grid<'a, B> {
     /// Which codes there are, and who shares a scale.
     pub spec: QuantSpec,
-    /// Rows of the matrix.
+    /// Number of rows of the matrix.
     pub rows: usize,
-    /// Columns of the matrix.
+    /// Number of columns of the matrix.
     pub cols: usize,
     /// A scale for each group.
     pub scales: &'a B,
-    /// None on a grid that has no zero points.
+    /// A zero point for each group; None on a grid that has none.
     pub zero_points: Option<&'a B>,
 }
 
@@ -63,11 +63,11 @@ impl<B> Copy for Grid<'_, B> {}
 /// Gradients of [`Device::fake_quant`].
 #[derive(Debug)]
 pub struct GridGradients<B> {
-    /// None if it was not asked for.
+    /// Gradient of the values; None if it was not asked for.
     pub values: Option<B>,
-    /// One for each scale.
+    /// Gradient of every scale.
     pub scales: B,
-    /// One for each zero point, on a grid that has them.
+    /// Gradient of every zero point; None on a grid that has none.
     pub zero_points: Option<B>,
 }
 
@@ -82,9 +82,10 @@ pub enum Product {
 
 /// Buffers, weights, and the operations on them.
 pub trait Device: Clone + Debug + Send + Sync + 'static {
-    /// What values are on the host: f32 for training, f64 for replaying reference traces.
+    /// The number type of the values on the host: f32 for training, f64 for replaying reference
+    /// traces.
     type Number: Number;
-    /// Values in its memory.
+    /// An array of values in the memory of the device.
     type Buffer: DeviceBuffer;
     /// A weight in whatever layout its products read.
     type Weight: DeviceWeight;
@@ -117,7 +118,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         Ok(result)
     }
 
-    /// As many zeros.
+    /// `len` zeros.
     fn zeros(&self, len: usize) -> Result<Self::Buffer>;
 
     /// The same values in another buffer.

@@ -34,7 +34,7 @@ impl Stream {
         if Self::fits(bytes, beside, host) {
             return Ok(Self { width, held: Held::Memory(vec![0.0; samples * width]) });
         }
-        Self::in_file(samples, width, folder, "fewer samples or a shorter window need less", host)
+        Self::in_file(samples, width, folder, "fewer samples or shorter sequences need less", host)
     }
 
     /// Zeros in a new file in `folder`, however much memory there is: for what grows with the

@@ -1,4 +1,4 @@
-//! Training one block at a time: what learns, from what, how long.
+//! Training one layer at a time: what learns, from what, how long.
 
 use crate::objective::anchor::AnchorConfig;
 use crate::objective::block_output::BlockOutputConfig;
@@ -12,29 +12,29 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// Two streams of hidden states run through the blocks: those of the unquantized model (the
-/// teacher), and those of the quantized blocks that are finished. Each block learns to compute from
-/// the second stream what the unquantized block computes from the first. Only one block is in
+/// Two streams of hidden states run through the layers: those of the unquantized model (the
+/// teacher), and those of the quantized layers that are finished. Each layer learns to compute from
+/// the second stream what the unquantized layer computes from the first. Only one layer is in
 /// memory at a time, whatever the depth of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
 pub struct BlockConfig {
-    /// Number of sequences that the blocks see. If the model generates a text in addition to the
-    /// one that is given, up to half of them are taken from that.
+    /// Number of sequences that the layers are trained on. If the model generates a text in
+    /// addition to the one that is given, up to half of them are taken from that.
     pub samples: usize,
-    /// Tokens of each sequence.
+    /// Number of tokens of each sequence.
     pub sequence_length: usize,
-    /// Sequences of each optimizer step.
+    /// Number of sequences of each optimizer step.
     pub batch: usize,
-    /// Whether a block learns from a second target too: the outputs of the unquantized block for
+    /// Whether a layer learns from a second target too: the outputs of the unquantized layer for
     /// the quantized stream.
     pub second_target: bool,
     /// The penalty on rounding errors, for the phases that add it; absent: there is none.
     pub saliency: Option<SaliencyConfig>,
     /// The solver that finds codes without gradients; a stage that has one has no phases.
     pub solver: Option<SolverConfig>,
-    /// Phases of the training of every block, one after the other.
+    /// Phases of the training of every layer, one after the other.
     pub phases: Vec<BlockPhase>,
     /// Weight decay of ranges and low-rank factors.
     pub weight_decay: f64,
@@ -62,7 +62,7 @@ pub struct BlockConfig {
 pub struct BlockPhase {
     /// Number of passes over the sequences.
     pub epochs: usize,
-    /// Whether the loss compares the outputs of the block with those of the unquantized one.
+    /// Whether the loss compares the outputs of the layer with those of the unquantized one.
     pub output: bool,
     /// Whether the loss contains the saliency penalty.
     pub saliency: bool,
@@ -87,7 +87,7 @@ pub struct BlockRates {
     pub weights: f64,
 }
 
-/// Options of block training. Every field has a default, which the recipe gives.
+/// Options of training layer by layer. Every field has a default, which the recipe gives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
@@ -220,12 +220,12 @@ impl BlockConfig {
         self.phases.iter().flat_map(|phase| self.phase_terms(phase))
     }
 
-    /// The rule of update.
+    /// The update rule.
     pub(crate) fn optimizer(&self) -> OptimizerConfig {
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig::default()))
     }
 
-    /// Number of optimizer steps of one block.
+    /// Number of optimizer steps of one layer.
     pub(crate) fn steps(&self) -> u64 {
         let per_epoch = self.samples.div_ceil(self.batch) as u64;
         self.phases.iter().map(|phase| phase.epochs as u64 * per_epoch).sum()

@@ -37,7 +37,7 @@ use ts_rs::TS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recipe {
-    /// Name of the recipe it came from: `silq`, `rtn`.
+    /// Name of the recipe that it was made by: `silq`, `rtn`.
     pub id: String,
     /// Where the model will run; it refuses quantizers that it cannot hold.
     pub target: TargetId,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
 
-/// What a kind of site gets, or some sites of it.
+/// The quantizer of all sites of a kind, or of some of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", tag = "site", deny_unknown_fields)]
 #[ts(optional_fields)]
@@ -127,17 +127,17 @@ struct Site {
 }
 
 impl Rule {
-    /// All weights of layers.
+    /// Gives all weights of layers the same quantizer.
     pub fn weights(site: WeightSite) -> Self {
         Rule::Weight { layers: None, linears: None, quantizer: Some(site) }
     }
 
-    /// Before all quantized linears of layers.
+    /// Gives the inputs of all quantized linears of layers the same quantizer.
     pub fn activations(quantizer: ActivationSpec) -> Self {
         Rule::Activation { layers: None, inputs: None, quantizer }
     }
 
-    /// All keys and values.
+    /// Gives all keys and values the same quantizer.
     pub fn cache(quantizer: ActivationSpec) -> Self {
         Rule::Cache { layers: None, tensors: None, quantizer }
     }

@@ -60,9 +60,9 @@ pub enum Stage {
 /// Layers that are trained together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Layers of a window.
+    /// Number of layers of a window.
     pub layers: usize,
-    /// Layers from the start of a window to that of the next one.
+    /// Number of layers from the start of a window to that of the next one.
     pub stride: usize,
 }
 
@@ -163,7 +163,7 @@ impl Stage {
         self.by_layers().is_some_and(|(config, _)| config.solver.is_some())
     }
 
-    /// Refuses a term of the loss that looks where this stage has nothing.
+    /// Refuses a term of the loss that reads values which this stage does not have.
     fn check_terms(&self, path: &str) -> Result<()> {
         match self {
             Stage::Model { config, .. } => check_terms(

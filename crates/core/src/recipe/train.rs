@@ -8,7 +8,7 @@ use crate::optimizer::adamw::AdamWConfig;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-/// When the forward pass of a block is computed again in the backward pass instead of being kept.
+/// When the forward pass of a layer is computed again in the backward pass instead of being kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum Recompute {
@@ -157,7 +157,7 @@ impl TrainConfig {
         (self.tokens as u64).div_ceil((self.batch * self.sequence_length) as u64)
     }
 
-    /// The rule of update: `optimizer`, or AdamW with this config's `beta1`, `beta2` and `eps`.
+    /// The update rule: `optimizer`, or AdamW with this config's `beta1`, `beta2` and `eps`.
     pub(crate) fn optimizer(&self) -> OptimizerConfig {
         let Self { beta1, beta2, eps, .. } = *self;
         self.optimizer.unwrap_or(OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps }))

@@ -1,5 +1,5 @@
-//! What a recipe states and nothing reads. It is refused by its path, so that nobody waits for the
-//! effect of an option that has none.
+//! Fields of a recipe that have no effect in its combination of rules and stages. They are refused
+//! by their path, so that nobody waits for the effect of an option that has none.
 
 use super::block::{BlockConfig, BlockPhase};
 use super::{GradientScale, Observer, Recipe, RoundingConfig, Stage, Trains};

@@ -1,4 +1,4 @@
-//! A quantized model as the floats that it stands for.
+//! A quantized model decoded to floats.
 
 use crate::error::Result;
 use halfstep_formats::{Model, Tensor, TensorData};

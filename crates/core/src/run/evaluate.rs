@@ -95,7 +95,7 @@ impl EvaluationRun {
         Ok(self.scoring.step(&self.networks.iter().collect::<Vec<_>>(), self.against.as_ref())?)
     }
 
-    /// Tokens done, and all.
+    /// Number of tokens done, and of all tokens.
     pub fn progress(&self) -> (usize, usize) {
         (self.scoring.done, self.scoring.total)
     }

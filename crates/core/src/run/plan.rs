@@ -37,7 +37,7 @@ pub struct Plan {
     pub recipe: String,
     /// Name of the target: `gguf:q4_0`.
     pub target: String,
-    /// Stored bits of the block linears, scales and low-rank factors included, per weight.
+    /// Stored bits per weight of the linear layers, scales and low-rank factors included.
     pub bits_per_weight: f64,
     /// Size of the file that will be written.
     pub output_bytes: u64,

@@ -1,10 +1,10 @@
-//! What a run gives before it is reported.
+//! The result of a run before it is reported.
 
 use crate::event::Evaluations;
 use crate::record::StageRecord;
 use halfstep_formats::Model;
 
-/// What a recipe made.
+/// A model made by a recipe.
 pub(super) struct QuantizedModel {
     pub(crate) model: Model,
     pub(crate) evaluations: Evaluations,

@@ -19,13 +19,14 @@ pub(crate) struct Validation {
     sequence_length: usize,
 }
 
-/// Tokens on which one block's part in the KL is measured, at most; a whole sequence at least.
+/// Largest number of tokens on which one layer's part in the KL is measured; a whole sequence at
+/// least.
 const BLOCK_TOKENS: usize = 1024;
 
-/// What each block changes.
+/// What quantizing each layer changes.
 #[derive(Default)]
 pub(crate) struct BlockParts {
-    /// KL to the unquantized model when this block alone is quantized.
+    /// KL to the unquantized model when this layer alone is quantized.
     pub(crate) kl: Vec<f64>,
     pub(crate) tokens: usize,
 }
@@ -93,7 +94,7 @@ impl Validation {
                 Ok(())
             };
         record("fp", &|| score(None))?;
-        // Static steps are calibrated by the trainer, so a grid with them has no untrained twin;
+        // Static scales are calibrated by the trainer, so a grid with them has no untrained result;
         // without training the result is the rounded model.
         let has_static = recipe.has_static_sites();
         if !recipe.stages.is_empty() && !has_static {
@@ -115,7 +116,7 @@ impl Validation {
         Ok(records)
     }
 
-    /// Tokens that each block alone is measured on.
+    /// Number of tokens that each layer alone is measured on.
     pub(crate) fn block_tokens(&self) -> usize {
         self.tokens.len().min(
             BLOCK_TOKENS.max(self.sequence_length) / self.sequence_length * self.sequence_length,

@@ -116,7 +116,7 @@ impl Ggml {
         if let Some(bits) = whole_bits("weights", request.weights, 2, 8)?
             && bits != held
         {
-            let reason = format!("its block linears are {held} bit");
+            let reason = format!("its linear layers are {held} bit");
             return Ok(Some((format!("{bits}-bit weights"), reason)));
         }
         if let Some(group) = request.group_size
@@ -137,7 +137,7 @@ impl Ggml {
             return Ok(Some((format!("{bits}-bit activations"), reason)));
         }
         if request.zero_points == ZeroPoints::Required && !self.weights.has_zero_point() {
-            return Ok(Some(("zero points".into(), "its block linears are symmetric".into())));
+            return Ok(Some(("zero points".into(), "its linear layers are symmetric".into())));
         }
         if request.static_activations {
             let reason = "its runtime quantizes activations dynamically".into();

@@ -85,15 +85,15 @@ macro_rules! targets {
 }
 
 targets! {
-    /// llama.cpp: block linears Q4_0, embedding and head Q8_0, 8-bit activations in blocks of 32.
+    /// llama.cpp: linear layers Q4_0, embedding and head Q8_0, 8-bit activations in blocks of 32.
     #[default]
     q4_0 GgufQ4_0 = "gguf:q4_0",
-    /// llama.cpp: block linears Q4_1, whose minimum holds a zero point, embedding and head Q8_0, 8-bit
-    /// activations in blocks of 32.
+    /// llama.cpp: linear layers Q4_1, whose minimum holds a zero point, embedding and head Q8_0,
+    /// 8-bit activations in blocks of 32.
     q4_1 GgufQ4_1 = "gguf:q4_1",
     /// llama.cpp: everything Q8_0.
     q8_0 GgufQ8_0 = "gguf:q8_0",
-    /// llama.cpp: block linears ternary (TQ2_0), embedding and head Q8_0, 8-bit activations in
+    /// llama.cpp: linear layers ternary (TQ2_0), embedding and head Q8_0, 8-bit activations in
     /// blocks of 256.
     tq2_0 GgufTQ2_0 = "gguf:tq2_0",
     /// Our own safetensors layout (docs/format.md): any grid.

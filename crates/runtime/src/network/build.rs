@@ -55,12 +55,12 @@ struct Builder<'a> {
     model: &'a Model,
     quantization: Option<&'a Quantization>,
     pool: &'a Pool,
-    /// What blocks rotate by, as far as they are built.
+    /// The rotations of the layers that are built so far.
     ropes: Vec<((usize, Rope), RopeTable)>,
 }
 
 impl Builder<'_> {
-    /// What is not computed is refused by name.
+    /// Refuses, by name, parts that are not computed.
     fn check_quantizers(&self) -> Result<()> {
         let Some(q) = self.quantization else { return Ok(()) };
         let unsupported = |name: String, reason: &str| FormatError::Unsupported {

@@ -83,7 +83,7 @@ pub struct RangeTraits {
     pub weights_may_learn: bool,
     /// Whether it begins with the scales of the observer, instead of finding its own.
     pub reads_observer: bool,
-    /// Whether it divides the gradient of its scales as the site says.
+    /// Whether it divides the gradient of its scales by the gradient scale of the site.
     pub reads_gradient_scale: bool,
 }
 
@@ -110,7 +110,7 @@ impl<D: Device> Ranges<D> {
         Ok(Self { scales: Arc::new(scales), zero_points: uploaded(device, zero_points)? })
     }
 
-    /// On the host, in the types of the packed runtime.
+    /// Reads both to the host, in the types of the packed runtime.
     pub(crate) fn packed(&self, device: &D) -> Result<(Vec<f32>, Vec<u8>)> {
         let scales = D::Number::to_f32s(&device.read(&self.scales)?).into_owned();
         let zero_points = match &self.zero_points {

@@ -1,6 +1,6 @@
 //! Learned scales (LSQ: Learned Step Size Quantization, 2020, arXiv 1902.08153). The gradient of a
 //! scale is that of the kernel times 1 / sqrt(N p), p the largest code and N the number of elements
-//! that [`GradientScale`] says. A zero point, on a grid that has one, stays where it begins.
+//! that [`GradientScale`] selects. A zero point, on a grid that has one, stays where it begins.
 
 use super::{Range, RangeGradients, RangeTraits, Ranges, uploaded};
 use crate::Result;
