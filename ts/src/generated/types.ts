@@ -120,27 +120,27 @@ clip: boolean,
 train: SolverOptions, } & Common;
 
 /**
- * Two streams of hidden states run through the blocks: those of the unquantized model (the
- * teacher), and those of the quantized blocks that are finished. Each block learns to compute from
- * the second stream what the unquantized block computes from the first. Only one block is in
+ * Two streams of hidden states run through the layers: those of the unquantized model (the
+ * teacher), and those of the quantized layers that are finished. Each layer learns to compute from
+ * the second stream what the unquantized layer computes from the first. Only one layer is in
  * memory at a time, whatever the depth of the model.
  */
 export type BlockConfig = { 
 /**
- * Number of sequences that the blocks see. If the model generates a text in addition to the
- * one that is given, up to half of them are taken from that.
+ * Number of sequences that the layers are trained on. If the model generates a text in
+ * addition to the one that is given, up to half of them are taken from that.
  */
 samples: number, 
 /**
- * Tokens of each sequence.
+ * Number of tokens of each sequence.
  */
 sequenceLength: number, 
 /**
- * Sequences of each optimizer step.
+ * Number of sequences of each optimizer step.
  */
 batch: number, 
 /**
- * Whether a block learns from a second target too: the outputs of the unquantized block for
+ * Whether a layer learns from a second target too: the outputs of the unquantized layer for
  * the quantized stream.
  */
 secondTarget: boolean, 
@@ -153,7 +153,7 @@ saliency?: SaliencyConfig,
  */
 solver?: SolverConfig, 
 /**
- * Phases of the training of every block, one after the other.
+ * Phases of the training of every layer, one after the other.
  */
 phases: Array<BlockPhase>, 
 /**
@@ -166,7 +166,8 @@ weightDecay: number,
  */
 anchor: number, 
 /**
- * Terms of the loss beside those that the phases name; their weights may change over a phase.
+ * Terms of the loss in addition to those that the phases name; their weights may change over a
+ * phase.
  */
 terms?: Array<WeightedTerm>, 
 /**
@@ -183,7 +184,7 @@ arithmetic?: TrainArithmetic,
 seed: number, };
 
 /**
- * Options of block training. Every field has a default, which the recipe gives.
+ * Options of training layer by layer. Every field has a default, which the recipe gives.
  */
 export type BlockOptions = { 
 /**
@@ -265,7 +266,7 @@ export type BlockPhase = {
  */
 epochs: number, 
 /**
- * Whether the loss compares the outputs of the block with those of the unquantized one.
+ * Whether the loss compares the outputs of the layer with those of the unquantized one.
  */
 output: boolean, 
 /**
@@ -336,11 +337,11 @@ skip: number, };
  */
 export type ChatMessage = { 
 /**
- * Who speaks: `system`, `user`, `assistant` or what else the chat template knows.
+ * Role of the speaker: `system`, `user`, `assistant` or another that the chat template has.
  */
 role: string, 
 /**
- * What is said.
+ * Text of the turn.
  */
 content: string, };
 
@@ -1064,7 +1065,7 @@ recipe: string,
  */
 target: string, 
 /**
- * Stored bits of the block linears, scales and low-rank factors included, per weight.
+ * Stored bits per weight of the linear layers, scales and low-rank factors included.
  */
 bitsPerWeight: number, 
 /**
@@ -1182,7 +1183,7 @@ export type RangeConfig = "frozen" | "absmax" | "scale" | "clip" | "scaleZero";
  */
 export type Recipe = { 
 /**
- * Name of the recipe it came from: `silq`, `rtn`.
+ * Name of the recipe that it was made by: `silq`, `rtn`.
  */
 id: string, 
 /**
@@ -1262,7 +1263,7 @@ export type RecipeData = {
 selfGenerated?: number, };
 
 /**
- * When the forward pass of a block is computed again in the backward pass instead of being kept.
+ * When the forward pass of a layer is computed again in the backward pass instead of being kept.
  */
 export type Recompute = "auto" | "always" | "never";
 
@@ -1279,7 +1280,7 @@ recipe: string,
  */
 target: string, 
 /**
- * Stored bits of the block linears, scales and low-rank factors included, per weight.
+ * Stored bits per weight of the linear layers, scales and low-rank factors included.
  */
 bitsPerWeight: number, 
 /**
@@ -1357,7 +1358,7 @@ zeroPoints: boolean,
 observer: Observer, } & Common;
 
 /**
- * What a kind of site gets, or some sites of it.
+ * The quantizer of all sites of a kind, or of some of them.
  */
 export type Rule = { 
 /**
@@ -1373,7 +1374,8 @@ layers?: Array<Layers>,
  */
 linears?: Array<string>, 
 /**
- * The quantizer of these weights. None: they stay in floating point.
+ * The quantizer of these weights: their grid, and the parts that find codes and scales on
+ * it. None: they stay in floating point.
  */
 quantizer?: WeightSite, } | { 
 /**
@@ -1580,7 +1582,7 @@ difference: SaliencyDifference,
  */
 samples: number, 
 /**
- * Tokens of each of these sequences.
+ * Number of tokens of each of these sequences.
  */
 sequenceLength: number, };
 
@@ -1872,7 +1874,7 @@ subject: string,
  */
 bytes: number, 
 /**
- * Stored bits per weight of the block linears, scales and low-rank factors included.
+ * Stored bits per weight of the linear layers, scales and low-rank factors included.
  */
 bitsPerWeight: number, 
 /**
@@ -2080,7 +2082,7 @@ activationScales?: boolean, };
 export type Weight = number | WeightSchedule;
 
 /**
- * From one number at the first step to another at the end.
+ * A weight that moves from one number at the first step to another at the end.
  */
 export type WeightSchedule = { 
 /**
@@ -2092,12 +2094,12 @@ from: number,
  */
 to: number, 
 /**
- * The way between the two.
+ * How the weight moves from one to the other.
  */
 shape?: WeightShape, };
 
 /**
- * The way of a weight from one number to another.
+ * How a weight moves from one number to another.
  */
 export type WeightShape = "linear" | "cosine";
 
@@ -2140,7 +2142,7 @@ lowRank?: LowRankConfig, };
  */
 export type WeightedTerm = { 
 /**
- * The term and its options.
+ * A part of the loss and its options.
  */
 term: TermConfig, 
 /**
