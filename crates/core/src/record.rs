@@ -160,7 +160,7 @@ pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
     merged
 }
 
-/// Writes saliency, by block and linear, into the records of matrices.
+/// Writes saliency, by layer and linear, into the records of matrices.
 pub fn note_saliency(matrices: &mut [MatrixRecord], saliency: &[Vec<f64>]) {
     for matrix in matrices {
         let number = Linear::ALL.iter().position(|linear| linear.name() == matrix.linear);
@@ -169,7 +169,7 @@ pub fn note_saliency(matrices: &mut [MatrixRecord], saliency: &[Vec<f64>]) {
     }
 }
 
-/// Block and linear of a weight by its name; None if it is no linear of a block.
+/// Layer and linear of a weight by its name; None if it is no linear of a layer.
 pub fn layer_and_linear(name: &str) -> Option<(usize, Linear)> {
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let linear = Linear::ALL

@@ -64,7 +64,7 @@ pub(crate) struct Normalizers {
 }
 
 impl<D: Device> LossHead<'_, D> {
-    /// `student` and `teacher_hidden` `[M, D]` are the last block's outputs; `targets[m]` is the
+    /// `student` and `teacher_hidden` `[M, D]` are the last layer's outputs; `targets[m]` is the
     /// next token or [`IGNORE_INDEX`]. Returns this micro-batch's share of the loss and dL/dstudent
     /// `[M, D]`.
     pub(crate) fn backward(

@@ -34,7 +34,7 @@ pub struct SaliencyConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub enum SaliencyScale {
-    /// S over its mean in the block, the sum over the number of weights: the same lambda for any
+    /// S over its mean in the layer, the sum over the number of weights: the same lambda for any
     /// number of texts.
     #[default]
     ScaleFree,
@@ -74,7 +74,7 @@ impl Term for SaliencyConfig {
     }
 }
 
-/// R of one block: S of its linears, each with its factor.
+/// R of one layer: S of its linears, each with its factor.
 pub struct Penalty {
     s: Vec<Vec<f32>>,
     factors: Vec<f64>,

@@ -17,7 +17,7 @@ pub struct Trains {
     /// Weights, where their range and rounding let them.
     #[ts(optional, as = "Option<_>")]
     pub weights: bool,
-    /// Weights of the norms.
+    /// Weights of the norms, and biases.
     #[ts(optional, as = "Option<_>")]
     pub norms: bool,
     /// The trainable parameters of the weights' ranges: scales, clips, zero points.

@@ -263,7 +263,7 @@ impl<'a> Planner<'a> {
                     ),
                 });
                 let mut probe = probe::block(inputs, config, window)?;
-                // In the end all blocks are there, and what is no block is rounded. Not before:
+                // In the end all layers are there, and everything else is rounded. Not before:
                 // a run does not hold both either.
                 self.host.memory.reset_peak();
                 self.round()?;
@@ -322,7 +322,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Rounds to nearest: the whole work of a recipe without training, and otherwise a substitute
-    /// for the trained blocks.
+    /// for the trained layers.
     fn round(&mut self) -> Result<()> {
         let alone = self.recipe.stages.is_empty();
         let start = |site: WeightSite| {
@@ -390,7 +390,7 @@ impl<'a> Planner<'a> {
 const FEW_TOKENS: usize = 32;
 
 /// The evaluation of one sequence, and the seconds it will take on all; with `record`, of
-/// each block alone too.
+/// each layer alone too.
 #[allow(clippy::too_many_arguments)]
 fn on_a_window(
     validation: &Validation,

@@ -123,8 +123,8 @@ impl Validation {
         )
     }
 
-    /// KL to `model` when one block alone is as in `result` (its weights, norms and factors, the
-    /// activations before them), the cache in f32: for the first `layers` blocks.
+    /// KL to `model` when one layer alone is as in `result` (its weights, norms and factors, the
+    /// activations before them), the cache in f32: for the first `layers` layers.
     pub(crate) fn blocks(
         &self,
         model: &Model,
