@@ -2056,7 +2056,7 @@ export type Trains = {
  */
 weights?: boolean, 
 /**
- * Weights of the norms.
+ * Weights of the norms, and biases.
  */
 norms?: boolean, 
 /**
