@@ -13,6 +13,7 @@
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
+use crate::device::Device;
 use crate::engine::arithmetic;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::block_training::{BlockEvent, OpenLayer, Pace, TrainedLayers};
@@ -38,8 +39,8 @@ use std::collections::btree_map::Entry;
 use std::path::Path;
 
 /// One block stage, step by step.
-pub(crate) struct BlockStage<'a> {
-    blockwise: Blockwise<'a>,
+pub(crate) struct BlockStage<'a, D: Device> {
+    blockwise: Blockwise<'a, D>,
     recipe: Recipe,
     finished: FinishedBlocks<'a>,
     saliency: Option<Saliency>,
@@ -56,32 +57,32 @@ pub(crate) struct BlockStage<'a> {
     /// The layer at whose inputs the plain stream is.
     plain: usize,
     /// The layers from `first` that the window before trained too.
-    open: Open,
-    work: Work,
+    open: Open<D>,
+    work: Work<D>,
 }
 
 /// Layers that are trained, but not finished.
-enum Open {
-    Layers(Vec<OpenLayer>),
+enum Open<D: Device> {
+    Layers(Vec<OpenLayer<D>>),
     /// What they have learned, as an earlier part of the run saved it.
     Values(BTreeMap<String, Vec<f32>>),
 }
 
 /// What comes next at a window.
-enum Work {
+enum Work<D: Device> {
     Begin,
     /// Its layers were finished before: both streams go through them.
-    Targets(TargetPass, Vec<Finished>),
-    Make(Box<LayerMaker>),
+    Targets(TargetPass<D>, Vec<Finished>),
+    Make(Box<LayerMaker<D>>),
     Output {
-        pass: OutputPass,
+        pass: OutputPass<D>,
         finished: Vec<Finished>,
         found: bool,
     },
     Save(Vec<Finished>),
 }
 
-impl<'a> BlockStage<'a> {
+impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
     /// Takes the first sequences of the text, and the squared gradients if the stage weighs by
     /// them.
     ///
@@ -90,6 +91,7 @@ impl<'a> BlockStage<'a> {
         inputs: StageInputs<'a>,
         config: &'a BlockConfig,
         window: Window,
+        device: &D,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let StageInputs { model, run, recipe, text, host, pool, .. } = &inputs;
@@ -103,12 +105,12 @@ impl<'a> BlockStage<'a> {
             || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
             Ok::<_, Error>,
         )?;
-        let blockwise = Blockwise::new(&inputs, config, window, arithmetic)?;
+        let blockwise = Blockwise::new(&inputs, config, window, arithmetic, device)?;
         let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume, host);
         let (layers, steps) = (model.architecture.layers.len(), config.steps());
         finished.begin(layers, events)?;
         let storage = folder.map_or_else(|| Storage::Scratch(&scratch), Storage::Kept);
-        let saliency = saliency(&inputs, config, arithmetic, storage, events)?;
+        let saliency = saliency(&inputs, config, arithmetic, storage, device, events)?;
         let (name, detail) = if config.solver.is_some() {
             ("solve", String::new())
         } else {
@@ -228,7 +230,8 @@ impl<'a> BlockStage<'a> {
                 if let Open::Layers(open) = &self.open
                     && !open.is_empty()
                 {
-                    let values = open.iter().flat_map(OpenLayer::values);
+                    let values = open.iter().map(OpenLayer::values).collect::<Result<Vec<_>>>()?;
+                    let values = values.iter().flatten().map(|(name, values)| (*name, &**values));
                     self.finished.save_open(next, values)?;
                 }
                 for (i, layer) in finished.iter().enumerate() {
@@ -267,7 +270,7 @@ impl<'a> BlockStage<'a> {
     }
 
     /// The window at hand, none of whose layers is finished.
-    fn maker(&mut self) -> Result<LayerMaker> {
+    fn maker(&mut self) -> Result<LayerMaker<D>> {
         let (blocks, first) = (&self.blockwise, self.first);
         let penalty = |layer: usize| self.saliency.as_ref().map(|s| s.block(layer)).transpose();
         let mut open = vec![];
@@ -288,7 +291,7 @@ impl<'a> BlockStage<'a> {
 
     /// The quantized stream goes through the finished layers; the plain one has gone through all of
     /// the window.
-    fn output(&mut self, finished: Vec<Finished>, found: bool) -> Result<Work> {
+    fn output(&mut self, finished: Vec<Finished>, found: bool) -> Result<Work<D>> {
         self.plain = self.blockwise.window_at(self.first).end;
         let pass = OutputPass::new(&self.blockwise, self.first, &finished, self.plain)?;
         Ok(Work::Output { pass, finished, found })
@@ -340,11 +343,12 @@ impl<'a> BlockStage<'a> {
 }
 
 /// The squared gradients that the stage weighs by, if it does.
-fn saliency(
+fn saliency<D: Device<Number = f32>>(
     inputs: &StageInputs,
     config: &BlockConfig,
     arithmetic: Arithmetic,
     storage: Storage,
+    device: &D,
     events: &mut dyn FnMut(Event),
 ) -> Result<Option<Saliency>> {
     let Some(s) = config.penalty() else { return Ok(None) };
@@ -352,8 +356,8 @@ fn saliency(
         name: "saliency".into(),
         detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.sequence_length),
     });
-    let StageInputs { model, text, host, pool, .. } = inputs;
-    Saliency::of(model, s, text, storage, arithmetic, host, pool).map(Some)
+    let StageInputs { model, text, host, .. } = inputs;
+    Saliency::of(model, s, text, storage, arithmetic, host, device).map(Some)
 }
 
 #[cfg(test)]
@@ -361,6 +365,7 @@ mod tests {
     use super::*;
     use crate::config::options::RunConfig;
     use crate::data::Text;
+    use crate::device::Cpu;
     use crate::engine::stream::Stream;
     use crate::host::Host;
     use crate::recipe::Stage;
@@ -397,7 +402,9 @@ mod tests {
             host: &host,
             pool: &pool,
         };
-        let blockwise = Blockwise::new(&inputs, config, Window::ONE, arithmetic).expect("blocks");
+        let device = Cpu::<f32>::new(&pool);
+        let blockwise =
+            Blockwise::new(&inputs, config, Window::ONE, arithmetic, &device).expect("blocks");
         let tokens: Vec<u32> =
             (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
         let made = |on_disk: bool| {

@@ -3,7 +3,7 @@
 
 use crate::config::options::RunConfig;
 use crate::data::Text;
-use crate::device::Cpu;
+use crate::device::{Cpu, Device};
 use crate::engine::arithmetic;
 use crate::engine::block_stage::BlockStage;
 use crate::engine::model_stage::ModelStage;
@@ -38,8 +38,9 @@ pub struct TrainingInputs<'a> {
 /// The stages of a run, step by step. Dropped between two steps, a run with a run folder has lost
 /// what it did since the last checkpoint or finished layer; another run with `resume` continues from
 /// there and ends in the same bytes.
-pub struct Training<'a> {
+pub struct Training<'a, D: Device = Cpu> {
     inputs: TrainingInputs<'a>,
+    device: D,
     measure: &'a mut Measure<'a>,
     /// Squared gradients for the report, if it shows them.
     saliency: Option<Vec<Vec<f64>>>,
@@ -47,16 +48,16 @@ pub struct Training<'a> {
     done: Option<Trained>,
     /// The stage at hand.
     number: usize,
-    work: Work<'a>,
+    work: Work<'a, D>,
     _kept: MemoryGuard,
 }
 
 /// What the next step does.
-enum Work<'a> {
+enum Work<'a, D: Device> {
     Saliency,
     Begin,
-    Model(Box<ModelStage<'a, Cpu>>),
-    Block(Box<BlockStage<'a>>),
+    Model(Box<ModelStage<'a, D>>),
+    Block(Box<BlockStage<'a, D>>),
     /// The result of a last stage that does not measure its own.
     Measure(Box<Trained>),
     Nothing,
@@ -74,10 +75,19 @@ pub fn train(
 }
 
 impl<'a> Training<'a> {
+    /// On [`default_device`].
     pub fn new(inputs: TrainingInputs<'a>, measure: &'a mut Measure<'a>) -> Self {
+        Self::on(default_device(inputs.pool), inputs, measure)
+    }
+}
+
+impl<'a, D: Device<Number = f32>> Training<'a, D> {
+    /// What every stage trains goes through `device`; what stays on the host uses the pool of the
+    /// inputs.
+    pub fn on(device: D, inputs: TrainingInputs<'a>, measure: &'a mut Measure<'a>) -> Self {
         let work = if inputs.run.record { Work::Saliency } else { Work::Begin };
         let kept = keep_memory(inputs.host);
-        Self { inputs, measure, saliency: None, done: None, number: 0, work, _kept: kept }
+        Self { inputs, device, measure, saliency: None, done: None, number: 0, work, _kept: kept }
     }
 
     /// One optimizer step, one sequence through a layer, a solver's work on one layer, or a
@@ -92,10 +102,12 @@ impl<'a> Training<'a> {
         let last = self.number + 1 == self.inputs.recipe.stages.len();
         match &mut self.work {
             Work::Saliency => {
-                let TrainingInputs { model, recipe, run, text, host, pool } = self.inputs;
-                let (samples, scratch) = (RECORDED_SAMPLES, scratch(run, host));
-                self.saliency =
-                    recorded_saliency(model, recipe, text, samples, &scratch, events, host, pool)?;
+                let TrainingInputs { model, recipe, run, text, host, .. } = self.inputs;
+                let (device, samples, scratch) =
+                    (&self.device, RECORDED_SAMPLES, scratch(run, host));
+                self.saliency = recorded_saliency(
+                    model, recipe, text, samples, &scratch, events, host, device,
+                )?;
                 self.work = Work::Begin;
             }
             Work::Begin => self.work = self.begin(events)?,
@@ -139,7 +151,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    fn begin(&mut self, events: &mut dyn FnMut(Event)) -> Result<Work<'a>> {
+    fn begin(&mut self, events: &mut dyn FnMut(Event)) -> Result<Work<'a, D>> {
         let TrainingInputs { model, recipe, run, text, host, pool } = self.inputs;
         let number = self.number;
         let stage = recipe
@@ -161,13 +173,14 @@ impl<'a> Training<'a> {
             host,
             pool,
         };
+        let device = &self.device;
         let by_layers = |inputs, config, window, events: &mut dyn FnMut(Event)| {
-            Ok(Work::Block(Box::new(BlockStage::new(inputs, config, window, events)?)))
+            Ok(Work::Block(Box::new(BlockStage::new(inputs, config, window, device, events)?)))
         };
         match stage {
             Stage::Model { config, .. } => {
-                let device = Cpu::new(pool);
-                Ok(Work::Model(Box::new(ModelStage::new(inputs, config, device, events)?)))
+                let stage = ModelStage::new(inputs, config, device.clone(), events)?;
+                Ok(Work::Model(Box::new(stage)))
             }
             Stage::Block { config, .. } => by_layers(inputs, config, Window::ONE, events),
             &Stage::Window { layers, stride, ref config, .. } => {
@@ -217,7 +230,7 @@ pub(crate) const RECORDED_SAMPLES: usize = 4;
 /// Saliency, by block and linear, for the report of a recipe that has none of its own. Taken first:
 /// what is cancelled here has lost nothing.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn recorded_saliency(
+pub(crate) fn recorded_saliency<D: Device<Number = f32>>(
     model: &Model,
     recipe: &Recipe,
     text: &Text,
@@ -225,7 +238,7 @@ pub(crate) fn recorded_saliency(
     scratch: &Path,
     events: &mut dyn FnMut(Event),
     host: &Host,
-    pool: &Pool,
+    device: &D,
 ) -> Result<Option<Vec<Vec<f64>>>> {
     let own = recipe
         .stages
@@ -248,9 +261,14 @@ pub(crate) fn recorded_saliency(
     });
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe)?);
     Ok(Some(
-        Saliency::of(model, config, text, Storage::Scratch(scratch), arithmetic, host, pool)?
+        Saliency::of(model, config, text, Storage::Scratch(scratch), arithmetic, host, device)?
             .shares()?,
     ))
+}
+
+/// Where a run trains that names no device.
+pub(crate) fn default_device(pool: &Pool) -> Cpu {
+    Cpu::new(pool)
 }
 
 /// Lets memory stay with the process between two steps, as long as what is given lives: up to a

@@ -12,6 +12,7 @@
 
 use super::squared_gradients::squared_gradients;
 use crate::data::Text;
+use crate::device::Device;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
@@ -55,14 +56,14 @@ impl Saliency {
     ///
     /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is
     /// kept there was made of another model or text.
-    pub fn of(
+    pub fn of<D: Device<Number = f32>>(
         model: &Model,
         config: SaliencyConfig,
         text: &Text,
         storage: Storage,
         arithmetic: Arithmetic,
         host: &Host,
-        pool: &Pool,
+        device: &D,
     ) -> Result<Self> {
         let tokens = text.tokens(model, config.sequence_length)?;
         let there = tokens.len() / config.sequence_length;
@@ -90,7 +91,10 @@ impl Saliency {
             "a run folder elsewhere may have more room",
             host,
         )?;
-        let identity = identity(model, tokens, config.sequence_length, arithmetic.precision, pool);
+        let identity = {
+            let (length, precision) = (config.sequence_length, arithmetic.precision);
+            identity(model, tokens, length, precision, device.pool())
+        };
         let mut seconds = 0.0;
         if !kept || !read(&*host.store, folder, &identity, &mut sums, layers)? {
             // Some blocks may have been read before one that was damaged.
@@ -103,7 +107,7 @@ impl Saliency {
                 arithmetic.precision,
                 &mut sums,
                 host,
-                pool,
+                device,
             )?;
             seconds = host.seconds() - start;
             for layer in (0..layers).filter(|_| kept) {
