@@ -31,6 +31,9 @@ pub enum Error {
     /// A checkpoint that is absent, damaged or of another run.
     #[error("{path}: {reason}")]
     Checkpoint { path: String, reason: String },
+    /// An operation of a device failed (memory, a lost device).
+    #[error("{device}: {operation} failed: {reason}")]
+    Device { device: String, operation: String, reason: String },
     #[error("cancelled{}", resume_hint(.resume))]
     Cancelled { resume: Option<String> },
     /// A fault of ours: please report it.
@@ -62,6 +65,7 @@ impl Error {
             Error::NonFinite { .. } => "ERR_NON_FINITE",
             Error::Parity { .. } => "ERR_PARITY",
             Error::Checkpoint { .. } => "ERR_CHECKPOINT",
+            Error::Device { .. } => "ERR_DEVICE",
             Error::Cancelled { .. } => "ERR_CANCELLED",
             Error::Internal { .. } => "ERR_INTERNAL",
         }
@@ -108,6 +112,9 @@ impl Error {
             Error::NonFinite { step, tensor } => json!({ "step": step, "tensor": tensor }),
             Error::Parity { path, place } => json!({ "path": path, "place": place }),
             Error::Checkpoint { path, reason } => json!({ "path": path, "reason": reason }),
+            Error::Device { device, operation, reason } => {
+                json!({ "device": device, "operation": operation, "reason": reason })
+            }
             Error::Cancelled { resume } => json!({ "resume": resume }),
             Error::Internal { reason } => json!({ "reason": reason }),
         }

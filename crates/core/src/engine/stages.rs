@@ -65,12 +65,13 @@ enum Work<'a, D: Device> {
 
 /// Trains by the stages of the recipe, one after the other, and measures what came out. Cancelled:
 /// the error says where the run can go on from, if there is a run folder.
-pub fn train(
+pub fn train<D: Device<Number = f32>>(
+    device: D,
     inputs: TrainingInputs,
     measure: &mut Measure,
     events: &mut dyn FnMut(Event),
 ) -> Result<Trained> {
-    let mut training = Training::new(inputs, measure);
+    let mut training = Training::on(device, inputs, measure);
     run_to_end(|| training.step(events))
 }
 
