@@ -13,30 +13,25 @@
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
+use crate::Result;
 use crate::device::Device;
-use crate::engine::arithmetic;
-use crate::engine::arithmetic::Arithmetic;
+use crate::engine::block_start::BlockStart;
 use crate::engine::block_training::{BlockEvent, OpenLayer, Pace, TrainedLayers};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::finished::FinishedBlocks;
-use crate::engine::identity::identity;
 use crate::engine::layer_maker::LayerMaker;
 use crate::engine::passes::{OutputPass, TargetPass};
 use crate::engine::progress::Progress;
-use crate::engine::stage_inputs::StageInputs;
-use crate::engine::stream;
 use crate::engine::trained::Trained;
 use crate::event::Event;
 use crate::layer::finished::Finished;
 use crate::nearest::quantization;
-use crate::recipe::{BlockConfig, Recipe, Window};
+use crate::recipe::{Recipe, Window};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
-use crate::statistics::saliency::{Saliency, Storage};
-use crate::{Error, Result};
+use crate::statistics::saliency::Saliency;
 use halfstep_formats::{LowRank, Tensor};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::Path;
 
 /// One block stage, step by step.
 pub(crate) struct BlockStage<'a, D: Device> {
@@ -83,38 +78,15 @@ enum Work<D: Device> {
 }
 
 impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
-    /// Takes the first sequences of the text, and the squared gradients if the stage weighs by
-    /// them.
-    ///
-    /// Errors: those of the text, of [`FinishedBlocks::begin`] and of [`Saliency::of`].
-    pub fn new(
-        inputs: StageInputs<'a>,
-        config: &'a BlockConfig,
-        window: Window,
-        device: &D,
-        events: &mut dyn FnMut(Event),
-    ) -> Result<Self> {
-        let StageInputs { model, run, recipe, text, host, pool, .. } = &inputs;
-        let tokens = text.sequences(model, config.samples, config.sequence_length)?;
-        let folder = run.run_folder.as_deref().map(Path::new);
-        let scratch = stream::scratch(run, host);
-        let identity = identity(inputs.start(), recipe, text, pool);
-        let begun =
-            if run.resume { FinishedBlocks::arithmetic(folder, &identity, host) } else { None };
-        let arithmetic = begun.map_or_else(
-            || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
-            Ok::<_, Error>,
-        )?;
-        let blockwise = Blockwise::new(&inputs, config, window, arithmetic, device)?;
-        let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume, host);
-        let (layers, steps) = (model.architecture.layers.len(), config.steps());
-        finished.begin(layers, events)?;
-        let storage = folder.map_or_else(|| Storage::Scratch(&scratch), Storage::Kept);
-        let saliency = saliency(&inputs, config, arithmetic, storage, device, events)?;
+    /// Both streams at the embedding.
+    pub fn new(start: BlockStart<'a, D>, events: &mut dyn FnMut(Event)) -> Result<Self> {
+        let BlockStart { blockwise, finished, saliency, tokens, scratch, recipe, .. } = start;
+        let (config, window) = (blockwise.config, blockwise.window);
+        let layers = blockwise.model.architecture.layers.len();
         let (name, detail) = if config.solver.is_some() {
             ("solve", String::new())
         } else {
-            ("train", format!(", {steps} steps each"))
+            ("train", format!(", {} steps each", config.steps()))
         };
         let what = match window {
             Window::ONE => format!("{layers} blocks"),
@@ -122,10 +94,10 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
         };
         events(Event::Phase {
             name: name.into(),
-            detail: format!("{what}{detail}, in {}", arithmetic.name()),
+            detail: format!("{what}{detail}, in {}", blockwise.arithmetic.name()),
         });
         let streams = blockwise.start(&tokens, &scratch)?;
-        let start = host.seconds();
+        let start = blockwise.host.seconds();
         Ok(Self {
             blockwise,
             finished,
@@ -141,7 +113,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
             plain: 0,
             open: Open::Layers(vec![]),
             work: Work::Begin,
-            recipe: inputs.recipe,
+            recipe,
         })
     }
 
@@ -342,36 +314,22 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
     }
 }
 
-/// The squared gradients that the stage weighs by, if it does.
-fn saliency<D: Device<Number = f32>>(
-    inputs: &StageInputs,
-    config: &BlockConfig,
-    arithmetic: Arithmetic,
-    storage: Storage,
-    device: &D,
-    events: &mut dyn FnMut(Event),
-) -> Result<Option<Saliency>> {
-    let Some(s) = config.penalty() else { return Ok(None) };
-    events(Event::Phase {
-        name: "saliency".into(),
-        detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.sequence_length),
-    });
-    let StageInputs { model, text, host, .. } = inputs;
-    Saliency::of(model, s, text, storage, arithmetic, host, device).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::options::RunConfig;
     use crate::data::Text;
     use crate::device::Cpu;
+    use crate::engine::arithmetic;
+    use crate::engine::arithmetic::Arithmetic;
+    use crate::engine::stage_inputs::StageInputs;
     use crate::engine::stream::Stream;
     use crate::host::Host;
     use crate::recipe::Stage;
     use crate::recipe::block::BlockOptions;
     use crate::recipes::apiq::ApiqConfig;
     use halfstep_kernels::Pool;
+    use std::path::Path;
 
     /// With its streams in files a block run gives the same bytes.
     #[test]

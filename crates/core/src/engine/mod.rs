@@ -6,6 +6,7 @@
 
 pub mod arithmetic;
 pub(crate) mod block_stage;
+pub(crate) mod block_start;
 pub(crate) mod block_training;
 pub mod blockwise;
 pub mod calibrate;

@@ -10,6 +10,7 @@ use crate::engine::blockwise;
 use crate::engine::blockwise::Blockwise;
 use crate::engine::finished::FinishedBlocks;
 use crate::engine::model_stage;
+use crate::engine::progress::run_to_end;
 use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stages as run;
 use crate::engine::stream;
@@ -318,7 +319,9 @@ pub fn recorded_saliency<D: Device<Number = f32>>(
     host.memory.reset_peak();
     let scratch = existing(&stream::scratch(run, host), host);
     let (found, seconds) = timed(host, || {
-        run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, host, device)
+        let task =
+            run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, host, device)?;
+        task.map(|mut task| run_to_end(|| task.step())?.shares()).transpose()
     })?;
     let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
     let (layers, of_block) =

@@ -6,6 +6,7 @@ use crate::data::Text;
 use crate::device::{Cpu, Device};
 use crate::engine::arithmetic;
 use crate::engine::block_stage::BlockStage;
+use crate::engine::block_start::BlockStart;
 use crate::engine::model_stage::ModelStage;
 use crate::engine::progress::{Progress, run_to_end};
 use crate::engine::stage_inputs::StageInputs;
@@ -16,7 +17,7 @@ use crate::host::Host;
 use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
 use crate::recipe::{Recipe, Stage, StageStart, Window};
 use crate::record::note_saliency;
-use crate::statistics::saliency::{Saliency, Storage};
+use crate::statistics::saliency::{SaliencyTask, Storage};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
@@ -55,7 +56,10 @@ pub struct Training<'a, D: Device = Cpu> {
 /// What the next step does.
 enum Work<'a, D: Device> {
     Saliency,
+    /// For the report.
+    Squares(Box<SaliencyTask<'a, D>>),
     Begin,
+    Start(Box<BlockStart<'a, D>>),
     Model(Box<ModelStage<'a, D>>),
     Block(Box<BlockStage<'a, D>>),
     /// The result of a last stage that does not measure its own.
@@ -91,8 +95,9 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
         Self { inputs, device, measure, saliency: None, done: None, number: 0, work, _kept: kept }
     }
 
-    /// One optimizer step, one sequence through a layer, a solver's work on one layer, or a
-    /// checkpoint; or the beginning of a stage, the packed model, its measurement.
+    /// One optimizer step, one sequence through a layer, the squared gradients of one sequence, a
+    /// solver's work on one layer, or a checkpoint; or the beginning of a stage, the packed model,
+    /// its measurement.
     ///
     /// Errors: those of the stages. After one the machine is of no further use.
     pub fn step(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Trained>> {
@@ -106,12 +111,24 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
                 let TrainingInputs { model, recipe, run, text, host, .. } = self.inputs;
                 let (device, samples, scratch) =
                     (&self.device, RECORDED_SAMPLES, scratch(run, host));
-                self.saliency = recorded_saliency(
+                let task = recorded_saliency(
                     model, recipe, text, samples, &scratch, events, host, device,
                 )?;
-                self.work = Work::Begin;
+                self.work = task.map_or(Work::Begin, |task| Work::Squares(Box::new(task)));
+            }
+            Work::Squares(task) => {
+                if let Progress::Done(found) = task.step()? {
+                    (self.saliency, self.work) = (Some(found.shares()?), Work::Begin);
+                }
             }
             Work::Begin => self.work = self.begin(events)?,
+            Work::Start(start) => {
+                if let Progress::Done(()) = start.step()?
+                    && let Work::Start(start) = std::mem::replace(&mut self.work, Work::Nothing)
+                {
+                    self.work = Work::Block(Box::new(BlockStage::new(*start, events)?));
+                }
+            }
             Work::Model(stage) => {
                 let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
                 let measure = if last { &mut *self.measure } else { &mut *nothing };
@@ -176,7 +193,7 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
         };
         let device = &self.device;
         let by_layers = |inputs, config, window, events: &mut dyn FnMut(Event)| {
-            Ok(Work::Block(Box::new(BlockStage::new(inputs, config, window, device, events)?)))
+            Ok(Work::Start(Box::new(BlockStart::new(inputs, config, window, device, events)?)))
         };
         match stage {
             Stage::Model { config, .. } => {
@@ -228,19 +245,19 @@ pub fn of_stage(run: &RunConfig, number: usize) -> RunConfig {
 /// Sequences whose gradients a report shows.
 pub(crate) const RECORDED_SAMPLES: usize = 4;
 
-/// Saliency, by block and linear, for the report of a recipe that has none of its own. Taken first:
-/// what is cancelled here has lost nothing.
+/// Saliency for the report of a recipe that has none of its own. Taken first: what is cancelled here
+/// has lost nothing.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn recorded_saliency<D: Device<Number = f32>>(
-    model: &Model,
+pub(crate) fn recorded_saliency<'a, D: Device<Number = f32>>(
+    model: &'a Model,
     recipe: &Recipe,
     text: &Text,
     samples: usize,
     scratch: &Path,
     events: &mut dyn FnMut(Event),
-    host: &Host,
+    host: &'a Host,
     device: &D,
-) -> Result<Option<Vec<Vec<f64>>>> {
+) -> Result<Option<SaliencyTask<'a, D>>> {
     let own = recipe
         .stages
         .iter()
@@ -261,10 +278,8 @@ pub(crate) fn recorded_saliency<D: Device<Number = f32>>(
         ),
     });
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe)?);
-    Ok(Some(
-        Saliency::of(model, config, text, Storage::Scratch(scratch), arithmetic, host, device)?
-            .shares()?,
-    ))
+    let storage = Storage::Scratch(scratch);
+    SaliencyTask::new(model, config, text, storage, arithmetic, host, device).map(Some)
 }
 
 /// Where a run trains that names no device.

@@ -63,18 +63,17 @@ pub fn squared_gradients<D: Device<Number = f32>>(
     host: &Host,
     device: &D,
 ) -> Result<()> {
-    let layers = model.architecture.layers.len();
-    let inputs = sums.another(layers, sequence_length * model.architecture.hidden_size)?;
-    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, inputs, host, device)?;
+    let tokens = tokens.to_vec();
+    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, sums, host, device)?;
     collect(device.pool(), &mut pass, &mut [&mut SquaredGradients { sums }])
 }
 
 /// Forward and backward of the teacher, one text at a time, one block's gradients at a
 /// time.
-struct ModelPass<'a, D: Device> {
+pub(super) struct ModelPass<'a, D: Device> {
     model: &'a Model,
     /// `[texts, T]`.
-    tokens: &'a [u32],
+    tokens: Vec<u32>,
     /// Room for the inputs of every block.
     inputs: Stream,
     host: &'a Host,
@@ -84,17 +83,18 @@ struct ModelPass<'a, D: Device> {
 }
 
 impl<'a, D: Device<Number = f32>> ModelPass<'a, D> {
-    #[allow(clippy::too_many_arguments)]
-    fn new(
+    /// The inputs of blocks are kept where `sums` are.
+    pub(super) fn new(
         model: &'a Model,
-        tokens: &'a [u32],
+        tokens: Vec<u32>,
         sequence_length: usize,
         precision: Precision,
-        inputs: Stream,
+        sums: &Stream,
         host: &'a Host,
         device: &D,
     ) -> Result<Self> {
         let a = &model.architecture;
+        let inputs = sums.another(a.layers.len(), sequence_length * a.hidden_size)?;
         let context = Context {
             device: device.clone(),
             architecture: Arc::new(a.clone()),
