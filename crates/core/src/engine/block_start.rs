@@ -1,5 +1,6 @@
-//! What comes before the first layer of a stage of layers: its text, what an earlier part of the run
-//! left in the folder, and the squared gradients if the stage weighs by them, one sequence at a time.
+//! What comes before the first layer of a stage of layers: its text, what an earlier part of the
+//! run left in the folder, and the squared gradients if the stage weighs by them, one sequence at a
+//! time.
 
 use crate::device::Device;
 use crate::engine::arithmetic;

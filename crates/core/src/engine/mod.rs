@@ -1,6 +1,7 @@
 //! The trainer: a machine of machines, each with a `step()` that does one bounded piece of work.
 //! [`stages`] goes through the stages of a recipe. `model_stage` trains the whole model: [`step`]
-//! is one optimizer step, [`trainer`] builds it from a model and a recipe. `block_stage` finishes
+//! is one optimizer step, [`trainer`] builds it from a model and a recipe. `block_stage`, behind its
+//! `block_start`, finishes
 //! one block after the other: `layer_maker` solves or trains one ([`student`]), `passes` send
 //! the hidden states through it, [`blockwise`] is what all of them share.
 

@@ -245,8 +245,8 @@ pub fn of_stage(run: &RunConfig, number: usize) -> RunConfig {
 /// Sequences whose gradients a report shows.
 pub(crate) const RECORDED_SAMPLES: usize = 4;
 
-/// Saliency for the report of a recipe that has none of its own. Taken first: what is cancelled here
-/// has lost nothing.
+/// Saliency for the report of a recipe that has none of its own. Taken first: what is cancelled
+/// here has lost nothing.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn recorded_saliency<'a, D: Device<Number = f32>>(
     model: &'a Model,

@@ -42,8 +42,8 @@ pub(crate) trait Calibration<'a, D: Device> {
     /// What goes into the layer, `[T, D]`.
     fn input(&mut self, stream: InputStream, sample: usize) -> Result<Vec<f32>>;
 
-    /// Shows on the host what linears read, site by site, when x `[T, D]` goes through the layer with these
-    /// weights.
+    /// Shows on the host what linears read, site by site, when x `[T, D]` goes through the layer
+    /// with these weights.
     ///
     /// Errors: those of `see` and of the device; cancelled.
     fn seen(

@@ -150,7 +150,8 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
         let there = tokens.len() / length;
         if there < config.samples {
             let reason = format!(
-                "{there} sequences of {length} tokens, {} asked for saliency; a longer text or fewer samples are needed",
+                "{there} sequences of {length} tokens, {} asked for saliency; a longer text or \
+                 fewer samples are needed",
                 config.samples
             );
             return Err(Error::Data { data: text.name.clone(), reason });
