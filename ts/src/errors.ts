@@ -13,6 +13,10 @@ export const ERROR_CODES = [
   'ERR_CONFIG',
   /** The text cannot be used, because it is empty or shorter than a sequence. */
   'ERR_DATA',
+  /**
+   * An operation of the device that trains failed; `details` has device, operation and reason.
+   */
+  'ERR_DEVICE',
   /** The model was used after `dispose()`. */
   'ERR_DISPOSED',
   /**

@@ -67,6 +67,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An operation of a device failed (memory, a lost device).
+    #[error("{device}: {operation} failed: {reason}")]
+    Device {
+        /// Name of the device.
+        device: String,
+        /// Name of the operation, as in the list of [`crate::device::Device`].
+        operation: String,
+        /// What the device says.
+        reason: String,
+    },
     /// The caller ended the run.
     #[error("cancelled{}", resume_hint(.resume))]
     Cancelled {
@@ -107,6 +117,7 @@ impl Error {
             Error::NonFinite { .. } => "ERR_NON_FINITE",
             Error::Parity { .. } => "ERR_PARITY",
             Error::Checkpoint { .. } => "ERR_CHECKPOINT",
+            Error::Device { .. } => "ERR_DEVICE",
             Error::Cancelled { .. } => "ERR_CANCELLED",
             Error::Internal { .. } => "ERR_INTERNAL",
         }
@@ -153,6 +164,9 @@ impl Error {
             Error::NonFinite { step, tensor } => json!({ "step": step, "tensor": tensor }),
             Error::Parity { path, place } => json!({ "path": path, "place": place }),
             Error::Checkpoint { path, reason } => json!({ "path": path, "reason": reason }),
+            Error::Device { device, operation, reason } => {
+                json!({ "device": device, "operation": operation, "reason": reason })
+            }
             Error::Cancelled { resume } => json!({ "resume": resume }),
             Error::Internal { reason } => json!({ "reason": reason }),
         }

@@ -1,5 +1,6 @@
 //! SAPR's saliency and penalty against golden `saliency` (make/saliency.py).
 
+use halfstep::device::Cpu;
 use halfstep::engine::stream::Stream;
 use halfstep::host::Host;
 use halfstep::objective::saliency::{Penalty, penalty};
@@ -16,7 +17,7 @@ mod tiny_llama;
 #[test]
 fn squared_gradients_of_every_text_alone() {
     let Some(golden) = load("saliency") else { return };
-    let (model, pool) = (tiny_llama::model(), Pool::new(2));
+    let model = tiny_llama::model();
     let sequences = golden.tensor("sequences");
     let tokens: Vec<u32> = sequences.i64.iter().map(|&t| t as u32).collect();
     let linears: Vec<_> = (0..model.architecture.layers.len())
@@ -33,7 +34,7 @@ fn squared_gradients_of_every_text_alone() {
         Precision::F32,
         &mut sums,
         &Host::default(),
-        &pool,
+        &Cpu::new(&Pool::new(2)),
     )
     .expect("gradients");
     for (layer, names) in linears.iter().enumerate() {

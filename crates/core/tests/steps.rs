@@ -5,7 +5,7 @@
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::data::Text;
-use halfstep::data::self_generated::{Settings, generate};
+use halfstep::data::self_generated::{Generation, Settings, generate};
 use halfstep::engine::Progress;
 use halfstep::engine::stages::{Training, TrainingInputs};
 use halfstep::event::Evaluations;
@@ -24,6 +24,10 @@ use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_kernels::Pool;
 use std::path::Path;
 use std::sync::LazyLock;
+use strict_device::Strict;
+
+#[allow(dead_code, reason = "no operation is to fail here")]
+mod strict_device;
 
 /// On every host a path without a folder on the disk.
 const FOLDER: &str = "run-of-the-steps-test";
@@ -198,6 +202,40 @@ fn dropped_after_any_number_of_steps_it_goes_on_from_what_the_host_holds() {
     assert!(parts.expect("an end") == native, "stopped many times");
 }
 
+/// Calls of one operation tell how many sequences went through a layer.
+#[test]
+fn a_step_that_is_no_optimizer_step_does_not_see_more_than_one_sequence() {
+    let sapr = SaprConfig { train: blocks(), saliency_samples: 3, ..SaprConfig::default() };
+    // The squared gradients of the stage, and those of a report.
+    for (recipe, record) in [(RecipeConfig::Sapr(sapr), false), (two_stages(), true)] {
+        let (recipe, host, device) =
+            (recipe.resolve().expect("a recipe"), in_memory(), Strict::new(2));
+        let run = RunConfig { record, ..run(true, false) };
+        let text = Text::read(None, run.text.as_deref(), 0).expect("a text").expect("a text");
+        let (run, text, host, pool) = (&run, &text, &host, &Pool::new(2));
+        let inputs = TrainingInputs { model: &DEMO, recipe: &recipe, run, text, host, pool };
+        let mut measure = |_: &Model, _: &mut dyn FnMut(Event)| Ok(Evaluations::new());
+        let mut training = Training::on(device.clone(), inputs, &mut measure);
+        let calls = || device.calls().get("attention").copied().unwrap_or(0);
+        let (mut most, mut whole) = (0, 0);
+        loop {
+            let (before, mut is_update) = (calls(), false);
+            let mut watch = |event: Event| is_update |= matches!(event, Event::Step { .. });
+            let done = training.step(&mut watch).expect("a step");
+            if !is_update {
+                most = most.max(calls() - before);
+                whole += usize::from(calls() > before);
+            }
+            if matches!(done, Progress::Done(_)) {
+                break;
+            }
+        }
+        // Forward without a tape, and once more layer by layer for the backward.
+        assert_eq!(most, 2 * DEMO.architecture.layers.len(), "{}", recipe.id);
+        assert!(whole > 3, "{}: {whole} steps", recipe.id);
+    }
+}
+
 #[test]
 fn texts_that_the_model_generates_are_kept_where_the_host_keeps_files() {
     let settings = Settings { tokens: 300, sequence_length: 24, seed: 3, batch: 4 };
@@ -211,4 +249,31 @@ fn texts_that_the_model_generates_are_kept_where_the_host_keeps_files() {
     let (first, anew) = made(Some(folder), &host);
     assert!(anew && first == made(None, &Host::default()).0);
     assert_eq!(made(Some(folder), &host), (first, false), "they are read");
+}
+
+#[test]
+fn texts_are_generated_token_by_token_and_go_on_from_those_that_are_whole() {
+    let settings = Settings { tokens: 300, sequence_length: 24, seed: 3, batch: 4 };
+    let (host, folder, pool) = (in_memory(), Path::new(FOLDER), Pool::new(2));
+    let stepped = |folder: Option<&Path>, most: usize| {
+        let generation = Generation::new(&DEMO, settings, folder, &host, &pool);
+        let mut generation = generation.expect("a generation");
+        let mut step = || generation.step(&mut |_| {}).expect("a step");
+        let done = (1..=most).find_map(|number| match step() {
+            Progress::Done(text) => Some((number, text.tokens(&DEMO, 0).expect("tokens"))),
+            Progress::Going => None,
+        });
+        if done.is_some() {
+            let after = generation.step(&mut |_| {});
+            assert!(matches!(after, Err(Error::Internal { .. })), "no step follows the last");
+        }
+        done
+    };
+    let (all, tokens) = stepped(None, usize::MAX).expect("an end");
+    assert!(tokens.len() == settings.tokens && all * settings.batch >= tokens.len());
+    assert!(stepped(Some(folder), all / 2).is_none());
+    let (rest, again) = stepped(Some(folder), usize::MAX).expect("an end");
+    assert!(again == tokens && rest < all, "{rest} of {all} steps");
+    let whole = generate(&DEMO, settings, None, &mut |_| {}, &Host::default(), &pool);
+    assert_eq!(whole.and_then(|text| text.tokens(&DEMO, 0)).expect("a text"), tokens);
 }

@@ -52,7 +52,7 @@ impl Text {
     }
 
     /// A text that a model generated.
-    pub(crate) fn generated(tokens: Vec<u32>) -> Self {
+    pub fn generated(tokens: Vec<u32>) -> Self {
         Self { name: SELF_GENERATED.into(), characters: None, generated: tokens }
     }
 

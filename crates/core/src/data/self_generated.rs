@@ -19,6 +19,7 @@ use crate::data::Text;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
+use crate::engine::progress::{Progress, run_to_end};
 use crate::event::Event;
 use crate::host::Host;
 use crate::layer::tensors::hash_weights;
@@ -133,12 +134,9 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
     Ok(Settings { tokens, sequence_length, seed: recipe.seed().unwrap_or(0), batch: BATCH })
 }
 
-/// The first `tokens` ids of the model's texts. Those that `folder` holds are read from there, and
-/// new ones written to it, batch by batch. Fewer, with a warning, if the model generates no
-/// more.
+/// The whole work of a [`Generation`].
 ///
-/// Errors: `Data`, the model has no tokenizer; `Checkpoint`, `folder` holds texts of another model,
-/// seed or sequence; logits that are not finite; cancelled.
+/// Errors: its own.
 pub fn generate(
     model: &Model,
     settings: Settings,
@@ -147,70 +145,164 @@ pub fn generate(
     host: &Host,
     pool: &Pool,
 ) -> Result<Text> {
-    let texts = Texts::new(model, settings)?;
-    let kept = folder.map(|folder| SavedTexts {
-        host,
-        folder,
-        identity: texts.identity(model, pool),
-        arithmetic: Arithmetic::of(TrainArithmetic::F32),
-    });
-    let (mut tokens, mut done) = (vec![], 0);
-    while tokens.len() < settings.tokens
-        && let Some(batch) =
-            kept.as_ref().map(|kept| kept.read(done, events)).transpose()?.flatten()
-    {
-        done += batch.len();
-        tokens.extend(batch.into_iter().flatten());
-    }
-    let found = folder.filter(|_| done > 0).map(|folder| {
-        format!(", the first {} from {}", tokens.len().min(settings.tokens), folder.display())
-    });
-    events(Event::Phase {
-        name: "generate".into(),
-        detail: format!(
-            "{} tokens by the unquantized model{}",
-            settings.tokens,
-            found.unwrap_or_default()
-        ),
-    });
-    if tokens.len() < settings.tokens {
-        let network = Network::new(model, RuntimeArithmetic::Float, pool.clone())?;
-        let mut progress = Progress {
+    let mut generation = Generation::new(model, settings, folder, host, pool)?;
+    run_to_end(|| generation.step(events))
+}
+
+/// The first `tokens` ids of the model's texts, step by step. Those that a folder holds are read
+/// from there, and new ones written to it, batch by batch. Fewer, with a warning, if that is all
+/// that the model has to say.
+pub struct Generation<'a> {
+    model: &'a Model,
+    settings: Settings,
+    host: &'a Host,
+    pool: Pool,
+    texts: Texts,
+    kept: Option<SavedTexts<'a>>,
+    /// Of the finished texts.
+    tokens: Vec<u32>,
+    /// Number of the finished texts.
+    done: usize,
+    work: Work<'a>,
+}
+
+/// What the next step of a [`Generation`] does.
+enum Work<'a> {
+    /// Texts from the folder.
+    Read,
+    Write(Box<Writing<'a>>),
+    Nothing,
+}
+
+/// Texts in the making.
+struct Writing<'a> {
+    network: Network,
+    progress: TokenCount<'a>,
+    /// Those that are written together.
+    batch: Vec<UnfinishedText>,
+}
+
+impl<'a> Generation<'a> {
+    /// Errors: `Data`, the model has no tokenizer.
+    pub fn new(
+        model: &'a Model,
+        settings: Settings,
+        folder: Option<&'a Path>,
+        host: &'a Host,
+        pool: &Pool,
+    ) -> Result<Self> {
+        let texts = Texts::new(model, settings)?;
+        let kept = folder.map(|folder| SavedTexts {
             host,
-            start: host.seconds(),
-            first: tokens.len(),
-            reported: tokens.len(),
-            total: settings.tokens,
-        };
-        while tokens.len() < settings.tokens && done < texts.count() {
-            let missing = (settings.tokens - tokens.len()).div_ceil(settings.sequence_length);
-            let next = done..texts.count().min(done + missing.min(settings.batch.max(1)));
-            let mut each = |written: usize| {
-                progress.report(tokens.len() + written, events);
-                host.check_cancelled()
-            };
-            let batch = texts.write(&network, next.clone(), &mut each)?;
-            if let Some(kept) = &kept {
-                kept.write(done, &batch)?;
+            folder,
+            identity: texts.identity(model, pool),
+            arithmetic: Arithmetic::of(TrainArithmetic::F32),
+        });
+        let (pool, tokens, done, work) = (pool.clone(), vec![], 0, Work::Read);
+        Ok(Self { model, settings, host, pool, texts, kept, tokens, done, work })
+    }
+
+    /// One token of each text of a batch, or a batch from the folder.
+    ///
+    /// Errors: `Checkpoint`, the folder holds texts of another model, seed or sequence; logits that
+    /// are not finite; cancelled.
+    pub fn step(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Text>> {
+        self.work = match std::mem::replace(&mut self.work, Work::Nothing) {
+            Work::Read => {
+                let missing = self.tokens.len() < self.settings.tokens;
+                let kept = self.kept.as_ref().filter(|_| missing);
+                match kept.map(|kept| kept.read(self.done, events)).transpose()?.flatten() {
+                    Some(batch) => {
+                        self.done += batch.len();
+                        self.tokens.extend(batch.into_iter().flatten());
+                        Work::Read
+                    }
+                    None => match self.begin(events)? {
+                        Some(writing) => Work::Write(Box::new(writing)),
+                        None => return Ok(Progress::Done(self.finish(events))),
+                    },
+                }
             }
-            done = next.end;
-            tokens.extend(batch.into_iter().flatten());
+            Work::Write(mut writing) => {
+                let Writing { network, progress, batch } = &mut *writing;
+                if batch.is_empty() {
+                    let missing = self.settings.tokens - self.tokens.len();
+                    let missing = missing.div_ceil(self.settings.sequence_length);
+                    let end = self.done + missing.min(self.settings.batch.max(1));
+                    let next = self.done..self.texts.count().min(end);
+                    let begin = |number| self.texts.begin(network, number);
+                    *batch = next.map(begin).collect::<Result<_>>()?;
+                }
+                if batch.iter().any(|text| !text.over) {
+                    self.texts.write(network, batch)?;
+                    let written: usize = batch.iter().map(|text| text.tokens.len()).sum();
+                    progress.report(self.tokens.len() + written, events);
+                    self.host.check_cancelled()?;
+                }
+                if batch.iter().all(|text| text.over) {
+                    let texts = std::mem::take(batch).into_iter().map(|text| text.tokens);
+                    let texts: Vec<Vec<u32>> = texts.collect();
+                    if let Some(kept) = &self.kept {
+                        kept.write(self.done, &texts)?;
+                    }
+                    self.done += texts.len();
+                    self.tokens.extend(texts.into_iter().flatten());
+                    if !self.is_missing() {
+                        return Ok(Progress::Done(self.finish(events)));
+                    }
+                }
+                Work::Write(writing)
+            }
+            Work::Nothing => {
+                let reason = "all texts are generated, and a step was asked for".into();
+                return Err(Error::Internal { reason });
+            }
+        };
+        Ok(Progress::Going)
+    }
+
+    /// Whether there are texts to write.
+    fn is_missing(&self) -> bool {
+        self.tokens.len() < self.settings.tokens && self.done < self.texts.count()
+    }
+
+    /// What is there is read; the network, if more is to be written.
+    fn begin(&self, events: &mut dyn FnMut(Event)) -> Result<Option<Writing<'a>>> {
+        let (first, total) = (self.tokens.len(), self.settings.tokens);
+        let found =
+            self.kept.as_ref().filter(|_| self.done > 0).map(|kept| {
+                format!(", the first {} from {}", first.min(total), kept.folder.display())
+            });
+        events(Event::Phase {
+            name: "generate".into(),
+            detail: format!("{total} tokens by the unquantized model{}", found.unwrap_or_default()),
+        });
+        if !self.is_missing() {
+            return Ok(None);
         }
+        let network = Network::new(self.model, RuntimeArithmetic::Float, self.pool.clone())?;
+        let (host, start) = (self.host, self.host.seconds());
+        let progress = TokenCount { host, start, first, reported: first, total };
+        Ok(Some(Writing { network, progress, batch: vec![] }))
     }
-    if tokens.len() < settings.tokens {
-        let message = format!(
-            "the model generated {} tokens in {done} texts, fewer than {}",
-            tokens.len(),
-            settings.tokens
-        );
-        events(Event::Warning { message });
+
+    fn finish(&mut self, events: &mut dyn FnMut(Event)) -> Text {
+        let (mut tokens, total) = (std::mem::take(&mut self.tokens), self.settings.tokens);
+        if tokens.len() < total {
+            let message = format!(
+                "the model generated {} tokens in {} texts, fewer than {total}",
+                tokens.len(),
+                self.done
+            );
+            events(Event::Warning { message });
+        }
+        tokens.truncate(total);
+        Text::generated(tokens)
     }
-    tokens.truncate(settings.tokens);
-    Ok(Text::generated(tokens))
 }
 
 /// The progress that events have reported.
-struct Progress<'a> {
+struct TokenCount<'a> {
     host: &'a Host,
     start: f64,
     /// Tokens that were there before.
@@ -219,7 +311,7 @@ struct Progress<'a> {
     total: usize,
 }
 
-impl Progress<'_> {
+impl TokenCount<'_> {
     fn report(&mut self, tokens: usize, events: &mut dyn FnMut(Event)) {
         let tokens = tokens.min(self.total);
         if tokens >= self.reported + EVENT_TOKENS
@@ -299,36 +391,24 @@ impl Texts {
         })
     }
 
-    /// Generates the texts `numbers` together. `each` is called after every step with the number of
-    /// tokens they have.
-    fn write(
-        &self,
-        network: &Network,
-        numbers: Range<usize>,
-        each: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Vec<Vec<u32>>> {
-        let mut texts = numbers.map(|n| self.begin(network, n)).collect::<Result<Vec<_>>>()?;
-        while texts.iter().any(|text| !text.over) {
-            let mut going: Vec<&mut UnfinishedText> =
-                texts.iter_mut().filter(|text| !text.over).collect();
-            let tokens: Vec<u32> = going.iter().map(|text| text.tokens[text.cache.len()]).collect();
-            let mut caches: Vec<&mut Cache> =
-                going.iter_mut().map(|text| &mut text.cache).collect();
-            let logits = network.forward_each(&tokens, &mut caches)?;
-            let mut outcomes: Vec<halfstep_runtime::Result<()>> =
-                tokens.iter().map(|_| Ok(())).collect();
-            let rows = logits.chunks_exact(network.architecture().vocab_size);
-            let parts = going.into_iter().zip(rows).zip(&mut outcomes).collect();
-            network.pool().parts(
-                parts,
-                |_, ((text, logits), outcome): ((&mut UnfinishedText, &[f32]), &mut _)| {
-                    *outcome = text.read(logits, self)
-                },
-            );
-            outcomes.into_iter().collect::<halfstep_runtime::Result<()>>()?;
-            each(texts.iter().map(|text| text.tokens.len()).sum())?;
-        }
-        Ok(texts.into_iter().map(|text| text.tokens).collect())
+    /// One token of each text that is not over: the network reads what it has not, and goes on.
+    fn write(&self, network: &Network, texts: &mut [UnfinishedText]) -> Result<()> {
+        let mut going: Vec<&mut UnfinishedText> =
+            texts.iter_mut().filter(|text| !text.over).collect();
+        let tokens: Vec<u32> = going.iter().map(|text| text.tokens[text.cache.len()]).collect();
+        let mut caches: Vec<&mut Cache> = going.iter_mut().map(|text| &mut text.cache).collect();
+        let logits = network.forward_each(&tokens, &mut caches)?;
+        let mut outcomes: Vec<halfstep_runtime::Result<()>> =
+            tokens.iter().map(|_| Ok(())).collect();
+        let rows = logits.chunks_exact(network.architecture().vocab_size);
+        let parts = going.into_iter().zip(rows).zip(&mut outcomes).collect();
+        network.pool().parts(
+            parts,
+            |_, ((text, logits), outcome): ((&mut UnfinishedText, &[f32]), &mut _)| {
+                *outcome = text.read(logits, self)
+            },
+        );
+        Ok(outcomes.into_iter().collect::<halfstep_runtime::Result<()>>()?)
     }
 
     /// Everything that decides the texts, as one hash.

@@ -15,8 +15,8 @@
 //! - What decides a code ([`Device::store_scales`], [`Device::store_zero_points`],
 //!   [`Device::absmax`], [`Device::fake_quant`], [`Device::pack`]) gives the bytes of [`Cpu`]: what
 //!   is stored is compared with what the forward used.
-//! - An operation may fail (memory, a lost device); then it has changed nothing that outlives the
-//!   step.
+//! - An operation may fail (memory, a lost device), by [`crate::Error::Device`] with its name; then
+//!   it has changed nothing that outlives the step.
 //!
 //! Arrays are row-major. M: tokens, I and O: input and output features, D: hidden size, V: tokens
 //! of the vocabulary.

@@ -13,6 +13,7 @@ use halfstep_kernels::{ActivationSpec, Pool, QuantSpec, ScaleCodec};
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Values in the memory of the device.
 pub trait DeviceBuffer: Debug + Send + Sync + 'static {
@@ -134,6 +135,11 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     /// A weight of values `[O, I]`, I being `cols`.
     fn weight(&self, values: Self::Buffer, cols: usize) -> Result<Self::Weight>;
+
+    /// A weight of values `[O, I]` that the host goes on using, I being `cols`; shared on the CPU.
+    fn shared_weight(&self, values: &Arc<Vec<Self::Number>>, cols: usize) -> Result<Self::Weight> {
+        self.weight(self.upload(values.to_vec())?, cols)
+    }
 
     /// A weight of codes, for integer products.
     fn packed_weight(&self, codes: &QuantTensor) -> Result<Self::Weight>;

@@ -13,33 +13,29 @@
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
 
-use crate::engine::arithmetic;
-use crate::engine::arithmetic::Arithmetic;
+use crate::Result;
+use crate::device::Device;
+use crate::engine::block_start::BlockStart;
 use crate::engine::block_training::{BlockEvent, OpenLayer, Pace, TrainedLayers};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::finished::FinishedBlocks;
-use crate::engine::identity::identity;
 use crate::engine::layer_maker::LayerMaker;
 use crate::engine::passes::{OutputPass, TargetPass};
 use crate::engine::progress::Progress;
-use crate::engine::stage_inputs::StageInputs;
-use crate::engine::stream;
 use crate::engine::trained::Trained;
 use crate::event::Event;
 use crate::layer::finished::Finished;
 use crate::nearest::quantization;
-use crate::recipe::{BlockConfig, Recipe, Window};
+use crate::recipe::{Recipe, Window};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
-use crate::statistics::saliency::{Saliency, Storage};
-use crate::{Error, Result};
+use crate::statistics::saliency::Saliency;
 use halfstep_formats::{LowRank, Tensor};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::Path;
 
 /// One block stage, step by step.
-pub(crate) struct BlockStage<'a> {
-    blockwise: Blockwise<'a>,
+pub(crate) struct BlockStage<'a, D: Device> {
+    blockwise: Blockwise<'a, D>,
     recipe: Recipe,
     finished: FinishedBlocks<'a>,
     saliency: Option<Saliency>,
@@ -56,63 +52,41 @@ pub(crate) struct BlockStage<'a> {
     /// The layer at whose inputs the plain stream is.
     plain: usize,
     /// The layers from `first` that the window before trained too.
-    open: Open,
-    work: Work,
+    open: Open<D>,
+    work: Work<D>,
 }
 
 /// Layers that are trained, but not finished.
-enum Open {
-    Layers(Vec<OpenLayer>),
+enum Open<D: Device> {
+    Layers(Vec<OpenLayer<D>>),
     /// What they have learned, as an earlier part of the run saved it.
     Values(BTreeMap<String, Vec<f32>>),
 }
 
 /// What comes next at a window.
-enum Work {
+enum Work<D: Device> {
     Begin,
     /// Its layers were finished before: both streams go through them.
-    Targets(TargetPass, Vec<Finished>),
-    Make(Box<LayerMaker>),
+    Targets(TargetPass<D>, Vec<Finished>),
+    Make(Box<LayerMaker<D>>),
     Output {
-        pass: OutputPass,
+        pass: OutputPass<D>,
         finished: Vec<Finished>,
         found: bool,
     },
     Save(Vec<Finished>),
 }
 
-impl<'a> BlockStage<'a> {
-    /// Takes the first sequences of the text, and the squared gradients if the stage weighs by
-    /// them.
-    ///
-    /// Errors: those of the text, of [`FinishedBlocks::begin`] and of [`Saliency::of`].
-    pub fn new(
-        inputs: StageInputs<'a>,
-        config: &'a BlockConfig,
-        window: Window,
-        events: &mut dyn FnMut(Event),
-    ) -> Result<Self> {
-        let StageInputs { model, run, recipe, text, host, pool, .. } = &inputs;
-        let tokens = text.sequences(model, config.samples, config.sequence_length)?;
-        let folder = run.run_folder.as_deref().map(Path::new);
-        let scratch = stream::scratch(run, host);
-        let identity = identity(inputs.start(), recipe, text, pool);
-        let begun =
-            if run.resume { FinishedBlocks::arithmetic(folder, &identity, host) } else { None };
-        let arithmetic = begun.map_or_else(
-            || Ok(Arithmetic::of(arithmetic::choose(config.arithmetic, recipe)?)),
-            Ok::<_, Error>,
-        )?;
-        let blockwise = Blockwise::new(&inputs, config, window, arithmetic)?;
-        let finished = FinishedBlocks::new(folder, identity, arithmetic, run.resume, host);
-        let (layers, steps) = (model.architecture.layers.len(), config.steps());
-        finished.begin(layers, events)?;
-        let storage = folder.map_or_else(|| Storage::Scratch(&scratch), Storage::Kept);
-        let saliency = saliency(&inputs, config, arithmetic, storage, events)?;
+impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
+    /// Both streams at the embedding.
+    pub fn new(start: BlockStart<'a, D>, events: &mut dyn FnMut(Event)) -> Result<Self> {
+        let BlockStart { blockwise, finished, saliency, tokens, scratch, recipe, .. } = start;
+        let (config, window) = (blockwise.config, blockwise.window);
+        let layers = blockwise.model.architecture.layers.len();
         let (name, detail) = if config.solver.is_some() {
             ("solve", String::new())
         } else {
-            ("train", format!(", {steps} steps each"))
+            ("train", format!(", {} steps each", config.steps()))
         };
         let what = match window {
             Window::ONE => format!("{layers} blocks"),
@@ -120,10 +94,10 @@ impl<'a> BlockStage<'a> {
         };
         events(Event::Phase {
             name: name.into(),
-            detail: format!("{what}{detail}, in {}", arithmetic.name()),
+            detail: format!("{what}{detail}, in {}", blockwise.arithmetic.name()),
         });
         let streams = blockwise.start(&tokens, &scratch)?;
-        let start = host.seconds();
+        let start = blockwise.host.seconds();
         Ok(Self {
             blockwise,
             finished,
@@ -139,7 +113,7 @@ impl<'a> BlockStage<'a> {
             plain: 0,
             open: Open::Layers(vec![]),
             work: Work::Begin,
-            recipe: inputs.recipe,
+            recipe,
         })
     }
 
@@ -228,7 +202,8 @@ impl<'a> BlockStage<'a> {
                 if let Open::Layers(open) = &self.open
                     && !open.is_empty()
                 {
-                    let values = open.iter().flat_map(OpenLayer::values);
+                    let values = open.iter().map(OpenLayer::values).collect::<Result<Vec<_>>>()?;
+                    let values = values.iter().flatten().map(|(name, values)| (*name, &**values));
                     self.finished.save_open(next, values)?;
                 }
                 for (i, layer) in finished.iter().enumerate() {
@@ -267,7 +242,7 @@ impl<'a> BlockStage<'a> {
     }
 
     /// The window at hand, none of whose layers is finished.
-    fn maker(&mut self) -> Result<LayerMaker> {
+    fn maker(&mut self) -> Result<LayerMaker<D>> {
         let (blocks, first) = (&self.blockwise, self.first);
         let penalty = |layer: usize| self.saliency.as_ref().map(|s| s.block(layer)).transpose();
         let mut open = vec![];
@@ -288,7 +263,7 @@ impl<'a> BlockStage<'a> {
 
     /// The quantized stream goes through the finished layers; the plain one has gone through all of
     /// the window.
-    fn output(&mut self, finished: Vec<Finished>, found: bool) -> Result<Work> {
+    fn output(&mut self, finished: Vec<Finished>, found: bool) -> Result<Work<D>> {
         self.plain = self.blockwise.window_at(self.first).end;
         let pass = OutputPass::new(&self.blockwise, self.first, &finished, self.plain)?;
         Ok(Work::Output { pass, finished, found })
@@ -339,34 +314,22 @@ impl<'a> BlockStage<'a> {
     }
 }
 
-/// The squared gradients that the stage weighs by, if it does.
-fn saliency(
-    inputs: &StageInputs,
-    config: &BlockConfig,
-    arithmetic: Arithmetic,
-    storage: Storage,
-    events: &mut dyn FnMut(Event),
-) -> Result<Option<Saliency>> {
-    let Some(s) = config.penalty() else { return Ok(None) };
-    events(Event::Phase {
-        name: "saliency".into(),
-        detail: format!("squared gradients of {} texts of {} tokens", s.samples, s.sequence_length),
-    });
-    let StageInputs { model, text, host, pool, .. } = inputs;
-    Saliency::of(model, s, text, storage, arithmetic, host, pool).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::options::RunConfig;
     use crate::data::Text;
+    use crate::device::Cpu;
+    use crate::engine::arithmetic;
+    use crate::engine::arithmetic::Arithmetic;
+    use crate::engine::stage_inputs::StageInputs;
     use crate::engine::stream::Stream;
     use crate::host::Host;
     use crate::recipe::Stage;
     use crate::recipe::block::BlockOptions;
     use crate::recipes::apiq::ApiqConfig;
     use halfstep_kernels::Pool;
+    use std::path::Path;
 
     /// With its streams in files a block run gives the same bytes.
     #[test]
@@ -397,7 +360,9 @@ mod tests {
             host: &host,
             pool: &pool,
         };
-        let blockwise = Blockwise::new(&inputs, config, Window::ONE, arithmetic).expect("blocks");
+        let device = Cpu::<f32>::new(&pool);
+        let blockwise =
+            Blockwise::new(&inputs, config, Window::ONE, arithmetic, &device).expect("blocks");
         let tokens: Vec<u32> =
             (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
         let made = |on_disk: bool| {

@@ -1,8 +1,9 @@
 //! The training of a window of layers by gradients: phases, steps, and the loss of a step. A block
 //! is a window of one layer.
 
+use crate::autograd::parameter::Parameters;
 use crate::data::permutation;
-use crate::device::{Cpu, Device};
+use crate::device::{Device, DeviceBuffer};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::observe::Starts;
 use crate::engine::progress::Progress;
@@ -18,6 +19,7 @@ use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What is heard of a block in the making.
@@ -43,49 +45,55 @@ pub(crate) struct Pace {
 }
 
 /// A layer that trains.
-pub(crate) struct OpenLayer {
-    student: Student<Cpu>,
+pub(crate) struct OpenLayer<D: Device> {
+    student: Student<D>,
     starts: Starts,
     penalty: Option<Penalty>,
 }
 
-impl OpenLayer {
-    pub fn new(blocks: &Blockwise, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
+impl<D: Device<Number = f32>> OpenLayer<D> {
+    pub fn new(blocks: &Blockwise<D>, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
         let student = Student::new(blocks.student(), layer, &blocks.device)?;
         let starts = Starts::of(&student.matrices, &student.parameters)?;
         Ok(Self { student, starts, penalty })
     }
 
     /// Everything that the training so far has changed, by name.
-    pub fn values(&self) -> impl Iterator<Item = (&str, &[f32])> {
-        self.student.parameters.learned().map(|p| (p.name.as_str(), p.value.as_slice()))
+    pub fn values(&self) -> Result<Vec<OpenValue<'_>>> {
+        let Parameters { device, .. } = &self.student.parameters;
+        let learned = self.student.parameters.learned();
+        learned.map(|p| Ok((p.name.as_str(), device.read(&p.value)?))).collect()
     }
 
     /// Goes on from what [`Self::values`] gave.
     ///
     /// Errors: `Internal`, a value is missing or of another size.
     pub fn restore(&mut self, values: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+        let device = self.student.parameters.device.clone();
         for parameter in self.student.parameters.learned_mut() {
             let stored = values.get(&parameter.name);
             let stored = stored.filter(|stored| stored.len() == parameter.value.len());
             let reason = || format!("no value of {} to go on from", parameter.name);
-            parameter.value =
-                stored.cloned().ok_or_else(|| Error::Internal { reason: reason() })?;
+            let stored = stored.cloned().ok_or_else(|| Error::Internal { reason: reason() })?;
+            parameter.value = device.upload(stored)?;
         }
         Ok(())
     }
 }
 
+/// A name, and the values that a layer has learned under it.
+pub(crate) type OpenValue<'a> = (&'a str, Cow<'a, [f32]>);
+
 /// What a window gives: its first layers, finished, and those that go on learning in the next one.
-pub(crate) struct TrainedLayers {
+pub(crate) struct TrainedLayers<D: Device> {
     pub finished: Vec<Finished>,
-    pub open: Vec<OpenLayer>,
+    pub open: Vec<OpenLayer<D>>,
 }
 
 /// Layers that train together, step by step. The plain stream is at the outputs of the last one,
 /// the quantized one at the inputs of the first.
-pub(crate) struct BlockTraining {
-    layers: Vec<OpenLayer>,
+pub(crate) struct BlockTraining<D: Device> {
+    layers: Vec<OpenLayer<D>>,
     /// Number of layers that are finished with this window.
     finishes: usize,
     losses: Vec<f64>,
@@ -94,11 +102,11 @@ pub(crate) struct BlockTraining {
     epoch: usize,
     batch: usize,
     /// Of the phase at hand, once it has begun: one for each layer.
-    optimizers: Vec<Optimizer<Cpu>>,
+    optimizers: Vec<Optimizer<D>>,
 }
 
-impl BlockTraining {
-    pub fn new(layers: Vec<OpenLayer>, finishes: usize) -> Self {
+impl<D: Device<Number = f32>> BlockTraining<D> {
+    pub fn new(layers: Vec<OpenLayer<D>>, finishes: usize) -> Self {
         let (losses, phase, epoch, batch, optimizers) = (vec![], 0, 0, 0, vec![]);
         Self { layers, finishes, losses, phase, epoch, batch, optimizers }
     }
@@ -108,10 +116,10 @@ impl BlockTraining {
     /// Errors: `NonFinite`, a loss or a gradient; cancelled.
     pub fn step(
         &mut self,
-        blocks: &Blockwise,
+        blocks: &Blockwise<D>,
         streams: &mut Streams,
         tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Progress<TrainedLayers>> {
+    ) -> Result<Progress<TrainedLayers<D>>> {
         let config = blocks.config;
         let per_epoch = config.samples.div_ceil(config.batch);
         while config.phases.get(self.phase).is_some_and(|phase| self.epoch == phase.epochs) {
@@ -136,7 +144,7 @@ impl BlockTraining {
         let terms = at_progress(&config.phase_terms(phase), progress);
         let mut loss = blocks.gradients(&self.layers, streams, batch, &terms)?;
         for OpenLayer { student, .. } in &self.layers {
-            let regularise = |m: &Matrix<Cpu>| m.regularise(&student.parameters, progress);
+            let regularise = |m: &Matrix<D>| m.regularise(&student.parameters, progress);
             loss += student.matrices.iter().map(regularise).sum::<Result<f64>>()?;
         }
         if !loss.is_finite() {
@@ -154,7 +162,7 @@ impl BlockTraining {
             self.layers.iter_mut().zip(&mut self.optimizers)
         {
             optimizer.anchor = anchor(&terms);
-            let signed = |matrix: &Matrix<Cpu>| matrix.signed_scales(&student.parameters);
+            let signed = |matrix: &Matrix<D>| matrix.signed_scales(&student.parameters);
             let before = student.matrices.iter().map(signed).collect::<Result<Vec<_>>>()?;
             optimizer.update(&mut student.parameters, at, gradient_norm)?;
             for (matrix, before) in student.matrices.iter().zip(&before) {
@@ -172,11 +180,11 @@ impl BlockTraining {
         Ok(Progress::Going)
     }
 
-    fn finish(&mut self, per_epoch: usize) -> Result<TrainedLayers> {
+    fn finish(&mut self, per_epoch: usize) -> Result<TrainedLayers<D>> {
         let mut layers = std::mem::take(&mut self.layers);
         let open = layers.split_off(self.finishes);
         let losses = std::mem::take(&mut self.losses);
-        let finish = |OpenLayer { mut student, starts, .. }: OpenLayer| {
+        let finish = |OpenLayer { mut student, starts, .. }: OpenLayer<D>| {
             student.settle()?;
             let matrices = starts.records(&student.matrices, &student.parameters)?;
             Ok(Finished {
@@ -190,7 +198,7 @@ impl BlockTraining {
     }
 }
 
-impl Blockwise<'_> {
+impl<D: Device<Number = f32>> Blockwise<'_, D> {
     /// The event of a step of a window, the `number`th.
     pub(crate) fn step_event(&self, number: usize, step: &BlockStep, pace: Pace) -> Event {
         let (windows, steps) = (self.windows() as u64, self.config.steps());
@@ -213,7 +221,7 @@ impl Blockwise<'_> {
     /// Loss of some sequences, with the gradients of what learns left in its sinks.
     fn gradients(
         &self,
-        layers: &[OpenLayer],
+        layers: &[OpenLayer<D>],
         streams: &mut Streams,
         batch: &[usize],
         terms: &[(TermConfig, f64)],

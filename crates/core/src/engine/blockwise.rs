@@ -3,7 +3,7 @@
 
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::device::Cpu;
+use crate::device::Device;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stream::Stream;
@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Everything that one block's training reads and does not change.
-pub struct Blockwise<'a> {
+pub struct Blockwise<'a, D: Device> {
     pub model: &'a Model,
     /// What an earlier stage stored, if this stage continues from it.
     pub(crate) previous: Option<Arc<Model>>,
@@ -38,9 +38,9 @@ pub struct Blockwise<'a> {
     pub(crate) window: Window,
     pub arithmetic: Arithmetic,
     /// One sequence through the teacher's layer, and through the quantized one.
-    pub(crate) plain: Context<Cpu>,
-    pub(crate) quantized: Context<Cpu>,
-    pub(crate) device: Cpu,
+    pub(crate) plain: Context<D>,
+    pub(crate) quantized: Context<D>,
+    pub(crate) device: D,
     pub(crate) pool: &'a Pool,
     pub(crate) host: &'a Host,
 }
@@ -60,16 +60,17 @@ pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
     (2 + usize::from(config.second_target), (config.samples * width * size_of::<f32>()) as u64)
 }
 
-impl<'a> Blockwise<'a> {
+impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
     pub(crate) fn new(
         inputs: &StageInputs<'a>,
         config: &'a BlockConfig,
         window: Window,
         arithmetic: Arithmetic,
+        device: &D,
     ) -> Result<Self> {
         let StageInputs { model, recipe, pool, .. } = inputs;
         let plain = Context {
-            device: Cpu::new(pool),
+            device: device.clone(),
             architecture: Arc::new(model.architecture.clone()),
             ropes: rope_tables(&model.architecture),
             batch: 1,
@@ -89,7 +90,7 @@ impl<'a> Blockwise<'a> {
             config,
             window,
             arithmetic,
-            device: plain.device.clone(),
+            device: device.clone(),
             plain,
             quantized,
             pool,
@@ -171,14 +172,13 @@ impl<'a> Blockwise<'a> {
     /// What linears and caches read, site by site, when a sequence goes through a block.
     pub(crate) fn seen(
         &self,
-        context: &Context<Cpu>,
-        weights: &BlockWeights<Cpu>,
+        context: &Context<D>,
+        weights: &BlockWeights<D>,
         x: Vec<f32>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
         self.host.check_cancelled()?;
-        let x =
-            Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
+        let x = self.uploaded(x)?;
         let mut seen = Ok(());
         let mut observe = |site: ActivationSite, x: &[f32]| {
             if seen.is_ok() {
@@ -190,18 +190,21 @@ impl<'a> Blockwise<'a> {
         seen
     }
 
+    /// Hidden states of one sequence, on the device.
+    pub(crate) fn uploaded(&self, x: Vec<f32>) -> Result<Tensor<D>> {
+        let shape = [self.config.sequence_length, self.model.architecture.hidden_size];
+        Tensor::new(self.device.upload(x)?, &shape)
+    }
+
     /// One sequence through a block.
     pub(crate) fn forward(
         &self,
-        context: &Context<Cpu>,
-        weights: &BlockWeights<Cpu>,
-        x: Vec<f32>,
-    ) -> Result<Vec<f32>> {
-        let x =
-            Tensor::new(x, &[self.config.sequence_length, self.model.architecture.hidden_size])?;
+        context: &Context<D>,
+        weights: &BlockWeights<D>,
+        x: &Tensor<D>,
+    ) -> Result<Tensor<D>> {
         Block { context, weights, sinks: &BlockSinks::none(), tap: None }
-            .forward(&mut Tape::off(&self.device), &x)?
-            .into_buffer(&self.device)
+            .forward(&mut Tape::off(&self.device), x)
     }
 
     /// A tensor that is no part of a layer, as it will be stored.
@@ -214,16 +217,16 @@ impl<'a> Blockwise<'a> {
 }
 
 /// The layer at hand, as a solver sees it.
-pub(crate) struct LayerInputs<'b, 'a> {
-    pub blocks: &'b Blockwise<'a>,
+pub(crate) struct LayerInputs<'b, 'a, D: Device> {
+    pub blocks: &'b Blockwise<'a, D>,
     pub layer: usize,
     /// Both at the layer's inputs.
     pub streams: &'b mut Streams,
     pub warn: &'b mut dyn FnMut(String),
 }
 
-impl LayerInputs<'_, '_> {
-    fn context(&self, stream: InputStream) -> &Context<Cpu> {
+impl<D: Device> LayerInputs<'_, '_, D> {
+    fn context(&self, stream: InputStream) -> &Context<D> {
         match stream {
             InputStream::Plain => &self.blocks.plain,
             InputStream::Quantized => &self.blocks.quantized,
@@ -231,7 +234,7 @@ impl LayerInputs<'_, '_> {
     }
 }
 
-impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
+impl<'b, D: Device<Number = f32>> Calibration<'b, D> for LayerInputs<'b, '_, D> {
     fn model(&self) -> &'b Model {
         self.blocks.previous.as_deref().unwrap_or(self.blocks.model)
     }
@@ -242,6 +245,10 @@ impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
 
     fn pool(&self) -> &'b Pool {
         self.blocks.pool
+    }
+
+    fn device(&self) -> &'b D {
+        &self.blocks.device
     }
 
     fn site(&self, weight: &str) -> Option<WeightSite> {
@@ -262,7 +269,7 @@ impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
     fn seen(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<Cpu>,
+        weights: &BlockWeights<D>,
         x: Vec<f32>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
@@ -272,11 +279,13 @@ impl<'b> Calibration<'b> for LayerInputs<'b, '_> {
     fn output(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<Cpu>,
+        weights: &BlockWeights<D>,
         x: Vec<f32>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<D::Buffer> {
         self.blocks.host.check_cancelled()?;
-        self.blocks.forward(self.context(stream), weights, x)
+        let x = self.blocks.uploaded(x)?;
+        let y = self.blocks.forward(self.context(stream), weights, &x)?;
+        y.into_buffer(&self.blocks.device)
     }
 
     fn warn(&mut self, message: String) {

@@ -1,6 +1,7 @@
 //! A window of layers in the making: their codes by whatever the recipe says.
 
 use crate::Result;
+use crate::device::Device;
 use crate::engine::block_training::{BlockEvent, BlockTraining, OpenLayer, TrainedLayers};
 use crate::engine::blockwise::{Blockwise, LayerInputs, Streams};
 use crate::engine::passes::TargetPass;
@@ -11,30 +12,30 @@ use std::ops::Range;
 
 /// Makes the layers of a window: solves its only one, or trains them together. Afterwards the plain
 /// stream is at the outputs of the last, the quantized one still at the inputs of the first.
-pub(crate) struct LayerMaker {
+pub(crate) struct LayerMaker<D: Device> {
     layers: Range<usize>,
     /// Number of layers that are finished with this window.
     finishes: usize,
     /// Those that the window before trained already.
-    open: Vec<OpenLayer>,
+    open: Vec<OpenLayer<D>>,
     /// Of the layers after those.
     penalties: Vec<Option<Penalty>>,
-    work: Work,
+    work: Work<D>,
 }
 
-enum Work {
+enum Work<D: Device> {
     Solve,
     /// With the layer, if it is solved.
-    Targets(TargetPass, Option<Box<Finished>>),
-    Train(Box<BlockTraining>),
+    Targets(TargetPass<D>, Option<Box<Finished>>),
+    Train(Box<BlockTraining<D>>),
 }
 
-impl LayerMaker {
+impl<D: Device<Number = f32>> LayerMaker<D> {
     /// The first layers of the window are `open` already, of the others there are `penalties`.
     pub fn new(
-        blocks: &Blockwise,
+        blocks: &Blockwise<D>,
         first: usize,
-        open: Vec<OpenLayer>,
+        open: Vec<OpenLayer<D>>,
         penalties: Vec<Option<Penalty>>,
     ) -> Self {
         let layers = first..first + open.len() + penalties.len();
@@ -45,10 +46,10 @@ impl LayerMaker {
     /// One sequence or one optimizer step; a solver's whole work on the layer.
     pub fn step(
         &mut self,
-        blocks: &Blockwise,
+        blocks: &Blockwise<D>,
         streams: &mut Streams,
         tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<Progress<TrainedLayers>> {
+    ) -> Result<Progress<TrainedLayers<D>>> {
         let layer = self.layers.start;
         match &mut self.work {
             Work::Solve => {
@@ -56,7 +57,7 @@ impl LayerMaker {
                     Some(solver) => {
                         let warn = &mut |message: String| tell(BlockEvent::Warning(message));
                         let mut inputs = LayerInputs { blocks, layer, streams, warn };
-                        Some(Box::new(solver.solver().solve(&mut inputs)?))
+                        Some(Box::new(solver.solve(&mut inputs)?))
                     }
                     None => None,
                 };
@@ -83,7 +84,7 @@ impl LayerMaker {
     }
 }
 
-impl Blockwise<'_> {
+impl<D: Device<Number = f32>> Blockwise<'_, D> {
     /// The whole work of a [`LayerMaker`] on the window that starts at `first`, none of its layers
     /// open yet.
     #[cfg(feature = "train")]
@@ -93,7 +94,7 @@ impl Blockwise<'_> {
         streams: &mut Streams,
         penalties: Vec<Option<Penalty>>,
         tell: &mut dyn FnMut(BlockEvent),
-    ) -> Result<TrainedLayers> {
+    ) -> Result<TrainedLayers<D>> {
         let mut maker = LayerMaker::new(self, first, vec![], penalties);
         crate::engine::progress::run_to_end(|| maker.step(self, streams, tell))
     }

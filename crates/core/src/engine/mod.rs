@@ -1,11 +1,13 @@
 //! The trainer: a machine of machines, each with a `step()` that does one bounded piece of work.
 //! [`stages`] goes through the stages of a recipe. `model_stage` trains the whole model: `step`
-//! is one optimizer step, `trainer` builds it from a model and a recipe. `block_stage` finishes
-//! one block after the other: `layer_maker` solves or trains one ([`student`]), `passes` send
-//! the hidden states through it, `blockwise` is what all of them share.
+//! is one optimizer step, `trainer` builds it from a model and a recipe. `block_start` prepares the
+//! layers of a stage, `block_stage` finishes one block after the other: `layer_maker` solves or
+//! trains one ([`student`]), `passes` send the hidden states through it, `blockwise` is what all of
+//! them share.
 
 pub mod arithmetic;
 pub(crate) mod block_stage;
+pub(crate) mod block_start;
 pub(crate) mod block_training;
 pub(crate) mod blockwise;
 pub(crate) mod calibrate;

@@ -1,7 +1,8 @@
 //! The streams of hidden states go through layers, one sequence at a time.
 
 use crate::Result;
-use crate::device::{Cpu, Device};
+use crate::autograd::tensor::Tensor;
+use crate::device::{Device, DeviceBuffer};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::progress::Progress;
 use crate::error::Error;
@@ -12,18 +13,18 @@ use crate::layer::weights::BlockWeights;
 use std::ops::Range;
 
 /// The plain stream becomes the first target of a window of layers, and the second is made.
-pub(crate) struct TargetPass {
+pub(crate) struct TargetPass<D: Device> {
     last: usize,
     /// Of the layers that a stream has to go through.
-    weights: Vec<BlockWeights<Cpu>>,
+    weights: Vec<BlockWeights<D>>,
     /// The first ones of which the plain stream has gone through already.
     passed: usize,
     sample: usize,
 }
 
-impl TargetPass {
+impl<D: Device<Number = f32>> TargetPass<D> {
     /// The layers of a window, from the `new`th of which the plain stream is at the inputs.
-    pub fn new(blocks: &Blockwise, layers: Range<usize>, new: usize) -> Result<Self> {
+    pub fn new(blocks: &Blockwise<D>, layers: Range<usize>, new: usize) -> Result<Self> {
         // The second target begins with the window.
         let first = if blocks.config.second_target { layers.start } else { new };
         let weights = (first..layers.end).map(|layer| teacher(&blocks.device, blocks.model, layer));
@@ -34,16 +35,18 @@ impl TargetPass {
     /// The next sequence.
     ///
     /// Errors: `NonFinite`, what the last layer gives; cancelled.
-    pub fn step(&mut self, blocks: &Blockwise, streams: &mut Streams) -> Result<Progress<()>> {
+    pub fn step(&mut self, blocks: &Blockwise<D>, streams: &mut Streams) -> Result<Progress<()>> {
         blocks.host.check_cancelled()?;
-        let (last, sample) = (self.last, self.sample);
+        let (last, sample, device) = (self.last, self.sample, &blocks.device);
         let new = &self.weights[self.passed..];
         let target = through(blocks, &blocks.plain, new, streams.plain.read(sample, 1)?)?;
+        let target = target.read(device)?;
         check_finite(&target, || format!("the teacher's layer {last}, sequence {sample}"))?;
         streams.plain.write(sample, &target)?;
         if let Some(second) = &mut streams.second_target {
             let x = streams.quantized.read(sample, 1)?;
-            second.write(sample, &through(blocks, &blocks.plain, &self.weights, x)?)?;
+            let target = through(blocks, &blocks.plain, &self.weights, x)?;
+            second.write(sample, &target.read(device)?)?;
         }
         self.sample += 1;
         Ok(if self.sample < blocks.config.samples { Progress::Going } else { Progress::Done(()) })
@@ -51,19 +54,19 @@ impl TargetPass {
 }
 
 /// The quantized stream goes through finished layers, as they are stored.
-pub(crate) struct OutputPass {
+pub(crate) struct OutputPass<D: Device> {
     last: usize,
-    weights: Vec<BlockWeights<Cpu>>,
+    weights: Vec<BlockWeights<D>>,
     /// Whether the plain stream is at the outputs of the last of them.
     compares: bool,
     sample: usize,
     loss: f64,
 }
 
-impl OutputPass {
+impl<D: Device<Number = f32>> OutputPass<D> {
     /// The layers from `first`; the plain stream is at the inputs of layer `plain`.
     pub fn new(
-        blocks: &Blockwise,
+        blocks: &Blockwise<D>,
         first: usize,
         finished: &[Finished],
         plain: usize,
@@ -82,20 +85,24 @@ impl OutputPass {
     /// Errors: `NonFinite`, what the last layer gives; cancelled.
     pub fn step(
         &mut self,
-        blocks: &Blockwise,
+        blocks: &Blockwise<D>,
         streams: &mut Streams,
     ) -> Result<Progress<Option<f64>>> {
         blocks.host.check_cancelled()?;
+        let device = &blocks.device;
         let (sample, elements) = (self.sample, (blocks.config.samples * blocks.width()) as f64);
         let x = streams.quantized.read(sample, 1)?;
         let y = through(blocks, &blocks.quantized, &self.weights, x)?;
         if self.compares {
-            let (target, mut unused) = (streams.plain.read(sample, 1)?, vec![0.0; y.len()]);
-            self.loss += blocks.device.squared_difference(&y, &target, elements, &mut unused)?;
+            let target = device.upload(streams.plain.read(sample, 1)?)?;
+            let (y, mut unused) = (y.buffer()?, device.zeros(target.len())?);
+            self.loss += device.squared_difference(y, &target, elements, &mut unused)?;
         } else {
-            check_finite(&y, || format!("quantized block {}, sequence {sample}", self.last))?;
+            check_finite(&y.read(device)?, || {
+                format!("quantized block {}, sequence {sample}", self.last)
+            })?;
         }
-        streams.quantized.write(sample, &y)?;
+        streams.quantized.write(sample, &y.read(device)?)?;
         self.sample += 1;
         if self.sample < blocks.config.samples {
             return Ok(Progress::Going);
@@ -111,16 +118,17 @@ impl OutputPass {
 }
 
 /// One sequence through layers in a row.
-fn through(
-    blocks: &Blockwise,
-    context: &Context<Cpu>,
-    layers: &[BlockWeights<Cpu>],
+fn through<D: Device<Number = f32>>(
+    blocks: &Blockwise<D>,
+    context: &Context<D>,
+    layers: &[BlockWeights<D>],
     x: Vec<f32>,
-) -> Result<Vec<f32>> {
-    layers.iter().try_fold(x, |x, weights| blocks.forward(context, weights, x))
+) -> Result<Tensor<D>> {
+    let x = blocks.uploaded(x)?;
+    layers.iter().try_fold(x, |x, weights| blocks.forward(context, weights, &x))
 }
 
-impl Blockwise<'_> {
+impl<D: Device<Number = f32>> Blockwise<'_, D> {
     /// A whole [`TargetPass`] of the window that starts at `first`, as of the first one.
     #[cfg(feature = "train")]
     pub(crate) fn targets(&self, first: usize, streams: &mut Streams) -> Result<()> {

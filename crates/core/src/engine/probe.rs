@@ -4,12 +4,13 @@ use crate::config::options::RunConfig;
 use crate::data::Text;
 use crate::data::self_generated;
 use crate::data::self_generated::Settings;
-use crate::device::Cpu;
+use crate::device::Device;
 use crate::engine::block_training::{OpenLayer, TrainedLayers};
 use crate::engine::blockwise;
 use crate::engine::blockwise::Blockwise;
 use crate::engine::finished::FinishedBlocks;
 use crate::engine::model_stage;
+use crate::engine::progress::run_to_end;
 use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stages as run;
 use crate::engine::stream;
@@ -98,8 +99,13 @@ pub fn generation(
 
 /// One stage of layers: a few steps of every phase of the first window, from some of the samples, or
 /// the first layer solved.
-pub(crate) fn block(inputs: StageInputs, config: &BlockConfig, window: Window) -> Result<Probe> {
-    let StageInputs { model, recipe, run, text, host, pool, .. } = &inputs;
+pub(crate) fn block<D: Device<Number = f32>>(
+    inputs: StageInputs,
+    config: &BlockConfig,
+    window: Window,
+    device: &D,
+) -> Result<Probe> {
+    let StageInputs { model, recipe, run, text, host, .. } = &inputs;
     let tokens = text.sequences(model, config.samples, config.sequence_length)?;
     let few = fewer(config);
     host.memory.reset_peak();
@@ -109,7 +115,7 @@ pub(crate) fn block(inputs: StageInputs, config: &BlockConfig, window: Window) -
     let (saliency, saliency_seconds) = timed(host, || {
         let one = config.penalty().map(|s| SaliencyConfig { samples: 1, ..s });
         one.map(|one| {
-            Saliency::of(model, one, text, Storage::Scratch(&scratch), arithmetic, host, pool)
+            Saliency::of(model, one, text, Storage::Scratch(&scratch), arithmetic, host, device)
         })
         .transpose()
     })?;
@@ -117,7 +123,7 @@ pub(crate) fn block(inputs: StageInputs, config: &BlockConfig, window: Window) -
     let wide = window.at(0, layers).len();
     let penalty = |layer| saliency.as_ref().map(|s| s.block(layer)).transpose();
     let penalties = (0..wide).map(penalty).collect::<Result<_>>()?;
-    let blockwise = Blockwise::new(&inputs, &few, window, arithmetic)?;
+    let blockwise = Blockwise::new(&inputs, &few, window, arithmetic, device)?;
     let (mut streams, start_seconds) =
         timed(host, || blockwise.start(&tokens[..few.samples * few.sequence_length], &scratch))?;
     let ((), targets_seconds) = timed(host, || blockwise.targets(0, &mut streams))?;
@@ -127,7 +133,8 @@ pub(crate) fn block(inputs: StageInputs, config: &BlockConfig, window: Window) -
     let (TrainedLayers { finished, open }, block_seconds) = timed(host, || {
         blockwise.make_window(0, &mut streams, penalties, &mut |_| ends.push(host.seconds()))
     })?;
-    let open_values = || open.iter().flat_map(OpenLayer::values);
+    let open = open.iter().map(OpenLayer::values).collect::<Result<Vec<_>>>()?;
+    let open_values = || open.iter().flatten().map(|(name, values)| (*name, &**values));
     let (open_bytes, count) = (open_values().map(|(_, v)| v.len()).sum::<usize>(), finished.len());
     let block_seconds = (block_seconds - targets_seconds).max(0.0);
     let (_, advance_seconds) = timed(host, || blockwise.advance(0, &finished, &mut streams))?;
@@ -245,14 +252,14 @@ fn finished_bytes(block: &Finished) -> u64 {
 
 /// One model stage: a few steps of the real batches. `measure` is called with the packed model as
 /// in the run; its seconds, which it tells, are left out.
-pub(crate) fn end_to_end(
+pub(crate) fn end_to_end<D: Device<Number = f32>>(
     inputs: StageInputs,
     config: &TrainConfig,
+    device: D,
     measure: &mut Measure,
     measured_seconds: &dyn Fn() -> f64,
 ) -> Result<(Probe, Trained)> {
     let StageInputs { model, host, .. } = inputs;
-    let device = Cpu::new(inputs.pool);
     let checkpoint_every = inputs.run.run_folder.as_ref().map(|_| inputs.run.checkpoint_every);
     let steps = config.steps();
     let few = TrainConfig {
@@ -301,18 +308,20 @@ pub(crate) fn end_to_end(
 }
 
 /// Saliency for a report; nothing for a recipe that has its own.
-pub fn recorded_saliency(
+pub fn recorded_saliency<D: Device<Number = f32>>(
     model: &Model,
     recipe: &Recipe,
     run: &RunConfig,
     text: &Text,
     host: &Host,
-    pool: &Pool,
+    device: &D,
 ) -> Result<Probe> {
     host.memory.reset_peak();
     let scratch = existing(&stream::scratch(run, host), host);
     let (found, seconds) = timed(host, || {
-        run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, host, pool)
+        let task =
+            run::recorded_saliency(model, recipe, text, 1, &scratch, &mut |_| {}, host, device)?;
+        task.map(|mut task| run_to_end(|| task.step())?.shares()).transpose()
     })?;
     let samples = if found.is_some() { run::RECORDED_SAMPLES } else { 0 };
     let (layers, of_block) =

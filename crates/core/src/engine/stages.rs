@@ -3,9 +3,10 @@
 
 use crate::config::options::RunConfig;
 use crate::data::Text;
-use crate::device::Cpu;
+use crate::device::{Cpu, Device};
 use crate::engine::arithmetic;
 use crate::engine::block_stage::BlockStage;
+use crate::engine::block_start::BlockStart;
 use crate::engine::model_stage::ModelStage;
 use crate::engine::progress::{Progress, run_to_end};
 use crate::engine::stage_inputs::StageInputs;
@@ -16,7 +17,7 @@ use crate::host::Host;
 use crate::recipe::block::{SaliencyConfig, SaliencyDifference, SaliencyScale};
 use crate::recipe::{Recipe, Stage, StageStart, Window};
 use crate::record::note_saliency;
-use crate::statistics::saliency::{Saliency, Storage};
+use crate::statistics::saliency::{SaliencyTask, Storage};
 use crate::{Error, Result};
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
@@ -44,8 +45,9 @@ pub struct TrainingInputs<'a> {
 /// The stages of a run, step by step. Dropped between two steps, a run with a run folder has lost
 /// what it did since the last checkpoint or finished layer; another run with `resume` continues from
 /// there and ends in the same bytes.
-pub struct Training<'a> {
+pub struct Training<'a, D: Device = Cpu> {
     inputs: TrainingInputs<'a>,
+    device: D,
     measure: &'a mut Measure<'a>,
     /// Squared gradients for the report, if it shows them.
     saliency: Option<Vec<Vec<f64>>>,
@@ -53,16 +55,19 @@ pub struct Training<'a> {
     done: Option<Trained>,
     /// Index of the current stage.
     number: usize,
-    work: Work<'a>,
+    work: Work<'a, D>,
     _kept: MemoryGuard,
 }
 
 /// What the next step does.
-enum Work<'a> {
+enum Work<'a, D: Device> {
     Saliency,
+    /// For the report.
+    Squares(Box<SaliencyTask<'a, D>>),
     Begin,
-    Model(Box<ModelStage<'a, Cpu>>),
-    Block(Box<BlockStage<'a>>),
+    Start(Box<BlockStart<'a, D>>),
+    Model(Box<ModelStage<'a, D>>),
+    Block(Box<BlockStage<'a, D>>),
     /// The result of a last stage that does not measure its own.
     Measure(Box<Trained>),
     Nothing,
@@ -70,25 +75,36 @@ enum Work<'a> {
 
 /// Trains by the stages of the recipe, one after the other, and measures what came out. Cancelled:
 /// the error says where the run can go on from, if there is a run folder.
-pub fn train(
+pub fn train<D: Device<Number = f32>>(
+    device: D,
     inputs: TrainingInputs,
     measure: &mut Measure,
     events: &mut dyn FnMut(Event),
 ) -> Result<Trained> {
-    let mut training = Training::new(inputs, measure);
+    let mut training = Training::on(device, inputs, measure);
     run_to_end(|| training.step(events))
 }
 
 impl<'a> Training<'a> {
-    /// Begins a run; `measure` evaluates the models that the events and the record report on.
+    /// Begins a run on the CPU; `measure` evaluates the models that the events and the record report
+    /// on.
     pub fn new(inputs: TrainingInputs<'a>, measure: &'a mut Measure<'a>) -> Self {
+        Self::on(default_device(inputs.pool), inputs, measure)
+    }
+}
+
+impl<'a, D: Device<Number = f32>> Training<'a, D> {
+    /// What every stage trains goes through `device`; what stays on the host uses the pool of the
+    /// inputs.
+    pub fn on(device: D, inputs: TrainingInputs<'a>, measure: &'a mut Measure<'a>) -> Self {
         let work = if inputs.run.record { Work::Saliency } else { Work::Begin };
         let kept = keep_memory(inputs.host);
-        Self { inputs, measure, saliency: None, done: None, number: 0, work, _kept: kept }
+        Self { inputs, device, measure, saliency: None, done: None, number: 0, work, _kept: kept }
     }
 
-    /// One optimizer step, one sequence through a layer, a solver's work on one layer, or a
-    /// checkpoint; or the beginning of a stage, the packed model, its measurement.
+    /// One optimizer step, one sequence through a layer, the squared gradients of one sequence, a
+    /// solver's work on one layer, or a checkpoint; or the beginning of a stage, the packed model,
+    /// its measurement.
     ///
     /// Errors: those of the stages. After one the machine is of no further use.
     pub fn step(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Trained>> {
@@ -99,13 +115,27 @@ impl<'a> Training<'a> {
         let last = self.number + 1 == self.inputs.recipe.stages.len();
         match &mut self.work {
             Work::Saliency => {
-                let TrainingInputs { model, recipe, run, text, host, pool } = self.inputs;
-                let (samples, scratch) = (RECORDED_SAMPLES, scratch(run, host));
-                self.saliency =
-                    recorded_saliency(model, recipe, text, samples, &scratch, events, host, pool)?;
-                self.work = Work::Begin;
+                let TrainingInputs { model, recipe, run, text, host, .. } = self.inputs;
+                let (device, samples, scratch) =
+                    (&self.device, RECORDED_SAMPLES, scratch(run, host));
+                let task = recorded_saliency(
+                    model, recipe, text, samples, &scratch, events, host, device,
+                )?;
+                self.work = task.map_or(Work::Begin, |task| Work::Squares(Box::new(task)));
+            }
+            Work::Squares(task) => {
+                if let Progress::Done(found) = task.step()? {
+                    (self.saliency, self.work) = (Some(found.shares()?), Work::Begin);
+                }
             }
             Work::Begin => self.work = self.begin(events)?,
+            Work::Start(start) => {
+                if let Progress::Done(()) = start.step()?
+                    && let Work::Start(start) = std::mem::replace(&mut self.work, Work::Nothing)
+                {
+                    self.work = Work::Block(Box::new(BlockStage::new(*start, events)?));
+                }
+            }
             Work::Model(stage) => {
                 let mut nothing: Box<Measure> = Box::new(|_, _| Ok(Evaluations::new()));
                 let measure = if last { &mut *self.measure } else { &mut *nothing };
@@ -146,7 +176,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    fn begin(&mut self, events: &mut dyn FnMut(Event)) -> Result<Work<'a>> {
+    fn begin(&mut self, events: &mut dyn FnMut(Event)) -> Result<Work<'a, D>> {
         let TrainingInputs { model, recipe, run, text, host, pool } = self.inputs;
         let number = self.number;
         let stage = recipe
@@ -168,13 +198,14 @@ impl<'a> Training<'a> {
             host,
             pool,
         };
+        let device = &self.device;
         let by_layers = |inputs, config, window, events: &mut dyn FnMut(Event)| {
-            Ok(Work::Block(Box::new(BlockStage::new(inputs, config, window, events)?)))
+            Ok(Work::Start(Box::new(BlockStart::new(inputs, config, window, device, events)?)))
         };
         match stage {
             Stage::Model { config, .. } => {
-                let device = Cpu::new(pool);
-                Ok(Work::Model(Box::new(ModelStage::new(inputs, config, device, events)?)))
+                let stage = ModelStage::new(inputs, config, device.clone(), events)?;
+                Ok(Work::Model(Box::new(stage)))
             }
             Stage::Block { config, .. } => by_layers(inputs, config, Window::ONE, events),
             &Stage::Window { layers, stride, ref config, .. } => {
@@ -221,19 +252,19 @@ pub fn of_stage(run: &RunConfig, number: usize) -> RunConfig {
 /// Sequences whose gradients a report shows.
 pub(crate) const RECORDED_SAMPLES: usize = 4;
 
-/// Saliency, by block and linear, for the report of a recipe that has none of its own. Taken first:
-/// what is cancelled here has lost nothing.
+/// Saliency for the report of a recipe that has none of its own. Taken first: what is cancelled
+/// here has lost nothing.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn recorded_saliency(
-    model: &Model,
+pub(crate) fn recorded_saliency<'a, D: Device<Number = f32>>(
+    model: &'a Model,
     recipe: &Recipe,
     text: &Text,
     samples: usize,
     scratch: &Path,
     events: &mut dyn FnMut(Event),
-    host: &Host,
-    pool: &Pool,
-) -> Result<Option<Vec<Vec<f64>>>> {
+    host: &'a Host,
+    device: &D,
+) -> Result<Option<SaliencyTask<'a, D>>> {
     let own = recipe
         .stages
         .iter()
@@ -254,10 +285,13 @@ pub(crate) fn recorded_saliency(
         ),
     });
     let arithmetic = arithmetic::Arithmetic::of(arithmetic::choose(None, recipe)?);
-    Ok(Some(
-        Saliency::of(model, config, text, Storage::Scratch(scratch), arithmetic, host, pool)?
-            .shares()?,
-    ))
+    let storage = Storage::Scratch(scratch);
+    SaliencyTask::new(model, config, text, storage, arithmetic, host, device).map(Some)
+}
+
+/// Where a run trains that names no device.
+pub(crate) fn default_device(pool: &Pool) -> Cpu {
+    Cpu::new(pool)
 }
 
 /// Lets memory stay with the process between two steps, as long as what is given lives: up to a

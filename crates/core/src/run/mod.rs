@@ -28,7 +28,7 @@ pub use inspect::inspect;
 pub use load::{LoadedModel, load};
 #[cfg(feature = "train")]
 pub use plan::{Plan, PlanStage, plan, plan_as};
-pub use quantize::{quantize, quantize_as, quantize_on};
+pub use quantize::{quantize, quantize_as, quantize_on, quantize_with};
 pub use report::{Generation, Inspection, Report, SaveReport};
 
 use crate::error::{Error, Result};

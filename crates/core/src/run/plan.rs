@@ -235,10 +235,12 @@ impl<'a> Planner<'a> {
             return self.evaluate(0, events);
         }
         let (_kept, mut left) = (run::keep_memory(self.host), 0);
+        let device = &run::default_device(&pool);
         let text = self.training_text(events)?;
         self.data = Some(text.origin());
         if self.run.record {
-            let probe = probe::recorded_saliency(model, recipe, self.run, &text, self.host, &pool)?;
+            let probe =
+                probe::recorded_saliency(model, recipe, self.run, &text, self.host, device)?;
             self.stages.push(PlanStage::new("saliency", &probe, 0));
         }
         for (number, stage) in recipe.stages.iter().enumerate() {
@@ -262,7 +264,7 @@ impl<'a> Planner<'a> {
                         if window == Window::ONE { "layer" } else { "window" }
                     ),
                 });
-                let mut probe = probe::block(inputs, config, window)?;
+                let mut probe = probe::block(inputs, config, window, device)?;
                 // In the end all layers are there, and everything else is rounded. Not before:
                 // a run does not hold both either.
                 self.host.memory.reset_peak();
@@ -289,8 +291,9 @@ impl<'a> Planner<'a> {
                 whole.set(seconds);
                 Ok(evaluations)
             };
+            let device = device.clone();
             let (probe, trained) =
-                probe::end_to_end(inputs, config, &mut measure, &|| measured.get())?;
+                probe::end_to_end(inputs, config, device, &mut measure, &|| measured.get())?;
             self.stages.push(PlanStage::new("model", &probe, left));
             if validation.is_some() {
                 // Its peak is within that of the stage, whose state is kept meanwhile.

@@ -9,8 +9,10 @@ use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
 #[cfg(feature = "train")]
 use crate::data::self_generated::training_text;
+use crate::device::Device;
 #[cfg(feature = "train")]
 use crate::engine::stages::TrainingInputs;
+use crate::engine::stages::default_device;
 use crate::error::{Error, Result};
 use crate::event::{Evaluations, Event, Measure};
 use crate::host::Host;
@@ -55,6 +57,19 @@ pub fn quantize_on(
     events: &mut dyn FnMut(Event),
     host: &Host,
 ) -> Result<(Model, Report)> {
+    let device = default_device(&Pool::new(run.threads));
+    quantize_with(model, recipe, run, device, events, host)
+}
+
+/// [`quantize_on`] a given device, whose pool computes what stays on the host.
+pub fn quantize_with<D: Device<Number = f32>>(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    device: D,
+    events: &mut dyn FnMut(Event),
+    host: &Host,
+) -> Result<(Model, Report)> {
     let cancel = &host.cancel;
     check(model, recipe, run)?;
     if model.provenance.contains_key("recipe") {
@@ -68,7 +83,7 @@ pub fn quantize_on(
     let merged =
         if model.low_rank.is_empty() { None } else { Some(dequantize(model, run.threads)?) };
     let model = merged.as_ref().unwrap_or(model);
-    let pool = Pool::new(run.threads);
+    let pool = device.pool().clone();
     let validation = Validation::read(model, recipe, run)?;
     let mut parts = BlockParts::default();
     let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| {
@@ -88,7 +103,7 @@ pub fn quantize_on(
     };
     let mut trained = match recipe.stages[..] {
         [] => round(model, recipe, &mut measure, events, host, &pool)?,
-        _ => train(model, recipe, run, &mut measure, events, host, &pool)?,
+        _ => train(model, recipe, run, device, &mut measure, events, host)?,
     };
     trained.model.provenance =
         provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
@@ -217,18 +232,19 @@ fn round(
 }
 
 #[cfg(feature = "train")]
-fn train(
+fn train<D: Device<Number = f32>>(
     model: &Model,
     recipe: &Recipe,
     run: &RunConfig,
+    device: D,
     measure: &mut Measure,
     events: &mut dyn FnMut(Event),
     host: &Host,
-    pool: &Pool,
 ) -> Result<QuantizedModel> {
+    let pool = &device.pool().clone();
     let text = &training_text(model, recipe, run, events, host, pool)?;
     let inputs = TrainingInputs { model, recipe, run, text, host, pool };
-    let t = crate::engine::stages::train(inputs, measure, events)?;
+    let t = crate::engine::stages::train(device, inputs, measure, events)?;
     Ok(QuantizedModel {
         model: t.model,
         evaluations: t.evaluations,
@@ -243,14 +259,14 @@ fn train(
 }
 
 #[cfg(not(feature = "train"))]
-fn train(
+fn train<D: Device>(
     _: &Model,
     recipe: &Recipe,
     _: &RunConfig,
+    _: D,
     _: &mut Measure,
     _: &mut dyn FnMut(Event),
     _: &Host,
-    _: &Pool,
 ) -> Result<QuantizedModel> {
     let reason =
         "this build does not train; use the native addon, or a recipe without training: rtn"

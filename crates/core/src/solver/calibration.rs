@@ -2,7 +2,7 @@
 //! over layers implements it; a solver knows nothing else of training.
 
 use crate::Result;
-use crate::device::Cpu;
+use crate::device::Device;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::site::WeightSite;
 use crate::statistics::{Pass, Seen};
@@ -20,14 +20,18 @@ pub(crate) enum InputStream {
 }
 
 /// One layer that is to be solved, and the sequences that go into it.
-pub(crate) trait Calibration<'a> {
+pub(crate) trait Calibration<'a, D: Device> {
     /// The model that the layer belongs to: the original, or what an earlier stage stored.
     fn model(&self) -> &'a Model;
 
     /// Number of the layer.
     fn layer(&self) -> usize;
 
+    /// Threads of the host.
     fn pool(&self) -> &'a Pool;
+
+    /// Where sequences go through the layer.
+    fn device(&self) -> &'a D;
 
     /// The quantizer of a weight by its name; None where it stays in floating point.
     fn site(&self, weight: &str) -> Option<WeightSite>;
@@ -38,40 +42,40 @@ pub(crate) trait Calibration<'a> {
     /// What goes into the layer, `[T, D]`.
     fn input(&mut self, stream: InputStream, sample: usize) -> Result<Vec<f32>>;
 
-    /// Shows what linears read, site by site, when x `[T, D]` goes through the layer with these
-    /// weights.
+    /// Shows on the host what linears read, site by site, when x `[T, D]` goes through the layer
+    /// with these weights.
     ///
-    /// Errors: those of `see`; cancelled.
+    /// Errors: those of `see` and of the device; cancelled.
     fn seen(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<Cpu>,
+        weights: &BlockWeights<D>,
         x: Vec<f32>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()>;
 
     /// What the layer with these weights gives for x, both `[T, D]`.
     ///
-    /// Errors: cancelled.
+    /// Errors: those of the device; cancelled.
     fn output(
         &self,
         stream: InputStream,
-        weights: &BlockWeights<Cpu>,
+        weights: &BlockWeights<D>,
         x: Vec<f32>,
-    ) -> Result<Vec<f32>>;
+    ) -> Result<D::Buffer>;
 
     /// Tells the user of something that the result should be read with.
     fn warn(&mut self, message: String);
 }
 
 /// All sequences on their way through the layer.
-pub(crate) struct LayerPass<'c, 'a> {
-    pub layer: &'c mut dyn Calibration<'a>,
+pub(crate) struct LayerPass<'c, 'a, D: Device> {
+    pub layer: &'c mut dyn Calibration<'a, D>,
     pub stream: InputStream,
-    pub weights: &'c BlockWeights<Cpu>,
+    pub weights: &'c BlockWeights<D>,
 }
 
-impl Pass for LayerPass<'_, '_> {
+impl<D: Device> Pass for LayerPass<'_, '_, D> {
     fn sequences(&self) -> usize {
         self.layer.samples()
     }

@@ -14,6 +14,7 @@
 //!
 //!     s <- (c Cm w) / (c Gm c)      left as it is where it would not be positive
 
+use crate::device::Device;
 use crate::layer::finished::Finished;
 use crate::solver::calibration::{Calibration, InputStream, LayerPass};
 use crate::solver::open_block::OpenBlock;
@@ -84,7 +85,10 @@ impl Solver for ComqConfig {
         Ok(())
     }
 
-    fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished> {
+    fn solve<D: Device<Number = f32>>(
+        &self,
+        layer: &mut dyn Calibration<D>,
+    ) -> Result<Finished> {
         let (mut block, original, pool) =
             (OpenBlock::new(layer)?, OpenBlock::new(layer)?, layer.pool());
         for (site, linears) in block.sites() {
@@ -106,16 +110,17 @@ impl Solver for ComqConfig {
 
 impl ComqConfig {
     /// The products of what the linears at `site` read.
-    fn collect(
+    fn collect<D: Device<Number = f32>>(
         &self,
-        layer: &mut dyn Calibration,
+        layer: &mut dyn Calibration<D>,
         block: &OpenBlock,
         original: &OpenBlock,
         site: ActivationSite,
         reader: Linear,
     ) -> Result<Products> {
         let (cols, pool) = (block.shape(reader).1, layer.pool());
-        let (weights, original) = (block.weights(), original.weights());
+        let device = layer.device();
+        let (weights, original) = (block.weights(device)?, original.weights(device)?);
         let (mut hessian, mut cross) = (Hessian::new(cols), vec![]);
         if self.two_streams {
             cross = vec![0.0; cols * cols];

@@ -15,6 +15,7 @@ pub(crate) mod open_block;
 
 pub(crate) use matrix::{Part, check_finite, quadratic_errors};
 
+use crate::device::Device;
 use crate::layer::finished::Finished;
 use crate::solver::calibration::Calibration;
 use crate::{Error, Result};
@@ -30,8 +31,9 @@ pub(crate) trait Solver {
         Ok(())
     }
 
-    /// The layer as it will be stored.
-    fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished>;
+    /// The layer as it will be stored. What its linears read comes from the device; the solver's
+    /// own arithmetic is that of the host.
+    fn solve<D: Device<Number = f32>>(&self, layer: &mut dyn Calibration<D>) -> Result<Finished>;
 }
 
 /// A solver's error with the weight it is about.
@@ -54,9 +56,13 @@ macro_rules! solvers {
         }
 
         impl SolverConfig {
-            pub(crate) fn solver(&self) -> &dyn Solver {
+            /// The layer as it will be stored.
+            pub(crate) fn solve<D: Device<Number = f32>>(
+                &self,
+                layer: &mut dyn Calibration<D>,
+            ) -> Result<Finished> {
                 match self {
-                    $(SolverConfig::$variant(config) => config),*
+                    $(SolverConfig::$variant(config) => config.solve(layer)),*
                 }
             }
 

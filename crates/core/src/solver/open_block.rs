@@ -2,8 +2,7 @@
 //! values, and the codes of those that are done.
 
 use crate::Result;
-use crate::device::Cpu;
-use crate::device::cpu::Weight;
+use crate::device::Device;
 use crate::layer::finished::Finished;
 use crate::layer::tensors::{tensor_values, tensors};
 use crate::layer::weights::BlockWeights;
@@ -34,7 +33,7 @@ pub(crate) struct OpenBlock<'a> {
 
 impl<'a> OpenBlock<'a> {
     /// The layer at hand.
-    pub fn new(layer: &dyn Calibration<'a>) -> Result<Self> {
+    pub fn new<D: Device>(layer: &dyn Calibration<'a, D>) -> Result<Self> {
         let mut block = Self::of(layer.model(), layer.layer(), layer.pool())?;
         let is_float = |(_, spec): &(&Linear, &TensorSpec)| layer.site(&spec.name).is_none();
         block.float = block.specs.iter().filter(is_float).map(|(&linear, _)| linear).collect();
@@ -105,21 +104,22 @@ impl<'a> OpenBlock<'a> {
         self.values.insert(linear, Arc::new(values));
     }
 
-    /// The block with its values as they are now.
-    pub fn weights(&self) -> BlockWeights<Cpu> {
-        let vector =
-            |(&role, (_, of)): (&Role, &(TensorSpec, Vec<f32>))| (role, Arc::new(of.clone()));
+    /// The block with its values as they are now, on a device.
+    pub fn weights<D: Device<Number = f32>>(&self, device: &D) -> Result<BlockWeights<D>> {
+        let vector = |(&role, (_, of)): (&Role, &(TensorSpec, Vec<f32>))| {
+            Ok((role, Arc::new(device.upload(of.clone())?)))
+        };
         let linear = |(&linear, values): (&Linear, &Arc<Vec<f32>>)| {
             let cols = self.specs[&linear].shape[1];
-            (linear, Weight::Values { values: values.clone(), cols })
+            Ok((linear, device.shared_weight(values, cols)?))
         };
-        BlockWeights {
+        Ok(BlockWeights {
             layer: self.layer,
-            vectors: self.vectors.iter().map(vector).collect(),
-            linears: self.values.iter().map(linear).collect(),
+            vectors: self.vectors.iter().map(vector).collect::<Result<_>>()?,
+            linears: self.values.iter().map(linear).collect::<Result<_>>()?,
             float: self.float.clone(),
             low_rank: BTreeMap::new(),
-        }
+        })
     }
 
     pub fn finish(mut self) -> Result<Finished> {

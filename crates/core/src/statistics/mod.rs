@@ -7,10 +7,9 @@
 pub(crate) mod saliency;
 
 use crate::Result;
-use crate::autograd::ops::Sink;
-use crate::device::Cpu;
 use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_kernels::Pool;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 macro_rules! statistics {
@@ -28,13 +27,13 @@ statistics! {
     squared_gradients SquaredGradients,
 }
 
-/// What there is to see of a sequence on its way.
+/// What there is to see of a sequence on its way, on the host.
 #[derive(Clone, Copy)]
 pub(crate) enum Seen<'a> {
     /// What the linears at a site of the layer read, `[T, I]`.
     Input { site: ActivationSite, x: &'a [f32] },
     /// dL/dW of the linears of a layer, of this sequence alone.
-    Gradients { layer: usize, of: &'a BTreeMap<Linear, Sink<Cpu>> },
+    Gradients { layer: usize, of: &'a BTreeMap<Linear, Cow<'a, [f32]>> },
 }
 
 /// Something that is collected.

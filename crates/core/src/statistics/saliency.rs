@@ -10,11 +10,14 @@
 //! of the block) (ours: the same lambda for any number of texts and any scale of the loss), or
 //! lambda / (mean of S in the matrix * weights of the matrix).
 
-use super::squared_gradients::squared_gradients;
+use super::squared_gradients::ModelPass;
+use super::{Pass, SquaredGradients, Statistic, collect_one};
 use crate::data::Text;
+use crate::device::Device;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
+use crate::engine::progress::{Progress, run_to_end};
 use crate::engine::stream::Stream;
 use crate::host::{Host, Store};
 use crate::layer::tensors::hash_weights;
@@ -26,7 +29,7 @@ use halfstep_formats::safetensors::{self, Dtype, Entry};
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::gemm::Precision;
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where S is kept while it is summed.
 #[derive(Clone, Copy)]
@@ -50,81 +53,20 @@ pub struct Saliency {
 }
 
 impl Saliency {
-    /// Squared gradients over the first `config.samples` sequences of the text; read where they
-    /// were kept before.
+    /// The whole work of a [`SaliencyTask`].
     ///
-    /// Errors: `Data`, a text with fewer sequences or a disk without space; `Checkpoint`, what is
-    /// kept there was made of another model or text.
-    pub fn of(
+    /// Errors: its own.
+    pub fn of<D: Device<Number = f32>>(
         model: &Model,
         config: SaliencyConfig,
         text: &Text,
         storage: Storage,
         arithmetic: Arithmetic,
         host: &Host,
-        pool: &Pool,
+        device: &D,
     ) -> Result<Self> {
-        let tokens = text.tokens(model, config.sequence_length)?;
-        let there = tokens.len() / config.sequence_length;
-        if there < config.samples {
-            let reason = format!(
-                "{there} sequences of {} tokens, {} asked for saliency; a longer text or fewer samples are needed",
-                config.sequence_length, config.samples
-            );
-            return Err(Error::Data { data: text.name.clone(), reason });
-        }
-        let tokens = &tokens[..config.samples * config.sequence_length];
-        let layers = model.architecture.layers.len();
-        let size = |linear: LinearSpec| linear.shape.iter().product();
-        let of = |layer| model.architecture.linears(layer).into_iter().map(size).collect();
-        let sizes: Vec<Vec<usize>> = (0..layers).map(of).collect();
-        let weights = largest(&sizes);
-        let (folder, kept) = match storage {
-            Storage::Kept(folder) => (folder, true),
-            Storage::Scratch(folder) => (folder, false),
-        };
-        let mut sums = Stream::in_file(
-            layers,
-            weights,
-            folder,
-            "a run folder on another disk may have more space",
-            host,
-        )?;
-        let identity = identity(model, tokens, config.sequence_length, arithmetic.precision, pool);
-        let mut seconds = 0.0;
-        if !kept || !read(&*host.store, folder, &identity, &mut sums, layers)? {
-            // Some blocks may have been read before one that was damaged.
-            (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
-            let start = host.seconds();
-            squared_gradients(
-                model,
-                tokens,
-                config.sequence_length,
-                arithmetic.precision,
-                &mut sums,
-                host,
-                pool,
-            )?;
-            seconds = host.seconds() - start;
-            for layer in (0..layers).filter(|_| kept) {
-                let data: Cow<[u8]> = bytemuck::cast_slice(&sums.read(layer, 1)?).to_vec().into();
-                let entries = vec![Entry {
-                    name: KIND.into(),
-                    dtype: Dtype::F32,
-                    shape: vec![data.len() / 4],
-                    data,
-                }];
-                checkpoint::write(
-                    &*host.store,
-                    folder,
-                    (KIND, layer as u64),
-                    entries,
-                    &identity,
-                    arithmetic,
-                )?;
-            }
-        }
-        Ok(Self { config, sizes, sums: std::cell::RefCell::new(sums), seconds })
+        let mut task = SaliencyTask::new(model, config, text, storage, arithmetic, host, device)?;
+        run_to_end(|| task.step())
     }
 
     /// The penalty of a block.
@@ -167,6 +109,121 @@ impl Saliency {
         let all = weights / self.sizes.iter().flatten().sum::<usize>() as f64;
         shares.iter_mut().flatten().filter(|_| all > 0.0).for_each(|share| *share /= all);
         Ok(shares)
+    }
+}
+
+/// Squared gradients in the making: one sequence after the other.
+pub(crate) struct SaliencyTask<'a, D: Device> {
+    device: D,
+    host: &'a Host,
+    arithmetic: Arithmetic,
+    /// None at the end.
+    saliency: Option<Saliency>,
+    /// None where the sums were read, and after the last sequence.
+    pass: Option<ModelPass<'a, D>>,
+    /// The next sequence.
+    sequence: usize,
+    /// Where sums are to be kept.
+    folder: Option<PathBuf>,
+    identity: String,
+    /// The next layer whose sums are to be kept.
+    layer: usize,
+}
+
+impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
+    /// Squared gradients over the first `config.samples` sequences of the text; read where they
+    /// were kept before.
+    ///
+    /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is
+    /// kept there was made of another model or text.
+    pub fn new(
+        model: &'a Model,
+        config: SaliencyConfig,
+        text: &Text,
+        storage: Storage,
+        arithmetic: Arithmetic,
+        host: &'a Host,
+        device: &D,
+    ) -> Result<Self> {
+        let length = config.sequence_length;
+        let mut tokens = text.tokens(model, length)?;
+        let there = tokens.len() / length;
+        if there < config.samples {
+            let reason = format!(
+                "{there} sequences of {length} tokens, {} asked for saliency; a longer text or \
+                 fewer samples are needed",
+                config.samples
+            );
+            return Err(Error::Data { data: text.name.clone(), reason });
+        }
+        tokens.truncate(config.samples * length);
+        let layers = model.architecture.layers.len();
+        let size = |linear: LinearSpec| linear.shape.iter().product();
+        let of = |layer| model.architecture.linears(layer).into_iter().map(size).collect();
+        let sizes: Vec<Vec<usize>> = (0..layers).map(of).collect();
+        let weights = largest(&sizes);
+        let (folder, kept) = match storage {
+            Storage::Kept(folder) => (folder, true),
+            Storage::Scratch(folder) => (folder, false),
+        };
+        let mut sums = Stream::in_file(
+            layers,
+            weights,
+            folder,
+            "a run folder elsewhere may have more room",
+            host,
+        )?;
+        let identity = identity(model, &tokens, length, arithmetic.precision, device.pool());
+        let (start, mut pass) = (host.seconds(), None);
+        if !kept || !read(&*host.store, folder, &identity, &mut sums, layers)? {
+            // Some blocks may have been read before one that was damaged.
+            (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
+            let precision = arithmetic.precision;
+            pass = Some(ModelPass::new(model, tokens, length, precision, &sums, host, device)?);
+        }
+        let seconds = if pass.is_some() { host.seconds() - start } else { 0.0 };
+        let folder = (kept && pass.is_some()).then(|| folder.to_path_buf());
+        let sums = std::cell::RefCell::new(sums);
+        Ok(Self {
+            device: device.clone(),
+            host,
+            arithmetic,
+            saliency: Some(Saliency { config, sizes, sums, seconds }),
+            pass,
+            sequence: 0,
+            folder,
+            identity,
+            layer: 0,
+        })
+    }
+
+    /// The gradients of one sequence, or the sums of one layer to the folder.
+    ///
+    /// Errors: `NonFinite`, a gradient or what a layer gives; those of writing and of the device;
+    /// cancelled.
+    pub fn step(&mut self) -> Result<Progress<Saliency>> {
+        let over = || Error::Internal { reason: "a task is over, and was stepped".into() };
+        let saliency = self.saliency.as_mut().ok_or_else(over)?;
+        if let Some(pass) = self.pass.as_mut().filter(|pass| self.sequence < pass.sequences()) {
+            let (start, sums) = (self.host.seconds(), saliency.sums.get_mut());
+            let statistics: &mut [&mut dyn Statistic] = &mut [&mut SquaredGradients { sums }];
+            collect_one(self.device.pool(), pass, self.sequence, statistics)?;
+            saliency.seconds += self.host.seconds() - start;
+            self.sequence += 1;
+            return Ok(Progress::Going);
+        }
+        self.pass = None;
+        if let Some(folder) = self.folder.as_ref().filter(|_| self.layer < saliency.sizes.len()) {
+            let sums = saliency.sums.get_mut().read(self.layer, 1)?;
+            let data: Cow<[u8]> = bytemuck::cast_slice(&sums).to_vec().into();
+            let (name, shape) = (KIND.into(), vec![data.len() / 4]);
+            let entries = vec![Entry { name, dtype: Dtype::F32, shape, data }];
+            let (store, number) = (&*self.host.store, (KIND, self.layer as u64));
+            checkpoint::write(store, folder, number, entries, &self.identity, self.arithmetic)?;
+            self.layer += 1;
+            return Ok(Progress::Going);
+        }
+        self.saliency.take().map(Progress::Done).ok_or_else(over)
     }
 }
 

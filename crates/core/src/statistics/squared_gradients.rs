@@ -5,7 +5,7 @@ use super::{Pass, Seen, Statistic, collect};
 use crate::autograd::ops::Sink;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::device::{Cpu, Device, DeviceWeight};
+use crate::device::{Device, DeviceWeight};
 use crate::engine::stream::Stream;
 use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
@@ -18,6 +18,7 @@ use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of logits at once.
@@ -34,16 +35,13 @@ impl Statistic for SquaredGradients<'_> {
         let Seen::Gradients { layer, of } = seen else { return Ok(()) };
         let mut s = self.sums.read(layer, 1)?;
         let mut rest = &mut s[..];
-        for sink in of.values() {
-            let own = sink.with(|gradient| {
-                let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
-                pool.chunks_mut(own, 1 << 16, |i, own| {
-                    own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g)
-                });
-                rest = later;
-                own.iter().all(|s| s.is_finite())
+        for gradient in of.values() {
+            let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
+            pool.chunks_mut(own, 1 << 16, |i, own| {
+                own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g)
             });
-            if !own {
+            rest = later;
+            if !own.iter().all(|s| s.is_finite()) {
                 return Err(Error::NonFinite {
                     step: 0,
                     tensor: format!("a squared gradient of block {layer}"),
@@ -56,49 +54,49 @@ impl Statistic for SquaredGradients<'_> {
 
 /// Adds S of the sequences `tokens` `[texts, T]` to `sums`: a sample is a block, its linears
 /// one after the other.
-pub fn squared_gradients(
+pub fn squared_gradients<D: Device<Number = f32>>(
     model: &Model,
     tokens: &[u32],
     sequence_length: usize,
     precision: Precision,
     sums: &mut Stream,
     host: &Host,
-    pool: &Pool,
+    device: &D,
 ) -> Result<()> {
-    let layers = model.architecture.layers.len();
-    let inputs = sums.another(layers, sequence_length * model.architecture.hidden_size)?;
-    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, inputs, host, pool)?;
-    collect(pool, &mut pass, &mut [&mut SquaredGradients { sums }])
+    let tokens = tokens.to_vec();
+    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, sums, host, device)?;
+    collect(device.pool(), &mut pass, &mut [&mut SquaredGradients { sums }])
 }
 
 /// Forward and backward of the teacher, one text at a time, one block's gradients at a
 /// time.
-struct ModelPass<'a> {
+pub(super) struct ModelPass<'a, D: Device> {
     model: &'a Model,
     /// `[texts, T]`.
-    tokens: &'a [u32],
+    tokens: Vec<u32>,
     /// Memory for the inputs of every layer.
     inputs: Stream,
     host: &'a Host,
-    context: Context<Cpu>,
+    context: Context<D>,
     /// Embedding, final norm and head; blocks are read as they come.
-    ends: Weights<Cpu>,
+    ends: Weights<D>,
 }
 
-impl<'a> ModelPass<'a> {
-    #[allow(clippy::too_many_arguments)]
-    fn new(
+impl<'a, D: Device<Number = f32>> ModelPass<'a, D> {
+    /// The inputs of blocks are kept where `sums` are.
+    pub(super) fn new(
         model: &'a Model,
-        tokens: &'a [u32],
+        tokens: Vec<u32>,
         sequence_length: usize,
         precision: Precision,
-        inputs: Stream,
+        sums: &Stream,
         host: &'a Host,
-        pool: &'a Pool,
+        device: &D,
     ) -> Result<Self> {
         let a = &model.architecture;
+        let inputs = sums.another(a.layers.len(), sequence_length * a.hidden_size)?;
         let context = Context {
-            device: Cpu::new(pool),
+            device: device.clone(),
             architecture: Arc::new(a.clone()),
             ropes: rope_tables(a),
             batch: 1,
@@ -107,13 +105,13 @@ impl<'a> ModelPass<'a> {
             quantization: Arc::new(Quantization::float()),
             edge: EdgeRule::Inside,
         };
-        let stored = |name: &str| context.device.stored_weight(find(model, name)?);
+        let stored = |name: &str| device.stored_weight(find(model, name)?);
         let embedding = stored(EMBEDDING)?;
         let head = if a.tied_head { embedding.clone() } else { stored(HEAD)? };
         let ends = Weights {
             blocks: vec![],
             embedding,
-            final_norm: Arc::new(uploaded(&context.device, model, FINAL_NORM)?),
+            final_norm: Arc::new(uploaded(device, model, FINAL_NORM)?),
             head,
         };
         Ok(Self { model, tokens, inputs, host, context, ends })
@@ -121,16 +119,16 @@ impl<'a> ModelPass<'a> {
 
     fn block(
         &self,
-        weights: &BlockWeights<Cpu>,
-        sinks: &BlockSinks<Cpu>,
-        tape: &mut Tape<Cpu>,
-        x: &Tensor<Cpu>,
-    ) -> Result<Tensor<Cpu>> {
+        weights: &BlockWeights<D>,
+        sinks: &BlockSinks<D>,
+        tape: &mut Tape<D>,
+        x: &Tensor<D>,
+    ) -> Result<Tensor<D>> {
         Block { context: &self.context, weights, sinks, tap: None }.forward(tape, x)
     }
 }
 
-impl Pass for ModelPass<'_> {
+impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
     fn sequences(&self) -> usize {
         self.tokens.len().div_ceil(self.context.tokens)
     }
@@ -175,7 +173,7 @@ impl Pass for ModelPass<'_> {
         let (_, dy) = head.backward(x.buffer()?, None, &targets, normalizers)?;
         let mut dy = Tensor::new(dy, &shape)?;
         for layer in (0..a.layers.len()).rev() {
-            let x = Tensor::new(self.inputs.read(layer, 1)?, &shape)?;
+            let x = Tensor::new(device.upload(self.inputs.read(layer, 1)?)?, &shape)?;
             let weights = teacher(device, self.model, layer)?;
             let sinks = BlockSinks {
                 linears: weights
@@ -188,7 +186,10 @@ impl Pass for ModelPass<'_> {
             let mut tape = Tape::on(device);
             let y = self.block(&weights, &sinks, &mut tape, &x)?;
             dy = tape.backward(&x, &y, dy)?;
-            see(Seen::Gradients { layer, of: &sinks.linears })?;
+            let gradients = sinks.linears.iter().map(|(&l, sink)| Ok((l, sink.take(device)?)));
+            let gradients = gradients.collect::<Result<BTreeMap<_, _>>>()?;
+            let read = gradients.iter().map(|(&l, gradient)| Ok((l, device.read(gradient)?)));
+            see(Seen::Gradients { layer, of: &read.collect::<Result<_>>()? })?;
         }
         Ok(())
     }

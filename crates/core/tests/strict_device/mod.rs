@@ -75,7 +75,8 @@ impl Strict {
         self.note(operation);
         match &*self.failing.lock().expect("no panic while failing") {
             Some(failing) if failing == operation => {
-                Err(Error::Internal { reason: format!("the device failed in {operation}") })
+                let (device, reason) = ("strict".into(), "it was told to".into());
+                Err(Error::Device { device, operation: operation.into(), reason })
             }
             _ => Ok(()),
         }
@@ -143,6 +144,11 @@ impl Device for Strict {
     fn weight(&self, values: Opaque, cols: usize) -> Result<OpaqueWeight> {
         self.call("weight")?;
         self.inner.weight(values.0, cols).map(OpaqueWeight)
+    }
+
+    fn shared_weight(&self, values: &Arc<Vec<f32>>, cols: usize) -> Result<OpaqueWeight> {
+        self.call("shared_weight")?;
+        self.inner.shared_weight(values, cols).map(OpaqueWeight)
     }
 
     fn packed_weight(&self, codes: &QuantTensor) -> Result<OpaqueWeight> {

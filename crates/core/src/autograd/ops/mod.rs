@@ -114,6 +114,12 @@ impl<D: Device> Sink<D> {
         self.lock().count = 0;
     }
 
+    /// The gradient itself, which the sink then no longer has.
+    pub fn take(&self, device: &D) -> Result<D::Buffer> {
+        let none = device.zeros(0)?;
+        Ok(self.with(|gradient| std::mem::replace(gradient, none)))
+    }
+
     pub fn with<R>(&self, read: impl FnOnce(&mut D::Buffer) -> R) -> R {
         read(&mut self.lock().gradient)
     }

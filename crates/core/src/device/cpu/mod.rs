@@ -119,6 +119,10 @@ impl<T: Number> Device for Cpu<T> {
         Ok(Weight::values(values, cols))
     }
 
+    fn shared_weight(&self, values: &Arc<Vec<T>>, cols: usize) -> Result<Weight<T>> {
+        Ok(Weight::Values { values: values.clone(), cols })
+    }
+
     fn packed_weight(&self, codes: &QuantTensor) -> Result<Weight<T>> {
         Ok(Weight::Packed(Arc::new(WeightPanels::new(&self.pool, codes))))
     }

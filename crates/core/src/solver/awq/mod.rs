@@ -15,8 +15,7 @@
 pub mod search;
 
 use crate::Result;
-use crate::device::Cpu;
-use crate::device::cpu::Weight;
+use crate::device::Device;
 use crate::layer::finished::Finished;
 use crate::layer::weights::BlockWeights;
 use crate::solver::awq::search::{search_clip, search_scales};
@@ -27,6 +26,7 @@ use crate::statistics::{AbsMean, AtSite, collect};
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use ts_rs::TS;
 
 /// Sequences on which errors are compared; magnitudes are means over all.
@@ -41,24 +41,30 @@ pub struct AwqConfig {
 }
 
 impl Solver for AwqConfig {
-    fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished> {
+    fn solve<D: Device<Number = f32>>(
+        &self,
+        layer: &mut dyn Calibration<D>,
+    ) -> Result<Finished> {
         let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
+        let device = layer.device();
         let samples: Vec<Vec<f32>> = (0..SEARCHED.min(layer.samples()))
             .map(|sample| layer.input(InputStream::Plain, sample))
             .collect::<Result<_>>()?;
         for pair in layer.model().architecture.layers[layer.layer()].folds() {
             let (site, linears) = (pair.site, block.readers(pair.site));
             let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
-            let weights = block.weights();
+            let weights = block.weights(device)?;
             let stream = InputStream::Plain;
             let pass = &mut LayerPass { layer: &mut *layer, stream, weights: &weights };
             collect(pool, pass, &mut [&mut AtSite { site, of: &mut magnitudes }])?;
             // What the error of this site is measured on.
-            let weights = measured(&block, site);
-            let wanted: Vec<Vec<f32>> = samples
+            let weights = measured(device, &block, site)?;
+            let outputs: Vec<D::Buffer> = samples
                 .iter()
                 .map(|sample| layer.output(InputStream::Plain, &weights, sample.clone()))
                 .collect::<Result<_>>()?;
+            let wanted: Vec<_> =
+                outputs.iter().map(|y| device.read(y)).collect::<Result<_>>()?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {
                 let error = scaled_error(layer, &block, &linears, v, site, &samples, &wanted);
@@ -71,7 +77,7 @@ impl Solver for AwqConfig {
             fold(&mut block, pair, &found?.scales);
         }
         for (site, linears) in block.sites() {
-            let (mut inputs, weights) = (vec![], block.weights());
+            let (mut inputs, weights) = (vec![], block.weights(device)?);
             for sample in &samples {
                 let keep = &mut |at: ActivationSite, x: &[f32]| {
                     if at == site {
@@ -104,16 +110,17 @@ impl Solver for AwqConfig {
 }
 
 /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
-fn scaled_error(
-    layer: &dyn Calibration,
+fn scaled_error<D: Device<Number = f32>>(
+    layer: &dyn Calibration<D>,
     block: &OpenBlock,
     linears: &[Linear],
     v: &[f32],
     site: ActivationSite,
     samples: &[Vec<f32>],
-    wanted: &[Vec<f32>],
+    wanted: &[Cow<[f32]>],
 ) -> Result<f64> {
-    let (mut weights, pool) = (measured(block, site), layer.pool());
+    let (device, pool) = (layer.device(), layer.pool());
+    let mut weights = measured(device, block, site)?;
     for &linear in linears {
         let Some(site) = layer.site(block.name(linear)) else { continue };
         let (rows, cols) = block.shape(linear);
@@ -126,11 +133,12 @@ fn scaled_error(
         values
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
-        weights.linears.insert(linear, Weight::values(values, cols));
+        weights.linears.insert(linear, device.weight(device.upload(values)?, cols)?);
     }
     let mut error = 0.0;
     for (sample, wanted) in samples.iter().zip(wanted) {
         let y = layer.output(InputStream::Plain, &weights, sample.clone())?;
+        let (y, wanted) = (device.read(&y)?, wanted.iter());
         error += y.iter().zip(wanted).map(|(y, w)| f64::from(y - w).powi(2)).sum::<f64>();
     }
     Ok(error)
@@ -138,13 +146,18 @@ fn scaled_error(
 
 /// The block as a site's error sees it: without its feed-forward where only attention's output
 /// counts.
-fn measured(block: &OpenBlock, site: ActivationSite) -> BlockWeights<Cpu> {
-    let mut weights = block.weights();
+fn measured<D: Device<Number = f32>>(
+    device: &D,
+    block: &OpenBlock,
+    site: ActivationSite,
+) -> Result<BlockWeights<D>> {
+    let mut weights = block.weights(device)?;
     if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
         let (rows, cols) = block.shape(Linear::Down);
-        weights.linears.insert(Linear::Down, Weight::values(vec![0.0; rows * cols], cols));
+        let zeros = device.weight(device.zeros(rows * cols)?, cols)?;
+        weights.linears.insert(Linear::Down, zeros);
     }
-    weights
+    Ok(weights)
 }
 
 /// Columns of the site's readers times v, what produces it over v: the block computes what it did.

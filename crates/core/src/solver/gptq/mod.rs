@@ -4,6 +4,7 @@
 
 pub mod matrix;
 
+use crate::device::Device;
 use crate::layer::finished::Finished;
 use crate::solver::calibration::{Calibration, InputStream, LayerPass};
 use crate::solver::gptq::matrix::{GptqOptions, gptq};
@@ -32,7 +33,10 @@ impl Solver for GptqConfig {
         Err(Error::config("damping", format!("must be 0 to 10, got {}", self.damping)))
     }
 
-    fn solve(&self, layer: &mut dyn Calibration) -> Result<Finished> {
+    fn solve<D: Device<Number = f32>>(
+        &self,
+        layer: &mut dyn Calibration<D>,
+    ) -> Result<Finished> {
         let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
         let options = GptqOptions {
             damping: self.damping,
@@ -41,7 +45,7 @@ impl Solver for GptqConfig {
         };
         for (site, linears) in block.sites() {
             let mut hessian = Hessian::new(block.shape(linears[0]).1);
-            let weights = block.weights();
+            let weights = block.weights(layer.device())?;
             let stream = InputStream::Quantized;
             let pass = &mut LayerPass { layer: &mut *layer, stream, weights: &weights };
             collect(pool, pass, &mut [&mut AtSite { site, of: &mut hessian }])
