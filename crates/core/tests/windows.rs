@@ -120,7 +120,7 @@ fn a_window_of_one_layer_is_a_stage_of_blocks() {
 fn windows_cover_every_layer_and_finish_it_once() {
     for layers in 1..8 {
         for (wide, stride) in (1..=layers).flat_map(|wide| (1..=wide).map(move |s| (wide, s))) {
-            let window = Window { layers: wide, stride };
+            let window = Window { layers: wide, stride, ..Window::ONE };
             let (mut first, mut count) = (0, 0);
             while first < layers {
                 let (all, finished) = (window.at(first, layers), window.finished(first, layers));

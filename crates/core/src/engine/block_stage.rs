@@ -9,6 +9,8 @@
 //! In a stage of scope window B_i is several layers in a row (CBQ, arXiv 2312.07950): the first of them
 //! are finished, the others go on learning in the next window, which starts with them.
 //!
+//! In a stage of scope linear the block is trained linear by linear (`linear_maker`).
+//!
 //! The parameters of one block are in memory at a time. A finished block is on disk as it will be
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
@@ -116,6 +118,7 @@ impl<'a> BlockStage<'a> {
         };
         let what = match window {
             Window::ONE => format!("{layers} blocks"),
+            Window::LINEARS => format!("{} linears of {layers} blocks", blockwise.trainings()),
             _ => format!("{} windows of {} blocks", window.count(layers), window.layers),
         };
         events(Event::Phase {
@@ -181,9 +184,8 @@ impl<'a> BlockStage<'a> {
             }
             Work::Make(mut maker) => {
                 let (blocks, pace) = (&self.blockwise, self.pace);
-                let number = first / blocks.window.stride;
                 let mut tell = |event: BlockEvent| match event {
-                    BlockEvent::Step(step) => events(blocks.step_event(number, &step, pace)),
+                    BlockEvent::Step(step) => events(blocks.step_event(first, &step, pace)),
                     BlockEvent::Warning(message) => events(Event::Warning { message }),
                 };
                 match maker.step(blocks, &mut self.streams, &mut tell)? {
@@ -201,8 +203,8 @@ impl<'a> BlockStage<'a> {
                 match pass.step(blocks, &mut self.streams)? {
                     Progress::Going => Work::Output { pass, finished, found },
                     Progress::Done(_) if found => {
-                        let number = first / blocks.window.stride;
-                        let first = (number + 1) as u64 * blocks.config.steps();
+                        let done = blocks.trainings_before(first) + blocks.trainings_at(first);
+                        let first = done as u64 * blocks.config.steps();
                         self.pace = Pace { first, start: blocks.host.seconds() };
                         self.keep(finished);
                         Work::Begin
@@ -319,7 +321,7 @@ impl<'a> BlockStage<'a> {
             note_saliency(&mut record.matrices, &saliency.shares()?);
         }
         let (config, now) = (blocks.config, blocks.host.seconds());
-        let all = blocks.windows() as u64 * config.steps();
+        let all = blocks.trainings() as u64 * config.steps();
         let per_step = (config.batch * config.sequence_length) as u64;
         let quantization = quantization(&self.recipe, &blocks.model.architecture)?;
         let mut model = blocks.model.with(tensors, Some(quantization));

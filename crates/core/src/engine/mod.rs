@@ -1,8 +1,8 @@
 //! The trainer: a machine of machines, each with a `step()` that does one bounded piece of work.
 //! [`stages`] goes through the stages of a recipe. `model_stage` trains the whole model: [`step`]
 //! is one optimizer step, [`trainer`] builds it from a model and a recipe. `block_stage` finishes
-//! one block after the other: `layer_maker` solves or trains one ([`student`]), `passes` send
-//! the hidden states through it, [`blockwise`] is what all of them share.
+//! one block after the other: `layer_maker` solves or trains one ([`student`]), as a whole or linear
+//! by linear (`linear_maker`), `passes` send the hidden states through it, [`blockwise`] is what all of them share.
 
 pub mod arithmetic;
 pub(crate) mod block_stage;
@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod finished;
 pub(crate) mod identity;
 pub(crate) mod layer_maker;
+pub(crate) mod linear_maker;
 pub mod memory;
 pub(crate) mod model_stage;
 pub mod observe;

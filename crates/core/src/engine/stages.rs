@@ -169,9 +169,10 @@ impl<'a> Training<'a> {
                 let device = Cpu::new(pool);
                 Ok(Work::Model(Box::new(ModelStage::new(inputs, config, device, events)?)))
             }
+            Stage::Linear { config, .. } => by_layers(inputs, config, Window::LINEARS, events),
             Stage::Block { config, .. } => by_layers(inputs, config, Window::ONE, events),
             &Stage::Window { layers, stride, ref config, .. } => {
-                by_layers(inputs, config, Window { layers, stride }, events)
+                by_layers(inputs, config, Window { layers, stride, ..Window::ONE }, events)
             }
         }
     }

@@ -94,6 +94,13 @@ impl Penalty {
         Self { factors: s.iter().map(factor).collect(), s, difference: config.difference }
     }
 
+    /// The penalty of each linear by itself; their sum is this one.
+    pub fn by_linears(self) -> Vec<Self> {
+        let Self { s, factors, difference } = self;
+        let one = |(s, factor)| Self { s: vec![s], factors: vec![factor], difference };
+        s.into_iter().zip(factors).map(one).collect()
+    }
+
     /// f of each linear.
     pub fn factors(&self) -> &[f64] {
         &self.factors

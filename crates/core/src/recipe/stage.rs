@@ -26,6 +26,17 @@ pub enum Stage {
         #[ts(type = "Partial<TrainConfig>")]
         config: TrainConfig,
     },
+    /// One linear after the other (ApiQ-lw, arXiv 2402.05147; AdaRound, arXiv 2004.10568): each
+    /// learns to compute from what it reads in the quantized layers what the unquantized one
+    /// computes from what it reads in the unquantized layers.
+    Linear {
+        #[serde(default)]
+        #[ts(optional, as = "Option<_>")]
+        from: StageStart,
+        trains: Trains,
+        /// Phases and steps are those of every linear.
+        config: BlockConfig,
+    },
     /// One transformer layer after the other, each from its own inputs to its own outputs.
     Block {
         #[serde(default)]
@@ -51,18 +62,23 @@ pub enum Stage {
     },
 }
 
-/// Layers that are trained together.
+/// What is trained together: layers, or linears of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Layers of a window.
     pub layers: usize,
     /// Layers from the start of a window to that of the next one.
     pub stride: usize,
+    /// Whether the linears of a layer are trained one after the other, each on its own output.
+    pub by_linears: bool,
 }
 
 impl Window {
     /// Every layer by itself.
-    pub const ONE: Self = Self { layers: 1, stride: 1 };
+    pub const ONE: Self = Self { layers: 1, stride: 1, by_linears: false };
+
+    /// Every linear of every layer by itself.
+    pub const LINEARS: Self = Self { by_linears: true, ..Self::ONE };
 
     /// Number of windows of a model of `layers` layers.
     pub fn count(self, layers: usize) -> usize {
@@ -96,15 +112,17 @@ pub enum StageStart {
 impl Stage {
     pub fn from(&self) -> StageStart {
         match self {
-            Stage::Model { from, .. } | Stage::Block { from, .. } | Stage::Window { from, .. } => {
-                *from
-            }
+            Stage::Model { from, .. }
+            | Stage::Linear { from, .. }
+            | Stage::Block { from, .. }
+            | Stage::Window { from, .. } => *from,
         }
     }
 
     pub fn trains(&self) -> Trains {
         match self {
             Stage::Model { trains, .. }
+            | Stage::Linear { trains, .. }
             | Stage::Block { trains, .. }
             | Stage::Window { trains, .. } => *trains,
         }
@@ -115,9 +133,10 @@ impl Stage {
     pub fn by_layers(&self) -> Option<(&BlockConfig, Window)> {
         match self {
             Stage::Model { .. } => None,
+            Stage::Linear { config, .. } => Some((config, Window::LINEARS)),
             Stage::Block { config, .. } => Some((config, Window::ONE)),
             &Stage::Window { layers, stride, ref config, .. } => {
-                Some((config, Window { layers, stride }))
+                Some((config, Window { layers, stride, ..Window::ONE }))
             }
         }
     }
@@ -126,6 +145,7 @@ impl Stage {
     fn scope(&self) -> &'static str {
         match self {
             Stage::Model { .. } => "model",
+            Stage::Linear { .. } => "linear",
             Stage::Block { .. } => "block",
             Stage::Window { .. } => "window",
         }
@@ -135,14 +155,18 @@ impl Stage {
     pub fn sequence_length(&self) -> usize {
         match self {
             Stage::Model { config, .. } => config.sequence_length,
-            Stage::Block { config, .. } | Stage::Window { config, .. } => config.sequence_length,
+            Stage::Linear { config, .. }
+            | Stage::Block { config, .. }
+            | Stage::Window { config, .. } => config.sequence_length,
         }
     }
 
     pub fn seed(&self) -> u64 {
         match self {
             Stage::Model { config, .. } => config.seed,
-            Stage::Block { config, .. } | Stage::Window { config, .. } => config.seed,
+            Stage::Linear { config, .. }
+            | Stage::Block { config, .. }
+            | Stage::Window { config, .. } => config.seed,
         }
     }
 
@@ -165,7 +189,9 @@ impl Stage {
                 self.scope(),
                 &format!("{path}.config.terms"),
             ),
-            Stage::Block { config, .. } | Stage::Window { config, .. } => {
+            Stage::Linear { config, .. }
+            | Stage::Block { config, .. }
+            | Stage::Window { config, .. } => {
                 let is_saliency =
                     |term: &WeightedTerm| matches!(term.term, TermConfig::Saliency(_));
                 if let Some(i) = config.terms.iter().position(is_saliency)
@@ -189,11 +215,27 @@ impl Stage {
         }
     }
 
-    /// Refuses a window that does not fit a model of `layers` layers, and one whose layers are
-    /// solved.
+    /// Refuses what nothing can do in this scope: a window that does not fit a model of `layers`
+    /// layers, a solver where layers or linears are not taken as a solver takes them, norms where
+    /// linears learn.
     ///
     /// Errors: `Config`, naming the field under `path` and what would work.
-    pub fn check_window(&self, path: &str, layers: usize) -> Result<()> {
+    pub fn check_scope(&self, path: &str, layers: usize) -> Result<()> {
+        if let Stage::Linear { trains, config, .. } = self {
+            let refused = |field: &str, reason: &str| {
+                Err(Error::config(format!("{path}.{field}"), reason))
+            };
+            if config.solver.is_some() {
+                let reason = "a solver goes through the linears of a layer by itself; use the \
+                              scope block";
+                return refused("config.solver", reason);
+            }
+            if trains.norms {
+                let reason = "must be false: the output of a linear says nothing about norms and \
+                              biases; train them in a stage of scope block, window or model";
+                return refused("trains.norms", reason);
+            }
+        }
         let Stage::Window { layers: wide, stride, config, .. } = self else { return Ok(()) };
         let within = |field: &str, value: usize, most: usize, of: &str| {
             if (1..=most).contains(&value) {
