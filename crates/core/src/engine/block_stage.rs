@@ -399,10 +399,10 @@ mod tests {
             host: &host,
             pool: &pool,
         };
-        let blockwise = Blockwise::new(&inputs, config, Window::ONE, arithmetic).expect("blocks");
         let tokens: Vec<u32> =
             (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
-        let made = |on_disk: bool| {
+        let made = |window: Window, on_disk: bool| {
+            let blockwise = Blockwise::new(&inputs, config, window, arithmetic).expect("blocks");
             let mut streams = blockwise.start(&tokens, &scratch).expect("streams");
             for stream in [&mut streams.plain, &mut streams.quantized]
                 .into_iter()
@@ -426,6 +426,8 @@ mod tests {
             }
             made
         };
-        assert!(made(true) == made(false));
+        for window in [Window::ONE, Window::LINEARS] {
+            assert!(made(window, true) == made(window, false));
+        }
     }
 }

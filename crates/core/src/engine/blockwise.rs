@@ -31,7 +31,8 @@ use std::sync::Arc;
 fn site_width(architecture: &Architecture, second_target: bool) -> usize {
     let width = |layer: usize| {
         let linears = architecture.linears(layer).into_iter();
-        linears.map(|linear| 2 * linear.shape[1] + (1 + usize::from(second_target)) * linear.shape[0])
+        linears
+            .map(|linear| 2 * linear.shape[1] + (1 + usize::from(second_target)) * linear.shape[0])
     };
     (0..architecture.layers.len()).flat_map(width).max().unwrap_or(0)
 }

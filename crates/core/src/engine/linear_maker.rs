@@ -237,8 +237,7 @@ impl LinearMaker {
         let open = OpenLayer::of(blocks, self.layer, Some(linear), penalty)?;
         let mut targets = targets.into_iter();
         let plain = targets.next().ok_or_else(|| no_inputs(linear))?;
-        let streams =
-            Streams { plain, quantized: inputs.quantized, second_target: targets.next() };
+        let streams = Streams { plain, quantized: inputs.quantized, second_target: targets.next() };
         let training = Box::new(BlockTraining::new(vec![open], 1));
         Ok(Work::Train { training, streams, plain: inputs.plain })
     }

@@ -222,9 +222,8 @@ impl Stage {
     /// Errors: `Config`, naming the field under `path` and what would work.
     pub fn check_scope(&self, path: &str, layers: usize) -> Result<()> {
         if let Stage::Linear { trains, config, .. } = self {
-            let refused = |field: &str, reason: &str| {
-                Err(Error::config(format!("{path}.{field}"), reason))
-            };
+            let refused =
+                |field: &str, reason: &str| Err(Error::config(format!("{path}.{field}"), reason));
             if config.solver.is_some() {
                 let reason = "a solver goes through the linears of a layer by itself; use the \
                               scope block";
