@@ -32,7 +32,7 @@ use std::sync::{Arc, LazyLock};
 static DEMO: LazyLock<Model> = LazyLock::new(|| Model::clone(&load(&assets("demo")).unwrap()));
 
 const SAMPLES: usize = 3;
-const TOKENS: usize = 24;
+const TOKENS: usize = 16;
 const LINEARS: usize = 7;
 
 fn assets(name: &str) -> String {
@@ -61,8 +61,14 @@ fn config(steps: usize) -> BlockConfig {
     }
 }
 
+/// Learning rates for what learns alone.
+fn rated(trains: Trains, mut config: BlockConfig) -> BlockConfig {
+    config.phases.iter_mut().for_each(|phase| phase.rates = phase.rates.of(trains));
+    config
+}
+
 fn linears(trains: Trains, config: BlockConfig) -> Stage {
-    Stage::Linear { from: StageStart::Previous, trains, config }
+    Stage::Linear { from: StageStart::Previous, trains, config: rated(trains, config) }
 }
 
 fn site(range: RangeConfig) -> WeightSite {
@@ -152,7 +158,7 @@ fn read_by_linears(model: &Model) -> Vec<Vec<f32>> {
         batch: 1,
         tokens: TOKENS,
         precision: Precision::F32,
-        quantization: Arc::new(Quantization::float()),
+        quantization: Arc::new(model.quantization.clone().unwrap_or_else(Quantization::float)),
         edge: EdgeRule::Inside,
     };
     let (width, sites) = (architecture.hidden_size, sites(&architecture, 0));
@@ -333,8 +339,11 @@ fn a_stage_goes_on_from_codes_in_integer_products() {
         Rule::activations(ActivationSpec::BLOCK_32),
     ];
     let config = || BlockConfig { arithmetic: Some(TrainArithmetic::Int8Forward), ..config(2) };
-    let first =
-        Stage::Block { from: StageStart::Original, trains: Trains::SCALES, config: config() };
+    let first = Stage::Block {
+        from: StageStart::Original,
+        trains: Trains::SCALES,
+        config: rated(Trains::SCALES, config()),
+    };
     let (before, _) = run(&recipe(rules.clone(), vec![first.clone()]));
     let second = linears(Trains::SCALES, config());
     let (after, heard) = run(&recipe(rules, vec![first, second]));
@@ -366,7 +375,7 @@ fn penalties_of_linears_sum_to_that_of_the_layer() {
     let config = BlockConfig { saliency: Some(saliency), phases, ..usual };
     let rules = || vec![Rule::weights(site(RangeConfig::ScaleZero))];
     let (from, trains) = (StageStart::Original, Trains::SCALES);
-    let whole = Stage::Block { from, trains, config: config.clone() };
+    let whole = Stage::Block { from, trains, config: rated(trains, config.clone()) };
     let (_, whole) = run(&recipe(rules(), vec![whole]));
     let (_, parts) = run(&recipe(rules(), vec![linears(trains, config)]));
     for (whole, parts) in whole.iter().zip(parts.chunks(LINEARS)) {

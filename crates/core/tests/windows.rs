@@ -160,7 +160,7 @@ fn layers_of_a_window_learn_from_the_outputs_of_the_last() {
 #[test]
 fn a_run_that_is_stopped_goes_on_with_the_same_bytes() {
     let mut rounding = window(2, 1);
-    if let (Rule::Weight { quantizer: Some(site), .. }, Stage::Window { trains, .. }) =
+    if let (Rule::Weight { quantizer: Some(site), .. }, Stage::Window { trains, config, .. }) =
         (&mut rounding.rules[0], &mut rounding.stages[0])
     {
         *site = WeightSite {
@@ -170,6 +170,7 @@ fn a_run_that_is_stopped_goes_on_with_the_same_bytes() {
             ..*site
         };
         *trains = Trains { norms: true, rounding: true, ..Trains::NONE };
+        config.phases[0].rates = config.phases[0].rates.of(*trains);
     }
     for (name, recipe) in [("all", window(2, 1)), ("rounding", rounding)] {
         let (whole, heard) = run(&recipe);

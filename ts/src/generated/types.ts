@@ -76,6 +76,12 @@ export type AnchorConfig = Record<symbol, never>;
  */
 export type ApiqConfig = { 
 /**
+ * What is trained at a time: `block` (all linears of a layer, on the outputs of the layer;
+ * ApiQ-bw in the paper) or `linear` (one linear after the other, each on its own outputs;
+ * ApiQ-lw), which then has the epochs of a layer. Default `block`.
+ */
+scope: LayerScope, 
+/**
  * Options of the training, layer by layer.
  */
 train: BlockOptions, 
@@ -917,6 +923,11 @@ from: number,
  * The last layer.
  */
 to: number, };
+
+/**
+ * What a built-in recipe that goes through the layers trains at a time.
+ */
+export type LayerScope = "block" | "linear";
 
 /**
  * Layers of a model: one, or several in a row.
@@ -1775,6 +1786,24 @@ trains: Trains,
  * How long, how fast and by which loss.
  */
 config: Partial<TrainConfig>, } | { 
+/**
+ * One linear after the other (ApiQ-lw, arXiv 2402.05147; AdaRound, arXiv 2004.10568): each learns
+ * to compute from what it reads in the quantized layers what the unquantized one computes from what
+ * it reads in the unquantized layers.
+ */
+"scope": "linear", 
+/**
+ * What the stage begins from.
+ */
+from?: StageStart, 
+/**
+ * What learns; everything else is frozen.
+ */
+trains: Trains, 
+/**
+ * Phases and steps are those of every linear.
+ */
+config: BlockConfig, } | { 
 /**
  * One transformer layer after the other, each from its own inputs to its own outputs.
  */

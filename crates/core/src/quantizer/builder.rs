@@ -52,6 +52,12 @@ impl Trains {
         activation_scales: false,
     };
     pub const SCALES: Self = Self { scales: true, ..Self::NONE };
+
+    /// Whether what the rate of ranges is for learns: scales, clips and zero points, and the
+    /// parameters of a rounding.
+    pub fn ranges(self) -> bool {
+        self.scales || self.rounding
+    }
 }
 
 /// N in LSQ's gradient scale 1 / sqrt(N p).

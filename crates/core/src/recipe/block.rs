@@ -6,6 +6,7 @@ pub use crate::objective::saliency::{SaliencyConfig, SaliencyDifference, Salienc
 use crate::objective::{TermConfig, Weight, WeightedTerm};
 use crate::optimizer::OptimizerConfig;
 use crate::optimizer::adamw::AdamWConfig;
+use crate::quantizer::builder::Trains;
 use crate::recipe::TrainArithmetic;
 use crate::solver::SolverConfig;
 use crate::{Error, Result};
@@ -86,6 +87,18 @@ pub struct BlockRates {
     pub weights: f64,
 }
 
+impl BlockRates {
+    /// The rates of what learns; the others are 0.
+    pub fn of(self, trains: Trains) -> Self {
+        let if_learned = |learns, rate| if learns { rate } else { 0.0 };
+        Self {
+            ranges: if_learned(trains.ranges(), self.ranges),
+            low_rank: if_learned(trains.low_rank, self.low_rank),
+            weights: if_learned(trains.weights || trains.norms, self.weights),
+        }
+    }
+}
+
 /// Options of block training. Every field has a default, which the recipe gives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -132,15 +145,20 @@ pub struct BlockOptions {
 }
 
 impl BlockOptions {
-    /// Returns `defaults`, which have one phase, with the options that are present.
-    pub fn over(&self, defaults: BlockConfig) -> Result<BlockConfig> {
+    /// Returns `defaults`, which have one phase, with the options that are present, for a stage that
+    /// trains what `trains` says.
+    ///
+    /// Errors: `Config`, an option is out of range, or nothing reads it.
+    pub fn over(&self, trains: Trains, defaults: BlockConfig) -> Result<BlockConfig> {
+        self.check_read(trains)?;
         let phases = defaults.phases.iter().map(|phase| BlockPhase {
             epochs: self.epochs.unwrap_or(phase.epochs),
             rates: BlockRates {
                 ranges: self.range_learning_rate.unwrap_or(phase.rates.ranges),
                 low_rank: self.low_rank_learning_rate.unwrap_or(phase.rates.low_rank),
                 weights: self.weight_learning_rate.unwrap_or(phase.rates.weights),
-            },
+            }
+            .of(trains),
             min_ratio: self.min_ratio.unwrap_or(phase.min_ratio),
             ..*phase
         });
@@ -164,6 +182,27 @@ impl BlockOptions {
             ));
         }
         Ok(config)
+    }
+
+    /// Refuses a learning rate or a decay of what does not learn.
+    fn check_read(&self, trains: Trains) -> Result<()> {
+        let factors = "there are no low-rank factors; give a rank of 1 or more, where the target \
+                       stores factors";
+        let (ranges, low_rank) = (trains.ranges(), trains.low_rank);
+        let weights = trains.weights || trains.norms;
+        let decayed = "neither ranges nor low-rank factors learn";
+        for (field, given, read, why) in [
+            ("rangeLearningRate", self.range_learning_rate, ranges, "no range learns"),
+            ("lowRankLearningRate", self.low_rank_learning_rate, low_rank, factors),
+            ("weightLearningRate", self.weight_learning_rate, weights, "no weight or norm learns"),
+            ("weightDecay", self.weight_decay, ranges || low_rank, decayed),
+        ] {
+            if !read && given.is_some_and(|given| given != 0.0) {
+                let reason = format!("must be 0 or left out: {why}");
+                return Err(Error::config(format!("train.{field}"), reason));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -189,6 +228,20 @@ impl BlockConfig {
             arithmetic: None,
             seed: 0,
         }
+    }
+
+    /// The config with phases one after the other. Those without epochs are left out, and a penalty
+    /// that no other phase adds.
+    ///
+    /// Errors: `Config`, no phase has an epoch.
+    pub fn with_phases(self, mut phases: Vec<BlockPhase>) -> Result<Self> {
+        phases.retain(|phase| phase.epochs > 0);
+        if phases.is_empty() {
+            let reason = "no phase has an epoch: nothing would be trained";
+            return Err(Error::config("train.epochs", reason));
+        }
+        let saliency = self.saliency.filter(|_| phases.iter().any(|phase| phase.saliency));
+        Ok(Self { saliency, phases, ..self })
     }
 
     /// Returns the saliency penalty; None if its weight is 0.

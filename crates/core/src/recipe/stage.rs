@@ -62,6 +62,28 @@ pub enum Stage {
     },
 }
 
+/// What a built-in recipe that goes through the layers trains at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum LayerScope {
+    /// All linears of a layer, on the outputs of the layer.
+    #[default]
+    Block,
+    /// One linear after the other, each on its own outputs.
+    Linear,
+}
+
+impl LayerScope {
+    /// A stage of this scope that begins from the original model.
+    pub fn stage(self, trains: Trains, config: BlockConfig) -> Stage {
+        let from = StageStart::Original;
+        match self {
+            Self::Block => Stage::Block { from, trains, config },
+            Self::Linear => Stage::Linear { from, trains, config },
+        }
+    }
+}
+
 /// What is trained together: layers, or linears of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {

@@ -163,6 +163,79 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_of_what_does_not_learn_is_refused_by_the_option() {
+        for (json, field, words) in [
+            (
+                r#"{"kind":"apiq","rank":0,"train":{"lowRankLearningRate":1e-3}}"#,
+                "train.lowRankLearningRate",
+                "a rank of 1 or more",
+            ),
+            (
+                r#"{"kind":"sapr","target":"gguf:q4_0","train":{"lowRankLearningRate":1e-3}}"#,
+                "train.lowRankLearningRate",
+                "the target stores factors",
+            ),
+            (
+                r#"{"kind":"omniquant","train":{"weightLearningRate":1e-3}}"#,
+                "train.weightLearningRate",
+                "no weight or norm learns",
+            ),
+            (
+                r#"{"kind":"norm-tweaking","train":{"rangeLearningRate":1e-3}}"#,
+                "train.rangeLearningRate",
+                "no range learns",
+            ),
+            (
+                r#"{"kind":"norm-tweaking","train":{"weightDecay":0.1}}"#,
+                "train.weightDecay",
+                "neither ranges nor low-rank factors",
+            ),
+            (
+                r#"{"kind":"llm-qat","train":{"weightScaleMultiplier":2}}"#,
+                "weightScaleMultiplier",
+                "no scale",
+            ),
+            (
+                r#"{"kind":"silq","train":{"activationScaleMultiplier":2}}"#,
+                "activationScaleMultiplier",
+                "no stored scale",
+            ),
+        ] {
+            match parse_config::<RecipeConfig>(json).expect(json).resolve() {
+                Err(crate::Error::Config { field: found, reason }) => {
+                    assert_eq!(found, field, "{json}: {reason}");
+                    assert!(reason.contains(words), "{json}: {reason}");
+                }
+                other => panic!("{json}: {other:?}"),
+            }
+        }
+        // A rate of 0 says what is so anyway.
+        let json = r#"{"kind":"apiq","rank":0,"train":{"lowRankLearningRate":0}}"#;
+        parse_config::<RecipeConfig>(json).expect(json).resolve().expect("a recipe");
+    }
+
+    #[test]
+    fn built_in_recipes_give_rates_to_what_learns_alone() {
+        let rank = |rank: u32, scope: &str| {
+            let json = format!(r#"{{"kind":"apiq","rank":{rank},"scope":"{scope}"}}"#);
+            parse_config::<RecipeConfig>(&json).expect("options")
+        };
+        let other = [rank(0, "block"), rank(4, "linear")];
+        let scopes: Vec<bool> = other
+            .iter()
+            .map(|config| {
+                let recipe = config.resolve().expect("a recipe");
+                matches!(recipe.stages[..], [crate::recipe::Stage::Linear { .. }])
+            })
+            .collect();
+        assert_eq!(scopes, [false, true]);
+        for config in RecipeConfig::defaults().into_iter().chain(other) {
+            let recipe = config.resolve().expect("its defaults fit together");
+            recipe.check_unread().unwrap_or_else(|e| panic!("{}: {e}", recipe.id));
+        }
+    }
+
+    #[test]
     fn an_unknown_or_wrong_option_is_named_by_its_path() {
         for (json, start, words) in [
             (

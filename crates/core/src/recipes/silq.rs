@@ -53,7 +53,6 @@ impl SilqConfig {
     pub const DEFAULTS: Defaults = Defaults::CHANNELS;
 
     pub fn recipe(&self) -> Result<Recipe> {
-        self.train.validate()?;
         let (target, static_activations) =
             (self.common.target(Self::DEFAULTS), self.static_activations);
         let request = self.common.request(Self::DEFAULTS);
@@ -62,7 +61,7 @@ impl SilqConfig {
         let range = if scales { RangeConfig::Scale } else { RangeConfig::Frozen };
         let learned = Trains { weights: true, norms: true, ..Trains::NONE };
         let trains = Trains { scales, activation_scales, ..learned };
-        let (from, config) = (StageStart::Previous, self.train.clone());
+        let (from, config) = (StageStart::Previous, self.train.checked(trains)?);
         let stages = vec![Stage::Model { from, trains, config }];
         let recipe = sites.recipe("silq", target, self.observer, range, stages);
         let (edge, gradient_scale) = (self.edge, self.gradient_scale);
