@@ -16,7 +16,8 @@ use ts_rs::TS;
 /// Two streams of hidden states run through the blocks: those of the unquantized model (the
 /// teacher), and those of the quantized blocks that are finished. Each block learns to compute from
 /// the second stream what the unquantized block computes from the first. Only one block is in
-/// memory at a time, whatever the depth of the model.
+/// memory at a time, whatever the depth of the model. In a stage of scope linear each linear learns
+/// so by itself, from what it reads on either stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
@@ -28,14 +29,14 @@ pub struct BlockConfig {
     pub sequence_length: usize,
     /// Sequences of each optimizer step.
     pub batch: usize,
-    /// Whether a block learns from a second target too: the outputs of the unquantized block for
-    /// the quantized stream.
+    /// Whether a block (or linear) learns from a second target too: the outputs of the unquantized
+    /// one for the quantized stream.
     pub second_target: bool,
     /// The penalty on rounding errors, for the phases that add it; absent: there is none.
     pub saliency: Option<SaliencyConfig>,
     /// The solver that finds codes without gradients; a stage that has one has no phases.
     pub solver: Option<SolverConfig>,
-    /// Phases of the training of every block, one after the other.
+    /// Phases of the training of every block or linear, one after the other.
     pub phases: Vec<BlockPhase>,
     /// Weight decay of ranges and low-rank factors.
     pub weight_decay: f64,
@@ -62,7 +63,8 @@ pub struct BlockConfig {
 pub struct BlockPhase {
     /// Number of passes over the sequences.
     pub epochs: usize,
-    /// Whether the loss compares the outputs of the block with those of the unquantized one.
+    /// Whether the loss compares the outputs of the block or linear with those of the unquantized
+    /// one.
     pub output: bool,
     /// Whether the loss contains the saliency penalty.
     pub saliency: bool,
@@ -73,7 +75,7 @@ pub struct BlockPhase {
     pub min_ratio: f64,
 }
 
-/// Learning rates by what learns; 0 freezes it. Those of scales, weights and norms are shares of
+/// Learning rates by what learns; 0 freezes it, and what does not learn has 0. Those of scales, weights and norms are shares of
 /// the initial root mean square of each tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
