@@ -71,13 +71,16 @@ enum Work {
         targets: Vec<Stream>,
         sample: usize,
     },
-    Train {
-        training: Box<BlockTraining>,
-        /// At the inputs of the linear, and its targets.
-        streams: Streams,
-        /// What the next linear of the site reads in the teacher's layer.
-        plain: Stream,
-    },
+    Train(Box<Training>),
+}
+
+/// A linear that is being trained.
+struct Training {
+    training: BlockTraining,
+    /// At the inputs of the linear, and its targets.
+    streams: Streams,
+    /// What the next linear of the site reads in the teacher's layer.
+    plain: Stream,
 }
 
 impl LinearMaker {
@@ -129,17 +132,18 @@ impl LinearMaker {
             Work::Targets { linear, targets, sample } => {
                 self.target(blocks, linear, targets, sample)?
             }
-            Work::Train { mut training, mut streams, plain } => {
+            Work::Train(mut at_work) => {
                 let before = self.trained * blocks.config.steps();
                 let mut tell = |event: BlockEvent| match event {
                     BlockEvent::Step(step) => tell(BlockEvent::Step(step.after(before))),
                     other => tell(other),
                 };
-                match training.step(blocks, &mut streams, &mut tell)? {
-                    Progress::Going => Work::Train { training, streams, plain },
+                match at_work.training.step(blocks, &mut at_work.streams, &mut tell)? {
+                    Progress::Going => Work::Train(at_work),
                     Progress::Done(TrainedLayers { finished, .. }) => {
                         self.trained += 1;
                         finished.into_iter().for_each(|linear| self.keep(linear));
+                        let Training { streams, plain, .. } = *at_work;
                         self.inputs = Some(SiteInputs { plain, quantized: streams.quantized });
                         Work::Linear
                     }
@@ -238,8 +242,8 @@ impl LinearMaker {
         let mut targets = targets.into_iter();
         let plain = targets.next().ok_or_else(|| no_inputs(linear))?;
         let streams = Streams { plain, quantized: inputs.quantized, second_target: targets.next() };
-        let training = Box::new(BlockTraining::new(vec![open], 1));
-        Ok(Work::Train { training, streams, plain: inputs.plain })
+        let training = BlockTraining::new(vec![open], 1);
+        Ok(Work::Train(Box::new(Training { training, streams, plain: inputs.plain })))
     }
 
     /// A linear is done.
