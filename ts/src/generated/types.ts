@@ -129,7 +129,8 @@ train: SolverOptions, } & Common;
  * Two streams of hidden states run through the blocks: those of the unquantized model (the
  * teacher), and those of the quantized blocks that are finished. Each block learns to compute from
  * the second stream what the unquantized block computes from the first. Only one block is in
- * memory at a time, whatever the depth of the model.
+ * memory at a time, whatever the depth of the model. In a stage of scope linear each linear learns
+ * so by itself, from what it reads on either stream.
  */
 export type BlockConfig = { 
 /**
@@ -146,8 +147,8 @@ sequenceLength: number,
  */
 batch: number, 
 /**
- * Whether a block learns from a second target too: the outputs of the unquantized block for
- * the quantized stream.
+ * Whether a block (or linear) learns from a second target too: the outputs of the unquantized
+ * one for the quantized stream.
  */
 secondTarget: boolean, 
 /**
@@ -159,7 +160,7 @@ saliency?: SaliencyConfig,
  */
 solver?: SolverConfig, 
 /**
- * Phases of the training of every block, one after the other.
+ * Phases of the training of every block or linear, one after the other.
  */
 phases: Array<BlockPhase>, 
 /**
@@ -271,7 +272,8 @@ export type BlockPhase = {
  */
 epochs: number, 
 /**
- * Whether the loss compares the outputs of the block with those of the unquantized one.
+ * Whether the loss compares the outputs of the block or linear with those of the unquantized
+ * one.
  */
 output: boolean, 
 /**
@@ -289,7 +291,7 @@ rates: BlockRates,
 minRatio: number, };
 
 /**
- * Learning rates by what learns; 0 freezes it. Those of scales, weights and norms are shares of
+ * Learning rates by what learns; 0 freezes it, and what does not learn has 0. Those of scales, weights and norms are shares of
  * the initial root mean square of each tensor.
  */
 export type BlockRates = { 
@@ -1930,7 +1932,7 @@ export type TermConfig = {
  */
 "kind": "crossEntropy" } & CrossEntropyConfig | { 
 /**
- * Mean squared difference of a layer's output from the teacher's.
+ * Mean squared difference of the output of a layer, or of a linear, from the teacher's.
  */
 "kind": "blockOutput" } & BlockOutputConfig | { 
 /**
@@ -1942,7 +1944,8 @@ export type TermConfig = {
  */
 "kind": "anchor" } & AnchorConfig | { 
 /**
- * Distance of mean and variance of each channel of a layer's output (norm tweaking).
+ * Distance of mean and variance of each channel of the output of a layer, or of a linear (norm
+ * tweaking).
  */
 "kind": "channelMoments" } & ChannelMomentsConfig;
 
