@@ -4,10 +4,11 @@
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipe::Common;
+use halfstep::recipe::LowRankOptions;
 use halfstep::recipe::block::{BlockOptions, SaliencyDifference, SaliencyScale};
 use halfstep::recipe::solver_options::SolverOptions;
 use halfstep::recipes::RecipeConfig;
-use halfstep::recipes::apiq::{ApiqConfig, LowRankOptions};
+use halfstep::recipes::apiq::ApiqConfig;
 use halfstep::recipes::awq::AwqRecipeConfig;
 use halfstep::recipes::efficientqat::EfficientqatConfig;
 use halfstep::recipes::gptq::GptqRecipeConfig;
@@ -461,6 +462,7 @@ fn what_cannot_work_is_refused_before_anything_is_trained() {
                 common: Common::of(TargetId::GgufQ4_0),
                 low_rank: rank(8),
                 train: options(),
+                ..ApiqConfig::default()
             }),
             "ERR_TARGET",
             "cannot store low-rank factors",

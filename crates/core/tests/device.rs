@@ -242,7 +242,8 @@ fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
         (TermConfig::ChannelMoments(ChannelMomentsConfig::default()), 0.5),
     ];
     let sequences = SEQUENCES;
-    let pass = LayerPass { context: &context, layers: &layers, terms: &terms, sequences };
+    let pass =
+        LayerPass { context: &context, layers: &layers, alone: None, terms: &terms, sequences };
     let mut rng = Rng::new(11, 0);
     let mut normal = || (0..TOKENS * 32).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
     let mut losses = vec![];

@@ -294,6 +294,18 @@ fn shared_code_names_no_recipe_architecture_or_target() {
     assert!(found.is_empty(), "named outside of comments:\n{}", found.join("\n"));
 }
 
+/// A recipe is data that one reads at a glance.
+#[test]
+fn a_recipe_has_15_to_40_lines_of_code() {
+    let recipes = files(&crates().join("core/src/recipes"));
+    let recipes: Vec<_> = recipes.iter().filter(|file| !file.ends_with("mod.rs")).collect();
+    assert!(recipes.len() > 10);
+    for file in recipes {
+        let lines = code(file, true).lines().filter(|line| !line.trim().is_empty()).count();
+        assert!((15..=40).contains(&lines), "{}: {lines} lines", file.display());
+    }
+}
+
 /// What is the host's alone: modules of the standard library, and what else reads a clock or asks
 /// the system.
 const HOST: &[&str] = &["time", "fs", "env", "process", "net", "os"];

@@ -30,7 +30,9 @@ fn recipe(kind: &str, terms: &[WeightedTerm]) -> Recipe {
     let mut recipe = config.resolve().expect("its defaults go together");
     match &mut recipe.stages[0] {
         Stage::Model { config, .. } => config.terms = terms.to_vec(),
-        Stage::Block { config, .. } | Stage::Window { config, .. } => {
+        Stage::Linear { config, .. }
+        | Stage::Block { config, .. }
+        | Stage::Window { config, .. } => {
             config.terms = terms.to_vec();
         }
     }

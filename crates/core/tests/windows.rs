@@ -120,7 +120,7 @@ fn a_window_of_one_layer_is_a_stage_of_blocks() {
 fn windows_cover_every_layer_and_finish_it_once() {
     for layers in 1..8 {
         for (wide, stride) in (1..=layers).flat_map(|wide| (1..=wide).map(move |s| (wide, s))) {
-            let window = Window { layers: wide, stride };
+            let window = Window { layers: wide, stride, ..Window::ONE };
             let (mut first, mut count) = (0, 0);
             while first < layers {
                 let (all, finished) = (window.at(first, layers), window.finished(first, layers));
@@ -160,7 +160,7 @@ fn layers_of_a_window_learn_from_the_outputs_of_the_last() {
 #[test]
 fn a_run_that_is_stopped_goes_on_with_the_same_bytes() {
     let mut rounding = window(2, 1);
-    if let (Rule::Weight { quantizer: Some(site), .. }, Stage::Window { trains, .. }) =
+    if let (Rule::Weight { quantizer: Some(site), .. }, Stage::Window { trains, config, .. }) =
         (&mut rounding.rules[0], &mut rounding.stages[0])
     {
         *site = WeightSite {
@@ -170,6 +170,7 @@ fn a_run_that_is_stopped_goes_on_with_the_same_bytes() {
             ..*site
         };
         *trains = Trains { norms: true, rounding: true, ..Trains::NONE };
+        config.phases[0].rates = config.phases[0].rates.of(*trains);
     }
     for (name, recipe) in [("all", window(2, 1)), ("rounding", rounding)] {
         let (whole, heard) = run(&recipe);

@@ -76,6 +76,12 @@ export type AnchorConfig = Record<symbol, never>;
  */
 export type ApiqConfig = { 
 /**
+ * What is trained at a time: `block` (all linears of a layer, on the outputs of the layer;
+ * ApiQ-bw in the paper) or `linear` (one linear after the other, each on its own outputs;
+ * ApiQ-lw), which then has the epochs of a layer. Default `block`.
+ */
+scope: LayerScope, 
+/**
  * Options of the training, layer by layer.
  */
 train: BlockOptions, 
@@ -284,7 +290,7 @@ rates: BlockRates,
 minRatio: number, };
 
 /**
- * Learning rates by what learns; 0 freezes it. Those of scales, weights and norms are shares of
+ * Learning rates by what learns; 0 freezes it, and what does not learn has 0. Those of scales, weights and norms are shares of
  * the initial root mean square of each tensor.
  */
 export type BlockRates = { 
@@ -918,6 +924,11 @@ from: number,
  * The last layer.
  */
 to: number, };
+
+/**
+ * What a built-in recipe that goes through the layers trains at a time.
+ */
+export type LayerScope = "block" | "linear";
 
 /**
  * Layers of a model: one, or several in a row.
@@ -1775,6 +1786,24 @@ trains: Trains,
  */
 config: Partial<TrainConfig>, } | { 
 /**
+ * One linear after the other (ApiQ-lw, arXiv 2402.05147; AdaRound, arXiv 2004.10568): each learns
+ * to compute from what it reads in the quantized layers what the unquantized one computes from what
+ * it reads in the unquantized layers.
+ */
+"scope": "linear", 
+/**
+ * What the stage begins from.
+ */
+from?: StageStart, 
+/**
+ * What learns; everything else is frozen.
+ */
+trains: Trains, 
+/**
+ * Phases and steps are those of every linear.
+ */
+config: BlockConfig, } | { 
+/**
  * One transformer layer after the other, each from its own inputs to its own outputs.
  */
 "scope": "block", 
@@ -1900,7 +1929,7 @@ export type TermConfig = {
  */
 "kind": "crossEntropy" } & CrossEntropyConfig | { 
 /**
- * Mean squared difference of a layer's output from the teacher's.
+ * Mean squared difference of the output of a layer, or of a linear, from the teacher's.
  */
 "kind": "blockOutput" } & BlockOutputConfig | { 
 /**
@@ -1912,7 +1941,8 @@ export type TermConfig = {
  */
 "kind": "anchor" } & AnchorConfig | { 
 /**
- * Distance of mean and variance of each channel of a layer's output (norm tweaking).
+ * Distance of mean and variance of each channel of the output of a layer, or of a linear (norm
+ * tweaking).
  */
 "kind": "channelMoments" } & ChannelMomentsConfig;
 

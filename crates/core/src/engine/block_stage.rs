@@ -9,6 +9,8 @@
 //! In a stage of scope window B_i is several layers in a row (CBQ, arXiv 2312.07950): the first of them
 //! are finished, the others go on learning in the next window, which starts with them.
 //!
+//! In a stage of scope linear the block is trained linear by linear (`linear_maker`).
+//!
 //! The parameters of one block are in memory at a time. A finished block is on disk as it will be
 //! shipped, and a resumed run makes the streams again from the finished blocks, so that it goes on
 //! with the same bytes.
@@ -90,6 +92,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
         };
         let what = match window {
             Window::ONE => format!("{layers} blocks"),
+            Window::LINEARS => format!("{} linears of {layers} blocks", blockwise.trainings()),
             _ => format!("{} windows of {} blocks", window.count(layers), window.layers),
         };
         events(Event::Phase {
@@ -155,9 +158,8 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
             }
             Work::Make(mut maker) => {
                 let (blocks, pace) = (&self.blockwise, self.pace);
-                let number = first / blocks.window.stride;
                 let mut tell = |event: BlockEvent| match event {
-                    BlockEvent::Step(step) => events(blocks.step_event(number, &step, pace)),
+                    BlockEvent::Step(step) => events(blocks.step_event(first, &step, pace)),
                     BlockEvent::Warning(message) => events(Event::Warning { message }),
                 };
                 match maker.step(blocks, &mut self.streams, &mut tell)? {
@@ -175,8 +177,8 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
                 match pass.step(blocks, &mut self.streams)? {
                     Progress::Going => Work::Output { pass, finished, found },
                     Progress::Done(_) if found => {
-                        let number = first / blocks.window.stride;
-                        let first = (number + 1) as u64 * blocks.config.steps();
+                        let done = blocks.trainings_before(first) + blocks.trainings_at(first);
+                        let first = done as u64 * blocks.config.steps();
                         self.pace = Pace { first, start: blocks.host.seconds() };
                         self.keep(finished);
                         Work::Begin
@@ -294,7 +296,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
             note_saliency(&mut record.matrices, &saliency.shares()?);
         }
         let (config, now) = (blocks.config, blocks.host.seconds());
-        let all = blocks.windows() as u64 * config.steps();
+        let all = blocks.trainings() as u64 * config.steps();
         let per_step = (config.batch * config.sequence_length) as u64;
         let quantization = quantization(&self.recipe, &blocks.model.architecture)?;
         let mut model = blocks.model.with(tensors, Some(quantization));
@@ -361,11 +363,11 @@ mod tests {
             pool: &pool,
         };
         let device = Cpu::<f32>::new(&pool);
-        let blockwise =
-            Blockwise::new(&inputs, config, Window::ONE, arithmetic, &device).expect("blocks");
         let tokens: Vec<u32> =
             (0..3 * 32).map(|i| i * 7 % model.architecture.vocab_size as u32).collect();
-        let made = |on_disk: bool| {
+        let made = |window: Window, on_disk: bool| {
+            let blockwise =
+                Blockwise::new(&inputs, config, window, arithmetic, &device).expect("blocks");
             let mut streams = blockwise.start(&tokens, &scratch).expect("streams");
             for stream in [&mut streams.plain, &mut streams.quantized]
                 .into_iter()
@@ -389,6 +391,8 @@ mod tests {
             }
             made
         };
-        assert!(made(true) == made(false));
+        for window in [Window::ONE, Window::LINEARS] {
+            assert!(made(window, true) == made(window, false));
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The training of a window of layers by gradients: phases, steps, and the loss of a step. A block
-//! is a window of one layer.
+//! is a window of one layer; a linear trains as a layer that has no other.
 
 use crate::autograd::parameter::Parameters;
 use crate::data::permutation;
@@ -19,6 +19,7 @@ use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
 use crate::{Error, Result};
+use halfstep_formats::architecture::Linear;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -37,6 +38,13 @@ pub(crate) struct BlockStep {
     gradient_norm: f64,
 }
 
+impl BlockStep {
+    /// The same step of a block in which `steps` others were done before.
+    pub fn after(self, steps: u64) -> Self {
+        Self { step: self.step + steps, ..self }
+    }
+}
+
 /// Steps done before this part of the run, and the seconds at which it began.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
@@ -53,9 +61,35 @@ pub(crate) struct OpenLayer<D: Device> {
 
 impl<D: Device<Number = f32>> OpenLayer<D> {
     pub fn new(blocks: &Blockwise<D>, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
-        let student = Student::new(blocks.student(), layer, &blocks.device)?;
+        Self::of(blocks, layer, None, penalty)
+    }
+
+    /// As [`Self::new`]; with `alone` one linear of the layer, whose own penalty is given.
+    pub fn of(
+        blocks: &Blockwise<D>,
+        layer: usize,
+        alone: Option<Linear>,
+        penalty: Option<Penalty>,
+    ) -> Result<Self> {
+        let student = Student::of(blocks.student(), layer, alone, &blocks.device)?;
         let starts = Starts::of(&student.matrices, &student.parameters)?;
         Ok(Self { student, starts, penalty })
+    }
+
+    /// What it is now, as it will be stored; `losses` are those of its steps, `per_epoch` of each
+    /// pass through the samples.
+    pub fn finish(self, losses: Vec<f64>, per_epoch: usize) -> Result<Finished> {
+        let Self { mut student, starts, .. } = self;
+        student.settle()?;
+        let matrices = starts.records(&student.matrices, &student.parameters)?;
+        let record = BlockRecord::new(student.layer, losses, per_epoch);
+        Ok(Finished { record, matrices, ..student.finish()? })
+    }
+
+    /// Its name in an error.
+    fn place(&self) -> String {
+        let Student { layer, alone, .. } = &self.student;
+        alone.map_or_else(|| format!("block {layer}"), |linear| linear.weight_name(*layer))
     }
 
     /// Everything that the training so far has changed, by name.
@@ -148,8 +182,8 @@ impl<D: Device<Number = f32>> BlockTraining<D> {
             loss += student.matrices.iter().map(regularise).sum::<Result<f64>>()?;
         }
         if !loss.is_finite() {
-            let first = self.layers.first().map_or(0, |layer| layer.student.layer);
-            return Err(Error::NonFinite { step, tensor: format!("the loss of block {first}") });
+            let first = self.layers.first().map_or_else(String::new, OpenLayer::place);
+            return Err(Error::NonFinite { step, tensor: format!("the loss of {first}") });
         }
         let norms = self
             .layers
@@ -184,25 +218,18 @@ impl<D: Device<Number = f32>> BlockTraining<D> {
         let mut layers = std::mem::take(&mut self.layers);
         let open = layers.split_off(self.finishes);
         let losses = std::mem::take(&mut self.losses);
-        let finish = |OpenLayer { mut student, starts, .. }: OpenLayer<D>| {
-            student.settle()?;
-            let matrices = starts.records(&student.matrices, &student.parameters)?;
-            Ok(Finished {
-                record: BlockRecord::new(student.layer, losses.clone(), per_epoch),
-                matrices,
-                ..student.finish()?
-            })
-        };
+        let finish = |layer: OpenLayer<D>| layer.finish(losses.clone(), per_epoch);
         let finished = layers.into_iter().map(finish).collect::<Result<_>>()?;
         Ok(TrainedLayers { finished, open })
     }
 }
 
 impl<D: Device<Number = f32>> Blockwise<'_, D> {
-    /// The event of a step of a window, the `number`th.
-    pub(crate) fn step_event(&self, number: usize, step: &BlockStep, pace: Pace) -> Event {
-        let (windows, steps) = (self.windows() as u64, self.config.steps());
-        let (done, all) = (number as u64 * steps + step.step, windows * steps);
+    /// The event of a step of the window that starts at `first`.
+    pub(crate) fn step_event(&self, first: usize, step: &BlockStep, pace: Pace) -> Event {
+        let steps = self.config.steps();
+        let done = self.trainings_before(first) as u64 * steps + step.step;
+        let all = self.trainings() as u64 * steps;
         let per_second = (done - pace.first) as f64 / (self.host.seconds() - pace.start);
         let per_step = (self.config.batch * self.config.sequence_length) as u64;
         Event::Step {
@@ -236,9 +263,9 @@ impl<D: Device<Number = f32>> Blockwise<'_, D> {
         let output: Vec<_> =
             terms.iter().filter(|(term, _)| term.tap() == Tap::LayerOutput).copied().collect();
         if !output.is_empty() {
-            let sequences = batch.len();
-            let pass =
-                LayerPass { context: &self.quantized, layers: &parts, terms: &output, sequences };
+            let (context, sequences) = (&self.quantized, batch.len());
+            let alone = layers.first().and_then(|layer| layer.student.alone);
+            let pass = LayerPass { context, layers: &parts, alone, terms: &output, sequences };
             for &sample in batch {
                 let x = streams.quantized.read(sample, 1)?;
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);

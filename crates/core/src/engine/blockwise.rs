@@ -10,7 +10,7 @@ use crate::engine::stream::Stream;
 use crate::engine::student::StudentConfig;
 use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, rope_tables};
-use crate::layer::tensors::find;
+use crate::layer::tensors::{find, tensors};
 use crate::layer::weights::BlockWeights;
 use crate::nearest::{quantization, round_tensor};
 use crate::objective::TermConfig;
@@ -19,12 +19,23 @@ use crate::recipe::{BlockConfig, Sites, Trains, Window};
 use crate::solver::calibration::{Calibration, InputStream};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear, Role, TensorSpec};
-use halfstep_formats::{Model, Quantization};
+use halfstep_formats::{Architecture, Model, Quantization};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Numbers of a token that a stage of linears keeps of a site: both inputs of its linears, and the
+/// targets of the one at hand.
+fn site_width(architecture: &Architecture, second_target: bool) -> usize {
+    let width = |layer: usize| {
+        let linears = architecture.linears(layer).into_iter();
+        linears
+            .map(|linear| 2 * linear.shape[1] + (1 + usize::from(second_target)) * linear.shape[0])
+    };
+    (0..architecture.layers.len()).flat_map(width).max().unwrap_or(0)
+}
 
 /// Everything that one block's training reads and does not change.
 pub struct Blockwise<'a, D: Device> {
@@ -54,10 +65,17 @@ pub(crate) struct Streams {
     pub(crate) second_target: Option<Stream>,
 }
 
-/// Streams of hidden states that a stage keeps, and the bytes of each.
-pub(crate) fn streams(model: &Model, config: &BlockConfig) -> (usize, u64) {
-    let width = config.sequence_length * model.architecture.hidden_size;
-    (2 + usize::from(config.second_target), (config.samples * width * size_of::<f32>()) as u64)
+/// Streams of hidden states that a stage keeps, and the bytes of each; what it keeps of a site is
+/// counted as so many of them.
+pub(crate) fn streams(model: &Model, config: &BlockConfig, window: Window) -> (usize, u64) {
+    let hidden = model.architecture.hidden_size;
+    let bytes = config.samples * config.sequence_length * hidden * size_of::<f32>();
+    let beside = if window.by_linears {
+        site_width(&model.architecture, config.second_target).div_ceil(hidden)
+    } else {
+        usize::from(config.second_target)
+    };
+    (2 + beside, bytes as u64)
 }
 
 impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
@@ -98,9 +116,27 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         })
     }
 
-    /// Number of windows of the stage.
-    pub(crate) fn windows(&self) -> usize {
-        self.window.count(self.model.architecture.layers.len())
+    /// Number of times that the steps of the config are taken: one for each window, or for each
+    /// linear that learns.
+    pub(crate) fn trainings(&self) -> usize {
+        let layers = self.model.architecture.layers.len();
+        if self.window.by_linears {
+            return self.trainings_before(layers);
+        }
+        self.window.count(layers)
+    }
+
+    /// Those before the window that starts at `first`.
+    pub(crate) fn trainings_before(&self, first: usize) -> usize {
+        if self.window.by_linears {
+            return (0..first).map(|layer| self.trained_linears(layer)).sum();
+        }
+        first / self.window.stride
+    }
+
+    /// Those of the window that starts at `first`.
+    pub(crate) fn trainings_at(&self, first: usize) -> usize {
+        if self.window.by_linears { self.trained_linears(first) } else { 1 }
     }
 
     /// The layers of the window that starts at `first`.
@@ -135,6 +171,22 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         }
     }
 
+    /// Whether a linear learns in a stage of linears: by its quantizer, or by its weights.
+    pub(crate) fn trains_linear(&self, spec: &TensorSpec) -> bool {
+        self.sites.of(spec).is_some() || self.trains.weights
+    }
+
+    fn trained_linears(&self, layer: usize) -> usize {
+        let (_, linears) = tensors(self.model, layer);
+        linears.iter().filter(|(_, spec)| self.trains_linear(spec)).count()
+    }
+
+    /// Whether the second target of a window is a stream beside the other two; that of a linear is
+    /// made for the linear.
+    pub(crate) fn second_stream(&self) -> bool {
+        self.config.second_target && !self.window.by_linears
+    }
+
     /// Numbers of a sequence's hidden states.
     pub(crate) fn width(&self) -> usize {
         self.config.sequence_length * self.model.architecture.hidden_size
@@ -148,12 +200,12 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
             reason: format!("the architecture has no {EMBEDDING}"),
         })?;
         let embeddings = [find(self.model, EMBEDDING)?.clone(), self.outside(&spec)?];
-        let (beside, _) = streams(self.model, self.config);
+        let (beside, _) = streams(self.model, self.config, self.window);
         let stream = || Stream::new(self.config.samples, self.width(), beside, scratch, self.host);
         let mut streams = Streams {
             plain: stream()?,
             quantized: stream()?,
-            second_target: self.config.second_target.then(stream).transpose()?,
+            second_target: self.second_stream().then(stream).transpose()?,
         };
         for (sample, tokens) in tokens.chunks(self.config.sequence_length).enumerate() {
             for (embedding, stream) in
@@ -205,6 +257,24 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
     ) -> Result<Tensor<D>> {
         Block { context, weights, sinks: &BlockSinks::none(), tap: None }
             .forward(&mut Tape::off(&self.device), x)
+    }
+
+    /// One sequence of what a linear reads through that linear.
+    pub(crate) fn forward_linear(
+        &self,
+        context: &Context<D>,
+        weights: &BlockWeights<D>,
+        linear: Linear,
+        x: Vec<f32>,
+    ) -> Result<Vec<f32>> {
+        let shape = [self.config.sequence_length, x.len() / self.config.sequence_length];
+        let x = Tensor::new(self.device.upload(x)?, &shape)?;
+        let y = Block { context, weights, sinks: &BlockSinks::none(), tap: None }.forward_linear(
+            &mut Tape::off(&self.device),
+            &x,
+            linear,
+        )?;
+        Ok(y.read(&self.device)?.into_owned())
     }
 
     /// A tensor that is no part of a layer, as it will be stored.

@@ -4,13 +4,15 @@ use crate::Result;
 use crate::device::Device;
 use crate::engine::block_training::{BlockEvent, BlockTraining, OpenLayer, TrainedLayers};
 use crate::engine::blockwise::{Blockwise, LayerInputs, Streams};
+use crate::engine::linear_maker::LinearMaker;
 use crate::engine::passes::TargetPass;
 use crate::engine::progress::Progress;
 use crate::layer::finished::Finished;
 use crate::objective::saliency::Penalty;
 use std::ops::Range;
 
-/// Makes the layers of a window: solves its only one, or trains them together. Afterwards the plain
+/// Makes the layers of a window: solves its only one, trains that linear by linear, or trains them
+/// together. Afterwards the plain
 /// stream is at the outputs of the last, the quantized one still at the inputs of the first.
 pub(crate) struct LayerMaker<D: Device> {
     layers: Range<usize>,
@@ -25,7 +27,8 @@ pub(crate) struct LayerMaker<D: Device> {
 
 enum Work<D: Device> {
     Solve,
-    /// With the layer, if it is solved.
+    Linears(Box<LinearMaker<D>>),
+    /// With the layer, if it is made already.
     Targets(TargetPass<D>, Option<Box<Finished>>),
     Train(Box<BlockTraining<D>>),
 }
@@ -52,6 +55,16 @@ impl<D: Device<Number = f32>> LayerMaker<D> {
     ) -> Result<Progress<TrainedLayers<D>>> {
         let layer = self.layers.start;
         match &mut self.work {
+            Work::Solve if blocks.window.by_linears => {
+                let penalty = self.penalties.pop().flatten();
+                self.work = Work::Linears(Box::new(LinearMaker::new(blocks, layer, penalty)?));
+            }
+            Work::Linears(maker) => {
+                if let Progress::Done(finished) = maker.step(blocks, streams, tell)? {
+                    let pass = TargetPass::new(blocks, self.layers.clone(), layer)?;
+                    self.work = Work::Targets(pass, Some(Box::new(finished)));
+                }
+            }
             Work::Solve => {
                 let solved = match &blocks.config.solver {
                     Some(solver) => {
@@ -65,9 +78,9 @@ impl<D: Device<Number = f32>> LayerMaker<D> {
                 self.work =
                     Work::Targets(TargetPass::new(blocks, self.layers.clone(), new)?, solved);
             }
-            Work::Targets(pass, solved) => {
+            Work::Targets(pass, made) => {
                 if let Progress::Done(()) = pass.step(blocks, streams)? {
-                    if let Some(layer) = solved.take() {
+                    if let Some(layer) = made.take() {
                         let (finished, open) = (vec![*layer], vec![]);
                         return Ok(Progress::Done(TrainedLayers { finished, open }));
                     }

@@ -2,8 +2,8 @@
 //! [`stages`] goes through the stages of a recipe. `model_stage` trains the whole model: `step`
 //! is one optimizer step, `trainer` builds it from a model and a recipe. `block_start` prepares the
 //! layers of a stage, `block_stage` finishes one block after the other: `layer_maker` solves or
-//! trains one ([`student`]), `passes` send the hidden states through it, `blockwise` is what all of
-//! them share.
+//! trains one ([`student`]), as a whole or linear by linear (`linear_maker`), `passes` send the
+//! hidden states through it, `blockwise` is what all of them share.
 
 pub mod arithmetic;
 pub(crate) mod block_stage;
@@ -15,6 +15,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod finished;
 pub(crate) mod identity;
 pub(crate) mod layer_maker;
+pub(crate) mod linear_maker;
 pub(crate) mod memory;
 pub(crate) mod model_stage;
 pub(crate) mod observe;

@@ -26,7 +26,7 @@ impl<D: Device<Number = f32>> TargetPass<D> {
     /// The layers of a window, from the `new`th of which the plain stream is at the inputs.
     pub fn new(blocks: &Blockwise<D>, layers: Range<usize>, new: usize) -> Result<Self> {
         // The second target begins with the window.
-        let first = if blocks.config.second_target { layers.start } else { new };
+        let first = if blocks.second_stream() { layers.start } else { new };
         let weights = (first..layers.end).map(|layer| teacher(&blocks.device, blocks.model, layer));
         let weights = weights.collect::<Result<_>>()?;
         Ok(Self { last: layers.end - 1, weights, passed: new - first, sample: 0 })

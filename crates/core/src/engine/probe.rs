@@ -21,6 +21,7 @@ use crate::event::Event;
 use crate::event::Measure;
 use crate::host::Host;
 use crate::layer::finished::Finished;
+use crate::layer::tensors::sites;
 use crate::nearest::stored_bytes;
 use crate::recipe::block::{BlockPhase, SaliencyConfig};
 use crate::recipe::{BlockConfig, Recipe, TrainConfig, Window};
@@ -97,8 +98,8 @@ pub fn generation(
     Ok((probe, Text::generated(written.into_iter().cycle().take(settings.tokens).collect())))
 }
 
-/// One stage of layers: a few steps of every phase of the first window, from some of the samples, or
-/// the first layer solved.
+/// One stage of layers: a few steps of every phase of the first window or of each linear of the first
+/// layer, from some of the samples, or the first layer solved.
 pub(crate) fn block<D: Device<Number = f32>>(
     inputs: StageInputs,
     config: &BlockConfig,
@@ -138,21 +139,27 @@ pub(crate) fn block<D: Device<Number = f32>>(
     let (open_bytes, count) = (open_values().map(|(_, v)| v.len()).sum::<usize>(), finished.len());
     let block_seconds = (block_seconds - targets_seconds).max(0.0);
     let (_, advance_seconds) = timed(host, || blockwise.advance(0, &finished, &mut streams))?;
-    let durations: Vec<f64> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let steps = phase_seconds(&few, &durations, block_seconds);
-    let all_steps: f64 = config
-        .phases
-        .iter()
-        .zip(&steps)
-        .map(|(phase, seconds)| (phase.epochs * passes(config)) as f64 * seconds)
-        .sum();
-    // Beside its steps a block is taken in hand and packed.
-    let around =
-        (block_seconds - durations.iter().sum::<f64>() - steps.first().unwrap_or(&0.0)).max(0.0);
+    let trainings = blockwise.trainings();
+    let in_window = blockwise.trainings_at(0).max(1);
+    let (mut all_steps, mut around) = (0.0, block_seconds);
+    for ends in ends.chunks(few.steps().max(1) as usize) {
+        let durations: Vec<f64> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let steps = phase_seconds(&few, &durations, block_seconds / in_window as f64);
+        let of = |(phase, seconds): (&BlockPhase, &f64)| {
+            (phase.epochs * passes(config)) as f64 * seconds
+        };
+        all_steps += config.phases.iter().zip(&steps).map(of).sum::<f64>();
+        around -= durations.iter().sum::<f64>() + steps.first().unwrap_or(&0.0);
+    }
+    // Beside its steps a block is taken in hand and packed; before those of its linears both streams
+    // go through the layer for each site, and the inputs through the linears.
     let share = config.samples as f64 / few.samples as f64;
+    let sites = if window.by_linears { sites(&model.architecture, 0).len() } else { 0 };
+    let see = (targets_seconds * (2 * sites + usize::from(sites > 0)) as f64).min(around.max(0.0));
+    let around = (around - see).max(0.0) + see * share;
     let windows = window.count(layers);
     // Passes of a teacher's layer over a stream: the plain one goes through each once.
-    let second = usize::from(config.second_target) * wide;
+    let second = usize::from(blockwise.second_stream()) * wide;
     let targets_seconds =
         targets_seconds * (layers + windows * second) as f64 / (wide + second) as f64;
     let advance_seconds = advance_seconds * layers as f64 / count as f64;
@@ -163,10 +170,10 @@ pub(crate) fn block<D: Device<Number = f32>>(
         + start_seconds * share
         + (targets_seconds + advance_seconds) * share
         + windows as f64 * (all_steps + around);
-    let (count, each) = blockwise::streams(model, config);
+    let (count, each) = blockwise::streams(model, config, window);
     let (streams_bytes, in_memory) = (count as u64 * each, Stream::fits(each, count, host));
     let growth = if in_memory {
-        streams_bytes - count as u64 * blockwise::streams(model, &few).1
+        streams_bytes - count as u64 * blockwise::streams(model, &few, window).1
     } else {
         0
     };
@@ -182,12 +189,12 @@ pub(crate) fn block<D: Device<Number = f32>>(
         .as_ref()
         .filter(|_| folder.is_some())
         .map_or((0, 0), |s| s.bytes(model.architecture.hidden_size));
-    let steps = windows as u64 * config.steps();
+    let steps = trainings as u64 * config.steps();
     Ok(Probe {
         steps,
         tokens: steps * (config.batch * config.sequence_length) as u64,
         seconds,
-        seconds_per_step: all_steps / config.steps().max(1) as f64,
+        seconds_per_step: all_steps / (in_window as u64 * config.steps()).max(1) as f64,
         peak_bytes: peak(host, growth + finished, || {
             let held = stored(model) + growth + finished;
             memory::estimate(

@@ -207,9 +207,10 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
                 let stage = ModelStage::new(inputs, config, device.clone(), events)?;
                 Ok(Work::Model(Box::new(stage)))
             }
+            Stage::Linear { config, .. } => by_layers(inputs, config, Window::LINEARS, events),
             Stage::Block { config, .. } => by_layers(inputs, config, Window::ONE, events),
             &Stage::Window { layers, stride, ref config, .. } => {
-                by_layers(inputs, config, Window { layers, stride }, events)
+                by_layers(inputs, config, Window { layers, stride, ..Window::ONE }, events)
             }
         }
     }

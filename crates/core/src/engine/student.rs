@@ -24,7 +24,9 @@ use std::sync::Arc;
 pub struct Student<D: Device> {
     /// Number of the layer, from 0.
     pub layer: usize,
-    /// What of the layer can learn, and what it holds frozen.
+    /// The linear that it holds, with its bias; None: it holds the whole layer.
+    pub alone: Option<Linear>,
+    /// What of it can learn, and what it holds frozen.
     pub parameters: Parameters<D>,
     /// The weights of its linears, in the order of the forward.
     pub matrices: Vec<Matrix<D>>,
@@ -58,6 +60,16 @@ pub struct StudentConfig<'a> {
 impl<D: Device> Student<D> {
     /// The layer of the model under the recipe's quantizers, or of what an earlier stage stored.
     pub fn new(config: StudentConfig, layer: usize, device: &D) -> Result<Self> {
+        Self::of(config, layer, None, device)
+    }
+
+    /// As [`Self::new`]; with `alone` one linear of the layer, which begins as it does there.
+    pub fn of(
+        config: StudentConfig,
+        layer: usize,
+        alone: Option<Linear>,
+        device: &D,
+    ) -> Result<Self> {
         let StudentConfig { model, previous, trains, .. } = config;
         let start = previous.unwrap_or(model);
         let mut parameters = Parameters::new(device);
@@ -66,13 +78,17 @@ impl<D: Device> Student<D> {
             config.integer.is_some_and(|q| q.at(layer, linear.input()) != ActivationSpec::F32)
         };
         let builder = &mut Builder { parameters: &mut parameters, trains, relative: true };
-        let (vector_specs, linear_specs) = tensors(model, layer);
+        let (mut vector_specs, linear_specs) = tensors(model, layer);
+        vector_specs.retain(|spec| alone.is_none_or(|linear| spec.role == Role::Bias(linear)));
         for TensorSpec { name, role, .. } in vector_specs {
             let values = D::Number::from_f32s(tensor_values(start, &name, device.pool())?);
             vectors.push((role, builder.add(&name, Group::Norms, values, trains.norms)?));
         }
         let count = linear_specs.len();
         for (number, (linear, spec)) in linear_specs.into_iter().enumerate() {
+            if alone.is_some_and(|alone| alone != linear) {
+                continue;
+            }
             let tensor = find(start, &spec.name)?;
             let source = match previous {
                 Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
@@ -89,7 +105,7 @@ impl<D: Device> Student<D> {
             matrices.push(matrix);
         }
         let integer = linears.iter().copied().map(reads_codes).collect();
-        Ok(Self { layer, parameters, matrices, linears, vectors, integer })
+        Ok(Self { layer, alone, parameters, matrices, linears, vectors, integer })
     }
 
     /// The block as this step's forward uses it.
@@ -185,32 +201,38 @@ impl<D: Device> Student<D> {
     }
 }
 
-/// Sequences through layers that learn together, in one step.
+/// Sequences through layers that learn together, or through one linear, in one step.
 #[derive(Clone, Copy)]
 pub struct LayerPass<'a, D: Device> {
     /// What all layers of the forward share.
     pub context: &'a Context<D>,
     /// Each layer as the step's forward uses it, and where its gradients go.
     pub layers: &'a [(BlockWeights<D>, BlockSinks<D>)],
-    /// Terms that look at the output of the last layer, with their weights.
+    /// The linear of the only layer that they go through; None: whole layers.
+    pub alone: Option<Linear>,
+    /// Terms that look at the output of the last layer or of the linear, with their weights.
     pub terms: &'a [(TermConfig, f64)],
     /// Sequences of the step.
     pub sequences: usize,
 }
 
 impl<D: Device> LayerPass<'_, D> {
-    /// Forward and backward of one sequence x `[T, D]`: leaves the gradients in the sinks. Returns
-    /// every term beside every target, in this order.
+    /// Forward and backward of one sequence x `[T, D]`, or `[T, I]` of a linear: leaves the
+    /// gradients in the sinks. Returns every term beside every target, in this order.
     pub fn gradients(&self, x: Vec<D::Number>, targets: Vec<Vec<D::Number>>) -> Result<Vec<f64>> {
-        let Context { device, architecture, tokens, .. } = self.context;
-        let (width, sequences) = (architecture.hidden_size, self.sequences);
-        let x = Values::new(device.upload(x)?, &[*tokens, width])?;
+        let Context { device, tokens, .. } = self.context;
+        let shape = [*tokens, x.len() / tokens];
+        let x = Values::new(device.upload(x)?, &shape)?;
         let mut tape = Tape::on(device);
         let mut y = x.clone();
         for (weights, sinks) in self.layers {
             let mut block = Block { context: self.context, weights, sinks, tap: None };
-            y = block.forward(&mut tape, &y)?;
+            y = match self.alone {
+                Some(linear) => block.forward_linear(&mut tape, &y, linear)?,
+                None => block.forward(&mut tape, &y)?,
+            };
         }
+        let (width, sequences) = (y.cols(), self.sequences);
         let (mut dy, mut found) = (device.zeros(y.len())?, vec![]);
         for target in targets {
             let (y, target) = (y.buffer()?, &device.upload(target)?);

@@ -81,7 +81,7 @@ pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> 
 }
 
 /// Sees the values at every activation and cache site where they are quantized, before, on the host;
-/// for calibration, whose weights are values.
+/// in a forward without gradients.
 pub(crate) type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
 /// One block being run.
@@ -112,6 +112,18 @@ impl<D: Device> Block<'_, D> {
             self.linears(tape, ActivationSite::FfnIn, normed, [Name::Gate, Name::Up])?; // [M, F]
         let hidden = tape.apply([&gate, &up], SwiGlu)?;
         self.residual_linear(tape, ActivationSite::DownIn, hidden, x, Name::Down)
+    }
+
+    /// What one linear gives for its input x `[M, I]` -> `[M, O]`, as in the layer: x quantized at
+    /// its site, factors and bias added. Of the weights it reads those of this linear alone.
+    pub fn forward_linear(
+        &mut self,
+        tape: &mut Tape<D>,
+        x: &Tensor<D>,
+        name: Name,
+    ) -> Result<Tensor<D>> {
+        let [y] = self.linears(tape, name.input(), x.clone(), [name])?;
+        Ok(y)
     }
 
     /// Linears of one input x `[M, I]`, quantized at `site`.
@@ -229,7 +241,10 @@ impl<D: Device> Block<'_, D> {
     ) -> Result<Tensor<D>> {
         let spec = self.quantizer(site);
         match known {
-            true if !tape.is_on() => Ok(x),
+            true if !tape.is_on() => {
+                self.show(site, &x)?;
+                Ok(x)
+            }
             true if spec.has_codes() && !spec.is_static() => {
                 tape.defer(&x, self.dynamic(spec, None))
             }

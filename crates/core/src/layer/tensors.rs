@@ -3,8 +3,8 @@
 use crate::device::{Device, Number};
 use crate::layer::weights::BlockWeights;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{Linear, Role, TensorSpec};
-use halfstep_formats::{Model, Tensor};
+use halfstep_formats::architecture::{ActivationSite, Linear, Role, TensorSpec};
+use halfstep_formats::{Architecture, Model, Tensor};
 use halfstep_kernels::Pool;
 
 /// The tensor of that name.
@@ -40,6 +40,19 @@ pub fn tensors(model: &Model, layer: usize) -> (Vec<TensorSpec>, Vec<(Linear, Te
         }
     }
     (vectors, linears)
+}
+
+/// The inputs of a layer's linears in the order of the forward, and the linears that read each.
+pub fn sites(architecture: &Architecture, layer: usize) -> Vec<(ActivationSite, Vec<Linear>)> {
+    let mut sites: Vec<(ActivationSite, Vec<Linear>)> = vec![];
+    for linear in architecture.linears(layer) {
+        let site = linear.kind.input();
+        match sites.iter_mut().find(|(there, _)| *there == site) {
+            Some((_, readers)) => readers.push(linear.kind),
+            None => sites.push((site, vec![linear.kind])),
+        }
+    }
+    sites
 }
 
 /// The weights of the teacher's layer.

@@ -19,13 +19,13 @@ use ts_rs::TS;
 pub(crate) enum Tap {
     /// The logits of the whole model, compared with the teacher's.
     Logits,
-    /// The output of a layer, compared with its target.
+    /// The output of a layer or a linear, compared with its target.
     LayerOutput,
     /// The weights as the forward uses them.
     Weights,
 }
 
-/// The output of a layer for one sequence and its target, both `[T, D]`.
+/// The output of a layer or a linear for one sequence and its target, both `[T, D]`.
 pub(crate) struct LayerOutput<'a, D: Device> {
     pub(crate) device: &'a D,
     pub(crate) y: &'a D::Buffer,
@@ -115,13 +115,14 @@ terms! {
     kl Kl(KlConfig),
     /// Cross-entropy of the next token of the text.
     cross_entropy CrossEntropy(CrossEntropyConfig),
-    /// Mean squared difference of a layer's output from the teacher's.
+    /// Mean squared difference of the output of a layer, or of a linear, from the teacher's.
     block_output BlockOutput(BlockOutputConfig),
     /// Squared rounding errors, weighted by squared gradients of the teacher (SAPR).
     saliency Saliency(SaliencyConfig),
     /// Pull of weights that learn towards where they began (L2-SP).
     anchor Anchor(AnchorConfig),
-    /// Distance of mean and variance of each channel of a layer's output (norm tweaking).
+    /// Distance of mean and variance of each channel of the output of a layer, or of a linear (norm
+    /// tweaking).
     channel_moments ChannelMoments(ChannelMomentsConfig),
 }
 

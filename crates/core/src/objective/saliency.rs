@@ -96,6 +96,13 @@ impl Penalty {
         Self { factors: s.iter().map(factor).collect(), s, difference: config.difference }
     }
 
+    /// The penalty of each linear by itself; their sum is this one.
+    pub(crate) fn by_linears(self) -> Vec<Self> {
+        let Self { s, factors, difference } = self;
+        let one = |(s, factor)| Self { s: vec![s], factors: vec![factor], difference };
+        s.into_iter().zip(factors).map(one).collect()
+    }
+
     /// The factor f of each linear, by which its penalty is multiplied.
     pub fn factors(&self) -> &[f64] {
         &self.factors

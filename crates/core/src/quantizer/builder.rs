@@ -55,6 +55,12 @@ impl Trains {
     };
     /// Only the parameters of the weights' ranges learn.
     pub const SCALES: Self = Self { scales: true, ..Self::NONE };
+
+    /// Whether what the rate of ranges is for learns: scales, clips and zero points, and the
+    /// parameters of a rounding.
+    pub fn ranges(self) -> bool {
+        self.scales || self.rounding
+    }
 }
 
 /// N in LSQ's gradient scale 1 / sqrt(N p).

@@ -6,6 +6,7 @@ pub use crate::objective::saliency::{SaliencyConfig, SaliencyDifference, Salienc
 use crate::objective::{TermConfig, Weight, WeightedTerm};
 use crate::optimizer::OptimizerConfig;
 use crate::optimizer::adamw::AdamWConfig;
+use crate::quantizer::builder::Trains;
 use crate::recipe::TrainArithmetic;
 use crate::solver::SolverConfig;
 use crate::{Error, Result};
@@ -15,7 +16,8 @@ use ts_rs::TS;
 /// Two streams of hidden states run through the layers: those of the unquantized model (the
 /// teacher), and those of the quantized layers that are finished. Each layer learns to compute from
 /// the second stream what the unquantized layer computes from the first. Only one layer is in
-/// memory at a time, whatever the depth of the model.
+/// memory at a time, whatever the depth of the model. In a stage of scope linear each linear learns
+/// so by itself, from what it reads on either stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[ts(optional_fields)]
@@ -27,14 +29,14 @@ pub struct BlockConfig {
     pub sequence_length: usize,
     /// Number of sequences of each optimizer step.
     pub batch: usize,
-    /// Whether a layer learns from a second target too: the outputs of the unquantized layer for
-    /// the quantized stream.
+    /// Whether a layer (or linear) learns from a second target too: the outputs of the unquantized
+    /// one for the quantized stream.
     pub second_target: bool,
     /// The penalty on rounding errors, for the phases that add it; absent: there is none.
     pub saliency: Option<SaliencyConfig>,
     /// The solver that finds codes without gradients; a stage that has one has no phases.
     pub solver: Option<SolverConfig>,
-    /// Phases of the training of every layer, one after the other.
+    /// Phases of the training of every layer or linear, one after the other.
     pub phases: Vec<BlockPhase>,
     /// Weight decay of ranges and low-rank factors.
     pub weight_decay: f64,
@@ -62,7 +64,8 @@ pub struct BlockConfig {
 pub struct BlockPhase {
     /// Number of passes over the sequences.
     pub epochs: usize,
-    /// Whether the loss compares the outputs of the layer with those of the unquantized one.
+    /// Whether the loss compares the outputs of the layer or linear with those of the unquantized
+    /// one.
     pub output: bool,
     /// Whether the loss contains the saliency penalty.
     pub saliency: bool,
@@ -73,7 +76,7 @@ pub struct BlockPhase {
     pub min_ratio: f64,
 }
 
-/// Learning rates by what learns; 0 freezes it. Those of scales, weights and norms are shares of
+/// Learning rates by what learns; 0 freezes it, and what does not learn has 0. Those of scales, weights and norms are shares of
 /// the initial root mean square of each tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -85,6 +88,18 @@ pub struct BlockRates {
     pub low_rank: f64,
     /// Learning rate of weights and norms.
     pub weights: f64,
+}
+
+impl BlockRates {
+    /// The rates of what learns; the others are 0.
+    pub fn of(self, trains: Trains) -> Self {
+        let if_learned = |learns, rate| if learns { rate } else { 0.0 };
+        Self {
+            ranges: if_learned(trains.ranges(), self.ranges),
+            low_rank: if_learned(trains.low_rank, self.low_rank),
+            weights: if_learned(trains.weights || trains.norms, self.weights),
+        }
+    }
 }
 
 /// Options of training layer by layer. Every field has a default, which the recipe gives.
@@ -133,15 +148,20 @@ pub struct BlockOptions {
 }
 
 impl BlockOptions {
-    /// Returns `defaults`, which have one phase, with the options that are present.
-    pub fn over(&self, defaults: BlockConfig) -> Result<BlockConfig> {
+    /// Returns `defaults`, which have one phase, with the options that are present, for a stage that
+    /// trains what `trains` says.
+    ///
+    /// Errors: `Config`, an option is out of range, or nothing reads it.
+    pub fn over(&self, trains: Trains, defaults: BlockConfig) -> Result<BlockConfig> {
+        self.check_read(trains)?;
         let phases = defaults.phases.iter().map(|phase| BlockPhase {
             epochs: self.epochs.unwrap_or(phase.epochs),
             rates: BlockRates {
                 ranges: self.range_learning_rate.unwrap_or(phase.rates.ranges),
                 low_rank: self.low_rank_learning_rate.unwrap_or(phase.rates.low_rank),
                 weights: self.weight_learning_rate.unwrap_or(phase.rates.weights),
-            },
+            }
+            .of(trains),
             min_ratio: self.min_ratio.unwrap_or(phase.min_ratio),
             ..*phase
         });
@@ -165,6 +185,27 @@ impl BlockOptions {
             ));
         }
         Ok(config)
+    }
+
+    /// Refuses a learning rate or a decay of what does not learn.
+    fn check_read(&self, trains: Trains) -> Result<()> {
+        let factors = "there are no low-rank factors; give a rank of 1 or more, where the target \
+                       stores factors";
+        let (ranges, low_rank) = (trains.ranges(), trains.low_rank);
+        let weights = trains.weights || trains.norms;
+        let decayed = "neither ranges nor low-rank factors learn";
+        for (field, given, read, why) in [
+            ("rangeLearningRate", self.range_learning_rate, ranges, "no range learns"),
+            ("lowRankLearningRate", self.low_rank_learning_rate, low_rank, factors),
+            ("weightLearningRate", self.weight_learning_rate, weights, "no weight or norm learns"),
+            ("weightDecay", self.weight_decay, ranges || low_rank, decayed),
+        ] {
+            if !read && given.is_some_and(|given| given != 0.0) {
+                let reason = format!("must be 0 or left out: {why}");
+                return Err(Error::config(format!("train.{field}"), reason));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -190,6 +231,20 @@ impl BlockConfig {
             arithmetic: None,
             seed: 0,
         }
+    }
+
+    /// The config with phases one after the other. Those without epochs are left out, and a penalty
+    /// that no other phase adds.
+    ///
+    /// Errors: `Config`, no phase has an epoch.
+    pub fn with_phases(self, mut phases: Vec<BlockPhase>) -> Result<Self> {
+        phases.retain(|phase| phase.epochs > 0);
+        if phases.is_empty() {
+            let reason = "no phase has an epoch: nothing would be trained";
+            return Err(Error::config("train.epochs", reason));
+        }
+        let saliency = self.saliency.filter(|_| phases.iter().any(|phase| phase.saliency));
+        Ok(Self { saliency, phases, ..self })
     }
 
     /// Returns the saliency penalty; None if its weight is 0.

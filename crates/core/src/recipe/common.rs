@@ -90,6 +90,13 @@ impl Common {
         }
     }
 
+    /// Bits of the weights of layers.
+    ///
+    /// Errors: `Config` or `Target`, an option is out of range or the target cannot hold it.
+    pub fn weight_bits(&self, defaults: Defaults) -> Result<u8> {
+        Ok(self.target(defaults).sites(&self.request(defaults))?.weights.bits())
+    }
+
     /// The recipe with these options and one quantizer for all weights of layers.
     ///
     /// Errors: `Config` or `Target`, an option is out of range or the target cannot hold it.

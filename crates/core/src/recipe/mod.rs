@@ -3,6 +3,7 @@
 
 pub mod block;
 pub(crate) mod common;
+pub mod low_rank_options;
 mod on_target;
 mod options;
 pub(crate) mod rules;
@@ -20,8 +21,9 @@ pub use crate::quantizer::site::WeightSite;
 pub use block::{BlockConfig, BlockOptions, BlockRates};
 pub use common::{Common, Defaults};
 pub use halfstep_kernels::quant::observer::Observer;
+pub use low_rank_options::LowRankOptions;
 pub use rules::{LayerRange, Layers, Rule, Sites};
-pub use stage::{Stage, StageStart, Window};
+pub use stage::{LayerScope, Stage, StageStart, Window};
 pub use train::{Recompute, TrainArithmetic, TrainConfig};
 
 use crate::error::Result;

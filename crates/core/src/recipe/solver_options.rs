@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::recipe::block::{BlockConfig, BlockOptions, BlockRates};
 use crate::recipe::common::{Common, Defaults};
-use crate::recipe::stage::{Stage, StageStart};
+use crate::recipe::stage::LayerScope;
 use crate::recipe::{Observer, RangeConfig, Recipe, TrainArithmetic, Trains};
 use crate::solver::SolverConfig;
 use serde::{Deserialize, Serialize};
@@ -44,9 +44,9 @@ impl SolverOptions {
             ..BlockOptions::default()
         };
         let usual = BlockConfig::usual(BlockRates::default(), 1.0);
-        let config = options.over(BlockConfig { solver: Some(solver), phases: vec![], ..usual })?;
-        let (from, trains) = (StageStart::Original, Trains::NONE);
-        let stages = vec![Stage::Block { from, trains, config }];
+        let (trains, phases) = (Trains::NONE, vec![]);
+        let usual = BlockConfig { solver: Some(solver), phases, ..usual };
+        let stages = vec![LayerScope::Block.stage(trains, options.over(trains, usual)?)];
         common.recipe(id, defaults, Observer::Absmax, RangeConfig::Frozen, stages)
     }
 }

@@ -26,6 +26,19 @@ pub enum Stage {
         #[ts(type = "Partial<TrainConfig>")]
         config: TrainConfig,
     },
+    /// One linear after the other (ApiQ-lw, arXiv 2402.05147; AdaRound, arXiv 2004.10568): each
+    /// learns to compute from what it reads in the quantized layers what the unquantized one
+    /// computes from what it reads in the unquantized layers.
+    Linear {
+        /// What the stage begins from.
+        #[serde(default)]
+        #[ts(optional, as = "Option<_>")]
+        from: StageStart,
+        /// What learns; everything else is frozen.
+        trains: Trains,
+        /// Phases and steps are those of every linear.
+        config: BlockConfig,
+    },
     /// One transformer layer after the other, each from its own inputs to its own outputs.
     Block {
         /// What the stage begins from.
@@ -57,18 +70,45 @@ pub enum Stage {
     },
 }
 
-/// Layers that are trained together.
+/// What a built-in recipe that goes through the layers trains at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum LayerScope {
+    /// All linears of a layer, on the outputs of the layer.
+    #[default]
+    Block,
+    /// One linear after the other, each on its own outputs.
+    Linear,
+}
+
+impl LayerScope {
+    /// A stage of this scope that begins from the original model.
+    pub fn stage(self, trains: Trains, config: BlockConfig) -> Stage {
+        let from = StageStart::Original;
+        match self {
+            Self::Block => Stage::Block { from, trains, config },
+            Self::Linear => Stage::Linear { from, trains, config },
+        }
+    }
+}
+
+/// What is trained together: layers, or linears of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Number of layers of a window.
     pub layers: usize,
     /// Number of layers from the start of a window to that of the next one.
     pub stride: usize,
+    /// Whether the linears of a layer are trained one after the other, each on its own output.
+    pub by_linears: bool,
 }
 
 impl Window {
     /// Every layer by itself.
-    pub const ONE: Self = Self { layers: 1, stride: 1 };
+    pub const ONE: Self = Self { layers: 1, stride: 1, by_linears: false };
+
+    /// Every linear of every layer by itself.
+    pub const LINEARS: Self = Self { by_linears: true, ..Self::ONE };
 
     /// Number of windows of a model of `layers` layers.
     pub fn count(self, layers: usize) -> usize {
@@ -102,9 +142,10 @@ pub enum StageStart {
 impl Stage {
     pub(crate) fn from(&self) -> StageStart {
         match self {
-            Stage::Model { from, .. } | Stage::Block { from, .. } | Stage::Window { from, .. } => {
-                *from
-            }
+            Stage::Model { from, .. }
+            | Stage::Linear { from, .. }
+            | Stage::Block { from, .. }
+            | Stage::Window { from, .. } => *from,
         }
     }
 
@@ -112,6 +153,7 @@ impl Stage {
     pub fn trains(&self) -> Trains {
         match self {
             Stage::Model { trains, .. }
+            | Stage::Linear { trains, .. }
             | Stage::Block { trains, .. }
             | Stage::Window { trains, .. } => *trains,
         }
@@ -122,9 +164,10 @@ impl Stage {
     pub fn by_layers(&self) -> Option<(&BlockConfig, Window)> {
         match self {
             Stage::Model { .. } => None,
+            Stage::Linear { config, .. } => Some((config, Window::LINEARS)),
             Stage::Block { config, .. } => Some((config, Window::ONE)),
             &Stage::Window { layers, stride, ref config, .. } => {
-                Some((config, Window { layers, stride }))
+                Some((config, Window { layers, stride, ..Window::ONE }))
             }
         }
     }
@@ -133,6 +176,7 @@ impl Stage {
     fn scope(&self) -> &'static str {
         match self {
             Stage::Model { .. } => "model",
+            Stage::Linear { .. } => "linear",
             Stage::Block { .. } => "block",
             Stage::Window { .. } => "window",
         }
@@ -142,14 +186,18 @@ impl Stage {
     pub(crate) fn sequence_length(&self) -> usize {
         match self {
             Stage::Model { config, .. } => config.sequence_length,
-            Stage::Block { config, .. } | Stage::Window { config, .. } => config.sequence_length,
+            Stage::Linear { config, .. }
+            | Stage::Block { config, .. }
+            | Stage::Window { config, .. } => config.sequence_length,
         }
     }
 
     pub(crate) fn seed(&self) -> u64 {
         match self {
             Stage::Model { config, .. } => config.seed,
-            Stage::Block { config, .. } | Stage::Window { config, .. } => config.seed,
+            Stage::Linear { config, .. }
+            | Stage::Block { config, .. }
+            | Stage::Window { config, .. } => config.seed,
         }
     }
 
@@ -172,7 +220,9 @@ impl Stage {
                 self.scope(),
                 &format!("{path}.config.terms"),
             ),
-            Stage::Block { config, .. } | Stage::Window { config, .. } => {
+            Stage::Linear { config, .. }
+            | Stage::Block { config, .. }
+            | Stage::Window { config, .. } => {
                 let is_saliency =
                     |term: &WeightedTerm| matches!(term.term, TermConfig::Saliency(_));
                 if let Some(i) = config.terms.iter().position(is_saliency)
@@ -196,11 +246,26 @@ impl Stage {
         }
     }
 
-    /// Refuses a window that does not fit a model of `layers` layers, and one whose layers are
-    /// solved.
+    /// Refuses what nothing can do in this scope: a window that does not fit a model of `layers`
+    /// layers, a solver where layers or linears are not taken as a solver takes them, norms where
+    /// linears learn.
     ///
     /// Errors: `Config`, naming the field under `path` and what would work.
-    pub(crate) fn check_window(&self, path: &str, layers: usize) -> Result<()> {
+    pub(crate) fn check_scope(&self, path: &str, layers: usize) -> Result<()> {
+        if let Stage::Linear { trains, config, .. } = self {
+            let refused =
+                |field: &str, reason: &str| Err(Error::config(format!("{path}.{field}"), reason));
+            if config.solver.is_some() {
+                let reason = "a solver goes through the linears of a layer by itself; use the \
+                              scope block";
+                return refused("config.solver", reason);
+            }
+            if trains.norms {
+                let reason = "must be false: the output of a linear says nothing about norms and \
+                              biases; train them in a stage of scope block, window or model";
+                return refused("trains.norms", reason);
+            }
+        }
         let Stage::Window { layers: wide, stride, config, .. } = self else { return Ok(()) };
         let within = |field: &str, value: usize, most: usize, of: &str| {
             if (1..=most).contains(&value) {

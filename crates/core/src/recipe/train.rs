@@ -5,6 +5,8 @@ use crate::objective::kl::KlConfig;
 use crate::objective::{TermConfig, Weight, WeightedTerm};
 use crate::optimizer::OptimizerConfig;
 use crate::optimizer::adamw::AdamWConfig;
+use crate::quantizer::builder::Trains;
+use crate::recipe::block::BlockConfig;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -152,6 +154,55 @@ impl Default for TrainConfig {
 const MAX_STEP_TOKENS: usize = 1 << 20;
 
 impl TrainConfig {
+    /// A stage of the whole model on the texts that a stage of layers has: their length, the seed
+    /// and the arithmetic.
+    pub fn after(layers: &BlockConfig) -> Self {
+        let &BlockConfig { sequence_length, seed, arithmetic, .. } = layers;
+        Self { sequence_length, seed, arithmetic, ..Self::default() }
+    }
+
+    /// The config of a stage that trains what `trains` says.
+    ///
+    /// Errors: those of [`Self::validate`] and [`Self::check_read`].
+    pub fn checked(&self, trains: Trains) -> crate::Result<Self> {
+        self.validate()?;
+        self.check_read(trains)?;
+        Ok(self.clone())
+    }
+
+    /// Refuses a multiplier or a decay that was changed for what does not learn.
+    ///
+    /// Errors: `Config`, naming the field and what would work.
+    pub fn check_read(&self, trains: Trains) -> crate::Result<()> {
+        let usual = Self::default();
+        let (weight_scale, usual_weight_scale) =
+            (self.weight_scale_multiplier, usual.weight_scale_multiplier);
+        let (activation_scale, usual_activation_scale) =
+            (self.activation_scale_multiplier, usual.activation_scale_multiplier);
+        let (norm, decay) = (self.norm_multiplier, self.weight_decay);
+        let decayed = trains.weights || trains.low_rank;
+        let (scales, static_scales) =
+            ("no scale of a weight learns", "no stored scale of activations or cache learns");
+        for (field, value, usual, read, why) in [
+            ("weightScaleMultiplier", weight_scale, usual_weight_scale, trains.ranges(), scales),
+            (
+                "activationScaleMultiplier",
+                activation_scale,
+                usual_activation_scale,
+                trains.activation_scales,
+                static_scales,
+            ),
+            ("normMultiplier", norm, usual.norm_multiplier, trains.norms, "no norm learns"),
+            ("weightDecay", decay, usual.weight_decay, decayed, "no weight learns"),
+        ] {
+            if !read && value != usual && value != 0.0 {
+                let reason = format!("must be left out: {why}");
+                return Err(crate::Error::config(field, reason));
+            }
+        }
+        Ok(())
+    }
+
     /// Number of optimizer steps.
     pub(crate) fn steps(&self) -> u64 {
         (self.tokens as u64).div_ceil((self.batch * self.sequence_length) as u64)

@@ -14,8 +14,17 @@ impl Recipe {
     /// Errors: `Config`, naming the field and what would work.
     pub(crate) fn check_unread(&self) -> Result<()> {
         for (i, stage) in self.stages.iter().enumerate() {
+            let (path, trains) = (format!("stages[{i}].config"), stage.trains());
             if let Some((config, _)) = stage.by_layers() {
-                check_blocks(&format!("stages[{i}].config"), config, stage.trains())?;
+                check_blocks(&path, config, trains)?;
+            }
+            if let Stage::Model { config, .. } = stage {
+                config.check_read(trains).map_err(|e| match e {
+                    Error::Config { field, reason } => {
+                        Error::config(format!("{path}.{field}"), reason)
+                    }
+                    e => e,
+                })?;
             }
         }
         let readers = Readers::of(&self.stages);
@@ -178,6 +187,7 @@ fn check_blocks(path: &str, config: &BlockConfig, trains: Trains) -> Result<()> 
             "must be false: the stage has no penalty; give it config.saliency",
         );
     }
+    check_rates(path, config, trains)?;
     if config.saliency.is_some() && !config.phases.iter().any(adds) {
         return unread("saliency", "no phase adds it; set saliency to true in one of the phases");
     }
@@ -194,4 +204,35 @@ fn check_blocks(path: &str, config: &BlockConfig, trains: Trains) -> Result<()> 
         Some(i) => unread(&format!("terms[{i}].term"), reason),
         None => Ok(()),
     }
+}
+
+/// Refuses learning rates and a decay of what does not learn.
+fn check_rates(path: &str, config: &BlockConfig, trains: Trains) -> Result<()> {
+    let unread =
+        |field: String, reason: &str| Err(Error::config(format!("{path}.{field}"), reason));
+    for (i, BlockPhase { rates, .. }) in config.phases.iter().enumerate() {
+        let read = rates.of(trains);
+        let rate = |name: &str| format!("phases[{i}].rates.{name}");
+        if rates.ranges != read.ranges {
+            let reason = "must be 0: the stage trains neither scales nor rounding; or set \
+                          trains.scales to true";
+            return unread(rate("ranges"), reason);
+        }
+        if rates.low_rank != read.low_rank {
+            let reason = "must be 0: the stage trains no low-rank factors; or set trains.lowRank to \
+                          true where a site has some";
+            return unread(rate("lowRank"), reason);
+        }
+        if rates.weights != read.weights {
+            let reason = "must be 0: the stage trains neither weights nor norms; or set \
+                          trains.weights to true";
+            return unread(rate("weights"), reason);
+        }
+    }
+    if config.weight_decay != 0.0 && !trains.ranges() && !trains.low_rank {
+        let reason =
+            "must be 0: it is for ranges and low-rank factors, and the stage trains neither";
+        return unread("weightDecay".into(), reason);
+    }
+    Ok(())
 }

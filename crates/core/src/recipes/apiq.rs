@@ -12,11 +12,9 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Common, Defaults, LowRankConfig, Observer, RangeConfig,
-    Recipe, Stage, StageStart, Trains, WeightSite, options,
+    BlockConfig, BlockOptions, BlockRates, Common, Defaults, LayerScope, LowRankOptions, Observer,
+    RangeConfig, Recipe, Stage, Trains, WeightSite, options,
 };
-use serde::{Deserialize, Serialize};
-use ts_rs::TS;
 
 options! {
     /// ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
@@ -25,28 +23,12 @@ options! {
         /// Rank and alpha of the low-rank factors.
         #[serde(flatten)]
         low_rank: LowRankOptions,
+        /// What is trained at a time: `block` (all linears of a layer, on the outputs of the layer;
+        /// ApiQ-bw in the paper) or `linear` (one linear after the other, each on its own outputs;
+        /// ApiQ-lw), which then has the epochs of a layer. Default `block`.
+        scope: LayerScope,
         /// Options of the training, layer by layer.
         train: BlockOptions,
-    }
-}
-
-/// Options of `apiq` and its variants.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(default, rename_all = "camelCase")]
-#[ts(optional_fields)]
-pub struct LowRankOptions {
-    /// Rank of the low-rank factors of each linear layer; 0 for none. Default 8 where the target
-    /// stores them, otherwise 0: at 64, as in the paper, the factors of a small model take more
-    /// bytes than its weights.
-    pub rank: Option<usize>,
-    /// Number above 0; the product of the low-rank factors is multiplied by alpha / rank. Default
-    /// 16.
-    pub alpha: f64,
-}
-
-impl Default for LowRankOptions {
-    fn default() -> Self {
-        Self { rank: None, alpha: 16.0 }
     }
 }
 
@@ -65,21 +47,21 @@ impl ApiqConfig {
     ///
     /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
-        let config = self.train.over(Self::blocks())?;
-        self.low_rank.recipe("apiq", &self.common, config)
+        let trains = self.low_rank.trains(self.common.target(Self::DEFAULTS), Trains::SCALES);
+        let config = self.train.over(trains, Self::blocks())?;
+        Self::of("apiq", &self.common, &self.low_rank, self.scope.stage(trains, config))
     }
-}
 
-impl LowRankOptions {
     /// Learned clips, and low-rank factors for every weight.
-    pub(super) fn recipe(&self, id: &str, common: &Common, config: BlockConfig) -> Result<Recipe> {
-        let stored = common.target(ApiqConfig::DEFAULTS).target().holds_low_rank();
-        let rank = self.rank.unwrap_or(if stored { 8 } else { 0 });
-        let low_rank = (rank > 0).then_some(LowRankConfig { rank, alpha: self.alpha });
-        let trains = Trains { low_rank: low_rank.is_some(), ..Trains::SCALES };
-        let stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
+    pub(super) fn of(
+        id: &str,
+        common: &Common,
+        low_rank: &LowRankOptions,
+        stage: Stage,
+    ) -> Result<Recipe> {
         let (observer, range) = (Observer::ErrorSearch, RangeConfig::Clip);
-        let recipe = common.recipe(id, ApiqConfig::DEFAULTS, observer, range, stages)?;
+        let recipe = common.recipe(id, Self::DEFAULTS, observer, range, vec![stage])?;
+        let low_rank = low_rank.factors(recipe.target);
         Ok(recipe.with_weight_sites(|site| WeightSite { low_rank, ..site }))
     }
 }

@@ -18,8 +18,8 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Defaults, Observer, RangeConfig, Recipe, Stage,
-    StageStart, TrainConfig, Trains, options,
+    BlockConfig, BlockOptions, BlockRates, Defaults, LayerScope, Observer, RangeConfig, Recipe,
+    Stage, StageStart, TrainConfig, Trains, options,
 };
 
 options! {
@@ -50,30 +50,24 @@ impl EfficientqatConfig {
     ///
     /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
-        let target = self.common.target(Self::DEFAULTS);
         // As in the authors' code weights at 2 bits learn twice as fast as at 3 and 4.
-        let bits = target.sites(&self.common.request(Self::DEFAULTS))?.weights.bits();
-        let weights = if bits <= 2 { 2e-2 } else { 1e-2 };
+        let weights = if self.common.weight_bits(Self::DEFAULTS)? <= 2 { 2e-2 } else { 1e-2 };
         let usual = BlockConfig::usual(BlockRates { ranges: 5e-3, low_rank: 0.0, weights }, 0.05);
-        let config = self.train.over(BlockConfig { anchor: 1.0, ..usual })?;
+        let trains = Trains { weights: true, norms: true, ..Trains::SCALES };
+        let config = self.train.over(trains, BlockConfig { anchor: 1.0, ..usual })?;
         let end = TrainConfig {
             tokens: self.end_tokens,
-            sequence_length: config.sequence_length,
             batch: 1,
             learning_rate: self.end_learning_rate,
             max_norm: 0.3,
             kl_weight: self.end_kl_weight,
             ce_weight: self.end_ce_weight,
-            seed: config.seed,
-            arithmetic: config.arithmetic,
-            ..TrainConfig::default()
+            ..TrainConfig::after(&config)
         };
-        let trains = Trains { weights: true, norms: true, ..Trains::SCALES };
-        let mut stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
+        let mut stages = vec![LayerScope::Block.stage(trains, config)];
         if self.end_tokens > 0 {
-            end.validate()?;
             let (from, trains) = (StageStart::Previous, Trains::SCALES);
-            stages.push(Stage::Model { from, trains, config: end });
+            stages.push(Stage::Model { from, trains, config: end.checked(trains)? });
         }
         let (observer, range) = (Observer::ErrorSearch, RangeConfig::ScaleZero);
         self.common.recipe("efficientqat", Self::DEFAULTS, observer, range, stages)

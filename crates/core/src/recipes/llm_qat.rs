@@ -37,9 +37,8 @@ impl LlmQatConfig {
     ///
     /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
-        self.train.validate()?;
         let trains = Trains { weights: true, norms: true, ..Trains::NONE };
-        let (from, config) = (StageStart::Previous, self.train.clone());
+        let (from, config) = (StageStart::Previous, self.train.checked(trains)?);
         let stages = vec![Stage::Model { from, trains, config }];
         let (observer, range) = (Observer::Absmax, RangeConfig::Absmax);
         let recipe = self.common.recipe("llm-qat", Self::DEFAULTS, observer, range, stages)?;

@@ -14,8 +14,8 @@ use crate::objective::channel_moments::ChannelMomentsConfig;
 use crate::objective::{TermConfig, Weight, WeightedTerm};
 use crate::recipe::block::BlockPhase;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Defaults, Observer, RangeConfig, Recipe, Stage,
-    StageStart, Trains, options,
+    BlockConfig, BlockOptions, BlockRates, Defaults, LayerScope, Observer, RangeConfig, Recipe,
+    Trains, options,
 };
 
 options! {
@@ -38,9 +38,9 @@ impl NormTweakingConfig {
         let phases = vec![BlockPhase { epochs: 1, output: false, ..usual.phases[0] }];
         let term = TermConfig::ChannelMoments(ChannelMomentsConfig::default());
         let terms = vec![WeightedTerm { term, weight: Weight::Constant(1.0) }];
-        let config = self.train.over(BlockConfig { phases, terms, ..usual })?;
         let trains = Trains { norms: true, ..Trains::NONE };
-        let stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
+        let config = self.train.over(trains, BlockConfig { phases, terms, ..usual })?;
+        let stages = vec![LayerScope::Block.stage(trains, config)];
         let (observer, range) = (Observer::Best, RangeConfig::Frozen);
         self.common.recipe("norm-tweaking", Self::DEFAULTS, observer, range, stages)
     }

@@ -12,8 +12,8 @@
 
 use crate::error::Result;
 use crate::recipe::{
-    BlockConfig, BlockOptions, BlockRates, Defaults, Observer, RangeConfig, Recipe, Stage,
-    StageStart, Trains, options,
+    BlockConfig, BlockOptions, BlockRates, Defaults, LayerScope, Observer, RangeConfig, Recipe,
+    Trains, options,
 };
 
 options! {
@@ -33,9 +33,8 @@ impl OmniquantConfig {
     /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let rates = BlockRates { ranges: 0.2, ..BlockRates::default() };
-        let config = self.train.over(BlockConfig::usual(rates, 1.0))?;
-        let from = StageStart::Original;
-        let stages = vec![Stage::Block { from, trains: Trains::SCALES, config }];
+        let config = self.train.over(Trains::SCALES, BlockConfig::usual(rates, 1.0))?;
+        let stages = vec![LayerScope::Block.stage(Trains::SCALES, config)];
         let (observer, range) = (Observer::ErrorSearch, RangeConfig::Clip);
         self.common.recipe("omniquant", Self::DEFAULTS, observer, range, stages)
     }

@@ -10,10 +10,12 @@
 //!
 //! Defaults: those of `apiq`, with one phase in which both learn.
 
-use super::apiq::{ApiqConfig, LowRankOptions};
-use crate::error::{Error, Result};
+use super::apiq::ApiqConfig;
+use crate::error::Result;
 use crate::recipe::block::{BlockPhase, SaliencyConfig, SaliencyDifference, SaliencyScale};
-use crate::recipe::{BlockConfig, BlockOptions, Defaults, Recipe, options};
+use crate::recipe::{
+    BlockConfig, BlockOptions, Defaults, LayerScope, LowRankOptions, Recipe, Trains, options,
+};
 
 options! {
     /// SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
@@ -55,27 +57,19 @@ impl SaprConfig {
     /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
         let usual = ApiqConfig::blocks();
-        let saliency = SaliencyConfig {
-            lambda: self.lambda,
-            scale: self.saliency_scale,
-            difference: self.saliency_difference,
-            samples: self.saliency_samples,
-            sequence_length: self.train.sequence_length.unwrap_or(usual.sequence_length),
-        };
-        let mut config = self.train.over(BlockConfig { saliency: Some(saliency), ..usual })?;
+        let (lambda, samples) = (self.lambda, self.saliency_samples);
+        let (scale, difference) = (self.saliency_scale, self.saliency_difference);
+        let sequence_length = self.train.sequence_length.unwrap_or(usual.sequence_length);
+        let saliency = SaliencyConfig { lambda, scale, difference, samples, sequence_length };
+        let trains = self.low_rank.trains(self.common.target(Self::DEFAULTS), Trains::SCALES);
+        let config = self.train.over(trains, BlockConfig { saliency: Some(saliency), ..usual })?;
         let both = BlockPhase { saliency: true, ..config.phases[0] };
-        config.phases = vec![
+        let config = config.with_phases(vec![
             BlockPhase { epochs: self.penalty_epochs, output: false, ..both },
             both,
             BlockPhase { epochs: self.output_epochs, saliency: false, ..both },
-        ];
-        config.phases.retain(|phase| phase.epochs > 0);
-        config.saliency =
-            config.saliency.filter(|_| config.phases.iter().any(|phase| phase.saliency));
-        if config.phases.is_empty() {
-            let reason = "no phase has an epoch: nothing would be trained";
-            return Err(Error::config("train.epochs", reason));
-        }
-        self.low_rank.recipe("sapr", &self.common, config)
+        ])?;
+        let stage = LayerScope::Block.stage(trains, config);
+        ApiqConfig::of("sapr", &self.common, &self.low_rank, stage)
     }
 }

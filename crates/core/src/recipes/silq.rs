@@ -56,7 +56,6 @@ impl SilqConfig {
     ///
     /// Errors: `Config`, an option is out of range; `Target`, the target cannot hold the grid.
     pub fn recipe(&self) -> Result<Recipe> {
-        self.train.validate()?;
         let (target, static_activations) =
             (self.common.target(Self::DEFAULTS), self.static_activations);
         let request = self.common.request(Self::DEFAULTS);
@@ -65,7 +64,7 @@ impl SilqConfig {
         let range = if scales { RangeConfig::Scale } else { RangeConfig::Frozen };
         let learned = Trains { weights: true, norms: true, ..Trains::NONE };
         let trains = Trains { scales, activation_scales, ..learned };
-        let (from, config) = (StageStart::Previous, self.train.clone());
+        let (from, config) = (StageStart::Previous, self.train.checked(trains)?);
         let stages = vec![Stage::Model { from, trains, config }];
         let recipe = sites.recipe("silq", target, self.observer, range, stages);
         let (edge, gradient_scale) = (self.edge, self.gradient_scale);

@@ -261,7 +261,11 @@ impl<'a> Planner<'a> {
                     name: "plan".into(),
                     detail: format!(
                         "a few steps of the first {}",
-                        if window == Window::ONE { "layer" } else { "window" }
+                        match window {
+                            Window::ONE => "layer",
+                            Window::LINEARS => "layer's linears",
+                            _ => "window",
+                        }
                     ),
                 });
                 let mut probe = probe::block(inputs, config, window, device)?;

@@ -175,10 +175,12 @@ fn check_parts(model: &Model, recipe: &Recipe) -> Result<()> {
     for (i, stage) in recipe.stages.iter().enumerate() {
         let valid = match stage {
             Stage::Model { config, .. } => config.validate(),
-            Stage::Block { config, .. } | Stage::Window { config, .. } => config.validate(),
+            Stage::Linear { config, .. }
+            | Stage::Block { config, .. }
+            | Stage::Window { config, .. } => config.validate(),
         };
         valid.map_err(|e| of_stage(i, stage, e))?;
-        stage.check_window(&format!("stages[{i}]"), model.architecture.layers.len())?;
+        stage.check_scope(&format!("stages[{i}]"), model.architecture.layers.len())?;
         let (path, goes_on) = (format!("stages[{i}]"), stage.goes_on(i));
         stage.check(&path, &sites, goes_on, recipe.has_static_sites())?;
     }

@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::device::Device;
 use crate::layer::finished::Finished;
-use crate::layer::tensors::{tensor_values, tensors};
+use crate::layer::tensors::{sites, tensor_values, tensors};
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::observer::check_scales;
 use crate::record::MatrixRecord;
@@ -57,15 +57,7 @@ impl<'a> OpenBlock<'a> {
 
     /// The inputs of its linears in the order of the forward, and the linears that read each.
     pub fn sites(&self) -> Vec<(ActivationSite, Vec<Linear>)> {
-        let mut sites: Vec<(ActivationSite, Vec<Linear>)> = vec![];
-        for linear in self.architecture.linears(self.layer) {
-            let site = linear.kind.input();
-            match sites.iter_mut().find(|(there, _)| *there == site) {
-                Some((_, readers)) => readers.push(linear.kind),
-                None => sites.push((site, vec![linear.kind])),
-            }
-        }
-        sites
+        sites(self.architecture, self.layer)
     }
 
     /// The linears that read a site.

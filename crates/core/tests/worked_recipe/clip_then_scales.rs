@@ -23,12 +23,12 @@ impl ClipThenScalesConfig {
     /// Returns the recipe: learned clips layer by layer, then their scales end to end.
     pub fn recipe(&self) -> Result<Recipe> {
         let rates = BlockRates { ranges: 1e-2, ..BlockRates::default() };
-        let layers = self.train.over(BlockConfig::usual(rates, 1.0))?;
-        self.end.validate()?;
         let trains = Trains::SCALES;
+        let layers = self.train.over(trains, BlockConfig::usual(rates, 1.0))?;
+        let end = self.end.checked(trains)?;
         let stages = vec![
             Stage::Block { from: StageStart::Original, trains, config: layers },
-            Stage::Model { from: StageStart::Previous, trains, config: self.end.clone() },
+            Stage::Model { from: StageStart::Previous, trains, config: end },
         ];
         let (observer, range) = (Observer::Absmax, RangeConfig::Clip);
         self.common.recipe("clip-then-scales", Self::DEFAULTS, observer, range, stages)
