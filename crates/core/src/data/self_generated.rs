@@ -134,8 +134,8 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
 }
 
 /// The first `tokens` ids of the model's texts. Those that `folder` holds are read from there, and
-/// new ones written to it, batch by batch. Fewer, with a warning, if the model generates no
-/// more.
+/// new ones written to it, batch by batch. Fewer, with a warning, if that is all that the model has
+/// to say.
 ///
 /// Errors: `Data`, the model has no tokenizer; `Checkpoint`, `folder` holds texts of another model,
 /// seed or sequence; logits that are not finite; cancelled.

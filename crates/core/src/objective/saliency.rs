@@ -96,7 +96,7 @@ impl Penalty {
         Self { factors: s.iter().map(factor).collect(), s, difference: config.difference }
     }
 
-    /// The factor f of each linear, by which its penalty is multiplied.
+    /// f of each linear.
     pub fn factors(&self) -> &[f64] {
         &self.factors
     }

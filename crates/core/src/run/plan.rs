@@ -263,7 +263,7 @@ impl<'a> Planner<'a> {
                     ),
                 });
                 let mut probe = probe::block(inputs, config, window)?;
-                // In the end all layers are there, and everything else is rounded. Not before:
+                // In the end all blocks are there, and what is no block is rounded. Not before:
                 // a run does not hold both either.
                 self.host.memory.reset_peak();
                 self.round()?;

@@ -53,7 +53,7 @@ impl Saliency {
     /// Squared gradients over the first `config.samples` sequences of the text; read where they
     /// were kept before.
     ///
-    /// Errors: `Data`, a text with fewer sequences or a disk without space; `Checkpoint`, what is
+    /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is
     /// kept there was made of another model or text.
     pub fn of(
         model: &Model,
@@ -87,7 +87,7 @@ impl Saliency {
             layers,
             weights,
             folder,
-            "a run folder on another disk may have more space",
+            "a run folder elsewhere may have more room",
             host,
         )?;
         let identity = identity(model, tokens, config.sequence_length, arithmetic.precision, pool);

@@ -77,7 +77,7 @@ struct ModelPass<'a> {
     model: &'a Model,
     /// `[texts, T]`.
     tokens: &'a [u32],
-    /// Memory for the inputs of every layer.
+    /// Room for the inputs of every block.
     inputs: Stream,
     host: &'a Host,
     context: Context<Cpu>,
