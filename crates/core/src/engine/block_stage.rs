@@ -32,7 +32,7 @@ use crate::recipe::{BlockConfig, Recipe, Window};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::statistics::saliency::{Saliency, Storage};
 use crate::{Error, Result};
-use halfstep_formats::{LowRank, Tensor};
+use halfstep_formats::{LinearParts, LowRank, Tensor};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
@@ -47,6 +47,7 @@ pub(crate) struct BlockStage<'a> {
     /// Of the finished layers.
     tensors: BTreeMap<String, Tensor>,
     low_rank: BTreeMap<String, LowRank>,
+    linear_parts: BTreeMap<String, LinearParts>,
     record: StageRecord,
     last_loss: f64,
     start: f64,
@@ -131,6 +132,7 @@ impl<'a> BlockStage<'a> {
             streams,
             tensors: BTreeMap::new(),
             low_rank: BTreeMap::new(),
+            linear_parts: BTreeMap::new(),
             record: StageRecord::default(),
             last_loss: f64::NAN,
             start,
@@ -302,6 +304,7 @@ impl<'a> BlockStage<'a> {
             self.record.matrices.extend(block.matrices);
             self.tensors.extend(block.tensors);
             self.low_rank.extend(block.low_rank);
+            self.linear_parts.extend(block.linear_parts);
             self.first += 1;
         }
     }
@@ -324,6 +327,7 @@ impl<'a> BlockStage<'a> {
         let quantization = quantization(&self.recipe, &blocks.model.architecture)?;
         let mut model = blocks.model.with(tensors, Some(quantization));
         model.low_rank = std::mem::take(&mut self.low_rank);
+        model.linear_parts = std::mem::take(&mut self.linear_parts);
         Ok(Trained {
             model,
             evaluations: BTreeMap::new(),

@@ -114,6 +114,7 @@ impl Penalty {
             let parameter = &parameters.list[matrix.index];
             let beside = matrix
                 .low_rank
+                .as_ref()
                 .zip(weights.low_rank.get(linear))
                 .filter(|_| self.difference == SaliencyDifference::AfterLowRank);
             let factors = match beside {

@@ -71,7 +71,7 @@ impl LowRankOptions {
     pub(super) fn recipe(&self, id: &str, common: &Common, config: BlockConfig) -> Result<Recipe> {
         let stored = common.target(ApiqConfig::DEFAULTS).target().holds_low_rank();
         let rank = self.rank.unwrap_or(if stored { 8 } else { 0 });
-        let low_rank = (rank > 0).then_some(LowRankConfig { rank, alpha: self.alpha });
+        let low_rank = (rank > 0).then_some(LowRankConfig::outside(rank, self.alpha));
         let trains = Trains { low_rank: low_rank.is_some(), ..Trains::SCALES };
         let stages = vec![Stage::Block { from: StageStart::Original, trains, config }];
         let (observer, range) = (Observer::ErrorSearch, RangeConfig::Clip);

@@ -119,6 +119,7 @@ impl<'a> OpenBlock<'a> {
             linears: self.values.iter().map(linear).collect(),
             float: self.float.clone(),
             low_rank: BTreeMap::new(),
+            inputs: BTreeMap::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod bias;
 pub mod fake_quant;
+pub mod input_map;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
