@@ -464,7 +464,7 @@ fn gradients_of_channel_scales_are_those_of_differences() {
     let (w, c, x, e) = (normal(1, 48), normal(2, 48), normal(3, 3 * 8), normal(4, 3 * 8));
     // A function of the weight that is quantized and of the mapped input. At t = ln h, h an f16.
     let steps = [1.0f64, 1.25, 0.75, 1.5, 0.5, 1.0, 2.0, 1.125];
-    let mut value = |parameters: &mut Parameters<Cpu<f64>>, at: usize, factor: f64| {
+    let value = |parameters: &mut Parameters<Cpu<f64>>, at: usize, factor: f64| {
         for (i, (t, h)) in parameters.list[0].value.iter_mut().zip(steps).enumerate() {
             *t = (h * if i == at { factor } else { 1.0 }).ln();
         }
