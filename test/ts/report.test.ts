@@ -224,6 +224,9 @@ describe.skipIf(browserPath === undefined)('the page in a browser', () => {
         expect(await shown.evaluate(OVERFLOWING)).toEqual([])
         expect(await shown.evaluate(MISPLACED)).toEqual([])
       }
+      // On a phone what is wider than the page scrolls inside it.
+      await shown.setViewportSize({ width: 360, height: 800 })
+      expect(await shown.evaluate('document.documentElement.scrollWidth')).toBe(360)
       expect(complaints).toEqual([])
     }))
 

@@ -2,6 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::quantizer::observer::check_scales;
+use crate::quantizer::transform::transformed;
 use crate::recipe::{Observer, Recipe, Sites, WeightSite};
 use crate::target::TargetId;
 use crate::{Error, Result};
@@ -28,15 +29,21 @@ pub(crate) fn quantize_model(
     cancel: &Cancel,
     pool: &Pool,
 ) -> Result<Model> {
-    let (mut tensors, sites) = (BTreeMap::new(), Sites::new(&recipe.rules, &model.architecture)?);
+    let (mut tensors, mut linear_parts) = (BTreeMap::new(), BTreeMap::new());
+    let sites = Sites::new(&recipe.rules, &model.architecture)?;
     for spec in model.architecture.tensors() {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { resume: None });
         }
         let tensor = round_tensor(model, &sites, &spec, pool)?;
+        if let Some(transform) = sites.of(&spec).and_then(|site| site.transform) {
+            linear_parts.insert(spec.name.clone(), transform.first(&spec));
+        }
         tensors.insert(spec.name, tensor);
     }
-    Ok(model.with(tensors, Some(quantization(recipe, &model.architecture)?)))
+    let mut rounded = model.with(tensors, Some(quantization(recipe, &model.architecture)?));
+    rounded.linear_parts = linear_parts;
+    Ok(rounded)
 }
 
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
@@ -44,11 +51,18 @@ pub(crate) fn quantize_model(
 /// whichever come nearest to its size.
 pub(crate) fn baseline(recipe: &Recipe, observer: Observer, architecture: &Architecture) -> Recipe {
     recipe.with_weight_sites(|site| WeightSite {
-        spec: as_large(site.spec, site.low_rank.map_or(0, |l| l.rank), architecture),
+        spec: as_large(site.spec, stored_rank(&site), architecture),
         observer,
+        transform: None,
         low_rank: None,
         ..site
     })
+}
+
+/// Rank of the factors that are stored in addition to a site's codes.
+fn stored_rank(site: &WeightSite) -> usize {
+    let stored = site.low_rank.filter(|low_rank| low_rank.position.traits().is_stored);
+    stored.map_or(0, |low_rank| low_rank.rank)
 }
 
 /// The quantizer in groups so small that it needs what it needs by itself with factors of `rank`
@@ -96,6 +110,10 @@ pub(crate) fn round_tensor(
     let data = match sites.of(spec) {
         Some(site) => {
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
+            let values = match site.transform {
+                Some(transform) => transformed(pool, &transform.first(spec), values, cols)?,
+                None => values,
+            };
             let packed = quantize_by(pool, &values, rows, cols, site.spec, site.observer);
             check_scales(&packed, &spec.name)?;
             TensorData::Packed(packed)
@@ -164,6 +182,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ));
         }
     }
+    recipe.check_transforms(architecture)?;
     for (layer, site, spec) in recipe.activations(architecture)? {
         let head_dim = architecture.layers[layer].attention.head_dim;
         if spec != ActivationSpec::BLOCK_32 {

@@ -16,9 +16,11 @@ use halfstep::objective::saliency::{Penalty, SaliencyConfig, SaliencyDifference,
 use halfstep::optimizer::adamw::AdamWConfig;
 use halfstep::optimizer::lion::LionConfig;
 use halfstep::optimizer::{GroupConfig, Optimizer, OptimizerConfig, Schedule};
+use halfstep::quantizer::transform::block_hadamard::BlockHadamardConfig;
+use halfstep::quantizer::transform::channel_scale::ChannelScaleConfig;
 use halfstep::recipe::{
-    LowRankConfig, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Sites, TrainArithmetic,
-    TrainConfig, Trains, WeightSite,
+    LowRankConfig, LowRankPosition, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Sites,
+    TrainArithmetic, TrainConfig, Trains, TransformConfig, WeightSite,
 };
 use halfstep::target::TargetId;
 use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
@@ -138,7 +140,7 @@ fn cases() -> Vec<Case> {
     scales.config.loss_bytes = 4 * 2 * 40 * 5;
     scales.config.ce_weight = 0.5;
 
-    let low_rank = Some(LowRankConfig { rank: 2, alpha: 4.0 });
+    let low_rank = Some(LowRankConfig::outside(2, 4.0));
     let affine_site = WeightSite { low_rank, ..site(affine, RangeConfig::ScaleZero) };
     let zero_points = case("scales and zero points, factors", affine_site, fixed, fixed);
 
@@ -151,7 +153,16 @@ fn cases() -> Vec<Case> {
     let learned =
         WeightSite { rounding: RoundingConfig::AdaRound, ..site(symmetric, RangeConfig::Frozen) };
     let rounding = case("rounding", learned, ActivationSpec::F32, ActivationSpec::F32);
-    vec![scales, zero_points, integer, clips, rounding]
+
+    let low_rank =
+        Some(LowRankConfig { position: LowRankPosition::Inside, ..LowRankConfig::outside(2, 4.0) });
+    let transform = Some(TransformConfig::ChannelScale(ChannelScaleConfig {}));
+    let scaled = WeightSite { transform, low_rank, ..site(affine, RangeConfig::ScaleZero) };
+    let channels = case("channel scales, factors inside", scaled, token, head);
+    let transform = Some(TransformConfig::BlockHadamard(BlockHadamardConfig { size: 16, seed: 1 }));
+    let rotated = WeightSite { transform, ..site(symmetric, RangeConfig::Scale) };
+    let rotation = case("a rotation", rotated, token, head);
+    vec![scales, zero_points, integer, clips, rounding, channels, rotation]
 }
 
 fn trainer<D: Device>(device: &D, case: &Case, previous: Option<&Model>) -> Trainer<D> {
@@ -206,7 +217,8 @@ fn trained<D: Device<Number = f32>>(
     trainer.settle().expect("settled");
     let state = state_hash(&trainer);
     let packed = trainer.packed(&model(), &case.recipe).expect("packed");
-    let outcome = Outcome { steps, state, packed: hash(&(&packed.tensors, &packed.low_rank)) };
+    let stored = hash(&(&packed.tensors, &packed.low_rank, &packed.linear_parts));
+    let outcome = Outcome { steps, state, packed: stored };
     (outcome, packed)
 }
 

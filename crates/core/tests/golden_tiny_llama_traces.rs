@@ -53,6 +53,7 @@ impl Trace<'_> {
             rounding: RoundingConfig::Nearest,
             edge: EdgeRule::Outside,
             gradient_scale: GradientScale::Matrix,
+            transform: None,
             low_rank: None,
         };
         let activation = match (kind("activations"), bits("activation_bits")) {

@@ -78,7 +78,7 @@ fn site(range: RangeConfig) -> WeightSite {
 
 /// Scales, zero points, weights and factors.
 fn all_parts() -> (WeightSite, Trains) {
-    let low_rank = Some(LowRankConfig { rank: 4, alpha: 8.0 });
+    let low_rank = Some(LowRankConfig::outside(4, 8.0));
     let trains = Trains { weights: true, low_rank: true, ..Trains::SCALES };
     (WeightSite { low_rank, ..site(RangeConfig::ScaleZero) }, trains)
 }

@@ -317,7 +317,7 @@ fn two_model_stages_differ_from_the_last_alone() {
 #[test]
 fn factors_go_through_model_stages() {
     let affine = grid(Int::unsigned(2), Granularity::Group(64), ScaleCodec::F16);
-    let low_rank = Some(LowRankConfig { rank: 4, alpha: 8.0 });
+    let low_rank = Some(LowRankConfig::outside(4, 8.0));
     let rules = || vec![Rule::weights(WeightSite { low_rank, ..site(affine, RangeConfig::Clip) })];
     let both = Trains { low_rank: true, ..Trains::SCALES };
     let block = || block_stage(StageStart::Original, both);
@@ -506,7 +506,7 @@ fn what_nothing_reads_is_refused_by_its_path() {
     let by = |observer, range| WeightSite { observer, ..q4(range) };
     let original = StageStart::Original;
     let weights = Trains { weights: true, ..Trains::NONE };
-    let low_rank = Some(LowRankConfig { rank: 4, alpha: 8.0 });
+    let low_rank = Some(LowRankConfig::outside(4, 8.0));
     let of = |site: WeightSite, stages: Vec<Stage>| recipe(vec![Rule::weights(site)], stages);
     let model = |trains| vec![model_stage(original, trains)];
     let with = |change: fn(&mut BlockConfig)| {

@@ -40,7 +40,7 @@ fn config(second_target: bool) -> BlockConfig {
 /// Weights of 2 bits with factors, by one stage.
 fn recipe(stage: Stage) -> Recipe {
     let spec = QuantSpec::int(Int::unsigned(2), Granularity::Group(64), ScaleCodec::F16);
-    let low_rank = Some(LowRankConfig { rank: 4, alpha: 8.0 });
+    let low_rank = Some(LowRankConfig::outside(4, 8.0));
     let site = WeightSite { range: RangeConfig::ScaleZero, low_rank, ..WeightSite::absmax(spec) };
     let (id, target) = ("custom".into(), TargetId::Halfstep);
     Recipe {

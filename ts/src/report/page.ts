@@ -139,7 +139,7 @@ smaller groups, so that both files have about the same size.`)
   return [
     '<h2>Full precision, rounding and the result</h2>',
     `<p class="faint">${notes.join(' ')}</p>`,
-    htmlTable(header, rows, 'result'),
+    `<div class="scroll">${htmlTable(header, rows, 'result')}</div>`,
   ].join('\n')
 }
 

@@ -90,6 +90,13 @@ pre {
   line-height: 1.4;
 }
 footer { margin-top: 36px; color: var(--faint); font-size: 13px; }
+/* On a phone tables and charts keep a size that can be read, and scroll inside the page. */
+@media screen and (max-width: 560px) {
+  main { padding: 16px 16px 32px; }
+  figure, .scroll { overflow-x: auto; }
+  svg { min-width: 540px; }
+  th, td { padding-left: 10px; }
+}
 @media print {
   main { max-width: none; padding: 0; }
   details:not([open]) { display: none; }

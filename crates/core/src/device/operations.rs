@@ -231,6 +231,29 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// The gradient of that b: the sum over the rows of dy `[M, cols]`, from the first row on.
     fn add_bias_backward(&self, dy: &Self::Buffer, cols: usize) -> Result<Self::Buffer>;
 
+    /// `h . x`: h `[D]` multiplies every row of x `[M, D]`.
+    fn scale_channels(&self, x: &Self::Buffer, h: &Self::Buffer) -> Result<Self::Buffer>;
+
+    /// The gradient of that h: the sum over the rows of x . dy, both `[M, cols]`, from the first row
+    /// on.
+    fn scale_channels_backward(
+        &self,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        cols: usize,
+    ) -> Result<Self::Buffer>;
+
+    /// `R x` for every row of x `[M, D]`, R mixing blocks of `size` channels
+    /// ([`halfstep_kernels::ops::hadamard`]), signs `[D]`; `transposed` is `R^T x`, which is the
+    /// gradient and undoes it.
+    fn block_hadamard(
+        &self,
+        x: &Self::Buffer,
+        signs: &[f32],
+        size: usize,
+        transposed: bool,
+    ) -> Result<Self::Buffer>;
+
     /// `x / sqrt(mean(x^2) + eps) * weight` over pieces of x as wide as the weight.
     fn rms_norm(&self, x: &Self::Buffer, weight: &Self::Buffer, eps: f64) -> Result<Self::Buffer>;
 

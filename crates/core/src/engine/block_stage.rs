@@ -31,7 +31,7 @@ use crate::nearest::quantization;
 use crate::recipe::{Recipe, Window};
 use crate::record::{BlockRecord, StageRecord, note_saliency};
 use crate::statistics::saliency::Saliency;
-use halfstep_formats::{LowRank, Tensor};
+use halfstep_formats::{LinearParts, LowRank, Tensor};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -45,6 +45,7 @@ pub(crate) struct BlockStage<'a, D: Device> {
     /// Of the finished layers.
     tensors: BTreeMap<String, Tensor>,
     low_rank: BTreeMap<String, LowRank>,
+    linear_parts: BTreeMap<String, LinearParts>,
     record: StageRecord,
     last_loss: f64,
     start: f64,
@@ -108,6 +109,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
             streams,
             tensors: BTreeMap::new(),
             low_rank: BTreeMap::new(),
+            linear_parts: BTreeMap::new(),
             record: StageRecord::default(),
             last_loss: f64::NAN,
             start,
@@ -279,6 +281,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
             self.record.matrices.extend(block.matrices);
             self.tensors.extend(block.tensors);
             self.low_rank.extend(block.low_rank);
+            self.linear_parts.extend(block.linear_parts);
             self.first += 1;
         }
     }
@@ -301,6 +304,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
         let quantization = quantization(&self.recipe, &blocks.model.architecture)?;
         let mut model = blocks.model.with(tensors, Some(quantization));
         model.low_rank = std::mem::take(&mut self.low_rank);
+        model.linear_parts = std::mem::take(&mut self.linear_parts);
         Ok(Trained {
             model,
             evaluations: BTreeMap::new(),

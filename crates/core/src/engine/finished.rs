@@ -9,8 +9,10 @@ use crate::host::{Host, Store};
 use crate::layer::finished::Finished;
 use crate::{Error, Result};
 use half::f16;
+use halfstep_formats::linear_parts::part::{INPUT_VECTOR, ONLINE_MAP};
+use halfstep_formats::linear_parts::{OnlineMap, Signs};
 use halfstep_formats::safetensors::{self, Dtype, Entry, Info};
-use halfstep_formats::{LowRank, Tensor, TensorData};
+use halfstep_formats::{LinearParts, LowRank, Tensor, TensorData};
 use halfstep_kernels::QuantSpec;
 use halfstep_kernels::quant::tensor::QuantTensor;
 use std::collections::BTreeMap;
@@ -181,6 +183,9 @@ impl<'a> FinishedBlocks<'a> {
                 ));
             }
         }
+        for (name, parts) in &block.linear_parts {
+            entries.extend(part_entries(name, parts));
+        }
         let record = serde_json::to_vec(&(&block.record, &block.matrices))
             .map_err(|e| Error::Internal { reason: e.to_string() })?;
         entries.push(entry("block", RECORD, Dtype::U8, vec![record.len()], record));
@@ -291,6 +296,22 @@ fn entry(name: &str, part: &str, dtype: Dtype, shape: Vec<usize>, data: Vec<u8>)
     Entry { name: format!("{name}/{part}"), dtype, shape, data: data.into() }
 }
 
+/// The parts that transforms make: the input vector, and the online map as numbers (the size of a
+/// block, whether there are signs, their seed and stream).
+fn part_entries(name: &str, parts: &LinearParts) -> Vec<Entry<'static>> {
+    let vector = parts.input_vector.as_ref().map(|h| {
+        let bytes = h.iter().flat_map(|h| h.to_le_bytes()).collect();
+        entry(name, INPUT_VECTOR, Dtype::F16, vec![h.len()], bytes)
+    });
+    let map = parts.online_map.map(|OnlineMap::BlockHadamard { size, signs }| {
+        let Signs { seed, stream } = signs.unwrap_or(Signs { seed: 0, stream: 0 });
+        let numbers = [size as u64, signs.is_some().into(), seed, stream];
+        let bytes = numbers.map(u64::to_le_bytes).concat();
+        entry(name, ONLINE_MAP, Dtype::U64, vec![numbers.len()], bytes)
+    });
+    vector.into_iter().chain(map).collect()
+}
+
 fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
     let fault = |what: &str| Error::Checkpoint {
         path: path.display().to_string(),
@@ -348,6 +369,21 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Finished> {
                     name.into(),
                     LowRank { rank, a: halves(info), b: halves(part(name, "low_rank_b")?) },
                 );
+                continue;
+            }
+            INPUT_VECTOR => {
+                let halves = data(info).as_chunks::<2>().0.iter();
+                let vector = halves.map(|b| f16::from_le_bytes(*b)).collect();
+                block.linear_parts.entry(name.into()).or_default().input_vector = Some(vector);
+                continue;
+            }
+            ONLINE_MAP => {
+                let numbers: Vec<u64> =
+                    data(info).as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+                let [size, signed, seed, stream] = numbers[..] else { return Err(fault(name)) };
+                let signs = (signed != 0).then_some(Signs { seed, stream });
+                let map = OnlineMap::BlockHadamard { size: size as usize, signs };
+                block.linear_parts.entry(name.into()).or_default().online_map = Some(map);
                 continue;
             }
             RECORD => {

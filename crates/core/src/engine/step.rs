@@ -239,8 +239,11 @@ impl<D: Device> Trainer<D> {
         for block in &mut weights.blocks {
             for &linear in block.linears.keys() {
                 let matrix = self.matrix(&linear.weight_name(block.layer))?;
-                let factors = matrix.low_rank.map(|f| f.forward(&self.parameters)).transpose()?;
+                let factors = matrix.low_rank.as_ref().map(|part| part.outside(&self.parameters));
+                let factors = factors.transpose()?.flatten();
                 block.low_rank.extend(factors.map(|factors| (linear, factors)));
+                let input = matrix.transform.as_ref().map(|t| t.input(&self.parameters));
+                block.inputs.extend(input.transpose()?.map(|input| (linear, input)));
                 if !matrix.is_quantized() {
                     block.float.insert(linear);
                 }
@@ -263,7 +266,7 @@ impl<D: Device> Trainer<D> {
             for spec in self.architecture.layer_tensors(layer) {
                 if let Role::Linear(linear) = spec.role {
                     let matrix = self.matrix(&spec.name)?;
-                    let low_rank = matrix.low_rank.and_then(|f| f.sinks(&self.parameters));
+                    let low_rank = matrix.low_rank.as_ref().and_then(|f| f.sinks(&self.parameters));
                     sinks.linears.extend(matrix.sink(&self.parameters).map(|s| (linear, s)));
                     sinks.low_rank.extend(low_rank.map(|s| (linear, s)));
                 } else if let Some(sink) = self.parameters.get(&spec.name)?.learned_sink() {

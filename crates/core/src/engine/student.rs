@@ -11,7 +11,7 @@ use crate::layer::tensors::{find, tensor_values, tensors};
 use crate::layer::weights::BlockWeights;
 use crate::objective::{LayerOutput, TermConfig};
 use crate::quantizer::builder::{Builder, Trains};
-use crate::quantizer::matrix::{Matrix, Source};
+use crate::quantizer::matrix::{Matrix, Previous, Source};
 use crate::quantizer::observer::check_scales;
 use crate::recipe::Sites;
 use crate::{Error, Result};
@@ -89,10 +89,9 @@ impl<D: Device> Student<D> {
             if alone.is_some_and(|alone| alone != linear) {
                 continue;
             }
-            let tensor = find(start, &spec.name)?;
             let source = match previous {
-                Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
-                None => Source::Original(tensor),
+                Some(previous) => Source::Previous(Previous::of(previous, &spec.name)?),
+                None => Source::Original(find(model, &spec.name)?),
             };
             let number = (layer * count + number) as u64;
             let site = config.sites.of(&spec);
@@ -120,8 +119,12 @@ impl<D: Device> Student<D> {
             Ok((linear, matrix.forward(&self.parameters, integer)?))
         };
         let factors = |(linear, matrix): (Linear, &Matrix<D>)| {
-            let low_rank = matrix.low_rank?;
-            Some(low_rank.forward(&self.parameters).map(|factors| (linear, factors)))
+            let factors = matrix.low_rank.as_ref()?.outside(&self.parameters).transpose()?;
+            Some(factors.map(|factors| (linear, factors)))
+        };
+        let input = |(linear, matrix): (Linear, &Matrix<D>)| {
+            let input = matrix.transform.as_ref()?.input(&self.parameters);
+            Some(input.map(|input| (linear, input)))
         };
         Ok(BlockWeights {
             layer: self.layer,
@@ -129,6 +132,7 @@ impl<D: Device> Student<D> {
             linears: matrices().zip(&self.integer).map(weight).collect::<Result<_>>()?,
             float: matrices().filter(|(_, m)| !m.is_quantized()).map(|(l, _)| l).collect(),
             low_rank: matrices().filter_map(factors).collect::<Result<_>>()?,
+            inputs: matrices().filter_map(input).collect::<Result<_>>()?,
         })
     }
 
@@ -145,7 +149,9 @@ impl<D: Device> Student<D> {
                 .filter_map(|(linear, m)| Some((linear, m.sink(&self.parameters)?)))
                 .collect(),
             low_rank: matrices()
-                .filter_map(|(linear, m)| Some((linear, m.low_rank?.sinks(&self.parameters)?)))
+                .filter_map(|(linear, m)| {
+                    Some((linear, m.low_rank.as_ref()?.sinks(&self.parameters)?))
+                })
                 .collect(),
             ..BlockSinks::none()
         }
@@ -189,8 +195,12 @@ impl<D: Device> Student<D> {
             }
             let data = TensorData::Packed(packed);
             finished.tensors.insert(name.clone(), Tensor { shape, data });
-            if let Some(part) = matrix.low_rank {
-                let factors = part.pack(&self.parameters)?;
+            if let Some(transform) = &matrix.transform {
+                let parts = transform.pack(&self.parameters)?;
+                finished.linear_parts.insert(name.clone(), parts);
+            }
+            let factors = matrix.low_rank.as_ref().map(|part| part.pack(&self.parameters));
+            if let Some(factors) = factors.transpose()?.flatten() {
                 factors
                     .check(matrix.rows, matrix.cols)
                     .map_err(|reason| Error::Internal { reason: format!("{name}: {reason}") })?;

@@ -12,7 +12,7 @@ use crate::objective::WeightedTerm;
 use crate::optimizer::state::State;
 use crate::optimizer::{GroupConfig, Optimizer, Schedule};
 use crate::quantizer::builder::Builder;
-use crate::quantizer::matrix::{Matrix, Source};
+use crate::quantizer::matrix::{Matrix, Previous, Source};
 use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
 use crate::{Error, Result};
@@ -88,10 +88,9 @@ impl<D: Device> Trainer<D> {
                 builder.add(&spec.name, Group::Norms, values, trains.norms)?;
                 continue;
             }
-            let tensor = find(start, &spec.name)?;
             let source = match previous {
-                Some(previous) => Source::Previous(tensor, previous.low_rank.get(&spec.name)),
-                None => Source::Original(tensor),
+                Some(previous) => Source::Previous(Previous::of(previous, &spec.name)?),
+                None => Source::Original(find(model, &spec.name)?),
             };
             let number = matrices.len() as u64;
             let site = sites.of(&spec);
@@ -183,10 +182,12 @@ impl<D: Device> Trainer<D> {
             .then(|| Quantization { static_scales, ..(*self.quantization).clone() });
         let mut packed = source.with(tensors, quantized);
         for matrix in &self.matrices {
-            if let Some(factors) = matrix.low_rank {
-                let name = self.parameters.list[matrix.index].name.clone();
-                packed.low_rank.insert(name, factors.pack(&self.parameters)?);
-            }
+            let name = &self.parameters.list[matrix.index].name;
+            let factors = matrix.low_rank.as_ref().map(|part| part.pack(&self.parameters));
+            let factors = factors.transpose()?.flatten();
+            packed.low_rank.extend(factors.map(|factors| (name.clone(), factors)));
+            let parts = matrix.transform.as_ref().map(|t| t.pack(&self.parameters)).transpose()?;
+            packed.linear_parts.extend(parts.map(|parts| (name.clone(), parts)));
         }
         Ok(packed)
     }

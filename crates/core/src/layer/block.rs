@@ -134,24 +134,56 @@ impl<D: Device> Block<'_, D> {
         x: Tensor<D>,
         names: [Name; N],
     ) -> Result<[Tensor<D>; N]> {
+        if !names.iter().any(|name| self.weights.inputs.contains_key(name)) {
+            return self.linears_of(tape, site, &x, x.clone(), names);
+        }
+        // Each maps the input in its own way.
+        self.show(site, &x)?;
+        let tap = self.tap.take();
+        let mut out = Vec::with_capacity(N);
+        for name in names {
+            let input = self.mapped(tape, name, &x)?;
+            out.extend(self.linears_of(tape, site, &x, input, [name])?);
+        }
+        self.tap = tap;
+        out.try_into().map_err(|_| Error::Internal { reason: "one output per linear".into() })
+    }
+
+    /// What a linear reads of the site's values x.
+    fn mapped(&self, tape: &mut Tape<D>, name: Name, x: &Tensor<D>) -> Result<Tensor<D>> {
+        match self.weights.inputs.get(&name) {
+            Some(input) => input.apply(tape, x),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// Linears that read the same `input`, which is x or made of it; factors read x itself.
+    fn linears_of<const N: usize>(
+        &mut self,
+        tape: &mut Tape<D>,
+        site: ActivationSite,
+        x: &Tensor<D>,
+        input: Tensor<D>,
+        names: [Name; N],
+    ) -> Result<[Tensor<D>; N]> {
         let rows = x.rows();
         let quantized = names.iter().filter(|&name| !self.weights.float.contains(name));
         let quantized = quantized.map(|&name| self.linear(name)).collect::<Result<Vec<_>>>()?;
-        let outputs = self.integer_outputs(site, &x, &quantized)?;
+        let outputs = self.integer_outputs(site, &input, &quantized)?;
         let input = match &quantized[..] {
             [] => {
-                self.show(site, &x)?;
-                x.clone()
+                self.show(site, x)?;
+                input
             }
-            _ => self.input(tape, site, x.clone(), outputs.is_some())?,
+            _ => self.input(tape, site, input, outputs.is_some())?,
         };
         let mut out = Vec::with_capacity(N);
         let mut outputs = outputs.map(Vec::into_iter);
         for name in names {
             let linear = self.linear(name)?;
             if self.weights.float.contains(&name) {
-                let y = tape.apply([&x], linear)?;
-                out.push(self.add_factors_and_bias(tape, name, &x, y)?);
+                let y = tape.apply([x], linear)?;
+                out.push(self.add_factors_and_bias(tape, name, x, y)?);
                 continue;
             }
             let y = match outputs.as_mut().and_then(Iterator::next) {
@@ -162,7 +194,7 @@ impl<D: Device> Block<'_, D> {
                 }
                 None => tape.apply([&input], linear)?,
             };
-            out.push(self.add_factors_and_bias(tape, name, &x, y)?);
+            out.push(self.add_factors_and_bias(tape, name, x, y)?);
         }
         out.try_into().map_err(|_| Error::Internal { reason: "one output per linear".into() })
     }
@@ -182,9 +214,13 @@ impl<D: Device> Block<'_, D> {
             let y = tape.apply([&x, residual], ResidualLinear(linear))?;
             return self.add_factors_and_bias(tape, name, &x, y);
         }
-        let outputs = self.integer_outputs(site, &x, std::slice::from_ref(&linear))?;
+        let mapped = self.mapped(tape, name, &x)?;
+        let outputs = self.integer_outputs(site, &mapped, std::slice::from_ref(&linear))?;
         let output = outputs.and_then(|mut y| y.pop());
-        let input = self.input(tape, site, x.clone(), output.is_some())?;
+        self.show(site, &x)?;
+        let tap = self.tap.take();
+        let input = self.input(tape, site, mapped, output.is_some())?;
+        self.tap = tap;
         let y = match output {
             Some(mut y) => {
                 self.context.device.add(&mut y, residual.buffer()?)?;

@@ -3,10 +3,11 @@
 use crate::device::{Device, Number};
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::factors;
+use crate::quantizer::transform::InputMap;
 use crate::record::{BlockRecord, MatrixRecord};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
-use halfstep_formats::{Architecture, LowRank, Tensor, TensorData};
+use halfstep_formats::{Architecture, LinearParts, LowRank, Tensor, TensorData};
 use std::collections::BTreeMap;
 
 /// A finished block: its tensors and factors exactly as they will be stored, by name.
@@ -16,6 +17,8 @@ pub struct Finished {
     pub tensors: BTreeMap<String, Tensor>,
     /// Low-rank factors by the name of their weight.
     pub low_rank: BTreeMap<String, LowRank>,
+    /// What the inputs of linears go through, by the name of their weight.
+    pub linear_parts: BTreeMap<String, LinearParts>,
     /// The record of the training; empty without training.
     pub record: BlockRecord,
     /// Statistics of the quantized linears.
@@ -53,6 +56,14 @@ impl Finished {
             |&linear: &Linear| Some((linear, self.low_rank.get(&linear.weight_name(layer))?));
         let found = linears.filter_map(beside).map(|(linear, f)| Ok((linear, factors(device, f)?)));
         weights.low_rank = found.collect::<Result<_>>()?;
+        for &linear in weights.linears.keys() {
+            let name = linear.weight_name(layer);
+            if let (Some(parts), Some(tensor)) =
+                (self.linear_parts.get(&name), self.tensors.get(&name))
+            {
+                weights.inputs.insert(linear, InputMap::stored(device, parts, tensor.cols())?);
+            }
+        }
         let is_float = |linear: &&Linear| {
             let tensor = self.tensors.get(&linear.weight_name(layer));
             !tensor.is_some_and(|tensor| matches!(tensor.data, TensorData::Packed(_)))

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::device::Device;
 use crate::quantizer::low_rank::Factors;
+use crate::quantizer::transform::InputMap;
 use halfstep_formats::architecture::{
     Architecture, EMBEDDING, FINAL_NORM, HEAD, Linear, Role, TensorSpec,
 };
@@ -29,6 +30,8 @@ pub struct BlockWeights<D: Device> {
     pub(crate) float: BTreeSet<Linear>,
     /// Low-rank factors of linears.
     pub(crate) low_rank: BTreeMap<Linear, Factors<D>>,
+    /// What the inputs of linears go through before they are quantized.
+    pub(crate) inputs: BTreeMap<Linear, InputMap<D>>,
 }
 
 impl<D: Device> Weights<D> {
@@ -66,6 +69,7 @@ impl<D: Device> BlockWeights<D> {
                 vectors.insert(spec.role, Arc::new(vector(&spec)?));
             }
         }
-        Ok(Self { layer, vectors, linears, float: BTreeSet::new(), low_rank: BTreeMap::new() })
+        let (float, low_rank, inputs) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { layer, vectors, linears, float, low_rank, inputs })
     }
 }

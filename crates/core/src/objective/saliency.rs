@@ -123,6 +123,7 @@ impl Penalty {
             let parameter = &parameters.list[matrix.index];
             let beside = matrix
                 .low_rank
+                .as_ref()
                 .zip(weights.low_rank.get(linear))
                 .filter(|_| self.difference == SaliencyDifference::AfterLowRank);
             let factors = match beside {

@@ -32,6 +32,10 @@ pub struct Trains {
     /// Scales of static activation and cache quantizers.
     #[ts(optional, as = "Option<_>")]
     pub activation_scales: bool,
+    /// The trainable parameters of the weights' transforms.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[ts(optional, as = "Option<_>")]
+    pub transforms: bool,
 }
 
 impl Trains {
@@ -43,6 +47,7 @@ impl Trains {
         rounding: true,
         low_rank: true,
         activation_scales: true,
+        transforms: true,
     };
     /// Nothing learns.
     pub const NONE: Self = Self {
@@ -52,6 +57,7 @@ impl Trains {
         rounding: false,
         low_rank: false,
         activation_scales: false,
+        transforms: false,
     };
     /// Only the parameters of the weights' ranges learn.
     pub const SCALES: Self = Self { scales: true, ..Self::NONE };

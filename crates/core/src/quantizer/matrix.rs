@@ -2,17 +2,18 @@
 //! over micro-batches, the quantizer's backward run once (exact, since that backward is linear in
 //! dL/dWq).
 
-use super::builder::{Beginning, Builder};
-use super::low_rank::LowRankPart;
+use super::builder::{Beginning, Builder, Trains};
+use super::low_rank::{FirstFactors, LowRank};
 use super::range::{self, Range, RangeGradients, Ranges};
 use super::rounding::{self, MatrixView, Rounding};
 use super::site::WeightSite;
-use crate::Result;
+use super::transform::{self, Transform};
 use crate::autograd::ops::Sink;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::device::{Device, DeviceBuffer, Number};
+use crate::{Error, Result};
 use halfstep_formats::architecture::{Role, TensorSpec};
-use halfstep_formats::{LowRank, Tensor, TensorData};
+use halfstep_formats::{LinearParts, LowRank as StoredLowRank, Model, Tensor, TensorData};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{QuantSpec, Real, uninit_vec};
 use std::sync::Arc;
@@ -34,7 +35,10 @@ pub struct Matrix<D: Device> {
     pub rows: usize,
     pub cols: usize,
     quantized: Option<Quantized<D>>,
-    pub(crate) low_rank: Option<LowRankPart>,
+    /// What weight and input go through.
+    pub(crate) transform: Option<Arc<dyn Transform<D>>>,
+    /// The factors that are added.
+    pub(crate) low_rank: Option<Arc<dyn LowRank<D>>>,
 }
 
 /// What a matrix begins from.
@@ -42,14 +46,36 @@ pub struct Matrix<D: Device> {
 pub(crate) enum Source<'a> {
     /// The model that is quantized.
     Original(&'a Tensor),
-    /// What an earlier stage stored: its values, and where they were packed its codes.
-    Previous(&'a Tensor, Option<&'a LowRank>),
+    /// What an earlier stage stored.
+    Previous(Previous<'a>),
+}
+
+/// What an earlier stage stored of a weight.
+#[derive(Clone, Copy)]
+pub struct Previous<'a> {
+    /// Its values, and where they were packed its codes.
+    pub tensor: &'a Tensor,
+    pub low_rank: Option<&'a StoredLowRank>,
+    pub parts: Option<&'a LinearParts>,
+}
+
+impl<'a> Previous<'a> {
+    /// The weight of this name.
+    ///
+    /// Errors: `Internal`, the model has none.
+    pub fn of(model: &'a Model, name: &str) -> Result<Self> {
+        let tensor = model.tensors.get(name).ok_or_else(|| Error::Internal {
+            reason: format!("an earlier stage stored no {name}"),
+        })?;
+        let (low_rank, parts) = (model.low_rank.get(name), model.linear_parts.get(name));
+        Ok(Self { tensor, low_rank, parts })
+    }
 }
 
 impl<'a> Source<'a> {
     fn tensor(self) -> &'a Tensor {
         match self {
-            Source::Original(tensor) | Source::Previous(tensor, _) => tensor,
+            Source::Original(tensor) | Source::Previous(Previous { tensor, .. }) => tensor,
         }
     }
 }
@@ -78,10 +104,22 @@ impl<D: Device> Matrix<D> {
             (Source::Previous(..), TensorData::Packed(packed)) => Some(packed),
             _ => None,
         };
+        let transform = match (site.and_then(|site| site.transform), source) {
+            (Some(config), Source::Original(_)) => Some((config, config.first(spec))),
+            (Some(config), Source::Previous(previous)) => {
+                let stored = previous.parts.cloned();
+                Some((config, stored.unwrap_or_else(|| config.first(spec))))
+            }
+            (None, _) => None,
+        };
+        let changes = builder.trains.weights || changes_weights(builder.trains, site);
         let (index, quantized) = match (site, previous) {
-            (Some(_), Some(codes)) if !builder.trains.weights => coded(builder, spec, codes)?,
+            (Some(_), Some(codes)) if !changes => coded(builder, spec, codes)?,
             (Some(site), previous) => {
-                let values = source.tensor().to_f32(builder.pool());
+                let mut values = source.tensor().to_f32(builder.pool());
+                if let (Some((_, parts)), Source::Original(_)) = (&transform, source) {
+                    values = transform::transformed(builder.pool(), parts, values, cols)?;
+                }
                 let beginning = Beginning {
                     name: &spec.name,
                     rows,
@@ -103,29 +141,68 @@ impl<D: Device> Matrix<D> {
                 (builder.add(&spec.name, Group::Weights, values, learns)?, None)
             }
         };
-        let low_rank = match (source, site.and_then(|site| site.low_rank)) {
-            (Source::Previous(_, Some(stored)), _) => {
-                Some(LowRankPart::stored(builder, &spec.name, stored)?)
-            }
-            (_, Some(config)) => Some(LowRankPart::new(builder, spec, config, seed, number)?),
-            _ => None,
+        let transform = match transform {
+            Some((config, parts)) => Some(config.register(builder, spec, parts)?),
+            None => None,
         };
-        Ok(Self { index, rows, cols, quantized, low_rank })
+        let config = site.and_then(|site| site.low_rank);
+        let stored = match source {
+            Source::Previous(previous) => previous.low_rank,
+            Source::Original(_) => None,
+        };
+        let low_rank = match config.map(|config| config.position).or(stored.map(|_| <_>::default()))
+        {
+            Some(position) => {
+                let first = FirstFactors { spec, config, stored, seed, number };
+                Some(position.register(builder, &first)?)
+            }
+            None => None,
+        };
+        Ok(Self { index, rows, cols, quantized, transform, low_rank })
     }
 
-    fn step<'a>(&self, quantizer: QuantSpec, parameters: &'a Parameters<D>) -> MatrixView<'a, D> {
+    /// The weight that is quantized; None: the registered one as it is.
+    fn changed(&self, parameters: &Parameters<D>) -> Result<Option<D::Buffer>> {
         let w = &parameters.list[self.index].value;
+        // Codes that stay have no values.
+        if w.is_empty() {
+            return Ok(None);
+        }
+        let transformed = match &self.transform {
+            Some(transform) => transform.forward(parameters, w)?,
+            None => None,
+        };
+        let Some(low_rank) = &self.low_rank else { return Ok(transformed) };
+        let added = low_rank.inside(parameters, transformed.as_ref().unwrap_or(w))?;
+        Ok(added.or(transformed))
+    }
+
+    /// Whether something that learns reads the gradient of the weight in addition to it.
+    fn learns_by_weight(&self) -> bool {
+        self.transform.as_ref().is_some_and(|transform| transform.learns())
+            || self.low_rank.as_ref().is_some_and(|low_rank| low_rank.learns_by_weight())
+    }
+
+    fn step<'a>(
+        &self,
+        quantizer: QuantSpec,
+        parameters: &'a Parameters<D>,
+        changed: Option<&'a D::Buffer>,
+    ) -> MatrixView<'a, D> {
+        let w = changed.unwrap_or(&parameters.list[self.index].value);
         MatrixView { w, rows: self.rows, cols: self.cols, quantizer, parameters }
     }
 
-    /// The parts of this step; None for a float matrix.
+    /// The parts of this step, in which the weight that is quantized is `changed`; None for a float
+    /// matrix.
     #[allow(clippy::type_complexity)]
     fn parts<'a>(
         &self,
         parameters: &'a Parameters<D>,
+        changed: &'a Option<D::Buffer>,
     ) -> Result<Option<(&Quantized<D>, MatrixView<'a, D>, Ranges<D>)>> {
         let Some(quantized) = &self.quantized else { return Ok(None) };
-        let step = self.step(quantized.quantizer, parameters);
+        let step = self.step(quantized.quantizer, parameters, changed.as_ref());
         let ranges = quantized.range.ranges(parameters, step.w)?;
         Ok(Some((quantized, step, ranges)))
     }
@@ -133,8 +210,8 @@ impl<D: Device> Matrix<D> {
     /// The weight as the forward uses it: codes where the products are the packed runtime's, values
     /// otherwise.
     pub(crate) fn forward(&self, parameters: &Parameters<D>, integer: bool) -> Result<D::Weight> {
-        let device = &parameters.device;
-        let Some((quantized, step, ranges)) = self.parts(parameters)? else {
+        let (device, changed) = (&parameters.device, self.changed(parameters)?);
+        let Some((quantized, step, ranges)) = self.parts(parameters, &changed)? else {
             return device.weight(device.copy(&parameters.list[self.index].value)?, self.cols);
         };
         if integer && !quantized.rounding.is_soft() {
@@ -149,7 +226,10 @@ impl<D: Device> Matrix<D> {
         &self,
         parameters: &Parameters<D>,
     ) -> Result<Option<(QuantSpec, Vec<f32>, Vec<u8>)>> {
-        let Some((quantized, _, ranges)) = self.parts(parameters)? else { return Ok(None) };
+        let changed = self.changed(parameters)?;
+        let Some((quantized, _, ranges)) = self.parts(parameters, &changed)? else {
+            return Ok(None);
+        };
         let (scales, zero_points) = ranges.packed(&parameters.device)?;
         Ok(Some((quantized.quantizer, scales, zero_points)))
     }
@@ -158,18 +238,40 @@ impl<D: Device> Matrix<D> {
     /// else that learns into its sinks.
     pub(crate) fn backward(&self, parameters: &Parameters<D>) -> Result<()> {
         if let Some(low_rank) = &self.low_rank {
-            low_rank.backward(parameters)?;
+            low_rank.outside_backward(parameters)?;
         }
         let Some(Quantized { range, rounding, .. }) = &self.quantized else { return Ok(()) };
         let weight = &parameters.list[self.index];
         // Asked before the ranges are found, which is a pass over the whole weight.
-        if !range.learns() && !rounding.learns() && (weight.frozen || !range.clips()) {
-            return Ok(());
+        let by_weight = self.learns_by_weight();
+        let learns = !weight.frozen || by_weight;
+        if range.learns() || rounding.learns() || (learns && range.clips()) {
+            let changed = self.changed(parameters)?;
+            let Some((_, step, ranges)) = self.parts(parameters, &changed)? else { return Ok(()) };
+            let gradients: RangeGradients<D::Buffer> =
+                weight.sink.with(|dwq| rounding.backward(step, &ranges, dwq, learns))?;
+            if range.learns() {
+                range.backward(parameters, gradients)?;
+            }
         }
-        let Some((_, step, ranges)) = self.parts(parameters)? else { return Ok(()) };
-        let gradients: RangeGradients<D::Buffer> =
-            weight.sink.with(|dwq| rounding.backward(step, &ranges, dwq, !weight.frozen))?;
-        if range.learns() { range.backward(parameters, gradients) } else { Ok(()) }
+        if learns && (self.transform.is_some() || by_weight) {
+            weight.sink.with(|du| self.changed_backward(parameters, du))?;
+        }
+        Ok(())
+    }
+
+    /// From the gradient of the weight that is quantized to that of the registered one, in its place,
+    /// and to those of transform and factors, in their sinks.
+    fn changed_backward(&self, parameters: &Parameters<D>, du: &mut D::Buffer) -> Result<()> {
+        if let Some(low_rank) = &self.low_rank {
+            low_rank.inside_backward(parameters, du)?;
+        }
+        match &self.transform {
+            Some(transform) => {
+                transform.backward(parameters, &parameters.list[self.index].value, du)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Adds the gradients of what a rounding adds to the loss; returns that. `progress`: the share of
@@ -191,7 +293,10 @@ impl<D: Device> Matrix<D> {
 
     /// Codes and scales exactly as the forward used them; None for a float matrix.
     pub(crate) fn pack(&self, parameters: &Parameters<D>) -> Result<Option<QuantTensor>> {
-        let Some((quantized, step, ranges)) = self.parts(parameters)? else { return Ok(None) };
+        let changed = self.changed(parameters)?;
+        let Some((quantized, step, ranges)) = self.parts(parameters, &changed)? else {
+            return Ok(None);
+        };
         quantized.rounding.pack(step, &ranges).map(Some)
     }
 
@@ -256,6 +361,15 @@ impl<D: Device> Matrix<D> {
 /// Values of a weight that are compared at once.
 const CHECKED_AT_ONCE: usize = 1 << 20;
 
+/// Whether the stage changes the weight that is quantized by parts of the site, even where the weight
+/// itself is frozen.
+fn changes_weights(trains: Trains, site: Option<&WeightSite>) -> bool {
+    let Some(site) = site else { return false };
+    let by_factors = site.low_rank.is_some_and(|l| l.position.traits().changes_weight);
+    let by_transform = site.transform.is_some_and(|transform| transform.traits().learns);
+    trains.low_rank && by_factors || trains.transforms && by_transform
+}
+
 /// Codes of an earlier stage that stay; the scales of a linear learn where the stage trains scales.
 fn coded<D: Device>(
     builder: &mut Builder<D>,
@@ -278,6 +392,7 @@ fn pipeline<D: Device>(
     site: &WeightSite,
 ) -> Result<(usize, Option<Quantized<D>>)> {
     let range = site.range.register(builder, beginning)?;
+    let shapes = changes_weights(builder.trains, Some(site));
     let may_learn =
         site.range.traits().weights_may_learn && site.rounding.traits().weights_may_learn;
     let values = D::Number::from_f32s(beginning.values.to_vec());
@@ -290,7 +405,7 @@ fn pipeline<D: Device>(
         builder.add(beginning.name, Group::Weights, values, true)?
     } else {
         // Range and rounding of a frozen weight learn from the gradient in its sink.
-        let sink = if range.learns() || rounding.learns() { values.len() } else { 0 };
+        let sink = if range.learns() || rounding.learns() || shapes { values.len() } else { 0 };
         builder.parameters.add_frozen(beginning.name, Group::Weights, values, sink)?
     };
     Ok((index, Some(Quantized { quantizer: site.spec, range, rounding })))

@@ -4,9 +4,10 @@
 //! | part | module | question |
 //! |---|---|---|
 //! | observer | [`halfstep_kernels::quant::observer`] | which scales and zero points does it begin with? |
+//! | transform | [`transform`] | what do weight and input go through, so that their product stays? |
 //! | range | [`range`] | how do scales and zero points come about in each step, what of them learns? |
 //! | rounding | [`rounding`] | which code does a weight get, and where does its gradient go? |
-//! | low rank | `low_rank` | which factors are added to the quantized weight? |
+//! | low rank | [`low_rank`] | which factors are added, inside of the quantizer or outside? |
 
 pub mod builder;
 pub(crate) mod low_rank;
@@ -15,3 +16,4 @@ pub(crate) mod observer;
 pub mod range;
 pub mod rounding;
 pub(crate) mod site;
+pub mod transform;

@@ -4,6 +4,7 @@ use super::builder::GradientScale;
 use super::low_rank::LowRankConfig;
 use super::range::RangeConfig;
 use super::rounding::RoundingConfig;
+use super::transform::TransformConfig;
 use crate::{Error, Result};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::observer::Observer;
@@ -39,7 +40,11 @@ pub struct WeightSite {
     #[serde(default)]
     #[ts(optional, as = "Option<_>")]
     pub gradient_scale: GradientScale,
-    /// Low-rank factors whose product is added to the quantized weight.
+    /// What weight and input go through before they are quantized, so that their product stays; the
+    /// file stores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<TransformConfig>,
+    /// Low-rank factors whose product is added to the weight, outside of the quantizer or inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_rank: Option<LowRankConfig>,
 }
@@ -54,6 +59,7 @@ impl WeightSite {
             rounding: RoundingConfig::default(),
             edge: EdgeRule::default(),
             gradient_scale: GradientScale::default(),
+            transform: None,
             low_rank: None,
         }
     }
@@ -70,6 +76,23 @@ impl WeightSite {
                 "zero points per tensor have no gradient; use channel or group, or the range \
                  frozen",
             ));
+        }
+        let changes = [
+            ("transform", self.transform.is_some_and(|transform| transform.traits().learns)),
+            ("lowRank", self.low_rank.is_some_and(|l| l.position.traits().changes_weight)),
+        ];
+        if let Some((field, _)) = changes.into_iter().find(|(_, changes)| *changes) {
+            let keeps = [
+                ("range", name(&self.range), range.weights_may_learn),
+                ("rounding", name(&self.rounding), self.rounding.traits().weights_may_learn),
+            ];
+            if let Some((part, name, _)) = keeps.into_iter().find(|(_, _, may)| !may) {
+                let reason = format!(
+                    "changes the weight while it trains, and the {part} {name} keeps it as it \
+                     began; use another {part}"
+                );
+                return Err(Error::config(format!("{path}.{field}"), reason));
+            }
         }
         if let Some(low_rank) = self.low_rank {
             if low_rank.rank == 0 {

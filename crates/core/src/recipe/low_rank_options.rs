@@ -31,7 +31,7 @@ impl LowRankOptions {
     pub fn factors(&self, target: TargetId) -> Option<LowRankConfig> {
         let usual = if target.target().holds_low_rank() { 8 } else { 0 };
         let rank = self.rank.unwrap_or(usual);
-        (rank > 0).then_some(LowRankConfig { rank, alpha: self.alpha })
+        (rank > 0).then_some(LowRankConfig::outside(rank, self.alpha))
     }
 
     /// What `trains` says, and the factors if there are some.

@@ -10,14 +10,16 @@ pub(crate) mod rules;
 pub mod solver_options;
 pub(crate) mod stage;
 pub(crate) mod train;
+mod transforms;
 mod unread;
 
 pub use crate::options;
 pub use crate::quantizer::builder::{GradientScale, Trains};
-pub use crate::quantizer::low_rank::LowRankConfig;
+pub use crate::quantizer::low_rank::{LowRankConfig, LowRankPosition};
 pub use crate::quantizer::range::RangeConfig;
 pub use crate::quantizer::rounding::RoundingConfig;
 pub use crate::quantizer::site::WeightSite;
+pub use crate::quantizer::transform::TransformConfig;
 pub use block::{BlockConfig, BlockOptions, BlockRates};
 pub use common::{Common, Defaults};
 pub use halfstep_kernels::quant::observer::Observer;

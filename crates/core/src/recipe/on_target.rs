@@ -2,8 +2,8 @@
 //! holds every rule.
 
 use super::{
-    GradientScale, Observer, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage,
-    WeightSite,
+    GradientScale, LowRankConfig, Observer, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule,
+    Stage, WeightSite,
 };
 use crate::error::{Error, Result};
 use crate::target::{Target, TargetId, TargetSites, names};
@@ -26,6 +26,7 @@ impl TargetSites {
             rounding: RoundingConfig::default(),
             edge: EdgeRule::Inside,
             gradient_scale: GradientScale::Matrix,
+            transform: None,
             low_rank: None,
         };
         let mut rules = vec![Rule::weights(weights)];
@@ -65,7 +66,12 @@ fn holds(target: &dyn Target, rule: &Rule) -> std::result::Result<(), (&'static 
     let held = match rule {
         Rule::Weight { quantizer: None, .. } => Ok(()),
         Rule::Weight { quantizer: Some(site), .. } => {
-            if site.low_rank.is_some() && !target.holds_low_rank() {
+            let is_stored = |factors: LowRankConfig| factors.position.traits().is_stored;
+            if site.transform.is_some() && !target.holds_transforms() {
+                let reason = "its files cannot store what the input goes through";
+                return Err((".quantizer.transform", reason.into()));
+            }
+            if site.low_rank.is_some_and(is_stored) && !target.holds_low_rank() {
                 return Err((
                     ".quantizer.lowRank",
                     "its files cannot store low-rank factors".into(),

@@ -308,8 +308,8 @@ impl Stage {
         if trains == Trains::NONE {
             return Err(Error::config(
                 path,
-                "nothing learns in this stage; set weights, norms, scales, rounding, lowRank or \
-                 activationScales to true",
+                "nothing learns in this stage; set weights, norms, scales, rounding, lowRank, \
+                 activationScales or transforms to true",
             ));
         }
         let frozen =
@@ -365,6 +365,13 @@ impl Stage {
             return frozen(
                 "lowRank",
                 "no site has low-rank factors; give one of them lowRank: { rank, alpha }".into(),
+            );
+        }
+        let learns = |site: &WeightSite| site.transform.is_some_and(|t| t.traits().learns);
+        if trains.transforms && !sites.iter().any(learns) {
+            return frozen(
+                "transforms",
+                "no site has a trainable transform; use { kind: channelScale }".into(),
             );
         }
         if trains.activation_scales && !static_sites {

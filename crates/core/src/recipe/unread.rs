@@ -86,6 +86,7 @@ impl Readers {
             readers.learns.scales |= trains.scales;
             readers.learns.rounding |= trains.rounding;
             readers.learns.low_rank |= trains.low_rank;
+            readers.learns.transforms |= trains.transforms;
         }
         readers
     }
@@ -143,6 +144,11 @@ impl Readers {
         }
         if site.edge != EdgeRule::default() && !self.trains {
             return unread("edge", format!("{}; leave it out", self.instead()));
+        }
+        if site.transform.is_some_and(|t| t.traits().learns) && !self.learns.transforms {
+            let reason = "no stage trains the transform; set trains.transforms to true in one of \
+                          them, or leave it out";
+            return unread("transform", reason.into());
         }
         if site.low_rank.is_some() && !self.learns.low_rank {
             let reason = "no stage trains the factors; set trains.lowRank to true in one of them, \

@@ -340,9 +340,9 @@ impl<'a> Planner<'a> {
             nearest::quantize_model(self.model, &recipe, &self.host.cancel, &self.pool)?;
         let sites = Sites::new(&recipe.rules, &self.model.architecture)?;
         for spec in self.model.architecture.tensors() {
-            let Some(LowRankConfig { rank, .. }) = sites.of(&spec).and_then(|s| s.low_rank) else {
-                continue;
-            };
+            let low_rank = sites.of(&spec).and_then(|site| site.low_rank);
+            let stored = low_rank.filter(|factors| factors.position.traits().is_stored);
+            let Some(LowRankConfig { rank, .. }) = stored else { continue };
             let zeros = |n: usize| vec![f16::ZERO; n];
             let (a, b) = (zeros(rank * spec.shape[1]), zeros(spec.shape[0] * rank));
             rounded.low_rank.insert(spec.name, LowRank { rank, a, b });

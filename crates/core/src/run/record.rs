@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::cancel::Cancel;
 use crate::nearest;
+use crate::quantizer::transform::transformed;
 use crate::recipe::{Observer, Recipe};
 use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, layer_and_linear, merge};
 use crate::run::quantized_model::QuantizedModel;
@@ -80,7 +81,12 @@ fn rounded(model: &Model, result: &Model, pool: &Pool) -> Vec<MatrixRecord> {
         else {
             return None;
         };
-        Some(MatrixRecord::rounded(block, linear, &source.to_f32(pool), packed, pool))
+        let values = source.to_f32(pool);
+        let values = match result.linear_parts.get(&spec.name) {
+            Some(parts) => transformed(pool, parts, values, packed.cols).ok()?,
+            None => values,
+        };
+        Some(MatrixRecord::rounded(block, linear, &values, packed, pool))
     };
     model.architecture.tensors().into_iter().filter_map(record).collect()
 }

@@ -154,6 +154,10 @@ impl Validation {
                     mixed.tensors.extend(
                         from.tensors.get(name).map(|tensor| (name.clone(), tensor.clone())),
                     );
+                    mixed.linear_parts.remove(name);
+                    mixed.linear_parts.extend(
+                        from.linear_parts.get(name).map(|parts| (name.clone(), parts.clone())),
+                    );
                     mixed.low_rank.remove(name);
                     mixed.low_rank.extend(
                         from.low_rank.get(name).map(|factors| (name.clone(), factors.clone())),

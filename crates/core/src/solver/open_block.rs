@@ -111,6 +111,7 @@ impl<'a> OpenBlock<'a> {
             linears: self.values.iter().map(linear).collect::<Result<_>>()?,
             float: self.float.clone(),
             low_rank: BTreeMap::new(),
+            inputs: BTreeMap::new(),
         })
     }
 

@@ -89,6 +89,10 @@ impl Target for Ggml {
         false
     }
 
+    fn holds_transforms(&self) -> bool {
+        false
+    }
+
     fn client_flags(&self, keys: ActivationSpec, values: ActivationSpec) -> Vec<String> {
         let flag = |(tensor, spec)| {
             let kind = match spec {

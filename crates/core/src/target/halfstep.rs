@@ -61,6 +61,10 @@ impl Target for Halfstep {
         true
     }
 
+    fn holds_transforms(&self) -> bool {
+        true
+    }
+
     fn client_flags(&self, _keys: ActivationSpec, _values: ActivationSpec) -> Vec<String> {
         vec![]
     }

@@ -49,6 +49,9 @@ pub(crate) trait Target: Sync {
     /// Whether its files store low-rank factors.
     fn holds_low_rank(&self) -> bool;
 
+    /// Whether its files store what transforms do to the input of a linear.
+    fn holds_transforms(&self) -> bool;
+
     /// Returns the flags that a client needs to run a model with these keys and values in its
     /// cache, which is not in the file.
     fn client_flags(&self, keys: ActivationSpec, values: ActivationSpec) -> Vec<String>;

@@ -66,7 +66,7 @@ fn recipe(name: &str, site: WeightSite, stages: Vec<Stage>) -> Recipe {
 /// to end.
 fn blocks() -> Recipe {
     let spec = QuantSpec::int(Int::unsigned(2), Granularity::Group(16), ScaleCodec::F16);
-    let low_rank = Some(LowRankConfig { rank: 2, alpha: 4.0 });
+    let low_rank = Some(LowRankConfig::outside(2, 4.0));
     let site = WeightSite { range: RangeConfig::ScaleZero, low_rank, ..WeightSite::absmax(spec) };
     let saliency = SaliencyConfig {
         lambda: 1.0,

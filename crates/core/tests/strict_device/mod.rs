@@ -258,6 +258,27 @@ impl Device for Strict {
         self.inner.add_bias_backward(&dy.0, cols).map(Opaque)
     }
 
+    fn scale_channels(&self, x: &Opaque, h: &Opaque) -> Result<Opaque> {
+        self.call("scale_channels")?;
+        self.inner.scale_channels(&x.0, &h.0).map(Opaque)
+    }
+
+    fn scale_channels_backward(&self, x: &Opaque, dy: &Opaque, cols: usize) -> Result<Opaque> {
+        self.call("scale_channels_backward")?;
+        self.inner.scale_channels_backward(&x.0, &dy.0, cols).map(Opaque)
+    }
+
+    fn block_hadamard(
+        &self,
+        x: &Opaque,
+        signs: &[f32],
+        size: usize,
+        transposed: bool,
+    ) -> Result<Opaque> {
+        self.call("block_hadamard")?;
+        self.inner.block_hadamard(&x.0, signs, size, transposed).map(Opaque)
+    }
+
     fn rms_norm(&self, x: &Opaque, weight: &Opaque, eps: f64) -> Result<Opaque> {
         self.call("rms_norm")?;
         self.inner.rms_norm(&x.0, &weight.0, eps).map(Opaque)

@@ -6,7 +6,7 @@
 //! additions, whose order depends on n alone.
 
 use crate::rng::Rng;
-use crate::{Pool, dispatch};
+use crate::{Pool, Real, dispatch};
 
 /// Elements that a task takes, about.
 const PIECE: usize = 1 << 14;
@@ -18,34 +18,59 @@ pub fn signs(seed: u64, stream: u64, count: usize) -> Vec<f32> {
 }
 
 /// `x <- R x` for every row of x `[M, D]`: `signs` `[D]`, `size` a power of two that divides D.
-pub fn block_hadamard(pool: &Pool, x: &mut [f32], signs: &[f32], size: usize) {
+pub fn block_hadamard<T: Real>(pool: &Pool, x: &mut [T], signs: &[f32], size: usize) {
+    blocks(pool, x, signs, size, |x| {
+        multiply(x, signs);
+        mix(x, size);
+    });
+}
+
+/// `x <- R^T x`, which undoes [`block_hadamard`] and is its gradient.
+pub fn block_hadamard_transposed<T: Real>(pool: &Pool, x: &mut [T], signs: &[f32], size: usize) {
+    blocks(pool, x, signs, size, |x| {
+        mix(x, size);
+        multiply(x, signs);
+    });
+}
+
+/// Whole rows, some to a task.
+fn blocks<T: Real>(
+    pool: &Pool,
+    x: &mut [T],
+    signs: &[f32],
+    size: usize,
+    rows: impl Fn(&mut [T]) + Sync,
+) {
     let width = signs.len();
     assert!(size.is_power_of_two() && width.is_multiple_of(size), "blocks of a row");
     assert!(width > 0 && x.len().is_multiple_of(width), "whole rows");
-    pool.chunks_mut(x, PIECE.div_ceil(width) * width, |_, x| rows(x, signs, size));
+    pool.chunks_mut(x, PIECE.div_ceil(width) * width, |_, x| rows(x));
 }
 
 dispatch! {
-    fn rows(x: &mut [f32], signs: &[f32], size: usize) {
-        let factor = (1.0 / (size as f64).sqrt()) as f32;
+    fn multiply[T: Real](x: &mut [T], signs: &[f32]) {
         for x in x.chunks_exact_mut(signs.len()) {
             for i in 0..signs.len() {
-                x[i] *= signs[i];
+                x[i] = x[i] * T::from_f32(signs[i]);
             }
-            for x in x.chunks_exact_mut(size) {
-                let mut half = 1;
-                while half < size {
-                    for pair in x.chunks_exact_mut(2 * half) {
-                        let (low, high) = pair.split_at_mut(half);
-                        for i in 0..half {
-                            (low[i], high[i]) = (low[i] + high[i], low[i] - high[i]);
-                        }
+        }
+    }
+
+    fn mix[T: Real](x: &mut [T], size: usize) {
+        let factor = T::from_f64(1.0 / (size as f64).sqrt());
+        for x in x.chunks_exact_mut(size) {
+            let mut half = 1;
+            while half < size {
+                for pair in x.chunks_exact_mut(2 * half) {
+                    let (low, high) = pair.split_at_mut(half);
+                    for i in 0..half {
+                        (low[i], high[i]) = (low[i] + high[i], low[i] - high[i]);
                     }
-                    half *= 2;
                 }
-                for i in 0..size {
-                    x[i] *= factor;
-                }
+                half *= 2;
+            }
+            for i in 0..size {
+                x[i] = x[i] * factor;
             }
         }
     }
@@ -81,6 +106,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_transposed_map_undoes_the_map() {
+        let (signs, mut rng) = (signs(3, 1, 96), Rng::new(9, 96));
+        let x: Vec<f64> = (0..5 * 96).map(|_| rng.normal()).collect();
+        let mut back = x.clone();
+        block_hadamard(&Pool::new(2), &mut back, &signs, 32);
+        assert!(back.iter().zip(&x).any(|(b, x)| (b - x).abs() > 0.1), "something was mapped");
+        block_hadamard_transposed(&Pool::new(2), &mut back, &signs, 32);
+        assert!(back.iter().zip(&x).all(|(b, x)| (b - x).abs() < 1e-12));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub(crate) mod attention;
 pub(crate) mod bias;
 pub(crate) mod fake_quant;
+pub(crate) mod input_map;
 pub(crate) mod linear;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;

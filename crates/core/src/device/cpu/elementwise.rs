@@ -18,9 +18,9 @@ pub(super) fn scale<T: Number>(pool: &Pool, x: &mut [T], factor: T) {
     pool.chunks_mut(x, PIECE, |_, piece| piece.iter_mut().for_each(|x| *x *= factor));
 }
 
-/// Rows of one task of [`add_bias`].
+/// Rows of one task of [`add_bias`] and [`scale_channels`].
 const ROWS: usize = 32;
-/// Columns of one task of [`column_sums`]; each column is summed from the first row on.
+/// Columns of one task of [`column_sums`] and [`product_column_sums`]; each column is summed from the first row on.
 const COLUMNS: usize = 64;
 
 /// `y += b` in every row.
@@ -30,6 +30,27 @@ pub(super) fn add_bias<T: Number>(pool: &Pool, y: &mut [T], b: &[T]) {
             y.iter_mut().zip(b).for_each(|(y, &b)| *y += b);
         }
     });
+}
+
+/// `y *= h` in every row.
+pub fn scale_channels<T: Number>(pool: &Pool, y: &mut [T], h: &[T]) {
+    pool.chunks_mut(y, ROWS * h.len(), |_, y| {
+        for y in y.chunks_exact_mut(h.len()) {
+            y.iter_mut().zip(h).for_each(|(y, &h)| *y *= h);
+        }
+    });
+}
+
+/// The sum of x * y in every column.
+pub fn product_column_sums<T: Number>(pool: &Pool, x: &[T], y: &[T], cols: usize) -> Vec<T> {
+    let mut sums = vec![T::ZERO; cols];
+    pool.chunks_mut(&mut sums, COLUMNS, |task, sums| {
+        for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact(cols)) {
+            let products = x[task * COLUMNS..].iter().zip(&y[task * COLUMNS..]);
+            sums.iter_mut().zip(products).for_each(|(sum, (&x, &y))| *sum += x * y);
+        }
+    });
+    sums
 }
 
 /// The sum of every column.

@@ -8,12 +8,14 @@ pub(crate) use weight::Weight;
 use super::{Device, DeviceBuffer, Grid, GridGradients, Number, Product};
 use crate::{Error, Result};
 use elementwise::{
-    add, add_bias, add_rows, column_sums, keep_scale_signs, scale, squared_difference,
+    add, add_bias, add_rows, column_sums, keep_scale_signs, product_column_sums, scale,
+    scale_channels, squared_difference,
 };
 use halfstep_formats::{Tensor, TensorData};
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared, Rows};
+use halfstep_kernels::ops::hadamard::{block_hadamard, block_hadamard_transposed};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
@@ -256,6 +258,29 @@ impl<T: Number> Device for Cpu<T> {
 
     fn add_bias_backward(&self, dy: &Vec<T>, cols: usize) -> Result<Vec<T>> {
         Ok(column_sums(&self.pool, dy, cols))
+    }
+
+    fn scale_channels(&self, x: &Vec<T>, h: &Vec<T>) -> Result<Vec<T>> {
+        let mut y = x.clone();
+        scale_channels(&self.pool, &mut y, h);
+        Ok(y)
+    }
+
+    fn scale_channels_backward(&self, x: &Vec<T>, dy: &Vec<T>, cols: usize) -> Result<Vec<T>> {
+        Ok(product_column_sums(&self.pool, x, dy, cols))
+    }
+
+    fn block_hadamard(
+        &self,
+        x: &Vec<T>,
+        signs: &[f32],
+        size: usize,
+        transposed: bool,
+    ) -> Result<Vec<T>> {
+        let mut y = x.clone();
+        let map = if transposed { block_hadamard_transposed } else { block_hadamard };
+        map(&self.pool, &mut y, signs, size);
+        Ok(y)
     }
 
     fn rms_norm(&self, x: &Vec<T>, weight: &Vec<T>, eps: f64) -> Result<Vec<T>> {
