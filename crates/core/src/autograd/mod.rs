@@ -3,5 +3,5 @@
 
 pub(crate) mod ops;
 pub mod parameter;
-pub(crate) mod tape;
-pub(crate) mod tensor;
+pub mod tape;
+pub mod tensor;

@@ -65,7 +65,7 @@ struct Record<D: Device> {
 }
 
 /// Operations in the order they ran. A tape made by [`Tape::off`] keeps nothing.
-pub(crate) struct Tape<D: Device> {
+pub struct Tape<D: Device> {
     device: D,
     records: Option<Vec<Record<D>>>,
 }
@@ -75,7 +75,8 @@ impl<D: Device> Tape<D> {
         Self { device: device.clone(), records: Some(vec![]) }
     }
 
-    pub(crate) fn off(device: &D) -> Self {
+    /// A tape that records nothing, for a forward without gradients.
+    pub fn off(device: &D) -> Self {
         Self { device: device.clone(), records: None }
     }
 

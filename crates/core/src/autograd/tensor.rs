@@ -22,7 +22,7 @@ impl TensorId {
 
 /// A row-major array on a device. Cloning shares the values.
 #[derive(Debug)]
-pub(crate) struct Tensor<D: Device> {
+pub struct Tensor<D: Device> {
     id: TensorId,
     shape: Vec<usize>,
     /// None if only the identity and the shape are kept.
@@ -39,7 +39,7 @@ impl<D: Device> Tensor<D> {
     /// A tensor that owns `values`, without a copy.
     ///
     /// Errors: `Internal` if `shape` has another number of elements.
-    pub(crate) fn new(values: D::Buffer, shape: &[usize]) -> Result<Self> {
+    pub fn new(values: D::Buffer, shape: &[usize]) -> Result<Self> {
         if shape.iter().product::<usize>() != values.len() {
             let reason = format!("{} values for a tensor of shape {shape:?}", values.len());
             return Err(Error::Internal { reason });

@@ -82,13 +82,17 @@ pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> 
 
 /// Sees the values at every activation and cache site where they are quantized, before, on the host;
 /// in a forward without gradients.
-pub(crate) type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
+pub type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
 
-/// One block being run.
-pub(crate) struct Block<'a, D: Device> {
+/// One layer of a forward.
+pub struct Block<'a, D: Device> {
+    /// What all layers of the forward share.
     pub context: &'a Context<D>,
+    /// The layer's weights.
     pub weights: &'a BlockWeights<D>,
+    /// Where its gradients go.
     pub sinks: &'a BlockSinks<D>,
+    /// Who sees what its sites get.
     pub tap: Option<SiteTap<'a, D::Number>>,
 }
 

@@ -5,5 +5,5 @@
 
 pub mod block;
 pub mod finished;
-pub(crate) mod tensors;
+pub mod tensors;
 pub(crate) mod weights;
