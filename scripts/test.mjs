@@ -1,5 +1,5 @@
-// npm test: lints, API documentation, Rust tests (the generated TypeScript types among them), every
-// bench once for its answer, TypeScript tests; then each runner's closing lines and the skips.
+// npm test: lints, API documentation, Rust tests (the generated TypeScript types and every bench
+// once for its answer among them), TypeScript tests; then each runner's closing lines and the skips.
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
@@ -35,14 +35,6 @@ const built = await run('cargo', ['test', '--release', '--no-run', '--quiet'])
 ended('building Rust tests')
 const cargo = await cargoTest([])
 ended('Rust tests')
-// Answers only: a shared machine's times mean nothing.
-const benches = await run(
-  'cargo',
-  ['run', '--release', '--quiet', '-p', 'halfstep-bench', '--', '--answers'],
-  { keep: true },
-)
-
-ended('benches')
 
 const report = join(root, '.cache', 'vitest.json')
 rmSync(report, { force: true })
@@ -69,24 +61,18 @@ console.log('\n-- results --')
 console.log(clean ? 'lint and documentation: clean' : 'lint or documentation: NOT CLEAN')
 for (const line of cargo.results) console.log(`cargo: ${line}`)
 console.log(`cargo: ${totals(cargo.results)}`)
-console.log(`benches: ${benches.output.trim().split('\n').at(-1)}`)
+console.log(`benches: ${cargo.benches ?? 'not all answers right'}`)
 for (const line of closing.length > 0
   ? closing
   : [`ended without a summary, exit code ${vitest.code}`])
   console.log(`vitest: ${line}`)
 // A property test says the same of each of its cases.
-const skips = [
-  ...new Set([
-    ...cargo.skips,
-    ...benches.output.split('\n').filter((line) => line.startsWith('skipped:')),
-  ]),
-]
+const skips = [...new Set(cargo.skips)]
 for (const line of skips) console.log(line)
 for (const { fullName } of skippedTests) console.log(`skipped: ${fullName}`)
 console.log(`skipped tests: ${skips.length + skippedTests.length}`)
 const parts = Object.entries(seconds).map(([part, time]) => `${part} ${time} s`)
 console.log(`time: ${parts.join(', ')}`)
-const good =
-  clean && built.code === 0 && cargo.code === 0 && benches.code === 0 && vitest.code === 0
+const good = clean && built.code === 0 && cargo.code === 0 && vitest.code === 0
 console.log(`${good ? 'all passed' : 'FAILED'} in ${Math.round((Date.now() - started) / 1000)} s`)
 process.exitCode = good ? 0 : 1
