@@ -23,14 +23,14 @@ const NAME_WIDTH = 44
 const MEASUREMENTS = {
   'decode, prefill': { programs: [], rows: modelRows },
   step: {
-    programs: [['-p', 'halfstep', '--example', 'step_time']],
+    programs: [['--example', 'step_time']],
     rows: (build) =>
       ['gguf:q4_0', 'halfstep'].map((setting) =>
         stepRow(program(build, 'examples/step_time'), { ...settings, setting, steps: STEPS }),
       ),
   },
   gemv: {
-    programs: [['-p', 'halfstep-bench']],
+    programs: [['--bin', 'halfstep-bench']],
     rows: (build) =>
       jsonRows(program(build, 'halfstep-bench'), [
         ...['--only', 'c.gemv', '--threads', String(settings.threads)],

@@ -43,8 +43,8 @@ const settings = {
 await packages()
 await addon()
 await dist()
-await must('cargo', ['build', '--release', '--quiet', '-p', 'halfstep-bench'])
-await must('cargo', ['build', '--release', '--quiet', '-p', 'halfstep', '--example', 'step_time'])
+await must('cargo', ['build', '--release', '--quiet', '--bin', 'halfstep-bench'])
+await must('cargo', ['build', '--release', '--quiet', '--example', 'step_time'])
 
 const started = Date.now()
 const rows = await kernelRows(settings)

@@ -3,9 +3,10 @@ import { run } from './shell.mjs'
 
 /**
  * Runs cargo test in release mode and shows the output.
- * @returns {Promise<{ code: number, results: string[], skips: string[] }>} `results`: cargo's
- * closing lines of the test programs that held a test;
- * `skips`: the lines by which tests say that they had nothing to run on.
+ * @returns {Promise<{ code: number, results: string[], skips: string[], benches?: string }>}
+ * `results`: cargo's closing lines of the test programs that held a test;
+ * `skips`: the lines by which tests say that they had nothing to run on;
+ * `benches`: the closing line of the benches, where their test ran.
  */
 export async function cargoTest(args) {
   // --show-output: a test that passes by skipping says so on its captured output.
@@ -18,7 +19,12 @@ export async function cargoTest(args) {
   const results = lines.filter(
     (line) => line.startsWith('test result:') && !/ 0 passed; 0 failed; 0 ignored/.test(line),
   )
-  return { code, results, skips: lines.filter((line) => line.startsWith('skipped:')) }
+  return {
+    code,
+    results,
+    skips: lines.filter((line) => line.startsWith('skipped:')),
+    benches: lines.find((line) => line.endsWith('every answer right')),
+  }
 }
 
 /** Passed, failed and ignored over all test programs. */

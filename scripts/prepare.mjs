@@ -80,7 +80,9 @@ function platform() {
 /**
  * The Node addon. Plain cargo and a copy, where the napi tool would build for an explicit target
  * triple: that has an output folder of its own, so that
- * `cargo test` would compile every dependency a second time.
+ * `cargo test` would compile every dependency a second time. So it would after `-p halfstep-node`:
+ * cargo gives a dependency the features that the chosen packages ask for, and these are all that
+ * `cargo test` chooses.
  */
 export async function addon() {
   const output = `ts/native/halfstep.${platform()}.node`
@@ -89,7 +91,7 @@ export async function addon() {
     [...CARGO, ...CRATES, 'crates/bench', 'crates/node'],
     [output],
     async () => {
-      await must('cargo', ['build', '--release', '-p', 'halfstep-node'])
+      await must('cargo', ['build', '--release', '--lib'])
       const [prefix, suffix] = LIBRARY[process.platform] ?? LIBRARY.linux
       const built = join(
         process.env.CARGO_TARGET_DIR ?? join(root, 'target'),

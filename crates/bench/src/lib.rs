@@ -1,9 +1,9 @@
 //! Benches of the kernels: each checks its answer before its time, and stands next to what the
 //! machine could do in the same run.
 //!
-//! This library knows no peer; the program `halfstep-bench` adds them ([`case::Peers`]). The Node
-//! addon runs the [`Subset::Quick`] benches for `halfstep bench`. The traps and the meaning of
-//! every column are in bench/README.md.
+//! This library knows no peer; the program `halfstep-bench` (crates/peers) adds them
+//! ([`case::Peers`]). The Node addon runs the [`Subset::Quick`] benches for `halfstep bench`. The
+//! traps and the meaning of every column are in bench/README.md.
 
 #![warn(missing_docs)]
 

@@ -21,7 +21,15 @@ use halfstep::{Error, Event, Model};
 use halfstep_formats::TensorData;
 use halfstep_formats::write::{FileFormat, to_bytes};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+/// Bytes of the text, which is tokenized in every run: more than any run reads.
+const TEXT_BYTES: usize = 20_000;
+
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    let text = std::fs::read_to_string(assets("demo-train.txt")).expect("a text");
+    text[..TEXT_BYTES].to_owned()
+});
 
 fn assets(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
@@ -60,7 +68,7 @@ fn sapr(change: impl FnOnce(&mut SaprConfig)) -> RecipeConfig {
 
 fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
     RunConfig {
-        data: Some(assets("demo-train.txt")),
+        text: Some(TEXT.clone()),
         run_folder: folder.map(|f| f.display().to_string()),
         resume,
         threads: 2,

@@ -225,6 +225,7 @@ fn a_crate_depends_on_nothing_that_it_must_not_know() {
         ("formats", &[TRAINER, BINDINGS, &["halfstep-runtime"], maths]),
         ("runtime", &[TRAINER, BINDINGS, &["serde_json"], maths]),
         ("core", &[&["candle-core", "halfstep-candle"], BINDINGS, maths]),
+        ("bench", &[TRAINER, BINDINGS, maths]),
         ("candle", &[&["halfstep", "halfstep-runtime"], BINDINGS]),
         ("node", &[&["candle-core", "halfstep-candle", "wasm-bindgen"], maths]),
         ("wasm", &[&["candle-core", "halfstep-candle", "napi", "halfstep-kernels"], maths]),

@@ -1,0 +1,161 @@
+// The client's logits and ours, and how far they are apart.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Llama } from 'node-llama-cpp'
+import { expect } from 'vitest'
+import { Model, quantize, recipes } from '../../ts/src/index.js'
+import { reorderFeedForward } from './reorder.js'
+
+const WINDOW = 512
+
+/** The client's logits of every position, each window alone: rows of the vocabulary's size. */
+export async function clientLogits(
+  llama: Llama,
+  file: string,
+  windows: number[][],
+  vocabulary: number,
+): Promise<Float32Array[]> {
+  const model = await llama.loadModel({ modelPath: file })
+  const context = await model.createContext({
+    contextSize: WINDOW,
+    batchSize: WINDOW,
+    flashAttention: false,
+    threads: 2,
+  })
+  const sequence = context.getSequence()
+  const all = []
+  for (const window of windows) {
+    await sequence.clearHistory()
+    const logits = new Float32Array(window.length * vocabulary)
+    await sequence.controlledEvaluate(
+      window.map((token) => [token as never, { generateNext: { logits: true } }]),
+      {
+        // The client hands out a map of the whole vocabulary for each position: emptied as it
+        // comes, because all of them together are gigabytes.
+        onTokenResult(position, { next }) {
+          for (const [token, logit] of next.logits ?? [])
+            logits[position * vocabulary + token] = logit
+          next.logits?.clear()
+        },
+      },
+    )
+    all.push(logits)
+  }
+  await model.dispose()
+  return all
+}
+
+export interface Comparison {
+  kl: number
+  top1: number
+  /** Perplexity of the first and of the second model. */
+  perplexity: [number, number]
+}
+
+/** Mean KL(a || b) in nats and top-1 agreement over all positions, perplexity of both. */
+export function compare(
+  a: Float32Array[],
+  b: Float32Array[],
+  windows: number[][],
+  vocabulary: number,
+): Comparison {
+  let [kl, same, positions, nllA, nllB, predictions] = [0, 0, 0, 0, 0, 0]
+  windows.forEach((window, w) => {
+    for (let position = 0; position < window.length; position++) {
+      const [x, y] = [a[w], b[w]].map((logits) =>
+        logSoftmax(
+          logits?.subarray(position * vocabulary, (position + 1) * vocabulary) ??
+            new Float32Array(),
+        ),
+      )
+      if (!x || !y) throw new Error('no logits')
+      let row = 0
+      for (let v = 0; v < vocabulary; v++)
+        row += Math.exp(x.logs[v] ?? 0) * ((x.logs[v] ?? 0) - (y.logs[v] ?? 0))
+      kl += row
+      same += x.top === y.top ? 1 : 0
+      positions++
+      const next = window[position + 1]
+      if (next === undefined) continue
+      nllA -= x.logs[next] ?? 0
+      nllB -= y.logs[next] ?? 0
+      predictions++
+    }
+  })
+  return {
+    kl: kl / positions,
+    top1: same / positions,
+    perplexity: [Math.exp(nllA / predictions), Math.exp(nllB / predictions)],
+  }
+}
+
+function logSoftmax(logits: Float32Array): { logs: Float64Array; top: number } {
+  let top = 0
+  for (let v = 1; v < logits.length; v++) if ((logits[v] ?? 0) > (logits[top] ?? 0)) top = v
+  const largest = logits[top] ?? 0
+  let sum = 0
+  for (const logit of logits) sum += Math.exp(logit - largest)
+  const logSum = largest + Math.log(sum)
+  // A plain loop: `Float64Array.from` takes several times as long.
+  const logs = new Float64Array(logits.length)
+  for (let v = 0; v < logits.length; v++) logs[v] = (logits[v] ?? 0) - logSum
+  return { logs, top }
+}
+
+export async function windowsOf(model: Model, text: string, count: number): Promise<number[][]> {
+  const tokens = await model.tokenize(text)
+  return Array.from({ length: count }, (_, i) => tokens.slice(i * WINDOW, (i + 1) * WINDOW))
+}
+
+export async function ourLogits(model: Model, windows: number[][]): Promise<Float32Array[]> {
+  const all = []
+  for (const window of windows) all.push(await model.logits(window))
+  return all
+}
+
+/** Our runtime and the client on the same file, and our runtime with its sums in another order. */
+export async function measure(
+  llama: Llama,
+  folder: string,
+  source: Model,
+  target: 'gguf:q4_0' | 'gguf:q4_1' | 'gguf:q8_0',
+  text: string,
+  count: number,
+): Promise<{ client: Comparison; floor: Comparison }> {
+  const vocabulary = source.inspect().vocabSize
+  const { model } = await quantize(source, recipes.rtn({ target })).result
+  const file = join(folder, `${vocabulary}-${target.slice(5)}.gguf`)
+  await model.save(file)
+  const windows = await windowsOf(model, text, count)
+  const ours = await ourLogits(model, windows)
+  model.dispose()
+  const reordered = await Model.load(reorderFeedForward(readFileSync(file)))
+  const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary)
+  reordered.dispose()
+  const client = compare(
+    await clientLogits(llama, file, windows, vocabulary),
+    ours,
+    windows,
+    vocabulary,
+  )
+  const perplexity = client.perplexity.map((p) => p.toFixed(3)).join(' against ')
+  console.log(
+    `${target}: KL(client, ours) ${client.kl.toExponential(2)}, ` +
+      `noise floor ${floor.kl.toExponential(2)}, perplexity ${perplexity}`,
+  )
+  return { client, floor }
+}
+
+/** Expects the client to split a text into the ids that we split it into. */
+export async function expectSameTokens(
+  llama: Llama,
+  model: Model,
+  file: string,
+  text: string,
+): Promise<void> {
+  const client = await llama.loadModel({ modelPath: file, vocabOnly: true })
+  expect(Array.from(client.tokenize(text, false, 'trimLeadingSpace'))).toEqual(
+    await model.tokenize(text),
+  )
+  await client.dispose()
+}
