@@ -4,7 +4,7 @@
 //! The way of the data: [`recipes::RecipeConfig`] + [`target::TargetId`] -> [`recipe::Recipe`] ->
 //! [`run::quantize()`] -> a packed [`halfstep_formats::Model`] -> [`run::save()`].
 
-#![warn(missing_docs)]
+#![warn(missing_docs, unreachable_pub)]
 // Some functions serve `quantize` and `plan` alone; the build with the trainer finds dead ones.
 #![cfg_attr(not(feature = "train"), allow(dead_code))]
 

@@ -66,9 +66,9 @@ fn site(range: RangeConfig) -> WeightSite {
     WeightSite { range, ..WeightSite::absmax(spec(3)) }
 }
 
-fn blocks() -> BlockConfig {
+fn blocks(trains: Trains) -> BlockConfig {
     let rates = BlockRates { ranges: 1e-2, low_rank: 1e-2, weights: 1e-2 };
-    let usual = BlockConfig::usual(rates, 1.0);
+    let usual = BlockConfig::usual(rates.of(trains), 1.0);
     let phases = vec![BlockPhase { epochs: 1, ..usual.phases[0] }];
     let arithmetic = Some(TrainArithmetic::F32);
     BlockConfig { samples: 2, sequence_length: TOKENS, phases, arithmetic, ..usual }
@@ -88,14 +88,21 @@ fn model_stage(from: StageStart, trains: Trains) -> Stage {
 }
 
 fn block_stage(from: StageStart, trains: Trains) -> Stage {
-    Stage::Block { from, trains, config: blocks() }
+    Stage::Block { from, trains, config: blocks(trains) }
 }
 
 fn window_stage(from: StageStart, trains: Trains) -> Stage {
-    Stage::Window { from, trains, layers: 2, stride: 1, config: blocks() }
+    Stage::Window { from, trains, layers: 2, stride: 1, config: blocks(trains) }
 }
 
-const SCOPES: [fn(StageStart, Trains) -> Stage; 3] = [model_stage, block_stage, window_stage];
+/// Norms learn nothing there.
+fn linear_stage(from: StageStart, trains: Trains) -> Stage {
+    let trains = Trains { norms: false, ..trains };
+    Stage::Linear { from, trains, config: blocks(trains) }
+}
+
+const SCOPES: [fn(StageStart, Trains) -> Stage; 4] =
+    [block_stage, model_stage, window_stage, linear_stage];
 
 fn recipe(site: WeightSite, stages: Vec<Stage>) -> Recipe {
     let (id, target, data) = ("custom".into(), TargetId::Halfstep, RecipeData::default());
@@ -203,7 +210,7 @@ fn every_transform_and_factor_trains_in_every_scope_and_is_exported_exactly() {
                 };
                 // The scope decides nothing about a range: one of them meets all.
                 let scopes =
-                    if range == RangeConfig::ScaleZero { &SCOPES[..] } else { &SCOPES[1..2] };
+                    if range == RangeConfig::ScaleZero { &SCOPES[..] } else { &SCOPES[..1] };
                 for scope in scopes {
                     let recipe = recipe(site, vec![scope(StageStart::Original, trains)]);
                     let what = format!("{:?}", recipe.rules[0]);
@@ -253,7 +260,7 @@ fn a_later_stage_keeps_the_transform_and_goes_on_from_its_codes() {
         let first = || block_stage(StageStart::Original, all);
         let one = run(&recipe(site, vec![first()])).expect("one stage");
         let parts = |model: &Model| -> LinearParts { model.linear_parts[Q].clone() };
-        for scope in SCOPES {
+        for scope in [block_stage, model_stage, window_stage] {
             let norms = Trains { norms: true, ..Trains::NONE };
             let stages = vec![first(), scope(StageStart::Previous, norms)];
             let two = run(&recipe(site, stages)).expect("two stages");
@@ -315,7 +322,7 @@ fn integer_products_see_the_mapped_input() {
         let transforms = transform.traits().learns;
         let site = WeightSite { transform: Some(transform), ..site(RangeConfig::Scale) };
         let trains = Trains { weights: true, transforms, ..Trains::SCALES };
-        let mut config = blocks();
+        let mut config = blocks(trains);
         config.arithmetic = Some(TrainArithmetic::Int8Forward);
         let stage = Stage::Block { from: StageStart::Original, trains, config };
         let model = run(&recipe(site, vec![stage])).expect("trained");
@@ -330,7 +337,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
     let weights = Trains { weights: true, ..Trains::NONE };
     let transforms = Trains { transforms: true, ..Trains::NONE };
     let stage = |change: &dyn Fn(&mut BlockConfig)| {
-        let mut config = blocks();
+        let mut config = blocks(weights);
         change(&mut config);
         Stage::Block { from: StageStart::Original, trains: weights, config }
     };
@@ -338,7 +345,7 @@ fn what_cannot_be_combined_is_refused_by_its_path() {
     let gptq = Stage::Block {
         from: StageStart::Original,
         trains: Trains::NONE,
-        config: BlockConfig { solver: Some(solver), phases: vec![], ..blocks() },
+        config: BlockConfig { solver: Some(solver), phases: vec![], ..blocks(Trains::NONE) },
     };
     let penalty = stage(&|config| {
         config.saliency = Some(SaliencyConfig {

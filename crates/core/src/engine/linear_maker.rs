@@ -250,6 +250,7 @@ impl<D: Device<Number = f32>> LinearMaker<D> {
     fn keep(&mut self, linear: Finished) {
         self.made.tensors.extend(linear.tensors);
         self.made.low_rank.extend(linear.low_rank);
+        self.made.linear_parts.extend(linear.linear_parts);
         self.made.matrices.extend(linear.matrices);
         self.losses.resize(self.losses.len().max(linear.record.losses.len()), 0.0);
         self.losses.iter_mut().zip(linear.record.losses).for_each(|(sum, loss)| *sum += loss);

@@ -63,9 +63,9 @@ impl Trains {
     pub const SCALES: Self = Self { scales: true, ..Self::NONE };
 
     /// Whether what the rate of ranges is for learns: scales, clips and zero points, and the
-    /// parameters of a rounding.
+    /// parameters of a rounding or a transform.
     pub fn ranges(self) -> bool {
-        self.scales || self.rounding
+        self.scales || self.rounding || self.transforms
     }
 }
 
