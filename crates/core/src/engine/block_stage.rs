@@ -82,7 +82,7 @@ enum Work<D: Device> {
 
 impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
     /// Both streams at the embedding.
-    pub fn new(start: BlockStart<'a, D>, events: &mut dyn FnMut(Event)) -> Result<Self> {
+    pub(crate) fn new(start: BlockStart<'a, D>, events: &mut dyn FnMut(Event)) -> Result<Self> {
         let BlockStart { blockwise, finished, saliency, tokens, scratch, recipe, .. } = start;
         let (config, window) = (blockwise.config, blockwise.window);
         let layers = blockwise.model.architecture.layers.len();
@@ -127,7 +127,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
     ///
     /// Errors: `NonFinite`, a loss or an output; those of the solvers and of reading and writing
     /// the folder; cancelled.
-    pub fn step(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Trained>> {
+    pub(crate) fn step(&mut self, events: &mut dyn FnMut(Event)) -> Result<Progress<Trained>> {
         let first = self.first;
         if first == self.blockwise.model.architecture.layers.len() {
             return self.finish().map(Progress::Done);

@@ -34,7 +34,7 @@ impl<'a, D: Device<Number = f32>> BlockStart<'a, D> {
     /// Takes the first sequences of the text, and looks at the folder.
     ///
     /// Errors: those of the text, of [`FinishedBlocks::begin`] and of [`SaliencyTask::new`].
-    pub fn new(
+    pub(crate) fn new(
         inputs: StageInputs<'a>,
         config: &'a BlockConfig,
         window: Window,
@@ -64,7 +64,7 @@ impl<'a, D: Device<Number = f32>> BlockStart<'a, D> {
     /// The squared gradients of one sequence.
     ///
     /// Errors: those of [`SaliencyTask::step`].
-    pub fn step(&mut self) -> Result<Progress<()>> {
+    pub(crate) fn step(&mut self) -> Result<Progress<()>> {
         if let Some(squares) = &mut self.squares {
             let Progress::Done(saliency) = squares.step()? else { return Ok(Progress::Going) };
             (self.saliency, self.squares) = (Some(saliency), None);

@@ -40,7 +40,7 @@ pub(crate) struct BlockStep {
 
 impl BlockStep {
     /// The same step of a block in which `steps` others were done before.
-    pub fn after(self, steps: u64) -> Self {
+    pub(crate) fn after(self, steps: u64) -> Self {
         Self { step: self.step + steps, ..self }
     }
 }
@@ -60,12 +60,16 @@ pub(crate) struct OpenLayer<D: Device> {
 }
 
 impl<D: Device<Number = f32>> OpenLayer<D> {
-    pub fn new(blocks: &Blockwise<D>, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
+    pub(crate) fn new(
+        blocks: &Blockwise<D>,
+        layer: usize,
+        penalty: Option<Penalty>,
+    ) -> Result<Self> {
         Self::of(blocks, layer, None, penalty)
     }
 
     /// As [`Self::new`]; with `alone` one linear of the layer, whose own penalty is given.
-    pub fn of(
+    pub(crate) fn of(
         blocks: &Blockwise<D>,
         layer: usize,
         alone: Option<Linear>,
@@ -78,7 +82,7 @@ impl<D: Device<Number = f32>> OpenLayer<D> {
 
     /// What it is now, as it will be stored; `losses` are those of its steps, `per_epoch` of each
     /// pass through the samples.
-    pub fn finish(self, losses: Vec<f64>, per_epoch: usize) -> Result<Finished> {
+    pub(crate) fn finish(self, losses: Vec<f64>, per_epoch: usize) -> Result<Finished> {
         let Self { mut student, starts, .. } = self;
         student.settle()?;
         let matrices = starts.records(&student.matrices, &student.parameters)?;
@@ -93,7 +97,7 @@ impl<D: Device<Number = f32>> OpenLayer<D> {
     }
 
     /// Everything that the training so far has changed, by name.
-    pub fn values(&self) -> Result<Vec<OpenValue<'_>>> {
+    pub(crate) fn values(&self) -> Result<Vec<OpenValue<'_>>> {
         let Parameters { device, .. } = &self.student.parameters;
         let learned = self.student.parameters.learned();
         learned.map(|p| Ok((p.name.as_str(), device.read(&p.value)?))).collect()
@@ -102,7 +106,7 @@ impl<D: Device<Number = f32>> OpenLayer<D> {
     /// Goes on from what [`Self::values`] gave.
     ///
     /// Errors: `Internal`, a value is missing or of another size.
-    pub fn restore(&mut self, values: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+    pub(crate) fn restore(&mut self, values: &BTreeMap<String, Vec<f32>>) -> Result<()> {
         let device = self.student.parameters.device.clone();
         for parameter in self.student.parameters.learned_mut() {
             let stored = values.get(&parameter.name);
@@ -140,7 +144,7 @@ pub(crate) struct BlockTraining<D: Device> {
 }
 
 impl<D: Device<Number = f32>> BlockTraining<D> {
-    pub fn new(layers: Vec<OpenLayer<D>>, finishes: usize) -> Self {
+    pub(crate) fn new(layers: Vec<OpenLayer<D>>, finishes: usize) -> Self {
         let (losses, phase, epoch, batch, optimizers) = (vec![], 0, 0, 0, vec![]);
         Self { layers, finishes, losses, phase, epoch, batch, optimizers }
     }
@@ -148,7 +152,7 @@ impl<D: Device<Number = f32>> BlockTraining<D> {
     /// One optimizer step; behind the last one the codes.
     ///
     /// Errors: `NonFinite`, a loss or a gradient; cancelled.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         blocks: &Blockwise<D>,
         streams: &mut Streams,

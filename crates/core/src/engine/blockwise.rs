@@ -38,7 +38,7 @@ fn site_width(architecture: &Architecture, second_target: bool) -> usize {
 }
 
 /// Everything that one block's training reads and does not change.
-pub struct Blockwise<'a, D: Device> {
+pub(crate) struct Blockwise<'a, D: Device> {
     pub model: &'a Model,
     /// What an earlier stage stored, if this stage continues from it.
     pub(crate) previous: Option<Arc<Model>>,

@@ -18,7 +18,7 @@ const SAMPLE: usize = 1 << 16;
 
 /// Name and first step of every static site; empty where there is none. `blocks` are those of the
 /// teacher, `embed` gives the inputs of the first one.
-pub fn static_scales<D: Device>(
+pub(crate) fn static_scales<D: Device>(
     blocks: &[BlockWeights<D>],
     context: &Context<D>,
     quantization: &Quantization,

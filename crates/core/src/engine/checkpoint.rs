@@ -23,7 +23,7 @@ const MANIFEST_BYTES: u64 = 350;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     format: u32,
     version: String,
     /// Steps done, or the finished block.
@@ -41,13 +41,13 @@ pub(crate) fn fault(path: &Path, reason: impl Into<String>) -> Error {
 }
 
 /// Bytes on disk of a checkpoint of `entries`.
-pub fn size(entries: Vec<Entry>) -> Result<u64> {
+pub(crate) fn size(entries: Vec<Entry>) -> Result<u64> {
     let state = counted(|out| safetensors::write(entries, &BTreeMap::new(), out));
     Ok(MANIFEST_BYTES + state.map_err(|e| Error::Internal { reason: e.to_string() })?)
 }
 
 /// Writes `entries` as checkpoint `<kind>-<number>`.
-pub fn write(
+pub(crate) fn write(
     store: &dyn Store,
     folder: &Path,
     (kind, number): (&str, u64),
@@ -91,7 +91,7 @@ pub fn write(
 
 /// Why a checkpoint cannot be gone on from.
 #[derive(Debug)]
-pub enum Unusable {
+pub(crate) enum Unusable {
     /// It is whole, and another run's.
     Foreign(Error),
     /// Absent, damaged, or of another version.
@@ -105,7 +105,7 @@ impl From<Error> for Unusable {
 }
 
 /// The manifest of the checkpoint at `path`, if it is of this run.
-pub fn verify(
+pub(crate) fn verify(
     store: &dyn Store,
     path: &Path,
     run: &str,
@@ -127,7 +127,7 @@ pub fn verify(
 }
 
 /// The bytes of a checkpoint's state, as they were written.
-pub fn state(store: &dyn Store, path: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
+pub(crate) fn state(store: &dyn Store, path: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
     let file = path.join(STATE);
     let size = store.size(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
     if size != manifest.bytes {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where finished blocks go and come from; nowhere without a folder.
-pub struct FinishedBlocks<'a> {
+pub(crate) struct FinishedBlocks<'a> {
     folder: Option<PathBuf>,
     run: String,
     arithmetic: Arithmetic,
@@ -33,7 +33,7 @@ const QUANTIZER: &str = "quantizer";
 const RECORD: &str = "record";
 
 impl<'a> FinishedBlocks<'a> {
-    pub fn new(
+    pub(crate) fn new(
         folder: Option<&Path>,
         run: String,
         arithmetic: Arithmetic,
@@ -47,7 +47,7 @@ impl<'a> FinishedBlocks<'a> {
     ///
     /// Errors: `Io`, no folder can be made; `Checkpoint`, without `resume` it holds some but not
     /// all of the `layers` blocks of this very run, which would be lost.
-    pub fn begin(&self, layers: usize, events: &mut dyn FnMut(Event)) -> Result<()> {
+    pub(crate) fn begin(&self, layers: usize, events: &mut dyn FnMut(Event)) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let name = folder.display().to_string();
         self.store.create_folder(folder).map_err(io(folder))?;
@@ -83,7 +83,7 @@ impl<'a> FinishedBlocks<'a> {
 
     /// What the first finished block of this run was computed in: a resumed run goes on in it,
     /// whatever the probe says then.
-    pub fn arithmetic(folder: Option<&Path>, run: &str, host: &Host) -> Option<Arithmetic> {
+    pub(crate) fn arithmetic(folder: Option<&Path>, run: &str, host: &Host) -> Option<Arithmetic> {
         checkpoint::verify(&*host.store, &folder?.join("block-00000000"), run)
             .ok()
             .map(|manifest| manifest.arithmetic)
@@ -91,7 +91,7 @@ impl<'a> FinishedBlocks<'a> {
 
     /// The error of a run that ended in block `layer`. Those before it are kept: a cancelled run
     /// names their folder, any other end is told of beside its error.
-    pub fn ended(&self, layer: usize, e: Error, events: &mut dyn FnMut(Event)) -> Error {
+    pub(crate) fn ended(&self, layer: usize, e: Error, events: &mut dyn FnMut(Event)) -> Error {
         let folder = self
             .folder
             .as_deref()
@@ -193,11 +193,11 @@ impl<'a> FinishedBlocks<'a> {
     }
 
     /// Bytes on disk of a finished block.
-    pub fn size(block: &Finished) -> Result<u64> {
+    pub(crate) fn size(block: &Finished) -> Result<u64> {
         checkpoint::size(Self::entries(block)?)
     }
 
-    pub fn save(
+    pub(crate) fn save(
         &self,
         layer: usize,
         block: &Finished,
@@ -217,7 +217,7 @@ impl<'a> FinishedBlocks<'a> {
     }
 
     /// Saves what layers have learned that go on learning in the window that starts at `first`.
-    pub fn save_open<'v>(
+    pub(crate) fn save_open<'v>(
         &self,
         first: usize,
         values: impl Iterator<Item = (&'v str, &'v [f32])>,
@@ -229,7 +229,7 @@ impl<'a> FinishedBlocks<'a> {
     }
 
     /// Bytes on disk of what [`Self::save_open`] writes.
-    pub fn open_size<'v>(values: impl Iterator<Item = (&'v str, &'v [f32])>) -> Result<u64> {
+    pub(crate) fn open_size<'v>(values: impl Iterator<Item = (&'v str, &'v [f32])>) -> Result<u64> {
         checkpoint::size(Self::open_entries(values))
     }
 
@@ -244,7 +244,7 @@ impl<'a> FinishedBlocks<'a> {
     }
 
     /// What [`Self::save_open`] of this run wrote, by name; None where that is absent or damaged.
-    pub fn read_open(&self, first: usize) -> Option<BTreeMap<String, Vec<f32>>> {
+    pub(crate) fn read_open(&self, first: usize) -> Option<BTreeMap<String, Vec<f32>>> {
         let folder = self.folder.as_deref().filter(|_| self.resume)?;
         let path = folder.join(format!("window-{first:08}"));
         let manifest = checkpoint::verify(self.store, &path, &self.run).ok()?;
@@ -259,7 +259,11 @@ impl<'a> FinishedBlocks<'a> {
 
     /// The block, if this run has finished it before. One that is damaged is told of and trained
     /// again; another run's is an error.
-    pub fn read(&self, layer: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Finished>> {
+    pub(crate) fn read(
+        &self,
+        layer: usize,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Option<Finished>> {
         let Some(path) = self
             .folder
             .as_deref()

@@ -35,7 +35,7 @@ enum Work<D: Device> {
 
 impl<D: Device<Number = f32>> LayerMaker<D> {
     /// The first layers of the window are `open` already, of the others there are `penalties`.
-    pub fn new(
+    pub(crate) fn new(
         blocks: &Blockwise<D>,
         first: usize,
         open: Vec<OpenLayer<D>>,
@@ -47,7 +47,7 @@ impl<D: Device<Number = f32>> LayerMaker<D> {
     }
 
     /// One sequence or one optimizer step; a solver's whole work on the layer.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         blocks: &Blockwise<D>,
         streams: &mut Streams,

@@ -85,7 +85,11 @@ struct Training<D: Device> {
 
 impl<D: Device<Number = f32>> LinearMaker<D> {
     /// The layer as it begins; `penalty` is that of all of it.
-    pub fn new(blocks: &Blockwise<D>, layer: usize, penalty: Option<Penalty>) -> Result<Self> {
+    pub(crate) fn new(
+        blocks: &Blockwise<D>,
+        layer: usize,
+        penalty: Option<Penalty>,
+    ) -> Result<Self> {
         let start = blocks.previous.as_deref().unwrap_or(blocks.model);
         let (vectors, linears) = tensors(blocks.model, layer);
         let mut made = Finished::default();
@@ -116,7 +120,7 @@ impl<D: Device<Number = f32>> LinearMaker<D> {
     /// One sequence through the layer or a linear, or one optimizer step.
     ///
     /// Errors: `NonFinite`, a loss or a gradient; those of reading and writing streams; cancelled.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         blocks: &Blockwise<D>,
         streams: &mut Streams,

@@ -58,7 +58,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
     ///
     /// Errors: `Config`, more memory than there is; those of the text, the trainer and the
     /// checkpoints.
-    pub fn new(
+    pub(crate) fn new(
         mut inputs: StageInputs<'a>,
         config: &TrainConfig,
         device: D,
@@ -135,7 +135,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
     ///
     /// Errors: cancelled, in training or in `measure`; then a checkpoint is written if there is a
     /// run folder, and the error says where.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         measure: &mut Measure,
         events: &mut dyn FnMut(Event),

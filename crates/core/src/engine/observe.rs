@@ -8,10 +8,13 @@ use crate::quantizer::matrix::Matrix;
 use crate::record::{MatrixRecord, clip_fraction, layer_and_linear, scale_drift};
 
 /// The scales of some matrices before training.
-pub struct Starts(Vec<Vec<f32>>);
+pub(crate) struct Starts(Vec<Vec<f32>>);
 
 impl Starts {
-    pub fn of<D: Device>(matrices: &[Matrix<D>], parameters: &Parameters<D>) -> Result<Self> {
+    pub(crate) fn of<D: Device>(
+        matrices: &[Matrix<D>],
+        parameters: &Parameters<D>,
+    ) -> Result<Self> {
         let scales = |matrix: &Matrix<D>| {
             let found = matrix.scales(parameters)?;
             Ok(found.map_or_else(Vec::new, |(_, scales, _)| scales))
@@ -20,7 +23,7 @@ impl Starts {
     }
 
     /// The same matrices now: those that are linears of a block and quantized.
-    pub fn records<D: Device>(
+    pub(crate) fn records<D: Device>(
         &self,
         matrices: &[Matrix<D>],
         parameters: &Parameters<D>,

@@ -24,7 +24,7 @@ pub(crate) struct TargetPass<D: Device> {
 
 impl<D: Device<Number = f32>> TargetPass<D> {
     /// The layers of a window, from the `new`th of which the plain stream is at the inputs.
-    pub fn new(blocks: &Blockwise<D>, layers: Range<usize>, new: usize) -> Result<Self> {
+    pub(crate) fn new(blocks: &Blockwise<D>, layers: Range<usize>, new: usize) -> Result<Self> {
         // The second target begins with the window.
         let first = if blocks.second_stream() { layers.start } else { new };
         let weights = (first..layers.end).map(|layer| teacher(&blocks.device, blocks.model, layer));
@@ -35,7 +35,11 @@ impl<D: Device<Number = f32>> TargetPass<D> {
     /// The next sequence.
     ///
     /// Errors: `NonFinite`, what the last layer gives; cancelled.
-    pub fn step(&mut self, blocks: &Blockwise<D>, streams: &mut Streams) -> Result<Progress<()>> {
+    pub(crate) fn step(
+        &mut self,
+        blocks: &Blockwise<D>,
+        streams: &mut Streams,
+    ) -> Result<Progress<()>> {
         blocks.host.check_cancelled()?;
         let (last, sample, device) = (self.last, self.sample, &blocks.device);
         let new = &self.weights[self.passed..];
@@ -65,7 +69,7 @@ pub(crate) struct OutputPass<D: Device> {
 
 impl<D: Device<Number = f32>> OutputPass<D> {
     /// The layers from `first`; the plain stream is at the inputs of layer `plain`.
-    pub fn new(
+    pub(crate) fn new(
         blocks: &Blockwise<D>,
         first: usize,
         finished: &[Finished],
@@ -83,7 +87,7 @@ impl<D: Device<Number = f32>> OutputPass<D> {
     /// is known.
     ///
     /// Errors: `NonFinite`, what the last layer gives; cancelled.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         blocks: &Blockwise<D>,
         streams: &mut Streams,

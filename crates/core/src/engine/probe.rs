@@ -39,7 +39,7 @@ const BEGINNING: usize = 32;
 
 /// What a stage will take.
 #[derive(Clone, Debug, Default)]
-pub struct Probe {
+pub(crate) struct Probe {
     pub steps: u64,
     pub tokens: u64,
     pub seconds: f64,
@@ -54,7 +54,7 @@ pub struct Probe {
 
 /// A text that the model is to generate first: the beginnings of some texts, over and over, stand
 /// for all of it.
-pub fn generation(
+pub(crate) fn generation(
     model: &Model,
     settings: Settings,
     run: &RunConfig,
@@ -315,7 +315,7 @@ pub(crate) fn end_to_end<D: Device<Number = f32>>(
 }
 
 /// Saliency for a report; nothing for a recipe that has its own.
-pub fn recorded_saliency<D: Device<Number = f32>>(
+pub(crate) fn recorded_saliency<D: Device<Number = f32>>(
     model: &Model,
     recipe: &Recipe,
     run: &RunConfig,
@@ -348,7 +348,7 @@ pub fn recorded_saliency<D: Device<Number = f32>>(
 
 /// The peak since the last reset and what is to come on top; where the system does not tell, an
 /// estimate.
-pub fn peak(host: &Host, more: u64, estimate: impl FnOnce() -> u64) -> u64 {
+pub(crate) fn peak(host: &Host, more: u64, estimate: impl FnOnce() -> u64) -> u64 {
     match host.memory.peak() {
         0 => estimate(),
         measured => measured + more,
@@ -356,7 +356,7 @@ pub fn peak(host: &Host, more: u64, estimate: impl FnOnce() -> u64) -> u64 {
 }
 
 /// Bytes of a model in memory.
-pub fn stored(model: &Model) -> u64 {
+pub(crate) fn stored(model: &Model) -> u64 {
     model.tensors.values().map(stored_bytes).sum::<usize>() as u64
 }
 
@@ -370,7 +370,7 @@ fn block_weights(model: &Model) -> u64 {
 }
 
 /// What `work` gives, and its seconds.
-pub fn timed<T>(host: &Host, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+pub(crate) fn timed<T>(host: &Host, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     let start = host.seconds();
     work().map(|value| (value, host.seconds() - start)).map_err(without_resume)
 }

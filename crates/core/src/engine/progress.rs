@@ -12,7 +12,7 @@ pub enum Progress<T> {
 }
 
 /// Calls `step` until it is done.
-pub fn run_to_end<T>(mut step: impl FnMut() -> Result<Progress<T>>) -> Result<T> {
+pub(crate) fn run_to_end<T>(mut step: impl FnMut() -> Result<Progress<T>>) -> Result<T> {
     loop {
         if let Progress::Done(result) = step()? {
             return Ok(result);

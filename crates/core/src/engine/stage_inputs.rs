@@ -25,7 +25,7 @@ pub(crate) struct StageInputs<'a> {
 
 impl StageInputs<'_> {
     /// What the stage begins from.
-    pub fn start(&self) -> &Model {
+    pub(crate) fn start(&self) -> &Model {
         self.previous.as_deref().unwrap_or(self.model)
     }
 }

@@ -52,7 +52,7 @@ pub(crate) enum Source<'a> {
 
 /// What an earlier stage stored of a weight.
 #[derive(Clone, Copy)]
-pub struct Previous<'a> {
+pub(crate) struct Previous<'a> {
     /// Its values, and where they were packed its codes.
     pub tensor: &'a Tensor,
     pub low_rank: Option<&'a StoredLowRank>,
@@ -63,7 +63,7 @@ impl<'a> Previous<'a> {
     /// The weight of this name.
     ///
     /// Errors: `Internal`, the model has none.
-    pub fn of(model: &'a Model, name: &str) -> Result<Self> {
+    pub(crate) fn of(model: &'a Model, name: &str) -> Result<Self> {
         let tensor = model.tensors.get(name).ok_or_else(|| Error::Internal {
             reason: format!("an earlier stage stored no {name}"),
         })?;

@@ -220,8 +220,8 @@ fn check_rates(path: &str, config: &BlockConfig, trains: Trains) -> Result<()> {
         let read = rates.of(trains);
         let rate = |name: &str| format!("phases[{i}].rates.{name}");
         if rates.ranges != read.ranges {
-            let reason = "must be 0: the stage trains neither scales, rounding nor transforms; set \
-                          trains.scales to true, or it to 0";
+            let reason = "must be 0: the stage trains neither scales, rounding nor transforms; or \
+                          set trains.scales to true";
             return unread(rate("ranges"), reason);
         }
         if rates.low_rank != read.low_rank {

@@ -9,7 +9,7 @@ const BLOCK: usize = 64;
 
 /// The matrix is not positive definite, as far as its numbers can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FailingPivot {
+pub(crate) struct FailingPivot {
     /// The row and column where the factorization ended.
     pub index: usize,
 }
@@ -18,7 +18,12 @@ pub struct FailingPivot {
 ///
 /// A pivot fails that is not above `least` times the entry it stems from, or NaN; a is
 /// then half done.
-pub fn cholesky(pool: &Pool, a: &mut [f64], n: usize, least: f64) -> Result<(), FailingPivot> {
+pub(crate) fn cholesky(
+    pool: &Pool,
+    a: &mut [f64],
+    n: usize,
+    least: f64,
+) -> Result<(), FailingPivot> {
     assert_eq!(a.len(), n * n, "shape of cholesky");
     let diagonal: Vec<f64> = (0..n).map(|i| a[i * n + i]).collect();
     for start in (0..n).step_by(BLOCK) {
@@ -82,7 +87,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// `L^-1` in place, L `[n, n]` lower triangular.
-pub fn invert_lower(pool: &Pool, l: &mut [f64], n: usize) {
+pub(crate) fn invert_lower(pool: &Pool, l: &mut [f64], n: usize) {
     assert_eq!(l.len(), n * n, "shape of invert_lower");
     for start in (0..n).step_by(BLOCK) {
         let end = n.min(start + BLOCK);
@@ -145,7 +150,7 @@ fn invert_block(l: &[f64], n: usize, start: usize, end: usize) -> Vec<f64> {
 ///
 /// With rows and columns in reverse, `h = L L^T`; so in their own order h = R R^T, R upper
 /// triangular, and U = R^-1. h^-1 is never formed.
-pub fn inverse_factor(
+pub(crate) fn inverse_factor(
     pool: &Pool,
     h: &mut [f64],
     n: usize,

@@ -16,7 +16,12 @@ pub(crate) struct Part<'a, T> {
 
 impl<'a, T> Part<'a, T> {
     /// Of `data`, whose rows have `stride` entries.
-    pub fn new(data: &'a [T], stride: usize, rows: Range<usize>, cols: Range<usize>) -> Self {
+    pub(crate) fn new(
+        data: &'a [T],
+        stride: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) -> Self {
         assert!(
             cols.end <= stride && rows.end * stride <= data.len(),
             "a part lies inside its matrix"

@@ -33,7 +33,7 @@ pub(crate) struct OpenBlock<'a> {
 
 impl<'a> OpenBlock<'a> {
     /// The layer at hand.
-    pub fn new<D: Device>(layer: &dyn Calibration<'a, D>) -> Result<Self> {
+    pub(crate) fn new<D: Device>(layer: &dyn Calibration<'a, D>) -> Result<Self> {
         let mut block = Self::of(layer.model(), layer.layer(), layer.pool())?;
         let is_float = |(_, spec): &(&Linear, &TensorSpec)| layer.site(&spec.name).is_none();
         block.float = block.specs.iter().filter(is_float).map(|(&linear, _)| linear).collect();
@@ -56,40 +56,40 @@ impl<'a> OpenBlock<'a> {
     }
 
     /// The inputs of its linears in the order of the forward, and the linears that read each.
-    pub fn sites(&self) -> Vec<(ActivationSite, Vec<Linear>)> {
+    pub(crate) fn sites(&self) -> Vec<(ActivationSite, Vec<Linear>)> {
         sites(self.architecture, self.layer)
     }
 
     /// The linears that read a site.
-    pub fn readers(&self, site: ActivationSite) -> Vec<Linear> {
+    pub(crate) fn readers(&self, site: ActivationSite) -> Vec<Linear> {
         self.sites().into_iter().find(|(there, _)| *there == site).map_or(vec![], |(_, of)| of)
     }
 
     /// Name of a linear's weight.
-    pub fn name(&self, linear: Linear) -> &str {
+    pub(crate) fn name(&self, linear: Linear) -> &str {
         &self.specs[&linear].name
     }
 
     /// (rows, cols) of a linear.
-    pub fn shape(&self, linear: Linear) -> (usize, usize) {
+    pub(crate) fn shape(&self, linear: Linear) -> (usize, usize) {
         let shape = &self.specs[&linear].shape;
         (shape[0], shape[1])
     }
 
     /// A linear's values, to be changed.
-    pub fn values_mut(&mut self, linear: Linear) -> &mut Vec<f32> {
+    pub(crate) fn values_mut(&mut self, linear: Linear) -> &mut Vec<f32> {
         Arc::make_mut(self.values.get_mut(&linear).expect("a linear of this layer"))
     }
 
     /// A linear as it will be stored; what comes after it reads its values still.
-    pub fn store(&mut self, linear: Linear, packed: QuantTensor, pool: &Pool) {
+    pub(crate) fn store(&mut self, linear: Linear, packed: QuantTensor, pool: &Pool) {
         let values = &self.values[&linear];
         self.records.push(MatrixRecord::rounded(self.layer, linear, values, &packed, pool));
         self.packed.insert(linear, packed);
     }
 
     /// A linear as it will be stored; what comes after it reads the stored values.
-    pub fn close(&mut self, linear: Linear, packed: QuantTensor, pool: &Pool) {
+    pub(crate) fn close(&mut self, linear: Linear, packed: QuantTensor, pool: &Pool) {
         let mut values = vec![0.0; packed.rows * packed.cols];
         packed.decode(pool, &mut values);
         self.store(linear, packed, pool);
@@ -97,7 +97,7 @@ impl<'a> OpenBlock<'a> {
     }
 
     /// The block with its values as they are now, on a device.
-    pub fn weights<D: Device<Number = f32>>(&self, device: &D) -> Result<BlockWeights<D>> {
+    pub(crate) fn weights<D: Device<Number = f32>>(&self, device: &D) -> Result<BlockWeights<D>> {
         let vector = |(&role, (_, of)): (&Role, &(TensorSpec, Vec<f32>))| {
             Ok((role, Arc::new(device.upload(of.clone())?)))
         };
@@ -115,7 +115,7 @@ impl<'a> OpenBlock<'a> {
         })
     }
 
-    pub fn finish(mut self) -> Result<Finished> {
+    pub(crate) fn finish(mut self) -> Result<Finished> {
         let mut finished = Finished { matrices: self.records, ..Finished::default() };
         for (spec, of) in self.vectors.into_values() {
             finished

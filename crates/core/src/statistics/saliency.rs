@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 /// Where S is kept while it is summed.
 #[derive(Clone, Copy)]
-pub enum Storage<'a> {
+pub(crate) enum Storage<'a> {
     /// In a scratch file there, and afterwards kept there, block by block, for a run that is resumed.
     Kept(&'a Path),
     /// In a scratch file there.
@@ -41,7 +41,7 @@ pub enum Storage<'a> {
 }
 
 /// S of every block.
-pub struct Saliency {
+pub(crate) struct Saliency {
     config: SaliencyConfig,
     /// Elements of each linear of each block.
     sizes: Vec<Vec<usize>>,
@@ -56,7 +56,7 @@ impl Saliency {
     /// The whole work of a [`SaliencyTask`].
     ///
     /// Errors: its own.
-    pub fn of<D: Device<Number = f32>>(
+    pub(crate) fn of<D: Device<Number = f32>>(
         model: &Model,
         config: SaliencyConfig,
         text: &Text,
@@ -70,7 +70,7 @@ impl Saliency {
     }
 
     /// The penalty of a block.
-    pub fn block(&self, layer: usize) -> Result<Penalty> {
+    pub(crate) fn block(&self, layer: usize) -> Result<Penalty> {
         Ok(Penalty::new(self.linears(layer)?, &self.config))
     }
 
@@ -87,13 +87,13 @@ impl Saliency {
     }
 
     /// Bytes of all of it, and of the inputs of the blocks while it is summed.
-    pub fn bytes(&self, hidden_size: usize) -> (u64, u64) {
+    pub(crate) fn bytes(&self, hidden_size: usize) -> (u64, u64) {
         let of = |numbers: usize| (self.sizes.len() * numbers * size_of::<f32>()) as u64;
         (of(largest(&self.sizes)), of(self.config.sequence_length * hidden_size))
     }
 
     /// Mean of S over that of all linears: of every linear of every block.
-    pub fn shares(&self) -> Result<Vec<Vec<f64>>> {
+    pub(crate) fn shares(&self) -> Result<Vec<Vec<f64>>> {
         let mean = |(s, size): (&Vec<f32>, &usize)| sum(s) / *size as f64;
         let means = |(layer, sizes): (usize, &Vec<usize>)| {
             Ok(self.linears(layer)?.iter().zip(sizes).map(mean).collect())
@@ -136,7 +136,7 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
     ///
     /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is
     /// kept there was made of another model or text.
-    pub fn new(
+    pub(crate) fn new(
         model: &'a Model,
         config: SaliencyConfig,
         text: &Text,
@@ -201,7 +201,7 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
     ///
     /// Errors: `NonFinite`, a gradient or what a layer gives; those of writing and of the device;
     /// cancelled.
-    pub fn step(&mut self) -> Result<Progress<Saliency>> {
+    pub(crate) fn step(&mut self) -> Result<Progress<Saliency>> {
         let over = || Error::Internal { reason: "a task is over, and was stepped".into() };
         let saliency = self.saliency.as_mut().ok_or_else(over)?;
         if let Some(pass) = self.pass.as_mut().filter(|pass| self.sequence < pass.sequences()) {

@@ -8,7 +8,7 @@ use crate::device::{Device, DeviceBuffer};
 use std::sync::Arc;
 
 /// `y = h . x`, h `[D]` multiplying every row of x `[M, D]`.
-pub struct ScaleChannels<D: Device> {
+pub(crate) struct ScaleChannels<D: Device> {
     /// h.
     pub vector: Arc<D::Buffer>,
     /// Where dL/dh goes.

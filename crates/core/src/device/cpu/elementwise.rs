@@ -33,7 +33,7 @@ pub(super) fn add_bias<T: Number>(pool: &Pool, y: &mut [T], b: &[T]) {
 }
 
 /// `y *= h` in every row.
-pub fn scale_channels<T: Number>(pool: &Pool, y: &mut [T], h: &[T]) {
+pub(super) fn scale_channels<T: Number>(pool: &Pool, y: &mut [T], h: &[T]) {
     pool.chunks_mut(y, ROWS * h.len(), |_, y| {
         for y in y.chunks_exact_mut(h.len()) {
             y.iter_mut().zip(h).for_each(|(y, &h)| *y *= h);
@@ -42,7 +42,7 @@ pub fn scale_channels<T: Number>(pool: &Pool, y: &mut [T], h: &[T]) {
 }
 
 /// The sum of x * y in every column.
-pub fn product_column_sums<T: Number>(pool: &Pool, x: &[T], y: &[T], cols: usize) -> Vec<T> {
+pub(super) fn product_column_sums<T: Number>(pool: &Pool, x: &[T], y: &[T], cols: usize) -> Vec<T> {
     let mut sums = vec![T::ZERO; cols];
     pool.chunks_mut(&mut sums, COLUMNS, |task, sums| {
         for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact(cols)) {

@@ -12,11 +12,11 @@ use crate::{Error, Result};
 use halfstep_kernels::Real;
 use halfstep_kernels::ops::gemm::Precision;
 
-pub const TRAITS: LowRankTraits = LowRankTraits { is_stored: false, changes_weight: true };
+pub(super) const TRAITS: LowRankTraits = LowRankTraits { is_stored: false, changes_weight: true };
 
 /// Places of a matrix's factors among the parameters.
 #[derive(Debug)]
-pub struct Inside {
+pub(super) struct Inside {
     /// A^T `[I, r]`, in the layout that all three products read.
     a: usize,
     /// B `[O, r]`.
@@ -28,7 +28,7 @@ pub struct Inside {
 }
 
 impl Inside {
-    pub fn register<D: Device>(builder: &mut Builder<D>, beginning: &FirstFactors) -> Result<Self> {
+    pub(super) fn register<D: Device>(builder: &mut Builder<D>, beginning: &FirstFactors) -> Result<Self> {
         let (spec, learns) = (beginning.spec, builder.trains.low_rank);
         let config = beginning.config.ok_or_else(|| Error::Internal {
             reason: format!("{} has no factors to begin from", spec.name),

@@ -197,7 +197,7 @@ pub struct FactorSinks<D: Device> {
 }
 
 /// Factors of a file as a forward uses them.
-pub fn factors<D: Device>(device: &D, stored: &StoredLowRank) -> Result<Factors<D>> {
+pub(crate) fn factors<D: Device>(device: &D, stored: &StoredLowRank) -> Result<Factors<D>> {
     let cols = stored.a.len() / stored.rank;
     let weight = |of: &[f16], cols| device.weight(device.upload(numbers(of))?, cols);
     Ok(Factors { a: weight(&stored.a, cols)?, b: weight(&stored.b, stored.rank)? })

@@ -15,11 +15,11 @@ use half::f16;
 use half::vec::HalfFloatVecExt;
 use halfstep_kernels::Real;
 
-pub const TRAITS: LowRankTraits = LowRankTraits { is_stored: true, changes_weight: false };
+pub(super) const TRAITS: LowRankTraits = LowRankTraits { is_stored: true, changes_weight: false };
 
 /// Places of a matrix's factors among the parameters.
 #[derive(Debug)]
-pub struct Outside {
+pub(super) struct Outside {
     a: usize,
     b: usize,
     rank: usize,
@@ -29,7 +29,7 @@ pub struct Outside {
 }
 
 impl Outside {
-    pub fn register<D: Device>(builder: &mut Builder<D>, beginning: &FirstFactors) -> Result<Self> {
+    pub(super) fn register<D: Device>(builder: &mut Builder<D>, beginning: &FirstFactors) -> Result<Self> {
         let FirstFactors { spec, .. } = *beginning;
         let (rank, factors, scaling) = match (beginning.stored, beginning.config) {
             // B holds alpha / r already.
