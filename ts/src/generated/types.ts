@@ -129,7 +129,8 @@ train: SolverOptions, } & Common;
  * Two streams of hidden states run through the layers: those of the unquantized model (the
  * teacher), and those of the quantized layers that are finished. Each layer learns to compute from
  * the second stream what the unquantized layer computes from the first. Only one layer is in
- * memory at a time, whatever the depth of the model.
+ * memory at a time, whatever the depth of the model. In a stage of scope linear each linear learns
+ * so by itself, from what it reads on either stream.
  */
 export type BlockConfig = { 
 /**
@@ -146,8 +147,8 @@ sequenceLength: number,
  */
 batch: number, 
 /**
- * Whether a layer learns from a second target too: the outputs of the unquantized layer for
- * the quantized stream.
+ * Whether a layer (or linear) learns from a second target too: the outputs of the unquantized
+ * one for the quantized stream.
  */
 secondTarget: boolean, 
 /**
@@ -159,7 +160,7 @@ saliency?: SaliencyConfig,
  */
 solver?: SolverConfig, 
 /**
- * Phases of the training of every layer, one after the other.
+ * Phases of the training of every layer or linear, one after the other.
  */
 phases: Array<BlockPhase>, 
 /**
@@ -188,6 +189,19 @@ arithmetic?: TrainArithmetic,
  * Seed of the order of the data and of the initial low-rank factors.
  */
 seed: number, };
+
+/**
+ * Blocks of input channels that a Hadamard matrix mixes.
+ */
+export type BlockHadamardConfig = { 
+/**
+ * Channels of a block: a power of two that divides the columns of the weight.
+ */
+size: number, 
+/**
+ * Seed of the random signs. Linears that read the same input have the same signs.
+ */
+seed?: number, };
 
 /**
  * Options of training layer by layer. Every field has a default, which the recipe gives.
@@ -272,7 +286,8 @@ export type BlockPhase = {
  */
 epochs: number, 
 /**
- * Whether the loss compares the outputs of the layer with those of the unquantized one.
+ * Whether the loss compares the outputs of the layer or linear with those of the unquantized
+ * one.
  */
 output: boolean, 
 /**
@@ -337,6 +352,11 @@ export type ChannelMomentsConfig = {
  * Tokens at the start of each sequence that do not count. Default 1.
  */
 skip: number, };
+
+/**
+ * One scale for each input channel; there are no options.
+ */
+export type ChannelScaleConfig = Record<symbol, never>;
 
 /**
  * One turn of a conversation.
@@ -962,8 +982,8 @@ export type LlmQatConfig = {
 train: TrainConfig, } & Common;
 
 /**
- * Low-rank factors `A [rank, I]`, `B [O, rank]` of a quantized linear: `y = x Wq^T + (alpha / rank) (x
- * A^T) B^T`.
+ * Low-rank factors `A [rank, I]`, `B [O, rank]` of a quantized linear, whose product `(alpha / rank) B
+ * A` is added outside of the quantizer or inside.
  */
 export type LowRankConfig = { 
 /**
@@ -973,7 +993,16 @@ rank: number,
 /**
  * The product of the factors is multiplied by alpha / rank; above 0.
  */
-alpha: number, };
+alpha: number, 
+/**
+ * Where the product is added.
+ */
+position?: LowRankPosition, };
+
+/**
+ * Where the product of low-rank factors is added.
+ */
+export type LowRankPosition = "outside" | "inside";
 
 /**
  * Statistics of a quantized linear.
@@ -2104,7 +2133,26 @@ lowRank?: boolean,
 /**
  * Scales of static activation and cache quantizers.
  */
-activationScales?: boolean, };
+activationScales?: boolean, 
+/**
+ * The trainable parameters of the weights' transforms.
+ */
+transforms?: boolean, };
+
+/**
+ * A transform of a weight and its input, and its options.
+ */
+export type TransformConfig = { 
+/**
+ * A Hadamard matrix with random signs mixes every block of input channels, so that no channel
+ * stands out; the runtime mixes the input alike (QuaRot, arXiv 2404.00456). Nothing of it learns.
+ */
+"kind": "blockHadamard" } & BlockHadamardConfig | { 
+/**
+ * A positive number for each input channel divides the weight and multiplies the input. It learns
+ * where the stage trains transforms (the scales of OmniQuant's LET, arXiv 2308.13137).
+ */
+"kind": "channelScale" } & ChannelScaleConfig;
 
 /**
  * A number that may change over a stage.
@@ -2163,7 +2211,12 @@ edge?: EdgeRule,
  */
 gradientScale?: GradientScale, 
 /**
- * Low-rank factors whose product is added to the quantized weight.
+ * What weight and input go through before they are quantized, so that their product stays; the
+ * file stores it.
+ */
+transform?: TransformConfig, 
+/**
+ * Low-rank factors whose product is added to the weight, outside of the quantizer or inside.
  */
 lowRank?: LowRankConfig, };
 

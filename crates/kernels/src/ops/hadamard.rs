@@ -51,7 +51,7 @@ dispatch! {
     fn multiply[T: Real](x: &mut [T], signs: &[f32]) {
         for x in x.chunks_exact_mut(signs.len()) {
             for i in 0..signs.len() {
-                x[i] = x[i] * T::from_f32(signs[i]);
+                x[i] *= T::from_f32(signs[i]);
             }
         }
     }
@@ -70,7 +70,7 @@ dispatch! {
                 half *= 2;
             }
             for i in 0..size {
-                x[i] = x[i] * factor;
+                x[i] *= factor;
             }
         }
     }
