@@ -15,6 +15,12 @@ pub(crate) struct ScaleChannels<D: Device> {
     pub sink: Option<Sink<D>>,
 }
 
+impl<D: Device> Clone for ScaleChannels<D> {
+    fn clone(&self) -> Self {
+        Self { vector: self.vector.clone(), sink: self.sink.clone() }
+    }
+}
+
 impl<D: Device> Op<D, 1> for ScaleChannels<D> {
     fn name(&self) -> &'static str {
         "scale_channels"

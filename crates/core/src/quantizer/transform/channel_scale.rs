@@ -9,6 +9,7 @@
 
 use super::{Config, InputMap, Transform, TransformTraits};
 use crate::Result;
+use crate::autograd::ops::input_map::ScaleChannels;
 use crate::autograd::parameter::{Group, Parameters};
 use crate::device::Device;
 use crate::quantizer::builder::{Builder, part_name};
@@ -126,7 +127,8 @@ impl<D: Device> Transform<D> for ChannelScale {
     fn input(&self, parameters: &Parameters<D>) -> Result<InputMap<D>> {
         let (h, _) = self.scales(parameters)?;
         let sink = self.learns.then(|| parameters.list[self.t].sink.clone());
-        Ok(InputMap { vector: Some((Arc::new(parameters.device.upload(h)?), sink)), map: None })
+        let vector = Arc::new(parameters.device.upload(h)?);
+        Ok(InputMap { vector: Some(ScaleChannels { vector, sink }), map: None })
     }
 
     fn pack(&self, parameters: &Parameters<D>) -> Result<LinearParts> {
@@ -174,7 +176,8 @@ mod tests {
         let config = ChannelScaleConfig {};
         let transform = config.register(builder, &spec, config.first(&spec)).expect("scales");
         let (w, c, x, e) = (normal(1, 48), normal(2, 48), normal(3, 24), normal(4, 24));
-        let rows = |values: &[f64]| Tensor::<Cpu<f64>>::new(values.to_vec(), &[3, 8]).expect("rows");
+        let rows =
+            |values: &[f64]| Tensor::<Cpu<f64>>::new(values.to_vec(), &[3, 8]).expect("rows");
         // A function of the weight that is quantized and of the mapped input, at t = ln h, h an f16.
         let scales = [1.0f64, 1.25, 0.75, 1.5, 0.5, 1.0, 2.0, 1.125];
         let value = |parameters: &mut Parameters<Cpu<f64>>, at: usize, factor: f64| {

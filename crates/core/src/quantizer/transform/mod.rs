@@ -9,7 +9,6 @@
 //! Whatever a transform does, a file stores it as parts of the linear, `x' = R (h . x)`
 //! ([`LinearParts`]), and the rows of the weight are `w' = R (w / h)` ([`transformed`]).
 
-use crate::autograd::ops::Sink;
 use crate::autograd::ops::input_map::{BlockHadamard, ScaleChannels};
 use crate::autograd::parameter::Parameters;
 use crate::autograd::tape::Tape;
@@ -147,10 +146,10 @@ pub trait Transform<D: Device>: Debug + Send + Sync {
 /// What the input of a linear goes through before it is quantized: `x' = R (h . x)`.
 #[derive(Clone)]
 pub struct InputMap<D: Device> {
-    /// h `[I]`, and where its gradient goes.
-    pub vector: Option<(Arc<D::Buffer>, Option<Sink<D>>)>,
+    /// h.
+    pub(crate) vector: Option<ScaleChannels<D>>,
     /// R.
-    pub map: Option<BlockHadamard>,
+    pub(crate) map: Option<BlockHadamard>,
 }
 
 impl<D: Device> InputMap<D> {
@@ -159,17 +158,21 @@ impl<D: Device> InputMap<D> {
     /// Errors: `Internal`, there are parts that no transform makes.
     pub fn stored(device: &D, parts: &LinearParts, cols: usize) -> Result<Self> {
         let (vector, map) = made_by_transforms(parts, cols)?;
-        let upload = |h: Vec<f32>| device.upload(D::Number::from_f32s(h));
-        let vector = vector.map(|h| Ok::<_, Error>((Arc::new(upload(h)?), None))).transpose()?;
+        let vector = match vector {
+            Some(h) => {
+                let vector = Arc::new(device.upload(D::Number::from_f32s(h))?);
+                Some(ScaleChannels { vector, sink: None })
+            }
+            None => None,
+        };
         Ok(Self { vector, map })
     }
 
     /// x' of x `[M, I]`.
     pub(crate) fn apply(&self, tape: &mut Tape<D>, x: &Tensor<D>) -> Result<Tensor<D>> {
         let mut x = x.clone();
-        if let Some((vector, sink)) = &self.vector {
-            let (vector, sink) = (vector.clone(), sink.clone());
-            x = tape.apply([&x], ScaleChannels { vector, sink })?;
+        if let Some(vector) = &self.vector {
+            x = tape.apply([&x], vector.clone())?;
         }
         match &self.map {
             Some(map) => tape.apply([&x], map.clone()),
