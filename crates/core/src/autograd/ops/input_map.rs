@@ -10,9 +10,9 @@ use std::sync::Arc;
 /// `y = h . x`, h `[D]` multiplying every row of x `[M, D]`.
 pub(crate) struct ScaleChannels<D: Device> {
     /// h.
-    pub vector: Arc<D::Buffer>,
+    pub(crate) vector: Arc<D::Buffer>,
     /// Where dL/dh goes.
-    pub sink: Option<Sink<D>>,
+    pub(crate) sink: Option<Sink<D>>,
 }
 
 impl<D: Device> Clone for ScaleChannels<D> {
@@ -49,11 +49,11 @@ impl<D: Device> Op<D, 1> for ScaleChannels<D> {
 
 /// `y = R x` for every row of x `[M, D]` ([`halfstep_kernels::ops::hadamard`]).
 #[derive(Clone)]
-pub struct BlockHadamard {
+pub(crate) struct BlockHadamard {
     /// Channels of a block.
-    pub size: usize,
+    pub(crate) size: usize,
     /// `[D]`.
-    pub signs: Arc<[f32]>,
+    pub(crate) signs: Arc<[f32]>,
 }
 
 impl BlockHadamard {
