@@ -332,6 +332,14 @@ fn walk(all: &Declarations, owner: &str, prefix: &str, out: &mut Vec<Documented>
             walk(all, element, &format!("{path}."), out);
         }
     }
+    // A choice with options: those of each of its configs.
+    let declaration = all.declaration(owner).expect("a declared type");
+    for config in declaration.split("} & ").skip(1) {
+        let end = config.find(|c: char| !c.is_alphanumeric()).unwrap_or(config.len());
+        if all.declaration(&config[..end]).is_some() {
+            walk(all, &config[..end], prefix, out);
+        }
+    }
 }
 
 /// A built-in recipe.
