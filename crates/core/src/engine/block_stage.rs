@@ -50,7 +50,7 @@ pub(crate) struct BlockStage<'a, D: Device> {
     last_loss: f64,
     start: f64,
     pace: Pace,
-    /// The first layer of the window at hand: those before are finished.
+    /// The first layer of the current window: those before are finished.
     first: usize,
     /// The layer at whose inputs the plain stream is.
     plain: usize,
@@ -167,7 +167,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
                 match maker.step(blocks, &mut self.streams, &mut tell)? {
                     Progress::Going => Work::Make(maker),
                     Progress::Done(TrainedLayers { finished, open }) => {
-                        // What learned is not needed beside the finished weights.
+                        // What learned is not needed in addition to the finished weights.
                         drop(maker);
                         self.open = Open::Layers(open);
                         self.output(finished, false)?
@@ -220,7 +220,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
         Ok(())
     }
 
-    /// What an earlier part of the run made of the window at hand, if that is whole: the layers that
+    /// What an earlier part of the run made of the current window, if that is whole: the layers that
     /// it finished, and what the others learned.
     #[allow(clippy::type_complexity)]
     fn found(
@@ -245,7 +245,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
         Ok(Some((finished, open)))
     }
 
-    /// The window at hand, none of whose layers is finished.
+    /// The current window, none of whose layers is finished.
     fn maker(&mut self) -> Result<LayerMaker<D>> {
         let (blocks, first) = (&self.blockwise, self.first);
         let penalty = |layer: usize| self.saliency.as_ref().map(|s| s.block(layer)).transpose();
@@ -273,7 +273,7 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
         Ok(Work::Output { pass, finished, found })
     }
 
-    /// The first layers of the window at hand are finished.
+    /// The first layers of the current window are finished.
     fn keep(&mut self, finished: Vec<Finished>) {
         for block in finished {
             self.last_loss = block.record.losses.last().copied().unwrap_or(self.last_loss);

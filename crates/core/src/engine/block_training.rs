@@ -139,7 +139,7 @@ pub(crate) struct BlockTraining<D: Device> {
     phase: usize,
     epoch: usize,
     batch: usize,
-    /// Of the phase at hand, once it has begun: one for each layer.
+    /// Of the current phase, once it has begun: one for each layer.
     optimizers: Vec<Optimizer<D>>,
 }
 

@@ -1,5 +1,5 @@
 //! The layers of a stage at work: what every one of them reads, the two streams that run through
-//! them, and what a solver may ask of the one at hand.
+//! them, and what a solver may ask of the current one.
 
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Numbers of a token that a stage of linears keeps of a site: both inputs of its linears, and the
-/// targets of the one at hand.
+/// targets of the current one.
 fn site_width(architecture: &Architecture, second_target: bool) -> usize {
     let width = |layer: usize| {
         let linears = architecture.linears(layer).into_iter();
@@ -181,8 +181,8 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         linears.iter().filter(|(_, spec)| self.trains_linear(spec)).count()
     }
 
-    /// Whether the second target of a window is a stream beside the other two; that of a linear is
-    /// made for the linear.
+    /// Whether the second target of a window is a stream in addition to the other two; that of a
+    /// linear is made for the linear.
     pub(crate) fn second_stream(&self) -> bool {
         self.config.second_target && !self.window.by_linears
     }
@@ -286,7 +286,7 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
     }
 }
 
-/// The layer at hand, as a solver sees it.
+/// The current layer, as a solver sees it.
 pub(crate) struct LayerInputs<'b, 'a, D: Device> {
     pub blocks: &'b Blockwise<'a, D>,
     pub layer: usize,

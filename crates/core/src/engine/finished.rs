@@ -90,7 +90,7 @@ impl<'a> FinishedBlocks<'a> {
     }
 
     /// The error of a run that ended in block `layer`. Those before it are kept: a cancelled run
-    /// names their folder, any other end is told of beside its error.
+    /// names their folder, any other end is reported in addition to its error.
     pub(crate) fn ended(&self, layer: usize, e: Error, events: &mut dyn FnMut(Event)) -> Error {
         let folder = self
             .folder

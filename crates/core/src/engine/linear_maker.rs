@@ -41,10 +41,10 @@ pub(crate) struct LinearMaker<D: Device> {
     losses: Vec<f64>,
     /// Linears that have been trained.
     trained: u64,
-    /// What is still to come: sites of the layer, and linears of the site at hand.
+    /// What is still to come: sites of the layer, and linears of the current site.
     sites: VecDeque<(ActivationSite, Vec<Linear>)>,
     linears: VecDeque<Linear>,
-    /// What the linears of the site at hand read.
+    /// What the linears of the current site read.
     inputs: Option<SiteInputs>,
     work: Work<D>,
 }
@@ -176,7 +176,7 @@ impl<D: Device<Number = f32>> LinearMaker<D> {
         Ok(Work::Inputs { weights, sample: 0 })
     }
 
-    /// What the linears of the site at hand read of a sequence.
+    /// What the linears of the current site read of a sequence.
     fn see(
         &mut self,
         blocks: &Blockwise<D>,
@@ -202,7 +202,7 @@ impl<D: Device<Number = f32>> LinearMaker<D> {
         Ok(Work::Linear)
     }
 
-    /// The next linear of the site at hand; one that does not learn is done at once.
+    /// The next linear of the current site; one that does not learn is done at once.
     fn next(&mut self, blocks: &Blockwise<D>) -> Result<Work<D>> {
         let Some(linear) = self.linears.pop_front() else {
             self.inputs = None;

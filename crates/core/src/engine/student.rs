@@ -228,7 +228,7 @@ pub struct LayerPass<'a, D: Device> {
 
 impl<D: Device> LayerPass<'_, D> {
     /// Forward and backward of one sequence x `[T, D]`, or `[T, I]` of a linear: leaves the
-    /// gradients in the sinks. Returns every term beside every target, in this order.
+    /// gradients in the sinks. Returns every term of every target, in this order.
     pub fn gradients(&self, x: Vec<D::Number>, targets: Vec<Vec<D::Number>>) -> Result<Vec<f64>> {
         let Context { device, tokens, .. } = self.context;
         let shape = [*tokens, x.len() / tokens];

@@ -1,4 +1,4 @@
-//! What a solver asks of the loop that runs it: the layer at hand, and what goes into it. The loop
+//! What a solver asks of the loop that runs it: the current layer, and what goes into it. The loop
 //! over layers implements it; a solver knows nothing else of training.
 
 use crate::Result;

@@ -32,7 +32,7 @@ pub(crate) struct OpenBlock<'a> {
 }
 
 impl<'a> OpenBlock<'a> {
-    /// The layer at hand.
+    /// The current layer.
     pub(crate) fn new<D: Device>(layer: &dyn Calibration<'a, D>) -> Result<Self> {
         let mut block = Self::of(layer.model(), layer.layer(), layer.pool())?;
         let is_float = |(_, spec): &(&Linear, &TensorSpec)| layer.site(&spec.name).is_none();

@@ -134,7 +134,7 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
     /// Squared gradients over the first `config.samples` sequences of the text; read where they
     /// were kept before.
     ///
-    /// Errors: `Data`, a text with fewer sequences or a disk without room; `Checkpoint`, what is
+    /// Errors: `Data`, a text with fewer sequences or a disk without space; `Checkpoint`, what is
     /// kept there was made of another model or text.
     pub(crate) fn new(
         model: &'a Model,
@@ -170,7 +170,7 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
             layers,
             weights,
             folder,
-            "a run folder elsewhere may have more room",
+            "a run folder on another disk may have more space",
             host,
         )?;
         let identity = identity(model, &tokens, length, arithmetic.precision, device.pool());
@@ -255,7 +255,7 @@ fn identity(
     hasher.finalize().to_hex().to_string()
 }
 
-/// Whether all of it lies in `folder`, whole; then it is in `sums`. What was made of another model
+/// Whether all of it is in `folder`, whole; then it is in `sums`. What was made of another model
 /// or text is an error, what is damaged is made again.
 fn read(
     store: &dyn Store,

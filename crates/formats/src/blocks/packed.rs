@@ -36,8 +36,8 @@ const fn code_bytes(kind: GgmlType) -> usize {
     super::block_bytes(kind) - if matches!(kind, GgmlType::Q4_1) { 4 } else { 2 }
 }
 
-/// What Q4_1 stores beside the scale for a zero point: -z * d. None for what does not come back from
-/// it: a scale of another codec or below 0, no code, and a zero point beside a scale of 0.
+/// What Q4_1 stores for a zero point in addition to the scale: -z * d. None for what does not come
+/// back from it: a scale of another codec or below 0, no code, and a zero point of a scale of 0.
 fn minimum(scale: f32, zero_point: u8) -> Option<f16> {
     let stored = QuantSpec::Q4_1.scale.store(scale);
     let held = stored == scale && stored.is_finite() && scale.is_sign_positive();

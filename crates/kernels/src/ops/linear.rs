@@ -95,7 +95,7 @@ pub fn linear_values(
     linear_ordered(pool, &quantized, w, y, m, o, i);
 }
 
-/// `y = Qa(x) Wq^T` for each of several weights with the same input, whose outputs stand beside
+/// `y = Qa(x) Wq^T` for each of several weights with the same input, whose outputs are next to
 /// them: x `[M, I]`, y `[M, O]`. Activations are quantized as `activation` says, once (`step` is
 /// the stored step of a static site). Integer sums per segment (the smaller of weight group and
 /// activation block), then `y += f32(sum) * (weight_scale * activation_scale)`, segment by segment

@@ -6,7 +6,7 @@
 //! AVX2 in two halves, simd128 in four quarters. A word holds four neighbouring columns of 8 bits
 //! (grids of 5 to 8 bits), eight of 4 or sixteen of 2, and three words hold 32 columns of 3 bits:
 //! cells, see [`cells`](super::cells). Each weight group starts on a cell and is filled up with
-//! zeros, and so are the rows of the last panel. Scales lie beside, 16 at a time in the order of
+//! zeros, and so are the rows of the last panel. Scales follow, 16 at a time in the order of
 //! the groups, as f16 where the codec stores them so. Codes may index a table of levels, which a
 //! kernel looks up after it has unpacked them: see [`table`](super::table).
 
