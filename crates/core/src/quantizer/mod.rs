@@ -7,7 +7,7 @@
 //! | transform | [`transform`] | what do weight and input go through, so that their product stays? |
 //! | range | [`range`] | how do scales and zero points come about in each step, what of them learns? |
 //! | rounding | [`rounding`] | which code does a weight get, and where does its gradient go? |
-//! | low rank | [`low_rank`] | which factors are added, inside of the quantizer or outside? |
+//! | low rank | `low_rank` | which factors are added, inside of the quantizer or outside? |
 
 pub mod builder;
 pub(crate) mod low_rank;

@@ -4,7 +4,7 @@
 //! A transform is one file here and one line in the list below. The list makes the tagged value that
 //! a recipe holds ([`TransformConfig`]), its TypeScript type and its names. A line `my_map
 //! MyMap(MyMapConfig)` needs the file `my_map.rs` with a constant `TRAITS: TransformTraits` and a
-//! type `MyMapConfig` that implements [`Config`].
+//! type `MyMapConfig` that implements `Config`.
 //!
 //! Whatever a transform does, a file stores it as parts of the linear, `x' = R (h . x)`
 //! ([`LinearParts`]), and the rows of the weight are `w' = R (w / h)` ([`transformed`]).
