@@ -1,12 +1,14 @@
+const Q4_0 = { target: 'gguf:q4_0', cache: 8 }
+
 /**
  * The same path through any build of halfstep: a model from bytes, rounded to nearest, written,
  * read again, run and measured; and two refusals.
  * Plain JavaScript, because a browser loads it as it stands. What is returned depends on no clock
  * and no machine.
  */
-export async function scenario({ Model, quantize, recipes }, bytes, text) {
+export async function scenario({ Model, quantize, recipes }, bytes, text, grid = Q4_0) {
   const model = await Model.load(bytes, { name: 'demo.gguf' })
-  const run = quantize(model, recipes.rtn({ target: 'gguf:q4_0', cache: 8 }))
+  const run = quantize(model, recipes.rtn(grid))
   const { model: made, report } = await run.result
   const file = await made.toBytes()
   const small = await Model.load(file, { name: 'small.gguf' })
