@@ -12,8 +12,8 @@ use crate::objective::saliency::Penalty;
 use std::ops::Range;
 
 /// Makes the layers of a window: solves its only one, trains that linear by linear, or trains them
-/// together. Afterwards the plain
-/// stream is at the outputs of the last, the quantized one still at the inputs of the first.
+/// together. Afterwards the plain stream is at the outputs of the last, the quantized one still at
+/// the inputs of the first.
 pub(crate) struct LayerMaker<D: Device> {
     layers: Range<usize>,
     /// Number of layers that are finished with this window.

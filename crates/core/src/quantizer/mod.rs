@@ -10,6 +10,8 @@
 //! | low rank | `low_rank` | which factors are added, inside of the quantizer or outside? |
 
 pub mod builder;
+#[cfg(test)]
+mod gradient_check;
 pub(crate) mod low_rank;
 pub(crate) mod matrix;
 pub(crate) mod observer;

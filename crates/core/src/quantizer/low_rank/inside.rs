@@ -2,7 +2,9 @@
 //! learn through few numbers, and nothing but codes is stored.
 //!
 //!     u = W + (alpha / r) B A        Wq = quantize(u)        G' = dL/du from the rounding's backward
-//!     dB = (alpha / r) G' A^T        dA^T = (alpha / r) G'^T B        A, B begin as those outside: the product is 0
+//!     dB = (alpha / r) G' A^T        dA^T = (alpha / r) G'^T B
+//!
+//! A and B begin as those outside do: the product is 0.
 
 use super::{FirstFactors, LowRank, LowRankTraits};
 use crate::autograd::parameter::{Group, Parameters};
@@ -28,7 +30,10 @@ pub(super) struct Inside {
 }
 
 impl Inside {
-    pub(super) fn register<D: Device>(builder: &mut Builder<D>, beginning: &FirstFactors) -> Result<Self> {
+    pub(super) fn register<D: Device>(
+        builder: &mut Builder<D>,
+        beginning: &FirstFactors,
+    ) -> Result<Self> {
         let (spec, learns) = (beginning.spec, builder.trains.low_rank);
         let config = beginning.config.ok_or_else(|| Error::Internal {
             reason: format!("{} has no factors to begin from", spec.name),
@@ -81,29 +86,9 @@ mod tests {
     use super::*;
     use crate::device::Cpu;
     use crate::quantizer::builder::Trains;
+    use crate::quantizer::gradient_check::{dot, normal, spec};
     use crate::quantizer::low_rank::{LowRankConfig, LowRankPosition};
-    use halfstep_formats::architecture::{Linear, Role, TensorSpec};
     use halfstep_kernels::Pool;
-    use halfstep_kernels::rng::Rng;
-
-    /// `[6, 8]`.
-    fn spec() -> TensorSpec {
-        TensorSpec {
-            name: "model.layers.0.self_attn.q_proj.weight".into(),
-            shape: vec![6, 8],
-            role: Role::Linear(Linear::Q),
-            layer: Some(0),
-        }
-    }
-
-    fn normal(stream: u64, count: usize) -> Vec<f64> {
-        let mut rng = Rng::new(7, stream);
-        (0..count).map(|_| rng.normal()).collect()
-    }
-
-    fn dot(a: &[f64], b: &[f64]) -> f64 {
-        a.iter().zip(b).map(|(a, b)| a * b).sum()
-    }
 
     #[test]
     fn gradients_are_those_of_differences() {

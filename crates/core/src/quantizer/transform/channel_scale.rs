@@ -144,28 +144,8 @@ mod tests {
     use crate::autograd::tensor::Tensor;
     use crate::device::Cpu;
     use crate::quantizer::builder::Trains;
-    use halfstep_formats::architecture::{Linear, Role};
+    use crate::quantizer::gradient_check::{dot, normal, spec};
     use halfstep_kernels::Pool;
-    use halfstep_kernels::rng::Rng;
-
-    /// `[6, 8]`.
-    fn spec() -> TensorSpec {
-        TensorSpec {
-            name: "model.layers.0.self_attn.q_proj.weight".into(),
-            shape: vec![6, 8],
-            role: Role::Linear(Linear::Q),
-            layer: Some(0),
-        }
-    }
-
-    fn normal(stream: u64, count: usize) -> Vec<f64> {
-        let mut rng = Rng::new(7, stream);
-        (0..count).map(|_| rng.normal()).collect()
-    }
-
-    fn dot(a: &[f64], b: &[f64]) -> f64 {
-        a.iter().zip(b).map(|(a, b)| a * b).sum()
-    }
 
     #[test]
     fn gradients_are_those_of_differences() {
