@@ -1,27 +1,83 @@
-// cargo test with its closing lines and its skips kept.
-import { run } from './shell.mjs'
+// The Rust tests: built by cargo, their programs run two or more at a time. Cargo would run one
+// after the other, and many of them end with one long test on one core.
+import { spawn } from 'node:child_process'
+import { availableParallelism } from 'node:os'
+import { dirname, relative } from 'node:path'
+import { fail, root, run } from './shell.mjs'
 
 /**
- * Runs cargo test in release mode and shows the output.
+ * Builds the test programs that cargo's arguments `args` choose, in release mode.
+ * @returns {Promise<{ name: string, program: string, folder: string }[] | undefined>} `program`:
+ * the file to run; `folder`: that of its crate, where cargo runs it; undefined if they do not build
+ */
+export async function buildTests(args) {
+  const { code, output } = await run(
+    'cargo',
+    [
+      'test',
+      '--release',
+      '--no-run',
+      '--quiet',
+      '--message-format=json-render-diagnostics',
+      ...args,
+    ],
+    { quiet: true },
+  )
+  if (code !== 0) return undefined
+  return output
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line))
+    .filter(({ executable, profile }) => executable && profile?.test)
+    .map(({ executable, manifest_path, target }) => {
+      const folder = dirname(manifest_path)
+      const source = relative(root, target.src_path)
+      return { name: source, program: executable, folder }
+    })
+}
+
+/** Runs one test program; its output comes as one piece. */
+function runTest({ name, program, folder }) {
+  return new Promise((done) => {
+    // --show-output: a test that passes by skipping says so on its captured output.
+    const child = spawn(program, ['--show-output'], {
+      cwd: folder,
+      env: { ...process.env, CARGO_MANIFEST_DIR: folder },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let output = ''
+    for (const from of [child.stdout, child.stderr]) from.on('data', (piece) => (output += piece))
+    child.on('error', (error) => fail(`${program}: ${error.message}`))
+    child.on('close', (code, signal) => {
+      console.log(`\n     Running ${name}${output}`)
+      if (signal) console.log(`${name} was ended by ${signal}`)
+      done({ good: code === 0, output })
+    })
+  })
+}
+
+/**
+ * Runs the tests that cargo's arguments `args` choose, and shows their output.
  * @returns {Promise<{ code: number, results: string[], skips: string[], benches?: string }>}
- * `results`: cargo's closing lines of the test programs that held a test;
+ * `results`: the closing lines of the test programs that held a test;
  * `skips`: the lines by which tests say that they had nothing to run on;
  * `benches`: the closing line of the benches, where their test ran.
  */
 export async function cargoTest(args) {
-  // --show-output: a test that passes by skipping says so on its captured output.
-  const { code, output } = await run(
-    'cargo',
-    ['test', '--release', '--no-fail-fast', ...args, '--', '--show-output'],
-    { keep: true },
-  )
-  const lines = output.split(/\r?\n/).map((line) => line.trim())
-  const results = lines.filter(
-    (line) => line.startsWith('test result:') && !/ 0 passed; 0 failed; 0 ignored/.test(line),
-  )
+  const programs = await buildTests(args)
+  if (!programs) return { code: 1, results: [], skips: [] }
+  const ended = []
+  const waiting = [...programs]
+  const one = async () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) ended.push(await runTest(next))
+  }
+  await Promise.all(Array.from({ length: Math.max(2, availableParallelism()) }, one))
+  const lines = ended.flatMap(({ output }) => output.split(/\r?\n/).map((line) => line.trim()))
   return {
-    code,
-    results,
+    code: ended.every(({ good }) => good) ? 0 : 1,
+    results: lines.filter(
+      (line) => line.startsWith('test result:') && !/ 0 passed; 0 failed; 0 ignored/.test(line),
+    ),
     skips: lines.filter((line) => line.startsWith('skipped:')),
     benches: lines.find((line) => line.endsWith('every answer right')),
   }

@@ -18,7 +18,7 @@ if (Number(process.versions.node.split('.')[0]) < MINIMUM_NODE) {
 
 // Test data named by relative paths is meant from where the command was typed, while tests run in
 // their crates.
-for (const name of ['HALFSTEP_GOLDEN', 'HALFSTEP_SHARED']) {
+for (const name of ['HALFSTEP_GOLDEN', 'HALFSTEP_GOLDEN_ARCH', 'HALFSTEP_SHARED']) {
   if (process.env[name])
     process.env[name] = resolve(process.env.INIT_CWD ?? process.cwd(), process.env[name])
 }
@@ -31,18 +31,23 @@ export function fail(message) {
 
 /**
  * Runs a program in the repository's root, or in `cwd`, with its output shown. Resolves to
- * { code, output }; `keep` also returns the output.
+ * { code, output }; `keep` also returns the output, `quiet` shows only the errors and returns the
+ * rest.
  * @param {string} program
  * @param {string[]} args
- * @param {{ keep?: boolean, cwd?: string, env?: Record<string, string> }} options
+ * @param {{ keep?: boolean, quiet?: boolean, cwd?: string, env?: Record<string, string> }} options
  */
-export function run(program, args, { keep = false, cwd = root, env = {} } = {}) {
+export function run(program, args, { keep = false, quiet = false, cwd = root, env = {} } = {}) {
   return new Promise((done) => {
     const windows = process.platform === 'win32'
     const child = spawn(program, args, {
       cwd,
       env: { ...process.env, ...env },
-      stdio: keep ? ['inherit', 'pipe', 'pipe'] : 'inherit',
+      stdio: quiet
+        ? ['inherit', 'pipe', 'inherit']
+        : keep
+          ? ['inherit', 'pipe', 'pipe']
+          : 'inherit',
       shell: windows,
     })
     let output = ''
@@ -52,7 +57,7 @@ export function run(program, args, { keep = false, cwd = root, env = {} } = {}) 
     ]) {
       from?.on('data', (piece) => {
         output += piece
-        to.write(piece)
+        if (!quiet) to.write(piece)
       })
     }
     child.on('error', (error) => fail(NEEDED[program] ?? `${program}: ${error.message}`))

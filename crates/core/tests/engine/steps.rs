@@ -2,6 +2,7 @@
 //! the bytes of a run on the machine; one dropped between two steps goes on from what the host
 //! holds.
 
+use crate::strict_device::Strict;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::data::Text;
@@ -24,10 +25,6 @@ use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_kernels::Pool;
 use std::path::Path;
 use std::sync::LazyLock;
-use strict_device::Strict;
-
-#[allow(dead_code, reason = "no operation is to fail here")]
-mod strict_device;
 
 /// On every host a path without a folder on the disk.
 const FOLDER: &str = "run-of-the-steps-test";

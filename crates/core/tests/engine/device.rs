@@ -2,6 +2,7 @@
 //! itself can open trains to the same bits as the CPU, every operation of the list is needed, and
 //! one that fails ends the step and changes nothing. Whole stages are in `device/stages.rs`.
 
+use crate::strict_device::Strict;
 use halfstep::Error;
 use halfstep::device::{Cpu, Device};
 use halfstep::engine::student::{LayerPass, Student, StudentConfig};
@@ -31,11 +32,8 @@ use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use strict_device::Strict;
 
-#[path = "device/stages.rs"]
 mod stages;
-mod strict_device;
 
 const TOKENS: usize = 12;
 const SEQUENCES: usize = 2;
@@ -319,7 +317,7 @@ fn compare(cpu: &Cpu, strict: &Strict) {
 
 /// The operations of the list, from its source.
 fn operations() -> Vec<&'static str> {
-    let source = include_str!("../src/device/operations.rs");
+    let source = include_str!("../../src/device/operations.rs");
     let list = &source[source.find("pub trait Device:").expect("the list")..];
     let names = list.lines().filter_map(|line| line.strip_prefix("    fn "));
     names.filter_map(|line| line.split(['(', '<']).next()).collect()

@@ -1,8 +1,8 @@
 //! Whole stages, those that go layer by layer among them, on both devices; and a run whose device
 //! fails.
 
+use super::{TOKENS, hash, is_failure_of, model_of};
 use crate::strict_device::Strict;
-use crate::{TOKENS, hash, is_failure_of, model_of};
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::data::Text;

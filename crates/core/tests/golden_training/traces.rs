@@ -1,6 +1,7 @@
 //! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers,
 //! distillation and AdamW, in f64 and in f32.
 
+use crate::tiny_llama::model;
 use halfstep::autograd::parameter::Group;
 use halfstep::device::{Cpu, Number};
 use halfstep::engine::Trainer;
@@ -16,9 +17,6 @@ use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, Real, ScaleCodec};
 use serde_json::Value;
-use tiny_llama::model;
-
-mod tiny_llama;
 
 struct Trace<'a> {
     golden: &'a Golden,

@@ -1,5 +1,6 @@
 //! SAPR's saliency and penalty against golden `saliency` (make/saliency.py).
 
+use crate::tiny_llama;
 use halfstep::device::Cpu;
 use halfstep::engine::stream::Stream;
 use halfstep::host::Host;
@@ -11,8 +12,6 @@ use halfstep_golden::{Golden, assert_close, load};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::affine::{Affine, ClipRange};
 use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
-
-mod tiny_llama;
 
 #[test]
 fn squared_gradients_of_every_text_alone() {

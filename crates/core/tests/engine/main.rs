@@ -1,0 +1,8 @@
+//! The engine below its functions for users. One program, since each that names its generic types
+//! compiles all of it once more.
+
+mod device;
+mod linears;
+mod steps;
+mod strict_device;
+mod vector_gradients;
