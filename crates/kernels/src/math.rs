@@ -105,6 +105,16 @@ pub fn ln_f32(x: f32) -> f32 {
     if x == 0.0 { f32::NEG_INFINITY } else { y }
 }
 
+/// 2 / 3, 2 / 5, ... 2 / 23
+const TWO_BY_ODD: [f64; 11] = {
+    let (mut table, mut k) = ([0.0; 11], 0);
+    while k < 11 {
+        table[k] = 2.0 / (2 * k + 3) as f64;
+        k += 1;
+    }
+    table
+};
+
 /// Natural logarithm: -inf at 0, NaN below.
 #[inline(always)]
 pub fn ln_f64(x: f64) -> f64 {
@@ -119,11 +129,9 @@ pub fn ln_f64(x: f64) -> f64 {
         f64::from_bits((shifted & 0x000f_ffff_ffff_ffff).wrapping_add(SQRT_HALF_BITS) as u64) - 1.0;
     let s = f / (2.0 + f);
     let z = s * s;
-    let mut r = 2.0 / 23.0;
-    let mut odd = 21.0;
-    while odd > 2.0 {
-        r = r * z + 2.0 / odd;
-        odd -= 2.0;
+    let mut r = TWO_BY_ODD[10];
+    for k in (0..10).rev() {
+        r = r * z + TWO_BY_ODD[k];
     }
     let r = r * z;
     let square = 0.5 * f * f;

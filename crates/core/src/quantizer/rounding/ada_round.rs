@@ -18,7 +18,7 @@ use crate::quantizer::builder::{Beginning, Builder, part_name};
 use crate::quantizer::range::{RangeGradients, Ranges};
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{QuantSpec, Real};
+use halfstep_kernels::{QuantSpec, Real, dispatch};
 use std::borrow::Cow;
 
 pub(crate) const TRAITS: RoundingTraits =
@@ -59,6 +59,7 @@ impl AdaRound {
 }
 
 /// h(V) and its derivative.
+#[inline(always)]
 pub fn soft_bit(v: f64) -> (f64, f64) {
     let sigmoid = 1.0 / (1.0 + exp_f64(-v));
     let h = 1.2 * sigmoid - 0.1;
@@ -67,13 +68,30 @@ pub fn soft_bit(v: f64) -> (f64, f64) {
 }
 
 /// `1 - |2h - 1|^beta` of a variable, and its derivative by V.
+#[inline(always)]
 pub fn regulariser(v: f64, beta: f64) -> (f64, f64) {
     let (h, dh) = soft_bit(v);
     let off = 2.0 * h - 1.0;
-    let power = |exponent: f64| {
-        if off == 0.0 { 0.0 } else { exp_f64(exponent * ln_f64(off.abs())) }
-    };
+    // The logarithm of 0 is -inf, e to that 0.
+    let logarithm = ln_f64(off.abs());
+    let power = |exponent: f64| exp_f64(exponent * logarithm);
     (1.0 - power(beta), -beta * power(beta - 1.0) * off.signum() * 2.0 * dh)
+}
+
+dispatch! {
+    /// [`soft_bit`] of every variable.
+    fn soft_bits[T: Real](v: &[T], h: &mut [f64], slopes: &mut [f64]) {
+        for ((v, h), slope) in v.iter().zip(h).zip(slopes) {
+            (*h, *slope) = soft_bit(v.to_f64());
+        }
+    }
+
+    /// [`regulariser`] of every variable.
+    fn regularisers[T: Real](v: &[T], beta: f64, values: &mut [f64], slopes: &mut [f64]) {
+        for ((v, value), slope) in v.iter().zip(values).zip(slopes) {
+            (*value, *slope) = regulariser(v.to_f64(), beta);
+        }
+    }
 }
 
 /// The scale and zero point of every element of a matrix, and the limits of the codes.
@@ -118,6 +136,13 @@ impl<'a, T: Number> Cells<'a, T> {
 /// Elements that one task takes.
 const PIECE: usize = 1 << 14;
 
+/// h and its derivative of the variables of a task.
+fn soft_bits_of<T: Real>(v: &[T]) -> (Vec<f64>, Vec<f64>) {
+    let (mut h, mut slopes) = (vec![0.0; v.len()], vec![0.0; v.len()]);
+    soft_bits(v, &mut h, &mut slopes);
+    (h, slopes)
+}
+
 impl AdaRound {
     /// The cells, the weight and the variables of a step, on the host.
     #[allow(clippy::type_complexity)]
@@ -138,11 +163,11 @@ impl<D: Device> Rounding<D> for AdaRound {
         let (low, high) = cells.limits();
         let mut y = vec![<D::Number as Real>::ZERO; w.len()];
         step.device().pool().chunks_mut(&mut y, PIECE, |piece, y| {
-            for (j, y) in y.iter_mut().enumerate() {
-                let i = piece * PIECE + j;
+            let first = piece * PIECE;
+            let (up, _) = soft_bits_of(&v[first..][..y.len()]);
+            for ((y, up), i) in y.iter_mut().zip(up).zip(first..) {
                 let (s, z) = cells.range(i);
                 if s != 0.0 {
-                    let up = soft_bit(Real::to_f64(v[i])).0;
                     let code = cells.free(w[i], (s, z), up).clamp(low, high);
                     *y = <D::Number as Real>::from_f64(code - z) * <D::Number as Real>::from_f64(s);
                 }
@@ -163,10 +188,10 @@ impl<D: Device> Rounding<D> for AdaRound {
         let gradient = device.read(gradient)?;
         let mut dv = vec![<D::Number as Real>::ZERO; w.len()];
         device.pool().chunks_mut(&mut dv, PIECE, |piece, dv| {
-            for (j, dv) in dv.iter_mut().enumerate() {
-                let i = piece * PIECE + j;
+            let first = piece * PIECE;
+            let (up, slopes) = soft_bits_of(&v[first..][..dv.len()]);
+            for (((dv, up), slope), i) in dv.iter_mut().zip(up).zip(slopes).zip(first..) {
                 let (s, z) = cells.range(i);
-                let (up, slope) = soft_bit(Real::to_f64(v[i]));
                 if s != 0.0 && (low..=high).contains(&cells.free(w[i], (s, z), up)) {
                     *dv = <D::Number as Real>::from_f64(Real::to_f64(gradient[i]) * s * slope);
                 }
@@ -216,12 +241,19 @@ impl<D: Device> Rounding<D> for AdaRound {
         let (lambda, v) = (LAMBDA / rows as f64, &parameters.list[self.v]);
         let device = &parameters.device;
         let values = device.read(&v.value)?;
-        let of_each = values.iter().map(|&v| regulariser(Real::to_f64(v), beta));
-        let (values, slopes): (Vec<f64>, Vec<f64>) = of_each.unzip();
-        let slopes =
-            slopes.into_iter().map(|slope| <D::Number as Real>::from_f64(lambda * slope)).collect();
-        v.sink.add_buffer(device, device.upload(slopes)?)?;
-        Ok(lambda * values.iter().sum::<f64>())
+        let mut of_each = vec![0.0; values.len()];
+        let mut gradient = vec![<D::Number as Real>::ZERO; values.len()];
+        let tasks = of_each.chunks_mut(PIECE).zip(gradient.chunks_mut(PIECE)).collect();
+        device.pool().parts(tasks, |piece, (of_each, gradient): (&mut [f64], &mut [_])| {
+            let mut slopes = vec![0.0; of_each.len()];
+            let values = &values[piece * PIECE..][..of_each.len()];
+            regularisers(values, beta, of_each, &mut slopes);
+            for (gradient, slope) in gradient.iter_mut().zip(slopes) {
+                *gradient = <D::Number as Real>::from_f64(lambda * slope);
+            }
+        });
+        v.sink.add_buffer(device, device.upload(gradient)?)?;
+        Ok(lambda * of_each.iter().sum::<f64>())
     }
 
     fn settle(&self, parameters: &mut Parameters<D>) -> Result<()> {
