@@ -1,5 +1,5 @@
-//! `wasm-bindgen`, the part of its command line that wasm-pack calls, over the library of the same
-//! project.
+//! `wasm-bindgen`, the part of its command line that `scripts/wasm-module.mjs` and wasm-pack call,
+//! over the library of the same project.
 //!
 //! The published command line carries a test server with a long list of dependencies; this needs
 //! the library alone.
@@ -11,7 +11,7 @@ const USAGE: &str = "wasm-bindgen <file.wasm> --out-dir <folder> --target web \
      [--out-name <name>] [--typescript | --no-typescript] [--debug] [--keep-debug] \
      [--no-demangle] [--omit-default-module-path]";
 
-/// What wasm-pack asks for.
+/// What the caller asks for.
 #[derive(Default)]
 struct Arguments {
     input: String,
