@@ -184,6 +184,43 @@ fn norm_tweaking_changes_norms_and_no_code() {
     assert!(weights > 0 && norms > 0, "{norms} norms moved, {weights} weights stayed");
 }
 
+/// The first step of AdamW moves by the rate.
+#[test]
+fn the_rate_of_norm_tweaking_grows_with_the_depth_of_the_layer() {
+    let demo = demo();
+    let layers = demo.architecture.layers.len();
+    let steps = |rate_growth| {
+        let train = BlockOptions {
+            samples: Some(1),
+            sequence_length: Some(48),
+            epochs: Some(1),
+            ..BlockOptions::default()
+        };
+        let config = NormTweakingConfig { train, rate_growth, ..NormTweakingConfig::default() };
+        let (made, _) = made(&config.recipe().expect("a recipe"));
+        let step = |layer: usize| {
+            let name = format!("model.layers.{layer}.input_layernorm.weight");
+            let [before, after] = [&demo, &made].map(|model| match &model.tensors[&name].data {
+                TensorData::F32(values) => values.clone(),
+                _ => panic!("{name} is not packed"),
+            });
+            let moved = before.iter().zip(&after).map(|(a, b)| f64::from((a - b).abs()));
+            moved.fold(0.0, f64::max)
+        };
+        (0..layers).map(step).collect::<Vec<_>>()
+    };
+    for (layer, (alike, grown)) in steps(0.0).into_iter().zip(steps(3.0)).enumerate() {
+        let wanted = 1.0 + 3.0 * layer as f64 / layers as f64;
+        let ratio = grown / alike;
+        assert!((ratio / wanted - 1.0).abs() < 0.01, "layer {layer}: {ratio}, wanted {wanted}");
+    }
+    let refused = NormTweakingConfig { rate_growth: -1.0, ..NormTweakingConfig::default() };
+    match refused.recipe() {
+        Err(Error::Config { field, .. }) => assert_eq!(field, "rateGrowth"),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Distance of the means and variances of every channel of every layer's output from those of the
 /// unquantized model, over a text; the first token does not count.
 fn distances(model: &Model, tokens: &[u32]) -> Vec<f64> {

@@ -44,12 +44,12 @@ fn a_rate_of_what_does_not_learn_is_refused_by_its_option() {
         ),
         (
             r#"{"kind":"llm-qat","train":{"weightScaleMultiplier":2}}"#,
-            "weightScaleMultiplier",
+            "train.weightScaleMultiplier",
             "no scale",
         ),
         (
             r#"{"kind":"silq","train":{"activationScaleMultiplier":2}}"#,
-            "activationScaleMultiplier",
+            "train.activationScaleMultiplier",
             "no stored scale",
         ),
     ] {

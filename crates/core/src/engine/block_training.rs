@@ -174,7 +174,12 @@ impl<D: Device<Number = f32>> BlockTraining<D> {
         blocks.host.check_cancelled()?;
         let steps = (phase.epochs * per_epoch) as u64;
         if self.optimizers.is_empty() {
-            self.optimizers = self.layers.iter().map(|_| optimizer(phase, config, steps)).collect();
+            let depth = blocks.model.architecture.layers.len() as f64;
+            let of = |open: &OpenLayer<D>| {
+                let growth = 1.0 + config.rate_growth * open.student.layer as f64 / depth;
+                optimizer(phase, config, growth, steps)
+            };
+            self.optimizers = self.layers.iter().map(of).collect();
         }
         let at = (self.epoch * per_epoch + self.batch) as u64;
         let step = self.losses.len() as u64 + 1;
@@ -303,13 +308,18 @@ fn anchor(terms: &[(TermConfig, f64)]) -> f64 {
     anchor.map_or(0.0, |(_, weight)| *weight)
 }
 
-/// Rates as given: the groups' multipliers are the rates themselves.
-fn optimizer<D: Device>(phase: &BlockPhase, config: &BlockConfig, steps: u64) -> Optimizer<D> {
+/// Rates as given times `growth`: the groups' multipliers are the rates themselves.
+fn optimizer<D: Device>(
+    phase: &BlockPhase,
+    config: &BlockConfig,
+    growth: f64,
+    steps: u64,
+) -> Optimizer<D> {
     let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
     let still = group(0.0, 0.0);
     Optimizer {
         rule: config.optimizer(),
-        schedule: Schedule { steps, warmup: 0, learning_rate: 1.0, min_ratio: phase.min_ratio },
+        schedule: Schedule { steps, warmup: 0, learning_rate: growth, min_ratio: phase.min_ratio },
         max_norm: f64::INFINITY,
         weights: group(phase.rates.weights, 0.0),
         norms: group(phase.rates.weights, 0.0),

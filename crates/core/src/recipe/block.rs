@@ -38,6 +38,11 @@ pub struct BlockConfig {
     pub solver: Option<SolverConfig>,
     /// Phases of the training of every layer or linear, one after the other.
     pub phases: Vec<BlockPhase>,
+    /// Growth of the learning rates with depth: layer i of n, counted from 0, learns at
+    /// `1 + rate_growth * i / n` times the rates of the phase; 0: all layers learn at the same.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[ts(optional, as = "Option<_>")]
+    pub rate_growth: f64,
     /// Weight decay of ranges and low-rank factors.
     pub weight_decay: f64,
     /// Pull of trained weights back to their initial values, as a share of their learning rate
@@ -55,6 +60,10 @@ pub struct BlockConfig {
     pub arithmetic: Option<TrainArithmetic>,
     /// Seed of the order of the data and of the initial low-rank factors.
     pub seed: u64,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// Epochs with one loss and one set of learning rates.
@@ -224,6 +233,7 @@ impl BlockConfig {
             saliency: None,
             solver: None,
             phases: vec![BlockPhase { epochs: 5, output: true, saliency: false, rates, min_ratio }],
+            rate_growth: 0.0,
             weight_decay: 0.0,
             anchor: 0.0,
             terms: vec![],
@@ -332,6 +342,10 @@ impl BlockConfig {
                     format!("must be {range}, got {value}"),
                 ));
             }
+        }
+        if !(self.rate_growth.is_finite() && self.rate_growth >= 0.0) {
+            let reason = format!("must be 0 or more, got {}", self.rate_growth);
+            return Err(Error::config("rateGrowth", reason));
         }
         self.optimizer().check().map_err(|e| match e {
             Error::Config { field, reason } => Error::config(format!("optimizer.{field}"), reason),

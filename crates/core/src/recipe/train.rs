@@ -1,5 +1,6 @@
 //! Options of training end to end: its length, learning rates and loss.
 
+use crate::Error;
 use crate::objective::cross_entropy::CrossEntropyConfig;
 use crate::objective::kl::KlConfig;
 use crate::objective::{TermConfig, Weight, WeightedTerm};
@@ -161,12 +162,15 @@ impl TrainConfig {
         Self { sequence_length, seed, arithmetic, ..Self::default() }
     }
 
-    /// The config of a stage that trains what `trains` says.
+    /// The config of a stage that trains what `trains` says, for a recipe with the option `train`.
     ///
-    /// Errors: those of [`Self::validate`] and [`Self::check_read`].
+    /// Errors: those of [`Self::validate`] and [`Self::check_read`], with the path of the option.
     pub fn checked(&self, trains: Trains) -> crate::Result<Self> {
-        self.validate()?;
-        self.check_read(trains)?;
+        let read = self.validate().and_then(|()| self.check_read(trains));
+        read.map_err(|e| match e {
+            Error::Config { field, reason } => Error::config(format!("train.{field}"), reason),
+            e => e,
+        })?;
         Ok(self.clone())
     }
 
@@ -230,7 +234,6 @@ impl TrainConfig {
     ///
     /// Errors: `Config`, naming the field.
     pub fn validate(&self) -> crate::Result<()> {
-        use crate::Error;
         let positive = |field: &str, value: f64| {
             if value.is_finite() && value > 0.0 {
                 Ok(())

@@ -169,6 +169,7 @@ fn check_blocks(path: &str, config: &BlockConfig, trains: Trains) -> Result<()> 
             ("saliency", config.saliency.is_some()),
             ("terms", !config.terms.is_empty()),
             ("anchor", config.anchor != 0.0),
+            ("rateGrowth", config.rate_growth != 0.0),
             ("weightDecay", config.weight_decay != 0.0),
             ("optimizer", config.optimizer.is_some()),
             ("batch", config.batch != 1),

@@ -6,8 +6,8 @@
 //! model. It changes no code and adds no byte; what it recovers is little compared with recipes
 //! that train more, and no larger model has been measured.
 //!
-//! Defaults: one pass, since more of them overfit, as the authors say. Their rate grows with the
-//! depth of the layer; ours is the same in all.
+//! Defaults: one pass, since more of them overfit, as the authors say, and a rate that grows with
+//! the depth of the layer, `r (1 + gamma i / L)`; the paper names no gamma.
 
 use crate::error::Result;
 use crate::objective::channel_moments::ChannelMomentsConfig;
@@ -22,6 +22,9 @@ options! {
     /// Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from
     /// the means and variances of the channels of the unquantized layer.
     NormTweakingConfig {
+        /// Growth of the learning rate with depth, 0 or more: layer i of n learns at 1 + growth *
+        /// i / n times the rate of the first. Default 1.
+        rate_growth: f64 = 1.0,
         /// Options of the training, layer by layer.
         train: BlockOptions,
     }
@@ -39,7 +42,8 @@ impl NormTweakingConfig {
         let term = TermConfig::ChannelMoments(ChannelMomentsConfig::default());
         let terms = vec![WeightedTerm { term, weight: Weight::Constant(1.0) }];
         let trains = Trains { norms: true, ..Trains::NONE };
-        let config = self.train.over(trains, BlockConfig { phases, terms, ..usual })?;
+        let usual = BlockConfig { phases, terms, rate_growth: self.rate_growth, ..usual };
+        let config = self.train.over(trains, usual)?;
         let stages = vec![LayerScope::Block.stage(trains, config)];
         let (observer, range) = (Observer::Best, RangeConfig::Frozen);
         self.common.recipe("norm-tweaking", Self::DEFAULTS, observer, range, stages)
