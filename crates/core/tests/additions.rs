@@ -200,10 +200,8 @@ fn the_rate_of_norm_tweaking_grows_with_the_depth_of_the_layer() {
         let (made, _) = made(&config.recipe().expect("a recipe"));
         let step = |layer: usize| {
             let name = format!("model.layers.{layer}.input_layernorm.weight");
-            let [before, after] = [&demo, &made].map(|model| match &model.tensors[&name].data {
-                TensorData::F32(values) => values.clone(),
-                _ => panic!("{name} is not packed"),
-            });
+            let [before, after] =
+                [&demo, &made].map(|model| model.tensors[&name].to_f32(&Pool::new(1)));
             let moved = before.iter().zip(&after).map(|(a, b)| f64::from((a - b).abs()));
             moved.fold(0.0, f64::max)
         };

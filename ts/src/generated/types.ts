@@ -164,6 +164,11 @@ solver?: SolverConfig,
  */
 phases: Array<BlockPhase>, 
 /**
+ * Growth of the learning rates with depth: layer i of n, counted from 0, learns at
+ * `1 + rate_growth * i / n` times the rates of the phase; 0: all layers learn at the same.
+ */
+rateGrowth?: number, 
+/**
  * Weight decay of ranges and low-rank factors.
  */
 weightDecay: number, 
@@ -1053,6 +1058,11 @@ scales?: number, };
  * the means and variances of the channels of the unquantized layer.
  */
 export type NormTweakingConfig = { 
+/**
+ * Growth of the learning rate with depth, 0 or more: layer i of n learns at 1 + growth *
+ * i / n times the rate of the first. Default 1.
+ */
+rateGrowth: number, 
 /**
  * Options of the training, layer by layer.
  */
