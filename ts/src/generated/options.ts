@@ -556,7 +556,7 @@ export const FIELDS: readonly OptionDoc[] = [
   {"doc":"Learning rate of the low-rank factors.","path":"stages[].config.phases[].rates.lowRank","type":"number"},
   {"doc":"Learning rate of weights and norms.","path":"stages[].config.phases[].rates.weights","type":"number"},
   {"doc":"Share of the learning rates that is left at the end of the cosine schedule; 1 keeps them constant.","path":"stages[].config.phases[].minRatio","type":"number"},
-  {"doc":"Growth of the learning rates with depth: layer i of n, counted from 0, learns at `1 + rate_growth * i / n` times the rates of the phase; 0: all layers learn at the same.","path":"stages[].config.rateGrowth","type":"number"},
+  {"doc":"Growth of the learning rates with depth: layer i of n, counted from 0, learns at `1 + growth * i / n` times the rates of the phase; 0: all layers learn at the same.","path":"stages[].config.rateGrowth","type":"number"},
   {"doc":"Pull of trained weights back to their initial values, as a share of their learning rate (L2-SP, arXiv 1802.01483).","path":"stages[].config.anchor","type":"number"},
   {"doc":"Number of layers of a window, from 1 to those of the model.","path":"stages[].layers","type":"number"},
   {"doc":"Layers from the start of a window to that of the next one, from 1 to `layers`. The layers in between are finished with their window; those that overlap go on learning in the next one.","path":"stages[].stride","type":"number"},

@@ -165,7 +165,7 @@ solver?: SolverConfig,
 phases: Array<BlockPhase>, 
 /**
  * Growth of the learning rates with depth: layer i of n, counted from 0, learns at
- * `1 + rate_growth * i / n` times the rates of the phase; 0: all layers learn at the same.
+ * `1 + growth * i / n` times the rates of the phase; 0: all layers learn at the same.
  */
 rateGrowth?: number, 
 /**

@@ -39,7 +39,7 @@ pub struct BlockConfig {
     /// Phases of the training of every layer or linear, one after the other.
     pub phases: Vec<BlockPhase>,
     /// Growth of the learning rates with depth: layer i of n, counted from 0, learns at
-    /// `1 + rate_growth * i / n` times the rates of the phase; 0: all layers learn at the same.
+    /// `1 + growth * i / n` times the rates of the phase; 0: all layers learn at the same.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[ts(optional, as = "Option<_>")]
     pub rate_growth: f64,
