@@ -8,12 +8,16 @@ import { reorderFeedForward } from './reorder.js'
 
 const WINDOW = 512
 
-/** The client's logits of every position, each window alone: rows of the vocabulary's size. */
+/**
+ * The client's logits of every position, each window alone: rows of the vocabulary's size. With
+ * `every` only those of every so many positions, the others 0.
+ */
 export async function clientLogits(
   llama: Llama,
   file: string,
   windows: number[][],
   vocabulary: number,
+  every = 1,
 ): Promise<Float32Array[]> {
   const model = await llama.loadModel({ modelPath: file })
   const context = await model.createContext({
@@ -28,7 +32,11 @@ export async function clientLogits(
     await sequence.clearHistory()
     const logits = new Float32Array(window.length * vocabulary)
     await sequence.controlledEvaluate(
-      window.map((token) => [token as never, { generateNext: { logits: true } }]),
+      window.map((token, position) =>
+        position % every === 0
+          ? [token as never, { generateNext: { logits: true } }]
+          : (token as never),
+      ),
       {
         // The client hands out a map of the whole vocabulary for each position: emptied as it
         // comes, because all of them together are gigabytes.
@@ -52,16 +60,20 @@ export interface Comparison {
   perplexity: [number, number]
 }
 
-/** Mean KL(a || b) in nats and top-1 agreement over all positions, perplexity of both. */
+/**
+ * Mean KL(a || b) in nats and top-1 agreement over all positions, or every so many of them,
+ * perplexity of both.
+ */
 export function compare(
   a: Float32Array[],
   b: Float32Array[],
   windows: number[][],
   vocabulary: number,
+  every = 1,
 ): Comparison {
   let [kl, same, positions, nllA, nllB, predictions] = [0, 0, 0, 0, 0, 0]
   windows.forEach((window, w) => {
-    for (let position = 0; position < window.length; position++) {
+    for (let position = 0; position < window.length; position += every) {
       const [x, y] = [a[w], b[w]].map((logits) =>
         logSoftmax(
           logits?.subarray(position * vocabulary, (position + 1) * vocabulary) ??
@@ -113,7 +125,10 @@ export async function ourLogits(model: Model, windows: number[][]): Promise<Floa
   return all
 }
 
-/** Our runtime and the client on the same file, and our runtime with its sums in another order. */
+/**
+ * Our runtime and the client on the same file, and our runtime with its sums in another order;
+ * compared at every so many positions.
+ */
 export async function measure(
   llama: Llama,
   folder: string,
@@ -121,6 +136,7 @@ export async function measure(
   target: 'gguf:q4_0' | 'gguf:q4_1' | 'gguf:q8_0',
   text: string,
   count: number,
+  every = 1,
 ): Promise<{ client: Comparison; floor: Comparison }> {
   const vocabulary = source.inspect().vocabSize
   const { model } = await quantize(source, recipes.rtn({ target })).result
@@ -130,13 +146,14 @@ export async function measure(
   const ours = await ourLogits(model, windows)
   model.dispose()
   const reordered = await Model.load(reorderFeedForward(readFileSync(file)))
-  const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary)
+  const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary, every)
   reordered.dispose()
   const client = compare(
-    await clientLogits(llama, file, windows, vocabulary),
+    await clientLogits(llama, file, windows, vocabulary, every),
     ours,
     windows,
     vocabulary,
+    every,
   )
   const perplexity = client.perplexity.map((p) => p.toFixed(3)).join(' against ')
   console.log(

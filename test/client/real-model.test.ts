@@ -30,7 +30,7 @@ describe.each(['gguf:q4_0', 'gguf:q4_1', 'gguf:q8_0'] as const)('%s', (target) =
     { timeout: 900_000 },
     async () => {
       const text = readFileSync(texts[0] ?? '', 'utf8').slice(0, 20_000)
-      // One sequence: nearly all of the time goes into the client's maps.
+      // One sequence, every second position: nearly all of the time goes into the client's maps.
       const { client, floor } = await measure(
         llama,
         folder,
@@ -38,9 +38,10 @@ describe.each(['gguf:q4_0', 'gguf:q4_1', 'gguf:q8_0'] as const)('%s', (target) =
         target,
         text,
         1,
+        2,
       )
       expect(client.kl).toBeLessThanOrEqual(2 * floor.kl)
-      // 511 predictions: two runtimes that differ by noise alone differ by up to 0.8 per cent here.
+      // 256 predictions: two runtimes that differ by noise alone differ by up to 1 per cent here.
       expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.02)
     },
   )

@@ -65,7 +65,7 @@ fn blocks() -> BlockOptions {
     BlockOptions {
         samples: Some(9),
         sequence_length: Some(64),
-        epochs: Some(3),
+        epochs: Some(2),
         ..BlockOptions::default()
     }
 }
