@@ -1,9 +1,8 @@
 // The Rust tests: built by cargo, their programs run two or more at a time. Cargo would run one
 // after the other, and many of them end with one long test on one core.
-import { spawn } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { dirname, relative } from 'node:path'
-import { fail, root, run } from './shell.mjs'
+import { root, run } from './shell.mjs'
 
 /**
  * Builds the test programs that cargo's arguments `args` choose, in release mode.
@@ -37,34 +36,26 @@ export async function buildTests(args) {
 }
 
 /** Runs one test program; its output comes as one piece. */
-function runTest({ name, program, folder }) {
-  return new Promise((done) => {
-    // --show-output: a test that passes by skipping says so on its captured output.
-    const child = spawn(program, ['--show-output'], {
-      cwd: folder,
-      env: { ...process.env, CARGO_MANIFEST_DIR: folder },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    let output = ''
-    for (const from of [child.stdout, child.stderr]) from.on('data', (piece) => (output += piece))
-    child.on('error', (error) => fail(`${program}: ${error.message}`))
-    child.on('close', (code, signal) => {
-      console.log(`\n     Running ${name}${output}`)
-      if (signal) console.log(`${name} was ended by ${signal}`)
-      done({ good: code === 0, output })
-    })
+async function runTest({ name, program, folder }) {
+  // --show-output: a test that passes by skipping says so on its captured output.
+  const { code, output } = await run(program, ['--show-output'], {
+    quiet: true,
+    cwd: folder,
+    env: { CARGO_MANIFEST_DIR: folder },
   })
+  console.log(`\n     Running ${name}${output}`)
+  if (code !== 0) console.log(`${name} ended with code ${code}`)
+  return { good: code === 0, output }
 }
 
 /**
- * Runs the tests that cargo's arguments `args` choose, and shows their output.
+ * Runs what `buildTests` gave, and shows its output.
  * @returns {Promise<{ code: number, results: string[], skips: string[], benches?: string }>}
  * `results`: the closing lines of the test programs that held a test;
  * `skips`: the lines by which tests say that they had nothing to run on;
  * `benches`: the closing line of the benches, where their test ran.
  */
-export async function cargoTest(args) {
-  const programs = await buildTests(args)
+export async function runTests(programs) {
   if (!programs) return { code: 1, results: [], skips: [] }
   const ended = []
   const waiting = [...programs]

@@ -55,6 +55,8 @@ export function run(program, args, { keep = false, quiet = false, cwd = root, en
       [child.stdout, process.stdout],
       [child.stderr, process.stderr],
     ]) {
+      // A letter may be cut in two by the pieces.
+      from?.setEncoding('utf8')
       from?.on('data', (piece) => {
         output += piece
         if (!quiet) to.write(piece)

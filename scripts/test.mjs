@@ -4,7 +4,7 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
-import { buildTests, cargoTest, totals } from './cargo-test.mjs'
+import { buildTests, runTests, totals } from './cargo-test.mjs'
 import { chromium } from './chromium.mjs'
 import { docsRust, docsTypeScript } from './docs.mjs'
 import { lintRust, lintTypeScript } from './lint.mjs'
@@ -33,9 +33,11 @@ await addon()
 ended('addon')
 // The WASM module has a target folder of its own. What makes it, and what is made of it, keeps one
 // core busy for long; the other is left to the rest.
+let programs
 const rust = async () => {
   const checks = [await lintRust(), await docsRust()]
-  return [...checks, (await buildTests(TESTS)) !== undefined]
+  programs = await buildTests(TESTS)
+  return [...checks, programs !== undefined]
 }
 const typeScript = async () => {
   await wasm()
@@ -44,7 +46,7 @@ const typeScript = async () => {
 }
 const clean = (await Promise.all([rust(), typeScript()])).flat().every(Boolean)
 ended('lint, documentation, WASM and building Rust tests')
-const cargo = await cargoTest(TESTS)
+const cargo = await runTests(programs)
 ended('Rust tests')
 
 const report = join(root, '.cache', 'vitest.json')
