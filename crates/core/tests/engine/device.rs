@@ -2,6 +2,7 @@
 //! itself can open trains to the same bits as the CPU, every operation of the list is needed, and
 //! one that fails ends the step and changes nothing. Whole stages are in `device/stages.rs`.
 
+use crate::random_model::random_model;
 use crate::strict_device::Strict;
 use halfstep::Error;
 use halfstep::device::{Cpu, Device};
@@ -24,13 +25,12 @@ use halfstep::recipe::{
     TrainArithmetic, TrainConfig, Trains, TransformConfig, WeightSite,
 };
 use halfstep::target::TargetId;
-use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
-use halfstep_formats::{Model, Quantization, Tensor, TensorData};
+use halfstep_formats::architecture::{Architecture, QkNorm, Sizes};
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod stages;
@@ -62,28 +62,7 @@ fn model_of(layers: usize) -> Model {
     let mut architecture: Architecture = sizes.decoder("llama");
     architecture.layers[0].attention.qkv_bias = true;
     architecture.layers[1].attention.qk_norm = Some(QkNorm::Head);
-    let mut rng = Rng::new(7, 0);
-    let tensors = architecture.tensors().into_iter().map(|spec| {
-        let (mean, deviation) = match spec.role {
-            Role::Norm(_) | Role::FinalNorm => (1.0, 0.2),
-            _ => (0.0, 0.3),
-        };
-        let count = spec.shape.iter().product();
-        let values = (0..count).map(|_| (mean + deviation * rng.normal()) as f32).collect();
-        (spec.name, Tensor { shape: spec.shape, data: TensorData::F32(values) })
-    });
-    Model {
-        name: "random".into(),
-        tensors: tensors.collect(),
-        architecture,
-        low_rank: BTreeMap::new(),
-        linear_parts: BTreeMap::new(),
-        tokenizer: None,
-        chat_template: None,
-        quantization: None,
-        provenance: BTreeMap::new(),
-        file_bytes: 0,
-    }
+    random_model(architecture, Rng::new(7, 0), 0.3)
 }
 
 fn batch(step: u64) -> Vec<u32> {

@@ -3,6 +3,7 @@
 
 mod device;
 mod linears;
+mod random_model;
 mod steps;
 mod strict_device;
 mod vector_gradients;

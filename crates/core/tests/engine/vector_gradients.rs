@@ -1,17 +1,16 @@
 //! Gradients of norms, of norms of queries and keys, and of biases, against finite differences of
 //! the whole model's loss in f64.
 
+use crate::random_model::random_model;
 use halfstep::autograd::parameter::Group;
 use halfstep::device::Cpu;
 use halfstep::engine::Trainer;
 use halfstep::host::Host;
 use halfstep::recipe::{Recipe, RecipeData, Rule, TrainConfig, Trains};
 use halfstep::target::TargetId;
-use halfstep_formats::architecture::{Architecture, QkNorm, Role, Sizes};
-use halfstep_formats::{Model, Tensor, TensorData};
+use halfstep_formats::architecture::{Architecture, QkNorm, Sizes};
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationSpec, Pool};
-use std::collections::BTreeMap;
 
 const SEQUENCES: usize = 2;
 const TOKENS: usize = 7;
@@ -43,34 +42,9 @@ fn architecture() -> Architecture {
     architecture
 }
 
-fn model(architecture: Architecture) -> Model {
-    let mut rng = Rng::new(3, 0);
-    let tensors = architecture.tensors().into_iter().map(|spec| {
-        let (mean, deviation) = match spec.role {
-            Role::Norm(_) | Role::FinalNorm => (1.0, 0.2),
-            _ => (0.0, 0.5),
-        };
-        let count = spec.shape.iter().product();
-        let values = (0..count).map(|_| (mean + deviation * rng.normal()) as f32).collect();
-        (spec.name, Tensor { shape: spec.shape, data: TensorData::F32(values) })
-    });
-    Model {
-        name: "random".into(),
-        tensors: tensors.collect(),
-        architecture,
-        low_rank: BTreeMap::new(),
-        linear_parts: BTreeMap::new(),
-        tokenizer: None,
-        chat_template: None,
-        quantization: None,
-        provenance: BTreeMap::new(),
-        file_bytes: 0,
-    }
-}
-
 #[test]
 fn norms_and_biases_have_the_gradients_of_finite_differences() {
-    let model = model(architecture());
+    let model = random_model(architecture(), Rng::new(3, 0), 0.5);
     let config = TrainConfig { kl_weight: 0.0, ce_weight: 1.0, ..TrainConfig::default() };
     let recipe = Recipe {
         id: "float".into(),
