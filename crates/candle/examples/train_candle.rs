@@ -65,7 +65,7 @@ impl Llama<'_> {
 
     fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
         let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-        let root = mean.affine(1.0, self.architecture.norm_eps)?.sqrt()?;
+        let root = mean.affine(1.0, self.architecture.norm.eps)?.sqrt()?;
         x.broadcast_div(&root)?.broadcast_mul(&self.weights[name])
     }
 }

@@ -2,6 +2,7 @@
 //! quantizing each layer alone.
 
 use crate::event::EvaluationRecord;
+use halfstep_formats::Architecture;
 use halfstep_formats::architecture::Linear;
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{Pool, QuantSpec, Real};
@@ -135,7 +136,7 @@ impl MatrixRecord {
         );
         Self {
             block,
-            linear: linear.name().into(),
+            linear: linear.name().into_owned(),
             clip_fraction: Some(clipped),
             scale_drift: None,
             saliency: None,
@@ -160,22 +161,18 @@ pub fn merge(stages: &[StageRecord]) -> Vec<MatrixRecord> {
     merged
 }
 
-/// Writes saliency, by layer and linear, into the records of matrices.
-pub fn note_saliency(matrices: &mut [MatrixRecord], saliency: &[Vec<f64>]) {
+/// Writes saliency, by layer and linear in the order of the forward, into the records of matrices.
+pub fn note_saliency(
+    matrices: &mut [MatrixRecord],
+    saliency: &[Vec<f64>],
+    architecture: &Architecture,
+) {
     for matrix in matrices {
-        let number = Linear::ALL.iter().position(|linear| linear.name() == matrix.linear);
+        let linears = architecture.linears(matrix.block);
+        let number = linears.iter().position(|linear| linear.kind.name() == matrix.linear);
         matrix.saliency =
             number.and_then(|number| saliency.get(matrix.block)?.get(number).copied());
     }
-}
-
-/// Layer and linear of a weight by its name; None if it is no linear of a layer.
-pub fn layer_and_linear(name: &str) -> Option<(usize, Linear)> {
-    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let linear = Linear::ALL
-        .into_iter()
-        .find(|linear| rest.strip_suffix(".weight") == Some(linear.name()))?;
-    Some((layer.parse().ok()?, linear))
 }
 
 /// Share of the weights `[rows, cols]` whose nearest code lies outside the grid: not min <= rnd(w /
@@ -275,7 +272,7 @@ mod tests {
             merge(&[stage(matrix(Some(0.5), Some(0.1))), stage(matrix(None, Some(0.2)))]),
             [matrix(Some(0.5), Some(0.2))]
         );
-        assert_eq!(layer_and_linear("model.layers.12.mlp.up_proj.weight"), Some((12, Linear::Up)));
-        assert_eq!(layer_and_linear("model.embed_tokens.weight"), None);
+        assert_eq!(Linear::parse("model.layers.12.mlp.up_proj.weight"), Some((12, Linear::Up)));
+        assert_eq!(Linear::parse("model.embed_tokens.weight"), None);
     }
 }

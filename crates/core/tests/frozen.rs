@@ -282,7 +282,7 @@ fn with_static_sites(model: &Model, bits: u8) -> Model {
     let quantization = model.quantization.as_mut().expect("a quantized model");
     quantization.activation = ActivationSpec::of_site(bits);
     quantization.cache = ActivationSpec::of_site(bits);
-    for (layer, site) in (0..layers).flat_map(|layer| ActivationSite::ALL.map(|s| (layer, s))) {
+    for (layer, site) in (0..layers).flat_map(|layer| ActivationSite::USUAL.map(|s| (layer, s))) {
         let step = (0.02 + 0.005 * layer as f32) * coarse;
         quantization.static_scales.insert(site.static_scale_name(layer), step);
     }

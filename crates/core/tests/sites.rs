@@ -174,7 +174,7 @@ fn layers_of_their_own_bits_are_those_that_the_rule_names() {
         let ends = layer == 0 || layer == last;
         let usual = if ends { token(8) } else { token(4) };
         let cache = if layer == 0 { ActivationSpec::F16 } else { head(4) };
-        for site in ActivationSite::ALL {
+        for site in ActivationSite::USUAL {
             let wanted = match site {
                 ActivationSite::OIn if layer == last => ActivationSpec::F32,
                 site if site.is_cache() => cache,
@@ -204,7 +204,7 @@ fn static_keys_beside_dynamic_values_store_the_scales_of_keys_alone() {
     let model = run(&recipe).expect("a run").0;
     let stored = &model.quantization.as_ref().expect("quantized").static_scales;
     for layer in 0..model.architecture.layers.len() {
-        for site in ActivationSite::ALL {
+        for site in ActivationSite::USUAL {
             let dynamic = matches!(site, ActivationSite::VCache | ActivationSite::DownIn);
             assert_eq!(!stored.contains_key(&site.static_scale_name(layer)), dynamic);
         }

@@ -5,7 +5,7 @@
 //! than an error.
 
 use crate::architecture::family::{self, Defaults, Family};
-use crate::architecture::{Architecture, Sizes};
+use crate::architecture::{Architecture, RopeScaling, Sizes};
 use crate::error::{Error, Result};
 use crate::json;
 use halfstep_kernels::ops::rope::Llama3Scaling;
@@ -120,7 +120,8 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
 /// transformers read.
 pub fn to_json(architecture: &Architecture) -> Value {
     let (family, a) = (family::of(architecture), architecture.sizes());
-    let scaling = a.rope_scaling.map(|s| {
+    let llama3 = |s| if let RopeScaling::Llama3(s) = s { Some(s) } else { None };
+    let scaling = a.rope_scaling.and_then(llama3).map(|s| {
         let pairs: BTreeMap<&str, Value> = BTreeMap::from([
             ("factor", s.factor.into()),
             ("high_freq_factor", s.high_freq_factor.into()),
@@ -371,7 +372,7 @@ impl Config<'_> {
             head_dim,
             norm_eps: self.positive("rms_norm_eps", self.keys)?.unwrap_or(default.norm_eps),
             rope_theta,
-            rope_scaling,
+            rope_scaling: rope_scaling.map(RopeScaling::Llama3),
             tied_head,
             max_positions: self
                 .size("max_position_embeddings", MAX_POSITIONS)?

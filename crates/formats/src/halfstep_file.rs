@@ -14,7 +14,7 @@ pub use read::read;
 pub(crate) use write::float_entry;
 pub use write::write;
 
-use crate::architecture::{ActivationSite, Architecture};
+use crate::architecture::Architecture;
 use crate::config::{MAX_CONFIG_BYTES, MAX_INTERMEDIATE};
 use crate::hugging_face::MAX_TEMPLATE_BYTES;
 use crate::quantization::Quantization;
@@ -128,7 +128,7 @@ fn static_scales(
     let Some(q) = quantization else { return steps };
     for layer in 0..architecture.layers.len() {
         let linears = architecture.linears(layer);
-        for site in ActivationSite::ALL {
+        for site in architecture.sites(layer) {
             if q.at(layer, site).is_static() {
                 let read = site.is_cache()
                     || linears.iter().any(|linear| {

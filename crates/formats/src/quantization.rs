@@ -62,6 +62,7 @@ impl Quantization {
         let usual = |site: ActivationSite| if site.is_cache() { cache } else { activation };
         let mut exceptions = sites;
         exceptions.retain(|&(_, site, spec)| spec != usual(site));
+        exceptions.sort_unstable_by_key(|&(layer, site, _)| (layer, site));
         Self { activation, cache, exceptions, ..self }
     }
 
@@ -88,6 +89,9 @@ impl Quantization {
             let name = site.name_in(layer);
             if layer >= layers {
                 return Err(format!("{name}: the model has {layers} layers"));
+            }
+            if !architecture.sites(layer).contains(&site) {
+                return Err(format!("{name}: the layer has no such site"));
             }
             let checked = if site.is_cache() { spec.check_cache() } else { spec.check_input() };
             checked.map_err(|reason| format!("{name}: {reason}"))?;

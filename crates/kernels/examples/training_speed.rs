@@ -190,9 +190,7 @@ fn main() {
             time(&mut || rms_norm::rms_norm_backward(&pool, &x, &w, 1e-5, &dy, &mut y, &mut dw));
         println!("rms_norm 2048x576: {:.2}, {:.2} ms", forward * 1e3, backward * 1e3);
         let table = rope::RopeTable::new(64, 1e5, None);
-        let turn = time(&mut || {
-            rope::rope(&pool, &table, rope::RopePairs::Half, &x, 9, 0, 512, false, &mut y)
-        });
+        let turn = time(&mut || rope::rope(&pool, &table, &x, 9, 0, 512, false, &mut y));
         println!("rope 2048x9x64: {:.2} ms", turn * 1e3);
         let (gate, up) = (numbers(m * ffn, 1), numbers(m * ffn, 2));
         let (mut a, mut b) = (gate.clone(), gate.clone());

@@ -79,19 +79,19 @@ fn replay_rms_norm<T: Real>(case: &Case) {
 fn replay_rope<T: Real>(case: &Case) {
     let (x, dy) = (case.get::<T>("x"), case.get::<T>("dy"));
     let (t, h, d, first) = (case.size("T"), case.size("H"), case.size("D"), case.size("first"));
-    let table = RopeTable::new(d, case.number("base"), None);
     let pairs =
         if case.about["style"] == "half" { RopePairs::Half } else { RopePairs::Interleaved };
+    let table = RopeTable::new(d, case.number("base"), None).with_pairs(pairs);
     let (mut y, mut dx) = (zeros(x.len()), zeros(x.len()));
-    rope(case.pool, &table, pairs, &x, h, first, t, false, &mut y);
-    rope(case.pool, &table, pairs, &dy, h, first, t, true, &mut dx);
+    rope(case.pool, &table, &x, h, first, t, false, &mut y);
+    rope(case.pool, &table, &dy, h, first, t, true, &mut dx);
     let limit = case.limit + ROPE_ANGLE * f64::EPSILON * (first + t - 1) as f64;
     case.check_within("y", &y, limit);
     case.check_within("dx", &dx, limit);
     // Two sequences one after the other: the second starts again at `first`.
     let twice = [x.as_slice(), &x].concat();
     let mut both = zeros(twice.len());
-    rope(case.pool, &table, pairs, &twice, h, first, t, false, &mut both);
+    rope(case.pool, &table, &twice, h, first, t, false, &mut both);
     assert_eq!(both, [y.as_slice(), &y].concat(), "{}: period", case.name());
     // The permuted heads of a GGUF file, rotated in the interleaved way, are the permuted result.
     if pairs == RopePairs::Half {
@@ -104,18 +104,8 @@ fn replay_rope<T: Real>(case: &Case) {
         let permuted = |x: &[T]| -> Vec<T> {
             x.chunks_exact(d).flat_map(|head| order.iter().map(|&i| head[i])).collect()
         };
-        let mut other = zeros(x.len());
-        rope(
-            case.pool,
-            &table,
-            RopePairs::Interleaved,
-            &permuted(&x),
-            h,
-            first,
-            t,
-            false,
-            &mut other,
-        );
+        let (mut other, table) = (zeros(x.len()), table.with_pairs(RopePairs::Interleaved));
+        rope(case.pool, &table, &permuted(&x), h, first, t, false, &mut other);
         assert_eq!(other, permuted(&y), "{}: permutation", case.name());
     }
 }
@@ -201,7 +191,7 @@ fn replay_block<T: Real>(case: &Case) {
     let table = RopeTable::new(d, case.number("base"), None);
     let turn = |x: &[T], heads, inverse| {
         let mut y = zeros(x.len());
-        rope(pool, &table, RopePairs::Half, x, heads, 0, t, inverse, &mut y);
+        rope(pool, &table, x, heads, 0, t, inverse, &mut y);
         y
     };
     let norm = |x: &[T], w: &[T]| {

@@ -354,9 +354,10 @@ fn rope_turns_back_and_llama3_scales_the_long_waves() {
     let x = numbers(&mut rng, 10 * 3 * 64);
     for pairs in [RopePairs::Half, RopePairs::Interleaved] {
         let (mut y, mut back) = (x.clone(), x.clone());
-        rope(&pool, &scaled, pairs, &x, 3, 1000, 5, false, &mut y);
+        let scaled = scaled.clone().with_pairs(pairs);
+        rope(&pool, &scaled, &x, 3, 1000, 5, false, &mut y);
         assert!((dot(&x, &x) - dot(&y, &y)).abs() < 1e-9 && y != x);
-        rope(&pool, &scaled, pairs, &y, 3, 1000, 5, true, &mut back);
+        rope(&pool, &scaled, &y, 3, 1000, 5, true, &mut back);
         close("rope", &back, &x, 1e-13);
     }
 }

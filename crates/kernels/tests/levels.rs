@@ -42,8 +42,9 @@ fn norms<T: Real>(pool: &Pool) -> Vec<u64> {
 fn ropes<T: Real>(pool: &Pool) -> Vec<u64> {
     let (x, table) = (numbers::<T>(1, 90 * 3 * 20), RopeTable::new(20, 10000.0, None));
     let (mut half, mut interleaved) = (x.clone(), x.clone());
-    rope(pool, &table, RopePairs::Half, &x, 3, 5, 45, false, &mut half);
-    rope(pool, &table, RopePairs::Interleaved, &x, 3, 100_000, 90, true, &mut interleaved);
+    rope(pool, &table, &x, 3, 5, 45, false, &mut half);
+    let table = table.with_pairs(RopePairs::Interleaved);
+    rope(pool, &table, &x, 3, 100_000, 90, true, &mut interleaved);
     bits(&[&half, &interleaved])
 }
 

@@ -229,7 +229,7 @@ impl Network {
 
     fn normalize(&self, x: &[f32]) -> Vec<f32> {
         let mut y = vec![0.0; x.len()];
-        rms_norm(&self.pool, x, &self.final_norm, self.architecture.norm_eps, &mut y);
+        rms_norm(&self.pool, x, &self.final_norm, self.architecture.norm.eps, &mut y);
         y
     }
 
@@ -270,7 +270,7 @@ impl Network {
         work.turns = self.ropes.iter().map(|rope| turns(rope, positions())).collect();
         work.decoded.resize_with(runs.len(), Decoded::new);
         let norm = |x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], y: &mut [f32]| {
-            add_and_norm(&self.pool, x, branch, weight, self.architecture.norm_eps, y)
+            add_and_norm(&self.pool, x, branch, weight, self.architecture.norm.eps, y)
         };
         for (layer, block) in self.blocks.iter().enumerate() {
             work.fit(d, &self.architecture.layers[layer]);
@@ -296,9 +296,9 @@ impl Network {
         );
         self.normalize_heads(&block.query_norm, &mut w.q, &mut w.q_turned);
         self.normalize_heads(&block.key_norm, &mut w.k, &mut w.k_turned);
-        let turns = &w.turns[block.rope];
-        turn(pool, turns, a.head_dim, &w.q, a.heads, &mut w.q_turned);
-        turn(pool, turns, a.head_dim, &w.k, a.kv_heads, &mut w.k_turned);
+        let (table, turns) = (&self.ropes[block.rope], &w.turns[block.rope]);
+        turn(pool, table, turns, &w.q, a.heads, &mut w.q_turned);
+        turn(pool, table, turns, &w.k, a.kv_heads, &mut w.k_turned);
         let (width, mut from) = (a.key_width(), 0);
         for (run, decoded) in runs.iter_mut().zip(&mut w.decoded) {
             let kept = &mut run.cache.layers[layer];
@@ -314,7 +314,7 @@ impl Network {
     /// Each head of x by itself, if there is a weight; `other` is as long as x and overwritten.
     fn normalize_heads(&self, weight: &Option<Vec<f32>>, x: &mut Vec<f32>, other: &mut Vec<f32>) {
         if let Some(weight) = weight {
-            rms_norm(&self.pool, x, weight, self.architecture.norm_eps, other);
+            rms_norm(&self.pool, x, weight, self.architecture.norm.eps, other);
             std::mem::swap(x, other);
         }
     }
@@ -379,7 +379,7 @@ impl Workspace {
     /// Gives every buffer the width that this layer needs; nothing moves where layers are alike.
     fn fit(&mut self, d: usize, layer: &Layer) {
         let (q, c) = (layer.attention.query_width(), layer.attention.key_width());
-        let f = layer.feed_forward.intermediate_size;
+        let f = layer.feed_forward.widest();
         for (buffer, width) in [
             (&mut self.normed, d),
             (&mut self.branch, d),

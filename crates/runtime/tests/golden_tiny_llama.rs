@@ -81,7 +81,7 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
     let grid =
         QuantSpec::int(Int::symmetric(weight_bits.max(2)), Granularity::Channel, ScaleCodec::F32);
     for (layer, linear) in (0..layers)
-        .flat_map(|layer| Linear::ALL.map(|linear| (layer, linear)))
+        .flat_map(|layer| Linear::USUAL.map(|linear| (layer, linear)))
         .filter(|_| weight_bits > 0)
     {
         let tensor = model.tensors.get_mut(&linear.weight_name(layer)).unwrap();
@@ -99,8 +99,8 @@ fn student(trace: &Golden, name: &str, teacher: &Model) -> Option<Model> {
             &[],
         ));
     }
-    let steps =
-        (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| site.static_scale_name(layer)));
+    let steps = (0..layers)
+        .flat_map(|layer| ActivationSite::USUAL.map(|site| site.static_scale_name(layer)));
     let stored = steps
         .map(|step| (step.clone(), format!("{name}/first_step/{step}")))
         .filter(|(_, tensor)| trace.has(tensor));

@@ -296,7 +296,8 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
         }
         let mut record = std::mem::take(&mut self.record);
         if let Some(saliency) = &self.saliency {
-            note_saliency(&mut record.matrices, &saliency.shares()?);
+            let architecture = &blocks.model.architecture;
+            note_saliency(&mut record.matrices, &saliency.shares()?, architecture);
         }
         let (config, now) = (blocks.config, blocks.host.seconds());
         let all = blocks.trainings() as u64 * config.steps();

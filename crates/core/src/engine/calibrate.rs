@@ -28,8 +28,8 @@ pub(crate) fn static_scales<D: Device>(
         let spec = quantization.at(layer, site);
         if spec.is_static() { spec.bits() } else { None }
     };
-    let is_static =
-        |layer: usize| ActivationSite::ALL.iter().any(|&site| bits(layer, site).is_some());
+    let sites = |layer: usize| context.architecture.sites(layer).into_iter();
+    let is_static = |layer: usize| sites(layer).any(|site| bits(layer, site).is_some());
     if !(0..blocks.len()).any(is_static) {
         return Ok(vec![]);
     }

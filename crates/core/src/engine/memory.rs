@@ -25,7 +25,7 @@ pub(crate) fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
     let per_token = a.layers.iter().map(|layer| {
         let (q, kv) = (layer.attention.query_width(), layer.attention.key_width());
         let head_norms = if layer.attention.qk_norm.is_some() { q + kv } else { 0 };
-        2 * a.hidden_size + 2 * q + 2 * kv + head_norms + 2 * layer.feed_forward.intermediate_size
+        2 * a.hidden_size + 2 * q + 2 * kv + head_norms + 2 * layer.feed_forward.widest()
     });
     (rows * per_token.max().unwrap_or(0) * size) as u64
 }

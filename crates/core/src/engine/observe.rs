@@ -5,7 +5,8 @@ use crate::Result;
 use crate::autograd::parameter::Parameters;
 use crate::device::Device;
 use crate::quantizer::matrix::Matrix;
-use crate::record::{MatrixRecord, clip_fraction, layer_and_linear, scale_drift};
+use crate::record::{MatrixRecord, clip_fraction, scale_drift};
+use halfstep_formats::architecture::Linear;
 
 /// The scales of some matrices before training.
 pub(crate) struct Starts(Vec<Vec<f32>>);
@@ -31,7 +32,7 @@ impl Starts {
         let mut records = vec![];
         for (matrix, start) in matrices.iter().zip(&self.0) {
             let weight = &parameters.list[matrix.index];
-            let Some((block, linear)) = layer_and_linear(&weight.name) else { continue };
+            let Some((block, linear)) = Linear::parse(&weight.name) else { continue };
             let Some((quantizer, scales, zero_points)) = matrix.scales(parameters)? else {
                 continue;
             };
@@ -41,7 +42,7 @@ impl Starts {
             };
             records.push(MatrixRecord {
                 block,
-                linear: linear.name().into(),
+                linear: linear.name().into_owned(),
                 clip_fraction: matrix.follows_weights().then(clipped).transpose()?,
                 scale_drift: Some(scale_drift(start, &scales)),
                 saliency: None,

@@ -234,7 +234,7 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
         }
         self.work = Work::Nothing;
         if let Some((saliency, stage)) = self.saliency.take().zip(now.stages.last_mut()) {
-            note_saliency(&mut stage.matrices, &saliency);
+            note_saliency(&mut stage.matrices, &saliency, &self.inputs.model.architecture);
         }
         Ok(Progress::Done(now))
     }

@@ -11,10 +11,9 @@ use crate::layer::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
-use crate::record::layer_and_linear;
 use crate::{Error, Result};
 use halfstep_formats::Quantization;
-use halfstep_formats::architecture::{ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Role};
+use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear, Role};
 use halfstep_kernels::ActivationSpec;
 use std::sync::Arc;
 
@@ -146,7 +145,7 @@ impl<D: Device> Trainer<D> {
         let a = &self.architecture;
         let head = LossHead {
             device: self.device(),
-            norm_eps: a.norm_eps,
+            norm_eps: a.norm.eps,
             vocab: a.vocab_size,
             hidden: a.hidden_size,
             activation: self.quantization.head_activation,
@@ -224,7 +223,7 @@ impl<D: Device> Trainer<D> {
     /// The weights of this step: every matrix quantized once.
     pub fn student_weights(&self) -> Result<Weights<D>> {
         let matrix = |name: &str| {
-            let activation = match layer_and_linear(name) {
+            let activation = match Linear::parse(name) {
                 Some((layer, linear)) => self.quantization.at(layer, linear.input()),
                 None => self.quantization.head_activation,
             };
@@ -273,7 +272,7 @@ impl<D: Device> Trainer<D> {
                     sinks.vectors.insert(spec.role, sink.clone());
                 }
             }
-            for site in ActivationSite::ALL {
+            for site in self.architecture.sites(layer) {
                 if let Ok(p) = self.parameters.get(&site.static_scale_name(layer)) {
                     let step = Arc::new(self.device().copy(&p.value)?);
                     let step = StaticScale { step, sink: p.learned_sink().cloned() };

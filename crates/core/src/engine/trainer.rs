@@ -16,7 +16,6 @@ use crate::quantizer::matrix::{Matrix, Previous, Source};
 use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
 use crate::{Error, Result};
-use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::Real;
 use halfstep_kernels::ops::rope::RopeTable;
@@ -170,7 +169,7 @@ impl<D: Device> Trainer<D> {
         }
         let mut static_scales = BTreeMap::new();
         for layer in 0..self.architecture.layers.len() {
-            for site in ActivationSite::ALL {
+            for site in self.architecture.sites(layer) {
                 if let Ok(p) = self.parameters.get(&site.static_scale_name(layer)) {
                     static_scales
                         .insert(p.name.clone(), self.values(self.parameters.index(&p.name)?)?[0]);

@@ -77,7 +77,11 @@ impl<D: Device> BlockSinks<D> {
 
 /// The rotation of each layer of an architecture.
 pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> {
-    architecture.layers.iter().map(|layer| Arc::new(layer.attention.rope_table())).collect()
+    architecture
+        .layers
+        .iter()
+        .map(|layer| Arc::new(layer.attention.rope_table(architecture.max_positions)))
+        .collect()
 }
 
 /// Sees the values at every activation and cache site where they are quantized, before, on the host;
@@ -375,7 +379,7 @@ impl<D: Device> Block<'_, D> {
         let Some(weight) = self.weights.vectors.get(&role) else { return Ok(x) };
         let op = RmsNorm {
             weight: weight.clone(),
-            eps: self.context.architecture.norm_eps,
+            eps: self.context.architecture.norm.eps,
             sink: self.sinks.vectors.get(&role).cloned(),
         };
         tape.apply([&x], op)

@@ -4,11 +4,10 @@
 
 use crate::error::{Error, Result, nearest};
 use crate::quantizer::site::WeightSite;
-use crate::record::layer_and_linear;
 use halfstep_formats::architecture::{ActivationSite, Architecture, Linear, Role, TensorSpec};
 use halfstep_kernels::{ActivationSpec, QuantSpec};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use ts_rs::TS;
 
 /// The quantizer of all sites of a kind, or of some of them.
@@ -113,17 +112,16 @@ struct Pattern<'a> {
     names: Option<&'a [String]>,
     /// The field of the names.
     field: &'static str,
-    /// Names that there are.
-    known: Vec<&'static str>,
 }
 
 /// A site of a layer that rules may name.
-#[derive(Clone, Copy)]
-struct Site {
+struct Site<'a> {
     kind: &'static str,
     layer: usize,
-    /// Inside the layer, as rules name it.
+    /// Inside the layer, as rules name all of its kind.
     name: &'static str,
+    /// Its whole name inside the layer, which rules may end with: that of one expert.
+    whole: &'a str,
 }
 
 impl Rule {
@@ -168,28 +166,22 @@ impl Rule {
 
     /// None: there is one site of this kind.
     fn pattern(&self) -> Option<Pattern<'_>> {
-        let sites = |cache: bool| {
-            let sites =
-                ActivationSite::ALL.into_iter().filter(move |site| site.is_cache() == cache);
-            sites.map(site_name).collect()
-        };
-        let (layers, names, field, known) = match self {
-            Rule::Weight { layers, linears, .. } => {
-                (layers, linears, "linears", Linear::ALL.map(short_name).to_vec())
-            }
-            Rule::Activation { layers, inputs, .. } => (layers, inputs, "inputs", sites(false)),
-            Rule::Cache { layers, tensors, .. } => (layers, tensors, "tensors", sites(true)),
+        let (layers, names, field) = match self {
+            Rule::Weight { layers, linears, .. } => (layers, linears, "linears"),
+            Rule::Activation { layers, inputs, .. } => (layers, inputs, "inputs"),
+            Rule::Cache { layers, tensors, .. } => (layers, tensors, "tensors"),
             _ => return None,
         };
-        Some(Pattern { layers: layers.as_deref(), names: names.as_deref(), field, known })
+        Some(Pattern { layers: layers.as_deref(), names: names.as_deref(), field })
     }
 
     /// How many of its fields name what it matches; None where it does not match the site.
-    fn specificity(&self, site: Site, layers: usize) -> Option<usize> {
+    fn specificity(&self, site: &Site, layers: usize) -> Option<usize> {
         let pattern = self.pattern().filter(|_| self.kind() == site.kind)?;
         let at = |wanted: &Layers| wanted.contain(site.layer, layers);
         let here = pattern.layers.is_none_or(|wanted| wanted.iter().any(at));
-        let named = pattern.names.is_none_or(|names| names.iter().any(|name| name == site.name));
+        let is = |name: &String| name == site.name || is_end(name, site.whole);
+        let named = pattern.names.is_none_or(|names| names.iter().any(is));
         (here && named).then_some(pattern.fields())
     }
 
@@ -203,20 +195,47 @@ impl Rule {
 }
 
 impl Pattern<'_> {
+    /// Names that there are in a model: those of each kind, once, and the whole ones.
+    fn known(&self, architecture: &Architecture) -> (Vec<&'static str>, BTreeSet<String>) {
+        let (mut short, mut wholes) = (vec![], BTreeSet::new());
+        let mut add = |name: &'static str, whole: &str| {
+            if !short.contains(&name) {
+                short.push(name);
+            }
+            wholes.insert(whole.to_string());
+        };
+        for layer in 0..architecture.layers.len() {
+            if self.field == "linears" {
+                for linear in architecture.linears(layer) {
+                    add(linear.kind.short_name(), &linear.kind.name());
+                }
+                continue;
+            }
+            let caches = self.field == "tensors";
+            for site in architecture.sites(layer).into_iter().filter(|s| s.is_cache() == caches) {
+                add(site_name(site), &site.name());
+            }
+        }
+        (short, wholes)
+    }
+
     /// How many of its fields name something.
     fn fields(&self) -> usize {
         usize::from(self.layers.is_some()) + usize::from(self.names.is_some())
     }
 
-    /// Refuses names and layers that match nothing in a model of `count` layers.
-    fn check(&self, path: &str, count: usize) -> Result<()> {
-        let (all, field) = (self.known.join(", "), format!("{path}.{}", self.field));
+    /// Refuses names and layers that match nothing in the model.
+    fn check(&self, path: &str, architecture: &Architecture) -> Result<()> {
+        let count = architecture.layers.len();
+        let (known, wholes) = self.known(architecture);
+        let (all, field) = (known.join(", "), format!("{path}.{}", self.field));
         if self.names.is_some_and(<[String]>::is_empty) {
             return Err(Error::config(field, format!("is empty and matches nothing; use {all}")));
         }
-        let unknown = |name: &&String| !self.known.contains(&name.as_str());
+        let is_whole = |name: &String| wholes.iter().any(|whole| is_end(name, whole));
+        let unknown = |name: &&String| !known.contains(&name.as_str()) && !is_whole(name);
         if let Some(unknown) = self.names.into_iter().flatten().find(unknown) {
-            let hint = nearest(unknown, &self.known).map(|k| format!("did you mean {k}? "));
+            let hint = nearest(unknown, &known).map(|k| format!("did you mean {k}? "));
             let hint = hint.unwrap_or_default();
             let reason = format!("{unknown} matches nothing; {hint}Known: {all}");
             return Err(Error::config(field, reason));
@@ -231,14 +250,15 @@ impl Pattern<'_> {
     }
 }
 
-/// `down_proj` of `mlp.down_proj`.
-fn short_name(linear: Linear) -> &'static str {
-    linear.name().rsplit('.').next().unwrap_or_default()
+/// Whether a name is the last parts of a whole one: `experts.3.up_proj` of
+/// `mlp.experts.3.up_proj`.
+fn is_end(name: &str, whole: &str) -> bool {
+    whole.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// `down_in`, and `k` of `k_cache`.
 fn site_name(site: ActivationSite) -> &'static str {
-    let name = site.name();
+    let name = site.short_name();
     name.strip_suffix("_cache").unwrap_or(name)
 }
 
@@ -257,17 +277,18 @@ pub(super) fn activations(
     architecture: &Architecture,
 ) -> Result<Vec<(usize, ActivationSite, ActivationSpec)>> {
     let layers = architecture.layers.len();
-    check(rules, layers)?;
+    check(rules, architecture)?;
     let mut sites = vec![];
     for layer in 0..layers {
-        for site in ActivationSite::ALL {
+        for site in architecture.sites(layer) {
             let (kind, default) = if site.is_cache() {
                 ("cache", ActivationSpec::F16)
             } else {
                 ("activation", ActivationSpec::F32)
             };
-            let wanted = Site { kind, layer, name: site_name(site) };
-            let rule = strongest(rules, layers, wanted, || site.name_in(layer))?;
+            let whole = site.name();
+            let wanted = Site { kind, layer, name: site_name(site), whole: &whole };
+            let rule = strongest(rules, layers, &wanted, || site.name_in(layer))?;
             let quantizer = rule.and_then(Rule::activation).unwrap_or(default);
             sites.push((layer, site, quantizer));
         }
@@ -288,13 +309,14 @@ impl Sites {
     /// gives a weight another quantizer, or its parts cannot be combined.
     pub fn new(rules: &[Rule], architecture: &Architecture) -> Result<Self> {
         let layers = architecture.layers.len();
-        check(rules, layers)?;
+        check(rules, architecture)?;
         let mut by_name = BTreeMap::new();
         for spec in architecture.tensors() {
-            let site = match (spec.role, layer_and_linear(&spec.name)) {
+            let site = match (spec.role, Linear::parse(&spec.name)) {
                 (Role::Linear(_), Some((layer, linear))) => {
-                    let wanted = Site { kind: "weight", layer, name: short_name(linear) };
-                    let rule = strongest(rules, layers, wanted, || spec.name.clone())?;
+                    let (name, whole) = (linear.short_name(), linear.name());
+                    let wanted = Site { kind: "weight", layer, name, whole: &whole };
+                    let rule = strongest(rules, layers, &wanted, || spec.name.clone())?;
                     rule.and_then(Rule::weight_site).copied()
                 }
                 _ => whole(rules, spec.role).map(WeightSite::absmax),
@@ -330,9 +352,9 @@ pub(crate) fn check_trainable(rules: &[Rule]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses rules that are wrong by themselves, in a model of `layers` layers: two for a kind of
-/// site that can have only one, patterns that match nothing, parts that cannot be combined.
-fn check(rules: &[Rule], layers: usize) -> Result<()> {
+/// Refuses rules that are wrong by themselves: two for a kind of site that can have only one,
+/// patterns that match nothing in the model, parts that cannot be combined.
+fn check(rules: &[Rule], architecture: &Architecture) -> Result<()> {
     // The patterns of two rules for all weights are compared with every weight.
     let whole = |rule: &Rule| {
         !matches!(rule, Rule::Weight { .. }) && rule.pattern().is_none_or(|p| p.fields() == 0)
@@ -349,7 +371,7 @@ fn check(rules: &[Rule], layers: usize) -> Result<()> {
             return Err(Error::config(path, reason));
         }
         if let Some(pattern) = rule.pattern() {
-            pattern.check(&path, layers)?;
+            pattern.check(&path, architecture)?;
         }
         if let Some(site) = rule.weight_site() {
             site.check(&format!("{path}.quantizer"))?;
@@ -368,12 +390,12 @@ fn whole(rules: &[Rule], role: Role) -> Option<QuantSpec> {
 }
 
 /// The most specific rule for a site of a model of `layers` layers, which `name` names in full.
-fn strongest(
-    rules: &[Rule],
+fn strongest<'a>(
+    rules: &'a [Rule],
     layers: usize,
-    site: Site,
+    site: &Site,
     name: impl Fn() -> String,
-) -> Result<Option<&Rule>> {
+) -> Result<Option<&'a Rule>> {
     let found: Vec<Option<usize>> =
         rules.iter().map(|rule| rule.specificity(site, layers)).collect();
     let most = found.iter().max().copied().flatten();

@@ -5,9 +5,10 @@ use crate::cancel::Cancel;
 use crate::nearest;
 use crate::quantizer::transform::transformed;
 use crate::recipe::{Observer, Recipe};
-use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, layer_and_linear, merge};
+use crate::record::{MatrixRecord, RunRecord, RunSettings, TableRow, merge};
 use crate::run::quantized_model::QuantizedModel;
 use crate::run::validation::BlockParts;
+use halfstep_formats::architecture::Linear;
 use halfstep_formats::architecture::TensorSpec;
 use halfstep_formats::{Model, TensorData};
 use halfstep_kernels::Pool;
@@ -75,7 +76,7 @@ fn table(
 /// What rounding alone clips.
 fn rounded(model: &Model, result: &Model, pool: &Pool) -> Vec<MatrixRecord> {
     let record = |spec: TensorSpec| {
-        let (block, linear) = layer_and_linear(&spec.name)?;
+        let (block, linear) = Linear::parse(&spec.name)?;
         let (source, TensorData::Packed(packed)) =
             (model.tensors.get(&spec.name)?, &result.tensors.get(&spec.name)?.data)
         else {

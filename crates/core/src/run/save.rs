@@ -1,10 +1,10 @@
 //! Writing a quantized model, with the parity gate: the file is re-opened from disk and compared
 //! with the model in memory before it gets its name.
 
-use crate::record::layer_and_linear;
 use crate::run::report::SaveReport;
 use crate::target::TargetId;
 use crate::{Error, Result};
+use halfstep_formats::architecture::Linear;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, TensorData};
 use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
@@ -112,7 +112,7 @@ fn target(model: &Model) -> Option<TargetId> {
 pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {
     let activation = |name: &str| {
         let q = trained.quantization.as_ref()?;
-        Some(match layer_and_linear(name) {
+        Some(match Linear::parse(name) {
             Some((layer, linear)) => q.at(layer, linear.input()),
             None => q.head_activation,
         })

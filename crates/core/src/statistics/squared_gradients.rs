@@ -156,7 +156,7 @@ impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
         }
         let head = LossHead {
             device,
-            norm_eps: a.norm_eps,
+            norm_eps: a.norm.eps,
             vocab: a.vocab_size,
             hidden: a.hidden_size,
             activation: ActivationSpec::F32,

@@ -201,7 +201,7 @@ fn every_linear_learns_its_own_problem() {
     let (one, both) = (with(false), with(true));
     for ((model, steps), second) in [(one, false), (both, true)] {
         let (plain, quantized) = (read_by_linears(&DEMO), read_by_linears(&model));
-        for linear in Linear::ALL {
+        for linear in Linear::USUAL {
             let (i, name) = (linear as usize, linear.weight_name(0));
             let (pool, cols) = (Pool::new(1), DEMO.tensors[&name].cols());
             let [w, wq] = [&DEMO, &rounded].map(|model| model.tensors[&name].to_f32(&pool));
@@ -351,7 +351,7 @@ fn a_stage_goes_on_from_codes_in_integer_products() {
         TensorData::Packed(packed) => packed.clone(),
         other => panic!("{other:?}"),
     };
-    for linear in Linear::ALL {
+    for linear in Linear::USUAL {
         let (before, after) = (packed(&before, linear), packed(&after, linear));
         assert!(before.codes == after.codes, "{linear:?}: the codes stay");
         assert!(before.scales != after.scales, "{linear:?}: the scales learn");

@@ -20,7 +20,7 @@ fn squared_gradients_of_every_text_alone() {
     let sequences = golden.tensor("sequences");
     let tokens: Vec<u32> = sequences.i64.iter().map(|&t| t as u32).collect();
     let linears: Vec<_> = (0..model.architecture.layers.len())
-        .map(|layer| Linear::ALL.map(|linear| linear.weight_name(layer)))
+        .map(|layer| Linear::USUAL.map(|linear| linear.weight_name(layer)))
         .collect();
     let width =
         linears[0].iter().map(|name| model.tensors[name].shape.iter().product::<usize>()).sum();
@@ -111,7 +111,7 @@ fn the_penalty_and_its_gradients() {
     let (int, granularity) =
         (Int::unsigned(number("bits") as u8), Granularity::Group(number("group") as usize));
     let (spec, pool) = (QuantSpec::int(int, granularity, ScaleCodec::F32), Pool::new(2));
-    let linears = Linear::ALL.map(|l| linear(&golden, l, spec));
+    let linears = Linear::USUAL.map(|l| linear(&golden, l, spec));
     let scaling = number("lora_alpha") / number("rank");
     for case in golden.json["cases"].as_array().expect("cases") {
         let (name, after) = (case["name"].as_str().expect("name"), case["after_lora"] == true);

@@ -5,9 +5,9 @@
 //! what of its own it has; whatever else would change the maths stays refused by name.
 
 use super::arch;
-use super::graph::{Architecture, Linear, Norm};
+use super::graph::Architecture;
 use super::sizes::Sizes;
-use super::tensors::{Role, TensorSpec};
+use super::tensors::{Linear, Norm, Parameter, Role, TensorSpec};
 use serde_json::Value;
 
 /// One family.
@@ -125,6 +125,15 @@ fn usual_gguf_name(tensor: &TensorSpec) -> String {
         Role::Norm(norm) => in_layer(norm_gguf(norm), "weight"),
         Role::Linear(linear) => in_layer(linear_gguf(linear), "weight"),
         Role::Bias(linear) => in_layer(linear_gguf(linear), "bias"),
+        Role::FinalNormBias => "output_norm.bias".into(),
+        Role::NormBias(norm) => in_layer(norm_gguf(norm), "bias"),
+        Role::Parameter(parameter) => {
+            let (name, part) = parameter_gguf(parameter);
+            in_layer(name, part)
+        }
+        Role::PerLayerEmbedding => "per_layer_token_embd.weight".into(),
+        Role::PerLayerModelProjection => "per_layer_model_proj.weight".into(),
+        Role::PerLayerNorm => "per_layer_proj_norm.weight".into(),
     }
 }
 
@@ -134,6 +143,11 @@ const fn norm_gguf(norm: Norm) -> &'static str {
         Norm::FeedForward => "ffn_norm",
         Norm::Query => "attn_q_norm",
         Norm::Key => "attn_k_norm",
+        Norm::AttentionOutput => "attn_sub_norm",
+        Norm::PostAttention => "post_attention_norm",
+        Norm::DownInput => "ffn_sub_norm",
+        Norm::PostFeedForward => "post_ffw_norm",
+        Norm::PerLayer => "post_norm",
     }
 }
 
@@ -146,5 +160,25 @@ const fn linear_gguf(linear: Linear) -> &'static str {
         Linear::Gate => "ffn_gate",
         Linear::Up => "ffn_up",
         Linear::Down => "ffn_down",
+        // Those of all experts are one tensor.
+        Linear::ExpertGate(_) => "ffn_gate_exps",
+        Linear::ExpertUp(_) => "ffn_up_exps",
+        Linear::ExpertDown(_) => "ffn_down_exps",
+        Linear::SharedGate => "ffn_gate_shexp",
+        Linear::SharedUp => "ffn_up_shexp",
+        Linear::SharedDown => "ffn_down_shexp",
+        Linear::PerLayerGate => "inp_gate",
+        Linear::PerLayerProjection => "proj",
+    }
+}
+
+const fn parameter_gguf(parameter: Parameter) -> (&'static str, &'static str) {
+    match parameter {
+        Parameter::Sinks => ("attn_sinks", "weight"),
+        Parameter::Router => ("ffn_gate_inp", "weight"),
+        Parameter::RouterBias => ("ffn_gate_inp", "bias"),
+        Parameter::ChoiceBias => ("exp_probs_b", "bias"),
+        Parameter::SharedGate => ("ffn_gate_inp_shexp", "weight"),
+        Parameter::OutputScale => ("layer_output_scale", "weight"),
     }
 }

@@ -1,11 +1,16 @@
 //! What a decoder is: the embedding, layers of attention and feed-forward, the final norm, the
 //! head. A field belongs here if runtime and trainer compute it.
 //!
-//! Each layer computes `h = x + O attend(rope(norm_q(Q n)), rope(norm_k(K n)), V n)` with `n =
-//! norm(x)`, then `y = h + Down (silu(Gate m) * Up m)` with `m = norm(h)`. Norms are RMS; each
-//! capital is a linear, its bias added after the product where it has one.
+//! Each layer computes `h = x + r post(O attend(Q n, K n, V n))` with `n = norm(x)`, then `y = h +
+//! r post(Down (act(Gate m) * Up m))` with `m = norm(h)`, r being the residual scale. Which norms
+//! there are, what queries and keys go through, which positions are seen, and whether experts share
+//! the second half, are fields. Each capital is a linear, its bias added after the product where it
+//! has one.
 
-use halfstep_kernels::ops::rope::{Llama3Scaling, RopeTable};
+use super::rope::Rope;
+use super::sites::{ActivationSite, Fold, Producer};
+use super::tensors::{Linear, Norm, Parameter};
+use halfstep_kernels::ops::rope::{RopePairs, RopeTable};
 
 /// A decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,24 +21,83 @@ pub struct Architecture {
     pub vocab_size: usize,
     /// Width of the rows that go from layer to layer.
     pub hidden_size: usize,
+    /// What a row of the embedding is multiplied by, in f32.
+    pub embed_scale: f64,
+    /// A second embedding, mixed into the output of every layer.
+    pub per_layer_input: Option<PerLayerInput>,
     /// Transformer layers, in the order of the forward.
     pub layers: Vec<Layer>,
-    /// Number that every norm adds to the mean square.
-    pub norm_eps: f64,
+    /// How the norms of layers and the final norm compute.
+    pub norm: Normalization,
     /// Whether the head is the embedding.
     pub tied_head: bool,
+    /// What logits are multiplied by.
+    pub logit_scale: f64,
+    /// c of `c tanh(logits / c)`, applied after the scale.
+    pub logit_softcap: Option<f64>,
     /// Longest context in tokens that the model was made for.
     pub max_positions: usize,
 }
 
-/// A transformer layer: attention, then feed-forward, each with a norm before it and a residual
-/// connection around both.
+/// How a norm computes. Norms of queries and keys are alike, but for [`QkNorm::PerHead`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normalization {
+    /// What is divided by what.
+    pub kind: NormKind,
+    /// Whether a bias is added; every norm but those of queries and keys has one.
+    pub bias: bool,
+    /// Number that is added to the mean square, or to the variance.
+    pub eps: f64,
+    /// 0, or 1 where the tensor holds the weight less 1.
+    pub offset: f64,
+}
+
+/// What a norm divides, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + eps)`.
+    Rms,
+    /// `(x - mean(x)) / sqrt(variance(x) + eps)`.
+    Layer,
+}
+
+/// A second embedding `[V, layers * width]`: Gemma 4. After layer i, with e the row's piece i,
+/// `x += norm(Projection (act(Gate x) * (norm(P x_0) + e)))`; x_0 is the scaled row of the first
+/// embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerLayerInput {
+    /// Elements of a piece.
+    pub width: usize,
+}
+
+/// A transformer layer: attention, then feed-forward, with a residual connection around both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// The attention of the layer.
     pub attention: Attention,
     /// The feed-forward of the layer.
     pub feed_forward: FeedForward,
+    /// Which norms stand around both.
+    pub norms: NormPlaces,
+    /// Whether the feed-forward reads what the attention reads, and both are added to x at once.
+    pub parallel: bool,
+    /// What a branch is multiplied by before it is added.
+    pub residual_scale: f64,
+    /// Whether the output of the layer is multiplied by a learned number.
+    pub output_scale: bool,
+}
+
+/// Which norms a layer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormPlaces {
+    /// Of what the attention reads.
+    pub pre_attention: bool,
+    /// Of what the attention gives, before it is added.
+    pub post_attention: bool,
+    /// Of what the feed-forward reads. A parallel layer without it reads the other one's.
+    pub pre_feed_forward: bool,
+    /// Of what the feed-forward gives, before it is added.
+    pub post_feed_forward: bool,
 }
 
 /// Causal attention; each key/value head serves `heads / kv_heads` query heads.
@@ -47,10 +111,28 @@ pub struct Attention {
     pub head_dim: usize,
     /// Whether queries, keys and values have a bias.
     pub qkv_bias: bool,
+    /// Whether the output has a bias.
+    pub o_bias: bool,
     /// The norm of queries and keys before they are rotated.
     pub qk_norm: Option<QkNorm>,
-    /// The rotation of queries and keys by their position.
-    pub rope: Rope,
+    /// Whether the values of each head are normalised, without a weight.
+    pub v_norm: bool,
+    /// The rotation of queries and keys by their position; None: they have no positions.
+    pub rope: Option<Rope>,
+    /// What scores are multiplied by; None: `1 / sqrt(head_dim)`.
+    pub scale: Option<f64>,
+    /// c of `c tanh(scores / c)`, applied after the scale.
+    pub softcap: Option<f64>,
+    /// Number of positions that a query sees, its own included; None: all before it.
+    pub window: Option<usize>,
+    /// Whether one more learned score of each head joins the softmax and is dropped after it.
+    pub sinks: bool,
+    /// What queries are multiplied by at later positions.
+    pub temper: Option<Temper>,
+    /// Whether what the heads give is normalised before the output linear.
+    pub sub_norm: bool,
+    /// An earlier layer whose keys and values are read; None: this layer has its own.
+    pub kv_from: Option<usize>,
 }
 
 /// What queries and keys are normalised over.
@@ -58,41 +140,108 @@ pub struct Attention {
 pub enum QkNorm {
     /// Each head by itself; all share one weight `[head_dim]`.
     Head,
+    /// All heads together, weight `[heads * head_dim]`.
+    Whole,
+    /// Each head by itself in the way of layer norms, weight `[heads, head_dim]`.
+    PerHead,
 }
 
-/// Rotary positions.
+/// A factor on the query of position p: `1 + beta ln(1 + floor(p / length))`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies `theta^(-2i / D)`.
-    pub theta: f64,
-    /// How frequencies are changed for contexts longer than those of the training, if they are.
-    pub scaling: Option<Llama3Scaling>,
+pub struct Temper {
+    /// What the logarithm is multiplied by.
+    pub beta: f64,
+    /// Positions after which the factor grows.
+    pub length: usize,
 }
 
-/// The gated feed-forward.
+/// The second half of a layer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FeedForward {
+pub enum FeedForward {
+    /// One for all tokens.
+    Dense(Dense),
+    /// Several, of which each token uses some.
+    Experts(Experts),
+}
+
+/// `Down (act(Gate x) * Up x)`, or without a gate `Down act(Up x)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dense {
     /// F: outputs of gate and up, inputs of down.
     pub intermediate_size: usize,
+    /// The function.
+    pub activation: Activation,
+    /// Whether there is a gate.
+    pub gated: bool,
+    /// Whether its linears have biases.
+    pub bias: bool,
+    /// Whether what down reads is normalised.
+    pub sub_norm: bool,
 }
 
-/// What a linear of a layer computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Linear {
-    /// Queries, `[H D, hidden_size]`.
-    Q,
-    /// Keys, `[K D, hidden_size]`.
-    K,
-    /// Values, `[K D, hidden_size]`.
-    V,
-    /// Output of the attention, `[hidden_size, H D]`.
-    O,
-    /// Gate of the feed-forward, `[F, hidden_size]`.
-    Gate,
-    /// What the gate is multiplied with, `[F, hidden_size]`.
-    Up,
-    /// Output of the feed-forward, `[hidden_size, F]`.
-    Down,
+/// The function of a feed-forward.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// `x sigmoid(x)`.
+    Silu,
+    /// GELU by its tanh formula.
+    GeluTanh,
+    /// `max(x, 0)^2`.
+    SquaredRelu,
+    /// `g sigmoid(alpha g) (u + 1)` with `g = min(gate, limit)` and `u` clipped to `+-limit`: a
+    /// gate that changes the other factor too.
+    Clamped {
+        /// Slope of the sigmoid.
+        alpha: f64,
+        /// Largest value.
+        limit: f64,
+    },
+}
+
+/// A mixture of experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// E: number of experts.
+    pub count: usize,
+    /// How many of them each token uses.
+    pub used: usize,
+    /// What each of them is.
+    pub expert: Dense,
+    /// How a token finds its experts, and what they count.
+    pub routing: Routing,
+    /// An expert that every token uses.
+    pub shared: Option<Dense>,
+    /// Whether what the shared one gives is multiplied by `sigmoid(w . x)`.
+    pub shared_gate: bool,
+}
+
+/// How scores of a float linear, the router, become chosen experts and their weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing {
+    /// What becomes of the router's outputs.
+    pub score: Score,
+    /// Whether the router has a bias.
+    pub bias: bool,
+    /// Whether a learned number is added to the score of each expert for the choice alone.
+    pub choice_bias: bool,
+    /// Groups of experts, and how many of them a token may choose from: those with the largest sum
+    /// of their two best scores.
+    pub groups: Option<[usize; 2]>,
+    /// Whether the weights of the chosen are divided by their sum.
+    pub normalise: bool,
+    /// What weights are multiplied by in the end.
+    pub scale: f64,
+}
+
+/// Scores of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    /// Softmax over all experts.
+    Softmax,
+    /// The largest outputs are chosen; softmax over the chosen alone.
+    SoftmaxOfChosen,
+    /// A sigmoid of each.
+    Sigmoid,
 }
 
 /// A linear as a layer has it.
@@ -106,82 +255,114 @@ pub struct LinearSpec {
     pub bias: bool,
 }
 
-/// What a norm of a layer is applied to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Norm {
-    /// The input of queries, keys and values.
-    Attention,
-    /// The input of gate and up.
-    FeedForward,
-    /// Queries before they are rotated.
-    Query,
-    /// Keys before they are rotated.
-    Key,
-}
-
-/// Where a layer may have an activation or cache quantizer; q, k, v share `AttnIn`, gate and up
-/// share `FfnIn`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ActivationSite {
-    /// Input of q, k and v: the output of the norm before the attention.
-    AttnIn,
-    /// Input of o: the outputs of all heads.
-    OIn,
-    /// Input of gate and up: the output of the norm before the feed-forward.
-    FfnIn,
-    /// Input of down: `silu(gate) * up`.
-    DownIn,
-    /// Keys after the rotation, as they are cached.
-    KCache,
-    /// Values, as they are cached.
-    VCache,
-}
-
-/// A site of which every channel may be made larger in its consumers (the linears that read it) and
-/// smaller in its producer, the layer computing what it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fold {
-    /// The site whose channels are scaled.
-    pub site: ActivationSite,
-    /// What is scaled the other way.
-    pub producer: Producer,
-}
-
-/// What computes the channels of a site, so that a factor of theirs can be merged into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Producer {
-    /// The weight of a norm.
-    Norm(Norm),
-    /// The rows of a linear, and its bias.
-    Linear(Linear),
-}
-
 impl Architecture {
     /// Linears of a layer in the order of the forward.
     pub fn linears(&self, layer: usize) -> Vec<LinearSpec> {
-        let Layer { attention: a, feed_forward: f } = &self.layers[layer];
-        let (d, q, kv, f) = (self.hidden_size, a.query_width(), a.key_width(), f.intermediate_size);
+        let Layer { attention: a, feed_forward, .. } = &self.layers[layer];
+        let (d, q, kv) = (self.hidden_size, a.query_width(), a.key_width());
         let linear = |kind, shape, bias| LinearSpec { kind, shape, bias };
-        vec![
-            linear(Linear::Q, [q, d], a.qkv_bias),
-            linear(Linear::K, [kv, d], a.qkv_bias),
-            linear(Linear::V, [kv, d], a.qkv_bias),
-            linear(Linear::O, [d, q], false),
-            linear(Linear::Gate, [f, d], false),
-            linear(Linear::Up, [f, d], false),
-            linear(Linear::Down, [d, f], false),
-        ]
+        let mut linears = vec![linear(Linear::Q, [q, d], a.qkv_bias)];
+        if a.kv_from.is_none() {
+            linears.push(linear(Linear::K, [kv, d], a.qkv_bias));
+            linears.push(linear(Linear::V, [kv, d], a.qkv_bias));
+        }
+        linears.push(linear(Linear::O, [d, q], a.o_bias));
+        let mut dense = |dense: &Dense, [gate, up, down]: [Linear; 3]| {
+            let f = dense.intermediate_size;
+            if dense.gated {
+                linears.push(linear(gate, [f, d], dense.bias));
+            }
+            linears.push(linear(up, [f, d], dense.bias));
+            linears.push(linear(down, [d, f], dense.bias));
+        };
+        match feed_forward {
+            FeedForward::Dense(one) => dense(one, [Linear::Gate, Linear::Up, Linear::Down]),
+            FeedForward::Experts(experts) => {
+                for e in 0..experts.count as u16 {
+                    dense(&experts.expert, Linear::expert(e));
+                }
+                if let Some(shared) = &experts.shared {
+                    dense(shared, Linear::SHARED);
+                }
+            }
+        }
+        if let Some(PerLayerInput { width }) = self.per_layer_input {
+            linears.push(linear(Linear::PerLayerGate, [width, d], false));
+            linears.push(linear(Linear::PerLayerProjection, [d, width], false));
+        }
+        linears
     }
 
-    /// Norms of a layer with their widths, in the order of the forward.
-    pub fn norms(&self, layer: usize) -> Vec<(Norm, usize)> {
-        let (d, attention) = (self.hidden_size, &self.layers[layer].attention);
-        let mut norms = vec![(Norm::Attention, d)];
-        if let Some(QkNorm::Head) = attention.qk_norm {
-            norms.extend([(Norm::Query, attention.head_dim), (Norm::Key, attention.head_dim)]);
+    /// Norms of a layer with the shapes of their weights, in the order of the forward.
+    pub fn norms(&self, layer: usize) -> Vec<(Norm, Vec<usize>)> {
+        let (d, Layer { attention: a, norms: places, .. }) =
+            (self.hidden_size, &self.layers[layer]);
+        let own = a.kv_from.is_none();
+        let mut norms = vec![];
+        let mut add = |there: bool, norm: Norm, shape: &[usize]| {
+            if there {
+                norms.push((norm, shape.to_vec()));
+            }
+        };
+        add(places.pre_attention, Norm::Attention, &[d]);
+        if let Some(kind) = a.qk_norm {
+            let shape = |heads: usize| match kind {
+                QkNorm::Head => vec![a.head_dim],
+                QkNorm::Whole => vec![heads * a.head_dim],
+                QkNorm::PerHead => vec![heads, a.head_dim],
+            };
+            add(true, Norm::Query, &shape(a.heads));
+            add(own, Norm::Key, &shape(a.kv_heads));
         }
-        norms.push((Norm::FeedForward, d));
+        add(a.sub_norm, Norm::AttentionOutput, &[a.query_width()]);
+        add(places.post_attention, Norm::PostAttention, &[d]);
+        add(places.pre_feed_forward, Norm::FeedForward, &[d]);
+        if let FeedForward::Dense(dense) = &self.layers[layer].feed_forward {
+            add(dense.sub_norm, Norm::DownInput, &[dense.intermediate_size]);
+        }
+        add(places.post_feed_forward, Norm::PostFeedForward, &[d]);
+        add(self.per_layer_input.is_some(), Norm::PerLayer, &[d]);
         norms
+    }
+
+    /// Other tensors of a layer, none of which is ever quantized, with their shapes.
+    pub fn parameters_of(&self, layer: usize) -> Vec<(Parameter, Vec<usize>)> {
+        let (d, layer) = (self.hidden_size, &self.layers[layer]);
+        let mut parameters = vec![];
+        if layer.attention.sinks {
+            parameters.push((Parameter::Sinks, vec![layer.attention.heads]));
+        }
+        if let FeedForward::Experts(experts) = &layer.feed_forward {
+            parameters.push((Parameter::Router, vec![experts.count, d]));
+            if experts.routing.bias {
+                parameters.push((Parameter::RouterBias, vec![experts.count]));
+            }
+            if experts.routing.choice_bias {
+                parameters.push((Parameter::ChoiceBias, vec![experts.count]));
+            }
+            if experts.shared_gate {
+                parameters.push((Parameter::SharedGate, vec![1, d]));
+            }
+        }
+        if layer.output_scale {
+            parameters.push((Parameter::OutputScale, vec![1]));
+        }
+        parameters
+    }
+
+    /// The sites of a layer: inputs of linears in the order of the forward, then the cache.
+    pub fn sites(&self, layer: usize) -> Vec<ActivationSite> {
+        let mut sites: Vec<ActivationSite> = vec![];
+        for linear in self.linears(layer) {
+            let site = linear.kind.input();
+            if !sites.contains(&site) {
+                sites.push(site);
+            }
+        }
+        if self.layers[layer].attention.kv_from.is_none() {
+            sites.extend([ActivationSite::KCache, ActivationSite::VCache]);
+        }
+        sites
     }
 }
 
@@ -189,14 +370,66 @@ impl Layer {
     /// The sites that can be folded, in the order of the forward.
     pub fn folds(&self) -> Vec<Fold> {
         let fold = |site, producer| Fold { site, producer };
-        let mut folds = vec![fold(ActivationSite::AttnIn, Producer::Norm(Norm::Attention))];
-        // A row of v that several query heads read would need one factor for all of them.
-        if self.attention.heads == self.attention.kv_heads {
+        let mut folds = vec![];
+        // What a parallel layer's norm gives, the feed-forward reads too.
+        let shared = self.parallel && !self.norms.pre_feed_forward;
+        if self.norms.pre_attention && !shared {
+            folds.push(fold(ActivationSite::AttnIn, Producer::Norm(Norm::Attention)));
+        }
+        let a = &self.attention;
+        // A row of v that several query heads read would need one factor for all of them, and a
+        // norm between would undo the factors.
+        if a.heads == a.kv_heads && !a.v_norm && !a.sub_norm && a.kv_from.is_none() {
             folds.push(fold(ActivationSite::OIn, Producer::Linear(Linear::V)));
         }
-        folds.push(fold(ActivationSite::FfnIn, Producer::Norm(Norm::FeedForward)));
-        folds.push(fold(ActivationSite::DownIn, Producer::Linear(Linear::Up)));
+        if let FeedForward::Dense(dense) = &self.feed_forward {
+            if self.norms.pre_feed_forward {
+                folds.push(fold(ActivationSite::FfnIn, Producer::Norm(Norm::FeedForward)));
+            }
+            if dense.scales_with_up() {
+                folds.push(fold(ActivationSite::DownIn, Producer::Linear(Linear::Up)));
+            }
+        }
+        if let FeedForward::Experts(experts) = &self.feed_forward
+            && experts.expert.scales_with_up()
+        {
+            for e in 0..experts.count as u16 {
+                let [_, up, _] = Linear::expert(e);
+                folds.push(fold(ActivationSite::ExpertDownIn(e), Producer::Linear(up)));
+            }
+        }
         folds
+    }
+}
+
+impl Dense {
+    /// Whether a factor on a row of up is one on the same channel of what down reads.
+    fn scales_with_up(&self) -> bool {
+        let clamped = matches!(self.activation, Activation::Clamped { .. });
+        self.gated && !self.sub_norm && !clamped
+    }
+}
+
+impl FeedForward {
+    /// Widest input of a down linear.
+    pub fn widest(&self) -> usize {
+        match self {
+            FeedForward::Dense(dense) => dense.intermediate_size,
+            FeedForward::Experts(experts) => {
+                let shared = experts.shared.map_or(0, |shared| shared.intermediate_size);
+                experts.expert.intermediate_size.max(shared)
+            }
+        }
+    }
+
+    /// What it is, if it is one for all tokens.
+    pub fn dense(&self) -> Option<&Dense> {
+        if let FeedForward::Dense(dense) = self { Some(dense) } else { None }
+    }
+
+    /// Its experts, if it has some.
+    pub fn experts(&self) -> Option<&Experts> {
+        if let FeedForward::Experts(experts) = self { Some(experts) } else { None }
     }
 }
 
@@ -211,120 +444,48 @@ impl Attention {
         self.kv_heads * self.head_dim
     }
 
-    /// The frequencies that queries and keys are rotated by.
-    pub fn rope_table(&self) -> RopeTable {
-        RopeTable::new(self.head_dim, self.rope.theta, self.rope.scaling)
+    /// The angles of the rotation for sequences of up to `length` tokens; none turns without one.
+    pub fn rope_table(&self, length: usize) -> RopeTable {
+        match &self.rope {
+            Some(rope) => rope.table(self.head_dim, length),
+            None => RopeTable {
+                head_dim: self.head_dim,
+                pairs: RopePairs::Half,
+                factor: 1.0,
+                inverse_frequencies: vec![],
+            },
+        }
     }
 }
 
-impl Linear {
-    /// All linears, in the order of the forward.
-    pub const ALL: [Linear; 7] =
-        [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
-
-    /// Name inside a layer.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Linear::Q => "self_attn.q_proj",
-            Linear::K => "self_attn.k_proj",
-            Linear::V => "self_attn.v_proj",
-            Linear::O => "self_attn.o_proj",
-            Linear::Gate => "mlp.gate_proj",
-            Linear::Up => "mlp.up_proj",
-            Linear::Down => "mlp.down_proj",
-        }
-    }
-
-    /// The activation site whose quantizer prepares this linear's input.
-    pub const fn input(self) -> ActivationSite {
-        match self {
-            Linear::Q | Linear::K | Linear::V => ActivationSite::AttnIn,
-            Linear::O => ActivationSite::OIn,
-            Linear::Gate | Linear::Up => ActivationSite::FfnIn,
-            Linear::Down => ActivationSite::DownIn,
-        }
-    }
-
-    /// `model.layers.<layer>.<name>.weight`.
-    pub fn weight_name(self, layer: usize) -> String {
-        format!("model.layers.{layer}.{}.weight", self.name())
-    }
-
-    /// `model.layers.<layer>.<name>.bias`.
-    pub fn bias_name(self, layer: usize) -> String {
-        format!("model.layers.{layer}.{}.bias", self.name())
+impl Dense {
+    /// The feed-forward of Llama.
+    pub const fn swiglu(intermediate_size: usize) -> Self {
+        let activation = Activation::Silu;
+        Self { intermediate_size, activation, gated: true, bias: false, sub_norm: false }
     }
 }
 
-impl Norm {
-    /// Name inside a layer.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Norm::Attention => "input_layernorm",
-            Norm::FeedForward => "post_attention_layernorm",
-            Norm::Query => "self_attn.q_norm",
-            Norm::Key => "self_attn.k_norm",
-        }
-    }
-
-    /// The first linear that is computed after it.
-    pub(super) const fn before(self) -> Linear {
-        match self {
-            Norm::Attention => Linear::Q,
-            Norm::Query | Norm::Key => Linear::O,
-            Norm::FeedForward => Linear::Gate,
-        }
-    }
-
-    /// `model.layers.<layer>.<name>.weight`.
-    pub fn weight_name(self, layer: usize) -> String {
-        format!("model.layers.{layer}.{}.weight", self.name())
-    }
-}
-
-impl ActivationSite {
-    /// All sites: inputs of linears in the order of the forward, then the cache.
-    pub const ALL: [ActivationSite; 6] = [
-        ActivationSite::AttnIn,
-        ActivationSite::OIn,
-        ActivationSite::FfnIn,
-        ActivationSite::DownIn,
-        ActivationSite::KCache,
-        ActivationSite::VCache,
-    ];
-
-    /// Name in recipes and files: `attn_in`, `o_in`, `ffn_in`, `down_in`, `k_cache` or `v_cache`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ActivationSite::AttnIn => "attn_in",
-            ActivationSite::OIn => "o_in",
-            ActivationSite::FfnIn => "ffn_in",
-            ActivationSite::DownIn => "down_in",
-            ActivationSite::KCache => "k_cache",
-            ActivationSite::VCache => "v_cache",
-        }
-    }
-
-    /// Whether keys or values are kept here; at the other sites linears read.
-    pub const fn is_cache(self) -> bool {
-        matches!(self, ActivationSite::KCache | ActivationSite::VCache)
-    }
-
-    /// `model.layers.<layer>.<site>`.
-    pub fn name_in(self, layer: usize) -> String {
-        format!("model.layers.{layer}.{}", self.name())
-    }
-
-    /// The layer and site of [`Self::name_in`]. None: it is no such name.
-    pub fn parse(name: &str) -> Option<(usize, ActivationSite)> {
-        let (layer, site) = name.strip_prefix("model.layers.")?.split_once('.')?;
-        let site = Self::ALL.into_iter().find(|known| known.name() == site)?;
-        let layer = layer.parse().ok()?;
-        (site.name_in(layer) == name).then_some((layer, site))
-    }
-
-    /// Name of the step parameter of a static quantizer here: `model.layers.<layer>.<site>.step`.
-    pub fn static_scale_name(self, layer: usize) -> String {
-        format!("{}.step", self.name_in(layer))
-    }
+impl NormPlaces {
+    /// One before each half.
+    pub const PRE: Self = Self {
+        pre_attention: true,
+        post_attention: false,
+        pre_feed_forward: true,
+        post_feed_forward: false,
+    };
+    /// One after each half.
+    pub const POST: Self = Self {
+        pre_attention: false,
+        post_attention: true,
+        pre_feed_forward: false,
+        post_feed_forward: true,
+    };
+    /// One before and one after each half.
+    pub const AROUND: Self = Self {
+        pre_attention: true,
+        post_attention: true,
+        pre_feed_forward: true,
+        post_feed_forward: true,
+    };
 }

@@ -5,13 +5,20 @@
 mod arch;
 pub mod family;
 mod graph;
+mod rope;
+mod sites;
 mod sizes;
 mod tensors;
 
 pub use family::{Defaults, Family};
 pub use graph::{
-    ActivationSite, Architecture, Attention, FeedForward, Fold, Layer, Linear, LinearSpec, Norm,
-    Producer, QkNorm, Rope,
+    Activation, Architecture, Attention, Dense, Experts, FeedForward, Layer, LinearSpec, NormKind,
+    NormPlaces, Normalization, PerLayerInput, QkNorm, Routing, Score, Temper,
 };
+pub use rope::{LongScaling, Rope, RopeScaling, YarnScaling};
+pub use sites::{ActivationSite, Fold, Producer};
 pub use sizes::Sizes;
-pub use tensors::{EMBEDDING, FINAL_NORM, HEAD, Role, TensorSpec};
+pub use tensors::{
+    EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, HEAD, Linear, Norm, PER_LAYER_EMBEDDING,
+    PER_LAYER_MODEL_PROJECTION, PER_LAYER_NORM, Parameter, Role, TensorSpec,
+};

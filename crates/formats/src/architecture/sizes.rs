@@ -1,9 +1,11 @@
 //! The sizes in the files of a plain decoder: one number for all of its layers.
 
 use super::family;
-use super::graph::{Architecture, Attention, FeedForward, Layer, Rope};
+use super::graph::{
+    Architecture, Attention, Dense, FeedForward, Layer, NormKind, NormPlaces, Normalization,
+};
+use super::rope::{Rope, RopeScaling};
 use crate::error::{Error, Result};
-use halfstep_kernels::ops::rope::Llama3Scaling;
 
 /// Sizes and options by which a family fills its graph.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +29,7 @@ pub struct Sizes {
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// Scaling of the rotary frequencies, if there is one.
-    pub rope_scaling: Option<Llama3Scaling>,
+    pub rope_scaling: Option<RopeScaling>,
     /// Whether the head is the embedding.
     pub tied_head: bool,
     /// Longest context in tokens.
@@ -38,24 +40,50 @@ impl Sizes {
     /// The decoder of these sizes whose layers are alike, without biases and without norms of
     /// queries and keys: what a family's graph begins as.
     pub fn decoder(&self, family: &'static str) -> Architecture {
+        let rope = Rope {
+            scaling: self.rope_scaling.clone(),
+            ..Rope::plain(self.rope_theta, self.head_dim)
+        };
         let layer = Layer {
             attention: Attention {
                 heads: self.heads,
                 kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
                 qkv_bias: false,
+                o_bias: false,
                 qk_norm: None,
-                rope: Rope { theta: self.rope_theta, scaling: self.rope_scaling },
+                v_norm: false,
+                rope: Some(rope),
+                scale: None,
+                softcap: None,
+                window: None,
+                sinks: false,
+                temper: None,
+                sub_norm: false,
+                kv_from: None,
             },
-            feed_forward: FeedForward { intermediate_size: self.intermediate_size },
+            feed_forward: FeedForward::Dense(Dense::swiglu(self.intermediate_size)),
+            norms: NormPlaces::PRE,
+            parallel: false,
+            residual_scale: 1.0,
+            output_scale: false,
         };
         Architecture {
             family,
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
+            embed_scale: 1.0,
+            per_layer_input: None,
             layers: vec![layer; self.layers],
-            norm_eps: self.norm_eps,
+            norm: Normalization {
+                kind: NormKind::Rms,
+                bias: false,
+                eps: self.norm_eps,
+                offset: 0.0,
+            },
             tied_head: self.tied_head,
+            logit_scale: 1.0,
+            logit_softcap: None,
             max_positions: self.max_positions,
         }
     }
@@ -66,16 +94,17 @@ impl Architecture {
     pub fn sizes(&self) -> Sizes {
         let first = self.layers.first();
         let of = |size: fn(&Attention) -> usize| first.map_or(0, |l| size(&l.attention));
-        let rope = first.map_or(Rope { theta: 1.0, scaling: None }, |l| l.attention.rope);
+        let ropes = self.layers.iter().filter_map(|layer| layer.attention.rope.clone());
+        let rope = ropes.into_iter().next().unwrap_or_else(|| Rope::plain(1.0, 2));
         Sizes {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
-            intermediate_size: first.map_or(0, |l| l.feed_forward.intermediate_size),
+            intermediate_size: first.map_or(0, |l| l.feed_forward.widest()),
             layers: self.layers.len(),
             heads: of(|a| a.heads),
             kv_heads: of(|a| a.kv_heads),
             head_dim: of(|a| a.head_dim),
-            norm_eps: self.norm_eps,
+            norm_eps: self.norm.eps,
             rope_theta: rope.theta,
             rope_scaling: rope.scaling,
             tied_head: self.tied_head,

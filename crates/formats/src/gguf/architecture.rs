@@ -4,7 +4,7 @@
 use super::metadata::{Metadata, Value};
 use super::{Container, caps, keys, rope_factors};
 use crate::architecture::family::{self, EMBEDDING_GGUF, Family, HEAD_GGUF};
-use crate::architecture::{Architecture, Sizes};
+use crate::architecture::{Architecture, RopeScaling, Sizes};
 use crate::error::{Error, Result};
 
 /// llama.cpp's default where a file gives no base.
@@ -38,7 +38,7 @@ pub fn read(container: &Container) -> Result<Architecture> {
         head_dim,
         norm_eps: metadata.required(&keys.of(keys::NORM_EPSILON), norm_eps)?,
         rope_theta,
-        rope_scaling: rope_factors::read(container, head_dim, rope_theta)?,
+        rope_scaling: rope_factors::read(container, head_dim, rope_theta)?.map(RopeScaling::Llama3),
         tied_head: !container.tensors.contains_key(HEAD_GGUF),
         max_positions: keys.required(keys::CONTEXT_LENGTH, caps::POSITIONS)?,
     }))

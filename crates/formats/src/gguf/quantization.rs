@@ -3,7 +3,7 @@
 
 use super::metadata::Metadata;
 use super::{FORMAT, keys};
-use crate::architecture::{ActivationSite, Architecture, EMBEDDING, HEAD, Role};
+use crate::architecture::{Architecture, EMBEDDING, HEAD, Role};
 use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Tensor, TensorData};
@@ -55,7 +55,7 @@ pub fn write(quantization: &Quantization, architecture: &Architecture) -> Result
 fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(), String> {
     q.check(architecture).map_err(|reason| format!("asks for {reason}"))?;
     for (layer, of) in architecture.layers.iter().enumerate() {
-        for site in ActivationSite::ALL {
+        for site in architecture.sites(layer) {
             let spec = q.at(layer, site);
             if spec.is_static() {
                 let what = if site.is_cache() { "cache" } else { "activations" };

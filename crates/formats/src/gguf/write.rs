@@ -11,7 +11,7 @@ use super::names::{ROPE_FACTORS, named_specs};
 use super::permute::{gguf_row, inverse};
 use super::vocabulary::BYTE_LEVEL_BPE;
 use super::{FORMAT, GgmlType, caps, keys, quantization};
-use crate::architecture::{Architecture, Role, Sizes, family};
+use crate::architecture::{Architecture, Role, RopeScaling, Sizes, family};
 use crate::blocks::{self, packed};
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
@@ -155,9 +155,8 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
         });
     }
     let a = model.architecture.sizes();
-    if a.rope_scaling.is_some() {
-        let factors =
-            RopeTable::new(a.head_dim, a.rope_theta, a.rope_scaling).factors(a.rope_theta);
+    if let Some(RopeScaling::Llama3(scaling)) = a.rope_scaling {
+        let factors = RopeTable::new(a.head_dim, a.rope_theta, Some(scaling)).factors(a.rope_theta);
         let (shape, cols) = (vec![factors.len()], factors.len());
         let data = Data::RopeFactors(factors);
         planned.push(Planned {
@@ -346,7 +345,7 @@ fn write_architecture(family: &str, a: &Sizes, entries: &mut Entries) -> Result<
     entries.u32(&key(keys::VOCAB_SIZE), a.vocab_size)?;
     entries.u32(&key(keys::ROPE_DIMENSIONS), a.head_dim)?;
     entries.f32(&key(keys::ROPE_BASE), keys::OWN_ROPE_BASE, a.rope_theta);
-    if let Some(scaling) = a.rope_scaling {
+    if let Some(RopeScaling::Llama3(scaling)) = a.rope_scaling {
         entries.f64(keys::OWN_ROPE_FACTOR, scaling.factor);
         entries.f64(keys::OWN_ROPE_LOW, scaling.low_freq_factor);
         entries.f64(keys::OWN_ROPE_HIGH, scaling.high_freq_factor);

@@ -1,5 +1,7 @@
 //! Rotary position embedding (Su et al., 2021, arXiv 2104.09864): pair i of a head at position p
-//! turns by the angle `p * theta^(-2i / D)`: `(a, b) -> (a cos - b sin, b cos + a sin)`.
+//! turns by the angle `p * theta^(-2i / D)`: `(a, b) -> (a cos - b sin, b cos + a sin)`. Where only
+//! the first elements of a head turn, the others pass unchanged; some scalings multiply cos and sin
+//! by a factor.
 //!
 //! Angles, cos and sin are made in f64 and rounded once, so positions of any length keep their
 //! precision.
@@ -8,12 +10,12 @@ use crate::math::{exp_f64, ln_f64, sin_cos_f64};
 use crate::{Pool, Real, dispatch};
 use std::f64::consts::PI;
 
-/// Which two elements of a head are rotated together.
+/// Which two of the turned elements of a head are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopePairs {
-    /// (i, i + D/2): Hugging Face's Llama. What this library computes with.
+    /// (i, i + D/2): Hugging Face's Llama, and most others.
     Half,
-    /// (2i, 2i + 1): a Llama in GGUF.
+    /// (2i, 2i + 1): Cohere and GLM-4, and a Llama in GGUF.
     Interleaved,
 }
 
@@ -32,9 +34,9 @@ pub struct Llama3Scaling {
 }
 
 impl Llama3Scaling {
-    /// Long waves are slowed by `factor`, short ones kept, those between blended linearly in the
-    /// number of turns over the original context.
-    fn apply(self, frequency: f64) -> f64 {
+    /// A frequency after the scaling: long waves are slowed by `factor`, short ones kept, those
+    /// between blended linearly in the number of turns over the original context.
+    pub fn apply(self, frequency: f64) -> f64 {
         let turns = self.original_max_position as f64 * frequency / (2.0 * PI);
         let keep = ((turns - self.low_freq_factor)
             / (self.high_freq_factor - self.low_freq_factor))
@@ -49,43 +51,64 @@ impl Llama3Scaling {
 }
 
 /// Angles per position and pair; cos and sin computed in f64.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeTable {
-    /// D: elements of a head, an even number.
+    /// D: elements of a head.
     pub head_dim: usize,
-    /// Inverse frequency of each pair `[D/2]`.
+    /// Which of the turned elements are pairs.
+    pub pairs: RopePairs,
+    /// What cos and sin are multiplied by.
+    pub factor: f64,
+    /// Inverse frequency of each pair: half as many as elements that turn, which are the first ones
+    /// of a head.
     pub inverse_frequencies: Vec<f64>,
 }
 
 impl RopeTable {
-    /// Frequencies `theta^(-2i / D)` of the pairs i of heads of `head_dim` elements, changed by
-    /// `scaling` if there is one.
+    /// Frequencies `theta^(-2i / D)` of the pairs i of heads of `head_dim` elements, all of which
+    /// turn, changed by `scaling` if there is one.
     pub fn new(head_dim: usize, theta: f64, scaling: Option<Llama3Scaling>) -> Self {
-        let plain = unscaled(head_dim, theta);
+        let plain = frequencies(head_dim, theta);
         Self {
             head_dim,
+            pairs: RopePairs::Half,
+            factor: 1.0,
             inverse_frequencies: plain.map(|f| scaling.map_or(f, |s| s.apply(f))).collect(),
         }
     }
 
-    /// The factors ggml stores as `rope_freqs.weight` `[D/2]`: unscaled / scaled inverse frequency.
+    /// The same frequencies for other pairs.
+    pub fn with_pairs(self, pairs: RopePairs) -> Self {
+        Self { pairs, ..self }
+    }
+
+    /// Elements of a head that turn.
+    pub fn turned(&self) -> usize {
+        2 * self.inverse_frequencies.len()
+    }
+
+    /// The factors ggml stores as `rope_freqs.weight`, one for each pair: unscaled / scaled inverse
+    /// frequency.
     pub fn factors(&self, theta: f64) -> Vec<f32> {
-        unscaled(self.head_dim, theta)
+        frequencies(self.turned(), theta)
             .zip(&self.inverse_frequencies)
             .map(|(plain, &scaled)| (plain / scaled) as f32)
             .collect()
     }
 }
 
-fn unscaled(head_dim: usize, theta: f64) -> impl Iterator<Item = f64> {
-    (0..head_dim / 2).map(move |i| exp_f64(-2.0 * i as f64 / head_dim as f64 * ln_f64(theta)))
+/// `theta^(-2i / turned)` of the pairs i of so many elements, unscaled.
+pub fn frequencies(turned: usize, theta: f64) -> impl Iterator<Item = f64> {
+    (0..turned / 2).map(move |i| exp_f64(-2.0 * i as f64 / turned as f64 * ln_f64(theta)))
 }
 
 dispatch! {
-    /// cos and sin of one position, `[D/2]` each; the sine negated to rotate back.
+    /// cos and sin of one position, one for each pair, times `factor`; the sine negated to rotate
+    /// back.
     fn angles[T: Real](
         frequencies: &[f64],
         position: f64,
+        factor: f64,
         inverse: bool,
         cos: &mut [T],
         sin: &mut [T],
@@ -94,73 +117,85 @@ dispatch! {
         let (cos, sin) = (&mut cos[..n], &mut sin[..n]);
         for i in 0..n {
             let (sine, cosine) = sin_cos_f64(position * frequencies[i]);
-            cos[i] = T::from_f64(cosine);
-            sin[i] = T::from_f64(if inverse { -sine } else { sine });
+            cos[i] = T::from_f64(cosine * factor);
+            sin[i] = T::from_f64(if inverse { -sine } else { sine } * factor);
         }
     }
 
-    fn rotate_half[T: Real](cos: &[T], sin: &[T], x: &[T], y: &mut [T]) {
+    /// Rotates the pairs of every head of `width` elements; what is beyond them is copied.
+    fn rotate_half[T: Real](cos: &[T], sin: &[T], width: usize, x: &[T], y: &mut [T]) {
         let half = cos.len();
         let sin = &sin[..half];
-        for head in 0..y.len() / (2 * half) {
-            let (x, y) = (&x[head * 2 * half..][..2 * half], &mut y[head * 2 * half..][..2 * half]);
+        for head in 0..y.len() / width {
+            let (x, y) = (&x[head * width..][..width], &mut y[head * width..][..width]);
+            let ((x, rest), (y, same)) = (x.split_at(2 * half), y.split_at_mut(2 * half));
             let ((a, b), (ya, yb)) = (x.split_at(half), y.split_at_mut(half));
             for i in 0..half {
                 ya[i] = a[i] * cos[i] - b[i] * sin[i];
                 yb[i] = b[i] * cos[i] + a[i] * sin[i];
             }
+            same.copy_from_slice(rest);
         }
     }
 
-    fn rotate_interleaved[T: Real](cos: &[T], sin: &[T], x: &[T], y: &mut [T]) {
+    fn rotate_interleaved[T: Real](cos: &[T], sin: &[T], width: usize, x: &[T], y: &mut [T]) {
         let half = cos.len();
         let sin = &sin[..half];
-        for head in 0..y.len() / (2 * half) {
-            let (x, y) = (&x[head * 2 * half..][..2 * half], &mut y[head * 2 * half..][..2 * half]);
+        for head in 0..y.len() / width {
+            let (x, y) = (&x[head * width..][..width], &mut y[head * width..][..width]);
             for i in 0..half {
                 y[2 * i] = x[2 * i] * cos[i] - x[2 * i + 1] * sin[i];
                 y[2 * i + 1] = x[2 * i + 1] * cos[i] + x[2 * i] * sin[i];
             }
+            y[2 * half..].copy_from_slice(&x[2 * half..]);
         }
     }
 }
 
-/// cos and sin of some positions, `[M, 2, D/2]`, for [`turn`]: made once for all layers of a
+fn rotate<T: Real>(pairs: RopePairs, angles: [&[T]; 2], width: usize, x: &[T], y: &mut [T]) {
+    let [cos, sin] = angles;
+    match pairs {
+        RopePairs::Half => rotate_half(cos, sin, width, x, y),
+        RopePairs::Interleaved => rotate_interleaved(cos, sin, width, x, y),
+    }
+}
+
+/// cos and sin of some positions, `[M, 2, pairs]`, for [`turn`]: made once for all layers of a
 /// forward.
 pub fn turns(table: &RopeTable, positions: impl Iterator<Item = usize>) -> Vec<f32> {
-    let half = table.head_dim / 2;
+    let half = table.inverse_frequencies.len();
     let mut out = vec![];
     for position in positions {
         let at = out.len();
         out.resize(at + 2 * half, 0.0);
         let (cos, sin) = out[at..].split_at_mut(half);
-        angles(&table.inverse_frequencies, position as f64, false, cos, sin);
+        angles(&table.inverse_frequencies, position as f64, table.factor, false, cos, sin);
     }
     out
 }
 
-/// Rows x `[M, H, D]`, pairs [`RopePairs::Half`], each rotated by its own of the `turns`: the
-/// numbers of [`rope`].
-pub fn turn(pool: &Pool, turns: &[f32], head_dim: usize, x: &[f32], heads: usize, y: &mut [f32]) {
-    let (row, angles) = (heads * head_dim, head_dim / 2 * 2);
+/// Rows x `[M, H, D]`, each rotated by its own of the `turns` of the table: the numbers of
+/// [`rope`].
+pub fn turn(pool: &Pool, table: &RopeTable, turns: &[f32], x: &[f32], heads: usize, y: &mut [f32]) {
+    let (row, angles) = (heads * table.head_dim, table.turned());
     assert_eq!((x.len(), turns.len() * row), (y.len(), x.len() * angles), "turn: shapes");
     const ROWS: usize = 32;
     pool.chunks_mut(y, ROWS * row, |block, y| {
         for (i, y) in y.chunks_exact_mut(row).enumerate() {
             let m = block * ROWS + i;
             let (cos, sin) = turns[m * angles..][..angles].split_at(angles / 2);
-            rotate_half(cos, sin, &x[m * row..][..row], y);
+            rotate(table.pairs, [cos, sin], table.head_dim, &x[m * row..][..row], y);
         }
     });
 }
 
 /// Row m of x `[M, H, D]` is rotated by position `first + m % period`; y may not alias x.
-/// `inverse` rotates back, which is also the gradient of the forward rotation.
+/// `inverse` is the gradient of the forward rotation, and rotates back where the table's factor is
+/// 1.
 #[allow(clippy::too_many_arguments)]
 pub fn rope<T: Real>(
     pool: &Pool,
     table: &RopeTable,
-    pairs: RopePairs,
     x: &[T],
     heads: usize,
     first: usize,
@@ -168,31 +203,23 @@ pub fn rope<T: Real>(
     inverse: bool,
     y: &mut [T],
 ) {
-    let (row, half) = (heads * table.head_dim, table.head_dim / 2);
+    let (row, half) = (heads * table.head_dim, table.inverse_frequencies.len());
     assert_eq!((x.len(), x.len() % row), (y.len(), 0), "rope: shapes");
     let positions = period.min(x.len() / row);
     let mut turns = vec![T::ZERO; positions * 2 * half];
     const ROWS: usize = 32;
     pool.chunks_mut(&mut turns, ROWS * 2 * half, |block, turns| {
         for (i, turn) in turns.chunks_exact_mut(2 * half).enumerate() {
+            let position = (first + block * ROWS + i) as f64;
             let (cos, sin) = turn.split_at_mut(half);
-            angles(
-                &table.inverse_frequencies,
-                (first + block * ROWS + i) as f64,
-                inverse,
-                cos,
-                sin,
-            );
+            angles(&table.inverse_frequencies, position, table.factor, inverse, cos, sin);
         }
     });
     pool.chunks_mut(y, ROWS * row, |block, y| {
         for (i, y) in y.chunks_exact_mut(row).enumerate() {
             let m = block * ROWS + i;
             let (cos, sin) = turns[m % period * 2 * half..][..2 * half].split_at(half);
-            match pairs {
-                RopePairs::Half => rotate_half(cos, sin, &x[m * row..][..row], y),
-                RopePairs::Interleaved => rotate_interleaved(cos, sin, &x[m * row..][..row], y),
-            }
+            rotate(table.pairs, [cos, sin], table.head_dim, &x[m * row..][..row], y);
         }
     });
 }

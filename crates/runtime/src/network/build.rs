@@ -56,7 +56,7 @@ struct Builder<'a> {
     quantization: Option<&'a Quantization>,
     pool: &'a Pool,
     /// The rotations of the layers that are built so far.
-    ropes: Vec<((usize, Rope), RopeTable)>,
+    ropes: Vec<((usize, Option<Rope>), RopeTable)>,
 }
 
 impl Builder<'_> {
@@ -88,8 +88,8 @@ impl Builder<'_> {
         };
         let norm = |kind: Norm| {
             let spec = widths.iter().find(|(norm, _)| *norm == kind);
-            let read = |&(norm, width): &(Norm, usize)| {
-                vector(self.model, &norm.weight_name(layer), width, self.pool)
+            let read = |(norm, shape): &(Norm, Vec<usize>)| {
+                vector(self.model, &norm.weight_name(layer), shape.iter().product(), self.pool)
             };
             spec.map(read).transpose()
         };
@@ -98,7 +98,7 @@ impl Builder<'_> {
             let spec = linears.iter().find(|linear| linear.kind == kind);
             self.linear(*spec.expect("every layer has these linears"), layer)
         };
-        let key = (attention.head_dim, attention.rope);
+        let key = (attention.head_dim, attention.rope.clone());
         let rope = self.ropes.iter().position(|(rope, _)| *rope == key);
         Ok(Block {
             attn_norm: needed(Norm::Attention)?,
@@ -115,7 +115,8 @@ impl Builder<'_> {
             keys: kept(ActivationSite::KCache)?,
             values: kept(ActivationSite::VCache)?,
             rope: rope.unwrap_or_else(|| {
-                self.ropes.push((key, attention.rope_table()));
+                let table = attention.rope_table(architecture.max_positions);
+                self.ropes.push((key, table));
                 self.ropes.len() - 1
             }),
         })

@@ -262,7 +262,7 @@ pub fn sites_that_differ(layers: usize) -> Quantization {
         _ if layer + 1 == layers => A::token(8),
         _ => A::token(4),
     };
-    let all = (0..layers).flat_map(|layer| ActivationSite::ALL.map(|site| (layer, site)));
+    let all = (0..layers).flat_map(|layer| ActivationSite::USUAL.map(|site| (layer, site)));
     let sites = all.map(|(layer, site)| (layer, site, of(layer, site))).collect();
     let mut quantization = quantization(A::token(4), A::head(8)).with_sites(sites);
     let name = ActivationSite::KCache.static_scale_name(0);
@@ -272,7 +272,7 @@ pub fn sites_that_differ(layers: usize) -> Quantization {
 
 pub fn with_static_scales(mut quantization: Quantization, layers: usize) -> Quantization {
     for layer in 0..layers {
-        for (i, site) in ActivationSite::ALL.into_iter().enumerate() {
+        for (i, site) in ActivationSite::USUAL.into_iter().enumerate() {
             quantization
                 .static_scales
                 .insert(site.static_scale_name(layer), 0.02 + 0.003 * i as f32);

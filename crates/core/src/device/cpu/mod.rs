@@ -19,7 +19,7 @@ use halfstep_kernels::ops::hadamard::{block_hadamard, block_hadamard_transposed}
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
-use halfstep_kernels::ops::rope::{RopePairs, RopeTable, rope};
+use halfstep_kernels::ops::rope::{RopeTable, rope};
 use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::affine::Affine;
@@ -310,7 +310,7 @@ impl<T: Number> Device for Cpu<T> {
         inverse: bool,
     ) -> Result<Vec<T>> {
         let mut y = uninit_vec(x.len());
-        rope(&self.pool, table, RopePairs::Half, x, heads, 0, period, inverse, &mut y);
+        rope(&self.pool, table, x, heads, 0, period, inverse, &mut y);
         Ok(y)
     }
 

@@ -43,12 +43,14 @@ impl Config for BlockHadamardConfig {
     }
 
     fn first(&self, spec: &TensorSpec) -> LinearParts {
+        let (layer, usual) = (spec.layer.unwrap_or(0) as u64, ActivationSite::USUAL.len() as u64);
         let site = match spec.role {
-            Role::Linear(linear) => ActivationSite::ALL.iter().position(|&s| s == linear.input()),
-            _ => None,
+            Role::Linear(linear) => linear.input().number(),
+            _ => 0,
         };
-        let places = ActivationSite::ALL.len() as u64;
-        let stream = spec.layer.unwrap_or(0) as u64 * places + site.unwrap_or(0) as u64;
+        // Sites that few layers have come after those of all layers.
+        let stream =
+            if site < usual { layer * usual + site } else { (1 << 40) + (layer << 20) + site };
         let signs = Some(Signs { seed: self.seed, stream });
         LinearParts {
             online_map: Some(OnlineMap::BlockHadamard { size: self.size, signs }),
