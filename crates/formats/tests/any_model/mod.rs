@@ -45,7 +45,7 @@ pub fn architecture(tied_head: bool) -> Architecture {
         head_dim: 6,
         norm_eps: 9.999999747378752e-06,
         rope_theta: 100_000.0,
-        rope_scaling: Some(halfstep_kernels::ops::rope::Llama3Scaling {
+        rope_scaling: Some(RopeScaling::Llama3(halfstep_kernels::ops::rope::Llama3Scaling {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
