@@ -133,6 +133,13 @@ impl Architecture {
         })
     }
 
+    /// Its config.json in one line, which a field that another version adds does not change; where
+    /// configs of its family cannot say all of it, its fields.
+    pub fn config_text(&self) -> String {
+        let json = crate::config::to_json(self);
+        json.map_or_else(|_| format!("{self:?}"), |json| json.to_string())
+    }
+
     /// The same decoder as files of a kind hold it: what is added to the weights of norms differs.
     pub fn in_form(&self, form: Form) -> Self {
         let mut graph = self.clone();

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use half::{bf16, f16};
-use halfstep_formats::architecture::{Architecture, Role, Sizes};
+use halfstep_formats::architecture::{Architecture, Role, RopeScaling, Sizes};
 use halfstep_formats::linear_parts::{OnlineMap, PostNorm, Signs, Sparse, Term};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
 use halfstep_formats::{LinearParts, LowRank, Model, Quantization, Tensor, TensorData};
@@ -50,7 +50,7 @@ pub fn architecture(tied_head: bool) -> Architecture {
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position: 64,
-        }),
+        })),
         tied_head,
         max_positions: 512,
     };
