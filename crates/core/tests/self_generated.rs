@@ -2,7 +2,7 @@
 //! disk, and what is learned from it.
 
 use halfstep::cancel::Cancel;
-use halfstep::config::options::RunConfig;
+use halfstep::config::options::{RunConfig, Switch};
 use halfstep::data::Text;
 use halfstep::data::self_generated::{BATCH, Settings, generate};
 use halfstep::host::Host;
@@ -37,7 +37,8 @@ fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-const SETTINGS: Settings = Settings { tokens: 1500, sequence_length: 40, seed: 3, batch: BATCH };
+const SETTINGS: Settings =
+    Settings { tokens: 1500, sequence_length: 40, seed: 3, batch: BATCH, bos: Switch::Auto };
 
 /// The ids, or the error, and whether any was generated now.
 fn generated(
