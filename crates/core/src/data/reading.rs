@@ -169,8 +169,8 @@ pub(super) fn plain_ids(
 fn spelt_out(number: usize, first: &str) -> String {
     let tokens = if number == 1 { "a special token" } else { "special tokens" };
     format!(
-        "the text spells out {tokens} ({number}, first {first}), read as plain text; special on \
-         reads them as tokens, off is silent"
+        "the text spells out {tokens} ({number}, first {first}), read as plain text; the option \
+         special decides: on reads tokens, off reads text without this warning"
     )
 }
 
