@@ -494,7 +494,7 @@ describe('halfstep eval', () => {
     const json = await halfstep(['eval', ...args, '--bos', 'on', '--json'])
     expect(JSON.parse(json.stdout)).toMatchObject({ reading: { beginToken: '<bos>' } })
     const none = await halfstep(['eval', path, '--data', data, '--bos', 'on'])
-    expect(none.code).toBe(2)
+    expect(none.code).toBe(1)
     expect(none.stderr).toMatch(/^error ERR_CONFIG: --bos: must be auto or off: .* has no begin/m)
   })
 

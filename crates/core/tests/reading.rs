@@ -346,6 +346,12 @@ fn an_evaluation_of_answers_scores_these_alone() {
     let notes = record.reading.expect("something to say").notes;
     assert!(notes.iter().any(|note| note.starts_with("answers only: ")), "{notes:?}");
 
+    let few = EvaluateConfig { tokens: 4, ..config(true) };
+    let config = EvaluateConfig { sequence_length: 4, ..few };
+    let error = evaluate(&model, None, &config, &mut |_, _| {}, &Cancel::default());
+    let text = error.expect_err("no answer is that early").to_string();
+    assert!(text.contains("must have a token to predict"), "{text}");
+
     let config = EvaluateConfig { answers_only: true, ..of_text(TEXT, Switch::Auto) };
     let text = evaluated(&model, config).expect_err("no conversations").to_string();
     assert!(text.starts_with("answersOnly: ") && text.contains("messages"), "{text}");
@@ -482,6 +488,16 @@ fn training_on_answers_is_for_recipes_that_predict_tokens() {
     let plain = RunConfig { data: None, text: Some(TEXT.into()), ..run.clone() };
     let text = trained(&model, 1, &plain).err().expect("no conversation").to_string();
     assert!(text.starts_with("answersOnly: "), "{text}");
+
+    let [validation, validation_tokens] = [run.data.clone(), None];
+    let measured = RunConfig { validation, validation_tokens, ..run.clone() };
+    trained(&model, 1, &measured).expect("measured on answers");
+    let early = RunConfig { validation_tokens: Some(LENGTH), ..measured };
+    let long = ["Who ".repeat(3 * LENGTH), "A friend.".into()];
+    let long = conversations(&[&[&long[0], &long[1]]]);
+    let early = RunConfig { validation: Some(file("long.jsonl", &long)), ..early };
+    let text = trained(&model, 1, &early).err().expect("no answer is that early").to_string();
+    assert!(text.contains("no answer in its first 16 tokens"), "{text}");
 
     let mut lines = vec![];
     let mut hear = |event| {

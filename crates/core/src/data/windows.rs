@@ -48,6 +48,12 @@ impl Windows {
         Ok(cut)
     }
 
+    /// Whether anything is to be predicted in sequences of `length`.
+    pub(crate) fn has_target(&self, length: usize) -> bool {
+        let of_sequence = |sequence: &[bool]| sequence[1..].contains(&true);
+        self.targets.as_ref().is_none_or(|targets| targets.chunks(length).any(of_sequence))
+    }
+
     /// The first `tokens` of them.
     pub(crate) fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);

@@ -72,6 +72,14 @@ impl Validation {
         let text = text.read_as(Reading { answers_only, ..reading })?;
         let mut windows = text.windows(model, sequence_length)?;
         windows.truncate(run.validation_tokens.unwrap_or(4096).max(sequence_length));
+        if !windows.has_target(sequence_length) {
+            let tokens = windows.tokens.len();
+            let reason = format!(
+                "has no answer in its first {tokens} tokens; use more validationTokens or leave out \
+                 answersOnly"
+            );
+            return Err(Error::Data { data: text.name, reason });
+        }
         let (reading, provenance) = (text.record(model)?, text.provenance(model)?);
         Ok(Some(Self { windows, sequence_length, reading, provenance }))
     }
@@ -168,6 +176,9 @@ impl Validation {
     ) -> Result<BlockParts> {
         let mut windows = self.windows.clone();
         windows.truncate(self.block_tokens());
+        if !windows.has_target(self.sequence_length) {
+            windows.targets = None;
+        }
         events(Event::Phase {
             name: "evaluate".into(),
             detail: format!("each of {layers} blocks alone"),
