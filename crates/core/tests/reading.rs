@@ -489,8 +489,7 @@ fn training_on_answers_is_for_recipes_that_predict_tokens() {
     let text = trained(&model, 1, &plain).err().expect("no conversation").to_string();
     assert!(text.starts_with("answersOnly: "), "{text}");
 
-    let [validation, validation_tokens] = [run.data.clone(), None];
-    let measured = RunConfig { validation, validation_tokens, ..run.clone() };
+    let measured = RunConfig { validation: run.data.clone(), ..run.clone() };
     trained(&model, 1, &measured).expect("measured on answers");
     let early = RunConfig { validation_tokens: Some(LENGTH), ..measured };
     let long = ["Who ".repeat(3 * LENGTH), "A friend.".into()];
