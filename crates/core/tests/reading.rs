@@ -173,7 +173,7 @@ fn a_tokenizer_that_adds_no_begin_token_has_one_only_where_it_is_asked_for() {
     assert!(text.starts_with("bos: ") && text.contains("no begin token"), "{text}");
     let run = RunConfig { bos: Switch::On, ..RunConfig::default() };
     let error = quantize(&none, &silq(1), &run, &mut |_| {}, &Cancel::default());
-    assert!(error.err().expect("there is none").to_string().starts_with("bos: "));
+    assert!(error.expect_err("there is none").to_string().starts_with("bos: "));
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn a_run_is_not_resumed_with_another_reading() {
         ..RunConfig::default()
     };
     trained(&model, 3, &run(Switch::Auto, false)).expect("trained");
-    let error = trained(&model, 3, &run(Switch::Off, true)).err().expect("another run");
+    let error = trained(&model, 3, &run(Switch::Off, true)).expect_err("another run");
     assert_eq!(error.code(), "ERR_CHECKPOINT");
     trained(&model, 3, &run(Switch::On, true)).expect("it reads the same");
 }
@@ -483,10 +483,10 @@ fn training_on_answers_is_for_recipes_that_predict_tokens() {
     layers.common.group_size = Some(32);
     let layers = RecipeConfig::Apiq(layers);
     let error = quantize(&model, &layers, &run, &mut |_| {}, &Cancel::default());
-    let text = error.err().expect("no token is predicted").to_string();
+    let text = error.expect_err("no token is predicted").to_string();
     assert!(text.starts_with("answersOnly: ") && text.contains("apiq"), "{text}");
     let plain = RunConfig { data: None, text: Some(TEXT.into()), ..run.clone() };
-    let text = trained(&model, 1, &plain).err().expect("no conversation").to_string();
+    let text = trained(&model, 1, &plain).expect_err("no conversation").to_string();
     assert!(text.starts_with("answersOnly: "), "{text}");
 
     let measured = RunConfig { validation: run.data.clone(), ..run.clone() };
@@ -495,7 +495,7 @@ fn training_on_answers_is_for_recipes_that_predict_tokens() {
     let long = ["Who ".repeat(3 * LENGTH), "A friend.".into()];
     let long = conversations(&[&[&long[0], &long[1]]]);
     let early = RunConfig { validation: Some(file("long.jsonl", &long)), ..early };
-    let text = trained(&model, 1, &early).err().expect("no answer is that early").to_string();
+    let text = trained(&model, 1, &early).expect_err("no answer is that early").to_string();
     assert!(text.contains("no answer in its first 16 tokens"), "{text}");
 
     let mut lines = vec![];

@@ -50,16 +50,16 @@ impl Documents {
     ///
     /// Errors: `Data`, naming the line or document that is none, or JSON under the name of a plain
     /// text.
-    pub(crate) fn of_file(path: &str, text: &str) -> Result<Self> {
+    pub(crate) fn of_file(path: &str, text: String) -> Result<Self> {
         let name = Path::new(path).extension().unwrap_or_default().to_ascii_lowercase();
         let is_array = text.trim_start().starts_with('[');
         match name.to_str() {
-            Some("jsonl" | "ndjson" | "json") if is_array => array(path, text),
-            Some("jsonl" | "ndjson") => lines(path, text),
+            Some("jsonl" | "ndjson" | "json") if is_array => array(path, &text),
+            Some("jsonl" | "ndjson") => lines(path, &text),
             // One object over several lines, or a file of lines under this name.
-            Some("json") => match serde_json::from_str(text) {
+            Some("json") => match serde_json::from_str(&text) {
                 Ok(value) => collected(path, [(Place::Document(1), Ok(value))]),
-                Err(_) => lines(path, text),
+                Err(_) => lines(path, &text),
             },
             _ => {
                 let reason = "documents in JSON; give the file a name that ends in .jsonl, .ndjson \
@@ -73,7 +73,7 @@ impl Documents {
     ///
     /// Errors: `Data` for `reason`: it consists of documents in JSON, which nobody wants a model to
     /// learn as braces.
-    pub(crate) fn plain(name: &str, text: &str, reason: &str) -> Result<Self> {
+    pub(crate) fn plain(name: &str, text: String, reason: &str) -> Result<Self> {
         let start = text.trim_start();
         let first = start.strip_prefix('[').unwrap_or(start);
         if first.trim_start().starts_with('{') {
@@ -84,7 +84,7 @@ impl Documents {
                 return Err(Error::Data { data: name.into(), reason: reason.into() });
             }
         }
-        Ok(Self::Text(text.to_owned()))
+        Ok(Self::Text(text))
     }
 }
 
@@ -176,14 +176,14 @@ mod tests {
     use super::*;
 
     fn text(path: &str, content: &str) -> String {
-        match Documents::of_file(path, content).expect(path) {
+        match Documents::of_file(path, content.to_owned()).expect(path) {
             Documents::Text(text) => text,
             other => panic!("{path}: {other:?}"),
         }
     }
 
     fn refusal(path: &str, content: &str) -> String {
-        let error = Documents::of_file(path, content).expect_err(content);
+        let error = Documents::of_file(path, content.to_owned()).expect_err(content);
         assert_eq!(error.code(), "ERR_DATA");
         error.to_string()
     }
@@ -241,7 +241,7 @@ mod tests {
             conversation(Place::Line(1), of("user", "a")),
             conversation(Place::Line(2), of("system", "b")),
         ];
-        let read = Documents::of_file("a.jsonl", lines).expect("conversations");
+        let read = Documents::of_file("a.jsonl", lines.to_owned()).expect("conversations");
         assert_eq!(read, Documents::Conversations(both));
         for (line, words) in [
             ("{\"messages\": []}", "at least one message"),

@@ -60,7 +60,10 @@ impl Text {
             (None, Some(text)) => {
                 let reason = "documents in JSON; put them in a file whose name ends in .jsonl, \
                               .ndjson or .json, or pass what they say";
-                ("text".to_owned(), Documents::plain("text", without_mark(text), reason)?)
+                (
+                    "text".to_owned(),
+                    Documents::plain("text", without_mark(text.to_owned()), reason)?,
+                )
             }
         };
         let source = match source {
@@ -340,12 +343,16 @@ fn file(path: &str) -> Result<Documents> {
         let line = e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;
         wrong(format!("line {line}: not UTF-8 text; the first wrong byte is at {at}"))
     })?;
-    Documents::of_file(path, without_mark(&text))
+    Documents::of_file(path, without_mark(text))
 }
 
 /// A text without the byte order mark that some editors put before it.
-fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
+fn without_mark(mut text: String) -> String {
+    const MARK: char = '\u{feff}';
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len_utf8());
+    }
+    text
 }
 
 #[cfg(test)]
