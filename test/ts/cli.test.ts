@@ -23,6 +23,8 @@ const COMMANDS = [
 const RECIPES = DOCUMENTED.map(({ kind }) => kind)
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
+/** A model whose tokenizer adds a begin token. */
+const addsBegin = fileURLToPath(new URL('../golden/arch/llama', import.meta.url))
 writeFileSync(join(folder, 'whole.json'), '{"id":"mine","rules":[],"stages":[]}')
 const TRAIN = ['--tokens', '1024', '--sequence-length', '32', '--learning-rate', '1e-3']
 
@@ -474,6 +476,26 @@ describe('halfstep eval', () => {
     expect(JSON.parse(stdout)).toMatchObject({ kl: 0, top1Agreement: 1 })
     const plain = await halfstep(['eval', path, ...args])
     expect(plain.stdout).toMatch(/top-1 agreement, % +100\.00/)
+  })
+
+  it('says in 80 columns that a begin token is put before each window, and how a text is read', async () => {
+    const text = join(folder, 'chat.txt')
+    writeFileSync(text, '<eos>A new day begins. '.repeat(40))
+    const args = [addsBegin, '--data', text, '--sequence-length', '32']
+    const auto = await halfstep(['eval', ...args])
+    expect(auto.code).toBe(0)
+    expect(lines(auto.stdout)[0]).toBe('begin token: <bos> before each window (auto)')
+    expect(auto.stderr).toMatch(/^warning: the text spells out special tokens \(40, first <eos>\)/m)
+    for (const line of lines(auto.stdout + auto.stderr)) expect(line.length).toBeLessThanOrEqual(80)
+    const off = await halfstep(['eval', ...args, '--bos', 'off', '--special', 'on'])
+    const notes = ['begin token: none (off)', 'special tokens: read as tokens (on)']
+    expect(lines(off.stdout).slice(0, 2)).toEqual(notes)
+    expect(off.stderr).not.toContain('warning')
+    const json = await halfstep(['eval', ...args, '--bos', 'on', '--json'])
+    expect(JSON.parse(json.stdout)).toMatchObject({ reading: { beginToken: '<bos>' } })
+    const none = await halfstep(['eval', path, '--data', data, '--bos', 'on'])
+    expect(none.code).toBe(1)
+    expect(none.stderr).toMatch(/^error ERR_CONFIG: --bos: must be auto or off: .* has no begin/m)
   })
 
   it('names a text that is not there', async () => {

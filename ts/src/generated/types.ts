@@ -535,8 +535,10 @@ export type Element = {
  */
 export type EvaluateConfig = { 
 /**
- * Path of the text to measure on: UTF-8, or a .jsonl file with a document in the field `text`
- * of each line. Default: none.
+ * Path of the text to measure on: UTF-8, or documents: a .jsonl or .ndjson file with an object
+ * in each line, or a .json file with an array of them. An object has a text in `text`, or a
+ * conversation in `messages` (objects with role and content), which the chat template of the
+ * model renders. Default: none.
  */
 data?: string, 
 /**
@@ -552,6 +554,22 @@ tokens: number,
  * itself. Default 512.
  */
 sequenceLength: number, 
+/**
+ * Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
+ * tokenizer adds one to a text). It takes one position of each sequence and is never
+ * predicted. Default `auto`.
+ */
+bos: Switch, 
+/**
+ * Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain
+ * text) or `auto` (on for conversations only). Default `auto`.
+ */
+special: Switch, 
+/**
+ * Measure the answers of conversations only: what no assistant says is read, but not
+ * predicted. Default false.
+ */
+answersOnly: boolean, 
 /**
  * Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on
  * decoded weights, with nothing else quantized) or `auto` (integer for a quantized model).
@@ -591,14 +609,20 @@ top1Agreement: number | null,
 /**
  * Predictions per second of the forward pass of the model itself; 0 where there is no clock.
  */
-tokensPerSecond: number, };
+tokensPerSecond: number, 
+/**
+ * How the text was read, if there is something to say about it; absent in the measurements of
+ * a run, whose events tell it.
+ */
+reading?: ReadingRecord, };
 
 /**
  * What a run reports while it works.
  */
 export type Event = { 
 /**
- * A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`.
+ * A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`; or, as `data`,
+ * how the text is read.
  */
 "kind": "phase", 
 /**
@@ -1228,6 +1252,32 @@ zeroPoint?: ZeroPoint, };
 export type RangeConfig = "frozen" | "absmax" | "scale" | "clip" | "scaleZero";
 
 /**
+ * How a text was read, and what there is to say about it.
+ */
+export type ReadingRecord = { 
+/**
+ * Token that was put before each sequence, as the vocabulary spells it; null if there was none.
+ */
+beginToken: string | null, 
+/**
+ * Whether special tokens that the text spells out were read as tokens.
+ */
+special: boolean, 
+/**
+ * Whether only the answers of conversations were predicted.
+ */
+answersOnly: boolean, 
+/**
+ * What was done, in a phrase each; empty if the text is the plain one of a model without a begin
+ * token.
+ */
+notes: Array<string>, 
+/**
+ * What may not be as intended, in a sentence each.
+ */
+warnings: Array<string>, };
+
+/**
  * A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
  * options to one of these.
  */
@@ -1492,8 +1542,10 @@ quantizer: ActivationSpec, };
  */
 export type RunConfig = { 
 /**
- * Path of the text to train on: UTF-8, or a .jsonl file with a document in the field `text` of
- * each line. Default: none; a recipe that trains needs one, or `selfGenerated`.
+ * Path of the text to train on: UTF-8, or documents: a .jsonl or .ndjson file with an object in
+ * each line, or a .json file with an array of them. An object has a text in `text`, or a
+ * conversation in `messages` (objects with role and content), which the chat template of the
+ * model renders. Default: none; a recipe that trains needs one, or `selfGenerated`.
  */
 data?: string, 
 /**
@@ -1512,8 +1564,8 @@ selfGenerated?: number,
  */
 skipCharacters: number, 
 /**
- * Path of a text (or .jsonl file) that is never trained on; the model is measured on it before
- * and after. Default: nothing is measured.
+ * Path of a text, or of documents as in `data`, that is never trained on; the model is measured
+ * on it before and after. Default: nothing is measured.
  */
 validation?: string, 
 /**
@@ -1524,6 +1576,22 @@ validationText?: string,
  * Number of tokens of the validation text to measure on. Default 4096.
  */
 validationTokens?: number, 
+/**
+ * Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
+ * tokenizer adds one to a text). It takes one position of each sequence and is never
+ * predicted. Default `auto`.
+ */
+bos: Switch, 
+/**
+ * Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain
+ * text) or `auto` (on for conversations only). Default `auto`.
+ */
+special: Switch, 
+/**
+ * Learn from the answers of conversations only: what no assistant says is read, but not
+ * predicted. Stages that train layer by layer compare every position. Default false.
+ */
+answersOnly: boolean, 
 /**
  * Path that the result will be saved to, so that an ending that does not fit the target is
  * refused before the run starts. The run itself writes nothing there. Default: none.
@@ -1911,6 +1979,11 @@ matrices: Array<MatrixRecord>, };
  * What a stage begins from.
  */
 export type StageStart = "previous" | "original";
+
+/**
+ * Something that is on, off, or decided by what is there.
+ */
+export type Switch = "auto" | "on" | "off";
 
 /**
  * Up to 16 levels of int8, ascending.
