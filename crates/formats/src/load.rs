@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::model::Model;
 use crate::source::Source;
-use crate::{gguf, halfstep_file, hugging_face, safetensors};
+use crate::{foreign, gguf, halfstep_file, hugging_face, safetensors};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -17,23 +17,19 @@ pub fn load(path: &Path) -> Result<Model> {
         return hugging_face::load(Folder::Disk(path));
     }
     let mut source = open(path)?;
-    let mut start = [0; 9];
+    let mut start = [0; foreign::BYTES];
     let known = start.len().min(source.length as usize);
     source.read_at(0, &mut start[..known])?;
     match kind(&name, &start[..known])? {
-        Kind::Gguf => {
-            let bytes = source.values(0, source.length as usize)?;
-            drop(source);
-            Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(&name, &bytes)? })
-        }
+        Kind::Gguf => gguf::read_files(gguf::Files::on_disk(source, path, false)?),
         Kind::Safetensors => load_safetensors(source),
     }
 }
 
 /// Loads a model from bytes in memory (GGUF or `halfstep` file), for WASM. Errors name it `name`.
 pub fn load_bytes(name: &str, bytes: &[u8]) -> Result<Model> {
-    match kind(name, &bytes[..bytes.len().min(9)])? {
-        Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(name, bytes)? }),
+    match kind(name, &bytes[..bytes.len().min(foreign::BYTES)])? {
+        Kind::Gguf => gguf::read(name, bytes),
         Kind::Safetensors => load_safetensors(Source::memory(name, bytes)),
     }
 }
@@ -49,24 +45,18 @@ enum Kind {
 }
 
 fn kind(file: &str, start: &[u8]) -> Result<Kind> {
-    let unsupported = |name: &str, reason: &str| {
-        Err(Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() })
-    };
     match start {
         [b'G', b'G', b'U', b'F', ..] => Ok(Kind::Gguf),
-        // A pickle would be code, and is never read.
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-            unsupported("a PyTorch checkpoint", "save it as safetensors")
+        // The length of the header may begin as other files do.
+        [_, _, _, _, _, _, _, _, b'{', ..] => Ok(Kind::Safetensors),
+        _ => {
+            foreign::refuse(file, start)?;
+            Err(Error::Format {
+                file: file.into(),
+                offset: 0,
+                reason: "neither GGUF nor safetensors by its first bytes".into(),
+            })
         }
-        [b'g', b'g', b'm', b'l', ..] | [b't', b'j', b'g', b'g', ..] => {
-            unsupported("the ggml format before GGUF", "convert it to GGUF")
-        }
-        [_, _, _, _, _, _, _, _, b'{'] => Ok(Kind::Safetensors),
-        _ => Err(Error::Format {
-            file: file.into(),
-            offset: 0,
-            reason: "neither GGUF nor safetensors by its first bytes".into(),
-        }),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod architecture;
 mod container;
+mod files;
 pub mod keys;
 mod metadata;
 mod names;
@@ -14,12 +15,15 @@ mod permute;
 mod quantization;
 mod read;
 mod rope_factors;
+mod types;
 mod vocabulary;
 mod write;
 
 pub use container::{Container, TensorInfo};
+pub(crate) use files::Files;
 pub use metadata::{Array, Entry, Metadata, Value};
 pub use read::read;
+pub(crate) use read::read_files;
 pub use write::write;
 
 use crate::blocks;
