@@ -2,6 +2,7 @@
 //! index.
 
 use crate::architecture::{Architecture, Role, TensorSpec, family};
+use crate::description::{Description, config_architecture, config_sizes};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::model::{Model, Tensor, TensorData};
@@ -53,12 +54,84 @@ pub fn load(folder: Folder) -> Result<Model> {
     })
 }
 
-/// Returns what [`load`] would refuse a folder for, without reading a weight.
-pub fn check(folder: Folder) -> Result<Vec<String>> {
+/// Checks all of a folder that can be checked without reading a weight; returns the warnings.
+fn check(folder: Folder) -> Result<Vec<String>> {
     let small = read_small_files(folder)?;
     let shards = Shards::open(folder)?;
     let placed = place_tensors(&folder.label(), &small.architecture, &shards)?;
     Ok([shards.warnings, placed.warnings].concat())
+}
+
+/// Describes the model of a folder, whether [`load`] can read it or not; no weight is read.
+/// Errors: no config.json or a damaged one.
+pub fn describe(folder: Folder) -> Result<Description> {
+    let (config_file, config_bytes) = folder
+        .read("config.json", config::MAX_CONFIG_BYTES as u64)?
+        .ok_or_else(|| shards::explain_absent(folder, "config.json"))?;
+    let config = json::parse(&config_file, &config_bytes)?;
+    let (tokenizer, has_chat_template, small_bytes) = describe_small_files(folder);
+    let mut description = Description {
+        name: folder.name(),
+        format: "folder",
+        architecture: config_architecture(&config),
+        sizes: config_sizes(&config),
+        tokenizer,
+        has_chat_template,
+        file_bytes: config_bytes.len() as u64 + small_bytes,
+        ..Description::default()
+    };
+    if let Ok(shards) = Shards::open(folder) {
+        description.count_all(shards.files.iter().flat_map(|shard| &shard.tensors));
+        description.file_bytes += shards.length();
+        description.warnings = shards.warnings;
+    }
+    match check(folder) {
+        Ok(warnings) => description.warnings = warnings,
+        Err(refusal) => description.refusal = Some(refusal),
+    }
+    if let Ok(architecture) = config::parse(&config_file, &config_bytes) {
+        description.parameters = inventory::parameters(&architecture);
+        description.sizes.tied_head = Some(is_tied(&architecture));
+    }
+    Ok(description)
+}
+
+/// The kind of the tokenizer, whether there is a chat template, and the bytes of their files. What
+/// is wrong with one of them is the loader's to say.
+fn describe_small_files(folder: Folder) -> (Option<String>, bool, u64) {
+    let mut bytes = 0;
+    let mut read = |name: &str, cap: u64| {
+        let found = folder.read(name, cap).ok().flatten();
+        bytes += found.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        found
+    };
+    let tokenizer = read("tokenizer.json", MAX_TOKENIZER_BYTES)
+        .and_then(|(file, bytes)| tokenizer_kind(&file, &bytes));
+    let template = read("chat_template.jinja", MAX_TEMPLATE_BYTES).is_some();
+    let config = read("tokenizer_config.json", MAX_SIDE_BYTES);
+    read("generation_config.json", MAX_SIDE_BYTES);
+    let in_config =
+        || config.and_then(|(file, bytes)| template_of(&file, &bytes).ok().flatten()).is_some();
+    let there = |name: &str| folder.open(name).is_ok_and(|file| file.is_some());
+    let other = || match () {
+        () if there("tokenizer.model") => Some("SentencePiece (tokenizer.model)".to_owned()),
+        () if there("vocab.json") => Some("BPE (vocab.json, merges.txt)".to_owned()),
+        () => None,
+    };
+    (tokenizer.or_else(other), template || in_config(), bytes)
+}
+
+/// The type of the model in a tokenizer.json: `BPE`, `Unigram`, ...
+pub(crate) fn tokenizer_kind(file: &str, bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Kind {
+        r#type: String,
+    }
+    #[derive(Deserialize)]
+    struct Holder {
+        model: Kind,
+    }
+    Some(json::typed::<Holder>(file, bytes, 0).ok()?.model.r#type)
 }
 
 /// What a folder holds besides its weights.

@@ -8,6 +8,7 @@
 pub mod architecture;
 pub mod blocks;
 pub mod config;
+pub mod description;
 mod error;
 mod folder;
 mod foreign;
@@ -31,6 +32,7 @@ pub mod tokenizer;
 pub mod write;
 
 pub use architecture::Architecture;
+pub use description::Description;
 pub use error::{Error, Result};
 pub use linear_parts::LinearParts;
 pub use low_rank::LowRank;

@@ -95,7 +95,7 @@ pub struct Container<'a> {
 
 /// What is done with tensors of types that are not read.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum OtherTypes {
+pub(crate) enum OtherTypes {
     Refuse,
     Describe,
 }

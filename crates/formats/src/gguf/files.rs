@@ -38,18 +38,16 @@ pub(super) struct Beginning<'s> {
 }
 
 impl<'s> Files<'s> {
-    /// One file, in memory or on disk. `describe`: tensors of types that are not read are listed,
-    /// not refused.
-    pub fn one(source: Source<'s>, describe: bool) -> Result<Self> {
-        let others = if describe { OtherTypes::Describe } else { OtherTypes::Refuse };
+    /// One file, in memory or on disk.
+    pub fn one(source: Source<'s>, others: OtherTypes) -> Result<Self> {
         let mut files = Self { sources: vec![], beginnings: vec![], others };
         files.push(source)?;
         Ok(files)
     }
 
     /// The file `path` and, if it is the first one of a split model, those beside it.
-    pub fn on_disk(source: Source<'s>, path: &Path, describe: bool) -> Result<Self> {
-        let mut files = Self::one(source, describe)?;
+    pub fn on_disk(source: Source<'s>, path: &Path, others: OtherTypes) -> Result<Self> {
+        let mut files = Self::one(source, others)?;
         let Some(split) = files.beginnings[0].parse(files.others)?.split else { return Ok(files) };
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
@@ -89,11 +87,6 @@ impl<'s> Files<'s> {
     /// Bytes of all files.
     pub fn length(&self) -> u64 {
         self.sources.iter().map(|source| source.length).sum()
-    }
-
-    /// Name of the first file.
-    pub fn name(&self) -> &str {
-        &self.beginnings[0].name
     }
 
     /// The files as one, with the tensors that the graph takes numbers from read into `attached`.

@@ -7,6 +7,7 @@
 
 mod architecture;
 mod container;
+mod describe;
 mod files;
 pub mod keys;
 mod metadata;
@@ -19,7 +20,9 @@ mod types;
 mod vocabulary;
 mod write;
 
+pub(crate) use container::OtherTypes;
 pub use container::{Container, TensorInfo};
+pub(crate) use describe::describe;
 pub(crate) use files::Files;
 pub use metadata::{Array, Entry, Metadata, Value};
 pub use read::read;

@@ -1,5 +1,6 @@
 //! A GGUF file to a [`Model`].
 
+use super::container::OtherTypes;
 use super::metadata::{Metadata, Value, error_at};
 use super::names::{NamedSpec, ROPE_FACTORS, named_specs};
 use super::permute::{gather_rows, gguf_row};
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// `Shape`, `Tokenizer`, `Memory`. Nothing is allocated for a tensor before its description, its
 /// bytes and its shape have been checked.
 pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
-    read_files(Files::one(Source::memory(file, bytes), false)?)
+    read_files(Files::one(Source::memory(file, bytes), OtherTypes::Refuse)?)
 }
 
 /// The same from files, of which one tensor after the other is read.

@@ -171,6 +171,16 @@ impl PlannedLinear {
         Ok(Self { shape, terms, tensors, rest })
     }
 
+    /// Bytes of all parts in the file.
+    pub fn bytes(&self) -> u64 {
+        let terms = self.terms.iter().map(|term| match term {
+            PlannedTerm::Packed(packed) => packed.bytes(),
+            PlannedTerm::Sparse => 0,
+        });
+        let tensors = self.tensors.values().map(|info| info.end - info.begin);
+        terms.chain(tensors).sum()
+    }
+
     pub fn read(self, source: &mut Source) -> Result<LinearParts> {
         let Self { shape: [rows, cols], terms, tensors, rest: mut parts } = self;
         let halves = |source: &mut Source, part: &str| -> Result<Option<Vec<f16>>> {
