@@ -153,7 +153,7 @@ pub fn describe(mut source: Source, header: Header) -> Result<Description> {
         description.count(&format!("low rank {rank}"), bytes);
     }
     for linear in plan.linears.values() {
-        description.count("other parts of a linear", linear.bytes());
+        linear.parts().iter().for_each(|(name, bytes)| description.count(name, *bytes));
     }
     let Some(info) = plan.tokenizer else { return Ok(description) };
     match read_tokenizer(&mut source, &info, &plan.architecture) {
