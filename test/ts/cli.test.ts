@@ -522,12 +522,12 @@ describe('the other commands', () => {
 
   it('inspect says in one line why a model cannot be run', async () => {
     const config = { architectures: ['AlphaForCausalLM'], model_type: 'alpha', hidden_size: 64 }
-    writeFileSync(join(folder, 'config.json'), JSON.stringify(config))
-    const { code, stdout } = await halfstep(['inspect', 'config.json'])
+    writeFileSync(join(folder, 'alpha.json'), JSON.stringify(config))
+    const { code, stdout } = await halfstep(['inspect', 'alpha.json'])
     expect(code).toBe(0)
     expect(stdout).toMatch(/^architecture +alpha$/m)
-    expect(stdout).toMatch(/^can be run +no: config\.json: AlphaForCausalLM is not supported: .+$/m)
-    const json = await halfstep(['inspect', 'config.json', '--json'])
+    expect(stdout).toMatch(/^can be run +no: alpha\.json: AlphaForCausalLM is not supported: .+$/m)
+    const json = await halfstep(['inspect', 'alpha.json', '--json'])
     expect(objects(json.stdout)).toMatchObject([
       { hiddenSize: 64, layers: null, refusal: { code: 'ERR_UNSUPPORTED' } },
     ])

@@ -166,7 +166,7 @@ fn explained(folder: Folder, name: &str) -> Result<Error> {
     });
     Ok(match other {
         Some((file, reason)) => {
-            let name = format!("a folder without {name}");
+            let name = format!("a folder with this file and without {name}");
             unsupported(file, name, reason.into())
         }
         None => absent(folder, name),

@@ -413,7 +413,7 @@ fn folders_in_memory_load_alike() {
     let mut files: BTreeMap<String, Vec<u8>> = names.iter().map(read).collect();
     assert_same_content(&load_files("m", &files).expect("loads"), &want);
     files.insert("model-00001-of-00002.safetensors".into(), b"version https://git-lfs".to_vec());
-    let error = load_files("m", &files).err().expect("a pointer").to_string();
+    let error = load_files("m", &files).expect_err("a pointer").to_string();
     assert!(error.contains("m/model-00001-of-00002.safetensors: a Git LFS pointer"), "{error}");
 }
 
