@@ -530,7 +530,8 @@ describe('the other commands', () => {
 
   it('inspect shows sizes and storage, and where a quantized file comes from', async () => {
     const { stdout } = await halfstep(['inspect', path])
-    expect(stdout).toMatch(/^F32 tensors +20$/m)
+    expect(stdout).toMatch(/^F32 tensors +20, [\d.]+ kB$/m)
+    expect(stdout).toMatch(/^can be run +yes$/m)
     await halfstep(['quantize', path, '--recipe', 'rtn', '-o', 'inspected.gguf'])
     const small = await halfstep(['inspect', 'inspected.gguf'])
     expect(small.stdout).toMatch(/^target +gguf:q4_0$/m)
@@ -539,6 +540,34 @@ describe('the other commands', () => {
     expect(JSON.parse((await halfstep(['inspect', path, '--json'])).stdout)).toMatchObject({
       layers: 2,
     })
+  })
+
+  it('inspect says in one line why a model cannot be run', async () => {
+    const config = { architectures: ['AlphaForCausalLM'], model_type: 'alpha', hidden_size: 64 }
+    writeFileSync(join(folder, 'alpha.json'), JSON.stringify(config))
+    const { code, stdout } = await halfstep(['inspect', 'alpha.json'])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^architecture +alpha$/m)
+    expect(stdout).toMatch(/^can be run +no: alpha\.json: AlphaForCausalLM is not supported: .+$/m)
+    const json = await halfstep(['inspect', 'alpha.json', '--json'])
+    expect(objects(json.stdout)).toMatchObject([
+      { hiddenSize: 64, layers: null, refusal: { code: 'ERR_UNSUPPORTED' } },
+    ])
+  })
+
+  it('every command that loads a model shows once what is left out of it', async () => {
+    const file = join(folder, 'trailing.gguf')
+    await halfstep(['quantize', path, '--recipe', 'rtn', '-o', file])
+    writeFileSync(file, Buffer.concat([readFileSync(file), Buffer.alloc(99)]))
+    for (const command of [
+      ['inspect', file],
+      ['generate', file, '--prompt', 'the', '--max-tokens', '2'],
+      ['eval', file, '--data', data],
+    ]) {
+      const { code, stderr } = await halfstep(command)
+      expect(code).toBe(0)
+      expect(stderr.match(/^warning: .*99 bytes after the last tensor/gm)).toHaveLength(1)
+    }
   })
 
   it('bench checks the answers of the kernels and times those that are selected', async () => {

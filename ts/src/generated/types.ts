@@ -742,6 +742,112 @@ path: string, } | {
 message: string, };
 
 /**
+ * The contents of a file or folder, whether its model can be run or not, for `halfstep inspect`.
+ * What a file does not give is null.
+ */
+export type FileInspection = { 
+/**
+ * Name of the model.
+ */
+name: string, 
+/**
+ * What the file is: `gguf`, `halfstep`, `safetensors`, `folder` (Hugging Face) or `config`.
+ */
+format: string, 
+/**
+ * Name of the architecture, as the file has it.
+ */
+architecture: string | null, 
+/**
+ * Number of weights; those of a tied head count once. Where the architecture is unknown, the
+ * elements of all tensors.
+ */
+parameters: number, 
+/**
+ * Size of the file or files.
+ */
+fileBytes: number, 
+/**
+ * All stored weight bits over all parameters; 0 without weights.
+ */
+bitsPerWeight: number, 
+/**
+ * Rows of the embedding.
+ */
+vocabSize: number | null, 
+/**
+ * Width of the rows that go from layer to layer.
+ */
+hiddenSize: number | null, 
+/**
+ * Width inside the feed-forward of a layer, the largest where layers differ.
+ */
+intermediateSize: number | null, 
+/**
+ * Number of layers.
+ */
+layers: number | null, 
+/**
+ * Number of query heads of a layer, the largest where layers differ.
+ */
+heads: number | null, 
+/**
+ * Number of key/value heads of a layer, the largest where layers differ.
+ */
+kvHeads: number | null, 
+/**
+ * Elements of a head.
+ */
+headDim: number | null, 
+/**
+ * Longest context in tokens.
+ */
+maxPositions: number | null, 
+/**
+ * Whether the head is the embedding.
+ */
+tiedHead: boolean | null, 
+/**
+ * Kind of the tokenizer, as the file calls it (`gpt2`, `llama`, `BPE`, `Unigram`); null
+ * without one.
+ */
+tokenizer: string | null, 
+/**
+ * llama.cpp's name of the pre-tokenizer, where the file has it.
+ */
+preTokenizer: string | null, 
+/**
+ * Whether there is a chat template.
+ */
+hasChatTemplate: boolean, 
+/**
+ * Target of a quantized model, null for any other.
+ */
+target: string | null, 
+/**
+ * Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
+ * that rank.
+ */
+tensorTypes: { [key in string]: number }, 
+/**
+ * Bytes of the tensors by storage type.
+ */
+tensorBytes: { [key in string]: number }, 
+/**
+ * How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
+ * by halfstep.
+ */
+provenance: { [key in string]: string }, 
+/**
+ * What is set right or left out in reading.
+ */
+warnings: Array<string>, 
+/**
+ * What loading the model ends in; null if it can be run.
+ */
+refusal: Refusal | null, };
+
+/**
  * A finished generation.
  */
 export type Generation = { 
@@ -864,6 +970,10 @@ export type Inspection = {
  */
 name: string, 
 /**
+ * Name of the architecture, as GGUF has it: `llama`.
+ */
+architecture: string, 
+/**
  * Number of weights; those of a tied head count once.
  */
 parameters: number, 
@@ -932,7 +1042,11 @@ tensorTypes: { [key in string]: number },
  * How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
  * by halfstep.
  */
-provenance: { [key in string]: string }, };
+provenance: { [key in string]: string }, 
+/**
+ * What was set right or left out while reading.
+ */
+warnings: Array<string>, };
 
 /**
  * A uniform integer grid, 2 to 8 bits.
@@ -1366,6 +1480,19 @@ selfGenerated?: number, };
  * When the forward pass of a layer is computed again in the backward pass instead of being kept.
  */
 export type Recompute = "auto" | "always" | "never";
+
+/**
+ * Why a model cannot be run.
+ */
+export type Refusal = { 
+/**
+ * Code of the error, `ERR_...`.
+ */
+code: string, 
+/**
+ * The error in one sentence.
+ */
+message: string, };
 
 /**
  * The report of a run.
