@@ -67,6 +67,8 @@ fn model(architecture: Architecture) -> Model {
         quantization: None,
         provenance: BTreeMap::new(),
         file_bytes: 0,
+        warnings: vec![],
+        carried: Default::default(),
     }
 }
 

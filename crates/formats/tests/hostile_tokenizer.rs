@@ -603,6 +603,7 @@ proptest! {
             padding: roles[3],
             add_bos: flags[0],
             add_eos: flags[1],
+            ..Vocabulary::default()
         };
         let Ok(tokenizer) = Tokenizer::new(vocabulary) else { return Ok(()) };
         for special in [false, true] {

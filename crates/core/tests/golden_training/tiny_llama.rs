@@ -24,5 +24,7 @@ pub fn model() -> Model {
         quantization: None,
         provenance: BTreeMap::new(),
         file_bytes: 0,
+        warnings: vec![],
+        carried: Default::default(),
     }
 }

@@ -1,6 +1,6 @@
 //! A GGUF file to a [`Model`].
 
-use super::metadata::{Metadata, Value, error_at};
+use super::metadata::{Carried, Metadata, Value, error_at};
 use super::names::{NamedSpec, ROPE_FACTORS, named_specs};
 use super::permute::{gather_rows, gguf_row};
 use super::{Container, GgmlType, TensorInfo, architecture, caps, keys, quantization, vocabulary};
@@ -25,6 +25,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
     let chat_template = read_chat_template(metadata)?;
     let provenance = read_provenance(metadata)?;
     let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
+    let warnings = tokenizer.as_ref().map_or_else(Vec::new, |t| t.warnings.clone());
     let mut tensors = BTreeMap::new();
     for named in specs {
         let tensor = read_tensor(file, &named, &container.tensors[named.gguf.as_str()])?;
@@ -44,7 +45,19 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
         quantization,
         provenance,
         file_bytes,
+        warnings,
+        carried: read_carried(metadata),
     })
+}
+
+/// What nothing here interprets; sizes of the architecture and places in split files are not that.
+fn read_carried(metadata: &Metadata) -> BTreeMap<String, Carried> {
+    let free = |key: &str| {
+        (key.starts_with("general.") || key.starts_with("tokenizer."))
+            && !keys::INTERPRETED.contains(&key)
+    };
+    let entries = metadata.entries.iter().filter(|(key, _)| free(key));
+    entries.map(|(key, entry)| (key.to_string(), entry.carried())).collect()
 }
 
 fn stem(file: &str) -> String {

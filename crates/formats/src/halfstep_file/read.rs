@@ -150,6 +150,8 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
         quantization,
         provenance,
         file_bytes: source.length,
+        warnings: vec![],
+        carried: BTreeMap::new(),
     })
 }
 

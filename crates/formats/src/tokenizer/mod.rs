@@ -13,6 +13,7 @@ mod ends;
 mod json;
 mod merge;
 pub mod pre;
+mod protobuf;
 mod sentence_piece;
 mod spaces;
 mod stream;
@@ -105,6 +106,32 @@ impl Tokenizer {
         tokenizer_config: Option<&[u8]>,
     ) -> Result<Self> {
         let (vocabulary, warnings) = json::read(file, tokenizer_json, tokenizer_config)?;
+        Self::from_file(file, vocabulary, warnings)
+    }
+
+    /// Reads a tokenizer from vocab.json and merges.txt. The tokenizer_config.json must name a class
+    /// whose words are known; added_tokens.json is optional.
+    pub fn from_merges(
+        file: &str,
+        vocab_json: &[u8],
+        merges_txt: &[u8],
+        tokenizer_config: Option<&[u8]>,
+        added_tokens: Option<&[u8]>,
+    ) -> Result<Self> {
+        let sides = json::Sides { config: tokenizer_config, added: added_tokens };
+        let (vocabulary, warnings) = json::read_merges(file, vocab_json, merges_txt, sides)?;
+        Self::from_file(file, vocabulary, warnings)
+    }
+
+    /// Reads a tokenizer from SentencePiece's tokenizer.model and the side files.
+    pub fn from_sentence_piece(
+        file: &str,
+        model: &[u8],
+        tokenizer_config: Option<&[u8]>,
+        added_tokens: Option<&[u8]>,
+    ) -> Result<Self> {
+        let sides = json::Sides { config: tokenizer_config, added: added_tokens };
+        let (vocabulary, warnings) = json::read_model(file, model, sides)?;
         Self::from_file(file, vocabulary, warnings)
     }
 

@@ -62,7 +62,7 @@ const WIDE_PUNCTUATION: &str = r"\s?[!-/:-~！-／：-～‘-‟　-。]+";
 const HAN_TO_HANGUL: &str = r"[一-龥ࠀ-一가-퟿]+";
 const HAN_AND_KANA: &str = r"[一-龥぀-ゟ゠-ヿ]+";
 const DEEPSEEK3: &str = concat!(
-    r#"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"#,
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
     r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*",
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 );

@@ -113,6 +113,10 @@ pub fn scores_of_merges(vocabulary: &Vocabulary) -> Result<Option<Vec<f32>>> {
     let mut scores = vec![f32::NAN; vocabulary.tokens.len()];
     let (mut rank, mut last) = (0.0f32, ALONE);
     for merge in &merges {
+        let halves = [merge.left, merge.right, merge.whole];
+        if !halves.into_iter().all(|id| vocabulary.kinds[id as usize].is_text()) {
+            return Ok(None);
+        }
         if merge.whole != last {
             if !scores[merge.whole as usize].is_nan() {
                 return Ok(None);

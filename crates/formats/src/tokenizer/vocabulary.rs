@@ -1,6 +1,7 @@
 //! The vocabulary as data, and the checks it has to pass before anything is built from it.
 
 use super::pre;
+use super::sentence_piece::scores_of_merges;
 use super::spaces::Spaces;
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
@@ -164,6 +165,11 @@ impl Vocabulary {
     /// Id by token text.
     pub(super) fn ids(&self) -> HashMap<&str, u32> {
         self.tokens.iter().zip(0..).map(|(t, id)| (t.as_str(), id)).collect()
+    }
+
+    /// The scores under which a text is cut as the merges cut it, if there are any.
+    pub fn scores_of_merges(&self) -> Result<Option<Vec<f32>>> {
+        scores_of_merges(self)
     }
 
     /// Everything that must hold before a tokenizer is built. Errors are `Tokenizer`, naming token

@@ -47,6 +47,7 @@ pub fn vocabulary() -> Vocabulary {
         padding: Some(2),
         add_bos: true,
         add_eos: false,
+        ..Vocabulary::default()
     }
 }
 
@@ -140,6 +141,8 @@ pub fn model(
             ("seed".into(), "7".into()),
         ]),
         file_bytes: 0,
+        warnings: vec![],
+        carried: Default::default(),
     }
 }
 

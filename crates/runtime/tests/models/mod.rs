@@ -94,6 +94,8 @@ pub fn float_model(architecture: Architecture) -> Model {
         quantization: None,
         provenance,
         file_bytes: 0,
+        warnings: vec![],
+        carried: Default::default(),
     }
 }
 

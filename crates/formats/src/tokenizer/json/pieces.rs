@@ -115,6 +115,9 @@ pub fn read(file: &str, parsed: &File, vocabulary: &mut Vocabulary) -> Result<()
             return Err(unsupported(file, name, format!("known are {}", known.join(", "))));
         }
     }
+    if parsed.model.ignore_merges {
+        return Err(unsupported(file, "model.ignore_merges true", "the text is one word here"));
+    }
     vocabulary.fuse_unknown = parsed.model.fuse_unk || parsed.model.unk_id.is_some();
     Ok(())
 }

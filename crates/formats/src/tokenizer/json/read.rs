@@ -89,9 +89,11 @@ pub fn from_parts(
     let model = parsed.model;
     let mut warnings = Vec::new();
     tokens_by_id(file, &mut vocabulary, model.vocab, parsed.added_tokens.0, &mut warnings)?;
-    if pieces {
+    let own = parsed.decoder.as_ref().is_some_and(|step| step.halfstep.is_some());
+    if pieces && !own {
         pieces::mark(&mut vocabulary, model.byte_fallback, model.unk_token, model.unk_id);
-    } else if model.unk_token.is_some() && !ByteAlphabet::new().is_whole_in(&vocabulary.tokens) {
+    } else if !pieces
+        && model.unk_token.is_some() && !ByteAlphabet::new().is_whole_in(&vocabulary.tokens) {
         return Err(unsupported(
             file,
             "model.unk_token",

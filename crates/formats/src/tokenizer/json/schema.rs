@@ -26,7 +26,7 @@ pub struct File {
     pub model: Bpe,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 pub struct AddedToken {
     pub id: u32,
     pub content: String,
@@ -44,7 +44,7 @@ pub struct AddedToken {
 
 /// A normalizer, pre-tokenizer, post-processor or decoder: the fields of all that we know, of which
 /// each has some.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct Step {
     pub r#type: String,
     #[serde(default)]
@@ -90,7 +90,7 @@ pub struct SpecialToken {
     pub ids: Capped<u32, MAX_STEPS>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct Bpe {
     pub r#type: Option<String>,
     pub dropout: Option<f64>,
