@@ -78,6 +78,10 @@ fn read(
             (*token, vocabulary.kinds[id]) = (unused_token(id), TokenKind::Unused);
         }
     }
+    // llama.cpp takes these for special whatever the file says.
+    for id in vocabulary.named_ends() {
+        vocabulary.kinds[id as usize] = TokenKind::Control;
+    }
     read_spaces(metadata, &mut vocabulary)?;
     read_roles(metadata, &mut vocabulary, warnings)?;
     Ok(Some(vocabulary))
@@ -135,7 +139,8 @@ fn read_roles(
     vocabulary.unknown = id(keys::UNKNOWN, unknown)?;
     vocabulary.padding = id(keys::PADDING, padding)?;
     let ends = [id(keys::EOT, None)?, id(keys::EOM, None)?];
-    vocabulary.ends = ends.into_iter().flatten().filter(|&end| Some(end) != vocabulary.eos).collect();
+    let eos = vocabulary.eos;
+    vocabulary.ends = ends.into_iter().flatten().filter(|&end| Some(end) != eos).collect();
     vocabulary.ends.dedup();
     let adds_bos = match vocabulary.model {
         TokenizerModel::ByteLevel => pre::find(&vocabulary.pre).is_some_and(|pre| pre.adds_bos),

@@ -34,24 +34,30 @@ impl Vocabulary {
     /// Every token that ends a generation: eos, the other ends that the files name, and markers with
     /// a name that always means an end. Ascending.
     pub fn end_tokens(&self) -> Vec<u32> {
-        let named = |name: &str| {
-            let id = self.tokens.iter().position(|token| token == name)?;
-            matches!(self.kinds[id], TokenKind::Control | TokenKind::UserDefined)
-                .then_some(id as u32)
+        let marker = |id: &u32| {
+            matches!(self.kinds[*id as usize], TokenKind::Control | TokenKind::UserDefined)
         };
-        let mut ends: Vec<u32> = NAMES.into_iter().filter_map(named).collect();
-        // In the harmony format `<|end|>` only ends a message, and another one follows.
-        let has = |name: &str| named(name).is_some();
-        if (has("<|return|>") || has("<|flush|>")) && (has("<|call|>") || has("<|calls|>")) {
-            ends.retain(|&id| self.tokens[id as usize] != "<|end|>");
-        }
-        // Where a model ends its turns by `<turn|>`, `</s>` is no end but a tag of its texts.
-        if has("<turn|>") || has("<|tool_response>") {
-            ends.retain(|&id| self.tokens[id as usize] != "</s>");
-        }
+        let mut ends: Vec<u32> = self.named_ends().into_iter().filter(marker).collect();
         ends.extend(self.eos.iter().chain(&self.ends));
         ends.sort_unstable();
         ends.dedup();
         ends
+    }
+
+    /// Tokens whose name means an end, whatever kind the file gives them.
+    pub fn named_ends(&self) -> Vec<u32> {
+        let mut ends: Vec<(&str, u32)> = Vec::new();
+        for (token, id) in self.tokens.iter().zip(0..) {
+            if NAMES.contains(&token.as_str()) {
+                ends.push((token, id));
+            }
+        }
+        let has = |names: &[&str]| ends.iter().any(|(name, _)| names.contains(name));
+        // In the harmony format `<|end|>` only ends a message, and another one follows.
+        let harmony = has(&["<|return|>", "<|flush|>"]) && has(&["<|call|>", "<|calls|>"]);
+        // Where tools answer by `<|tool_response>`, `</s>` is no end but a tag of texts.
+        let tags = has(&["<|tool_response>"]);
+        let kept = |name: &str| !(harmony && name == "<|end|>" || tags && name == "</s>");
+        ends.iter().filter(|(name, _)| kept(name)).map(|(_, id)| *id).collect()
     }
 }

@@ -139,9 +139,8 @@ mod tests {
     fn naive(pairs: &Pairs, mut symbols: Vec<u32>) -> Vec<u32> {
         loop {
             let candidates = symbols.windows(2).enumerate();
-            let best = candidates
-                .filter_map(|(at, w)| Some((pairs.find(w[0], w[1])?.rank, at)))
-                .min();
+            let best =
+                candidates.filter_map(|(at, w)| Some((pairs.find(w[0], w[1])?.rank, at))).min();
             let Some((_, at)) = best else { return symbols };
             symbols[at] = pairs.find(symbols[at], symbols[at + 1]).expect("a pair").whole;
             symbols.remove(at + 1);

@@ -79,7 +79,7 @@ struct Markers {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({} tokens, {})", self.vocabulary.tokens.len(), self.vocabulary.pre)
+        write!(f, "Tokenizer({} tokens, {})", self.vocabulary.tokens.len(), self.vocabulary.name())
     }
 }
 

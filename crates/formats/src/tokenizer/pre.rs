@@ -132,7 +132,15 @@ pub const ALL: &[PreTokenizer] = &[
         nfc_in_json: true,
         ..plain(
             "qwen2",
-            &["deepseek-r1-qwen", "stablelm2", "hunyuan", "solar-open", "megrez", "kormo", "grok-2"],
+            &[
+                "deepseek-r1-qwen",
+                "stablelm2",
+                "hunyuan",
+                "solar-open",
+                "megrez",
+                "kormo",
+                "grok-2",
+            ],
             &[QWEN2],
         )
     },
@@ -146,11 +154,7 @@ pub const ALL: &[PreTokenizer] = &[
         &[],
         &[LINE_BREAK, CASED_LETTERS, WIDE_PUNCTUATION, r"\s+$", HAN_TO_HANGUL, NUMBER],
     ),
-    plain(
-        "deepseek-coder",
-        &[],
-        &[LINE_BREAK, r"\s?\p{L}+", r"\s?\p{P}+", HAN_TO_HANGUL, DIGIT],
-    ),
+    plain("deepseek-coder", &[], &[LINE_BREAK, r"\s?\p{L}+", r"\s?\p{P}+", HAN_TO_HANGUL, DIGIT]),
     plain(
         "deepseek-v3",
         &["hunyuan-dense", "joyai-llm", "hy_v4"],
@@ -184,18 +188,18 @@ struct Pattern {
     /// White space that ends in a line break was matched by an earlier branch, which does not look
     /// ahead.
     keeps_line_breaks: bool,
-    /// A number is matched in parts of three digits from its end.
-    by_thousands: bool,
+    /// A number is matched in parts of three digits from its end, unless this follows it.
+    by_thousands: Option<Regex>,
 }
 
 impl Pattern {
     fn new(pattern: &str) -> Self {
         let before = pattern.strip_suffix(LOOKS_AHEAD);
-        let by_thousands = pattern == THOUSANDS;
+        let by_thousands =
+            (pattern == THOUSANDS).then(|| Regex::new(r"\A[\w\p{N}]").expect("our own pattern"));
         let regex = match before {
             Some(before) => format!(r"{before}|\s+"),
-            // The word that must not follow is matched too: with it there is nothing to cut.
-            None if by_thousands => r"\d+\w?".to_string(),
+            None if by_thousands.is_some() => r"\d+".to_string(),
             None => pattern.to_string(),
         };
         let regex = Regex::new(&regex).expect("our own pattern");
@@ -209,8 +213,8 @@ impl Pattern {
 
     /// Start and end of the first match from `from` on.
     fn find(&self, text: &str, from: usize) -> Option<(usize, usize)> {
-        if self.by_thousands {
-            return self.find_thousands(text, from);
+        if let Some(word) = &self.by_thousands {
+            return self.find_thousands(word, text, from);
         }
         let found = self.regex.find_at(text, from)?;
         let mut chars = found.as_str().chars();
@@ -225,15 +229,13 @@ impl Pattern {
 
 impl Pattern {
     /// The next part of a number that no letter follows: as many digits as leave whole threes.
-    fn find_thousands(&self, text: &str, from: usize) -> Option<(usize, usize)> {
+    fn find_thousands(&self, word: &Regex, text: &str, from: usize) -> Option<(usize, usize)> {
         let mut from = from;
         loop {
             let found = self.regex.find_at(text, from)?;
             let number = found.as_str();
             from = found.end();
-            if number.ends_with(|last: char| last.is_alphabetic() || last == '_')
-                || !number.ends_with(char::is_numeric)
-            {
+            if word.is_match(&text[from..]) {
                 continue;
             }
             let first = match number.chars().count() % 3 {

@@ -37,17 +37,22 @@ impl Spaces {
             Prefix::First => first,
             Prefix::Always => true,
         };
-        let text = if self.collapse { text.trim_matches(' ') } else { text };
+        let text = if self.collapse { text.trim_start_matches(' ') } else { text };
         let begins = text.starts_with([' ', SPACE]);
         if prefix && !text.is_empty() && !(self.prefix_unless_space && begins) {
             spelled.push(SPACE);
         }
+        let mut after_space = false;
         for char in text.chars() {
             match char {
-                ' ' if self.collapse && spelled.ends_with(SPACE) => {}
+                ' ' if self.collapse && after_space => {}
                 ' ' => spelled.push(SPACE),
                 other => spelled.push(other),
             }
+            after_space = char == ' ';
+        }
+        if self.collapse {
+            spelled.truncate(spelled.trim_end_matches(SPACE).len());
         }
         spelled
     }

@@ -167,6 +167,15 @@ impl Vocabulary {
         self.tokens.iter().zip(0..).map(|(t, id)| (t.as_str(), id)).collect()
     }
 
+    /// What it is called: the pre-tokenizer, or the kind of pieces.
+    pub fn name(&self) -> &str {
+        match self.model {
+            TokenizerModel::ByteLevel => &self.pre,
+            TokenizerModel::Merges | TokenizerModel::Scores => "sentencepiece",
+            TokenizerModel::Unigram => "unigram",
+        }
+    }
+
     /// The scores under which a text is cut as the merges cut it, if there are any.
     pub fn scores_of_merges(&self) -> Result<Option<Vec<f32>>> {
         scores_of_merges(self)

@@ -31,11 +31,7 @@ fn wrong(reason: String) -> Error {
 }
 
 /// Reads a vocabulary, and what there is to say about it; the caller validates it.
-pub fn read(
-    file: &str,
-    bytes: &[u8],
-    config: Option<&[u8]>,
-) -> Result<(Vocabulary, Vec<String>)> {
+pub fn read(file: &str, bytes: &[u8], config: Option<&[u8]>) -> Result<(Vocabulary, Vec<String>)> {
     check_size(file, "tokenizer.json", bytes, MAX_FILE_BYTES)?;
     check_depth(file, bytes)?;
     let parsed: File = typed(file, bytes, 0)?;
@@ -93,7 +89,9 @@ pub fn from_parts(
     if pieces && !own {
         pieces::mark(&mut vocabulary, model.byte_fallback, model.unk_token, model.unk_id);
     } else if !pieces
-        && model.unk_token.is_some() && !ByteAlphabet::new().is_whole_in(&vocabulary.tokens) {
+        && model.unk_token.is_some()
+        && !ByteAlphabet::new().is_whole_in(&vocabulary.tokens)
+    {
         return Err(unsupported(
             file,
             "model.unk_token",

@@ -152,7 +152,11 @@ pub fn read_model(file: &str, bytes: &[u8], sides: Sides) -> Result<(Vocabulary,
     };
     if model.has_table {
         let reason = "its table that replaces characters is not read; better have a tokenizer.json";
-        return Err(unsupported(file, format!("normalizer {:?}", shown(&model.normalizer)), reason));
+        return Err(unsupported(
+            file,
+            format!("normalizer {:?}", shown(&model.normalizer)),
+            reason,
+        ));
     }
     if !model.escape_whitespaces || model.space_is_suffix {
         let reason = "spaces must become U+2581 before words";
