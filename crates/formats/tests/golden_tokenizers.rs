@@ -1,7 +1,9 @@
-//! Tokenizers of others, with the ids that others give: tiny ones of every kind beside this file,
-//! and those of HALFSTEP_GOLDEN_TOKENIZERS, a folder of `<name>.gguf` or `<name>/tokenizer.json`
-//! with `<name>.gguf.inp` and `.out` (llama.cpp's form: texts between `__ggml_vocab_test__` lines,
-//! a line of ids for each), or `<name>.pairs.json` (`[{"text": ..., "ids": [...]}]`).
+//! Tokenizers of others, with the ids that others give: small ones of every kind
+//! (test/golden/tokenizers), those of the tiny models of every family, and those of
+//! HALFSTEP_GOLDEN_TOKENIZERS, a folder of `<name>.gguf`, `<name>/tokenizer.json` or
+//! `<name>/tokenizer.model` with the texts and ids beside it: `<name>.gguf.inp` and `.out` (llama.cpp's
+//! form: texts between `__ggml_vocab_test__` lines, a line of ids for each) or `<name>.pairs.json`
+//! (`[{"text": ..., "ids": [...]}]`).
 
 use halfstep_formats::tokenizer::TokenizerModel;
 use halfstep_formats::{Tokenizer, gguf};
@@ -72,14 +74,9 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-#[test]
-fn published_vocabularies_give_the_published_ids() {
-    let Some(folder) = std::env::var_os("HALFSTEP_GOLDEN_TOKENIZERS") else {
-        println!("skipped: HALFSTEP_GOLDEN_TOKENIZERS is not set (0 tokenizers compared)");
-        return;
-    };
+fn compare_all(folder: &Path) {
     let (mut compared, mut wrong) = (0, vec![]);
-    for path in entries(Path::new(&folder)) {
+    for path in entries(folder) {
         let Some((texts, same)) = compare(&path) else { continue };
         println!("{}: {same} of {texts}", path.display());
         compared += 1;
@@ -89,6 +86,19 @@ fn published_vocabularies_give_the_published_ids() {
     }
     println!("{compared} tokenizers compared");
     assert!(compared > 0 && wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn small_tokenizers_of_every_kind_give_the_ids_of_their_libraries() {
+    compare_all(&halfstep_golden::folder().join("tokenizers"));
+}
+
+#[test]
+fn published_vocabularies_give_the_published_ids() {
+    match std::env::var_os("HALFSTEP_GOLDEN_TOKENIZERS") {
+        Some(folder) => compare_all(Path::new(&folder)),
+        None => println!("skipped: HALFSTEP_GOLDEN_TOKENIZERS (0 published tokenizers compared)"),
+    }
 }
 
 /// Tiny models of every family, with the ids of Hugging Face `tokenizers`, as a folder and as a
