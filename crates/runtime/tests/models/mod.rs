@@ -95,6 +95,7 @@ pub fn float_model(architecture: Architecture) -> Model {
         provenance,
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }
 
