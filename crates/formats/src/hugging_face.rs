@@ -1,10 +1,13 @@
 //! A Hugging Face folder: config.json, tokenizer.json and model.safetensors or shards with an
 //! index.
 
-use crate::architecture::{Architecture, Role, TensorSpec, family};
+use crate::architecture::fields::Form;
+use crate::architecture::storage::{self, Stored};
+use crate::architecture::{Architecture, Role, TensorSpec};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::model::{Model, Tensor, TensorData};
+use crate::pieces::joined;
 use crate::safetensors::{self, Dtype, Info};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
@@ -165,8 +168,8 @@ fn read_tensors(
     architecture: &Architecture,
     shards: &mut [Shard],
 ) -> Result<BTreeMap<String, Tensor>> {
-    let (file, named) = (folder.label(), named_specs(architecture));
-    let wanted: Vec<TensorSpec> = named.iter().map(|(_, stored)| stored.clone()).collect();
+    let (file, all) = (folder.label(), storage::stored(architecture, Form::HuggingFace));
+    let wanted: Vec<TensorSpec> = all.iter().map(of_file).collect();
     let places: BTreeMap<String, (usize, Info)> = shards
         .iter()
         .enumerate()
@@ -207,32 +210,27 @@ fn read_tensors(
         }
     }
     let mut tensors = BTreeMap::new();
-    for (name, stored) in named {
+    for stored in all {
         let (shard, info) = &places[&stored.name];
         let data = float_data(&mut shards[*shard].source, info)?;
-        tensors.insert(name, Tensor { shape: stored.shape, data });
+        stored.take(&file, data, &mut tensors)?;
     }
     Ok(tensors)
 }
 
-/// Every tensor of the architecture: its name inside, and itself under the name that the folder has
-/// for it.
-fn named_specs(architecture: &Architecture) -> Vec<(String, TensorSpec)> {
-    let family = family::of(architecture);
-    let named = |spec: TensorSpec| {
-        let stored = family.hugging_face_name(&spec);
-        (spec.name.clone(), TensorSpec { name: stored, ..spec })
-    };
-    architecture.tensors().into_iter().map(named).collect()
+/// A tensor of the folder, for the inventory.
+fn of_file(stored: &Stored) -> TensorSpec {
+    let first = &stored.pieces[0].tensor;
+    TensorSpec { name: stored.name.clone(), shape: stored.shape.clone(), ..first.clone() }
 }
 
 /// What the folder calls the embedding and the head, were it not tied.
 fn table_names(architecture: &Architecture) -> [String; 2] {
-    let untied =
-        named_specs(&architecture.resized(|sizes| (sizes.tied_head, sizes.layers) = (false, 1)));
+    let untied = architecture.resized(|sizes| (sizes.tied_head, sizes.layers) = (false, 1));
+    let all = storage::stored(&untied, Form::HuggingFace);
     [Role::Embedding, Role::Head].map(|role| {
-        let table = untied.iter().find(|(_, stored)| stored.role == role);
-        table.map(|(_, stored)| stored.name.clone()).unwrap_or_default()
+        let table = all.iter().find(|stored| stored.pieces[0].tensor.role == role);
+        table.map(|stored| stored.name.clone()).unwrap_or_default()
     })
 }
 
@@ -398,20 +396,33 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
     inventory::check_shapes(&file, &model.architecture.tensors(), |name| {
         model.tensors.get(name).map(|t| t.shape.clone())
     })?;
-    let mut entries = vec![];
-    for (name, stored) in named_specs(&model.architecture) {
-        let entry =
-            halfstep_file::float_entry(&stored.name, &stored.shape, &model.tensors[&name].data);
-        entries.push(entry.ok_or_else(|| {
-            Error::Unsupported {
-                file: file.clone(),
-                name: format!("tensor {name}"),
-                reason:
-                    "a Hugging Face folder is written from float tensors; quantized ones go to a \
+    if !config::has_spelling(&model.architecture) {
+        return Err(Error::Unsupported {
+            file,
+            name: "rope_freqs".into(),
+            reason: "factors of rotary frequencies have no place in a Hugging Face folder".into(),
+        });
+    }
+    let offset = model.architecture.norm.offset;
+    let held = model.architecture.in_form(Form::HuggingFace).norm.offset;
+    let mut made = vec![];
+    for stored in storage::stored(&model.architecture, Form::HuggingFace) {
+        let of = |piece: &storage::Piece| &model.tensors[&piece.tensor.name];
+        let tensors: Vec<&Tensor> = stored.pieces.iter().map(of).collect();
+        let is_norm = stored.pieces[0].tensor.role.is_norm();
+        let add = if is_norm { (offset - held) as f32 } else { 0.0 };
+        let data = joined(&stored, &tensors, add).ok_or_else(|| Error::Unsupported {
+            file: file.clone(),
+            name: format!("tensor {}", stored.pieces[0].tensor.name),
+            reason: "a Hugging Face folder is written from float tensors; quantized ones go to a \
                      GGUF or halfstep file"
-                        .into(),
-            }
-        })?);
+                .into(),
+        })?;
+        made.push((stored, data));
+    }
+    let mut entries = vec![];
+    for (stored, data) in &made {
+        entries.extend(halfstep_file::float_entry(&stored.name, &stored.shape, data));
     }
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::write(entries, &metadata, out).map_err(|source| Error::Io { path: file, source })
@@ -425,7 +436,8 @@ fn folder_files(model: &Model) -> Result<Vec<(&'static str, Vec<u8>)>> {
         format!("{:#}\n", Value::Object(map)).into_bytes()
     };
     let mut files = vec![];
-    let Value::Object(config) = config::to_json(&model.architecture) else {
+    let held = model.architecture.in_form(Form::HuggingFace);
+    let Value::Object(config) = config::to_json(&held)? else {
         unreachable!("a config is an object")
     };
     let mut config: BTreeMap<&str, Value> =

@@ -19,6 +19,7 @@ pub mod linear_parts;
 pub mod load;
 mod low_rank;
 mod model;
+mod pieces;
 mod quantization;
 pub mod safetensors;
 mod source;

@@ -11,7 +11,7 @@ pub(crate) fn identity(model: &Model, recipe: &Recipe, text: &Text, pool: &Pool)
     let mut hasher = blake3::Hasher::new();
     let recipe = serde_json::to_string(recipe).unwrap_or_default();
     // As a file says it, so that a field which another version adds changes no older run.
-    let architecture = halfstep_formats::config::to_json(&model.architecture);
+    let architecture = model.architecture.config_text();
     hasher.update(format!("{recipe}\n{}\n{architecture}\n", text.hash()).as_bytes());
     hash_weights(&mut hasher, model, pool);
     for token in model.tokenizer.iter().flat_map(|t| &t.vocabulary.tokens) {

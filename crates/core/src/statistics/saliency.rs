@@ -246,7 +246,7 @@ fn identity(
     precision: Precision,
     pool: &Pool,
 ) -> String {
-    let architecture = halfstep_formats::config::to_json(&model.architecture);
+    let architecture = model.architecture.config_text();
     let mut hasher = blake3::Hasher::new();
     hasher
         .update(format!("{sequence_length} {precision:?} {architecture}").as_bytes())

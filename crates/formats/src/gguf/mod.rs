@@ -1,18 +1,19 @@
 //! GGUF v2 and v3: a validating reader and a v3 writer.
 //!
 //! `container` checks the file as such (metadata, tensor list, where the data lie), `architecture`,
-//! `vocabulary` and `names` know what a decoder in GGUF is, `read` and `write` put a
+//! `fields`, `rope` and `vocabulary` know what a decoder in GGUF is, `read` and `write` put a
 //! [`crate::Model`] together and take it apart. Row order: some families (a Llama) have the rows of
 //! q and k permuted for interleaved rotary pairs in GGUF; a [`crate::Model`] never has.
 
 mod architecture;
 mod container;
+mod entries;
+mod fields;
 pub mod keys;
 mod metadata;
-mod names;
-mod permute;
 mod quantization;
 mod read;
+mod rope;
 mod rope_factors;
 mod vocabulary;
 mod write;

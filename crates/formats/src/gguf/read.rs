@@ -1,14 +1,14 @@
 //! A GGUF file to a [`Model`].
 
 use super::metadata::{Metadata, Value, error_at};
-use super::names::{NamedSpec, ROPE_FACTORS, named_specs};
-use super::permute::{gather_rows, gguf_row};
+use super::rope;
 use super::{Container, GgmlType, TensorInfo, architecture, caps, keys, quantization, vocabulary};
+use crate::architecture::fields::Form;
+use crate::architecture::storage::{self, Stored};
 use crate::blocks::packed;
 use crate::error::{Error, Result};
-use crate::model::{Model, Tensor, TensorData};
+use crate::model::{Model, TensorData};
 use half::{bf16, f16};
-use halfstep_kernels::quant::tensor::QuantTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a model from the bytes of a GGUF file, v2 or v3; errors name `file`.
@@ -20,15 +20,15 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
     let container = Container::parse(file, bytes)?;
     let metadata = &container.metadata;
     let architecture = architecture::read(&container)?;
-    let specs = named_specs(&architecture);
-    check_tensors(&container, architecture.family, &specs)?;
+    let stored = storage::stored(&architecture, Form::Gguf);
+    check_tensors(&container, architecture.family, &stored)?;
     let chat_template = read_chat_template(metadata)?;
     let provenance = read_provenance(metadata)?;
     let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
     let mut tensors = BTreeMap::new();
-    for named in specs {
-        let tensor = read_tensor(file, &named, &container.tensors[named.gguf.as_str()])?;
-        tensors.insert(named.spec.name, tensor);
+    for stored in stored {
+        let data = read_tensor(file, &stored, &container.tensors[stored.name.as_str()])?;
+        stored.take(file, data, &mut tensors)?;
     }
     let quantization = quantization::read(metadata, &architecture, &tensors)?;
     let name = metadata.string(keys::NAME)?.map_or_else(|| stem(file), str::to_owned);
@@ -55,29 +55,31 @@ fn stem(file: &str) -> String {
 }
 
 /// Every tensor of the architecture is there with its shape, and no other.
-fn check_tensors(container: &Container, family: &str, specs: &[NamedSpec]) -> Result<()> {
+fn check_tensors(container: &Container, family: &str, all: &[Stored]) -> Result<()> {
     let file = container.metadata.file;
-    let mut known = BTreeSet::from([ROPE_FACTORS]);
-    for NamedSpec { gguf, spec, .. } in specs {
-        let Some(info) = container.tensors.get(gguf.as_str()) else {
-            return Err(Error::MissingTensor { file: file.into(), tensor: gguf.clone() });
+    let mut known = BTreeSet::from(rope::TENSORS);
+    for stored in all {
+        let name = stored.name.as_str();
+        let Some(info) = container.tensors.get(name) else {
+            return Err(Error::MissingTensor { file: file.into(), tensor: name.into() });
         };
-        if info.shape() != spec.shape {
+        if info.shape() != stored.shape {
             return Err(Error::Shape {
                 file: file.into(),
-                tensor: gguf.clone(),
-                expected: spec.shape.clone(),
+                tensor: name.into(),
+                expected: stored.shape.clone(),
                 got: info.shape(),
             });
         }
-        if spec.role.is_vector() && !info.kind.is_float() {
+        let is_vector = stored.pieces.iter().any(|piece| piece.tensor.role.is_vector());
+        if is_vector && !info.kind.is_float() {
             return Err(error_at(
                 file,
                 info.described_at,
-                format!("{gguf} is {}, not a float type", info.kind.name()),
+                format!("{name} is {}, not a float type", info.kind.name()),
             ));
         }
-        known.insert(gguf);
+        known.insert(name);
     }
     match container.tensors.iter().find(|(name, _)| !known.contains(*name)) {
         Some((name, info)) => {
@@ -106,7 +108,7 @@ fn read_provenance(metadata: &Metadata) -> Result<BTreeMap<String, String>> {
     let own = metadata
         .entries
         .iter()
-        .filter(|(key, _)| key.starts_with(keys::OWN_PREFIX) && !keys::OWN_RESERVED.contains(*key));
+        .filter(|(key, _)| key.starts_with(keys::OWN_PREFIX) && !keys::is_reserved(key));
     own.map(|(key, entry)| match entry.value {
         Value::String(value) => Ok((key[keys::OWN_PREFIX.len()..].to_owned(), value.to_owned())),
         _ => Err(metadata.error(key, "must be a string")),
@@ -114,12 +116,13 @@ fn read_provenance(metadata: &Metadata) -> Result<BTreeMap<String, String>> {
     .collect()
 }
 
-fn read_tensor(file: &str, named: &NamedSpec, info: &TensorInfo) -> Result<Tensor> {
-    let shape = named.spec.shape.clone();
-    let (rows, cols) = if let [rows, cols] = shape[..] { (rows, cols) } else { (1, shape[0]) };
+/// The values of a tensor of the file, all of its rows.
+fn read_tensor(file: &str, stored: &Stored, info: &TensorInfo) -> Result<TensorData> {
+    let (rows, cols) = (stored.rows(), stored.cols());
     let bytes = info.bytes();
-    let numbers = |bytes: &[u8], size: usize| reserve(file, &named.gguf, bytes.len() / size * size);
-    let data = match info.kind {
+    let numbers =
+        |bytes: &[u8], size: usize| reserve(file, &stored.name, bytes.len() / size * size);
+    Ok(match info.kind {
         GgmlType::F32 => {
             numbers(bytes, 4)?;
             TensorData::F32(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
@@ -133,19 +136,13 @@ fn read_tensor(file: &str, named: &NamedSpec, info: &TensorInfo) -> Result<Tenso
             TensorData::BF16(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b)).collect())
         }
         kind => {
-            reserve(file, &named.gguf, 2 * bytes.len())?;
+            reserve(file, &stored.name, 2 * bytes.len())?;
             match packed::unpack(kind, rows, cols, bytes) {
                 Some(matrix) => TensorData::Packed(matrix),
                 None => TensorData::Blocks { kind, bytes: bytes.to_vec() },
             }
         }
-    };
-    let data = match named.permuted_heads {
-        // The rows of a bias are its elements.
-        Some(heads) => permute(data, shape[0], gguf_row(shape[0], heads)),
-        None => data,
-    };
-    Ok(Tensor { shape, data })
+    })
 }
 
 /// Checks that memory can be allocated, and frees it again: an allocation that fails after this is
@@ -158,26 +155,4 @@ fn reserve(file: &str, tensor: &str, bytes: usize) -> Result<()> {
         cap: isize::MAX as u64,
     };
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(failed)
-}
-
-/// Rows in another order: row r of the result is row `source(r)`.
-pub(super) fn permute(
-    data: TensorData,
-    rows: usize,
-    source: impl Fn(usize) -> usize,
-) -> TensorData {
-    match data {
-        TensorData::F32(v) => TensorData::F32(gather_rows(&v, v.len() / rows, source)),
-        TensorData::F16(v) => TensorData::F16(gather_rows(&v, v.len() / rows, source)),
-        TensorData::BF16(v) => TensorData::BF16(gather_rows(&v, v.len() / rows, source)),
-        TensorData::Blocks { kind, bytes } => {
-            TensorData::Blocks { kind, bytes: gather_rows(&bytes, bytes.len() / rows, source) }
-        }
-        TensorData::Packed(m) => {
-            let codes = gather_rows(&m.codes, m.codes.len() / rows, &source);
-            let scales = gather_rows(&m.scales, m.scales.len() / rows, &source);
-            let zero_points = gather_rows(&m.zero_points, m.zero_points.len() / rows, &source);
-            TensorData::Packed(QuantTensor { codes, scales, zero_points, ..m })
-        }
-    }
 }
