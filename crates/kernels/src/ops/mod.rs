@@ -2,6 +2,7 @@
 // Loops over indices on purpose: see `lanes`.
 #![allow(clippy::needless_range_loop)]
 
+pub mod activation;
 pub mod adamw;
 pub mod attend;
 pub mod attention;
