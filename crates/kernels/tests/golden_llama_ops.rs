@@ -188,7 +188,15 @@ fn replay_block<T: Real>(case: &Case) {
     let (x, dy) = (case.get::<T>("x"), case.get::<T>("dy"));
     let m = batch * t;
     let d = x.len() / m / h;
-    let shape = AttentionShape { batch, queries: t, keys: t, heads: h, kv_heads: kv, head_dim: d, scores: Scores::PLAIN };
+    let shape = AttentionShape {
+        batch,
+        queries: t,
+        keys: t,
+        heads: h,
+        kv_heads: kv,
+        head_dim: d,
+        scores: Scores::PLAIN,
+    };
     let table = RopeTable::new(d, case.number("base"), None);
     let turn = |x: &[T], heads, inverse| {
         let mut y = zeros(x.len());

@@ -2,11 +2,15 @@
 //! the forwards that have a naive twin.
 
 use halfstep_kernels::Pool;
+use halfstep_kernels::ops::activation::{Activation, gated, gated_backward, plain, plain_backward};
 use halfstep_kernels::ops::attend::{Keys, attend};
-use halfstep_kernels::ops::attention::{AttentionShape, Scores, attention, attention_backward, sinks_backward};
+use halfstep_kernels::ops::attention::{
+    AttentionShape, Scores, attention, attention_backward, sinks_backward,
+};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, linear, linear_backward_input, linear_backward_weight,
 };
+use halfstep_kernels::ops::layer_norm::{affine_layer_norm, affine_layer_norm_backward};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs, RopeTable, rope};
@@ -59,6 +63,62 @@ fn rms_norm_gradients_are_finite_differences() {
         rms_norm_backward(&pool, &x, &w, 0.1, &dy, &mut dx, &mut dw);
         check("rms_norm dx", &mut rng, &x, &dx, |x| loss(x, &w));
         check("rms_norm dweight", &mut rng, &w, &dw, |w| loss(&x, w));
+    }
+}
+
+#[test]
+fn layer_norm_gradients_are_finite_differences() {
+    let (mut rng, pool) = (Rng::new(11, 0), Pool::new(2));
+    for (rows, heads, width) in [(2, 1, 3), (3, 4, 7), (70, 2, 33)] {
+        let n = rows * heads * width;
+        let [x, w, b, dy] = [n, heads * width, heads * width, n].map(|n| numbers(&mut rng, n));
+        let loss = |x: &[f64], w: &[f64]| {
+            let mut y = vec![0.0; x.len()];
+            affine_layer_norm(&pool, x, width, w, Some(&b), 0.1, &mut y);
+            dot(&y, &dy)
+        };
+        let (mut dx, mut dw) = (x.clone(), w.clone());
+        affine_layer_norm_backward(&pool, &x, width, &w, 0.1, &dy, &mut dx, &mut dw);
+        check("layer_norm dx", &mut rng, &x, &dx, |x| loss(x, &w));
+        check("layer_norm dweight", &mut rng, &w, &dw, |w| loss(&x, w));
+    }
+}
+
+#[test]
+fn activation_gradients_are_finite_differences() {
+    let (mut rng, pool) = (Rng::new(12, 0), Pool::new(2));
+    let clamped = Activation::Clamped { alpha: 1.7, limit: 0.9 };
+    let cap = Activation::SoftCap { cap: 1.3 };
+    for activation in [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::SquaredRelu,
+        Activation::Sigmoid,
+        cap,
+        clamped,
+    ] {
+        // Away from where a derivative jumps, which no difference straddles.
+        let away = |x: f64| if (x.abs() - 0.9).abs() < 0.05 || x.abs() < 0.05 { 0.4 } else { x };
+        let few = |rng: &mut Rng| numbers(rng, 101).into_iter().map(away).collect::<Vec<f64>>();
+        let (gate, up, dy) = (few(&mut rng), few(&mut rng), numbers(&mut rng, 101));
+        let loss = |gate: &[f64], up: &[f64]| {
+            let mut y = vec![0.0; gate.len()];
+            gated(&pool, activation, gate, up, &mut y);
+            dot(&y, &dy)
+        };
+        let (mut dgate, mut dup) = (gate.clone(), up.clone());
+        gated_backward(&pool, activation, &gate, &up, &dy, &mut dgate, &mut dup);
+        check("gated dgate", &mut rng, &gate, &dgate, |g| loss(g, &up));
+        check("gated dup", &mut rng, &up, &dup, |u| loss(&gate, u));
+        if activation != clamped {
+            let mut dx = gate.clone();
+            plain_backward(&pool, activation, &gate, &dy, &mut dx);
+            check("plain dx", &mut rng, &gate, &dx, |x| {
+                let mut y = vec![0.0; x.len()];
+                plain(&pool, activation, x, &mut y);
+                dot(&y, &dy)
+            });
+        }
     }
 }
 

@@ -124,8 +124,15 @@ fn optimizer<T: Real>(pool: &Pool) -> Vec<u64> {
 }
 
 fn attentions<T: Real>(pool: &Pool) -> Vec<u64> {
-    let shape =
-        AttentionShape { batch: 2, queries: 100, keys: 110, heads: 6, kv_heads: 2, head_dim: 24, scores: Scores::PLAIN };
+    let shape = AttentionShape {
+        batch: 2,
+        queries: 100,
+        keys: 110,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 24,
+        scores: Scores::PLAIN,
+    };
     let (q, k, v) = (
         numbers::<T>(1, 2 * 100 * 6 * 24),
         numbers::<T>(2, 2 * 110 * 2 * 24),

@@ -456,26 +456,8 @@ fn head_backward<T: Real>(
             }
         }
         let (dk, dv) = (&mut out.dk[keys.start * d..], &mut out.dv[keys.start * d..]);
-        product(
-            dv,
-            d,
-            View::transposed(&p, n),
-            View::rows(&dy_block, d),
-            n,
-            d,
-            rows,
-            true,
-        );
-        product(
-            dk,
-            d,
-            View::transposed(&dp, n),
-            View::rows(&q_block, d),
-            n,
-            d,
-            rows,
-            true,
-        );
+        product(dv, d, View::transposed(&p, n), View::rows(&dy_block, d), n, d, rows, true);
+        product(dk, d, View::transposed(&dp, n), View::rows(&q_block, d), n, d, rows, true);
         let dq = &mut out.dq[turn * BLOCK * group * d..][..rows * d];
         product(dq, d, View::rows(&dp, n), View::rows(k, stride), rows, d, n, false);
         scale_in_place(shape.scale(), dq);

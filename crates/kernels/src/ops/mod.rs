@@ -14,4 +14,5 @@ pub mod linear;
 pub mod loss;
 pub mod rms_norm;
 pub mod rope;
+pub mod routing;
 pub mod swiglu;
