@@ -5,7 +5,7 @@ use halfstep_kernels::dispatch::{Level, available, force};
 use halfstep_kernels::ops::activation::{self, Activation};
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attend::{Keys, attend};
-use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::ops::attention::{AttentionShape, Scores, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight,
 };
@@ -124,15 +124,22 @@ fn optimizer<T: Real>(pool: &Pool) -> Vec<u64> {
 }
 
 fn attentions<T: Real>(pool: &Pool) -> Vec<u64> {
-    let shape =
-        AttentionShape { batch: 2, queries: 100, keys: 110, heads: 6, kv_heads: 2, head_dim: 24 };
+    let shape = AttentionShape {
+        batch: 2,
+        queries: 100,
+        keys: 110,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 24,
+        scores: Scores::PLAIN,
+    };
     let (q, k, v) = (
         numbers::<T>(1, 2 * 100 * 6 * 24),
         numbers::<T>(2, 2 * 110 * 2 * 24),
         numbers::<T>(3, 2 * 110 * 2 * 24),
     );
     let (mut y, mut sums) = (q.clone(), vec![T::ZERO; 2 * 100 * 6]);
-    attention(pool, shape, &q, &k, &v, &mut y, &mut sums);
+    attention(pool, shape, &q, &k, &v, None, &mut y, &mut sums);
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
     attention_backward(
         pool,

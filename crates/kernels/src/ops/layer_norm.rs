@@ -1,5 +1,8 @@
 //! Layer normalisation (Ba et al., 2016, arXiv 1607.06450): `y = (x - mean) / sqrt(variance + eps)`
 //! over every row, in [`affine_layer_norm`] times a weight and plus a bias.
+//!
+//! With `r = 1 / sqrt(variance + eps)`, `h = (x - mean) r` and `g = dy * weight`: `dx = r (g -
+//! mean(g) - h mean(g h))`, `dweight = sum over rows of dy h`.
 
 use super::lanes::{dot, sum};
 use crate::{Pool, Real, dispatch};
@@ -54,6 +57,82 @@ dispatch! {
                     y[i] += bias[i];
                 }
             }
+        }
+    }
+}
+
+dispatch! {
+    fn backward[T: Real](
+        x: &[T],
+        width: usize,
+        weight: &[T],
+        eps: T,
+        dy: &[T],
+        dx: &mut [T],
+        dweight: &mut [T],
+    ) {
+        let (heads, count) = (weight.len() / width, T::from_f64(width as f64));
+        dweight.fill(T::ZERO);
+        let mut h = vec![T::ZERO; width];
+        for row in 0..dx.len() / width {
+            let at = row * width..(row + 1) * width;
+            let own = row % heads * width..(row % heads + 1) * width;
+            let (x, dy, dx) = (&x[at.clone()], &dy[at.clone()], &mut dx[at]);
+            let (weight, dweight) = (&weight[own.clone()], &mut dweight[own]);
+            let mean = sum(x) / count;
+            for i in 0..width {
+                h[i] = x[i] - mean;
+            }
+            let r = T::ONE / (dot(&h, &h) / count + eps).sqrt();
+            for i in 0..width {
+                h[i] *= r;
+                dx[i] = dy[i] * weight[i];
+                dweight[i] += dy[i] * h[i];
+            }
+            let (level, along) = (sum(dx) / count, dot(dx, &h) / count);
+            for i in 0..width {
+                dx[i] = r * (dx[i] - level - h[i] * along);
+            }
+        }
+    }
+}
+
+/// Pieces of weights that the backward of a task sums; fixed, since it decides the order of sums.
+const BACKWARD_ROWS: usize = 32;
+
+/// Gradients of [`affine_layer_norm`] by x and weight, which are overwritten; that of the bias is the
+/// sum of dy over the rows.
+#[allow(clippy::too_many_arguments)]
+pub fn affine_layer_norm_backward<T: Real>(
+    pool: &Pool,
+    x: &[T],
+    width: usize,
+    weight: &[T],
+    eps: f64,
+    dy: &[T],
+    dx: &mut [T],
+    dweight: &mut [T],
+) {
+    let all = weight.len();
+    assert_eq!(
+        [x.len(), dy.len(), x.len() % all, all % width, dweight.len()],
+        [dx.len(), dx.len(), 0, 0, all],
+        "affine_layer_norm_backward: shapes"
+    );
+    let block = BACKWARD_ROWS * all;
+    let mut partial = vec![T::ZERO; x.len().div_ceil(block) * all];
+    let parts = x
+        .chunks(block)
+        .zip(dy.chunks(block))
+        .zip(dx.chunks_mut(block).zip(partial.chunks_mut(all)))
+        .collect();
+    pool.parts(parts, |_, ((x, dy), (dx, dw))| {
+        backward(x, width, weight, T::from_f64(eps), dy, dx, dw)
+    });
+    dweight.fill(T::ZERO);
+    for part in partial.chunks_exact(all) {
+        for i in 0..all {
+            dweight[i] += part[i];
         }
     }
 }

@@ -14,5 +14,6 @@ pub mod linear;
 pub mod loss;
 pub mod rms_norm;
 pub mod rope;
+pub mod routing;
 pub mod softcap;
 pub mod swiglu;

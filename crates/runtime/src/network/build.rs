@@ -19,6 +19,7 @@ use halfstep_formats::architecture::{
 };
 use halfstep_formats::{Error as FormatError, Model, Quantization, TensorData};
 use halfstep_kernels::ops::activation::Activation;
+use halfstep_kernels::ops::routing::{Routing, Score};
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
@@ -112,6 +113,17 @@ fn activation(of: graph::Activation) -> Activation {
         graph::Activation::SquaredRelu => Activation::SquaredRelu,
         graph::Activation::Clamped { alpha, limit } => Activation::Clamped { alpha, limit },
     }
+}
+
+/// The kernel's words for a routing.
+fn routing(experts: &graph::Experts) -> Routing {
+    let graph::Routing { score, groups, normalise, scale, .. } = experts.routing;
+    let score = match score {
+        graph::Score::Softmax => Score::Softmax,
+        graph::Score::SoftmaxOfChosen => Score::SoftmaxOfChosen,
+        graph::Score::Sigmoid => Score::Sigmoid,
+    };
+    Routing { used: experts.used, score, groups, normalise, scale }
 }
 
 /// Takes the parts of a network out of a model. `quantization` is None when everything runs in
@@ -244,8 +256,7 @@ impl Builder<'_> {
             router: router.expect("experts have a router"),
             router_bias: self.parameter(layer, Parameter::RouterBias)?,
             choice_bias: self.parameter(layer, Parameter::ChoiceBias)?,
-            routing: experts.routing,
-            used: experts.used,
+            routing: routing(experts),
             experts: (0..experts.count as u16).map(expert).collect::<Result<_>>()?,
             shared: experts.shared.as_ref().map(shared).transpose()?,
             shared_gate: self.parameter(layer, Parameter::SharedGate)?,
