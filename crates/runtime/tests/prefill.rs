@@ -2,6 +2,7 @@
 //! perplexity does not move with the batch.
 mod models;
 
+use halfstep_kernels::dispatch::{available, force};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Cache, Network};
 use models::{network, tokens, zoo};
@@ -86,6 +87,19 @@ fn threads_do_not_change_a_byte() {
                 "{name}: {threads} threads"
             );
         }
+    }
+}
+
+#[test]
+fn instruction_sets_do_not_change_a_byte() {
+    for (name, model) in zoo() {
+        let (network, tokens) = (network(&model, 1), tokens(37, model.architecture.vocab_size));
+        let mut levels = available().into_iter().map(|level| {
+            force(level);
+            fed(&network, &tokens, [36, 1])
+        });
+        let weakest = levels.next().unwrap();
+        assert!(levels.all(|logits| logits == weakest), "{name}");
     }
 }
 
