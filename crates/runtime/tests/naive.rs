@@ -301,7 +301,8 @@ impl Naive<'_> {
             x.iter().map(|x| x.exp() / sum).collect()
         };
         let scores = match routing.score {
-            Score::Softmax | Score::SoftmaxOfChosen => logits,
+            Score::Softmax => softmax(&logits),
+            Score::SoftmaxOfChosen => logits,
             Score::Sigmoid => logits.iter().map(|&x| sigmoid(x)).collect(),
         };
         let mut choice = scores.clone();
@@ -325,12 +326,10 @@ impl Naive<'_> {
             }
         }
         let chosen = best(&choice, experts.used);
-        let of_chosen = |scores: &[f64]| chosen.iter().map(|&e| scores[e]).collect::<Vec<f64>>();
-        let weights = match routing.score {
-            Score::Softmax => of_chosen(&softmax(&scores)),
-            Score::SoftmaxOfChosen => softmax(&of_chosen(&scores)),
-            Score::Sigmoid => of_chosen(&scores),
-        };
+        let mut weights: Vec<f64> = chosen.iter().map(|&e| scores[e]).collect();
+        if routing.score == Score::SoftmaxOfChosen {
+            weights = softmax(&weights);
+        }
         let sum = if routing.normalise { weights.iter().sum() } else { 1.0 };
         let mut y = vec![0.0; x.len()];
         let mut add = |out: Rows, factor: f64| {
