@@ -141,8 +141,8 @@ pub fn ln_f64(x: f64) -> f64 {
     if x == 0.0 { f64::NEG_INFINITY } else { y }
 }
 
-// tanh x = 1 - 2 / (e^2x + 1), but near 0, where that loses digits, x plus x^3 times a polynomial or
-// a quotient of two (Cephes, Moshier, 1989). Odd by construction: |x| is computed.
+// tanh x = 1 - 2 / (e^2x + 1), but near 0, where that loses digits, x plus x^3 times a polynomial
+// or a quotient of two (Cephes, Moshier, 1989). Odd by construction: |x| is computed.
 
 /// Below it tanh is the polynomial.
 const TANH_SMALL: f64 = 0.625;

@@ -1,8 +1,8 @@
 //! The forward pass, read off the architecture.
 //!
 //! Per layer: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, then `y =
-//! h + Wdown act(Wgate m, Wup m)` with `m = norm(h)`, each with what the fields of the layer say; in
-//! the end the final norm and the head.
+//! h + Wdown act(Wgate m, Wup m)` with `m = norm(h)`, each with what the fields of the layer say;
+//! in the end the final norm and the head.
 //! Every row's numbers depend on the rows before it through the cache alone, and no operation's
 //! order depends on the number of rows: prefill and decode give the same bytes.
 
