@@ -193,9 +193,12 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
     Ok(SmallFiles { architecture, tokenizer, chat_template, bytes: file_bytes, warnings })
 }
 
+/// A file's name for errors, and its contents.
+type NamedBytes = (String, Vec<u8>);
+
 /// The tokenizer from whichever files of one the folder has, with the name of the first.
 fn read_tokenizer(
-    read: &mut dyn FnMut(&str, u64) -> Result<Option<(String, Vec<u8>)>>,
+    read: &mut dyn FnMut(&str, u64) -> Result<Option<NamedBytes>>,
     config: Option<&[u8]>,
 ) -> Result<Option<(String, Tokenizer)>> {
     if let Some((file, bytes)) = read("tokenizer.json", MAX_TOKENIZER_BYTES)? {

@@ -66,7 +66,7 @@ struct Engine {
 enum Model {
     ByteLevel(Box<ByteLevel>),
     SentencePiece(Box<SentencePiece>, Spaces),
-    Unigram(Unigram, Spaces),
+    Unigram(Box<Unigram>, Spaces),
 }
 
 /// Tokens that are found in a text as they are: leftmost first, then longest.
@@ -261,7 +261,7 @@ impl Engine {
             TokenizerModel::Merges | TokenizerModel::Scores => {
                 Model::SentencePiece(Box::new(SentencePiece::new(vocabulary)?), spaces)
             }
-            TokenizerModel::Unigram => Model::Unigram(Unigram::new(vocabulary), spaces),
+            TokenizerModel::Unigram => Model::Unigram(Box::new(Unigram::new(vocabulary)), spaces),
         };
         Ok(Self {
             model,
