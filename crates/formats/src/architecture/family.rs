@@ -71,6 +71,26 @@ pub trait Family: Sync {
         &[]
     }
 
+    /// The rotation where a config.json says nothing of it, as `rope_parameters`; null: a plain one.
+    fn rope_parameters(&self) -> Value {
+        Value::Null
+    }
+
+    /// Whether YaRN's bounds are whole pairs in its GGUF files, which have no key for it.
+    fn truncates_yarn(&self) -> bool {
+        true
+    }
+
+    /// Whether readers of its GGUF files know YaRN's keys beyond the factor and the context.
+    fn has_yarn_keys(&self) -> bool {
+        false
+    }
+
+    /// Other names in `model_type`, of the text part of configs that wrap several models.
+    fn text_model_types(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Keys of a config.json that change the maths in other families, not in this one: here the
     /// graph already has what they would switch on, or nothing reads them.
     fn settled_keys(&self) -> &'static [&'static str] {

@@ -5,6 +5,7 @@ use super::family::{self, Family};
 use super::fields::Form;
 use super::graph::Architecture;
 use super::tensors::{Linear, Norm, Parameter, Role, TensorSpec};
+use std::collections::HashMap;
 
 /// A tensor of a file.
 #[derive(Clone, Debug)]
@@ -57,17 +58,19 @@ pub fn stored(architecture: &Architecture, form: Form) -> Vec<Stored> {
 /// GGUF, which are stacked.
 pub(super) fn usual(family: &dyn Family, architecture: &Architecture, form: Form) -> Vec<Stored> {
     let mut out: Vec<Stored> = vec![];
+    // Where each name is: a model of many experts has too many to search them.
+    let mut places: HashMap<String, usize> = HashMap::new();
     for tensor in architecture.tensors() {
         let name = name_in(family, &tensor, form);
         let rows = rows_of(family, architecture, &tensor, form);
-        match out.iter_mut().rev().find(|stored| stored.name == name) {
-            Some(stored) => stored.add(tensor),
-            None => out.push(Stored {
-                name,
-                shape: tensor.shape.clone(),
-                pieces: vec![Piece { tensor, rows }],
-                transposed: false,
-            }),
+        match places.get(&name) {
+            Some(&place) => out[place].add(tensor),
+            None => {
+                places.insert(name.clone(), out.len());
+                let shape = tensor.shape.clone();
+                let pieces = vec![Piece { tensor, rows }];
+                out.push(Stored { name, shape, pieces, transposed: false });
+            }
         }
     }
     if form == Form::Gguf {
