@@ -142,10 +142,13 @@ pub const DEFAULTS: &[(&str, f64)] = &[
 ];
 
 impl dyn Family {
-    /// The decoder of these sizes with the fields that a file without them would have.
+    /// The decoder of these sizes: the family's fields in their simplest form, with the window that
+    /// a config without one means.
     pub fn graph(&self, sizes: &Sizes) -> Architecture {
         let mut graph = sizes.decoder(self.name());
-        let mut empty = super::fields::EmptyFile;
+        let window = self.defaults().iter().find(|(key, _)| *key == "sliding_window");
+        let window = window.map(|(_, window)| *window as usize);
+        let mut empty = super::fields::EmptyFile { window };
         self.describe(&mut empty, &mut graph).expect("the fields of an empty file");
         graph
     }

@@ -336,8 +336,11 @@ pub fn experts(
     Ok(())
 }
 
-/// A file without any of the fields.
-pub(super) struct EmptyFile;
+/// A file without any of the fields, of a family that has a window without them, or none.
+pub(super) struct EmptyFile {
+    /// The family's window.
+    pub window: Option<usize>,
+}
 
 impl Fields for EmptyFile {
     fn form(&self) -> Form {
@@ -348,7 +351,10 @@ impl Fields for EmptyFile {
         true
     }
 
-    fn size(&mut self, _: &Key, _: &mut Option<usize>) -> Result<()> {
+    fn size(&mut self, key: &Key, value: &mut Option<usize>) -> Result<()> {
+        if key.config == SLIDING_WINDOW.config {
+            *value = self.window;
+        }
         Ok(())
     }
 

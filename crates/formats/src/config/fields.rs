@@ -81,7 +81,7 @@ impl Fields for Reader<'_> {
             Found::Null => *value = None,
             Found::Nothing => {}
         }
-        if std::ptr::eq(key.config, SLIDING_WINDOW.config) && !self.config.uses_window() {
+        if key.config == SLIDING_WINDOW.config && !self.config.uses_window() {
             *value = None;
         }
         Ok(())
