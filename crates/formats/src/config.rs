@@ -312,6 +312,11 @@ impl Config<'_> {
                 Some(Value::Object(o)) if o.is_empty() => {}
                 Some(Value::Array(a)) if a.is_empty() => {}
                 Some(Value::Number(n)) if n.as_f64() == Some(0.0) => {}
+                // Its tensors are read as what they are.
+                Some(Value::Object(o))
+                    if *key == "quantization_config"
+                        && family.quantization_method().is_some_and(|m| o.get("quant_method").is_some_and(|v| v == m)) => {
+                }
                 Some(other) => {
                     return Err(
                         self.unsupported(key, format!("{} changes the computation", brief(other)))

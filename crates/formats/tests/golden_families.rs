@@ -281,8 +281,9 @@ fn the_file_that_is_written_says_what_the_converters_says() {
             }
             Err(e) => panic!("{name}: {e}"),
         };
+        let standard = ours.entries.iter().filter(|entry| !entry.key.starts_with(b"halfstep."));
         let entries: BTreeMap<&[u8], Said> =
-            ours.entries.iter().map(|e| (&e.key[..], said(e.kind, &e.value))).collect();
+            standard.map(|e| (&e.key[..], said(e.kind, &e.value))).collect();
         for entry in theirs.entries.iter().filter(|entry| !entry.key.starts_with(b"general.")) {
             let key = String::from_utf8_lossy(&entry.key);
             let (value, (_, rest)) =

@@ -86,6 +86,11 @@ pub trait Family: Sync {
         false
     }
 
+    /// A method of quantization by which weights in its folders may be stored.
+    fn quantization_method(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Other names in `model_type`, of the text part of configs that wrap several models.
     fn text_model_types(&self) -> &'static [&'static str] {
         &[]

@@ -5,7 +5,7 @@ use super::family::{self, Family};
 use super::fields::Form;
 use super::graph::Architecture;
 use super::tensors::{Linear, Norm, Parameter, Role, TensorSpec};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A tensor of a file.
 #[derive(Clone, Debug)]
@@ -52,6 +52,19 @@ pub enum Rows {
 pub fn stored(architecture: &Architecture, form: Form) -> Vec<Stored> {
     let family = family::of(architecture);
     family.stored(architecture, form).unwrap_or_else(|| usual(family, architecture, form))
+}
+
+/// Tensors that files may hold and nothing reads: keys and values of layers that read those of
+/// others.
+pub fn unread(architecture: &Architecture, form: Form) -> Vec<String> {
+    if architecture.layers.iter().all(|layer| layer.attention.kv_from.is_none()) {
+        return vec![];
+    }
+    let mut all = architecture.clone();
+    all.layers.iter_mut().for_each(|layer| layer.attention.kv_from = None);
+    let names = |graph: &Architecture| stored(graph, form).into_iter().map(|stored| stored.name);
+    let read: HashSet<String> = names(architecture).collect();
+    names(&all).filter(|name| !read.contains(name)).collect()
 }
 
 /// A tensor of the file for each of the model, but for what the family fuses, and for experts in

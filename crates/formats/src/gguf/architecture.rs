@@ -17,9 +17,8 @@ pub fn read(container: &Container) -> Result<Architecture> {
     let keys = Keys { metadata, architecture: name };
     let hidden_size = keys.required(keys::EMBEDDING_LENGTH, caps::WIDTH)?;
     let layers = keys.required(keys::BLOCK_COUNT, caps::LAYERS)?;
-    let heads = keys.same(keys::HEAD_COUNT, layers, caps::WIDTH)?;
-    let heads = metadata.required(&keys.of(keys::HEAD_COUNT), heads)?;
-    let kv_heads = keys.same(keys::HEAD_COUNT_KV, layers, caps::WIDTH)?.unwrap_or(heads);
+    let heads = keys.required(keys::HEAD_COUNT, caps::WIDTH)?;
+    let kv_heads = keys.size(keys::HEAD_COUNT_KV, caps::WIDTH)?.unwrap_or(heads);
     if !heads.is_multiple_of(kv_heads) {
         return Err(keys.error(
             keys::HEAD_COUNT_KV,

@@ -53,16 +53,6 @@ impl Keys<'_> {
         Ok(Some(sizes))
     }
 
-    /// A size that must be the same in every layer.
-    pub fn same(&self, key: &str, layers: usize, cap: u64) -> Result<Option<usize>> {
-        let Some(sizes) = self.sizes(key, layers, cap)? else { return Ok(None) };
-        let first = sizes.first().copied();
-        if sizes.iter().all(|&size| Some(size) == first) {
-            return Ok(first);
-        }
-        Err(self.unsupported(self.of(key), "layers of different sizes are not read here"))
-    }
-
     pub fn required(&self, key: &str, cap: u64) -> Result<usize> {
         self.size(key, cap).and_then(|size| self.metadata.required(&self.of(key), size))
     }

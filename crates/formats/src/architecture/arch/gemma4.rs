@@ -41,7 +41,14 @@ impl Family for Gemma4 {
             layer.output_scale = true;
         });
         io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
-        let sliding = fields::windows(io, graph, Sliding::ButEveryStored(6))?;
+        let mut sliding = fields::windows(io, graph, Sliding::ButEveryStored(6))?;
+        // transformers makes it one without a window, whatever a config says.
+        if let (true, Some(slides), Some(last)) =
+            (io.form() == Form::HuggingFace, sliding.last_mut(), graph.layers.last_mut())
+        {
+            *slides = false;
+            last.attention.window = None;
+        }
         fields::needs_window(io, graph)?;
         self.ropes(io, graph, &sliding)?;
         self.per_layer_input(io, graph)?;

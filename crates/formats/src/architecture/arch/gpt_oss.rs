@@ -76,6 +76,10 @@ impl Family for GptOss {
         false
     }
 
+    fn quantization_method(&self) -> Option<&'static str> {
+        Some("mxfp4")
+    }
+
     fn settled_keys(&self) -> &'static [&'static str] {
         &["attention_bias"]
     }
