@@ -9,6 +9,7 @@ mod rope;
 mod write;
 
 use crate::architecture::family::{self, Family};
+use crate::architecture::refused;
 use crate::architecture::{Activation, Architecture, NormKind, Rope, Sizes};
 use crate::error::{Error, Result};
 use crate::json;
@@ -123,7 +124,11 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
     if let Some(Value::Object(text)) = keys.get("text_config") {
         keys = text_part(text, &keys);
     }
-    let config = Config::of_family(file, bytes, &keys)?;
+    let family = Config { file, bytes, keys: &keys, family: family::all()[0] }.named_family()?;
+    if !keys.contains_key("rope_parameters") && !keys.contains_key("rope_scaling") {
+        keys.insert("rope_parameters".into(), family.rope_parameters());
+    }
+    let config = Config { file, bytes, keys: &keys, family };
     let sizes = config.sizes()?;
     let mut graph = sizes.decoder(config.family.name());
     let (full, sliding) = config.ropes(sizes.head_dim)?;
@@ -246,17 +251,7 @@ impl Config<'_> {
         number.map(Some).ok_or_else(wrong)
     }
 
-    /// The config with the family that its `architectures` and `model_type` name.
-    fn of_family<'a>(
-        file: &'a str,
-        bytes: &'a [u8],
-        keys: &'a Map<String, Value>,
-    ) -> Result<Config<'a>> {
-        // Any family will do to find the right one.
-        let config = Config { file, bytes, keys, family: family::all()[0] };
-        Ok(Config { family: config.named_family()?, ..config })
-    }
-
+    /// The family that `architectures` and `model_type` name.
     fn named_family(&self) -> Result<&'static dyn Family> {
         let model_type = self
             .get("model_type")
@@ -272,14 +267,17 @@ impl Config<'_> {
             Some(_) => return Err(self.wrong("architectures", "not a list")),
         };
         let unknown = |name: &str| {
-            self.unsupported(name, format!("the architectures read here are {}", family::listed()))
+            let listed = || format!("the architectures read here are {}", family::listed());
+            self.unsupported(name, refused::in_config(name).map_or_else(listed, str::to_string))
         };
         let mut named = vec![];
         for name in architectures {
             named.push(family::find(|f| f.class() == name).ok_or_else(|| unknown(name))?);
         }
         if let Some(name) = model_type {
-            named.push(family::find(|f| f.model_type() == name).ok_or_else(|| unknown(name))?);
+            let is =
+                |f: &dyn Family| f.model_type() == name || f.text_model_types().contains(&name);
+            named.push(family::find(is).ok_or_else(|| unknown(name))?);
         }
         let Some(family) = named.last().copied() else {
             return Err(self.wrong("model_type", "missing, and no architectures either"));
@@ -314,6 +312,11 @@ impl Config<'_> {
                 Some(Value::Object(o)) if o.is_empty() => {}
                 Some(Value::Array(a)) if a.is_empty() => {}
                 Some(Value::Number(n)) if n.as_f64() == Some(0.0) => {}
+                // Its tensors are read as what they are.
+                Some(Value::Object(o))
+                    if *key == "quantization_config"
+                        && family.quantization_method().is_some_and(|m| o.get("quant_method").is_some_and(|v| v == m)) => {
+                }
                 Some(other) => {
                     return Err(
                         self.unsupported(key, format!("{} changes the computation", brief(other)))

@@ -14,7 +14,7 @@ use crate::shards::{self, Shard, Shards, WEIGHTS};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 use crate::write::{self, Temporary};
-use crate::{config, halfstep_file, inventory, json};
+use crate::{config, halfstep_file, inventory, json, mxfp4_folder};
 use half::vec::HalfBitsVecExt;
 use serde::Deserialize;
 use serde_json::Value;
@@ -232,6 +232,8 @@ struct Placed {
     /// What the folder's tensors hold.
     all: Vec<Stored>,
     places: BTreeMap<String, (usize, Info)>,
+    /// Names of stacks that are stored as MXFP4 blocks.
+    blocks: BTreeSet<String>,
     /// Names of a head that is tied and stored as well, and of the table that it must equal.
     stored_head: Option<[String; 2]>,
     warnings: Vec<String>,
@@ -254,15 +256,26 @@ fn place_tensors(file: &str, architecture: &Architecture, shards: &Shards) -> Re
             "{file}: {embedding_name} is not stored; the head, which is tied to it, is read as both"
         ));
     }
-    let wanted: Vec<TensorSpec> = all.iter().map(of_file).collect();
+    let mut blocks = BTreeSet::new();
+    let mut idle: BTreeSet<String> =
+        storage::unread(architecture, Form::HuggingFace).into_iter().collect();
+    for stored in &mut all {
+        if mxfp4_folder::find(file, stored, &places)? {
+            blocks.insert(stored.name.clone());
+            idle.extend(mxfp4_folder::names(&stored.name));
+        }
+    }
+    let floats = all.iter().filter(|stored| !blocks.contains(&stored.name));
+    let wanted: Vec<TensorSpec> = floats.map(of_file).collect();
     let names: BTreeSet<&str> = wanted.iter().map(|spec| spec.name.as_str()).collect();
     shards.refuse_quantized(|name| names.contains(name))?;
     inventory::check_shapes(file, &wanted, |name| places.get(name).map(|(_, t)| t.shape.clone()))?;
     let present: BTreeMap<&str, ()> = places.keys().map(|k| (k.as_str(), ())).collect();
     let mut stored_head = None;
     for name in inventory::extra(&wanted, &present) {
-        if name.ends_with("rotary_emb.inv_freq") {
-            continue; // computed from theta by everyone who reads it
+        // Frequencies are computed from theta by everyone who reads them.
+        if name.ends_with("rotary_emb.inv_freq") || idle.contains(name) {
+            continue;
         }
         if name != head_name {
             let reason = format!("a {} with this config has no such tensor", architecture.family);
@@ -271,7 +284,7 @@ fn place_tensors(file: &str, architecture: &Architecture, shards: &Shards) -> Re
         }
         stored_head = Some([head_name.clone(), embedding_name.clone()]);
     }
-    Ok(Placed { all, places, stored_head, warnings })
+    Ok(Placed { all, places, blocks, stored_head, warnings })
 }
 
 fn is_tied(architecture: &Architecture) -> bool {
@@ -283,15 +296,24 @@ fn read_tensors(
     placed: Placed,
     shards: &mut [Shard],
 ) -> Result<BTreeMap<String, Tensor>> {
-    let Placed { all, places, stored_head, .. } = placed;
+    let Placed { all, places, blocks, stored_head, .. } = placed;
     if let Some(tables) = stored_head {
         let tables = tables.map(|name| places[&name].clone());
         check_stored_head(shards, &tables)?;
     }
     let mut tensors = BTreeMap::new();
     for stored in all {
-        let (shard, info) = &places[&stored.name];
-        let data = float_data(&mut shards[*shard].source, info)?;
+        let data = if blocks.contains(&stored.name) {
+            let mut bytes = |name: String| {
+                let (shard, info) = &places[&name];
+                shards[*shard].source.values::<u8>(info.begin, info.elements())
+            };
+            let [blocks, scales] = mxfp4_folder::names(&stored.name);
+            mxfp4_folder::joined(&bytes(blocks)?, &bytes(scales)?)
+        } else {
+            let (shard, info) = &places[&stored.name];
+            float_data(&mut shards[*shard].source, info)?
+        };
         stored.take(file, data, &mut tensors)?;
     }
     Ok(tensors)

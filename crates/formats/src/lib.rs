@@ -21,6 +21,7 @@ pub mod linear_parts;
 pub mod load;
 mod low_rank;
 mod model;
+mod mxfp4_folder;
 mod numbered;
 mod pieces;
 mod quantization;

@@ -5,7 +5,7 @@ mod llama_keys;
 mod raw_gguf;
 mod small_model;
 
-use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Norm, Role, Sizes};
+use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Norm, Role, RopeScaling, Sizes};
 use halfstep_formats::gguf::{self, Container, GgmlType, Value};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData};
@@ -70,7 +70,7 @@ fn random_models_round_trip() {
             head_dim: [2, 6, 32][numbers.below(3)],
             norm_eps: [1e-5, 1e-6, 2f64.powi(-17)][numbers.below(3)],
             rope_theta: [1e4, 5e5, 123_456.789][numbers.below(3)],
-            rope_scaling: [None, Some(LLAMA3)][numbers.below(2)],
+            rope_scaling: [None, Some(LLAMA3)][numbers.below(2)].clone(),
             tied_head: numbers.below(2) == 0,
             ..sizes(32)
         };
@@ -328,22 +328,25 @@ fn foreign_files_run_as_their_client_would() {
 fn scaling_of_a_foreign_file_is_recovered() {
     // Llama 3.2's own numbers, which a converter stores as factors only.
     let mut model = uniform(GgmlType::F16, 256);
-    let scaling = halfstep_kernels::ops::rope::Llama3Scaling {
+    let scaling = Some(RopeScaling::Llama3(halfstep_kernels::ops::rope::Llama3Scaling {
         factor: 32.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
         original_max_position: 8192,
-    };
+    }));
     model.architecture =
-        model.architecture.resized(|s| (s.rope_theta, s.rope_scaling) = (5e5, Some(scaling)));
+        model.architecture.resized(|s| (s.rope_theta, s.rope_scaling) = (5e5, scaling.clone()));
     let mut raw = Raw::parse(&written(&model));
     raw.entries.retain(|e| !e.key.starts_with(b"halfstep.rope"));
-    assert_eq!(read(&raw.to_bytes()).architecture.sizes().rope_scaling, Some(scaling));
+    assert_eq!(read(&raw.to_bytes()).architecture.sizes().rope_scaling, scaling);
+    // Factors that no such numbers give are kept as they are, and written again.
     raw.data_of("rope_freqs.weight")[..4].copy_from_slice(&7f32.to_le_bytes());
-    assert!(matches!(
-        gguf::read("test.gguf", &raw.to_bytes()),
-        Err(Error::Unsupported { name, .. }) if name == "rope_freqs.weight"
-    ));
+    let other = read(&raw.to_bytes());
+    match other.architecture.sizes().rope_scaling {
+        Some(RopeScaling::Factors(factors)) => assert_eq!(factors[..2], [7.0, 1.0]),
+        scaling => panic!("{scaling:?}"),
+    }
+    assert_eq!(read(&written(&other)).architecture, other.architecture);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! config.json: what is refused, by which name, and what is read.
 
-use halfstep_formats::architecture::Sizes;
+use halfstep_formats::architecture::{Layer, RopeScaling, Sizes, YarnScaling};
 use halfstep_formats::config::{parse, to_json};
 use halfstep_formats::{Architecture, Error};
 use halfstep_kernels::ops::rope::Llama3Scaling;
@@ -58,37 +58,23 @@ fn unsupported_cases() -> Vec<(&'static str, Value, &'static str)> {
         ("attention_bias", json!(true), "attention_bias"),
         ("mlp_bias", json!(true), "mlp_bias"),
         ("attention_bias", json!("yes"), "attention_bias"),
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "rope type yarn"),
-        ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope type linear"),
-        ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "rope type dynamic"),
-        (
-            "rope_scaling",
-            json!({"rope_type": "longrope", "short_factor": [1.0]}),
-            "rope type longrope",
-        ),
-        ("rope_parameters", json!({"rope_type": "proportional"}), "rope type proportional"),
-        ("rope_parameters", json!({"full_attention": {"rope_type": "default"}}), "rope_parameters"),
+        ("rope_scaling", json!({"rope_type": "xpos", "factor": 4.0}), "rope type xpos"),
         (
             "rope_parameters",
-            json!({"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}),
-            "partial_rotary_factor",
+            json!({"sliding_attention": {"rope_type": "default"}}),
+            "rope_parameters",
         ),
-        ("partial_rotary_factor", json!(0.25), "partial_rotary_factor"),
-        ("rotary_pct", json!(0.5), "rotary_pct"),
         ("sliding_window", json!(128), "sliding_window"),
         ("sliding_window", json!("128"), "sliding_window"),
         ("layer_types", json!(["full_attention", "sliding_attention"]), "layer_types"),
         ("attention_chunk_size", json!(128), "attention_chunk_size"),
         ("no_rope_layers", json!([1, 0]), "no_rope_layers"),
         ("architectures", json!(["OPTForCausalLM"]), "OPTForCausalLM"),
-        ("architectures", json!(["Gemma3ForCausalLM"]), "Gemma3ForCausalLM"),
         (
             "architectures",
             json!(["LlamaForSequenceClassification"]),
             "LlamaForSequenceClassification",
         ),
-        ("architectures", json!(["LlamaForCausalLM", "MistralForCausalLM"]), "MistralForCausalLM"),
-        ("model_type", json!("mistral"), "mistral"),
         ("model_type", json!("gpt2"), "gpt2"),
         ("logit_scale", json!(0.0625), "logit_scale"),
         ("logits_scaling", json!(8.0), "logits_scaling"),
@@ -164,6 +150,57 @@ fn broken_cases() -> Vec<Case> {
             with(&[("architectures", json!([])), ("-model_type", json!(null))]),
             "ERR_FORMAT",
             "model_type",
+        ),
+        (
+            "two families by class",
+            set("architectures", json!(["Gemma3ForCausalLM"])),
+            "ERR_FORMAT",
+            "Gemma3ForCausalLM together with llama",
+        ),
+        (
+            "two classes",
+            set("architectures", json!(["LlamaForCausalLM", "MistralForCausalLM"])),
+            "ERR_FORMAT",
+            "MistralForCausalLM together with llama",
+        ),
+        (
+            "two families by type",
+            set("model_type", json!("mistral")),
+            "ERR_FORMAT",
+            "LlamaForCausalLM together with mistral",
+        ),
+        (
+            "yarn without a factor",
+            set("rope_scaling", json!({"rope_type": "yarn"})),
+            "ERR_FORMAT",
+            "needs factor",
+        ),
+        (
+            "longrope without its numbers",
+            set("rope_scaling", json!({"rope_type": "longrope", "short_factor": [1.0]})),
+            "ERR_FORMAT",
+            "long_factor",
+        ),
+        (
+            "longrope with too few numbers",
+            set(
+                "rope_scaling",
+                json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
+            ),
+            "ERR_FORMAT",
+            "has 1 numbers for 8 pairs",
+        ),
+        (
+            "half a pair turns",
+            set("partial_rotary_factor", json!(0.2)),
+            "ERR_FORMAT",
+            "partial_rotary_factor",
+        ),
+        (
+            "more than a head turns",
+            set("rotary_pct", json!(1.5)),
+            "ERR_FORMAT",
+            "partial_rotary_factor",
         ),
         ("kind a number", set("model_type", json!(1)), "ERR_FORMAT", "model_type"),
         (
@@ -397,12 +434,12 @@ fn base() -> Sizes {
 
 #[test]
 fn sound_configs_are_read() {
-    let scaling = Some(Llama3Scaling {
+    let scaling = Some(RopeScaling::Llama3(Llama3Scaling {
         factor: 8.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
         original_max_position: 8192,
-    });
+    }));
     let new_spelling = |rope: Value| {
         with(&[
             ("-rope_theta", json!(null)),
@@ -475,17 +512,51 @@ fn sound_configs_are_read() {
         (
             "llama3, old",
             with(&[("rope_scaling", LLAMA3())]),
-            Sizes { rope_scaling: scaling, ..base() },
+            Sizes { rope_scaling: scaling.clone(), ..base() },
         ),
         (
             "llama3, older",
             with(&[("rope_scaling", old_type)]),
-            Sizes { rope_scaling: scaling, ..base() },
+            Sizes { rope_scaling: scaling.clone(), ..base() },
         ),
         (
             "llama3, new",
             new_spelling(with_theta),
-            Sizes { rope_scaling: scaling, rope_theta: 5e5, ..base() },
+            Sizes { rope_scaling: scaling.clone(), rope_theta: 5e5, ..base() },
+        ),
+        (
+            "linear",
+            with(&[("rope_scaling", json!({"type": "linear", "factor": 2.0}))]),
+            Sizes { rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }), ..base() },
+        ),
+        (
+            "dynamic",
+            with(&[("rope_scaling", json!({"type": "dynamic", "factor": 2.0}))]),
+            Sizes {
+                rope_scaling: Some(RopeScaling::Dynamic { factor: 2.0, original: 512 }),
+                ..base()
+            },
+        ),
+        (
+            "yarn",
+            with(&[(
+                "rope_scaling",
+                json!({
+                    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128,
+                    "attention_factor": 1.5,
+                }),
+            )]),
+            Sizes {
+                rope_scaling: Some(RopeScaling::Yarn(YarnScaling {
+                    factor: 4.0,
+                    original: 128,
+                    beta_fast: 32.0,
+                    beta_slow: 1.0,
+                    truncate: true,
+                    magnitude: 1.5,
+                })),
+                ..base()
+            },
         ),
         (
             "theta an integer",
@@ -516,6 +587,189 @@ fn sound_configs_are_read() {
             want.decoder("llama"),
             "{case}"
         );
+    }
+}
+
+/// A config of a family with some keys.
+fn of_family(class: &str, changes: &[(&str, Value)]) -> String {
+    let others = [
+        ("architectures", json!([class])),
+        ("-model_type", Value::Null),
+        ("-hidden_act", Value::Null),
+    ];
+    with(&[&others[..], changes].concat())
+}
+
+/// Fields of other families that contradict others or that nothing here computes: the class, the
+/// keys, what the error names, and a part of its reason.
+type FamilyCase = (&'static str, Vec<(&'static str, Value)>, &'static str, &'static str);
+
+fn family_cases() -> Vec<FamilyCase> {
+    let by_layer = json!({"1": {"head_dim": 32, "num_key_value_heads": 1}});
+    let chunked = json!(["full_attention", "chunked_attention"]);
+    vec![
+        (
+            "Gemma2ForCausalLM",
+            vec![("layer_types", json!(["full_attention"]))],
+            "layer_types",
+            "has 1 entries for 2 layers",
+        ),
+        ("Gemma3ForCausalLM", vec![("layer_types", chunked)], "layer_types", "chunked_attention"),
+        ("SmolLM3ForCausalLM", vec![("no_rope_layers", json!([1]))], "no_rope_layers", "for 2 layers"),
+        (
+            "SmolLM3ForCausalLM",
+            vec![("no_rope_layers", json!([1, 2]))],
+            "no_rope_layers",
+            "no list of 0 and 1",
+        ),
+        (
+            "Qwen3MoeForCausalLM",
+            vec![("num_experts", json!(4)), ("num_experts_per_tok", json!(5))],
+            "num_experts_per_tok",
+            "5 of 4 experts",
+        ),
+        (
+            "Qwen3MoeForCausalLM",
+            vec![("num_experts", json!(20_000)), ("num_experts_per_tok", json!(5))],
+            "num_experts",
+            "more than 32768 in all",
+        ),
+        (
+            "Qwen3MoeForCausalLM",
+            vec![("mlp_only_layers", json!([1]))],
+            "mlp_only_layers",
+            "changes the computation",
+        ),
+        (
+            "Qwen3MoeForCausalLM",
+            vec![("decoder_sparse_step", json!(2))],
+            "decoder_sparse_step",
+            "changes the computation",
+        ),
+        (
+            "Gemma4ForCausalLM",
+            vec![("enable_moe_block", json!(true))],
+            "enable_moe_block",
+            "changes the computation",
+        ),
+        (
+            "Gemma4ForCausalLM",
+            vec![("attention_k_eq_v", json!(true))],
+            "attention_k_eq_v",
+            "changes the computation",
+        ),
+        (
+            "Gemma4ForCausalLM",
+            vec![("per_layer_config", by_layer)],
+            "per_layer_config",
+            "head_dim alone may differ",
+        ),
+        (
+            "Gemma4ForCausalLM",
+            vec![("vocab_size_per_layer_input", json!(9))],
+            "vocab_size_per_layer_input",
+            "vocab_size, 256",
+        ),
+        (
+            "Gemma4ForCausalLM",
+            vec![("num_kv_shared_layers", json!(2))],
+            "num_kv_shared_layers",
+            "none of its kind",
+        ),
+        (
+            "Gemma3ForCausalLM",
+            vec![("use_bidirectional_attention", json!(true))],
+            "use_bidirectional_attention",
+            "changes the computation",
+        ),
+        (
+            "Gemma2ForCausalLM",
+            vec![("query_pre_attn_scalar", json!(-1))],
+            "query_pre_attn_scalar",
+            "not above 0",
+        ),
+        (
+            "Qwen2ForCausalLM",
+            vec![("use_sliding_window", json!(true)), ("sliding_window", json!(16))],
+            "sliding_window",
+            "16 of 512 positions",
+        ),
+        (
+            "Ministral3ForCausalLM",
+            vec![(
+                "rope_parameters",
+                json!({"rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1}),
+            )],
+            "llama_4_scaling_beta",
+            "yarn",
+        ),
+        (
+            "GptOssForCausalLM",
+            vec![("quantization_config", json!({"quant_method": "fp8"}))],
+            "quantization_config",
+            "changes the computation",
+        ),
+        ("StableLmForCausalLM", vec![("qk_layernorm", json!(3))], "qk_layernorm", "true or false"),
+    ]
+}
+
+#[test]
+fn fields_of_families_are_refused_by_name() {
+    for (class, changes, name, part) in family_cases() {
+        let text = of_family(class, &changes);
+        let error = parse("config.json", text.as_bytes()).expect_err(class);
+        let message = error.to_string();
+        let named = match &error {
+            Error::Unsupported { name: got, .. } => got == name,
+            Error::Format { reason, .. } => reason.starts_with(name),
+            _ => false,
+        };
+        assert!(named && message.contains(part), "{class} {changes:?}: {message}");
+    }
+}
+
+#[test]
+fn families_that_are_not_computed_are_refused_with_a_reason() {
+    for (class, model_type, part) in [
+        ("DeepseekV2ForCausalLM", "deepseek_v2", "latent attention"),
+        ("DeepseekV3ForCausalLM", "deepseek_v3", "latent attention"),
+        ("Mamba2ForCausalLM", "mamba2", "Mamba-2"),
+        ("FalconH1ForCausalLM", "falcon_h1", "Mamba-2"),
+        ("GraniteMoeHybridForCausalLM", "granitemoehybrid", "Mamba-2"),
+        ("Gemma3nForCausalLM", "gemma3n_text", "AltUp"),
+        ("Llama4ForCausalLM", "llama4_text", "chunks"),
+        ("Qwen3NextForCausalLM", "qwen3_next", "delta-rule"),
+        ("Lfm2ForCausalLM", "lfm2", "convolutions"),
+        ("BitNetForCausalLM", "bitnet", "quantizers"),
+    ] {
+        for (key, name) in [("-model_type", class), ("-architectures", model_type)] {
+            let changes =
+                [("architectures", json!([class])), ("model_type", json!(model_type)), (key, Value::Null)];
+            match parse("config.json", with(&changes).as_bytes()) {
+                Err(Error::Unsupported { name: got, reason, .. }) => {
+                    assert!(got == name && reason.contains(part), "{got}: {reason}");
+                    assert!(!reason.contains('\n') && reason.len() < 100, "{reason}");
+                }
+                other => panic!("{class}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_longer_than_the_positions_is_read() {
+    let text = of_family("MistralForCausalLM", &[("sliding_window", json!(4096))]);
+    let graph = parse("config.json", text.as_bytes()).expect("read");
+    assert!(graph.layers.iter().all(|layer| layer.attention.window == Some(4096)));
+    assert_eq!(graph.max_positions, 512);
+}
+
+#[test]
+fn a_rotation_of_a_part_of_a_head_is_read() {
+    for key in ["partial_rotary_factor", "rotary_pct", "rope_pct"] {
+        let graph = parse("config.json", with(&[(key, json!(0.25))]).as_bytes()).expect("read");
+        let turned = |layer: &Layer| layer.attention.rope.as_ref().map(|rope| rope.turned);
+        assert!(graph.layers.iter().all(|layer| turned(layer) == Some(4)), "{key}");
     }
 }
 
@@ -558,11 +812,13 @@ prop_compose! {
         max_positions in 1usize..1 << 31,
         scaling in proptest::option::of((1.0f64..64.0, 0.1f64..4.0, 4.5f64..64.0, 1usize..1 << 20)),
     ) -> Architecture {
-        let rope_scaling = scaling.map(|(factor, low, high, original)| Llama3Scaling {
-            factor,
-            low_freq_factor: low,
-            high_freq_factor: high,
-            original_max_position: original,
+        let rope_scaling = scaling.map(|(factor, low, high, original)| {
+            RopeScaling::Llama3(Llama3Scaling {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position: original,
+            })
         });
         let (heads, head_dim) = (kv_heads * group, 2 * half_head);
         Sizes {
@@ -586,7 +842,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn written_and_read_again_is_equal(a in architectures()) {
-        let text = to_json(&a).to_string();
+        let text = to_json(&a).expect("written").to_string();
         prop_assert_eq!(parse("written", text.as_bytes()).expect("reads"), a);
     }
 }

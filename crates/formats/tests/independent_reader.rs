@@ -99,7 +99,6 @@ fn elsewhere(model: &Model, name: &str, role: Role) -> (String, Option<usize>) {
         Role::FinalNorm => ("output_norm.weight".into(), None),
         Role::Norm(Norm::Attention) => (block("attn_norm"), None),
         Role::Norm(_) => (block("ffn_norm"), None),
-        Role::Bias(_) => unreachable!("a Llama has no bias"),
         Role::Linear(Linear::Q) => (block("attn_q"), Some(model.architecture.sizes().heads)),
         Role::Linear(Linear::K) => (block("attn_k"), Some(model.architecture.sizes().kv_heads)),
         Role::Linear(Linear::V) => (block("attn_v"), None),
@@ -107,6 +106,7 @@ fn elsewhere(model: &Model, name: &str, role: Role) -> (String, Option<usize>) {
         Role::Linear(Linear::Gate) => (block("ffn_gate"), None),
         Role::Linear(Linear::Up) => (block("ffn_up"), None),
         Role::Linear(Linear::Down) => (block("ffn_down"), None),
+        other => unreachable!("a Llama has no {other:?}"),
     }
 }
 

@@ -650,7 +650,7 @@ fn values_outside_of_the_layout_are_not_written() {
             },
             "as many values",
         ),
-        ("NaN in the config", affine, |m, _| m.architecture.norm_eps = f64::NAN, "read back"),
+        ("NaN in the config", affine, |m, _| m.architecture.norm.eps = f64::NAN, "read back"),
         ("no positions", affine, |m, _| m.architecture.max_positions = 0, "not a positive integer"),
         (
             "cache of 1 bit",

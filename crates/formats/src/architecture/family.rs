@@ -71,6 +71,31 @@ pub trait Family: Sync {
         &[]
     }
 
+    /// The rotation where a config.json says nothing of it, as `rope_parameters`; null: a plain one.
+    fn rope_parameters(&self) -> Value {
+        Value::Null
+    }
+
+    /// Whether YaRN's bounds are whole pairs in its GGUF files, which have no key for it.
+    fn truncates_yarn(&self) -> bool {
+        true
+    }
+
+    /// Whether readers of its GGUF files know YaRN's keys beyond the factor and the context.
+    fn has_yarn_keys(&self) -> bool {
+        false
+    }
+
+    /// A method of quantization by which weights in its folders may be stored.
+    fn quantization_method(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Other names in `model_type`, of the text part of configs that wrap several models.
+    fn text_model_types(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Keys of a config.json that change the maths in other families, not in this one: here the
     /// graph already has what they would switch on, or nothing reads them.
     fn settled_keys(&self) -> &'static [&'static str] {
@@ -122,10 +147,13 @@ pub const DEFAULTS: &[(&str, f64)] = &[
 ];
 
 impl dyn Family {
-    /// The decoder of these sizes with the fields that a file without them would have.
+    /// The decoder of these sizes: the family's fields in their simplest form, with the window that
+    /// a config without one means.
     pub fn graph(&self, sizes: &Sizes) -> Architecture {
         let mut graph = sizes.decoder(self.name());
-        let mut empty = super::fields::EmptyFile;
+        let window = self.defaults().iter().find(|(key, _)| *key == "sliding_window");
+        let window = window.map(|(_, window)| *window as usize);
+        let mut empty = super::fields::EmptyFile { window };
         self.describe(&mut empty, &mut graph).expect("the fields of an empty file");
         graph
     }

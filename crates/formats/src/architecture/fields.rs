@@ -47,7 +47,8 @@ pub trait Fields {
     /// True or false for each layer.
     fn flags(&mut self, key: &Key, value: &mut Option<Vec<bool>>) -> Result<()>;
 
-    /// Which layers have a sliding window, if the file names the kind of each layer.
+    /// Which layers have a sliding window, if the file names the kind of each layer. `stored`:
+    /// whether GGUF metadata must name them, since its readers would not know.
     fn sliding_layers(&mut self, value: &mut Vec<bool>, stored: bool) -> Result<()>;
 
     /// The rotation of the layers with a sliding window, where it is another one.
@@ -93,6 +94,8 @@ pub const LOGIT_DIVISOR: Key = key(&["logits_scaling"], "logit_scale");
 pub const PARALLEL: Key = key(&["use_parallel_residual"], "use_parallel_residual");
 /// Which layers turn queries and keys.
 pub const ROPE_LAYERS: Key = config_only(&["no_rope_layers"]);
+/// Every so many-th layer does not, where there is no list.
+pub const NO_ROPE_INTERVAL: Key = config_only(&["no_rope_layer_interval"]);
 /// Number of experts.
 pub const EXPERTS: Key = key(&["num_experts", "num_local_experts"], "expert_count");
 /// How many of them a token uses.
@@ -189,21 +192,34 @@ pub fn windows(
     };
     let usual: Vec<bool> = (0..graph.layers.len()).map(slides).collect();
     let mut sliding = usual.clone();
-    if !io.reads() && window.is_some() {
+    if !io.reads() {
         sliding = graph.layers.iter().map(|layer| layer.attention.window.is_some()).collect();
     }
-    let stored = matches!(implied, Sliding::ButEveryStored(_));
-    if !matches!(implied, Sliding::All) {
-        io.sliding_layers(&mut sliding, stored)?;
-    }
-    if !stored && io.form() == Form::Gguf && sliding != usual {
-        let reason = "readers of GGUF files assume other layers to slide".into();
-        return Err(io.refuse(&SLIDING_WINDOW, reason));
+    match implied {
+        Sliding::All if !io.reads() && window.is_some() && sliding != usual => {
+            let reason = "only some layers have a window, and files have one for all".into();
+            return Err(io.refuse(&SLIDING_WINDOW, reason));
+        }
+        Sliding::All => {}
+        Sliding::ButEvery(_) => {
+            let stored = sliding != usual;
+            io.sliding_layers(&mut sliding, stored)?;
+        }
+        Sliding::ButEveryStored(_) => io.sliding_layers(&mut sliding, true)?,
     }
     for (layer, &slides) in graph.layers.iter_mut().zip(&sliding) {
         layer.attention.window = window.filter(|_| slides);
     }
     Ok(sliding)
+}
+
+/// Refuses a GGUF file without a window where readers of the family need one.
+pub fn needs_window(io: &dyn Fields, graph: &Architecture) -> Result<()> {
+    let none = graph.layers.iter().all(|layer| layer.attention.window.is_none());
+    match none && !io.reads() && io.form() == Form::Gguf {
+        true => Err(io.refuse(&SLIDING_WINDOW, "readers of GGUF files need one".into())),
+        false => Ok(()),
+    }
 }
 
 /// Gives sliding layers the rotation that a file has for them, else `usual`.
@@ -227,34 +243,48 @@ pub fn sliding_rope(
 }
 
 /// The scale of scores by `query_pre_attn_scalar`. GGUF has no place for it; its readers take the
-/// width of a head, so that no other value is written.
-pub fn query_scalar(io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+/// width of a head, or in the largest model of a family, which they know by its number of layers,
+/// the hidden size over the heads. No other value is written.
+pub fn query_scalar(io: &mut dyn Fields, graph: &mut Architecture, largest: usize) -> Result<()> {
     let Some(first) = graph.layers.first() else { return Ok(()) };
     let width = first.attention.head_dim as f64;
+    let implied = match graph.layers.len() == largest {
+        true => (graph.hidden_size / first.attention.heads) as f64,
+        false => width,
+    };
     let mut scalar = match first.attention.scale {
-        Some(scale) if !io.reads() => Some((1.0 / (scale * scale)).round()),
-        _ => Some(width),
+        Some(scale) if !io.reads() => (1.0 / (scale * scale)).round(),
+        None if !io.reads() => width,
+        _ if io.form() == Form::Gguf => implied,
+        _ => width,
     };
     if io.form() == Form::HuggingFace {
-        io.number(&QUERY_SCALAR, &mut scalar)?;
-    } else if scalar != Some(width) {
+        number(io, &QUERY_SCALAR, &mut scalar)?;
+    } else if scalar != implied {
         let reason = format!(
-            "it is {}, and readers of GGUF files take the width of a head, {width}; the halfstep \
-             format and Hugging Face folders hold it",
-            scalar.unwrap_or(width)
+            "it is {scalar}, and readers of GGUF files take {implied}; the halfstep format and \
+             Hugging Face folders hold it"
         );
         return Err(io.refuse(&QUERY_SCALAR, reason));
     }
-    let scale = scalar.filter(|&scalar| scalar != width).map(|scalar| 1.0 / scalar.sqrt());
+    if scalar.is_nan() || scalar <= 0.0 {
+        return Err(io.refuse(&QUERY_SCALAR, format!("it is {scalar}, which is not above 0")));
+    }
+    let scale = (scalar != width).then(|| 1.0 / scalar.sqrt());
     each(graph, |layer| layer.attention.scale = scale);
     Ok(())
 }
 
 /// Takes the rotation from layers that have none: every n-th, or as a list says.
 pub fn rope_layers(io: &mut dyn Fields, graph: &mut Architecture, every: usize) -> Result<()> {
-    let usual: Vec<bool> =
-        (0..graph.layers.len()).map(|layer| !(layer + 1).is_multiple_of(every)).collect();
-    let mut turning = Some(usual.clone());
+    let all_but = |every: usize| -> Vec<bool> {
+        (0..graph.layers.len()).map(|layer| !(layer + 1).is_multiple_of(every)).collect()
+    };
+    let (usual, mut interval) = (all_but(every), Some(every));
+    if io.reads() {
+        io.size(&NO_ROPE_INTERVAL, &mut interval)?;
+    }
+    let mut turning = interval.map(all_but);
     if !io.reads() {
         turning = Some(graph.layers.iter().map(|l| l.attention.rope.is_some()).collect());
     }
@@ -271,6 +301,9 @@ pub fn rope_layers(io: &mut dyn Fields, graph: &mut Architecture, every: usize) 
     Ok(())
 }
 
+/// Most experts that all layers may have together. The largest published models have fewer.
+pub const MAX_EXPERTS: usize = 1 << 15;
+
 /// The same experts in every layer; their number, size and how many are used come from the file.
 pub fn experts(
     io: &mut dyn Fields,
@@ -284,9 +317,17 @@ pub fn experts(
     };
     size(io, &EXPERTS, &mut experts.count)?;
     size(io, &EXPERTS_USED, &mut experts.used)?;
-    if experts.count > usize::from(u16::MAX) || experts.used > experts.count {
-        let reason = format!("{} of {} experts", experts.used, experts.count);
+    if experts.used > experts.count {
+        let reason = format!("it is {} of {} experts", experts.used, experts.count);
         return Err(io.refuse(&EXPERTS_USED, reason));
+    }
+    if experts.count.saturating_mul(graph.layers.len()) > MAX_EXPERTS {
+        let reason = format!(
+            "it is {} in each of {} layers, more than {MAX_EXPERTS} in all",
+            experts.count,
+            graph.layers.len()
+        );
+        return Err(io.refuse(&EXPERTS, reason));
     }
     let mut intermediate_size = experts.expert.intermediate_size;
     size(io, size_key, &mut intermediate_size)?;
@@ -295,8 +336,11 @@ pub fn experts(
     Ok(())
 }
 
-/// A file without any of the fields.
-pub(super) struct EmptyFile;
+/// A file without any of the fields, of a family that has a window without them, or none.
+pub(super) struct EmptyFile {
+    /// The family's window.
+    pub window: Option<usize>,
+}
 
 impl Fields for EmptyFile {
     fn form(&self) -> Form {
@@ -307,7 +351,10 @@ impl Fields for EmptyFile {
         true
     }
 
-    fn size(&mut self, _: &Key, _: &mut Option<usize>) -> Result<()> {
+    fn size(&mut self, key: &Key, value: &mut Option<usize>) -> Result<()> {
+        if key.config == SLIDING_WINDOW.config {
+            *value = self.window;
+        }
         Ok(())
     }
 

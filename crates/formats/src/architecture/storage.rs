@@ -5,6 +5,7 @@ use super::family::{self, Family};
 use super::fields::Form;
 use super::graph::Architecture;
 use super::tensors::{Linear, Norm, Parameter, Role, TensorSpec};
+use std::collections::{HashMap, HashSet};
 
 /// A tensor of a file.
 #[derive(Clone, Debug)]
@@ -53,21 +54,36 @@ pub fn stored(architecture: &Architecture, form: Form) -> Vec<Stored> {
     family.stored(architecture, form).unwrap_or_else(|| usual(family, architecture, form))
 }
 
+/// Tensors that files may hold and nothing reads: keys and values of layers that read those of
+/// others.
+pub fn unread(architecture: &Architecture, form: Form) -> Vec<String> {
+    if architecture.layers.iter().all(|layer| layer.attention.kv_from.is_none()) {
+        return vec![];
+    }
+    let mut all = architecture.clone();
+    all.layers.iter_mut().for_each(|layer| layer.attention.kv_from = None);
+    let names = |graph: &Architecture| stored(graph, form).into_iter().map(|stored| stored.name);
+    let read: HashSet<String> = names(architecture).collect();
+    names(&all).filter(|name| !read.contains(name)).collect()
+}
+
 /// A tensor of the file for each of the model, but for what the family fuses, and for experts in
 /// GGUF, which are stacked.
 pub(super) fn usual(family: &dyn Family, architecture: &Architecture, form: Form) -> Vec<Stored> {
     let mut out: Vec<Stored> = vec![];
+    // Where each name is: a model of many experts has too many to search them.
+    let mut places: HashMap<String, usize> = HashMap::new();
     for tensor in architecture.tensors() {
         let name = name_in(family, &tensor, form);
         let rows = rows_of(family, architecture, &tensor, form);
-        match out.iter_mut().rev().find(|stored| stored.name == name) {
-            Some(stored) => stored.add(tensor),
-            None => out.push(Stored {
-                name,
-                shape: tensor.shape.clone(),
-                pieces: vec![Piece { tensor, rows }],
-                transposed: false,
-            }),
+        match places.get(&name) {
+            Some(&place) => out[place].add(tensor),
+            None => {
+                places.insert(name.clone(), out.len());
+                let shape = tensor.shape.clone();
+                let pieces = vec![Piece { tensor, rows }];
+                out.push(Stored { name, shape, pieces, transposed: false });
+            }
         }
     }
     if form == Form::Gguf {

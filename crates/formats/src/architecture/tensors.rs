@@ -14,11 +14,11 @@ pub const FINAL_NORM_BIAS: &str = "model.norm.bias";
 /// Name of the head `[V, hidden_size]`; a tied head has no tensor.
 pub const HEAD: &str = "lm_head.weight";
 /// Name of the second embedding `[V, layers * width]`.
-pub const PER_LAYER_EMBEDDING: &str = "model.per_layer_embedding.weight";
+pub const PER_LAYER_EMBEDDING: &str = "model.embed_tokens_per_layer.weight";
 /// Name of the matrix `[layers * width, hidden_size]` through which the first embedding joins it.
-pub const PER_LAYER_MODEL_PROJECTION: &str = "model.per_layer_projection.weight";
+pub const PER_LAYER_MODEL_PROJECTION: &str = "model.per_layer_model_projection.weight";
 /// Name of the weight `[width]` of the norm of what that matrix gives.
-pub const PER_LAYER_NORM: &str = "model.per_layer_norm.weight";
+pub const PER_LAYER_NORM: &str = "model.per_layer_projection_norm.weight";
 
 /// What a linear of a layer computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,6 +10,7 @@ mod bf16;
 mod f16;
 mod f32;
 mod k_scales;
+mod mxfp4;
 pub mod packed;
 mod q2_k;
 mod q3_k;
@@ -51,7 +52,7 @@ macro_rules! with_codec {
     ($kind:expr, $codec:ident => $body:expr) => {
         with_codec!(@list $kind, $codec, $body, F32 f32, F16 f16, BF16 bf16, Q4_0 q4_0, Q4_1 q4_1,
             Q5_0 q5_0, Q5_1 q5_1, Q8_0 q8_0, Q2_K q2_k, Q3_K q3_k, Q4_K q4_k, Q5_K q5_k, Q6_K q6_k,
-            TQ1_0 tq1_0, TQ2_0 tq2_0)
+            TQ1_0 tq1_0, TQ2_0 tq2_0, MXFP4 mxfp4)
     };
     (@list $kind:expr, $codec:ident, $body:expr, $($name:ident $module:ident),*) => {
         match $kind { $(GgmlType::$name => { type $codec = $module::$name; $body })* }

@@ -81,7 +81,7 @@ impl Fields for Reader<'_> {
             Found::Null => *value = None,
             Found::Nothing => {}
         }
-        if std::ptr::eq(key.config, SLIDING_WINDOW.config) && !self.config.uses_window() {
+        if key.config == SLIDING_WINDOW.config && !self.config.uses_window() {
             *value = None;
         }
         Ok(())
@@ -102,9 +102,13 @@ impl Fields for Reader<'_> {
     }
 
     fn flag(&mut self, key: &Key, value: &mut Option<bool>) -> Result<()> {
-        if let Found::Value(name, found) = self.find(key) {
-            let wrong = || format!("{} is not true or false", brief(found));
-            *value = Some(found.as_bool().ok_or_else(|| self.config.wrong(name, wrong()))?);
+        match self.find(key) {
+            Found::Value(name, found) => {
+                let wrong = || format!("{} is not true or false", brief(found));
+                *value = Some(found.as_bool().ok_or_else(|| self.config.wrong(name, wrong()))?);
+            }
+            Found::Default(default) => *value = Some(default != 0.0),
+            Found::Null | Found::Nothing => {}
         }
         Ok(())
     }
@@ -180,8 +184,10 @@ impl Fields for Reader<'_> {
         let Some(Value::Object(layers)) = config.get(BY_LAYER) else { return Ok(()) };
         for (layer, fields) in layers {
             let number = layer.parse().ok().filter(|&layer: &usize| layer < sliding.len());
-            let (Some(layer), Some(width)) = (number, fields.get("head_dim")) else {
-                let reason = format!("layer {layer}: {}", brief(fields));
+            let only_widths = fields.as_object().is_some_and(|fields| fields.len() == 1);
+            let (Some(layer), Some(width), true) = (number, fields.get("head_dim"), only_widths)
+            else {
+                let reason = format!("layer {layer}: {}; head_dim alone may differ", brief(fields));
                 return Err(config.unsupported(BY_LAYER, reason));
             };
             let width = config.size_of("head_dim", width, MAX_HIDDEN)?;

@@ -153,6 +153,10 @@ impl Config<'_> {
                 RopeScaling::Dynamic { factor: number("factor")?, original: self.original(fields)? }
             }
             "llama3" => RopeScaling::Llama3(self.llama3(fields, number)?),
+            // Early configs of Phi-3 say yarn.
+            "yarn" if fields.contains_key("short_factor") => {
+                RopeScaling::Long(Arc::new(self.long(fields)?))
+            }
             "yarn" => RopeScaling::Yarn(self.yarn(fields, number("factor")?)?),
             "longrope" | "su" => RopeScaling::Long(Arc::new(self.long(fields)?)),
             "proportional" => RopeScaling::Proportional {

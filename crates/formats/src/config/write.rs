@@ -76,18 +76,22 @@ impl Writer {
             self.pairs.insert(partial, share.into());
         }
         let fields = scaling(rope);
-        match self.sliding.take().filter(|sliding| sliding != rope) {
+        let of = |rope: &Rope, fields: Option<Map<String, Value>>| {
+            let mut fields = fields.unwrap_or_default();
+            fields.entry("rope_type").or_insert("default".into());
+            fields.insert("rope_theta".into(), rope.theta.into());
+            Value::Object(fields)
+        };
+        match self.sliding.take() {
+            // A config without the new spelling means the family's own rotation there.
+            None if !family.rope_parameters().is_null() => {
+                self.pairs.insert("rope_parameters", of(rope, fields));
+            }
             None => {
                 self.pairs.insert("rope_theta", rope.theta.into());
                 self.pairs.insert("rope_scaling", fields.map_or(Value::Null, Value::Object));
             }
             Some(sliding) => {
-                let of = |rope: &Rope, fields: Option<Map<String, Value>>| {
-                    let mut fields = fields.unwrap_or_default();
-                    fields.entry("rope_type").or_insert("default".into());
-                    fields.insert("rope_theta".into(), rope.theta.into());
-                    Value::Object(fields)
-                };
                 let (full, local) = (of(rope, fields), of(&sliding, written(&sliding)));
                 self.pairs.insert("rope_parameters", json!({ FULL: full, SLIDING: local }));
             }

@@ -5,8 +5,9 @@ use super::fields::{Keys, Reader};
 use super::metadata::Metadata;
 use super::{Container, caps, keys, rope};
 use crate::architecture::family::{self, Family};
+use crate::architecture::refused;
 use crate::architecture::storage::{EMBEDDING_GGUF, HEAD_GGUF};
-use crate::architecture::{Architecture, NormKind, Sizes};
+use crate::architecture::{Architecture, FeedForward, NormKind, Sizes};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ pub fn read(container: &Container) -> Result<Architecture> {
     let (family, name) = read_family(metadata)?;
     let keys = Keys { metadata, architecture: name };
     let hidden_size = keys.required(keys::EMBEDDING_LENGTH, caps::WIDTH)?;
+    let layers = keys.required(keys::BLOCK_COUNT, caps::LAYERS)?;
     let heads = keys.required(keys::HEAD_COUNT, caps::WIDTH)?;
     let kv_heads = keys.size(keys::HEAD_COUNT_KV, caps::WIDTH)?.unwrap_or(heads);
     if !heads.is_multiple_of(kv_heads) {
@@ -29,12 +31,14 @@ pub fn read(container: &Container) -> Result<Architecture> {
         NormKind::Layer => keys::LAYER_NORM_EPSILON,
     };
     let norm_eps = keys.positive(epsilon, keys::OWN_NORM_EPSILON)?;
-    let rope = rope::read(container, &keys, head_dim)?;
+    let rope = rope::read(container, &keys, family, head_dim)?;
+    let widths = keys.sizes(keys::FEED_FORWARD_LENGTH, layers, caps::INTERMEDIATE)?;
+    let widths = metadata.required(&keys.of(keys::FEED_FORWARD_LENGTH), widths)?;
     let mut graph = Sizes {
         vocab_size: keys.vocab_size(container)?,
         hidden_size,
-        intermediate_size: keys.required(keys::FEED_FORWARD_LENGTH, caps::INTERMEDIATE)?,
-        layers: keys.required(keys::BLOCK_COUNT, caps::LAYERS)?,
+        intermediate_size: widths[0],
+        layers,
         heads,
         kv_heads,
         head_dim,
@@ -48,6 +52,11 @@ pub fn read(container: &Container) -> Result<Architecture> {
     // The weights of norms are whole in GGUF.
     graph.norm.offset = 0.0;
     graph.layers.iter_mut().for_each(|layer| layer.attention.rope = Some(rope.clone()));
+    for (layer, width) in graph.layers.iter_mut().zip(widths) {
+        if let FeedForward::Dense(dense) = &mut layer.feed_forward {
+            dense.intermediate_size = width;
+        }
+    }
     let mut reader = Reader { keys: &keys, container, claimed: BTreeSet::new() };
     family.describe(&mut reader, &mut graph)?;
     keys.check_maths(&reader.claimed)?;
@@ -65,7 +74,10 @@ fn read_family<'a>(metadata: &Metadata<'a>) -> Result<(&'static dyn Family, &'a 
     let family = family::find(is).ok_or_else(|| Error::Unsupported {
         file: metadata.file.into(),
         name: format!("architecture {architecture:?}"),
-        reason: format!("the architectures read here are {}", family::listed()),
+        reason: refused::in_gguf(architecture).map_or_else(
+            || format!("the architectures read here are {}", family::listed()),
+            str::to_string,
+        ),
     })?;
     Ok((family, architecture))
 }

@@ -50,6 +50,19 @@ impl Entries {
         Ok(())
     }
 
+    pub fn u32s(&mut self, key: &str, values: &[usize]) -> Result<()> {
+        let values = values.iter().map(|&value| u32::try_from(value));
+        let values = values.collect::<std::result::Result<Vec<u32>, _>>();
+        let values = values.map_err(|_| Error::Unsupported {
+            file: FORMAT.into(),
+            name: key.into(),
+            reason: "a size is beyond 32 bits".into(),
+        })?;
+        let bytes = self.array(key, ValueType::U32, values.len());
+        values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+        Ok(())
+    }
+
     pub fn f64(&mut self, key: &str, value: f64) {
         self.key(key, ValueType::F64).extend(value.to_le_bytes());
     }

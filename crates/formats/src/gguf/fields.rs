@@ -33,6 +33,26 @@ impl Keys<'_> {
         Ok(read(self.metadata, &key, 1..=cap)?.map(|size| size as usize))
     }
 
+    /// A size that may be given for each layer.
+    pub fn sizes(&self, key: &str, layers: usize, cap: u64) -> Result<Option<Vec<usize>>> {
+        let whole = self.of(key);
+        let Some(Value::Array(array)) = self.metadata.get(&whole).map(|entry| entry.value) else {
+            return Ok(self.size(key, cap)?.map(|size| vec![size; layers]));
+        };
+        let size = |(_, value)| match value {
+            Value::Integer(size) if (1..=i128::from(cap)).contains(&i128::from(size)) => {
+                Ok(size as usize)
+            }
+            _ => Err(self.error(key, format!("must hold numbers from 1 to {cap}"))),
+        };
+        let sizes: Vec<usize> = array.iter().map(size).collect::<Result<_>>()?;
+        if sizes.len() != layers {
+            let reason = format!("has {} entries for {layers} layers", sizes.len());
+            return Err(self.error(key, reason));
+        }
+        Ok(Some(sizes))
+    }
+
     pub fn required(&self, key: &str, cap: u64) -> Result<usize> {
         self.size(key, cap).and_then(|size| self.metadata.required(&self.of(key), size))
     }
@@ -202,7 +222,11 @@ pub(super) fn write(graph: &Architecture, name: &str, entries: &mut Entries) -> 
     entries.u32(&key(keys::BLOCK_COUNT), a.layers)?;
     entries.u32(&key(keys::CONTEXT_LENGTH), a.max_positions)?;
     entries.u32(&key(keys::EMBEDDING_LENGTH), a.hidden_size)?;
-    entries.u32(&key(keys::FEED_FORWARD_LENGTH), a.intermediate_size)?;
+    let widths: Vec<usize> = graph.layers.iter().map(|l| l.feed_forward.widest()).collect();
+    match widths.iter().any(|&width| width != a.intermediate_size) {
+        true => entries.u32s(&key(keys::FEED_FORWARD_LENGTH), &widths)?,
+        false => entries.u32(&key(keys::FEED_FORWARD_LENGTH), a.intermediate_size)?,
+    }
     entries.u32(&key(keys::HEAD_COUNT), a.heads)?;
     entries.u32(&key(keys::HEAD_COUNT_KV), a.kv_heads)?;
     // The layers without a window, whose width the rotation goes by.
@@ -219,8 +243,8 @@ pub(super) fn write(graph: &Architecture, name: &str, entries: &mut Entries) -> 
     let has_own = |window: Option<usize>| window.is_none();
     let ropes = || graph.layers.iter().map(|layer| &layer.attention).filter(|a| a.rope.is_some());
     let any = ropes().find(|a| has_own(a.window)).or_else(|| ropes().next());
-    if let Some(rope) = any.and_then(|a| a.rope.as_ref()) {
-        rope::write(rope, graph, name, entries)?;
+    if let Some((a, rope)) = any.and_then(|a| Some((a, a.rope.as_ref()?))) {
+        rope::write(rope, a.head_dim, family, name, entries)?;
     }
     let mut writer = Writer { entries, architecture: name };
     family.describe(&mut writer, &mut graph.clone())

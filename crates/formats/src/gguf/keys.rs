@@ -75,7 +75,7 @@ pub const YARN_SLOW: &str = "rope.scaling.yarn_beta_slow";
 pub const ROPE_SCALE_LINEAR: &str = "rope.scale_linear";
 
 /// The keys below the name of the architecture that may have one value for every layer.
-pub const PER_LAYER: [&str; 3] = [HEAD_COUNT, HEAD_COUNT_KV, FEED_FORWARD_LENGTH];
+pub const PER_LAYER: [&str; 2] = [HEAD_COUNT, HEAD_COUNT_KV];
 
 /// String: the kind of tokenizer; `gpt2` is byte-level BPE, `llama` SentencePiece's by scores,
 /// `gemma4` the same by merges, `t5` Unigram.

@@ -115,6 +115,8 @@ pub enum GgmlType {
     TQ1_0 = 34,
     /// Ternary, blocks of 256, four values in a byte: `d (q - 1)`, d in f16.
     TQ2_0 = 35,
+    /// 4-bit floats, blocks of 32: `2^(e - 127) x`, x in E2M1.
+    MXFP4 = 39,
 }
 
 /// Types that exist in files and are not supported, by number, so that a refusal can name them.
@@ -143,7 +145,6 @@ const OTHER_TYPES: &[(u32, &str)] = &[
     (36, "IQ4_NL_4_4"),
     (37, "IQ4_NL_4_8"),
     (38, "IQ4_NL_8_8"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
     (41, "Q1_0"),
     (42, "Q2_0"),
@@ -151,7 +152,7 @@ const OTHER_TYPES: &[(u32, &str)] = &[
 
 impl GgmlType {
     /// All types that are read.
-    pub const ALL: [GgmlType; 15] = [
+    pub const ALL: [GgmlType; 16] = [
         GgmlType::F32,
         GgmlType::F16,
         GgmlType::BF16,
@@ -167,6 +168,7 @@ impl GgmlType {
         GgmlType::Q6_K,
         GgmlType::TQ1_0,
         GgmlType::TQ2_0,
+        GgmlType::MXFP4,
     ];
 
     /// Name as ggml spells it: `Q4_0`.
@@ -187,6 +189,7 @@ impl GgmlType {
             GgmlType::Q6_K => "Q6_K",
             GgmlType::TQ1_0 => "TQ1_0",
             GgmlType::TQ2_0 => "TQ2_0",
+            GgmlType::MXFP4 => "MXFP4",
         }
     }
 

@@ -75,7 +75,8 @@ pub(super) fn plan(container: &Container) -> Result<Plan> {
     let metadata = &container.metadata;
     let architecture = architecture::read(container)?;
     let stored = storage::stored(&architecture, Form::Gguf);
-    check_tensors(container, architecture.family, &stored)?;
+    let unread = storage::unread(&architecture, Form::Gguf);
+    check_tensors(container, architecture.family, &stored, &unread)?;
     let chat_template = read_chat_template(metadata)?;
     let provenance = read_provenance(metadata)?;
     let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
@@ -117,9 +118,15 @@ fn stem(file: &str) -> String {
 }
 
 /// Every tensor of the architecture is there with its shape, and no other.
-fn check_tensors(container: &Container, family: &str, all: &[Stored]) -> Result<()> {
+fn check_tensors(
+    container: &Container,
+    family: &str,
+    all: &[Stored],
+    unread: &[String],
+) -> Result<()> {
     let file = container.metadata.file;
     let mut known = BTreeSet::from(rope::TENSORS);
+    known.extend(unread.iter().map(String::as_str));
     for stored in all {
         let name = stored.name.as_str();
         let Some(info) = container.tensors.get(name) else {

@@ -5,7 +5,7 @@ use super::entries::Entries;
 use super::fields::Keys;
 use super::rope_factors::{self, ROPE_FACTORS, STOPPED};
 use super::{Container, GgmlType, caps, keys};
-use crate::architecture::{Architecture, LongScaling, Rope, RopeScaling, YarnScaling};
+use crate::architecture::{Family, LongScaling, Rope, RopeScaling, YarnScaling};
 use crate::blocks;
 use crate::config;
 use crate::error::{Error, Result};
@@ -19,21 +19,35 @@ const SHORT: &str = "rope_factors_short.weight";
 pub const TENSORS: [&str; 3] = [ROPE_FACTORS, LONG, SHORT];
 /// llama.cpp's default where a file gives no base.
 const DEFAULT_BASE: f64 = 10_000.0;
+/// YaRN's usual bounds in turns.
+const BETA_FAST: f64 = 32.0;
+const BETA_SLOW: f64 = 1.0;
 
 /// The rotation of all layers, or of those without a sliding window.
-pub fn read(container: &Container, keys: &Keys, head_dim: usize) -> Result<Rope> {
+pub fn read(
+    container: &Container,
+    keys: &Keys,
+    family: &dyn Family,
+    head_dim: usize,
+) -> Result<Rope> {
     let theta = keys.positive(keys::ROPE_BASE, keys::OWN_ROPE_BASE)?.unwrap_or(DEFAULT_BASE);
     let turned = keys.size(keys::ROPE_DIMENSIONS, caps::WIDTH)?.unwrap_or(head_dim);
     if turned > head_dim || !turned.is_multiple_of(2) {
         let reason = format!("is {turned}, which are no pairs of heads of {head_dim} elements");
         return Err(keys.error(keys::ROPE_DIMENSIONS, reason));
     }
-    let scaling = match long(container, keys, turned)? {
+    let by_tensors = match long(container, keys, turned)? {
         Some(long) => Some(RopeScaling::Long(Arc::new(long))),
-        None => match rope_factors::read(container, turned, theta)? {
-            Some(scaling) => Some(scaling),
-            None => by_metadata(keys)?,
-        },
+        None => rope_factors::read(container, turned, theta)?,
+    };
+    let scaling = match (by_tensors, by_metadata(keys, family)?) {
+        (Some(_), Some(_)) => {
+            return Err(keys.unsupported(
+                "rope scaling".into(),
+                "the metadata has one, and a tensor of factors is another; one of them is computed",
+            ));
+        }
+        (by_tensors, by_metadata) => by_tensors.or(by_metadata),
     };
     let standard = Rope { scaling, ..Rope::plain(theta, turned) };
     let Some(own) = keys.metadata.string(keys::OWN_ROPE)? else { return Ok(standard) };
@@ -46,7 +60,7 @@ pub fn read(container: &Container, keys: &Keys, head_dim: usize) -> Result<Rope>
 }
 
 /// Linear scaling or YaRN.
-fn by_metadata(keys: &Keys) -> Result<Option<RopeScaling>> {
+fn by_metadata(keys: &Keys, family: &dyn Family) -> Result<Option<RopeScaling>> {
     // llama.cpp takes a factor without a type for a linear one.
     let kind = keys.metadata.string(&keys.of(keys::ROPE_SCALING_TYPE))?.unwrap_or("linear");
     let mut factor = 0.0;
@@ -63,7 +77,7 @@ fn by_metadata(keys: &Keys) -> Result<Option<RopeScaling>> {
     match kind {
         "none" => Ok(None),
         "linear" => Ok(scaled.then_some(RopeScaling::Linear { factor })),
-        "yarn" => yarn(keys, factor).map(|yarn| Some(RopeScaling::Yarn(yarn))),
+        "yarn" => yarn(keys, family, factor).map(|yarn| Some(RopeScaling::Yarn(yarn))),
         // Without its tensors it changes nothing.
         "longrope" => Ok(None),
         other => Err(keys.unsupported(
@@ -73,26 +87,36 @@ fn by_metadata(keys: &Keys) -> Result<Option<RopeScaling>> {
     }
 }
 
-fn yarn(keys: &Keys, factor: f64) -> Result<YarnScaling> {
+fn yarn(keys: &Keys, family: &dyn Family, factor: f64) -> Result<YarnScaling> {
     if factor <= 0.0 {
         let reason = "is missing, and the scaling is yarn".into();
         return Err(keys.error(keys::ROPE_SCALING_FACTOR, reason));
     }
-    let original = keys.required(keys::ROPE_ORIGINAL, caps::POSITIONS)?;
-    let number = |key: &str, usual: f64| Ok(keys.number(key)?.unwrap_or(usual));
+    let number = |key: &str, usual: f64| {
+        let own = format!("{}{key}", keys::OWN_FIELD);
+        Ok(keys.positive(key, &own)?.unwrap_or(usual))
+    };
     let m = |k: f64| if factor <= 1.0 { 1.0 } else { 0.1 * k * ln_f64(factor) + 1.0 };
     let usual = match keys.number(keys::YARN_LOG_MULTIPLIER)? {
-        Some(multiplier) => m(1.0) / m(multiplier),
-        None => m(1.0),
+        Some(multiplier) if multiplier != 0.0 => m(1.0) / m(multiplier),
+        _ => m(1.0),
     };
     Ok(YarnScaling {
         factor,
-        original,
-        beta_fast: number(keys::YARN_FAST, 32.0)?,
-        beta_slow: number(keys::YARN_SLOW, 1.0)?,
-        truncate: true,
-        magnitude: number(keys::YARN_MAGNITUDE, usual)?,
+        original: original(keys)?,
+        beta_fast: number(keys::YARN_FAST, BETA_FAST)?,
+        beta_slow: number(keys::YARN_SLOW, BETA_SLOW)?,
+        truncate: family.truncates_yarn(),
+        magnitude: number(keys::YARN_MAGNITUDE, usual)? * number(keys::ROPE_MAGNITUDE, 1.0)?,
     })
+}
+
+/// The context length of the training.
+fn original(keys: &Keys) -> Result<usize> {
+    match keys.size(keys::ROPE_ORIGINAL, caps::POSITIONS)? {
+        Some(original) => Ok(original),
+        None => keys.required(keys::CONTEXT_LENGTH, caps::POSITIONS),
+    }
 }
 
 fn long(container: &Container, keys: &Keys, turned: usize) -> Result<Option<LongScaling>> {
@@ -102,7 +126,7 @@ fn long(container: &Container, keys: &Keys, turned: usize) -> Result<Option<Long
     Ok(Some(LongScaling {
         short,
         long,
-        original: keys.required(keys::ROPE_ORIGINAL, caps::POSITIONS)?,
+        original: original(keys)?,
         magnitude: keys.number(keys::ROPE_MAGNITUDE)?.unwrap_or(1.0),
     }))
 }
@@ -141,7 +165,7 @@ pub fn tensors(rope: &Rope) -> Vec<(&'static str, Vec<f32>)> {
         }
         Some(RopeScaling::Factors(factors)) => vec![(ROPE_FACTORS, factors.to_vec())],
         Some(RopeScaling::Proportional { share, .. }) => {
-            let turning = (share * (rope.turned / 2) as f64) as usize;
+            let turning = turning(*share, rope.turned);
             let factor = |pair| if pair < turning { 1.0 } else { STOPPED };
             vec![(ROPE_FACTORS, (0..rope.turned / 2).map(factor).collect())]
         }
@@ -152,10 +176,22 @@ pub fn tensors(rope: &Rope) -> Vec<(&'static str, Vec<f32>)> {
     }
 }
 
-/// The metadata of a rotation, base and elements that turn included.
+/// Pairs that turn where a share of them does.
+fn turning(share: f64, turned: usize) -> usize {
+    (share * (turned / 2) as f64) as usize
+}
+
+/// The metadata of the rotation of heads of `head_dim` elements, base and elements that turn
+/// included.
 ///
 /// Errors: `Unsupported`, a scaling that GGUF has no words for.
-pub fn write(rope: &Rope, graph: &Architecture, name: &str, entries: &mut Entries) -> Result<()> {
+pub fn write(
+    rope: &Rope,
+    head_dim: usize,
+    family: &dyn Family,
+    name: &str,
+    entries: &mut Entries,
+) -> Result<()> {
     let key = |key: &str| keys::of(name, key);
     entries.u32(&key(keys::ROPE_DIMENSIONS), rope.turned)?;
     entries.f32(&key(keys::ROPE_BASE), keys::OWN_ROPE_BASE, rope.theta);
@@ -173,21 +209,28 @@ pub fn write(rope: &Rope, graph: &Architecture, name: &str, entries: &mut Entrie
             entries.f64(keys::OWN_ROPE_HIGH, scaling.high_freq_factor);
             return entries.u32(keys::OWN_ROPE_ORIGINAL, scaling.original_max_position);
         }
-        Some(RopeScaling::Proportional { factor, .. }) if *factor == 1.0 => return Ok(()),
+        Some(RopeScaling::Proportional { share, factor }) if *factor == 1.0 => {
+            let pairs = rope.turned / 2;
+            if turning(*share, rope.turned) as f64 / pairs as f64 == *share {
+                return Ok(());
+            }
+        }
         Some(RopeScaling::Linear { factor }) => {
             string(entries, "linear")?;
             single(entries, keys::ROPE_SCALING_FACTOR, *factor);
         }
         Some(RopeScaling::Yarn(yarn)) => {
+            check_yarn(yarn, family)?;
             string(entries, "yarn")?;
             single(entries, keys::ROPE_SCALING_FACTOR, yarn.factor);
             entries.u32(&key(keys::ROPE_ORIGINAL), yarn.original)?;
             single(entries, keys::YARN_FAST, yarn.beta_fast);
             single(entries, keys::YARN_SLOW, yarn.beta_slow);
-            if yarn.magnitude == 1.0 {
+            let usual = YarnScaling::usual_magnitude(yarn.factor);
+            if yarn.magnitude == 1.0 && family.has_yarn_keys() {
                 single(entries, keys::YARN_LOG_MULTIPLIER, 1.0);
-            } else if yarn.magnitude != YarnScaling::usual_magnitude(yarn.factor) {
-                single(entries, keys::YARN_MAGNITUDE, yarn.magnitude);
+            } else if yarn.magnitude != usual {
+                single(entries, keys::ROPE_MAGNITUDE, yarn.magnitude / usual);
             }
         }
         Some(RopeScaling::Long(long)) => {
@@ -204,8 +247,35 @@ pub fn write(rope: &Rope, graph: &Architecture, name: &str, entries: &mut Entrie
             });
         }
     }
-    let exact = config::rope_to_json(rope, graph.sizes().head_dim);
+    let exact = config::rope_to_json(rope, head_dim);
     entries.string(keys::OWN_ROPE, &exact, caps::STRING_BYTES)
+}
+
+/// Refuses numbers of YaRN that readers of the family's files would not take.
+fn check_yarn(yarn: &YarnScaling, family: &dyn Family) -> Result<()> {
+    let refuse = |name: &str, reason: String| {
+        Err(Error::Unsupported { file: super::FORMAT.into(), name: name.into(), reason })
+    };
+    let betas = (yarn.beta_fast, yarn.beta_slow);
+    if !family.has_yarn_keys() && betas != (BETA_FAST, BETA_SLOW) {
+        let reason = format!(
+            "{} and {}: readers of GGUF files of {} take {BETA_FAST} and {BETA_SLOW}",
+            betas.0,
+            betas.1,
+            family.name()
+        );
+        return refuse("beta_fast and beta_slow", reason);
+    }
+    if yarn.truncate != family.truncates_yarn() {
+        let reason = format!(
+            "it is {}, and GGUF files of {} have no key for it and mean {}",
+            yarn.truncate,
+            family.name(),
+            family.truncates_yarn()
+        );
+        return refuse("truncate", reason);
+    }
+    Ok(())
 }
 
 /// The rotation with the numbers that f32 holds, as a file has them under the standard keys.
@@ -218,8 +288,7 @@ fn rounded(rope: &Rope) -> Rope {
             factor: single(yarn.factor),
             beta_fast: single(yarn.beta_fast),
             beta_slow: single(yarn.beta_slow),
-            // No standard key tells it, and the magnitude comes of the rounded factor.
-            truncate: true,
+            // It comes of the rounded factor.
             magnitude: (yarn.magnitude * 1e5).round(),
             ..yarn
         }),
@@ -229,6 +298,11 @@ fn rounded(rope: &Rope) -> Rope {
             original: long.original,
             magnitude: single(long.magnitude),
         })),
+        RopeScaling::Proportional { share, factor } => {
+            let pairs = (rope.turned / 2) as f64;
+            let share = turning(share, rope.turned) as f64 / pairs;
+            RopeScaling::Proportional { share, factor }
+        }
         other => other,
     });
     Rope { theta: single(rope.theta), scaling, ..rope.clone() }

@@ -390,6 +390,7 @@ fn file_type(tensors: &[Planned]) -> u32 {
         Some(GgmlType::BF16) => 32,
         Some(GgmlType::TQ1_0) => 36,
         Some(GgmlType::TQ2_0) => 37,
+        Some(GgmlType::MXFP4) => 38,
         Some(GgmlType::F32) | None => 0,
     }
 }

@@ -130,7 +130,7 @@ pub fn model(
         let stored = match want.role {
             Role::Linear(_) => linears,
             Role::Embedding | Role::Head => tables,
-            Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => norms,
+            _ => norms,
         };
         tensors.insert(want.name, tensor(&want.shape, stored, &mut draw));
     }

@@ -318,7 +318,7 @@ const TENSORS: &[Named] = &[
     ("removed_type_q4_2", unsupported("Q4_2"), |r| r.tensor(MATRIX).kind = 4),
     ("type_q8_k", unsupported("Q8_K"), |r| r.tensor(MATRIX).kind = 15),
     ("type_iq4_xs", unsupported("IQ4_XS"), |r| r.tensor(MATRIX).kind = 23),
-    ("type_mxfp4", unsupported("MXFP4"), |r| r.tensor(MATRIX).kind = 39),
+    ("type_nvfp4", unsupported("NVFP4"), |r| r.tensor(MATRIX).kind = 40),
     ("type_i8", unsupported("I8"), |r| r.tensor(MATRIX).kind = 24),
     ("type_max", unsupported("4294967295"), |r| r.tensor(MATRIX).kind = u32::MAX),
     ("row_of_half_a_block", format("whole blocks"), |r| r.tensor(MATRIX).dimensions = vec![48, 64]),
@@ -504,11 +504,20 @@ const ROPE_SETTINGS: &[Named] = &[
         r.set_f32(keys::ROPE_BASE, f32::INFINITY)
     }),
     ("rope_base_a_string", format("must be a float"), |r| r.set_string(keys::ROPE_BASE, "10000")),
-    ("rope_over_a_part_of_the_head", unsupported(keys::ROPE_DIMENSIONS), |r| {
-        r.set_u32(keys::ROPE_DIMENSIONS, 4)
+    ("rope_over_a_part_of_the_head", shape(ROPE), |r| r.set_u32(keys::ROPE_DIMENSIONS, 4)),
+    ("rope_over_more_than_the_head", format(keys::ROPE_DIMENSIONS), |r| {
+        r.set_u32(keys::ROPE_DIMENSIONS, 10)
     }),
-    ("rope_scaling_yarn", unsupported("yarn"), |r| r.set_string(keys::ROPE_SCALING_TYPE, "yarn")),
-    ("rope_scaling_linear", unsupported("linear"), |r| {
+    ("rope_over_half_a_pair", format(keys::ROPE_DIMENSIONS), |r| {
+        r.set_u32(keys::ROPE_DIMENSIONS, 5)
+    }),
+    ("rope_scaling_unknown", unsupported("xpos"), |r| {
+        r.set_string(keys::ROPE_SCALING_TYPE, "xpos")
+    }),
+    ("rope_scaling_yarn_without_a_factor", format("the scaling is yarn"), |r| {
+        r.set_string(keys::ROPE_SCALING_TYPE, "yarn")
+    }),
+    ("rope_scaling_linear_and_by_factors", unsupported("rope scaling"), |r| {
         r.set_string(keys::ROPE_SCALING_TYPE, "linear");
         r.set_f32(keys::ROPE_SCALING_FACTOR, 2.0);
     }),
@@ -518,7 +527,7 @@ const ROPE_SETTINGS: &[Named] = &[
     ("rope_scale_linear", unsupported("rope scaling"), |r| {
         r.set_f32(keys::ROPE_SCALE_LINEAR, 0.25)
     }),
-    ("rope_scaling_factor_nan", unsupported("rope scaling"), |r| {
+    ("rope_scaling_factor_nan", format("not a finite number"), |r| {
         r.set_f32(keys::ROPE_SCALING_FACTOR, f32::NAN)
     }),
     ("rope_factors_too_few", shape(ROPE), |r| {
@@ -530,15 +539,15 @@ const ROPE_SETTINGS: &[Named] = &[
     ("rope_factors_other_than_their_parameters", format(keys::OWN_ROPE_FACTOR), |r| {
         r.data_of(ROPE)[4] ^= 1
     }),
-    ("rope_factors_nan", unsupported(ROPE), |r| {
+    ("rope_factors_nan", format("no factor"), |r| {
         forget_own_rope(r);
         r.data_of(ROPE)[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     }),
-    ("rope_factors_0", unsupported(ROPE), |r| {
+    ("rope_factors_0", format("no factor"), |r| {
         forget_own_rope(r);
         r.data_of(ROPE)[..16].fill(0);
     }),
-    ("rope_factors_infinite", unsupported(ROPE), |r| {
+    ("rope_factors_infinite", format("no factor"), |r| {
         forget_own_rope(r);
         r.data_of(ROPE)[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
     }),

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use half::{bf16, f16};
-use halfstep_formats::architecture::{Sizes, TensorSpec};
+use halfstep_formats::architecture::{RopeScaling, Sizes, TensorSpec};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::tokenizer::{TokenKind, Vocabulary};
 use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData, Tokenizer, blocks};
@@ -77,12 +77,12 @@ pub fn sizes(block: usize) -> Sizes {
     }
 }
 
-pub const LLAMA3: Llama3Scaling = Llama3Scaling {
+pub const LLAMA3: RopeScaling = RopeScaling::Llama3(Llama3Scaling {
     factor: 8.0,
     low_freq_factor: 1.0,
     high_freq_factor: 4.0,
     original_max_position: 64,
-};
+});
 
 /// A random tensor stored as `kind`. Block types this library cannot encode get random bytes with
 /// finite scales.

@@ -46,6 +46,10 @@ impl Family for Cohere {
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
-        &[("max_position_embeddings", 8192.0), ("logit_scale", 0.0625)]
+        &[
+            ("max_position_embeddings", 8192.0),
+            ("logit_scale", 0.0625),
+            ("rope_theta", 500_000.0),
+        ]
     }
 }

@@ -22,7 +22,7 @@ impl Family for Cohere2 {
         fields::windows(io, graph, Sliding::ButEvery(4))?;
         let full = graph.layers.iter_mut().filter(|layer| layer.attention.window.is_none());
         full.for_each(|layer| layer.attention.rope = None);
-        Ok(())
+        fields::needs_window(io, graph)
     }
 
     fn norm_kind(&self) -> NormKind {

@@ -1,11 +1,16 @@
 //! Gemma 2: norms around both halves of a layer, a window in every second one, and caps on scores and
 //! logits.
 
-use crate::architecture::fields::{self, ATTENTION_SOFTCAP, FINAL_SOFTCAP, Fields, Sliding};
+use crate::architecture::fields::{self, ATTENTION_SOFTCAP, FINAL_SOFTCAP, Fields, Form, Sliding};
 use crate::architecture::{Activation, Architecture, Family};
 use crate::error::Result;
 
 pub struct Gemma2;
+
+/// Layers of the largest one.
+const LARGEST: usize = 46;
+/// Positions that sliding layers see where a GGUF file does not say it, as the first ones did not.
+const WINDOW: usize = 4096;
 
 impl Family for Gemma2 {
     fn name(&self) -> &'static str {
@@ -18,11 +23,14 @@ impl Family for Gemma2 {
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         super::gemma(graph);
-        fields::query_scalar(io, graph)?;
+        fields::query_scalar(io, graph, LARGEST)?;
         fields::of_attention(io, &ATTENTION_SOFTCAP, graph, |attention| &mut attention.softcap)?;
         io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
+        if io.reads() && io.form() == Form::Gguf {
+            fields::each(graph, |layer| layer.attention.window = Some(WINDOW));
+        }
         fields::windows(io, graph, Sliding::ButEvery(2))?;
-        Ok(())
+        fields::needs_window(io, graph)
     }
 
     fn activation(&self) -> Activation {

@@ -1,11 +1,16 @@
 //! Gemma 3, its text part: norms around both halves of a layer and of the heads, five layers with a
 //! window and a rotation of their own before each one without.
 
-use crate::architecture::fields::{self, ATTENTION_SOFTCAP, FINAL_SOFTCAP, Fields, Sliding};
+use crate::architecture::fields::{self, FINAL_SOFTCAP, Fields, Form, Key, Sliding};
 use crate::architecture::{Activation, Architecture, Family, QkNorm, Rope};
 use crate::error::Result;
 
 pub struct Gemma3;
+
+/// Cap of scores, which no published model has.
+const SOFTCAP: Key = Key { config: &["attn_logit_softcapping"], gguf: None };
+/// Layers of the largest one.
+const LARGEST: usize = 62;
 
 /// Base of the frequencies of layers with a window, where a file does not give it.
 const SLIDING_THETA: f64 = 10_000.0;
@@ -26,8 +31,12 @@ impl Family for Gemma3 {
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         super::gemma(graph);
         fields::each(graph, |layer| layer.attention.qk_norm = Some(QkNorm::Head));
-        fields::query_scalar(io, graph)?;
-        fields::of_attention(io, &ATTENTION_SOFTCAP, graph, |attention| &mut attention.softcap)?;
+        fields::query_scalar(io, graph, LARGEST)?;
+        fields::of_attention(io, &SOFTCAP, graph, |attention| &mut attention.softcap)?;
+        let capped = graph.layers.iter().any(|layer| layer.attention.softcap.is_some());
+        if capped && io.form() == Form::Gguf {
+            return Err(io.refuse(&SOFTCAP, "readers of GGUF files leave it out".into()));
+        }
         io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
         let sliding = fields::windows(io, graph, Sliding::ButEvery(6))?;
         let usual = |rope: &Rope| Rope::plain(SLIDING_THETA, rope.turned);

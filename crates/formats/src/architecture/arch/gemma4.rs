@@ -3,12 +3,21 @@
 //! that every layer reads, and last layers that read the keys and values of earlier ones.
 
 use crate::architecture::fields::{
-    self, FINAL_SOFTCAP, Fields, PER_LAYER_INPUT, SHARED_KV_LAYERS, Sliding,
+    self, FINAL_SOFTCAP, Fields, Form, Key, PER_LAYER_INPUT, SHARED_KV_LAYERS, Sliding,
 };
-use crate::architecture::{Activation, Architecture, Family, PerLayerInput, QkNorm, Rope};
+use crate::architecture::{
+    Activation, Architecture, Family, FeedForward, PerLayerInput, QkNorm, Rope,
+};
 use crate::error::Result;
+use serde_json::{Value, json};
 
 pub struct Gemma4;
+
+/// Whether the feed-forwards of layers that read the keys of others are twice as wide; GGUF files
+/// have the width of each layer.
+const DOUBLE_WIDE: Key = Key { config: &["use_double_wide_mlp"], gguf: None };
+/// Rows of the second embedding.
+const PER_LAYER_VOCABULARY: Key = Key { config: &["vocab_size_per_layer_input"], gguf: None };
 
 impl Family for Gemma4 {
     fn name(&self) -> &'static str {
@@ -32,12 +41,19 @@ impl Family for Gemma4 {
             layer.output_scale = true;
         });
         io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
-        let sliding = fields::windows(io, graph, Sliding::ButEveryStored(6))?;
+        let mut sliding = fields::windows(io, graph, Sliding::ButEveryStored(6))?;
+        // transformers makes it one without a window, whatever a config says.
+        if let (true, Some(slides), Some(last)) =
+            (io.form() == Form::HuggingFace, sliding.last_mut(), graph.layers.last_mut())
+        {
+            *slides = false;
+            last.attention.window = None;
+        }
+        fields::needs_window(io, graph)?;
         self.ropes(io, graph, &sliding)?;
-        let mut width = graph.per_layer_input.map(|input| input.width);
-        io.size(&PER_LAYER_INPUT, &mut width)?;
-        graph.per_layer_input = width.map(|width| PerLayerInput { width });
-        self.shared_layers(io, graph, &sliding)
+        self.per_layer_input(io, graph)?;
+        self.shared_layers(io, graph, &sliding)?;
+        self.widths(io, graph)
     }
 
     fn activation(&self) -> Activation {
@@ -59,7 +75,20 @@ impl Family for Gemma4 {
             ("head_dim", 256.0),
             ("max_position_embeddings", 131_072.0),
             ("sliding_window", 512.0),
+            ("global_head_dim", 512.0),
+            ("hidden_size_per_layer_input", 256.0),
         ]
+    }
+
+    fn rope_parameters(&self) -> Value {
+        json!({
+            "sliding_attention": { "rope_type": "default", "rope_theta": 1e4 },
+            "full_attention": {
+                "rope_type": "proportional",
+                "partial_rotary_factor": 0.25,
+                "rope_theta": 1e6,
+            },
+        })
     }
 
     fn hugging_face_parts(&self) -> &'static [(&'static str, &'static str)] {
@@ -68,6 +97,40 @@ impl Family for Gemma4 {
 }
 
 impl Gemma4 {
+    /// The width is written even where it is 0, which readers of GGUF files want to know.
+    fn per_layer_input(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        let mut width = Some(graph.per_layer_input.map_or(0, |input| input.width));
+        io.size(&PER_LAYER_INPUT, &mut width)?;
+        let width = width.filter(|&width| width > 0);
+        graph.per_layer_input = width.map(|width| PerLayerInput { width });
+        let mut rows = Some(graph.vocab_size);
+        io.size(&PER_LAYER_VOCABULARY, &mut rows)?;
+        if width.is_some() && rows != Some(graph.vocab_size) {
+            let reason = format!("it is not the vocab_size, {}", graph.vocab_size);
+            return Err(io.refuse(&PER_LAYER_VOCABULARY, reason));
+        }
+        Ok(())
+    }
+
+    fn widths(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        if io.form() == Form::Gguf {
+            return Ok(());
+        }
+        let first = graph.sizes().intermediate_size;
+        let widest = graph.layers.iter().map(|layer| layer.feed_forward.widest()).max();
+        let mut double = widest > Some(first);
+        fields::flag(io, &DOUBLE_WIDE, &mut double)?;
+        if !double || !io.reads() {
+            return Ok(());
+        }
+        for layer in graph.layers.iter_mut().filter(|layer| layer.attention.kv_from.is_some()) {
+            if let FeedForward::Dense(dense) = &mut layer.feed_forward {
+                dense.intermediate_size *= 2;
+            }
+        }
+        Ok(())
+    }
+
     /// Widths of heads and rotations by kind of layer.
     fn ropes(&self, io: &mut dyn Fields, graph: &mut Architecture, sliding: &[bool]) -> Result<()> {
         let width = |slides: bool| {

@@ -5,7 +5,6 @@ use crate::architecture::fields::{self, Fields, Form};
 use crate::architecture::{Architecture, Family, Linear, NormPlaces};
 use crate::error::Result;
 use halfstep_kernels::ops::rope::RopePairs;
-use serde_json::Value;
 
 pub struct Glm4;
 
@@ -41,11 +40,8 @@ impl Family for Glm4 {
             ("head_dim", 128.0),
             ("num_key_value_heads", 2.0),
             ("partial_rotary_factor", 0.5),
+            ("attention_bias", 1.0),
         ]
-    }
-
-    fn own_keys(&self) -> Vec<(&'static str, Value)> {
-        vec![]
     }
 
     fn hugging_face_parts(&self) -> &'static [(&'static str, &'static str)] {

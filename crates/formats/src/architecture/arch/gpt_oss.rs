@@ -9,7 +9,7 @@ use crate::architecture::{
     Activation, Architecture, Dense, Experts, Family, Linear, Role, Routing, Score, storage,
 };
 use crate::error::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub struct GptOss;
 
@@ -46,7 +46,7 @@ impl Family for GptOss {
             layer.attention.sinks = true;
         });
         fields::windows(io, graph, Sliding::ButEvery(2))?;
-        Ok(())
+        fields::needs_window(io, graph)
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
@@ -58,6 +58,26 @@ impl Family for GptOss {
             ("num_key_value_heads", 8.0),
             ("sliding_window", 128.0),
         ]
+    }
+
+    fn rope_parameters(&self) -> Value {
+        json!({
+            "rope_type": "yarn",
+            "factor": 32.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": false,
+            "original_max_position_embeddings": 4096,
+        })
+    }
+
+    /// All models of the family are made so. (llama.cpp rounds the bounds for them too.)
+    fn truncates_yarn(&self) -> bool {
+        false
+    }
+
+    fn quantization_method(&self) -> Option<&'static str> {
+        Some("mxfp4")
     }
 
     fn settled_keys(&self) -> &'static [&'static str] {

@@ -1,12 +1,15 @@
 //! Granite 3 and the dense ones of 4: Llama with four factors.
 
 use crate::architecture::fields::{
-    self, ATTENTION_SCALE, EMBED_SCALE, Fields, LOGIT_DIVISOR, RESIDUAL_SCALE,
+    self, ATTENTION_SCALE, EMBED_SCALE, Fields, Key, LOGIT_DIVISOR, RESIDUAL_SCALE,
 };
 use crate::architecture::{Architecture, Family};
 use crate::error::Result;
 
 pub struct Granite;
+
+/// Whether queries and keys turn at all.
+const TURNS: Key = Key { config: &[], gguf: Some("rope.scaling.finetuned") };
 
 impl Family for Granite {
     fn name(&self) -> &'static str {
@@ -26,6 +29,11 @@ impl Family for Granite {
         let mut divisor = 1.0 / graph.logit_scale;
         fields::number(io, &LOGIT_DIVISOR, &mut divisor)?;
         graph.logit_scale = 1.0 / divisor;
+        let mut turns = None;
+        io.flag(&TURNS, &mut turns)?;
+        if turns == Some(false) {
+            return Err(io.refuse(&TURNS, "it is false: layers without rotation".into()));
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use crate::architecture::fields::{Fields, TEMPER};
 use crate::architecture::{Architecture, Family, RopeScaling, Temper};
 use crate::error::Result;
+use serde_json::{Value, json};
 
 pub struct Ministral3;
 
@@ -34,8 +35,31 @@ impl Family for Ministral3 {
         Ok(())
     }
 
+    fn rope_parameters(&self) -> Value {
+        json!({
+            "rope_type": "yarn",
+            "rope_theta": 1e6,
+            "factor": 16.0,
+            "original_max_position_embeddings": 16_384,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale_all_dim": 1.0,
+            "mscale": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        })
+    }
+
+    fn has_yarn_keys(&self) -> bool {
+        true
+    }
+
     fn defaults(&self) -> &'static [(&'static str, f64)] {
-        &[("max_position_embeddings", 262_144.0), ("num_key_value_heads", 8.0)]
+        &[
+            ("max_position_embeddings", 262_144.0),
+            ("num_key_value_heads", 8.0),
+            ("head_dim", 128.0),
+            ("rms_norm_eps", 1e-5),
+        ]
     }
 
     fn interleaves_rows(&self) -> bool {

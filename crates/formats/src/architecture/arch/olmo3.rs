@@ -31,7 +31,7 @@ impl Family for Olmo3 {
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
-        &[("rms_norm_eps", 1e-5), ("sliding_window", 4096.0)]
+        &[("rms_norm_eps", 1e-5), ("sliding_window", 4096.0), ("rope_theta", 500_000.0)]
     }
 
     fn hugging_face_parts(&self) -> &'static [(&'static str, &'static str)] {

@@ -25,6 +25,10 @@ impl Family for Qwen2 {
         super::QWEN
     }
 
+    fn text_model_types(&self) -> &'static [&'static str] {
+        &["qwen2_vl_text", "qwen2_5_vl_text"]
+    }
+
     /// The biases are there whatever these say.
     fn settled_keys(&self) -> &'static [&'static str] {
         &["attention_bias", "qkv_bias", "use_qkv_bias"]

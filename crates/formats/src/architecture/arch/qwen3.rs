@@ -25,6 +25,10 @@ impl Family for Qwen3 {
         super::QWEN3
     }
 
+    fn text_model_types(&self) -> &'static [&'static str] {
+        &["qwen3_vl_text"]
+    }
+
     /// The norms are there whatever these say.
     fn settled_keys(&self) -> &'static [&'static str] {
         &["qk_norm", "use_qk_norm"]

@@ -35,7 +35,16 @@ impl Family for Qwen3Moe {
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
-        super::QWEN3
+        &[
+            ("max_position_embeddings", 32_768.0),
+            ("num_key_value_heads", 4.0),
+            ("use_sliding_window", 0.0),
+            ("norm_topk_prob", 0.0),
+        ]
+    }
+
+    fn text_model_types(&self) -> &'static [&'static str] {
+        &["qwen3_vl_moe_text"]
     }
 
     fn settled_keys(&self) -> &'static [&'static str] {

@@ -32,11 +32,6 @@ impl Family for SmolLm3 {
         ]
     }
 
-    /// The list of layers says it.
-    fn settled_keys(&self) -> &'static [&'static str] {
-        &["no_rope_layer_interval"]
-    }
-
     fn interleaves_rows(&self) -> bool {
         true
     }
