@@ -36,6 +36,7 @@ pub const MAX_POSITIONS: usize = 1 << 31;
 /// switches on something that no graph here has, or only that of another family.
 const MUST_BE_OFF: &[&str] = &[
     "attention_bias",
+    "attention_out_bias",
     "mlp_bias",
     "use_bias",
     "bias",
