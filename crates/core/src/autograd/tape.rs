@@ -179,9 +179,7 @@ impl<D: Device> Tape<D> {
     /// Consumes the tape, freeing each operation's tensors as it goes.
     pub(crate) fn backward(self, x: &Tensor<D>, y: &Tensor<D>, dy: Tensor<D>) -> Result<Tensor<D>> {
         let dx = self.gradients([x], [(y, dy)])?.pop().flatten();
-        dx.ok_or_else(|| Error::Internal {
-            reason: "no gradient reached the block's input".into(),
-        })
+        dx.ok_or_else(|| Error::Internal { reason: "no gradient reached the block's input".into() })
     }
 
     /// As [`Self::backward`] from several tensors with their gradients to several others; None

@@ -6,6 +6,7 @@ use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::device::{Device, Number};
 use crate::layer::block::{Block, BlockSinks, Context};
+use crate::layer::sides::Sides;
 use crate::layer::weights::BlockWeights;
 use halfstep_formats::Quantization;
 use halfstep_formats::architecture::ActivationSite;
@@ -17,12 +18,12 @@ use halfstep_kernels::quant::observer::error_search::error_step;
 const SAMPLE: usize = 1 << 16;
 
 /// Name and first step of every static site; empty where there is none. `blocks` are those of the
-/// teacher, `embed` gives the inputs of the first one.
+/// teacher, `embed` gives the inputs of the first one and what later ones read beside.
 pub(crate) fn static_scales<D: Device>(
     blocks: &[BlockWeights<D>],
     context: &Context<D>,
     quantization: &Quantization,
-    embed: impl FnOnce() -> Result<Tensor<D>>,
+    embed: impl FnOnce() -> Result<(Tensor<D>, Sides<D>)>,
 ) -> Result<Vec<(String, f32)>> {
     let bits = |layer: usize, site: ActivationSite| {
         let spec = quantization.at(layer, site);
@@ -33,15 +34,18 @@ pub(crate) fn static_scales<D: Device>(
     if !(0..blocks.len()).any(is_static) {
         return Ok(vec![]);
     }
-    let (mut steps, sinks, mut x) = (vec![], BlockSinks::none(), embed()?);
+    let (mut steps, sinks, (mut x, mut sides)) = (vec![], BlockSinks::none(), embed()?);
     for (layer, weights) in blocks.iter().enumerate() {
         let mut observe = |site: ActivationSite, values: &[D::Number]| {
             if let Some(bits) = bits(layer, site) {
                 steps.push((site.static_scale_name(layer), scale_of(values, bits)));
             }
         };
-        x = Block { context, weights, sinks: &sinks, tap: Some(&mut observe) }
-            .forward(&mut Tape::off(&context.device), &x)?;
+        let beside = sides.of(&context.architecture, layer);
+        let block = Block::new(context, weights, &sinks).beside(beside);
+        let mut block = block.seen_by(&mut observe);
+        x = block.forward(&mut Tape::off(&context.device), &x)?;
+        sides.keep(layer, block.kept());
     }
     Ok(steps)
 }

@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::layer::finished::Finished;
 use crate::layer::weights::BlockWeights;
 use crate::solver::awq::search::{search_clip, search_scales};
-use crate::solver::calibration::{Calibration, InputStream, LayerPass};
+use crate::solver::calibration::{Calibration, InputStream, LayerInput, LayerPass};
 use crate::solver::open_block::OpenBlock;
 use crate::solver::{Solver, named};
 use crate::statistics::{AbsMean, AtSite, collect};
@@ -47,7 +47,7 @@ impl Solver for AwqConfig {
     ) -> Result<Finished> {
         let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
         let device = layer.device();
-        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(layer.samples()))
+        let samples: Vec<LayerInput> = (0..SEARCHED.min(layer.samples()))
             .map(|sample| layer.input(InputStream::Plain, sample))
             .collect::<Result<_>>()?;
         for pair in layer.model().architecture.layers[layer.layer()].folds() {
@@ -116,7 +116,7 @@ fn scaled_error<D: Device<Number = f32>>(
     linears: &[Linear],
     v: &[f32],
     site: ActivationSite,
-    samples: &[Vec<f32>],
+    samples: &[LayerInput],
     wanted: &[Cow<[f32]>],
 ) -> Result<f64> {
     let (device, pool) = (layer.device(), layer.pool());
