@@ -15,4 +15,5 @@ pub mod loss;
 pub mod rms_norm;
 pub mod rope;
 pub mod routing;
+pub mod softcap;
 pub mod swiglu;
