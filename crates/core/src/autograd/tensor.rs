@@ -71,7 +71,7 @@ impl<D: Device> Tensor<D> {
 
     /// The same values in another shape, under the same identity.
     pub(crate) fn reshaped(mut self, shape: &[usize]) -> Self {
-        debug_assert_eq!(self.len(), shape.iter().product());
+        debug_assert_eq!(self.len(), shape.iter().product::<usize>());
         self.shape = shape.to_vec();
         self
     }

@@ -289,7 +289,7 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         &self,
         context: &Context<D>,
         weights: &BlockWeights<D>,
-        LayerInput { x, sides }: LayerInput,
+        LayerInput { x, sides, .. }: LayerInput,
         top_up: Option<&TopUp>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {

@@ -5,8 +5,8 @@ use crate::Result;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::device::{Device, Number};
-use crate::layer::block::{Block, BlockSinks, Context};
-use crate::layer::sides::Sides;
+use crate::layer::block::{Block, BlockSinks, Context, TopUp};
+use crate::layer::sides::{SideInputs, Sides};
 use crate::layer::weights::BlockWeights;
 use halfstep_formats::Quantization;
 use halfstep_formats::architecture::ActivationSite;
@@ -42,12 +42,35 @@ pub(crate) fn static_scales<D: Device>(
             }
         };
         let beside = sides.of(&context.architecture, layer);
+        let top_up = top_up(context, weights, &x, &beside)?;
         let block = Block::new(context, weights, &sinks).beside(beside);
-        let mut block = block.seen_by(&mut observe);
+        let mut block = block.seen_by(&mut observe).topped_up(Some(&top_up));
         x = block.forward(&mut Tape::off(&context.device), &x)?;
         sides.keep(layer, block.kept());
     }
     Ok(steps)
+}
+
+/// Rows that experts of the layer need to be seen at all.
+fn top_up<D: Device>(
+    context: &Context<D>,
+    weights: &BlockWeights<D>,
+    x: &Tensor<D>,
+    beside: &SideInputs<D>,
+) -> Result<TopUp> {
+    let layer = &context.architecture.layers[weights.layer];
+    let Some(experts) = layer.feed_forward.experts() else { return Ok(TopUp::default()) };
+    let mut rows = vec![0; experts.count];
+    let mut count = |site: ActivationSite, values: &[D::Number]| {
+        if let ActivationSite::ExpertIn(e) = site {
+            rows[usize::from(e)] += values.len() / context.architecture.hidden_size;
+        }
+    };
+    Block::new(context, weights, &BlockSinks::none())
+        .beside(beside.clone())
+        .seen_by(&mut count)
+        .forward(&mut Tape::off(&context.device), x)?;
+    Ok(TopUp::to_floor(&rows, 1, weights.layer as u64))
 }
 
 /// The step of least squared error on an even sample of the values, which always holds the largest.

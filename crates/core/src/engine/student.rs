@@ -4,7 +4,7 @@
 use crate::autograd::parameter::{Group, Parameters};
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor as Values;
-use crate::device::{Device, DeviceBuffer, Number};
+use crate::device::{Device, Number};
 use crate::engine::side_streams::SideValues;
 use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::finished::Finished;

@@ -23,7 +23,7 @@ pub struct Weights<D: Device> {
 }
 
 /// Those of a second embedding.
-pub struct PerLayerWeights<D: Device> {
+pub(crate) struct PerLayerWeights<D: Device> {
     pub(crate) embedding: D::Weight,
     pub(crate) projection: Arc<D::Buffer>,
     pub(crate) norm: Arc<D::Buffer>,

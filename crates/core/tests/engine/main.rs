@@ -2,6 +2,8 @@
 //! compiles all of it once more.
 
 mod device;
+mod every_field;
+mod field_gradients;
 mod linears;
 mod random_model;
 mod steps;

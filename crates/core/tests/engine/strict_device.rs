@@ -1,7 +1,9 @@
 //! A second device: the CPU's arithmetic over buffers that nobody else can open. It counts its
 //! calls by operation, and fails in the one it is told to.
 
-use halfstep::device::{Cpu, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Product};
+use halfstep::device::{
+    Cpu, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm, Product,
+};
 use halfstep::{Error, Result};
 use halfstep_formats::Tensor;
 use halfstep_kernels::ops::activation::Activation;

@@ -16,6 +16,7 @@
 
 use super::gemm::{View, product};
 use super::lanes::{dot, maximum, sum};
+use super::softcap::cap;
 use crate::{Pool, Real, dispatch, uninit_vec};
 use std::ops::Range;
 
@@ -140,13 +141,6 @@ dispatch! {
         }
     }
 
-    /// Scores become `c tanh(score / c)`.
-    fn cap[T: Real](scores: &mut [T], c: T) {
-        for i in 0..scores.len() {
-            scores[i] = c * (scores[i] / c).tanh();
-        }
-    }
-
     /// Scores become probabilities beside that of a sink; keys that are not `seen` get 0. Returns
     /// the log of the sum of exp.
     fn softmax[T: Real](scores: &mut [T], seen: Range<usize>, sink: Option<T>) -> T {
@@ -265,7 +259,7 @@ pub fn attention<T: Real>(
             .map(|(r, p)| {
                 let seen = within(shape.seen(first + r / group), &keys);
                 if let Some(c) = shape.softcap() {
-                    cap(&mut p[seen.clone()], c);
+                    cap(c, &mut p[seen.clone()]);
                 }
                 softmax(p, seen, sinks.map(|sinks| sinks[block.kv * group + r % group]))
             })

@@ -39,13 +39,17 @@ impl Routing {
     /// The experts of a token from a router's `outputs` `[E]`, best first, of equal ones the first;
     /// `bias` `[E]` is added to the scores for the choice alone.
     pub fn choose<T: Real>(&self, outputs: &[T], bias: Option<&[T]>, chosen: &mut [u32]) {
-        let score = |e: usize| {
-            let is_sigmoid = self.score == Score::Sigmoid;
-            let score = if is_sigmoid { sigmoid(outputs[e]) } else { outputs[e] };
-            bias.map_or(score, |bias| score + bias[e])
-        };
-        let scores: Vec<T> = (0..outputs.len()).map(score).collect();
         let mut allowed: Vec<u32> = (0..outputs.len() as u32).collect();
+        let mut scores = outputs.to_vec();
+        // Other scores are in the order of the outputs, which differ where scores are rounded to
+        // the same.
+        let plain = bias.is_none() && self.groups.is_none();
+        if self.score == Score::Sigmoid || (self.score == Score::Softmax && !plain) {
+            self.raw_weights(outputs, &allowed, &mut scores);
+        }
+        if let Some(bias) = bias {
+            scores.iter_mut().zip(bias).for_each(|(score, &bias)| *score += bias);
+        }
         if let Some([count, kept]) = self.groups {
             let width = outputs.len() / count.max(1);
             let best_two = |group: &[T]| {
@@ -152,13 +156,8 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 mod tests {
     use super::*;
 
-    const PLAIN: Routing = Routing {
-        used: 2,
-        score: Score::Softmax,
-        groups: None,
-        normalise: false,
-        scale: 1.0,
-    };
+    const PLAIN: Routing =
+        Routing { used: 2, score: Score::Softmax, groups: None, normalise: false, scale: 1.0 };
 
     fn chosen(routing: Routing, outputs: &[f64], bias: Option<&[f64]>) -> Vec<u32> {
         let mut chosen = vec![0; routing.used];

@@ -7,7 +7,7 @@
 //! | input of q, k, v | the norm before | attention's output |
 //! | input of o | rows of v, if every query head has its own key head | attention's output |
 //! | input of gate, up | the norm before | the block's output |
-//! | input of down | rows of up | the block's output |
+//! | input of down, of an expert's too | rows of up | the block's output |
 //!
 //! A linear that produces is scaled with its bias. The pairs are the graph's
 //! ([`halfstep_formats::architecture::Layer::folds`]).
@@ -27,6 +27,7 @@ use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Rol
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::sync::Arc;
 use ts_rs::TS;
 
 /// Sequences on which errors are compared; magnitudes are means over all.
@@ -90,7 +91,9 @@ impl Solver for AwqConfig {
             for linear in linears {
                 let Some(site) = layer.site(block.name(linear)) else { continue };
                 let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
-                let clips = self.clip && !matches!(linear, Linear::Q | Linear::K);
+                // An expert may get no row of these sequences.
+                let seen = !inputs.is_empty();
+                let clips = self.clip && seen && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
                     search_clip(pool, &values, rows, cols, site.spec, Observer::Absmax, &inputs)
                         .map_err(|e| named(e, block.name(linear)))?
@@ -153,9 +156,18 @@ fn measured<D: Device<Number = f32>>(
 ) -> Result<BlockWeights<D>> {
     let mut weights = block.weights(device)?;
     if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
-        let (rows, cols) = block.shape(Linear::Down);
-        let zeros = device.weight(device.zeros(rows * cols)?, cols)?;
-        weights.linears.insert(Linear::Down, zeros);
+        let is_last = |linear: &&Linear| {
+            let last = matches!(linear, Linear::Down | Linear::SharedDown);
+            last || matches!(linear, Linear::ExpertDown(_))
+        };
+        for &linear in block.values.keys().filter(is_last) {
+            let (rows, cols) = block.shape(linear);
+            let zeros = device.weight(device.zeros(rows * cols)?, cols)?;
+            weights.linears.insert(linear, zeros);
+            if let Some(bias) = weights.vectors.get_mut(&Role::Bias(linear)) {
+                *bias = Arc::new(device.zeros(rows)?);
+            }
+        }
     }
     Ok(weights)
 }
@@ -169,8 +181,8 @@ pub(crate) fn fold(block: &mut OpenBlock, pair: Fold, v: &[f32]) {
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
     }
-    let vector = match pair.producer {
-        Producer::Norm(norm) => Role::Norm(norm),
+    let (vector, bias) = match pair.producer {
+        Producer::Norm(norm) => (Some(Role::Norm(norm)), Role::NormBias(norm)),
         Producer::Linear(linear) => {
             let cols = block.shape(linear).1;
             block
@@ -178,11 +190,20 @@ pub(crate) fn fold(block: &mut OpenBlock, pair: Fold, v: &[f32]) {
                 .chunks_exact_mut(cols)
                 .zip(v)
                 .for_each(|(row, v)| row.iter_mut().for_each(|w| *w /= v));
-            Role::Bias(linear)
+            (None, Role::Bias(linear))
         }
     };
-    if let Some((_, of)) = block.vectors.get_mut(&vector) {
-        of.iter_mut().zip(v).for_each(|(g, v)| *g /= v);
+    // The offset is a part of the weight that multiplies.
+    let offset = block.norm_offset();
+    if let Some((_, of)) = vector.and_then(|role| block.vectors.get_mut(&role)) {
+        let divided = |g: f32, v: f32| match offset {
+            0.0 => g / v,
+            _ => ((f64::from(g) + offset) / f64::from(v) - offset) as f32,
+        };
+        of.iter_mut().zip(v).for_each(|(g, &v)| *g = divided(*g, v));
+    }
+    if let Some((_, of)) = block.vectors.get_mut(&bias) {
+        of.iter_mut().zip(v).for_each(|(b, v)| *b /= v);
     }
 }
 
