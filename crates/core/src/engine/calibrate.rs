@@ -27,7 +27,8 @@ pub(crate) fn static_scales<D: Device>(
 ) -> Result<Vec<(String, f32)>> {
     let bits = |layer: usize, site: ActivationSite| {
         let spec = quantization.at(layer, site);
-        if spec.is_static() { spec.bits() } else { None }
+        let is_there = || context.architecture.sites(layer).contains(&site);
+        if spec.is_static() && is_there() { spec.bits() } else { None }
     };
     let sites = |layer: usize| context.architecture.sites(layer).into_iter();
     let is_static = |layer: usize| sites(layer).any(|site| bits(layer, site).is_some());

@@ -131,3 +131,66 @@ impl SideStreams {
         streams[at(stream)].write(sample, &both)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Cpu;
+    use halfstep_formats::architecture::{PerLayerInput, Sizes};
+    use halfstep_kernels::Pool;
+    use std::path::Path;
+
+    const SAMPLES: usize = 3;
+    const TOKENS: usize = 2;
+
+    fn architecture() -> Architecture {
+        let sizes = Sizes {
+            vocab_size: 4,
+            hidden_size: 8,
+            intermediate_size: 8,
+            layers: 4,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 4,
+            norm_eps: 1e-5,
+            rope_theta: 100.0,
+            rope_scaling: None,
+            tied_head: true,
+            max_positions: 8,
+        };
+        let mut a = sizes.decoder("llama");
+        a.per_layer_input = Some(PerLayerInput { width: 2 });
+        (a.layers[2].attention.kv_from, a.layers[3].attention.kv_from) = (Some(0), Some(1));
+        a
+    }
+
+    #[test]
+    fn every_layer_reads_what_was_kept_for_it() {
+        let (a, device) = (architecture(), Cpu::<f32>::new(&Pool::serial()));
+        let host = crate::host::Host::default();
+        let new = |samples, width| Stream::new(samples, width, 1, Path::new(""), &host);
+        let mut streams = SideStreams::new(&a, SAMPLES, TOKENS, new).expect("streams");
+        let which = [InputStream::Plain, InputStream::Quantized];
+        let places = || {
+            let all = (0..4).flat_map(|layer| (0..SAMPLES).map(move |sample| (layer, sample)));
+            all.flat_map(move |(layer, sample)| which.map(|which| (layer, sample, which)))
+        };
+        let value =
+            |layer: usize, sample: usize, which| (100 * layer + 10 * sample + at(which)) as f32;
+        for (layer, sample, which) in places() {
+            let value = value(layer, sample, which);
+            streams.keep_piece(layer, which, sample, &[value; 2 * TOKENS]).expect("kept");
+            let tensor = |value| Tensor::new(vec![value; 4 * TOKENS], &[TOKENS, 4]);
+            let kept = Some([tensor(value).expect("k"), tensor(-value).expect("v")]);
+            streams.keep(&device, layer, which, sample, &kept).expect("kept");
+        }
+        for (layer, sample, which) in places() {
+            let read = streams.read(&a, layer, which, sample).expect("read");
+            let piece = value(layer, sample, which);
+            assert_eq!(read.per_layer, Some(vec![piece; 2 * TOKENS]));
+            let from = a.layers[layer].attention.kv_from.map(|from| value(from, sample, which));
+            let want = from.map(|value| [vec![value; 4 * TOKENS], vec![-value; 4 * TOKENS]]);
+            assert_eq!(read.keys_values, want, "layer {layer}");
+        }
+    }
+}

@@ -88,10 +88,7 @@ impl Solver for ComqConfig {
         Ok(())
     }
 
-    fn solve<D: Device<Number = f32>>(
-        &self,
-        layer: &mut dyn Calibration<D>,
-    ) -> Result<Finished> {
+    fn solve<D: Device<Number = f32>>(&self, layer: &mut dyn Calibration<D>) -> Result<Finished> {
         let (mut block, original, pool) =
             (OpenBlock::new(layer)?, OpenBlock::new(layer)?, layer.pool());
         for (site, linears) in block.sites() {

@@ -26,12 +26,12 @@ pub(crate) fn architectures() -> Vec<(&'static str, Architecture)> {
 fn plain(layers: usize) -> Architecture {
     let sizes = Sizes {
         vocab_size: VOCAB,
-        hidden_size: 8,
-        intermediate_size: 10,
+        hidden_size: 16,
+        intermediate_size: 32,
         layers,
         heads: 4,
         kv_heads: 2,
-        head_dim: 6,
+        head_dim: 8,
         norm_eps: 1e-5,
         rope_theta: 100.0,
         rope_scaling: None,
@@ -85,7 +85,7 @@ fn parallel(shared: bool) -> Architecture {
         attention.qk_norm = Some(QkNorm::PerHead);
         (attention.qkv_bias, attention.o_bias) = (true, true);
         attention.rope =
-            Some(Rope { turned: 4, pairs: RopePairs::Interleaved, ..Rope::plain(50.0, 6) });
+            Some(Rope { turned: 4, pairs: RopePairs::Interleaved, ..Rope::plain(50.0, 8) });
         let dense = dense(layer);
         (dense.gated, dense.bias, dense.activation) = (false, true, Activation::GeluTanh);
     }
@@ -101,7 +101,7 @@ fn sinks() -> Architecture {
     let expert = Dense {
         activation: Activation::Clamped { alpha: 1.7, limit: 0.8 },
         bias: true,
-        ..Dense::swiglu(6)
+        ..Dense::swiglu(16)
     };
     let routing = Routing {
         score: Score::SoftmaxOfChosen,
@@ -125,7 +125,7 @@ fn sinks() -> Architecture {
         truncate: false,
         magnitude: YarnScaling::usual_magnitude(4.0),
     });
-    a.layers[1].attention.rope = Some(Rope { scaling: Some(scaling), ..Rope::plain(100.0, 6) });
+    a.layers[1].attention.rope = Some(Rope { scaling: Some(scaling), ..Rope::plain(100.0, 8) });
     a
 }
 
@@ -139,11 +139,11 @@ fn shared_expert() -> Architecture {
         normalise: true,
         scale: 1.8,
     };
-    let shared = Some(Dense::swiglu(5));
-    let first = Experts { shared, shared_gate: true, ..experts(Dense::swiglu(6), routing) };
+    let shared = Some(Dense::swiglu(16));
+    let first = Experts { shared, shared_gate: true, ..experts(Dense::swiglu(16), routing) };
     a.layers[0].feed_forward = FeedForward::Experts(first);
     let routing = Routing { score: Score::Softmax, choice_bias: false, groups: None, ..routing };
-    let plain = Dense { gated: false, ..Dense::swiglu(6) };
+    let plain = Dense { gated: false, ..Dense::swiglu(16) };
     let second = Experts { shared: Some(plain), ..experts(plain, routing) };
     a.layers[1].feed_forward = FeedForward::Experts(second);
     a.layers[1].norms = NormPlaces::AROUND;
@@ -152,7 +152,7 @@ fn shared_expert() -> Architecture {
 
 fn per_layer() -> Architecture {
     let mut a = plain(4);
-    a.per_layer_input = Some(PerLayerInput { width: 4 });
+    a.per_layer_input = Some(PerLayerInput { width: 16 });
     a.embed_scale = 1.5;
     for layer in &mut a.layers {
         layer.norms = NormPlaces::AROUND;
@@ -164,7 +164,7 @@ fn per_layer() -> Architecture {
     }
     a.layers[2].attention.kv_from = Some(1);
     a.layers[3].attention.kv_from = Some(1);
-    dense(&mut a.layers[3]).intermediate_size = 14;
+    dense(&mut a.layers[3]).intermediate_size = 48;
     a
 }
 

@@ -42,10 +42,7 @@ pub struct AwqConfig {
 }
 
 impl Solver for AwqConfig {
-    fn solve<D: Device<Number = f32>>(
-        &self,
-        layer: &mut dyn Calibration<D>,
-    ) -> Result<Finished> {
+    fn solve<D: Device<Number = f32>>(&self, layer: &mut dyn Calibration<D>) -> Result<Finished> {
         let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
         let device = layer.device();
         let samples: Vec<LayerInput> = (0..SEARCHED.min(layer.samples()))
@@ -64,8 +61,7 @@ impl Solver for AwqConfig {
                 .iter()
                 .map(|sample| layer.output(InputStream::Plain, &weights, sample.clone()))
                 .collect::<Result<_>>()?;
-            let wanted: Vec<_> =
-                outputs.iter().map(|y| device.read(y)).collect::<Result<_>>()?;
+            let wanted: Vec<_> = outputs.iter().map(|y| device.read(y)).collect::<Result<_>>()?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {
                 let error = scaled_error(layer, &block, &linears, v, site, &samples, &wanted);
@@ -210,7 +206,9 @@ pub(crate) fn fold(block: &mut OpenBlock, pair: Fold, v: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfstep_formats::architecture::QkNorm;
+    use halfstep_formats::architecture::{
+        Dense, Experts, FeedForward, NormKind, QkNorm, Routing, Score,
+    };
     use halfstep_formats::{Model, Tensor, TensorData};
     use halfstep_kernels::Pool;
     use halfstep_kernels::rng::Rng;
@@ -246,8 +244,9 @@ mod tests {
         for spec in model.architecture.tensors() {
             let mean = if matches!(spec.role, Role::Norm(_)) { 1.0 } else { 0.0 };
             model.tensors.entry(spec.name).or_insert_with(|| {
-                let values =
-                    (0..spec.shape[0]).map(|_| (mean + 0.3 * rng.normal()) as f32).collect();
+                let count = spec.shape.iter().product();
+                let deviation = if spec.shape.len() == 2 { 0.05 } else { 0.3 };
+                let values = (0..count).map(|_| (mean + deviation * rng.normal()) as f32).collect();
                 Tensor { shape: spec.shape, data: TensorData::F32(values) }
             });
         }
@@ -267,8 +266,44 @@ mod tests {
         assert!(layer(&model) < layer(&alone));
         folding_leaves(with_all_vectors(model.clone()));
         folding_leaves(with_all_vectors(alone.clone()));
+        folding_leaves(with_all_vectors(with_offset_and_experts(alone.clone())));
+        folding_leaves(with_all_vectors(with_layer_norms(alone.clone())));
         folding_leaves(model);
         folding_leaves(alone);
+    }
+
+    /// The same model with norms whose tensors hold the weight less 1, and experts in its last
+    /// layer.
+    fn with_offset_and_experts(mut model: Model) -> Model {
+        let a = &mut model.architecture;
+        a.norm.offset = 1.0;
+        let last = a.layers.last_mut().expect("a layer");
+        let routing = Routing {
+            score: Score::Softmax,
+            bias: false,
+            choice_bias: false,
+            groups: None,
+            normalise: true,
+            scale: 1.0,
+        };
+        let expert = Dense { bias: true, ..Dense::swiglu(32) };
+        let (count, used, shared, shared_gate) = (3, 2, None, false);
+        last.feed_forward =
+            FeedForward::Experts(Experts { count, used, expert, routing, shared, shared_gate });
+        model
+    }
+
+    /// The same model with layer norms, biases everywhere.
+    fn with_layer_norms(mut model: Model) -> Model {
+        let a = &mut model.architecture;
+        (a.norm.kind, a.norm.bias) = (NormKind::Layer, true);
+        for layer in &mut a.layers {
+            layer.attention.o_bias = true;
+            if let FeedForward::Dense(dense) = &mut layer.feed_forward {
+                dense.bias = true;
+            }
+        }
+        model
     }
 
     fn folding_leaves(model: Model) {
