@@ -4,13 +4,19 @@
 //! does not compute, is refused by its name: a model that runs but answers differently is worse
 //! than an error.
 
-use crate::architecture::family::{self, Defaults, Family};
-use crate::architecture::{Architecture, RopeScaling, Sizes};
+mod fields;
+mod rope;
+mod write;
+
+use crate::architecture::family::{self, Family};
+use crate::architecture::{Activation, Architecture, NormKind, Rope, Sizes};
 use crate::error::{Error, Result};
 use crate::json;
-use halfstep_kernels::ops::rope::Llama3Scaling;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+pub(crate) use write::has_spelling;
+pub use write::to_json;
 
 /// Most bytes that a config.json may have.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
@@ -25,8 +31,8 @@ pub const MAX_VOCABULARY: usize = 1 << 24;
 /// Longest context in tokens that a model may have.
 pub const MAX_POSITIONS: usize = 1 << 31;
 
-/// Keys that must be absent, null or false unless the family has settled them: each switches on
-/// something that no graph here has, or only that of another family.
+/// Keys that must be absent, null or false unless the family reads or has settled them: each
+/// switches on something that no graph here has, or only that of another family.
 const MUST_BE_OFF: &[&str] = &[
     "attention_bias",
     "mlp_bias",
@@ -63,7 +69,6 @@ const MUST_BE_OFF: &[&str] = &[
     "query_pre_attn_scalar",
     "quantization_config",
     "compression_config",
-    "text_config",
     "vision_config",
     "auto_map",
     "num_nextn_predict_layers",
@@ -71,8 +76,15 @@ const MUST_BE_OFF: &[&str] = &[
     "kv_lora_rank",
     "q_lora_rank",
     "sliding_window_pattern",
-    "rope_local_base_freq",
     "num_kv_shared_layers",
+    "hidden_size_per_layer_input",
+    "global_head_dim",
+    "per_layer_config",
+    "attention_k_eq_v",
+    "enable_moe_block",
+    "use_double_wide_mlp",
+    "mlp_only_layers",
+    "swiglu_limit",
     "cla_share_factor",
 ];
 
@@ -84,9 +96,7 @@ const MUST_BE_ONE: &[&str] = &[
     "residual_multiplier",
     "embedding_multiplier",
     "lm_head_multiplier",
-    "partial_rotary_factor",
-    "rotary_pct",
-    "rope_pct",
+    "decoder_sparse_step",
     "num_experts",
     "num_local_experts",
     "n_routed_experts",
@@ -103,60 +113,74 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
             cap: MAX_CONFIG_BYTES as u64,
         });
     }
-    let Value::Object(keys) = json::parse(file, bytes)? else {
+    let Value::Object(mut keys) = json::parse(file, bytes)? else {
         return Err(Error::Format {
             file: file.into(),
             offset: 0,
             reason: "a config must be a JSON object".into(),
         });
     };
-    let config = Config { file, bytes, keys: &keys };
-    let family = config.family()?;
-    config.check_maths(family)?;
-    Ok(family.graph(&config.sizes(family.defaults())?))
+    if let Some(Value::Object(text)) = keys.get("text_config") {
+        keys = text_part(text, &keys);
+    }
+    let config = Config::of_family(file, bytes, &keys)?;
+    let sizes = config.sizes()?;
+    let mut graph = sizes.decoder(config.family.name());
+    let (full, sliding) = config.ropes(sizes.head_dim)?;
+    graph.layers.iter_mut().for_each(|layer| layer.attention.rope = Some(full.clone()));
+    if let Some(offset) = config.number(NORM_OFFSET)? {
+        graph.norm.offset = offset;
+    }
+    let mut reader = fields::Reader { config: &config, sliding, claimed: BTreeSet::new() };
+    config.family.describe(&mut reader, &mut graph)?;
+    reader.finish(&config, &mut graph)?;
+    Ok(graph)
 }
 
-/// A config.json that `parse` reads back equal; rope in the spelling that all versions of
-/// transformers read.
-pub fn to_json(architecture: &Architecture) -> Value {
-    let (family, a) = (family::of(architecture), architecture.sizes());
-    let llama3 = |s| if let RopeScaling::Llama3(s) = s { Some(s) } else { None };
-    let scaling = a.rope_scaling.and_then(llama3).map(|s| {
-        let pairs: BTreeMap<&str, Value> = BTreeMap::from([
-            ("factor", s.factor.into()),
-            ("high_freq_factor", s.high_freq_factor.into()),
-            ("low_freq_factor", s.low_freq_factor.into()),
-            ("original_max_position_embeddings", s.original_max_position.into()),
-            ("rope_type", "llama3".into()),
-        ]);
-        pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect::<Map<_, _>>()
-    });
-    // Sorted, so that the bytes do not depend on how a JSON map keeps its keys.
-    let mut pairs: BTreeMap<&str, Value> = BTreeMap::from([
-        ("architectures", json!([family.class()])),
-        ("head_dim", a.head_dim.into()),
-        ("hidden_act", "silu".into()),
-        ("hidden_size", a.hidden_size.into()),
-        ("intermediate_size", a.intermediate_size.into()),
-        ("max_position_embeddings", a.max_positions.into()),
-        ("model_type", family.model_type().into()),
-        ("num_attention_heads", a.heads.into()),
-        ("num_hidden_layers", a.layers.into()),
-        ("num_key_value_heads", a.kv_heads.into()),
-        ("rms_norm_eps", a.norm_eps.into()),
-        ("rope_scaling", scaling.map_or(Value::Null, Value::Object)),
-        ("rope_theta", a.rope_theta.into()),
-        ("tie_word_embeddings", a.tied_head.into()),
-        ("vocab_size", a.vocab_size.into()),
-    ]);
-    pairs.extend(family.own_keys());
-    Value::Object(pairs.into_iter().map(|(k, v)| (k.to_string(), v)).collect())
+/// A rotation as text: the object of a config.json, with its base and what turns.
+pub(crate) fn rope_to_json(rope: &Rope, head_dim: usize) -> String {
+    let mut fields = rope::written(rope).unwrap_or_default();
+    fields.insert("rope_theta".into(), rope.theta.into());
+    if rope.turned != head_dim {
+        let share = rope.turned as f64 / head_dim as f64;
+        fields.entry("partial_rotary_factor").or_insert(share.into());
+    }
+    Value::Object(fields).to_string()
 }
+
+/// The rotation of [`rope_to_json`].
+///
+/// Errors: as those of the rotation of a config.json.
+pub(crate) fn rope_from_json(file: &str, text: &str, head_dim: usize) -> Result<Rope> {
+    let bytes = text.as_bytes();
+    let fields = json::parse(file, bytes)?;
+    let keys = Map::from_iter([
+        ("rope_parameters".to_string(), fields),
+        ("max_position_embeddings".to_string(), MAX_POSITIONS.into()),
+    ]);
+    let config = Config { file, bytes, keys: &keys, family: family::all()[0] };
+    Ok(config.ropes(head_dim)?.0)
+}
+
+/// The text part of a config that wraps several models: it alone is read.
+fn text_part(text: &Map<String, Value>, whole: &Map<String, Value>) -> Map<String, Value> {
+    let mut keys = text.clone();
+    for key in ["tie_word_embeddings", "eos_token_id", "bos_token_id", "pad_token_id"] {
+        if let (false, Some(value)) = (keys.contains_key(key), whole.get(key)) {
+            keys.insert(key.into(), value.clone());
+        }
+    }
+    keys
+}
+
+/// Our own key: what is added to the weights of norms, where it is not what the family adds.
+const NORM_OFFSET: &str = "halfstep_norm_offset";
 
 struct Config<'a> {
     file: &'a str,
     bytes: &'a [u8],
     keys: &'a Map<String, Value>,
+    family: &'static dyn Family,
 }
 
 impl Config<'_> {
@@ -177,15 +201,28 @@ impl Config<'_> {
         self.keys.get(key).filter(|v| !v.is_null())
     }
 
+    /// What the family takes an absent key for.
+    fn default(&self, key: &str) -> Option<f64> {
+        let lists = [self.family.defaults(), family::DEFAULTS];
+        let find = |list: &[(&str, f64)]| list.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
+        lists.into_iter().find_map(find)
+    }
+
     fn size(&self, key: &str, max: usize) -> Result<Option<usize>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else {
+            return Ok(self.default(key).map(|default| default as usize));
+        };
+        self.size_of(key, value, max).map(Some)
+    }
+
+    fn size_of(&self, key: &str, value: &Value, max: usize) -> Result<usize> {
         let size = value.as_u64().filter(|&v| v > 0).ok_or_else(|| {
             self.wrong(key, format!("{} is not a positive integer", brief(value)))
         })?;
         if size > max as u64 {
             return Err(self.wrong(key, format!("{size} is more than {max}")));
         }
-        Ok(Some(size as usize))
+        Ok(size as usize)
     }
 
     fn required_size(&self, key: &str, max: usize) -> Result<usize> {
@@ -201,8 +238,26 @@ impl Config<'_> {
             .ok_or_else(|| self.wrong(key, format!("{} is not a positive number", brief(value))))
     }
 
-    /// The family that `architectures` and `model_type` name.
-    fn family(&self) -> Result<&'static dyn Family> {
+    /// A finite number.
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = value.as_f64().filter(|v| v.is_finite());
+        let wrong = || self.wrong(key, format!("{} is not a finite number", brief(value)));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// The config with the family that its `architectures` and `model_type` name.
+    fn of_family<'a>(
+        file: &'a str,
+        bytes: &'a [u8],
+        keys: &'a Map<String, Value>,
+    ) -> Result<Config<'a>> {
+        // Any family will do to find the right one.
+        let config = Config { file, bytes, keys, family: family::all()[0] };
+        Ok(Config { family: config.named_family()?, ..config })
+    }
+
+    fn named_family(&self) -> Result<&'static dyn Family> {
         let model_type = self
             .get("model_type")
             .map(|v| v.as_str().ok_or_else(|| self.wrong("model_type", "not a string")))
@@ -238,19 +293,22 @@ impl Config<'_> {
         }
     }
 
-    fn check_maths(&self, family: &dyn Family) -> Result<()> {
+    /// Refuses what would change the maths and was not `claimed`.
+    fn check_maths(&self, claimed: &BTreeSet<&str>) -> Result<()> {
+        let (names, computed) = activation_names(self.family.activation());
         for key in ["hidden_act", "hidden_activation", "activation_function"] {
             match self.get(key) {
                 None => {}
-                Some(Value::String(act)) if act == "silu" || act == "swish" => {}
+                Some(Value::String(act)) if names.contains(&act.as_str()) => {}
                 Some(other) => {
-                    return Err(
-                        self.unsupported(key, format!("{}, where silu is computed", brief(other)))
-                    );
+                    let reason = format!("{}, where {computed} is computed", brief(other));
+                    return Err(self.unsupported(key, reason));
                 }
             }
         }
-        for key in MUST_BE_OFF.iter().filter(|key| !family.settled_keys().contains(key)) {
+        let (family, open) = (self.family, |key: &&&str| !claimed.contains(**key));
+        let unsettled = |key: &&&str| open(key) && !family.settled_keys().contains(*key);
+        for key in MUST_BE_OFF.iter().filter(unsettled) {
             match self.get(key) {
                 None | Some(Value::Bool(false)) => {}
                 Some(Value::Object(o)) if o.is_empty() => {}
@@ -263,7 +321,7 @@ impl Config<'_> {
                 }
             }
         }
-        for key in MUST_BE_ONE {
+        for key in MUST_BE_ONE.iter().filter(open) {
             match self.get(key) {
                 None => {}
                 Some(v) if v.as_f64() == Some(1.0) => {}
@@ -279,6 +337,7 @@ impl Config<'_> {
             return Err(self.unsupported("is_causal", "attention here is causal"));
         }
         if let Some(types) = self.get("layer_types")
+            && !claimed.contains("layer_types")
             && !types.as_array().is_some_and(|t| t.iter().all(|t| t == "full_attention"))
         {
             return Err(self.unsupported(
@@ -286,22 +345,32 @@ impl Config<'_> {
                 format!("{}: every layer is full_attention here", brief(types)),
             ));
         }
-        self.check_attention_scale()?;
-        self.check_window(family.defaults())
+        if let (false, Some(other)) =
+            (claimed.contains("attention_multiplier"), self.get("attention_multiplier"))
+        {
+            // It replaces 1 / sqrt(head_dim).
+            return Err(self.unsupported(
+                "attention_multiplier",
+                format!("{}: attention here is scaled by 1 / sqrt(head_dim)", brief(other)),
+            ));
+        }
+        if claimed.contains("sliding_window") { Ok(()) } else { self.check_window() }
+    }
+
+    /// Whether a window of a config applies.
+    fn uses_window(&self) -> bool {
+        let used = match self.keys.get("use_sliding_window") {
+            None => self.default("use_sliding_window") != Some(0.0),
+            Some(used) => used != &Value::Bool(false),
+        };
+        used && self.get("sliding_window") != Some(&Value::Bool(false))
     }
 
     /// A window no shorter than the positions, or switched off, changes nothing.
-    fn check_window(&self, default: Defaults) -> Result<()> {
+    fn check_window(&self) -> Result<()> {
         let Some(window) = self.get("sliding_window") else { return Ok(()) };
-        let used = match self.get("use_sliding_window") {
-            None => default.use_sliding_window,
-            Some(used) => used != &Value::Bool(false),
-        };
-        let off = !used || window == &Value::Bool(false);
-        let positions = self
-            .size("max_position_embeddings", MAX_POSITIONS)?
-            .unwrap_or(default.positions) as u64;
-        if off || window.as_u64().is_some_and(|w| w >= positions) {
+        let positions = self.size("max_position_embeddings", MAX_POSITIONS)?.unwrap_or(0) as u64;
+        if !self.uses_window() || window.as_u64().is_some_and(|w| w >= positions) {
             return Ok(());
         }
         Err(self.unsupported(
@@ -310,23 +379,11 @@ impl Config<'_> {
         ))
     }
 
-    /// `attention_multiplier` replaces 1 / sqrt(head_dim).
-    fn check_attention_scale(&self) -> Result<()> {
-        match self.get("attention_multiplier") {
-            None => Ok(()),
-            Some(other) => Err(self.unsupported(
-                "attention_multiplier",
-                format!("{}: attention here is scaled by 1 / sqrt(head_dim)", brief(other)),
-            )),
-        }
-    }
-
-    fn sizes(&self, default: Defaults) -> Result<Sizes> {
+    fn sizes(&self) -> Result<Sizes> {
         let hidden_size = self.required_size("hidden_size", MAX_HIDDEN)?;
         let heads = self.required_size("num_attention_heads", MAX_HIDDEN)?;
-        let kv_heads = self.size("num_key_value_heads", MAX_HIDDEN)?;
-        let kv_heads = kv_heads.or(default.kv_heads).unwrap_or(heads);
-        let head_dim = match self.size("head_dim", MAX_HIDDEN)?.or(default.head_dim) {
+        let kv_heads = self.size("num_key_value_heads", MAX_HIDDEN)?.unwrap_or(heads);
+        let head_dim = match self.size("head_dim", MAX_HIDDEN)? {
             Some(d) => d,
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
             None => {
@@ -352,7 +409,7 @@ impl Config<'_> {
             ));
         }
         let tied_head = match self.get("tie_word_embeddings") {
-            None => false,
+            None => self.family.tied_head(),
             Some(Value::Bool(tied)) => *tied,
             Some(other) => {
                 return Err(self.wrong(
@@ -361,7 +418,11 @@ impl Config<'_> {
                 ));
             }
         };
-        let (rope_theta, rope_scaling) = self.rope(default)?;
+        let eps = norm_eps_key(self.family);
+        let norm_eps = match self.positive(eps, self.keys)? {
+            Some(eps) => eps,
+            None => self.default(eps).ok_or_else(|| self.wrong(eps, "missing"))?,
+        };
         Ok(Sizes {
             vocab_size: self.required_size("vocab_size", MAX_VOCABULARY)?,
             hidden_size,
@@ -370,112 +431,32 @@ impl Config<'_> {
             heads,
             kv_heads,
             head_dim,
-            norm_eps: self.positive("rms_norm_eps", self.keys)?.unwrap_or(default.norm_eps),
-            rope_theta,
-            rope_scaling: rope_scaling.map(RopeScaling::Llama3),
+            norm_eps,
+            rope_theta: self.default("rope_theta").unwrap_or(10_000.0),
+            rope_scaling: None,
             tied_head,
-            max_positions: self
-                .size("max_position_embeddings", MAX_POSITIONS)?
-                .unwrap_or(default.positions),
+            max_positions: self.required_size("max_position_embeddings", MAX_POSITIONS)?,
         })
     }
+}
 
-    /// Theta and scaling from `rope_theta` + `rope_scaling`, from `rope_parameters`, or from both
-    /// if they are equal.
-    fn rope(&self, default: Defaults) -> Result<(f64, Option<Llama3Scaling>)> {
-        let object = |key: &str| match self.get(key) {
-            None => Ok(None),
-            Some(Value::Object(o)) => Ok(Some(o)),
-            Some(other) => Err(self.wrong(key, format!("{} is not an object", brief(other)))),
-        };
-        let (old, new) = (object("rope_scaling")?, object("rope_parameters")?);
-        let mut thetas = vec![self.positive("rope_theta", self.keys)?];
-        let mut scalings = vec![];
-        for (key, fields) in [("rope_scaling", old), ("rope_parameters", new)] {
-            if let Some(fields) = fields {
-                thetas.push(self.positive("rope_theta", fields)?);
-                scalings.push(self.scaling(key, fields)?);
-            }
-        }
-        let thetas: Vec<f64> = thetas.into_iter().flatten().collect();
-        if thetas.windows(2).any(|t| t[0] != t[1]) {
-            return Err(self.wrong(
-                "rope_theta",
-                format!("given as {} and as {}", thetas[0], thetas[thetas.len() - 1]),
-            ));
-        }
-        if scalings.windows(2).any(|s| s[0] != s[1]) {
-            return Err(self.wrong("rope_scaling", "differs from rope_parameters"));
-        }
-        Ok((
-            thetas.first().copied().unwrap_or(default.rope_theta),
-            scalings.first().copied().flatten(),
-        ))
+/// The key of the number that norms add.
+fn norm_eps_key(family: &dyn Family) -> &'static str {
+    match family.norm_kind() {
+        NormKind::Rms => "rms_norm_eps",
+        NormKind::Layer => "layer_norm_eps",
     }
+}
 
-    fn scaling(&self, key: &str, fields: &Map<String, Value>) -> Result<Option<Llama3Scaling>> {
-        let kinds: Vec<&Value> = ["rope_type", "type"]
-            .iter()
-            .filter_map(|k| fields.get(*k))
-            .filter(|v| !v.is_null())
-            .collect();
-        if kinds.len() == 2 && kinds[0] != kinds[1] {
-            return Err(self.wrong(
-                key,
-                format!("rope_type {} against type {}", brief(kinds[0]), brief(kinds[1])),
-            ));
+/// What configs call a function, the first name being the one that is written, and what it is
+/// called in messages.
+fn activation_names(activation: Activation) -> (&'static [&'static str], &'static str) {
+    match activation {
+        Activation::Silu | Activation::Clamped { .. } => (&["silu", "swish"], "silu"),
+        Activation::GeluTanh => {
+            (&["gelu_pytorch_tanh", "gelu_new", "gelu_fast"], "gelu_pytorch_tanh")
         }
-        for factor in ["partial_rotary_factor", "attention_factor", "mscale"] {
-            if fields.get(factor).is_some_and(|v| !v.is_null() && v.as_f64() != Some(1.0)) {
-                return Err(self.unsupported(
-                    factor,
-                    format!("{} changes the computation, 1 does not", brief(&fields[factor])),
-                ));
-            }
-        }
-        if let Some((layers, _)) = fields.iter().find(|(_, v)| v.is_object()) {
-            return Err(self.unsupported(key, format!("rope by kind of layer ({layers:?})")));
-        }
-        let number = |name: &str| {
-            self.positive(name, fields)?
-                .ok_or_else(|| self.wrong(key, format!("rope type llama3 needs {name}")))
-        };
-        match kinds.first().map(|v| v.as_str()) {
-            None | Some(Some("default")) => match fields.get("factor") {
-                Some(f) if !f.is_null() && f.as_f64() != Some(1.0) => {
-                    Err(self.wrong(key, format!("a factor of {} without a rope type", brief(f))))
-                }
-                _ => Ok(None),
-            },
-            Some(Some("llama3")) => {
-                let original = number("original_max_position_embeddings")?;
-                let scaling = Llama3Scaling {
-                    factor: number("factor")?,
-                    low_freq_factor: number("low_freq_factor")?,
-                    high_freq_factor: number("high_freq_factor")?,
-                    original_max_position: original as usize,
-                };
-                if original.fract() != 0.0 || original > MAX_POSITIONS as f64 {
-                    return Err(self.wrong(
-                        "original_max_position_embeddings",
-                        format!("{original} is no number of positions"),
-                    ));
-                }
-                // The formula divides by their difference.
-                if scaling.high_freq_factor <= scaling.low_freq_factor {
-                    return Err(self.wrong(
-                        "high_freq_factor",
-                        format!("{} is not above low_freq_factor", scaling.high_freq_factor),
-                    ));
-                }
-                Ok(Some(scaling))
-            }
-            Some(Some(other)) => {
-                Err(self
-                    .unsupported(&format!("rope type {other}"), "default and llama3 are computed"))
-            }
-            Some(None) => Err(self.wrong(key, "rope_type is not a string")),
-        }
+        Activation::SquaredRelu => (&["relu2"], "relu2"),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::autograd::ops::Sink;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
+use crate::data::Batch;
 use crate::device::{Device, DeviceWeight};
 use crate::engine::memory::block_bytes;
 use crate::engine::side_gradients::{SecondEmbedding, SideGradients};
@@ -11,7 +12,7 @@ use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, StaticScale, rope_tables};
 use crate::layer::sides::{PerLayerSinks, Sides};
 use crate::layer::weights::Weights;
-use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
+use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens, predicting};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
@@ -34,12 +35,25 @@ pub struct StepReport {
     pub learning_rate: f64,
 }
 
+/// Sequences that are computed at once.
+#[derive(Clone, Copy)]
+struct Micro<'a> {
+    tokens: &'a [u32],
+    /// Positions that are compared, where not all are.
+    predicting: Option<&'a [bool]>,
+}
+
 impl<D: Device> Trainer<D> {
     /// Trains on `batch` `[B, tokens]`.
     ///
     /// Errors: `NonFinite`, cancelled and those of the device; nothing was updated, unless the
     /// device failed in the update itself.
-    pub fn step(&mut self, batch: &[u32], tokens: usize, host: &Host) -> Result<StepReport> {
+    pub fn step<'b>(
+        &mut self,
+        batch: impl Into<Batch<'b>>,
+        tokens: usize,
+        host: &Host,
+    ) -> Result<StepReport> {
         let loss = self.gradients(batch, tokens, host)?;
         let gradient_norm = self.optimizer.gradient_norm(&self.parameters, self.step)?;
         let learning_rate = self.optimizer.schedule.rate(self.step);
@@ -54,20 +68,34 @@ impl<D: Device> Trainer<D> {
     }
 
     /// Loss of a batch, with dL/d(parameter) left in every sink.
-    pub fn gradients(&mut self, batch: &[u32], tokens: usize, host: &Host) -> Result<f64> {
+    pub fn gradients<'b>(
+        &mut self,
+        batch: impl Into<Batch<'b>>,
+        tokens: usize,
+        host: &Host,
+    ) -> Result<f64> {
+        let batch = batch.into();
         self.parameters.list.iter().for_each(|p| p.sink.clear());
         let weights = self.student_weights()?;
         let sinks = self.block_sinks()?;
-        let sequences = batch.len() / tokens;
+        let sequences = batch.tokens.len() / tokens;
         let micro = self.micro_batch.unwrap_or(sequences) * tokens;
         // Once, since from the second step on the memory that the first one took counts as used.
         let keep = self.kept_blocks.unwrap_or_else(|| self.blocks_that_fit(micro, host));
         self.kept_blocks = Some(keep);
-        let normalizers =
-            Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
+        let predicting = batch.targets.map(|targets| predicting(targets, tokens));
+        let normalizers = match &predicting {
+            Some(rows) => Normalizers::of(rows),
+            None => {
+                Normalizers { kl: batch.tokens.len() as f64, ce: (sequences * (tokens - 1)) as f64 }
+            }
+        };
         let mut loss = 0.0;
-        for micro in batch.chunks(micro) {
+        for (i, tokens_of_micro) in batch.tokens.chunks(micro).enumerate() {
             host.check_cancelled()?;
+            let first = i * micro;
+            let rows = predicting.as_ref().map(|rows| &rows[first..first + tokens_of_micro.len()]);
+            let micro = Micro { tokens: tokens_of_micro, predicting: rows };
             loss += self.accumulate(&weights, &sinks, micro, tokens, keep, normalizers)?;
         }
         if !loss.is_finite() {
@@ -96,19 +124,19 @@ impl<D: Device> Trainer<D> {
         &self,
         weights: &Weights<D>,
         sinks: &[BlockSinks<D>],
-        micro: &[u32],
+        micro: Micro,
         tokens: usize,
         keep: usize,
         normalizers: Normalizers,
     ) -> Result<f64> {
         let teacher_hidden = if self.objective().kl_weight > 0.0 {
-            Some(self.teacher_forward(micro, tokens)?)
+            Some(self.teacher_forward(micro.tokens, tokens)?)
         } else {
             None
         };
-        let (context, a) = (self.context(micro.len() / tokens, tokens), &*self.architecture);
-        let first = self.embed(&weights.embedding, micro)?;
-        let second = self.second_embedding(&context, weights, &first, micro, true)?;
+        let (context, a) = (self.context(micro.tokens.len() / tokens, tokens), &*self.architecture);
+        let first = self.embed(&weights.embedding, micro.tokens)?;
+        let second = self.second_embedding(&context, weights, &first, micro.tokens, true)?;
         let mut sides = Sides::new(second.pieces.clone());
         let mut x = first.clone();
         let mut passed = Vec::with_capacity(weights.blocks.len());
@@ -127,7 +155,7 @@ impl<D: Device> Trainer<D> {
         }
         let (loss, dx) =
             self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
-        let (mut y, mut dy) = (x, Tensor::new(dx, &[micro.len(), a.hidden_size])?);
+        let (mut y, mut dy) = (x, Tensor::new(dx, &[micro.tokens.len(), a.hidden_size])?);
         let mut side_gradients = SideGradients::new(self.device());
         for (layer, ((x, mut tape), (block, sinks))) in
             passed.into_iter().zip(weights.blocks.iter().zip(sinks)).enumerate().rev()
@@ -143,8 +171,8 @@ impl<D: Device> Trainer<D> {
             dy = side_gradients.backward(a, layer, tape, &x, (&y, dy), &beside, kept)?;
             y = x;
         }
-        dy = second.backward(self, &first, dy, side_gradients.pieces(), micro)?;
-        self.embed_backward(&dy, micro)?;
+        dy = second.backward(self, &first, dy, side_gradients.pieces(), micro.tokens)?;
+        self.embed_backward(&dy, micro.tokens)?;
         Ok(loss)
     }
 
@@ -153,7 +181,7 @@ impl<D: Device> Trainer<D> {
         weights: &Weights<D>,
         x: &Tensor<D>,
         teacher_hidden: Option<&Tensor<D>>,
-        micro: &[u32],
+        micro: Micro,
         tokens: usize,
         normalizers: Normalizers,
     ) -> Result<(f64, D::Buffer)> {
@@ -177,9 +205,14 @@ impl<D: Device> Trainer<D> {
                 .get(if a.tied_head { EMBEDDING } else { HEAD })?
                 .learned_sink(),
         };
-        let targets = next_tokens(micro, tokens);
+        let targets = next_tokens(micro.tokens, tokens);
         let teacher_hidden = teacher_hidden.map(Tensor::buffer).transpose()?;
-        head.backward(x.buffer()?, teacher_hidden, &targets, normalizers)
+        match micro.predicting {
+            Some(rows) => {
+                head.backward_of(rows, x.buffer()?, teacher_hidden, &targets, normalizers)
+            }
+            None => head.backward(x.buffer()?, teacher_hidden, &targets, normalizers),
+        }
     }
 
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.

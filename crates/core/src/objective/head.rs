@@ -12,6 +12,7 @@ use halfstep_kernels::ActivationSpec;
 use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::loss::IGNORE_INDEX;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token
@@ -65,7 +66,57 @@ pub(crate) struct Normalizers {
     pub(crate) ce: f64,
 }
 
+impl Normalizers {
+    /// Those of a step in which only some positions are compared.
+    pub(crate) fn of(predicting: &[bool]) -> Self {
+        let count = predicting.iter().filter(|&&row| row).count().max(1) as f64;
+        Self { kl: count, ce: count }
+    }
+}
+
 impl<D: Device> LossHead<'_, D> {
+    /// [`LossHead::backward`] of some of the M rows: all terms are means over these alone, and the
+    /// others have gradient 0.
+    pub(crate) fn backward_of(
+        &self,
+        rows: &[bool],
+        student: &D::Buffer,
+        teacher_hidden: Option<&D::Buffer>,
+        targets: &[i64],
+        normalizers: Normalizers,
+    ) -> Result<(f64, D::Buffer)> {
+        let (device, d) = (self.device, self.hidden);
+        if !rows.contains(&true) {
+            return Ok((0.0, device.zeros(student.len())?));
+        }
+        let mut runs = vec![];
+        let mut first = 0;
+        for run in rows.chunk_by(|a, b| a == b) {
+            runs.push((run[0], first..first + run.len()));
+            first += run.len();
+        }
+        let chosen = |of: &D::Buffer| {
+            let wanted = runs.iter().filter(|(wanted, _)| *wanted);
+            let part =
+                |(_, run): &(bool, Range<usize>)| device.slice(of, run.start * d..run.end * d);
+            device.concatenate(wanted.map(part).collect::<Result<_>>()?)
+        };
+        let (own, theirs) = (chosen(student)?, teacher_hidden.map(chosen).transpose()?);
+        let wanted = targets.iter().zip(rows).filter(|(_, row)| **row);
+        let targets: Vec<i64> = wanted.map(|(&target, _)| target).collect();
+        let (loss, gradient) = self.backward(&own, theirs.as_ref(), &targets, normalizers)?;
+        let mut done = 0;
+        let parts = runs.iter().map(|(wanted, run)| {
+            if !wanted {
+                return device.zeros(run.len() * d);
+            }
+            let first = done;
+            done += run.len() * d;
+            device.slice(&gradient, first..done)
+        });
+        Ok((loss, device.concatenate(parts.collect::<Result<_>>()?)?))
+    }
+
     /// `student` and `teacher_hidden` `[M, D]` are the last layer's outputs; `targets[m]` is the
     /// next token or [`IGNORE_INDEX`]. Returns this micro-batch's share of the loss and dL/dstudent
     /// `[M, D]`.
@@ -244,6 +295,12 @@ pub(crate) fn next_tokens(batch: &[u32], tokens: usize) -> Vec<i64> {
         .chunks(tokens)
         .flat_map(|row| row[1..].iter().map(|&t| i64::from(t)).chain([IGNORE_INDEX]))
         .collect()
+}
+
+/// The positions of `[batch, tokens]` whose next token is one to predict; `targets` says of each
+/// token whether it is.
+pub(crate) fn predicting(targets: &[bool], tokens: usize) -> Vec<bool> {
+    targets.chunks(tokens).flat_map(|row| row[1..].iter().copied().chain([false])).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! `statistics/saliency.rs` weighs rounding errors by them.
 
 use super::{Pass, Seen, Statistic, collect};
+use crate::data::Windows;
 use crate::autograd::ops::Sink;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
@@ -13,7 +14,7 @@ use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables}
 use crate::layer::sides::{PerLayerSinks, Sides};
 use crate::layer::tensors::{find, teacher, uploaded};
 use crate::layer::weights::Weights;
-use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
+use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens, predicting};
 use crate::{Error, Result};
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
@@ -63,8 +64,8 @@ pub fn squared_gradients<D: Device<Number = f32>>(
     host: &Host,
     device: &D,
 ) -> Result<()> {
-    let tokens = tokens.to_vec();
-    let mut pass = ModelPass::new(model, tokens, sequence_length, precision, sums, host, device)?;
+    let windows = Windows { tokens: tokens.to_vec(), targets: None };
+    let mut pass = ModelPass::new(model, windows, sequence_length, precision, sums, host, device)?;
     collect(device.pool(), &mut pass, &mut [&mut SquaredGradients { sums }])
 }
 
@@ -73,7 +74,7 @@ pub fn squared_gradients<D: Device<Number = f32>>(
 pub(super) struct ModelPass<'a, D: Device> {
     model: &'a Model,
     /// `[texts, T]`.
-    tokens: Vec<u32>,
+    windows: Windows,
     /// Memory for the inputs of every layer.
     inputs: Stream,
     host: &'a Host,
@@ -86,7 +87,7 @@ impl<'a, D: Device<Number = f32>> ModelPass<'a, D> {
     /// The inputs of blocks are kept where `sums` are.
     pub(super) fn new(
         model: &'a Model,
-        tokens: Vec<u32>,
+        windows: Windows,
         sequence_length: usize,
         precision: Precision,
         sums: &Stream,
@@ -107,7 +108,7 @@ impl<'a, D: Device<Number = f32>> ModelPass<'a, D> {
         };
         let stored = |name: &str| device.stored_weight(find(model, name)?);
         let ends = Weights::ends(a, |name| uploaded(device, model, name), stored)?;
-        Ok(Self { model, tokens, inputs, host, context, ends })
+        Ok(Self { model, windows, inputs, host, context, ends })
     }
 
     /// The scaled rows of the embedding.
@@ -123,7 +124,7 @@ impl<'a, D: Device<Number = f32>> ModelPass<'a, D> {
 
 impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
     fn sequences(&self) -> usize {
-        self.tokens.len().div_ceil(self.context.tokens)
+        self.windows.tokens.len().div_ceil(self.context.tokens)
     }
 
     /// Errors: `NonFinite`, what a block gives; those of `see`; cancelled.
@@ -131,7 +132,8 @@ impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
         self.host.check_cancelled()?;
         let length = self.context.tokens;
         let first = sequence * length;
-        let tokens = &self.tokens[first..(first + length).min(self.tokens.len())];
+        let range = first..(first + length).min(self.windows.tokens.len());
+        let tokens = &self.windows.tokens[range.clone()];
         let (a, device) = (&self.model.architecture, &self.context.device);
         let shape = [tokens.len(), a.hidden_size];
         let mut x = self.embed(tokens)?;
@@ -163,8 +165,16 @@ impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
             head_sink: None,
         };
         let targets = next_tokens(tokens, tokens.len());
-        let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
-        let (_, dy) = head.backward(x.buffer()?, None, &targets, normalizers)?;
+        let (_, dy) = match &self.windows.targets {
+            Some(all) => {
+                let rows = predicting(&all[range], tokens.len());
+                head.backward_of(&rows, x.buffer()?, None, &targets, Normalizers::of(&rows))?
+            }
+            None => {
+                let normalizers = Normalizers { kl: 1.0, ce: (tokens.len() - 1) as f64 };
+                head.backward(x.buffer()?, None, &targets, normalizers)?
+            }
+        };
         let mut dy = Tensor::new(dy, &shape)?;
         let mut side_gradients = SideGradients::new(device);
         for layer in (0..a.layers.len()).rev() {

@@ -1,6 +1,7 @@
 //! The engine below its functions for users. One program, since each that names its generic types
 //! compiles all of it once more.
 
+mod answers;
 mod device;
 mod every_field;
 mod field_gradients;

@@ -458,6 +458,13 @@ impl Attention {
     }
 }
 
+impl Routing {
+    /// Scores of a kind without more.
+    pub const fn of(score: Score) -> Self {
+        Self { score, bias: false, choice_bias: false, groups: None, normalise: false, scale: 1.0 }
+    }
+}
+
 impl Dense {
     /// The feed-forward of Llama.
     pub const fn swiglu(intermediate_size: usize) -> Self {

@@ -4,13 +4,15 @@
 
 mod arch;
 pub mod family;
+pub mod fields;
 mod graph;
 mod rope;
 mod sites;
 mod sizes;
+pub mod storage;
 mod tensors;
 
-pub use family::{Defaults, Family};
+pub use family::Family;
 pub use graph::{
     Activation, Architecture, Attention, Dense, Experts, FeedForward, Layer, LinearSpec, NormKind,
     NormPlaces, Normalization, PerLayerInput, QkNorm, Routing, Score, Temper,

@@ -1,9 +1,8 @@
 //! The sizes in the files of a plain decoder: one number for all of its layers.
 
 use super::family;
-use super::graph::{
-    Architecture, Attention, Dense, FeedForward, Layer, NormKind, NormPlaces, Normalization,
-};
+use super::fields::Form;
+use super::graph::{Architecture, Attention, Dense, FeedForward, Layer, NormPlaces, Normalization};
 use super::rope::{Rope, RopeScaling};
 use crate::error::{Error, Result};
 
@@ -39,7 +38,11 @@ pub struct Sizes {
 impl Sizes {
     /// The decoder of these sizes whose layers are alike, without biases and without norms of
     /// queries and keys: what a family's graph begins as.
-    pub fn decoder(&self, family: &'static str) -> Architecture {
+    ///
+    /// # Panics
+    /// Where no family has the name.
+    pub fn decoder(&self, family: &str) -> Architecture {
+        let family = family::find(|known| known.name() == family).expect("a family's name");
         let rope = Rope {
             scaling: self.rope_scaling.clone(),
             ..Rope::plain(self.rope_theta, self.head_dim)
@@ -62,24 +65,27 @@ impl Sizes {
                 sub_norm: false,
                 kv_from: None,
             },
-            feed_forward: FeedForward::Dense(Dense::swiglu(self.intermediate_size)),
+            feed_forward: FeedForward::Dense(Dense {
+                activation: family.activation(),
+                ..Dense::swiglu(self.intermediate_size)
+            }),
             norms: NormPlaces::PRE,
             parallel: false,
             residual_scale: 1.0,
             output_scale: false,
         };
         Architecture {
-            family,
+            family: family.name(),
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
             embed_scale: 1.0,
             per_layer_input: None,
             layers: vec![layer; self.layers],
             norm: Normalization {
-                kind: NormKind::Rms,
+                kind: family.norm_kind(),
                 bias: false,
                 eps: self.norm_eps,
-                offset: 0.0,
+                offset: family.norm_offset(),
             },
             tied_head: self.tied_head,
             logit_scale: 1.0,
@@ -114,20 +120,76 @@ impl Architecture {
 
     /// Refuses a graph that is not one of its family: no file could describe it.
     pub(crate) fn check_family(&self, file: &str) -> Result<()> {
-        if self.resized(|_| {}) == *self {
+        let again = crate::config::to_json(self);
+        let again = again.and_then(|json| crate::config::parse(file, json.to_string().as_bytes()));
+        if again.as_ref().is_ok_and(|again| again == self) {
             return Ok(());
         }
+        let because = again.err().map_or(String::new(), |error| format!(": {error}"));
         Err(Error::Unsupported {
             file: file.into(),
             name: format!("this decoder as {}", self.family),
-            reason: "its layers are not those of the family".into(),
+            reason: format!("its layers are not those of the family{because}"),
         })
     }
 
-    /// The decoder of the same family with other sizes.
+    /// Its config.json in one line, which a field that another version adds does not change; where
+    /// configs of its family cannot say all of it, its fields.
+    pub fn config_text(&self) -> String {
+        let json = crate::config::to_json(self);
+        json.map_or_else(|_| format!("{self:?}"), |json| json.to_string())
+    }
+
+    /// The same decoder as files of a kind hold it: what is added to the weights of norms differs.
+    pub fn in_form(&self, form: Form) -> Self {
+        let mut graph = self.clone();
+        graph.norm.offset = match form {
+            Form::HuggingFace => family::of(self).norm_offset(),
+            Form::Gguf => 0.0,
+        };
+        graph
+    }
+
+    /// The decoder with other sizes, the same in all layers; the fields beyond sizes stay.
     pub fn resized(&self, change: impl FnOnce(&mut Sizes)) -> Self {
-        let mut sizes = self.sizes();
+        let (mut sizes, mut graph, old) = (self.sizes(), self.clone(), self.sizes());
         change(&mut sizes);
-        family::of(self).graph(&sizes)
+        graph.vocab_size = sizes.vocab_size;
+        graph.hidden_size = sizes.hidden_size;
+        graph.tied_head = sizes.tied_head;
+        graph.norm.eps = sizes.norm_eps;
+        graph.max_positions = sizes.max_positions;
+        if let Some(last) = graph.layers.last().cloned() {
+            graph.layers.resize(sizes.layers, last);
+        }
+        for Layer { attention: a, feed_forward, .. } in &mut graph.layers {
+            let set = |value: &mut usize, [old, new]: [usize; 2]| {
+                if old != new {
+                    *value = new;
+                }
+            };
+            set(&mut a.heads, [old.heads, sizes.heads]);
+            set(&mut a.kv_heads, [old.kv_heads, sizes.kv_heads]);
+            if old.head_dim != sizes.head_dim {
+                if let Some(rope) = &mut a.rope {
+                    rope.turned = sizes.head_dim * rope.turned / a.head_dim;
+                }
+                a.head_dim = sizes.head_dim;
+            }
+            if let Some(rope) = &mut a.rope {
+                if old.rope_theta != sizes.rope_theta {
+                    rope.theta = sizes.rope_theta;
+                }
+                if old.rope_scaling != sizes.rope_scaling {
+                    rope.scaling = sizes.rope_scaling.clone();
+                }
+            }
+            let dense = match feed_forward {
+                FeedForward::Dense(dense) => dense,
+                FeedForward::Experts(experts) => &mut experts.expert,
+            };
+            set(&mut dense.intermediate_size, [old.intermediate_size, sizes.intermediate_size]);
+        }
+        graph
     }
 }

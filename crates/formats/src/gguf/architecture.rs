@@ -1,20 +1,19 @@
 //! Metadata of a decoder in GGUF to [`Architecture`]. Every size is capped; a key that would change
 //! the maths is refused by name.
 
-use super::metadata::{Metadata, Value};
-use super::{Container, caps, keys, rope_factors};
-use crate::architecture::family::{self, EMBEDDING_GGUF, Family, HEAD_GGUF};
-use crate::architecture::{Architecture, RopeScaling, Sizes};
+use super::fields::{Keys, Reader};
+use super::metadata::Metadata;
+use super::{Container, caps, keys, rope};
+use crate::architecture::family::{self, Family};
+use crate::architecture::storage::{EMBEDDING_GGUF, HEAD_GGUF};
+use crate::architecture::{Architecture, NormKind, Sizes};
 use crate::error::{Error, Result};
-
-/// llama.cpp's default where a file gives no base.
-const DEFAULT_ROPE_BASE: f64 = 10_000.0;
+use std::collections::BTreeSet;
 
 pub fn read(container: &Container) -> Result<Architecture> {
     let metadata = &container.metadata;
-    let family = read_family(metadata)?;
-    let keys = Keys { metadata, family: family.name() };
-    keys.check_maths()?;
+    let (family, name) = read_family(metadata)?;
+    let keys = Keys { metadata, architecture: name };
     let hidden_size = keys.required(keys::EMBEDDING_LENGTH, caps::WIDTH)?;
     let heads = keys.required(keys::HEAD_COUNT, caps::WIDTH)?;
     let kv_heads = keys.size(keys::HEAD_COUNT_KV, caps::WIDTH)?.unwrap_or(heads);
@@ -25,10 +24,13 @@ pub fn read(container: &Container) -> Result<Architecture> {
         ));
     }
     let head_dim = keys.head_dim(hidden_size, heads)?;
-    let rope_theta =
-        keys.positive(keys::ROPE_BASE, keys::OWN_ROPE_BASE)?.unwrap_or(DEFAULT_ROPE_BASE);
-    let norm_eps = keys.positive(keys::NORM_EPSILON, keys::OWN_NORM_EPSILON)?;
-    Ok(family.graph(&Sizes {
+    let epsilon = match family.norm_kind() {
+        NormKind::Rms => keys::NORM_EPSILON,
+        NormKind::Layer => keys::LAYER_NORM_EPSILON,
+    };
+    let norm_eps = keys.positive(epsilon, keys::OWN_NORM_EPSILON)?;
+    let rope = rope::read(container, &keys, head_dim)?;
+    let mut graph = Sizes {
         vocab_size: keys.vocab_size(container)?,
         hidden_size,
         intermediate_size: keys.required(keys::FEED_FORWARD_LENGTH, caps::INTERMEDIATE)?,
@@ -36,85 +38,40 @@ pub fn read(container: &Container) -> Result<Architecture> {
         heads,
         kv_heads,
         head_dim,
-        norm_eps: metadata.required(&keys.of(keys::NORM_EPSILON), norm_eps)?,
-        rope_theta,
-        rope_scaling: rope_factors::read(container, head_dim, rope_theta)?.map(RopeScaling::Llama3),
+        norm_eps: metadata.required(&keys.of(epsilon), norm_eps)?,
+        rope_theta: rope.theta,
+        rope_scaling: None,
         tied_head: !container.tensors.contains_key(HEAD_GGUF),
         max_positions: keys.required(keys::CONTEXT_LENGTH, caps::POSITIONS)?,
-    }))
+    }
+    .decoder(family.name());
+    // The weights of norms are whole in GGUF.
+    graph.norm.offset = 0.0;
+    graph.layers.iter_mut().for_each(|layer| layer.attention.rope = Some(rope.clone()));
+    let mut reader = Reader { keys: &keys, container, claimed: BTreeSet::new() };
+    family.describe(&mut reader, &mut graph)?;
+    keys.check_maths(&reader.claimed)?;
+    Ok(graph)
 }
 
-/// The family that `general.architecture` names.
-fn read_family(metadata: &Metadata) -> Result<&'static dyn Family> {
+/// The family that `general.architecture` names, and that name.
+fn read_family<'a>(metadata: &Metadata<'a>) -> Result<(&'static dyn Family, &'a str)> {
     let architecture = metadata.string(keys::ARCHITECTURE)?;
     let architecture = metadata.required(keys::ARCHITECTURE, architecture)?;
-    family::find(|family| family.name() == architecture).ok_or_else(|| Error::Unsupported {
+    let has = |key: &str| metadata.get(&keys::of(architecture, key)).is_some();
+    let is = |family: &dyn Family| {
+        family.gguf_architecture() == Some(architecture) && family.is_gguf(&has)
+    };
+    let family = family::find(is).ok_or_else(|| Error::Unsupported {
         file: metadata.file.into(),
         name: format!("architecture {architecture:?}"),
         reason: format!("the architectures read here are {}", family::listed()),
-    })
-}
-
-/// The metadata below the name of an architecture.
-struct Keys<'a> {
-    metadata: &'a Metadata<'a>,
-    family: &'static str,
+    })?;
+    Ok((family, architecture))
 }
 
 impl Keys<'_> {
-    fn of(&self, key: &str) -> String {
-        keys::of(self.family, key)
-    }
-
-    fn error(&self, key: &str, reason: String) -> Error {
-        self.metadata.error(&self.of(key), reason)
-    }
-
-    fn unsupported(&self, name: String, reason: impl Into<String>) -> Error {
-        Error::Unsupported { file: self.metadata.file.into(), name, reason: reason.into() }
-    }
-
-    fn size(&self, key: &str, cap: u64) -> Result<Option<usize>> {
-        Ok(self.metadata.integer(&self.of(key), 1..=cap)?.map(|size| size as usize))
-    }
-
-    fn required(&self, key: &str, cap: u64) -> Result<usize> {
-        self.size(key, cap).and_then(|size| self.metadata.required(&self.of(key), size))
-    }
-
-    /// Refuses keys whose values change what is computed.
-    fn check_maths(&self) -> Result<()> {
-        for &(key, neutral) in keys::MUST_BE_NEUTRAL {
-            let value = match self.metadata.get(&self.of(key)).map(|e| e.value) {
-                None => continue,
-                Some(Value::Integer(i)) => i as f64,
-                Some(Value::Float(f)) => f,
-                Some(Value::Bool(b)) => f64::from(u8::from(b)),
-                Some(_) => return Err(self.error(key, "must be a number".into())),
-            };
-            if value != neutral && value != 0.0 {
-                let reason = format!("its value {value} changes the computation");
-                return Err(self.unsupported(self.of(key), reason));
-            }
-        }
-        // llama.cpp takes a factor without a type for a linear one.
-        let kind = self.of(keys::ROPE_SCALING_TYPE);
-        let scaling = self.metadata.string(&kind)?.unwrap_or("linear");
-        let mut changes = !["none", "linear"].contains(&scaling);
-        for key in [keys::ROPE_SCALING_FACTOR, keys::ROPE_SCALE_LINEAR] {
-            let factor = self.metadata.float(&self.of(key))?.unwrap_or(0.0);
-            changes |= factor != 0.0 && factor != 1.0 && scaling != "none" || factor.is_nan();
-        }
-        if changes {
-            return Err(self.unsupported(
-                format!("rope scaling {scaling:?}"),
-                "llama3 scaling (rope_freqs.weight) is the one that is read",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Head width: key and value length, else hidden size over heads; rotary over the whole head.
+    /// Head width: key and value length, else hidden size over heads.
     fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize> {
         let head_dim = match self.size(keys::KEY_LENGTH, caps::WIDTH)? {
             Some(length) => length,
@@ -141,31 +98,12 @@ impl Keys<'_> {
                 format!("gives heads of {head_dim} elements; rotary pairs need an even number"),
             ));
         }
-        for key in [keys::VALUE_LENGTH, keys::ROPE_DIMENSIONS] {
-            match self.metadata.integer(&self.of(key), 0..=caps::WIDTH)? {
-                Some(length) if length as usize != head_dim => {
-                    let reason =
-                        format!("its value {length} differs from the head width {head_dim}");
-                    return Err(self.unsupported(self.of(key), reason));
-                }
-                _ => {}
+        match self.metadata.integer(&self.of(keys::VALUE_LENGTH), 0..=caps::WIDTH)? {
+            Some(length) if length as usize != head_dim => {
+                let reason = format!("its value {length} differs from the head width {head_dim}");
+                Err(self.unsupported(self.of(keys::VALUE_LENGTH), reason))
             }
-        }
-        Ok(head_dim)
-    }
-
-    /// A positive number from the standard f32 key, or from ours if that holds it more exactly;
-    /// ours must round to the standard one.
-    fn positive(&self, key: &str, own: &str) -> Result<Option<f64>> {
-        let Some(standard) = self.metadata.float(&self.of(key))? else { return Ok(None) };
-        if !(standard.is_finite() && standard > 0.0) {
-            return Err(self.error(key, format!("is {standard}, not a positive number")));
-        }
-        match self.metadata.float(own)? {
-            Some(exact) if exact as f32 != standard as f32 => Err(self
-                .metadata
-                .error(own, format!("is {exact}, but {} is {standard}", self.of(key)))),
-            exact => Ok(exact.or(Some(standard))),
+            _ => Ok(head_dim),
         }
     }
 

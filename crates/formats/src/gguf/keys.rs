@@ -10,8 +10,12 @@ pub const NAME: &str = "general.name";
 pub const FILE_TYPE: &str = "general.file_type";
 /// u32: version of ggml's block layouts. Only written.
 pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
-/// u16: number of files that the model is split over; more than one is refused.
+/// u16: number of files that the model is split over.
 pub const SPLIT_COUNT: &str = "split.count";
+/// u16: which of those files this is, from 0.
+pub const SPLIT_NUMBER: &str = "split.no";
+/// i32: number of tensors in all of them.
+pub const SPLIT_TENSORS: &str = "split.tensors.count";
 
 // These are below the name of the architecture: `of` returns the whole key.
 
@@ -35,16 +39,43 @@ pub const VALUE_LENGTH: &str = "attention.value_length";
 pub const NORM_EPSILON: &str = "attention.layer_norm_rms_epsilon";
 /// u32: rows of the embedding.
 pub const VOCAB_SIZE: &str = "vocab_size";
-/// u32: elements of a head that are rotated, which must be all of them.
+/// u32: elements of a head that are rotated. Default: all of them.
 pub const ROPE_DIMENSIONS: &str = "rope.dimension_count";
 /// f32: base of the rotary frequencies. Default 10,000.
 pub const ROPE_BASE: &str = "rope.freq_base";
-/// String: `none` or `linear`; any other kind of scaling is refused.
+/// f32: base of the frequencies of layers with a sliding window.
+pub const ROPE_BASE_SLIDING: &str = "rope.freq_base_swa";
+/// u32: elements of a head that are rotated in layers with a sliding window.
+pub const ROPE_DIMENSIONS_SLIDING: &str = "rope.dimension_count_swa";
+/// u32: elements of a head of keys in layers with a sliding window.
+pub const KEY_LENGTH_SLIDING: &str = "attention.key_length_swa";
+/// u32: elements of a head of values in layers with a sliding window.
+pub const VALUE_LENGTH_SLIDING: &str = "attention.value_length_swa";
+/// Bool for each layer: whether it has a sliding window; or u32 n: all but every n-th have.
+pub const SLIDING_PATTERN: &str = "attention.sliding_window_pattern";
+/// f32: what layer norms add to the variance.
+pub const LAYER_NORM_EPSILON: &str = "attention.layer_norm_epsilon";
+/// String: `none`, `linear`, `yarn` or `longrope`; any other kind of scaling is refused.
 pub const ROPE_SCALING_TYPE: &str = "rope.scaling.type";
-/// f32: factor of linear scaling; any but 0 and 1 is refused unless the type is `none`.
+/// f32: factor of the scaling.
 pub const ROPE_SCALING_FACTOR: &str = "rope.scaling.factor";
+/// u32: context length of the training.
+pub const ROPE_ORIGINAL: &str = "rope.scaling.original_context_length";
+/// f32: what tables of factors multiply cos and sin by.
+pub const ROPE_MAGNITUDE: &str = "rope.scaling.attn_factor";
+/// f32: what YaRN multiplies cos and sin by, where it is not the usual number.
+pub const YARN_MAGNITUDE: &str = "rope.scaling.yarn_attn_factor";
+/// f32: k of a magnitude of `m(1) / m(k)`, `m(k) = 0.1 k ln(factor) + 1`.
+pub const YARN_LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+/// f32: turns above which YaRN keeps a frequency.
+pub const YARN_FAST: &str = "rope.scaling.yarn_beta_fast";
+/// f32: turns below which YaRN slows a frequency by the whole factor.
+pub const YARN_SLOW: &str = "rope.scaling.yarn_beta_slow";
 /// f32: the earlier name of [`ROPE_SCALING_FACTOR`].
 pub const ROPE_SCALE_LINEAR: &str = "rope.scale_linear";
+
+/// The keys below the name of the architecture that may have one value for every layer.
+pub const PER_LAYER: [&str; 3] = [HEAD_COUNT, HEAD_COUNT_KV, FEED_FORWARD_LENGTH];
 
 /// String: the kind of tokenizer; `gpt2` is byte-level BPE.
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
@@ -89,7 +120,13 @@ pub const OWN_ROPE_LOW: &str = "halfstep.rope.low_freq_factor";
 pub const OWN_ROPE_HIGH: &str = "halfstep.rope.high_freq_factor";
 /// u32: `original_max_position` of the same.
 pub const OWN_ROPE_ORIGINAL: &str = "halfstep.rope.original_max_position";
-/// The keys below [`OWN_PREFIX`] that are not provenance.
+/// Where the exact numbers of fields are, below this and the field's own key: f64 where the f32 of
+/// the standard key is not exact.
+pub const OWN_FIELD: &str = "halfstep.field.";
+/// String: a rotation as the object of a config.json, where the standard keys do not hold its exact
+/// numbers.
+pub const OWN_ROPE: &str = "halfstep.field.rope";
+/// The keys below [`OWN_PREFIX`] that are not provenance, beside those below [`OWN_FIELD`].
 pub const OWN_RESERVED: [&str; 7] = [
     OWN_QUANTIZATION,
     OWN_NORM_EPSILON,
@@ -116,12 +153,19 @@ pub const MUST_BE_NEUTRAL: &[(&str, f64)] = &[
     ("logit_scale", 1.0),
     ("residual_scale", 1.0),
     ("embedding_scale", 1.0),
-    ("rope.scaling.attn_factor", 1.0),
     ("attention.causal", 1.0),
     ("use_parallel_residual", 0.0),
+    ("attention.shared_kv_layers", 0.0),
+    ("embedding_length_per_layer_input", 0.0),
+    ("expert_feed_forward_length", 0.0),
 ];
 
 /// The key `<architecture>.<key>`.
 pub fn of(architecture: &str, key: &str) -> String {
     format!("{architecture}.{key}")
+}
+
+/// Whether a key of ours is no provenance.
+pub fn is_reserved(key: &str) -> bool {
+    OWN_RESERVED.contains(&key) || key.starts_with(OWN_FIELD)
 }

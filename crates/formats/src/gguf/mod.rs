@@ -1,25 +1,33 @@
 //! GGUF v2 and v3: a validating reader and a v3 writer.
 //!
 //! `container` checks the file as such (metadata, tensor list, where the data lie), `architecture`,
-//! `vocabulary` and `names` know what a decoder in GGUF is, `read` and `write` put a
+//! `fields`, `rope` and `vocabulary` know what a decoder in GGUF is, `read` and `write` put a
 //! [`crate::Model`] together and take it apart. Row order: some families (a Llama) have the rows of
 //! q and k permuted for interleaved rotary pairs in GGUF; a [`crate::Model`] never has.
 
 mod architecture;
 mod container;
+mod describe;
+mod entries;
+mod fields;
+mod files;
 pub mod keys;
 mod metadata;
-mod names;
-mod permute;
 mod quantization;
 mod read;
+mod rope;
 mod rope_factors;
+mod types;
 mod vocabulary;
 mod write;
 
+pub(crate) use container::OtherTypes;
 pub use container::{Container, TensorInfo};
+pub(crate) use describe::describe;
+pub(crate) use files::Files;
 pub use metadata::{Array, Entry, Metadata, Value};
 pub use read::read;
+pub(crate) use read::read_files;
 pub use write::write;
 
 use crate::blocks;

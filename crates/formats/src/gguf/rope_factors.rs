@@ -5,12 +5,11 @@
 //! another file they are recovered: the factor is the largest one, the turns are llama3's published
 //! choice (1 and 4), and the original context is that of a blended factor, or any that fits where
 //! none is blended. The factors they give must equal the file's within the error of the f32
-//! arithmetic that converters use; otherwise the file is refused, since no scaling of ours would be
-//! that model.
+//! arithmetic that converters use; otherwise the factors themselves are the model's.
 
 use super::metadata::{Metadata, error_at};
-use super::names::ROPE_FACTORS;
 use super::{Container, GgmlType, caps, keys};
+use crate::architecture::RopeScaling;
 use crate::blocks;
 use crate::error::{Error, Result};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopeTable};
@@ -23,8 +22,13 @@ const CONVERTER_ERROR: f32 = 2e-5;
 const ORIGINAL_POSITIONS: [usize; 10] =
     [8192, 4096, 2048, 16384, 32768, 1024, 65536, 131072, 512, 262144];
 
+/// Factors that divide the inverse rotary frequencies, one for each pair.
+pub const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// A factor that stops a pair from turning.
+pub const STOPPED: f32 = 1e30;
+
 /// Returns the scaling that the factors of the file express; None if it has none (or only ones).
-pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option<Llama3Scaling>> {
+pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option<RopeScaling>> {
     let metadata = &container.metadata;
     let own = own_parameters(metadata)?;
     let Some(info) = container.tensors.get(ROPE_FACTORS) else {
@@ -61,7 +65,7 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
             .zip(&factors)
             .all(|(a, b)| a.to_bits() == b.to_bits());
         return if same {
-            Ok(own)
+            Ok(Some(RopeScaling::Llama3(scaling)))
         } else {
             Err(metadata.error(
                 keys::OWN_ROPE_FACTOR,
@@ -72,13 +76,20 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
     if factors.iter().all(|&f| f == 1.0) {
         return Ok(None);
     }
-    recover(&factors, head_dim, theta).map(Some).ok_or_else(|| Error::Unsupported {
-        file: metadata.file.into(),
-        name: ROPE_FACTORS.into(),
-        reason: "its factors are not those of a llama3 scaling with 1 and 4 turns, the one rope \
-                 scaling that is read"
-            .into(),
-    })
+    if let Some(bad) = factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
+        return Err(error_at(
+            metadata.file,
+            info.described_at,
+            format!("{ROPE_FACTORS} holds {bad}, which is no factor"),
+        ));
+    }
+    let turning = factors.iter().take_while(|&&f| f == 1.0).count();
+    if factors[turning..].iter().all(|&f| f == STOPPED) {
+        let share = turning as f64 / factors.len() as f64;
+        return Ok(Some(RopeScaling::Proportional { share, factor: 1.0 }));
+    }
+    let llama3 = recover(&factors, head_dim, theta).map(RopeScaling::Llama3);
+    Ok(Some(llama3.unwrap_or_else(|| RopeScaling::Factors(factors.into()))))
 }
 
 /// The four numbers under our own keys: all or none.

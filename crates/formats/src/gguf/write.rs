@@ -6,17 +6,17 @@
 //! unchanged; nothing is quantized here.
 
 use super::container::DEFAULT_ALIGNMENT;
+use super::entries::{Entries, put_string};
 use super::metadata::ValueType;
-use super::names::{ROPE_FACTORS, named_specs};
-use super::permute::{gguf_row, inverse};
 use super::vocabulary::BYTE_LEVEL_BPE;
-use super::{FORMAT, GgmlType, caps, keys, quantization};
-use crate::architecture::{Architecture, Role, RopeScaling, Sizes, family};
+use super::{FORMAT, GgmlType, caps, fields, keys, quantization, rope};
+use crate::architecture::fields::Form;
+use crate::architecture::storage::{self, Stored};
+use crate::architecture::{Architecture, Role, family};
 use crate::blocks::{self, packed};
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
 use crate::tokenizer::{TokenKind, Vocabulary, unused_token};
-use halfstep_kernels::ops::rope::RopeTable;
 use std::io::Write;
 
 const VERSION: u32 = 3;
@@ -67,12 +67,16 @@ struct Planned<'a> {
     rows: usize,
     cols: usize,
     data: Data<'a>,
-    /// For q and k: the model's row that each row of the file comes from.
-    source_rows: Option<Vec<usize>>,
 }
 
 enum Data<'a> {
-    Of(&'a Tensor),
+    /// Rows of tensors of the model: the tensor and its row for each row of the file, which are
+    /// those of one tensor where there is no list. `add` is added to each value.
+    Of {
+        tensors: Vec<&'a Tensor>,
+        sources: Option<Vec<(usize, usize)>>,
+        add: f32,
+    },
     RopeFactors(Vec<f32>),
 }
 
@@ -83,22 +87,23 @@ impl Planned<'_> {
 
     /// Bytes of row `row` of the file.
     fn row_bytes(&self, row: usize) -> Result<Vec<u8>> {
-        let row = self.source_rows.as_ref().map_or(row, |rows| rows[row]);
-        let range = row * self.cols..(row + 1) * self.cols;
-        let tensor = match &self.data {
+        let (tensors, sources, add) = match &self.data {
             Data::RopeFactors(factors) => {
                 return Ok(factors.iter().flat_map(|f| f.to_le_bytes()).collect());
             }
-            Data::Of(tensor) => tensor,
+            Data::Of { tensors, sources, add } => (tensors, sources, *add),
         };
+        let (tensor, row) = sources.as_ref().map_or((0, row), |sources| sources[row]);
+        let (tensor, range) = (tensors[tensor], row * self.cols..(row + 1) * self.cols);
+        let sum = |x: f32| (x + add).to_le_bytes();
         Ok(match (&tensor.data, self.kind) {
-            (TensorData::F32(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
-            // One-dimensional tensors are F32 in GGUF whatever they were.
+            (TensorData::F32(v), _) => v[range].iter().flat_map(|&x| sum(x)).collect(),
+            // Norms, biases and the like are F32 in GGUF whatever they were.
             (TensorData::F16(v), GgmlType::F32) => {
-                v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect()
+                v[range].iter().flat_map(|x| sum(x.to_f32())).collect()
             }
             (TensorData::BF16(v), GgmlType::F32) => {
-                v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect()
+                v[range].iter().flat_map(|x| sum(x.to_f32())).collect()
             }
             (TensorData::F16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
             (TensorData::BF16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
@@ -106,7 +111,7 @@ impl Planned<'_> {
                 packed::pack_row(matrix, row).map_err(|e| with_tensor(e, &self.name))?
             }
             (TensorData::Blocks { bytes, .. }, _) => {
-                let length = bytes.len() / self.rows;
+                let length = bytes.len() / tensor.rows();
                 bytes[row * length..][..length].to_vec()
             }
         })
@@ -126,50 +131,73 @@ fn with_tensor(error: Error, name: &str) -> Error {
 /// Every tensor of the architecture, checked against it, and the rope factors if there are any.
 fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
     let mut planned = vec![];
-    for named in named_specs(&model.architecture) {
-        let spec = &named.spec;
-        let Some(tensor) = model.tensors.get(&spec.name) else {
-            return Err(Error::MissingTensor { file: FORMAT.into(), tensor: spec.name.clone() });
-        };
-        if tensor.shape != spec.shape || !holds_its_shape(tensor) {
-            return Err(Error::Shape {
-                file: FORMAT.into(),
-                tensor: spec.name.clone(),
-                expected: spec.shape.clone(),
-                got: tensor.shape.clone(),
-            });
+    for stored in storage::stored(&model.architecture, Form::Gguf) {
+        let mut tensors = vec![];
+        let mut kinds = vec![];
+        for piece in &stored.pieces {
+            let spec = &piece.tensor;
+            let Some(tensor) = model.tensors.get(&spec.name) else {
+                return Err(Error::MissingTensor {
+                    file: FORMAT.into(),
+                    tensor: spec.name.clone(),
+                });
+            };
+            if tensor.shape != spec.shape || !holds_its_shape(tensor) {
+                return Err(Error::Shape {
+                    file: FORMAT.into(),
+                    tensor: spec.name.clone(),
+                    expected: spec.shape.clone(),
+                    got: tensor.shape.clone(),
+                });
+            }
+            kinds.push(stored_kind(tensor, spec.role, &spec.name)?);
+            tensors.push(tensor);
         }
-        let kind = stored_kind(tensor, spec.role, &spec.name)?;
-        let (rows, cols) = (tensor.rows(), tensor.cols());
-        let source_rows = named
-            .permuted_heads
-            .map(|heads| inverse(spec.shape[0], gguf_row(spec.shape[0], heads)));
-        planned.push(Planned {
-            name: named.gguf,
-            shape: spec.shape.clone(),
-            kind,
-            rows,
-            cols,
-            data: Data::Of(tensor),
-            source_rows,
-        });
+        planned.push(of_pieces(stored, tensors, &kinds, model.architecture.norm.offset)?);
     }
-    let a = model.architecture.sizes();
-    if let Some(RopeScaling::Llama3(scaling)) = a.rope_scaling {
-        let factors = RopeTable::new(a.head_dim, a.rope_theta, Some(scaling)).factors(a.rope_theta);
-        let (shape, cols) = (vec![factors.len()], factors.len());
-        let data = Data::RopeFactors(factors);
+    let ropes = model.architecture.layers.iter().filter_map(|layer| layer.attention.rope.as_ref());
+    let factors = ropes.map(rope::tensors).find(|factors| !factors.is_empty());
+    for (name, factors) in factors.unwrap_or_default() {
+        let cols = factors.len();
         planned.push(Planned {
-            name: ROPE_FACTORS.into(),
-            shape,
+            name: name.into(),
+            shape: vec![cols],
             kind: GgmlType::F32,
             rows: 1,
             cols,
-            data,
-            source_rows: None,
+            data: Data::RopeFactors(factors),
         });
     }
     Ok(planned)
+}
+
+/// A tensor of the file out of those of the model, which must all be of one type.
+fn of_pieces<'a>(
+    stored: Stored,
+    tensors: Vec<&'a Tensor>,
+    kinds: &[GgmlType],
+    offset: f64,
+) -> Result<Planned<'a>> {
+    let (kind, role) = (kinds[0], stored.pieces[0].tensor.role);
+    if let Some(other) = kinds.iter().position(|&other| other != kind) {
+        let reason = format!(
+            "{} of {} is {}, and {} is {}: a GGUF file holds both in one tensor, so they must be \
+             quantized alike",
+            stored.pieces[other].tensor.name,
+            stored.name,
+            kinds[other].name(),
+            stored.pieces[0].tensor.name,
+            kind.name()
+        );
+        return Err(Error::Unencodable { format: FORMAT.into(), row: 0, reason });
+    }
+    let (sources, add) = (stored.sources(), if role.is_norm() { offset as f32 } else { 0.0 });
+    let (rows, cols) = match (&sources, tensors[..].first()) {
+        (None, Some(tensor)) => (tensor.rows(), tensor.cols()),
+        _ => (stored.rows(), stored.cols()),
+    };
+    let Stored { name, shape, .. } = stored;
+    Ok(Planned { name, shape, kind, rows, cols, data: Data::Of { tensors, sources, add } })
 }
 
 /// Whether there are as many values as the shape needs.
@@ -222,94 +250,27 @@ fn describe(tensor: &Planned, offset: u64, header: &mut Vec<u8>) {
     header.extend(offset.to_le_bytes());
 }
 
-fn put_string(text: &str, bytes: &mut Vec<u8>) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
-}
-
-/// Metadata entries as bytes.
-#[derive(Default)]
-struct Entries {
-    bytes: Vec<u8>,
-    count: u64,
-}
-
-impl Entries {
-    fn key(&mut self, key: &str, kind: ValueType) -> &mut Vec<u8> {
-        put_string(key, &mut self.bytes);
-        self.bytes.extend((kind as u32).to_le_bytes());
-        self.count += 1;
-        &mut self.bytes
-    }
-
-    /// A string that the reader will take: at most `cap` bytes.
-    fn string(&mut self, key: &str, value: &str, cap: u64) -> Result<()> {
-        if value.len() as u64 > cap || key.len() as u64 > caps::KEY_BYTES {
-            let reason = format!(
-                "key of {} bytes with a value of {}, more than {} and {cap}",
-                key.len(),
-                value.len(),
-                caps::KEY_BYTES
-            );
-            let name = key.chars().take(80).collect();
-            return Err(Error::Unsupported { file: FORMAT.into(), name, reason });
-        }
-        put_string(value, self.key(key, ValueType::String));
-        Ok(())
-    }
-
-    fn u32(&mut self, key: &str, value: usize) -> Result<()> {
-        let value = u32::try_from(value).map_err(|_| Error::Unsupported {
-            file: FORMAT.into(),
-            name: key.into(),
-            reason: format!("{value} is beyond 32 bits"),
-        })?;
-        self.key(key, ValueType::U32).extend(value.to_le_bytes());
-        Ok(())
-    }
-
-    fn f64(&mut self, key: &str, value: f64) {
-        self.key(key, ValueType::F64).extend(value.to_le_bytes());
-    }
-
-    /// As f32 under the standard key; the exact value under ours if that loses something.
-    fn f32(&mut self, key: &str, own: &str, value: f64) {
-        self.key(key, ValueType::F32).extend((value as f32).to_le_bytes());
-        if f64::from(value as f32) != value {
-            self.f64(own, value);
-        }
-    }
-
-    fn boolean(&mut self, key: &str, value: bool) {
-        self.key(key, ValueType::Bool).push(value.into());
-    }
-
-    fn array(&mut self, key: &str, element: ValueType, count: usize) -> &mut Vec<u8> {
-        let bytes = self.key(key, ValueType::Array);
-        bytes.extend((element as u32).to_le_bytes());
-        bytes.extend((count as u64).to_le_bytes());
-        bytes
-    }
-
-    fn strings(&mut self, key: &str, values: &[String]) {
-        let bytes = self.array(key, ValueType::String, values.len());
-        values.iter().for_each(|value| put_string(value, bytes));
-    }
-}
-
 fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
     let mut entries = Entries::default();
-    entries.string(
-        keys::ARCHITECTURE,
-        family::of(&model.architecture).name(),
-        caps::STRING_BYTES,
-    )?;
+    let family = family::of(&model.architecture);
+    let Some(name) = family.gguf_architecture() else {
+        // Its fields tell why.
+        let mut writer = fields::Writer { entries: &mut entries, architecture: family.name() };
+        family.describe(&mut writer, &mut model.architecture.clone())?;
+        let reason = "GGUF files know no such architecture".into();
+        return Err(Error::Unsupported {
+            file: FORMAT.into(),
+            name: family.class().into(),
+            reason,
+        });
+    };
+    entries.string(keys::ARCHITECTURE, name, caps::STRING_BYTES)?;
     entries.string("general.type", "model", caps::STRING_BYTES)?;
     entries.string(keys::NAME, &model.name, caps::STRING_BYTES)?;
     entries.u32(keys::FILE_TYPE, file_type(tensors) as usize)?;
     entries.u32(keys::QUANTIZATION_VERSION, QUANTIZATION_VERSION as usize)?;
     model.architecture.check_family(FORMAT)?;
-    write_architecture(model.architecture.family, &model.architecture.sizes(), &mut entries)?;
+    fields::write(&model.architecture, name, &mut entries)?;
     if let Some(tokenizer) = &model.tokenizer {
         write_vocabulary(&tokenizer.vocabulary, &model.architecture, &mut entries)?;
     }
@@ -322,36 +283,13 @@ fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
     }
     for (key, value) in &model.provenance {
         let key = format!("{}{key}", keys::OWN_PREFIX);
-        if keys::OWN_RESERVED.contains(&key.as_str()) {
+        if keys::is_reserved(&key) {
             let reason = "this key is taken; give the provenance another name".into();
             return Err(Error::Unsupported { file: FORMAT.into(), name: key, reason });
         }
         entries.string(&key, value, caps::STRING_BYTES)?;
     }
     Ok(entries)
-}
-
-fn write_architecture(family: &str, a: &Sizes, entries: &mut Entries) -> Result<()> {
-    let key = |key| keys::of(family, key);
-    entries.u32(&key(keys::BLOCK_COUNT), a.layers)?;
-    entries.u32(&key(keys::CONTEXT_LENGTH), a.max_positions)?;
-    entries.u32(&key(keys::EMBEDDING_LENGTH), a.hidden_size)?;
-    entries.u32(&key(keys::FEED_FORWARD_LENGTH), a.intermediate_size)?;
-    entries.u32(&key(keys::HEAD_COUNT), a.heads)?;
-    entries.u32(&key(keys::HEAD_COUNT_KV), a.kv_heads)?;
-    entries.u32(&key(keys::KEY_LENGTH), a.head_dim)?;
-    entries.u32(&key(keys::VALUE_LENGTH), a.head_dim)?;
-    entries.f32(&key(keys::NORM_EPSILON), keys::OWN_NORM_EPSILON, a.norm_eps);
-    entries.u32(&key(keys::VOCAB_SIZE), a.vocab_size)?;
-    entries.u32(&key(keys::ROPE_DIMENSIONS), a.head_dim)?;
-    entries.f32(&key(keys::ROPE_BASE), keys::OWN_ROPE_BASE, a.rope_theta);
-    if let Some(RopeScaling::Llama3(scaling)) = a.rope_scaling {
-        entries.f64(keys::OWN_ROPE_FACTOR, scaling.factor);
-        entries.f64(keys::OWN_ROPE_LOW, scaling.low_freq_factor);
-        entries.f64(keys::OWN_ROPE_HIGH, scaling.high_freq_factor);
-        entries.u32(keys::OWN_ROPE_ORIGINAL, scaling.original_max_position)?;
-    }
-    Ok(())
 }
 
 fn write_vocabulary(

@@ -88,7 +88,7 @@ fn json(value: &impl Serialize) -> Result<String> {
 }
 
 fn metadata(model: &Model, weights: &Weights) -> Result<BTreeMap<String, String>> {
-    let config = config::to_json(&model.architecture).to_string();
+    let config = config::to_json(&model.architecture)?.to_string();
     if config::parse(key::CONFIG, config.as_bytes())? != model.architecture {
         return Err(unencodable(key::CONFIG, "does not read back as it was".into()));
     }

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use half::{bf16, f16};
-use halfstep_formats::architecture::{Architecture, Role, Sizes};
+use halfstep_formats::architecture::{Architecture, Role, RopeScaling, Sizes};
 use halfstep_formats::linear_parts::{OnlineMap, PostNorm, Signs, Sparse, Term};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
 use halfstep_formats::{LinearParts, LowRank, Model, Quantization, Tensor, TensorData};
@@ -45,12 +45,12 @@ pub fn architecture(tied_head: bool) -> Architecture {
         head_dim: 6,
         norm_eps: 9.999999747378752e-06,
         rope_theta: 100_000.0,
-        rope_scaling: Some(halfstep_kernels::ops::rope::Llama3Scaling {
+        rope_scaling: Some(RopeScaling::Llama3(halfstep_kernels::ops::rope::Llama3Scaling {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position: 64,
-        }),
+        })),
         tied_head,
         max_positions: 512,
     };
@@ -150,6 +150,7 @@ pub fn model(
         quantization,
         provenance: provenance.map(|(k, v)| (k.to_string(), v.to_string())).into(),
         file_bytes: 0,
+        warnings: vec![],
     }
 }
 

@@ -1,6 +1,8 @@
 //! Llama 1 to 3, SmolLM2, TinyLlama and whatever else is stored as one: the plain decoder.
 
-use crate::architecture::{Architecture, Family, Sizes};
+use crate::architecture::fields::Fields;
+use crate::architecture::{Architecture, Family};
+use crate::error::Result;
 use serde_json::Value;
 
 pub struct Llama;
@@ -14,8 +16,8 @@ impl Family for Llama {
         "LlamaForCausalLM"
     }
 
-    fn graph(&self, sizes: &Sizes) -> Architecture {
-        sizes.decoder(self.name())
+    fn describe(&self, _: &mut dyn Fields, _: &mut Architecture) -> Result<()> {
+        Ok(())
     }
 
     fn own_keys(&self) -> Vec<(&'static str, Value)> {

@@ -1,6 +1,8 @@
 //! Qwen 1.5, 2 and 2.5, and what is distilled into them: biases on queries, keys and values.
 
-use crate::architecture::{Architecture, Defaults, Family, Sizes};
+use crate::architecture::fields::{self, Fields};
+use crate::architecture::{Architecture, Family};
+use crate::error::Result;
 use serde_json::Value;
 
 pub struct Qwen2;
@@ -14,19 +16,13 @@ impl Family for Qwen2 {
         "Qwen2ForCausalLM"
     }
 
-    fn graph(&self, sizes: &Sizes) -> Architecture {
-        let mut decoder = sizes.decoder(self.name());
-        decoder.layers.iter_mut().for_each(|layer| layer.attention.qkv_bias = true);
-        decoder
+    fn describe(&self, _: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        fields::each(graph, |layer| layer.attention.qkv_bias = true);
+        Ok(())
     }
 
-    fn defaults(&self) -> Defaults {
-        Defaults {
-            positions: 32_768,
-            kv_heads: Some(32),
-            use_sliding_window: false,
-            ..Defaults::default()
-        }
+    fn defaults(&self) -> &'static [(&'static str, f64)] {
+        super::QWEN
     }
 
     /// The biases are there whatever these say.

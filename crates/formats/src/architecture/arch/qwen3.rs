@@ -1,6 +1,8 @@
 //! Qwen3, dense: norms of the heads of queries and keys, and a head width of its own.
 
-use crate::architecture::{Architecture, Defaults, Family, QkNorm, Sizes};
+use crate::architecture::fields::{self, Fields};
+use crate::architecture::{Architecture, Family, QkNorm};
+use crate::error::Result;
 use serde_json::Value;
 
 pub struct Qwen3;
@@ -14,21 +16,13 @@ impl Family for Qwen3 {
         "Qwen3ForCausalLM"
     }
 
-    fn graph(&self, sizes: &Sizes) -> Architecture {
-        let mut decoder = sizes.decoder(self.name());
-        let layers = decoder.layers.iter_mut();
-        layers.for_each(|layer| layer.attention.qk_norm = Some(QkNorm::Head));
-        decoder
+    fn describe(&self, _: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        fields::each(graph, |layer| layer.attention.qk_norm = Some(QkNorm::Head));
+        Ok(())
     }
 
-    fn defaults(&self) -> Defaults {
-        Defaults {
-            positions: 32_768,
-            kv_heads: Some(32),
-            head_dim: Some(128),
-            use_sliding_window: false,
-            ..Defaults::default()
-        }
+    fn defaults(&self) -> &'static [(&'static str, f64)] {
+        super::QWEN3
     }
 
     /// The norms are there whatever these say.

@@ -1,0 +1,51 @@
+//! Command R, R+ and Aya: halves of a layer side by side behind one layer norm, neighbours turned as
+//! pairs.
+
+use crate::architecture::fields::{self, Fields, Form, Key, LOGIT_SCALE};
+use crate::architecture::{Architecture, Family, NormKind, QkNorm};
+use crate::error::Result;
+
+pub struct Cohere;
+
+const QK_NORM: Key = Key { config: &["use_qk_norm"], gguf: None };
+
+impl Family for Cohere {
+    fn name(&self) -> &'static str {
+        "command-r"
+    }
+
+    fn class(&self) -> &'static str {
+        "CohereForCausalLM"
+    }
+
+    fn model_type(&self) -> &'static str {
+        "cohere"
+    }
+
+    fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        super::cohere(graph);
+        fields::number(io, &LOGIT_SCALE, &mut graph.logit_scale)?;
+        let Some(first) = graph.layers.first() else { return Ok(()) };
+        let mut qk_norm = first.attention.qk_norm.is_some();
+        if io.form() == Form::HuggingFace {
+            fields::flag(io, &QK_NORM, &mut qk_norm)?;
+        }
+        qk_norm = io.has_tensor("blk.0.attn_q_norm.weight").unwrap_or(qk_norm);
+        fields::each(graph, |layer| {
+            layer.attention.qk_norm = qk_norm.then_some(QkNorm::PerHead);
+        });
+        Ok(())
+    }
+
+    fn norm_kind(&self) -> NormKind {
+        NormKind::Layer
+    }
+
+    fn tied_head(&self) -> bool {
+        true
+    }
+
+    fn defaults(&self) -> &'static [(&'static str, f64)] {
+        &[("max_position_embeddings", 8192.0), ("logit_scale", 0.0625)]
+    }
+}

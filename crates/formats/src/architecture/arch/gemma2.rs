@@ -1,0 +1,60 @@
+//! Gemma 2: norms around both halves of a layer, a window in every second one, and caps on scores and
+//! logits.
+
+use crate::architecture::fields::{self, ATTENTION_SOFTCAP, FINAL_SOFTCAP, Fields, Sliding};
+use crate::architecture::{Activation, Architecture, Family};
+use crate::error::Result;
+
+pub struct Gemma2;
+
+impl Family for Gemma2 {
+    fn name(&self) -> &'static str {
+        "gemma2"
+    }
+
+    fn class(&self) -> &'static str {
+        "Gemma2ForCausalLM"
+    }
+
+    fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        super::gemma(graph);
+        fields::query_scalar(io, graph)?;
+        fields::of_attention(io, &ATTENTION_SOFTCAP, graph, |attention| &mut attention.softcap)?;
+        io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
+        fields::windows(io, graph, Sliding::ButEvery(2))?;
+        Ok(())
+    }
+
+    fn activation(&self) -> Activation {
+        Activation::GeluTanh
+    }
+
+    fn norm_offset(&self) -> f64 {
+        1.0
+    }
+
+    fn tied_head(&self) -> bool {
+        true
+    }
+
+    fn defaults(&self) -> &'static [(&'static str, f64)] {
+        &[
+            ("vocab_size", 256_000.0),
+            ("hidden_size", 2304.0),
+            ("intermediate_size", 9216.0),
+            ("num_hidden_layers", 26.0),
+            ("num_attention_heads", 8.0),
+            ("num_key_value_heads", 4.0),
+            ("head_dim", 256.0),
+            ("max_position_embeddings", 8192.0),
+            ("query_pre_attn_scalar", 256.0),
+            ("sliding_window", 4096.0),
+            ("attn_logit_softcapping", 50.0),
+            ("final_logit_softcapping", 30.0),
+        ]
+    }
+
+    fn hugging_face_parts(&self) -> &'static [(&'static str, &'static str)] {
+        super::AROUND
+    }
+}

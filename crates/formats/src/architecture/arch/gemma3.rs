@@ -1,0 +1,68 @@
+//! Gemma 3, its text part: norms around both halves of a layer and of the heads, five layers with a
+//! window and a rotation of their own before each one without.
+
+use crate::architecture::fields::{self, ATTENTION_SOFTCAP, FINAL_SOFTCAP, Fields, Sliding};
+use crate::architecture::{Activation, Architecture, Family, QkNorm, Rope};
+use crate::error::Result;
+
+pub struct Gemma3;
+
+/// Base of the frequencies of layers with a window, where a file does not give it.
+const SLIDING_THETA: f64 = 10_000.0;
+
+impl Family for Gemma3 {
+    fn name(&self) -> &'static str {
+        "gemma3"
+    }
+
+    fn class(&self) -> &'static str {
+        "Gemma3ForCausalLM"
+    }
+
+    fn model_type(&self) -> &'static str {
+        "gemma3_text"
+    }
+
+    fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        super::gemma(graph);
+        fields::each(graph, |layer| layer.attention.qk_norm = Some(QkNorm::Head));
+        fields::query_scalar(io, graph)?;
+        fields::of_attention(io, &ATTENTION_SOFTCAP, graph, |attention| &mut attention.softcap)?;
+        io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
+        let sliding = fields::windows(io, graph, Sliding::ButEvery(6))?;
+        let usual = |rope: &Rope| Rope::plain(SLIDING_THETA, rope.turned);
+        fields::sliding_rope(io, graph, &sliding, usual)
+    }
+
+    fn activation(&self) -> Activation {
+        Activation::GeluTanh
+    }
+
+    fn norm_offset(&self) -> f64 {
+        1.0
+    }
+
+    fn tied_head(&self) -> bool {
+        true
+    }
+
+    fn defaults(&self) -> &'static [(&'static str, f64)] {
+        &[
+            ("vocab_size", 262_208.0),
+            ("hidden_size", 2304.0),
+            ("intermediate_size", 9216.0),
+            ("num_hidden_layers", 26.0),
+            ("num_attention_heads", 8.0),
+            ("num_key_value_heads", 4.0),
+            ("head_dim", 256.0),
+            ("max_position_embeddings", 131_072.0),
+            ("rope_theta", 1_000_000.0),
+            ("query_pre_attn_scalar", 256.0),
+            ("sliding_window", 4096.0),
+        ]
+    }
+
+    fn hugging_face_parts(&self) -> &'static [(&'static str, &'static str)] {
+        super::AROUND
+    }
+}

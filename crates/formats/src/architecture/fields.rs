@@ -1,0 +1,346 @@
+//! The fields of a family's files, each declared once: the same line of a family reads its value
+//! from config.json or from GGUF metadata into the graph, and writes it back.
+
+use super::graph::{Activation, Architecture, Attention, Experts, FeedForward, Layer};
+use super::rope::Rope;
+use crate::error::{Error, Result};
+
+/// What a value is called in files.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Keys of config.json, of which the first is written; none: configs do not have it.
+    pub config: &'static [&'static str],
+    /// Key of GGUF metadata below the name of the architecture; None: GGUF has no place for it.
+    pub gguf: Option<&'static str>,
+}
+
+/// The two kinds of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// config.json beside safetensors.
+    HuggingFace,
+    /// GGUF.
+    Gguf,
+}
+
+/// A file that is read or written field by field. Reading leaves a value as it is where the file
+/// has none, and makes it None where a config says null; writing leaves all values as they are.
+pub trait Fields {
+    /// Which kind of file it is.
+    fn form(&self) -> Form;
+
+    /// Whether values come from the file.
+    fn reads(&self) -> bool;
+
+    /// A whole number above 0.
+    ///
+    /// Errors: `Format`, it is none; when writing, `Unsupported` for a value without a place. The
+    /// same holds for the other kinds of values.
+    fn size(&mut self, key: &Key, value: &mut Option<usize>) -> Result<()>;
+
+    /// A finite number.
+    fn number(&mut self, key: &Key, value: &mut Option<f64>) -> Result<()>;
+
+    /// True or false.
+    fn flag(&mut self, key: &Key, value: &mut Option<bool>) -> Result<()>;
+
+    /// True or false for each layer.
+    fn flags(&mut self, key: &Key, value: &mut Option<Vec<bool>>) -> Result<()>;
+
+    /// Which layers have a sliding window, if the file names the kind of each layer.
+    fn sliding_layers(&mut self, value: &mut Vec<bool>, stored: bool) -> Result<()>;
+
+    /// The rotation of the layers with a sliding window, where it is another one.
+    fn sliding_rope(&mut self, value: &mut Option<Rope>) -> Result<()>;
+
+    /// The widths of heads of layers with and without a sliding window, where they differ.
+    fn head_dims(&mut self, sliding: &[bool], value: &mut [usize; 2]) -> Result<()>;
+
+    /// Whether a GGUF file has a tensor; None where tensors are not known yet.
+    fn has_tensor(&self, name: &str) -> Option<bool>;
+
+    /// A refusal of a key's value.
+    fn refuse(&self, key: &Key, reason: String) -> Error;
+}
+
+const fn key(config: &'static [&'static str], gguf: &'static str) -> Key {
+    Key { config, gguf: Some(gguf) }
+}
+
+const fn config_only(config: &'static [&'static str]) -> Key {
+    Key { config, gguf: None }
+}
+
+/// Number of positions that sliding layers see.
+pub const SLIDING_WINDOW: Key = key(&["sliding_window"], "attention.sliding_window");
+/// What the rows of the embedding are multiplied by.
+pub const EMBED_SCALE: Key = key(&["embedding_multiplier"], "embedding_scale");
+/// What branches are multiplied by before they are added.
+pub const RESIDUAL_SCALE: Key = key(&["residual_multiplier"], "residual_scale");
+/// What scores are multiplied by.
+pub const ATTENTION_SCALE: Key = key(&["attention_multiplier"], "attention.scale");
+/// What scores are multiplied by, to the power of -1/2.
+pub const QUERY_SCALAR: Key = config_only(&["query_pre_attn_scalar"]);
+/// Cap of scores.
+pub const ATTENTION_SOFTCAP: Key = key(&["attn_logit_softcapping"], "attn_logit_softcapping");
+/// Cap of logits.
+pub const FINAL_SOFTCAP: Key = key(&["final_logit_softcapping"], "final_logit_softcapping");
+/// What logits are multiplied by.
+pub const LOGIT_SCALE: Key = key(&["logit_scale"], "logit_scale");
+/// What logits are divided by.
+pub const LOGIT_DIVISOR: Key = key(&["logits_scaling"], "logit_scale");
+/// Whether attention and feed-forward read the same rows.
+pub const PARALLEL: Key = key(&["use_parallel_residual"], "use_parallel_residual");
+/// Which layers turn queries and keys.
+pub const ROPE_LAYERS: Key = config_only(&["no_rope_layers"]);
+/// Number of experts.
+pub const EXPERTS: Key = key(&["num_experts", "num_local_experts"], "expert_count");
+/// How many of them a token uses.
+pub const EXPERTS_USED: Key = key(&["num_experts_per_tok"], "expert_used_count");
+/// Intermediate size of each.
+pub const EXPERT_SIZE: Key = key(&["moe_intermediate_size"], "expert_feed_forward_length");
+/// Whether their weights are divided by their sum.
+pub const NORMALISE_EXPERTS: Key = config_only(&["norm_topk_prob"]);
+/// Largest value inside an expert of GPT-OSS.
+pub const SWIGLU_LIMIT: Key = config_only(&["swiglu_limit"]);
+/// Slope of its sigmoid.
+pub const SWIGLU_ALPHA: Key = config_only(&["swiglu_alpha"]);
+/// Width of the per-layer input.
+pub const PER_LAYER_INPUT: Key =
+    key(&["hidden_size_per_layer_input"], "embedding_length_per_layer_input");
+/// Number of the last layers that read the keys and values of an earlier one.
+pub const SHARED_KV_LAYERS: Key = key(&["num_kv_shared_layers"], "attention.shared_kv_layers");
+/// Growth of queries with their position.
+pub const TEMPER: Key =
+    key(&["rope_parameters.llama_4_scaling_beta"], "attention.temperature_scale");
+
+/// A size that the graph needs: from the file, or as it is.
+pub fn size(io: &mut dyn Fields, key: &Key, value: &mut usize) -> Result<()> {
+    let mut found = Some(*value).filter(|&value| value > 0);
+    io.size(key, &mut found)?;
+    *value = found.ok_or_else(|| io.refuse(key, "it is missing".into()))?;
+    Ok(())
+}
+
+/// A number that the graph needs: from the file, or as it is.
+pub fn number(io: &mut dyn Fields, key: &Key, value: &mut f64) -> Result<()> {
+    let mut found = Some(*value);
+    io.number(key, &mut found)?;
+    *value = found.unwrap_or(*value);
+    Ok(())
+}
+
+/// A flag: from the file, or as it is.
+pub fn flag(io: &mut dyn Fields, key: &Key, value: &mut bool) -> Result<()> {
+    let mut found = Some(*value);
+    io.flag(key, &mut found)?;
+    *value = found.unwrap_or(*value);
+    Ok(())
+}
+
+/// A number of every attention, the same in all layers.
+pub fn of_attention(
+    io: &mut dyn Fields,
+    key: &Key,
+    graph: &mut Architecture,
+    field: impl Fn(&mut Attention) -> &mut Option<f64>,
+) -> Result<()> {
+    let mut value = graph.layers.first_mut().and_then(|layer| *field(&mut layer.attention));
+    io.number(key, &mut value)?;
+    graph.layers.iter_mut().for_each(|layer| *field(&mut layer.attention) = value);
+    Ok(())
+}
+
+/// Changes every layer.
+pub fn each(graph: &mut Architecture, change: impl FnMut(&mut Layer)) {
+    graph.layers.iter_mut().for_each(change);
+}
+
+/// Changes the feed-forward of every layer that has one for all tokens.
+pub fn activation(graph: &mut Architecture, activation: Activation) {
+    each(graph, |layer| match &mut layer.feed_forward {
+        FeedForward::Dense(dense) => dense.activation = activation,
+        FeedForward::Experts(experts) => experts.expert.activation = activation,
+    });
+}
+
+/// Which layers slide where a file does not say so.
+#[derive(Clone, Copy, Debug)]
+pub enum Sliding {
+    /// All.
+    All,
+    /// All but every n-th.
+    ButEvery(usize),
+    /// All but every n-th; readers of GGUF files know it from a key as well.
+    ButEveryStored(usize),
+}
+
+/// The windows of sliding layers; returns which layers slide.
+pub fn windows(
+    io: &mut dyn Fields,
+    graph: &mut Architecture,
+    implied: Sliding,
+) -> Result<Vec<bool>> {
+    let mut window = graph.layers.iter().find_map(|layer| layer.attention.window);
+    io.size(&SLIDING_WINDOW, &mut window)?;
+    let slides = |layer: usize| match implied {
+        Sliding::All => true,
+        Sliding::ButEvery(n) | Sliding::ButEveryStored(n) => !(layer + 1).is_multiple_of(n),
+    };
+    let usual: Vec<bool> = (0..graph.layers.len()).map(slides).collect();
+    let mut sliding = usual.clone();
+    if !io.reads() && window.is_some() {
+        sliding = graph.layers.iter().map(|layer| layer.attention.window.is_some()).collect();
+    }
+    let stored = matches!(implied, Sliding::ButEveryStored(_));
+    if !matches!(implied, Sliding::All) {
+        io.sliding_layers(&mut sliding, stored)?;
+    }
+    if !stored && io.form() == Form::Gguf && sliding != usual {
+        let reason = "readers of GGUF files assume other layers to slide".into();
+        return Err(io.refuse(&SLIDING_WINDOW, reason));
+    }
+    for (layer, &slides) in graph.layers.iter_mut().zip(&sliding) {
+        layer.attention.window = window.filter(|_| slides);
+    }
+    Ok(sliding)
+}
+
+/// Gives sliding layers the rotation that a file has for them, else `usual`.
+pub fn sliding_rope(
+    io: &mut dyn Fields,
+    graph: &mut Architecture,
+    sliding: &[bool],
+    usual: impl Fn(&Rope) -> Rope,
+) -> Result<()> {
+    let mut rope = if io.reads() {
+        graph.layers.first().and_then(|layer| layer.attention.rope.as_ref()).map(usual)
+    } else {
+        let of = graph.layers.iter().zip(sliding).find(|(_, slides)| **slides);
+        of.and_then(|(layer, _)| layer.attention.rope.clone())
+    };
+    io.sliding_rope(&mut rope)?;
+    for (layer, _) in graph.layers.iter_mut().zip(sliding).filter(|(_, slides)| **slides) {
+        layer.attention.rope = rope.clone();
+    }
+    Ok(())
+}
+
+/// The scale of scores by `query_pre_attn_scalar`. GGUF has no place for it; its readers take the
+/// width of a head, so that no other value is written.
+pub fn query_scalar(io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+    let Some(first) = graph.layers.first() else { return Ok(()) };
+    let width = first.attention.head_dim as f64;
+    let mut scalar = match first.attention.scale {
+        Some(scale) if !io.reads() => Some((1.0 / (scale * scale)).round()),
+        _ => Some(width),
+    };
+    if io.form() == Form::HuggingFace {
+        io.number(&QUERY_SCALAR, &mut scalar)?;
+    } else if scalar != Some(width) {
+        let reason = format!(
+            "it is {}, and readers of GGUF files take the width of a head, {width}; the halfstep \
+             format and Hugging Face folders hold it",
+            scalar.unwrap_or(width)
+        );
+        return Err(io.refuse(&QUERY_SCALAR, reason));
+    }
+    let scale = scalar.filter(|&scalar| scalar != width).map(|scalar| 1.0 / scalar.sqrt());
+    each(graph, |layer| layer.attention.scale = scale);
+    Ok(())
+}
+
+/// Takes the rotation from layers that have none: every n-th, or as a list says.
+pub fn rope_layers(io: &mut dyn Fields, graph: &mut Architecture, every: usize) -> Result<()> {
+    let usual: Vec<bool> =
+        (0..graph.layers.len()).map(|layer| !(layer + 1).is_multiple_of(every)).collect();
+    let mut turning = Some(usual.clone());
+    if !io.reads() {
+        turning = Some(graph.layers.iter().map(|l| l.attention.rope.is_some()).collect());
+    }
+    io.flags(&ROPE_LAYERS, &mut turning)?;
+    let turning = turning.unwrap_or(usual.clone());
+    if io.form() == Form::Gguf && turning != usual {
+        let reason =
+            format!("readers of GGUF files leave out the rotation of every {every}th layer");
+        return Err(io.refuse(&ROPE_LAYERS, reason));
+    }
+    for (layer, turns) in graph.layers.iter_mut().zip(turning) {
+        layer.attention.rope = layer.attention.rope.take().filter(|_| turns);
+    }
+    Ok(())
+}
+
+/// The same experts in every layer; their number, size and how many are used come from the file.
+pub fn experts(
+    io: &mut dyn Fields,
+    graph: &mut Architecture,
+    usual: &Experts,
+    size_key: &Key,
+) -> Result<()> {
+    let mut experts = match graph.layers.first().map(|layer| &layer.feed_forward) {
+        Some(FeedForward::Experts(experts)) if !io.reads() => experts.clone(),
+        _ => usual.clone(),
+    };
+    size(io, &EXPERTS, &mut experts.count)?;
+    size(io, &EXPERTS_USED, &mut experts.used)?;
+    if experts.count > usize::from(u16::MAX) || experts.used > experts.count {
+        let reason = format!("{} of {} experts", experts.used, experts.count);
+        return Err(io.refuse(&EXPERTS_USED, reason));
+    }
+    let mut intermediate_size = experts.expert.intermediate_size;
+    size(io, size_key, &mut intermediate_size)?;
+    experts.expert.intermediate_size = intermediate_size;
+    each(graph, |layer| layer.feed_forward = FeedForward::Experts(experts.clone()));
+    Ok(())
+}
+
+/// A file without any of the fields.
+pub(super) struct EmptyFile;
+
+impl Fields for EmptyFile {
+    fn form(&self) -> Form {
+        Form::HuggingFace
+    }
+
+    fn reads(&self) -> bool {
+        true
+    }
+
+    fn size(&mut self, _: &Key, _: &mut Option<usize>) -> Result<()> {
+        Ok(())
+    }
+
+    fn number(&mut self, _: &Key, _: &mut Option<f64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn flag(&mut self, _: &Key, _: &mut Option<bool>) -> Result<()> {
+        Ok(())
+    }
+
+    fn flags(&mut self, _: &Key, _: &mut Option<Vec<bool>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn sliding_layers(&mut self, _: &mut Vec<bool>, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn sliding_rope(&mut self, _: &mut Option<Rope>) -> Result<()> {
+        Ok(())
+    }
+
+    fn head_dims(&mut self, _: &[bool], _: &mut [usize; 2]) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_tensor(&self, _: &str) -> Option<bool> {
+        None
+    }
+
+    fn refuse(&self, key: &Key, reason: String) -> Error {
+        let name = key.config.first().copied().or(key.gguf).unwrap_or_default();
+        Error::Unsupported { file: String::new(), name: name.into(), reason }
+    }
+}

@@ -1,0 +1,207 @@
+//! The fields of a family in a config.json that is read.
+
+use super::rope::{FULL, SLIDING};
+use super::{Config, MAX_HIDDEN, MAX_POSITIONS, brief};
+use crate::architecture::fields::{Fields, Form, Key, SLIDING_WINDOW};
+use crate::architecture::{Architecture, Rope};
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+pub(super) struct Reader<'a> {
+    pub config: &'a Config<'a>,
+    /// The rotation of sliding layers, until a family takes it.
+    pub sliding: Option<Rope>,
+    /// Keys that the family reads.
+    pub claimed: BTreeSet<&'static str>,
+}
+
+/// What a file says of a key.
+enum Found<'a> {
+    Value(&'static str, &'a Value),
+    /// The family's default.
+    Default(f64),
+    Null,
+    Nothing,
+}
+
+impl<'a> Reader<'a> {
+    /// Claims a key and finds its value.
+    fn find(&mut self, key: &Key) -> Found<'a> {
+        self.claimed.extend(key.config);
+        let config = self.config;
+        for &name in key.config {
+            let value = match name.strip_prefix("rope_parameters.") {
+                Some(name) => config.rope_value(name),
+                None => config.keys.get(name),
+            };
+            match value {
+                Some(Value::Null) => return Found::Null,
+                Some(value) => return Found::Value(name, value),
+                None => {}
+            }
+        }
+        let default = key.config.iter().find_map(|name| config.default(name));
+        default.map_or(Found::Nothing, Found::Default)
+    }
+
+    /// Refuses what is left, once the family has read its fields.
+    pub fn finish(self, config: &Config, graph: &mut Architecture) -> Result<()> {
+        if self.sliding.is_some() {
+            let layers = format!("rope by kind of layer ({SLIDING:?})");
+            return Err(config.unsupported("rope_parameters", layers));
+        }
+        config.check_maths(&self.claimed)?;
+        // A window that no sequence reaches is none.
+        for layer in &mut graph.layers {
+            let window = &mut layer.attention.window;
+            *window = window.filter(|_| config.uses_window());
+        }
+        Ok(())
+    }
+}
+
+impl Fields for Reader<'_> {
+    fn form(&self) -> Form {
+        Form::HuggingFace
+    }
+
+    fn reads(&self) -> bool {
+        true
+    }
+
+    fn size(&mut self, key: &Key, value: &mut Option<usize>) -> Result<()> {
+        match self.find(key) {
+            Found::Value(_, found) if found == &Value::Bool(false) => *value = None,
+            Found::Value(_, found) if found.as_u64() == Some(0) => *value = None,
+            Found::Value(name, found) => {
+                *value = Some(self.config.size_of(name, found, MAX_POSITIONS)?);
+            }
+            Found::Default(default) => *value = Some(default as usize),
+            Found::Null => *value = None,
+            Found::Nothing => {}
+        }
+        if std::ptr::eq(key.config, SLIDING_WINDOW.config) && !self.config.uses_window() {
+            *value = None;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, key: &Key, value: &mut Option<f64>) -> Result<()> {
+        match self.find(key) {
+            Found::Value(name, found) => {
+                let number = found.as_f64().filter(|number| number.is_finite());
+                let wrong = || format!("{} is not a finite number", brief(found));
+                *value = Some(number.ok_or_else(|| self.config.wrong(name, wrong()))?);
+            }
+            Found::Default(default) => *value = Some(default),
+            Found::Null => *value = None,
+            Found::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn flag(&mut self, key: &Key, value: &mut Option<bool>) -> Result<()> {
+        if let Found::Value(name, found) = self.find(key) {
+            let wrong = || format!("{} is not true or false", brief(found));
+            *value = Some(found.as_bool().ok_or_else(|| self.config.wrong(name, wrong()))?);
+        }
+        Ok(())
+    }
+
+    fn flags(&mut self, key: &Key, value: &mut Option<Vec<bool>>) -> Result<()> {
+        let Found::Value(name, found) = self.find(key) else { return Ok(()) };
+        let flag = |flag: &Value| match flag {
+            Value::Bool(flag) => Some(*flag),
+            Value::Number(number) => number.as_u64().filter(|&n| n <= 1).map(|n| n == 1),
+            _ => None,
+        };
+        let flags = found.as_array().and_then(|list| list.iter().map(flag).collect());
+        let wrong = || self.config.wrong(name, format!("{} is no list of 0 and 1", brief(found)));
+        let flags: Vec<bool> = flags.ok_or_else(wrong)?;
+        let layers = self.config.required_size("num_hidden_layers", super::MAX_LAYERS)?;
+        if flags.len() != layers {
+            let reason = format!("has {} entries for {layers} layers", flags.len());
+            return Err(self.config.wrong(name, reason));
+        }
+        *value = Some(flags);
+        Ok(())
+    }
+
+    fn sliding_layers(&mut self, value: &mut Vec<bool>, _: bool) -> Result<()> {
+        const PATTERNS: [&str; 2] = ["sliding_window_pattern", "_sliding_window_pattern"];
+        self.claimed.extend(PATTERNS);
+        self.claimed.insert("layer_types");
+        let config = self.config;
+        let Some(types) = config.get("layer_types") else {
+            for key in PATTERNS {
+                if config.get(key).is_some_and(Value::is_u64) {
+                    let every = config.required_size(key, super::MAX_LAYERS)?;
+                    let count = value.len();
+                    *value = (1..=count).map(|layer| !layer.is_multiple_of(every)).collect();
+                    break;
+                }
+            }
+            return Ok(());
+        };
+        let kind = |kind: &Value| match kind.as_str() {
+            Some(FULL) => Ok(false),
+            Some(SLIDING) => Ok(true),
+            _ => {
+                let reason = format!("{}: {FULL} and {SLIDING} are computed here", brief(kind));
+                Err(config.unsupported("layer_types", reason))
+            }
+        };
+        let list = types.as_array().ok_or_else(|| config.wrong("layer_types", "not a list"))?;
+        if list.len() != value.len() {
+            let reason = format!("has {} entries for {} layers", list.len(), value.len());
+            return Err(config.wrong("layer_types", reason));
+        }
+        *value = list.iter().map(kind).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    fn sliding_rope(&mut self, value: &mut Option<Rope>) -> Result<()> {
+        self.claimed.insert("rope_local_base_freq");
+        if let Some(rope) = self.sliding.take() {
+            *value = Some(rope);
+        }
+        Ok(())
+    }
+
+    fn head_dims(&mut self, sliding: &[bool], value: &mut [usize; 2]) -> Result<()> {
+        const FULL_WIDTH: &str = "global_head_dim";
+        const BY_LAYER: &str = "per_layer_config";
+        self.claimed.extend([FULL_WIDTH, BY_LAYER]);
+        let config = self.config;
+        if let Some(full) = config.size(FULL_WIDTH, MAX_HIDDEN)? {
+            value[1] = full;
+        }
+        let Some(Value::Object(layers)) = config.get(BY_LAYER) else { return Ok(()) };
+        for (layer, fields) in layers {
+            let number = layer.parse().ok().filter(|&layer: &usize| layer < sliding.len());
+            let (Some(layer), Some(width)) = (number, fields.get("head_dim")) else {
+                let reason = format!("layer {layer}: {}", brief(fields));
+                return Err(config.unsupported(BY_LAYER, reason));
+            };
+            let width = config.size_of("head_dim", width, MAX_HIDDEN)?;
+            if sliding[layer] && width != value[0] {
+                let reason = format!("layer {layer} slides and has heads of {width}");
+                return Err(config.unsupported(BY_LAYER, reason));
+            }
+            if !sliding[layer] {
+                value[1] = width;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_tensor(&self, _: &str) -> Option<bool> {
+        None
+    }
+
+    fn refuse(&self, key: &Key, reason: String) -> Error {
+        let name = key.config.first().copied().unwrap_or_default();
+        self.config.unsupported(name.trim_start_matches("rope_parameters."), reason)
+    }
+}

@@ -1,0 +1,235 @@
+//! Rotary positions in GGUF: a base, the elements that turn, and a scaling by metadata or by
+//! tensors of factors.
+
+use super::entries::Entries;
+use super::fields::Keys;
+use super::rope_factors::{self, ROPE_FACTORS, STOPPED};
+use super::{Container, GgmlType, caps, keys};
+use crate::architecture::{Architecture, LongScaling, Rope, RopeScaling, YarnScaling};
+use crate::blocks;
+use crate::config;
+use crate::error::{Error, Result};
+use halfstep_kernels::math::ln_f64;
+use halfstep_kernels::ops::rope::RopeTable;
+use std::sync::Arc;
+
+const LONG: &str = "rope_factors_long.weight";
+const SHORT: &str = "rope_factors_short.weight";
+/// Tensors of factors that a file may have.
+pub const TENSORS: [&str; 3] = [ROPE_FACTORS, LONG, SHORT];
+/// llama.cpp's default where a file gives no base.
+const DEFAULT_BASE: f64 = 10_000.0;
+
+/// The rotation of all layers, or of those without a sliding window.
+pub fn read(container: &Container, keys: &Keys, head_dim: usize) -> Result<Rope> {
+    let theta = keys.positive(keys::ROPE_BASE, keys::OWN_ROPE_BASE)?.unwrap_or(DEFAULT_BASE);
+    let turned = keys.size(keys::ROPE_DIMENSIONS, caps::WIDTH)?.unwrap_or(head_dim);
+    if turned > head_dim || !turned.is_multiple_of(2) {
+        let reason = format!("is {turned}, which are no pairs of heads of {head_dim} elements");
+        return Err(keys.error(keys::ROPE_DIMENSIONS, reason));
+    }
+    let scaling = match long(container, keys, turned)? {
+        Some(long) => Some(RopeScaling::Long(Arc::new(long))),
+        None => match rope_factors::read(container, turned, theta)? {
+            Some(scaling) => Some(scaling),
+            None => by_metadata(keys)?,
+        },
+    };
+    let standard = Rope { scaling, ..Rope::plain(theta, turned) };
+    let Some(own) = keys.metadata.string(keys::OWN_ROPE)? else { return Ok(standard) };
+    let own = config::rope_from_json(keys.metadata.file, own, head_dim)?;
+    if rounded(&own) == rounded(&standard) {
+        return Ok(own);
+    }
+    let reason = "is not the rotation that the standard keys of the file describe";
+    Err(keys.metadata.error(keys::OWN_ROPE, reason))
+}
+
+/// Linear scaling or YaRN.
+fn by_metadata(keys: &Keys) -> Result<Option<RopeScaling>> {
+    // llama.cpp takes a factor without a type for a linear one.
+    let kind = keys.metadata.string(&keys.of(keys::ROPE_SCALING_TYPE))?.unwrap_or("linear");
+    let mut factor = 0.0;
+    for key in [keys::ROPE_SCALING_FACTOR, keys::ROPE_SCALE_LINEAR] {
+        if let Some(found) = keys.number(key)? {
+            factor = found;
+        }
+    }
+    let scaled = factor != 0.0 && factor != 1.0;
+    if !factor.is_finite() || factor < 0.0 {
+        let reason = format!("is {factor}, which is no factor");
+        return Err(keys.error(keys::ROPE_SCALING_FACTOR, reason));
+    }
+    match kind {
+        "none" => Ok(None),
+        "linear" => Ok(scaled.then_some(RopeScaling::Linear { factor })),
+        "yarn" => yarn(keys, factor).map(|yarn| Some(RopeScaling::Yarn(yarn))),
+        // Without its tensors it changes nothing.
+        "longrope" => Ok(None),
+        other => Err(keys.unsupported(
+            format!("rope scaling {other:?}"),
+            "none, linear, yarn, longrope and llama3 scaling (rope_freqs.weight) are read",
+        )),
+    }
+}
+
+fn yarn(keys: &Keys, factor: f64) -> Result<YarnScaling> {
+    if factor <= 0.0 {
+        let reason = "is missing, and the scaling is yarn".into();
+        return Err(keys.error(keys::ROPE_SCALING_FACTOR, reason));
+    }
+    let original = keys.required(keys::ROPE_ORIGINAL, caps::POSITIONS)?;
+    let number = |key: &str, usual: f64| Ok(keys.number(key)?.unwrap_or(usual));
+    let m = |k: f64| if factor <= 1.0 { 1.0 } else { 0.1 * k * ln_f64(factor) + 1.0 };
+    let usual = match keys.number(keys::YARN_LOG_MULTIPLIER)? {
+        Some(multiplier) => m(1.0) / m(multiplier),
+        None => m(1.0),
+    };
+    Ok(YarnScaling {
+        factor,
+        original,
+        beta_fast: number(keys::YARN_FAST, 32.0)?,
+        beta_slow: number(keys::YARN_SLOW, 1.0)?,
+        truncate: true,
+        magnitude: number(keys::YARN_MAGNITUDE, usual)?,
+    })
+}
+
+fn long(container: &Container, keys: &Keys, turned: usize) -> Result<Option<LongScaling>> {
+    let Some(long) = factors(container, LONG, turned / 2)? else { return Ok(None) };
+    let missing = || Error::MissingTensor { file: keys.metadata.file.into(), tensor: SHORT.into() };
+    let short = factors(container, SHORT, turned / 2)?.ok_or_else(missing)?;
+    Ok(Some(LongScaling {
+        short,
+        long,
+        original: keys.required(keys::ROPE_ORIGINAL, caps::POSITIONS)?,
+        magnitude: keys.number(keys::ROPE_MAGNITUDE)?.unwrap_or(1.0),
+    }))
+}
+
+/// The positive numbers of a tensor of factors, if there is one.
+fn factors(container: &Container, name: &str, pairs: usize) -> Result<Option<Vec<f64>>> {
+    let file = container.metadata.file;
+    let Some(info) = container.tensors.get(name) else { return Ok(None) };
+    if info.dimensions() != [pairs] {
+        return Err(Error::Shape {
+            file: file.into(),
+            tensor: name.into(),
+            expected: vec![pairs],
+            got: info.shape(),
+        });
+    }
+    let wrong = |reason: String| super::metadata::error_at(file, info.described_at, reason);
+    if info.kind != GgmlType::F32 {
+        return Err(wrong(format!("{name} is {}, not F32", info.kind.name())));
+    }
+    let mut values = vec![0.0; pairs];
+    blocks::decode(GgmlType::F32, info.bytes(), &mut values);
+    match values.iter().find(|value| !(value.is_finite() && **value > 0.0)) {
+        Some(bad) => Err(wrong(format!("{name} holds {bad}, which is no factor"))),
+        None => Ok(Some(values.into_iter().map(f64::from).collect())),
+    }
+}
+
+/// The tensors of factors of a rotation.
+pub fn tensors(rope: &Rope) -> Vec<(&'static str, Vec<f32>)> {
+    let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+    match &rope.scaling {
+        Some(RopeScaling::Llama3(scaling)) => {
+            let table = RopeTable::new(rope.turned, rope.theta, Some(*scaling));
+            vec![(ROPE_FACTORS, table.factors(rope.theta))]
+        }
+        Some(RopeScaling::Factors(factors)) => vec![(ROPE_FACTORS, factors.to_vec())],
+        Some(RopeScaling::Proportional { share, .. }) => {
+            let turning = (share * (rope.turned / 2) as f64) as usize;
+            let factor = |pair| if pair < turning { 1.0 } else { STOPPED };
+            vec![(ROPE_FACTORS, (0..rope.turned / 2).map(factor).collect())]
+        }
+        Some(RopeScaling::Long(scaling)) => {
+            vec![(LONG, single(&scaling.long)), (SHORT, single(&scaling.short))]
+        }
+        _ => vec![],
+    }
+}
+
+/// The metadata of a rotation, base and elements that turn included.
+///
+/// Errors: `Unsupported`, a scaling that GGUF has no words for.
+pub fn write(rope: &Rope, graph: &Architecture, name: &str, entries: &mut Entries) -> Result<()> {
+    let key = |key: &str| keys::of(name, key);
+    entries.u32(&key(keys::ROPE_DIMENSIONS), rope.turned)?;
+    entries.f32(&key(keys::ROPE_BASE), keys::OWN_ROPE_BASE, rope.theta);
+    let string = |entries: &mut Entries, value: &str| {
+        entries.string(&key(keys::ROPE_SCALING_TYPE), value, caps::STRING_BYTES)
+    };
+    let single = |entries: &mut Entries, k: &str, value: f64| {
+        entries.f32(&key(k), &format!("{}{k}", keys::OWN_FIELD), value);
+    };
+    match &rope.scaling {
+        None | Some(RopeScaling::Factors(_)) => return Ok(()),
+        Some(RopeScaling::Llama3(scaling)) => {
+            entries.f64(keys::OWN_ROPE_FACTOR, scaling.factor);
+            entries.f64(keys::OWN_ROPE_LOW, scaling.low_freq_factor);
+            entries.f64(keys::OWN_ROPE_HIGH, scaling.high_freq_factor);
+            return entries.u32(keys::OWN_ROPE_ORIGINAL, scaling.original_max_position);
+        }
+        Some(RopeScaling::Proportional { factor, .. }) if *factor == 1.0 => return Ok(()),
+        Some(RopeScaling::Linear { factor }) => {
+            string(entries, "linear")?;
+            single(entries, keys::ROPE_SCALING_FACTOR, *factor);
+        }
+        Some(RopeScaling::Yarn(yarn)) => {
+            string(entries, "yarn")?;
+            single(entries, keys::ROPE_SCALING_FACTOR, yarn.factor);
+            entries.u32(&key(keys::ROPE_ORIGINAL), yarn.original)?;
+            single(entries, keys::YARN_FAST, yarn.beta_fast);
+            single(entries, keys::YARN_SLOW, yarn.beta_slow);
+            if yarn.magnitude == 1.0 {
+                single(entries, keys::YARN_LOG_MULTIPLIER, 1.0);
+            } else if yarn.magnitude != YarnScaling::usual_magnitude(yarn.factor) {
+                single(entries, keys::YARN_MAGNITUDE, yarn.magnitude);
+            }
+        }
+        Some(RopeScaling::Long(long)) => {
+            string(entries, "longrope")?;
+            entries.u32(&key(keys::ROPE_ORIGINAL), long.original)?;
+            single(entries, keys::ROPE_MAGNITUDE, long.magnitude);
+        }
+        Some(RopeScaling::Dynamic { .. } | RopeScaling::Proportional { .. }) => {
+            return Err(Error::Unsupported {
+                file: super::FORMAT.into(),
+                name: "rope_scaling".into(),
+                reason: "GGUF has no words for it; the halfstep format and Hugging Face folders do"
+                    .into(),
+            });
+        }
+    }
+    let exact = config::rope_to_json(rope, graph.sizes().head_dim);
+    entries.string(keys::OWN_ROPE, &exact, caps::STRING_BYTES)
+}
+
+/// The rotation with the numbers that f32 holds, as a file has them under the standard keys.
+fn rounded(rope: &Rope) -> Rope {
+    let single = |x: f64| f64::from(x as f32);
+    let all = |values: &[f64]| values.iter().map(|&value| single(value)).collect();
+    let scaling = rope.scaling.clone().map(|scaling| match scaling {
+        RopeScaling::Linear { factor } => RopeScaling::Linear { factor: single(factor) },
+        RopeScaling::Yarn(yarn) => RopeScaling::Yarn(YarnScaling {
+            factor: single(yarn.factor),
+            beta_fast: single(yarn.beta_fast),
+            beta_slow: single(yarn.beta_slow),
+            // No standard key tells it, and the magnitude comes of the rounded factor.
+            truncate: true,
+            magnitude: (yarn.magnitude * 1e5).round(),
+            ..yarn
+        }),
+        RopeScaling::Long(long) => RopeScaling::Long(Arc::new(LongScaling {
+            short: all(&long.short),
+            long: all(&long.long),
+            original: long.original,
+            magnitude: single(long.magnitude),
+        })),
+        other => other,
+    });
+    Rope { theta: single(rope.theta), scaling, ..rope.clone() }
+}
