@@ -220,7 +220,7 @@ fn replay_block<T: Real>(case: &Case) {
         wv.forward(pool, &n),
     );
     let (mut a, mut sums) = (zeros(q.len()), zeros(m * h));
-    attention(pool, shape, &q, &k, &v, &mut a, &mut sums);
+    attention(pool, shape, &q, &k, &v, None, &mut a, &mut sums);
     let hidden = add(&x, &wo.forward(pool, &a));
     let mid = norm(&hidden, &norm2);
     let (gate, up) = (wgate.forward(pool, &mid), wup.forward(pool, &mid));

@@ -469,7 +469,9 @@ mod tests {
             for (i, count) in [3, 200, 60, 1, 1, 256, 255, 7].into_iter().enumerate() {
                 let new = rows(count, 80, i as u64);
                 windowed.make_room(count);
-                [&mut windowed, &mut whole].map(|layer| layer.append(&pool, &new, &new));
+                for layer in [&mut windowed, &mut whole] {
+                    layer.append(&pool, &new, &new);
+                }
                 all += count;
                 let [mut some, mut every] = [Decoded::new(), Decoded::new()];
                 windowed.decode(&pool, &mut some);

@@ -8,16 +8,18 @@
 
 mod attention;
 mod build;
+mod check;
 mod experts;
 mod feed_forward;
 mod norm;
 mod per_layer_input;
+mod workspace;
 
 use crate::cache::{Decoded, LayerCache};
 use crate::matrix::Projection;
 use crate::{Cache, Error, Result};
 use attention::Attention;
-use feed_forward::{FeedForward, Inner};
+use feed_forward::FeedForward;
 use halfstep_formats::Architecture;
 use halfstep_formats::architecture::{Layer, Rope};
 use halfstep_kernels::Pool;
@@ -25,8 +27,8 @@ use halfstep_kernels::ops::rope::{RopeTable, turns};
 use halfstep_kernels::ops::softcap::softcap;
 use norm::{NormLayer, add_and_norm};
 use per_layer_input::{PerLayerGate, PerLayerInput};
-use std::ops::Range;
 use std::sync::Arc;
+use workspace::{Run, Workspace};
 
 /// Number of rows that pass through the layers together: bounds the memory of a long prefill.
 pub(crate) const PREFILL_ROWS: usize = 256;
@@ -92,35 +94,6 @@ struct Block {
     post_feed_forward: Option<NormLayer>,
     per_layer: Option<PerLayerGate>,
     output_scale: Option<f32>,
-}
-
-/// A sequence whose last `rows` rows pass through the layers; `cache` will hold all of them.
-struct Run<'a> {
-    cache: &'a mut Cache,
-    rows: usize,
-}
-
-/// Rows on their way through a layer. Widths of the layer it was fitted to last: D model, Q = H *
-/// head width, C = K * head width.
-#[derive(Default)]
-struct Workspace {
-    rows: usize,
-    normed: Vec<f32>,   // [M, D]
-    branch: Vec<f32>,   // [M, D]
-    spare: Vec<f32>,    // [M, D]
-    q: Vec<f32>,        // [M, Q]
-    q_turned: Vec<f32>, // [M, Q]
-    attended: Vec<f32>, // [M, Q]
-    k: Vec<f32>,        // [M, C]
-    k_turned: Vec<f32>, // [M, C]
-    v: Vec<f32>,        // [M, C]
-    inner: Inner,
-    /// `[M, 2, turned / 2]` of each of the network's ropes.
-    turns: Vec<Vec<f32>>,
-    /// `[layers, M, width]` of the second embedding, if there is one.
-    beside: Vec<f32>,
-    /// Of each run.
-    decoded: Vec<Decoded>,
 }
 
 impl Network {
@@ -236,15 +209,17 @@ impl Network {
     fn check_rotations(&self, tokens: usize, cache: &Cache) -> Result<()> {
         let (made_for, all) = (cache.made_for(tokens), cache.len() + tokens);
         let originals = self.ropes.iter().filter_map(|rotation| rotation.rope.original());
-        for original in originals.filter(|&original| made_for <= original && all > original) {
-            let reason = format!(
-                "{tokens} tokens after {} are more than the {original} for which the sequence's \
-                 rotation is: begin it with Cache::for_length of {all} or more tokens",
-                cache.len(),
-            );
-            return Err(Error::argument("tokens", reason));
+        match originals.filter(|&original| made_for <= original && all > original).min() {
+            None => Ok(()),
+            Some(original) => Err(Error::argument(
+                "tokens",
+                format!(
+                    "{tokens} tokens after {} are more than the {original} for which the \
+                     sequence's rotation is: begin it with Cache::for_length of {all} or more",
+                    cache.len(),
+                ),
+            )),
         }
-        Ok(())
     }
 
     pub(crate) fn check_ids(&self, field: &str, tokens: &[u32]) -> Result<()> {
@@ -368,42 +343,6 @@ impl Network {
         }
         if let Some(scale) = block.output_scale {
             pool.chunks_mut(x, PIECE, |_, x| multiply(x, scale));
-        }
-    }
-}
-
-impl Run<'_> {
-    /// Positions of the rows.
-    fn positions(&self) -> Range<usize> {
-        self.cache.len()..self.cache.len() + self.rows
-    }
-}
-
-impl Workspace {
-    /// Gives every buffer the width that this layer needs; nothing moves where layers are alike.
-    fn fit(&mut self, d: usize, layer: &Layer) {
-        let (q, c) = (layer.attention.query_width(), layer.attention.key_width());
-        for (buffer, width) in [
-            (&mut self.normed, d),
-            (&mut self.branch, d),
-            (&mut self.q, q),
-            (&mut self.q_turned, q),
-            (&mut self.attended, q),
-            (&mut self.k, c),
-            (&mut self.k_turned, c),
-            (&mut self.v, c),
-        ] {
-            buffer.resize(self.rows * width, 0.0);
-        }
-    }
-
-    /// Makes of what a half of a layer gives what is added.
-    fn finish(&mut self, pool: &Pool, norm: &Option<NormLayer>, scale: f64) {
-        if let Some(norm) = norm {
-            norm.apply_to(pool, &mut self.branch, &mut self.spare);
-        }
-        if scale != 1.0 {
-            pool.chunks_mut(&mut self.branch, PIECE, |_, x| multiply(x, scale as f32));
         }
     }
 }

@@ -85,7 +85,7 @@ impl<D: Device> LossHead<'_, D> {
         targets: &[i64],
         normalizers: Normalizers,
     ) -> Result<(f64, D::Buffer)> {
-        let (device, d) = (self.device, self.hidden);
+        let (device, d) = (self.device, self.architecture.hidden_size);
         if !rows.contains(&true) {
             return Ok((0.0, device.zeros(student.len())?));
         }

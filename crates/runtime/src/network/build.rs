@@ -2,6 +2,7 @@
 //! them.
 
 use super::attention::{Attention, KeysAndValues};
+use super::check::check_graph;
 use super::experts::Experts;
 use super::feed_forward::{Dense, FeedForward};
 use super::norm::NormLayer;
@@ -19,6 +20,7 @@ use halfstep_formats::architecture::{
 };
 use halfstep_formats::{Error as FormatError, Model, Quantization, TensorData};
 use halfstep_kernels::ops::activation::Activation;
+use halfstep_kernels::ops::routing::{Routing, Score};
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
@@ -69,41 +71,6 @@ impl Network {
     }
 }
 
-/// Refuses numbers of a graph that would leave nothing to compute with.
-fn check_graph(model: &Model) -> Result<()> {
-    let a = &model.architecture;
-    for (i, layer) in a.layers.iter().enumerate() {
-        let attention = &layer.attention;
-        let fits = |source: &graph::Attention| {
-            source.kv_from.is_none()
-                && (source.kv_heads, source.head_dim) == (attention.kv_heads, attention.head_dim)
-        };
-        let reason = match (attention.kv_from, layer.feed_forward.experts()) {
-            (Some(source), _) if source >= i || !fits(&a.layers[source].attention) => {
-                format!("it reads keys and values of layer {source}, which has none that fit")
-            }
-            (_, Some(experts)) if !can_choose(experts) => {
-                format!("each token uses {} of {} experts", experts.used, experts.count)
-            }
-            _ if attention.window == Some(0) => "its window has no positions".into(),
-            _ => continue,
-        };
-        let (file, name) = (model.name.clone(), format!("layer {i}"));
-        return Err(FormatError::Unsupported { file, name, reason }.into());
-    }
-    Ok(())
-}
-
-fn can_choose(experts: &graph::Experts) -> bool {
-    let Some([groups, kept]) = experts.routing.groups else {
-        return (1..=experts.count).contains(&experts.used);
-    };
-    groups > 0
-        && experts.count.is_multiple_of(groups)
-        && kept <= groups
-        && (1..=kept * (experts.count / groups)).contains(&experts.used)
-}
-
 /// The kernel's word for a function.
 fn activation(of: graph::Activation) -> Activation {
     match of {
@@ -112,6 +79,17 @@ fn activation(of: graph::Activation) -> Activation {
         graph::Activation::SquaredRelu => Activation::SquaredRelu,
         graph::Activation::Clamped { alpha, limit } => Activation::Clamped { alpha, limit },
     }
+}
+
+/// The kernel's words for a routing.
+fn routing(experts: &graph::Experts) -> Routing {
+    let graph::Routing { score, groups, normalise, scale, .. } = experts.routing;
+    let score = match score {
+        graph::Score::Softmax => Score::Softmax,
+        graph::Score::SoftmaxOfChosen => Score::SoftmaxOfChosen,
+        graph::Score::Sigmoid => Score::Sigmoid,
+    };
+    Routing { used: experts.used, score, groups, normalise, scale }
 }
 
 /// Takes the parts of a network out of a model. `quantization` is None when everything runs in
@@ -244,8 +222,7 @@ impl Builder<'_> {
             router: router.expect("experts have a router"),
             router_bias: self.parameter(layer, Parameter::RouterBias)?,
             choice_bias: self.parameter(layer, Parameter::ChoiceBias)?,
-            routing: experts.routing,
-            used: experts.used,
+            routing: routing(experts),
             experts: (0..experts.count as u16).map(expert).collect::<Result<_>>()?,
             shared: experts.shared.as_ref().map(shared).transpose()?,
             shared_gate: self.parameter(layer, Parameter::SharedGate)?,
