@@ -23,6 +23,8 @@ const COMMANDS = [
 const RECIPES = DOCUMENTED.map(({ kind }) => kind)
 const folder = temporaryFolder()
 const [path, data] = [tinyModel(folder), tinyText(folder)]
+/** A model whose tokenizer adds a begin token. */
+const addsBegin = fileURLToPath(new URL('../golden/arch/llama', import.meta.url))
 writeFileSync(join(folder, 'whole.json'), '{"id":"mine","rules":[],"stages":[]}')
 const TRAIN = ['--tokens', '1024', '--sequence-length', '32', '--learning-rate', '1e-3']
 
@@ -476,6 +478,26 @@ describe('halfstep eval', () => {
     expect(plain.stdout).toMatch(/top-1 agreement, % +100\.00/)
   })
 
+  it('says in 80 columns that a begin token is put before each window, and how a text is read', async () => {
+    const text = join(folder, 'chat.txt')
+    writeFileSync(text, '<eos>A new day begins. '.repeat(40))
+    const args = [addsBegin, '--data', text, '--sequence-length', '32']
+    const auto = await halfstep(['eval', ...args])
+    expect(auto.code).toBe(0)
+    expect(lines(auto.stdout)[0]).toBe('begin token: <bos> before each window (auto)')
+    expect(auto.stderr).toMatch(/^warning: the text spells out special tokens \(40, first <eos>\)/m)
+    for (const line of lines(auto.stdout + auto.stderr)) expect(line.length).toBeLessThanOrEqual(80)
+    const off = await halfstep(['eval', ...args, '--bos', 'off', '--special', 'on'])
+    const notes = ['begin token: none (off)', 'special tokens: read as tokens (on)']
+    expect(lines(off.stdout).slice(0, 2)).toEqual(notes)
+    expect(off.stderr).not.toContain('warning')
+    const json = await halfstep(['eval', ...args, '--bos', 'on', '--json'])
+    expect(JSON.parse(json.stdout)).toMatchObject({ reading: { beginToken: '<bos>' } })
+    const none = await halfstep(['eval', path, '--data', data, '--bos', 'on'])
+    expect(none.code).toBe(1)
+    expect(none.stderr).toMatch(/^error ERR_CONFIG: --bos: must be auto or off: .* has no begin/m)
+  })
+
   it('names a text that is not there', async () => {
     const ended = await halfstep(['eval', path, '--data', 'absent.txt'])
     expect(ended.code).toBe(1)
@@ -508,7 +530,8 @@ describe('the other commands', () => {
 
   it('inspect shows sizes and storage, and where a quantized file comes from', async () => {
     const { stdout } = await halfstep(['inspect', path])
-    expect(stdout).toMatch(/^F32 tensors +20$/m)
+    expect(stdout).toMatch(/^F32 tensors +20, [\d.]+ kB$/m)
+    expect(stdout).toMatch(/^can be run +yes$/m)
     await halfstep(['quantize', path, '--recipe', 'rtn', '-o', 'inspected.gguf'])
     const small = await halfstep(['inspect', 'inspected.gguf'])
     expect(small.stdout).toMatch(/^target +gguf:q4_0$/m)
@@ -517,6 +540,34 @@ describe('the other commands', () => {
     expect(JSON.parse((await halfstep(['inspect', path, '--json'])).stdout)).toMatchObject({
       layers: 2,
     })
+  })
+
+  it('inspect says in one line why a model cannot be run', async () => {
+    const config = { architectures: ['AlphaForCausalLM'], model_type: 'alpha', hidden_size: 64 }
+    writeFileSync(join(folder, 'alpha.json'), JSON.stringify(config))
+    const { code, stdout } = await halfstep(['inspect', 'alpha.json'])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^architecture +alpha$/m)
+    expect(stdout).toMatch(/^can be run +no: alpha\.json: AlphaForCausalLM is not supported: .+$/m)
+    const json = await halfstep(['inspect', 'alpha.json', '--json'])
+    expect(objects(json.stdout)).toMatchObject([
+      { hiddenSize: 64, layers: null, refusal: { code: 'ERR_UNSUPPORTED' } },
+    ])
+  })
+
+  it('every command that loads a model shows once what is left out of it', async () => {
+    const file = join(folder, 'trailing.gguf')
+    await halfstep(['quantize', path, '--recipe', 'rtn', '-o', file])
+    writeFileSync(file, Buffer.concat([readFileSync(file), Buffer.alloc(99)]))
+    for (const command of [
+      ['inspect', file],
+      ['generate', file, '--prompt', 'the', '--max-tokens', '2'],
+      ['eval', file, '--data', data],
+    ]) {
+      const { code, stderr } = await halfstep(command)
+      expect(code).toBe(0)
+      expect(stderr.match(/^warning: .*99 bytes after the last tensor/gm)).toHaveLength(1)
+    }
   })
 
   it('bench checks the answers of the kernels and times those that are selected', async () => {

@@ -50,6 +50,15 @@ function filePath(url: URL): string {
   return decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, '$1')
 }
 
+/** The path or the bytes of a model; throws `ERR_CONFIG` for anything else. */
+export function checkedSource(source: string | URL | Uint8Array): string | Uint8Array {
+  const from = source instanceof URL ? filePath(source) : source
+  if (typeof from === 'string' || from instanceof Uint8Array) return from
+  const got = from === null ? 'null' : typeof from
+  const reason = `must be a path, a file: URL or the bytes of a file (Uint8Array), got ${got}`
+  throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
+}
+
 /** A model in memory, full precision or quantized, of any entry point of the package. */
 export class Model {
   readonly #native: Native
@@ -80,12 +89,7 @@ export class Model {
   static async load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
     const { signal, name = 'bytes' } = options
     const native = await this.native()
-    const from = source instanceof URL ? filePath(source) : source
-    if (typeof from !== 'string' && !(from instanceof Uint8Array)) {
-      const got = from === null ? 'null' : typeof from
-      const reason = `must be a path, a file: URL or the bytes of a file (Uint8Array), got ${got}`
-      throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
-    }
+    const from = checkedSource(source)
     const task = typeof from === 'string' ? native.load(from) : native.loadBytes(name, from)
     const loaded = new Task(task, (_, done) => new this(native, made(done.takeModel())), signal)
       .result

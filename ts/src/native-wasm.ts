@@ -54,12 +54,32 @@ class WasmNative implements Native {
 
   load(path: string): NativeTask {
     return new WasmRun(this.#glue, async () => {
-      const found = await modelFiles(path)
+      const found = await this.#files(path)
       if (found instanceof Uint8Array) return this.#glue.loadBytes(path, found)
-      const files = new this.#glue.WasmFiles()
-      for (const name of found.names) files.add(name, await found.read(name))
-      return this.#glue.loadFiles(path, files)
+      return this.#glue.loadFiles(path, found)
     })
+  }
+
+  inspect(path: string): NativeTask {
+    return new WasmRun(this.#glue, async () => {
+      const found = await this.#files(path)
+      if (found instanceof Uint8Array) return this.#glue.inspectBytes(path, found)
+      return this.#glue.inspectFiles(path, found)
+    })
+  }
+
+  inspectBytes(name: string, bytes: Uint8Array): NativeTask {
+    const copy = bytes.slice()
+    return new WasmRun(this.#glue, () => this.#glue.inspectBytes(name, copy))
+  }
+
+  /** The bytes of a file, or the files of a folder in the memory of the module. */
+  async #files(path: string) {
+    const found = await modelFiles(path)
+    if (found instanceof Uint8Array) return found
+    const files = new this.#glue.WasmFiles()
+    for (const name of found.names) files.add(name, await found.read(name))
+    return files
   }
 
   loadBytes(name: string, bytes: Uint8Array): NativeTask {

@@ -78,6 +78,13 @@ export interface Native {
    */
   loadBytes(name: string, bytes: Uint8Array): NativeTask
   /**
+   * Describes the model of a file or folder, whether it can be run or not. Outcome:
+   * `FileInspection`.
+   */
+  inspect(path: string): NativeTask
+  /** Does the same from the bytes of one file, called `name` in errors. */
+  inspectBytes(name: string, bytes: Uint8Array): NativeTask
+  /**
    * `recipe` is JSON of `RecipeInput`, `run` of `RunConfig`. Messages: `Event`. Outcome: `Report`;
    * then `takeModel`.
    */

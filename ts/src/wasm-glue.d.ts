@@ -21,6 +21,8 @@ declare module '*/wasm/halfstep.js' {
     add(name: string, bytes: Uint8Array): void
   }
   export function loadFiles(name: string, files: WasmFiles): WasmTask
+  export function inspectFiles(name: string, files: WasmFiles): WasmTask
+  export function inspectBytes(name: string, bytes: Uint8Array): WasmTask
   export function takePanic(): string | undefined
   export function loadBytes(name: string, bytes: Uint8Array): WasmTask
   export function quantize(model: WasmModel, recipe: string, run: string): WasmTask

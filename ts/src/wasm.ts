@@ -12,6 +12,7 @@ export { ERROR_CODES, type ErrorCode, HalfstepError } from './errors.js'
 export * from './generated/recipes.js'
 export type * from './generated/types.js'
 export type { GenerationStream } from './generation.js'
+export { inspect } from './inspect-wasm.js'
 export type {
   EvaluateOptions,
   EvaluateRunOptions,

@@ -96,6 +96,7 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
         quantization: None,
         provenance: BTreeMap::new(),
         file_bytes: 0,
+        warnings: vec![],
     }
 }
 

@@ -1,6 +1,7 @@
 //! Events of a run: one typed stream for API, command line and report.
 
 use crate::Result;
+use crate::data::ReadingRecord;
 use halfstep_formats::Model;
 use halfstep_runtime::Evaluation;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,8 @@ use ts_rs::TS;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Event {
-    /// A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`.
+    /// A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`; or, as
+    /// `data`, how the text is read.
     Phase {
         /// Name of the part.
         name: String,
@@ -98,6 +100,11 @@ pub struct EvaluationRecord {
     pub top1_agreement: Option<f64>,
     /// Predictions per second of the forward pass of the model itself; 0 where there is no clock.
     pub tokens_per_second: f64,
+    /// How the text was read, if there is something to say about it; absent in the measurements of
+    /// a run, whose events tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub reading: Option<ReadingRecord>,
 }
 
 /// By subject: `fp`, `rtn`, `result`.
@@ -115,6 +122,7 @@ impl From<Evaluation> for EvaluationRecord {
             kl: e.kl,
             top1_agreement: e.top1_agreement,
             tokens_per_second: e.tokens_per_second,
+            reading: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::target::TargetId;
 use crate::{Error, Result};
 use half::f16;
 use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
-use halfstep_formats::blocks::packed::block_type;
+use halfstep_formats::description::spec_name;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LinearParts, LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::quant::observer::quantize_by;
@@ -242,16 +242,6 @@ pub(crate) fn type_name(tensor: &Tensor) -> String {
         TensorData::F16(_) => "F16".into(),
         TensorData::BF16(_) => "BF16".into(),
         TensorData::Blocks { kind, .. } => format!("{kind:?}"),
-        TensorData::Packed(p) => {
-            if let Some(kind) = block_type(p.spec) {
-                return kind.name().into();
-            }
-            let shared = match p.spec.granularity {
-                Granularity::Tensor => "per tensor".into(),
-                Granularity::Channel => "per channel".into(),
-                Granularity::Group(n) => format!("groups of {n}"),
-            };
-            format!("{} {shared}", p.spec.element.name())
-        }
+        TensorData::Packed(p) => spec_name(p.spec),
     }
 }

@@ -2,7 +2,7 @@
 //! disk, and what is learned from it.
 
 use halfstep::cancel::Cancel;
-use halfstep::config::options::RunConfig;
+use halfstep::config::options::{RunConfig, Switch};
 use halfstep::data::Text;
 use halfstep::data::self_generated::{BATCH, Settings, generate};
 use halfstep::host::Host;
@@ -37,7 +37,8 @@ fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-const SETTINGS: Settings = Settings { tokens: 1500, sequence_length: 40, seed: 3, batch: BATCH };
+const SETTINGS: Settings =
+    Settings { tokens: 1500, sequence_length: 40, seed: 3, batch: BATCH, bos: Switch::Auto };
 
 /// The ids, or the error, and whether any was generated now.
 fn generated(
@@ -201,7 +202,8 @@ fn all_that_a_model_has_to_say_is_used_with_a_warning() {
             warnings.push(message);
         }
     };
-    let settings = Settings { tokens: 1 << 20, sequence_length: 3, seed: 0, batch: 512 };
+    let settings =
+        Settings { tokens: 1 << 20, sequence_length: 3, seed: 0, batch: 512, bos: Switch::Auto };
     let text = generate(&model, settings, None, &mut watch, &Host::default(), &Pool::new(2))
         .expect("a text");
     // Every token of the vocabulary but the end of text, three times.
@@ -326,7 +328,8 @@ fn generated_text_is_added_to_a_given_one() {
     let model = demo();
     let text = std::fs::read_to_string(assets("demo-train.txt")).unwrap();
     let own = Text::read(None, Some(&text), 0).unwrap().unwrap().tokens(&model, 6 * 32).unwrap();
-    let settings = Settings { tokens: 100, sequence_length: 32, seed: 0, batch: BATCH };
+    let settings =
+        Settings { tokens: 100, sequence_length: 32, seed: 0, batch: BATCH, bos: Switch::Auto };
     let generate =
         || generate(&model, settings, None, &mut |_| {}, &Host::default(), &Pool::new(2)).unwrap();
     let all = Text::read(None, Some(&text), 0).unwrap().unwrap().and(generate());

@@ -5,8 +5,8 @@
 //! `models--x/blobs/<hash>`.
 
 use crate::error::{Error, Result};
-use crate::load;
 use crate::source::Source;
+use crate::{foreign, load};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -88,8 +88,27 @@ impl<'a> Folder<'a> {
                 cap,
             });
         }
-        let bytes = source.values(0, source.length as usize)?;
+        let bytes: Vec<u8> = source.values(0, source.length as usize)?;
+        foreign::refuse(&source.file, &bytes)?;
         Ok(Some((source.file, bytes)))
+    }
+
+    /// Names of the files directly in it, sorted.
+    pub fn names(&self) -> Result<Vec<String>> {
+        match self {
+            Folder::Disk(path) => {
+                let io = |source| Error::Io { path: self.label(), source };
+                let entries = std::fs::read_dir(path).map_err(io)?;
+                let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into();
+                let mut names: Vec<String> = entries
+                    .map(|entry| entry.map(name))
+                    .collect::<std::io::Result<_>>()
+                    .map_err(io)?;
+                names.sort();
+                Ok(names)
+            }
+            Folder::Memory { files, .. } => Ok(files.keys().cloned().collect()),
+        }
     }
 
     fn check_name(&self, name: &str) -> Result<()> {

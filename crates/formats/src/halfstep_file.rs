@@ -10,7 +10,7 @@ mod quantizers;
 mod read;
 mod write;
 
-pub use read::read;
+pub use read::{describe, read};
 pub(crate) use write::float_entry;
 pub use write::write;
 

@@ -4,11 +4,13 @@
 use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Stored};
 use crate::architecture::{Architecture, Role, TensorSpec};
+use crate::description::{Description, config_architecture, config_sizes};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::model::{Model, Tensor, TensorData};
 use crate::pieces::joined;
 use crate::safetensors::{self, Dtype, Info};
+use crate::shards::{self, Shard, Shards, WEIGHTS};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 use crate::write::{self, Temporary};
@@ -26,16 +28,125 @@ pub const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 pub const MAX_SIDE_BYTES: u64 = 16 << 20;
 /// Most bytes that a chat template may have.
 pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
-/// Most files that the weights may be split over.
-pub const MAX_SHARDS: usize = 1024;
-
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// Bytes of a stored head that are compared with the embedding at a time.
+const COMPARED_BYTES: usize = 1 << 20;
 
 /// Reads a folder. Errors: `Io` (no config.json, no weights), those of config.rs and
 /// safetensors.rs, `MissingTensor`, `Shape`, `Unsupported` (a tensor that the architecture has no
-/// place for, an element type that is no float).
+/// place for, an element type that is no float, a folder of something else).
 pub fn load(folder: Folder) -> Result<Model> {
+    let small = read_small_files(folder)?;
+    let mut shards = Shards::open(folder)?;
+    let placed = place_tensors(&folder.label(), &small.architecture, &shards)?;
+    let warnings = [shards.warnings.clone(), placed.warnings.clone()].concat();
+    let file_bytes = small.bytes + shards.length();
+    let tensors = read_tensors(&folder.label(), placed, &mut shards.files)?;
+    let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
+    Ok(Model {
+        name: folder.name(),
+        architecture: small.architecture,
+        tensors,
+        low_rank,
+        linear_parts: BTreeMap::new(),
+        tokenizer: small.tokenizer,
+        chat_template: small.chat_template,
+        quantization: None,
+        provenance,
+        file_bytes,
+        warnings,
+    })
+}
+
+/// Checks all of a folder that can be checked without reading a weight; returns the warnings.
+fn check(folder: Folder) -> Result<Vec<String>> {
+    let small = read_small_files(folder)?;
+    let shards = Shards::open(folder)?;
+    let placed = place_tensors(&folder.label(), &small.architecture, &shards)?;
+    Ok([shards.warnings, placed.warnings].concat())
+}
+
+/// Describes the model of a folder, whether [`load`] can read it or not; no weight is read.
+/// Errors: no config.json or a damaged one.
+pub fn describe(folder: Folder) -> Result<Description> {
+    let (config_file, config_bytes) = folder
+        .read("config.json", config::MAX_CONFIG_BYTES as u64)?
+        .ok_or_else(|| shards::explain_absent(folder, "config.json"))?;
+    let config = json::parse(&config_file, &config_bytes)?;
+    let (tokenizer, has_chat_template, small_bytes) = describe_small_files(folder);
+    let mut description = Description {
+        name: folder.name(),
+        format: "folder",
+        architecture: config_architecture(&config),
+        sizes: config_sizes(&config),
+        tokenizer,
+        has_chat_template,
+        file_bytes: config_bytes.len() as u64 + small_bytes,
+        ..Description::default()
+    };
+    if let Ok(shards) = Shards::open(folder) {
+        description.count_all(shards.files.iter().flat_map(|shard| &shard.tensors));
+        description.file_bytes += shards.length();
+        description.warnings = shards.warnings;
+    }
+    match check(folder) {
+        Ok(warnings) => description.warnings = warnings,
+        Err(refusal) => description.refusal = Some(refusal),
+    }
+    if let Ok(architecture) = config::parse(&config_file, &config_bytes) {
+        description.parameters = inventory::parameters(&architecture);
+        description.sizes.tied_head = Some(is_tied(&architecture));
+    }
+    Ok(description)
+}
+
+/// The kind of the tokenizer, whether there is a chat template, and the bytes of their files. What
+/// is wrong with one of them is the loader's to say.
+fn describe_small_files(folder: Folder) -> (Option<String>, bool, u64) {
+    let mut bytes = 0;
+    let mut read = |name: &str, cap: u64| {
+        let found = folder.read(name, cap).ok().flatten();
+        bytes += found.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        found
+    };
+    let tokenizer = read("tokenizer.json", MAX_TOKENIZER_BYTES)
+        .and_then(|(file, bytes)| tokenizer_kind(&file, &bytes));
+    let template = read("chat_template.jinja", MAX_TEMPLATE_BYTES).is_some();
+    let config = read("tokenizer_config.json", MAX_SIDE_BYTES);
+    read("generation_config.json", MAX_SIDE_BYTES);
+    let in_config =
+        || config.and_then(|(file, bytes)| template_of(&file, &bytes).ok().flatten()).is_some();
+    let there = |name: &str| folder.open(name).is_ok_and(|file| file.is_some());
+    let other = || match () {
+        () if there("tokenizer.model") => Some("SentencePiece (tokenizer.model)".to_owned()),
+        () if there("vocab.json") => Some("BPE (vocab.json, merges.txt)".to_owned()),
+        () => None,
+    };
+    (tokenizer.or_else(other), template || in_config(), bytes)
+}
+
+/// The type of the model in a tokenizer.json: `BPE`, `Unigram`, ...
+pub(crate) fn tokenizer_kind(file: &str, bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Kind {
+        r#type: String,
+    }
+    #[derive(Deserialize)]
+    struct Holder {
+        model: Kind,
+    }
+    Some(json::typed::<Holder>(file, bytes, 0).ok()?.model.r#type)
+}
+
+/// What a folder holds besides its weights.
+struct SmallFiles {
+    architecture: Architecture,
+    tokenizer: Option<Tokenizer>,
+    chat_template: Option<String>,
+    /// Bytes of the files.
+    bytes: u64,
+}
+
+fn read_small_files(folder: Folder) -> Result<SmallFiles> {
     let mut file_bytes = 0;
     let mut read = |name: &str, cap: u64| -> Result<Option<(String, Vec<u8>)>> {
         let found = folder.read(name, cap)?;
@@ -43,7 +154,8 @@ pub fn load(folder: Folder) -> Result<Model> {
         Ok(found)
     };
     let (config_file, config_bytes) = read("config.json", config::MAX_CONFIG_BYTES as u64)?
-        .ok_or_else(|| absent(folder, "config.json"))?;
+        .ok_or_else(|| shards::explain_absent(folder, "config.json"))?;
+    shards::refuse_quantization_config(&config_file, &config_bytes)?;
     let architecture = config::parse(&config_file, &config_bytes)?;
     let tokenizer = read("tokenizer.json", MAX_TOKENIZER_BYTES)?;
     let tokenizer_config = read("tokenizer_config.json", MAX_SIDE_BYTES)?;
@@ -78,144 +190,100 @@ pub fn load(folder: Folder) -> Result<Model> {
             .transpose()?
             .flatten(),
     };
-    let mut shards = open_shards(folder, &mut file_bytes)?;
-    let tensors = read_tensors(folder, &architecture, &mut shards)?;
-    let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
-    Ok(Model {
-        name: folder.name(),
-        architecture,
-        tensors,
-        low_rank,
-        linear_parts: BTreeMap::new(),
-        tokenizer,
-        chat_template,
-        quantization: None,
-        provenance,
-        file_bytes,
-    })
+    Ok(SmallFiles { architecture, tokenizer, chat_template, bytes: file_bytes })
 }
 
-fn absent(folder: Folder, name: &str) -> Error {
-    Error::Io {
-        path: folder.file_label(name),
-        source: std::io::Error::new(
-            std::io::ErrorKind::NotFound,
-            "a Hugging Face folder must have it",
-        ),
-    }
+/// Where every tensor of the architecture is stored, all of them checked.
+struct Placed {
+    /// What the folder's tensors hold.
+    all: Vec<Stored>,
+    places: BTreeMap<String, (usize, Info)>,
+    /// Names of a head that is tied and stored as well, and of the table that it must equal.
+    stored_head: Option<[String; 2]>,
+    warnings: Vec<String>,
 }
 
-struct Shard<'a> {
-    source: Source<'a>,
-    tensors: Vec<Info>,
-}
-
-/// The weight files with their checked headers. Under an index, each shard keeps only the tensors
-/// that the index places there.
-fn open_shards<'a>(folder: Folder<'a>, file_bytes: &mut u64) -> Result<Vec<Shard<'a>>> {
-    let mut shard = |mut source: Source<'a>| -> Result<Shard<'a>> {
-        *file_bytes += source.length;
-        let tensors = safetensors::read_header(&mut source)?.tensors;
-        Ok(Shard { source, tensors })
-    };
-    if let Some((_, source)) = folder.open(WEIGHTS)? {
-        return Ok(vec![shard(source)?]);
-    }
-    let Some((index_file, index_bytes)) = folder.read(INDEX, safetensors::MAX_HEADER_BYTES)? else {
-        return Err(absent(folder, WEIGHTS));
-    };
-    let map = json::typed::<Index>(&index_file, &index_bytes, 0)?.weight_map.0;
-    let wrong = |key: &str, reason: String| Error::Format {
-        file: index_file.clone(),
-        offset: json::key_offset(&index_bytes, key),
-        reason,
-    };
-    let names: BTreeSet<&String> = map.values().collect();
-    if names.len() > MAX_SHARDS {
-        return Err(wrong("weight_map", format!("{} shards, more than {MAX_SHARDS}", names.len())));
-    }
-    // Two spellings of one file would be read twice.
-    let mut paths = BTreeSet::new();
-    let mut shards = vec![];
-    for name in names {
-        let (path, source) = folder.open(name)?.ok_or_else(|| absent(folder, name))?;
-        let mut shard = shard(source)?;
-        if !paths.insert(path) {
-            return Err(wrong(
-                "weight_map",
-                format!("shard {name:?} is a file that the index names twice"),
-            ));
-        }
-        shard.tensors.retain(|t| map.get(&t.name) == Some(name));
-        let held: BTreeSet<&str> = shard.tensors.iter().map(|t| t.name.as_str()).collect();
-        if let Some((tensor, _)) =
-            map.iter().find(|(t, s)| *s == name && !held.contains(t.as_str()))
-        {
-            return Err(wrong(tensor, format!("tensor {tensor:?} is not in shard {name:?}")));
-        }
-        shards.push(shard);
-    }
-    Ok(shards)
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: safetensors::Strings,
-}
-
-fn read_tensors(
-    folder: Folder,
-    architecture: &Architecture,
-    shards: &mut [Shard],
-) -> Result<BTreeMap<String, Tensor>> {
-    let (file, all) = (folder.label(), storage::stored(architecture, Form::HuggingFace));
-    let wanted: Vec<TensorSpec> = all.iter().map(of_file).collect();
-    let places: BTreeMap<String, (usize, Info)> = shards
-        .iter()
-        .enumerate()
-        .flat_map(|(i, s)| s.tensors.iter().map(move |t| (t.name.clone(), (i, t.clone()))))
-        .collect();
-    inventory::check_size(&file, architecture, 16, shards.iter().map(|s| s.source.length).sum())?;
-    inventory::check_shapes(&file, &wanted, |name| places.get(name).map(|(_, t)| t.shape.clone()))?;
-    let present: BTreeMap<&str, ()> = places.keys().map(|k| (k.as_str(), ())).collect();
+/// Every tensor of the architecture is there as floats in its shape, and no other.
+fn place_tensors(file: &str, architecture: &Architecture, shards: &Shards) -> Result<Placed> {
+    let mut all = storage::stored(architecture, Form::HuggingFace);
+    let mut warnings = vec![];
+    let places = shards.places();
     let [embedding_name, head_name] = table_names(architecture);
+    if !places.contains_key(&embedding_name)
+        && places.contains_key(&head_name)
+        && is_tied(architecture)
+    {
+        for stored in all.iter_mut().filter(|stored| stored.name == embedding_name) {
+            stored.name.clone_from(&head_name);
+        }
+        warnings.push(format!(
+            "{file}: {embedding_name} is not stored; the head, which is tied to it, is read as both"
+        ));
+    }
+    let wanted: Vec<TensorSpec> = all.iter().map(of_file).collect();
+    let names: BTreeSet<&str> = wanted.iter().map(|spec| spec.name.as_str()).collect();
+    shards.refuse_quantized(|name| names.contains(name))?;
+    inventory::check_shapes(file, &wanted, |name| places.get(name).map(|(_, t)| t.shape.clone()))?;
+    let present: BTreeMap<&str, ()> = places.keys().map(|k| (k.as_str(), ())).collect();
+    let mut stored_head = None;
     for name in inventory::extra(&wanted, &present) {
         if name.ends_with("rotary_emb.inv_freq") {
             continue; // computed from theta by everyone who reads it
         }
-        let (shard, tensor) = &places[name];
-        let source = &mut shards[*shard].source;
-        let unsupported = |reason: &str| Error::Unsupported {
-            file: source.file.clone(),
-            name: format!("tensor {name}"),
-            reason: reason.into(),
-        };
         if name != head_name {
             let reason = format!("a {} with this config has no such tensor", architecture.family);
-            return Err(unsupported(&reason));
+            let file = shards.files[places[name].0].source.file.clone();
+            return Err(Error::Unsupported { file, name: format!("tensor {name}"), reason });
         }
-        // The head is tied according to config.json, and stored as well.
-        let reason = "tie_word_embeddings is true, but it is not the embedding";
-        let differs = unsupported(reason);
-        let (embedding_shard, embedding) = &places[&embedding_name];
-        if tensor.dtype != embedding.dtype || tensor.shape != embedding.shape {
-            return Err(differs);
-        }
-        let head: Vec<u8> = source.values(tensor.begin, (tensor.end - tensor.begin) as usize)?;
-        let table: Vec<u8> = shards[*embedding_shard]
-            .source
-            .values(embedding.begin, (embedding.end - embedding.begin) as usize)?;
-        if head != table {
-            return Err(differs);
-        }
+        stored_head = Some([head_name.clone(), embedding_name.clone()]);
+    }
+    Ok(Placed { all, places, stored_head, warnings })
+}
+
+fn is_tied(architecture: &Architecture) -> bool {
+    architecture.tensors().iter().all(|spec| spec.role != Role::Head)
+}
+
+fn read_tensors(
+    file: &str,
+    placed: Placed,
+    shards: &mut [Shard],
+) -> Result<BTreeMap<String, Tensor>> {
+    let Placed { all, places, stored_head, .. } = placed;
+    if let Some(tables) = stored_head {
+        let tables = tables.map(|name| places[&name].clone());
+        check_stored_head(shards, &tables)?;
     }
     let mut tensors = BTreeMap::new();
     for stored in all {
         let (shard, info) = &places[&stored.name];
         let data = float_data(&mut shards[*shard].source, info)?;
-        stored.take(&file, data, &mut tensors)?;
+        stored.take(file, data, &mut tensors)?;
     }
     Ok(tensors)
+}
+
+/// A head that is tied according to config.json and stored as well is the embedding.
+fn check_stored_head(shards: &mut [Shard], tables: &[(usize, Info); 2]) -> Result<()> {
+    let [(head_shard, head), (_, embedding)] = tables;
+    let differs = Error::Unsupported {
+        file: shards[*head_shard].source.file.clone(),
+        name: format!("tensor {}", head.name),
+        reason: "tie_word_embeddings is true, but it is not the embedding".into(),
+    };
+    if head.dtype != embedding.dtype || head.shape != embedding.shape {
+        return Err(differs);
+    }
+    let length = head.end - head.begin;
+    for at in (0..length).step_by(COMPARED_BYTES) {
+        let count = (length - at).min(COMPARED_BYTES as u64) as usize;
+        let mut part =
+            |(shard, info): &(usize, Info)| shards[*shard].source.part(info.begin + at, count);
+        if part(&tables[0])? != part(&tables[1])? {
+            return Err(differs);
+        }
+    }
+    Ok(())
 }
 
 /// A tensor of the folder, for the inventory.
@@ -244,15 +312,7 @@ pub(crate) fn float_data(source: &mut Source, info: &Info) -> Result<TensorData>
         Dtype::BF16 => {
             TensorData::BF16(source.values::<u16>(info.begin, info.elements())?.reinterpret_into())
         }
-        other => {
-            let reason =
-                format!("element type of tensor {:?}; weights are F32, F16 or BF16", info.name);
-            return Err(Error::Unsupported {
-                file: source.file.clone(),
-                name: other.name().into(),
-                reason,
-            });
-        }
+        other => return Err(shards::not_float(&source.file, &info.name, other)),
     })
 }
 

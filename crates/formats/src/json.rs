@@ -8,6 +8,9 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess
 use serde_json::{Map, Value};
 use std::marker::PhantomData;
 
+/// What a text may begin with without meaning it.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Parses `bytes` whole as an object with the fields of `T`. `base` is the offset of `bytes` in the
 /// file, for errors.
 pub fn typed<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> {
@@ -15,9 +18,14 @@ pub fn typed<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result
 }
 
 fn whole<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|e| Error::Format {
+    // Editors on Windows put a byte order mark before the text.
+    let (mark, text) = match bytes.strip_prefix(BYTE_ORDER_MARK) {
+        Some(text) => (BYTE_ORDER_MARK.len() as u64, text),
+        None => (0, bytes),
+    };
+    serde_json::from_slice(text).map_err(|e| Error::Format {
         file: file.into(),
-        offset: base + byte_offset(bytes, &e),
+        offset: base + mark + byte_offset(text, &e),
         reason: reason(&e),
     })
 }

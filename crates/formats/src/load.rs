@@ -1,10 +1,15 @@
 //! One door for reading: the kind of file is found from its first bytes.
 
+use crate::description::{Description, config_architecture, config_sizes};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::gguf::OtherTypes;
+use crate::json::BYTE_ORDER_MARK;
 use crate::model::Model;
 use crate::source::Source;
-use crate::{gguf, halfstep_file, hugging_face, safetensors};
+use crate::{
+    config, foreign, gguf, halfstep_file, hugging_face, inventory, json, safetensors, shards,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -17,23 +22,19 @@ pub fn load(path: &Path) -> Result<Model> {
         return hugging_face::load(Folder::Disk(path));
     }
     let mut source = open(path)?;
-    let mut start = [0; 9];
+    let mut start = [0; foreign::BYTES];
     let known = start.len().min(source.length as usize);
     source.read_at(0, &mut start[..known])?;
     match kind(&name, &start[..known])? {
-        Kind::Gguf => {
-            let bytes = source.values(0, source.length as usize)?;
-            drop(source);
-            Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(&name, &bytes)? })
-        }
+        Kind::Gguf => gguf::read_files(gguf::Files::on_disk(source, path, OtherTypes::Refuse)?),
         Kind::Safetensors => load_safetensors(source),
     }
 }
 
 /// Loads a model from bytes in memory (GGUF or `halfstep` file), for WASM. Errors name it `name`.
 pub fn load_bytes(name: &str, bytes: &[u8]) -> Result<Model> {
-    match kind(name, &bytes[..bytes.len().min(9)])? {
-        Kind::Gguf => Ok(Model { file_bytes: bytes.len() as u64, ..gguf::read(name, bytes)? }),
+    match kind(name, &bytes[..bytes.len().min(foreign::BYTES)])? {
+        Kind::Gguf => gguf::read(name, bytes),
         Kind::Safetensors => load_safetensors(Source::memory(name, bytes)),
     }
 }
@@ -49,39 +50,134 @@ enum Kind {
 }
 
 fn kind(file: &str, start: &[u8]) -> Result<Kind> {
-    let unsupported = |name: &str, reason: &str| {
-        Err(Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() })
-    };
     match start {
         [b'G', b'G', b'U', b'F', ..] => Ok(Kind::Gguf),
-        // A pickle would be code, and is never read.
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-            unsupported("a PyTorch checkpoint", "save it as safetensors")
+        // The length of the header may begin as other files do.
+        [_, _, _, _, _, _, _, _, b'{', ..] => Ok(Kind::Safetensors),
+        _ => {
+            foreign::refuse(file, start)?;
+            Err(Error::Format {
+                file: file.into(),
+                offset: 0,
+                reason: "neither GGUF nor safetensors by its first bytes".into(),
+            })
         }
-        [b'g', b'g', b'm', b'l', ..] | [b't', b'j', b'g', b'g', ..] => {
-            unsupported("the ggml format before GGUF", "convert it to GGUF")
-        }
-        [_, _, _, _, _, _, _, _, b'{'] => Ok(Kind::Safetensors),
-        _ => Err(Error::Format {
-            file: file.into(),
-            offset: 0,
-            reason: "neither GGUF nor safetensors by its first bytes".into(),
-        }),
     }
 }
 
 fn load_safetensors(mut source: Source) -> Result<Model> {
     let header = safetensors::read_header(&mut source)?;
     if !header.metadata.contains_key(halfstep_file::FORMAT_KEY) {
-        let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with \
-                      config.json and tokenizer.json";
-        return Err(Error::Unsupported {
-            file: source.file,
-            name: "a safetensors file by itself".into(),
-            reason: reason.into(),
-        });
+        return Err(by_itself(source.file, "a safetensors file by itself"));
     }
     halfstep_file::read(source, header)
+}
+
+/// A file of a Hugging Face folder that is no model without the others.
+fn by_itself(file: String, name: &str) -> Error {
+    let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with \
+                  config.json and tokenizer.json";
+    Error::Unsupported { file, name: name.into(), reason: reason.into() }
+}
+
+/// Describes the model of a file or folder, whether [`load`] can read it or not: what `load` reads,
+/// a safetensors file or a config.json by itself. Only headers and small files are read.
+///
+/// Errors: `Io`, `Format` and `Memory` where the file itself is damaged, `Unsupported` where it is
+/// no model. What keeps a sound one from being run is in the description.
+pub fn describe(path: &Path) -> Result<Description> {
+    let name = path.display().to_string();
+    if std::fs::metadata(path).map_err(|source| Error::Io { path: name.clone(), source })?.is_dir()
+    {
+        return hugging_face::describe(Folder::Disk(path));
+    }
+    let mut source = open(path)?;
+    let mut start = [0; foreign::BYTES];
+    let known = start.len().min(source.length as usize);
+    source.read_at(0, &mut start[..known])?;
+    match described_kind(&name, &start[..known])? {
+        Described::Model(Kind::Gguf) => {
+            gguf::describe(gguf::Files::on_disk(source, path, OtherTypes::Describe)?)
+        }
+        Described::Model(Kind::Safetensors) => describe_safetensors(source),
+        Described::Config => describe_config(source),
+    }
+}
+
+/// Describes the model of bytes in memory; errors name it `name`.
+pub fn describe_bytes(name: &str, bytes: &[u8]) -> Result<Description> {
+    let source = Source::memory(name, bytes);
+    match described_kind(name, &bytes[..bytes.len().min(foreign::BYTES)])? {
+        Described::Model(Kind::Gguf) => {
+            gguf::describe(gguf::Files::one(source, OtherTypes::Describe)?)
+        }
+        Described::Model(Kind::Safetensors) => describe_safetensors(source),
+        Described::Config => describe_config(source),
+    }
+}
+
+/// Describes the model of a Hugging Face folder in memory, its files by their names.
+pub fn describe_files(name: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<Description> {
+    hugging_face::describe(Folder::Memory { name, files })
+}
+
+enum Described {
+    Model(Kind),
+    Config,
+}
+
+fn described_kind(file: &str, start: &[u8]) -> Result<Described> {
+    let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
+    match text {
+        [b'{', ..] => Ok(Described::Config),
+        _ => kind(file, start).map(Described::Model),
+    }
+}
+
+fn describe_safetensors(mut source: Source) -> Result<Description> {
+    let header = safetensors::read_header(&mut source)?;
+    if header.metadata.contains_key(halfstep_file::FORMAT_KEY) {
+        return halfstep_file::describe(source, header);
+    }
+    let mut description = Description {
+        name: stem(&source.file),
+        format: "safetensors",
+        file_bytes: source.length,
+        ..Description::default()
+    };
+    description.count_all(&header.tensors);
+    description.refusal = Some(by_itself(source.file, "a safetensors file by itself"));
+    Ok(description)
+}
+
+fn describe_config(mut source: Source) -> Result<Description> {
+    let cap = config::MAX_CONFIG_BYTES as u64;
+    if source.length > cap {
+        let (file, bytes) = (source.file, source.length);
+        return Err(Error::Memory { file, what: "config.json".into(), bytes, cap });
+    }
+    let bytes: Vec<u8> = source.values(0, source.length as usize)?;
+    let config = json::parse(&source.file, &bytes)?;
+    let parsed = shards::refuse_quantization_config(&source.file, &bytes)
+        .and_then(|()| config::parse(&source.file, &bytes));
+    Ok(Description {
+        name: stem(&source.file),
+        format: "config",
+        architecture: config_architecture(&config),
+        sizes: config_sizes(&config),
+        parameters: parsed.as_ref().map_or(0, inventory::parameters),
+        file_bytes: source.length,
+        refusal: Some(
+            parsed.err().unwrap_or_else(|| by_itself(source.file, "a config.json by itself")),
+        ),
+        ..Description::default()
+    })
+}
+
+/// The name of a file without the way to it and its ending.
+fn stem(file: &str) -> String {
+    let name = Path::new(file).file_stem().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_default()
 }
 
 /// Size of a regular file; a pipe or a device could have no end.

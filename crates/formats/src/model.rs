@@ -140,6 +140,8 @@ pub struct Model {
     pub provenance: BTreeMap<String, String>,
     /// Size of the file(s) it was read from, 0 if made in memory.
     pub file_bytes: u64,
+    /// What was set right or left out while reading, for people.
+    pub warnings: Vec<String>,
 }
 
 impl Model {
@@ -161,6 +163,7 @@ impl Model {
             quantization,
             provenance: BTreeMap::new(),
             file_bytes: 0,
+            warnings: vec![],
         }
     }
 }

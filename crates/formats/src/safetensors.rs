@@ -5,6 +5,7 @@
 //! allocated; values are not judged here.
 
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::json::{self, Object};
 use crate::source::Source;
 use serde::Deserialize;
@@ -97,12 +98,17 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Header> {
 pub(crate) fn read_header(source: &mut Source) -> Result<Header> {
     let file = source.file.clone();
     let wrong = |offset: u64, reason: String| Error::Format { file: file.clone(), offset, reason };
+    let mut start = [0; foreign::BYTES];
+    let known = start.len().min(source.length as usize);
+    source.read_at(0, &mut start[..known])?;
+    // The length of a header may begin as other files do.
+    if start[8] != b'{' {
+        foreign::refuse(&file, &start[..known])?;
+    }
     if source.length < 8 {
         return Err(wrong(0, format!("{} bytes, too short for a safetensors file", source.length)));
     }
-    let mut prefix = [0; 8];
-    source.read_at(0, &mut prefix)?;
-    let header_bytes = u64::from_le_bytes(prefix);
+    let header_bytes = u64::from_le_bytes(start[..8].try_into().expect("8 bytes"));
     if header_bytes > MAX_HEADER_BYTES {
         return Err(Error::Memory {
             file,

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use bytemuck::Pod;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
@@ -39,6 +40,35 @@ impl<'a> Source<'a> {
         let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         Ok(Self { file: path.display().to_string(), length, bytes: Bytes::File(file) })
+    }
+
+    /// All bytes, if they are in memory.
+    pub fn in_memory(&self) -> Option<&'a [u8]> {
+        if let Bytes::Memory(all) = self.bytes { Some(all) } else { None }
+    }
+
+    /// `count` bytes from `offset` on, which are copied only out of a file. Errors: those of
+    /// [`Self::values`].
+    pub fn part(&mut self, offset: u64, count: usize) -> Result<Cow<'a, [u8]>> {
+        let range = usize::try_from(offset).ok().and_then(|at| Some(at..at.checked_add(count)?));
+        match self.in_memory().zip(range).and_then(|(all, range)| all.get(range)) {
+            Some(part) => Ok(Cow::Borrowed(part)),
+            None => self.values(offset, count).map(Cow::Owned),
+        }
+    }
+
+    /// Reads on until `bytes`, the beginning of the source, are `length` bytes long.
+    pub fn extend(&mut self, bytes: &mut Vec<u8>, length: u64) -> Result<()> {
+        let (from, length) = (bytes.len(), length.min(self.length) as usize);
+        let memory = |_| Error::Memory {
+            file: self.file.clone(),
+            what: format!("the first {length} bytes"),
+            bytes: length as u64,
+            cap: isize::MAX as u64,
+        };
+        bytes.try_reserve_exact(length.saturating_sub(from)).map_err(memory)?;
+        bytes.resize(length.max(from), 0);
+        self.read_at(from as u64, &mut bytes[from..])
     }
 
     /// Fills `out` from `offset` on.

@@ -67,6 +67,7 @@ fn model(architecture: Architecture) -> Model {
         quantization: None,
         provenance: BTreeMap::new(),
         file_bytes: 0,
+        warnings: vec![],
     }
 }
 

@@ -56,6 +56,20 @@ pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
     })
 }
 
+/// Describes the model of a file or folder, whether it can be run or not. Outcome:
+/// `FileInspection`.
+#[napi(catch_unwind)]
+pub fn inspect(path: String) -> NativeTask {
+    NativeTask::spawn(move |_, _| TaskOutput::value(&session::inspect_file(&path)?))
+}
+
+/// The same from the bytes of one file, called `name` in errors.
+#[napi(catch_unwind)]
+pub fn inspect_bytes(name: String, bytes: Uint8Array) -> NativeTask {
+    let bytes = bytes.to_vec();
+    NativeTask::spawn(move |_, _| TaskOutput::value(&session::inspect_bytes(&name, &bytes)?))
+}
+
 /// Quantizes a model: `recipe` is JSON of `RecipeInput`, `run` of `RunConfig`. Messages: `Event`.
 /// Outcome: `Report`; then `takeModel`.
 #[napi(catch_unwind)]
@@ -241,6 +255,6 @@ mod tests {
                 exports += 1;
             }
         }
-        assert_eq!(exports, 22, "functions and methods of the addon");
+        assert_eq!(exports, 24, "functions and methods of the addon");
     }
 }

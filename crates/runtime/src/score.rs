@@ -64,6 +64,8 @@ pub struct Scoring {
     pub done: usize,
     /// Number of tokens of all sequences.
     pub total: usize,
+    /// Whether each token is one to predict; None: all are.
+    targets: Option<Vec<bool>>,
     compared: bool,
     sums: Vec<Sums>,
 }
@@ -81,7 +83,26 @@ impl Scoring {
             .try_for_each(|network| check(network, against, &tokens, sequence_length))?;
         let total = tokens.chunks(sequence_length).map(<[u32]>::len).filter(|&n| n >= 2).sum();
         let sums = networks.iter().map(|_| Sums::default()).collect();
-        Ok(Self { tokens, sequence_length, done: 0, total, compared: against.is_some(), sums })
+        let (done, targets, compared) = (0, None, against.is_some());
+        Ok(Self { tokens, sequence_length, done, total, targets, compared, sums })
+    }
+
+    /// Scores some of the tokens only; the others are read and not predicted. `targets` says of
+    /// each token whether it is scored.
+    ///
+    /// Errors: another number of them, or none to score.
+    pub fn of_targets(mut self, targets: Vec<bool>) -> Result<Self> {
+        if targets.len() != self.tokens.len() {
+            let (got, tokens) = (targets.len(), self.tokens.len());
+            return Err(Error::argument("targets", format!("must be {tokens}, got {got}")));
+        }
+        let of_sequence = |sequence: &[bool]| sequence[1..].contains(&true);
+        if !targets[..self.total].chunks(self.sequence_length).any(of_sequence) {
+            let reason = "must have a token to predict among those that are measured";
+            return Err(Error::argument("data", reason));
+        }
+        self.targets = Some(targets);
+        Ok(self)
     }
 
     /// Scores the next sequence; false when there is none.
@@ -89,8 +110,10 @@ impl Scoring {
         if self.done == self.total {
             return Ok(false);
         }
-        let sequence = &self.tokens[self.done..self.total.min(self.done + self.sequence_length)];
-        score_sequence(networks, against, sequence, self.done, &mut self.sums)?;
+        let range = self.done..self.total.min(self.done + self.sequence_length);
+        let sequence = &self.tokens[range.clone()];
+        let targets = self.targets.as_ref().map(|targets| &targets[range]);
+        score_sequence(networks, against, sequence, targets, self.done, &mut self.sums)?;
         self.done += sequence.len();
         Ok(true)
     }
@@ -152,17 +175,21 @@ struct Sums {
 }
 
 impl Sums {
-    /// Scores of the tokens from position `first` of the text on.
-    fn add(&mut self, scores: &[RowScore], first: usize) -> Result<()> {
+    /// Scores of the tokens from position `first` of the text on; of those that count, where not
+    /// all do.
+    fn add(&mut self, scores: &[RowScore], count: Option<&[bool]>, first: usize) -> Result<()> {
         for (m, score) in scores.iter().enumerate() {
+            if count.is_some_and(|count| !count[m]) {
+                continue;
+            }
             if !(score.nll.is_finite() && score.kl.is_finite()) {
                 return Err(Error::NonFinite { what: "the loss".into(), position: first + m });
             }
             self.nll += score.nll;
             self.kl += score.kl;
             self.agree += score.agree as usize;
+            self.predictions += 1;
         }
-        self.predictions += scores.len();
         Ok(())
     }
 
@@ -180,11 +207,13 @@ impl Sums {
     }
 }
 
-/// Scores one sequence; `first` is the position of its first token in the text.
+/// Scores one sequence, or those of its tokens that `counted` names; `first` is the position of its
+/// first token in the text.
 fn score_sequence(
     networks: &[&Network],
     against: Option<&Network>,
     sequence: &[u32],
+    counted: Option<&[bool]>,
     first: usize,
     sums: &mut [Sums],
 ) -> Result<()> {
@@ -201,6 +230,10 @@ fn score_sequence(
     let (mut logits, mut reference_logits) = (vec![], vec![]);
     for (i, targets) in targets.chunks(LOGIT_ROWS).enumerate() {
         let (row, mut scores) = (i * LOGIT_ROWS, vec![RowScore::default(); targets.len()]);
+        let counted = counted.map(|counted| &counted[row + 1..row + 1 + targets.len()]);
+        if counted.is_some_and(|counted| !counted.contains(&true)) {
+            continue;
+        }
         if let (Some(against), Some(features)) = (against, &reference) {
             logits_of(against, features, row, targets.len(), &mut reference_logits);
         }
@@ -209,7 +242,7 @@ fn score_sequence(
             logits_of(network, features, row, targets.len(), &mut logits);
             sums.seconds += start.seconds();
             score_rows(network, &logits, &reference_logits, targets, &mut scores);
-            sums.add(&scores, first + row + 1)?;
+            sums.add(&scores, counted, first + row + 1)?;
         }
     }
     Ok(())

@@ -88,6 +88,19 @@ pub fn load_files(name: String, files: WasmFiles) -> WasmTask {
     })
 }
 
+/// Describes the model of one file's bytes, whether it can be run or not; errors name it `name`.
+/// Outcome: `FileInspection`.
+#[wasm_bindgen(js_name = inspectBytes)]
+pub fn inspect_bytes(name: String, bytes: Vec<u8>) -> WasmTask {
+    WasmTask::once(move |_, _| TaskOutput::value(&session::inspect_bytes(&name, &bytes)?))
+}
+
+/// The same from the files of a Hugging Face folder.
+#[wasm_bindgen(js_name = inspectFiles)]
+pub fn inspect_files(name: String, files: WasmFiles) -> WasmTask {
+    WasmTask::once(move |_, _| TaskOutput::value(&session::inspect_files(&name, &files.0)?))
+}
+
 /// Quantizes a model: `recipe` is JSON of `RecipeInput`, `run` of `RunConfig`. Messages: `Event`.
 /// Outcome: `Report`; then `takeModel`.
 #[wasm_bindgen]

@@ -1,7 +1,7 @@
 import { Command } from 'commander'
-import { Model } from '../model-node.js'
 import { attempt } from './exit.js'
-import { formatNumber, formatPerplexity, formatTable } from './format.js'
+import { formatNumber, formatPerplexity, formatTable, wrapped } from './format.js'
+import { loadModel } from './load.js'
 import { addOptions, EVALUATE_OPTIONS, given } from './options.js'
 import { Progress } from './progress.js'
 
@@ -27,9 +27,9 @@ export function evalCommand(): Command {
     .addHelpText('after', EXAMPLE)
   return command.action((path: string, options: { against?: string; json?: boolean }) =>
     attempt(async (signal) => {
-      const model = await Model.load(path, { signal })
+      const model = await loadModel(path, signal)
       const against =
-        options.against === undefined ? undefined : await Model.load(options.against, { signal })
+        options.against === undefined ? undefined : await loadModel(options.against, signal)
       const progress = new Progress(options.json === true)
       const started = performance.now()
       const onProgress = (done: number, total: number) => {
@@ -44,6 +44,9 @@ export function evalCommand(): Command {
         console.log(JSON.stringify(record))
         return
       }
+      for (const note of record.reading?.notes ?? []) console.log(note)
+      for (const warning of record.reading?.warnings ?? [])
+        console.error(wrapped(`warning: ${warning}`).join('\n'))
       const rows = [
         ['perplexity', formatPerplexity(record.perplexity, 4)],
         ['mean negative log-likelihood', formatNumber(record.meanNll, 5)],

@@ -46,7 +46,12 @@ export function formatPairs(
 ): string[] {
   const width = Math.max(...pairs.map(([name]) => name.length))
   const lines = pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`.trimEnd())
-  return lines.map((line) => (line.length > columns ? `${line.slice(0, columns - 3)}...` : line))
+  return lines.map((line) => cut(line, columns))
+}
+
+/** A line of at most so many columns. */
+export function cut(line: string, columns: number): string {
+  return line.length > columns ? `${line.slice(0, columns - 3)}...` : line
 }
 
 /** Words in lines of at most so many columns. */

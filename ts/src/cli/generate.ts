@@ -1,7 +1,7 @@
 import { Command } from 'commander'
 import type { GenerationConfig } from '../generated/types.js'
-import { Model } from '../model-node.js'
 import { attempt } from './exit.js'
+import { loadModel } from './load.js'
 import { addOptions, GENERATE_OPTIONS, given } from './options.js'
 
 const EXAMPLE = `
@@ -29,7 +29,7 @@ export function generateCommand(): Command {
       const start = options.chat
         ? { messages: [{ role: 'user', content: prompt ?? '' }] }
         : { prompt }
-      const model = await Model.load(path, { signal })
+      const model = await loadModel(path, signal)
       const stream = model.generate({ ...start, ...rest }, { signal })
       // The prompt is printed before its continuation, and not before an error.
       let before = options.json || options.chat ? '' : (prompt ?? '')

@@ -2,10 +2,10 @@ import { statfs } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { Command } from 'commander'
 import type { Plan, PlanStage } from '../generated/types.js'
-import { Model } from '../model-node.js'
 import { plan } from '../plan.js'
 import { attempt } from './exit.js'
 import { formatBytes, formatPairs, formatSeconds, formatTable, wrapped } from './format.js'
+import { loadModel } from './load.js'
 import { Progress } from './progress.js'
 import { addRecipeFlags, mustBeWritable, recipeOf, runOf } from './recipe-flags.js'
 
@@ -35,7 +35,7 @@ export function planCommand(): Command {
     (path: string, options: { output?: string; report?: string; json?: boolean }) =>
       attempt(async (signal) => {
         await mustBeWritable(options)
-        const model = await Model.load(path, { signal })
+        const model = await loadModel(path, signal)
         const progress = new Progress(options.json === true)
         const onEvent = (event: { kind: string; detail?: string }) =>
           event.kind === 'phase' && progress.line(`plan: ${event.detail}`)

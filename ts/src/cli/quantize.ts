@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs'
 import { Command } from 'commander'
 import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/types.js'
-import { Model } from '../model-node.js'
 import { quantize } from '../quantize.js'
 import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
@@ -13,6 +12,7 @@ import {
   formatSeconds,
   formatTable,
 } from './format.js'
+import { loadModel } from './load.js'
 import { Progress } from './progress.js'
 import {
   addRecipeFlags,
@@ -60,7 +60,7 @@ export function quantizeCommand(): Command {
     attempt(
       async (signal) => {
         await mustBeWritable(options)
-        const model = await Model.load(path, { signal })
+        const model = await loadModel(path, signal)
         const record = options.report !== undefined
         const run = quantize(model, await recipeOf(command), { ...runOf(command), record, signal })
         const progress = new Progress(options.json === true)

@@ -387,13 +387,16 @@ export const RECIPES: readonly RecipeDoc[] = [
 ]
 
 export const RUN: readonly OptionDoc[] = [
-  {"doc":"Path of the text to train on: UTF-8, or a .jsonl file with a document in the field `text` of each line. Default: none; a recipe that trains needs one, or `selfGenerated`.","path":"data","type":"string"},
+  {"doc":"Path of the text to train on: UTF-8, or documents: a .jsonl or .ndjson file with an object in each line, or a .json file with an array of them. An object has a text in `text`, or a conversation in `messages` (objects with role and content), which the chat template of the model renders. Default: none; a recipe that trains needs one, or `selfGenerated`.","path":"data","type":"string"},
   {"doc":"Text to train on, instead of a path in `data`. Default: none.","path":"text","type":"string"},
   {"doc":"Number of tokens that the unquantized model (the teacher) generates to train on, instead of `data` or in addition to it (LLM-QAT, arXiv 2305.17888). They are kept in `runFolder` and used again from there. Default: given by the recipe; all but llm-qat generate none.","path":"selfGenerated","type":"number"},
   {"default":0,"doc":"Number of characters to skip at the beginning of the text, such as those that validation uses. Default 0.","path":"skipCharacters","type":"number"},
-  {"doc":"Path of a text (or .jsonl file) that is never trained on; the model is measured on it before and after. Default: nothing is measured.","path":"validation","type":"string"},
+  {"doc":"Path of a text, or of documents as in `data`, that is never trained on; the model is measured on it before and after. Default: nothing is measured.","path":"validation","type":"string"},
   {"doc":"Text to measure on, instead of a path in `validation`. Default: none.","path":"validationText","type":"string"},
   {"doc":"Number of tokens of the validation text to measure on. Default 4096.","path":"validationTokens","type":"number"},
+  {"choices":["auto","on","off"],"default":"auto","doc":"Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the tokenizer adds one to a text). It takes one position of each sequence and is never predicted. Default `auto`.","path":"bos","type":"string"},
+  {"choices":["auto","on","off"],"default":"auto","doc":"Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain text) or `auto` (on for conversations only). Default `auto`.","path":"special","type":"string"},
+  {"default":false,"doc":"Learn from the answers of conversations only: what no assistant says is read, but not predicted. Stages that train layer by layer compare every position. Default false.","path":"answersOnly","type":"boolean"},
   {"doc":"Path that the result will be saved to, so that an ending that does not fit the target is refused before the run starts. The run itself writes nothing there. Default: none.","path":"output","type":"string"},
   {"doc":"Folder for checkpoints and finished layers, from which a stopped run can be resumed. Default: none; on the command line the output with `.run` added.","path":"runFolder","type":"string"},
   {"doc":"Number of optimizer steps between two checkpoints; finished layers are always saved. Default: a checkpoint is written only when the run is interrupted.","path":"checkpointEvery","type":"number"},
@@ -403,10 +406,13 @@ export const RUN: readonly OptionDoc[] = [
 ]
 
 export const EVALUATE: readonly OptionDoc[] = [
-  {"doc":"Path of the text to measure on: UTF-8, or a .jsonl file with a document in the field `text` of each line. Default: none.","path":"data","type":"string"},
+  {"doc":"Path of the text to measure on: UTF-8, or documents: a .jsonl or .ndjson file with an object in each line, or a .json file with an array of them. An object has a text in `text`, or a conversation in `messages` (objects with role and content), which the chat template of the model renders. Default: none.","path":"data","type":"string"},
   {"doc":"Text to measure on, instead of a path in `data`. Default: none.","path":"text","type":"string"},
   {"default":0,"doc":"Number of tokens to measure on, from the beginning of the text; 0 uses all of it. Default 0.","path":"tokens","type":"number"},
   {"default":512,"doc":"Number of tokens of each sequence that the text is cut into; each sequence is evaluated by itself. Default 512.","path":"sequenceLength","type":"number"},
+  {"choices":["auto","on","off"],"default":"auto","doc":"Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the tokenizer adds one to a text). It takes one position of each sequence and is never predicted. Default `auto`.","path":"bos","type":"string"},
+  {"choices":["auto","on","off"],"default":"auto","doc":"Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain text) or `auto` (on for conversations only). Default `auto`.","path":"special","type":"string"},
+  {"default":false,"doc":"Measure the answers of conversations only: what no assistant says is read, but not predicted. Default false.","path":"answersOnly","type":"boolean"},
   {"choices":["auto","float","integer"],"default":"auto","doc":"Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on decoded weights, with nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.","path":"arithmetic","type":"string"},
   {"default":0,"doc":"Number of threads; 0 uses one per core. It never changes a result. Default 0.","path":"threads","type":"number"},
 ]

@@ -535,8 +535,10 @@ export type Element = {
  */
 export type EvaluateConfig = { 
 /**
- * Path of the text to measure on: UTF-8, or a .jsonl file with a document in the field `text`
- * of each line. Default: none.
+ * Path of the text to measure on: UTF-8, or documents: a .jsonl or .ndjson file with an object
+ * in each line, or a .json file with an array of them. An object has a text in `text`, or a
+ * conversation in `messages` (objects with role and content), which the chat template of the
+ * model renders. Default: none.
  */
 data?: string, 
 /**
@@ -552,6 +554,22 @@ tokens: number,
  * itself. Default 512.
  */
 sequenceLength: number, 
+/**
+ * Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
+ * tokenizer adds one to a text). It takes one position of each sequence and is never
+ * predicted. Default `auto`.
+ */
+bos: Switch, 
+/**
+ * Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain
+ * text) or `auto` (on for conversations only). Default `auto`.
+ */
+special: Switch, 
+/**
+ * Measure the answers of conversations only: what no assistant says is read, but not
+ * predicted. Default false.
+ */
+answersOnly: boolean, 
 /**
  * Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on
  * decoded weights, with nothing else quantized) or `auto` (integer for a quantized model).
@@ -591,14 +609,20 @@ top1Agreement: number | null,
 /**
  * Predictions per second of the forward pass of the model itself; 0 where there is no clock.
  */
-tokensPerSecond: number, };
+tokensPerSecond: number, 
+/**
+ * How the text was read, if there is something to say about it; absent in the measurements of
+ * a run, whose events tell it.
+ */
+reading?: ReadingRecord, };
 
 /**
  * What a run reports while it works.
  */
 export type Event = { 
 /**
- * A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`.
+ * A part of the run begins: `generate`, `calibrate`, `train`, `evaluate`, `pack`; or, as `data`,
+ * how the text is read.
  */
 "kind": "phase", 
 /**
@@ -716,6 +740,112 @@ path: string, } | {
  * What it was, in a sentence.
  */
 message: string, };
+
+/**
+ * The contents of a file or folder, whether its model can be run or not, for `halfstep inspect`.
+ * What a file does not give is null.
+ */
+export type FileInspection = { 
+/**
+ * Name of the model.
+ */
+name: string, 
+/**
+ * What the file is: `gguf`, `halfstep`, `safetensors`, `folder` (Hugging Face) or `config`.
+ */
+format: string, 
+/**
+ * Name of the architecture, as the file has it.
+ */
+architecture: string | null, 
+/**
+ * Number of weights; those of a tied head count once. Where the architecture is unknown, the
+ * elements of all tensors.
+ */
+parameters: number, 
+/**
+ * Size of the file or files.
+ */
+fileBytes: number, 
+/**
+ * All stored weight bits over all parameters; 0 without weights.
+ */
+bitsPerWeight: number, 
+/**
+ * Rows of the embedding.
+ */
+vocabSize: number | null, 
+/**
+ * Width of the rows that go from layer to layer.
+ */
+hiddenSize: number | null, 
+/**
+ * Width inside the feed-forward of a layer, the largest where layers differ.
+ */
+intermediateSize: number | null, 
+/**
+ * Number of layers.
+ */
+layers: number | null, 
+/**
+ * Number of query heads of a layer, the largest where layers differ.
+ */
+heads: number | null, 
+/**
+ * Number of key/value heads of a layer, the largest where layers differ.
+ */
+kvHeads: number | null, 
+/**
+ * Elements of a head.
+ */
+headDim: number | null, 
+/**
+ * Longest context in tokens.
+ */
+maxPositions: number | null, 
+/**
+ * Whether the head is the embedding.
+ */
+tiedHead: boolean | null, 
+/**
+ * Kind of the tokenizer, as the file calls it (`gpt2`, `llama`, `BPE`, `Unigram`); null
+ * without one.
+ */
+tokenizer: string | null, 
+/**
+ * llama.cpp's name of the pre-tokenizer, where the file has it.
+ */
+preTokenizer: string | null, 
+/**
+ * Whether there is a chat template.
+ */
+hasChatTemplate: boolean, 
+/**
+ * Target of a quantized model, null for any other.
+ */
+target: string | null, 
+/**
+ * Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
+ * that rank.
+ */
+tensorTypes: { [key in string]: number }, 
+/**
+ * Bytes of the tensors by storage type.
+ */
+tensorBytes: { [key in string]: number }, 
+/**
+ * How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
+ * by halfstep.
+ */
+provenance: { [key in string]: string }, 
+/**
+ * What is set right or left out in reading.
+ */
+warnings: Array<string>, 
+/**
+ * What loading the model ends in; null if it can be run.
+ */
+refusal: Refusal | null, };
 
 /**
  * A finished generation.
@@ -840,6 +970,10 @@ export type Inspection = {
  */
 name: string, 
 /**
+ * Name of the architecture, as GGUF has it: `llama`.
+ */
+architecture: string, 
+/**
  * Number of weights; those of a tied head count once.
  */
 parameters: number, 
@@ -908,7 +1042,11 @@ tensorTypes: { [key in string]: number },
  * How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
  * by halfstep.
  */
-provenance: { [key in string]: string }, };
+provenance: { [key in string]: string }, 
+/**
+ * What was set right or left out while reading.
+ */
+warnings: Array<string>, };
 
 /**
  * A uniform integer grid, 2 to 8 bits.
@@ -1228,6 +1366,32 @@ zeroPoint?: ZeroPoint, };
 export type RangeConfig = "frozen" | "absmax" | "scale" | "clip" | "scaleZero";
 
 /**
+ * How a text was read, and what there is to say about it.
+ */
+export type ReadingRecord = { 
+/**
+ * Token that was put before each sequence, as the vocabulary spells it; null if there was none.
+ */
+beginToken: string | null, 
+/**
+ * Whether special tokens that the text spells out were read as tokens.
+ */
+special: boolean, 
+/**
+ * Whether only the answers of conversations were predicted.
+ */
+answersOnly: boolean, 
+/**
+ * What was done, in a phrase each; empty if the text is the plain one of a model without a begin
+ * token.
+ */
+notes: Array<string>, 
+/**
+ * What may not be as intended, in a sentence each.
+ */
+warnings: Array<string>, };
+
+/**
  * A whole method, as the engine reads it. Recipes (`recipes/*.rs`) are functions from a few
  * options to one of these.
  */
@@ -1316,6 +1480,19 @@ selfGenerated?: number, };
  * When the forward pass of a layer is computed again in the backward pass instead of being kept.
  */
 export type Recompute = "auto" | "always" | "never";
+
+/**
+ * Why a model cannot be run.
+ */
+export type Refusal = { 
+/**
+ * Code of the error, `ERR_...`.
+ */
+code: string, 
+/**
+ * The error in one sentence.
+ */
+message: string, };
 
 /**
  * The report of a run.
@@ -1492,8 +1669,10 @@ quantizer: ActivationSpec, };
  */
 export type RunConfig = { 
 /**
- * Path of the text to train on: UTF-8, or a .jsonl file with a document in the field `text` of
- * each line. Default: none; a recipe that trains needs one, or `selfGenerated`.
+ * Path of the text to train on: UTF-8, or documents: a .jsonl or .ndjson file with an object in
+ * each line, or a .json file with an array of them. An object has a text in `text`, or a
+ * conversation in `messages` (objects with role and content), which the chat template of the
+ * model renders. Default: none; a recipe that trains needs one, or `selfGenerated`.
  */
 data?: string, 
 /**
@@ -1512,8 +1691,8 @@ selfGenerated?: number,
  */
 skipCharacters: number, 
 /**
- * Path of a text (or .jsonl file) that is never trained on; the model is measured on it before
- * and after. Default: nothing is measured.
+ * Path of a text, or of documents as in `data`, that is never trained on; the model is measured
+ * on it before and after. Default: nothing is measured.
  */
 validation?: string, 
 /**
@@ -1524,6 +1703,22 @@ validationText?: string,
  * Number of tokens of the validation text to measure on. Default 4096.
  */
 validationTokens?: number, 
+/**
+ * Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
+ * tokenizer adds one to a text). It takes one position of each sequence and is never
+ * predicted. Default `auto`.
+ */
+bos: Switch, 
+/**
+ * Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain
+ * text) or `auto` (on for conversations only). Default `auto`.
+ */
+special: Switch, 
+/**
+ * Learn from the answers of conversations only: what no assistant says is read, but not
+ * predicted. Stages that train layer by layer compare every position. Default false.
+ */
+answersOnly: boolean, 
 /**
  * Path that the result will be saved to, so that an ending that does not fit the target is
  * refused before the run starts. The run itself writes nothing there. Default: none.
@@ -1911,6 +2106,11 @@ matrices: Array<MatrixRecord>, };
  * What a stage begins from.
  */
 export type StageStart = "previous" | "original";
+
+/**
+ * Something that is on, off, or decided by what is there.
+ */
+export type Switch = "auto" | "on" | "off";
 
 /**
  * Up to 16 levels of int8, ascending.

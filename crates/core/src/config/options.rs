@@ -1,6 +1,7 @@
 //! Options of runs, evaluations and generations. Every field has a default; the TypeScript types
 //! are generated from these.
 
+use crate::data::Reading;
 use halfstep_formats::template::Message;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -11,8 +12,10 @@ use ts_rs::TS;
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct RunConfig {
-    /// Path of the text to train on: UTF-8, or a .jsonl file with a document in the field `text` of
-    /// each line. Default: none; a recipe that trains needs one, or `selfGenerated`.
+    /// Path of the text to train on: UTF-8, or documents: a .jsonl or .ndjson file with an object in
+    /// each line, or a .json file with an array of them. An object has a text in `text`, or a
+    /// conversation in `messages` (objects with role and content), which the chat template of the
+    /// model renders. Default: none; a recipe that trains needs one, or `selfGenerated`.
     pub data: Option<String>,
     /// Text to train on, instead of a path in `data`. Default: none.
     pub text: Option<String>,
@@ -23,13 +26,23 @@ pub struct RunConfig {
     /// Number of characters to skip at the beginning of the text, such as those that validation
     /// uses. Default 0.
     pub skip_characters: usize,
-    /// Path of a text (or .jsonl file) that is never trained on; the model is measured on it before
-    /// and after. Default: nothing is measured.
+    /// Path of a text, or of documents as in `data`, that is never trained on; the model is measured
+    /// on it before and after. Default: nothing is measured.
     pub validation: Option<String>,
     /// Text to measure on, instead of a path in `validation`. Default: none.
     pub validation_text: Option<String>,
     /// Number of tokens of the validation text to measure on. Default 4096.
     pub validation_tokens: Option<usize>,
+    /// Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
+    /// tokenizer adds one to a text). It takes one position of each sequence and is never
+    /// predicted. Default `auto`.
+    pub bos: Switch,
+    /// Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain
+    /// text) or `auto` (on for conversations only). Default `auto`.
+    pub special: Switch,
+    /// Learn from the answers of conversations only: what no assistant says is read, but not
+    /// predicted. Stages that train layer by layer compare every position. Default false.
+    pub answers_only: bool,
     /// Path that the result will be saved to, so that an ending that does not fit the target is
     /// refused before the run starts. The run itself writes nothing there. Default: none.
     pub output: Option<String>,
@@ -49,13 +62,35 @@ pub struct RunConfig {
     pub record: bool,
 }
 
+impl RunConfig {
+    /// How the texts of the run become tokens.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading { bos: self.bos, special: self.special, answers_only: self.answers_only }
+    }
+}
+
+/// Something that is on, off, or decided by what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum Switch {
+    /// Decided by the model and the text.
+    #[default]
+    Auto,
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
 /// Options of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct EvaluateConfig {
-    /// Path of the text to measure on: UTF-8, or a .jsonl file with a document in the field `text`
-    /// of each line. Default: none.
+    /// Path of the text to measure on: UTF-8, or documents: a .jsonl or .ndjson file with an object
+    /// in each line, or a .json file with an array of them. An object has a text in `text`, or a
+    /// conversation in `messages` (objects with role and content), which the chat template of the
+    /// model renders. Default: none.
     pub data: Option<String>,
     /// Text to measure on, instead of a path in `data`. Default: none.
     pub text: Option<String>,
@@ -64,6 +99,16 @@ pub struct EvaluateConfig {
     /// Number of tokens of each sequence that the text is cut into; each sequence is evaluated by
     /// itself. Default 512.
     pub sequence_length: usize,
+    /// Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
+    /// tokenizer adds one to a text). It takes one position of each sequence and is never
+    /// predicted. Default `auto`.
+    pub bos: Switch,
+    /// Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain
+    /// text) or `auto` (on for conversations only). Default `auto`.
+    pub special: Switch,
+    /// Measure the answers of conversations only: what no assistant says is read, but not
+    /// predicted. Default false.
+    pub answers_only: bool,
     /// Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on
     /// decoded weights, with nothing else quantized) or `auto` (integer for a quantized model).
     /// Default `auto`.
@@ -79,9 +124,19 @@ impl Default for EvaluateConfig {
             text: None,
             tokens: 0,
             sequence_length: 512,
+            bos: Switch::Auto,
+            special: Switch::Auto,
+            answers_only: false,
             arithmetic: ArithmeticConfig::Auto,
             threads: 0,
         }
+    }
+}
+
+impl EvaluateConfig {
+    /// How the text becomes tokens.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading { bos: self.bos, special: self.special, answers_only: self.answers_only }
     }
 }
 

@@ -1,38 +1,54 @@
 //! Text in, batches of token sequences out. The batch of a step is a function of (tokens, seed,
 //! step) alone, so nothing of it needs saving.
 
-mod jsonl;
+pub(crate) mod chat;
+mod documents;
+mod reading;
 pub mod self_generated;
+mod windows;
+
+pub use reading::{Reading, ReadingRecord};
+pub(crate) use windows::permutation;
+pub use windows::{Batch, Sequences, Windows};
 
 use crate::{Error, Result};
+use chat::Chat;
+use documents::Documents;
 use halfstep_formats::Model;
 use halfstep_formats::load::{read_file, regular_file_bytes};
-use halfstep_kernels::rng::Rng;
+use std::collections::BTreeMap;
 use std::path::Path;
-
-/// The RNG stream that orders training sequences; the epoch is added to it.
-const ORDER_STREAM: u64 = 1 << 32;
 
 /// Both the text and its token ids are in memory as a whole.
 const MAX_TEXT_BYTES: u64 = 4 << 30;
 
 const SELF_GENERATED: &str = "self-generated";
 
-/// A text to train or measure on: characters, token ids that a model generated, or both.
+/// A text to train or measure on: characters, conversations, token ids that a model generated, or
+/// those after one of the others.
 pub struct Text {
     /// Path, `text` or `self-generated`, or the first with the last.
     pub(crate) name: String,
-    characters: Option<String>,
+    source: Option<Documents>,
     /// Ids that a model generated; they are kept because its tokenizer may split their text into
     /// others.
     generated: Vec<u32>,
+    reading: Reading,
+}
+
+/// Ids of a text.
+struct Ids {
+    ids: Vec<u32>,
+    /// Whether each is one to predict; None: all are.
+    targets: Option<Vec<bool>>,
+    record: ReadingRecord,
 }
 
 impl Text {
-    /// Reads `path` (plain text, or documents where it ends in .jsonl) or takes `text`, leaving out
-    /// the first `skip` characters. None if both are absent.
+    /// Reads `path` (plain text, or documents where it ends in .jsonl, .ndjson or .json) or takes
+    /// `text`, leaving out the first `skip` characters. None if both are absent.
     pub fn read(path: Option<&str>, text: Option<&str>, skip: usize) -> Result<Option<Self>> {
-        let (name, text) = match (path, text) {
+        let (name, source) = match (path, text) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => {
                 return Err(Error::config(
@@ -41,44 +57,112 @@ impl Text {
                 ));
             }
             (Some(path), None) => (path.to_owned(), file(path)?),
-            (None, Some(text)) => ("text".to_owned(), text.to_owned()),
+            (None, Some(text)) => {
+                let reason = "documents in JSON; put them in a file whose name ends in .jsonl, \
+                              .ndjson or .json, or pass what they say";
+                (
+                    "text".to_owned(),
+                    Documents::plain("text", without_mark(text.to_owned()), reason)?,
+                )
+            }
         };
-        let start = text.char_indices().nth(skip).map_or(text.len(), |(at, _)| at);
-        let text = if skip == 0 { text } else { text[start..].to_owned() };
-        if text.trim().is_empty() {
-            return Err(Error::Data { data: name, reason: "must contain text".into() });
-        }
-        Ok(Some(Self { name, characters: Some(text), generated: vec![] }))
+        let source = match source {
+            Documents::Text(text) => {
+                let start = text.char_indices().nth(skip).map_or(text.len(), |(at, _)| at);
+                let text = if skip == 0 { text } else { text[start..].to_owned() };
+                if text.trim().is_empty() {
+                    return Err(Error::Data { data: name, reason: "must contain text".into() });
+                }
+                Documents::Text(text)
+            }
+            Documents::Conversations(_) if skip > 0 => {
+                let reason = "must be 0 for conversations: they have no characters of their own";
+                return Err(Error::config("skipCharacters", reason));
+            }
+            conversations => conversations,
+        };
+        let (generated, reading) = (vec![], Reading::default());
+        Ok(Some(Self { name, source: Some(source), generated, reading }))
     }
 
     /// A text that a model generated.
     pub fn generated(tokens: Vec<u32>) -> Self {
-        Self { name: SELF_GENERATED.into(), characters: None, generated: tokens }
+        let (name, reading) = (SELF_GENERATED.into(), Reading::default());
+        Self { name, source: None, generated: tokens, reading }
     }
 
     /// This text, followed by one that a model generated.
     pub fn and(self, generated: Self) -> Self {
         Self {
             name: format!("{} and {}", self.name, generated.name),
-            characters: self.characters,
             generated: generated.generated,
+            ..self
         }
     }
 
-    /// Returns the token ids, at least `least` of them, without special tokens other than those
-    /// that a model generated.
+    /// This text, read in a way of its own.
+    ///
+    /// Errors: `Config`, only answers are asked for and it has no conversations.
+    pub fn read_as(self, reading: Reading) -> Result<Self> {
+        if reading.answers_only && !self.is_chat() {
+            let reason = format!(
+                "must be absent: {} has no conversations; they are documents with a field messages",
+                self.name
+            );
+            return Err(Error::config("answersOnly", reason));
+        }
+        Ok(Self { reading, ..self })
+    }
+
+    /// Whether it consists of conversations.
+    pub(crate) fn is_chat(&self) -> bool {
+        matches!(self.source, Some(Documents::Conversations(_)))
+    }
+
+    /// Returns the token ids, at least `least` of them, without begin tokens before sequences.
     pub fn tokens(&self, model: &Model, least: usize) -> Result<Vec<u32>> {
-        let mut tokens = self.own(model)?;
+        let Ids { ids: mut tokens, .. } = self.own(model)?;
         tokens.extend(&self.generated);
         if tokens.len() < least {
-            let reason = format!(
-                "must have at least {least} tokens, got {}; use a longer text or a shorter \
-                 sequenceLength",
-                tokens.len()
-            );
-            return Err(Error::Data { data: self.name.clone(), reason });
+            return Err(self.too_short(least, tokens.len()));
         }
         Ok(tokens)
+    }
+
+    /// Returns the sequences of `sequence_length` that the text is cut into, at least one whole one.
+    ///
+    /// Errors: `Data`, it is shorter, or nothing in it is to be predicted; `Config`, there is no
+    /// begin token, or no place for one.
+    pub fn windows(&self, model: &Model, sequence_length: usize) -> Result<Windows> {
+        let (windows, _) = self.measured(model, sequence_length)?;
+        if windows.tokens.len() < sequence_length {
+            return Err(self.too_short(sequence_length, windows.tokens.len()));
+        }
+        Ok(windows)
+    }
+
+    /// Returns the sequences, of which the only one may be shorter, and how the text was read.
+    ///
+    /// Errors: those of [`Text::windows`].
+    pub(crate) fn measured(
+        &self,
+        model: &Model,
+        sequence_length: usize,
+    ) -> Result<(Windows, ReadingRecord)> {
+        let Ids { mut ids, mut targets, record } = self.own(model)?;
+        ids.extend(&self.generated);
+        if let Some(targets) = &mut targets {
+            targets.resize(ids.len(), true);
+        }
+        let begin = self.reading.begin(model)?;
+        Ok((Windows::cut(ids, targets, begin, sequence_length)?, record))
+    }
+
+    /// How the text is read.
+    ///
+    /// Errors: those of [`Text::windows`].
+    pub(crate) fn record(&self, model: &Model) -> Result<ReadingRecord> {
+        Ok(self.own(model)?.record)
     }
 
     /// Returns the token ids of `samples` sequences of `sequence_length`: the first of the
@@ -91,12 +175,15 @@ impl Text {
         samples: usize,
         sequence_length: usize,
     ) -> Result<Vec<u32>> {
-        if self.characters.is_none() {
-            return self.first(self.generated.clone(), samples, sequence_length);
+        let begin = self.reading.begin(model)?;
+        let generated = Windows::cut(self.generated.clone(), None, begin, sequence_length)?.tokens;
+        if self.source.is_none() {
+            return self.first(generated, samples, sequence_length);
         }
         let mut tokens =
             self.given_sequences(model, samples, sequence_length, self.generated.len())?;
-        tokens.extend(&self.generated[..samples * sequence_length - tokens.len()]);
+        // Begin tokens only make more of them.
+        tokens.extend(&generated[..samples * sequence_length - tokens.len()]);
         Ok(tokens)
     }
 
@@ -111,8 +198,9 @@ impl Text {
         sequence_length: usize,
         generated: usize,
     ) -> Result<Vec<u32>> {
+        let (ids, begin) = (self.own(model)?.ids, self.reading.begin(model)?);
         self.first(
-            self.own(model)?,
+            Windows::cut(ids, None, begin, sequence_length)?.tokens,
             samples - (generated / sequence_length).min(samples / 2),
             sequence_length,
         )
@@ -137,29 +225,100 @@ impl Text {
         Ok(tokens)
     }
 
-    /// Ids of the characters.
-    fn own(&self, model: &Model) -> Result<Vec<u32>> {
-        let Some(characters) = &self.characters else { return Ok(vec![]) };
+    fn too_short(&self, least: usize, got: usize) -> Error {
+        let reason = format!(
+            "must have at least {least} tokens, got {got}; use a longer text or a shorter \
+             sequenceLength"
+        );
+        Error::Data { data: self.name.clone(), reason }
+    }
+
+    /// Ids of what no model generated.
+    fn own(&self, model: &Model) -> Result<Ids> {
+        let mut record = reading::record(&self.reading, model, self.is_chat())?;
+        let Some(source) = &self.source else {
+            return Ok(Ids { ids: vec![], targets: None, record });
+        };
         let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
             data: model.name.clone(),
             reason: "the model has no tokenizer".into(),
         })?;
-        Ok(tokenizer.encode(characters, false)?)
+        let conversations = match source {
+            Documents::Text(text) => {
+                let (ids, spelt) = reading::plain_ids(tokenizer, text, self.reading.special)?;
+                record.warnings.extend(spelt);
+                return Ok(Ids { ids, targets: None, record });
+            }
+            Documents::Conversations(conversations) => conversations,
+        };
+        let chat = Chat {
+            data: &self.name,
+            model,
+            tokenizer,
+            begin: self.reading.begin(model)?,
+            special: self.reading.is_special(true),
+            answers_only: self.reading.answers_only,
+        };
+        let (ids, targets) = chat.ids(conversations)?;
+        if let Some(targets) = &targets {
+            let count = targets.iter().filter(|&&target| target).count();
+            if count == 0 {
+                let reason = "no conversation has an answer (a message of the role assistant)";
+                return Err(Error::Data { data: self.name.clone(), reason: reason.into() });
+            }
+            let all = targets.len();
+            record.notes.push(format!("answers only: {count} of {all} tokens are predicted"));
+        }
+        Ok(Ids { ids, targets, record })
     }
 
     /// BLAKE3 of the text and of the ids, in hex: names the data in checkpoints.
     pub(crate) fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher
-            .update(self.characters.as_deref().unwrap_or_default().as_bytes())
-            .update(bytemuck::cast_slice(&self.generated));
+        match &self.source {
+            Some(Documents::Text(text)) => _ = hasher.update(text.as_bytes()),
+            Some(Documents::Conversations(conversations)) => {
+                for conversation in conversations {
+                    let messages = serde_json::to_string(&conversation.messages);
+                    hasher.update(messages.unwrap_or_default().as_bytes()).update(b"\n");
+                }
+            }
+            None => {}
+        }
+        hasher.update(bytemuck::cast_slice(&self.generated));
         hasher.finalize().to_hex().to_string()
+    }
+
+    /// Everything that decides the sequences of a tokenizer: the hash and, if it is not the plain
+    /// text alone, how it is read.
+    pub(crate) fn identity(&self, model: &Model) -> String {
+        let mut identity = self.hash();
+        if let Ok(Some(begin)) = self.reading.begin(model) {
+            identity += &format!(" bos {begin}");
+        }
+        if self.reading.is_special(self.is_chat()) {
+            identity += " special";
+        }
+        if self.is_chat() {
+            let template = model.chat_template.as_deref().unwrap_or_default();
+            identity += &format!(" template {}", blake3::hash(template.as_bytes()).to_hex());
+        }
+        if self.reading.answers_only {
+            identity += " answers";
+        }
+        identity
+    }
+
+    /// How the text is read, as strings for the metadata of a file.
+    pub(crate) fn provenance(&self, model: &Model) -> Result<BTreeMap<String, String>> {
+        let record = reading::record(&self.reading, model, self.is_chat())?;
+        Ok(record.provenance(&self.reading, model))
     }
 
     /// Source of the data, for provenance: `blake3:<hash>`, behind `self-generated:` or
     /// `and-self-generated:` if a model generated all or some of it.
     pub(crate) fn origin(&self) -> String {
-        let kind = match (&self.characters, self.generated.is_empty()) {
+        let kind = match (&self.source, self.generated.is_empty()) {
             (None, _) => format!("{SELF_GENERATED}:"),
             (Some(_), false) => format!("and-{SELF_GENERATED}:"),
             (Some(_), true) => String::new(),
@@ -168,81 +327,37 @@ impl Text {
     }
 }
 
-/// The text of a file.
-fn file(path: &str) -> Result<String> {
+/// What a file contains.
+fn file(path: &str) -> Result<Documents> {
     let wrong = |reason: String| Error::Data { data: path.into(), reason };
     let size = regular_file_bytes(Path::new(path))?;
     if size > MAX_TEXT_BYTES {
         return Err(wrong(format!("must have at most {MAX_TEXT_BYTES} bytes, got {size}")));
     }
     let bytes = read_file(Path::new(path))?;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(wrong("UTF-16 text; save it as UTF-8".into()));
+    }
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let line = e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;
         wrong(format!("line {line}: not UTF-8 text; the first wrong byte is at {at}"))
     })?;
-    if jsonl::is_jsonl(path) { jsonl::documents(path, &text) } else { Ok(text) }
+    Documents::of_file(path, without_mark(text))
 }
 
-/// The order of `n` sequences in a pass.
-pub(crate) fn permutation(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    Rng { seed, stream: ORDER_STREAM + epoch, counter: 0 }.permutation(n)
-}
-
-/// Sequences of a text in an order drawn anew for every pass.
-pub struct Sequences {
-    tokens: Vec<u32>,
-    sequence_length: usize,
-    seed: u64,
-    /// (epoch, its order), of the last epoch that was read.
-    order: Option<(u64, Vec<usize>)>,
-}
-
-impl Sequences {
-    /// `tokens` holds at least one sequence; what is left over at the end is not used.
-    pub fn new(tokens: Vec<u32>, sequence_length: usize, seed: u64) -> Self {
-        Self { tokens, sequence_length, seed, order: None }
+/// A text without the byte order mark that some editors put before it.
+fn without_mark(mut text: String) -> String {
+    const MARK: char = '\u{feff}';
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len_utf8());
     }
-
-    /// Sequences in one pass over the text.
-    pub fn count(&self) -> usize {
-        self.tokens.len() / self.sequence_length
-    }
-
-    /// The `n` sequences that follow the first `start` ones, `[n, T]`.
-    pub fn batch(&mut self, start: u64, n: usize) -> Vec<u32> {
-        let mut batch = Vec::with_capacity(n * self.sequence_length);
-        for index in start..start + n as u64 {
-            let (epoch, index) =
-                (index / self.count() as u64, (index % self.count() as u64) as usize);
-            let first = self.order(epoch)[index] * self.sequence_length;
-            batch.extend_from_slice(&self.tokens[first..first + self.sequence_length]);
-        }
-        batch
-    }
-
-    fn order(&mut self, epoch: u64) -> &[usize] {
-        if self.order.as_ref().is_none_or(|(e, _)| *e != epoch) {
-            self.order = Some((epoch, permutation(self.count(), self.seed, epoch)));
-        }
-        &self.order.as_ref().expect("just drawn").1
-    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_window_once_a_pass_and_the_same_again_from_any_start() {
-        let mut windows = Sequences::new((0..100).collect(), 10, 7);
-        let mut firsts: Vec<u32> = windows.batch(0, 10).chunks(10).map(|w| w[0]).collect();
-        let whole = windows.batch(0, 25);
-        assert_eq!(Sequences::new((0..100).collect(), 10, 7).batch(13, 12), whole[130..]);
-        assert_ne!(firsts, (0..10).map(|i| i * 10).collect::<Vec<_>>());
-        firsts.sort();
-        assert_eq!(firsts, (0..10).map(|i| i * 10).collect::<Vec<_>>());
-    }
 
     #[test]
     fn skipping_counts_characters_not_bytes() {

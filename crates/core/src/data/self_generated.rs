@@ -6,7 +6,7 @@
 //!     (temperature 1, all tokens) up to the sequence length or the end of text
 //!
 //! Ours: the i come in an order drawn by the seed, special tokens are none of them, and the
-//! tokenizer's begin token precedes i if it has one. Texts are kept as ids, the end of
+//! begin token precedes i if sequences begin with it. Texts are kept as ids, the end of
 //! text among them, since the tokenizer may cut their characters otherwise; training reads them one
 //! after the other.
 //!
@@ -14,8 +14,8 @@
 //! random numbers of their own. So neither threads nor the number of texts generated at once decide
 //! anything, and a stopped run continues after the last texts on disk with the same bytes.
 
-use crate::config::options::RunConfig;
-use crate::data::Text;
+use crate::config::options::{RunConfig, Switch};
+use crate::data::{Reading, Text};
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
 use crate::engine::checkpoint::Unusable;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub seed: u64,
     /// Number of texts that are generated at once; it changes no token.
     pub batch: usize,
+    /// Whether texts begin with the begin token.
+    pub bos: Switch,
 }
 
 /// Returns the training text: that of the run, one that the model generates, or both.
@@ -86,7 +88,8 @@ pub(crate) fn with_generated(
     run: &RunConfig,
     make: impl FnOnce(Settings) -> Result<Text>,
 ) -> Result<Text> {
-    let given = match Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)? {
+    let given = Text::read(run.data.as_deref(), run.text.as_deref(), run.skip_characters)?;
+    let given = match given.map(|text| text.read_as(run.reading())).transpose()? {
         Some(text) if run.self_generated.is_none() => return Ok(text),
         given => given,
     };
@@ -98,7 +101,7 @@ pub(crate) fn with_generated(
                 "must be 0 if the model generates the text",
             ));
         }
-        return make(settings);
+        return make(settings)?.read_as(run.reading());
     };
     for stage in &recipe.stages {
         if let Some((config, _)) = stage.by_layers() {
@@ -131,7 +134,13 @@ fn settings(recipe: &Recipe, run: &RunConfig) -> Result<Settings> {
             format!("must be at least one sequence of {sequence_length} tokens, got {tokens}"),
         ));
     }
-    Ok(Settings { tokens, sequence_length, seed: recipe.seed().unwrap_or(0), batch: BATCH })
+    Ok(Settings {
+        tokens,
+        sequence_length,
+        seed: recipe.seed().unwrap_or(0),
+        batch: BATCH,
+        bos: run.bos,
+    })
 }
 
 /// The whole work of a [`Generation`].
@@ -360,7 +369,7 @@ impl Texts {
         let starts = order.into_iter().map(|index| plain[index]).collect();
         Ok(Self {
             starts,
-            begin: v.bos.filter(|_| v.add_bos),
+            begin: Reading { bos: settings.bos, ..Reading::default() }.begin(model)?,
             end: v.eos,
             sequence_length: settings.sequence_length,
             seed: settings.seed,

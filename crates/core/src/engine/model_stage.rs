@@ -1,6 +1,6 @@
 //! Training the whole model: batches, optimizer steps, checkpoints.
 
-use crate::data::Sequences;
+use crate::data::{Batch, Sequences};
 use crate::device::Device;
 use crate::engine::identity::identity;
 use crate::engine::memory;
@@ -71,7 +71,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
             arithmetic: Some(arithmetic::choose(config.arithmetic, recipe)?),
             ..config.clone()
         };
-        let tokens = text.tokens(model, config.sequence_length)?;
+        let windows = text.windows(model, config.sequence_length)?;
         let rows = config.micro_batch.unwrap_or(config.batch) * config.sequence_length;
         memory::check(&model.architecture, rows, host)?;
         let steps = config.steps();
@@ -80,7 +80,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
             folder: folder.into(),
             run: identity(inputs.start(), recipe, text, pool),
         });
-        let mut sequences = Sequences::new(tokens, config.sequence_length, config.seed);
+        let mut sequences = Sequences::of(windows, config.sequence_length, config.seed);
         if inputs.previous.is_none() {
             let linears: usize = (0..model.architecture.layers.len())
                 .map(|layer| model.architecture.linears(layer).len())
@@ -170,8 +170,11 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
 
     fn train(&mut self, events: &mut dyn FnMut(Event)) -> Result<Next> {
         let (trainer, config) = (&mut self.trainer, &self.config);
-        let batch = self.sequences.batch(trainer.step * config.batch as u64, config.batch);
-        let report = match trainer.step(&batch, config.sequence_length, self.inputs.host) {
+        let start = trainer.step * config.batch as u64;
+        let tokens = self.sequences.batch(start, config.batch);
+        let targets = self.sequences.targets(start, config.batch);
+        let batch = Batch { tokens: &tokens, targets: targets.as_deref() };
+        let report = match trainer.step(batch, config.sequence_length, self.inputs.host) {
             Err(Error::Cancelled { .. }) => return Err(self.stop(events)),
             other => other?,
         };

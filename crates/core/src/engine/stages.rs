@@ -271,7 +271,7 @@ pub(crate) fn recorded_saliency<'a, D: Device<Number = f32>>(
         .iter()
         .any(|stage| stage.by_layers().is_some_and(|(config, _)| config.penalty().is_some()));
     let Some(sequence_length) = recipe.sequence_length().filter(|_| !own) else { return Ok(None) };
-    let samples = samples.min(text.tokens(model, sequence_length)?.len() / sequence_length);
+    let samples = samples.min(text.windows(model, sequence_length)?.tokens.len() / sequence_length);
     let config = SaliencyConfig {
         lambda: 0.0,
         scale: SaliencyScale::Raw,

@@ -1,19 +1,26 @@
 //! One optimizer step, in the order one would explain it.
 
+use crate::autograd::ops::Sink;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
+use crate::data::Batch;
 use crate::device::{Device, DeviceWeight};
 use crate::engine::memory::block_bytes;
+use crate::engine::side_gradients::{SecondEmbedding, SideGradients};
 use crate::engine::trainer::Trainer;
 use crate::host::Host;
-use crate::layer::block::{Block, BlockSinks, Context, StaticScale};
+use crate::layer::block::{Block, BlockSinks, Context, StaticScale, rope_tables};
+use crate::layer::sides::{PerLayerSinks, Sides};
 use crate::layer::weights::Weights;
-use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens};
+use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens, predicting};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 use halfstep_formats::Quantization;
-use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear, Role};
+use halfstep_formats::architecture::{
+    EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, HEAD, Linear, PER_LAYER_MODEL_PROJECTION,
+    PER_LAYER_NORM, Role,
+};
 use halfstep_kernels::ActivationSpec;
 use std::sync::Arc;
 
@@ -28,12 +35,25 @@ pub struct StepReport {
     pub learning_rate: f64,
 }
 
+/// Sequences that are computed at once.
+#[derive(Clone, Copy)]
+struct Micro<'a> {
+    tokens: &'a [u32],
+    /// Positions that are compared, where not all are.
+    predicting: Option<&'a [bool]>,
+}
+
 impl<D: Device> Trainer<D> {
     /// Trains on `batch` `[B, tokens]`.
     ///
     /// Errors: `NonFinite`, cancelled and those of the device; nothing was updated, unless the
     /// device failed in the update itself.
-    pub fn step(&mut self, batch: &[u32], tokens: usize, host: &Host) -> Result<StepReport> {
+    pub fn step<'b>(
+        &mut self,
+        batch: impl Into<Batch<'b>>,
+        tokens: usize,
+        host: &Host,
+    ) -> Result<StepReport> {
         let loss = self.gradients(batch, tokens, host)?;
         let gradient_norm = self.optimizer.gradient_norm(&self.parameters, self.step)?;
         let learning_rate = self.optimizer.schedule.rate(self.step);
@@ -48,20 +68,34 @@ impl<D: Device> Trainer<D> {
     }
 
     /// Loss of a batch, with dL/d(parameter) left in every sink.
-    pub fn gradients(&mut self, batch: &[u32], tokens: usize, host: &Host) -> Result<f64> {
+    pub fn gradients<'b>(
+        &mut self,
+        batch: impl Into<Batch<'b>>,
+        tokens: usize,
+        host: &Host,
+    ) -> Result<f64> {
+        let batch = batch.into();
         self.parameters.list.iter().for_each(|p| p.sink.clear());
         let weights = self.student_weights()?;
         let sinks = self.block_sinks()?;
-        let sequences = batch.len() / tokens;
+        let sequences = batch.tokens.len() / tokens;
         let micro = self.micro_batch.unwrap_or(sequences) * tokens;
         // Once, since from the second step on the memory that the first one took counts as used.
         let keep = self.kept_blocks.unwrap_or_else(|| self.blocks_that_fit(micro, host));
         self.kept_blocks = Some(keep);
-        let normalizers =
-            Normalizers { kl: batch.len() as f64, ce: (sequences * (tokens - 1)) as f64 };
+        let predicting = batch.targets.map(|targets| predicting(targets, tokens));
+        let normalizers = match &predicting {
+            Some(rows) => Normalizers::of(rows),
+            None => {
+                Normalizers { kl: batch.tokens.len() as f64, ce: (sequences * (tokens - 1)) as f64 }
+            }
+        };
         let mut loss = 0.0;
-        for micro in batch.chunks(micro) {
+        for (i, tokens_of_micro) in batch.tokens.chunks(micro).enumerate() {
             host.check_cancelled()?;
+            let first = i * micro;
+            let rows = predicting.as_ref().map(|rows| &rows[first..first + tokens_of_micro.len()]);
+            let micro = Micro { tokens: tokens_of_micro, predicting: rows };
             loss += self.accumulate(&weights, &sinks, micro, tokens, keep, normalizers)?;
         }
         if !loss.is_finite() {
@@ -90,18 +124,21 @@ impl<D: Device> Trainer<D> {
         &self,
         weights: &Weights<D>,
         sinks: &[BlockSinks<D>],
-        micro: &[u32],
+        micro: Micro,
         tokens: usize,
         keep: usize,
         normalizers: Normalizers,
     ) -> Result<f64> {
         let teacher_hidden = if self.objective().kl_weight > 0.0 {
-            Some(self.teacher_forward(micro, tokens)?)
+            Some(self.teacher_forward(micro.tokens, tokens)?)
         } else {
             None
         };
-        let context = self.context(micro.len() / tokens, tokens);
-        let mut x = self.embed(&weights.embedding, micro)?;
+        let (context, a) = (self.context(micro.tokens.len() / tokens, tokens), &*self.architecture);
+        let first = self.embed(&weights.embedding, micro.tokens)?;
+        let second = self.second_embedding(&context, weights, &first, micro.tokens, true)?;
+        let mut sides = Sides::new(second.pieces.clone());
+        let mut x = first.clone();
         let mut passed = Vec::with_capacity(weights.blocks.len());
         // The last blocks are kept: their backward comes first, when the memory of the others' is
         // not taken yet.
@@ -110,26 +147,32 @@ impl<D: Device> Trainer<D> {
             let kept = layer >= recomputed;
             let device = self.device();
             let mut tape = if kept { Tape::on(device) } else { Tape::off(device) };
-            let y = Block { context: &context, weights: block, sinks, tap: None }
-                .forward(&mut tape, &x)?;
+            let mut block = Block::new(&context, block, sinks).beside(sides.of(a, layer));
+            let y = block.forward(&mut tape, &x)?;
+            sides.keep(layer, block.kept());
             passed.push((x, tape));
             x = y;
         }
         let (loss, dx) =
             self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
-        let (mut y, mut dy) = (x, Tensor::new(dx, &[micro.len(), self.architecture.hidden_size])?);
-        for ((x, mut tape), (block, sinks)) in
-            passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev()
+        let (mut y, mut dy) = (x, Tensor::new(dx, &[micro.tokens.len(), a.hidden_size])?);
+        let mut side_gradients = SideGradients::new(self.device());
+        for (layer, ((x, mut tape), (block, sinks))) in
+            passed.into_iter().zip(weights.blocks.iter().zip(sinks)).enumerate().rev()
         {
+            let beside = sides.of(a, layer);
+            let mut kept = sides.kept(layer).cloned();
             if !tape.is_on() {
                 tape = Tape::on(self.device());
-                y = Block { context: &context, weights: block, sinks, tap: None }
-                    .forward(&mut tape, &x)?;
+                let mut block = Block::new(&context, block, sinks).beside(beside.clone());
+                y = block.forward(&mut tape, &x)?;
+                kept = block.kept();
             }
-            dy = tape.backward(&x, &y, dy)?;
+            dy = side_gradients.backward(a, layer, tape, &x, (&y, dy), &beside, kept)?;
             y = x;
         }
-        self.embed_backward(&dy, micro)?;
+        dy = second.backward(self, &first, dy, side_gradients.pieces(), micro.tokens)?;
+        self.embed_backward(&dy, micro.tokens)?;
         Ok(loss)
     }
 
@@ -138,16 +181,14 @@ impl<D: Device> Trainer<D> {
         weights: &Weights<D>,
         x: &Tensor<D>,
         teacher_hidden: Option<&Tensor<D>>,
-        micro: &[u32],
+        micro: Micro,
         tokens: usize,
         normalizers: Normalizers,
     ) -> Result<(f64, D::Buffer)> {
         let a = &self.architecture;
         let head = LossHead {
             device: self.device(),
-            norm_eps: a.norm.eps,
-            vocab: a.vocab_size,
-            hidden: a.hidden_size,
+            architecture: a,
             activation: self.quantization.head_activation,
             precision: self.arithmetic.precision,
             objective: self.objective(),
@@ -155,14 +196,23 @@ impl<D: Device> Trainer<D> {
             weights,
             teacher: Some(&self.teacher),
             norm_sink: self.parameters.get(FINAL_NORM)?.learned_sink(),
+            norm_bias_sink: match a.norm.bias {
+                true => self.parameters.get(FINAL_NORM_BIAS)?.learned_sink(),
+                false => None,
+            },
             head_sink: self
                 .parameters
                 .get(if a.tied_head { EMBEDDING } else { HEAD })?
                 .learned_sink(),
         };
-        let targets = next_tokens(micro, tokens);
+        let targets = next_tokens(micro.tokens, tokens);
         let teacher_hidden = teacher_hidden.map(Tensor::buffer).transpose()?;
-        head.backward(x.buffer()?, teacher_hidden, &targets, normalizers)
+        match micro.predicting {
+            Some(rows) => {
+                head.backward_of(rows, x.buffer()?, teacher_hidden, &targets, normalizers)
+            }
+            None => head.backward(x.buffer()?, teacher_hidden, &targets, normalizers),
+        }
     }
 
     /// The teacher's last block output `[M, D]`, without quantizers or a graph.
@@ -172,10 +222,13 @@ impl<D: Device> Trainer<D> {
             ..self.context(micro.len() / tokens, tokens)
         };
         let mut x = self.embed(&self.teacher.embedding, micro)?;
-        let sinks = BlockSinks::none();
-        for block in &self.teacher.blocks {
-            x = Block { context: &context, weights: block, sinks: &sinks, tap: None }
-                .forward(&mut Tape::off(self.device()), &x)?;
+        let second = self.second_embedding(&context, &self.teacher, &x, micro, false)?;
+        let (mut sides, sinks) = (Sides::new(second.pieces), BlockSinks::none());
+        for (layer, block) in self.teacher.blocks.iter().enumerate() {
+            let beside = sides.of(&self.architecture, layer);
+            let mut block = Block::new(&context, block, &sinks).beside(beside);
+            x = block.forward(&mut Tape::off(self.device()), &x)?;
+            sides.keep(layer, block.kept());
         }
         Ok(x)
     }
@@ -189,7 +242,7 @@ impl<D: Device> Trainer<D> {
         Context {
             device: self.device().clone(),
             architecture: self.architecture.clone(),
-            ropes: self.ropes.clone(),
+            ropes: rope_tables(&self.architecture, tokens),
             batch,
             tokens,
             precision: self.arithmetic.precision,
@@ -198,7 +251,7 @@ impl<D: Device> Trainer<D> {
         }
     }
 
-    /// Rows of the embedding, `[M, D]`.
+    /// Scaled rows of the embedding, `[M, D]`.
     pub(crate) fn embed(&self, embedding: &D::Weight, tokens: &[u32]) -> Result<Tensor<D>> {
         if let Some(token) = tokens.iter().find(|token| **token as usize >= embedding.rows()) {
             return Err(Error::Data {
@@ -206,14 +259,45 @@ impl<D: Device> Trainer<D> {
                 reason: format!("id {token} is outside the vocabulary"),
             });
         }
-        let x = self.device().embedding(embedding, tokens)?;
+        let mut x = self.device().embedding(embedding, tokens)?;
+        if self.architecture.embed_scale != 1.0 {
+            self.device().scale(&mut x, self.architecture.embed_scale)?;
+        }
         Tensor::new(x, &[tokens.len(), self.architecture.hidden_size])
+    }
+
+    /// The second embedding of some tokens, if there is one, from the scaled rows x of the first;
+    /// `learns`: with a backward.
+    pub(crate) fn second_embedding(
+        &self,
+        context: &Context<D>,
+        weights: &Weights<D>,
+        x: &Tensor<D>,
+        tokens: &[u32],
+        learns: bool,
+    ) -> Result<SecondEmbedding<D>> {
+        let sink = |name: &str| -> Result<Option<Sink<D>>> {
+            let learned = || Ok(self.parameters.get(name)?.learned_sink().cloned());
+            if learns { learned() } else { Ok(None) }
+        };
+        let sinks = match &weights.per_layer {
+            Some(_) => PerLayerSinks {
+                projection: sink(PER_LAYER_MODEL_PROJECTION)?,
+                norm: sink(PER_LAYER_NORM)?,
+            },
+            None => PerLayerSinks { projection: None, norm: None },
+        };
+        SecondEmbedding::of(context, weights.per_layer.as_ref(), sinks, x, tokens, learns)
     }
 
     /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one
     /// sink.
     fn embed_backward(&self, dx: &Tensor<D>, tokens: &[u32]) -> Result<()> {
         let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
+        let (mut dx, scale) = (dx.clone(), self.architecture.embed_scale);
+        if scale != 1.0 {
+            self.device().scale(dx.buffer_mut(self.device())?, scale)?;
+        }
         let dx = dx.buffer()?;
         sink.add(|gradient, accumulate| {
             self.device().embedding_backward(dx, tokens, gradient, accumulate)

@@ -2,7 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::config::options::{ArithmeticConfig, EvaluateConfig};
-use crate::data::Text;
+use crate::data::{ReadingRecord, Text};
 use crate::error::{Error, Result};
 use crate::event::EvaluationRecord;
 use halfstep_formats::Model;
@@ -37,6 +37,7 @@ pub struct EvaluationRun {
     networks: Vec<Network>,
     against: Option<Network>,
     scoring: Scoring,
+    reading: ReadingRecord,
 }
 
 impl EvaluationRun {
@@ -56,9 +57,10 @@ impl EvaluationRun {
         let first = *models
             .first()
             .ok_or_else(|| Error::config("models", "must contain a model to measure"))?;
-        let mut tokens = text.tokens(first, 2)?;
+        let text = text.read_as(config.reading())?;
+        let (mut windows, reading) = text.measured(first, config.sequence_length)?;
         if config.tokens > 0 {
-            tokens.truncate(config.tokens);
+            windows.truncate(config.tokens);
         }
         let vocabulary = |model: &Model| model.architecture.vocab_size;
         for model in models {
@@ -84,10 +86,14 @@ impl EvaluationRun {
         let scoring = Scoring::new(
             &networks.iter().collect::<Vec<_>>(),
             against.as_ref(),
-            tokens,
+            windows.tokens,
             config.sequence_length,
         )?;
-        Ok(Self { networks, against, scoring })
+        let scoring = match windows.targets {
+            Some(targets) => scoring.of_targets(targets)?,
+            None => scoring,
+        };
+        Ok(Self { networks, against, scoring, reading })
     }
 
     /// Measures the next sequence; false when there is none.
@@ -102,6 +108,11 @@ impl EvaluationRun {
 
     /// The means over what has been measured so far, of every model.
     pub fn finish(&self) -> Vec<EvaluationRecord> {
-        self.scoring.evaluations().into_iter().map(EvaluationRecord::from).collect()
+        let reading = (!self.reading.is_silent()).then_some(&self.reading);
+        let record = |evaluation| EvaluationRecord {
+            reading: reading.cloned(),
+            ..EvaluationRecord::from(evaluation)
+        };
+        self.scoring.evaluations().into_iter().map(record).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::config::options::GenerationConfig;
+use crate::data::chat::rendered;
 use crate::error::{Error, Result};
 use crate::run::LoadedModel;
 use crate::run::report::Generation;
@@ -168,15 +169,7 @@ fn prompt_tokens(
                     "must be absent: the model has no chat template; use prompt",
                 )
             })?;
-            let token = |id: Option<u32>| {
-                id.and_then(|id| tokenizer.vocabulary.tokens.get(id as usize).cloned())
-                    .unwrap_or_default()
-            };
-            let (bos, eos) = (token(tokenizer.vocabulary.bos), token(tokenizer.vocabulary.eos));
-            tokenizer.encode(
-                &halfstep_formats::template::render(template, messages, true, &bos, &eos)?,
-                true,
-            )?
+            tokenizer.encode(&rendered(tokenizer, template, messages, true)?, true)?
         }
         _ => {
             return Err(Error::config(

@@ -1,9 +1,66 @@
 //! The contents of a model.
 
-use super::report::Inspection;
+use super::report::{FileInspection, Inspection, Refusal};
+use crate::error::Result;
 use crate::nearest;
-use halfstep_formats::Model;
+use halfstep_formats::{Description, Model, load};
 use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Describes the model of a file or folder, whether it can be run or not, from headers and small
+/// files alone. Errors: the file is damaged, or no model.
+pub fn inspect_file(path: &str) -> Result<FileInspection> {
+    Ok(of_file(load::describe(Path::new(path))?))
+}
+
+/// The same from the bytes of one file, called `name` in errors.
+pub fn inspect_bytes(name: &str, bytes: &[u8]) -> Result<FileInspection> {
+    Ok(of_file(load::describe_bytes(name, bytes)?))
+}
+
+/// The same from the files of the Hugging Face folder `name`.
+pub fn inspect_files(name: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<FileInspection> {
+    Ok(of_file(load::describe_files(name, files)?))
+}
+
+fn of_file(description: Description) -> FileInspection {
+    let bits_per_weight = description.bits_per_weight();
+    let storage = &description.storage;
+    let (tensor_types, tensor_bytes) = (
+        storage.iter().map(|(name, total)| (name.clone(), total.tensors)).collect(),
+        storage.iter().map(|(name, total)| (name.clone(), total.bytes)).collect(),
+    );
+    let sizes = description.sizes;
+    let refusal = description
+        .refusal
+        .map(|error| Refusal { code: error.code().into(), message: error.to_string() });
+    FileInspection {
+        name: description.name,
+        format: description.format.into(),
+        architecture: description.architecture,
+        parameters: description.parameters,
+        file_bytes: description.file_bytes,
+        bits_per_weight,
+        vocab_size: sizes.vocab_size,
+        hidden_size: sizes.hidden_size,
+        intermediate_size: sizes.intermediate_size,
+        layers: sizes.layers,
+        heads: sizes.heads,
+        kv_heads: sizes.kv_heads,
+        head_dim: sizes.head_dim,
+        max_positions: sizes.max_positions,
+        tied_head: sizes.tied_head,
+        tokenizer: description.tokenizer,
+        pre_tokenizer: description.pre_tokenizer,
+        has_chat_template: description.has_chat_template,
+        target: description.target,
+        tensor_types,
+        tensor_bytes,
+        provenance: description.provenance,
+        warnings: description.warnings,
+        refusal,
+    }
+}
 
 /// Returns the sizes, types and origin of a model, without running it.
 pub fn inspect(model: &Model) -> Inspection {
@@ -26,6 +83,7 @@ pub fn inspect(model: &Model) -> Inspection {
     }
     Inspection {
         name: model.name.clone(),
+        architecture: model.architecture.family.to_string(),
         parameters,
         file_bytes: model.file_bytes,
         bits_per_weight: 8.0 * bytes as f64 / parameters.max(1) as f64,
@@ -43,5 +101,6 @@ pub fn inspect(model: &Model) -> Inspection {
         target: model.quantization.as_ref().map(|q| q.target.clone()),
         tensor_types,
         provenance: model.provenance.clone(),
+        warnings: model.warnings.clone(),
     }
 }

@@ -24,12 +24,12 @@ pub use crate::config::recipe_input::{RecipeInput, resolve};
 pub use dequantize::dequantize;
 pub use evaluate::evaluate;
 pub use generate::{generate, generate_all};
-pub use inspect::inspect;
+pub use inspect::{inspect, inspect_bytes, inspect_file, inspect_files};
 pub use load::{LoadedModel, load};
 #[cfg(feature = "train")]
 pub use plan::{Plan, PlanStage, plan, plan_as};
 pub use quantize::{quantize, quantize_as, quantize_on, quantize_with};
-pub use report::{Generation, Inspection, Report, SaveReport};
+pub use report::{FileInspection, Generation, Inspection, Report, SaveReport};
 
 use crate::error::{Error, Result};
 use halfstep_formats::Model;

@@ -19,13 +19,14 @@ use crate::recipe::{
 };
 use crate::recipes::RecipeConfig;
 use crate::run::dequantize::dequantize;
-use crate::run::quantize::{check, client_flags, provenance};
+use crate::run::quantize::{check, client_flags, provenance, tell};
 use crate::run::validation::Validation;
 use half::f16;
 use halfstep_formats::{LowRank, Model};
 use halfstep_kernels::Pool;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use ts_rs::TS;
 
@@ -186,6 +187,8 @@ struct Planner<'a> {
     tokens: u64,
     /// Where the text comes from.
     data: Option<String>,
+    /// How it is read, for the metadata of the file.
+    reading: BTreeMap<String, String>,
     /// As large as the result: rounded, or the packed model of a model stage's first steps.
     result: Arc<Model>,
     evaluations: Evaluations,
@@ -202,6 +205,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Self> {
         let (pool, validation) = (Pool::new(run.threads), Validation::read(model, recipe, run)?);
         let result = Arc::new(model.with(Default::default(), None));
+        let reading = validation.as_ref().map(|v| v.provenance.clone()).unwrap_or_default();
         let (stages, tokens, data, evaluations, bits_per_weight, output_bytes) =
             (vec![], 0, None, Evaluations::new(), 0.0, 0);
         Ok(Self {
@@ -214,6 +218,7 @@ impl<'a> Planner<'a> {
             stages,
             tokens,
             data,
+            reading,
             result,
             evaluations,
             bits_per_weight,
@@ -238,6 +243,8 @@ impl<'a> Planner<'a> {
         let device = &run::default_device(&pool);
         let text = self.training_text(events)?;
         self.data = Some(text.origin());
+        self.reading = text.provenance(model)?;
+        tell(&text.record(model)?, true, events);
         if self.run.record {
             let probe =
                 probe::recorded_saliency(model, recipe, self.run, &text, self.host, device)?;
@@ -384,8 +391,9 @@ impl<'a> Planner<'a> {
     /// Sizes of what will be written.
     fn finish(&mut self) -> Result<()> {
         // Nothing else holds it by now.
-        Arc::make_mut(&mut self.result).provenance =
-            provenance(self.model, self.recipe, self.data.as_deref(), &self.evaluations);
+        let mut made = provenance(self.model, self.recipe, self.data.as_deref(), &self.evaluations);
+        made.extend(self.reading.clone());
+        Arc::make_mut(&mut self.result).provenance = made;
         self.bits_per_weight = nearest::bits_per_weight(&self.result);
         self.output_bytes =
             halfstep_formats::write::size(&self.result, self.recipe.target.file_format())?;

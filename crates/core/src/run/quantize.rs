@@ -7,6 +7,7 @@ use super::report::Report;
 use super::validation::{BlockParts, Validation};
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
+use crate::data::ReadingRecord;
 #[cfg(feature = "train")]
 use crate::data::self_generated::training_text;
 use crate::device::Device;
@@ -85,6 +86,9 @@ pub fn quantize_with<D: Device<Number = f32>>(
     let model = merged.as_ref().unwrap_or(model);
     let pool = device.pool().clone();
     let validation = Validation::read(model, recipe, run)?;
+    if let Some(validation) = &validation {
+        tell(&validation.reading, recipe.stages.is_empty(), events);
+    }
     let mut parts = BlockParts::default();
     let mut measure = |small: &Model, events: &mut dyn FnMut(Event)| {
         let Some(validation) = &validation else { return Ok(Evaluations::new()) };
@@ -107,6 +111,8 @@ pub fn quantize_with<D: Device<Number = f32>>(
     };
     trained.model.provenance =
         provenance(model, recipe, trained.data.as_deref(), &trained.evaluations);
+    let of_validation = || validation.as_ref().map(|v| v.provenance.clone()).unwrap_or_default();
+    trained.model.provenance.extend(trained.reading.take().unwrap_or_else(of_validation));
     let record = if run.record {
         Some(record::of(model, recipe, &trained, parts, cancel, &pool)?)
     } else {
@@ -142,6 +148,8 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
             },
         )?;
     }
+    run.reading().begin(model)?;
+    check_answers(recipe, run)?;
     let positions = model.architecture.max_positions;
     if let Some(sequence_length) = recipe.sequence_length().filter(|&w| w > positions) {
         return Err(Error::config(
@@ -162,6 +170,23 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Refuses a loss on answers where no stage has one on tokens.
+fn check_answers(recipe: &Recipe, run: &RunConfig) -> Result<()> {
+    let on_tokens = |stage: &Stage| match stage.by_layers() {
+        Some((config, _)) => config.penalty().is_some(),
+        None => true,
+    };
+    if !run.answers_only || recipe.stages.is_empty() || recipe.stages.iter().any(on_tokens) {
+        return Ok(());
+    }
+    let reason = format!(
+        "must be absent: {} compares layers at every position and predicts no token; recipes that \
+         train the whole model can (silq, llm-qat, efficientqat)",
+        recipe.id
+    );
+    Err(Error::config("answersOnly", reason))
 }
 
 /// Refuses rules and stages that cannot be combined, which no built-in recipe has.
@@ -229,8 +254,19 @@ fn round(
         tokens_per_second: 0.0,
         final_loss: None,
         data: None,
+        reading: None,
         stages: vec![],
     })
+}
+
+/// Says how a text is read: the notes if they are `wanted`, and what may not be as intended.
+pub(super) fn tell(reading: &ReadingRecord, wanted: bool, events: &mut dyn FnMut(Event)) {
+    for note in reading.notes.iter().filter(|_| wanted) {
+        events(Event::Phase { name: "data".into(), detail: note.clone() });
+    }
+    for message in &reading.warnings {
+        events(Event::Warning { message: message.clone() });
+    }
 }
 
 #[cfg(feature = "train")]
@@ -245,6 +281,7 @@ fn train<D: Device<Number = f32>>(
 ) -> Result<QuantizedModel> {
     let pool = &device.pool().clone();
     let text = &training_text(model, recipe, run, events, host, pool)?;
+    tell(&text.record(model)?, true, events);
     let inputs = TrainingInputs { model, recipe, run, text, host, pool };
     let t = crate::engine::stages::train(device, inputs, measure, events)?;
     Ok(QuantizedModel {
@@ -256,6 +293,7 @@ fn train<D: Device<Number = f32>>(
         tokens_per_second: t.tokens_per_second,
         final_loss: t.final_loss.is_finite().then_some(t.final_loss),
         data: Some(text.origin()),
+        reading: Some(text.provenance(model)?),
         stages: t.stages,
     })
 }

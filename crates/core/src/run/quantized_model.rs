@@ -3,6 +3,7 @@
 use crate::event::Evaluations;
 use crate::record::StageRecord;
 use halfstep_formats::Model;
+use std::collections::BTreeMap;
 
 /// A model made by a recipe.
 pub(super) struct QuantizedModel {
@@ -15,5 +16,7 @@ pub(super) struct QuantizedModel {
     pub(crate) final_loss: Option<f64>,
     /// Where the training text came from.
     pub(crate) data: Option<String>,
+    /// How it was read, for the metadata of the file; None: nothing was trained.
+    pub(crate) reading: Option<BTreeMap<String, String>>,
     pub(crate) stages: Vec<StageRecord>,
 }

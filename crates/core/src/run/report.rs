@@ -61,6 +61,8 @@ pub struct Generation {
 pub struct Inspection {
     /// Name of the model.
     pub name: String,
+    /// Name of the architecture, as GGUF has it: `llama`.
+    pub architecture: String,
     /// Number of weights; those of a tied head count once.
     pub parameters: usize,
     /// Size of the file or files that it was loaded from; 0 if it was made in memory.
@@ -97,6 +99,77 @@ pub struct Inspection {
     /// How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
     /// by halfstep.
     pub provenance: BTreeMap<String, String>,
+    /// What was set right or left out while reading.
+    pub warnings: Vec<String>,
+}
+
+/// The contents of a file or folder, whether its model can be run or not, for `halfstep inspect`.
+/// What a file does not give is null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct FileInspection {
+    /// Name of the model.
+    pub name: String,
+    /// What the file is: `gguf`, `halfstep`, `safetensors`, `folder` (Hugging Face) or `config`.
+    pub format: String,
+    /// Name of the architecture, as the file has it.
+    pub architecture: Option<String>,
+    /// Number of weights; those of a tied head count once. Where the architecture is unknown, the
+    /// elements of all tensors.
+    pub parameters: u64,
+    /// Size of the file or files.
+    pub file_bytes: u64,
+    /// All stored weight bits over all parameters; 0 without weights.
+    pub bits_per_weight: f64,
+    /// Rows of the embedding.
+    pub vocab_size: Option<usize>,
+    /// Width of the rows that go from layer to layer.
+    pub hidden_size: Option<usize>,
+    /// Width inside the feed-forward of a layer, the largest where layers differ.
+    pub intermediate_size: Option<usize>,
+    /// Number of layers.
+    pub layers: Option<usize>,
+    /// Number of query heads of a layer, the largest where layers differ.
+    pub heads: Option<usize>,
+    /// Number of key/value heads of a layer, the largest where layers differ.
+    pub kv_heads: Option<usize>,
+    /// Elements of a head.
+    pub head_dim: Option<usize>,
+    /// Longest context in tokens.
+    pub max_positions: Option<usize>,
+    /// Whether the head is the embedding.
+    pub tied_head: Option<bool>,
+    /// Kind of the tokenizer, as the file calls it (`gpt2`, `llama`, `BPE`, `Unigram`); null
+    /// without one.
+    pub tokenizer: Option<String>,
+    /// llama.cpp's name of the pre-tokenizer, where the file has it.
+    pub pre_tokenizer: Option<String>,
+    /// Whether there is a chat template.
+    pub has_chat_template: bool,
+    /// Target of a quantized model, null for any other.
+    pub target: Option<String>,
+    /// Number of tensors by storage type; `low rank <r>` is the number of weights with factors of
+    /// that rank.
+    pub tensor_types: BTreeMap<String, usize>,
+    /// Bytes of the tensors by storage type.
+    pub tensor_bytes: BTreeMap<String, u64>,
+    /// How the model was made (recipe, seed, hash of the data), by name; empty if it was not made
+    /// by halfstep.
+    pub provenance: BTreeMap<String, String>,
+    /// What is set right or left out in reading.
+    pub warnings: Vec<String>,
+    /// What loading the model ends in; null if it can be run.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a model cannot be run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// Code of the error, `ERR_...`.
+    pub code: String,
+    /// The error in one sentence.
+    pub message: String,
 }
 
 /// A written file.

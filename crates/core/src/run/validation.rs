@@ -2,7 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
-use crate::data::Text;
+use crate::data::{Reading, ReadingRecord, Text, Windows};
 use crate::event::Evaluations;
 use crate::event::{EvaluationRecord, Event};
 use crate::nearest;
@@ -11,12 +11,17 @@ use crate::recipe::{Observer, Recipe};
 use crate::{Error, Result};
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::{ActivationSpec, Pool};
-use halfstep_runtime::{Arithmetic, Network, score};
+use halfstep_runtime::score::Scoring;
+use halfstep_runtime::{Arithmetic, Evaluation, Network};
+use std::collections::BTreeMap;
 
 /// Text on which a run is measured before and after.
 pub(crate) struct Validation {
-    tokens: Vec<u32>,
+    windows: Windows,
     sequence_length: usize,
+    /// How the text was read, and the same for the metadata of the file.
+    pub(crate) reading: ReadingRecord,
+    pub(crate) provenance: BTreeMap<String, String>,
 }
 
 /// Largest number of tokens on which one layer's part in the KL is measured; a whole sequence at
@@ -35,7 +40,14 @@ impl Validation {
     /// The same text, its first tokens only, as one sequence.
     #[cfg(feature = "train")]
     pub(crate) fn first(&self, tokens: usize) -> Self {
-        Self { tokens: self.tokens[..tokens].to_vec(), sequence_length: tokens }
+        // Their time counts, and they may be without a token to predict.
+        let tokens = self.windows.tokens[..tokens].to_vec();
+        Self {
+            sequence_length: tokens.len(),
+            windows: Windows { tokens, targets: None },
+            reading: self.reading.clone(),
+            provenance: self.provenance.clone(),
+        }
     }
 
     #[cfg(feature = "train")]
@@ -45,7 +57,7 @@ impl Validation {
 
     #[cfg(feature = "train")]
     pub(crate) fn tokens(&self) -> usize {
-        self.tokens.len()
+        self.windows.tokens.len()
     }
 
     pub(crate) fn read(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<Option<Self>> {
@@ -55,9 +67,21 @@ impl Validation {
         };
         let sequence_length =
             recipe.sequence_length().unwrap_or(512).min(model.architecture.max_positions);
-        let mut tokens = text.tokens(model, sequence_length)?;
-        tokens.truncate(run.validation_tokens.unwrap_or(4096).max(sequence_length));
-        Ok(Some(Self { tokens, sequence_length }))
+        let reading = run.reading();
+        let answers_only = reading.answers_only && text.is_chat();
+        let text = text.read_as(Reading { answers_only, ..reading })?;
+        let mut windows = text.windows(model, sequence_length)?;
+        windows.truncate(run.validation_tokens.unwrap_or(4096).max(sequence_length));
+        if !windows.has_target(sequence_length) {
+            let tokens = windows.tokens.len();
+            let reason = format!(
+                "has no answer in its first {tokens} tokens; use more validationTokens or leave out \
+                 answersOnly"
+            );
+            return Err(Error::Data { data: text.name, reason });
+        }
+        let (reading, provenance) = (text.record(model)?, text.provenance(model)?);
+        Ok(Some(Self { windows, sequence_length, reading, provenance }))
     }
 
     pub(crate) fn measure(
@@ -75,14 +99,7 @@ impl Validation {
                 .map(|m| Network::new(m, Arithmetic::Integer, pool.clone()))
                 .transpose()?;
             let (network, against) = network.as_ref().map_or((&fp, None), |n| (n, Some(&fp)));
-            Ok(score::evaluate(
-                network,
-                against,
-                &self.tokens,
-                self.sequence_length,
-                &mut |_, _| !cancel.is_cancelled(),
-            )?
-            .into())
+            Ok(self.scored(network, against, self.windows.clone(), cancel)?.into())
         };
         let mut records = Evaluations::new();
         let mut record =
@@ -116,9 +133,32 @@ impl Validation {
         Ok(records)
     }
 
+    /// What `network` makes of the sequences.
+    fn scored(
+        &self,
+        network: &Network,
+        against: Option<&Network>,
+        windows: Windows,
+        cancel: &Cancel,
+    ) -> Result<Evaluation> {
+        let Windows { tokens, targets } = windows;
+        let mut scoring = Scoring::new(&[network], against, tokens, self.sequence_length)?;
+        if let Some(targets) = targets {
+            scoring = scoring.of_targets(targets)?;
+        }
+        loop {
+            if cancel.is_cancelled() {
+                return Err(halfstep_runtime::Error::Cancelled.into());
+            }
+            if !scoring.step(&[network], against)? {
+                return Ok(scoring.evaluations().remove(0));
+            }
+        }
+    }
+
     /// Number of tokens that each layer alone is measured on.
     pub(crate) fn block_tokens(&self) -> usize {
-        self.tokens.len().min(
+        self.windows.tokens.len().min(
             BLOCK_TOKENS.max(self.sequence_length) / self.sequence_length * self.sequence_length,
         )
     }
@@ -134,7 +174,11 @@ impl Validation {
         cancel: &Cancel,
         pool: &Pool,
     ) -> Result<BlockParts> {
-        let tokens = &self.tokens[..self.block_tokens()];
+        let mut windows = self.windows.clone();
+        windows.truncate(self.block_tokens());
+        if !windows.has_target(self.sequence_length) {
+            windows.targets = None;
+        }
         events(Event::Phase {
             name: "evaluate".into(),
             detail: format!("each of {layers} blocks alone"),
@@ -166,10 +210,7 @@ impl Validation {
             };
             exchange(&mut mixed, result);
             let network = Network::new(&mixed, Arithmetic::Integer, pool.clone())?;
-            let measured =
-                score::evaluate(&network, Some(&fp), tokens, self.sequence_length, &mut |_, _| {
-                    !cancel.is_cancelled()
-                })?;
+            let measured = self.scored(&network, Some(&fp), windows.clone(), cancel)?;
             kl.push(
                 measured.kl.ok_or_else(|| Error::Internal {
                     reason: "a comparison without a KL".into(),
@@ -177,6 +218,6 @@ impl Validation {
             );
             exchange(&mut mixed, model);
         }
-        Ok(BlockParts { kl, tokens: tokens.len() })
+        Ok(BlockParts { kl, tokens: windows.tokens.len() })
     }
 }

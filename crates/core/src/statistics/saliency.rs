@@ -12,7 +12,7 @@
 
 use super::squared_gradients::ModelPass;
 use super::{Pass, SquaredGradients, Statistic, collect_one};
-use crate::data::Text;
+use crate::data::{Text, Windows};
 use crate::device::Device;
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::checkpoint;
@@ -146,8 +146,8 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
         device: &D,
     ) -> Result<Self> {
         let length = config.sequence_length;
-        let mut tokens = text.tokens(model, length)?;
-        let there = tokens.len() / length;
+        let mut windows = text.windows(model, length)?;
+        let there = windows.tokens.len() / length;
         if there < config.samples {
             let reason = format!(
                 "{there} sequences of {length} tokens, {} asked for saliency; a longer text or \
@@ -156,7 +156,7 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
             );
             return Err(Error::Data { data: text.name.clone(), reason });
         }
-        tokens.truncate(config.samples * length);
+        windows.truncate(config.samples * length);
         let layers = model.architecture.layers.len();
         let size = |linear: LinearSpec| linear.shape.iter().product();
         let of = |layer| model.architecture.linears(layer).into_iter().map(size).collect();
@@ -173,13 +173,13 @@ impl<'a, D: Device<Number = f32>> SaliencyTask<'a, D> {
             "a run folder on another disk may have more space",
             host,
         )?;
-        let identity = identity(model, &tokens, length, arithmetic.precision, device.pool());
+        let identity = identity(model, &windows, length, arithmetic.precision, device.pool());
         let (start, mut pass) = (host.seconds(), None);
         if !kept || !read(&*host.store, folder, &identity, &mut sums, layers)? {
             // Some blocks may have been read before one that was damaged.
             (0..layers).try_for_each(|layer| sums.write(layer, &vec![0.0; weights]))?;
             let precision = arithmetic.precision;
-            pass = Some(ModelPass::new(model, tokens, length, precision, &sums, host, device)?);
+            pass = Some(ModelPass::new(model, windows, length, precision, &sums, host, device)?);
         }
         let seconds = if pass.is_some() { host.seconds() - start } else { 0.0 };
         let folder = (kept && pass.is_some()).then(|| folder.to_path_buf());
@@ -241,7 +241,7 @@ fn sum(s: &[f32]) -> f64 {
 /// Weights, texts and arithmetic, as one hash.
 fn identity(
     model: &Model,
-    tokens: &[u32],
+    windows: &Windows,
     sequence_length: usize,
     precision: Precision,
     pool: &Pool,
@@ -250,7 +250,12 @@ fn identity(
     let mut hasher = blake3::Hasher::new();
     hasher
         .update(format!("{sequence_length} {precision:?} {architecture}").as_bytes())
-        .update(bytemuck::cast_slice(tokens));
+        .update(bytemuck::cast_slice(&windows.tokens));
+    if let Some(targets) = &windows.targets {
+        hasher.update(bytemuck::cast_slice(
+            &targets.iter().map(|&t| u8::from(t)).collect::<Vec<_>>(),
+        ));
+    }
     hash_weights(&mut hasher, model, pool);
     hasher.finalize().to_hex().to_string()
 }

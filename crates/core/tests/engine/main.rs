@@ -1,7 +1,10 @@
 //! The engine below its functions for users. One program, since each that names its generic types
 //! compiles all of it once more.
 
+mod answers;
 mod device;
+mod every_field;
+mod field_gradients;
 mod linears;
 mod random_model;
 mod steps;

@@ -4,7 +4,7 @@
 
 use crate::strict_device::Strict;
 use halfstep::cancel::Cancel;
-use halfstep::config::options::RunConfig;
+use halfstep::config::options::{RunConfig, Switch};
 use halfstep::data::Text;
 use halfstep::data::self_generated::{Generation, Settings, generate};
 use halfstep::engine::Progress;
@@ -235,7 +235,8 @@ fn a_step_that_is_no_optimizer_step_does_not_see_more_than_one_sequence() {
 
 #[test]
 fn texts_that_the_model_generates_are_kept_where_the_host_keeps_files() {
-    let settings = Settings { tokens: 300, sequence_length: 24, seed: 3, batch: 4 };
+    let settings =
+        Settings { tokens: 300, sequence_length: 24, seed: 3, batch: 4, bos: Switch::Auto };
     let (host, folder) = (in_memory(), Path::new(FOLDER));
     let made = |folder: Option<&Path>, host: &Host| {
         let mut anew = false;
@@ -250,7 +251,8 @@ fn texts_that_the_model_generates_are_kept_where_the_host_keeps_files() {
 
 #[test]
 fn texts_are_generated_token_by_token_and_go_on_from_those_that_are_whole() {
-    let settings = Settings { tokens: 300, sequence_length: 24, seed: 3, batch: 4 };
+    let settings =
+        Settings { tokens: 300, sequence_length: 24, seed: 3, batch: 4, bos: Switch::Auto };
     let (host, folder, pool) = (in_memory(), Path::new(FOLDER), Pool::new(2));
     let stepped = |folder: Option<&Path>, most: usize| {
         let generation = Generation::new(&DEMO, settings, folder, &host, &pool);

@@ -7,7 +7,7 @@ use halfstep::event::Event;
 use halfstep::recipe::{Common, Recipe, TrainConfig};
 use halfstep::recipes::RecipeConfig;
 use halfstep::run::report::{Generation, SaveReport};
-use halfstep::run::{Inspection, Plan, Report};
+use halfstep::run::{FileInspection, Inspection, Plan, Report};
 use serde_json::{Value, json};
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -51,6 +51,7 @@ impl Declarations {
         all.add::<GenerationConfig>();
         all.add::<Generation>();
         all.add::<Inspection>();
+        all.add::<FileInspection>();
         all.add::<SaveReport>();
         all.add::<Event>();
         all

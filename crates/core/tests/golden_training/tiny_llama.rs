@@ -24,5 +24,6 @@ pub fn model() -> Model {
         quantization: None,
         provenance: BTreeMap::new(),
         file_bytes: 0,
+        warnings: vec![],
     }
 }

@@ -3,13 +3,14 @@
 //!
 //! Checked before anything is used: counts against caps and against the bytes left, names unique,
 //! dimensions and their product, types, alignment, and that the data are laid out as the format
-//! promises: every tensor begins at the aligned end of the one before it (so no overlap and no
-//! hole), and after the last there is nothing but its own padding.
+//! promises: every tensor begins at the aligned end of the one before it, so no overlap and no
+//! hole. Only the beginning of a file is needed, up to the last description.
 
 use super::metadata::{Cursor, Metadata, ValueType, error_at};
+use super::types::StoredType;
 use super::{GgmlType, caps, keys};
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: &[u8] = b"GGUF";
 pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
@@ -28,10 +29,16 @@ pub struct TensorInfo<'a> {
     rank: usize,
     /// How its values are stored.
     pub kind: GgmlType,
+    /// Name of the file that holds it, for errors.
+    pub file: &'a str,
     /// Offset of its description in the file, for errors.
     pub described_at: usize,
-    offset: u64,
-    size: u64,
+    /// Which file of a split model holds it, from 0.
+    pub(super) part: usize,
+    /// Where its bytes begin in the file.
+    pub(super) begin: u64,
+    /// Number of its bytes.
+    pub(super) size: u64,
     data: &'a [u8],
 }
 
@@ -46,37 +53,104 @@ impl<'a> TensorInfo<'a> {
         self.dimensions().iter().rev().copied().collect()
     }
 
-    /// The stored bytes: whole blocks, row after row.
+    /// The stored bytes, whole blocks, row after row, as far as they are in memory: those of every
+    /// tensor of a file in memory, and those that [`Container::attach`] was given.
     pub fn bytes(&self) -> &'a [u8] {
-        // Both ends were checked against the data when the container was parsed.
-        &self.data[self.offset as usize..(self.offset + self.size) as usize]
+        self.data
     }
 }
 
-/// A checked file.
+/// A tensor of a type whose values are not read.
+pub(super) struct Unread<'a> {
+    pub name: &'a str,
+    pub kind: String,
+    pub shape: Vec<usize>,
+    pub size: u64,
+}
+
+/// Which file of a split model this is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Split {
+    /// From 0.
+    pub number: u64,
+    pub count: u64,
+    /// Tensors of all files together.
+    pub tensors: Option<u64>,
+}
+
+/// A checked file, or all files of a split model.
 pub struct Container<'a> {
     /// Version of the format, 2 or 3.
     pub version: u32,
-    /// All metadata.
+    /// All metadata; of a split model those of the first file.
     pub metadata: Metadata<'a>,
     /// All tensors, by their names in the file.
     pub tensors: BTreeMap<&'a str, TensorInfo<'a>>,
+    /// Tensors of types that are not read, where those are asked for.
+    pub(super) unread: Vec<Unread<'a>>,
+    pub(super) split: Option<Split>,
+    /// Bytes after the last tensor and its padding.
+    pub trailing_bytes: u64,
+}
+
+/// What is done with tensors of types that are not read.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum OtherTypes {
+    Refuse,
+    Describe,
+}
+
+/// What the beginning of a file gives.
+pub(super) enum Beginning<'a> {
+    All(Container<'a>),
+    /// At least so many bytes are needed.
+    Short(u64),
 }
 
 impl<'a> Container<'a> {
     /// Parses the bytes of `file`, whose name errors use. Errors: `Format` at the offending byte,
     /// `Unsupported` for a version, byte order, split file or tensor type.
     pub fn parse(file: &'a str, bytes: &'a [u8]) -> Result<Self> {
-        let mut cursor = Cursor { file, bytes, at: 0 };
-        let version = read_version(&mut cursor)?;
-        let tensor_count = read_count(&mut cursor, "tensor", caps::TENSORS, MIN_TENSOR_BYTES)?;
+        match Self::parse_beginning(file, bytes, bytes.len() as u64, OtherTypes::Refuse)? {
+            Beginning::All(container) => super::files::join(vec![container]),
+            Beginning::Short(_) => Err(error_at(file, bytes.len(), "the file ends too early")),
+        }
+    }
+
+    /// Parses `bytes`, the beginning of a file of `length` bytes.
+    pub(super) fn parse_beginning(
+        file: &'a str,
+        bytes: &'a [u8],
+        length: u64,
+        others: OtherTypes,
+    ) -> Result<Beginning<'a>> {
+        let mut cursor = Cursor::new(file, bytes, length);
+        match Self::read(&mut cursor, others) {
+            Err(error) => cursor.wanted.map(Beginning::Short).ok_or(error),
+            Ok(container) => Ok(Beginning::All(container)),
+        }
+    }
+
+    fn read(cursor: &mut Cursor<'a>, others: OtherTypes) -> Result<Self> {
+        let version = read_version(cursor)?;
+        let tensor_count = read_count(cursor, "tensor", caps::TENSORS, MIN_TENSOR_BYTES)?;
         let entry_count =
-            read_count(&mut cursor, "metadata entry", caps::METADATA_ENTRIES, MIN_ENTRY_BYTES)?;
-        let metadata = Metadata::read(&mut cursor, entry_count)?;
+            read_count(cursor, "metadata entry", caps::METADATA_ENTRIES, MIN_ENTRY_BYTES)?;
+        let metadata = Metadata::read(cursor, entry_count)?;
         let alignment = read_alignment(&metadata)?;
-        refuse_split(&metadata)?;
-        let tensors = read_tensors(&mut cursor, tensor_count, alignment)?;
-        Ok(Self { version, metadata, tensors })
+        let split = read_split(&metadata)?;
+        let (tensors, unread, trailing_bytes) =
+            read_tensors(cursor, tensor_count, alignment, others)?;
+        Ok(Self { version, metadata, tensors, unread, split, trailing_bytes })
+    }
+
+    /// Gives tensors their bytes, which were read from a file.
+    pub(super) fn attach(&mut self, read: &'a [(&'a str, Vec<u8>)]) {
+        for (name, bytes) in read {
+            if let Some(info) = self.tensors.get_mut(name) {
+                info.data = bytes;
+            }
+        }
     }
 }
 
@@ -130,80 +204,109 @@ fn read_alignment(metadata: &Metadata) -> Result<u64> {
     Ok(alignment)
 }
 
-fn refuse_split(metadata: &Metadata) -> Result<()> {
-    match metadata.integer(keys::SPLIT_COUNT, 0..=u16::MAX.into())? {
-        Some(parts) if parts > 1 => Err(Error::Unsupported {
-            file: metadata.file.into(),
-            name: keys::SPLIT_COUNT.into(),
-            reason: format!("the model is split over {parts} files; merge them first"),
-        }),
-        _ => Ok(()),
-    }
+fn read_split(metadata: &Metadata) -> Result<Option<Split>> {
+    let Some(count @ 2..) = metadata.integer(keys::SPLIT_COUNT, 0..=u16::MAX.into())? else {
+        return Ok(None);
+    };
+    Ok(Some(Split {
+        number: metadata.integer(keys::SPLIT_NUMBER, 0..=u16::MAX.into())?.unwrap_or(0),
+        count,
+        tensors: metadata.integer(keys::SPLIT_TENSORS, 0..=caps::TENSORS)?,
+    }))
+}
+
+/// A tensor's description, whatever its type.
+struct Described<'a> {
+    name: &'a str,
+    dimensions: [usize; caps::DIMENSIONS as usize],
+    rank: usize,
+    /// Its type, or the name of one that is not read.
+    kind: std::result::Result<GgmlType, String>,
+    described_at: usize,
+    offset: u64,
+    size: u64,
 }
 
 /// Reads all descriptions, checks that each tensor begins where the one before ended (aligned),
-/// then that the file holds them all and no more.
+/// then that the file holds them all. Returns also the bytes after the last one.
+#[allow(clippy::type_complexity)]
 fn read_tensors<'a>(
     cursor: &mut Cursor<'a>,
     count: u64,
     alignment: u64,
-) -> Result<BTreeMap<&'a str, TensorInfo<'a>>> {
-    let (file, length) = (cursor.file, cursor.bytes.len() as u64);
-    let mut tensors = BTreeMap::new();
-    // Ends, relative to the data section: of the last tensor, and the same with its padding. An
-    // offset must equal `expected`, which is the sum of sizes below 2^63 each checked against 2^63
-    // here, so no sum wraps.
-    let (mut end, mut expected) = (0u64, 0u64);
+    others: OtherTypes,
+) -> Result<(BTreeMap<&'a str, TensorInfo<'a>>, Vec<Unread<'a>>, u64)> {
+    let (file, length) = (cursor.file, cursor.length);
+    // The count was checked against the bytes of the file.
+    let (mut described, mut names) = (vec![], BTreeSet::new());
+    // The end of the last tensor with its padding, relative to the data section. An offset must
+    // equal it; it is the sum of sizes below 2^63, each checked against the file's length, so no
+    // sum wraps.
+    let mut expected = 0u64;
     for _ in 0..count {
-        let (name, info) = read_description(cursor, expected)?;
-        end = info.offset + info.size;
+        let info = read_description(cursor, expected, others)?;
+        let (name, at) = (info.name, info.described_at);
+        let end = info.offset + info.size;
         if end > length {
-            return Err(error_at(
-                file,
-                info.described_at,
-                format!(
-                    "tensor {name} needs {} bytes from {}, the file has {length}",
-                    info.size, info.offset
-                ),
-            ));
+            let (size, offset) = (info.size, info.offset);
+            let reason =
+                format!("tensor {name} needs {size} bytes from {offset}, the file has {length}");
+            return Err(error_at(file, at, reason));
         }
         expected = end.next_multiple_of(alignment);
-        if tensors.insert(name, info).is_some() {
-            return Err(error_at(file, info.described_at, format!("tensor {name} appears twice")));
+        if !names.insert(name) {
+            return Err(error_at(file, at, format!("tensor {name} appears twice")));
         }
+        described.push(info);
     }
     let start =
         if count == 0 { cursor.at as u64 } else { (cursor.at as u64).next_multiple_of(alignment) };
-    if start + end > length {
-        let (name, info) = tensors
-            .iter()
-            .filter(|(_, t)| start + t.offset + t.size > length)
-            .min_by_key(|(_, t)| t.offset)
-            .expect("the last one is beyond");
+    if let Some(beyond) = described.iter().find(|t| start + t.offset + t.size > length) {
         let reason = format!(
-            "tensor {name} ends at byte {}, the file at {length}",
-            start + info.offset + info.size
+            "tensor {} ends at byte {}, the file at {length}",
+            beyond.name,
+            start + beyond.offset + beyond.size
         );
-        return Err(error_at(file, info.described_at, reason));
+        return Err(error_at(file, beyond.described_at, reason));
     }
     // A file without tensors may still pad its metadata.
     let last = (start + expected).next_multiple_of(alignment);
-    if length > last {
-        return Err(error_at(
-            file,
-            last as usize,
-            format!("{} bytes after the last tensor", length - last),
-        ));
+    let (mut tensors, mut unread) = (BTreeMap::new(), vec![]);
+    for Described { name, dimensions, rank, kind, described_at, offset, size } in described {
+        match kind {
+            Ok(kind) => {
+                let begin = start + offset;
+                let range = begin as usize..(begin + size) as usize;
+                let whole = cursor.bytes.len() as u64 == length;
+                let data = if whole { &cursor.bytes[range] } else { &[] };
+                let part = 0;
+                let info = TensorInfo {
+                    dimensions,
+                    rank,
+                    kind,
+                    file,
+                    described_at,
+                    part,
+                    begin,
+                    size,
+                    data,
+                };
+                tensors.insert(name, info);
+            }
+            Err(kind) => {
+                let shape = dimensions[..rank].iter().rev().copied().collect();
+                unread.push(Unread { name, kind, shape, size });
+            }
+        }
     }
-    let data = cursor.bytes.get(start as usize..).unwrap_or_default();
-    tensors.values_mut().for_each(|t| t.data = data);
-    Ok(tensors)
+    Ok((tensors, unread, length.saturating_sub(last)))
 }
 
 fn read_description<'a>(
     cursor: &mut Cursor<'a>,
     expected: u64,
-) -> Result<(&'a str, TensorInfo<'a>)> {
+    others: OtherTypes,
+) -> Result<Described<'a>> {
     let described_at = cursor.at;
     let name = cursor.string(caps::TENSOR_NAME_BYTES, "tensor name")?;
     if name.is_empty() {
@@ -211,27 +314,31 @@ fn read_description<'a>(
     }
     let (dimensions, rank, elements) = read_dimensions(cursor, name)?;
     let kind_at = cursor.at;
-    let kind = cursor.u32("tensor type")?;
-    let kind = GgmlType::from_id(kind).map_err(|type_name| Error::Unsupported {
-        file: cursor.file.into(),
-        name: type_name,
-        reason: format!(
-            "tensor {name} has this type (byte {kind_at}); read are {}",
-            GgmlType::ALL.map(GgmlType::name).join(", ")
-        ),
-    })?;
-    let (block, row) = (kind.block_elements(), dimensions[0]);
+    let id = cursor.u32("tensor type")?;
+    let kind = GgmlType::from_id(id);
+    let stored = StoredType::find(id).filter(|_| kind.is_ok() || others == OtherTypes::Describe);
+    let Some(stored) = stored else {
+        return Err(Error::Unsupported {
+            file: cursor.file.into(),
+            name: kind.err().unwrap_or_default(),
+            reason: format!(
+                "tensor {name} has this type (byte {kind_at}); read are {}",
+                GgmlType::ALL.map(GgmlType::name).join(", ")
+            ),
+        });
+    };
+    let (block, row) = (stored.block_elements, dimensions[0]);
     if !row.is_multiple_of(block) {
         return Err(error_at(
             cursor.file,
             kind_at,
             format!(
                 "rows of {row} in tensor {name} are not whole blocks of {block} ({})",
-                kind.name()
+                stored.name
             ),
         ));
     }
-    let size = elements / block as u64 * kind.block_bytes() as u64;
+    let size = elements / block as u64 * stored.block_bytes as u64;
     let offset_at = cursor.at;
     let offset = cursor.u64("tensor offset")?;
     if offset != expected {
@@ -241,7 +348,7 @@ fn read_description<'a>(
         );
         return Err(error_at(cursor.file, offset_at, reason));
     }
-    Ok((name, TensorInfo { dimensions, rank, kind, described_at, offset, size, data: &[] }))
+    Ok(Described { name, dimensions, rank, kind, described_at, offset, size })
 }
 
 /// Dimensions, how many, and their product.

@@ -28,7 +28,9 @@ impl Keys<'_> {
     }
 
     pub fn size(&self, key: &str, cap: u64) -> Result<Option<usize>> {
-        Ok(self.metadata.integer(&self.of(key), 1..=cap)?.map(|size| size as usize))
+        let (key, per_layer) = (self.of(key), keys::PER_LAYER.contains(&key));
+        let read = if per_layer { Metadata::uniform_integer } else { Metadata::integer };
+        Ok(read(self.metadata, &key, 1..=cap)?.map(|size| size as usize))
     }
 
     pub fn required(&self, key: &str, cap: u64) -> Result<usize> {

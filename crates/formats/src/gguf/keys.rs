@@ -10,8 +10,12 @@ pub const NAME: &str = "general.name";
 pub const FILE_TYPE: &str = "general.file_type";
 /// u32: version of ggml's block layouts. Only written.
 pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
-/// u16: number of files that the model is split over; more than one is refused.
+/// u16: number of files that the model is split over.
 pub const SPLIT_COUNT: &str = "split.count";
+/// u16: which of those files this is, from 0.
+pub const SPLIT_NUMBER: &str = "split.no";
+/// i32: number of tensors in all of them.
+pub const SPLIT_TENSORS: &str = "split.tensors.count";
 
 // These are below the name of the architecture: `of` returns the whole key.
 
@@ -69,6 +73,9 @@ pub const YARN_FAST: &str = "rope.scaling.yarn_beta_fast";
 pub const YARN_SLOW: &str = "rope.scaling.yarn_beta_slow";
 /// f32: the earlier name of [`ROPE_SCALING_FACTOR`].
 pub const ROPE_SCALE_LINEAR: &str = "rope.scale_linear";
+
+/// The keys below the name of the architecture that may have one value for every layer.
+pub const PER_LAYER: [&str; 3] = [HEAD_COUNT, HEAD_COUNT_KV, FEED_FORWARD_LENGTH];
 
 /// String: the kind of tokenizer; `gpt2` is byte-level BPE.
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";

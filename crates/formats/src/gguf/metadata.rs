@@ -8,8 +8,13 @@ use std::collections::BTreeMap;
 /// Reads little-endian numbers and strings, every length checked against the bytes that are there.
 pub(super) struct Cursor<'a> {
     pub file: &'a str,
+    /// The file, or its beginning.
     pub bytes: &'a [u8],
     pub at: usize,
+    /// Bytes of the whole file.
+    pub length: u64,
+    /// How many bytes of the file the last failed call asked for, if `bytes` are fewer.
+    pub wanted: Option<u64>,
 }
 
 pub(super) fn error_at(file: &str, offset: usize, reason: impl Into<String>) -> Error {
@@ -17,20 +22,30 @@ pub(super) fn error_at(file: &str, offset: usize, reason: impl Into<String>) -> 
 }
 
 impl<'a> Cursor<'a> {
+    /// Reads `bytes`, the beginning of a file of `length` bytes.
+    pub fn new(file: &'a str, bytes: &'a [u8], length: u64) -> Self {
+        Self { file, bytes, at: 0, length, wanted: None }
+    }
+
     pub fn error(&self, reason: impl Into<String>) -> Error {
         error_at(self.file, self.at, reason)
     }
 
     pub fn left(&self) -> u64 {
-        (self.bytes.len() - self.at) as u64
+        self.length - self.at as u64
     }
 
     pub fn take(&mut self, count: u64, what: &str) -> Result<&'a [u8]> {
         if count > self.left() {
             return Err(self.error(format!("{what} needs {count} bytes, {} are left", self.left())));
         }
-        let part = &self.bytes[self.at..self.at + count as usize];
-        self.at += count as usize;
+        let end = self.at as u64 + count;
+        if end > self.bytes.len() as u64 {
+            self.wanted = Some(end);
+            return Err(self.error(format!("{what} lies after the bytes that were read")));
+        }
+        let part = &self.bytes[self.at..end as usize];
+        self.at = end as usize;
         Ok(part)
     }
 
@@ -150,7 +165,7 @@ pub struct Array<'a> {
 impl<'a> Array<'a> {
     /// The elements with their offsets in the file.
     pub fn iter(self) -> impl Iterator<Item = (usize, Value<'a>)> {
-        let mut cursor = Cursor { file: "", bytes: self.bytes, at: 0 };
+        let mut cursor = Cursor::new("", self.bytes, self.bytes.len() as u64);
         (0..self.count).map(move |_| {
             let at = self.offset + cursor.at;
             (
@@ -317,6 +332,30 @@ impl<'a> Metadata<'a> {
                     .error(key, format!("is {i}, not within {}..={}", range.start(), range.end())))
             }
             other => Ok(other.map(|i| i as u64)),
+        }
+    }
+
+    /// An integer in `range`, which may be given once for every layer if all are equal.
+    pub fn uniform_integer(
+        &self,
+        key: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>> {
+        let Some(Entry { value: Value::Array(array), .. }) = self.get(key) else {
+            return self.integer(key, range);
+        };
+        let mut values = array.iter().map(|(_, value)| value);
+        match values.next() {
+            Some(Value::Integer(first)) if values.all(|value| value == Value::Integer(first)) => {
+                match u64::try_from(first).ok().filter(|first| range.contains(first)) {
+                    Some(value) => Ok(Some(value)),
+                    None => Err(self.error(
+                        key,
+                        format!("is {first}, not within {}..={}", range.start(), range.end()),
+                    )),
+                }
+            }
+            _ => Err(self.error(key, "must be an integer, or an array of equal ones")),
         }
     }
 

@@ -7,20 +7,27 @@
 
 mod architecture;
 mod container;
+mod describe;
 mod entries;
 mod fields;
+mod files;
 pub mod keys;
 mod metadata;
 mod quantization;
 mod read;
 mod rope;
 mod rope_factors;
+mod types;
 mod vocabulary;
 mod write;
 
+pub(crate) use container::OtherTypes;
 pub use container::{Container, TensorInfo};
+pub(crate) use describe::describe;
+pub(crate) use files::Files;
 pub use metadata::{Array, Entry, Metadata, Value};
 pub use read::read;
+pub(crate) use read::read_files;
 pub use write::write;
 
 use crate::blocks;

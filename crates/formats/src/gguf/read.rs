@@ -1,14 +1,21 @@
 //! A GGUF file to a [`Model`].
 
+use super::container::OtherTypes;
 use super::metadata::{Metadata, Value, error_at};
-use super::rope;
-use super::{Container, GgmlType, TensorInfo, architecture, caps, keys, quantization, vocabulary};
+use super::{
+    Container, Files, GgmlType, TensorInfo, architecture, caps, keys, quantization, rope,
+    vocabulary,
+};
+use crate::architecture::Architecture;
 use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Stored};
 use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, TensorData};
-use half::{bf16, f16};
+use crate::numbered::Numbered;
+use crate::source::Source;
+use crate::tokenizer::Tokenizer;
+use half::vec::HalfBitsVecExt;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a model from the bytes of a GGUF file, v2 or v3; errors name `file`.
@@ -17,41 +24,83 @@ use std::collections::{BTreeMap, BTreeSet};
 /// `Shape`, `Tokenizer`, `Memory`. Nothing is allocated for a tensor before its description, its
 /// bytes and its shape have been checked.
 pub fn read(file: &str, bytes: &[u8]) -> Result<Model> {
-    let container = Container::parse(file, bytes)?;
-    let metadata = &container.metadata;
-    let architecture = architecture::read(&container)?;
-    let stored = storage::stored(&architecture, Form::Gguf);
-    check_tensors(&container, architecture.family, &stored)?;
-    let chat_template = read_chat_template(metadata)?;
-    let provenance = read_provenance(metadata)?;
-    let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
+    read_files(Files::one(Source::memory(file, bytes), OtherTypes::Refuse)?)
+}
+
+/// The same from files, of which one tensor after the other is read.
+pub(crate) fn read_files(mut files: Files) -> Result<Model> {
+    let file_bytes = files.length();
+    let (sources, beginnings, others) = files.parts();
+    let mut attached = vec![];
+    let container = Files::container(sources, beginnings, others, &mut attached)?;
+    let Plan { name, architecture, stored, tokenizer, chat_template, provenance, warnings } =
+        plan(&container)?;
     let mut tensors = BTreeMap::new();
     for stored in stored {
-        let data = read_tensor(file, &stored, &container.tensors[stored.name.as_str()])?;
-        stored.take(file, data, &mut tensors)?;
+        let info = &container.tensors[stored.name.as_str()];
+        let data = read_tensor(&stored, info, &mut sources[info.part])?;
+        stored.take(info.file, data, &mut tensors)?;
     }
-    let quantization = quantization::read(metadata, &architecture, &tensors)?;
-    let name = metadata.string(keys::NAME)?.map_or_else(|| stem(file), str::to_owned);
-    let (low_rank, file_bytes) = (BTreeMap::new(), bytes.len() as u64);
+    let quantization = quantization::read(&container.metadata, &architecture, &tensors)?;
     Ok(Model {
         name,
         architecture,
         tensors,
-        low_rank,
+        low_rank: BTreeMap::new(),
         linear_parts: BTreeMap::new(),
         tokenizer,
         chat_template,
         quantization,
         provenance,
         file_bytes,
+        warnings,
     })
 }
 
+/// Everything of a model but the values of its tensors, whose descriptions are checked.
+pub(super) struct Plan {
+    pub name: String,
+    pub architecture: Architecture,
+    pub stored: Vec<Stored>,
+    pub tokenizer: Option<Tokenizer>,
+    pub chat_template: Option<String>,
+    pub provenance: BTreeMap<String, String>,
+    pub warnings: Vec<String>,
+}
+
+/// Checks all that can be checked without reading a tensor.
+pub(super) fn plan(container: &Container) -> Result<Plan> {
+    let metadata = &container.metadata;
+    let architecture = architecture::read(container)?;
+    let stored = storage::stored(&architecture, Form::Gguf);
+    check_tensors(container, architecture.family, &stored)?;
+    let chat_template = read_chat_template(metadata)?;
+    let provenance = read_provenance(metadata)?;
+    let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
+    let name = name(metadata)?;
+    let warnings = warnings(container);
+    Ok(Plan { name, architecture, stored, tokenizer, chat_template, provenance, warnings })
+}
+
+/// What is left out of a file that is read all the same.
+pub(super) fn warnings(container: &Container) -> Vec<String> {
+    let (file, bytes) = (container.metadata.file, container.trailing_bytes);
+    let trailing = format!("{file}: {bytes} bytes after the last tensor are left out");
+    (bytes > 0).then_some(trailing).into_iter().collect()
+}
+
+/// The name that the metadata give, else that of the file.
+pub(super) fn name(metadata: &Metadata) -> Result<String> {
+    Ok(metadata.string(keys::NAME)?.map_or_else(|| stem(metadata.file), str::to_owned))
+}
+
 fn stem(file: &str) -> String {
-    std::path::Path::new(file)
-        .file_stem()
-        .map(|s| s.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    let path = std::path::Path::new(file);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match name.as_deref().and_then(|name| Numbered::parse(name, ".gguf")) {
+        Some(parts) => parts.stem.to_owned(),
+        None => path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default(),
+    }
 }
 
 /// Every tensor of the architecture is there with its shape, and no other.
@@ -74,7 +123,7 @@ fn check_tensors(container: &Container, family: &str, all: &[Stored]) -> Result<
         let is_vector = stored.pieces.iter().any(|piece| piece.tensor.role.is_vector());
         if is_vector && !info.kind.is_float() {
             return Err(error_at(
-                file,
+                info.file,
                 info.described_at,
                 format!("{name} is {}, not a float type", info.kind.name()),
             ));
@@ -88,7 +137,8 @@ fn check_tensors(container: &Container, family: &str, all: &[Stored]) -> Result<
                  byte {})",
                 info.described_at
             );
-            Err(Error::Unsupported { file: file.into(), name: format!("tensor {name}"), reason })
+            let file = info.file.into();
+            Err(Error::Unsupported { file, name: format!("tensor {name}"), reason })
         }
         None => Ok(()),
     }
@@ -117,29 +167,19 @@ fn read_provenance(metadata: &Metadata) -> Result<BTreeMap<String, String>> {
 }
 
 /// The values of a tensor of the file, all of its rows.
-fn read_tensor(file: &str, stored: &Stored, info: &TensorInfo) -> Result<TensorData> {
+fn read_tensor(stored: &Stored, info: &TensorInfo, source: &mut Source) -> Result<TensorData> {
     let (rows, cols) = (stored.rows(), stored.cols());
-    let bytes = info.bytes();
-    let numbers =
-        |bytes: &[u8], size: usize| reserve(file, &stored.name, bytes.len() / size * size);
+    let (begin, size, count) = (info.begin, info.size as usize, rows * cols);
     Ok(match info.kind {
-        GgmlType::F32 => {
-            numbers(bytes, 4)?;
-            TensorData::F32(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
-        }
-        GgmlType::F16 => {
-            numbers(bytes, 2)?;
-            TensorData::F16(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b)).collect())
-        }
-        GgmlType::BF16 => {
-            numbers(bytes, 2)?;
-            TensorData::BF16(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b)).collect())
-        }
+        GgmlType::F32 => TensorData::F32(source.values(begin, count)?),
+        GgmlType::F16 => TensorData::F16(source.values::<u16>(begin, count)?.reinterpret_into()),
+        GgmlType::BF16 => TensorData::BF16(source.values::<u16>(begin, count)?.reinterpret_into()),
         kind => {
-            reserve(file, &stored.name, 2 * bytes.len())?;
-            match packed::unpack(kind, rows, cols, bytes) {
+            reserve(info.file, &stored.name, 2 * size)?;
+            let bytes = source.part(begin, size)?;
+            match packed::unpack(kind, rows, cols, &bytes) {
                 Some(matrix) => TensorData::Packed(matrix),
-                None => TensorData::Blocks { kind, bytes: bytes.to_vec() },
+                None => TensorData::Blocks { kind, bytes: bytes.into_owned() },
             }
         }
     })

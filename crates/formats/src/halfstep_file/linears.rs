@@ -171,6 +171,40 @@ impl PlannedLinear {
         Ok(Self { shape, terms, tensors, rest })
     }
 
+    /// Every part as [`LinearParts::names`] calls it, with its bytes in the file.
+    pub fn parts(&self) -> Vec<(String, u64)> {
+        let of_tensors = |prefix: &str| {
+            let own = self.tensors.iter().filter(|(part, _)| part.starts_with(prefix));
+            own.map(|(_, info)| info.end - info.begin).sum::<u64>()
+        };
+        let term = |(i, term): (usize, &PlannedTerm)| match term {
+            PlannedTerm::Packed(packed) => {
+                (format!("term of {}", packed.spec().element.name()), packed.bytes())
+            }
+            PlannedTerm::Sparse => {
+                ("sparse term".into(), of_tensors(&format!("{}.", named::term(i + 1))))
+            }
+        };
+        let mut parts: Vec<_> = self.terms.iter().enumerate().map(term).collect();
+        let there = |part: &str| self.tensors.contains_key(part).then(Vec::new);
+        let vectors = LinearParts {
+            input_vector: there(named::INPUT_VECTOR),
+            output_vector: there(named::OUTPUT_VECTOR),
+            gather: self.tensors.contains_key(named::GATHER).then(Vec::new),
+            bias: there(named::BIAS),
+            ..self.rest.clone()
+        };
+        let bytes = |name: &str| match name {
+            "input vector" => of_tensors(named::INPUT_VECTOR),
+            "output vector" => of_tensors(named::OUTPUT_VECTOR),
+            "gather" => of_tensors(named::GATHER),
+            "added bias" => of_tensors(named::BIAS),
+            _ => 0,
+        };
+        parts.extend(vectors.names().into_iter().map(|name| (name.clone(), bytes(&name))));
+        parts
+    }
+
     pub fn read(self, source: &mut Source) -> Result<LinearParts> {
         let Self { shape: [rows, cols], terms, tensors, rest: mut parts } = self;
         let halves = |source: &mut Source, part: &str| -> Result<Option<Vec<f16>>> {

@@ -54,6 +54,17 @@ impl PackedParts {
         })
     }
 
+    pub fn spec(&self) -> QuantSpec {
+        self.spec
+    }
+
+    /// Bytes of all parts in the file.
+    pub fn bytes(&self) -> u64 {
+        let others = [&self.outer, &self.zero_point, &self.levels];
+        let parts = [&self.codes, &self.scale].into_iter().chain(others.into_iter().flatten());
+        parts.map(|info| info.end - info.begin).sum()
+    }
+
     pub fn read(&self, source: &mut Source) -> Result<QuantTensor> {
         let Self { shape: [rows, cols], spec, codes, scale, outer, zero_point, levels } = self;
         let (rows, cols, spec) = (*rows, *cols, *spec);

@@ -4,10 +4,11 @@ use super::linears::{PlannedLinear, StoredLinear};
 use super::packed::PackedParts;
 use super::quantizers::{StoredQuantizer, StoredSpec};
 use super::*;
-use crate::architecture::{Role, TensorSpec};
+use crate::architecture::{Architecture, Role, TensorSpec};
+use crate::description::{Description, config_architecture, config_sizes, spec_name};
 use crate::error::{Error, Result};
 use crate::gguf::GgmlType;
-use crate::hugging_face::{MAX_TOKENIZER_BYTES, check_vocabulary, float_data};
+use crate::hugging_face::{MAX_TOKENIZER_BYTES, check_vocabulary, float_data, tokenizer_kind};
 use crate::linear_parts::has_own_bias;
 use crate::low_rank::{LowRank, check_rank, first_non_finite};
 use crate::model::{Model, Tensor, TensorData};
@@ -35,12 +36,138 @@ struct Factors {
     b: Info,
 }
 
+/// Everything that the header says, checked; no value is read yet.
+struct Plan {
+    architecture: Architecture,
+    quantization: Option<Quantization>,
+    storage: BTreeMap<String, Storage>,
+    factors: BTreeMap<String, Factors>,
+    linears: BTreeMap<String, PlannedLinear>,
+    steps: Vec<Info>,
+    tokenizer: Option<Info>,
+    chat_template: Option<String>,
+}
+
 /// Reads a file whose header was read by [`crate::safetensors::read_header`].
 ///
 /// Errors: `Unsupported` (another format version, an unknown metadata key), `MissingTensor`,
 /// `Shape`, `Format` (a value that the layout does not allow, a tensor that has no place),
 /// `Memory`.
 pub fn read(mut source: Source, header: Header) -> Result<Model> {
+    let Plan {
+        architecture,
+        mut quantization,
+        storage,
+        factors,
+        linears,
+        steps,
+        tokenizer,
+        chat_template,
+    } = plan_file(&source, &header)?;
+    // From here on memory is taken, as much as the file's bytes ask for: f16 scales double, packed
+    // zero points quadruple at most.
+    let tokenizer =
+        tokenizer.map(|info| read_tokenizer(&mut source, &info, &architecture)).transpose()?;
+    let mut tensors = BTreeMap::new();
+    for want in architecture.tensors() {
+        let data = read_weight(&mut source, &storage[&want.name])?;
+        tensors.insert(want.name, Tensor { shape: want.shape, data });
+    }
+    let mut low_rank = BTreeMap::new();
+    for (name, Factors { rank, a, b }) in factors {
+        low_rank.insert(
+            name,
+            LowRank { rank, a: read_factor(&mut source, &a)?, b: read_factor(&mut source, &b)? },
+        );
+    }
+    let mut linear_parts = BTreeMap::new();
+    for (name, linear) in linears {
+        linear_parts.insert(name, linear.read(&mut source)?);
+    }
+    for info in steps {
+        let step = source.values::<f32>(info.begin, 1)?[0];
+        check_step(step).map_err(|reason| Error::Format {
+            file: source.file.clone(),
+            offset: info.begin,
+            reason: format!("tensor {}: {reason}", info.name),
+        })?;
+        quantization.as_mut().map(|q| q.static_scales.insert(info.name, step));
+    }
+    Ok(Model {
+        name: header.metadata.get(key::NAME).cloned().unwrap_or_default(),
+        architecture,
+        tensors,
+        low_rank,
+        linear_parts,
+        tokenizer,
+        chat_template,
+        quantization,
+        provenance: provenance(&header),
+        file_bytes: source.length,
+        warnings: vec![],
+    })
+}
+
+fn provenance(header: &Header) -> BTreeMap<String, String> {
+    let own = |(k, v): (&String, &String)| {
+        Some((k.strip_prefix(key::PROVENANCE_PREFIX)?.to_string(), v.clone()))
+    };
+    header.metadata.iter().filter_map(own).collect()
+}
+
+/// Describes the model of a file by its header, whether [`read`] can read it or not.
+pub fn describe(mut source: Source, header: Header) -> Result<Description> {
+    let text = header.metadata.get(key::CONFIG).map_or("null", String::as_str);
+    let config = json::parse(&format!("{}[{}]", source.file, key::CONFIG), text.as_bytes())?;
+    let mut description = Description {
+        name: header.metadata.get(key::NAME).cloned().unwrap_or_default(),
+        format: "halfstep",
+        architecture: config_architecture(&config),
+        sizes: config_sizes(&config),
+        file_bytes: source.length,
+        has_chat_template: header.metadata.contains_key(key::CHAT_TEMPLATE),
+        provenance: provenance(&header),
+        ..Description::default()
+    };
+    let plan = match plan_file(&source, &header) {
+        Ok(plan) => plan,
+        Err(refusal) => {
+            description.count_all(header.tensors.iter().filter(|info| info.name != TOKENIZER));
+            description.refusal = Some(refusal);
+            return Ok(description);
+        }
+    };
+    description.parameters = inventory::parameters(&plan.architecture);
+    description.target = plan.quantization.map(|q| q.target);
+    for storage in plan.storage.values() {
+        match storage {
+            Storage::Float(info) => description.count(info.dtype.name(), info.end - info.begin),
+            Storage::Packed(parts) => description.count(&spec_name(parts.spec()), parts.bytes()),
+            Storage::Blocks { kind, bytes } => {
+                description.count(kind.name(), bytes.end - bytes.begin);
+            }
+        }
+    }
+    for Factors { rank, a, b } in plan.factors.values() {
+        let bytes = a.end - a.begin + b.end - b.begin;
+        description.count(&format!("low rank {rank}"), bytes);
+    }
+    for linear in plan.linears.values() {
+        linear.parts().iter().for_each(|(name, bytes)| description.count(name, *bytes));
+    }
+    let Some(info) = plan.tokenizer else { return Ok(description) };
+    match read_tokenizer(&mut source, &info, &plan.architecture) {
+        Ok(tokenizer) => {
+            let text: Vec<u8> = source.values(info.begin, info.elements())?;
+            description.tokenizer = tokenizer_kind(TOKENIZER, &text);
+            description.pre_tokenizer = Some(tokenizer.vocabulary.pre.clone());
+        }
+        Err(refusal) => description.refusal = Some(refusal),
+    }
+    Ok(description)
+}
+
+fn plan_file(source: &Source, header: &Header) -> Result<Plan> {
     let metadata = Metadata { file: source.file.clone(), values: &header.metadata };
     metadata.check_keys()?;
     let config_text = metadata.text(key::CONFIG)?.unwrap_or_default();
@@ -48,7 +175,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
         config::parse(&format!("{}[{}]", source.file, key::CONFIG), config_text.as_bytes())?;
     // Every way to store a parameter takes more than a bit (TQ1_0, the smallest, 1.69).
     inventory::check_size(&source.file, &architecture, 1, source.length)?;
-    let mut quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
+    let quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
     if let Some(q) = &quantization {
         q.check(&architecture).map_err(|reason| metadata.wrong(key::QUANTIZATION, reason))?;
         if metadata.is_version_1() && !q.exceptions.is_empty() {
@@ -86,70 +213,34 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
             PlannedLinear::plan(&metadata, &mut stored, &spec.name, shape, linear, own_bias)
         },
     )?;
-    let steps = static_scales(&architecture, quantization.as_ref(), |name| {
+    let scales = static_scales(&architecture, quantization.as_ref(), |name| {
         matches!(storage.get(name), Some(Storage::Packed(_)))
     });
-    let mut step_tensors = vec![];
-    for name in &steps.allowed {
-        if steps.required.contains(name) || stored.tensors.contains_key(name.as_str()) {
-            step_tensors.push(stored.take(name, &[1], &[Dtype::F32])?);
+    let mut steps = vec![];
+    for name in &scales.allowed {
+        if scales.required.contains(name) || stored.tensors.contains_key(name.as_str()) {
+            steps.push(stored.take(name, &[1], &[Dtype::F32])?);
         }
     }
     let tokenizer = stored.tensors.remove(TOKENIZER).cloned();
     if let Some(name) = stored.tensors.keys().next() {
         return Err(Error::Unsupported {
-            file: source.file,
+            file: source.file.clone(),
             name: format!("tensor {name}"),
             reason: "the layout has no place for it".into(),
         });
     }
-    // From here on memory is taken, as much as the file's bytes ask for: f16 scales double, packed
-    // zero points quadruple at most.
-    let tokenizer =
-        tokenizer.map(|info| read_tokenizer(&mut source, &info, &architecture)).transpose()?;
-    let mut tensors = BTreeMap::new();
-    for want in architecture.tensors() {
-        let data = read_weight(&mut source, &storage[&want.name])?;
-        tensors.insert(want.name, Tensor { shape: want.shape, data });
-    }
-    let mut low_rank = BTreeMap::new();
-    for (name, Factors { rank, a, b }) in factors {
-        low_rank.insert(
-            name,
-            LowRank { rank, a: read_factor(&mut source, &a)?, b: read_factor(&mut source, &b)? },
-        );
-    }
-    let mut linear_parts = BTreeMap::new();
-    for (name, linear) in linears {
-        linear_parts.insert(name, linear.read(&mut source)?);
-    }
-    for info in step_tensors {
-        let step = source.values::<f32>(info.begin, 1)?[0];
-        check_step(step).map_err(|reason| Error::Format {
-            file: source.file.clone(),
-            offset: info.begin,
-            reason: format!("tensor {}: {reason}", info.name),
-        })?;
-        quantization.as_mut().map(|q| q.static_scales.insert(info.name, step));
-    }
     let chat_template = metadata.text(key::CHAT_TEMPLATE)?.map(str::to_string);
-    let name = metadata.text(key::NAME)?.unwrap_or_default().to_string();
-    let provenance = header
-        .metadata
-        .iter()
-        .filter_map(|(k, v)| Some((k.strip_prefix(key::PROVENANCE_PREFIX)?.to_string(), v.clone())))
-        .collect();
-    Ok(Model {
-        name,
+    metadata.text(key::NAME)?;
+    Ok(Plan {
         architecture,
-        tensors,
-        low_rank,
-        linear_parts,
+        quantization,
+        storage,
+        factors,
+        linears,
+        steps,
         tokenizer,
         chat_template,
-        quantization,
-        provenance,
-        file_bytes: source.length,
     })
 }
 

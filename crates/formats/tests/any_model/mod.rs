@@ -150,6 +150,7 @@ pub fn model(
         quantization,
         provenance: provenance.map(|(k, v)| (k.to_string(), v.to_string())).into(),
         file_bytes: 0,
+        warnings: vec![],
     }
 }
 

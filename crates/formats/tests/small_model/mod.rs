@@ -140,6 +140,7 @@ pub fn model(
             ("seed".into(), "7".into()),
         ]),
         file_bytes: 0,
+        warnings: vec![],
     }
 }
 

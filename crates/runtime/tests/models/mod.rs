@@ -250,6 +250,7 @@ pub fn float_model(architecture: Architecture) -> Model {
         quantization: None,
         provenance,
         file_bytes: 0,
+        warnings: vec![],
     }
 }
 
