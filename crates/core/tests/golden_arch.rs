@@ -160,7 +160,7 @@ fn one_token_at_a_time_gives_the_bytes_of_all_at_once() {
         let (network, serial) = (network(&family.model), serial.expect("a network"));
         let all = logits(&network, &ids);
         assert!(logits(&serial, &ids) == all, "{}: another number of threads", family.name);
-        let mut cache = Cache::new(&network);
+        let mut cache = Cache::for_length(&network, ids.len());
         for (id, want) in ids.iter().zip(all.chunks(all.len() / ids.len())) {
             let got = network.forward(&[*id], &mut cache, Logits::Last).expect("logits");
             assert!(got == want, "{}: a token alone", family.name);
