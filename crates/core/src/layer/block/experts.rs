@@ -17,53 +17,7 @@ use halfstep_formats::architecture::{ActivationSite, Experts, Parameter, Role, S
 use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::routing::{self, Routing};
-use halfstep_kernels::rng::Rng;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Rows that go through experts of a layer in addition to those that the router sends, for who sees
-/// what linears read: what they give is added to nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopUp {
-    /// Number of such rows of a sequence, of the experts that get some.
-    pub rows: BTreeMap<u16, usize>,
-    /// Decides which rows.
-    pub seed: u64,
-}
-
-impl TopUp {
-    /// Rows of calibration that every expert gets, if the sequences have so many.
-    pub const FLOOR: usize = 64;
-
-    /// What is missing to the floor where experts get so many `rows` of all sequences.
-    pub fn to_floor(rows: &[usize], sequences: usize, seed: u64) -> Self {
-        let missing = |(e, &rows): (usize, &usize)| {
-            let missing = Self::FLOOR.saturating_sub(rows);
-            (missing > 0).then(|| (e as u16, missing.div_ceil(sequences.max(1))))
-        };
-        Self { rows: rows.iter().enumerate().filter_map(missing).collect(), seed }
-    }
-
-    /// The same with rows of its own in a sequence.
-    pub fn of_sequence(&self, sequence: usize) -> Self {
-        let mut rng = Rng::new(self.seed, 1 << 32 | sequence as u64);
-        Self { rows: self.rows.clone(), seed: rng.below(u64::MAX) }
-    }
-
-    /// Some of the rows that expert e does not get, all equally likely.
-    fn rows_of(&self, expert: u16, all: usize, sent: &[u32]) -> Vec<u32> {
-        let Some(&count) = self.rows.get(&expert) else { return vec![] };
-        let mut others: Vec<u32> = (0..all as u32).filter(|m| !sent.contains(m)).collect();
-        let mut rng = Rng::new(self.seed, u64::from(expert));
-        for at in 0..count.min(others.len()) {
-            let other = at + rng.below((others.len() - at) as u64) as usize;
-            others.swap(at, other);
-        }
-        others.truncate(count);
-        others.sort_unstable();
-        others
-    }
-}
 
 impl<D: Device> Block<'_, D> {
     /// `sum w_e expert_e(x)` over the chosen experts e of each row of x, plus the shared one.
