@@ -8,7 +8,7 @@ use crate::autograd::ops::activation::Plain;
 use crate::autograd::ops::bias::AddBias;
 use crate::autograd::ops::linear::Linear;
 use crate::autograd::ops::routing::{Weigh, chosen};
-use crate::autograd::ops::rows::{Combine, GatherRows, ScaleRows, Sent};
+use crate::autograd::ops::rows::{Combine, GatherRows, ScaleRows, Sent, as_table};
 use crate::autograd::ops::scale::AddScaled;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
@@ -42,12 +42,13 @@ impl<D: Device> Block<'_, D> {
         let chosen = chosen(&self.context.device, &routing, &outputs, bias)?;
         let weights = tape.apply([&outputs], Weigh { routing, chosen: chosen.clone() })?;
         let (mut arguments, mut sent) = (vec![weights], vec![]);
+        let table = as_table(&self.context.device, &x)?;
         for e in 0..experts.count as u16 {
             let places: Vec<u32> = (0..chosen.len() as u32)
                 .filter(|&at| chosen[at as usize] == u32::from(e))
                 .collect();
             let rows: Vec<u32> = places.iter().map(|at| at / routing.used as u32).collect();
-            let y = self.expert(tape, experts, e, &x, &rows)?;
+            let y = self.expert(tape, experts, e, (&x, &table), &rows)?;
             if let Some(y) = y {
                 arguments.push(y);
                 sent.push(Sent { rows: rows.into(), weights: places.into() });
@@ -67,13 +68,13 @@ impl<D: Device> Block<'_, D> {
         tape.apply([&y, &own], AddScaled(1.0))
     }
 
-    /// What an expert gives for its rows; None if it gets none.
+    /// What an expert gives for its rows of x, which are in the table too; None if it gets none.
     fn expert(
         &mut self,
         tape: &mut Tape<D>,
         experts: &Experts,
         expert: u16,
-        x: &Tensor<D>,
+        (x, table): (&Tensor<D>, &D::Weight),
         sent: &[u32],
     ) -> Result<Option<Tensor<D>>> {
         let (names, device) = (Name::expert(expert), &self.context.device);
@@ -89,7 +90,8 @@ impl<D: Device> Block<'_, D> {
             return Ok(None);
         }
         let all = rows.len();
-        let input = tape.apply([x], GatherRows(rows))?;
+        let input = Tensor::new(device.embedding(table, &rows)?, &[all, x.cols()])?;
+        tape.record([x], GatherRows(rows), &input);
         let hidden = self.hidden(tape, &experts.expert, input, names)?;
         let down = names[2];
         let [y] = self.linears(tape, down.input(), hidden, [down])?;
