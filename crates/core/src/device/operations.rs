@@ -331,7 +331,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     ) -> Result<[Self::Buffer; 2]>;
 
     /// Gradients of q, k and v, and of sinks if there are some, from the result y, its `log_sum_exp` and dy.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn attention_backward(
         &self,
         shape: AttentionShape,

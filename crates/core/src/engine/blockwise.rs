@@ -219,9 +219,13 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
             reason: format!("the architecture has no {EMBEDDING}"),
         })?;
         let embeddings = [find(self.model, EMBEDDING)?.clone(), self.outside(&spec)?];
-        let (beside, _) = streams(self.model, self.config, self.window);
+        let (count, each) = streams(self.model, self.config, self.window);
         let (samples, length) = (self.config.samples, self.config.sequence_length);
-        let of = |samples, width| Stream::new(samples, width, beside, scratch, self.host);
+        let of = |samples: usize, width: usize| {
+            let bytes = (samples * width * size_of::<f32>()) as u64;
+            let like_it = (count as u64 * each).div_ceil(bytes.max(1));
+            Stream::new(samples, width, like_it as usize, scratch, self.host)
+        };
         let stream = || of(samples, self.width());
         let mut streams = Streams {
             plain: stream()?,

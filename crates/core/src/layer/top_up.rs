@@ -62,7 +62,7 @@ mod tests {
         assert_ne!(first, second);
         assert!(first.is_sorted() && first.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(first.iter().all(|row| *row < 40 && !sent.contains(row)));
-        assert_eq!(top_up.of_sequence(0).rows_of(0, 40, &sent), Vec::<u32>::new());
+        assert!(top_up.of_sequence(0).rows_of(0, 40, &sent).is_empty());
         // No more than there are.
         assert_eq!(top_up.rows_of(1, 6, &sent), [0, 1, 2, 4]);
         assert_eq!(first, top_up.of_sequence(0).rows_of(1, 40, &sent));

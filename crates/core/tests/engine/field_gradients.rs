@@ -53,7 +53,9 @@ fn every_field_has_the_gradients_of_finite_differences() {
         let (mut flat, mut untouched) = (0, vec![]);
         for (index, gradient) in gradients.iter().enumerate() {
             let parameter = trainer.parameters.list[index].name.clone();
-            let direction: Vec<f64> = gradient.iter().map(|_| rng.normal()).collect();
+            let mut direction: Vec<f64> = gradient.iter().map(|_| rng.normal()).collect();
+            let of_one = 1.0 / direction.iter().map(|d| d * d).sum::<f64>().sqrt();
+            direction.iter_mut().for_each(|d| *d *= of_one);
             let mut loss = |step: f64| {
                 let mut move_by = |step: f64| {
                     let values = &mut trainer.parameters.list[index].value;

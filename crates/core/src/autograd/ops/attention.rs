@@ -1,25 +1,22 @@
 //! Causal grouped-query attention of q `[M, H * D]` over k, v `[M, K * D]`, M = batch x tokens.
 //! Keeps its row statistics for the backward. The gradient of sinks goes into the sink.
 
-use crate::autograd::ops::{Op, Sink};
+use crate::autograd::ops::{Learned, Op};
 use crate::autograd::tensor::Tensor;
 use crate::device::Device;
 use crate::{Error, Result};
 use halfstep_kernels::ops::attention::AttentionShape;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 pub(crate) struct Attention<D: Device> {
     shape: AttentionShape,
     /// One score for each head, and where its gradient goes.
-    sinks: Option<(Arc<D::Buffer>, Option<Sink<D>>)>,
+    sinks: Option<Learned<D>>,
     log_sum_exp: OnceLock<D::Buffer>,
 }
 
 impl<D: Device> Attention<D> {
-    pub(crate) fn new(
-        shape: AttentionShape,
-        sinks: Option<(Arc<D::Buffer>, Option<Sink<D>>)>,
-    ) -> Self {
+    pub(crate) fn new(shape: AttentionShape, sinks: Option<Learned<D>>) -> Self {
         Self { shape, sinks, log_sum_exp: OnceLock::new() }
     }
 

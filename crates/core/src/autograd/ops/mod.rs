@@ -68,6 +68,9 @@ pub(crate) trait ManyOp<D: Device>: Send + Sync {
     ) -> Result<Vec<Option<Tensor<D>>>>;
 }
 
+/// The values of a parameter, and where its gradient goes if it learns.
+pub(crate) type Learned<D> = (Arc<<D as Device>::Buffer>, Option<Sink<D>>);
+
 /// Where the gradient of one parameter is summed.
 pub struct Sink<D: Device>(Arc<Mutex<SinkState<D::Buffer>>>);
 

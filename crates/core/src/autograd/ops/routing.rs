@@ -5,8 +5,8 @@ use crate::Result;
 use crate::autograd::ops::Op;
 use crate::autograd::tensor::Tensor;
 use crate::device::Device;
+use halfstep_kernels::Real;
 use halfstep_kernels::ops::routing::Routing;
-use halfstep_kernels::{Real, uninit_vec};
 use std::sync::Arc;
 
 pub(crate) struct Weigh {
@@ -38,7 +38,8 @@ impl<D: Device> Op<D, 1> for Weigh {
 
     fn forward(&self, device: &D, [outputs]: [&Tensor<D>; 1]) -> Result<Tensor<D>> {
         let values = outputs.read(device)?;
-        let (used, mut weights) = (self.routing.used, uninit_vec(self.chosen.len()));
+        let used = self.routing.used;
+        let mut weights = vec![<D::Number as Real>::ZERO; self.chosen.len()];
         let rows = values.chunks_exact(outputs.cols()).zip(self.chosen.chunks_exact(used));
         for (weights, (outputs, chosen)) in weights.chunks_exact_mut(used).zip(rows) {
             self.routing.weigh(outputs, chosen, weights);

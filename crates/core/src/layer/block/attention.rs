@@ -14,7 +14,6 @@ use halfstep_formats::architecture::{
     ActivationSite, Linear as Name, Norm, NormKind, Parameter, Temper,
 };
 use halfstep_kernels::Real;
-use halfstep_kernels::math::ln_f64;
 use halfstep_kernels::ops::attention::{AttentionShape, Scores};
 use std::sync::Arc;
 
@@ -84,7 +83,7 @@ impl<D: Device> Block<'_, D> {
     fn tempered(&self, tape: &mut Tape<D>, q: Tensor<D>) -> Result<Tensor<D>> {
         let tokens = self.context.tokens;
         let Some(Temper { beta, length }) = self.heads().temper else { return Ok(q) };
-        let factor = |row: usize| 1.0 + beta * ln_f64(1.0 + (row % tokens / length) as f64);
+        let factor = |row: usize| 1.0 + beta * Real::ln(1.0 + (row % tokens / length) as f64);
         let number = |row| <D::Number as Real>::from_f64(factor(row));
         let factors = self.context.device.upload((0..q.rows()).map(number).collect())?;
         tape.apply([&q, &Tensor::new(factors, &[q.rows()])?], ScaleRows)

@@ -16,7 +16,7 @@ use crate::device::Device;
 use halfstep_formats::architecture::{ActivationSite, Experts, Parameter, Role, Score};
 use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::gemm::Precision;
-use halfstep_kernels::ops::routing::{self, Routing};
+use halfstep_kernels::ops::routing::{Routing, Score as Scores};
 use std::sync::Arc;
 
 impl<D: Device> Block<'_, D> {
@@ -150,9 +150,9 @@ fn kernel(experts: &Experts) -> Routing {
     Routing {
         used: experts.used,
         score: match routing.score {
-            Score::Softmax => routing::Score::Softmax,
-            Score::SoftmaxOfChosen => routing::Score::SoftmaxOfChosen,
-            Score::Sigmoid => routing::Score::Sigmoid,
+            Score::Softmax => Scores::Softmax,
+            Score::SoftmaxOfChosen => Scores::SoftmaxOfChosen,
+            Score::Sigmoid => Scores::Sigmoid,
         },
         groups: routing.groups,
         normalise: routing.normalise,

@@ -8,7 +8,7 @@ use crate::autograd::tensor::Tensor;
 use crate::device::Device;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{Activation, Dense, FeedForward, Linear as Name, Norm};
-use halfstep_kernels::ops::activation;
+use halfstep_kernels::ops::activation::Activation as Function;
 
 impl<D: Device> Block<'_, D> {
     /// `h + r post(Down (act(Gate x) * Up x))`, or the same of experts.
@@ -80,11 +80,11 @@ impl<D: Device> Block<'_, D> {
 }
 
 /// The kernels' name of a function.
-fn kernel(activation: Activation) -> activation::Activation {
+fn kernel(activation: Activation) -> Function {
     match activation {
-        Activation::Silu => activation::Activation::Silu,
-        Activation::GeluTanh => activation::Activation::GeluTanh,
-        Activation::SquaredRelu => activation::Activation::SquaredRelu,
-        Activation::Clamped { alpha, limit } => activation::Activation::Clamped { alpha, limit },
+        Activation::Silu => Function::Silu,
+        Activation::GeluTanh => Function::GeluTanh,
+        Activation::SquaredRelu => Function::SquaredRelu,
+        Activation::Clamped { alpha, limit } => Function::Clamped { alpha, limit },
     }
 }

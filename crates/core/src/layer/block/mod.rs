@@ -6,10 +6,10 @@ mod experts;
 mod feed_forward;
 mod linears;
 
-use crate::autograd::ops::Sink;
 use crate::autograd::ops::bias::AddBias;
 use crate::autograd::ops::norm::Normalize;
 use crate::autograd::ops::scale::ScaleByParameter;
+use crate::autograd::ops::{Learned, Sink};
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::device::{self, Device, DeviceBuffer};
@@ -179,8 +179,7 @@ impl<'a, D: Device> Block<'a, D> {
     }
 
     /// One of the layer's other tensors and where its gradient goes, if the layer has it.
-    #[allow(clippy::type_complexity)]
-    fn parameter(&self, parameter: Parameter) -> Option<(Arc<D::Buffer>, Option<Sink<D>>)> {
+    fn parameter(&self, parameter: Parameter) -> Option<Learned<D>> {
         let role = Role::Parameter(parameter);
         let values = self.weights.vectors.get(&role)?;
         Some((values.clone(), self.sinks.vectors.get(&role).cloned()))
