@@ -10,12 +10,15 @@ use halfstep::recipe::block::BlockOptions;
 use halfstep::recipe::solver_options::SolverOptions;
 use halfstep::recipe::{Common, TrainConfig};
 use halfstep::recipes::RecipeConfig;
+use halfstep::recipes::apiq::ApiqConfig;
 use halfstep::recipes::awq::AwqRecipeConfig;
 use halfstep::recipes::efficientqat::EfficientqatConfig;
 use halfstep::recipes::gptq::GptqRecipeConfig;
+use halfstep::recipes::llm_qat::LlmQatConfig;
 use halfstep::recipes::rtn::RtnConfig;
+use halfstep::recipes::sapr::SaprConfig;
 use halfstep::recipes::silq::SilqConfig;
-use halfstep::run::{load, quantize, save};
+use halfstep::run::{quantize, save};
 use halfstep::target::TargetId;
 use halfstep_formats::{Error, Model};
 use halfstep_golden::{Golden, arch_folder};
@@ -27,7 +30,6 @@ use std::path::{Path, PathBuf};
 /// A family of the folder that is read.
 struct Family {
     name: String,
-    folder: PathBuf,
     model: Model,
     golden: Golden,
 }
@@ -50,7 +52,7 @@ fn families() -> Vec<Family> {
         match halfstep_formats::load::load(&folder) {
             Ok(model) => {
                 let golden = halfstep_golden::load_from(&folder, "golden").expect("its numbers");
-                families.push(Family { name, folder, model, golden });
+                families.push(Family { name, model, golden });
             }
             Err(Error::Unsupported { name: what, reason, .. }) => {
                 println!("skipped: {name}: {what}: {reason}");
