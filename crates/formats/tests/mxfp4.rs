@@ -184,7 +184,8 @@ fn experts_of_a_folder_are_read_as_the_blocks_they_are() {
                 assert_eq!(row(down, r), expected(&tensors, "down_proj", first));
             }
             let kind = GgmlType::MXFP4;
-            let is = |t: &&Tensor| matches!(t.data, TensorData::Blocks { kind: k, .. } if k == kind);
+            let is =
+                |t: &&Tensor| matches!(t.data, TensorData::Blocks { kind: k, .. } if k == kind);
             assert!([gate, up, down].iter().all(is));
         }
     }
