@@ -641,6 +641,12 @@ fn family_cases() -> Vec<FamilyCase> {
         ),
         (
             "Qwen3MoeForCausalLM",
+            vec![("num_experts", json!(4)), ("num_local_experts", json!(5))],
+            "num_local_experts",
+            "5, where num_experts is 4",
+        ),
+        (
+            "Qwen3MoeForCausalLM",
             vec![("mlp_only_layers", json!([1]))],
             "mlp_only_layers",
             "changes the computation",
